@@ -1,0 +1,36 @@
+# Two commands are the contract: `make demo` trains, `make test` tests. Both set up what they need.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all setup lint types contracts check format clean
+
+demo: setup  ## set up, then train the tiny model: SFT, then GRPO on real vLLM rollouts
+	$(BIN)/verl-lite train examples/quickstart.yaml
+
+test: setup  ## set up, then run the tests (no GPU, no hub, no network)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup
+	$(BIN)/python -m pytest
+
+setup:
+	@$(PYTHON) scripts/setup_env.py
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+contracts: setup
+	$(BIN)/lint-imports
+
+check: lint types contracts
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv runs models dist

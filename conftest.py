@@ -1,0 +1,10 @@
+"""Guards the namespace: `verl_lite` has one portion a room, so it must have no `__init__.py`."""
+
+from pathlib import Path
+
+ROOMS = ("sandbox", "verifiers", "plugins", "engine")
+
+for room in ROOMS:
+    stray = Path(__file__).parent / room / "verl_lite" / "__init__.py"
+    if stray.exists():
+        raise RuntimeError(f"{stray} hides the other rooms of the verl_lite namespace: delete it")

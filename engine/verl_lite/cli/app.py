@@ -1,0 +1,36 @@
+"""The Typer application: one file a group of commands, mistakes of the user end with exit code 2."""
+
+import sys
+
+import typer
+
+from verl_lite.errors import ConfigError, DataError, PluginError, VerlLiteError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Write, test and trust the rewards that train language models, and train with them.",
+)
+
+
+@app.callback()
+def root() -> None:
+    """Write, test and trust the rewards that train language models, and train with them."""
+
+
+def main() -> None:
+    """Run the command; a VerlLiteError is one message and an exit code, never a traceback."""
+    try:
+        app()
+    except (ConfigError, DataError, PluginError) as error:
+        sys.exit(_report(error, 2))
+    except VerlLiteError as error:
+        sys.exit(_report(error, 1))
+
+
+def _report(error: VerlLiteError, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code

@@ -1,0 +1,1 @@
+"""SFT, rollouts, advantages, losses, learner, weight sync, checkpoints."""

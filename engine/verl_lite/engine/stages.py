@@ -1,0 +1,104 @@
+"""The frozen types of the data's way through the engine, one a stage, in the order of the data.
+
+    PromptRow -> Rollout -> ScoredRollout -> TrainingSample -> PackedBatch -> UpdateStats
+    dataset      sampler    rewards          advantages        tensors begin  learner
+
+`Rollout` and `ScoredRollout` are the plugin room's: rewards see exactly what training saw.
+Token positions: `T` counts the completion's tokens. No stage reuses a field for another meaning.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from verl_lite.plugins import Message, Rollout, SamplerSettings
+
+__all__ = ["PromptRow", "Sampler", "TrainingSample", "UpdateStats", "WeightSource"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptRow:
+    """One data set row, ready to sample from. `id` is stable across runs and is the rollouts' group."""
+
+    id: str
+    messages: Sequence[Message]
+    prompt_ids: Sequence[int]
+    reference: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSample:
+    """One completion with what the loss needs. Lists of length T.
+
+    sampler_logprobs_T  log-probabilities the sampler reported
+    advantages_T        the advantage at each token (constant over T for outcome rewards)
+    loss_mask_T         1 where the token counts in the loss
+    returns_T           the critic's targets; values_T its predictions at sampling time (PPO only)
+    """
+
+    prompt_ids: Sequence[int]
+    completion_ids: Sequence[int]
+    sampler_logprobs_T: Sequence[float]
+    advantages_T: Sequence[float]
+    loss_mask_T: Sequence[int]
+    group: str = ""
+    returns_T: Sequence[float] = ()
+    values_T: Sequence[float] = ()
+    ref_logprobs_T: Sequence[float] = ()
+    old_logprobs_T: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateStats:
+    """What one policy update reports: metric names as documented in docs/metrics.md."""
+
+    metrics: Mapping[str, float]
+
+
+class WeightSource(Protocol):
+    """What a sampler takes new weights from: the learner."""
+
+    def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every (Hugging Face parameter name, full tensor) of the policy."""
+        ...
+
+    def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
+        """log p(token t | tokens before t) for t >= 1: length len(token_ids) - 1; for the canary."""
+        ...
+
+
+class Sampler(Protocol):
+    """Anything that generates: vLLM in-process or by HTTP, Ray actors, `transformers`."""
+
+    @property
+    def version(self) -> int:
+        """The policy version of the weights it samples from."""
+        ...
+
+    def generate(
+        self, prompts: Sequence[PromptRow], *, num_samples: int, settings: SamplerSettings
+    ) -> Iterator[list[Rollout]]:
+        """Yield one list of `num_samples` rollouts a prompt, as each group finishes (any order)."""
+        ...
+
+    def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
+        """As WeightSource.token_logprobs, computed by the sampler's own weights."""
+        ...
+
+    def load_weights(self, source: WeightSource, *, version: int) -> None:
+        """Take the source's weights, drop caches of the old ones, and pass the canary.
+
+        Raises TrainingError when both sides' log-probabilities differ beyond the dtype's tolerance.
+        """
+        ...
+
+    def sleep(self) -> None:
+        """Free the device's memory for the learner (a no-op on the CPU)."""
+        ...
+
+    def wake(self) -> None: ...
+
+    def close(self) -> None: ...

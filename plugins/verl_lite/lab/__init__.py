@@ -1,0 +1,1 @@
+"""The offline tools over rollout records: score, diff, check, attack, report. No torch."""

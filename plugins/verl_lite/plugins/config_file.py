@@ -1,0 +1,133 @@
+"""Read a YAML file into a frozen pydantic tree: overrides, suggestions, one message a mistake."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from verl_lite.errors import ConfigError
+
+__all__ = ["ConfigModel", "apply_overrides", "load_config", "read_yaml", "validate"]
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class ConfigModel(BaseModel):
+    """Base of every configuration section: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def load_config(model: type[ModelT], path: str | Path, overrides: Sequence[str] = ()) -> ModelT:
+    """The validated configuration in `path` with `key.path=value` overrides applied.
+
+    Raises ConfigError for a missing file, broken YAML, an unknown key (with the nearest name that
+    exists) or a value that does not fit.
+    """
+    return validate(model, apply_overrides(read_yaml(path), overrides), source=str(path))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read the config {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys at the top, got {type(data).__name__}")
+    return data
+
+
+def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """`data` with each `key.path=value` set; values are read as YAML scalars, lists or mappings.
+
+    >>> apply_overrides({"a": {"b": 1}}, ["a.b=2", "a.c=[3]"])
+    {'a': {'b': 2, 'c': [3]}}
+    """
+    result: dict[str, Any] = _copy(data)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"override {override!r}: expected key.path=value")
+        try:
+            value = yaml.safe_load(text) if text else None
+        except yaml.YAMLError:
+            raise ConfigError(f"override {override!r}: the value is not valid YAML") from None
+        *parents, last = key.split(".")
+        node = result
+        for depth, parent in enumerate(parents):
+            child = node.get(parent)
+            if child is None:
+                child = node[parent] = {}
+            if not isinstance(child, dict):
+                where = ".".join(parents[: depth + 1])
+                raise ConfigError(f"override {override!r}: {where} is {child!r}, not a section")
+            node = child
+        node[last] = value
+    return result
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    return value
+
+
+def validate(model: type[ModelT], data: Mapping[str, Any], *, source: str) -> ModelT:
+    """`data` as `model`; raises ConfigError with one line a mistake, naming the key and `source`."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(item, model) for item in error.errors()]
+        raise ConfigError(f"{source}: " + "\n".join(lines)) from None
+
+
+def _explain(item: Any, model: type[BaseModel]) -> str:
+    path = [str(part) for part in item["loc"]]
+    where = ".".join(path)
+    if item["type"] == "extra_forbidden":
+        known = sorted(_keys_at(model, path[:-1]))
+        near = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+        return f"unknown key '{where}': {hint}"
+    if item["type"] == "missing":
+        return f"'{where}' is missing"
+    if item["type"] == "value_error":
+        message = str(item["ctx"]["error"])
+        return f"{where}: {message}" if where else message
+    got = item.get("input")
+    return f"{where}: {item['msg'].lower()}, got {got!r:.80}"
+
+
+def _keys_at(model: type[BaseModel], path: Sequence[str]) -> set[str]:
+    """The field names that exist under `path`, through nested models, unions and dict values."""
+    models = {model}
+    for part in path:
+        following: set[type[BaseModel]] = set()
+        for current in models:
+            info = current.model_fields.get(part)
+            if info is not None:
+                following |= set(_models_in(info.annotation))
+        # a dict key, a list index or a union's tag stays at the same models
+        models = following or models
+    return {info.alias or name for current in models for name, info in current.model_fields.items()}
+
+
+def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Union, UnionType, Annotated, list, dict, tuple, Mapping):
+        for argument in get_args(annotation):
+            yield from _models_in(argument)

@@ -1,0 +1,154 @@
+"""The contract plugin authors write against: `@reward`, `@hookimpl`, `register_rewards`."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
+
+import pluggy
+from pydantic import BaseModel, ConfigDict
+
+from verl_lite.errors import PluginError
+from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.score import Score
+
+__all__ = ["API_VERSION", "Component", "Form", "NoOptions", "RewardDefinition", "hookimpl", "reward"]
+
+API_VERSION = 1
+PROJECT = "verl_lite"  # the pluggy project and the entry-point group
+
+Form = Literal["rollout", "batch", "group"]
+CallableT = TypeVar("CallableT", bound=Callable[..., Any])
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Register(Protocol):
+    def __call__(self, reward: Callable[..., Any]) -> None: ...
+
+
+@hookspec
+def register_rewards(register: Register) -> None:
+    """Called once at start-up: call `register(fn)` for each reward of this plugin."""
+
+
+class NoOptions(BaseModel):
+    """The options of a reward that takes none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardDefinition:
+    """A reward as its author declared it. `call` is the function, or the class of a stateful reward.
+
+    form        "rollout": call(rollout, options) -> Score | float | bool | None
+                "batch":   call(rollouts, options) -> one answer a rollout, any rollouts together
+                "group":   call(rollouts, options) -> one answer a rollout, all samples of one prompt
+    isolate     runs in a worker process that is killed at the deadline (anything that may hang)
+    timeout_s   the deadline of one call
+    max_batch   the most rollouts handed to one call of form "batch"
+    retry_on    exception types worth another try (a busy server), at most `max_retries` times
+    version     raise it when the same input may score differently: cached scores are keyed by it
+    A class is built once a worker with its options and then called with the rollout(s) alone.
+    """
+
+    name: str
+    call: Callable[..., Any]
+    options_model: type[BaseModel] = NoOptions
+    form: Form = "rollout"
+    isolate: bool = True
+    timeout_s: float = 10.0
+    max_batch: int = 64
+    retry_on: tuple[type[Exception], ...] = ()
+    max_retries: int = 2
+    version: str = "1"
+    distribution: str = ""  # filled in by discovery
+
+    @property
+    def is_class(self) -> bool:
+        return inspect.isclass(self.call)
+
+    @property
+    def is_async(self) -> bool:
+        target = self.call.__call__ if self.is_class else self.call  # type: ignore[operator]
+        return inspect.iscoroutinefunction(target)
+
+    @property
+    def takes_options(self) -> bool:
+        """Whether `call` has a second parameter for the options (a class always gets them)."""
+        return self.is_class or len(inspect.signature(self.call).parameters) > 1
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.call) or "").split("\n\n")[0]
+
+
+def reward(
+    name: str,
+    *,
+    options: type[BaseModel] | None = None,
+    form: Form = "rollout",
+    isolate: bool = True,
+    timeout_s: float = 10.0,
+    max_batch: int = 64,
+    retry_on: tuple[type[Exception], ...] = (),
+    max_retries: int = 2,
+    version: str = "1",
+) -> Callable[[CallableT], CallableT]:
+    """Declare a function or class as the reward `name`; the function itself stays callable as it was.
+
+    See RewardDefinition for what each argument means. Raises PluginError for a declaration that
+    cannot work (an unknown form, options that are no pydantic model).
+    """
+    if form not in ("rollout", "batch", "group"):
+        raise PluginError(f"reward {name!r}: form={form!r}; expected 'rollout', 'batch' or 'group'")
+    if options is not None and not (isinstance(options, type) and issubclass(options, BaseModel)):
+        raise PluginError(f"reward {name!r}: options must be a pydantic model class, got {options!r}")
+
+    def declare(call: CallableT) -> CallableT:
+        definition = RewardDefinition(
+            name=name,
+            call=call,
+            options_model=options or NoOptions,
+            form=form,
+            isolate=isolate,
+            timeout_s=timeout_s,
+            max_batch=max_batch,
+            retry_on=retry_on,
+            max_retries=max_retries,
+            version=version,
+        )
+        call.__verl_lite_reward__ = definition  # type: ignore[attr-defined]
+        return call
+
+    return declare
+
+
+def definition_of(call: Callable[..., Any]) -> RewardDefinition:
+    """The declaration `@reward` left on `call`; raises PluginError where there is none."""
+    found = getattr(call, "__verl_lite_reward__", None)
+    if not isinstance(found, RewardDefinition):
+        raise PluginError(f"{call!r} is not a reward: decorate it with @reward('name')")
+    return found
+
+
+def _always(rollout: Rollout, scores: Mapping[str, Score]) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """One reward bound to its options under a name of the config: what execution runs.
+
+    `applies(rollout, scores)` says whether the component is run for a rollout, given the scores of
+    the components in `needs` (gates and routing); where it is not, the score is "abstain".
+    """
+
+    name: str
+    definition: RewardDefinition
+    options: BaseModel
+    timeout_s: float
+    needs: frozenset[str] = frozenset()
+    applies: Callable[[Rollout, Mapping[str, Score]], bool] = field(default=_always)

@@ -1,0 +1,64 @@
+"""The rollout: one sampled completion with everything a reward may read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+__all__ = ["Message", "Rollout", "SamplerSettings"]
+
+
+class Message(TypedDict, total=False):
+    """One chat message in the form chat templates take; `role` and `content` are always there."""
+
+    role: str
+    content: str
+    name: str
+    tool_calls: list[dict[str, Any]]
+    tool_call_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerSettings:
+    """How the completion was sampled. `seed` is the request's own seed."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int = 0
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """One sampled completion. Frozen and self-contained: it can be scored again from this alone.
+
+    `completion_ids` and `logprobs` have one entry a completion token (natural logarithms, of the
+    sampling policy at the sampling temperature); both are empty when only text is known.
+    `finish_reason` is "stop" (ended by itself), "length" (cut at the limit) or "" (not known).
+    `columns` holds every column of the data set row, `reference` among them if it had one.
+    Rollouts of one prompt share `group`; `sample_index` counts within it. `policy_version` is the
+    number of updates behind the weights that sampled it.
+    """
+
+    completion: str
+    prompt: Sequence[Message] = ()
+    reference: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+    group: str = ""
+    sample_index: int = 0
+    finish_reason: str = ""
+    prompt_ids: Sequence[int] = ()
+    completion_ids: Sequence[int] = ()
+    logprobs: Sequence[float] = ()
+    policy_version: int = 0
+    sampling: SamplerSettings = field(default_factory=SamplerSettings)
+
+    @property
+    def prompt_text(self) -> str:
+        """The contents of the prompt's messages, one a line block; what a reader sees as the question."""
+        return "\n\n".join(str(message.get("content", "")) for message in self.prompt)
+
+    @property
+    def is_truncated(self) -> bool:
+        return self.finish_reason == "length"

@@ -1,0 +1,117 @@
+"""What a reward answers, and what scoring makes of it. `None` is never 0."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+from verl_lite.plugins.rollout import Rollout
+
+__all__ = ["ComponentScore", "Score", "ScoreOutcome", "ScoredBatch", "ScoredRollout", "StepScore", "to_score"]
+
+
+class ScoreOutcome(StrEnum):
+    OK = "ok"
+    ABSTAIN = "abstain"  # the reward has nothing to say about this rollout
+    ERROR = "error"  # the reward failed; the value is not known
+    TIMEOUT = "timeout"  # the deadline passed; the value is not known
+
+
+@dataclass(frozen=True, slots=True)
+class StepScore:
+    """A process reward: `value` for the span [start, end) of the completion.
+
+    `unit` says whether the positions count characters of the text or tokens of `completion_ids`.
+    """
+
+    start: int
+    end: int
+    value: float
+    unit: Literal["char", "token"] = "char"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One reward's answer for one rollout. `value` is a finite float exactly when `outcome` is ok."""
+
+    value: float | None
+    outcome: ScoreOutcome = ScoreOutcome.OK
+    reason: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    steps: tuple[StepScore, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.value is None:
+            if self.outcome is ScoreOutcome.OK:
+                object.__setattr__(self, "outcome", ScoreOutcome.ABSTAIN)
+        elif self.outcome is not ScoreOutcome.OK:
+            raise ValueError(f"Score(value={self.value!r}, outcome={self.outcome}): a value means 'ok'")
+        elif not math.isfinite(self.value):
+            raise ValueError(f"Score(value={self.value!r}): expected a finite number")
+
+    @classmethod
+    def failed(cls, outcome: ScoreOutcome, reason: str, **details: Any) -> "Score":
+        """A score without a value: abstain, error or timeout, with the reason."""
+        return cls(None, outcome, reason, details)
+
+
+def to_score(answer: object) -> Score:
+    """Normalise what a reward may return: Score, float, int, bool or None (abstain).
+
+    Raises TypeError for anything else and ValueError for nan and inf.
+
+    >>> to_score(True).value, to_score(None).outcome.value
+    (1.0, 'abstain')
+    """
+    if isinstance(answer, Score):
+        return answer
+    if answer is None:
+        return Score(None, ScoreOutcome.ABSTAIN)
+    if isinstance(answer, (bool, int, float)):
+        return Score(float(answer))
+    item = getattr(answer, "item", None)  # numpy and torch scalars, without importing either
+    if callable(item) and getattr(answer, "ndim", None) == 0:
+        return to_score(item())
+    raise TypeError(
+        f"a reward returned {type(answer).__name__} ({answer!r:.80}): "
+        "expected Score, float, int, bool or None"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentScore:
+    """One component's part in one rollout's reward.
+
+    `contribution` is what it added to (or multiplied into) the reward: value after clipping, scale
+    and offset, times `weight`; None when the component had no value here. `latency_s` is the
+    seconds the reward itself took (a batch's time is shared out equally).
+    """
+
+    score: Score
+    weight: float
+    contribution: float | None
+    latency_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredRollout:
+    """A rollout with every component's score. `reward` is None when the sample was dropped.
+
+    `reward` is the outcome reward of the whole completion. `token_rewards` has one value a
+    completion token when a component gave process rewards, and is empty otherwise.
+    """
+
+    rollout: Rollout
+    components: Mapping[str, ComponentScore]
+    reward: float | None
+    dropped_because: str = ""
+    token_rewards: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredBatch:
+    """What one scoring pass returns: rows in the order they were given, and the metrics of the pass."""
+
+    rows: Sequence[ScoredRollout]
+    metrics: Mapping[str, float]

@@ -1,0 +1,48 @@
+"""The one exception tree. Every error a user can meet is a VerlLiteError and picklable.
+
+Each class also inherits the standard type it refines, so `except ValueError` keeps working.
+A message says what was expected, what came, where, and what to do.
+"""
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "PluginError",
+    "RewardError",
+    "SandboxError",
+    "TrainingError",
+    "VerlLiteError",
+]
+
+
+class VerlLiteError(Exception):
+    """Base of everything verl-lite raises on purpose."""
+
+
+class ConfigError(VerlLiteError, ValueError):
+    """A configuration that cannot mean anything; the command ends with exit code 2."""
+
+
+class DataError(VerlLiteError, ValueError):
+    """A data set, rollout file or model folder that lacks what is needed; exit code 2."""
+
+
+class PluginError(VerlLiteError, RuntimeError):
+    """A reward plugin that cannot be found, loaded or registered; exit code 2."""
+
+
+class RewardError(VerlLiteError, RuntimeError):
+    """Scoring had to stop: `on_error: abort`, or too many rows failed."""
+
+
+class SandboxError(VerlLiteError, RuntimeError):
+    """The sandbox cannot isolate here, or one of its own parts failed."""
+
+
+class CheckpointError(VerlLiteError, RuntimeError):
+    """A checkpoint that is missing, damaged or belongs to another run."""
+
+
+class TrainingError(VerlLiteError, RuntimeError):
+    """Training stopped itself: stale weights, diverging loss, or a failed stage."""

@@ -1,0 +1,1 @@
+"""Runs untrusted programs. A leaf: knows nothing of rewards."""
