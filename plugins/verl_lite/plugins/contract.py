@@ -1,6 +1,11 @@
-"""The contract plugin authors write against: `@reward`, `@hookimpl`, `register_rewards`."""
+"""The contract plugin authors write against: `@reward`, `@hookimpl`, `register_rewards`.
+
+A plugin module may say which version of the contract it was written for with
+`VERL_LITE_API_VERSION = 1`; a module that says nothing is taken to mean the current one.
+"""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
@@ -100,12 +105,8 @@ def reward(
     """Declare a function or class as the reward `name`; the function itself stays callable as it was.
 
     See RewardDefinition for what each argument means. Raises PluginError for a declaration that
-    cannot work (an unknown form, options that are no pydantic model).
+    cannot work: an unknown form, options that are no pydantic model, a signature nobody can call.
     """
-    if form not in ("rollout", "batch", "group"):
-        raise PluginError(f"reward {name!r}: form={form!r}; expected 'rollout', 'batch' or 'group'")
-    if options is not None and not (isinstance(options, type) and issubclass(options, BaseModel)):
-        raise PluginError(f"reward {name!r}: options must be a pydantic model class, got {options!r}")
 
     def declare(call: CallableT) -> CallableT:
         definition = RewardDefinition(
@@ -120,6 +121,7 @@ def reward(
             max_retries=max_retries,
             version=version,
         )
+        _check(definition)
         call.__verl_lite_reward__ = definition  # type: ignore[attr-defined]
         return call
 
@@ -132,6 +134,59 @@ def definition_of(call: Callable[..., Any]) -> RewardDefinition:
     if not isinstance(found, RewardDefinition):
         raise PluginError(f"{call!r} is not a reward: decorate it with @reward('name')")
     return found
+
+
+def _check(definition: RewardDefinition) -> None:
+    """Raise PluginError, with every mistake of the declaration, where one is found."""
+    mistakes = [*_wrong_settings(definition), *_wrong_signature(definition)]
+    if mistakes:
+        raise PluginError(f"reward {definition.name!r}: {'; '.join(mistakes)}")
+
+
+def _wrong_settings(definition: RewardDefinition) -> list[str]:
+    model, retry_on = definition.options_model, definition.retry_on
+    checks = {
+        "a name is letters, digits, '_', '-' and '.', starting with a letter": not re.fullmatch(
+            r"[A-Za-z][A-Za-z0-9_.-]*", definition.name
+        ),
+        f"form={definition.form!r}; expected 'rollout', 'batch' or 'group'": definition.form
+        not in ("rollout", "batch", "group"),
+        f"options must be a pydantic model class, got {model!r}": not (
+            isinstance(model, type) and issubclass(model, BaseModel)
+        ),
+        f"timeout_s={definition.timeout_s!r}; expected seconds above 0": not definition.timeout_s > 0,
+        f"max_batch={definition.max_batch!r}; expected 1 or more": definition.max_batch < 1,
+        f"max_retries={definition.max_retries!r}; expected 0 or more": definition.max_retries < 0,
+        f"retry_on={retry_on!r}; expected a tuple of exception classes": not all(
+            isinstance(kind, type) and issubclass(kind, Exception) for kind in retry_on
+        ),
+    }
+    return [message for message, is_wrong in checks.items() if is_wrong]
+
+
+def _wrong_signature(definition: RewardDefinition) -> list[str]:
+    """What keeps `call` from being called as the contract says; empty when nothing does."""
+    call = definition.call
+    if inspect.isclass(call):
+        if "__call__" not in dir(call):
+            return ["the class has no __call__(self, rollout): there is nothing to score with"]
+        return _not_callable_with(call, 1, "the constructor takes the options alone: __init__(self, options)")
+    plural = "" if definition.form == "rollout" else "s"
+    usage = f"expected (rollout{plural}) or (rollout{plural}, options)"
+    one, two = _not_callable_with(call, 1, usage), _not_callable_with(call, 2, usage)
+    return one and two
+
+
+def _not_callable_with(call: Callable[..., Any], count: int, usage: str) -> list[str]:
+    try:
+        signature = inspect.signature(call)
+    except (TypeError, ValueError):  # a builtin without a signature: the first call will tell
+        return []
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return [f"the signature is {signature}, {usage}"]
+    return []
 
 
 def _always(rollout: Rollout, scores: Mapping[str, Score]) -> bool:
