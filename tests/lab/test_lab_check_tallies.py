@@ -7,25 +7,21 @@ import pytest
 from verl_lite.errors import DataError
 from verl_lite.lab.check.components import ComponentTally, component_findings
 from verl_lite.lab.check.findings import Level
-from verl_lite.lab.check.group_effects import GroupTally, gdpo_advantages, group_findings
+from verl_lite.lab.check.group_effects import GroupTally, group_findings
 from verl_lite.lab.check.labels import LabelTally, label_findings, read_label
-from verl_lite.plugins import Rollout
-from verl_lite.plugins.records import Record, StoredScore
+from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout
 
 pytestmark = pytest.mark.unit
 
 
 def scored(
     row: int, *, weights: dict[str, float], columns: dict[str, Any] | None = None, **values: float
-) -> Record:
-    return Record(
+) -> ScoredRollout:
+    return ScoredRollout(
         rollout=Rollout(completion=f"c{row}", id=f"r{row}", group="g", columns=columns or {}),
-        row=row,
         reward=sum(weights[name] * value for name, value in values.items()),
         components={
-            name: StoredScore(
-                value=value, outcome="ok", weight=weights[name], contribution=weights[name] * value
-            )
+            name: ComponentScore(score=Score(value), weight=weights[name], contribution=weights[name] * value)
             for name, value in values.items()
         },
     )
@@ -96,11 +92,12 @@ def test_flat_groups_are_counted() -> None:
     assert finding.level is Level.WARN
 
 
-def test_gdpo_standardises_each_component_on_its_own() -> None:
-    # both components split the pair: +-1 each, times the weights
-    assert gdpo_advantages({"a": [10.0, 0.0], "b": [0.0, 0.1]}, {"a": 1.0, "b": 0.25}) == pytest.approx(
-        [0.75, -0.75], abs=1e-4
-    )
+def test_gdpo_what_if_counts_advantages_that_turn_round() -> None:
+    # sum: 10 - 2.5 = 7.5 above 0 + 0; gdpo: +-1 each times weights 10 and 25: the second component wins
+    weights = {"a": 10.0, "b": -25.0}
+    tally = GroupTally(primary="a")
+    tally.add([scored(1, weights=weights, a=1.0, b=0.1), scored(2, weights=weights, a=0.0, b=0.0)])
+    assert (tally.gdpo_sign_changes, tally.gdpo_flat, tally.num_flat) == (2, 0, 0)
 
 
 def test_labels_are_counted_and_disagreements_kept() -> None:
@@ -108,7 +105,7 @@ def test_labels_are_counted_and_disagreements_kept() -> None:
     for row, (value, label) in enumerate([(1.0, True), (1.0, False), (0.0, True), (0.0, False)], start=1):
         record = scored(row, weights={"math": 1.0}, columns={"source": "a" if row < 3 else "b"}, math=value)
         tally.add(record, "math", label, ("source",))
-    assert [(d.row, d.score, d.label) for d in tally.disagreements] == [(2, 1.0, False), (3, 0.0, True)]
+    assert [(d.id, d.score, d.label) for d in tally.disagreements] == [("r2", 1.0, False), ("r3", 0.0, True)]
     finding = next(label_findings({"math": tally}))
     assert finding.level is Level.WARN
     assert (finding.numbers["false_positive"], finding.numbers["false_negative"]) == (1, 1)
@@ -138,12 +135,12 @@ def test_a_graded_score_gets_a_threshold_sweep() -> None:
 
 @pytest.mark.parametrize(("value", "label"), [(True, True), ("no", False), (1, True), ("Incorrect", False)])
 def test_labels_are_read_in_common_spellings(value: object, label: bool) -> None:
-    assert read_label(scored(1, weights={}, columns={"label": value}), "label") is label
+    assert read_label(Rollout(completion="", columns={"label": value}), "label") is label
 
 
 def test_unclear_labels_are_refused() -> None:
-    record = scored(4, weights={}, columns={"label": "maybe", "b": 1})
-    with pytest.raises(DataError, match="row 4: 'label' is 'maybe'"):
-        read_label(record, "label")
+    rollout = Rollout(completion="", id="r4", columns={"label": "maybe", "b": 1})
+    with pytest.raises(DataError, match="'r4': 'label' is 'maybe'"):
+        read_label(rollout, "label")
     with pytest.raises(DataError, match="no label column 'lable'; its columns: b, label"):
-        read_label(record, "lable")
+        read_label(rollout, "lable")

@@ -1,13 +1,13 @@
-"""Is each component alive? Constant, saturated, silent and failing components, one pass over the records."""
+"""Is each component alive? Constant, saturated, silent and failing components, one pass over the rows."""
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from verl_lite.lab.check.findings import Finding, Level
-from verl_lite.plugins.records import Record
+from verl_lite.plugins import ScoredRollout
 
-__all__ = ["ComponentTally", "component_findings"]
+__all__ = ["ComponentTally", "component_findings", "tally_components"]
 
 _SATURATED_SHARE = 0.95  # from here on nearly every sample has the same value: little is left to learn
 _ERROR_SHARE = 0.05  # the default of scoring.max_error_fraction
@@ -44,9 +44,9 @@ class ComponentTally:
         return value, count / self.num_values
 
 
-def tally_components(tallies: dict[str, ComponentTally], record: Record) -> None:
-    for name, score in record.components.items():
-        tallies.setdefault(name, ComponentTally()).add(score.value, score.outcome)
+def tally_components(tallies: dict[str, ComponentTally], row: ScoredRollout) -> None:
+    for name, part in row.components.items():
+        tallies.setdefault(name, ComponentTally()).add(part.score.value, part.score.outcome)
 
 
 def component_findings(tallies: dict[str, ComponentTally]) -> Iterator[Finding]:

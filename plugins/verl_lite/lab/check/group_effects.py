@@ -1,14 +1,14 @@
 """What the reward does inside groups, where GRPO looks: variance, shares, overturned orders, GDPO what-if."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from verl_lite.lab.check.findings import Finding, Level
 from verl_lite.lab.statistics import group_advantages
-from verl_lite.plugins.records import Record
+from verl_lite.plugins import ScoredRollout, gdpo_advantages
 
-__all__ = ["GroupTally", "gdpo_advantages", "group_findings"]
+__all__ = ["GroupTally", "group_findings"]
 
 _FLAT_SHARE = 0.5  # more groups than this without variance: most of the compute teaches nothing
 _OVERTURN_SHARE = 0.01
@@ -31,31 +31,31 @@ class GroupTally:
     gdpo_flat: int = 0
     num_samples: int = 0
 
-    def add(self, group: Sequence[Record]) -> None:
-        kept = [record for record in group if record.reward is not None]
+    def add(self, group: Sequence[ScoredRollout]) -> None:
+        kept = [row for row in group if row.reward is not None]
         if len(kept) < 2:
             return
         self.num_groups += 1
         self.num_samples += len(kept)
-        rewards = [record.reward for record in kept if record.reward is not None]
+        rewards = [row.reward for row in kept if row.reward is not None]
         advantages = group_advantages(rewards)
         self.num_flat += not any(advantages)
         self._add_shares(kept, rewards)
         self._add_pairs(kept, rewards)
         self._add_gdpo(kept, advantages)
 
-    def _add_shares(self, kept: Sequence[Record], rewards: Sequence[float]) -> None:
+    def _add_shares(self, kept: Sequence[ScoredRollout], rewards: Sequence[float]) -> None:
         mean = sum(rewards) / len(rewards)
         self.variance += sum((reward - mean) ** 2 for reward in rewards)
         for name, contributions in _contributions(kept).items():
             self.covariances[name] += sum(
                 c * (reward - mean) for c, reward in zip(contributions, rewards, strict=True)
             )
-        for record in kept:
-            self.weights.update({name: abs(score.weight) for name, score in record.components.items()})
+        for row in kept:
+            self.weights.update({name: abs(part.weight) for name, part in row.components.items()})
 
-    def _add_pairs(self, kept: Sequence[Record], rewards: Sequence[float]) -> None:
-        values = [score.value if (score := r.components.get(self.primary)) else None for r in kept]
+    def _add_pairs(self, kept: Sequence[ScoredRollout], rewards: Sequence[float]) -> None:
+        values = [part.score.value if (part := r.components.get(self.primary)) else None for r in kept]
         for i, (value, reward) in enumerate(zip(values, rewards, strict=True)):
             for other, other_reward in zip(values[:i], rewards[:i], strict=True):
                 if value is None or other is None or value == other:
@@ -65,11 +65,12 @@ class GroupTally:
                 self.overturned_pairs += agreement < 0
                 self.tied_pairs += agreement == 0
 
-    def _add_gdpo(self, kept: Sequence[Record], advantages: Sequence[float | None]) -> None:
-        what_if = gdpo_advantages(_contributions(kept), self.weights)
+    def _add_gdpo(self, kept: Sequence[ScoredRollout], advantages: Sequence[float | None]) -> None:
+        what_if = gdpo_advantages(kept, normalise_batch=False)
         self.gdpo_flat += not any(what_if)
         self.gdpo_sign_changes += sum(
-            now is not None and now * then < 0 for now, then in zip(advantages, what_if, strict=True)
+            now is not None and then is not None and now * then < 0
+            for now, then in zip(advantages, what_if, strict=True)
         )
 
     def variance_shares(self) -> dict[str, float]:
@@ -79,29 +80,12 @@ class GroupTally:
         return {name: value / self.variance for name, value in self.covariances.items()}
 
 
-def _contributions(kept: Sequence[Record]) -> dict[str, list[float]]:
-    names = {name for record in kept for name in record.components}
+def _contributions(kept: Sequence[ScoredRollout]) -> dict[str, list[float]]:
+    names = {name for row in kept for name in row.components}
     return {
-        name: [(s.contribution or 0.0) if (s := record.components.get(name)) else 0.0 for record in kept]
+        name: [(part.contribution or 0.0) if (part := row.components.get(name)) else 0.0 for row in kept]
         for name in sorted(names)
     }
-
-
-def gdpo_advantages(
-    contributions: Mapping[str, Sequence[float]], weights: Mapping[str, float]
-) -> list[float]:
-    """One group's advantages when each component is standardised before they are summed (GDPO).
-
-    `contributions` are weighted already: standardising keeps their sign, `weights` (absolute) scale.
-
-    >>> [round(a, 3) for a in gdpo_advantages({"a": [5.0, 0.0], "b": [0.0, 0.0]}, {"a": 2.0, "b": 1.0})]
-    [2.0, -2.0]
-    """
-    total = [0.0] * len(next(iter(contributions.values()), []))
-    for name, column in contributions.items():
-        for index, advantage in enumerate(group_advantages(column)):
-            total[index] += weights[name] * (advantage or 0.0)
-    return total
 
 
 def group_findings(tally: GroupTally) -> Iterator[Finding]:

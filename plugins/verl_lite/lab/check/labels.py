@@ -8,7 +8,7 @@ from typing import Any
 from verl_lite.errors import DataError
 from verl_lite.lab.check.findings import Finding, Level
 from verl_lite.lab.statistics import Confusion, calibration_error, cohen_kappa
-from verl_lite.plugins.records import Record
+from verl_lite.plugins import Rollout, ScoredRollout
 
 __all__ = ["LabelTally", "label_findings", "read_label"]
 
@@ -17,21 +17,20 @@ _TRUE = frozenset({"true", "yes", "1", "correct", "1.0"})
 _FALSE = frozenset({"false", "no", "0", "wrong", "incorrect", "0.0"})
 
 
-def read_label(record: Record, column: str) -> bool:
+def read_label(rollout: Rollout, column: str) -> bool:
     """The row's label as a truth value. Raises DataError for a missing column or an unclear value."""
-    columns = record.rollout.columns
+    columns = rollout.columns
     if column not in columns:
         known = ", ".join(sorted(columns)) or "none"
-        raise DataError(f"row {record.row} has no label column {column!r}; its columns: {known}")
+        raise DataError(f"rollout {rollout.id!r} has no label column {column!r}; its columns: {known}")
     text = str(columns[column]).strip().lower()
     if text not in _TRUE and text not in _FALSE:
-        raise DataError(f"row {record.row}: {column!r} is {columns[column]!r}, neither true nor false")
+        raise DataError(f"rollout {rollout.id!r}: {column!r} is {columns[column]!r}, neither true nor false")
     return text in _TRUE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disagreement:
-    row: int
     id: str
     score: float
     label: bool
@@ -44,38 +43,37 @@ class Disagreement:
 class LabelTally:
     """(score, label) pairs of one component, also by slice (data source, kind of answer)."""
 
-    rows: list[int] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     labels: list[bool] = field(default_factory=list)
     slices: dict[str, list[tuple[bool, bool]]] = field(default_factory=lambda: defaultdict(list))
     num_without_value: int = 0
     disagreements: list[Disagreement] = field(default_factory=list)
 
-    def add(self, record: Record, name: str, label: bool, slice_columns: tuple[str, ...]) -> None:
-        score = record.components[name]
+    def add(self, row: ScoredRollout, name: str, label: bool, slice_columns: tuple[str, ...]) -> None:
+        score, rollout = row.components[name].score, row.rollout
         if score.value is None:
             self.num_without_value += 1
             return
         decision = score.value >= THRESHOLD
-        self.rows.append(record.row)
+        self.ids.append(rollout.id)
         self.scores.append(score.value)
         self.labels.append(label)
         for column in slice_columns:
-            if column in record.rollout.columns:
-                self.slices[f"{column}={record.rollout.columns[column]}"].append((decision, label))
+            if column in rollout.columns:
+                self.slices[f"{column}={rollout.columns[column]}"].append((decision, label))
         matched = score.details.get("matched_by") or score.details.get("kind")
         if matched:
             self.slices[f"matched_by={matched}"].append((decision, label))
         if decision is not label:
             self.disagreements.append(
                 Disagreement(
-                    row=record.row,
-                    id=record.rollout.id,
+                    id=rollout.id,
                     score=score.value,
                     label=label,
                     reason=score.reason,
-                    reference=record.rollout.reference,
-                    completion=record.rollout.completion,
+                    reference=rollout.reference,
+                    completion=rollout.completion,
                 )
             )
 
@@ -167,11 +165,11 @@ def _graded(name: str, tally: LabelTally) -> Finding:
 
 
 def _kappa(name: str, tally: LabelTally, other_name: str, other: LabelTally) -> Iterator[Finding]:
-    known = dict(zip(tally.rows, tally.scores, strict=True))
+    known = dict(zip(tally.ids, tally.scores, strict=True))
     pairs = [
-        (known[row] >= THRESHOLD, score >= THRESHOLD)
-        for row, score in zip(other.rows, other.scores, strict=True)
-        if row in known
+        (known[row_id] >= THRESHOLD, score >= THRESHOLD)
+        for row_id, score in zip(other.ids, other.scores, strict=True)
+        if row_id in known
     ]
     kappa = cohen_kappa(Confusion.count(pairs))
     if kappa is not None:
