@@ -95,8 +95,8 @@ def swapped_references(groups: Groups, scorer: Scorer, primary: str, *, seed: in
     return Finding(
         check="swapped references",
         level=Level.WARN if accepted else Level.OK,
-        message=f"{primary} accepts {len(accepted):,} of {len(swapped):,} right answers ({share:.2%}) against "
-        "another row's reference too: an estimate of its false positives",
+        message=f"{primary} accepts {len(accepted):,} of {len(swapped):,} right answers ({share:.2%}) "
+        "against another row's reference too: an estimate of its false positives",
         numbers={"accepted": len(accepted), "num_rows": len(swapped), "examples": _examples(accepted)},
     )
 
