@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from verl_lite.cli.plugins import plugins_app
 from verl_lite.errors import ConfigError, DataError, PluginError, VerlLiteError
 
 __all__ = ["app", "main"]
@@ -14,6 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Write, test and trust the rewards that train language models, and train with them.",
 )
+app.add_typer(plugins_app, name="plugins")
 
 
 @app.callback()
