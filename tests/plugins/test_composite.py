@@ -176,7 +176,7 @@ def test_a_row_keeps_every_components_part() -> None:
 @pytest.mark.unit
 def test_a_dropped_row_says_why_and_keeps_its_scores() -> None:
     row = one({"a": A, "b": B}, a=ERROR, b=2)
-    assert row.dropped_because == "error in a: ValueError: broken"
+    assert row.dropped_because.startswith("error in a: ValueError: broken")
     assert row.components["a"].contribution is None
     assert row.components["b"].contribution == 2.0
 

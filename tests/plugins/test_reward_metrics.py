@@ -5,18 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout, ScoreOutcome
-from verl_lite.plugins.composite import METRICS, batch_metrics, slowest_rows
+from verl_lite.plugins import (
+    ComponentScore,
+    RewardsConfig,
+    Rollout,
+    Score,
+    ScoredRollout,
+    ScoreOutcome,
+    Scorer,
+)
+from verl_lite.plugins.composite import METRICS, batch_metrics
 
 DOCS = Path(__file__).parents[2] / "docs" / "rewards.md"
 
 
-def part(
-    value: float | None, weight: float = 1.0, latency_s: float = 0.0, outcome: str = "abstain"
-) -> ComponentScore:
+def part(value: float | None, weight: float = 1.0, outcome: str = "abstain") -> ComponentScore:
     score = Score(value) if value is not None else Score.failed(ScoreOutcome(outcome), "why")
     contribution = None if value is None else weight * value
-    return ComponentScore(score=score, weight=weight, contribution=contribution, latency_s=latency_s)
+    return ComponentScore(score=score, weight=weight, contribution=contribution)
 
 
 def row(group: str, reward: float | None, id: str = "", **parts: ComponentScore) -> ScoredRollout:
@@ -46,11 +52,11 @@ def test_one_component() -> None:
         score=Score.failed(ScoreOutcome.ABSTAIN, "not run", not_run="closed"), weight=0.5, contribution=0.0
     )
     parts = [
-        part(1.0, 0.5, latency_s=0.4),
-        part(3.0, 0.5, latency_s=0.1),
-        part(None, 0.5, latency_s=9.0, outcome="timeout"),
-        part(None, 0.5, latency_s=0.2, outcome="error"),
-        part(None, 0.5, latency_s=0.3),
+        part(1.0, 0.5),
+        part(3.0, 0.5),
+        part(None, 0.5, outcome="timeout"),
+        part(None, 0.5, outcome="error"),
+        part(None, 0.5),
         skipped,
         skipped,
         skipped,
@@ -65,9 +71,6 @@ def test_one_component() -> None:
         "error_fraction": 0.125,
         "abstain_fraction": 0.125,
         "skipped_fraction": 0.375,
-        "latency_p50_s": 0.3,
-        "latency_p95_s": 9.0,
-        "latency_p99_s": 9.0,
     }
 
 
@@ -102,23 +105,12 @@ def test_no_share_where_there_is_no_variance_or_no_sum() -> None:
     assert "reward/a/advantage_share" not in batch_metrics(steep, combine="product")
 
 
-@pytest.mark.unit
-def test_the_slowest_rows_are_named() -> None:
-    rows = [row("x", 1.0, id=f"r{i}", a=part(1.0, latency_s=i / 10)) for i in (0, 3, 1, 5, 2)]
-    assert [(slow.component, slow.rollout_id, slow.latency_s) for slow in slowest_rows(rows)] == [
-        ("a", "r5", 0.5),
-        ("a", "r3", 0.3),
-        ("a", "r2", 0.2),
-    ]
-    assert slowest_rows([]) == []
-
-
 def test_what_is_emitted_is_what_is_documented() -> None:
-    rows = [
-        row("x", 1.0, a=part(1.0, latency_s=0.1), b=part(2.0)),
-        row("x", 2.0, a=part(2.0, latency_s=0.1), b=part(2.0)),
-    ]
-    emitted = {re.sub(r"^reward/[ab]/", "reward/<name>/", name) for name in batch_metrics(rows)}
+    rewards = {"a": {"use": "exact"}, "b": {"use": "length", "options": {"unit": "words"}}}
+    rollouts = [Rollout(completion=text, reference="4", group="g") for text in ("4", "5")]
+    with Scorer(RewardsConfig.model_validate({"rewards": rewards})) as scorer:
+        metrics = scorer.score(rollouts).metrics
+    emitted = {re.sub(r"^reward/[ab]/", "reward/<name>/", name) for name in metrics}
     assert emitted == {name for name, _, _ in METRICS}
     table = DOCS.read_text()
     for name, unit, meaning in METRICS:
