@@ -6,6 +6,7 @@ import typer
 
 from verl_lite.cli.check import check
 from verl_lite.cli.diff import diff
+from verl_lite.cli.plugins import plugins_app
 from verl_lite.cli.score import score
 from verl_lite.errors import ConfigError, DataError, PluginError, VerlLiteError
 
@@ -27,6 +28,7 @@ def root() -> None:
 app.command()(score)
 app.command()(diff)
 app.command()(check)
+app.add_typer(plugins_app, name="plugins")
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ from verl_lite.plugins.score import (
     ScoredBatch,
     ScoredRollout,
     ScoreOutcome,
-    SlowRow,
     StepScore,
 )
 from verl_lite.plugins.scorer import Scorer, ScoringSession
@@ -39,7 +38,6 @@ __all__ = [
     "ScoredRollout",
     "Scorer",
     "ScoringSession",
-    "SlowRow",
     "StepScore",
     "find_rewards",
     "gdpo_advantages",

@@ -95,7 +95,7 @@ def validate(model: type[ModelT], data: Mapping[str, Any], *, source: str) -> Mo
 
 
 def _explain(item: Any, model: type[BaseModel], data: Any) -> str:
-    path = _path_in(data, item["loc"])
+    path = _path_in(data, item["loc"], is_missing=item["type"] == "missing")
     where = ".".join(path)
     if item["type"] == "extra_forbidden":
         known = sorted(_keys_at(model, path[:-1]))
@@ -111,18 +111,17 @@ def _explain(item: Any, model: type[BaseModel], data: Any) -> str:
     return f"{where}: {item['msg'].lower()}, got {got!r:.80}"
 
 
-def _path_in(data: Any, loc: Sequence[int | str]) -> list[str]:
-    """The parts of pydantic's `loc` that are keys of `data`, and a last one that is missing there.
+def _path_in(data: Any, loc: Sequence[int | str], *, is_missing: bool) -> list[str]:
+    """The parts of pydantic's `loc` that are keys of `data`; where a key is missing, that one too.
 
     The others are the tags of unions ("rewards.math.component.use"), which nobody wrote.
     """
     path: list[str] = []
     here: Any = data
     for position, part in enumerate(loc):
-        is_last = position == len(loc) - 1
         if isinstance(here, (Mapping, list)) and _has(here, part):
             here = here[part]  # type: ignore[index]
-        elif not (is_last and isinstance(here, Mapping)):
+        elif not (is_missing and position == len(loc) - 1):
             continue
         path.append(str(part))
     return path

@@ -54,6 +54,7 @@ class RewardDefinition:
     isolate     runs in a worker process that is killed at the deadline (anything that may hang)
     timeout_s   the deadline of one call
     max_batch   the most rollouts handed to one call of form "batch"
+    max_concurrency  the most calls of an async reward that run at the same time
     retry_on    exception types worth another try (a busy server), at most `max_retries` times
     version     raise it when the same input may score differently: cached scores are keyed by it
     A class is built once a worker with its options and then called with the rollout(s) alone.
@@ -66,6 +67,7 @@ class RewardDefinition:
     isolate: bool = True
     timeout_s: float = 10.0
     max_batch: int = 64
+    max_concurrency: int = 32
     retry_on: tuple[type[Exception], ...] = ()
     max_retries: int = 2
     version: str = "1"
@@ -98,6 +100,7 @@ def reward(
     isolate: bool = True,
     timeout_s: float = 10.0,
     max_batch: int = 64,
+    max_concurrency: int = 32,
     retry_on: tuple[type[Exception], ...] = (),
     max_retries: int = 2,
     version: str = "1",
@@ -117,6 +120,7 @@ def reward(
             isolate=isolate,
             timeout_s=timeout_s,
             max_batch=max_batch,
+            max_concurrency=max_concurrency,
             retry_on=retry_on,
             max_retries=max_retries,
             version=version,
@@ -189,7 +193,7 @@ def _not_callable_with(call: Callable[..., Any], count: int, usage: str) -> list
     return []
 
 
-def _always(rollout: Rollout, scores: Mapping[str, Score]) -> bool:
+def applies_always(rollout: Rollout, scores: Mapping[str, Score]) -> bool:
     return True
 
 
@@ -206,4 +210,4 @@ class Component:
     options: BaseModel
     timeout_s: float
     needs: frozenset[str] = frozenset()
-    applies: Callable[[Rollout, Mapping[str, Score]], bool] = field(default=_always)
+    applies: Callable[[Rollout, Mapping[str, Score]], bool] = field(default=applies_always)

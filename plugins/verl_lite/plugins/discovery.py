@@ -251,6 +251,10 @@ def _by_reference(use: str) -> RewardDefinition:
         near = difflib.get_close_matches(name, functions, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(functions) or 'no functions'}"
         raise PluginError(f"use: {use}: {source} has no {name!r}: {hint}")
+    if not callable(call):
+        raise PluginError(
+            f"use: {use}: {name} is {call!r:.80}, which is not a reward: expected a function or class"
+        )
     if not hasattr(call, "__verl_lite_reward__"):
         contract.reward(name)(call)
     return replace(definition_of(call), distribution=source)

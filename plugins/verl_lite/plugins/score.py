@@ -4,9 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from verl_lite.plugins.rollout import Rollout
+
+if TYPE_CHECKING:
+    from verl_lite.plugins.execution import SlowRow
 
 __all__ = [
     "ComponentScore",
@@ -14,7 +17,6 @@ __all__ = [
     "ScoreOutcome",
     "ScoredBatch",
     "ScoredRollout",
-    "SlowRow",
     "StepScore",
     "to_score",
 ]
@@ -136,22 +138,12 @@ class ScoredRollout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SlowRow:
-    """One of a component's slowest rollouts in a pass."""
-
-    component: str
-    rollout_id: str
-    latency_s: float
-    outcome: ScoreOutcome
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredBatch:
     """What one scoring pass returns: rows in the order they were given, and the metrics of the pass.
 
-    `slowest` names the three slowest rollouts of each component, slowest first.
+    `slowest` names the slowest rollouts of each component, slowest first.
     """
 
     rows: Sequence[ScoredRollout]
     metrics: Mapping[str, float]
-    slowest: Sequence[SlowRow] = ()
+    slowest: Mapping[str, Sequence["SlowRow"]] = field(default_factory=dict)

@@ -11,11 +11,10 @@ from verl_lite.plugins.composite import (
     RewardsConfig,
     batch_metrics,
     build_composite,
-    slowest_rows,
 )
 from verl_lite.plugins.contract import Component
 from verl_lite.plugins.discovery import RewardCatalog, content_hash, find_rewards
-from verl_lite.plugins.inline_execution import Execution
+from verl_lite.plugins.execution import Execution
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import ScoredBatch, ScoredRollout
 
@@ -114,5 +113,11 @@ class ScoringSession:
             rows.append(row)
             aborting = aborting or aborted_by
         self._scorer._breaker.check(rows, self._combiner.has_effect(), aborting)
-        metrics = batch_metrics(rows, combine=self._scorer.config.scoring.combine)
-        return ScoredBatch(rows=rows, metrics=metrics, slowest=slowest_rows(rows))
+        stats = self._run.stats()
+        metrics = batch_metrics(rows, combine=self._scorer.config.scoring.combine) | stats.metrics()
+        slowest = {name: part.slowest for name, part in stats.components.items()}
+        return ScoredBatch(rows=rows, metrics=metrics, slowest=slowest)
+
+    def cancel(self) -> None:
+        """Give the pass up; what was not begun is dropped."""
+        self._run.cancel()

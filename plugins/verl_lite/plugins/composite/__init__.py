@@ -10,7 +10,7 @@ from verl_lite.plugins.composite.config import (
     load_rewards_config,
 )
 from verl_lite.plugins.composite.gdpo import gdpo_advantages
-from verl_lite.plugins.composite.metrics import METRICS, batch_metrics, slowest_rows
+from verl_lite.plugins.composite.metrics import METRICS, batch_metrics
 from verl_lite.plugins.composite.policies import CircuitBreaker
 from verl_lite.plugins.composite.steps import Decode, steps_to_tokens, token_pieces
 
@@ -28,7 +28,6 @@ __all__ = [
     "build_composite",
     "gdpo_advantages",
     "load_rewards_config",
-    "slowest_rows",
     "steps_to_tokens",
     "token_pieces",
 ]

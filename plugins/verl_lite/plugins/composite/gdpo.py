@@ -35,7 +35,8 @@ def gdpo_advantages(
         return sums
     kept = [value for value in sums if value is not None]
     mean, std = _mean_std(kept)
-    return [None if value is None else (value - mean) / (std + eps) for value in sums]
+    spread = std + eps or 1.0  # with eps=0, a batch whose sums are all equal gives 0
+    return [None if value is None else (value - mean) / spread for value in sums]
 
 
 def normalised_contributions(
@@ -59,7 +60,8 @@ def normalised_contributions(
                 weight = abs(rows[i].components[name].weight)
                 part = parts[i]
                 assert part is not None
-                part[name] = weight * (value - mean) / (std + eps * weight) if weight else 0.0
+                spread = std + eps * weight
+                part[name] = weight * (value - mean) / spread if spread else 0.0
     return parts
 
 

@@ -1,13 +1,16 @@
-"""The numbers of one scoring pass, each named once in METRICS."""
+"""The numbers of one scoring pass, each named once in METRICS.
+
+What the calls took (latencies, retries, replaced workers) is counted by execution, the rest here.
+"""
 
 import math
 from collections.abc import Sequence
 
 from verl_lite.plugins.composite.gdpo import normalised_contributions
 from verl_lite.plugins.composite.policies import was_run
-from verl_lite.plugins.score import ScoredRollout, ScoreOutcome, SlowRow
+from verl_lite.plugins.score import ScoredRollout, ScoreOutcome
 
-__all__ = ["METRICS", "batch_metrics", "slowest_rows"]
+__all__ = ["METRICS", "batch_metrics"]
 
 METRICS: tuple[tuple[str, str, str], ...] = (
     ("reward/mean", "reward", "mean reward of the rollouts that were kept"),
@@ -35,12 +38,15 @@ METRICS: tuple[tuple[str, str, str], ...] = (
     ("reward/<name>/latency_p50_s", "seconds", "median time of one rollout it ran on"),
     ("reward/<name>/latency_p95_s", "seconds", "95th percentile"),
     ("reward/<name>/latency_p99_s", "seconds", "99th percentile"),
+    ("reward/<name>/errors", "rollouts", "rollouts it failed on"),
+    ("reward/<name>/timeouts", "rollouts", "rollouts it did not finish in time"),
+    ("reward/<name>/retries", "calls", "further tries after a failure it declared worth retrying"),
+    ("reward/workers_replaced", "processes", "worker processes that were killed or died, and were replaced"),
 )
-NUM_SLOWEST = 3
 
 
 def batch_metrics(rows: Sequence[ScoredRollout], *, combine: str = "sum") -> dict[str, float]:
-    """Every metric of METRICS that has a value for `rows` (a mean of nothing is left out)."""
+    """The metrics of METRICS about values and outcomes; a mean of nothing is left out."""
     metrics = {"reward/rows": float(len(rows))}
     if not rows:
         return metrics
@@ -59,25 +65,6 @@ def batch_metrics(rows: Sequence[ScoredRollout], *, combine: str = "sum") -> dic
     if combine != "product":
         metrics |= _advantage_shares(rows, combine)
     return metrics
-
-
-def slowest_rows(rows: Sequence[ScoredRollout]) -> list[SlowRow]:
-    """The slowest rollouts of each reward, slowest first; those it was not run on do not count."""
-    found = []
-    for name in rows[0].components if rows else ():
-        ran = [row for row in rows if row.components[name].latency_s > 0]
-        slow = sorted(ran, key=lambda row: -row.components[name].latency_s)[:NUM_SLOWEST]
-        for row in slow:
-            part = row.components[name]
-            found.append(
-                SlowRow(
-                    component=name,
-                    rollout_id=row.rollout.id,
-                    latency_s=part.latency_s,
-                    outcome=part.score.outcome,
-                )
-            )
-    return found
 
 
 def _group_metrics(rows: Sequence[ScoredRollout]) -> dict[str, float]:
@@ -108,10 +95,6 @@ def _component_metrics(name: str, rows: Sequence[ScoredRollout]) -> dict[str, fl
     metrics[f"reward/{name}/weight"] = parts[0].weight
     if values:
         metrics[f"reward/{name}/mean"], metrics[f"reward/{name}/std"] = _mean_std(values)
-    latencies = sorted(part.latency_s for part in parts if part.latency_s > 0)
-    for percent in (50, 95, 99) if latencies else ():
-        rank = math.ceil(percent / 100 * len(latencies))  # nearest rank: always a time that was measured
-        metrics[f"reward/{name}/latency_p{percent}_s"] = latencies[rank - 1]
     return metrics
 
 
