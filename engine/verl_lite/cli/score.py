@@ -8,6 +8,7 @@ import typer
 from verl_lite.cli.options import AsJson, DebugInline, NoPlugins, RewardsFile, Rollouts, Workers
 
 if TYPE_CHECKING:
+    from verl_lite.lab.scoring import ScoringOptions
     from verl_lite.lab.summary import ScoreSummary
 
 __all__ = ["score"]
@@ -20,6 +21,11 @@ def score(
         Path | None,
         typer.Option("--output", "-o", help="Write the scored records here (.parquet or .jsonl)"),
     ] = None,
+    golden: Annotated[
+        Path | None,
+        typer.Option(help="Pin the scores in this .golden.json; where it is there, compare and gate"),
+    ] = None,
+    update_golden: Annotated[bool, typer.Option("--update-golden", help="Pin the scores anew")] = False,
     workers: Workers = None,
     debug_inline: DebugInline = False,
     no_plugins: NoPlugins = False,
@@ -33,6 +39,10 @@ def score(
     from verl_lite.lab.scoring import ScoringOptions, score_file
     from verl_lite.plugins import load_rewards_config
 
+    options = ScoringOptions(workers=workers, debug_inline=debug_inline, load_plugins=not no_plugins)
+    if golden is not None:
+        _pin_or_compare(golden, config, rollouts, options, update=update_golden)
+        return
     bad_rows = (output or rollouts).with_suffix(".bad.jsonl")
     with progress("scored") as on_progress:
         summary = score_file(
@@ -40,7 +50,7 @@ def score(
             load_rewards_config(config),
             output=output,
             bad_rows=bad_rows,
-            options=ScoringOptions(workers=workers, debug_inline=debug_inline, load_plugins=not no_plugins),
+            options=options,
             on_progress=on_progress,
         )
     if as_json:
@@ -51,6 +61,25 @@ def score(
         print(f"{summary.num_bad_rows:,} rows could not be read: see {bad_rows}")
     if output is not None:
         print(f"scored records: {output}")
+
+
+def _pin_or_compare(
+    golden: Path, config: Path, rollouts: Path, options: "ScoringOptions", *, update: bool
+) -> None:
+    from verl_lite.lab.golden import compare_golden, make_golden, write_golden
+
+    if update or not golden.exists():
+        pinned = make_golden(golden, config, rollouts, options)
+        write_golden(golden, pinned)
+        print(f"pinned the scores of {len(pinned.rows):,} rows in {golden}")
+        return
+    mismatches = compare_golden(golden, options)
+    for mismatch in mismatches:
+        print(mismatch)
+    if mismatches:
+        print(f"gate: {len(mismatches):,} rows are not what {golden} pins; --update-golden pins them anew")
+        raise typer.Exit(1)
+    print(f"all scores are what {golden} pins")
 
 
 def _print_summary(summary: "ScoreSummary") -> None:
