@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from verl_lite.cli.attack import attack
 from verl_lite.cli.check import check
 from verl_lite.cli.diff import diff
 from verl_lite.cli.plugins import plugins_app
@@ -28,6 +29,7 @@ def root() -> None:
 app.command()(score)
 app.command()(diff)
 app.command()(check)
+app.command()(attack)
 app.add_typer(plugins_app, name="plugins")
 
 
