@@ -74,10 +74,13 @@ class _Row:
     rollout: Rollout
     timed: Mapping[str, Timed]
     components: dict[str, ComponentScore] = field(default_factory=dict)
-    dropped_because: list[str] = field(default_factory=list)
-    token_rewards: list[float] = field(default_factory=list)
-    closed: set[str] = field(default_factory=set)  # paths whose gate is closed
+    dropped_because: str = ""
+    token_rewards: Sequence[float] = ()
+    closed: frozenset[str] = frozenset()  # paths whose gate is closed
     aborting: str = ""
+
+    def drop(self, reason: str) -> None:
+        self.dropped_because = f"{self.dropped_because}; {reason}" if self.dropped_because else reason
 
 
 class Combiner:
@@ -99,15 +102,14 @@ class Combiner:
         if total is None and self._is_closed(self._parts, row):
             total = 0.0
         elif total is None and not row.dropped_because:
-            row.dropped_because.append("no component had a value")
+            row.drop("no component had a value")
         elif total is not None and not math.isfinite(total):
-            row.dropped_because.append(f"the combined reward is {total}")
-        dropped = bool(row.dropped_because)
+            row.drop(f"the combined reward is {total}")
         scored = ScoredRollout(
             rollout=rollout,
             components=row.components,
-            reward=None if dropped else total,
-            dropped_because="; ".join(row.dropped_because) if dropped else "",
+            reward=None if row.dropped_because else total,
+            dropped_because=row.dropped_because,
             token_rewards=row.token_rewards,
         )
         return scored, row.aborting
@@ -155,9 +157,9 @@ class Combiner:
             score, contribution = Score(value), part.contribution(value)
         elif value is not None:
             score = Score.failed(ScoreOutcome.ERROR, f"its rewards combine to {value}")
-            row.dropped_because.append(f"error in {part.path}: {score.reason}")
+            row.drop(f"error in {part.path}: {score.reason}")
         elif self._is_closed(part.children, row):
-            row.closed.add(part.path)
+            row.closed |= {part.path}
             score = _GROUP_CLOSED
         else:
             score = _GROUP_EMPTY
@@ -172,7 +174,7 @@ class Combiner:
             state = part.condition.state(row.rollout, scores)
             if state != "open":
                 if state == "closed":
-                    row.closed.add(part.path)
+                    row.closed |= {part.path}
                     return self._skips[part.path][state], part.closed_contribution
                 return self._skips[part.path][state], None
         if not part.has_effect:
@@ -182,7 +184,7 @@ class Combiner:
             return score, part.contribution(0.0)
         if policy in ("drop", "abort"):
             reason = f": {score.reason}" if score.reason else ""
-            row.dropped_because.append(f"{score.outcome} in {part.path}{reason}")
+            row.drop(f"{score.outcome} in {part.path}{reason}")
         if policy == "abort" and not row.aborting:
             row.aborting = part.path
         return score, None
@@ -207,7 +209,7 @@ class Combiner:
             values = steps_to_tokens([_shaped(part, step) for step in score.steps], spans)
         except ValueError as error:
             return Score(None, ScoreOutcome.ERROR, str(error), score.details)
-        if num_tokens:
+        if num_tokens and part.weight != 0.0:
             before = row.token_rewards or [0.0] * num_tokens
             row.token_rewards = [a + b for a, b in zip(before, values, strict=True)]
         return score
