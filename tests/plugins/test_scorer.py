@@ -163,3 +163,23 @@ def test_mistakes_show_before_a_worker_starts(module: Path) -> None:
         ConfigError, match=r"rewards\.short\.options of reward 'length': zero_at=5 must be above"
     ):
         Scorer(bad)
+
+
+def test_a_scorer_that_is_not_open_says_so(module: Path) -> None:
+    scorer = Scorer(config(module, "count"))
+    with pytest.raises(RewardError, match="the scorer is not open: use `with Scorer"):
+        scorer.score(rollouts("a"))
+    with scorer:
+        assert scorer.score(rollouts("a")).rows[0].reward == 1.0
+    with pytest.raises(RewardError, match="not open"):
+        scorer.score(rollouts("a"))
+
+
+def test_a_cancelled_pass_ends(module: Path) -> None:
+    with Scorer(config(module, "slow"), workers=1) as scorer:
+        session = scorer.start()
+        session.add(rollouts("ok"))
+        session.cancel()
+        with pytest.raises(RewardError, match="cancelled"):
+            session.finish()
+        assert scorer.score(rollouts("ok")).rows[0].reward == 1.0
