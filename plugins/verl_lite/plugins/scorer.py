@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from verl_lite.errors import RewardError
 from verl_lite.plugins.composite import (
     CircuitBreaker,
     Combiner,
@@ -47,14 +48,17 @@ class Scorer:
         self._decode = decode
         self._breaker = CircuitBreaker(config.scoring, Path(failures_path) if failures_path else None)
         self._execution = Execution(self._composite.components, workers=workers, debug_inline=debug_inline)
+        self._is_open = False
 
     def __enter__(self) -> "Scorer":
         self._execution.__enter__()
+        self._is_open = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_open = False
         self._execution.__exit__(kind, error, trace)
 
     @property
@@ -70,6 +74,8 @@ class Scorer:
 
     def start(self, *, step: int = 0) -> "ScoringSession":
         """Begin a pass whose rollouts come in pieces, so that scoring overlaps generation."""
+        if not self._is_open:
+            raise RewardError("the scorer is not open: use `with Scorer(config) as scorer:`")
         return ScoringSession(self, step)
 
     def environment(self) -> dict[str, dict[str, str]]:
