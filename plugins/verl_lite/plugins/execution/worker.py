@@ -20,6 +20,7 @@ from verl_lite.plugins.execution.channel import receive, send
 from verl_lite.plugins.execution.progress import Slot
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.execution.wire import (
+    CHANNEL_CLOSED,
     Answers,
     Chunk,
     Health,
@@ -113,7 +114,7 @@ class _Worker:
 
     def _send(self, answers: Answers) -> None:
         if not self._streams.channel_is_ours():
-            os._exit(71)  # the reward closed the channel itself: the parent finds out which row did
+            os._exit(CHANNEL_CLOSED)  # by the reward; the parent finds out by which row
         send(self._channel, answers)
 
 
