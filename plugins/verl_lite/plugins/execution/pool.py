@@ -33,7 +33,8 @@ BUILD_S = 120.0  # the longest that building a reward of class form may take
 STEAL_S = 0.05  # a call that takes longer than this gives the rest of its chunk to others
 STALL_S = 60.0  # a worker that says nothing for so long while no call runs is replaced
 WATCH_S = 0.05  # how often busy workers are looked at
-NURSERY_TRIES = 3
+NURSERY_TRIES = 3  # so many deaths of the nursery within this period end the run
+NURSERY_PERIOD_S = 600.0
 
 
 class ProcessPool:
@@ -55,7 +56,7 @@ class ProcessPool:
         self._workers: dict[int, WorkerHandle] = {}
         self._broken: dict[int, str] = {}
         self._next_key = self._next_chunk = 0
-        self._nursery_deaths = 0
+        self._nursery_deaths: deque[float] = deque(maxlen=NURSERY_TRIES)
         self._stopping = False
         self._ready = threading.Event()
         self._wake, self._woken = socket.socketpair()
@@ -367,8 +368,9 @@ class ProcessPool:
     def _restart_nursery(self) -> None:
         """Something outside killed the nursery, and the workers died with it: nobody's row is at fault."""
         assert self._nursery is not None
-        self._nursery_deaths += 1
-        if self._nursery_deaths >= NURSERY_TRIES:
+        deaths = self._nursery_deaths
+        deaths.append(time.monotonic())
+        if len(deaths) == NURSERY_TRIES and deaths[-1] - deaths[0] < NURSERY_PERIOD_S:
             raise RewardError(
                 f"the process that starts reward workers was killed {NURSERY_TRIES} times; is memory short?"
             )

@@ -20,7 +20,7 @@ __all__ = ["ExecutionRun", "Runner"]
 
 NOT_APPLIED = TimedScore(Score(None, ScoreOutcome.ABSTAIN, "does not apply"), 0.0, 0)
 NOT_SCORED = TimedScore(Score.failed(ScoreOutcome.ERROR, "not scored yet"), 0.0, 0)
-CHECK_S = 1.0  # how often a waiting `finish` looks whether a runner failed
+CHECK_S = 0.2  # how often a waiting `finish` looks whether a runner failed
 
 
 class Runner(Protocol):

@@ -83,7 +83,7 @@ def _measure(name: str, rollouts: Sequence[Rollout], rows: Sequence[Mapping[str,
     asked = [(at, row[name]) for at, row in enumerate(rows) if row[name].attempts]
     # Members of an enum are slow to hash: only the few that are not "ok" are counted one by one.
     others = [timed.score.outcome for _, timed in asked if timed.score.outcome is not ScoreOutcome.OK]
-    outcomes = Counter(others)
+    outcomes: Counter[ScoreOutcome] = Counter(others)
     if len(asked) > len(others):
         outcomes[ScoreOutcome.OK] = len(asked) - len(others)
     slowest = heapq.nlargest(NUM_SLOWEST, [(timed.latency_s, -at) for at, timed in asked])
