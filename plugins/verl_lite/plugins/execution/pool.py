@@ -104,7 +104,8 @@ class ProcessPool:
                 self._take_in()
                 self._hand_out()
                 for key, events in self._selector.select(self._pause_s()):
-                    key.data(events)
+                    if self._selector.get_map().get(key.fd) is key:  # not closed by an event before it
+                        key.data(events)
                 self._watch()
         except Exception as error:  # noqa: BLE001 - handed to whoever waits in `finish`, never swallowed
             self.failure = error
