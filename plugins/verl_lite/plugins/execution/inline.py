@@ -22,6 +22,10 @@ class InlineRunner:
         self._caller = Caller(component.definition, component.options, component.timeout_s)
         self._one_by_one = component.definition.form == "rollout"
 
+    def build(self) -> None:
+        """Build a reward of class form now and not at the first call."""
+        self._caller.build()
+
     def run(self, calls: Sequence[Rows], rollouts: Sequence[Rollout]) -> list[TimedScore]:
         """The scores of all rows of the calls, in their order."""
         caller = self._caller

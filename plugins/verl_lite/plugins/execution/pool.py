@@ -50,7 +50,7 @@ class ProcessPool:
         self._num_workers = workers
         self._limits = limits
         self._replaced = replaced  # why workers were replaced -> how often
-        self.failure: Exception | None = None
+        self._failure: Exception | None = None
         self._queues = CallQueues(components)
         self._incoming: deque[Sequence[Call]] = deque()
         self._workers: dict[int, WorkerHandle] = {}
@@ -69,12 +69,16 @@ class ProcessPool:
         """Start the processes; raises PluginError when a reward cannot be loaded there."""
         self._thread.start()
         self._ready.wait()
-        if self.failure is not None:
-            raise self.failure
+        self.check()
 
     def submit(self, calls: Sequence[Call]) -> None:
         self._incoming.append(calls)
         self._notify()
+
+    def check(self) -> None:
+        """Raise what ended the pool's thread, if anything did."""
+        if self._failure is not None:
+            raise self._failure
 
     def close(self) -> None:
         """Kill every worker and all that they left behind."""
@@ -108,7 +112,7 @@ class ProcessPool:
                         key.data(events)
                 self._watch()
         except Exception as error:  # noqa: BLE001 - handed to whoever waits in `finish`, never swallowed
-            self.failure = error
+            self._failure = error
         finally:
             self._end()
             self._ready.set()

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from verl_lite.errors import RewardError
+from verl_lite.errors import RewardError, VerlLiteError
 from verl_lite.plugins.contract import applies_always
 from verl_lite.plugins.execution.batcher import Call, Rows, batcher_for
 from verl_lite.plugins.execution.calls import failed_score
@@ -26,11 +26,13 @@ CHECK_S = 0.2  # how often a waiting `finish` looks whether a runner failed
 class Runner(Protocol):
     """What works off calls elsewhere: the worker processes, the event loop, a thread."""
 
-    failure: Exception | None
-
     def start(self) -> None: ...
 
     def submit(self, calls: Sequence[Call]) -> None: ...
+
+    def check(self) -> None:
+        """Called now and then while someone waits: raises what went wrong inside."""
+        ...
 
     def close(self) -> None: ...
 
@@ -50,6 +52,7 @@ class ExecutionRun:
     ) -> None:
         self._plan = plan
         self._runners = runners
+        self._watched = {id(runner): runner for runner in runners if not isinstance(runner, InlineRunner)}
         self._own = own
         self._total = total
         self.rollouts: list[Rollout] = []
@@ -128,10 +131,13 @@ class ExecutionRun:
     def _check(self) -> None:
         if self.cancelled:
             raise RewardError("the run was cancelled before it was finished")
-        for runner in self._runners:
-            failure = None if isinstance(runner, InlineRunner) else runner.failure
-            if failure is not None:
-                raise RewardError(f"scoring stopped: {type(failure).__name__}: {failure}") from failure
+        for runner in self._watched.values():
+            try:
+                runner.check()
+            except VerlLiteError:
+                raise
+            except Exception as error:
+                raise RewardError(f"scoring stopped: {type(error).__name__}: {error}") from error
 
     def _run_inline(self) -> None:
         while self._inline:
