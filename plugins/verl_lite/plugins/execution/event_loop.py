@@ -101,9 +101,7 @@ class EventLoopRunner:
         others = blocked.abandon(blocking)
         self._loop.submit(others)
         timeout_s = self._components[blocking.component].timeout_s
-        reason = (
-            f"no answer within {timeout_s:g} s; it blocks the event loop instead of awaiting"
-        )
+        reason = f"no answer within {timeout_s:g} s; it blocks the event loop instead of awaiting"
         timed = TimedScore(Score.failed(ScoreOutcome.TIMEOUT, reason), timeout_s / len(blocking.rows))
         blocking.run.complete(blocking.component, blocking.rows, [timed] * len(blocking.rows))
 
