@@ -153,7 +153,7 @@ def test_a_run_reports_latencies_outcomes_and_its_slowest_rows_by_name() -> None
     assert (part.calls, part.timeouts, part.errors, part.retries) == (99, 1, 1, 2)
     assert part.outcomes == {ScoreOutcome.OK: 97, ScoreOutcome.TIMEOUT: 1, ScoreOutcome.ERROR: 1}
     assert part.slowest[:3] == (SlowRow(5.0, "row-41"), SlowRow(4.0, "#42"), SlowRow(1.0, "row-99"))
-    # 99 values: 0.01 ... 1.00 without 0.42, 0.43 and 0.44, then 4 and 5; ranks 50, 95 and 99 (98.01 rounded up)
+    # 99 values: 0.01 ... 1.00 without 0.42, 0.43 and 0.44, then 4 and 5; ranks 50, 95 and 99 (98.01, up)
     assert one.stats().metrics() == {
         "reward/math/latency_p50_s": 0.53,
         "reward/math/latency_p95_s": 0.98,

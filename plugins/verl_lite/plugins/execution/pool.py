@@ -5,6 +5,7 @@ nothing more: calls of the same chunk that were not answered are handed out agai
 """
 
 import contextlib
+import math
 import os
 import selectors
 import socket
@@ -292,9 +293,20 @@ class ProcessPool:
     # ---- watching
 
     def _pause_s(self) -> float | None:
-        """How long to wait for news; busy workers are looked at in between."""
-        busy = any(worker.given is not None for worker in self._workers.values())
-        return WATCH_S if busy else None
+        """How long to wait for news: until the next look at the busy workers, or their next deadline."""
+        busy = [worker for worker in self._workers.values() if worker.given is not None and not worker.doom]
+        if not busy:
+            return None
+        now_s = time.monotonic()
+        return max(0.0005, min(WATCH_S, *(self._deadline_s(worker) - now_s for worker in busy)))
+
+    def _deadline_s(self, worker: WorkerHandle) -> float:
+        """When the call that a worker is at has had its time; infinite between calls."""
+        progress = worker.slot.read()
+        if worker.given is None or progress.chunk != worker.given.serial or not progress.started_ns:
+            return math.inf
+        component = self._components[worker.given.component]
+        return progress.started_ns / 1e9 + (BUILD_S if progress.position == -1 else component.timeout_s)
 
     def _watch(self) -> None:
         for worker in list(self._workers.values()):
@@ -310,9 +322,8 @@ class ProcessPool:
             return
         elapsed_s = now_s - progress.started_ns / 1e9
         at = progress.position
-        limit_s = BUILD_S if at == -1 else self._components[given.component].timeout_s
         resident_mb = worker.resident_mb()
-        if elapsed_s > limit_s:
+        if now_s > self._deadline_s(worker):
             self._doom(worker, Doom("timeout", at, elapsed_s))
         elif resident_mb > self._limits.memory_mb:
             self._doom(worker, Doom("memory", at, elapsed_s, resident_mb))
