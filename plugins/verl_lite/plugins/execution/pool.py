@@ -274,15 +274,13 @@ class ProcessPool:
                 self._doom(worker, Doom(why))
 
     def _worn_out(
-        self, worker: WorkerHandle, resident_mb: float, children: int, threads: int, damage: str
+        self, worker: WorkerHandle, grown_mb: float, children: int, threads: int, damage: str
     ) -> str:
         """Why this worker should be replaced before it gets more work, or ""."""
         limits = self._limits
-        if worker.resident_at_first_mb is None:
-            worker.resident_at_first_mb = resident_mb
         if damage:
             return damage
-        if resident_mb - worker.resident_at_first_mb > limits.growth_mb:
+        if grown_mb > limits.growth_mb:
             return "memory growth"
         if worker.rows_done > limits.rows:
             return "rows"

@@ -24,7 +24,7 @@ CHANNEL_CLOSED = 71  # the exit code of a worker whose reward closed the channel
 PickledRow: TypeAlias = bytes  # each row by itself: what a reward does to one cannot reach another
 Chunk: TypeAlias = tuple[int, int, list[list[PickledRow]]]  # serial, component, rows of each call
 RowAnswer: TypeAlias = tuple[float | bytes, float, int]  # score, latency_s, attempts
-Health: TypeAlias = tuple[float, int, int, str]  # resident MiB, child processes, threads, damage
+Health: TypeAlias = tuple[float, int, int, str]  # MiB grown, child processes, threads, damage
 # serial of the chunk, position of the first answer, one list of rows a call, whether this ends the chunk
 Answers: TypeAlias = tuple[int, int, list[list[RowAnswer]], bool, Health | None]
 
