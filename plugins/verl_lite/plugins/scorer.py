@@ -1,6 +1,8 @@
 """The one path by which rollouts get rewards: training, evaluation and offline scoring all use it."""
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -15,7 +17,7 @@ from verl_lite.plugins.composite import (
 )
 from verl_lite.plugins.contract import Component
 from verl_lite.plugins.discovery import RewardCatalog, content_hash, find_rewards
-from verl_lite.plugins.execution import Execution
+from verl_lite.plugins.execution import Execution, TimedScore
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import ScoredBatch, ScoredRollout
 
@@ -112,18 +114,37 @@ class ScoringSession:
         Raises RewardError, with the failing rows saved, where a policy is `abort` or a reward fails
         on more rollouts than `scoring` allows.
         """
-        rows: list[ScoredRollout] = []
-        aborting = ""
-        for rollout, timed in zip(self._rollouts, self._run.finish(), strict=True):
-            row, aborted_by = self._combiner.combine(rollout, timed)
-            rows.append(row)
-            aborting = aborting or aborted_by
-        self._scorer._breaker.check(rows, self._combiner.has_effect(), aborting)
+        timed_rows = self._run.finish()
+        with _collector_paused():
+            rows, aborting = self._combined(timed_rows)
+            self._scorer._breaker.check(rows, self._combiner.has_effect(), aborting)
+            metrics = batch_metrics(rows, combine=self._scorer.config.scoring.combine)
         stats = self._run.stats()
-        metrics = batch_metrics(rows, combine=self._scorer.config.scoring.combine) | stats.metrics()
         slowest = {name: part.slowest for name, part in stats.components.items()}
-        return ScoredBatch(rows=rows, metrics=metrics, slowest=slowest)
+        return ScoredBatch(rows=rows, metrics=metrics | stats.metrics(), slowest=slowest)
 
     def cancel(self) -> None:
         """Give the pass up; what was not begun is dropped."""
         self._run.cancel()
+
+    def _combined(self, timed_rows: Sequence[Mapping[str, TimedScore]]) -> tuple[list[ScoredRollout], str]:
+        """The scored rows, and the component whose policy is to abort, if one met such a row."""
+        rows: list[ScoredRollout] = []
+        aborting = ""
+        for rollout, timed in zip(self._rollouts, timed_rows, strict=True):
+            row, aborted_by = self._combiner.combine(rollout, timed)
+            rows.append(row)
+            aborting = aborting or aborted_by
+        return rows, aborting
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No garbage collection: the many rows made here all stay, and would be visited again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

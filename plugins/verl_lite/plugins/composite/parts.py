@@ -39,7 +39,10 @@ class Part:
     condition: Condition | None = None
 
     def contribution(self, value: float) -> float:
-        value = min(max(value, self.low), self.high)
+        if self.low > value:
+            value = self.low
+        elif self.high < value:
+            value = self.high
         return self.weight * (self.scale * value + self.offset)
 
 
