@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
 from typing import Any
@@ -17,7 +17,7 @@ _NUM_SLOWEST = 5
 
 @dataclass(slots=True)
 class Moments:
-    """Count, mean, deviation and range of a stream of numbers (Welford 1962; merged as Chan et al. 1979)."""
+    """Count, mean, deviation and range of a stream of numbers (merged as in Chan, Golub, LeVeque 1979)."""
 
     count: int = 0
     mean: float = 0.0
@@ -25,13 +25,13 @@ class Moments:
     low: float = math.inf
     high: float = -math.inf
 
-    def add(self, value: float) -> None:
-        self.count += 1
-        delta = value - self.mean
-        self.mean += delta / self.count
-        self.squares += delta * (value - self.mean)
-        self.low = min(self.low, value)
-        self.high = max(self.high, value)
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Moments":
+        if not values:
+            return cls()
+        mean = sum(values) / len(values)
+        squares = sum([(value - mean) ** 2 for value in values])
+        return cls(count=len(values), mean=mean, squares=squares, low=min(values), high=max(values))
 
     def merge(self, other: "Moments") -> None:
         total = self.count + other.count
@@ -61,8 +61,8 @@ class Latencies:
 
     bins: Counter[int] = field(default_factory=Counter)
 
-    def add(self, seconds: float) -> None:
-        self.bins[math.floor(math.log(max(seconds, 1e-9)) * _BINS_PER_E)] += 1
+    def add(self, seconds: Sequence[float]) -> None:
+        self.bins.update([math.floor(math.log(max(s, 1e-9)) * _BINS_PER_E) for s in seconds])
 
     def quantile(self, share: float) -> float:
         """The upper edge of the bin the quantile falls in; nan before the first latency."""
@@ -112,22 +112,22 @@ class ScoreSummary:
     def num_rows(self) -> int:
         return self.reward.count + self.num_dropped
 
-    def add(self, rows: Iterable[ScoredRollout]) -> None:
-        for row in rows:
-            if row.reward is None:
-                self.num_dropped += 1
-            else:
-                self.reward.add(row.reward)
-            for name, part in row.components.items():
-                summary = self.components.get(name)
-                if summary is None:
-                    summary = self.components[name] = ComponentSummary()
-                summary.outcomes[part.score.outcome.value] += 1
-                if part.score.value is not None:
-                    summary.values.add(part.score.value)
-                summary.latencies.add(part.latency_s)
-                if len(self.slowest) < _NUM_SLOWEST or part.latency_s > self.slowest[-1][0]:
-                    self._keep_slowest([(part.latency_s, name, row.rollout.id)])
+    def add(self, rows: Sequence[ScoredRollout]) -> None:
+        """Take in rows that were scored together, column by column: this runs for every rollout of a file."""
+        rewards = [row.reward for row in rows if row.reward is not None]
+        self.reward.merge(Moments.of(rewards))
+        self.num_dropped += len(rows) - len(rewards)
+        for name in rows[0].components if rows else ():
+            parts = [row.components[name] for row in rows]
+            summary = self.components.setdefault(name, ComponentSummary())
+            values = [part.score.value for part in parts if part.score.value is not None]
+            summary.values.merge(Moments.of(values))
+            summary.outcomes.update({"ok": len(values)} if values else {})
+            summary.outcomes.update([p.score.outcome.value for p in parts if p.score.value is None])
+            latencies = [part.latency_s for part in parts]
+            summary.latencies.add(latencies)
+            slowest = nlargest(_NUM_SLOWEST, range(len(rows)), key=latencies.__getitem__)
+            self._keep_slowest([(latencies[i], name, rows[i].rollout.id) for i in slowest])
 
     def merge(self, other: "ScoreSummary") -> None:
         self.reward.merge(other.reward)

@@ -21,6 +21,7 @@ __all__ = ["API_VERSION", "Component", "Form", "NoOptions", "RewardDefinition", 
 
 API_VERSION = 1
 PROJECT = "verl_lite"  # the pluggy project and the entry-point group
+BUILTIN_DISTRIBUTION = "verl-lite"  # whose rewards are the built-in ones
 
 Form = Literal["rollout", "batch", "group"]
 CallableT = TypeVar("CallableT", bound=Callable[..., Any])

@@ -21,13 +21,18 @@ import pluggy
 
 from verl_lite.errors import PluginError
 from verl_lite.plugins import contract
-from verl_lite.plugins.contract import API_VERSION, PROJECT, RewardDefinition, definition_of
+from verl_lite.plugins.contract import (
+    API_VERSION,
+    BUILTIN_DISTRIBUTION,
+    PROJECT,
+    RewardDefinition,
+    definition_of,
+)
 from verl_lite.plugins.local_files import import_file
 
 __all__ = ["PluginInfo", "PluginStatus", "RewardCatalog", "content_hash", "find_rewards"]
 
 LOAD_PLUGINS_ENV = "VERL_LITE_LOAD_PLUGINS"
-BUILTIN_DISTRIBUTION = "verl-lite"
 
 
 class PluginStatus(StrEnum):
