@@ -1,13 +1,15 @@
 """What a scoring pass found, in tallies that add up over shards and never grow with the file."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from heapq import nlargest
 from typing import Any
 
 from verl_lite.plugins import ScoredRollout
+from verl_lite.plugins.records import BadRow
 
 __all__ = ["ComponentSummary", "Latencies", "Moments", "ScoreSummary"]
 
@@ -104,7 +106,7 @@ class ScoreSummary:
     components: dict[str, ComponentSummary] = field(default_factory=dict)
     num_dropped: int = 0
     num_bad_rows: int = 0
-    num_cached: int = 0
+    is_cached: bool = False
     slowest: list[tuple[float, str, str]] = field(default_factory=list)
     wall_s: float = 0.0
 
@@ -135,7 +137,6 @@ class ScoreSummary:
             self.components.setdefault(name, ComponentSummary()).merge(summary)
         self.num_dropped += other.num_dropped
         self.num_bad_rows += other.num_bad_rows
-        self.num_cached += other.num_cached
         self._keep_slowest(other.slowest)
 
     def _keep_slowest(self, more: list[tuple[float, str, str]]) -> None:
@@ -146,10 +147,48 @@ class ScoreSummary:
             "num_rows": self.num_rows,
             "num_dropped": self.num_dropped,
             "num_bad_rows": self.num_bad_rows,
-            "num_cached": self.num_cached,
+            "is_cached": self.is_cached,
             "wall_s": self.wall_s,
             "rows_per_s": self.num_rows / self.wall_s if self.wall_s else None,
             "reward": self.reward.to_json(),
             "components": {name: part.to_json() for name, part in self.components.items()},
             "slowest": [{"latency_s": s, "component": name, "id": row} for s, name, row in self.slowest],
         }
+
+    def to_text(self, bad_rows: Sequence[BadRow]) -> str:
+        """Everything, exactly, as JSON text: what `from_text` reads back."""
+        components = {
+            name: {
+                "values": asdict(part.values),
+                "outcomes": dict(part.outcomes),
+                "latencies": dict(part.latencies.bins),
+            }
+            for name, part in self.components.items()
+        }
+        return json.dumps(
+            {
+                "reward": asdict(self.reward),
+                "components": components,
+                "num_dropped": self.num_dropped,
+                "slowest": self.slowest,
+                "bad_rows": [asdict(row) for row in bad_rows],
+            }
+        )
+
+    @classmethod
+    def from_text(cls, text: str) -> "tuple[ScoreSummary, list[BadRow]]":
+        data = json.loads(text)
+        summary = cls(
+            reward=Moments(**data["reward"]),
+            components={
+                name: ComponentSummary(
+                    values=Moments(**part["values"]),
+                    outcomes=Counter(part["outcomes"]),
+                    latencies=Latencies(Counter({int(i): n for i, n in part["latencies"].items()})),
+                )
+                for name, part in data["components"].items()
+            },
+            num_dropped=data["num_dropped"],
+            slowest=[(seconds, name, row) for seconds, name, row in data["slowest"]],
+        )
+        return summary, [BadRow(**row) for row in data["bad_rows"]]
