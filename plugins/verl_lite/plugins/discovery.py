@@ -129,7 +129,9 @@ def find_rewards(*, load_plugins: bool = True, extra: Iterable[EntryPoint] = ())
     owners: dict[str, list[RewardDefinition]] = {}
     for _, definitions in loaded:
         for definition in definitions:
-            owners.setdefault(definition.name, []).append(definition)
+            claims = owners.setdefault(definition.name, [])
+            if all(definition.call is not known.call for known in claims):  # two entry points, one module
+                claims.append(definition)
     return RewardCatalog(
         rewards={name: claims[0] for name, claims in sorted(owners.items()) if len(claims) == 1},
         plugins=tuple(info for info, _ in loaded),
