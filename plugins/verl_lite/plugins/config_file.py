@@ -145,7 +145,7 @@ def _path_in(data: Any, loc: Sequence[int | str], *, is_missing: bool) -> list[s
 
 
 def _has(data: Mapping[Any, Any] | list[Any], part: int | str) -> bool:
-    return part in data if isinstance(data, Mapping) else isinstance(part, int)
+    return part in data if isinstance(data, Mapping) else isinstance(part, int) and part < len(data)
 
 
 def _keys_at(model: type[BaseModel], path: Sequence[str]) -> set[str]:
