@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 ROOMS = ("sandbox", "verifiers", "plugins", "engine")
 
@@ -11,6 +11,6 @@ for room in ROOMS:
     if stray.exists():
         raise RuntimeError(f"{stray} hides the other rooms of the verl_lite namespace: delete it")
 
-# A time limit for one example would measure what else the machine is doing.
-settings.register_profile("verl_lite", deadline=None)
+# A time limit for an example would measure what else the machine is doing.
+settings.register_profile("verl_lite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("verl_lite")
