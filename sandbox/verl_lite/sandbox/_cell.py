@@ -1,17 +1,12 @@
-"""From a fresh process in fresh namespaces to one that may run a stranger's program.
-
-Runs in the first process of the run's PID namespace, which then forks the program and waits for it.
-Everything is locked before the fork, so that this first process is as confined as the program.
-"""
+"""From a fresh child of the fork server to a process that may run a stranger's program."""
 
 import os
 import resource
-import select
 import struct
 from dataclasses import dataclass
 
 from verl_lite.sandbox import _kernel, _landlock
-from verl_lite.sandbox._rootfs import WORK_DIR
+from verl_lite.sandbox._rootfs import TMP_MOUNT, WORK_DIR
 
 _TMP_FLAGS = _kernel.MS_NOSUID | _kernel.MS_NODEV | _kernel.MS_NOEXEC
 _MB = 1 << 20
@@ -52,64 +47,43 @@ class Confinement:
     gid: int
     change_identity: bool  # as root: become `uid`, which nothing else on the host uses
     own_proc: bool
-    landlock_abi: int
-    seccomp_filter: bytes
+    namespaces: int  # made for each run, besides its PID namespace
+    landlock_ruleset: int | None
+    seccomp_seal: bytes
     base_address_space: int  # what the interpreter has mapped before the program starts
-    execute_paths: list[str]
     extra_processes: int  # ours that the kernel counts with the run's
 
 
-def mount_private(confinement: Confinement, limits: CellLimits) -> None:
-    """A /tmp and a /proc of the run's own, over the read-only root."""
-    inodes = 4096 + limits.disk_bytes // 16384
-    options = (
-        f"mode=700,size={limits.disk_bytes},nr_inodes={inodes},uid={confinement.uid},gid={confinement.gid}"
-    )
-    _kernel.mount("tmpfs", "/tmp", "tmpfs", _TMP_FLAGS, options)
-    if confinement.own_proc:
-        _kernel.mount("proc", "/proc", "proc", _TMP_FLAGS, "subset=pid,hidepid=2")
-    _kernel.set_host_name("sandbox")
-
-
-def confine(confinement: Confinement, limits: CellLimits, lifeline: int) -> None:
-    """Drop identity and capabilities, tie this process's life to the fork server's, set the limits,
-    and lock the file system and the system calls. In this order: each step needs what a later one takes.
+def confine(confinement: Confinement, limits: CellLimits) -> None:
+    """Lock this process up for good: files of its own, no identity, no capabilities, limits, Landlock,
+    seccomp. In this order: each step needs what a later one takes away.
     """
-    os.setsid()  # kill(0, ...) must not reach the process group of the trainer
+    _kernel.unshare(confinement.namespaces)
+    _mount_private(confinement, limits)
+    os.setsid()  # kill(0, ...) must not reach the fork server's process group
     if confinement.change_identity:
         os.setgroups([])
         os.setresgid(confinement.gid, confinement.gid, confinement.gid)
         os.setresuid(confinement.uid, confinement.uid, confinement.uid)
     _kernel.drop_capabilities()
-    _kernel.prctl(_kernel.PR_SET_NO_NEW_PRIVS, 1)
-    die_with_parent(lifeline)
     _set_limits(confinement, limits)
     os.umask(0o077)
-    for folder in (WORK_DIR, "/tmp/.shm"):
-        os.mkdir(folder)
+    os.mkdir(WORK_DIR)
+    os.mkdir("/tmp/.shm")
     os.chdir(WORK_DIR)
-    if confinement.landlock_abi:
-        _landlock.restrict(
-            version=confinement.landlock_abi,
-            execute=confinement.execute_paths,
-            read=["/"],
-            write_files=["/dev/null", "/dev/zero"],
-            own=["/tmp"],
-        )
-    _kernel.install_seccomp(confinement.seccomp_filter)
+    if confinement.landlock_ruleset is not None:
+        _landlock.restrict(confinement.landlock_ruleset)
+    _kernel.install_seccomp(confinement.seccomp_seal)
 
 
-def die_with_parent(lifeline: int) -> None:
-    """Be killed when the parent dies, also if it died just before this call.
-
-    `lifeline` is the reading end of a pipe that only the parent can write to; a hang-up means it is
-    gone. Changing identity clears the setting, so this comes after that.
-    """
-    _kernel.prctl(_kernel.PR_SET_PDEATHSIG, 9)
-    poll = select.poll()
-    poll.register(lifeline, 0)
-    if poll.poll(0):
-        os._exit(1)
+def _mount_private(confinement: Confinement, limits: CellLimits) -> None:
+    """A /tmp and a /proc of the run's own, over the read-only root."""
+    inodes = 4096 + limits.disk_bytes // 16384
+    owner = f"uid={confinement.uid},gid={confinement.gid}"
+    options = f"mode=700,size={limits.disk_bytes},nr_inodes={inodes},{owner}"
+    _kernel.mount("tmpfs", TMP_MOUNT, "tmpfs", _TMP_FLAGS, options)
+    if confinement.own_proc:
+        _kernel.mount("proc", "/proc", "proc", _TMP_FLAGS, "subset=pid,hidepid=2")
 
 
 def _set_limits(confinement: Confinement, limits: CellLimits) -> None:

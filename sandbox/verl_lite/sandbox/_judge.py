@@ -16,10 +16,10 @@ _CPU_SLACK_S = 0.05  # the kernel charges CPU time by the tick
 class Observation:
     """What was seen of a run that started. `stopped` is why we killed it, if we did.
 
-    `wait_status` is the program's, as wait(2) gives it; None when it never came to an end of its own.
+    `wait_status` is the program's, as wait(2) gives it.
     """
 
-    wait_status: int | None
+    wait_status: int
     cpu_s: float
     peak_memory_mb: float
     stderr: bytes
@@ -38,9 +38,9 @@ class Ending:
 
 def judge(seen: Observation, limits: Limits) -> Ending:
     """Decide how a run ended. What we stopped comes first, then what its own end tells."""
-    code = None if seen.wait_status is None else os.waitstatus_to_exitcode(seen.wait_status)
+    code = os.waitstatus_to_exitcode(seen.wait_status)
     if seen.stopped == "cancelled":
-        return Ending(Status.KILLED, None, "cancelled by the caller")
+        return Ending(Status.KILLED, code, "cancelled by the caller")
     if seen.over_output is not None:
         text = f"wrote more than output_kb={limits.output_kb} KiB to {seen.over_output}"
         return Ending(Status.OUTPUT_LIMIT, code, text)
@@ -52,8 +52,6 @@ def judge(seen: Observation, limits: Limits) -> Ending:
         return Ending(
             Status.MEMORY, code, f"its processes used more than memory_mb={limits.memory_mb} together"
         )
-    if code is None:
-        return Ending(Status.KILLED, None, "killed from outside, by the kernel or an administrator")
     if code == 0:
         return Ending(Status.OK, 0, "")
     if _out_of_memory(code, seen, limits):
@@ -63,7 +61,7 @@ def judge(seen: Observation, limits: Limits) -> Ending:
     return Ending(Status.ERROR, code, f"exit code {code}")
 
 
-def _killed_for_cpu(code: int | None, cpu_s: float, limits: Limits) -> bool:
+def _killed_for_cpu(code: int, cpu_s: float, limits: Limits) -> bool:
     if code == -signal.SIGXCPU:
         return True
     return code == -signal.SIGKILL and cpu_s >= limits.cpu_limit_s - _CPU_SLACK_S

@@ -2,6 +2,7 @@
 
 import os
 import struct
+from collections.abc import Sequence
 
 from verl_lite.sandbox import _kernel
 
@@ -9,7 +10,7 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _ALL_FS_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
 _ALL_FS_NEWEST = (1 << 16) - 1  # ABI 5 added IOCTL_DEV
 _ALL_NET, _ALL_SCOPES = 3, 3  # bind and connect of TCP (ABI 4); abstract sockets and signals (ABI 6)
-_PATH_BENEATH = 1
+_PATH_BENEATH, _TRUNCATE = 1, 0x4000
 _FOR_DIRECTORIES_ONLY = _READ_DIR | 0x1FF0 | 0x2000  # make, remove and refer make no sense for files
 
 
@@ -33,26 +34,24 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
         os.close(target)
 
 
-def restrict(
-    *, version: int, execute: list[str], read: list[str], write_files: list[str], own: list[str]
-) -> None:
-    """Confine this process: run and read below `execute`, read below `read`, write the files in
-    `write_files`, do everything but run programs below `own`. `no_new_privs` must be set already.
+def make_ruleset(version: int, *, execute: Sequence[str], own: Sequence[str]) -> int:
+    """A ruleset as a descriptor: read everything in the view, run programs below `execute`, write to
+    the null device, and do everything but run programs below what is mounted inside `own`.
     """
     handled = _ALL_FS_BY_ABI.get(version, _ALL_FS_NEWEST)
     fields = [handled] + ([_ALL_NET] if version >= 4 else []) + ([_ALL_SCOPES] if version >= 6 else [])
     attributes = struct.pack(f"<{len(fields)}Q", *fields)
     arguments = (attributes, len(attributes), 0)
     ruleset = _kernel.syscall(_kernel.LANDLOCK_CREATE, *arguments, name="landlock_create_ruleset")
-    try:
-        for path in execute:
-            _allow(ruleset, path, _EXECUTE | _READ_FILE | _READ_DIR)
-        for path in read:
-            _allow(ruleset, path, _READ_FILE | _READ_DIR)
-        for path in write_files:
-            _allow(ruleset, path, _READ_FILE | _WRITE_FILE | (handled & 0x4000))
-        for path in own:
-            _allow(ruleset, path, handled & ~_EXECUTE)
-        _kernel.syscall(_kernel.LANDLOCK_RESTRICT, ruleset, 0, name="landlock_restrict_self")
-    finally:
-        os.close(ruleset)
+    _allow(ruleset, "/", _READ_FILE | _READ_DIR)
+    _allow(ruleset, "/dev/null", _READ_FILE | _WRITE_FILE | (handled & _TRUNCATE))
+    for path in execute:
+        _allow(ruleset, path, _EXECUTE)
+    for path in own:
+        _allow(ruleset, path, handled & ~_EXECUTE)
+    return ruleset
+
+
+def restrict(ruleset: int) -> None:
+    """Confine this process for good; `no_new_privs` must be set already. It can no longer mount."""
+    _kernel.syscall(_kernel.LANDLOCK_RESTRICT, ruleset, 0, name="landlock_restrict_self")

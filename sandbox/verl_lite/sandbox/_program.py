@@ -5,14 +5,14 @@ import io
 import linecache
 import os
 import sys
-import threading
 import traceback
 import types
+from typing import NoReturn
 
 from verl_lite.sandbox._payload import MAIN_FILE
 
 
-def run_program(source: bytes, args: list[str], directory: str) -> None:
+def run_program(source: bytes, args: list[str], directory: str) -> NoReturn:
     """Run `source` as `__main__` with descriptors 0 to 3 in place. Never returns.
 
     As after a normal end of the interpreter, threads are waited for, atexit functions run and the
@@ -70,7 +70,9 @@ def _exit_code(code: object) -> int:
 def _finish(code: int) -> int:
     """Wait for threads, run atexit functions, flush: the interpreter's own order."""
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
+        threads = sys.modules.get("threading")
+        if threads is not None:
+            threads._shutdown()
         atexit._run_exitfuncs()
     except BaseException:  # noqa: BLE001 - the program's own exit code stands, as in the interpreter
         traceback.print_exc()

@@ -11,9 +11,13 @@ from collections.abc import Sequence
 from verl_lite.sandbox import _kernel
 
 WORK_DIR = "/tmp/work"
+# A run's own files are mounted one folder down, and /tmp is a link there: Landlock looks at the
+# folders above a mount point but not at the point itself, so one rule, made once, covers each run's.
+PRIVATE_DIR = "/private"
+TMP_MOUNT = "/private/tmp"
 DEVICES = ("null", "zero", "random", "urandom")
 _SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
-_DATA = ("/usr/share/zoneinfo", "/etc/ld.so.cache", "/etc/localtime")
+DATA = ("/usr/share/zoneinfo", "/etc/ld.so.cache", "/etc/localtime")
 _ETC = {
     "passwd": "sandbox:x:{uid}:{gid}:sandbox:/tmp/work:/nonexistent\n",
     "group": "sandbox:x:{gid}:\n",
@@ -32,7 +36,7 @@ def python_paths() -> list[str]:
 
 def view_paths(extra: Sequence[str] = ()) -> list[str]:
     """All host paths in the view, each once, parents before children."""
-    wanted = {*_SYSTEM_LIBRARIES, *_DATA, *python_paths(), *extra}
+    wanted = {*_SYSTEM_LIBRARIES, *DATA, *python_paths(), *extra}
     return sorted(path for path in wanted if os.path.exists(path))
 
 
@@ -71,8 +75,9 @@ _NO_EXEC = _kernel.MS_NOSUID | _kernel.MS_NODEV | _kernel.MS_NOEXEC
 
 
 def _make_skeleton(staging: str, uid: int, gid: int) -> None:
-    for folder in ("old", "proc", "tmp", "dev", "etc"):
+    for folder in ("old", "proc", "private/tmp", "dev", "etc"):
         os.makedirs(f"{staging}/{folder}", mode=0o755, exist_ok=True)
+    os.symlink(TMP_MOUNT, f"{staging}/tmp")
     os.symlink("/proc/self/fd", f"{staging}/dev/fd")
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         os.symlink(f"/proc/self/fd/{number}", f"{staging}/dev/{name}")

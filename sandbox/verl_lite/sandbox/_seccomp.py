@@ -86,12 +86,10 @@ _SOCKETPAIR_BODY = [
 ]
 
 
-def build_filter(machine: str = _kernel.MACHINE) -> bytes:
-    """The BPF program for `machine`; raises ValueError for one whose call numbers we do not know."""
+def _start(machine: str) -> list[bytes]:
     if machine not in _ARCHITECTURE:
         raise ValueError(f"no seccomp filter for {machine!r}: known are {', '.join(_ARCHITECTURE)}")
-    column = 0 if machine == "x86_64" else 1
-    program = [
+    return [
         _instruction(_LOAD, _ARCH),
         _instruction(_JUMP_EQUAL, _ARCHITECTURE[machine], 1, 0),
         _RETURN_KILL,
@@ -99,13 +97,36 @@ def build_filter(machine: str = _kernel.MACHINE) -> bytes:
         _instruction(_JUMP_AT_LEAST, _X32_BIT, 0, 1),
         _RETURN_KILL,
     ]
-    for first, last in _ranges(_syscalls.allowed_numbers(machine)):
+
+
+def server_filter(machine: str = _kernel.MACHINE) -> bytes:
+    """The allow-list, with what the fork server itself needs; it installs this once.
+
+    Installing a filter has the kernel walk it for each system call there is, which is most of a
+    millisecond's third: so the long one is inherited and each run adds only `run_filter`.
+    Raises ValueError for a machine whose call numbers we do not know.
+    """
+    program = _start(machine)
+    column = _syscalls.COLUMN[machine]
+    allowed = {*_syscalls.allowed_numbers(machine), *(numbers[column] for numbers in _syscalls.SET_UP)}
+    allowed |= {numbers[column] for numbers in (_syscalls.CLONE, _syscalls.PRCTL)}
+    for first, last in _ranges(sorted(allowed)):
         program.append(_instruction(_JUMP_AT_LEAST, first, 0, 2))
         program.append(_instruction(_JUMP_ABOVE, last, 1, 0))
         program.append(_RETURN_ALLOW)
-    program += _checked_call(_syscalls.CLONE[column], _CLONE_BODY)
     program += _checked_call(_syscalls.CLONE3[column], [_RETURN_ENOSYS])
     program += _checked_call(_syscalls.SOCKETPAIR[column], _SOCKETPAIR_BODY)
-    program += _checked_call(_syscalls.PRCTL[column], _one_of(_ARG0, _PRCTL_OPTIONS))
     program.append(_RETURN_EPERM)
+    return b"".join(program)
+
+
+def run_filter(machine: str = _kernel.MACHINE) -> bytes:
+    """Takes away again what only the fork server needed: both filters apply, the stricter wins."""
+    program = _start(machine)
+    column = _syscalls.COLUMN[machine]
+    for numbers in _syscalls.SET_UP:
+        program += _checked_call(numbers[column], [_RETURN_EPERM])
+    program += _checked_call(_syscalls.CLONE[column], _CLONE_BODY)
+    program += _checked_call(_syscalls.PRCTL[column], _one_of(_ARG0, _PRCTL_OPTIONS))
+    program.append(_RETURN_ALLOW)
     return b"".join(program)

@@ -21,7 +21,7 @@ from verl_lite.sandbox._payload import Payload
 from verl_lite.sandbox._streams import OutputStreams
 from verl_lite.sandbox._usage import private_bytes, tree_usage
 from verl_lite.sandbox._wire import receive_frame, send_frame
-from verl_lite.sandbox._zygote import ENDED, FAILED, KILL, REPORT, STARTED, ZygoteOptions, serve
+from verl_lite.sandbox._zygote import ENDED, FAILED, KILL, STARTED, ZygoteOptions, serve
 from verl_lite.sandbox.limits import Limits, Status
 
 _MB = 1 << 20
@@ -29,7 +29,13 @@ _SAMPLE_S = 0.02  # how often a whole run's memory and CPU time are looked at
 _SETUP_S = 20.0  # a run that has not started by then is a fault of ours
 _GRACE_S = 5.0  # a killed run that is not gone by then is a fault of ours
 _UNUSED_UIDS = 1_000_000_000  # as root, a run's user is this plus its fork server's process id
-_ZYGOTE_NAMESPACES = _kernel.CLONE_NEWPID | _kernel.CLONE_NEWNS | _kernel.CLONE_NEWIPC | _kernel.CLONE_NEWNET
+_ZYGOTE_NAMESPACES = (
+    _kernel.CLONE_NEWPID
+    | _kernel.CLONE_NEWNS
+    | _kernel.CLONE_NEWIPC
+    | _kernel.CLONE_NEWUTS
+    | _kernel.CLONE_NEWNET
+)
 
 
 class ZygoteGone(Exception):
@@ -48,7 +54,13 @@ class Run:
     report: bytes = b""
     deadline_s: float = field(default_factory=lambda: time.monotonic() + _SETUP_S)
     stopped: str | None = None
-    ended: bool = False
+    ended: bytes = b""
+    next_sample_s: float | None = None  # None until the program starts
+
+    @property
+    def started(self) -> bool:
+        """Whether the program itself was reached."""
+        return len(self.report) == STARTED.size and self.report[:1] == b"S"
 
 
 class Supervisor:
@@ -86,9 +98,8 @@ class Supervisor:
                 self._handle(run, descriptor)
             if not run.ended:
                 self._enforce(run)
-        run.report += os.read(run.report_fd, 4096)
-        poll.unregister(run.report_fd)
-        os.close(run.report_fd)
+        while run.report_fd >= 0:
+            self._read_report(run)
         run.streams.drain()
         return _answer(run)
 
@@ -118,10 +129,9 @@ class Supervisor:
         elif descriptor == run.report_fd:
             self._read_report(run)
         elif descriptor == self._zygote.fileno():
-            message = self._zygote.recv(ENDED.size)
-            if not message:
+            run.ended = self._zygote.recv(ENDED.size)
+            if not run.ended:
                 raise ZygoteGone("the fork server ended during a run")
-            run.ended = True
         elif descriptor == self._link.fileno():
             header, _ = receive_frame(self._link)
             if header.get("cancel") == run.run_id:
@@ -131,18 +141,22 @@ class Supervisor:
 
     def _read_report(self, run: Run) -> None:
         data = os.read(run.report_fd, 4096)
-        if not run.report and data[:1] == STARTED:
-            run.deadline_s = time.monotonic() + run.limits.wall_s
         run.report += data
-        if not data:  # the run's first process ended: the fork server says so next
-            run.poll.modify(run.report_fd, 0)
+        if run.started and run.next_sample_s is None:
+            now = time.monotonic()
+            run.next_sample_s = now + _SAMPLE_S
+            run.deadline_s = min(run.deadline_s, now + run.limits.wall_s)
+        if not data:
+            _forget(run)
 
     def _enforce(self, run: Run) -> None:
-        if time.monotonic() >= run.deadline_s:
+        now = time.monotonic()
+        if now >= run.deadline_s:
             if run.stopped:
                 raise ZygoteGone("a killed run did not end")
-            self._stop(run, "wall" if run.report else "setup")
-        elif not run.stopped and run.report:
+            self._stop(run, "wall" if run.started else "setup")
+        elif run.next_sample_s is not None and now >= run.next_sample_s and not run.stopped:
+            run.next_sample_s = now + _SAMPLE_S
             usage = tree_usage(self._zygote_pid, shared_bytes=self._shared_bytes)
             if usage.memory_bytes > run.limits.memory_mb * _MB:
                 self._stop(run, "memory")
@@ -158,16 +172,26 @@ class Supervisor:
 
 def _answer(run: Run) -> tuple[dict[str, object], list[bytes]]:
     outputs = [run.streams.data(name) for name in ("stdout", "stderr", "reply")]
-    if run.report[:1] != STARTED:
+    if not run.started:
+        if run.stopped == "cancelled":
+            return {"status": Status.KILLED, "message": "cancelled by the caller"}, outputs
         reason = run.report.removeprefix(FAILED).decode(errors="replace") or "the run did not start"
         return {"status": Status.SANDBOX_ERROR, "message": reason}, outputs
-    wait_status, wall_s, cpu_s, peak_kib = None, 0.0, 0.0, 0
-    if len(run.report) >= 1 + REPORT.size:
-        wait_status, wall_s, cpu_s, peak_kib = REPORT.unpack(run.report[1 : 1 + REPORT.size])
+    _, started_s, setup_cpu_s = STARTED.unpack(run.report)
+    wait_status, ended_s, cpu_s, peak_kib = ENDED.unpack(run.ended)
+    cpu_s = max(cpu_s - setup_cpu_s, 0.0)
     seen = Observation(wait_status, cpu_s, peak_kib / 1024, outputs[1], run.streams.over, run.stopped)
     ending = judge(seen, run.limits)
     header = {"status": ending.status, "exit_code": ending.exit_code, "message": ending.message}
-    return {**header, "wall_s": wall_s, "cpu_s": cpu_s, "peak_memory_mb": peak_kib / 1024}, outputs
+    measured = {"wall_s": ended_s - started_s, "cpu_s": cpu_s, "peak_memory_mb": peak_kib / 1024}
+    return {**header, **measured}, outputs
+
+
+def _forget(run: Run) -> None:
+    """The report is complete: its writer has closed it, as it does before the program starts."""
+    run.poll.unregister(run.report_fd)
+    os.close(run.report_fd)
+    run.report_fd = -1
 
 
 def _cell_limits(limits: Limits) -> CellLimits:

@@ -21,14 +21,15 @@ from verl_lite.sandbox import _cell, _kernel, _landlock, _rootfs, _seccomp
 from verl_lite.sandbox._payload import MAIN_FILE, Payload, place_files
 from verl_lite.sandbox._program import run_program
 
-# What the fork server sends: a run's first process ended, with its raw wait status.
-ENDED = struct.Struct("<i")
-# What a run's first process reports: the program's wait status, wall s, CPU s, peak resident KiB.
-REPORT = struct.Struct("<iddq")
-STARTED, FAILED = b"S", b"F"
+# What the fork server sends when a run is over and gone: the program's wait status, when it ended,
+# CPU seconds of its processes and of its set-up, and its peak resident KiB.
+ENDED = struct.Struct("<iddq")
+# What a run reports before its program starts: when, and the CPU seconds spent until then.
+STARTED = struct.Struct("<cdd")
+FAILED = b"F"
 KILL = b"K"
 _NUM_DESCRIPTORS = 6  # payload, stdin, stdout, stderr, reply, report
-_RUN_NAMESPACES = _kernel.CLONE_NEWPID | _kernel.CLONE_NEWNS | _kernel.CLONE_NEWIPC | _kernel.CLONE_NEWUTS
+_RUN_NAMESPACES = _kernel.CLONE_NEWNS | _kernel.CLONE_NEWIPC | _kernel.CLONE_NEWUTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,7 @@ def serve(link: socket.socket, options: ZygoteOptions) -> NoReturn:
     except (OSError, ValueError) as error:
         link.send(b"failed: " + str(error).encode())
         os._exit(1)
-    flags = _RUN_NAMESPACES | (_kernel.CLONE_NEWNET if options.network_per_run else 0)
-    lifeline, held = os.pipe()
+    here = os.open("/proc/self/ns/pid", os.O_RDONLY)
     gc.collect()
     gc.freeze()  # so that a collection in a run does not copy every page
     link.send(b"ready")
@@ -62,31 +62,46 @@ def serve(link: socket.socket, options: ZygoteOptions) -> NoReturn:
         message, descriptors, _, _ = socket.recv_fds(link, _cell.LIMITS_BYTES, _NUM_DESCRIPTORS)
         if not message:
             os._exit(0)
-        if len(descriptors) != _NUM_DESCRIPTORS:
-            continue  # a kill that came too late
-        child = _kernel.clone_process(flags)
-        if child == 0:
-            os.close(held)
-            link.close()
-            _first_process(confinement, _cell.CellLimits.unpack(message), descriptors, lifeline)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        link.send(ENDED.pack(_wait(child, link)))
+        if len(descriptors) == _NUM_DESCRIPTORS:  # else a kill that came too late
+            ended = _run(link, confinement, message, descriptors, here)
+            link.send(ended)
 
 
-def _wait(child: int, link: socket.socket) -> int:
-    """Wait for the run's first process, and kill it when told to; with it the kernel kills the rest."""
-    pidfd = os.pidfd_open(child)
+def _run(
+    link: socket.socket, confinement: _cell.Confinement, message: bytes, descriptors: list[int], here: int
+) -> bytes:
+    """One run in a PID namespace of its own, `here` being this process's; returns when it is gone."""
+    init = _kernel.clone_init()
+    namespace = os.pidfd_open(init)
+    _kernel.enter_namespace(namespace, _kernel.CLONE_NEWPID)
+    os.close(namespace)
+    program = os.fork()
+    if program == 0:
+        _become(confinement, _cell.CellLimits.unpack(message), descriptors)
+    _kernel.enter_namespace(here, _kernel.CLONE_NEWPID)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    _wait(program, init, link)
+    _, status, usage = os.wait4(program, 0)
+    ended_s = time.monotonic()
+    os.kill(init, signal.SIGKILL)  # and with it the kernel kills all that the program left behind
+    _, _, rest = os.wait4(init, 0)
+    cpu_s = usage.ru_utime + usage.ru_stime + rest.ru_utime + rest.ru_stime
+    return ENDED.pack(status, ended_s, cpu_s, usage.ru_maxrss)
+
+
+def _wait(program: int, init: int, link: socket.socket) -> None:
+    """Wait for the end of `program`, and kill its whole namespace when told to."""
+    pidfd = os.pidfd_open(program)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     poll.register(link, select.POLLIN)
     while not any(fd == pidfd for fd, _ in poll.poll()):
         if not link.recv(16):
             os._exit(0)
-        os.kill(child, signal.SIGKILL)
+        os.kill(init, signal.SIGKILL)
         poll.unregister(link)
     os.close(pidfd)
-    return os.waitpid(child, 0)[1]
 
 
 def _prepare(options: ZygoteOptions) -> _cell.Confinement:
@@ -97,20 +112,28 @@ def _prepare(options: ZygoteOptions) -> _cell.Confinement:
             __import__(name)
     if not options.as_root:
         _map_identity(options)
+    _kernel.set_host_name("sandbox")
     address_space = _address_space()
     own_proc = _rootfs.build_root(
         staging=options.staging, paths=options.paths, uid=options.uid, gid=options.gid
     )
+    version = _landlock.abi()
+    executable = [path for path in options.paths if path not in _rootfs.DATA]
+    ruleset = (
+        _landlock.make_ruleset(version, execute=executable, own=[_rootfs.PRIVATE_DIR]) if version else None
+    )
+    _kernel.prctl(_kernel.PR_SET_NO_NEW_PRIVS, 1)
+    _kernel.install_seccomp(_seccomp.server_filter())
     return _cell.Confinement(
         uid=options.uid,
         gid=options.gid,
         change_identity=options.as_root,
         own_proc=own_proc,
-        landlock_abi=_landlock.abi(),
-        seccomp_filter=_seccomp.build_filter(),
+        namespaces=_RUN_NAMESPACES | (_kernel.CLONE_NEWNET if options.network_per_run else 0),
+        landlock_ruleset=ruleset,
+        seccomp_seal=_seccomp.run_filter(),
         base_address_space=address_space,
-        execute_paths=options.paths,
-        extra_processes=1 if options.as_root else 2,
+        extra_processes=0 if options.as_root else 2,
     )
 
 
@@ -130,32 +153,20 @@ def _address_space() -> int:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
-def _first_process(
-    confinement: _cell.Confinement, limits: _cell.CellLimits, descriptors: list[int], lifeline: int
-) -> NoReturn:
-    """The init of a run: lock everything, fork the program, wait for it, report, end."""
+def _become(confinement: _cell.Confinement, limits: _cell.CellLimits, descriptors: list[int]) -> NoReturn:
+    """In the child: lock everything, place the files, say so, and run the program."""
     payload_fd, *streams, report = descriptors
     try:
-        _cell.mount_private(confinement, limits)
-        _cell.confine(confinement, limits, lifeline)
+        _cell.confine(confinement, limits)
         payload = Payload.unpack(_read_all(payload_fd))
         place_files({MAIN_FILE: payload.source, **payload.files}, _rootfs.WORK_DIR)
     except (OSError, ValueError, MemoryError) as error:
         os.write(report, FAILED + f"{type(error).__name__}: {error}".encode()[:1000])
         os._exit(1)
-    os.write(report, STARTED)
-    started = time.monotonic()
-    program = os.fork()
-    if program == 0:
-        _become_program(streams)
-        run_program(payload.source, list(payload.args), _rootfs.WORK_DIR)
-    pid, status, usage = os.wait4(-1, 0)
-    while pid != program:  # an orphan of the program
-        pid, status, usage = os.wait4(-1, 0)
-    everything = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu_s = everything.ru_utime + everything.ru_stime
-    os.write(report, REPORT.pack(status, time.monotonic() - started, cpu_s, usage.ru_maxrss))
-    os._exit(0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.write(report, STARTED.pack(b"S", time.monotonic(), time.process_time()))
+    _keep_only(streams)
+    run_program(payload.source, list(payload.args), _rootfs.WORK_DIR)
 
 
 def _read_all(descriptor: int) -> bytes:
@@ -163,10 +174,9 @@ def _read_all(descriptor: int) -> bytes:
         return file.read()
 
 
-def _become_program(streams: list[int]) -> None:
+def _keep_only(streams: list[int]) -> None:
     """Put stdin, stdout, stderr and the reply on 0 to 3, and close everything else."""
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
-    os.closerange(len(streams), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    os.closerange(len(streams), 1 << 16)
     _kernel.prctl(_kernel.PR_SET_DUMPABLE, 1)  # its /proc/self is its own again
-    signal.signal(signal.SIGINT, signal.default_int_handler)
