@@ -1,6 +1,5 @@
 """From what was observed of a run to its status: one pure function, used by every local backend."""
 
-import os
 import re
 import signal
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ _CPU_SLACK_S = 0.05  # the kernel charges CPU time by the tick
 class Observation:
     """What was seen of a run that started. `stopped` is why we killed it, if we did.
 
-    `wait_status` is the program's, as wait(2) gives it.
+    `exit_code` is minus the signal's number when a signal ended it.
     """
 
-    wait_status: int
+    exit_code: int
     cpu_s: float
     peak_memory_mb: float
     stderr: bytes
@@ -38,7 +37,7 @@ class Ending:
 
 def judge(seen: Observation, limits: Limits) -> Ending:
     """Decide how a run ended. What we stopped comes first, then what its own end tells."""
-    code = os.waitstatus_to_exitcode(seen.wait_status)
+    code = seen.exit_code
     if seen.stopped == "cancelled":
         return Ending(Status.KILLED, code, "cancelled by the caller")
     if seen.over_output is not None:

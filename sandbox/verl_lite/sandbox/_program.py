@@ -30,10 +30,10 @@ def run_program(source: bytes, args: list[str], directory: str) -> NoReturn:
 
 def _fresh_streams() -> None:
     """Text streams over the run's own descriptors, set up as the interpreter does for non-terminals."""
-    stdin = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8")
-    stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8", newline="\n")
+    stdin = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8")  # noqa: SIM115
+    stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8", newline="\n")  # noqa: SIM115
     stderr = io.TextIOWrapper(
-        open(2, "wb", closefd=False),
+        open(2, "wb", closefd=False),  # noqa: SIM115
         encoding="utf-8",
         errors="backslashreplace",
         newline="\n",

@@ -106,11 +106,16 @@ def server_filter(machine: str = _kernel.MACHINE) -> bytes:
     millisecond's third: so the long one is inherited and each run adds only `run_filter`.
     Raises ValueError for a machine whose call numbers we do not know.
     """
-    program = _start(machine)
     column = _syscalls.COLUMN[machine]
     allowed = {*_syscalls.allowed_numbers(machine), *(numbers[column] for numbers in _syscalls.SET_UP)}
     allowed |= {numbers[column] for numbers in (_syscalls.CLONE, _syscalls.PRCTL)}
-    for first, last in _ranges(sorted(allowed)):
+    return b"".join(_start(machine)) + _allow_list(machine, sorted(allowed))
+
+
+def _allow_list(machine: str, numbers: list[int]) -> bytes:
+    program: list[bytes] = []
+    column = _syscalls.COLUMN[machine]
+    for first, last in _ranges(numbers):
         program.append(_instruction(_JUMP_AT_LEAST, first, 0, 2))
         program.append(_instruction(_JUMP_ABOVE, last, 1, 0))
         program.append(_RETURN_ALLOW)
@@ -118,6 +123,15 @@ def server_filter(machine: str = _kernel.MACHINE) -> bytes:
     program += _checked_call(_syscalls.SOCKETPAIR[column], _SOCKETPAIR_BODY)
     program.append(_RETURN_EPERM)
     return b"".join(program)
+
+
+def strict_filter(machine: str = _kernel.MACHINE) -> bytes:
+    """Both in one, for a program that is started by another's launcher (bubblewrap)."""
+    program = _start(machine)
+    column = _syscalls.COLUMN[machine]
+    program += _checked_call(_syscalls.CLONE[column], _CLONE_BODY)
+    program += _checked_call(_syscalls.PRCTL[column], _one_of(_ARG0, _PRCTL_OPTIONS))
+    return b"".join(program) + _allow_list(machine, _syscalls.allowed_numbers(machine))
 
 
 def run_filter(machine: str = _kernel.MACHINE) -> bytes:

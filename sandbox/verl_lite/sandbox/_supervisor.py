@@ -180,7 +180,8 @@ def _answer(run: Run) -> tuple[dict[str, object], list[bytes]]:
     _, started_s, setup_cpu_s = STARTED.unpack(run.report)
     wait_status, ended_s, cpu_s, peak_kib = ENDED.unpack(run.ended)
     cpu_s = max(cpu_s - setup_cpu_s, 0.0)
-    seen = Observation(wait_status, cpu_s, peak_kib / 1024, outputs[1], run.streams.over, run.stopped)
+    code = os.waitstatus_to_exitcode(wait_status)
+    seen = Observation(code, cpu_s, peak_kib / 1024, outputs[1], run.streams.over, run.stopped)
     ending = judge(seen, run.limits)
     header = {"status": ending.status, "exit_code": ending.exit_code, "message": ending.message}
     measured = {"wall_s": ended_s - started_s, "cpu_s": cpu_s, "peak_memory_mb": peak_kib / 1024}
@@ -228,6 +229,7 @@ def _start_zygote(options: dict[str, object], ours: list[int]) -> tuple[socket.s
         as_root=as_root,
         network_per_run=bool(options["network_per_run"]),
         preload=options["preload"],  # type: ignore[arg-type]
+        module_paths=options["paths"],  # type: ignore[arg-type]
     )
     flags = _ZYGOTE_NAMESPACES | (0 if as_root else _kernel.CLONE_NEWUSER)
     pid = _kernel.clone_process(flags)

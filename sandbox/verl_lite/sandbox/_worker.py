@@ -8,14 +8,15 @@ import socket
 import subprocess
 import sys
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from verl_lite.errors import SandboxError
 from verl_lite.sandbox._rootfs import WORK_DIR
 from verl_lite.sandbox._wire import receive_frame, send_frame
-from verl_lite.sandbox.limits import Limits, Result, Status
+from verl_lite.sandbox.backend import Request
+from verl_lite.sandbox.limits import Result, Status
 
 # The room is imported by its path, without running its __init__ or site: what is not loaded in the
 # fork server is not copied by each fork.
@@ -33,22 +34,10 @@ _START_TIMEOUT_S = 30.0
 _ANSWER_SLACK_S = 30.0  # beyond the wall limit: set-up and kill, each bounded by the supervisor itself
 
 
-@dataclass(frozen=True, slots=True)
-class PythonRequest:
-    """One program to run, checked."""
-
-    source: bytes
-    stdin: bytes
-    files: dict[str, bytes]
-    args: list[str]
-    limits: Limits
-
-
 class Worker:
     """One supervisor with its fork server. Used by one thread at a time; `cancel` and `kill` by any."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        self._run_id = 0
         self._send_lock = threading.Lock()
         self._link, far = socket.socketpair()
         with far:
@@ -73,7 +62,7 @@ class Worker:
         """The supervisor's process id."""
         return self._process.pid
 
-    def run(self, request: PythonRequest, run_id: int) -> Result:
+    def run(self, request: Request, run_id: int) -> Result:
         """Run one program. A fault of ours is a `sandbox_error` result, and this worker then is dead."""
         header = {
             "id": run_id,

@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 import time
 from dataclasses import dataclass
 from typing import NoReturn
@@ -45,6 +46,7 @@ class ZygoteOptions:
     as_root: bool
     network_per_run: bool
     preload: list[str]
+    module_paths: list[str]
 
 
 def serve(link: socket.socket, options: ZygoteOptions) -> NoReturn:
@@ -107,6 +109,7 @@ def _wait(program: int, init: int, link: socket.socket) -> None:
 def _prepare(options: ZygoteOptions) -> _cell.Confinement:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one signal Python handles, and so the one a
     # run could send to the first process of its namespace
+    sys.path.extend(options.module_paths)
     for name in options.preload:
         with contextlib.suppress(ImportError):  # a Python built without it
             __import__(name)
