@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from verl_lite.sandbox.limits import Limits, Status
 
-# The last line of an uncaught MemoryError (numpy's and others' subclasses too), and C++'s.
-_OUT_OF_MEMORY = re.compile(rb"(?:^|\n)(?:[\w.]*MemoryError\b[^\n]*|[^\n]*std::bad_alloc[^\n]*)\s*$")
+# The last line of an uncaught MemoryError (numpy's and others' subclasses too), C++'s, V8's.
+_OUT_OF_MEMORY = re.compile(
+    rb"(?:^|\n)(?:[\w.]*MemoryError\b[^\n]*|[^\n]*std::bad_alloc[^\n]*)\s*$|JavaScript heap out of memory"
+)
 _CPU_SLACK_S = 0.05  # the kernel charges CPU time by the tick
 
 

@@ -78,6 +78,8 @@ class LaunchedRun:
         self._deadline_s = self._started_s + _COMPILE_S
         self._program_started = False
         self._stopped: str | None = None
+        # As sampled: the launcher waits for the program, so wait(2) tells us of the launcher only.
+        self._cpu_s, self._peak_bytes = 0.0, 0
 
     def stop(self, why: str = "cancelled") -> None:
         """Kill the command and its process group; from any thread."""
@@ -101,18 +103,17 @@ class LaunchedRun:
                 elif self._streams.owns(descriptor):
                     self._streams.fill(descriptor)
             self._enforce()
-        _, status, usage = os.wait4(self.pid, 0)
+        _, status = os.waitpid(self.pid, 0)
         wall_s = time.monotonic() - self._started_s
         os.close(self._pidfd)
         if self._report >= 0:
             self._read_report()
         self._streams.drain()
-        return self._result(
-            _exit_code(status), usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, wall_s
-        )
+        return self._result(_exit_code(status), wall_s)
 
-    def _result(self, code: int, cpu_s: float, peak_mb: float, wall_s: float) -> Result:
+    def _result(self, code: int, wall_s: float) -> Result:
         stderr = self._streams.data("stderr")
+        cpu_s, peak_mb = self._cpu_s, self._peak_bytes / _MB
         if self._program_started or self._stopped is not None:
             seen = Observation(code, cpu_s, peak_mb, stderr, self._streams.over, self._stopped)
             ending = judge(seen, self._limits)
@@ -147,6 +148,8 @@ class LaunchedRun:
             self.stop("wall")
         elif self._program_started:
             usage = tree_usage(self.pid, shared_bytes=0)
+            self._peak_bytes = max(self._peak_bytes, usage.memory_bytes)
+            self._cpu_s = max(self._cpu_s, usage.cpu_s)
             if usage.memory_bytes > self._limits.memory_mb * _MB:
                 self.stop("memory")
             elif usage.cpu_s > self._limits.cpu_limit_s:

@@ -118,7 +118,7 @@ def _landlock_layer() -> Layer:
     covers = (
         "files" + (", TCP" if version >= 4 else "") + (", signals, abstract sockets" if version >= 6 else "")
     )
-    return Layer("landlock", State.ACTIVE, f"ABI {version}: {covers}")
+    return Layer("landlock", State.ACTIVE, f"ABI {version}: {', '.join(covers)}")
 
 
 def _run_layers() -> list[Layer]:
