@@ -24,12 +24,13 @@ _COMPILE_S = 30.0
 _SAMPLE_S = 0.02
 _MB = 1 << 20
 _COMPILE_FAILED = 1
+_ENTERED, _STARTED = "E", "S"  # in the sandbox, before the compiler; at the program
 
 
 def limited_command(
     language: Language, limits: Limits, args: Sequence[str], *, extra_processes: int
 ) -> list[str]:
-    """`language`'s program under the kernel's limits, saying S on descriptor 9 when it starts."""
+    """`language`'s program under the kernel's limits, saying on descriptor 9 how far it came."""
     memory = "--data" if language.reserves_memory else "--as"
     cpu_s = math.ceil(limits.cpu_limit_s)
     options = [
@@ -41,12 +42,10 @@ def limited_command(
         "--core=0",
     ]
     limited = shlex.join(["prlimit", *options, "--", *language.run, *args])
-    steps = [f"{shlex.join(language.compile)} >&2 || exit {_COMPILE_FAILED}"] if language.compile else []
-    return [
-        "sh",
-        "-c",
-        "; ".join([*steps, f"printf S >&{_REPORT_FD}", f"exec {_REPORT_FD}>&-", f"exec {limited}"]),
-    ]
+    compiling = [f"{shlex.join(language.compile)} >&2 || exit {_COMPILE_FAILED}"] if language.compile else []
+    report = f">&{_REPORT_FD}"
+    steps = [f"printf {_ENTERED} {report}", *compiling, f"printf {_STARTED} {report}"]
+    return ["sh", "-c", "; ".join([*steps, f"exec {_REPORT_FD}>&-", f"exec {limited}"])]
 
 
 class LaunchedRun:
@@ -76,7 +75,7 @@ class LaunchedRun:
         for descriptor in (self._pidfd, self._report):
             self._poll.register(descriptor, select.POLLIN)
         self._deadline_s = self._started_s + _COMPILE_S
-        self._program_started = False
+        self._reached = ""
         self._stopped: str | None = None
         # As sampled: the launcher waits for the program, so wait(2) tells us of the launcher only.
         self._cpu_s, self._peak_bytes = 0.0, 0
@@ -106,7 +105,7 @@ class LaunchedRun:
         _, status = os.waitpid(self.pid, 0)
         wall_s = time.monotonic() - self._started_s
         os.close(self._pidfd)
-        if self._report >= 0:
+        while self._report >= 0:
             self._read_report()
         self._streams.drain()
         return self._result(_exit_code(status), wall_s)
@@ -114,12 +113,11 @@ class LaunchedRun:
     def _result(self, code: int, wall_s: float) -> Result:
         stderr = self._streams.data("stderr")
         cpu_s, peak_mb = self._cpu_s, self._peak_bytes / _MB
-        if self._program_started or self._stopped is not None:
+        if _STARTED in self._reached or self._stopped is not None:
             seen = Observation(code, cpu_s, peak_mb, stderr, self._streams.over, self._stopped)
             ending = judge(seen, self._limits)
         else:
-            message = f"did not start (exit code {code}): a compiler's error, or the launcher's"
-            ending = Ending(Status.ERROR, code, message)
+            ending = _not_started(code, stderr, entered=_ENTERED in self._reached)
         return Result(
             status=ending.status,
             exit_code=ending.exit_code,
@@ -133,20 +131,22 @@ class LaunchedRun:
         )
 
     def _read_report(self) -> None:
-        if os.read(self._report, 16):
-            self._program_started = True
+        data = os.read(self._report, 16).decode()
+        self._reached += data
+        if _STARTED in data:
             self._started_s = time.monotonic()
             self._deadline_s = self._started_s + self._limits.wall_s
-        self._poll.unregister(self._report)
-        os.close(self._report)
-        self._report = -1
+        if not data:
+            self._poll.unregister(self._report)
+            os.close(self._report)
+            self._report = -1
 
     def _enforce(self) -> None:
         if self._streams.over:
             self.stop("output")
         elif time.monotonic() >= self._deadline_s:
             self.stop("wall")
-        elif self._program_started:
+        elif _STARTED in self._reached:
             usage = tree_usage(self.pid, shared_bytes=0)
             self._peak_bytes = max(self._peak_bytes, usage.memory_bytes)
             self._cpu_s = max(self._cpu_s, usage.cpu_s)
@@ -154,6 +154,13 @@ class LaunchedRun:
                 self.stop("memory")
             elif usage.cpu_s > self._limits.cpu_limit_s:
                 self.stop("cpu")
+
+
+def _not_started(code: int, stderr: bytes, *, entered: bool) -> Ending:
+    if entered:
+        return Ending(Status.ERROR, code, f"the compiler's exit code {code}")
+    reason = stderr.decode(errors="replace").strip()
+    return Ending(Status.SANDBOX_ERROR, code, f"the launcher failed (exit code {code}): {reason}")
 
 
 def in_memory(data: bytes) -> int:

@@ -26,12 +26,15 @@ _ETC = {
 }
 
 
+def base_python() -> str:
+    """The interpreter itself, not a virtual environment's link to it."""
+    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+
+
 def python_paths() -> list[str]:
     """What of the Python installation a run needs: the program, its library folders."""
-    executable = os.path.realpath(sys.executable)
-    base = executable if executable.startswith(sys.base_prefix + "/") else ""
     folders = [os.path.join(sys.base_prefix, name) for name in ("lib", "lib64")]
-    return [path for path in [base, *folders] if path and os.path.exists(path)]
+    return [path for path in [base_python(), *folders] if os.path.exists(path)]
 
 
 def view_paths(extra: Sequence[str] = ()) -> list[str]:

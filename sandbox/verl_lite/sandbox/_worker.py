@@ -6,14 +6,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from verl_lite.errors import SandboxError
-from verl_lite.sandbox._rootfs import WORK_DIR
+from verl_lite.sandbox._rootfs import WORK_DIR, base_python
 from verl_lite.sandbox._wire import receive_frame, send_frame
 from verl_lite.sandbox.backend import Request
 from verl_lite.sandbox.limits import Result, Status
@@ -120,11 +119,6 @@ def _spawn(link_fd: int, options: dict[str, Any]) -> subprocess.Popen[bytes]:
         env=clean_environment(),
         start_new_session=True,
     )
-
-
-def base_python() -> str:
-    """The interpreter itself, not a virtual environment's link to it."""
-    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
 def clean_environment() -> dict[str, str]:

@@ -3,7 +3,7 @@
 import shutil
 from dataclasses import dataclass
 
-from verl_lite.sandbox._worker import base_python
+from verl_lite.sandbox._rootfs import base_python
 
 
 @dataclass(frozen=True, slots=True)

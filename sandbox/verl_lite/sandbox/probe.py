@@ -115,9 +115,7 @@ def _landlock_layer() -> Layer:
     version = _landlock.abi()
     if not version:
         return Layer("landlock", State.REPLACED, "not in this kernel; the mount namespace hides files alone")
-    covers = (
-        "files" + (", TCP" if version >= 4 else "") + (", signals, abstract sockets" if version >= 6 else "")
-    )
+    covers = ["files"] + ["TCP"] * (version >= 4) + ["signals", "abstract sockets"] * (version >= 6)
     return Layer("landlock", State.ACTIVE, f"ABI {version}: {', '.join(covers)}")
 
 
