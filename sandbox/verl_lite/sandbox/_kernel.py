@@ -85,9 +85,18 @@ def mount(source: str, target: str, kind: str | None, flags: int, data: str | No
 
 def make_read_only(target: str) -> None:
     """Set read-only, nosuid and nodev on `target` and every mount below it (Linux 5.12)."""
-    attributes = struct.pack("<QQQQ", MS_RDONLY | MS_NOSUID | MS_NODEV, 0, 0, 0)
-    recursive, here = 0x8000, -100
-    arguments = (here, target.encode(), recursive, attributes, len(attributes))
+    _set_mount(target, MS_RDONLY | MS_NOSUID | MS_NODEV, 0, recursive=True)
+
+
+def allow_devices(target: str) -> None:
+    """Take nodev back from the mount `target`: without it a device node cannot be opened."""
+    _set_mount(target, 0, MS_NODEV, recursive=False)
+
+
+def _set_mount(target: str, add: int, remove: int, *, recursive: bool) -> None:
+    attributes = struct.pack("<QQQQ", add, remove, 0, 0)
+    here, depth = -100, 0x8000 if recursive else 0
+    arguments = (here, target.encode(), depth, attributes, len(attributes))
     syscall(_MOUNT_SETATTR, *arguments, name=f"mount_setattr {target}")
 
 

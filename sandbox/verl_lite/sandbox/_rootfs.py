@@ -63,6 +63,8 @@ def build_root(*, staging: str, paths: Sequence[str], uid: int, gid: int) -> boo
     _kernel.unmount("/old")
     os.rmdir("/old")
     _kernel.make_read_only("/")
+    for name in DEVICES:
+        _kernel.allow_devices(f"/dev/{name}")
     return own_proc
 
 

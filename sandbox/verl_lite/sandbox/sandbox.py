@@ -48,7 +48,7 @@ class Sandbox:
         network_per_run: bool = False,
     ) -> None:
         self._num_workers = workers or len(os.sched_getaffinity(0))
-        self._paths = [os.path.realpath(path) for path in read_only_paths]
+        self._paths = _checked_paths(read_only_paths)
         self._network_per_run = network_per_run
         self._backend = self._choose(backend, unsafe)
         self._others: Backend | None = None
@@ -185,6 +185,17 @@ class Sandbox:
             known = sorted(self._backend.languages | self._others.languages)
             raise SandboxError(f"no tools for language {language!r} here: there are {', '.join(known)}")
         return self._others
+
+
+def _checked_paths(paths: Sequence[str]) -> list[str]:
+    """The real paths of the folders to show; the private /tmp of a run would hide one below /tmp."""
+    real = [os.path.realpath(path) for path in paths]
+    for path in real:
+        if not os.path.isdir(path):
+            raise SandboxError(f"read_only_paths: {path!r} is not a folder")
+        if path == "/" or path == "/tmp" or path.startswith(("/tmp/", "/proc", "/dev")):
+            raise SandboxError(f"read_only_paths: {path!r}: /, /tmp, /proc and /dev cannot be shown")
+    return real
 
 
 def _request(
