@@ -68,6 +68,7 @@ class Supervisor:
 
     def __init__(self, link: socket.socket, parent: int, options: dict[str, object]) -> None:
         self._link, self._parent = link, parent
+        self._cancelled = 0
         self._zygote, self._zygote_pid = _start_zygote(options, [link.fileno(), parent])
         ready = self._zygote.recv(4096).decode(errors="replace")
         if ready != "ready":
@@ -85,7 +86,9 @@ class Supervisor:
             if self._parent in ready or self._zygote.fileno() in ready:
                 raise ZygoteGone("the trainer or the fork server ended")
             header, blobs = receive_frame(self._link)
-            if "cancel" not in header:  # one that came too late
+            if "cancel" in header:  # too late, or ahead of its run
+                self._cancelled = header["cancel"]
+            else:
                 answer, outputs = self._run(header, blobs, poll)
                 send_frame(self._link, answer, outputs)
 
@@ -93,6 +96,8 @@ class Supervisor:
         self, header: dict[str, object], blobs: list[bytes], poll: select.poll
     ) -> tuple[dict[str, object], list[bytes]]:
         run = self._begin(header, blobs, poll)
+        if run.run_id == self._cancelled:
+            self._stop(run, "cancelled")
         while not run.ended:
             for descriptor, _ in poll.poll(self._patience_ms(run)):
                 self._handle(run, descriptor)

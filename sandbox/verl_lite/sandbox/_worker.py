@@ -90,6 +90,11 @@ class Worker:
         with self._send_lock, contextlib.suppress(OSError):
             send_frame(self._link, {"cancel": run_id})
 
+    def abandon(self) -> None:
+        """In a forked child: let go of what belongs to the parent, without stopping it."""
+        self._link.close()
+        self._process.returncode = 0  # not ours to wait for
+
     def kill(self) -> None:
         """End the processes at once, with every program in them."""
         with contextlib.suppress(ProcessLookupError):

@@ -41,7 +41,7 @@ class NativeBackend:
     def run(self, request: Request) -> Result:
         """Run one program on a free fork server, waiting for one if all are busy."""
         if os.getpid() != self._owner_pid:
-            self._start_pool()  # forked: the fork servers are the parent's
+            self._leave_to_parent()
         worker = self._borrow()
         run_id = next(self._run_ids)
         try:
@@ -72,6 +72,17 @@ class NativeBackend:
         self._slots: queue.LifoQueue[Worker | None] = queue.LifoQueue()
         for _ in range(self._num_workers):
             self._slots.put(None)  # a fork server is started when its slot is first used
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: the fork servers are the parent's, so start with none."""
+        abandoned = list(self._busy)
+        while not self._slots.empty():
+            worker = self._slots.get()
+            abandoned += [worker] if worker is not None else []
+        for worker in abandoned:
+            worker.abandon()
+        self._lock = threading.Lock()  # another thread of the parent may have held it
+        self._start_pool()
 
     def _borrow(self) -> Worker:
         slot = self._slots.get()

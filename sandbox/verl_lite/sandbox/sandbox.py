@@ -54,6 +54,8 @@ class Sandbox:
         self._others: Backend | None = None
         self._lock = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
+        self._threads_pid = os.getpid()
+        self._futures: set[RunFuture] = set()
         self._closed = False
 
     @property
@@ -106,8 +108,8 @@ class Sandbox:
         with self._lock:
             self._closed = True
             backends = [self._backend] + ([self._others] if self._others else [])
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        for future in list(self._futures):
+            future.cancel()
         for backend in backends:
             backend.close()
         if self._threads is not None:
@@ -132,10 +134,13 @@ class Sandbox:
         with self._lock:
             if self._closed:
                 raise SandboxError("this Sandbox is closed: open another one")
-            if self._threads is None:
+            if self._threads is None or self._threads_pid != os.getpid():  # threads do not survive a fork
                 self._threads = ThreadPoolExecutor(self._num_workers, "verl-lite-sandbox")
+                self._threads_pid = os.getpid()
         future = RunFuture()
         future.ticket = request.ticket
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
         self._threads.submit(self._resolve, future, request)
         return future
 
