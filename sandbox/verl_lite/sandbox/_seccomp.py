@@ -106,10 +106,11 @@ def server_filter(machine: str = _kernel.MACHINE) -> bytes:
     millisecond's third: so the long one is inherited and each run adds only `run_filter`.
     Raises ValueError for a machine whose call numbers we do not know.
     """
+    start = _start(machine)
     column = _syscalls.COLUMN[machine]
     allowed = {*_syscalls.allowed_numbers(machine), *(numbers[column] for numbers in _syscalls.SET_UP)}
     allowed |= {numbers[column] for numbers in (_syscalls.CLONE, _syscalls.PRCTL)}
-    return b"".join(_start(machine)) + _allow_list(machine, sorted(allowed))
+    return b"".join(start) + _allow_list(machine, sorted(allowed))
 
 
 def _allow_list(machine: str, numbers: list[int]) -> bytes:
