@@ -163,9 +163,8 @@ def leaks(runs: int) -> int:
         elapsed_s = time.perf_counter() - started
         time.sleep(0.2)
         after = traces()
-    print(
-        f"{runs} runs in {elapsed_s:.1f} s: {dict(sorted(counts.items()))}; honest, graded wrong: {len(wrong)}"
-    )
+    print(f"{runs} runs in {elapsed_s:.1f} s: {dict(sorted(counts.items()))}")
+    print(f"honest programs graded wrong: {len(wrong)}")
     print(f"before {before}\nafter  {after}\nprocesses after closing: {len(processes_below(os.getpid()))}")
     leaked = [name for name in before if name != "resident KiB" and before[name] != after[name]]
     print(f"leaked: {leaked or 'nothing'}")

@@ -32,7 +32,7 @@ def limited_command(
 ) -> list[str]:
     """`language`'s program under the kernel's limits, saying on descriptor 9 how far it came."""
     memory = "--data" if language.reserves_memory else "--as"
-    cpu_s = math.ceil(limits.cpu_limit_s)
+    cpu_s = math.ceil(limits.cpu_limit_s) + 1  # a second net: the kernel counts this one by the tick
     options = [
         f"{memory}={limits.memory_mb * _MB}",
         f"--cpu={cpu_s}:{cpu_s + 1}",

@@ -203,7 +203,7 @@ def _forget(run: Run) -> None:
 def _cell_limits(limits: Limits) -> CellLimits:
     return CellLimits(
         memory_bytes=limits.memory_mb * _MB,
-        cpu_s=math.ceil(limits.cpu_limit_s),
+        cpu_s=math.ceil(limits.cpu_limit_s) + 1,  # a second net: the kernel counts this one by the tick
         processes=limits.processes,
         file_bytes=limits.file_size_mb * _MB,
         disk_bytes=limits.disk_mb * _MB,
