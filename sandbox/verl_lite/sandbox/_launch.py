@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from verl_lite.sandbox._judge import Ending, Observation, judge
+from verl_lite.sandbox._payload import in_memory
 from verl_lite.sandbox._streams import OutputStreams
 from verl_lite.sandbox._usage import tree_usage
 from verl_lite.sandbox.backend import Request
@@ -161,15 +162,6 @@ def _not_started(code: int, stderr: bytes, *, entered: bool) -> Ending:
         return Ending(Status.ERROR, code, f"the compiler's exit code {code}")
     reason = stderr.decode(errors="replace").strip()
     return Ending(Status.SANDBOX_ERROR, code, f"the launcher failed (exit code {code}): {reason}")
-
-
-def in_memory(data: bytes) -> int:
-    """An anonymous file holding `data`, at its start. As stdin it behaves as a file redirected there."""
-    descriptor = os.memfd_create("input")
-    with open(descriptor, "wb", closefd=False) as file:
-        file.write(data)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
 
 
 def _exit_code(wait_status: int) -> int:

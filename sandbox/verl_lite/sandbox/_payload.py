@@ -52,3 +52,12 @@ def check_file_names(files: Mapping[str, bytes]) -> None:
             raise ValueError(f"files: {name!r}: expected a relative path without '.' or '..'")
         if name == MAIN_FILE:
             raise ValueError(f"files: {name!r} is the place of the program itself; use another name")
+
+
+def in_memory(data: bytes) -> int:
+    """An anonymous file holding `data`, at its start. As stdin it behaves as a file redirected there."""
+    descriptor = os.memfd_create("input")
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor

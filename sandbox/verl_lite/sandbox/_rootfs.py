@@ -15,6 +15,7 @@ WORK_DIR = "/tmp/work"
 # folders above a mount point but not at the point itself, so one rule, made once, covers each run's.
 PRIVATE_DIR = "/private"
 TMP_MOUNT = "/private/tmp"
+_NO_EXEC = _kernel.MS_NOSUID | _kernel.MS_NODEV | _kernel.MS_NOEXEC
 DEVICES = ("null", "zero", "random", "urandom")
 _SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 DATA = ("/usr/share/zoneinfo", "/etc/ld.so.cache", "/etc/localtime")
@@ -74,9 +75,6 @@ def _try_proc(target: str) -> bool:
     except OSError:
         return False
     return True
-
-
-_NO_EXEC = _kernel.MS_NOSUID | _kernel.MS_NODEV | _kernel.MS_NOEXEC
 
 
 def _make_skeleton(staging: str, uid: int, gid: int) -> None:

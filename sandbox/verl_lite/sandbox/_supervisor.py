@@ -17,7 +17,7 @@ from typing import NoReturn
 from verl_lite.sandbox import _kernel, _rootfs
 from verl_lite.sandbox._cell import CellLimits
 from verl_lite.sandbox._judge import Observation, judge
-from verl_lite.sandbox._payload import Payload
+from verl_lite.sandbox._payload import Payload, in_memory
 from verl_lite.sandbox._streams import OutputStreams
 from verl_lite.sandbox._usage import private_bytes, tree_usage
 from verl_lite.sandbox._wire import receive_frame, send_frame
@@ -114,7 +114,7 @@ class Supervisor:
         names: list[str] = header["files"]  # type: ignore[assignment]
         payload = Payload(source, header["args"], dict(zip(names, contents, strict=True)))  # type: ignore[arg-type]
         pipes = [os.pipe() for _ in range(4)]
-        given = [_in_memory(payload.pack()), _in_memory(stdin), *(write for _, write in pipes)]
+        given = [in_memory(payload.pack()), in_memory(stdin), *(write for _, write in pipes)]
         socket.send_fds(self._zygote, [_cell_limits(limits).pack()], given)
         for descriptor in given:
             os.close(descriptor)
@@ -209,16 +209,6 @@ def _cell_limits(limits: Limits) -> CellLimits:
         disk_bytes=limits.disk_mb * _MB,
         open_files=limits.open_files,
     )
-
-
-def _in_memory(data: bytes) -> int:
-    """An anonymous file holding `data`, at its start. As stdin it behaves as a file redirected there."""
-    descriptor = os.memfd_create("input")
-    written = 0
-    while written < len(data):
-        written += os.write(descriptor, data[written:] if written else data)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
 
 
 def _start_zygote(options: dict[str, object], ours: list[int]) -> tuple[socket.socket, int]:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from verl_lite.errors import SandboxError
 from verl_lite.sandbox import _rootfs, _seccomp
-from verl_lite.sandbox._launch import LaunchedRun, in_memory, limited_command
-from verl_lite.sandbox._payload import place_files
+from verl_lite.sandbox._launch import LaunchedRun, limited_command
+from verl_lite.sandbox._payload import in_memory, place_files
 from verl_lite.sandbox._worker import clean_environment
 from verl_lite.sandbox.backend import Request, Ticket
 from verl_lite.sandbox.languages import LANGUAGES, installed_languages
