@@ -147,7 +147,7 @@ def leaks(runs: int) -> int:
         hostile = i % 20 == 0
         program = HOSTILE[i // 20 % len(HOSTILE)] if hostile else f"print({i})"
         result = sandbox.run_python(program, limits=Limits(wall_s=0.5 if hostile else 10, memory_mb=128))
-        counts[result.status] = counts.get(result.status, 0) + 1
+        counts[result.status.value] = counts.get(result.status.value, 0) + 1
         if not hostile and (result.status is not Status.OK or result.stdout != f"{i}\n".encode()):
             wrong.append(result)
 
