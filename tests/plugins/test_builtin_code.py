@@ -11,7 +11,9 @@ from verl_lite.errors import SandboxError
 from verl_lite.plugins import Rollout, ScoreOutcome
 from verl_lite.plugins.builtin import code
 from verl_lite.plugins.builtin.code import CodeReward, CodeRewardOptions, register_rewards
+from verl_lite.plugins.composite.config import RewardsConfig
 from verl_lite.plugins.contract import definition_of
+from verl_lite.plugins.scorer import Scorer
 from verl_lite.sandbox import Result, Sandbox, Status
 
 ADD = "```python\ndef add(a, b):\n    return a + b\n```"
@@ -68,6 +70,17 @@ def test_partial_credit_is_an_option() -> None:
     reward.close()
     assert [score.value for score in scores] == [0.5, 1.0, 0.0]
     assert [row["status"] for row in scores[2].details["tests"]] == ["failed", "failed"]
+
+
+def test_a_hanging_program_is_given_up_after_some_time_outs() -> None:
+    reward = CodeReward(CodeRewardOptions(credit="fraction", timeout_s=0.7, max_timeouts=2))
+    program = "def add(a, b):\n    while a == b: pass\n    return a + b\n"
+    lines = [f"assert add({a}, {b}) == {a + b}" for a, b in [(0, 1), (1, 1), (2, 2), (0, 3), (0, 4)]]
+    (score,) = reward([rollout(program, {"test_list": lines})])
+    reward.close()
+    rows = [row["status"] for row in score.details["tests"]]
+    assert rows == ["passed", "failed", "failed", "not_run", "not_run"]
+    assert (score.value, score.details["timed_out"]) == (0.2, 2)
 
 
 def test_the_first_failure_ends_a_program_where_all_tests_must_pass(reward: CodeReward) -> None:
@@ -166,6 +179,19 @@ def test_a_machine_that_cannot_isolate_stops_the_run(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(code, "Sandbox", refuse)
     with pytest.raises(SandboxError, match="forbidden"):
         CodeReward(CodeRewardOptions())([rollout(ADD)])
+
+
+def test_scoring_and_scoring_again_agree() -> None:
+    """The scorer of training and of offline replay runs the reward; both tell the same."""
+    config = RewardsConfig.model_validate({"rewards": {"tests": {"use": "code"}}})
+    batch = [rollout(text, group="g", sample_index=i) for i, text in enumerate((ADD, HALF, ""))]
+    found = []
+    for inline in (False, True):
+        with Scorer(config, debug_inline=inline) as scorer:
+            found.append(scorer.score(batch).rows)
+    assert [row.reward for row in found[0]] == [1.0, 0.0, 0.0]
+    first, second = ([row.components["tests"].score for row in rows] for rows in found)
+    assert first == second
 
 
 def test_scores_can_be_written_to_a_record(reward: CodeReward) -> None:

@@ -40,6 +40,7 @@ class CodeRewardOptions(BaseModel):
     stop_on_first_failure: bool | None = Field(
         None, description="leave out the tests after the first failure; by default where credit is 'all'"
     )
+    max_timeouts: int = Field(3, gt=0, description="leave out the tests after that many time-outs")
     trusting_tests: Literal["refuse", "allow"] = Field(
         "refuse", description="tests that must share the program's process, which it can therefore forge"
     )
@@ -71,6 +72,7 @@ class CodeRewardOptions(BaseModel):
                 output_kb=self.output_kb,
             ),
             stop_on_first_failure=self.credit == "all" if stop is None else stop,
+            max_timeouts=self.max_timeouts,
             trusting_tests=self.trusting_tests,
         )
 

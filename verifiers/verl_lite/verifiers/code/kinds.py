@@ -127,6 +127,8 @@ class CodeOptions:
                            found does not itself define what the tests call
     limits                 of each process
     stop_on_first_failure  leave the tests after the first failure out ("not_run")
+    max_timeouts           leave the tests after that many time-outs out: a hanging program costs
+                           this many times its wall limit at most
     trusting_tests         what to do with tests that have to run inside the program's process,
                            where a hostile program can make them pass: "allow" (and report) or
                            "refuse" (bad_reference)
@@ -137,6 +139,7 @@ class CodeOptions:
     continues: str = ""
     limits: Limits = field(default_factory=Limits)
     stop_on_first_failure: bool = True
+    max_timeouts: int = 3
     trusting_tests: Literal["allow", "refuse"] = "allow"
 
 

@@ -19,7 +19,7 @@ import json
 import pickle
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from verl_lite.verifiers.code.asserts import NotReadable, split_asserts
@@ -276,15 +276,9 @@ def _inputs_outputs(data: Any, shape: str) -> LoadedTests:
         ]
         return LoadedTests(tests=tuple(tests), shape=shape)
     # APPS wraps each result in a list of one; a row where every output is one may mean either.
-    wrapped = all(isinstance(wanted, list) and len(wanted) == 1 for wanted in outputs)
-    tests = []
-    for given, wanted in zip(inputs, outputs, strict=True):
-        if isinstance(given, str) and isinstance(wanted, str) and "\n" in given.strip():
-            tests.append(_functional(str(function), given, wanted))
-            continue
-        args = _json_args(given)
-        also = (wanted[0],) if wrapped else ()
-        tests.append(CallTest(function=str(function), args=args, expected=wanted, also=also))
+    calls = [_functional(str(function), given, wanted) for given, wanted in zip(inputs, outputs, strict=True)]
+    wrapped = all(isinstance(call.expected, list) and len(call.expected) == 1 for call in calls)
+    tests = [replace(call, also=(call.expected[0],)) if wrapped else call for call in calls]
     return LoadedTests(tests=tuple(tests), shape=shape, prelude=LEETCODE_PRELUDE)
 
 
@@ -297,8 +291,8 @@ def _json_args(given: Any) -> tuple[Any, ...]:
 
 
 def _functional(function: str, given: Any, wanted: Any) -> CallTest:
-    """LiveCodeBench: one JSON value a line for the arguments, one JSON value for the result."""
-    expected = json.loads(wanted) if isinstance(wanted, str) else wanted
+    """Values, or as LiveCodeBench and verl have it text: an argument a line, and the result, in JSON."""
+    expected = json.loads(wanted) if isinstance(given, str) and isinstance(wanted, str) else wanted
     return CallTest(function=function, args=_json_args(given), expected=expected)
 
 

@@ -171,7 +171,7 @@ class _Grading:
     finished_s: float | None = None
 
     def next_test(self) -> int | None:
-        """The next test to start, or None when none is left or the first failure ended it."""
+        """The next test to start, or None when none is left or failures have ended it."""
         if self.started >= len(self.plans) or self.stopped_at < self.started:
             return None
         self.started += 1
@@ -179,16 +179,18 @@ class _Grading:
 
     @property
     def stopped_at(self) -> float:
-        if not self.options.stop_on_first_failure:
-            return math.inf
-        return min((i for i, result in self.results.items() if not result.passed), default=math.inf)
+        """The index of the last test that counts: the first failure, or the last time-out allowed."""
+        if self.options.stop_on_first_failure:
+            return min((i for i, result in self.results.items() if not result.passed), default=math.inf)
+        late = sorted(i for i, result in self.results.items() if result.timed_out)
+        return late[self.options.max_timeouts - 1] if len(late) >= self.options.max_timeouts else math.inf
 
     def record(self, index: int, result: TestResult) -> None:
         self.results[index] = replace(result, kind=_KIND_NAMES[type(self.tests[index]).__name__])
         self.finished_s = time.monotonic()
 
     def final_results(self) -> list[TestResult]:
-        """One result a test; those after the first failure count as not run, even if they were."""
+        """One result a test; those after the last that counts are not run, even if they were."""
         last = self.stopped_at
         not_run = TestResult(status="not_run", kind="")
         return [
