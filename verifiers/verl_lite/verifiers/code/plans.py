@@ -31,12 +31,13 @@ _MAX_STDERR_LINE = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One process to run in the sandbox."""
+    """One process to run in the sandbox; `replies` says that its reply is read, not its output."""
 
     source: str
     stdin: bytes
     limits: Limits
     language: str = "python"
+    replies: bool = False
 
 
 Plan: TypeAlias = Generator[list[Run], list[Result], TestResult]
@@ -142,7 +143,7 @@ def _check_output(test: StdinTest, output: str, options: CodeOptions) -> Plan:
         return TestResult(status="passed", kind="") if good is True else _failed(f"checker: {show(output)}")
     request = {"checker": test.checker, "stdin": test.stdin, "output": output, "expected": test.expected}
     source = _inside("wire", "inside_program", "inside_checker")
-    (result,) = yield [Run(source=source, stdin=_request(request), limits=options.limits)]
+    (result,) = yield [Run(source=source, stdin=_request(request), limits=options.limits, replies=True)]
     fault = _fault(result)
     if fault:
         return replace(fault, reason=f"the checker: {fault.reason}")
@@ -160,7 +161,7 @@ def _check_output(test: StdinTest, output: str, options: CodeOptions) -> Plan:
 def _call_run(request: dict[str, Any], program: str, options: CodeOptions) -> Run:
     request = {**request, "program": program, "prelude": options.prelude}
     source = _inside("wire", "inside_program")
-    return Run(source=source, stdin=_request(request), limits=options.limits)
+    return Run(source=source, stdin=_request(request), limits=options.limits, replies=True)
 
 
 def plan_call(test: CallTest, program: str, options: CodeOptions) -> Plan:
@@ -266,7 +267,7 @@ def _tests_run(code: TestCode, answers: dict[str, Any], program: str, options: C
         "max_calls": _MAX_CALLS,
     }
     source = _inside("wire", "inside_program", "inside_tests")
-    return Run(source=source, stdin=_request(request), limits=options.limits)
+    return Run(source=source, stdin=_request(request), limits=options.limits, replies=True)
 
 
 def _tests_fault(fault: TestResult, answers: dict[str, Any]) -> TestResult:

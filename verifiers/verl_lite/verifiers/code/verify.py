@@ -31,6 +31,8 @@ from verl_lite.verifiers.verdict import Outcome, Verdict
 __all__ = ["Submission", "verify_code", "verify_programs"]
 
 _RUNS_AHEAD_PER_CORE = 4
+# A remote service returns output alone: the reply takes stdout, and what is printed goes to stderr.
+_REPLY_ON_STDOUT = "import os\nos.dup2(1, 3)\nos.dup2(2, 1)\n"
 _KIND_NAMES = {
     "StdinTest": "stdin",
     "CallTest": "call",
@@ -244,6 +246,7 @@ class _Step:
     grading: _Grading
     index: int
     plan: Plan
+    runs: list[Run]
     results: list[Result | None]
     waiting: int
 
@@ -254,11 +257,15 @@ class _Driver:
     def __init__(self, sandbox: Sandbox, gradings: Sequence[_Grading]) -> None:
         cores = os.cpu_count() or 1
         self._sandbox = sandbox
+        self._remote = sandbox.backend == "remote"
         self._max_runs = max(4, _RUNS_AHEAD_PER_CORE * cores)
         self._in_flight = 0
         self._ended: queue.SimpleQueue[tuple[_Step, int, Future[Result]]] = queue.SimpleQueue()
         self._turns = self._take_turns(gradings)
         self._threads = ThreadPoolExecutor(max_workers=cores)
+
+    def _received(self, run: Run, result: Result) -> Result:
+        return replace(result, reply=result.stdout) if run.replies and self._remote else result
 
     def run(self) -> None:
         try:
@@ -266,7 +273,7 @@ class _Driver:
             while self._in_flight:
                 step, position, future = self._ended.get()
                 self._in_flight -= 1
-                step.results[position] = future.result()
+                step.results[position] = self._received(step.runs[position], future.result())
                 step.waiting -= 1
                 if step.waiting == 0:
                     self._advance(step)
@@ -291,7 +298,7 @@ class _Driver:
             if turn is None:
                 return
             grading, index = turn
-            self._advance(_Step(grading, index, grading.plans[index](), [], 0))
+            self._advance(_Step(grading, index, grading.plans[index](), [], [], 0))
 
     def _advance(self, step: _Step) -> None:
         """Send a plan its results; submit what it asks for next, or record what it returned."""
@@ -300,7 +307,7 @@ class _Driver:
         except StopIteration as ended:
             step.grading.record(step.index, ended.value)
             return
-        step.results, step.waiting = [None] * len(runs), len(runs)
+        step.runs, step.results, step.waiting = runs, [None] * len(runs), len(runs)
         self._in_flight += len(runs)
         for position, run in enumerate(runs):
             future = self._submit(run)
@@ -308,7 +315,8 @@ class _Driver:
 
     def _submit(self, run: Run) -> Future[Result]:
         if run.language == "python":
-            return self._sandbox.submit_python(run.source, stdin=run.stdin, limits=run.limits)
+            source = _REPLY_ON_STDOUT + run.source if run.replies and self._remote else run.source
+            return self._sandbox.submit_python(source, stdin=run.stdin, limits=run.limits)
         return self._threads.submit(
             self._sandbox.run, run.language, run.source, stdin=run.stdin, limits=run.limits
         )
