@@ -62,16 +62,18 @@ elif grader == "verl":
     truth = as_text(task)
     earned = float(compute_score(program, json.dumps(truth), continuous=True)[0]) == 1.0
 else:
-    spec = importlib.util.spec_from_file_location("lcb", site + "/lighteval/tasks/tasks/lcb/codegen_metrics.py")
+    path = site + "/lighteval/tasks/tasks/lcb/codegen_metrics.py"  # LiveCodeBench's own file, copied there
+    spec = importlib.util.spec_from_file_location("lcb", path)
     lcb = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(lcb)
     truth = as_text(task)
     if truth["fn_name"]:
-        program = "class Solution:\\n    def %s(self, *args):\\n        return _program(*args)\\n" % task["entry_point"]
-        program = request["program"] + "\\n_program = " + task["entry_point"] + "\\n" + program
+        name = task["entry_point"]
+        method = "class Solution:\\n    def %s(self, *args):\\n        return _program(*args)\\n" % name
+        program += "\\n_program = " + name + "\\n" + method
     results = lcb.evaluate_generations_by_problem([[program], {"input_output": json.dumps(truth)}, 3])
     first = results[0] if not isinstance(results, tuple) else results[0][0]
-    earned = bool(first) and all(value is True or (not isinstance(value, bool) and value > 0) for value in first)
+    earned = bool(first) and all(value > 0 for value in first)  # as its codegen_metrics counts
 print("\\nEARNED=" + json.dumps(bool(earned)))
 '''
 
@@ -93,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     results["verl-lite, tests in the program's process"] = trusting = grade_trusting(attacks, tasks)
     fooled = sum(earned for name, earned in trusting.items() if not name.startswith("honest"))
     print(
-        f"\ntests that trust the program (allowed, and each pass marked so): {fooled} of {len(trusting) - 1} earn"
+        f"\nverl-lite, tests inside the program, allowed: {fooled} of {len(trusting) - 1} earn"
     )
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1))

@@ -1,9 +1,11 @@
 """verify_code itself: order, early ends, faults, other languages, a service without a reply channel."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,6 +58,14 @@ def test_rows_stand_in_the_order_of_the_tests(sandbox: Sandbox) -> None:
     assert [row["index"] for row in verdict.details["tests"]] == list(range(6))
     assert (verdict.outcome, verdict.credit) == (Outcome.WRONG, 0.5)
     assert verdict.reason == "3 of 6 tests passed; test 2: returned 2, expected 3"
+
+
+def test_the_example_of_the_docs_prints_what_they_show(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "code.md").read_text()
+    found = re.search(r"````python\n(.*?)````\n```\n(.*?)```", page, re.DOTALL)
+    assert found is not None
+    exec(compile(found[1], "docs/code.md", "exec"), {})
+    assert capsys.readouterr().out == found[2]
 
 
 @pytest.mark.parametrize("repeat", range(3))

@@ -101,13 +101,13 @@ class CodeReward:
         load = _remembering_last(load_tests)
         for index, rollout in enumerate(rollouts):
             try:
-                loaded = load(rollout)
+                loaded, tests_key = load(rollout)
             except BadTests as error:
                 scores[index] = self._unusable(str(error))
                 continue
             options = self._options.for_tests(loaded)
             submission = Submission(response=rollout.completion, tests=loaded.tests, options=options)
-            keys[index] = self._key(submission)
+            keys[index] = self._key(submission, tests_key)
             waiting.setdefault(keys[index], submission)
         verdicts = self._verdicts(waiting)
         scores.update({index: self._score(verdicts[key]) for index, key in keys.items()})
@@ -152,11 +152,10 @@ class CodeReward:
             return self._sandbox
 
     @staticmethod
-    def _key(submission: Submission) -> str:
+    def _key(submission: Submission, tests_key: str) -> str:
         """What decides a verdict: program, tests, options and the version of what runs them."""
         program = extract_program(submission.response, submission.options.language)
-        parts = (program, submission.tests, submission.options, metadata.version("verl-lite"))
-        return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()
+        return _digest((program, tests_key, submission.options, metadata.version("verl-lite")))
 
     def _unusable(self, reason: str, **details: Any) -> Score:
         kind = ScoreOutcome.ABSTAIN if self._options.on_bad_reference == "abstain" else ScoreOutcome.ERROR
@@ -172,20 +171,34 @@ class CodeReward:
         return Score(value, ScoreOutcome.OK, verdict.reason, details)
 
 
-def _remembering_last(load: Callable[..., LoadedTests]) -> Callable[[Rollout], LoadedTests]:
-    """`load` for rollouts, read once for the samples of one prompt that follow each other."""
-    last: list[tuple[Rollout, LoadedTests]] = []
+def _digest(value: object) -> str:
+    return hashlib.sha256(repr(value).encode("utf-8", "surrogatepass")).hexdigest()
 
-    def remembered(rollout: Rollout) -> LoadedTests:
-        if last:
-            before, loaded = last[0]
-            if before.columns == rollout.columns and before.reference == rollout.reference:
-                return loaded
-        loaded = load(rollout.columns, reference=rollout.reference)
-        last[:] = [(rollout, loaded)]
-        return loaded
+
+def _remembering_last(load: Callable[..., LoadedTests]) -> Callable[[Rollout], tuple[LoadedTests, str]]:
+    """`load` for rollouts, with a key of the tests; done once for samples of one row in succession."""
+    last: list[tuple[Rollout, LoadedTests, str]] = []
+
+    def remembered(rollout: Rollout) -> tuple[LoadedTests, str]:
+        if last and last[0][0].reference == rollout.reference and _same(last[0][0].columns, rollout.columns):
+            return last[0][1:]
+        loaded: LoadedTests = load(rollout.columns, reference=rollout.reference)
+        last[:] = [(rollout, loaded, _digest(loaded.tests))]
+        return last[0][1:]
 
     return remembered
+
+
+def _same(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    """Equal columns; arrays, whose `==` is no truth value, count as equal only where identical."""
+    if left.keys() != right.keys():
+        return False
+    plain = (str, int, float, bool, list, dict)
+    return all(
+        left[name] is right[name]
+        or (type(left[name]) is type(right[name]) and type(left[name]) in plain and left[name] == right[name])
+        for name in left
+    )
 
 
 @hookimpl

@@ -34,18 +34,22 @@ def load_program(request: dict[str, Any]) -> types.ModuleType:
     """The program as a module that is not `__main__`: its main guard does not run."""
     module = types.ModuleType(request.get("module", "solution"))
     sys.modules[module.__name__] = module
-    for part in ("prelude", "program"):
-        if request.get(part):
-            exec(compile(request[part], f"<{part}>", "exec"), module.__dict__)
+    exec(compile(request["prelude"], "<prelude>", "exec"), module.__dict__)
+    module.__dict__["__prelude__"] = dict(module.__dict__)
+    exec(compile(request["program"], "<program>", "exec"), module.__dict__)
     return module
 
 
 def _resolve(module: types.ModuleType, path: str) -> Any:
+    """What the program, not its prelude, defines: a function, or a method of a fresh object."""
     owner, dot, method = path.rpartition(".")
-    if not dot and not hasattr(module, path) and hasattr(module, "Solution"):
+    if not dot:
+        defined = module.__dict__.get(path)
+        if defined is not None and defined is not module.__dict__["__prelude__"].get(path):
+            return defined
         owner = "Solution"  # the data sets that name a function alone take a method of this class too
-    elif not dot:
-        return getattr(module, path)
+    if owner not in module.__dict__:
+        raise NameError(f"the program does not define {owner if dot else path}")
     return getattr(getattr(module, owner)(), method)
 
 

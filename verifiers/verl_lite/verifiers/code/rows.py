@@ -76,7 +76,7 @@ def load_tests(columns: Mapping[str, Any], *, reference: str | None = None) -> L
 
 def _present(columns: Mapping[str, Any], name: str) -> bool:
     value = columns.get(name)
-    return value is not None and value != "" and value != {}
+    return value is not None and not (isinstance(value, (str, dict)) and not value)
 
 
 def _guarded(read: Any, columns: Mapping[str, Any], wanted: Sequence[str]) -> LoadedTests:
