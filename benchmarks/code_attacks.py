@@ -10,10 +10,12 @@ safety alone, it changes nothing of how they grade. Attacks marked slow (they ha
 """
 
 import argparse
+import gzip
 import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -81,6 +83,9 @@ print("\\nEARNED=" + json.dumps(bool(earned)))
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", help="the python of an environment that holds the peers")
+    parser.add_argument(
+        "--humaneval", type=Path, help="HumanEval.jsonl.gz: grade its solutions, and `return None`"
+    )
     parser.add_argument("--json", type=Path, help="write every result there")
     arguments = parser.parse_args(argv)
     tasks = json.loads((CORPORA / "code_tasks.json").read_text())
@@ -94,9 +99,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     report(attacks, results)
     results["verl-lite, tests in the program's process"] = trusting = grade_trusting(attacks, tasks)
     fooled = sum(earned for name, earned in trusting.items() if not name.startswith("honest"))
-    print(
-        f"\nverl-lite, tests inside the program, allowed: {fooled} of {len(trusting) - 1} earn"
-    )
+    print(f"\nverl-lite, tests inside the program, allowed: {fooled} of {len(trusting) - 1} earn")
+    if arguments.humaneval:
+        text = gzip.decompress(arguments.humaneval.read_bytes()).decode()
+        grade_humaneval([json.loads(line) for line in text.splitlines()])
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1))
 
@@ -169,6 +175,24 @@ def run_peer(python: str, request: dict[str, Any], name: str) -> bool:
     if not verdicts and name.startswith("honest"):
         raise RuntimeError(f"{request['grader']} does not run here: {done.stderr[-800:]}")
     return bool(verdicts) and json.loads(verdicts[-1].removeprefix("EARNED="))
+
+
+def grade_humaneval(rows: Sequence[dict[str, Any]]) -> None:
+    """Every row's own solution must pass and doing nothing must not, with no test that trusts."""
+    given: dict[str, list[Submission]] = {"canonical solution": [], "return None": []}
+    for row in rows:
+        loaded = load_tests(row)
+        options = CodeOptions(prelude=loaded.prelude, continues=loaded.continues, trusting_tests="refuse")
+        for name, text in zip(given, (row["canonical_solution"], "    return None\n"), strict=True):
+            given[name].append(Submission(response=text, tests=loaded.tests, options=options))
+    print()
+    with Sandbox() as sandbox:
+        for name, submissions in given.items():
+            verdicts = verify_programs(submissions, sandbox=sandbox)
+            outcomes = dict(Counter(verdict.outcome.value for verdict in verdicts))
+            trusting = sum(verdict.details.get("trusting", 0) for verdict in verdicts)
+            tests = sum(len(submission.tests) for submission in submissions)
+            print(f"HumanEval, {name}: {outcomes}, {tests} tests, {trusting} trusting")
 
 
 def report(attacks: Sequence[dict[str, Any]], results: dict[str, dict[str, bool]]) -> None:

@@ -1,5 +1,6 @@
 """The reward `code`: runs the program in the response against the tests in the rollout's columns."""
 
+import functools
 import hashlib
 import threading
 import weakref
@@ -155,7 +156,7 @@ class CodeReward:
     def _key(submission: Submission, tests_key: str) -> str:
         """What decides a verdict: program, tests, options and the version of what runs them."""
         program = extract_program(submission.response, submission.options.language)
-        return _digest((program, tests_key, submission.options, metadata.version("verl-lite")))
+        return _digest((program, tests_key, submission.options, _version()))
 
     def _unusable(self, reason: str, **details: Any) -> Score:
         kind = ScoreOutcome.ABSTAIN if self._options.on_bad_reference == "abstain" else ScoreOutcome.ERROR
@@ -169,6 +170,11 @@ class CodeReward:
             return Score(None, ScoreOutcome.ERROR, verdict.reason, details)
         value = verdict.credit if self._options.credit == "fraction" else float(verdict.is_correct)
         return Score(value, ScoreOutcome.OK, verdict.reason, details)
+
+
+@functools.cache
+def _version() -> str:
+    return metadata.version("verl-lite")
 
 
 def _digest(value: object) -> str:
