@@ -1,7 +1,9 @@
 """The reward `code`: verdicts become scores, batches are graded together, verdicts are kept."""
 
 import json
+import sysconfig
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -170,6 +172,21 @@ def test_a_fault_of_the_sandbox_is_an_error_and_never_a_zero(monkeypatch: pytest
     (again,) = reward([rollout(ADD)])  # and it was not kept
     reward.close()
     assert again.value == 1.0
+
+
+def test_programs_see_the_packages_they_are_shown() -> None:
+    packages = sysconfig.get_path("purelib")
+    if Path(packages).is_relative_to("/tmp"):
+        pytest.skip("a run's own /tmp hides what lies below it")
+    program = "import pluggy\ndef answer(): return pluggy.__name__"
+    columns = {"test_list": ["assert answer() == 'pluggy'"]}
+    scores = []
+    for paths in ((), (packages,)):
+        reward = CodeReward(CodeRewardOptions(read_only_paths=paths))
+        scores += reward([rollout(program, columns)])
+        reward.close()
+    assert [score.value for score in scores] == [0.0, 1.0]
+    assert "ModuleNotFoundError" in scores[0].reason
 
 
 def test_a_machine_that_cannot_isolate_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,8 @@ class CodeRewardOptions(BaseModel):
     processes: int = Field(16, gt=0)
     output_kb: int = Field(1024, gt=0)
     workers: int | None = Field(None, gt=0, description="sandbox workers; by default one a core")
-    backend: str = "auto"
+    backend: str = Field("auto", description="auto, native, bubblewrap, or a SandboxFusion service's URL")
+    read_only_paths: tuple[str, ...] = Field((), description="folders of packages that programs may import")
     unsafe: bool = Field(
         False, description="run without isolation where there is none: trusted programs only"
     )
@@ -147,7 +148,12 @@ class CodeReward:
         with self._lock:
             if self._sandbox is None:
                 options = self._options
-                sandbox = Sandbox(workers=options.workers, backend=options.backend, unsafe=options.unsafe)
+                sandbox = Sandbox(
+                    workers=options.workers,
+                    backend=options.backend,
+                    unsafe=options.unsafe,
+                    read_only_paths=options.read_only_paths,
+                )
                 self._sandbox = sandbox
                 self._end = weakref.finalize(self, sandbox.close)
             return self._sandbox
