@@ -28,16 +28,15 @@ def easy_pairs(rng: random.Random, count: int) -> list[Pair]:
     pairs = []
     for index in range(count):
         a, b = rng.randint(1, 99_999), rng.randint(2, 999)
-        wrong = 1 if index % 5 == 0 else 0
-        pairs.append(
-            (
-                lambda: (f"We add both numbers. The answer is \\boxed{{{a + wrong}}}.", f"{a}"),
-                lambda: (f"So we get $\\boxed{{\\frac{{{a + wrong}}}{{{b}}}}}$.", f"\\frac{{{a}}}{{{b}}}"),
-                lambda: (f"Step 1. Multiply.\n#### {a + wrong}.50", f"{a}.5"),
-                lambda: (f"The answer is {a + wrong}/{b}.", f"\\frac{{{a}}}{{{b}}}"),
-                lambda: (f"Adding up gives \\boxed{{{a + wrong:,}}}", f"{a}"),
-            )[index % 5 if wrong == 0 else rng.randrange(5)]()
-        )
+        given = a + 1 if index % 5 == 0 else a
+        wrappings = [
+            (f"We add both numbers. The answer is \\boxed{{{given}}}.", f"{a}"),
+            (f"So we get $\\boxed{{\\frac{{{given}}}{{{b}}}}}$.", f"\\frac{{{a}}}{{{b}}}"),
+            (f"Step 1. Multiply.\n#### {given}.50", f"{a}.5"),
+            (f"The answer is {given}/{b}.", f"\\frac{{{a}}}{{{b}}}"),
+            (f"Adding up gives \\boxed{{{given:,}}}", f"{a}"),
+        ]
+        pairs.append(rng.choice(wrappings))
     return pairs
 
 
@@ -83,16 +82,15 @@ def hostile_pairs(rng: random.Random, count: int) -> list[Pair]:
 # the two sides
 
 
-def run_math_verify(pairs: Sequence[Pair]) -> list[bool]:
+def run_math_verify(pairs: Sequence[Pair]) -> None:
     """Every pair in two warm worker processes; only called under the other interpreter."""
-    with multiprocessing.get_context("fork").Pool(
-        2, initializer=_math_verify_one, initargs=(("\\boxed{1}", "1"),)
-    ) as pool:
-        pool.map(_math_verify_one, [("\\boxed{1}", "1")] * 8, chunksize=1)
+    first = ("\\boxed{1}", "1")
+    fork = multiprocessing.get_context("fork")
+    with fork.Pool(2, initializer=_math_verify_one, initargs=(first,)) as pool:
+        pool.map(_math_verify_one, [first] * 8, chunksize=1)
         started = time.perf_counter()
         answers = pool.map(_math_verify_one, pairs, chunksize=8)
         print(json.dumps({"seconds": time.perf_counter() - started, "answers": answers}))
-    return answers
 
 
 def _math_verify_one(pair: Pair) -> bool:
@@ -168,18 +166,15 @@ def report_hostile() -> None:
     without, _ = time_ours(honest)
     with_hostile, _ = time_ours(mixed)
     deadline_s = MathOptions().timeout_s
-    print(
-        f"1,000 pairs    {without:.2f} s without hostile ones, {with_hostile:.2f} s with 1% (deadline {deadline_s:g} s)"
-    )
+    print(f"1,000 pairs    {without:.2f} s, with 1% hostile {with_hostile:.2f} s (deadline {deadline_s:g} s)")
     slowest = 0.0
     for response, reference in hostile_pairs(random.Random(77), 50):
         started = time.perf_counter()
         verdict = verify_math(response, reference)
         slowest = max(slowest, time.perf_counter() - started)
         assert not verdict.is_correct, response[:60]
-    print(
-        f"hostile alone  slowest single call {slowest:.2f} s over 50 (limit {deadline_s + 0.5:g} s), none accepted"
-    )
+    limit_s = deadline_s + 0.5
+    print(f"hostile alone  slowest of 50 single calls {slowest:.2f} s (limit {limit_s:g} s), none accepted")
 
 
 def report_memory() -> None:
@@ -204,7 +199,9 @@ def main() -> None:
     if args.side:
         run_math_verify([tuple(pair) for pair in json.load(sys.stdin)])
         return
-    time_ours([("\\boxed{x^2=25}", "x=5")])  # starts the workers, as a trainer's first batch does
+    from verl_lite.verifiers.math import warm_up
+
+    warm_up(120)
     report_memory()
     compare_throughput("easy", easy_pairs, args.easy, args.math_verify_python)
     compare_throughput("hard symbolic", hard_pairs, args.hard, args.math_verify_python)

@@ -53,7 +53,11 @@ def test_unparsed_may_have_a_value_or_none() -> None:
 
 @pytest.mark.unit
 def test_partial_credit_by_the_share_of_parts() -> None:
-    pairs: list[tuple[str, str | None]] = [("\\boxed{1, 2}", "1, 2, 3, 4"), ("\\boxed{(1, 5)}", "(1, 2)"), ("\\boxed{9}", "1, 2")]
+    pairs: list[tuple[str, str | None]] = [
+        ("\\boxed{1, 2}", "1, 2, 3, 4"),
+        ("\\boxed{(1, 5)}", "(1, 2)"),
+        ("\\boxed{9}", "1, 2"),
+    ]
     assert [score.value for score in scores(pairs)] == [0.0, 0.0, 0.0]
     assert [score.value for score in scores(pairs, partial=0.5)] == [0.25, 0.25, 0.0]
 

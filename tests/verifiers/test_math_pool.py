@@ -60,7 +60,10 @@ def test_trees_beyond_the_caps_are_refused_inside_the_worker() -> None:
 
 @pytest.mark.unit
 def test_threads_share_the_workers() -> None:
-    pairs = [(f"\\boxed{{\\sqrt[3]{{2+\\sqrt{{5}}}}+\\sqrt[3]{{2-\\sqrt{{5}}}}+{n}}}", f"{n + 1}") for n in range(6)]
+    pairs = [
+        (f"\\boxed{{\\sqrt[3]{{2+\\sqrt{{5}}}}+\\sqrt[3]{{2-\\sqrt{{5}}}}+{n}}}", f"{n + 1}")
+        for n in range(6)
+    ]
     options = MathOptions(timeout_s=60)
     with ThreadPoolExecutor(6) as threads:
         verdicts = list(threads.map(lambda pair: verify_math(*pair, options=options), pairs))
@@ -102,7 +105,9 @@ def test_a_forked_child_gets_workers_of_its_own() -> None:
 @pytest.mark.unit
 def test_hostile_pairs_cost_a_batch_at_most_one_deadline() -> None:
     slow = "(\\sin x + \\cos x)^{40} + \\sqrt{x+\\sqrt{x+\\sqrt{x+1}}}"
-    hostile = [(f"\\boxed{{{slow} - {n} + {n}\\cos^2(y) + {n}\\sin^2(y)}}", f"{slow} + 0\\cdot y") for n in range(12)]
+    hostile = [
+        (f"\\boxed{{{slow} - {n} + {n}\\cos^2(y) + {n}\\sin^2(y)}}", f"{slow} + 0\\cdot y") for n in range(12)
+    ]
     easy = [(f"\\boxed{{{n}}}", str(n)) for n in range(300)]
     options = MathOptions(timeout_s=2.0)
     started = time.monotonic()
@@ -121,7 +126,9 @@ def test_the_caller_imports_no_sympy_and_stays_small() -> None:
         "verify_math('x^2 = 25', 'x = 5', options=MathOptions(timeout_s=60))\n"
         "print('sympy' in sys.modules, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
     )
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=True, timeout=200
+    )
     has_sympy, peak_mb = done.stdout.split()
     assert has_sympy == "False"
     assert int(peak_mb) < 300
@@ -134,7 +141,9 @@ def test_workers_end_with_their_process() -> None:
         "pool.wait_until_ready(60)\n"
         "print(*(worker.pid for worker in pool._current().workers))\n"
     )
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=True, timeout=200
+    )
     pids = [int(word) for word in done.stdout.split()]
     assert pids
     deadline = time.monotonic() + 10

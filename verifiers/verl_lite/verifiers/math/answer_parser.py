@@ -292,17 +292,16 @@ def _is_name(token: Token) -> bool:
 def _joined(items: list[Expr], joints: list[str]) -> Expr:
     if not joints:
         return items[0]
-    if (
-        len(items) == 2
-        and items[1].head == "rel"
-        and items[1].value == "in"
-        and items[1].args[1].value == "Z"
-    ):
-        if items[1].args[0].head == "sym" and items[0].head != "rel":
-            return Expr("lambda", (items[1].args[0], items[0]), "Z")  # k pi, k in Z: the name k is free
+    if len(items) == 2 and _is_index(items[1]) and items[0].head != "rel":
+        return Expr("lambda", (items[1].args[0], items[0]), "Z")  # k pi, k in Z: the name k is free
     if any(_is_condition(item) for item in items):
         return _conjunction(items, joints)
     return node("list", *items, value="or" if "or" in joints else "and" if set(joints) == {"and"} else None)
+
+
+def _is_index(item: Expr) -> bool:
+    """k in Z."""
+    return item.head == "rel" and item.value == "in" and item.args[0].head == "sym" and item.args[1].value == "Z"
 
 
 def _is_condition(item: Expr) -> bool:

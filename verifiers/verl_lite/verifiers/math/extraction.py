@@ -199,7 +199,8 @@ def _stated(sentence: str) -> Extraction:
     if clause is not None and clause.start() > 0:
         sentence = sentence[: clause.start()]
     sentence = re.sub(
-        r"^(?:(?:approximately|about|roughly|exactly|simply|just|therefore|thus|then|indeed|equal to|probably|given by|at)\b[:,]?\s*)+",
+        r"^(?:(?:approximately|about|roughly|exactly|simply|just|therefore|thus|then|indeed|equal to|"
+        r"probably|given by|at)\b[:,]?\s*)+",
         "",
         sentence,
         flags=re.IGNORECASE,

@@ -171,15 +171,18 @@ class Pool:
                 return Reply("timeout", "not decided before the deadline")
         return Reply("error", "the worker process cannot be started or ended unexpectedly")
 
-    def wait_until_ready(self, timeout_s: float) -> None:
-        """Wait for one worker to have started, so that starting is not charged to a question."""
+    def wait_until_ready(self, timeout_s: float, count: int) -> None:
+        """Wait for `count` workers to have started, so that starting is not charged to a question."""
         deadline = time.monotonic() + timeout_s
-        worker = self.acquire(deadline)
-        if worker is not None:
-            ready = worker.wait_until_ready(deadline)
-            if not ready and time.monotonic() < deadline:
+        with self.condition:
+            while len(self.workers) < min(count, self.size):
+                self.idle.insert(0, self.add())
+        held = [worker for _ in range(min(count, self.size)) if (worker := self.acquire(deadline)) is not None]
+        for worker in held:
+            died = not worker.wait_until_ready(deadline) and time.monotonic() < deadline
+            if died:
                 worker.kill()
-            self.release(worker, lost=not ready and time.monotonic() < deadline)
+            self.release(worker, lost=died)
 
     def close(self) -> None:
         with self.condition:
@@ -210,9 +213,9 @@ def start() -> None:
     _current().start()
 
 
-def wait_until_ready(timeout_s: float) -> None:
-    """Start a worker and wait until it takes questions, at most `timeout_s`."""
-    _current().wait_until_ready(timeout_s)
+def wait_until_ready(timeout_s: float, count: int = 1) -> None:
+    """Start `count` workers and wait until they take questions, at most `timeout_s`."""
+    _current().wait_until_ready(timeout_s, count)
 
 
 def ask(question: str, *arguments: Expr | str, timeout_s: float) -> Reply:
