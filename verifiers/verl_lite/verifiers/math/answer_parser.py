@@ -301,7 +301,9 @@ def _joined(items: list[Expr], joints: list[str]) -> Expr:
 
 def _is_index(item: Expr) -> bool:
     """k in Z."""
-    return item.head == "rel" and item.value == "in" and item.args[0].head == "sym" and item.args[1].value == "Z"
+    return (
+        item.head == "rel" and item.value == "in" and item.args[0].head == "sym" and item.args[1].value == "Z"
+    )
 
 
 def _is_condition(item: Expr) -> bool:

@@ -177,7 +177,9 @@ class Pool:
         with self.condition:
             while len(self.workers) < min(count, self.size):
                 self.idle.insert(0, self.add())
-        held = [worker for _ in range(min(count, self.size)) if (worker := self.acquire(deadline)) is not None]
+        held = [
+            worker for _ in range(min(count, self.size)) if (worker := self.acquire(deadline)) is not None
+        ]
         for worker in held:
             died = not worker.wait_until_ready(deadline) and time.monotonic() < deadline
             if died:
