@@ -11,6 +11,7 @@ from verl_lite.verifiers.math.tokens import Token, tokenize
 __all__ = ["MAX_PARSED_CHARS", "parse_answer"]
 
 MAX_PARSED_CHARS = 8000
+MAX_TREE_DEPTH = 120
 
 _INEQUALITIES = frozenset(("<", "<=", ">", ">=", "!=", "in", "notin"))
 _PHRASES = [
@@ -74,9 +75,24 @@ def parse_answer(text: str) -> Expr | Unreadable:
             text = _with_plain_brackets(text)
         if re.search(r"[A-Za-z]{2}|U|\+/?-", text):
             text = _with_phrases(text)
-        return AnswerParser(tokenize(text)).answer()
+        tree = AnswerParser(tokenize(text)).answer()
+        return (
+            tree
+            if _depth(tree) <= MAX_TREE_DEPTH
+            else Unreadable(f"more than {MAX_TREE_DEPTH} operations deep")
+        )
     except Unreadable as reason:
         return reason
+
+
+def _depth(tree: Expr) -> int:
+    """The depth of a tree; a long sum is as deep as it is long. Iterative, as everything else recurses."""
+    deepest, stack = 0, [(tree, 1)]
+    while stack:
+        node_, depth = stack.pop()
+        deepest = max(deepest, depth)
+        stack.extend((arg, depth + 1) for arg in node_.args)
+    return deepest
 
 
 def _with_plain_brackets(text: str) -> str:

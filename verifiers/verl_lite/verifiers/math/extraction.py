@@ -188,7 +188,7 @@ def _first_sentence(text: str) -> str:
 
 def _stated(sentence: str) -> Extraction:
     """What "the answer is ..." states, without the clauses behind it."""
-    sentence = sentence.strip().strip("*").strip()
+    sentence = " ".join(sentence.split()).strip("* ")
     if re.match(
         r"(?:either|one of|maybe|perhaps|possibly|probably\s+either|not sure|unclear)\b",
         sentence,
@@ -248,6 +248,7 @@ def _is_sentence(text: str) -> bool:
 
 def _from_sentence(line: str) -> Extraction:
     """The one thing a final sentence states; a hedge or several candidates state nothing."""
+    line = " ".join(line.split())
     sentences = [part.strip() for part in _SENTENCE_END.split(line) if part and part.strip()]
     sentence = sentences[-1] if sentences else line
     sentence = _ASIDE.sub("", sentence)

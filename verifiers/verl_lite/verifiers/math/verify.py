@@ -194,6 +194,8 @@ def _decide(expected: Answer, extraction: Extraction, options: MathOptions, ask:
     except Undecided as stopped:
         outcome = Outcome.ERROR if stopped.status == "error" else Outcome.TIMEOUT
         return Decision(outcome, "", str(stopped))
+    except RecursionError:  # the caller's own stack may leave little room
+        return Decision(Outcome.UNPARSED, "", "the answer is nested too deeply")
 
 
 def _long(expected: Answer, text: str) -> Decision:
