@@ -28,7 +28,9 @@ def worked_answer(a: int, b: int) -> str:
     return f"<think>{a % 10}+{b % 10}={ones},{a // 10}+{b // 10}+{carry}={tens}</think>\\boxed{{{a + b}}}"
 
 
-def arithmetic_rows(split: Literal["train", "held_out"], *, num_rows: int, seed: int) -> Iterator[dict[str, Any]]:
+def arithmetic_rows(
+    split: Literal["train", "held_out"], *, num_rows: int, seed: int
+) -> Iterator[dict[str, Any]]:
     """`num_rows` rows {question, answer, reference} of the split; `seed` chooses and orders them.
 
     Raises ValueError for more rows than the split has pairs (7,100 to train on, 1,000 held out).

@@ -1,10 +1,10 @@
 """Checkpoints: written aside and renamed, so that one is whole or not there at all.
 
-    checkpoints/step_000050/
-        policy/        the weights (safetensors), config and tokenizer: a Hugging Face folder
-        trainer.json   step, data position, the numbers the summary needs
-        learner.pt     optimiser, scheduler, controllers
-        rng.pt         the random states of this process
+checkpoints/step_000050/
+    policy/        the weights (safetensors), config and tokenizer: a Hugging Face folder
+    trainer.json   step, data position, the numbers the summary needs
+    learner.pt     optimiser, scheduler, controllers
+    rng.pt         the random states of this process
 """
 
 import json
@@ -82,8 +82,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         trainer = json.loads((path / "trainer.json").read_text(encoding="utf-8"))
         learner = torch.load(path / "learner.pt", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - torch.load raises many types on a damaged file
-        raise CheckpointError(f"the checkpoint {path} is damaged: {error}; resume from an older one") from error
+    except Exception as error:
+        raise CheckpointError(
+            f"the checkpoint {path} is damaged: {error}; resume from an older one"
+        ) from error
     if trainer.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {trainer.get('format')}, this version reads {FORMAT}")
     return Checkpoint(step=trainer["step"], trainer=trainer, learner=learner, policy=path / "policy")

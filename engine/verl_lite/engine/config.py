@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig, OptimizerConfig
-from verl_lite.plugins.composite import RewardsConfig, leaves
+from verl_lite.plugins.composite.config import RewardsConfig, leaves
 from verl_lite.plugins.config_file import ConfigModel
 
 __all__ = [

@@ -174,7 +174,9 @@ def _check_ids(prompts: Sequence[PromptRow], source: str) -> None:
     seen: set[str] = set()
     for prompt in prompts:
         if prompt.id in seen:
-            raise DataError(f"{source}: two rows have id={prompt.id!r}; ids group samples, so they must differ")
+            raise DataError(
+                f"{source}: two rows have id={prompt.id!r}; ids group samples, so they must differ"
+            )
         seen.add(prompt.id)
 
 

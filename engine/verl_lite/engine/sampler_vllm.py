@@ -13,8 +13,11 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -114,19 +117,22 @@ class VllmSampler:
             for output in engine.step():
                 if output.finished:
                     steps = output.prompt_logprobs[1:]
-                    return [
-                        step[token].logprob for step, token in zip(steps, token_ids[1:], strict=True)
-                    ]
+                    return [step[token].logprob for step, token in zip(steps, token_ids[1:], strict=True)]
 
-    def load_weights(self, source: WeightSource, *, version: int) -> None:
+    def load_weights(self, source: WeightSource, *, version: int) -> float:
         self._replace_weights(source)
         self._version = version
-        self.canary.check(source, self.token_logprobs(self.canary.token_ids), version=version)
+        return self.canary.check(source, self.token_logprobs(self.canary.token_ids), version=version)
 
     def _replace_weights(self, source: WeightSource) -> None:
-        self._llm.collective_rpc(
-            "reload_weights", kwargs={"weights_iterator": list(source.named_weights())}
-        )
+        weights = dict(source.named_weights())
+        hf_config = self._llm.llm_engine.model_config.hf_config
+        if not self._on_gpu and getattr(hf_config, "tie_word_embeddings", False):
+            # vLLM's CPU build repacks a tied output head into a copy of its own, which embed_tokens
+            # alone would leave at the old weights (the canary shows it)
+            embeddings = next(t for name, t in weights.items() if name.endswith("embed_tokens.weight"))
+            weights.setdefault("lm_head.weight", embeddings)
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(weights.items())})
         self._llm.reset_prefix_cache()
 
     def sleep(self) -> None:
@@ -164,8 +170,7 @@ def _start_engine(model_path: str, config: RolloutConfig, *, on_gpu: bool, seed:
             "dtype": "float32" if options.dtype == "auto" else options.dtype,
             "kv_cache_memory_bytes": int(options.kv_cache_gib * 2**30),
         }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # vLLM's dependencies warn on import; nothing a user can act on
+    with _quiet_start():
         from vllm import LLM
 
         return LLM(
@@ -176,9 +181,30 @@ def _start_engine(model_path: str, config: RolloutConfig, *, on_gpu: bool, seed:
             logprobs_mode="processed_logprobs",
             generation_config="vllm",
             disable_log_stats=True,
+            use_tqdm_on_load=False,
             seed=seed % 2**31,
             **arguments,
         )
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Keep what vLLM's libraries write to stderr while starting; shown only when the start fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except BaseException:
+            aside.seek(0)
+            os.write(kept, aside.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _submit(

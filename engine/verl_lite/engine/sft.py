@@ -84,7 +84,9 @@ def train_sft(
         loss = _backward(policy, batch)
         _, is_finite = optimizer.step()
         if not is_finite:
-            raise TrainingError(f"SFT step {step}: the gradient is not finite; lower sft.optimizer.learning_rate")
+            raise TrainingError(
+                f"SFT step {step}: the gradient is not finite; lower sft.optimizer.learning_rate"
+            )
         on_step(step, loss)
     return loss
 

@@ -99,10 +99,10 @@ class Sampler(Protocol):
         """As WeightSource.token_logprobs, computed by the sampler's own weights."""
         ...
 
-    def load_weights(self, source: WeightSource, *, version: int) -> None:
+    def load_weights(self, source: WeightSource, *, version: int) -> float:
         """Take the source's weights, drop caches of the old ones, and pass the canary.
 
-        Raises TrainingError when both sides' log-probabilities differ beyond the dtype's tolerance.
+        Returns the largest difference of the canary's log-probabilities. Raises TrainingError when both sides' log-probabilities differ beyond the dtype's tolerance.
         """
         ...
 

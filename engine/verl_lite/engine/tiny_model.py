@@ -12,7 +12,7 @@ import torch
 from verl_lite.engine.config import TinyModelConfig
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+    from transformers import PreTrainedTokenizerFast
 
 __all__ = ["CHAT_TEMPLATE", "build_tiny_model", "build_tiny_tokenizer"]
 
@@ -56,6 +56,9 @@ def build_tiny_tokenizer() -> "PreTrainedTokenizerFast":
 def build_tiny_model(folder: Path, config: TinyModelConfig, *, seed: int) -> None:
     """Write a randomly initialised Qwen3 and its tokenizer into `folder` (safetensors, float32)."""
     from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
     tokenizer = build_tiny_tokenizer()
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}

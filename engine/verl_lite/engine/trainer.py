@@ -69,6 +69,7 @@ class Trainer:
         self._prompts = PromptStream(prepared.train_prompts, seed=prepared.config.seed)
         self.step = 0
         self.before: Mapping[str, float] = {}
+        self._canary_difference = 0.0
         self.last_saved: Path | None = prepared.checkpoint_path
         if prepared.checkpoint is not None:
             self._restore()
@@ -102,11 +103,15 @@ class Trainer:
             self._sampler.sleep()
             samples = estimate_advantages(scored.rows, config.algorithm)
             stats = self._learner.update(samples)
-        with clock.stage("sync"):
-            self._sampler.wake()
-            self._sampler.load_weights(self._learner, version=self.step + 1)
-        self._report(scored, samples, stats.metrics, clock.seconds)
         self.step += 1
+        with clock.stage("sync"):
+            self.sync()
+        self._report(scored, samples, stats.metrics, clock.seconds)
+
+    def sync(self) -> None:
+        """Hand the learner's weights to the sampler; raises TrainingError when they did not arrive."""
+        self._sampler.wake()
+        self._canary_difference = self._sampler.load_weights(self._learner, version=self.step)
 
     def _generate(self, prompts: Sequence[PromptRow]) -> Iterator[Any]:
         rollout = self._config.rollout
@@ -142,7 +147,7 @@ class Trainer:
         )
 
     def save(self) -> None:
-        """Write a checkpoint of the finished steps, unless that one is there already."""
+        """Write a checkpoint of the finished steps."""
         learner = self._learner.state_dict()
         if self._config.learner.lora is None:
             learner.pop("model")  # the policy folder holds the very same weights
@@ -175,7 +180,7 @@ class Trainer:
     ) -> None:
         config, rows = self._config, scored.rows
         every = config.logging.rollouts_every_steps
-        if every and self.step % every == 0:
+        if every and (self.step - 1) % every == 0:
             with RecordWriter(self._prepared.folder.rollouts(self.step)) as writer:
                 writer.write(rows, step=self.step, advantages=_advantages_by_row(rows, samples))
         num_tokens = sum(len(row.rollout.completion_ids) for row in rows)
@@ -187,7 +192,7 @@ class Trainer:
             "rollout/completion_tokens_mean": num_tokens / len(rows),
             "rollout/truncated_fraction": sum(row.rollout.is_truncated for row in rows) / len(rows),
             "rollout/tokens_per_s": num_tokens / seconds["rollout"],
-            "canary/max_difference": self._sampler.canary.last_difference,
+            "canary/max_difference": self._canary_difference,
             "data/epoch": float(self._prompts.epoch),
             **{f"time/{name}_s": value for name, value in seconds.items()},
             "time/step_s": sum(seconds.values()),
@@ -195,7 +200,7 @@ class Trainer:
         self._log.log(metrics, step=self.step)
         self._display.step(
             StepReport(
-                step=self.step + 1,
+                step=self.step,
                 num_steps=config.steps,
                 reward=metrics.get("reward/mean", float("nan")),
                 components=_component_means(metrics, rows),
