@@ -90,12 +90,12 @@ def validate(model: type[ModelT], data: Mapping[str, Any], *, source: str) -> Mo
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(item, model) for item in error.errors()]
+        lines = [_explain(item, model, data) for item in error.errors()]
         raise ConfigError(f"{source}: " + "\n".join(lines)) from None
 
 
-def _explain(item: Any, model: type[BaseModel]) -> str:
-    path = [str(part) for part in item["loc"]]
+def _explain(item: Any, model: type[BaseModel], data: Any) -> str:
+    path = _path_in(data, item["loc"], is_missing=item["type"] == "missing")
     where = ".".join(path)
     if item["type"] == "extra_forbidden":
         known = sorted(_keys_at(model, path[:-1]))
@@ -109,6 +109,26 @@ def _explain(item: Any, model: type[BaseModel]) -> str:
         return f"{where}: {message}" if where else message
     got = item.get("input")
     return f"{where}: {item['msg'].lower()}, got {got!r:.80}"
+
+
+def _path_in(data: Any, loc: Sequence[int | str], *, is_missing: bool) -> list[str]:
+    """The parts of pydantic's `loc` that are keys of `data`; where a key is missing, that one too.
+
+    The others are the tags of unions ("rewards.math.component.use"), which nobody wrote.
+    """
+    path: list[str] = []
+    here: Any = data
+    for position, part in enumerate(loc):
+        if isinstance(here, (Mapping, list)) and _has(here, part):
+            here = here[part]  # type: ignore[index]
+        elif not (is_missing and position == len(loc) - 1):
+            continue
+        path.append(str(part))
+    return path
+
+
+def _has(data: Mapping[Any, Any] | list[Any], part: int | str) -> bool:
+    return part in data if isinstance(data, Mapping) else isinstance(part, int)
 
 
 def _keys_at(model: type[BaseModel], path: Sequence[str]) -> set[str]:

@@ -1,6 +1,7 @@
 """Write scored rollouts to Parquet or JSONL, whole or not at all."""
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ from verl_lite.plugins.score import ComponentScore, ScoredRollout
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-__all__ = ["RecordWriter"]
+__all__ = ["RecordWriter", "join_record_files"]
 
 _UNSCORED: Mapping[str, Any] = {"reward": None, "dropped_because": "", "components": [], "token_rewards": []}
 
@@ -47,14 +48,19 @@ class RecordWriter:
         rows: Sequence[ScoredRollout],
         *,
         step: int | None = None,
+        steps: Sequence[int | None] | None = None,
         advantages: Sequence[float | None] | None = None,
     ) -> None:
-        """Append scored rollouts (dropped ones too), with one advantage a row where they are known."""
+        """Append scored rollouts (dropped ones too), with one advantage a row where they are known.
+
+        `step` is the training step of all rows, `steps` has one a row.
+        """
         known = advantages if advantages is not None else [None] * len(rows)
+        each = steps if steps is not None else [step] * len(rows)
         self._append(
             [
-                {**_rollout_row(row.rollout), **_score_row(row), "step": step, "advantage": advantage}
-                for row, advantage in zip(rows, known, strict=True)
+                {**_rollout_row(row.rollout), **_score_row(row), "step": row_step, "advantage": advantage}
+                for row, row_step, advantage in zip(rows, each, known, strict=True)
             ]
         )
 
@@ -90,6 +96,25 @@ class RecordWriter:
 
     def __exit__(self, kind: object, *_: object) -> None:
         self.close(keep=kind is None)
+
+
+def join_record_files(parts: Sequence[Path], path: Path) -> None:
+    """Put record files of one format after each other into `path`, whole or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as parquet
+
+        with parquet.ParquetWriter(aside, arrow_schema(), compression="zstd") as writer:
+            for part in parts:
+                with parquet.ParquetFile(part) as file:
+                    for index in range(file.num_row_groups):
+                        writer.write_table(file.read_row_group(index))
+    else:
+        with aside.open("wb") as whole:
+            for part in parts:
+                with part.open("rb") as file:
+                    shutil.copyfileobj(file, whole)
+    os.replace(aside, path)
 
 
 def _rollout_row(rollout: Rollout) -> dict[str, Any]:
