@@ -35,6 +35,7 @@ __all__ = [
     "gae",
     "group_center",
     "group_standardize",
+    "informative_groups",
     "leave_one_out",
     "overlong_penalty",
 ]
@@ -285,3 +286,12 @@ def _sample(
         ref_logprobs_T=note.ref_logprobs_T,
         old_logprobs_T=note.old_logprobs_T,
     )
+
+
+def informative_groups(scored: Sequence[ScoredRollout]) -> set[str]:
+    """The groups whose rewards differ: what dynamic sampling keeps (DAPO, arXiv:2503.14476, sec. 3.2)."""
+    rewards: dict[str, set[float]] = defaultdict(set)
+    for row in scored:
+        if row.reward is not None:
+            rewards[row.rollout.group].add(row.reward)
+    return {group for group, values in rewards.items() if len(values) > 1}

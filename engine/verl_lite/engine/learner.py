@@ -19,15 +19,18 @@ from torch import Tensor, nn
 
 from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.bad_batch import BadStepGuard
+from verl_lite.engine.critic import Critic, make_critic
 from verl_lite.engine.kl import KLController
+from verl_lite.engine.lora import adapter_weights, add_adapters
 from verl_lite.engine.losses import LossInput, policy_loss, token_weights
 from verl_lite.engine.objective import Terms, objective
 from verl_lite.engine.optim import PolicyOptimizer
 from verl_lite.engine.packing import PackedBatch
 from verl_lite.engine.policy import Policy
 from verl_lite.engine.reference import make_reference
-from verl_lite.engine.stages import TrainingSample, UpdateStats
+from verl_lite.engine.stages import Annotation, TrainingSample, UpdateStats
 from verl_lite.engine.weights import float32_master_weights, named_weights
+from verl_lite.plugins import Rollout, ScoredRollout
 
 __all__ = ["Learner"]
 
@@ -53,6 +56,7 @@ class Learner:
         bad_batch_dir: Path | None = None,
         seed: int = 0,
     ) -> None:
+        model = add_adapters(model, config.lora)
         float32_master_weights(model)
         self.policy = Policy(model, config, pad_token_id=pad_token_id, temperature=temperature)
         self.kl_controller = KLController(algorithm.kl)
@@ -66,8 +70,35 @@ class Learner:
             config.optimizer,
             total_steps=total_steps * algorithm.epochs * algorithm.mini_batches,
         )
+        self._critic: Critic | None = None
+        if algorithm.critic is not None:
+            self._critic = make_critic(
+                algorithm.critic, config, model, pad_token_id=pad_token_id, total_steps=total_steps
+            )
         self._guard = BadStepGuard(bad_batch_dir, max_bad_steps=config.optimizer.max_bad_steps)
         self._generator = torch.Generator().manual_seed(seed)
+
+    def annotate(self, scored: Sequence[ScoredRollout]) -> list[Annotation]:
+        """What `estimate_advantages` needs of the models: critic values, and log-probs for a KL reward.
+
+        Nothing is computed, and every annotation is empty, where neither is configured.
+        """
+        kl_in_reward = self._reference is not None and not self._kl_in_loss
+        wanted = [i for i, row in enumerate(scored) if row.reward is not None and row.rollout.completion_ids]
+        if not wanted or (self._critic is None and not kl_in_reward):
+            return [Annotation()] * len(scored)
+        samples = [_bare_sample(scored[i].rollout) for i in wanted]
+        nothing: list[list[float]] = [[]] * len(wanted)
+        values = self._critic.values(samples) if self._critic is not None else nothing
+        old = ref = nothing
+        if kl_in_reward:
+            assert self._reference is not None
+            old = self.policy.completion_logprobs(samples)
+            ref = self._reference.completion_logprobs(samples, device=self.policy.device)
+        notes = [Annotation()] * len(scored)
+        for index, old_T, ref_T, values_T in zip(wanted, old, ref, values, strict=True):
+            notes[index] = Annotation(old_logprobs_T=old_T, ref_logprobs_T=ref_T, values_T=values_T)
+        return notes
 
     def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
         """Epochs over mini-batches over micro-batches; the metrics are means over all of them.
@@ -76,7 +107,9 @@ class Learner:
         counted in `learner/bad_steps`; past the configured number TrainingError is raised.
         """
         started = time.perf_counter()
-        schedule = [members for _ in range(self._algorithm.epochs) for members in self._mini_batches(samples)]
+        critic_only = self._critic is not None and self._critic.is_warming_up
+        epochs = 0 if critic_only else self._algorithm.epochs
+        schedule = [members for _ in range(epochs) for members in self._mini_batches(samples)]
         samples = self._with_reference(samples)
         samples = self._with_old_logprobs(samples, later=schedule[1:], first=schedule[0] if schedule else [])
         sums: dict[str, float] = defaultdict(float)
@@ -84,6 +117,8 @@ class Learner:
             metrics, samples = self._step(samples, members, keep_old=len(schedule) > 1)
             for name, value in metrics.items():
                 sums[name] += value / len(schedule)
+        if self._critic is not None and samples:
+            sums |= self._critic.update(samples)
         self._after(sums, samples, time.perf_counter() - started)
         return UpdateStats(metrics=dict(sums))
 
@@ -153,7 +188,7 @@ class Learner:
             weights_N=logprobs_N.new_tensor([weights[i] for i in indices])[sequence_N] * mask_N,
             entropy_N=entropy_N,
             sampler_logprobs_N=tokens("sampler_logprobs_T"),
-            ref_logprobs_N=tokens("ref_logprobs_T") if self._kl_in_loss else None,
+            ref_logprobs_N=tokens("ref_logprobs_T") if self._reference is not None else None,
         )
         loss, metrics = objective(
             batch,
@@ -227,16 +262,13 @@ class Learner:
         """Every (Hugging Face parameter name, full tensor) of the policy, LoRA adapters merged in."""
         return named_weights(self.policy.model)
 
+    def adapter_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """(PEFT name, tensor) of the LoRA adapters alone, for samplers that serve adapters."""
+        return adapter_weights(self.policy.model)
+
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         """log p(token t | tokens before t) for t >= 1, at temperature 1; for the canary."""
-        self.policy.model.eval()
-        sample = TrainingSample(
-            prompt_ids=token_ids[:1],
-            completion_ids=token_ids[1:],
-            sampler_logprobs_T=(),
-            advantages_T=(),
-            loss_mask_T=(),
-        )
+        sample = _bare_sample(Rollout(completion="", prompt_ids=token_ids[:1], completion_ids=token_ids[1:]))
         return self.policy.completion_logprobs([sample], temperature=1.0)[0]
 
     def state_dict(self) -> dict[str, Any]:
@@ -247,6 +279,7 @@ class Learner:
             "kl_controller": self.kl_controller.state_dict(),
             "num_bad_steps": self._guard.num_bad_steps,
             "generator": self._generator.get_state(),
+            "critic": self._critic.state_dict() if self._critic is not None else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -255,6 +288,20 @@ class Learner:
         self.kl_controller.load_state_dict(state["kl_controller"])
         self._guard.num_bad_steps = int(state["num_bad_steps"])
         self._generator.set_state(state["generator"])
+        if self._critic is not None:
+            self._critic.load_state_dict(state["critic"])
+
+
+def _bare_sample(rollout: Rollout) -> TrainingSample:
+    """A sample to run the models on, without advantages."""
+    return TrainingSample(
+        prompt_ids=rollout.prompt_ids,
+        completion_ids=rollout.completion_ids,
+        sampler_logprobs_T=(),
+        advantages_T=(),
+        loss_mask_T=(),
+        group=rollout.group,
+    )
 
 
 def _keep_old_logprobs(samples: list[TrainingSample], indices: Sequence[int], logprobs_N: Tensor) -> None:

@@ -22,7 +22,8 @@ class Terms:
     """What the objective reads beside the loss's own input, one value a token.
 
     `weights_N` are the global token weights (0 where the token does not count). `sampler_logprobs_N`
-    is None when the sampler reported none, `ref_logprobs_N` when there is no KL in the loss.
+    is None when the sampler reported none, `ref_logprobs_N` when there is no
+    reference. A KL in the reward is measured here and left out of the loss.
     """
 
     weights_N: Tensor
@@ -47,10 +48,11 @@ def objective(
     metrics["policy/entropy"] = (terms.entropy_N * batch.mask_N).sum().detach()
     if terms.ref_logprobs_N is not None:
         kl_N = kl_estimate(batch.logprobs_N, terms.ref_logprobs_N, config.kl.estimator)
-        kl = (kl_N * terms.weights_N).sum()
-        metrics["loss/kl"] = kl.detach() * kl_coefficient
         metrics["policy/kl_reference"] = (kl_N * batch.mask_N).sum().detach()
-        loss = loss + kl_coefficient * kl
+        if config.kl.placement == "loss":
+            kl = kl_coefficient * (kl_N * terms.weights_N).sum()
+            metrics["loss/kl"] = kl.detach()
+            loss = loss + kl
     if config.entropy_bonus != 0.0:
         loss = loss - config.entropy_bonus * (terms.entropy_N * terms.weights_N).sum()
     return loss, metrics

@@ -40,7 +40,9 @@ class PolicyOptimizer:
     ) -> None:
         self._config = config
         self._total_steps = total_steps
-        self._parameters = [p for p in parameters if p.requires_grad]
+        self._trained = [p for p in parameters if p.requires_grad]
+        # With offload the optimiser works on copies in CPU memory, moments and all.
+        self._parameters = [_on_cpu(p) for p in self._trained] if config.offload else self._trained
         if not self._parameters:
             raise ConfigError("the model has no trainable parameters: nothing to update")
         self._adam = _adamw(self._parameters, config)
@@ -54,6 +56,9 @@ class PolicyOptimizer:
 
     def step(self) -> tuple[float, bool]:
         """(the gradient norm before clipping, whether it was finite and the weights were updated)."""
+        if self._config.offload:
+            for parameter, host in zip(self._trained, self._parameters, strict=True):
+                host.grad = None if parameter.grad is None else parameter.grad.to("cpu")
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
         finite = math.isfinite(norm)
@@ -66,11 +71,19 @@ class PolicyOptimizer:
                 group["lr"] = self.learning_rate
             self._adam.step()
             self.num_steps += 1
+            if self._config.offload:
+                self._copy_back()
         self.zero_grad()
         return norm, finite
 
     def zero_grad(self) -> None:
-        self._adam.zero_grad(set_to_none=True)
+        for parameter in (*self._trained, *self._parameters):
+            parameter.grad = None
+
+    @torch.no_grad()
+    def _copy_back(self) -> None:
+        for parameter, host in zip(self._trained, self._parameters, strict=True):
+            parameter.copy_(host)
 
     def state_dict(self) -> dict[str, Any]:
         return {"adam": self._adam.state_dict(), "num_steps": self.num_steps}
@@ -78,6 +91,13 @@ class PolicyOptimizer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._adam.load_state_dict(state["adam"])
         self.num_steps = int(state["num_steps"])
+        if self._config.offload:  # the weights were loaded into the model: the copies follow it
+            for parameter, host in zip(self._trained, self._parameters, strict=True):
+                host.data.copy_(parameter.data)
+
+
+def _on_cpu(parameter: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(parameter.detach().to("cpu", copy=True))
 
 
 def _adamw(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:

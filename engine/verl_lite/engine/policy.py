@@ -64,7 +64,7 @@ class Policy:
         At the sampling temperature unless another is given.
         """
         with self.autocast():
-            hidden_ND = hidden_states(self._causal.model, batch, self.device)
+            hidden_ND = self.hidden(batch)
             return token_logprobs_and_entropy(
                 hidden_ND,
                 self._causal.get_output_embeddings().weight,
@@ -73,11 +73,16 @@ class Policy:
                 tile_mb=self._config.logits_tile_mb,
             )
 
+    def hidden(self, batch: PackedBatch) -> Tensor:
+        """The hidden states that predict the completion tokens, of (N, D)."""
+        return hidden_states(self._causal.model, batch, self.device)
+
     @torch.no_grad()
     def completion_logprobs(
         self, samples: Sequence[TrainingSample], *, temperature: float | None = None
     ) -> list[list[float]]:
         """log p of every completion token of every sample, without gradients."""
+        self.model.eval()
         result: list[list[float]] = [[] for _ in samples]
         for batch in self.micro_batches(samples):
             logprobs_N, _ = self.logprobs(batch, temperature=temperature)
@@ -102,7 +107,6 @@ def prepare_backbone(causal: Any, config: LearnerConfig) -> bool:
         causal.set_attn_implementation(ATTENTION_NAME)
     if config.gradient_checkpointing:
         causal.gradient_checkpointing_enable({"use_reentrant": False})
-        causal.train()
     return packed
 
 
