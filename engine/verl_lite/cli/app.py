@@ -8,6 +8,7 @@ from verl_lite.cli.check import check
 from verl_lite.cli.diff import diff
 from verl_lite.cli.plugins import plugins_app
 from verl_lite.cli.score import score
+from verl_lite.cli.train import config_app, evaluate, sft, train
 from verl_lite.errors import ConfigError, DataError, PluginError, VerlLiteError
 
 __all__ = ["app", "main"]
@@ -25,10 +26,14 @@ def root() -> None:
     """Write, test and trust the rewards that train language models, and train with them."""
 
 
+app.command()(train)
+app.command()(sft)
+app.command("eval")(evaluate)
 app.command()(score)
 app.command()(diff)
 app.command()(check)
 app.add_typer(plugins_app, name="plugins")
+app.add_typer(config_app, name="config")
 
 
 def main() -> None:

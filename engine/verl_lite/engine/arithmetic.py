@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 __all__ = ["arithmetic_rows", "worked_answer"]
 
-SmallestNumber, LargestNumber = 10, 99
+SMALLEST, LARGEST = 10, 99
 HELD_OUT_PAIRS = 1000
 
 
@@ -35,7 +35,7 @@ def arithmetic_rows(
 
     Raises ValueError for more rows than the split has pairs (7,100 to train on, 1,000 held out).
     """
-    numbers = range(SmallestNumber, LargestNumber + 1)
+    numbers = range(SMALLEST, LARGEST + 1)
     pairs = [(a, b) for a in numbers for b in numbers]
     random.Random("the split never changes").shuffle(pairs)
     pairs = pairs[:HELD_OUT_PAIRS] if split == "held_out" else pairs[HELD_OUT_PAIRS:]

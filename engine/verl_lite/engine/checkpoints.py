@@ -96,11 +96,16 @@ def _random_states() -> dict[str, Any]:
     states: dict[str, Any] = {
         "python": [version, list(internal), gauss],
         "torch": torch.get_rng_state(),
-        "numpy": [torch.tensor(np.random.get_state()[1].astype(np.int64)), *np.random.get_state()[2:]],  # type: ignore[union-attr,index]
+        "numpy": _numpy_state(),
     }
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state_all()
     return states
+
+
+def _numpy_state() -> list[Any]:
+    state: Any = np.random.get_state()
+    return [torch.tensor(state[1].astype(np.int64)), *state[2:]]
 
 
 def restore_random_states(path: Path) -> None:

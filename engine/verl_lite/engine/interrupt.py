@@ -8,7 +8,7 @@ __all__ = ["Interrupt", "StopRequested"]
 
 
 class StopRequested(Exception):
-    """Raised at a point of the loop where the state is whole, after the user asked to stop."""
+    """The user asked to stop; raised where the state is whole. No error: it ends the loop."""
 
 
 class Interrupt:

@@ -7,9 +7,10 @@ import torch
 
 from verl_lite.engine.config import ModelConfig
 from verl_lite.engine.tiny_model import build_tiny_model, build_tiny_tokenizer
+from verl_lite.engine.weights import base_model, named_weights
 from verl_lite.errors import ConfigError, DataError
 
-__all__ = ["context_tokens", "load_policy", "load_tokenizer", "prepare_model", "save_policy"]
+__all__ = ["check_context", "load_policy", "load_tokenizer", "prepare_model", "save_policy"]
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
@@ -85,8 +86,11 @@ def load_policy(path: str, *, dtype: str, device: torch.device) -> Any:
 
 
 def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write weights (safetensors), configuration and tokenizer: loads with `from_pretrained`."""
-    model.save_pretrained(folder)
+    """Write weights (safetensors, adapters merged), configuration and tokenizer as one model folder."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    base_model(model).save_pretrained(folder, state_dict=dict(named_weights(model)))
     tokenizer.save_pretrained(folder)
 
 

@@ -8,23 +8,26 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from verl_lite.plugins.scorer import Scorer
 
-from verl_lite.engine.checkpoints import restore_random_states
+from verl_lite.engine.checkpoints import latest_checkpoint, restore_random_states
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.display import Display, SummaryRow, make_display, summary_table
+from verl_lite.engine.evaluation import Evaluation, evaluate
 from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.metrics_log import MetricsLog
 from verl_lite.engine.model_folder import load_policy, prepare_model, save_policy
 from verl_lite.engine.policy import Policy
 from verl_lite.engine.preparation import PreparedRun, prepare_run
+from verl_lite.engine.run_folder import RunFolder
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.sft import describe_example, train_sft
 from verl_lite.engine.stages import Sampler
 from verl_lite.engine.trainer import Trainer
+from verl_lite.errors import ConfigError
+from verl_lite.plugins.scorer import Scorer
 
-__all__ = ["RunResult", "train"]
+__all__ = ["RunResult", "evaluate_model", "make_sampler", "train", "train_only_sft"]
 
 CANARY_TOKENS = 64
 
@@ -65,6 +68,49 @@ def train(
     return result
 
 
+def train_only_sft(
+    config: TrainConfig, *, run_dir: Path | None = None, console: Console | None = None
+) -> RunResult:
+    """The supervised warm-up alone; the model lands in <run>/model. Raises ConfigError without sft.steps."""
+    if config.sft.steps == 0:
+        raise ConfigError("sft.steps=0: there is nothing to do; set it to the number of SFT updates")
+    console = console or Console()
+    prepared = prepare_run(config, run_dir=run_dir)
+    prepared.folder.claim(config, prepared.plugins)
+    display = make_display(console)
+    try:
+        with Interrupt() as interrupt:
+            _first_policy(prepared, display, interrupt)
+    except StopRequested:
+        return RunResult(run_dir=prepared.folder.path, summary={}, stopped=True)
+    finally:
+        display.finish()
+    return RunResult(run_dir=prepared.folder.path, summary={"sft_steps": config.sft.steps})
+
+
+def evaluate_model(config: TrainConfig, model_path: str, *, debug_inline: bool = False) -> Evaluation:
+    """Held-out greedy accuracy of the model in `model_path`. Raises ConfigError without data.held_out."""
+    if config.data.held_out is None:
+        raise ConfigError("eval needs data.held_out: name the rows to measure on")
+    model = config.model.model_copy(update={"path": model_path, "tiny": None})
+    config = config.model_copy(update={"model": model, "sft": config.sft.model_copy(update={"steps": 0})})
+    prepared = prepare_run(config)
+    with Scorer(config, catalog=prepared.catalog, debug_inline=debug_inline) as scorer:
+        sampler = make_sampler(prepared, model_path)
+        try:
+            return evaluate(
+                sampler,
+                scorer,
+                prepared.held_out_prompts,
+                max_new_tokens=config.rollout.max_new_tokens,
+                accuracy_reward=config.accuracy_reward,
+                right_at=config.evaluation.right_at,
+                step=0,
+            )
+        finally:
+            sampler.close()
+
+
 def _run(
     prepared: PreparedRun, display: Display, interrupt: Interrupt, *, debug_inline: bool, started: float
 ) -> RunResult:
@@ -98,7 +144,6 @@ def _run(
                 log=log,
                 display=display,
                 interrupt=interrupt,
-                save_policy=lambda target: save_policy(model, prepared.tokenizer, target),
             )
             return _train_and_measure(prepared, trainer, display, started=started)
         finally:
@@ -126,9 +171,8 @@ def _first_policy(prepared: PreparedRun, display: Display, interrupt: Interrupt)
 def _warm_up(prepared: PreparedRun, model: Any, display: Display, interrupt: Interrupt) -> None:
     config = prepared.config
     ignored, trained = describe_example(prepared.sft_examples[0], prepared.tokenizer)
-    display.note(
-        f"SFT trains on the second part only:\n  not trained on  {ignored!r}\n  trained on      {trained!r}"
-    )
+    display.note("SFT, first sample: only the second part is trained on")
+    display.note(f"  not trained on  {ignored!r}\n  trained on      {trained!r}")
 
     def on_step(step: int, loss: float) -> None:
         display.sft_step(step, config.sft.steps, loss)
@@ -204,16 +248,7 @@ def _train_and_measure(
 
 def _tell(result: RunResult, prepared: PreparedRun, console: Console) -> None:
     if result.stopped:
-        has_checkpoint = any(prepared.folder.checkpoints.glob("step_*"))
-        how = f"continue with: verl-lite train {result.run_dir / 'config.yaml'} --run-dir {result.run_dir} --resume"
-        console.print(
-            f"stopped. {how}"
-            if has_checkpoint
-            else f"stopped before the first step; delete {result.run_dir}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        console.print(_how_to_go_on(prepared.folder), markup=False, highlight=False, soft_wrap=True)
         return
     rows = [
         SummaryRow(
@@ -227,3 +262,10 @@ def _tell(result: RunResult, prepared: PreparedRun, console: Console) -> None:
     if rows:
         console.print(summary_table(rows, title=f"{prepared.config.name}: {result.summary['steps']} steps"))
     console.print(f"{result.summary['seconds']:.0f} s, {result.run_dir}/", highlight=False, soft_wrap=True)
+
+
+def _how_to_go_on(folder: RunFolder) -> str:
+    if latest_checkpoint(folder.checkpoints) is None:
+        return f"stopped during SFT, before the first checkpoint: delete {folder.path} and start anew"
+    config = folder.path / "config.yaml"
+    return f"stopped; continue with: verl-lite train {config} --run-dir {folder.path} --resume"

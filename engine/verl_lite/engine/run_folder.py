@@ -17,7 +17,7 @@ import yaml
 
 from verl_lite.engine.config import TrainConfig
 from verl_lite.errors import ConfigError
-from verl_lite.plugins.config_file import read_yaml, validate
+from verl_lite.plugins.config_file import load_config
 
 __all__ = ["RunFolder", "choose_run_dir"]
 
@@ -98,9 +98,7 @@ class RunFolder:
 
     def check_same_run(self, config: TrainConfig) -> None:
         """Raises ConfigError when `config` would continue this run with other settings than it began with."""
-        began = validate(
-            TrainConfig, read_yaml(self.path / "config.yaml"), source=str(self.path / "config.yaml")
-        )
+        began = load_config(TrainConfig, self.path / "config.yaml")
         old, new = began.model_dump(mode="json"), config.model_dump(mode="json")
         changed = [
             key for key in new if key not in FREE_TO_CHANGE and json.dumps(old[key]) != json.dumps(new[key])

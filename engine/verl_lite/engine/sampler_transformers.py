@@ -143,7 +143,7 @@ class TransformersSampler:
 
 
 class _Chooser:
-    """A logits processor that makes `generate`'s greedy choice an exact sample, and keeps its log-probability."""
+    """Makes `generate`'s greedy choice an exact sample, and keeps the choice's log-probability."""
 
     def __init__(self, seeds: Sequence[int], settings: SamplerSettings, *, num_prompt_tokens: int) -> None:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]

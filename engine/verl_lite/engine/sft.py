@@ -47,8 +47,9 @@ def sft_examples(
         ids = [*prompt.prompt_ids, *answer_ids]
         if len(ids) > max_tokens:
             raise DataError(
-                f"row {prompt.id}: prompt and answer have {len(ids)} tokens, more than rollout.max_prompt_tokens "
-                f"+ rollout.max_new_tokens = {max_tokens}: the policy could never write that answer"
+                f"row {prompt.id}: prompt and answer have {len(ids)} tokens, more than "
+                f"rollout.max_prompt_tokens + rollout.max_new_tokens = {max_tokens}: the policy could never "
+                "write that answer"
             )
         examples.append(SFTExample(input_ids=ids, labels=[IGNORED] * len(prompt.prompt_ids) + answer_ids))
     return examples

@@ -102,7 +102,8 @@ class Sampler(Protocol):
     def load_weights(self, source: WeightSource, *, version: int) -> float:
         """Take the source's weights, drop caches of the old ones, and pass the canary.
 
-        Returns the largest difference of the canary's log-probabilities. Raises TrainingError when both sides' log-probabilities differ beyond the dtype's tolerance.
+        Returns the canary's largest difference of log-probabilities; raises TrainingError when it
+        is beyond the dtype's tolerance.
         """
         ...
 

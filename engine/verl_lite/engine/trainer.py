@@ -4,7 +4,7 @@ The loop is `Trainer.run_steps`; everything around it is set-up, records, loggin
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from verl_lite.engine.evaluation import Evaluation, evaluate, fraction_right
 from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.metrics_log import MetricsLog
+from verl_lite.engine.model_folder import save_policy
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.stages import PromptRow, Sampler, TrainingSample
@@ -55,7 +56,6 @@ class Trainer:
         log: MetricsLog,
         display: Display,
         interrupt: Interrupt,
-        save_policy: Callable[[Path], None],
     ) -> None:
         self._prepared = prepared
         self._config: TrainConfig = prepared.config
@@ -65,7 +65,6 @@ class Trainer:
         self._log = log
         self._display = display
         self._interrupt = interrupt
-        self._save_policy = save_policy
         self._prompts = PromptStream(prepared.train_prompts, seed=prepared.config.seed)
         self.step = 0
         self.before: Mapping[str, float] = {}
@@ -101,7 +100,9 @@ class Trainer:
             scored = _in_order(session.finish(), prompts)
         with clock.stage("update"):
             self._sampler.sleep()
-            samples = estimate_advantages(scored.rows, config.algorithm)
+            notes = self._learner.annotate(scored.rows)
+            coefficient = self._learner.kl_controller.coefficient
+            samples = estimate_advantages(scored.rows, config.algorithm, notes, kl_coefficient=coefficient)
             stats = self._learner.update(samples)
         self.step += 1
         with clock.stage("sync"):
@@ -154,7 +155,9 @@ class Trainer:
         self.last_saved = save_checkpoint(
             self._prepared.folder.checkpoints,
             step=self.step,
-            save_policy=self._save_policy,
+            save_policy=lambda target: save_policy(
+                self._learner.policy.model, self._prepared.tokenizer, target
+            ),
             learner=learner,
             trainer={"prompts": self._prompts.state_dict(), "before": dict(self.before)},
             keep=self._config.checkpoints.keep,
