@@ -1,14 +1,66 @@
 """A tiny Qwen3 and ragged training samples; one thread, so that sums come in one order."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from verl_lite.engine.config import TinyModelConfig
 from verl_lite.engine.stages import TrainingSample
+from verl_lite.engine.tiny_model import build_tiny_model, build_tiny_tokenizer
 
 VOCAB = 61
+SMALL = TinyModelConfig(
+    hidden_size=64, num_layers=2, num_heads=2, num_kv_heads=1, intermediate_size=128, max_context_tokens=128
+)
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a very small model of the quickstart's kind."""
+    folder = tmp_path_factory.mktemp("model") / "small"
+    build_tiny_model(folder, SMALL, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    return build_tiny_tokenizer()
+
+
+class ModelSource:
+    """The learner's side of a weight sync: a model that can be changed by `move`."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self.model: Any = AutoModelForCausalLM.from_pretrained(folder)
+
+    def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        return ((name, p.detach()) for name, p in self.model.named_parameters())
+
+    @torch.no_grad()
+    def token_logprobs(self, token_ids: Sequence[int], temperature: float = 1.0) -> list[float]:
+        logits = self.model(torch.tensor([list(token_ids)])).logits[0, :-1]
+        logprobs = (logits / temperature).log_softmax(-1)
+        chosen: list[float] = logprobs.gather(1, torch.tensor(token_ids[1:])[:, None])[:, 0].tolist()
+        return chosen
+
+    @torch.no_grad()
+    def move(self, seed: int, *, scale: float = 0.02, only: str = "") -> None:
+        """Add noise to every weight whose name contains `only`."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.model.named_parameters():
+            if only in name:
+                parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.fixture
+def source(small_model: Path) -> ModelSource:
+    return ModelSource(small_model)
 
 
 @pytest.fixture(autouse=True)
