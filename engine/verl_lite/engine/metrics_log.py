@@ -38,12 +38,12 @@ class MetricsLog:
         config: Mapping[str, Any],
         resume_at: int | None = None,
     ) -> None:
-        """`resume_at` is the step to continue with: lines of that step and later are taken out."""
+        """`resume_at` counts the finished steps of a resumed run: lines of later ones are taken out."""
         path = run_dir / "metrics.jsonl"
         kept = read_metrics(path) if resume_at is not None and path.exists() else []
         self._file = path.open("w", encoding="utf-8")
         for row in kept:
-            if resume_at is not None and row["step"] < resume_at:
+            if resume_at is not None and row["step"] <= resume_at:
                 self._write(row)
         self._trackers = [_start_tracker(name, run_name, run_dir, config) for name in trackers]
 
