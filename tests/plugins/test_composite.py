@@ -236,7 +236,7 @@ def test_process_rewards_become_token_rewards() -> None:
 def test_steps_that_do_not_fit_are_an_error() -> None:
     row = one({"a": A}, text="abc", ids=(1, 2), a=Score(1.0, steps=(StepScore(0, 9, 1.0),)))
     assert row.dropped_because == "error in a: the step [0, 9) is outside the completion's 3 characters"
-    assert row.token_rewards == []
+    assert not row.token_rewards
 
 
 def test_steps_inside_a_product_are_refused() -> None:
@@ -247,8 +247,14 @@ def test_steps_inside_a_product_are_refused() -> None:
         one({"a": A}, scoring={"combine": "product"}, a=steps)
 
 
+@pytest.mark.unit
+def test_a_shadows_steps_reward_no_token() -> None:
+    given = rollout(text="ab", ids=(1, 2), a=Score(1.0, steps=(StepScore(0, 1, 1.0),)), b=2)
+    assert not score({"a": {**A, "weight": 0}, "b": B}, given)[0].token_rewards
+
+
 def test_without_token_ids_steps_are_checked_and_placed_nowhere() -> None:
-    assert one({"a": A}, a=Score(1.0, steps=(StepScore(0, 3, 1.0),))).token_rewards == []
+    assert not one({"a": A}, a=Score(1.0, steps=(StepScore(0, 3, 1.0),))).token_rewards
 
 
 def test_mistakes_that_need_the_rewards_name_the_config_key() -> None:

@@ -89,8 +89,3 @@ def test_abort_names_the_component_and_the_row(tmp_path: Path) -> None:
     with pytest.raises(RewardError, match=r"reward 'code': its policy is on_timeout: abort.*rollout 'r1'"):
         breaker(tmp_path).check(rows(OK, TIMEOUT), ["code"], aborting="code")
     assert [record.rollout.id for record in read_records(tmp_path / "failing.jsonl")] == ["r1"]
-
-
-def test_abort_on_abstain_saves_the_rows_too(tmp_path: Path) -> None:
-    with pytest.raises(RewardError, match=r"on_abstain: abort.*'r0'.*no reference"):
-        breaker(tmp_path).check(rows(ABSTAIN, OK), ["code"], aborting="code")

@@ -4,9 +4,11 @@ import sys
 
 import typer
 
+from verl_lite.cli.attack import attack
 from verl_lite.cli.check import check
 from verl_lite.cli.diff import diff
 from verl_lite.cli.plugins import plugins_app
+from verl_lite.cli.report import report
 from verl_lite.cli.score import score
 from verl_lite.cli.train import config_app, evaluate, sft, train
 from verl_lite.errors import ConfigError, DataError, PluginError, VerlLiteError
@@ -32,6 +34,8 @@ app.command("eval")(evaluate)
 app.command()(score)
 app.command()(diff)
 app.command()(check)
+app.command()(attack)
+app.command()(report)
 app.add_typer(plugins_app, name="plugins")
 app.add_typer(config_app, name="config")
 

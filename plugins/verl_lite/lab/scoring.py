@@ -16,14 +16,22 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from verl_lite.errors import ConfigError
 from verl_lite.lab.groups import consecutive_groups
 from verl_lite.lab.statistics import group_advantages
 from verl_lite.lab.summary import ScoreSummary
-from verl_lite.plugins import RewardsConfig, ScoredRollout, Scorer, find_rewards
+from verl_lite.plugins import RewardsConfig, Rollout, ScoredRollout, Scorer, find_rewards
 from verl_lite.plugins.records import BadRow, Record, RecordWriter, Shard, read_records, shard_records
 from verl_lite.plugins.records.writer import join_record_files
 
-__all__ = ["ScoringOptions", "open_scorer", "score_file", "score_records", "without_breaker"]
+__all__ = [
+    "ScoringOptions",
+    "open_scorer",
+    "primary_component",
+    "score_file",
+    "score_records",
+    "without_breaker",
+]
 
 _CHUNK_ROWS = 2048
 _SHARD_ROWS = 20_000  # from twice this on, starting more processes pays
@@ -119,6 +127,17 @@ def open_scorer(config: RewardsConfig, options: ScoringOptions) -> Scorer:
         debug_inline=options.debug_inline,
         catalog=find_rewards(load_plugins=options.load_plugins),
     )
+
+
+def primary_component(scorer: Scorer, wanted: str | None) -> str:
+    """The component that says what is correct: the named one, or the one with the largest weight."""
+    names = [component.name for component in scorer.components]
+    if wanted is None:
+        probe = scorer.score([Rollout(completion="", id="weights", group="weights")]).rows[0]
+        return max(names, key=lambda name: abs(probe.components[name].weight))
+    if wanted not in names:
+        raise ConfigError(f"--primary {wanted}: the rewards are {', '.join(names)}")
+    return wanted
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,12 @@
 """The one path by which rollouts get rewards: training, evaluation and offline scoring all use it."""
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from verl_lite.errors import RewardError
 from verl_lite.plugins.composite import (
     CircuitBreaker,
     Combiner,
@@ -14,7 +17,7 @@ from verl_lite.plugins.composite import (
 )
 from verl_lite.plugins.contract import Component
 from verl_lite.plugins.discovery import RewardCatalog, content_hash, find_rewards
-from verl_lite.plugins.execution import Execution
+from verl_lite.plugins.execution import Execution, TimedScore
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import ScoredBatch, ScoredRollout
 
@@ -47,14 +50,17 @@ class Scorer:
         self._decode = decode
         self._breaker = CircuitBreaker(config.scoring, Path(failures_path) if failures_path else None)
         self._execution = Execution(self._composite.components, workers=workers, debug_inline=debug_inline)
+        self._is_open = False
 
     def __enter__(self) -> "Scorer":
         self._execution.__enter__()
+        self._is_open = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_open = False
         self._execution.__exit__(kind, error, trace)
 
     @property
@@ -70,6 +76,8 @@ class Scorer:
 
     def start(self, *, step: int = 0) -> "ScoringSession":
         """Begin a pass whose rollouts come in pieces, so that scoring overlaps generation."""
+        if not self._is_open:
+            raise RewardError("the scorer is not open: use `with Scorer(config) as scorer:`")
         return ScoringSession(self, step)
 
     def environment(self) -> dict[str, dict[str, str]]:
@@ -106,18 +114,37 @@ class ScoringSession:
         Raises RewardError, with the failing rows saved, where a policy is `abort` or a reward fails
         on more rollouts than `scoring` allows.
         """
-        rows: list[ScoredRollout] = []
-        aborting = ""
-        for rollout, timed in zip(self._rollouts, self._run.finish(), strict=True):
-            row, aborted_by = self._combiner.combine(rollout, timed)
-            rows.append(row)
-            aborting = aborting or aborted_by
-        self._scorer._breaker.check(rows, self._combiner.has_effect(), aborting)
+        timed_rows = self._run.finish()
+        with _collector_paused():
+            rows, aborting = self._combined(timed_rows)
+            self._scorer._breaker.check(rows, self._combiner.has_effect(), aborting)
+            metrics = batch_metrics(rows, combine=self._scorer.config.scoring.combine)
         stats = self._run.stats()
-        metrics = batch_metrics(rows, combine=self._scorer.config.scoring.combine) | stats.metrics()
         slowest = {name: part.slowest for name, part in stats.components.items()}
-        return ScoredBatch(rows=rows, metrics=metrics, slowest=slowest)
+        return ScoredBatch(rows=rows, metrics=metrics | stats.metrics(), slowest=slowest)
 
     def cancel(self) -> None:
         """Give the pass up; what was not begun is dropped."""
         self._run.cancel()
+
+    def _combined(self, timed_rows: Sequence[Mapping[str, TimedScore]]) -> tuple[list[ScoredRollout], str]:
+        """The scored rows, and the component whose policy is to abort, if one met such a row."""
+        rows: list[ScoredRollout] = []
+        aborting = ""
+        for rollout, timed in zip(self._rollouts, timed_rows, strict=True):
+            row, aborted_by = self._combiner.combine(rollout, timed)
+            rows.append(row)
+            aborting = aborting or aborted_by
+        return rows, aborting
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No garbage collection: the many rows made here all stay, and would be visited again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -10,7 +10,7 @@ from verl_lite.lab.check.findings import Finding, Level
 from verl_lite.lab.statistics import Confusion, calibration_error, cohen_kappa
 from verl_lite.plugins import Rollout, ScoredRollout
 
-__all__ = ["LabelTally", "label_findings", "read_label"]
+__all__ = ["LabelTally", "label_findings", "read_label", "truth"]
 
 THRESHOLD = 0.5  # a score from here on counts as "correct"
 _TRUE = frozenset({"true", "yes", "1", "correct", "1.0"})
@@ -23,10 +23,16 @@ def read_label(rollout: Rollout, column: str) -> bool:
     if column not in columns:
         known = ", ".join(sorted(columns)) or "none"
         raise DataError(f"rollout {rollout.id!r} has no label column {column!r}; its columns: {known}")
-    text = str(columns[column]).strip().lower()
-    if text not in _TRUE and text not in _FALSE:
+    label = truth(columns[column])
+    if label is None:
         raise DataError(f"rollout {rollout.id!r}: {column!r} is {columns[column]!r}, neither true nor false")
-    return text in _TRUE
+    return label
+
+
+def truth(value: object) -> bool | None:
+    """A label in one of the usual spellings as a truth value; None for anything else."""
+    text = str(value).strip().lower()
+    return True if text in _TRUE else False if text in _FALSE else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

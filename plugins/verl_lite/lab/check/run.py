@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from verl_lite.errors import ConfigError
 from verl_lite.lab.cache import digest
 from verl_lite.lab.check.components import ComponentTally, component_findings, tally_components
 from verl_lite.lab.check.findings import CheckReport, Finding, Level
@@ -14,8 +13,14 @@ from verl_lite.lab.check.group_effects import GroupTally, group_findings
 from verl_lite.lab.check.labels import LabelTally, label_findings, read_label
 from verl_lite.lab.check.probes import determinism, empty_answers, own_references, swapped_references
 from verl_lite.lab.groups import consecutive_groups
-from verl_lite.lab.scoring import ScoringOptions, open_scorer, score_records, without_breaker
-from verl_lite.plugins import RewardsConfig, Rollout, ScoredRollout, Scorer
+from verl_lite.lab.scoring import (
+    ScoringOptions,
+    open_scorer,
+    primary_component,
+    score_records,
+    without_breaker,
+)
+from verl_lite.plugins import RewardsConfig, Rollout, ScoredRollout
 from verl_lite.plugins.records import Record, read_records
 
 __all__ = ["CheckOptions", "check_file"]
@@ -61,7 +66,7 @@ def check_file(
     check, scoring = check or CheckOptions(), scoring or ScoringOptions()
     config = without_breaker(config)
     with open_scorer(config, scoring) as scorer, open_scorer(config, replace(scoring, workers=1)) as other:
-        primary = _primary(check, scorer, config)
+        primary = primary_component(scorer, check.primary)
         tallies = _Tallies(groups=GroupTally(primary=primary))
         sample = _Sample(check.num_probes, check.seed)
         for chunk, rows in score_records(read_records(source), scorer):
@@ -81,16 +86,6 @@ def check_file(
             swapped_references(sample.groups, scorer, primary, seed=check.seed),
         ]
     return CheckReport(num_rows=tallies.num_rows, num_groups=tallies.num_groups, findings=tuple(findings))
-
-
-def _primary(check: CheckOptions, scorer: Scorer, config: RewardsConfig) -> str:
-    names = [component.name for component in scorer.components]
-    if check.primary is not None:
-        if check.primary not in names:
-            raise ConfigError(f"--primary {check.primary}: the rewards are {', '.join(names)}")
-        return check.primary
-    probe = scorer.score([Rollout(completion="")]).rows[0]
-    return max(names, key=lambda name: abs(probe.components[name].weight))
 
 
 def _add_group(tallies: _Tallies, group: Sequence[ScoredRollout], check: CheckOptions) -> None:

@@ -11,7 +11,7 @@ from verl_lite.errors import ConfigError, DataError, PluginError
 from verl_lite.plugins.composite.config import Leaf, RewardsConfig, leaves
 from verl_lite.plugins.composite.gate import Gate
 from verl_lite.plugins.config_file import validate
-from verl_lite.plugins.contract import Component, RewardDefinition
+from verl_lite.plugins.contract import Component, RewardDefinition, applies_always
 from verl_lite.plugins.discovery import RewardCatalog
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
@@ -35,6 +35,10 @@ class Condition:
 
     def __call__(self, rollout: Rollout, scores: Mapping[str, Score]) -> bool:
         return self.state(rollout, scores) == "open"
+
+    @property
+    def is_always_open(self) -> bool:
+        return self.sources is None and not self.gates
 
     def takes(self, rollout: Rollout) -> bool:
         """Whether the rollout's data source is one of this component's."""
@@ -112,19 +116,15 @@ def _component(leaf: Leaf, condition: Condition, catalog: RewardCatalog) -> Comp
         definition = catalog.get(leaf.config.use)
     except PluginError as error:
         raise PluginError(f"{where}.use: {error}") from error
-    needs = frozenset(condition.paths.values())
-    timeout_s = leaf.config.timeout_s or definition.timeout_s
-    options = _options(definition, leaf.config.options, where)
-    if condition.gates or condition.sources is not None:
-        return Component(
-            name=leaf.path,
-            definition=definition,
-            options=options,
-            timeout_s=timeout_s,
-            needs=needs,
-            applies=condition,
-        )
-    return Component(name=leaf.path, definition=definition, options=options, timeout_s=timeout_s)
+    return Component(
+        name=leaf.path,
+        definition=definition,
+        options=_options(definition, leaf.config.options, where),
+        timeout_s=leaf.config.timeout_s or definition.timeout_s,
+        needs=frozenset(condition.paths.values()),
+        # the very function execution knows means "always": it is not called for each rollout
+        applies=applies_always if condition.is_always_open else condition,
+    )
 
 
 def _options(definition: RewardDefinition, given: Mapping[str, Any], where: str) -> BaseModel:

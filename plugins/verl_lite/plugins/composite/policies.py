@@ -39,9 +39,7 @@ class CircuitBreaker:
         for path in components:
             self._count(path, rows)
         if aborting:
-            failing = self._failing.get(aborting) or [
-                row for row in rows if row.components[aborting].score.value is None
-            ]
+            failing = self._failing[aborting]
             outcome = failing[0].components[aborting].score.outcome
             raise RewardError(self._report(aborting, f"its policy is on_{outcome}: abort", failing))
         for path, counts in self._counts.items():

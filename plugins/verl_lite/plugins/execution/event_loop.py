@@ -18,6 +18,7 @@ from verl_lite.plugins.score import Score, ScoreOutcome, to_score
 
 __all__ = ["AsyncCaller", "EventLoopRunner"]
 
+GRACE_S = 0.5  # how long after its deadline a call that was not even cancelled counts as blocking
 END_S = 2.0  # how long `close` waits for calls that were cancelled
 
 
@@ -33,7 +34,9 @@ class AsyncCaller:
         """One score a rollout; the call and its retries are cancelled at the deadline."""
         started = time.perf_counter()
         attempts = [0]
-        task = asyncio.ensure_future(self._tries(rollouts, started, attempts))
+        owner = asyncio.current_task()
+        assert owner is not None
+        task = asyncio.create_task(self._tries(rollouts, started, attempts), name=owner.get_name())
         done, _ = await asyncio.wait({task}, timeout=self._wait_s)
         if done and task.cancelled():
             reason = "CancelledError: the reward cancelled its own task"
@@ -70,13 +73,54 @@ class AsyncCaller:
 
 
 class EventLoopRunner:
-    """Runs the calls of the async `components` (index in the execution -> component)."""
+    """Runs the calls of the async `components` (index in the execution -> component).
+
+    A reward that blocks the loop (a plain `time.sleep`, a synchronous request) is found out when its
+    deadline passes: its row is a "timeout", the loop is left to it and the others move to a new one.
+    """
 
     def __init__(self, components: dict[int, Component]) -> None:
+        self._components = components
+        self._loop = _Loop(components)
+
+    def start(self) -> None:
+        self._loop.start()
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        self._loop.submit(calls)
+
+    def check(self) -> None:
+        """Raise what went wrong inside; deal with a loop that is blocked."""
+        if self._loop.failure is not None:
+            raise self._loop.failure
+        blocking = self._loop.blocking_call()
+        if blocking is None:
+            return
+        blocked, self._loop = self._loop, _Loop(self._components)
+        self._loop.start()
+        others = blocked.abandon(blocking)
+        self._loop.submit(others)
+        timeout_s = self._components[blocking.component].timeout_s
+        reason = f"no answer within {timeout_s:g} s; it blocks the event loop instead of awaiting"
+        timed = TimedScore(Score.failed(ScoreOutcome.TIMEOUT, reason), timeout_s / len(blocking.rows))
+        blocking.run.complete(blocking.component, blocking.rows, [timed] * len(blocking.rows))
+
+    def close(self) -> None:
+        """Cancel what still runs and end the thread."""
+        self._loop.close()
+
+
+class _Loop:
+    """One event loop in its thread, and the calls it has."""
+
+    def __init__(self, components: dict[int, Component]) -> None:
+        self._components = components
         self._callers = {index: AsyncCaller(component) for index, component in components.items()}
         self._free = {index: component.definition.max_concurrency for index, component in components.items()}
         self._waiting: dict[int, deque[Call]] = {index: deque() for index in components}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._active: dict[asyncio.Task[None], tuple[Call, float]] = {}  # and when it began
+        self._lock = threading.Lock()  # answers are given by this loop, or taken from it by `abandon`
+        self._abandoned = False
         self.failure: Exception | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="verl-lite-async-rewards", daemon=True)
@@ -87,8 +131,29 @@ class EventLoopRunner:
     def submit(self, calls: Sequence[Call]) -> None:
         self._loop.call_soon_threadsafe(self._take_in, calls)
 
+    def blocking_call(self) -> Call | None:
+        """The call that has kept the loop for itself until after its deadline, if there is one."""
+        task = asyncio.current_task(self._loop)
+        active = dict(self._active)
+        owner = next((own for own in active if task is not None and task.get_name() == own.get_name()), None)
+        if owner is None:
+            return None
+        call, began_s = active[owner]
+        late_s = time.monotonic() - began_s - self._components[call.component].timeout_s
+        return call if late_s > GRACE_S and asyncio.current_task(self._loop) is task else None
+
+    def abandon(self, blocking: Call) -> list[Call]:
+        """Give up this loop; every call it has not answered, but for the one that blocks it."""
+        with self._lock:
+            self._abandoned = True
+            calls = [call for call, _ in list(self._active.values()) if call is not blocking]
+            for waiting in self._waiting.values():
+                calls += waiting
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.stop)  # for when the call comes back after all
+        return [call for call in calls if not call.answered]
+
     def close(self) -> None:
-        """Cancel what still runs and end the thread."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(END_S)
@@ -102,8 +167,7 @@ class EventLoopRunner:
             for task in left:
                 task.cancel()
             if left:
-                with contextlib.suppress(TimeoutError):
-                    self._loop.run_until_complete(asyncio.wait(left, timeout=END_S))
+                self._loop.run_until_complete(asyncio.wait(left, timeout=END_S))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 
@@ -117,18 +181,24 @@ class EventLoopRunner:
         waiting = self._waiting[component]
         while waiting and self._free[component]:
             self._free[component] -= 1
-            task = self._loop.create_task(self._answer(waiting.popleft()))
-            self._tasks.add(task)  # the loop itself holds its tasks weakly
-            task.add_done_callback(self._tasks.discard)
+            call = waiting.popleft()
+            task = self._loop.create_task(self._answer(call))
+            self._active[task] = call, time.monotonic()  # also keeps it: the loop holds its tasks weakly
+            task.add_done_callback(self._active.pop)
 
     async def _answer(self, call: Call) -> None:
         try:
             if not call.run.cancelled:
                 rollouts = [private_copy(call.run.rollouts[row]) for row in call.rows]
                 scores = await self._callers[call.component].answer(rollouts)
+                with self._lock:
+                    if self._abandoned:
+                        return
+                    call.answered = True
                 call.run.complete(call.component, call.rows, scores)
         except Exception as error:  # noqa: BLE001 - handed to whoever waits in `finish`
             self.failure = error
         finally:
             self._free[call.component] += 1
-            self._start_some(call.component)
+            if not self._abandoned:
+                self._start_some(call.component)

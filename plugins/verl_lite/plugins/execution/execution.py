@@ -76,7 +76,7 @@ class Execution:
         if not self._runners and self._plan.components:
             raise RewardError("the execution is not open: use `with Execution(...) as execution`")
         own = StatsCollector(self._names, self._replaced)
-        return ExecutionRun(self._plan, self._runners, (own, self._collector))
+        return ExecutionRun(self._plan, self._runners, own, self._collector)
 
     def stats(self) -> ExecutionStats:
         """Of all runs finished so far."""

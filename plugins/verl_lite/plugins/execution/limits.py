@@ -14,7 +14,7 @@ def _default_memory_mb() -> int:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLimits:
     """memory_mb  resident memory at which a worker is killed; the row it was at is an "error"
-    growth_mb     growth since its first chunk after which a worker is replaced, at no row's cost
+    growth_mb     growth since its reward was built after which a worker is replaced, at no row's cost
     rows          rows after which a worker is replaced
     children      child processes a worker may still have between chunks
     threads       threads a worker may still have between chunks

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from verl_lite.plugins.execution.batcher import Call
 from verl_lite.plugins.execution.progress import Progress
 from verl_lite.plugins.execution.results import TimedScore
+from verl_lite.plugins.execution.wire import CHANNEL_CLOSED
 from verl_lite.plugins.execution.worker_handle import Doom, Given
 from verl_lite.plugins.score import Score, ScoreOutcome
 
@@ -86,6 +87,8 @@ def how_it_ended(status: int) -> str:
     ('lost its worker process to SIGKILL', 'ended its worker process with exit code 3')
     """
     code = os.waitstatus_to_exitcode(status)
+    if code == CHANNEL_CLOSED:
+        return "closed its worker's channel to the trainer"
     if code >= 0:
         return f"ended its worker process with exit code {code}"
     try:

@@ -34,10 +34,11 @@ class _Nursery:
     rewards: list[LoadedReward | None]
     wake_fd: int
     workers: dict[int, int] = field(default_factory=dict)  # process id -> the parent's key
+    is_ending: bool = False
 
     def run(self) -> None:
         """Serve until the parent is gone."""
-        while True:
+        while not self.is_ending:
             ready, _, _ = select.select([self.control.fileno(), self.wake_fd], [], [])
             if self.wake_fd in ready:
                 with contextlib.suppress(BlockingIOError):
@@ -48,6 +49,9 @@ class _Nursery:
                 if not request:
                     return
                 self._obey(request, fds)
+
+    def on_sigterm(self, number: int, frame: object) -> None:
+        self.is_ending = True  # and `run` is woken; raising here could interrupt the cleaning up
 
     def _obey(self, request: bytes, fds: list[int]) -> None:
         word, key, *rest = pickle.loads(request)
@@ -193,7 +197,7 @@ def main(parent: int, control_fd: int, page_fd: int, workers: int) -> None:
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.set_wakeup_fd(signalled_fd, warn_on_full_buffer=False)
     nursery = _Nursery(control, ProgressPage(page_fd, workers), rewards, wake_fd)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    signal.signal(signal.SIGTERM, nursery.on_sigterm)
     die_with_parent(parent, signal.SIGTERM)
     gc.collect()
     gc.freeze()  # keeps the pages of what was imported shared with the workers

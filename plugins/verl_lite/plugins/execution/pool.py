@@ -5,6 +5,7 @@ nothing more: calls of the same chunk that were not answered are handed out agai
 """
 
 import contextlib
+import math
 import os
 import selectors
 import socket
@@ -33,7 +34,8 @@ BUILD_S = 120.0  # the longest that building a reward of class form may take
 STEAL_S = 0.05  # a call that takes longer than this gives the rest of its chunk to others
 STALL_S = 60.0  # a worker that says nothing for so long while no call runs is replaced
 WATCH_S = 0.05  # how often busy workers are looked at
-NURSERY_TRIES = 3
+NURSERY_TRIES = 3  # so many deaths of the nursery within this period end the run
+NURSERY_PERIOD_S = 600.0
 
 
 class ProcessPool:
@@ -49,13 +51,13 @@ class ProcessPool:
         self._num_workers = workers
         self._limits = limits
         self._replaced = replaced  # why workers were replaced -> how often
-        self.failure: Exception | None = None
+        self._failure: Exception | None = None
         self._queues = CallQueues(components)
         self._incoming: deque[Sequence[Call]] = deque()
         self._workers: dict[int, WorkerHandle] = {}
         self._broken: dict[int, str] = {}
         self._next_key = self._next_chunk = 0
-        self._nursery_deaths = 0
+        self._nursery_deaths: deque[float] = deque(maxlen=NURSERY_TRIES)
         self._stopping = False
         self._ready = threading.Event()
         self._wake, self._woken = socket.socketpair()
@@ -68,12 +70,16 @@ class ProcessPool:
         """Start the processes; raises PluginError when a reward cannot be loaded there."""
         self._thread.start()
         self._ready.wait()
-        if self.failure is not None:
-            raise self.failure
+        self.check()
 
     def submit(self, calls: Sequence[Call]) -> None:
         self._incoming.append(calls)
         self._notify()
+
+    def check(self) -> None:
+        """Raise what ended the pool's thread, if anything did."""
+        if self._failure is not None:
+            raise self._failure
 
     def close(self) -> None:
         """Kill every worker and all that they left behind."""
@@ -103,10 +109,11 @@ class ProcessPool:
                 self._take_in()
                 self._hand_out()
                 for key, events in self._selector.select(self._pause_s()):
-                    key.data(events)
+                    if self._selector.get_map().get(key.fd) is key:  # not closed by an event before it
+                        key.data(events)
                 self._watch()
         except Exception as error:  # noqa: BLE001 - handed to whoever waits in `finish`, never swallowed
-            self.failure = error
+            self._failure = error
         finally:
             self._end()
             self._ready.set()
@@ -267,15 +274,13 @@ class ProcessPool:
                 self._doom(worker, Doom(why))
 
     def _worn_out(
-        self, worker: WorkerHandle, resident_mb: float, children: int, threads: int, damage: str
+        self, worker: WorkerHandle, grown_mb: float, children: int, threads: int, damage: str
     ) -> str:
         """Why this worker should be replaced before it gets more work, or ""."""
         limits = self._limits
-        if worker.resident_at_first_mb is None:
-            worker.resident_at_first_mb = resident_mb
         if damage:
             return damage
-        if resident_mb - worker.resident_at_first_mb > limits.growth_mb:
+        if grown_mb > limits.growth_mb:
             return "memory growth"
         if worker.rows_done > limits.rows:
             return "rows"
@@ -286,9 +291,20 @@ class ProcessPool:
     # ---- watching
 
     def _pause_s(self) -> float | None:
-        """How long to wait for news; busy workers are looked at in between."""
-        busy = any(worker.given is not None for worker in self._workers.values())
-        return WATCH_S if busy else None
+        """How long to wait for news: until the next look at the busy workers, or their next deadline."""
+        busy = [worker for worker in self._workers.values() if worker.given is not None and not worker.doom]
+        if not busy:
+            return None
+        now_s = time.monotonic()
+        return max(0.0005, min(WATCH_S, *(self._deadline_s(worker) - now_s for worker in busy)))
+
+    def _deadline_s(self, worker: WorkerHandle) -> float:
+        """When the call that a worker is at has had its time; infinite between calls."""
+        progress = worker.slot.read()
+        if worker.given is None or progress.chunk != worker.given.serial or not progress.started_ns:
+            return math.inf
+        component = self._components[worker.given.component]
+        return progress.started_ns / 1e9 + (BUILD_S if progress.position == -1 else component.timeout_s)
 
     def _watch(self) -> None:
         for worker in list(self._workers.values()):
@@ -304,9 +320,8 @@ class ProcessPool:
             return
         elapsed_s = now_s - progress.started_ns / 1e9
         at = progress.position
-        limit_s = BUILD_S if at == -1 else self._components[given.component].timeout_s
         resident_mb = worker.resident_mb()
-        if elapsed_s > limit_s:
+        if now_s > self._deadline_s(worker):
             self._doom(worker, Doom("timeout", at, elapsed_s))
         elif resident_mb > self._limits.memory_mb:
             self._doom(worker, Doom("memory", at, elapsed_s, resident_mb))
@@ -367,8 +382,9 @@ class ProcessPool:
     def _restart_nursery(self) -> None:
         """Something outside killed the nursery, and the workers died with it: nobody's row is at fault."""
         assert self._nursery is not None
-        self._nursery_deaths += 1
-        if self._nursery_deaths >= NURSERY_TRIES:
+        deaths = self._nursery_deaths
+        deaths.append(time.monotonic())
+        if len(deaths) == NURSERY_TRIES and deaths[-1] - deaths[0] < NURSERY_PERIOD_S:
             raise RewardError(
                 f"the process that starts reward workers was killed {NURSERY_TRIES} times; is memory short?"
             )

@@ -28,6 +28,9 @@ class Slot:
     def __init__(self, numbers: memoryview) -> None:
         self._numbers = numbers
 
+    def release(self) -> None:
+        self._numbers.release()
+
     def clear(self) -> None:
         for index in range(FIELDS):
             self._numbers[index] = 0
@@ -73,4 +76,8 @@ class ProgressPage:
         return cls(fd, workers)
 
     def close(self) -> None:
-        os.close(self.fd)  # the mapping goes with its last reader
+        for slot in self.slots:
+            slot.release()
+        self._numbers.release()
+        self._map.close()
+        os.close(self.fd)

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from verl_lite.errors import RewardError
+from verl_lite.errors import RewardError, VerlLiteError
 from verl_lite.plugins.contract import applies_always
 from verl_lite.plugins.execution.batcher import Call, Rows, batcher_for
 from verl_lite.plugins.execution.calls import failed_score
@@ -19,17 +19,20 @@ from verl_lite.plugins.score import Score, ScoreOutcome
 __all__ = ["ExecutionRun", "Runner"]
 
 NOT_APPLIED = TimedScore(Score(None, ScoreOutcome.ABSTAIN, "does not apply"), 0.0, 0)
-CHECK_S = 1.0  # how often a waiting `finish` looks whether a runner failed
+NOT_SCORED = TimedScore(Score.failed(ScoreOutcome.ERROR, "not scored yet"), 0.0, 0)
+CHECK_S = 0.2  # how often a waiting `finish` looks whether a runner failed
 
 
 class Runner(Protocol):
     """What works off calls elsewhere: the worker processes, the event loop, a thread."""
 
-    failure: Exception | None
-
     def start(self) -> None: ...
 
     def submit(self, calls: Sequence[Call]) -> None: ...
+
+    def check(self) -> None:
+        """Called now and then while someone waits: raises what went wrong inside."""
+        ...
 
     def close(self) -> None: ...
 
@@ -44,15 +47,19 @@ class ExecutionRun:
         self,
         plan: Plan,
         runners: Sequence[Runner | InlineRunner],
-        collectors: Sequence[StatsCollector],
+        own: StatsCollector,
+        total: StatsCollector,
     ) -> None:
         self._plan = plan
         self._runners = runners
-        self._collectors = collectors
+        self._watched = {id(runner): runner for runner in runners if not isinstance(runner, InlineRunner)}
+        self._own = own
+        self._total = total
         self.rollouts: list[Rollout] = []
         self.cancelled = False
         self._batchers = [batcher_for(part.name, part.definition) for part in plan.components]
         self._scores: list[dict[str, TimedScore]] = []
+        self._blank = dict.fromkeys((part.name for part in plan.components), NOT_SCORED)  # keeps their order
         self._missing: dict[tuple[int, int], int] = {}  # (component, row) -> needed scores not there yet
         self._unreleased = [0] * len(plan.components)
         self._unanswered = 0
@@ -72,7 +79,7 @@ class ExecutionRun:
             for batcher in self._batchers:
                 batcher.expect(rows, rollouts)
             self.rollouts += rollouts
-            self._scores += [{} for _ in rows]
+            self._scores += [self._blank.copy() for _ in rows]
             self._unanswered += len(rows) * len(self._batchers)
             ready: deque[tuple[int, Sequence[int]]] = deque()
             for component, num_needs in enumerate(self._plan.num_needs):
@@ -98,11 +105,9 @@ class ExecutionRun:
                 if not self._inline:
                     self._news.wait(CHECK_S)
             self._check()
-        names = [component.name for component in self._plan.components]
-        rows: list[Mapping[str, TimedScore]] = [{name: row[name] for name in names} for row in self._scores]
-        for collector in self._collectors:
-            collector.take(self.rollouts, rows)
-        return rows
+        self._own.take(self.rollouts, self._scores)
+        self._total.merge(self._own)
+        return list(self._scores)
 
     def cancel(self) -> None:
         """Give the run up: what was not begun is dropped."""
@@ -110,7 +115,7 @@ class ExecutionRun:
 
     def stats(self) -> ExecutionStats:
         """Of this run alone, once it is finished."""
-        return self._collectors[0].stats()
+        return self._own.stats()
 
     def complete(self, component: int, rows: Sequence[int], scores: Sequence[TimedScore]) -> None:
         """Take in scores from a runner, in whatever thread it has."""
@@ -126,10 +131,13 @@ class ExecutionRun:
     def _check(self) -> None:
         if self.cancelled:
             raise RewardError("the run was cancelled before it was finished")
-        for runner in self._runners:
-            failure = None if isinstance(runner, InlineRunner) else runner.failure
-            if failure is not None:
-                raise RewardError(f"scoring stopped: {type(failure).__name__}: {failure}") from failure
+        for runner in self._watched.values():
+            try:
+                runner.check()
+            except VerlLiteError:
+                raise
+            except Exception as error:
+                raise RewardError(f"scoring stopped: {type(error).__name__}: {error}") from error
 
     def _run_inline(self) -> None:
         while self._inline:

@@ -72,6 +72,28 @@ class _Part:
     retries: int = 0
     slowest: list[SlowRow] = field(default_factory=list)
 
+    def merge(self, other: "_Part") -> None:
+        self.outcomes.update(other.outcomes)
+        self.latencies.extend(other.latencies)
+        self.retries += other.retries
+        self.slowest = heapq.nlargest(NUM_SLOWEST, [*self.slowest, *other.slowest])
+
+
+def _measure(name: str, rollouts: Sequence[Rollout], rows: Sequence[Mapping[str, TimedScore]]) -> _Part:
+    asked = [(at, row[name]) for at, row in enumerate(rows) if row[name].attempts]
+    # Members of an enum are slow to hash: only the few that are not "ok" are counted one by one.
+    others = [timed.score.outcome for _, timed in asked if timed.score.outcome is not ScoreOutcome.OK]
+    outcomes: Counter[ScoreOutcome] = Counter(others)
+    if len(asked) > len(others):
+        outcomes[ScoreOutcome.OK] = len(asked) - len(others)
+    slowest = heapq.nlargest(NUM_SLOWEST, [(timed.latency_s, -at) for at, timed in asked])
+    return _Part(
+        outcomes=outcomes,
+        latencies=deque((timed.latency_s for _, timed in asked), maxlen=KEPT_LATENCIES),
+        retries=sum(timed.attempts for _, timed in asked) - len(asked),
+        slowest=[SlowRow(latency_s, rollouts[-at].id or f"#{-at}") for latency_s, at in slowest],
+    )
+
 
 class StatsCollector:
     """Gathers the scores of one run or of many. `replaced` is the pool's own count, if there is one."""
@@ -82,14 +104,14 @@ class StatsCollector:
         self._replaced_before = Counter(replaced)
 
     def take(self, rollouts: Sequence[Rollout], rows: Sequence[Mapping[str, TimedScore]]) -> None:
+        """Take in a finished run."""
         for name, part in self._parts.items():
-            asked = [(at, row[name]) for at, row in enumerate(rows) if row[name].attempts]
-            part.outcomes.update(timed.score.outcome for _, timed in asked)
-            part.latencies.extend(timed.latency_s for _, timed in asked)
-            part.retries += sum(timed.attempts - 1 for _, timed in asked)
-            slowest = heapq.nlargest(NUM_SLOWEST, asked, key=lambda item: item[1].latency_s)
-            named = [SlowRow(timed.latency_s, rollouts[at].id or f"#{at}") for at, timed in slowest]
-            part.slowest = heapq.nlargest(NUM_SLOWEST, [*part.slowest, *named])
+            part.merge(_measure(name, rollouts, rows))
+
+    def merge(self, other: "StatsCollector") -> None:
+        """Take in what another collector gathered."""
+        for name, part in self._parts.items():
+            part.merge(other._parts[name])
 
     def stats(self) -> ExecutionStats:
         return ExecutionStats(

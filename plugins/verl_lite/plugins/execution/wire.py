@@ -8,12 +8,23 @@ from typing import TypeAlias
 
 from verl_lite.plugins.score import Score, ScoreOutcome
 
-__all__ = ["Answers", "Chunk", "Health", "PickledRow", "RowAnswer", "pack_score", "unpack_score"]
+__all__ = [
+    "CHANNEL_CLOSED",
+    "Answers",
+    "Chunk",
+    "Health",
+    "PickledRow",
+    "RowAnswer",
+    "pack_score",
+    "unpack_score",
+]
+
+CHANNEL_CLOSED = 71  # the exit code of a worker whose reward closed the channel to the parent
 
 PickledRow: TypeAlias = bytes  # each row by itself: what a reward does to one cannot reach another
 Chunk: TypeAlias = tuple[int, int, list[list[PickledRow]]]  # serial, component, rows of each call
 RowAnswer: TypeAlias = tuple[float | bytes, float, int]  # score, latency_s, attempts
-Health: TypeAlias = tuple[float, int, int, str]  # resident MiB, child processes, threads, damage
+Health: TypeAlias = tuple[float, int, int, str]  # MiB grown, child processes, threads, damage
 # serial of the chunk, position of the first answer, one list of rows a call, whether this ends the chunk
 Answers: TypeAlias = tuple[int, int, list[list[RowAnswer]], bool, Health | None]
 

@@ -20,6 +20,7 @@ from verl_lite.plugins.execution.channel import receive, send
 from verl_lite.plugins.execution.progress import Slot
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.execution.wire import (
+    CHANNEL_CLOSED,
     Answers,
     Chunk,
     Health,
@@ -54,6 +55,7 @@ class _Worker:
         self._callers: dict[int, Caller] = {}
         self._streams = _Streams(channel.fileno())
         self._process = os.getpid()
+        self._built_mb = 0.0  # resident memory when the last reward was built
         self._chunk = 0
         self._position = 0
 
@@ -61,7 +63,6 @@ class _Worker:
         self._chunk, self._position = serial, -1
         self._stamp()
         caller = self._caller(component)
-        caller.build()
         self._slot.end_call()
         first, answers = 0, []
         flushed = time.perf_counter()
@@ -77,7 +78,7 @@ class _Worker:
                 first, answers, flushed = position + 1, [], time.perf_counter()
             if damage:
                 break
-        self._send((serial, first, answers, True, _health(damage)))
+        self._send((serial, first, answers, True, self._health(damage)))
 
     def _answer(self, caller: Caller, rows: Sequence[PickledRow]) -> list[RowAnswer]:
         self._stamp()
@@ -106,14 +107,19 @@ class _Worker:
                 catch=CATCH_IN_WORKER,
                 on_call=self._stamp,
             )
+            caller.build()
+            self._built_mb = _resident_mb()
         return caller
+
+    def _health(self, damage: str) -> Health:
+        return _resident_mb() - self._built_mb, _num_children(), threading.active_count(), damage
 
     def _stamp(self) -> None:
         self._slot.begin_call(self._chunk, self._position, time.monotonic_ns())
 
     def _send(self, answers: Answers) -> None:
         if not self._streams.channel_is_ours():
-            os._exit(71)  # the reward closed the channel itself: the parent finds out which row did
+            os._exit(CHANNEL_CLOSED)  # by the reward; the parent finds out by which row
         send(self._channel, answers)
 
 
@@ -146,12 +152,14 @@ def _identity(fd: int) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _health(damage: str) -> Health:
-    with open("/proc/self/statm", "rb") as file:
-        pages = int(file.read().split()[1])
+def _num_children() -> int:
     try:
         with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
-            children = len(file.read().split())
+            return len(file.read().split())
     except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
-        children = 0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20, children, threading.active_count(), damage
+        return 0
+
+
+def _resident_mb() -> float:
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -54,7 +54,6 @@ class WorkerHandle:
     tail: bytes = b""
     heard_s: float = 0.0
     rows_done: int = 0
-    resident_at_first_mb: float | None = None
 
     @property
     def is_idle(self) -> bool:
