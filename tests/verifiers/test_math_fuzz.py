@@ -29,13 +29,15 @@ JOINTS = [
 WRAPPERS = [
     ("(", ")"), ("[", "]"), ("(", "]"), ("{", "}"), ("\\{", "\\}"), ("\\left(", "\\right)"), ("\\sqrt{", "}"),
     ("\\frac{", "}{2}"), ("\\frac{1}{", "}"), ("\\text{", "}"), ("\\mathrm{", "}"), ("|", "|"),
-    ("\\ln(", ")"), ("\\sin ", ""), ("\\begin{pmatrix}", "\\end{pmatrix}"), ("\\sqrt[3]{", "}"), ("^{", "}"), ("_{", "}"),
-    ("\\langle ", "\\rangle "), ("\\lfloor ", "\\rfloor "), ("f(x)=", ""), ("\\binom{5}{", "}"),
+    ("\\ln(", ")"), ("\\sin ", ""), ("\\begin{pmatrix}", "\\end{pmatrix}"), ("\\sqrt[3]{", "}"),
+    ("^{", "}"), ("_{", "}"), ("\\langle ", "\\rangle "), ("\\lfloor ", "\\rfloor "), ("f(x)=", ""),
+    ("\\binom{5}{", "}"),
 ]  # fmt: skip
 FRAGMENTS = [
     *ATOMS, *JOINTS, "\\boxed{", "\\boxed{5}", "}", "{", "$", "$$", "\\(", "\\)", "\\[", "\\]", "<answer>",
     "</answer>", "####", "the answer is ", "Answer:", "\\frac", "\\sqrt", "\\left", "\\right",
-    "\\begin{pmatrix}", "\\end{pmatrix}", "\\", "\x00", "\u200f", "\u202e", "\ud800", "\n", "10^{10^{10}}", "!!", "\\undefined",
+    "\\begin{pmatrix}", "\\end{pmatrix}", "\\", "\x00", "\u200f", "\u202e", "\ud800", "\n",
+    "10^{10^{10}}", "!!", "\\undefined",
 ]  # fmt: skip
 
 
