@@ -136,9 +136,8 @@ def percentile_ms(latencies_s: Sequence[float], percent: int) -> float:
 def print_table(rows: Sequence[Row], runs: Sequence[Run]) -> None:
     right = sum(row["label"] for row in rows)
     wrong = len(rows) - right
-    print(
-        f"| verifier | right accepted (of {right}) | wrong accepted (of {wrong}) | s | pairs/s | p50 ms | p99 ms |"
-    )
+    counts = f"right accepted (of {right}) | wrong accepted (of {wrong})"
+    print(f"| verifier | {counts} | s | pairs/s | p50 ms | p99 ms |")
     print("|---|---|---|---|---|---|---|")
     for run in runs:
         recalled = sum(ok and row["label"] for ok, row in zip(run.accepted, rows, strict=True))
@@ -170,11 +169,11 @@ def print_kinds(rows: Sequence[Row], runs: Sequence[Run]) -> None:
 
 
 def write_disagreements(rows: Sequence[Row], runs: Sequence[Run], path: Path | None) -> None:
-    """Each row on which a verifier differs from the label or from the other; printed where no path is given."""
+    """Each row on which a verifier differs from the label; printed where no path is given."""
     lines = []
     for number, row in enumerate(rows):
         said = {run.name: run.accepted[number] for run in runs}
-        if {*said.values(), row["label"]} != {row["label"]}:
+        if set(said.values()) != {row["label"]}:
             notes = {run.name: run.notes[number] for run in runs if run.notes[number]}
             kept = {key: row.get(key) for key in ("id", "kind", "reference", "response", "label", "why")}
             lines.append(json.dumps({**kept, "accepted": said, "notes": notes}, ensure_ascii=False))
