@@ -212,5 +212,6 @@ def tiny_power(rng: random.Random) -> Triple:
 
 
 NUMBER_FAMILIES = (
-    fraction, large_integer, scientific, percent, radical, conjugate, surd_decimal, unit, angle, base, complex_number, tiny_power,
+    fraction, large_integer, scientific, percent, radical, conjugate, surd_decimal, unit, angle,
+    base, complex_number, tiny_power,
 )  # fmt: skip
