@@ -193,13 +193,17 @@ def main() -> None:
         "--math-verify-python", type=Path, help="the Python of an environment with Math-Verify"
     )
     parser.add_argument("--disagreements", type=Path, help="a JSONL file for them, instead of printing")
+    parser.add_argument("--kinds", help="only rows of these kinds, separated by commas")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--as-math-verify", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.as_math_verify:
         serve_math_verify(args.workers)
         return
-    rows = load_rows(args.file)
+    kinds = set(args.kinds.split(",")) if args.kinds else None
+    rows = [row for row in load_rows(args.file) if kinds is None or row["kind"] in kinds]
+    if not rows:
+        sys.exit(f"{args.file} holds no row of the kinds {args.kinds}")
     runs = [run_verl_lite(rows, workers=args.workers)]
     if args.math_verify_python:
         runs.append(run_math_verify(rows, python=args.math_verify_python, workers=args.workers))
