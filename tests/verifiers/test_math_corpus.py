@@ -142,18 +142,18 @@ def test_corpus_is_sound() -> None:
 
 
 @pytest.mark.unit
-def test_corpus_goes_both_ways_for_every_kind_and_nearly_every_reference() -> None:
+def test_corpus_goes_both_ways_for_every_kind_and_most_references() -> None:
     by_kind: dict[str, set[str]] = defaultdict(set)
     by_reference: dict[str, set[str]] = defaultdict(set)
     for row in corpus_rows():
         by_kind[row["kind"]].update(expected(row))
-        if row["kind"] not in {*ONE_WAY_KINDS, "extraction"}:
-            by_reference[row["reference"]].update(expected(row))
-    for kind, outcomes in by_kind.items():
-        if kind not in ONE_WAY_KINDS:
-            assert {"correct", "wrong"} <= outcomes, f"{kind} only has {outcomes}"
-    one_way = [ref for ref, outcomes in by_reference.items() if not {"correct", "wrong"} <= outcomes]
-    assert len(one_way) <= 0.1 * len(by_reference), one_way
+        by_reference[row["reference"]].update(expected(row))
+    for kind in by_kind.keys() - ONE_WAY_KINDS:
+        assert {"correct", "wrong"} <= by_kind[kind], f"{kind} only has {by_kind[kind]}"
+    # A verifier that always says one thing about a reference must fail beside it.
+    rows = [row for row in corpus_rows() if row["kind"] not in ONE_WAY_KINDS]
+    both_ways = sum({"correct", "wrong"} <= by_reference[row["reference"]] for row in rows)
+    assert both_ways >= 0.9 * len(rows), f"{both_ways} of {len(rows)}"
 
 
 @pytest.mark.unit
