@@ -7,13 +7,12 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from verl_lite.verifiers import MathOptions, Verdict, verify_math
+from verl_lite.verifiers import MathOptions, Verdict, verify_math, verify_math_batch
 
 CORPORA = Path(__file__).parent / "corpora"
 ONE_WAY_KINDS = {"bad_reference", "hostile"}
@@ -40,10 +39,6 @@ def hostile_rows() -> tuple[Row, ...]:
 
 def expected(row: Row) -> list[str]:
     return [row["expect"]] if isinstance(row["expect"], str) else list(row["expect"])
-
-
-def verify(row: Row) -> Verdict:
-    return verify_math(row["response"], row["reference"], options=MathOptions(**row.get("options", {})))
 
 
 def verify_hostile(row: Row) -> Verdict:
@@ -73,11 +68,14 @@ def complaints(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> list[str]:
 
 @pytest.mark.unit
 def test_every_row_of_the_corpus_is_as_expected() -> None:
-    rows = corpus_rows()
-    with ThreadPoolExecutor(max_workers=4) as threads:
-        verdicts = list(threads.map(verify, rows))
-    wrong = complaints(rows, verdicts)
-    assert not wrong, f"{len(wrong)} of {len(rows)} rows:\n" + "\n".join(wrong)
+    batches: dict[MathOptions, list[Row]] = defaultdict(list)
+    for row in corpus_rows():
+        batches[MathOptions(**row.get("options", {}))].append(row)
+    wrong: list[str] = []
+    for options, rows in batches.items():
+        pairs = [(row["response"], row["reference"]) for row in rows]
+        wrong += complaints(rows, verify_math_batch(pairs, options=options))
+    assert not wrong, f"{len(wrong)} of {len(corpus_rows())} rows:\n" + "\n".join(wrong)
 
 
 @pytest.mark.unit
