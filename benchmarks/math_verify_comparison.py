@@ -8,8 +8,9 @@ environment of its own, so that it never becomes a dependency:
     python benchmarks/math_verify_comparison.py --math-verify-python /tmp/mv/bin/python
     python benchmarks/math_verify_comparison.py --file rows.jsonl --disagreements out.jsonl
 
-Both run at their best: Math-Verify in `--workers` warm processes, one pair at a time in each main thread (its time-out needs one), its reference parsed as LaTeX and, where that finds nothing, as
-plain text; verl-lite as one batch, with its own workers. Latency is measured afterwards, one pair at a time.
+Both run at their best: Math-Verify in `--workers` warm processes, one pair at a time in each main thread
+(its time-out needs one), its reference parsed as LaTeX and, where that finds nothing, as plain text;
+verl-lite as one batch, with its own workers. Latency is measured afterwards, one pair at a time.
 """
 
 import argparse
@@ -63,8 +64,9 @@ def run_verl_lite(rows: Sequence[Row]) -> Run:
     batches: dict[MathOptions, list[int]] = defaultdict(list)
     for number, row in enumerate(rows):
         batches[MathOptions(**row["options"])].append(number)
-    warm_up = [("\\boxed{\\sin 2x}", "2\\sin x\\cos x"), ("\\boxed{500 cm}", "5 m")]
-    verify_math_batch(warm_up)
+    warm_up = [("\\boxed{\\cos 36^\\circ}", "\\frac{1+\\sqrt5}{4}"), ("\\boxed{500 cm}", "5 m")]
+    while not all(verdict.is_correct for verdict in verify_math_batch(warm_up)):
+        time.sleep(0.5)  # the worker processes are still starting
     verdicts: dict[int, Verdict] = {}
     start_s = time.perf_counter()
     for options, numbers in batches.items():

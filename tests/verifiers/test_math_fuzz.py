@@ -53,6 +53,15 @@ soup = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=4), max_size=25).m
 numbers = st.fractions(min_value=-99, max_value=99, max_denominator=60)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def warm_workers() -> None:
+    """Wait until the worker processes have started: slow on a busy machine, and not what is tested."""
+    for _ in range(12):
+        if verify_math("\\boxed{\\cos 36^\\circ}", "\\frac{1+\\sqrt5}{4}").is_correct:
+            return
+    pytest.fail("the workers never answered")
+
+
 def outcome_of(response: str, reference: str) -> Outcome:
     return verify_math(response, reference, options=OPTIONS).outcome
 
