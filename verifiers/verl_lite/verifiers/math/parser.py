@@ -1,0 +1,405 @@
+"""Tokens -> expression tree: a Pratt parser for LaTeX, plain and unicode notation alike.
+
+Reading decisions: "2\\frac{1}{3}" and "2 1/3" are mixed numbers; `\\frac12` takes single digits;
+"sin 2x" takes the product; f, g, h, P before "(" are functions, other letters are factors;
+"1/2x" is (1/2)x. What it cannot read raises Unreadable; nothing is evaluated.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from verl_lite.verifiers.math.expressions import Expr, Unreadable, neg, node, num, sym
+from verl_lite.verifiers.math.names import (
+    CONSTANTS,
+    FUNCTIONS,
+    GREEK,
+    INVERSES,
+    constant,
+    split_word,
+)
+from verl_lite.verifiers.math.tokens import Token
+
+__all__ = ["MAX_DEPTH", "ExpressionParser"]
+
+MAX_DEPTH = 60
+END = Token("op", "")
+
+UNION, INTERSECT, SUM, PRODUCT, SIGN, POWER, POSTFIX = 5, 7, 10, 20, 25, 30, 35
+_CLOSERS = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "{": ("}",)}
+_BASE_NAMES = {
+    "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
+    "ten": "10", "eleven": "11", "twelve": "12", "sixteen": "16",
+}  # fmt: skip
+_STARTS = frozenset(
+    "frac sqrt usqrt binom pi infty lfloor lceil vert overline bar mathbb langle begin emptyset circ lbrace "
+    "angle triangle partial nabla".split()
+)
+
+
+class ExpressionParser:
+    """One pass over `tokens`. `AnswerParser` adds relations, lists and words on top."""
+
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        self.tokens = list(tokens)
+        self.position = 0
+        self.depth = 0
+        self.open_bars = 0
+
+    # tokens
+
+    def peek(self, ahead: int = 0) -> Token:
+        index = self.position + ahead
+        return self.tokens[index] if index < len(self.tokens) else END
+
+    def take(self) -> Token:
+        token = self.peek()
+        self.position += 1
+        return token
+
+    def at(self, *texts: str) -> bool:
+        token = self.peek()
+        return token.kind in ("op", "cmd") and token.text in texts
+
+    def accept(self, *texts: str) -> bool:
+        if self.at(*texts):
+            self.position += 1
+            return True
+        return False
+
+    def expect(self, *texts: str) -> str:
+        if not self.at(*texts):
+            raise Unreadable(f"expected {' or '.join(texts)}, got {self.peek().text!r}")
+        return self.take().text
+
+    def is_done(self) -> bool:
+        return self.position >= len(self.tokens)
+
+    # Pratt core
+
+    def expression(self, binding: int = 0) -> Expr:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise Unreadable(f"nested deeper than {MAX_DEPTH}")
+        left = self.prefix()
+        while True:
+            following = self.infix(left, binding)
+            if following is None:
+                break
+            left = following
+        self.depth -= 1
+        return left
+
+    def infix(self, left: Expr, binding: int) -> Expr | None:
+        token = self.peek()
+        text = token.text
+        if token.kind in ("op", "cmd"):
+            if binding < SUM and (level := self.set_operator(text)) and binding < level:
+                self.take()
+                head = {"cup": "union", "cap": "intersect"}.get(text, "minus")
+                return node(head, left, self.expression(level))
+            if binding < SUM and text in ("+", "-", "pm", "mp"):
+                return self.sum(left)
+            if binding < PRODUCT and text in ("*", "/", "cdot", "times", "div"):
+                return self.product(left)
+            if binding < POWER and text in ("^", "**"):
+                return self.power(left)
+            if binding < POSTFIX and text in ("!", "%"):
+                self.take()
+                return node("fact" if text == "!" else "percent", left)
+        if binding < PRODUCT and self.starts_factor():
+            return self.juxtaposed(left)
+        return None
+
+    @staticmethod
+    def set_operator(text: str) -> int:
+        return {"cup": UNION, "setminus": UNION, "cap": INTERSECT}.get(text, 0)
+
+    def sum(self, left: Expr) -> Expr:
+        text = self.take().text
+        if text == "+" and self.at("-") and self.peek(1).kind == "op":
+            self.take()  # "+-" written for plus-minus or plus a negative: only \pm means the former
+            return node("add", left, neg(self.expression(SUM)))
+        right = self.expression(SUM)
+        if text == "pm":
+            return node("pm", left, right, value="+-")
+        if text == "mp":
+            return node("pm", left, right, value="-+")
+        return node("add", left, right if text == "+" else neg(right))
+
+    def product(self, left: Expr) -> Expr:
+        text = self.take().text
+        right = self.expression(PRODUCT)
+        if text in ("/", "div"):
+            return node("div", left, right)
+        return node("mul", left, right)
+
+    def power(self, left: Expr) -> Expr:
+        self.take()
+        if self.accept("circ"):
+            return node("deg", left)
+        if self.at("{") and self.peek(1).text == "circ" and self.peek(2).text == "}":
+            self.position += 3
+            return node("deg", left)
+        if self.at("prime"):
+            raise Unreadable("a derivative")
+        exponent = self.group() if self.at("{") else self.expression(SIGN)
+        return node("pow", left, exponent)
+
+    def juxtaposed(self, left: Expr) -> Expr:
+        """left right: a mixed number where both sides show one, a product otherwise."""
+        before, first = self.peek(-1), self.peek()
+        literal = before.kind == "num" and left.head == "num"
+        fresh = literal and left.places < 0 and left.fraction.denominator == 1
+        if fresh and first.text == "frac":
+            start = self.position
+            right = self.prefix()
+            if _is_proper_fraction(right) and not self.at("^", "**"):
+                return _mixed(left, right)
+            self.position = start
+            return node("mul", left, self.expression(PRODUCT))
+        if first.kind == "num":
+            if fresh and first.spaced and self.peek(1).text == "/" and self.peek(2).kind == "num":
+                top, bottom = first.expr, self.peek(2).expr
+                fraction = node("div", top, bottom) if top is not None and bottom is not None else left
+                if _is_fraction(fraction):
+                    self.position += 3
+                    return _mixed(left, fraction)
+            if left == constant("i"):
+                return node("mul", left, self.expression(PRODUCT))
+            raise Unreadable("two numbers side by side")
+        if (
+            literal
+            and first.text in ("x", "X")
+            and self.peek(1).text == "10"
+            and self.peek(2).text in ("^", "**")
+        ):
+            self.take()  # 3x10^8
+        return node("mul", left, self.expression(PRODUCT))
+
+    def starts_factor(self) -> bool:
+        """Whether the next token can begin a factor written without a multiplication sign."""
+        token = self.peek()
+        if token.kind == "num":
+            return True
+        if token.kind == "word":
+            return not self.is_connective(token)
+        if token.text in ("|", "vert"):
+            return self.open_bars == 0
+        if token.kind == "cmd":
+            known = token.text in _STARTS or token.text in FUNCTIONS or token.text in GREEK
+            return known or token.text.startswith("board")
+        if token.kind == "text":
+            return _math_name(token.text) is not None
+        if token.text == "(":
+            return self.peek(1).text not in ("mod", "bmod", "pmod")
+        return token.text in ("[", "{", "\\{")
+
+    @staticmethod
+    def is_connective(token: Token) -> bool:
+        return token.kind in ("word", "text") and token.text.lower().strip(" ,") in (
+            "and", "or", "where", "with", "for", "if", "when", "union", "intersection", "in", "is", "to", "such",
+        )  # fmt: skip
+
+    # prefix forms
+
+    def prefix(self) -> Expr:
+        token = self.take()
+        if token.kind == "num":
+            assert token.expr is not None
+            return self.based(token) if self.at("_") else token.expr
+        if token.kind == "word":
+            return self.word(token.text)
+        if token.kind == "text":
+            return self.text(token.text)
+        if token.kind == "cmd":
+            return self.command(token.text)
+        return self.operator(token.text)
+
+    def operator(self, text: str) -> Expr:
+        if text == "-":
+            if self.at("-"):
+                raise Unreadable("two signs in a row")
+            return neg(self.expression(SIGN))
+        if text == "+":
+            return self.expression(SIGN)
+        if text == "{":
+            items, _ = self.items(("}",))
+            if not items:
+                raise Unreadable("an empty group")
+            return items[0] if len(items) == 1 else node("set", *items)
+        if text in ("(", "["):
+            return self.bracket(text)
+        if text == "\\{":
+            return self.braces()
+        if text == "|":
+            return self.absolute("|")
+        raise Unreadable(f"unexpected {text!r}" if text else "it ends in the middle")
+
+    def group(self) -> Expr:
+        """A LaTeX group `{...}`, which shows no bracket."""
+        self.expect("{")
+        bars, self.open_bars = self.open_bars, 0
+        inner = self.expression()
+        self.open_bars = bars
+        self.expect("}")
+        return inner
+
+    def argument(self) -> Expr:
+        r"""What `\frac` and `\sqrt` take: a group, one digit, one letter or one command."""
+        token = self.peek()
+        if token.text == "{":
+            return self.group()
+        if token.kind == "num" and len(token.text) > 1 and token.text.isdigit():
+            digit, rest = token.text[0], token.text[1:]
+            self.tokens[self.position] = Token("num", rest, False, num(int(rest)))
+            return num(int(digit))
+        if token.kind == "word" and len(token.text) > 1:
+            self.tokens[self.position] = Token("word", token.text[1:])
+            return self.word(token.text[0])
+        return self.prefix()
+
+    def bracket(self, opener: str) -> Expr:
+        """( ) and [ ]: a grouped expression, a tuple, an interval or a list."""
+        items, closer = self.items(_CLOSERS[opener])
+        if len(items) == 1 and opener == "(" and closer == ")":
+            return items[0]
+        if len(items) == 1 and opener == "[" and closer == "]":
+            return items[0] if items[0].head not in ("rel", "tuple") else node("row", *items)
+        if len(items) == 2 and (opener + closer) != "()":
+            return node("interval", *items, value=opener + closer)
+        if opener + closer == "()":
+            return node("tuple", *items)
+        if opener + closer == "[]":
+            return node("row", *items)
+        raise Unreadable("brackets that do not match")
+
+    def items(self, closers: tuple[str, ...]) -> tuple[list[Expr], str]:
+        bars, self.open_bars = self.open_bars, 0
+        items: list[Expr] = []
+        if not self.at(*closers):
+            items.append(self.item())
+            while self.accept(",", ";"):
+                items.append(self.item())
+        self.open_bars = bars
+        return items, self.expect(*closers)
+
+    def item(self) -> Expr:
+        """One member inside brackets; AnswerParser reads relations here too."""
+        return self.expression()
+
+    def braces(self) -> Expr:
+        items, _ = self.items(("\\}", "rbrace"))
+        return node("set", *items) if items else node("named", value="empty")
+
+    def absolute(self, closer: str) -> Expr:
+        self.open_bars += 1
+        inner = self.expression()
+        self.open_bars -= 1
+        self.expect(closer, "|", "vert")
+        return node("abs", inner)
+
+    # names
+
+    def word(self, word: str) -> Expr:
+        parts = split_word(word)
+        if parts is None:
+            raise Unreadable(f"the word {word!r}")
+        self.tokens[self.position : self.position] = [
+            Token("cmd", part) if isinstance(part, str) else Token("word", part.name) for part in parts[1:]
+        ]
+        first = parts[0]
+        return self.command(first) if isinstance(first, str) else self.symbol(first)
+
+    def symbol(self, symbol: Expr) -> Expr:
+        """A letter with its subscript and primes, and its arguments where it names a function."""
+        name = symbol.name
+        if self.at("_"):
+            self.take()
+            name += "_" + self.subscript()
+        while self.at("'"):
+            self.take()
+            name += "'"
+        symbol = symbol if name == symbol.name else sym(name)
+        if name.rstrip("'")[:1] in tuple("fghFGP") and self.at("(") and not self.peek().spaced:
+            self.take()
+            items, _ = self.items((")",))
+            return Expr("call", tuple(items), name)
+        return symbol
+
+    def subscript(self) -> str:
+        token = self.take()
+        if token.kind in ("num", "word", "cmd", "text"):
+            return token.text
+        if token.text != "{":
+            raise Unreadable("a subscript without a name")
+        parts = []
+        while not self.at("}"):
+            if self.is_done() or self.at("{"):
+                raise Unreadable("an unfinished subscript")
+            parts.append(self.take().text)
+        self.take()
+        return "".join(parts).strip("()")
+
+    def text(self, text: str) -> Expr:
+        name = _math_name(text)
+        if name is None:
+            raise Unreadable(f"the words {text!r}")
+        return self.word(name)
+
+    def based(self, token: Token) -> Expr:
+        """1010_2, 1F_{16}: digits in a base."""
+        self.take()
+        base = self.subscript().lower()
+        base = _BASE_NAMES.get(base, base)
+        if not base.isdigit() or not 2 <= int(base[:3]) <= 36 or token.text.count(".") > 0:
+            raise Unreadable("a subscript on a number")
+        return node("base", sym(token.text.upper()), value=base)
+
+    def command(self, name: str) -> Expr:
+        from verl_lite.verifiers.math import commands  # the two halves of one grammar
+
+        if name in FUNCTIONS and name != "sqrt" and (name != "binom" or self.at("(")):
+            return commands.function(self, FUNCTIONS[name])
+        if name in CONSTANTS:
+            return constant(name)
+        if name in GREEK:
+            return self.symbol(sym(name))
+        return commands.command(self, name)
+
+    def inverse_of(self, name: str, exponent: Expr) -> str | None:
+        return INVERSES.get(name) if exponent == num(-1) else None
+
+
+def _math_name(text: str) -> str | None:
+    r"""The name in `\mathrm{e}` or `\text{sin}`: a single letter or a function; None for words."""
+    text = text.strip()
+    if (
+        text.isalpha()
+        and text.isascii()
+        and (len(text) == 1 or text in FUNCTIONS or text in ("pi", "infinity"))
+    ):
+        return text
+    return None
+
+
+def _is_proper_fraction(expr: Expr) -> bool:
+    return _is_fraction(expr) and expr.args[0].fraction < expr.args[1].fraction
+
+
+def _is_fraction(expr: Expr) -> bool:
+    if expr.head != "div":
+        return False
+    top, bottom = expr.args
+    if not (top.is_number and bottom.is_number and top.places < 0 and bottom.places < 0):
+        return False
+    return (
+        top.fraction > 0
+        and bottom.fraction > 0
+        and top.fraction.denominator == bottom.fraction.denominator == 1
+    )
+
+
+def _mixed(whole: Expr, fraction: Expr) -> Expr:
+    top, bottom = fraction.args
+    part = Fraction(int(top.fraction), int(bottom.fraction))
+    return num(whole.fraction - part if whole.fraction < 0 else whole.fraction + part)

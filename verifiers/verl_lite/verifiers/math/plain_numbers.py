@@ -1,0 +1,58 @@
+"""The commonest answers of all, read by one regular expression: 42, -1,234.5, 3/4, \\frac{3}{4}.
+
+They skip the grammar: a verdict over two of them costs microseconds.
+"""
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+__all__ = ["PlainNumber", "plain_number", "plain_reference"]
+
+_PLAIN = re.compile(
+    r"\s*\$?\s*([+-]?)\s*(?:"
+    r"([0-9]{1,18}|[0-9]{1,3}(?:,[0-9]{3}){1,5})(?:\.([0-9]{1,15}))?"
+    r"|\\[dt]?frac\s*\{\s*([0-9]{1,18})\s*\}\s*\{\s*([0-9]{1,18})\s*\}"
+    r"|([0-9]{1,18})\s*/\s*([0-9]{1,18})"
+    r")\s*\$?\s*\.?\s*\Z"
+)
+
+
+class PlainNumber(NamedTuple):
+    """top / bottom exactly; `is_decimal` says that it was written with a decimal point."""
+
+    top: int
+    bottom: int
+    is_decimal: bool
+
+    def equals(self, other: "PlainNumber") -> bool:
+        return self.top * other.bottom == other.top * self.bottom
+
+
+def plain_number(text: str) -> PlainNumber | None:
+    r"""The number, None for anything that needs the grammar.
+
+    >>> plain_number("-1,234.50")
+    PlainNumber(top=-123450, bottom=100, is_decimal=True)
+    """
+    match = _PLAIN.match(text)
+    if match is None:
+        return None
+    sign, whole, decimals, top, bottom, plain_top, plain_bottom = match.groups()
+    if whole is not None:
+        if "," in whole:
+            whole = whole.replace(",", "")
+        if decimals is None:
+            return PlainNumber(-int(whole) if sign == "-" else int(whole), 1, False)
+        scaled = int(whole + decimals)
+        return PlainNumber(-scaled if sign == "-" else scaled, 10 ** len(decimals), True)
+    above, below = int(top or plain_top), int(bottom or plain_bottom)
+    if below == 0:
+        return None
+    return PlainNumber(-above if sign == "-" else above, below, False)
+
+
+@lru_cache(maxsize=65536)
+def plain_reference(text: str) -> PlainNumber | None:
+    """`plain_number`, cached: a reference is met once a response of its group."""
+    return plain_number(text)

@@ -1,0 +1,206 @@
+"""`verify_math`: extraction, comparison, and a verdict within the deadline, whatever the text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from verl_lite.verifiers.math import pool
+from verl_lite.verifiers.math.answer import Answer, read_answer
+from verl_lite.verifiers.math.compare import Decision, compare, share_of_parts
+from verl_lite.verifiers.math.expressions import Expr
+from verl_lite.verifiers.math.extraction import Extraction, extract
+from verl_lite.verifiers.math.judge import Ask, Judge, Undecided
+from verl_lite.verifiers.math.options import MathOptions
+from verl_lite.verifiers.math.plain_numbers import PlainNumber, plain_number, plain_reference
+from verl_lite.verifiers.math.pool import Reply
+from verl_lite.verifiers.verdict import Outcome, Verdict
+
+__all__ = ["verify_math", "verify_math_batch"]
+
+MAX_REFERENCE_CHARS = 20_000
+MAX_COMPARED_CHARS = 8000
+FIRST_SLICE_S = 0.4
+SHORT_SLICE_S = 0.1
+START_S = 30.0  # for sympy's import in the first worker of a process, on a busy machine
+DEFAULTS = MathOptions()
+
+
+def verify_math(response: str, reference: str, *, options: MathOptions = DEFAULTS) -> Verdict:
+    """Whether the answer in `response` is the answer `reference`.
+
+    Text in, a Verdict out, for any text: hard questions are put to worker processes, and no call
+    takes longer than `options.timeout_s` plus half a second. `matched_by` says what decided:
+    "string", "number", "algebra" (exact normal forms), "symbolic" (sympy's proof), or the type
+    ("units", "set", "vector", "interval", "relation", "choice", "boolean", "words", "time", "text").
+
+    >>> verify_math(r"So the answer is $\\boxed{\\frac{2}{4}}$.", "1/2").outcome.value
+    'correct'
+    >>> verify_math("The answer is 5 cm", "5 m").outcome.value
+    'wrong'
+    """
+    ask = partial(pool.ask, timeout_s=options.timeout_s)
+    return _verify(response, reference, options, ask)
+
+
+def verify_math_batch(pairs: Sequence[tuple[str, str]], *, options: MathOptions = DEFAULTS) -> list[Verdict]:
+    """One verdict a (response, reference) pair, in order; equal pairs are decided once.
+
+    Easy pairs are decided here, hard ones side by side in the worker processes. Pairs that run out
+    of time cost the batch one deadline together, not one each.
+    """
+    found: dict[tuple[str, str], Verdict] = {}
+    hard: list[tuple[str, str]] = []
+    for pair in pairs:
+        if pair not in found:
+            try:
+                found[pair] = _verify(*pair, options, _postpone)
+            except _Postponed:
+                found[pair] = _UNDECIDED
+                hard.append(pair)
+    if hard:
+        _decide_hard(hard, found, options)
+    return [found[pair] for pair in pairs]
+
+
+class _Postponed(Exception):
+    """A question for the workers came up while only easy pairs are decided."""
+
+
+def _postpone(question: str, *arguments: Expr | str) -> Reply:
+    raise _Postponed
+
+
+_UNDECIDED = Verdict(outcome=Outcome.TIMEOUT, reason="not decided before the deadline")
+
+
+@dataclass
+class _Window:
+    """What hard pairs of one batch may spend on time-outs; shared by the threads that decide them."""
+
+    timeout_s: float
+    wasted_s: float = 0.0
+
+    def slice_s(self) -> float:
+        """A pair's share: a moment, and less once half a deadline has gone to time-outs."""
+        usual = FIRST_SLICE_S if self.wasted_s < self.timeout_s / 2 else SHORT_SLICE_S
+        return min(usual, self.timeout_s)
+
+    def note(self, verdict: Verdict) -> None:
+        if verdict.outcome is Outcome.TIMEOUT:
+            self.wasted_s += verdict.wall_s / pool.num_workers()
+
+
+def _decide_hard(
+    pairs: list[tuple[str, str]], found: dict[tuple[str, str], Verdict], options: MathOptions
+) -> None:
+    """A short slice for every pair; those it was too short for share what is left of one deadline."""
+    pool.wait_until_ready(START_S)
+    window = _Window(options.timeout_s)
+
+    def decide(pair: tuple[str, str], allowed_s: float | None = None) -> Verdict:
+        ask = partial(pool.ask, timeout_s=window.slice_s() if allowed_s is None else allowed_s)
+        response, reference = pair
+        verdict = _verify(response, reference, options, ask)
+        window.note(verdict)
+        return verdict
+
+    with ThreadPoolExecutor(pool.num_workers(), thread_name_prefix="verify-math") as threads:
+        found.update(zip(pairs, threads.map(decide, pairs), strict=True))
+        late = [pair for pair in pairs if found[pair].outcome is Outcome.TIMEOUT]
+        rounds = -(-len(late) // pool.num_workers())
+        share_s = (options.timeout_s - window.wasted_s) / max(1, rounds)
+        if late and share_s > FIRST_SLICE_S:
+            found.update(zip(late, threads.map(partial(decide, allowed_s=share_s), late), strict=True))
+
+
+def _verify(response: str, reference: str, options: MathOptions, ask: Ask) -> Verdict:
+    started = time.perf_counter()
+    wanted = plain_reference(reference)
+    if wanted is not None:
+        extraction = extract(response, mode=options.mode)
+        quick = _plain(wanted, extraction)
+        if quick is not None:
+            return _verdict(quick, extraction.answer, started)
+    expected = _read_reference(reference)
+    if expected.fault:
+        return Verdict(
+            outcome=Outcome.BAD_REFERENCE, reason=expected.fault, wall_s=time.perf_counter() - started
+        )
+    if expected.may_need_proof:
+        pool.start()
+    if wanted is None:
+        extraction = extract(response, mode=options.mode)
+    if extraction.answer is None:
+        return _verdict(Decision(Outcome.UNPARSED, "", extraction.reason), None, started)
+    return _verdict(_decide(expected, extraction, options, ask), extraction.answer, started)
+
+
+def _plain(wanted: PlainNumber, extraction: Extraction) -> Decision | None:
+    """The decision over two plain numbers; None where it takes more than exact arithmetic."""
+    if extraction.answer is None or extraction.boxes or len(extraction.answer) > 100:
+        return None
+    given = plain_number(extraction.answer)
+    if given is None:
+        return None
+    if given.equals(wanted):
+        return _SAME_NUMBER
+    return None if given.is_decimal or wanted.is_decimal else _ANOTHER_NUMBER
+
+
+_SAME_NUMBER = Decision(Outcome.CORRECT, "number")
+_ANOTHER_NUMBER = Decision(Outcome.WRONG, "", "another number")
+
+
+def _verdict(decision: Decision, answer: str | None, started: float) -> Verdict:
+    return Verdict(
+        outcome=decision.outcome,
+        extracted=answer if answer is None or len(answer) <= 2000 else answer[:2000] + "...",
+        matched_by=decision.matched_by,
+        reason=decision.reason,
+        credit=1.0 if decision.outcome is Outcome.CORRECT else decision.credit,
+        wall_s=time.perf_counter() - started,
+    )
+
+
+def _decide(expected: Answer, extraction: Extraction, options: MathOptions, ask: Ask) -> Decision:
+    answer = extraction.answer
+    assert answer is not None
+    text = answer.strip()
+    if len(text) > MAX_COMPARED_CHARS:
+        return _long(expected, text)
+    judge = Judge(options, ask)
+    try:
+        if extraction.boxes:
+            joined = compare(judge, expected, read_answer(", ".join(extraction.boxes)))
+            return joined
+        given = read_answer(text)
+        decision = compare(judge, expected, given)
+        if options.partial and decision.outcome is Outcome.WRONG:
+            return decision._replace(credit=share_of_parts(judge, expected, given))
+        return decision
+    except Undecided as stopped:
+        outcome = Outcome.ERROR if stopped.status == "error" else Outcome.TIMEOUT
+        return Decision(outcome, "", str(stopped))
+
+
+def _long(expected: Answer, text: str) -> Decision:
+    """An answer beyond the size any comparison takes: equal as a string, or not read."""
+    if len(expected.key) > MAX_COMPARED_CHARS and Answer(text).key == expected.key:
+        return Decision(Outcome.CORRECT, "string")
+    return Decision(
+        Outcome.UNPARSED, "", f"the answer has {len(text)} characters, more than {MAX_COMPARED_CHARS}"
+    )
+
+
+def _read_reference(reference: str) -> Answer:
+    """The reference's answer; one that is a whole solution is read like a response."""
+    if "boxed" in reference or "####" in reference:
+        inner = extract(reference, mode="strict").answer
+        return read_answer(inner or "")
+    return read_answer(
+        reference if len(reference) <= MAX_REFERENCE_CHARS else reference[:MAX_REFERENCE_CHARS] + " ..."
+    )
