@@ -1,4 +1,4 @@
-"""`verl-lite train`: each bad input is one clear message and exit code 2, with no model loaded or file written."""
+"""`verl-lite train`: a bad input is one clear message and exit code 2; nothing loaded, nothing written."""
 
 import json
 import signal
@@ -209,6 +209,8 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> Non
     finished = json.loads((checkpoint / "trainer.json").read_text())["step"]
     assert metrics.read_text().count("\n") == finished >= 3
     again = [*command[:2], "run/config.yaml", f"steps={finished + 1}", "--run-dir", "run", "--resume"]
-    resumed = subprocess.run([*again, "--debug-inline"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    resumed = subprocess.run(
+        [*again, "--debug-inline"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert f"resumed from run/checkpoints/{checkpoint.name} after {finished} steps" in resumed.stdout
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == finished + 1

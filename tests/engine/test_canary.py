@@ -27,7 +27,9 @@ class Fixed:
 def test_the_largest_difference_counts() -> None:
     canary = Canary([1, 2, 3], tolerance=0.01)
     assert canary.check(Fixed([-1.0, -2.0]), [-1.005, -2.001], version=1) == pytest.approx(0.005)
-    with pytest.raises(TrainingError, match=r"version 4 did not reach .* by 0\.02 at token 2 .*allowed 0\.01"):
+    with pytest.raises(
+        TrainingError, match=r"version 4 did not reach .* by 0\.02 at token 2 .*allowed 0\.01"
+    ):
         canary.check(Fixed([-1.0, -2.0]), [-1.0, -2.02], version=4)
 
 

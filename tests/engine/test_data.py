@@ -54,7 +54,11 @@ def test_num_rows_takes_the_first_and_every_row_is_checked(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{broken\n", r"rows\.jsonl:1 is not valid JSON"), ("[1]\n", "expected an object, got list"), ("", "no rows")],
+    [
+        ("{broken\n", r"rows\.jsonl:1 is not valid JSON"),
+        ("[1]\n", "expected an object, got list"),
+        ("", "no rows"),
+    ],
 )
 def test_broken_files_name_the_place(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "rows.jsonl"
@@ -87,7 +91,9 @@ def test_prompts_from_templates_messages_and_system_prompts() -> None:
 
 def test_overlong_prompts_are_an_error_or_left_out(tmp_path: Path, tokenizer: Any) -> None:
     path = str(write_jsonl(tmp_path / "rows.jsonl", GSM8K_ROWS))
-    with pytest.raises(DataError, match="row 0: the prompt has 41 tokens, more than rollout.max_prompt_tokens=20"):
+    with pytest.raises(
+        DataError, match=r"row 0: the prompt has 41 tokens, more than rollout\.max_prompt_tokens=20"
+    ):
         read_prompts(gsm8k(path=path), tokenizer, max_prompt_tokens=20, seed=0)
     kept = read_prompts(gsm8k(path=path, overlong="drop"), tokenizer, max_prompt_tokens=20, seed=0)
     assert [prompt.id for prompt in kept] == ["2"]  # the row's own number, whatever was left out

@@ -17,9 +17,7 @@ def test_lines_hold_the_numbers_and_null_for_what_is_none(tmp_path: Path) -> Non
     writer = log(tmp_path)
     writer.log({"reward/mean": 0.5, "loss/policy": float("nan")}, step=1)
     writer.close()
-    assert read_metrics(tmp_path / "metrics.jsonl") == [
-        {"step": 1, "reward/mean": 0.5, "loss/policy": None}
-    ]
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "reward/mean": 0.5, "loss/policy": None}]
 
 
 def test_resuming_takes_out_what_came_after_the_checkpoint(tmp_path: Path) -> None:

@@ -50,8 +50,11 @@ def make_config(tmp_path: Path) -> Callable[..., TrainConfig]:
             },
             "rewards": {"digits": {"use": f"{rewards}:digits"}},
             "rollout": {
-                **{"sampler": "transformers", "num_prompts": 6, "num_samples": 4},
-                **{"max_prompt_tokens": 16, "max_new_tokens": 24},
+                "sampler": "transformers",
+                "num_prompts": 6,
+                "num_samples": 4,
+                "max_prompt_tokens": 16,
+                "max_new_tokens": 24,
             },
             "learner": {"optimizer": {"learning_rate": 3e-3}},
             "evaluation": {"right_at": 0.5},
@@ -105,7 +108,8 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(
     (cut / "summary.json").unlink()
     train(config, run_dir=cut, resume=True, debug_inline=True)
     expected, got = (
-        load_file(run / "checkpoints" / "step_000004" / "policy" / "model.safetensors") for run in (whole, cut)
+        load_file(run / "checkpoints" / "step_000004" / "policy" / "model.safetensors")
+        for run in (whole, cut)
     )
     assert all(torch.equal(expected[name], got[name]) for name in expected)
     for name in ("reward/mean", "learner/grad_norm", "policy/kl_reference", "learner/learning_rate"):
@@ -122,8 +126,8 @@ def test_resume_refuses_another_config_and_an_empty_folder(
     config = make_config(steps=1, checkpoints={"every_steps": 0})
     run_dir = tmp_path / "run"
     train(config, run_dir=run_dir, debug_inline=True)
+    changed = make_config(seed=1, rollout={**config.rollout.model_dump(), "temperature": 0.5})
     with pytest.raises(ConfigError, match="seed, rollout differ from what"):
-        changed = make_config(seed=1, rollout={**config.rollout.model_dump(), "temperature": 0.5})
         train(changed, run_dir=run_dir, resume=True)
     with pytest.raises(ConfigError, match="holds no run; name its folder with --run-dir"):
         train(config, run_dir=tmp_path / "nothing", resume=True)
@@ -168,7 +172,10 @@ def test_dropped_samples_are_recorded_and_not_trained_on(
     file = tmp_path / "my_rewards.py"
     config = make_config(
         steps=1,
-        rewards={"digits": {"use": f"{file}:digits"}, "never": {"use": f"{file}:never", "on_abstain": "drop"}},
+        rewards={
+            "digits": {"use": f"{file}:digits"},
+            "never": {"use": f"{file}:never", "on_abstain": "drop"},
+        },
     )
     train(config, run_dir=tmp_path / "run", debug_inline=True)
     records = list(read_records(tmp_path / "run" / "rollouts" / "step_000001.parquet"))
@@ -199,7 +206,8 @@ def test_stopping_during_a_rollout_forgets_its_prompts(
     assert [path.name for path in (cut / "checkpoints").iterdir()] == ["step_000002"]
     train(make_config(), run_dir=cut, resume=True, debug_inline=True)
     expected, got = (
-        load_file(run / "checkpoints" / "step_000004" / "policy" / "model.safetensors") for run in (whole, cut)
+        load_file(run / "checkpoints" / "step_000004" / "policy" / "model.safetensors")
+        for run in (whole, cut)
     )
     assert all(torch.equal(expected[name], got[name]) for name in expected)
 
@@ -207,7 +215,10 @@ def test_stopping_during_a_rollout_forgets_its_prompts(
 def test_a_local_folder_trains_on_gsm8k_shaped_rows(
     make_config: Callable[..., TrainConfig], small_model: Path, tmp_path: Path
 ) -> None:
-    rows = [{"question": f"Tom has {i} apples and buys {i + 2}?", "answer": f"...\n#### {2 * i + 2}"} for i in range(8)]
+    rows = [
+        {"question": f"Tom has {i} apples and buys {i + 2}?", "answer": f"...\n#### {2 * i + 2}"}
+        for i in range(8)
+    ]
     path = tmp_path / "gsm8k.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = {"path": str(path), "reference": "answer", "reference_after": "####"}
@@ -217,8 +228,11 @@ def test_a_local_folder_trains_on_gsm8k_shaped_rows(
         data={"train": data, "held_out": data},
         sft={"steps": 2, "batch_rows": 4},
         rollout={
-            **{"sampler": "transformers", "num_prompts": 4, "num_samples": 2},
-            **{"max_prompt_tokens": 64, "max_new_tokens": 16},
+            "sampler": "transformers",
+            "num_prompts": 4,
+            "num_samples": 2,
+            "max_prompt_tokens": 64,
+            "max_new_tokens": 16,
         },
     )
     train(config, run_dir=tmp_path / "run", debug_inline=True)

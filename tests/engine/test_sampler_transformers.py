@@ -53,7 +53,9 @@ def test_a_completion_depends_on_its_seed_not_on_its_batch(
     (rollout,) = alone.values()
     assert rollout.completion_ids == together[rollout.id].completion_ids
     assert len({tuple(r.completion_ids) for r in together.values()}) == len(together) == 18
-    other = by_id(sampler.generate(prompts, num_samples=3, settings=SamplerSettings(max_new_tokens=10, seed=6)))
+    other = by_id(
+        sampler.generate(prompts, num_samples=3, settings=SamplerSettings(max_new_tokens=10, seed=6))
+    )
     assert all(other[id].completion_ids != r.completion_ids for id, r in together.items())
 
 

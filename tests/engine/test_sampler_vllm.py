@@ -27,9 +27,7 @@ def sampler(small_model: Path, tokenizer: Any, prompts: list[PromptRow]) -> Iter
     from verl_lite.engine.sampler_vllm import VllmSampler
 
     config = RolloutConfig(max_prompt_tokens=32, max_new_tokens=32, vllm=VllmConfig(kv_cache_gib=0.25))
-    started = VllmSampler(
-        str(small_model), tokenizer, config, canary_ids=prompts[0].prompt_ids, seed=0
-    )
+    started = VllmSampler(str(small_model), tokenizer, config, canary_ids=prompts[0].prompt_ids, seed=0)
     yield started
     started.close()
 
@@ -93,9 +91,7 @@ def test_every_part_of_the_weights_arrives(sampler: Any, source: Any, part: str)
     assert max(abs(a - b) for a, b in zip(before, after, strict=True)) > 1e-3
 
 
-def test_a_skipped_sync_trips_the_canary(
-    sampler: Any, source: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_skipped_sync_trips_the_canary(sampler: Any, source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     source.move(seed=2, scale=0.01)
     monkeypatch.setattr(sampler, "_replace_weights", lambda source: None)
     with pytest.raises(TrainingError, match="the weights of version 1 did not reach the sampler"):

@@ -64,9 +64,7 @@ def test_loss_and_gradient_are_those_of_transformers_with_masked_labels(
         torch.testing.assert_close(moved, gradients[name], rtol=2e-2, atol=1e-3)
 
 
-def test_the_loss_falls_and_the_seed_fixes_the_result(
-    small_model: Path, examples: list[SFTExample]
-) -> None:
+def test_the_loss_falls_and_the_seed_fixes_the_result(small_model: Path, examples: list[SFTExample]) -> None:
     def run(seed: int) -> tuple[list[float], torch.Tensor]:
         model = AutoModelForCausalLM.from_pretrained(small_model)
         losses: list[float] = []
