@@ -1,8 +1,8 @@
 """A whole GRPO step of ours against TRL's GRPOTrainer: same model, task, batch, lengths and reward.
 
-    python benchmarks/trl_step.py [--steps 8]        # needs `trl` beside this package; see below
+    python benchmarks/trl_step.py --trl-python SCRATCH/bin/python [--steps 8]
 
-TRL is no dependency of this project: make a scratch environment with this package and `trl` in it.
+TRL is no dependency of this project: SCRATCH is an environment with `verl-lite` and `trl` in it.
 Both sides run in processes of their own, one after the other, on the same model folder (the tiny
 model after a short SFT, so that completions end by themselves) with 32 prompts x 8 samples and
 up to 48 new tokens, float32, AdamW, no KL term. TRL generates with `generate` on the CPU: its
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,9 @@ def run_ours(model: Path, num_steps: int, folder: Path) -> list[float]:
     return [json.loads(line)["time/step_s"] for line in lines]
 
 
-def run_trl(model: Path, num_steps: int, folder: Path) -> list[float]:
+def run_trl(python: str, model: Path, num_steps: int, folder: Path) -> list[float]:
     """Seconds between the ends of TRL's steps (the first is left out: it has no beginning)."""
-    command = [sys.executable, __file__, "--trl-side", str(model), "--steps", str(num_steps)]
+    command = [python, str(Path(__file__).resolve()), "--trl-side", str(model), "--steps", str(num_steps)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
     return list(json.loads((folder / "trl.json").read_text()))
 
@@ -109,12 +110,13 @@ def trl_side(model: str, num_steps: int) -> None:
         callbacks=[Clock()],
     )
     trainer.train()
-    Path("trl.json").write_text(json.dumps([b - a for a, b in zip(ends, ends[1:], strict=False)]))
+    Path("trl.json").write_text(json.dumps([b - a for a, b in pairwise(ends)]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--trl-python", default=sys.executable)
     parser.add_argument("--trl-side", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.trl_side:
@@ -124,7 +126,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = make_model(folder)
-        theirs = statistics.median(run_trl(model, arguments.steps, folder)[WARM_UP_STEPS - 1 :])
+        theirs = statistics.median(
+            run_trl(arguments.trl_python, model, arguments.steps, folder)[WARM_UP_STEPS - 1 :]
+        )
         mine = statistics.median(run_ours(model, arguments.steps, folder)[WARM_UP_STEPS:])
     print(f"ours {mine:6.2f} s/step  {samples / mine:7.0f} samples/s")
     print(f"TRL  {theirs:6.2f} s/step  {samples / theirs:7.0f} samples/s")
