@@ -14,8 +14,9 @@ Cli = Callable[..., int]
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run the command in this process and return its exit code."""
+def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Run the command in this process, with a cache of its own, and return its exit code."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def run(*arguments: object) -> int:
         monkeypatch.setattr(sys, "argv", ["verl-lite", *map(str, arguments)])

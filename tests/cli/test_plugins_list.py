@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from verl_lite.cli.app import app
@@ -40,3 +42,20 @@ def test_listing_rewards_does_not_load_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n")
+
+
+def test_a_plugin_that_cannot_be_used_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "sick_rewards-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sick-rewards\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[verl_lite]\nsick = sick_rewards_module\n")
+    (tmp_path / "sick_rewards_module.py").write_text("import no_such_module\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    done = RUN.invoke(app, ["plugins", "list"])
+    assert done.exit_code == 0
+    expected = (
+        "sick (sick-rewards 1.0): failed (import): ModuleNotFoundError: No module named 'no_such_module'"
+    )
+    assert expected in done.stdout

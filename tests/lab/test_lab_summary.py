@@ -17,9 +17,7 @@ def row(index: int, value: float | None) -> ScoredRollout:
 
 
 def test_moments_by_hand() -> None:
-    moments = Moments()
-    for value in (2.0, 4.0, 9.0):
-        moments.add(value)
+    moments = Moments.of([2.0, 4.0, 9.0])
     # mean 5, squared differences 9 + 1 + 16 = 26
     assert (moments.mean, moments.low, moments.high) == (5.0, 2.0, 9.0)
     assert moments.std == pytest.approx((26 / 3) ** 0.5)
@@ -55,7 +53,6 @@ def test_merging_into_an_empty_summary_keeps_the_numbers() -> None:
 
 def test_latency_quantiles_are_right_to_five_percent() -> None:
     latencies = Latencies()
-    for millisecond in range(1, 101):
-        latencies.add(millisecond / 1000)
+    latencies.add([millisecond / 1000 for millisecond in range(1, 101)])
     assert latencies.quantile(0.5) == pytest.approx(0.050, rel=0.06)
     assert latencies.quantile(0.99) == pytest.approx(0.099, rel=0.06)

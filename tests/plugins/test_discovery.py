@@ -78,6 +78,26 @@ def test_an_installed_plugin_is_found(install: Install) -> None:
     assert len(environment["content_hash"]) == 64
 
 
+def test_a_distribution_on_the_path_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "sun_rewards-2.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sun-rewards\nVersion: 2.5\n")
+    (info / "entry_points.txt").write_text(
+        "[verl_lite]\nsun = sun_rewards.plugin\nsun_again = sun_rewards.plugin\n"
+    )
+    package = tmp_path / "sun_rewards"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "plugin.py").write_text(GOOD.format(name="sun"))
+    monkeypatch.syspath_prepend(tmp_path)
+    catalog = find_rewards()
+    assert catalog.get("sun").distribution == "sun-rewards"
+    before = catalog.environment()["sun"]
+    assert before["version"] == "2.5"
+    (package / "__init__.py").write_text("# another file of the package counts too\n")
+    assert catalog.environment()["sun"]["content_hash"] != before["content_hash"]
+
+
 def test_the_content_hash_follows_the_code(install: Install) -> None:
     first = find_rewards(extra=[install("one", GOOD.format(name="x"))]).environment()["one"]["content_hash"]
     second = find_rewards(extra=[install("two", GOOD.format(name="y"))]).environment()["two"]["content_hash"]

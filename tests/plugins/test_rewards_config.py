@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import RewardsConfig, load_rewards_config
@@ -77,6 +79,9 @@ A = {"use": "exact"}
         ({"a": {**A, "weight": {"cosine": 1}}}, "unknown key 'rewards.a.weight.cosine'"),
         ({"a": {**A, "weight": float("nan")}}, "rewards.a.weight: input should be a finite number"),
         ({"a": {**A, "clip": [1, 0]}}, "rewards.a: clip=[1, 0]: the lower bound is above the upper one"),
+        ({"a": {**A, "clip": [1]}}, "'rewards.a.clip.1' is missing"),
+        ({"a": {**A, 7: 1}}, "rewards.a.7: keys should be strings"),
+        ({7: A}, "rewards.7: input should be a valid string"),
         ({"a": {**A, "timeout_s": 0}}, "rewards.a.timeout_s: input should be greater than 0"),
         ({"a": {**A, "on_error": "skip"}}, "rewards.a.on_error: input should be 'drop', 'zero' or 'abort'"),
         ({"a": {**A, "when": "b > 0"}, "bb": A}, "rewards.a.when: unknown reward 'b': did you mean 'bb'?"),
@@ -116,3 +121,47 @@ def test_mistakes_in_rewards(rewards: object, message: str) -> None:
 )
 def test_mistakes_in_scoring(scoring: object, message: str) -> None:
     assert message in check({"a": A}, scoring)
+
+
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 5),
+    st.floats(),
+    st.sampled_from(["", "a", "a > 0", "exact", "sum"]),
+)
+keys = st.sampled_from(
+    [
+        *"abc",
+        "use",
+        "weight",
+        "when",
+        "clip",
+        "rewards",
+        "combine",
+        "linear",
+        "options",
+        "sources",
+        0,
+        7,
+        None,
+        True,
+    ]
+)
+trees = st.recursive(
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(keys, inner, max_size=4)),
+    max_leaves=12,
+)
+parts = st.fixed_dictionaries(
+    {"use": st.just("exact")}, optional={"when": trees, "weight": trees, "clip": trees}
+)
+
+
+@given(st.one_of(trees, st.dictionaries(st.sampled_from("abcd"), st.one_of(parts, trees), max_size=4)), trees)
+def test_anything_is_a_config_or_a_config_error(rewards: object, scoring: object) -> None:
+    try:
+        config = validate(RewardsConfig, {"rewards": rewards, "scoring": scoring}, source="test")
+    except ConfigError:
+        return
+    assert leaves(config.rewards)

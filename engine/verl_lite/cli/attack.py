@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import AsJson, NoPlugins, RewardsFile, Workers
+from verl_lite.cli.options import AsJson, NoPlugins, RewardsFile, Workers, scoring_options
 
 if TYPE_CHECKING:
     from verl_lite.lab.attack import AttackReport
@@ -36,7 +36,6 @@ def attack(
     """
     from verl_lite.cli.terminal import print_json
     from verl_lite.lab.attack import attack_rewards
-    from verl_lite.lab.scoring import ScoringOptions
     from verl_lite.plugins import load_rewards_config
 
     report = attack_rewards(
@@ -45,7 +44,7 @@ def attack(
         primary=primary,
         num_rows=num_rows,
         families=family or (),
-        scoring=ScoringOptions(workers=workers, load_plugins=not no_plugins),
+        scoring=scoring_options(workers=workers, no_plugins=no_plugins),
     )
     if as_json:
         print_json(report.to_json())

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import AsJson, NoPlugins, RewardsFile, Rollouts, Workers
+from verl_lite.cli.options import AsJson, NoPlugins, RewardsFile, Rollouts, Workers, scoring_options
 
 if TYPE_CHECKING:
     from verl_lite.lab.check import CheckReport
@@ -37,7 +37,6 @@ def check(
     """
     from verl_lite.cli.terminal import print_json
     from verl_lite.lab.check import CheckOptions, check_file
-    from verl_lite.lab.scoring import ScoringOptions
     from verl_lite.plugins import load_rewards_config
 
     options = CheckOptions(label=label, primary=primary, num_probes=num_probes)
@@ -47,7 +46,7 @@ def check(
         rollouts,
         load_rewards_config(config),
         check=options,
-        scoring=ScoringOptions(workers=workers, load_plugins=not no_plugins),
+        scoring=scoring_options(workers=workers, no_plugins=no_plugins),
     )
     if as_json:
         print_json(report.to_json())

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import AsJson, NoPlugins, Rollouts, Workers
+from verl_lite.cli.options import AsJson, Cache, NoCache, NoPlugins, Rollouts, Workers, scoring_options
 from verl_lite.errors import ConfigError
 
 if TYPE_CHECKING:
     from verl_lite.lab.diff import ComponentDiff, DiffReport
+    from verl_lite.lab.scoring import ScoringOptions
 
 __all__ = ["diff"]
 
@@ -30,6 +31,8 @@ def diff(
     max_examples: Annotated[int, typer.Option(min=0, help="Changed rows shown for each component")] = 5,
     workers: Workers = None,
     no_plugins: NoPlugins = False,
+    cache: Cache = None,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
     """Score the same rollouts two ways and show what changes, also for GRPO's advantages.
@@ -42,9 +45,10 @@ def diff(
 
     if b is None and a_env is None and b_env is None:
         raise ConfigError("nothing to compare: give -b NEW.yaml, or --a-env / --b-env for two environments")
+    options = scoring_options(workers=workers, no_plugins=no_plugins, cache=cache, no_cache=no_cache)
     with tempfile.TemporaryDirectory() as folder:
         sides = [
-            _scored(rollouts, rewards, env, Path(folder) / f"{name}.parquet", workers, no_plugins)
+            _scored(rollouts, rewards, env, Path(folder) / f"{name}.parquet", options)
             for name, rewards, env in (("a", a, a_env), ("b", b or a, b_env))
         ]
         report = diff_records(*map(read_records, sides), max_examples=max_examples)
@@ -58,20 +62,17 @@ def diff(
         raise typer.Exit(1)
 
 
-def _scored(
-    rollouts: Path, rewards: str, env: Path | None, output: Path, workers: int | None, no_plugins: bool
-) -> Path:
+def _scored(rollouts: Path, rewards: str, env: Path | None, output: Path, options: "ScoringOptions") -> Path:
     """The file that holds one side's scores."""
     from verl_lite.cli.terminal import progress
-    from verl_lite.lab.scoring import ScoringOptions, score_file
+    from verl_lite.lab.scoring import score_file
     from verl_lite.plugins import load_rewards_config
 
     if rewards == RECORDED:
         return rollouts
     if env is not None:
-        _score_elsewhere(rollouts, rewards, env, output, no_plugins)
+        _score_elsewhere(rollouts, rewards, env, output, options)
         return output
-    options = ScoringOptions(workers=workers, load_plugins=not no_plugins)
     with progress(f"scored with {rewards}") as on_progress:
         score_file(
             rollouts, load_rewards_config(rewards), output=output, options=options, on_progress=on_progress
@@ -79,13 +80,17 @@ def _scored(
     return output
 
 
-def _score_elsewhere(rollouts: Path, rewards: str, env: Path, output: Path, no_plugins: bool) -> None:
+def _score_elsewhere(
+    rollouts: Path, rewards: str, env: Path, output: Path, options: "ScoringOptions"
+) -> None:
     command = env / "bin" / "verl-lite"
     if not command.exists():
         raise ConfigError(f"{env}: no verl-lite command in bin/; expected a virtual environment that has it")
     arguments = ["score", str(rollouts), "-c", rewards, "-o", str(output), "--json"]
     done = subprocess.run(
-        [command, *arguments, *(["--no-plugins"] if no_plugins else [])], capture_output=True, text=True
+        [command, *arguments, *([] if options.load_plugins else ["--no-plugins"])],
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise ConfigError(f"{command} ended with exit code {done.returncode}: {done.stderr.strip()}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from verl_lite.cli.options import NoPlugins, Workers
+from verl_lite.cli.options import Cache, NoCache, NoPlugins, Workers, scoring_options
 
 __all__ = ["report"]
 
@@ -28,6 +28,8 @@ def report(
     max_rollouts: Annotated[int, typer.Option(min=1, help="Rollouts in the browser")] = 50_000,
     workers: Workers = None,
     no_plugins: NoPlugins = False,
+    cache: Cache = None,
+    no_cache: NoCache = False,
 ) -> None:
     """Write one self-contained HTML file: curves, distributions and a rollout browser.
 
@@ -35,7 +37,7 @@ def report(
     """
     from verl_lite.lab.diff import diff_records
     from verl_lite.lab.report import ReportOptions, collect, write_report
-    from verl_lite.lab.scoring import ScoringOptions, score_file
+    from verl_lite.lab.scoring import score_file
     from verl_lite.plugins import load_rewards_config
     from verl_lite.plugins.records import read_records
 
@@ -44,7 +46,7 @@ def report(
         shown = list(sources)
         if config is not None:
             shown[0] = Path(folder) / f"{sources[0].stem}.parquet"
-            scoring = ScoringOptions(workers=workers, load_plugins=not no_plugins)
+            scoring = scoring_options(workers=workers, no_plugins=no_plugins, cache=cache, no_cache=no_cache)
             score_file(sources[0], load_rewards_config(config), output=shown[0], options=scoring)
         data = collect(shown, options)
         if against is not None:

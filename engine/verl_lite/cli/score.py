@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import AsJson, DebugInline, NoPlugins, RewardsFile, Rollouts, Workers
+from verl_lite.cli.options import (
+    AsJson,
+    Cache,
+    DebugInline,
+    NoCache,
+    NoPlugins,
+    RewardsFile,
+    Rollouts,
+    Workers,
+    scoring_options,
+)
 
 if TYPE_CHECKING:
     from verl_lite.lab.scoring import ScoringOptions
@@ -29,6 +39,8 @@ def score(
     workers: Workers = None,
     debug_inline: DebugInline = False,
     no_plugins: NoPlugins = False,
+    cache: Cache = None,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
     """Score saved rollouts with the rewards of a config.
@@ -36,10 +48,12 @@ def score(
     Example: verl-lite score rollouts.jsonl -c rewards.yaml -o scored.parquet
     """
     from verl_lite.cli.terminal import print_json, progress
-    from verl_lite.lab.scoring import ScoringOptions, score_file
+    from verl_lite.lab.scoring import score_file
     from verl_lite.plugins import load_rewards_config
 
-    options = ScoringOptions(workers=workers, debug_inline=debug_inline, load_plugins=not no_plugins)
+    options = scoring_options(
+        workers=workers, no_plugins=no_plugins, debug_inline=debug_inline, cache=cache, no_cache=no_cache
+    )
     if golden is not None:
         _pin_or_compare(golden, config, rollouts, options, update=update_golden)
         return
@@ -101,4 +115,5 @@ def _print_summary(summary: "ScoreSummary") -> None:
     print(
         f"\n{summary.num_rows:,} rollouts in {summary.wall_s:.2f} s ({rate:,.0f}/s); "
         f"mean reward {number(summary.reward.mean)}{dropped}"
+        + ("; kept from an earlier run" if summary.is_cached else "")
     )

@@ -9,13 +9,13 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from verl_lite.errors import DataError
-from verl_lite.plugins import Rollout, Score, ScoreOutcome, StepScore
+from verl_lite.plugins import Component, Rollout, Score, ScoredRollout, ScoreOutcome, Scorer, StepScore
 from verl_lite.plugins.records.schema import to_json
 
 __all__ = ["ScoreCache", "default_cache_path", "digest", "rollout_digest"]
@@ -98,6 +98,30 @@ class ScoreCache:
         self._db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", kept)
         self._db.execute("COMMIT")
 
+    def known(self, scorer: Scorer, rollouts: Sequence[Rollout]) -> list[dict[str, Score]]:
+        """The kept scores of each rollout by component name: what Scorer.score takes as `known`."""
+        known: list[dict[str, Score]] = [{} for _ in rollouts]
+        for component, fingerprint in _cached_components(scorer):
+            kept = self.get(fingerprint, _row_digests(component, rollouts))
+            for scores, score in zip(known, kept, strict=True):
+                if score is not None:
+                    scores[component.name] = score
+        return known
+
+    def keep(
+        self, scorer: Scorer, rows: Sequence[ScoredRollout], known: Sequence[Mapping[str, Score]]
+    ) -> None:
+        """Keep what `rows` have beyond `known`. Not the gated ones: they were never asked."""
+        rollouts = [row.rollout for row in rows]
+        for component, fingerprint in _cached_components(scorer):
+            keys = _row_digests(component, rollouts)
+            fresh = {
+                key: row.components[component.name].score
+                for key, row, before in zip(keys, rows, known, strict=True)
+                if component.name not in before and row.components[component.name].latency_s > 0
+            }
+            self.put(fingerprint, fresh)
+
     def __len__(self) -> int:
         return int(self._db.execute("SELECT COUNT(*) FROM scores").fetchone()[0])
 
@@ -109,6 +133,26 @@ class ScoreCache:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _cached_components(scorer: Scorer) -> Iterator[tuple[Component, bytes]]:
+    """The components worth keeping, each with a digest of its code, version and options."""
+    sources = scorer.environment()
+    for component in scorer.components:
+        if component.definition.cache:
+            options = component.options.model_dump(mode="json")
+            yield component, digest(sources[component.name], options)
+
+
+def _row_digests(component: Component, rollouts: Sequence[Rollout]) -> list[bytes]:
+    """What the score of each row depends on: the rollout, or all rollouts of its group with it."""
+    own = [rollout_digest(rollout) for rollout in rollouts]
+    if component.definition.form != "group":
+        return own
+    groups: dict[str, list[str]] = {}
+    for rollout, key in zip(rollouts, own, strict=True):
+        groups.setdefault(rollout.group, []).append(key.hex())
+    return [digest(key.hex(), *groups[r.group]) for r, key in zip(rollouts, own, strict=True)]
 
 
 def _key(component: bytes, rollout: bytes) -> bytes:

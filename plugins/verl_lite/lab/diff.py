@@ -8,7 +8,7 @@ A component whose values are all 0 or 1 on both sides is a verdict: its changes 
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -146,7 +146,9 @@ class DiffReport:
 
 
 def _component_json(part: ComponentDiff) -> dict[str, Any]:
-    return {**asdict(part), "num_flips": part.num_flips, "outcome_changes": dict(part.outcome_changes)}
+    outcomes = dict(part.outcome_changes)  # asdict cannot copy a Counter: it would count its items
+    data = asdict(replace(part, outcome_changes=Counter()))
+    return {**data, "num_flips": part.num_flips, "outcome_changes": outcomes}
 
 
 def diff_records(before: Iterable[Record], after: Iterable[Record], *, max_examples: int = 10) -> DiffReport:

@@ -13,15 +13,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from verl_lite.errors import ConfigError
+from verl_lite.lab.cache import ScoreCache
 from verl_lite.lab.groups import consecutive_groups
+from verl_lite.lab.results import KeptResult, ResultStore
 from verl_lite.lab.statistics import group_advantages
 from verl_lite.lab.summary import ScoreSummary
 from verl_lite.plugins import RewardsConfig, Rollout, ScoredRollout, Scorer, find_rewards
 from verl_lite.plugins.records import BadRow, Record, RecordWriter, Shard, read_records, shard_records
+from verl_lite.plugins.records.reader import check_record_file
 from verl_lite.plugins.records.writer import join_record_files
 
 __all__ = [
@@ -46,21 +49,17 @@ class ScoringOptions:
     workers       processes; None takes one a core
     debug_inline  everything in this process, so that breakpoints hit
     load_plugins  False leaves installed plugins out: the built-in rewards and local files alone
+    cache         the file that keeps paid-for scores (lab/cache.py); None keeps none
     """
 
     workers: int | None = None
     debug_inline: bool = False
     load_plugins: bool = True
+    cache: Path | None = None
 
     @property
     def num_processes(self) -> int:
         return 1 if self.debug_inline else self.workers or len(os.sched_getaffinity(0))
-
-
-@dataclass(slots=True)
-class ShardResult:
-    summary: ScoreSummary = field(default_factory=ScoreSummary)
-    bad_rows: list[BadRow] = field(default_factory=list)
 
 
 def score_file(
@@ -80,38 +79,64 @@ def score_file(
     """
     options = options or ScoringOptions()
     started = time.perf_counter()
-    config = without_breaker(config)
-    shards = shard_records(source, rows_per_shard=_SHARD_ROWS)
-    task = _Task(Path(source), config, options)
-    if len(shards) < 2 or options.num_processes < 2:
-        with open_scorer(config, options) as scorer:
-            result = _score_shard(task, scorer, None, Path(output) if output else None, on_progress)
-    else:
-        result = _score_on_processes(task, shards, Path(output) if output else None, on_progress)
+    task = _Task(check_record_file(source), without_breaker(config), options)
+    target = Path(output) if output else None
+    with open_scorer(task.config, options) as scorer:
+        store = _result_store(task, scorer)
+        kept = store.fetch(target) if store else None
+        result = kept or _score_all(task, scorer, target, on_progress)
+        if store is not None and kept is None:
+            store.keep(target, result)
     if bad_rows is not None and result.bad_rows:
         _write_bad_rows(Path(bad_rows), result.bad_rows)
+    result.summary.is_cached = kept is not None
     result.summary.num_bad_rows = len(result.bad_rows)
     result.summary.wall_s = time.perf_counter() - started
     return result.summary
 
 
+def _result_store(task: "_Task", scorer: Scorer) -> ResultStore | None:
+    if task.options.cache is None:
+        return None
+    folder = task.options.cache.with_name(task.options.cache.stem + "-results")
+    return ResultStore(folder, task.source, task.config, scorer)
+
+
+def _score_all(
+    task: "_Task", scorer: Scorer, output: Path | None, on_progress: Progress | None
+) -> KeptResult:
+    shards = shard_records(task.source, rows_per_shard=_SHARD_ROWS)
+    if len(shards) < 2 or task.options.num_processes < 2:
+        return _score_shard(task, scorer, None, output, on_progress)
+    return _score_on_processes(task, shards, output, on_progress)
+
+
 def score_records(
-    records: Iterable[Record], scorer: Scorer
+    records: Iterable[Record], scorer: Scorer, cache: ScoreCache | None = None
 ) -> Iterator[tuple[list[Record], list[ScoredRollout]]]:
-    """Score a stream in chunks of whole groups; each chunk has one step, whose reward weights apply."""
+    """Score a stream in chunks of whole groups; each chunk has one step, whose reward weights apply.
+
+    With a cache, what it holds is not computed again and what is new is kept, chunk by chunk: an
+    interrupted pass goes on where it was.
+    """
     chunk: list[Record] = []
     for group in consecutive_groups(records):
         if chunk and (len(chunk) + len(group) > _CHUNK_ROWS or group[0].step != chunk[0].step):
-            yield chunk, _score_chunk(chunk, scorer)
+            yield chunk, _score_chunk(chunk, scorer, cache)
             chunk = []
         chunk += group
     if chunk:
-        yield chunk, _score_chunk(chunk, scorer)
+        yield chunk, _score_chunk(chunk, scorer, cache)
 
 
-def _score_chunk(chunk: list[Record], scorer: Scorer) -> list[ScoredRollout]:
-    batch = scorer.score([record.rollout for record in chunk], step=chunk[0].step or 0)
-    return list(batch.rows)
+def _score_chunk(chunk: list[Record], scorer: Scorer, cache: ScoreCache | None) -> list[ScoredRollout]:
+    rollouts, step = [record.rollout for record in chunk], chunk[0].step or 0
+    if cache is None:
+        return list(scorer.score(rollouts, step=step).rows)
+    known = cache.known(scorer, rollouts)
+    rows = list(scorer.score(rollouts, step=step, known=known).rows)
+    cache.keep(scorer, rows, known)
+    return rows
 
 
 def without_breaker(config: RewardsConfig) -> RewardsConfig:
@@ -151,12 +176,13 @@ class _Task:
 
 def _score_shard(
     task: _Task, scorer: Scorer, shard: Shard | None, output: Path | None, on_progress: Progress | None = None
-) -> ShardResult:
-    result = ShardResult()
+) -> KeptResult:
+    result = KeptResult(ScoreSummary(), [])
     records = read_records(task.source, on_bad_row=result.bad_rows.append, shard=shard)
     with ExitStack() as stack:
         writer = stack.enter_context(RecordWriter(output)) if output else None
-        for chunk, rows in score_records(records, scorer):
+        cache = stack.enter_context(ScoreCache(task.options.cache)) if task.options.cache else None
+        for chunk, rows in score_records(records, scorer, cache):
             result.summary.add(rows)
             if writer is not None:
                 writer.write(rows, steps=[r.step for r in chunk], advantages=_advantages(chunk, rows))
@@ -177,8 +203,8 @@ def _advantages(chunk: list[Record], rows: list[ScoredRollout]) -> list[float | 
 
 def _score_on_processes(
     task: _Task, shards: list[Shard], output: Path | None, on_progress: Progress | None
-) -> ShardResult:
-    total = ShardResult()
+) -> KeptResult:
+    total = KeptResult(ScoreSummary(), [])
     context = multiprocessing.get_context("spawn")  # never fork a process that may hold threads or torch
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=output.parent if output else None)))
@@ -193,7 +219,7 @@ def _score_on_processes(
         )
         for result in pool.map(_score_in_process, shards, parts):
             total.summary.merge(result.summary)
-            total.bad_rows += result.bad_rows
+            total.bad_rows.extend(result.bad_rows)
             if on_progress is not None:
                 on_progress(result.summary.num_rows)
         if output is not None:
@@ -211,7 +237,7 @@ def _start_process(task: _Task) -> None:
     _process = task, scorer
 
 
-def _score_in_process(shard: Shard, output: Path | None) -> ShardResult:
+def _score_in_process(shard: Shard, output: Path | None) -> KeptResult:
     assert _process is not None, "the pool's initializer runs first"
     task, scorer = _process
     return _score_shard(task, scorer, shard, output)

@@ -1,13 +1,15 @@
 """What a scoring pass found, in tallies that add up over shards and never grow with the file."""
 
+import json
 import math
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from heapq import nlargest
 from typing import Any
 
 from verl_lite.plugins import ScoredRollout
+from verl_lite.plugins.records import BadRow
 
 __all__ = ["ComponentSummary", "Latencies", "Moments", "ScoreSummary"]
 
@@ -17,7 +19,7 @@ _NUM_SLOWEST = 5
 
 @dataclass(slots=True)
 class Moments:
-    """Count, mean, deviation and range of a stream of numbers (Welford 1962; merged as Chan et al. 1979)."""
+    """Count, mean, deviation and range of a stream of numbers (merged as in Chan, Golub, LeVeque 1979)."""
 
     count: int = 0
     mean: float = 0.0
@@ -25,13 +27,13 @@ class Moments:
     low: float = math.inf
     high: float = -math.inf
 
-    def add(self, value: float) -> None:
-        self.count += 1
-        delta = value - self.mean
-        self.mean += delta / self.count
-        self.squares += delta * (value - self.mean)
-        self.low = min(self.low, value)
-        self.high = max(self.high, value)
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Moments":
+        if not values:
+            return cls()
+        mean = sum(values) / len(values)
+        squares = sum([(value - mean) ** 2 for value in values])
+        return cls(count=len(values), mean=mean, squares=squares, low=min(values), high=max(values))
 
     def merge(self, other: "Moments") -> None:
         total = self.count + other.count
@@ -61,8 +63,8 @@ class Latencies:
 
     bins: Counter[int] = field(default_factory=Counter)
 
-    def add(self, seconds: float) -> None:
-        self.bins[math.floor(math.log(max(seconds, 1e-9)) * _BINS_PER_E)] += 1
+    def add(self, seconds: Sequence[float]) -> None:
+        self.bins.update([math.floor(math.log(max(s, 1e-9)) * _BINS_PER_E) for s in seconds])
 
     def quantile(self, share: float) -> float:
         """The upper edge of the bin the quantile falls in; nan before the first latency."""
@@ -104,7 +106,7 @@ class ScoreSummary:
     components: dict[str, ComponentSummary] = field(default_factory=dict)
     num_dropped: int = 0
     num_bad_rows: int = 0
-    num_cached: int = 0
+    is_cached: bool = False
     slowest: list[tuple[float, str, str]] = field(default_factory=list)
     wall_s: float = 0.0
 
@@ -112,22 +114,22 @@ class ScoreSummary:
     def num_rows(self) -> int:
         return self.reward.count + self.num_dropped
 
-    def add(self, rows: Iterable[ScoredRollout]) -> None:
-        for row in rows:
-            if row.reward is None:
-                self.num_dropped += 1
-            else:
-                self.reward.add(row.reward)
-            for name, part in row.components.items():
-                summary = self.components.get(name)
-                if summary is None:
-                    summary = self.components[name] = ComponentSummary()
-                summary.outcomes[part.score.outcome.value] += 1
-                if part.score.value is not None:
-                    summary.values.add(part.score.value)
-                summary.latencies.add(part.latency_s)
-                if len(self.slowest) < _NUM_SLOWEST or part.latency_s > self.slowest[-1][0]:
-                    self._keep_slowest([(part.latency_s, name, row.rollout.id)])
+    def add(self, rows: Sequence[ScoredRollout]) -> None:
+        """Take in rows that were scored together, column by column: this runs for every rollout of a file."""
+        rewards = [row.reward for row in rows if row.reward is not None]
+        self.reward.merge(Moments.of(rewards))
+        self.num_dropped += len(rows) - len(rewards)
+        for name in rows[0].components if rows else ():
+            parts = [row.components[name] for row in rows]
+            summary = self.components.setdefault(name, ComponentSummary())
+            values = [part.score.value for part in parts if part.score.value is not None]
+            summary.values.merge(Moments.of(values))
+            summary.outcomes.update({"ok": len(values)} if values else {})
+            summary.outcomes.update([p.score.outcome.value for p in parts if p.score.value is None])
+            latencies = [part.latency_s for part in parts]
+            summary.latencies.add(latencies)
+            slowest = nlargest(_NUM_SLOWEST, range(len(rows)), key=latencies.__getitem__)
+            self._keep_slowest([(latencies[i], name, rows[i].rollout.id) for i in slowest])
 
     def merge(self, other: "ScoreSummary") -> None:
         self.reward.merge(other.reward)
@@ -135,7 +137,6 @@ class ScoreSummary:
             self.components.setdefault(name, ComponentSummary()).merge(summary)
         self.num_dropped += other.num_dropped
         self.num_bad_rows += other.num_bad_rows
-        self.num_cached += other.num_cached
         self._keep_slowest(other.slowest)
 
     def _keep_slowest(self, more: list[tuple[float, str, str]]) -> None:
@@ -146,10 +147,48 @@ class ScoreSummary:
             "num_rows": self.num_rows,
             "num_dropped": self.num_dropped,
             "num_bad_rows": self.num_bad_rows,
-            "num_cached": self.num_cached,
+            "is_cached": self.is_cached,
             "wall_s": self.wall_s,
             "rows_per_s": self.num_rows / self.wall_s if self.wall_s else None,
             "reward": self.reward.to_json(),
             "components": {name: part.to_json() for name, part in self.components.items()},
             "slowest": [{"latency_s": s, "component": name, "id": row} for s, name, row in self.slowest],
         }
+
+    def to_text(self, bad_rows: Sequence[BadRow]) -> str:
+        """Everything, exactly, as JSON text: what `from_text` reads back."""
+        components = {
+            name: {
+                "values": asdict(part.values),
+                "outcomes": dict(part.outcomes),
+                "latencies": dict(part.latencies.bins),
+            }
+            for name, part in self.components.items()
+        }
+        return json.dumps(
+            {
+                "reward": asdict(self.reward),
+                "components": components,
+                "num_dropped": self.num_dropped,
+                "slowest": self.slowest,
+                "bad_rows": [asdict(row) for row in bad_rows],
+            }
+        )
+
+    @classmethod
+    def from_text(cls, text: str) -> "tuple[ScoreSummary, list[BadRow]]":
+        data = json.loads(text)
+        summary = cls(
+            reward=Moments(**data["reward"]),
+            components={
+                name: ComponentSummary(
+                    values=Moments(**part["values"]),
+                    outcomes=Counter(part["outcomes"]),
+                    latencies=Latencies(Counter({int(i): n for i, n in part["latencies"].items()})),
+                )
+                for name, part in data["components"].items()
+            },
+            num_dropped=data["num_dropped"],
+            slowest=[(seconds, name, row) for seconds, name, row in data["slowest"]],
+        )
+        return summary, [BadRow(**row) for row in data["bad_rows"]]

@@ -21,6 +21,7 @@ __all__ = ["API_VERSION", "Component", "Form", "NoOptions", "RewardDefinition", 
 
 API_VERSION = 1
 PROJECT = "verl_lite"  # the pluggy project and the entry-point group
+BUILTIN_DISTRIBUTION = "verl-lite"  # whose rewards are the built-in ones
 
 Form = Literal["rollout", "batch", "group"]
 CallableT = TypeVar("CallableT", bound=Callable[..., Any])
@@ -57,6 +58,7 @@ class RewardDefinition:
     max_concurrency  the most calls of an async reward that run at the same time
     retry_on    exception types worth another try (a busy server), at most `max_retries` times
     version     raise it when the same input may score differently: cached scores are keyed by it
+    cache       whether offline scoring keeps the scores; False for what is quicker than a look-up
     A class is built once a worker with its options and then called with the rollout(s) alone.
     """
 
@@ -71,6 +73,7 @@ class RewardDefinition:
     retry_on: tuple[type[Exception], ...] = ()
     max_retries: int = 2
     version: str = "1"
+    cache: bool = True
     distribution: str = ""  # filled in by discovery
 
     @property
@@ -104,6 +107,7 @@ def reward(
     retry_on: tuple[type[Exception], ...] = (),
     max_retries: int = 2,
     version: str = "1",
+    cache: bool = True,
 ) -> Callable[[CallableT], CallableT]:
     """Declare a function or class as the reward `name`; the function itself stays callable as it was.
 
@@ -124,6 +128,7 @@ def reward(
             retry_on=retry_on,
             max_retries=max_retries,
             version=version,
+            cache=cache,
         )
         _check(definition)
         call.__verl_lite_reward__ = definition  # type: ignore[attr-defined]

@@ -21,13 +21,18 @@ import pluggy
 
 from verl_lite.errors import PluginError
 from verl_lite.plugins import contract
-from verl_lite.plugins.contract import API_VERSION, PROJECT, RewardDefinition, definition_of
+from verl_lite.plugins.contract import (
+    API_VERSION,
+    BUILTIN_DISTRIBUTION,
+    PROJECT,
+    RewardDefinition,
+    definition_of,
+)
 from verl_lite.plugins.local_files import import_file
 
 __all__ = ["PluginInfo", "PluginStatus", "RewardCatalog", "content_hash", "find_rewards"]
 
 LOAD_PLUGINS_ENV = "VERL_LITE_LOAD_PLUGINS"
-BUILTIN_DISTRIBUTION = "verl-lite"
 
 
 class PluginStatus(StrEnum):
@@ -124,7 +129,9 @@ def find_rewards(*, load_plugins: bool = True, extra: Iterable[EntryPoint] = ())
     owners: dict[str, list[RewardDefinition]] = {}
     for _, definitions in loaded:
         for definition in definitions:
-            owners.setdefault(definition.name, []).append(definition)
+            claims = owners.setdefault(definition.name, [])
+            if all(definition.call is not known.call for known in claims):  # two entry points, one module
+                claims.append(definition)
     return RewardCatalog(
         rewards={name: claims[0] for name, claims in sorted(owners.items()) if len(claims) == 1},
         plugins=tuple(info for info, _ in loaded),

@@ -19,7 +19,7 @@ from verl_lite.plugins.contract import Component
 from verl_lite.plugins.discovery import RewardCatalog, content_hash, find_rewards
 from verl_lite.plugins.execution import Execution, TimedScore
 from verl_lite.plugins.rollout import Rollout
-from verl_lite.plugins.score import ScoredBatch, ScoredRollout
+from verl_lite.plugins.score import Score, ScoredBatch, ScoredRollout
 
 __all__ = ["Scorer", "ScoringSession"]
 
@@ -68,10 +68,15 @@ class Scorer:
         """What is run, in the order of the config."""
         return self._composite.components
 
-    def score(self, rollouts: Sequence[Rollout], *, step: int = 0) -> ScoredBatch:
-        """Score `rollouts` at training step `step`; see ScoringSession.finish for what is raised."""
+    def score(
+        self, rollouts: Sequence[Rollout], *, step: int = 0, known: Sequence[Mapping[str, Score]] = ()
+    ) -> ScoredBatch:
+        """Score `rollouts` at training step `step`; see ScoringSession.finish for what is raised.
+
+        `known` has, for each rollout, scores by component name that need not be computed again.
+        """
         session = self.start(step=step)
-        session.add(rollouts)
+        session.add(rollouts, known)
         return session.finish()
 
     def start(self, *, step: int = 0) -> "ScoringSession":
@@ -102,11 +107,14 @@ class ScoringSession:
         self._run = scorer._execution.start()
         self._rollouts: list[Rollout] = []
 
-    def add(self, rollouts: Sequence[Rollout]) -> None:
-        """Hand over rollouts; their scoring starts at once. Raises DataError for a source nobody takes."""
+    def add(self, rollouts: Sequence[Rollout], known: Sequence[Mapping[str, Score]] = ()) -> None:
+        """Hand over rollouts; their scoring starts at once. `known` as in Scorer.score.
+
+        Raises DataError for a source nobody takes.
+        """
         self._scorer._composite.check_sources(rollouts)
         self._rollouts += rollouts
-        self._run.add(rollouts)
+        self._run.add(rollouts, known)
 
     def finish(self) -> ScoredBatch:
         """Wait for every score; rows stand in the order in which their rollouts were added.

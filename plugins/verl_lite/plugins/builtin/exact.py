@@ -20,7 +20,7 @@ class ExactOptions(BaseModel):
     answer_tag: str = ""
 
 
-@reward("exact", options=ExactOptions, isolate=False)
+@reward("exact", options=ExactOptions, isolate=False, cache=False)
 def exact(rollout: Rollout, options: ExactOptions) -> Score:
     """1.0 when the completion is the reference, else 0.0; abstains where there is no reference."""
     if rollout.reference is None:

@@ -42,7 +42,7 @@ class RegexOptions(BaseModel):
         return pattern
 
 
-@reward("format", options=FormatOptions, isolate=False)
+@reward("format", options=FormatOptions, isolate=False, cache=False)
 def format_reward(rollout: Rollout, options: FormatOptions) -> Score:
     """1.0 when the completion has the named shape, else 0.0 with what is missing."""
     problem = _PROBLEMS[options.pattern](rollout.completion.strip())

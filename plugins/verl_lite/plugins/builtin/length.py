@@ -25,7 +25,7 @@ class LengthOptions(BaseModel):
         return self
 
 
-@reward("length", options=LengthOptions, isolate=False)
+@reward("length", options=LengthOptions, isolate=False, cache=False)
 def length(rollout: Rollout, options: LengthOptions) -> Score:
     """How short the completion is: 1.0 up to the target length, 0.0 from `zero_at` on."""
     if options.unit == "tokens" and not rollout.completion_ids and rollout.completion:

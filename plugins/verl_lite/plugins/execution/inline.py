@@ -1,10 +1,10 @@
 """Run components in the calling process and thread: the fast path for rewards that cannot hang."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from verl_lite.plugins.contract import Component
+from verl_lite.plugins.contract import BUILTIN_DISTRIBUTION, Component
 from verl_lite.plugins.execution.batcher import Rows
 from verl_lite.plugins.execution.calls import Caller
 from verl_lite.plugins.execution.results import TimedScore
@@ -21,6 +21,9 @@ class InlineRunner:
     def __init__(self, component: Component) -> None:
         self._caller = Caller(component.definition, component.options, component.timeout_s)
         self._one_by_one = component.definition.form == "rollout"
+        # Our own rewards are known to leave their input alone; a copy would cost more than they do.
+        is_ours = component.definition.distribution == BUILTIN_DISTRIBUTION
+        self._private: Callable[[Rollout], Rollout] = _shared if is_ours else private_copy
 
     def build(self) -> None:
         """Build a reward of class form now and not at the first call."""
@@ -30,11 +33,15 @@ class InlineRunner:
         """The scores of all rows of the calls, in their order."""
         caller = self._caller
         if self._one_by_one and caller.build() is None:
-            return [caller.one(private_copy(rollouts[row])) for (row,) in calls]
+            return [caller.one(self._private(rollouts[row])) for (row,) in calls]
         scores: list[TimedScore] = []
         for rows in calls:
-            scores += caller.answer([private_copy(rollouts[row]) for row in rows])
+            scores += caller.answer([self._private(rollouts[row]) for row in rows])
         return scores
+
+
+def _shared(rollout: Rollout) -> Rollout:
+    return rollout
 
 
 def private_copy(rollout: Rollout) -> Rollout:

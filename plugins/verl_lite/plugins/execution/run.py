@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from verl_lite.errors import RewardError, VerlLiteError
-from verl_lite.plugins.contract import applies_always
+from verl_lite.plugins.contract import Component, applies_always
 from verl_lite.plugins.execution.batcher import Call, Rows, batcher_for
 from verl_lite.plugins.execution.calls import failed_score
 from verl_lite.plugins.execution.inline import InlineRunner
@@ -60,6 +60,7 @@ class ExecutionRun:
         self._batchers = [batcher_for(part.name, part.definition) for part in plan.components]
         self._scores: list[dict[str, TimedScore]] = []
         self._blank = dict.fromkeys((part.name for part in plan.components), NOT_SCORED)  # keeps their order
+        self._known: dict[int, Mapping[str, Score]] = {}
         self._missing: dict[tuple[int, int], int] = {}  # (component, row) -> needed scores not there yet
         self._unreleased = [0] * len(plan.components)
         self._unanswered = 0
@@ -67,9 +68,11 @@ class ExecutionRun:
         self._closing = False
         self._news = threading.Condition()
 
-    def add(self, rollouts: Sequence[Rollout]) -> None:
+    def add(self, rollouts: Sequence[Rollout], known: Sequence[Mapping[str, Score]] = ()) -> None:
         """Begin scoring `rollouts`; all samples of a group come in one call.
 
+        `known` has, for each rollout, the scores by component name that need not be computed again
+        (empty: none is known). They count where the component applies, with no latency and no attempt.
         Raises DataError when a component scores whole groups and a group comes in parts.
         """
         with self._news:
@@ -79,6 +82,7 @@ class ExecutionRun:
             for batcher in self._batchers:
                 batcher.expect(rows, rollouts)
             self.rollouts += rollouts
+            self._known.update(zip(rows, known, strict=True) if known else ())
             self._scores += [self._blank.copy() for _ in rows]
             self._unanswered += len(rows) * len(self._batchers)
             ready: deque[tuple[int, Sequence[int]]] = deque()
@@ -190,25 +194,31 @@ class ExecutionRun:
     def _split(
         self, component: int, rows: Sequence[int]
     ) -> tuple[Sequence[int], list[int], list[TimedScore]]:
-        """The rows the component applies to; the others, with their scores."""
+        """The rows that must be called for; the others, with the scores they have already."""
         part = self._plan.components[component]
-        if part.applies is applies_always:
+        if part.applies is applies_always and not self._known:
             return rows, [], []
         applied, refused, scores = [], [], []
         for row in rows:
-            needed = {name: self._scores[row][name].score for name in part.needs}
-            try:
-                applies = part.applies(self.rollouts[row], needed)
-            except Exception as error:  # noqa: BLE001 - the border: a condition is the user's, its failure a score
-                refused.append(row)
-                scores.append(TimedScore(failed_score(error, "its condition failed: "), 0.0, 0))
-                continue
-            if applies:
+            score = self._score_without_call(part, row)
+            if score is None:
                 applied.append(row)
             else:
                 refused.append(row)
-                scores.append(NOT_APPLIED)
+                scores.append(score)
         return applied, refused, scores
+
+    def _score_without_call(self, part: Component, row: int) -> TimedScore | None:
+        """Not applied, a condition that failed, or known before; None where the reward has to be called."""
+        needed = {name: self._scores[row][name].score for name in part.needs}
+        try:
+            applies = part.applies(self.rollouts[row], needed)
+        except Exception as error:  # noqa: BLE001 - the border: a condition is the user's, its failure a score
+            return TimedScore(failed_score(error, "its condition failed: "), 0.0, 0)
+        if not applies:
+            return NOT_APPLIED
+        known = self._known.get(row, {}).get(part.name)
+        return None if known is None else TimedScore(known, 0.0, 0)
 
     def _flush(self, component: int) -> None:
         if self._closing and not self._unreleased[component]:
