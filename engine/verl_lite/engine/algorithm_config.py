@@ -37,6 +37,7 @@ class KLConfig(ConfigModel):
     reference: Literal["copy", "offload", "adapter_off", "none"] = "copy"
     target: float | None = Field(default=None, gt=0)  # adaptive when set: the KL per completion, in nats
     horizon_samples: int = Field(default=10_000, gt=0)
+    ratio_weighted: bool = False  # times the ratio: the gradient is then that of KL(policy || reference)
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
