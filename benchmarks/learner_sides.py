@@ -35,7 +35,7 @@ def make_model(*, vocab_size: int, hidden_size: int, num_layers: int) -> Any:
 def make_batch(
     *, num_prompts: int, group_size: int, vocab_size: int, prompt: tuple[int, int], total: tuple[int, int]
 ) -> list[TrainingSample]:
-    """Groups that share a prompt of `prompt` tokens; prompt and completion together `total` tokens, uniform."""
+    """Groups that share a prompt of `prompt` tokens; prompt and completion together `total`, uniform."""
     rng = random.Random(0)
     samples = []
     for group in range(num_prompts):
