@@ -9,25 +9,35 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import trl
 from learner_sides import make_batch, make_model, num_tokens, our_step, trl_step
 
 
-def seconds(step: Callable[[], object], repeats: int) -> float:
-    """The median of `repeats` steps after one to warm up."""
-    times = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
+@dataclass(frozen=True)
+class Timing:
+    """Medians of one side's steps; `cpu_s` is what the process really computed, busy machine or not."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def timing(step: Callable[[], object], *, warmup: int, repeats: int) -> Timing:
+    walls, cpus = [], []
+    for _ in range(warmup + repeats):
+        wall, cpu = time.perf_counter(), time.process_time()
         step()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    return Timing(statistics.median(walls[warmup:]), statistics.median(cpus[warmup:]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--groups", type=int, default=2)
     parser.add_argument("--group-size", type=int, default=4)
@@ -52,17 +62,22 @@ def main() -> None:
         "bfloat16": ({"dtype": "bfloat16", "share_prompts": "never"}, {"bf16": True}),
         "best": ({"dtype": "bfloat16", "share_prompts": "always"}, {"bf16": True}),
     }
-    print("| setting | TRL tokens/s | verl-lite tokens/s | ratio |\n|---|---|---|---|")
-    measured: dict[str, float] = {}
+    print(
+        "| setting | TRL tokens/s | verl-lite tokens/s | ratio | ratio of CPU time |\n|---|---|---|---|---|"
+    )
+    measured: dict[str, Timing] = {}
     for name in args.rows.split(","):
         ours, theirs = rows[name]
         key = str(theirs)
         if key not in measured:
             step = trl_step(model, samples, gradient_checkpointing=False, **theirs)
-            measured[key] = seconds(step, args.repeats)
-        mine = seconds(our_step(model, samples, **ours), args.repeats)
-        ratio = measured[key] / mine
-        print(f"| {name} | {tokens / measured[key]:.0f} | {tokens / mine:.0f} | {ratio:.2f}x |", flush=True)
+            measured[key] = timing(step, warmup=args.warmup, repeats=args.repeats)
+            del step
+        peer = measured[key]
+        mine = timing(our_step(model, samples, **ours), warmup=args.warmup, repeats=args.repeats)
+        wall, cpu = peer.wall_s / mine.wall_s, peer.cpu_s / mine.cpu_s
+        cells = (name, f"{tokens / peer.wall_s:.0f}", f"{tokens / mine.wall_s:.0f}", f"{wall:.2f}x")
+        print("|", " | ".join(cells), f"| {cpu:.2f}x ({peer.cpu_s:.1f} s / {mine.cpu_s:.1f} s) |", flush=True)
 
 
 if __name__ == "__main__":
