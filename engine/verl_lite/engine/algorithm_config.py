@@ -236,7 +236,7 @@ class LearnerConfig(ConfigModel):
     max_tokens_per_micro_batch: int = Field(default=16_384, gt=0)
     backend: Literal["packed", "padded"] = "packed"
     share_prompts: Literal["auto", "always", "never"] = "auto"
-    share_prompts_min_tokens: int = Field(default=128, ge=1)  # auto: prompts at least this long are shared
+    share_prompts_min_tokens: int = Field(default=8, ge=1)  # auto: prompts at least this long are shared
     gradient_checkpointing: bool = False
     logits_tile_mb: int = Field(default=16, gt=0)  # the largest piece of logits that exists at one time
     lora: LoraConfig | None = None
