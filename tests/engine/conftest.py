@@ -71,22 +71,18 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def build_tiny_model(dtype: torch.dtype = torch.float64, seed: int = 0, **options: object) -> torch.nn.Module:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape |= {"num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256, "vocab_size": VOCAB}
+    return Qwen3ForCausalLM(Qwen3Config(**{**shape, "pad_token_id": 0, **options})).to(dtype)
+
+
 @pytest.fixture
 def tiny_model() -> Callable[..., torch.nn.Module]:
-    def make(dtype: torch.dtype = torch.float64, seed: int = 0, **options: object) -> torch.nn.Module:
-        from transformers import Qwen3Config, Qwen3ForCausalLM
-
-        torch.manual_seed(seed)
-        shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-        shape |= {
-            "num_key_value_heads": 2,
-            "head_dim": 8,
-            "max_position_embeddings": 256,
-            "vocab_size": VOCAB,
-        }
-        return Qwen3ForCausalLM(Qwen3Config(**{**shape, "pad_token_id": 0, **options})).to(dtype)
-
-    return make
+    return build_tiny_model
 
 
 @pytest.fixture

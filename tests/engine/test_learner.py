@@ -72,7 +72,7 @@ def test_one_and_four_micro_batches_give_the_same_gradients(aggregate, gradients
     samples = make_samples()
     algorithm = AlgorithmConfig(aggregate=aggregate, norm_tokens=24)
     model = tiny_model(torch.float32)
-    budget = {"max_tokens_per_micro_batch": computed_tokens(samples) // 3}
+    budget = {"max_tokens_per_micro_batch": computed_tokens(samples) // 3, "share_prompts": "never"}
     learner = make_learner(copy.deepcopy(model), algorithm, **budget)
     assert len(list(learner.policy.micro_batches(samples))) == 4
     one = gradients(samples, algorithm, model=model)

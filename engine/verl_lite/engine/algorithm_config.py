@@ -37,6 +37,7 @@ class KLConfig(ConfigModel):
     reference: Literal["copy", "offload", "adapter_off", "none"] = "copy"
     target: float | None = Field(default=None, gt=0)  # adaptive when set: the KL per completion, in nats
     horizon_samples: int = Field(default=10_000, gt=0)
+    ratio_weighted: bool = False  # times the ratio: the gradient is then that of KL(policy || reference)
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -235,7 +236,7 @@ class LearnerConfig(ConfigModel):
     max_tokens_per_micro_batch: int = Field(default=16_384, gt=0)
     backend: Literal["packed", "padded"] = "packed"
     share_prompts: Literal["auto", "always", "never"] = "auto"
-    share_prompts_min_tokens: int = Field(default=128, ge=1)  # auto: prompts at least this long are shared
+    share_prompts_min_tokens: int = Field(default=8, ge=1)  # auto: prompts at least this long are shared
     gradient_checkpointing: bool = False
     logits_tile_mb: int = Field(default=16, gt=0)  # the largest piece of logits that exists at one time
     lora: LoraConfig | None = None

@@ -29,6 +29,7 @@ __all__ = [
     "policy_gradient",
     "policy_loss",
     "ppo_clip",
+    "ratio",
     "sequence_mean",
     "token_weights",
 ]
@@ -88,7 +89,7 @@ def ppo_clip(
 
     Ratio 0.5, clip 0.2, advantage 1 gives -0.5; ratio 1.5 gives -1.2.
     """
-    ratio_N = _ratio(batch)
+    ratio_N = ratio(batch)
     return _clipped(ratio_N, batch, clip_low, clip_high, dual_clip)
 
 
@@ -102,7 +103,7 @@ def gspo(batch: LossInput, *, clip_low: float, clip_high: float) -> tuple[Tensor
 
 def cispo(batch: LossInput, *, clip_low: float, clip_high: float) -> tuple[Tensor, Metrics]:
     """-sg(clip(r, 1 - low, 1 + high)) A log p: a clipped token keeps its (bounded) gradient."""
-    ratio_N = _ratio(batch).detach()
+    ratio_N = ratio(batch).detach()
     bounded_N = ratio_N.clamp(1.0 - clip_low, 1.0 + clip_high)
     loss_N = -bounded_N * batch.advantages_N * batch.logprobs_N
     return loss_N, _ratio_metrics(ratio_N, bounded_N != ratio_N, batch)
@@ -135,7 +136,8 @@ def sequence_mean(values_N: Tensor, batch: LossInput) -> Tensor:
     return totals_S / counts_S.clamp(min=1.0)
 
 
-def _ratio(batch: LossInput) -> Tensor:
+def ratio(batch: LossInput) -> Tensor:
+    """p / p_old of each token, with its gradient."""
     return (batch.logprobs_N - batch.old_logprobs_N).clamp(max=MAX_LOG_RATIO).exp()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from verl_lite.engine.algorithm_config import AlgorithmConfig
 from verl_lite.engine.importance import importance_weights, mismatch_metrics
 from verl_lite.engine.kl import kl_estimate
-from verl_lite.engine.losses import LossInput, Metrics, PolicyLoss
+from verl_lite.engine.losses import LossInput, Metrics, PolicyLoss, ratio
 
 __all__ = ["Terms", "objective"]
 
@@ -50,6 +50,8 @@ def objective(
         kl_N = kl_estimate(batch.logprobs_N, terms.ref_logprobs_N, config.kl.estimator)
         metrics["policy/kl_reference"] = (kl_N * batch.mask_N).sum().detach()
         if config.kl.placement == "loss":
+            if config.kl.ratio_weighted:
+                kl_N = kl_N * ratio(batch)
             kl = kl_coefficient * (kl_N * terms.weights_N).sum()
             metrics["loss/kl"] = kl.detach()
             loss = loss + kl

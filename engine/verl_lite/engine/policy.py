@@ -1,5 +1,6 @@
 """The policy: a causal transformers model seen as "log-probabilities and entropies of a micro-batch"."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -43,7 +44,8 @@ class Policy:
 
     def micro_batches(self, samples: Sequence[TrainingSample]) -> Iterator[PackedBatch]:
         """The samples, cut and packed by the config's token budget."""
-        shared = [self._is_shared(sample) for sample in samples]
+        counts = Counter(tuple(sample.prompt_ids) for sample in samples)
+        shared = [self._is_shared(sample, counts[tuple(sample.prompt_ids)]) for sample in samples]
         budget = self._config.max_tokens_per_micro_batch
         plan = plan_micro_batches(samples, max_tokens=budget, shared=shared, padded=not self.is_packed)
         for indices in plan:
@@ -52,8 +54,8 @@ class Policy:
             else:
                 yield pack_padded(samples, indices, self._pad_token_id)
 
-    def _is_shared(self, sample: TrainingSample) -> bool:
-        if not self.is_packed or self._config.share_prompts == "never":
+    def _is_shared(self, sample: TrainingSample, num_samples: int) -> bool:
+        if not self.is_packed or self._config.share_prompts == "never" or num_samples < 2:
             return False
         long_enough = len(sample.prompt_ids) >= self._config.share_prompts_min_tokens
         return self._config.share_prompts == "always" or long_enough
