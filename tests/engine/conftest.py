@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from verl_lite.engine import tiny_model as tiny
 from verl_lite.engine.config import TinyModelConfig
 from verl_lite.engine.stages import TrainingSample
-from verl_lite.engine.tiny_model import build_tiny_model, build_tiny_tokenizer
 
 VOCAB = 61
 SMALL = TinyModelConfig(
@@ -22,13 +22,13 @@ SMALL = TinyModelConfig(
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a very small model of the quickstart's kind."""
     folder = tmp_path_factory.mktemp("model") / "small"
-    build_tiny_model(folder, SMALL, seed=0)
+    tiny.build_tiny_model(folder, SMALL, seed=0)
     return folder
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
-    return build_tiny_tokenizer()
+    return tiny.build_tiny_tokenizer()
 
 
 class ModelSource:

@@ -227,6 +227,11 @@ class TrainConfig(RewardsConfig):
         self.algorithm.check_rollout(
             num_samples=self.rollout.num_samples, top_p=self.rollout.top_p, top_k=self.rollout.top_k
         )
+        if self.algorithm.dynamic_sampling:
+            raise ValueError(
+                "algorithm.dynamic_sampling: the training loop does not refill batches yet; set it to false "
+                "(groups whose rewards are all equal already cost no compute in the update)"
+            )
         tiny = self.model.tiny
         if tiny is not None and self.rollout.context_tokens > tiny.max_context_tokens:
             raise ValueError(
