@@ -162,6 +162,8 @@ def test_an_evaluation_of_nothing_and_a_group_of_one(cli: Cli, folder: Path) -> 
     assert "evaluation.every_steps=5 needs data.held_out" in message
     message = refused(cli, folder, config_file(folder), "rollout.num_samples=1")
     assert "a group of one always gives 0" in message
+    message = refused(cli, folder, config_file(folder), "algorithm.dynamic_sampling=true")
+    assert "the training loop does not refill batches yet" in message
     message = refused(cli, folder, config_file(folder), "evaluation.accuracy=nothing")
     assert "is not a reward of this config: expected one of format" in message
 
