@@ -1,6 +1,7 @@
 """`verl-lite train`, `sft`, `eval` and `config`: thin fronts of the engine."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -126,6 +127,9 @@ def schema() -> None:
 
 
 def _load(config: Path, overrides: list[str] | None) -> "TrainConfig":
+    # Before torch loads its OpenMP, which reads it once: idle threads sleep instead of spinning. Where
+    # anything else runs on the cores (reward workers do), spinning makes every small matrix product wait.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from verl_lite.engine.config import TrainConfig
     from verl_lite.plugins.config_file import load_config
 
