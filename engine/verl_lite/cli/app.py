@@ -11,6 +11,7 @@ from verl_lite.cli.doctor import doctor
 from verl_lite.cli.plugins import plugins_app
 from verl_lite.cli.report import report
 from verl_lite.cli.score import score
+from verl_lite.cli.train import config_app, evaluate, sft, train
 from verl_lite.errors import ConfigError, DataError, PluginError, VerlLiteError
 
 __all__ = ["app", "main"]
@@ -28,6 +29,9 @@ def root() -> None:
     """Write, test and trust the rewards that train language models, and train with them."""
 
 
+app.command()(train)
+app.command()(sft)
+app.command("eval")(evaluate)
 app.command()(score)
 app.command()(diff)
 app.command()(check)
@@ -35,6 +39,7 @@ app.command()(attack)
 app.command()(report)
 app.command()(doctor)
 app.add_typer(plugins_app, name="plugins")
+app.add_typer(config_app, name="config")
 
 
 def main() -> None:

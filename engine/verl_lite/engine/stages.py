@@ -15,7 +15,7 @@ import torch
 
 from verl_lite.plugins import Message, Rollout, SamplerSettings
 
-__all__ = ["PromptRow", "Sampler", "TrainingSample", "UpdateStats", "WeightSource"]
+__all__ = ["Annotation", "PromptRow", "Sampler", "TrainingSample", "UpdateStats", "WeightSource"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,15 @@ class PromptRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Annotation:
+    """What the learner knows of one rollout before advantages: lists of length T, empty where not needed."""
+
+    old_logprobs_T: Sequence[float] = ()
+    ref_logprobs_T: Sequence[float] = ()
+    values_T: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSample:
     """One completion with what the loss needs. Lists of length T.
 
@@ -37,6 +46,8 @@ class TrainingSample:
     advantages_T        the advantage at each token (constant over T for outcome rewards)
     loss_mask_T         1 where the token counts in the loss
     returns_T           the critic's targets; values_T its predictions at sampling time (PPO only)
+    ref_logprobs_T      the reference policy's; old_logprobs_T the policy's own at the start of the step;
+                        both empty when the learner is to compute them, if it needs them
     """
 
     prompt_ids: Sequence[int]
@@ -88,10 +99,11 @@ class Sampler(Protocol):
         """As WeightSource.token_logprobs, computed by the sampler's own weights."""
         ...
 
-    def load_weights(self, source: WeightSource, *, version: int) -> None:
+    def load_weights(self, source: WeightSource, *, version: int) -> float:
         """Take the source's weights, drop caches of the old ones, and pass the canary.
 
-        Raises TrainingError when both sides' log-probabilities differ beyond the dtype's tolerance.
+        Returns the canary's largest difference of log-probabilities; raises TrainingError when it
+        is beyond the dtype's tolerance.
         """
         ...
 

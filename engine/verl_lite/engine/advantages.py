@@ -1,0 +1,297 @@
+"""Advantage estimators: scored rollouts in, one advantage a completion token out.
+
+A row whose reward is None has left the batch: it is in no baseline, no count and no loss.
+
+Departures from the papers:
+- GRPO (arXiv:2402.03300, sec. 4.1.2): population standard deviation plus `EPS`; a group whose
+  rewards are all equal gives exactly 0, and the learner then spends nothing on it.
+- Dr.GRPO (arXiv:2503.20783): the mean alone is taken off. Its loss side is aggregate=sequence_sum_norm.
+- RLOO (arXiv:2402.14740): each sample's baseline is the mean of the *other* samples of its group.
+- REINFORCE++ (arXiv:2501.03262): the reward comes at the last token, a k1 KL penalty at each (when
+  configured), returns are discounted by gamma and standardised over the batch's tokens.
+  With baseline: the group's mean is taken off first, then the whole batch is standardised.
+- GDPO (arXiv:2601.05242): every component is standardised within its group, the weighted sum is
+  standardised over the batch.
+- Process rewards: each token's return is the sum of its own and later step rewards, plus the outcome
+  reward at the end, less the mean return of the group's tokens, over the group's standard deviation.
+- GAE (arXiv:1506.02438): the value after the last token is 0, also for truncated completions.
+
+Shapes: G samples of one group, T completion tokens, B samples of the batch.
+"""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import accumulate
+
+from verl_lite.engine.algorithm_config import AlgorithmConfig, KLConfig, OverlongConfig
+from verl_lite.engine.stages import Annotation, TrainingSample
+from verl_lite.plugins import ScoredRollout
+
+__all__ = [
+    "discounted_returns",
+    "estimate_advantages",
+    "gae",
+    "group_center",
+    "group_standardize",
+    "informative_groups",
+    "leave_one_out",
+    "overlong_penalty",
+]
+
+EPS = 1e-6
+
+
+def group_standardize(rewards_G: Sequence[float]) -> list[float]:
+    """(reward - mean) / (population std + EPS); all 0 when the rewards are equal.
+
+    >>> [round(a, 4) for a in group_standardize([1.0, 0.0])], group_standardize([1.0, 1.0])
+    ([1.0, -1.0], [0.0, 0.0])
+    """
+    centered_G = group_center(rewards_G)
+    if not any(centered_G):
+        return centered_G
+    std = statistics.pstdev(rewards_G)
+    return [value / (std + EPS) for value in centered_G]
+
+
+def group_center(rewards_G: Sequence[float]) -> list[float]:
+    """reward - mean; exactly 0 when the rewards are equal."""
+    if min(rewards_G) == max(rewards_G):
+        return [0.0] * len(rewards_G)
+    mean = statistics.fmean(rewards_G)
+    return [reward - mean for reward in rewards_G]
+
+
+def leave_one_out(rewards_G: Sequence[float]) -> list[float]:
+    """reward - mean of the others; 0 for a group of one, which has no others.
+
+    >>> leave_one_out([1.0, 0.0, 0.0])
+    [1.0, -0.5, -0.5]
+    """
+    others = len(rewards_G) - 1
+    if others == 0 or min(rewards_G) == max(rewards_G):
+        return [0.0] * len(rewards_G)
+    total = sum(rewards_G)
+    return [reward - (total - reward) / others for reward in rewards_G]
+
+
+def discounted_returns(rewards_T: Sequence[float], gamma: float) -> list[float]:
+    """The discounted sum of each token's own and later rewards.
+
+    >>> discounted_returns([0.0, 0.0, 1.0], 0.5)
+    [0.25, 0.5, 1.0]
+    """
+    backwards = accumulate(reversed(rewards_T), lambda later, reward: reward + gamma * later)
+    return list(backwards)[::-1]
+
+
+def gae(
+    rewards_T: Sequence[float], values_T: Sequence[float], *, gamma: float, lam: float
+) -> tuple[list[float], list[float]]:
+    """Generalised advantage estimates and the critic's targets (advantage + value), both of T.
+
+    >>> gae([0.0, 1.0], [0.5, 0.5], gamma=1.0, lam=1.0)
+    ([0.5, 0.5], [1.0, 1.0])
+    """
+    next_values_T = [*values_T[1:], 0.0]
+    deltas_T = [
+        reward + gamma * after - value
+        for reward, value, after in zip(rewards_T, values_T, next_values_T, strict=True)
+    ]
+    advantages_T = discounted_returns(deltas_T, gamma * lam)
+    return advantages_T, [a + v for a, v in zip(advantages_T, values_T, strict=True)]
+
+
+def overlong_penalty(num_tokens: int, max_tokens: int, config: OverlongConfig) -> float:
+    """DAPO's soft punishment (arXiv:2503.14476, eq. 13): 0 before the buffer, `-penalty` at the limit.
+
+    >>> overlong_penalty(90, 100, OverlongConfig(mode="shape", buffer_tokens=20, penalty=1.0))
+    -0.5
+    """
+    into_buffer = num_tokens - (max_tokens - config.buffer_tokens)
+    return -config.penalty * min(max(into_buffer / config.buffer_tokens, 0.0), 1.0)
+
+
+def estimate_advantages(
+    scored: Sequence[ScoredRollout],
+    config: AlgorithmConfig,
+    annotations: Sequence[Annotation] | None = None,
+    *,
+    kl_coefficient: float | None = None,
+) -> list[TrainingSample]:
+    """One training sample for each scored rollout that has a reward and tokens, in their order.
+
+    `annotations` come from `Learner.annotate` and are needed by gae (values) and by a KL in the
+    reward (reference and own log-probabilities). `kl_coefficient` is the controller's present one.
+    Raises ValueError when an annotation the estimator needs is missing.
+    """
+    notes = annotations if annotations is not None else [Annotation()] * len(scored)
+    rows = [
+        (row, note)
+        for row, note in zip(scored, notes, strict=True)
+        if row.reward is not None and row.rollout.completion_ids
+    ]
+    masks = [_loss_mask(row, config.overlong) for row, _ in rows]
+    returns: list[list[float]] = [[] for _ in rows]
+    if config.advantage == "gae":
+        pairs = [_gae_of(row, note, config, kl_coefficient) for row, note in rows]
+        advantages = [advantage for advantage, _ in pairs]
+        returns = [target for _, target in pairs]
+    elif config.advantage == "reinforce_pp":
+        penalised = [_token_rewards(row, note, config, kl_coefficient) for row, note in rows]
+        advantages = [discounted_returns(rewards_T, config.gamma) for rewards_T in penalised]
+    else:
+        advantages = _group_advantages([row for row, _ in rows], config)
+    if config.whiten or config.advantage in ("reinforce_pp", "reinforce_pp_baseline"):
+        advantages = _whiten(advantages, masks)
+    parts = zip(rows, advantages, masks, returns, strict=True)
+    return [_sample(row, note, a_T, m_T, r_T) for (row, note), a_T, m_T, r_T in parts]
+
+
+def _group_advantages(rows: Sequence[ScoredRollout], config: AlgorithmConfig) -> list[list[float]]:
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        groups[row.rollout.group].append(index)
+    advantages: list[list[float]] = [[] for _ in rows]
+    for members in groups.values():
+        group = [rows[index] for index in members]
+        for index, values_T in zip(members, _one_group(group, config), strict=True):
+            advantages[index] = values_T
+    if config.advantage == "gdpo":
+        scalars = group_standardize([values_T[0] for values_T in advantages]) if rows else []
+        return [[value] * len(old) for value, old in zip(scalars, advantages, strict=True)]
+    return advantages
+
+
+def _one_group(group: Sequence[ScoredRollout], config: AlgorithmConfig) -> list[list[float]]:
+    if config.advantage == "process":
+        return _process_advantages(group, config)
+    if config.advantage == "gdpo":
+        scalars_G = _gdpo(group)
+    else:
+        estimator = {"grpo": group_standardize, "rloo": leave_one_out}.get(config.advantage, group_center)
+        scalars_G = estimator([_shaped_reward(row, config.overlong) for row in group])
+    return [[value] * len(row.rollout.completion_ids) for value, row in zip(scalars_G, group, strict=True)]
+
+
+def _gdpo(group: Sequence[ScoredRollout]) -> list[float]:
+    """The weighted sum of each component's standardised contributions; a component without a value adds 0."""
+    totals_G = [0.0] * len(group)
+    for name in group[0].components:
+        scores = [(at, row.components[name]) for at, row in enumerate(group) if name in row.components]
+        present = [(at, s.contribution, abs(s.weight)) for at, s in scores if s.contribution is not None]
+        if present:
+            standard = group_standardize([contribution for _, contribution, _ in present])
+            for (at, _, weight), value in zip(present, standard, strict=True):
+                totals_G[at] += weight * value
+    return totals_G
+
+
+def _process_advantages(group: Sequence[ScoredRollout], config: AlgorithmConfig) -> list[list[float]]:
+    returns = [
+        discounted_returns(_token_rewards(row, Annotation(), config, 0.0), config.gamma) for row in group
+    ]
+    flat = iter(group_standardize([value for values_T in returns for value in values_T]))
+    return [[next(flat) for _ in values_T] for values_T in returns]
+
+
+def _gae_of(
+    row: ScoredRollout, note: Annotation, config: AlgorithmConfig, kl_coefficient: float | None
+) -> tuple[list[float], list[float]]:
+    if len(note.values_T) != len(row.rollout.completion_ids):
+        raise ValueError(
+            f"advantage=gae needs one value a token: expected {len(row.rollout.completion_ids)} for rollout "
+            f"{row.rollout.id!r}, got {len(note.values_T)}; pass Learner.annotate's answer"
+        )
+    rewards_T = _token_rewards(row, note, config, kl_coefficient)
+    return gae(rewards_T, note.values_T, gamma=config.gamma, lam=config.lam)
+
+
+def _token_rewards(
+    row: ScoredRollout, note: Annotation, config: AlgorithmConfig, kl_coefficient: float | None
+) -> list[float]:
+    """Process rewards where they stand, the outcome at the last token, less the KL penalty at each."""
+    length = len(row.rollout.completion_ids)
+    rewards_T = list(row.token_rewards) or [0.0] * length
+    rewards_T[-1] += _shaped_reward(row, config.overlong)
+    coefficient = config.kl.coefficient if kl_coefficient is None else kl_coefficient
+    if config.kl.placement == "reward" and coefficient > 0:
+        penalties_T = _kl_penalties(note, config.kl, length)
+        rewards_T = [r - coefficient * kl for r, kl in zip(rewards_T, penalties_T, strict=True)]
+    return rewards_T
+
+
+def _kl_penalties(note: Annotation, config: KLConfig, length: int) -> list[float]:
+    if len(note.ref_logprobs_T) != length or len(note.old_logprobs_T) != length:
+        raise ValueError(
+            "kl.placement=reward needs the policy's and the reference's log-probabilities of every token: "
+            "pass Learner.annotate's answer"
+        )
+    pairs = zip(note.old_logprobs_T, note.ref_logprobs_T, strict=True)
+    return [_kl(policy - reference, config.estimator) for policy, reference in pairs]
+
+
+def _kl(difference: float, estimator: str) -> float:
+    """`kl_estimate` of one token, on floats."""
+    if estimator == "k1":
+        return difference
+    if estimator == "k2":
+        return difference * difference / 2
+    return math.exp(min(-difference, 20.0)) - 1 + difference
+
+
+def _shaped_reward(row: ScoredRollout, config: OverlongConfig) -> float:
+    assert row.reward is not None
+    limit = row.rollout.sampling.max_new_tokens
+    if config.mode != "shape" or limit == 0:
+        return row.reward
+    return row.reward + overlong_penalty(len(row.rollout.completion_ids), limit, config)
+
+
+def _loss_mask(row: ScoredRollout, config: OverlongConfig) -> list[int]:
+    counts = not (config.mode == "mask" and row.rollout.is_truncated)
+    return [int(counts)] * len(row.rollout.completion_ids)
+
+
+def _whiten(advantages: list[list[float]], masks: Sequence[Sequence[int]]) -> list[list[float]]:
+    """Standardise over the batch's counted tokens."""
+    counted = [
+        a for a_T, m_T in zip(advantages, masks, strict=True) for a, m in zip(a_T, m_T, strict=True) if m
+    ]
+    if not counted or min(counted) == max(counted):
+        return [[0.0] * len(a_T) for a_T in advantages]
+    mean, std = statistics.fmean(counted), statistics.pstdev(counted)
+    return [[(a - mean) / (std + EPS) for a in a_T] for a_T in advantages]
+
+
+def _sample(
+    row: ScoredRollout,
+    note: Annotation,
+    advantages_T: list[float],
+    mask_T: list[int],
+    returns_T: list[float],
+) -> TrainingSample:
+    rollout = row.rollout
+    return TrainingSample(
+        prompt_ids=rollout.prompt_ids,
+        completion_ids=rollout.completion_ids,
+        sampler_logprobs_T=rollout.logprobs,
+        advantages_T=advantages_T,
+        loss_mask_T=mask_T,
+        group=rollout.group,
+        returns_T=returns_T,
+        values_T=note.values_T,
+        ref_logprobs_T=note.ref_logprobs_T,
+        old_logprobs_T=note.old_logprobs_T,
+    )
+
+
+def informative_groups(scored: Sequence[ScoredRollout]) -> set[str]:
+    """The groups whose rewards differ: what dynamic sampling keeps (DAPO, arXiv:2503.14476, sec. 3.2)."""
+    rewards: dict[str, set[float]] = defaultdict(set)
+    for row in scored:
+        if row.reward is not None:
+            rewards[row.rollout.group].add(row.reward)
+    return {group for group, values in rewards.items() if len(values) > 1}

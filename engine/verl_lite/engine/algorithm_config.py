@@ -1,0 +1,251 @@
+"""The `algorithm` and `learner` sections of the config, and what they refuse together.
+
+Every refusal says why the combination means nothing; it happens before anything is loaded.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from verl_lite.plugins.config_file import ConfigModel
+
+__all__ = [
+    "AlgorithmConfig",
+    "CriticConfig",
+    "ImportanceConfig",
+    "KLConfig",
+    "LearnerConfig",
+    "LoraConfig",
+    "OptimizerConfig",
+    "OverlongConfig",
+]
+
+AdvantageName = Literal[
+    "grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "gae", "gdpo", "process"
+]
+PolicyLossName = Literal["ppo_clip", "gspo", "cispo", "policy_gradient"]
+AggregateName = Literal["token_mean", "sequence_mean", "sequence_sum_norm"]
+GROUP_ESTIMATORS = ("grpo", "dr_grpo", "rloo", "reinforce_pp_baseline", "gdpo", "process")
+
+
+class KLConfig(ConfigModel):
+    """The pull towards the reference policy. At coefficient 0 no reference is loaded or run."""
+
+    coefficient: float = Field(default=0.0, ge=0)
+    estimator: Literal["k1", "k2", "k3"] = "k3"
+    placement: Literal["loss", "reward"] = "loss"
+    reference: Literal["copy", "offload", "adapter_off", "none"] = "copy"
+    target: float | None = Field(default=None, gt=0)  # adaptive when set: the KL per completion, in nats
+    horizon_samples: int = Field(default=10_000, gt=0)
+    ratio_weighted: bool = False  # times the ratio: the gradient is then that of KL(policy || reference)
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if self.coefficient > 0 and self.reference == "none":
+            raise ValueError(
+                f"kl.coefficient={self.coefficient} needs a reference policy to compare with, but "
+                "kl.reference=none: choose copy, offload or adapter_off, or set the coefficient to 0"
+            )
+        if self.target is not None and self.coefficient == 0:
+            raise ValueError(
+                "kl.target makes the coefficient adaptive, but it multiplies the coefficient and "
+                "0 stays 0: set kl.coefficient to a start value such as 0.1, or drop kl.target"
+            )
+        if self.placement == "loss" and self.estimator == "k1" and self.coefficient > 0:
+            raise ValueError(
+                "kl.estimator=k1 in the loss has a gradient whose expectation is 0, so it would not "
+                "pull towards the reference: use k2 or k3 in the loss, or kl.placement=reward"
+            )
+        return self
+
+
+class ImportanceConfig(ConfigModel):
+    """Correction for the sampler's probabilities differing from the learner's. KL is always logged."""
+
+    mode: Literal["off", "truncate", "mask"] = "off"
+    level: Literal["token", "sequence"] = "token"
+    low: float = Field(default=0.5, ge=0)  # mask: weights below are left out
+    high: float = Field(default=2.0, gt=0)  # truncate: the cap; mask: weights above are left out
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.mode == "mask" and self.low >= self.high:
+            raise ValueError(f"importance.low={self.low} must be below importance.high={self.high}")
+        return self
+
+
+class OverlongConfig(ConfigModel):
+    """What happens to completions cut at the limit, and to those near it."""
+
+    mode: Literal["keep", "mask", "shape"] = "keep"
+    buffer_tokens: int = Field(
+        default=0, ge=0
+    )  # shape: the penalty grows linearly over the last so many tokens
+    penalty: float = Field(default=1.0, ge=0)  # shape: the reward taken off at the limit
+
+    @model_validator(mode="after")
+    def _has_buffer(self) -> Self:
+        if self.mode == "shape" and self.buffer_tokens == 0:
+            raise ValueError(
+                "overlong.mode=shape needs overlong.buffer_tokens above 0 to grow the penalty over"
+            )
+        return self
+
+
+class CriticConfig(ConfigModel):
+    """The value model of PPO."""
+
+    model: str = ""  # a model folder or hub id; empty: the policy's own initial weights
+    learning_rate: float = Field(default=1e-5, gt=0)
+    value_clip: float | None = Field(default=0.2, gt=0)
+    warmup_steps: int = Field(default=0, ge=0)  # steps in which only the critic learns
+    epochs: int = Field(default=1, ge=1)
+
+
+class AlgorithmConfig(ConfigModel):
+    """From scores to a gradient: the advantage estimator, the policy loss and what surrounds them."""
+
+    advantage: AdvantageName = "grpo"
+    loss: PolicyLossName = "ppo_clip"
+    aggregate: AggregateName = "token_mean"
+    clip_low: float = Field(default=0.2, ge=0)
+    clip_high: float = Field(default=0.2, ge=0)
+    dual_clip: float | None = Field(default=None, gt=1)
+    norm_tokens: int | None = Field(default=None, gt=0)  # the constant of sequence_sum_norm
+    epochs: int = Field(default=1, ge=1)
+    mini_batches: int = Field(default=1, ge=1)
+    entropy_bonus: float = 0.0
+    whiten: bool = False  # standardise the advantages over the whole batch's tokens
+    gamma: float = Field(default=1.0, ge=0, le=1)
+    lam: float = Field(default=1.0, ge=0, le=1)
+    dynamic_sampling: bool = False
+    max_refills: int = Field(default=3, ge=1)  # dynamic sampling: further rounds of prompts a step, at most
+    kl: KLConfig = KLConfig()
+    importance: ImportanceConfig = ImportanceConfig()
+    overlong: OverlongConfig = OverlongConfig()
+    critic: CriticConfig | None = None
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        self._check_critic()
+        self._check_ratio()
+        self._check_estimator()
+        return self
+
+    def _check_critic(self) -> None:
+        if self.critic is not None and self.advantage != "gae":
+            raise ValueError(
+                f"algorithm.critic is set but advantage={self.advantage} never asks a critic: "
+                "set advantage: gae, or drop the critic section"
+            )
+        if self.advantage == "gae" and self.critic is None:
+            raise ValueError("advantage=gae needs values: add an algorithm.critic section ({} for defaults)")
+
+    def _check_ratio(self) -> None:
+        if self.loss == "gspo" and self.aggregate == "token_mean":
+            raise ValueError(
+                "loss=gspo has one ratio a sequence; aggregate=token_mean would weigh it by the "
+                "sequence's length and bias it: use aggregate: sequence_mean"
+            )
+        if self.loss == "policy_gradient" and self.epochs * self.mini_batches > 1:
+            raise ValueError(
+                f"loss=policy_gradient has no ratio, so it is only right on-policy, but epochs="
+                f"{self.epochs} x mini_batches={self.mini_batches} makes several updates on one batch: "
+                "set both to 1, or use loss: ppo_clip"
+            )
+        if self.dual_clip is not None and self.loss != "ppo_clip":
+            raise ValueError(f"dual_clip bounds the ratio of ppo_clip; loss={self.loss} does not use it")
+        if self.aggregate == "sequence_sum_norm" and self.norm_tokens is None:
+            raise ValueError(
+                "aggregate=sequence_sum_norm divides by a constant: set norm_tokens "
+                "(usually rollout.max_new_tokens)"
+            )
+
+    def _check_estimator(self) -> None:
+        if self.advantage == "dr_grpo" and self.aggregate == "sequence_mean":
+            raise ValueError(
+                "advantage=dr_grpo removes the length bias that aggregate=sequence_mean brings back: "
+                "use sequence_sum_norm (the paper's) or token_mean"
+            )
+        if self.kl.placement == "reward" and self.kl.coefficient > 0 and self.advantage not in (
+            "gae", "reinforce_pp"
+        ):  # fmt: skip
+            raise ValueError(
+                f"kl.placement=reward gives a penalty at each token, which advantage={self.advantage} (one "
+                "value a completion) cannot place: use gae or reinforce_pp, or kl.placement: loss"
+            )
+        if self.dynamic_sampling and self.advantage not in GROUP_ESTIMATORS:
+            raise ValueError(
+                f"dynamic_sampling drops groups without variance, but advantage={self.advantage} "
+                "has no groups"
+            )
+
+    def check_rollout(self, *, num_samples: int, top_p: float = 1.0, top_k: int = 0) -> None:
+        """Refuse what the rollout section makes meaningless; raises ValueError with the reason."""
+        if self.advantage in GROUP_ESTIMATORS and num_samples < 2:
+            raise ValueError(
+                f"rollout.num_samples={num_samples}: advantage={self.advantage} compares the samples of one "
+                "prompt, and a group of one always gives 0; use at least 2, or advantage: reinforce_pp"
+            )
+        truncated = top_p < 1.0 or top_k > 0
+        ratios = self.importance.mode != "off" or self.epochs * self.mini_batches > 1
+        if truncated and ratios:
+            raise ValueError(
+                f"rollout.top_p={top_p}, top_k={top_k} sample from a truncated distribution, but the "
+                "importance ratios assume the full one: sample with top_p: 1 and top_k: 0, or set "
+                "importance.mode: off, epochs: 1 and mini_batches: 1"
+            )
+
+    @property
+    def is_on_policy(self) -> bool:
+        """One update a rollout batch: the ratio to the old policy is exactly 1."""
+        return self.epochs * self.mini_batches == 1
+
+
+class OptimizerConfig(ConfigModel):
+    """AdamW, its schedule and its guards."""
+
+    learning_rate: float = Field(default=1e-6, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup_steps: int = Field(default=0, ge=0)
+    min_lr_fraction: float = Field(default=0.1, ge=0, le=1)
+    max_grad_norm: float | None = Field(default=1.0, gt=0)
+    bits: Literal[8, 32] = 32
+    offload: bool = False  # keep the moments in CPU memory
+    max_bad_steps: int = Field(default=5, ge=1)  # steps with nan or inf before the run stops
+
+
+class LoraConfig(ConfigModel):
+    """Train adapters instead of the weights. `quantize` loads the frozen base in 4 bits (QLoRA, CUDA)."""
+
+    rank: int = Field(default=16, gt=0)
+    alpha: int = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: str | tuple[str, ...] = "all-linear"
+    quantize: bool = False
+
+
+class LearnerConfig(ConfigModel):
+    """How an update is computed; none of it changes what is computed."""
+
+    optimizer: OptimizerConfig = OptimizerConfig()
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the matrix products; master weights are fp32
+    max_tokens_per_micro_batch: int = Field(default=16_384, gt=0)
+    backend: Literal["packed", "padded"] = "packed"
+    share_prompts: Literal["auto", "always", "never"] = "auto"
+    share_prompts_min_tokens: int = Field(default=8, ge=1)  # auto: prompts at least this long are shared
+    gradient_checkpointing: bool = False
+    logits_tile_mb: int = Field(default=16, gt=0)  # the largest piece of logits that exists at one time
+    lora: LoraConfig | None = None
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if self.share_prompts == "always" and self.backend == "padded":
+            raise ValueError(
+                "share_prompts=always needs backend: packed "
+                "(a padded row cannot attend to another row's prompt)"
+            )
+        return self

@@ -1,0 +1,59 @@
+"""The embedded task: two-digit addition with a scratch line, generated, so no data set is needed.
+
+    user       47+38=
+    assistant  <think>7+8=15,4+3+1=8</think>\\boxed{85}
+
+The answers to train on come from a teacher with a bad habit: asked for a carry, he forgets it seven
+times in ten (4+3+0=7, so 75). A model that imitates him gets the sums without a carry right, and
+those with one (45%) mostly wrong. The references are always right, so a reward can tell the two apart.
+The numbers are split once by a fixed rule: no held-out pair is ever trained on.
+"""
+
+import random
+from collections.abc import Iterator
+from typing import Any, Literal
+
+__all__ = ["arithmetic_rows", "worked_answer"]
+
+SMALLEST, LARGEST = 10, 99
+HELD_OUT_PAIRS = 1000
+FORGETS_CARRY = 0.7
+
+
+def worked_answer(a: int, b: int, *, forgets_carry: bool = False) -> str:
+    r"""The scratch line and the answer, right unless the carry is forgotten.
+
+    >>> worked_answer(47, 38)
+    '<think>7+8=15,4+3+1=8</think>\\boxed{85}'
+    >>> worked_answer(47, 38, forgets_carry=True)
+    '<think>7+8=15,4+3+0=7</think>\\boxed{75}'
+    """
+    ones = a % 10 + b % 10
+    carry = 0 if forgets_carry else ones // 10
+    tens = a // 10 + b // 10 + carry
+    scratch = f"{a % 10}+{b % 10}={ones},{a // 10}+{b // 10}+{carry}={tens}"
+    return f"<think>{scratch}</think>\\boxed{{{10 * tens + ones % 10}}}"
+
+
+def arithmetic_rows(
+    split: Literal["train", "held_out"], *, num_rows: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """`num_rows` rows {question, answer, reference} of the split; `seed` chooses and orders them.
+
+    The teacher answers the rows to train on; held-out answers are right. Raises ValueError for more
+    rows than the split has pairs (7,100 to train on, 1,000 held out).
+    """
+    numbers = range(SMALLEST, LARGEST + 1)
+    pairs = [(a, b) for a in numbers for b in numbers]
+    random.Random("the split never changes").shuffle(pairs)
+    pairs = pairs[:HELD_OUT_PAIRS] if split == "held_out" else pairs[HELD_OUT_PAIRS:]
+    if num_rows > len(pairs):
+        raise ValueError(f"{split} has {len(pairs)} pairs of numbers, {num_rows} rows were asked for")
+    generator = random.Random(f"{split}:{seed}")
+    for a, b in generator.sample(pairs, num_rows):
+        forgets = split == "train" and generator.random() < FORGETS_CARRY
+        yield {
+            "question": f"{a}+{b}=",
+            "answer": worked_answer(a, b, forgets_carry=forgets),
+            "reference": str(a + b),
+        }

@@ -1,0 +1,42 @@
+"""A nan or inf in the gradients: the step is skipped, the batch kept for inspection, the count kept."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from verl_lite.engine.stages import TrainingSample
+from verl_lite.errors import TrainingError
+
+__all__ = ["BadStepGuard"]
+
+
+class BadStepGuard:
+    """Counts bad steps; past `max_bad_steps` of them training stops."""
+
+    def __init__(self, folder: Path | None, *, max_bad_steps: int) -> None:
+        self._folder = folder
+        self._max_bad_steps = max_bad_steps
+        self.num_bad_steps = 0
+
+    def keep(self, samples: Sequence[TrainingSample], grad_norm: float) -> None:
+        """Write the batch as JSON lines and count it; raises TrainingError when there were too many."""
+        self.num_bad_steps += 1
+        where = "not kept: no folder was given"
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = self._folder / f"bad_batch_{self.num_bad_steps:03d}.jsonl"
+            lines = [json.dumps(_row(sample)) for sample in samples]
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            where = f"kept in {path}"
+        if self.num_bad_steps >= self._max_bad_steps:
+            raise TrainingError(
+                f"{self.num_bad_steps} updates had a gradient norm that is not finite (the last: "
+                f"{grad_norm}), the limit set by optimizer.max_bad_steps; the last batch is {where}. "
+                "Look for a learning rate that is too high or rewards of extreme size"
+            )
+
+
+def _row(sample: TrainingSample) -> dict[str, object]:
+    row = {field.name: getattr(sample, field.name) for field in dataclasses.fields(sample)}
+    return {name: value if isinstance(value, str) else list(value) for name, value in row.items()}

@@ -1,0 +1,49 @@
+"""The canary: after each weight sync, a fixed sequence must have the same log-probabilities on both sides.
+
+Weights that never reached the sampler do not crash anything; training just learns from a policy
+that no longer exists. So both sides compute log p of the same tokens and the largest difference
+must stay within what the dtype explains. What it cannot see: a stale update smaller than that
+tolerance (in bfloat16 a single step at a learning rate of 1e-6 is).
+"""
+
+import math
+from collections.abc import Sequence
+
+from verl_lite.engine.stages import WeightSource
+from verl_lite.errors import TrainingError
+
+__all__ = ["TOLERANCES", "Canary"]
+
+# The largest difference of natural log-probabilities two correct implementations show, by dtype.
+# float32 on one CPU: 1e-6 measured; GPUs add TF32 and other summation orders.
+TOLERANCES = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}
+
+
+class Canary:
+    """The fixed sequence and the difference allowed."""
+
+    def __init__(self, token_ids: Sequence[int], *, tolerance: float) -> None:
+        if len(token_ids) < 2:
+            raise ValueError(f"a canary needs at least 2 tokens, got {len(token_ids)}")
+        self.token_ids = list(token_ids)
+        self.tolerance = tolerance
+
+    def check(self, source: WeightSource, sampled: Sequence[float], *, version: int) -> float:
+        """The largest difference of `sampled` (the sampler's log-probabilities) from the source's.
+
+        Raises TrainingError when it is beyond the tolerance or not a number.
+        """
+        trained = source.token_logprobs(self.token_ids)
+        differences = [abs(a - b) for a, b in zip(trained, sampled, strict=True)]
+        largest = max(differences, key=lambda d: math.inf if math.isnan(d) else d)
+        # `not <=` instead of `>`: nan must trip it too
+        if not largest <= self.tolerance:
+            position = differences.index(largest)
+            raise TrainingError(
+                f"the weights of version {version} did not reach the sampler: the canary's log-probabilities "
+                f"differ by {largest:.3g} at token {position + 1} (learner "
+                f"{trained[position]:.4f}, sampler {sampled[position]:.4f}), allowed {self.tolerance:g}. "
+                "Training on would learn from a stale policy; if only the dtypes differ, set "
+                "rollout.canary_tolerance"
+            )
+        return largest

@@ -1,0 +1,247 @@
+"""The one frozen configuration tree of a training run. Importing it never imports torch.
+
+    name, seed, steps   model   data   sft   rollout   rewards + scoring   algorithm   learner
+    evaluation   checkpoints   logging
+
+`rewards` and `scoring` are the plugin room's sections, `algorithm` and `learner` the learner's.
+Checks across fields run here, before anything loads; units stand in the names.
+"""
+
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig, OptimizerConfig
+from verl_lite.plugins.composite.config import RewardsConfig, leaves
+from verl_lite.plugins.config_file import ConfigModel
+
+__all__ = [
+    "CheckpointConfig",
+    "DataConfig",
+    "DatasetConfig",
+    "EvaluationConfig",
+    "LoggingConfig",
+    "ModelConfig",
+    "RolloutConfig",
+    "SFTConfig",
+    "TinyModelConfig",
+    "TrainConfig",
+    "VllmConfig",
+]
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class TinyModelConfig(ConfigModel):
+    """The size of the generated Qwen3: 2.4 million parameters as it stands."""
+
+    hidden_size: PositiveInt = 256
+    num_layers: PositiveInt = 4
+    num_heads: PositiveInt = 8
+    num_kv_heads: PositiveInt = 4
+    intermediate_size: PositiveInt = 512
+    max_context_tokens: PositiveInt = 512
+
+
+class ModelConfig(ConfigModel):
+    """Where the policy comes from: a hub id or folder in `path`, or `tiny` to generate one.
+
+    `dtype` is what the learner holds the weights in.
+    """
+
+    path: str | None = None
+    tiny: TinyModelConfig | None = None
+    dtype: Dtype = "float32"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ModelConfig":
+        if (self.path is None) == (self.tiny is None):
+            raise ValueError("expected exactly one of 'path' (a hub id or a folder) and 'tiny'")
+        return self
+
+
+class DatasetConfig(ConfigModel):
+    """Rows to sample prompts from: a local file, a hub data set, or the generated arithmetic.
+
+    path              a .jsonl or .parquet file
+    hub, hub_subset   a data set of the hub, read with `datasets`
+    task              "arithmetic": two-digit additions made here, `num_rows` of them
+    split             the hub's split, or the task's: "train" or "held_out"
+    prompt            the column with the user's message (text) or with the whole chat (messages)
+    prompt_template   text with {column} in it, used instead of the column as it stands
+    system_prompt     put before the prompt where the chat has no system message of its own
+    reference         the column with the right answer; "" where there is none
+    reference_after   keep only what follows the last occurrence of this in the reference ("####")
+    num_rows          use the first so many rows (0: all)
+    overlong          what to do with a prompt longer than rollout.max_prompt_tokens
+    """
+
+    path: str | None = None
+    hub: str | None = None
+    hub_subset: str | None = None
+    task: Literal["arithmetic"] | None = None
+    split: str = "train"
+    prompt: str = "question"
+    prompt_template: str = ""
+    system_prompt: str = ""
+    reference: str = "reference"
+    reference_after: str = ""
+    num_rows: NonNegativeInt = 0
+    overlong: Literal["error", "drop"] = "error"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "DatasetConfig":
+        given = [name for name in ("path", "hub", "task") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected exactly one of 'path', 'hub' and 'task', got {given or 'none'}")
+        if self.path is not None and not self.path.endswith((".jsonl", ".parquet")):
+            raise ValueError(f"path={self.path!r}: expected a .jsonl or .parquet file")
+        if self.task is not None and self.split not in ("train", "held_out"):
+            raise ValueError(f"split={self.split!r}: the task has 'train' and 'held_out'")
+        return self
+
+
+class DataConfig(ConfigModel):
+    """`train` feeds the updates; `held_out` is never trained on and measures accuracy."""
+
+    train: DatasetConfig
+    held_out: DatasetConfig | None = None
+
+
+class SFTConfig(ConfigModel):
+    """The supervised warm-up: only the answer is trained on. `steps: 0` leaves it out.
+
+    `answer` is the column with the answer. `data` takes other rows than data.train.
+    Micro-batches follow learner.max_tokens_per_micro_batch.
+    """
+
+    steps: NonNegativeInt = 0
+    answer: str = "answer"
+    data: DatasetConfig | None = None
+    batch_rows: PositiveInt = 64
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-5, warmup_steps=10)
+
+
+class VllmConfig(ConfigModel):
+    """How the in-process vLLM engine is built.
+
+    gpu_memory_utilization   vLLM's share of the GPU's memory while it generates
+    sleep                    frees the GPU for the learner during each update (GPU only)
+    kv_cache_gib             the KV cache's size on the CPU
+    prefix_caching           unset: on with a GPU; off on the CPU, where runs are bitwise repeatable
+    """
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    gpu_memory_utilization: float = Field(default=0.5, gt=0, le=1)
+    sleep: bool = True
+    kv_cache_gib: PositiveFloat = 1.0
+    prefix_caching: bool | None = None
+    enforce_eager: bool | None = None
+
+
+class RolloutConfig(ConfigModel):
+    """One step samples `num_samples` completions of each of `num_prompts` prompts.
+
+    `canary_tolerance` is the largest difference of log-probabilities (natural logarithms) allowed
+    after a weight sync; unset, the one that fits the sampler's dtype.
+    """
+
+    sampler: Literal["vllm", "transformers"] = "vllm"
+    num_prompts: PositiveInt = 32
+    num_samples: PositiveInt = 8
+    max_prompt_tokens: PositiveInt = 512
+    max_new_tokens: PositiveInt = 512
+    temperature: PositiveFloat = 1.0
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: NonNegativeInt = 0
+    canary_tolerance: PositiveFloat | None = None
+    vllm: VllmConfig = Field(default_factory=VllmConfig)
+
+    @property
+    def context_tokens(self) -> int:
+        return self.max_prompt_tokens + self.max_new_tokens
+
+
+class EvaluationConfig(ConfigModel):
+    """Greedy accuracy on data.held_out, before and after training and every `every_steps` (0: not between).
+
+    A row is right when the reward named `accuracy` (unset: the first one) gives at least `right_at`.
+    """
+
+    every_steps: NonNegativeInt = 0
+    accuracy: str = ""
+    right_at: float = 1.0
+
+
+class CheckpointConfig(ConfigModel):
+    """A checkpoint every `every_steps` (0: only the last) and at the end; the newest `keep` stay (0: all)."""
+
+    every_steps: NonNegativeInt = 50
+    keep: NonNegativeInt = 2
+
+
+class LoggingConfig(ConfigModel):
+    """Trackers of accelerate.tracking by name; metrics.jsonl is always written.
+
+    Rollout records are written every `rollouts_every_steps` steps (0: never).
+    """
+
+    trackers: tuple[str, ...] = ("tensorboard",)
+    rollouts_every_steps: NonNegativeInt = 1
+
+
+class TrainConfig(RewardsConfig):
+    """Everything a training run needs to know."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: NonNegativeInt = 0
+    steps: NonNegativeInt
+    model: ModelConfig
+    data: DataConfig
+    sft: SFTConfig = Field(default_factory=SFTConfig)
+    rollout: RolloutConfig = Field(default_factory=RolloutConfig)
+    algorithm: AlgorithmConfig = Field(default_factory=AlgorithmConfig)
+    learner: LearnerConfig = Field(default_factory=LearnerConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    logging: LoggingConfig = Field(default_factory=LoggingConfig)
+
+    @property
+    def accuracy_reward(self) -> str:
+        """The path of the reward that decides whether a held-out answer is right."""
+        return self.evaluation.accuracy or leaves(self.rewards)[0].path
+
+    @model_validator(mode="after")
+    def _check_across(self) -> "TrainConfig":
+        paths = [leaf.path for leaf in leaves(self.rewards)]
+        if self.accuracy_reward not in paths:
+            raise ValueError(
+                f"evaluation.accuracy={self.accuracy_reward!r} is not a reward of this config: "
+                f"expected one of {', '.join(paths)}"
+            )
+        if self.evaluation.every_steps and self.data.held_out is None:
+            raise ValueError(
+                f"evaluation.every_steps={self.evaluation.every_steps} needs data.held_out; "
+                "name the rows or set it to 0"
+            )
+        self.algorithm.check_rollout(
+            num_samples=self.rollout.num_samples, top_p=self.rollout.top_p, top_k=self.rollout.top_k
+        )
+        if self.algorithm.dynamic_sampling:
+            raise ValueError(
+                "algorithm.dynamic_sampling: the training loop does not refill batches yet; set it to false "
+                "(groups whose rewards are all equal already cost no compute in the update)"
+            )
+        tiny = self.model.tiny
+        if tiny is not None and self.rollout.context_tokens > tiny.max_context_tokens:
+            raise ValueError(
+                f"rollout.max_prompt_tokens={self.rollout.max_prompt_tokens} + rollout.max_new_tokens="
+                f"{self.rollout.max_new_tokens} is more than model.tiny.max_context_tokens="
+                f"{tiny.max_context_tokens}: lower one of the first two"
+            )
+        return self
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a training config, for editors."""
+    return TrainConfig.model_json_schema()

@@ -1,0 +1,168 @@
+"""PPO's critic: a language model's hidden states and a linear value head, with its own optimiser.
+
+The value at token t is that of the state before token t: the same hidden state that predicts it.
+
+Departures from PPO (arXiv:1707.06347) and its usual code: the head starts at 0, so the first values
+are 0 and the first advantages are the returns; the value loss is averaged over the batch's counted
+tokens; clipping around the sampling-time value is optional (`value_clip: null`).
+"""
+
+import copy
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from verl_lite.engine.algorithm_config import CriticConfig, LearnerConfig
+from verl_lite.engine.losses import token_weights
+from verl_lite.engine.optim import PolicyOptimizer
+from verl_lite.engine.packing import PackedBatch
+from verl_lite.engine.policy import Policy
+from verl_lite.engine.stages import TrainingSample
+from verl_lite.engine.weights import base_model, float32_master_weights
+from verl_lite.errors import ConfigError
+
+__all__ = ["Critic", "explained_variance", "make_critic", "value_loss"]
+
+
+def value_loss(values_N: Tensor, old_values_N: Tensor, returns_N: Tensor, *, clip: float | None) -> Tensor:
+    """Half the squared error of each token; with `clip`, the worse of it and the clipped value's.
+
+    >>> one = torch.ones(1)
+    >>> value_loss(one, 0 * one, 2 * one, clip=None), value_loss(one, 0 * one, 2 * one, clip=0.5)
+    (tensor([0.5000]), tensor([1.1250]))
+    """
+    error_N = (values_N - returns_N).square()
+    if clip is not None:
+        bounded_N = old_values_N + (values_N - old_values_N).clamp(-clip, clip)
+        error_N = torch.maximum(error_N, (bounded_N - returns_N).square())
+    return error_N / 2
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> float:
+    """1 - Var(returns - values) / Var(returns): 1 is perfect, 0 no better than a constant; nan-free."""
+    variance = returns.var(correction=0)
+    if float(variance) == 0.0:
+        return 0.0
+    return float(1.0 - (returns - values).var(correction=0) / variance)
+
+
+class Critic:
+    """Values of completions, and their regression on the returns."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: CriticConfig,
+        learner: LearnerConfig,
+        *,
+        pad_token_id: int,
+        total_steps: int,
+    ) -> None:
+        float32_master_weights(model)
+        self._config = config
+        self._body = Policy(model, learner, pad_token_id=pad_token_id)
+        hidden_size = model.get_output_embeddings().weight.shape[1]  # type: ignore[operator]
+        reference = next(model.parameters())
+        self._head = nn.Linear(hidden_size, 1, device=reference.device, dtype=reference.dtype)
+        nn.init.zeros_(self._head.weight)
+        nn.init.zeros_(self._head.bias)
+        optimizer = learner.optimizer.model_copy(update={"learning_rate": config.learning_rate})
+        parameters = [*model.parameters(), *self._head.parameters()]
+        self._optimizer = PolicyOptimizer(parameters, optimizer, total_steps=total_steps * config.epochs)
+        self.num_updates = 0
+
+    @property
+    def is_warming_up(self) -> bool:
+        """Whether the policy should wait for it still."""
+        return self.num_updates < self._config.warmup_steps
+
+    @torch.no_grad()
+    def values(self, samples: Sequence[TrainingSample]) -> list[list[float]]:
+        """The value at every completion token of every sample."""
+        result: list[list[float]] = [[] for _ in samples]
+        for batch in self._body.micro_batches(samples):
+            lengths = [len(samples[index].completion_ids) for index in batch.sample_indices]
+            parts = torch.split(self._values(batch).cpu(), lengths)
+            for index, part in zip(batch.sample_indices, parts, strict=True):
+                result[index] = part.tolist()
+        return result
+
+    def update(self, samples: Sequence[TrainingSample]) -> dict[str, float]:
+        """Epochs of regression on `returns_T`; metrics of the last one."""
+        metrics: dict[str, float] = {}
+        for _ in range(self._config.epochs):
+            metrics = self._epoch(samples)
+        self.num_updates += 1
+        returns = torch.tensor([value for sample in samples for value in sample.returns_T])
+        old_values = torch.tensor([value for sample in samples for value in sample.values_T])
+        metrics["critic/explained_variance"] = explained_variance(old_values, returns)
+        metrics["critic/value"] = float(old_values.mean())
+        return metrics
+
+    def _epoch(self, samples: Sequence[TrainingSample]) -> dict[str, float]:
+        weights = token_weights([sum(sample.loss_mask_T) for sample in samples], "token_mean")
+        sums: dict[str, float] = defaultdict(float)
+        for batch in self._body.micro_batches(samples):
+            values_N = self._values(batch)
+            chosen = [samples[index] for index in batch.sample_indices]
+            flat = {
+                name: values_N.new_tensor([value for sample in chosen for value in getattr(sample, name)])
+                for name in ("returns_T", "values_T", "loss_mask_T")
+            }
+            weight_S = values_N.new_tensor([weights[index] for index in batch.sample_indices])
+            weights_N = weight_S[batch.sequence_N.to(values_N.device)] * flat["loss_mask_T"]
+            loss_N = value_loss(values_N, flat["values_T"], flat["returns_T"], clip=self._config.value_clip)
+            loss = (loss_N * weights_N).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            sums["loss/critic"] += float(loss.detach())
+        norm, finite = self._optimizer.step()
+        sums["critic/grad_norm"] = norm if finite else 0.0
+        sums["critic/bad_steps"] = float(not finite)
+        return dict(sums)
+
+    def _values(self, batch: PackedBatch) -> Tensor:
+        with self._body.autocast():
+            hidden_ND = self._body.hidden(batch)
+            return self._head(hidden_ND).squeeze(1).float()  # type: ignore[no-any-return]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self._body.model.state_dict(),
+            "head": self._head.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "num_updates": self.num_updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._body.model.load_state_dict(state["model"])
+        self._head.load_state_dict(state["head"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.num_updates = int(state["num_updates"])
+
+
+def make_critic(
+    config: CriticConfig, learner: LearnerConfig, policy: nn.Module, *, pad_token_id: int, total_steps: int
+) -> Critic:
+    """The critic `config` names: its own model, or a copy of the policy's present weights."""
+    causal = base_model(policy)
+    if config.model:
+        from transformers import AutoModelForCausalLM
+
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(config.model)
+        except OSError as error:
+            raise ConfigError(f"algorithm.critic.model={config.model}: {error}") from None
+        if model.config.vocab_size < causal.config.vocab_size:
+            raise ConfigError(
+                f"algorithm.critic.model={config.model} has a vocabulary of {model.config.vocab_size}, the "
+                f"policy {causal.config.vocab_size}: the critic reads the policy's tokens, so choose one of "
+                "the same family"
+            )
+        model.to(next(causal.parameters()).device)
+    else:
+        model = copy.deepcopy(causal)
+    model.requires_grad_(True)
+    return Critic(model, config, learner, pad_token_id=pad_token_id, total_steps=total_steps)

@@ -1,0 +1,229 @@
+"""From data set rows to prompts: read, check the columns, apply the chat template, order by seed."""
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from verl_lite.engine.arithmetic import arithmetic_rows
+from verl_lite.engine.config import DatasetConfig
+from verl_lite.engine.stages import PromptRow
+from verl_lite.errors import ConfigError, DataError
+from verl_lite.plugins import Message
+
+__all__ = ["PromptStream", "read_prompts", "read_rows", "row_messages"]
+
+Row = Mapping[str, Any]
+
+
+def read_rows(config: DatasetConfig, *, seed: int, needed: Iterable[str] = ()) -> list[Row]:
+    """The rows of the data set, at most `num_rows`. Raises DataError for a missing file or column."""
+    source, rows = _open(config, seed=seed)
+    taken: list[Row] = []
+    for row in rows:
+        if config.num_rows and len(taken) == config.num_rows:
+            break
+        taken.append(row)
+    if not taken:
+        raise DataError(f"{source} has no rows")
+    wanted = [] if config.prompt_template else [config.prompt]
+    wanted += [config.reference] if config.reference else []
+    for column in dict.fromkeys([*wanted, *needed]):
+        for index, row in enumerate(taken):
+            if column not in row:
+                raise DataError(f"{source}, row {index}: no column {column!r}; it has {', '.join(row)}")
+    return taken
+
+
+def _open(config: DatasetConfig, *, seed: int) -> tuple[str, Iterable[Row]]:
+    if config.task is not None:
+        num_rows = config.num_rows or 1000
+        split = cast(Any, config.split)
+        try:
+            return f"the task {config.task}", list(arithmetic_rows(split, num_rows=num_rows, seed=seed))
+        except ValueError as error:
+            raise ConfigError(f"the task {config.task}: {error}; lower num_rows") from None
+    if config.hub is not None:
+        return f"{config.hub} ({config.split})", _hub_rows(config)
+    path = Path(config.path or "")
+    if not path.is_file():
+        raise DataError(f"there is no data file {path} (looked from {Path.cwd()})")
+    return str(path), _jsonl_rows(path) if path.suffix == ".jsonl" else _parquet_rows(path)
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}:{number} is not valid JSON: {error}") from None
+            if not isinstance(row, dict):
+                raise DataError(f"{path}:{number}: expected an object, got {type(row).__name__}")
+            yield row
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path} is not a Parquet file: {error}") from None
+    with file:
+        for batch in file.iter_batches(batch_size=1024):
+            yield from batch.to_pylist()
+
+
+def _hub_rows(config: DatasetConfig) -> Iterable[Row]:
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError
+
+    try:
+        return cast(Iterable[Row], datasets.load_dataset(config.hub, config.hub_subset, split=config.split))
+    except (DatasetNotFoundError, ValueError, OSError) as error:
+        raise DataError(f"cannot load the data set {config.hub!r} ({config.split}): {error}") from None
+
+
+def row_messages(row: Row, config: DatasetConfig) -> list[Message]:
+    """The chat that asks the row's question. Raises DataError for a prompt that is no text and no chat."""
+    content: Any
+    if config.prompt_template:
+        try:
+            content = config.prompt_template.format_map(row)
+        except KeyError as error:
+            raise DataError(f"prompt_template names {error}; the row has {', '.join(row)}") from None
+    else:
+        content = row[config.prompt]
+    if isinstance(content, str):
+        messages = [Message(role="user", content=content)]
+    elif isinstance(content, Sequence) and content and all(_is_message(item) for item in content):
+        messages = [cast(Message, {k: v for k, v in item.items() if v is not None}) for item in content]
+    else:
+        raise DataError(f"column {config.prompt!r}: expected text or a list of messages, got {content!r:.80}")
+    if config.system_prompt and messages[0].get("role") != "system":
+        messages.insert(0, Message(role="system", content=config.system_prompt))
+    return messages
+
+
+def _is_message(item: object) -> bool:
+    return isinstance(item, Mapping) and isinstance(item.get("role"), str) and "content" in item
+
+
+def read_prompts(
+    config: DatasetConfig,
+    tokenizer: Any,
+    *,
+    max_prompt_tokens: int,
+    seed: int,
+    needed: Iterable[str] = (),
+) -> list[PromptRow]:
+    """The data set's rows as prompts, through the model's own chat template.
+
+    A prompt longer than `max_prompt_tokens` is a DataError, or left out where the config says "drop".
+    Raises DataError when no row is left.
+    """
+    rows = read_rows(config, seed=seed, needed=needed)
+    source = config.path or config.hub or config.task or ""
+    prompts = []
+    for index, row in enumerate(rows):
+        messages = row_messages(row, config)
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        if len(ids) > max_prompt_tokens:
+            if config.overlong == "error":
+                raise DataError(
+                    f"{source}, row {index}: the prompt has {len(ids)} tokens, more than "
+                    f"rollout.max_prompt_tokens={max_prompt_tokens}; raise it, or set overlong: drop"
+                )
+            continue
+        reference = _reference(row, config)
+        prompts.append(
+            PromptRow(
+                id=str(row.get("id", index)),
+                messages=messages,
+                prompt_ids=ids,
+                reference=reference,
+                columns=row if reference is None else {**row, "reference": reference},
+            )
+        )
+    if not prompts:
+        raise DataError(
+            f"{source}: all {len(rows)} prompts are longer than rollout.max_prompt_tokens="
+            f"{max_prompt_tokens}, so no row is left; raise it"
+        )
+    _check_ids(prompts, source)
+    return prompts
+
+
+def _reference(row: Row, config: DatasetConfig) -> str | None:
+    if not config.reference or row[config.reference] is None:
+        return None
+    text = str(row[config.reference])
+    if config.reference_after:
+        _, found, text = text.rpartition(config.reference_after)
+        if not found:
+            raise DataError(f"the reference {row[config.reference]!r:.80} lacks {config.reference_after!r}")
+    return text.strip()
+
+
+def _check_ids(prompts: Sequence[PromptRow], source: str) -> None:
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise DataError(
+                f"{source}: two rows have id={prompt.id!r}; ids group samples, so they must differ"
+            )
+        seen.add(prompt.id)
+
+
+class PromptStream:
+    """The prompts in an order fixed by the seed, epoch after epoch, each epoch in a new order.
+
+    A batch never holds a prompt twice, also across the border of two epochs. `state_dict` is the
+    exact position, so a resumed run sees the prompts it would have seen.
+    """
+
+    def __init__(self, prompts: Sequence[PromptRow], *, seed: int) -> None:
+        self._prompts = prompts
+        self._seed = seed
+        self.epoch = 0
+        self._remaining = self._order(epoch=0)
+
+    def _order(self, *, epoch: int) -> list[int]:
+        order = list(range(len(self._prompts)))
+        random.Random(f"prompts:{self._seed}:{epoch}").shuffle(order)
+        return order
+
+    def take(self, num_prompts: int) -> list[PromptRow]:
+        """The next prompts. Raises ConfigError for more than there are."""
+        if num_prompts > len(self._prompts):
+            raise ConfigError(
+                f"rollout.num_prompts={num_prompts} is more than the {len(self._prompts)} rows there are"
+            )
+        batch: list[int] = []
+        while len(batch) < num_prompts:
+            if not self._remaining:
+                self.epoch += 1
+                fresh = self._order(epoch=self.epoch)
+                # those already in this batch come last, so that no group is sampled twice at once
+                self._remaining = [i for i in fresh if i not in batch] + [i for i in fresh if i in batch]
+            missing = num_prompts - len(batch)
+            batch += self._remaining[:missing]
+            self._remaining = self._remaining[missing:]
+        return [self._prompts[index] for index in batch]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "remaining": list(self._remaining), "num_rows": len(self._prompts)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state["num_rows"] != len(self._prompts):
+            raise ConfigError(
+                f"the checkpoint was made with {state['num_rows']} training rows, the data now has "
+                f"{len(self._prompts)}: resume with the same data"
+            )
+        self.epoch = state["epoch"]
+        self._remaining = list(state["remaining"])

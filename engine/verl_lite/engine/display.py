@@ -1,0 +1,165 @@
+"""What the person at the terminal sees: a live panel there, plain lines where output is piped."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["Display", "StepReport", "SummaryRow", "make_display", "summary_table"]
+
+STAGES = ("rollout", "reward", "update", "sync")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """One step as shown. `components` are the rewards' mean values; `seconds` one entry a stage."""
+
+    step: int
+    num_steps: int
+    reward: float
+    components: Mapping[str, float]
+    accuracy: float
+    tokens_per_s: float
+    seconds: Mapping[str, float]
+
+    def line(self) -> str:
+        """The step in one plain line."""
+        parts = " ".join(f"{name} {value:.3f}" for name, value in self.components.items())
+        split = " ".join(f"{name} {self.seconds[name]:.2f}s" for name in STAGES)
+        return (
+            f"step {self.step:>4}/{self.num_steps}  reward {self.reward:.3f} ({parts})  "
+            f"accuracy {self.accuracy:6.1%}  {self.tokens_per_s:,.0f} tokens/s  {split}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryRow:
+    """One line of the final table."""
+
+    name: str
+    before: float
+    after: float
+    is_fraction: bool = False
+
+
+class Display(Protocol):
+    def note(self, text: str) -> None:
+        """Say something once."""
+        ...
+
+    def sft_step(self, step: int, num_steps: int, loss: float) -> None: ...
+
+    def step(self, report: StepReport) -> None: ...
+
+    def finish(self) -> None:
+        """Stop updating; what was shown stays."""
+        ...
+
+
+def make_display(console: Console) -> Display:
+    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+
+
+class PlainDisplay:
+    """One line a step; SFT about ten lines in all."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def note(self, text: str) -> None:
+        self._print(text)
+
+    def sft_step(self, step: int, num_steps: int, loss: float) -> None:
+        every = max(num_steps // 10, 1)
+        if (step + 1) % every == 0 or step + 1 == num_steps:
+            self._print(f"sft {step + 1:>4}/{num_steps}  loss {loss:.4f} nats/token")
+
+    def step(self, report: StepReport) -> None:
+        self._print(report.line())
+
+    def finish(self) -> None:
+        """Nothing is pending."""
+
+    def _print(self, text: str) -> None:
+        # no wrapping: a log's line is a line, whatever the width of a terminal that is not there
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveDisplay:
+    """A progress bar and a table of the newest step, redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._tasks: dict[str, Any] = {}
+        self._body: Table | Text = Text("")
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
+        self._live.start()
+
+    def _render(self) -> Group:
+        return Group(self._progress, self._body)
+
+    def note(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
+
+    def sft_step(self, step: int, num_steps: int, loss: float) -> None:
+        self._advance("SFT", step + 1, num_steps)
+        self._body = Text(f"loss {loss:.4f} nats/token")
+
+    def step(self, report: StepReport) -> None:
+        self._advance("RL", report.step, report.num_steps)
+        self._body = _step_table(report)
+
+    def _advance(self, name: str, done: int, total: int) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total)
+        self._progress.update(self._tasks[name], completed=done)
+
+    def finish(self) -> None:
+        self._live.stop()
+
+
+def _step_table(report: StepReport) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_row("reward", f"{report.reward:.3f}")
+    for name, value in report.components.items():
+        table.add_row(f"  {name}", f"{value:.3f}")
+    table.add_row("accuracy", f"{report.accuracy:.1%}")
+    table.add_row("tokens/s", f"{report.tokens_per_s:,.0f}")
+    total = sum(report.seconds.values()) or 1.0
+    for name in STAGES:
+        seconds = report.seconds[name]
+        table.add_row(
+            f"  {name}", f"{seconds:.2f} s  {'█' * round(30 * seconds / total)} {seconds / total:.0%}"
+        )
+    return table
+
+
+def summary_table(rows: Sequence[SummaryRow], *, title: str) -> Table:
+    """The table a run ends with: each metric before and after."""
+    table = Table(title=title, title_justify="left")
+    for column, justify in (("held out, greedy", "left"), ("before", "right"), ("after", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for row in rows:
+        shape = "{:.1%}" if row.is_fraction else "{:.3f}"
+        table.add_row(row.name, shape.format(row.before), shape.format(row.after))
+    return table

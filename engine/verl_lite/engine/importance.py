@@ -1,0 +1,42 @@
+"""Sampler and learner compute different probabilities for the same weights; this weighs it out.
+
+The weight is p_old / p_sampler (old = the learner's probabilities at the step's start), truncated
+(TIS) or masked (left out when outside [low, high]), a token or a sequence at a time. It carries no
+gradient. The sequence weight is the product over the completion's counted tokens.
+The mismatch is measured whether or not it is corrected: k3 and k1 of KL(sampler || learner).
+"""
+
+import torch
+from torch import Tensor
+
+from verl_lite.engine.algorithm_config import ImportanceConfig
+from verl_lite.engine.losses import MAX_LOG_RATIO, LossInput
+
+__all__ = ["importance_weights", "mismatch_metrics"]
+
+
+def importance_weights(
+    sampler_logprobs_N: Tensor, batch: LossInput, config: ImportanceConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weights of N (1 where uncorrected) and how many counted tokens were changed."""
+    log_weight_N = (batch.old_logprobs_N - sampler_logprobs_N).detach() * batch.mask_N
+    if config.level == "sequence":
+        totals_S = log_weight_N.new_zeros(batch.num_sequences).index_add(0, batch.sequence_N, log_weight_N)
+        log_weight_N = totals_S[batch.sequence_N]
+    weight_N = log_weight_N.clamp(max=MAX_LOG_RATIO).exp()
+    if config.mode == "truncate":
+        changed_N = weight_N > config.high
+        weight_N = weight_N.clamp(max=config.high)
+    else:
+        changed_N = (weight_N < config.low) | (weight_N > config.high)
+        weight_N = torch.where(changed_N, 0.0, weight_N)
+    return weight_N, {"policy/importance_changed_fraction": (changed_N * batch.mask_N).sum()}
+
+
+def mismatch_metrics(sampler_logprobs_N: Tensor, old_logprobs_N: Tensor, mask_N: Tensor) -> dict[str, Tensor]:
+    """Sums over the counted tokens of the k3 estimate of KL(sampler || learner) and of |difference|."""
+    log_r_N = ((old_logprobs_N - sampler_logprobs_N).detach() * mask_N).clamp(max=MAX_LOG_RATIO)
+    return {
+        "policy/kl_sampler_trainer": (log_r_N.exp() - 1 - log_r_N).sum(),
+        "policy/logprob_difference": log_r_N.abs().sum(),
+    }

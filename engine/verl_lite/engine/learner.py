@@ -1,0 +1,311 @@
+"""The learner: training samples in, one policy update out.
+
+    mini-batch -> micro-batches -> log-probs -> loss x token weights -> backward -> clip -> AdamW
+
+Token weights are made over the whole mini-batch, so its cut into micro-batches changes nothing.
+Samples whose advantages are all zero cost no compute unless a KL or entropy term needs them; they
+still count in the denominators.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.bad_batch import BadStepGuard
+from verl_lite.engine.critic import Critic, make_critic
+from verl_lite.engine.kl import KLController
+from verl_lite.engine.lora import adapter_weights, add_adapters
+from verl_lite.engine.losses import LossInput, policy_loss, token_weights
+from verl_lite.engine.objective import Terms, objective
+from verl_lite.engine.optim import PolicyOptimizer
+from verl_lite.engine.packing import PackedBatch
+from verl_lite.engine.policy import Policy
+from verl_lite.engine.reference import make_reference
+from verl_lite.engine.stages import Annotation, TrainingSample, UpdateStats
+from verl_lite.engine.weights import float32_master_weights, named_weights
+from verl_lite.plugins import Rollout, ScoredRollout
+
+__all__ = ["Learner"]
+
+
+class Learner:
+    """Owns the policy's weights, its optimiser and the KL controller; a WeightSource for samplers.
+
+    Make it with the initial policy: a KL reference is copied from `model` here, so a resumed run
+    passes the initial weights too and calls `load_state_dict` afterwards. `total_steps` counts
+    rollout batches. `temperature` is the sampling temperature, at which log-probabilities are
+    taken. `bad_batch_dir` is where a batch that gave nan or inf is kept.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: LearnerConfig,
+        algorithm: AlgorithmConfig,
+        *,
+        pad_token_id: int,
+        total_steps: int,
+        temperature: float = 1.0,
+        bad_batch_dir: Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        model = add_adapters(model, config.lora)
+        float32_master_weights(model)
+        self.policy = Policy(model, config, pad_token_id=pad_token_id, temperature=temperature)
+        self.kl_controller = KLController(algorithm.kl)
+        self._algorithm = algorithm
+        self._policy_loss = policy_loss(algorithm)
+        self._reference = make_reference(
+            self.policy, config, algorithm, pad_token_id=pad_token_id, temperature=temperature
+        )
+        self._optimizer = PolicyOptimizer(
+            model.parameters(),
+            config.optimizer,
+            total_steps=total_steps * algorithm.epochs * algorithm.mini_batches,
+        )
+        self._critic: Critic | None = None
+        if algorithm.critic is not None:
+            self._critic = make_critic(
+                algorithm.critic, config, model, pad_token_id=pad_token_id, total_steps=total_steps
+            )
+        self._guard = BadStepGuard(bad_batch_dir, max_bad_steps=config.optimizer.max_bad_steps)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def annotate(self, scored: Sequence[ScoredRollout]) -> list[Annotation]:
+        """What `estimate_advantages` needs of the models: critic values, and log-probs for a KL reward.
+
+        Nothing is computed, and every annotation is empty, where neither is configured.
+        """
+        kl_in_reward = self._reference is not None and not self._kl_in_loss
+        wanted = [i for i, row in enumerate(scored) if row.reward is not None and row.rollout.completion_ids]
+        if not wanted or (self._critic is None and not kl_in_reward):
+            return [Annotation()] * len(scored)
+        samples = [_bare_sample(scored[i].rollout) for i in wanted]
+        nothing: list[list[float]] = [[]] * len(wanted)
+        values = self._critic.values(samples) if self._critic is not None else nothing
+        old = ref = nothing
+        if kl_in_reward:
+            assert self._reference is not None
+            old = self.policy.completion_logprobs(samples)
+            ref = self._reference.completion_logprobs(samples, device=self.policy.device)
+        notes = [Annotation()] * len(scored)
+        for index, old_T, ref_T, values_T in zip(wanted, old, ref, values, strict=True):
+            notes[index] = Annotation(old_logprobs_T=old_T, ref_logprobs_T=ref_T, values_T=values_T)
+        return notes
+
+    def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
+        """Epochs over mini-batches over micro-batches; the metrics are means over all of them.
+
+        A step whose loss or gradients are not finite changes nothing, keeps its batch on disk and is
+        counted in `learner/bad_steps`; past the configured number TrainingError is raised.
+        """
+        started = time.perf_counter()
+        critic_only = self._critic is not None and self._critic.is_warming_up
+        epochs = 0 if critic_only else self._algorithm.epochs
+        schedule = [members for _ in range(epochs) for members in self._mini_batches(samples)]
+        samples = self._with_reference(samples)
+        samples = self._with_old_logprobs(samples, later=schedule[1:], first=schedule[0] if schedule else [])
+        sums: dict[str, float] = defaultdict(float)
+        for members in schedule:
+            metrics, samples = self._step(samples, members, keep_old=len(schedule) > 1)
+            for name, value in metrics.items():
+                sums[name] += value / len(schedule)
+        if self._critic is not None and samples:
+            sums |= self._critic.update(samples)
+        self._after(sums, samples, time.perf_counter() - started)
+        return UpdateStats(metrics=dict(sums))
+
+    def _step(
+        self, samples: Sequence[TrainingSample], members: Sequence[int], *, keep_old: bool
+    ) -> tuple[dict[str, float], Sequence[TrainingSample]]:
+        """One optimiser step on `members`; with `keep_old`, samples come back with their old log-probs."""
+        self.policy.model.train()
+        lengths = [sum(samples[i].loss_mask_T) for i in members]
+        config = self._algorithm
+        weights = dict(
+            zip(
+                members, token_weights(lengths, config.aggregate, norm_tokens=config.norm_tokens), strict=True
+            )
+        )
+        active = [i for i in members if self._is_active(samples[i])]
+        sums: dict[str, float] = defaultdict(float)
+        samples, counted = list(samples), 0
+        for micro in self.policy.micro_batches([samples[i] for i in active]):
+            indices = [active[i] for i in micro.sample_indices]
+            loss, metrics, logprobs_N = self._loss(samples, indices, micro, weights)
+            loss.backward()  # type: ignore[no-untyped-call]
+            for name, value in metrics.items():
+                sums[name] += float(value)
+            counted += sum(sum(samples[i].loss_mask_T) for i in indices)
+            if keep_old:
+                _keep_old_logprobs(samples, indices, logprobs_N)
+        norm, finite = self._optimizer.step() if active else (0.0, True)
+        if not finite:
+            self._guard.keep([samples[i] for i in members], norm)
+        result = {n: v if n.startswith("loss/") else v / max(counted, 1) for n, v in sums.items()}
+        result["learner/grad_norm"] = norm if finite else 0.0
+        result["learner/active_fraction"] = len(active) / max(len(members), 1)
+        return result, samples
+
+    def _loss(
+        self,
+        samples: Sequence[TrainingSample],
+        indices: Sequence[int],
+        micro: PackedBatch,
+        weights: Mapping[int, float],
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        logprobs_N, entropy_N = self.policy.logprobs(micro)
+        chosen = [samples[i] for i in indices]
+
+        def tokens(name: str) -> Tensor | None:
+            """The samples' lists end to end; None unless every one has it."""
+            values = [getattr(sample, name) for sample in chosen]
+            if any(len(v) != len(s.completion_ids) for v, s in zip(values, chosen, strict=True)):
+                return None
+            return logprobs_N.new_tensor([value for one in values for value in one])
+
+        mask_N, advantages_N = tokens("loss_mask_T"), tokens("advantages_T")
+        assert mask_N is not None
+        assert advantages_N is not None
+        old_N = tokens("old_logprobs_T")
+        sequence_N = micro.sequence_N.to(logprobs_N.device)
+        batch = LossInput(
+            logprobs_N=logprobs_N,
+            old_logprobs_N=logprobs_N.detach() if old_N is None else old_N,
+            advantages_N=advantages_N,
+            mask_N=mask_N,
+            sequence_N=sequence_N,
+            num_sequences=len(indices),
+        )
+        terms = Terms(
+            weights_N=logprobs_N.new_tensor([weights[i] for i in indices])[sequence_N] * mask_N,
+            entropy_N=entropy_N,
+            sampler_logprobs_N=tokens("sampler_logprobs_T"),
+            ref_logprobs_N=tokens("ref_logprobs_T") if self._reference is not None else None,
+        )
+        loss, metrics = objective(
+            batch,
+            terms,
+            policy_loss=self._policy_loss,
+            config=self._algorithm,
+            kl_coefficient=self.kl_controller.coefficient,
+        )
+        return loss, metrics, logprobs_N.detach()
+
+    @property
+    def _kl_in_loss(self) -> bool:
+        return self._reference is not None and self._algorithm.kl.placement == "loss"
+
+    def _is_active(self, sample: TrainingSample) -> bool:
+        """Whether the sample has any gradient to give."""
+        if not any(sample.loss_mask_T):
+            return False
+        return self._kl_in_loss or self._algorithm.entropy_bonus != 0.0 or any(sample.advantages_T)
+
+    def _mini_batches(self, samples: Sequence[TrainingSample]) -> Iterator[list[int]]:
+        """Indices of each mini-batch: whole groups, shuffled anew each epoch, as even as groups allow."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        for index, sample in enumerate(samples):
+            groups[sample.group or str(index)].append(index)
+        members = list(groups.values())
+        count = min(self._algorithm.mini_batches, len(members))
+        if count > 1:
+            order = torch.randperm(len(members), generator=self._generator).tolist()
+            members = [members[at] for at in order]
+        for part in range(count):
+            chunk = members[part * len(members) // count : (part + 1) * len(members) // count]
+            yield [index for group in chunk for index in group]
+
+    def _with_reference(self, samples: Sequence[TrainingSample]) -> list[TrainingSample]:
+        if (
+            self._reference is None
+            or not self._kl_in_loss
+            or all(sample.ref_logprobs_T for sample in samples)
+        ):
+            return list(samples)
+        logprobs = self._reference.completion_logprobs(samples, device=self.policy.device)
+        return [replace(s, ref_logprobs_T=lp) for s, lp in zip(samples, logprobs, strict=True)]
+
+    def _with_old_logprobs(
+        self, samples: list[TrainingSample], *, first: Sequence[int], later: Sequence[Sequence[int]]
+    ) -> list[TrainingSample]:
+        """Freeze the policy that starts the step where later mini-batches will need it.
+
+        The first mini-batch's own forward pass is that policy, so it is never computed twice.
+        """
+        needed = sorted({i for members in later for i in members} - set(first))
+        missing = [i for i in needed if self._is_active(samples[i]) and not samples[i].old_logprobs_T]
+        if missing:
+            logprobs = self.policy.completion_logprobs([samples[i] for i in missing])
+            for index, values in zip(missing, logprobs, strict=True):
+                samples[index] = replace(samples[index], old_logprobs_T=values)
+        return samples
+
+    def _after(self, metrics: dict[str, float], samples: Sequence[TrainingSample], seconds: float) -> None:
+        num_tokens = sum(len(sample.completion_ids) for sample in samples)
+        if "policy/kl_reference" in metrics and samples:
+            per_completion = metrics["policy/kl_reference"] * num_tokens / len(samples)
+            self.kl_controller.update(per_completion, num_samples=len(samples))
+        metrics["policy/kl_coefficient"] = self.kl_controller.coefficient
+        metrics["learner/learning_rate"] = self._optimizer.learning_rate
+        metrics["learner/bad_steps"] = float(self._guard.num_bad_steps)
+        metrics["learner/tokens_per_s"] = num_tokens / seconds
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every (Hugging Face parameter name, full tensor) of the policy, LoRA adapters merged in."""
+        return named_weights(self.policy.model)
+
+    def adapter_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """(PEFT name, tensor) of the LoRA adapters alone, for samplers that serve adapters."""
+        return adapter_weights(self.policy.model)
+
+    def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
+        """log p(token t | tokens before t) for t >= 1, at temperature 1; for the canary."""
+        sample = _bare_sample(Rollout(completion="", prompt_ids=token_ids[:1], completion_ids=token_ids[1:]))
+        return self.policy.completion_logprobs([sample], temperature=1.0)[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs to continue exactly: weights, moments, controller, generator."""
+        return {
+            "model": self.policy.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "kl_controller": self.kl_controller.state_dict(),
+            "num_bad_steps": self._guard.num_bad_steps,
+            "generator": self._generator.get_state(),
+            "critic": self._critic.state_dict() if self._critic is not None else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.policy.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.kl_controller.load_state_dict(state["kl_controller"])
+        self._guard.num_bad_steps = int(state["num_bad_steps"])
+        self._generator.set_state(state["generator"])
+        if self._critic is not None:
+            self._critic.load_state_dict(state["critic"])
+
+
+def _bare_sample(rollout: Rollout) -> TrainingSample:
+    """A sample to run the models on, without advantages."""
+    return TrainingSample(
+        prompt_ids=rollout.prompt_ids,
+        completion_ids=rollout.completion_ids,
+        sampler_logprobs_T=(),
+        advantages_T=(),
+        loss_mask_T=(),
+        group=rollout.group,
+    )
+
+
+def _keep_old_logprobs(samples: list[TrainingSample], indices: Sequence[int], logprobs_N: Tensor) -> None:
+    lengths = [len(samples[i].completion_ids) for i in indices]
+    for index, part in zip(indices, torch.split(logprobs_N.cpu(), lengths), strict=True):
+        if not samples[index].old_logprobs_T:
+            samples[index] = replace(samples[index], old_logprobs_T=part.tolist())

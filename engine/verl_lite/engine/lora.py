@@ -1,0 +1,40 @@
+"""LoRA through PEFT: adapters on the policy; the base stays frozen and is the KL's reference for free."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from verl_lite.engine.algorithm_config import LoraConfig
+from verl_lite.errors import ConfigError
+
+__all__ = ["adapter_weights", "add_adapters"]
+
+
+def add_adapters(model: nn.Module, config: LoraConfig | None) -> nn.Module:
+    """`model` with the adapters `config` describes; unchanged for None or where it has adapters already."""
+    if config is None or hasattr(model, "disable_adapter"):
+        return model
+    if config.quantize and not torch.cuda.is_available():
+        raise ConfigError(
+            "learner.lora.quantize (QLoRA) needs an NVIDIA GPU: its 4-bit kernels run on CUDA only"
+        )
+    import peft
+
+    target: Any = config.target_modules
+    adapters = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=target if isinstance(target, str) else list(target),
+        task_type="CAUSAL_LM",
+    )
+    return peft.get_peft_model(model, adapters)  # type: ignore[no-any-return]
+
+
+def adapter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """(PEFT name, tensor) of the adapters alone, for samplers that take them without the base."""
+    import peft
+
+    yield from peft.get_peft_model_state_dict(model).items()

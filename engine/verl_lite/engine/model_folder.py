@@ -1,0 +1,105 @@
+"""Find, check and load the policy and its tokenizer, and write them back as a Hugging Face folder."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from verl_lite.engine.config import ModelConfig
+from verl_lite.engine.tiny_model import build_tiny_model, build_tiny_tokenizer
+from verl_lite.engine.weights import base_model, named_weights
+from verl_lite.errors import ConfigError, DataError
+
+__all__ = ["check_context", "load_policy", "load_tokenizer", "prepare_model", "save_policy"]
+
+
+def load_tokenizer(config: ModelConfig) -> Any:
+    """The policy's tokenizer, without loading the policy.
+
+    Raises DataError for a folder that is missing or holds no tokenizer, and for a tokenizer
+    without a chat template or an end-of-turn token.
+    """
+    if config.tiny is not None:
+        return build_tiny_tokenizer()
+    from transformers import AutoTokenizer
+
+    path = config.path or ""
+    try:
+        _refuse_missing_folder(path)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot load the tokenizer of model.path={path!r}: {_first_line(error)}") from None
+    if not tokenizer.chat_template:
+        raise DataError(
+            f"the tokenizer of model.path={path!r} has no chat template: use an instruction-tuned model, "
+            "or put a chat_template.jinja into a copy of the folder"
+        )
+    if tokenizer.eos_token_id is None:
+        raise DataError(f"the tokenizer of model.path={path!r} has no eos token: answers could never end")
+    return tokenizer
+
+
+def context_tokens(config: ModelConfig) -> int | None:
+    """The model's longest context from its config.json, without loading weights; None where it names none."""
+    if config.tiny is not None:
+        return config.tiny.max_context_tokens
+    from transformers import AutoConfig
+
+    try:
+        _refuse_missing_folder(config.path or "")
+        model_config = AutoConfig.from_pretrained(config.path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot load model.path={config.path!r}: {_first_line(error)}") from None
+    found = getattr(model_config, "max_position_embeddings", None)
+    return int(found) if found else None
+
+
+def check_context(config: ModelConfig, *, needed_tokens: int) -> None:
+    """Raises ConfigError when prompt and answer together do not fit the model's context."""
+    longest = context_tokens(config)
+    if longest is not None and needed_tokens > longest:
+        raise ConfigError(
+            f"rollout.max_prompt_tokens + rollout.max_new_tokens = {needed_tokens} tokens, but the context "
+            f"of {config.path or 'the tiny model'} is {longest}: lower one of the two"
+        )
+
+
+def prepare_model(config: ModelConfig, folder: Path, *, seed: int) -> str:
+    """The path or hub id to load the policy from; a tiny model is built into `folder` first."""
+    if config.tiny is None:
+        return str(config.path)
+    build_tiny_model(folder, config.tiny, seed=seed)
+    return str(folder)
+
+
+def load_policy(path: str, *, dtype: str, device: torch.device) -> Any:
+    """The causal language model in `path` on `device`. Raises DataError when it cannot be loaded."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot load the model {path!r}: {_first_line(error)}") from None
+    return model.to(device)
+
+
+def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write weights (safetensors, adapters merged), configuration and tokenizer as one model folder."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    base_model(model).save_pretrained(folder, state_dict=dict(named_weights(model)))
+    tokenizer.save_pretrained(folder)
+
+
+def _refuse_missing_folder(path: str) -> None:
+    """A path that looks like a folder must be one: the hub is not asked for './model'."""
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
+    if looks_local and not Path(path).is_dir():
+        raise OSError(f"there is no folder {path} (looked from {Path.cwd()})")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

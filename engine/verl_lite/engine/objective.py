@@ -1,0 +1,60 @@
+"""The whole objective of one micro-batch: policy loss x importance weight + KL - entropy, weighted.
+
+    L = sum_n w_n [ i_n l_n + beta KL_n - eta H_n ]
+
+w are the global token weights, i the importance weights (no gradient), l the policy loss.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from verl_lite.engine.algorithm_config import AlgorithmConfig
+from verl_lite.engine.importance import importance_weights, mismatch_metrics
+from verl_lite.engine.kl import kl_estimate
+from verl_lite.engine.losses import LossInput, Metrics, PolicyLoss, ratio
+
+__all__ = ["Terms", "objective"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the objective reads beside the loss's own input, one value a token.
+
+    `weights_N` are the global token weights (0 where the token does not count). `sampler_logprobs_N`
+    is None when the sampler reported none, `ref_logprobs_N` when there is no
+    reference. A KL in the reward is measured here and left out of the loss.
+    """
+
+    weights_N: Tensor
+    entropy_N: Tensor
+    sampler_logprobs_N: Tensor | None = None
+    ref_logprobs_N: Tensor | None = None
+
+
+def objective(
+    batch: LossInput, terms: Terms, *, policy_loss: PolicyLoss, config: AlgorithmConfig, kl_coefficient: float
+) -> tuple[Tensor, Metrics]:
+    """(loss to call backward on, sums over counted tokens). `loss/*` are already weighted sums."""
+    loss_N, metrics = policy_loss(batch)
+    if terms.sampler_logprobs_N is not None:
+        metrics |= mismatch_metrics(terms.sampler_logprobs_N, batch.old_logprobs_N, batch.mask_N)
+        if config.importance.mode != "off":
+            weight_N, changed = importance_weights(terms.sampler_logprobs_N, batch, config.importance)
+            loss_N = loss_N * weight_N
+            metrics |= changed
+    loss = (loss_N * terms.weights_N).sum()
+    metrics["loss/policy"] = loss.detach()
+    metrics["policy/entropy"] = (terms.entropy_N * batch.mask_N).sum().detach()
+    if terms.ref_logprobs_N is not None:
+        kl_N = kl_estimate(batch.logprobs_N, terms.ref_logprobs_N, config.kl.estimator)
+        metrics["policy/kl_reference"] = (kl_N * batch.mask_N).sum().detach()
+        if config.kl.placement == "loss":
+            if config.kl.ratio_weighted:
+                kl_N = kl_N * ratio(batch)
+            kl = kl_coefficient * (kl_N * terms.weights_N).sum()
+            metrics["loss/kl"] = kl.detach()
+            loss = loss + kl
+    if config.entropy_bonus != 0.0:
+        loss = loss - config.entropy_bonus * (terms.entropy_N * terms.weights_N).sum()
+    return loss, metrics

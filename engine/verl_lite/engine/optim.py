@@ -1,0 +1,121 @@
+"""AdamW with a schedule, gradient clipping, and a guard: nan or inf never reaches the weights."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from verl_lite.engine.algorithm_config import OptimizerConfig
+from verl_lite.errors import ConfigError
+
+__all__ = ["PolicyOptimizer", "learning_rate_factor"]
+
+
+def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -> float:
+    """The fraction of the learning rate at `step` (0-based): linear warm-up, then the schedule.
+
+    The first step already learns: step 0 of a warm-up of 4 gives 1/4. The schedule ends at
+    `min_lr_fraction` on the last step.
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
+    span = max(total_steps - 1 - config.warmup_steps, 1)
+    progress = min((step - config.warmup_steps) / span, 1.0)
+    if config.schedule == "linear":
+        shape = 1.0 - progress
+    else:
+        shape = 0.5 * (1.0 + math.cos(math.pi * progress))
+    return config.min_lr_fraction + (1.0 - config.min_lr_fraction) * shape
+
+
+class PolicyOptimizer:
+    """One call a step: clip, check, schedule, update, forget the gradients."""
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], config: OptimizerConfig, *, total_steps: int
+    ) -> None:
+        self._config = config
+        self._total_steps = total_steps
+        self._trained = [p for p in parameters if p.requires_grad]
+        # With offload the optimiser works on copies in CPU memory, moments and all.
+        self._parameters = [_on_cpu(p) for p in self._trained] if config.offload else self._trained
+        if not self._parameters:
+            raise ConfigError("the model has no trainable parameters: nothing to update")
+        self._adam = _adamw(self._parameters, config)
+        self.num_steps = 0
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate the next step will use."""
+        factor = learning_rate_factor(self.num_steps, self._config, self._total_steps)
+        return self._config.learning_rate * factor
+
+    def step(self) -> tuple[float, bool]:
+        """(the gradient norm before clipping, whether it was finite and the weights were updated)."""
+        if self._config.offload:
+            for parameter, host in zip(self._trained, self._parameters, strict=True):
+                host.grad = None if parameter.grad is None else parameter.grad.to("cpu")
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
+        finite = math.isfinite(norm)
+        if finite:
+            if self._config.max_grad_norm is not None:
+                nn.utils.clip_grads_with_norm_(
+                    self._parameters, self._config.max_grad_norm, torch.tensor(norm)
+                )
+            for group in self._adam.param_groups:
+                group["lr"] = self.learning_rate
+            self._adam.step()
+            self.num_steps += 1
+            if self._config.offload:
+                self._copy_back()
+        self.zero_grad()
+        return norm, finite
+
+    def zero_grad(self) -> None:
+        for parameter in (*self._trained, *self._parameters):
+            parameter.grad = None
+
+    @torch.no_grad()
+    def _copy_back(self) -> None:
+        for parameter, host in zip(self._trained, self._parameters, strict=True):
+            parameter.copy_(host)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"adam": self._adam.state_dict(), "num_steps": self.num_steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._adam.load_state_dict(state["adam"])
+        self.num_steps = int(state["num_steps"])
+        if self._config.offload:  # the weights were loaded into the model: the copies follow it
+            for parameter, host in zip(self._trained, self._parameters, strict=True):
+                host.data.copy_(parameter.data)
+
+
+def _on_cpu(parameter: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(parameter.detach().to("cpu", copy=True))
+
+
+def _adamw(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+    matrices = [p for p in parameters if p.ndim >= 2]
+    vectors = [p for p in parameters if p.ndim < 2]  # norms and biases do not decay
+    groups = [
+        {"params": group, "weight_decay": decay}
+        for group, decay in ((matrices, config.weight_decay), (vectors, 0.0))
+        if group
+    ]
+    options: dict[str, Any] = {"lr": config.learning_rate, "betas": config.betas, "eps": config.eps}
+    if config.bits == 8:
+        try:
+            from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found,unused-ignore]
+        except ImportError:
+            raise ConfigError(
+                "learner.optimizer.bits=8 needs the bitsandbytes package: "
+                "pip install bitsandbytes, or set bits: 32"
+            ) from None
+        return AdamW8bit(groups, **options)  # type: ignore[no-any-return,unused-ignore]
+    return torch.optim.AdamW(groups, fused=True, **options)

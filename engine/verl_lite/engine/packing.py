@@ -1,0 +1,200 @@
+"""Micro-batches filled by tokens. What the model sees holds no padding and each shared prompt once.
+
+A packed micro-batch is one row of T tokens: prompts and completions one after another, each with its
+own positions. `attention.py` keeps the pieces apart; a completion whose prompt is shared attends to
+that prompt and to itself, which is what it would attend to in a row of its own, so the result is the
+same. The last token of a completion predicts nothing and is not computed. The padded form (rows of
+right-padded sequences of similar length) is for models our attention does not fit.
+
+Shapes: T tokens computed, N completion tokens predicted, S samples; R rows and L columns when padded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from verl_lite.engine.stages import TrainingSample
+
+__all__ = ["PackedBatch", "Segment", "pack", "pack_padded", "plan_micro_batches"]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Tokens [start, end) of the row, attending to themselves causally and to all of segment `prefix`."""
+
+    start: int
+    end: int
+    prefix: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedBatch:
+    """One micro-batch as the model takes it.
+
+    predict_from_N  index into the flattened (R*L) hidden states that predicts each completion token
+    targets_N       that token;  sequence_N  which of `sample_indices` it belongs to
+    segments        the pieces of the packed row; empty when padded
+    """
+
+    input_ids_RL: Tensor
+    position_ids_RL: Tensor
+    predict_from_N: Tensor
+    targets_N: Tensor
+    sequence_N: Tensor
+    sample_indices: tuple[int, ...]
+    segments: tuple[Segment, ...] = ()
+
+
+def plan_micro_batches(
+    samples: Sequence[TrainingSample], *, max_tokens: int, shared: Sequence[bool], padded: bool = False
+) -> list[list[int]]:
+    """Indices of the samples of each micro-batch, at most `max_tokens` computed tokens each.
+
+    `shared[i]` says that sample i's prompt is computed once for the samples of the same prompt beside
+    it. A sample longer than the budget gets a micro-batch of its own. Order and content depend on the
+    samples alone.
+    """
+    units = _units(samples, max_tokens, shared)
+    cost = {id(unit): _unit_tokens(samples, unit, shared) for unit in units}
+    longest = {id(unit): max(_num_tokens(samples[i]) for i in unit) for unit in units}
+    units.sort(key=lambda unit: (-longest[id(unit)], unit[0]))
+    if padded:
+        return _plan_padded(samples, units, max_tokens)
+    bins: list[tuple[int, list[int]]] = []
+    for unit in units:  # first fit, longest first
+        for at, (used, members) in enumerate(bins):
+            if used + cost[id(unit)] <= max_tokens:
+                bins[at] = (used + cost[id(unit)], members + unit)
+                break
+        else:
+            bins.append((cost[id(unit)], list(unit)))
+    return [members for _, members in bins]
+
+
+def _num_tokens(sample: TrainingSample) -> int:
+    """Tokens the model computes for it alone: the last one predicts nothing."""
+    return len(sample.prompt_ids) + len(sample.completion_ids) - 1
+
+
+def _units(samples: Sequence[TrainingSample], max_tokens: int, shared: Sequence[bool]) -> list[list[int]]:
+    """What must stay together: the samples of one shared prompt, cut where they exceed the budget."""
+    units: list[list[int]] = []
+    open_units: dict[tuple[int, ...], list[int]] = {}
+    for index, sample in enumerate(samples):
+        if not shared[index]:
+            units.append([index])
+            continue
+        key = tuple(sample.prompt_ids)
+        unit = open_units.get(key)
+        if unit is None or _unit_tokens(samples, [*unit, index], shared) > max_tokens:
+            unit = open_units[key] = []
+            units.append(unit)
+        unit.append(index)
+    return units
+
+
+def _unit_tokens(samples: Sequence[TrainingSample], unit: Sequence[int], shared: Sequence[bool]) -> int:
+    total = sum(_num_tokens(samples[index]) for index in unit)
+    if shared[unit[0]]:
+        total -= (len(unit) - 1) * len(samples[unit[0]].prompt_ids)
+    return total
+
+
+def _plan_padded(
+    samples: Sequence[TrainingSample], units: Sequence[Sequence[int]], max_tokens: int
+) -> list[list[int]]:
+    batches: list[list[int]] = []
+    for (index,) in units:  # longest first: the first of a batch sets its width
+        width = _num_tokens(samples[batches[-1][0]]) if batches else 0
+        if batches and (len(batches[-1]) + 1) * width <= max_tokens:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def pack(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Sequence[bool]) -> PackedBatch:
+    """The samples at `indices` as one packed row; equal prompts marked `shared` appear once."""
+    ids: list[int] = []
+    positions: list[int] = []
+    segments: list[Segment] = []
+    predict_from: list[list[int]] = []
+    prompt_at: dict[tuple[int, ...], int] = {}
+    order = _order(samples, indices, shared)
+    for index in order:
+        prompt, completion = samples[index].prompt_ids, samples[index].completion_ids
+        key = tuple(prompt)
+        if shared[index]:
+            if key not in prompt_at:
+                prompt_at[key] = len(segments)
+                segments.append(Segment(len(ids), len(ids) + len(prompt)))
+                ids += prompt
+                positions += range(len(prompt))
+            prefix = prompt_at[key]
+            first, start = segments[prefix].end - 1, len(ids)
+            new, begin = list(completion[:-1]), len(prompt)
+        else:
+            prefix, start = None, len(ids)
+            first = start + len(prompt) - 1
+            new, begin = [*prompt, *completion[:-1]], 0
+        ids += new
+        positions += range(begin, begin + len(new))
+        if new:
+            segments.append(Segment(start, len(ids), prefix))
+        rest = len(ids) - (len(completion) - 1)
+        predict_from.append([first, *range(rest, len(ids))])
+    return _packed(samples, order, [ids], [positions], predict_from, segments)
+
+
+def _order(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Sequence[bool]) -> list[int]:
+    """Shared prompts first, each with its completions; by length within, so that attention can batch."""
+    first: dict[tuple[int, ...], int] = {}
+    for index in indices:
+        first.setdefault(tuple(samples[index].prompt_ids), index)
+    keys = {
+        index: (
+            not shared[index],
+            first[tuple(samples[index].prompt_ids)] if shared[index] else 0,
+            _num_tokens(samples[index]),
+            index,
+        )
+        for index in indices
+    }
+    return sorted(indices, key=keys.__getitem__)
+
+
+def pack_padded(samples: Sequence[TrainingSample], indices: Sequence[int], pad_token_id: int) -> PackedBatch:
+    """The samples at `indices` as right-padded rows; causal attention never looks at the padding."""
+    width = max(_num_tokens(samples[index]) for index in indices)
+    rows, predict_from = [], []
+    for row, index in enumerate(indices):
+        prompt, completion = samples[index].prompt_ids, samples[index].completion_ids
+        ids = [*prompt, *completion[:-1]]
+        rows.append(ids + [pad_token_id] * (width - len(ids)))
+        first = row * width + len(prompt) - 1
+        predict_from.append(list(range(first, first + len(completion))))
+    return _packed(samples, indices, rows, [list(range(width))] * len(rows), predict_from, [])
+
+
+def _packed(
+    samples: Sequence[TrainingSample],
+    order: Sequence[int],
+    rows: list[list[int]],
+    positions: list[list[int]],
+    predict_from: Sequence[Sequence[int]],
+    segments: Sequence[Segment],
+) -> PackedBatch:
+    assert all(left.end == right.start for left, right in pairwise(segments))
+    lengths = torch.tensor([len(samples[index].completion_ids) for index in order])
+    return PackedBatch(
+        input_ids_RL=torch.tensor(rows),
+        position_ids_RL=torch.tensor(positions),
+        predict_from_N=torch.tensor([at for one in predict_from for at in one]),
+        targets_N=torch.tensor([token for index in order for token in samples[index].completion_ids]),
+        sequence_N=torch.repeat_interleave(torch.arange(len(order)), lengths),
+        sample_indices=tuple(order),
+        segments=tuple(segments),
+    )

@@ -1,0 +1,141 @@
+"""The policy: a causal transformers model seen as "log-probabilities and entropies of a micro-batch"."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from verl_lite.engine.algorithm_config import LearnerConfig
+from verl_lite.engine.attention import (
+    ATTENTION_NAME,
+    attention_plan,
+    packed_forward,
+    register_attention,
+)
+from verl_lite.engine.logprobs import token_logprobs_and_entropy
+from verl_lite.engine.packing import PackedBatch, pack, pack_padded, plan_micro_batches
+from verl_lite.engine.stages import TrainingSample
+from verl_lite.engine.weights import base_model
+from verl_lite.errors import ConfigError
+
+__all__ = ["Policy", "hidden_states", "prepare_backbone"]
+
+
+class Policy:
+    """Runs a model on micro-batches. Holds no optimiser; the reference policy is one of these too."""
+
+    def __init__(
+        self, model: nn.Module, config: LearnerConfig, *, pad_token_id: int, temperature: float = 1.0
+    ) -> None:
+        self.model = model
+        self._config = config
+        self._pad_token_id = pad_token_id
+        self._temperature = temperature
+        self._causal = base_model(model)
+        self.is_packed = prepare_backbone(self._causal, config)
+        _refuse_unusual_heads(self._causal)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def micro_batches(self, samples: Sequence[TrainingSample]) -> Iterator[PackedBatch]:
+        """The samples, cut and packed by the config's token budget."""
+        counts = Counter(tuple(sample.prompt_ids) for sample in samples)
+        shared = [self._is_shared(sample, counts[tuple(sample.prompt_ids)]) for sample in samples]
+        budget = self._config.max_tokens_per_micro_batch
+        plan = plan_micro_batches(samples, max_tokens=budget, shared=shared, padded=not self.is_packed)
+        for indices in plan:
+            if self.is_packed:
+                yield pack(samples, indices, shared)
+            else:
+                yield pack_padded(samples, indices, self._pad_token_id)
+
+    def _is_shared(self, sample: TrainingSample, num_samples: int) -> bool:
+        if not self.is_packed or self._config.share_prompts == "never" or num_samples < 2:
+            return False
+        long_enough = len(sample.prompt_ids) >= self._config.share_prompts_min_tokens
+        return self._config.share_prompts == "always" or long_enough
+
+    def logprobs(self, batch: PackedBatch, *, temperature: float | None = None) -> tuple[Tensor, Tensor]:
+        """log p and entropy of the completion tokens, both of N, in the order of `batch.targets_N`.
+
+        At the sampling temperature unless another is given.
+        """
+        with self.autocast():
+            hidden_ND = self.hidden(batch)
+            return token_logprobs_and_entropy(
+                hidden_ND,
+                self._causal.get_output_embeddings().weight,
+                batch.targets_N.to(self.device),
+                temperature=self._temperature if temperature is None else temperature,
+                tile_mb=self._config.logits_tile_mb,
+            )
+
+    def hidden(self, batch: PackedBatch) -> Tensor:
+        """The hidden states that predict the completion tokens, of (N, D)."""
+        return hidden_states(self._causal.model, batch, self.device)
+
+    @torch.no_grad()
+    def completion_logprobs(
+        self, samples: Sequence[TrainingSample], *, temperature: float | None = None
+    ) -> list[list[float]]:
+        """log p of every completion token of every sample, without gradients."""
+        self.model.eval()
+        result: list[list[float]] = [[] for _ in samples]
+        for batch in self.micro_batches(samples):
+            logprobs_N, _ = self.logprobs(batch, temperature=temperature)
+            lengths = [len(samples[index].completion_ids) for index in batch.sample_indices]
+            for index, part in zip(batch.sample_indices, torch.split(logprobs_N.cpu(), lengths), strict=True):
+                result[index] = part.tolist()
+        return result
+
+    def autocast(self) -> AbstractContextManager[None]:
+        if self._config.dtype == "bfloat16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+
+def prepare_backbone(causal: Any, config: LearnerConfig) -> bool:
+    """Set the model's attention and checkpointing; whether it runs packed."""
+    windows = getattr(causal.config, "layer_types", None) or ()
+    packed = config.backend == "packed" and all(kind == "full_attention" for kind in windows)
+    packed = packed and getattr(causal, "_supports_attention_backend", False)
+    if packed:
+        register_attention()
+        causal.set_attn_implementation(ATTENTION_NAME)
+    if config.gradient_checkpointing:
+        causal.gradient_checkpointing_enable({"use_reentrant": False})
+    return packed
+
+
+def hidden_states(backbone: nn.Module, batch: PackedBatch, device: torch.device) -> Tensor:
+    """The last hidden states that predict the batch's completion tokens, of (N, D)."""
+    plan = attention_plan(batch.segments, device) if batch.segments else None
+    with packed_forward() if plan is not None else nullcontext():
+        output = backbone(
+            input_ids=batch.input_ids_RL.to(device),
+            position_ids=batch.position_ids_RL.to(device),
+            use_cache=False,
+            **({"packed_plan": plan} if plan is not None else {}),
+        )
+    return output.last_hidden_state.flatten(0, 1)[batch.predict_from_N.to(device)]  # type: ignore[no-any-return]
+
+
+def _refuse_unusual_heads(causal: Any) -> None:
+    head = causal.get_output_embeddings()
+    odd = [
+        name
+        for name in ("final_logit_softcapping", "logit_scale", "logits_scaling")
+        if getattr(causal.config, name, None) not in (None, 1, 1.0)
+    ]
+    if getattr(head, "bias", None) is not None:
+        odd.append("a bias on the output head")
+    if odd:
+        raise ConfigError(
+            f"{type(causal).__name__} changes its logits after the output head ({', '.join(odd)}), which the "
+            "learner's head does not compute: use a model of the Qwen or Llama families"
+        )

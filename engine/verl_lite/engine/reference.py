@@ -1,0 +1,64 @@
+"""The reference policy of the KL term: a frozen copy, one that rests on the CPU, or the base under LoRA."""
+
+import copy
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.policy import Policy
+from verl_lite.engine.stages import TrainingSample
+from verl_lite.errors import ConfigError
+
+__all__ = ["ReferencePolicy", "make_reference"]
+
+
+class ReferencePolicy:
+    """Log-probabilities of a policy that never changes."""
+
+    def __init__(self, policy: Policy, *, offload: bool = False, adapter_off: bool = False) -> None:
+        self._policy = policy
+        self._offload = offload
+        self._adapter_off = adapter_off
+
+    def completion_logprobs(
+        self, samples: Sequence[TrainingSample], *, device: torch.device
+    ) -> list[list[float]]:
+        """log p of every completion token, computed on `device`; an offloaded copy goes back afterwards."""
+        model: Any = self._policy.model
+        base: AbstractContextManager[None] = model.disable_adapter() if self._adapter_off else nullcontext()
+        if self._offload:
+            model.to(device)
+        with base:
+            logprobs = self._policy.completion_logprobs(samples)
+        if self._offload:
+            model.to("cpu")
+        return logprobs
+
+
+def make_reference(
+    policy: Policy,
+    config: LearnerConfig,
+    algorithm: AlgorithmConfig,
+    *,
+    pad_token_id: int,
+    temperature: float,
+) -> ReferencePolicy | None:
+    """What `kl.reference` names, made from the policy's present weights; None at coefficient 0."""
+    if algorithm.kl.coefficient == 0:
+        return None
+    kind = algorithm.kl.reference
+    if kind == "adapter_off":
+        if not hasattr(policy.model, "disable_adapter"):
+            raise ConfigError(
+                "kl.reference=adapter_off needs learner.lora: the model has no adapters to switch off"
+            )
+        return ReferencePolicy(policy, adapter_off=True)
+    frozen: nn.Module = copy.deepcopy(policy.model).requires_grad_(False).eval()
+    if kind == "offload":
+        frozen.to("cpu")
+    copied = Policy(frozen, config, pad_token_id=pad_token_id, temperature=temperature)
+    return ReferencePolicy(copied, offload=kind == "offload" and policy.device.type != "cpu")

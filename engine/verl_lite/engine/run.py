@@ -1,0 +1,271 @@
+"""One training run from end to end: prepare, warm up, start the sampler, train, measure, sum up."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from verl_lite.engine.checkpoints import latest_checkpoint, restore_random_states
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.display import Display, SummaryRow, make_display, summary_table
+from verl_lite.engine.evaluation import Evaluation, evaluate
+from verl_lite.engine.interrupt import Interrupt, StopRequested
+from verl_lite.engine.learner import Learner
+from verl_lite.engine.metrics_log import MetricsLog
+from verl_lite.engine.model_folder import load_policy, prepare_model, save_policy
+from verl_lite.engine.policy import Policy
+from verl_lite.engine.preparation import PreparedRun, prepare_run
+from verl_lite.engine.run_folder import RunFolder
+from verl_lite.engine.seeds import derive_seed
+from verl_lite.engine.sft import describe_example, train_sft
+from verl_lite.engine.stages import Sampler
+from verl_lite.engine.trainer import Trainer
+from verl_lite.errors import ConfigError
+from verl_lite.plugins.scorer import Scorer
+
+__all__ = ["RunResult", "evaluate_model", "make_sampler", "train", "train_only_sft"]
+
+CANARY_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended. `stopped` says that Ctrl-C ended it; `summary` is what summary.json holds."""
+
+    run_dir: Path
+    summary: Mapping[str, Any]
+    stopped: bool = False
+
+
+def train(
+    config: TrainConfig,
+    *,
+    run_dir: Path | None = None,
+    resume: bool = False,
+    debug_inline: bool = False,
+    console: Console | None = None,
+) -> RunResult:
+    """SFT warm-up if configured, then RL. See preparation.prepare_run for what is refused beforehand.
+
+    Ctrl-C ends it at the next safe point, with a checkpoint once RL has begun.
+    """
+    started = time.perf_counter()
+    console = console or Console()
+    prepared = prepare_run(config, run_dir=run_dir, resume=resume)
+    if not resume:
+        prepared.folder.claim(config, prepared.plugins)
+    display = make_display(console)
+    try:
+        with Interrupt() as interrupt:
+            result = _run(prepared, display, interrupt, debug_inline=debug_inline, started=started)
+    finally:
+        display.finish()
+    _tell(result, prepared, console)
+    return result
+
+
+def train_only_sft(
+    config: TrainConfig, *, run_dir: Path | None = None, console: Console | None = None
+) -> RunResult:
+    """The supervised warm-up alone; the model lands in <run>/model. Raises ConfigError without sft.steps."""
+    if config.sft.steps == 0:
+        raise ConfigError("sft.steps=0: there is nothing to do; set it to the number of SFT updates")
+    console = console or Console()
+    prepared = prepare_run(config, run_dir=run_dir)
+    prepared.folder.claim(config, prepared.plugins)
+    display = make_display(console)
+    try:
+        with Interrupt() as interrupt:
+            _first_policy(prepared, display, interrupt)
+    except StopRequested:
+        return RunResult(run_dir=prepared.folder.path, summary={}, stopped=True)
+    finally:
+        display.finish()
+    return RunResult(run_dir=prepared.folder.path, summary={"sft_steps": config.sft.steps})
+
+
+def evaluate_model(config: TrainConfig, model_path: str, *, debug_inline: bool = False) -> Evaluation:
+    """Held-out greedy accuracy of the model in `model_path`. Raises ConfigError without data.held_out."""
+    if config.data.held_out is None:
+        raise ConfigError("eval needs data.held_out: name the rows to measure on")
+    model = config.model.model_copy(update={"path": model_path, "tiny": None})
+    config = config.model_copy(update={"model": model, "sft": config.sft.model_copy(update={"steps": 0})})
+    prepared = prepare_run(config)
+    with Scorer(config, catalog=prepared.catalog, debug_inline=debug_inline) as scorer:
+        sampler = make_sampler(prepared, model_path)
+        try:
+            return evaluate(
+                sampler,
+                scorer,
+                prepared.held_out_prompts,
+                max_new_tokens=config.rollout.max_new_tokens,
+                accuracy_reward=config.accuracy_reward,
+                right_at=config.evaluation.right_at,
+                step=0,
+            )
+        finally:
+            sampler.close()
+
+
+def _run(
+    prepared: PreparedRun, display: Display, interrupt: Interrupt, *, debug_inline: bool, started: float
+) -> RunResult:
+    config, folder = prepared.config, prepared.folder
+    try:
+        path, model = _first_policy(prepared, display, interrupt)
+    except StopRequested:
+        return RunResult(run_dir=folder.path, summary={}, stopped=True)
+    resume_at = prepared.checkpoint.step if prepared.checkpoint else None
+    with Scorer(
+        config,
+        catalog=prepared.catalog,
+        debug_inline=debug_inline,
+        decode=prepared.tokenizer.decode,
+        failures_path=folder.path / "failed_rollouts.jsonl",
+    ) as scorer:
+        sampler = make_sampler(prepared, path)
+        log = MetricsLog(
+            folder.path,
+            run_name=config.name,
+            trackers=config.logging.trackers,
+            config=config.model_dump(mode="json"),
+            resume_at=resume_at,
+        )
+        try:
+            trainer = Trainer(
+                prepared,
+                learner=_make_learner(prepared, model),
+                sampler=sampler,
+                scorer=scorer,
+                log=log,
+                display=display,
+                interrupt=interrupt,
+            )
+            return _train_and_measure(prepared, trainer, display, started=started)
+        finally:
+            log.close()
+            sampler.close()
+
+
+def _first_policy(prepared: PreparedRun, display: Display, interrupt: Interrupt) -> tuple[str, Any]:
+    """The policy RL begins with (after SFT, if any) and where it lies on disk for the sampler to load."""
+    config, folder = prepared.config, prepared.folder
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    has_own_start = config.model.tiny is not None or config.sft.steps > 0
+    if prepared.checkpoint is not None:
+        path = str(folder.model) if has_own_start else str(config.model.path)
+        return path, load_policy(path, dtype=config.model.dtype, device=device)
+    path = prepare_model(config.model, folder.model, seed=config.seed)
+    model = load_policy(path, dtype=config.model.dtype, device=device)
+    if config.sft.steps:
+        _warm_up(prepared, model, display, interrupt)
+        path = str(folder.model)
+        save_policy(model, prepared.tokenizer, folder.model)
+    return path, model
+
+
+def _warm_up(prepared: PreparedRun, model: Any, display: Display, interrupt: Interrupt) -> None:
+    config = prepared.config
+    ignored, trained = describe_example(prepared.sft_examples[0], prepared.tokenizer)
+    display.note("SFT, first sample: only the second part is trained on")
+    display.note(f"  not trained on  {ignored!r}\n  trained on      {trained!r}")
+
+    def on_step(step: int, loss: float) -> None:
+        display.sft_step(step, config.sft.steps, loss)
+        interrupt.check()
+
+    policy = Policy(model, config.learner, pad_token_id=_pad_token_id(prepared))
+    model.train()
+    train_sft(policy, prepared.sft_examples, config.sft, seed=config.seed, on_step=on_step)
+
+
+def _make_learner(prepared: PreparedRun, model: Any) -> Learner:
+    config = prepared.config
+    return Learner(
+        model,
+        config.learner,
+        config.algorithm,
+        pad_token_id=_pad_token_id(prepared),
+        total_steps=config.steps,
+        temperature=config.rollout.temperature,
+        bad_batch_dir=prepared.folder.path / "bad_batches",
+        seed=derive_seed(config.seed, "learner"),
+    )
+
+
+def make_sampler(prepared: PreparedRun, model_path: str) -> Sampler:
+    """The sampler the config names, with the weights in `model_path`."""
+    config = prepared.config
+    canary_ids = list(prepared.train_prompts[0].prompt_ids)[:CANARY_TOKENS]
+    if config.rollout.sampler == "vllm":
+        from verl_lite.engine.sampler_vllm import VllmSampler
+
+        return VllmSampler(
+            model_path, prepared.tokenizer, config.rollout, canary_ids=canary_ids, seed=config.seed
+        )
+    from verl_lite.engine.sampler_transformers import TransformersSampler
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_policy(model_path, dtype="bfloat16" if device.type == "cuda" else "float32", device=device)
+    return TransformersSampler(model, prepared.tokenizer, config.rollout, canary_ids=canary_ids)
+
+
+def _pad_token_id(prepared: PreparedRun) -> int:
+    tokenizer = prepared.tokenizer
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
+def _train_and_measure(
+    prepared: PreparedRun, trainer: Trainer, display: Display, *, started: float
+) -> RunResult:
+    folder, measures = prepared.folder, bool(prepared.held_out_prompts)
+    trainer.sync()
+    if prepared.checkpoint is not None:
+        assert prepared.checkpoint_path is not None
+        display.note(f"resumed from {prepared.checkpoint_path} after {trainer.step} steps")
+        restore_random_states(prepared.checkpoint_path)
+    elif measures:
+        trainer.before = trainer.evaluate().metrics
+        display.note(f"held-out accuracy before RL: {trainer.before['evaluation/accuracy']:.1%}")
+    try:
+        trainer.run_steps()
+    except StopRequested:
+        return RunResult(run_dir=folder.path, summary={}, stopped=True)
+    after = trainer.evaluate().metrics if measures else {}
+    summary = {
+        "name": prepared.config.name,
+        "steps": trainer.step,
+        "seconds": round(time.perf_counter() - started, 1),
+        "metrics": {name: {"before": trainer.before[name], "after": after[name]} for name in after},
+    }
+    folder.write_summary(summary)
+    return RunResult(run_dir=folder.path, summary=summary)
+
+
+def _tell(result: RunResult, prepared: PreparedRun, console: Console) -> None:
+    if result.stopped:
+        console.print(_how_to_go_on(prepared.folder), markup=False, highlight=False, soft_wrap=True)
+        return
+    rows = [
+        SummaryRow(
+            name=name.removeprefix("evaluation/").replace("_", " "),
+            before=values["before"],
+            after=values["after"],
+            is_fraction=name.endswith("accuracy"),
+        )
+        for name, values in result.summary["metrics"].items()
+    ]
+    if rows:
+        console.print(summary_table(rows, title=f"{prepared.config.name}: {result.summary['steps']} steps"))
+    console.print(f"{result.summary['seconds']:.0f} s, {result.run_dir}/", highlight=False, soft_wrap=True)
+
+
+def _how_to_go_on(folder: RunFolder) -> str:
+    if latest_checkpoint(folder.checkpoints) is None:
+        return f"stopped during SFT, before the first checkpoint: delete {folder.path} and start anew"
+    config = folder.path / "config.yaml"
+    return f"stopped; continue with: verl-lite train {config} --run-dir {folder.path} --resume"

@@ -1,0 +1,15 @@
+"""Seeds derived by name: every random choice of a run follows from `seed` and what it is for."""
+
+import hashlib
+
+__all__ = ["derive_seed"]
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from the parts, the same on every machine and in every process.
+
+    >>> derive_seed(0, "step", 3) == derive_seed(0, "step", 3) != derive_seed(0, "step", 4)
+    True
+    """
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1

@@ -1,0 +1,243 @@
+"""The training run: a supervised warm-up, then the RL loop, on the parts that preparation checked.
+
+The loop is `Trainer.run_steps`; everything around it is set-up, records, logging and checkpoints.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from verl_lite.engine.advantages import estimate_advantages
+from verl_lite.engine.checkpoints import save_checkpoint
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.data import PromptStream
+from verl_lite.engine.display import Display, StepReport
+from verl_lite.engine.evaluation import Evaluation, evaluate, fraction_right
+from verl_lite.engine.interrupt import Interrupt, StopRequested
+from verl_lite.engine.learner import Learner
+from verl_lite.engine.metrics_log import MetricsLog
+from verl_lite.engine.model_folder import save_policy
+from verl_lite.engine.preparation import PreparedRun
+from verl_lite.engine.seeds import derive_seed
+from verl_lite.engine.stages import PromptRow, Sampler, TrainingSample
+from verl_lite.plugins import SamplerSettings, ScoredBatch, ScoredRollout
+from verl_lite.plugins.records import RecordWriter
+from verl_lite.plugins.scorer import Scorer
+
+__all__ = ["Trainer"]
+
+
+class StageClock:
+    """Seconds by stage of one step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+class Trainer:
+    """Holds the parts of a run. `step` counts finished updates and is where a resumed run goes on."""
+
+    def __init__(
+        self,
+        prepared: PreparedRun,
+        *,
+        learner: Learner,
+        sampler: Sampler,
+        scorer: Scorer,
+        log: MetricsLog,
+        display: Display,
+        interrupt: Interrupt,
+    ) -> None:
+        self._prepared = prepared
+        self._config: TrainConfig = prepared.config
+        self._learner = learner
+        self._sampler = sampler
+        self._scorer = scorer
+        self._log = log
+        self._display = display
+        self._interrupt = interrupt
+        self._prompts = PromptStream(prepared.train_prompts, seed=prepared.config.seed)
+        self.step = 0
+        self.before: Mapping[str, float] = {}
+        self._canary_difference = 0.0
+        self.last_saved: Path | None = prepared.checkpoint_path
+        if prepared.checkpoint is not None:
+            self._restore()
+
+    def run_steps(self) -> None:
+        """Train until `config.steps` updates are done; raises StopRequested after a Ctrl-C's checkpoint."""
+        try:
+            while self.step < self._config.steps:
+                self._one_step()
+                self._between_steps()
+        except StopRequested:
+            self.save()
+            raise
+
+    def _one_step(self) -> None:
+        position = self._prompts.state_dict()
+        clock, config = StageClock(), self._config
+        try:
+            with clock.stage("rollout"):
+                session = self._scorer.start(step=self.step)
+                prompts = self._prompts.take(config.rollout.num_prompts)
+                for group in self._generate(prompts):
+                    session.add(group)
+                    self._interrupt.check()
+        except StopRequested:
+            self._prompts.load_state_dict(position)  # these prompts were not trained on
+            raise
+        with clock.stage("reward"):
+            scored = _in_order(session.finish(), prompts)
+        with clock.stage("update"):
+            self._sampler.sleep()
+            notes = self._learner.annotate(scored.rows)
+            coefficient = self._learner.kl_controller.coefficient
+            samples = estimate_advantages(scored.rows, config.algorithm, notes, kl_coefficient=coefficient)
+            stats = self._learner.update(samples)
+        self.step += 1
+        with clock.stage("sync"):
+            self.sync()
+        self._report(scored, samples, stats.metrics, clock.seconds)
+
+    def sync(self) -> None:
+        """Hand the learner's weights to the sampler; raises TrainingError when they did not arrive."""
+        self._sampler.wake()
+        self._canary_difference = self._sampler.load_weights(self._learner, version=self.step)
+
+    def _generate(self, prompts: Sequence[PromptRow]) -> Iterator[Any]:
+        rollout = self._config.rollout
+        settings = SamplerSettings(
+            temperature=rollout.temperature,
+            top_p=rollout.top_p,
+            top_k=rollout.top_k,
+            max_new_tokens=rollout.max_new_tokens,
+            seed=derive_seed(self._config.seed, "rollout", self.step),
+        )
+        return self._sampler.generate(prompts, num_samples=rollout.num_samples, settings=settings)
+
+    def _between_steps(self) -> None:
+        every = self._config.evaluation.every_steps
+        if every and self.step % every == 0 and self.step < self._config.steps:
+            self._log.log(self.evaluate().metrics, step=self.step)
+        every = self._config.checkpoints.every_steps
+        if self.step == self._config.steps or (every and self.step % every == 0):
+            self.save()
+        if self.step < self._config.steps:
+            self._interrupt.check()
+
+    def evaluate(self) -> Evaluation:
+        """Held-out greedy accuracy of the weights the sampler has now."""
+        return evaluate(
+            self._sampler,
+            self._scorer,
+            self._prepared.held_out_prompts,
+            max_new_tokens=self._config.rollout.max_new_tokens,
+            accuracy_reward=self._config.accuracy_reward,
+            right_at=self._config.evaluation.right_at,
+            step=self.step,
+        )
+
+    def save(self) -> None:
+        """Write a checkpoint of the finished steps."""
+        learner = self._learner.state_dict()
+        if self._config.learner.lora is None:
+            learner.pop("model")  # the policy folder holds the very same weights
+        self.last_saved = save_checkpoint(
+            self._prepared.folder.checkpoints,
+            step=self.step,
+            save_policy=lambda target: save_policy(
+                self._learner.policy.model, self._prepared.tokenizer, target
+            ),
+            learner=learner,
+            trainer={"prompts": self._prompts.state_dict(), "before": dict(self.before)},
+            keep=self._config.checkpoints.keep,
+        )
+
+    def _restore(self) -> None:
+        checkpoint = self._prepared.checkpoint
+        assert checkpoint is not None
+        learner = dict(checkpoint.learner)
+        if "model" not in learner:
+            learner["model"] = _policy_weights(checkpoint.policy, self._learner.policy.model)
+        self._learner.load_state_dict(learner)
+        self._prompts.load_state_dict(checkpoint.trainer["prompts"])
+        self.before = checkpoint.trainer["before"]
+        self.step = checkpoint.step
+
+    def _report(
+        self,
+        scored: ScoredBatch,
+        samples: Sequence[TrainingSample],
+        update_metrics: Mapping[str, float],
+        seconds: Mapping[str, float],
+    ) -> None:
+        config, rows = self._config, scored.rows
+        every = config.logging.rollouts_every_steps
+        if every and (self.step - 1) % every == 0:
+            with RecordWriter(self._prepared.folder.rollouts(self.step)) as writer:
+                writer.write(rows, step=self.step, advantages=_advantages_by_row(rows, samples))
+        num_tokens = sum(len(row.rollout.completion_ids) for row in rows)
+        accuracy = fraction_right(rows, config.accuracy_reward, config.evaluation.right_at)
+        metrics = {
+            **scored.metrics,
+            **update_metrics,
+            "rollout/accuracy": accuracy,
+            "rollout/completion_tokens_mean": num_tokens / len(rows),
+            "rollout/truncated_fraction": sum(row.rollout.is_truncated for row in rows) / len(rows),
+            "rollout/tokens_per_s": num_tokens / seconds["rollout"],
+            "canary/max_difference": self._canary_difference,
+            "data/epoch": float(self._prompts.epoch),
+            **{f"time/{name}_s": value for name, value in seconds.items()},
+            "time/step_s": sum(seconds.values()),
+        }
+        self._log.log(metrics, step=self.step)
+        self._display.step(
+            StepReport(
+                step=self.step,
+                num_steps=config.steps,
+                reward=metrics.get("reward/mean", float("nan")),
+                components=_component_means(metrics, rows),
+                accuracy=accuracy,
+                tokens_per_s=metrics["rollout/tokens_per_s"],
+                seconds=seconds,
+            )
+        )
+
+
+def _in_order(scored: ScoredBatch, prompts: Sequence[PromptRow]) -> ScoredBatch:
+    """Rows in the order of the prompts: groups end in any order, and the update must not depend on it."""
+    place = {prompt.id: index for index, prompt in enumerate(prompts)}
+    rows = sorted(scored.rows, key=lambda row: (place[row.rollout.group], row.rollout.sample_index))
+    return replace(scored, rows=rows)
+
+
+def _advantages_by_row(
+    rows: Sequence[ScoredRollout], samples: Sequence[TrainingSample]
+) -> list[float | None]:
+    """One advantage a row (its first token's); None for rows that left the batch."""
+    rest = iter(samples)
+    trained = [row.reward is not None and bool(row.rollout.completion_ids) for row in rows]
+    return [next(rest).advantages_T[0] if kept else None for kept in trained]
+
+
+def _component_means(metrics: Mapping[str, float], rows: Sequence[ScoredRollout]) -> dict[str, float]:
+    names = list(rows[0].components) if rows else []
+    return {name: metrics[f"reward/{name}/mean"] for name in names if f"reward/{name}/mean" in metrics}
+
+
+def _policy_weights(folder: Path, model: Any) -> Mapping[str, Any]:
+    """The checkpoint's weights as a state dict of `model`, tied weights included."""
+    from transformers import AutoModelForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=next(model.parameters()).dtype)
+    return dict(loaded.state_dict())

@@ -1,0 +1,40 @@
+"""The policy's weights as samplers take them: Hugging Face names, full tensors, adapters merged in."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["base_model", "float32_master_weights", "named_weights"]
+
+
+def base_model(model: Any) -> Any:
+    """The transformers causal model itself, also under PEFT adapters."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def float32_master_weights(model: nn.Module) -> None:
+    """Trainable weights in float32 whatever the checkpoint held; frozen ones keep their dtype."""
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.float()
+
+
+def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of every weight of the base model; a LoRA layer gives its merged weight."""
+    causal = base_model(model)
+    merged = {
+        f"{name}.base_layer.weight": module
+        for name, module in causal.named_modules()
+        if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer")
+    }
+    for name, parameter in causal.named_parameters():
+        if ".lora_" in name:
+            continue
+        tensor = parameter.detach()
+        layer = merged.get(name)
+        if layer is not None:
+            for adapter in layer.active_adapters:
+                tensor = tensor + layer.get_delta_weight(adapter).detach().to(tensor.dtype)
+        yield name.replace(".base_layer", ""), tensor

@@ -1,0 +1,142 @@
+"""Record what the real TRL computes, for tests/engine/test_against_trl.py.
+
+Runs in an environment of its own, never in the project's:
+
+    python -m venv /tmp/trl && /tmp/trl/bin/pip install trl torch
+    /tmp/trl/bin/python scripts/record_trl_fixtures.py
+
+For every variant the real `GRPOTrainer._compute_loss` is called on the same per-token log-probabilities,
+and its loss and the loss's gradient in them are written to tests/fixtures/trl_losses.json. The model's
+forward pass is the one thing replaced, so that both sides start from identical numbers.
+"""
+
+import json
+import random
+import tempfile
+from pathlib import Path
+
+import torch
+import trl
+from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+OUT = Path(__file__).parents[1] / "tests" / "fixtures" / "trl_losses.json"
+LENGTHS = [7, 3, 5, 1]
+WIDTH = max(LENGTHS)
+IMPORTANCE_CAP = 1.5
+
+# name -> what GRPOConfig gets. `importance` and `entropy_coef` variants exercise those terms.
+VARIANTS = {
+    "grpo": {"loss_type": "grpo"},
+    "bnpo": {"loss_type": "bnpo"},
+    "dr_grpo": {"loss_type": "dr_grpo"},
+    "dapo": {"loss_type": "dapo", "epsilon_high": 0.28},
+    "cispo": {"loss_type": "cispo", "epsilon_high": 1.2},
+    "gspo": {
+        "loss_type": "grpo",
+        "importance_sampling_level": "sequence",
+        "epsilon": 3e-2,
+        "epsilon_high": 4e-2,
+    },
+    "dual_clip": {"loss_type": "bnpo", "delta": 1.3},
+    "kl": {"loss_type": "grpo", "beta": 0.1, "use_bias_correction_kl": False},
+    "kl_ratio_weighted": {"loss_type": "grpo", "beta": 0.1, "use_bias_correction_kl": True},
+    "importance": {"loss_type": "dapo", "importance": True},
+    "entropy": {"loss_type": "dapo", "entropy_coef": 0.02},
+}
+
+
+def make_inputs() -> dict[str, list]:
+    rng = random.Random(0)
+
+    def ragged(center: float, spread: float) -> list[list[float]]:
+        return [[center + rng.uniform(-spread, spread) for _ in range(n)] for n in LENGTHS]
+
+    old = ragged(-1.5, 0.8)
+    near = lambda spread: [[x + rng.uniform(-spread, spread) for x in row] for row in old]  # noqa: E731
+    return {
+        "logprobs": near(0.5),
+        "old_logprobs": old,
+        "ref_logprobs": near(0.4),
+        "sampler_logprobs": near(0.6),
+        "entropies": ragged(1.0, 0.5),
+        "advantages": [1.3, -0.7, -1.1, 0.4],
+    }
+
+
+def pad(rows: list[list[float]]) -> torch.Tensor:
+    return torch.tensor([row + [0.0] * (WIDTH - len(row)) for row in rows], dtype=torch.float64)
+
+
+def make_trainer(options: dict, folder: str) -> trl.GRPOTrainer:
+    words = {f"w{i}": i for i in range(30)}
+    raw = Tokenizer(models.WordLevel(words, unk_token="w1"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="w0", eos_token="w2", unk_token="w1")
+    model = Qwen3ForCausalLM(
+        Qwen3Config(vocab_size=30, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                    num_attention_heads=2, num_key_value_heads=1, head_dim=8)
+    )  # fmt: skip
+    model.config._name_or_path = folder
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    config = trl.GRPOConfig(
+        output_dir=folder, use_cpu=True, bf16=False, report_to=[], per_device_train_batch_size=4,
+        num_generations=2, max_completion_length=WIDTH, gradient_accumulation_steps=1, **options,
+    )  # fmt: skip
+    return trl.GRPOTrainer(
+        model=folder if options.get("beta") else model,
+        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        args=config,
+        train_dataset=Dataset.from_list([{"prompt": "w3 w4"}] * 8),
+        processing_class=tokenizer,
+    )
+
+
+def record(name: str, inputs: dict) -> dict:
+    options = dict(VARIANTS[name])
+    use_importance = options.pop("importance", False)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(options, folder)
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    logprobs = pad(inputs["logprobs"]).requires_grad_()
+    entropies = pad(inputs["entropies"])
+    trainer._get_per_token_logps_and_entropies = lambda *_, **__: (logprobs, entropies, None)
+    mask = pad([[1.0] * n for n in LENGTHS]).long()
+    batch = {
+        "prompt_ids": torch.ones(4, 2, dtype=torch.long),
+        "prompt_mask": torch.ones(4, 2, dtype=torch.long),
+        "completion_ids": torch.ones(4, WIDTH, dtype=torch.long),
+        "completion_mask": mask,
+        "advantages": torch.tensor(inputs["advantages"], dtype=torch.float64),
+        "old_per_token_logps": pad(inputs["old_logprobs"]),
+        "ref_per_token_logps": pad(inputs["ref_logprobs"]),
+        "num_items_in_batch": mask.sum(),
+    }
+    if use_importance:
+        trainer.use_vllm = trainer.vllm_importance_sampling_correction = True
+        ratio = (pad(inputs["old_logprobs"]) - pad(inputs["sampler_logprobs"])).exp()
+        batch["importance_sampling_ratio"] = ratio.clamp(max=IMPORTANCE_CAP)
+    loss = trainer._compute_loss(trainer.model, batch)
+    loss.backward()
+    gradient = [row[:n] for row, n in zip(logprobs.grad.tolist(), LENGTHS, strict=True)]
+    return {"options": VARIANTS[name], "loss": loss.item(), "gradient": gradient}
+
+
+def main() -> None:
+    inputs = make_inputs()
+    recorded = {
+        "trl": trl.__version__,
+        "max_completion_length": WIDTH,
+        "importance_cap": IMPORTANCE_CAP,
+        "inputs": inputs,
+        "variants": {name: record(name, inputs) for name in VARIANTS},
+    }
+    OUT.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
+    print(f"{OUT}: {len(VARIANTS)} variants of trl {trl.__version__}")
+
+
+if __name__ == "__main__":
+    main()

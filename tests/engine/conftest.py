@@ -1,0 +1,112 @@
+"""A tiny Qwen3 and ragged training samples; one thread, so that sums come in one order."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from verl_lite.engine import tiny_model as tiny
+from verl_lite.engine.config import TinyModelConfig
+from verl_lite.engine.stages import TrainingSample
+
+VOCAB = 61
+SMALL = TinyModelConfig(
+    hidden_size=64, num_layers=2, num_heads=2, num_kv_heads=1, intermediate_size=128, max_context_tokens=128
+)
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a very small model of the quickstart's kind."""
+    folder = tmp_path_factory.mktemp("model") / "small"
+    tiny.build_tiny_model(folder, SMALL, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    return tiny.build_tiny_tokenizer()
+
+
+class ModelSource:
+    """The learner's side of a weight sync: a model that can be changed by `move`."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self.model: Any = AutoModelForCausalLM.from_pretrained(folder)
+
+    def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        return ((name, p.detach()) for name, p in self.model.named_parameters())
+
+    @torch.no_grad()
+    def token_logprobs(self, token_ids: Sequence[int], temperature: float = 1.0) -> list[float]:
+        logits = self.model(torch.tensor([list(token_ids)])).logits[0, :-1]
+        logprobs = (logits / temperature).log_softmax(-1)
+        chosen: list[float] = logprobs.gather(1, torch.tensor(token_ids[1:])[:, None])[:, 0].tolist()
+        return chosen
+
+    @torch.no_grad()
+    def move(self, seed: int, *, scale: float = 0.02, only: str = "") -> None:
+        """Add noise to every weight whose name contains `only`."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.model.named_parameters():
+            if only in name:
+                parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.fixture
+def source(small_model: Path) -> ModelSource:
+    return ModelSource(small_model)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def build_tiny_model(dtype: torch.dtype = torch.float64, seed: int = 0, **options: object) -> torch.nn.Module:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape |= {"num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256, "vocab_size": VOCAB}
+    return Qwen3ForCausalLM(Qwen3Config(**{**shape, "pad_token_id": 0, **options})).to(dtype)
+
+
+@pytest.fixture
+def tiny_model() -> Callable[..., torch.nn.Module]:
+    return build_tiny_model
+
+
+@pytest.fixture
+def make_samples() -> Callable[..., list[TrainingSample]]:
+    def make(
+        *, num_groups: int = 4, group_size: int = 4, prompt=(5, 20), completion=(1, 24), seed: int = 0
+    ) -> list[TrainingSample]:
+        rng = random.Random(seed)
+        samples = []
+        for group in range(num_groups):
+            prompt_ids = [rng.randrange(1, VOCAB) for _ in range(rng.randint(*prompt))]
+            for _ in range(group_size):
+                ids = [rng.randrange(1, VOCAB) for _ in range(rng.randint(*completion))]
+                advantage = rng.uniform(-2, 2)
+                samples.append(
+                    TrainingSample(
+                        prompt_ids=prompt_ids,
+                        completion_ids=ids,
+                        sampler_logprobs_T=[-4.0 + rng.uniform(-0.3, 0.3) for _ in ids],
+                        advantages_T=[advantage] * len(ids),
+                        loss_mask_T=[1] * len(ids),
+                        group=f"g{group}",
+                    )
+                )
+        return samples
+
+    return make

@@ -1,0 +1,71 @@
+"""Combinations that mean nothing are refused, with the reason; the documented ones are accepted."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
+from verl_lite.errors import ConfigError
+from verl_lite.plugins.config_file import validate
+
+DOCS = Path(__file__).parents[2] / "docs" / "algorithms.md"
+
+
+@pytest.mark.parametrize(
+    ("section", "reason"),
+    [
+        ({"critic": {}}, "never asks a critic"),
+        ({"advantage": "gae"}, "needs values"),
+        ({"loss": "gspo"}, "weigh it by the sequence's length"),
+        ({"loss": "policy_gradient", "epochs": 2}, "only right on-policy"),
+        ({"loss": "cispo", "dual_clip": 3.0}, "does not use it"),
+        ({"aggregate": "sequence_sum_norm"}, "set norm_tokens"),
+        ({"advantage": "dr_grpo", "aggregate": "sequence_mean"}, "length bias"),
+        ({"kl": {"coefficient": 0.1, "reference": "none"}}, "needs a reference policy"),
+        ({"kl": {"target": 6.0}}, "0 stays 0"),
+        ({"kl": {"coefficient": 0.1, "estimator": "k1"}}, "expectation is 0"),
+        ({"kl": {"coefficient": 0.1, "placement": "reward"}}, "cannot place"),
+        ({"importance": {"mode": "mask", "low": 3.0}}, "must be below"),
+        ({"overlong": {"mode": "shape"}}, "buffer_tokens"),
+        ({"advantage": "reinforce_pp", "dynamic_sampling": True}, "has no groups"),
+        ({"dual_clip": 0.5}, "greater than 1"),
+        ({"clip_hihg": 0.28}, "did you mean 'clip_high'"),
+        ({"advantage": "grop"}, "grpo"),
+    ],
+)
+def test_refused_with_the_reason(section, reason):
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        validate(AlgorithmConfig, section, source="config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("section", "rollout", "reason"),
+    [
+        ({}, {"num_samples": 1}, "a group of one always gives 0"),
+        ({"importance": {"mode": "truncate"}}, {"num_samples": 8, "top_p": 0.9}, "truncated distribution"),
+        ({"mini_batches": 4}, {"num_samples": 8, "top_k": 20}, "truncated distribution"),
+    ],
+)
+def test_refused_with_the_rollout_section(section, rollout, reason):
+    with pytest.raises(ValueError, match=reason):
+        AlgorithmConfig(**section).check_rollout(**rollout)
+
+
+def test_accepted_with_the_rollout_section():
+    AlgorithmConfig().check_rollout(num_samples=2, top_p=0.9)
+    AlgorithmConfig(advantage="reinforce_pp").check_rollout(num_samples=1)
+
+
+def test_padded_rows_cannot_share_prompts():
+    with pytest.raises(ConfigError, match="backend: packed"):
+        validate(LearnerConfig, {"backend": "padded", "share_prompts": "always"}, source="config.yaml")
+
+
+def test_every_algorithm_of_the_documentation_is_a_valid_config():
+    blocks = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)
+    sections = [yaml.safe_load(block)["algorithm"] for block in blocks]
+    assert len(sections) >= 8
+    for section in sections:
+        AlgorithmConfig.model_validate(section)

@@ -1,0 +1,117 @@
+"""The critic learns a value it can learn; PPO's loop of annotate, GAE and update holds together."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from verl_lite.engine.advantages import estimate_advantages
+from verl_lite.engine.algorithm_config import AlgorithmConfig, CriticConfig, LearnerConfig, OptimizerConfig
+from verl_lite.engine.critic import explained_variance, make_critic, value_loss
+from verl_lite.engine.learner import Learner
+from verl_lite.errors import ConfigError
+from verl_lite.plugins import Rollout, ScoredRollout
+
+OPTIMIZER = OptimizerConfig(learning_rate=3e-3, schedule="constant")
+
+
+def test_value_loss_takes_the_worse_of_both():
+    values, old, returns = torch.tensor([1.0, 0.1]), torch.zeros(2), torch.tensor([2.0, 0.0])
+    assert value_loss(values, old, returns, clip=0.2).tolist() == pytest.approx([1.8**2 / 2, 0.005])
+    assert value_loss(values, old, returns, clip=None).tolist() == pytest.approx([0.5, 0.005])
+
+
+def test_explained_variance():
+    returns = torch.tensor([0.0, 1.0, 2.0])
+    assert explained_variance(returns, returns) == 1.0
+    assert explained_variance(torch.ones(3), returns) == 0.0
+    assert explained_variance(torch.ones(3), torch.ones(3)) == 0.0
+
+
+def test_values_start_at_zero_and_learn_the_returns(tiny_model, make_samples):
+    policy = tiny_model(torch.float32)
+    critic = make_critic(
+        CriticConfig(learning_rate=3e-3, value_clip=None), LearnerConfig(optimizer=OPTIMIZER), policy,
+        pad_token_id=0, total_steps=50,
+    )  # fmt: skip
+    samples = make_samples(num_groups=4, group_size=2)
+    assert all(value == 0.0 for one in critic.values(samples) for value in one)
+    # the return is 1 where the prompt is that of an even group, else 0: the prompt tells it
+    targets = [1.0 if s.group in ("g0", "g2") else 0.0 for s in samples]
+    history = []
+    for _ in range(25):
+        values = critic.values(samples)
+        batch = [
+            replace(s, returns_T=[t] * len(v), values_T=v)
+            for s, t, v in zip(samples, targets, values, strict=True)
+        ]
+        history.append(critic.update(batch))
+    assert history[-1]["loss/critic"] < 0.05 * history[0]["loss/critic"]
+    assert history[-1]["critic/explained_variance"] > 0.8
+
+
+def scored_rollouts(samples):
+    rng = random.Random(0)
+    return [
+        ScoredRollout(
+            rollout=Rollout(completion="", prompt_ids=s.prompt_ids, completion_ids=s.completion_ids,
+                            logprobs=s.sampler_logprobs_T, group=s.group),
+            components={},
+            reward=rng.choice([0.0, 1.0, None]),
+        )
+        for s in samples
+    ]  # fmt: skip
+
+
+def test_ppo_annotates_estimates_warms_up_and_updates(tiny_model, make_samples):
+    algorithm = AlgorithmConfig(
+        advantage="gae", lam=0.95, critic=CriticConfig(warmup_steps=1, learning_rate=1e-3), mini_batches=2
+    )
+    model = tiny_model(torch.float32)
+    learner = Learner(model, LearnerConfig(optimizer=OPTIMIZER), algorithm, pad_token_id=0, total_steps=4)
+    scored = scored_rollouts(make_samples())
+    notes = learner.annotate(scored)
+    for row, note in zip(scored, notes, strict=True):
+        assert len(note.values_T) == (0 if row.reward is None else len(row.rollout.completion_ids))
+    before = [p.detach().clone() for p in model.parameters()]
+    first = learner.update(estimate_advantages(scored, algorithm, notes)).metrics
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)), "critic warm-up"
+    assert first["loss/critic"] > 0
+    second = learner.update(estimate_advantages(scored, algorithm, learner.annotate(scored))).metrics
+    assert not all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert second["loss/critic"] < first["loss/critic"]
+    assert "policy/clip_fraction" in second
+
+
+def test_nothing_is_annotated_without_a_critic_or_a_kl_reward(tiny_model, make_samples):
+    learner = Learner(
+        tiny_model(torch.float32), LearnerConfig(), AlgorithmConfig(), pad_token_id=0, total_steps=1
+    )
+    notes = learner.annotate(scored_rollouts(make_samples()))
+    assert not any(note.values_T or note.old_logprobs_T or note.ref_logprobs_T for note in notes)
+
+
+def test_a_smaller_critic_of_another_folder(tiny_model, make_samples, tmp_path):
+    tiny_model(torch.float32, hidden_size=16, num_hidden_layers=1).save_pretrained(tmp_path / "small")
+    tiny_model(torch.float32, vocab_size=11).save_pretrained(tmp_path / "foreign")
+    policy = tiny_model(torch.float32)
+    config = CriticConfig(model=str(tmp_path / "small"))
+    critic = make_critic(config, LearnerConfig(), policy, pad_token_id=0, total_steps=1)
+    assert len(critic.values(make_samples())[0]) == len(make_samples()[0].completion_ids)
+    with pytest.raises(ConfigError, match="vocabulary of 11"):
+        make_critic(
+            CriticConfig(model=str(tmp_path / "foreign")),
+            LearnerConfig(),
+            policy,
+            pad_token_id=0,
+            total_steps=1,
+        )
+    with pytest.raises(ConfigError, match=r"critic\.model"):
+        make_critic(
+            CriticConfig(model=str(tmp_path / "absent")),
+            LearnerConfig(),
+            policy,
+            pad_token_id=0,
+            total_steps=1,
+        )

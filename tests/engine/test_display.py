@@ -1,0 +1,55 @@
+"""The display: plain lines when piped, a live panel on a terminal, the table at the end."""
+
+import io
+
+from rich.console import Console
+
+from verl_lite.engine.display import StepReport, SummaryRow, make_display, summary_table
+
+REPORT = StepReport(
+    step=3,
+    num_steps=40,
+    reward=0.5,
+    components={"correct": 0.25, "format": 1.0},
+    accuracy=0.125,
+    tokens_per_s=12345.6,
+    seconds={"rollout": 0.3, "reward": 0.01, "update": 0.2, "sync": 0.02},
+)
+LINE = (
+    "step    3/40  reward 0.500 (correct 0.250 format 1.000)  accuracy  12.5%  12,346 tokens/s  "
+    "rollout 0.30s reward 0.01s update 0.20s sync 0.02s"
+)
+
+
+def test_piped_output_is_one_line_a_step() -> None:
+    text = io.StringIO()
+    display = make_display(Console(file=text, width=60))
+    display.note("hello [bold]")
+    for step in range(20):
+        display.sft_step(step, 20, 0.5)
+    display.step(REPORT)
+    display.finish()
+    lines = text.getvalue().splitlines()
+    assert lines[0] == "hello [bold]"
+    assert lines[-1] == LINE
+    assert len(lines) == 12  # every second of the 20 SFT steps
+    assert "\x1b" not in text.getvalue()
+
+
+def test_a_terminal_gets_a_panel_with_the_split_of_the_time() -> None:
+    text = io.StringIO()
+    display = make_display(Console(file=text, force_terminal=True, width=100))
+    display.sft_step(4, 10, 0.5)
+    display.step(REPORT)
+    display.finish()
+    shown = text.getvalue()
+    for part in ("correct", "0.250", "12.5%", "rollout", "57%", "3/40"):
+        assert part in shown
+
+
+def test_the_table_shows_before_and_after() -> None:
+    text = io.StringIO()
+    rows = [SummaryRow(name="accuracy", before=0.5, after=0.975, is_fraction=True)]
+    Console(file=text, width=80).print(summary_table(rows, title="quickstart"))
+    (row,) = [line for line in text.getvalue().splitlines() if "accuracy" in line]
+    assert row.split("│")[1:4] == [" accuracy         ", "  50.0% ", " 97.5% "]

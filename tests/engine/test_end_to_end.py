@@ -1,0 +1,66 @@
+"""The command itself with real vLLM: the quickstart's config made small, and a reward that must rise."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from verl_lite.engine.metrics_log import read_metrics
+from verl_lite.plugins.records import read_records
+
+QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart.yaml"
+REWARD_FILE = '''
+from verl_lite.plugins import reward
+
+@reward("digits")
+def digits(rollout):
+    """The part of the completion that is digits."""
+    text = rollout.completion
+    return sum(c.isdigit() for c in text) / len(text) if text else 0.0
+'''
+SMALL = (
+    "model.tiny={hidden_size: 64, num_layers: 2, num_heads: 2, num_kv_heads: 1, intermediate_size: 128, "
+    "max_context_tokens: 80}"
+)
+
+
+@pytest.mark.e2e
+def test_the_quickstart_made_small_learns_with_vllm(tmp_path: Path) -> None:
+    (tmp_path / "digits.py").write_text(REWARD_FILE)
+    overrides = [
+        SMALL,
+        "steps=12",
+        "sft.steps=2",
+        "rewards={digits: {use: './digits.py:digits', weight: 1.0}, format: {use: format, weight: 0.1}}",
+        "rollout.num_prompts=8",
+        "rollout.max_new_tokens=32",
+        "rollout.vllm.kv_cache_gib=0.25",
+        "learner.optimizer.learning_rate=3.0e-3",
+        "learner.optimizer.schedule=constant",
+        "data.train.num_rows=100",
+        "data.held_out.num_rows=10",
+        "evaluation.right_at=0.5",
+    ]
+    command = [str(Path(sys.executable).parent / "verl-lite"), "train", str(QUICKSTART), *overrides]
+    done = subprocess.run([*command, "--run-dir", "run"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "not trained on  '<|user|>" in done.stdout
+    assert done.stdout.count("\nstep ") == 12
+    for part in ("held out, greedy", "before", "after", "accuracy"):
+        assert part in done.stdout
+
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    rewards = [row["reward/digits/mean"] for row in rows]
+    assert sum(rewards[-3:]) > 1.3 * sum(rewards[:3])
+    assert all(row["canary/max_difference"] < 1e-4 for row in rows)
+    assert all(row["policy/kl_sampler_trainer"] < 1e-6 for row in rows)
+    records = list(read_records(tmp_path / "run" / "rollouts" / "step_000012.parquet"))
+    assert len(records) == 64
+    assert {record.rollout.policy_version for record in records} == {11}
+    assert all(len(record.rollout.logprobs) == len(record.rollout.completion_ids) for record in records)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert set(summary["metrics"]) >= {"evaluation/accuracy"}
+    assert list((tmp_path / "run" / "tensorboard").rglob("events.out.tfevents.*"))

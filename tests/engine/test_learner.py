@@ -1,0 +1,339 @@
+"""The learner on a tiny Qwen3: exact whatever the packing, the micro-batches, the order."""
+
+import copy
+import json
+import math
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from verl_lite.engine.algorithm_config import (
+    AlgorithmConfig,
+    KLConfig,
+    LearnerConfig,
+    LoraConfig,
+    OptimizerConfig,
+)
+from verl_lite.engine.learner import Learner
+from verl_lite.errors import TrainingError
+
+
+def make_learner(
+    model, algorithm=None, *, total_steps=10, bad_batch_dir=None, temperature=1.0, **options
+) -> Learner:
+    return Learner(
+        model,
+        LearnerConfig(**options),
+        algorithm or AlgorithmConfig(),
+        pad_token_id=0,
+        total_steps=total_steps,
+        bad_batch_dir=bad_batch_dir,
+        temperature=temperature,
+    )
+
+
+@pytest.fixture
+def gradients(tiny_model):
+    """The gradients of one update, caught before the optimiser takes them."""
+
+    def run(samples, algorithm=None, *, model=None, **options) -> dict[str, torch.Tensor]:
+        model = copy.deepcopy(model if model is not None else tiny_model())
+        learner = make_learner(model, algorithm, **options)
+        caught: dict[str, torch.Tensor] = {}
+
+        def step():
+            caught.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+            return 1.0, True
+
+        learner._optimizer.step = step
+        learner.update(samples)
+        return caught
+
+    return run
+
+
+def assert_same(left, right, tolerance=1e-8):
+    # Qwen3's RMSNorm and rotary tables are float32 even in a float64 model: 1e-8 is that rounding
+    assert left.keys() == right.keys()
+    assert max(float(g.abs().max()) for g in left.values()) > 1e-3, "the gradients are all but zero"
+    for name in left:
+        difference = float((left[name] - right[name]).abs().max())
+        assert difference <= tolerance, f"{name}: {difference}"
+
+
+def computed_tokens(samples):
+    return sum(len(s.prompt_ids) + len(s.completion_ids) - 1 for s in samples)
+
+
+@pytest.mark.parametrize("aggregate", ["token_mean", "sequence_mean", "sequence_sum_norm"])
+def test_one_and_four_micro_batches_give_the_same_gradients(aggregate, gradients, tiny_model, make_samples):
+    samples = make_samples()
+    algorithm = AlgorithmConfig(aggregate=aggregate, norm_tokens=24)
+    model = tiny_model(torch.float32)
+    budget = {"max_tokens_per_micro_batch": computed_tokens(samples) // 3, "share_prompts": "never"}
+    learner = make_learner(copy.deepcopy(model), algorithm, **budget)
+    assert len(list(learner.policy.micro_batches(samples))) == 4
+    one = gradients(samples, algorithm, model=model)
+    assert_same(one, gradients(samples, algorithm, model=model, **budget), tolerance=1e-6)
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        AlgorithmConfig(loss="gspo", aggregate="sequence_mean", clip_low=3e-4, clip_high=4e-4),
+        AlgorithmConfig(loss="cispo", entropy_bonus=0.01),
+        AlgorithmConfig(kl=KLConfig(coefficient=0.1), importance={"mode": "truncate", "level": "sequence"}),
+    ],
+    ids=["gspo", "cispo-entropy", "kl-importance"],
+)
+def test_no_algorithm_depends_on_the_cut(algorithm, gradients, make_samples):
+    samples = [replace(s, old_logprobs_T=s.sampler_logprobs_T) for s in make_samples()]
+    cut = gradients(samples, algorithm, max_tokens_per_micro_batch=80)
+    assert_same(gradients(samples, algorithm), cut)
+
+
+@pytest.mark.parametrize("share_prompts", ["never", "always"])
+def test_packed_rows_equal_padded_rows(share_prompts, gradients, make_samples):
+    samples = make_samples()
+    assert_same(gradients(samples, backend="padded"), gradients(samples, share_prompts=share_prompts))
+
+
+def test_checkpointed_layers_give_the_same_gradients(gradients, make_samples):
+    samples = make_samples(num_groups=2)
+    assert_same(gradients(samples), gradients(samples, gradient_checkpointing=True, share_prompts="always"))
+
+
+def test_two_shards_with_global_weights_add_up(gradients, make_samples):
+    """What data-parallel ranks do: each takes part of the batch and the batch's denominators."""
+    samples = make_samples()
+    zero = [replace(s, advantages_T=[0.0] * len(s.advantages_T)) for s in samples]
+    left = gradients(samples[:7] + zero[7:])
+    right = gradients(zero[:7] + samples[7:])
+    assert_same(gradients(samples), {name: left[name] + right[name] for name in left})
+
+
+def test_the_order_of_samples_changes_nothing(gradients, make_samples):
+    samples = make_samples()
+    shuffled = samples[:]
+    random.Random(1).shuffle(shuffled)
+    config = {"max_tokens_per_micro_batch": 100}
+    assert_same(gradients(samples, **config), gradients(shuffled, **config))
+
+
+def test_zero_advantage_samples_cost_no_compute_but_count(gradients, tiny_model, make_samples):
+    samples = make_samples()
+    zeroed = [replace(s, advantages_T=[0.0] * len(s.advantages_T)) if s.group == "g0" else s for s in samples]
+    learner = make_learner(tiny_model())
+    seen = []
+    inner = learner.policy.logprobs
+
+    def counting(batch, **options):
+        seen.append(len(batch.sample_indices))
+        return inner(batch, **options)
+
+    learner.policy.logprobs = counting
+    stats = learner.update(zeroed)
+    assert sum(seen) == 12
+    assert stats.metrics["learner/active_fraction"] == 0.75
+    forced = [replace(s, advantages_T=[a or 1e-300 for a in s.advantages_T]) for s in zeroed]
+    assert_same(gradients(zeroed), gradients(forced))
+
+
+def test_gradients_are_those_of_finite_differences(gradients, tiny_model, make_samples):
+    """The whole objective, off-policy, with KL and entropy, against central differences in float64."""
+    samples = [
+        replace(s, old_logprobs_T=s.sampler_logprobs_T) for s in make_samples(num_groups=2, group_size=2)
+    ]
+    samples = [replace(s, ref_logprobs_T=[lp - 0.1 for lp in s.sampler_logprobs_T]) for s in samples]
+    algorithm = AlgorithmConfig(
+        kl=KLConfig(coefficient=0.05), entropy_bonus=0.02, clip_low=0.5, clip_high=0.9
+    )
+    model = tiny_model()
+    analytic = gradients(samples, algorithm, model=model)
+    learner = make_learner(model, algorithm)
+
+    def loss_at(parameter, index, delta):
+        with torch.no_grad():
+            parameter.view(-1)[index] += delta
+            (micro,) = learner.policy.micro_batches(samples)
+            order = list(micro.sample_indices)
+            total = sum(len(s.completion_ids) for s in samples)
+            value, _, _ = learner._loss(samples, order, micro, dict.fromkeys(order, 1 / total))
+            parameter.view(-1)[index] -= delta
+        return float(value)
+
+    eps = 1e-4
+    for name in (
+        "model.layers.0.self_attn.q_proj.weight",
+        "model.layers.1.mlp.down_proj.weight",
+        "lm_head.weight",
+    ):
+        parameter = dict(model.named_parameters())[name]
+        index = int(analytic[name].abs().argmax())
+        numeric = (loss_at(parameter, index, eps) - loss_at(parameter, index, -eps)) / (2 * eps)
+        assert numeric == pytest.approx(float(analytic[name].view(-1)[index]), rel=2e-3), name
+
+
+def test_old_logprobs_are_computed_once_and_only_where_needed(tiny_model, make_samples):
+    """Two epochs of two mini-batches: only the second mini-batch's samples need a pass of their own."""
+    samples = make_samples()
+    learner = make_learner(tiny_model(torch.float32), AlgorithmConfig(epochs=2, mini_batches=2))
+    calls = []
+    inner = learner.policy.completion_logprobs
+
+    def counting(chosen, **options):
+        calls.append(len(chosen))
+        return inner(chosen, **options)
+
+    learner.policy.completion_logprobs = counting
+    learner.update(samples)
+    assert calls == [8]
+    on_policy = make_learner(tiny_model(torch.float32))
+    on_policy.policy.completion_logprobs = counting
+    metrics = on_policy.update(samples).metrics
+    assert calls == [8]
+    assert metrics["policy/ratio"] == pytest.approx(1.0)
+
+
+def test_second_epoch_ratios_are_to_the_start_of_the_step(tiny_model, make_samples):
+    samples = make_samples()
+    optimizer = OptimizerConfig(learning_rate=1e-2, schedule="constant")
+    model = tiny_model(torch.float32)
+    learner = make_learner(
+        model, AlgorithmConfig(epochs=2, clip_low=10.0, clip_high=10.0), optimizer=optimizer
+    )
+    before = learner.policy.completion_logprobs(samples)
+    seen = []
+    inner = learner._policy_loss
+
+    def spying(batch):
+        seen.append(batch)
+        return inner(batch)
+
+    learner._policy_loss = spying
+    learner.update(samples)
+    first, second = seen
+    assert not torch.allclose(second.logprobs_N, second.old_logprobs_N, atol=1e-3)
+    torch.testing.assert_close(first.old_logprobs_N.sort().values, second.old_logprobs_N.sort().values)
+    assert float(second.old_logprobs_N.sum()) == pytest.approx(sum(map(sum, before)), rel=1e-5)
+
+
+def test_token_logprobs_are_the_models(tiny_model):
+    model = tiny_model()
+    ids = [3, 1, 4, 1, 5, 9, 2, 6]
+    learner = make_learner(model, temperature=0.7)
+    with torch.no_grad():
+        expected = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+    expected = expected.gather(1, torch.tensor(ids[1:])[:, None]).squeeze(1)
+    torch.testing.assert_close(torch.tensor(learner.token_logprobs(ids), dtype=torch.float64), expected)
+
+
+def test_plain_forward_and_generate_still_work(tiny_model):
+    model = tiny_model(torch.float32)
+    ids = torch.tensor([[3, 1, 4, 1, 5]])
+    with torch.no_grad():
+        before = model(ids).logits
+    make_learner(model)
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, before)
+    assert model.generate(ids, max_new_tokens=3, do_sample=False, eos_token_id=None).shape == (1, 8)
+
+
+def test_update_moves_probability_towards_positive_advantage(tiny_model, make_samples):
+    samples = [replace(s, advantages_T=[1.0] * len(s.advantages_T)) for s in make_samples(num_groups=1)]
+    optimizer = OptimizerConfig(learning_rate=1e-2, schedule="constant")
+    learner = make_learner(tiny_model(torch.float32), optimizer=optimizer)
+    before = sum(map(sum, learner.policy.completion_logprobs(samples)))
+    for _ in range(5):
+        learner.update(samples)
+    assert sum(map(sum, learner.policy.completion_logprobs(samples))) > before + 1
+
+
+def test_a_resumed_learner_continues_exactly(tiny_model, make_samples):
+    algorithm = AlgorithmConfig(epochs=2, mini_batches=2, kl=KLConfig(coefficient=0.1, target=0.5))
+    optimizer = OptimizerConfig(learning_rate=1e-3, warmup_steps=2)
+    batches = [make_samples(seed=seed) for seed in range(3)]
+    whole = make_learner(tiny_model(torch.float32), algorithm, optimizer=optimizer)
+    for batch in batches[:2]:
+        whole.update(batch)
+    state = copy.deepcopy(whole.state_dict())
+    expected = whole.update(batches[2]).metrics
+    resumed = make_learner(tiny_model(torch.float32), algorithm, optimizer=optimizer)
+    resumed.load_state_dict(state)
+    got = resumed.update(batches[2]).metrics
+    for name in expected.keys() - {"learner/tokens_per_s"}:
+        assert got[name] == expected[name], name
+    for (name, left), (_, right) in zip(whole.named_weights(), resumed.named_weights(), strict=True):
+        assert torch.equal(left, right), name
+
+
+@pytest.mark.parametrize("kind", ["copy", "adapter_off"])
+def test_kl_to_the_reference_starts_at_zero_and_grows(kind, tiny_model, make_samples):
+    optimizer = OptimizerConfig(learning_rate=1e-2, schedule="constant")
+    algorithm = AlgorithmConfig(kl=KLConfig(coefficient=0.01, reference=kind))
+    lora = LoraConfig(rank=4) if kind == "adapter_off" else None
+    learner = make_learner(tiny_model(torch.float32), algorithm, optimizer=optimizer, lora=lora)
+    samples = make_samples()
+    first = learner.update(samples).metrics["policy/kl_reference"]
+    learner.update(samples)
+    assert first == pytest.approx(0.0, abs=1e-9)
+    assert learner.update(samples).metrics["policy/kl_reference"] > 1e-4
+
+
+def test_lora_weights_come_out_merged_and_only_adapters_train(tiny_model, make_samples):
+    base = tiny_model(torch.float32)
+    before = {name: p.detach().clone() for name, p in base.named_parameters()}
+    optimizer = OptimizerConfig(learning_rate=1e-2, schedule="constant")
+    learner = make_learner(base, lora=LoraConfig(rank=4), optimizer=optimizer)
+    learner.update(make_samples())
+    learner.update(make_samples())
+    merged = dict(learner.named_weights())
+    assert merged.keys() == before.keys()
+    assert not torch.equal(
+        merged["model.layers.0.mlp.up_proj.weight"], before["model.layers.0.mlp.up_proj.weight"]
+    )
+    assert torch.equal(merged["model.embed_tokens.weight"], before["model.embed_tokens.weight"])
+    plain = tiny_model(torch.float32)
+    plain.load_state_dict(merged)
+    ids = [3, 1, 4, 1, 5, 9]
+    assert learner.token_logprobs(ids) == pytest.approx(make_learner(plain).token_logprobs(ids), abs=1e-5)
+    assert all("lora_" in name for name, _ in learner.adapter_weights())
+
+
+def test_bfloat16_autocast_keeps_float32_master_weights(gradients, tiny_model, make_samples):
+    samples = make_samples()
+    model = tiny_model(torch.bfloat16)
+    half = gradients(samples, model=model, dtype="bfloat16")
+    full = gradients(samples, model=tiny_model(torch.bfloat16).float())
+    for name, gradient in half.items():
+        assert gradient.dtype == torch.float32, name
+        similarity = torch.cosine_similarity(gradient.flatten(), full[name].flatten(), dim=0)
+        assert similarity > 0.99, name
+
+
+def test_nan_skips_the_step_keeps_the_batch_and_stops_in_the_end(tiny_model, make_samples, tmp_path):
+    optimizer = OptimizerConfig(learning_rate=1e-2, max_bad_steps=2)
+    learner = make_learner(tiny_model(torch.float32), optimizer=optimizer, bad_batch_dir=tmp_path / "bad")
+    samples = make_samples()
+    poisoned = [replace(samples[0], advantages_T=[math.nan] * len(samples[0].advantages_T)), *samples[1:]]
+    before = [tensor.clone() for _, tensor in learner.named_weights()]
+    metrics = learner.update(poisoned).metrics
+    assert metrics["learner/bad_steps"] == 1
+    assert all(torch.equal(a, b) for a, (_, b) in zip(before, learner.named_weights(), strict=True))
+    rows = [json.loads(line) for line in (tmp_path / "bad" / "bad_batch_001.jsonl").read_text().splitlines()]
+    assert len(rows) == 16
+    assert rows[0]["completion_ids"] == list(poisoned[0].completion_ids)
+    with pytest.raises(TrainingError, match="max_bad_steps"):
+        learner.update(poisoned)
+
+
+def test_nothing_to_learn_is_no_step(tiny_model, make_samples):
+    learner = make_learner(tiny_model(torch.float32))
+    assert learner.update([]).metrics["learner/bad_steps"] == 0
+    flat = [replace(s, advantages_T=[0.0] * len(s.advantages_T)) for s in make_samples()]
+    before = [tensor.clone() for _, tensor in learner.named_weights()]
+    metrics = learner.update(flat).metrics
+    assert metrics["learner/active_fraction"] == 0.0
+    assert all(torch.equal(a, b) for a, (_, b) in zip(before, learner.named_weights(), strict=True))

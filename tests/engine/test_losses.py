@@ -1,0 +1,208 @@
+"""Policy losses, KL and importance weights against hand-computed numbers."""
+
+import math
+
+import pytest
+import torch
+
+from verl_lite.engine.algorithm_config import AlgorithmConfig, ImportanceConfig, KLConfig
+from verl_lite.engine.importance import importance_weights, mismatch_metrics
+from verl_lite.engine.kl import KLController, kl_estimate
+from verl_lite.engine.losses import (
+    LossInput,
+    cispo,
+    gspo,
+    policy_gradient,
+    policy_loss,
+    ppo_clip,
+    token_weights,
+)
+from verl_lite.engine.objective import Terms, objective
+
+
+def batch_of(ratios, advantages, *, mask=None, sequence=None, old=-1.0) -> LossInput:
+    """Tokens whose probability is `ratio` times the old one (log-probability `old`)."""
+    old_N = torch.full((len(ratios),), old, dtype=torch.float64)
+    logprobs_N = (old_N + torch.tensor(ratios, dtype=torch.float64).log()).requires_grad_()
+    sequence = sequence or [0] * len(ratios)
+    return LossInput(
+        logprobs_N=logprobs_N,
+        old_logprobs_N=old_N,
+        advantages_N=torch.tensor(advantages, dtype=torch.float64),
+        mask_N=torch.tensor(mask or [1] * len(ratios), dtype=torch.float64),
+        sequence_N=torch.tensor(sequence),
+        num_sequences=max(sequence) + 1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "gradient"),
+    [
+        (0.5, 1.0, -0.5, -0.5),  # below the range, pushed up: free
+        (1.5, 1.0, -1.2, 0.0),  # above the range, pushed up: clipped, no gradient
+        (0.5, -1.0, 0.8, 0.0),  # below the range, pushed down: clipped
+        (1.5, -1.0, 1.5, 1.5),  # above the range, pushed down: free
+        (1.1, 2.0, -2.2, -2.2),
+    ],
+)
+def test_ppo_clip(ratio, advantage, loss, gradient):
+    batch = batch_of([ratio], [advantage])
+    loss_N, _ = ppo_clip(batch, clip_low=0.2, clip_high=0.2)
+    assert loss_N.item() == pytest.approx(loss)
+    loss_N.sum().backward()
+    assert batch.logprobs_N.grad.item() == pytest.approx(gradient)
+
+
+def test_clip_bounds_are_separate():
+    batch = batch_of([1.27, 1.3], [1.0, 1.0])
+    assert ppo_clip(batch, clip_low=0.2, clip_high=0.28)[0].tolist() == pytest.approx([-1.27, -1.28])
+
+
+def test_clip_fraction_counts_only_what_the_clip_changed_and_counts():
+    batch = batch_of([1.5, 1.5, 0.5, 1.5], [1.0, -1.0, -1.0, 1.0], mask=[1, 1, 1, 0])
+    metrics = ppo_clip(batch)[1]
+    assert metrics["policy/clip_fraction"].item() == 2
+    assert metrics["policy/ratio"].item() == pytest.approx(3.5)
+
+
+def test_dual_clip_bounds_the_loss_of_negative_advantages():
+    loss_N, _ = ppo_clip(batch_of([5.0, 5.0, 2.0], [-1.0, 1.0, -1.0]), dual_clip=3.0)
+    assert loss_N.tolist() == pytest.approx([3.0, -1.2, 2.0])
+
+
+def test_gspo_has_one_ratio_a_sequence():
+    # sequence 0: geometric mean of 2 and 8 is 4, clipped; sequence 1: sqrt(1.21 * 1) = 1.1, free
+    batch = batch_of([2.0, 8.0, 1.21, 1.0, 99.0], [1.0] * 5, sequence=[0, 0, 1, 1, 1], mask=[1, 1, 1, 1, 0])
+    loss_N, _ = gspo(batch, clip_low=0.2, clip_high=0.2)
+    assert loss_N.tolist() == pytest.approx([-1.2, -1.2, -1.1, -1.1, -1.1])
+    (loss_N * torch.tensor([0.0, 0, 0.5, 0.5, 0])).sum().backward()
+    # d(-s)/d log p_t = -s / length for each counted token of the free sequence
+    assert batch.logprobs_N.grad.tolist() == pytest.approx([0.0, 0.0, -0.55, -0.55, 0.0])
+
+
+def test_cispo_keeps_a_bounded_gradient_where_ppo_has_none():
+    batch = batch_of([1.5, 0.5], [1.0, 1.0])
+    loss_N, metrics = cispo(batch, clip_low=1.0, clip_high=0.2)
+    expected = [-1.2 * (math.log(1.5) - 1), -0.5 * (math.log(0.5) - 1)]
+    assert loss_N.tolist() == pytest.approx(expected)
+    loss_N.sum().backward()
+    assert batch.logprobs_N.grad.tolist() == pytest.approx([-1.2, -0.5])
+    assert metrics["policy/clip_fraction"].item() == 1
+
+
+def test_policy_gradient_is_minus_advantage_times_logprob():
+    loss_N, _ = policy_gradient(batch_of([1.0, 1.0], [2.0, -1.0], old=-3.0))
+    assert loss_N.tolist() == pytest.approx([6.0, -3.0])
+
+
+def test_on_policy_losses_share_their_gradient():
+    """At ratio 1 every loss has the gradient of REINFORCE."""
+    for name, aggregate in [("ppo_clip", "token_mean"), ("gspo", "sequence_mean"), ("cispo", "token_mean"),
+                            ("policy_gradient", "token_mean")]:  # fmt: skip
+        batch = batch_of([1.0] * 4, [0.5] * 2 + [-2.0] * 2, sequence=[0, 0, 1, 1])
+        loss_N, _ = policy_loss(AlgorithmConfig(loss=name, aggregate=aggregate))(batch)
+        (loss_N / 4).sum().backward()
+        assert batch.logprobs_N.grad.tolist() == pytest.approx([-0.125, -0.125, 0.5, 0.5]), name
+
+
+def test_an_extreme_ratio_stays_finite():
+    batch = batch_of([1.0, 1.0], [1.0, -1.0], old=-200.0)
+    batch.logprobs_N.data += 150
+    loss_N, _ = ppo_clip(batch)
+    loss_N.sum().backward()
+    assert loss_N.isfinite().all()
+    assert batch.logprobs_N.grad.isfinite().all()
+
+
+def test_token_weights_by_hand():
+    assert token_weights([2, 6], "token_mean") == [0.125, 0.125]
+    assert token_weights([2, 8], "sequence_mean") == [0.25, 0.0625]
+    assert token_weights([2, 0, 8], "sequence_mean") == [0.25, 0.0, 0.0625]
+    assert token_weights([2, 8], "sequence_sum_norm", norm_tokens=10) == [0.05, 0.05]
+    assert token_weights([0, 0], "token_mean") == [0.0, 0.0]
+
+
+def test_kl_estimators_by_hand_and_in_expectation():
+    logprobs, ref = torch.tensor(-1.0, dtype=torch.float64), torch.tensor(-1.5, dtype=torch.float64)
+    assert kl_estimate(logprobs, ref, "k1").item() == pytest.approx(0.5)
+    assert kl_estimate(logprobs, ref, "k2").item() == pytest.approx(0.125)
+    assert kl_estimate(logprobs, ref, "k3").item() == pytest.approx(math.exp(-0.5) - 0.5)
+    p, q = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.5, 0.25, 0.25])
+    exact = float((p * (p / q).log()).sum())
+    for estimator in ("k1", "k3"):  # unbiased: the expectation over p is the KL itself
+        assert float((p * kl_estimate(p.log(), q.log(), estimator)).sum()) == pytest.approx(exact, rel=1e-5)
+
+
+def test_kl_controller_moves_towards_its_target_at_a_bounded_rate():
+    controller = KLController(KLConfig(coefficient=0.1, target=6.0, horizon_samples=1000))
+    controller.update(6.6, num_samples=100)  # error 0.1
+    assert controller.coefficient == pytest.approx(0.1 * 1.01)
+    controller.update(600.0, num_samples=100)  # error bounded at 0.2
+    assert controller.coefficient == pytest.approx(0.1 * 1.01 * 1.02)
+    controller.update(0.0, num_samples=100)
+    assert controller.coefficient == pytest.approx(0.1 * 1.01 * 1.02 * 0.98)
+    copy = KLController(KLConfig(coefficient=0.1, target=6.0))
+    copy.load_state_dict(controller.state_dict())
+    assert copy.coefficient == controller.coefficient
+    fixed = KLController(KLConfig(coefficient=0.1))
+    fixed.update(600.0, num_samples=100)
+    assert fixed.coefficient == 0.1
+
+
+@pytest.mark.parametrize(
+    ("mode", "level", "expected", "changed"),
+    [
+        ("truncate", "token", [1.0, 2.0, 0.25], 1),
+        ("mask", "token", [1.0, 0.0, 0.0], 2),
+        ("truncate", "sequence", [2.0, 2.0, 0.25], 2),
+        ("mask", "sequence", [0.0, 0.0, 0.0], 3),
+    ],
+)
+def test_importance_weights(mode, level, expected, changed):
+    """p_old / p_sampler of 1, 4 (sequence 0: 4 together) and 0.25 (sequence 1)."""
+    batch = batch_of([1.0] * 3, [1.0] * 3, sequence=[0, 0, 1])
+    sampler_N = batch.old_logprobs_N - torch.tensor([1.0, 4.0, 0.25]).log()
+    weight_N, metrics = importance_weights(sampler_N, batch, ImportanceConfig(mode=mode, level=level))
+    assert weight_N.tolist() == pytest.approx(expected)
+    assert metrics["policy/importance_changed_fraction"].item() == changed
+    assert not weight_N.requires_grad
+
+
+def test_mismatch_is_zero_when_both_sides_agree():
+    same = torch.tensor([-1.0, -2.0])
+    metrics = mismatch_metrics(same, same, torch.ones(2))
+    assert metrics["policy/kl_sampler_trainer"].item() == 0.0
+    other = mismatch_metrics(same, same - 0.5, torch.tensor([1.0, 0.0]))
+    assert other["policy/kl_sampler_trainer"].item() == pytest.approx(math.exp(-0.5) - 0.5)
+    assert other["policy/logprob_difference"].item() == pytest.approx(0.5)
+
+
+def test_objective_by_hand():
+    """One token: ratio 1, advantage 1, weight 1/2, KL k3 at log-ratio 0.5, entropy 3."""
+    config = AlgorithmConfig(
+        kl=KLConfig(coefficient=0.1), entropy_bonus=0.01, importance={"mode": "truncate"}
+    )
+    batch = batch_of([1.0], [1.0])
+    terms = Terms(
+        weights_N=torch.tensor([0.5], dtype=torch.float64),
+        entropy_N=torch.tensor([3.0], dtype=torch.float64),
+        sampler_logprobs_N=batch.old_logprobs_N - math.log(1.5),
+        ref_logprobs_N=batch.old_logprobs_N - 0.5,
+    )
+    loss, metrics = objective(batch, terms, policy_loss=ppo_clip, config=config, kl_coefficient=0.2)
+    kl = math.exp(-0.5) - 0.5
+    assert loss.item() == pytest.approx(0.5 * (-1.0 * 1.5 + 0.2 * kl - 0.01 * 3.0))
+    assert metrics["loss/policy"].item() == pytest.approx(-0.75)
+    assert metrics["policy/kl_reference"].item() == pytest.approx(kl)
+
+
+def test_a_kl_in_the_reward_is_measured_but_not_in_the_loss():
+    config = AlgorithmConfig(
+        advantage="reinforce_pp", kl=KLConfig(coefficient=0.1, placement="reward", estimator="k1")
+    )
+    batch = batch_of([1.0], [1.0])
+    ones = torch.ones(1, dtype=torch.float64)
+    terms = Terms(weights_N=ones, entropy_N=ones, ref_logprobs_N=batch.old_logprobs_N - 0.5)
+    loss, metrics = objective(batch, terms, policy_loss=ppo_clip, config=config, kl_coefficient=0.1)
+    assert loss.item() == pytest.approx(-1.0)
+    assert metrics["policy/kl_reference"].item() == pytest.approx(0.5)

@@ -1,0 +1,54 @@
+"""metrics.jsonl is always there; trackers see the same numbers; a resumed run does not repeat steps."""
+
+from pathlib import Path
+
+import pytest
+
+from verl_lite.engine.metrics_log import MetricsLog, check_trackers, read_metrics
+from verl_lite.errors import ConfigError
+
+
+def log(run_dir: Path, resume_at: int | None = None, trackers: tuple[str, ...] = ()) -> MetricsLog:
+    config = {"seed": 0, "rollout": {"top_p": 1.0, "betas": [0.9, 0.95]}}
+    return MetricsLog(run_dir, run_name="t", trackers=trackers, config=config, resume_at=resume_at)
+
+
+def test_lines_hold_the_numbers_and_null_for_what_is_none(tmp_path: Path) -> None:
+    writer = log(tmp_path)
+    writer.log({"reward/mean": 0.5, "loss/policy": float("nan")}, step=1)
+    writer.close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "reward/mean": 0.5, "loss/policy": None}]
+
+
+def test_resuming_takes_out_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    writer = log(tmp_path)
+    for step in range(1, 6):
+        writer.log({"a": float(step)}, step=step)
+    writer.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "a"')  # cut off by a crash
+    writer = log(tmp_path, resume_at=3)
+    writer.log({"a": 40.0}, step=4)
+    writer.close()
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [(row["step"], row["a"]) for row in rows] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
+    writer = log(tmp_path, trackers=("tensorboard",))
+    writer.log({"reward/mean": 0.25, "loss/policy": float("inf")}, step=3)
+    writer.close()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("reward/mean")] == [(3, 0.25)]
+    assert "loss/policy" not in events.Tags()["scalars"]
+
+
+def test_trackers_are_checked_by_name_and_by_package() -> None:
+    check_trackers(["tensorboard"])
+    with pytest.raises(ConfigError, match="unknown tracker 'tensorbord'; expected one of aim, "):
+        check_trackers(["tensorbord"])
+    with pytest.raises(ConfigError, match="'aim' is not installed: pip install aim"):
+        check_trackers(["aim"])

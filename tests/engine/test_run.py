@@ -1,0 +1,263 @@
+"""Whole runs on a very small model: what they leave behind, and that stopping changes nothing."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.metrics_log import read_metrics
+from verl_lite.engine.run import evaluate_model, train, train_only_sft
+from verl_lite.engine.trainer import Trainer
+from verl_lite.errors import ConfigError, TrainingError
+from verl_lite.plugins.config_file import validate
+from verl_lite.plugins.records import read_records
+
+REWARD_FILE = '''
+from verl_lite.plugins import reward
+
+@reward("digits")
+def digits(rollout):
+    """The part of the completion that is digits."""
+    text = rollout.completion
+    return sum(c.isdigit() for c in text) / len(text) if text else 0.0
+
+@reward("never")
+def never(rollout):
+    return None if rollout.sample_index == 0 else 0.0
+'''
+SMALL = {"hidden_size": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 128}
+
+
+@pytest.fixture
+def make_config(tmp_path: Path) -> Callable[..., TrainConfig]:
+    rewards = tmp_path / "my_rewards.py"
+    rewards.write_text(REWARD_FILE)
+
+    def make(**changes: Any) -> TrainConfig:
+        data: dict[str, Any] = {
+            "name": "small",
+            "steps": 4,
+            "model": {"tiny": {**SMALL, "max_context_tokens": 64}},
+            "data": {
+                "train": {"task": "arithmetic", "num_rows": 20},
+                "held_out": {"task": "arithmetic", "split": "held_out", "num_rows": 6},
+            },
+            "rewards": {"digits": {"use": f"{rewards}:digits"}},
+            "rollout": {
+                "sampler": "transformers",
+                "num_prompts": 6,
+                "num_samples": 4,
+                "max_prompt_tokens": 16,
+                "max_new_tokens": 24,
+            },
+            "learner": {"optimizer": {"learning_rate": 3e-3}},
+            "evaluation": {"right_at": 0.5},
+            "checkpoints": {"every_steps": 2, "keep": 0},
+        }
+        return validate(TrainConfig, {**data, **changes}, source="test")
+
+    return make
+
+
+def test_a_run_leaves_everything_behind_and_the_reward_rises(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    config = make_config(steps=16, sft={"steps": 3, "batch_rows": 8, "optimizer": {"learning_rate": 1e-3}})
+    run_dir = tmp_path / "run"
+    result = train(config, run_dir=run_dir, debug_inline=True)
+    assert not result.stopped
+    rows = read_metrics(run_dir / "metrics.jsonl")
+    rewards = [row["reward/mean"] for row in rows]
+    assert [row["step"] for row in rows] == list(range(1, 17))
+    assert sum(rewards[-3:]) > 1.3 * sum(rewards[:3])
+    for row in rows:
+        assert row["canary/max_difference"] < 1e-4
+        assert row["policy/kl_sampler_trainer"] < 1e-6
+        assert row["time/step_s"] >= row["time/rollout_s"] > 0
+    records = list(read_records(run_dir / "rollouts" / "step_000003.parquet"))
+    assert len(records) == 24
+    for group in (records[start : start + 4] for start in range(0, 24, 4)):
+        assert len({record.rollout.group for record in group}) == 1
+        assert sum(record.advantage for record in group) == pytest.approx(0, abs=1e-4)
+    assert records[0].rollout.policy_version == 2
+    summary = json.loads((run_dir / "summary.json").read_text())
+    measured = summary["metrics"]["evaluation/reward_mean"]
+    assert measured["after"] > measured["before"]
+    assert summary["steps"] == 16
+    environment = json.loads((run_dir / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__
+    assert sorted(path.name for path in (run_dir / "checkpoints").iterdir())[-1] == "step_000016"
+    again = evaluate_model(config, str(run_dir / "checkpoints" / "step_000016" / "policy"), debug_inline=True)
+    assert again.reward_mean == pytest.approx(measured["after"], abs=1e-6)
+
+
+def test_a_resumed_run_is_the_run_that_was_never_stopped(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    config = make_config(algorithm={"kl": {"coefficient": 0.01}})  # the reference must come back too
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(config, run_dir=whole, debug_inline=True)
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "checkpoints" / "step_000004")
+    (cut / "summary.json").unlink()
+    train(config, run_dir=cut, resume=True, debug_inline=True)
+    expected, got = (
+        load_file(run / "checkpoints" / "step_000004" / "policy" / "model.safetensors")
+        for run in (whole, cut)
+    )
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    for name in ("reward/mean", "learner/grad_norm", "policy/kl_reference", "learner/learning_rate"):
+        values = [[row[name] for row in read_metrics(run / "metrics.jsonl")] for run in (whole, cut)]
+        assert values[0] == values[1]
+        assert len(values[0]) == 4
+    summaries = [json.loads((run / "summary.json").read_text())["metrics"] for run in (whole, cut)]
+    assert summaries[0] == summaries[1]
+
+
+def test_resume_refuses_another_config_and_an_empty_folder(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    config = make_config(steps=1, checkpoints={"every_steps": 0})
+    run_dir = tmp_path / "run"
+    train(config, run_dir=run_dir, debug_inline=True)
+    changed = make_config(seed=1, rollout={**config.rollout.model_dump(), "temperature": 0.5})
+    with pytest.raises(ConfigError, match="seed, rollout differ from what"):
+        train(changed, run_dir=run_dir, resume=True)
+    with pytest.raises(ConfigError, match="holds no run; name its folder with --run-dir"):
+        train(config, run_dir=tmp_path / "nothing", resume=True)
+    shutil.rmtree(run_dir / "checkpoints")
+    with pytest.raises(ConfigError, match="has no checkpoint yet"):
+        train(config, run_dir=run_dir, resume=True)
+    with pytest.raises(ConfigError, match="already holds another run"):
+        train(config, run_dir=run_dir)
+
+
+def test_more_steps_can_be_added_to_a_finished_run(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    schedule = {"optimizer": {"learning_rate": 3e-3, "schedule": "constant"}}
+    train(make_config(steps=2, learner=schedule), run_dir=run_dir, debug_inline=True)
+    result = train(make_config(steps=3, learner=schedule), run_dir=run_dir, resume=True, debug_inline=True)
+    assert result.summary["steps"] == 3
+    assert [row["step"] for row in read_metrics(run_dir / "metrics.jsonl")] == [1, 2, 3]
+
+
+def test_a_sync_that_does_not_arrive_stops_the_run(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from verl_lite.engine.sampler_transformers import TransformersSampler
+
+    replace, calls = TransformersSampler._replace_weights, []
+
+    def skip_the_second(self: TransformersSampler, source: Any) -> None:
+        calls.append(1)
+        if len(calls) != 3:  # the first is the start, so this is the second step's
+            replace(self, source)
+
+    monkeypatch.setattr(TransformersSampler, "_replace_weights", skip_the_second)
+    with pytest.raises(TrainingError, match="the weights of version 2 did not reach the sampler"):
+        train(make_config(), run_dir=tmp_path / "run", debug_inline=True)
+
+
+def test_dropped_samples_are_recorded_and_not_trained_on(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    file = tmp_path / "my_rewards.py"
+    config = make_config(
+        steps=1,
+        rewards={
+            "digits": {"use": f"{file}:digits"},
+            "never": {"use": f"{file}:never", "on_abstain": "drop"},
+        },
+    )
+    train(config, run_dir=tmp_path / "run", debug_inline=True)
+    records = list(read_records(tmp_path / "run" / "rollouts" / "step_000001.parquet"))
+    dropped = [record for record in records if record.reward is None]
+    assert [record.rollout.sample_index for record in dropped] == [0] * 6
+    assert all(record.advantage is None and record.dropped_because for record in dropped)
+    kept = [record for record in records if record.reward is not None]
+    assert len(kept) == 18
+    assert all(record.advantage is not None for record in kept)
+
+
+def test_stopping_during_a_rollout_forgets_its_prompts(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate = Trainer._generate
+
+    def stop_in_the_third(self: Trainer, prompts: Any) -> Any:
+        if self.step == 2:
+            self._interrupt.requested = True
+        return generate(self, prompts)
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(make_config(), run_dir=whole, debug_inline=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_generate", stop_in_the_third)
+        result = train(make_config(checkpoints={"every_steps": 0}), run_dir=cut, debug_inline=True)
+    assert result.stopped
+    assert [path.name for path in (cut / "checkpoints").iterdir()] == ["step_000002"]
+    train(make_config(), run_dir=cut, resume=True, debug_inline=True)
+    expected, got = (
+        load_file(run / "checkpoints" / "step_000004" / "policy" / "model.safetensors")
+        for run in (whole, cut)
+    )
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_a_local_folder_trains_on_gsm8k_shaped_rows(
+    make_config: Callable[..., TrainConfig], small_model: Path, tmp_path: Path
+) -> None:
+    rows = [
+        {"question": f"Tom has {i} apples and buys {i + 2}?", "answer": f"...\n#### {2 * i + 2}"}
+        for i in range(8)
+    ]
+    path = tmp_path / "gsm8k.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"path": str(path), "reference": "answer", "reference_after": "####"}
+    config = make_config(
+        steps=2,
+        model={"path": str(small_model)},
+        data={"train": data, "held_out": data},
+        sft={"steps": 2, "batch_rows": 4},
+        rollout={
+            "sampler": "transformers",
+            "num_prompts": 4,
+            "num_samples": 2,
+            "max_prompt_tokens": 64,
+            "max_new_tokens": 16,
+        },
+    )
+    train(config, run_dir=tmp_path / "run", debug_inline=True)
+    records = list(read_records(tmp_path / "run" / "rollouts" / "step_000002.parquet"))
+    assert {record.rollout.reference for record in records} <= {str(2 * i + 2) for i in range(8)}
+    start = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    given = load_file(small_model / "model.safetensors")
+    assert not torch.equal(start["model.norm.weight"], given["model.norm.weight"])  # SFT's, in the run
+
+
+def test_sft_alone_and_its_refusal(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sft\.steps=0"):
+        train_only_sft(make_config(), run_dir=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    result = train_only_sft(make_config(sft={"steps": 2, "batch_rows": 4}), run_dir=tmp_path / "run")
+    assert (result.run_dir / "model" / "model.safetensors").is_file()
+
+
+def test_the_loop_s_metrics_are_those_of_the_page(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    documented = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}
+    config = make_config(steps=2, evaluation={"every_steps": 1, "right_at": 0.5})
+    train(config, run_dir=tmp_path / "run", debug_inline=True)
+    emitted = {name for row in read_metrics(tmp_path / "run" / "metrics.jsonl") for name in row}
+    ours = ("rollout/", "canary/", "data/", "time/", "evaluation/")
+    assert {name for name in emitted if name.startswith(ours)} == documented
