@@ -157,7 +157,8 @@ def uv_install(
 
 
 def run(command: list[str], *, may_fail: bool = False, env: dict[str, str] | None = None) -> bool:
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **(env or {})})
+    """Run one step. A step that may fail keeps its complaint to itself: the next source is tried."""
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **(env or {})}, capture_output=may_fail)
     if done.returncode and not may_fail:
         sys.exit(f"setup: this step failed with exit code {done.returncode}: {' '.join(command)}")
     return done.returncode == 0

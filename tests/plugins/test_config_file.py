@@ -40,6 +40,10 @@ def test_overrides_replace_nested_values(tmp_path: Path) -> None:
         ("inner: {num_steps: many}", "inner.num_steps: input should be a valid integer"),
         ("- 1", "expected a mapping"),
         ("a: [", "not valid YAML"),
+        ("parts:\n  a: {}\n  a: {}\n", "the key 'a' stands twice in one mapping"),
+        ("parts: &p {a: *p}", "refers to itself"),
+        ("parts: " + "[" * 5000, "not valid YAML"),
+        ("parts: !!python/object:os.system {}", "not valid YAML"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -51,3 +55,11 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read the config .*absent\.yaml"):
         load_config(Outer, tmp_path / "absent.yaml")
+
+
+def test_merged_keys_may_be_overridden(tmp_path: Path) -> None:
+    text = "parts:\n  a: &a {num_steps: 3}\n  b: {<<: *a, num_steps: 4}\n"
+    assert load_config(Outer, write(tmp_path, text)).parts == {
+        "a": Inner(num_steps=3),
+        "b": Inner(num_steps=4),
+    }

@@ -4,6 +4,12 @@ import sys
 
 import typer
 
+from verl_lite.cli.attack import attack
+from verl_lite.cli.check import check
+from verl_lite.cli.diff import diff
+from verl_lite.cli.plugins import plugins_app
+from verl_lite.cli.report import report
+from verl_lite.cli.score import score
 from verl_lite.errors import ConfigError, DataError, PluginError, VerlLiteError
 
 __all__ = ["app", "main"]
@@ -19,6 +25,14 @@ app = typer.Typer(
 @app.callback()
 def root() -> None:
     """Write, test and trust the rewards that train language models, and train with them."""
+
+
+app.command()(score)
+app.command()(diff)
+app.command()(check)
+app.command()(attack)
+app.command()(report)
+app.add_typer(plugins_app, name="plugins")
 
 
 def main() -> None:

@@ -40,8 +40,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        data = yaml.load(text, Loader=_UniqueKeyLoader)  # a SafeLoader: it makes plain data only
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if data is None:
         return {}
@@ -50,13 +50,30 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return data
 
 
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping: YAML's own loader would keep the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if key is not None and key in seen and key_node.tag != "tag:yaml.org,2002:merge":
+                problem = f"the key {key!r} stands twice in one mapping"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """`data` with each `key.path=value` set; values are read as YAML scalars, lists or mappings.
 
     >>> apply_overrides({"a": {"b": 1}}, ["a.b=2", "a.c=[3]"])
     {'a': {'b': 2, 'c': [3]}}
     """
-    result: dict[str, Any] = _copy(data)
+    try:
+        result: dict[str, Any] = _copy(data)
+    except RecursionError:
+        raise ConfigError("the config is nested too deeply, or an alias in it refers to itself") from None
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
@@ -90,12 +107,12 @@ def validate(model: type[ModelT], data: Mapping[str, Any], *, source: str) -> Mo
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(item, model) for item in error.errors()]
+        lines = [_explain(item, model, data) for item in error.errors()]
         raise ConfigError(f"{source}: " + "\n".join(lines)) from None
 
 
-def _explain(item: Any, model: type[BaseModel]) -> str:
-    path = [str(part) for part in item["loc"]]
+def _explain(item: Any, model: type[BaseModel], data: Any) -> str:
+    path = _path_in(data, item["loc"], is_missing=item["type"] == "missing")
     where = ".".join(path)
     if item["type"] == "extra_forbidden":
         known = sorted(_keys_at(model, path[:-1]))
@@ -109,6 +126,26 @@ def _explain(item: Any, model: type[BaseModel]) -> str:
         return f"{where}: {message}" if where else message
     got = item.get("input")
     return f"{where}: {item['msg'].lower()}, got {got!r:.80}"
+
+
+def _path_in(data: Any, loc: Sequence[int | str], *, is_missing: bool) -> list[str]:
+    """The parts of pydantic's `loc` that are keys of `data`; where a key is missing, that one too.
+
+    The others are the tags of unions ("rewards.math.component.use"), which nobody wrote.
+    """
+    path: list[str] = []
+    here: Any = data
+    for position, part in enumerate(loc):
+        if isinstance(here, (Mapping, list)) and _has(here, part):
+            here = here[part]  # type: ignore[index]
+        elif not (is_missing and position == len(loc) - 1):
+            continue
+        path.append(str(part))
+    return path
+
+
+def _has(data: Mapping[Any, Any] | list[Any], part: int | str) -> bool:
+    return part in data if isinstance(data, Mapping) else isinstance(part, int) and part < len(data)
 
 
 def _keys_at(model: type[BaseModel], path: Sequence[str]) -> set[str]:

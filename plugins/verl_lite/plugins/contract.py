@@ -1,6 +1,11 @@
-"""The contract plugin authors write against: `@reward`, `@hookimpl`, `register_rewards`."""
+"""The contract plugin authors write against: `@reward`, `@hookimpl`, `register_rewards`.
+
+A plugin module may say which version of the contract it was written for with
+`VERL_LITE_API_VERSION = 1`; a module that says nothing is taken to mean the current one.
+"""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
@@ -16,6 +21,7 @@ __all__ = ["API_VERSION", "Component", "Form", "NoOptions", "RewardDefinition", 
 
 API_VERSION = 1
 PROJECT = "verl_lite"  # the pluggy project and the entry-point group
+BUILTIN_DISTRIBUTION = "verl-lite"  # whose rewards are the built-in ones
 
 Form = Literal["rollout", "batch", "group"]
 CallableT = TypeVar("CallableT", bound=Callable[..., Any])
@@ -49,8 +55,10 @@ class RewardDefinition:
     isolate     runs in a worker process that is killed at the deadline (anything that may hang)
     timeout_s   the deadline of one call
     max_batch   the most rollouts handed to one call of form "batch"
+    max_concurrency  the most calls of an async reward that run at the same time
     retry_on    exception types worth another try (a busy server), at most `max_retries` times
     version     raise it when the same input may score differently: cached scores are keyed by it
+    cache       whether offline scoring keeps the scores; False for what is quicker than a look-up
     A class is built once a worker with its options and then called with the rollout(s) alone.
     """
 
@@ -61,9 +69,11 @@ class RewardDefinition:
     isolate: bool = True
     timeout_s: float = 10.0
     max_batch: int = 64
+    max_concurrency: int = 32
     retry_on: tuple[type[Exception], ...] = ()
     max_retries: int = 2
     version: str = "1"
+    cache: bool = True
     distribution: str = ""  # filled in by discovery
 
     @property
@@ -93,19 +103,17 @@ def reward(
     isolate: bool = True,
     timeout_s: float = 10.0,
     max_batch: int = 64,
+    max_concurrency: int = 32,
     retry_on: tuple[type[Exception], ...] = (),
     max_retries: int = 2,
     version: str = "1",
+    cache: bool = True,
 ) -> Callable[[CallableT], CallableT]:
     """Declare a function or class as the reward `name`; the function itself stays callable as it was.
 
     See RewardDefinition for what each argument means. Raises PluginError for a declaration that
-    cannot work (an unknown form, options that are no pydantic model).
+    cannot work: an unknown form, options that are no pydantic model, a signature nobody can call.
     """
-    if form not in ("rollout", "batch", "group"):
-        raise PluginError(f"reward {name!r}: form={form!r}; expected 'rollout', 'batch' or 'group'")
-    if options is not None and not (isinstance(options, type) and issubclass(options, BaseModel)):
-        raise PluginError(f"reward {name!r}: options must be a pydantic model class, got {options!r}")
 
     def declare(call: CallableT) -> CallableT:
         definition = RewardDefinition(
@@ -116,10 +124,13 @@ def reward(
             isolate=isolate,
             timeout_s=timeout_s,
             max_batch=max_batch,
+            max_concurrency=max_concurrency,
             retry_on=retry_on,
             max_retries=max_retries,
             version=version,
+            cache=cache,
         )
+        _check(definition)
         call.__verl_lite_reward__ = definition  # type: ignore[attr-defined]
         return call
 
@@ -134,7 +145,60 @@ def definition_of(call: Callable[..., Any]) -> RewardDefinition:
     return found
 
 
-def _always(rollout: Rollout, scores: Mapping[str, Score]) -> bool:
+def _check(definition: RewardDefinition) -> None:
+    """Raise PluginError, with every mistake of the declaration, where one is found."""
+    mistakes = [*_wrong_settings(definition), *_wrong_signature(definition)]
+    if mistakes:
+        raise PluginError(f"reward {definition.name!r}: {'; '.join(mistakes)}")
+
+
+def _wrong_settings(definition: RewardDefinition) -> list[str]:
+    model, retry_on = definition.options_model, definition.retry_on
+    checks = {
+        "a name is letters, digits, '_', '-' and '.', starting with a letter": not re.fullmatch(
+            r"[A-Za-z][A-Za-z0-9_.-]*", definition.name
+        ),
+        f"form={definition.form!r}; expected 'rollout', 'batch' or 'group'": definition.form
+        not in ("rollout", "batch", "group"),
+        f"options must be a pydantic model class, got {model!r}": not (
+            isinstance(model, type) and issubclass(model, BaseModel)
+        ),
+        f"timeout_s={definition.timeout_s!r}; expected seconds above 0": not definition.timeout_s > 0,
+        f"max_batch={definition.max_batch!r}; expected 1 or more": definition.max_batch < 1,
+        f"max_retries={definition.max_retries!r}; expected 0 or more": definition.max_retries < 0,
+        f"retry_on={retry_on!r}; expected a tuple of exception classes": not all(
+            isinstance(kind, type) and issubclass(kind, Exception) for kind in retry_on
+        ),
+    }
+    return [message for message, is_wrong in checks.items() if is_wrong]
+
+
+def _wrong_signature(definition: RewardDefinition) -> list[str]:
+    """What keeps `call` from being called as the contract says; empty when nothing does."""
+    call = definition.call
+    if inspect.isclass(call):
+        if "__call__" not in dir(call):
+            return ["the class has no __call__(self, rollout): there is nothing to score with"]
+        return _not_callable_with(call, 1, "the constructor takes the options alone: __init__(self, options)")
+    plural = "" if definition.form == "rollout" else "s"
+    usage = f"expected (rollout{plural}) or (rollout{plural}, options)"
+    one, two = _not_callable_with(call, 1, usage), _not_callable_with(call, 2, usage)
+    return one and two
+
+
+def _not_callable_with(call: Callable[..., Any], count: int, usage: str) -> list[str]:
+    try:
+        signature = inspect.signature(call)
+    except (TypeError, ValueError):  # a builtin without a signature: the first call will tell
+        return []
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return [f"the signature is {signature}, {usage}"]
+    return []
+
+
+def applies_always(rollout: Rollout, scores: Mapping[str, Score]) -> bool:
     return True
 
 
@@ -151,4 +215,4 @@ class Component:
     options: BaseModel
     timeout_s: float
     needs: frozenset[str] = frozenset()
-    applies: Callable[[Rollout, Mapping[str, Score]], bool] = field(default=_always)
+    applies: Callable[[Rollout, Mapping[str, Score]], bool] = field(default=applies_always)

@@ -4,11 +4,22 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from verl_lite.plugins.rollout import Rollout
 
-__all__ = ["ComponentScore", "Score", "ScoreOutcome", "ScoredBatch", "ScoredRollout", "StepScore", "to_score"]
+if TYPE_CHECKING:
+    from verl_lite.plugins.execution import SlowRow
+
+__all__ = [
+    "ComponentScore",
+    "Score",
+    "ScoreOutcome",
+    "ScoredBatch",
+    "ScoredRollout",
+    "StepScore",
+    "to_score",
+]
 
 
 class ScoreOutcome(StrEnum):
@@ -23,6 +34,7 @@ class StepScore:
     """A process reward: `value` for the span [start, end) of the completion.
 
     `unit` says whether the positions count characters of the text or tokens of `completion_ids`.
+    Raises ValueError for an empty span, one that starts before 0, and a value that is not finite.
     """
 
     start: int
@@ -30,10 +42,22 @@ class StepScore:
     value: float
     unit: Literal["char", "token"] = "char"
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end:
+            raise ValueError(f"StepScore({self.start}, {self.end}): expected 0 <= start < end")
+        if not math.isfinite(self.value):
+            raise ValueError(f"StepScore(value={self.value!r}): expected a finite number")
+        if self.unit not in ("char", "token"):
+            raise ValueError(f"StepScore(unit={self.unit!r}): expected 'char' or 'token'")
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One reward's answer for one rollout. `value` is a finite float exactly when `outcome` is ok."""
+    """One reward's answer for one rollout. `value` is a finite float exactly when `outcome` is ok.
+
+    `value` is about the whole completion. `steps` are process rewards on top of it: a reward that has
+    nothing but steps gives the value it wants the whole completion to have, often 0.0.
+    """
 
     value: float | None
     outcome: ScoreOutcome = ScoreOutcome.OK
@@ -84,8 +108,9 @@ class ComponentScore:
     """One component's part in one rollout's reward.
 
     `contribution` is what it added to (or multiplied into) the reward: value after clipping, scale
-    and offset, times `weight`; None when the component had no value here. `latency_s` is the
-    seconds the reward itself took (a batch's time is shared out equally).
+    and offset, times `weight`. Without a value it is None, but for two cases: the policy `zero` counts
+    the value as 0.0, and a closed `when:` adds 0.0 to a sum. `latency_s` is the seconds the reward
+    itself took (a batch's time is shared out equally).
     """
 
     score: Score
@@ -98,7 +123,10 @@ class ComponentScore:
 class ScoredRollout:
     """A rollout with every component's score. `reward` is None when the sample was dropped.
 
-    `reward` is the outcome reward of the whole completion. `token_rewards` has one value a
+    `components` has a key a reward of the config, in its order; those of a nested group are named
+    "group/reward" and stand before the group's own entry. The entries without "/" make `reward`.
+    `reward` is the outcome reward of the whole completion (under `combine: gdpo` the plain sum of the
+    contributions; the advantages come from composite/gdpo.py). `token_rewards` has one value a
     completion token when a component gave process rewards, and is empty otherwise.
     """
 
@@ -111,7 +139,11 @@ class ScoredRollout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredBatch:
-    """What one scoring pass returns: rows in the order they were given, and the metrics of the pass."""
+    """What one scoring pass returns: rows in the order they were given, and the metrics of the pass.
+
+    `slowest` names the slowest rollouts of each component, slowest first.
+    """
 
     rows: Sequence[ScoredRollout]
     metrics: Mapping[str, float]
+    slowest: Mapping[str, Sequence["SlowRow"]] = field(default_factory=dict)

@@ -1,0 +1,77 @@
+"""`verl-lite check`: is the reward what it says? A gate for CI."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from verl_lite.cli.options import AsJson, NoPlugins, RewardsFile, Rollouts, Workers, scoring_options
+
+if TYPE_CHECKING:
+    from verl_lite.lab.check import CheckReport
+
+__all__ = ["check"]
+
+
+def check(
+    rollouts: Rollouts,
+    config: RewardsFile,
+    label: Annotated[
+        str | None, typer.Option(help="Column that says whether a completion is really correct")
+    ] = None,
+    by: Annotated[list[str] | None, typer.Option(help="Columns to slice the agreement by")] = None,
+    primary: Annotated[
+        str | None, typer.Option(help="Component that says what is correct; else the heaviest")
+    ] = None,
+    num_probes: Annotated[int, typer.Option(min=1, help="Rollouts the probes score")] = 400,
+    max_examples: Annotated[int, typer.Option(min=0, help="Disagreements shown")] = 5,
+    workers: Workers = None,
+    no_plugins: NoPlugins = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check rewards on saved rollouts; exit code 1 when one is not what it says.
+
+    Determinism, dead and saturated components, what happens inside groups, agreement with labels,
+    and whether references, empty answers and swapped references are judged as they should be.
+
+    Example: verl-lite check rollouts.jsonl -c rewards.yaml --label is_correct
+    """
+    from verl_lite.cli.terminal import print_json
+    from verl_lite.lab.check import CheckOptions, check_file
+    from verl_lite.plugins import load_rewards_config
+
+    options = CheckOptions(label=label, primary=primary, num_probes=num_probes)
+    if by:
+        options = CheckOptions(label=label, primary=primary, num_probes=num_probes, by=tuple(by))
+    report = check_file(
+        rollouts,
+        load_rewards_config(config),
+        check=options,
+        scoring=scoring_options(workers=workers, no_plugins=no_plugins),
+    )
+    if as_json:
+        print_json(report.to_json())
+    else:
+        _print_report(report, max_examples)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _print_report(report: "CheckReport", max_examples: int) -> None:
+    from rich.markup import escape
+
+    from verl_lite.cli.terminal import console, excerpt
+    from verl_lite.lab.check import Level
+
+    styles = {Level.OK: "green", Level.NOTE: "blue", Level.WARN: "yellow", Level.FAIL: "bold red"}
+    print(f"{report.num_rows:,} rollouts in {report.num_groups:,} groups\n")
+    for finding in report.findings:
+        style = styles[finding.level]
+        console.print(f"[{style}]{finding.level:>4}[/]  [bold]{finding.check}[/]: {escape(finding.message)}")
+        for row in list(finding.numbers.get("disagreements", []))[:max_examples]:
+            said = "accepted" if row.score >= 0.5 else "rejected"
+            print(
+                f"        {row.id}: {said}, label {row.label}; reference {excerpt(row.reference or '-', 60)}"
+            )
+            print(f"          {row.reason or 'no reason given'}")
+            print(f"          {excerpt(row.completion, 100)}")
+    print("\nfailed" if report.failed else "\npassed")

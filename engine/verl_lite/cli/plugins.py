@@ -1,0 +1,96 @@
+"""`verl-lite plugins`: which rewards there are, and what became of every plugin."""
+
+import dataclasses
+import json
+import shutil
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from verl_lite.plugins import PluginInfo, RewardCatalog
+
+__all__ = ["plugins_app"]
+
+plugins_app = typer.Typer(no_args_is_help=True, help="The rewards of this environment and their plugins.")
+
+
+@plugins_app.callback()
+def plugins() -> None:
+    """The rewards of this environment and their plugins."""
+
+
+@plugins_app.command("list")
+def list_plugins(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
+    ] = False,
+    no_plugins: Annotated[
+        bool, typer.Option("--no-plugins", help="Load the built-in rewards alone.")
+    ] = False,
+) -> None:
+    """List every reward that can be used, and every plugin that cannot, with the reason.
+
+    Example: verl-lite plugins list --json
+    """
+    from verl_lite.plugins import find_rewards
+
+    catalog = find_rewards(load_plugins=not no_plugins)
+    print(json.dumps(_as_data(catalog), indent=2) if as_json else _as_text(catalog))
+
+
+def _as_data(catalog: "RewardCatalog") -> dict[str, object]:
+    return {
+        "rewards": [
+            {
+                "name": definition.name,
+                "form": definition.form,
+                "isolate": definition.isolate,
+                "timeout_s": definition.timeout_s,
+                "version": definition.version,
+                "distribution": definition.distribution,
+                "summary": definition.summary,
+            }
+            for definition in catalog.rewards.values()
+        ],
+        "plugins": [
+            {**dataclasses.asdict(plugin), "content_hash": plugin.content_hash()}
+            for plugin in catalog.plugins
+        ],
+        "clashes": dict(catalog.clashes),
+    }
+
+
+def _as_text(catalog: "RewardCatalog") -> str:
+    rows = [
+        (definition.name, definition.form, definition.distribution, " ".join(definition.summary.split()))
+        for definition in catalog.rewards.values()
+    ]
+    lines = _table(("reward", "form", "from", "what it is"), rows)
+    for name, owners in catalog.clashes.items():
+        lines += ["", f"unusable: {name} is registered by {' and '.join(owners)}"]
+    lines += [""] + [_plugin_line(plugin) for plugin in catalog.plugins if not plugin.is_ok]
+    num_ok = sum(plugin.is_ok for plugin in catalog.plugins)
+    lines.append(f"{len(rows)} rewards; {num_ok} of {len(catalog.plugins)} plugins loaded")
+    return "\n".join(lines)
+
+
+def _plugin_line(plugin: "PluginInfo") -> str:
+    where = f"{plugin.distribution} {plugin.version}".strip()
+    return f"{plugin.name} ({where}): {plugin.status}: {plugin.message}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Columns aligned, the last one wrapped into what the terminal leaves for it."""
+    rows = [head, *rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head) - 1)]
+    indent = sum(widths) + 2 * len(widths)
+    room = max(shutil.get_terminal_size((110, 24)).columns - indent, 30)
+    lines = []
+    for row in rows:
+        first, *rest = textwrap.wrap(row[-1], room) or [""]
+        cells = "".join(cell.ljust(width + 2) for cell, width in zip(row, widths, strict=False))
+        lines += [(cells + first).rstrip(), *(" " * indent + line for line in rest)]
+    return lines

@@ -1,0 +1,119 @@
+"""`verl-lite score`: what rewards give to saved rollouts, without torch."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from verl_lite.cli.options import (
+    AsJson,
+    Cache,
+    DebugInline,
+    NoCache,
+    NoPlugins,
+    RewardsFile,
+    Rollouts,
+    Workers,
+    scoring_options,
+)
+
+if TYPE_CHECKING:
+    from verl_lite.lab.scoring import ScoringOptions
+    from verl_lite.lab.summary import ScoreSummary
+
+__all__ = ["score"]
+
+
+def score(
+    rollouts: Rollouts,
+    config: RewardsFile,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write the scored records here (.parquet or .jsonl)"),
+    ] = None,
+    golden: Annotated[
+        Path | None,
+        typer.Option(help="Pin the scores in this .golden.json; where it is there, compare and gate"),
+    ] = None,
+    update_golden: Annotated[bool, typer.Option("--update-golden", help="Pin the scores anew")] = False,
+    workers: Workers = None,
+    debug_inline: DebugInline = False,
+    no_plugins: NoPlugins = False,
+    cache: Cache = None,
+    no_cache: NoCache = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score saved rollouts with the rewards of a config.
+
+    Example: verl-lite score rollouts.jsonl -c rewards.yaml -o scored.parquet
+    """
+    from verl_lite.cli.terminal import print_json, progress
+    from verl_lite.lab.scoring import score_file
+    from verl_lite.plugins import load_rewards_config
+
+    options = scoring_options(
+        workers=workers, no_plugins=no_plugins, debug_inline=debug_inline, cache=cache, no_cache=no_cache
+    )
+    if golden is not None:
+        _pin_or_compare(golden, config, rollouts, options, update=update_golden)
+        return
+    bad_rows = (output or rollouts).with_suffix(".bad.jsonl")
+    with progress("scored") as on_progress:
+        summary = score_file(
+            rollouts,
+            load_rewards_config(config),
+            output=output,
+            bad_rows=bad_rows,
+            options=options,
+            on_progress=on_progress,
+        )
+    if as_json:
+        print_json(summary.to_json())
+        return
+    _print_summary(summary)
+    if summary.num_bad_rows:
+        print(f"{summary.num_bad_rows:,} rows could not be read: see {bad_rows}")
+    if output is not None:
+        print(f"scored records: {output}")
+
+
+def _pin_or_compare(
+    golden: Path, config: Path, rollouts: Path, options: "ScoringOptions", *, update: bool
+) -> None:
+    from verl_lite.lab.golden import compare_golden, make_golden, write_golden
+
+    if update or not golden.exists():
+        pinned = make_golden(golden, config, rollouts, options)
+        write_golden(golden, pinned)
+        print(f"pinned the scores of {len(pinned.rows):,} rows in {golden}")
+        return
+    mismatches = compare_golden(golden, options)
+    for mismatch in mismatches:
+        print(mismatch)
+    if mismatches:
+        print(f"gate: {len(mismatches):,} rows are not what {golden} pins; --update-golden pins them anew")
+        raise typer.Exit(1)
+    print(f"all scores are what {golden} pins")
+
+
+def _print_summary(summary: "ScoreSummary") -> None:
+    from verl_lite.cli.terminal import number, print_table
+
+    rows = [
+        [
+            name,
+            number(part.values.mean if part.values.count else None),
+            number(part.values.std if part.values.count else None),
+            *(f"{part.outcomes[outcome]:,}" for outcome in ("ok", "abstain", "error", "timeout")),
+            f"{part.latencies.quantile(0.5) * 1e3:.3g} ms",
+        ]
+        for name, part in summary.components.items()
+    ]
+    print_table("rewards", ["component", "mean", "std", "ok", "abstain", "error", "timeout", "p50"], rows)
+    dropped = f", {summary.num_dropped:,} dropped" if summary.num_dropped else ""
+    rate = summary.num_rows / summary.wall_s
+    print(
+        f"\n{summary.num_rows:,} rollouts in {summary.wall_s:.2f} s ({rate:,.0f}/s); "
+        f"mean reward {number(summary.reward.mean)}{dropped}"
+        + ("; kept from an earlier run" if summary.is_cached else "")
+    )

@@ -1,0 +1,183 @@
+"""Scores that were paid for already: keyed by the reward (code, version, options) and the rollout.
+
+One SQLite file. An interrupted run finds what it had scored; a changed component scores only itself.
+Failures (errors, time-outs) are never kept: they may not happen again. Rewards quicker than a look-up
+are not kept either (`RewardDefinition.cache`).
+"""
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from verl_lite.errors import DataError
+from verl_lite.plugins import Component, Rollout, Score, ScoredRollout, ScoreOutcome, Scorer, StepScore
+from verl_lite.plugins.records.schema import to_json
+
+__all__ = ["ScoreCache", "default_cache_path", "digest", "rollout_digest"]
+
+_SCHEMA_VERSION = 1  # raise it when what is stored, or what the key covers, changes
+_MAX_KEYS_A_QUERY = 500
+
+
+def default_cache_path() -> Path:
+    """`scores.sqlite` in the user's cache folder (XDG_CACHE_HOME), below verl-lite."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "verl-lite" / "scores.sqlite"
+
+
+def digest(*parts: object) -> bytes:
+    """16 bytes that stand for `parts`; equal parts give equal bytes in every process."""
+    return hashlib.blake2b(to_json(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def rollout_digest(rollout: Rollout) -> bytes:
+    """A digest of everything a reward may read. What only names the rollout (`id`, `group`) is included
+    too: a reward that keys a look-up by it must not get another row's score.
+    """
+    return digest(
+        rollout.id,
+        rollout.group,
+        rollout.sample_index,
+        rollout.prompt,
+        rollout.completion,
+        rollout.reference,
+        rollout.columns,
+        rollout.finish_reason,
+        rollout.prompt_ids,
+        rollout.completion_ids,
+        rollout.logprobs,
+        rollout.policy_version,
+        asdict(rollout.sampling),
+    )
+
+
+class ScoreCache:
+    """Look scores up and keep them. Safe to use from several processes at once; use as a context manager.
+
+    Raises DataError where the file is no cache of ours or cannot be opened.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, score TEXT NOT NULL) WITHOUT ROWID"
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise DataError(
+                f"cannot use the score cache {self.path}: {error}; see --cache, --no-cache"
+            ) from None
+
+    def get(self, component: bytes, rollouts: Sequence[bytes]) -> list[Score | None]:
+        """The kept score of each rollout under this component fingerprint, None where there is none."""
+        keys = [_key(component, rollout) for rollout in rollouts]
+        found: dict[bytes, str] = {}
+        for start in range(0, len(keys), _MAX_KEYS_A_QUERY):
+            part = keys[start : start + _MAX_KEYS_A_QUERY]
+            marks = ",".join("?" * len(part))
+            found.update(self._db.execute(f"SELECT key, score FROM scores WHERE key IN ({marks})", part))
+        return [_from_text(found[key]) if key in found else None for key in keys]
+
+    def put(self, component: bytes, scores: Mapping[bytes, Score]) -> None:
+        """Keep the scores (by rollout digest) that say something: ok and abstain."""
+        kept = [
+            (_key(component, rollout), _to_text(score))
+            for rollout, score in scores.items()
+            if score.outcome in (ScoreOutcome.OK, ScoreOutcome.ABSTAIN)
+        ]
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", kept)
+        self._db.execute("COMMIT")
+
+    def known(self, scorer: Scorer, rollouts: Sequence[Rollout]) -> list[dict[str, Score]]:
+        """The kept scores of each rollout by component name: what Scorer.score takes as `known`."""
+        known: list[dict[str, Score]] = [{} for _ in rollouts]
+        for component, fingerprint in _cached_components(scorer):
+            kept = self.get(fingerprint, _row_digests(component, rollouts))
+            for scores, score in zip(known, kept, strict=True):
+                if score is not None:
+                    scores[component.name] = score
+        return known
+
+    def keep(
+        self, scorer: Scorer, rows: Sequence[ScoredRollout], known: Sequence[Mapping[str, Score]]
+    ) -> None:
+        """Keep what `rows` have beyond `known`. Not the gated ones: they were never asked."""
+        rollouts = [row.rollout for row in rows]
+        for component, fingerprint in _cached_components(scorer):
+            keys = _row_digests(component, rollouts)
+            fresh = {
+                key: row.components[component.name].score
+                for key, row, before in zip(keys, rows, known, strict=True)
+                if component.name not in before and row.components[component.name].latency_s > 0
+            }
+            self.put(fingerprint, fresh)
+
+    def __len__(self) -> int:
+        return int(self._db.execute("SELECT COUNT(*) FROM scores").fetchone()[0])
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> "ScoreCache":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _cached_components(scorer: Scorer) -> Iterator[tuple[Component, bytes]]:
+    """The components worth keeping, each with a digest of its code, version and options."""
+    sources = scorer.environment()
+    for component in scorer.components:
+        if component.definition.cache:
+            options = component.options.model_dump(mode="json")
+            yield component, digest(sources[component.name], options)
+
+
+def _row_digests(component: Component, rollouts: Sequence[Rollout]) -> list[bytes]:
+    """What the score of each row depends on: the rollout, or all rollouts of its group with it."""
+    own = [rollout_digest(rollout) for rollout in rollouts]
+    if component.definition.form != "group":
+        return own
+    groups: dict[str, list[str]] = {}
+    for rollout, key in zip(rollouts, own, strict=True):
+        groups.setdefault(rollout.group, []).append(key.hex())
+    return [digest(key.hex(), *groups[r.group]) for r, key in zip(rollouts, own, strict=True)]
+
+
+def _key(component: bytes, rollout: bytes) -> bytes:
+    return hashlib.blake2b(bytes([_SCHEMA_VERSION]) + component + rollout, digest_size=16).digest()
+
+
+def _to_text(score: Score) -> str:
+    fields: dict[str, Any] = {"value": score.value}
+    if score.outcome is not ScoreOutcome.OK:
+        fields["outcome"] = score.outcome.value
+    if score.reason:
+        fields["reason"] = score.reason
+    if score.details:
+        fields["details"] = score.details
+    if score.steps:
+        fields["steps"] = [asdict(step) for step in score.steps]
+    return to_json(fields)
+
+
+def _from_text(text: str) -> Score:
+    fields = json.loads(text)
+    return Score(
+        value=fields["value"],
+        outcome=ScoreOutcome(fields.get("outcome", "ok")),
+        reason=fields.get("reason", ""),
+        details=fields.get("details", {}),
+        steps=tuple(StepScore(**step) for step in fields.get("steps", ())),
+    )

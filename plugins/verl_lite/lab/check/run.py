@@ -1,0 +1,142 @@
+"""`verl-lite check`: every check over a file of rollouts, in one streamed pass and a few probes."""
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from verl_lite.lab.cache import digest
+from verl_lite.lab.check.components import ComponentTally, component_findings, tally_components
+from verl_lite.lab.check.findings import CheckReport, Finding, Level
+from verl_lite.lab.check.group_effects import GroupTally, group_findings
+from verl_lite.lab.check.labels import LabelTally, label_findings, read_label
+from verl_lite.lab.check.probes import determinism, empty_answers, own_references, swapped_references
+from verl_lite.lab.groups import consecutive_groups
+from verl_lite.lab.scoring import (
+    ScoringOptions,
+    open_scorer,
+    primary_component,
+    score_records,
+    without_breaker,
+)
+from verl_lite.plugins import RewardsConfig, Rollout, ScoredRollout
+from verl_lite.plugins.records import Record, read_records
+
+__all__ = ["CheckOptions", "check_file"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckOptions:
+    """label       the column that says whether the completion is really correct
+    by          columns to slice the agreement by, such as the data source
+    primary     the component that says what is correct; by default the one with the largest weight
+    num_probes  rollouts the probes score (in whole groups, chosen by `seed`)
+    """
+
+    label: str | None = None
+    by: tuple[str, ...] = ("data_source", "source", "answer_type")
+    primary: str | None = None
+    num_probes: int = 400
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class _Tallies:
+    groups: GroupTally
+    components: dict[str, ComponentTally] = field(default_factory=dict)
+    labels: dict[str, LabelTally] = field(default_factory=lambda: defaultdict(LabelTally))
+    prompts: dict[bytes, set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    prompt_groups: dict[bytes, set[str]] = field(default_factory=lambda: defaultdict(set))
+    num_rows: int = 0
+    num_groups: int = 0
+
+
+def check_file(
+    source: str | Path,
+    config: RewardsConfig,
+    *,
+    check: CheckOptions | None = None,
+    scoring: ScoringOptions | None = None,
+) -> CheckReport:
+    """Check the rewards of `config` on the rollouts of `source`.
+
+    Raises DataError for a file or label that cannot be read, ConfigError for an unknown `primary`.
+    """
+    check, scoring = check or CheckOptions(), scoring or ScoringOptions()
+    config = without_breaker(config)
+    with open_scorer(config, scoring) as scorer, open_scorer(config, replace(scoring, workers=1)) as other:
+        primary = primary_component(scorer, check.primary)
+        tallies = _Tallies(groups=GroupTally(primary=primary))
+        sample = _Sample(check.num_probes, check.seed)
+        for chunk, rows in score_records(read_records(source), scorer):
+            remaining = iter(rows)
+            for records in consecutive_groups(chunk):
+                group = [next(remaining) for _ in records]
+                _add_group(tallies, group, check)
+                sample.add(records)
+        findings = [
+            *component_findings(tallies.components),
+            *group_findings(tallies.groups),
+            *label_findings(tallies.labels),
+            *_duplicates(tallies),
+            determinism(sample.groups, scorer, other, seed=check.seed),
+            own_references(sample.groups, scorer, primary),
+            empty_answers(sample.groups, scorer, primary),
+            swapped_references(sample.groups, scorer, primary, seed=check.seed),
+        ]
+    return CheckReport(num_rows=tallies.num_rows, num_groups=tallies.num_groups, findings=tuple(findings))
+
+
+def _add_group(tallies: _Tallies, group: Sequence[ScoredRollout], check: CheckOptions) -> None:
+    tallies.num_groups += 1
+    tallies.num_rows += len(group)
+    tallies.groups.add(group)
+    for row in group:
+        tally_components(tallies.components, row)
+        if check.label is not None:
+            label = read_label(row.rollout, check.label)
+            for name in row.components:
+                tallies.labels[name].add(row, name, label, check.by)
+    first = group[0].rollout
+    if first.prompt:
+        prompt = digest(first.prompt)
+        tallies.prompts[prompt].add(digest(first.reference))
+        tallies.prompt_groups[prompt].add(first.group)
+
+
+def _duplicates(tallies: _Tallies) -> Iterator[Finding]:
+    repeated = sum(len(groups) > 1 for groups in tallies.prompt_groups.values())
+    conflicting = sum(len(references) > 1 for references in tallies.prompts.values())
+    if conflicting:
+        level = Level.FAIL
+    else:
+        level = Level.WARN if repeated else Level.OK
+    yield Finding(
+        check="duplicate prompts",
+        level=level,
+        message=f"{repeated:,} prompts stand under more than one group, {conflicting:,} have different "
+        "references",
+        numbers={"repeated": repeated, "conflicting": conflicting, "num_prompts": len(tallies.prompts)},
+    )
+
+
+class _Sample:
+    """Whole groups of about `size` rollouts, each group of the file equally likely (reservoir sampling)."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self._size = size
+        self._rng = random.Random(seed)
+        self._seen = 0
+        self.groups: list[list[Rollout]] = []
+
+    def add(self, records: Sequence[Record]) -> None:
+        # The same prompt at another step is another group: it must not meet this one in a probe's batch.
+        group = [replace(r.rollout, group=f"{r.rollout.group}@{r.step}") for r in records]
+        self._seen += 1
+        if sum(map(len, self.groups)) < self._size:
+            self.groups.append(group)
+            return
+        place = self._rng.randrange(self._seen)
+        if place < len(self.groups):
+            self.groups[place] = group

@@ -1,0 +1,32 @@
+"""Cut a stream of records into GRPO groups: the samples of one prompt at one step."""
+
+from collections.abc import Iterable, Iterator
+
+from verl_lite.plugins.records import Record
+
+__all__ = ["consecutive_groups", "group_key"]
+
+GroupKey = tuple[int | None, str]
+
+
+def group_key(record: Record) -> GroupKey:
+    """Samples of the same prompt at different training steps are different groups."""
+    return record.step, record.rollout.group
+
+
+def consecutive_groups(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Neighbouring records of one group together; only one group is in memory at a time.
+
+    >>> from verl_lite.plugins import Rollout
+    >>> rows = [Record(rollout=Rollout(completion=c, group=g)) for c, g in ["xa", "ya", "zb"]]
+    >>> [[record.rollout.completion for record in group] for group in consecutive_groups(rows)]
+    [['x', 'y'], ['z']]
+    """
+    group: list[Record] = []
+    for record in records:
+        if group and group_key(record) != group_key(group[0]):
+            yield group
+            group = []
+        group.append(record)
+    if group:
+        yield group

@@ -1,0 +1,114 @@
+"use strict";
+// Curves over steps (uPlot) and bars (SVG). Colours come from the style sheet, so a theme switch redraws.
+
+function colour(index) {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--s${index % 8}`).trim();
+}
+
+function ink(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+const drawn = []; // { host, draw } of every curve
+
+function addCurve(host, title, series, warnings) {
+  const holder = card(title);
+  const place = element("div");
+  holder.append(place);
+  host.append(holder);
+  const entry = { host: place, draw: () => drawCurve(place, series, warnings) };
+  drawn.push(entry);
+  entry.draw();
+}
+
+// series: [{ name, steps, values }]; their steps are joined, a missing value is a gap
+function joined(series) {
+  const steps = [...new Set(series.flatMap((one) => one.steps))].sort((a, b) => a - b);
+  const place = new Map(steps.map((step, index) => [step, index]));
+  const columns = series.map((one) => {
+    const column = new Array(steps.length).fill(null);
+    one.steps.forEach((step, index) => { column[place.get(step)] = one.values[index]; });
+    return column;
+  });
+  return [steps, ...columns];
+}
+
+function warningLines(warnings) {
+  return (plot) => {
+    const context = plot.ctx;
+    context.save();
+    context.strokeStyle = ink("--warn");
+    context.setLineDash([3, 3]);
+    for (const { step } of warnings) {
+      const x = Math.round(plot.valToPos(step, "x", true));
+      if (x < plot.bbox.left || x > plot.bbox.left + plot.bbox.width) continue;
+      context.beginPath();
+      context.moveTo(x, plot.bbox.top);
+      context.lineTo(x, plot.bbox.top + plot.bbox.height);
+      context.stroke();
+    }
+    context.restore();
+  };
+}
+
+function drawCurve(place, series, warnings) {
+  place.replaceChildren();
+  const axis = () => ({ stroke: ink("--muted"), grid: { stroke: ink("--line"), width: 1 }, ticks: { stroke: ink("--line") } });
+  const options = {
+    width: Math.max(place.clientWidth, 280),
+    height: 190,
+    scales: { x: { time: false } },
+    axes: [axis(), { ...axis(), size: 56, values: (_, ticks) => ticks.map((tick) => number(tick, 3)) }],
+    series: [
+      { label: "step" },
+      ...series.map((one, index) => ({
+        label: one.name,
+        stroke: colour(index),
+        width: 1.6,
+        spanGaps: true,
+        points: { show: one.steps.length < 3 },
+        value: (_, value) => number(value),
+      })),
+    ],
+    legend: { live: true },
+    cursor: { points: { size: 6 } },
+    hooks: { draw: warnings.length ? [warningLines(warnings)] : [] },
+  };
+  new uPlot(options, joined(series), place);
+}
+
+function redrawCurves() {
+  drawn.forEach((entry) => entry.draw());
+}
+
+function svg(tag, attributes, text) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+// bars: [left, right, count]
+function barChart(bars) {
+  const [width, height, base] = [330, 130, 108];
+  const chart = svg("svg", { class: "bars", viewBox: `0 0 ${width} ${height}`, role: "img" });
+  const most = Math.max(...bars.map((bar) => bar[2]), 1);
+  const slot = width / bars.length;
+  bars.forEach(([left, right, count], index) => {
+    const size = count ? Math.max((count / most) * (base - 16), 1) : 0;
+    const thick = Math.min(Math.max(slot * 0.85, 1), 56);
+    const bar = svg("rect", { x: (index + 0.5) * slot - thick / 2, y: base - size, width: thick, height: size });
+    const range = left === right ? number(left) : `${number(left)} to ${number(right)}`;
+    bar.append(svg("title", {}, `${range}: ${number(count)}`));
+    chart.append(bar);
+  });
+  chart.append(svg("line", { x1: 0, x2: width, y1: base, y2: base }));
+  const every = Math.max(1, Math.ceil(bars.length / 7));
+  bars.forEach(([left], index) => {
+    if (index % every === 0) {
+      chart.append(svg("text", { x: (index + 0.5) * slot, y: base + 15, "text-anchor": "middle" }, number(left, 3)));
+    }
+  });
+  chart.append(svg("text", { x: 0, y: 10 }, `most: ${number(most)}`));
+  return chart;
+}

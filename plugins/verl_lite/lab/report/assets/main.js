@@ -1,0 +1,170 @@
+"use strict";
+// Lay the sections out in the order of the page; a section without data stays hidden.
+
+const CURVES = [ // title, the metrics drawn together (a prefix or exact names)
+  ["Reward", ["reward/mean"]],
+  ["Reward components (mean)", /^reward\/[^/]+\/mean$/],
+  ["Accuracy", /accuracy/],
+  ["KL and mismatch", /kl/],
+  ["Entropy", /entropy/],
+  ["Completion length", /length/],
+  ["Groups without variance, dropped, clipped", /fraction$|flat|dropped/],
+  ["Loss and gradient norm", /loss|grad_norm/],
+  ["Seconds by stage", /^time\/|_s$/],
+  ["Tokens per second", /tokens_per_s/],
+];
+
+function overview(data) {
+  const summary = data.summary;
+  const facts = [
+    ["rollouts", number(summary.num_rows)],
+    ["groups", number(summary.num_groups)],
+    ["groups without variance", percent(summary.num_flat, summary.num_groups)],
+    ["dropped", number(summary.num_dropped)],
+  ];
+  const host = document.getElementById("overview");
+  host.append(element("div", { class: "cards" }, ...facts.map(([name, value]) => element("div", { class: "card" }, element("b", {}, value), name))));
+  if (summary.num_shown < summary.num_rows) {
+    host.append(element("p", { class: "muted" }, `The browser holds ${number(summary.num_shown)} of them, in whole groups chosen at random; everything else counts all.`));
+  }
+  const first = data.runs[0];
+  if (first && first.summary) {
+    const rows = Object.entries(first.summary).filter(([, value]) => value && typeof value === "object" && "before" in value);
+    if (rows.length) host.append(card("Before and after", table(["metric", "before", "after"], rows.map(([name, v]) => [name, number(v.before), number(v.after)]))));
+  }
+}
+
+function warningsOf(run) {
+  const found = [];
+  for (const [name, values] of Object.entries(run.series)) {
+    if (!name.startsWith("warning/")) continue;
+    values.forEach((value, index) => { if (value) found.push({ step: run.series.step[index], name: name.slice(8) }); });
+  }
+  return found;
+}
+
+function curves(data) {
+  const runs = data.runs.filter((run) => run.series.step.length);
+  if (!runs.length) return;
+  const host = show("curves");
+  const warnings = warningsOf(runs[0]);
+  const used = new Set(["step"]);
+  const draw = (title, names) => {
+    const series = runs.flatMap((run) => names.filter((name) => name in run.series).map((name) => ({
+      name: runs.length > 1 ? `${run.name}: ${short(name)}` : short(name), steps: run.series.step, values: run.series[name],
+    })));
+    names.forEach((name) => used.add(name));
+    if (series.length) addCurve(host, title, series.slice(0, 12), warnings);
+  };
+  const known = [...new Set(runs.flatMap((run) => Object.keys(run.series)))].filter((name) => !name.startsWith("warning/"));
+  for (const [title, pattern] of CURVES) {
+    draw(title, known.filter((name) => !used.has(name) && (Array.isArray(pattern) ? pattern.includes(name) : pattern.test(name))));
+  }
+  for (const { step, name } of warnings.slice(0, 30)) host.parentElement.append(element("p", { class: "warning" }, `step ${step}: ${name}`));
+}
+
+function short(name) {
+  return name.replace(/^(reward|policy|time|sft|eval)\//, "").replace(/\/mean$/, "");
+}
+
+function distributions(data) {
+  const entries = Object.entries(data.histograms);
+  if (!entries.length) return;
+  const host = show("distributions");
+  for (const [name, histogram] of entries) {
+    const outcomes = Object.entries(data.outcomes[name] || {}).map(([outcome, count]) => `${number(count)} ${outcome}`).join(", ");
+    host.append(card(name, barChart(histogram.bars), outcomes ? element("p", { class: "muted" }, outcomes) : null));
+  }
+}
+
+function agreement(data) {
+  const entries = Object.entries(data.confusion);
+  if (!entries.length) return;
+  const host = show("agreement");
+  for (const [name, c] of entries) {
+    host.append(card(name, table(["", "label: correct", "label: wrong"], [
+      ["accepted", number(c.true_positive), number(c.false_positive)],
+      ["rejected", number(c.false_negative), number(c.true_negative)],
+    ]), element("p", { class: "muted" }, `precision ${number(c.precision)}, recall ${number(c.recall)}`)));
+  }
+}
+
+function relations(data) {
+  const names = [...new Set(data.correlations.flatMap((pair) => [pair.a, pair.b]))].sort();
+  if (names.length < 2) return;
+  const known = new Map(data.correlations.flatMap((pair) => [[`${pair.a} ${pair.b}`, pair.r], [`${pair.b} ${pair.a}`, pair.r]]));
+  const rows = names.map((a) => [a, ...names.map((b) => {
+    const r = a === b ? 1 : known.get(`${a} ${b}`);
+    const cell = element("span", {}, r === null || r === undefined ? "–" : r.toFixed(2));
+    if (r) cell.style.color = r > 0 ? "var(--good)" : "var(--bad)";
+    if (r) cell.style.fontWeight = Math.abs(r) > 0.5 ? "700" : "400";
+    return cell;
+  })]);
+  show("relations").append(card("", table(["", ...names], rows)));
+}
+
+function slowest(data) {
+  if (!data.slowest.length || data.slowest[0][0] === 0) return;
+  const rows = data.slowest.map(([seconds, name, id]) => [id, name, `${number(seconds * 1000, 3)} ms`]);
+  show("slowest").append(card("", table(["row", "component", "time"], rows)));
+}
+
+function changes(data) {
+  if (!data.diff) return;
+  const host = show("changes");
+  const parts = [...Object.values(data.diff.components), data.diff.reward];
+  host.append(card("", table(["component", "changed", "0 to 1", "1 to 0", "largest change"],
+    parts.map((p) => [p.name, number(p.num_changed), p.is_verdict ? number(p.flips_up) : "–", p.is_verdict ? number(p.flips_down) : "–", number(p.max_abs_delta)]))));
+  const words = (name) => name.replaceAll("_", " ");
+  host.append(card("What GRPO would see", table(["", ""], Object.entries(data.diff.grpo).map(([name, value]) => [words(name), number(value)]))));
+}
+
+function setup(data) {
+  const files = data.runs.flatMap((run) => [[`${run.name}: config.yaml`, run.config], [`${run.name}: environment.json`, run.environment]]).filter(([, text]) => text);
+  if (!files.length) return;
+  const host = document.querySelector("#setup > div");
+  show("setup");
+  for (const [name, text] of files) host.append(element("details", {}, element("summary", {}, name), element("pre", {}, text)));
+}
+
+function navigation() {
+  const nav = document.getElementById("nav");
+  for (const section of document.querySelectorAll("main section:not([hidden])")) {
+    const heading = section.querySelector("h2");
+    if (heading) nav.append(element("a", { href: `#${section.id}` }, heading.textContent));
+  }
+}
+
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  redrawCurves();
+}
+
+function themes() {
+  const wish = window.matchMedia("(prefers-color-scheme: dark)");
+  setTheme(wish.matches ? "dark" : "light");
+  wish.addEventListener("change", () => setTheme(wish.matches ? "dark" : "light"));
+  document.getElementById("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
+  let pending = 0;
+  window.addEventListener("resize", () => { clearTimeout(pending); pending = setTimeout(redrawCurves, 150); });
+}
+
+async function main() {
+  themes();
+  const data = await readPayload();
+  document.getElementById("title").textContent = data.title;
+  document.getElementById("source").textContent = data.source;
+  for (const section of [overview, curves, distributions, agreement, relations, slowest, changes, setup]) section(data);
+  if (data.rollouts.id.length) {
+    document.getElementById("browser").hidden = false;
+    window.browser = new Browser(data.rollouts);
+  }
+  navigation();
+  document.getElementById("loading").remove();
+  document.body.dataset.ready = "yes";
+}
+
+main().catch((error) => {
+  document.getElementById("loading").textContent = `The report cannot be shown: ${error.message}. It needs a browser from 2023 or newer.`;
+  throw error;
+});

@@ -1,0 +1,81 @@
+"""The rollouts of the browser, column by column: small to store, quick to filter."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from verl_lite.lab.check.labels import truth
+from verl_lite.plugins.records import Record, StoredScore
+
+__all__ = ["find_label", "rollout_columns"]
+
+_LABELS = ("label", "is_correct", "correct")
+
+
+class _Table:
+    """Texts that repeat, each stored once: rows keep its index."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+
+    def index(self, text: str) -> int:
+        return self._places.setdefault(text, len(self._places))
+
+    @property
+    def texts(self) -> list[str]:
+        return list(self._places)
+
+
+def rollout_columns(records: Sequence[Record], label: str | None) -> dict[str, Any]:
+    """The browser's rows, column by column: small to store, quick to filter."""
+    texts = _Table()
+    names = list(dict.fromkeys(name for record in records for name in record.components))
+    return {
+        "id": [record.rollout.id for record in records],
+        "group": [record.rollout.group for record in records],
+        "step": [record.step for record in records],
+        "reward": [record.reward for record in records],
+        "advantage": [record.advantage for record in records],
+        "dropped": [texts.index(record.dropped_because) for record in records],
+        "finish": [texts.index(record.rollout.finish_reason) for record in records],
+        "prompt": [texts.index(record.rollout.prompt_text) for record in records],
+        "completion": [record.rollout.completion for record in records],
+        "reference": [texts.index(record.rollout.reference or "") for record in records],
+        "label": [find_label(record, label) for record in records],
+        "components": {name: _component_columns(name, records, texts) for name in names},
+        "texts": texts.texts,
+    }
+
+
+def _component_columns(name: str, records: Sequence[Record], texts: _Table) -> dict[str, list[Any]]:
+    scores = [record.components.get(name) for record in records]
+    return {
+        "value": [score.value if score else None for score in scores],
+        "outcome": [texts.index(score.outcome if score else "") for score in scores],
+        "reason": [texts.index(score.reason if score else "") for score in scores],
+        "weight": [score.weight if score else None for score in scores],
+        "contribution": [score.contribution if score else None for score in scores],
+        "latency": [round(score.latency_s, 6) if score else None for score in scores],
+        "extracted": [texts.index(_extracted(score.details) if score else "") for score in scores],
+        "details": [
+            texts.index(json.dumps(dict(score.details)) if score and score.details else "")
+            for score in scores
+        ],
+    }
+
+
+def _details(score: StoredScore | None) -> str:
+    return json.dumps(dict(score.details), default=str) if score and score.details else ""
+
+
+def _extracted(details: Mapping[str, Any]) -> str:
+    """The answer the verifier read out of the completion, if it said so."""
+    found = details.get("extracted")
+    return found if isinstance(found, str) else ""
+
+
+def find_label(record: Record, column: str | None) -> bool | None:
+    """The row's truth from `column`, or from the first usual one; None where there is none."""
+    columns = record.rollout.columns
+    found = [truth(columns[name]) for name in ((column,) if column else _LABELS) if name in columns]
+    return next((label for label in found if label is not None), None)

@@ -1,0 +1,46 @@
+"""What a run folder tells: its metrics by step, its config, its environment. Missing files are empty."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ["run_data"]
+
+
+def run_data(folder: Path) -> dict[str, Any]:
+    """One run: its metric series by step, and the files that say what it was."""
+    return {
+        "name": folder.name,
+        "series": _series(folder / "metrics.jsonl"),
+        "config": _text(folder / "config.yaml"),
+        "environment": _text(folder / "environment.json"),
+        "summary": json.loads(_text(folder / "summary.json") or "null"),
+    }
+
+
+def _series(path: Path) -> dict[str, list[Any]]:
+    """Every numeric metric as a list over `step`, null where a line lacks it.
+
+    A last line that is still being written is left out.
+    """
+    lines: list[dict[str, Any]] = []
+    for text in _text(path).splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
+    names = sorted({name for line in lines for name, value in line.items() if _is_number(value)} - {"step"})
+    return {
+        "step": [line["step"] for line in lines],
+        **{name: [line[name] if _is_number(line.get(name)) else None for line in lines] for name in names},
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

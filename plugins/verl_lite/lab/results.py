@@ -1,0 +1,95 @@
+"""Whole results that were paid for already: the same file scored by the same rewards is only copied.
+
+One folder a result, named by the digest of everything the result depends on: the bytes of the file,
+the code, version and options of every reward, the config, and verl-lite itself. The newest are kept.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from verl_lite.lab.cache import digest
+from verl_lite.lab.summary import ScoreSummary
+from verl_lite.plugins import RewardsConfig, Scorer
+from verl_lite.plugins.records import SCHEMA_VERSION, BadRow
+
+__all__ = ["KeptResult", "ResultStore"]
+
+_NUM_KEPT = 20
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class KeptResult:
+    """What a scoring pass gave besides its records."""
+
+    summary: ScoreSummary
+    bad_rows: list[BadRow]
+
+
+class ResultStore:
+    """Results below `folder`, for one source file and one set of rewards."""
+
+    def __init__(self, folder: Path, source: Path, config: RewardsConfig, scorer: Scorer) -> None:
+        self._parent = folder
+        self._source = source
+        self._identity = [
+            version("verl-lite"),
+            SCHEMA_VERSION,
+            _file_digest(source),
+            source.suffix,
+            config.model_dump(mode="json"),
+            scorer.environment(),
+        ]
+
+    def fetch(self, output: Path | None) -> KeptResult | None:
+        """The kept result, its records copied to `output`; None where there is none."""
+        folder = self._folder(output)
+        summary = folder / "summary.json"
+        if not summary.is_file():
+            return None
+        result = KeptResult(*ScoreSummary.from_text(summary.read_text(encoding="utf-8")))
+        if output is not None:
+            aside = output.with_name(f".{output.name}.{os.getpid()}.part")
+            output.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / "records", aside)
+            os.replace(aside, output)
+        os.utime(folder)  # the newest used are kept
+        return result
+
+    def keep(self, output: Path | None, result: KeptResult) -> None:
+        """Keep a result without failures: those may not happen again."""
+        failed = sum(c.outcomes["error"] + c.outcomes["timeout"] for c in result.summary.components.values())
+        if failed:
+            return
+        self._parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=self._parent, prefix=".part-"))
+        if output is not None:
+            shutil.copyfile(output, aside / "records")
+        text = result.summary.to_text(result.bad_rows)
+        (aside / "summary.json").write_text(text, encoding="utf-8")
+        try:
+            aside.rename(self._folder(output))
+        except OSError:  # another process kept the same result meanwhile
+            shutil.rmtree(aside, ignore_errors=True)
+        self._prune()
+
+    def _folder(self, output: Path | None) -> Path:
+        return self._parent / digest(*self._identity, output.suffix if output else "").hex()
+
+    def _prune(self) -> None:
+        kept = sorted(self._parent.iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)
+        for folder in kept[_NUM_KEPT:]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _file_digest(path: Path) -> str:
+    state = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            state.update(block)
+    return state.hexdigest()

@@ -1,0 +1,249 @@
+"""Score a file of rollouts: streamed, on every core, through the same Scorer as training.
+
+Memory holds one chunk of whole groups a process, whatever the size of the file. Large files are cut
+into shards that split no group; each process scores shards and writes them to parts, which become
+the output in the order of the file.
+"""
+
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from verl_lite.errors import ConfigError
+from verl_lite.lab.cache import ScoreCache
+from verl_lite.lab.groups import consecutive_groups
+from verl_lite.lab.results import KeptResult, ResultStore
+from verl_lite.lab.statistics import group_advantages
+from verl_lite.lab.summary import ScoreSummary
+from verl_lite.plugins import RewardsConfig, Rollout, ScoredRollout, Scorer, find_rewards
+from verl_lite.plugins.records import BadRow, Record, RecordWriter, Shard, read_records, shard_records
+from verl_lite.plugins.records.reader import check_record_file
+from verl_lite.plugins.records.writer import join_record_files
+
+__all__ = [
+    "ScoringOptions",
+    "open_scorer",
+    "primary_component",
+    "score_file",
+    "score_records",
+    "without_breaker",
+]
+
+_CHUNK_ROWS = 2048
+_SHARD_ROWS = 20_000  # from twice this on, starting more processes pays
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringOptions:
+    """How to score, apart from the rewards: processes, plugins.
+
+    workers       processes; None takes one a core
+    debug_inline  everything in this process, so that breakpoints hit
+    load_plugins  False leaves installed plugins out: the built-in rewards and local files alone
+    cache         the file that keeps paid-for scores (lab/cache.py); None keeps none
+    """
+
+    workers: int | None = None
+    debug_inline: bool = False
+    load_plugins: bool = True
+    cache: Path | None = None
+
+    @property
+    def num_processes(self) -> int:
+        return 1 if self.debug_inline else self.workers or len(os.sched_getaffinity(0))
+
+
+def score_file(
+    source: str | Path,
+    config: RewardsConfig,
+    *,
+    output: str | Path | None = None,
+    bad_rows: str | Path | None = None,
+    options: ScoringOptions | None = None,
+    on_progress: Progress | None = None,
+) -> ScoreSummary:
+    """Score every rollout of `source`; write the scored records to `output` if given.
+
+    Rows that cannot be read are counted and, with `bad_rows`, written there as JSONL with their
+    position and the reason. `on_progress` is told how many rows were finished each time some were.
+    Raises DataError for a file that cannot be read, PluginError and ConfigError for the rewards.
+    """
+    options = options or ScoringOptions()
+    started = time.perf_counter()
+    task = _Task(check_record_file(source), without_breaker(config), options)
+    target = Path(output) if output else None
+    with open_scorer(task.config, options) as scorer:
+        store = _result_store(task, scorer)
+        kept = store.fetch(target) if store else None
+        result = kept or _score_all(task, scorer, target, on_progress)
+        if store is not None and kept is None:
+            store.keep(target, result)
+    if bad_rows is not None and result.bad_rows:
+        _write_bad_rows(Path(bad_rows), result.bad_rows)
+    result.summary.is_cached = kept is not None
+    result.summary.num_bad_rows = len(result.bad_rows)
+    result.summary.wall_s = time.perf_counter() - started
+    return result.summary
+
+
+def _result_store(task: "_Task", scorer: Scorer) -> ResultStore | None:
+    if task.options.cache is None:
+        return None
+    folder = task.options.cache.with_name(task.options.cache.stem + "-results")
+    return ResultStore(folder, task.source, task.config, scorer)
+
+
+def _score_all(
+    task: "_Task", scorer: Scorer, output: Path | None, on_progress: Progress | None
+) -> KeptResult:
+    shards = shard_records(task.source, rows_per_shard=_SHARD_ROWS)
+    if len(shards) < 2 or task.options.num_processes < 2:
+        return _score_shard(task, scorer, None, output, on_progress)
+    return _score_on_processes(task, shards, output, on_progress)
+
+
+def score_records(
+    records: Iterable[Record], scorer: Scorer, cache: ScoreCache | None = None
+) -> Iterator[tuple[list[Record], list[ScoredRollout]]]:
+    """Score a stream in chunks of whole groups; each chunk has one step, whose reward weights apply.
+
+    With a cache, what it holds is not computed again and what is new is kept, chunk by chunk: an
+    interrupted pass goes on where it was.
+    """
+    chunk: list[Record] = []
+    for group in consecutive_groups(records):
+        if chunk and (len(chunk) + len(group) > _CHUNK_ROWS or group[0].step != chunk[0].step):
+            yield chunk, _score_chunk(chunk, scorer, cache)
+            chunk = []
+        chunk += group
+    if chunk:
+        yield chunk, _score_chunk(chunk, scorer, cache)
+
+
+def _score_chunk(chunk: list[Record], scorer: Scorer, cache: ScoreCache | None) -> list[ScoredRollout]:
+    rollouts, step = [record.rollout for record in chunk], chunk[0].step or 0
+    if cache is None:
+        return list(scorer.score(rollouts, step=step).rows)
+    known = cache.known(scorer, rollouts)
+    rows = list(scorer.score(rollouts, step=step, known=known).rows)
+    cache.keep(scorer, rows, known)
+    return rows
+
+
+def without_breaker(config: RewardsConfig) -> RewardsConfig:
+    """`config` with the circuit breaker off: offline, all failures are wanted, counted and shown."""
+    scoring = config.scoring.model_copy(update={"max_error_fraction": 1.0, "max_timeout_fraction": 1.0})
+    return config.model_copy(update={"scoring": scoring})
+
+
+def open_scorer(config: RewardsConfig, options: ScoringOptions) -> Scorer:
+    return Scorer(
+        config,
+        workers=options.workers,
+        debug_inline=options.debug_inline,
+        catalog=find_rewards(load_plugins=options.load_plugins),
+    )
+
+
+def primary_component(scorer: Scorer, wanted: str | None) -> str:
+    """The component that says what is correct: the named one, or the one with the largest weight."""
+    names = [component.name for component in scorer.components]
+    if wanted is None:
+        probe = scorer.score([Rollout(completion="", id="weights", group="weights")]).rows[0]
+        return max(names, key=lambda name: abs(probe.components[name].weight))
+    if wanted not in names:
+        raise ConfigError(f"--primary {wanted}: the rewards are {', '.join(names)}")
+    return wanted
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What every process of one scoring run shares."""
+
+    source: Path
+    config: RewardsConfig
+    options: ScoringOptions
+
+
+def _score_shard(
+    task: _Task, scorer: Scorer, shard: Shard | None, output: Path | None, on_progress: Progress | None = None
+) -> KeptResult:
+    result = KeptResult(ScoreSummary(), [])
+    records = read_records(task.source, on_bad_row=result.bad_rows.append, shard=shard)
+    with ExitStack() as stack:
+        writer = stack.enter_context(RecordWriter(output)) if output else None
+        cache = stack.enter_context(ScoreCache(task.options.cache)) if task.options.cache else None
+        for chunk, rows in score_records(records, scorer, cache):
+            result.summary.add(rows)
+            if writer is not None:
+                writer.write(rows, steps=[r.step for r in chunk], advantages=_advantages(chunk, rows))
+            if on_progress is not None:
+                on_progress(len(rows))
+    return result
+
+
+def _advantages(chunk: list[Record], rows: list[ScoredRollout]) -> list[float | None]:
+    """What GRPO would see, group by group."""
+    rewards = iter(row.reward for row in rows)
+    return [
+        advantage
+        for group in consecutive_groups(chunk)
+        for advantage in group_advantages([next(rewards) for _ in group])
+    ]
+
+
+def _score_on_processes(
+    task: _Task, shards: list[Shard], output: Path | None, on_progress: Progress | None
+) -> KeptResult:
+    total = KeptResult(ScoreSummary(), [])
+    context = multiprocessing.get_context("spawn")  # never fork a process that may hold threads or torch
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=output.parent if output else None)))
+        parts = [folder / f"{i}{output.suffix}" if output else None for i in range(len(shards))]
+        pool = stack.enter_context(
+            ProcessPoolExecutor(
+                min(task.options.num_processes, len(shards)),
+                mp_context=context,
+                initializer=_start_process,
+                initargs=(task,),
+            )
+        )
+        for result in pool.map(_score_in_process, shards, parts):
+            total.summary.merge(result.summary)
+            total.bad_rows.extend(result.bad_rows)
+            if on_progress is not None:
+                on_progress(result.summary.num_rows)
+        if output is not None:
+            join_record_files([part for part in parts if part is not None], output)
+    return total
+
+
+_process: tuple[_Task, Scorer] | None = None  # what one pool process keeps between shards
+
+
+def _start_process(task: _Task) -> None:
+    global _process
+    scorer = open_scorer(task.config, replace(task.options, workers=1))
+    scorer.__enter__()
+    _process = task, scorer
+
+
+def _score_in_process(shard: Shard, output: Path | None) -> KeptResult:
+    assert _process is not None, "the pool's initializer runs first"
+    task, scorer = _process
+    return _score_shard(task, scorer, shard, output)
+
+
+def _write_bad_rows(path: Path, rows: list[BadRow]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")

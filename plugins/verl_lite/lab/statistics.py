@@ -1,0 +1,189 @@
+"""The few statistics the lab reports, each small enough to check by hand."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "Confusion",
+    "calibration_error",
+    "cohen_kappa",
+    "correlation",
+    "group_advantages",
+    "pair_inversions",
+    "quantile",
+    "wilson_interval",
+]
+
+_Z_95 = 1.959963984540054  # the 97.5% quantile of the normal distribution
+
+
+def wilson_interval(successes: int, trials: int, *, z: float = _Z_95) -> tuple[float, float]:
+    """The Wilson score interval of a proportion (Wilson 1927), 95% by default; (0, 1) for no trials.
+
+    >>> low, high = wilson_interval(8, 10)
+    >>> round(low, 4), round(high, 4)
+    (0.4902, 0.9433)
+    """
+    if trials == 0:
+        return 0.0, 1.0
+    share = successes / trials
+    centre = share + z * z / (2 * trials)
+    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confusion:
+    """Counts of a yes/no decision against a yes/no label."""
+
+    true_positive: int = 0
+    false_positive: int = 0
+    true_negative: int = 0
+    false_negative: int = 0
+
+    @classmethod
+    def count(cls, pairs: Sequence[tuple[bool, bool]]) -> "Confusion":
+        """Count (decision, label) pairs."""
+        tally = dict.fromkeys(((True, True), (True, False), (False, False), (False, True)), 0)
+        for pair in pairs:
+            tally[pair] += 1
+        return cls(
+            true_positive=tally[True, True],
+            false_positive=tally[True, False],
+            true_negative=tally[False, False],
+            false_negative=tally[False, True],
+        )
+
+    @property
+    def total(self) -> int:
+        return self.true_positive + self.false_positive + self.true_negative + self.false_negative
+
+    @property
+    def accuracy(self) -> float | None:
+        return _ratio(self.true_positive + self.true_negative, self.total)
+
+    @property
+    def precision(self) -> float | None:
+        """The share of accepted rows that the label accepts; None when nothing was accepted."""
+        return _ratio(self.true_positive, self.true_positive + self.false_positive)
+
+    @property
+    def recall(self) -> float | None:
+        """The share of rows the label accepts that were accepted; None when the label accepts none."""
+        return _ratio(self.true_positive, self.true_positive + self.false_negative)
+
+    @property
+    def f1(self) -> float | None:
+        return _ratio(
+            2 * self.true_positive, 2 * self.true_positive + self.false_positive + self.false_negative
+        )
+
+    @property
+    def precision_interval(self) -> tuple[float, float]:
+        return wilson_interval(self.true_positive, self.true_positive + self.false_positive)
+
+    @property
+    def recall_interval(self) -> tuple[float, float]:
+        return wilson_interval(self.true_positive, self.true_positive + self.false_negative)
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def cohen_kappa(confusion: Confusion) -> float | None:
+    """Agreement of two yes/no judges beyond chance (Cohen 1960); None when chance alone agrees fully.
+
+    >>> cohen_kappa(Confusion(true_positive=20, false_positive=5, false_negative=10, true_negative=15))
+    0.4
+    """
+    total = confusion.total
+    if not total:
+        return None
+    observed = (confusion.true_positive + confusion.true_negative) / total
+    first_yes = (confusion.true_positive + confusion.false_positive) / total
+    second_yes = (confusion.true_positive + confusion.false_negative) / total
+    chance = first_yes * second_yes + (1 - first_yes) * (1 - second_yes)
+    if chance >= 1.0:
+        return None
+    return round((observed - chance) / (1 - chance), 12)
+
+
+def calibration_error(scores: Sequence[float], labels: Sequence[bool], *, num_bins: int = 10) -> float | None:
+    """Expected calibration error of probabilities in [0, 1] over equal-width bins (Guo et al. 2017).
+
+    None when a score lies outside [0, 1]: it is no probability then.
+
+    >>> calibration_error([0.9, 0.9, 0.1, 0.1], [True, False, False, False])
+    0.25
+    """
+    if not scores or min(scores) < 0.0 or max(scores) > 1.0:
+        return None
+    bins: list[list[tuple[float, bool]]] = [[] for _ in range(num_bins)]
+    for score, label in zip(scores, labels, strict=True):
+        bins[min(int(score * num_bins), num_bins - 1)].append((score, label))
+    gap = 0.0
+    for rows in filter(None, bins):
+        mean_score = sum(score for score, _ in rows) / len(rows)
+        share = sum(label for _, label in rows) / len(rows)
+        gap += abs(mean_score - share) * len(rows)
+    return round(gap / len(scores), 12)
+
+
+def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Pearson's correlation; None when either side is constant or there are fewer than two values."""
+    count = len(first)
+    if count < 2:
+        return None
+    mean_a, mean_b = sum(first) / count, sum(second) / count
+    var_a = sum((a - mean_a) ** 2 for a in first)
+    var_b = sum((b - mean_b) ** 2 for b in second)
+    if var_a == 0.0 or var_b == 0.0:
+        return None
+    covariance = sum((a - mean_a) * (b - mean_b) for a, b in zip(first, second, strict=True))
+    return covariance / math.sqrt(var_a * var_b)
+
+
+def group_advantages(rewards: Sequence[float | None], *, eps: float = 1e-6) -> list[float | None]:
+    """What GRPO would make of one group: (reward - mean) / (population std + eps) (arXiv:2402.03300).
+
+    Dropped samples (None) stay None and leave the mean and the deviation; a group of equal rewards
+    gives zeros.
+
+    >>> group_advantages([1.0, 0.0, None], eps=0.0)
+    [1.0, -1.0, None]
+    """
+    kept = [reward for reward in rewards if reward is not None]
+    if not kept:
+        return [None] * len(rewards)
+    if min(kept) == max(kept):  # exactly equal: summing may leave a rounding error for eps to blow up
+        return [None if reward is None else 0.0 for reward in rewards]
+    mean = sum(kept) / len(kept)
+    std = math.sqrt(sum((reward - mean) ** 2 for reward in kept) / len(kept))
+    return [None if reward is None else (reward - mean) / (std + eps) for reward in rewards]
+
+
+def pair_inversions(first: Sequence[float], second: Sequence[float]) -> int:
+    """How many pairs of samples are ordered one way by `first` and strictly the other way by `second`.
+
+    >>> pair_inversions([1.0, 2.0, 3.0], [3.0, 2.0, 2.0])
+    2
+    """
+    count = 0
+    for i in range(len(first)):
+        for j in range(i):
+            count += (first[i] - first[j]) * (second[i] - second[j]) < 0
+    return count
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The `share` quantile by linear interpolation between order statistics; nan for no values."""
+    if not values:
+        return math.nan
+    ordered = sorted(values)
+    position = share * (len(ordered) - 1)
+    low = math.floor(position)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)

@@ -1,0 +1,194 @@
+"""What a scoring pass found, in tallies that add up over shards and never grow with the file."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from heapq import nlargest
+from typing import Any
+
+from verl_lite.plugins import ScoredRollout
+from verl_lite.plugins.records import BadRow
+
+__all__ = ["ComponentSummary", "Latencies", "Moments", "ScoreSummary"]
+
+_BINS_PER_E = 20  # latencies are counted in bins 5% wide
+_NUM_SLOWEST = 5
+
+
+@dataclass(slots=True)
+class Moments:
+    """Count, mean, deviation and range of a stream of numbers (merged as in Chan, Golub, LeVeque 1979)."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0  # sum of squared differences from the mean
+    low: float = math.inf
+    high: float = -math.inf
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Moments":
+        if not values:
+            return cls()
+        mean = sum(values) / len(values)
+        squares = sum([(value - mean) ** 2 for value in values])
+        return cls(count=len(values), mean=mean, squares=squares, low=min(values), high=max(values))
+
+    def merge(self, other: "Moments") -> None:
+        total = self.count + other.count
+        if not other.count:
+            return
+        delta = other.mean - self.mean
+        self.squares += other.squares + delta * delta * self.count * other.count / total
+        self.mean += delta * other.count / total
+        self.count = total
+        self.low = min(self.low, other.low)
+        self.high = max(self.high, other.high)
+
+    @property
+    def std(self) -> float:
+        """The population standard deviation."""
+        return math.sqrt(self.squares / self.count) if self.count else 0.0
+
+    def to_json(self) -> dict[str, float | int | None]:
+        if not self.count:
+            return {"count": 0, "mean": None, "std": None, "min": None, "max": None}
+        return {"count": self.count, "mean": self.mean, "std": self.std, "min": self.low, "max": self.high}
+
+
+@dataclass(slots=True)
+class Latencies:
+    """Seconds, counted in bins 5% wide: quantiles are right to 5% whatever the number of rows."""
+
+    bins: Counter[int] = field(default_factory=Counter)
+
+    def add(self, seconds: Sequence[float]) -> None:
+        self.bins.update([math.floor(math.log(max(s, 1e-9)) * _BINS_PER_E) for s in seconds])
+
+    def quantile(self, share: float) -> float:
+        """The upper edge of the bin the quantile falls in; nan before the first latency."""
+        needed = share * self.bins.total()
+        seen = 0
+        for index in sorted(self.bins):
+            seen += self.bins[index]
+            if seen >= needed:
+                return math.exp((index + 1) / _BINS_PER_E)
+        return math.nan
+
+
+@dataclass(slots=True)
+class ComponentSummary:
+    values: Moments = field(default_factory=Moments)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    latencies: Latencies = field(default_factory=Latencies)
+
+    def merge(self, other: "ComponentSummary") -> None:
+        self.values.merge(other.values)
+        self.outcomes += other.outcomes
+        self.latencies.bins += other.latencies.bins
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.values.to_json(),
+            "outcomes": dict(self.outcomes),
+            "latency_p50_s": self.latencies.quantile(0.5),
+            "latency_p95_s": self.latencies.quantile(0.95),
+            "latency_p99_s": self.latencies.quantile(0.99),
+        }
+
+
+@dataclass(slots=True)
+class ScoreSummary:
+    """Tallies of a file. `slowest` holds (seconds, component, row id) of the slowest calls."""
+
+    reward: Moments = field(default_factory=Moments)
+    components: dict[str, ComponentSummary] = field(default_factory=dict)
+    num_dropped: int = 0
+    num_bad_rows: int = 0
+    is_cached: bool = False
+    slowest: list[tuple[float, str, str]] = field(default_factory=list)
+    wall_s: float = 0.0
+
+    @property
+    def num_rows(self) -> int:
+        return self.reward.count + self.num_dropped
+
+    def add(self, rows: Sequence[ScoredRollout]) -> None:
+        """Take in rows that were scored together, column by column: this runs for every rollout of a file."""
+        rewards = [row.reward for row in rows if row.reward is not None]
+        self.reward.merge(Moments.of(rewards))
+        self.num_dropped += len(rows) - len(rewards)
+        for name in rows[0].components if rows else ():
+            parts = [row.components[name] for row in rows]
+            summary = self.components.setdefault(name, ComponentSummary())
+            values = [part.score.value for part in parts if part.score.value is not None]
+            summary.values.merge(Moments.of(values))
+            summary.outcomes.update({"ok": len(values)} if values else {})
+            summary.outcomes.update([p.score.outcome.value for p in parts if p.score.value is None])
+            latencies = [part.latency_s for part in parts]
+            summary.latencies.add(latencies)
+            slowest = nlargest(_NUM_SLOWEST, range(len(rows)), key=latencies.__getitem__)
+            self._keep_slowest([(latencies[i], name, rows[i].rollout.id) for i in slowest])
+
+    def merge(self, other: "ScoreSummary") -> None:
+        self.reward.merge(other.reward)
+        for name, summary in other.components.items():
+            self.components.setdefault(name, ComponentSummary()).merge(summary)
+        self.num_dropped += other.num_dropped
+        self.num_bad_rows += other.num_bad_rows
+        self._keep_slowest(other.slowest)
+
+    def _keep_slowest(self, more: list[tuple[float, str, str]]) -> None:
+        self.slowest = nlargest(_NUM_SLOWEST, self.slowest + more)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "num_rows": self.num_rows,
+            "num_dropped": self.num_dropped,
+            "num_bad_rows": self.num_bad_rows,
+            "is_cached": self.is_cached,
+            "wall_s": self.wall_s,
+            "rows_per_s": self.num_rows / self.wall_s if self.wall_s else None,
+            "reward": self.reward.to_json(),
+            "components": {name: part.to_json() for name, part in self.components.items()},
+            "slowest": [{"latency_s": s, "component": name, "id": row} for s, name, row in self.slowest],
+        }
+
+    def to_text(self, bad_rows: Sequence[BadRow]) -> str:
+        """Everything, exactly, as JSON text: what `from_text` reads back."""
+        components = {
+            name: {
+                "values": asdict(part.values),
+                "outcomes": dict(part.outcomes),
+                "latencies": dict(part.latencies.bins),
+            }
+            for name, part in self.components.items()
+        }
+        return json.dumps(
+            {
+                "reward": asdict(self.reward),
+                "components": components,
+                "num_dropped": self.num_dropped,
+                "slowest": self.slowest,
+                "bad_rows": [asdict(row) for row in bad_rows],
+            }
+        )
+
+    @classmethod
+    def from_text(cls, text: str) -> "tuple[ScoreSummary, list[BadRow]]":
+        data = json.loads(text)
+        summary = cls(
+            reward=Moments(**data["reward"]),
+            components={
+                name: ComponentSummary(
+                    values=Moments(**part["values"]),
+                    outcomes=Counter(part["outcomes"]),
+                    latencies=Latencies(Counter({int(i): n for i, n in part["latencies"].items()})),
+                )
+                for name, part in data["components"].items()
+            },
+            num_dropped=data["num_dropped"],
+            slowest=[(seconds, name, row) for seconds, name, row in data["slowest"]],
+        )
+        return summary, [BadRow(**row) for row in data["bad_rows"]]

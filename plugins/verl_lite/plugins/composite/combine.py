@@ -1,0 +1,214 @@
+"""From every component's score to one reward a rollout, under the policies for missing values.
+
+The order of the arithmetic is the order of the config, whatever order the scores arrived in: the
+same rollout gets the same reward in any batch.
+
+    part         clip the value, scale * value + offset, times the weight at this step
+    sum, gdpo    the contributions that exist, added
+    product      the contributions that exist, multiplied; a part of weight 0 is left out (a shadow)
+    closed gate  adds 0.0 to a sum, is left out of a product; a rollout with nothing but closed gates gets 0
+    nothing      a rollout no part had a value for has no reward: it is dropped, never 0
+
+A part of weight 0 is a shadow: scored and reported, and its failures neither drop nor stop anything,
+unless a gate of a part that counts reads it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from verl_lite.errors import RewardError
+from verl_lite.plugins.composite.build import Composite, Condition
+from verl_lite.plugins.composite.parts import Part, leaf_parts, parts_at
+from verl_lite.plugins.composite.steps import (
+    Decode,
+    even_spans,
+    spans_from_pieces,
+    steps_to_tokens,
+    token_pieces,
+)
+from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.score import ComponentScore, Score, ScoredRollout, ScoreOutcome
+
+__all__ = ["Combiner", "Timed"]
+
+
+class Timed(Protocol):
+    """What execution answers for one component and rollout."""
+
+    @property
+    def score(self) -> Score: ...
+    @property
+    def latency_s(self) -> float: ...
+
+
+@dataclass(slots=True)
+class _Row:
+    """One rollout while it is being combined."""
+
+    rollout: Rollout
+    timed: Mapping[str, Timed]
+    components: dict[str, ComponentScore] = field(default_factory=dict)
+    dropped_because: str = ""
+    token_rewards: Sequence[float] = ()
+    closed: frozenset[str] = frozenset()  # paths whose gate is closed
+    aborting: str = ""
+
+    def drop(self, reason: str) -> None:
+        self.dropped_because = f"{self.dropped_because}; {reason}" if self.dropped_because else reason
+
+
+class Combiner:
+    """Combines rows at one training step. `decode` turns token ids into text, for process rewards."""
+
+    def __init__(self, composite: Composite, *, step: int = 0, decode: Decode | None = None) -> None:
+        self._decode = decode
+        self._parts = parts_at(composite, step)
+        self._is_product = composite.config.scoring.combine == "product"
+        self._skips = {
+            path: {state: _not_run(state, reason) for state, reason in _reasons(condition)}
+            for path, condition in composite.conditions.items()
+        }
+
+    def combine(self, rollout: Rollout, timed: Mapping[str, Timed]) -> tuple[ScoredRollout, str]:
+        """The scored rollout, and the path of the component whose policy is to abort ("" for none)."""
+        row = _Row(rollout, timed)
+        total = self._total(self._parts, row, self._is_product)
+        if total is None and self._is_closed(self._parts, row):
+            total = 0.0
+        elif total is None and not row.dropped_because:
+            row.drop("no component had a value")
+        elif total is not None and not math.isfinite(total):
+            row.drop(f"the combined reward is {total}")
+        scored = ScoredRollout(
+            rollout=rollout,
+            components=row.components,
+            reward=None if row.dropped_because else total,
+            dropped_because=row.dropped_because,
+            token_rewards=row.token_rewards,
+        )
+        return scored, row.aborting
+
+    def has_effect(self) -> frozenset[str]:
+        """The components whose failures can drop a sample or stop the run at this step."""
+        return frozenset(part.path for part in leaf_parts(self._parts) if part.has_effect)
+
+    def _total(self, parts: Sequence[Part], row: _Row, is_product: bool) -> float | None:
+        total: float | None = None
+        for part in parts:
+            contribution = self._group(part, row) if part.children else self._leaf(part, row)
+            if contribution is None or part.weight == 0.0:
+                continue
+            if total is None:
+                total = contribution
+            else:
+                total = total * contribution if is_product else total + contribution
+        return total
+
+    @staticmethod
+    def _is_closed(parts: Sequence[Part], row: _Row) -> bool:
+        """Whether a part that counts has a closed gate; asked where no part has a value."""
+        return any(part.path in row.closed and part.weight != 0.0 for part in parts)
+
+    def _leaf(self, part: Part, row: _Row) -> float | None:
+        timed = row.timed[part.path]
+        score = timed.score
+        if score.steps:
+            score = self._place_steps(part, score, row)
+        contribution: float | None
+        if score.value is not None:
+            contribution = part.contribution(score.value)
+        else:
+            score, contribution = self._missing(part, score, row)
+        row.components[part.path] = ComponentScore(
+            score=score, weight=part.weight, contribution=contribution, latency_s=timed.latency_s
+        )
+        return None if part.path in row.closed else contribution
+
+    def _group(self, part: Part, row: _Row) -> float | None:
+        value = self._total(part.children, row, part.is_product)
+        contribution = None
+        if value is not None and math.isfinite(value):
+            score, contribution = Score(value), part.contribution(value)
+        elif value is not None:
+            score = Score.failed(ScoreOutcome.ERROR, f"its rewards combine to {value}")
+            row.drop(f"error in {part.path}: {score.reason}")
+        elif self._is_closed(part.children, row):
+            row.closed |= {part.path}
+            score = _GROUP_CLOSED
+        else:
+            score = _GROUP_EMPTY
+        noted = part.closed_contribution if part.path in row.closed else contribution
+        row.components[part.path] = ComponentScore(score=score, weight=part.weight, contribution=noted)
+        return contribution
+
+    def _missing(self, part: Part, score: Score, row: _Row) -> tuple[Score, float | None]:
+        """What a component without a value contributes: skipped rows first, then the policy."""
+        if score.outcome is ScoreOutcome.ABSTAIN and part.condition is not None:
+            scores = {path: row.timed[path].score for path in part.condition.paths.values()}
+            state = part.condition.state(row.rollout, scores)
+            if state != "open":
+                if state == "closed":
+                    row.closed |= {part.path}
+                    return self._skips[part.path][state], part.closed_contribution
+                return self._skips[part.path][state], None
+        if not part.has_effect:
+            return score, None
+        policy = part.on_missing[score.outcome]
+        if policy == "zero":
+            return score, part.contribution(0.0)
+        if policy in ("drop", "abort"):
+            reason = f": {score.reason}" if score.reason else ""
+            row.drop(f"{score.outcome} in {part.path}{reason}")
+        if policy == "abort" and not row.aborting:
+            row.aborting = part.path
+        return score, None
+
+    def _place_steps(self, part: Part, score: Score, row: _Row) -> Score:
+        """Add the steps to the row's token rewards; steps that do not fit make the score an error."""
+        if not part.takes_steps:
+            raise RewardError(
+                f"{part.path} gives process rewards, which have a meaning only at the top level of a sum: "
+                "move it out of its group, or out of `combine: product`"
+            )
+        rollout, num_tokens = row.rollout, len(row.rollout.completion_ids)
+        by_token = all(step.unit == "token" for step in score.steps)
+        try:
+            if self._decode is not None and num_tokens and not by_token:
+                spans = spans_from_pieces(
+                    token_pieces(rollout.completion_ids, self._decode), rollout.completion
+                )
+            else:
+                # without token ids the text is one token: the steps are checked, and placed nowhere
+                spans = even_spans(num_tokens or 1, len(rollout.completion))
+            values = steps_to_tokens(
+                [replace(step, value=part.contribution(step.value)) for step in score.steps], spans
+            )
+        except ValueError as error:
+            return Score(None, ScoreOutcome.ERROR, str(error), score.details)
+        if num_tokens and part.weight != 0.0:
+            before = row.token_rewards or [0.0] * num_tokens
+            row.token_rewards = [a + b for a, b in zip(before, values, strict=True)]
+        return score
+
+
+def _not_run(state: str, reason: str) -> Score:
+    return Score.failed(ScoreOutcome.ABSTAIN, f"not run: {reason}", not_run=state)
+
+
+_GROUP_CLOSED = _not_run("closed", "the gates of its rewards are closed")
+_GROUP_EMPTY = Score.failed(ScoreOutcome.ABSTAIN, "none of its rewards had a value")
+
+
+def _reasons(condition: Condition) -> list[tuple[str, str]]:
+    gates = " and ".join(
+        f"({gate.text})" if len(condition.gates) > 1 else gate.text for gate in condition.gates
+    )
+    names = ", ".join(condition.paths)
+    sources = ", ".join(sorted(condition.sources or ()))
+    return [
+        ("closed", f"when: {gates}"),
+        ("undecided", f"when: {gates}: no value of {names} to decide by"),
+        ("other source", f"{condition.source_column} is none of {sources}"),
+    ]

@@ -1,0 +1,222 @@
+"""The `rewards:` and `scoring:` sections: what is rewarded, how it is combined, what a failure means.
+
+Everything that can be wrong without knowing the installed plugins is refused here, before anything
+loads: unknown keys, unknown names in gates, gates that wait for each other, empty schedules.
+"""
+
+import difflib
+import keyword
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, FiniteFloat, PositiveFloat, PositiveInt, Tag, model_validator
+
+from verl_lite.plugins.composite.gate import FUNCTIONS, Gate, parse_gate
+from verl_lite.plugins.composite.schedule import Weight
+from verl_lite.plugins.config_file import ConfigModel, load_config
+
+__all__ = [
+    "ComponentConfig",
+    "GroupConfig",
+    "Leaf",
+    "RewardNode",
+    "RewardsConfig",
+    "ScoringConfig",
+    "leaves",
+    "load_rewards_config",
+]
+
+FailurePolicy = Literal["drop", "zero", "abort"]
+AbstainPolicy = Literal["skip", "drop", "zero"]
+Bounds = tuple[FiniteFloat | None, FiniteFloat | None]
+
+
+class _Part(ConfigModel):
+    """What a single reward and a nested group have in common: its way into the total.
+
+    A value is first clipped to `clip`, then `scale * value + offset`, then times `weight`.
+    `when` and `sources` say for which rollouts it counts at all.
+    """
+
+    weight: Weight = 1.0
+    when: str = ""
+    sources: tuple[str, ...] = ()
+    clip: Bounds | None = None
+    scale: FiniteFloat = 1.0
+    offset: FiniteFloat = 0.0
+
+    @model_validator(mode="after")
+    def _check_part(self) -> "_Part":
+        if self.clip is not None:
+            low, high = self.clip
+            if low is not None and high is not None and low > high:
+                raise ValueError(f"clip=[{low:g}, {high:g}]: the lower bound is above the upper one")
+        if self.when:
+            try:
+                parse_gate(self.when)
+            except ValueError as error:
+                raise ValueError(f"when: {error}") from None
+        return self
+
+
+class ComponentConfig(_Part):
+    """One reward. `use` is a registered name, `./file.py:function` or `package.module:function`.
+
+    `timeout_s` overrides the deadline the reward declares; the `on_*` policies override `scoring`'s.
+    """
+
+    use: str = Field(min_length=1)
+    options: dict[str, Any] = Field(default_factory=dict)
+    timeout_s: PositiveFloat | None = None
+    on_error: FailurePolicy | None = None
+    on_timeout: FailurePolicy | None = None
+    on_abstain: AbstainPolicy | None = None
+
+
+class GroupConfig(_Part):
+    """Several rewards combined into one value, which then counts like a single reward's."""
+
+    combine: Literal["sum", "product"] = "sum"
+    rewards: dict[str, "RewardNode"] = Field(min_length=1)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, GroupConfig) or (isinstance(value, Mapping) and "rewards" in value):
+        return "group"
+    return "component"
+
+
+RewardNode = Annotated[
+    Annotated[ComponentConfig, Tag("component")] | Annotated[GroupConfig, Tag("group")], Discriminator(_kind)
+]
+
+
+class ScoringConfig(ConfigModel):
+    """How components become one reward, and what a missing value does.
+
+    combine   sum: add the contributions; product: multiply those that exist; gdpo: advantages are
+              normalised component by component (see composite/gdpo.py), `reward` is the plain sum
+    on_*      drop: the sample leaves the batch and its group's baseline, counted; zero: as though
+              the reward had answered 0.0; abort: the run stops. For abstain also skip: the component
+              contributes nothing
+    max_error_fraction, max_timeout_fraction
+              the circuit breaker: the run stops when a component fails on a larger part of the
+              rollouts it ran on, counted over at least `breaker_min_rows` of them
+    """
+
+    combine: Literal["sum", "product", "gdpo"] = "sum"
+    on_error: FailurePolicy = "drop"
+    on_timeout: FailurePolicy = "zero"
+    on_abstain: AbstainPolicy = "skip"
+    max_error_fraction: float = Field(default=0.05, ge=0, le=1)
+    max_timeout_fraction: float = Field(default=0.5, ge=0, le=1)
+    breaker_min_rows: PositiveInt = 20
+    source_column: str = "data_source"
+
+
+class RewardsConfig(ConfigModel):
+    """The whole reward: its components and how they are scored."""
+
+    rewards: dict[str, RewardNode] = Field(min_length=1)
+    scoring: ScoringConfig = Field(default_factory=ScoringConfig)
+
+    @model_validator(mode="after")
+    def _check_tree(self) -> "RewardsConfig":
+        _check_names(self.rewards)
+        _check_gates(leaves(self.rewards))
+        return self
+
+
+GroupConfig.model_rebuild()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """One reward of the tree. `path` is its name below its groups ("style/brevity"), the name metrics use.
+
+    `parents` are its groups from the outside in; `gates` its own and their conditions.
+    """
+
+    name: str
+    path: str
+    config: ComponentConfig
+    parents: tuple[GroupConfig, ...]
+    gates: tuple[Gate, ...]
+
+
+def load_rewards_config(path: str | Path, overrides: Sequence[str] = ()) -> RewardsConfig:
+    """The rewards in the YAML file `path`. Raises ConfigError; see config_file.load_config."""
+    return load_config(RewardsConfig, path, overrides)
+
+
+def leaves(
+    rewards: Mapping[str, ComponentConfig | GroupConfig],
+    parents: tuple[GroupConfig, ...] = (),
+    prefix: str = "",
+) -> list[Leaf]:
+    """Every single reward of the tree, in the order of the config."""
+    found = []
+    for name, node in rewards.items():
+        if isinstance(node, GroupConfig):
+            found += leaves(node.rewards, (*parents, node), f"{prefix}{name}/")
+            continue
+        gates = tuple(parse_gate(part.when) for part in (*parents, node) if part.when)
+        found.append(Leaf(name=name, path=prefix + name, config=node, parents=parents, gates=gates))
+    return found
+
+
+def _names(
+    rewards: Mapping[str, ComponentConfig | GroupConfig], prefix: str = ""
+) -> Iterator[tuple[str, str]]:
+    for name, node in rewards.items():
+        yield name, prefix + name
+        if isinstance(node, GroupConfig):
+            yield from _names(node.rewards, f"{prefix}{name}/")
+
+
+def _check_names(rewards: Mapping[str, ComponentConfig | GroupConfig]) -> None:
+    seen: dict[str, str] = {}
+    for name, path in _names(rewards):
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or keyword.iskeyword(name) or name in FUNCTIONS:
+            raise ValueError(
+                f"rewards: the name {name!r} cannot be used in a condition: use letters, digits and _, "
+                f"not starting with a digit, and none of {', '.join(FUNCTIONS)} or Python's keywords"
+            )
+        if name in seen:
+            raise ValueError(
+                f"rewards: {name!r} names two parts ({seen[name]} and {path}): give every part its own name"
+            )
+        seen[name] = path
+
+
+def _check_gates(found: Sequence[Leaf]) -> None:
+    names = {leaf.name for leaf in found}
+    waits = {leaf.name: {name for gate in leaf.gates for name in gate.names} for leaf in found}
+    for leaf in found:
+        for unknown in sorted(waits[leaf.name] - names):
+            near = difflib.get_close_matches(unknown, sorted(names), n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"the rewards are: {', '.join(sorted(names))}"
+            raise ValueError(
+                f"rewards.{leaf.path.replace('/', '.')}.when: unknown reward '{unknown}': {hint}"
+            )
+    for leaf in found:
+        cycle = _cycle_from(leaf.name, waits)
+        if cycle:
+            raise ValueError(f"rewards: these gates wait for each other: {' -> '.join(cycle)}")
+
+
+def _cycle_from(start: str, waits: Mapping[str, set[str]]) -> list[str]:
+    """The names along a cycle through `start`, or an empty list."""
+    stack, seen = [(start, [start])], set()
+    while stack:
+        name, path = stack.pop()
+        for following in sorted(waits[name]):
+            if following == start:
+                return [*path, start]
+            if following not in seen:
+                seen.add(following)
+                stack.append((following, [*path, following]))
+    return []

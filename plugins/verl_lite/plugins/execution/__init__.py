@@ -1,0 +1,17 @@
+"""Run rewards so that none can hang, crash or corrupt the others. Start with `Execution`."""
+
+from verl_lite.plugins.execution.execution import Execution
+from verl_lite.plugins.execution.limits import WorkerLimits
+from verl_lite.plugins.execution.results import TimedScore
+from verl_lite.plugins.execution.run import ExecutionRun
+from verl_lite.plugins.execution.stats import ComponentStats, ExecutionStats, SlowRow
+
+__all__ = [
+    "ComponentStats",
+    "Execution",
+    "ExecutionRun",
+    "ExecutionStats",
+    "SlowRow",
+    "TimedScore",
+    "WorkerLimits",
+]

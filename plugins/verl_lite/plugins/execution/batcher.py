@@ -1,0 +1,147 @@
+"""Gather the rows of one component into calls: one row each, full batches, or whole groups.
+
+Rows come as their needs are met, in any order; which rows share a call depends on nothing else.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from verl_lite.errors import DataError
+from verl_lite.plugins.contract import RewardDefinition
+from verl_lite.plugins.execution.results import TimedScore
+from verl_lite.plugins.rollout import Rollout
+
+__all__ = ["Batcher", "Call", "Receiver", "Rows", "batcher_for"]
+
+Rows = tuple[int, ...]
+
+
+class Receiver(Protocol):
+    """Whom the scores of a call go to: one run of an execution."""
+
+    rollouts: list[Rollout]
+    cancelled: bool
+
+    def complete(self, component: int, rows: Sequence[int], scores: Sequence[TimedScore]) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call of a component, for some rows of a run.
+
+    starts      how many workers were lost with it
+    alone       it wants a chunk of its own: it may be what ended a worker
+    may_split   its rows need not be called together (form "batch", not "group")
+    """
+
+    run: Receiver
+    component: int
+    rows: Rows
+    may_split: bool = False
+    starts: int = 0
+    alone: bool = False
+    answered: bool = False
+
+
+class Batcher(Protocol):
+    """Turns rows into calls. Each row is announced by `expect`, then either released or skipped."""
+
+    def expect(self, rows: Sequence[int], rollouts: Sequence[Rollout]) -> None: ...
+
+    def release(self, rows: Sequence[int]) -> list[Rows]: ...
+
+    def skip(self, rows: Sequence[int]) -> list[Rows]: ...
+
+    def flush(self) -> list[Rows]:
+        """What is left once nothing more can come."""
+        ...
+
+
+def batcher_for(name: str, definition: RewardDefinition) -> Batcher:
+    if definition.form == "batch":
+        return _Batches(definition.max_batch)
+    if definition.form == "group":
+        return _Groups(name)
+    return _Singles()
+
+
+class _Singles:
+    def expect(self, rows: Sequence[int], rollouts: Sequence[Rollout]) -> None:
+        pass
+
+    def release(self, rows: Sequence[int]) -> list[Rows]:
+        return [(row,) for row in rows]
+
+    def skip(self, rows: Sequence[int]) -> list[Rows]:
+        return []
+
+    def flush(self) -> list[Rows]:
+        return []
+
+
+@dataclass(slots=True)
+class _Batches:
+    max_batch: int
+    pending: list[int] = field(default_factory=list)
+
+    def expect(self, rows: Sequence[int], rollouts: Sequence[Rollout]) -> None:
+        pass
+
+    def release(self, rows: Sequence[int]) -> list[Rows]:
+        self.pending += rows
+        full = len(self.pending) - len(self.pending) % self.max_batch
+        ready, self.pending = self.pending[:full], self.pending[full:]
+        return [tuple(ready[at : at + self.max_batch]) for at in range(0, full, self.max_batch)]
+
+    def skip(self, rows: Sequence[int]) -> list[Rows]:
+        return []
+
+    def flush(self) -> list[Rows]:
+        rest, self.pending = self.pending, []
+        return [tuple(rest)] if rest else []
+
+
+@dataclass(slots=True)
+class _Groups:
+    """A group is ready once every row of it was released or skipped; the skipped ones are left out.
+
+    A rollout that names no group is a group of its own.
+    """
+
+    name: str
+    group_of: dict[int, str | int] = field(default_factory=dict)
+    missing: dict[str | int, int] = field(default_factory=lambda: defaultdict(int))
+    ready: dict[str | int, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    def expect(self, rows: Sequence[int], rollouts: Sequence[Rollout]) -> None:
+        known = set(self.missing)
+        for row, rollout in zip(rows, rollouts, strict=True):
+            key = rollout.group or row
+            if key in known:
+                raise DataError(
+                    f"component {self.name!r} scores whole groups, but group {key!r} came in two parts: "
+                    "add all samples of a prompt together"
+                )
+            self.group_of[row] = key
+            self.missing[key] += 1
+
+    def release(self, rows: Sequence[int]) -> list[Rows]:
+        for row in rows:
+            self.ready[self.group_of[row]].append(row)
+        return self.skip(rows)
+
+    def skip(self, rows: Sequence[int]) -> list[Rows]:
+        complete = []
+        for row in rows:
+            key = self.group_of.pop(row)
+            self.missing[key] -= 1
+            if not self.missing[key]:
+                found = self.ready.pop(key, [])
+                if found:
+                    complete.append(tuple(sorted(found)))
+        return complete
+
+    def flush(self) -> list[Rows]:
+        return []

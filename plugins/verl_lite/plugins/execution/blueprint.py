@@ -1,0 +1,109 @@
+"""Describe a component so that another process finds the same reward again, and find it there.
+
+Functions and classes travel by module and name, never as code. A module that cannot be imported by
+name in the worker (a script, a test file, a local file) is loaded from its path under that name.
+"""
+
+import importlib
+import importlib.util
+import pickle
+import pickletools
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from pydantic import BaseModel
+
+from verl_lite.errors import PluginError
+from verl_lite.plugins.contract import Component, RewardDefinition
+
+__all__ = ["Blueprint", "LoadedReward", "draw", "load"]
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """A component as it travels: `modules` are (name, file) of everything the pickle refers to."""
+
+    name: str
+    modules: tuple[tuple[str, str], ...]
+    pickled: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedReward:
+    """A component as a worker has it."""
+
+    definition: RewardDefinition
+    options: BaseModel
+    timeout_s: float
+
+
+def draw(component: Component) -> Blueprint:
+    """The blueprint of `component`; raises PluginError where a worker could not find the reward."""
+    try:
+        pickled = pickle.dumps((component.definition, component.options, component.timeout_s), 5)
+    except Exception as error:  # noqa: BLE001 - pickling runs code of the plugin, which may raise anything
+        raise PluginError(
+            f"reward {component.name!r} cannot be sent to a worker process: {error}; expected a function or "
+            "class at the top level of a module, with options that pickle can store. Move it there, or "
+            "declare it with isolate=False to run it in the trainer's own process"
+        ) from None
+    modules = tuple(_files(component.name, _module_names(pickled)))
+    return Blueprint(component.name, modules, pickled)
+
+
+def _module_names(pickled: bytes) -> list[str]:
+    strings = {arg for _, arg, _ in pickletools.genops(pickled) if isinstance(arg, str)}
+    return sorted(strings & set(sys.modules))
+
+
+def _files(reward: str, names: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for name in names:
+        file = getattr(sys.modules[name], "__file__", None)
+        if name == "__main__":
+            spec = getattr(sys.modules[name], "__spec__", None)
+            if file is None:
+                raise PluginError(
+                    f"reward {reward!r} was defined in an interactive session: a worker process cannot find "
+                    "it there. Put it into a file, or declare it with isolate=False"
+                )
+            if spec is not None and spec.name != "__main__":
+                yield spec.name, str(Path(file).resolve())  # started with `python -m package.module`
+        if file is not None:
+            yield name, str(Path(file).resolve())
+
+
+def load(blueprint: Blueprint) -> LoadedReward:
+    """The component in this process. What its modules raise when imported passes through."""
+    for name, file in blueprint.modules:
+        if name not in sys.modules or name == "__main__":
+            sys.modules[name] = _import(name, file)
+    return LoadedReward(*pickle.loads(blueprint.pickled))
+
+
+def _import(name: str, file: str) -> ModuleType:
+    if name == "__main__":
+        # as multiprocessing does: the script is run under another name, so its main part is not
+        known = (module for module in sys.modules.values() if getattr(module, "__file__", None) == file)
+        return next(known, None) or _import_file("__mp_main__", file)
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
+            raise  # the module is there, one that it imports is not
+        return _import_file(name, file)
+    found = getattr(module, "__file__", None)
+    same = found is not None and Path(found).resolve() == Path(file)
+    return module if same else _import_file(name, file)
+
+
+def _import_file(name: str, file: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{file} cannot be loaded as a Python module")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

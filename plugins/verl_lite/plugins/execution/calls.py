@@ -1,0 +1,187 @@
+"""Call a reward: one answer or many, checked, timed and retried; a failure is a score that says so.
+
+This is one of the three borders where everything is caught: whatever a reward raises becomes the
+outcome "error" of exactly the rows concerned, with the reason, and is counted in the metrics.
+"""
+
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from verl_lite.plugins.contract import RewardDefinition
+from verl_lite.plugins.execution.results import TimedScore
+from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.score import Score, ScoreOutcome, to_score
+
+__all__ = ["Caller", "backoff_s", "bind", "checked_answers", "failed_score"]
+
+BACKOFF_S = 0.25  # the pause before the first retry; each further one is twice as long
+REASON_CHARS = 300
+TRACEBACK_CHARS = 2000
+
+CATCH_IN_PROCESS = (Exception, SystemExit)  # Ctrl-C still ends the program
+CATCH_IN_WORKER = (BaseException,)
+
+
+def bind(definition: RewardDefinition, options: BaseModel) -> Callable[[Any], Any]:
+    """The reward as a function of the rollout(s) alone; a class is built here, with its options."""
+    call = definition.call
+    if definition.is_class:
+        built: Callable[[Any], Any] = call(options)
+        return built
+    if definition.takes_options:
+        return lambda rollouts: call(rollouts, options)
+    return call
+
+
+class Caller:
+    """A synchronous reward with its options, to be called in this process and thread.
+
+    A class is built at the first call; one that cannot be built gives "error" for every row.
+    `catch` are the exceptions that become a score. `on_call` is told when a call begins, for those
+    who watch the deadline; the tries of one call share its deadline.
+    """
+
+    def __init__(
+        self,
+        definition: RewardDefinition,
+        options: BaseModel,
+        timeout_s: float,
+        *,
+        catch: tuple[type[BaseException], ...] = CATCH_IN_PROCESS,
+        on_call: Callable[[], None] | None = None,
+    ) -> None:
+        self._definition = definition
+        self._options = options
+        self._timeout_s = timeout_s
+        self._catch = catch
+        self._on_call = on_call
+        self._bound: Callable[[Any], Any] | None = None
+        self._broken: Score | None = None
+
+    def build(self) -> Score | None:
+        """Build the reward if that was not done yet; the score of every row where it cannot be."""
+        if self._bound is None and self._broken is None:
+            try:
+                self._bound = bind(self._definition, self._options)
+            except self._catch as error:
+                self._broken = failed_score(error, "the reward could not be built: ")
+        return self._broken
+
+    def answer(self, rollouts: Sequence[Rollout]) -> list[TimedScore]:
+        """One score a rollout. Of form "rollout" there is exactly one; a batch that raises is split."""
+        if self._bound is None and self.build() is not None:
+            assert self._broken is not None
+            return [TimedScore(self._broken)] * len(rollouts)
+        if self._definition.form == "rollout":
+            return [self.one(rollout) for rollout in rollouts]
+        return self._many(rollouts)
+
+    def one(self, rollout: Rollout) -> TimedScore:
+        """The score of one rollout, from a reward of form "rollout" that was built."""
+        assert self._bound is not None
+        if self._on_call is not None:
+            self._on_call()
+        started = time.perf_counter()
+        try:
+            score = to_score(self._bound(rollout))
+        except self._catch as error:
+            return self._after_error(error, rollout, started)
+        return TimedScore(score, time.perf_counter() - started)
+
+    def _after_error(self, error: BaseException, rollout: Rollout, started: float) -> TimedScore:
+        attempts = 1
+        while self._may_retry(error, attempts, started):
+            attempts += 1
+            try:
+                assert self._bound is not None
+                score = to_score(self._bound(rollout))
+            except self._catch as another:
+                error = another
+            else:
+                return TimedScore(score, time.perf_counter() - started, attempts)
+        return TimedScore(failed_score(error), time.perf_counter() - started, attempts)
+
+    def _many(self, rollouts: Sequence[Rollout], tries_before: int = 0) -> list[TimedScore]:
+        assert self._bound is not None
+        if self._on_call is not None:
+            self._on_call()
+        started = time.perf_counter()
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                answer = self._bound(rollouts)
+                scores = checked_answers(answer, len(rollouts))
+                break
+            except self._catch as error:
+                if self._may_retry(error, attempts, started):
+                    continue
+                if self._definition.form == "batch" and len(rollouts) > 1:
+                    # one bad row must not cost the others their scores
+                    middle = len(rollouts) // 2
+                    tries = tries_before + attempts
+                    return self._many(rollouts[:middle], tries) + self._many(rollouts[middle:], tries)
+                scores = [failed_score(error)] * len(rollouts)
+                break
+        share_s = (time.perf_counter() - started) / len(rollouts)
+        return [TimedScore(score, share_s, tries_before + attempts) for score in scores]
+
+    def _may_retry(self, error: BaseException, attempts: int, started: float) -> bool:
+        """Whether another try is due; waits out its pause. Never past the deadline of the call."""
+        definition = self._definition
+        if not isinstance(error, definition.retry_on) or attempts > definition.max_retries:
+            return False
+        pause_s = backoff_s(attempts)
+        if time.perf_counter() - started + pause_s >= self._timeout_s:
+            return False
+        time.sleep(pause_s)
+        return True
+
+
+def backoff_s(attempts: int) -> float:
+    """The pause after `attempts` failed tries: 0.25 s, 0.5 s, 1 s, ..."""
+    return float(BACKOFF_S * 2 ** (attempts - 1))
+
+
+def checked_answers(answer: object, expected: int) -> list[Score]:
+    """One score a row from what a batch or group reward returned.
+
+    A wrong length or no sequence at all is an "error" for every row of the call, a value that
+    cannot be a score only for its own row.
+    """
+    if isinstance(answer, (str, bytes, Mapping)) or not hasattr(answer, "__len__"):
+        reason = f"returned {_shown(answer)}: expected one answer for each of the {expected} rollouts"
+        return [Score.failed(ScoreOutcome.ERROR, reason)] * expected
+    answers: list[object] = list(answer)  # type: ignore[call-overload]
+    if len(answers) != expected:
+        reason = f"returned {len(answers)} answers for {expected} rollouts: expected one for each, in order"
+        return [Score.failed(ScoreOutcome.ERROR, reason)] * expected
+    return [_checked(item) for item in answers]
+
+
+def _checked(answer: object) -> Score:
+    try:
+        return to_score(answer)
+    except Exception as error:  # noqa: BLE001 - the border: what a reward returns may raise when looked at
+        return failed_score(error)
+
+
+def failed_score(error: BaseException, prefix: str = "") -> Score:
+    """The "error" score for an exception: its type and text, where it was raised, the traceback."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an exception whose own __str__ raises
+        text = "(its text cannot be shown)"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})" if frames else ""
+    reason = f"{prefix}{type(error).__name__}: {text}"[:REASON_CHARS] + where
+    shown = "".join(traceback.format_list(frames[-8:]))[-TRACEBACK_CHARS:]
+    return Score.failed(ScoreOutcome.ERROR, reason, traceback=shown)
+
+
+def _shown(answer: object) -> str:
+    return f"{type(answer).__name__} ({answer!r:.80})"

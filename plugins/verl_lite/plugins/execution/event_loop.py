@@ -1,0 +1,204 @@
+"""Async rewards: one event loop in one thread, a bounded number of calls at a time per component."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from verl_lite.plugins.contract import Component
+from verl_lite.plugins.execution.batcher import Call
+from verl_lite.plugins.execution.calls import backoff_s, bind, checked_answers, failed_score
+from verl_lite.plugins.execution.inline import private_copy
+from verl_lite.plugins.execution.results import TimedScore
+from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.score import Score, ScoreOutcome, to_score
+
+__all__ = ["AsyncCaller", "EventLoopRunner"]
+
+GRACE_S = 0.5  # how long after its deadline a call that was not even cancelled counts as blocking
+END_S = 2.0  # how long `close` waits for calls that were cancelled
+
+
+class AsyncCaller:
+    """An async reward with its options. Every failure is a score, as for synchronous rewards."""
+
+    def __init__(self, component: Component, *, enforce_deadline: bool = True) -> None:
+        self._component = component
+        self._wait_s = component.timeout_s if enforce_deadline else None
+        self._bound: Any = None
+
+    async def answer(self, rollouts: Sequence[Rollout]) -> list[TimedScore]:
+        """One score a rollout; the call and its retries are cancelled at the deadline."""
+        started = time.perf_counter()
+        attempts = [0]
+        owner = asyncio.current_task()
+        assert owner is not None
+        task = asyncio.create_task(self._tries(rollouts, started, attempts), name=owner.get_name())
+        done, _ = await asyncio.wait({task}, timeout=self._wait_s)
+        if done and task.cancelled():
+            reason = "CancelledError: the reward cancelled its own task"
+            scores = [Score.failed(ScoreOutcome.ERROR, reason)] * len(rollouts)
+        elif done:
+            scores = task.result()
+        else:
+            task.cancel()  # and never waited for: a reward that swallows the cancellation holds up nobody
+            reason = f"no answer within {self._wait_s:g} s; the call was cancelled"
+            scores = [Score.failed(ScoreOutcome.TIMEOUT, reason)] * len(rollouts)
+        share_s = (time.perf_counter() - started) / len(rollouts)
+        return [TimedScore(score, share_s, attempts[0]) for score in scores]
+
+    async def _tries(self, rollouts: Sequence[Rollout], started: float, attempts: list[int]) -> list[Score]:
+        definition = self._component.definition
+        while True:
+            attempts[0] += 1
+            try:
+                return await self._call(rollouts)
+            except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001
+                # The border: see calls.py. Ctrl-C reaches the main thread only, so it was raised by hand.
+                may_retry = isinstance(error, definition.retry_on) and attempts[0] <= definition.max_retries
+                pause_s = backoff_s(attempts[0])
+                if not may_retry or time.perf_counter() - started + pause_s >= self._component.timeout_s:
+                    return [failed_score(error)] * len(rollouts)
+                await asyncio.sleep(pause_s)
+
+    async def _call(self, rollouts: Sequence[Rollout]) -> list[Score]:
+        if self._bound is None:
+            self._bound = bind(self._component.definition, self._component.options)
+        if self._component.definition.form == "rollout":
+            return [to_score(await self._bound(rollouts[0]))]
+        return checked_answers(await self._bound(rollouts), len(rollouts))
+
+
+class EventLoopRunner:
+    """Runs the calls of the async `components` (index in the execution -> component).
+
+    A reward that blocks the loop (a plain `time.sleep`, a synchronous request) is found out when its
+    deadline passes: its row is a "timeout", the loop is left to it and the others move to a new one.
+    """
+
+    def __init__(self, components: dict[int, Component]) -> None:
+        self._components = components
+        self._loop = _Loop(components)
+
+    def start(self) -> None:
+        self._loop.start()
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        self._loop.submit(calls)
+
+    def check(self) -> None:
+        """Raise what went wrong inside; deal with a loop that is blocked."""
+        if self._loop.failure is not None:
+            raise self._loop.failure
+        blocking = self._loop.blocking_call()
+        if blocking is None:
+            return
+        blocked, self._loop = self._loop, _Loop(self._components)
+        self._loop.start()
+        others = blocked.abandon(blocking)
+        self._loop.submit(others)
+        timeout_s = self._components[blocking.component].timeout_s
+        reason = f"no answer within {timeout_s:g} s; it blocks the event loop instead of awaiting"
+        timed = TimedScore(Score.failed(ScoreOutcome.TIMEOUT, reason), timeout_s / len(blocking.rows))
+        blocking.run.complete(blocking.component, blocking.rows, [timed] * len(blocking.rows))
+
+    def close(self) -> None:
+        """Cancel what still runs and end the thread."""
+        self._loop.close()
+
+
+class _Loop:
+    """One event loop in its thread, and the calls it has."""
+
+    def __init__(self, components: dict[int, Component]) -> None:
+        self._components = components
+        self._callers = {index: AsyncCaller(component) for index, component in components.items()}
+        self._free = {index: component.definition.max_concurrency for index, component in components.items()}
+        self._waiting: dict[int, deque[Call]] = {index: deque() for index in components}
+        self._active: dict[asyncio.Task[None], tuple[Call, float]] = {}  # and when it began
+        self._lock = threading.Lock()  # answers are given by this loop, or taken from it by `abandon`
+        self._abandoned = False
+        self.failure: Exception | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="verl-lite-async-rewards", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        self._loop.call_soon_threadsafe(self._take_in, calls)
+
+    def blocking_call(self) -> Call | None:
+        """The call that has kept the loop for itself until after its deadline, if there is one."""
+        task = asyncio.current_task(self._loop)
+        active = dict(self._active)
+        owner = next((own for own in active if task is not None and task.get_name() == own.get_name()), None)
+        if owner is None:
+            return None
+        call, began_s = active[owner]
+        late_s = time.monotonic() - began_s - self._components[call.component].timeout_s
+        return call if late_s > GRACE_S and asyncio.current_task(self._loop) is task else None
+
+    def abandon(self, blocking: Call) -> list[Call]:
+        """Give up this loop; every call it has not answered, but for the one that blocks it."""
+        with self._lock:
+            self._abandoned = True
+            calls = [call for call, _ in list(self._active.values()) if call is not blocking]
+            for waiting in self._waiting.values():
+                calls += waiting
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.stop)  # for when the call comes back after all
+        return [call for call in calls if not call.answered]
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(END_S)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            if left:
+                self._loop.run_until_complete(asyncio.wait(left, timeout=END_S))
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+    def _take_in(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            self._waiting[call.component].append(call)
+        for component in {call.component for call in calls}:
+            self._start_some(component)
+
+    def _start_some(self, component: int) -> None:
+        waiting = self._waiting[component]
+        while waiting and self._free[component]:
+            self._free[component] -= 1
+            call = waiting.popleft()
+            task = self._loop.create_task(self._answer(call))
+            self._active[task] = call, time.monotonic()  # also keeps it: the loop holds its tasks weakly
+            task.add_done_callback(self._active.pop)
+
+    async def _answer(self, call: Call) -> None:
+        try:
+            if not call.run.cancelled:
+                rollouts = [private_copy(call.run.rollouts[row]) for row in call.rows]
+                scores = await self._callers[call.component].answer(rollouts)
+                with self._lock:
+                    if self._abandoned:
+                        return
+                    call.answered = True
+                call.run.complete(call.component, call.rows, scores)
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits in `finish`
+            self.failure = error
+        finally:
+            self._free[call.component] += 1
+            if not self._abandoned:
+                self._start_some(call.component)

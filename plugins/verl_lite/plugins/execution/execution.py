@@ -1,0 +1,128 @@
+"""Run the components of a composite: each where it belongs, all at the same time."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from types import TracebackType
+
+from verl_lite.errors import ConfigError, RewardError
+from verl_lite.plugins.contract import Component, RewardDefinition
+from verl_lite.plugins.execution.debug import DebugAsyncRunner
+from verl_lite.plugins.execution.event_loop import EventLoopRunner
+from verl_lite.plugins.execution.inline import InlineRunner
+from verl_lite.plugins.execution.limits import WorkerLimits
+from verl_lite.plugins.execution.plan import make_plan
+from verl_lite.plugins.execution.pool import ProcessPool
+from verl_lite.plugins.execution.run import ExecutionRun, Runner
+from verl_lite.plugins.execution.stats import ExecutionStats, StatsCollector
+from verl_lite.plugins.execution.threads import ThreadRunner
+
+__all__ = ["Execution"]
+
+
+class Execution:
+    """A context manager that holds worker processes and threads for `components` while it is open.
+
+    isolate=True    worker processes, killed at the deadline of a call (`workers`: one a core)
+    async           an event loop in a thread, calls cancelled at the deadline
+    isolate=False   the calling thread; of form "batch" (models) a thread for each component
+    `debug_inline` runs everything in the calling process and thread, without deadlines, so that
+    breakpoints hit. `with Execution(...)` raises ConfigError for needs that cannot be met and
+    PluginError for a reward that a worker process cannot load.
+
+    >>> with Execution(components) as execution:     # doctest: +SKIP
+    ...     run = execution.start()
+    ...     run.add(rollouts)                        # work begins here
+    ...     rows = run.finish()                      # one mapping name -> TimedScore a rollout
+    """
+
+    def __init__(
+        self,
+        components: Sequence[Component],
+        *,
+        workers: int | None = None,
+        debug_inline: bool = False,
+        limits: WorkerLimits | None = None,
+    ) -> None:
+        if workers is not None and workers < 1:
+            raise ConfigError(f"workers={workers}: expected at least 1, or none for one a core")
+        self._plan = make_plan(components)
+        self._workers = workers or len(os.sched_getaffinity(0))
+        self._limits = limits or WorkerLimits()
+        self._debug_inline = debug_inline
+        self._replaced: Counter[str] = Counter()
+        self._names = [component.name for component in components]
+        self._collector = StatsCollector(self._names, self._replaced)
+        self._runners: list[Runner | InlineRunner] = []
+        self._started: list[Runner] = []
+
+    def __enter__(self) -> "Execution":
+        try:
+            self._runners = self._make_runners()
+            for runner in self._started:
+                runner.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> ExecutionRun:
+        """A new run; several may be open at the same time and share the workers."""
+        if not self._runners and self._plan.components:
+            raise RewardError("the execution is not open: use `with Execution(...) as execution`")
+        own = StatsCollector(self._names, self._replaced)
+        return ExecutionRun(self._plan, self._runners, own, self._collector)
+
+    def stats(self) -> ExecutionStats:
+        """Of all runs finished so far."""
+        return self._collector.stats()
+
+    def close(self) -> None:
+        """End all workers and threads; nothing a reward started stays behind."""
+        started, self._started, self._runners = self._started, [], []
+        for runner in started:
+            runner.close()
+
+    def _make_runners(self) -> list[Runner | InlineRunner]:
+        components = dict(enumerate(self._plan.components))
+        kinds = {index: _kind(component.definition) for index, component in components.items()}
+        if self._debug_inline:
+            kinds = {index: "debug" if kind == "async" else "inline" for index, kind in kinds.items()}
+        isolated, asynchronous = (
+            {index: component for index, component in components.items() if kinds[index] == kind}
+            for kind in ("process", "async")
+        )
+        pool = ProcessPool(isolated, self._workers, self._limits, self._replaced) if isolated else None
+        loop = EventLoopRunner(asynchronous) if asynchronous else None
+        self._started = [runner for runner in (pool, loop) if runner is not None]
+        runners: list[Runner | InlineRunner] = []
+        for index, component in components.items():
+            runner: Runner | InlineRunner
+            if kinds[index] == "process":
+                assert pool is not None
+                runner = pool
+            elif kinds[index] == "async":
+                assert loop is not None
+                runner = loop
+            elif kinds[index] == "thread":
+                runner = ThreadRunner(component)
+                self._started.append(runner)
+            elif kinds[index] == "debug":
+                runner = DebugAsyncRunner(component)
+            else:
+                runner = InlineRunner(component)
+            runners.append(runner)
+        return runners
+
+
+def _kind(definition: RewardDefinition) -> str:
+    if definition.is_async:
+        return "async"
+    if definition.isolate:
+        return "process"
+    return "thread" if definition.form == "batch" else "inline"

@@ -1,0 +1,27 @@
+"""What worker processes may use before they are replaced or stopped."""
+
+import os
+from dataclasses import dataclass
+
+__all__ = ["WorkerLimits"]
+
+
+def _default_memory_mb() -> int:
+    total_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
+    return min(4096, total_mb // 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLimits:
+    """memory_mb  resident memory at which a worker is killed; the row it was at is an "error"
+    growth_mb     growth since its reward was built after which a worker is replaced, at no row's cost
+    rows          rows after which a worker is replaced
+    children      child processes a worker may still have between chunks
+    threads       threads a worker may still have between chunks
+    """
+
+    memory_mb: int = _default_memory_mb()
+    growth_mb: int = 256
+    rows: int = 200_000
+    children: int = 16
+    threads: int = 64

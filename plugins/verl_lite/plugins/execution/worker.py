@@ -1,0 +1,165 @@
+"""What a worker process does: take a chunk of calls, answer each, say where it is.
+
+Whatever the reward does here stays here. Its prints go to a pipe of their own, copies of it that it
+forked never reach our loop, alarms it left are taken off, and a worker whose streams it closed or
+which holds too much afterwards is replaced by the parent.
+"""
+
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+from verl_lite.plugins.execution.blueprint import LoadedReward
+from verl_lite.plugins.execution.calls import CATCH_IN_WORKER, Caller
+from verl_lite.plugins.execution.channel import receive, send
+from verl_lite.plugins.execution.progress import Slot
+from verl_lite.plugins.execution.results import TimedScore
+from verl_lite.plugins.execution.wire import (
+    CHANNEL_CLOSED,
+    Answers,
+    Chunk,
+    Health,
+    PickledRow,
+    RowAnswer,
+    pack_score,
+)
+from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.score import Score, ScoreOutcome
+
+__all__ = ["serve"]
+
+FLUSH_S = 0.005  # finished answers wait at most this long before they are sent (or for one call to end)
+
+
+def serve(channel: socket.socket, slot: Slot, rewards: Sequence[LoadedReward | None]) -> None:
+    """Answer chunks until the parent closes the channel."""
+    worker = _Worker(channel, slot, rewards)
+    while True:
+        try:
+            chunk: Chunk = receive(channel)
+        except (EOFError, OSError):
+            return
+        worker.run(*chunk)
+
+
+class _Worker:
+    def __init__(self, channel: socket.socket, slot: Slot, rewards: Sequence[LoadedReward | None]) -> None:
+        self._channel = channel
+        self._slot = slot
+        self._rewards = rewards
+        self._callers: dict[int, Caller] = {}
+        self._streams = _Streams(channel.fileno())
+        self._process = os.getpid()
+        self._built_mb = 0.0  # resident memory when the last reward was built
+        self._chunk = 0
+        self._position = 0
+
+    def run(self, serial: int, component: int, calls: Sequence[Sequence[PickledRow]]) -> None:
+        self._chunk, self._position = serial, -1
+        self._stamp()
+        caller = self._caller(component)
+        self._slot.end_call()
+        first, answers = 0, []
+        flushed = time.perf_counter()
+        damage = ""
+        for position, rows in enumerate(calls):
+            if position >= self._slot.limit:
+                break
+            self._position = position
+            answers.append(self._answer(caller, rows))
+            damage = self._streams.damage()
+            if damage or time.perf_counter() - flushed > FLUSH_S:
+                self._send((serial, first, answers, False, None))
+                first, answers, flushed = position + 1, [], time.perf_counter()
+            if damage:
+                break
+        self._send((serial, first, answers, True, self._health(damage)))
+
+    def _answer(self, caller: Caller, rows: Sequence[PickledRow]) -> list[RowAnswer]:
+        self._stamp()
+        try:
+            rollouts: list[Rollout] = [pickle.loads(row) for row in rows]
+        except Exception as error:  # noqa: BLE001 - unpickling runs code of whoever made the columns
+            reason = f"the rollout cannot be unpickled in the worker: {type(error).__name__}: {error}"
+            scores = [TimedScore(Score.failed(ScoreOutcome.ERROR, reason[:300]))] * len(rows)
+        else:
+            scores = caller.answer(rollouts)
+        if os.getpid() != self._process:
+            os._exit(0)  # a copy of this worker that the reward forked and let return
+        self._slot.end_call()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return [(pack_score(timed.score), timed.latency_s, timed.attempts) for timed in scores]
+
+    def _caller(self, component: int) -> Caller:
+        caller = self._callers.get(component)
+        if caller is None:
+            loaded = self._rewards[component]
+            assert loaded is not None, "components that failed to load are refused at the start"
+            caller = self._callers[component] = Caller(
+                loaded.definition,
+                loaded.options,
+                loaded.timeout_s,
+                catch=CATCH_IN_WORKER,
+                on_call=self._stamp,
+            )
+            caller.build()
+            self._built_mb = _resident_mb()
+        return caller
+
+    def _health(self, damage: str) -> Health:
+        return _resident_mb() - self._built_mb, _num_children(), threading.active_count(), damage
+
+    def _stamp(self) -> None:
+        self._slot.begin_call(self._chunk, self._position, time.monotonic_ns())
+
+    def _send(self, answers: Answers) -> None:
+        if not self._streams.channel_is_ours():
+            os._exit(CHANNEL_CLOSED)  # by the reward; the parent finds out by which row
+        send(self._channel, answers)
+
+
+class _Streams:
+    """Standard input, output and error and the channel, as they were when the worker began."""
+
+    def __init__(self, channel_fd: int) -> None:
+        self._files = (sys.stdin, sys.stdout, sys.stderr)
+        self._channel_fd = channel_fd
+        self._known = {fd: _identity(fd) for fd in (0, 1, 2, channel_fd)}
+
+    def channel_is_ours(self) -> bool:
+        return _identity(self._channel_fd) == self._known[self._channel_fd]
+
+    def damage(self) -> str:
+        """What a call did to the streams, or "". Replaced `sys.stdout` and the like are put back."""
+        sys.stdin, sys.stdout, sys.stderr = self._files
+        if any(file.closed for file in self._files):
+            return "the reward closed a standard stream"
+        if any(_identity(fd) != known for fd, known in self._known.items()):
+            return "the reward closed or replaced a file descriptor of its worker"
+        return ""
+
+
+def _identity(fd: int) -> tuple[int, int] | None:
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _num_children() -> int:
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
+            return len(file.read().split())
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        return 0
+
+
+def _resident_mb() -> float:
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

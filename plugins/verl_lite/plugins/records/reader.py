@@ -1,0 +1,191 @@
+"""Read rollouts from Parquet or JSONL: our own records of any version, or any file with a `completion`.
+
+A plain file needs only what the rewards read: `completion`, usually `prompt` (text or messages) and
+`reference`; every other key becomes a column of the rollout. Rows of one prompt form a group unless
+`group` says otherwise.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from verl_lite.errors import DataError
+from verl_lite.plugins.records.rows import to_record
+from verl_lite.plugins.records.schema import METADATA_KEY, SCHEMA_VERSION, Record
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+__all__ = ["BadRow", "Shard", "read_records", "shard_records"]
+
+_BATCH_ROWS = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadRow:
+    """A row that cannot be read: its position from 1 (a JSONL line number), why, and its raw text."""
+
+    row: int
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """A stretch of a record file that splits no group: `num_rows` rows from `first_row` (from 1) on.
+
+    It lies between `position` and `end`: byte offsets in JSONL, row-group indices in Parquet.
+    """
+
+    position: int
+    end: int
+    first_row: int
+    num_rows: int
+
+
+def read_records(
+    path: str | Path,
+    *,
+    on_bad_row: Callable[[BadRow], None] | None = None,
+    shard: Shard | None = None,
+) -> Iterator[Record]:
+    """Stream the records of `path` (or of one shard of it) in file order.
+
+    A row that cannot be read goes to `on_bad_row` and reading goes on; without it the first one
+    raises DataError with its position. Raises DataError for a file that is missing, empty, no
+    Parquet or JSONL, truncated, or written with a newer schema.
+    """
+    path = check_record_file(path)
+    rows = _parquet_rows(path, shard) if path.suffix == ".parquet" else _json_rows(path, shard)
+    empty = True
+    for number, row in rows:
+        empty = False
+        try:
+            record = to_record(json.loads(row) if isinstance(row, str) else row, number)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            bad = BadRow(row=number, reason=_reason(error), text=row if isinstance(row, str) else repr(row))
+            if on_bad_row is None:
+                raise DataError(f"{path}, row {number}: {bad.reason}") from None
+            on_bad_row(bad)
+        else:
+            yield record
+    if empty and shard is None:
+        raise DataError(f"{path} holds no rollouts")
+
+
+def check_record_file(path: str | Path) -> Path:
+    """The path of a file whose suffix can be read; raises DataError otherwise."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"no rollout file at {path}")
+    if path.suffix not in (".parquet", ".jsonl", ".ndjson", ".json"):
+        raise DataError(f"{path}: expected a .parquet or .jsonl file, got the suffix {path.suffix!r}")
+    return path
+
+
+def shard_records(path: str | Path, *, rows_per_shard: int) -> list[Shard]:
+    """Cut a record file into shards of at least `rows_per_shard` rows, never inside a group."""
+    path = check_record_file(path)
+    cut = _parquet_shards if path.suffix == ".parquet" else _json_shards
+    return list(cut(path, rows_per_shard))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"not valid JSON ({error.msg} at character {error.pos + 1})"
+    return str(error)
+
+
+def _json_rows(path: Path, shard: Shard | None) -> Iterator[tuple[int, object]]:
+    first, last = (shard.first_row, shard.first_row + shard.num_rows) if shard else (1, 0)
+    with path.open("rb") as file:
+        file.seek(shard.position if shard else 0)
+        for number, line in enumerate(file, start=first):
+            if number == last:
+                return
+            text = line.decode("utf-8", errors="replace").strip("\ufeff \t\r\n")
+            if text:
+                yield number, text
+
+
+@contextmanager
+def _parquet_file(path: Path) -> "Iterator[pq.ParquetFile]":
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            version = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
+            if version is not None:
+                _check_version(int(version), path)
+            yield file
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet (truncated or damaged?): {error}") from None
+
+
+def _parquet_shards(path: Path, rows_per_shard: int) -> Iterator[Shard]:
+    with _parquet_file(path) as file:
+        begin, first, count = 0, 1, 0
+        for index in range(file.num_row_groups):
+            size = file.metadata.row_group(index).num_rows
+            if count >= rows_per_shard and _group_of_row(file, index - 1, -1) != _group_of_row(
+                file, index, 0
+            ):
+                yield Shard(position=begin, end=index, first_row=first, num_rows=count)
+                begin, first, count = index, first + count, 0
+            count += size
+        if count:
+            yield Shard(position=begin, end=file.num_row_groups, first_row=first, num_rows=count)
+
+
+def _group_of_row(file: "pq.ParquetFile", row_group: int, row: int) -> object:
+    """What tells the groups of two rows apart; only the columns for that are read."""
+    names = set(file.schema_arrow.names)
+    wanted = ["step", "group"] if "group" in names else ["step", "prompt"]
+    table = file.read_row_group(row_group, columns=[name for name in wanted if name in names])
+    return [column[row].as_py() for column in table.columns] or object()
+
+
+def _json_shards(path: Path, rows_per_shard: int) -> Iterator[Shard]:
+    with path.open("rb") as file:
+        begin = offset = 0
+        first, previous = 1, b""
+        for number, line in enumerate(file, start=1):
+            if number - first >= rows_per_shard and _group_of_line(previous) != _group_of_line(line):
+                yield Shard(position=begin, end=offset, first_row=first, num_rows=number - first)
+                begin, first = offset, number
+            offset += len(line)
+            previous = line
+        if offset > begin:
+            yield Shard(position=begin, end=offset, first_row=first, num_rows=number + 1 - first)
+
+
+def _group_of_line(line: bytes) -> object:
+    try:
+        record = to_record(json.loads(line), 0)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return object()  # a bad line belongs to no group
+    return record.step, record.rollout.group
+
+
+def _parquet_rows(path: Path, shard: Shard | None) -> Iterator[tuple[int, object]]:
+    number = shard.first_row if shard else 1
+    with _parquet_file(path) as file:
+        groups = range(shard.position, shard.end) if shard else range(file.num_row_groups)
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups):
+            names = batch.schema.names
+            columns = [column.to_pylist() for column in batch.columns]
+            for values in zip(*columns, strict=True):
+                yield number, dict(zip(names, values, strict=True))
+                number += 1
+
+
+def _check_version(version: int, path: Path) -> None:
+    if version > SCHEMA_VERSION:
+        raise DataError(
+            f"{path} was written with record schema {version}, this verl-lite reads up to {SCHEMA_VERSION}: "
+            "upgrade verl-lite"
+        )

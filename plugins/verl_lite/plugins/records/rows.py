@@ -1,0 +1,138 @@
+"""Turn one row of a file (ours or anybody's with a `completion`) into a Record."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from verl_lite.plugins.records.schema import SCHEMA_VERSION, Record, StoredScore, from_json
+from verl_lite.plugins.rollout import Message, Rollout, SamplerSettings
+
+__all__ = ["to_record"]
+
+_RESERVED = frozenset(
+    {
+        "schema_version", "id", "step", "group", "sample_index", "policy_version", "prompt", "completion",
+        "finish_reason", "reward", "advantage", "dropped_because", "components", "token_rewards",
+        "prompt_ids", "completion_ids", "logprobs", "sampling", "columns", "columns_json",
+    }
+)  # fmt: skip
+
+
+def to_record(row: Any, number: int) -> Record:
+    """The record in `row`, the `number`-th of its file; raises TypeError or ValueError with the reason."""
+    if not isinstance(row, dict):
+        raise TypeError(f"expected an object with a 'completion', got {type(row).__name__}")
+    if "schema_version" in row and int(row["schema_version"]) > SCHEMA_VERSION:
+        raise ValueError(
+            f"record schema {row['schema_version']} is newer than {SCHEMA_VERSION}: upgrade verl-lite"
+        )
+    completion = row.get("completion")
+    if not isinstance(completion, str):
+        keys = ", ".join(sorted(map(str, row)))
+        raise TypeError(f"'completion' must be text, got {type(completion).__name__}; this row has: {keys}")
+    prompt = _messages(row.get("prompt"))
+    identity = _text(row.get("id")) or f"row-{number}"
+    rollout = Rollout(
+        completion=_clean(completion),
+        prompt=prompt,
+        reference=_text(row.get("reference")),
+        columns=_columns(row),
+        id=identity,
+        group=_text(row.get("group")) or _group_of(prompt) or identity,
+        sample_index=int(row.get("sample_index") or 0),
+        finish_reason=_text(row.get("finish_reason")) or "",
+        prompt_ids=row.get("prompt_ids") or (),
+        completion_ids=row.get("completion_ids") or (),
+        logprobs=row.get("logprobs") or (),
+        policy_version=int(row.get("policy_version") or 0),
+        sampling=_sampling(row.get("sampling")),
+    )
+    return Record(
+        rollout=rollout,
+        row=number,
+        step=row.get("step"),
+        reward=row.get("reward"),
+        advantage=row.get("advantage"),
+        dropped_because=row.get("dropped_because") or "",
+        components=_stored_scores(row.get("components")),
+        token_rewards=row.get("token_rewards") or (),
+    )
+
+
+def _columns(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Every data set column: those recorded as JSON, or all keys of a plain row that are not ours."""
+    if row.get("columns_json") is not None:
+        return dict(from_json(row["columns_json"]))
+    given = row.get("columns")
+    extra = {key: value for key, value in row.items() if key not in _RESERVED}
+    return {**given, **extra} if isinstance(given, dict) else extra
+
+
+def _messages(prompt: object) -> tuple[Message, ...]:
+    if prompt is None:
+        return ()
+    if isinstance(prompt, str):
+        return (Message(role="user", content=_clean(prompt)),)
+    if not isinstance(prompt, Sequence) or not all(isinstance(message, Mapping) for message in prompt):
+        raise TypeError(f"'prompt' must be text or a list of messages, got {type(prompt).__name__}")
+    return tuple(_message(message) for message in prompt)
+
+
+def _message(given: Mapping[str, Any]) -> Message:
+    message = dict(given)
+    if "extra_json" in message:  # one of our own: text in `content`, everything else as JSON
+        extra = from_json(message.pop("extra_json"))
+        if message.get("content") is None:
+            message.pop("content", None)
+        message.update(extra)
+    if isinstance(message.get("content"), str):
+        message["content"] = _clean(message["content"])
+    return cast(Message, message)
+
+
+def _group_of(prompt: tuple[Message, ...]) -> str:
+    if not prompt:
+        return ""
+    text = json.dumps([[m.get("role"), m.get("content")] for m in prompt], default=str)
+    return "prompt-" + hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _sampling(given: Mapping[str, Any] | None) -> SamplerSettings:
+    if not given:
+        return SamplerSettings()
+    return SamplerSettings(**{key: value for key, value in given.items() if value is not None})
+
+
+def _stored_scores(given: object) -> Mapping[str, StoredScore]:
+    if not given or not isinstance(given, list):
+        return {}
+    return {item["name"]: _stored_score(item) for item in given}
+
+
+def _stored_score(item: Mapping[str, Any]) -> StoredScore:
+    return StoredScore(
+        value=item["value"],
+        outcome=item["outcome"],
+        reason=item.get("reason") or "",
+        details=from_json(item.get("details_json")),
+        steps=from_json(item.get("steps_json")) or (),
+        weight=item.get("weight", 1.0),
+        contribution=item.get("contribution"),
+        latency_s=item.get("latency_s") or 0.0,
+    )
+
+
+def _text(value: object) -> str | None:
+    if value is None:
+        return None
+    return _clean(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _clean(text: str) -> str:
+    """`text` with lone surrogates replaced by U+FFFD: they cannot be encoded, hashed or stored."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
+    return text

@@ -1,0 +1,158 @@
+"""The one path by which rollouts get rewards: training, evaluation and offline scoring all use it."""
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from verl_lite.errors import RewardError
+from verl_lite.plugins.composite import (
+    CircuitBreaker,
+    Combiner,
+    Decode,
+    RewardsConfig,
+    batch_metrics,
+    build_composite,
+)
+from verl_lite.plugins.contract import Component
+from verl_lite.plugins.discovery import RewardCatalog, content_hash, find_rewards
+from verl_lite.plugins.execution import Execution, TimedScore
+from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.score import Score, ScoredBatch, ScoredRollout
+
+__all__ = ["Scorer", "ScoringSession"]
+
+
+class Scorer:
+    """Scores rollouts with the rewards of a config. Use as a context manager: it owns worker processes.
+
+    workers        processes for isolated rewards; None chooses by the machine
+    debug_inline   run everything in this process, so that breakpoints hit (deadlines do not)
+    catalog        the installed rewards; found when not given
+    decode         token ids to text, for process rewards at character positions (composite/steps.py)
+    failures_path  where the rows go that made scoring stop (.jsonl or .parquet)
+    Raises PluginError for rewards that are not there, ConfigError for options that do not fit.
+    """
+
+    def __init__(
+        self,
+        config: RewardsConfig,
+        *,
+        workers: int | None = None,
+        debug_inline: bool = False,
+        catalog: RewardCatalog | None = None,
+        decode: Decode | None = None,
+        failures_path: str | Path | None = None,
+    ) -> None:
+        self.config = config
+        self._composite = build_composite(config, catalog or find_rewards())
+        self._decode = decode
+        self._breaker = CircuitBreaker(config.scoring, Path(failures_path) if failures_path else None)
+        self._execution = Execution(self._composite.components, workers=workers, debug_inline=debug_inline)
+        self._is_open = False
+
+    def __enter__(self) -> "Scorer":
+        self._execution.__enter__()
+        self._is_open = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_open = False
+        self._execution.__exit__(kind, error, trace)
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """What is run, in the order of the config."""
+        return self._composite.components
+
+    def score(
+        self, rollouts: Sequence[Rollout], *, step: int = 0, known: Sequence[Mapping[str, Score]] = ()
+    ) -> ScoredBatch:
+        """Score `rollouts` at training step `step`; see ScoringSession.finish for what is raised.
+
+        `known` has, for each rollout, scores by component name that need not be computed again.
+        """
+        session = self.start(step=step)
+        session.add(rollouts, known)
+        return session.finish()
+
+    def start(self, *, step: int = 0) -> "ScoringSession":
+        """Begin a pass whose rollouts come in pieces, so that scoring overlaps generation."""
+        if not self._is_open:
+            raise RewardError("the scorer is not open: use `with Scorer(config) as scorer:`")
+        return ScoringSession(self, step)
+
+    def environment(self) -> dict[str, dict[str, str]]:
+        """Where each component's reward comes from, its version and the hash of its code."""
+        return {
+            component.name: {
+                "reward": component.definition.name,
+                "distribution": component.definition.distribution,
+                "version": component.definition.version,
+                "content_hash": content_hash(component.definition.call.__module__),
+            }
+            for component in self.components
+        }
+
+
+class ScoringSession:
+    """One pass. Add whole groups (all samples of a prompt together) when a reward compares them."""
+
+    def __init__(self, scorer: Scorer, step: int) -> None:
+        self._scorer = scorer
+        self._combiner = Combiner(scorer._composite, step=step, decode=scorer._decode)
+        self._run = scorer._execution.start()
+        self._rollouts: list[Rollout] = []
+
+    def add(self, rollouts: Sequence[Rollout], known: Sequence[Mapping[str, Score]] = ()) -> None:
+        """Hand over rollouts; their scoring starts at once. `known` as in Scorer.score.
+
+        Raises DataError for a source nobody takes.
+        """
+        self._scorer._composite.check_sources(rollouts)
+        self._rollouts += rollouts
+        self._run.add(rollouts, known)
+
+    def finish(self) -> ScoredBatch:
+        """Wait for every score; rows stand in the order in which their rollouts were added.
+
+        Raises RewardError, with the failing rows saved, where a policy is `abort` or a reward fails
+        on more rollouts than `scoring` allows.
+        """
+        timed_rows = self._run.finish()
+        with _collector_paused():
+            rows, aborting = self._combined(timed_rows)
+            self._scorer._breaker.check(rows, self._combiner.has_effect(), aborting)
+            metrics = batch_metrics(rows, combine=self._scorer.config.scoring.combine)
+        stats = self._run.stats()
+        slowest = {name: part.slowest for name, part in stats.components.items()}
+        return ScoredBatch(rows=rows, metrics=metrics | stats.metrics(), slowest=slowest)
+
+    def cancel(self) -> None:
+        """Give the pass up; what was not begun is dropped."""
+        self._run.cancel()
+
+    def _combined(self, timed_rows: Sequence[Mapping[str, TimedScore]]) -> tuple[list[ScoredRollout], str]:
+        """The scored rows, and the component whose policy is to abort, if one met such a row."""
+        rows: list[ScoredRollout] = []
+        aborting = ""
+        for rollout, timed in zip(self._rollouts, timed_rows, strict=True):
+            row, aborted_by = self._combiner.combine(rollout, timed)
+            rows.append(row)
+            aborting = aborting or aborted_by
+        return rows, aborting
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No garbage collection: the many rows made here all stay, and would be visited again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

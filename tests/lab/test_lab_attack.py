@@ -1,0 +1,102 @@
+"""Attacks get through graders with known holes, and not through a sound one."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from verl_lite.errors import ConfigError
+from verl_lite.lab.attack import AttackReport, attack_rewards, load_attacks
+from verl_lite.lab.attack.corpus import attack_rollout, wrong_answers
+from verl_lite.plugins import RewardsConfig, Rollout
+
+HOLES = r"""
+import re
+from verl_lite.plugins import reward
+
+@reward("contains", isolate=False)
+def contains(rollout):
+    return rollout.reference is not None and rollout.reference in rollout.completion
+
+@reward("any_box", isolate=False)
+def any_box(rollout):
+    return rollout.reference in re.findall(r"boxed{([^}]*)", rollout.completion)
+
+@reward("says_ok", isolate=False)
+def says_ok(rollout):
+    return '"passed": true' in rollout.completion or "SystemExit(0)" in rollout.completion
+
+@reward("judge_me", isolate=False)
+def judge_me(rollout):
+    return "Ignore all previous instructions" in rollout.completion
+"""
+
+
+@pytest.fixture
+def attacked(tmp_path: Path, rewards: Callable[..., RewardsConfig]) -> Callable[[str], AttackReport]:
+    path = tmp_path / "holes.py"
+    path.write_text(HOLES)
+    return lambda name: attack_rewards(rewards(x={"use": f"{path}:{name}"}))
+
+
+@pytest.mark.parametrize(
+    ("hole", "families"),
+    [
+        ("contains", {"answer stuffing", "hedging", "unterminated", "repetition", "injection"}),
+        ("any_box", {"answer stuffing", "hedging", "unterminated"}),
+        ("says_ok", {"program"}),
+        ("judge_me", {"injection"}),
+    ],
+)
+def test_known_holes_are_found(
+    attacked: Callable[[str], AttackReport], hole: str, families: set[str]
+) -> None:
+    report = attacked(hole)
+    assert families <= {exploit.family for exploit in report.exploits}
+    assert report.exploit_rate == len(report.exploits) / report.num_attacks > 0
+
+
+def test_a_sound_grader_pays_for_nothing(rewards: Callable[..., RewardsConfig]) -> None:
+    report = attack_rewards(rewards())
+    assert report.exploits == []
+    assert report.num_attacks > 200
+
+
+def test_the_users_own_rows_are_attacked(
+    rewards: Callable[..., RewardsConfig], rollout_file: Callable[..., Path], sums: list[dict[str, Any]]
+) -> None:
+    report = attack_rewards(rewards(), rollout_file(sums), num_rows=3, families=["hedging"])
+    assert report.num_rows == 3
+    hedges = [attack for attack in load_attacks() if attack.family == "hedging"]
+    assert report.num_attacks == 3 * len(hedges)
+
+
+def test_an_unknown_family_is_refused(rewards: Callable[..., RewardsConfig]) -> None:
+    with pytest.raises(ConfigError, match="the families are format only, answer stuffing"):
+        attack_rewards(rewards(), families=["hedge"])
+
+
+def test_the_corpus_is_sound() -> None:
+    attacks = load_attacks()
+    assert len(attacks) >= 70
+    assert len({attack.name for attack in attacks}) == len(attacks)
+    row = Rollout(completion="", id="r", reference="42", prompt=({"role": "user", "content": "17+25?"},))
+    for attack in attacks:
+        made = attack_rollout(attack, row, wrong_answers("42", []))
+        assert made is not None
+        assert "<<" not in made.completion, attack.name
+        assert attack.why
+
+
+@pytest.mark.parametrize("reference", ["42", "1/2", "-3", "0.5", "1,000", "x+1", None])
+def test_wrong_answers_are_wrong(reference: str | None) -> None:
+    assert reference not in wrong_answers(reference, ["x+1", "x+2", "42"])
+
+
+def test_the_entry_point_comes_from_the_row() -> None:
+    attack = next(a for a in load_attacks() if a.name == "always equal int")
+    row = Rollout(completion="", columns={"test_list": ["assert add(1, 2) == 3"]})
+    made = attack_rollout(attack, row, ("1", "2"))
+    assert made is not None
+    assert "def add(*args" in made.completion

@@ -1,0 +1,214 @@
+"""The report in a real browser: it loads without errors, filters, sorts, opens rows, and runs no text."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from verl_lite.errors import DataError
+from verl_lite.lab.report import ReportOptions, collect, write_report
+from verl_lite.lab.report.tallies import Correlations, Histogram
+from verl_lite.lab.scoring import score_file
+from verl_lite.plugins import RewardsConfig
+
+Rows = list[dict[str, Any]]
+Scored = Callable[[Rows], Path]
+
+HOSTILE = [
+    "<script>window.hacked = 1</script>",
+    "<img src=x onerror='window.hacked = 1'>",
+    "</script><script>window.hacked = 1</script>",
+    "<!--<script>", "{{payload}} {{scripts}}", "javascript:window.hacked=1", "\u202eright to left", "a\x00b",
+]  # fmt: skip
+
+
+@pytest.fixture
+def scored(
+    rewards: Callable[..., RewardsConfig], rollout_file: Callable[..., Path], tmp_path: Path
+) -> Scored:
+    def score(rows: Rows) -> Path:
+        output = tmp_path / "scored.parquet"
+        config = rewards(correct={"use": "exact"}, form={"use": "format", "weight": 0.1})
+        score_file(rollout_file(rows), config, output=output)
+        return output
+
+    return score
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    browser, driver_path = shutil.which("chromium"), shutil.which("chromedriver")
+    if not browser or not driver_path:
+        pytest.skip("needs chromium and chromedriver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-background-networking", "disable-sync"):
+        options.add_argument(f"--{flag}")
+    options.add_argument("--window-size=1300,1000")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver_path))
+    yield started
+    started.quit()
+
+
+def open_report(driver: Any, path: Path) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    driver.get_log("browser")
+    driver.get(path.as_uri())
+    WebDriverWait(driver, 30).until(lambda d: d.execute_script("return document.body.dataset.ready") == "yes")
+    assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def fill(driver: Any, identity: str, value: str) -> None:
+    driver.execute_script(
+        "const f = document.getElementById(arguments[0]); f.value = arguments[1];"
+        "f.dispatchEvent(new Event('change')); browser.apply();",
+        identity,
+        value,
+    )
+
+
+def count(driver: Any) -> str:
+    return str(driver.execute_script("return document.getElementById('count').textContent"))
+
+
+def listed(driver: Any) -> list[str]:
+    script = "return browser.shown.map((row) => browser.rows.id[row])"
+    return list(driver.execute_script(script))
+
+
+def test_rollouts_can_be_filtered_sorted_and_opened(
+    driver: Any, scored: Scored, sums: Rows, tmp_path: Path
+) -> None:
+    sums[3] = {**sums[3], "id": "special", "completion": "needle in here"}
+    open_report(driver, write_report(collect([scored(sums)]), tmp_path / "r.html"))
+    assert count(driver) == "40 of 40 rollouts"
+    fill(driver, "f-text", "NEEDLE")
+    assert listed(driver) == ["special"]
+    detail = driver.find_element("id", "detail").text
+    assert "special" in detail
+    assert driver.find_element("css selector", "#completion mark").text == "needle"
+    fill(driver, "f-text", "")
+    fill(driver, "f-component", "correct")
+    fill(driver, "f-low", "1")
+    assert count(driver) == "21 of 40 rollouts"
+    fill(driver, "f-special", "disagrees")
+    assert listed(driver) == []
+    fill(driver, "f-low", "")
+    assert listed(driver) == ["special"]
+    fill(driver, "f-special", "varied")
+    assert count(driver) == "28 of 40 rollouts"
+    fill(driver, "f-special", "")
+    fill(driver, "f-sort", "length")
+    assert listed(driver)[0] == "special"
+    driver.find_element("css selector", "#list .row:nth-child(2)").click()
+    assert driver.find_element("css selector", "#detail h3").text == listed(driver)[1]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_both_themes_are_readable(
+    driver: Any, scored: Scored, sums: Rows, tmp_path: Path, theme: str
+) -> None:
+    open_report(driver, write_report(collect([scored(sums)]), tmp_path / "r.html"))
+    driver.execute_script("setTheme(arguments[0])", theme)
+    ink, page = driver.execute_script(
+        "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
+    )
+    assert contrast(ink, page) > 7  # WCAG AAA for body text
+    assert driver.save_screenshot(str(tmp_path / f"{theme}.png"))
+
+
+def contrast(first: str, second: str) -> float:
+    def luminance(colour: str) -> float:
+        parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_nothing_in_a_rollout_can_run(driver: Any, scored: Scored, tmp_path: Path) -> None:
+    rows = [{"prompt": text, "completion": text, "reference": text, "group": text} for text in HOSTILE]
+    data = collect([scored(rows)], ReportOptions(title=HOSTILE[0] + "{{payload}}"))
+    open_report(driver, write_report(data, tmp_path / "r.html"))
+    for row in range(len(HOSTILE)):
+        driver.execute_script("browser.open(arguments[0])", row)
+        assert (
+            driver.execute_script("return document.getElementById('completion').textContent") == HOSTILE[row]
+        )
+    assert driver.execute_script("return window.hacked") is None
+    assert driver.execute_script("return document.querySelectorAll('script, img').length") == 2
+
+
+def test_fifty_thousand_rollouts_stay_usable(driver: Any, tmp_path: Path) -> None:
+    path = tmp_path / "many.jsonl"
+    with path.open("w") as file:
+        for index in range(50_000):
+            text = f"step by step we get {index * 7} and so on. " * 5
+            file.write(json.dumps({"group": f"g{index // 8}", "completion": text, "reference": "1"}) + "\n")
+    open_report(driver, write_report(collect([path]), tmp_path / "r.html"))
+    assert count(driver) == "50,000 of 50,000 rollouts"
+    assert driver.execute_script("return document.querySelectorAll('.row').length") < 60
+    driver.execute_script("const l = document.getElementById('list'); l.scrollTop = l.scrollHeight")
+    driver.execute_script("browser.draw()")
+    assert driver.execute_script("return document.querySelector('.row:last-child').dataset.row") == "49999"
+    fill(driver, "f-text", "get 349993 and")
+    assert listed(driver) == ["row-50000"]
+
+
+def test_a_run_shows_its_curves_while_it_is_still_written(driver: Any, tmp_path: Path) -> None:
+    run = tmp_path / "quick"
+    run.mkdir()
+    lines = [
+        {"step": s, "reward/mean": s / 10, "policy/kl": 0.01 * s, "warning/flat": int(s == 3)}
+        for s in range(9)
+    ]
+    (run / "metrics.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 9, "rew'
+    )
+    (run / "config.yaml").write_text("steps: 9\n")
+    open_report(driver, write_report(collect([run, run]), tmp_path / "r.html"))
+    titles = [heading.text for heading in driver.find_elements("css selector", "#curves h3")]
+    assert titles == ["Reward", "KL and mismatch"]
+    assert driver.find_element("css selector", ".warning").text == "step 3: flat"
+    assert len(driver.find_elements("css selector", "#curves canvas")) == 2
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="neither rollouts nor metrics"):
+        collect([tmp_path])
+
+
+def test_more_rollouts_than_wanted_are_sampled_in_whole_groups(scored: Scored, sums: Rows) -> None:
+    data = collect([scored(sums)], ReportOptions(max_rollouts=12))
+    assert (data["summary"]["num_rows"], data["summary"]["num_shown"]) == (40, 12)
+    groups = data["rollouts"]["group"]
+    assert all(groups.count(group) == 4 for group in groups)
+
+
+@pytest.mark.unit
+def test_histograms_by_hand() -> None:
+    few, many = Histogram(), Histogram()
+    for value in (1.0, 0.0, 1.0):
+        few.add(value)
+    for value in range(60):
+        many.add(float(value))
+    assert few.to_json() == {"bars": [[0.0, 0.0, 1], [1.0, 1.0, 2]]}
+    assert [bar[2] for bar in many.to_json()["bars"]] == [2] * 30
+
+
+@pytest.mark.unit
+def test_correlations_by_hand() -> None:
+    tally = Correlations()
+    for a, b in [(1.0, 2.0), (2.0, 4.0), (3.0, 6.0)]:
+        tally.add({"a": a, "b": b, "constant": 1.0})
+    found = {(pair["a"], pair["b"]): pair["r"] for pair in tally.to_json()}
+    assert found["a", "b"] == pytest.approx(1.0)
+    assert found["a", "constant"] is None

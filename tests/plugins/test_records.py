@@ -1,0 +1,163 @@
+"""Records hold everything a reward saw, in both formats, and say clearly what cannot be read."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from verl_lite.errors import DataError
+from verl_lite.plugins import (
+    ComponentScore,
+    Message,
+    Rollout,
+    SamplerSettings,
+    Score,
+    ScoredRollout,
+    StepScore,
+)
+from verl_lite.plugins.records import BadRow, RecordWriter, read_records, shard_records
+
+ROLLOUT = Rollout(
+    completion="a \u2264 b\x00 \\boxed{4}",
+    prompt=(
+        Message(role="system", content="Be brief."),
+        {"role": "user", "content": None, "name": "x"},
+        {"role": "user", "content": [{"type": "text", "text": "parts"}]},
+        Message(role="assistant", tool_calls=[{"id": "1", "function": {"name": "add"}}]),
+    ),
+    reference="4",
+    columns={"reference": "4", "level": 3, "tests": [{"input": "1"}], "none": None},
+    id="p7-s1",
+    group="p7",
+    sample_index=1,
+    finish_reason="stop",
+    prompt_ids=[5, 6],
+    completion_ids=[7, 8, 9],
+    logprobs=[-0.1, -1.5, -0.3333333333333333],
+    policy_version=4,
+    sampling=SamplerSettings(temperature=0.7, top_p=0.9, top_k=5, max_new_tokens=64, seed=2**40),
+)
+SCORED = ScoredRollout(
+    rollout=ROLLOUT,
+    components={
+        "correct": ComponentScore(
+            score=Score(1.0, reason="equal", details={"tier": "number"}, steps=(StepScore(0, 3, 0.5),)),
+            weight=1.0,
+            contribution=1.0,
+            latency_s=0.25,
+        ),
+        "judge": ComponentScore(score=Score(None), weight=0.5, contribution=None),
+    },
+    reward=1.0,
+    token_rewards=[0.0, 0.5, 0.0],
+)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_a_record_comes_back_as_it_was_written(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"rollouts{suffix}"
+    with RecordWriter(path) as writer:
+        writer.write([SCORED, SCORED], step=12, advantages=[0.75, None])
+    first, second = read_records(path)
+    assert first.rollout == ROLLOUT
+    assert (first.row, first.step, first.reward, first.advantage) == (1, 12, 1.0, 0.75)
+    assert (second.row, second.advantage) == (2, None)
+    correct, judge = first.components["correct"], first.components["judge"]
+    assert (correct.value, correct.outcome, correct.reason, correct.weight) == (1.0, "ok", "equal", 1.0)
+    assert (correct.details, correct.latency_s) == ({"tier": "number"}, 0.25)
+    assert correct.steps == [{"start": 0, "end": 3, "value": 0.5, "unit": "char"}]
+    assert (judge.value, judge.outcome, judge.contribution) == (None, "abstain", None)
+    assert first.token_rewards == [0.0, 0.5, 0.0]
+
+
+def test_parquet_records_load_with_datasets(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    path = tmp_path / "rollouts.parquet"
+    with RecordWriter(path) as writer:
+        writer.write([SCORED], step=1)
+    rows = datasets.load_dataset("parquet", data_files=str(path), cache_dir=str(tmp_path / "cache"))["train"]
+    assert rows[0]["completion"] == ROLLOUT.completion
+    assert rows[0]["components"][0]["name"] == "correct"
+
+
+def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
+    def write_and_fail() -> None:
+        with RecordWriter(tmp_path / "rollouts.jsonl") as writer:
+            writer.write_rollouts([ROLLOUT])
+            raise RuntimeError("the disk is on fire")
+
+    with pytest.raises(RuntimeError, match="on fire"):
+        write_and_fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plain_row_needs_only_a_completion(tmp_path: Path) -> None:
+    path = tmp_path / "plain.jsonl"
+    rows = [
+        {"prompt": "1+1?", "completion": "2", "reference": 2, "source": "made up"},
+        {"prompt": "1+1?", "completion": "3"},
+        {"completion": "no prompt"},
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    first, second, third = (record.rollout for record in read_records(path))
+    assert first.prompt == ({"role": "user", "content": "1+1?"},)
+    assert first.reference == "2"
+    assert first.columns == {"reference": 2, "source": "made up"}
+    assert first.group == second.group != third.group
+    assert third.id == third.group == "row-3"
+
+
+def test_bad_lines_are_handed_over_and_the_rest_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.jsonl"
+    path.write_bytes(
+        b'{"completion": "fine"}\n{"completion": \n[1]\n'
+        b'{"completion": 3, "x": 1}\n\n{"completion": "\\ud800!"}\n'
+    )
+    bad: list[BadRow] = []
+    records = list(read_records(path, on_bad_row=bad.append))
+    assert [record.rollout.completion for record in records] == ["fine", "\ufffd!"]
+    assert [(row.row, row.reason) for row in bad] == [
+        (2, "not valid JSON (Expecting value at character 15)"),
+        (3, "expected an object with a 'completion', got list"),
+        (4, "'completion' must be text, got int; this row has: completion, x"),
+    ]
+    with pytest.raises(DataError, match="row 2: not valid JSON"):
+        list(read_records(path))
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    whole = tmp_path / "whole.parquet"
+    with RecordWriter(whole) as writer:
+        writer.write([SCORED])
+    cut = tmp_path / "cut.parquet"
+    cut.write_bytes(whole.read_bytes()[:-20])
+    newer = tmp_path / "newer.parquet"
+    table = pa.table({"completion": ["x"]}).replace_schema_metadata({"verl_lite.schema_version": "99"})
+    pq.write_table(table, newer)
+    (tmp_path / "rollouts.csv").touch()
+    for name, message in [
+        ("empty.jsonl", "holds no rollouts"),
+        ("cut.parquet", "cannot be read as Parquet"),
+        ("newer.parquet", "record schema 99"),
+        ("rollouts.csv", "suffix '.csv'"),
+        ("absent.parquet", "no rollout file"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            list(read_records(tmp_path / name))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_shards_hold_every_row_once_and_split_no_group(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"rollouts{suffix}"
+    groups = "aaaabbbccd"
+    with RecordWriter(path) as writer:
+        for i, group in enumerate(groups):
+            writer.write_rollouts([Rollout(completion=str(i), group=group)])
+    shards = shard_records(path, rows_per_shard=3)
+    assert [shard.num_rows for shard in shards] == [4, 3, 3]
+    read = [(r.row, r.rollout.completion) for shard in shards for r in read_records(path, shard=shard)]
+    assert read == [(i + 1, str(i)) for i in range(10)]
