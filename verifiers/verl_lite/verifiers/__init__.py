@@ -1,5 +1,6 @@
 """Text in, Verdict out: math, code and format. Pure; no plugins, no torch."""
 
+from verl_lite.verifiers.code import CodeOptions, CodeTest, load_tests, verify_code
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
-__all__ = ["Outcome", "Verdict"]
+__all__ = ["CodeOptions", "CodeTest", "Outcome", "Verdict", "load_tests", "verify_code"]
