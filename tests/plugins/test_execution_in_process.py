@@ -1,12 +1,14 @@
 """Async rewards and models in the trainer's own process: deadlines, limits, and what blocks."""
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Sequence
 
 import pytest
 
+from verl_lite.errors import PluginError
 from verl_lite.plugins import Rollout, Score, ScoreOutcome, reward
 from verl_lite.plugins.execution import Execution, TimedScore
 from verl_lite.plugins.testing import component_for, fake_rollout, score_rollouts
@@ -171,3 +173,16 @@ def test_scores_carry_reasons_details_and_steps_through_a_worker_unchanged() -> 
 @reward("explained")
 def explained(rollout: Rollout) -> Score:
     return Score(0.5, reason="half of it", details={"parts": [1, {"two": (3.0, None)}]})
+
+
+def test_a_refused_execution_leaves_no_event_loop_behind() -> None:
+    """An unclosed event loop would warn, and warnings are errors here."""
+
+    @reward("nowhere")
+    def nowhere(rollout: Rollout) -> float:
+        return 1.0
+
+    parts = [component_for(hostile_async), component_for(nowhere)]
+    with pytest.raises(PluginError, match="'nowhere' cannot be sent"):
+        Execution(parts).__enter__()
+    gc.collect()

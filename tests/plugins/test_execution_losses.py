@@ -100,7 +100,7 @@ def test_a_worker_lost_before_it_began_costs_nobody(doom: Doom | None) -> None:
 
 def test_a_death_while_the_reward_is_built_is_said_to_be_that() -> None:
     assert judge(chunk_of(3), -1).broken == "the reward lost its worker process to SIGSEGV while it was built"
-    assert judge(chunk_of(3), -1, Doom("timeout", -1)).broken == "the reward took too long to be built"
+    assert judge(chunk_of(3), -1, Doom("timeout", -1)).broken == "the reward took too long while it was built"
     assert judge(chunk_of(3), -1, Doom("the nursery was killed")).broken == ""
 
 

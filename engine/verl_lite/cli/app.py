@@ -7,6 +7,7 @@ import typer
 from verl_lite.cli.attack import attack
 from verl_lite.cli.check import check
 from verl_lite.cli.diff import diff
+from verl_lite.cli.doctor import doctor
 from verl_lite.cli.plugins import plugins_app
 from verl_lite.cli.report import report
 from verl_lite.cli.score import score
@@ -32,6 +33,7 @@ app.command()(diff)
 app.command()(check)
 app.command()(attack)
 app.command()(report)
+app.command()(doctor)
 app.add_typer(plugins_app, name="plugins")
 
 

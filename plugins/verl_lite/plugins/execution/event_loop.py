@@ -157,6 +157,8 @@ class _Loop:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(END_S)
+        elif not self._loop.is_running():
+            self._loop.close()  # it was never started
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

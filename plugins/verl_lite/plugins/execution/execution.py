@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from verl_lite.errors import ConfigError, RewardError
-from verl_lite.plugins.contract import Component, RewardDefinition
-from verl_lite.plugins.execution.debug import DebugAsyncRunner
-from verl_lite.plugins.execution.event_loop import EventLoopRunner
+from verl_lite.plugins.contract import Component
 from verl_lite.plugins.execution.inline import InlineRunner
 from verl_lite.plugins.execution.limits import WorkerLimits
 from verl_lite.plugins.execution.plan import make_plan
-from verl_lite.plugins.execution.pool import ProcessPool
 from verl_lite.plugins.execution.run import ExecutionRun, Runner
 from verl_lite.plugins.execution.stats import ExecutionStats, StatsCollector
-from verl_lite.plugins.execution.threads import ThreadRunner
 
 __all__ = ["Execution"]
 
@@ -54,12 +50,14 @@ class Execution:
         self._names = [component.name for component in components]
         self._collector = StatsCollector(self._names, self._replaced)
         self._runners: list[Runner | InlineRunner] = []
-        self._started: list[Runner] = []
+        self._background: list[Runner] = []
 
     def __enter__(self) -> "Execution":
         try:
             self._runners = self._make_runners()
-            for runner in self._started:
+            unique = dict.fromkeys(self._runners)  # components may share one
+            self._background = [runner for runner in unique if not isinstance(runner, InlineRunner)]
+            for runner in self._background:
                 runner.start()
         except BaseException:
             self.close()
@@ -84,45 +82,16 @@ class Execution:
 
     def close(self) -> None:
         """End all workers and threads; nothing a reward started stays behind."""
-        started, self._started, self._runners = self._started, [], []
-        for runner in started:
+        background, self._background, self._runners = self._background, [], []
+        for runner in background:
             runner.close()
 
     def _make_runners(self) -> list[Runner | InlineRunner]:
-        components = dict(enumerate(self._plan.components))
-        kinds = {index: _kind(component.definition) for index, component in components.items()}
+        # Imported here: asyncio, sockets and processes are not needed to write or describe a reward.
+        from verl_lite.plugins.execution.runners import make_debug_runners, make_runners
+
         if self._debug_inline:
-            kinds = {index: "debug" if kind == "async" else "inline" for index, kind in kinds.items()}
-        isolated, asynchronous = (
-            {index: component for index, component in components.items() if kinds[index] == kind}
-            for kind in ("process", "async")
+            return make_debug_runners(self._plan.components)
+        return make_runners(
+            self._plan.components, workers=self._workers, limits=self._limits, replaced=self._replaced
         )
-        pool = ProcessPool(isolated, self._workers, self._limits, self._replaced) if isolated else None
-        loop = EventLoopRunner(asynchronous) if asynchronous else None
-        self._started = [runner for runner in (pool, loop) if runner is not None]
-        runners: list[Runner | InlineRunner] = []
-        for index, component in components.items():
-            runner: Runner | InlineRunner
-            if kinds[index] == "process":
-                assert pool is not None
-                runner = pool
-            elif kinds[index] == "async":
-                assert loop is not None
-                runner = loop
-            elif kinds[index] == "thread":
-                runner = ThreadRunner(component)
-                self._started.append(runner)
-            elif kinds[index] == "debug":
-                runner = DebugAsyncRunner(component)
-            else:
-                runner = InlineRunner(component)
-            runners.append(runner)
-        return runners
-
-
-def _kind(definition: RewardDefinition) -> str:
-    if definition.is_async:
-        return "async"
-    if definition.isolate:
-        return "process"
-    return "thread" if definition.form == "batch" else "inline"

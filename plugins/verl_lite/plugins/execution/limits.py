@@ -3,6 +3,8 @@
 import os
 from dataclasses import dataclass
 
+from verl_lite.plugins.execution.wire import Health
+
 __all__ = ["WorkerLimits"]
 
 
@@ -25,3 +27,16 @@ class WorkerLimits:
     rows: int = 200_000
     children: int = 16
     threads: int = 64
+
+    def worn_out(self, health: Health, rows_done: int) -> str:
+        """Why a worker should be replaced before it gets more work, or ""."""
+        grown_mb, children, threads, damage = health
+        if damage:
+            return damage
+        if grown_mb > self.growth_mb:
+            return "memory growth"
+        if rows_done > self.rows:
+            return "rows"
+        if children > self.children:
+            return "child processes"
+        return "threads" if threads > self.threads else ""

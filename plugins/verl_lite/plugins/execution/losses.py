@@ -16,6 +16,8 @@ from verl_lite.plugins.execution.wire import CHANNEL_CLOSED
 from verl_lite.plugins.execution.worker_handle import Doom, Given
 from verl_lite.plugins.score import Score, ScoreOutcome
 
+_STOPPED = {"timeout": "took too long", "memory": "used too much memory"}
+
 __all__ = ["Loss", "how_it_ended", "judge_loss"]
 
 
@@ -43,8 +45,8 @@ def judge_loss(
         guilty = [position for position in unanswered if at is not None and position <= at]
     loss = Loss()
     if at == -1 and (doom is None or doom.position == -1):
-        how = "took too long to be built" if doom else f"{how_it_ended(status)} while it was built"
-        loss.broken = f"the reward {how}"
+        how = _STOPPED.get(doom.why, doom.why) if doom else how_it_ended(status)
+        loss.broken = f"the reward {how} while it was built"
     for position in unanswered:
         call = given.calls[position]
         if position not in guilty:

@@ -69,7 +69,8 @@ class NurseryHandle:
         self.control.settimeout(None)
 
     def fork(self, key: int, slot: int, channel_fd: int, output_fd: int) -> None:
-        socket.send_fds(self.control, [pickle.dumps(("fork", key, slot), 5)], [channel_fd, output_fd])
+        with contextlib.suppress(OSError):  # it is gone: `messages` says so next
+            socket.send_fds(self.control, [pickle.dumps(("fork", key, slot), 5)], [channel_fd, output_fd])
 
     def kill(self, key: int) -> None:
         with contextlib.suppress(OSError):

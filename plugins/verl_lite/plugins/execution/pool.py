@@ -13,18 +13,19 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 from verl_lite.errors import RewardError
 from verl_lite.plugins.contract import Component
+from verl_lite.plugins.execution.answers import AnswerBatch, read_answers
 from verl_lite.plugins.execution.batcher import Call, Receiver
 from verl_lite.plugins.execution.blueprint import draw
 from verl_lite.plugins.execution.limits import WorkerLimits
-from verl_lite.plugins.execution.losses import judge_loss
+from verl_lite.plugins.execution.losses import Loss, judge_loss
 from verl_lite.plugins.execution.nursery_handle import NurseryHandle
 from verl_lite.plugins.execution.progress import ProgressPage
 from verl_lite.plugins.execution.queues import CHUNK_BYTES, CallQueues, pickle_rows
 from verl_lite.plugins.execution.results import TimedScore
-from verl_lite.plugins.execution.wire import Health, RowAnswer, unpack_score
 from verl_lite.plugins.execution.worker_handle import Doom, Given, WorkerHandle
 from verl_lite.plugins.score import Score, ScoreOutcome
 
@@ -36,6 +37,7 @@ STALL_S = 60.0  # a worker that says nothing for so long while no call runs is r
 WATCH_S = 0.05  # how often busy workers are looked at
 NURSERY_TRIES = 3  # so many deaths of the nursery within this period end the run
 NURSERY_PERIOD_S = 600.0
+EARLY_DEATHS = 20  # workers in a row that died without an answer or a row to blame: ends the run
 
 
 class ProcessPool:
@@ -46,7 +48,6 @@ class ProcessPool:
     ) -> None:
         self._components = components
         self._position_of = {index: at for at, index in enumerate(components)}
-        self._index_at = list(components)
         self._blueprints = [draw(component) for component in components.values()]
         self._num_workers = workers
         self._limits = limits
@@ -56,7 +57,7 @@ class ProcessPool:
         self._incoming: deque[Sequence[Call]] = deque()
         self._workers: dict[int, WorkerHandle] = {}
         self._broken: dict[int, str] = {}
-        self._next_key = self._next_chunk = 0
+        self._next_key = self._next_chunk = self._early_deaths = 0
         self._nursery_deaths: deque[float] = deque(maxlen=NURSERY_TRIES)
         self._stopping = False
         self._ready = threading.Event()
@@ -120,6 +121,8 @@ class ProcessPool:
 
     def _start_nursery(self) -> None:
         self._nursery = NurseryHandle(self._blueprints, self._page, self._num_workers)
+        if self._stopping:
+            return
         self._nursery.wait_ready()
         self._selector.register(self._nursery.control, selectors.EVENT_READ, self._on_nursery)
         for index in range(self._num_workers):
@@ -220,73 +223,42 @@ class ProcessPool:
             self._selector.unregister(worker.channel)  # its end is reported by the nursery
 
     def _hear(self, worker: WorkerHandle) -> bool:
+        """Take in what a worker sent; False when nothing more can come."""
         is_open = worker.inbox.read(worker.channel)
         worker.heard_s = time.monotonic()
         try:
-            for message in worker.inbox.messages():
-                self._take_answers(worker, *message)
-        except (TypeError, ValueError, IndexError):  # the reward wrote into the channel
+            batches = [read_answers(message) for message in worker.inbox.messages()]
+        except ValueError:  # the reward wrote into the channel
             self._doom(worker, Doom("damaged channel"))
             return False
+        for batch in batches:
+            if worker.given is not None and worker.given.serial == batch.serial:
+                self._take_answers(worker, worker.given, batch)
         return is_open
 
-    def _take_answers(
-        self,
-        worker: WorkerHandle,
-        serial: int,
-        first: int,
-        answers: list[list[RowAnswer]],
-        done: bool,
-        health: Health | None,
-    ) -> None:
-        given = worker.given
-        if given is None or given.serial != serial:
-            return
-        spent_s = 0.0
+    def _take_answers(self, worker: WorkerHandle, given: Given, batch: AnswerBatch) -> None:
+        self._early_deaths = 0
         by_run: dict[Receiver, tuple[list[int], list[TimedScore]]] = {}
-        for call, rows in zip(given.calls[first : first + len(answers)], answers, strict=True):
-            scores = [
-                TimedScore(unpack_score(score), latency_s, attempts + call.starts)
-                for score, latency_s, attempts in rows
-            ]
-            spent_s += sum(score.latency_s for score in scores)
+        for call, scores in zip(given.calls[batch.first :], batch.scores):
             if not call.answered and len(scores) == len(call.rows):
                 call.answered = True
+                if call.starts:
+                    scores = [replace(score, attempts=score.attempts + call.starts) for score in scores]
                 to_rows, to_scores = by_run.setdefault(call.run, ([], []))
                 to_rows.extend(call.rows)
                 to_scores.extend(scores)
         for run, (to_rows, to_scores) in by_run.items():
             run.complete(given.component, to_rows, to_scores)
             worker.rows_done += len(to_rows)
-        if answers:
-            self._queues.learn(given.component, spent_s / len(answers))
-        if done:
-            self._finish_chunk(worker, given, health)
-
-    def _finish_chunk(self, worker: WorkerHandle, given: Given, health: Health | None) -> None:
-        unanswered = [given.calls[at] for at in given.open_positions()]
-        worker.given = None
-        if unanswered:  # it stopped early, its streams being damaged
-            self._queues.put_back(unanswered)
-        if health is not None:
-            why = self._worn_out(worker, *health)
+        if batch.scores:
+            self._queues.learn(given.component, batch.spent_s / len(batch.scores))
+        if batch.health is not None:
+            worker.given = None
+            # calls are left over where it stopped early because its streams were damaged
+            self._queues.put_back([given.calls[at] for at in given.open_positions()])
+            why = self._limits.worn_out(batch.health, worker.rows_done)
             if why:
                 self._doom(worker, Doom(why))
-
-    def _worn_out(
-        self, worker: WorkerHandle, grown_mb: float, children: int, threads: int, damage: str
-    ) -> str:
-        """Why this worker should be replaced before it gets more work, or ""."""
-        limits = self._limits
-        if damage:
-            return damage
-        if grown_mb > limits.growth_mb:
-            return "memory growth"
-        if worker.rows_done > limits.rows:
-            return "rows"
-        if children > limits.children:
-            return "child processes"
-        return "threads" if threads > limits.threads else ""
 
     # ---- watching
 
@@ -361,23 +333,25 @@ class ProcessPool:
         given = worker.given
         if given is not None:
             component = self._components[given.component]
+            progress = worker.slot.read()
             loss = judge_loss(
-                given,
-                worker.slot.read(),
-                worker.doom,
-                status,
-                timeout_s=component.timeout_s,
-                printed=worker.tail,
+                given, progress, worker.doom, status, timeout_s=component.timeout_s, printed=worker.tail
             )
             if loss.broken:
                 self._broken[given.component] = loss.broken
             for call, score in loss.failed:
                 self._fail(call, score)
             self._queues.put_back(loss.again)
+            self._count_early_death(loss)
         for watched in (worker.channel, worker.output_fd):
             with contextlib.suppress(KeyError):
                 self._selector.unregister(watched)
         worker.close()
+
+    def _count_early_death(self, loss: Loss) -> None:
+        self._early_deaths = 0 if loss.failed or loss.broken else self._early_deaths + 1
+        if self._early_deaths > EARLY_DEATHS + len(loss.again):  # each row may be a suspect once
+            raise RewardError(f"{self._early_deaths} reward workers in a row died before they gave an answer")
 
     def _restart_nursery(self) -> None:
         """Something outside killed the nursery, and the workers died with it: nobody's row is at fault."""

@@ -25,8 +25,8 @@ PickledRow: TypeAlias = bytes  # each row by itself: what a reward does to one c
 Chunk: TypeAlias = tuple[int, int, list[list[PickledRow]]]  # serial, component, rows of each call
 RowAnswer: TypeAlias = tuple[float | bytes, float, int]  # score, latency_s, attempts
 Health: TypeAlias = tuple[float, int, int, str]  # MiB grown, child processes, threads, damage
-# serial of the chunk, position of the first answer, one list of rows a call, whether this ends the chunk
-Answers: TypeAlias = tuple[int, int, list[list[RowAnswer]], bool, Health | None]
+# serial of the chunk, position of the first answer, one list of rows a call; the health ends the chunk
+Answers: TypeAlias = tuple[int, int, list[list[RowAnswer]], Health | None]
 
 
 def pack_score(score: Score) -> float | bytes:

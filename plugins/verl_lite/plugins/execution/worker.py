@@ -74,11 +74,11 @@ class _Worker:
             answers.append(self._answer(caller, rows))
             damage = self._streams.damage()
             if damage or time.perf_counter() - flushed > FLUSH_S:
-                self._send((serial, first, answers, False, None))
+                self._send((serial, first, answers, None))
                 first, answers, flushed = position + 1, [], time.perf_counter()
             if damage:
                 break
-        self._send((serial, first, answers, True, self._health(damage)))
+        self._send((serial, first, answers, self._health(damage)))
 
     def _answer(self, caller: Caller, rows: Sequence[PickledRow]) -> list[RowAnswer]:
         self._stamp()
@@ -89,8 +89,7 @@ class _Worker:
             scores = [TimedScore(Score.failed(ScoreOutcome.ERROR, reason[:300]))] * len(rows)
         else:
             scores = caller.answer(rollouts)
-        if os.getpid() != self._process:
-            os._exit(0)  # a copy of this worker that the reward forked and let return
+        self._leave_if_copied()
         self._slot.end_call()
         signal.setitimer(signal.ITIMER_REAL, 0)
         return [(pack_score(timed.score), timed.latency_s, timed.attempts) for timed in scores]
@@ -108,8 +107,13 @@ class _Worker:
                 on_call=self._stamp,
             )
             caller.build()
+            self._leave_if_copied()
             self._built_mb = _resident_mb()
         return caller
+
+    def _leave_if_copied(self) -> None:
+        if os.getpid() != self._process:
+            os._exit(0)  # a copy of this worker that the reward forked and let return
 
     def _health(self, damage: str) -> Health:
         return _resident_mb() - self._built_mb, _num_children(), threading.active_count(), damage

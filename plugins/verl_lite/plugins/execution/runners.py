@@ -1,0 +1,54 @@
+"""Decide where each component runs, and make what runs it there."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+from verl_lite.plugins.contract import Component, RewardDefinition
+from verl_lite.plugins.execution.debug import DebugAsyncRunner
+from verl_lite.plugins.execution.event_loop import EventLoopRunner
+from verl_lite.plugins.execution.inline import InlineRunner
+from verl_lite.plugins.execution.limits import WorkerLimits
+from verl_lite.plugins.execution.pool import ProcessPool
+from verl_lite.plugins.execution.run import Runner
+from verl_lite.plugins.execution.threads import ThreadRunner
+
+__all__ = ["make_debug_runners", "make_runners", "place_of"]
+
+Place = Literal["process", "event loop", "thread", "inline"]
+
+
+def place_of(definition: RewardDefinition) -> Place:
+    """Where calls of a reward run."""
+    if definition.is_async:
+        return "event loop"
+    if definition.isolate:
+        return "process"
+    return "thread" if definition.form == "batch" else "inline"
+
+
+def make_runners(
+    components: Sequence[Component], *, workers: int, limits: WorkerLimits, replaced: Counter[str]
+) -> list[Runner | InlineRunner]:
+    """One runner a component, in their order; components in worker processes share one pool."""
+    places = {index: place_of(component.definition) for index, component in enumerate(components)}
+
+    def at(place: Place) -> dict[int, Component]:
+        return {index: components[index] for index in places if places[index] == place}
+
+    runners: dict[int, Runner | InlineRunner] = {}
+    if isolated := at("process"):
+        runners |= dict.fromkeys(isolated, ProcessPool(isolated, workers, limits, replaced))
+    if asynchronous := at("event loop"):
+        runners |= dict.fromkeys(asynchronous, EventLoopRunner(asynchronous))
+    runners |= {index: ThreadRunner(component) for index, component in at("thread").items()}
+    runners |= {index: InlineRunner(component) for index, component in at("inline").items()}
+    return [runners[index] for index in range(len(components))]
+
+
+def make_debug_runners(components: Sequence[Component]) -> list[Runner | InlineRunner]:
+    """Runners that do everything in the calling process and thread."""
+    return [
+        DebugAsyncRunner(component) if component.definition.is_async else InlineRunner(component)
+        for component in components
+    ]

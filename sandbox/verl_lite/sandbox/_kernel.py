@@ -1,0 +1,137 @@
+"""System calls that Python 3.11 does not wrap, in plain ctypes. Each raises OSError with its name.
+
+Loaded by the fork server, so it imports little: whatever is loaded there is copied by every fork.
+"""
+
+import ctypes
+import os
+import platform
+import struct
+
+MACHINE = platform.machine() if hasattr(os, "uname") else ""
+SUPPORTED_MACHINES = ("x86_64", "aarch64")
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+MNT_DETACH = 2
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+SIGCHLD, _CLONE_VM = 17, 0x100
+
+# Same numbers on every architecture: they are newer than the split.
+_MOUNT_SETATTR, LANDLOCK_CREATE, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT = 442, 444, 445, 446
+_OLD = {"x86_64": (56, 155, 126), "aarch64": (220, 41, 91)}  # clone, pivot_root, capset
+_CLONE, _PIVOT_ROOT, _CAPSET = _OLD.get(MACHINE, (-1, -1, -1))
+
+# PyDLL keeps the interpreter lock, so that a child made by a bare clone(2) holds it too.
+_libc = ctypes.PyDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def syscall(number: int, *arguments: int | bytes | None, name: str) -> int:
+    """Any system call; integers are passed as C longs."""
+    converted = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    return _check(_libc.syscall(ctypes.c_long(number), *converted), name)
+
+
+def clone_process(flags: int) -> int:
+    """fork(2) with namespace flags: 0 in the child, which is the first process of its namespaces.
+
+    No at-fork hook runs and the C library's thread id is stale in the child, so the child may only
+    set things up and call `os.fork()`, whose child is whole again.
+    """
+    return syscall(_CLONE, flags | SIGCHLD, 0, 0, 0, 0, name="clone")
+
+
+_INIT_STACK = ctypes.create_string_buffer(64 * 1024)
+
+
+def clone_init() -> int:
+    """Start the first process of a new PID namespace: one that only sleeps, in memory it shares with us.
+
+    Sharing makes it cheap: no page table is copied. It sits in the C library's pause() on a stack of
+    its own, so it never touches that memory. One at a time: they use the same stack.
+    """
+    top = ctypes.c_void_p((ctypes.addressof(_INIT_STACK) + len(_INIT_STACK)) & ~0xF)
+    flags = _CLONE_VM | CLONE_NEWPID | SIGCHLD
+    return _check(_libc.clone(_libc.pause, top, flags, None), "clone CLONE_NEWPID")
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def enter_namespace(descriptor: int, kind: int) -> None:
+    """setns(2): for PID namespaces it decides where later children are born."""
+    _check(_libc.setns(descriptor, kind), "setns")
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    """mount(2)."""
+    encoded = [None if text is None else text.encode() for text in (source, target, kind, data)]
+    result = _libc.mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3])
+    _check(result, f"mount {kind or source} on {target}")
+
+
+def make_read_only(target: str) -> None:
+    """Set read-only, nosuid and nodev on `target` and every mount below it (Linux 5.12)."""
+    _set_mount(target, MS_RDONLY | MS_NOSUID | MS_NODEV, 0, recursive=True)
+
+
+def allow_devices(target: str) -> None:
+    """Take nodev back from the mount `target`: without it a device node cannot be opened."""
+    _set_mount(target, 0, MS_NODEV, recursive=False)
+
+
+def _set_mount(target: str, add: int, remove: int, *, recursive: bool) -> None:
+    attributes = struct.pack("<QQQQ", add, remove, 0, 0)
+    here, depth = -100, 0x8000 if recursive else 0
+    arguments = (here, target.encode(), depth, attributes, len(attributes))
+    syscall(_MOUNT_SETATTR, *arguments, name=f"mount_setattr {target}")
+
+
+def pivot_root(new: str, old: str) -> None:
+    """Make `new` the root and put the former one on `old`."""
+    syscall(_PIVOT_ROOT, new.encode(), old.encode(), name="pivot_root")
+
+
+def unmount(target: str) -> None:
+    """Detach `target`, with everything below it."""
+    _check(_libc.umount2(target.encode(), MNT_DETACH), f"umount {target}")
+
+
+def prctl(option: int, value: int) -> None:
+    """prctl(2) with one argument."""
+    number, zero = ctypes.c_ulong(value), ctypes.c_ulong(0)
+    _check(_libc.prctl(option, number, zero, zero, zero), f"prctl {option}")
+
+
+def drop_capabilities() -> None:
+    """Give up every capability of this process."""
+    header = struct.pack("<II", 0x20080522, 0)
+    syscall(_CAPSET, header, bytes(24), name="capset")
+
+
+def set_host_name(name: str) -> None:
+    """sethostname(2): harmless in the run's own UTS namespace."""
+    encoded = name.encode()
+    _check(_libc.sethostname(encoded, ctypes.c_size_t(len(encoded))), "sethostname")
+
+
+def install_seccomp(program: bytes) -> None:
+    """Install a BPF filter (see `_seccomp.build_filter`) for this process and its children."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("@HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
+    pointer = ctypes.create_string_buffer(header, len(header))
+    zero, mode_filter = ctypes.c_ulong(0), ctypes.c_ulong(2)
+    result = _libc.prctl(PR_SET_SECCOMP, mode_filter, pointer, zero, zero)
+    _check(result, "prctl PR_SET_SECCOMP")

@@ -1,0 +1,112 @@
+"""The file system a run sees: built once by the fork server, read-only, with the host's detached.
+
+What is in it: Python's own installation, the system's shared libraries, time zones, four devices,
+and a synthetic /etc. What is not: /home, /root, /var, /run, the host's /etc, /tmp and /sys.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from verl_lite.sandbox import _kernel
+
+WORK_DIR = "/tmp/work"
+# A run's own files are mounted one folder down, and /tmp is a link there: Landlock looks at the
+# folders above a mount point but not at the point itself, so one rule, made once, covers each run's.
+PRIVATE_DIR = "/private"
+TMP_MOUNT = "/private/tmp"
+_NO_EXEC = _kernel.MS_NOSUID | _kernel.MS_NODEV | _kernel.MS_NOEXEC
+DEVICES = ("null", "zero", "random", "urandom")
+_SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
+DATA = ("/usr/share/zoneinfo", "/etc/ld.so.cache", "/etc/localtime")
+_ETC = {
+    "passwd": "sandbox:x:{uid}:{gid}:sandbox:/tmp/work:/nonexistent\n",
+    "group": "sandbox:x:{gid}:\n",
+    "hosts": "127.0.0.1 localhost\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+}
+
+
+def base_python() -> str:
+    """The interpreter itself, not a virtual environment's link to it."""
+    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def python_paths() -> list[str]:
+    """What of the Python installation a run needs: the program, its library folders."""
+    folders = [os.path.join(sys.base_prefix, name) for name in ("lib", "lib64")]
+    return [path for path in [base_python(), *folders] if os.path.exists(path)]
+
+
+def view_paths(extra: Sequence[str] = ()) -> list[str]:
+    """All host paths in the view, each once, parents before children."""
+    wanted = {*_SYSTEM_LIBRARIES, *DATA, *python_paths(), *extra}
+    return sorted(path for path in wanted if os.path.exists(path))
+
+
+def build_root(*, staging: str, paths: Sequence[str], uid: int, gid: int) -> bool:
+    """Make the view under the existing folder `staging`, enter it and detach the host's files.
+
+    The caller stands in a mount namespace of its own. Returns whether a /proc can be mounted (hosts
+    that mask parts of theirs forbid it to others): without it, runs see an empty one. Raises OSError
+    naming the step that failed.
+    """
+    _kernel.mount("none", "/", None, _kernel.MS_REC | _kernel.MS_PRIVATE)
+    _kernel.mount("tmpfs", staging, "tmpfs", _kernel.MS_NOSUID | _kernel.MS_NODEV, "mode=755,size=1m")
+    for path in paths:
+        _bind(path, staging)
+    for name in DEVICES:
+        _bind_file(f"/dev/{name}", staging + f"/dev/{name}")
+    _make_skeleton(staging, uid, gid)
+    own_proc = _try_proc(staging + "/proc")
+    _kernel.pivot_root(staging, staging + "/old")
+    os.chdir("/")
+    _kernel.unmount("/old")
+    os.rmdir("/old")
+    _kernel.make_read_only("/")
+    for name in DEVICES:
+        _kernel.allow_devices(f"/dev/{name}")
+    return own_proc
+
+
+def _try_proc(target: str) -> bool:
+    try:
+        _kernel.mount("proc", target, "proc", _NO_EXEC, "subset=pid")
+    except OSError:
+        return False
+    return True
+
+
+def _make_skeleton(staging: str, uid: int, gid: int) -> None:
+    for folder in ("old", "proc", "private/tmp", "dev", "etc"):
+        os.makedirs(f"{staging}/{folder}", mode=0o755, exist_ok=True)
+    os.symlink(TMP_MOUNT, f"{staging}/tmp")
+    os.symlink("/proc/self/fd", f"{staging}/dev/fd")
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        os.symlink(f"/proc/self/fd/{number}", f"{staging}/dev/{name}")
+    os.symlink("/tmp/.shm", f"{staging}/dev/shm")
+    for name, text in _ETC.items():
+        with open(f"{staging}/etc/{name}", "w", encoding="utf-8") as file:
+            file.write(text.format(uid=uid, gid=gid))
+
+
+def _bind(path: str, staging: str) -> None:
+    """Show `path` at the same place below `staging`; a symbolic link is made again, not followed."""
+    target = staging + path
+    if os.path.lexists(target):
+        return  # already there through a parent
+    os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+    if os.path.islink(path) and os.path.isdir(path):
+        os.symlink(os.readlink(path), target)
+    elif os.path.isdir(path):
+        os.mkdir(target)
+        _kernel.mount(path, target, None, _kernel.MS_BIND | _kernel.MS_REC)
+    else:
+        _bind_file(os.path.realpath(path), target)
+
+
+def _bind_file(path: str, target: str) -> None:
+    os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+    with open(target, "w", encoding="utf-8"):
+        pass
+    _kernel.mount(path, target, None, _kernel.MS_BIND)

@@ -1,0 +1,147 @@
+"""The seccomp filter: an allow-list in classic BPF, for x86_64 and aarch64.
+
+A call that is not allowed fails with EPERM, one of another architecture's entry points (int 0x80,
+x32) kills the process, since its numbers mean other calls.
+"""
+
+import struct
+
+from verl_lite.sandbox import _kernel, _syscalls
+
+_ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_X32_BIT = 0x40000000
+_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_EPERM, _ENOSYS = 1, 38
+_NUMBER, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24  # offsets in struct seccomp_data, low halves
+
+_NAMESPACE_FLAGS = (
+    _kernel.CLONE_NEWNS
+    | _kernel.CLONE_NEWUTS
+    | _kernel.CLONE_NEWIPC
+    | _kernel.CLONE_NEWUSER
+    | _kernel.CLONE_NEWPID
+    | _kernel.CLONE_NEWNET
+    | 0x02000000  # CLONE_NEWCGROUP
+)
+_AF_UNIX, _SOCK_STREAM, _SOCK_SEQPACKET = 1, 1, 5
+# PDEATHSIG, GET/SET_DUMPABLE, SET/GET_NAME, GET_SECCOMP, CAPBSET_READ, TIMERSLACK, GET_NO_NEW_PRIVS,
+# SET_VMA (names of malloc's areas): what libraries ask for and what changes only the caller.
+_PRCTL_OPTIONS = (1, 2, 3, 4, 15, 16, 21, 23, 29, 30, 39, 0x53564D41)
+
+_LOAD, _RETURN = 0x20, 0x06
+_JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ABOVE, _JUMP_ANY_BIT, _AND = 0x15, 0x35, 0x25, 0x45, 0x54
+
+
+def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("<HBBI", code, if_true, if_false, value)
+
+
+def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
+    """Runs of neighbouring numbers: few comparisons instead of one a call.
+
+    >>> _ranges([1, 2, 3, 7])
+    [(1, 3), (7, 7)]
+    """
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return runs
+
+
+def _checked_call(number: int, body: list[bytes]) -> list[bytes]:
+    """`body` decides for call `number` and always returns; other numbers jump over it."""
+    return [_instruction(_JUMP_EQUAL, number, 0, len(body)), *body]
+
+
+def _one_of(offset: int, values: tuple[int, ...]) -> list[bytes]:
+    """Allow when the argument at `offset` is one of `values`, else EPERM."""
+    tests = [_instruction(_JUMP_EQUAL, v, len(values) - i, 0) for i, v in enumerate(values)]
+    return [_instruction(_LOAD, offset), *tests, _RETURN_EPERM, _RETURN_ALLOW]
+
+
+_RETURN_ALLOW = _instruction(_RETURN, _ALLOW)
+_RETURN_KILL = _instruction(_RETURN, _KILL)
+_RETURN_EPERM = _instruction(_RETURN, _ERRNO | _EPERM)
+_RETURN_ENOSYS = _instruction(_RETURN, _ERRNO | _ENOSYS)
+
+_CLONE_BODY = [
+    _instruction(_LOAD, _ARG0),
+    _instruction(_JUMP_ANY_BIT, _NAMESPACE_FLAGS, 0, 1),
+    _RETURN_EPERM,
+    _RETURN_ALLOW,
+]
+# Stream pairs only: a datagram socket made by socketpair could still be sent to other addresses.
+_SOCKETPAIR_BODY = [
+    _instruction(_LOAD, _ARG0),
+    _instruction(_JUMP_EQUAL, _AF_UNIX, 0, 4),
+    _instruction(_LOAD, _ARG1),
+    _instruction(_AND, 0xF),
+    _instruction(_JUMP_EQUAL, _SOCK_STREAM, 2, 0),
+    _instruction(_JUMP_EQUAL, _SOCK_SEQPACKET, 1, 0),
+    _RETURN_EPERM,
+    _RETURN_ALLOW,
+]
+
+
+def _start(machine: str) -> list[bytes]:
+    if machine not in _ARCHITECTURE:
+        raise ValueError(f"no seccomp filter for {machine!r}: known are {', '.join(_ARCHITECTURE)}")
+    return [
+        _instruction(_LOAD, _ARCH),
+        _instruction(_JUMP_EQUAL, _ARCHITECTURE[machine], 1, 0),
+        _RETURN_KILL,
+        _instruction(_LOAD, _NUMBER),
+        _instruction(_JUMP_AT_LEAST, _X32_BIT, 0, 1),
+        _RETURN_KILL,
+    ]
+
+
+def server_filter(machine: str = _kernel.MACHINE) -> bytes:
+    """The allow-list, with what the fork server itself needs; it installs this once.
+
+    Installing a filter has the kernel walk it for each system call there is, which is most of a
+    millisecond's third: so the long one is inherited and each run adds only `run_filter`.
+    Raises ValueError for a machine whose call numbers we do not know.
+    """
+    start = _start(machine)
+    column = _syscalls.COLUMN[machine]
+    allowed = {*_syscalls.allowed_numbers(machine), *(numbers[column] for numbers in _syscalls.SET_UP)}
+    allowed |= {numbers[column] for numbers in (_syscalls.CLONE, _syscalls.PRCTL)}
+    return b"".join(start) + _allow_list(machine, sorted(allowed))
+
+
+def _allow_list(machine: str, numbers: list[int]) -> bytes:
+    program: list[bytes] = []
+    column = _syscalls.COLUMN[machine]
+    for first, last in _ranges(numbers):
+        program.append(_instruction(_JUMP_AT_LEAST, first, 0, 2))
+        program.append(_instruction(_JUMP_ABOVE, last, 1, 0))
+        program.append(_RETURN_ALLOW)
+    program += _checked_call(_syscalls.CLONE3[column], [_RETURN_ENOSYS])
+    program += _checked_call(_syscalls.SOCKETPAIR[column], _SOCKETPAIR_BODY)
+    program.append(_RETURN_EPERM)
+    return b"".join(program)
+
+
+def strict_filter(machine: str = _kernel.MACHINE) -> bytes:
+    """Both in one, for a program that is started by another's launcher (bubblewrap)."""
+    program = _start(machine)
+    column = _syscalls.COLUMN[machine]
+    program += _checked_call(_syscalls.CLONE[column], _CLONE_BODY)
+    program += _checked_call(_syscalls.PRCTL[column], _one_of(_ARG0, _PRCTL_OPTIONS))
+    return b"".join(program) + _allow_list(machine, _syscalls.allowed_numbers(machine))
+
+
+def run_filter(machine: str = _kernel.MACHINE) -> bytes:
+    """Takes away again what only the fork server needed: both filters apply, the stricter wins."""
+    program = _start(machine)
+    column = _syscalls.COLUMN[machine]
+    for numbers in _syscalls.SET_UP:
+        program += _checked_call(numbers[column], [_RETURN_EPERM])
+    program += _checked_call(_syscalls.CLONE[column], _CLONE_BODY)
+    program += _checked_call(_syscalls.PRCTL[column], _one_of(_ARG0, _PRCTL_OPTIONS))
+    program.append(_RETURN_ALLOW)
+    return b"".join(program)

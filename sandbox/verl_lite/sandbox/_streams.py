@@ -1,0 +1,64 @@
+"""Reads a run's output while it runs, so that a flood is stopped at its limit and never stored."""
+
+import os
+import select
+
+_CHUNK = 1 << 16
+
+
+class OutputStreams:
+    """The reading ends of several pipes, each bounded to `limit_bytes`.
+
+    `fill` takes what is there; `over` names the first stream that exceeded its limit.
+    """
+
+    def __init__(self, descriptors: dict[str, int], limit_bytes: int, poll: select.poll) -> None:
+        self.over: str | None = None
+        self._limit_bytes = limit_bytes
+        self._poll = poll
+        self._names = {descriptor: name for name, descriptor in descriptors.items()}
+        self._data = {name: bytearray() for name in descriptors}
+        self._open = set(self._names)
+        for descriptor in self._open:
+            os.set_blocking(descriptor, False)
+            poll.register(descriptor, select.POLLIN)
+
+    def owns(self, descriptor: int) -> bool:
+        """Whether `descriptor` is one of these and still open."""
+        return descriptor in self._open
+
+    def fill(self, descriptor: int) -> None:
+        """Read once from a ready `descriptor`."""
+        try:
+            data = os.read(descriptor, _CHUNK)
+        except BlockingIOError:
+            return
+        if not data:
+            self._close(descriptor)
+            return
+        name = self._names[descriptor]
+        stored = self._data[name]
+        stored += data[: self._limit_bytes - len(stored) + 1]
+        if len(stored) > self._limit_bytes:
+            self.over = self.over or name
+
+    def drain(self) -> None:
+        """After the run's end: read the rest, up to the limits, and close everything."""
+        for descriptor in list(self._open):
+            name = self._names[descriptor]
+            while self.owns(descriptor) and len(self._data[name]) <= self._limit_bytes:
+                before = len(self._data[name])
+                self.fill(descriptor)
+                if self.owns(descriptor) and len(self._data[name]) == before:
+                    break  # someone still holds the other end: nothing more will be waited for
+            self._close(descriptor)
+
+    def data(self, name: str) -> bytes:
+        """What was written to stream `name`, cut at the limit."""
+        return bytes(self._data[name][: self._limit_bytes])
+
+    def _close(self, descriptor: int) -> None:
+        if descriptor in self._open:
+            self._open.discard(descriptor)
+            self._poll.unregister(descriptor)
+            os.close(descriptor)

@@ -1,0 +1,251 @@
+"""The process between the trainer and the fork server: hands runs over, reads their output, stops them.
+
+It is started fresh, so it never held the trainer's memory; it enforces the limits itself, so a busy
+trainer cannot delay them; and it ends, taking everything below with it, when the trainer does.
+"""
+
+import json
+import math
+import os
+import select
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from verl_lite.sandbox import _kernel, _rootfs
+from verl_lite.sandbox._cell import CellLimits
+from verl_lite.sandbox._judge import Observation, judge
+from verl_lite.sandbox._payload import Payload, in_memory
+from verl_lite.sandbox._streams import OutputStreams
+from verl_lite.sandbox._usage import private_bytes, tree_usage
+from verl_lite.sandbox._wire import receive_frame, send_frame
+from verl_lite.sandbox._zygote import ENDED, FAILED, KILL, STARTED, ZygoteOptions, serve
+from verl_lite.sandbox.limits import Limits, Status
+
+_MB = 1 << 20
+_SAMPLE_S = 0.02  # how often a whole run's memory and CPU time are looked at
+_SETUP_S = 20.0  # a run that has not started by then is a fault of ours
+_GRACE_S = 5.0  # a killed run that is not gone by then is a fault of ours
+_UNUSED_UIDS = 1_000_000_000  # as root, a run's user is this plus its fork server's process id
+_ZYGOTE_NAMESPACES = (
+    _kernel.CLONE_NEWPID
+    | _kernel.CLONE_NEWNS
+    | _kernel.CLONE_NEWIPC
+    | _kernel.CLONE_NEWUTS
+    | _kernel.CLONE_NEWNET
+)
+
+
+class ZygoteGone(Exception):
+    """The fork server ended: this supervisor is of no more use."""
+
+
+@dataclass
+class Run:
+    """One run in progress."""
+
+    limits: Limits
+    run_id: int
+    poll: select.poll
+    streams: OutputStreams
+    report_fd: int
+    report: bytes = b""
+    deadline_s: float = field(default_factory=lambda: time.monotonic() + _SETUP_S)
+    stopped: str | None = None
+    ended: bytes = b""
+    next_sample_s: float | None = None  # None until the program starts
+
+    @property
+    def started(self) -> bool:
+        """Whether the program itself was reached."""
+        return len(self.report) == STARTED.size and self.report[:1] == b"S"
+
+
+class Supervisor:
+    """One fork server, one run at a time. `link` leads to the trainer, `parent` is its pidfd."""
+
+    def __init__(self, link: socket.socket, parent: int, options: dict[str, object]) -> None:
+        self._link, self._parent = link, parent
+        self._cancelled = 0
+        self._zygote, self._zygote_pid = _start_zygote(options, [link.fileno(), parent])
+        ready = self._zygote.recv(4096).decode(errors="replace")
+        if ready != "ready":
+            raise ZygoteGone(ready.removeprefix("failed: ") or "it ended while it started")
+        self._shared_bytes = private_bytes(self._zygote_pid)
+
+    def serve(self) -> NoReturn:
+        """Answer requests until the trainer is gone."""
+        send_frame(self._link, {"ready": True})
+        poll = select.poll()
+        for descriptor in (self._link.fileno(), self._parent, self._zygote.fileno()):
+            poll.register(descriptor, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if self._parent in ready or self._zygote.fileno() in ready:
+                raise ZygoteGone("the trainer or the fork server ended")
+            header, blobs = receive_frame(self._link)
+            if "cancel" in header:  # too late, or ahead of its run
+                self._cancelled = header["cancel"]
+            else:
+                answer, outputs = self._run(header, blobs, poll)
+                send_frame(self._link, answer, outputs)
+
+    def _run(
+        self, header: dict[str, object], blobs: list[bytes], poll: select.poll
+    ) -> tuple[dict[str, object], list[bytes]]:
+        run = self._begin(header, blobs, poll)
+        if run.run_id == self._cancelled:
+            self._stop(run, "cancelled")
+        while not run.ended:
+            for descriptor, _ in poll.poll(self._patience_ms(run)):
+                self._handle(run, descriptor)
+            if not run.ended:
+                self._enforce(run)
+        while run.report_fd >= 0:
+            self._read_report(run)
+        run.streams.drain()
+        return _answer(run)
+
+    def _begin(self, header: dict[str, object], blobs: list[bytes], poll: select.poll) -> Run:
+        limits = Limits(**header["limits"])  # type: ignore[arg-type]
+        source, stdin, *contents = blobs
+        names: list[str] = header["files"]  # type: ignore[assignment]
+        payload = Payload(source, header["args"], dict(zip(names, contents, strict=True)))  # type: ignore[arg-type]
+        pipes = [os.pipe() for _ in range(4)]
+        given = [in_memory(payload.pack()), in_memory(stdin), *(write for _, write in pipes)]
+        socket.send_fds(self._zygote, [_cell_limits(limits).pack()], given)
+        for descriptor in given:
+            os.close(descriptor)
+        out, err, reply, report = (read for read, _ in pipes)
+        streams = OutputStreams({"stdout": out, "stderr": err, "reply": reply}, limits.output_kb * 1024, poll)
+        poll.register(report, select.POLLIN)
+        return Run(limits, header["id"], poll, streams, report)  # type: ignore[arg-type]
+
+    def _patience_ms(self, run: Run) -> float:
+        return 1000 * max(min(_SAMPLE_S, run.deadline_s - time.monotonic()), 0)
+
+    def _handle(self, run: Run, descriptor: int) -> None:
+        if run.streams.owns(descriptor):
+            run.streams.fill(descriptor)
+            if run.streams.over:
+                self._stop(run, "output")
+        elif descriptor == run.report_fd:
+            self._read_report(run)
+        elif descriptor == self._zygote.fileno():
+            run.ended = self._zygote.recv(ENDED.size)
+            if not run.ended:
+                raise ZygoteGone("the fork server ended during a run")
+        elif descriptor == self._link.fileno():
+            header, _ = receive_frame(self._link)
+            if header.get("cancel") == run.run_id:
+                self._stop(run, "cancelled")
+        else:
+            raise ZygoteGone("the trainer ended")
+
+    def _read_report(self, run: Run) -> None:
+        data = os.read(run.report_fd, 4096)
+        run.report += data
+        if run.started and run.next_sample_s is None:
+            now = time.monotonic()
+            run.next_sample_s = now + _SAMPLE_S
+            run.deadline_s = min(run.deadline_s, now + run.limits.wall_s)
+        if not data:
+            _forget(run)
+
+    def _enforce(self, run: Run) -> None:
+        now = time.monotonic()
+        if now >= run.deadline_s:
+            if run.stopped:
+                raise ZygoteGone("a killed run did not end")
+            self._stop(run, "wall" if run.started else "setup")
+        elif run.next_sample_s is not None and now >= run.next_sample_s and not run.stopped:
+            run.next_sample_s = now + _SAMPLE_S
+            usage = tree_usage(self._zygote_pid, shared_bytes=self._shared_bytes)
+            if usage.memory_bytes > run.limits.memory_mb * _MB:
+                self._stop(run, "memory")
+            elif usage.cpu_s > run.limits.cpu_limit_s:
+                self._stop(run, "cpu")
+
+    def _stop(self, run: Run, why: str) -> None:
+        if run.stopped is None:
+            run.stopped = why
+            run.deadline_s = time.monotonic() + _GRACE_S
+            self._zygote.send(KILL)
+
+
+def _answer(run: Run) -> tuple[dict[str, object], list[bytes]]:
+    outputs = [run.streams.data(name) for name in ("stdout", "stderr", "reply")]
+    if not run.started:
+        if run.stopped == "cancelled":
+            return {"status": Status.KILLED, "message": "cancelled by the caller"}, outputs
+        reason = run.report.removeprefix(FAILED).decode(errors="replace") or "the run did not start"
+        return {"status": Status.SANDBOX_ERROR, "message": reason}, outputs
+    _, started_s, setup_cpu_s = STARTED.unpack(run.report)
+    wait_status, ended_s, cpu_s, peak_kib = ENDED.unpack(run.ended)
+    cpu_s = max(cpu_s - setup_cpu_s, 0.0)
+    code = os.waitstatus_to_exitcode(wait_status)
+    seen = Observation(code, cpu_s, peak_kib / 1024, outputs[1], run.streams.over, run.stopped)
+    ending = judge(seen, run.limits)
+    header = {"status": ending.status, "exit_code": ending.exit_code, "message": ending.message}
+    measured = {"wall_s": ended_s - started_s, "cpu_s": cpu_s, "peak_memory_mb": peak_kib / 1024}
+    return {**header, **measured}, outputs
+
+
+def _forget(run: Run) -> None:
+    """The report is complete: its writer has closed it, as it does before the program starts."""
+    run.poll.unregister(run.report_fd)
+    os.close(run.report_fd)
+    run.report_fd = -1
+
+
+def _cell_limits(limits: Limits) -> CellLimits:
+    return CellLimits(
+        memory_bytes=limits.memory_mb * _MB,
+        cpu_s=math.ceil(limits.cpu_limit_s) + 1,  # a second net: the kernel counts this one by the tick
+        processes=limits.processes,
+        file_bytes=limits.file_size_mb * _MB,
+        disk_bytes=limits.disk_mb * _MB,
+        open_files=limits.open_files,
+    )
+
+
+def _start_zygote(options: dict[str, object], ours: list[int]) -> tuple[socket.socket, int]:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    as_root = os.geteuid() == 0
+    zygote = ZygoteOptions(
+        staging="/tmp",
+        paths=_rootfs.view_paths(options["paths"]),  # type: ignore[arg-type]
+        uid=_UNUSED_UIDS + os.getpid() if as_root else 1000,
+        gid=_UNUSED_UIDS + os.getpid() if as_root else 1000,
+        outer_uid=os.geteuid(),
+        outer_gid=os.getegid(),
+        as_root=as_root,
+        network_per_run=bool(options["network_per_run"]),
+        preload=options["preload"],  # type: ignore[arg-type]
+        module_paths=options["paths"],  # type: ignore[arg-type]
+    )
+    flags = _ZYGOTE_NAMESPACES | (0 if as_root else _kernel.CLONE_NEWUSER)
+    pid = _kernel.clone_process(flags)
+    if pid == 0:
+        _kernel.prctl(_kernel.PR_SET_PDEATHSIG, 9)
+        near.close()
+        for descriptor in ours:
+            os.close(descriptor)
+        serve(far, zygote)
+    far.close()
+    return near, pid
+
+
+def main(link_fd: int, parent_pid: int, options_text: str) -> NoReturn:
+    """Entry point of the process; `link_fd` is a socket to the trainer `parent_pid`."""
+    link = socket.socket(fileno=link_fd)
+    try:
+        parent = os.pidfd_open(parent_pid)
+        Supervisor(link, parent, json.loads(options_text)).serve()
+    except (EOFError, BrokenPipeError, ConnectionError):
+        sys.exit(0)  # the trainer is gone
+    except (ZygoteGone, OSError, ValueError) as error:
+        send_frame(link, {"fault": f"{type(error).__name__}: {error}"})
+        sys.exit(1)

@@ -1,0 +1,140 @@
+"""The trainer's end of one supervisor process: start it, exchange one run, kill it."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from verl_lite.errors import SandboxError
+from verl_lite.sandbox._rootfs import WORK_DIR, base_python
+from verl_lite.sandbox._wire import receive_frame, send_frame
+from verl_lite.sandbox.backend import Request
+from verl_lite.sandbox.limits import Result, Status
+
+# The room is imported by its path, without running its __init__ or site: what is not loaded in the
+# fork server is not copied by each fork.
+_BOOT = """
+import sys, types
+room, namespace, link, parent, options = sys.argv[1:]
+for name, path in (("verl_lite", namespace), ("verl_lite.sandbox", room)):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [path]
+sys.argv[:] = ["sandbox"]
+from verl_lite.sandbox._supervisor import main
+main(int(link), int(parent), options)
+"""
+_START_TIMEOUT_S = 30.0
+_ANSWER_SLACK_S = 30.0  # beyond the wall limit: set-up and kill, each bounded by the supervisor itself
+
+
+class Worker:
+    """One supervisor with its fork server. Used by one thread at a time; `cancel` and `kill` by any."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._send_lock = threading.Lock()
+        self._link, far = socket.socketpair()
+        with far:
+            self._process = _spawn(far.fileno(), options)
+        self._link.settimeout(_START_TIMEOUT_S)
+        try:
+            header, _ = receive_frame(self._link)
+        except (OSError, EOFError) as error:
+            self.kill()
+            raise SandboxError(f"the sandbox's process did not start: {error}") from error
+        if "fault" in header:
+            self.kill()
+            raise SandboxError(f"cannot isolate programs here: {header['fault']}; see `verl-lite doctor`")
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take a run."""
+        return self._link.fileno() >= 0 and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process id."""
+        return self._process.pid
+
+    def run(self, request: Request, run_id: int) -> Result:
+        """Run one program. A fault of ours is a `sandbox_error` result, and this worker then is dead."""
+        header = {
+            "id": run_id,
+            "limits": asdict(request.limits),
+            "args": request.args,
+            "files": list(request.files),
+        }
+        self._link.settimeout(request.limits.wall_s + _ANSWER_SLACK_S)
+        try:
+            with self._send_lock:
+                send_frame(self._link, header, [request.source, request.stdin, *request.files.values()])
+            answer, outputs = receive_frame(self._link)
+        except (OSError, EOFError, ValueError) as error:
+            self.kill()
+            return Result(status=Status.SANDBOX_ERROR, message=f"the sandbox's process failed: {error!r}")
+        except BaseException:  # an interrupt of the caller: nothing of the run may go on
+            self.kill()
+            raise
+        if "fault" in answer:
+            self.kill()
+            return Result(status=Status.SANDBOX_ERROR, message=answer["fault"])
+        return _result(answer, outputs)
+
+    def cancel(self, run_id: int) -> None:
+        """Stop run `run_id` if it is the one in progress."""
+        with self._send_lock, contextlib.suppress(OSError):
+            send_frame(self._link, {"cancel": run_id})
+
+    def abandon(self) -> None:
+        """In a forked child: let go of what belongs to the parent, without stopping it."""
+        self._link.close()
+        self._process.returncode = 0  # not ours to wait for
+
+    def kill(self) -> None:
+        """End the processes at once, with every program in them."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        with contextlib.suppress(OSError):
+            self._link.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits in `run`
+        self._link.close()
+
+
+def _result(answer: dict[str, Any], outputs: list[bytes]) -> Result:
+    stdout, stderr, reply = outputs
+    fields = {name: value for name, value in answer.items() if name not in ("status", "sizes")}
+    return Result(status=Status(answer["status"]), stdout=stdout, stderr=stderr, reply=reply, **fields)
+
+
+def _spawn(link_fd: int, options: dict[str, Any]) -> subprocess.Popen[bytes]:
+    room = Path(__file__).parent
+    arguments = [str(room), str(room.parent), str(link_fd), str(os.getpid()), json.dumps(options)]
+    return subprocess.Popen(
+        [base_python(), "-s", "-P", "-S", "-c", _BOOT, *arguments],
+        pass_fds=[link_fd],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        env=clean_environment(),
+        start_new_session=True,
+    )
+
+
+def clean_environment() -> dict[str, str]:
+    """All a program finds in its environment. A fixed hash seed: the same program, the same set order."""
+    return {
+        "PATH": "/usr/bin:/bin",
+        "HOME": WORK_DIR,
+        "TMPDIR": "/tmp",
+        "LANG": "C.UTF-8",
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }

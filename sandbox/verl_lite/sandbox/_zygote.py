@@ -1,0 +1,185 @@
+"""The fork server: the process that every run is forked from.
+
+It never sees a program, an input or an output: those travel in descriptors it only hands on, so a
+run that searches its inherited memory finds nothing of other runs. It is the first process of a PID
+namespace of its own: when it dies, the kernel kills everything below it.
+"""
+
+import contextlib
+import gc
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from dataclasses import dataclass
+from typing import NoReturn
+
+from verl_lite.sandbox import _cell, _kernel, _landlock, _rootfs, _seccomp
+from verl_lite.sandbox._payload import MAIN_FILE, Payload, place_files
+from verl_lite.sandbox._program import run_program
+
+# What the fork server sends when a run is over and gone: the program's wait status, when it ended,
+# CPU seconds of its processes and of its set-up, and its peak resident KiB.
+ENDED = struct.Struct("<iddq")
+# What a run reports before its program starts: when, and the CPU seconds spent until then.
+STARTED = struct.Struct("<cdd")
+FAILED = b"F"
+KILL = b"K"
+_NUM_DESCRIPTORS = 6  # payload, stdin, stdout, stderr, reply, report
+_RUN_NAMESPACES = _kernel.CLONE_NEWNS | _kernel.CLONE_NEWIPC | _kernel.CLONE_NEWUTS
+
+
+@dataclass(frozen=True, slots=True)
+class ZygoteOptions:
+    """`network_per_run`: a network namespace for each run instead of one for the fork server."""
+
+    staging: str
+    paths: list[str]
+    uid: int  # whom a run is: an unused user as root, else a name for `outer_uid` in the user namespace
+    gid: int
+    outer_uid: int
+    outer_gid: int
+    as_root: bool
+    network_per_run: bool
+    preload: list[str]
+    module_paths: list[str]
+
+
+def serve(link: socket.socket, options: ZygoteOptions) -> NoReturn:
+    """Isolate this process, say so on `link` (b"ready" or the reason why not), then fork on request."""
+    try:
+        confinement = _prepare(options)
+    except (OSError, ValueError) as error:
+        link.send(b"failed: " + str(error).encode())
+        os._exit(1)
+    here = os.open("/proc/self/ns/pid", os.O_RDONLY)
+    gc.collect()
+    gc.freeze()  # so that a collection in a run does not copy every page
+    link.send(b"ready")
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(link, _cell.LIMITS_BYTES, _NUM_DESCRIPTORS)
+        if not message:
+            os._exit(0)
+        if len(descriptors) == _NUM_DESCRIPTORS:  # else a kill that came too late
+            ended = _run(link, confinement, message, descriptors, here)
+            link.send(ended)
+
+
+def _run(
+    link: socket.socket, confinement: _cell.Confinement, message: bytes, descriptors: list[int], here: int
+) -> bytes:
+    """One run in a PID namespace of its own, `here` being this process's; returns when it is gone."""
+    init = _kernel.clone_init()
+    namespace = os.pidfd_open(init)
+    _kernel.enter_namespace(namespace, _kernel.CLONE_NEWPID)
+    os.close(namespace)
+    program = os.fork()
+    if program == 0:
+        _become(confinement, _cell.CellLimits.unpack(message), descriptors)
+    _kernel.enter_namespace(here, _kernel.CLONE_NEWPID)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    _wait(program, init, link)
+    _, status, usage = os.wait4(program, 0)
+    ended_s = time.monotonic()
+    os.kill(init, signal.SIGKILL)  # and with it the kernel kills all that the program left behind
+    _, _, rest = os.wait4(init, 0)
+    cpu_s = usage.ru_utime + usage.ru_stime + rest.ru_utime + rest.ru_stime
+    return ENDED.pack(status, ended_s, cpu_s, usage.ru_maxrss)
+
+
+def _wait(program: int, init: int, link: socket.socket) -> None:
+    """Wait for the end of `program`, and kill its whole namespace when told to."""
+    pidfd = os.pidfd_open(program)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.register(link, select.POLLIN)
+    while not any(fd == pidfd for fd, _ in poll.poll()):
+        if not link.recv(16):
+            os._exit(0)
+        os.kill(init, signal.SIGKILL)
+        poll.unregister(link)
+    os.close(pidfd)
+
+
+def _prepare(options: ZygoteOptions) -> _cell.Confinement:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one signal Python handles, and so the one a
+    # run could send to the first process of its namespace
+    sys.path.extend(options.module_paths)
+    for name in options.preload:
+        with contextlib.suppress(ImportError):  # a Python built without it
+            __import__(name)
+    if not options.as_root:
+        _map_identity(options)
+    _kernel.set_host_name("sandbox")
+    address_space = _address_space()
+    own_proc = _rootfs.build_root(
+        staging=options.staging, paths=options.paths, uid=options.uid, gid=options.gid
+    )
+    version = _landlock.abi()
+    executable = [path for path in options.paths if path not in _rootfs.DATA]
+    ruleset = (
+        _landlock.make_ruleset(version, execute=executable, own=[_rootfs.PRIVATE_DIR]) if version else None
+    )
+    _kernel.prctl(_kernel.PR_SET_NO_NEW_PRIVS, 1)
+    _kernel.install_seccomp(_seccomp.server_filter())
+    return _cell.Confinement(
+        uid=options.uid,
+        gid=options.gid,
+        change_identity=options.as_root,
+        own_proc=own_proc,
+        namespaces=_RUN_NAMESPACES | (_kernel.CLONE_NEWNET if options.network_per_run else 0),
+        landlock_ruleset=ruleset,
+        seccomp_seal=_seccomp.run_filter(),
+        base_address_space=address_space,
+        extra_processes=0 if options.as_root else 2,
+    )
+
+
+def _map_identity(options: ZygoteOptions) -> None:
+    """Give the one identity an ordinary user may map its name inside."""
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{options.uid} {options.outer_uid} 1"),
+        ("gid_map", f"{options.gid} {options.outer_gid} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+
+
+def _address_space() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def _become(confinement: _cell.Confinement, limits: _cell.CellLimits, descriptors: list[int]) -> NoReturn:
+    """In the child: lock everything, place the files, say so, and run the program."""
+    payload_fd, *streams, report = descriptors
+    try:
+        _cell.confine(confinement, limits)
+        payload = Payload.unpack(_read_all(payload_fd))
+        place_files({MAIN_FILE: payload.source, **payload.files}, _rootfs.WORK_DIR)
+    except (OSError, ValueError, MemoryError) as error:
+        os.write(report, FAILED + f"{type(error).__name__}: {error}".encode()[:1000])
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.write(report, STARTED.pack(b"S", time.monotonic(), time.process_time()))
+    _keep_only(streams)
+    run_program(payload.source, list(payload.args), _rootfs.WORK_DIR)
+
+
+def _read_all(descriptor: int) -> bytes:
+    with open(descriptor, "rb") as file:
+        return file.read()
+
+
+def _keep_only(streams: list[int]) -> None:
+    """Put stdin, stdout, stderr and the reply on 0 to 3, and close everything else."""
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+    os.closerange(len(streams), 1 << 16)
+    _kernel.prctl(_kernel.PR_SET_DUMPABLE, 1)  # its /proc/self is its own again

@@ -1,0 +1,86 @@
+"""What every backend promises, and what a run is before one takes it."""
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from verl_lite.sandbox._payload import check_file_names
+from verl_lite.sandbox.limits import Limits, Result
+
+
+class Ticket:
+    """The handle to stop one run, before it started or while it runs; used from any thread."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+        self._lock = threading.Lock()
+        self._stop: Callable[[], None] | None = None
+
+    def attach(self, stop: Callable[[], None]) -> None:
+        """The run can now be stopped with `stop`; it is at once if it was cancelled before."""
+        with self._lock:
+            self._stop = stop
+            if self.cancelled:
+                stop()
+
+    def detach(self) -> None:
+        """The run is over."""
+        with self._lock:
+            self._stop = None
+
+    def cancel(self) -> None:
+        """Stop the run; one that is over stays as it is."""
+        with self._lock:
+            self.cancelled = True
+            if self._stop is not None:
+                self._stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One program to run, checked."""
+
+    language: str
+    source: bytes
+    stdin: bytes
+    files: Mapping[str, bytes]
+    args: list[str]
+    limits: Limits
+    ticket: Ticket = field(default_factory=Ticket)
+
+    def __post_init__(self) -> None:
+        check_file_names(self.files)
+        for argument in self.args:
+            if "\0" in argument:
+                raise ValueError(f"args: {argument!r} holds a NUL character, which no program can be given")
+
+
+class RunFuture(Future[Result]):
+    """A Future whose `cancel` also stops a run in progress: its result then is `killed`.
+
+    As for any Future, `cancel` returns True only when the run had not started.
+    """
+
+    ticket: Ticket
+
+    def cancel(self) -> bool:
+        if super().cancel():
+            return True
+        self.ticket.cancel()
+        return False
+
+
+class Backend(Protocol):
+    """Runs programs one way. `run` is called by several threads at once."""
+
+    name: str
+    isolated: bool
+    languages: frozenset[str]
+
+    def run(self, request: Request) -> Result:
+        """Run one program to its end; a fault of ours is a `sandbox_error` result."""
+
+    def close(self) -> None:
+        """Kill every run in progress and end the backend's own processes."""

@@ -1,0 +1,43 @@
+"""How programs of each language are compiled and run, where the tools are installed."""
+
+import shutil
+from dataclasses import dataclass
+
+from verl_lite.sandbox._rootfs import base_python
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """`compile` and `run` are commands in the working directory. `reserves_memory` says that the
+    runtime maps far more address space than it uses, so its writable data is limited instead.
+    """
+
+    name: str
+    tool: str
+    file: str
+    run: tuple[str, ...]
+    compile: tuple[str, ...] = ()
+    reserves_memory: bool = False
+
+    @property
+    def installed(self) -> bool:
+        """Whether its compiler or interpreter is there."""
+        return shutil.which(self.tool) is not None
+
+
+_C_FLAGS = ("-O2", "-o", "program")
+LANGUAGES = {
+    language.name: language
+    for language in (
+        Language("python", base_python(), "main.py", (base_python(), "-s", "-S", "main.py")),
+        Language("bash", "bash", "main.sh", ("bash", "main.sh")),
+        Language("c", "gcc", "main.c", ("./program",), ("gcc", *_C_FLAGS, "main.c", "-lm")),
+        Language("cpp", "g++", "main.cpp", ("./program",), ("g++", "-std=c++17", *_C_FLAGS, "main.cpp")),
+        Language("javascript", "node", "main.js", ("node", "main.js"), reserves_memory=True),
+    )
+}
+
+
+def installed_languages() -> frozenset[str]:
+    """The names of the languages whose tools are here."""
+    return frozenset(name for name, language in LANGUAGES.items() if language.installed)

@@ -1,0 +1,182 @@
+"""Which layers of isolation work on this machine: what `verl-lite doctor` prints.
+
+Each is tried for real, in a child process that ends at once; nothing is inferred from versions.
+"""
+
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from verl_lite.errors import SandboxError
+from verl_lite.sandbox import _kernel, _landlock
+from verl_lite.sandbox.backend import Request
+from verl_lite.sandbox.bubblewrap import BubblewrapBackend
+from verl_lite.sandbox.languages import LANGUAGES
+from verl_lite.sandbox.limits import Limits, Result, Status
+from verl_lite.sandbox.native import NativeBackend
+
+
+class State(StrEnum):
+    """Whether a layer holds. Only a `MISSING` one that is required makes the sandbox refuse."""
+
+    ACTIVE = "active"
+    REPLACED = "replaced"  # something else does its work; the detail says what
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of isolation on this machine."""
+
+    name: str
+    state: State
+    detail: str
+
+
+_NAMESPACES = (
+    ("pid namespace", _kernel.CLONE_NEWPID, "a run sees and signals only its own processes"),
+    ("mount namespace", _kernel.CLONE_NEWNS, "read-only view of Python, private /tmp"),
+    ("ipc namespace", _kernel.CLONE_NEWIPC, "no System V or POSIX queues of others"),
+    ("uts namespace", _kernel.CLONE_NEWUTS, "host name `sandbox`"),
+    ("network namespace", _kernel.CLONE_NEWNET, "one empty network a fork server, one run in it at a time"),
+)
+_REPORT = """
+import os
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(os.path.exists("/proc/self"), status["Seccomp"].strip(), status["NoNewPrivs"].strip(), os.getuid())
+"""
+
+
+def probe() -> list[Layer]:
+    """The state of every layer here, in the order in which a run meets them."""
+    as_root = os.geteuid() == 0
+    layers = [_identity(as_root)]
+    extra = 0 if as_root else _kernel.CLONE_NEWUSER
+    for name, flag, detail in _NAMESPACES:
+        reason = _in_child(lambda flag=flag: _kernel.unshare(flag | extra))  # type: ignore[misc]
+        layers.append(Layer(name, State.MISSING if reason else State.ACTIVE, reason or detail))
+    layers += [
+        _landlock_layer(),
+        *_run_layers(),
+        _processes_layer(as_root),
+        _cgroup_layer(),
+        _bubblewrap_layer(),
+    ]
+    return [*layers, *_language_layers()]
+
+
+def _identity(as_root: bool) -> Layer:
+    if as_root:
+        return Layer("identity", State.ACTIVE, "root here; runs become a user that nothing else uses")
+    reason = _in_child(lambda: _kernel.unshare(_kernel.CLONE_NEWUSER))
+    if reason:
+        return Layer("user namespace", State.MISSING, f"{reason}; {_user_namespace_hint()}")
+    return Layer("user namespace", State.ACTIVE, "an ordinary user here; runs have no other identity")
+
+
+def _user_namespace_hint() -> str:
+    """What most often forbids them, and the setting that allows them."""
+    for name, forbidding in (
+        ("kernel/apparmor_restrict_unprivileged_userns", "1"),
+        ("kernel/unprivileged_userns_clone", "0"),
+        ("user/max_user_namespaces", "0"),
+    ):
+        file = Path("/proc/sys", name)
+        if file.exists() and file.read_text().strip() == forbidding:
+            return f"/proc/sys/{name} is {forbidding}"
+    return "a container's seccomp profile often forbids them (docker: --security-opt seccomp=...)"
+
+
+def _in_child(step: Callable[[], object]) -> str:
+    """Why `step` fails in a child of this process, or nothing when it works."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            step()
+            text = ""
+        except OSError as error:
+            text = error.strerror or repr(error)
+        os.write(writing, text.encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as file:
+        text = file.read()
+    os.waitpid(child, 0)
+    return text
+
+
+def _landlock_layer() -> Layer:
+    version = _landlock.abi()
+    if not version:
+        return Layer("landlock", State.REPLACED, "not in this kernel; the mount namespace hides files alone")
+    covers = ["files"] + ["TCP"] * (version >= 4) + ["signals", "abstract sockets"] * (version >= 6)
+    return Layer("landlock", State.ACTIVE, f"ABI {version}: {', '.join(covers)}")
+
+
+def _run_layers() -> list[Layer]:
+    """What only a real run can tell: /proc, seccomp, and that the whole works."""
+    try:
+        result = _one_run()
+    except SandboxError as error:
+        return [Layer("python backend", State.MISSING, str(error))]
+    if result.status is Status.SANDBOX_ERROR:
+        return [Layer("python backend", State.MISSING, result.message)]
+    layers = []
+    if result.status is Status.OK:
+        _, seccomp, no_new_privs, _ = result.stdout.split()
+        layers.append(Layer("own /proc", State.ACTIVE, "only the run's processes"))
+        held = State.ACTIVE if seccomp == b"2" else State.MISSING
+        layers.append(Layer("seccomp", held, f"an allow-list of system calls ({_kernel.MACHINE})"))
+        held = State.ACTIVE if no_new_privs == b"1" else State.MISSING
+        layers.append(Layer("no new privileges", held, "no capabilities, set-user-id programs give none"))
+    else:  # the report could not be read: there is no /proc
+        layers.append(Layer("own /proc", State.REPLACED, "cannot be mounted here; runs see an empty one"))
+        layers.append(Layer("seccomp", State.ACTIVE, f"an allow-list of system calls ({_kernel.MACHINE})"))
+    return [
+        *layers,
+        Layer("python backend", State.ACTIVE, f"native: a run took {result.wall_s * 1e3:.1f} ms"),
+    ]
+
+
+def _one_run() -> Result:
+    backend = NativeBackend(1, read_only_paths=[], network_per_run=False)
+    try:
+        return backend.run(Request("python", _REPORT.encode(), b"", {}, [], Limits()))
+    finally:
+        backend.close()
+
+
+def _processes_layer(as_root: bool) -> Layer:
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    limit = "no host limit" if hard == resource.RLIM_INFINITY else f"the host's limit is {hard}"
+    counted = "of the run's own user" if as_root else "in the fork server's user namespace"
+    return Layer("resource limits", State.ACTIVE, f"memory, CPU, files; processes counted {counted}; {limit}")
+
+
+def _cgroup_layer() -> Layer:
+    detail = "not used: the memory and CPU time of all a run's processes are sampled every 20 ms instead"
+    return Layer("cgroup", State.REPLACED, detail)
+
+
+def _bubblewrap_layer() -> Layer:
+    try:
+        BubblewrapBackend(read_only_paths=[]).close()
+    except SandboxError as error:
+        return Layer("bubblewrap", State.MISSING, f"{error} (needed for other languages only)")
+    words = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=False).stdout.split()
+    return Layer("bubblewrap", State.ACTIVE, " ".join(words))
+
+
+def _language_layers() -> list[Layer]:
+    layers = []
+    for name, language in LANGUAGES.items():
+        if name != "python":
+            path = shutil.which(language.tool)
+            layers.append(Layer(name, State.ACTIVE if path else State.MISSING, path or f"no {language.tool}"))
+    return layers

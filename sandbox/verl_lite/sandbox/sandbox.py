@@ -1,0 +1,216 @@
+"""`Sandbox`: run untrusted programs, from any thread."""
+
+import os
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+from verl_lite.errors import SandboxError
+from verl_lite.sandbox.backend import Backend, Request, RunFuture
+from verl_lite.sandbox.bubblewrap import BubblewrapBackend, UnsafeBackend
+from verl_lite.sandbox.limits import Limits, Result, Status
+from verl_lite.sandbox.native import NativeBackend
+from verl_lite.sandbox.remote import RemoteBackend
+
+_DEFAULT_LIMITS = Limits()
+_NO_FILES: Mapping[str, bytes] = {}
+
+
+class UnsafeSandboxWarning(RuntimeWarning):
+    """Programs run with the rights of this process, because `unsafe=True` was given."""
+
+
+class Sandbox:
+    """Runs each program in a process, namespaces and a file system of its own.
+
+    `workers` programs run at once: by default as many as there are cores. `backend` is "auto" (our
+    fork servers, bubblewrap where those cannot work), "native", "bubblewrap" or the URL of a
+    SandboxFusion service. `read_only_paths` are folders of the host that programs may read, such as
+    a site-packages with numpy; each is put on Python's module path. Raises SandboxError, naming what
+    is missing, where programs cannot be isolated; `unsafe=True` runs them there without isolation,
+    and warns that it does.
+
+    >>> with Sandbox(workers=1) as sandbox:
+    ...     sandbox.run_python("print(int(input()) + 1)", stdin="41").stdout
+    b'42\\n'
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        backend: str = "auto",
+        unsafe: bool = False,
+        *,
+        read_only_paths: Sequence[str] = (),
+        network_per_run: bool = False,
+    ) -> None:
+        self._num_workers = workers or len(os.sched_getaffinity(0))
+        self._paths = _checked_paths(read_only_paths)
+        self._network_per_run = network_per_run
+        self._backend = self._choose(backend, unsafe)
+        self._others: Backend | None = None
+        self._lock = threading.Lock()
+        self._threads: ThreadPoolExecutor | None = None
+        self._threads_pid = os.getpid()
+        self._futures: set[RunFuture] = set()
+        self._closed = False
+
+    @property
+    def backend(self) -> str:
+        """Which backend runs Python programs: "native", "bubblewrap", "remote" or "unsafe"."""
+        return self._backend.name
+
+    def run_python(
+        self,
+        source: str,
+        *,
+        stdin: bytes | str = b"",
+        files: Mapping[str, bytes] = _NO_FILES,
+        args: Sequence[str] = (),
+        limits: Limits = _DEFAULT_LIMITS,
+    ) -> Result:
+        """Run `source` as `python main.py` would and wait for it; `files` lie in its directory."""
+        return self._run(_request("python", source, stdin, files, args, limits))
+
+    def submit_python(
+        self,
+        source: str,
+        *,
+        stdin: bytes | str = b"",
+        files: Mapping[str, bytes] = _NO_FILES,
+        args: Sequence[str] = (),
+        limits: Limits = _DEFAULT_LIMITS,
+    ) -> RunFuture:
+        """As `run_python`, without waiting. Cancelling the future stops the run."""
+        return self._submit(_request("python", source, stdin, files, args, limits))
+
+    def run(
+        self,
+        language: str,
+        source: str,
+        *,
+        stdin: bytes | str = b"",
+        files: Mapping[str, bytes] = _NO_FILES,
+        args: Sequence[str] = (),
+        limits: Limits = _DEFAULT_LIMITS,
+    ) -> Result:
+        """Run a program in `language`: python, bash, c, cpp or javascript.
+
+        Raises SandboxError where the language's tools, or bubblewrap, are not installed.
+        """
+        return self._run(_request(language, source, stdin, files, args, limits))
+
+    def close(self) -> None:
+        """Kill every run and end the sandbox's processes. Runs in progress answer `killed`."""
+        with self._lock:
+            self._closed = True
+            backends = [self._backend] + ([self._others] if self._others else [])
+        for future in list(self._futures):
+            future.cancel()
+        for backend in backends:
+            backend.close()
+        if self._threads is not None:
+            self._threads.shutdown(wait=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, request: Request) -> Result:
+        if self._closed:
+            raise SandboxError("this Sandbox is closed: open another one")
+        if request.ticket.cancelled:
+            return Result(status=Status.KILLED, message="cancelled by the caller")
+        return self._backend_for(request.language).run(request)
+
+    def _submit(self, request: Request) -> RunFuture:
+        with self._lock:
+            if self._closed:
+                raise SandboxError("this Sandbox is closed: open another one")
+            if self._threads is None or self._threads_pid != os.getpid():  # threads do not survive a fork
+                self._threads = ThreadPoolExecutor(self._num_workers, "verl-lite-sandbox")
+                self._threads_pid = os.getpid()
+        future = RunFuture()
+        future.ticket = request.ticket
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
+        self._threads.submit(self._resolve, future, request)
+        return future
+
+    def _resolve(self, future: RunFuture, request: Request) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(self._run(request))
+        except BaseException as error:  # noqa: BLE001 - the sandbox's edge: it belongs to the waiter
+            future.set_exception(error)
+
+    def _choose(self, backend: str, unsafe: bool) -> Backend:
+        if backend.startswith(("http://", "https://")):
+            return RemoteBackend(backend)
+        if backend not in ("auto", "native", "bubblewrap"):
+            raise SandboxError(
+                f"backend={backend!r}: expected auto, native, bubblewrap or a SandboxFusion service's URL"
+            )
+        reasons = []
+        for name in ("native", "bubblewrap") if backend == "auto" else (backend,):
+            try:
+                return self._local(name)
+            except SandboxError as error:
+                reasons.append(f"{name}: {error}")
+        if not unsafe:
+            raise SandboxError(
+                "cannot isolate programs here: " + "; ".join(reasons) + ". See `verl-lite doctor`"
+            )
+        text = "running programs WITHOUT isolation, with the rights of this process: " + "; ".join(reasons)
+        warnings.warn(text, UnsafeSandboxWarning, stacklevel=4)
+        return UnsafeBackend()
+
+    def _local(self, name: str) -> Backend:
+        if name == "bubblewrap":
+            return BubblewrapBackend(read_only_paths=self._paths)
+        return NativeBackend(
+            self._num_workers, read_only_paths=self._paths, network_per_run=self._network_per_run
+        )
+
+    def _backend_for(self, language: str) -> Backend:
+        if language in self._backend.languages:
+            return self._backend
+        with self._lock:
+            if self._others is None:
+                self._others = self._local("bubblewrap")
+        if language not in self._others.languages:
+            known = sorted(self._backend.languages | self._others.languages)
+            raise SandboxError(f"no tools for language {language!r} here: there are {', '.join(known)}")
+        return self._others
+
+
+def _checked_paths(paths: Sequence[str]) -> list[str]:
+    """The real paths of the folders to show; the private /tmp of a run would hide one below /tmp."""
+    real = [os.path.realpath(path) for path in paths]
+    for path in real:
+        if not os.path.isdir(path):
+            raise SandboxError(f"read_only_paths: {path!r} is not a folder")
+        if path == "/" or path == "/tmp" or path.startswith(("/tmp/", "/proc", "/dev")):
+            raise SandboxError(f"read_only_paths: {path!r}: /, /tmp, /proc and /dev cannot be shown")
+    return real
+
+
+def _request(
+    language: str,
+    source: str,
+    stdin: bytes | str,
+    files: Mapping[str, bytes],
+    args: Sequence[str],
+    limits: Limits,
+) -> Request:
+    given = stdin.encode() if isinstance(stdin, str) else stdin
+    # surrogatepass: a model's text may hold halves of characters; Python then reports a syntax error
+    return Request(language, source.encode("utf-8", "surrogatepass"), given, dict(files), list(args), limits)

@@ -1,0 +1,227 @@
+"""bubblewrap, the remote service, and what happens where nothing isolates."""
+
+import base64
+import http.server
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+
+from verl_lite.errors import SandboxError
+from verl_lite.sandbox import Limits, Sandbox, State, Status, UnsafeSandboxWarning, probe
+from verl_lite.sandbox import sandbox as sandbox_module
+
+GREETINGS = {
+    "python": ("print(int(input()) + 1)", "print(1 / 0)"),
+    "bash": ("read x; echo $((x + 1))", "exit 5"),
+    "c": ('#include <stdio.h>\nint main(){int x;scanf("%d",&x);printf("%d\\n",x+1);}', "int main() {"),
+    "cpp": ("#include <iostream>\nint main(){int x;std::cin>>x;std::cout<<x+1<<std::endl;}", "int main() {"),
+    "javascript": ("console.log(parseInt(require('fs').readFileSync(0)) + 1)", "throw new Error('x')"),
+}
+
+
+@pytest.fixture(scope="module")
+def bubblewrap() -> Iterator[Sandbox]:
+    try:
+        opened = Sandbox(backend="bubblewrap")
+    except SandboxError as error:
+        pytest.skip(str(error))
+    with opened:
+        yield opened
+
+
+@pytest.mark.parametrize("language", GREETINGS)
+def test_languages(language: str, bubblewrap: Sandbox) -> None:
+    right, failing = GREETINGS[language]
+    try:
+        result = bubblewrap.run(language, right, stdin="41\n")
+    except SandboxError as error:
+        pytest.skip(str(error))
+    assert (result.status, result.stdout) == (Status.OK, b"42\n"), result
+    assert bubblewrap.run(language, failing).status is Status.ERROR
+
+
+@pytest.mark.parametrize(
+    ("program", "status"),
+    [
+        ("kill -9 $$", "killed"),
+        ("sleep 60", "timeout"),
+        ("while :; do :; done", "timeout"),
+        ("while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxx; done", "output_limit"),
+        ("printf reply >&3", "ok"),
+        ("cat /etc/shadow", "error"),
+        ("cat < /dev/tcp/127.0.0.1/22", "error"),
+        ("unshare -U true", "error"),
+    ],
+)
+def test_bubblewrap_holds(program: str, status: str, bubblewrap: Sandbox) -> None:
+    result = bubblewrap.run("bash", program, limits=Limits(wall_s=1, output_kb=64))
+    assert result.status == status, result
+    assert result.reply == (b"reply" if status == "ok" else b"")
+
+
+def test_other_languages_beside_native_python(sandbox: Sandbox, bubblewrap: Sandbox) -> None:
+    assert sandbox.backend == "native"
+    assert sandbox.run("bash", "echo $((6 * 7))").stdout == b"42\n"
+    with pytest.raises(SandboxError, match="cobol"):
+        sandbox.run("cobol", "")
+
+
+class Service(http.server.BaseHTTPRequestHandler):
+    """Answers in SandboxFusion's shapes; what it should answer is set by the test."""
+
+    answer: ClassVar[Any] = None
+    code: ClassVar[int] = 200
+    seen: ClassVar[list[tuple[str, dict[str, Any]]]] = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.seen.append((self.path, body))
+        data = json.dumps(self.answer).encode()
+        self.send_response(self.code)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def service() -> Iterator[Sandbox]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    Service.seen, Service.code = [], 200
+    with Sandbox(backend=f"http://127.0.0.1:{server.server_address[1]}") as opened:
+        yield opened
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def answered(overall: str, **run: Any) -> dict[str, Any]:
+    step = {"status": "Finished", "execution_time": 0.25, "return_code": 0, "stdout": "", "stderr": "", **run}
+    return {
+        "status": overall,
+        "message": "",
+        "compile_result": None,
+        "run_result": step,
+        "executor_pod_name": None,
+        "files": {},
+    }
+
+
+def test_remote_request_and_answer(service: Sandbox) -> None:
+    Service.answer = answered("Success", stdout="42\n", stderr="warned")
+    limits = Limits(wall_s=2.5, memory_mb=64)
+    result = service.run_python("print(42)", stdin="in", files={"d.bin": b"\xff"}, limits=limits)
+    assert (result.status, result.exit_code, result.stdout, result.stderr) == (
+        Status.OK,
+        0,
+        b"42\n",
+        b"warned",
+    )
+    assert result.wall_s == 0.25
+    path, body = Service.seen[0]
+    assert path == "/run_code"
+    assert body == {
+        "code": "print(42)",
+        "language": "python",
+        "stdin": "in",
+        "files": {"d.bin": base64.b64encode(b"\xff").decode()},
+        "compile_timeout": 30.0,
+        "run_timeout": 2.5,
+        "memory_limit_MB": 64,
+        "fetch_files": [],
+    }
+
+
+COMPILE_ERROR = {
+    "status": "Failed",
+    "message": "",
+    "compile_result": {
+        "status": "Finished",
+        "execution_time": 0.1,
+        "return_code": 1,
+        "stdout": "",
+        "stderr": "error: x",
+    },
+    "run_result": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "status"),
+    [
+        (answered("Failed", return_code=1, stderr="Traceback"), 200, "error"),
+        (answered("Failed", status="TimeLimitExceeded", return_code=None), 200, "timeout"),
+        (answered("Failed", status="Error", return_code=None), 200, "sandbox_error"),
+        (answered("SandboxError"), 200, "sandbox_error"),
+        (COMPILE_ERROR, 200, "error"),
+        (answered("Success", stdout="x" * 2048), 200, "output_limit"),
+        ({"detail": "no"}, 200, "sandbox_error"),
+        ({"detail": "no"}, 500, "sandbox_error"),
+        ([], 200, "sandbox_error"),
+    ],
+)
+def test_remote_statuses(answer: Any, code: int, status: str, service: Sandbox) -> None:
+    Service.answer, Service.code = answer, code
+    assert service.run("cpp", "int main(){}", limits=Limits(output_kb=1)).status == status
+
+
+def test_a_service_that_is_not_there_is_our_fault() -> None:
+    with Sandbox(backend="http://127.0.0.1:9") as gone:
+        result = gone.run_python("print(1)")
+    assert result.status is Status.SANDBOX_ERROR
+    assert "127.0.0.1:9" in result.message
+
+
+def cannot(*_: object, **__: object) -> None:
+    raise SandboxError("user namespace: Operation not permitted")
+
+
+def test_refuses_where_it_cannot_isolate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox_module, "NativeBackend", cannot)
+    monkeypatch.setattr(sandbox_module, "BubblewrapBackend", cannot)
+    with pytest.raises(SandboxError, match=r"native: user namespace.*bubblewrap: user namespace.*doctor"):
+        Sandbox()
+
+
+def test_unsafe_is_explicit_and_never_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Sandbox(workers=1, unsafe=True) as isolated:
+        assert isolated.backend in ("native", "bubblewrap")  # isolation is still preferred
+    monkeypatch.setattr(sandbox_module, "NativeBackend", cannot)
+    monkeypatch.setattr(sandbox_module, "BubblewrapBackend", cannot)
+    with pytest.warns(UnsafeSandboxWarning, match="WITHOUT isolation"):
+        opened = Sandbox(unsafe=True)
+    with opened:
+        assert opened.backend == "unsafe"
+        result = opened.run_python(
+            "import os\nos.write(3, b'r')\nprint(input())", stdin="x", files={"f": b"1"}
+        )
+        assert (result.status, result.stdout, result.reply) == (Status.OK, b"x\n", b"r"), result
+        slow = opened.run_python("while True: pass", limits=Limits(wall_s=0.5))
+        assert slow.status is Status.TIMEOUT
+        assert opened.run_python("b = bytearray(1 << 40)").status is Status.MEMORY
+
+
+def test_falls_back_to_bubblewrap(monkeypatch: pytest.MonkeyPatch, bubblewrap: Sandbox) -> None:
+    monkeypatch.setattr(sandbox_module, "NativeBackend", cannot)
+    with Sandbox() as opened:
+        assert opened.backend == "bubblewrap"
+
+
+def test_an_unknown_backend_is_named() -> None:
+    with pytest.raises(SandboxError, match="docker"):
+        Sandbox(backend="docker")
+
+
+def test_probe_names_each_layer(sandbox: Sandbox) -> None:
+    layers = {layer.name: layer for layer in probe()}
+    for name in ("pid namespace", "mount namespace", "network namespace", "seccomp", "python backend"):
+        assert layers[name].state is State.ACTIVE, layers[name]
+    assert (layers["javascript"].state is State.ACTIVE) == (shutil.which("node") is not None)

@@ -1,0 +1,147 @@
+"""Honest programs: what they read, what they print, and where they find themselves."""
+
+from pathlib import Path
+
+import pytest
+
+from verl_lite.errors import SandboxError
+from verl_lite.sandbox import Limits, Sandbox, Status
+
+NUMBERS = "\n".join(map(str, range(1, 1001))) + "\n"
+READERS = {
+    "input": "n = 0\ntry:\n  while True: n += int(input())\nexcept EOFError: print(n)",
+    "stdin": "import sys\nprint(sum(map(int, sys.stdin)))",
+    "stdin.read": "import sys\nprint(sum(map(int, sys.stdin.read().split())))",
+    "stdin.readline": "import sys\nn = 0\nwhile line := sys.stdin.readline(): n += int(line)\nprint(n)",
+    "stdin.buffer": "import sys\nprint(sum(map(int, sys.stdin.buffer.read().split())))",
+    "stdin.buffer.raw": "import sys\nprint(sum(map(int, sys.stdin.buffer.raw.readall().split())))",
+    "os.read": "import os\ndata = b''\nwhile part := os.read(0, 99): data += part\n"
+    "print(sum(map(int, data.split())))",
+    "open(0)": "print(sum(map(int, open(0).read().split())))",
+    "/dev/stdin": "print(sum(map(int, open('/dev/stdin').read().split())))",
+    "fileinput": "import fileinput\nprint(sum(int(line) for line in fileinput.input()))",
+    "size first": "import io, os\ndata = os.read(0, os.fstat(0).st_size)\n"
+    "print(sum(map(int, io.BytesIO(data).read().split())))",
+    "thread": (
+        "import sys, threading\ndef work(): print(sum(map(int, sys.stdin)))\n"
+        "t = threading.Thread(target=work); t.start(); t.join()"
+    ),
+    "deep thread": (
+        "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(32 << 20)\n"
+        "def down(n): return 0 if n == 0 else 1 + down(n - 1)\n"
+        "def work(): print(sum(map(int, sys.stdin)) + down(50000) - 50000)\n"
+        "threading.Thread(target=work).start()"
+    ),
+    "select": "import select, sys\nselect.select([sys.stdin], [], [])\nprint(sum(map(int, sys.stdin)))",
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_way_to_read_stdin(name: str, sandbox: Sandbox) -> None:
+    result = sandbox.run_python(READERS[name], stdin=NUMBERS)
+    assert result.stdout == b"500500\n", result
+
+
+def test_large_input_and_output(sandbox: Sandbox) -> None:
+    data = bytes(range(256)) * 32768  # 8 MiB
+    program = "import sys\nsys.stdout.buffer.write(sys.stdin.buffer.read())"
+    result = sandbox.run_python(program, stdin=data, limits=Limits(output_kb=8192))
+    assert result.status is Status.OK
+    assert result.stdout == data
+
+
+def test_output_is_bytes(sandbox: Sandbox) -> None:
+    program = "import os\nos.write(1, bytes(range(256)))\nos.write(2, b'\\xff')\nos.write(3, b'\\x00')"
+    result = sandbox.run_python(program)
+    assert (result.stdout, result.stderr, result.reply) == (bytes(range(256)), b"\xff", b"\x00")
+
+
+def test_printing_does_not_mix_with_the_reply(sandbox: Sandbox) -> None:
+    result = sandbox.run_python("import os\nprint('to stdout')\nos.write(3, b'to the reply')")
+    assert (result.stdout, result.reply) == (b"to stdout\n", b"to the reply")
+
+
+def test_a_child_process_can_print_too(sandbox: Sandbox) -> None:
+    program = (
+        "import subprocess, sys\nsubprocess.run([sys.executable, '-S', '-c', 'print(6 * 7)'], check=True)"
+    )
+    result = sandbox.run_python(program, limits=Limits(wall_s=10))
+    assert result.stdout == b"42\n", result
+
+
+def test_files_arguments_and_modules(sandbox: Sandbox) -> None:
+    program = (
+        "import sys, os, helper, package.part as part\n"
+        "print(__name__, os.path.basename(__file__), sys.argv[1:], helper.x, part.y)\n"
+        "print(open('data/d.txt').read())"
+    )
+    files = {"helper.py": b"x = 1", "package/part.py": b"y = 2", "data/d.txt": b"text"}
+    result = sandbox.run_python(program, files=files, args=["a b", "é"])
+    assert result.stdout.decode() == "__main__ main.py ['a b', 'é'] 1 2\ntext\n", result
+
+
+def test_main_can_be_inspected_and_traced(sandbox: Sandbox) -> None:
+    program = "import inspect\ndef f():\n    return 1 / 0\nprint(inspect.getsource(f).strip())\nf()"
+    result = sandbox.run_python(program)
+    assert result.stdout == b"def f():\n    return 1 / 0\n"
+    trace = result.stderr.decode()
+    assert 'main.py", line 3, in f\n    return 1 / 0' in trace
+    assert trace.count("File ") == 2  # none of ours
+
+
+@pytest.mark.parametrize("name", ["/abs", "../up", "a/../b", "", "main.py", "a//b", "."])
+def test_file_names_stay_inside(name: str, sandbox: Sandbox) -> None:
+    with pytest.raises(ValueError, match="files"):
+        sandbox.run_python("pass", files={name: b""})
+
+
+def test_runs_share_nothing(sandbox: Sandbox) -> None:
+    write = "import builtins, os, sys, json\nbuiltins.len = json.dumps = None\nos.environ['X'] = '1'\n"
+    write += (
+        "open('/tmp/left', 'w').write('x'); open('/dev/shm/left', 'w').write('x'); sys.modules['re'] = None"
+    )
+    look = "import os, json, re\nprint(sorted(os.listdir('/tmp')), os.listdir())\n"
+    look += "print('X' in os.environ, json.dumps(1))"
+    for _ in range(4):  # both workers
+        assert sandbox.run_python(write).status is Status.OK
+        assert sandbox.run_python(look).stdout == b"['.shm', 'work'] ['main.py']\nFalse 1\n"
+
+
+def test_a_program_sees_little(sandbox: Sandbox) -> None:
+    program = (
+        "import os, socket\nprint(sorted(os.listdir('/')), os.getpid(), os.getcwd(), socket.gethostname())\n"
+        "print(sorted(os.environ), os.listdir('/dev/shm'), [p for p in os.listdir('/proc') if p.isdigit()])"
+    )
+    lines = sandbox.run_python(program).stdout.decode().splitlines()
+    assert lines[0].endswith("] 2 /private/tmp/work sandbox")
+    assert not {"home", "var", "run", "sys", "boot", "mnt", "srv"} & set(eval(lines[0].split("]")[0] + "]"))
+    assert "'HOME', 'LANG', 'OMP_NUM_THREADS'" in lines[1]
+    assert lines[1].endswith("[] ['2']")
+
+
+def test_the_same_program_has_the_same_set_order_but_its_own_randomness(sandbox: Sandbox) -> None:
+    sets = {sandbox.run_python("print({'a', 'b', 'c', 'd', 'e', 'f', 'g'})").stdout for _ in range(6)}
+    numbers = {sandbox.run_python("import random; print(random.random())").stdout for _ in range(6)}
+    assert (len(sets), len(numbers)) == (1, 6)
+
+
+def test_read_only_paths_are_importable() -> None:
+    folder = Path(pytest.__file__).parent.parent  # site-packages
+    with Sandbox(workers=1, backend="native", read_only_paths=[str(folder)]) as own:
+        program = f"import pluggy\nprint(pluggy.__name__)\nopen({str(folder / 'x')!r}, 'w')"
+        result = own.run_python(program, limits=Limits(wall_s=20))
+    assert result.stdout == b"pluggy\n", result
+    assert b"Read-only file system" in result.stderr or b"Permission denied" in result.stderr
+    assert not (folder / "x").exists()
+
+
+@pytest.mark.parametrize("path", ["/", "/tmp", "/proc/self", "/does/not/exist"])
+def test_read_only_paths_that_cannot_be_shown(path: str) -> None:
+    with pytest.raises(SandboxError, match="read_only_paths"):
+        Sandbox(workers=1, read_only_paths=[path])
+
+
+def test_devices(sandbox: Sandbox) -> None:
+    program = "open('/dev/null', 'w').write('x'); print(open('/dev/zero', 'rb').read(2))\n"
+    program += "print(len(open('/dev/urandom', 'rb').read(9)))"
+    assert sandbox.run_python(program).stdout == b"b'\\x00\\x00'\n9\n"

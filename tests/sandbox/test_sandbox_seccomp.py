@@ -1,0 +1,128 @@
+"""The system-call filters, run in a BPF interpreter for both architectures: no kernel needed."""
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from verl_lite.sandbox import _seccomp, _syscalls
+
+ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
+ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+CLONE_THREAD = 0x3D0F00
+
+
+def decide(program: bytes, number: int, architecture: int, *arguments: int) -> int:
+    """What `program` answers to one system call: a small interpreter of classic BPF."""
+    data = struct.pack("<IIQ6Q", number, architecture, 0, *(list(arguments) + [0] * 6)[:6])
+    code = [struct.unpack_from("<HBBI", program, i) for i in range(0, len(program), 8)]
+    at = accumulator = 0
+    while True:
+        operation, if_true, if_false, value = code[at]
+        at += 1
+        if operation == 0x20:
+            accumulator = struct.unpack_from("<I", data, value)[0]
+        elif operation == 0x54:
+            accumulator &= value
+        elif operation == 0x06:
+            return value
+        else:
+            tests = {
+                0x15: accumulator == value,
+                0x25: accumulator > value,
+                0x35: accumulator >= value,
+                0x45: bool(accumulator & value),
+            }
+            at += if_true if tests[operation] else if_false
+
+
+def both(machine: str, number: int, *arguments: int) -> int:
+    """The stricter of the fork server's filter and the run's, as the kernel takes it."""
+    architecture = ARCHITECTURES[machine]
+    answers = [
+        decide(program, number, architecture, *arguments)
+        for program in (_seccomp.server_filter(machine), _seccomp.run_filter(machine))
+    ]
+    return ALLOW if answers == [ALLOW, ALLOW] else next(a for a in answers if a != ALLOW)
+
+
+@pytest.mark.parametrize("machine", ARCHITECTURES)
+def test_exactly_the_list_is_allowed(machine: str) -> None:
+    column = _syscalls.COLUMN[machine]
+    special = {
+        numbers[column]
+        for numbers in (_syscalls.CLONE, _syscalls.CLONE3, _syscalls.PRCTL, _syscalls.SOCKETPAIR)
+    }
+    allowed = {number for number in range(600) if number not in special and both(machine, number) == ALLOW}
+    assert allowed == set(_syscalls.allowed_numbers(machine))
+    strict = _seccomp.strict_filter(machine)
+    for number in range(600):
+        assert decide(strict, number, ARCHITECTURES[machine]) == both(machine, number), number
+
+
+@pytest.mark.parametrize("machine", ARCHITECTURES)
+def test_arguments_decide(machine: str) -> None:
+    column = _syscalls.COLUMN[machine]
+    clone, prctl = _syscalls.CLONE[column], _syscalls.PRCTL[column]
+    pair, clone3 = _syscalls.SOCKETPAIR[column], _syscalls.CLONE3[column]
+    assert both(machine, clone, 17) == ALLOW
+    assert both(machine, clone, CLONE_THREAD) == ALLOW
+    for flag in (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000):
+        assert both(machine, clone, CLONE_THREAD | flag) == EPERM
+    assert both(machine, clone3) == ENOSYS
+    assert [both(machine, prctl, option) for option in (4, 15, 22, 38, 8)] == [
+        ALLOW,
+        ALLOW,
+        EPERM,
+        EPERM,
+        EPERM,
+    ]
+    assert both(machine, pair, 1, 1) == ALLOW
+    assert both(machine, pair, 1, 1 | 0o2000000) == ALLOW  # with SOCK_CLOEXEC
+    assert [both(machine, pair, *which) for which in ((1, 2), (2, 1), (16, 3))] == [EPERM, EPERM, EPERM]
+
+
+@pytest.mark.parametrize("machine", ARCHITECTURES)
+def test_other_architectures_are_killed(machine: str) -> None:
+    for program in (_seccomp.server_filter(machine), _seccomp.run_filter(machine)):
+        assert decide(program, 20, 0x40000003) == KILL  # i386
+        assert decide(program, 0x40000000, ARCHITECTURES[machine]) == KILL  # x32
+
+
+def test_an_unknown_machine_is_refused() -> None:
+    with pytest.raises(ValueError, match="riscv64"):
+        _seccomp.server_filter("riscv64")
+
+
+@pytest.mark.parametrize(
+    ("machine", "header"),
+    [
+        ("x86_64", "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
+        ("aarch64", "/usr/include/asm-generic/unistd.h"),
+    ],
+)
+def test_numbers_agree_with_the_kernels_headers(machine: str, header: str) -> None:
+    if not Path(header).exists():
+        pytest.skip("no kernel headers here")
+    numbers = {}
+    for line in Path(header).read_text().splitlines():
+        words = line.split()
+        if len(words) >= 3 and words[0] == "#define" and words[2].isdigit():
+            name = words[1].removeprefix("__NR3264_").removeprefix("__NR_")
+            numbers[{"fstatat": "newfstatat"}.get(name, name)] = int(words[2])
+    for entry in _syscalls.ALLOWED.split():
+        name, *columns = entry.split(":")
+        number = int(columns[_syscalls.COLUMN[machine]])
+        assert numbers.get(name, -1) == number, name
+    names = [
+        "mount",
+        "unshare",
+        "setns",
+        "setresuid",
+        "setresgid",
+        "setgroups",
+        "capset",
+        "landlock_restrict_self",
+    ]
+    column = _syscalls.COLUMN[machine]
+    assert [numbers[name] for name in names] == [pair[column] for pair in _syscalls.SET_UP]

@@ -1,0 +1,269 @@
+"""Read test code: which asserts are plain calls, which need their own process, which must trust.
+
+Decided from the tests alone, never from the program, so no program can choose to be trusted.
+"""
+
+import ast
+import builtins
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from verl_lite.verifiers.code.kinds import AssertTest, CallTest, CodeTest, UnitTestFile
+
+__all__ = ["NotReadable", "TestCode", "read_test_code", "split_asserts"]
+
+_BUILTINS = frozenset(dir(builtins))
+_DATA_ATTRIBUTES = frozenset(
+    name for kind in (list, tuple, dict, set, frozenset, str, bytes, int, float, complex)
+    for name in dir(kind) if not name.startswith("_")
+)  # fmt: skip
+
+
+class NotReadable(ValueError):
+    """Test code that is not Python or that calls nothing of the program."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestCode:
+    """Test code ready to run: in a process of its own, or (saying why) together with the program."""
+
+    source: str
+    setup: str
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    module: str
+    collect: bool
+    mode: Literal["separate", "together"]
+    trusts_because: str = ""
+
+    __test__ = False  # pytest: no test class
+
+
+def split_asserts(test: AssertTest) -> list[CodeTest]:
+    """`test` as one test an assert: `assert f(1) == 2` becomes a CallTest, the rest stays as it is.
+
+    Statements other than asserts tie the whole together: it is returned unsplit. Raises NotReadable
+    for source that is not Python.
+    """
+    tree = _parse(test.source)
+    statements = tree.body
+    if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
+        raise NotReadable(f"the test asserts nothing: {test.source!r:.80}")
+    if not all(isinstance(node, ast.Assert) for node in statements):
+        return [test]
+    split: list[CodeTest] = []
+    for node in statements:
+        source = ast.unparse(node)
+        call = _as_call_test(node, test, source) if isinstance(node, ast.Assert) else None
+        split.append(call or AssertTest(source=source, setup=test.setup, names=test.names))
+    return split
+
+
+def _parse(source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise NotReadable(f"the test is not Python: {error} in {source!r:.80}") from None
+
+
+def _as_call_test(node: ast.Assert, test: AssertTest, source: str) -> CallTest | None:
+    """`assert f(literals) == literal`, either way round, `is None/True/False`; else None."""
+    compare = node.test
+    if not isinstance(compare, ast.Compare) or len(compare.ops) != 1:
+        return None
+    left, right = compare.left, compare.comparators[0]
+    if isinstance(compare.ops[0], ast.Is):
+        if not (isinstance(right, ast.Constant) and right.value in (None, True, False)):
+            return None
+        if type(right.value) not in (bool, type(None)):
+            return None
+    elif not isinstance(compare.ops[0], ast.Eq):
+        return None
+    for call, value in ((left, right), (right, left)):
+        path = _called_path(call, test.names)
+        if path is None or not isinstance(call, ast.Call) or path in _BUILTINS:
+            continue
+        if test.names and path not in test.names:
+            continue
+        try:
+            args, kwargs, expected = _literal_arguments(call), _literal_keywords(call), _literal(value)
+        except ValueError:
+            continue
+        return CallTest(
+            function=path, args=args, kwargs=kwargs, expected=expected, rules="python", source=source,
+        )  # fmt: skip
+    return None
+
+
+def _called_path(node: ast.expr, functions: Sequence[str]) -> str | None:
+    """ "f" for `f(...)`, "Solution.f" for `Solution().f(...)`; else None.
+
+    A name with a capital is a class, unless it is known to be one of `functions`.
+    """
+    if not isinstance(node, ast.Call):
+        return None
+    if isinstance(node.func, ast.Name):
+        name = node.func.id
+        return name if name in functions or not _looks_like_class(name) else None
+    if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call):
+        maker = node.func.value
+        if isinstance(maker.func, ast.Name) and not maker.args and not maker.keywords:
+            return f"{maker.func.id}.{node.func.attr}" if _looks_like_class(maker.func.id) else None
+    return None
+
+
+def _looks_like_class(name: str) -> bool:
+    return name.lstrip("_")[:1].isupper()
+
+
+def _literal(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        raise ValueError("not a literal") from None
+
+
+def _literal_arguments(call: ast.Call) -> tuple[Any, ...]:
+    return tuple(_literal(arg) for arg in call.args)  # a starred argument is no literal
+
+
+def _literal_keywords(call: ast.Call) -> dict[str, Any]:
+    if any(keyword.arg is None for keyword in call.keywords):
+        raise ValueError("**keywords")
+    return {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
+
+
+def read_test_code(test: AssertTest | UnitTestFile, prelude: str = "") -> TestCode:
+    """How to run `test`. Raises NotReadable where it cannot mean anything."""
+    collect = isinstance(test, UnitTestFile)
+    setup = "" if isinstance(test, UnitTestFile) else test.setup
+    module = test.module if isinstance(test, UnitTestFile) else "solution"
+    tree = _parse(test.source)
+    known = _defined_names(tree) | _defined_names(_parse(setup)) | _BUILTINS
+    if isinstance(test, AssertTest) and test.names:
+        names = set(test.names)
+    elif isinstance(test, AssertTest):
+        names = _read_names(tree) - (known | _defined_names(_parse(prelude)))
+        names |= _read_names(_parse(setup)) - known - _defined_names(_parse(prelude))
+    else:
+        names = _imported_from_program(tree, module)
+    if not names:
+        raise NotReadable(f"the test calls nothing of the program: {test.source!r:.120}")
+    given = test.names if isinstance(test, AssertTest) else ()
+    classes = {name for name in names if _looks_like_class(name) and name not in given}
+    reason = _why_together((tree, _parse(setup)), names, classes, module)
+    return TestCode(
+        source=test.source,
+        setup=setup,
+        names=tuple(sorted(names - classes)),
+        classes=tuple(sorted(classes)),
+        module=module,
+        collect=collect,
+        mode="together" if reason else "separate",
+        trusts_because=reason,
+    )
+
+
+def _read_names(tree: ast.AST) -> set[str]:
+    return {
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
+
+
+def _defined_names(tree: ast.AST) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            names.add(node.id)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            names.add(node.name)
+    return names
+
+
+def _imported_from_program(tree: ast.AST, module: str) -> set[str]:
+    """What a test file takes from the program: `from solution import f`, or `solution.f`."""
+    names: set[str] = set()
+    aliases = _module_aliases(tree, module)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == module:
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Attribute) and _is_alias(node.value, aliases):
+            names.add(node.attr)
+    if "*" in names or not names:
+        names |= _read_names(tree) - _defined_names(tree) - _BUILTINS
+    return names - {"*"}
+
+
+def _module_aliases(tree: ast.AST, module: str) -> set[str]:
+    return {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if alias.name == module
+    }
+
+
+def _is_alias(node: ast.AST | None, aliases: set[str]) -> bool:
+    return isinstance(node, ast.Name) and node.id in aliases
+
+
+def _why_together(parts: Sequence[ast.Module], names: set[str], classes: set[str], module: str) -> str:
+    """Why the tests must share the program's process; "" when they need not."""
+    for part in parts:
+        aliases = _module_aliases(part, module)
+        parents = {child: node for node in ast.walk(part) for child in ast.iter_child_nodes(node)}
+        for node in ast.walk(part):
+            reason = _import_reason(node, module)
+            name = ""
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                name = node.id
+                if name in aliases and not isinstance(parents.get(node), ast.Attribute):
+                    reason = f"uses the module {module} itself"
+            elif isinstance(node, ast.Attribute) and _is_alias(node.value, aliases):
+                name = node.attr
+            if not reason and name in names:
+                read = _class_reason if name in classes else _function_reason
+                reason = read(node, name, parents)
+            if reason:
+                return reason
+    return ""
+
+
+def _import_reason(node: ast.AST, module: str) -> str:
+    if isinstance(node, ast.ImportFrom) and node.module == module:
+        renamed = [alias.name for alias in node.names if alias.asname]
+        if renamed:
+            return f"imports {renamed[0]} under another name"
+    return ""
+
+
+def _class_reason(node: ast.AST, name: str, parents: Mapping[ast.AST, ast.AST]) -> str:
+    """`Name().method(...)` is a call like any other; every other use needs the object itself."""
+    made = parents.get(node)
+    if isinstance(made, ast.Call) and made.func is node and not made.args and not made.keywords:
+        method = parents.get(made)
+        call = parents.get(method) if isinstance(method, ast.Attribute) else None
+        if isinstance(call, ast.Call) and call.func is method:
+            return ""
+    return f"uses objects of the class {name}"
+
+
+def _function_reason(node: ast.AST, name: str, parents: Mapping[ast.AST, ast.AST]) -> str:
+    parent = parents.get(node)
+    if isinstance(parent, ast.Attribute):
+        return f"reads {name}.{parent.attr}"
+    if isinstance(parent, ast.Call) and parent.func is node:
+        user = parents.get(parent)
+        if isinstance(user, ast.Attribute) and user.attr not in _DATA_ATTRIBUTES:
+            return f"reads .{user.attr} of what {name} returns"
+        if any(isinstance(arg, ast.Lambda) for arg in parent.args):
+            return f"passes a function to {name}"
+    return ""

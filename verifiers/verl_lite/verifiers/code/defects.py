@@ -1,0 +1,122 @@
+"""Tests that cannot be used, found before any program runs: the outcome is bad_reference."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from verl_lite.verifiers.code.asserts import NotReadable, read_test_code
+from verl_lite.verifiers.code.extract import LANGUAGE_TAGS
+from verl_lite.verifiers.code.kinds import (
+    AssertTest,
+    CallTest,
+    CodeOptions,
+    CodeTest,
+    Comparison,
+    ObjectTest,
+    StdinTest,
+    UnitTestFile,
+)
+from verl_lite.verifiers.code.wire import NotPlainData, encode
+
+__all__ = ["defect_of", "defect_of_all"]
+
+_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)?")
+_NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+
+
+def defect_of_all(tests: Sequence[CodeTest]) -> str:
+    """Why these tests together say nothing about a program; "" when they do."""
+    if not tests:
+        return "no tests: an empty list would pass any program"
+    if all(isinstance(t, StdinTest) and t.compare != "checker" and not t.expected.strip() for t in tests):
+        return "every expected output is empty: a program that does nothing would pass"
+    if all(isinstance(t, CallTest) and t.result_in is None and t.expected is None for t in tests):
+        return "every expected result is None: a function that does nothing would pass"
+    return ""
+
+
+def defect_of(test: Any, options: CodeOptions) -> str:
+    """What makes `test` unusable; "" when nothing does."""
+    if options.language not in LANGUAGE_TAGS:
+        return f"language {options.language!r}: expected one of {', '.join(sorted(LANGUAGE_TAGS))}"
+    if options.language != "python" and not isinstance(test, StdinTest):
+        return f"a {options.language} program can be graded by stdin tests only"
+    if isinstance(test, StdinTest):
+        return _stdin_defect(test)
+    if isinstance(test, CallTest):
+        return _call_defect(test)
+    if isinstance(test, ObjectTest):
+        return _object_defect(test)
+    if isinstance(test, (AssertTest, UnitTestFile)):
+        return _code_defect(test, options)
+    return f"expected a test, got {type(test).__name__}"
+
+
+def _stdin_defect(test: StdinTest) -> str:
+    if not _all_text(test.stdin, test.expected):
+        return "stdin and expected must be text"
+    if test.compare not in get_args(Comparison):
+        return f"compare={test.compare!r}: expected one of {', '.join(get_args(Comparison))}"
+    if not math.isfinite(test.tolerance) or test.tolerance < 0:
+        return f"tolerance={test.tolerance!r}: expected a finite number from 0 up"
+    if (test.compare == "checker") != (test.checker is not None):
+        return "compare='checker' and a checker belong together"
+    if test.compare == "floats" and any(_NOT_FINITE.fullmatch(token) for token in test.expected.split()):
+        return "the expected output holds nan or inf, which no tolerance can compare"
+    return ""
+
+
+def _all_text(*values: Any) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _call_defect(test: CallTest) -> str:
+    if not _PATH.fullmatch(test.function):
+        return f"function {test.function!r}: expected 'name' or 'Class.method'"
+    if test.rules not in ("json", "python"):
+        return f"rules={test.rules!r}: expected 'json' or 'python'"
+    if test.result_in is not None and not 0 <= test.result_in < len(test.args):
+        return f"result_in={test.result_in}, but the call has {len(test.args)} arguments"
+    return _values_defect(
+        [("argument", [*test.args, *test.kwargs.values()]), ("expected", [test.expected, *test.also])]
+    )
+
+
+def _object_defect(test: ObjectTest) -> str:
+    if not test.calls or len(test.calls) != len(test.expected):
+        return f"{len(test.calls)} calls but {len(test.expected)} expected values"
+    if not any(value is not None for value in test.expected):
+        return "every expected result is None: methods that do nothing would pass"
+    given = [*test.args, *(arg for _, args in test.calls for arg in args)]
+    return _values_defect([("argument", given), ("expected", test.expected)])
+
+
+def _values_defect(groups: Sequence[tuple[str, Sequence[Any]]]) -> str:
+    for what, values in groups:
+        for value in values:
+            try:
+                encode(value)
+            except NotPlainData as error:
+                return f"{what} value is {error}; plain data is needed"
+            if what == "expected" and _has_infinity(value):
+                return "an expected value holds an infinite number"
+    return ""
+
+
+def _has_infinity(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isinf(value)
+    if isinstance(value, dict):
+        return any(_has_infinity(item) for pair in value.items() for item in pair)
+    return isinstance(value, (list, tuple, set, frozenset)) and any(map(_has_infinity, value))
+
+
+def _code_defect(test: AssertTest | UnitTestFile, options: CodeOptions) -> str:
+    if not test.source.strip():
+        return "empty test code"
+    try:
+        read_test_code(test, options.prelude)
+    except NotReadable as error:
+        return str(error)
+    return ""

@@ -1,0 +1,376 @@
+"""Read the tests of a data set's row: our own shape, HumanEval, MBPP, APPS, LiveCodeBench and verl.
+
+| shape         | recognised by                                             | becomes                    |
+|---------------|-----------------------------------------------------------|----------------------------|
+| verl-lite     | `tests`: objects with a `kind`, or assert lines           | what it says               |
+| HumanEval     | `test`, `entry_point` (and `prompt`)                      | calls, or one assert test  |
+| MBPP          | `test_list` (and `test_setup_code`, `test_imports`)       | a test an assert line      |
+| APPS          | `input_output` (JSON: inputs, outputs, fn_name)           | stdin or call tests        |
+| LiveCodeBench | `public_test_cases`, `private_test_cases`, `metadata`     | stdin or call tests        |
+| verl          | `reward_model.ground_truth`, `ground_truth`, `reference`  | stdin or call tests        |
+| unit tests    | `unit_tests`: a test file                                 | one unit-test file         |
+"""
+
+import ast
+import base64
+import binascii
+import io
+import json
+import pickle
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from verl_lite.verifiers.code.asserts import NotReadable, split_asserts
+from verl_lite.verifiers.code.kinds import (
+    AssertTest,
+    CallTest,
+    CodeTest,
+    ObjectTest,
+    StdinTest,
+    UnitTestFile,
+)
+
+__all__ = ["BadTests", "LoadedTests", "load_tests"]
+
+# What data sets with starter code take for granted, `List[int]` in a signature above all.
+LEETCODE_PRELUDE = (
+    "from typing import *\nfrom collections import *\nfrom heapq import *\nfrom bisect import *\n"
+    "from itertools import *\nfrom functools import *\nfrom math import inf, gcd, sqrt, ceil, floor\n"
+    "import collections, functools, heapq, itertools, math, re, string, bisect, random, operator\n"
+)
+_MAX_UNPACKED_MB = 256
+
+
+class BadTests(ValueError):
+    """A row whose tests cannot be used; the message says what was expected and what came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedTests:
+    """The tests of one row, the shape they were read from, and what CodeOptions needs with them."""
+
+    tests: tuple[CodeTest, ...]
+    shape: str
+    prelude: str = ""
+    continues: str = ""
+
+
+def load_tests(columns: Mapping[str, Any], *, reference: str | None = None) -> LoadedTests:
+    """The tests in a row's columns (or in its `reference`), by the first shape that fits.
+
+    Raises BadTests for a row of no known shape, and for a malformed or empty one.
+
+    >>> load_tests({"test_list": ["assert add(1, 2) == 3"]}).tests[0].function
+    'add'
+    """
+    for wanted, read in _SHAPES:
+        if all(_present(columns, name) for name in wanted):
+            return _checked(_guarded(read, columns, wanted))
+    if reference is not None and reference.strip():
+        return _checked(_guarded(_read_ground_truth_text, {"reference": reference}, ("reference",)))
+    known = "; ".join(" + ".join(wanted) for wanted, _ in _SHAPES)
+    raise BadTests(f"no tests in the row: expected one of [{known}], got columns {sorted(columns)}")
+
+
+def _present(columns: Mapping[str, Any], name: str) -> bool:
+    value = columns.get(name)
+    return value is not None and not (isinstance(value, (str, dict)) and not value)
+
+
+def _guarded(read: Any, columns: Mapping[str, Any], wanted: Sequence[str]) -> LoadedTests:
+    """Any malformed row is BadTests: the readers below index freely."""
+    try:
+        loaded: LoadedTests = read(columns)
+    except BadTests:
+        raise
+    except NotReadable as error:
+        raise BadTests(str(error)) from None
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise BadTests(f"malformed {' + '.join(wanted)}: {type(error).__name__}: {error}") from None
+    return loaded
+
+
+def _checked(loaded: LoadedTests) -> LoadedTests:
+    if not loaded.tests:
+        raise BadTests(f"the row ({loaded.shape}) has no tests: an empty list would pass any program")
+    return loaded
+
+
+# -- our own shape ----------------------------------------------------------------------------------
+
+
+def _read_own(columns: Mapping[str, Any]) -> LoadedTests:
+    rows = _from_json(columns["tests"])
+    if isinstance(rows, str):
+        return _read_asserts([rows], "verl-lite")
+    if not isinstance(rows, Sequence):
+        raise BadTests(f"tests: expected a list, got {type(rows).__name__}")
+    tests: list[CodeTest] = []
+    for index, row in enumerate(rows):
+        tests += _own_test(row, index)
+    return LoadedTests(tests=tuple(tests), shape="verl-lite", prelude=str(columns.get("prelude") or ""))
+
+
+def _own_test(row: Any, index: int) -> list[CodeTest]:
+    if isinstance(row, str):
+        return split_asserts(AssertTest(source=row))
+    if not isinstance(row, Mapping):
+        raise BadTests(f"tests[{index}]: expected an object or an assert line, got {type(row).__name__}")
+    fields = {key: value for key, value in row.items() if value is not None}
+    if "kind" not in fields:
+        return [_case(fields, index)]
+    kind = fields.pop("kind")
+    if kind == "asserts":
+        return split_asserts(AssertTest(**_tuples(fields)))
+    makers: dict[str, Any] = {
+        "stdin": StdinTest, "call": CallTest, "object": ObjectTest, "unit_tests": UnitTestFile,
+    }  # fmt: skip
+    if kind not in makers:
+        known = ", ".join(sorted([*makers, "asserts"]))
+        raise BadTests(f"tests[{index}].kind is {kind!r}; expected one of {known}")
+    if kind in ("call", "object") and "expected" not in fields:
+        raise BadTests(f"tests[{index}] has no 'expected'")
+    if kind == "object":
+        fields["calls"] = tuple((str(method), tuple(args)) for method, args in fields.get("calls", ()))
+    try:
+        return [makers[kind](**_tuples(fields, keep=("expected", "calls") if kind == "call" else ("calls",)))]
+    except TypeError as error:
+        raise BadTests(f"tests[{index}] ({kind}): {error}") from None
+
+
+def _tuples(fields: Mapping[str, Any], keep: Sequence[str] = ()) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) and k not in keep else v for k, v in fields.items()}
+
+
+def _case(row: Mapping[str, Any], index: int) -> CodeTest:
+    """One {input, output} case, as LiveCodeBench and DeepCoder have it."""
+    if "input" not in row or "output" not in row:
+        raise BadTests(f"tests[{index}]: expected 'kind', or 'input' and 'output'; got {sorted(row)}")
+    kind = row.get("testtype") or row.get("type") or "stdin"
+    function = row.get("fn_name") or _metadata(row).get("func_name")
+    if kind in ("functional", "function_call") or (function and kind != "stdin"):
+        if not function:
+            raise BadTests(f"tests[{index}] is functional but no func_name is given")
+        return _functional(str(function), row["input"], row["output"])
+    return StdinTest(stdin=_text(row["input"]), expected=_text(row["output"]))
+
+
+# -- HumanEval and MBPP -----------------------------------------------------------------------------
+
+
+def _read_humaneval(columns: Mapping[str, Any]) -> LoadedTests:
+    name, source = str(columns["entry_point"]), str(columns["test"])
+    prompt = columns.get("prompt")
+    prelude = prompt if isinstance(prompt, str) and _defines(prompt, name) else ""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError as error:
+        raise BadTests(f"test is not Python: {error}") from None
+    check = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
+    if check is None:
+        raise BadTests("test defines no check(candidate)")
+    tests = _plain_checks(check, name)
+    if tests is None:
+        tests = [AssertTest(source=f"{source}\n\ncheck({name})\n", names=(name,))]
+    return LoadedTests(tests=tuple(tests), shape="humaneval", prelude=prelude, continues=prelude)
+
+
+def _defines(prompt: str, name: str) -> bool:
+    """Whether the prompt is itself Python with a stub of `name`, and not a chat about it."""
+    try:
+        body = ast.parse(prompt).body
+    except (SyntaxError, ValueError):
+        return False
+    return any(isinstance(node, ast.FunctionDef) and node.name == name for node in body)
+
+
+def _plain_checks(check: ast.FunctionDef, name: str) -> list[CodeTest] | None:
+    """One test an assert where check() holds nothing else; `assert True` and docstrings are left out."""
+    parameter = check.args.args[0].arg
+    tests: list[CodeTest] = []
+    for node in check.body:
+        if isinstance(node, ast.Pass) or (
+            isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        ):
+            continue
+        if not isinstance(node, ast.Assert):
+            return None
+        if isinstance(node.test, ast.Constant) and node.test.value:
+            continue
+        for part in ast.walk(node):
+            if isinstance(part, ast.Name) and part.id == parameter:
+                part.id = name
+        tests += split_asserts(AssertTest(source=ast.unparse(node), names=(name,)))
+    return tests if all(isinstance(test, CallTest) for test in tests) and tests else None
+
+
+def _read_mbpp(columns: Mapping[str, Any]) -> LoadedTests:
+    setup = [*_strings(columns.get("test_imports") or ()), str(columns.get("test_setup_code") or "")]
+    lines = _strings(_from_json(columns["test_list"]))
+    lines += _strings(columns.get("challenge_test_list") or ())
+    return _read_asserts(lines, "mbpp", setup="\n".join(setup).strip())
+
+
+def _read_asserts(lines: Sequence[str], shape: str, setup: str = "") -> LoadedTests:
+    tests: list[CodeTest] = []
+    for line in lines:
+        tests += split_asserts(AssertTest(source=line, setup=setup))
+    return LoadedTests(tests=tuple(tests), shape=shape)
+
+
+def _strings(values: Any) -> list[str]:
+    if isinstance(values, str):
+        return [values]
+    for value in values:
+        if not isinstance(value, str):
+            raise BadTests(f"expected lines of text, got {type(value).__name__}: {value!r:.60}")
+    return list(values)
+
+
+# -- APPS, LiveCodeBench, verl ----------------------------------------------------------------------
+
+
+def _read_apps(columns: Mapping[str, Any]) -> LoadedTests:
+    return _inputs_outputs(_from_json(columns["input_output"]), "apps")
+
+
+def _read_verl(columns: Mapping[str, Any]) -> LoadedTests:
+    truth = columns["reward_model"]["ground_truth"]
+    return _read_ground_truth(truth)
+
+
+def _read_ground_truth_column(columns: Mapping[str, Any]) -> LoadedTests:
+    return _read_ground_truth(columns["ground_truth"])
+
+
+def _read_ground_truth_text(columns: Mapping[str, Any]) -> LoadedTests:
+    return _read_ground_truth(columns["reference"])
+
+
+def _read_ground_truth(truth: Any) -> LoadedTests:
+    data = _from_json(truth)
+    if isinstance(data, str):
+        return _read_asserts([data], "verl")
+    if isinstance(data, Sequence):
+        return _read_own({"tests": data})
+    if isinstance(data, Mapping) and data.get("assert_case"):
+        return _read_asserts(_strings(data["assert_case"]), "verl")
+    if isinstance(data, Mapping) and "functional" in data:
+        return _read_asserts([str(data["functional"])], "verl")
+    return _inputs_outputs(data, "verl")
+
+
+def _inputs_outputs(data: Any, shape: str) -> LoadedTests:
+    if not isinstance(data, Mapping) or "inputs" not in data or "outputs" not in data:
+        raise BadTests(f"{shape}: expected an object with inputs and outputs, got {data!r:.80}")
+    inputs, outputs = data["inputs"], data["outputs"]
+    if len(inputs) != len(outputs):
+        raise BadTests(f"{shape}: {len(inputs)} inputs but {len(outputs)} outputs")
+    function = data.get("fn_name")
+    if not function:
+        tests: list[CodeTest] = [
+            StdinTest(stdin=_text(given), expected=_text(wanted))
+            for given, wanted in zip(inputs, outputs, strict=True)
+        ]
+        return LoadedTests(tests=tuple(tests), shape=shape)
+    # APPS wraps each result in a list of one; a row where every output is one may mean either.
+    calls = [_functional(str(function), given, wanted) for given, wanted in zip(inputs, outputs, strict=True)]
+    wrapped = all(isinstance(call.expected, list) and len(call.expected) == 1 for call in calls)
+    tests = [replace(call, also=(call.expected[0],)) if wrapped else call for call in calls]
+    return LoadedTests(tests=tuple(tests), shape=shape, prelude=LEETCODE_PRELUDE)
+
+
+def _json_args(given: Any) -> tuple[Any, ...]:
+    if isinstance(given, str):
+        return tuple(json.loads(line) for line in given.strip().split("\n"))
+    if not isinstance(given, (list, tuple)):
+        raise BadTests(f"expected a list of arguments, got {type(given).__name__}")
+    return tuple(given)
+
+
+def _functional(function: str, given: Any, wanted: Any) -> CallTest:
+    """Values, or as LiveCodeBench and verl have it text: an argument a line, and the result, in JSON."""
+    expected = json.loads(wanted) if isinstance(given, str) and isinstance(wanted, str) else wanted
+    return CallTest(function=function, args=_json_args(given), expected=expected)
+
+
+def _read_livecodebench(columns: Mapping[str, Any]) -> LoadedTests:
+    rows = list(_from_json(columns["public_test_cases"]))
+    if columns.get("private_test_cases"):
+        rows += _private_cases(columns["private_test_cases"])
+    function = _metadata(columns).get("func_name")
+    tests: list[CodeTest] = []
+    for index, row in enumerate(rows):
+        if function and row.get("testtype") != "stdin":
+            tests.append(_functional(str(function), row["input"], row["output"]))
+        else:
+            tests.append(_case(row, index))
+    return LoadedTests(
+        tests=tuple(tests), shape="livecodebench", prelude=LEETCODE_PRELUDE if function else ""
+    )
+
+
+def _metadata(columns: Mapping[str, Any]) -> Mapping[str, Any]:
+    metadata = columns.get("metadata")
+    data = _from_json(metadata) if metadata else {}
+    return data if isinstance(data, Mapping) else {}
+
+
+class _NothingButData(pickle.Unpickler):
+    """The hidden cases are a pickled string: any name a pickle asks for is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise BadTests(f"private_test_cases: the pickle asks for {module}.{name}; only data is read")
+
+
+def _private_cases(packed: Any) -> list[Any]:
+    """JSON, or base64 of zlib of pickle of JSON, as the data set has it."""
+    data = _from_json(packed)
+    if isinstance(data, str):
+        try:
+            unpacker = zlib.decompressobj()
+            raw = unpacker.decompress(base64.b64decode(data, validate=True), _MAX_UNPACKED_MB << 20)
+            data = json.loads(_NothingButData(io.BytesIO(raw)).load())
+        except (binascii.Error, zlib.error, pickle.UnpicklingError, EOFError) as error:
+            raise BadTests(f"private_test_cases: not JSON and not the packed form: {error}") from None
+    return list(data)
+
+
+def _read_unit_tests(columns: Mapping[str, Any]) -> LoadedTests:
+    module = str(columns.get("module") or "solution")
+    test = UnitTestFile(source=str(columns["unit_tests"]), module=module)
+    return LoadedTests(tests=(test,), shape="unit tests")
+
+
+def _from_json(value: Any) -> Any:
+    """`value`, parsed when it is text that is JSON; other text stays text."""
+    if hasattr(value, "tolist"):  # an array, as Parquet files read by pandas hold
+        value = value.tolist()
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple)):
+        return "\n".join(str(line) for line in value)
+    return str(value)
+
+
+_SHAPES: tuple[tuple[tuple[str, ...], Any], ...] = (
+    (("tests",), _read_own),
+    (("test", "entry_point"), _read_humaneval),
+    (("test_list",), _read_mbpp),
+    (("input_output",), _read_apps),
+    (("public_test_cases",), _read_livecodebench),
+    (("unit_tests",), _read_unit_tests),
+    (("reward_model",), _read_verl),
+    (("ground_truth",), _read_ground_truth_column),
+)
