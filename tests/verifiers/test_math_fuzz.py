@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from verl_lite.verifiers import MathOptions, Outcome, verify_math
+from verl_lite.verifiers import MathOptions, Outcome, verify_math, verify_math_batch
 
 OPTIONS = MathOptions(timeout_s=1.0)
 GRACE_S = 0.5
@@ -56,8 +56,9 @@ numbers = st.fractions(min_value=-99, max_value=99, max_denominator=60)
 @pytest.fixture(scope="module", autouse=True)
 def warm_workers() -> None:
     """Wait until the worker processes have started: slow on a busy machine, and not what is tested."""
-    for _ in range(12):
-        if verify_math("\\boxed{\\cos 36^\\circ}", "\\frac{1+\\sqrt5}{4}").is_correct:
+    hard = [("\\boxed{\\cos 36^\\circ}" + " " * n, "\\frac{1+\\sqrt5}{4}") for n in range(8)]
+    for _ in range(20):
+        if all(verdict.is_correct for verdict in verify_math_batch(hard)):
             return
     pytest.fail("the workers never answered")
 
