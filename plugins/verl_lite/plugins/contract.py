@@ -82,8 +82,9 @@ class RewardDefinition:
 
     @property
     def is_async(self) -> bool:
-        target = self.call.__call__ if self.is_class else self.call  # type: ignore[operator]
-        return inspect.iscoroutinefunction(target)
+        # the second is for classes and for objects that are called like a function
+        by_call = getattr(self.call, "__call__", None)  # noqa: B004
+        return inspect.iscoroutinefunction(self.call) or inspect.iscoroutinefunction(by_call)
 
     @property
     def takes_options(self) -> bool:
