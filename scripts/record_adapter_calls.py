@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +214,10 @@ def record_verl() -> None:
 def record_openrlhf() -> None:
     """OpenRLHF's single-turn executor with a generator of fixed answers in the place of vLLM."""
     from types import SimpleNamespace
+    from unittest.mock import MagicMock
 
+    if find_spec("vllm") is None:  # imported there, but not used by what runs here
+        sys.modules.update({name: MagicMock() for name in ("vllm", "vllm.inputs", "vllm.utils")})
     from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
     from openrlhf.utils.agent import SingleTurnAgentExecutor
 
