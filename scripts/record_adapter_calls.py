@@ -279,7 +279,8 @@ async def _record_task() -> None:
         ]  # fmt: skip
         described = vf.TraceTask(type="Task", data=data, key=task.key, hash=task.hash)
         trace = vf.Trace(
-            id=f"trace-{len(lines)}", task=described, agent=vf.AgentInfo(config=WireAgentConfig()), nodes=nodes,
+            id=f"trace-{len(lines)}", task=described, nodes=nodes,
+            agent=vf.AgentInfo(config=WireAgentConfig()),
             timing=vf.Timing(start=0.0), is_completed=True, ok=True, stop_condition="agent_completed",
         )  # fmt: skip
         try:
@@ -323,7 +324,12 @@ async def _record_rubric() -> None:
 
 
 if __name__ == "__main__":
-    peers = {"trl": record_trl, "verl": record_verl, "openrlhf": record_openrlhf, "verifiers": record_verifiers}
+    peers = {
+        "trl": record_trl,
+        "verl": record_verl,
+        "openrlhf": record_openrlhf,
+        "verifiers": record_verifiers,
+    }
     if len(sys.argv) != 2 or sys.argv[1] not in peers:
         sys.exit(f"usage: {sys.argv[0]} {' | '.join(peers)}")
     DUMPS.mkdir(parents=True, exist_ok=True)
