@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from verl_lite.plugins import RewardsConfig, Rollout, Scorer
 from verl_lite.plugins.adapters import (
     as_openrlhf_reward_func,
     as_trl_reward_func,
@@ -27,6 +28,7 @@ from verl_lite.plugins.adapters import (
     as_verifiers_rubric,
     as_verl_compute_score,
 )
+from verl_lite.plugins.testing import fake_group, fake_rollout
 
 ROOT = Path(__file__).resolve().parents[1]
 CALLS = ROOT / "tests" / "plugins" / "fixtures"
@@ -106,10 +108,59 @@ def record_trl() -> None:
     """Two real GRPO steps on the CPU, once with messages and once with text."""
     conversational, dump = _train_with_trl(as_messages=True)
     text, text_dump = _train_with_trl(as_messages=False)
-    _write("trl", "trl", {"config": "CONFIG", "conversational": conversational, "text": text})
+    _check_wrapped_trl()
+    _write("trl", "trl", {"conversational": conversational, "text": text})
     DUMPS.mkdir(parents=True, exist_ok=True)
     (DUMPS / "trl_completions.parquet").write_bytes(dump)
     (DUMPS / "trl_completions_text.parquet").write_bytes(text_dump)
+
+
+def _scores(use: str, rollouts: list[Rollout], **options: Any) -> list[float | None]:
+    config = RewardsConfig.model_validate({"rewards": {"it": {"use": use, "options": options}}})
+    with Scorer(config, workers=1) as scorer:
+        return [row.components["it"].score.value for row in scorer.score(rollouts).rows]
+
+
+def _check_wrapped_trl() -> None:
+    """TRL's own reward function through `use: trl:...` answers what it answers when called by hand."""
+    from trl.rewards import think_format_reward
+
+    texts = ["<think>\nhm\n</think>\n4", "4", "<think>hm"]
+    expected = think_format_reward([[{"role": "assistant", "content": text}] for text in texts])
+    found = _scores("trl:trl.rewards.think_format_reward", fake_group(texts))
+    assert found == expected == [1.0, 0.0, 0.0], (found, expected)
+    print(f"trl:trl.rewards.think_format_reward: {found}")
+
+
+def _check_wrapped_verl() -> None:
+    """verl's default reward through `use: verl:...` answers what it answers when called by hand."""
+    from verl.utils.reward_score import default_compute_score
+
+    columns = {"data_source": "openai/gsm8k", "reward_model": {"ground_truth": "4"}, "extra_info": {}}
+    texts = ["so #### 4", "so #### 5", "4"]
+    expected = [default_compute_score("openai/gsm8k", text, "4") for text in texts]
+    use = "verl:verl.utils.reward_score.default_compute_score"
+    found = _scores(use, [fake_rollout(text, columns=columns) for text in texts])
+    assert found == expected == [1.0, 0.0, 0.0], (found, expected)
+    print(f"{use}: {found}")
+
+
+WRAPPED_BY_TASK = """
+async def right(task, trace):
+    assert trace.num_turns == 1 and trace.messages[0].content == "What is 2 + 2?", trace
+    return {"right": float(trace.last_reply == task.answer), "short": 0.5 * (not trace.is_truncated)}
+"""
+
+
+def _check_wrapped_task_reward() -> None:
+    """A reward of verifiers' tasks gets a real Trace made from a rollout."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "task_rewards.py"
+        path.write_text(WRAPPED_BY_TASK)
+        cut = fake_rollout("5", reference="4", finish_reason="length")
+        found = _scores(f"verifiers:{path}:right", [fake_rollout("4", reference="4"), cut])
+    assert found == [1.5, 0.0], found
+    print(f"verifiers:...:right: {found}")
 
 
 def _train_with_trl(*, as_messages: bool) -> tuple[list[dict[str, Any]], bytes]:
@@ -184,6 +235,7 @@ def record_verl() -> None:
     from verl.trainer.ppo.ray_trainer import RayPPOTrainer
     from verl.workers.reward_manager.naive import NaiveRewardManager
 
+    _check_wrapped_verl()
     tokenizer = tiny_tokenizer()
     recorder = Recorder(as_verl_compute_score(CONFIG))
     responses = [("4", 0), ("the answer is 5", 0), ("6", 1)]
@@ -261,6 +313,7 @@ async def _record_task() -> None:
     from verifiers.v1.configs.agent import WireAgentConfig
     from verifiers.v1.configs.task import RewardFunctionConfig
 
+    await asyncio.to_thread(_check_wrapped_task_reward)
     module = type(sys)("recorded_rewards")
     module.ours = as_verifiers_reward(CONFIG)  # type: ignore[attr-defined]
     sys.modules["recorded_rewards"] = module

@@ -1,4 +1,4 @@
-"""Our rewards in other trainers: the calls the real trainers made, replayed (scripts/record_adapter_calls.py)."""
+"""Our rewards in other trainers: calls that the real ones made, from scripts/record_adapter_calls.py."""
 
 import asyncio
 import json
@@ -220,7 +220,7 @@ def test_a_rubric_scores_the_recorded_states_as_the_real_one_did(monkeypatch: py
 
 def test_a_verifiers_without_rubrics_says_what_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "verifiers", ModuleType("verifiers"))
-    with pytest.raises(PluginError, match="no Rubric .*as_verifiers_reward"):
+    with pytest.raises(PluginError, match=r"no Rubric .*as_verifiers_reward"):
         as_verifiers_rubric(CONFIG)
 
 
@@ -257,7 +257,10 @@ def test_a_path_a_dict_and_a_config_are_the_same(tmp_path: Path) -> None:
 
 
 def test_threads_call_at_once_and_it_pickles_and_closes(tmp_path: Path) -> None:
-    source = "from verl_lite.plugins import reward\n@reward('digit')\ndef digit(r):\n    return float(r.completion)\n"
+    source = (
+        "from verl_lite.plugins import reward\n"
+        "@reward('digit')\ndef digit(r):\n    return float(r.completion)\n"
+    )
     function = as_verl_compute_score(use_of(tmp_path, source, "digit"), workers=2)
     scores: dict[int, float] = {}
 
