@@ -119,8 +119,8 @@ def _print_summary(summary: "ScoreSummary") -> None:
     print_table("rewards", ["component", "mean", "std", "ok", "abstain", "error", "timeout", "p50 ms"], rows)
     dropped = f", {summary.num_dropped:,} dropped" if summary.num_dropped else ""
     rate = summary.num_rows / summary.wall_s
+    mean = summary.reward.mean if summary.reward.count else None
     print(
         f"\n{summary.num_rows:,} rollouts in {summary.wall_s:.2f} s ({rate:,.0f}/s); "
-        f"mean reward {number(summary.reward.mean)}{dropped}"
-        + ("; kept from an earlier run" if summary.is_cached else "")
+        f"mean reward {number(mean)}{dropped}" + ("; kept from an earlier run" if summary.is_cached else "")
     )

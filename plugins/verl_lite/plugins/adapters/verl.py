@@ -1,6 +1,6 @@
 """verl: a file with `compute_score = as_verl_compute_score("rewards.yaml")`, named by its config.
 
-    custom_reward_function.path=my_reward.py custom_reward_function.name=compute_score
+    reward.custom_reward_function.path=my_reward.py reward.custom_reward_function.name=compute_score
 
 verl needs a number for each sample. One that our policies drop raises RewardError, unless
 `dropped=NUMBER` says which number it gets.
