@@ -18,7 +18,7 @@ from verl_lite.plugins.score import Score, ScoreOutcome, StepScore
 class ProcessModelOptions(ModelOptions):
     """The model reads prompt and steps, with `step_token` behind every step, where its label is read.
 
-    The defaults are the form in which TRL's PRMTrainer trains such models.
+    The defaults are the form in which TRL's PRMTrainer (0.24) trains such models.
     """
 
     step_separator: str = Field(
