@@ -17,7 +17,7 @@ from typing import NoReturn
 from verl_lite.sandbox import _kernel, _rootfs
 from verl_lite.sandbox._cell import CellLimits
 from verl_lite.sandbox._judge import Observation, judge
-from verl_lite.sandbox._payload import Payload, in_memory
+from verl_lite.sandbox._payload import in_memory
 from verl_lite.sandbox._streams import OutputStreams
 from verl_lite.sandbox._usage import private_bytes, tree_usage
 from verl_lite.sandbox._wire import receive_frame, send_frame
@@ -110,11 +110,9 @@ class Supervisor:
 
     def _begin(self, header: dict[str, object], blobs: list[bytes], poll: select.poll) -> Run:
         limits = Limits(**header["limits"])  # type: ignore[arg-type]
-        source, stdin, *contents = blobs
-        names: list[str] = header["files"]  # type: ignore[assignment]
-        payload = Payload(source, header["args"], dict(zip(names, contents, strict=True)))  # type: ignore[arg-type]
+        payload, stdin = blobs
         pipes = [os.pipe() for _ in range(4)]
-        given = [in_memory(payload.pack()), in_memory(stdin), *(write for _, write in pipes)]
+        given = [in_memory(payload), in_memory(stdin), *(write for _, write in pipes)]
         socket.send_fds(self._zygote, [_cell_limits(limits).pack()], given)
         for descriptor in given:
             os.close(descriptor)

@@ -1,6 +1,7 @@
 """The trainer's end of one supervisor process: start it, exchange one run, kill it."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from verl_lite.errors import SandboxError
+from verl_lite.sandbox._payload import Payload
 from verl_lite.sandbox._rootfs import WORK_DIR, base_python
 from verl_lite.sandbox._wire import receive_frame, send_frame
 from verl_lite.sandbox.backend import Request
-from verl_lite.sandbox.limits import Result, Status
+from verl_lite.sandbox.limits import Limits, Result, Status
 
 # The room is imported by its path, without running its __init__ or site: what is not loaded in the
 # fork server is not copied by each fork.
@@ -63,16 +65,12 @@ class Worker:
 
     def run(self, request: Request, run_id: int) -> Result:
         """Run one program. A fault of ours is a `sandbox_error` result, and this worker then is dead."""
-        header = {
-            "id": run_id,
-            "limits": asdict(request.limits),
-            "args": request.args,
-            "files": list(request.files),
-        }
+        header = {"id": run_id, "limits": _as_fields(request.limits)}
+        payload = Payload(request.source, request.args, request.files).pack()
         self._link.settimeout(request.limits.wall_s + _ANSWER_SLACK_S)
         try:
             with self._send_lock:
-                send_frame(self._link, header, [request.source, request.stdin, *request.files.values()])
+                send_frame(self._link, header, [payload, request.stdin])
             answer, outputs = receive_frame(self._link)
         except (OSError, EOFError, ValueError) as error:
             self.kill()
@@ -103,6 +101,11 @@ class Worker:
         with contextlib.suppress(OSError):
             self._link.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits in `run`
         self._link.close()
+
+
+@functools.lru_cache(maxsize=64)
+def _as_fields(limits: Limits) -> dict[str, Any]:
+    return asdict(limits)
 
 
 def _result(answer: dict[str, Any], outputs: list[bytes]) -> Result:
