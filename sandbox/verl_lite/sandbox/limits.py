@@ -6,6 +6,9 @@ from enum import StrEnum
 REPLY_FD = 3
 """The file descriptor a program writes its reply to: printing does not mix with results."""
 
+SANDBOX_VERSION = 2
+"""Raised by every change after which a program may end differently: kept verdicts name it in their key."""
+
 
 class Status(StrEnum):
     """How a run ended. Only `SANDBOX_ERROR` is a fault of ours; it says nothing about the program."""
