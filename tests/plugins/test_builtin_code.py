@@ -215,7 +215,9 @@ def test_scoring_and_scoring_again_agree() -> None:
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
 def test_records_replay_to_equal_scores(suffix: str, tmp_path: Path) -> None:
     """Score, write records, read them, score again through the same path: values, reasons, details."""
-    config = RewardsConfig.model_validate({"rewards": {"tests": {"use": "code", "options": {"credit": "fraction"}}}})
+    config = RewardsConfig.model_validate(
+        {"rewards": {"tests": {"use": "code", "options": {"credit": "fraction"}}}}
+    )
     completions = (ADD, HALF, "", "def add(a, b):\n    raise SystemExit(0)\n", "x\x00 caf\u00e9 \u221a2")
     batch = [rollout(text, group="g", sample_index=i) for i, text in enumerate(completions)]
     batch.append(rollout(ADD, {"test_list": []}, group="bad row", sample_index=0))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_lite.errors import SandboxError
+from verl_lite.sandbox._cgroup import PLACE_VARIABLE, remove
 from verl_lite.sandbox._payload import Payload
 from verl_lite.sandbox._rootfs import WORK_DIR, base_python
 from verl_lite.sandbox._wire import receive_frame, send_frame
@@ -40,6 +41,7 @@ class Worker:
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._send_lock = threading.Lock()
+        self._groups: list[str] = []
         self._link, far = socket.socketpair()
         with far:
             self._process = _spawn(far.fileno(), options)
@@ -52,6 +54,7 @@ class Worker:
         if "fault" in header:
             self.kill()
             raise SandboxError(f"cannot isolate programs here: {header['fault']}; see `verl-lite doctor`")
+        self._groups = header["groups"]
 
     @property
     def alive(self) -> bool:
@@ -98,6 +101,7 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGKILL)
         self._process.wait()
+        remove(self._groups)  # it was killed before it could
         with contextlib.suppress(OSError):
             self._link.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits in `run`
         self._link.close()
@@ -116,7 +120,8 @@ def _result(answer: dict[str, Any], outputs: list[bytes]) -> Result:
 
 def _spawn(link_fd: int, options: dict[str, Any]) -> subprocess.Popen[bytes]:
     room = Path(__file__).parent
-    arguments = [str(room), str(room.parent), str(link_fd), str(os.getpid()), json.dumps(options)]
+    given = json.dumps({**options, "groups": os.environ.get(PLACE_VARIABLE, "")})
+    arguments = [str(room), str(room.parent), str(link_fd), str(os.getpid()), given]
     return subprocess.Popen(
         [base_python(), "-s", "-P", "-S", "-c", _BOOT, *arguments],
         pass_fds=[link_fd],
