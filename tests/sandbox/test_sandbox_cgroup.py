@@ -84,7 +84,7 @@ def test_the_fork_server_lives_in_a_group_that_goes_with_it(group: ControlGroup)
 def test_no_group_is_left_after_the_parents_sudden_death(group: ControlGroup) -> None:
     group.close()
     script = (
-        "import time\nfrom verl_lite.sandbox import Sandbox\nwith Sandbox(workers=1, backend='native') as s:\n"
+        "from verl_lite.sandbox import Sandbox\nwith Sandbox(workers=1, backend='native') as s:\n"
         "  s.run_python('pass'); print('ready', flush=True); s.run_python('import time; time.sleep(60)')"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
