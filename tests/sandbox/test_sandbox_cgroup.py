@@ -224,6 +224,15 @@ def test_a_group_that_bounds_nothing_is_not_used(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_named_place_of_version_2_hands_its_controllers_down(
+    tmp_path: Path, made_up: Callable[[dict[str, str]], None]
+) -> None:
+    offer(tmp_path, handed_down="cpu")
+    made_up(V2)
+    ControlGroup(str(tmp_path)).close()
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+memory +pids"
+
+
 def test_a_place_that_does_not_exist_says_so(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="No such file"):
         ControlGroup(str(tmp_path / "nowhere"))

@@ -133,6 +133,7 @@ class ControlGroup:
         self._files: dict[str, int] = {}
         try:
             for place in chosen:
+                _usable(place)  # version 2 may have to hand its controllers down; it shows below
                 _sweep(place)
                 folder = place / f"{_PREFIX}{os.getpid()}-{os.urandom(3).hex()}"
                 folder.mkdir()

@@ -64,7 +64,8 @@ class Result:
     program returned; None when it never started or was stopped before it could return one.
 
     `wall_s` and `cpu_s` are the program's own, without the sandbox's set-up; `peak_memory_mb` is the
-    largest resident set of one of its processes. `message` says in words why it did not end well.
+    largest resident set of one of its processes, or, where a control group counts it, the most that all
+    of them and its files in /tmp held together. `message` says in words why it did not end well.
     """
 
     status: Status
