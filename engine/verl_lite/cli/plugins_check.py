@@ -8,7 +8,7 @@ import typer
 from verl_lite.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from verl_lite.lab.authoring import PluginReport
+    from verl_lite.lab.authoring.checks import PluginReport
 
 __all__ = ["check_reward"]
 
@@ -30,7 +30,7 @@ def check_reward(
     Example: verl-lite plugins check ./my_rewards.py:brevity
     """
     from verl_lite.cli.terminal import print_json
-    from verl_lite.lab.authoring import check_plugin
+    from verl_lite.lab.authoring.checks import check_plugin
 
     report = check_plugin(name, golden=golden)
     if as_json:

@@ -20,7 +20,7 @@ def new_plugin(
     Example: verl-lite plugins new cites_sources
     """
     from verl_lite.errors import ConfigError
-    from verl_lite.lab.authoring import PluginNames, write_plugin
+    from verl_lite.lab.authoring.template import PluginNames, write_plugin
     from verl_lite.plugins import find_rewards
 
     known = find_rewards().rewards.get(name)

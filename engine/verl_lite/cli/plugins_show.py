@@ -9,7 +9,7 @@ import typer
 from verl_lite.cli.options import AsJson, NoPlugins
 
 if TYPE_CHECKING:
-    from verl_lite.lab.authoring import OptionDescription, RewardDescription
+    from verl_lite.lab.authoring.describe import OptionDescription, RewardDescription
 
 __all__ = ["show_reward"]
 
@@ -25,7 +25,7 @@ def show_reward(
     Example: verl-lite plugins show length --schema
     """
     from verl_lite.cli.terminal import print_json
-    from verl_lite.lab.authoring import describe_reward
+    from verl_lite.lab.authoring.describe import describe_reward
     from verl_lite.plugins import find_rewards
 
     described = describe_reward(find_rewards(load_plugins=not no_plugins).get(name))

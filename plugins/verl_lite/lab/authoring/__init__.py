@@ -1,15 +1,4 @@
-"""For people who write rewards: start a plugin package, describe a reward, check its contract."""
+"""For people who write rewards: start a package (template), describe a reward, check it (checks).
 
-from verl_lite.lab.authoring.checks import PluginReport, check_plugin
-from verl_lite.lab.authoring.describe import OptionDescription, RewardDescription, describe_reward
-from verl_lite.lab.authoring.template import PluginNames, write_plugin
-
-__all__ = [
-    "OptionDescription",
-    "PluginNames",
-    "PluginReport",
-    "RewardDescription",
-    "check_plugin",
-    "describe_reward",
-    "write_plugin",
-]
+Imports nothing: worker processes load purity.py, and should load no more.
+"""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from verl_lite.lab.authoring.purity import Impurities, impurities_of, purity_probe
 from verl_lite.lab.authoring.subjects import Subject, odd_rollouts
-from verl_lite.plugins import Component, Rollout, Score
+from verl_lite.plugins import Component, Rollout, Score, ScoreOutcome
 from verl_lite.plugins.execution import Execution, TimedScore
 
 __all__ = ["Passes", "run_passes"]
@@ -47,9 +47,8 @@ def run_passes(subject: Subject) -> Passes:
     with Execution([component], workers=1) as execution:
         first, again = (_score(execution, component, rollouts, latencies) for _ in range(2))
         backwards = _score(execution, component, rollouts[::-1], latencies)[::-1]
-        started = time.perf_counter()
-        while len(latencies) < MIN_CALLS and time.perf_counter() - started < MAX_TIMING_S:
-            _score(execution, component, rollouts, latencies)
+        if all(score.outcome is not ScoreOutcome.TIMEOUT for score in first):
+            _time_more(execution, component, rollouts, latencies)
         odd = _score(execution, component, odd_rollouts(subject), [])
     others = [*_variants(subject)]
     with Execution([component, *others], workers=1) as execution:
@@ -71,12 +70,24 @@ def run_passes(subject: Subject) -> Passes:
     )
 
 
+def _impurities(subject: Subject, watched: Sequence[Score] | None) -> Impurities:
+    return impurities_of(watched) if watched else Impurities(not_watched=subject.stays_because)
+
+
 def _variants(subject: Subject) -> Iterator[Component]:
     component = subject.component
     if component.definition.form == "batch":
         yield replace(component, name=_ONES, definition=replace(component.definition, max_batch=1))
     if not subject.stays_because:
         yield purity_probe(component, name=_PROBE)
+
+
+def _time_more(
+    execution: Execution, component: Component, rollouts: Sequence[Rollout], latencies: list[float]
+) -> None:
+    started = time.perf_counter()
+    while len(latencies) < MIN_CALLS and time.perf_counter() - started < MAX_TIMING_S:
+        _score(execution, component, rollouts, latencies)
 
 
 def _score(
