@@ -66,7 +66,7 @@ def normalises(rollouts):
 @reward("slow", timeout_s=0.05)
 def slow(rollout):
     """Hangs on every other rollout."""
-    time.sleep(2.0 * (rollout.sample_index % 2))
+    time.sleep(0.4 * (rollout.sample_index % 2))
     return 1.0
 
 @reward("writes")
