@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 _BLOCK = re.compile(r"(?:^(?P<lead>[^\n]*)\n\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 _FILE = re.compile(r"`(?P<path>[\w./-]+\.\w+)`[^`]*:$")
-_MEASURED = re.compile(r"\d[\d.,]*(e-?\d+)?(?=( ?(s|ms|us)|/s)\b)")
+_MEASURED = re.compile(r"\b\d[\d.,]*(e-?\d+)?(?=( ?(s|ms|us)|/s)\b)")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,14 @@ def _commands(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _comparable(output: str) -> list[str]:
-    lines = (" ".join(_MEASURED.sub("#", line).split()) for line in output.splitlines())
+    lines = []
+    under_times = False  # in a table whose last column is in ms
+    for line in output.splitlines():
+        words = line.split()
+        under_times = bool(words) and (under_times or words[-2:] == ["p50", "ms"])
+        if under_times and words[-1] != "ms":
+            words[-1] = "#"
+        lines.append(_MEASURED.sub("#", " ".join(words)))
     return [line for line in lines if line]
 
 
