@@ -5,11 +5,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from verl_lite.plugins.builtin.answer_marks import tagged
 from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
+from verl_lite.verifiers.answer_marks import tagged
 
 
 class ExactOptions(ConfigModel):

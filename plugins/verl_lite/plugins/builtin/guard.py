@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from verl_lite.plugins.builtin.answer_marks import Mark, boxes, tagged
 from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
+from verl_lite.verifiers.answer_marks import Mark, boxes, tagged
 
 _WORD = re.compile(r"\S*\w\S*")
 _OR = re.compile(r"(?<![A-Za-z])or(?![A-Za-z])|\\text\s?\{\s*or\s*\}", re.IGNORECASE)

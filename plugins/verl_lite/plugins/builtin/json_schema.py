@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from verl_lite.plugins.builtin.answer_marks import tagged
 from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
+from verl_lite.verifiers.answer_marks import tagged
 
 MISSING = "this reward needs the package jsonschema: pip install 'verl-lite[json]'"
 
