@@ -174,10 +174,18 @@ class EvaluationConfig(ConfigModel):
 
 
 class CheckpointConfig(ConfigModel):
-    """A checkpoint every `every_steps` (0: only the last) and at the end; the newest `keep` stay (0: all)."""
+    """A checkpoint every `every_steps` (0: only the last) and at the end; the newest `keep` stay (0: all).
+
+    keep_every_steps   those of every so many steps stay too (0: none)
+    keep_best          the one with the best value of this metric stays too ("": none), "evaluation/accuracy"
+    keep_best_lowest   the best is the lowest value
+    """
 
     every_steps: NonNegativeInt = 50
     keep: NonNegativeInt = 2
+    keep_every_steps: NonNegativeInt = 0
+    keep_best: str = ""
+    keep_best_lowest: bool = False
 
 
 class LoggingConfig(ConfigModel):
@@ -223,6 +231,11 @@ class TrainConfig(RewardsConfig):
             raise ValueError(
                 f"evaluation.every_steps={self.evaluation.every_steps} needs data.held_out; "
                 "name the rows or set it to 0"
+            )
+        if self.checkpoints.keep_best.startswith("evaluation/") and not self.evaluation.every_steps:
+            raise ValueError(
+                f"checkpoints.keep_best={self.checkpoints.keep_best!r} is only measured with "
+                "evaluation.every_steps above 0"
             )
         self.algorithm.check_rollout(
             num_samples=self.rollout.num_samples, top_p=self.rollout.top_p, top_k=self.rollout.top_k

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_lite.engine.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint
+from verl_lite.engine.checkpoint_files import PassedOver, newest_whole
+from verl_lite.engine.checkpoints import Checkpoint, load_checkpoint
 from verl_lite.engine.config import DatasetConfig, TrainConfig
 from verl_lite.engine.data import read_prompts
 from verl_lite.engine.metrics_log import check_trackers
@@ -22,7 +23,10 @@ __all__ = ["PreparedRun", "prepare_run"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedRun:
-    """A run whose inputs are all there and fit together. `checkpoint` is what to continue from."""
+    """A run whose inputs are all there and fit together.
+
+    `checkpoint` is what to continue from; `passed_over` are newer ones that are damaged.
+    """
 
     config: TrainConfig
     folder: RunFolder
@@ -33,6 +37,7 @@ class PreparedRun:
     sft_examples: Sequence[SFTExample]
     checkpoint: Checkpoint | None
     checkpoint_path: Path | None
+    passed_over: Sequence[PassedOver] = ()
 
     @property
     def plugins(self) -> list[Mapping[str, str]]:
@@ -59,9 +64,11 @@ def prepare_run(config: TrainConfig, *, run_dir: Path | None = None, resume: boo
     tokenizer = load_tokenizer(config.model)
     check_context(config.model, needed_tokens=config.rollout.context_tokens)
     train, held_out, examples = _read_data(config, tokenizer)
-    path = latest_checkpoint(folder.checkpoints) if resume else None
+    path, passed_over = newest_whole(folder.checkpoints) if resume else (None, [])
     if resume and path is None:
-        raise ConfigError(f"--resume: {folder.path} has no checkpoint yet; delete it and start the run anew")
+        broken = "".join(f"; {passed.path.name}: {passed.reason}" for passed in passed_over)
+        none = "no whole checkpoint" if broken else "no checkpoint yet"
+        raise ConfigError(f"--resume: {folder.path} has {none}; delete it and start the run anew{broken}")
     return PreparedRun(
         config=config,
         folder=folder,
@@ -72,6 +79,7 @@ def prepare_run(config: TrainConfig, *, run_dir: Path | None = None, resume: boo
         sft_examples=examples,
         checkpoint=load_checkpoint(path) if path else None,
         checkpoint_path=path,
+        passed_over=passed_over,
     )
 
 

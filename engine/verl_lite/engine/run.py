@@ -56,8 +56,10 @@ def train(
     started = time.perf_counter()
     console = console or Console()
     prepared = prepare_run(config, run_dir=run_dir, resume=resume)
-    if not resume:
+    if prepared.checkpoint is None:
         prepared.folder.claim(config, prepared.plugins)
+    else:
+        prepared.folder.cut_back(prepared.checkpoint.step, prepared.passed_over)
     display = make_display(console)
     try:
         with Interrupt() as interrupt:
@@ -145,7 +147,8 @@ def _run(
                 display=display,
                 interrupt=interrupt,
             )
-            return _train_and_measure(prepared, trainer, display, started=started)
+            with trainer:
+                return _train_and_measure(prepared, trainer, display, started=started)
         finally:
             log.close()
             sampler.close()
@@ -226,6 +229,8 @@ def _train_and_measure(
     trainer.sync()
     if prepared.checkpoint is not None:
         assert prepared.checkpoint_path is not None
+        for passed in prepared.passed_over:
+            display.note(f"passed over {passed.path}: {passed.reason}; renamed to damaged_{passed.path.name}")
         display.note(f"resumed from {prepared.checkpoint_path} after {trainer.step} steps")
         restore_random_states(prepared.checkpoint_path)
     elif measures:

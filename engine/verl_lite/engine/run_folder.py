@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from verl_lite.engine.checkpoint_files import PassedOver, clear_write_errors, remove_leftovers
 from verl_lite.engine.config import TrainConfig
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import load_config
@@ -91,10 +93,11 @@ class RunFolder:
 
     def claim(self, config: TrainConfig, plugins: Sequence[Mapping[str, str]]) -> None:
         """Create the folder with config.yaml and environment.json."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        write_whole(self.path / "config.yaml", text)
-        write_whole(self.path / "environment.json", json.dumps(_environment(plugins), indent=2) + "\n")
+        with clear_write_errors(str(self.path)):
+            self.path.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+            write_whole(self.path / "config.yaml", text)
+            write_whole(self.path / "environment.json", json.dumps(_environment(plugins), indent=2) + "\n")
 
     def check_same_run(self, config: TrainConfig) -> None:
         """Raises ConfigError when `config` would continue this run with other settings than it began with."""
@@ -109,6 +112,22 @@ class RunFolder:
                 f"own config ({self.path / 'config.yaml'}), or start a new run. Free to change: "
                 f"{', '.join(FREE_TO_CHANGE)}"
             )
+
+    def cut_back(self, step: int, passed_over: Sequence[PassedOver]) -> None:
+        """Take out what the run wrote after `step`, before it goes on from there; metrics are MetricsLog's.
+
+        Damaged checkpoints are renamed to damaged_step_..., so that they count for nothing any more.
+        """
+        with clear_write_errors(str(self.path)):
+            remove_leftovers(self.checkpoints)
+            for passed in passed_over:
+                aside = passed.path.with_name(f"damaged_{passed.path.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                os.replace(passed.path, aside)
+            for path in [*self.rollouts(0).parent.glob("step_*.parquet"), *self.path.rglob(".*.part")]:
+                if path.suffix == ".part" or int(path.stem.removeprefix("step_")) > step:
+                    path.unlink()
+            self.summary.unlink(missing_ok=True)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         write_whole(self.summary, json.dumps(summary, indent=2) + "\n")

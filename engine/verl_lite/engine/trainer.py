@@ -3,6 +3,7 @@
 The loop is `Trainer.run_steps`; everything around it is set-up, records, logging and checkpoints.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from verl_lite.engine.advantages import estimate_advantages
-from verl_lite.engine.checkpoints import save_checkpoint
+from verl_lite.engine.checkpoint_files import clear_write_errors
+from verl_lite.engine.checkpoints import CheckpointWriter, copy_of, retention
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.data import PromptStream
 from verl_lite.engine.display import Display, StepReport
@@ -23,6 +25,7 @@ from verl_lite.engine.model_folder import save_policy
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.stages import PromptRow, Sampler, TrainingSample
+from verl_lite.engine.weights import named_weights
 from verl_lite.plugins import SamplerSettings, ScoredBatch, ScoredRollout
 from verl_lite.plugins.records import RecordWriter
 from verl_lite.plugins.scorer import Scorer
@@ -69,7 +72,10 @@ class Trainer:
         self.step = 0
         self.before: Mapping[str, float] = {}
         self._canary_difference = 0.0
-        self.last_saved: Path | None = prepared.checkpoint_path
+        self._numbers: dict[str, float] = {}  # what was measured at this step
+        self._checkpoint_s = 0.0
+        self._saved_step: int | None = None
+        self._writer = CheckpointWriter(prepared.folder.checkpoints, retention(prepared.config.checkpoints))
         if prepared.checkpoint is not None:
             self._restore()
 
@@ -81,7 +87,15 @@ class Trainer:
                 self._between_steps()
         except StopRequested:
             self.save()
+            self._writer.finish()
             raise
+        self._writer.finish()
+
+    def __enter__(self) -> "Trainer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
 
     def _one_step(self) -> None:
         position = self._prompts.state_dict()
@@ -128,7 +142,9 @@ class Trainer:
     def _between_steps(self) -> None:
         every = self._config.evaluation.every_steps
         if every and self.step % every == 0 and self.step < self._config.steps:
-            self._log.log(self.evaluate().metrics, step=self.step)
+            measured = self.evaluate().metrics
+            self._log.log(measured, step=self.step)
+            self._numbers |= measured
         every = self._config.checkpoints.every_steps
         if self.step == self._config.steps or (every and self.step % every == 0):
             self.save()
@@ -148,20 +164,28 @@ class Trainer:
         )
 
     def save(self) -> None:
-        """Write a checkpoint of the finished steps."""
+        """Have a checkpoint of the finished steps written while training goes on."""
+        if self._saved_step == self.step:
+            return
+        started = time.perf_counter()
         learner = self._learner.state_dict()
         if self._config.learner.lora is None:
             learner.pop("model")  # the policy folder holds the very same weights
-        self.last_saved = save_checkpoint(
-            self._prepared.folder.checkpoints,
+        model = self._learner.policy.model
+        weights = copy_of(dict(named_weights(model)))
+        self._log.sync()
+        self._writer.submit(
             step=self.step,
-            save_policy=lambda target: save_policy(
-                self._learner.policy.model, self._prepared.tokenizer, target
-            ),
+            save_policy=lambda target: save_policy(model, self._prepared.tokenizer, target, weights=weights),
             learner=learner,
-            trainer={"prompts": self._prompts.state_dict(), "before": dict(self.before)},
-            keep=self._config.checkpoints.keep,
+            trainer={
+                "prompts": self._prompts.state_dict(),
+                "before": dict(self.before),
+                "metrics": {name: value for name, value in self._numbers.items() if math.isfinite(value)},
+            },
         )
+        self._saved_step = self.step
+        self._checkpoint_s += time.perf_counter() - started
 
     def _restore(self) -> None:
         checkpoint = self._prepared.checkpoint
@@ -172,7 +196,7 @@ class Trainer:
         self._learner.load_state_dict(learner)
         self._prompts.load_state_dict(checkpoint.trainer["prompts"])
         self.before = checkpoint.trainer["before"]
-        self.step = checkpoint.step
+        self.step = self._saved_step = checkpoint.step
 
     def _report(
         self,
@@ -184,7 +208,8 @@ class Trainer:
         config, rows = self._config, scored.rows
         every = config.logging.rollouts_every_steps
         if every and (self.step - 1) % every == 0:
-            with RecordWriter(self._prepared.folder.rollouts(self.step)) as writer:
+            path = self._prepared.folder.rollouts(self.step)
+            with clear_write_errors(f"rollouts to {path}"), RecordWriter(path) as writer:
                 writer.write(rows, step=self.step, advantages=_advantages_by_row(rows, samples))
         num_tokens = sum(len(row.rollout.completion_ids) for row in rows)
         accuracy = fraction_right(rows, config.accuracy_reward, config.evaluation.right_at)
@@ -199,7 +224,9 @@ class Trainer:
             "data/epoch": float(self._prompts.epoch),
             **{f"time/{name}_s": value for name, value in seconds.items()},
             "time/step_s": sum(seconds.values()),
+            "time/checkpoint_s": self._checkpoint_s,
         }
+        self._numbers, self._checkpoint_s = dict(metrics), 0.0
         self._log.log(metrics, step=self.step)
         self._display.step(
             StepReport(
