@@ -40,11 +40,11 @@ import accelerate.tracking  # noqa: F401 - slow imports happen once, before the 
 import pandas  # noqa: F401 - pyarrow looks for it
 import pyarrow.parquet  # noqa: F401
 import torch
-import transformers.models.qwen3.modeling_qwen3
 from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401
 
+from verl_lite.engine.checkpoint_files import newest_whole
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.metrics_log import read_metrics
 from verl_lite.engine.run import train
@@ -226,7 +226,7 @@ class Campaign:
         return outcome == "finished"
 
     def _finish(self, trial: Trial, run_dir: Path, **options: Any) -> None:
-        for _ in range(4):
+        for _ in range(4):  # one start may say that the run must begin anew
             if self._note(trial, run_dir, self._start(trial, run_dir, **options).outcome()):
                 return
         trial.problems.append(f"not finished after {trial.starts} starts: {trial.messages[-1:]}")
@@ -240,7 +240,7 @@ class Campaign:
         self._note(trial, run_dir, process.outcome())
 
     def _kill(self, trial: Trial, run_dir: Path) -> None:
-        for _ in range(3):
+        for _ in range(6):
             self._disturb(trial, run_dir, lambda _: time.sleep(self.random.uniform(0, self.length_s)))
         self._finish(trial, run_dir)
 
@@ -252,7 +252,7 @@ class Campaign:
                 time.sleep(0.0005)
             time.sleep(self.random.uniform(0, 0.02))
 
-        for _ in range(3):
+        for _ in range(6):
             self._disturb(trial, run_dir, until_writing)
         self._finish(trial, run_dir)
 
@@ -260,22 +260,32 @@ class Campaign:
         checkpoints = run_dir / "checkpoints"
 
         def until_two(process: Process) -> None:
-            while process.running() and len(list(checkpoints.glob("step_*"))) < 2:
+            have = len(list(checkpoints.glob("step_*")))
+            wanted = time.monotonic() + self.length_s / 2
+            while process.running() and (time.monotonic() < wanted or have < 2):
+                have = len(list(checkpoints.glob("step_*")))
                 time.sleep(0.005)
 
-        self._disturb(trial, run_dir, until_two)
-        newest = max(checkpoints.glob("step_*"), key=lambda path: path.name)
-        _damage_one_file(newest, self.random)
-        trial.faults += 1
+        for _ in range(4):
+            self._disturb(trial, run_dir, until_two)
+            newest = max(checkpoints.glob("step_*"), key=lambda path: path.name)
+            _damage_one_file(newest, self.random)
+            trial.faults += 1
+            if not self._passes_over(newest):
+                trial.problems.append("the damaged checkpoint counts as whole")
         self._finish(trial, run_dir)
-        if not (checkpoints / f"damaged_{newest.name}").is_dir():
-            trial.problems.append("the damaged checkpoint was not passed over")
+
+    def _passes_over(self, damaged: Path) -> bool:
+        found, passed = newest_whole(damaged.parent)
+        return found != damaged and damaged in [one.path for one in passed]
 
     def _file_limit(self, trial: Trial, run_dir: Path) -> None:
-        limit = int(2 ** self.random.uniform(9, 17))  # the largest file has about 100 kB
-        outcome = self._start(trial, run_dir, file_limit=limit).outcome()
-        trial.faults += outcome != "finished"
-        self._note(trial, run_dir, outcome)
+        for _ in range(4):
+            limit = int(2 ** self.random.uniform(9, 17))  # the largest file has about 100 kB
+            outcome = self._start(trial, run_dir, file_limit=limit).outcome()
+            trial.faults += outcome != "finished"
+            if self._note(trial, run_dir, outcome):
+                return
         self._finish(trial, run_dir)
 
     def _disk_full(self, trial: Trial, run_dir: Path) -> None:
@@ -329,10 +339,14 @@ def _damage_one_file(checkpoint: Path, chance: random.Random) -> None:
 
 
 def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+        except OSError:  # it ended meanwhile
+            continue
+    return found
 
 
 def _mount(folder: Path, options: str) -> None:

@@ -34,6 +34,18 @@ def test_resuming_takes_out_what_came_after_the_checkpoint(tmp_path: Path) -> No
     assert [(row["step"], row["a"]) for row in rows] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
 
 
+def test_a_crash_while_cutting_back_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = log(tmp_path)
+    for step in (1, 2, 3):
+        writer.log({"a": float(step)}, step=step)
+    writer.close()
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    monkeypatch.setattr("os.replace", lambda *_: pytest.fail("killed here"))
+    with pytest.raises(pytest.fail.Exception):
+        log(tmp_path, resume_at=2)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
 def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
     writer = log(tmp_path, trackers=("tensorboard",))
     writer.log({"reward/mean": 0.25, "loss/policy": float("inf")}, step=3)

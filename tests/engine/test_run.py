@@ -1,13 +1,17 @@
 """Whole runs on a very small model: what they leave behind, and that stopping changes nothing."""
 
+import io
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 from verl_lite.engine.config import TrainConfig
@@ -261,3 +265,54 @@ def test_the_loop_s_metrics_are_those_of_the_page(
     emitted = {name for row in read_metrics(tmp_path / "run" / "metrics.jsonl") for name in row}
     ours = ("rollout/", "canary/", "data/", "time/", "evaluation/")
     assert {name for name in emitted if name.startswith(ours)} == documented
+
+
+def test_a_killed_run_goes_on_from_the_newest_whole_checkpoint(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    config = make_config(checkpoints={"every_steps": 1, "keep": 0}, logging={"trackers": []})
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(config, run_dir=whole, debug_inline=True)
+    shutil.copytree(whole, cut)
+    (cut / "checkpoints" / "step_000004" / "learner.pt").write_bytes(b"half")
+    (cut / "checkpoints" / "step_000003" / "manifest.json").unlink()
+    (cut / "checkpoints" / ".step_000005.part").mkdir()
+    (cut / "rollouts" / ".step_000005.parquet.1.part").write_bytes(b"PAR1")
+    with (cut / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "rew')
+    text = io.StringIO()
+    train(config, run_dir=cut, resume=True, debug_inline=True, console=Console(file=text, width=200))
+    said = text.getvalue()
+    assert "step_000004: learner.pt has 4 bytes, manifest.json says" in said
+    assert "step_000003: manifest.json is missing; renamed to damaged_step_000003" in said
+    assert "checkpoints/step_000002 after 2 steps" in said
+    names = sorted(path.name for path in (cut / "checkpoints").iterdir())
+    assert names == ["damaged_step_000003", "damaged_step_000004", *(f"step_00000{n}" for n in range(1, 5))]
+    assert [row["step"] for row in read_metrics(cut / "metrics.jsonl")] == [1, 2, 3, 4]
+    assert [p.name for p in sorted((cut / "rollouts").iterdir())] == [
+        f"step_00000{n}.parquet" for n in range(1, 5)
+    ]
+    for step in (3, 4):
+        rows = [list(read_records(run / "rollouts" / f"step_00000{step}.parquet")) for run in (whole, cut)]
+        assert [r.rollout.completion_ids for r in rows[0]] == [r.rollout.completion_ids for r in rows[1]]
+
+
+def test_a_disk_without_room_stops_the_run_with_one_message(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    """In a process of its own: the largest file it may write is smaller than the weights."""
+    config = make_config(steps=2, checkpoints={"every_steps": 1})
+    (tmp_path / "config.yaml").write_text(json.dumps(config.model_dump(mode="json")))
+    code = (
+        "import resource, sys; from verl_lite.cli import main; "
+        "sys.argv = ['verl-lite', 'train', 'config.yaml', '--run-dir', 'run', '--debug-inline']; "
+        "import verl_lite.engine.model_folder as m; build = m.build_tiny_model; "
+        "m.build_tiny_model = lambda *a, **k: (build(*a, **k), "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))); main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("error:") == 1
+    assert "Traceback" not in done.stderr
+    assert "could not write the checkpoint run/checkpoints/step_000001" in done.stderr
+    assert "go on with --resume" in done.stderr

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from verl_lite.errors import CheckpointError, TrainingError
 
 __all__ = [
@@ -181,11 +183,12 @@ def clear_write_errors(what: str) -> Iterator[None]:
     """Turn a full disk, a read-only folder or a failing device into one TrainingError that says so."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in WRITE_ERRORS:
+    except (OSError, SafetensorError) as error:  # safetensors hides the error's number
+        if isinstance(error, OSError) and error.errno not in WRITE_ERRORS:
             raise
+        reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else error
         raise TrainingError(
-            f"cannot write {what}: {os.strerror(error.errno or 0)}. Training has stopped; make room there "
+            f"cannot write {what}: {reason}. Training has stopped; make room there "
             "(or make it writable) and go on with --resume"
         ) from error
 

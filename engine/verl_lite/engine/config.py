@@ -1,7 +1,7 @@
 """The one frozen configuration tree of a training run. Importing it never imports torch.
 
     name, seed, steps   model   data   sft   rollout   rewards + scoring   algorithm   learner
-    evaluation   checkpoints   logging
+    evaluation   checkpoints   monitors   logging
 
 `rewards` and `scoring` are the plugin room's sections, `algorithm` and `learner` the learner's.
 Checks across fields run here, before anything loads; units stand in the names.
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig, OptimizerConfig
+from verl_lite.engine.monitor_config import MonitorsConfig
 from verl_lite.plugins.composite.config import RewardsConfig, leaves
 from verl_lite.plugins.config_file import ConfigModel
 
@@ -212,6 +213,7 @@ class TrainConfig(RewardsConfig):
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    monitors: MonitorsConfig = Field(default_factory=MonitorsConfig)
     logging: LoggingConfig = Field(default_factory=LoggingConfig)
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from verl_lite.engine.checkpoint_files import clear_write_errors
 from verl_lite.engine.checkpoints import latest_checkpoint, restore_random_states
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.display import Display, SummaryRow, make_display, summary_table
@@ -162,12 +163,14 @@ def _first_policy(prepared: PreparedRun, display: Display, interrupt: Interrupt)
     if prepared.checkpoint is not None:
         path = str(folder.model) if has_own_start else str(config.model.path)
         return path, load_policy(path, dtype=config.model.dtype, device=device)
-    path = prepare_model(config.model, folder.model, seed=config.seed)
+    with clear_write_errors(str(folder.model)):
+        path = prepare_model(config.model, folder.model, seed=config.seed)
     model = load_policy(path, dtype=config.model.dtype, device=device)
     if config.sft.steps:
         _warm_up(prepared, model, display, interrupt)
         path = str(folder.model)
-        save_policy(model, prepared.tokenizer, folder.model)
+        with clear_write_errors(str(folder.model)):
+            save_policy(model, prepared.tokenizer, folder.model)
     return path, model
 
 
@@ -247,7 +250,8 @@ def _train_and_measure(
         "seconds": round(time.perf_counter() - started, 1),
         "metrics": {name: {"before": trainer.before[name], "after": after[name]} for name in after},
     }
-    folder.write_summary(summary)
+    with clear_write_errors(str(folder.summary)):
+        folder.write_summary(summary)
     return RunResult(run_dir=folder.path, summary=summary)
 
 

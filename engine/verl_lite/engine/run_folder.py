@@ -35,7 +35,7 @@ PACKAGES = (
     "pyarrow",
 )
 # what may differ between a run and its continuation: none of it changes what was computed so far
-FREE_TO_CHANGE = ("steps", "evaluation", "checkpoints", "logging", "name")
+FREE_TO_CHANGE = ("steps", "evaluation", "checkpoints", "monitors", "logging", "name")
 
 
 def choose_run_dir(config: TrainConfig, run_dir: Path | None, *, resume: bool) -> Path:
@@ -52,7 +52,8 @@ def choose_run_dir(config: TrainConfig, run_dir: Path | None, *, resume: bool) -
     if run_dir is not None:
         if run_dir.is_file():
             raise ConfigError(f"--run-dir {run_dir} is a file; name a folder")
-        if run_dir.is_dir() and any(run_dir.iterdir()):
+        # a start that was killed at its first file leaves .config.yaml.part and nothing else
+        if run_dir.is_dir() and any(path.suffix != ".part" for path in run_dir.iterdir()):
             raise ConfigError(
                 f"{run_dir} already holds another run or other files: choose another --run-dir, "
                 "or continue that run with --resume"
@@ -136,8 +137,12 @@ class RunFolder:
 def write_whole(path: Path, text: str) -> None:
     """Write the file aside and rename it: a reader sees all of it or none."""
     aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def _environment(plugins: Sequence[Mapping[str, str]]) -> dict[str, Any]:
