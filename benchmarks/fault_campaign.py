@@ -177,8 +177,9 @@ def differences(expected: dict[str, Any], got: dict[str, Any]) -> Iterator[str]:
 class Campaign:
     """The undisturbed run, its length in seconds, and the trials."""
 
-    def __init__(self, folder: Path, *, seed: int) -> None:
+    def __init__(self, folder: Path, *, seed: int, faults_a_run: int) -> None:
         self.folder = folder
+        self.faults_a_run = faults_a_run
         self.random = random.Random(seed)
         self.config = make_config(folder)
         self.length_s = 0.0
@@ -240,7 +241,7 @@ class Campaign:
         self._note(trial, run_dir, process.outcome())
 
     def _kill(self, trial: Trial, run_dir: Path) -> None:
-        for _ in range(6):
+        for _ in range(self.faults_a_run):
             self._disturb(trial, run_dir, lambda _: time.sleep(self.random.uniform(0, self.length_s)))
         self._finish(trial, run_dir)
 
@@ -252,7 +253,7 @@ class Campaign:
                 time.sleep(0.0005)
             time.sleep(self.random.uniform(0, 0.02))
 
-        for _ in range(6):
+        for _ in range(self.faults_a_run):
             self._disturb(trial, run_dir, until_writing)
         self._finish(trial, run_dir)
 
@@ -266,7 +267,7 @@ class Campaign:
                 have = len(list(checkpoints.glob("step_*")))
                 time.sleep(0.005)
 
-        for _ in range(4):
+        for _ in range(self.faults_a_run):
             self._disturb(trial, run_dir, until_two)
             newest = max(checkpoints.glob("step_*"), key=lambda path: path.name)
             _damage_one_file(newest, self.random)
@@ -280,7 +281,7 @@ class Campaign:
         return found != damaged and damaged in [one.path for one in passed]
 
     def _file_limit(self, trial: Trial, run_dir: Path) -> None:
-        for _ in range(4):
+        for _ in range(self.faults_a_run):
             limit = int(2 ** self.random.uniform(9, 17))  # the largest file has about 100 kB
             outcome = self._start(trial, run_dir, file_limit=limit).outcome()
             trial.faults += outcome != "finished"
@@ -367,9 +368,9 @@ def can_mount(folder: Path) -> bool:
     return done.returncode == 0
 
 
-def run_campaign(folder: Path, *, faults: int, seed: int) -> list[Trial]:
+def run_campaign(folder: Path, *, faults: int, seed: int, faults_a_run: int) -> list[Trial]:
     """Trials of every kind in turn until `faults` faults have been injected."""
-    campaign = Campaign(folder, seed=seed)
+    campaign = Campaign(folder, seed=seed, faults_a_run=faults_a_run)
     kinds = [kind for kind in KINDS if kind not in ("disk_full", "read_only") or can_mount(folder)]
     trials: list[Trial] = []
     while sum(trial.faults for trial in trials) < faults:
@@ -399,13 +400,16 @@ def table(trials: list[Trial]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--faults-a-run", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        trials = run_campaign(Path(folder), faults=options.faults, seed=options.seed)
+        trials = run_campaign(
+            Path(folder), faults=options.faults, seed=options.seed, faults_a_run=options.faults_a_run
+        )
     print(table(trials))
     print(f"\n{time.perf_counter() - started:.0f} s")
     for message in sorted({m.split(" /tmp")[0][:100] for trial in trials for m in trial.messages}):

@@ -27,6 +27,7 @@ __all__ = [
     "damaged",
     "newest_whole",
     "put_in_place",
+    "remove_checkpoints_after",
     "remove_leftovers",
     "why_not_whole",
     "write_manifest",
@@ -103,10 +104,15 @@ def _refuse_escape(name: str) -> None:
         raise ValueError(f"{name!r} leads out of the checkpoint")
 
 
-def newest_whole(folder: Path) -> tuple[Path | None, list[PassedOver]]:
-    """The newest whole checkpoint under `folder`, and the newer ones that are not, newest first."""
+def newest_whole(folder: Path, *, up_to_step: int | None = None) -> tuple[Path | None, list[PassedOver]]:
+    """The newest whole checkpoint under `folder`, and the newer ones that are not, newest first.
+
+    With `up_to_step` those of later steps are not looked at.
+    """
     passed: list[PassedOver] = []
     for path in reversed(_finished(folder)):
+        if up_to_step is not None and _step(path) > up_to_step:
+            continue
         reason = why_not_whole(path)
         if not reason:
             return path, passed
@@ -122,6 +128,13 @@ def _finished(folder: Path) -> list[Path]:
 def _step(path: Path) -> int:
     number = path.name.removeprefix("step_")
     return int(number) if number.isdigit() else -1
+
+
+def remove_checkpoints_after(folder: Path, step: int) -> None:
+    """Delete the checkpoints of later steps."""
+    for path in _finished(folder):
+        if _step(path) > step:
+            _remove(path)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -55,6 +55,15 @@ class MetricsLog:
             for tracker in self._trackers:
                 tracker.log(finite, step=step)
 
+    def set_aside(self, step: int, *, into: Path) -> None:
+        """Move the lines of later steps to the file `into`."""
+        self._file.close()
+        with clear_write_errors(str(into)):
+            into.parent.mkdir(parents=True, exist_ok=True)
+            into.write_bytes(b"".join(_line(row) for row in read_metrics(self._path) if row["step"] > step))
+            _cut_back(self._path, step)
+            self._file = self._path.open("ab", buffering=0)
+
     def sync(self) -> None:
         """Have every line on the disk: a checkpoint must never be newer than its metrics."""
         with clear_write_errors(f"metrics to {self._path}"):

@@ -65,18 +65,20 @@ class Warned:
 
 
 class Monitors:
-    """Looks at every step; `canary_tolerance` is the difference at which the run would stop."""
+    """Looks at every step; `canary_limit` is the difference at which the run would stop."""
 
-    def __init__(self, config: MonitorsConfig, *, canary_tolerance: float | None = None) -> None:
+    def __init__(self, config: MonitorsConfig, *, canary_limit: float = 1.0) -> None:
         self._config = config
-        self._canary_tolerance = canary_tolerance
+        self._canary_limit = canary_limit
+        self._on: set[str] = set()  # the warnings of the step before
         self._first: dict[str, list[float]] = {}  # the first window of each number that drifts
         self._last: dict[str, deque[float]] = {}
 
     def look(
         self, metrics: Mapping[str, float], rows: Sequence[ScoredRollout], *, version: int
     ) -> tuple[dict[str, float], list[Warned]]:
-        """(the monitors' own numbers with every `warning/<name>` as 0 or 1, the warnings).
+        """(the monitors' own numbers with every `warning/<name>` as 0 or 1, the warnings that are new:
+        those the step before did not have).
 
         `version` counts the updates behind the newest weights when `rows` were sampled.
         """
@@ -95,8 +97,9 @@ class Monitors:
             *self._above({**metrics, **own}),
             *self._of_rewards(metrics, drift, divergence),
         ]
-        names = {warning.name for warning in warned}
-        return own | {f"warning/{name}": float(name in names) for name in MONITORS}, warned
+        before, self._on = self._on, {warning.name for warning in warned}
+        flags = {f"warning/{name}": float(name in self._on) for name in MONITORS}
+        return own | flags, [warning for warning in warned if warning.name not in before]
 
     def _above(self, metrics: Mapping[str, float]) -> list[Warned]:
         """The monitors that compare one number of the step with one limit."""
@@ -108,10 +111,9 @@ class Monitors:
             "truncation": c.truncated_fraction,
             "repetition": c.repetition,
             "duplicates": c.duplicate_fraction,
+            "canary": c.canary_part * self._canary_limit,
             "stale_weights": float(c.stale_versions),
         }
-        if self._canary_tolerance is not None:
-            limits["canary"] = c.canary_part * self._canary_tolerance
         found = []
         for name, limit in limits.items():
             metric = MONITORS[name][0]
@@ -180,10 +182,15 @@ class Monitors:
         return first, last if len(last) == size else ()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"first": self._first, "last": {name: list(values) for name, values in self._last.items()}}
+        return {
+            "on": sorted(self._on),
+            "first": self._first,
+            "last": {name: list(values) for name, values in self._last.items()},
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         size = self._config.window_steps
+        self._on = set(state["on"])
         self._first = {name: list(values) for name, values in state["first"].items()}
         self._last = {name: deque(values, maxlen=size) for name, values in state["last"].items()}
 

@@ -89,6 +89,14 @@ class RunFolder:
     def summary(self) -> Path:
         return self.path / "summary.json"
 
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
     def rollouts(self, step: int) -> Path:
         return self.path / "rollouts" / f"step_{step:06d}.parquet"
 
@@ -129,6 +137,15 @@ class RunFolder:
                 if path.suffix == ".part" or int(path.stem.removeprefix("step_")) > step:
                     path.unlink()
             self.summary.unlink(missing_ok=True)
+
+    def set_aside(self, step: int, *, into: str) -> None:
+        """Move the records of later steps to rolled_back/<into>/rollouts/; metrics are MetricsLog's."""
+        aside = self.path / "rolled_back" / into / "rollouts"
+        with clear_write_errors(str(aside)):
+            aside.mkdir(parents=True, exist_ok=True)
+            for path in self.rollouts(0).parent.glob("step_*.parquet"):
+                if int(path.stem.removeprefix("step_")) > step:
+                    os.replace(path, aside / path.name)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         write_whole(self.summary, json.dumps(summary, indent=2) + "\n")

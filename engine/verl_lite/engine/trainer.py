@@ -12,8 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from verl_lite.engine.advantages import estimate_advantages
+from verl_lite.engine.canary import canary_limit
 from verl_lite.engine.checkpoint_files import clear_write_errors
-from verl_lite.engine.checkpoints import CheckpointWriter, copy_of, retention
+from verl_lite.engine.checkpoints import (
+    Checkpoint,
+    CheckpointWriter,
+    copy_of,
+    load_checkpoint,
+    restore_random_states,
+    retention,
+)
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.data import PromptStream
 from verl_lite.engine.display import Display, StepReport
@@ -22,7 +30,9 @@ from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.metrics_log import MetricsLog
 from verl_lite.engine.model_folder import save_policy
+from verl_lite.engine.monitors import Monitors
 from verl_lite.engine.preparation import PreparedRun
+from verl_lite.engine.rollback import Events, RollbackRules, Trouble, go_back
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.stages import PromptRow, Sampler, TrainingSample
 from verl_lite.engine.weights import named_weights
@@ -76,8 +86,11 @@ class Trainer:
         self._checkpoint_s = 0.0
         self._saved_step: int | None = None
         self._writer = CheckpointWriter(prepared.folder.checkpoints, retention(prepared.config.checkpoints))
+        self._monitors = Monitors(prepared.config.monitors, canary_limit=canary_limit(prepared.config))
+        self._rules = RollbackRules(prepared.config.monitors)
+        self._events = Events(prepared.folder.events)
         if prepared.checkpoint is not None:
-            self._restore()
+            self._restore(prepared.checkpoint)
 
     def run_steps(self) -> None:
         """Train until `config.steps` updates are done; raises StopRequested after a Ctrl-C's checkpoint."""
@@ -140,6 +153,9 @@ class Trainer:
         return self._sampler.generate(prompts, num_samples=rollout.num_samples, settings=settings)
 
     def _between_steps(self) -> None:
+        if (trouble := self._rules.judge(self._numbers, step=self.step)) is not None:
+            self._go_back(trouble)
+            return
         every = self._config.evaluation.every_steps
         if every and self.step % every == 0 and self.step < self._config.steps:
             measured = self.evaluate().metrics
@@ -150,6 +166,28 @@ class Trainer:
             self.save()
         if self.step < self._config.steps:
             self._interrupt.check()
+
+    def _go_back(self, trouble: Trouble) -> None:
+        """Return to the last good checkpoint, or raise TrainingError; what came after it is kept aside."""
+        folder, step = self._prepared.folder, self.step
+        self._writer.finish()
+        path = go_back(
+            trouble,
+            step=step,
+            config=self._config.monitors,
+            checkpoints=folder.checkpoints,
+            events=self._events,
+        )
+        self._restore(load_checkpoint(path))
+        into = f"{self._events.num_rollbacks():02d}"
+        self._log.set_aside(self.step, into=folder.path / "rolled_back" / into / "metrics.jsonl")
+        folder.set_aside(self.step, into=into)
+        self.sync()
+        restore_random_states(path)
+        self._display.note(
+            f"{trouble.rule} at step {step}: {trouble.why}; back to step {self.step}, "
+            "with a lower learning rate"
+        )
 
     def evaluate(self) -> Evaluation:
         """Held-out greedy accuracy of the weights the sampler has now."""
@@ -181,21 +219,25 @@ class Trainer:
             trainer={
                 "prompts": self._prompts.state_dict(),
                 "before": dict(self.before),
+                "monitors": self._monitors.state_dict(),
+                "rules": self._rules.state_dict(),
                 "metrics": {name: value for name, value in self._numbers.items() if math.isfinite(value)},
             },
         )
         self._saved_step = self.step
         self._checkpoint_s += time.perf_counter() - started
 
-    def _restore(self) -> None:
-        checkpoint = self._prepared.checkpoint
-        assert checkpoint is not None
+    def _restore(self, checkpoint: Checkpoint) -> None:
         learner = dict(checkpoint.learner)
         if "model" not in learner:
             learner["model"] = _policy_weights(checkpoint.policy, self._learner.policy.model)
         self._learner.load_state_dict(learner)
         self._prompts.load_state_dict(checkpoint.trainer["prompts"])
         self.before = checkpoint.trainer["before"]
+        self._monitors.load_state_dict(checkpoint.trainer["monitors"])
+        self._rules.load_state_dict(checkpoint.trainer["rules"])
+        factor = self._config.monitors.rollback.learning_rate_factor
+        self._learner.scale_learning_rate(factor ** self._events.num_rollbacks())
         self.step = self._saved_step = checkpoint.step
 
     def _report(
@@ -226,6 +268,10 @@ class Trainer:
             "time/step_s": sum(seconds.values()),
             "time/checkpoint_s": self._checkpoint_s,
         }
+        watched, warnings = self._monitors.look(metrics, rows, version=self.step - 1)
+        metrics |= watched
+        for warning in warnings:
+            self._display.note(str(warning))
         self._numbers, self._checkpoint_s = dict(metrics), 0.0
         self._log.log(metrics, step=self.step)
         self._display.step(
