@@ -1,10 +1,9 @@
 """Whole runs on a very small model: what they leave behind, and that stopping changes nothing."""
 
+import errno
 import io
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from verl_lite.engine import trainer
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.metrics_log import read_metrics
 from verl_lite.engine.run import evaluate_model, train, train_only_sft
 from verl_lite.engine.trainer import Trainer
-from verl_lite.errors import ConfigError, TrainingError
+from verl_lite.errors import CheckpointError, ConfigError, TrainingError
 from verl_lite.plugins.config_file import validate
 from verl_lite.plugins.records import read_records
 
@@ -298,21 +298,40 @@ def test_a_killed_run_goes_on_from_the_newest_whole_checkpoint(
 
 
 def test_a_disk_without_room_stops_the_run_with_one_message(
-    make_config: Callable[..., TrainConfig], tmp_path: Path
+    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a process of its own: the largest file it may write is smaller than the weights."""
-    config = make_config(steps=2, checkpoints={"every_steps": 1})
-    (tmp_path / "config.yaml").write_text(json.dumps(config.model_dump(mode="json")))
-    code = (
-        "import resource, sys; from verl_lite.cli import main; "
-        "sys.argv = ['verl-lite', 'train', 'config.yaml', '--run-dir', 'run', '--debug-inline']; "
-        "import verl_lite.engine.model_folder as m; build = m.build_tiny_model; "
-        "m.build_tiny_model = lambda *a, **k: (build(*a, **k), "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))); main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1, done.stderr
-    assert done.stderr.count("error:") == 1
-    assert "Traceback" not in done.stderr
-    assert "could not write the checkpoint run/checkpoints/step_000001" in done.stderr
-    assert "go on with --resume" in done.stderr
+    config, run_dir = make_config(checkpoints={"every_steps": 1}, logging={"trackers": []}), tmp_path / "run"
+    write, calls = trainer.save_policy, []
+
+    def no_room_at_the_third(*arguments: Any, **options: Any) -> None:
+        calls.append(1)
+        write(*arguments, **options)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(trainer, "save_policy", no_room_at_the_third)
+    with pytest.raises(CheckpointError, match=r"step_000003: .*No space left on device.* with --resume"):
+        train(config, run_dir=run_dir, debug_inline=True)
+    names = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+    assert names == ["step_000001", "step_000002"]
+    train(config, run_dir=run_dir, resume=True, debug_inline=True)
+    assert [row["step"] for row in read_metrics(run_dir / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_a_deterministic_run_and_data_that_changed_under_it(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    rows = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"question": f"{n}+1", "reference": str(n + 1)}) for n in range(8)]
+    rows.write_text("\n".join(lines))
+    config = make_config(steps=2, deterministic=True, data={"train": {"path": str(rows)}})
+    run_dir = tmp_path / "run"
+    try:
+        train(config, run_dir=run_dir, debug_inline=True)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    rows.write_text("\n".join([*lines[:-1], lines[0]]))
+    with pytest.raises(ConfigError, match=r"the rows of data\.train are not those .* began with"):
+        train(config, run_dir=run_dir, resume=True, debug_inline=True)

@@ -115,6 +115,37 @@ def check(config: ConfigFile, overrides: Overrides = None) -> None:
     )
 
 
+@config_app.command("diff")
+def diff_runs(
+    first: Annotated[Path, typer.Argument(help="A run folder or a config file", show_default=False)],
+    second: Annotated[Path, typer.Argument(help="The other one", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Show what two runs were told differently, and what differs in what they ran on.
+
+    Example: verl-lite config diff runs/quickstart runs/quickstart-2
+    """
+    from dataclasses import asdict
+
+    from verl_lite.cli.terminal import print_json, print_table
+    from verl_lite.engine.run_diff import diff_runs as differences
+
+    found = differences(first, second)
+    if as_json:
+        print_json([asdict(difference) for difference in found])
+        return
+    for where in ("config", "environment"):
+        rows = [(d.key, _shown(d.first), _shown(d.second)) for d in found if d.where == where]
+        if rows:
+            print_table(where, ("key", str(first), str(second)), rows)
+    if not found:
+        typer.echo("no difference")
+
+
+def _shown(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
 @config_app.command("schema")
 def schema() -> None:
     """Print the JSON Schema that editors complete and check configs with.

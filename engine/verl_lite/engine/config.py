@@ -1,6 +1,6 @@
 """The one frozen configuration tree of a training run. Importing it never imports torch.
 
-    name, seed, steps   model   data   sft   rollout   rewards + scoring   algorithm   learner
+    name, seed, deterministic, steps   model   data   sft   rollout   rewards + scoring   algorithm   learner
     evaluation   checkpoints   monitors   logging
 
 `rewards` and `scoring` are the plugin room's sections, `algorithm` and `learner` the learner's.
@@ -200,10 +200,14 @@ class LoggingConfig(ConfigModel):
 
 
 class TrainConfig(RewardsConfig):
-    """Everything a training run needs to know."""
+    """Everything a training run needs to know.
+
+    `deterministic` allows only kernels that give the same bits every time, and on the CPU one thread.
+    """
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: NonNegativeInt = 0
+    deterministic: bool = False
     steps: NonNegativeInt
     model: ModelConfig
     data: DataConfig

@@ -9,6 +9,7 @@ from verl_lite.engine.checkpoint_files import PassedOver, newest_whole
 from verl_lite.engine.checkpoints import Checkpoint, load_checkpoint
 from verl_lite.engine.config import DatasetConfig, TrainConfig
 from verl_lite.engine.data import read_prompts
+from verl_lite.engine.environment import changed_data, fingerprint_rows
 from verl_lite.engine.metrics_log import check_trackers
 from verl_lite.engine.model_folder import check_context, load_tokenizer
 from verl_lite.engine.run_folder import RunFolder, choose_run_dir
@@ -40,6 +41,14 @@ class PreparedRun:
     passed_over: Sequence[PassedOver] = ()
 
     @property
+    def data(self) -> dict[str, Mapping[str, Any]]:
+        """Fingerprints of the rows, as environment.json keeps them."""
+        return {
+            "train": fingerprint_rows(self.train_prompts),
+            "held_out": fingerprint_rows(self.held_out_prompts),
+        }
+
+    @property
     def plugins(self) -> list[Mapping[str, str]]:
         """The plugins as environment.json keeps them."""
         return [
@@ -69,7 +78,7 @@ def prepare_run(config: TrainConfig, *, run_dir: Path | None = None, resume: boo
         broken = "".join(f"; {passed.path.name}: {passed.reason}" for passed in passed_over)
         none = "no whole checkpoint" if broken else "no checkpoint yet"
         raise ConfigError(f"--resume: {folder.path} has {none}; delete it and start the run anew{broken}")
-    return PreparedRun(
+    prepared = PreparedRun(
         config=config,
         folder=folder,
         catalog=catalog,
@@ -81,6 +90,12 @@ def prepare_run(config: TrainConfig, *, run_dir: Path | None = None, resume: boo
         checkpoint_path=path,
         passed_over=passed_over,
     )
+    if resume and (changed := changed_data(folder.environment, prepared.data)):
+        raise ConfigError(
+            f"--resume: the rows of data.{' and data.'.join(changed)} are not those {folder.path} began "
+            "with; put the old data back, or start a new run"
+        )
+    return prepared
 
 
 def _read_data(

