@@ -64,3 +64,34 @@ def test_trackers_are_checked_by_name_and_by_package() -> None:
         check_trackers(["tensorbord"])
     with pytest.raises(ConfigError, match="'aim' is not installed: pip install aim"):
         check_trackers(["aim"])
+
+
+METRICS = {"reward/mean": 0.25, "reward/math/mean": 0.5, "loss/policy": float("inf")}
+
+
+@pytest.mark.filterwarnings("ignore")  # another project's, and that project is no dependency
+def test_wandb_offline_gets_the_components_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    writer = log(tmp_path, trackers=("wandb",))
+    writer.log(METRICS, step=3)
+    writer.close()
+    (file,) = tmp_path.rglob("run-*.wandb")
+    content = file.read_bytes()
+    assert b"reward/math/mean" in content
+    assert b"loss/policy" not in content
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_without_a_server_writes_into_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    writer = log(tmp_path, trackers=("mlflow",))
+    writer.log(METRICS, step=3)
+    writer.close()
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert run.data.metrics == {"reward/mean": 0.25, "reward/math/mean": 0.5}
+    assert run.data.params["rollout.top_p"] == "1.0"
+    assert (tmp_path / "mlflow.db").is_file()

@@ -2,8 +2,9 @@
 
 import json
 import os
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,6 +24,13 @@ RunDir = Annotated[
 ]
 INTERRUPTED = 130
 
+
+class Show(Enum):
+    AUTO: Literal["auto"] = "auto"
+    QUIET: Literal["quiet"] = "quiet"
+    JSON: Literal["json"] = "json"
+
+
 config_app = typer.Typer(no_args_is_help=True, help="Look at training configs.")
 
 
@@ -32,6 +40,7 @@ def train(
     run_dir: RunDir = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in its folder")] = False,
     debug_inline: DebugInline = False,
+    show: Annotated[Show, typer.Option(help="auto; quiet: no line a step; json: JSON lines")] = Show.AUTO,
 ) -> None:
     """Train: SFT warm-up if configured, then RL on the rewards of the config.
 
@@ -40,7 +49,7 @@ def train(
     checked = _load(config, overrides)
     from verl_lite.engine.run import train as run
 
-    result = run(checked, run_dir=run_dir, resume=resume, debug_inline=debug_inline)
+    result = run(checked, run_dir=run_dir, resume=resume, debug_inline=debug_inline, show=show.value)
     if result.stopped:
         raise typer.Exit(INTERRUPTED)
 

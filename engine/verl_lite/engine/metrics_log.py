@@ -44,6 +44,10 @@ class MetricsLog:
         self._path = run_dir / "metrics.jsonl"
         if resume_at is not None:
             _cut_back(self._path, resume_at)
+        if trackers:
+            from accelerate import PartialState
+
+            PartialState()  # accelerate's trackers log, and its loggers refuse to without it
         with clear_write_errors(str(self._path)):
             self._file = self._path.open("ab" if resume_at is not None else "wb", buffering=0)
             self._trackers = [_start_tracker(name, run_name, run_dir, config, resume_at) for name in trackers]
@@ -99,11 +103,17 @@ def _start_tracker(
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     kind = LOGGER_TYPE_TO_CLASS[name]
-    # TensorBoard hides the points of steps that are taken back
-    options = {"purge_step": resume_at + 1} if name == "tensorboard" and resume_at is not None else {}
-    # a tracker that writes into a folder gets runs/<run>/<its name>/
-    place = {"logging_dir": str(run_dir)} if kind.requires_logging_directory else {}
-    tracker = kind(name if place else run_name, **place, **options)
+    options: dict[str, Any] = {}
+    if kind.requires_logging_directory:  # it writes into runs/<run>/<its name>/
+        options["logging_dir"] = str(run_dir)
+    if name == "tensorboard" and resume_at is not None:
+        options["purge_step"] = resume_at + 1  # it hides the points of steps that are taken back
+    if name == "wandb":
+        options["dir"] = str(run_dir)
+    if name == "mlflow":  # without a server of the user's own: a store in the run's folder
+        os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{run_dir.resolve() / 'mlflow.db'}")
+        options["logging_dir"] = (run_dir.resolve() / "mlruns").as_uri()
+    tracker = kind(name if "logging_dir" in options and name != "mlflow" else run_name, **options)
     tracker.start()
     tracker.store_init_configuration(_flat(config))
     return tracker

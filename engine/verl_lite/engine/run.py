@@ -1,5 +1,6 @@
 """One training run from end to end: prepare, warm up, start the sampler, train, measure, sum up."""
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from rich.console import Console
 from verl_lite.engine.checkpoint_files import clear_write_errors
 from verl_lite.engine.checkpoints import latest_checkpoint, restore_random_states
 from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.display import Display, SummaryRow, make_display, summary_table
+from verl_lite.engine.display import Display, DisplayMode, SummaryRow, make_display, summary_table
 from verl_lite.engine.environment import make_deterministic
 from verl_lite.engine.evaluation import Evaluation, evaluate
 from verl_lite.engine.interrupt import Interrupt, StopRequested
@@ -50,6 +51,7 @@ def train(
     resume: bool = False,
     debug_inline: bool = False,
     console: Console | None = None,
+    show: DisplayMode = "auto",
 ) -> RunResult:
     """SFT warm-up if configured, then RL. See preparation.prepare_run for what is refused beforehand.
 
@@ -64,13 +66,16 @@ def train(
         prepared.folder.claim(config, prepared.plugins, prepared.data)
     else:
         prepared.folder.cut_back(prepared.checkpoint.step, prepared.passed_over)
-    display = make_display(console)
+    display = make_display(console, show)
     try:
         with Interrupt() as interrupt:
             result = _run(prepared, display, interrupt, debug_inline=debug_inline, started=started)
     finally:
         display.finish()
-    _tell(result, prepared, console)
+    if show == "json":
+        console.print(json.dumps({"kind": "summary", **result.summary}), markup=False, soft_wrap=True)
+    else:
+        _tell(result, prepared, console)
     return result
 
 
