@@ -2,9 +2,9 @@
 
 import json
 import os
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,6 +12,7 @@ from verl_lite.cli.options import AsJson, DebugInline
 
 if TYPE_CHECKING:
     from verl_lite.engine.config import TrainConfig
+    from verl_lite.engine.display import DisplayMode
 
 __all__ = ["config_app", "evaluate", "sft", "train"]
 
@@ -25,10 +26,10 @@ RunDir = Annotated[
 INTERRUPTED = 130
 
 
-class Show(Enum):
-    AUTO: Literal["auto"] = "auto"
-    QUIET: Literal["quiet"] = "quiet"
-    JSON: Literal["json"] = "json"
+class Show(StrEnum):
+    AUTO = "auto"
+    QUIET = "quiet"
+    JSON = "json"
 
 
 config_app = typer.Typer(no_args_is_help=True, help="Look at training configs.")
@@ -49,7 +50,13 @@ def train(
     checked = _load(config, overrides)
     from verl_lite.engine.run import train as run
 
-    result = run(checked, run_dir=run_dir, resume=resume, debug_inline=debug_inline, show=show.value)
+    result = run(
+        checked,
+        run_dir=run_dir,
+        resume=resume,
+        debug_inline=debug_inline,
+        show=cast("DisplayMode", show.value),
+    )
     if result.stopped:
         raise typer.Exit(INTERRUPTED)
 
