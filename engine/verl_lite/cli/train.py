@@ -4,7 +4,7 @@ import json
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,6 @@ from verl_lite.cli.options import AsJson, DebugInline
 
 if TYPE_CHECKING:
     from verl_lite.engine.config import TrainConfig
-    from verl_lite.engine.display import DisplayMode
 
 __all__ = ["config_app", "evaluate", "sft", "train"]
 
@@ -55,7 +54,7 @@ def train(
         run_dir=run_dir,
         resume=resume,
         debug_inline=debug_inline,
-        show=cast("DisplayMode", show.value),
+        show=show.value,
     )
     if result.stopped:
         raise typer.Exit(INTERRUPTED)
