@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from verl_lite.engine.checkpoint_files import Retention, newest_whole, remove_leftovers, why_not_whole
 from verl_lite.engine.checkpoints import (
+    CheckpointWriter,
+    copy_of,
     latest_checkpoint,
     load_checkpoint,
     restore_random_states,
@@ -50,7 +53,7 @@ def test_a_crash_while_writing_leaves_the_older_one(tmp_path: Path) -> None:
         write_policy(folder)
         raise OSError("no space left")
 
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(CheckpointError, match=r"step_000002: no space left\. Training has stopped; older"):
         save_checkpoint(tmp_path, step=2, save_policy=crash, learner={}, trainer={}, keep=1)
     assert latest_checkpoint(tmp_path) == old
     assert save(tmp_path, 2).is_dir()  # the leftover is no obstacle
@@ -72,7 +75,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     newer = save(tmp_path, 2)
     state = json.loads((newer / "trainer.json").read_text())
     (newer / "trainer.json").write_text(json.dumps({**state, "format": 99}))
-    with pytest.raises(CheckpointError, match="has format 99, this version reads 1"):
+    with pytest.raises(CheckpointError, match="has format 99, this version reads 2"):
         load_checkpoint(newer)
 
 
@@ -86,3 +89,104 @@ def test_the_random_states_come_back(tmp_path: Path) -> None:
     assert draw() != first
     restore_random_states(path)
     assert draw() == first
+
+
+def submit(writer: CheckpointWriter, step: int, **metrics: float) -> None:
+    writer.submit(
+        step=step,
+        save_policy=write_policy,
+        learner={"moment": torch.full((2,), float(step))},
+        trainer={"metrics": metrics},
+    )
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "delete", "manifest", "escape"])
+def test_a_damaged_checkpoint_is_passed_over_with_the_reason(tmp_path: Path, damage: str) -> None:
+    old, new = save(tmp_path, 1), save(tmp_path, 2)
+    weights, manifest = new / "policy" / "model.safetensors", new / "manifest.json"
+    if damage == "cut":
+        weights.write_bytes(b"wei")
+        reason = "policy/model.safetensors has 3 bytes, manifest.json says 7"
+    elif damage == "flip":
+        weights.write_bytes(b"weighty")
+        reason = "the SHA-256 of policy/model.safetensors is not the one in manifest.json"
+    elif damage == "delete":
+        weights.unlink()
+        reason = "model.safetensors is missing"
+    elif damage == "manifest":
+        manifest.unlink()
+        reason = "manifest.json is missing"
+    else:
+        manifest.write_text('{"files": {"../../../etc/passwd": {"bytes": 1, "sha256": ""}}}')
+        reason = "'../../../etc/passwd' leads out of the checkpoint"
+    found, passed = newest_whole(tmp_path)
+    assert found == old
+    assert [one.path for one in passed] == [new]
+    assert reason in passed[0].reason
+
+
+def test_what_may_hold_code_is_refused_not_run(tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return Path.touch, (tmp_path / "ran",)
+
+    path = save(tmp_path, 1)
+    torch.save({"moment": Hostile()}, path / "learner.pt")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_checkpoint(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_newest_the_spaced_and_the_best_stay(tmp_path: Path) -> None:
+    rules = Retention(keep=2, every_steps=4, best_metric="evaluation/accuracy")
+    writer = CheckpointWriter(tmp_path, rules)
+    accuracy = {1: 0.1, 2: 0.9, 3: 0.5, 5: 0.7}  # step 4 and 6 to 9 were not measured
+    for step in range(1, 10):
+        submit(writer, step, **({"evaluation/accuracy": accuracy[step]} if step in accuracy else {}))
+    writer.finish()
+    writer.close()
+    assert [path.name[-1] for path in sorted(tmp_path.iterdir())] == ["2", "4", "8", "9"]
+
+
+def test_a_snapshot_does_not_see_later_updates(tmp_path: Path) -> None:
+    import threading
+
+    may_write = threading.Event()
+    weights = {"w": torch.zeros(3)}
+    kept = copy_of(weights)
+    moment = torch.zeros(3)
+
+    def slow(folder: Path) -> None:
+        assert may_write.wait(10)
+        folder.mkdir()
+        torch.save(kept, folder / "w.pt")
+
+    writer = CheckpointWriter(tmp_path, Retention())
+    path = writer.submit(step=1, save_policy=slow, learner={"m": moment}, trainer={})
+    assert not path.exists()  # it came back before anything was written
+    weights["w"] += 1
+    moment += 1
+    may_write.set()
+    writer.finish()
+    writer.close()
+    assert torch.equal(load_checkpoint(path).learner["m"], torch.zeros(3))
+    assert torch.equal(torch.load(path / "policy" / "w.pt", weights_only=True)["w"], torch.zeros(3))
+
+
+def test_what_goes_wrong_on_the_thread_is_raised_in_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    writer = CheckpointWriter(tmp_path / "file" / "checkpoints", Retention())
+    submit(writer, 1)
+    with pytest.raises(CheckpointError, match=r"could not write the checkpoint .*step_000001"):
+        writer.finish()
+    writer.finish()  # said once
+    writer.close()
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    whole = save(tmp_path, 1)
+    for name in (".step_000002.part", ".step_000000.old"):
+        (tmp_path / name / "policy").mkdir(parents=True)
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [whole]
+    assert why_not_whole(whole) == ""

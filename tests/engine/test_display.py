@@ -1,6 +1,9 @@
 """The display: plain lines when piped, a live panel on a terminal, the table at the end."""
 
 import io
+import json
+import re
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -53,3 +56,35 @@ def test_the_table_shows_before_and_after() -> None:
     Console(file=text, width=80).print(summary_table(rows, title="quickstart"))
     (row,) = [line for line in text.getvalue().splitlines() if "accuracy" in line]
     assert row.split("│")[1:4] == [" accuracy         ", "  50.0% ", " 97.5% "]
+
+
+def test_the_panel_and_the_table_fit_80_columns() -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=80, color_system=None)
+    display = make_display(console)
+    display.step(REPORT)
+    display.finish()
+    console.print(summary_table([SummaryRow(name="reward mean", before=0.1, after=0.9)], title="quickstart"))
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue())
+    lines = plain.replace("\r", "\n").splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.strip().startswith("rollout") and line.rstrip().endswith("57%") for line in lines)
+    assert "…" not in plain
+
+
+def test_quiet_says_notes_only_and_json_is_one_object_a_line() -> None:
+    shown = {}
+    for mode in ("quiet", "json"):
+        text = io.StringIO()
+        display = make_display(Console(file=text, force_terminal=True, width=40), mode)
+        display.note("warning entropy: [low]")
+        display.sft_step(0, 5, 0.5)
+        display.step(replace(REPORT, reward=float("nan")))
+        display.finish()
+        shown[mode] = text.getvalue()
+    assert shown["quiet"] == "warning entropy: [low]\n"
+    objects = [json.loads(line) for line in shown["json"].splitlines()]
+    assert [one["kind"] for one in objects] == ["note", "sft_step", "step"]
+    assert objects[0]["text"] == "warning entropy: [low]"
+    assert objects[2]["components"] == {"correct": 0.25, "format": 1.0}
+    assert objects[2]["reward"] is None

@@ -1,5 +1,7 @@
 """Whole runs on a very small model: what they leave behind, and that stopping changes nothing."""
 
+import errno
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -8,13 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
+from verl_lite.engine import trainer
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.metrics_log import read_metrics
 from verl_lite.engine.run import evaluate_model, train, train_only_sft
 from verl_lite.engine.trainer import Trainer
-from verl_lite.errors import ConfigError, TrainingError
+from verl_lite.errors import CheckpointError, ConfigError, TrainingError
 from verl_lite.plugins.config_file import validate
 from verl_lite.plugins.records import read_records
 
@@ -261,3 +265,73 @@ def test_the_loop_s_metrics_are_those_of_the_page(
     emitted = {name for row in read_metrics(tmp_path / "run" / "metrics.jsonl") for name in row}
     ours = ("rollout/", "canary/", "data/", "time/", "evaluation/")
     assert {name for name in emitted if name.startswith(ours)} == documented
+
+
+def test_a_killed_run_goes_on_from_the_newest_whole_checkpoint(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    config = make_config(checkpoints={"every_steps": 1, "keep": 0}, logging={"trackers": []})
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(config, run_dir=whole, debug_inline=True)
+    shutil.copytree(whole, cut)
+    (cut / "checkpoints" / "step_000004" / "learner.pt").write_bytes(b"half")
+    (cut / "checkpoints" / "step_000003" / "manifest.json").unlink()
+    (cut / "checkpoints" / ".step_000005.part").mkdir()
+    (cut / "rollouts" / ".step_000005.parquet.1.part").write_bytes(b"PAR1")
+    with (cut / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "rew')
+    text = io.StringIO()
+    train(config, run_dir=cut, resume=True, debug_inline=True, console=Console(file=text, width=200))
+    said = text.getvalue()
+    assert "step_000004: learner.pt has 4 bytes, manifest.json says" in said
+    assert "step_000003: manifest.json is missing; renamed to damaged_step_000003" in said
+    assert "checkpoints/step_000002 after 2 steps" in said
+    names = sorted(path.name for path in (cut / "checkpoints").iterdir())
+    assert names == ["damaged_step_000003", "damaged_step_000004", *(f"step_00000{n}" for n in range(1, 5))]
+    assert [row["step"] for row in read_metrics(cut / "metrics.jsonl")] == [1, 2, 3, 4]
+    assert [p.name for p in sorted((cut / "rollouts").iterdir())] == [
+        f"step_00000{n}.parquet" for n in range(1, 5)
+    ]
+    for step in (3, 4):
+        rows = [list(read_records(run / "rollouts" / f"step_00000{step}.parquet")) for run in (whole, cut)]
+        assert [r.rollout.completion_ids for r in rows[0]] == [r.rollout.completion_ids for r in rows[1]]
+
+
+def test_a_disk_without_room_stops_the_run_with_one_message(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run_dir = make_config(checkpoints={"every_steps": 1}, logging={"trackers": []}), tmp_path / "run"
+    write, calls = trainer.save_policy, []
+
+    def no_room_at_the_third(*arguments: Any, **options: Any) -> None:
+        calls.append(1)
+        write(*arguments, **options)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(trainer, "save_policy", no_room_at_the_third)
+    with pytest.raises(CheckpointError, match=r"step_000003: .*No space left on device.* with --resume"):
+        train(config, run_dir=run_dir, debug_inline=True)
+    names = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+    assert names == ["step_000001", "step_000002"]
+    train(config, run_dir=run_dir, resume=True, debug_inline=True)
+    assert [row["step"] for row in read_metrics(run_dir / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_a_deterministic_run_and_data_that_changed_under_it(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    rows = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"question": f"{n}+1", "reference": str(n + 1)}) for n in range(8)]
+    rows.write_text("\n".join(lines))
+    config = make_config(steps=2, deterministic=True, data={"train": {"path": str(rows)}})
+    run_dir = tmp_path / "run"
+    try:
+        train(config, run_dir=run_dir, debug_inline=True)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    rows.write_text("\n".join([*lines[:-1], lines[0]]))
+    with pytest.raises(ConfigError, match=r"the rows of data\.train are not those .* began with"):
+        train(config, run_dir=run_dir, resume=True, debug_inline=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,13 @@ RunDir = Annotated[
 ]
 INTERRUPTED = 130
 
+
+class Show(StrEnum):
+    AUTO = "auto"
+    QUIET = "quiet"
+    JSON = "json"
+
+
 config_app = typer.Typer(no_args_is_help=True, help="Look at training configs.")
 
 
@@ -32,6 +40,7 @@ def train(
     run_dir: RunDir = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in its folder")] = False,
     debug_inline: DebugInline = False,
+    show: Annotated[Show, typer.Option(help="auto; quiet: no line a step; json: JSON lines")] = Show.AUTO,
 ) -> None:
     """Train: SFT warm-up if configured, then RL on the rewards of the config.
 
@@ -40,7 +49,13 @@ def train(
     checked = _load(config, overrides)
     from verl_lite.engine.run import train as run
 
-    result = run(checked, run_dir=run_dir, resume=resume, debug_inline=debug_inline)
+    result = run(
+        checked,
+        run_dir=run_dir,
+        resume=resume,
+        debug_inline=debug_inline,
+        show=show.value,
+    )
     if result.stopped:
         raise typer.Exit(INTERRUPTED)
 
@@ -113,6 +128,37 @@ def check(config: ConfigFile, overrides: Overrides = None) -> None:
         f"{config}: fine; {len(prepared.train_prompts)} training prompts, "
         f"{len(prepared.held_out_prompts)} held out, {len(prepared.sft_examples)} SFT examples"
     )
+
+
+@config_app.command("diff")
+def diff_runs(
+    first: Annotated[Path, typer.Argument(help="A run folder or a config file", show_default=False)],
+    second: Annotated[Path, typer.Argument(help="The other one", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Show what two runs were told differently, and what differs in what they ran on.
+
+    Example: verl-lite config diff runs/quickstart runs/quickstart-2
+    """
+    from dataclasses import asdict
+
+    from verl_lite.cli.terminal import print_json, print_table
+    from verl_lite.engine.run_diff import diff_runs as differences
+
+    found = differences(first, second)
+    if as_json:
+        print_json([asdict(difference) for difference in found])
+        return
+    for where in ("config", "environment"):
+        rows = [(d.key, _shown(d.first), _shown(d.second)) for d in found if d.where == where]
+        if rows:
+            print_table(where, ("key", str(first), str(second)), rows)
+    if not found:
+        typer.echo("no difference")
+
+
+def _shown(value: object) -> str:
+    return "-" if value is None else str(value)
 
 
 @config_app.command("schema")

@@ -9,14 +9,27 @@ tolerance (in bfloat16 a single step at a learning rate of 1e-6 is).
 import math
 from collections.abc import Sequence
 
+import torch
+
+from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.stages import WeightSource
 from verl_lite.errors import TrainingError
 
-__all__ = ["TOLERANCES", "Canary"]
+__all__ = ["TOLERANCES", "Canary", "canary_limit"]
 
 # The largest difference of natural log-probabilities two correct implementations show, by dtype.
 # float32 on one CPU: 1e-6 measured; GPUs add TF32 and other summation orders.
 TOLERANCES = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}
+
+
+def canary_limit(config: TrainConfig) -> float:
+    """The difference at which a run with this config stops."""
+    rollout = config.rollout
+    if rollout.canary_tolerance is not None:
+        return rollout.canary_tolerance
+    dtype = rollout.vllm.dtype if rollout.sampler == "vllm" else "auto"
+    usual = "bfloat16" if torch.cuda.is_available() else "float32"
+    return TOLERANCES[usual if dtype == "auto" else dtype]
 
 
 class Canary:

@@ -1,29 +1,51 @@
-"""Checkpoints: written aside and renamed, so that one is whole or not there at all.
+"""Checkpoints: a snapshot of one step, written aside and renamed, beside the training that goes on.
 
 checkpoints/step_000050/
     policy/        the weights (safetensors), config and tokenizer: a Hugging Face folder
     trainer.json   step, data position, the numbers the summary needs
-    learner.pt     optimiser, scheduler, controllers
+    learner.pt     optimiser, scheduler, controllers (tensors and plain data: read with weights_only)
     rng.pt         the random states of this process
+    manifest.json  size and SHA-256 of every file above; written last
 """
 
 import json
-import os
+import pickle  # for the name of its error; nothing is unpickled here
 import random
 import shutil
+import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
+from verl_lite.engine.checkpoint_files import (
+    Retention,
+    apply_retention,
+    damaged,
+    newest_whole,
+    put_in_place,
+    write_manifest,
+)
+from verl_lite.engine.config import CheckpointConfig
 from verl_lite.errors import CheckpointError
 
-__all__ = ["Checkpoint", "latest_checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointWriter",
+    "copy_of",
+    "latest_checkpoint",
+    "load_checkpoint",
+    "restore_random_states",
+    "retention",
+    "save_checkpoint",
+]
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +58,89 @@ class Checkpoint:
     policy: Path
 
 
+def copy_of(tree: Any) -> Any:
+    """The same tree with every tensor copied to the CPU: later updates do not reach it.
+
+    >>> weights = {"a": torch.zeros(1), "steps": [1, 2]}
+    >>> kept = copy_of(weights)
+    >>> _ = weights["a"].add_(1)
+    >>> kept
+    {'a': tensor([0.]), 'steps': [1, 2]}
+    """
+    if isinstance(tree, torch.Tensor):
+        return tree.detach().to("cpu", copy=True)
+    if isinstance(tree, Mapping):
+        return {key: copy_of(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(copy_of(value) for value in tree)
+    return tree
+
+
+class CheckpointWriter:
+    """Writes checkpoints on a thread of its own, one at a time.
+
+    `submit` waits for the one before it, so at most one snapshot is in memory beside the model.
+    What went wrong while writing is raised by the next `submit` or `finish`, as CheckpointError.
+    """
+
+    def __init__(self, folder: Path, retention: Retention) -> None:
+        self._folder = folder
+        self._retention = retention
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pending: Future[Path] | None = None
+        self.waited_s = 0.0
+
+    def submit(
+        self,
+        *,
+        step: int,
+        save_policy: Callable[[Path], None],
+        learner: Mapping[str, Any],
+        trainer: Mapping[str, Any],
+    ) -> Path:
+        """Have the checkpoint of `step` written; returns where it will be.
+
+        `learner` is copied here; `save_policy` runs later and must hold copies of the weights.
+        """
+        self.finish()
+        self._pending = self._thread.submit(
+            _write,
+            self._folder,
+            step=step,
+            save_policy=save_policy,
+            learner=copy_of(learner),
+            random_states=_random_states(),
+            trainer=trainer,
+            rules=self._retention,
+        )
+        return self._folder / _name(step)
+
+    def finish(self) -> None:
+        """Wait until the last checkpoint is on the disk; raises CheckpointError when it is not."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        started = time.perf_counter()
+        try:
+            pending.result()
+        finally:
+            self.waited_s += time.perf_counter() - started
+
+    def close(self) -> None:
+        """End the thread after what it is writing; its errors were raised or are no longer of interest."""
+        self._thread.shutdown(wait=True)
+
+
+def retention(config: CheckpointConfig) -> Retention:
+    """The rules of the config."""
+    return Retention(
+        keep=config.keep,
+        every_steps=config.keep_every_steps,
+        best_metric=config.keep_best,
+        best_is_lowest=config.keep_best_lowest,
+    )
+
+
 def save_checkpoint(
     folder: Path,
     *,
@@ -45,33 +150,64 @@ def save_checkpoint(
     trainer: Mapping[str, Any],
     keep: int,
 ) -> Path:
-    """Write checkpoints/step_<step> and delete all but the newest `keep` (0: delete none)."""
-    final = folder / f"step_{step:06d}"
+    """Write checkpoints/step_<step> at once and delete all but the newest `keep` (0: delete none)."""
+    return _write(
+        folder,
+        step=step,
+        save_policy=save_policy,
+        learner=learner,
+        random_states=_random_states(),
+        trainer=trainer,
+        rules=Retention(keep=keep),
+    )
+
+
+def _write(
+    folder: Path,
+    *,
+    step: int,
+    save_policy: Callable[[Path], None],
+    learner: Mapping[str, Any],
+    random_states: Mapping[str, Any],
+    trainer: Mapping[str, Any],
+    rules: Retention,
+) -> Path:
+    final = folder / _name(step)
     aside = folder / f".{final.name}.part"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    save_policy(aside / "policy")
-    torch.save(dict(learner), aside / "learner.pt")
-    torch.save(_random_states(), aside / "rng.pt")
-    state = {"format": FORMAT, "step": step, **trainer}
-    (aside / "trainer.json").write_text(json.dumps(state) + "\n", encoding="utf-8")
-    if final.exists():  # the same step again: a resumed run that was stopped at once
-        shutil.rmtree(final)
-    os.replace(aside, final)
-    if keep:
-        for old in _complete(folder)[:-keep]:
-            shutil.rmtree(old)
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        save_policy(aside / "policy")
+        torch.save(dict(learner), aside / "learner.pt")
+        torch.save(dict(random_states), aside / "rng.pt")
+        state = {"format": FORMAT, "step": step, **trainer}
+        (aside / "trainer.json").write_text(json.dumps(state) + "\n", encoding="utf-8")
+        write_manifest(aside)
+        put_in_place(aside, final)
+        apply_retention(folder, rules)
+    # torch and safetensors wrap the operating system's error in their own
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise CheckpointError(
+            f"could not write the checkpoint {final}: {_reason(error)}. Training has stopped; older "
+            "checkpoints are as they were. Make room there (or make it writable) and go on with --resume"
+        ) from error
     return final
 
 
+def _name(step: int) -> str:
+    return f"step_{step:06d}"
+
+
+def _reason(error: BaseException) -> str:
+    while error.__context__ is not None:  # torch's writer fails again while closing: the first says why
+        error = error.__context__
+    return str(error).split("\n")[0]
+
+
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint; one cut off while being written does not count."""
-    found = _complete(folder)
-    return found[-1] if found else None
-
-
-def _complete(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step_*") if (path / "trainer.json").is_file())
+    """The newest whole checkpoint; one that is cut off or damaged does not count."""
+    return newest_whole(folder)[0]
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -81,14 +217,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         trainer = json.loads((path / "trainer.json").read_text(encoding="utf-8"))
-        learner = torch.load(path / "learner.pt", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(
-            f"the checkpoint {path} is damaged: {error}; resume from an older one"
-        ) from error
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from error
     if trainer.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {trainer.get('format')}, this version reads {FORMAT}")
+    learner = _load_tensors(path / "learner.pt")
     return Checkpoint(step=trainer["step"], trainer=trainer, learner=learner, policy=path / "policy")
+
+
+def _load_tensors(file: Path) -> dict[str, Any]:
+    """Tensors and plain data only: a pickle with anything else in it is refused, not run."""
+    try:
+        loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise damaged(file.parent, error) from error
+    return loaded
 
 
 def _random_states() -> dict[str, Any]:
@@ -110,7 +253,7 @@ def _numpy_state() -> list[Any]:
 
 def restore_random_states(path: Path) -> None:
     """Put Python's, NumPy's and torch's generators where they were when the checkpoint was written."""
-    states = torch.load(path / "rng.pt", weights_only=True)
+    states = _load_tensors(path / "rng.pt")
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     torch.set_rng_state(states["torch"])

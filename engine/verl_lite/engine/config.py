@@ -1,7 +1,7 @@
 """The one frozen configuration tree of a training run. Importing it never imports torch.
 
-    name, seed, steps   model   data   sft   rollout   rewards + scoring   algorithm   learner
-    evaluation   checkpoints   logging
+    name, seed, deterministic, steps   model   data   sft   rollout   rewards + scoring   algorithm   learner
+    evaluation   checkpoints   monitors   logging
 
 `rewards` and `scoring` are the plugin room's sections, `algorithm` and `learner` the learner's.
 Checks across fields run here, before anything loads; units stand in the names.
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig, OptimizerConfig
+from verl_lite.engine.monitor_config import MonitorsConfig
 from verl_lite.plugins.composite.config import RewardsConfig, leaves
 from verl_lite.plugins.config_file import ConfigModel
 
@@ -174,10 +175,18 @@ class EvaluationConfig(ConfigModel):
 
 
 class CheckpointConfig(ConfigModel):
-    """A checkpoint every `every_steps` (0: only the last) and at the end; the newest `keep` stay (0: all)."""
+    """A checkpoint every `every_steps` (0: only the last) and at the end; the newest `keep` stay (0: all).
+
+    keep_every_steps   those of every so many steps stay too (0: none)
+    keep_best          the one with the best value of this metric stays too ("": none), "evaluation/accuracy"
+    keep_best_lowest   the best is the lowest value
+    """
 
     every_steps: NonNegativeInt = 50
     keep: NonNegativeInt = 2
+    keep_every_steps: NonNegativeInt = 0
+    keep_best: str = ""
+    keep_best_lowest: bool = False
 
 
 class LoggingConfig(ConfigModel):
@@ -191,10 +200,14 @@ class LoggingConfig(ConfigModel):
 
 
 class TrainConfig(RewardsConfig):
-    """Everything a training run needs to know."""
+    """Everything a training run needs to know.
+
+    `deterministic` allows only kernels that give the same bits every time, and on the CPU one thread.
+    """
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: NonNegativeInt = 0
+    deterministic: bool = False
     steps: NonNegativeInt
     model: ModelConfig
     data: DataConfig
@@ -204,6 +217,7 @@ class TrainConfig(RewardsConfig):
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    monitors: MonitorsConfig = Field(default_factory=MonitorsConfig)
     logging: LoggingConfig = Field(default_factory=LoggingConfig)
 
     @property
@@ -223,6 +237,11 @@ class TrainConfig(RewardsConfig):
             raise ValueError(
                 f"evaluation.every_steps={self.evaluation.every_steps} needs data.held_out; "
                 "name the rows or set it to 0"
+            )
+        if self.checkpoints.keep_best.startswith("evaluation/") and not self.evaluation.every_steps:
+            raise ValueError(
+                f"checkpoints.keep_best={self.checkpoints.keep_best!r} is only measured with "
+                "evaluation.every_steps above 0"
             )
         self.algorithm.check_rollout(
             num_samples=self.rollout.num_samples, top_p=self.rollout.top_p, top_k=self.rollout.top_k

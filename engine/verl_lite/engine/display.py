@@ -1,8 +1,10 @@
 """What the person at the terminal sees: a live panel there, plain lines where output is piped."""
 
+import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -17,8 +19,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Display", "StepReport", "SummaryRow", "make_display", "summary_table"]
+__all__ = ["Display", "DisplayMode", "StepReport", "SummaryRow", "make_display", "summary_table"]
 
+DisplayMode = Literal["auto", "quiet", "json"]
 STAGES = ("rollout", "reward", "update", "sync")
 
 
@@ -68,7 +71,12 @@ class Display(Protocol):
         ...
 
 
-def make_display(console: Console) -> Display:
+def make_display(console: Console, mode: DisplayMode = "auto") -> Display:
+    """auto: a live panel on a terminal, lines elsewhere; quiet: nothing but notes; json: JSON lines."""
+    if mode == "json":
+        return JsonDisplay(console)
+    if mode == "quiet":
+        return QuietDisplay(console)
     return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
 
 
@@ -95,6 +103,33 @@ class PlainDisplay:
     def _print(self, text: str) -> None:
         # no wrapping: a log's line is a line, whatever the width of a terminal that is not there
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class QuietDisplay(PlainDisplay):
+    """Only what is said once: warnings, resumes, the accuracy before RL."""
+
+    def sft_step(self, step: int, num_steps: int, loss: float) -> None:
+        """Not shown."""
+
+    def step(self, report: StepReport) -> None:
+        """Not shown."""
+
+
+class JsonDisplay(PlainDisplay):
+    """One JSON object a line, each with a "kind": note, sft_step or step."""
+
+    def note(self, text: str) -> None:
+        self._object("note", text=text)
+
+    def sft_step(self, step: int, num_steps: int, loss: float) -> None:
+        self._object("sft_step", step=step + 1, num_steps=num_steps, loss=loss)
+
+    def step(self, report: StepReport) -> None:
+        self._object("step", **asdict(report))
+
+    def _object(self, kind: str, **values: Any) -> None:
+        flat = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        self._print(json.dumps({"kind": kind, **flat}))
 
 
 class LiveDisplay:

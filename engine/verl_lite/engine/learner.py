@@ -258,6 +258,10 @@ class Learner:
         metrics["learner/bad_steps"] = float(self._guard.num_bad_steps)
         metrics["learner/tokens_per_s"] = num_tokens / seconds
 
+    def scale_learning_rate(self, scale: float) -> None:
+        """Multiply the policy's scheduled learning rate by `scale` from now on; no part of the state."""
+        self._optimizer.rate_scale = scale
+
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every (Hugging Face parameter name, full tensor) of the policy, LoRA adapters merged in."""
         return named_weights(self.policy.model)

@@ -2,10 +2,12 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from verl_lite.engine.checkpoint_files import clear_write_errors
 from verl_lite.errors import ConfigError
 
 __all__ = ["MetricsLog", "check_trackers", "read_metrics"]
@@ -39,38 +41,79 @@ class MetricsLog:
         resume_at: int | None = None,
     ) -> None:
         """`resume_at` counts the finished steps of a resumed run: lines of later ones are taken out."""
-        path = run_dir / "metrics.jsonl"
-        kept = read_metrics(path) if resume_at is not None and path.exists() else []
-        self._file = path.open("w", encoding="utf-8")
-        for row in kept:
-            if resume_at is not None and row["step"] <= resume_at:
-                self._write(row)
-        self._trackers = [_start_tracker(name, run_name, run_dir, config) for name in trackers]
+        self._path = run_dir / "metrics.jsonl"
+        if resume_at is not None:
+            _cut_back(self._path, resume_at)
+        if trackers:
+            from accelerate import PartialState
+
+            PartialState()  # accelerate's trackers log, and its loggers refuse to without it
+        with clear_write_errors(str(self._path)):
+            self._file = self._path.open("ab" if resume_at is not None else "wb", buffering=0)
+            self._trackers = [_start_tracker(name, run_name, run_dir, config, resume_at) for name in trackers]
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
-        self._write({"step": step, **metrics})
-        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        for tracker in self._trackers:
-            tracker.log(finite, step=step)
+        with clear_write_errors(f"metrics to {self._path}"):
+            self._file.write(_line({"step": step, **metrics}))
+            finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+            for tracker in self._trackers:
+                tracker.log(finite, step=step)
 
-    def _write(self, row: Mapping[str, Any]) -> None:
-        # nan and inf are no JSON: null says "no value" to every reader
-        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        self._file.write(json.dumps(clean) + "\n")
-        self._file.flush()
+    def set_aside(self, step: int, *, into: Path) -> None:
+        """Move the lines of later steps to the file `into`."""
+        self._file.close()
+        with clear_write_errors(str(into)):
+            into.parent.mkdir(parents=True, exist_ok=True)
+            into.write_bytes(b"".join(_line(row) for row in read_metrics(self._path) if row["step"] > step))
+            _cut_back(self._path, step)
+            self._file = self._path.open("ab", buffering=0)
+
+    def sync(self) -> None:
+        """Have every line on the disk: a checkpoint must never be newer than its metrics."""
+        with clear_write_errors(f"metrics to {self._path}"):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
-        for tracker in self._trackers:
-            tracker.finish()
+        with clear_write_errors("the trackers' files"):
+            for tracker in self._trackers:
+                tracker.finish()
 
 
-def _start_tracker(name: str, run_name: str, run_dir: Path, config: Mapping[str, Any]) -> Any:
+def _line(row: Mapping[str, Any]) -> bytes:
+    # nan and inf are no JSON: null says "no value" to every reader
+    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+    return (json.dumps(clean) + "\n").encode()
+
+
+def _cut_back(path: Path, step: int) -> None:
+    """Take the lines of later steps out, in a new file that takes the name of the old one."""
+    if not path.exists():
+        return
+    lines = b"".join(_line(row) for row in read_metrics(path) if row["step"] <= step)
+    with clear_write_errors(str(path)):
+        aside = path.with_name(f".{path.name}.part")
+        aside.write_bytes(lines)
+        os.replace(aside, path)
+
+
+def _start_tracker(
+    name: str, run_name: str, run_dir: Path, config: Mapping[str, Any], resume_at: int | None
+) -> Any:
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     kind = LOGGER_TYPE_TO_CLASS[name]
-    # a tracker that writes into a folder gets runs/<run>/<its name>/
-    tracker = kind(name, logging_dir=str(run_dir)) if kind.requires_logging_directory else kind(run_name)
+    options: dict[str, Any] = {}
+    if kind.requires_logging_directory:  # it writes into runs/<run>/<its name>/
+        options["logging_dir"] = str(run_dir)
+    if name == "tensorboard" and resume_at is not None:
+        options["purge_step"] = resume_at + 1  # it hides the points of steps that are taken back
+    if name == "wandb":
+        options["dir"] = str(run_dir)
+    if name == "mlflow":  # without a server of the user's own: a store in the run's folder
+        os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{run_dir.resolve() / 'mlflow.db'}")
+        options["logging_dir"] = (run_dir.resolve() / "mlruns").as_uri()
+    tracker = kind(name if "logging_dir" in options and name != "mlflow" else run_name, **options)
     tracker.start()
     tracker.store_init_configuration(_flat(config))
     return tracker

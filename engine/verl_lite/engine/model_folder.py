@@ -1,9 +1,11 @@
 """Find, check and load the policy and its tokenizer, and write them back as a Hugging Face folder."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from verl_lite.engine.config import ModelConfig
 from verl_lite.engine.tiny_model import build_tiny_model, build_tiny_tokenizer
@@ -80,17 +82,23 @@ def load_policy(path: str, *, dtype: str, device: torch.device) -> Any:
     logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"cannot load the model {path!r}: {_first_line(error)}") from None
     return model.to(device)
 
 
-def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write weights (safetensors, adapters merged), configuration and tokenizer as one model folder."""
+def save_policy(
+    model: Any, tokenizer: Any, folder: Path, *, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write weights (safetensors, adapters merged), configuration and tokenizer as one model folder.
+
+    `weights` are written instead of the model's own: a copy taken at an earlier moment.
+    """
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    base_model(model).save_pretrained(folder, state_dict=dict(named_weights(model)))
+    state = dict(named_weights(model) if weights is None else weights)
+    base_model(model).save_pretrained(folder, state_dict=state)
     tokenizer.save_pretrained(folder)
 
 

@@ -47,12 +47,13 @@ class PolicyOptimizer:
             raise ConfigError("the model has no trainable parameters: nothing to update")
         self._adam = _adamw(self._parameters, config)
         self.num_steps = 0
+        self.rate_scale = 1.0  # below 1 after a rollback
 
     @property
     def learning_rate(self) -> float:
         """The rate the next step will use."""
         factor = learning_rate_factor(self.num_steps, self._config, self._total_steps)
-        return self._config.learning_rate * factor
+        return self._config.learning_rate * factor * self.rate_scale
 
     def step(self) -> tuple[float, bool]:
         """(the gradient norm before clipping, whether it was finite and the weights were updated)."""

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_lite.engine.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint
+from verl_lite.engine.checkpoint_files import PassedOver, newest_whole
+from verl_lite.engine.checkpoints import Checkpoint, load_checkpoint
 from verl_lite.engine.config import DatasetConfig, TrainConfig
 from verl_lite.engine.data import read_prompts
+from verl_lite.engine.environment import changed_data, fingerprint_rows
 from verl_lite.engine.metrics_log import check_trackers
 from verl_lite.engine.model_folder import check_context, load_tokenizer
 from verl_lite.engine.run_folder import RunFolder, choose_run_dir
@@ -22,7 +24,10 @@ __all__ = ["PreparedRun", "prepare_run"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedRun:
-    """A run whose inputs are all there and fit together. `checkpoint` is what to continue from."""
+    """A run whose inputs are all there and fit together.
+
+    `checkpoint` is what to continue from; `passed_over` are newer ones that are damaged.
+    """
 
     config: TrainConfig
     folder: RunFolder
@@ -33,6 +38,15 @@ class PreparedRun:
     sft_examples: Sequence[SFTExample]
     checkpoint: Checkpoint | None
     checkpoint_path: Path | None
+    passed_over: Sequence[PassedOver] = ()
+
+    @property
+    def data(self) -> dict[str, Mapping[str, Any]]:
+        """Fingerprints of the rows, as environment.json keeps them."""
+        return {
+            "train": fingerprint_rows(self.train_prompts),
+            "held_out": fingerprint_rows(self.held_out_prompts),
+        }
 
     @property
     def plugins(self) -> list[Mapping[str, str]]:
@@ -59,10 +73,12 @@ def prepare_run(config: TrainConfig, *, run_dir: Path | None = None, resume: boo
     tokenizer = load_tokenizer(config.model)
     check_context(config.model, needed_tokens=config.rollout.context_tokens)
     train, held_out, examples = _read_data(config, tokenizer)
-    path = latest_checkpoint(folder.checkpoints) if resume else None
+    path, passed_over = newest_whole(folder.checkpoints) if resume else (None, [])
     if resume and path is None:
-        raise ConfigError(f"--resume: {folder.path} has no checkpoint yet; delete it and start the run anew")
-    return PreparedRun(
+        broken = "".join(f"; {passed.path.name}: {passed.reason}" for passed in passed_over)
+        none = "no whole checkpoint" if broken else "no checkpoint yet"
+        raise ConfigError(f"--resume: {folder.path} has {none}; delete it and start the run anew{broken}")
+    prepared = PreparedRun(
         config=config,
         folder=folder,
         catalog=catalog,
@@ -72,7 +88,14 @@ def prepare_run(config: TrainConfig, *, run_dir: Path | None = None, resume: boo
         sft_examples=examples,
         checkpoint=load_checkpoint(path) if path else None,
         checkpoint_path=path,
+        passed_over=passed_over,
     )
+    if resume and (changed := changed_data(folder.environment, prepared.data)):
+        raise ConfigError(
+            f"--resume: the rows of data.{' and data.'.join(changed)} are not those {folder.path} began "
+            "with; put the old data back, or start a new run"
+        )
+    return prepared
 
 
 def _read_data(

@@ -1,5 +1,6 @@
 """One training run from end to end: prepare, warm up, start the sampler, train, measure, sum up."""
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from verl_lite.engine.checkpoint_files import clear_write_errors
 from verl_lite.engine.checkpoints import latest_checkpoint, restore_random_states
 from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.display import Display, SummaryRow, make_display, summary_table
+from verl_lite.engine.display import Display, DisplayMode, SummaryRow, make_display, summary_table
+from verl_lite.engine.environment import make_deterministic
 from verl_lite.engine.evaluation import Evaluation, evaluate
 from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.learner import Learner
@@ -48,6 +51,7 @@ def train(
     resume: bool = False,
     debug_inline: bool = False,
     console: Console | None = None,
+    show: DisplayMode = "auto",
 ) -> RunResult:
     """SFT warm-up if configured, then RL. See preparation.prepare_run for what is refused beforehand.
 
@@ -56,15 +60,22 @@ def train(
     started = time.perf_counter()
     console = console or Console()
     prepared = prepare_run(config, run_dir=run_dir, resume=resume)
-    if not resume:
-        prepared.folder.claim(config, prepared.plugins)
-    display = make_display(console)
+    if config.deterministic:
+        make_deterministic()
+    if prepared.checkpoint is None:
+        prepared.folder.claim(config, prepared.plugins, prepared.data)
+    else:
+        prepared.folder.cut_back(prepared.checkpoint.step, prepared.passed_over)
+    display = make_display(console, show)
     try:
         with Interrupt() as interrupt:
             result = _run(prepared, display, interrupt, debug_inline=debug_inline, started=started)
     finally:
         display.finish()
-    _tell(result, prepared, console)
+    if show == "json":
+        console.print(json.dumps({"kind": "summary", **result.summary}), markup=False, soft_wrap=True)
+    else:
+        _tell(result, prepared, console)
     return result
 
 
@@ -76,7 +87,7 @@ def train_only_sft(
         raise ConfigError("sft.steps=0: there is nothing to do; set it to the number of SFT updates")
     console = console or Console()
     prepared = prepare_run(config, run_dir=run_dir)
-    prepared.folder.claim(config, prepared.plugins)
+    prepared.folder.claim(config, prepared.plugins, prepared.data)
     display = make_display(console)
     try:
         with Interrupt() as interrupt:
@@ -145,7 +156,8 @@ def _run(
                 display=display,
                 interrupt=interrupt,
             )
-            return _train_and_measure(prepared, trainer, display, started=started)
+            with trainer:
+                return _train_and_measure(prepared, trainer, display, started=started)
         finally:
             log.close()
             sampler.close()
@@ -159,12 +171,14 @@ def _first_policy(prepared: PreparedRun, display: Display, interrupt: Interrupt)
     if prepared.checkpoint is not None:
         path = str(folder.model) if has_own_start else str(config.model.path)
         return path, load_policy(path, dtype=config.model.dtype, device=device)
-    path = prepare_model(config.model, folder.model, seed=config.seed)
+    with clear_write_errors(str(folder.model)):
+        path = prepare_model(config.model, folder.model, seed=config.seed)
     model = load_policy(path, dtype=config.model.dtype, device=device)
     if config.sft.steps:
         _warm_up(prepared, model, display, interrupt)
         path = str(folder.model)
-        save_policy(model, prepared.tokenizer, folder.model)
+        with clear_write_errors(str(folder.model)):
+            save_policy(model, prepared.tokenizer, folder.model)
     return path, model
 
 
@@ -226,6 +240,8 @@ def _train_and_measure(
     trainer.sync()
     if prepared.checkpoint is not None:
         assert prepared.checkpoint_path is not None
+        for passed in prepared.passed_over:
+            display.note(f"passed over {passed.path}: {passed.reason}; renamed to damaged_{passed.path.name}")
         display.note(f"resumed from {prepared.checkpoint_path} after {trainer.step} steps")
         restore_random_states(prepared.checkpoint_path)
     elif measures:
@@ -242,7 +258,8 @@ def _train_and_measure(
         "seconds": round(time.perf_counter() - started, 1),
         "metrics": {name: {"before": trainer.before[name], "after": after[name]} for name in after},
     }
-    folder.write_summary(summary)
+    with clear_write_errors(str(folder.summary)):
+        folder.write_summary(summary)
     return RunResult(run_dir=folder.path, summary=summary)
 
 

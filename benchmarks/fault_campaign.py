@@ -1,0 +1,423 @@
+"""Break training runs on purpose, many times, and compare each with the run that nothing happened to.
+
+    python benchmarks/fault_campaign.py --faults 200 --seed 0 --json faults.json
+
+Every trial is a run of a very small model (transformers sampler, one thread) in a forked process. Faults
+are injected into it, it is resumed until it finishes, and then weights, metrics and rollout records must
+be those of the undisturbed run, each line and each record exactly once. A process that ends by itself
+must end with one message of the project's own error types. Kinds:
+
+    kill            kill -9 after a random time
+    kill_writing    kill -9 while a checkpoint is being written
+    damage          the newest checkpoint: a file cut short, a byte flipped or a file deleted
+    file_limit      RLIMIT_FSIZE: writing past a size fails
+    disk_full       a tmpfs too small for the run (needs mount)
+    read_only       the file system turns read-only in the middle (needs mount)
+    worker          kill -9 of the reward workers; the run itself must finish undisturbed
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import accelerate.tracking  # noqa: F401 - slow imports happen once, before the forks
+import pandas  # noqa: F401 - pyarrow looks for it
+import pyarrow.parquet  # noqa: F401
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401
+
+from verl_lite.engine.checkpoint_files import newest_whole
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.metrics_log import read_metrics
+from verl_lite.engine.run import train
+from verl_lite.errors import VerlLiteError
+from verl_lite.plugins.config_file import validate
+from verl_lite.plugins.records import read_records
+
+STEPS = 8
+KINDS = ("kill", "kill_writing", "damage", "file_limit", "disk_full", "read_only", "worker")
+# what depends on the clock, not on the run
+CLOCK = ("time/", "latency", "tokens_per_s", "workers_replaced", "retries")
+REWARD = """
+from verl_lite.plugins import reward
+
+@reward("digits")
+def digits(rollout):
+    text = rollout.completion
+    return sum(c.isdigit() for c in text) / len(text) if text else 0.0
+"""
+
+
+def make_config(folder: Path) -> TrainConfig:
+    rewards = folder / "digits.py"
+    rewards.write_text(REWARD)
+    small = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 64}
+    data: dict[str, Any] = {
+        "name": "faults",
+        "steps": STEPS,
+        "model": {"tiny": {**small, "max_context_tokens": 64}},
+        "data": {"train": {"task": "arithmetic", "num_rows": 12}},
+        "rewards": {"digits": {"use": f"{rewards}:digits"}},
+        "rollout": {"sampler": "transformers", "num_prompts": 4, "num_samples": 2},
+        "learner": {"optimizer": {"learning_rate": 3e-3}},
+        "checkpoints": {"every_steps": 1, "keep": 3},
+        "logging": {"trackers": []},
+    }
+    data["rollout"] |= {"max_prompt_tokens": 16, "max_new_tokens": 12}
+    return validate(TrainConfig, data, source="fault campaign")
+
+
+@dataclass
+class Trial:
+    """What happened to one run. `problems` must stay empty."""
+
+    kind: str
+    faults: int = 0
+    starts: int = 0
+    messages: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+class Process:
+    """`train` in a forked process whose outcome comes back as one line of text."""
+
+    def __init__(
+        self, config: TrainConfig, run_dir: Path, *, resume: bool, inline: bool = True, file_limit: int = 0
+    ) -> None:
+        self._reader, writer = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._reader)
+            _child(config, run_dir, writer, resume=resume, inline=inline, file_limit=file_limit)
+        os.close(writer)
+
+    def running(self) -> bool:
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def outcome(self) -> str:
+        """ "finished", "refused: <message>", "crashed: <traceback's last line>" or "killed"."""
+        with os.fdopen(self._reader) as pipe:
+            text = pipe.read()
+        os.waitpid(self.pid, 0)
+        return text or "killed"
+
+
+def _child(
+    config: TrainConfig, run_dir: Path, writer: int, *, resume: bool, inline: bool, file_limit: int
+) -> None:
+    try:
+        if file_limit:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+        torch.set_num_threads(1)
+        with open(os.devnull, "w") as nowhere:
+            train(config, run_dir=run_dir, resume=resume, debug_inline=inline, console=Console(file=nowhere))
+        text = "finished"
+    except VerlLiteError as error:
+        text = f"refused: {error}"
+    except BaseException as error:  # noqa: BLE001 - the campaign counts these as failures
+        text = f"crashed: {type(error).__name__}: {error}"
+    os.write(writer, text.encode()[:4000])
+    os._exit(0)
+
+
+def fingerprint(run_dir: Path) -> dict[str, Any]:
+    """What two equal runs have in common, bit for bit."""
+    weights = load_file(run_dir / "checkpoints" / f"step_{STEPS:06d}" / "policy" / "model.safetensors")
+    digest = hashlib.sha256(b"".join(weights[n].numpy().tobytes() for n in sorted(weights))).hexdigest()
+    metrics = [
+        {name: value for name, value in row.items() if not any(word in name for word in CLOCK)}
+        for row in read_metrics(run_dir / "metrics.jsonl")
+    ]
+    records = {
+        path.name: [
+            (r.rollout.id, tuple(r.rollout.completion_ids), tuple(r.rollout.logprobs), r.reward, r.advantage)
+            for r in read_records(path)
+        ]
+        for path in sorted((run_dir / "rollouts").iterdir())
+    }
+    return {"weights": digest, "metrics": metrics, "records": records}
+
+
+def differences(expected: dict[str, Any], got: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with `got`, in words."""
+    steps = [row["step"] for row in got["metrics"]]
+    if steps != list(range(1, STEPS + 1)):
+        yield f"metric lines lost or doubled: steps {steps}"
+    elif got["metrics"] != expected["metrics"]:
+        yield "metrics differ"
+    if sorted(got["records"]) != sorted(expected["records"]):
+        yield f"record files lost or doubled: {sorted(got['records'])}"
+    elif got["records"] != expected["records"]:
+        yield "records differ"
+    if got["weights"] != expected["weights"]:
+        yield "weights differ"
+
+
+class Campaign:
+    """The undisturbed run, its length in seconds, and the trials."""
+
+    def __init__(self, folder: Path, *, seed: int, faults_a_run: int) -> None:
+        self.folder = folder
+        self.faults_a_run = faults_a_run
+        self.random = random.Random(seed)
+        self.config = make_config(folder)
+        self.length_s = 0.0
+        self.reference = self._undisturbed()
+
+    def _undisturbed(self) -> dict[str, Any]:
+        for name in ("reference", "again"):  # twice: the second shows that the run is repeatable at all
+            started = time.perf_counter()
+            outcome = Process(self.config, self.folder / name, resume=False).outcome()
+            self.length_s = time.perf_counter() - started
+            print(f"undisturbed: {self.length_s:.1f} s", file=sys.stderr, flush=True)
+            if outcome != "finished":
+                raise SystemExit(f"the undisturbed run did not finish: {outcome}")
+        first, second = fingerprint(self.folder / "reference"), fingerprint(self.folder / "again")
+        if problems := list(differences(first, second)):
+            raise SystemExit(f"two undisturbed runs differ: {problems}")
+        return first
+
+    def trial(self, kind: str, number: int) -> Trial:
+        trial, run_dir = Trial(kind), self.folder / f"{kind}-{number}"
+        getattr(self, f"_{kind}")(trial, run_dir)
+        try:
+            trial.problems += differences(self.reference, fingerprint(run_dir))
+        except (OSError, ValueError) as error:
+            trial.problems.append(f"the run did not end whole: {error}")
+        _unmount(run_dir)
+        shutil.rmtree(run_dir, ignore_errors=True)
+        return trial
+
+    def _start(self, trial: Trial, run_dir: Path, **options: Any) -> Process:
+        """A new run, or the old one resumed; one that has nothing to resume is started anew, as it says."""
+        trial.starts += 1
+        resume = (run_dir / "config.yaml").is_file() and trial.starts > 1
+        return Process(self.config, run_dir, resume=resume, **options)
+
+    def _note(self, trial: Trial, run_dir: Path, outcome: str) -> bool:
+        """Take down how a process ended; True when the run is finished."""
+        if outcome.startswith("crashed"):
+            trial.problems.append(outcome[:300])
+        if outcome.startswith("refused"):
+            trial.messages.append(outcome[9:])
+            if "delete it and start the run anew" in outcome:  # do what the message says
+                for path in run_dir.iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return outcome == "finished"
+
+    def _finish(self, trial: Trial, run_dir: Path, **options: Any) -> None:
+        for _ in range(4):  # one start may say that the run must begin anew
+            if self._note(trial, run_dir, self._start(trial, run_dir, **options).outcome()):
+                return
+        trial.problems.append(f"not finished after {trial.starts} starts: {trial.messages[-1:]}")
+
+    def _disturb(self, trial: Trial, run_dir: Path, wait: Callable[[Process], None]) -> None:
+        process = self._start(trial, run_dir)
+        wait(process)
+        if process.running():
+            trial.faults += 1
+        process.kill()
+        self._note(trial, run_dir, process.outcome())
+
+    def _kill(self, trial: Trial, run_dir: Path) -> None:
+        for _ in range(self.faults_a_run):
+            self._disturb(trial, run_dir, lambda _: time.sleep(self.random.uniform(0, self.length_s)))
+        self._finish(trial, run_dir)
+
+    def _kill_writing(self, trial: Trial, run_dir: Path) -> None:
+        def until_writing(process: Process) -> None:
+            nth, seen = self.random.randint(1, 3), set()
+            while process.running() and len(seen) < nth:
+                seen |= {path.name for path in (run_dir / "checkpoints").glob(".step_*.part")}
+                time.sleep(0.0005)
+            time.sleep(self.random.uniform(0, 0.02))
+
+        for _ in range(self.faults_a_run):
+            self._disturb(trial, run_dir, until_writing)
+        self._finish(trial, run_dir)
+
+    def _damage(self, trial: Trial, run_dir: Path) -> None:
+        checkpoints = run_dir / "checkpoints"
+
+        def until_two(process: Process) -> None:
+            have = len(list(checkpoints.glob("step_*")))
+            wanted = time.monotonic() + self.length_s / 2
+            while process.running() and (time.monotonic() < wanted or have < 2):
+                have = len(list(checkpoints.glob("step_*")))
+                time.sleep(0.005)
+
+        for _ in range(self.faults_a_run):
+            self._disturb(trial, run_dir, until_two)
+            newest = max(checkpoints.glob("step_*"), key=lambda path: path.name)
+            _damage_one_file(newest, self.random)
+            trial.faults += 1
+            if not self._passes_over(newest):
+                trial.problems.append("the damaged checkpoint counts as whole")
+        self._finish(trial, run_dir)
+
+    def _passes_over(self, damaged: Path) -> bool:
+        found, passed = newest_whole(damaged.parent)
+        return found != damaged and damaged in [one.path for one in passed]
+
+    def _file_limit(self, trial: Trial, run_dir: Path) -> None:
+        for _ in range(self.faults_a_run):
+            limit = int(2 ** self.random.uniform(9, 17))  # the largest file has about 100 kB
+            outcome = self._start(trial, run_dir, file_limit=limit).outcome()
+            trial.faults += outcome != "finished"
+            if self._note(trial, run_dir, outcome):
+                return
+        self._finish(trial, run_dir)
+
+    def _disk_full(self, trial: Trial, run_dir: Path) -> None:
+        _mount(run_dir, f"size={self.random.randint(16, 300) * 4}k")
+        outcome = self._start(trial, run_dir).outcome()
+        trial.faults += outcome != "finished"
+        self._note(trial, run_dir, outcome)
+        subprocess.run(["mount", "-o", "remount,size=64m", str(run_dir)], check=True)
+        self._finish(trial, run_dir)
+
+    def _read_only(self, trial: Trial, run_dir: Path) -> None:
+        _mount(run_dir, "size=64m")
+        process = self._start(trial, run_dir)
+        time.sleep(self.random.uniform(0.1, 0.9) * self.length_s)
+        # a file open for writing keeps the kernel from it: then the next start meets the read-only folder
+        turned = subprocess.run(["mount", "-o", "remount,ro", str(run_dir)], capture_output=True)
+        if turned.returncode:
+            process.kill()
+            process.outcome()
+            subprocess.run(["mount", "-o", "remount,ro", str(run_dir)], check=True)
+            self._note(trial, run_dir, self._start(trial, run_dir).outcome())
+        else:
+            self._note(trial, run_dir, process.outcome())
+        trial.faults += 1
+        subprocess.run(["mount", "-o", "remount,rw", str(run_dir)], check=True)
+        self._finish(trial, run_dir)
+
+    def _worker(self, trial: Trial, run_dir: Path) -> None:
+        process = self._start(trial, run_dir, inline=False)
+        for _ in range(3):
+            time.sleep(self.random.uniform(0.2, 0.6) * self.length_s)
+            workers = [pid for child in _children(process.pid) for pid in _children(child)]
+            if workers:
+                os.kill(self.random.choice(workers), signal.SIGKILL)
+                trial.faults += 1
+        if not self._note(trial, run_dir, process.outcome()):
+            self._finish(trial, run_dir, inline=False)
+
+
+def _damage_one_file(checkpoint: Path, chance: random.Random) -> None:
+    path = chance.choice(sorted(path for path in checkpoint.rglob("*") if path.is_file()))
+    content = path.read_bytes()
+    how = chance.choice(("cut", "flip", "delete"))
+    if how == "delete":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(content[: chance.randrange(len(content))])
+    else:
+        at = chance.randrange(len(content))
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x41]) + content[at + 1 :])
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+        except OSError:  # it ended meanwhile
+            continue
+    return found
+
+
+def _mount(folder: Path, options: str) -> None:
+    folder.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
+
+
+def _unmount(folder: Path) -> None:
+    if folder.is_mount():
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def can_mount(folder: Path) -> bool:
+    probe = folder / "probe"
+    probe.mkdir(exist_ok=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(probe)], capture_output=True)
+    _unmount(probe)
+    return done.returncode == 0
+
+
+def run_campaign(folder: Path, *, faults: int, seed: int, faults_a_run: int) -> list[Trial]:
+    """Trials of every kind in turn until `faults` faults have been injected."""
+    campaign = Campaign(folder, seed=seed, faults_a_run=faults_a_run)
+    kinds = [kind for kind in KINDS if kind not in ("disk_full", "read_only") or can_mount(folder)]
+    trials: list[Trial] = []
+    while sum(trial.faults for trial in trials) < faults:
+        trials.append(campaign.trial(kinds[len(trials) % len(kinds)], len(trials)))
+        for problem in trials[-1].problems:
+            print(f"{trials[-1].kind}: {problem}", file=sys.stderr, flush=True)
+    return trials
+
+
+def table(trials: list[Trial]) -> str:
+    lines = ["| fault | injected | runs | starts | clear refusals | problems |", "|---|---|---|---|---|---|"]
+    for kind in (*KINDS, "all"):
+        chosen = [trial for trial in trials if kind in (trial.kind, "all")]
+        numbers = Counter(
+            faults=sum(t.faults for t in chosen),
+            starts=sum(t.starts for t in chosen),
+            messages=sum(len(t.messages) for t in chosen),
+            problems=sum(len(t.problems) for t in chosen),
+        )
+        lines.append(
+            f"| {kind} | {numbers['faults']} | {len(chosen)} | {numbers['starts']} | {numbers['messages']} "
+            f"| {numbers['problems']} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--faults-a-run", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        trials = run_campaign(
+            Path(folder), faults=options.faults, seed=options.seed, faults_a_run=options.faults_a_run
+        )
+    print(table(trials))
+    print(f"\n{time.perf_counter() - started:.0f} s")
+    for message in sorted({m.split(" /tmp")[0][:100] for trial in trials for m in trial.messages}):
+        print(f"  message: {message} ...")
+    if options.json is not None:
+        options.json.write_text(json.dumps([vars(trial) for trial in trials], indent=1))
+    sys.exit(any(trial.problems for trial in trials))
+
+
+if __name__ == "__main__":
+    main()

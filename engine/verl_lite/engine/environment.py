@@ -1,0 +1,119 @@
+"""What a run ran on: environment.json, and what must be the same when it is resumed.
+
+Versions of every installed package, plugins with their hashes, the state of the git checkout, the
+hardware, fingerprints of the data. Environment variables only by the list below: others may be secrets.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from verl_lite.engine.stages import PromptRow
+
+__all__ = ["changed_data", "describe_environment", "fingerprint_rows", "make_deterministic"]
+
+VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+GIT_TIMEOUT_S = 5.0
+
+
+def describe_environment(
+    plugins: Sequence[Mapping[str, str]], data: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The content of environment.json; `data` are the fingerprints by name."""
+    import torch
+
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "num_cpus": os.cpu_count(),
+        "cpu": _cpu_model(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpus": [_gpu(index) for index in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda,
+        "torch_threads": torch.get_num_threads(),
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "git": _git_state(Path.cwd()),
+        "data": dict(data),
+        "packages": dict(sorted((d.name, d.version) for d in importlib.metadata.distributions() if d.name)),
+        "plugins": list(plugins),
+    }
+
+
+def _gpu(index: int) -> dict[str, Any]:
+    import torch
+
+    properties = torch.cuda.get_device_properties(index)
+    return {"name": properties.name, "memory_gib": round(properties.total_memory / 2**30, 1)}
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit and whether files differ from it; None outside a checkout or without git."""
+    commit, status = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain")
+    if commit is None or status is None:
+        return None
+    difference = _git(folder, "diff", "HEAD") or ""
+    return {
+        "commit": commit.strip(),
+        "changed_files": [line[3:] for line in status.splitlines()],
+        "diff_sha256": hashlib.sha256(difference.encode()).hexdigest() if difference else None,
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=GIT_TIMEOUT_S
+        )
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def fingerprint_rows(rows: Iterable[PromptRow]) -> dict[str, Any]:
+    """Number and SHA-256 of the rows as training sees them: tokens, reference and columns, in order."""
+    digest, count = hashlib.sha256(), 0
+    for row in rows:
+        content = [row.id, list(row.prompt_ids), row.reference, dict(row.columns)]
+        digest.update(json.dumps(content, sort_keys=True, default=str).encode())
+        count += 1
+    return {"rows": count, "sha256": digest.hexdigest()}
+
+
+def changed_data(environment_file: Path, data: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names of the data whose rows are not those environment.json tells of."""
+    try:
+        began = json.loads(environment_file.read_text(encoding="utf-8")).get("data", {})
+    except (OSError, ValueError):
+        return []  # a run without a readable environment.json: nothing to compare with
+    return [name for name, now in data.items() if name in began and began[name] != dict(now)]
+
+
+def make_deterministic() -> None:
+    """Only kernels that give the same bits every time; on the CPU one thread.
+
+    torch raises RuntimeError at an operation that has no such kernel.
+    """
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)

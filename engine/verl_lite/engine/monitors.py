@@ -1,0 +1,220 @@
+"""Watches a run for the ways training goes wrong; one warning a step and fault, where it happens.
+
+Each monitor reads the step's metrics or rollouts and says "too much" or nothing. Its threshold is in
+the config (`monitors.`), its causes and cures in docs/monitors.md under its own name. Monitors never
+change training; rollback.py does, by rules of its own.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+from typing import Any
+
+from verl_lite.engine.monitor_config import MonitorsConfig
+from verl_lite.plugins import ScoredRollout
+
+__all__ = ["MONITORS", "Monitors", "Warned", "duplicate_fraction", "repetition"]
+
+DOCS = "docs/monitors.md"
+NGRAM = 4
+
+# name -> (the metric it reads, one line that says what it means)
+MONITORS: Mapping[str, tuple[str, str]] = {
+    "flat_groups": (
+        "reward/flat_group_fraction",
+        "most groups have equal rewards: there is little to learn from",
+    ),
+    "entropy": ("policy/entropy", "the policy is nearly deterministic: samples no longer explore"),
+    "clip_fraction": ("policy/clip_fraction", "many ratios are clipped: updates are too large"),
+    "mismatch_kl": (
+        "policy/kl_sampler_trainer",
+        "sampler and trainer disagree on the probabilities of the same tokens",
+    ),
+    "length_drift": (
+        "rollout/completion_tokens_mean",
+        "completions have become much longer or shorter than at the start",
+    ),
+    "truncation": ("rollout/truncated_fraction", "many completions are cut at rollout.max_new_tokens"),
+    "repetition": ("rollout/repetition", "completions repeat themselves"),
+    "duplicates": ("rollout/duplicate_fraction", "samples of a prompt are the same text"),
+    "divergence": (
+        "monitor/divergence",
+        "the trained reward rises while a shadow verifier does not: measured hacking",
+    ),
+    "verifier_errors": ("reward/<name>/error_fraction", "a reward fails or times out on many rollouts"),
+    "canary": ("canary/max_difference", "the weights in the sampler are close to not being the learner's"),
+    "stale_weights": ("rollout/staleness_max", "samples come from weights that are out of date"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """One threshold crossed: `value` of `metric` against `limit`."""
+
+    name: str
+    metric: str
+    value: float
+    limit: float
+
+    def __str__(self) -> str:
+        return (
+            f"warning {self.name}: {MONITORS[self.name][1]} ({self.metric} {self.value:.3g}, "
+            f"limit {self.limit:g}); {DOCS}#{self.name}"
+        )
+
+
+class Monitors:
+    """Looks at every step; `canary_limit` is the difference at which the run would stop."""
+
+    def __init__(self, config: MonitorsConfig, *, canary_limit: float = 1.0) -> None:
+        self._config = config
+        self._canary_limit = canary_limit
+        self._on: set[str] = set()  # the warnings of the step before
+        self._first: dict[str, list[float]] = {}  # the first window of each number that drifts
+        self._last: dict[str, deque[float]] = {}
+
+    def look(
+        self, metrics: Mapping[str, float], rows: Sequence[ScoredRollout], *, version: int
+    ) -> tuple[dict[str, float], list[Warned]]:
+        """(the monitors' own numbers with every `warning/<name>` as 0 or 1, the warnings that are new:
+        those the step before did not have).
+
+        `version` counts the updates behind the newest weights when `rows` were sampled.
+        """
+        if not self._config.enabled or not rows:
+            return {}, []
+        texts = [row.rollout.completion for row in rows]
+        own = {
+            "rollout/repetition": fmean(map(repetition, texts)),
+            "rollout/duplicate_fraction": duplicate_fraction(rows),
+            "rollout/staleness_max": float(max(version - row.rollout.policy_version for row in rows)),
+        }
+        drift = self._drift(metrics)
+        if (divergence := self._divergence(metrics)) is not None:
+            own["monitor/divergence"] = divergence[1]
+        warned = [
+            *self._above({**metrics, **own}),
+            *self._of_rewards(metrics, drift, divergence),
+        ]
+        before, self._on = self._on, {warning.name for warning in warned}
+        flags = {f"warning/{name}": float(name in self._on) for name in MONITORS}
+        return own | flags, [warning for warning in warned if warning.name not in before]
+
+    def _above(self, metrics: Mapping[str, float]) -> list[Warned]:
+        """The monitors that compare one number of the step with one limit."""
+        c = self._config
+        limits = {
+            "flat_groups": c.flat_groups,
+            "clip_fraction": c.clip_fraction,
+            "mismatch_kl": c.kl_sampler_trainer,
+            "truncation": c.truncated_fraction,
+            "repetition": c.repetition,
+            "duplicates": c.duplicate_fraction,
+            "canary": c.canary_part * self._canary_limit,
+            "stale_weights": float(c.stale_versions),
+        }
+        found = []
+        for name, limit in limits.items():
+            metric = MONITORS[name][0]
+            if metrics.get(metric, 0.0) > limit:
+                found.append(Warned(name, metric, metrics[metric], limit))
+        entropy = metrics.get("policy/entropy")
+        if entropy is not None and entropy < c.entropy_below:
+            found.append(Warned("entropy", "policy/entropy", entropy, c.entropy_below))
+        return found
+
+    def _of_rewards(
+        self, metrics: Mapping[str, float], drift: float | None, divergence: tuple[str, float] | None
+    ) -> list[Warned]:
+        c, found = self._config, []
+        if drift is not None and max(drift, 1 / drift) > c.length_drift:
+            found.append(
+                Warned("length_drift", MONITORS["length_drift"][0] + " ratio", drift, c.length_drift)
+            )
+        if divergence is not None and divergence[1] > c.divergence:
+            found.append(Warned("divergence", f"reward/{divergence[0]}/mean", divergence[1], c.divergence))
+        for name in _reward_names(metrics):
+            failed = sum(metrics.get(f"reward/{name}/{kind}_fraction", 0.0) for kind in ("error", "timeout"))
+            if failed > c.error_fraction:
+                metric = f"reward/{name}/error_fraction"
+                found.append(Warned("verifier_errors", metric, failed, c.error_fraction))
+                break
+        return found
+
+    def _drift(self, metrics: Mapping[str, float]) -> float | None:
+        """Mean length of the last window over that of the first; None until both are full."""
+        first, last = self._windows("length", metrics.get(MONITORS["length_drift"][0]))
+        return fmean(last) / fmean(first) if last and fmean(first) and fmean(last) else None
+
+    def _divergence(self, metrics: Mapping[str, float]) -> tuple[str, float] | None:
+        """(shadow reward, by how much more the trained reward rose), of the shadow that stayed behind most.
+
+        Rises are in standard deviations, within the first batch's window, of the samples' values; None
+        without a reward of weight 0 or before both windows are full.
+        """
+        trained = self._rise("trained", metrics.get("reward/mean"), metrics.get("reward/std"))
+        gaps = {}
+        for name in _reward_names(metrics):
+            if metrics.get(f"reward/{name}/weight") == 0.0 and "/" not in name:
+                shadow = self._rise(
+                    name, metrics.get(f"reward/{name}/mean"), metrics.get(f"reward/{name}/std")
+                )
+                if trained is not None and shadow is not None:
+                    gaps[name] = trained - shadow
+        return max(gaps.items(), key=lambda item: item[1]) if gaps else None
+
+    def _rise(self, name: str, mean: float | None, std: float | None) -> float | None:
+        first, last = self._windows(f"{name} mean", mean)
+        spread, _ = self._windows(f"{name} std", std)
+        if not last:
+            return None
+        unit = max(fmean(spread) if spread else 0.0, pstdev(first), 1e-3)
+        return (fmean(last) - fmean(first)) / unit
+
+    def _windows(self, name: str, value: float | None) -> tuple[Sequence[float], Sequence[float]]:
+        """(first window, last window): the last is empty until it shares no step with the first."""
+        size = self._config.window_steps
+        first = self._first.setdefault(name, [])
+        last = self._last.setdefault(name, deque(maxlen=size))
+        if value is not None:
+            (first if len(first) < size else last).append(value)
+        return first, last if len(last) == size else ()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "on": sorted(self._on),
+            "first": self._first,
+            "last": {name: list(values) for name, values in self._last.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        size = self._config.window_steps
+        self._on = set(state["on"])
+        self._first = {name: list(values) for name, values in state["first"].items()}
+        self._last = {name: deque(values, maxlen=size) for name, values in state["last"].items()}
+
+
+def _reward_names(metrics: Mapping[str, float]) -> list[str]:
+    end = "/weight"
+    return [name[7 : -len(end)] for name in metrics if name.startswith("reward/") and name.endswith(end)]
+
+
+def repetition(text: str) -> float:
+    """The part of the four-word sequences of `text` that stood in it before.
+
+    >>> repetition("so it is so it is so it is"), repetition("one two three four five")
+    (0.5, 0.0)
+    """
+    words = text.split()
+    sequences = [tuple(words[at : at + NGRAM]) for at in range(len(words) - NGRAM + 1)]
+    return 1 - len(set(sequences)) / len(sequences) if sequences else 0.0
+
+
+def duplicate_fraction(rows: Sequence[ScoredRollout]) -> float:
+    """The part of the samples whose text is also that of another sample of their group."""
+    counts: dict[tuple[str, str], int] = {}
+    keys = [(row.rollout.group, row.rollout.completion) for row in rows]
+    for key in keys:
+        counts[key] = counts.get(key, 0) + 1
+    return sum(counts[key] > 1 for key in keys) / len(keys)

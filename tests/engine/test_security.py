@@ -1,0 +1,133 @@
+"""What must not be in the tree: unpickling of files, eval, remote code by default, unsafe YAML, escapes."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from verl_lite.engine.checkpoints import load_checkpoint, restore_random_states, save_checkpoint
+from verl_lite.engine.config import TrainConfig
+from verl_lite.errors import CheckpointError, ConfigError
+from verl_lite.plugins.config_file import load_config, validate
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("engine", "plugins", "verifiers", "sandbox")
+# programs that run inside the sandbox, or in the worker that is sandboxed before it runs anything
+INSIDE = ("verifiers/verl_lite/verifiers/code/inside_", "sandbox/verl_lite/sandbox/")
+# messages between this program's own processes over pipes and sockets that it made itself
+OWN_CHANNELS = (
+    "plugins/verl_lite/plugins/execution/",
+    "plugins/verl_lite/lab/",
+    "verifiers/verl_lite/verifiers/math/pool.py",
+    "verifiers/verl_lite/verifiers/math/worker.py",
+)
+
+
+def sources() -> Iterator[tuple[str, ast.AST]]:
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def calls() -> Iterator[tuple[str, str, ast.Call]]:
+    """(file, the called name as written, the call)."""
+    for name, tree in sources():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                yield name, ast.unparse(node.func), node
+
+
+def test_the_scan_sees_the_tree() -> None:
+    found = list(calls())
+    assert len({name for name, _, _ in found}) > 100
+    assert any(called == "torch.load" for _, called, _ in found)
+
+
+def test_no_eval_and_no_exec_outside_the_sandbox() -> None:
+    bad = [
+        f"{name}: {called}"
+        for name, called, _ in calls()
+        if called in ("eval", "exec", "builtins.eval", "builtins.exec") and not name.startswith(INSIDE)
+    ]
+    assert bad == []
+
+
+def test_files_are_never_unpickled() -> None:
+    pickles = {"pickle.load", "pickle.loads", "pickle.Unpickler", "dill.load", "joblib.load", "shelve.open"}
+    bad = [
+        f"{name}: {called}"
+        for name, called, _ in calls()
+        if called in pickles and not name.startswith((*OWN_CHANNELS, *INSIDE))
+    ]
+    assert bad == []
+
+
+def test_torch_and_numpy_load_plain_tensors_only() -> None:
+    for name, called, node in calls():
+        given = {keyword.arg: keyword.value for keyword in node.keywords}
+        if called == "torch.load":
+            value = given.get("weights_only")
+            assert isinstance(value, ast.Constant), name
+            assert value.value is True, name
+        if called in ("np.load", "numpy.load"):
+            assert "allow_pickle" not in given, name
+
+
+def test_code_of_a_model_s_author_runs_only_when_named() -> None:
+    for name, _, node in calls():
+        for keyword in node.keywords:
+            if keyword.arg == "trust_remote_code":
+                assert not (isinstance(keyword.value, ast.Constant) and keyword.value.value), name
+    assert "trust_remote_code" not in str(TrainConfig.model_json_schema()) or (
+        "'trust_remote_code': {'default': False" in str(TrainConfig.model_json_schema())
+    )
+
+
+def test_yaml_makes_plain_data_only(tmp_path: Path) -> None:
+    for name, called, _ in calls():
+        assert called not in ("yaml.unsafe_load", "yaml.full_load", "yaml.load_all"), name
+    hostile = tmp_path / "config.yaml"
+    hostile.write_text(f"name: !!python/object/apply:pathlib.Path.touch [!!str {tmp_path / 'ran'}]\n")
+    with pytest.raises(ConfigError):
+        load_config(TrainConfig, hostile)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(yaml.YAMLError):
+        yaml.safe_load(hostile.read_text())
+
+
+class Hostile:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("file", ["learner.pt", "rng.pt"])
+def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path, file: str) -> None:
+    path = save_checkpoint(
+        tmp_path, step=1, save_policy=Path.mkdir, learner={"a": torch.ones(1)}, trainer={}, keep=0
+    )
+    torch.save({"a": Hostile(tmp_path / "ran")}, path / file)
+    read = load_checkpoint if file == "learner.pt" else restore_random_states
+    with pytest.raises(CheckpointError, match="is damaged"):
+        read(path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "..", "/etc/x", ".hidden", "a\nb", ""])
+def test_a_run_s_name_cannot_lead_out_of_the_runs_folder(name: str) -> None:
+    data = {
+        "name": name,
+        "steps": 1,
+        "model": {"tiny": {}},
+        "data": {"train": {"task": "arithmetic"}},
+        "rewards": {"format": {"use": "format"}},
+    }
+    with pytest.raises(ConfigError, match="name"):
+        validate(TrainConfig, data, source="test")
