@@ -9,6 +9,7 @@ from verl_lite.cli.check import check
 from verl_lite.cli.diff import diff
 from verl_lite.cli.doctor import doctor
 from verl_lite.cli.plugins import plugins_app
+from verl_lite.cli.preferences import dpo, reward_model
 from verl_lite.cli.report import report
 from verl_lite.cli.score import score
 from verl_lite.cli.train import config_app, evaluate, sft, train
@@ -31,6 +32,8 @@ def root() -> None:
 
 app.command()(train)
 app.command()(sft)
+app.command("reward-model")(reward_model)
+app.command()(dpo)
 app.command("eval")(evaluate)
 app.command()(score)
 app.command()(diff)

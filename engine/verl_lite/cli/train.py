@@ -12,7 +12,7 @@ from verl_lite.cli.options import AsJson, DebugInline
 if TYPE_CHECKING:
     from verl_lite.engine.config import TrainConfig
 
-__all__ = ["config_app", "evaluate", "sft", "train"]
+__all__ = ["ConfigFile", "Overrides", "RunDir", "calm_threads", "config_app", "evaluate", "sft", "train"]
 
 ConfigFile = Annotated[Path, typer.Argument(help="The run's YAML file", show_default=False)]
 Overrides = Annotated[
@@ -126,10 +126,17 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=2))
 
 
-def _load(config: Path, overrides: list[str] | None) -> "TrainConfig":
-    # Before torch loads its OpenMP, which reads it once: idle threads sleep instead of spinning. Where
-    # anything else runs on the cores (reward workers do), spinning makes every small matrix product wait.
+def calm_threads() -> None:
+    """Before torch loads its OpenMP, which reads it once: idle threads sleep instead of spinning.
+
+    Where anything else runs on the cores (reward workers do), spinning makes every small matrix
+    product wait.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _load(config: Path, overrides: list[str] | None) -> "TrainConfig":
+    calm_threads()
     from verl_lite.engine.config import TrainConfig
     from verl_lite.plugins.config_file import load_config
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -36,7 +36,16 @@ PACKAGES = (
 FREE_TO_CHANGE = ("steps", "evaluation", "checkpoints", "logging", "name")
 
 
-def choose_run_dir(config: TrainConfig, run_dir: Path | None, *, resume: bool) -> Path:
+class RunConfig(Protocol):
+    """What a config needs to be a run's."""
+
+    @property
+    def name(self) -> str: ...
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
+
+
+def choose_run_dir(config: RunConfig, run_dir: Path | None, *, resume: bool) -> Path:
     """`run_dir`, or runs/<name>, or the first free runs/<name>-2, -3, ... of a new run.
 
     Raises ConfigError when a new run is sent into a folder that holds another, and when there is
@@ -89,7 +98,7 @@ class RunFolder:
     def rollouts(self, step: int) -> Path:
         return self.path / "rollouts" / f"step_{step:06d}.parquet"
 
-    def claim(self, config: TrainConfig, plugins: Sequence[Mapping[str, str]]) -> None:
+    def claim(self, config: RunConfig, plugins: Sequence[Mapping[str, str]]) -> None:
         """Create the folder with config.yaml and environment.json."""
         self.path.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
