@@ -63,9 +63,10 @@ def check_context(
     """Raises ConfigError when what the settings `what` allow does not fit the model's context."""
     longest = context_tokens(config)
     if longest is not None and needed_tokens > longest:
+        lower = "one of the two" if "+" in what else "it"
         raise ConfigError(
             f"{what} = {needed_tokens} tokens, but the context "
-            f"of {config.path or 'the tiny model'} is {longest}: lower {'one of the two' if '+' in what else 'it'}"
+            f"of {config.path or 'the tiny model'} is {longest}: lower {lower}"
         )
 
 

@@ -44,7 +44,7 @@ class PreferenceSource(ConfigModel):
 
 
 class PreferenceDataConfig(ConfigModel):
-    """`held_out` measures and is never trained on; without it, `held_out_fraction` of the prompts is kept back.
+    """`held_out` measures and is never trained on; without it, `held_out_fraction` of the prompts is kept.
 
     max_tokens   the longest prompt and completion together
     overlong     what to do with a row that is longer

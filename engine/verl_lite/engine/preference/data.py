@@ -56,7 +56,7 @@ def reply_ids(tokenizer: Any, row: PreferenceRow) -> list[tuple[list[int], list[
 
 
 def chat_ids(tokenizer: Any, row: PreferenceRow) -> list[tuple[list[int], list[int]]]:
-    """Whole conversations as the `reward_model` reward writes them; the beginning they share, and the rest."""
+    """Whole conversations as the `reward_model` reward writes them: the beginning they share, the rest."""
     whole = []
     for text in row.completions:
         chat = [*row.prompt, {"role": "assistant", "content": text}]
