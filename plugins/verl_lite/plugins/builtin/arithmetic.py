@@ -85,7 +85,10 @@ class _Reader:
         if self._peek() != "^":
             return base
         self._take()
-        exponent = self._atom()
+        negative = self._peek() == "-"
+        if negative:
+            self._take()
+        exponent = self._atom() * (-1 if negative else 1)
         if exponent.denominator != 1 or abs(exponent) > MAX_EXPONENT or (not base and exponent < 0):
             raise NoValue
         # every intermediate stays below MAX_DIGITS * MAX_EXPONENT digits

@@ -16,11 +16,14 @@ Mode = Literal["auto", "boxed", "tag", "phrase", "whole", "last_letter"]
 
 LETTERS = "ABCDEFGHIJ"
 MAX_ANSWER_CHARS = 2000  # what is longer is no answer to a multiple-choice question
+# Looking ahead for the rest: a later "the answer is" on the same line is a match of its own.
 _PHRASE = re.compile(
-    r"\b(?:answer|choice|option)\b(?:\s+(?:is|should\s+be|must\s+be|would\s+be)\b)?\s{0,4}[:=]?\s{0,4}"
-    r"([^\n]{1,200})",
+    r"\b(?:answer|choice|option)\b[*_]{0,4}\s{0,4}(?:is\b|should\s+be\b|must\s+be\b|[:=])[:\s*_]{0,8}"
+    r"(?=([^\n]{1,200}))",
     re.IGNORECASE,
 )
+# The rest of the sentence, reasons not included. "B. Option C is wrong" ends behind the B.
+_CLAUSE = re.compile(r"(?:(?!\b(?:because|since)\b)[^\n.;!?])*", re.IGNORECASE)
 _DECORATION = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s?\{([^{}]*)\}|[*_`$]")
 _LABEL = re.compile(
     r"(?:the\s+)?(?:correct\s+)?(?:answer|choice|option|letter)\s*(?:is\b|:)?\s*", re.IGNORECASE
@@ -40,7 +43,7 @@ class ChoiceOptions(ConfigModel):
     extract: Mode = Field(
         default="auto",
         description=r"where the answer stands. boxed: the last \boxed{...}; tag: the last "
-        "<answer>...</answer>; phrase: after the last 'answer is', 'answer:', 'option'; whole: the "
+        "<answer>...</answer>; phrase: after the last 'answer is', 'answer:', 'option is'; whole: the "
         "completion is the answer; last_letter: the last letter that stands alone; "
         "auto: boxed, else tag, else phrase, else whole",
     )
@@ -71,19 +74,31 @@ def choice(rollout: Rollout, options: ChoiceOptions) -> Score:
         return Score.failed(ScoreOutcome.ERROR, f"bad row: {error}")
     if expected is None or (texts and not expected[0]):
         return Score.failed(ScoreOutcome.ERROR, f"the reference {rollout.reference[:80]!r} names no option")
-    answer = _EXTRACT[options.extract](rollout.completion)
-    if answer is None:
+    candidates = _EXTRACT[options.extract](rollout.completion)
+    if not candidates:
         return Score(0.0, reason=f"no answer was found (extract: {options.extract})")
     try:
-        given = _read(answer, texts, options)
+        given = _first_option(candidates, expected, texts, options)
     except ValueError as error:
         return Score(0.0, reason=str(error))
     if given is None:
-        return Score(0.0, reason=f"{answer[:80]!r} names no option")
+        return Score(0.0, reason=f"{candidates[0][:80]!r} names no option")
     details = {"letter": given[0], "text": given[1][:200]}
     if _agree(given, expected, options):
         return Score(1.0, details=details)
     return Score(0.0, reason=f"expected {_shown(expected)}, got {_shown(given)}", details=details)
+
+
+def _first_option(
+    candidates: Iterable[str], expected: Choice, texts: Mapping[str, str], options: ChoiceOptions
+) -> Choice | None:
+    """The first candidate that names an option; a letter is asked for where nothing else is known."""
+    wants_letter = not texts and not expected[1]
+    for candidate in candidates:
+        given = _read(candidate, texts, options)
+        if given is not None and (given[0] or not wants_letter):
+            return given
+    return None
 
 
 def _texts(column: Any, options: ChoiceOptions) -> dict[str, str]:
@@ -154,44 +169,37 @@ def _shown(found: Choice) -> str:
     return " ".join(part for part in (found[0], found[1][:80]) if part)
 
 
-def _last_box(text: str) -> str | None:
-    found = boxes(text)
-    return found[-1].content if found else None
+def _last_box(text: str) -> list[str]:
+    return [mark.content for mark in boxes(text)[-1:]]
 
 
-def _last_tag(text: str) -> str | None:
-    found = tagged(text, "answer")
-    return found[-1].content if found else None
+def _last_tag(text: str) -> list[str]:
+    return [mark.content for mark in tagged(text, "answer")[-1:]]
 
 
-def _last_phrase(text: str) -> str | None:
-    found = None
-    for match in _PHRASE.finditer(text):
-        found = match[1]
-    return found
+def _phrases(text: str) -> list[str]:
+    """What stands behind each phrase, the last one first."""
+    clauses = [_CLAUSE.match(match[1]) for match in _PHRASE.finditer(text)]
+    return [clause[0] for clause in reversed(clauses) if clause and clause[0].strip()]
 
 
-def _last_letter(text: str) -> str | None:
+def _last_letter(text: str) -> list[str]:
     found = None
     for match in _ANY_LETTER.finditer(text):
         found = match[1] or match[2]
-    return found
+    return [found] if found else []
 
 
-def _first_found(text: str) -> str | None:
-    for find in (_last_box, _last_tag, _last_phrase):
-        answer = find(text)
-        if answer is not None:
-            return answer
-    return text
+def _auto(text: str) -> list[str]:
+    return _last_box(text) or _last_tag(text) or _phrases(text) or [text]
 
 
-_EXTRACT: Mapping[Mode, Callable[[str], str | None]] = {
-    "auto": _first_found,
+_EXTRACT: Mapping[Mode, Callable[[str], list[str]]] = {
+    "auto": _auto,
     "boxed": _last_box,
     "tag": _last_tag,
-    "phrase": _last_phrase,
-    "whole": lambda text: text,
+    "phrase": _phrases,
+    "whole": lambda text: [text],
     "last_letter": _last_letter,
 }
 

@@ -20,7 +20,7 @@ _SIGN = re.compile(r"(?<![<>=!:~])(?:=|≈)(?![=>])")
 _SIDE = re.compile(r"[-+*/^().,%\d\s]*")
 _BREAK = re.compile(r"[.,](?=\s|\Z)")  # punctuation, where it is not inside a number
 _LIST_MARKER = re.compile(r"\s*(?:\d+[.)]|[*•-])\s+")
-_SYMBOL = re.compile(r"\\(times|cdot|div|approx|left|right|%|\$)|[×·÷−$€£]")
+_SYMBOL = re.compile(r"\\(?:times|cdot|div|approx|left|right|[%$()\[\]])|[×·÷−$€£]")
 _SPELLED = {
     **dict.fromkeys((r"\times", r"\cdot", "×", "·"), "*"),
     **dict.fromkeys((r"\div", "÷"), "/"),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
@@ -28,8 +28,15 @@ class RepetitionOptions(ConfigModel):
     spread: Literal["completion", "units"] = Field(
         default="completion",
         description="completion: one value, `penalty` times the share of n-grams that are repeats; "
-        "units: a process reward, `penalty` on every unit that is part of a repeat, and 0.0 for the whole",
+        "units: a process reward, `penalty` on every token or word that is part of a repeat, and 0.0 "
+        "for the whole",
     )
+
+    @model_validator(mode="after")
+    def _units_have_tokens(self) -> "RepetitionOptions":
+        if self.spread == "units" and self.unit == "characters":
+            raise ValueError("spread units needs unit tokens or words: one token may hold many characters")
+        return self
 
 
 @reward("repetition", options=RepetitionOptions, isolate=False, cache=False)
@@ -73,16 +80,13 @@ def _steps(rollout: Rollout, repeats: Sequence[int], options: RepetitionOptions)
     if not options.penalty:
         return
     covered = _covered(repeats, options.ngram)
-    if options.unit == "words":
-        wanted = set(covered)
-        words = enumerate(_WORD.finditer(rollout.completion))
-        for at, word in words:
-            if at in wanted:
-                yield StepScore(word.start(), word.end(), options.penalty)
+    if options.unit == "tokens":
+        yield from (StepScore(at, at + 1, options.penalty, "token") for at in covered)
         return
-    unit: Literal["char", "token"] = "token" if options.unit == "tokens" else "char"
-    for at in covered:
-        yield StepScore(at, at + 1, options.penalty, unit)
+    wanted = set(covered)
+    for at, word in enumerate(_WORD.finditer(rollout.completion)):
+        if at in wanted:
+            yield StepScore(word.start(), word.end(), options.penalty)
 
 
 def _covered(repeats: Sequence[int], n: int) -> Iterator[int]:
