@@ -1,12 +1,15 @@
 """A language model as the judge: `judge`, over any OpenAI-compatible endpoint."""
 
 import asyncio
+import hashlib
 import json
 import os
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -122,8 +125,9 @@ class Judge:
     def __init__(self, options: JudgeOptions) -> None:
         self._options = options
         self._api_key = _api_key(options.api_key_env)
-        self._cache: OrderedDict[str, Score] = OrderedDict()
+        self._cache: OrderedDict[bytes, Score] = OrderedDict()
         self._client: tuple[asyncio.AbstractEventLoop, ChatClient] | None = None
+        self._asking: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
     async def __call__(self, rollout: Rollout) -> Score:
         options = self._options
@@ -136,17 +140,20 @@ class Judge:
             )
             return Score(self._value(options.min_score), reason=reason)
         request = self._request(rollout)
-        key = json.dumps(request, sort_keys=True)
-        score = self._cache.get(key)
-        if score is None:
-            try:
-                content = await self._client_of_this_loop().ask(request)
-            except TimeoutError:
-                return Score.failed(
-                    ScoreOutcome.TIMEOUT, f"no answer from the judge within {options.request_timeout_s:g} s"
-                )
-            score = self._score(content)
-            self._remember(key, score)
+        key = _digest(request)
+        client = self._client_of_this_loop()
+        # Equal samples of a group come at the same time: the first asks, the others find its answer.
+        lock = self._asking.get(key) or asyncio.Lock()
+        self._asking[key] = lock
+        async with lock:
+            score = self._cache.get(key)
+            if score is None:
+                try:
+                    score = self._score(await client.ask(request))
+                except TimeoutError:
+                    reason = f"no answer from the judge within {options.request_timeout_s:g} s"
+                    return Score.failed(ScoreOutcome.TIMEOUT, reason)
+                self._remember(key, score)
         return score
 
     def _score(self, content: str) -> Score:
@@ -178,13 +185,13 @@ class Judge:
             request["response_format"] = {"type": "json_schema", "json_schema": schema}
         return request
 
-    def _remember(self, key: str, score: Score) -> None:
+    def _remember(self, key: bytes, score: Score) -> None:
         self._cache[key] = score
         while len(self._cache) > self._options.cache_entries:
             self._cache.popitem(last=False)
 
     def _client_of_this_loop(self) -> ChatClient:
-        """Connections and semaphores belong to a loop, and execution may move its rewards to a new one."""
+        """Connections and locks belong to a loop, and execution may move its rewards to a new one."""
         loop = asyncio.get_running_loop()
         if self._client is None or self._client[0] is not loop:
             options = self._options
@@ -195,6 +202,7 @@ class Judge:
                 request_timeout_s=options.request_timeout_s,
             )
             self._client = loop, client
+            self._asking = WeakValueDictionary()
         return self._client[1]
 
 
@@ -207,6 +215,10 @@ def _api_key(variable: str) -> str | None:
     if not key.isascii() or not key.isprintable():
         raise ConfigError(f"judge: the key in {variable} has characters that no header can carry")
     return key
+
+
+def _digest(request: Mapping[str, Any]) -> bytes:
+    return hashlib.blake2b(json.dumps(request, sort_keys=True).encode(), digest_size=16).digest()
 
 
 def _reply_schema(options: JudgeOptions) -> dict[str, Any]:
