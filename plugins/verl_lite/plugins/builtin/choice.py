@@ -1,6 +1,7 @@
 """Rewards for multiple-choice questions: `choice`."""
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from verl_lite.plugins.score import Score, ScoreOutcome
 Mode = Literal["auto", "boxed", "tag", "phrase", "whole", "last_letter"]
 
 LETTERS = "ABCDEFGHIJ"
+MAX_PHRASES = 20  # how many of the last "the answer is" are looked at
 MAX_ANSWER_CHARS = 2000  # what is longer is no answer to a multiple-choice question
 # Looking ahead for the rest: a later "the answer is" on the same line is a match of its own.
 _PHRASE = re.compile(
@@ -179,8 +181,9 @@ def _last_tag(text: str) -> list[str]:
 
 def _phrases(text: str) -> list[str]:
     """What stands behind each phrase, the last one first."""
-    clauses = [_CLAUSE.match(match[1]) for match in _PHRASE.finditer(text)]
-    return [clause[0] for clause in reversed(clauses) if clause and clause[0].strip()]
+    rests = deque((match[1] for match in _PHRASE.finditer(text)), maxlen=MAX_PHRASES)
+    clauses = [_CLAUSE.match(rest) for rest in reversed(rests)]
+    return [clause[0] for clause in clauses if clause and clause[0].strip()]
 
 
 def _last_letter(text: str) -> list[str]:
