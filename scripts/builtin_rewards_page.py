@@ -3,7 +3,8 @@
     python scripts/builtin_rewards_page.py           write the page
     python scripts/builtin_rewards_page.py --check   exit code 1 where it is stale
 
-Between `<!-- table -->`, `<!-- rubric -->` or `<!-- options: NAME -->` and the next `<!-- end -->` stands what this writes.
+Between `<!-- table -->`, `<!-- rubric -->` or `<!-- options: NAME -->` and the next `<!-- end -->`
+stands what this writes.
 """
 
 import inspect

@@ -70,6 +70,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """`device: auto` means the CPU here: what is expected is computed there, and compared closely."""
+    if "gpu" not in request.keywords:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 def qwen3(**given: Any) -> Qwen3Config:
     return Qwen3Config(**SIZES, head_dim=8, **{"pad_token_id": 0, **given})
 
@@ -116,6 +123,17 @@ def test_through_the_machinery_of_training(folder: Path) -> None:
         rewards = [row.reward for row in scorer.score(rollouts).rows]
     direct = RewardModel(RewardModelOptions(model=str(folder)))(rollouts)
     assert rewards == pytest.approx([score.value for score in direct], abs=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gives_the_same_scores(folder: Path) -> None:
+    texts = ["4", "it is 4.", "a" * 100]
+    [on_cpu, on_gpu] = [
+        RewardModel(RewardModelOptions(model=str(folder), device=device))(answers(*texts))
+        for device in ("cpu", "auto")
+    ]
+    assert [score.value for score in on_gpu] == pytest.approx([score.value for score in on_cpu], abs=1e-2)
 
 
 def test_labels_transforms_and_a_llama_without_a_template(tmp_path: Path) -> None:
