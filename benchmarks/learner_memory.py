@@ -29,8 +29,8 @@ VOCAB = 151_936
 def run_side(side: str, out: Path, threads: int) -> None:
     """Print the peak RSS and its growth over the loaded model; save the gradients."""
     torch.set_num_threads(threads)
-    model = make_model(vocab_size=VOCAB, hidden_size=256, num_layers=2)
-    samples = make_batch(num_prompts=2, group_size=4, vocab_size=VOCAB, prompt=(32, 64), total=(256, 1024))
+    model = make_model(vocab_size=VOCAB, hidden_size=128, num_layers=2)
+    samples = make_batch(num_prompts=1, group_size=4, vocab_size=VOCAB, prompt=(32, 64), total=(512, 512))
     if side == "trl":
         run = trl_step(model, samples, bf16=False, gradient_checkpointing=True, step=False)
     reset_peak_rss()

@@ -1,5 +1,7 @@
 """A learner step with the group's prompt computed once, against the same step without sharing.
 
+CPU time of the process, which other programs on the machine do not change.
+
 python benchmarks/shared_prompts.py [--dtype bfloat16]
 """
 
@@ -28,10 +30,10 @@ def main() -> None:
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
     for repeat in range(args.repeats + 1):  # turn and turn about, so that a busy machine hits both
         for kind in kinds:
-            started = time.perf_counter()
+            started = time.process_time()
             steps[kind]()
             if repeat:
-                times[kind].append(time.perf_counter() - started)
+                times[kind].append(time.process_time() - started)
     apart, shared = (statistics.median(times[kind]) for kind in kinds)
     left, right = (our_gradients(model, samples, share_prompts=kind) for kind in kinds)
     worst = max(float((left[n] - right[n]).norm() / left[n].norm()) for n in left)

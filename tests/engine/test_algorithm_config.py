@@ -19,6 +19,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "algorithms.md"
         ({"critic": {}}, "never asks a critic"),
         ({"advantage": "gae"}, "needs values"),
         ({"loss": "gspo"}, "weigh it by the sequence's length"),
+        ({"loss": "gspo", "aggregate": "sequence_sum_norm", "norm_tokens": 9}, "weigh it by the sequence's"),
         ({"loss": "policy_gradient", "epochs": 2}, "only right on-policy"),
         ({"loss": "cispo", "dual_clip": 3.0}, "does not use it"),
         ({"aggregate": "sequence_sum_norm"}, "set norm_tokens"),

@@ -4,16 +4,16 @@ import time
 from fractions import Fraction
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from verl_lite.verifiers import MathOptions, Outcome, verify_math
+from verl_lite.verifiers import MathOptions, Outcome, verify_math, verify_math_batch
 
 OPTIONS = MathOptions(timeout_s=1.0)
 GRACE_S = 0.5
 # Derandomised: the same examples in every run, so a red build can be run again.
 FUZZ = settings(
-    max_examples=120, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=300, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 
 ATOMS = [
@@ -56,14 +56,22 @@ numbers = st.fractions(min_value=-99, max_value=99, max_denominator=60)
 @pytest.fixture(scope="module", autouse=True)
 def warm_workers() -> None:
     """Wait until the worker processes have started: slow on a busy machine, and not what is tested."""
-    for _ in range(12):
-        if verify_math("\\boxed{\\cos 36^\\circ}", "\\frac{1+\\sqrt5}{4}").is_correct:
+    hard = [("\\boxed{\\cos 36^\\circ}" + " " * n, "\\frac{1+\\sqrt5}{4}") for n in range(8)]
+    for _ in range(20):
+        if all(verdict.is_correct for verdict in verify_math_batch(hard)):
             return
     pytest.fail("the workers never answered")
 
 
 def outcome_of(response: str, reference: str) -> Outcome:
     return verify_math(response, reference, options=OPTIONS).outcome
+
+
+def decided(response: str, reference: str) -> Outcome:
+    """The outcome; an example that runs out of time says nothing about equality and is skipped."""
+    outcome = outcome_of(response, reference)
+    assume(outcome is not Outcome.TIMEOUT)
+    return outcome
 
 
 def in_box(answer: str) -> str:
@@ -124,20 +132,20 @@ def test_any_text_gives_a_verdict_before_the_deadline(response: str, reference: 
 @FUZZ
 @given(answer=balanced, reference=balanced)
 def test_blanks_and_dollars_around_an_answer_change_nothing(answer: str, reference: str) -> None:
-    plain = outcome_of(in_box(answer), reference)
-    assert outcome_of(f"\n  {in_box(answer)}\t ", reference) == plain
-    assert outcome_of(in_box(f" {answer} "), reference) == plain
-    assert outcome_of(f"${in_box(answer)}$", reference) == plain
-    assert outcome_of(in_box(f"${answer}$"), reference) == plain
+    plain = decided(in_box(answer), reference)
+    assert decided(f"\n  {in_box(answer)}\t ", reference) == plain
+    assert decided(in_box(f" {answer} "), reference) == plain
+    assert decided(f"${in_box(answer)}$", reference) == plain
+    assert decided(in_box(f"${answer}$"), reference) == plain
 
 
 @pytest.mark.unit
 @FUZZ
 @given(answer=balanced, reference=balanced)
 def test_blanks_and_dollars_around_a_reference_change_nothing(answer: str, reference: str) -> None:
-    plain = outcome_of(in_box(answer), reference)
-    assert outcome_of(in_box(answer), f"  {reference}\n") == plain
-    assert outcome_of(in_box(answer), f"${reference}$") == plain
+    plain = decided(in_box(answer), reference)
+    assert decided(in_box(answer), f"  {reference}\n") == plain
+    assert decided(in_box(answer), f"${reference}$") == plain
 
 
 @pytest.mark.unit
@@ -152,7 +160,7 @@ def test_a_reference_meets_itself_or_is_a_bad_one(reference: str) -> None:
 @given(pair=exact_pairs())
 def test_exact_answers_compare_the_same_both_ways(pair: tuple[str, str]) -> None:
     left, right = pair
-    assert outcome_of(in_box(left), right) == outcome_of(in_box(right), left)
+    assert decided(in_box(left), right) == decided(in_box(right), left)
 
 
 @pytest.mark.unit

@@ -142,9 +142,9 @@ class AlgorithmConfig(ConfigModel):
             raise ValueError("advantage=gae needs values: add an algorithm.critic section ({} for defaults)")
 
     def _check_ratio(self) -> None:
-        if self.loss == "gspo" and self.aggregate == "token_mean":
+        if self.loss == "gspo" and self.aggregate != "sequence_mean":
             raise ValueError(
-                "loss=gspo has one ratio a sequence; aggregate=token_mean would weigh it by the "
+                f"loss=gspo has one ratio a sequence; aggregate={self.aggregate} would weigh it by the "
                 "sequence's length and bias it: use aggregate: sequence_mean"
             )
         if self.loss == "policy_gradient" and self.epochs * self.mini_batches > 1:

@@ -21,7 +21,7 @@ Poly: TypeAlias = dict[Monomial, Fraction]
 
 MAX_TERMS = 300
 MAX_BITS = 40_000
-MAX_WORK = 60_000
+MAX_WORK = 20_000
 ONE: Monomial = ()
 ZERO, UNIT = Fraction(0), Fraction(1)
 

@@ -11,6 +11,7 @@ from verl_lite.verifiers.math.tokens import Token, tokenize
 __all__ = ["MAX_PARSED_CHARS", "parse_answer"]
 
 MAX_PARSED_CHARS = 8000
+MAX_TREE_DEPTH = 120
 
 _INEQUALITIES = frozenset(("<", "<=", ">", ">=", "!=", "in", "notin"))
 _PHRASES = [
@@ -74,9 +75,24 @@ def parse_answer(text: str) -> Expr | Unreadable:
             text = _with_plain_brackets(text)
         if re.search(r"[A-Za-z]{2}|U|\+/?-", text):
             text = _with_phrases(text)
-        return AnswerParser(tokenize(text)).answer()
+        tree = AnswerParser(tokenize(text)).answer()
+        return (
+            tree
+            if _depth(tree) <= MAX_TREE_DEPTH
+            else Unreadable(f"more than {MAX_TREE_DEPTH} operations deep")
+        )
     except Unreadable as reason:
         return reason
+
+
+def _depth(tree: Expr) -> int:
+    """The depth of a tree; a long sum is as deep as it is long. Iterative, as everything else recurses."""
+    deepest, stack = 0, [(tree, 1)]
+    while stack:
+        node_, depth = stack.pop()
+        deepest = max(deepest, depth)
+        stack.extend((arg, depth + 1) for arg in node_.args)
+    return deepest
 
 
 def _with_plain_brackets(text: str) -> str:
@@ -292,17 +308,18 @@ def _is_name(token: Token) -> bool:
 def _joined(items: list[Expr], joints: list[str]) -> Expr:
     if not joints:
         return items[0]
-    if (
-        len(items) == 2
-        and items[1].head == "rel"
-        and items[1].value == "in"
-        and items[1].args[1].value == "Z"
-    ):
-        if items[1].args[0].head == "sym" and items[0].head != "rel":
-            return Expr("lambda", (items[1].args[0], items[0]), "Z")  # k pi, k in Z: the name k is free
+    if len(items) == 2 and _is_index(items[1]) and items[0].head != "rel":
+        return Expr("lambda", (items[1].args[0], items[0]), "Z")  # k pi, k in Z: the name k is free
     if any(_is_condition(item) for item in items):
         return _conjunction(items, joints)
     return node("list", *items, value="or" if "or" in joints else "and" if set(joints) == {"and"} else None)
+
+
+def _is_index(item: Expr) -> bool:
+    """k in Z."""
+    return (
+        item.head == "rel" and item.value == "in" and item.args[0].head == "sym" and item.args[1].value == "Z"
+    )
 
 
 def _is_condition(item: Expr) -> bool:

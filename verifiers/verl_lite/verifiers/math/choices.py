@@ -31,7 +31,7 @@ def read_choice(cleaned: str) -> Choice | None:
     """
     if len(cleaned) > 2000:
         return None
-    text = _TEXT.sub(r" \1 ", cleaned).strip().strip("*").strip()
+    text = " ".join(_TEXT.sub(r" \1 ", cleaned).split()).strip("* ")
     match = None if _SEVERAL.match(text) else _LETTER.match(text)
     if match is not None:
         letter = match[1] or match[2] or match[3]

@@ -6,11 +6,10 @@ Between types nothing is equal, except where a function here says so.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from verl_lite.verifiers.math import numeric
 from verl_lite.verifiers.math.answer import Answer, read_answer
-from verl_lite.verifiers.math.expressions import Expr, Unreadable, node, num, symbols
+from verl_lite.verifiers.math.decision import Decision, decided, unread
+from verl_lite.verifiers.math.expressions import Expr, Unreadable, node, symbols
 from verl_lite.verifiers.math.groups import (
     Same,
     alternatives,
@@ -21,7 +20,8 @@ from verl_lite.verifiers.math.groups import (
     same_members,
     unit_vector_entries,
 )
-from verl_lite.verifiers.math.judge import Judge, exact_value
+from verl_lite.verifiers.math.judge import Judge
+from verl_lite.verifiers.math.quantities import bare_value, compare_quantities, quantity_of
 from verl_lite.verifiers.math.regions import FLIPPED, NoRegion, read_region, same_region
 from verl_lite.verifiers.math.relations import (
     assignment,
@@ -33,24 +33,11 @@ from verl_lite.verifiers.math.relations import (
     systems,
     unassigned,
 )
-from verl_lite.verifiers.math.unit_names import ANGLES
-from verl_lite.verifiers.math.units import Quantity, convert
 from verl_lite.verifiers.math.values import is_value, same_value
 from verl_lite.verifiers.math.words import same_text
 from verl_lite.verifiers.verdict import Outcome
 
 __all__ = ["Decision", "compare", "share_of_parts"]
-
-
-class Decision(NamedTuple):
-    outcome: Outcome
-    matched_by: str = ""
-    reason: str = ""
-    credit: float = 0.0  # of a wrong answer, where some of its parts are right
-
-
-def _decided(is_same: bool, matched_by: str, reason: str) -> Decision:
-    return Decision(Outcome.CORRECT, matched_by) if is_same else Decision(Outcome.WRONG, "", reason)
 
 
 def compare(judge: Judge, reference: Answer, response: Answer) -> Decision:
@@ -67,13 +54,13 @@ def compare(judge: Judge, reference: Answer, response: Answer) -> Decision:
         return _choices(judge, reference, response)
     tree = reference.tree
     if reference.quantity is not None and not (isinstance(tree, Expr) and not reference.quantity.is_certain):
-        found = _quantities(judge, reference, response)
+        found = compare_quantities(judge, reference, response)
         if found is not None:
             return found
     if isinstance(tree, Unreadable):
         return _texts(reference, response)
     if response.word_class and response.expr is None:
-        return _decided(False, "", f"expected a {_kind(tree)}, got {response.word_class!r}")
+        return decided(False, "", f"expected a {_kind(tree)}, got {response.word_class!r}")
     return _expressions(judge, reference, tree, response)
 
 
@@ -82,8 +69,8 @@ def compare(judge: Judge, reference: Answer, response: Answer) -> Decision:
 
 def _moments(reference: Answer, response: Answer) -> Decision:
     if response.moment is None or reference.moment is None:
-        return _decided(False, "", "the answer is no time or date")
-    return _decided(reference.moment.same(response.moment), reference.moment.kind, "another time or date")
+        return decided(False, "", "the answer is no time or date")
+    return decided(reference.moment.same(response.moment), reference.moment.kind, "another time or date")
 
 
 def _worded(judge: Judge, reference: Answer, response: Answer) -> Decision:
@@ -98,7 +85,7 @@ def _worded(judge: Judge, reference: Answer, response: Answer) -> Decision:
         matched = "boolean" if ours in ("yes", "no") else "infinity" if "infinity" in ours else "words"
         return Decision(Outcome.CORRECT, matched)
     both_prose = reference.is_prose and response.is_prose
-    return _decided(both_prose and same_text(reference.words, response.words), "text", f"expected {ours!r}")
+    return decided(both_prose and same_text(reference.words, response.words), "text", f"expected {ours!r}")
 
 
 def _class_of_tree(tree: Expr) -> str:
@@ -129,14 +116,14 @@ def _choices(judge: Judge, reference: Answer, response: Answer) -> Decision:
         if not (ours.text and theirs.text) or ours.text == theirs.text:
             return Decision(Outcome.CORRECT, "choice")
         inner = compare(judge, read_answer(ours.text), read_answer(theirs.text))
-        return _decided(inner.outcome is Outcome.CORRECT, "choice", "the letter is right, its text is not")
+        return decided(inner.outcome is Outcome.CORRECT, "choice", "the letter is right, its text is not")
     if ours.text and (theirs is None or not theirs.text):
         inner = compare(judge, read_answer(ours.text), response)
         if inner.outcome is Outcome.CORRECT:
             return Decision(Outcome.CORRECT, inner.matched_by)
     if theirs is None and len(ours.letters) == 1 and not ours.text and response.expr is not None:
-        return _decided(False, "", "the answer is no choice")
-    return _decided(False, "", "another choice" if theirs else "the answer is no choice")
+        return decided(False, "", "the answer is no choice")
+    return decided(False, "", "another choice" if theirs else "the answer is no choice")
 
 
 def _texts(reference: Answer, response: Answer) -> Decision:
@@ -144,109 +131,10 @@ def _texts(reference: Answer, response: Answer) -> Decision:
         return Decision(Outcome.CORRECT, "text")
     if reference.moment is not None and response.moment is not None:
         return _moments(reference, response)
-    return _decided(False, "", "another text")
-
-
-# quantities
-
-
-def _quantities(judge: Judge, reference: Answer, response: Answer) -> Decision | None:
-    """The reference has a unit, a currency or a label. None: compare it as an expression after all."""
-    ours = reference.quantity
-    assert ours is not None
-    theirs = _quantity_of(response)
-    if theirs is None:
-        if response.expr is None:
-            return _unread(response)
-        if judge.options.units == "require" and ours.unit:
-            return _decided(False, "", "the answer has no unit")
-        return _decided(_same_bare(judge, ours, unassigned(response.expr)), "units", "another number")
-    if judge.options.units == "strip" or not ours.unit or not theirs.unit:
-        if judge.options.units == "require" and ours.unit:
-            return _decided(False, "", "the answer has another unit")
-        if ours.label and theirs.label and not _share_a_word(ours.label, theirs.label):
-            return _decided(False, "", f"expected {ours.label}, got {theirs.label}")
-        return _decided(same_value(judge, ours.value, theirs.value), "units", "another number")
-    return _converted(judge, ours, theirs)
-
-
-def _share_a_word(ours: str, theirs: str) -> bool:
-    stems = [{word.rstrip("s") for word in label.split()} for label in (ours, theirs)]
-    return bool(stems[0] & stems[1])
-
-
-def _quantity_of(answer: Answer) -> Quantity | None:
-    """The quantity of a response, also of "x = 5 cm", "30^\\circ" and "5 cm or so"."""
-    if answer.quantity is not None:
-        return answer.quantity
-    if "=" in answer.text:
-        left, _, right = answer.text.rpartition("=")
-        tail = read_answer(right)
-        if tail.quantity is not None and _is_named(left, tail.quantity.value):
-            return tail.quantity
-    if answer.expr is not None:
-        value = unassigned(answer.expr)
-        if value.head == "deg":
-            return Quantity(value.args[0], (("degree", 1),))
-    return None
-
-
-def _is_named(left: str, value: Expr) -> bool:
-    """Whether what stands before "=" is a name, or a calculation of the value, rather than an equation."""
-    head = read_answer(left)
-    if head.expr is None:
-        return head.is_prose
-    if is_value(head.expr) and not symbols(head.expr):
-        return exact_value(head.expr) is not None and exact_value(head.expr) == exact_value(value)
-    return assignment(node("rel", head.expr, num(0), value="=")) is not None
-
-
-def _same_bare(judge: Judge, ours: Quantity, value: Expr) -> bool:
-    """A bare number for a quantity: the unit is implied; radians where the value holds pi."""
-    if not is_value(value) and value.head != "pm":
-        return False
-    if ours.unit == (("degree", 1),):
-        return same_value(judge, node("deg", ours.value), value)
-    if ours.unit == (("radian", 1),) and value.head == "deg":
-        return same_value(judge, ours.value, value)
-    return same_value(judge, ours.value, value)
-
-
-def _converted(judge: Judge, ours: Quantity, theirs: Quantity) -> Decision:
-    if ours.unit == theirs.unit:
-        return _decided(
-            same_value(judge, ours.value, theirs.value), "units", "another number of the same unit"
-        )
-    if len(ours.unit) == len(theirs.unit) == 1 and {ours.unit[0][0], theirs.unit[0][0]} == ANGLES:
-        angles = [
-            node("deg", one.value) if one.unit[0][0] == "degree" else one.value for one in (ours, theirs)
-        ]
-        return _decided(judge.same(*angles), "units", "another angle")
-    value = exact_value(theirs.value)
-    if value is None:
-        slope = convert(num(1).fraction, theirs.unit, ours.unit)
-        if slope is None:
-            return _decided(False, "", "another unit")
-        return _decided(
-            same_value(judge, ours.value, node("mul", theirs.value, num(slope))), "units", "another number"
-        )
-    converted = convert(value, theirs.unit, ours.unit)
-    if converted is None:
-        return _decided(False, "", "a unit of another kind")
-    places = 3 if theirs.value.places >= 0 else -1
-    return _decided(
-        same_value(judge, ours.value, num(converted, places)), "units", "another number after conversion"
-    )
+    return decided(False, "", "another text")
 
 
 # expressions, groups, regions, relations
-
-
-def _unread(response: Answer) -> Decision:
-    if response.word_class or response.moment is not None:
-        return _decided(False, "", "an answer of another kind")
-    why = response.tree if isinstance(response.tree, Unreadable) else "not an expression"
-    return Decision(Outcome.UNPARSED, "", f"the answer cannot be read: {why}")
 
 
 def _kind(tree: Expr) -> str:
@@ -262,7 +150,10 @@ def _expressions(judge: Judge, reference: Answer, tree: Expr, response: Answer) 
         return Decision(Outcome.CORRECT, "base")
     theirs = _tree_of(judge, tree, response)
     if theirs is None:
-        if reference.quantity is not None and (found := _quantities(judge, reference, response)) is not None:
+        if (
+            reference.quantity is not None
+            and (found := compare_quantities(judge, reference, response)) is not None
+        ):
             return found
         if (
             reference.moment is not None
@@ -272,32 +163,23 @@ def _expressions(judge: Judge, reference: Answer, tree: Expr, response: Answer) 
             return Decision(Outcome.CORRECT, "time")
         if reference.is_prose and same_text(reference.words, response.words):
             return Decision(Outcome.CORRECT, "text")
-        return _unread(response)
+        return unread(response)
     for name, comparison in _COMPARISONS:
         is_same = comparison(judge, tree, theirs)
         if is_same is not None:
             matched = judge.tier if name == "value" else name
-            return _decided(is_same, matched, "; ".join(judge.notes) or f"not the same {_kind(tree)}")
-    return _decided(False, "", f"expected a {_kind(tree)}, got a {_kind(theirs)}")
+            return decided(is_same, matched, "; ".join(judge.notes) or f"not the same {_kind(tree)}")
+    return decided(False, "", f"expected a {_kind(tree)}, got a {_kind(theirs)}")
 
 
 def _tree_of(judge: Judge, tree: Expr, response: Answer) -> Expr | None:
     """The response's tree; with its unit taken off where it has one and the reference none."""
     quantity = response.quantity
     if quantity is not None and (quantity.is_certain or response.expr is None):
-        return _bare_value(tree, quantity)
-    if response.expr is None and (moved := _quantity_of(response)) is not None:
-        return _bare_value(tree, moved)
+        return bare_value(tree, quantity)
+    if response.expr is None and (moved := quantity_of(response)) is not None:
+        return bare_value(tree, moved)
     return response.expr
-
-
-def _bare_value(tree: Expr, quantity: Quantity) -> Expr:
-    """The number of a quantity; degrees stay degrees, and radians for degrees are converted."""
-    if quantity.unit == (("degree", 1),):
-        return node("deg", quantity.value)
-    if quantity.unit == (("radian", 1),) and tree.head == "deg":
-        return node("deg", node("div", node("mul", quantity.value, num(180)), Expr("const", (), "pi")))
-    return quantity.value
 
 
 def _value(judge: Judge, tree: Expr, theirs: Expr) -> bool | None:

@@ -188,7 +188,7 @@ def _first_sentence(text: str) -> str:
 
 def _stated(sentence: str) -> Extraction:
     """What "the answer is ..." states, without the clauses behind it."""
-    sentence = sentence.strip().strip("*").strip()
+    sentence = " ".join(sentence.split()).strip("* ")
     if re.match(
         r"(?:either|one of|maybe|perhaps|possibly|probably\s+either|not sure|unclear)\b",
         sentence,
@@ -199,7 +199,8 @@ def _stated(sentence: str) -> Extraction:
     if clause is not None and clause.start() > 0:
         sentence = sentence[: clause.start()]
     sentence = re.sub(
-        r"^(?:(?:approximately|about|roughly|exactly|simply|just|therefore|thus|then|indeed|equal to|probably|given by|at)\b[:,]?\s*)+",
+        r"^(?:(?:approximately|about|roughly|exactly|simply|just|therefore|thus|then|indeed|equal to|"
+        r"probably|given by|at)\b[:,]?\s*)+",
         "",
         sentence,
         flags=re.IGNORECASE,
@@ -247,6 +248,9 @@ def _is_sentence(text: str) -> bool:
 
 def _from_sentence(line: str) -> Extraction:
     """The one thing a final sentence states; a hedge or several candidates state nothing."""
+    line = " ".join(line.split())
+    if line.endswith("?"):  # the prompt repeated, a question back: its numbers answer nothing
+        return Extraction(None, "the response ends in a question")
     sentences = [part.strip() for part in _SENTENCE_END.split(line) if part and part.strip()]
     sentence = sentences[-1] if sentences else line
     sentence = _ASIDE.sub("", sentence)

@@ -197,7 +197,8 @@ class ExpressionParser:
     @staticmethod
     def is_connective(token: Token) -> bool:
         return token.kind in ("word", "text") and token.text.lower().strip(" ,") in (
-            "and", "or", "where", "with", "for", "if", "when", "union", "intersection", "in", "is", "to", "such",
+            "and", "or", "where", "with", "for", "if", "when", "union", "intersection", "in", "is",
+            "to", "such",
         )  # fmt: skip
 
     # prefix forms

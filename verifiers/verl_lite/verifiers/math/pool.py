@@ -25,6 +25,7 @@ from verl_lite.verifiers.math.worker import read_frame, write_frame
 __all__ = ["WORKER_MEMORY_MB", "Reply", "ask", "close", "num_workers", "start", "wait_until_ready"]
 
 WORKER_MEMORY_MB = 1024
+STARTING_CHECK_S = 0.02
 GRACE_S = 0.25  # the supervisor answers by the deadline; past this it is replaced itself
 
 
@@ -35,9 +36,6 @@ class Reply:
     status: str
     why: str = ""
     answer: Any = None
-
-
-STILL_STARTING = Reply("timeout", "the worker process was still starting at the deadline")
 
 
 class Worker:
@@ -66,18 +64,16 @@ class Worker:
             for descriptor in (request_read, reply_write, null):
                 os.close(descriptor)
 
-    def wait_until_ready(self, deadline: float) -> bool:
-        if not self.is_ready:
-            self.is_ready = self.receive(deadline) == b"ready"
+    def check(self) -> bool | None:
+        """True once it takes questions, False while it starts, None where it has died; never waits."""
+        if not self.is_ready and self.has_reply(0.0):
+            if self.receive(0.0) != b"ready":
+                return None
+            self.is_ready = True
         return self.is_ready
 
     def ask(self, body: bytes, deadline: float) -> Reply | None:
         """The reply, or None where the process has to be replaced (it is killed here then)."""
-        if not self.wait_until_ready(deadline):
-            if time.monotonic() >= deadline:
-                return STILL_STARTING
-            self.kill()
-            return None
         try:
             write_frame(self.request, struct.pack("<d", deadline - time.monotonic()) + body)
         except OSError:
@@ -90,10 +86,13 @@ class Worker:
         parsed = json.loads(received)
         return Reply(parsed["status"], parsed["why"], parsed.get("answer"))
 
-    def receive(self, deadline: float) -> bytes | None:
+    def has_reply(self, timeout_s: float) -> bool:
         poller = select.poll()
         poller.register(self.reply, select.POLLIN | select.POLLHUP)
-        if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        return bool(poller.poll(timeout_s * 1000))
+
+    def receive(self, deadline: float) -> bytes | None:
+        if not self.has_reply(max(0.0, deadline - time.monotonic())):
             return None
         with contextlib.suppress(OSError):
             return read_frame(self.reply)
@@ -135,14 +134,26 @@ class Pool:
         return worker
 
     def acquire(self, deadline: float) -> Worker | None:
+        """A worker that takes questions, None where there is none by the deadline.
+
+        Nobody is handed a worker that still starts while another may come free.
+        """
         with self.condition:
             while True:
-                if self.idle:
-                    return self.idle.pop()
-                if len(self.workers) < self.size:
-                    return self.add()
-                if not self.condition.wait(deadline - time.monotonic()):
+                for worker in list(self.idle):
+                    state = worker.check()
+                    if state is not False:
+                        self.idle.remove(worker)
+                        if state:
+                            return worker
+                        self.workers.discard(worker)
+                        worker.kill()
+                if len(self.workers) < self.size and all(worker.is_ready for worker in self.idle):
+                    self.idle.append(self.add())
+                remaining_s = deadline - time.monotonic()
+                if remaining_s <= 0:
                     return None
+                self.condition.wait(min(remaining_s, STARTING_CHECK_S) if self.idle else remaining_s)
 
     def release(self, worker: Worker, *, lost: bool) -> None:
         with self.condition:
@@ -153,10 +164,10 @@ class Pool:
             self.condition.notify()
 
     def ask(self, body: bytes, deadline: float) -> Reply:
-        for _ in range(2):  # a worker found dead is no reason to fail a question there is time for
+        for _ in range(self.size + 1):  # a dead worker is no reason to fail
             worker = self.acquire(deadline)
             if worker is None:
-                return Reply("timeout", "every worker was busy until the deadline")
+                return Reply("timeout", "every worker was busy or still starting until the deadline")
             reply: Reply | None = None
             try:
                 reply = worker.ask(body, deadline)
@@ -171,15 +182,16 @@ class Pool:
                 return Reply("timeout", "not decided before the deadline")
         return Reply("error", "the worker process cannot be started or ended unexpectedly")
 
-    def wait_until_ready(self, timeout_s: float) -> None:
-        """Wait for one worker to have started, so that starting is not charged to a question."""
+    def wait_until_ready(self, timeout_s: float, count: int) -> None:
+        """Wait for `count` workers to have started, so that starting is not charged to a question."""
         deadline = time.monotonic() + timeout_s
-        worker = self.acquire(deadline)
-        if worker is not None:
-            ready = worker.wait_until_ready(deadline)
-            if not ready and time.monotonic() < deadline:
-                worker.kill()
-            self.release(worker, lost=not ready and time.monotonic() < deadline)
+        with self.condition:
+            while len(self.workers) < min(count, self.size):
+                self.idle.append(self.add())
+        taken = [self.acquire(deadline) for _ in range(min(count, self.size))]
+        for worker in taken:
+            if worker is not None:
+                self.release(worker, lost=False)
 
     def close(self) -> None:
         with self.condition:
@@ -210,9 +222,9 @@ def start() -> None:
     _current().start()
 
 
-def wait_until_ready(timeout_s: float) -> None:
-    """Start a worker and wait until it takes questions, at most `timeout_s`."""
-    _current().wait_until_ready(timeout_s)
+def wait_until_ready(timeout_s: float, count: int = 1) -> None:
+    """Start `count` workers and wait until they take questions, at most `timeout_s`."""
+    _current().wait_until_ready(timeout_s, count)
 
 
 def ask(question: str, *arguments: Expr | str, timeout_s: float) -> Reply:

@@ -174,8 +174,8 @@ _HEADS: dict[str, Callable[..., Any]] = {
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     name: getattr(sympy, name)
     for name in (
-        "sin cos tan cot sec csc asin acos atan acot asec acsc sinh cosh tanh coth sech csch asinh acosh atanh "
-        "exp sqrt floor gcd lcm re im"
+        "sin cos tan cot sec csc asin acos atan acot asec acsc sinh cosh tanh coth sech csch asinh acosh "
+        "atanh exp sqrt floor gcd lcm re im"
     ).split()
 } | {
     "ln": sympy.log, "log": sympy.log, "ceil": sympy.ceiling, "max": sympy.Max, "min": sympy.Min,

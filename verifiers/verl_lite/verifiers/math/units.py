@@ -310,9 +310,9 @@ def _named(word: str) -> tuple[str, Fraction] | None:
 
 _NO_LABELS = frozenset(
     "and the not but for with from than then are was has had can may might could either neither both maybe "
-    "possibly perhaps mod modulo base plus minus times over percent squared cubed sin cos tan cot sec csc log exp "
-    "arcsin arccos arctan sqrt pi infinity alpha beta gamma theta lambda where when union yes max min gcd lcm "
-    "such that all real numbers".split()
+    "possibly perhaps mod modulo base plus minus times over percent squared cubed sin cos tan cot sec "
+    "csc log exp arcsin arccos arctan sqrt pi infinity alpha beta gamma theta lambda where when union yes "
+    "max min gcd lcm such that all real numbers".split()
 )
 
 

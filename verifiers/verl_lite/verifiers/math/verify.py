@@ -19,7 +19,7 @@ from verl_lite.verifiers.math.plain_numbers import PlainNumber, plain_number, pl
 from verl_lite.verifiers.math.pool import Reply
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
-__all__ = ["verify_math", "verify_math_batch"]
+__all__ = ["verify_math", "verify_math_batch", "warm_up"]
 
 MAX_REFERENCE_CHARS = 20_000
 MAX_COMPARED_CHARS = 8000
@@ -66,6 +66,15 @@ def verify_math_batch(pairs: Sequence[tuple[str, str]], *, options: MathOptions 
     return [found[pair] for pair in pairs]
 
 
+def warm_up(timeout_s: float = START_S) -> None:
+    """Start the worker processes and wait for them: about two seconds of CPU once in a process.
+
+    Optional: a batch waits by itself; a first single call that needs sympy may otherwise time out
+    on a busy machine.
+    """
+    pool.wait_until_ready(timeout_s, pool.num_workers())
+
+
 class _Postponed(Exception):
     """A question for the workers came up while only easy pairs are decided."""
 
@@ -98,7 +107,7 @@ def _decide_hard(
     pairs: list[tuple[str, str]], found: dict[tuple[str, str], Verdict], options: MathOptions
 ) -> None:
     """A short slice for every pair; those it was too short for share what is left of one deadline."""
-    pool.wait_until_ready(START_S)
+    pool.wait_until_ready(START_S, min(len(pairs), pool.num_workers()))
     window = _Window(options.timeout_s)
 
     def decide(pair: tuple[str, str], allowed_s: float | None = None) -> Verdict:
@@ -185,6 +194,8 @@ def _decide(expected: Answer, extraction: Extraction, options: MathOptions, ask:
     except Undecided as stopped:
         outcome = Outcome.ERROR if stopped.status == "error" else Outcome.TIMEOUT
         return Decision(outcome, "", str(stopped))
+    except RecursionError:  # the caller's own stack may leave little room
+        return Decision(Outcome.UNPARSED, "", "the answer is nested too deeply")
 
 
 def _long(expected: Answer, text: str) -> Decision:
