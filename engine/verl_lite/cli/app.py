@@ -9,7 +9,7 @@ from verl_lite.cli.check import check
 from verl_lite.cli.diff import diff
 from verl_lite.cli.doctor import doctor
 from verl_lite.cli.plugins import plugins_app
-from verl_lite.cli.preferences import dpo, reward_model
+from verl_lite.cli.preferences import dpo, preferences_app, reward_model
 from verl_lite.cli.report import report
 from verl_lite.cli.score import score
 from verl_lite.cli.train import config_app, evaluate, sft, train
@@ -43,6 +43,7 @@ app.command()(report)
 app.command()(doctor)
 app.add_typer(plugins_app, name="plugins")
 app.add_typer(config_app, name="config")
+app.add_typer(preferences_app, name="preferences")
 
 
 def main() -> None:

@@ -1,12 +1,14 @@
 """The few statistics the lab reports, each small enough to check by hand."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = [
     "Confusion",
     "calibration_error",
+    "category_kappa",
     "cohen_kappa",
     "correlation",
     "group_advantages",
@@ -106,6 +108,23 @@ def cohen_kappa(confusion: Confusion) -> float | None:
     first_yes = (confusion.true_positive + confusion.false_positive) / total
     second_yes = (confusion.true_positive + confusion.false_negative) / total
     chance = first_yes * second_yes + (1 - first_yes) * (1 - second_yes)
+    if chance >= 1.0:
+        return None
+    return round((observed - chance) / (1 - chance), 12)
+
+
+def category_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
+    """Cohen's kappa (1960) of two judges who sort into any number of categories; None as in cohen_kappa.
+
+    >>> category_kappa([("a", "a"), ("a", "b"), ("b", "b"), ("tie", "tie")])
+    0.636363636364
+    """
+    if not pairs:
+        return None
+    total = len(pairs)
+    observed = sum(first == second for first, second in pairs) / total
+    firsts, seconds = Counter(first for first, _ in pairs), Counter(second for _, second in pairs)
+    chance = sum(count * seconds[name] for name, count in firsts.items()) / total**2
     if chance >= 1.0:
         return None
     return round((observed - chance) / (1 - chance), 12)

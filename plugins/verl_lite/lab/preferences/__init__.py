@@ -1,5 +1,7 @@
 """Preference data: rows, and how rewards, judges and people make them."""
 
+from verl_lite.lab.preferences.agreement import Agreement, annotator_agreement
+from verl_lite.lab.preferences.candidates import Candidates, read_candidates
 from verl_lite.lab.preferences.rows import (
     PairChoice,
     PreferenceRow,
@@ -9,8 +11,12 @@ from verl_lite.lab.preferences.rows import (
 )
 
 __all__ = [
+    "Agreement",
+    "Candidates",
     "PairChoice",
     "PreferenceRow",
+    "annotator_agreement",
+    "read_candidates",
     "read_preferences",
     "to_preference",
     "write_preferences",
