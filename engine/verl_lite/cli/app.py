@@ -8,11 +8,12 @@ from verl_lite.cli.attack import attack
 from verl_lite.cli.check import check
 from verl_lite.cli.diff import diff
 from verl_lite.cli.doctor import doctor
+from verl_lite.cli.evaluate import evaluate
 from verl_lite.cli.plugins import plugins_app
 from verl_lite.cli.preferences import dpo, preferences_app, reward_model
 from verl_lite.cli.report import report
 from verl_lite.cli.score import score
-from verl_lite.cli.train import config_app, evaluate, sft, train
+from verl_lite.cli.train import config_app, sft, train
 from verl_lite.errors import ConfigError, DataError, PluginError, VerlLiteError
 
 __all__ = ["app", "main"]
