@@ -19,8 +19,11 @@ from verl_lite.engine.preference.data import chat_ids, read_rankings, reply_ids
 from verl_lite.engine.preference.dpo import sequence_logprobs, with_reference
 from verl_lite.engine.preference.reward_model import ScoringHead, load_scoring_model
 from verl_lite.engine.preference.run import train_dpo, train_reward_model
+from verl_lite.engine.stages import TrainingSample
+from verl_lite.engine.tiny_model import build_tiny_tokenizer
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.preferences import to_preference
+from verl_lite.plugins import Message, RewardsConfig, Rollout, Scorer
 
 Rows = list[dict[str, Any]]
 
@@ -220,3 +223,31 @@ def test_rows_that_are_no_preferences(options: Any, tokenizer: Any) -> None:
     )
     with pytest.raises(ConfigError, match="of 1 prompts leaves one side empty"):
         read_rankings(PreferenceConfig(**options(pair_rows(1))), tokenizer, reply_ids)
+
+
+def test_the_reward_model_reward_loads_the_folder(options: Any, tmp_path: Path) -> None:
+    config = RewardModelConfig(**options(ranking_rows(), steps=8))
+    result = train_reward_model(config, run_dir=tmp_path / "run", console=quiet())
+    kept = ranking_rows()[0]
+    rewards = RewardsConfig.model_validate(
+        {"rewards": {"learned": {"use": "reward_model", "options": {"model": str(result.model_dir)}}}}
+    )
+    prompt = [Message(role="user", content=kept["prompt"])]
+    rollouts = [Rollout(prompt=prompt, completion=text, group="a") for text in kept["completions"]]
+    with Scorer(rewards, debug_inline=True) as scorer:
+        found = [row.reward for row in scorer.score(rollouts).rows]
+    head = ScoringHead(
+        load_scoring_model(
+            str(result.model_dir), dtype="float32", device=torch.device("cpu"), pad_token_id=0
+        ),
+        LearnerConfig(),
+        pad_token_id=0,
+    )
+    rows = chat_ids(build_tiny_tokenizer(), to_preference(kept))
+    samples = [
+        TrainingSample(
+            prompt_ids=ids, completion_ids=rest, sampler_logprobs_T=(), advantages_T=(), loss_mask_T=()
+        )
+        for ids, rest in rows
+    ]
+    assert found == pytest.approx(head.score(samples).tolist(), rel=1e-4, abs=1e-5)

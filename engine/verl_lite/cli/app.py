@@ -9,6 +9,7 @@ from verl_lite.cli.check import check
 from verl_lite.cli.diff import diff
 from verl_lite.cli.doctor import doctor
 from verl_lite.cli.evaluate import evaluate
+from verl_lite.cli.pipeline import pipeline
 from verl_lite.cli.plugins import plugins_app
 from verl_lite.cli.preferences import dpo, preferences_app, reward_model
 from verl_lite.cli.report import report
@@ -36,6 +37,7 @@ app.command()(sft)
 app.command("reward-model")(reward_model)
 app.command()(dpo)
 app.command("eval")(evaluate)
+app.command()(pipeline)
 app.command()(score)
 app.command()(diff)
 app.command()(check)
