@@ -28,7 +28,7 @@ class StageConfig(ConfigModel):
     """
 
     command: str = Field(description="of verl-lite: sft, train, eval, preferences collect, ...")
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = Field(default_factory=dict)
     arguments: tuple[str, ...] = ()
 
 
