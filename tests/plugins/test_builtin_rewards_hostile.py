@@ -46,7 +46,6 @@ REWARDS: list[tuple[str, dict[str, Any]]] = [
     ("process", {}),
     ("regex", {"pattern": r"\d+"}),
     ("repetition", {"ngram": 3}),
-    ("repetition", {"ngram": 3, "spread": "units"}),
     ("repetition", {"ngram": 40, "unit": "characters"}),
 ]
 

@@ -1,5 +1,7 @@
 """`json_schema`: JSON that fits, JSON that does not, and text that is none."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -75,3 +77,21 @@ def test_in_a_worker_and_a_reference_elsewhere_is_never_fetched() -> None:
     [timed] = score_rollouts(JsonSchemaReward, rollouts[:1], json_schema=elsewhere)
     assert timed.score.outcome.value == "error"
     assert "Unresolvable" in timed.score.reason
+
+
+def test_without_the_package_the_message_names_the_extra() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['jsonschema'] = None\n"
+        "from verl_lite.plugins import RewardsConfig, Scorer\n"
+        "def scorer(**options):\n"
+        "    return Scorer(RewardsConfig(rewards={'j': {'use': 'json_schema', 'options': options}}))\n"
+        "scorer()\n"
+        "try:\n"
+        "    scorer(json_schema={})\n"
+        "except ValueError as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ConfigError rewards.j.options of reward 'json_schema': json_schema: ")
+    assert "pip install 'verl-lite[json]'" in done.stdout

@@ -246,7 +246,9 @@ def test_process_model_reads_each_step_at_its_token(tmp_path: Path, kind: str) -
     chances = torch.softmax(expected_logits(tmp_path, head, given), -1)[:, 1]
     at = [given.index("2.\n") + 2, given.index("4\nso") + 1, len(given) - 1]
     expected = [float(chances[place]) for place in at]
-    options = ProcessModelOptions(model=str(tmp_path), scale=2, offset=-1, value="product")
+    options = ProcessModelOptions(
+        model=str(tmp_path), prompt_separator="\n", scale=2, offset=-1, value="product"
+    )
     [score, other] = ProcessModel(options)(answers(text, "one step"))
     assert [(step.start, step.end) for step in score.steps] == [(0, 6), (10, 21), (25, 29)]
     assert [step.value for step in score.steps] == pytest.approx([2 * p - 1 for p in expected], abs=1e-5)

@@ -71,3 +71,11 @@ def test_tokens_that_are_not_known_are_no_repetition() -> None:
 def test_options_that_reward_repetition_are_refused(given: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         options(**given)
+
+
+@pytest.mark.unit
+def test_the_same_as_trl() -> None:
+    """What TRL 1.16.0's get_repetition_penalty_reward gives for these token ids."""
+    for ids, ngram, value in (([5] * 5, 2, -0.75), ([1, 2, 3, 4], 2, 0.0), ([1, 2, 1, 2, 1, 3], 2, -0.4)):
+        given = options(unit="tokens", ngram=ngram)
+        assert repetition(Rollout(completion="x", completion_ids=ids), given).value == pytest.approx(value)

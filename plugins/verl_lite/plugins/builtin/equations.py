@@ -32,7 +32,7 @@ _SPELLED = {
 _WORKS_ON_NUMBERS = frozenset((
     "of", "times", "plus", "minus", "by", "over", "half", "twice", "double", "triple", "mod",
     "modulo", "remainder", "rem", "million", "billion", "thousand", "hundred", "dozen", "percent",
-    "squared", "cubed", "root", "sum", "power",
+    "squared", "cubed", "root", "sum", "power", "cent", "cents",
 ))
 # fmt: on
 
@@ -69,6 +69,8 @@ def equations_in(line: str, *, rounding: bool = True) -> Iterator[Equation]:
                 holds = _agree(["-", *left], right, about=about, rounding=rounding)  # "- 3 + 4 = 1"
         except NoValue:
             continue
+        if not holds and max(left.count("/"), right.count("/")) > 1:
+            continue  # "500 / 2/5" may mean either order
         yield Equation(f"{' '.join(left)} {sign[0]} {' '.join(right)}", holds)
 
 
@@ -84,6 +86,8 @@ def _left_side(text: str) -> list[Token]:
     if len(pieces) == 1 and _belongs_before(text[:start], side):
         return []
     tokens = _tokens(side)
+    if not _has_operator(tokens) and re.search(r"[A-Za-z]\s*\Z", text[:start]):
+        return []  # "Week 3 + Week 4 = 48 + 48"
     while tokens.count("(") > tokens.count(")") and tokens[0] == "(":
         del tokens[0]  # "(since 3 + 4 = 7)"
     return tokens
@@ -94,6 +98,8 @@ def _belongs_before(before: str, side: str) -> bool:
         return False
     is_attached = before[-1].strip() and side[:1].strip()
     before = before.rstrip()
+    if is_attached and re.search(r"\d:\Z", before):
+        return True  # "6:00 + 48"
     if before[-1] in "=<>:;(\"'\n≈" or before.endswith("\\("):
         return False
     word = re.search(r"(?<![A-Za-z\\])[A-Za-z]+\Z", before)
@@ -123,16 +129,20 @@ def _belongs_after(side: str, after: str) -> bool:
         return False
     if side.rstrip()[-1:] in tuple("+-*/^("):
         return True
+    if re.match(r"and\s+[\d\s]+/", after):
+        return True  # "= 1 and 1/3"
     word = re.match(r"[A-Za-z]+", after)
     if word is not None:
         text = word[0].casefold()
         return text in _WORKS_ON_NUMBERS or (len(text) == 1 and text not in "ai") or side[-1:].strip() != ""
-    return re.match(r"\\[A-Za-z]|[{_!|\[]", after) is not None
+    return re.match(r"\\[A-Za-z]|[{_!|\[]|:\d", after) is not None
 
 
 def _tokens(side: str) -> list[Token]:
-    """Empty where `side` is more than numbers and operators ("1.2.3")."""
+    """Empty where `side` is more than numbers and operators ("1.2.3", the time "0930")."""
     tokens = read_tokens(side)
+    if any(token[0] == "0" and token[1:2].isdigit() for token in tokens):
+        return []
     joined = "".join(side.split()).replace(",", "").replace("**", "^")
     return tokens if "".join(tokens) == joined else []
 
@@ -145,6 +155,9 @@ def _agree(left: list[Token], right: list[Token], *, about: bool, rounding: bool
     left_value, right_value = value_of(left), value_of(right)
     if left_value == right_value:
         return True
+    if "%" in left or "%" in right:  # "1 / 4 * 100 = 25%" is written as often as "1 / 4 = 25%"
+        plain = [[token for token in side if token != "%"] for side in (left, right)]
+        return _agree(*plain, about=about, rounding=rounding)
     number = [token for token in right if token != "-"]
     if not rounding or len(number) != 1:
         return False

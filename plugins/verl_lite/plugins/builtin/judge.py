@@ -118,6 +118,7 @@ class JudgeOptions(ConfigModel):
     max_concurrency=32,
     retry_on=(BusyError,),
     max_retries=4,
+    version="1",
 )
 class Judge:
     """A judge model's score for the completion, from an OpenAI-compatible endpoint."""

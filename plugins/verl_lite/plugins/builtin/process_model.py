@@ -16,7 +16,10 @@ from verl_lite.plugins.score import Score, ScoreOutcome, StepScore
 
 
 class ProcessModelOptions(ModelOptions):
-    """The model reads prompt and steps, with `step_token` behind every step, where its label is read."""
+    """The model reads prompt and steps, with `step_token` behind every step, where its label is read.
+
+    The defaults are the form in which TRL's PRMTrainer (0.24) trains such models.
+    """
 
     step_separator: str = Field(
         default="\n\n", min_length=1, description="what separates the steps of a completion"
@@ -26,6 +29,7 @@ class ProcessModelOptions(ModelOptions):
         min_length=1,
         description="what stands behind each step for the model; one token or several",
     )
+    prompt_separator: str = Field(default="", description="what stands between the prompt and the first step")
     label: int = Field(default=1, ge=0, description="which of the head's outputs means a good step")
     scale: float = Field(
         default=1.0, allow_inf_nan=False, description="a step's value is scale * p + offset ..."
@@ -78,7 +82,10 @@ class ProcessModel:
     def _steps(self, rollout: Rollout) -> _Steps:
         """Each step is tokenised by itself, so the place of its label is known and not searched for."""
         prompt, _ = self._model.without_special_tokens(rollout.prompt_text)
-        ids = self._model.token_ids(f"{prompt}\n" if prompt else "")
+        begin = self._model.tokenizer.bos_token_id
+        ids = [] if begin is None else [begin]
+        if prompt:
+            ids += self._model.token_ids(prompt + self._options.prompt_separator)
         spans, reads = [], []
         for start, end in _step_spans(rollout.completion, self._options.step_separator):
             step, _ = self._model.without_special_tokens(rollout.completion[start:end])

@@ -103,8 +103,8 @@ class ScoringModel:
             raise ConfigError(f"device={name!r} cannot be used: {str(error)[:200]}") from None
         return device
 
-    def token_ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    def token_ids(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
 
     def without_special_tokens(self, text: str) -> tuple[str, int]:
         """`text` less every special token spelt in it, which could pose as the end of the turn."""
@@ -126,7 +126,8 @@ class ScoringModel:
             text = self.tokenizer.apply_chat_template(messages, tokenize=False)
         else:
             text = f"{rollout.prompt_text}\n\n{completion}" if rollout.prompt else completion
-        ids = self.token_ids(clean_text(text))
+        # a chat template writes its own special tokens
+        ids = self.token_ids(clean_text(text), add_special_tokens=not use_template)
         cut = max(0, len(ids) - self.options.max_tokens)
         return Chat(ids[cut:], cut, num_special)
 
