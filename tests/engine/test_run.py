@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 
 from verl_lite.engine import trainer
 from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.evals.config import training_config
+from verl_lite.engine.evals.run import evaluate_model
 from verl_lite.engine.metrics_log import read_metrics
-from verl_lite.engine.run import evaluate_model, train, train_only_sft
+from verl_lite.engine.run import train, train_only_sft
 from verl_lite.engine.trainer import Trainer
 from verl_lite.errors import CheckpointError, ConfigError, TrainingError
 from verl_lite.plugins.config_file import validate
@@ -97,8 +99,10 @@ def test_a_run_leaves_everything_behind_and_the_reward_rises(
     environment = json.loads((run_dir / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__
     assert sorted(path.name for path in (run_dir / "checkpoints").iterdir())[-1] == "step_000016"
-    again = evaluate_model(config, str(run_dir / "checkpoints" / "step_000016" / "policy"), debug_inline=True)
-    assert again.reward_mean == pytest.approx(measured["after"], abs=1e-6)
+    checkpoint = str(run_dir / "checkpoints" / "step_000016" / "policy")
+    again = evaluate_model(training_config(config), checkpoint, debug_inline=True)
+    (reward,) = (m for m in again.datasets["held_out"].measures if m.name == "greedy reward")
+    assert reward.value == pytest.approx(measured["after"], abs=1e-6)
 
 
 def test_a_resumed_run_is_the_run_that_was_never_stopped(

@@ -8,10 +8,13 @@ from verl_lite.cli.attack import attack
 from verl_lite.cli.check import check
 from verl_lite.cli.diff import diff
 from verl_lite.cli.doctor import doctor
+from verl_lite.cli.evaluate import evaluate
+from verl_lite.cli.pipeline import pipeline
 from verl_lite.cli.plugins import plugins_app
+from verl_lite.cli.preferences import dpo, preferences_app, reward_model
 from verl_lite.cli.report import report
 from verl_lite.cli.score import score
-from verl_lite.cli.train import config_app, evaluate, sft, train
+from verl_lite.cli.train import config_app, sft, train
 from verl_lite.errors import ConfigError, DataError, PluginError, VerlLiteError
 
 __all__ = ["app", "main"]
@@ -31,7 +34,10 @@ def root() -> None:
 
 app.command()(train)
 app.command()(sft)
+app.command("reward-model")(reward_model)
+app.command()(dpo)
 app.command("eval")(evaluate)
+app.command()(pipeline)
 app.command()(score)
 app.command()(diff)
 app.command()(check)
@@ -40,6 +46,7 @@ app.command()(report)
 app.command()(doctor)
 app.add_typer(plugins_app, name="plugins")
 app.add_typer(config_app, name="config")
+app.add_typer(preferences_app, name="preferences")
 
 
 def main() -> None:

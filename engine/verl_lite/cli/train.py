@@ -1,4 +1,4 @@
-"""`verl-lite train`, `sft`, `eval` and `config`: thin fronts of the engine."""
+"""`verl-lite train`, `sft` and `config`: thin fronts of the engine."""
 
 import json
 import os
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import AsJson, DebugInline
+from verl_lite.cli.options import DebugInline
 
 if TYPE_CHECKING:
     from verl_lite.engine.config import TrainConfig
 
-__all__ = ["config_app", "evaluate", "sft", "train"]
+__all__ = ["ConfigFile", "Overrides", "RunDir", "calm_threads", "config_app", "sft", "train"]
 
 ConfigFile = Annotated[Path, typer.Argument(help="The run's YAML file", show_default=False)]
 Overrides = Annotated[
@@ -72,35 +72,6 @@ def sft(config: ConfigFile, overrides: Overrides = None, run_dir: RunDir = None)
     if result.stopped:
         raise typer.Exit(INTERRUPTED)
     typer.echo(f"the model is in {result.run_dir / 'model'}/")
-
-
-def evaluate(
-    config: ConfigFile,
-    overrides: Overrides = None,
-    model: Annotated[
-        str | None, typer.Option(help="A model folder or hub id; model.path if left out")
-    ] = None,
-    debug_inline: DebugInline = False,
-    as_json: AsJson = False,
-) -> None:
-    """Measure held-out greedy accuracy through the rewards of the config.
-
-    Example: verl-lite eval runs/quickstart/config.yaml --model runs/quickstart/model
-    """
-    from verl_lite.errors import ConfigError
-
-    checked = _load(config, overrides)
-    path = model or checked.model.path
-    if path is None:
-        raise ConfigError("eval: name the model to measure with --model")
-    from verl_lite.engine.run import evaluate_model
-
-    metrics = evaluate_model(checked, path, debug_inline=debug_inline).metrics
-    if as_json:
-        typer.echo(json.dumps(metrics))
-        return
-    for name, value in metrics.items():
-        typer.echo(f"{name.removeprefix('evaluation/').replace('_', ' '):<24} {value:.4f}")
 
 
 @config_app.command("show")
@@ -172,10 +143,17 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=2))
 
 
-def _load(config: Path, overrides: list[str] | None) -> "TrainConfig":
-    # Before torch loads its OpenMP, which reads it once: idle threads sleep instead of spinning. Where
-    # anything else runs on the cores (reward workers do), spinning makes every small matrix product wait.
+def calm_threads() -> None:
+    """Before torch loads its OpenMP, which reads it once: idle threads sleep instead of spinning.
+
+    Where anything else runs on the cores (reward workers do), spinning makes every small matrix
+    product wait.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _load(config: Path, overrides: list[str] | None) -> "TrainConfig":
+    calm_threads()
     from verl_lite.engine.config import TrainConfig
     from verl_lite.plugins.config_file import load_config
 

@@ -27,7 +27,7 @@ def read_rows(config: DatasetConfig, *, seed: int, needed: Iterable[str] = ()) -
         taken.append(row)
     if not taken:
         raise DataError(f"{source} has no rows")
-    wanted = [] if config.prompt_template else [config.prompt]
+    wanted = [] if config.prompt_template or not config.prompt else [config.prompt]
     wanted += [config.reference] if config.reference else []
     for column in dict.fromkeys([*wanted, *needed]):
         for index, row in enumerate(taken):

@@ -189,10 +189,10 @@ def _step_table(report: StepReport) -> Table:
     return table
 
 
-def summary_table(rows: Sequence[SummaryRow], *, title: str) -> Table:
+def summary_table(rows: Sequence[SummaryRow], *, title: str, first_column: str = "held out, greedy") -> Table:
     """The table a run ends with: each metric before and after."""
     table = Table(title=title, title_justify="left")
-    for column, justify in (("held out, greedy", "left"), ("before", "right"), ("after", "right")):
+    for column, justify in ((first_column, "left"), ("before", "right"), ("after", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for row in rows:
         shape = "{:.1%}" if row.is_fraction else "{:.3f}"

@@ -12,8 +12,11 @@ from verl_lite.errors import ConfigError
 __all__ = ["adapter_weights", "add_adapters"]
 
 
-def add_adapters(model: nn.Module, config: LoraConfig | None) -> nn.Module:
-    """`model` with the adapters `config` describes; unchanged for None or where it has adapters already."""
+def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str = "CAUSAL_LM") -> nn.Module:
+    """`model` with the adapters `config` describes; unchanged for None or where it has adapters already.
+
+    `task_type` is PEFT's: with "SEQ_CLS" the classification head is trained in full.
+    """
     if config is None or hasattr(model, "disable_adapter"):
         return model
     if config.quantize and not torch.cuda.is_available():
@@ -28,7 +31,7 @@ def add_adapters(model: nn.Module, config: LoraConfig | None) -> nn.Module:
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=target if isinstance(target, str) else list(target),
-        task_type="CAUSAL_LM",
+        task_type=task_type,
     )
     return peft.get_peft_model(model, adapters)  # type: ignore[no-any-return]
 

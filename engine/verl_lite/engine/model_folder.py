@@ -56,13 +56,19 @@ def context_tokens(config: ModelConfig) -> int | None:
     return int(found) if found else None
 
 
-def check_context(config: ModelConfig, *, needed_tokens: int) -> None:
-    """Raises ConfigError when prompt and answer together do not fit the model's context."""
+def check_context(
+    config: ModelConfig,
+    *,
+    needed_tokens: int,
+    what: str = "rollout.max_prompt_tokens + rollout.max_new_tokens",
+) -> None:
+    """Raises ConfigError when what the settings `what` allow does not fit the model's context."""
     longest = context_tokens(config)
     if longest is not None and needed_tokens > longest:
+        lower = "one of the two" if "+" in what else "it"
         raise ConfigError(
-            f"rollout.max_prompt_tokens + rollout.max_new_tokens = {needed_tokens} tokens, but the context "
-            f"of {config.path or 'the tiny model'} is {longest}: lower one of the two"
+            f"{what} = {needed_tokens} tokens, but the context "
+            f"of {config.path or 'the tiny model'} is {longest}: lower {lower}"
         )
 
 

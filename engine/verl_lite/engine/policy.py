@@ -21,7 +21,7 @@ from verl_lite.engine.stages import TrainingSample
 from verl_lite.engine.weights import base_model
 from verl_lite.errors import ConfigError
 
-__all__ = ["Policy", "hidden_states", "prepare_backbone"]
+__all__ = ["Policy", "hidden_states", "micro_batches", "prepare_backbone"]
 
 
 class Policy:
@@ -44,21 +44,7 @@ class Policy:
 
     def micro_batches(self, samples: Sequence[TrainingSample]) -> Iterator[PackedBatch]:
         """The samples, cut and packed by the config's token budget."""
-        counts = Counter(tuple(sample.prompt_ids) for sample in samples)
-        shared = [self._is_shared(sample, counts[tuple(sample.prompt_ids)]) for sample in samples]
-        budget = self._config.max_tokens_per_micro_batch
-        plan = plan_micro_batches(samples, max_tokens=budget, shared=shared, padded=not self.is_packed)
-        for indices in plan:
-            if self.is_packed:
-                yield pack(samples, indices, shared)
-            else:
-                yield pack_padded(samples, indices, self._pad_token_id)
-
-    def _is_shared(self, sample: TrainingSample, num_samples: int) -> bool:
-        if not self.is_packed or self._config.share_prompts == "never" or num_samples < 2:
-            return False
-        long_enough = len(sample.prompt_ids) >= self._config.share_prompts_min_tokens
-        return self._config.share_prompts == "always" or long_enough
+        return micro_batches(samples, self._config, packed=self.is_packed, pad_token_id=self._pad_token_id)
 
     def logprobs(self, batch: PackedBatch, *, temperature: float | None = None) -> tuple[Tensor, Tensor]:
         """log p and entropy of the completion tokens, both of N, in the order of `batch.targets_N`.
@@ -97,6 +83,27 @@ class Policy:
         if self._config.dtype == "bfloat16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
+
+
+def micro_batches(
+    samples: Sequence[TrainingSample], config: LearnerConfig, *, packed: bool, pad_token_id: int
+) -> Iterator[PackedBatch]:
+    """The samples, cut by the config's token budget; packed in one row each, or padded."""
+    counts = Counter(tuple(sample.prompt_ids) for sample in samples)
+
+    def is_shared(sample: TrainingSample) -> bool:
+        if not packed or config.share_prompts == "never" or counts[tuple(sample.prompt_ids)] < 2:
+            return False
+        long_enough = len(sample.prompt_ids) >= config.share_prompts_min_tokens
+        return config.share_prompts == "always" or long_enough
+
+    shared = [is_shared(sample) for sample in samples]
+    budget = config.max_tokens_per_micro_batch
+    for indices in plan_micro_batches(samples, max_tokens=budget, shared=shared, padded=not packed):
+        if packed:
+            yield pack(samples, indices, shared)
+        else:
+            yield pack_padded(samples, indices, pad_token_id)
 
 
 def prepare_backbone(causal: Any, config: LearnerConfig) -> bool:

@@ -12,10 +12,9 @@ from rich.console import Console
 
 from verl_lite.engine.checkpoint_files import clear_write_errors
 from verl_lite.engine.checkpoints import latest_checkpoint, restore_random_states
-from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.config import RolloutConfig, TrainConfig
 from verl_lite.engine.display import Display, DisplayMode, SummaryRow, make_display, summary_table
 from verl_lite.engine.environment import make_deterministic
-from verl_lite.engine.evaluation import Evaluation, evaluate
 from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.metrics_log import MetricsLog
@@ -25,12 +24,12 @@ from verl_lite.engine.preparation import PreparedRun, prepare_run
 from verl_lite.engine.run_folder import RunFolder
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.sft import describe_example, train_sft
-from verl_lite.engine.stages import Sampler
+from verl_lite.engine.stages import PromptRow, Sampler
 from verl_lite.engine.trainer import Trainer
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.scorer import Scorer
 
-__all__ = ["RunResult", "evaluate_model", "make_sampler", "train", "train_only_sft"]
+__all__ = ["RunResult", "make_sampler", "sampler_for", "train", "train_only_sft"]
 
 CANARY_TOKENS = 64
 
@@ -97,29 +96,6 @@ def train_only_sft(
     finally:
         display.finish()
     return RunResult(run_dir=prepared.folder.path, summary={"sft_steps": config.sft.steps})
-
-
-def evaluate_model(config: TrainConfig, model_path: str, *, debug_inline: bool = False) -> Evaluation:
-    """Held-out greedy accuracy of the model in `model_path`. Raises ConfigError without data.held_out."""
-    if config.data.held_out is None:
-        raise ConfigError("eval needs data.held_out: name the rows to measure on")
-    model = config.model.model_copy(update={"path": model_path, "tiny": None})
-    config = config.model_copy(update={"model": model, "sft": config.sft.model_copy(update={"steps": 0})})
-    prepared = prepare_run(config)
-    with Scorer(config, catalog=prepared.catalog, debug_inline=debug_inline) as scorer:
-        sampler = make_sampler(prepared, model_path)
-        try:
-            return evaluate(
-                sampler,
-                scorer,
-                prepared.held_out_prompts,
-                max_new_tokens=config.rollout.max_new_tokens,
-                accuracy_reward=config.accuracy_reward,
-                right_at=config.evaluation.right_at,
-                step=0,
-            )
-        finally:
-            sampler.close()
 
 
 def _run(
@@ -213,19 +189,29 @@ def _make_learner(prepared: PreparedRun, model: Any) -> Learner:
 
 def make_sampler(prepared: PreparedRun, model_path: str) -> Sampler:
     """The sampler the config names, with the weights in `model_path`."""
-    config = prepared.config
-    canary_ids = list(prepared.train_prompts[0].prompt_ids)[:CANARY_TOKENS]
-    if config.rollout.sampler == "vllm":
+    return sampler_for(
+        model_path,
+        prepared.tokenizer,
+        prepared.config.rollout,
+        canary_prompt=prepared.train_prompts[0],
+        seed=prepared.config.seed,
+    )
+
+
+def sampler_for(
+    model_path: str, tokenizer: Any, rollout: RolloutConfig, *, canary_prompt: PromptRow, seed: int
+) -> Sampler:
+    """The sampler `rollout` names, with the weights in `model_path`; the prompt's tokens are its canary."""
+    canary_ids = list(canary_prompt.prompt_ids)[:CANARY_TOKENS]
+    if rollout.sampler == "vllm":
         from verl_lite.engine.sampler_vllm import VllmSampler
 
-        return VllmSampler(
-            model_path, prepared.tokenizer, config.rollout, canary_ids=canary_ids, seed=config.seed
-        )
+        return VllmSampler(model_path, tokenizer, rollout, canary_ids=canary_ids, seed=seed)
     from verl_lite.engine.sampler_transformers import TransformersSampler
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_policy(model_path, dtype="bfloat16" if device.type == "cuda" else "float32", device=device)
-    return TransformersSampler(model, prepared.tokenizer, config.rollout, canary_ids=canary_ids)
+    return TransformersSampler(model, tokenizer, rollout, canary_ids=canary_ids)
 
 
 def _pad_token_id(prepared: PreparedRun) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -26,7 +26,16 @@ __all__ = ["RunFolder", "choose_run_dir"]
 FREE_TO_CHANGE = ("steps", "evaluation", "checkpoints", "monitors", "logging", "name")
 
 
-def choose_run_dir(config: TrainConfig, run_dir: Path | None, *, resume: bool) -> Path:
+class RunConfig(Protocol):
+    """What a config needs to be a run's."""
+
+    @property
+    def name(self) -> str: ...
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
+
+
+def choose_run_dir(config: RunConfig, run_dir: Path | None, *, resume: bool) -> Path:
     """`run_dir`, or runs/<name>, or the first free runs/<name>-2, -3, ... of a new run.
 
     Raises ConfigError when a new run is sent into a folder that holds another, and when there is
@@ -94,7 +103,7 @@ class RunFolder:
 
     def claim(
         self,
-        config: TrainConfig,
+        config: RunConfig,
         plugins: Sequence[Mapping[str, str]],
         data: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     ) -> None:

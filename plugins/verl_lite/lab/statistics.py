@@ -1,16 +1,22 @@
 """The few statistics the lab reports, each small enough to check by hand."""
 
 import math
+import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = [
     "Confusion",
     "calibration_error",
+    "category_kappa",
     "cohen_kappa",
     "correlation",
     "group_advantages",
+    "mcnemar_exact",
+    "mean_interval",
     "pair_inversions",
+    "pass_at_k",
     "quantile",
     "wilson_interval",
 ]
@@ -111,6 +117,23 @@ def cohen_kappa(confusion: Confusion) -> float | None:
     return round((observed - chance) / (1 - chance), 12)
 
 
+def category_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
+    """Cohen's kappa (1960) of two judges who sort into any number of categories; None as in cohen_kappa.
+
+    >>> category_kappa([("a", "a"), ("a", "b"), ("b", "b"), ("tie", "tie")])
+    0.636363636364
+    """
+    if not pairs:
+        return None
+    total = len(pairs)
+    observed = sum(first == second for first, second in pairs) / total
+    firsts, seconds = Counter(first for first, _ in pairs), Counter(second for _, second in pairs)
+    chance = sum(count * seconds[name] for name, count in firsts.items()) / total**2
+    if chance >= 1.0:
+        return None
+    return round((observed - chance) / (1 - chance), 12)
+
+
 def calibration_error(scores: Sequence[float], labels: Sequence[bool], *, num_bins: int = 10) -> float | None:
     """Expected calibration error of probabilities in [0, 1] over equal-width bins (Guo et al. 2017).
 
@@ -176,6 +199,46 @@ def pair_inversions(first: Sequence[float], second: Sequence[float]) -> int:
         for j in range(i):
             count += (first[i] - first[j]) * (second[i] - second[j]) < 0
     return count
+
+
+def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
+    """The unbiased estimate that one of k samples is right (Chen et al. 2021, arXiv:2107.03374, eq. 1).
+
+    >>> pass_at_k(4, 1, 1), pass_at_k(4, 1, 2), pass_at_k(4, 3, 2)
+    (0.25, 0.5, 1.0)
+    """
+    if not 0 < k <= num_samples:
+        raise ValueError(f"pass@{k} needs at least {k} samples, got {num_samples}")
+    return 1.0 - math.comb(num_samples - num_right, k) / math.comb(num_samples, k)
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """The two-sided exact p-value that two paired yes/no results differ by chance (McNemar 1947).
+
+    The counts are of the pairs on which the two disagree.
+
+    >>> mcnemar_exact(1, 5)
+    0.21875
+    """
+    total = only_first + only_second
+    tail = sum(math.comb(total, i) for i in range(min(only_first, only_second) + 1))
+    return min(1.0, 2.0 * tail / float(2**total))
+
+
+def mean_interval(
+    values: Sequence[float], *, num_resamples: int = 2000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of a mean (Efron 1979); of differences, the paired bootstrap.
+
+    >>> mean_interval([1.0, 1.0, 1.0])
+    (1.0, 1.0)
+    """
+    if not values:
+        return math.nan, math.nan
+    generator = random.Random(seed)
+    count = len(values)
+    means = [sum(generator.choices(values, k=count)) / count for _ in range(num_resamples)]
+    return quantile(means, (1 - level) / 2), quantile(means, (1 + level) / 2)
 
 
 def quantile(values: Sequence[float], share: float) -> float:

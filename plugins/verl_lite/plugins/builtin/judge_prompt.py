@@ -14,7 +14,15 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["DEFAULT_RUBRIC", "PLACEHOLDERS", "JudgeReply", "make_messages", "read_reply", "template_problem"]
+__all__ = [
+    "DEFAULT_RUBRIC",
+    "PLACEHOLDERS",
+    "JudgeReply",
+    "fenced",
+    "make_messages",
+    "read_reply",
+    "template_problem",
+]
 
 PLACEHOLDERS = ("question", "completion", "reference")
 REPLY_KEYS = frozenset({"score", "reason"})
@@ -71,14 +79,15 @@ def make_messages(
     stays the text it is.
     """
     names = {"question": "QUESTION", "completion": "ANSWER", "reference": "REFERENCE"}
-    fenced = {name: _fenced(names[name], texts[name]) for name in PLACEHOLDERS}
+    blocks = {name: fenced(names[name], texts[name]) for name in PLACEHOLDERS}
     return [
         {"role": "system", "content": _SYSTEM.format(low=low, high=high)},
-        {"role": "user", "content": string.Template(template).substitute(fenced)},
+        {"role": "user", "content": string.Template(template).substitute(blocks)},
     ]
 
 
-def _fenced(name: str, text: str) -> str:
+def fenced(name: str, text: str) -> str:
+    """`text` between lines that carry its own hash, which it therefore cannot contain."""
     data = text.encode("utf-8", "replace")  # a lone surrogate cannot be sent
     tag = f"{name}-{hashlib.blake2b(data, digest_size=8).hexdigest()}"
     return f"<<<{tag}\n{data.decode('utf-8')}\n{tag}>>>"

@@ -1,0 +1,27 @@
+"""`verl-lite pipeline`: SFT, preferences, reward model and RL in one go."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from verl_lite.cli.train import ConfigFile
+
+__all__ = ["pipeline"]
+
+
+def pipeline(
+    config: ConfigFile,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the stages' folders go; runs/<name> if left out")
+    ] = None,
+) -> None:
+    """Run the stages of a pipeline in their order; run it again to go on after a failure.
+
+    Example: verl-lite pipeline examples/pipeline.yaml
+    """
+    from verl_lite.engine.pipeline import PipelineConfig, run_pipeline
+    from verl_lite.plugins.config_file import load_config
+
+    checked = load_config(PipelineConfig, config)
+    run_pipeline(checked, folder or Path("runs") / checked.name, say=lambda text: print(text, flush=True))

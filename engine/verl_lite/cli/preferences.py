@@ -1,0 +1,157 @@
+"""`verl-lite dpo`, `reward-model` and `preferences`: thin fronts of the engine and the lab."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from verl_lite.cli.options import AsJson, Rollouts, Workers, scoring_options
+from verl_lite.cli.train import INTERRUPTED, ConfigFile, Overrides, RunDir, calm_threads
+
+if TYPE_CHECKING:
+    from verl_lite.lab.preferences import Candidates
+
+__all__ = ["dpo", "preferences_app", "reward_model"]
+
+preferences_app = typer.Typer(no_args_is_help=True, help="Collect preferences and look at them.")
+
+
+def dpo(config: ConfigFile, overrides: Overrides = None, run_dir: RunDir = None) -> None:
+    """Train a policy on preferences directly (DPO); the model lands in <run>/model.
+
+    Example: verl-lite dpo examples/dpo.yaml beta=0.2
+    """
+    calm_threads()
+    from verl_lite.engine.preference.config import DPOConfig
+    from verl_lite.engine.preference.run import train_dpo
+    from verl_lite.plugins.config_file import load_config
+
+    result = train_dpo(load_config(DPOConfig, config, overrides or []), run_dir=run_dir)
+    if result.model_dir is None:
+        raise typer.Exit(INTERRUPTED)
+
+
+def reward_model(config: ConfigFile, overrides: Overrides = None, run_dir: RunDir = None) -> None:
+    """Train a reward model on preferences; the reward `reward_model` and transformers load the folder.
+
+    Example: verl-lite reward-model examples/reward_model.yaml loss=plackett_luce
+    """
+    calm_threads()
+    from verl_lite.engine.preference.config import RewardModelConfig
+    from verl_lite.engine.preference.run import train_reward_model
+    from verl_lite.plugins.config_file import load_config
+
+    result = train_reward_model(load_config(RewardModelConfig, config, overrides or []), run_dir=run_dir)
+    if result.model_dir is None:
+        raise typer.Exit(INTERRUPTED)
+
+
+@preferences_app.command("collect")
+def collect(
+    rollouts: Rollouts,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The preferences: a .jsonl file")],
+    rewards: Annotated[Path | None, typer.Option(help="Rank by the rewards of this config")] = None,
+    judge: Annotated[Path | None, typer.Option(help="Rank by the judge model of this config")] = None,
+    annotator: Annotated[str | None, typer.Option(help="Rank by hand, as this person, in a browser")] = None,
+    max_completions: Annotated[
+        int | None, typer.Option(min=2, max=9, help="At most so many a prompt; 2 to compare pairs")
+    ] = None,
+    tie_within: Annotated[float, typer.Option(min=0, help="Rewards this close are ties")] = 0.0,
+    port: Annotated[int, typer.Option(help="Of the page; a free one if left out")] = 0,
+    seed: Annotated[int, typer.Option(help="Chooses among more completions")] = 0,
+    workers: Workers = None,
+) -> None:
+    """Order the completions of each prompt: by rewards, by a judge model, or by hand.
+
+    Example: verl-lite preferences collect rollouts.parquet --rewards rewards.yaml -o preferences.jsonl
+    """
+    from verl_lite.errors import ConfigError
+    from verl_lite.lab.preferences import read_candidates
+
+    if sum(option is not None for option in (rewards, judge, annotator)) != 1:
+        raise ConfigError("preferences collect: name exactly one of --rewards, --judge and --annotator")
+    if output.suffix != ".jsonl":
+        raise ConfigError(f"--output {output}: preferences go to a .jsonl file")
+    limit = max_completions or (9 if annotator is not None else None)
+    candidates = read_candidates(rollouts, max_completions=limit, seed=seed)
+    if rewards is not None:
+        _by_rewards(candidates, output, rewards, tie_within, workers)
+    elif judge is not None:
+        _by_judge(candidates, output, judge)
+    else:
+        _by_hand(candidates, output, str(annotator), port)
+
+
+def _by_rewards(
+    candidates: Iterable["Candidates"], output: Path, config: Path, tie_within: float, workers: int | None
+) -> None:
+    from verl_lite.lab.preferences import write_preferences
+    from verl_lite.lab.preferences.by_rewards import rank_by_rewards
+    from verl_lite.lab.scoring import open_scorer, without_breaker
+    from verl_lite.plugins import load_rewards_config
+
+    checked = without_breaker(load_rewards_config(config))
+    options = scoring_options(workers=workers, no_plugins=False)
+    groups = list(candidates)
+    with open_scorer(checked, options) as scorer:
+        rows = list(rank_by_rewards(groups, scorer, annotator=config.stem, tie_within=tie_within))
+    write_preferences(output, rows)
+    print(f"{len(rows):,} of {len(groups):,} prompts ranked, the others had ties only: {output}")
+
+
+def _by_judge(candidates: Iterable["Candidates"], output: Path, config: Path) -> None:
+    from verl_lite.lab.preferences import write_preferences
+    from verl_lite.lab.preferences.by_judge import ComparisonJudge, rank_by_judge
+    from verl_lite.plugins.config_file import load_config
+
+    report = rank_by_judge(candidates, load_config(ComparisonJudge, config))
+    write_preferences(output, report.rows)
+    print(
+        f"{len(report.rows):,} prompts ranked: {output}\n{report.num_swayed:,} of {report.num_pairs:,} pairs "
+        "were judged by their places and count as ties"
+    )
+
+
+def _by_hand(candidates: Iterable["Candidates"], output: Path, annotator: str, port: int) -> None:
+    from verl_lite.lab.preferences.by_people import AnnotationPage, AnnotationStore
+
+    store = AnnotationStore(output, list(candidates), annotator=annotator)
+    with AnnotationPage(store, port=port) as page:
+        print(f"open {page.url}\nevery judgement is saved in {output}; Ctrl-C ends")
+        with suppress(KeyboardInterrupt):
+            page.serve()
+    print(f"{len(store.judged):,} judged")
+    store.close()
+
+
+@preferences_app.command("agreement")
+def agreement(
+    files: Annotated[list[Path], typer.Argument(help="Preferences (.jsonl)", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """How far annotators agree on the pairs that both have judged.
+
+    Example: verl-lite preferences agreement ann.jsonl ben.jsonl by_rewards.jsonl
+    """
+    from dataclasses import asdict
+
+    from verl_lite.cli.terminal import number, print_json, print_table
+    from verl_lite.lab.preferences import annotator_agreement, read_preferences
+
+    found = annotator_agreement([row for path in files for row in read_preferences(path)])
+    if as_json:
+        print_json([asdict(one) for one in found])
+        return
+    rows = [
+        [
+            f"{one.first} and {one.second}",
+            f"{one.num_pairs:,}",
+            f"{one.agreed:.1%}",
+            f"{one.interval[0]:.1%} to {one.interval[1]:.1%}",
+            number(one.kappa),
+        ]
+        for one in found
+    ]
+    print_table("agreement", ["annotators", "pairs", "agree", "95% interval", "kappa"], rows)

@@ -1,0 +1,85 @@
+"""The frozen configuration of `verl-lite eval`. Importing it never imports torch."""
+
+import re
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, NonNegativeInt, model_validator
+
+from verl_lite.engine.config import DatasetConfig, ModelConfig, RolloutConfig, TrainConfig
+from verl_lite.errors import ConfigError
+from verl_lite.plugins.composite.config import RewardsConfig, leaves
+from verl_lite.plugins.config_file import apply_overrides, read_yaml, validate
+
+__all__ = ["EvalConfig", "load_eval_config", "training_config"]
+
+
+class EvalConfig(RewardsConfig):
+    """What to measure, on which rows, by which rewards.
+
+    datasets     data sets by the names they have in the results
+    rollout      how answers are sampled; `num_samples` of each prompt at `temperature`, 0 for none
+    greedy       one greedy answer of each prompt
+    accuracy     the reward that says what is right (unset: the first), from `right_at` up
+    format       the reward that says what is well formed, from 1.0 up; "" for none
+    answer_key   the detail of the accuracy reward's score that majorities are counted by
+    perplexity   the column with the answer whose perplexity is taken; "" for none
+    """
+
+    name: str = Field(default="eval", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: NonNegativeInt = 0
+    model: ModelConfig | None = None
+    datasets: dict[str, DatasetConfig] = Field(min_length=1)
+    rollout: RolloutConfig = Field(default_factory=RolloutConfig)
+    num_samples: NonNegativeInt = 0
+    greedy: bool = True
+    accuracy: str = ""
+    right_at: float = 1.0
+    format: str = ""
+    answer_key: str = "extracted"
+    perplexity: str = ""
+
+    @property
+    def accuracy_reward(self) -> str:
+        return self.accuracy or leaves(self.rewards)[0].path
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        paths = [leaf.path for leaf in leaves(self.rewards)]
+        for key, name in (("accuracy", self.accuracy_reward), ("format", self.format)):
+            if name and name not in paths:
+                raise ValueError(f"{key}={name!r} is not a reward of this config: {', '.join(paths)}")
+        odd = [name for name in self.datasets if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)]
+        if odd:
+            raise ValueError(f"datasets: {odd[0]!r} names files: use letters, digits, '.', '_' and '-'")
+        if not self.greedy and not self.num_samples:
+            raise ValueError("greedy: false and num_samples: 0 leave nothing to measure")
+        return self
+
+
+def load_eval_config(path: Path, overrides: list[str]) -> EvalConfig:
+    """An eval config, or what a training config says about its held-out rows.
+
+    Raises ConfigError for a mistake, and for a training config without data.held_out.
+    """
+    data = apply_overrides(read_yaml(path), overrides)
+    if "datasets" in data:
+        return validate(EvalConfig, data, source=str(path))
+    return training_config(validate(TrainConfig, data, source=str(path)), source=str(path))
+
+
+def training_config(train: TrainConfig, *, source: str = "the config") -> EvalConfig:
+    """What a training config says about its held-out rows. Raises ConfigError where it has none."""
+    if train.data.held_out is None:
+        raise ConfigError(f"{source}: eval needs 'datasets', or the data.held_out of a training config")
+    return EvalConfig(
+        name=train.name,
+        seed=train.seed,
+        model=train.model,
+        datasets={"held_out": train.data.held_out},
+        rollout=train.rollout,
+        accuracy=train.accuracy_reward,
+        right_at=train.evaluation.right_at,
+        rewards=train.rewards,
+        scoring=train.scoring,
+    )

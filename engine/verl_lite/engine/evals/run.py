@@ -1,0 +1,201 @@
+"""One evaluation from its config to its folder: results.json and every sample as rollout records."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from verl_lite.engine.config import ModelConfig
+from verl_lite.engine.data import read_prompts
+from verl_lite.engine.evals.config import EvalConfig
+from verl_lite.engine.evals.measures import (
+    Measure,
+    PromptResult,
+    measure_greedy,
+    measure_samples,
+    perplexity_measure,
+)
+from verl_lite.engine.model_folder import check_context, load_tokenizer
+from verl_lite.engine.run import sampler_for
+from verl_lite.engine.run_folder import write_whole
+from verl_lite.engine.stages import PromptRow, Sampler
+from verl_lite.errors import ConfigError, DataError
+from verl_lite.lab.scoring import without_breaker
+from verl_lite.plugins import SamplerSettings, ScoredRollout
+from verl_lite.plugins.records import RecordWriter
+from verl_lite.plugins.scorer import Scorer
+
+__all__ = ["DatasetResult", "EvalResult", "evaluate_model", "read_result"]
+
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetResult:
+    """The measures on one data set, and how each prompt went."""
+
+    measures: Sequence[Measure]
+    prompts: Mapping[str, PromptResult]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalResult:
+    """A model on every data set of a config."""
+
+    name: str
+    model: str
+    datasets: Mapping[str, DatasetResult]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "model": self.model,
+            "datasets": {
+                name: {
+                    "measures": [measure.to_json() for measure in result.measures],
+                    "prompts": {key: asdict(prompt) for key, prompt in result.prompts.items()},
+                }
+                for name, result in self.datasets.items()
+            },
+        }
+
+
+def evaluate_model(
+    config: EvalConfig, model_path: str, *, out_dir: Path | None = None, debug_inline: bool = False
+) -> EvalResult:
+    """Measure the model in `model_path`; with `out_dir`, keep the results and every sample there.
+
+    Raises ConfigError, DataError or PluginError before the model is loaded.
+    """
+    if out_dir is not None and (out_dir / RESULTS).exists():
+        raise ConfigError(f"{out_dir} already holds the results of an evaluation: name another folder")
+    model = ModelConfig(path=model_path)
+    tokenizer = load_tokenizer(model)
+    check_context(model, needed_tokens=config.rollout.context_tokens)
+    limit = config.rollout.max_prompt_tokens
+    needed = [config.perplexity] if config.perplexity else []
+    prompts = {
+        name: read_prompts(data, tokenizer, max_prompt_tokens=limit, seed=config.seed, needed=needed)
+        for name, data in config.datasets.items()
+    }
+    with Scorer(without_breaker(config), debug_inline=debug_inline, decode=tokenizer.decode) as scorer:
+        canary = next(iter(prompts.values()))[0]
+        sampler = sampler_for(model_path, tokenizer, config.rollout, canary_prompt=canary, seed=config.seed)
+        try:
+            results = {
+                name: _Dataset(config, name, rows, tokenizer, out_dir).measure(sampler, scorer)
+                for name, rows in prompts.items()
+            }
+        finally:
+            sampler.close()
+    result = EvalResult(name=config.name, model=model_path, datasets=results)
+    if out_dir is not None:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        write_whole(out_dir / RESULTS, json.dumps(result.to_json(), indent=1) + "\n")
+    return result
+
+
+def read_result(folder: Path) -> EvalResult:
+    """What `evaluate_model` kept in `folder`. Raises DataError where there is nothing of it."""
+    path = folder / RESULTS
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    return EvalResult(
+        name=data["name"],
+        model=data["model"],
+        datasets={
+            name: DatasetResult(
+                measures=[Measure(**measure) for measure in part["measures"]],
+                prompts={key: PromptResult(**prompt) for key, prompt in part["prompts"].items()},
+            )
+            for name, part in data["datasets"].items()
+        },
+    )
+
+
+class _Dataset:
+    """One data set's prompts on their way through sampler and scorer."""
+
+    def __init__(
+        self,
+        config: EvalConfig,
+        name: str,
+        prompts: Sequence[PromptRow],
+        tokenizer: Any,
+        out_dir: Path | None,
+    ) -> None:
+        self._config = config
+        self._name = name
+        self._prompts = prompts
+        self._tokenizer = tokenizer
+        self._out_dir = out_dir
+
+    def measure(self, sampler: Sampler, scorer: Scorer) -> DatasetResult:
+        measures: list[Measure] = []
+        greedy: dict[str, bool] = {}
+        right: dict[str, int] = {}
+        if self._config.greedy:
+            settings = self._settings(temperature=0.0)
+            rows = self._score(sampler, scorer, settings, num_samples=1, kind="greedy")
+            found, greedy = measure_greedy(rows, self._config)
+            measures += found
+        if self._config.num_samples:
+            groups: dict[str, list[ScoredRollout]] = defaultdict(list)
+            settings = self._settings(temperature=self._config.rollout.temperature)
+            for row in self._score(
+                sampler, scorer, settings, num_samples=self._config.num_samples, kind="samples"
+            ):
+                groups[row.rollout.group].append(row)
+            found, right = measure_samples(groups, self._config)
+            measures += found
+        if self._config.perplexity:
+            measures.append(perplexity_measure(self._answer_logprobs(sampler)))
+        prompts = {
+            prompt.id: PromptResult(
+                greedy=greedy.get(prompt.id),
+                num_right=right.get(prompt.id, 0),
+                num_samples=self._config.num_samples,
+            )
+            for prompt in self._prompts
+        }
+        return DatasetResult(measures=measures, prompts=prompts)
+
+    def _settings(self, *, temperature: float) -> SamplerSettings:
+        rollout = self._config.rollout
+        greedy = temperature == 0.0
+        return SamplerSettings(
+            temperature=temperature,
+            top_p=1.0 if greedy else rollout.top_p,
+            top_k=0 if greedy else rollout.top_k,
+            max_new_tokens=rollout.max_new_tokens,
+            seed=self._config.seed,
+        )
+
+    def _score(
+        self, sampler: Sampler, scorer: Scorer, settings: SamplerSettings, *, num_samples: int, kind: str
+    ) -> Sequence[ScoredRollout]:
+        session = scorer.start()
+        for group in sampler.generate(self._prompts, num_samples=num_samples, settings=settings):
+            session.add(group)
+        rows = session.finish().rows
+        if self._out_dir is not None:
+            with RecordWriter(self._out_dir / f"{self._name}_{kind}.parquet") as writer:
+                writer.write(rows)
+        return rows
+
+    def _answer_logprobs(self, sampler: Sampler) -> list[list[float]]:
+        """log p of every token of every prompt's answer, end of turn included."""
+        found = []
+        for prompt in self._prompts:
+            text = prompt.columns[self._config.perplexity]
+            if not isinstance(text, str) or not text:
+                raise DataError(
+                    f"row {prompt.id}: expected text in column {self._config.perplexity!r}, got {text!r:.80}"
+                )
+            answer = [*self._tokenizer.encode(text, add_special_tokens=False), self._tokenizer.eos_token_id]
+            found.append(sampler.token_logprobs([*prompt.prompt_ids, *answer])[-len(answer) :])
+        return found

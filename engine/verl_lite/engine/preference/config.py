@@ -1,0 +1,123 @@
+"""The frozen configuration of `verl-lite dpo` and `verl-lite reward-model`. Importing it never imports torch.
+
+name, seed, epochs or steps, batch_rows   model   data   learner   evaluation   logging
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from verl_lite.engine.algorithm_config import LearnerConfig, OptimizerConfig
+from verl_lite.engine.config import DatasetConfig, ModelConfig
+from verl_lite.plugins.config_file import ConfigModel
+
+__all__ = ["DPOConfig", "PreferenceConfig", "PreferenceDataConfig", "PreferenceSource", "RewardModelConfig"]
+
+
+class PreferenceSource(ConfigModel):
+    """Where preferences are read: a .jsonl or .parquet file, or a data set of the hub.
+
+    A row has `completions` and `ranks`, as `verl-lite preferences collect` writes them, or `chosen`
+    and `rejected`. `prompt` names the column with the prompt; "" for pairs of whole conversations.
+    """
+
+    path: str | None = None
+    hub: str | None = None
+    hub_subset: str | None = None
+    split: str = "train"
+    prompt: str = "prompt"
+    system_prompt: str = ""
+    num_rows: NonNegativeInt = 0
+
+    @property
+    def dataset(self) -> DatasetConfig:
+        """The same as the engine's reader of rows takes it. Raises ValueError as DatasetConfig does."""
+        return DatasetConfig(reference="", **self.model_dump())
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("expected exactly one of 'path' (a .jsonl or .parquet file) and 'hub'")
+        if self.path is not None and not self.path.endswith((".jsonl", ".parquet")):
+            raise ValueError(f"path={self.path!r}: expected a .jsonl or .parquet file")
+        return self
+
+
+class PreferenceDataConfig(ConfigModel):
+    """`held_out` measures and is never trained on; without it, `held_out_fraction` of the prompts is kept.
+
+    max_tokens   the longest prompt and completion together
+    overlong     what to do with a row that is longer
+    pairs        which pairs of a ranking of more than two are compared
+    """
+
+    train: PreferenceSource
+    held_out: PreferenceSource | None = None
+    held_out_fraction: float = Field(default=0.1, ge=0, lt=1)
+    max_tokens: PositiveInt = 1024
+    overlong: Literal["error", "drop"] = "error"
+    pairs: Literal["all", "adjacent", "best_worst"] = "all"
+
+
+class PreferenceConfig(ConfigModel):
+    """What DPO and reward models share. `steps: 0` trains for `epochs`; a batch has `batch_rows` rows."""
+
+    name: str = Field(default="preferences", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: NonNegativeInt = 0
+    epochs: PositiveInt = 1
+    steps: NonNegativeInt = 0
+    batch_rows: PositiveInt = 64
+    model: ModelConfig
+    data: PreferenceDataConfig
+    learner: LearnerConfig = LearnerConfig(optimizer=OptimizerConfig(learning_rate=1e-6, warmup_steps=10))
+    evaluate_every_steps: NonNegativeInt = 0
+    trackers: tuple[str, ...] = ("tensorboard",)
+
+
+class DPOConfig(PreferenceConfig):
+    """Direct preference optimisation.
+
+    loss                sigmoid (the paper's), robust, ipo, hinge: see docs/preferences.md
+    beta                how strongly the policy is held to the reference (ipo: its tau)
+    label_smoothing     the share of labels taken to be wrong (sigmoid and robust)
+    length_normalised   divide each log-ratio by its number of tokens before the loss
+    reference           a model folder or hub id; unset: the policy as it starts
+    """
+
+    name: str = Field(default="dpo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    loss: Literal["sigmoid", "robust", "ipo", "hinge"] = "sigmoid"
+    beta: PositiveFloat = 0.1
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    length_normalised: bool = False
+    reference: str | None = None
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if self.label_smoothing and self.loss in ("ipo", "hinge"):
+            raise ValueError(
+                f"label_smoothing={self.label_smoothing} has no meaning for loss={self.loss}: "
+                "use sigmoid or robust, or set it to 0"
+            )
+        return self
+
+
+class RewardModelConfig(PreferenceConfig):
+    """A sequence-classification model that scores completions.
+
+    loss           bradley_terry compares pairs, plackett_luce whole rankings
+    margin_scale   times the row's `margin` (or its difference of `scores`) that chosen must be ahead
+    centring       the weight of the term that pulls the mean score of a ranking to 0 (0.01 is usual)
+    """
+
+    name: str = Field(default="reward-model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    loss: Literal["bradley_terry", "plackett_luce"] = "bradley_terry"
+    margin_scale: float = Field(default=0.0, ge=0)
+    centring: float = Field(default=0.01, ge=0)
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if self.margin_scale and self.loss == "plackett_luce":
+            raise ValueError("margin_scale needs loss: bradley_terry (a ranking has no margins)")
+        if self.learner.lora is not None and self.learner.lora.quantize:
+            raise ValueError("learner.lora.quantize is not there for reward models: set it to false")
+        return self

@@ -1,0 +1,161 @@
+"""From preference rows to rankings of token ids: read, tokenise as training's other half will, split."""
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from verl_lite.engine.data import read_rows, row_messages
+from verl_lite.engine.preference.config import PreferenceConfig, PreferenceSource
+from verl_lite.engine.stages import TrainingSample
+from verl_lite.errors import ConfigError, DataError
+from verl_lite.lab.preferences import PreferenceRow, to_preference
+
+__all__ = ["Ranking", "Rankings", "chat_ids", "read_rankings", "reply_ids"]
+
+Tokenise = Callable[[Any, PreferenceRow], list[tuple[list[int], list[int]]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """Completions of one prompt, tokenised. `pairs` are (better, worse) indices; one margin a pair.
+
+    `reference_K` has the reference policy's log-probability of each completion (DPO, once computed);
+    `prompt` is the whole prompt as text, by which rows are kept apart.
+    """
+
+    samples: Sequence[TrainingSample]
+    ranks: Sequence[int]
+    pairs: Sequence[tuple[int, int]]
+    margins: Sequence[float]
+    reference_K: Sequence[float] = ()
+    prompt: str = ""
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(sample.prompt_ids) + len(sample.completion_ids) for sample in self.samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rankings:
+    """`num_tied` rows had nothing but ties, `num_dropped` were too long: neither is in the two lists."""
+
+    train: Sequence[Ranking]
+    held_out: Sequence[Ranking]
+    num_tied: int
+    num_dropped: int
+
+
+def reply_ids(tokenizer: Any, row: PreferenceRow) -> list[tuple[list[int], list[int]]]:
+    """(prompt, completion) ids as a sampler would have made them: template, answer, end of turn."""
+    prompt = tokenizer.apply_chat_template(list(row.prompt), add_generation_prompt=True, return_dict=False)
+    encoded = [tokenizer.encode(text, add_special_tokens=False) for text in row.completions]
+    return [(list(prompt), [*ids, tokenizer.eos_token_id]) for ids in encoded]
+
+
+def chat_ids(tokenizer: Any, row: PreferenceRow) -> list[tuple[list[int], list[int]]]:
+    """Whole conversations as the `reward_model` reward writes them: the beginning they share, the rest."""
+    whole = []
+    for text in row.completions:
+        chat = [*row.prompt, {"role": "assistant", "content": text}]
+        rendered = tokenizer.apply_chat_template(chat, tokenize=False)
+        whole.append(list(tokenizer(rendered, add_special_tokens=False)["input_ids"]))
+    equal = takewhile(lambda ids: len(set(ids)) == 1, zip(*whole, strict=False))
+    # at least one token each is left, since the score is read at the last
+    cut = min(sum(1 for _ in equal), *(len(ids) - 1 for ids in whole))
+    return [(ids[:cut], ids[cut:]) for ids in whole]
+
+
+def read_rankings(config: PreferenceConfig, tokenizer: Any, tokenise: Tokenise) -> Rankings:
+    """The config's rows as rankings; no prompt is in both lists. Raises DataError for unusable rows."""
+    counts = {"tied": 0, "dropped": 0}
+
+    def tokenised(source: PreferenceSource) -> list[Ranking]:
+        found = []
+        for name, row in _rows(source, config.seed):
+            ranking = _ranking(row, name, config, tokenise(tokenizer, row))
+            if ranking is None:
+                counts["dropped"] += 1
+            elif not ranking.pairs:
+                counts["tied"] += 1
+            else:
+                found.append(ranking)
+        if not found:
+            raise DataError(
+                f"{source.path or source.hub}: no row is left ({counts['tied']} had nothing but ties, "
+                f"{counts['dropped']} were longer than data.max_tokens={config.data.max_tokens})"
+            )
+        return found
+
+    train = tokenised(config.data.train)
+    if config.data.held_out is not None:
+        held_out = tokenised(config.data.held_out)
+    else:
+        train, held_out = _split(train, fraction=config.data.held_out_fraction, seed=config.seed)
+    return Rankings(train=train, held_out=held_out, num_tied=counts["tied"], num_dropped=counts["dropped"])
+
+
+def _rows(source: PreferenceSource, seed: int) -> list[tuple[str, PreferenceRow]]:
+    name = source.path or source.hub
+    rows = []
+    for index, row in enumerate(read_rows(source.dataset, seed=seed)):
+        prompt = row_messages(row, source.dataset) if source.prompt else None
+        try:
+            preference = to_preference(row, prompt=prompt)
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{name}, row {index}: {error}") from None
+        rows.append((f"{name}, row {index}", preference))
+    return rows
+
+
+def _ranking(
+    row: PreferenceRow, name: str, config: PreferenceConfig, ids: Sequence[tuple[list[int], list[int]]]
+) -> Ranking | None:
+    longest = max(len(prompt) + len(completion) for prompt, completion in ids)
+    if longest > config.data.max_tokens:
+        if config.data.overlong == "drop":
+            return None
+        raise DataError(
+            f"{name}: {longest} tokens, more than data.max_tokens={config.data.max_tokens}; raise it, or "
+            "set data.overlong: drop"
+        )
+    pairs = row.pairs(config.data.pairs)
+    return Ranking(
+        samples=[_sample(prompt, completion) for prompt, completion in ids],
+        ranks=list(row.ranks),
+        pairs=pairs,
+        margins=[_margin(row, better, worse) for better, worse in pairs],
+        prompt=json.dumps([dict(message) for message in row.prompt]),
+    )
+
+
+def _margin(row: PreferenceRow, better: int, worse: int) -> float:
+    if row.margin is not None:
+        return row.margin
+    return row.scores[better] - row.scores[worse] if row.scores else 0.0
+
+
+def _sample(prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> TrainingSample:
+    return TrainingSample(
+        prompt_ids=prompt_ids,
+        completion_ids=completion_ids,
+        sampler_logprobs_T=(),
+        advantages_T=(),
+        loss_mask_T=[1] * len(completion_ids),
+    )
+
+
+def _split(rankings: Sequence[Ranking], *, fraction: float, seed: int) -> tuple[list[Ranking], list[Ranking]]:
+    """Whole prompts go to one side or the other."""
+    prompts = sorted({ranking.prompt for ranking in rankings})
+    num_kept = round(len(prompts) * fraction)
+    if fraction and not 0 < num_kept < len(prompts):
+        raise ConfigError(
+            f"data.held_out_fraction={fraction} of {len(prompts)} prompts leaves one side empty: "
+            "name data.held_out, change the fraction, or set it to 0"
+        )
+    kept = set(random.Random(f"held out:{seed}").sample(prompts, num_kept))
+    train = [ranking for ranking in rankings if ranking.prompt not in kept]
+    return train, [ranking for ranking in rankings if ranking.prompt in kept]

@@ -1,0 +1,166 @@
+"""The one loop of training on preferences; what is scored, and by which loss, is the objective's.
+
+Every ranking counts once in the loss, and its pairs share it equally (InstructGPT, arXiv:2203.02155,
+sec. 3.5): a ranking of two is the usual pair. Rankings stay whole in a forward pass, so a batch's
+micro-batches change nothing but memory.
+
+Shapes: K completions of a ranking, P its pairs.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from verl_lite.engine.optim import PolicyOptimizer
+from verl_lite.engine.preference.config import PreferenceConfig
+from verl_lite.engine.preference.data import Ranking
+from verl_lite.engine.stages import TrainingSample
+from verl_lite.errors import TrainingError
+from verl_lite.lab.statistics import calibration_error
+
+__all__ = ["Objective", "Scored", "evaluate", "num_steps", "train_preferences"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """One ranking in one forward pass. `scores_K` is what ranks the completions; `loss` is its own."""
+
+    loss: Tensor
+    scores_K: Tensor
+
+
+class Objective(Protocol):
+    """A model and a loss on rankings."""
+
+    @property
+    def model(self) -> Any: ...
+
+    def score(self, samples: Sequence[TrainingSample]) -> Tensor:
+        """What the loss takes of each sample, in order, with gradients."""
+        ...
+
+    def loss(self, raw_K: Tensor, ranking: Ranking) -> Scored:
+        """One ranking's loss from its part of `score`."""
+        ...
+
+
+def num_steps(config: PreferenceConfig, num_rankings: int) -> int:
+    """`steps`, or as many as `epochs` need (the last batch of all may be filled from the next epoch)."""
+    return config.steps or max(1, -(-config.epochs * num_rankings // config.batch_rows))
+
+
+def train_preferences(
+    objective: Objective,
+    train: Sequence[Ranking],
+    held_out: Sequence[Ranking],
+    config: PreferenceConfig,
+    *,
+    on_step: Callable[[int, dict[str, float]], None],
+) -> None:
+    """Train; `on_step(step, metrics)` after each, with held-out metrics where they were measured.
+
+    Raises TrainingError when the gradient is no longer finite.
+    """
+    steps = num_steps(config, len(train))
+    optimizer = PolicyOptimizer(objective.model.parameters(), config.learner.optimizer, total_steps=steps)
+    budget = config.learner.max_tokens_per_micro_batch
+    batches = _batches(train, config.batch_rows, seed=config.seed)
+    for step in range(steps):
+        objective.model.train()
+        batch = next(batches)
+        tally = _Tally()
+        for chunk in _chunks(batch, max_tokens=budget):
+            scored = _forward(objective, chunk)
+            loss = torch.stack([one.loss for one in scored]).sum() / len(batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            tally.add(scored, chunk)
+        learning_rate = optimizer.learning_rate
+        norm, finite = optimizer.step()
+        if not finite:
+            raise TrainingError(
+                f"step {step}: the gradient is not finite; lower learner.optimizer.learning_rate"
+            )
+        metrics = tally.means("train")
+        metrics |= {"train/grad_norm": norm, "train/learning_rate": learning_rate}
+        every = config.evaluate_every_steps
+        if held_out and every and (step + 1) % every == 0 and step + 1 < steps:
+            metrics |= evaluate(objective, held_out, max_tokens=budget)
+        on_step(step + 1, metrics)
+
+
+@torch.no_grad()
+def evaluate(objective: Objective, rankings: Sequence[Ranking], *, max_tokens: int) -> dict[str, float]:
+    """Held-out metrics: those of training, and the calibration of the pairs' probabilities.
+
+    `calibration_error` compares sigmoid(difference of scores) with how often that side is right.
+    """
+    objective.model.eval()
+    tally = _Tally()
+    for chunk in _chunks(rankings, max_tokens=max_tokens):
+        tally.add(_forward(objective, chunk), chunk)
+    confidences = [torch.tensor(abs(d), dtype=torch.float64).sigmoid().item() for d in tally.differences]
+    error = calibration_error(confidences, [difference > 0 for difference in tally.differences])
+    assert error is not None
+    return tally.means("held_out") | {"held_out/calibration_error": error}
+
+
+def _forward(objective: Objective, rankings: Sequence[Ranking]) -> list[Scored]:
+    raw = objective.score([sample for ranking in rankings for sample in ranking.samples])
+    parts = torch.split(raw, [len(ranking.samples) for ranking in rankings])
+    return [objective.loss(raw_K, ranking) for raw_K, ranking in zip(parts, rankings, strict=True)]
+
+
+class _Tally:
+    """Sums over rankings; a pair weighs 1 / (pairs of its ranking), as in the loss."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = defaultdict(float)
+        self._count = 0
+        self.differences: list[float] = []
+
+    def add(self, scored: Sequence[Scored], rankings: Sequence[Ranking]) -> None:
+        for one, ranking in zip(scored, rankings, strict=True):
+            scores = one.scores_K.detach().tolist()
+            pairs = [(scores[better], scores[worse]) for better, worse in ranking.pairs]
+            self.differences += [first - second for first, second in pairs]
+            self._count += 1
+            self._sums["loss"] += float(one.loss.detach())
+            for first, second in pairs:
+                share = 1.0 / len(pairs)
+                self._sums["chosen"] += share * first
+                self._sums["rejected"] += share * second
+                self._sums["margin"] += share * (first - second)
+                self._sums["accuracy"] += share * (0.5 if first == second else float(first > second))
+
+    def means(self, prefix: str) -> dict[str, float]:
+        return {f"{prefix}/{name}": value / self._count for name, value in self._sums.items()}
+
+
+def _batches(rankings: Sequence[Ranking], size: int, *, seed: int) -> Iterator[list[Ranking]]:
+    """Batches without end: each epoch in a new order, epochs following without a remainder."""
+    generator = random.Random(f"preferences:{seed}")
+    waiting: list[Ranking] = []
+    while True:
+        while len(waiting) < size:
+            waiting += generator.sample(list(rankings), len(rankings))
+        yield waiting[:size]
+        waiting = waiting[size:]
+
+
+def _chunks(rankings: Sequence[Ranking], *, max_tokens: int) -> Iterator[list[Ranking]]:
+    """Whole rankings, at most `max_tokens` at a time; a longer one comes alone."""
+    chunk: list[Ranking] = []
+    used = 0
+    for ranking in rankings:
+        if chunk and used + ranking.num_tokens > max_tokens:
+            yield chunk
+            chunk, used = [], 0
+        chunk.append(ranking)
+        used += ranking.num_tokens
+    if chunk:
+        yield chunk

@@ -1,0 +1,130 @@
+"""A reward model: a language model's last hidden state and a linear head, trained on rankings.
+
+What is trained and saved is transformers' own sequence-classification class, so the folder loads
+anywhere. The head of a new model starts at 0: the first loss of a pair is exactly log 2.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from verl_lite.engine.algorithm_config import LearnerConfig
+from verl_lite.engine.lora import add_adapters
+from verl_lite.engine.policy import hidden_states, micro_batches, prepare_backbone
+from verl_lite.engine.preference.config import RewardModelConfig
+from verl_lite.engine.preference.data import Ranking
+from verl_lite.engine.preference.loop import Scored
+from verl_lite.engine.preference.losses import bradley_terry, centring, plackett_luce
+from verl_lite.engine.stages import TrainingSample
+from verl_lite.engine.weights import base_model, float32_master_weights
+from verl_lite.errors import ConfigError, DataError
+
+__all__ = ["RewardModelObjective", "ScoringHead", "load_scoring_model", "save_scoring_model"]
+
+
+def load_scoring_model(path: str, *, dtype: str, device: torch.device, pad_token_id: int) -> Any:
+    """The model in `path` with one output; a language model gets a new head of zeros.
+
+    Raises DataError when it cannot be loaded and ConfigError for one whose parts are not where
+    transformers usually has them.
+    """
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # that the head is new is no news
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            path, num_labels=1, dtype=getattr(torch, dtype), output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise DataError(f"cannot load {path!r} as a reward model: {first_line}") from None
+    finally:
+        logging.set_verbosity(verbosity)
+    missing = set(report["missing_keys"])
+    if not hasattr(model, "score") or not hasattr(model, "model"):
+        raise ConfigError(
+            f"{type(model).__name__} has no .model and .score: use one of the Qwen or Llama families"
+        )
+    if missing - {"score.weight", "score.bias"}:
+        raise DataError(f"{path!r} lacks {sorted(missing)[0]}, which would be random")
+    if missing:
+        nn.init.zeros_(model.score.weight)
+    model.config.pad_token_id = pad_token_id
+    return model.to(device)
+
+
+def save_scoring_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """A folder for AutoModelForSequenceClassification and the `reward_model` reward, adapters merged."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+class ScoringHead:
+    """Scores of whole conversations, read at their last token."""
+
+    def __init__(self, model: Any, config: LearnerConfig, *, pad_token_id: int) -> None:
+        self.model = add_adapters(model, config.lora, task_type="SEQ_CLS")
+        float32_master_weights(self.model)
+        self._config = config
+        self._pad_token_id = pad_token_id
+        self._classifier = base_model(self.model)
+        self._is_packed = prepare_backbone(self._classifier, config)
+
+    def score(self, samples: Sequence[TrainingSample]) -> Tensor:
+        """The score of each sample, with gradients."""
+        device = next(self.model.parameters()).device
+        # Packing computes what predicts each completion token: one more token, and that is also the
+        # hidden state of the last real one.
+        longer = [replace(s, completion_ids=[*s.completion_ids, self._pad_token_id]) for s in samples]
+        found: list[Tensor] = [torch.empty(0)] * len(samples)
+        batches = micro_batches(longer, self._config, packed=self._is_packed, pad_token_id=self._pad_token_id)
+        for micro in batches:
+            lengths = torch.tensor([len(longer[index].completion_ids) for index in micro.sample_indices])
+            last_S = (lengths.cumsum(0) - 1).to(device)
+            with self._autocast(device):
+                hidden_ND = hidden_states(self._classifier.model, micro, device)
+                scores_S = self._classifier.score(hidden_ND[last_S]).squeeze(-1).float()
+            for index, value in zip(micro.sample_indices, scores_S, strict=True):
+                found[index] = value
+        return torch.stack(found)
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._config.dtype == "bfloat16")
+
+
+class RewardModelObjective:
+    """The head under the config's loss and the centring term."""
+
+    def __init__(self, head: ScoringHead, config: RewardModelConfig) -> None:
+        self._head = head
+        self._config = config
+
+    @property
+    def model(self) -> Any:
+        return self._head.model
+
+    def score(self, samples: Sequence[TrainingSample]) -> Tensor:
+        return self._head.score(samples)
+
+    def loss(self, raw_K: Tensor, ranking: Ranking) -> Scored:
+        if self._config.loss == "plackett_luce":
+            loss = plackett_luce(raw_K, torch.tensor(ranking.ranks, device=raw_K.device))
+        else:
+            better, worse = (list(side) for side in zip(*ranking.pairs, strict=True))
+            margin_P = self._config.margin_scale * raw_K.new_tensor(ranking.margins)
+            loss = bradley_terry(raw_K[better], raw_K[worse], margin_P).mean()
+        if self._config.centring:
+            loss = loss + self._config.centring * centring(raw_K)
+        return Scored(loss=loss, scores_K=raw_K)

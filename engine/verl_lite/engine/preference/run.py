@@ -1,0 +1,210 @@
+"""One run of DPO or of a reward model, from its config to its folder and table."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from rich.console import Console
+
+from verl_lite.engine.display import SummaryRow, summary_table
+from verl_lite.engine.interrupt import Interrupt, StopRequested
+from verl_lite.engine.lora import add_adapters
+from verl_lite.engine.metrics_log import MetricsLog, check_trackers
+from verl_lite.engine.model_folder import (
+    check_context,
+    load_policy,
+    load_tokenizer,
+    prepare_model,
+    save_policy,
+)
+from verl_lite.engine.policy import Policy
+from verl_lite.engine.preference.config import DPOConfig, PreferenceConfig, RewardModelConfig
+from verl_lite.engine.preference.data import Ranking, Rankings, chat_ids, read_rankings, reply_ids
+from verl_lite.engine.preference.dpo import DPOObjective, with_reference
+from verl_lite.engine.preference.loop import Objective, evaluate, num_steps, train_preferences
+from verl_lite.engine.preference.reward_model import (
+    RewardModelObjective,
+    ScoringHead,
+    load_scoring_model,
+    save_scoring_model,
+)
+from verl_lite.engine.run_folder import RunFolder, choose_run_dir
+from verl_lite.engine.weights import float32_master_weights
+
+__all__ = ["PreferenceResult", "train_dpo", "train_reward_model"]
+
+SHOWN = ("accuracy", "margin", "chosen", "rejected", "loss", "calibration_error")
+ConfigT = TypeVar("ConfigT", bound=PreferenceConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferenceResult:
+    """How a run ended; without `model_dir` when Ctrl-C stopped it."""
+
+    run_dir: Path
+    model_dir: Path | None
+    metrics: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    folder: RunFolder
+    tokenizer: Any
+    pad_token_id: int
+    rankings: Rankings
+    device: torch.device
+
+
+def train_dpo(
+    config: DPOConfig, *, run_dir: Path | None = None, console: Console | None = None
+) -> PreferenceResult:
+    """Train the policy on the config's pairs; it lands in <run>/model."""
+    prepared = _prepare(config, run_dir, reply_ids)
+    path = prepare_model(config.model, prepared.folder.model, seed=config.seed)
+    train, held_out = prepared.rankings.train, prepared.rankings.held_out
+
+    def make_policy(model: Any) -> Policy:
+        float32_master_weights(model)
+        return Policy(model, config.learner, pad_token_id=prepared.pad_token_id)
+
+    if config.reference is not None:
+        other = load_policy(config.reference, dtype=config.model.dtype, device=prepared.device)
+        train, held_out = (with_reference(part, make_policy(other)) for part in (train, held_out))
+        del other
+    model = load_policy(path, dtype=config.model.dtype, device=prepared.device)
+    policy = make_policy(add_adapters(model, config.learner.lora))
+    if config.reference is None:
+        train, held_out = (with_reference(part, policy) for part in (train, held_out))
+    return _run(
+        config,
+        prepared,
+        DPOObjective(policy, config),
+        (train, held_out),
+        save=lambda folder: save_policy(policy.model, prepared.tokenizer, folder),
+        console=console or Console(),
+    )
+
+
+def train_reward_model(
+    config: RewardModelConfig, *, run_dir: Path | None = None, console: Console | None = None
+) -> PreferenceResult:
+    """Train a reward model on the config's rankings; it lands in <run>/model."""
+    prepared = _prepare(config, run_dir, chat_ids)
+    path = prepare_model(config.model, prepared.folder.path / "start", seed=config.seed)
+    model = load_scoring_model(
+        path, dtype=config.model.dtype, device=prepared.device, pad_token_id=prepared.pad_token_id
+    )
+    head = ScoringHead(model, config.learner, pad_token_id=prepared.pad_token_id)
+    return _run(
+        config,
+        prepared,
+        RewardModelObjective(head, config),
+        (prepared.rankings.train, prepared.rankings.held_out),
+        save=lambda folder: save_scoring_model(head.model, prepared.tokenizer, folder),
+        console=console or Console(),
+    )
+
+
+def _prepare(config: PreferenceConfig, run_dir: Path | None, tokenise: Any) -> _Prepared:
+    """Check everything and read the data; then claim the folder."""
+    folder = RunFolder(choose_run_dir(config, run_dir, resume=False))
+    check_trackers(config.trackers)
+    tokenizer = load_tokenizer(config.model)
+    check_context(config.model, needed_tokens=config.data.max_tokens, what="data.max_tokens")
+    rankings = read_rankings(config, tokenizer, tokenise)
+    folder.claim(config, [])
+    return _Prepared(
+        folder=folder,
+        tokenizer=tokenizer,
+        pad_token_id=int(
+            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        ),
+        rankings=rankings,
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+    )
+
+
+def _run(
+    config: PreferenceConfig,
+    prepared: _Prepared,
+    objective: Objective,
+    data: tuple[Sequence[Ranking], Sequence[Ranking]],
+    *,
+    save: Callable[[Path], None],
+    console: Console,
+) -> PreferenceResult:
+    started = time.perf_counter()
+    train, held_out = data
+    steps = num_steps(config, len(train))
+    _say(console, _what(prepared.rankings, steps))
+    budget = config.learner.max_tokens_per_micro_batch
+    folder = prepared.folder
+    log = MetricsLog(
+        folder.path,
+        run_name=config.name,
+        trackers=config.trackers,
+        config=config.model_dump(mode="json"),
+    )
+
+    def on_step(step: int, metrics: dict[str, float]) -> None:
+        log.log(metrics, step=step)
+        if step % max(steps // 10, 1) == 0 or step == steps:
+            _say(console, _line(step, steps, metrics))
+        interrupt.check()
+
+    try:
+        with Interrupt() as interrupt:
+            before = evaluate(objective, held_out, max_tokens=budget) if held_out else {}
+            train_preferences(objective, train, held_out, config, on_step=on_step)
+            after = evaluate(objective, held_out, max_tokens=budget) if held_out else {}
+            if after:
+                log.log(after, step=steps)
+    except StopRequested:
+        _say(console, f"stopped before the end: no model was written to {folder.path}")
+        return PreferenceResult(run_dir=folder.path, model_dir=None, metrics={})
+    finally:
+        log.close()
+    save(folder.model)
+    metrics = {name: {"before": before[name], "after": after[name]} for name in after}
+    seconds = round(time.perf_counter() - started, 1)
+    folder.write_summary({"name": config.name, "steps": steps, "seconds": seconds, "metrics": metrics})
+    _tell(console, config.name, metrics)
+    _say(console, f"{seconds:.0f} s; the model is in {folder.model}/")
+    return PreferenceResult(run_dir=folder.path, model_dir=folder.model, metrics=metrics)
+
+
+def _what(rankings: Rankings, steps: int) -> str:
+    pairs = sum(len(ranking.pairs) for ranking in rankings.train)
+    left_out = f"; left out: {rankings.num_tied} with ties only, {rankings.num_dropped} too long"
+    return (
+        f"{len(rankings.train):,} rows to train on ({pairs:,} pairs), {len(rankings.held_out):,} held out, "
+        f"{steps:,} steps{left_out if rankings.num_tied or rankings.num_dropped else ''}"
+    )
+
+
+def _line(step: int, steps: int, metrics: dict[str, float]) -> str:
+    names = ("loss", "accuracy", "margin", "chosen", "rejected")
+    parts = "  ".join(f"{name} {metrics['train/' + name]:.4f}" for name in names)
+    return f"step {step:>4}/{steps}  {parts}"
+
+
+def _tell(console: Console, name: str, metrics: dict[str, dict[str, float]]) -> None:
+    rows = [
+        SummaryRow(
+            name=short.replace("_", " "),
+            before=metrics[f"held_out/{short}"]["before"],
+            after=metrics[f"held_out/{short}"]["after"],
+            is_fraction=short == "accuracy",
+        )
+        for short in SHOWN
+        if f"held_out/{short}" in metrics
+    ]
+    if rows:
+        console.print(summary_table(rows, title=name, first_column="held-out pairs"))
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

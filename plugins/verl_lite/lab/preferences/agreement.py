@@ -1,0 +1,59 @@
+"""How far annotators agree: Cohen's kappa over every two completions both have ordered."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from verl_lite.lab.preferences.rows import PreferenceRow
+from verl_lite.lab.statistics import category_kappa, wilson_interval
+
+__all__ = ["Agreement", "annotator_agreement"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """Two annotators on the pairs both judged (better, worse or tie).
+
+    `kappa` is 1 for full agreement and 0 for what chance gives; None where chance alone agrees fully.
+    """
+
+    first: str
+    second: str
+    num_pairs: int
+    agreed: float
+    interval: tuple[float, float]
+    kappa: float | None
+
+
+def annotator_agreement(rows: Sequence[PreferenceRow]) -> list[Agreement]:
+    """Every two annotators (source/annotator) that share pairs; a later judgement replaces an earlier."""
+    verdicts: dict[str, dict[tuple[str, str, str], str]] = defaultdict(dict)
+    for row in rows:
+        who = f"{row.source}/{row.annotator}" if row.annotator else row.source or "unknown"
+        question = "\0".join(str(message.get("content", "")) for message in row.prompt)
+        order = sorted(range(len(row.completions)), key=lambda index: row.completions[index])
+        for i, j in combinations(order, 2):
+            pair = (question, row.completions[i], row.completions[j])
+            verdicts[who][pair] = _verdict(row.ranks[i], row.ranks[j])
+    found = []
+    for first, second in combinations(sorted(verdicts), 2):
+        shared = sorted(verdicts[first].keys() & verdicts[second].keys())
+        pairs = [(verdicts[first][key], verdicts[second][key]) for key in shared]
+        if pairs:
+            same = sum(a == b for a, b in pairs)
+            found.append(
+                Agreement(
+                    first=first,
+                    second=second,
+                    num_pairs=len(pairs),
+                    agreed=same / len(pairs),
+                    interval=wilson_interval(same, len(pairs)),
+                    kappa=category_kappa(pairs),
+                )
+            )
+    return found
+
+
+def _verdict(first: int, second: int) -> str:
+    return "tie" if first == second else "better" if first < second else "worse"

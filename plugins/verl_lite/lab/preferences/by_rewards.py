@@ -1,0 +1,54 @@
+"""Preferences from rewards: the completions of a prompt in the order of their scores."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from verl_lite.lab.preferences.candidates import Candidates
+from verl_lite.lab.preferences.rows import PreferenceRow
+from verl_lite.plugins import Scorer
+
+__all__ = ["rank_by_rewards", "ranks_of"]
+
+_GROUPS_AT_ONCE = 256
+
+
+def ranks_of(scores: Sequence[float], *, tie_within: float = 0.0) -> list[int]:
+    """Ranks from 1 (the highest score); a score within `tie_within` of the next higher ties with it.
+
+    >>> ranks_of([0.1, 0.9, 0.85, 0.1]), ranks_of([0.1, 0.9, 0.85, 0.1], tie_within=0.05)
+    ([3, 1, 2, 3], [2, 1, 1, 2])
+    """
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])
+    ranks = [1] * len(scores)
+    for before, index in pairwise(order):
+        is_lower = scores[before] - scores[index] > tie_within + 1e-12
+        ranks[index] = ranks[before] + is_lower
+    return ranks
+
+
+def rank_by_rewards(
+    candidates: Iterable[Candidates], scorer: Scorer, *, annotator: str, tie_within: float = 0.0
+) -> Iterator[PreferenceRow]:
+    """Score everything and rank. Completions without a reward are left out, and so are groups of ties."""
+    waiting: list[Candidates] = []
+    for group in candidates:
+        waiting.append(group)
+        if len(waiting) == _GROUPS_AT_ONCE:
+            yield from _rank(waiting, scorer, annotator, tie_within)
+            waiting = []
+    yield from _rank(waiting, scorer, annotator, tie_within)
+
+
+def _rank(
+    groups: Sequence[Candidates], scorer: Scorer, annotator: str, tie_within: float
+) -> Iterator[PreferenceRow]:
+    rows = iter(scorer.score([rollout for group in groups for rollout in group.rollouts]).rows)
+    for group in groups:
+        scored = [(record, row.reward) for record, row in zip(group.records, rows, strict=False)]
+        kept = [(record, reward) for record, reward in scored if reward is not None]
+        scores = [reward for _, reward in kept]
+        ranks = ranks_of(scores, tie_within=tie_within)
+        if len(set(ranks)) > 1:
+            part = replace(group, records=[record for record, _ in kept])
+            yield part.ranked(ranks, source="rewards", annotator=annotator, scores=scores)

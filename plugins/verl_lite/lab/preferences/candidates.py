@@ -1,0 +1,93 @@
+"""From rollout records to what is ranked: the different completions of each prompt."""
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from verl_lite.errors import DataError
+from verl_lite.lab.groups import consecutive_groups
+from verl_lite.lab.preferences.rows import PreferenceRow
+from verl_lite.plugins import Message, Rollout
+from verl_lite.plugins.records import Record, read_records
+
+__all__ = ["Candidates", "read_candidates"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """At least two different completions of one prompt. `id` stands for exactly these completions."""
+
+    id: str
+    records: Sequence[Record]
+
+    @property
+    def rollouts(self) -> list[Rollout]:
+        return [record.rollout for record in self.records]
+
+    @property
+    def completions(self) -> list[str]:
+        return [record.rollout.completion for record in self.records]
+
+    @property
+    def prompt(self) -> Sequence[Message]:
+        return self.records[0].rollout.prompt
+
+    @property
+    def question(self) -> str:
+        return self.records[0].rollout.prompt_text
+
+    def ranked(
+        self,
+        ranks: Sequence[int],
+        *,
+        source: str,
+        annotator: str,
+        scores: Sequence[float] = (),
+        reason: str = "",
+    ) -> PreferenceRow:
+        """The preference that these ranks make, with where everything came from."""
+        columns = {
+            "group": self.records[0].rollout.group,
+            "rollout_ids": [rollout.id for rollout in self.rollouts],
+            "reference": self.records[0].rollout.reference,
+        }
+        return PreferenceRow(
+            id=self.id,
+            prompt=self.prompt,
+            completions=self.completions,
+            ranks=ranks,
+            source=source,
+            annotator=annotator,
+            scores=scores,
+            reason=reason,
+            columns=columns,
+        )
+
+
+def read_candidates(
+    path: str | Path, *, max_completions: int | None = None, seed: int = 0
+) -> Iterator[Candidates]:
+    """Each prompt's different completions, at most `max_completions` of them chosen by `seed`.
+
+    Prompts with fewer than two different ones are left out. Raises DataError where none is left.
+    """
+    found = False
+    for group in consecutive_groups(read_records(path)):
+        firsts: dict[str, Record] = {}
+        for record in group:
+            firsts.setdefault(record.rollout.completion, record)
+        distinct = list(firsts.values())
+        if len(distinct) < 2:
+            continue
+        found = True
+        name = group[0].rollout.group
+        if max_completions is not None and len(distinct) > max_completions:
+            chosen = random.Random(f"{seed}:{name}").sample(range(len(distinct)), max_completions)
+            distinct = [distinct[index] for index in sorted(chosen)]
+        texts = "\0".join(record.rollout.completion for record in distinct)
+        digest = hashlib.blake2b(texts.encode("utf-8", "replace"), digest_size=6).hexdigest()
+        yield Candidates(id=f"{name}:{digest}", records=distinct)
+    if not found:
+        raise DataError(f"{path}: no prompt has two different completions: sample more than one a prompt")

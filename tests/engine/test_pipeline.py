@@ -1,0 +1,69 @@
+"""Stages in order: folders handed on, failures named, finished ones not run again."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from verl_lite.engine.pipeline import PipelineConfig, run_pipeline
+from verl_lite.errors import ConfigError, TrainingError
+from verl_lite.lab.preferences import read_preferences
+from verl_lite.plugins.config_file import load_config
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "pipeline.yaml"
+
+
+def config(rollouts: Path, *, use: str = "exact") -> PipelineConfig:
+    collect: dict[str, Any] = {
+        "command": "preferences collect",
+        "arguments": [str(rollouts), "--rewards", "{config}", "-o", "{stage}/p.jsonl"],
+        "config": {"rewards": {"correct": {"use": use}}},
+    }
+    agree = {"command": "preferences agreement", "arguments": ["{folder}/collect/p.jsonl", "--json"]}
+    return PipelineConfig(stages={"collect": collect, "agree": agree})
+
+
+@pytest.fixture
+def rollouts(tmp_path: Path) -> Path:
+    path = tmp_path / "rollouts.jsonl"
+    path.write_text(
+        '{"group": "a", "prompt": "2+2", "completion": "4", "reference": "4"}\n'
+        '{"group": "a", "prompt": "2+2", "completion": "5", "reference": "4"}\n'
+    )
+    return path
+
+
+def test_stages_hand_their_folders_on_and_are_not_run_again(rollouts: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    folder = tmp_path / "run"
+    run_pipeline(config(rollouts), folder, say=said.append)
+    (row,) = read_preferences(folder / "collect" / "p.jsonl")
+    assert list(row.ranks) == [1, 2]
+    assert [line.split(":")[0] for line in said] == ["stage 1/2 collect", "stage 2/2 agree"]
+    said.clear()
+    run_pipeline(config(rollouts), folder, say=said.append)
+    assert said == ["stage 1/2 collect: done before", "stage 2/2 agree: done before"]
+    with pytest.raises(ConfigError, match="stage collect was run with other settings"):
+        run_pipeline(config(rollouts, use="math"), folder, say=said.append)
+
+
+def test_a_failed_stage_is_named_and_taken_up_again(rollouts: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    text = rollouts.read_text()
+    rollouts.unlink()
+    with pytest.raises(TrainingError, match="stage collect ended with exit code 2"):
+        run_pipeline(config(rollouts), folder, say=lambda _: None)
+    rollouts.write_text(text)
+    run_pipeline(config(rollouts), folder, say=lambda _: None)
+    assert (folder / "collect" / "p.jsonl").is_file()
+
+
+def test_a_folder_of_something_else_is_refused(rollouts: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds files of something else"):
+        run_pipeline(config(rollouts), tmp_path / "run", say=lambda _: None)
+
+
+def test_the_example_is_valid() -> None:
+    assert next(iter(load_config(PipelineConfig, EXAMPLE).stages)) == "sft"

@@ -1,0 +1,253 @@
+"""DPO and reward models from a file of preferences to a saved folder, on a very small model."""
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from verl_lite.engine.algorithm_config import LearnerConfig
+from verl_lite.engine.arithmetic import arithmetic_rows, worked_answer
+from verl_lite.engine.metrics_log import read_metrics
+from verl_lite.engine.policy import Policy
+from verl_lite.engine.preference.config import DPOConfig, PreferenceConfig, RewardModelConfig
+from verl_lite.engine.preference.data import chat_ids, read_rankings, reply_ids
+from verl_lite.engine.preference.dpo import sequence_logprobs, with_reference
+from verl_lite.engine.preference.reward_model import ScoringHead, load_scoring_model
+from verl_lite.engine.preference.run import train_dpo, train_reward_model
+from verl_lite.engine.stages import TrainingSample
+from verl_lite.engine.tiny_model import build_tiny_tokenizer
+from verl_lite.errors import ConfigError, DataError
+from verl_lite.lab.preferences import to_preference
+from verl_lite.plugins import Message, RewardsConfig, Rollout, Scorer
+
+Rows = list[dict[str, Any]]
+
+
+def ranking_rows(count: int = 24) -> Rows:
+    """The right answer, a wrong one with a scratch line, and one without: 1, 2, 3."""
+    rows = []
+    for row in arithmetic_rows("held_out", num_rows=count, seed=0):
+        a, b = map(int, row["question"][:-1].split("+"))
+        answers = [worked_answer(a, b + 1), worked_answer(a, b), "no idea"]
+        rows.append({"prompt": row["question"], "completions": answers, "ranks": [2, 1, 3]})
+    return rows
+
+
+def pair_rows(count: int = 24) -> Rows:
+    return [
+        {"prompt": row["prompt"], "chosen": row["completions"][1], "rejected": row["completions"][2]}
+        for row in ranking_rows(count)
+    ]
+
+
+@pytest.fixture
+def options(small_model: Path, tmp_path: Path) -> Any:
+    def make(rows: Rows, **changes: Any) -> dict[str, Any]:
+        path = tmp_path / "preferences.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        data = {"train": {"path": str(path)}, "max_tokens": 80, "held_out_fraction": 0.25}
+        learner = {"optimizer": {"learning_rate": 3e-3}, **changes.pop("learner", {})}
+        return {
+            "model": {"path": str(small_model)},
+            "data": data | changes.pop("data", {}),
+            "batch_rows": 8,
+            "learner": learner,
+            "trackers": (),
+            **changes,
+        }
+
+    return make
+
+
+def quiet() -> Console:
+    return Console(file=StringIO(), width=100)
+
+
+def test_dpo_prefers_the_chosen_and_the_reference_stays(options: Any, tmp_path: Path, tokenizer: Any) -> None:
+    config = DPOConfig(**options(pair_rows(), steps=8, evaluate_every_steps=4))
+    result = train_dpo(config, run_dir=tmp_path / "run", console=quiet())
+    assert result.metrics["held_out/loss"]["before"] == pytest.approx(0.6931, abs=1e-4)
+    assert result.metrics["held_out/margin"]["before"] == pytest.approx(0.0, abs=1e-5)
+    assert result.metrics["held_out/accuracy"]["after"] == 1.0
+    assert result.metrics["held_out/margin"]["after"] > 0.5
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6, 7, 8, 8]
+    assert "held_out/accuracy" in rows[3]
+    assert "held_out/accuracy" not in rows[4]
+    # the held-out margin again, from nothing but the two saved models
+    rankings = read_rankings(config, tokenizer, reply_ids).held_out
+    policies = [
+        Policy(AutoModelForCausalLM.from_pretrained(path), LearnerConfig(), pad_token_id=0)
+        for path in (config.model.path, result.model_dir)
+    ]
+    with torch.no_grad():
+        ref, now = (
+            torch.stack([sequence_logprobs(p, ranking.samples) for ranking in rankings]) for p in policies
+        )
+    margin = config.beta * ((now - ref)[:, 0] - (now - ref)[:, 1]).mean()
+    assert margin.item() == pytest.approx(result.metrics["held_out/margin"]["after"], rel=1e-3)
+
+
+def test_another_reference_is_used(options: Any, tmp_path: Path, small_model: Path) -> None:
+    other = AutoModelForCausalLM.from_pretrained(small_model)
+    with torch.no_grad():
+        other.model.norm.weight.mul_(2.0)
+    other.save_pretrained(tmp_path / "other")
+    config = DPOConfig(**options(pair_rows(), steps=1, reference=str(tmp_path / "other")))
+    result = train_dpo(config, run_dir=tmp_path / "run", console=quiet())
+    assert abs(result.metrics["held_out/margin"]["before"]) > 1e-3
+
+
+def test_sequence_logprobs_are_those_of_transformers(options: Any, small_model: Path, tokenizer: Any) -> None:
+    config = PreferenceConfig(**options(ranking_rows(3), data={"held_out_fraction": 0.0}))
+    rankings = read_rankings(config, tokenizer, reply_ids).train
+    model = AutoModelForCausalLM.from_pretrained(small_model)
+    policy = Policy(model, LearnerConfig(), pad_token_id=0)
+    reference = [one.reference_K for one in with_reference(rankings, policy)]
+    plain = AutoModelForCausalLM.from_pretrained(small_model)
+    for ranking, sums in zip(rankings, reference, strict=True):
+        for sample, found in zip(ranking.samples, sums, strict=True):
+            ids = torch.tensor([[*sample.prompt_ids, *sample.completion_ids]])
+            logprobs = plain(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+            expected = logprobs[len(sample.prompt_ids) - 1 :].sum().item()
+            assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["bradley_terry", "plackett_luce"])
+@pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
+def test_a_reward_model_ranks_and_loads_in_transformers(
+    options: Any, tmp_path: Path, tokenizer: Any, loss: str, lora: Any
+) -> None:
+    config = RewardModelConfig(
+        **options(ranking_rows(), steps=12, loss=loss, learner={"lora": lora}, centring=0.05)
+    )
+    result = train_reward_model(config, run_dir=tmp_path / "run", console=quiet())
+    assert result.metrics["held_out/loss"]["before"] == pytest.approx(
+        (0.6931 if loss == "bradley_terry" else (1.0986 + 0.6931) / 2), abs=1e-3
+    )
+    assert result.metrics["held_out/accuracy"]["before"] == pytest.approx(0.5)
+    assert result.metrics["held_out/accuracy"]["after"] > 0.6
+    # the folder, read as the reward_model reward reads it: rendered, padded, one batch
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        result.model_dir, output_loading_info=True
+    )
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert model.config.num_labels == 1
+    rankings = read_rankings(config, tokenizer, chat_ids).held_out
+    margins = []
+    for ranking in rankings:
+        rows = [[*s.prompt_ids, *s.completion_ids] for s in ranking.samples]
+        width = max(map(len, rows))
+        ids = torch.tensor([[*row, *[model.config.pad_token_id] * (width - len(row))] for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+        scores = model(input_ids=ids, attention_mask=mask).logits[:, 0].tolist()
+        margins.append(sum(scores[i] - scores[j] for i, j in ranking.pairs) / len(ranking.pairs))
+    expected = result.metrics["held_out/margin"]["after"]
+    assert sum(margins) / len(margins) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_saved_reward_model_can_be_trained_on(options: Any, tmp_path: Path) -> None:
+    config = RewardModelConfig(**options(pair_rows(), steps=4))
+    first = train_reward_model(config, run_dir=tmp_path / "first", console=quiet())
+    again = config.model_copy(
+        update={"model": config.model.model_copy(update={"path": str(first.model_dir)})}
+    )
+    second = train_reward_model(again, run_dir=tmp_path / "second", console=quiet())
+    before = second.metrics["held_out/margin"]["before"]
+    assert before == pytest.approx(first.metrics["held_out/margin"]["after"], rel=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["packed", "padded"])
+def test_micro_batches_change_no_gradient(
+    options: Any, small_model: Path, tokenizer: Any, backend: str
+) -> None:
+    config = RewardModelConfig(**options(ranking_rows(6), data={"held_out_fraction": 0.0}))
+    rankings = read_rankings(config, tokenizer, chat_ids).train
+    samples = [sample for ranking in rankings for sample in ranking.samples]
+
+    def scores(**learner: Any) -> torch.Tensor:
+        model = load_scoring_model(
+            str(small_model), dtype="float32", device=torch.device("cpu"), pad_token_id=0
+        )
+        torch.manual_seed(0)
+        torch.nn.init.normal_(model.score.weight)
+        return ScoringHead(model, LearnerConfig(**learner), pad_token_id=0).score(samples).detach()
+
+    whole = scores()
+    torch.testing.assert_close(
+        scores(backend=backend, max_tokens_per_micro_batch=100), whole, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_the_template_of_the_reward_is_the_template_of_training(tokenizer: Any) -> None:
+    row = to_preference({"prompt": "1+1=", "chosen": "2", "rejected": "23"})
+    whole = [tokenizer.decode([*prompt, *rest]) for prompt, rest in chat_ids(tokenizer, row)]
+    assert whole == ["<|user|>1+1=<|end|><|assistant|>2<|end|>", "<|user|>1+1=<|end|><|assistant|>23<|end|>"]
+    (prompt, first), (_, second) = chat_ids(tokenizer, row)
+    assert tokenizer.decode(prompt) == "<|user|>1+1=<|end|><|assistant|>2"
+    assert (tokenizer.decode(first), tokenizer.decode(second)) == ("<|end|>", "3<|end|>")
+    sampled = [tokenizer.decode([*prompt, *rest]) for prompt, rest in reply_ids(tokenizer, row)]
+    assert sampled == whole
+
+
+def test_ties_and_long_rows_are_counted_and_prompts_never_on_both_sides(options: Any, tokenizer: Any) -> None:
+    rows = [*ranking_rows(8), *ranking_rows(8), {**ranking_rows(1)[0], "ranks": [1, 1, 1]}]
+    rows.append({"prompt": "1+1=", "chosen": "2" * 90, "rejected": "3"})
+    config = PreferenceConfig(**options(rows, data={"overlong": "drop"}))
+    found = read_rankings(config, tokenizer, reply_ids)
+    assert (found.num_tied, found.num_dropped) == (1, 1)
+    assert (len(found.train), len(found.held_out)) == (12, 4)
+    assert not {r.prompt for r in found.train} & {r.prompt for r in found.held_out}
+    with pytest.raises(DataError, match=r"row 17: 98 tokens, more than data.max_tokens=80"):
+        read_rankings(PreferenceConfig(**options(rows)), tokenizer, reply_ids)
+
+
+def test_rows_that_are_no_preferences(options: Any, tokenizer: Any) -> None:
+    def refused(row: dict[str, Any]) -> str:
+        with pytest.raises(DataError) as error:
+            read_rankings(PreferenceConfig(**options([row])), tokenizer, reply_ids)
+        return str(error.value)
+
+    assert "row 0: expected 'completions' and 'ranks', or 'chosen'" in refused({"prompt": "1"})
+    assert "expected at least two completions, got 1" in refused(
+        {"prompt": "1", "completions": ["a"], "ranks": [1]}
+    )
+    assert "no row is left (1 had nothing but ties" in refused(
+        {"prompt": "1", "completions": ["a", "b"], "ranks": [1, 1]}
+    )
+    with pytest.raises(ConfigError, match="of 1 prompts leaves one side empty"):
+        read_rankings(PreferenceConfig(**options(pair_rows(1))), tokenizer, reply_ids)
+
+
+def test_the_reward_model_reward_loads_the_folder(options: Any, tmp_path: Path) -> None:
+    config = RewardModelConfig(**options(ranking_rows(), steps=8))
+    result = train_reward_model(config, run_dir=tmp_path / "run", console=quiet())
+    kept = ranking_rows()[0]
+    rewards = RewardsConfig.model_validate(
+        {"rewards": {"learned": {"use": "reward_model", "options": {"model": str(result.model_dir)}}}}
+    )
+    prompt = [Message(role="user", content=kept["prompt"])]
+    rollouts = [Rollout(prompt=prompt, completion=text, group="a") for text in kept["completions"]]
+    with Scorer(rewards, debug_inline=True) as scorer:
+        found = [row.reward for row in scorer.score(rollouts).rows]
+    head = ScoringHead(
+        load_scoring_model(
+            str(result.model_dir), dtype="float32", device=torch.device("cpu"), pad_token_id=0
+        ),
+        LearnerConfig(),
+        pad_token_id=0,
+    )
+    rows = chat_ids(build_tiny_tokenizer(), to_preference(kept))
+    samples = [
+        TrainingSample(
+            prompt_ids=ids, completion_ids=rest, sampler_logprobs_T=(), advantages_T=(), loss_mask_T=()
+        )
+        for ids, rest in rows
+    ]
+    assert found == pytest.approx(head.score(samples).tolist(), rel=1e-4, abs=1e-5)
