@@ -37,9 +37,10 @@ class MetricsLog:
         trackers: Sequence[str],
         config: Mapping[str, Any],
         resume_at: int | None = None,
+        file_name: str = "metrics.jsonl",
     ) -> None:
         """`resume_at` counts the finished steps of a resumed run: lines of later ones are taken out."""
-        path = run_dir / "metrics.jsonl"
+        path = run_dir / file_name
         kept = read_metrics(path) if resume_at is not None and path.exists() else []
         self._file = path.open("w", encoding="utf-8")
         for row in kept:

@@ -10,7 +10,7 @@ from verl_lite.engine.tiny_model import build_tiny_model, build_tiny_tokenizer
 from verl_lite.engine.weights import base_model, named_weights
 from verl_lite.errors import ConfigError, DataError
 
-__all__ = ["check_context", "load_policy", "load_tokenizer", "prepare_model", "save_policy"]
+__all__ = ["check_context", "load_policy", "load_tokenizer", "pad_token_id", "prepare_model", "save_policy"]
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
@@ -92,6 +92,11 @@ def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
     logging.disable_progress_bar()
     base_model(model).save_pretrained(folder, state_dict=dict(named_weights(model)))
     tokenizer.save_pretrained(folder)
+
+
+def pad_token_id(tokenizer: Any) -> int:
+    """What fills padded rows; any token does where the tokenizer names none, no one attends to it."""
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
 def _refuse_missing_folder(path: str) -> None:
