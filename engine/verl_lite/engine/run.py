@@ -16,7 +16,7 @@ from verl_lite.engine.evaluation import Evaluation, evaluate
 from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.metrics_log import MetricsLog
-from verl_lite.engine.model_folder import load_policy, prepare_model, save_policy
+from verl_lite.engine.model_folder import load_policy, pad_token_id, prepare_model, save_policy
 from verl_lite.engine.preparation import PreparedRun, prepare_run
 from verl_lite.engine.run_folder import RunFolder
 from verl_lite.engine.seeds import derive_seed

@@ -97,7 +97,8 @@ class ExampleBuilder:
         tokens = self._template.tokens(text)
         trained = {at for one in responses for at in tokens.inside(one.start, one.end)}
         self._check_tokens(conversation, tokens, responses[-1])
-        if is_whole and self._mask != "prompt" and self._template.marks_responses(conversation):
+        compares = is_whole and self._mask != "prompt" and all(one.agrees for one in responses)
+        if compares and self._template.marks_responses(conversation):
             trained = self._compare_marks(conversation, text, tokens, trained, responses)
         trained.discard(0)  # nothing comes before the first token to predict it from
         weights = [1.0 if at in trained else 0.0 for at in range(len(tokens.ids))]
