@@ -6,6 +6,7 @@ import typer
 
 from verl_lite.cli.attack import attack
 from verl_lite.cli.check import check
+from verl_lite.cli.diagnose import diagnose
 from verl_lite.cli.diff import diff
 from verl_lite.cli.doctor import doctor
 from verl_lite.cli.plugins import plugins_app
@@ -32,6 +33,7 @@ def root() -> None:
 app.command()(train)
 app.command()(sft)
 app.command("eval")(evaluate)
+app.command()(diagnose)
 app.command()(score)
 app.command()(diff)
 app.command()(check)

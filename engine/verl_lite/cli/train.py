@@ -103,7 +103,10 @@ def show(config: ConfigFile, overrides: Overrides = None) -> None:
     """
     import yaml
 
-    typer.echo(yaml.safe_dump(_load(config, overrides).model_dump(mode="json"), sort_keys=False), nl=False)
+    typer.echo(
+        yaml.safe_dump(_load(config, overrides).model_dump(mode="json"), sort_keys=False),
+        nl=False,
+    )
 
 
 @config_app.command("check")
