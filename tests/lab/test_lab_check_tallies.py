@@ -106,7 +106,7 @@ def test_labels_are_counted_and_disagreements_kept() -> None:
         record = scored(row, weights={"math": 1.0}, columns={"source": "a" if row < 3 else "b"}, math=value)
         tally.add(record, "math", label, ("source",))
     assert [(d.id, d.score, d.label) for d in tally.disagreements] == [("r2", 1.0, False), ("r3", 0.0, True)]
-    finding = next(label_findings({"math": tally}))
+    finding = next(label_findings({"math": tally}, "math"))
     assert finding.level is Level.WARN
     assert (finding.numbers["false_positive"], finding.numbers["false_negative"]) == (1, 1)
     assert finding.numbers["slices"]["source=a"]["precision"] == 0.5
@@ -119,7 +119,7 @@ def test_kappa_uses_only_rows_both_judges_scored() -> None:
         first.add(scored(row, weights={"a": 1.0}, a=float(row % 2)), "a", True, ())
         if row != 2:
             second.add(scored(row, weights={"b": 1.0}, b=float(row % 2)), "b", True, ())
-    agreement = [f for f in label_findings({"a": first, "b": second}) if f.check == "agreement"]
+    agreement = [f for f in label_findings({"a": first, "b": second}, "a") if f.check == "agreement"]
     assert agreement[0].numbers == {"kappa": 1.0}
 
 
@@ -127,10 +127,18 @@ def test_a_graded_score_gets_a_threshold_sweep() -> None:
     tally = LabelTally()
     for row, (value, label) in enumerate([(0.9, True), (0.8, True), (0.3, False), (0.1, False)]):
         tally.add(scored(row, weights={"rm": 1.0}, rm=value), "rm", label, ())
-    sweep = next(f for f in label_findings({"rm": tally}) if f.check == "thresholds")
+    sweep = next(f for f in label_findings({"rm": tally}, "rm") if f.check == "thresholds")
     assert max(point["f1"] for point in sweep.numbers["sweep"]) == 1.0
     # bins: 0.9 (gap 0.1), 0.8 (0.2), 0.3 (0.3), 0.1 (0.1), one row each
     assert sweep.numbers["calibration_error"] == pytest.approx(0.175)
+
+
+def test_a_graded_component_is_no_verdict_unless_it_is_the_primary_one() -> None:
+    tally = LabelTally()
+    for row, value in enumerate([0.9, 0.2]):
+        tally.add(scored(row, weights={"length": 1.0}, length=value), "length", False, ())
+    assert [f.check for f in label_findings({"length": tally}, "math")] == ["thresholds"]
+    assert [f.check for f in label_findings({"length": tally}, "length")] == ["labels", "thresholds"]
 
 
 @pytest.mark.parametrize(("value", "label"), [(True, True), ("no", False), (1, True), ("Incorrect", False)])

@@ -105,11 +105,11 @@ def _print_summary(summary: "ScoreSummary") -> None:
             number(part.values.mean if part.values.count else None),
             number(part.values.std if part.values.count else None),
             *(f"{part.outcomes[outcome]:,}" for outcome in ("ok", "abstain", "error", "timeout")),
-            f"{part.latencies.quantile(0.5) * 1e3:.3g} ms",
+            number(part.latencies.quantile(0.5) * 1e3),
         ]
         for name, part in summary.components.items()
     ]
-    print_table("rewards", ["component", "mean", "std", "ok", "abstain", "error", "timeout", "p50"], rows)
+    print_table("rewards", ["component", "mean", "std", "ok", "abstain", "error", "timeout", "p50 ms"], rows)
     dropped = f", {summary.num_dropped:,} dropped" if summary.num_dropped else ""
     rate = summary.num_rows / summary.wall_s
     print(

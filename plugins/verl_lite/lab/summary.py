@@ -127,7 +127,7 @@ class ScoreSummary:
             summary.outcomes.update({"ok": len(values)} if values else {})
             summary.outcomes.update([p.score.outcome.value for p in parts if p.score.value is None])
             latencies = [part.latency_s for part in parts]
-            summary.latencies.add(latencies)
+            summary.latencies.add([seconds for seconds in latencies if seconds > 0])  # 0: not called
             slowest = nlargest(_NUM_SLOWEST, range(len(rows)), key=latencies.__getitem__)
             self._keep_slowest([(latencies[i], name, rows[i].rollout.id) for i in slowest])
 

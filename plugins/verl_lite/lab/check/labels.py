@@ -97,20 +97,28 @@ class LabelTally:
         return rows
 
 
-def label_findings(tallies: Mapping[str, LabelTally]) -> Iterator[Finding]:
+def label_findings(tallies: Mapping[str, LabelTally], primary: str) -> Iterator[Finding]:
+    """Agreement of the `primary` component and of every other verdict (a component of zeros and ones).
+
+    A graded component (a length, a learned reward) is no verdict: it gets a threshold sweep instead.
+    """
+    verdicts: dict[str, LabelTally] = {}
     for name, tally in tallies.items():
         if not tally.scores:
-            yield Finding(
-                check="labels", level=Level.FAIL, message=f"{name} has no value on any labelled row"
-            )
+            if name == primary:
+                message = f"{name} has no value on any labelled row"
+                yield Finding(check="labels", level=Level.FAIL, message=message)
             continue
-        yield _agreement(name, tally)
-        if any(score not in (0.0, 1.0) for score in tally.scores):
+        is_graded = any(score not in (0.0, 1.0) for score in tally.scores)
+        if name == primary or not is_graded:
+            verdicts[name] = tally
+            yield _agreement(name, tally)
+        if is_graded:
             yield _graded(name, tally)
-    names = [name for name, tally in tallies.items() if tally.scores]
+    names = list(verdicts)
     for i, first in enumerate(names):
         for second in names[:i]:
-            yield from _kappa(second, tallies[second], first, tallies[first])
+            yield from _kappa(second, verdicts[second], first, verdicts[first])
 
 
 def _agreement(name: str, tally: LabelTally) -> Finding:

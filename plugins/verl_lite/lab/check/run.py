@@ -78,7 +78,7 @@ def check_file(
         findings = [
             *component_findings(tallies.components),
             *group_findings(tallies.groups),
-            *label_findings(tallies.labels),
+            *label_findings(tallies.labels, primary),
             *_duplicates(tallies),
             determinism(sample.groups, scorer, other, seed=check.seed),
             own_references(sample.groups, scorer, primary),

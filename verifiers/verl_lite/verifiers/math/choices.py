@@ -12,7 +12,8 @@ _LETTER = re.compile(
     r"\s*[).:]?\s*-?\s*(.*)\Z",
     re.IGNORECASE | re.DOTALL,
 )
-_SEVERAL = re.compile(r"\(?\s*([A-J](?:\s*\)?\s*(?:,?\s*and|,|&|;)?\s*\(?\s*[A-J])+)\s*\)?\Z")
+# Possessive throughout: every gap could otherwise be split in several ways, and their number multiplies.
+_SEVERAL = re.compile(r"\(?\s*+([A-J](?>\s*+\)?+\s*+(?:,?\s*+and|,|&|;)?+\s*+\(?+\s*+[A-J])++)\s*+\)?\Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,6 +249,8 @@ def _is_sentence(text: str) -> bool:
 def _from_sentence(line: str) -> Extraction:
     """The one thing a final sentence states; a hedge or several candidates state nothing."""
     line = " ".join(line.split())
+    if line.endswith("?"):  # the prompt repeated, a question back: its numbers answer nothing
+        return Extraction(None, "the response ends in a question")
     sentences = [part.strip() for part in _SENTENCE_END.split(line) if part and part.strip()]
     sentence = sentences[-1] if sentences else line
     sentence = _ASIDE.sub("", sentence)
