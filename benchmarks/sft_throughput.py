@@ -121,7 +121,8 @@ def trl_side(folder: Path, num_steps: int) -> None:
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
     config = SFTConfig(
         output_dir=str(folder / "trl"), max_steps=num_steps, packing=True,
-        per_device_train_batch_size=TRL_ROWS, max_length=ROW_TOKENS, assistant_only_loss=True, use_cpu=True, bf16=False, report_to="none",
+        per_device_train_batch_size=TRL_ROWS, max_length=ROW_TOKENS, assistant_only_loss=True,
+        use_cpu=True, bf16=False, report_to="none",
         save_strategy="no", logging_strategy="no", gradient_checkpointing=False, disable_tqdm=True,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
