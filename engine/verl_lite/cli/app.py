@@ -6,6 +6,7 @@ import typer
 
 from verl_lite.cli.attack import attack
 from verl_lite.cli.check import check
+from verl_lite.cli.data import data_app
 from verl_lite.cli.diagnose import diagnose
 from verl_lite.cli.diff import diff
 from verl_lite.cli.doctor import doctor
@@ -42,6 +43,7 @@ app.command()(report)
 app.command()(doctor)
 app.add_typer(plugins_app, name="plugins")
 app.add_typer(config_app, name="config")
+app.add_typer(data_app, name="data")
 
 
 def main() -> None:
