@@ -15,6 +15,7 @@ from verl_lite.plugins.builtin import code
 from verl_lite.plugins.builtin.code import CodeReward, CodeRewardOptions, register_rewards
 from verl_lite.plugins.composite.config import RewardsConfig
 from verl_lite.plugins.contract import definition_of
+from verl_lite.plugins.records import Record, RecordWriter, read_records
 from verl_lite.plugins.scorer import Scorer
 from verl_lite.sandbox import Result, Sandbox, Status
 
@@ -209,6 +210,49 @@ def test_scoring_and_scoring_again_agree() -> None:
     assert [row.reward for row in found[0]] == [1.0, 0.0, 0.0]
     first, second = ([row.components["tests"].score for row in rows] for rows in found)
     assert first == second
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_records_replay_to_equal_scores(suffix: str, tmp_path: Path) -> None:
+    """Score, write records, read them, score again through the same path: values, reasons, details."""
+    config = RewardsConfig.model_validate(
+        {"rewards": {"tests": {"use": "code", "options": {"credit": "fraction"}}}}
+    )
+    completions = (ADD, HALF, "", "def add(a, b):\n    raise SystemExit(0)\n", "x\x00 caf\u00e9 \u221a2")
+    batch = [rollout(text, group="g", sample_index=i) for i, text in enumerate(completions)]
+    batch.append(rollout(ADD, {"test_list": []}, group="bad row", sample_index=0))
+    path = tmp_path / f"records.{suffix}"
+    with Scorer(config) as scorer:
+        first = scorer.score(batch).rows
+        with RecordWriter(path) as writer:
+            writer.write(first, step=3)
+        records = [record for record in read_records(path) if isinstance(record, Record)]
+        assert len(records) == len(batch)
+    with Scorer(config) as fresh:  # nothing kept from the first scoring
+        again = fresh.score([record.rollout for record in records]).rows
+    assert [row.reward for row in first] == [1.0, 0.5, 0.0, 0.0, 0.0, None]
+    for row, second, record in zip(first, again, records, strict=True):
+        score, stored = row.components["tests"].score, record.components["tests"]
+        assert second.reward == row.reward
+        assert second.components["tests"].score == score
+        assert (stored.value, stored.outcome, stored.reason) == (score.value, score.outcome, score.reason)
+
+
+def test_the_sandboxs_version_is_part_of_what_is_kept(
+    reward: CodeReward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    grade = code.verify_programs
+
+    def counting(submissions: Any, **options: Any) -> Any:
+        asked.append(len(submissions))
+        return grade(submissions, **options)
+
+    monkeypatch.setattr(code, "verify_programs", counting)
+    for version in (1, 1, 2):
+        monkeypatch.setattr(code, "SANDBOX_VERSION", version)
+        assert [score.value for score in reward([rollout(ADD)])] == [1.0]
+    assert asked == [1, 1]
 
 
 def test_scores_can_be_written_to_a_record(reward: CodeReward) -> None:

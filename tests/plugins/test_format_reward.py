@@ -55,10 +55,66 @@ def test_format(pattern: str, text: str, problem: str) -> None:
     ],
 )
 def test_regex(pattern: str, fullmatch: bool, text: str, value: float) -> None:
-    assert regex(Rollout(completion=text), RegexOptions(pattern=pattern, fullmatch=fullmatch)) == value
+    score = regex(Rollout(completion=text), RegexOptions(pattern=pattern, fullmatch=fullmatch))
+    assert score.value == value
+    assert bool(score.reason) == (value == 0.0)
 
 
 @pytest.mark.parametrize("options", [{}, {"pattern": ""}, {"pattern": "(["}, {"pattern": "a", "flags": 1}])
 def test_options_that_are_no_pattern_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         RegexOptions.model_validate(options)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("text", "language", "problem"),
+    [
+        ("```python\nprint(1)\n```", "python", ""),
+        ("Here:\n```Python\nprint(1)\n```\nDone.", "python", ""),
+        ("```\nprint(1)\n```", "", ""),
+        ("```\nprint(1)\n```", "python", "of no named language"),
+        ("```js\nprint(1)\n```", "python", "the code block is 'js', expected 'python'"),
+        ("print(1)", "", "no code block"),
+        ("```python\nprint(1)", "", "is not closed"),
+        ("```python\n \n```", "", "the code block is empty"),
+        ("```python\n1\n```\n```python\n2\n```", "", "4 lines of ```, expected 2"),
+        ("```python\n1\n```python", "", "is closed by '```python'"),
+        ("", "", "no code block"),
+    ],
+)
+def test_code_fence(text: str, language: str, problem: str) -> None:
+    score = format_reward(Rollout(completion=text), FormatOptions(pattern="code_fence", language=language))
+    assert score.value == (0.0 if problem else 1.0)
+    assert problem in score.reason
+
+
+@pytest.mark.unit
+def test_tags_of_another_name_and_reasoning_the_prompt_opened() -> None:
+    options = FormatOptions(think_tag="reasoning", answer_tag="final", prompt_opens_think=True)
+    for text in (
+        "2+2</reasoning><final>4</final>",
+        "<reasoning>2+2</reasoning>\n<final>4</final>",
+    ):
+        assert format_reward(Rollout(completion=text), options).value == 1.0
+    score = format_reward(Rollout(completion="</reasoning><final>4</final>"), options)
+    assert (score.value, score.reason) == (0.0, "the <reasoning> part is empty")
+    score = format_reward(
+        Rollout(completion="<think>2+2</think><answer>4</answer>"), FormatOptions(think_tag="reasoning")
+    )
+    assert score.value == 0.0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pattern": "boxed", "language": "python"},
+        {"think_tag": "a", "answer_tag": "a"},
+        {"think_tag": "<think>"},
+        {"think_tag": ""},
+        {"pattern": "json"},
+    ],
+)
+def test_shapes_that_make_no_sense_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        FormatOptions.model_validate(options)

@@ -48,7 +48,15 @@ def await_that(condition: object, within_s: float = 10.0) -> bool:
 
 
 def alive(pids: set[int]) -> set[int]:
-    return {pid for pid in pids if Path(f"/proc/{pid}").exists()}
+    return {pid for pid in pids if state_of(pid) not in "ZX"}
+
+
+def state_of(pid: int) -> str:
+    """One letter; a process that is gone, or dead and only not yet waited for, is X or Z."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
 
 
 def test_cancelling_a_run_in_progress_kills_it(sandbox: Sandbox) -> None:
@@ -107,7 +115,6 @@ sandbox = Sandbox(workers=2, backend={backend!r})
 for language, program in {programs!r}:
     limits = dict(limits=Limits(wall_s=60))
     threading.Thread(target=sandbox.run, args=(language, program), kwargs=limits).start()
-time.sleep(1)
 print("ready", flush=True)
 time.sleep(60)
 """.replace("{{", "{").replace("}}", "}")
@@ -121,14 +128,16 @@ def test_nothing_survives_the_parents_sudden_death(backend: str) -> None:
         except SandboxError as error:
             pytest.skip(str(error))
         programs = [("bash", "sleep 60 & setsid sleep 60 & sleep 60")] * 2
+        expected = 2 * 5  # bwrap, its first process, three sleeps
     else:
         programs = [("python", SPREAD), ("python", "while True: pass")]
+        expected = 2 * 3 + 8 + 1  # supervisors, fork servers, first processes; 2**3; the loop
     script = PARENT.format(backend=backend, programs=programs)
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"ready\n"
+        assert await_that(lambda: len(descendants(parent.pid)) >= expected), descendants(parent.pid)
         below = descendants(parent.pid)
-        assert len(below) >= 6
         os.kill(parent.pid, signal.SIGKILL)
     assert await_that(lambda: not alive(below)), alive(below)
 

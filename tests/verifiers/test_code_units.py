@@ -20,7 +20,7 @@ from verl_lite.verifiers.code.wire import NotPlainData, decode, encode
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner) | st.tuples(inner) | st.dictionaries(st.text() | st.integers(), inner),
-    max_leaves=15,
+    max_leaves=8,
 )
 
 
@@ -31,7 +31,7 @@ def test_the_examples_in_docstrings_hold(module: Any) -> None:
 
 
 @given(PLAIN)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_values_travel_unchanged(value: Any) -> None:
     sent = json.loads(json.dumps(encode(value), allow_nan=False))
     back = decode(sent)
@@ -41,7 +41,7 @@ def test_values_travel_unchanged(value: Any) -> None:
 
 
 @given(PLAIN, PLAIN)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_python_rules_are_pythons_equality(left: Any, right: Any) -> None:
     assert matches_value(encode(left), right, rules="python") == (left == right)
 

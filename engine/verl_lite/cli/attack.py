@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import AsJson, NoPlugins, RewardsFile, Workers, scoring_options
+from verl_lite.cli.options import AsJson, Format, NoPlugins, RewardsFile, Workers, scoring_options
 
 if TYPE_CHECKING:
     from verl_lite.lab.attack import AttackReport
@@ -26,6 +26,7 @@ def attack(
     num_rows: Annotated[int, typer.Option(min=1, help="Prompts to attack")] = 20,
     max_rate: Annotated[float, typer.Option(min=0, max=1, help="Exit with 1 above this exploit rate")] = 0.0,
     max_examples: Annotated[int, typer.Option(min=0, help="Exploits shown")] = 10,
+    format: Format = "auto",
     workers: Workers = None,
     no_plugins: NoPlugins = False,
     as_json: AsJson = False,
@@ -44,7 +45,7 @@ def attack(
         primary=primary,
         num_rows=num_rows,
         families=family or (),
-        scoring=scoring_options(workers=workers, no_plugins=no_plugins),
+        scoring=scoring_options(workers=workers, no_plugins=no_plugins, format=format),
     )
     if as_json:
         print_json(report.to_json())

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import AsJson, NoPlugins, RewardsFile, Rollouts, Workers, scoring_options
+from verl_lite.cli.options import AsJson, Format, NoPlugins, RewardsFile, Rollouts, Workers, scoring_options
 
 if TYPE_CHECKING:
     from verl_lite.lab.check import CheckReport
@@ -24,6 +24,7 @@ def check(
     ] = None,
     num_probes: Annotated[int, typer.Option(min=1, help="Rollouts the probes score")] = 400,
     max_examples: Annotated[int, typer.Option(min=0, help="Disagreements shown")] = 5,
+    format: Format = "auto",
     workers: Workers = None,
     no_plugins: NoPlugins = False,
     as_json: AsJson = False,
@@ -46,7 +47,7 @@ def check(
         rollouts,
         load_rewards_config(config),
         check=options,
-        scoring=scoring_options(workers=workers, no_plugins=no_plugins),
+        scoring=scoring_options(workers=workers, no_plugins=no_plugins, format=format),
     )
     if as_json:
         print_json(report.to_json())

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import AsJson, Cache, NoCache, NoPlugins, Rollouts, Workers, scoring_options
+from verl_lite.cli.options import (
+    AsJson,
+    Cache,
+    Format,
+    NoCache,
+    NoPlugins,
+    Rollouts,
+    Workers,
+    scoring_options,
+)
 from verl_lite.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,6 +38,7 @@ def diff(
         int | None, typer.Option(min=0, help="Exit with code 1 when more verdicts than this flip")
     ] = None,
     max_examples: Annotated[int, typer.Option(min=0, help="Changed rows shown for each component")] = 5,
+    format: Format = "auto",
     workers: Workers = None,
     no_plugins: NoPlugins = False,
     cache: Cache = None,
@@ -41,17 +51,24 @@ def diff(
     """
     from verl_lite.cli.terminal import print_json
     from verl_lite.lab.diff import diff_records
+    from verl_lite.lab.formats import OWN, converter_for
     from verl_lite.plugins.records import read_records
 
     if b is None and a_env is None and b_env is None:
         raise ConfigError("nothing to compare: give -b NEW.yaml, or --a-env / --b-env for two environments")
-    options = scoring_options(workers=workers, no_plugins=no_plugins, cache=cache, no_cache=no_cache)
+    options = scoring_options(
+        workers=workers, no_plugins=no_plugins, format=format, cache=cache, no_cache=no_cache
+    )
     with tempfile.TemporaryDirectory() as folder:
         sides = [
             _scored(rollouts, rewards, env, Path(folder) / f"{name}.parquet", options)
             for name, rewards, env in (("a", a, a_env), ("b", b or a, b_env))
         ]
-        report = diff_records(*map(read_records, sides), max_examples=max_examples)
+        streams = [
+            read_records(side, convert=converter_for(side, format if side == rollouts else OWN))
+            for side in sides
+        ]
+        report = diff_records(*streams, max_examples=max_examples)
     if as_json:
         print_json(report.to_json())
     else:
@@ -87,8 +104,10 @@ def _score_elsewhere(
     if not command.exists():
         raise ConfigError(f"{env}: no verl-lite command in bin/; expected a virtual environment that has it")
     arguments = ["score", str(rollouts), "-c", rewards, "-o", str(output), "--json"]
+    more = [] if options.load_plugins else ["--no-plugins"]
+    more += [] if options.format == "auto" else ["--format", options.format]
     done = subprocess.run(
-        [command, *arguments, *([] if options.load_plugins else ["--no-plugins"])],
+        [command, *arguments, *more],
         capture_output=True,
         text=True,
     )

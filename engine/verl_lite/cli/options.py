@@ -19,6 +19,13 @@ Workers = Annotated[
 DebugInline = Annotated[
     bool, typer.Option("--debug-inline", help="Run rewards in this process, so that breakpoints hit")
 ]
+Format = Annotated[
+    str,
+    typer.Option(
+        help="Who wrote the rollouts: verl-lite, verl, trl, verifiers, openrlhf, open-instruct; "
+        "auto tells it by the first row"
+    ),
+]
 NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Leave installed plugins out")]
 Cache = Annotated[
     Path | None,
@@ -31,6 +38,7 @@ def scoring_options(
     *,
     workers: int | None,
     no_plugins: bool,
+    format: str = "auto",
     debug_inline: bool = False,
     cache: Path | None = None,
     no_cache: bool = True,
@@ -41,6 +49,7 @@ def scoring_options(
 
     use_cache = not no_cache and not debug_inline
     return ScoringOptions(
+        format=format,
         workers=workers,
         debug_inline=debug_inline,
         load_plugins=not no_plugins,

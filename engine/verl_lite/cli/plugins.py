@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from verl_lite.cli.plugins_check import check_reward
+from verl_lite.cli.plugins_new import new_plugin
+from verl_lite.cli.plugins_show import show_reward
+
 if TYPE_CHECKING:
     from verl_lite.plugins import PluginInfo, RewardCatalog
 
@@ -20,6 +24,11 @@ plugins_app = typer.Typer(no_args_is_help=True, help="The rewards of this enviro
 @plugins_app.callback()
 def plugins() -> None:
     """The rewards of this environment and their plugins."""
+
+
+plugins_app.command("show")(show_reward)
+plugins_app.command("new")(new_plugin)
+plugins_app.command("check")(check_reward)
 
 
 @plugins_app.command("list")

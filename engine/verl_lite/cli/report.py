@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from verl_lite.cli.options import Cache, NoCache, NoPlugins, Workers, scoring_options
+from verl_lite.cli.options import Cache, Format, NoCache, NoPlugins, Workers, scoring_options
 
 __all__ = ["report"]
 
@@ -26,6 +26,7 @@ def report(
     label: Annotated[str | None, typer.Option(help="Column that says what is really correct")] = None,
     title: Annotated[str, typer.Option(help="Title of the page")] = "",
     max_rollouts: Annotated[int, typer.Option(min=1, help="Rollouts in the browser")] = 50_000,
+    format: Format = "auto",
     workers: Workers = None,
     no_plugins: NoPlugins = False,
     cache: Cache = None,
@@ -36,17 +37,23 @@ def report(
     Example: verl-lite report runs/quickstart -o report.html
     """
     from verl_lite.lab.diff import diff_records
+    from verl_lite.lab.formats import OWN
     from verl_lite.lab.report import ReportOptions, collect, write_report
     from verl_lite.lab.scoring import score_file
     from verl_lite.plugins import load_rewards_config
     from verl_lite.plugins.records import read_records
 
-    options = ReportOptions(label=label, title=title or sources[0].stem, max_rollouts=max_rollouts)
+    shown_as = format if config is None else OWN  # what was scored first is a record file of ours
+    options = ReportOptions(
+        label=label, title=title or sources[0].stem, format=shown_as, max_rollouts=max_rollouts
+    )
     with tempfile.TemporaryDirectory() as folder:
         shown = list(sources)
         if config is not None:
             shown[0] = Path(folder) / f"{sources[0].stem}.parquet"
-            scoring = scoring_options(workers=workers, no_plugins=no_plugins, cache=cache, no_cache=no_cache)
+            scoring = scoring_options(
+                workers=workers, no_plugins=no_plugins, format=format, cache=cache, no_cache=no_cache
+            )
             score_file(sources[0], load_rewards_config(config), output=shown[0], options=scoring)
         data = collect(shown, options)
         if against is not None:

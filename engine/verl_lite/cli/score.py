@@ -9,6 +9,7 @@ from verl_lite.cli.options import (
     AsJson,
     Cache,
     DebugInline,
+    Format,
     NoCache,
     NoPlugins,
     RewardsFile,
@@ -36,6 +37,7 @@ def score(
         typer.Option(help="Pin the scores in this .golden.json; where it is there, compare and gate"),
     ] = None,
     update_golden: Annotated[bool, typer.Option("--update-golden", help="Pin the scores anew")] = False,
+    format: Format = "auto",
     workers: Workers = None,
     debug_inline: DebugInline = False,
     no_plugins: NoPlugins = False,
@@ -52,7 +54,12 @@ def score(
     from verl_lite.plugins import load_rewards_config
 
     options = scoring_options(
-        workers=workers, no_plugins=no_plugins, debug_inline=debug_inline, cache=cache, no_cache=no_cache
+        workers=workers,
+        no_plugins=no_plugins,
+        format=format,
+        debug_inline=debug_inline,
+        cache=cache,
+        no_cache=no_cache,
     )
     if golden is not None:
         _pin_or_compare(golden, config, rollouts, options, update=update_golden)
@@ -112,8 +119,8 @@ def _print_summary(summary: "ScoreSummary") -> None:
     print_table("rewards", ["component", "mean", "std", "ok", "abstain", "error", "timeout", "p50 ms"], rows)
     dropped = f", {summary.num_dropped:,} dropped" if summary.num_dropped else ""
     rate = summary.num_rows / summary.wall_s
+    mean = summary.reward.mean if summary.reward.count else None
     print(
         f"\n{summary.num_rows:,} rollouts in {summary.wall_s:.2f} s ({rate:,.0f}/s); "
-        f"mean reward {number(summary.reward.mean)}{dropped}"
-        + ("; kept from an earlier run" if summary.is_cached else "")
+        f"mean reward {number(mean)}{dropped}" + ("; kept from an earlier run" if summary.is_cached else "")
     )

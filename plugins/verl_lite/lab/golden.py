@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import Field
 
 from verl_lite.errors import DataError
+from verl_lite.lab.formats import converter_for
 from verl_lite.lab.scoring import ScoringOptions, open_scorer, score_records, without_breaker
 from verl_lite.plugins import ScoredRollout, load_rewards_config
 from verl_lite.plugins.config_file import ConfigModel, validate
@@ -100,9 +101,11 @@ def compare_golden(path: str | Path, options: ScoringOptions | None = None) -> l
 
 
 def _score(config: Path, rollouts: Path, options: ScoringOptions | None) -> Iterator[GoldenRow]:
+    options = options or ScoringOptions()
     rewards = without_breaker(load_rewards_config(config))
-    with open_scorer(rewards, options or ScoringOptions()) as scorer:
-        for records, rows in score_records(read_records(rollouts), scorer):
+    records_in = read_records(rollouts, convert=converter_for(rollouts, options.format))
+    with open_scorer(rewards, options) as scorer:
+        for records, rows in score_records(records_in, scorer):
             for record, row in zip(records, rows, strict=True):
                 yield _pin(record.row, row)
 

@@ -32,9 +32,11 @@ class KeptResult:
 
 
 class ResultStore:
-    """Results below `folder`, for one source file and one set of rewards."""
+    """Results below `folder`, for one source file, the name of what reads it and one set of rewards."""
 
-    def __init__(self, folder: Path, source: Path, config: RewardsConfig, scorer: Scorer) -> None:
+    def __init__(
+        self, folder: Path, source: Path, converter: str, config: RewardsConfig, scorer: Scorer
+    ) -> None:
         self._parent = folder
         self._source = source
         self._identity = [
@@ -42,6 +44,7 @@ class ResultStore:
             SCHEMA_VERSION,
             _file_digest(source),
             source.suffix,
+            converter,
             config.model_dump(mode="json"),
             scorer.environment(),
         ]

@@ -18,12 +18,21 @@ from pathlib import Path
 
 from verl_lite.errors import ConfigError
 from verl_lite.lab.cache import ScoreCache
+from verl_lite.lab.formats import AUTO, converter_for
 from verl_lite.lab.groups import consecutive_groups
 from verl_lite.lab.results import KeptResult, ResultStore
 from verl_lite.lab.statistics import group_advantages
 from verl_lite.lab.summary import ScoreSummary
 from verl_lite.plugins import RewardsConfig, Rollout, ScoredRollout, Scorer, find_rewards
-from verl_lite.plugins.records import BadRow, Record, RecordWriter, Shard, read_records, shard_records
+from verl_lite.plugins.records import (
+    BadRow,
+    Convert,
+    Record,
+    RecordWriter,
+    Shard,
+    read_records,
+    shard_records,
+)
 from verl_lite.plugins.records.reader import check_record_file
 from verl_lite.plugins.records.writer import join_record_files
 
@@ -44,14 +53,16 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringOptions:
-    """How to score, apart from the rewards: processes, plugins.
+    """How to score, apart from the rewards: the file's format, processes, plugins.
 
+    format        who wrote the file (lab/formats); "auto" looks at its first row
     workers       processes; None takes one a core
     debug_inline  everything in this process, so that breakpoints hit
     load_plugins  False leaves installed plugins out: the built-in rewards and local files alone
     cache         the file that keeps paid-for scores (lab/cache.py); None keeps none
     """
 
+    format: str = AUTO
     workers: int | None = None
     debug_inline: bool = False
     load_plugins: bool = True
@@ -79,7 +90,9 @@ def score_file(
     """
     options = options or ScoringOptions()
     started = time.perf_counter()
-    task = _Task(check_record_file(source), without_breaker(config), options)
+    source = check_record_file(source)
+    convert = converter_for(source, options.format)
+    task = _Task(source, convert, without_breaker(config), options)
     target = Path(output) if output else None
     with open_scorer(task.config, options) as scorer:
         store = _result_store(task, scorer)
@@ -99,13 +112,13 @@ def _result_store(task: "_Task", scorer: Scorer) -> ResultStore | None:
     if task.options.cache is None:
         return None
     folder = task.options.cache.with_name(task.options.cache.stem + "-results")
-    return ResultStore(folder, task.source, task.config, scorer)
+    return ResultStore(folder, task.source, task.convert.__module__, task.config, scorer)
 
 
 def _score_all(
     task: "_Task", scorer: Scorer, output: Path | None, on_progress: Progress | None
 ) -> KeptResult:
-    shards = shard_records(task.source, rows_per_shard=_SHARD_ROWS)
+    shards = shard_records(task.source, rows_per_shard=_SHARD_ROWS, convert=task.convert)
     if len(shards) < 2 or task.options.num_processes < 2:
         return _score_shard(task, scorer, None, output, on_progress)
     return _score_on_processes(task, shards, output, on_progress)
@@ -170,6 +183,7 @@ class _Task:
     """What every process of one scoring run shares."""
 
     source: Path
+    convert: Convert
     config: RewardsConfig
     options: ScoringOptions
 
@@ -178,7 +192,7 @@ def _score_shard(
     task: _Task, scorer: Scorer, shard: Shard | None, output: Path | None, on_progress: Progress | None = None
 ) -> KeptResult:
     result = KeptResult(ScoreSummary(), [])
-    records = read_records(task.source, on_bad_row=result.bad_rows.append, shard=shard)
+    records = read_records(task.source, on_bad_row=result.bad_rows.append, shard=shard, convert=task.convert)
     with ExitStack() as stack:
         writer = stack.enter_context(RecordWriter(output)) if output else None
         cache = stack.enter_context(ScoreCache(task.options.cache)) if task.options.cache else None

@@ -42,7 +42,8 @@ def register_rewards(register: Register) -> None:
 class NoOptions(BaseModel):
     """The options of a reward that takes none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # built at its first use: the part of pydantic that builds models is a tenth of our import time
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +83,9 @@ class RewardDefinition:
 
     @property
     def is_async(self) -> bool:
-        target = self.call.__call__ if self.is_class else self.call  # type: ignore[operator]
-        return inspect.iscoroutinefunction(target)
+        # the second is for classes and for objects that are called like a function
+        by_call = getattr(self.call, "__call__", None)  # noqa: B004
+        return inspect.iscoroutinefunction(self.call) or inspect.iscoroutinefunction(by_call)
 
     @property
     def takes_options(self) -> bool:

@@ -76,7 +76,8 @@ class RewardCatalog:
     clashes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def get(self, use: str) -> RewardDefinition:
-        """The reward `use` means: a registered name, `./file.py:function` or `package.module:function`.
+        """The reward `use` means: a registered name, `./file.py:function` or `package.module:function`,
+        or a function written for another trainer (`trl:package.module.function`, adapters/foreign.py).
 
         Raises PluginError that says why there is none and what there is.
         """
@@ -241,17 +242,35 @@ def _one_line(error: BaseException) -> str:
 
 def _by_reference(use: str) -> RewardDefinition:
     """The reward in `./file.py:name` or `package.module:name`; a plain function gets the defaults."""
-    source, _, name = use.rpartition(":")
+    from verl_lite.plugins.adapters.foreign import PEERS, foreign_reward  # here, because it builds on this
+
+    prefix, _, rest = use.partition(":")
+    peer = prefix if prefix in PEERS else ""
+    reference = rest if peer else use
+    source, _, name = reference.rpartition(":" if ":" in reference else ".")
+    if peer and not (source and name):
+        raise PluginError(
+            f"use: {use}: expected {prefix}:package.module.function or {prefix}:./file.py:function"
+        )
+    call = _named_in(_imported(use, source), use, source, name)
+    if peer:
+        return foreign_reward(peer, call, name=name, source=source)
+    if not hasattr(call, "__verl_lite_reward__"):
+        contract.reward(name)(call)
+    return replace(definition_of(call), distribution=source)
+
+
+def _imported(use: str, source: str) -> Any:
     is_file = source.endswith(".py") or "/" in source or os.sep in source
     try:
-        if is_file:
-            module = import_file(Path(source))
-        else:
-            module = _import_from_working_folder(source)
+        return import_file(Path(source)) if is_file else _import_from_working_folder(source)
     except PluginError:
         raise
     except (Exception, SystemExit) as error:
         raise PluginError(f"use: {use}: {source} cannot be imported: {_one_line(error)}") from error
+
+
+def _named_in(module: Any, use: str, source: str, name: str) -> Any:
     call = getattr(module, name, None)
     if call is None:
         functions = sorted(key for key, value in vars(module).items() if callable(value) and key[0] != "_")
@@ -262,9 +281,7 @@ def _by_reference(use: str) -> RewardDefinition:
         raise PluginError(
             f"use: {use}: {name} is {call!r:.80}, which is not a reward: expected a function or class"
         )
-    if not hasattr(call, "__verl_lite_reward__"):
-        contract.reward(name)(call)
-    return replace(definition_of(call), distribution=source)
+    return call
 
 
 def _import_from_working_folder(name: str) -> Any:

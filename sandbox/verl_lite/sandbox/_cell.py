@@ -3,6 +3,7 @@
 import os
 import resource
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from verl_lite.sandbox import _kernel, _landlock
@@ -35,6 +36,20 @@ class CellLimits:
         return cls(*_LIMITS.unpack(data))
 
 
+_FOR_EACH_RUN = (
+    resource.RLIMIT_AS,
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_NPROC,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_NOFILE,
+    resource.RLIMIT_STACK,
+)
+_SAME_FOR_ALL = (
+    (resource.RLIMIT_CORE, 0),
+    (resource.RLIMIT_MEMLOCK, 0),
+    (resource.RLIMIT_MSGQUEUE, 0),
+    (resource.RLIMIT_SIGPENDING, 256),
+)
 _LIMITS = struct.Struct("<6q")
 LIMITS_BYTES = _LIMITS.size
 
@@ -49,9 +64,30 @@ class Confinement:
     own_proc: bool
     namespaces: int  # made for each run, besides its PID namespace
     landlock_ruleset: int | None
-    seccomp_seal: bytes
+    seccomp_seal: _kernel.SeccompFilter
+    ceilings: Mapping[int, int]  # the host's own hard limits, by resource
     base_address_space: int  # what the interpreter has mapped before the program starts
     extra_processes: int  # ours that the kernel counts with the run's
+
+
+def prepare_fork_server(confinement: Confinement) -> None:
+    """Take on what is the same for every run and does not hinder the fork server: runs inherit it."""
+    for which, most in _SAME_FOR_ALL:
+        resource.setrlimit(which, (min(most, _ceiling(which)),) * 2)
+    if confinement.change_identity:
+        os.setgroups([])
+        os.setresgid(confinement.gid, confinement.gid, confinement.gid)
+    os.umask(0o077)
+
+
+def host_ceilings() -> dict[int, int]:
+    """The host's hard limits for what `confine` limits."""
+    return {which: resource.getrlimit(which)[1] for which in _FOR_EACH_RUN}
+
+
+def _ceiling(which: int) -> int:
+    hard = resource.getrlimit(which)[1]
+    return hard if hard != resource.RLIM_INFINITY else 1 << 62
 
 
 def confine(confinement: Confinement, limits: CellLimits) -> None:
@@ -62,18 +98,15 @@ def confine(confinement: Confinement, limits: CellLimits) -> None:
     _mount_private(confinement, limits)
     os.setsid()  # kill(0, ...) must not reach the fork server's process group
     if confinement.change_identity:
-        os.setgroups([])
-        os.setresgid(confinement.gid, confinement.gid, confinement.gid)
         os.setresuid(confinement.uid, confinement.uid, confinement.uid)
     _kernel.drop_capabilities()
     _set_limits(confinement, limits)
-    os.umask(0o077)
     os.mkdir(WORK_DIR)
     os.mkdir("/tmp/.shm")
     os.chdir(WORK_DIR)
     if confinement.landlock_ruleset is not None:
         _landlock.restrict(confinement.landlock_ruleset)
-    _kernel.install_seccomp(confinement.seccomp_seal)
+    confinement.seccomp_seal.install()
 
 
 def _mount_private(confinement: Confinement, limits: CellLimits) -> None:
@@ -97,13 +130,9 @@ def _set_limits(confinement: Confinement, limits: CellLimits) -> None:
         (resource.RLIMIT_FSIZE, limits.file_bytes, limits.file_bytes),
         (resource.RLIMIT_NOFILE, limits.open_files, limits.open_files),
         (resource.RLIMIT_STACK, stack, stack),
-        (resource.RLIMIT_CORE, 0, 0),
-        (resource.RLIMIT_MEMLOCK, 0, 0),
-        (resource.RLIMIT_MSGQUEUE, 0, 0),
-        (resource.RLIMIT_SIGPENDING, 256, 256),
     )
     for which, soft, hard in table:
-        ceiling = resource.getrlimit(which)[1]
+        ceiling = confinement.ceilings[which]
         if ceiling != resource.RLIM_INFINITY:  # a host's lower limit stays
             soft, hard = min(soft, ceiling), min(hard, ceiling)
         resource.setrlimit(which, (soft, hard))

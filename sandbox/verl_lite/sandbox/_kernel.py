@@ -51,6 +51,7 @@ def clone_process(flags: int) -> int:
     return syscall(_CLONE, flags | SIGCHLD, 0, 0, 0, 0, name="clone")
 
 
+_NO_CAPABILITIES = (ctypes.c_long(_CAPSET), struct.pack("<II", 0x20080522, 0), bytes(24))
 _INIT_STACK = ctypes.create_string_buffer(64 * 1024)
 
 
@@ -117,8 +118,7 @@ def prctl(option: int, value: int) -> None:
 
 def drop_capabilities() -> None:
     """Give up every capability of this process."""
-    header = struct.pack("<II", 0x20080522, 0)
-    syscall(_CAPSET, header, bytes(24), name="capset")
+    _check(_libc.syscall(*_NO_CAPABILITIES), "capset")
 
 
 def set_host_name(name: str) -> None:
@@ -127,11 +127,16 @@ def set_host_name(name: str) -> None:
     _check(_libc.sethostname(encoded, ctypes.c_size_t(len(encoded))), "sethostname")
 
 
-def install_seccomp(program: bytes) -> None:
-    """Install a BPF filter (see `_seccomp.build_filter`) for this process and its children."""
-    buffer = ctypes.create_string_buffer(program, len(program))
-    header = struct.pack("@HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
-    pointer = ctypes.create_string_buffer(header, len(header))
-    zero, mode_filter = ctypes.c_ulong(0), ctypes.c_ulong(2)
-    result = _libc.prctl(PR_SET_SECCOMP, mode_filter, pointer, zero, zero)
-    _check(result, "prctl PR_SET_SECCOMP")
+class SeccompFilter:
+    """A BPF program (see `_seccomp`) laid out as the kernel wants it, ready to be installed."""
+
+    def __init__(self, program: bytes) -> None:
+        self._program = ctypes.create_string_buffer(program, len(program))
+        header = struct.pack("@HxxxxxxP", len(program) // 8, ctypes.addressof(self._program))
+        pointer = ctypes.create_string_buffer(header, len(header))
+        zero, mode_filter = ctypes.c_ulong(0), ctypes.c_ulong(2)
+        self._arguments = (PR_SET_SECCOMP, mode_filter, pointer, zero, zero)
+
+    def install(self) -> None:
+        """For this process and its children, for good."""
+        _check(_libc.prctl(*self._arguments), "prctl PR_SET_SECCOMP")

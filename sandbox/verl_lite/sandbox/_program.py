@@ -12,13 +12,13 @@ from typing import NoReturn
 from verl_lite.sandbox._payload import MAIN_FILE
 
 
-def run_program(source: bytes, args: list[str], directory: str) -> NoReturn:
+def run_program(source: bytes, args: list[str], directory: str, streams: "StandardStreams") -> NoReturn:
     """Run `source` as `__main__` with descriptors 0 to 3 in place. Never returns.
 
     As after a normal end of the interpreter, threads are waited for, atexit functions run and the
     streams are flushed; module tear-down is left out, because the process ends anyway.
     """
-    _fresh_streams()
+    streams.install()
     path = os.path.join(directory, MAIN_FILE)
     sys.argv = [path, *args]
     sys.path.insert(0, directory)
@@ -28,20 +28,39 @@ def run_program(source: bytes, args: list[str], directory: str) -> NoReturn:
     os._exit(_finish(_execute(source, path, main)))
 
 
-def _fresh_streams() -> None:
-    """Text streams over the run's own descriptors, set up as the interpreter does for non-terminals."""
-    stdin = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8")  # noqa: SIM115
-    stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8", newline="\n")  # noqa: SIM115
-    stderr = io.TextIOWrapper(
-        open(2, "wb", closefd=False),  # noqa: SIM115
-        encoding="utf-8",
-        errors="backslashreplace",
-        newline="\n",
-        line_buffering=True,
-    )
-    sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]
-    sys.stdout = sys.__stdout__ = stdout  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = stderr  # type: ignore[misc]
+class StandardStreams:
+    """Text streams over descriptors 0 to 2, set up as the interpreter does for non-terminals.
+
+    Made once, in the fork server, while 0 to 2 are of the kinds a run is given: a file to read, pipes
+    to write. `io` asks about the kind (can it seek, how large are its blocks) when it makes a stream,
+    so a run need not ask again.
+    """
+
+    def __init__(self) -> None:
+        kept = [os.dup(number) for number in range(3)]
+        reading, writing = os.pipe()
+        file = os.memfd_create("input")
+        for number, kind in enumerate((file, writing, writing)):
+            os.dup2(kind, number)
+        self._stdin = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8")  # noqa: SIM115
+        self._stdout = io.TextIOWrapper(_writer(1), encoding="utf-8", newline="\n")
+        self._stderr = io.TextIOWrapper(
+            _writer(2), encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True
+        )
+        for number, descriptor in enumerate(kept):
+            os.dup2(descriptor, number)
+        for descriptor in (*kept, reading, writing, file):
+            os.close(descriptor)
+
+    def install(self) -> None:
+        """Make them the interpreter's."""
+        sys.stdin = sys.__stdin__ = self._stdin  # type: ignore[misc]
+        sys.stdout = sys.__stdout__ = self._stdout  # type: ignore[misc]
+        sys.stderr = sys.__stderr__ = self._stderr  # type: ignore[misc]
+
+
+def _writer(descriptor: int) -> io.BufferedWriter:
+    return open(descriptor, "wb", closefd=False)
 
 
 def _execute(source: bytes, path: str, main: types.ModuleType) -> int:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import select
+import signal
 import socket
 import sys
 import time
@@ -16,8 +17,9 @@ from typing import NoReturn
 
 from verl_lite.sandbox import _kernel, _rootfs
 from verl_lite.sandbox._cell import CellLimits
+from verl_lite.sandbox._cgroup import ControlGroup, Unavailable
 from verl_lite.sandbox._judge import Observation, judge
-from verl_lite.sandbox._payload import Payload, in_memory
+from verl_lite.sandbox._payload import in_memory
 from verl_lite.sandbox._streams import OutputStreams
 from verl_lite.sandbox._usage import private_bytes, tree_usage
 from verl_lite.sandbox._wire import receive_frame, send_frame
@@ -74,10 +76,11 @@ class Supervisor:
         if ready != "ready":
             raise ZygoteGone(ready.removeprefix("failed: ") or "it ended while it started")
         self._shared_bytes = private_bytes(self._zygote_pid)
+        self._group = _make_group(self._zygote_pid, str(options["groups"]))
 
     def serve(self) -> NoReturn:
         """Answer requests until the trainer is gone."""
-        send_frame(self._link, {"ready": True})
+        send_frame(self._link, {"ready": True, "groups": self._group.folders if self._group else []})
         poll = select.poll()
         for descriptor in (self._link.fileno(), self._parent, self._zygote.fileno()):
             poll.register(descriptor, select.POLLIN)
@@ -91,6 +94,13 @@ class Supervisor:
             else:
                 answer, outputs = self._run(header, blobs, poll)
                 send_frame(self._link, answer, outputs)
+
+    def close(self) -> None:
+        """End the fork server with every run, and remove its control group."""
+        os.kill(self._zygote_pid, signal.SIGKILL)
+        os.waitpid(self._zygote_pid, 0)
+        if self._group is not None:
+            self._group.close()
 
     def _run(
         self, header: dict[str, object], blobs: list[bytes], poll: select.poll
@@ -106,15 +116,24 @@ class Supervisor:
         while run.report_fd >= 0:
             self._read_report(run)
         run.streams.drain()
-        return _answer(run)
+        return _answer(run, self._peak_kib(run))
+
+    def _peak_kib(self, run: Run) -> int:
+        """What the control group saw; also learns whether the kernel killed for it."""
+        if self._group is None:
+            return 0
+        if run.stopped is None and self._group.killed_for_memory():
+            run.stopped = "memory"
+        return self._group.peak_bytes() // 1024
 
     def _begin(self, header: dict[str, object], blobs: list[bytes], poll: select.poll) -> Run:
         limits = Limits(**header["limits"])  # type: ignore[arg-type]
-        source, stdin, *contents = blobs
-        names: list[str] = header["files"]  # type: ignore[assignment]
-        payload = Payload(source, header["args"], dict(zip(names, contents, strict=True)))  # type: ignore[arg-type]
+        payload, stdin = blobs
+        if self._group is not None:
+            most_bytes = (limits.memory_mb + limits.disk_mb) * _MB
+            self._group.begin(memory_bytes=most_bytes, processes=limits.processes)
         pipes = [os.pipe() for _ in range(4)]
-        given = [in_memory(payload.pack()), in_memory(stdin), *(write for _, write in pipes)]
+        given = [in_memory(payload), in_memory(stdin), *(write for _, write in pipes)]
         socket.send_fds(self._zygote, [_cell_limits(limits).pack()], given)
         for descriptor in given:
             os.close(descriptor)
@@ -162,6 +181,9 @@ class Supervisor:
             self._stop(run, "wall" if run.started else "setup")
         elif run.next_sample_s is not None and now >= run.next_sample_s and not run.stopped:
             run.next_sample_s = now + _SAMPLE_S
+            if self._group is not None and self._group.killed_for_memory():
+                self._stop(run, "memory")
+                return
             usage = tree_usage(self._zygote_pid, shared_bytes=self._shared_bytes)
             if usage.memory_bytes > run.limits.memory_mb * _MB:
                 self._stop(run, "memory")
@@ -175,7 +197,21 @@ class Supervisor:
             self._zygote.send(KILL)
 
 
-def _answer(run: Run) -> tuple[dict[str, object], list[bytes]]:
+def _make_group(pid: int, given: str) -> ControlGroup | None:
+    """A control group with the fork server in it, where there is a place for one."""
+    try:
+        group = ControlGroup(given)
+    except Unavailable:
+        return None
+    try:
+        group.enter(pid)
+    except OSError:
+        group.close()
+        return None
+    return group
+
+
+def _answer(run: Run, group_peak_kib: int) -> tuple[dict[str, object], list[bytes]]:
     outputs = [run.streams.data(name) for name in ("stdout", "stderr", "reply")]
     if not run.started:
         if run.stopped == "cancelled":
@@ -185,6 +221,7 @@ def _answer(run: Run) -> tuple[dict[str, object], list[bytes]]:
     _, started_s, setup_cpu_s = STARTED.unpack(run.report)
     wait_status, ended_s, cpu_s, peak_kib = ENDED.unpack(run.ended)
     cpu_s = max(cpu_s - setup_cpu_s, 0.0)
+    peak_kib = max(peak_kib, group_peak_kib)
     code = os.waitstatus_to_exitcode(wait_status)
     seen = Observation(code, cpu_s, peak_kib / 1024, outputs[1], run.streams.over, run.stopped)
     ending = judge(seen, run.limits)
@@ -243,7 +280,11 @@ def main(link_fd: int, parent_pid: int, options_text: str) -> NoReturn:
     link = socket.socket(fileno=link_fd)
     try:
         parent = os.pidfd_open(parent_pid)
-        Supervisor(link, parent, json.loads(options_text)).serve()
+        supervisor = Supervisor(link, parent, json.loads(options_text))
+        try:
+            supervisor.serve()
+        finally:
+            supervisor.close()
     except (EOFError, BrokenPipeError, ConnectionError):
         sys.exit(0)  # the trainer is gone
     except (ZygoteGone, OSError, ValueError) as error:

@@ -1,6 +1,7 @@
 """The trainer's end of one supervisor process: start it, exchange one run, kill it."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from verl_lite.errors import SandboxError
+from verl_lite.sandbox._cgroup import PLACE_VARIABLE, remove
+from verl_lite.sandbox._payload import Payload
 from verl_lite.sandbox._rootfs import WORK_DIR, base_python
 from verl_lite.sandbox._wire import receive_frame, send_frame
 from verl_lite.sandbox.backend import Request
-from verl_lite.sandbox.limits import Result, Status
+from verl_lite.sandbox.limits import Limits, Result, Status
 
 # The room is imported by its path, without running its __init__ or site: what is not loaded in the
 # fork server is not copied by each fork.
@@ -38,6 +41,7 @@ class Worker:
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._send_lock = threading.Lock()
+        self._groups: list[str] = []
         self._link, far = socket.socketpair()
         with far:
             self._process = _spawn(far.fileno(), options)
@@ -50,6 +54,7 @@ class Worker:
         if "fault" in header:
             self.kill()
             raise SandboxError(f"cannot isolate programs here: {header['fault']}; see `verl-lite doctor`")
+        self._groups = header["groups"]
 
     @property
     def alive(self) -> bool:
@@ -63,16 +68,12 @@ class Worker:
 
     def run(self, request: Request, run_id: int) -> Result:
         """Run one program. A fault of ours is a `sandbox_error` result, and this worker then is dead."""
-        header = {
-            "id": run_id,
-            "limits": asdict(request.limits),
-            "args": request.args,
-            "files": list(request.files),
-        }
+        header = {"id": run_id, "limits": _as_fields(request.limits)}
+        payload = Payload(request.source, request.args, request.files).pack()
         self._link.settimeout(request.limits.wall_s + _ANSWER_SLACK_S)
         try:
             with self._send_lock:
-                send_frame(self._link, header, [request.source, request.stdin, *request.files.values()])
+                send_frame(self._link, header, [payload, request.stdin])
             answer, outputs = receive_frame(self._link)
         except (OSError, EOFError, ValueError) as error:
             self.kill()
@@ -100,9 +101,15 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGKILL)
         self._process.wait()
+        remove(self._groups)  # it was killed before it could
         with contextlib.suppress(OSError):
             self._link.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits in `run`
         self._link.close()
+
+
+@functools.lru_cache(maxsize=64)
+def _as_fields(limits: Limits) -> dict[str, Any]:
+    return asdict(limits)
 
 
 def _result(answer: dict[str, Any], outputs: list[bytes]) -> Result:
@@ -113,7 +120,8 @@ def _result(answer: dict[str, Any], outputs: list[bytes]) -> Result:
 
 def _spawn(link_fd: int, options: dict[str, Any]) -> subprocess.Popen[bytes]:
     room = Path(__file__).parent
-    arguments = [str(room), str(room.parent), str(link_fd), str(os.getpid()), json.dumps(options)]
+    given = json.dumps({**options, "groups": os.environ.get(PLACE_VARIABLE, "")})
+    arguments = [str(room), str(room.parent), str(link_fd), str(os.getpid()), given]
     return subprocess.Popen(
         [base_python(), "-s", "-P", "-S", "-c", _BOOT, *arguments],
         pass_fds=[link_fd],

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from verl_lite.sandbox import _cell, _kernel, _landlock, _rootfs, _seccomp
-from verl_lite.sandbox._payload import MAIN_FILE, Payload, place_files
-from verl_lite.sandbox._program import run_program
+from verl_lite.sandbox._payload import MAIN_FILE, Payload, place_files, read_all
+from verl_lite.sandbox._program import StandardStreams, run_program
 
 # What the fork server sends when a run is over and gone: the program's wait status, when it ended,
 # CPU seconds of its processes and of its set-up, and its peak resident KiB.
@@ -49,14 +49,22 @@ class ZygoteOptions:
     module_paths: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the fork server made once for all its runs. `namespace` is its own PID namespace."""
+
+    confinement: _cell.Confinement
+    streams: StandardStreams
+    namespace: int
+
+
 def serve(link: socket.socket, options: ZygoteOptions) -> NoReturn:
     """Isolate this process, say so on `link` (b"ready" or the reason why not), then fork on request."""
     try:
-        confinement = _prepare(options)
+        own = _prepare(options)
     except (OSError, ValueError) as error:
         link.send(b"failed: " + str(error).encode())
         os._exit(1)
-    here = os.open("/proc/self/ns/pid", os.O_RDONLY)
     gc.collect()
     gc.freeze()  # so that a collection in a run does not copy every page
     link.send(b"ready")
@@ -65,22 +73,19 @@ def serve(link: socket.socket, options: ZygoteOptions) -> NoReturn:
         if not message:
             os._exit(0)
         if len(descriptors) == _NUM_DESCRIPTORS:  # else a kill that came too late
-            ended = _run(link, confinement, message, descriptors, here)
-            link.send(ended)
+            link.send(_run(link, own, message, descriptors))
 
 
-def _run(
-    link: socket.socket, confinement: _cell.Confinement, message: bytes, descriptors: list[int], here: int
-) -> bytes:
-    """One run in a PID namespace of its own, `here` being this process's; returns when it is gone."""
+def _run(link: socket.socket, own: "Prepared", message: bytes, descriptors: list[int]) -> bytes:
+    """One run in a PID namespace of its own; returns when it is gone."""
     init = _kernel.clone_init()
     namespace = os.pidfd_open(init)
     _kernel.enter_namespace(namespace, _kernel.CLONE_NEWPID)
     os.close(namespace)
     program = os.fork()
     if program == 0:
-        _become(confinement, _cell.CellLimits.unpack(message), descriptors)
-    _kernel.enter_namespace(here, _kernel.CLONE_NEWPID)
+        _become(own, _cell.CellLimits.unpack(message), descriptors)
+    _kernel.enter_namespace(own.namespace, _kernel.CLONE_NEWPID)
     for descriptor in descriptors:
         os.close(descriptor)
     _wait(program, init, link)
@@ -106,7 +111,7 @@ def _wait(program: int, init: int, link: socket.socket) -> None:
     os.close(pidfd)
 
 
-def _prepare(options: ZygoteOptions) -> _cell.Confinement:
+def _prepare(options: ZygoteOptions) -> "Prepared":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one signal Python handles, and so the one a
     # run could send to the first process of its namespace
     sys.path.extend(options.module_paths)
@@ -116,6 +121,7 @@ def _prepare(options: ZygoteOptions) -> _cell.Confinement:
     if not options.as_root:
         _map_identity(options)
     _kernel.set_host_name("sandbox")
+    streams = StandardStreams()
     address_space = _address_space()
     own_proc = _rootfs.build_root(
         staging=options.staging, paths=options.paths, uid=options.uid, gid=options.gid
@@ -126,18 +132,21 @@ def _prepare(options: ZygoteOptions) -> _cell.Confinement:
         _landlock.make_ruleset(version, execute=executable, own=[_rootfs.PRIVATE_DIR]) if version else None
     )
     _kernel.prctl(_kernel.PR_SET_NO_NEW_PRIVS, 1)
-    _kernel.install_seccomp(_seccomp.server_filter())
-    return _cell.Confinement(
+    _kernel.SeccompFilter(_seccomp.server_filter()).install()
+    confinement = _cell.Confinement(
         uid=options.uid,
         gid=options.gid,
         change_identity=options.as_root,
         own_proc=own_proc,
         namespaces=_RUN_NAMESPACES | (_kernel.CLONE_NEWNET if options.network_per_run else 0),
         landlock_ruleset=ruleset,
-        seccomp_seal=_seccomp.run_filter(),
+        seccomp_seal=_kernel.SeccompFilter(_seccomp.run_filter()),
+        ceilings=_cell.host_ceilings(),
         base_address_space=address_space,
         extra_processes=0 if options.as_root else 2,
     )
+    _cell.prepare_fork_server(confinement)
+    return Prepared(confinement, streams, os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC))
 
 
 def _map_identity(options: ZygoteOptions) -> None:
@@ -156,12 +165,12 @@ def _address_space() -> int:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
-def _become(confinement: _cell.Confinement, limits: _cell.CellLimits, descriptors: list[int]) -> NoReturn:
+def _become(own: "Prepared", limits: _cell.CellLimits, descriptors: list[int]) -> NoReturn:
     """In the child: lock everything, place the files, say so, and run the program."""
     payload_fd, *streams, report = descriptors
     try:
-        _cell.confine(confinement, limits)
-        payload = Payload.unpack(_read_all(payload_fd))
+        _cell.confine(own.confinement, limits)
+        payload = Payload.unpack(read_all(payload_fd))
         place_files({MAIN_FILE: payload.source, **payload.files}, _rootfs.WORK_DIR)
     except (OSError, ValueError, MemoryError) as error:
         os.write(report, FAILED + f"{type(error).__name__}: {error}".encode()[:1000])
@@ -169,12 +178,7 @@ def _become(confinement: _cell.Confinement, limits: _cell.CellLimits, descriptor
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.write(report, STARTED.pack(b"S", time.monotonic(), time.process_time()))
     _keep_only(streams)
-    run_program(payload.source, list(payload.args), _rootfs.WORK_DIR)
-
-
-def _read_all(descriptor: int) -> bytes:
-    with open(descriptor, "rb") as file:
-        return file.read()
+    run_program(payload.source, list(payload.args), _rootfs.WORK_DIR, own.streams)
 
 
 def _keep_only(streams: list[int]) -> None:

@@ -6,6 +6,9 @@ from enum import StrEnum
 REPLY_FD = 3
 """The file descriptor a program writes its reply to: printing does not mix with results."""
 
+SANDBOX_VERSION = 2
+"""Raised by every change after which a program may end differently: kept verdicts name it in their key."""
+
 
 class Status(StrEnum):
     """How a run ended. Only `SANDBOX_ERROR` is a fault of ours; it says nothing about the program."""
@@ -61,7 +64,8 @@ class Result:
     program returned; None when it never started or was stopped before it could return one.
 
     `wall_s` and `cpu_s` are the program's own, without the sandbox's set-up; `peak_memory_mb` is the
-    largest resident set of one of its processes. `message` says in words why it did not end well.
+    largest resident set of one of its processes, or, where a control group counts it, the most that all
+    of them and its files in /tmp held together. `message` says in words why it did not end well.
     """
 
     status: Status

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from verl_lite.errors import SandboxError
 from verl_lite.sandbox import _kernel, _landlock
+from verl_lite.sandbox._cgroup import PLACE_VARIABLE, ControlGroup, Unavailable
 from verl_lite.sandbox.backend import Request
 from verl_lite.sandbox.bubblewrap import BubblewrapBackend
 from verl_lite.sandbox.languages import LANGUAGES
@@ -160,8 +161,16 @@ def _processes_layer(as_root: bool) -> Layer:
 
 
 def _cgroup_layer() -> Layer:
-    detail = "not used: the memory and CPU time of all a run's processes are sampled every 20 ms instead"
-    return Layer("cgroup", State.REPLACED, detail)
+    instead = "the memory and CPU time of all a run's processes are sampled every 20 ms"
+    try:
+        group = ControlGroup(os.environ.get(PLACE_VARIABLE, ""))
+    except Unavailable as error:
+        return Layer("cgroup", State.REPLACED, f"{error}; instead, {instead}")
+    group.close()
+    if "memory" not in group.covers:
+        detail = f"bounds {', '.join(group.covers)}, but has no place for memory; instead, {instead}"
+        return Layer("cgroup", State.REPLACED, detail)
+    return Layer("cgroup", State.ACTIVE, f"bounds {' and '.join(group.covers)} of a run; besides, {instead}")
 
 
 def _bubblewrap_layer() -> Layer:

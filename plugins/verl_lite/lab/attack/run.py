@@ -7,6 +7,7 @@ from typing import Any
 
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.attack.corpus import Attack, attack_rollout, load_attacks, wrong_answers
+from verl_lite.lab.formats import converter_for
 from verl_lite.lab.scoring import ScoringOptions, open_scorer, primary_component, without_breaker
 from verl_lite.plugins import RewardsConfig, Rollout, ScoredRollout, ScoreOutcome
 from verl_lite.plugins.records import read_records
@@ -103,8 +104,9 @@ def attack_rewards(
     Raises ConfigError for an unknown component or family, DataError for rows that cannot be read.
     """
     attacks = _chosen(families)
-    rows = default_rows() if rollouts is None else _rows(rollouts, num_rows)
-    with open_scorer(without_breaker(config), scoring or ScoringOptions()) as scorer:
+    scoring = scoring or ScoringOptions()
+    rows = default_rows() if rollouts is None else _rows(rollouts, num_rows, scoring.format)
+    with open_scorer(without_breaker(config), scoring) as scorer:
         name = primary_component(scorer, primary)
         report = AttackReport(primary=name, num_rows=len(rows))
         others = [row.reference for row in rows if row.reference is not None]
@@ -124,10 +126,10 @@ def _chosen(families: Sequence[str]) -> list[Attack]:
     return [attack for attack in load_attacks() if not families or attack.family in families]
 
 
-def _rows(path: str | Path, num_rows: int) -> list[Rollout]:
+def _rows(path: str | Path, num_rows: int, format_name: str) -> list[Rollout]:
     """One rollout for each of the first prompts."""
     first: dict[str, Rollout] = {}
-    for record in read_records(path):
+    for record in read_records(path, convert=converter_for(path, format_name)):
         first.setdefault(record.rollout.group, record.rollout)
         if len(first) == num_rows:
             break

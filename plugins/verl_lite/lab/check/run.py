@@ -12,6 +12,7 @@ from verl_lite.lab.check.findings import CheckReport, Finding, Level
 from verl_lite.lab.check.group_effects import GroupTally, group_findings
 from verl_lite.lab.check.labels import LabelTally, label_findings, read_label
 from verl_lite.lab.check.probes import determinism, empty_answers, own_references, swapped_references
+from verl_lite.lab.formats import converter_for
 from verl_lite.lab.groups import consecutive_groups
 from verl_lite.lab.scoring import (
     ScoringOptions,
@@ -65,11 +66,12 @@ def check_file(
     """
     check, scoring = check or CheckOptions(), scoring or ScoringOptions()
     config = without_breaker(config)
+    convert = converter_for(source, scoring.format)
     with open_scorer(config, scoring) as scorer, open_scorer(config, replace(scoring, workers=1)) as other:
         primary = primary_component(scorer, check.primary)
         tallies = _Tallies(groups=GroupTally(primary=primary))
         sample = _Sample(check.num_probes, check.seed)
-        for chunk, rows in score_records(read_records(source), scorer):
+        for chunk, rows in score_records(read_records(source, convert=convert), scorer):
             remaining = iter(rows)
             for records in consecutive_groups(chunk):
                 group = [next(remaining) for _ in records]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_lite.errors import DataError
+from verl_lite.lab.formats import AUTO, converter_for
 from verl_lite.lab.groups import consecutive_groups
 from verl_lite.lab.report.columns import find_label, rollout_columns
 from verl_lite.lab.report.runs import run_data
@@ -24,11 +25,13 @@ _NUM_SLOWEST = 10
 class ReportOptions:
     """max_rollouts  rollouts in the browser, in whole groups chosen at random where there are more
     label         the column with the truth; by default one of label, is_correct, correct
+    format        who wrote the rollouts (lab/formats); "auto" looks at the first row
     """
 
     max_rollouts: int = 50_000
     label: str | None = None
     title: str = ""
+    format: str = AUTO
     seed: int = 0
 
 
@@ -55,7 +58,7 @@ def collect(sources: Sequence[str | Path], options: ReportOptions | None = None)
     """
     options = options or ReportOptions()
     paths = [Path(source) for source in sources]
-    gathered = _gather(_records(paths[0]), options)
+    gathered = _gather(_records(paths[0], options.format), options)
     if not gathered.num_rows and not (paths[0] / "metrics.jsonl").is_file():
         raise DataError(
             f"{paths[0]} holds neither rollouts nor metrics: expected a run folder or a record file"
@@ -81,9 +84,9 @@ def collect(sources: Sequence[str | Path], options: ReportOptions | None = None)
     }
 
 
-def _records(path: Path) -> Iterator[Record]:
+def _records(path: Path, format_name: str) -> Iterator[Record]:
     if not path.is_dir():
-        return read_records(path)
+        return read_records(path, convert=converter_for(path, format_name))
     return chain.from_iterable(map(read_records, sorted((path / "rollouts").glob("*.parquet"))))
 
 

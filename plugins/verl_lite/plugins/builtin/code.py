@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from verl_lite.plugins.contract import hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
-from verl_lite.sandbox import Limits, Sandbox
+from verl_lite.sandbox import SANDBOX_VERSION, Limits, Sandbox
 from verl_lite.verifiers.code import (
     BadTests,
     CodeOptions,
@@ -160,9 +160,9 @@ class CodeReward:
 
     @staticmethod
     def _key(submission: Submission, tests_key: str) -> str:
-        """What decides a verdict: program, tests, options and the version of what runs them."""
+        """What decides a verdict: program, tests, options, and the versions of what judges and runs."""
         program = extract_program(submission.response, submission.options.language)
-        return _digest((program, tests_key, submission.options, _version()))
+        return _digest((program, tests_key, submission.options, _version(), SANDBOX_VERSION))
 
     def _unusable(self, reason: str, **details: Any) -> Score:
         kind = ScoreOutcome.ABSTAIN if self._options.on_bad_reference == "abstain" else ScoreOutcome.ERROR

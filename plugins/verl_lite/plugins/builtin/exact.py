@@ -1,23 +1,37 @@
 """Rewards for answers that are compared as text: `exact`."""
 
-from pydantic import BaseModel, ConfigDict
+import unicodedata
+from typing import Literal
 
+from pydantic import Field
+
+from verl_lite.plugins.builtin.answer_marks import tagged
+from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
 
-class ExactOptions(BaseModel):
-    """How texts are made alike before they are compared.
+class ExactOptions(ConfigModel):
+    """Which part of the completion is compared, and how texts are made alike before that."""
 
-    `answer_tag`: compare only what stands in the last complete <tag>...</tag>; "" for everything.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ignore_case: bool = False
-    ignore_whitespace: bool = True
-    answer_tag: str = ""
+    ignore_case: bool = Field(default=False, description="compare without regard to case")
+    ignore_whitespace: bool = Field(
+        default=True, description="runs of white space count as one space, and none at the ends"
+    )
+    ignore_punctuation: bool = Field(default=False, description="drop every punctuation character")
+    unicode: Literal["nfc", "nfkc", "none"] = Field(
+        default="nfc",
+        description="nfc: one form for characters that look the same; nfkc: also for those that mean the "
+        "same (full-width digits, ligatures, superscripts); none: code points as they are",
+    )
+    answer_tag: str = Field(
+        default="",
+        description="compare only what stands in the last complete <tag>...</tag>; empty for everything",
+    )
+    only_answer: bool = Field(
+        default=False, description="0.0 where <tag>...</tag> occurs more than once, whatever it holds"
+    )
 
 
 @reward("exact", options=ExactOptions, isolate=False, cache=False)
@@ -25,25 +39,25 @@ def exact(rollout: Rollout, options: ExactOptions) -> Score:
     """1.0 when the completion is the reference, else 0.0; abstains where there is no reference."""
     if rollout.reference is None:
         return Score.failed(ScoreOutcome.ABSTAIN, "the rollout has no reference")
-    answer: str | None = rollout.completion
+    answer = rollout.completion
     if options.answer_tag:
-        answer = _tagged(rollout.completion, options.answer_tag)
-        if answer is None:
+        marks = tagged(answer, options.answer_tag)
+        if not marks:
             return Score(0.0, reason=f"there is no <{options.answer_tag}>...</{options.answer_tag}>")
-    found, expected = _normalised(answer or "", options), _normalised(rollout.reference, options)
+        if options.only_answer and len(marks) > 1:
+            return Score(0.0, reason=f"{len(marks)} times <{options.answer_tag}>, expected one answer")
+        answer = marks[-1].content
+    found, expected = _normalised(answer, options), _normalised(rollout.reference, options)
     if found == expected:
         return Score(1.0)
     return Score(0.0, reason=f"expected {expected[:80]!r}, got {found[:80]!r}")
 
 
-def _tagged(text: str, tag: str) -> str | None:
-    opening, closing = f"<{tag}>", f"</{tag}>"
-    end = text.rfind(closing)
-    start = text.rfind(opening, 0, end) if end >= 0 else -1
-    return text[start + len(opening) : end] if start >= 0 else None
-
-
 def _normalised(text: str, options: ExactOptions) -> str:
+    if options.unicode != "none":
+        text = unicodedata.normalize("NFC" if options.unicode == "nfc" else "NFKC", text)
+    if options.ignore_punctuation:
+        text = "".join(char for char in text if not unicodedata.category(char).startswith("P"))
     if options.ignore_whitespace:
         text = " ".join(text.split())
     return text.casefold() if options.ignore_case else text

@@ -2,15 +2,15 @@
 
 A plain file needs only what the rewards read: `completion`, usually `prompt` (text or messages) and
 `reference`; every other key becomes a column of the rollout. Rows of one prompt form a group unless
-`group` says otherwise.
+`group` says otherwise. Files of other shapes are read with a `convert` of their own.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from verl_lite.errors import DataError
 from verl_lite.plugins.records.rows import to_record
@@ -19,9 +19,12 @@ from verl_lite.plugins.records.schema import METADATA_KEY, SCHEMA_VERSION, Recor
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-__all__ = ["BadRow", "Shard", "read_records", "shard_records"]
+__all__ = ["BadRow", "Convert", "Shard", "own_records", "read_records", "shard_records"]
+
+Convert = Callable[[Any, int], Iterable[Record]]  # a row and its number to its records
 
 _BATCH_ROWS = 2048
+_BAD_ROW = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # of an unexpected shape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +49,21 @@ class Shard:
     num_rows: int
 
 
+def own_records(row: Any, number: int) -> Iterable[Record]:
+    """The one record in a row of ours, or of any file with a text `completion`."""
+    return (to_record(row, number),)
+
+
 def read_records(
     path: str | Path,
     *,
     on_bad_row: Callable[[BadRow], None] | None = None,
     shard: Shard | None = None,
+    convert: Convert = own_records,
 ) -> Iterator[Record]:
     """Stream the records of `path` (or of one shard of it) in file order.
+
+    `convert` makes the records of a row; it raises ValueError, TypeError or KeyError for a bad one.
 
     A row that cannot be read goes to `on_bad_row` and reading goes on; without it the first one
     raises DataError with its position. Raises DataError for a file that is missing, empty, no
@@ -64,14 +75,14 @@ def read_records(
     for number, row in rows:
         empty = False
         try:
-            record = to_record(json.loads(row) if isinstance(row, str) else row, number)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            records = tuple(convert(json.loads(row) if isinstance(row, str) else row, number))
+        except _BAD_ROW as error:
             bad = BadRow(row=number, reason=_reason(error), text=row if isinstance(row, str) else repr(row))
             if on_bad_row is None:
                 raise DataError(f"{path}, row {number}: {bad.reason}") from None
             on_bad_row(bad)
         else:
-            yield record
+            yield from records
     if empty and shard is None:
         raise DataError(f"{path} holds no rollouts")
 
@@ -86,17 +97,25 @@ def check_record_file(path: str | Path) -> Path:
     return path
 
 
-def shard_records(path: str | Path, *, rows_per_shard: int) -> list[Shard]:
+def shard_records(path: str | Path, *, rows_per_shard: int, convert: Convert = own_records) -> list[Shard]:
     """Cut a record file into shards of at least `rows_per_shard` rows, never inside a group."""
     path = check_record_file(path)
-    cut = _parquet_shards if path.suffix == ".parquet" else _json_shards
-    return list(cut(path, rows_per_shard))
+    if path.suffix == ".parquet":
+        return list(_parquet_shards(path, rows_per_shard))
+    return list(_json_shards(path, rows_per_shard, convert))
+
+
+def first_row(path: str | Path) -> object:
+    """The first row of a record file, as text in JSONL; None where there is none."""
+    path = check_record_file(path)
+    rows = _parquet_rows(path, None) if path.suffix == ".parquet" else _json_rows(path, None)
+    return next((row for _, row in rows), None)
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"not valid JSON ({error.msg} at character {error.pos + 1})"
-    return str(error)
+    return f"there is no key {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _json_rows(path: Path, shard: Shard | None) -> Iterator[tuple[int, object]]:
@@ -149,12 +168,14 @@ def _group_of_row(file: "pq.ParquetFile", row_group: int, row: int) -> object:
     return [column[row].as_py() for column in table.columns] or object()
 
 
-def _json_shards(path: Path, rows_per_shard: int) -> Iterator[Shard]:
+def _json_shards(path: Path, rows_per_shard: int, convert: Convert) -> Iterator[Shard]:
     with path.open("rb") as file:
         begin = offset = 0
         first, previous = 1, b""
         for number, line in enumerate(file, start=1):
-            if number - first >= rows_per_shard and _group_of_line(previous) != _group_of_line(line):
+            if number - first >= rows_per_shard and _group_of_line(
+                previous, convert, place=-1
+            ) != _group_of_line(line, convert, place=0):
                 yield Shard(position=begin, end=offset, first_row=first, num_rows=number - first)
                 begin, first = offset, number
             offset += len(line)
@@ -163,11 +184,12 @@ def _json_shards(path: Path, rows_per_shard: int) -> Iterator[Shard]:
             yield Shard(position=begin, end=offset, first_row=first, num_rows=number + 1 - first)
 
 
-def _group_of_line(line: bytes) -> object:
+def _group_of_line(line: bytes, convert: Convert, *, place: int) -> object:
+    """The group of the first (`place` 0) or the last (-1) record of a line."""
     try:
-        record = to_record(json.loads(line), 0)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return object()  # a bad line belongs to no group
+        record = tuple(convert(json.loads(line), 0))[place]
+    except _BAD_ROW:
+        return object()  # a line without records belongs to no group
     return record.step, record.rollout.group
 
 

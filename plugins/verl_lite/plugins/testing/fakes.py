@@ -1,12 +1,4 @@
-"""Fakes for testing rewards: rollouts, groups of them, and a reward run just as training runs it.
-
->>> from verl_lite.plugins import reward
->>> @reward("word_count", isolate=False)
-... def word_count(rollout):
-...     return len(rollout.completion.split())
->>> [timed.score.value for timed in score_rollouts(word_count, [fake_rollout("two words")])]
-[2.0]
-"""
+"""Fakes for testing rewards: rollouts, groups of them, and a reward run just as training runs it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

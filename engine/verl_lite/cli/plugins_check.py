@@ -1,0 +1,61 @@
+"""`verl-lite plugins check`: does a reward keep the contract? A gate for the CI of plugins."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from verl_lite.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from verl_lite.lab.authoring.checks import PluginReport
+
+__all__ = ["check_reward"]
+
+
+def check_reward(
+    name: Annotated[str, typer.Argument(help="A reward's name, ./file.py:function or module:function")],
+    golden: Annotated[
+        Path | None,
+        typer.Option(
+            help="Golden file to check it on; those below this folder if left out", show_default=False
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that a reward keeps the contract; exit code 1 when it does not.
+
+    Golden scores, determinism, order and batch size, deadline, pickling, purity, odd input, documentation.
+
+    Example: verl-lite plugins check ./my_rewards.py:brevity
+    """
+    from verl_lite.cli.terminal import print_json
+    from verl_lite.lab.authoring.checks import check_plugin
+
+    report = check_plugin(name, golden=golden)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        _print(report)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _print(report: "PluginReport") -> None:
+    import textwrap
+
+    from rich.text import Text
+
+    from verl_lite.cli.terminal import console
+    from verl_lite.lab.check import Level
+
+    styles = {Level.OK: "green", Level.NOTE: "blue", Level.WARN: "yellow", Level.FAIL: "bold red"}
+    source = ", ".join(report.golden_files) or "samples of verl-lite's own"
+    print(f"{report.reward} ({report.distribution}) on {report.num_rollouts} rollouts of {source}\n")
+    for finding in report.findings:
+        first, *rest = textwrap.wrap(finding.message, 86)
+        line = Text.assemble((f"{finding.level:>4}", styles[finding.level]), f"  {finding.check:<13}{first}")
+        console.print(line, soft_wrap=True)
+        for more in rest:
+            print(" " * 19 + more)
+    print("\nfailed" if report.failed else "\npassed")

@@ -1,0 +1,102 @@
+"""A new plugin package: rendered from the files beside this one, tested as it comes out."""
+
+import importlib.metadata
+import keyword
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from verl_lite.errors import ConfigError
+from verl_lite.plugins.composite.gate import FUNCTIONS
+from verl_lite.plugins.contract import API_VERSION
+
+__all__ = ["PluginNames", "write_plugin"]
+
+_FILES = {
+    "pyproject.toml.in": "pyproject.toml",
+    "README.md.in": "README.md",
+    "gitignore.in": ".gitignore",
+    "workflow.yml.in": ".github/workflows/test.yml",
+    "init.py.in": "src/__PACKAGE__/__init__.py",
+    "reward.py.in": "src/__PACKAGE__/reward.py",
+    "test_reward.py.in": "tests/test_reward.py",
+    "rollouts.jsonl.in": "tests/golden/rollouts.jsonl",
+    "rewards.yaml.in": "tests/golden/rewards.yaml",
+    "golden.json.in": "tests/golden/__NAME__.golden.json",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PluginNames:
+    """Everything that is named after the reward. Raises ConfigError for a name that cannot be used.
+
+    >>> names = PluginNames("cites-sources")
+    >>> names.distribution, names.package, names.class_prefix
+    ('verl-lite-cites-sources', 'verl_lite_cites_sources', 'CitesSources')
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*", self.name):
+            raise ConfigError(
+                f"plugins new {self.name}: expected small letters and digits, parts joined by - or _, "
+                "such as 'cites_sources'"
+            )
+
+    @property
+    def distribution(self) -> str:
+        return "verl-lite-" + self.name.replace("_", "-")
+
+    @property
+    def package(self) -> str:
+        return "verl_lite_" + self._identifier
+
+    @property
+    def function(self) -> str:
+        """The name of the function, which configs use for the component too."""
+        taken = keyword.iskeyword(self._identifier) or self._identifier in (*FUNCTIONS, "reward")
+        return self._identifier + "_reward" * taken
+
+    @property
+    def class_prefix(self) -> str:
+        return "".join(part.capitalize() for part in self._identifier.split("_"))
+
+    @property
+    def _identifier(self) -> str:
+        return self.name.replace("-", "_")
+
+
+def write_plugin(name: str, folder: Path) -> list[Path]:
+    """Write the package of a reward `name` to `folder`; returns the files, in the order to read them.
+
+    Raises ConfigError where the folder holds anything already, or the name cannot be used.
+    """
+    names = PluginNames(name)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"plugins new {name}: {folder} is there already: name another with --dir")
+    templates = files("verl_lite.lab.authoring") / "template"
+    written = []
+    for source, target in _FILES.items():
+        path = folder / _fill(target, names)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(_fill((templates / source).read_text(encoding="utf-8"), names), encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def _fill(text: str, names: PluginNames) -> str:
+    values = {
+        "__DISTRIBUTION__": names.distribution,
+        "__PACKAGE__": names.package,
+        "__CLASS__": names.class_prefix,
+        "__FUNCTION__": names.function,
+        "__COMPONENT__": names.function,
+        "__API_VERSION__": str(API_VERSION),
+        "__VERL_LITE_VERSION__": importlib.metadata.version("verl-lite"),
+        "__NAME__": names.name,
+    }
+    for placeholder, value in values.items():
+        text = text.replace(placeholder, value)
+    return text

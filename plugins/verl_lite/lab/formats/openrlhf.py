@@ -1,0 +1,32 @@
+"""OpenRLHF's generation dumps: JSONL of {"input", "output", "reward"}.
+
+By its documented format (the output of its batch inference); 0.11 itself writes no such file any more.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from verl_lite.lab.formats.rows import make_record
+from verl_lite.plugins.records import Record
+
+__all__ = ["KEYS", "convert", "matches"]
+
+KEYS = "input, output, reward"
+_OURS = frozenset({"input", "output", "reward", "label", "step"})
+
+
+def matches(row: Mapping[str, Any]) -> bool:
+    return {"input", "output", "reward"} <= row.keys() and "gts" not in row
+
+
+def convert(row: Any, number: int) -> Iterable[Record]:
+    """One record a row; `label`, where there is one, is the reference."""
+    yield make_record(
+        number,
+        step=row.get("step"),
+        prompt=row.get("input"),
+        completion=row.get("output"),
+        reference=row.get("label"),
+        reward=row.get("reward"),
+        columns={key: value for key, value in row.items() if key not in _OURS},
+    )

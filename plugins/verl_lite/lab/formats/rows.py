@@ -1,0 +1,76 @@
+"""What the formats share: a record from the parts a dump has."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from verl_lite.plugins.records import Record, StoredScore, to_record
+
+__all__ = ["last_reply", "make_record", "number_or_none", "stored_scores", "text_of"]
+
+
+def make_record(
+    number: int,
+    *,
+    scores: Mapping[str, Any] | None = None,
+    reward: Any = None,
+    advantage: Any = None,
+    **row: Any,
+) -> Record:
+    """The record of a row whose keys are ours; `scores` are the components the trainer recorded.
+
+    Their weights are not known: they are 1.0 and have no contribution.
+    """
+    record = to_record({key: value for key, value in row.items() if value is not None}, number)
+    return Record(
+        rollout=record.rollout,
+        row=number,
+        step=record.step,
+        reward=number_or_none(reward),
+        advantage=number_or_none(advantage),
+        components=stored_scores(scores or {}),
+    )
+
+
+def stored_scores(values: Mapping[str, Any]) -> dict[str, StoredScore]:
+    """Recorded numbers as scores; what is no finite number is a score without a value."""
+    known = {name: number_or_none(value) for name, value in values.items()}
+    return {
+        name: StoredScore(value=value, outcome="abstain" if value is None else "ok")
+        for name, value in known.items()
+    }
+
+
+def number_or_none(value: Any) -> float | None:
+    """A finite number as a float; None for everything else (null, nan, text)."""
+    if isinstance(value, (bool, int, float)) and math.isfinite(value):
+        return float(value)
+    return None
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content: text, a list of parts, or nothing."""
+    if isinstance(content, str):
+        return content
+    return "".join(str(part.get("text") or "") for part in content or () if isinstance(part, Mapping))
+
+
+def last_reply(prompt: Any, completion: Any) -> tuple[Any, str]:
+    """The prompt and the text of a completion; its messages before the last one belong to the prompt.
+
+    Raises TypeError for a completion that is neither text nor messages.
+    """
+    if isinstance(completion, str):
+        return prompt, completion
+    if not isinstance(completion, Sequence) or not all(isinstance(m, Mapping) for m in completion):
+        raise TypeError(f"'completion' must be text or messages, got {type(completion).__name__}")
+    if not completion:
+        return prompt, ""
+    if len(completion) == 1:
+        return prompt, text_of(completion[0].get("content"))
+    before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt or ())
+    return [*before, *map(_message, completion[:-1])], text_of(completion[-1].get("content"))
+
+
+def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in message.items() if value is not None}

@@ -1,0 +1,47 @@
+"""TRL's completions tables: `completions/completions_*.parquet` of a run with `log_completions=True`.
+
+    step, prompt, completion (text or messages), one column a reward function, what reward functions
+    logged with log_extra, advantage
+Made by TRL 1.16 (`GRPOTrainer.log`). The total reward is not in the table: TRL weighs the columns by
+`reward_weights`, which it does not write down. Nor are the data set's columns: a reward that needs a
+reference has to log it (`log_extra("reference", ...)`).
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from verl_lite.lab.formats.rows import last_reply, make_record, number_or_none
+from verl_lite.plugins.records import Record
+
+__all__ = ["KEYS", "convert", "matches"]
+
+KEYS = "step, prompt, completion, advantage"
+_OURS = frozenset({"step", "prompt", "completion", "advantage", "reference"})
+
+
+def matches(row: Mapping[str, Any]) -> bool:
+    return {"step", "prompt", "completion", "advantage"} <= row.keys() and not {"id", "reward"} & row.keys()
+
+
+def convert(row: Any, number: int) -> Iterable[Record]:
+    """One record a row: numbers are recorded components, other columns stay columns."""
+    others = {key: value for key, value in row.items() if key not in _OURS}
+    columns = {k: v for k, v in others.items() if not (v is None or isinstance(v, (bool, int, float)))}
+    scores = {key: value for key, value in others.items() if key not in columns}
+    prompt, completion = last_reply(row.get("prompt"), row.get("completion"))
+    yield make_record(
+        number,
+        step=row.get("step"),
+        prompt=prompt,
+        completion=completion,
+        reference=row.get("reference"),
+        reward=_only(scores),
+        advantage=row.get("advantage"),
+        scores=scores,
+        columns=columns,
+    )
+
+
+def _only(scores: Mapping[str, Any]) -> float | None:
+    """The reward where there is no doubt: the value of the only component."""
+    return number_or_none(next(iter(scores.values()))) if len(scores) == 1 else None

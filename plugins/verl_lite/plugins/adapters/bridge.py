@@ -1,0 +1,183 @@
+"""What all adapters share: one of our configs, scored from inside somebody else's trainer.
+
+The trainers take one number a completion. What they cannot carry is refused when the adapter is
+made, not lost while training: advantages of our own (`combine: gdpo`), process rewards, rewards that
+compare samples where the trainer shows them one by one, and schedules where it does not say its step.
+"""
+
+import math
+import os
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from verl_lite.errors import ConfigError, RewardError
+from verl_lite.plugins.composite import RewardsConfig, load_rewards_config
+from verl_lite.plugins.composite.config import ComponentConfig, GroupConfig
+from verl_lite.plugins.composite.schedule import Schedule
+from verl_lite.plugins.config_file import validate
+from verl_lite.plugins.contract import Component
+from verl_lite.plugins.records import to_record
+from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.score import ScoredBatch, ScoredRollout
+from verl_lite.plugins.scorer import Scorer
+
+__all__ = ["BridgeSettings", "ConfigSource", "RewardBridge", "component_values", "make_rollout"]
+
+ConfigSource = str | Path | Mapping[str, Any] | RewardsConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeSettings:
+    """What a trainer can do, and how its rewards are to be scored.
+
+    sees_groups  it hands over all samples of a prompt in one call
+    tells_step   it says which training step it is at
+    dropped      the reward of a dropped sample where the trainer needs a number; None raises RewardError
+    workers, debug_inline  as in Scorer
+    """
+
+    peer: str
+    sees_groups: bool
+    tells_step: bool
+    dropped: float | None = None
+    workers: int | None = None
+    debug_inline: bool = False
+
+
+class RewardBridge:
+    """Our rewards, to be called by a trainer: opens its Scorer at the first call, once a process.
+
+    Threads may call it at the same time. It is closed by `close`, at the end of a `with`, or with the
+    process; it pickles as its config. Raises ConfigError for what the trainer cannot carry.
+    """
+
+    def __init__(self, config: ConfigSource, settings: BridgeSettings) -> None:
+        self.config = _read(config)
+        self.settings = settings
+        _check(self.config, settings)
+        self._lock = threading.Lock()
+        self._scorer: Scorer | None = None
+        self._owner = 0
+        self._components = self._new_scorer().components
+        _check_forms(self._components, settings)
+
+    def score(self, rollouts: Sequence[Rollout], *, step: int = 0) -> ScoredBatch:
+        """Score `rollouts` at `step`. Raises RewardError when scoring stops, or for process rewards."""
+        batch = self._open().score(rollouts, step=step)
+        if any(row.token_rewards for row in batch.rows):
+            raise RewardError(
+                "a reward gave process rewards (values at positions), and "
+                f"{self.settings.peer} takes one number from a reward function: leave that reward out here"
+            )
+        return batch
+
+    def reward(self, row: ScoredRollout) -> float:
+        """The row's reward as a number; for a dropped row the settings' `dropped`, or RewardError."""
+        if row.reward is not None:
+            return row.reward
+        if self.settings.dropped is None:
+            raise RewardError(
+                f"rollout {row.rollout.id!r} has no reward ({row.dropped_because}), and {self.settings.peer} "
+                "needs a number: set on_error, on_timeout or on_abstain to zero under `scoring:`, "
+                "or give the adapter dropped=NUMBER"
+            )
+        return self.settings.dropped
+
+    def close(self) -> None:
+        """End the worker processes; the next call starts them again."""
+        with self._lock:
+            scorer, self._scorer = self._scorer, None
+            if scorer is not None and self._owner == os.getpid():
+                scorer.__exit__(None, None, None)
+
+    def __enter__(self) -> "RewardBridge":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[type["RewardBridge"], tuple[RewardsConfig, BridgeSettings]]:
+        return RewardBridge, (self.config, self.settings)
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """What is run, in the order of the config."""
+        return self._components
+
+    def _new_scorer(self) -> Scorer:
+        settings = self.settings
+        return Scorer(self.config, workers=settings.workers, debug_inline=settings.debug_inline)
+
+    def _open(self) -> Scorer:
+        with self._lock:
+            if self._scorer is None or self._owner != os.getpid():  # a forked trainer has workers of its own
+                scorer = self._new_scorer()
+                scorer.__enter__()
+                weakref.finalize(self, _close_in, os.getpid(), scorer)
+                self._scorer, self._owner = scorer, os.getpid()
+            return self._scorer
+
+
+def make_rollout(number: int, **row: Any) -> Rollout:
+    """The `number`-th rollout of a call, from the keys a record file has; equal prompts share a group."""
+    return to_record(row, number).rollout
+
+
+def component_values(row: ScoredRollout) -> dict[str, float]:
+    """Each component's value before its weight; nan where it has none. For logs, never for a reward."""
+    values = {name: part.score.value for name, part in row.components.items()}
+    return {name: math.nan if value is None else value for name, value in values.items()}
+
+
+def _close_in(process_id: int, scorer: Scorer) -> None:
+    if os.getpid() == process_id:
+        scorer.__exit__(None, None, None)
+
+
+def _read(config: ConfigSource) -> RewardsConfig:
+    if isinstance(config, RewardsConfig):
+        return config
+    if isinstance(config, Mapping):
+        return validate(RewardsConfig, config, source="the rewards of the adapter")
+    return load_rewards_config(config)
+
+
+def _check(config: RewardsConfig, settings: BridgeSettings) -> None:
+    if config.scoring.combine == "gdpo":
+        raise ConfigError(
+            f"scoring.combine: gdpo makes advantages, and {settings.peer} makes its own from one reward a "
+            "sample: use combine: sum here"
+        )
+    if settings.dropped is not None and not math.isfinite(settings.dropped):
+        raise ConfigError(f"dropped={settings.dropped!r}: expected a finite number")
+    scheduled = None if settings.tells_step else _scheduled(config.rewards)
+    if scheduled:
+        raise ConfigError(
+            f"rewards.{scheduled}.weight follows a schedule, and {settings.peer} does not tell a reward "
+            "function the training step: give a fixed weight"
+        )
+
+
+def _scheduled(rewards: Mapping[str, ComponentConfig | GroupConfig]) -> str | None:
+    for name, node in rewards.items():
+        if isinstance(node.weight, Schedule):
+            return name
+        below = _scheduled(node.rewards) if isinstance(node, GroupConfig) else None
+        if below:
+            return f"{name}.rewards.{below}"
+    return None
+
+
+def _check_forms(components: Sequence[Component], settings: BridgeSettings) -> None:
+    if settings.sees_groups:
+        return
+    for component in components:
+        if component.definition.form == "group":
+            raise ConfigError(
+                f"reward {component.name!r} compares all samples of a prompt, and {settings.peer} hands a "
+                "reward function one sample at a time: leave that reward out here"
+            )

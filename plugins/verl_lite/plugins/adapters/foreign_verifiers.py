@@ -1,0 +1,117 @@
+"""How verifiers calls reward functions: those of its tasks (0.3 on) and those of a Rubric (before 0.4).
+
+A function gets what it names among its parameters.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from verl_lite.plugins.adapters.foreign_calls import Prepared
+from verl_lite.plugins.contract import Form
+from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.score import Score
+
+__all__ = ["RubricCall", "RubricGroupCall", "TaskRewardCall"]
+
+
+@dataclass(frozen=True, slots=True)
+class RubricCall:
+    """reward(prompt, completion, answer, state, task, info, **row): one sample of a classic environment."""
+
+    names: tuple[str, ...]
+    takes_all: bool
+    form: ClassVar[Form] = "rollout"
+
+    def prepare(self, rollouts: Sequence[Rollout], options: Mapping[str, Any]) -> Prepared:
+        given = {**_row(rollouts[0]), **options}
+        return _wanted(given, self.names, self.takes_all), lambda result: [result]
+
+
+@dataclass(frozen=True, slots=True)
+class RubricGroupCall:
+    """reward(prompts, completions, answers, states, tasks, infos) -> list: all samples of one prompt."""
+
+    names: tuple[str, ...]
+    takes_all: bool
+    form: ClassVar[Form] = "group"
+    plurals: ClassVar[frozenset[str]] = frozenset(
+        {"states", "prompts", "completions", "answers", "tasks", "infos"}
+    )
+
+    def prepare(self, rollouts: Sequence[Rollout], options: Mapping[str, Any]) -> Prepared:
+        rows = [_row(rollout) for rollout in rollouts]
+        given: dict[str, Any] = {name: [row[name.removesuffix("s")] for row in rows] for name in self.plurals}
+        given.update(options)
+        return _wanted(given, self.names, self.takes_all), lambda result: result
+
+
+def _wanted(given: dict[str, Any], names: Sequence[str], takes_all: bool) -> dict[str, Any]:
+    return given if takes_all else {name: given[name] for name in names if name in given}
+
+
+def _row(rollout: Rollout) -> dict[str, Any]:
+    """What a Rubric hands to its functions by name, the columns of the row among them."""
+    prompt = [dict(message) for message in rollout.prompt]
+    completion = [{"role": "assistant", "content": rollout.completion}]
+    fields = {
+        "prompt": prompt,
+        "completion": completion,
+        "answer": rollout.columns.get("answer", rollout.reference),
+        "task": rollout.columns.get("task"),
+        "info": rollout.columns.get("info", {}),
+    }
+    state = {**fields, "example_id": rollout.group, "is_truncated": rollout.is_truncated, "trajectory": []}
+    return {**rollout.columns, **fields, "state": state}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRewardCall:
+    """reward(task, trace) of verifiers' tasks, on a trace made from the rollout. Needs verifiers installed.
+
+    The task's data has every column of the rollout, and the reference as `answer` if it has none.
+    """
+
+    names: tuple[str, ...]
+    form: ClassVar[Form] = "rollout"
+
+    def prepare(self, rollouts: Sequence[Rollout], options: Mapping[str, Any]) -> Prepared:
+        data, trace = _task_and_trace(rollouts[0])
+        given = {**options, "task": data, "trace": trace}
+        return _wanted(given, self.names, takes_all=False), self._answers
+
+    def _answers(self, result: Any) -> Sequence[object]:
+        if not isinstance(result, Mapping):
+            return [result]
+        return [Score(float(sum(result.values())), details=dict(result))]  # as the trace adds them up
+
+
+def _task_and_trace(rollout: Rollout) -> tuple[Any, Any]:
+    import verifiers.v1 as vf
+    from pydantic import TypeAdapter
+    from verifiers.v1.configs.agent import WireAgentConfig
+
+    columns = {"answer": rollout.reference, **rollout.columns}
+    data = vf.WireTaskData(
+        prompt=[dict(message) for message in rollout.prompt], **_without(columns, "prompt")
+    )
+    read = TypeAdapter(vf.Message)
+    messages = [read.validate_python(dict(message)) for message in rollout.prompt]
+    messages.append(vf.AssistantMessage(content=rollout.completion))
+    nodes = [
+        vf.MessageNode(parent=at - 1 if at else None, message=message, sampled=at == len(messages) - 1)
+        for at, message in enumerate(messages)
+    ]
+    trace = vf.Trace(
+        task=vf.TraceTask(type="Task", data=data),
+        agent=vf.AgentInfo(config=WireAgentConfig()),
+        nodes=nodes,
+        stop_condition="max_output_tokens" if rollout.is_truncated else None,
+        is_completed=True,
+        ok=True,
+    )
+    return data, trace
+
+
+def _without(columns: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in columns.items() if name != key}

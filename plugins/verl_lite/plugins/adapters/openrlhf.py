@@ -1,0 +1,98 @@
+"""OpenRLHF: a file with `reward_func = as_openrlhf_reward_func("rewards.yaml")`.
+
+    --reward.remote_url my_reward.py
+
+OpenRLHF needs a number for each sample. One that our policies drop raises RewardError, unless
+`dropped=NUMBER` says which number it gets. OpenRLHF logs what a reward function raises and goes on
+with a sample that has no reward.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from verl_lite.errors import DataError
+from verl_lite.plugins.adapters.bridge import (
+    BridgeSettings,
+    ConfigSource,
+    RewardBridge,
+    component_values,
+    make_rollout,
+)
+from verl_lite.plugins.rollout import Rollout
+
+__all__ = ["OpenRlhfRewardFunc", "as_openrlhf_reward_func"]
+
+END_TOKENS = (
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|end_of_text|>",
+    "<end_of_turn>",
+    "<eos>",
+    "</s>",
+)
+
+
+class OpenRlhfRewardFunc:
+    """What `as_openrlhf_reward_func` makes. OpenRLHF calls it from several threads at once."""
+
+    def __init__(self, bridge: RewardBridge, end_tokens: Sequence[str]) -> None:
+        self.bridge = bridge
+        self.end_tokens = tuple(end_tokens)
+        self.__name__ = "reward_func"
+
+    def __call__(
+        self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any], **_: Any
+    ) -> dict[str, Any]:
+        import torch  # OpenRLHF's own; we never need it before it calls
+
+        rows = zip(queries, prompts, labels, strict=True)
+        rollouts = [self._rollout(number, *row) for number, row in enumerate(rows, start=1)]
+        scored = self.bridge.score(rollouts).rows
+        rewards = torch.tensor([self.bridge.reward(row) for row in scored], dtype=torch.float32)
+        values = [component_values(row) for row in scored]
+        logs = {name: torch.tensor([row[name] for row in values]) for name in (values[0] if values else ())}
+        return {"rewards": rewards, "scores": rewards.clone(), "extra_logs": logs}
+
+    def close(self) -> None:
+        self.bridge.close()
+
+    def _rollout(self, number: int, query: str, prompt: str, label: Any) -> Rollout:
+        if not query.startswith(prompt):
+            raise DataError(
+                "OpenRLHF's query does not begin with its prompt (cut because it was too long, or changed by "
+                f"the tokenizer), so the completion cannot be told from it: query {query!r:.80}, prompt "
+                f"{prompt!r:.80}"
+            )
+        completion = query[len(prompt) :]
+        while completion.endswith(self.end_tokens):
+            completion = next(completion.removesuffix(t) for t in self.end_tokens if completion.endswith(t))
+        return make_rollout(
+            number, prompt=prompt, completion=completion, reference=label, columns={"label": label}
+        )
+
+
+def as_openrlhf_reward_func(
+    config: ConfigSource,
+    *,
+    end_tokens: Sequence[str] = END_TOKENS,
+    dropped: float | None = None,
+    workers: int | None = None,
+    debug_inline: bool = False,
+) -> OpenRlhfRewardFunc:
+    """The rewards of `config` as OpenRLHF's `reward_func(queries, prompts, labels)`.
+
+    The completion is the query without its prompt and without `end_tokens` at its end; the label is
+    the reference. Answers `rewards` and `scores` (equal), and each component's value in `extra_logs`.
+    Raises ConfigError for rewards that compare samples and for weight schedules: OpenRLHF calls for
+    one sample and does not say its step.
+    """
+    settings = BridgeSettings(
+        peer="OpenRLHF",
+        sees_groups=False,
+        tells_step=False,
+        dropped=dropped,
+        workers=workers,
+        debug_inline=debug_inline,
+    )
+    return OpenRlhfRewardFunc(RewardBridge(config, settings), [token for token in end_tokens if token])

@@ -1,0 +1,130 @@
+"""TRL: `GRPOTrainer(reward_funcs=[as_trl_reward_func("rewards.yaml")])`.
+
+TRL takes None as "no reward for this one": a sample that our policies drop is None there, never 0.
+With this function alone TRL warns about such a row and its advantage becomes 0. Component values go
+into TRL's completions table and the metrics of the pass into its log.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from verl_lite.errors import ConfigError, DataError
+from verl_lite.plugins.adapters.bridge import (
+    BridgeSettings,
+    ConfigSource,
+    RewardBridge,
+    component_values,
+    make_rollout,
+)
+from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.score import ScoredBatch
+
+__all__ = ["TrlRewardFunc", "as_trl_reward_func"]
+
+_NOT_COLUMNS = ("trainer_state", "log_extra", "log_metric", "environments")
+
+
+class TrlRewardFunc:
+    """What `as_trl_reward_func` makes. `close()` ends its worker processes."""
+
+    def __init__(self, bridge: RewardBridge, reference_column: str, name: str) -> None:
+        self.bridge = bridge
+        self.reference_column = reference_column
+        self.__name__ = name  # TRL names its metrics by it
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        given = {key: columns.pop(key, None) for key in _NOT_COLUMNS}
+        ids = completion_ids if completion_ids is not None else [()] * len(prompts)
+        step = int(getattr(given["trainer_state"], "global_step", 0) or 0)
+        rows = zip(prompts, completions, ids, strict=True)
+        rollouts = [
+            self._rollout(number, row, {key: values[number - 1] for key, values in columns.items()}, step)
+            for number, row in enumerate(rows, start=1)
+        ]
+        batch = self.bridge.score(rollouts, step=step)
+        _log(batch, given["log_extra"], given["log_metric"])
+        return [row.reward for row in batch.rows]
+
+    def close(self) -> None:
+        self.bridge.close()
+
+    def _rollout(
+        self, number: int, row: tuple[Any, Any, Sequence[int]], columns: Mapping[str, Any], step: int
+    ) -> Rollout:
+        prompt, completion, ids = row
+        messages, text = split_completion(completion)
+        if messages:
+            prompt = [
+                *([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt),
+                *messages,
+            ]
+            ids = ()  # the ids cover the earlier turns too
+        return make_rollout(
+            number,
+            prompt=prompt,
+            completion=text,
+            completion_ids=ids,
+            reference=columns.get(self.reference_column),
+            columns=dict(columns),
+            policy_version=step,
+            id=f"step-{step}/{number}",
+        )
+
+
+def as_trl_reward_func(
+    config: ConfigSource,
+    *,
+    reference_column: str = "reference",
+    name: str = "verl_lite",
+    workers: int | None = None,
+    debug_inline: bool = False,
+) -> TrlRewardFunc:
+    """The rewards of `config` (a path, a dict or RewardsConfig) as one of TRL's reward functions.
+
+    `reference_column` is the column of the data set that holds the right answer. TRL hands over all
+    samples of a prompt together unless it spreads a group over several processes. Raises ConfigError
+    and PluginError for a config that cannot be used here.
+    """
+    if not name.isidentifier():
+        raise ConfigError(f"name={name!r}: TRL names metrics by it; expected a Python identifier")
+    settings = BridgeSettings(
+        peer="TRL", sees_groups=True, tells_step=True, workers=workers, debug_inline=debug_inline
+    )
+    return TrlRewardFunc(RewardBridge(config, settings), reference_column, name)
+
+
+def split_completion(completion: Any) -> tuple[list[Mapping[str, Any]], str]:
+    """The messages before the last one of a conversational completion, and the last one's text."""
+    if isinstance(completion, str):
+        return [], completion
+    if not completion or not all(isinstance(message, Mapping) for message in completion):
+        raise DataError(f"TRL completion: expected text or messages, got {completion!r:.80}")
+    return list(completion[:-1]), content_text(completion[-1].get("content"))
+
+
+def content_text(content: Any) -> str:
+    """The text of a message's content: text, a list of parts, or nothing."""
+    if isinstance(content, str):
+        return content
+    parts = content or []
+    return "".join(str(part.get("text") or "") for part in parts if isinstance(part, Mapping))
+
+
+def _log(
+    batch: ScoredBatch,
+    log_extra: Callable[[str, list[Any]], None] | None,
+    log_metric: Callable[[str, float], None] | None,
+) -> None:
+    values = [component_values(row) for row in batch.rows]
+    if log_extra is not None and values:
+        for name in values[0]:
+            log_extra(name, [row[name] for row in values])
+    if log_metric is not None:
+        for name, value in batch.metrics.items():
+            log_metric(name, value)

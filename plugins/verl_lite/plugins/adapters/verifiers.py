@@ -1,0 +1,187 @@
+"""verifiers: a reward function for its tasks (from 0.3 on), or a Rubric for its classic environments.
+
+    as_verifiers_reward  an async function (task, trace) to plug into a task's rewards by name
+    as_verifiers_rubric  a `verifiers.Rubric`; verifiers 0.4 has none any more
+
+Both need a number for each sample. One that our policies drop raises RewardError, unless
+`dropped=NUMBER` says which number it gets. A task records the error on the trace; a Rubric of
+verifiers' own would have logged it and scored 0.0, ours lets it through.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from verl_lite.errors import PluginError
+from verl_lite.plugins.adapters.bridge import (
+    BridgeSettings,
+    ConfigSource,
+    RewardBridge,
+    component_values,
+    make_rollout,
+)
+from verl_lite.plugins.adapters.trl import split_completion
+from verl_lite.plugins.rollout import Rollout
+
+__all__ = ["as_verifiers_reward", "as_verifiers_rubric"]
+
+
+def as_verifiers_reward(
+    config: ConfigSource,
+    *,
+    reference_key: str = "answer",
+    dropped: float | None = None,
+    workers: int | None = None,
+    debug_inline: bool = False,
+) -> Callable[[Any, Any], Awaitable[float]]:
+    """The rewards of `config` as a reward function `(task, trace) -> float` of verifiers' tasks.
+
+    The completion is the trace's last reply, the prompt what came before it; every field of the task's
+    data is a column, `reference_key` the one with the right answer. Component values are left in
+    `trace.info["verl_lite"]`. Raises ConfigError for rewards that compare samples and for weight
+    schedules: a task is scored one trace at a time, at no step.
+    """
+    bridge = RewardBridge(config, _settings(dropped, workers, debug_inline, sees_groups=False))
+
+    async def verl_lite(task: Any, trace: Any) -> float:
+        rollout = _rollout_of_trace(task, trace, reference_key)
+        (row,) = (await asyncio.to_thread(bridge.score, [rollout])).rows
+        trace.info["verl_lite"] = {name: part.score.value for name, part in row.components.items()}
+        return bridge.reward(row)
+
+    return verl_lite
+
+
+def as_verifiers_rubric(
+    config: ConfigSource,
+    *,
+    reference_key: str = "answer",
+    dropped: float | None = None,
+    workers: int | None = None,
+    debug_inline: bool = False,
+) -> Any:
+    """The rewards of `config` as a `verifiers.Rubric` of a classic environment.
+
+    Columns are the row's `answer`, `task`, `example_id` and what its `info` holds. Rewards that compare
+    samples work where the environment scores groups. Component values are the state's `metrics`.
+    Raises PluginError where verifiers is not installed or has no Rubric.
+    """
+    base = _rubric_class()
+    bridge = RewardBridge(config, _settings(dropped, workers, debug_inline, sees_groups=True))
+    return _make_rubric(base, bridge, reference_key)
+
+
+def _settings(
+    dropped: float | None, workers: int | None, debug_inline: bool, *, sees_groups: bool
+) -> BridgeSettings:
+    return BridgeSettings(
+        peer="verifiers",
+        sees_groups=sees_groups,
+        tells_step=False,
+        dropped=dropped,
+        workers=workers,
+        debug_inline=debug_inline,
+    )
+
+
+def _rollout_of_trace(task: Any, trace: Any, reference_key: str) -> Rollout:
+    messages = [message.model_dump(exclude_none=True) for message in trace.messages]
+    if messages and messages[-1]["role"] == "assistant":
+        messages = messages[:-1]
+    columns = task.model_dump(mode="json", exclude_none=True)
+    return make_rollout(
+        1,
+        id=trace.id,
+        prompt=messages,
+        completion=trace.last_reply,
+        reference=columns.get(reference_key),
+        finish_reason="length" if trace.is_truncated else "stop",
+        columns=columns,
+    )
+
+
+def _rubric_class() -> type[Any]:
+    try:
+        rubric: type[Any] = import_module("verifiers").Rubric
+    except ModuleNotFoundError as error:
+        raise PluginError(f"as_verifiers_rubric needs the package verifiers: {error}") from None
+    except AttributeError:
+        raise PluginError(
+            f"verifiers {_version()} has no Rubric (it left in 0.4): plug as_verifiers_reward(config) into "
+            "the task's rewards"
+        ) from None
+    return rubric
+
+
+def _version() -> str:
+    try:
+        return version("verifiers")
+    except PackageNotFoundError:
+        return "(of unknown version)"
+
+
+def _make_rubric(base: type[Any], bridge: RewardBridge, reference_key: str) -> Any:
+    components = bridge.components
+
+    class VerlLiteRubric(base):  # type: ignore[misc]
+        """Scores with one of our configs; the outcome policies are ours, nothing becomes a silent 0."""
+
+        @property
+        def has_group_rewards(self) -> bool:
+            return any(component.definition.form == "group" for component in components)
+
+        async def score_rollout(self, state: Any) -> None:
+            await self._score([state])
+
+        async def score_group(self, states: Sequence[Any]) -> None:
+            rewards = await self._score(states)
+            mean = sum(rewards) / len(rewards) if rewards else 0.0
+            for state, reward in zip(states, rewards, strict=True):
+                state["advantage"] = reward - mean
+                for turn in state.get("trajectory") or ():
+                    for key in ("advantage", "reward"):
+                        if turn.get(key) is None:
+                            turn[key] = state[key]
+
+        async def _score(self, states: Sequence[Any]) -> list[float]:
+            rollouts = [
+                _rollout_of_state(number, state, reference_key)
+                for number, state in enumerate(states, start=1)
+            ]
+            rows = (await asyncio.to_thread(bridge.score, rollouts)).rows
+            for state, row in zip(states, rows, strict=True):
+                state["reward"] = bridge.reward(row)
+                state["metrics"] = component_values(row)
+            return [state["reward"] for state in states]
+
+    return VerlLiteRubric()
+
+
+def _rollout_of_state(number: int, state: Any, reference_key: str) -> Rollout:
+    earlier, text = split_completion(_plain(state["completion"]))
+    prompt = _plain(state["prompt"])
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
+    info = state.get("info") or {}
+    columns = {
+        **(info if isinstance(info, Mapping) else {"info": info}),
+        **{key: state[key] for key in ("answer", "task", "example_id") if state.get(key) is not None},
+    }
+    return make_rollout(
+        number,
+        prompt=[*prompt, *earlier],
+        completion=text,
+        reference=columns.get(reference_key),
+        finish_reason="length" if state.get("is_truncated") else "",
+        columns=columns,
+        group=str(state["example_id"]) if state.get("example_id") is not None else None,
+    )
+
+
+def _plain(messages: Any) -> Any:
+    """Text, or messages as mappings: verifiers keeps them as models of its own."""
+    if isinstance(messages, str) or messages is None:
+        return messages or ""
+    return [m if isinstance(m, Mapping) else m.model_dump(exclude_none=True) for m in messages]

@@ -1,0 +1,82 @@
+"""verl: a file with `compute_score = as_verl_compute_score("rewards.yaml")`, named by its config.
+
+    reward.custom_reward_function.path=my_reward.py reward.custom_reward_function.name=compute_score
+
+verl needs a number for each sample. One that our policies drop raises RewardError, unless
+`dropped=NUMBER` says which number it gets.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from verl_lite.errors import ConfigError
+from verl_lite.plugins.adapters.bridge import (
+    BridgeSettings,
+    ConfigSource,
+    RewardBridge,
+    component_values,
+    make_rollout,
+)
+
+__all__ = ["VerlComputeScore", "as_verl_compute_score"]
+
+
+class VerlComputeScore:
+    """What `as_verl_compute_score` makes. verl calls it from several threads at once."""
+
+    def __init__(self, bridge: RewardBridge, prompt_key: str) -> None:
+        self.bridge = bridge
+        self.prompt_key = prompt_key
+        self.__name__ = "compute_score"
+
+    def __call__(
+        self,
+        data_source: str,
+        solution_str: str,
+        ground_truth: Any,
+        extra_info: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> dict[str, float]:
+        extra = dict(extra_info or {})
+        rollout = make_rollout(
+            1,
+            prompt=extra.get(self.prompt_key),
+            completion=solution_str,
+            reference=ground_truth,
+            columns={**extra, **settings, "data_source": data_source, "ground_truth": ground_truth},
+        )
+        (row,) = self.bridge.score([rollout]).rows
+        # the same keys for every sample: verl drops what only some have
+        return {**component_values(row), "score": self.bridge.reward(row)}
+
+    def close(self) -> None:
+        self.bridge.close()
+
+
+def as_verl_compute_score(
+    config: ConfigSource,
+    *,
+    prompt_key: str = "question",
+    dropped: float | None = None,
+    workers: int | None = None,
+    debug_inline: bool = False,
+) -> VerlComputeScore:
+    """The rewards of `config` as verl's `compute_score`: a dict with `score` and each component's value.
+
+    verl does not hand over the prompt; `prompt_key` is the key of `extra_info` that holds the question,
+    where the data set has one. `data_source` is a column, so `sources:` route as they do here. A
+    component without a value is nan in the dict. Raises ConfigError for rewards that compare samples
+    and for weight schedules: verl calls for one sample and does not say its step.
+    """
+    settings = BridgeSettings(
+        peer="verl",
+        sees_groups=False,
+        tells_step=False,
+        dropped=dropped,
+        workers=workers,
+        debug_inline=debug_inline,
+    )
+    bridge = RewardBridge(config, settings)
+    if "score" in bridge.config.rewards:
+        raise ConfigError("rewards.score: verl keeps the name 'score' for the total; rename that reward")
+    return VerlComputeScore(bridge, prompt_key)

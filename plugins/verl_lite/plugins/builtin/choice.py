@@ -1,0 +1,212 @@
+"""Rewards for multiple-choice questions: `choice`."""
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from verl_lite.plugins.builtin.answer_marks import boxes, tagged
+from verl_lite.plugins.config_file import ConfigModel
+from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.score import Score, ScoreOutcome
+
+Mode = Literal["auto", "boxed", "tag", "phrase", "whole", "last_letter"]
+
+LETTERS = "ABCDEFGHIJ"
+MAX_PHRASES = 20  # how many of the last "the answer is" are looked at
+MAX_ANSWER_CHARS = 2000  # what is longer is no answer to a multiple-choice question
+# Looking ahead for the rest: a later "the answer is" on the same line is a match of its own.
+_PHRASE = re.compile(
+    r"\b(?:answer|choice|option)\b[*_]{0,4}\s{0,4}(?:is\b|should\s+be\b|must\s+be\b|[:=])[:\s*_]{0,8}"
+    r"(?=([^\n]{1,200}))",
+    re.IGNORECASE,
+)
+# The rest of the sentence, reasons not included. "B. Option C is wrong" ends behind the B.
+_CLAUSE = re.compile(r"(?:(?!\b(?:because|since)\b)[^\n.;!?])*", re.IGNORECASE)
+_DECORATION = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s?\{([^{}]*)\}|[*_`$]")
+_LABEL = re.compile(
+    r"(?:the\s+)?(?:correct\s+)?(?:answer|choice|option|letter)\s*(?:is\b|:)?\s*", re.IGNORECASE
+)
+_LETTER = re.compile(
+    r"(?:\(([A-J])\)|\[([A-J])\]|([A-J])(?![A-Za-z0-9'\u2019]))\s*[).:,-]*\s*(.*)", re.DOTALL
+)
+_ANY_LETTER = re.compile(r"\(([A-J])\)|(?<![A-Za-z0-9'\u2019])([A-J])(?![A-Za-z0-9'\u2019])")
+
+
+class ChoiceOptions(ConfigModel):
+    """How the chosen option is found in the completion, and what it is compared by.
+
+    The reference is a letter ("B", "(B)"), the option's text, or both ("B) 12").
+    """
+
+    extract: Mode = Field(
+        default="auto",
+        description=r"where the answer stands. boxed: the last \boxed{...}; tag: the last "
+        "<answer>...</answer>; phrase: after the last 'answer is', 'answer:', 'option is'; whole: the "
+        "completion is the answer; last_letter: the last letter that stands alone; "
+        "auto: boxed, else tag, else phrase, else whole",
+    )
+    compare: Literal["letter", "text", "either", "both"] = Field(
+        default="either",
+        description="what must agree with the reference; text needs the options' texts or a reference with "
+        "text; both asks for letter and text",
+    )
+    choices_column: str = Field(
+        default="choices",
+        description="the column with the options' texts, as a list or as {letter: text}; rows may lack it",
+    )
+    ignore_case: bool = Field(default=True, description="compare texts without regard to case")
+
+
+Choice = tuple[str, str]  # a letter or "", a text or ""
+
+
+@reward("choice", options=ChoiceOptions, isolate=False, cache=False)
+def choice(rollout: Rollout, options: ChoiceOptions) -> Score:
+    """1.0 when the completion chooses the reference's option, else 0.0; naming several is wrong."""
+    if rollout.reference is None:
+        return Score.failed(ScoreOutcome.ABSTAIN, "the rollout has no reference")
+    try:
+        texts = _texts(rollout.columns.get(options.choices_column), options)
+        expected = _read(rollout.reference, texts, options)
+    except ValueError as error:
+        return Score.failed(ScoreOutcome.ERROR, f"bad row: {error}")
+    if expected is None or (texts and not expected[0]):
+        return Score.failed(ScoreOutcome.ERROR, f"the reference {rollout.reference[:80]!r} names no option")
+    candidates = _EXTRACT[options.extract](rollout.completion)
+    if not candidates:
+        return Score(0.0, reason=f"no answer was found (extract: {options.extract})")
+    try:
+        given = _first_option(candidates, expected, texts, options)
+    except ValueError as error:
+        return Score(0.0, reason=str(error))
+    if given is None:
+        return Score(0.0, reason=f"{candidates[0][:80]!r} names no option")
+    details = {"letter": given[0], "text": given[1][:200]}
+    if _agree(given, expected, options):
+        return Score(1.0, details=details)
+    return Score(0.0, reason=f"expected {_shown(expected)}, got {_shown(given)}", details=details)
+
+
+def _first_option(
+    candidates: Iterable[str], expected: Choice, texts: Mapping[str, str], options: ChoiceOptions
+) -> Choice | None:
+    """The first candidate that names an option; a letter is asked for where nothing else is known."""
+    wants_letter = not texts and not expected[1]
+    for candidate in candidates:
+        given = _read(candidate, texts, options)
+        if given is not None and (given[0] or not wants_letter):
+            return given
+    return None
+
+
+def _texts(column: Any, options: ChoiceOptions) -> dict[str, str]:
+    """Letter -> normalised text; empty where the row has no options. Raises ValueError."""
+    if column is None:
+        return {}
+    if isinstance(column, Mapping):
+        pairs: Iterable[tuple[Any, Any]] = column.items()
+    elif isinstance(column, (list, tuple)):
+        if len(column) > len(LETTERS):
+            raise ValueError(f"{len(column)} choices, expected at most {len(LETTERS)}")
+        pairs = zip(LETTERS, column, strict=False)
+    else:
+        raise ValueError(f"column {options.choices_column!r} holds {type(column).__name__}, expected a list")
+    found = {str(letter).strip().upper(): _normalised(str(text), options) for letter, text in pairs}
+    wrong = sorted(letter for letter in found if len(letter) != 1 or letter not in LETTERS)
+    if wrong:
+        raise ValueError(f"choice {wrong[0]!r}: expected a letter from A to J")
+    return found
+
+
+def _read(answer: str, texts: Mapping[str, str], options: ChoiceOptions) -> Choice | None:
+    """The option `answer` names; None where it names none, ValueError where it names several.
+
+    A text that is an option word for word counts before any letter in it ("A dog" is not option A).
+    """
+    if len(answer) > MAX_ANSWER_CHARS:
+        return None
+    plain = _DECORATION.sub(lambda match: match[1] or "", answer).strip()
+    plain = plain[_label_end(plain) :].strip()
+    text = _normalised(plain, options)
+    same = sorted(letter for letter, known in texts.items() if known == text)
+    if same:
+        return (same[0] if len(same) == 1 else ""), text
+    match = _LETTER.match(plain)
+    if match is None:
+        return None if texts or not text else ("", text)
+    letter, rest = match[1] or match[2] or match[3], match[4]
+    others = {found[1] or found[2] for found in _ANY_LETTER.finditer(rest)} - {letter, "A", "I"}
+    if others and _normalised(rest, options) != texts.get(letter):
+        raise ValueError(f"several options: {letter}, {', '.join(sorted(others))}")
+    if texts and letter not in texts:
+        return None
+    return letter, _normalised(rest, options)
+
+
+def _label_end(plain: str) -> int:
+    match = _LABEL.match(plain)
+    return match.end() if match else 0
+
+
+def _normalised(text: str, options: ChoiceOptions) -> str:
+    text = " ".join(text.split()).strip(" .;:")
+    return text.casefold() if options.ignore_case else text
+
+
+def _agree(given: Choice, expected: Choice, options: ChoiceOptions) -> bool:
+    letters = bool(given[0]) and given[0] == expected[0]
+    texts = bool(given[1]) and given[1] == expected[1]
+    if options.compare == "letter":
+        return letters
+    if options.compare == "text":
+        return texts
+    return (letters and texts) if options.compare == "both" else (letters or texts)
+
+
+def _shown(found: Choice) -> str:
+    return " ".join(part for part in (found[0], found[1][:80]) if part)
+
+
+def _last_box(text: str) -> list[str]:
+    return [mark.content for mark in boxes(text)[-1:]]
+
+
+def _last_tag(text: str) -> list[str]:
+    return [mark.content for mark in tagged(text, "answer")[-1:]]
+
+
+def _phrases(text: str) -> list[str]:
+    """What stands behind each phrase, the last one first."""
+    rests = deque((match[1] for match in _PHRASE.finditer(text)), maxlen=MAX_PHRASES)
+    clauses = [_CLAUSE.match(rest) for rest in reversed(rests)]
+    return [clause[0] for clause in clauses if clause and clause[0].strip()]
+
+
+def _last_letter(text: str) -> list[str]:
+    found = None
+    for match in _ANY_LETTER.finditer(text):
+        found = match[1] or match[2]
+    return [found] if found else []
+
+
+def _auto(text: str) -> list[str]:
+    return _last_box(text) or _last_tag(text) or _phrases(text) or [text]
+
+
+_EXTRACT: Mapping[Mode, Callable[[str], list[str]]] = {
+    "auto": _auto,
+    "boxed": _last_box,
+    "tag": _last_tag,
+    "phrase": _phrases,
+    "whole": lambda text: [text],
+    "last_letter": _last_letter,
+}
+
+
+@hookimpl
+def register_rewards(register: Register) -> None:
+    register(choice)

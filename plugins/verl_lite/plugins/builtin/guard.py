@@ -1,0 +1,118 @@
+r"""A guard against known ways to earn a reward without doing the task: `guard`."""
+
+import re
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from verl_lite.plugins.builtin.answer_marks import Mark, boxes, tagged
+from verl_lite.plugins.config_file import ConfigModel
+from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.score import Score
+
+_WORD = re.compile(r"\S*\w\S*")
+_OR = re.compile(r"(?<![A-Za-z])or(?![A-Za-z])|\\text\s?\{\s*or\s*\}", re.IGNORECASE)
+
+
+class GuardOptions(ConfigModel):
+    r"""What a completion must not do. An answer is what stands in \boxed{...} or <answer>...</answer>.
+
+    Each check is off at 0 (`require_answer` at false).
+    """
+
+    min_reasoning_words: int = Field(
+        default=10, ge=0, description="words before the first answer, its tags not counted"
+    )
+    min_distinct_words: int = Field(
+        default=5,
+        ge=0,
+        description="different words among them, so that one word again and again is not enough",
+    )
+    max_answers: int = Field(
+        default=1, ge=0, description="different answers a completion may offer; the same one twice is one"
+    )
+    max_alternatives: int = Field(
+        default=1, ge=0, description="parts of one answer that 'or' separates: '3 or 5 or 7' has three"
+    )
+    max_answer_chars: int = Field(
+        default=300, ge=0, description="characters of one answer: a long one may hold many guesses"
+    )
+    max_prompt_copy_words: int = Field(
+        default=0, ge=0, description="words in a row that may be copied from the prompt"
+    )
+    require_answer: bool = Field(default=False, description="a completion without an answer is refused")
+
+
+@reward("guard", options=GuardOptions, isolate=False, cache=False)
+def guard(rollout: Rollout, options: GuardOptions) -> Score:
+    """1.0 for a completion that passes every check, else 0.0 with the first that failed."""
+    problem = _problem(rollout, options)
+    return Score(0.0, reason=problem) if problem else Score(1.0)
+
+
+def _problem(rollout: Rollout, options: GuardOptions) -> str:
+    marks = sorted(boxes(rollout.completion) + tagged(rollout.completion, "answer"), key=_start)
+    if options.require_answer and not marks:
+        return r"there is no answer in \boxed{...} or <answer>...</answer>"
+    return (
+        _reasoning_problem(rollout.completion, marks, options)
+        or _stuffing_problem(marks, options)
+        or _copy_problem(rollout, options)
+    )
+
+
+def _start(mark: Mark) -> int:
+    return mark.start
+
+
+def _reasoning_problem(text: str, marks: Sequence[Mark], options: GuardOptions) -> str:
+    """Without an answer the whole completion is the reasoning: its lack is another check's."""
+    if not marks:
+        return ""
+    before = re.sub(r"</?[A-Za-z][A-Za-z0-9_-]{0,40}>", " ", text[: marks[0].start])
+    words = [word.casefold() for word in _WORD.findall(before)]
+    if len(words) < options.min_reasoning_words:
+        return f"{len(words)} words before the answer, expected at least {options.min_reasoning_words}"
+    if len(set(words)) < options.min_distinct_words:
+        return (
+            f"{len(set(words))} different words before the answer, "
+            f"expected at least {options.min_distinct_words}"
+        )
+    return ""
+
+
+def _stuffing_problem(marks: Sequence[Mark], options: GuardOptions) -> str:
+    answers = {"".join(_inner(mark).split()).casefold() for mark in marks}
+    if options.max_answers and len(answers) > options.max_answers:
+        return f"{len(answers)} different answers, expected at most {options.max_answers}"
+    for mark in marks:
+        size = len(mark.content)
+        if options.max_answer_chars and size > options.max_answer_chars:
+            return f"an answer of {size} characters, expected at most {options.max_answer_chars}"
+        parts = len(_OR.findall(mark.content)) + 1
+        if options.max_alternatives and parts > options.max_alternatives:
+            return f"an answer of {parts} alternatives, expected at most {options.max_alternatives}"
+    return ""
+
+
+def _inner(mark: Mark) -> str:
+    r"""<answer>\boxed{4}</answer> offers the answer 4 once, not two answers."""
+    inside = boxes(mark.content)
+    return inside[0].content if len(inside) == 1 else mark.content
+
+
+def _copy_problem(rollout: Rollout, options: GuardOptions) -> str:
+    size = options.max_prompt_copy_words + 1
+    if size == 1:
+        return ""
+    asked, said = (text.casefold().split() for text in (rollout.prompt_text, rollout.completion))
+    runs = {tuple(asked[at : at + size]) for at in range(len(asked) - size + 1)}
+    if any(tuple(said[at : at + size]) in runs for at in range(len(said) - size + 1)):
+        return f"more than {options.max_prompt_copy_words} words in a row are copied from the prompt"
+    return ""
+
+
+@hookimpl
+def register_rewards(register: Register) -> None:
+    register(guard)

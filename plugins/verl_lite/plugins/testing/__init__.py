@@ -1,0 +1,30 @@
+"""For the tests of rewards: fakes, a reward run just as training runs it, and assertions that explain.
+
+>>> from verl_lite.plugins import reward
+>>> @reward("word_count", isolate=False)
+... def word_count(rollout):
+...     return len(rollout.completion.split())
+>>> [timed.score.value for timed in score_rollouts(word_count, [fake_rollout("two words")])]
+[2.0]
+>>> assert_score(word_count, fake_rollout("two words"), 2.0).value
+2.0
+
+The pytest fixture `score_rollouts` (a whole config, installed rewards) comes with verl-lite's pytest
+plugin; the function of that name here scores with one reward that need not be installed.
+"""
+
+from verl_lite.plugins.testing.assertions import assert_any_order, assert_group_scores, assert_score
+from verl_lite.plugins.testing.chat_server import ChatRequest, FakeChatServer
+from verl_lite.plugins.testing.fakes import component_for, fake_group, fake_rollout, score_rollouts
+
+__all__ = [
+    "ChatRequest",
+    "FakeChatServer",
+    "assert_any_order",
+    "assert_group_scores",
+    "assert_score",
+    "component_for",
+    "fake_group",
+    "fake_rollout",
+    "score_rollouts",
+]
