@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from verl_lite.engine.algorithm_config import OptimizerConfig
-from verl_lite.engine.optim import PolicyOptimizer, learning_rate_factor
+from verl_lite.engine.optim import PolicyOptimizer, decay_start, learning_rate_factor
 from verl_lite.errors import ConfigError
 
 
@@ -82,3 +82,10 @@ def test_nothing_trainable_is_refused():
         PolicyOptimizer(
             [torch.nn.Parameter(torch.ones(1), requires_grad=False)], OptimizerConfig(), total_steps=1
         )
+
+
+def test_warm_up_stable_decay():
+    config = OptimizerConfig(schedule="wsd", warmup_steps=2, decay_fraction=0.4, min_lr_fraction=0.0)
+    assert decay_start(config, 10) == 6
+    factors = [learning_rate_factor(step, config, 10) for step in range(10)]
+    assert factors == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0.0])

@@ -6,6 +6,8 @@ import typer
 
 from verl_lite.cli.attack import attack
 from verl_lite.cli.check import check
+from verl_lite.cli.data import data_app
+from verl_lite.cli.diagnose import diagnose
 from verl_lite.cli.diff import diff
 from verl_lite.cli.doctor import doctor
 from verl_lite.cli.evaluate import evaluate
@@ -38,6 +40,7 @@ app.command("reward-model")(reward_model)
 app.command()(dpo)
 app.command("eval")(evaluate)
 app.command()(pipeline)
+app.command()(diagnose)
 app.command()(score)
 app.command()(diff)
 app.command()(check)
@@ -47,6 +50,7 @@ app.command()(doctor)
 app.add_typer(plugins_app, name="plugins")
 app.add_typer(config_app, name="config")
 app.add_typer(preferences_app, name="preferences")
+app.add_typer(data_app, name="data")
 
 
 def main() -> None:

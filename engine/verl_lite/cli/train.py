@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import DebugInline
+from verl_lite.cli.options import AsJson, DebugInline
 
 if TYPE_CHECKING:
     from verl_lite.engine.config import TrainConfig
@@ -60,15 +60,22 @@ def train(
         raise typer.Exit(INTERRUPTED)
 
 
-def sft(config: ConfigFile, overrides: Overrides = None, run_dir: RunDir = None) -> None:
+def sft(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    run_dir: RunDir = None,
+    debug_inline: DebugInline = False,
+) -> None:
     """Run the supervised warm-up alone; the model lands in <run>/model.
+
+    The rows' masks are checked first: faults are shown decoded and end with exit code 2.
 
     Example: verl-lite sft examples/quickstart.yaml sft.steps=200
     """
     checked = _load(config, overrides)
     from verl_lite.engine.run import train_only_sft
 
-    result = train_only_sft(checked, run_dir=run_dir)
+    result = train_only_sft(checked, run_dir=run_dir, debug_inline=debug_inline)
     if result.stopped:
         raise typer.Exit(INTERRUPTED)
     typer.echo(f"the model is in {result.run_dir / 'model'}/")
@@ -82,7 +89,10 @@ def show(config: ConfigFile, overrides: Overrides = None) -> None:
     """
     import yaml
 
-    typer.echo(yaml.safe_dump(_load(config, overrides).model_dump(mode="json"), sort_keys=False), nl=False)
+    typer.echo(
+        yaml.safe_dump(_load(config, overrides).model_dump(mode="json"), sort_keys=False),
+        nl=False,
+    )
 
 
 @config_app.command("check")
@@ -97,7 +107,8 @@ def check(config: ConfigFile, overrides: Overrides = None) -> None:
     prepared = prepare_run(checked)
     typer.echo(
         f"{config}: fine; {len(prepared.train_prompts)} training prompts, "
-        f"{len(prepared.held_out_prompts)} held out, {len(prepared.sft_examples)} SFT examples"
+        f"{len(prepared.held_out_prompts)} held out, "
+        f"{prepared.sft.num_examples if prepared.sft else 0} SFT examples"
     )
 
 

@@ -209,8 +209,9 @@ class OptimizerConfig(ConfigModel):
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "cosine"  # wsd: warmup, stable, decay
     warmup_steps: int = Field(default=0, ge=0)
+    decay_fraction: float = Field(default=0.2, gt=0, le=1)  # wsd: the part of the steps that decays
     min_lr_fraction: float = Field(default=0.1, ge=0, le=1)
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     bits: Literal[8, 32] = 32

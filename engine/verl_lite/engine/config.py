@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig, OptimizerConfig
+from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.data_config import DataConfig, DatasetConfig
 from verl_lite.engine.monitor_config import MonitorsConfig
-from verl_lite.plugins.composite.config import RewardsConfig, leaves
+from verl_lite.engine.sft_config import SFTConfig
+from verl_lite.plugins.composite.config import RewardNode, RewardsConfig, leaves
 from verl_lite.plugins.config_file import ConfigModel
 
 __all__ = [
@@ -59,68 +61,6 @@ class ModelConfig(ConfigModel):
         if (self.path is None) == (self.tiny is None):
             raise ValueError("expected exactly one of 'path' (a hub id or a folder) and 'tiny'")
         return self
-
-
-class DatasetConfig(ConfigModel):
-    """Rows to sample prompts from: a local file, a hub data set, or the generated arithmetic.
-
-    path              a .jsonl or .parquet file
-    hub, hub_subset   a data set of the hub, read with `datasets`
-    task              "arithmetic": two-digit additions made here, `num_rows` of them
-    split             the hub's split, or the task's: "train" or "held_out"
-    prompt            the column with the user's message (text) or with the whole chat (messages)
-    prompt_template   text with {column} in it, used instead of the column as it stands
-    system_prompt     put before the prompt where the chat has no system message of its own
-    reference         the column with the right answer; "" where there is none
-    reference_after   keep only what follows the last occurrence of this in the reference ("####")
-    num_rows          use the first so many rows (0: all)
-    overlong          what to do with a prompt longer than rollout.max_prompt_tokens
-    """
-
-    path: str | None = None
-    hub: str | None = None
-    hub_subset: str | None = None
-    task: Literal["arithmetic"] | None = None
-    split: str = "train"
-    prompt: str = "question"
-    prompt_template: str = ""
-    system_prompt: str = ""
-    reference: str = "reference"
-    reference_after: str = ""
-    num_rows: NonNegativeInt = 0
-    overlong: Literal["error", "drop"] = "error"
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "DatasetConfig":
-        given = [name for name in ("path", "hub", "task") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"expected exactly one of 'path', 'hub' and 'task', got {given or 'none'}")
-        if self.path is not None and not self.path.endswith((".jsonl", ".parquet")):
-            raise ValueError(f"path={self.path!r}: expected a .jsonl or .parquet file")
-        if self.task is not None and self.split not in ("train", "held_out"):
-            raise ValueError(f"split={self.split!r}: the task has 'train' and 'held_out'")
-        return self
-
-
-class DataConfig(ConfigModel):
-    """`train` feeds the updates; `held_out` is never trained on and measures accuracy."""
-
-    train: DatasetConfig
-    held_out: DatasetConfig | None = None
-
-
-class SFTConfig(ConfigModel):
-    """The supervised warm-up: only the answer is trained on. `steps: 0` leaves it out.
-
-    `answer` is the column with the answer. `data` takes other rows than data.train.
-    Micro-batches follow learner.max_tokens_per_micro_batch.
-    """
-
-    steps: NonNegativeInt = 0
-    answer: str = "answer"
-    data: DatasetConfig | None = None
-    batch_rows: PositiveInt = 64
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-5, warmup_steps=10)
 
 
 class VllmConfig(ConfigModel):
@@ -200,10 +140,12 @@ class LoggingConfig(ConfigModel):
 
 
 class TrainConfig(RewardsConfig):
-    """Everything a training run needs to know.
+    """Everything a training run needs to know. Without RL (`steps: 0`) it needs no rewards.
 
     `deterministic` allows only kernels that give the same bits every time, and on the CPU one thread.
     """
+
+    rewards: dict[str, RewardNode] = Field(default_factory=dict)
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: NonNegativeInt = 0
@@ -222,16 +164,35 @@ class TrainConfig(RewardsConfig):
 
     @property
     def accuracy_reward(self) -> str:
-        """The path of the reward that decides whether a held-out answer is right."""
-        return self.evaluation.accuracy or leaves(self.rewards)[0].path
+        """The path of the reward that decides whether a held-out answer is right; "" without rewards."""
+        found = leaves(self.rewards)
+        return self.evaluation.accuracy or (found[0].path if found else "")
+
+    @property
+    def format_reward(self) -> str:
+        """The path of the reward whose mean is the format compliance; "" without one."""
+        named = self.sft.validation.format if self.sft.validation is not None else ""
+        paths = [leaf.path for leaf in leaves(self.rewards)]
+        return named or ("format" if "format" in paths else "")
 
     @model_validator(mode="after")
     def _check_across(self) -> "TrainConfig":
         paths = [leaf.path for leaf in leaves(self.rewards)]
-        if self.accuracy_reward not in paths:
+        if self.steps and not paths:
+            raise ValueError(f"steps={self.steps} of RL need rewards: name at least one, or set steps to 0")
+        if self.accuracy_reward and self.accuracy_reward not in paths:
             raise ValueError(
                 f"evaluation.accuracy={self.accuracy_reward!r} is not a reward of this config: "
                 f"expected one of {', '.join(paths)}"
+            )
+        if self.format_reward and self.format_reward not in paths:
+            raise ValueError(
+                f"sft.validation.format={self.format_reward!r} is not a reward of this config: "
+                f"expected one of {', '.join(paths) or 'none, there are no rewards'}"
+            )
+        if self.sft.validation is not None and self.sft.validation.min_format and not self.format_reward:
+            raise ValueError(
+                "sft.validation.min_format needs a reward that measures it: name it in sft.validation.format"
             )
         if self.evaluation.every_steps and self.data.held_out is None:
             raise ValueError(

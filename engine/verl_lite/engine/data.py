@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from verl_lite.engine.arithmetic import arithmetic_rows
-from verl_lite.engine.config import DatasetConfig
+from verl_lite.engine.data_config import DatasetConfig
 from verl_lite.engine.stages import PromptRow
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.plugins import Message
@@ -17,8 +17,13 @@ __all__ = ["PromptStream", "read_prompts", "read_rows", "row_messages"]
 Row = Mapping[str, Any]
 
 
-def read_rows(config: DatasetConfig, *, seed: int, needed: Iterable[str] = ()) -> list[Row]:
-    """The rows of the data set, at most `num_rows`. Raises DataError for a missing file or column."""
+def read_rows(
+    config: DatasetConfig, *, seed: int, needed: Iterable[str] = (), asks: bool = True
+) -> list[Row]:
+    """The rows of the data set, at most `num_rows`. Raises DataError for a missing file or column.
+
+    `asks` says that the rows hold prompts (and references): their columns are then needed too.
+    """
     source, rows = _open(config, seed=seed)
     taken: list[Row] = []
     for row in rows:
@@ -27,8 +32,8 @@ def read_rows(config: DatasetConfig, *, seed: int, needed: Iterable[str] = ()) -
         taken.append(row)
     if not taken:
         raise DataError(f"{source} has no rows")
-    wanted = [] if config.prompt_template or not config.prompt else [config.prompt]
-    wanted += [config.reference] if config.reference else []
+    wanted = [config.prompt] if asks and config.prompt and not config.prompt_template else []
+    wanted += [config.reference] if asks and config.reference else []
     for column in dict.fromkeys([*wanted, *needed]):
         for index, row in enumerate(taken):
             if column not in row:

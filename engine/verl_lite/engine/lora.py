@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from verl_lite.engine.algorithm_config import LoraConfig
 from verl_lite.errors import ConfigError
 
-__all__ = ["adapter_weights", "add_adapters"]
+__all__ = ["adapter_weights", "add_adapters", "merged"]
 
 
 def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str = "CAUSAL_LM") -> nn.Module:
@@ -34,6 +34,11 @@ def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str 
         task_type=task_type,
     )
     return peft.get_peft_model(model, adapters)  # type: ignore[no-any-return]
+
+
+def merged(model: Any) -> Any:
+    """The plain model with its adapters added into the weights."""
+    return model.merge_and_unload()
 
 
 def adapter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -39,9 +39,10 @@ class MetricsLog:
         trackers: Sequence[str],
         config: Mapping[str, Any],
         resume_at: int | None = None,
+        file_name: str = "metrics.jsonl",
     ) -> None:
         """`resume_at` counts the finished steps of a resumed run: lines of later ones are taken out."""
-        self._path = run_dir / "metrics.jsonl"
+        self._path = run_dir / file_name
         if resume_at is not None:
             _cut_back(self._path, resume_at)
         if trackers:

@@ -12,7 +12,7 @@ from verl_lite.engine.tiny_model import build_tiny_model, build_tiny_tokenizer
 from verl_lite.engine.weights import base_model, named_weights
 from verl_lite.errors import ConfigError, DataError
 
-__all__ = ["check_context", "load_policy", "load_tokenizer", "prepare_model", "save_policy"]
+__all__ = ["check_context", "load_policy", "load_tokenizer", "pad_token_id", "prepare_model", "save_policy"]
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
@@ -106,6 +106,11 @@ def save_policy(
     state = dict(named_weights(model) if weights is None else weights)
     base_model(model).save_pretrained(folder, state_dict=state)
     tokenizer.save_pretrained(folder)
+
+
+def pad_token_id(tokenizer: Any) -> int:
+    """What fills padded rows; any token does where the tokenizer names none, no one attends to it."""
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
 def _refuse_missing_folder(path: str) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from verl_lite.engine.algorithm_config import OptimizerConfig
 from verl_lite.errors import ConfigError
 
-__all__ = ["PolicyOptimizer", "learning_rate_factor"]
+__all__ = ["PolicyOptimizer", "decay_start", "learning_rate_factor"]
 
 
 def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -> float:
@@ -23,13 +23,19 @@ def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return 1.0
-    span = max(total_steps - 1 - config.warmup_steps, 1)
-    progress = min((step - config.warmup_steps) / span, 1.0)
-    if config.schedule == "linear":
+    first = decay_start(config, total_steps) - 1 if config.schedule == "wsd" else config.warmup_steps
+    span = max(total_steps - 1 - first, 1)
+    progress = max(min((step - first) / span, 1.0), 0.0)
+    if config.schedule in ("linear", "wsd"):
         shape = 1.0 - progress
     else:
         shape = 0.5 * (1.0 + math.cos(math.pi * progress))
     return config.min_lr_fraction + (1.0 - config.min_lr_fraction) * shape
+
+
+def decay_start(config: OptimizerConfig, total_steps: int) -> int:
+    """The first step of wsd's decay phase: ten steps with a decay_fraction of 0.2 decay in steps 8 and 9."""
+    return max(total_steps - round(config.decay_fraction * total_steps), config.warmup_steps)
 
 
 class PolicyOptimizer:

@@ -7,13 +7,14 @@ from typing import Any
 
 from verl_lite.engine.checkpoint_files import PassedOver, newest_whole
 from verl_lite.engine.checkpoints import Checkpoint, load_checkpoint
-from verl_lite.engine.config import DatasetConfig, TrainConfig
+from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.data import read_prompts
+from verl_lite.engine.data_config import DatasetConfig
 from verl_lite.engine.environment import changed_data, fingerprint_rows
 from verl_lite.engine.metrics_log import check_trackers
 from verl_lite.engine.model_folder import check_context, load_tokenizer
 from verl_lite.engine.run_folder import RunFolder, choose_run_dir
-from verl_lite.engine.sft import SFTExample, sft_examples
+from verl_lite.engine.sft.data import SFTData, read_sft
 from verl_lite.engine.stages import PromptRow
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.composite import build_composite
@@ -35,7 +36,7 @@ class PreparedRun:
     tokenizer: Any
     train_prompts: Sequence[PromptRow]
     held_out_prompts: Sequence[PromptRow]
-    sft_examples: Sequence[SFTExample]
+    sft: SFTData | None
     checkpoint: Checkpoint | None
     checkpoint_path: Path | None
     passed_over: Sequence[PassedOver] = ()
@@ -62,17 +63,24 @@ class PreparedRun:
         ]
 
 
-def prepare_run(config: TrainConfig, *, run_dir: Path | None = None, resume: bool = False) -> PreparedRun:
-    """Check everything and read the data. Raises ConfigError, DataError or PluginError; writes nothing."""
+def prepare_run(
+    config: TrainConfig, *, run_dir: Path | None = None, resume: bool = False, only_sft: bool = False
+) -> PreparedRun:
+    """Check everything and read the data. Raises ConfigError, DataError or PluginError; writes nothing.
+
+    `only_sft` leaves the prompts of RL alone: the rows may be chats without any.
+    """
     folder = RunFolder(choose_run_dir(config, run_dir, resume=resume))
     if resume:
         folder.check_same_run(config)
     catalog = find_rewards()
-    build_composite(config, catalog)
+    if config.rewards:
+        build_composite(config, catalog)
     check_trackers(config.logging.trackers)
     tokenizer = load_tokenizer(config.model)
+    check_context(config.model, needed_tokens=config.sft.max_tokens or 0)
     check_context(config.model, needed_tokens=config.rollout.context_tokens)
-    train, held_out, examples = _read_data(config, tokenizer)
+    train, held_out = ([], []) if only_sft else _read_prompts(config, tokenizer)
     path, passed_over = newest_whole(folder.checkpoints) if resume else (None, [])
     if resume and path is None:
         broken = "".join(f"; {passed.path.name}: {passed.reason}" for passed in passed_over)
@@ -85,7 +93,7 @@ def prepare_run(config: TrainConfig, *, run_dir: Path | None = None, resume: boo
         tokenizer=tokenizer,
         train_prompts=train,
         held_out_prompts=held_out,
-        sft_examples=examples,
+        sft=read_sft(config, tokenizer) if config.sft.is_on else None,
         checkpoint=load_checkpoint(path) if path else None,
         checkpoint_path=path,
         passed_over=passed_over,
@@ -98,24 +106,15 @@ def prepare_run(config: TrainConfig, *, run_dir: Path | None = None, resume: boo
     return prepared
 
 
-def _read_data(
-    config: TrainConfig, tokenizer: Any
-) -> tuple[list[PromptRow], list[PromptRow], list[SFTExample]]:
-    def prompts(data: DatasetConfig, needed: Sequence[str] = ()) -> list[PromptRow]:
+def _read_prompts(config: TrainConfig, tokenizer: Any) -> tuple[list[PromptRow], list[PromptRow]]:
+    def prompts(data: DatasetConfig) -> list[PromptRow]:
         limit = config.rollout.max_prompt_tokens
-        return read_prompts(data, tokenizer, max_prompt_tokens=limit, seed=config.seed, needed=needed)
+        return read_prompts(data, tokenizer, max_prompt_tokens=limit, seed=config.seed)
 
-    wants_answers = config.sft.steps > 0 and config.sft.data is None
-    train = prompts(config.data.train, [config.sft.answer] if wants_answers else [])
+    train = prompts(config.data.train)
     if config.rollout.num_prompts > len(train):
         raise ConfigError(
             f"rollout.num_prompts={config.rollout.num_prompts} is more than the {len(train)} training rows: "
             "a step would sample a prompt twice; lower it"
         )
-    held_out = prompts(config.data.held_out) if config.data.held_out is not None else []
-    if config.sft.steps == 0:
-        return train, held_out, []
-    taught = prompts(config.sft.data, [config.sft.answer]) if config.sft.data is not None else train
-    limit = config.rollout.context_tokens
-    examples = sft_examples(taught, tokenizer, answer=config.sft.answer, max_tokens=limit)
-    return train, held_out, examples
+    return train, prompts(config.data.held_out) if config.data.held_out is not None else []

@@ -18,12 +18,11 @@ from verl_lite.engine.environment import make_deterministic
 from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.metrics_log import MetricsLog
-from verl_lite.engine.model_folder import load_policy, prepare_model, save_policy
-from verl_lite.engine.policy import Policy
+from verl_lite.engine.model_folder import load_policy, pad_token_id, prepare_model, save_policy
 from verl_lite.engine.preparation import PreparedRun, prepare_run
 from verl_lite.engine.run_folder import RunFolder
 from verl_lite.engine.seeds import derive_seed
-from verl_lite.engine.sft import describe_example, train_sft
+from verl_lite.engine.sft.stage import run_sft
 from verl_lite.engine.stages import PromptRow, Sampler
 from verl_lite.engine.trainer import Trainer
 from verl_lite.errors import ConfigError
@@ -56,6 +55,8 @@ def train(
 
     Ctrl-C ends it at the next safe point, with a checkpoint once RL has begun.
     """
+    if not config.rewards:
+        raise ConfigError("train needs rewards; for the supervised part alone use verl-lite sft")
     started = time.perf_counter()
     console = console or Console()
     prepared = prepare_run(config, run_dir=run_dir, resume=resume)
@@ -79,23 +80,42 @@ def train(
 
 
 def train_only_sft(
-    config: TrainConfig, *, run_dir: Path | None = None, console: Console | None = None
+    config: TrainConfig,
+    *,
+    run_dir: Path | None = None,
+    debug_inline: bool = False,
+    console: Console | None = None,
 ) -> RunResult:
     """The supervised warm-up alone; the model lands in <run>/model. Raises ConfigError without sft.steps."""
-    if config.sft.steps == 0:
-        raise ConfigError("sft.steps=0: there is nothing to do; set it to the number of SFT updates")
+    if not config.sft.is_on:
+        raise ConfigError("sft.steps=0 and sft.epochs=0: there is nothing to do; set one of them")
+    started = time.perf_counter()
     console = console or Console()
-    prepared = prepare_run(config, run_dir=run_dir)
+    prepared = prepare_run(config, run_dir=run_dir, only_sft=True)
     prepared.folder.claim(config, prepared.plugins, prepared.data)
     display = make_display(console)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        path = prepare_model(config.model, prepared.folder.model, seed=config.seed)
+        model = load_policy(path, dtype=config.model.dtype, device=device)
         with Interrupt() as interrupt:
-            _first_policy(prepared, display, interrupt)
+            trackers = config.logging.trackers
+            model, metrics = run_sft(
+                prepared, model, display, interrupt, debug_inline=debug_inline, trackers=trackers
+            )
+        save_policy(model, prepared.tokenizer, prepared.folder.model)
     except StopRequested:
         return RunResult(run_dir=prepared.folder.path, summary={}, stopped=True)
     finally:
         display.finish()
-    return RunResult(run_dir=prepared.folder.path, summary={"sft_steps": config.sft.steps})
+    seconds = round(time.perf_counter() - started, 1)
+    summary = {
+        "name": config.name,
+        "seconds": seconds,
+        "metrics": {k: {"after": v} for k, v in metrics.items()},
+    }
+    prepared.folder.write_summary(summary)
+    return RunResult(run_dir=prepared.folder.path, summary=summary)
 
 
 def _run(
@@ -103,7 +123,7 @@ def _run(
 ) -> RunResult:
     config, folder = prepared.config, prepared.folder
     try:
-        path, model = _first_policy(prepared, display, interrupt)
+        path, model = _first_policy(prepared, display, interrupt, debug_inline=debug_inline)
     except StopRequested:
         return RunResult(run_dir=folder.path, summary={}, stopped=True)
     resume_at = prepared.checkpoint.step if prepared.checkpoint else None
@@ -139,38 +159,25 @@ def _run(
             sampler.close()
 
 
-def _first_policy(prepared: PreparedRun, display: Display, interrupt: Interrupt) -> tuple[str, Any]:
+def _first_policy(
+    prepared: PreparedRun, display: Display, interrupt: Interrupt, *, debug_inline: bool
+) -> tuple[str, Any]:
     """The policy RL begins with (after SFT, if any) and where it lies on disk for the sampler to load."""
     config, folder = prepared.config, prepared.folder
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    has_own_start = config.model.tiny is not None or config.sft.steps > 0
+    has_own_start = config.model.tiny is not None or config.sft.is_on
     if prepared.checkpoint is not None:
         path = str(folder.model) if has_own_start else str(config.model.path)
         return path, load_policy(path, dtype=config.model.dtype, device=device)
     with clear_write_errors(str(folder.model)):
         path = prepare_model(config.model, folder.model, seed=config.seed)
     model = load_policy(path, dtype=config.model.dtype, device=device)
-    if config.sft.steps:
-        _warm_up(prepared, model, display, interrupt)
+    if config.sft.is_on:
+        model, _ = run_sft(prepared, model, display, interrupt, debug_inline=debug_inline)
         path = str(folder.model)
         with clear_write_errors(str(folder.model)):
             save_policy(model, prepared.tokenizer, folder.model)
     return path, model
-
-
-def _warm_up(prepared: PreparedRun, model: Any, display: Display, interrupt: Interrupt) -> None:
-    config = prepared.config
-    ignored, trained = describe_example(prepared.sft_examples[0], prepared.tokenizer)
-    display.note("SFT, first sample: only the second part is trained on")
-    display.note(f"  not trained on  {ignored!r}\n  trained on      {trained!r}")
-
-    def on_step(step: int, loss: float) -> None:
-        display.sft_step(step, config.sft.steps, loss)
-        interrupt.check()
-
-    policy = Policy(model, config.learner, pad_token_id=_pad_token_id(prepared))
-    model.train()
-    train_sft(policy, prepared.sft_examples, config.sft, seed=config.seed, on_step=on_step)
 
 
 def _make_learner(prepared: PreparedRun, model: Any) -> Learner:
@@ -179,7 +186,7 @@ def _make_learner(prepared: PreparedRun, model: Any) -> Learner:
         model,
         config.learner,
         config.algorithm,
-        pad_token_id=_pad_token_id(prepared),
+        pad_token_id=pad_token_id(prepared.tokenizer),
         total_steps=config.steps,
         temperature=config.rollout.temperature,
         bad_batch_dir=prepared.folder.path / "bad_batches",
@@ -212,11 +219,6 @@ def sampler_for(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_policy(model_path, dtype="bfloat16" if device.type == "cuda" else "float32", device=device)
     return TransformersSampler(model, tokenizer, rollout, canary_ids=canary_ids)
-
-
-def _pad_token_id(prepared: PreparedRun) -> int:
-    tokenizer = prepared.tokenizer
-    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
 def _train_and_measure(

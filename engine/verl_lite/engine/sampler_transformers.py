@@ -22,7 +22,7 @@ __all__ = ["TransformersSampler"]
 
 
 class TransformersSampler:
-    """The Sampler protocol on a model of its own (never the learner's: a sync must be visible).
+    """The Sampler protocol on a model of its own: with the learner's, a sync that fails would not show.
 
     `batch_rows` completions are generated at once, prompts of equal length together.
     """
@@ -36,7 +36,7 @@ class TransformersSampler:
         canary_ids: Sequence[int],
         batch_rows: int = 256,
     ) -> None:
-        self._model = model.eval().requires_grad_(False)
+        self._model = model.eval()
         self._tokenizer = tokenizer
         self._batch_rows = batch_rows
         self._version = 0

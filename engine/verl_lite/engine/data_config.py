@@ -1,0 +1,57 @@
+"""The `data` section of the config: where rows come from."""
+
+from typing import Literal
+
+from pydantic import NonNegativeInt, model_validator
+
+from verl_lite.plugins.config_file import ConfigModel
+
+__all__ = ["DataConfig", "DatasetConfig"]
+
+
+class DatasetConfig(ConfigModel):
+    """Rows to sample prompts from: a local file, a hub data set, or the generated arithmetic.
+
+    path              a .jsonl or .parquet file
+    hub, hub_subset   a data set of the hub, read with `datasets`
+    task              "arithmetic": two-digit additions made here, `num_rows` of them
+    split             the hub's split, or the task's: "train" or "held_out"
+    prompt            the column with the user's message (text) or with the whole chat (messages)
+    prompt_template   text with {column} in it, used instead of the column as it stands
+    system_prompt     put before the prompt where the chat has no system message of its own
+    reference         the column with the right answer; "" where there is none
+    reference_after   keep only what follows the last occurrence of this in the reference ("####")
+    num_rows          use the first so many rows (0: all)
+    overlong          what to do with a prompt longer than rollout.max_prompt_tokens
+    """
+
+    path: str | None = None
+    hub: str | None = None
+    hub_subset: str | None = None
+    task: Literal["arithmetic"] | None = None
+    split: str = "train"
+    prompt: str = "question"
+    prompt_template: str = ""
+    system_prompt: str = ""
+    reference: str = "reference"
+    reference_after: str = ""
+    num_rows: NonNegativeInt = 0
+    overlong: Literal["error", "drop"] = "error"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "DatasetConfig":
+        given = [name for name in ("path", "hub", "task") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected exactly one of 'path', 'hub' and 'task', got {given or 'none'}")
+        if self.path is not None and not self.path.endswith((".jsonl", ".parquet")):
+            raise ValueError(f"path={self.path!r}: expected a .jsonl or .parquet file")
+        if self.task is not None and self.split not in ("train", "held_out"):
+            raise ValueError(f"split={self.split!r}: the task has 'train' and 'held_out'")
+        return self
+
+
+class DataConfig(ConfigModel):
+    """`train` feeds the updates; `held_out` is never trained on and measures accuracy."""
+
+    train: DatasetConfig
+    held_out: DatasetConfig | None = None

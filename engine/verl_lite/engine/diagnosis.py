@@ -1,0 +1,213 @@
+"""Is a warm-up needed? The base model is sampled on the RL prompts and scored by the RL rewards.
+
+What it says follows from fixed rules over what it measured, in the order of `recommend`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.model_folder import prepare_model
+from verl_lite.engine.preparation import prepare_run
+from verl_lite.engine.seeds import derive_seed
+from verl_lite.engine.sft_config import SFTConfig
+from verl_lite.errors import ConfigError
+from verl_lite.plugins import SamplerSettings, ScoredRollout
+from verl_lite.plugins.records import RecordWriter
+from verl_lite.plugins.scorer import Scorer
+
+__all__ = ["Advice", "Diagnosis", "as_json", "diagnose", "pass_at_k", "recommend", "summarise"]
+
+FORMAT_FLOOR = 0.5
+HARD_PASS_AT_K = 0.05
+EASY_PASS_AT_1 = 0.9
+TRUNCATED = 0.2
+# the quickstart's tiny model writes its format after 1,920 rows (30 steps of 64), from random weights
+ROWS_FOR_A_FORMAT = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """Shares are of 1. `format_rate` is None where no reward measures the format.
+
+    pass_at             {k: unbiased pass@k} over the prompts, for 1, 2, 4, ... and all samples
+    no_variance         share of groups whose rewards are all equal: they give GRPO no gradient
+    all_right, all_wrong  share of groups by the accuracy reward
+    entropy             nats a token: the mean of -log p of what was sampled
+    """
+
+    num_prompts: int
+    num_samples: int
+    format_rate: float | None
+    pass_at: Mapping[int, float]
+    no_variance: float
+    all_right: float
+    all_wrong: float
+    entropy: float
+    truncated: float
+    completion_tokens_mean: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """`verdict` is "warm up", "too hard", "too easy" or "skip the warm-up"; `rule` is why, in numbers."""
+
+    verdict: str
+    rule: str
+    sft_steps: int = 0
+    also: Sequence[str] = ()
+
+
+def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
+    """The chance that at least one of k samples is right, without bias (arXiv:2107.03374, eq. 1).
+
+    >>> pass_at_k(4, 1, 1), pass_at_k(4, 1, 2), pass_at_k(4, 3, 2)
+    (0.25, 0.5, 1.0)
+    """
+    if not 1 <= k <= num_samples:
+        raise ValueError(f"k={k}: expected 1 to {num_samples}, the number of samples")
+    return 1.0 - math.comb(num_samples - num_right, k) / math.comb(num_samples, k)
+
+
+def diagnose(
+    config: TrainConfig,
+    *,
+    num_prompts: int,
+    num_samples: int,
+    records_path: Path | None = None,
+    debug_inline: bool = False,
+) -> tuple[Diagnosis, Advice]:
+    """Sample `num_prompts` x `num_samples` and judge. Raises ConfigError for a config without rewards."""
+    from verl_lite.engine.run import make_sampler
+
+    if not config.rewards:
+        raise ConfigError("diagnose scores with the rewards of RL, but the config has none")
+    config = config.model_copy(
+        update={"sft": config.sft.model_copy(update={"steps": 0, "epochs": 0.0}), "steps": 0}
+    )
+    prepared = prepare_run(config)
+    rollout = config.rollout
+    settings = SamplerSettings(
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        top_k=rollout.top_k,
+        max_new_tokens=rollout.max_new_tokens,
+        seed=derive_seed(config.seed, "diagnose"),
+    )
+    with TemporaryDirectory() as folder, Scorer(
+        config, catalog=prepared.catalog, debug_inline=debug_inline, decode=prepared.tokenizer.decode
+    ) as scorer:  # fmt: skip
+        sampler = make_sampler(
+            prepared, prepare_model(config.model, Path(folder) / "model", seed=config.seed)
+        )
+        try:
+            session = scorer.start()
+            prompts = prepared.train_prompts[:num_prompts]
+            for group in sampler.generate(prompts, num_samples=num_samples, settings=settings):
+                session.add(group)
+            rows = session.finish().rows
+        finally:
+            sampler.close()
+    if records_path is not None:
+        with RecordWriter(records_path) as writer:
+            writer.write(rows, step=0)
+    diagnosis = summarise(
+        rows,
+        accuracy_reward=config.accuracy_reward,
+        right_at=config.evaluation.right_at,
+        format_reward=config.format_reward,
+    )
+    return diagnosis, recommend(diagnosis, config.sft)
+
+
+def summarise(
+    rows: Sequence[ScoredRollout], *, accuracy_reward: str, right_at: float, format_reward: str = ""
+) -> Diagnosis:
+    """Count. A score that is missing is not right; groups may come in any order but must be equally large."""
+    groups: dict[str, list[ScoredRollout]] = {}
+    for row in rows:
+        groups.setdefault(row.rollout.group, []).append(row)
+    sizes = {len(group) for group in groups.values()}
+    if len(sizes) != 1:
+        raise ValueError(f"groups of different sizes: {sorted(sizes)}")
+    (size,) = sizes
+
+    def value(row: ScoredRollout, name: str) -> float | None:
+        return row.components[name].score.value
+
+    def is_right(row: ScoredRollout) -> bool:
+        score = value(row, accuracy_reward)
+        return score is not None and score >= right_at
+
+    right = [sum(map(is_right, group)) for group in groups.values()]
+    ks = sorted({*(2**power for power in range(size.bit_length()) if 2**power <= size), size})
+    logprobs = [logprob for row in rows for logprob in row.rollout.logprobs]
+    formats = [value(row, format_reward) for row in rows] if format_reward else []
+    flat = [group for group in groups.values() if len({row.reward for row in group}) == 1]
+    return Diagnosis(
+        num_prompts=len(groups),
+        num_samples=size,
+        format_rate=sum(one or 0.0 for one in formats) / len(rows) if formats else None,
+        pass_at={k: sum(pass_at_k(size, count, k) for count in right) / len(right) for k in ks},
+        no_variance=len(flat) / len(groups),
+        all_right=sum(count == size for count in right) / len(right),
+        all_wrong=sum(count == 0 for count in right) / len(right),
+        entropy=-sum(logprobs) / len(logprobs) if logprobs else float("nan"),
+        truncated=sum(row.rollout.is_truncated for row in rows) / len(rows),
+        completion_tokens_mean=sum(len(row.rollout.completion_ids) for row in rows) / len(rows),
+    )
+
+
+def recommend(diagnosis: Diagnosis, sft: SFTConfig) -> Advice:
+    """The first rule that applies: format, too hard, too easy; else no warm-up is needed."""
+    best = diagnosis.pass_at[diagnosis.num_samples]
+    first = diagnosis.pass_at[1]
+    also = []
+    if diagnosis.truncated > TRUNCATED:
+        also.append(
+            f"{diagnosis.truncated:.0%} of the completions were cut at rollout.max_new_tokens (more than "
+            f"{TRUNCATED:.0%}): raise it, or the reward punishes length"
+        )
+    if diagnosis.entropy < 0.05:
+        also.append(f"an entropy of {diagnosis.entropy:.3f} nats a token leaves little to explore")
+    rate = diagnosis.format_rate
+    if rate is not None and rate < FORMAT_FLOOR:
+        rows = (0.95 - rate) / 0.95 * ROWS_FOR_A_FORMAT
+        return Advice(
+            verdict="warm up",
+            rule=f"the format rate is {rate:.1%}, below {FORMAT_FLOOR:.0%}: RL would spend its steps on the "
+            f"format. About {ROWS_FOR_A_FORMAT:,} rows teach one from nothing; {rows:,.0f} are left, in "
+            f"batches of sft.batch_rows={sft.batch_rows}",
+            sft_steps=math.ceil(rows / sft.batch_rows),
+            also=also,
+        )
+    name = f"pass@{diagnosis.num_samples}"
+    if best < HARD_PASS_AT_K:
+        return Advice(
+            verdict="too hard",
+            rule=f"{name} is {best:.1%}, below {HARD_PASS_AT_K:.0%}: {diagnosis.all_wrong:.0%} of the groups "
+            "have no right answer to learn from. Easier prompts, more samples, or SFT on worked solutions",
+            also=also,
+        )
+    if first > EASY_PASS_AT_1:
+        return Advice(
+            verdict="too easy",
+            rule=f"pass@1 is {first:.1%}, above {EASY_PASS_AT_1:.0%}: {diagnosis.all_right:.0%} of the "
+            "groups are all right and give no gradient. Harder prompts",
+            also=also,
+        )
+    return Advice(
+        verdict="skip the warm-up",
+        rule=f"pass@1 {first:.1%} and {name} {best:.1%}: between {HARD_PASS_AT_K:.0%} and "
+        f"{EASY_PASS_AT_1:.0%}, so RL has something to choose from"
+        + ("" if rate is None else f", and the format rate is {rate:.1%}"),
+        also=also,
+    )
+
+
+def as_json(diagnosis: Diagnosis, advice: Advice) -> dict[str, Any]:
+    return {**asdict(diagnosis), "advice": asdict(advice)}

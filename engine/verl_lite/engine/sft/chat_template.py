@@ -1,0 +1,141 @@
+"""The model's chat template: a conversation as text, as tokens, and the spans of its responses.
+
+A response is found by asking the template what it finds at inference: the chat before a turn is
+rendered with the generation prompt, the chat with the turn without it, and what the second has more
+than the first is what the model would have generated. Whatever follows the end-of-turn token (a line
+break, in ChatML) is never generated and belongs to nobody.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from verl_lite.errors import DataError
+from verl_lite.plugins import Message
+
+__all__ = ["ChatTemplate", "Conversation", "Response", "Tokens"]
+
+GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """One row to train on: a chat with at least one assistant turn. `id` names it in messages."""
+
+    id: str
+    messages: Sequence[Message]
+    tools: Sequence[Mapping[str, Any]] | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def assistant_turns(self) -> list[int]:
+        """Those that answer something: a chat's first message answers nothing."""
+        return [at for at, message in enumerate(self.messages) if at and message["role"] == "assistant"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """One assistant turn in the rendered text `after`: characters [start, end), the end of turn included.
+
+    `prompt` is what the template renders for inference, `agrees` whether `after` begins with it,
+    `is_ended` whether an end-of-turn token closes it, `is_empty` whether nothing else is in it.
+    """
+
+    turn: int
+    prompt: str
+    after: str
+    end: int
+    agrees: bool
+    is_ended: bool
+    is_empty: bool
+
+    @property
+    def start(self) -> int:
+        return len(self.prompt)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token ids of a text with each token's characters [start, end)."""
+
+    ids: Sequence[int]
+    offsets: Sequence[tuple[int, int]]
+
+    def inside(self, start: int, end: int) -> list[int]:
+        """The tokens with at least one character in [start, end)."""
+        return [at for at, (a, b) in enumerate(self.offsets) if a < end and b > start]
+
+
+class ChatTemplate:
+    """Rendering with one tokenizer. `ends` are the tokens (as text) that end a turn, besides its eos."""
+
+    def __init__(self, tokenizer: Any, ends: Sequence[str] = ()) -> None:
+        if not tokenizer.is_fast:
+            raise DataError(
+                f"SFT needs a fast tokenizer (one that says which characters a token covers), got "
+                f"{type(tokenizer).__name__}"
+            )
+        unknown = [end for end in ends if len(tokenizer.encode(end, add_special_tokens=False)) != 1]
+        if unknown:
+            raise DataError(f"sft.end_of_turn: {unknown[0]!r} is not one token of this tokenizer")
+        self.tokenizer = tokenizer
+        self.ends = tuple(dict.fromkeys([str(tokenizer.eos_token), *ends]))
+
+    def marks_responses(self, conversation: Conversation) -> bool:
+        """Whether the template itself has {% generation %} marks."""
+        tools = list(conversation.tools) if conversation.tools else None
+        return bool(GENERATION_TAG.search(self.tokenizer.get_chat_template(tools=tools)))
+
+    def render(self, conversation: Conversation, num_messages: int, *, for_inference: bool = False) -> str:
+        """The first `num_messages` as text. Raises DataError where the template refuses them."""
+        from jinja2 import TemplateError
+
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    list(conversation.messages[:num_messages]),
+                    tools=list(conversation.tools) if conversation.tools else None,
+                    add_generation_prompt=for_inference,
+                    tokenize=False,
+                )
+            )
+        except (TemplateError, TypeError, KeyError) as error:
+            raise DataError(
+                f"row {conversation.id}: the chat template refuses its first {num_messages} messages: {error}"
+            ) from None
+
+    def response(self, conversation: Conversation, turn: int) -> Response:
+        """Where assistant turn `turn` begins and ends."""
+        prompt = self.render(conversation, turn, for_inference=True)
+        after = self.render(conversation, turn + 1)
+        body = after[len(prompt) :]
+        at, end = max((body.rfind(end), end) for end in self.ends)
+        is_ended = at >= 0 and not body[at + len(end) :].strip()
+        length = at + len(end) if is_ended else len(body.rstrip())
+        return Response(
+            turn=turn,
+            prompt=prompt,
+            after=after,
+            end=len(prompt) + length,
+            agrees=after.startswith(prompt),
+            is_ended=is_ended,
+            is_empty=not (body[:at] if is_ended else body).strip(),
+        )
+
+    def tokens(self, text: str) -> Tokens:
+        """The text's tokens, nothing added at its ends."""
+        coded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return Tokens(coded["input_ids"], coded["offset_mapping"])
+
+    def marked(self, conversation: Conversation, num_tokens: int) -> list[bool] | None:
+        """Whether each token stands inside {% generation %}; None where the template's tokens are others."""
+        coded = self.tokenizer.apply_chat_template(
+            list(conversation.messages),
+            tools=list(conversation.tools) if conversation.tools else None,
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+        mask = [bool(bit) for bit in coded["assistant_masks"]]
+        return mask if len(mask) == num_tokens else None

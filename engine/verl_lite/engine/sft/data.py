@@ -1,0 +1,157 @@
+"""What SFT trains on and is measured on: the sources of the config, read, rendered, masked and checked."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.data import read_rows
+from verl_lite.engine.data_config import DatasetConfig
+from verl_lite.engine.sft.chat_template import ChatTemplate, Conversation
+from verl_lite.engine.sft.examples import ExampleBuilder, SFTExample, describe_example
+from verl_lite.engine.sft.faults import raise_faults
+from verl_lite.engine.sft.rows import conversation_of
+from verl_lite.engine.sft_config import SFTRowsConfig
+from verl_lite.engine.stages import PromptRow
+from verl_lite.errors import DataError
+
+__all__ = ["SFTData", "SFTSource", "read_sft"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SFTSource:
+    """The examples of one source, and its share of a batch before and in the decay phase."""
+
+    name: str
+    examples: Sequence[SFTExample]
+    weight: float = 1.0
+    decay_weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SFTData:
+    """`validation` is never trained on; `prompts` ask what its chats answer. `notes` are for people."""
+
+    sources: Sequence[SFTSource]
+    validation: Sequence[SFTExample] = ()
+    prompts: Sequence[PromptRow] = ()
+    notes: Sequence[str] = ()
+
+    @property
+    def num_examples(self) -> int:
+        return sum(len(source.examples) for source in self.sources)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """What one row gives: examples, and the conversation where it is one."""
+
+    examples: Sequence[SFTExample]
+    conversation: Conversation | None = None
+
+
+def read_sft(config: TrainConfig, tokenizer: Any) -> SFTData:
+    """Read every source of `config.sft`. Raises DataError for rows and masks nothing should be trained on."""
+    sft = config.sft
+    template = ChatTemplate(tokenizer, sft.end_of_turn)
+    reader = _Reader(config, template)
+    sources, validation = [], []
+    parts: dict[str, tuple[DatasetConfig, SFTRowsConfig, float, float]] = {
+        name: (part.data, part, part.weight, part.weight_in("decay_weight"))
+        for name, part in sft.mixture.items()
+    } or {"sft": (sft.data or config.data.train, sft, 1.0, 1.0)}
+    for name, (data, rows, weight, decay_weight) in parts.items():
+        kept, held_out = _split(reader.units(data, rows), config, name)
+        validation += held_out
+        examples = [example for unit in kept for example in unit.examples]
+        sources.append(SFTSource(name=name, examples=examples, weight=weight, decay_weight=decay_weight))
+    if sft.validation is not None and sft.validation.data is not None:
+        validation = reader.units(sft.validation.data, sft)
+    asked = [unit.conversation for unit in validation if unit.conversation is not None]
+    return SFTData(
+        sources=sources,
+        validation=[example for unit in validation for example in unit.examples],
+        prompts=[
+            _prompt(template, chat) for chat in asked[: sft.validation.samples if sft.validation else 0]
+        ],
+        notes=reader.notes(sources[0].examples[0]),
+    )
+
+
+class _Reader:
+    def __init__(self, config: TrainConfig, template: ChatTemplate) -> None:
+        self._config = config
+        self._template = template
+        limit = config.sft.max_tokens or config.rollout.context_tokens
+        self._builder = ExampleBuilder(template, config.sft, max_tokens=limit)
+        self._num_dropped = 0
+
+    def units(self, data: DatasetConfig, rows: SFTRowsConfig) -> list[_Unit]:
+        column = rows.text or rows.messages or rows.answer
+        needed = [column, rows.tools] if rows.tools else [column]
+        asks = not (rows.text or rows.messages)
+        source = data.path or data.hub or data.task or ""
+        units = []
+        for index, row in enumerate(read_rows(data, seed=self._config.seed, needed=needed, asks=asks)):
+            unit = self._text(row, index, rows.text) if rows.text else self._chat(row, index, data, rows)
+            if unit.examples:
+                units.append(unit)
+            else:
+                self._num_dropped += 1
+        raise_faults(self._builder.faults, source=source)
+        if not units:
+            raise DataError(f"{source}: no row is left to train on; raise sft.max_tokens")
+        return units
+
+    def _text(self, row: Any, index: int, column: str) -> _Unit:
+        text = row[column]
+        if not isinstance(text, str) or not text:
+            raise DataError(f"row {index}: expected text in column {column!r}, got {text!r:.80}")
+        return _Unit(list(self._builder.from_text(str(index), text)))
+
+    def _chat(self, row: Any, index: int, data: DatasetConfig, rows: SFTRowsConfig) -> _Unit:
+        chat = conversation_of(row, index, data, rows)
+        drops = data.overlong == "drop"
+        return _Unit(self._builder.from_chat(chat, rows, drop_overlong=drops), chat)
+
+    def notes(self, first: SFTExample) -> list[str]:
+        """The first example decoded, and what was done to the rows."""
+        lines = ["SFT, the first row: only what is marked + is trained on"]
+        for trained, text in describe_example(first, self._template.tokenizer):
+            lines.append(f"  {'+' if trained else '-'} {text!r}")
+        if self._builder.num_rewritten:
+            lines.append(
+                f"SFT: the chat template rewrites earlier turns of {self._builder.num_rewritten} chats; each "
+                "of their turns is a row of its own, as the model sees it at inference"
+            )
+        if self._num_dropped:
+            lines.append(f"SFT: {self._num_dropped} rows are too long and left out (overlong: drop)")
+        return lines
+
+
+def _split(units: list[_Unit], config: TrainConfig, name: str) -> tuple[list[_Unit], list[_Unit]]:
+    """(rows to train on, rows held out) by `sft.validation.fraction`; whole chats go to one side."""
+    validation = config.sft.validation
+    if validation is None or not validation.fraction:
+        return units, []
+    count = max(round(validation.fraction * len(units)), 1)
+    if count >= len(units):
+        raise DataError(f"sft.validation.fraction={validation.fraction} leaves nothing of {len(units)} rows")
+    chosen = set(random.Random(f"sft validation:{config.seed}:{name}").sample(range(len(units)), count))
+    kept = [unit for at, unit in enumerate(units) if at not in chosen]
+    return kept, [unit for at, unit in enumerate(units) if at in chosen]
+
+
+def _prompt(template: ChatTemplate, chat: Conversation) -> PromptRow:
+    """What the chat's last answer answers, ready to sample from."""
+    turn = chat.assistant_turns[-1]
+    reference = chat.columns.get("reference")
+    text = template.render(chat, turn, for_inference=True)
+    return PromptRow(
+        id=chat.id,
+        messages=chat.messages[:turn],
+        prompt_ids=template.tokens(text).ids,
+        reference=None if reference is None else str(reference),
+        columns=chat.columns,
+    )

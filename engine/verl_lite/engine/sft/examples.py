@@ -1,0 +1,210 @@
+"""From conversations to token ids with a loss weight each: response-only, weighted by spans, checked.
+
+A template that rewrites earlier turns (Qwen3 drops their reasoning) has no rendering in which all
+turns look as they did at inference: such a chat becomes one example a turn, each seen as the model
+would have seen it. Everything else is one example a chat.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from verl_lite.engine.sft.chat_template import ChatTemplate, Conversation, Response, Tokens
+from verl_lite.engine.sft.faults import Fault, FaultKind
+from verl_lite.engine.sft_config import SFTConfig, SFTRowsConfig, SpanWeight
+from verl_lite.errors import DataError
+
+__all__ = ["IGNORED", "ExampleBuilder", "SFTExample", "describe_example"]
+
+IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SFTExample:
+    """One sequence of SFT. `weights_T[i]` is the weight of token i in the loss, 0 where it is not trained."""
+
+    input_ids: Sequence[int]
+    weights_T: Sequence[float]
+    row: str = ""
+
+    @property
+    def labels(self) -> list[int]:
+        """As transformers has them: the token where it is trained on, IGNORED elsewhere."""
+        return [i if w > 0 else IGNORED for i, w in zip(self.input_ids, self.weights_T, strict=True)]
+
+
+def describe_example(example: SFTExample, tokenizer: object) -> list[tuple[bool, str]]:
+    """(is trained on, decoded text) of each run of tokens, every special token shown."""
+    runs = groupby(zip(example.weights_T, example.input_ids, strict=True), key=lambda pair: pair[0] > 0)
+    return [(trained, tokenizer.decode([i for _, i in pairs])) for trained, pairs in runs]  # type: ignore[attr-defined]
+
+
+class ExampleBuilder:
+    """Makes the examples of conversations, and collects what is wrong with them in `faults`.
+
+    `num_rewritten` counts the chats whose template rewrites earlier turns.
+    """
+
+    def __init__(self, template: ChatTemplate, config: SFTConfig, *, max_tokens: int) -> None:
+        self._template = template
+        self._mask = config.mask
+        self._spans = config.loss.spans
+        self._max_tokens = max_tokens
+        self.faults: list[Fault] = []
+        self.num_rewritten = 0
+        tokenizer = template.tokenizer
+        is_padding = tokenizer.pad_token_id not in (None, tokenizer.eos_token_id, tokenizer.unk_token_id)
+        self._pad_id = tokenizer.pad_token_id if is_padding else None
+
+    def from_chat(
+        self, conversation: Conversation, rows: SFTRowsConfig, *, drop_overlong: bool = False
+    ) -> list[SFTExample]:
+        """The examples of one chat; none where it is too long and those are dropped, else DataError."""
+        turns = conversation.assistant_turns
+        if not turns:
+            raise DataError(f"row {conversation.id}: the chat has no assistant turn, so nothing to train on")
+        turns = turns[-1:] if rows.train_on == "last" else turns
+        responses = [self._template.response(conversation, turn) for turn in turns]
+        whole = self._template.render(conversation, len(conversation.messages))
+        self._check_responses(conversation, responses)
+        if all(whole.startswith(response.after[: response.end]) for response in responses):
+            made = [self._example(conversation, whole, responses, is_whole=True)]
+        else:
+            self.num_rewritten += 1
+            made = [self._example(conversation, one.after, [one], is_whole=False) for one in responses]
+        longest = max(len(example.input_ids) for example in made)
+        if longest <= self._max_tokens:
+            return made
+        if drop_overlong:
+            return []
+        raise DataError(
+            f"row {conversation.id}: prompt and answer have {longest} tokens, more than "
+            f"{self._max_tokens} (sft.max_tokens, or what a rollout may hold: rollout.max_prompt_tokens + "
+            "rollout.max_new_tokens); raise it, or set overlong: drop"
+        )
+
+    def from_text(self, row: str, text: str) -> Iterator[SFTExample]:
+        """Plain text with an end token, cut where it is longer than a row may be; all but its first token."""
+        ids = [*self._template.tokens(text).ids, self._template.tokenizer.eos_token_id]
+        for start in range(0, len(ids), self._max_tokens):
+            piece = ids[start : start + self._max_tokens]
+            if len(piece) > 1:
+                yield SFTExample(input_ids=piece, weights_T=[0.0, *[1.0] * (len(piece) - 1)], row=row)
+
+    def _example(
+        self, conversation: Conversation, text: str, responses: Sequence[Response], *, is_whole: bool
+    ) -> SFTExample:
+        tokens = self._template.tokens(text)
+        trained = {at for one in responses for at in tokens.inside(one.start, one.end)}
+        self._check_tokens(conversation, tokens, responses[-1])
+        compares = is_whole and self._mask != "prompt" and all(one.agrees for one in responses)
+        if compares and self._template.marks_responses(conversation):
+            trained = self._compare_marks(conversation, text, tokens, trained, responses)
+        trained.discard(0)  # nothing comes before the first token to predict it from
+        weights = [1.0 if at in trained else 0.0 for at in range(len(tokens.ids))]
+        for start, end, weight in _weighted_spans(text, responses, self._spans):
+            for at in tokens.inside(start, end):
+                weights[at] = weight if at in trained else 0.0
+        if not any(weights) and not any(one.is_empty for one in responses):
+            self._fault(
+                FaultKind.EMPTY, conversation, f"every token weighs 0: {text[responses[0].start :]!r}"
+            )
+        return SFTExample(input_ids=tokens.ids, weights_T=weights, row=conversation.id)
+
+    def _compare_marks(
+        self,
+        conversation: Conversation,
+        text: str,
+        tokens: Tokens,
+        expected: set[int],
+        responses: Sequence[Response],
+    ) -> set[int]:
+        """The tokens to train on by the template's own marks, which must be the `expected` ones."""
+        marks = self._template.marked(conversation, len(tokens.ids))
+        if marks is None:
+            self._fault(FaultKind.TOKENS_DIFFER, conversation, f"{text[:200]!r}")
+            return expected
+        marked = {at for at, bit in enumerate(marks) if bit}
+        # trained turns only, and not the line break behind an end of turn: no model is asked for it
+        unwanted = [(one.end, len(one.after)) for one in responses]
+        first_turn = responses[0].turn
+        if any(message["role"] == "assistant" for message in conversation.messages[:first_turn]):
+            unwanted.append((0, len(self._template.render(conversation, first_turn))))
+        for start, end in unwanted:
+            marked -= set(tokens.inside(start, end)) - expected
+        if self._mask == "template":
+            return marked
+        for kind, wrong in (
+            (FaultKind.PROMPT_TRAINED, marked - expected),
+            (FaultKind.RESPONSE_LOST, expected - marked),
+        ):
+            if wrong:
+                self._fault(kind, conversation, _show(text, tokens, wrong))
+        return expected
+
+    def _check_responses(self, conversation: Conversation, responses: Sequence[Response]) -> None:
+        for one in responses:
+            if not one.agrees:
+                self._fault(FaultKind.TEMPLATE_DIFFERS, conversation, _difference(one))
+            elif one.is_empty:
+                self._fault(FaultKind.EMPTY, conversation, f"turn {one.turn} is {one.after[one.start :]!r}")
+            elif not one.is_ended:
+                tail = one.after[one.start :][-80:]
+                self._fault(
+                    FaultKind.NO_END,
+                    conversation,
+                    f"turn {one.turn} ends with {tail!r}, not with {' or '.join(self._template.ends)}",
+                )
+
+    def _check_tokens(self, conversation: Conversation, tokens: Tokens, last: Response) -> None:
+        at_inference = self._template.tokens(last.prompt).ids
+        count = len(at_inference)
+        if last.agrees and list(tokens.ids[:count]) != list(at_inference):
+            decode = self._template.tokenizer.decode
+            self._fault(
+                FaultKind.TOKENS_DIFFER,
+                conversation,
+                f"at inference it ends with {[decode(i) for i in at_inference[-3:]]}, in training with "
+                f"{[decode(i) for i in tokens.ids[max(count - 3, 0) : count]]}",
+            )
+        if self._pad_id is not None and self._pad_id in tokens.ids:
+            places = [at for at, token in enumerate(tokens.ids) if token == self._pad_id]
+            side = "left" if places[0] < len(tokens.ids) / 2 else "right"
+            count = len(places)
+            shown = self._template.tokenizer.decode(tokens.ids[max(places[0] - 8, 0) : places[0] + 8])
+            self._fault(FaultKind.PADDING, conversation, f"{count} at its {side} side: {shown!r}")
+        start = self._template.tokenizer.bos_token_id
+        if start is not None and list(tokens.ids[:2]) == [start, start]:
+            shown = self._template.tokenizer.decode(tokens.ids[:8])
+            self._fault(FaultKind.DOUBLE_START, conversation, f"{shown!r}")
+
+    def _fault(self, kind: FaultKind, conversation: Conversation, evidence: str) -> None:
+        self.faults.append(Fault(kind, conversation.id, evidence))
+
+
+def _weighted_spans(
+    text: str, responses: Sequence[Response], rules: Sequence[SpanWeight]
+) -> Iterator[tuple[int, int, float]]:
+    for rule in rules:
+        for one in responses:
+            for match in rule.compiled().finditer(text, one.start, one.end):
+                yield match.start(), match.end(), rule.weight
+
+
+def _show(text: str, tokens: Tokens, wrong: set[int]) -> str:
+    """The first run of wrong tokens, marked in the text around it."""
+    first = last = min(wrong)
+    while last + 1 in wrong:
+        last += 1
+    start, end = tokens.offsets[first][0], tokens.offsets[last][1]
+    return f"{text[max(start - 40, 0) : start]!r} >>> {text[start:end][:120]!r} <<< {text[end : end + 40]!r}"
+
+
+def _difference(response: Response) -> str:
+    prompt, after = response.prompt, response.after
+    same = next(
+        (at for at, (a, b) in enumerate(zip(prompt, after, strict=False)) if a != b),
+        min(len(prompt), len(after)),
+    )
+    begin = max(same - 30, 0)
+    return f"at inference {prompt[begin : same + 40]!r}, in training {after[begin : same + 40]!r}"

@@ -1,0 +1,61 @@
+"""What can be wrong with the rows and masks of SFT: collected first, then shown decoded, before training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from verl_lite.errors import DataError
+
+__all__ = ["Fault", "FaultKind", "raise_faults"]
+
+
+class FaultKind(StrEnum):
+    PROMPT_TRAINED = "prompt tokens would be trained on"
+    RESPONSE_LOST = "tokens of the response would not be trained on"
+    TEMPLATE_DIFFERS = "the template renders the prompt of inference and of training differently"
+    TOKENS_DIFFER = "the prompt has other tokens in training than at inference"
+    NO_END = "the response has no end-of-turn token"
+    EMPTY = "the response is empty"
+    PADDING = "padding tokens are in the row"
+    DOUBLE_START = "the row begins with the start token twice"
+
+
+ADVICE = {
+    FaultKind.PROMPT_TRAINED: "move {% generation %} in the chat template behind the header of the turn",
+    FaultKind.RESPONSE_LOST: "let {% generation %} ... {% endgeneration %} hold the whole response and its "
+    "end of turn, or set sft.mask: prompt",
+    FaultKind.TEMPLATE_DIFFERS: "what add_generation_prompt adds must be how an assistant turn begins: the "
+    "model would be trained on text it never continues at inference",
+    FaultKind.TOKENS_DIFFER: "let the generation prompt end with a token of its own (a special token or a "
+    "line break), so that no token joins prompt and response",
+    FaultKind.NO_END: "the model would never learn to stop: write the end-of-turn token in the template, or "
+    "name the one it has in sft.end_of_turn",
+    FaultKind.EMPTY: "leave such rows out",
+    FaultKind.PADDING: "rows come as text, without padding: take it out of the column",
+    FaultKind.DOUBLE_START: "take the start token out of the column; the template writes it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault of one row. `evidence` is the text that shows it, decoded."""
+
+    kind: FaultKind
+    row: str
+    evidence: str
+
+
+def raise_faults(faults: Sequence[Fault], *, source: str) -> None:
+    """Raises DataError with every kind of fault, how many rows have it, and the first one's evidence."""
+    if not faults:
+        return
+    lines = []
+    for kind in FaultKind:
+        found = [fault for fault in faults if fault.kind == kind]
+        if found:
+            rows = len({fault.row for fault in found})
+            lines.append(
+                f"  {kind} ({rows} {'row' if rows == 1 else 'rows'})\n"
+                f"    row {found[0].row}: {found[0].evidence}\n    {ADVICE[kind]}"
+            )
+    raise DataError(f"{source}: SFT would train on the wrong tokens\n" + "\n".join(lines))

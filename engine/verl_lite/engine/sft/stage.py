@@ -1,0 +1,173 @@
+"""SFT as a stage of a run: adapters, log, measurements, the gate at its end. Leaves metrics in sft.jsonl."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.display import Display
+from verl_lite.engine.interrupt import Interrupt
+from verl_lite.engine.lora import add_adapters, merged
+from verl_lite.engine.metrics_log import MetricsLog
+from verl_lite.engine.model_folder import pad_token_id
+from verl_lite.engine.policy import Policy
+from verl_lite.engine.preparation import PreparedRun
+from verl_lite.engine.sft.data import SFTData
+from verl_lite.engine.sft.training import SFTStep, train_sft
+from verl_lite.engine.sft.validation import Answers, Scores, answer, perplexity, validation_loss
+from verl_lite.engine.stages import Sampler
+from verl_lite.errors import TrainingError
+from verl_lite.plugins import Rollout, ScoredRollout
+from verl_lite.plugins.records import RecordWriter
+from verl_lite.plugins.scorer import Scorer
+
+__all__ = ["run_sft"]
+
+METRICS_FILE = "sft.jsonl"
+
+
+def run_sft(
+    prepared: PreparedRun,
+    model: Any,
+    display: Display,
+    interrupt: Interrupt,
+    *,
+    debug_inline: bool = False,
+    trackers: Sequence[str] = (),
+) -> tuple[Any, dict[str, float]]:
+    """Train `model`; returns it (adapters merged) and the last measurements.
+
+    Raises TrainingError when the format compliance at the end is below sft.validation.min_format.
+    """
+    config, data = prepared.config, prepared.sft
+    assert data is not None
+    for note in data.notes:
+        display.note(note)
+    log = MetricsLog(
+        prepared.folder.path,
+        run_name=config.name,
+        trackers=trackers,
+        config=config.model_dump(mode="json"),
+        file_name=METRICS_FILE,
+    )
+    trained = add_adapters(model, config.sft.lora)
+    policy = Policy(trained, config.learner, pad_token_id=pad_token_id(prepared.tokenizer))
+    try:
+        with _scores(prepared, debug_inline=debug_inline) as score:
+            measure = _Measurements(prepared, data, policy, score, display, log)
+            done = train_sft(
+                policy,
+                data,
+                config.sft,
+                seed=config.seed,
+                on_step=lambda step: _on_step(step, log, display, interrupt),
+                measure=measure if data.validation else None,
+            )
+            metrics = measure.at(done)
+    finally:
+        log.close()
+    _check_floor(config, metrics)
+    return (merged(trained) if config.sft.lora is not None else trained), metrics
+
+
+def _on_step(step: SFTStep, log: MetricsLog, display: Display, interrupt: Interrupt) -> None:
+    metrics = {
+        "sft/loss": step.loss,
+        "sft/grad_norm": step.grad_norm,
+        "sft/learning_rate": step.learning_rate,
+        "sft/tokens": float(step.num_tokens),
+        "sft/trained_tokens": float(step.num_trained_tokens),
+        "sft/is_decaying": float(step.is_decaying),
+    }
+    log.log(metrics, step=step.step)
+    display.sft_step(step.step - 1, step.num_steps, step.loss)
+    interrupt.check()
+
+
+@contextmanager
+def _scores(prepared: PreparedRun, *, debug_inline: bool) -> Iterator[Scores | None]:
+    """How answers are scored: by the rewards of the config, where there are any and answers are wanted."""
+    if prepared.sft is None or not prepared.sft.prompts or not prepared.config.rewards:
+        yield None
+        return
+    with Scorer(
+        prepared.config,
+        catalog=prepared.catalog,
+        debug_inline=debug_inline,
+        decode=prepared.tokenizer.decode,
+        failures_path=prepared.folder.path / "failed_rollouts.jsonl",
+    ) as scorer:
+
+        def score(rollouts: Sequence[Rollout]) -> Sequence[ScoredRollout]:
+            return scorer.score(rollouts).rows
+
+        yield score
+
+
+class _Measurements:
+    """Called with a step: measures, logs, shows, keeps the answers as rollout records."""
+
+    def __init__(
+        self,
+        prepared: PreparedRun,
+        data: SFTData,
+        policy: Policy,
+        score: Scores | None,
+        display: Display,
+        log: MetricsLog,
+    ) -> None:
+        self._prepared, self._data, self._policy = prepared, data, policy
+        self._score, self._display, self._log = score, display, log
+        self._sampler = _sampler(prepared, policy) if data.prompts else None
+        self._by_step: dict[int, dict[str, float]] = {}
+
+    def __call__(self, step: int) -> float:
+        loss = validation_loss(self._policy, self._data.validation)
+        metrics = {"sft/validation_loss": loss, "sft/perplexity": perplexity(loss)}
+        line = f"sft step {step}: validation loss {loss:.4f}, perplexity {perplexity(loss):.3f}"
+        if self._sampler is not None:
+            answers = self._answer(self._sampler, step)
+            metrics |= {f"sft/answers/{name}": mean for name, mean in answers.means.items()}
+            line += "".join(f", {name} {mean:.1%}" for name, mean in answers.means.items())
+            first = answers.rows[0].rollout
+            line += f"\n  {first.prompt_text!r} -> {first.completion!r}"
+        self._display.note(line)
+        self._log.log(metrics, step=step)
+        self._by_step[step] = metrics
+        return loss
+
+    def _answer(self, sampler: Sampler, step: int) -> Answers:
+        config = self._prepared.config
+        assert config.sft.validation is not None
+        limit = config.sft.validation.max_new_tokens or config.rollout.max_new_tokens
+        answers = answer(sampler, self._score, self._data.prompts, max_new_tokens=limit)
+        path = self._prepared.folder.path / "sft_answers" / f"step_{step:06d}.parquet"
+        with RecordWriter(path) as writer:
+            writer.write(answers.rows, step=step)
+        return answers
+
+    def at(self, step: int) -> dict[str, float]:
+        """What was measured after `step`."""
+        return self._by_step.get(step, {})
+
+
+def _sampler(prepared: PreparedRun, policy: Policy) -> Sampler:
+    """Samples from the very weights that are trained: there is nothing to sync."""
+    from verl_lite.engine.sampler_transformers import TransformersSampler
+
+    assert prepared.sft is not None
+    canary = list(prepared.sft.validation[0].input_ids[:2])
+    return TransformersSampler(policy.model, prepared.tokenizer, prepared.config.rollout, canary_ids=canary)
+
+
+def _check_floor(config: TrainConfig, metrics: dict[str, float]) -> None:
+    validation = config.sft.validation
+    if validation is None or not validation.min_format:
+        return
+    reached = metrics.get(f"sft/answers/{config.format_reward}", 0.0)
+    if reached < validation.min_format:
+        raise TrainingError(
+            f"SFT ended with a format compliance ({config.format_reward}) of {reached:.1%}, below "
+            f"sft.validation.min_format={validation.min_format:.1%}: RL from here would mostly see groups "
+            "without a right answer. Train longer, or look at the answers in sft_answers/"
+        )

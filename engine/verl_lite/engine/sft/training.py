@@ -1,0 +1,141 @@
+"""The loop of SFT: take rows, add up the micro-batches' gradients, step; stop early when it stops helping."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from verl_lite.engine.optim import PolicyOptimizer, decay_start
+from verl_lite.engine.policy import Policy
+from verl_lite.engine.sft.data import SFTData
+from verl_lite.engine.sft.examples import SFTExample
+from verl_lite.engine.sft.loss import as_sample, sft_loss, token_factors, trained_part
+from verl_lite.engine.sft.stream import SFTStream
+from verl_lite.engine.sft_config import SFTConfig
+from verl_lite.errors import TrainingError
+
+__all__ = ["SFTStep", "train_sft"]
+
+Measure = Callable[[int], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SFTStep:
+    """One finished update: `step` counts from 1; `loss` is the batch's, as sft.loss.kind defines it."""
+
+    step: int
+    num_steps: int
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    num_tokens: int
+    num_trained_tokens: int
+    is_decaying: bool = False
+
+
+def train_sft(
+    policy: Policy,
+    data: SFTData,
+    config: SFTConfig,
+    *,
+    seed: int,
+    on_step: Callable[[SFTStep], None] = lambda step: None,
+    measure: Measure | None = None,
+) -> int:
+    """Train for config.steps or config.epochs; returns the number of updates behind the final weights.
+
+    `measure(step)` gives the validation loss every `validation.every_steps` steps and at the end. With
+    `validation.patience`, training stops after that many measurements without a better one, and the
+    weights of the best come back. Raises TrainingError when a gradient is no longer finite.
+    """
+    num_steps = config.num_steps(data.num_examples)
+    optimizer = PolicyOptimizer(policy.model.parameters(), config.optimizer, total_steps=num_steps)
+    is_wsd = config.optimizer.schedule == "wsd"
+    decay_at = decay_start(config.optimizer, num_steps) if is_wsd else num_steps
+    stream = SFTStream(data.sources, seed=seed)
+    watch = _Watch(policy, config, measure)
+    policy.model.train()
+    for step in range(1, num_steps + 1):
+        batch = stream.take(config.batch_rows, is_decaying=step > decay_at)
+        loss, num_trained = backward(policy, batch, config.loss.kind)
+        learning_rate = optimizer.learning_rate
+        norm, is_finite = optimizer.step()
+        if not is_finite:
+            raise TrainingError(
+                f"SFT step {step}: the gradient is not finite; lower sft.optimizer.learning_rate"
+            )
+        on_step(
+            SFTStep(
+                step=step,
+                num_steps=num_steps,
+                loss=loss,
+                grad_norm=norm,
+                learning_rate=learning_rate,
+                num_tokens=sum(len(example.input_ids) for example in batch),
+                num_trained_tokens=num_trained,
+                is_decaying=step > decay_at,
+            )
+        )
+        if watch.is_over(step, is_last=step == num_steps):
+            break
+    return watch.restore_best(step)
+
+
+def backward(policy: Policy, batch: Sequence[SFTExample], kind: str) -> tuple[float, int]:
+    """Add the gradient of the batch's loss; returns (that loss, the number of trained tokens)."""
+    samples, weights = zip(*(as_sample(example) for example in batch), strict=True)
+    factors = token_factors(weights, kind)
+    total, num_trained = 0.0, 0
+    for micro_batch in policy.micro_batches(samples):
+        part, factors_N = trained_part(micro_batch, factors)
+        if not len(factors_N):
+            continue
+        logprobs_N, _ = policy.logprobs(part)
+        loss = sft_loss(logprobs_N, factors_N.to(logprobs_N.device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+        num_trained += len(factors_N)
+    return total, num_trained
+
+
+class _Watch:
+    """Measures when it is time, remembers the best weights, and says when to stop."""
+
+    def __init__(self, policy: Policy, config: SFTConfig, measure: Measure | None) -> None:
+        self._policy = policy
+        self._validation = config.validation if measure is not None else None
+        self._measure = measure
+        self._best_loss = float("inf")
+        self._best_step = 0
+        self._best: dict[str, Tensor] | None = None
+        self._num_worse = 0
+
+    def is_over(self, step: int, *, is_last: bool) -> bool:
+        validation = self._validation
+        if validation is None or self._measure is None:
+            return False
+        if not is_last and not (validation.every_steps and step % validation.every_steps == 0):
+            return False
+        loss = self._measure(step)
+        self._policy.model.train()
+        if not validation.patience:
+            return False
+        if loss < self._best_loss:
+            self._best_loss, self._best_step, self._num_worse = loss, step, 0
+            self._best = {name: value.to("cpu", copy=True) for name, value in self._trained()}
+        else:
+            self._num_worse += 1
+        return self._num_worse >= validation.patience
+
+    def _trained(self) -> list[tuple[str, Tensor]]:
+        parameters = self._policy.model.named_parameters()
+        return [(name, p.detach()) for name, p in parameters if p.requires_grad]
+
+    @torch.no_grad()
+    def restore_best(self, step: int) -> int:
+        if self._best is None:
+            return step
+        for name, parameter in self._trained():
+            parameter.copy_(self._best[name])
+        return self._best_step

@@ -1,0 +1,180 @@
+"""The `sft` section of the config: rows, mask, loss, schedule, mixture and what is watched meanwhile."""
+
+import re
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+
+from verl_lite.engine.algorithm_config import LoraConfig, OptimizerConfig
+from verl_lite.engine.data_config import DatasetConfig
+from verl_lite.plugins.config_file import ConfigModel
+
+__all__ = [
+    "SFTConfig",
+    "SFTLossConfig",
+    "SFTRowsConfig",
+    "SFTSourceConfig",
+    "SFTValidationConfig",
+    "SpanWeight",
+]
+
+
+class SFTRowsConfig(ConfigModel):
+    """What a row is: prompt and answer, a whole chat, or plain text.
+
+    answer     the column with the answer to the data set's prompt
+    messages   the column with a whole chat; used instead of prompt and answer where it is named
+    text       the column with plain text, all of it trained on (pre-training text in a mixture)
+    tools      the column with the tools the chat template is given (a list, or JSON text of one)
+    train_on   "all" assistant turns of a chat, or the "last"
+    """
+
+    answer: str = "answer"
+    messages: str = ""
+    text: str = ""
+    tools: str = ""
+    train_on: Literal["all", "last"] = "all"
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if self.messages and self.text:
+            raise ValueError(f"messages={self.messages!r} and text={self.text!r}: a row is one or the other")
+        return self
+
+
+class SFTSourceConfig(SFTRowsConfig):
+    """One part of a mixture. `decay_weight` replaces `weight` in the decay phase of the wsd schedule."""
+
+    data: DatasetConfig
+    weight: NonNegativeFloat = 1.0
+    decay_weight: NonNegativeFloat | None = None
+
+    def weight_in(self, phase: str) -> float:
+        """Its weight in the phase "weight" or "decay_weight"."""
+        if phase == "decay_weight" and self.decay_weight is not None:
+            return self.decay_weight
+        return self.weight
+
+
+class SpanWeight(ConfigModel):
+    """Tokens of the answer inside <tag>...</tag>, or matched by `pattern`, weigh `weight` in the loss."""
+
+    tag: str = ""
+    pattern: str = ""
+    weight: NonNegativeFloat
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if bool(self.tag) == bool(self.pattern):
+            raise ValueError("expected exactly one of 'tag' and 'pattern'")
+        try:
+            self.compiled()
+        except re.error as error:
+            raise ValueError(f"pattern={self.pattern!r} is not a regular expression: {error}") from None
+        return self
+
+    def compiled(self) -> re.Pattern[str]:
+        tag = re.escape(self.tag)
+        return re.compile(f"<{tag}>.*?</{tag}>" if tag else self.pattern, re.DOTALL)
+
+
+class SFTLossConfig(ConfigModel):
+    """How the tokens' negative log-likelihoods become one number.
+
+    kind    token_mean     the mean over all trained tokens of the batch (standard cross-entropy)
+            row_mean       each row's own mean, then the mean of the rows: long answers weigh as short ones
+            sequence       each row's sum, then the mean of the rows: -log p of whole answers
+    spans   token weights, the last rule that matches counts; a token in none weighs 1
+    """
+
+    kind: Literal["token_mean", "row_mean", "sequence"] = "token_mean"
+    spans: tuple[SpanWeight, ...] = ()
+
+
+class SFTValidationConfig(ConfigModel):
+    """What is measured during SFT, every `every_steps` steps (0: only at the end) on rows never trained on.
+
+    data         the rows, of the same form as the training rows; or `fraction` of those is held out
+    samples      so many greedy answers are generated and scored by the rewards of the config
+    format       the reward whose mean over them is the format compliance; unset: the one named "format"
+    min_format   SFT that ends with a lower compliance is a failed gate: RL would start from a weak floor
+    patience     stop after so many measurements without a better validation loss (0: never), and go
+                 back to the best weights
+    """
+
+    data: DatasetConfig | None = None
+    fraction: float = Field(default=0.0, ge=0, lt=1)
+    every_steps: NonNegativeInt = 50
+    samples: NonNegativeInt = 4
+    max_new_tokens: NonNegativeInt = 0
+    format: str = ""
+    min_format: float = Field(default=0.0, ge=0, le=1)
+    patience: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.data is None) == (self.fraction == 0.0):
+            raise ValueError("expected exactly one of 'data' and a 'fraction' above 0 of the training rows")
+        if self.min_format and not self.samples:
+            raise ValueError(f"min_format={self.min_format} is measured on generated answers, but samples=0")
+        if self.patience and not self.every_steps:
+            raise ValueError(f"patience={self.patience} counts measurements; every_steps=0 makes one")
+        return self
+
+
+class SFTConfig(SFTRowsConfig):
+    """The supervised warm-up: only answers are trained on. `steps: 0` and `epochs: 0` leave it out.
+
+    data         other rows than data.train;  mixture: several sources by name, instead of `data`
+    batch_rows   rows an update; micro-batches follow learner.max_tokens_per_micro_batch
+    mask         "checked": the template's {% generation %} marks, where it has them, must agree with
+                 what its generation prompt says; "template" takes the marks as they are; "prompt" does
+                 without them
+    end_of_turn  further tokens that end a turn, where it is not the tokenizer's eos ("<end_of_turn>")
+    lora         train adapters, merged into the weights at the end
+    """
+
+    steps: NonNegativeInt = 0
+    epochs: NonNegativeFloat = 0.0
+    data: DatasetConfig | None = None
+    mixture: dict[str, SFTSourceConfig] = Field(default_factory=dict)
+    batch_rows: PositiveInt = 64
+    mask: Literal["checked", "template", "prompt"] = "checked"
+    end_of_turn: tuple[str, ...] = ()
+    max_tokens: PositiveInt | None = None  # the longest row; unset: what a rollout may hold
+    loss: SFTLossConfig = Field(default_factory=SFTLossConfig)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-5, warmup_steps=10)
+    lora: LoraConfig | None = None
+    validation: SFTValidationConfig | None = None
+
+    @property
+    def is_on(self) -> bool:
+        return self.steps > 0 or self.epochs > 0
+
+    def num_steps(self, num_rows: int) -> int:
+        """Updates in all; `epochs` count whole passes over the rows, the last batch filled from the next."""
+        return self.steps or max(-(-round(self.epochs * num_rows) // self.batch_rows), 1)
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if self.steps and self.epochs:
+            raise ValueError(f"steps={self.steps} and epochs={self.epochs}: set one of them")
+        if self.lora is not None and self.lora.quantize:
+            raise ValueError("sft.lora.quantize: SFT merges its adapters, which needs whole weights")
+        if self.mixture:
+            self._check_mixture()
+        return self
+
+    def _check_mixture(self) -> None:
+        if self.data is not None:
+            raise ValueError("expected one of 'data' and 'mixture', got both: put data into the mixture")
+        if self.epochs:
+            raise ValueError(f"epochs={self.epochs}: sources of a mixture end at different times; set steps")
+        decay = [source.decay_weight for source in self.mixture.values()]
+        if any(weight is not None for weight in decay) and self.optimizer.schedule != "wsd":
+            raise ValueError(
+                f"decay_weight needs the decay phase of schedule: wsd; it is {self.optimizer.schedule!r}"
+            )
+        for phase in ("weight", "decay_weight"):
+            if not any(source.weight_in(phase) for source in self.mixture.values()):
+                raise ValueError(f"the {phase}s of the mixture are all 0")

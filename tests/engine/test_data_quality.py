@@ -1,0 +1,93 @@
+"""Each fault planted in a small data set is found, and sound rows are left alone."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from verl_lite.cli import main
+from verl_lite.engine.data_quality import TextRow, check_rows, near_duplicates, text_row
+
+LONG = "a train leaves the station at noon and travels north for three hours until it meets another one"
+
+
+def row_of(row: dict[str, Any]) -> TextRow:
+    return text_row(row, prompt="question", answer="answer", messages="messages", reference="reference")
+
+
+def sums(count: int) -> list[TextRow]:
+    return [
+        row_of({"question": f"{n}+1=", "answer": f"\\boxed{{{n + 1}}}", "reference": str(n + 1)})
+        for n in range(count)
+    ]
+
+
+def test_sound_rows_have_no_findings() -> None:
+    found = check_rows(sums(12))
+    assert (found.exact_duplicates, found.near_duplicates, found.faults) == ([], [], [])
+    assert (found.overlap, found.odd_style, found.wrong, found.unparsed) == ([], [], [], [])
+    assert found.num_verified == 12
+
+
+def test_planted_faults_are_found() -> None:
+    rows = [*sums(12), TextRow(question="3+1=", answer="\\boxed{5}", reference="4")]
+    rows += [TextRow(question="50+1=", answer="51", reference="51"), rows[2]]
+    found = check_rows(rows, max_length=12, held_out=["9+1= "])
+    assert found.wrong == [12]
+    assert found.exact_duplicates == [(2, 14)]
+    assert found.odd_style == [(13, "lacks the box")]
+    assert found.overlap == [9]
+    assert found.lengths[:2] == [len("0+1=\n\\boxed{1}")] * 2
+    assert found.truncated == [at for at, size in enumerate(found.lengths) if size > 12]
+    assert sum(count for _, _, count in found.histogram) == 15
+
+
+def test_near_duplicates_share_most_shingles() -> None:
+    other = "an entirely different question about the number of apples in a basket near the old river"
+    texts = [LONG, other, LONG + " again", LONG.replace("north", "south").replace("three", "two")]
+    assert near_duplicates(texts) == [(0, 2)]  # the last one shares half of its shingles
+
+
+@pytest.mark.parametrize(
+    ("chat", "fault"),
+    [
+        (
+            [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}],
+            "turn 1 (assistant) is empty",
+        ),
+        ([{"role": "user", "content": "a"}], "the chat ends with a user turn"),
+        ([{"role": "human", "content": "a"}, {"role": "assistant", "content": "b"}], "unknown role 'human'"),
+        ("text", "messages is no list of turns"),
+    ],
+)
+def test_malformed_chats(chat: object, fault: str) -> None:
+    assert row_of({"messages": chat}).faults == [fault]
+
+
+def test_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"question": "1+1=", "answer": "\\boxed{3}", "reference": "2"}, {"question": "x", "answer": ""}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def call(*arguments: str) -> tuple[object, str]:
+        monkeypatch.setattr(sys, "argv", ["verl-lite", "data", "check", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out + captured.err
+
+    code, out = call(str(path), "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert report["wrong"] == [0]
+    assert report["faults"] == [[1, "no text in column 'answer'"]]
+    code, out = call(str(path))
+    assert code == 0
+    assert "wrong answer" in out
+    code, out = call(str(path), "--max-tokens", "5")
+    assert code == 2
+    assert "name the tokenizer with --model" in out
