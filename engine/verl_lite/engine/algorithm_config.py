@@ -224,7 +224,7 @@ class OptimizerConfig(ConfigModel):
 
 
 class LoraConfig(ConfigModel):
-    """Train adapters instead of the weights. `quantize` loads the frozen base in 4 bits (QLoRA, CUDA)."""
+    """Train adapters instead of the weights. `quantize` loads the frozen base in 4 bits (QLoRA)."""
 
     rank: int = Field(default=16, gt=0)
     alpha: int = Field(default=32, gt=0)

@@ -1,11 +1,13 @@
 """Find, check and load the policy and its tokenizer, and write them back as a Hugging Face folder."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from verl_lite.engine.config import ModelConfig
+from verl_lite.engine.quantization import four_bit_config
 from verl_lite.engine.tiny_model import build_tiny_model, build_tiny_tokenizer
 from verl_lite.engine.weights import base_model, named_weights
 from verl_lite.errors import ConfigError, DataError
@@ -72,17 +74,23 @@ def prepare_model(config: ModelConfig, folder: Path, *, seed: int) -> str:
     return str(folder)
 
 
-def load_policy(path: str, *, dtype: str, device: torch.device) -> Any:
-    """The causal language model in `path` on `device`. Raises DataError when it cannot be loaded."""
+def load_policy(path: str, *, dtype: str, device: torch.device, quantize: bool = False) -> Any:
+    """The causal language model in `path` on `device`; with `quantize` its linear layers in 4 bits.
+
+    Raises DataError when it cannot be loaded.
+    """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    if quantize:  # the layers are quantised as they arrive, on the device itself
+        options |= {"quantization_config": four_bit_config(options["dtype"]), "device_map": {"": device}}
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
+        model = AutoModelForCausalLM.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load the model {path!r}: {_first_line(error)}") from None
-    return model.to(device)
+    return model if quantize else model.to(device)
 
 
 def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -90,8 +98,19 @@ def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    base_model(model).save_pretrained(folder, state_dict=dict(named_weights(model)))
+    causal = base_model(model)
+    if getattr(causal, "is_loaded_in_4bit", False):
+        causal = _unquantized_twin(causal)
+    causal.save_pretrained(folder, state_dict=dict(named_weights(model)))
     tokenizer.save_pretrained(folder)
+
+
+def _unquantized_twin(causal: Any) -> Any:
+    """The same model without its weights and without quantisation, to save plain weights with."""
+    config = copy.deepcopy(causal.config)
+    del config.quantization_config
+    with torch.device("meta"):
+        return type(causal)(config)
 
 
 def _refuse_missing_folder(path: str) -> None:

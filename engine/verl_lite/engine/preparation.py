@@ -10,6 +10,7 @@ from verl_lite.engine.config import DatasetConfig, TrainConfig
 from verl_lite.engine.data import read_prompts
 from verl_lite.engine.metrics_log import check_trackers
 from verl_lite.engine.model_folder import check_context, load_tokenizer
+from verl_lite.engine.quantization import check_bitsandbytes
 from verl_lite.engine.run_folder import RunFolder, choose_run_dir
 from verl_lite.engine.sft import SFTExample, sft_examples
 from verl_lite.engine.stages import PromptRow
@@ -56,6 +57,7 @@ def prepare_run(config: TrainConfig, *, run_dir: Path | None = None, resume: boo
     catalog = find_rewards()
     build_composite(config, catalog)
     check_trackers(config.logging.trackers)
+    check_bitsandbytes(config.learner)
     tokenizer = load_tokenizer(config.model)
     check_context(config.model, needed_tokens=config.rollout.context_tokens)
     train, held_out, examples = _read_data(config, tokenizer)

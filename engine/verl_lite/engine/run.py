@@ -158,14 +158,25 @@ def _first_policy(prepared: PreparedRun, display: Display, interrupt: Interrupt)
     has_own_start = config.model.tiny is not None or config.sft.steps > 0
     if prepared.checkpoint is not None:
         path = str(folder.model) if has_own_start else str(config.model.path)
-        return path, load_policy(path, dtype=config.model.dtype, device=device)
+        return path, _load_to_train(prepared, path, device)
     path = prepare_model(config.model, folder.model, seed=config.seed)
-    model = load_policy(path, dtype=config.model.dtype, device=device)
     if config.sft.steps:
+        model = load_policy(path, dtype=config.model.dtype, device=device)
         _warm_up(prepared, model, display, interrupt)
         path = str(folder.model)
         save_policy(model, prepared.tokenizer, folder.model)
-    return path, model
+        if not _is_quantized(config):
+            return path, model
+    return path, _load_to_train(prepared, path, device)
+
+
+def _load_to_train(prepared: PreparedRun, path: str, device: torch.device) -> Any:
+    config = prepared.config
+    return load_policy(path, dtype=config.model.dtype, device=device, quantize=_is_quantized(config))
+
+
+def _is_quantized(config: TrainConfig) -> bool:
+    return config.learner.lora is not None and config.learner.lora.quantize
 
 
 def _warm_up(prepared: PreparedRun, model: Any, display: Display, interrupt: Interrupt) -> None:
