@@ -138,7 +138,8 @@ def test_a_refill_across_the_border_of_two_epochs_repeats_no_prompt() -> None:
 def test_a_run_trains_on_teaching_groups_alone_and_resumes_bitwise(
     make_config: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
-    config, whole, cut = make_config(), tmp_path / "whole", tmp_path / "cut"
+    config = make_config(steps=2, checkpoints={"every_steps": 1})
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(config, run_dir=whole, debug_inline=True)
     rows = read_metrics(whole / "metrics.jsonl")
     assert any(row["rollout/refills"] > 0 for row in rows)
@@ -153,10 +154,10 @@ def test_a_run_trains_on_teaching_groups_alone_and_resumes_bitwise(
         assert row["learner/active_fraction"] == 1.0
         assert row["rollout/groups_trained"] == 6 or row["rollout/refills"] == 2
     shutil.copytree(whole, cut)
-    shutil.rmtree(cut / "checkpoints" / "step_000004")
+    shutil.rmtree(cut / "checkpoints" / "step_000002")
     train(config, run_dir=cut, resume=True, debug_inline=True)
     expected, got = (
-        load_file(run / "checkpoints" / "step_000004" / "policy" / "model.safetensors")
+        load_file(run / "checkpoints" / "step_000002" / "policy" / "model.safetensors")
         for run in (whole, cut)
     )
     assert all(torch.equal(expected[name], got[name]) for name in expected)

@@ -30,9 +30,14 @@ SMALL = (
 
 
 def small_quickstart(folder: Path, *overrides: str) -> str:
-    """Run the small quickstart in `folder`; returns what it printed."""
+    """Train the small quickstart in `folder`; returns what was printed."""
     (folder / "digits.py").write_text(REWARD_FILE)
-    command = [str(Path(sys.executable).parent / "verl-lite"), "train", str(QUICKSTART), *SMALL, *overrides]
+    return run(folder, "train", str(QUICKSTART), *SMALL, *overrides)
+
+
+def run(folder: Path, *arguments: str) -> str:
+    """One command in `folder`, which must succeed in silence on stderr; returns what it printed."""
+    command = [str(Path(sys.executable).parent / "verl-lite"), *arguments]
     # idle threads of torch and of vLLM sleep instead of spinning on each other's cores
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
@@ -101,10 +106,21 @@ def test_a_run_resumed_with_vllm_is_bitwise_the_run_that_never_stopped(tmp_path:
     sampled = [
         [
             (r.rollout.id, r.rollout.completion_ids, r.rollout.logprobs, r.advantage)
-            for r in read_records(run / last)
+            for r in read_records(folder / last)
         ]
-        for run in (whole, cut)
+        for folder in (whole, cut)
     ]
     assert sampled[0] == sampled[1]
-    summaries = [json.loads((run / "summary.json").read_text())["metrics"] for run in (whole, cut)]
+    summaries = [json.loads((folder / "summary.json").read_text())["metrics"] for folder in (whole, cut)]
     assert summaries[0] == summaries[1]
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_ppo_quickstart_learns_its_task(tmp_path: Path) -> None:
+    run(tmp_path, "train", str(QUICKSTART.with_name("quickstart_ppo.yaml")), "--run-dir=run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    accuracy = summary["metrics"]["evaluation/accuracy"]
+    assert accuracy["before"] <= 0.65
+    assert accuracy["after"] >= accuracy["before"] + 0.2

@@ -1,5 +1,6 @@
 """8-bit moments and a 4-bit base: refused without bitsandbytes, right with it (CPU or GPU)."""
 
+import copy
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def test_a_lora_state_holds_the_adapters_alone_and_continues_exactly(
     lora = LoraConfig(rank=4)
     whole = make_learner(tiny_model(torch.float32), lora=lora)
     whole.update(make_samples())
-    state = whole.state_dict()
+    state = copy.deepcopy(whole.state_dict())
     assert state["model"]
     assert all("lora_" in name for name in state["model"])
     resumed = make_learner(tiny_model(torch.float32), lora=lora)
@@ -77,7 +78,7 @@ def test_eight_bit_moments_follow_adamw_and_come_back() -> None:
         optimizer = PolicyOptimizer([parameter], config, total_steps=6)
         for step, gradient in enumerate(gradients):
             if step == cut_at:
-                state = optimizer.state_dict()
+                state = copy.deepcopy(optimizer.state_dict())
                 parameter = torch.nn.Parameter(parameter.detach().clone())
                 optimizer = PolicyOptimizer([parameter], config, total_steps=6)
                 optimizer.load_state_dict(state)
@@ -112,9 +113,11 @@ def test_qlora_trains_adapters_on_a_four_bit_base(
     original = dict(plain.named_parameters())[name]
     error = float((start[name] - original).norm() / original.norm())
     assert 0.01 < error < 0.15  # four bits, and not the original
+    ids = [3, 1, 4, 1, 5, 9]
+    first = learner.token_logprobs(ids)
     samples = make_samples()
     learner.update(samples)
-    state = learner.state_dict()
+    state = copy.deepcopy(learner.state_dict())
     assert all("lora_" in key for key in state["model"])
     learner.update(samples)
     assert not torch.equal(dict(learner.named_weights())[name], start[name])
@@ -123,8 +126,8 @@ def test_qlora_trains_adapters_on_a_four_bit_base(
     save_policy(learner.policy.model, tokenizer, tmp_path / "saved")
     assert "quantization_config" not in (tmp_path / "saved" / "config.json").read_text()
     saved = make_learner(load_policy(str(tmp_path / "saved"), dtype="float32", device=CPU))
-    ids = [3, 1, 4, 1, 5, 9]
     assert learner.token_logprobs(ids) == pytest.approx(saved.token_logprobs(ids), abs=1e-4)
+    assert learner.token_logprobs(ids) != pytest.approx(first, abs=1e-2)
 
     resumed = quantized()
     resumed.load_state_dict(state)

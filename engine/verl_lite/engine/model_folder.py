@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from verl_lite.engine.config import ModelConfig
-from verl_lite.engine.quantization import four_bit_config
+from verl_lite.engine.quantization import four_bit_config, one_arithmetic
 from verl_lite.engine.tiny_model import build_tiny_model, build_tiny_tokenizer
 from verl_lite.engine.weights import base_model, named_weights
 from verl_lite.errors import ConfigError, DataError
@@ -90,7 +90,10 @@ def load_policy(path: str, *, dtype: str, device: torch.device, quantize: bool =
         model = AutoModelForCausalLM.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load the model {path!r}: {_first_line(error)}") from None
-    return model if quantize else model.to(device)
+    if quantize:
+        one_arithmetic(model)
+        return model
+    return model.to(device)
 
 
 def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:

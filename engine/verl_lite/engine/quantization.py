@@ -8,12 +8,12 @@ import importlib.util
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from verl_lite.engine.algorithm_config import LearnerConfig
 from verl_lite.errors import ConfigError
 
-__all__ = ["adamw_8bit", "check_bitsandbytes", "dequantized", "four_bit_config"]
+__all__ = ["adamw_8bit", "check_bitsandbytes", "dequantized", "four_bit_config", "one_arithmetic"]
 
 
 def check_bitsandbytes(config: LearnerConfig) -> None:
@@ -45,6 +45,16 @@ def four_bit_config(dtype: torch.dtype) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def one_arithmetic(model: nn.Module) -> None:
+    """Make evaluation compute what training does.
+
+    On CPUs bitsandbytes otherwise repacks the weights for inference and multiplies them in bfloat16.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def dequantized(parameter: Tensor) -> Tensor:
