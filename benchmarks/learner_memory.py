@@ -26,11 +26,13 @@ from learner_sides import (
 VOCAB = 151_936
 
 
-def run_side(side: str, out: Path, threads: int) -> None:
+def run_side(side: str, out: Path, threads: int, num_samples: int) -> None:
     """Print the peak RSS and its growth over the loaded model; save the gradients."""
     torch.set_num_threads(threads)
     model = make_model(vocab_size=VOCAB, hidden_size=128, num_layers=2)
-    samples = make_batch(num_prompts=1, group_size=4, vocab_size=VOCAB, prompt=(32, 64), total=(512, 512))
+    samples = make_batch(
+        num_prompts=1, group_size=num_samples, vocab_size=VOCAB, prompt=(32, 64), total=(512, 512)
+    )
     if side == "trl":
         run = trl_step(model, samples, bf16=False, gradient_checkpointing=True, step=False)
     reset_peak_rss()
@@ -49,9 +51,10 @@ def main() -> None:
     parser.add_argument("--side", choices=["trl", "verl-lite"])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=4, help="of 512 tokens each")
     args = parser.parse_args()
     if args.side:
-        run_side(args.side, args.out, args.threads)
+        run_side(args.side, args.out, args.threads, args.samples)
         return
     results = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -64,8 +67,8 @@ def main() -> None:
                 side,
                 "--out",
                 str(out),
-                "--threads",
-                str(args.threads),
+                f"--threads={args.threads}",
+                f"--samples={args.samples}",
             ]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             results[side] = [float(x) for x in done.stdout.splitlines()[-1].split()]

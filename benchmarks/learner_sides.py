@@ -2,9 +2,9 @@
 
 TRL's side is its own code from padded inputs on: `training_step` (autocast, `_compute_loss`, backward),
 then clipping and the same AdamW. Only generation and scoring are left out, on both sides.
+Both sides train the model they are given: pass a copy to keep it.
 """
 
-import copy
 import os
 import random
 import tempfile
@@ -64,12 +64,11 @@ def our_step(model: Any, samples: Sequence[TrainingSample], **options: Any) -> C
     config = LearnerConfig(
         optimizer=OptimizerConfig(learning_rate=LEARNING_RATE, schedule="constant"), **options
     )
-    learner = Learner(copy.deepcopy(model), config, AlgorithmConfig(), pad_token_id=0, total_steps=10)
+    learner = Learner(model, config, AlgorithmConfig(), pad_token_id=0, total_steps=10)
     return lambda: void(learner.update(samples))
 
 
 def our_gradients(model: Any, samples: Sequence[TrainingSample], **options: Any) -> dict[str, torch.Tensor]:
-    model = copy.deepcopy(model)
     learner = Learner(model, LearnerConfig(**options), AlgorithmConfig(), pad_token_id=0, total_steps=10)
     learner._optimizer.step = lambda: (0.0, True)  # type: ignore[method-assign]
     learner.update(samples)
@@ -85,7 +84,7 @@ def trl_step(
     step: bool = True,
 ) -> Callable[[], Any]:
     """One TRL update as a call; with `step=False` it stops after backward and returns the model."""
-    trainer = _trl_trainer(copy.deepcopy(model), len(samples), bf16, gradient_checkpointing)
+    trainer = _trl_trainer(model, len(samples), bf16, gradient_checkpointing)
     inputs = _padded_inputs(samples)
     trainer._prepare_inputs = lambda _: inputs
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]

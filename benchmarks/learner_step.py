@@ -6,6 +6,7 @@ Needs an environment with both: `pip install trl` beside verl-lite's train extra
 """
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -70,11 +71,13 @@ def main() -> None:
         ours, theirs = rows[name]
         key = str(theirs)
         if key not in measured:
-            step = trl_step(model, samples, gradient_checkpointing=False, **theirs)
+            step = trl_step(copy.deepcopy(model), samples, gradient_checkpointing=False, **theirs)
             measured[key] = timing(step, warmup=args.warmup, repeats=args.repeats)
             del step
         peer = measured[key]
-        mine = timing(our_step(model, samples, **ours), warmup=args.warmup, repeats=args.repeats)
+        mine = timing(
+            our_step(copy.deepcopy(model), samples, **ours), warmup=args.warmup, repeats=args.repeats
+        )
         wall, cpu = peer.wall_s / mine.wall_s, peer.cpu_s / mine.cpu_s
         cells = (name, f"{tokens / peer.wall_s:.0f}", f"{tokens / mine.wall_s:.0f}", f"{wall:.2f}x")
         print("|", " | ".join(cells), f"| {cpu:.2f}x ({peer.cpu_s:.1f} s / {mine.cpu_s:.1f} s) |", flush=True)

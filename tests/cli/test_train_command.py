@@ -1,5 +1,6 @@
 """`verl-lite train`: a bad input is one clear message and exit code 2; nothing loaded, nothing written."""
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -162,8 +163,8 @@ def test_an_evaluation_of_nothing_and_a_group_of_one(cli: Cli, folder: Path) -> 
     assert "evaluation.every_steps=5 needs data.held_out" in message
     message = refused(cli, folder, config_file(folder), "rollout.num_samples=1")
     assert "a group of one always gives 0" in message
-    message = refused(cli, folder, config_file(folder), "algorithm.dynamic_sampling=true")
-    assert "the training loop does not refill batches yet" in message
+    message = refused(cli, folder, config_file(folder), "algorithm.advantage=gdpo")
+    assert "set both to gdpo or neither" in message
     message = refused(cli, folder, config_file(folder), "evaluation.accuracy=nothing")
     assert "is not a reward of this config: expected one of format" in message
 
@@ -216,3 +217,20 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> Non
     )
     assert f"resumed from run/checkpoints/{checkpoint.name} after {finished} steps" in resumed.stdout
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == finished + 1
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("learner.optimizer.bits=8", r"learner.optimizer.bits=8 needs the bitsandbytes package"),
+        ("learner.lora={quantize: true}", r"learner.lora.quantize=true needs the bitsandbytes package"),
+    ],
+)
+def test_quantisation_without_its_package(
+    cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch, override: str, key: str
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else find(name, *rest)
+    )
+    assert key in refused(cli, folder, config_file(folder), override)

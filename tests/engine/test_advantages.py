@@ -17,7 +17,7 @@ from verl_lite.engine.advantages import (
 )
 from verl_lite.engine.algorithm_config import AlgorithmConfig, CriticConfig, KLConfig, OverlongConfig
 from verl_lite.engine.stages import Annotation
-from verl_lite.plugins import ComponentScore, Rollout, SamplerSettings, Score, ScoredRollout
+from verl_lite.plugins import ComponentScore, Rollout, SamplerSettings, Score, ScoredRollout, gdpo_advantages
 
 
 def row(reward, *, tokens=2, group="g", components=None, token_rewards=(), truncated=False) -> ScoredRollout:
@@ -176,4 +176,30 @@ def test_overlong_completions_are_masked_or_penalised():
 def test_informative_groups_are_those_with_variance():
     scored = [row(1.0, group="a"), row(0.0, group="a"), row(1.0, group="b"), row(1.0, group="b"),
               row(1.0, group="c"), row(None, group="c")]  # fmt: skip
-    assert informative_groups(scored) == {"a"}
+    assert informative_groups(scored, AlgorithmConfig()) == {"a"}
+
+
+def test_under_gdpo_a_group_of_equal_sums_is_informative_and_a_flat_one_exactly_zero():
+    even = [{"a": (2.0, 1.0), "b": (0.0, 2.0)}, {"a": (0.0, 1.0), "b": (2.0, 2.0)},
+            {"a": (2.0, 1.0), "b": (0.0, 2.0)}]  # fmt: skip
+    flat = [{"a": (0.1, 1.0), "b": (0.7, 1.0)}] * 3
+    scored = [row(2.0, group="even", components=c) for c in even]
+    scored += [row(0.8, group="flat", components=c) for c in flat]
+    config = AlgorithmConfig(advantage="gdpo")
+    assert informative_groups(scored, AlgorithmConfig()) == set()
+    assert informative_groups(scored, config) == {"even"}
+    got = scalars(scored, config)
+    assert got[3:] == [0.0, 0.0, 0.0]
+    assert got[0] < 0 < got[1]
+
+
+def test_gdpo_counts_a_nested_group_once_and_not_through_its_parts_again():
+    """Only top-level components are added; "g/a" and "g/b" are inside "g" already."""
+    values = [(1.0, 0.0), (0.0, 0.0), (1.0, 1.0)]
+    components = [{"g": (a + b, 1.0), "g/a": (a, 1.0), "g/b": (b, 1.0), "c": (1 - a, 1.0)} for a, b in values]
+    scored = [row(1.0, components=c) for c in components]
+    std_g, std_c = math.sqrt(2 / 3), math.sqrt(2) / 3  # of (1, 0, 2) and (0, 1, 0)
+    sums = [0 - 1 / 3 / std_c, -1 / std_g + 2 / 3 / std_c, 1 / std_g - 1 / 3 / std_c]
+    got = scalars(scored, AlgorithmConfig(advantage="gdpo"))
+    assert got == pytest.approx([s / statistics.pstdev(sums) for s in sums], rel=1e-4)
+    assert got == pytest.approx(gdpo_advantages(scored), rel=1e-9)

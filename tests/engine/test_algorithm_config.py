@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.config import TrainConfig
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import validate
 
@@ -31,6 +32,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "algorithms.md"
         ({"importance": {"mode": "mask", "low": 3.0}}, "must be below"),
         ({"overlong": {"mode": "shape"}}, "buffer_tokens"),
         ({"advantage": "reinforce_pp", "dynamic_sampling": True}, "has no groups"),
+        ({"advantage": "gdpo", "overlong": {"mode": "shape", "buffer_tokens": 4}}, "does not use"),
         ({"dual_clip": 0.5}, "greater than 1"),
         ({"clip_hihg": 0.28}, "did you mean 'clip_high'"),
         ({"advantage": "grop"}, "grpo"),
@@ -57,6 +59,21 @@ def test_refused_with_the_rollout_section(section, rollout, reason):
 def test_accepted_with_the_rollout_section():
     AlgorithmConfig().check_rollout(num_samples=2, top_p=0.9)
     AlgorithmConfig(advantage="reinforce_pp").check_rollout(num_samples=1)
+
+
+def test_gdpo_is_said_on_both_sides():
+    config = {
+        "steps": 1,
+        "model": {"tiny": {}},
+        "data": {"train": {"task": "arithmetic"}},
+        "rewards": {"format": {"use": "format"}},
+        "rollout": {"max_prompt_tokens": 16, "max_new_tokens": 16},
+    }
+    both = {"scoring": {"combine": "gdpo"}, "algorithm": {"advantage": "gdpo"}}
+    validate(TrainConfig, {**config, **both}, source="config.yaml")
+    for name in both:
+        with pytest.raises(ConfigError, match="set both to gdpo or neither"):
+            validate(TrainConfig, {**config, name: both[name]}, source="config.yaml")
 
 
 def test_padded_rows_cannot_share_prompts():

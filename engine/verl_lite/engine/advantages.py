@@ -10,8 +10,7 @@ Departures from the papers:
 - REINFORCE++ (arXiv:2501.03262): the reward comes at the last token, a k1 KL penalty at each (when
   configured), returns are discounted by gamma and standardised over the batch's tokens.
   With baseline: the group's mean is taken off first, then the whole batch is standardised.
-- GDPO (arXiv:2601.05242): every component is standardised within its group, the weighted sum is
-  standardised over the batch.
+- GDPO (arXiv:2601.05242): `verl_lite.plugins.gdpo_advantages`, which says its own departures.
 - Process rewards: each token's return is the sum of its own and later step rewards, plus the outcome
   reward at the end, less the mean return of the group's tokens, over the group's standard deviation.
 - GAE (arXiv:1506.02438): the value after the last token is 0, also for truncated completions.
@@ -27,7 +26,7 @@ from itertools import accumulate
 
 from verl_lite.engine.algorithm_config import AlgorithmConfig, KLConfig, OverlongConfig
 from verl_lite.engine.stages import Annotation, TrainingSample
-from verl_lite.plugins import ScoredRollout
+from verl_lite.plugins import ScoredRollout, gdpo_advantages
 
 __all__ = [
     "discounted_returns",
@@ -151,6 +150,11 @@ def estimate_advantages(
 
 
 def _group_advantages(rows: Sequence[ScoredRollout], config: AlgorithmConfig) -> list[list[float]]:
+    if config.advantage == "gdpo":
+        scalars = gdpo_advantages(rows, eps=EPS)
+        return [
+            [value or 0.0] * len(row.rollout.completion_ids) for value, row in zip(scalars, rows, strict=True)
+        ]
     groups: dict[str, list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
         groups[row.rollout.group].append(index)
@@ -159,34 +163,15 @@ def _group_advantages(rows: Sequence[ScoredRollout], config: AlgorithmConfig) ->
         group = [rows[index] for index in members]
         for index, values_T in zip(members, _one_group(group, config), strict=True):
             advantages[index] = values_T
-    if config.advantage == "gdpo":
-        scalars = group_standardize([values_T[0] for values_T in advantages]) if rows else []
-        return [[value] * len(old) for value, old in zip(scalars, advantages, strict=True)]
     return advantages
 
 
 def _one_group(group: Sequence[ScoredRollout], config: AlgorithmConfig) -> list[list[float]]:
     if config.advantage == "process":
         return _process_advantages(group, config)
-    if config.advantage == "gdpo":
-        scalars_G = _gdpo(group)
-    else:
-        estimator = {"grpo": group_standardize, "rloo": leave_one_out}.get(config.advantage, group_center)
-        scalars_G = estimator([_shaped_reward(row, config.overlong) for row in group])
+    estimator = {"grpo": group_standardize, "rloo": leave_one_out}.get(config.advantage, group_center)
+    scalars_G = estimator([_shaped_reward(row, config.overlong) for row in group])
     return [[value] * len(row.rollout.completion_ids) for value, row in zip(scalars_G, group, strict=True)]
-
-
-def _gdpo(group: Sequence[ScoredRollout]) -> list[float]:
-    """The weighted sum of each component's standardised contributions; a component without a value adds 0."""
-    totals_G = [0.0] * len(group)
-    for name in group[0].components:
-        scores = [(at, row.components[name]) for at, row in enumerate(group) if name in row.components]
-        present = [(at, s.contribution, abs(s.weight)) for at, s in scores if s.contribution is not None]
-        if present:
-            standard = group_standardize([contribution for _, contribution, _ in present])
-            for (at, _, weight), value in zip(present, standard, strict=True):
-                totals_G[at] += weight * value
-    return totals_G
 
 
 def _process_advantages(group: Sequence[ScoredRollout], config: AlgorithmConfig) -> list[list[float]]:
@@ -288,10 +273,8 @@ def _sample(
     )
 
 
-def informative_groups(scored: Sequence[ScoredRollout]) -> set[str]:
-    """The groups whose rewards differ: what dynamic sampling keeps (DAPO, arXiv:2503.14476, sec. 3.2)."""
-    rewards: dict[str, set[float]] = defaultdict(set)
-    for row in scored:
-        if row.reward is not None:
-            rewards[row.rollout.group].add(row.reward)
-    return {group for group, values in rewards.items() if len(values) > 1}
+def informative_groups(scored: Sequence[ScoredRollout], config: AlgorithmConfig) -> set[str]:
+    """The groups that are not flat: those in which the estimator gives some sample an advantage."""
+    rows = [row for row in scored if row.reward is not None and row.rollout.completion_ids]
+    advantages = _group_advantages(rows, config)
+    return {row.rollout.group for row, values_T in zip(rows, advantages, strict=True) if any(values_T)}

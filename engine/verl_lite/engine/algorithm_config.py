@@ -174,6 +174,11 @@ class AlgorithmConfig(ConfigModel):
                 f"kl.placement=reward gives a penalty at each token, which advantage={self.advantage} (one "
                 "value a completion) cannot place: use gae or reinforce_pp, or kl.placement: loss"
             )
+        if self.advantage == "gdpo" and self.overlong.mode == "shape":
+            raise ValueError(
+                "overlong.mode=shape changes the summed reward, which advantage=gdpo does not use: "
+                "make the penalty a reward of its own (length), or use overlong.mode: mask"
+            )
         if self.dynamic_sampling and self.advantage not in GROUP_ESTIMATORS:
             raise ValueError(
                 f"dynamic_sampling drops groups without variance, but advantage={self.advantage} "
@@ -220,7 +225,7 @@ class OptimizerConfig(ConfigModel):
 
 
 class LoraConfig(ConfigModel):
-    """Train adapters instead of the weights. `quantize` loads the frozen base in 4 bits (QLoRA, CUDA)."""
+    """Train adapters instead of the weights. `quantize` loads the frozen base in 4 bits (QLoRA)."""
 
     rank: int = Field(default=16, gt=0)
     alpha: int = Field(default=32, gt=0)

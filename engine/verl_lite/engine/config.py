@@ -207,10 +207,10 @@ class TrainConfig(RewardsConfig):
         self.algorithm.check_rollout(
             num_samples=self.rollout.num_samples, top_p=self.rollout.top_p, top_k=self.rollout.top_k
         )
-        if self.algorithm.dynamic_sampling:
+        if (self.scoring.combine == "gdpo") != (self.algorithm.advantage == "gdpo"):
             raise ValueError(
-                "algorithm.dynamic_sampling: the training loop does not refill batches yet; set it to false "
-                "(groups whose rewards are all equal already cost no compute in the update)"
+                f"scoring.combine={self.scoring.combine} but algorithm.advantage={self.algorithm.advantage}: "
+                "under GDPO it is the advantage that combines the rewards; set both to gdpo or neither"
             )
         tiny = self.model.tiny
         if tiny is not None and self.rollout.context_tokens > tiny.max_context_tokens:

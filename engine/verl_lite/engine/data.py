@@ -203,19 +203,28 @@ class PromptStream:
         random.Random(f"prompts:{self._seed}:{epoch}").shuffle(order)
         return order
 
-    def take(self, num_prompts: int) -> list[PromptRow]:
-        """The next prompts. Raises ConfigError for more than there are."""
-        if num_prompts > len(self._prompts):
+    @property
+    def num_rows(self) -> int:
+        return len(self._prompts)
+
+    def take(self, num_prompts: int, *, besides: Sequence[PromptRow] = ()) -> list[PromptRow]:
+        """The next prompts, none of which is in `besides`: those this step has taken before.
+
+        Raises ConfigError for more than there are.
+        """
+        if num_prompts + len(besides) > len(self._prompts):
             raise ConfigError(
                 f"rollout.num_prompts={num_prompts} is more than the {len(self._prompts)} rows there are"
             )
+        before = {prompt.id for prompt in besides}
         batch: list[int] = []
         while len(batch) < num_prompts:
             if not self._remaining:
                 self.epoch += 1
                 fresh = self._order(epoch=self.epoch)
-                # those already in this batch come last, so that no group is sampled twice at once
-                self._remaining = [i for i in fresh if i not in batch] + [i for i in fresh if i in batch]
+                # those this step has already come last, so that no group is sampled twice at once
+                taken = {i for i in fresh if i in batch or self._prompts[i].id in before}
+                self._remaining = [i for i in fresh if i not in taken] + [i for i in fresh if i in taken]
             missing = num_prompts - len(batch)
             batch += self._remaining[:missing]
             self._remaining = self._remaining[missing:]

@@ -278,7 +278,7 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs to continue exactly: weights, moments, controller, generator."""
         return {
-            "model": self.policy.model.state_dict(),
+            "model": self._trained_state(),
             "optimizer": self._optimizer.state_dict(),
             "kl_controller": self.kl_controller.state_dict(),
             "num_bad_steps": self._guard.num_bad_steps,
@@ -286,8 +286,23 @@ class Learner:
             "critic": self._critic.state_dict() if self._critic is not None else None,
         }
 
+    def _trained_state(self) -> dict[str, Tensor]:
+        """The weights that change: under LoRA the adapters, as the base is what the run began with."""
+        model = self.policy.model
+        every = model.named_parameters(remove_duplicate=False)  # tied weights have two names
+        frozen = {name for name, p in every if not p.requires_grad}
+        parts = model.state_dict()
+        return {
+            name: value
+            for name, value in parts.items()
+            if not any(name == one or name.startswith(f"{one}.") for one in frozen)
+        }
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.policy.model.load_state_dict(state["model"])
+        own = self._trained_state()
+        if own.keys() != state["model"].keys():
+            raise ValueError("the state belongs to a model of another shape or with other adapters")
+        self.policy.model.load_state_dict(state["model"], strict=False)
         self._optimizer.load_state_dict(state["optimizer"])
         self.kl_controller.load_state_dict(state["kl_controller"])
         self._guard.num_bad_steps = int(state["num_bad_steps"])

@@ -61,7 +61,7 @@ class _TiledLogprobs(torch.autograd.Function):
             scale = shift.exp() * (mass > 0)
             logits -= new_peak
             exps = logits.exp()
-            moment = scale * (moment + mass * shift) + (exps * logits).sum(-1, keepdim=True)
+            moment = scale * (moment + mass * shift) + logits.mul_(exps).sum(-1, keepdim=True)
             mass = scale * mass + exps.sum(-1, keepdim=True)
             peak = new_peak
         log_norm = peak + mass.log()

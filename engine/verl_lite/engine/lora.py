@@ -3,11 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from verl_lite.engine.algorithm_config import LoraConfig
-from verl_lite.errors import ConfigError
 
 __all__ = ["adapter_weights", "add_adapters", "merged"]
 
@@ -19,10 +17,8 @@ def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str 
     """
     if config is None or hasattr(model, "disable_adapter"):
         return model
-    if config.quantize and not torch.cuda.is_available():
-        raise ConfigError(
-            "learner.lora.quantize (QLoRA) needs an NVIDIA GPU: its 4-bit kernels run on CUDA only"
-        )
+    if config.quantize and not getattr(model, "is_loaded_in_4bit", False):
+        raise ValueError("lora.quantize needs a base in 4 bits: load_policy(..., quantize=True)")
     import peft
 
     target: Any = config.target_modules

@@ -1,5 +1,6 @@
 """Find, check and load the policy and its tokenizer, and write them back as a Hugging Face folder."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from verl_lite.engine.config import ModelConfig
+from verl_lite.engine.quantization import four_bit_config, one_arithmetic
 from verl_lite.engine.tiny_model import build_tiny_model, build_tiny_tokenizer
 from verl_lite.engine.weights import base_model, named_weights
 from verl_lite.errors import ConfigError, DataError
@@ -80,16 +82,25 @@ def prepare_model(config: ModelConfig, folder: Path, *, seed: int) -> str:
     return str(folder)
 
 
-def load_policy(path: str, *, dtype: str, device: torch.device) -> Any:
-    """The causal language model in `path` on `device`. Raises DataError when it cannot be loaded."""
+def load_policy(path: str, *, dtype: str, device: torch.device, quantize: bool = False) -> Any:
+    """The causal language model in `path` on `device`; with `quantize` its linear layers in 4 bits.
+
+    Raises DataError when it cannot be loaded.
+    """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    if quantize:  # the layers are quantised as they arrive, on the device itself
+        options |= {"quantization_config": four_bit_config(options["dtype"]), "device_map": {"": device}}
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
+        model = AutoModelForCausalLM.from_pretrained(path, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"cannot load the model {path!r}: {_first_line(error)}") from None
+    if quantize:
+        one_arithmetic(model)
+        return model
     return model.to(device)
 
 
@@ -104,8 +115,19 @@ def save_policy(
 
     logging.disable_progress_bar()
     state = dict(named_weights(model) if weights is None else weights)
-    base_model(model).save_pretrained(folder, state_dict=state)
+    causal = base_model(model)
+    if getattr(causal, "is_loaded_in_4bit", False):
+        causal = _unquantized_twin(causal)
+    causal.save_pretrained(folder, state_dict=state)
     tokenizer.save_pretrained(folder)
+
+
+def _unquantized_twin(causal: Any) -> Any:
+    """The same model without its weights and without quantisation, to save plain weights with."""
+    config = copy.deepcopy(causal.config)
+    del config.quantization_config
+    with torch.device("meta"):
+        return type(causal)(config)
 
 
 def pad_token_id(tokenizer: Any) -> int:

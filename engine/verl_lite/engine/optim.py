@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from verl_lite.engine.algorithm_config import OptimizerConfig
+from verl_lite.engine.quantization import adamw_8bit
 from verl_lite.errors import ConfigError
 
 __all__ = ["PolicyOptimizer", "decay_start", "learning_rate_factor"]
@@ -117,12 +118,5 @@ def _adamw(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.opt
     ]
     options: dict[str, Any] = {"lr": config.learning_rate, "betas": config.betas, "eps": config.eps}
     if config.bits == 8:
-        try:
-            from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found,unused-ignore]
-        except ImportError:
-            raise ConfigError(
-                "learner.optimizer.bits=8 needs the bitsandbytes package: "
-                "pip install bitsandbytes, or set bits: 32"
-            ) from None
-        return AdamW8bit(groups, **options)  # type: ignore[no-any-return,unused-ignore]
+        return adamw_8bit(groups, options)
     return torch.optim.AdamW(groups, fused=True, **options)

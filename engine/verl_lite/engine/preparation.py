@@ -13,6 +13,7 @@ from verl_lite.engine.data_config import DatasetConfig
 from verl_lite.engine.environment import changed_data, fingerprint_rows
 from verl_lite.engine.metrics_log import check_trackers
 from verl_lite.engine.model_folder import check_context, load_tokenizer
+from verl_lite.engine.quantization import check_bitsandbytes
 from verl_lite.engine.run_folder import RunFolder, choose_run_dir
 from verl_lite.engine.sft.data import SFTData, read_sft
 from verl_lite.engine.stages import PromptRow
@@ -77,6 +78,7 @@ def prepare_run(
     if config.rewards:
         build_composite(config, catalog)
     check_trackers(config.logging.trackers)
+    check_bitsandbytes(config.learner)
     tokenizer = load_tokenizer(config.model)
     check_context(config.model, needed_tokens=config.sft.max_tokens or 0)
     check_context(config.model, needed_tokens=config.rollout.context_tokens)

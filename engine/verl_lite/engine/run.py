@@ -168,16 +168,27 @@ def _first_policy(
     has_own_start = config.model.tiny is not None or config.sft.is_on
     if prepared.checkpoint is not None:
         path = str(folder.model) if has_own_start else str(config.model.path)
-        return path, load_policy(path, dtype=config.model.dtype, device=device)
+        return path, _load_to_train(prepared, path, device)
     with clear_write_errors(str(folder.model)):
         path = prepare_model(config.model, folder.model, seed=config.seed)
-    model = load_policy(path, dtype=config.model.dtype, device=device)
     if config.sft.is_on:
+        model = load_policy(path, dtype=config.model.dtype, device=device)
         model, _ = run_sft(prepared, model, display, interrupt, debug_inline=debug_inline)
         path = str(folder.model)
         with clear_write_errors(str(folder.model)):
             save_policy(model, prepared.tokenizer, folder.model)
-    return path, model
+        if not _is_quantized(config):
+            return path, model
+    return path, _load_to_train(prepared, path, device)
+
+
+def _load_to_train(prepared: PreparedRun, path: str, device: torch.device) -> Any:
+    config = prepared.config
+    return load_policy(path, dtype=config.model.dtype, device=device, quantize=_is_quantized(config))
+
+
+def _is_quantized(config: TrainConfig) -> bool:
+    return config.learner.lora is not None and config.learner.lora.quantize
 
 
 def _make_learner(prepared: PreparedRun, model: Any) -> Learner:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from verl_lite.engine.checkpoints import (
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.data import PromptStream
 from verl_lite.engine.display import Display, StepReport
+from verl_lite.engine.dynamic_sampling import StepBatch, fill_batch
 from verl_lite.engine.evaluation import Evaluation, evaluate, fraction_right
 from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.learner import Learner
@@ -111,30 +113,36 @@ class Trainer:
         self._writer.close()
 
     def _one_step(self) -> None:
-        position = self._prompts.state_dict()
-        clock, config = StageClock(), self._config
-        try:
-            with clock.stage("rollout"):
-                session = self._scorer.start(step=self.step)
-                prompts = self._prompts.take(config.rollout.num_prompts)
-                for group in self._generate(prompts):
-                    session.add(group)
-                    self._interrupt.check()
-        except StopRequested:
-            self._prompts.load_state_dict(position)  # these prompts were not trained on
-            raise
-        with clock.stage("reward"):
-            scored = _in_order(session.finish(), prompts)
+        clock, algorithm = StageClock(), self._config.algorithm
+        batch = self._fill_batch(clock)
         with clock.stage("update"):
             self._sampler.sleep()
-            notes = self._learner.annotate(scored.rows)
+            notes = self._learner.annotate(batch.trained)
             coefficient = self._learner.kl_controller.coefficient
-            samples = estimate_advantages(scored.rows, config.algorithm, notes, kl_coefficient=coefficient)
+            samples = estimate_advantages(batch.trained, algorithm, notes, kl_coefficient=coefficient)
             stats = self._learner.update(samples)
         self.step += 1
         with clock.stage("sync"):
             self.sync()
-        self._report(scored, samples, stats.metrics, clock.seconds)
+        self._report(batch, samples, stats.metrics, clock.seconds)
+
+    def _fill_batch(self, clock: StageClock) -> StepBatch:
+        position = self._prompts.state_dict()
+        try:
+            return fill_batch(partial(self._sample, clock), self._prompts, self._config)
+        except StopRequested:
+            self._prompts.load_state_dict(position)  # these prompts were not trained on
+            raise
+
+    def _sample(self, clock: StageClock, prompts: Sequence[PromptRow]) -> ScoredBatch:
+        """One round of rollouts with their rewards, which are computed while others generate."""
+        with clock.stage("rollout"):
+            session = self._scorer.start(step=self.step)
+            for group in self._generate(prompts):
+                session.add(group)
+                self._interrupt.check()
+        with clock.stage("reward"):
+            return _in_order(session.finish(), prompts)
 
     def sync(self) -> None:
         """Hand the learner's weights to the sampler; raises TrainingError when they did not arrive."""
@@ -242,21 +250,21 @@ class Trainer:
 
     def _report(
         self,
-        scored: ScoredBatch,
+        batch: StepBatch,
         samples: Sequence[TrainingSample],
         update_metrics: Mapping[str, float],
         seconds: Mapping[str, float],
     ) -> None:
-        config, rows = self._config, scored.rows
+        config, rows = self._config, batch.scored.rows
         every = config.logging.rollouts_every_steps
         if every and (self.step - 1) % every == 0:
             path = self._prepared.folder.rollouts(self.step)
             with clear_write_errors(f"rollouts to {path}"), RecordWriter(path) as writer:
-                writer.write(rows, step=self.step, advantages=_advantages_by_row(rows, samples))
+                writer.write(rows, step=self.step, advantages=_advantages_by_row(batch, samples))
         num_tokens = sum(len(row.rollout.completion_ids) for row in rows)
         accuracy = fraction_right(rows, config.accuracy_reward, config.evaluation.right_at)
         metrics = {
-            **scored.metrics,
+            **batch.metrics,
             **update_metrics,
             "rollout/accuracy": accuracy,
             "rollout/completion_tokens_mean": num_tokens / len(rows),
@@ -294,12 +302,13 @@ def _in_order(scored: ScoredBatch, prompts: Sequence[PromptRow]) -> ScoredBatch:
     return replace(scored, rows=rows)
 
 
-def _advantages_by_row(
-    rows: Sequence[ScoredRollout], samples: Sequence[TrainingSample]
-) -> list[float | None]:
+def _advantages_by_row(batch: StepBatch, samples: Sequence[TrainingSample]) -> list[float | None]:
     """One advantage a row (its first token's); None for rows that left the batch."""
     rest = iter(samples)
-    trained = [row.reward is not None and bool(row.rollout.completion_ids) for row in rows]
+    trained = [
+        row.reward is not None and bool(row.rollout.completion_ids) and row.rollout.group in batch.groups
+        for row in batch.scored.rows
+    ]
     return [next(rest).advantages_T[0] if kept else None for kept in trained]
 
 

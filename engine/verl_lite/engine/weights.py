@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from verl_lite.engine.quantization import dequantized
+
 __all__ = ["base_model", "float32_master_weights", "named_weights"]
 
 
@@ -32,7 +34,7 @@ def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in causal.named_parameters():
         if ".lora_" in name:
             continue
-        tensor = parameter.detach()
+        tensor = dequantized(parameter)
         layer = merged.get(name)
         if layer is not None:
             for adapter in layer.active_adapters:

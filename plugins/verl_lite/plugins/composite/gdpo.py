@@ -36,7 +36,8 @@ def gdpo_advantages(
     kept = [value for value in sums if value is not None]
     mean, std = _mean_std(kept)
     spread = std + eps or 1.0  # with eps=0, a batch whose sums are all equal gives 0
-    return [None if value is None else (value - mean) / spread for value in sums]
+    # the mean is 0 but for rounding; a row of 0 stays 0, so a flat group has no update to make
+    return [(value - mean) / spread if value else value for value in sums]
 
 
 def normalised_contributions(
@@ -68,5 +69,7 @@ def normalised_contributions(
 def _mean_std(values: Sequence[float]) -> tuple[float, float]:
     if not values:
         return 0.0, 0.0
+    if min(values) == max(values):
+        return values[0], 0.0  # exactly: rounding is no spread
     mean = math.fsum(values) / len(values)
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))

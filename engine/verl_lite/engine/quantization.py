@@ -1,0 +1,70 @@
+"""What needs the bitsandbytes package: 8-bit moments of AdamW, and a frozen base in 4 bits (QLoRA).
+
+Both run on GPUs and, with a recent bitsandbytes, on CPUs. The 4-bit form is NF4 with double
+quantisation (QLoRA, arXiv:2305.14314); the output head and the embeddings stay as they are.
+"""
+
+import importlib.util
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from verl_lite.engine.algorithm_config import LearnerConfig
+from verl_lite.errors import ConfigError
+
+__all__ = ["adamw_8bit", "check_bitsandbytes", "dequantized", "four_bit_config", "one_arithmetic"]
+
+
+def check_bitsandbytes(config: LearnerConfig) -> None:
+    """Raises ConfigError when `config` asks for what the package does and it is not installed."""
+    wanted = {"learner.optimizer.bits=8": config.optimizer.bits == 8}
+    wanted["learner.lora.quantize=true"] = config.lora is not None and config.lora.quantize
+    keys = [key for key, is_wanted in wanted.items() if is_wanted]
+    if keys and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"{' and '.join(keys)} needs the bitsandbytes package, which is not installed: "
+            "pip install bitsandbytes, or leave the setting out"
+        )
+
+
+def adamw_8bit(groups: list[dict[str, Any]], options: dict[str, Any]) -> torch.optim.Optimizer:
+    """AdamW whose moments are held in 8 bits, block by block; small tensors keep 32."""
+    from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found,unused-ignore]
+
+    return AdamW8bit(groups, **options)  # type: ignore[no-any-return,unused-ignore]
+
+
+def four_bit_config(dtype: torch.dtype) -> Any:
+    """What `from_pretrained` takes to load linear layers in 4 bits and multiply in `dtype`."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call,unused-ignore]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def one_arithmetic(model: nn.Module) -> None:
+    """Make evaluation compute what training does.
+
+    On CPUs bitsandbytes otherwise repacks the weights for inference and multiplies them in bfloat16.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
+def dequantized(parameter: Tensor) -> Tensor:
+    """The weight as the forward pass sees it, in float32 so that an adapter can be added to it.
+
+    A parameter that is not quantised comes back as it is.
+    """
+    state = getattr(parameter, "quant_state", None)
+    if state is None:
+        return parameter.detach()
+    from bitsandbytes.functional import dequantize_4bit  # type: ignore[import-not-found,unused-ignore]
+
+    return dequantize_4bit(parameter.data, state).float()  # type: ignore[no-any-return,unused-ignore]
