@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import DebugInline
+from verl_lite.cli.options import AsJson, DebugInline
 
 if TYPE_CHECKING:
     from verl_lite.engine.config import TrainConfig
