@@ -21,8 +21,8 @@ __all__ = ["Answer", "read_answer"]
 
 _PROSE = re.compile(r"[A-Za-z0-9 .,;:!?'\"()/%&+-]*\Z")
 _LABELLED = re.compile(
-    r"(?:\\(?:text|mathrm|operatorname)\s*\{[A-Za-z .,'-]+\}|[A-Za-z][A-Za-z .'-]{2,})"
-    r"\s*(?:\([A-Za-z]+\)\s*)?[=:]\s*([^=]+)\Z"
+    r"(?:\\(?:text|mathrm|operatorname)\s*\{[A-Za-z .,'-]+\}|[A-Za-z][A-Za-z .'-]{2,}+)"
+    r"\s*+(?:\([A-Za-z]++\)\s*+)?+[=:]\s*+([^=]++)\Z"
 )
 _TEXT_ONLY = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}\\]*)\}")
 

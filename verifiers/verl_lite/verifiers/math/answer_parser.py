@@ -36,7 +36,10 @@ _PHRASES = [
         (r"\b(?:all\s+|any\s+)?positive\s+(?:real\s+numbers?|reals?)\b", r"\\mathbb{R}^+ "),
         (r"\b(?:all\s+|any\s+)?negative\s+(?:real\s+numbers?|reals?)\b", r"\\mathbb{R}^- "),
         (r"\b(?:all\s+|any\s+)?non-?negative\s+(?:real\s+numbers?|reals?)\b", r"[0,\\infty) "),
-        (r"([0-9][0-9A-Fa-f]*)\s*\(?\s*(?:in\s+)?base[\s-]*([0-9]{1,2}|[a-z]+)\s*\)?", r"\1_{\2}"),
+        (  # the digits in front of a long number's last 65 stay where they are
+            r"([0-9][0-9A-Fa-f]{0,64})\s*+(?:\(\s*+)?+(?:in\s+)?base[\s-]*+([0-9]{1,2}|[a-z]+)\s*+\)?",
+            r"\1_{\2}",
+        ),
         (
             r"\b(?:the\s+set\s+of\s+)?(?:all|any)\s+(?:the\s+)?real\s+numbers?\b|\ball\s+reals?\b",
             r"\\mathbb{R} ",

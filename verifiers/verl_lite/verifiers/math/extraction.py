@@ -26,14 +26,16 @@ class Extraction:
 
 _BOX = re.compile(r"\\f?boxed\b\s*|\\fbox\s*")
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+# Quantifiers that could share a run of blanks are possessive, here and below: linear time for any text.
 _PHRASE = re.compile(
-    r"(?:(?:final|correct|right)\s+)?(?:\banswers?\b|\bresult\b|\bsolution\b)(?:\s+\w+){0,4}?\s*"
-    r"(?:\*\*)?\s*(?:\bis\b|\bare\b|\bequals\b|\bwould be\b|\bwill be\b|:|=)(?:\s*(?:\*\*)?\s*:)?\s*(?:\*\*)?"
-    r"|^\s*\**(?:A|Ans)\**\s*[:.]\s*\**",
+    r"(?:(?:final|correct|right)\s+)?(?:\banswers?\b|\bresult\b|\bsolution\b)(?:\s+\w+){0,4}?\s*+"
+    r"(?:\*\*\s*+)?+(?:\bis\b|\bare\b|\bequals\b|\bwould be\b|\bwill be\b|:|=)(?:\s*+(?:\*\*\s*+)?+:)?+\s*+(?:\*\*)?"
+    r"|^[^\S\n]*+\**+(?:A|Ans)\**+\s*+[:.]\s*+\**",
     re.IGNORECASE | re.MULTILINE,
 )
 _BETWEEN_BOXES = re.compile(
-    r"[\s$.,;&]*(?:and|or|\\text\{\s*(?:and|or)\s*\}|\\quad|\\\(|\\\))?[\s$,;]*(?:[a-z](?:_?\{?[0-9]\}?)?\s*=\s*)?\Z"
+    r"[\s$.,;&]*+(?:and|or|\\text\{\s*+(?:and|or)\s*+\}|\\quad|\\\(|\\\))?+[\s$,;]*+"
+    r"(?:[a-z](?:_?\{?[0-9]\}?)?\s*+=\s*+)?\Z"
 )
 _HEDGE = re.compile(
     r"\b(?:either|or|maybe|perhaps|possibly|could be|might be|may be|not sure|one of|between)\b",
@@ -256,7 +258,7 @@ def _from_sentence(line: str) -> Extraction:
     sentence = _ASIDE.sub("", sentence)
     if _HEDGE.search(re.sub(r"\\text\{[^{}]*\}", " ", sentence)):
         return Extraction(None, "the response hedges between answers")
-    after = re.search(
+    after = re.match(
         r".*(?:\bis\b|\bare\b|\bequals\b|=|\bget\b|\bgives\b|\bbe\b|:)\s*(.+?)$",
         sentence,
         re.IGNORECASE | re.DOTALL,
@@ -279,7 +281,7 @@ def _from_sentence(line: str) -> Extraction:
 
 
 _ASIDE = re.compile(
-    r"\s*\([^()]*[a-z]{3}[^()]*\)\s*(?=\W*\Z)|,?\s+or\s+(?:about|approximately|roughly|equivalently)\b.*\Z",
+    r"\s*\((?=[^()]*[a-z]{3})[^()]*+\)\s*+(?=\W*\Z)|,?\s+or\s+(?:about|approximately|roughly|equivalently)\b.*\Z",
     re.DOTALL,
 )
 

@@ -60,7 +60,7 @@ _LATEX_NOISE = re.compile(
 _LATEX_SPACE = re.compile(
     r"(?<!\\)\\(?:[,;:> ]|q?quad(?![A-Za-z])|thinspace|enspace|space(?![A-Za-z]))|(?<!\\)\\\Z|~"
 )
-_OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}")
+_OVER = re.compile(r"\{(?=[^{}]*+\})([^{}]*)\\over(?![A-Za-z])([^{}]*+)\}")
 _FONTS = (
     r"text|textbf|textit|textrm|textsf|texttt|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|mbox|operatorname"
 )

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 __all__ = ["PlainNumber", "plain_number", "plain_reference"]
 
+# Gaps are possessive: a run of blanks split among several of them would take cubic time.
 _PLAIN = re.compile(
-    r"\s*\$?\s*([+-]?)\s*(?:"
+    r"\s*+(?:\$\s*+)?+([+-]?)\s*+(?:"
     r"([0-9]{1,18}|[0-9]{1,3}(?:,[0-9]{3}){1,5})(?:\.([0-9]{1,15}))?"
-    r"|\\[dt]?frac\s*\{\s*([0-9]{1,18})\s*\}\s*\{\s*([0-9]{1,18})\s*\}"
-    r"|([0-9]{1,18})\s*/\s*([0-9]{1,18})"
-    r")\s*\$?\s*\.?\s*\Z"
+    r"|\\[dt]?frac\s*+\{\s*+([0-9]{1,18})\s*+\}\s*+\{\s*+([0-9]{1,18})\s*+\}"
+    r"|([0-9]{1,18})\s*+/\s*+([0-9]{1,18})"
+    r")\s*+(?:\$\s*+)?+(?:\.\s*+)?+\Z"
 )
 
 

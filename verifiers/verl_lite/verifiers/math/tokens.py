@@ -35,7 +35,7 @@ _SCANNER = re.compile(
     rf"|\\(?P<font>{_TEXT_FONTS})\s*\{{(?P<text>[^{{}}]*)\}}"
     rf"|\\(?:{_TEXT_FONTS}|{_MATH_FONTS})\s+(?P<bare>[A-Za-z])(?![A-Za-z])"
     rf"|\\(?P<mathfont>{_MATH_FONTS})\s*\{{(?P<styled>[^{{}}]*)\}}"
-    r"|\\mathbb\s*\{?\s*(?P<board>[A-Z])\s*\}?"
+    r"|\\mathbb\s*+(?:\{\s*+)?+(?P<board>[A-Z])\s*+\}?"
     r"|\\(?P<cmd>[A-Za-z]+\*?)"
     r"|(?P<word>[A-Za-z]+)"
     r"|(?P<op>\\\\|\\[{}|]|\.\.\.|<=>|<=|>=|!=|=/=|==|\*\*|->|=>|:=|[-+*/^_=<>(){}\[\]|,;:!%'&\"~#@?.])"
@@ -45,10 +45,10 @@ _SPACED_THOUSANDS = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+(?![0-9])(?:\.[0-9]+)?"
 _DECIMAL_COMMA = re.compile(r"[0-9]+\{,\}[0-9]+")
 _REPEATING = re.compile(
     r"(?P<head>[0-9]*\.[0-9]*?)"
-    r"(?:\\(?:overline|bar|overbar)\s*(?:\{\s*(?P<over>[0-9 ]+)\}|(?P<digit>[0-9]))"
+    r"(?:\\(?:overline|bar|overbar)\s*+(?:\{\s*+(?P<over>[0-9][0-9 ]*+)\}|(?P<digit>[0-9]))"
     r"|\\dot\s*\{?(?P<first>[0-9])\}?(?P<middle>(?:[0-9]*\\dot\s*\{?[0-9]\}?)?)"
     r"|\((?P<paren>[0-9]+)\)(?:\.\.\.)?(?![0-9A-Za-z(])"
-    r"|(?P<block>[0-9]{1,12}?)(?P=block)(?P<again>(?P=block)*)(?P<rest>[0-9]*)\.\.\.)"
+    r"|(?=[0-9]{2,}+\.\.\.)(?P<block>[0-9]{1,12}?)(?P=block)(?P<again>(?P=block)*+)(?P<rest>[0-9]*+)\.\.\.)"
 )
 _DIGITS_IN_BASE = re.compile(r"\(?([0-9]*[A-Fa-f][0-9A-Fa-f]*)\)?_\{?(16|1[1-5])\}?(?![0-9])")
 _BASED = re.compile(r"0(?:[xX][0-9a-fA-F]+|[bB][01]+|[oO][0-7]+)(?![0-9A-Za-z])")

@@ -128,7 +128,7 @@ def _plain_units(text: str) -> str:
     if "\\" in text:
         text = _UNIT_FRACTION.sub(r"\1/\2", _TEXT.sub(r" \1 ", text).replace("{ ", "{").replace(" }", "}"))
     if "'" in text:
-        text = re.sub(r"([0-9.]+)\s*'\s*([0-9.]+)\s*(?:\"|'')", r"\1 feet \2 inches", text)
+        text = re.sub(r"(?<![0-9.])([0-9.]++)\s*+'\s*+([0-9.]++)\s*+(?:\"|'')", r"\1 feet \2 inches", text)
     return text
 
 
