@@ -21,7 +21,9 @@ UNITS = [
     " ", "\t", " \n", "A ", "A,", "(A", "A:", "A. ", "1", "1 ", "1,", "1, ", "1/", "0.", "0.1", ".", "...",
     "(", "()", ")", "{", "}", "[1,", "|", "<,", "\\\\", "$", "^", "_{", "^{2}", "*", "**", "-", "+", "!",
     "'", '"', ": ", "= ", "x=", "x+", "a, ", "ab ", "abc", "(abc) ", "and ", "or ", "or 1 ", "is ", "at ",
-    "answer ", "answer", "final ", "1'", "\\frac", "\\frac{", "\\sqrt", "\\text{", "\\text{a}", "\\left(",
+    "answer ", "answer", "final ", "1'", "\\frac", "\\frac{", "\\sqrt", "\\sin ", "sin ",
+    "\\sqrt[", "\\binom", "!!", "2^",
+    "\\text{", "\\text{a}", "\\left(",
     "\\over", "{\\over", "\\overline{", "1\\dot1", "\\mathbb ", "\\boxed{", "\\boxed{1}, ", "<answer>",
     "\\(", "\u00bd", "0\u0305", "1A ", "1 base ",
 ]  # fmt: skip
@@ -61,6 +63,15 @@ def test_repeated_text_takes_linear_time(unit: str) -> None:
     others = itertools.cycle(REFERENCES[1:])
     for tail in TAILS:
         _check([unit * (6000 // len(unit)) + tail], ("5", next(others)))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("unit", UNITS)
+def test_such_a_reference_is_read_or_refused_in_linear_time(unit: str) -> None:
+    for tail in TAILS:
+        started_s = time.process_time()
+        assert not verify_math("\\boxed{z}", unit * (6000 // len(unit)) + tail).is_correct
+        assert time.process_time() - started_s < MAX_CPU_S, (unit, tail)
 
 
 @pytest.mark.unit

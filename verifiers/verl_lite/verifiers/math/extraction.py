@@ -29,7 +29,8 @@ _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 # Quantifiers that could share a run of blanks are possessive, here and below: linear time for any text.
 _PHRASE = re.compile(
     r"(?:(?:final|correct|right)\s+)?(?:\banswers?\b|\bresult\b|\bsolution\b)(?:\s+\w+){0,4}?\s*+"
-    r"(?:\*\*\s*+)?+(?:\bis\b|\bare\b|\bequals\b|\bwould be\b|\bwill be\b|:|=)(?:\s*+(?:\*\*\s*+)?+:)?+\s*+(?:\*\*)?"
+    r"(?:\*\*\s*+)?+(?:\bis\b|\bare\b|\bequals\b|\bwould be\b|\bwill be\b|:|=)"
+    r"(?:\s*+(?:\*\*\s*+)?+:)?+\s*+(?:\*\*)?"
     r"|^[^\S\n]*+\**+(?:A|Ans)\**+\s*+[:.]\s*+\**",
     re.IGNORECASE | re.MULTILINE,
 )

@@ -77,9 +77,7 @@ class ExpressionParser:
     # Pratt core
 
     def expression(self, binding: int = 0) -> Expr:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise Unreadable(f"nested deeper than {MAX_DEPTH}")
+        self.descend()
         left = self.prefix()
         while True:
             following = self.infix(left, binding)
@@ -88,6 +86,12 @@ class ExpressionParser:
             left = following
         self.depth -= 1
         return left
+
+    def descend(self) -> None:
+        """One level deeper; too deep a text is Unreadable before it fills Python's stack."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise Unreadable(f"nested deeper than {MAX_DEPTH}")
 
     def infix(self, left: Expr, binding: int) -> Expr | None:
         token = self.peek()
@@ -257,7 +261,10 @@ class ExpressionParser:
         if token.kind == "word" and len(token.text) > 1:
             self.tokens[self.position] = Token("word", token.text[1:])
             return self.word(token.text[0])
-        return self.prefix()
+        self.descend()
+        inner = self.prefix()
+        self.depth -= 1
+        return inner
 
     def bracket(self, opener: str) -> Expr:
         """( ) and [ ]: a grouped expression, a tuple, an interval or a list."""
