@@ -13,7 +13,7 @@ RUN = CliRunner()
 def test_show_prints_the_docstring_and_the_options() -> None:
     done = RUN.invoke(app, ["plugins", "show", "length"])
     assert done.exit_code == 0
-    assert done.stdout.startswith("length (verl-lite), version 1\n\nHow short the completion is")
+    assert done.stdout.startswith("length (verl-lite), version 1\n\nA value for the completion's length")
     assert "called with one rollout, in the trainer's process, deadline 10 s\n" in done.stdout
     assert "  zero_at: int | None, default None\n" in done.stdout
     assert "  unit: Literal['tokens', 'words', 'characters'], default 'tokens'\n" in done.stdout

@@ -61,7 +61,7 @@ def test_the_quickstart_made_small_learns_with_vllm(tmp_path: Path) -> None:
         "evaluation.right_at=0.5",
         "--run-dir=run",
     )
-    assert "not trained on  '<|user|>" in printed
+    assert "  - '<|user|>" in printed
     assert printed.count("\nstep ") == 12
     for part in ("held out, greedy", "before", "after", "accuracy"):
         assert part in printed

@@ -127,6 +127,8 @@ def test_the_same_program_has_the_same_set_order_but_its_own_randomness(sandbox:
 
 def test_read_only_paths_are_importable() -> None:
     folder = Path(pytest.__file__).parent.parent  # site-packages
+    if folder.is_relative_to("/tmp"):
+        pytest.skip("a run's own /tmp hides what lies below it")
     with Sandbox(workers=1, backend="native", read_only_paths=[str(folder)]) as own:
         program = f"import pluggy\nprint(pluggy.__name__)\nopen({str(folder / 'x')!r}, 'w')"
         result = own.run_python(program, limits=Limits(wall_s=20))
