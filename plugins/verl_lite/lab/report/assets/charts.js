@@ -58,7 +58,7 @@ function drawCurve(place, series, warnings) {
     width: Math.max(place.clientWidth, 280),
     height: 190,
     scales: { x: { time: false } },
-    axes: [axis(), { ...axis(), size: 56, values: (_, ticks) => ticks.map((tick) => number(tick, 3)) }],
+    axes: [axis(), { ...axis(), size: 64, values: (_, ticks) => ticks.map((tick) => number(tick, 3)) }],
     series: [
       { label: "step" },
       ...series.map((one, index) => ({

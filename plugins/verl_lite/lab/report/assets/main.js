@@ -1,17 +1,20 @@
 "use strict";
 // Lay the sections out in the order of the page; a section without data stays hidden.
 
-const CURVES = [ // title, the metrics drawn together (a prefix or exact names)
-  ["Reward", ["reward/mean"]],
+const CURVES = [ // title, the metrics drawn together
+  ["Reward", /^reward\/mean$/],
   ["Reward components (mean)", /^reward\/[^/]+\/mean$/],
-  ["Accuracy", /accuracy/],
-  ["KL and mismatch", /kl/],
-  ["Entropy", /entropy/],
-  ["Completion length", /length/],
-  ["Groups without variance, dropped, clipped", /fraction$|flat|dropped/],
-  ["Loss and gradient norm", /loss|grad_norm/],
-  ["Seconds by stage", /^time\/|_s$/],
-  ["Tokens per second", /tokens_per_s/],
+  ["Accuracy", /accuracy$/],
+  ["Share of the variance within groups", /^reward\/.+\/advantage_share$/],
+  ["KL and mismatch", /^(policy\/kl(?!_coefficient)|canary\/)/],
+  ["Entropy", /^policy\/entropy$/],
+  ["Completion length in tokens", /completion_tokens_mean$/],
+  ["Groups without variance, dropped, cut, clipped", /^(reward\/(flat_group|dropped)|rollout\/(truncated|duplicate)|policy\/clip)_fraction$/],
+  ["Failed scores", /^reward\/[^/]+\/(error|timeout)_fraction$/],
+  ["Loss and gradient norm", /^(loss\/|learner\/grad_norm$)/],
+  ["Critic", /^critic\//],
+  ["Seconds by stage", /^time\/(?!step)/],
+  ["Tokens per second", /tokens_per_s$/],
 ];
 
 function overview(data) {
@@ -58,7 +61,7 @@ function curves(data) {
   };
   const known = [...new Set(runs.flatMap((run) => Object.keys(run.series)))].filter((name) => !name.startsWith("warning/"));
   for (const [title, pattern] of CURVES) {
-    draw(title, known.filter((name) => !used.has(name) && (Array.isArray(pattern) ? pattern.includes(name) : pattern.test(name))));
+    draw(title, known.filter((name) => !used.has(name) && pattern.test(name)));
   }
   for (const { step, name } of warnings.slice(0, 30)) host.parentElement.append(element("p", { class: "warning" }, `step ${step}: ${name}`));
 }
