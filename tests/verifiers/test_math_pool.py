@@ -178,6 +178,6 @@ def test_no_thread_is_left_behind() -> None:
 def test_long_chains_and_runs_of_blanks_cost_little(answer: str) -> None:
     for response in (f"\\boxed{{{answer}}}", f"The answer is {answer}", answer):
         for reference in ("5", "A", "x+1", "5 m"):
-            started = time.process_time()
+            started = time.thread_time()
             assert not verify_math(response, reference).is_correct or reference == "A"
-            assert time.process_time() - started < 1.0
+            assert time.thread_time() - started < 1.0

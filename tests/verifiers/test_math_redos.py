@@ -2,11 +2,14 @@
 
 A regular expression with two quantifiers over the same characters may take quadratic time or worse, and
 holds the interpreter's lock meanwhile. The texts here repeat what such expressions stumble over. The
-clock counts this process's CPU time only, so that a busy machine changes nothing.
+clock counts the CPU time of this thread only, and the collector leaves the objects of earlier tests alone,
+so that neither a busy machine nor the rest of the suite changes anything.
 """
 
+import gc
 import itertools
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -38,6 +41,14 @@ FRAMED = [
 ]  # fmt: skip
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _own_garbage_only() -> Iterator[None]:
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The workers have deadlines of their own; here they run out of time at once."""
@@ -45,13 +56,25 @@ def _no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "start", lambda: None)
 
 
+def _cpu_s(response: str, reference: str) -> float:
+    """The least of up to three readings: what the machine adds to one of them is not the verifier's."""
+    readings = []
+    for _ in range(3):
+        started_s = time.thread_time()
+        verify_math(response, reference)
+        readings.append(time.thread_time() - started_s)
+        if readings[-1] < MAX_CPU_S:
+            break
+    return min(readings)
+
+
 def _check(texts: list[str], references: tuple[str, ...]) -> None:
     for text in texts:
         for response in (text, f"\\boxed{{{text}}}", f"The answer is {text}"):
             for reference in references:
-                started_s = time.process_time()
+                started_s = time.thread_time()
                 verify_math(response, reference)
-                spent_s = time.process_time() - started_s
+                spent_s = time.thread_time() - started_s
                 assert spent_s < MAX_CPU_S, (response[:40], response[-20:], len(response), reference)
 
 
@@ -69,9 +92,9 @@ def test_repeated_text_takes_linear_time(unit: str) -> None:
 @pytest.mark.parametrize("unit", UNITS)
 def test_such_a_reference_is_read_or_refused_in_linear_time(unit: str) -> None:
     for tail in TAILS:
-        started_s = time.process_time()
+        started_s = time.thread_time()
         assert not verify_math("\\boxed{z}", unit * (6000 // len(unit)) + tail).is_correct
-        assert time.process_time() - started_s < MAX_CPU_S, (unit, tail)
+        assert time.thread_time() - started_s < MAX_CPU_S, (unit, tail)
 
 
 @pytest.mark.unit
@@ -85,9 +108,9 @@ def test_a_long_run_between_two_things_takes_linear_time(frame: tuple[str, str, 
 def test_a_response_of_blanks_far_beyond_any_answer_takes_linear_time() -> None:
     blanks = " " * 100_000
     for text in (f"\\boxed{{1}}{blanks}x \\boxed{{2}}", f"<answer>answer{blanks}x</answer>", f"1{blanks}x"):
-        started_s = time.process_time()
+        started_s = time.thread_time()
         verify_math(text, "5")
-        assert time.process_time() - started_s < MAX_CPU_S, text[:20]
+        assert time.thread_time() - started_s < MAX_CPU_S, text[:20]
 
 
 @pytest.mark.unit

@@ -202,5 +202,6 @@ class _Loop:
             self.failure = error
         finally:
             self._free[call.component] += 1
-            if not self._abandoned:
+            # A call that swallowed its cancellation ends here when it is collected, long after the loop.
+            if not self._abandoned and not self._loop.is_closed():
                 self._start_some(call.component)
