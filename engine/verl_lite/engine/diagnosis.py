@@ -16,6 +16,7 @@ from verl_lite.engine.preparation import prepare_run
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.sft_config import SFTConfig
 from verl_lite.errors import ConfigError
+from verl_lite.lab.statistics import pass_at_k
 from verl_lite.plugins import SamplerSettings, ScoredRollout
 from verl_lite.plugins.records import RecordWriter
 from verl_lite.plugins.scorer import Scorer
@@ -60,17 +61,6 @@ class Advice:
     rule: str
     sft_steps: int = 0
     also: Sequence[str] = ()
-
-
-def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
-    """The chance that at least one of k samples is right, without bias (arXiv:2107.03374, eq. 1).
-
-    >>> pass_at_k(4, 1, 1), pass_at_k(4, 1, 2), pass_at_k(4, 3, 2)
-    (0.25, 0.5, 1.0)
-    """
-    if not 1 <= k <= num_samples:
-        raise ValueError(f"k={k}: expected 1 to {num_samples}, the number of samples")
-    return 1.0 - math.comb(num_samples - num_right, k) / math.comb(num_samples, k)
 
 
 def diagnose(
