@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--every-s", type=float, default=1.0)
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
-    changes = [f"steps={options.steps}", "sft.steps=0", "data.held_out.num_rows=8", *options.overrides]
+    changes = [f"steps={options.steps}", "data.held_out.num_rows=8", *options.overrides]
     config = load_config(TrainConfig, QUICKSTART, changes)
     memory_mb: list[float] = []
     files: list[float] = []

