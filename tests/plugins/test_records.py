@@ -1,6 +1,7 @@
 """Records hold everything a reward saw, in both formats, and say clearly what cannot be read."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,6 +38,7 @@ ROLLOUT = Rollout(
     completion_ids=[7, 8, 9],
     logprobs=[-0.1, -1.5, -0.3333333333333333],
     policy_version=4,
+    token_versions=[4, 4, 5],
     sampling=SamplerSettings(temperature=0.7, top_p=0.9, top_k=5, max_new_tokens=64, seed=2**40),
 )
 SCORED = ScoredRollout(
@@ -125,6 +127,16 @@ def test_bad_lines_are_handed_over_and_the_rest_is_read(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match="row 2: not valid JSON"):
         list(read_records(path))
+
+
+def test_records_of_version_1_have_no_token_versions(tmp_path: Path) -> None:
+    path, old = tmp_path / "new.parquet", tmp_path / "old.parquet"
+    with RecordWriter(path) as writer:
+        writer.write([SCORED], step=12)
+    table = pq.read_table(path).drop_columns(["token_versions"])
+    pq.write_table(table.replace_schema_metadata({"verl_lite.schema_version": "1"}), old)
+    (record,) = read_records(old)
+    assert record.rollout == replace(ROLLOUT, token_versions=())
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from verl_lite.plugins.records.schema import to_json
 
 __all__ = ["ScoreCache", "default_cache_path", "digest", "rollout_digest"]
 
-_SCHEMA_VERSION = 1  # raise it when what is stored, or what the key covers, changes
+_SCHEMA_VERSION = 2  # raise it when what is stored, or what the key covers, changes
 _MAX_KEYS_A_QUERY = 500
 
 
@@ -52,6 +52,7 @@ def rollout_digest(rollout: Rollout) -> bytes:
         rollout.completion_ids,
         rollout.logprobs,
         rollout.policy_version,
+        rollout.token_versions,
         asdict(rollout.sampling),
     )
 

@@ -37,7 +37,8 @@ class Rollout:
     `finish_reason` is "stop" (ended by itself), "length" (cut at the limit) or "" (not known).
     `columns` holds every column of the data set row, `reference` among them if it had one.
     Rollouts of one prompt share `group`; `sample_index` counts within it. `policy_version` is the
-    number of updates behind the weights that sampled it.
+    number of updates behind the weights that sampled it; where new weights arrived in the middle,
+    those of its first token, and `token_versions` has one a completion token (else it is empty).
     """
 
     completion: str
@@ -52,6 +53,7 @@ class Rollout:
     completion_ids: Sequence[int] = ()
     logprobs: Sequence[float] = ()
     policy_version: int = 0
+    token_versions: Sequence[int] = ()
     sampling: SamplerSettings = field(default_factory=SamplerSettings)
 
     @property

@@ -62,6 +62,7 @@ def private_copy(rollout: Rollout) -> Rollout:
         completion_ids=_own_numbers(rollout.completion_ids),
         logprobs=_own_numbers(rollout.logprobs),
         policy_version=rollout.policy_version,
+        token_versions=_own_numbers(rollout.token_versions),
         sampling=rollout.sampling,
     )
 

@@ -14,7 +14,8 @@ _RESERVED = frozenset(
     {
         "schema_version", "id", "step", "group", "sample_index", "policy_version", "prompt", "completion",
         "finish_reason", "reward", "advantage", "dropped_because", "components", "token_rewards",
-        "prompt_ids", "completion_ids", "logprobs", "sampling", "columns", "columns_json",
+        "prompt_ids", "completion_ids", "logprobs", "token_versions", "sampling", "columns",
+        "columns_json",
     }
 )  # fmt: skip
 
@@ -46,6 +47,7 @@ def to_record(row: Any, number: int) -> Record:
         completion_ids=row.get("completion_ids") or (),
         logprobs=row.get("logprobs") or (),
         policy_version=int(row.get("policy_version") or 0),
+        token_versions=row.get("token_versions") or (),
         sampling=_sampling(row.get("sampling")),
     )
     return Record(

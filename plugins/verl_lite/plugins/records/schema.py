@@ -1,6 +1,7 @@
 """The one record schema. A record is self-contained: it can be scored again from itself alone.
 
-Version 1. A reader reads its own version and every older one; a newer file is refused with a message.
+Version 2: `token_versions` came with it. A reader reads its own version and every older one; a newer
+file is refused with a message.
 Values of any shape (data set columns, score details) are stored as JSON text, so that rows with
 different keys share one Parquet schema and nothing vanishes or turns into a null.
 """
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METADATA_KEY", "SCHEMA_VERSION", "Record", "StoredScore", "arrow_schema", "from_json", "to_json"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 METADATA_KEY = b"verl_lite.schema_version"
 
 
@@ -53,7 +54,7 @@ class Record:
 
 
 def arrow_schema() -> "pa.Schema":
-    """The Parquet schema of version 1; one row a rollout."""
+    """The Parquet schema of SCHEMA_VERSION; one row a rollout."""
     import pyarrow as pa
 
     message = pa.struct([("role", pa.string()), ("content", pa.string()), ("extra_json", pa.string())])
@@ -98,6 +99,7 @@ def arrow_schema() -> "pa.Schema":
             ("prompt_ids", pa.list_(pa.int32())),
             ("completion_ids", pa.list_(pa.int32())),
             ("logprobs", pa.list_(pa.float64())),
+            ("token_versions", pa.list_(pa.int32())),
             ("sampling", sampling),
             ("columns_json", pa.string()),
         ],

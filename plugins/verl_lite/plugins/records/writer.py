@@ -130,6 +130,7 @@ def _rollout_row(rollout: Rollout) -> dict[str, Any]:
         "prompt_ids": list(rollout.prompt_ids),
         "completion_ids": list(rollout.completion_ids),
         "logprobs": list(rollout.logprobs),
+        "token_versions": list(rollout.token_versions),
         "sampling": asdict(rollout.sampling),
         "columns_json": to_json(rollout.columns),
     }
