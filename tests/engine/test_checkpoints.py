@@ -2,7 +2,9 @@
 
 import json
 import random
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from verl_lite.engine.checkpoints import (
     copy_of,
     latest_checkpoint,
     load_checkpoint,
+    load_tensors,
     restore_random_states,
     save_checkpoint,
 )
@@ -25,12 +28,28 @@ def write_policy(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"weights")
 
 
+def saving(
+    save_policy: Callable[[Path], None], learner: Mapping[str, Any]
+) -> Callable[[Path], Callable[[], None]]:
+    """The start_saving of a learner that copies its state at once, as the real one does."""
+
+    def start(folder: Path) -> Callable[[], None]:
+        kept = copy_of(learner)
+
+        def finish() -> None:
+            save_policy(folder / "policy")
+            torch.save(kept, folder / "learner.pt")
+
+        return finish
+
+    return start
+
+
 def save(folder: Path, step: int, keep: int = 0) -> Path:
     return save_checkpoint(
         folder,
         step=step,
-        save_policy=write_policy,
-        learner={"moment": torch.arange(3.0), "num_steps": step},
+        start_saving=saving(write_policy, {"moment": torch.arange(3.0), "num_steps": step}),
         trainer={"prompts": {"epoch": 1}},
         keep=keep,
     )
@@ -42,8 +61,8 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     loaded = load_checkpoint(path)
     assert loaded.step == 7
     assert loaded.trainer["prompts"] == {"epoch": 1}
-    assert torch.equal(loaded.learner["moment"], torch.arange(3.0))
-    assert (loaded.policy / "model.safetensors").read_bytes() == b"weights"
+    assert torch.equal(load_tensors(loaded.path / "learner.pt")["moment"], torch.arange(3.0))
+    assert (loaded.path / "policy" / "model.safetensors").read_bytes() == b"weights"
 
 
 def test_a_crash_while_writing_leaves_the_older_one(tmp_path: Path) -> None:
@@ -54,7 +73,7 @@ def test_a_crash_while_writing_leaves_the_older_one(tmp_path: Path) -> None:
         raise OSError("no space left")
 
     with pytest.raises(CheckpointError, match=r"step_000002: no space left\. Training has stopped; older"):
-        save_checkpoint(tmp_path, step=2, save_policy=crash, learner={}, trainer={}, keep=1)
+        save_checkpoint(tmp_path, step=2, start_saving=saving(crash, {}), trainer={}, keep=1)
     assert latest_checkpoint(tmp_path) == old
     assert save(tmp_path, 2).is_dir()  # the leftover is no obstacle
 
@@ -71,7 +90,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     (path / "learner.pt").write_bytes(b"half")
     with pytest.raises(CheckpointError, match="step_000001 is damaged"):
-        load_checkpoint(path)
+        load_tensors(path / "learner.pt")
     newer = save(tmp_path, 2)
     state = json.loads((newer / "trainer.json").read_text())
     (newer / "trainer.json").write_text(json.dumps({**state, "format": 99}))
@@ -94,8 +113,7 @@ def test_the_random_states_come_back(tmp_path: Path) -> None:
 def submit(writer: CheckpointWriter, step: int, **metrics: float) -> None:
     writer.submit(
         step=step,
-        save_policy=write_policy,
-        learner={"moment": torch.full((2,), float(step))},
+        start_saving=saving(write_policy, {"moment": torch.full((2,), float(step))}),
         trainer={"metrics": metrics},
     )
 
@@ -133,7 +151,7 @@ def test_what_may_hold_code_is_refused_not_run(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     torch.save({"moment": Hostile()}, path / "learner.pt")
     with pytest.raises(CheckpointError, match="is damaged"):
-        load_checkpoint(path)
+        load_tensors(path / "learner.pt")
     assert not (tmp_path / "ran").exists()
 
 
@@ -162,24 +180,34 @@ def test_a_snapshot_does_not_see_later_updates(tmp_path: Path) -> None:
         torch.save(kept, folder / "w.pt")
 
     writer = CheckpointWriter(tmp_path, Retention())
-    path = writer.submit(step=1, save_policy=slow, learner={"m": moment}, trainer={})
+    path = writer.submit(step=1, start_saving=saving(slow, {"m": moment}), trainer={})
     assert not path.exists()  # it came back before anything was written
     weights["w"] += 1
     moment += 1
     may_write.set()
     writer.finish()
     writer.close()
-    assert torch.equal(load_checkpoint(path).learner["m"], torch.zeros(3))
+    assert torch.equal(load_tensors(path / "learner.pt")["m"], torch.zeros(3))
     assert torch.equal(torch.load(path / "policy" / "w.pt", weights_only=True)["w"], torch.zeros(3))
 
 
 def test_what_goes_wrong_on_the_thread_is_raised_in_training(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    writer = CheckpointWriter(tmp_path / "file" / "checkpoints", Retention())
-    submit(writer, 1)
+    def no_room(folder: Path) -> None:
+        raise OSError("no space left")
+
+    writer = CheckpointWriter(tmp_path, Retention())
+    writer.submit(step=1, start_saving=saving(no_room, {}), trainer={})
     with pytest.raises(CheckpointError, match=r"could not write the checkpoint .*step_000001"):
         writer.finish()
     writer.finish()  # said once
+    writer.close()
+
+
+def test_a_folder_that_cannot_be_made_is_raised_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    writer = CheckpointWriter(tmp_path / "file" / "checkpoints", Retention())
+    with pytest.raises(CheckpointError, match=r"could not write the checkpoint .*step_000001"):
+        submit(writer, 1)
     writer.close()
 
 

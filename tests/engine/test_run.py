@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from verl_lite.engine import trainer
+from verl_lite.engine import learner_files
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.evals.config import training_config
 from verl_lite.engine.evals.run import evaluate_model
@@ -305,7 +305,7 @@ def test_a_disk_without_room_stops_the_run_with_one_message(
     make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, run_dir = make_config(checkpoints={"every_steps": 1}, logging={"trackers": []}), tmp_path / "run"
-    write, calls = trainer.save_policy, []
+    write, calls = learner_files.save_policy, []
 
     def no_room_at_the_third(*arguments: Any, **options: Any) -> None:
         calls.append(1)
@@ -313,7 +313,7 @@ def test_a_disk_without_room_stops_the_run_with_one_message(
         if len(calls) == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(trainer, "save_policy", no_room_at_the_third)
+    monkeypatch.setattr(learner_files, "save_policy", no_room_at_the_third)
     with pytest.raises(CheckpointError, match=r"step_000003: .*No space left on device.* with --resume"):
         train(config, run_dir=run_dir, debug_inline=True)
     names = sorted(path.name for path in (run_dir / "checkpoints").iterdir())

@@ -8,8 +8,9 @@ import pytest
 import torch
 import yaml
 
-from verl_lite.engine.checkpoints import load_checkpoint, restore_random_states, save_checkpoint
+from verl_lite.engine.checkpoints import restore_random_states, save_checkpoint
 from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.learner_files import saved_state
 from verl_lite.errors import CheckpointError, ConfigError
 from verl_lite.plugins.config_file import load_config, validate
 
@@ -111,10 +112,10 @@ class Hostile:
 @pytest.mark.parametrize("file", ["learner.pt", "rng.pt"])
 def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path, file: str) -> None:
     path = save_checkpoint(
-        tmp_path, step=1, save_policy=Path.mkdir, learner={"a": torch.ones(1)}, trainer={}, keep=0
+        tmp_path, step=1, start_saving=lambda folder: (folder / "policy").mkdir, trainer={}, keep=0
     )
     torch.save({"a": Hostile(tmp_path / "ran")}, path / file)
-    read = load_checkpoint if file == "learner.pt" else restore_random_states
+    read = saved_state if file == "learner.pt" else restore_random_states
     with pytest.raises(CheckpointError, match="is damaged"):
         read(path)
     assert not (tmp_path / "ran").exists()

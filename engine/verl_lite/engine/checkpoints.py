@@ -13,8 +13,9 @@ import pickle  # for the name of its error; nothing is unpickled here
 import random
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from verl_lite.engine.checkpoint_files import (
     write_manifest,
 )
 from verl_lite.engine.config import CheckpointConfig
-from verl_lite.errors import CheckpointError
+from verl_lite.errors import CheckpointError, VerlLiteError
 
 __all__ = [
     "Checkpoint",
@@ -40,22 +41,23 @@ __all__ = [
     "copy_of",
     "latest_checkpoint",
     "load_checkpoint",
+    "load_tensors",
     "restore_random_states",
     "retention",
     "save_checkpoint",
 ]
 
 FORMAT = 2
+StartSaving = Callable[[Path], Callable[[], None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """`step` counts the finished updates. `trainer` is plain data; `learner` holds tensors."""
+    """`step` counts the finished updates. `trainer` is plain data; the learner reads its part of `path`."""
 
     step: int
     trainer: Mapping[str, Any]
-    learner: Mapping[str, Any]
-    policy: Path
+    path: Path
 
 
 def copy_of(tree: Any) -> Any:
@@ -94,21 +96,21 @@ class CheckpointWriter:
         self,
         *,
         step: int,
-        save_policy: Callable[[Path], None],
-        learner: Mapping[str, Any],
+        start_saving: StartSaving,
         trainer: Mapping[str, Any],
     ) -> Path:
         """Have the checkpoint of `step` written; returns where it will be.
 
-        `learner` is copied here; `save_policy` runs later and must hold copies of the weights.
+        `start_saving` is called here, as PolicyLearner.start_saving; what it returns runs on the thread.
         """
         self.finish()
+        with _clear_errors(self._folder, step):
+            finish_saving = start_saving(_make_aside(self._folder, step))
         self._pending = self._thread.submit(
             _write,
             self._folder,
             step=step,
-            save_policy=save_policy,
-            learner=copy_of(learner),
+            finish_saving=finish_saving,
             random_states=_random_states(),
             trainer=trainer,
             rules=self._retention,
@@ -145,17 +147,17 @@ def save_checkpoint(
     folder: Path,
     *,
     step: int,
-    save_policy: Callable[[Path], None],
-    learner: Mapping[str, Any],
+    start_saving: StartSaving,
     trainer: Mapping[str, Any],
     keep: int,
 ) -> Path:
     """Write checkpoints/step_<step> at once and delete all but the newest `keep` (0: delete none)."""
+    with _clear_errors(folder, step):
+        finish_saving = start_saving(_make_aside(folder, step))
     return _write(
         folder,
         step=step,
-        save_policy=save_policy,
-        learner=learner,
+        finish_saving=finish_saving,
         random_states=_random_states(),
         trainer=trainer,
         rules=Retention(keep=keep),
@@ -166,33 +168,48 @@ def _write(
     folder: Path,
     *,
     step: int,
-    save_policy: Callable[[Path], None],
-    learner: Mapping[str, Any],
+    finish_saving: Callable[[], None],
     random_states: Mapping[str, Any],
     trainer: Mapping[str, Any],
     rules: Retention,
 ) -> Path:
-    final = folder / _name(step)
-    aside = folder / f".{final.name}.part"
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        save_policy(aside / "policy")
-        torch.save(dict(learner), aside / "learner.pt")
+    final, aside = folder / _name(step), _aside(folder, step)
+    with _clear_errors(folder, step):
+        finish_saving()
         torch.save(dict(random_states), aside / "rng.pt")
         state = {"format": FORMAT, "step": step, **trainer}
         (aside / "trainer.json").write_text(json.dumps(state) + "\n", encoding="utf-8")
         write_manifest(aside)
         put_in_place(aside, final)
         apply_retention(folder, rules)
+    return final
+
+
+@contextmanager
+def _clear_errors(folder: Path, step: int) -> Iterator[None]:
+    try:
+        yield
     # torch and safetensors wrap the operating system's error in their own
     except (OSError, RuntimeError, SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(_aside(folder, step), ignore_errors=True)
+        if isinstance(error, VerlLiteError):
+            raise
         raise CheckpointError(
-            f"could not write the checkpoint {final}: {_reason(error)}. Training has stopped; older "
-            "checkpoints are as they were. Make room there (or make it writable) and go on with --resume"
+            f"could not write the checkpoint {folder / _name(step)}: {_reason(error)}. Training has stopped; "
+            "older checkpoints are as they were. Make room there (or make it writable) and go on "
+            "with --resume"
         ) from error
-    return final
+
+
+def _make_aside(folder: Path, step: int) -> Path:
+    aside = _aside(folder, step)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    return aside
+
+
+def _aside(folder: Path, step: int) -> Path:
+    return folder / f".{_name(step)}.part"
 
 
 def _name(step: int) -> str:
@@ -221,11 +238,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise damaged(path, error) from error
     if trainer.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {trainer.get('format')}, this version reads {FORMAT}")
-    learner = _load_tensors(path / "learner.pt")
-    return Checkpoint(step=trainer["step"], trainer=trainer, learner=learner, policy=path / "policy")
+    return Checkpoint(step=trainer["step"], trainer=trainer, path=path)
 
 
-def _load_tensors(file: Path) -> dict[str, Any]:
+def load_tensors(file: Path) -> dict[str, Any]:
     """Tensors and plain data only: a pickle with anything else in it is refused, not run."""
     try:
         loaded: dict[str, Any] = torch.load(file, weights_only=True)
@@ -253,7 +269,7 @@ def _numpy_state() -> list[Any]:
 
 def restore_random_states(path: Path) -> None:
     """Put Python's, NumPy's and torch's generators where they were when the checkpoint was written."""
-    states = _load_tensors(path / "rng.pt")
+    states = load_tensors(path / "rng.pt")
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     torch.set_rng_state(states["torch"])

@@ -9,7 +9,7 @@ still count in the denominators.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.bad_batch import BadStepGuard
 from verl_lite.engine.critic import Critic, make_critic
 from verl_lite.engine.kl import KLController
+from verl_lite.engine.learner_files import saved_state, start_saving
 from verl_lite.engine.lora import adapter_weights, add_adapters
 from verl_lite.engine.losses import LossInput, policy_loss, token_weights
 from verl_lite.engine.objective import Terms, objective
@@ -257,6 +258,18 @@ class Learner:
         metrics["learner/learning_rate"] = self._optimizer.learning_rate
         metrics["learner/bad_steps"] = float(self._guard.num_bad_steps)
         metrics["learner/tokens_per_s"] = num_tokens / seconds
+
+    @property
+    def kl_coefficient(self) -> float:
+        return self.kl_controller.coefficient
+
+    def start_saving(self, folder: Path, tokenizer: Any) -> Callable[[], None]:
+        """As PolicyLearner.start_saving: copies the state now; what it returns writes the copy."""
+        return start_saving(self, folder, tokenizer)
+
+    def restore(self, folder: Path) -> None:
+        """As PolicyLearner.restore."""
+        self.load_state_dict(saved_state(folder, dtype=next(self.policy.model.parameters()).dtype))
 
     def scale_learning_rate(self, scale: float) -> None:
         """Multiply the policy's scheduled learning rate by `scale` from now on; no part of the state."""

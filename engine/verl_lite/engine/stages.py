@@ -7,15 +7,24 @@
 Token positions: `T` counts the completion's tokens. No stage reuses a field for another meaning.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from verl_lite.plugins import Message, Rollout, SamplerSettings
+from verl_lite.plugins import Message, Rollout, SamplerSettings, ScoredRollout
 
-__all__ = ["Annotation", "PromptRow", "Sampler", "TrainingSample", "UpdateStats", "WeightSource"]
+__all__ = [
+    "Annotation",
+    "PolicyLearner",
+    "PromptRow",
+    "Sampler",
+    "TrainingSample",
+    "UpdateStats",
+    "WeightSource",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +87,38 @@ class WeightSource(Protocol):
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         """log p(token t | tokens before t) for t >= 1: length len(token_ids) - 1; for the canary."""
+        ...
+
+
+class PolicyLearner(WeightSource, Protocol):
+    """What the trainer trains: `Learner` in this process, or a group of ranks behind the same calls."""
+
+    @property
+    def kl_coefficient(self) -> float:
+        """The KL term's present weight."""
+        ...
+
+    def annotate(self, scored: Sequence[ScoredRollout]) -> list[Annotation]:
+        """What `estimate_advantages` needs of the models: critic values, log-probs for a KL reward."""
+        ...
+
+    def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
+        """One policy update on `samples`; raises TrainingError past the limit of bad steps."""
+        ...
+
+    def scale_learning_rate(self, scale: float) -> None:
+        """Multiply the scheduled learning rate by `scale` from now on; no part of the state."""
+        ...
+
+    def start_saving(self, folder: Path, tokenizer: Any) -> Callable[[], None]:
+        """Begin to write `folder`'s policy/ and the learner's state, as of now.
+
+        What it returns finishes the write; it may run in another thread while training goes on.
+        """
+        ...
+
+    def restore(self, folder: Path) -> None:
+        """Continue from the state in the checkpoint `folder`; raises CheckpointError when damaged."""
         ...
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from verl_lite.engine.advantages import estimate_advantages
@@ -18,7 +17,6 @@ from verl_lite.engine.checkpoint_files import clear_write_errors
 from verl_lite.engine.checkpoints import (
     Checkpoint,
     CheckpointWriter,
-    copy_of,
     load_checkpoint,
     restore_random_states,
     retention,
@@ -29,15 +27,12 @@ from verl_lite.engine.display import Display, StepReport
 from verl_lite.engine.dynamic_sampling import StepBatch, fill_batch
 from verl_lite.engine.evaluation import Evaluation, evaluate, fraction_right
 from verl_lite.engine.interrupt import Interrupt, StopRequested
-from verl_lite.engine.learner import Learner
 from verl_lite.engine.metrics_log import MetricsLog
-from verl_lite.engine.model_folder import save_policy
 from verl_lite.engine.monitors import Monitors
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.rollback import Events, RollbackRules, Trouble, go_back
 from verl_lite.engine.seeds import derive_seed
-from verl_lite.engine.stages import PromptRow, Sampler, TrainingSample
-from verl_lite.engine.weights import named_weights
+from verl_lite.engine.stages import PolicyLearner, PromptRow, Sampler, TrainingSample
 from verl_lite.plugins import SamplerSettings, ScoredBatch, ScoredRollout
 from verl_lite.plugins.records import RecordWriter
 from verl_lite.plugins.scorer import Scorer
@@ -65,7 +60,7 @@ class Trainer:
         self,
         prepared: PreparedRun,
         *,
-        learner: Learner,
+        learner: PolicyLearner,
         sampler: Sampler,
         scorer: Scorer,
         log: MetricsLog,
@@ -118,7 +113,7 @@ class Trainer:
         with clock.stage("update"):
             self._sampler.sleep()
             notes = self._learner.annotate(batch.trained)
-            coefficient = self._learner.kl_controller.coefficient
+            coefficient = self._learner.kl_coefficient
             samples = estimate_advantages(batch.trained, algorithm, notes, kl_coefficient=coefficient)
             stats = self._learner.update(samples)
         self.step += 1
@@ -214,16 +209,10 @@ class Trainer:
         if self._saved_step == self.step:
             return
         started = time.perf_counter()
-        learner = self._learner.state_dict()
-        if self._config.learner.lora is None:
-            learner.pop("model")  # the policy folder holds the very same weights
-        model = self._learner.policy.model
-        weights = copy_of(dict(named_weights(model)))
         self._log.sync()
         self._writer.submit(
             step=self.step,
-            save_policy=lambda target: save_policy(model, self._prepared.tokenizer, target, weights=weights),
-            learner=learner,
+            start_saving=partial(self._learner.start_saving, tokenizer=self._prepared.tokenizer),
             trainer={
                 "prompts": self._prompts.state_dict(),
                 "before": dict(self.before),
@@ -236,10 +225,7 @@ class Trainer:
         self._checkpoint_s += time.perf_counter() - started
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        learner = dict(checkpoint.learner)
-        if "model" not in learner:
-            learner["model"] = _policy_weights(checkpoint.policy, self._learner.policy.model)
-        self._learner.load_state_dict(learner)
+        self._learner.restore(checkpoint.path)
         self._prompts.load_state_dict(checkpoint.trainer["prompts"])
         self.before = checkpoint.trainer["before"]
         self._monitors.load_state_dict(checkpoint.trainer["monitors"])
@@ -315,11 +301,3 @@ def _advantages_by_row(batch: StepBatch, samples: Sequence[TrainingSample]) -> l
 def _component_means(metrics: Mapping[str, float], rows: Sequence[ScoredRollout]) -> dict[str, float]:
     names = list(rows[0].components) if rows else []
     return {name: metrics[f"reward/{name}/mean"] for name in names if f"reward/{name}/mean" in metrics}
-
-
-def _policy_weights(folder: Path, model: Any) -> Mapping[str, Any]:
-    """The checkpoint's weights as a state dict of `model`, tied weights included."""
-    from transformers import AutoModelForCausalLM
-
-    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=next(model.parameters()).dtype)
-    return dict(loaded.state_dict())

@@ -1,0 +1,54 @@
+"""What a learner in this process leaves in a checkpoint, and how its state is read back.
+
+policy/ holds the weights. learner.pt holds the rest, and under LoRA the adapters, which policy/ has
+merged into the base.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from verl_lite.engine.checkpoints import copy_of, load_tensors
+from verl_lite.engine.model_folder import save_policy
+from verl_lite.engine.policy import Policy
+from verl_lite.engine.weights import named_weights
+
+__all__ = ["saved_state", "start_saving"]
+
+
+class _Learner(Protocol):
+    policy: Policy
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+
+def start_saving(learner: _Learner, folder: Path, tokenizer: Any) -> Callable[[], None]:
+    """Copy the learner's state; what it returns writes the copy into `folder`."""
+    model = learner.policy.model
+    state = learner.state_dict()
+    if not hasattr(model, "disable_adapter"):
+        state.pop("model")  # the policy folder holds the very same weights
+    state, weights = copy_of(state), copy_of(dict(named_weights(model)))
+
+    def finish() -> None:
+        save_policy(model, tokenizer, folder / "policy", weights=weights)
+        torch.save(state, folder / "learner.pt")
+
+    return finish
+
+
+def saved_state(folder: Path, *, dtype: torch.dtype = torch.float32) -> Mapping[str, Any]:
+    """The state of a learner, its weights in `dtype`; raises CheckpointError when damaged."""
+    state = load_tensors(folder / "learner.pt")
+    if "model" not in state:
+        state["model"] = _policy_weights(folder / "policy", dtype)
+    return state
+
+
+def _policy_weights(folder: Path, dtype: torch.dtype) -> Mapping[str, Any]:
+    """The weights in `folder` as a model's state dict, tied weights included."""
+    from transformers import AutoModelForCausalLM
+
+    return dict(AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).state_dict())
