@@ -182,6 +182,25 @@ class TrainConfig(RewardsConfig):
         paths = [leaf.path for leaf in leaves(self.rewards)]
         return named or ("format" if "format" in paths else "")
 
+    @property
+    def placed_cpus(self) -> float:
+        """The CPUs that the parts placed by Ray ask for together; 0: the run is one process, without Ray."""
+        ranks, engines, rewards = self.learner.num_ranks, self.rollout.num_engines, self.cluster.rewards
+        return (
+            (ranks if ranks > 1 else 0)
+            + (engines if engines > 1 else 0) * self.rollout.vllm.tensor_parallel_size
+            + rewards.count * rewards.cpus
+        )
+
+    @model_validator(mode="after")
+    def _check_placement(self) -> "TrainConfig":
+        if self.cluster.address is not None and not self.placed_cpus:
+            raise ValueError(
+                f"cluster.address={self.cluster.address} but no part of this run is placed by Ray: set "
+                "learner.num_ranks or rollout.num_engines above 1, or cluster.rewards.count above 0"
+            )
+        return self
+
     @model_validator(mode="after")
     def _check_across(self) -> "TrainConfig":
         paths = [leaf.path for leaf in leaves(self.rewards)]

@@ -1,4 +1,7 @@
-"""Ctrl-C ends a run in order: the first asks, the loop stops at its next safe point; the second insists."""
+"""Ctrl-C or SIGTERM ends a run in order: the first asks, the loop stops at its next safe point.
+
+The second insists. SIGTERM is what a cluster's scheduler sends before it takes a machine away.
+"""
 
 import signal
 import sys
@@ -6,13 +9,15 @@ from types import FrameType, TracebackType
 
 __all__ = ["Interrupt", "StopRequested"]
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class StopRequested(Exception):
     """The user asked to stop; raised where the state is whole. No error: it ends the loop."""
 
 
 class Interrupt:
-    """While active, SIGINT sets `requested`; a second one raises KeyboardInterrupt at once."""
+    """While active, SIGINT and SIGTERM set `requested`; a second one raises KeyboardInterrupt at once."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -29,10 +34,11 @@ class Interrupt:
         print("\nstopping: writing a checkpoint first (Ctrl-C again to stop without)", file=sys.stderr)
 
     def __enter__(self) -> "Interrupt":
-        self._previous = signal.signal(signal.SIGINT, self._on_signal)
+        self._previous = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

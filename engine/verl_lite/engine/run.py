@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def train(
         prepared.folder.cut_back(prepared.checkpoint.step, prepared.passed_over)
     display = make_display(console, show)
     try:
-        with Interrupt() as interrupt:
+        with Interrupt() as interrupt, _cluster(config):
             result = _run(prepared, display, interrupt, debug_inline=debug_inline, started=started)
     finally:
         display.finish()
@@ -116,6 +117,15 @@ def train_only_sft(
     }
     prepared.folder.write_summary(summary)
     return RunResult(run_dir=prepared.folder.path, summary=summary)
+
+
+def _cluster(config: TrainConfig) -> AbstractContextManager[Any]:
+    """Ray, where something of the run is placed by it."""
+    if not config.placed_cpus:
+        return nullcontext()
+    from verl_lite.engine.cluster.session import RaySession
+
+    return RaySession(config.cluster, cpus=config.placed_cpus)
 
 
 def _run(

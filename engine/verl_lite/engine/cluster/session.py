@@ -1,13 +1,20 @@
 """Ray for the length of a run: one of its own that goes with it, or a cluster that was there before.
 
-This is the only file that starts or joins Ray.
+This is the only file that starts or joins Ray. What a Ray of the run's own started is gone after it,
+however the run ends: on the way out by `ray.shutdown`, after a SIGKILL by the watchdog. On a cluster
+that exists, Ray itself ends a job's actors when its driver is gone.
 """
 
 import logging
 import os
-from types import TracebackType
+import signal
+import socket
+import sys
+import threading
+from types import FrameType, TracebackType
 from typing import Any
 
+from verl_lite.engine.cluster.watchdog import Watchdog
 from verl_lite.engine.cluster_config import ClusterConfig
 from verl_lite.errors import ConfigError
 
@@ -17,18 +24,23 @@ __all__ = ["RaySession"]
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+CONNECT_S = 10.0
+TERMINATED = 128 + signal.SIGTERM
+
 
 class RaySession:
     """Use as a context manager; inside it `ray` is initialised. Raises ConfigError where that fails.
 
     `cpus` is what the run's actors ask for together. A Ray of the run's own offers at least that
     many, however few cores there are: placement is not what a laptop lacks. A cluster that exists
-    already offers what it has.
+    already offers what it has. A process that initialised Ray itself keeps its Ray afterwards.
     """
 
     def __init__(self, config: ClusterConfig, *, cpus: float) -> None:
         self._config = config
         self._cpus = cpus
+        self._watchdog: Watchdog | None = None
+        self._was_there = False
         self.ray: Any = None
 
     def __enter__(self) -> "RaySession":
@@ -39,8 +51,21 @@ class RaySession:
                 "this config places parts of the run with Ray, which is not installed: "
                 "pip install 'verl-lite[ray]'"
             ) from None
-        options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        self.ray = ray
+        self._was_there = ray.is_initialized()
+        if not self._was_there:
+            if self._config.address is None:
+                self._watchdog = Watchdog()
+            try:
+                self._start(ray)
+            except BaseException:
+                self._close_watchdog()
+                raise
+        return self
+
+    def _start(self, ray: Any) -> None:
         address = self._config.address
+        options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address is None:
             options |= {
                 "address": "local",
@@ -48,15 +73,45 @@ class RaySession:
                 "include_dashboard": False,
             }
         else:
+            _check_that_it_listens(address)
             options |= {"address": address}
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            raise ConfigError(f"cluster.address={address}: {str(error).splitlines()[0]}") from None
-        self.ray = ray
-        return self
+            place = "a Ray of the run's own" if address is None else f"cluster.address={address}"
+            raise ConfigError(f"{place}: {str(error).strip().splitlines()[0]}") from None
+        if threading.current_thread() is threading.main_thread():
+            # Ray's own handler prints a stack; the run's (interrupt.py) or a plain exit is put back.
+            is_default = on_sigterm in (signal.SIG_DFL, None)
+            signal.signal(signal.SIGTERM, _exit if is_default else on_sigterm)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.ray.shutdown()
+        if self._was_there:
+            return
+        try:
+            self.ray.shutdown()
+        finally:
+            self._close_watchdog()
+
+    def _close_watchdog(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.close()
+            self._watchdog = None
+
+
+def _check_that_it_listens(address: str) -> None:
+    """Ray itself tries for five minutes and prints meanwhile."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto", or a form that Ray knows
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise ConfigError(f"cluster.address={address}: no Ray cluster answers there ({error})") from None
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    sys.exit(TERMINATED)
