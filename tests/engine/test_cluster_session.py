@@ -149,7 +149,7 @@ def test_placed_cpus_counts_the_parts(tiny_run: dict[str, object]) -> None:
     placed = {
         **tiny_run,
         "learner": {"num_ranks": 2},
-        "rollout": {"num_engines": 3},
+        "rollout": {"num_engines": 3, "max_prompt_tokens": 64, "max_new_tokens": 64},
         "cluster": {"rewards": {"count": 2, "cpus": 1.5}},
     }
     assert TrainConfig.model_validate(placed).placed_cpus == 2 + 3 + 3
