@@ -3,7 +3,9 @@
 import errno
 import io
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,12 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from verl_lite.engine import learner_files
+from verl_lite.engine.batches import Rounds
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.evals.config import training_config
 from verl_lite.engine.evals.run import evaluate_model
 from verl_lite.engine.metrics_log import read_metrics
 from verl_lite.engine.run import train, train_only_sft
-from verl_lite.engine.trainer import Trainer
 from verl_lite.errors import CheckpointError, ConfigError, TrainingError
 from verl_lite.plugins.config_file import validate
 from verl_lite.plugins.records import read_records
@@ -198,17 +200,17 @@ def test_dropped_samples_are_recorded_and_not_trained_on(
 def test_stopping_during_a_rollout_forgets_its_prompts(
     make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generate = Trainer._generate
+    sample = Rounds.sample
 
-    def stop_in_the_third(self: Trainer, prompts: Any) -> Any:
-        if self.step == 2:
-            self._interrupt.requested = True
-        return generate(self, prompts)
+    def stop_in_the_third(self: Rounds, clock: Any, step: int, prompts: Any) -> Any:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return sample(self, clock, step, prompts)
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(make_config(), run_dir=whole, debug_inline=True)
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_generate", stop_in_the_third)
+        patch.setattr(Rounds, "sample", stop_in_the_third)
         result = train(make_config(checkpoints={"every_steps": 0}), run_dir=cut, debug_inline=True)
     assert result.stopped
     assert [path.name for path in (cut / "checkpoints").iterdir()] == ["step_000002"]

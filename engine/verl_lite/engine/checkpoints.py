@@ -5,6 +5,7 @@ checkpoints/step_000050/
     trainer.json   step, data position, the numbers the summary needs
     learner.pt     optimiser, scheduler, controllers (tensors and plain data: read with weights_only)
     rng.pt         the random states of this process
+    rollouts.parquet  rollouts sampled but not trained on yet, if any: the run goes on with them
     manifest.json  size and SHA-256 of every file above; written last
 """
 
@@ -13,7 +14,7 @@ import pickle  # for the name of its error; nothing is unpickled here
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +34,9 @@ from verl_lite.engine.checkpoint_files import (
     write_manifest,
 )
 from verl_lite.engine.config import CheckpointConfig
-from verl_lite.errors import CheckpointError, VerlLiteError
+from verl_lite.errors import CheckpointError, DataError, VerlLiteError
+from verl_lite.plugins import ScoredRollout
+from verl_lite.plugins.records import RecordWriter, read_records, to_scored
 
 __all__ = [
     "Checkpoint",
@@ -49,15 +52,20 @@ __all__ = [
 
 FORMAT = 2
 StartSaving = Callable[[Path], Callable[[], None]]
+ROLLOUTS = "rollouts.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """`step` counts the finished updates. `trainer` is plain data; the learner reads its part of `path`."""
+    """`step` counts the finished updates. `trainer` is plain data; the learner reads its part of `path`.
+
+    `rollouts` were sampled but not trained on when it was written.
+    """
 
     step: int
     trainer: Mapping[str, Any]
     path: Path
+    rollouts: Sequence[ScoredRollout] = ()
 
 
 def copy_of(tree: Any) -> Any:
@@ -98,6 +106,7 @@ class CheckpointWriter:
         step: int,
         start_saving: StartSaving,
         trainer: Mapping[str, Any],
+        rollouts: Sequence[ScoredRollout] = (),
     ) -> Path:
         """Have the checkpoint of `step` written; returns where it will be.
 
@@ -113,6 +122,7 @@ class CheckpointWriter:
             finish_saving=finish_saving,
             random_states=_random_states(),
             trainer=trainer,
+            rollouts=rollouts,
             rules=self._retention,
         )
         return self._folder / _name(step)
@@ -172,6 +182,7 @@ def _write(
     random_states: Mapping[str, Any],
     trainer: Mapping[str, Any],
     rules: Retention,
+    rollouts: Sequence[ScoredRollout] = (),
 ) -> Path:
     final, aside = folder / _name(step), _aside(folder, step)
     with _clear_errors(folder, step):
@@ -179,6 +190,9 @@ def _write(
         torch.save(dict(random_states), aside / "rng.pt")
         state = {"format": FORMAT, "step": step, **trainer}
         (aside / "trainer.json").write_text(json.dumps(state) + "\n", encoding="utf-8")
+        if rollouts:
+            with RecordWriter(aside / ROLLOUTS) as writer:
+                writer.write(rollouts, step=step)
         write_manifest(aside)
         put_in_place(aside, final)
         apply_retention(folder, rules)
@@ -238,7 +252,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise damaged(path, error) from error
     if trainer.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {trainer.get('format')}, this version reads {FORMAT}")
-    return Checkpoint(step=trainer["step"], trainer=trainer, path=path)
+    rollouts = _load_rollouts(path / ROLLOUTS)
+    return Checkpoint(step=trainer["step"], trainer=trainer, path=path, rollouts=rollouts)
+
+
+def _load_rollouts(file: Path) -> list[ScoredRollout]:
+    try:
+        return [to_scored(record) for record in read_records(file)] if file.exists() else []
+    except DataError as error:
+        raise damaged(file.parent, error) from error
 
 
 def load_tensors(file: Path) -> dict[str, Any]:

@@ -43,9 +43,41 @@ class AsynchronyConfig(ConfigModel):
              trains, by the policy before the update. async: engines never wait; weights reach
              them in the middle of completions, whose tokens carry the version that sampled them
     max_lag  updates between the version that sampled a token and the one that trains on it (async)
-    stale    what becomes of a completion beyond max_lag: drop it, or train with importance weights
+    stale    what becomes of a group of completions beyond max_lag (one that later ones overtook):
+             drop it, or train on it with algorithm.importance's weights
     """
 
     mode: Literal["sync", "one_ahead", "async"] = "sync"
     max_lag: PositiveInt = 1
     stale: Literal["correct", "drop"] = "correct"
+
+    @property
+    def largest_lag(self) -> int:
+        """Updates between sampling and training that the mode itself causes."""
+        return {"sync": 0, "one_ahead": 1, "async": self.max_lag}[self.mode]
+
+    def check(self, *, advantage: str, importance: str, dynamic_sampling: bool, sampler: str) -> None:
+        """Refuse what does not go with the mode; raises ValueError with the reason."""
+        if self.mode != "async":
+            return
+        if self.stale == "correct" and importance == "off":
+            raise ValueError(
+                "asynchrony.mode=async with stale=correct trains on tokens of older policies, which is only "
+                "right with weights for it: set algorithm.importance.mode to truncate or mask, or stale: drop"
+            )
+        if advantage == "gae":
+            raise ValueError(
+                "asynchrony.mode=async with advantage=gae: the tokens of one completion come from several "
+                "policies, and importance weights on the loss do not correct the critic's returns for that: "
+                "use mode one_ahead or sync, or an advantage without a critic"
+            )
+        if dynamic_sampling:
+            raise ValueError(
+                "asynchrony.mode=async with dynamic_sampling: its refills are rounds that wait for each "
+                "other, and async has no rounds: use mode one_ahead or sync"
+            )
+        if sampler != "vllm":
+            raise ValueError(
+                f"asynchrony.mode=async with rollout.sampler={sampler}: it cannot take new weights in the "
+                "middle of a completion: use rollout.sampler: vllm, or mode one_ahead or sync"
+            )

@@ -233,6 +233,12 @@ class TrainConfig(RewardsConfig):
         self.algorithm.check_rollout(
             num_samples=self.rollout.num_samples, top_p=self.rollout.top_p, top_k=self.rollout.top_k
         )
+        self.asynchrony.check(
+            advantage=self.algorithm.advantage,
+            importance=self.algorithm.importance.mode,
+            dynamic_sampling=self.algorithm.dynamic_sampling,
+            sampler=self.rollout.sampler,
+        )
         if (self.scoring.combine == "gdpo") != (self.algorithm.advantage == "gdpo"):
             raise ValueError(
                 f"scoring.combine={self.scoring.combine} but algorithm.advantage={self.algorithm.advantage}: "

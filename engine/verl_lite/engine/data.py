@@ -208,7 +208,7 @@ class PromptStream:
         return len(self._prompts)
 
     def take(self, num_prompts: int, *, besides: Sequence[PromptRow] = ()) -> list[PromptRow]:
-        """The next prompts, none of which is in `besides`: those this step has taken before.
+        """The next prompts, none of which is in `besides` (those in use).
 
         Raises ConfigError for more than there are.
         """
@@ -218,17 +218,32 @@ class PromptStream:
             )
         before = {prompt.id for prompt in besides}
         batch: list[int] = []
-        while len(batch) < num_prompts:
-            if not self._remaining:
-                self.epoch += 1
-                fresh = self._order(epoch=self.epoch)
-                # those this step has already come last, so that no group is sampled twice at once
-                taken = {i for i in fresh if i in batch or self._prompts[i].id in before}
-                self._remaining = [i for i in fresh if i not in taken] + [i for i in fresh if i in taken]
-            missing = num_prompts - len(batch)
-            batch += self._remaining[:missing]
-            self._remaining = self._remaining[missing:]
+        while True:
+            skipped: list[int] = []
+            at = 0
+            while at < len(self._remaining) and len(batch) < num_prompts:
+                index = self._remaining[at]
+                taken = index in batch or self._prompts[index].id in before
+                (skipped if taken else batch).append(index)
+                at += 1
+            self._remaining = skipped + self._remaining[at:]
+            if len(batch) == num_prompts:
+                break
+            self.epoch += 1
+            fresh = self._order(epoch=self.epoch)
+            # those in use already come last, so that no group is sampled twice at once
+            in_use = {i for i in fresh if i in batch or self._prompts[i].id in before}
+            self._remaining += [i for i in fresh if i not in in_use] + [i for i in fresh if i in in_use]
         return [self._prompts[index] for index in batch]
+
+    def find(self, ids: Sequence[str]) -> list[PromptRow]:
+        """The prompts with these ids, in the data's order; raises ConfigError for one there is none of."""
+        wanted = set(ids)
+        found = [prompt for prompt in self._prompts if prompt.id in wanted]
+        if len(found) != len(wanted):
+            missing = ", ".join(sorted(wanted - {prompt.id for prompt in found}))
+            raise ConfigError(f"the checkpoint is of other training rows: there is no row with id {missing}")
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "remaining": list(self._remaining), "num_rows": len(self._prompts)}

@@ -9,8 +9,8 @@ informative is thrown away; after `algorithm.max_refills` further rounds, or whe
 been sampled once in this step, the update takes what there is.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from verl_lite.engine.advantages import informative_groups
 from verl_lite.engine.config import TrainConfig
@@ -24,11 +24,16 @@ __all__ = ["StepBatch", "fill_batch"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepBatch:
-    """Everything a step sampled; `groups` are those it trains on. `num_rounds` counts the first one too."""
+    """Everything a step sampled; `groups` are those it trains on. `num_rounds` counts the first one too.
+
+    `epoch` is where the prompts were taken. `seconds` is the time of stages that ran beside the trainer's.
+    """
 
     scored: ScoredBatch
     groups: frozenset[str]
     num_rounds: int = 1
+    epoch: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def trained(self) -> list[ScoredRollout]:
@@ -54,7 +59,8 @@ def fill_batch(
     taken = prompts.take(wanted)
     rounds = [sample(taken)]
     if not algorithm.dynamic_sampling:
-        return StepBatch(scored=rounds[0], groups=frozenset(prompt.id for prompt in taken))
+        groups = {prompt.id for prompt in taken}
+        return StepBatch(scored=rounds[0], groups=frozenset(groups), epoch=prompts.epoch)
     groups = informative_groups(rounds[0].rows, algorithm)
     while len(groups) < wanted and len(rounds) <= algorithm.max_refills:
         missing = min(wanted - len(groups), prompts.num_rows - len(taken))
@@ -65,7 +71,7 @@ def fill_batch(
         taken += more
         groups |= informative_groups(rounds[-1].rows, algorithm)
     scored = _together(rounds, combine=config.scoring.combine)
-    return StepBatch(scored=scored, groups=frozenset(groups), num_rounds=len(rounds))
+    return StepBatch(scored=scored, groups=frozenset(groups), num_rounds=len(rounds), epoch=prompts.epoch)
 
 
 def _together(rounds: Sequence[ScoredBatch], *, combine: str) -> ScoredBatch:

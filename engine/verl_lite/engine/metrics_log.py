@@ -10,7 +10,7 @@ from typing import Any
 from verl_lite.engine.checkpoint_files import clear_write_errors
 from verl_lite.errors import ConfigError
 
-__all__ = ["MetricsLog", "check_trackers", "read_metrics"]
+__all__ = ["MetricsLog", "check_trackers", "cut_back", "read_metrics"]
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -44,7 +44,7 @@ class MetricsLog:
         """`resume_at` counts the finished steps of a resumed run: lines of later ones are taken out."""
         self._path = run_dir / file_name
         if resume_at is not None:
-            _cut_back(self._path, resume_at)
+            cut_back(self._path, resume_at)
         if trackers:
             from accelerate import PartialState
 
@@ -66,7 +66,7 @@ class MetricsLog:
         with clear_write_errors(str(into)):
             into.parent.mkdir(parents=True, exist_ok=True)
             into.write_bytes(b"".join(_line(row) for row in read_metrics(self._path) if row["step"] > step))
-            _cut_back(self._path, step)
+            cut_back(self._path, step)
             self._file = self._path.open("ab", buffering=0)
 
     def sync(self) -> None:
@@ -87,7 +87,7 @@ def _line(row: Mapping[str, Any]) -> bytes:
     return (json.dumps(clean) + "\n").encode()
 
 
-def _cut_back(path: Path, step: int) -> None:
+def cut_back(path: Path, step: int) -> None:
     """Take the lines of later steps out, in a new file that takes the name of the old one."""
     if not path.exists():
         return

@@ -65,10 +65,14 @@ class Warned:
 
 
 class Monitors:
-    """Looks at every step; `canary_limit` is the difference at which the run would stop."""
+    """Looks at every step; `canary_limit` is the difference at which the run would stop.
 
-    def __init__(self, config: MonitorsConfig, *, canary_limit: float = 1.0) -> None:
+    `max_lag` is how many updates old samples may be by asynchrony's rule: no fault up to there.
+    """
+
+    def __init__(self, config: MonitorsConfig, *, canary_limit: float = 1.0, max_lag: int = 0) -> None:
         self._config = config
+        self._max_lag = max_lag
         self._canary_limit = canary_limit
         self._on: set[str] = set()  # the warnings of the step before
         self._first: dict[str, list[float]] = {}  # the first window of each number that drifts
@@ -89,6 +93,7 @@ class Monitors:
             "rollout/repetition": fmean(map(repetition, texts)),
             "rollout/duplicate_fraction": duplicate_fraction(rows),
             "rollout/staleness_max": float(max(version - row.rollout.policy_version for row in rows)),
+            "rollout/staleness_mean": _mean_staleness(rows, version),
         }
         drift = self._drift(metrics)
         if (divergence := self._divergence(metrics)) is not None:
@@ -112,7 +117,7 @@ class Monitors:
             "repetition": c.repetition,
             "duplicates": c.duplicate_fraction,
             "canary": c.canary_part * self._canary_limit,
-            "stale_weights": float(c.stale_versions),
+            "stale_weights": float(max(c.stale_versions, self._max_lag)),
         }
         found = []
         for name, limit in limits.items():
@@ -193,6 +198,18 @@ class Monitors:
         self._on = set(state["on"])
         self._first = {name: list(values) for name, values in state["first"].items()}
         self._last = {name: deque(values, maxlen=size) for name, values in state["last"].items()}
+
+
+def _mean_staleness(rows: Sequence[ScoredRollout], version: int) -> float:
+    """Updates behind `version`, in the mean over completion tokens (of which each may have its own)."""
+    total = count = 0
+    for row in rows:
+        rollout, num_tokens = row.rollout, len(row.rollout.completion_ids)
+        total += (
+            sum(rollout.token_versions) if rollout.token_versions else rollout.policy_version * num_tokens
+        )
+        count += num_tokens
+    return version - total / count if count else 0.0
 
 
 def _reward_names(metrics: Mapping[str, float]) -> list[str]:

@@ -119,4 +119,11 @@ def _read_prompts(config: TrainConfig, tokenizer: Any) -> tuple[list[PromptRow],
             f"rollout.num_prompts={config.rollout.num_prompts} is more than the {len(train)} training rows: "
             "a step would sample a prompt twice; lower it"
         )
+    in_use = config.rollout.num_prompts * (config.asynchrony.max_lag + 1)
+    if config.asynchrony.mode == "async" and in_use > len(train):
+        raise ConfigError(
+            f"asynchrony.max_lag={config.asynchrony.max_lag} has {config.asynchrony.max_lag} + 1 batches of "
+            f"rollout.num_prompts={config.rollout.num_prompts} prompts in use at a time, more than the "
+            f"{len(train)} training rows: lower one of them"
+        )
     return train, prompts(config.data.held_out) if config.data.held_out is not None else []

@@ -25,6 +25,7 @@ from verl_lite.engine.run_folder import RunFolder
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.sft.stage import run_sft
 from verl_lite.engine.stages import PromptRow, Sampler
+from verl_lite.engine.timeline import Timeline
 from verl_lite.engine.trainer import Trainer
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.scorer import Scorer
@@ -152,6 +153,7 @@ def _run(
             config=config.model_dump(mode="json"),
             resume_at=resume_at,
         )
+        timeline = _make_timeline(prepared)
         try:
             trainer = Trainer(
                 prepared,
@@ -161,12 +163,15 @@ def _run(
                 log=log,
                 display=display,
                 interrupt=interrupt,
+                timeline=timeline,
             )
             with trainer:
                 return _train_and_measure(prepared, trainer, display, started=started)
         finally:
             log.close()
             sampler.close()
+            if timeline is not None:
+                timeline.close()
 
 
 def _first_policy(
@@ -213,6 +218,14 @@ def _make_learner(prepared: PreparedRun, model: Any) -> Learner:
         bad_batch_dir=prepared.folder.path / "bad_batches",
         seed=derive_seed(config.seed, "learner"),
     )
+
+
+def _make_timeline(prepared: PreparedRun) -> Timeline | None:
+    """Where the stages are noted, for runs in which one part may wait for another."""
+    if prepared.config.asynchrony.mode == "sync":
+        return None
+    resume_at = prepared.checkpoint.step if prepared.checkpoint else None
+    return Timeline(prepared.folder.timeline, resume_at=resume_at)
 
 
 def make_sampler(prepared: PreparedRun, model_path: str) -> Sampler:

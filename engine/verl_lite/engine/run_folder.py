@@ -91,6 +91,10 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def timeline(self) -> Path:
+        return self.path / "timeline.jsonl"
+
+    @property
     def environment(self) -> Path:
         return self.path / "environment.json"
 

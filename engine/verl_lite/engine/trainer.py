@@ -5,13 +5,11 @@ The loop is `Trainer.run_steps`; everything around it is set-up, records, loggin
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from verl_lite.engine.advantages import estimate_advantages
+from verl_lite.engine.batches import BatchesState, make_batches
 from verl_lite.engine.canary import canary_limit
 from verl_lite.engine.checkpoint_files import clear_write_errors
 from verl_lite.engine.checkpoints import (
@@ -24,33 +22,20 @@ from verl_lite.engine.checkpoints import (
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.data import PromptStream
 from verl_lite.engine.display import Display, StepReport
-from verl_lite.engine.dynamic_sampling import StepBatch, fill_batch
+from verl_lite.engine.dynamic_sampling import StepBatch
 from verl_lite.engine.evaluation import Evaluation, evaluate, fraction_right
 from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.metrics_log import MetricsLog
 from verl_lite.engine.monitors import Monitors
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.rollback import Events, RollbackRules, Trouble, go_back
-from verl_lite.engine.seeds import derive_seed
-from verl_lite.engine.stages import PolicyLearner, PromptRow, Sampler, TrainingSample
-from verl_lite.plugins import SamplerSettings, ScoredBatch, ScoredRollout
+from verl_lite.engine.stages import PolicyLearner, Sampler, TrainingSample
+from verl_lite.engine.timeline import StageClock, Timeline
+from verl_lite.plugins import ScoredRollout
 from verl_lite.plugins.records import RecordWriter
 from verl_lite.plugins.scorer import Scorer
 
 __all__ = ["Trainer"]
-
-
-class StageClock:
-    """Seconds by stage of one step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
 class Trainer:
@@ -66,6 +51,7 @@ class Trainer:
         log: MetricsLog,
         display: Display,
         interrupt: Interrupt,
+        timeline: Timeline | None = None,
     ) -> None:
         self._prepared = prepared
         self._config: TrainConfig = prepared.config
@@ -75,7 +61,15 @@ class Trainer:
         self._log = log
         self._display = display
         self._interrupt = interrupt
-        self._prompts = PromptStream(prepared.train_prompts, seed=prepared.config.seed)
+        self._timeline = timeline
+        self._batches = make_batches(
+            sampler,
+            scorer,
+            prepared.config,
+            PromptStream(prepared.train_prompts, seed=prepared.config.seed),
+            check=interrupt.check,
+            timeline=timeline,
+        )
         self.step = 0
         self.before: Mapping[str, float] = {}
         self._canary_difference = 0.0
@@ -83,7 +77,11 @@ class Trainer:
         self._checkpoint_s = 0.0
         self._saved_step: int | None = None
         self._writer = CheckpointWriter(prepared.folder.checkpoints, retention(prepared.config.checkpoints))
-        self._monitors = Monitors(prepared.config.monitors, canary_limit=canary_limit(prepared.config))
+        self._monitors = Monitors(
+            prepared.config.monitors,
+            canary_limit=canary_limit(prepared.config),
+            max_lag=prepared.config.asynchrony.largest_lag,
+        )
         self._rules = RollbackRules(prepared.config.monitors)
         self._events = Events(prepared.folder.events)
         if prepared.checkpoint is not None:
@@ -105,55 +103,29 @@ class Trainer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._batches.close()
         self._writer.close()
 
     def _one_step(self) -> None:
-        clock, algorithm = StageClock(), self._config.algorithm
-        batch = self._fill_batch(clock)
+        clock = StageClock(self._timeline, step=self.step + 1)
+        batch = self._batches.take(self.step, clock)
         with clock.stage("update"):
-            self._sampler.sleep()
             notes = self._learner.annotate(batch.trained)
             coefficient = self._learner.kl_coefficient
-            samples = estimate_advantages(batch.trained, algorithm, notes, kl_coefficient=coefficient)
+            samples = estimate_advantages(
+                batch.trained, self._config.algorithm, notes, kl_coefficient=coefficient
+            )
             stats = self._learner.update(samples)
         self.step += 1
+        self._batches.settle(clock)
         with clock.stage("sync"):
             self.sync()
         self._report(batch, samples, stats.metrics, clock.seconds)
-
-    def _fill_batch(self, clock: StageClock) -> StepBatch:
-        position = self._prompts.state_dict()
-        try:
-            return fill_batch(partial(self._sample, clock), self._prompts, self._config)
-        except StopRequested:
-            self._prompts.load_state_dict(position)  # these prompts were not trained on
-            raise
-
-    def _sample(self, clock: StageClock, prompts: Sequence[PromptRow]) -> ScoredBatch:
-        """One round of rollouts with their rewards, which are computed while others generate."""
-        with clock.stage("rollout"):
-            session = self._scorer.start(step=self.step)
-            for group in self._generate(prompts):
-                session.add(group)
-                self._interrupt.check()
-        with clock.stage("reward"):
-            return _in_order(session.finish(), prompts)
 
     def sync(self) -> None:
         """Hand the learner's weights to the sampler; raises TrainingError when they did not arrive."""
         self._sampler.wake()
         self._canary_difference = self._sampler.load_weights(self._learner, version=self.step)
-
-    def _generate(self, prompts: Sequence[PromptRow]) -> Iterator[Any]:
-        rollout = self._config.rollout
-        settings = SamplerSettings(
-            temperature=rollout.temperature,
-            top_p=rollout.top_p,
-            top_k=rollout.top_k,
-            max_new_tokens=rollout.max_new_tokens,
-            seed=derive_seed(self._config.seed, "rollout", self.step),
-        )
-        return self._sampler.generate(prompts, num_samples=rollout.num_samples, settings=settings)
 
     def _between_steps(self) -> None:
         if (trouble := self._rules.judge(self._numbers, step=self.step)) is not None:
@@ -210,11 +182,13 @@ class Trainer:
             return
         started = time.perf_counter()
         self._log.sync()
+        batches = self._batches.state()
         self._writer.submit(
             step=self.step,
             start_saving=partial(self._learner.start_saving, tokenizer=self._prepared.tokenizer),
+            rollouts=batches.rows,
             trainer={
-                "prompts": self._prompts.state_dict(),
+                **batches.plain,
                 "before": dict(self.before),
                 "monitors": self._monitors.state_dict(),
                 "rules": self._rules.state_dict(),
@@ -226,7 +200,7 @@ class Trainer:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self._learner.restore(checkpoint.path)
-        self._prompts.load_state_dict(checkpoint.trainer["prompts"])
+        self._batches.restore(BatchesState(plain=checkpoint.trainer, rows=checkpoint.rollouts))
         self.before = checkpoint.trainer["before"]
         self._monitors.load_state_dict(checkpoint.trainer["monitors"])
         self._rules.load_state_dict(checkpoint.trainer["rules"])
@@ -239,9 +213,10 @@ class Trainer:
         batch: StepBatch,
         samples: Sequence[TrainingSample],
         update_metrics: Mapping[str, float],
-        seconds: Mapping[str, float],
+        main_seconds: Mapping[str, float],
     ) -> None:
         config, rows = self._config, batch.scored.rows
+        seconds = {**batch.seconds, **main_seconds}
         every = config.logging.rollouts_every_steps
         if every and (self.step - 1) % every == 0:
             path = self._prepared.folder.rollouts(self.step)
@@ -257,9 +232,9 @@ class Trainer:
             "rollout/truncated_fraction": sum(row.rollout.is_truncated for row in rows) / len(rows),
             "rollout/tokens_per_s": num_tokens / seconds["rollout"],
             "canary/max_difference": self._canary_difference,
-            "data/epoch": float(self._prompts.epoch),
+            "data/epoch": float(batch.epoch),
             **{f"time/{name}_s": value for name, value in seconds.items()},
-            "time/step_s": sum(seconds.values()),
+            "time/step_s": sum(main_seconds.values()),
             "time/checkpoint_s": self._checkpoint_s,
         }
         watched, warnings = self._monitors.look(metrics, rows, version=self.step - 1)
@@ -279,13 +254,6 @@ class Trainer:
                 seconds=seconds,
             )
         )
-
-
-def _in_order(scored: ScoredBatch, prompts: Sequence[PromptRow]) -> ScoredBatch:
-    """Rows in the order of the prompts: groups end in any order, and the update must not depend on it."""
-    place = {prompt.id: index for index, prompt in enumerate(prompts)}
-    rows = sorted(scored.rows, key=lambda row: (place[row.rollout.group], row.rollout.sample_index))
-    return replace(scored, rows=rows)
 
 
 def _advantages_by_row(batch: StepBatch, samples: Sequence[TrainingSample]) -> list[float | None]:

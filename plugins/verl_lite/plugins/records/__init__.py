@@ -1,7 +1,7 @@
 """Rollout records: what was sampled and how it was scored, in Parquet or JSONL, versioned and streamed."""
 
 from verl_lite.plugins.records.reader import BadRow, Convert, Shard, own_records, read_records, shard_records
-from verl_lite.plugins.records.rows import to_record
+from verl_lite.plugins.records.rows import to_record, to_scored
 from verl_lite.plugins.records.schema import SCHEMA_VERSION, Record, StoredScore, arrow_schema
 from verl_lite.plugins.records.writer import RecordWriter
 
@@ -18,4 +18,5 @@ __all__ = [
     "read_records",
     "shard_records",
     "to_record",
+    "to_scored",
 ]

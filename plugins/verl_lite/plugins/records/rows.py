@@ -1,4 +1,4 @@
-"""Turn one row of a file (ours or anybody's with a `completion`) into a Record."""
+"""One row of a file (ours, or any with a `completion`) as a Record, and a Record as a scored rollout."""
 
 import hashlib
 import json
@@ -7,8 +7,9 @@ from typing import Any, cast
 
 from verl_lite.plugins.records.schema import SCHEMA_VERSION, Record, StoredScore, from_json
 from verl_lite.plugins.rollout import Message, Rollout, SamplerSettings
+from verl_lite.plugins.score import ComponentScore, Score, ScoredRollout, ScoreOutcome, StepScore
 
-__all__ = ["to_record"]
+__all__ = ["to_record", "to_scored"]
 
 _RESERVED = frozenset(
     {
@@ -59,6 +60,32 @@ def to_record(row: Any, number: int) -> Record:
         dropped_because=row.get("dropped_because") or "",
         components=_stored_scores(row.get("components")),
         token_rewards=row.get("token_rewards") or (),
+    )
+
+
+def to_scored(record: Record) -> ScoredRollout:
+    """The scored rollout that was recorded; without components where it was never scored."""
+    components = {
+        name: ComponentScore(
+            score=Score(
+                stored.value,
+                ScoreOutcome(stored.outcome),
+                stored.reason,
+                stored.details,
+                tuple(StepScore(**step) for step in stored.steps),
+            ),
+            weight=stored.weight,
+            contribution=stored.contribution,
+            latency_s=stored.latency_s,
+        )
+        for name, stored in record.components.items()
+    }
+    return ScoredRollout(
+        rollout=record.rollout,
+        components=components,
+        reward=record.reward,
+        dropped_because=record.dropped_because,
+        token_rewards=record.token_rewards,
     )
 
 

@@ -1,0 +1,162 @@
+"""Where the next scored batch comes from: the trainer's one question to whatever samples.
+
+`InTurn` answers it by sampling now, with the newest weights. overlap.py has the answers of runs that
+sample while they train.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol
+
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.data import PromptStream
+from verl_lite.engine.dynamic_sampling import StepBatch, fill_batch
+from verl_lite.engine.interrupt import StopRequested
+from verl_lite.engine.seeds import derive_seed
+from verl_lite.engine.stages import PromptRow, Sampler
+from verl_lite.engine.timeline import StageClock, Timeline
+from verl_lite.plugins import SamplerSettings, ScoredBatch, ScoredRollout
+from verl_lite.plugins.scorer import Scorer
+
+__all__ = ["Batches", "BatchesState", "InTurn", "Rounds", "make_batches", "rollout_settings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchesState:
+    """What a checkpoint keeps: plain data, and the rollouts that were sampled but not trained on yet."""
+
+    plain: Mapping[str, Any]
+    rows: Sequence[ScoredRollout] = field(default=())
+
+
+class Batches(Protocol):
+    """The batches of a run, one a step. Only the trainer's thread calls it."""
+
+    def take(self, step: int, clock: StageClock) -> StepBatch:
+        """The batch that turns version `step` into the next one; its time goes to `clock`.
+
+        Raises what went wrong while sampling it, and StopRequested after a Ctrl-C.
+        """
+        ...
+
+    def settle(self, clock: StageClock) -> None:
+        """Come to where the sampler may take new weights. Raises what went wrong in the meantime."""
+        ...
+
+    def state(self) -> BatchesState:
+        """What `restore` needs to go on from here."""
+        ...
+
+    def restore(self, state: BatchesState) -> None:
+        """Go on from `state`; whatever was being sampled is given up."""
+        ...
+
+    def close(self) -> None:
+        """Give up what is being sampled; nothing of it runs on afterwards. Raises nothing."""
+        ...
+
+
+class Rounds:
+    """Samples prompts once, with the rewards computed while others still generate.
+
+    `check` is called after every group and may raise to stop.
+    """
+
+    def __init__(
+        self, sampler: Sampler, scorer: Scorer, config: TrainConfig, *, check: Callable[[], None]
+    ) -> None:
+        self._sampler = sampler
+        self._scorer = scorer
+        self._config = config
+        self._check = check
+
+    def sample(self, clock: StageClock, step: int, prompts: Sequence[PromptRow]) -> ScoredBatch:
+        """One round of the batch of `step`; rows in the order of the prompts."""
+        settings = rollout_settings(self._config, step)
+        num_samples = self._config.rollout.num_samples
+        with clock.stage("rollout"):
+            session = self._scorer.start(step=step)
+            for group in self._sampler.generate(prompts, num_samples=num_samples, settings=settings):
+                session.add(group)
+                self._check()
+        with clock.stage("reward"):
+            return _in_order(session.finish(), prompts)
+
+
+class InTurn:
+    """Synchronous: each batch is sampled when it is asked for, by the weights it will change."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        scorer: Scorer,
+        config: TrainConfig,
+        prompts: PromptStream,
+        *,
+        check: Callable[[], None],
+    ) -> None:
+        self._sampler = sampler
+        self._rounds = Rounds(sampler, scorer, config, check=check)
+        self._config = config
+        self._prompts = prompts
+
+    def take(self, step: int, clock: StageClock) -> StepBatch:
+        position = self._prompts.state_dict()
+        try:
+            batch = fill_batch(partial(self._rounds.sample, clock, step), self._prompts, self._config)
+        except StopRequested:
+            self._prompts.load_state_dict(position)  # these prompts were not trained on
+            raise
+        with clock.stage("update"):  # whose memory it makes room for
+            self._sampler.sleep()
+        return batch
+
+    def settle(self, clock: StageClock) -> None:
+        """The sampler rests whenever the trainer works."""
+
+    def state(self) -> BatchesState:
+        return BatchesState(plain={"prompts": self._prompts.state_dict()})
+
+    def restore(self, state: BatchesState) -> None:
+        self._prompts.load_state_dict(state.plain["prompts"])
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+def make_batches(
+    sampler: Sampler,
+    scorer: Scorer,
+    config: TrainConfig,
+    prompts: PromptStream,
+    *,
+    check: Callable[[], None],
+    timeline: Timeline | None = None,
+) -> Batches:
+    """The batches of the config's asynchrony.mode. `check` raises StopRequested after a Ctrl-C."""
+    if config.asynchrony.mode == "sync":
+        return InTurn(sampler, scorer, config, prompts, check=check)
+    from verl_lite.engine.overlap import OneAhead, Overlapped
+
+    kind = OneAhead if config.asynchrony.mode == "one_ahead" else Overlapped
+    return kind(sampler, scorer, config, prompts, check=check, timeline=timeline)
+
+
+def rollout_settings(config: TrainConfig, batch: int | str) -> SamplerSettings:
+    """How the batch is sampled; its seed follows from the run's and from which batch it is."""
+    rollout = config.rollout
+    return SamplerSettings(
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        top_k=rollout.top_k,
+        max_new_tokens=rollout.max_new_tokens,
+        seed=derive_seed(config.seed, "rollout", batch),
+    )
+
+
+def _in_order(scored: ScoredBatch, prompts: Sequence[PromptRow]) -> ScoredBatch:
+    """Rows in the order of the prompts: groups end in any order, and the update must not depend on it."""
+    place = {prompt.id: index for index, prompt in enumerate(prompts)}
+    rows = sorted(scored.rows, key=lambda row: (place[row.rollout.group], row.rollout.sample_index))
+    return replace(scored, rows=rows)
