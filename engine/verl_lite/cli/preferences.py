@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from verl_lite.cli.options import AsJson, Rollouts, Workers, scoring_options
-from verl_lite.cli.train import INTERRUPTED, ConfigFile, Overrides, RunDir, calm_threads
+from verl_lite.cli.train import INTERRUPTED, ConfigFile, Overrides, Resume, RunDir, calm_threads
 
 if TYPE_CHECKING:
     from verl_lite.lab.preferences import Candidates
@@ -18,7 +18,9 @@ __all__ = ["dpo", "preferences_app", "reward_model"]
 preferences_app = typer.Typer(no_args_is_help=True, help="Collect preferences and look at them.")
 
 
-def dpo(config: ConfigFile, overrides: Overrides = None, run_dir: RunDir = None) -> None:
+def dpo(
+    config: ConfigFile, overrides: Overrides = None, run_dir: RunDir = None, resume: Resume = False
+) -> None:
     """Train a policy on preferences directly (DPO); the model lands in <run>/model.
 
     Example: verl-lite dpo examples/dpo.yaml beta=0.2
@@ -28,12 +30,15 @@ def dpo(config: ConfigFile, overrides: Overrides = None, run_dir: RunDir = None)
     from verl_lite.engine.preference.run import train_dpo
     from verl_lite.plugins.config_file import load_config
 
-    result = train_dpo(load_config(DPOConfig, config, overrides or []), run_dir=run_dir)
+    checked = load_config(DPOConfig, config, overrides or [])
+    result = train_dpo(checked, run_dir=run_dir, resume=resume)
     if result.model_dir is None:
         raise typer.Exit(INTERRUPTED)
 
 
-def reward_model(config: ConfigFile, overrides: Overrides = None, run_dir: RunDir = None) -> None:
+def reward_model(
+    config: ConfigFile, overrides: Overrides = None, run_dir: RunDir = None, resume: Resume = False
+) -> None:
     """Train a reward model on preferences; the reward `reward_model` and transformers load the folder.
 
     Example: verl-lite reward-model examples/reward_model.yaml loss=plackett_luce
@@ -43,7 +48,8 @@ def reward_model(config: ConfigFile, overrides: Overrides = None, run_dir: RunDi
     from verl_lite.engine.preference.run import train_reward_model
     from verl_lite.plugins.config_file import load_config
 
-    result = train_reward_model(load_config(RewardModelConfig, config, overrides or []), run_dir=run_dir)
+    checked = load_config(RewardModelConfig, config, overrides or [])
+    result = train_reward_model(checked, run_dir=run_dir, resume=resume)
     if result.model_dir is None:
         raise typer.Exit(INTERRUPTED)
 

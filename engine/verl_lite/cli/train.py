@@ -13,7 +13,7 @@ from verl_lite.cli.options import AsJson, DebugInline
 if TYPE_CHECKING:
     from verl_lite.engine.config import TrainConfig
 
-__all__ = ["ConfigFile", "Overrides", "RunDir", "calm_threads", "config_app", "sft", "train"]
+__all__ = ["ConfigFile", "Overrides", "Resume", "RunDir", "calm_threads", "config_app", "sft", "train"]
 
 ConfigFile = Annotated[Path, typer.Argument(help="The run's YAML file", show_default=False)]
 Overrides = Annotated[
@@ -22,6 +22,7 @@ Overrides = Annotated[
 RunDir = Annotated[
     Path | None, typer.Option(help="The run's folder; runs/<name>, numbered when taken, if left out")
 ]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in its folder")]
 INTERRUPTED = 130
 
 
@@ -38,7 +39,7 @@ def train(
     config: ConfigFile,
     overrides: Overrides = None,
     run_dir: RunDir = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in its folder")] = False,
+    resume: Resume = False,
     debug_inline: DebugInline = False,
     show: Annotated[Show, typer.Option(help="auto; quiet: no line a step; json: JSON lines")] = Show.AUTO,
 ) -> None:
@@ -64,6 +65,7 @@ def sft(
     config: ConfigFile,
     overrides: Overrides = None,
     run_dir: RunDir = None,
+    resume: Resume = False,
     debug_inline: DebugInline = False,
 ) -> None:
     """Run the supervised warm-up alone; the model lands in <run>/model.
@@ -75,7 +77,7 @@ def sft(
     checked = _load(config, overrides)
     from verl_lite.engine.run import train_only_sft
 
-    result = train_only_sft(checked, run_dir=run_dir, debug_inline=debug_inline)
+    result = train_only_sft(checked, run_dir=run_dir, resume=resume, debug_inline=debug_inline)
     if result.stopped:
         raise typer.Exit(INTERRUPTED)
     typer.echo(f"the model is in {result.run_dir / 'model'}/")

@@ -15,9 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.stages import PromptRow
 
-__all__ = ["changed_data", "describe_environment", "fingerprint_rows", "make_deterministic"]
+__all__ = ["changed_data", "describe_environment", "fingerprint_rows", "make_deterministic", "seed_torch"]
 
 VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
 GIT_TIMEOUT_S = 5.0
@@ -117,3 +118,10 @@ def make_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
+
+
+def seed_torch(seed: int) -> None:
+    """Start torch's own generators from the run's seed: new adapters and dropout draw from them."""
+    import torch
+
+    torch.manual_seed(derive_seed(seed, "torch"))

@@ -14,7 +14,7 @@ from verl_lite.engine.environment import changed_data, fingerprint_rows
 from verl_lite.engine.metrics_log import check_trackers
 from verl_lite.engine.model_folder import check_context, load_tokenizer
 from verl_lite.engine.quantization import check_bitsandbytes
-from verl_lite.engine.run_folder import RunFolder, choose_run_dir
+from verl_lite.engine.run_folder import FREE_TO_CHANGE, RunFolder, choose_run_dir
 from verl_lite.engine.sft.data import SFTData, read_sft
 from verl_lite.engine.stages import PromptRow
 from verl_lite.errors import ConfigError
@@ -23,12 +23,15 @@ from verl_lite.plugins.discovery import RewardCatalog, find_rewards
 
 __all__ = ["PreparedRun", "prepare_run"]
 
+FREE_IN_SFT = ("checkpoints", "logging", "name")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedRun:
     """A run whose inputs are all there and fit together.
 
-    `checkpoint` is what to continue from; `passed_over` are newer ones that are damaged.
+    `checkpoint` is what RL continues from; `passed_over` are newer ones that are damaged. A run that
+    `resumes` without one had not finished SFT, and goes on there.
     """
 
     config: TrainConfig
@@ -41,6 +44,7 @@ class PreparedRun:
     checkpoint: Checkpoint | None
     checkpoint_path: Path | None
     passed_over: Sequence[PassedOver] = ()
+    resumes: bool = False
 
     @property
     def data(self) -> dict[str, Mapping[str, Any]]:
@@ -73,7 +77,9 @@ def prepare_run(
     """
     folder = RunFolder(choose_run_dir(config, run_dir, resume=resume))
     if resume:
-        folder.check_same_run(config)
+        folder.check_same_run(config, free=FREE_IN_SFT if only_sft else FREE_TO_CHANGE)
+    if resume and only_sft:
+        folder.refuse_finished()
     catalog = find_rewards()
     if config.rewards:
         build_composite(config, catalog)
@@ -83,8 +89,8 @@ def prepare_run(
     check_context(config.model, needed_tokens=config.sft.max_tokens or 0)
     check_context(config.model, needed_tokens=config.rollout.context_tokens)
     train, held_out = ([], []) if only_sft else _read_prompts(config, tokenizer)
-    path, passed_over = newest_whole(folder.checkpoints) if resume else (None, [])
-    if resume and path is None:
+    path, passed_over = newest_whole(folder.checkpoints) if resume and not only_sft else (None, [])
+    if resume and path is None and (passed_over or not config.sft.is_on):
         broken = "".join(f"; {passed.path.name}: {passed.reason}" for passed in passed_over)
         none = "no whole checkpoint" if broken else "no checkpoint yet"
         raise ConfigError(f"--resume: {folder.path} has {none}; delete it and start the run anew{broken}")
@@ -99,6 +105,7 @@ def prepare_run(
         checkpoint=load_checkpoint(path) if path else None,
         checkpoint_path=path,
         passed_over=passed_over,
+        resumes=resume,
     )
     if resume and (changed := changed_data(folder.environment, prepared.data)):
         raise ConfigError(

@@ -12,10 +12,10 @@ import torch
 from rich.console import Console
 
 from verl_lite.engine.checkpoint_files import clear_write_errors
-from verl_lite.engine.checkpoints import latest_checkpoint, restore_random_states
+from verl_lite.engine.checkpoints import restore_random_states
 from verl_lite.engine.config import RolloutConfig, TrainConfig
 from verl_lite.engine.display import Display, DisplayMode, SummaryRow, make_display, summary_table
-from verl_lite.engine.environment import make_deterministic
+from verl_lite.engine.environment import make_deterministic, seed_torch
 from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.metrics_log import MetricsLog
@@ -64,10 +64,12 @@ def train(
     prepared = prepare_run(config, run_dir=run_dir, resume=resume)
     if config.deterministic:
         make_deterministic()
-    if prepared.checkpoint is None:
-        prepared.folder.claim(config, prepared.plugins, prepared.data)
+    seed_torch(config.seed)
+    if prepared.resumes:
+        done = prepared.checkpoint.step if prepared.checkpoint else 0
+        prepared.folder.cut_back(done, prepared.passed_over)
     else:
-        prepared.folder.cut_back(prepared.checkpoint.step, prepared.passed_over)
+        prepared.folder.claim(config, prepared.plugins, prepared.data)
     display = make_display(console, show)
     try:
         with Interrupt() as interrupt, _cluster(config):
@@ -85,16 +87,24 @@ def train_only_sft(
     config: TrainConfig,
     *,
     run_dir: Path | None = None,
+    resume: bool = False,
     debug_inline: bool = False,
     console: Console | None = None,
 ) -> RunResult:
-    """The supervised warm-up alone; the model lands in <run>/model. Raises ConfigError without sft.steps."""
+    """The supervised warm-up alone; the model lands in <run>/model. Raises ConfigError without sft.steps.
+
+    Ctrl-C ends it between two steps, with a checkpoint.
+    """
     if not config.sft.is_on:
         raise ConfigError("sft.steps=0 and sft.epochs=0: there is nothing to do; set one of them")
     started = time.perf_counter()
     console = console or Console()
-    prepared = prepare_run(config, run_dir=run_dir, only_sft=True)
-    prepared.folder.claim(config, prepared.plugins, prepared.data)
+    prepared = prepare_run(config, run_dir=run_dir, resume=resume, only_sft=True)
+    if config.deterministic:
+        make_deterministic()
+    seed_torch(config.seed)
+    if not resume:
+        prepared.folder.claim(config, prepared.plugins, prepared.data)
     display = make_display(console)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -107,6 +117,7 @@ def train_only_sft(
             )
         save_policy(model, prepared.tokenizer, prepared.folder.model)
     except StopRequested:
+        console.print(_how_to_go_on(prepared.folder, "sft"), markup=False, highlight=False, soft_wrap=True)
         return RunResult(run_dir=prepared.folder.path, summary={}, stopped=True)
     finally:
         display.finish()
@@ -287,7 +298,7 @@ def _train_and_measure(
 
 def _tell(result: RunResult, prepared: PreparedRun, console: Console) -> None:
     if result.stopped:
-        console.print(_how_to_go_on(prepared.folder), markup=False, highlight=False, soft_wrap=True)
+        console.print(_how_to_go_on(prepared.folder, "train"), markup=False, highlight=False, soft_wrap=True)
         return
     rows = [
         SummaryRow(
@@ -303,8 +314,6 @@ def _tell(result: RunResult, prepared: PreparedRun, console: Console) -> None:
     console.print(f"{result.summary['seconds']:.0f} s, {result.run_dir}/", highlight=False, soft_wrap=True)
 
 
-def _how_to_go_on(folder: RunFolder) -> str:
-    if latest_checkpoint(folder.checkpoints) is None:
-        return f"stopped during SFT, before the first checkpoint: delete {folder.path} and start anew"
+def _how_to_go_on(folder: RunFolder, command: str) -> str:
     config = folder.path / "config.yaml"
-    return f"stopped; continue with: verl-lite train {config} --run-dir {folder.path} --resume"
+    return f"stopped; continue with: verl-lite {command} {config} --run-dir {folder.path} --resume"

@@ -15,12 +15,11 @@ from typing import Any, Protocol
 import yaml
 
 from verl_lite.engine.checkpoint_files import PassedOver, clear_write_errors, remove_leftovers
-from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.environment import describe_environment
 from verl_lite.errors import ConfigError
-from verl_lite.plugins.config_file import load_config
+from verl_lite.plugins.config_file import ConfigModel, load_config
 
-__all__ = ["RunFolder", "choose_run_dir"]
+__all__ = ["FREE_TO_CHANGE", "RunFolder", "choose_run_dir"]
 
 # what may differ between a run and its continuation: none of it changes what was computed so far
 FREE_TO_CHANGE = ("steps", "evaluation", "checkpoints", "monitors", "logging", "name")
@@ -83,6 +82,10 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def sft_checkpoints(self) -> Path:
+        return self.path / "sft_checkpoints"
+
+    @property
     def summary(self) -> Path:
         return self.path / "summary.json"
 
@@ -119,19 +122,25 @@ class RunFolder:
             environment = describe_environment(plugins, data)
             write_whole(self.environment, json.dumps(environment, indent=2) + "\n")
 
-    def check_same_run(self, config: TrainConfig) -> None:
-        """Raises ConfigError when `config` would continue this run with other settings than it began with."""
-        began = load_config(TrainConfig, self.path / "config.yaml")
+    def check_same_run(self, config: ConfigModel, *, free: Sequence[str] = FREE_TO_CHANGE) -> None:
+        """Raises ConfigError when `config` would continue this run with other settings than it began with.
+
+        `free` names the settings that may differ.
+        """
+        began = load_config(type(config), self.path / "config.yaml")
         old, new = began.model_dump(mode="json"), config.model_dump(mode="json")
-        changed = [
-            key for key in new if key not in FREE_TO_CHANGE and json.dumps(old[key]) != json.dumps(new[key])
-        ]
+        changed = [key for key in new if key not in free and json.dumps(old[key]) != json.dumps(new[key])]
         if changed:
             raise ConfigError(
                 f"--resume: {', '.join(changed)} differ from what {self.path} began with; continue with its "
                 f"own config ({self.path / 'config.yaml'}), or start a new run. Free to change: "
-                f"{', '.join(FREE_TO_CHANGE)}"
+                f"{', '.join(free)}"
             )
+
+    def refuse_finished(self) -> None:
+        """Raises ConfigError when the run has nothing left to do."""
+        if self.summary.is_file():
+            raise ConfigError(f"--resume: {self.path} is finished: its model is in {self.model}/")
 
     def cut_back(self, step: int, passed_over: Sequence[PassedOver]) -> None:
         """Take out what the run wrote after `step`, before it goes on from there; metrics are MetricsLog's.

@@ -1,6 +1,6 @@
 """The frozen configuration of `verl-lite dpo` and `verl-lite reward-model`. Importing it never imports torch.
 
-name, seed, epochs or steps, batch_rows   model   data   learner   evaluation   logging
+name, seed, epochs or steps, batch_rows   model   data   learner   checkpoints   trackers
 """
 
 from typing import Literal, Self
@@ -11,7 +11,14 @@ from verl_lite.engine.algorithm_config import LearnerConfig, OptimizerConfig
 from verl_lite.engine.config import DatasetConfig, ModelConfig
 from verl_lite.plugins.config_file import ConfigModel
 
-__all__ = ["DPOConfig", "PreferenceConfig", "PreferenceDataConfig", "PreferenceSource", "RewardModelConfig"]
+__all__ = [
+    "DPOConfig",
+    "LoopCheckpointConfig",
+    "PreferenceConfig",
+    "PreferenceDataConfig",
+    "PreferenceSource",
+    "RewardModelConfig",
+]
 
 
 class PreferenceSource(ConfigModel):
@@ -59,8 +66,18 @@ class PreferenceDataConfig(ConfigModel):
     pairs: Literal["all", "adjacent", "best_worst"] = "all"
 
 
+class LoopCheckpointConfig(ConfigModel):
+    """A checkpoint every `every_steps` (0: only when Ctrl-C ends it); the newest `keep` stay (0: all)."""
+
+    every_steps: NonNegativeInt = 50
+    keep: NonNegativeInt = 2
+
+
 class PreferenceConfig(ConfigModel):
-    """What DPO and reward models share. `steps: 0` trains for `epochs`; a batch has `batch_rows` rows."""
+    """What DPO and reward models share. `steps: 0` trains for `epochs`; a batch has `batch_rows` rows.
+
+    `checkpoints` are what --resume goes on from.
+    """
 
     name: str = Field(default="preferences", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: NonNegativeInt = 0
@@ -71,6 +88,7 @@ class PreferenceConfig(ConfigModel):
     data: PreferenceDataConfig
     learner: LearnerConfig = LearnerConfig(optimizer=OptimizerConfig(learning_rate=1e-6, warmup_steps=10))
     evaluate_every_steps: NonNegativeInt = 0
+    checkpoints: LoopCheckpointConfig = LoopCheckpointConfig()
     trackers: tuple[str, ...] = ("tensorboard",)
 
 

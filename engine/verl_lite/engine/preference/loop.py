@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from verl_lite.engine.loop_checkpoints import LoopCheckpoints
 from verl_lite.engine.optim import PolicyOptimizer
 from verl_lite.engine.preference.config import PreferenceConfig
 from verl_lite.engine.preference.data import Ranking
@@ -61,18 +62,23 @@ def train_preferences(
     config: PreferenceConfig,
     *,
     on_step: Callable[[int, dict[str, float]], None],
+    checkpoints: LoopCheckpoints,
 ) -> None:
     """Train; `on_step(step, metrics)` after each, with held-out metrics where they were measured.
 
-    Raises TrainingError when the gradient is no longer finite.
+    Goes on where `checkpoints` end. Raises StopRequested when the user asks to stop, and TrainingError
+    when the gradient is no longer finite.
     """
     steps = num_steps(config, len(train))
     optimizer = PolicyOptimizer(objective.model.parameters(), config.learner.optimizer, total_steps=steps)
     budget = config.learner.max_tokens_per_micro_batch
     batches = _batches(train, config.batch_rows, seed=config.seed)
+    checkpoints.restore(objective.model, optimizer)
     for step in range(steps):
-        objective.model.train()
         batch = next(batches)
+        if step < checkpoints.step:
+            continue
+        objective.model.train()
         tally = _Tally()
         for chunk in _chunks(batch, max_tokens=budget):
             scored = _forward(objective, chunk)
@@ -91,6 +97,7 @@ def train_preferences(
         if held_out and every and (step + 1) % every == 0 and step + 1 < steps:
             metrics |= evaluate(objective, held_out, max_tokens=budget)
         on_step(step + 1, metrics)
+        checkpoints.after(step + 1, objective.model, optimizer)
 
 
 @torch.no_grad()

@@ -10,7 +10,9 @@ import torch
 from rich.console import Console
 
 from verl_lite.engine.display import SummaryRow, summary_table
+from verl_lite.engine.environment import seed_torch
 from verl_lite.engine.interrupt import Interrupt, StopRequested
+from verl_lite.engine.loop_checkpoints import LoopCheckpoints, LoopStart, data_digest, find_start
 from verl_lite.engine.lora import add_adapters
 from verl_lite.engine.metrics_log import MetricsLog, check_trackers
 from verl_lite.engine.model_folder import (
@@ -36,6 +38,7 @@ from verl_lite.engine.weights import float32_master_weights
 
 __all__ = ["PreferenceResult", "train_dpo", "train_reward_model"]
 
+FREE_TO_CHANGE = ("checkpoints", "trackers", "name")
 SHOWN = ("accuracy", "margin", "chosen", "rejected", "loss", "calibration_error")
 ConfigT = TypeVar("ConfigT", bound=PreferenceConfig)
 
@@ -56,13 +59,18 @@ class _Prepared:
     pad_token_id: int
     rankings: Rankings
     device: torch.device
+    start: LoopStart
+    resumes: bool
 
 
 def train_dpo(
-    config: DPOConfig, *, run_dir: Path | None = None, console: Console | None = None
+    config: DPOConfig, *, run_dir: Path | None = None, resume: bool = False, console: Console | None = None
 ) -> PreferenceResult:
-    """Train the policy on the config's pairs; it lands in <run>/model."""
-    prepared = _prepare(config, run_dir, reply_ids)
+    """Train the policy on the config's pairs; it lands in <run>/model.
+
+    `resume` continues the run in its folder: the same run as if it had not stopped.
+    """
+    prepared = _prepare(config, run_dir, reply_ids, resume=resume)
     path = prepare_model(config.model, prepared.folder.model, seed=config.seed)
     train, held_out = prepared.rankings.train, prepared.rankings.held_out
 
@@ -89,10 +97,14 @@ def train_dpo(
 
 
 def train_reward_model(
-    config: RewardModelConfig, *, run_dir: Path | None = None, console: Console | None = None
+    config: RewardModelConfig,
+    *,
+    run_dir: Path | None = None,
+    resume: bool = False,
+    console: Console | None = None,
 ) -> PreferenceResult:
-    """Train a reward model on the config's rankings; it lands in <run>/model."""
-    prepared = _prepare(config, run_dir, chat_ids)
+    """Train a reward model on the config's rankings; it lands in <run>/model. `resume` as in `train_dpo`."""
+    prepared = _prepare(config, run_dir, chat_ids, resume=resume)
     path = prepare_model(config.model, prepared.folder.path / "start", seed=config.seed)
     model = load_scoring_model(
         path, dtype=config.model.dtype, device=prepared.device, pad_token_id=prepared.pad_token_id
@@ -108,15 +120,23 @@ def train_reward_model(
     )
 
 
-def _prepare(config: PreferenceConfig, run_dir: Path | None, tokenise: Any) -> _Prepared:
-    """Check everything and read the data; then claim the folder."""
-    folder = RunFolder(choose_run_dir(config, run_dir, resume=False))
+def _prepare(config: PreferenceConfig, run_dir: Path | None, tokenise: Any, *, resume: bool) -> _Prepared:
+    """Check everything and read the data; then claim the folder, unless its run is resumed."""
+    folder = RunFolder(choose_run_dir(config, run_dir, resume=resume))
+    if resume:
+        folder.check_same_run(config, free=FREE_TO_CHANGE)
+        folder.refuse_finished()
     check_trackers(config.trackers)
+    seed_torch(config.seed)
     tokenizer = load_tokenizer(config.model)
     check_context(config.model, needed_tokens=config.data.max_tokens, what="data.max_tokens")
     rankings = read_rankings(config, tokenizer, tokenise)
-    folder.claim(config, [])
+    start = find_start(folder.checkpoints, data=_digest(rankings), resume=resume)
+    if not resume:
+        folder.claim(config, [])
     return _Prepared(
+        start=start,
+        resumes=resume,
         folder=folder,
         tokenizer=tokenizer,
         pad_token_id=int(
@@ -124,6 +144,14 @@ def _prepare(config: PreferenceConfig, run_dir: Path | None, tokenise: Any) -> _
         ),
         rankings=rankings,
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+    )
+
+
+def _digest(rankings: Rankings) -> str:
+    return data_digest(
+        [list(sample.prompt_ids), list(sample.completion_ids), rank]
+        for ranking in rankings.train
+        for sample, rank in zip(ranking.samples, ranking.ranks, strict=True)
     )
 
 
@@ -140,30 +168,42 @@ def _run(
     train, held_out = data
     steps = num_steps(config, len(train))
     _say(console, _what(prepared.rankings, steps))
-    budget = config.learner.max_tokens_per_micro_batch
+    for line in prepared.start.lines:
+        _say(console, line)
     folder = prepared.folder
     log = MetricsLog(
         folder.path,
         run_name=config.name,
         trackers=config.trackers,
         config=config.model_dump(mode="json"),
+        resume_at=prepared.start.step if prepared.resumes else None,
     )
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
         log.log(metrics, step=step)
         if step % max(steps // 10, 1) == 0 or step == steps:
             _say(console, _line(step, steps, metrics))
-        interrupt.check()
+
+    def measure() -> dict[str, float]:
+        budget = config.learner.max_tokens_per_micro_batch
+        return evaluate(objective, held_out, max_tokens=budget) if held_out else {}
 
     try:
         with Interrupt() as interrupt:
-            before = evaluate(objective, held_out, max_tokens=budget) if held_out else {}
-            train_preferences(objective, train, held_out, config, on_step=on_step)
-            after = evaluate(objective, held_out, max_tokens=budget) if held_out else {}
+            before = dict(prepared.start.notes) if prepared.start.step else measure()
+            checkpoints = _checkpoints(prepared, config, log, interrupt, before=before)
+            try:
+                train_preferences(
+                    objective, train, held_out, config, on_step=on_step, checkpoints=checkpoints
+                )
+                checkpoints.finish()
+            finally:
+                checkpoints.close()
+            after = measure()
             if after:
                 log.log(after, step=steps)
     except StopRequested:
-        _say(console, f"stopped before the end: no model was written to {folder.path}")
+        _say(console, f"stopped; go on with the same command, --run-dir {folder.path} and --resume")
         return PreferenceResult(run_dir=folder.path, model_dir=None, metrics={})
     finally:
         log.close()
@@ -174,6 +214,26 @@ def _run(
     _tell(console, config.name, metrics)
     _say(console, f"{seconds:.0f} s; the model is in {folder.model}/")
     return PreferenceResult(run_dir=folder.path, model_dir=folder.model, metrics=metrics)
+
+
+def _checkpoints(
+    prepared: _Prepared,
+    config: PreferenceConfig,
+    log: MetricsLog,
+    interrupt: Interrupt,
+    *,
+    before: dict[str, float],
+) -> LoopCheckpoints:
+    """`before`, what was measured before the first step, travels with them."""
+    return LoopCheckpoints(
+        prepared.folder.checkpoints,
+        prepared.start,
+        every_steps=config.checkpoints.every_steps,
+        keep=config.checkpoints.keep,
+        log=log,
+        interrupt=interrupt,
+        notes=before,
+    )
 
 
 def _what(rankings: Rankings, steps: int) -> str:

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.display import Display
 from verl_lite.engine.interrupt import Interrupt
+from verl_lite.engine.loop_checkpoints import LoopCheckpoints, LoopStart, data_digest, find_start
 from verl_lite.engine.lora import add_adapters, merged
-from verl_lite.engine.metrics_log import MetricsLog
+from verl_lite.engine.metrics_log import MetricsLog, read_metrics
 from verl_lite.engine.model_folder import pad_token_id
 from verl_lite.engine.policy import Policy
 from verl_lite.engine.preparation import PreparedRun
@@ -37,21 +39,25 @@ def run_sft(
 ) -> tuple[Any, dict[str, float]]:
     """Train `model`; returns it (adapters merged) and the last measurements.
 
-    Raises TrainingError when the format compliance at the end is below sft.validation.min_format.
+    A resumed run goes on from the newest checkpoint of <run>/sft_checkpoints. Raises TrainingError when
+    the format compliance at the end is below sft.validation.min_format.
     """
-    config, data = prepared.config, prepared.sft
+    config, data, folder = prepared.config, prepared.sft, prepared.folder
     assert data is not None
-    for note in data.notes:
+    start = find_start(folder.sft_checkpoints, data=_digest(data), resume=prepared.resumes)
+    for note in (*data.notes, *start.lines):
         display.note(note)
     log = MetricsLog(
-        prepared.folder.path,
+        folder.path,
         run_name=config.name,
         trackers=trackers,
         config=config.model_dump(mode="json"),
+        resume_at=start.step if prepared.resumes else None,
         file_name=METRICS_FILE,
     )
     trained = add_adapters(model, config.sft.lora)
     policy = Policy(trained, config.learner, pad_token_id=pad_token_id(prepared.tokenizer))
+    checkpoints = _checkpoints(prepared, start, log, interrupt)
     try:
         with _scores(prepared, debug_inline=debug_inline) as score:
             measure = _Measurements(prepared, data, policy, score, display, log)
@@ -60,17 +66,42 @@ def run_sft(
                 data,
                 config.sft,
                 seed=config.seed,
-                on_step=lambda step: _on_step(step, log, display, interrupt),
+                on_step=lambda step: _on_step(step, log, display),
                 measure=measure if data.validation else None,
+                checkpoints=checkpoints,
             )
             metrics = measure.at(done)
+        checkpoints.finish()
     finally:
+        checkpoints.close()
         log.close()
     _check_floor(config, metrics)
     return (merged(trained) if config.sft.lora is not None else trained), metrics
 
 
-def _on_step(step: SFTStep, log: MetricsLog, display: Display, interrupt: Interrupt) -> None:
+def _digest(data: SFTData) -> str:
+    return data_digest(
+        [source.name, list(example.input_ids), list(example.weights_T)]
+        for source in data.sources
+        for example in source.examples
+    )
+
+
+def _checkpoints(
+    prepared: PreparedRun, start: LoopStart, log: MetricsLog, interrupt: Interrupt
+) -> LoopCheckpoints:
+    rules = prepared.config.checkpoints
+    return LoopCheckpoints(
+        prepared.folder.sft_checkpoints,
+        start,
+        every_steps=rules.every_steps,
+        keep=rules.keep,
+        log=log,
+        interrupt=interrupt,
+    )
+
+
+def _on_step(step: SFTStep, log: MetricsLog, display: Display) -> None:
     metrics = {
         "sft/loss": step.loss,
         "sft/grad_norm": step.grad_norm,
@@ -81,7 +112,6 @@ def _on_step(step: SFTStep, log: MetricsLog, display: Display, interrupt: Interr
     }
     log.log(metrics, step=step.step)
     display.sft_step(step.step - 1, step.num_steps, step.loss)
-    interrupt.check()
 
 
 @contextmanager
@@ -119,7 +149,7 @@ class _Measurements:
         self._prepared, self._data, self._policy = prepared, data, policy
         self._score, self._display, self._log = score, display, log
         self._sampler = _sampler(prepared, policy) if data.prompts else None
-        self._by_step: dict[int, dict[str, float]] = {}
+        self._by_step = _measured(prepared.folder.path / METRICS_FILE)  # before a resume
 
     def __call__(self, step: int) -> float:
         loss = validation_loss(self._policy, self._data.validation)
@@ -149,6 +179,12 @@ class _Measurements:
     def at(self, step: int) -> dict[str, float]:
         """What was measured after `step`."""
         return self._by_step.get(step, {})
+
+
+def _measured(file: Path) -> dict[int, dict[str, float]]:
+    """The measurements in the log of SFT, by step."""
+    rows = [row for row in read_metrics(file) if "sft/validation_loss" in row]
+    return {row["step"]: {name: value for name, value in row.items() if name != "step"} for row in rows}
 
 
 def _sampler(prepared: PreparedRun, policy: Policy) -> Sampler:

@@ -1,11 +1,13 @@
 """The loop of SFT: take rows, add up the micro-batches' gradients, step; stop early when it stops helping."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from verl_lite.engine.loop_checkpoints import LoopCheckpoints
 from verl_lite.engine.optim import PolicyOptimizer, decay_start
 from verl_lite.engine.policy import Policy
 from verl_lite.engine.sft.data import SFTData
@@ -42,12 +44,14 @@ def train_sft(
     seed: int,
     on_step: Callable[[SFTStep], None] = lambda step: None,
     measure: Measure | None = None,
+    checkpoints: LoopCheckpoints | None = None,
 ) -> int:
     """Train for config.steps or config.epochs; returns the number of updates behind the final weights.
 
     `measure(step)` gives the validation loss every `validation.every_steps` steps and at the end. With
     `validation.patience`, training stops after that many measurements without a better one, and the
-    weights of the best come back. Raises TrainingError when a gradient is no longer finite.
+    weights of the best come back. With `checkpoints` it goes on where they end, and raises StopRequested
+    when the user asks to stop. Raises TrainingError when a gradient is no longer finite.
     """
     num_steps = config.num_steps(data.num_examples)
     optimizer = PolicyOptimizer(policy.model.parameters(), config.optimizer, total_steps=num_steps)
@@ -55,9 +59,15 @@ def train_sft(
     decay_at = decay_start(config.optimizer, num_steps) if is_wsd else num_steps
     stream = SFTStream(data.sources, seed=seed)
     watch = _Watch(policy, config, measure)
+    first = 0
+    if checkpoints is not None:
+        first = checkpoints.step
+        watch.load_state_dict(checkpoints.restore(policy.model, optimizer))
     policy.model.train()
     for step in range(1, num_steps + 1):
         batch = stream.take(config.batch_rows, is_decaying=step > decay_at)
+        if step <= first:
+            continue
         loss, num_trained = backward(policy, batch, config.loss.kind)
         learning_rate = optimizer.learning_rate
         norm, is_finite = optimizer.step()
@@ -79,6 +89,8 @@ def train_sft(
         )
         if watch.is_over(step, is_last=step == num_steps):
             break
+        if checkpoints is not None:
+            checkpoints.after(step, policy.model, optimizer, memory=watch.state_dict())
     return watch.restore_best(step)
 
 
@@ -127,6 +139,20 @@ class _Watch:
         else:
             self._num_worse += 1
         return self._num_worse >= validation.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "best_loss": self._best_loss,
+            "best_step": self._best_step,
+            "num_worse": self._num_worse,
+            "best": self._best,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """An empty one changes nothing."""
+        if state:
+            self._best_loss, self._best_step = state["best_loss"], state["best_step"]
+            self._num_worse, self._best = state["num_worse"], state["best"]
 
     def _trained(self) -> list[tuple[str, Tensor]]:
         parameters = self._policy.model.named_parameters()

@@ -1,0 +1,171 @@
+"""Checkpoints of a supervised loop (SFT, DPO, reward models), from which it goes on as the same run.
+
+Written as those of RL are (checkpoints.py): aside, with checksums, beside training. One holds what is
+trained, the optimiser, the random states and what the loop remembers. The order of the rows follows
+from the seed alone, so a resumed loop walks over the batches that were done.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from verl_lite.engine.checkpoint_files import (
+    Retention,
+    clear_write_errors,
+    newest_whole,
+    remove_leftovers,
+)
+from verl_lite.engine.checkpoints import (
+    Checkpoint,
+    CheckpointWriter,
+    load_checkpoint,
+    restore_random_states,
+)
+from verl_lite.engine.interrupt import Interrupt, StopRequested
+from verl_lite.engine.metrics_log import MetricsLog
+from verl_lite.engine.optim import PolicyOptimizer
+from verl_lite.errors import ConfigError
+
+__all__ = ["LoopCheckpoints", "LoopStart", "data_digest", "find_start"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopStart:
+    """Where a loop begins: after `step` updates, from `checkpoint` (at 0 from nothing).
+
+    `data` is the digest of its rows; `lines` tell the user what was found.
+    """
+
+    data: str
+    checkpoint: Checkpoint | None = None
+    path: Path | None = None
+    lines: Sequence[str] = ()
+
+    @property
+    def step(self) -> int:
+        return self.checkpoint.step if self.checkpoint else 0
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """The plain data the checkpoint was written with."""
+        return self.checkpoint.trainer["notes"] if self.checkpoint else {}
+
+
+def data_digest(rows: Iterable[Any]) -> str:
+    """SHA-256 of rows of plain data, in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def find_start(folder: Path, *, data: str, resume: bool) -> LoopStart:
+    """The newest whole checkpoint in `folder` when resuming; damaged ones are renamed to damaged_step_...
+
+    Raises ConfigError when the rows are not those the run began with.
+    """
+    if not resume:
+        return LoopStart(data=data)
+    lines = []
+    with clear_write_errors(str(folder)):
+        remove_leftovers(folder)
+        path, passed = newest_whole(folder)
+        for one in passed:
+            aside = one.path.with_name(f"damaged_{one.path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(one.path, aside)
+            lines.append(f"passed over {one.path}: {one.reason}; renamed to {aside.name}")
+    if path is None:
+        return LoopStart(data=data, lines=[*lines, f"no whole checkpoint in {folder}: from the first step"])
+    checkpoint = load_checkpoint(path)
+    if checkpoint.trainer["data"] != data:
+        raise ConfigError(
+            f"--resume: the rows to train on are not those {path} was written with; put the old data "
+            "back, or start a new run"
+        )
+    lines.append(f"resumed from {path} after {checkpoint.step} steps")
+    return LoopStart(data=data, checkpoint=checkpoint, path=path, lines=lines)
+
+
+class LoopCheckpoints:
+    """Restores a loop's start, and saves: every `every_steps` (0: never), and when the user asks to stop.
+
+    The newest `keep` checkpoints stay (0: all).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        start: LoopStart,
+        *,
+        every_steps: int,
+        keep: int,
+        log: MetricsLog,
+        interrupt: Interrupt,
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`notes` is plain data that travels with every checkpoint."""
+        self._every = every_steps
+        self._start = start
+        self._log = log
+        self._interrupt = interrupt
+        self._notes = dict(notes or {})
+        self._writer = CheckpointWriter(folder, Retention(keep=keep))
+
+    @property
+    def step(self) -> int:
+        """The finished updates the loop goes on after."""
+        return self._start.step
+
+    def restore(self, model: Any, optimizer: PolicyOptimizer) -> Mapping[str, Any]:
+        """Put weights, optimiser and random states back; returns what the loop remembered."""
+        if self._start.checkpoint is None or self._start.path is None:
+            return {}
+        learner = self._start.checkpoint.learner
+        with torch.no_grad():
+            for name, parameter in _trained(model):
+                parameter.copy_(learner["trained"][name])
+        optimizer.load_state_dict(learner["optimizer"])
+        restore_random_states(self._start.path)
+        memory: Mapping[str, Any] = learner["memory"]
+        return memory
+
+    def after(
+        self, step: int, model: Any, optimizer: PolicyOptimizer, *, memory: Mapping[str, Any] | None = None
+    ) -> None:
+        """Between two steps: save if it is time; raises StopRequested, after saving, when asked to stop."""
+        stops = self._interrupt.requested
+        if stops or (self._every and step % self._every == 0):
+            self._log.sync()  # a checkpoint is never newer than its metrics
+            self._writer.submit(
+                step=step,
+                save_policy=lambda target: None,  # the trained weights are in learner.pt
+                learner={
+                    "trained": {name: parameter.detach() for name, parameter in _trained(model)},
+                    "optimizer": optimizer.state_dict(),
+                    "memory": memory or {},
+                },
+                trainer={"data": self._start.data, "notes": self._notes},
+            )
+        if stops:
+            self._writer.finish()
+            raise StopRequested
+
+    def finish(self) -> None:
+        """Wait until the last checkpoint is on the disk; raises CheckpointError when it is not."""
+        self._writer.finish()
+
+    def close(self) -> None:
+        """End the writing thread."""
+        self._writer.close()
+
+
+def _trained(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
