@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 import torch
 
 from verl_lite.engine.attention import attention_plan, packed_attention
@@ -87,11 +88,34 @@ def test_a_group_over_the_budget_is_cut():
     assert [len(members) for members in plan] == [4, 4]
 
 
-def test_packed_attention_equals_a_dense_mask():
-    """Segments, two shared prompts and ragged completions against one explicit T x T mask."""
-    segments = [Segment(0, 9), Segment(9, 12, 0), Segment(12, 16, 0), Segment(16, 40, 0), Segment(40, 45),
-                Segment(45, 47, 4), Segment(47, 60), Segment(60, 74)]  # fmt: skip
-    T, H, K, E = 74, 4, 2, 8
+def row_of(*pieces) -> list[Segment]:
+    """Segments end to end from (length, prefix) pairs."""
+    segments: list[Segment] = []
+    for length, prefix in pieces:
+        start = segments[-1].end if segments else 0
+        segments.append(Segment(start, start + length, prefix))
+    return segments
+
+
+@pytest.mark.parametrize(
+    ("segments", "num_buckets"),
+    [
+        pytest.param(
+            row_of((9, None), (3, 0), (4, 0), (24, 0), (5, None), (2, 4), (13, None), (14, None)), 5,
+            id="two prompts of other lengths",
+        ),
+        pytest.param(
+            row_of((5, None), (3, 0), (4, 0), (5, None), (6, 3), (40, 3), (7, None), (2, 6), (5, None),
+                   (4, 8)),
+            4,
+            id="three prompts of one length attend together, one of another apart",
+        ),
+        pytest.param(row_of((30, None), (31, None), (29, None)), 1, id="nothing shared"),
+    ],
+)  # fmt: skip
+def test_packed_attention_equals_a_dense_mask(segments, num_buckets):
+    """Segments, shared prompts and ragged completions against one explicit T x T mask."""
+    T, H, K, E = segments[-1].end, 4, 2, 8
     torch.manual_seed(0)
     query, key, value = (
         torch.randn(heads, T, E, dtype=torch.float64, requires_grad=True) for heads in (H, K, K)
@@ -104,7 +128,7 @@ def test_packed_attention_equals_a_dense_mask():
     scores = query @ key.repeat_interleave(2, 0).transpose(1, 2) * 0.3
     dense = scores.masked_fill(~mask, -torch.inf).softmax(-1) @ value.repeat_interleave(2, 0)
     plan = attention_plan(segments, torch.device("cpu"))
-    assert len(plan.buckets) < len(segments)
+    assert len(plan.buckets) == num_buckets
     packed = packed_attention(query, key, value, plan, 0.3)
     torch.testing.assert_close(packed, dense.transpose(0, 1))
     seed = torch.randn(T, H, E, dtype=torch.float64)

@@ -1,14 +1,16 @@
 """Attention over a packed row: each segment apart, completions of a shared prompt attending to it.
 
 Registered with transformers under a name of our own; a call without a plan (generation, a padded row)
-falls through to its SDPA. Segments of similar length go through one SDPA call; the right padding
-this needs inside the call is behind every real query, so causal attention never sees it.
+falls through to its SDPA. Segments of similar length go through one SDPA call, completions of different
+prompts too when the prompts are equally long; the right padding this needs inside the call is behind
+every real query, so causal attention never sees it.
 
 Shapes: H query heads, K key heads, T tokens of the row, E head size, n segments of a bucket, L their
 padded length, P a shared prompt's length.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -28,12 +30,25 @@ _packing: ContextVar[bool] = ContextVar("packing", default=False)
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """`count` segments of at most `length` tokens; `prefix` = (bucket, place in it) of a shared prompt."""
+    """`count` segments of at most `length` tokens, with the shared prompts they follow, if any."""
 
     count: int
     length: int
-    prefix: tuple[int, int, int] | None = None
+    prefix: "Prefixes | None" = None
     mask_LK: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prefixes:
+    """The prompts, `size` tokens each, of a bucket's segments: their bucket and their rows in it.
+
+    `rows_n` is one row a segment; None where all share row `row`.
+    """
+
+    bucket: int
+    size: int
+    row: int
+    rows_n: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +62,20 @@ class AttentionPlan:
 
 def attention_plan(segments: Sequence[Segment], device: torch.device) -> AttentionPlan:
     """How to attend over `segments` in few calls. Segments with a prefix come after their prompt."""
-    groups = _buckets_of(segments)
-    place = {at: (b, row) for b, members in enumerate(groups) for row, at in enumerate(members)}
+    roots = _by_length(segments, [at for at, segment in enumerate(segments) if segment.prefix is None])
+    place = {at: (b, row) for b, members in enumerate(roots) for row, at in enumerate(members)}
+    groups = roots + _with_equal_prefixes(segments, place)
     buckets: list[Bucket] = []
     gather: list[int] = []
     scatter = [0] * segments[-1].end
     for members in groups:
-        length = max(segments[at].end - segments[at].start for at in members)
-        prefix = segments[members[0]].prefix
-        if prefix is None:
-            buckets.append(Bucket(len(members), length))
-        else:
-            size = segments[prefix].end - segments[prefix].start
-            ones = torch.ones(length, size + length, dtype=torch.bool, device=device)
-            buckets.append(Bucket(len(members), length, (*place[prefix], size), ones.tril(size)))
+        length = max(_length(segments[at]) for at in members)
+        prefix = _prefixes(segments, members, place, device)
+        mask = None
+        if prefix is not None:
+            ones = torch.ones(length, prefix.size + length, dtype=torch.bool, device=device)
+            mask = ones.tril(prefix.size)
+        buckets.append(Bucket(len(members), length, prefix, mask))
         for at in members:
             start, end = segments[at].start, segments[at].end
             scatter[start:end] = range(len(gather), len(gather) + end - start)
@@ -72,22 +87,55 @@ def attention_plan(segments: Sequence[Segment], device: torch.device) -> Attenti
     )
 
 
-def _buckets_of(segments: Sequence[Segment]) -> list[list[int]]:
-    """Neighbours with the same prefix and nearly the same length share a call."""
+def _length(segment: Segment) -> int:
+    return segment.end - segment.start
+
+
+def _by_length(segments: Sequence[Segment], members: Sequence[int]) -> list[list[int]]:
+    """Cut where lengths begin to differ by more than an eighth (or 8); members keep their order."""
     groups: list[list[int]] = []
-    shortest = 0
-    for at, segment in enumerate(segments):
-        length = segment.end - segment.start
-        if groups:
-            first = segments[groups[-1][0]]
-            shortest = min(shortest, length)
-            longest = max(length, max(segments[i].end - segments[i].start for i in groups[-1]))
-            if first.prefix == segment.prefix and longest - shortest <= max(8, longest // 8):
-                groups[-1].append(at)
-                continue
-        groups.append([at])
-        shortest = length
+    shortest = longest = 0
+    for at in members:
+        length = _length(segments[at])
+        low, high = min(shortest, length), max(longest, length)
+        if groups and high - low <= max(8, high // 8):
+            groups[-1].append(at)
+            shortest, longest = low, high
+        else:
+            groups.append([at])
+            shortest = longest = length
     return groups
+
+
+def _with_equal_prefixes(
+    segments: Sequence[Segment], place: Mapping[int, tuple[int, int]]
+) -> list[list[int]]:
+    """Completions of prompts of one bucket and one length, shortest completions first."""
+    families: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for at, segment in enumerate(segments):
+        if segment.prefix is not None:
+            families[place[segment.prefix][0], _length(segments[segment.prefix])].append(at)
+    return [
+        group
+        for members in families.values()
+        for group in _by_length(segments, sorted(members, key=lambda at: (_length(segments[at]), at)))
+    ]
+
+
+def _prefixes(
+    segments: Sequence[Segment],
+    members: Sequence[int],
+    place: Mapping[int, tuple[int, int]],
+    device: torch.device,
+) -> Prefixes | None:
+    prefixes = [segments[at].prefix for at in members]
+    first = prefixes[0]
+    if first is None:
+        return None
+    bucket, row = place[first]
+    rows = [place[prefix][1] for prefix in prefixes if prefix is not None]
+    differ = None if all(one == row for one in rows) else torch.tensor(rows, device=device)
+    return Prefixes(bucket, _length(segments[first]), row, differ)
 
 
 def packed_attention(
@@ -103,16 +151,23 @@ def packed_attention(
     for at, bucket in enumerate(plan.buckets):
         k, v = keys[at], values[at]
         if bucket.prefix is not None:
-            where, row, size = bucket.prefix
-            k = _with_prefix(keys[where][row, :, :size], k)
-            v = _with_prefix(values[where][row, :, :size], v)
-        out = scaled_dot_product_attention(
-            queries[at], k, v, attn_mask=bucket.mask_LK, is_causal=bucket.mask_LK is None, scale=scale,
-            enable_gqa=queries[at].shape[1] != k.shape[1],
-        )  # fmt: skip
+            k = _with_prefix(keys[bucket.prefix.bucket], bucket.prefix, k)
+            v = _with_prefix(values[bucket.prefix.bucket], bucket.prefix, v)
+        out = _attend(queries[at], k, v, bucket.mask_LK, scale)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
     output = torch.cat(outputs)
     return output if plan.scatter is None else output.index_select(0, plan.scatter)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask_LK: Tensor | None, scale: float) -> Tensor:
+    dtype = query.dtype
+    if mask_LK is not None and dtype == torch.bfloat16 and query.device.type == "cpu":
+        # there, the backward pass of masked SDPA takes four times as long in bfloat16 as in float32
+        query, key, value = query.float(), key.float(), value.float()
+    grouped = query.shape[1] != key.shape[1]
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=mask_LK, is_causal=mask_LK is None, scale=scale, enable_gqa=grouped
+    ).to(dtype)
 
 
 def _split(x_THE: Tensor, sizes: list[int], plan: AttentionPlan) -> list[Tensor]:
@@ -121,8 +176,12 @@ def _split(x_THE: Tensor, sizes: list[int], plan: AttentionPlan) -> list[Tensor]
     return [part.view(b.count, b.length, *part.shape[1:]).transpose(1, 2) for part, b in parts]
 
 
-def _with_prefix(prefix_KPE: Tensor, own_nKLE: Tensor) -> Tensor:
-    return torch.cat((prefix_KPE.expand(own_nKLE.shape[0], -1, -1, -1), own_nKLE), dim=2)
+def _with_prefix(prompts_mKLE: Tensor, prefix: Prefixes, own_nKLE: Tensor) -> Tensor:
+    if prefix.rows_n is None:
+        before = prompts_mKLE[prefix.row, :, : prefix.size].expand(own_nKLE.shape[0], -1, -1, -1)
+    else:
+        before = prompts_mKLE[:, :, : prefix.size].index_select(0, prefix.rows_n)
+    return torch.cat((before, own_nKLE), dim=2)
 
 
 def _attention(
