@@ -313,6 +313,13 @@ def test_bfloat16_autocast_keeps_float32_master_weights(gradients, tiny_model, m
         assert similarity > 0.99, name
 
 
+def test_the_canary_is_computed_in_the_dtype_the_weights_are_sent_in(tiny_model):
+    """With autocast it would differ from a float32 sampler's by more than the float32 tolerance."""
+    exact, mixed = (make_learner(tiny_model(torch.float32), dtype=d) for d in ("float32", "bfloat16"))
+    ids = [3, 1, 4, 1, 5, 9]
+    assert mixed.token_logprobs(ids) == exact.token_logprobs(ids)
+
+
 def test_nan_skips_the_step_keeps_the_batch_and_stops_in_the_end(tiny_model, make_samples, tmp_path):
     optimizer = OptimizerConfig(learning_rate=1e-2, max_bad_steps=2)
     learner = make_learner(tiny_model(torch.float32), optimizer=optimizer, bad_batch_dir=tmp_path / "bad")

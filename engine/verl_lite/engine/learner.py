@@ -284,9 +284,12 @@ class Learner:
         return adapter_weights(self.policy.model)
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """log p(token t | tokens before t) for t >= 1, at temperature 1; for the canary."""
+        """log p(token t | tokens before t) for t >= 1, at temperature 1; for the canary.
+
+        In the dtype the weights are sent in: autocast would add an error the sampler does not have.
+        """
         sample = _bare_sample(Rollout(completion="", prompt_ids=token_ids[:1], completion_ids=token_ids[1:]))
-        return self.policy.completion_logprobs([sample], temperature=1.0)[0]
+        return self.policy.completion_logprobs([sample], temperature=1.0, autocast=False)[0]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs to continue exactly: weights, moments, controller, generator."""

@@ -46,12 +46,14 @@ class Policy:
         """The samples, cut and packed by the config's token budget."""
         return micro_batches(samples, self._config, packed=self.is_packed, pad_token_id=self._pad_token_id)
 
-    def logprobs(self, batch: PackedBatch, *, temperature: float | None = None) -> tuple[Tensor, Tensor]:
+    def logprobs(
+        self, batch: PackedBatch, *, temperature: float | None = None, autocast: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """log p and entropy of the completion tokens, both of N, in the order of `batch.targets_N`.
 
-        At the sampling temperature unless another is given.
+        At the sampling temperature unless another is given. Without `autocast`, in the weights' dtype.
         """
-        with self.autocast():
+        with self.autocast() if autocast else nullcontext():
             hidden_ND = self.hidden(batch)
             return token_logprobs_and_entropy(
                 hidden_ND,
@@ -67,13 +69,13 @@ class Policy:
 
     @torch.no_grad()
     def completion_logprobs(
-        self, samples: Sequence[TrainingSample], *, temperature: float | None = None
+        self, samples: Sequence[TrainingSample], *, temperature: float | None = None, autocast: bool = True
     ) -> list[list[float]]:
-        """log p of every completion token of every sample, without gradients."""
+        """log p of every completion token of every sample, without gradients; options as in `logprobs`."""
         self.model.eval()
         result: list[list[float]] = [[] for _ in samples]
         for batch in self.micro_batches(samples):
-            logprobs_N, _ = self.logprobs(batch, temperature=temperature)
+            logprobs_N, _ = self.logprobs(batch, temperature=temperature, autocast=autocast)
             lengths = [len(samples[index].completion_ids) for index in batch.sample_indices]
             for index, part in zip(batch.sample_indices, torch.split(logprobs_N.cpu(), lengths), strict=True):
                 result[index] = part.tolist()
