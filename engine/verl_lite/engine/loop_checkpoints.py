@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from verl_lite.engine.checkpoint_files import (
 from verl_lite.engine.checkpoints import (
     Checkpoint,
     CheckpointWriter,
+    copy_of,
     load_checkpoint,
+    load_tensors,
     restore_random_states,
 )
 from verl_lite.engine.interrupt import Interrupt, StopRequested
@@ -45,7 +48,6 @@ class LoopStart:
 
     data: str
     checkpoint: Checkpoint | None = None
-    path: Path | None = None
     lines: Sequence[str] = ()
 
     @property
@@ -91,7 +93,7 @@ def find_start(folder: Path, *, data: str, resume: bool) -> LoopStart:
             "back, or start a new run"
         )
     lines.append(f"resumed from {path} after {checkpoint.step} steps")
-    return LoopStart(data=data, checkpoint=checkpoint, path=path, lines=lines)
+    return LoopStart(data=data, checkpoint=checkpoint, lines=lines)
 
 
 class LoopCheckpoints:
@@ -126,14 +128,15 @@ class LoopCheckpoints:
 
     def restore(self, model: Any, optimizer: PolicyOptimizer) -> Mapping[str, Any]:
         """Put weights, optimiser and random states back; returns what the loop remembered."""
-        if self._start.checkpoint is None or self._start.path is None:
+        if self._start.checkpoint is None:
             return {}
-        learner = self._start.checkpoint.learner
+        path = self._start.checkpoint.path
+        learner = load_tensors(path / "learner.pt")
         with torch.no_grad():
             for name, parameter in _trained(model):
                 parameter.copy_(learner["trained"][name])
         optimizer.load_state_dict(learner["optimizer"])
-        restore_random_states(self._start.path)
+        restore_random_states(path)
         memory: Mapping[str, Any] = learner["memory"]
         return memory
 
@@ -144,14 +147,14 @@ class LoopCheckpoints:
         stops = self._interrupt.requested
         if stops or (self._every and step % self._every == 0):
             self._log.sync()  # a checkpoint is never newer than its metrics
+            state = {
+                "trained": {name: parameter.detach() for name, parameter in _trained(model)},
+                "optimizer": optimizer.state_dict(),
+                "memory": memory or {},
+            }
             self._writer.submit(
                 step=step,
-                save_policy=lambda target: None,  # the trained weights are in learner.pt
-                learner={
-                    "trained": {name: parameter.detach() for name, parameter in _trained(model)},
-                    "optimizer": optimizer.state_dict(),
-                    "memory": memory or {},
-                },
+                start_saving=partial(_start_saving, state),
                 trainer={"data": self._start.data, "notes": self._notes},
             )
         if stops:
@@ -165,6 +168,10 @@ class LoopCheckpoints:
     def close(self) -> None:
         """End the writing thread."""
         self._writer.close()
+
+
+def _start_saving(state: Mapping[str, Any], folder: Path) -> Callable[[], None]:
+    return partial(torch.save, copy_of(state), folder / "learner.pt")
 
 
 def _trained(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
