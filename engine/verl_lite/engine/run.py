@@ -28,6 +28,7 @@ from verl_lite.engine.stages import PromptRow, Sampler
 from verl_lite.engine.timeline import Timeline
 from verl_lite.engine.trainer import Trainer
 from verl_lite.errors import ConfigError
+from verl_lite.plugins.execution import Placement
 from verl_lite.plugins.scorer import Scorer
 
 __all__ = ["RunResult", "make_sampler", "sampler_for", "train", "train_only_sft"]
@@ -72,8 +73,8 @@ def train(
         prepared.folder.claim(config, prepared.plugins, prepared.data)
     display = make_display(console, show)
     try:
-        with Interrupt() as interrupt, _cluster(config):
-            result = _run(prepared, display, interrupt, debug_inline=debug_inline, started=started)
+        with Interrupt() as interrupt, _cluster(config) as session:
+            result = _run(prepared, display, interrupt, session, debug_inline=debug_inline, started=started)
     finally:
         display.finish()
     if show == "json":
@@ -140,8 +141,23 @@ def _cluster(config: TrainConfig) -> AbstractContextManager[Any]:
     return RaySession(config.cluster, cpus=config.placed_cpus)
 
 
+def _reward_actors(config: TrainConfig, session: Any) -> Placement | None:
+    """The reward workers on the cluster, where the config wants any."""
+    if not config.cluster.rewards.count:
+        return None
+    from verl_lite.engine.cluster.reward_actors import RewardActors
+
+    return RewardActors(session.ray, config.cluster)
+
+
 def _run(
-    prepared: PreparedRun, display: Display, interrupt: Interrupt, *, debug_inline: bool, started: float
+    prepared: PreparedRun,
+    display: Display,
+    interrupt: Interrupt,
+    session: Any,
+    *,
+    debug_inline: bool,
+    started: float,
 ) -> RunResult:
     config, folder = prepared.config, prepared.folder
     try:
@@ -155,6 +171,7 @@ def _run(
         debug_inline=debug_inline,
         decode=prepared.tokenizer.decode,
         failures_path=folder.path / "failed_rollouts.jsonl",
+        placement=_reward_actors(config, session),
     ) as scorer:
         sampler = make_sampler(prepared, path)
         log = MetricsLog(

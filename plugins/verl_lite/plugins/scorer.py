@@ -17,7 +17,7 @@ from verl_lite.plugins.composite import (
 )
 from verl_lite.plugins.contract import Component
 from verl_lite.plugins.discovery import RewardCatalog, content_hash, find_rewards
-from verl_lite.plugins.execution import Execution, TimedScore
+from verl_lite.plugins.execution import Execution, Placement, TimedScore
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoredBatch, ScoredRollout
 
@@ -31,6 +31,7 @@ class Scorer:
     debug_inline   run everything in this process, so that breakpoints hit (deadlines do not)
     catalog        the installed rewards; found when not given
     decode         token ids to text, for process rewards at character positions (composite/steps.py)
+    placement      takes rewards to other machines; by default all run on this one
     failures_path  where the rows go that made scoring stop (.jsonl or .parquet)
     Raises PluginError for rewards that are not there, ConfigError for options that do not fit.
     """
@@ -44,12 +45,15 @@ class Scorer:
         catalog: RewardCatalog | None = None,
         decode: Decode | None = None,
         failures_path: str | Path | None = None,
+        placement: Placement | None = None,
     ) -> None:
         self.config = config
         self._composite = build_composite(config, catalog or find_rewards())
         self._decode = decode
         self._breaker = CircuitBreaker(config.scoring, Path(failures_path) if failures_path else None)
-        self._execution = Execution(self._composite.components, workers=workers, debug_inline=debug_inline)
+        self._execution = Execution(
+            self._composite.components, workers=workers, debug_inline=debug_inline, placement=placement
+        )
         self._is_open = False
 
     def __enter__(self) -> "Scorer":

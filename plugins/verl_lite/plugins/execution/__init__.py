@@ -3,7 +3,7 @@
 from verl_lite.plugins.execution.execution import Execution
 from verl_lite.plugins.execution.limits import WorkerLimits
 from verl_lite.plugins.execution.results import TimedScore
-from verl_lite.plugins.execution.run import ExecutionRun
+from verl_lite.plugins.execution.run import ExecutionRun, Placement
 from verl_lite.plugins.execution.stats import ComponentStats, ExecutionStats, SlowRow
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Execution",
     "ExecutionRun",
     "ExecutionStats",
+    "Placement",
     "SlowRow",
     "TimedScore",
     "WorkerLimits",

@@ -10,7 +10,7 @@ from verl_lite.plugins.contract import Component
 from verl_lite.plugins.execution.inline import InlineRunner
 from verl_lite.plugins.execution.limits import WorkerLimits
 from verl_lite.plugins.execution.plan import make_plan
-from verl_lite.plugins.execution.run import ExecutionRun, Runner
+from verl_lite.plugins.execution.run import ExecutionRun, Placement, Runner
 from verl_lite.plugins.execution.stats import ExecutionStats, StatsCollector
 
 __all__ = ["Execution"]
@@ -22,6 +22,7 @@ class Execution:
     isolate=True    worker processes, killed at the deadline of a call (`workers`: one a core)
     async           an event loop in a thread, calls cancelled at the deadline
     isolate=False   the calling thread; of form "batch" (models) a thread for each component
+    placement       takes components elsewhere, to workers of a cluster; the others run here as above
     `debug_inline` runs everything in the calling process and thread, without deadlines, so that
     breakpoints hit. `with Execution(...)` raises ConfigError for needs that cannot be met and
     PluginError for a reward that a worker process cannot load.
@@ -39,6 +40,7 @@ class Execution:
         workers: int | None = None,
         debug_inline: bool = False,
         limits: WorkerLimits | None = None,
+        placement: Placement | None = None,
     ) -> None:
         if workers is not None and workers < 1:
             raise ConfigError(f"workers={workers}: expected at least 1, or none for one a core")
@@ -46,6 +48,7 @@ class Execution:
         self._workers = workers or len(os.sched_getaffinity(0))
         self._limits = limits or WorkerLimits()
         self._debug_inline = debug_inline
+        self._placement = placement
         self._replaced: Counter[str] = Counter()
         self._names = [component.name for component in components]
         self._collector = StatsCollector(self._names, self._replaced)
@@ -92,6 +95,14 @@ class Execution:
 
         if self._debug_inline:
             return make_debug_runners(self._plan.components)
-        return make_runners(
-            self._plan.components, workers=self._workers, limits=self._limits, replaced=self._replaced
+        components = dict(enumerate(self._plan.components))
+        runners: dict[int, Runner | InlineRunner] = {}
+        if self._placement is not None:
+            runners |= self._placement.take(components, self._replaced)
+        runners |= make_runners(
+            {index: component for index, component in components.items() if index not in runners},
+            workers=self._workers,
+            limits=self._limits,
+            replaced=self._replaced,
         )
+        return [runners[index] for index in components]

@@ -1,7 +1,7 @@
 """One run: rollouts come in while others are still being generated, scores go out in their order."""
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from verl_lite.plugins.execution.stats import ExecutionStats, StatsCollector
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
-__all__ = ["ExecutionRun", "Runner"]
+__all__ = ["ExecutionRun", "Placement", "Runner"]
 
 NOT_APPLIED = TimedScore(Score(None, ScoreOutcome.ABSTAIN, "does not apply"), 0.0, 0)
 NOT_SCORED = TimedScore(Score.failed(ScoreOutcome.ERROR, "not scored yet"), 0.0, 0)
@@ -35,6 +35,14 @@ class Runner(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Placement(Protocol):
+    """Runs components elsewhere than beside the trainer."""
+
+    def take(self, components: Mapping[int, Component], replaced: Counter[str]) -> Mapping[int, Runner]:
+        """The runners of those it takes, by index; `replaced` counts the workers it replaces, by reason."""
+        ...
 
 
 class ExecutionRun:

@@ -1,7 +1,7 @@
 """Decide where each component runs, and make what runs it there."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from verl_lite.plugins.contract import Component, RewardDefinition
@@ -28,10 +28,10 @@ def place_of(definition: RewardDefinition) -> Place:
 
 
 def make_runners(
-    components: Sequence[Component], *, workers: int, limits: WorkerLimits, replaced: Counter[str]
-) -> list[Runner | InlineRunner]:
-    """One runner a component, in their order; components in worker processes share one pool."""
-    places = {index: place_of(component.definition) for index, component in enumerate(components)}
+    components: Mapping[int, Component], *, workers: int, limits: WorkerLimits, replaced: Counter[str]
+) -> dict[int, Runner | InlineRunner]:
+    """One runner a component (index in the execution); components in worker processes share one pool."""
+    places = {index: place_of(component.definition) for index, component in components.items()}
 
     def at(place: Place) -> dict[int, Component]:
         return {index: components[index] for index in places if places[index] == place}
@@ -43,7 +43,7 @@ def make_runners(
         runners |= dict.fromkeys(asynchronous, EventLoopRunner(asynchronous))
     runners |= {index: ThreadRunner(component) for index, component in at("thread").items()}
     runners |= {index: InlineRunner(component) for index, component in at("inline").items()}
-    return [runners[index] for index in range(len(components))]
+    return runners
 
 
 def make_debug_runners(components: Sequence[Component]) -> list[Runner | InlineRunner]:

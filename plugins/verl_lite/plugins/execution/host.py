@@ -1,0 +1,128 @@
+"""Run components for a driver elsewhere: what a reward worker on another machine does.
+
+The same runners as beside the trainer, with the same deadlines and kills; only the calls come in as
+bytes and the scores go out as builtins. Which rows share a call is decided by the driver.
+"""
+
+import pickle
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from verl_lite.errors import RewardError
+from verl_lite.plugins.contract import Component
+from verl_lite.plugins.execution.batcher import Call
+from verl_lite.plugins.execution.blueprint import Blueprint, load
+from verl_lite.plugins.execution.inline import InlineRunner
+from verl_lite.plugins.execution.limits import WorkerLimits
+from verl_lite.plugins.execution.results import TimedScore
+from verl_lite.plugins.execution.run import CHECK_S, Runner
+from verl_lite.plugins.execution.runners import make_runners
+from verl_lite.plugins.execution.wire import PickledRow, RowAnswer, pack_score, unpack_score
+from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.score import Score, ScoreOutcome
+
+__all__ = ["HostAnswer", "RewardHost", "unpack_answers"]
+
+# the answers of each call, and why worker processes were replaced since the answer before
+HostAnswer: TypeAlias = tuple[list[list[RowAnswer]], dict[str, int]]
+
+
+class RewardHost:
+    """Holds the runners of `blueprints`. Raises PluginError for a reward that cannot be loaded here."""
+
+    def __init__(self, blueprints: Sequence[Blueprint], *, workers: int) -> None:
+        loaded = {at: (blueprint.name, load(blueprint)) for at, blueprint in enumerate(blueprints)}
+        self._components = {
+            at: Component(
+                name=name, definition=part.definition, options=part.options, timeout_s=part.timeout_s
+            )
+            for at, (name, part) in loaded.items()
+        }
+        self._replaced: Counter[str] = Counter()
+        self._told: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        made = make_runners(self._components, workers=workers, limits=WorkerLimits(), replaced=self._replaced)
+        self._runners = {at: _in_background(runner) for at, runner in made.items()}
+        for runner in dict.fromkeys(self._runners.values()):
+            runner.start()
+
+    def score(self, component: int, calls: Sequence[Sequence[PickledRow]]) -> HostAnswer:
+        """The scores of every row of every call. Calls of several threads share the runners."""
+        pending = _Pending()
+        for rows in calls:
+            pending.add(component, rows, may_split=self._components[component].definition.form == "batch")
+        runner = self._runners[component]
+        runner.submit(pending.calls)
+        answers = pending.wait(runner)
+        with self._lock:
+            replaced = self._replaced - self._told
+            self._told += replaced
+        return answers, dict(replaced)
+
+    def close(self) -> None:
+        for runner in dict.fromkeys(self._runners.values()):
+            runner.close()
+
+
+def _in_background(runner: Runner | InlineRunner) -> Runner:
+    if isinstance(runner, InlineRunner):
+        raise RewardError("a reward of the calling thread was sent to a reward worker")
+    return runner
+
+
+class _Pending:
+    """The calls of one request and their scores; what the runners see as the run of an execution."""
+
+    def __init__(self) -> None:
+        self.rollouts: list[Rollout] = []
+        self.cancelled = False
+        self.calls: list[Call] = []
+        self._rows: list[range] = []
+        self._scores: list[TimedScore | None] = []
+        self._missing = 0
+        self._news = threading.Condition()
+
+    def add(self, component: int, rows: Sequence[PickledRow], *, may_split: bool) -> None:
+        places = range(len(self._scores), len(self._scores) + len(rows))
+        self._rows.append(places)
+        try:
+            self.rollouts += [pickle.loads(row) for row in rows]
+        except Exception as error:  # noqa: BLE001 - unpickling runs code of whoever made the columns
+            reason = f"the rollout cannot be unpickled in the reward worker: {type(error).__name__}: {error}"
+            failed = TimedScore(Score.failed(ScoreOutcome.ERROR, reason[:300]))
+            del self.rollouts[places.start :]
+            self.rollouts += [Rollout(completion="")] * len(rows)  # places that no call refers to
+            self._scores += [failed] * len(rows)
+            return
+        self._scores += [None] * len(rows)
+        self._missing += len(rows)
+        self.calls.append(Call(self, component, tuple(places), may_split))
+
+    def complete(self, component: int, rows: Sequence[int], scores: Sequence[TimedScore]) -> None:
+        with self._news:
+            for row, score in zip(rows, scores, strict=True):
+                self._scores[row] = score
+            self._missing -= len(rows)
+            if not self._missing:
+                self._news.notify_all()
+
+    def wait(self, runner: Runner) -> list[list[RowAnswer]]:
+        """Raises what went wrong inside the runner: that is never a score."""
+        with self._news:
+            while self._missing:
+                self._news.wait(CHECK_S)
+                runner.check()
+        return [[_packed(self._scores[row]) for row in rows] for rows in self._rows]
+
+
+def _packed(timed: TimedScore | None) -> RowAnswer:
+    if timed is None:
+        raise RewardError("a row of a finished call has no score")
+    return pack_score(timed.score), timed.latency_s, timed.attempts
+
+
+def unpack_answers(rows: Sequence[RowAnswer]) -> list[TimedScore]:
+    """The driver's side of `RewardHost.score`, for one call."""
+    return [TimedScore(unpack_score(score), latency_s, attempts) for score, latency_s, attempts in rows]
