@@ -17,6 +17,7 @@ from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.stages import PromptRow, Sampler
 from verl_lite.engine.timeline import StageClock, Timeline
 from verl_lite.plugins import SamplerSettings, ScoredBatch, ScoredRollout
+from verl_lite.plugins.composite import batch_metrics
 from verl_lite.plugins.scorer import Scorer
 
 __all__ = ["Batches", "BatchesState", "InTurn", "Rounds", "make_batches", "rollout_settings"]
@@ -81,7 +82,7 @@ class Rounds:
                 session.add(group)
                 self._check()
         with clock.stage("reward"):
-            return _in_order(session.finish(), prompts)
+            return _in_order(session.finish(), prompts, combine=self._config.scoring.combine)
 
 
 class InTurn:
@@ -155,8 +156,13 @@ def rollout_settings(config: TrainConfig, batch: int | str) -> SamplerSettings:
     )
 
 
-def _in_order(scored: ScoredBatch, prompts: Sequence[PromptRow]) -> ScoredBatch:
-    """Rows in the order of the prompts: groups end in any order, and the update must not depend on it."""
+def _in_order(scored: ScoredBatch, prompts: Sequence[PromptRow], *, combine: str) -> ScoredBatch:
+    """Rows in the order of the prompts: groups end in any order, and nothing must depend on it.
+
+    The metrics neither: sums of floats do, so they are taken again where the order was another.
+    """
     place = {prompt.id: index for index, prompt in enumerate(prompts)}
     rows = sorted(scored.rows, key=lambda row: (place[row.rollout.group], row.rollout.sample_index))
-    return replace(scored, rows=rows)
+    if all(one is other for one, other in zip(rows, scored.rows, strict=True)):
+        return scored
+    return replace(scored, rows=rows, metrics={**scored.metrics, **batch_metrics(rows, combine=combine)})

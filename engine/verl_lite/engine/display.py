@@ -22,12 +22,11 @@ from rich.text import Text
 __all__ = ["Display", "DisplayMode", "StepReport", "SummaryRow", "make_display", "summary_table"]
 
 DisplayMode = Literal["auto", "quiet", "json"]
-STAGES = ("rollout", "reward", "update", "sync")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """One step as shown. `components` are the rewards' mean values; `seconds` one entry a stage."""
+    """One step as shown. `components` are the rewards' mean values; `seconds` one entry a stage, in order."""
 
     step: int
     num_steps: int
@@ -40,7 +39,7 @@ class StepReport:
     def line(self) -> str:
         """The step in one plain line."""
         parts = " ".join(f"{name} {value:.3f}" for name, value in self.components.items())
-        split = " ".join(f"{name} {self.seconds[name]:.2f}s" for name in STAGES)
+        split = " ".join(f"{name} {value:.2f}s" for name, value in self.seconds.items())
         return (
             f"step {self.step:>4}/{self.num_steps}  reward {self.reward:.3f} ({parts})  "
             f"accuracy {self.accuracy:6.1%}  {self.tokens_per_s:,.0f} tokens/s  {split}"
@@ -181,8 +180,7 @@ def _step_table(report: StepReport) -> Table:
     table.add_row("accuracy", f"{report.accuracy:.1%}")
     table.add_row("tokens/s", f"{report.tokens_per_s:,.0f}")
     total = sum(report.seconds.values()) or 1.0
-    for name in STAGES:
-        seconds = report.seconds[name]
+    for name, seconds in report.seconds.items():
         table.add_row(
             f"  {name}", f"{seconds:.2f} s  {'█' * round(30 * seconds / total)} {seconds / total:.0%}"
         )

@@ -251,7 +251,7 @@ class Trainer:
                 components=_component_means(metrics, rows),
                 accuracy=accuracy,
                 tokens_per_s=metrics["rollout/tokens_per_s"],
-                seconds=seconds,
+                seconds=main_seconds,
             )
         )
 

@@ -1,0 +1,159 @@
+"""A sampler and a learner that take as long as they are told: for tests and for measurements.
+
+The sampler's engines are threads that sleep `step_s` for each token of all their sequences together, as an
+engine with continuous batching does. The tokens are random, so nothing is learned from them.
+"""
+
+import math
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
+from typing import Any
+
+from verl_lite.engine.learner import Learner
+from verl_lite.engine.seeds import derive_seed
+from verl_lite.engine.stages import PromptRow, TrainingSample, UpdateStats, WeightSource
+from verl_lite.plugins import Rollout, SamplerSettings
+
+__all__ = ["PacedLearner", "PacedSampler"]
+
+
+@dataclass(slots=True, eq=False)
+class _Sequence:
+    prompt: PromptRow
+    index: int
+    settings: SamplerSettings
+    token_ids: list[int]
+    done: "SimpleQueue[_Sequence]"
+    versions: list[int] = field(default_factory=list)
+
+
+class PacedSampler:
+    """The Sampler protocol on `num_engines` threads of `num_slots` sequences each.
+
+    `length` gives a completion's tokens for its seed. New weights are taken in the middle of
+    completions; every token carries its version. Any number of `generate` may run at a time.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        length: Callable[[int], int],
+        num_engines: int = 1,
+        num_slots: int = 64,
+        step_s: float = 0.001,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._length = length
+        self._num_slots = num_slots
+        self._step_s = step_s
+        self._waiting: deque[_Sequence] = deque()
+        self._news = threading.Condition()
+        self._closed = False
+        self.version = 0
+        self.busy_s = [0.0] * num_engines
+        self._threads = [threading.Thread(target=self._engine, args=(i,)) for i in range(num_engines)]
+        for thread in self._threads:
+            thread.start()
+
+    def generate(
+        self, prompts: Sequence[PromptRow], *, num_samples: int, settings: SamplerSettings
+    ) -> Iterator[list[Rollout]]:
+        """See Sampler.generate."""
+        done: SimpleQueue[_Sequence] = SimpleQueue()
+        sequences = []
+        for prompt in prompts:
+            for index in range(num_samples):
+                seed = derive_seed(settings.seed, prompt.id, index)
+                chooser = random.Random(seed)
+                ids = [chooser.randrange(len(self._tokenizer)) for _ in range(self._length(seed))]
+                sequences.append(_Sequence(prompt, index, replace(settings, seed=seed), ids, done))
+        with self._news:
+            self._waiting.extend(sequences)
+            self._news.notify_all()
+        groups: dict[str, list[Rollout]] = {}
+        for _ in sequences:
+            rollout = self._rollout(done.get())
+            group = groups.setdefault(rollout.group, [])
+            group.append(rollout)
+            if len(group) == num_samples:
+                yield sorted(groups.pop(rollout.group), key=lambda r: r.sample_index)
+
+    def _engine(self, index: int) -> None:
+        running: list[_Sequence] = []
+        while True:
+            with self._news:
+                while not self._waiting and not running and not self._closed:
+                    self._news.wait()
+                if self._closed:
+                    return
+                # no more than an even share of what waits, so that the other engines get theirs
+                share = math.ceil(len(self._waiting) / len(self._threads))
+                for _ in range(min(self._num_slots - len(running), share)):
+                    running.append(self._waiting.popleft())
+            started = time.perf_counter()
+            time.sleep(self._step_s)
+            self.busy_s[index] += time.perf_counter() - started
+            for sequence in running:
+                sequence.versions.append(self.version)
+                if len(sequence.versions) == len(sequence.token_ids):
+                    sequence.done.put(sequence)
+            running = [one for one in running if len(one.versions) < len(one.token_ids)]
+
+    def _rollout(self, sequence: _Sequence) -> Rollout:
+        prompt, ids = sequence.prompt, sequence.token_ids
+        return Rollout(
+            id=f"{prompt.id}/{sequence.index}",
+            group=prompt.id,
+            sample_index=sequence.index,
+            prompt=prompt.messages,
+            prompt_ids=prompt.prompt_ids,
+            completion=self._tokenizer.decode(ids, skip_special_tokens=True),
+            completion_ids=ids,
+            logprobs=[-math.log(len(self._tokenizer))] * len(ids),
+            finish_reason="length",
+            reference=prompt.reference,
+            columns=prompt.columns,
+            policy_version=sequence.versions[0],
+            token_versions=sequence.versions,
+            sampling=sequence.settings,
+        )
+
+    def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
+        """Those of a uniform policy, which random tokens have."""
+        return [-math.log(len(self._tokenizer))] * (len(token_ids) - 1)
+
+    def load_weights(self, source: WeightSource, *, version: int) -> float:
+        """Only the version is taken: there are no weights here, and so nothing for a canary to see."""
+        self.version = version
+        return 0.0
+
+    def sleep(self) -> None:
+        """Nothing to free."""
+
+    def wake(self) -> None:
+        """See sleep."""
+
+    def close(self) -> None:
+        with self._news:
+            self._closed = True
+            self._news.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+
+class PacedLearner(Learner):
+    """A learner whose updates take at least `update_s` seconds: what is missing is slept."""
+
+    update_s = 0.0
+
+    def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
+        started = time.perf_counter()
+        stats = super().update(samples)
+        time.sleep(max(self.update_s - (time.perf_counter() - started), 0.0))
+        return stats
