@@ -1,9 +1,12 @@
 """The exact parts against hand-made answers: tokens, trees, normal forms, refutation, regions, units."""
 
+import gc
+import weakref
 from fractions import Fraction
 
 import pytest
 
+from verl_lite.verifiers import Outcome, verify_math
 from verl_lite.verifiers.math import numeric
 from verl_lite.verifiers.math.algebra import TooBig
 from verl_lite.verifiers.math.answer_parser import parse_answer
@@ -150,3 +153,20 @@ def test_extraction(response: str, answer: str | None) -> None:
 def test_strict_mode_takes_no_bare_expression() -> None:
     assert extract("5", mode="strict").answer is None
     assert extract("\\boxed{5}", mode="strict").answer == "5"
+
+
+def test_an_answer_that_cannot_be_read_keeps_nothing_of_its_caller_alive() -> None:
+    """Answers are cached; a cached exception with its traceback kept every rollout of a run in memory."""
+
+    class Batch:
+        pass
+
+    def score() -> weakref.ref[Batch]:
+        batch = Batch()
+        verdict = verify_math(r"\boxed{1 2 3 \sum <}", "5")
+        assert verdict.outcome is Outcome.UNPARSED
+        return weakref.ref(batch)
+
+    left = score()
+    gc.collect()
+    assert left() is None

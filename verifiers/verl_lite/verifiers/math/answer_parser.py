@@ -85,7 +85,7 @@ def parse_answer(text: str) -> Expr | Unreadable:
             else Unreadable(f"more than {MAX_TREE_DEPTH} operations deep")
         )
     except Unreadable as reason:
-        return reason
+        return Unreadable(str(reason))  # a raised one, cached, keeps the frames of all its callers alive
 
 
 def _depth(tree: Expr) -> int:
