@@ -13,6 +13,7 @@ from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.data import PromptStream
 from verl_lite.engine.dynamic_sampling import StepBatch, fill_batch
 from verl_lite.engine.interrupt import StopRequested
+from verl_lite.engine.out_of_memory import clear_memory_errors
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.stages import PromptRow, Sampler
 from verl_lite.engine.timeline import StageClock, Timeline
@@ -76,7 +77,7 @@ class Rounds:
         """One round of the batch of `step`; rows in the order of the prompts."""
         settings = rollout_settings(self._config, step)
         num_samples = self._config.rollout.num_samples
-        with clock.stage("rollout"):
+        with clock.stage("rollout"), clear_memory_errors("generating", step=step + 1):
             session = self._scorer.start(step=step)
             for group in self._sampler.generate(prompts, num_samples=num_samples, settings=settings):
                 session.add(group)

@@ -1,7 +1,8 @@
 """Everything that can be wrong with a run, checked before a model is loaded or a file written."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,17 @@ from verl_lite.engine.environment import changed_data, fingerprint_rows
 from verl_lite.engine.metrics_log import check_trackers
 from verl_lite.engine.model_folder import check_context, load_tokenizer
 from verl_lite.engine.quantization import check_bitsandbytes
-from verl_lite.engine.run_folder import FREE_TO_CHANGE, RunFolder, choose_run_dir
+from verl_lite.engine.run_folder import FREE_FOR_MEMORY, FREE_TO_CHANGE, RunFolder, choose_run_dir
+from verl_lite.engine.run_lock import run_lock
 from verl_lite.engine.sft.data import SFTData, read_sft
 from verl_lite.engine.stages import PromptRow
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.composite import build_composite
 from verl_lite.plugins.discovery import RewardCatalog, find_rewards
 
-__all__ = ["PreparedRun", "prepare_run"]
+__all__ = ["PreparedRun", "hold_run", "prepare_run"]
 
-FREE_IN_SFT = ("checkpoints", "logging", "name")
+FREE_IN_SFT = ("checkpoints", "logging", "name", *FREE_FOR_MEMORY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +33,8 @@ class PreparedRun:
     """A run whose inputs are all there and fit together.
 
     `checkpoint` is what RL continues from; `passed_over` are newer ones that are damaged. A run that
-    `resumes` without one had not finished SFT, and goes on there.
+    `resumes` without one had not finished SFT, and goes on there. `killed` names the process that held
+    the run last, when it did not end in order.
     """
 
     config: TrainConfig
@@ -45,6 +48,7 @@ class PreparedRun:
     checkpoint_path: Path | None
     passed_over: Sequence[PassedOver] = ()
     resumes: bool = False
+    killed: str = ""
 
     @property
     def data(self) -> dict[str, Mapping[str, Any]]:
@@ -66,6 +70,22 @@ class PreparedRun:
             }
             for plugin in self.catalog.plugins
         ]
+
+
+@contextmanager
+def hold_run(
+    config: TrainConfig, *, run_dir: Path | None = None, resume: bool = False, only_sft: bool = False
+) -> Iterator[PreparedRun]:
+    """As prepare_run, with the run's folder held (and made): no second process trains in it meanwhile."""
+    with ExitStack() as held:
+        killed = ""
+        if resume:  # what a process that still runs is writing must not be read
+            run_dir = choose_run_dir(config, run_dir, resume=True)
+            killed = held.enter_context(run_lock(run_dir))
+        prepared = prepare_run(config, run_dir=run_dir, resume=resume, only_sft=only_sft)
+        if not resume:
+            held.enter_context(run_lock(prepared.folder.path))
+        yield replace(prepared, killed=killed)
 
 
 def prepare_run(

@@ -20,7 +20,8 @@ from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.metrics_log import MetricsLog
 from verl_lite.engine.model_folder import load_policy, pad_token_id, prepare_model, save_policy
-from verl_lite.engine.preparation import PreparedRun, prepare_run
+from verl_lite.engine.out_of_memory import clear_memory_errors
+from verl_lite.engine.preparation import PreparedRun, hold_run
 from verl_lite.engine.run_folder import RunFolder
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.sft.stage import run_sft
@@ -54,7 +55,7 @@ def train(
     console: Console | None = None,
     show: DisplayMode = "auto",
 ) -> RunResult:
-    """SFT warm-up if configured, then RL. See preparation.prepare_run for what is refused beforehand.
+    """SFT warm-up if configured, then RL. See preparation.py for what is refused beforehand.
 
     Ctrl-C ends it at the next safe point, with a checkpoint once RL has begun.
     """
@@ -62,21 +63,25 @@ def train(
         raise ConfigError("train needs rewards; for the supervised part alone use verl-lite sft")
     started = time.perf_counter()
     console = console or Console()
-    prepared = prepare_run(config, run_dir=run_dir, resume=resume)
-    if config.deterministic:
-        make_deterministic()
-    seed_torch(config.seed)
-    if prepared.resumes:
-        done = prepared.checkpoint.step if prepared.checkpoint else 0
-        prepared.folder.cut_back(done, prepared.passed_over)
-    else:
-        prepared.folder.claim(config, prepared.plugins, prepared.data)
-    display = make_display(console, show)
-    try:
-        with Interrupt() as interrupt, _cluster(config) as session:
-            result = _run(prepared, display, interrupt, session, debug_inline=debug_inline, started=started)
-    finally:
-        display.finish()
+    with hold_run(config, run_dir=run_dir, resume=resume) as prepared:
+        if config.deterministic:
+            make_deterministic()
+        seed_torch(config.seed)
+        if prepared.resumes:
+            done = prepared.checkpoint.step if prepared.checkpoint else 0
+            prepared.folder.cut_back(done, prepared.passed_over)
+        else:
+            prepared.folder.claim(config, prepared.plugins, prepared.data)
+        display = make_display(console, show)
+        try:
+            if prepared.killed:
+                display.note(_who_was_killed(prepared.killed))
+            with Interrupt() as interrupt, _cluster(config) as session:
+                result = _run(
+                    prepared, display, interrupt, session, debug_inline=debug_inline, started=started
+                )
+        finally:
+            display.finish()
     if show == "json":
         console.print(json.dumps({"kind": "summary", **result.summary}), markup=False, soft_wrap=True)
     else:
@@ -100,22 +105,29 @@ def train_only_sft(
         raise ConfigError("sft.steps=0 and sft.epochs=0: there is nothing to do; set one of them")
     started = time.perf_counter()
     console = console or Console()
-    prepared = prepare_run(config, run_dir=run_dir, resume=resume, only_sft=True)
-    if config.deterministic:
-        make_deterministic()
-    seed_torch(config.seed)
-    if not resume:
-        prepared.folder.claim(config, prepared.plugins, prepared.data)
-    display = make_display(console)
+    with hold_run(config, run_dir=run_dir, resume=resume, only_sft=True) as prepared:
+        if config.deterministic:
+            make_deterministic()
+        seed_torch(config.seed)
+        if not resume:
+            prepared.folder.claim(config, prepared.plugins, prepared.data)
+        return _only_sft(prepared, console, debug_inline=debug_inline, started=started)
+
+
+def _only_sft(prepared: PreparedRun, console: Console, *, debug_inline: bool, started: float) -> RunResult:
+    config, display = prepared.config, make_display(console)
+    if prepared.killed:
+        display.note(_who_was_killed(prepared.killed))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         path = prepare_model(config.model, prepared.folder.model, seed=config.seed)
         model = load_policy(path, dtype=config.model.dtype, device=device)
         with Interrupt() as interrupt:
             trackers = config.logging.trackers
-            model, metrics = run_sft(
-                prepared, model, display, interrupt, debug_inline=debug_inline, trackers=trackers
-            )
+            with clear_memory_errors("updating"):
+                model, metrics = run_sft(
+                    prepared, model, display, interrupt, debug_inline=debug_inline, trackers=trackers
+                )
         save_policy(model, prepared.tokenizer, prepared.folder.model)
     except StopRequested:
         console.print(_how_to_go_on(prepared.folder, "sft"), markup=False, highlight=False, soft_wrap=True)
@@ -173,7 +185,8 @@ def _run(
         failures_path=folder.path / "failed_rollouts.jsonl",
         placement=_reward_actors(config, session),
     ) as scorer:
-        sampler = make_sampler(prepared, path)
+        with clear_memory_errors("starting the sampler"):
+            sampler = make_sampler(prepared, path)
         log = MetricsLog(
             folder.path,
             run_name=config.name,
@@ -216,7 +229,8 @@ def _first_policy(
         path = prepare_model(config.model, folder.model, seed=config.seed)
     if config.sft.is_on:
         model = load_policy(path, dtype=config.model.dtype, device=device)
-        model, _ = run_sft(prepared, model, display, interrupt, debug_inline=debug_inline)
+        with clear_memory_errors("updating"):
+            model, _ = run_sft(prepared, model, display, interrupt, debug_inline=debug_inline)
         path = str(folder.model)
         with clear_write_errors(str(folder.model)):
             save_policy(model, prepared.tokenizer, folder.model)
@@ -329,6 +343,13 @@ def _tell(result: RunResult, prepared: PreparedRun, console: Console) -> None:
     if rows:
         console.print(summary_table(rows, title=f"{prepared.config.name}: {result.summary['steps']} steps"))
     console.print(f"{result.summary['seconds']:.0f} s, {result.run_dir}/", highlight=False, soft_wrap=True)
+
+
+def _who_was_killed(holder: str) -> str:
+    return (
+        f"{holder} was killed while it trained here; if nobody did that, the kernel was out of memory "
+        "(see dmesg)"
+    )
 
 
 def _how_to_go_on(folder: RunFolder, command: str) -> str:

@@ -16,13 +16,21 @@ import yaml
 
 from verl_lite.engine.checkpoint_files import PassedOver, clear_write_errors, remove_leftovers
 from verl_lite.engine.environment import describe_environment
+from verl_lite.engine.run_lock import LOCK_FILE
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import ConfigModel, load_config
 
-__all__ = ["FREE_TO_CHANGE", "RunFolder", "choose_run_dir"]
+__all__ = ["FREE_FOR_MEMORY", "FREE_TO_CHANGE", "RunFolder", "choose_run_dir"]
 
+# settings that trade memory for time and may differ in a resumed run
+FREE_FOR_MEMORY = (
+    "rollout.vllm.kv_cache_gib",
+    "rollout.vllm.gpu_memory_utilization",
+    "learner.max_tokens_per_micro_batch",
+    "learner.gradient_checkpointing",
+)
 # what may differ between a run and its continuation: none of it changes what was computed so far
-FREE_TO_CHANGE = ("steps", "evaluation", "checkpoints", "monitors", "logging", "name")
+FREE_TO_CHANGE = ("steps", "evaluation", "checkpoints", "monitors", "logging", "name", *FREE_FOR_MEMORY)
 
 
 class RunConfig(Protocol):
@@ -48,8 +56,10 @@ def choose_run_dir(config: RunConfig, run_dir: Path | None, *, resume: bool) -> 
     if run_dir is not None:
         if run_dir.is_file():
             raise ConfigError(f"--run-dir {run_dir} is a file; name a folder")
-        # a start that was killed at its first file leaves .config.yaml.part and nothing else
-        if run_dir.is_dir() and any(path.suffix != ".part" for path in run_dir.iterdir()):
+        # a start that was killed at its first file leaves .config.yaml.part and its lock, nothing else
+        if run_dir.is_dir() and any(
+            path.suffix != ".part" and path.name != LOCK_FILE for path in run_dir.iterdir()
+        ):
             raise ConfigError(
                 f"{run_dir} already holds another run or other files: choose another --run-dir, "
                 "or continue that run with --resume"
@@ -125,11 +135,11 @@ class RunFolder:
     def check_same_run(self, config: ConfigModel, *, free: Sequence[str] = FREE_TO_CHANGE) -> None:
         """Raises ConfigError when `config` would continue this run with other settings than it began with.
 
-        `free` names the settings that may differ.
+        `free` names the settings that may differ, as dotted paths.
         """
         began = load_config(type(config), self.path / "config.yaml")
-        old, new = began.model_dump(mode="json"), config.model_dump(mode="json")
-        changed = [key for key in new if key not in free and json.dumps(old[key]) != json.dumps(new[key])]
+        old, new = (_without(one.model_dump(mode="json"), free) for one in (began, config))
+        changed = [key for key in new if json.dumps(old.get(key)) != json.dumps(new[key])]
         if changed:
             raise ConfigError(
                 f"--resume: {', '.join(changed)} differ from what {self.path} began with; continue with its "
@@ -180,3 +190,15 @@ def write_whole(path: Path, text: str) -> None:
     except OSError:
         aside.unlink(missing_ok=True)
         raise
+
+
+def _without(tree: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """The tree less what the dotted paths name."""
+    rest = dict(tree)
+    for path in paths:
+        head, _, tail = path.partition(".")
+        if not tail:
+            rest.pop(head, None)
+        elif isinstance(rest.get(head), Mapping):
+            rest[head] = _without(rest[head], [tail])
+    return rest

@@ -27,6 +27,7 @@ from verl_lite.engine.evaluation import Evaluation, evaluate, fraction_right
 from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.metrics_log import MetricsLog
 from verl_lite.engine.monitors import Monitors
+from verl_lite.engine.out_of_memory import clear_memory_errors
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.rollback import Events, RollbackRules, Trouble, go_back
 from verl_lite.engine.stages import PolicyLearner, Sampler, TrainingSample
@@ -109,7 +110,7 @@ class Trainer:
     def _one_step(self) -> None:
         clock = StageClock(self._timeline, step=self.step + 1)
         batch = self._batches.take(self.step, clock)
-        with clock.stage("update"):
+        with clock.stage("update"), clear_memory_errors("updating", step=self.step + 1):
             notes = self._learner.annotate(batch.trained)
             coefficient = self._learner.kl_coefficient
             samples = estimate_advantages(
@@ -166,15 +167,16 @@ class Trainer:
 
     def evaluate(self) -> Evaluation:
         """Held-out greedy accuracy of the weights the sampler has now."""
-        return evaluate(
-            self._sampler,
-            self._scorer,
-            self._prepared.held_out_prompts,
-            max_new_tokens=self._config.rollout.max_new_tokens,
-            accuracy_reward=self._config.accuracy_reward,
-            right_at=self._config.evaluation.right_at,
-            step=self.step,
-        )
+        with clear_memory_errors("generating", step=self.step):
+            return evaluate(
+                self._sampler,
+                self._scorer,
+                self._prepared.held_out_prompts,
+                max_new_tokens=self._config.rollout.max_new_tokens,
+                accuracy_reward=self._config.accuracy_reward,
+                right_at=self._config.evaluation.right_at,
+                step=self.step,
+            )
 
     def save(self) -> None:
         """Have a checkpoint of the finished steps written while training goes on."""

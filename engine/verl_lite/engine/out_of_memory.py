@@ -1,0 +1,52 @@
+"""Out of memory, told once: where it happened, what to change, and that the run can go on.
+
+The kernel's own out-of-memory killer gives no process a chance to speak; run_lock.py notices it later.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+
+from verl_lite.errors import TrainingError, VerlLiteError
+
+__all__ = ["ADVICE", "clear_memory_errors"]
+
+ADVICE = {
+    "starting the sampler": (
+        "lower rollout.vllm.kv_cache_gib (on the CPU), or set rollout.vllm.gpu_memory_utilization to what "
+        "is free"
+    ),
+    "generating": (
+        "lower rollout.vllm.kv_cache_gib (on the CPU) or rollout.vllm.gpu_memory_utilization; past that, "
+        "rollout.num_prompts and rollout.num_samples, in a new run"
+    ),
+    "updating": "lower learner.max_tokens_per_micro_batch, or set learner.gradient_checkpointing: true",
+}
+# torch's CPU allocator and others raise no type of their own
+WORDS = ("can't allocate memory", "cannot allocate memory", "out of memory", "not enough memory")
+
+Where = Literal["starting the sampler", "generating", "updating"]
+
+
+@contextmanager
+def clear_memory_errors(where: Where, *, step: int | None = None) -> Iterator[None]:
+    """Turn MemoryError and torch's errors of that kind into one TrainingError that says what to change."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, VerlLiteError) or not _is_out_of_memory(error):
+            raise
+        at = "" if step is None else f"step {step}: "
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise TrainingError(
+            f"{at}out of memory while {where} ({reason:.160}). To go on, {ADVICE[where]}, and continue with "
+            "--resume from the newest checkpoint"
+        ) from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return any(word in str(error).lower() for word in WORDS)

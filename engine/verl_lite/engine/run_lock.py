@@ -1,0 +1,68 @@
+"""One process a run: a lock on its folder that ends with the process, however that ends.
+
+It is a POSIX record lock: the kernel drops it at a kill -9, the reward workers forked later do not
+inherit it (they would outlive the kill for a moment), and network file systems know it.
+"""
+
+import errno
+import fcntl
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from verl_lite.engine.checkpoint_files import clear_write_errors
+from verl_lite.errors import ConfigError
+
+__all__ = ["LOCK_FILE", "run_lock"]
+
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[str]:
+    """Hold `folder`, made if need be, as this process's own.
+
+    Yields who held it last and was killed, "" when that one ended in order. Raises ConfigError when
+    another process holds it now, TrainingError when nothing can be written there.
+    """
+    with clear_write_errors(str(folder)):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
+    with file:
+        file.seek(0)
+        holder = file.read().strip()
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise _refusal(folder, holder, error) from None
+        with clear_write_errors(str(folder)):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+        try:
+            yield holder
+        finally:
+            if _same(folder, file.fileno()):
+                file.truncate(0)
+
+
+def _refusal(folder: Path, holder: str, error: OSError) -> ConfigError:
+    if error.errno in (errno.EACCES, errno.EAGAIN):
+        return ConfigError(
+            f"{folder} is in use by {holder or 'another process'}: two at once would write over each other's "
+            "steps. Wait for it or stop it, or choose another --run-dir"
+        )
+    return ConfigError(
+        f"{folder} cannot be locked ({error.strerror}): two processes could write into it at once. "
+        "Put runs on a file system with POSIX locks"
+    )
+
+
+def _same(folder: Path, descriptor: int) -> bool:
+    """Whether the lock is still the folder's: not when the user deleted it meanwhile."""
+    try:
+        return os.path.samestat((folder / LOCK_FILE).stat(), os.fstat(descriptor))
+    except OSError:
+        return False
