@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from verl_lite.engine.model_folder import (
     prepare_model,
     save_policy,
 )
+from verl_lite.engine.out_of_memory import clear_memory_errors
 from verl_lite.engine.policy import Policy
 from verl_lite.engine.preference.config import DPOConfig, PreferenceConfig, RewardModelConfig
 from verl_lite.engine.preference.data import Ranking, Rankings, chat_ids, read_rankings, reply_ids
@@ -33,12 +35,13 @@ from verl_lite.engine.preference.reward_model import (
     load_scoring_model,
     save_scoring_model,
 )
-from verl_lite.engine.run_folder import RunFolder, choose_run_dir
+from verl_lite.engine.run_folder import FREE_FOR_MEMORY, RunFolder, choose_run_dir
+from verl_lite.engine.run_lock import run_lock
 from verl_lite.engine.weights import float32_master_weights
 
 __all__ = ["PreferenceResult", "train_dpo", "train_reward_model"]
 
-FREE_TO_CHANGE = ("checkpoints", "trackers", "name")
+FREE_TO_CHANGE = ("checkpoints", "trackers", "name", *FREE_FOR_MEMORY)
 SHOWN = ("accuracy", "margin", "chosen", "rejected", "loss", "calibration_error")
 ConfigT = TypeVar("ConfigT", bound=PreferenceConfig)
 
@@ -70,7 +73,12 @@ def train_dpo(
 
     `resume` continues the run in its folder: the same run as if it had not stopped.
     """
-    prepared = _prepare(config, run_dir, reply_ids, resume=resume)
+    with ExitStack() as held:
+        prepared = _prepare(config, run_dir, reply_ids, resume=resume, held=held)
+        return _dpo(config, prepared, console or Console())
+
+
+def _dpo(config: DPOConfig, prepared: _Prepared, console: Console) -> PreferenceResult:
     path = prepare_model(config.model, prepared.folder.model, seed=config.seed)
     train, held_out = prepared.rankings.train, prepared.rankings.held_out
 
@@ -92,7 +100,7 @@ def train_dpo(
         DPOObjective(policy, config),
         (train, held_out),
         save=lambda folder: save_policy(policy.model, prepared.tokenizer, folder),
-        console=console or Console(),
+        console=console,
     )
 
 
@@ -104,7 +112,12 @@ def train_reward_model(
     console: Console | None = None,
 ) -> PreferenceResult:
     """Train a reward model on the config's rankings; it lands in <run>/model. `resume` as in `train_dpo`."""
-    prepared = _prepare(config, run_dir, chat_ids, resume=resume)
+    with ExitStack() as held:
+        prepared = _prepare(config, run_dir, chat_ids, resume=resume, held=held)
+        return _reward_model(config, prepared, console or Console())
+
+
+def _reward_model(config: RewardModelConfig, prepared: _Prepared, console: Console) -> PreferenceResult:
     path = prepare_model(config.model, prepared.folder.path / "start", seed=config.seed)
     model = load_scoring_model(
         path, dtype=config.model.dtype, device=prepared.device, pad_token_id=prepared.pad_token_id
@@ -116,14 +129,20 @@ def train_reward_model(
         RewardModelObjective(head, config),
         (prepared.rankings.train, prepared.rankings.held_out),
         save=lambda folder: save_scoring_model(head.model, prepared.tokenizer, folder),
-        console=console or Console(),
+        console=console,
     )
 
 
-def _prepare(config: PreferenceConfig, run_dir: Path | None, tokenise: Any, *, resume: bool) -> _Prepared:
-    """Check everything and read the data; then claim the folder, unless its run is resumed."""
+def _prepare(
+    config: PreferenceConfig, run_dir: Path | None, tokenise: Any, *, resume: bool, held: ExitStack
+) -> _Prepared:
+    """Check everything and read the data; then claim the folder, unless its run is resumed.
+
+    `held` keeps it locked against other processes.
+    """
     folder = RunFolder(choose_run_dir(config, run_dir, resume=resume))
     if resume:
+        held.enter_context(run_lock(folder.path))
         folder.check_same_run(config, free=FREE_TO_CHANGE)
         folder.refuse_finished()
     check_trackers(config.trackers)
@@ -133,6 +152,7 @@ def _prepare(config: PreferenceConfig, run_dir: Path | None, tokenise: Any, *, r
     rankings = read_rankings(config, tokenizer, tokenise)
     start = find_start(folder.checkpoints, data=_digest(rankings), resume=resume)
     if not resume:
+        held.enter_context(run_lock(folder.path))
         folder.claim(config, [])
     return _Prepared(
         start=start,
@@ -189,7 +209,7 @@ def _run(
         return evaluate(objective, held_out, max_tokens=budget) if held_out else {}
 
     try:
-        with Interrupt() as interrupt:
+        with Interrupt() as interrupt, clear_memory_errors("updating"):
             before = dict(prepared.start.notes) if prepared.start.step else measure()
             checkpoints = _checkpoints(prepared, config, log, interrupt, before=before)
             try:
