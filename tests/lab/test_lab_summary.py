@@ -1,5 +1,9 @@
 """Summaries of shards add up to the summary of the file."""
 
+import math
+import random
+from collections import Counter
+
 import pytest
 
 from verl_lite.lab.summary import Latencies, Moments, ScoreSummary
@@ -56,3 +60,11 @@ def test_latency_quantiles_are_right_to_five_percent() -> None:
     latencies.add([millisecond / 1000 for millisecond in range(1, 101)])
     assert latencies.quantile(0.5) == pytest.approx(0.050, rel=0.06)
     assert latencies.quantile(0.99) == pytest.approx(0.099, rel=0.06)
+
+
+def test_every_latency_lands_in_the_bin_of_its_logarithm() -> None:
+    seconds = [random.Random(index).lognormvariate(-8, 3) for index in range(500)] + [0.0, 1e-12]
+    latencies = Latencies()
+    latencies.add(seconds[:100])
+    latencies.add(seconds[100:])
+    assert latencies.bins == Counter(math.floor(math.log(max(s, 1e-9)) * 20) for s in seconds)

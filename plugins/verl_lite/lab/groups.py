@@ -23,10 +23,13 @@ def consecutive_groups(records: Iterable[Record]) -> Iterator[list[Record]]:
     [['x', 'y'], ['z']]
     """
     group: list[Record] = []
+    current: GroupKey | None = None
     for record in records:
-        if group and group_key(record) != group_key(group[0]):
+        key = group_key(record)
+        if group and key != current:
             yield group
             group = []
         group.append(record)
+        current = key
     if group:
         yield group

@@ -5,6 +5,7 @@ into shards that split no group; each process scores shards and writes them to p
 the output in the order of the file.
 """
 
+import gc
 import json
 import multiprocessing
 import os
@@ -12,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -46,6 +47,7 @@ __all__ = [
 ]
 
 _CHUNK_ROWS = 2048
+_OBJECTS_A_ROW = 60  # about twice what three components make of one
 _SHARD_ROWS = 20_000  # from twice this on, starting more processes pays
 
 Progress = Callable[[int], None]
@@ -145,9 +147,9 @@ def score_records(
 def _score_chunk(chunk: list[Record], scorer: Scorer, cache: ScoreCache | None) -> list[ScoredRollout]:
     rollouts, step = [record.rollout for record in chunk], chunk[0].step or 0
     if cache is None:
-        return list(scorer.score(rollouts, step=step).rows)
+        return scorer.score_rows(rollouts, step=step)
     known = cache.known(scorer, rollouts)
-    rows = list(scorer.score(rollouts, step=step, known=known).rows)
+    rows = scorer.score_rows(rollouts, step=step, known=known)
     cache.keep(scorer, rows, known)
     return rows
 
@@ -194,6 +196,7 @@ def _score_shard(
     result = KeptResult(ScoreSummary(), [])
     records = read_records(task.source, on_bad_row=result.bad_rows.append, shard=shard, convert=task.convert)
     with ExitStack() as stack:
+        stack.enter_context(_collector_for_chunks())
         writer = stack.enter_context(RecordWriter(output)) if output else None
         cache = stack.enter_context(ScoreCache(task.options.cache)) if task.options.cache else None
         for chunk, rows in score_records(records, scorer, cache):
@@ -203,6 +206,21 @@ def _score_shard(
             if on_progress is not None:
                 on_progress(len(rows))
     return result
+
+
+@contextmanager
+def _collector_for_chunks() -> Iterator[None]:
+    """Garbage collection only where something leaks: the objects of a whole chunk are nothing unusual.
+
+    They go by themselves when their chunk is done. With Python's own threshold, of 700 objects, a seventh
+    of all time went into looking at those that are still in use.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(_CHUNK_ROWS * _OBJECTS_A_ROW, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _advantages(chunk: list[Record], rows: list[ScoredRollout]) -> list[float | None]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -64,7 +65,13 @@ class Latencies:
     bins: Counter[int] = field(default_factory=Counter)
 
     def add(self, seconds: Sequence[float]) -> None:
-        self.bins.update([math.floor(math.log(max(s, 1e-9)) * _BINS_PER_E) for s in seconds])
+        ordered = sorted(seconds)
+        first = 0
+        while first < len(ordered):  # once a bin, not once a number
+            index = math.floor(math.log(max(ordered[first], 1e-9)) * _BINS_PER_E)
+            end = bisect_left(ordered, math.exp((index + 1) / _BINS_PER_E), first + 1)
+            self.bins[index] += end - first
+            first = end
 
     def quantile(self, share: float) -> float:
         """The upper edge of the bin the quantile falls in; nan before the first latency."""
@@ -128,7 +135,7 @@ class ScoreSummary:
             summary.outcomes.update([p.score.outcome.value for p in parts if p.score.value is None])
             latencies = [part.latency_s for part in parts]
             summary.latencies.add([seconds for seconds in latencies if seconds > 0])  # 0: not called
-            slowest = nlargest(_NUM_SLOWEST, range(len(rows)), key=latencies.__getitem__)
+            slowest = sorted(range(len(rows)), key=latencies.__getitem__, reverse=True)[:_NUM_SLOWEST]
             self._keep_slowest([(latencies[i], name, rows[i].rollout.id) for i in slowest])
 
     def merge(self, other: "ScoreSummary") -> None:

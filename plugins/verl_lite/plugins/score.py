@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
+from verl_lite.plugins.fast_init import fast_init
 from verl_lite.plugins.rollout import Rollout
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ class ScoreOutcome(StrEnum):
     ABSTAIN = "abstain"  # the reward has nothing to say about this rollout
     ERROR = "error"  # the reward failed; the value is not known
     TIMEOUT = "timeout"  # the deadline passed; the value is not known
+
+
+_OK = ScoreOutcome.OK  # looking a member up in its class takes a function call (Python 3.11)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class StepScore:
             raise ValueError(f"StepScore(unit={self.unit!r}): expected 'char' or 'token'")
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class Score:
     """One reward's answer for one rollout. `value` is a finite float exactly when `outcome` is ok.
@@ -67,9 +72,9 @@ class Score:
 
     def __post_init__(self) -> None:
         if self.value is None:
-            if self.outcome is ScoreOutcome.OK:
+            if self.outcome is _OK:
                 object.__setattr__(self, "outcome", ScoreOutcome.ABSTAIN)
-        elif self.outcome is not ScoreOutcome.OK:
+        elif self.outcome is not _OK:
             raise ValueError(f"Score(value={self.value!r}, outcome={self.outcome}): a value means 'ok'")
         elif not math.isfinite(self.value):
             raise ValueError(f"Score(value={self.value!r}): expected a finite number")
@@ -103,6 +108,7 @@ def to_score(answer: object) -> Score:
     )
 
 
+@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentScore:
     """One component's part in one rollout's reward.
@@ -119,6 +125,7 @@ class ComponentScore:
     latency_s: float = 0.0
 
 
+@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredRollout:
     """A rollout with every component's score. `reward` is None when the sample was dropped.

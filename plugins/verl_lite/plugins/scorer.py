@@ -83,6 +83,14 @@ class Scorer:
         session.add(rollouts, known)
         return session.finish()
 
+    def score_rows(
+        self, rollouts: Sequence[Rollout], *, step: int = 0, known: Sequence[Mapping[str, Score]] = ()
+    ) -> list[ScoredRollout]:
+        """The rows of `score`, without the metrics of the pass: for those who make tallies of their own."""
+        session = self.start(step=step)
+        session.add(rollouts, known)
+        return session.finish_rows()
+
     def start(self, *, step: int = 0) -> "ScoringSession":
         """Begin a pass whose rollouts come in pieces, so that scoring overlaps generation."""
         if not self._is_open:
@@ -126,14 +134,20 @@ class ScoringSession:
         Raises RewardError, with the failing rows saved, where a policy is `abort` or a reward fails
         on more rollouts than `scoring` allows.
         """
-        timed_rows = self._run.finish()
+        rows = self.finish_rows()
         with _collector_paused():
-            rows, aborting = self._combined(timed_rows)
-            self._scorer._breaker.check(rows, self._combiner.has_effect(), aborting)
             metrics = batch_metrics(rows, combine=self._scorer.config.scoring.combine)
         stats = self._run.stats()
         slowest = {name: part.slowest for name, part in stats.components.items()}
         return ScoredBatch(rows=rows, metrics=metrics | stats.metrics(), slowest=slowest)
+
+    def finish_rows(self) -> list[ScoredRollout]:
+        """As `finish`, without the metrics."""
+        timed_rows = self._run.finish()
+        with _collector_paused():
+            rows, aborting = self._combined(timed_rows)
+            self._scorer._breaker.check(rows, self._combiner.has_effect(), aborting)
+        return rows
 
     def cancel(self) -> None:
         """Give the pass up; what was not begun is dropped."""

@@ -3,14 +3,29 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from verl_lite.verifiers.answer_marks import boxes
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
-__all__ = ["FormatShape", "Pattern", "verify_format"]
+__all__ = ["FormatShape", "Pattern", "Shape", "format_problem", "verify_format"]
 
 Pattern = Literal["boxed", "think_answer", "think_boxed", "code_fence"]
+
+
+class Shape(Protocol):
+    """What has the fields of FormatShape."""
+
+    @property
+    def pattern(self) -> Pattern: ...
+    @property
+    def think_tag(self) -> str: ...
+    @property
+    def answer_tag(self) -> str: ...
+    @property
+    def prompt_opens_think(self) -> bool: ...
+    @property
+    def language(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +53,7 @@ def verify_format(response: str, *, options: FormatShape | None = None) -> Verdi
     """
     started = time.perf_counter()
     shape = options or FormatShape()
-    problem = _PROBLEMS[shape.pattern](response.strip(), shape)
+    problem = format_problem(response, shape)
     return Verdict(
         outcome=Outcome.WRONG if problem else Outcome.CORRECT,
         matched_by="" if problem else "format",
@@ -48,7 +63,12 @@ def verify_format(response: str, *, options: FormatShape | None = None) -> Verdi
     )
 
 
-def _boxed_problem(text: str, shape: FormatShape) -> str:
+def format_problem(response: str, shape: Shape) -> str:
+    """What keeps `response` from having the shape, in words; "" where nothing does."""
+    return _PROBLEMS[shape.pattern](response.strip(), shape)
+
+
+def _boxed_problem(text: str, shape: Shape) -> str:
     r"""What keeps `text` from holding exactly one closed, non-empty \boxed{...}; "" if nothing does."""
     count = text.count(r"\boxed{")
     if count != 1:
@@ -59,7 +79,7 @@ def _boxed_problem(text: str, shape: FormatShape) -> str:
     return "" if found[0].content.strip() else r"the \boxed{} is empty"
 
 
-def _after_think(text: str, shape: FormatShape) -> tuple[str, str]:
+def _after_think(text: str, shape: Shape) -> tuple[str, str]:
     """(the text after the reasoning, "") or ("", what is wrong with the reasoning part)."""
     opening, closing = f"<{shape.think_tag}>", f"</{shape.think_tag}>"
     if shape.prompt_opens_think and not text.startswith(opening):
@@ -73,7 +93,7 @@ def _after_think(text: str, shape: FormatShape) -> tuple[str, str]:
     return (rest, "") if thought.strip() else ("", f"the {opening} part is empty")
 
 
-def _think_answer_problem(text: str, shape: FormatShape) -> str:
+def _think_answer_problem(text: str, shape: Shape) -> str:
     rest, problem = _after_think(text, shape)
     if problem:
         return problem
@@ -87,12 +107,12 @@ def _think_answer_problem(text: str, shape: FormatShape) -> str:
     return "" if answer.strip() else f"the {opening} is empty"
 
 
-def _think_boxed_problem(text: str, shape: FormatShape) -> str:
+def _think_boxed_problem(text: str, shape: Shape) -> str:
     rest, problem = _after_think(text, shape)
     return problem or _boxed_problem(rest, shape)
 
 
-def _code_fence_problem(text: str, shape: FormatShape) -> str:
+def _code_fence_problem(text: str, shape: Shape) -> str:
     """A fence is a line that begins with at least three backticks; one without a word closes it."""
     fences = [
         (at, line.strip()) for at, line in enumerate(text.split("\n")) if line.lstrip().startswith("```")
@@ -112,7 +132,7 @@ def _code_fence_problem(text: str, shape: FormatShape) -> str:
     return "" if "".join(text.split("\n")[first + 1 : last]).strip() else "the code block is empty"
 
 
-_PROBLEMS: Mapping[Pattern, Callable[[str, FormatShape], str]] = {
+_PROBLEMS: Mapping[Pattern, Callable[[str, Shape], str]] = {
     "boxed": _boxed_problem,
     "think_answer": _think_answer_problem,
     "think_boxed": _think_boxed_problem,

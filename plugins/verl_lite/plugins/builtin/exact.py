@@ -54,7 +54,7 @@ def exact(rollout: Rollout, options: ExactOptions) -> Score:
 
 
 def _normalised(text: str, options: ExactOptions) -> str:
-    if options.unicode != "none":
+    if options.unicode != "none" and not text.isascii():
         text = unicodedata.normalize("NFC" if options.unicode == "nfc" else "NFKC", text)
     if options.ignore_punctuation:
         text = "".join(char for char in text if not unicodedata.category(char).startswith("P"))

@@ -9,7 +9,7 @@ from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
-from verl_lite.verifiers.format import FormatShape, Pattern, verify_format
+from verl_lite.verifiers.format import Pattern, format_problem
 
 TAG = r"^[A-Za-z][A-Za-z0-9_-]*$"
 
@@ -67,13 +67,8 @@ class RegexOptions(ConfigModel):
 @reward("format", options=FormatOptions, isolate=False, cache=False)
 def format_reward(rollout: Rollout, options: FormatOptions) -> Score:
     """1.0 when the completion has the named shape, else 0.0 with what is missing."""
-    verdict = verify_format(rollout.completion, options=_shape(options))
-    return Score(1.0) if verdict.is_correct else Score(0.0, reason=verdict.reason)
-
-
-@lru_cache(maxsize=64)
-def _shape(options: FormatOptions) -> FormatShape:
-    return FormatShape(**options.model_dump())
+    problem = format_problem(rollout.completion, options)
+    return Score(0.0, reason=problem) if problem else Score(1.0)
 
 
 @reward("regex", options=RegexOptions)  # isolated: a pattern with nested repeats can run for hours

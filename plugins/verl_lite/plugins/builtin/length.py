@@ -93,8 +93,10 @@ def _size(rollout: Rollout, unit: Unit) -> int:
 
 
 def _linear(size: int, options: LengthOptions) -> float:
+    if size <= options.target:
+        return 1.0
     zero_at = options.zero_at or 2 * options.target
-    return min(max((zero_at - size) / (zero_at - options.target), 0.0), 1.0)
+    return max((zero_at - size) / (zero_at - options.target), 0.0)
 
 
 def _cosine(size: int, options: LengthOptions) -> float:

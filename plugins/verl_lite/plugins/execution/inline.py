@@ -23,7 +23,7 @@ class InlineRunner:
         self._one_by_one = component.definition.form == "rollout"
         # Our own rewards are known to leave their input alone; a copy would cost more than they do.
         is_ours = component.definition.distribution == BUILTIN_DISTRIBUTION
-        self._private: Callable[[Rollout], Rollout] = _shared if is_ours else private_copy
+        self._private: Callable[[Rollout], Rollout] | None = None if is_ours else private_copy
 
     def build(self) -> None:
         """Build a reward of class form now and not at the first call."""
@@ -32,16 +32,15 @@ class InlineRunner:
     def run(self, calls: Sequence[Rows], rollouts: Sequence[Rollout]) -> list[TimedScore]:
         """The scores of all rows of the calls, in their order."""
         caller = self._caller
+        given = [rollouts[row] for rows in calls for row in rows]
+        if self._private is not None:
+            given = [self._private(rollout) for rollout in given]
         if self._one_by_one and caller.build() is None:
-            return [caller.one(self._private(rollouts[row])) for (row,) in calls]
+            return [caller.one(rollout) for rollout in given]
         scores: list[TimedScore] = []
         for rows in calls:
-            scores += caller.answer([self._private(rollouts[row]) for row in rows])
+            scores += caller.answer(given[len(scores) : len(scores) + len(rows)])
         return scores
-
-
-def _shared(rollout: Rollout) -> Rollout:
-    return rollout
 
 
 def private_copy(rollout: Rollout) -> Rollout:

@@ -80,18 +80,21 @@ class _Part:
 
 
 def _measure(name: str, rollouts: Sequence[Rollout], rows: Sequence[Mapping[str, TimedScore]]) -> _Part:
-    asked = [(at, row[name]) for at, row in enumerate(rows) if row[name].attempts]
+    scores = [row[name] for row in rows]
+    places = [at for at, timed in enumerate(scores) if timed.attempts]
+    asked = [scores[at] for at in places]
     # Members of an enum are slow to hash: only the few that are not "ok" are counted one by one.
-    others = [timed.score.outcome for _, timed in asked if timed.score.outcome is not ScoreOutcome.OK]
+    others = [timed.score.outcome for timed in asked if timed.score.value is None]
     outcomes: Counter[ScoreOutcome] = Counter(others)
     if len(asked) > len(others):
         outcomes[ScoreOutcome.OK] = len(asked) - len(others)
-    slowest = heapq.nlargest(NUM_SLOWEST, [(timed.latency_s, -at) for at, timed in asked])
+    latencies = [timed.latency_s for timed in asked]
+    slowest = sorted(range(len(asked)), key=latencies.__getitem__, reverse=True)[:NUM_SLOWEST]
     return _Part(
         outcomes=outcomes,
-        latencies=deque((timed.latency_s for _, timed in asked), maxlen=KEPT_LATENCIES),
-        retries=sum(timed.attempts for _, timed in asked) - len(asked),
-        slowest=[SlowRow(latency_s, rollouts[-at].id or f"#{-at}") for latency_s, at in slowest],
+        latencies=deque(latencies, maxlen=KEPT_LATENCIES),
+        retries=sum([timed.attempts for timed in asked]) - len(asked),
+        slowest=[SlowRow(latencies[i], rollouts[places[i]].id or f"#{places[i]}") for i in slowest],
     )
 
 

@@ -24,6 +24,7 @@ __all__ = ["BadRow", "Convert", "Shard", "own_records", "read_records", "shard_r
 Convert = Callable[[Any, int], Iterable[Record]]  # a row and its number to its records
 
 _BATCH_ROWS = 2048
+_DECODER = json.JSONDecoder()
 _BAD_ROW = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # of an unexpected shape
 
 
@@ -75,7 +76,7 @@ def read_records(
     for number, row in rows:
         empty = False
         try:
-            records = tuple(convert(json.loads(row) if isinstance(row, str) else row, number))
+            records = tuple(convert(_parsed(row) if isinstance(row, str) else row, number))
         except _BAD_ROW as error:
             bad = BadRow(row=number, reason=_reason(error), text=row if isinstance(row, str) else repr(row))
             if on_bad_row is None:
@@ -110,6 +111,12 @@ def first_row(path: str | Path) -> object:
     path = check_record_file(path)
     rows = _parquet_rows(path, None) if path.suffix == ".parquet" else _json_rows(path, None)
     return next((row for _, row in rows), None)
+
+
+def _parsed(text: str) -> Any:
+    """The JSON value in text without white space around it; quicker than json.loads on short rows."""
+    value, end = _DECODER.raw_decode(text)
+    return value if end == len(text) else json.loads(text)  # which says what is wrong with the rest
 
 
 def _reason(error: Exception) -> str:

@@ -11,6 +11,7 @@ from verl_lite.plugins.score import ComponentScore, Score, ScoredRollout, ScoreO
 
 __all__ = ["to_record", "to_scored"]
 
+_NOT_KNOWN = SamplerSettings()
 _RESERVED = frozenset(
     {
         "schema_version", "id", "step", "group", "sample_index", "policy_version", "prompt", "completion",
@@ -102,7 +103,7 @@ def _messages(prompt: object) -> tuple[Message, ...]:
     if prompt is None:
         return ()
     if isinstance(prompt, str):
-        return (Message(role="user", content=_clean(prompt)),)
+        return ({"role": "user", "content": _clean(prompt)},)
     if not isinstance(prompt, Sequence) or not all(isinstance(message, Mapping) for message in prompt):
         raise TypeError(f"'prompt' must be text or a list of messages, got {type(prompt).__name__}")
     return tuple(_message(message) for message in prompt)
@@ -129,7 +130,7 @@ def _group_of(prompt: tuple[Message, ...]) -> str:
 
 def _sampling(given: Mapping[str, Any] | None) -> SamplerSettings:
     if not given:
-        return SamplerSettings()
+        return _NOT_KNOWN
     return SamplerSettings(**{key: value for key, value in given.items() if value is not None})
 
 
@@ -160,6 +161,8 @@ def _text(value: object) -> str | None:
 
 def _clean(text: str) -> str:
     """`text` with lone surrogates replaced by U+FFFD: they cannot be encoded, hashed or stored."""
+    if text.isascii():
+        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
