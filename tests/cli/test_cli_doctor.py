@@ -1,14 +1,17 @@
 """`verl-lite doctor`: the layers of isolation, for people and for machines."""
 
 import json
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from verl_lite.cli import doctor as doctor_module
 from verl_lite.cli.app import app
+from verl_lite.engine.cluster.nodes import NodeReport, disagreements
 from verl_lite.sandbox import Layer, State
 
 WORKING = [Layer("seccomp", State.ACTIVE, "an allow-list"), Layer("python backend", State.ACTIVE, "native")]
@@ -46,3 +49,59 @@ def test_doctor_names_its_packages() -> None:
     versions = doctor_module._package_versions()
     assert versions["pyarrow"]
     assert "torch" in versions
+
+
+def _node(name: str, **versions: str | None) -> NodeReport:
+    return NodeReport(name=name, versions=versions, round_trip_s=0.001, sees_folder=True)
+
+
+def test_versions_that_differ_between_nodes_are_named() -> None:
+    nodes = [
+        _node("a", python="3.11.2", torch="2.13.0"),
+        _node("b", python="3.11.2", torch="2.12.0"),
+        _node("c", python="3.11.2", torch="2.13.0", brevity="1.0"),
+    ]
+    assert disagreements(nodes) == [
+        "brevity differs: not installed on a, b; 1.0 on c",
+        "torch differs: 2.13.0 on a, c; 2.12.0 on b",
+    ]
+    assert disagreements(nodes[:1]) == []
+
+
+def test_an_address_without_cluster_is_refused() -> None:
+    refused = CliRunner().invoke(app, ["doctor", "--address", "auto"])
+    assert refused.exit_code == 1
+    assert "--cluster" in str(refused.exception)
+
+
+@pytest.mark.slow
+def test_doctor_of_a_cluster_of_two_nodes(tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 1, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        cluster.add_node(num_cpus=2)
+        cluster.wait_for_nodes()
+        arguments = ["doctor", "--cluster", "--address", cluster.address, "--runs", str(tmp_path / "runs")]
+        fine = _doctor(*arguments, "--json")
+        assert fine.returncode == 0, fine.stderr
+        report = json.loads(fine.stdout)
+        assert sorted(node["cpus"] for node in report["nodes"]) == [1.0, 2.0]
+        assert all(node["round_trip_s"] < 5 and node["sees_folder"] for node in report["nodes"])
+        assert {node["versions"]["python"] for node in report["nodes"]} == {platform.python_version()}
+        assert not list((tmp_path / "runs").iterdir())
+        assert fine.stderr == ""
+        text = _doctor(*arguments)
+        assert text.stdout.splitlines()[-1] == "2 nodes, fine together"
+        cluster.remove_node(cluster.list_all_nodes()[1], allow_graceful=False)
+        broken = _doctor(*arguments)
+        assert broken.returncode == 1
+        assert " is dead" in broken.stdout
+    finally:
+        cluster.shutdown()
+
+
+def _doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from verl_lite.cli.app import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)

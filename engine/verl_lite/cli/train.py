@@ -98,15 +98,26 @@ def show(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @config_app.command("check")
-def check(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Check a config, its rewards, data and tokenizer, without loading the model.
+def check(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    gpu_gib: Annotated[
+        float | None, typer.Option(help="Plan for GPUs of this memory; this machine's if left out", min=1)
+    ] = None,
+) -> None:
+    """Check a config, its rewards, data and tokenizer, without loading the model; plan its memory.
 
-    Example: verl-lite config check examples/gsm8k_grpo.yaml
+    Example: verl-lite config check examples/gsm8k_grpo.yaml --gpu-gib 80
     """
     checked = _load(config, overrides)
+    from verl_lite.engine.model_shape import shape_of
+    from verl_lite.engine.plan import Gpu, local_gpu, make_plan
     from verl_lite.engine.preparation import prepare_run
 
     prepared = prepare_run(checked)
+    asked = None if gpu_gib is None else Gpu(name="GPU", memory_bytes=int(gpu_gib * 2**30))
+    for line in make_plan(checked, shape_of(checked.model), asked or local_gpu()).lines():
+        typer.echo(line)
     typer.echo(
         f"{config}: fine; {len(prepared.train_prompts)} training prompts, "
         f"{len(prepared.held_out_prompts)} held out, "

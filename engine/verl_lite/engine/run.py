@@ -20,7 +20,9 @@ from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.metrics_log import MetricsLog
 from verl_lite.engine.model_folder import load_policy, pad_token_id, prepare_model, save_policy
+from verl_lite.engine.model_shape import shape_of
 from verl_lite.engine.out_of_memory import clear_memory_errors
+from verl_lite.engine.plan import Gpu, local_gpu, make_plan
 from verl_lite.engine.preparation import PreparedRun, hold_run
 from verl_lite.engine.run_folder import RunFolder
 from verl_lite.engine.seeds import derive_seed
@@ -67,16 +69,17 @@ def train(
         if config.deterministic:
             make_deterministic()
         seed_torch(config.seed)
-        if prepared.resumes:
-            done = prepared.checkpoint.step if prepared.checkpoint else 0
-            prepared.folder.cut_back(done, prepared.passed_over)
-        else:
-            prepared.folder.claim(config, prepared.plugins, prepared.data)
         display = make_display(console, show)
         try:
             if prepared.killed:
                 display.note(_who_was_killed(prepared.killed))
             with Interrupt() as interrupt, _cluster(config) as session:
+                _tell_plan(config, session, display)
+                if prepared.resumes:
+                    done = prepared.checkpoint.step if prepared.checkpoint else 0
+                    prepared.folder.cut_back(done, prepared.passed_over)
+                else:
+                    prepared.folder.claim(config, prepared.plugins, prepared.data)
                 result = _run(
                     prepared, display, interrupt, session, debug_inline=debug_inline, started=started
                 )
@@ -151,6 +154,19 @@ def _cluster(config: TrainConfig) -> AbstractContextManager[Any]:
     from verl_lite.engine.cluster.session import RaySession
 
     return RaySession(config.cluster, cpus=config.placed_cpus)
+
+
+def _tell_plan(config: TrainConfig, session: Any, display: Display) -> None:
+    """Say what the run needs where there are GPUs or a cluster; ConfigError where a GPU cannot hold it."""
+    gpu = local_gpu()
+    if session is not None and config.cluster.address is not None:
+        from verl_lite.engine.cluster.nodes import smallest_gpu
+
+        found = smallest_gpu(session.ray)
+        gpu = Gpu(name=found[0], memory_bytes=found[1]) if found else None
+    if gpu is not None or session is not None:
+        for line in make_plan(config, shape_of(config.model), gpu).lines():
+            display.note(line)
 
 
 def _reward_actors(config: TrainConfig, session: Any) -> Placement | None:

@@ -12,9 +12,9 @@ import torch
 from verl_lite.engine.config import TinyModelConfig
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast, Qwen3Config
 
-__all__ = ["CHAT_TEMPLATE", "build_tiny_model", "build_tiny_tokenizer"]
+__all__ = ["CHAT_TEMPLATE", "build_tiny_model", "build_tiny_tokenizer", "tiny_model_config"]
 
 ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>")
 END_TOKEN = "<|end|>"
@@ -55,14 +55,25 @@ def build_tiny_tokenizer() -> "PreTrainedTokenizerFast":
 
 def build_tiny_model(folder: Path, config: TinyModelConfig, *, seed: int) -> None:
     """Write a randomly initialised Qwen3 and its tokenizer into `folder` (safetensors, float32)."""
-    from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+    from transformers import GenerationConfig, Qwen3ForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
 
     tokenizer = build_tiny_tokenizer()
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    model_config = Qwen3Config(
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: Qwen3ForCausalLM = Qwen3ForCausalLM(tiny_model_config(config, tokenizer))
+    model.generation_config = GenerationConfig(**_ends(tokenizer))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def tiny_model_config(config: TinyModelConfig, tokenizer: "PreTrainedTokenizerFast") -> "Qwen3Config":
+    """The model of that size for the tokenizer, as transformers describes it."""
+    from transformers import Qwen3Config
+
+    return Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
@@ -74,11 +85,9 @@ def build_tiny_model(folder: Path, config: TinyModelConfig, *, seed: int) -> Non
         tie_word_embeddings=True,
         bos_token_id=None,
         dtype="float32",
-        **ends,
+        **_ends(tokenizer),
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model: Qwen3ForCausalLM = Qwen3ForCausalLM(model_config)
-    model.generation_config = GenerationConfig(**ends)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+
+
+def _ends(tokenizer: "PreTrainedTokenizerFast") -> dict[str, int]:
+    return {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}

@@ -78,7 +78,7 @@ class RaySession:
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**options)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - Ray raises plain Exceptions where a node does not start
             place = "a Ray of the run's own" if address is None else f"cluster.address={address}"
             raise ConfigError(f"{place}: {str(error).strip().splitlines()[0]}") from None
         if threading.current_thread() is threading.main_thread():

