@@ -80,7 +80,7 @@ def main() -> None:
             # alternating which goes first, so that neither profits from a warm cache
             order = (raw, ours) if repeat % 2 else (ours, raw)
             speed = {
-                side: side(sampler if side is ours else sampler._llm, prompts, repeat)  # type: ignore[operator]
+                side: side(sampler if side is ours else sampler.engine.llm, prompts, repeat)  # type: ignore[operator]
                 for side in order
             }
             pairs.append((speed[ours], speed[raw]))

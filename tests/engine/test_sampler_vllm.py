@@ -93,7 +93,7 @@ def test_every_part_of_the_weights_arrives(sampler: Any, source: Any, part: str)
 
 def test_a_skipped_sync_trips_the_canary(sampler: Any, source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     source.move(seed=2, scale=0.01)
-    monkeypatch.setattr(sampler, "_replace_weights", lambda source: None)
+    monkeypatch.setattr(sampler.engine, "load", lambda weights, version: None)
     with pytest.raises(TrainingError, match="the weights of version 1 did not reach the sampler"):
         sampler.load_weights(source, version=1)
 
@@ -103,7 +103,7 @@ def test_stopping_early_leaves_the_engine_empty(sampler: Any, prompts: list[Prom
     groups = sampler.generate(prompts, num_samples=2, settings=SETTINGS)
     next(groups)
     groups.close()
-    assert not sampler._llm.llm_engine.has_unfinished_requests()
+    assert not sampler.engine.llm.llm_engine.has_unfinished_requests()
     assert completions(sampler, prompts) == whole
 
 

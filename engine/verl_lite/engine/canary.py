@@ -46,7 +46,10 @@ class Canary:
 
         Raises TrainingError when it is beyond the tolerance or not a number.
         """
-        trained = source.token_logprobs(self.token_ids)
+        return self.compare(source.token_logprobs(self.token_ids), sampled, version=version)
+
+    def compare(self, trained: Sequence[float], sampled: Sequence[float], *, version: int) -> float:
+        """As `check`, with the learner's log-probabilities at hand."""
         differences = [abs(a - b) for a, b in zip(trained, sampled, strict=True)]
         largest = max(differences, key=lambda d: math.inf if math.isnan(d) else d)
         # `not <=` instead of `>`: nan must trip it too

@@ -26,12 +26,15 @@ class ClusterConfig(ConfigModel):
     address          unset: a Ray of this run's own, gone with it; "auto" or host:port: a running cluster
     start_timeout_s  how long an actor may take until it answers
     call_timeout_s   how long any single call may take before its actor counts as lost
+    engine_timeout_s how long a rollout engine may stay silent before it counts as lost: its calls are
+                     short, only new weights take longer
     max_restarts     how often a lost engine, reward worker or learner is replaced before the run stops
     """
 
     address: str | None = None
     start_timeout_s: PositiveFloat = 180.0
     call_timeout_s: PositiveFloat = 1800.0
+    engine_timeout_s: PositiveFloat = 300.0
     max_restarts: NonNegativeInt = 3
     rewards: RewardActorsConfig = Field(default_factory=RewardActorsConfig)
 

@@ -71,6 +71,7 @@ class VllmConfig(ConfigModel):
     sleep                    frees the GPU for the learner during each update (GPU only)
     tensor_parallel_size     GPUs one engine is cut over
     kv_cache_gib             the KV cache's size on the CPU
+    cpu_threads              threads of one engine on the CPU, where Ray places it
     prefix_caching           unset: on with a GPU; off on the CPU, where runs are bitwise repeatable
     """
 
@@ -79,6 +80,7 @@ class VllmConfig(ConfigModel):
     sleep: bool = True
     tensor_parallel_size: PositiveInt = 1
     kv_cache_gib: PositiveFloat = 1.0
+    cpu_threads: PositiveInt = 1
     prefix_caching: bool | None = None
     enforce_eager: bool | None = None
 
@@ -87,12 +89,20 @@ class RolloutConfig(ConfigModel):
     """One step samples `num_samples` completions of each of `num_prompts` prompts.
 
     `canary_tolerance` is the largest difference of log-probabilities (natural logarithms) allowed
-    after a weight sync; unset, the one that fits the sampler's dtype. More than one engine is placed
-    by Ray.
+    after a weight sync; unset, the one that fits the sampler's dtype.
+
+    placement            in_process: one engine in the trainer's process. disaggregated: Ray places the
+                         engines, on GPUs of their own. colocated: Ray places them on the learner's
+                         GPUs, and they sleep during updates. Unset: in_process for one engine,
+                         disaggregated for more
+    sequences_in_flight  sequences one of Ray's engines works on at once; each gets the next when one
+                         ends. Unset: half an even share of the batch, at least 8 and at most 256
     """
 
     sampler: Literal["vllm", "transformers"] = "vllm"
     num_engines: PositiveInt = 1
+    placement: Literal["in_process", "disaggregated", "colocated"] | None = None
+    sequences_in_flight: PositiveInt | None = None
     num_prompts: PositiveInt = 32
     num_samples: PositiveInt = 8
     max_prompt_tokens: PositiveInt = 512
@@ -106,6 +116,29 @@ class RolloutConfig(ConfigModel):
     @property
     def context_tokens(self) -> int:
         return self.max_prompt_tokens + self.max_new_tokens
+
+    @property
+    def is_placed_by_ray(self) -> bool:
+        return self.num_engines > 1 or self.placement in ("disaggregated", "colocated")
+
+    @model_validator(mode="after")
+    def _coherent_engines(self) -> "RolloutConfig":
+        if self.sampler != "vllm" and self.is_placed_by_ray:
+            raise ValueError(
+                f"rollout.num_engines={self.num_engines} and rollout.placement={self.placement} are of vLLM "
+                f"engines placed by Ray, but rollout.sampler={self.sampler}"
+            )
+        if self.placement == "in_process" and self.num_engines > 1:
+            raise ValueError(
+                f"rollout.placement=in_process holds one engine, but rollout.num_engines={self.num_engines}: "
+                "choose disaggregated or colocated"
+            )
+        if self.placement == "colocated" and not self.vllm.sleep:
+            raise ValueError(
+                "rollout.placement=colocated shares GPUs with the learner, but rollout.vllm.sleep=false "
+                "would keep their memory during updates"
+            )
+        return self
 
 
 class EvaluationConfig(ConfigModel):

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from verl_lite.engine.checkpoint_files import clear_write_errors
 from verl_lite.engine.checkpoints import restore_random_states
+from verl_lite.engine.cluster_config import ClusterConfig
 from verl_lite.engine.config import RolloutConfig, TrainConfig
 from verl_lite.engine.display import Display, DisplayMode, SummaryRow, make_display, summary_table
 from verl_lite.engine.environment import make_deterministic, seed_torch
@@ -294,14 +295,25 @@ def make_sampler(prepared: PreparedRun, model_path: str) -> Sampler:
         prepared.config.rollout,
         canary_prompt=prepared.train_prompts[0],
         seed=prepared.config.seed,
+        cluster=prepared.config.cluster,
     )
 
 
 def sampler_for(
-    model_path: str, tokenizer: Any, rollout: RolloutConfig, *, canary_prompt: PromptRow, seed: int
+    model_path: str,
+    tokenizer: Any,
+    rollout: RolloutConfig,
+    *,
+    canary_prompt: PromptRow,
+    seed: int,
+    cluster: ClusterConfig,
 ) -> Sampler:
     """The sampler `rollout` names, with the weights in `model_path`; the prompt's tokens are its canary."""
     canary_ids = list(canary_prompt.prompt_ids)[:CANARY_TOKENS]
+    if rollout.is_placed_by_ray:
+        from verl_lite.engine.cluster.ray_sampler import RaySampler
+
+        return RaySampler(model_path, tokenizer, rollout, cluster, canary_ids=canary_ids, seed=seed)
     if rollout.sampler == "vllm":
         from verl_lite.engine.sampler_vllm import VllmSampler
 

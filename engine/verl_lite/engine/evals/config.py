@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
+from verl_lite.engine.cluster_config import ClusterConfig
 from verl_lite.engine.config import DatasetConfig, ModelConfig, RolloutConfig, TrainConfig
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.composite.config import RewardsConfig, leaves
@@ -31,6 +32,7 @@ class EvalConfig(RewardsConfig):
     model: ModelConfig | None = None
     datasets: dict[str, DatasetConfig] = Field(min_length=1)
     rollout: RolloutConfig = Field(default_factory=RolloutConfig)
+    cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     num_samples: NonNegativeInt = 0
     greedy: bool = True
     accuracy: str = ""
@@ -78,6 +80,7 @@ def training_config(train: TrainConfig, *, source: str = "the config") -> EvalCo
         model=train.model,
         datasets={"held_out": train.data.held_out},
         rollout=train.rollout,
+        cluster=train.cluster,
         accuracy=train.accuracy_reward,
         right_at=train.evaluation.right_at,
         rewards=train.rewards,

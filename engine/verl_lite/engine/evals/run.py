@@ -82,7 +82,14 @@ def evaluate_model(
     }
     with Scorer(without_breaker(config), debug_inline=debug_inline, decode=tokenizer.decode) as scorer:
         canary = next(iter(prompts.values()))[0]
-        sampler = sampler_for(model_path, tokenizer, config.rollout, canary_prompt=canary, seed=config.seed)
+        sampler = sampler_for(
+            model_path,
+            tokenizer,
+            config.rollout,
+            canary_prompt=canary,
+            seed=config.seed,
+            cluster=config.cluster,
+        )
         try:
             results = {
                 name: _Dataset(config, name, rows, tokenizer, out_dir).measure(sampler, scorer)

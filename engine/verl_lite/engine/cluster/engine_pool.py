@@ -1,0 +1,341 @@
+"""Many engines, one queue of sequences: each engine takes the next when one of its own has ended.
+
+A thread an engine keeps calls under way to it and answers its faults: an engine that died, failed or
+went silent is replaced, gets the weights the others have, and its unfinished sequences go back to the
+front of the queue. Beyond `max_restarts` everyone who waits gets one error. Engines are reached through
+`RemoteEngine`, so nothing here knows Ray.
+"""
+
+import math
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from verl_lite.engine.sequences import FinishedSequence, SequenceRequest
+from verl_lite.errors import TrainingError, VerlLiteError
+
+__all__ = ["EngineLost", "EnginePool", "PoolLimits", "RemoteEngine"]
+
+CALLS_UNDER_WAY = 2  # while one answer travels, the engine works on the next call
+
+
+class EngineLost(Exception):
+    """A call to an engine has no answer and will not get one; says why."""
+
+
+class RemoteEngine(Protocol):
+    """An engine somewhere else; `method` is one of EngineActor's, answered in the order of the calls."""
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Begin a call; returns what `answer` takes. Raises EngineLost when that cannot even begin."""
+        ...
+
+    def answer(self, call: Any, *, timeout_s: float) -> Any:
+        """Wait for the answer; raises EngineLost when the engine died, failed, or took longer."""
+        ...
+
+    def kill(self) -> None:
+        """End its process, whatever state it is in."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolLimits:
+    """`in_flight` sequences at most per engine (None: half an even share of the batch, 8 to 256)."""
+
+    start_timeout_s: float
+    call_timeout_s: float
+    max_restarts: int
+    in_flight: int | None = None
+
+    def in_flight_for(self, num_requests: int, num_engines: int) -> int:
+        return self.in_flight or min(max(math.ceil(num_requests / (2 * num_engines)), 8), 256)
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Sequences submitted together and where their answers go."""
+
+    answers: "queue.SimpleQueue[FinishedSequence | VerlLiteError]"
+    in_flight: int
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    request: SequenceRequest
+    batch: _Batch
+
+
+@dataclass(slots=True, eq=False)
+class _Command:
+    """A call that every engine gets once, in its turn between slices; `check` raises at a wrong answer."""
+
+    method: str
+    arguments: tuple[Any, ...]
+    check: Callable[[Any], Any]
+    answers: "queue.SimpleQueue[Any]"
+
+
+class EnginePool:
+    """`start(index)` begins the engine of that place; it is called again for each replacement.
+
+    All methods may be called from any thread. Raises TrainingError once the engines cannot be kept up.
+    """
+
+    def __init__(self, start: Callable[[int], RemoteEngine], *, num_engines: int, limits: PoolLimits) -> None:
+        self.limits = limits
+        self.start = start
+        self.lock = threading.Condition()
+        self.waiting: list[_Job] = []
+        self.batches: list[_Batch] = []
+        self.current: _Command | None = None  # the newest weights: what a replacement is given first
+        self.error: VerlLiteError | None = None
+        self.closed = False
+        self.num_restarts = 0
+        self.num_sequences_again = 0
+        self._slots = [_Slot(self, index) for index in range(num_engines)]
+        for slot in self._slots:
+            slot.thread.start()
+
+    @property
+    def num_engines(self) -> int:
+        return len(self._slots)
+
+    @property
+    def num_ready(self) -> int:
+        return sum(slot.is_ready for slot in self._slots)
+
+    def run(self, requests: Sequence[SequenceRequest]) -> Iterator[FinishedSequence]:
+        """Have these sampled; yields each as it ends. Closing the iterator early gives the rest up."""
+        in_flight = self.limits.in_flight_for(len(requests), self.num_engines)
+        batch = _Batch(queue.SimpleQueue(), in_flight)
+        with self.lock:
+            self.raise_error()
+            self.batches.append(batch)
+            self.waiting.extend(_Job(request, batch) for request in requests)
+            self.lock.notify_all()
+        try:
+            for _ in requests:
+                answer = batch.answers.get()
+                if isinstance(answer, VerlLiteError):
+                    raise answer
+                yield answer
+        finally:
+            with self.lock:
+                batch.closed = True
+                self.batches.remove(batch)
+                self.waiting = [job for job in self.waiting if job.batch is not batch]
+                self.lock.notify_all()
+
+    def each(
+        self,
+        method: str,
+        *arguments: Any,
+        check: Callable[[Any], Any] = lambda answer: answer,
+        keep: bool = False,
+    ) -> list[Any]:
+        """Call every engine between two slices; returns what `check` makes of the answers, in any order.
+
+        With `keep` the call and its check are repeated on engines started later: it brings the weights.
+        """
+        command = _Command(method, arguments, check, queue.SimpleQueue())
+        with self.lock:
+            self.raise_error()
+            if keep:
+                self.current = command
+            for slot in self._slots:
+                slot.commands.append(command)
+            self.lock.notify_all()
+        answers = [command.answers.get() for _ in self._slots]
+        for answer in answers:
+            if isinstance(answer, VerlLiteError):
+                raise answer
+        return [check(answer) for answer in answers]
+
+    def raise_error(self) -> None:
+        if self.error is not None:
+            raise self.error
+        if self.closed:
+            raise RuntimeError("the engines have been closed")
+
+    def fail(self, error: VerlLiteError) -> None:
+        """Everyone who waits, and everyone who comes, gets `error`."""
+        with self.lock:
+            self.error = self.error or error
+            for batch in self.batches:
+                batch.answers.put(self.error)
+            for slot in self._slots:
+                for command in slot.take_commands():
+                    command.answers.put(self.error)
+            self.lock.notify_all()
+
+    def may_restart(self) -> bool:
+        """Count one more lost engine; False when that was one too many."""
+        with self.lock:
+            self.num_restarts += 1
+            return self.num_restarts <= self.limits.max_restarts
+
+    def close(self) -> None:
+        """End every engine's process and every thread."""
+        with self.lock:
+            self.closed = True
+            self.lock.notify_all()
+        for slot in self._slots:
+            slot.kill()
+        for slot in self._slots:
+            slot.thread.join()
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    handle: Any
+    command: _Command | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """The place of one engine: the thread that keeps it busy and replaces it."""
+
+    pool: EnginePool
+    index: int
+    engine: RemoteEngine | None = None
+    commands: deque[_Command] = field(default_factory=deque)
+    running: dict[str, _Job] = field(default_factory=dict)
+    calls: deque[_Call] = field(default_factory=deque)
+    thread: threading.Thread = field(init=False)
+    is_ready: bool = False
+    has_started: bool = False
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._serve, name=f"engine-{self.index}", daemon=True)
+
+    def kill(self) -> None:
+        if self.engine is not None:
+            self.engine.kill()
+
+    def take_commands(self) -> list[_Command]:
+        """Those without an answer, in order; they are the caller's now."""
+        commands = [call.command for call in self.calls if call.command is not None]
+        commands += self.commands
+        self.commands.clear()
+        self.calls.clear()
+        return commands
+
+    def _serve(self) -> None:
+        pool = self.pool
+        while not pool.closed and pool.error is None:
+            try:
+                if self.engine is None:
+                    self._start()
+                self._one_call()
+            except EngineLost as lost:
+                self._lose(lost)
+            except VerlLiteError as error:
+                pool.fail(error)
+            except Exception as error:  # noqa: BLE001 a thread's border: those who wait must hear of it
+                pool.fail(TrainingError(f"rollout engine {self.index}: {type(error).__name__}: {error}"))
+        self.kill()
+
+    def _start(self) -> None:
+        pool = self.pool
+        self.engine = pool.start(self.index)
+        if pool.closed:  # close() may have come too early to see this engine
+            return
+        self.engine.answer(self.engine.call("describe"), timeout_s=pool.limits.start_timeout_s)
+        with pool.lock:
+            current = pool.current
+        if current is not None:
+            call = self.engine.call(current.method, *current.arguments)
+            current.check(self.engine.answer(call, timeout_s=pool.limits.call_timeout_s))
+        self.is_ready = self.has_started = True
+
+    def _one_call(self) -> None:
+        """Keep the engine busy, then take the oldest answer in."""
+        assert self.engine is not None
+        self._begin_calls(self.engine)
+        if not self.calls:
+            return
+        answer = self.engine.answer(self.calls[0].handle, timeout_s=self.pool.limits.call_timeout_s)
+        with self.pool.lock:
+            if not self.calls:  # the pool has failed meanwhile
+                return
+            command = self.calls.popleft().command
+            if command is not None:
+                command.answers.put(answer)
+                return
+            for finished in answer:
+                job = self.running.pop(finished.id, None)
+                if job is not None:
+                    job.batch.answers.put(finished)
+
+    def _begin_calls(self, engine: RemoteEngine) -> None:
+        """Wait until there is something to do, and begin it."""
+        pool = self.pool
+        with pool.lock:
+            pool.lock.wait_for(lambda: self.calls or self._has_work() or pool.closed or pool.error)
+            if pool.closed or pool.error:
+                return
+            while len(self.calls) < CALLS_UNDER_WAY and self._has_work():
+                if self.commands:
+                    command = self.commands[0]
+                    self.calls.append(_Call(engine.call(command.method, *command.arguments), command))
+                    self.commands.popleft()
+                else:
+                    given_up = [id for id, job in self.running.items() if job.batch.closed]
+                    for id in given_up:
+                        del self.running[id]
+                    jobs = self._take()
+                    requests = [job.request for job in jobs]
+                    self.running |= {job.request.id: job for job in jobs}
+                    self.calls.append(_Call(engine.call("advance", requests, given_up)))
+
+    def _has_work(self) -> bool:
+        return bool(self.commands or self.running or self._room())
+
+    def _room(self) -> int:
+        """How many of the waiting sequences this engine may take: no more than an even share of all."""
+        pool = self.pool
+        if not pool.waiting:
+            return 0
+        unfinished = len(pool.waiting) + sum(len(slot.running) for slot in pool._slots)
+        limit = min(pool.waiting[0].batch.in_flight, math.ceil(unfinished / pool.num_ready))
+        return max(limit - len(self.running), 0)
+
+    def _take(self) -> list[_Job]:
+        """As many as there is room for, each from beside those that the other engines take.
+
+        A prompt's samples stand together and are long or short together.
+        """
+        pool, step = self.pool, self.pool.num_ready
+        places = slice(0, self._room() * step, step)
+        jobs = pool.waiting[places]
+        del pool.waiting[places]
+        return jobs
+
+    def _lose(self, lost: EngineLost) -> None:
+        """Bury the engine; what it had goes back: sequences to the queue, commands to the next engine."""
+        pool = self.pool
+        self.kill()
+        with pool.lock:
+            self.engine, self.is_ready = None, False
+            if pool.closed or pool.error:
+                return
+            jobs = [job for job in self.running.values() if not job.batch.closed]
+            pool.waiting[:0] = jobs
+            pool.num_sequences_again += len(jobs)
+            self.commands.extend(self.take_commands())
+            self.running.clear()
+            pool.lock.notify_all()
+        if not self.has_started:
+            pool.fail(TrainingError(f"rollout engine {self.index} did not start: it {lost}"))
+        elif not pool.may_restart():
+            pool.fail(
+                TrainingError(
+                    f"rollout engine {self.index} {lost}. That is loss {pool.num_restarts} of an engine "
+                    f"in this run, cluster.max_restarts={pool.limits.max_restarts} allows no more"
+                )
+            )

@@ -1,0 +1,49 @@
+"""An engine in a process that Ray places: the pool's `RemoteEngine` over an actor."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from verl_lite.engine.cluster.engine_pool import EngineLost
+
+__all__ = ["RayEngine"]
+
+
+class RayEngine:
+    """Begins an actor of `actor_class` with these arguments; `resources` are the options of its placement."""
+
+    def __init__(self, actor_class: type, resources: Mapping[str, Any], **arguments: Any) -> None:
+        import ray
+
+        self._ray = ray
+        self._actor = ray.remote(actor_class).options(**resources).remote(**arguments)
+
+    @property
+    def actor(self) -> Any:
+        """Ray's handle, for those who call the engine from elsewhere."""
+        return self._actor
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self._actor, method).remote(*arguments)
+        except self._ray.exceptions.RayActorError as error:
+            raise EngineLost(f"is gone: {_reason(error)}") from None
+
+    def answer(self, call: Any, *, timeout_s: float) -> Any:
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(call, timeout=timeout_s)
+        except errors.GetTimeoutError:
+            raise EngineLost(f"gave no answer for {timeout_s:g} s") from None
+        except errors.RayTaskError as error:
+            raise EngineLost(f"failed: {_reason(error)}") from None
+        except errors.RayError as error:
+            raise EngineLost(f"is gone: {_reason(error)}") from None
+
+    def kill(self) -> None:
+        self._ray.kill(self._actor, no_restart=True)
+
+
+def _reason(error: Exception) -> str:
+    """The last line of what Ray says: the error itself where it quotes a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,102 @@
+"""One request, one sequence: what every sampler asks of an engine, and how rollouts come of it.
+
+Each completion of a batch is a request with a seed of its own, so its tokens depend on the weights
+and that seed, never on which engine made it or beside what.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from verl_lite.engine.seeds import derive_seed
+from verl_lite.engine.stages import PromptRow
+from verl_lite.plugins import Rollout, SamplerSettings
+
+__all__ = ["FinishedSequence", "GroupBuilder", "SequenceRequest"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceRequest:
+    """One completion to sample; `settings.seed` is its own. `ignore_end` samples past the end token."""
+
+    id: str
+    prompt_ids: Sequence[int]
+    settings: SamplerSettings
+    ignore_end: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedSequence:
+    """The answer to the request of that id; the lists have one entry a completion token.
+
+    `token_versions` are the policy versions whose weights sampled the tokens.
+    """
+
+    id: str
+    token_ids: list[int]
+    logprobs: list[float]
+    token_versions: list[int]
+    finish_reason: str
+
+
+class GroupBuilder:
+    """The requests of a batch, and its groups of rollouts as the answers come in."""
+
+    def __init__(
+        self,
+        prompts: Sequence[PromptRow],
+        *,
+        num_samples: int,
+        settings: SamplerSettings,
+        decode: Callable[[list[int]], str],
+        id_prefix: str = "",
+    ) -> None:
+        self._num_samples = num_samples
+        self._decode = decode
+        self._groups: dict[str, list[Rollout]] = {}
+        self._waiting = {
+            f"{id_prefix}{prompt_index}/{sample_index}": (
+                prompt,
+                sample_index,
+                replace(settings, seed=derive_seed(settings.seed, prompt.id, sample_index)),
+            )
+            for prompt_index, prompt in enumerate(prompts)
+            for sample_index in range(num_samples)
+        }
+
+    @property
+    def requests(self) -> list[SequenceRequest]:
+        """Those without an answer, in the order of the prompts."""
+        return [
+            SequenceRequest(id=id, prompt_ids=tuple(prompt.prompt_ids), settings=settings)
+            for id, (prompt, _, settings) in self._waiting.items()
+        ]
+
+    def add(self, finished: FinishedSequence) -> list[Rollout] | None:
+        """The group that this sequence completes, in order of sample_index; None while others are missing."""
+        prompt, sample_index, settings = self._waiting.pop(finished.id)
+        group = self._groups.setdefault(finished.id.rpartition("/")[0], [])
+        group.append(self._rollout(prompt, sample_index, settings, finished))
+        if len(group) < self._num_samples:
+            return None
+        return sorted(group, key=lambda rollout: rollout.sample_index)
+
+    def _rollout(
+        self, prompt: PromptRow, sample_index: int, settings: SamplerSettings, finished: FinishedSequence
+    ) -> Rollout:
+        versions = finished.token_versions
+        return Rollout(
+            id=f"{prompt.id}/{sample_index}",
+            group=prompt.id,
+            sample_index=sample_index,
+            prompt=prompt.messages,
+            prompt_ids=prompt.prompt_ids,
+            completion=self._decode(finished.token_ids),
+            completion_ids=finished.token_ids,
+            logprobs=finished.logprobs,
+            finish_reason=finished.finish_reason,
+            reference=prompt.reference,
+            columns=prompt.columns,
+            policy_version=versions[0],
+            token_versions=() if versions[0] == versions[-1] else versions,
+            sampling=settings,
+        )

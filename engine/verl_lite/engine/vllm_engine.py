@@ -1,0 +1,242 @@
+"""One vLLM engine, stepped by hand, one request a sequence: in this process, or in one of Ray's.
+
+Weights go in through `reload_weights`, which repacks them as loading from disk would, without the
+disk. They may go in while sequences are under way: those go on from the tokens they have, and every
+token carries the version of the weights that sampled it.
+"""
+
+import os
+
+# Before vLLM is imported, which reads them once. A user's own setting wins.
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine lives in this process
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from verl_lite.engine.config import RolloutConfig
+from verl_lite.engine.sequences import FinishedSequence, SequenceRequest
+
+__all__ = ["VllmEngine"]
+
+CANARY_ID = "canary"
+
+
+@dataclass(slots=True)
+class _Running:
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+
+
+class VllmEngine:
+    """`model_path` is only loaded once; later weights come through `load`. `options` go to vLLM."""
+
+    def __init__(
+        self, model_path: str, config: RolloutConfig, *, seed: int, options: Mapping[str, Any] | None = None
+    ) -> None:
+        self._on_gpu = torch.cuda.is_available()
+        self._sleeps = config.vllm.sleep and self._on_gpu
+        self._llm = _start(model_path, config, on_gpu=self._on_gpu, seed=seed, options=options or {})
+        self._running: dict[str, _Running] = {}
+        self._finished: list[FinishedSequence] = []
+        self.version = 0
+
+    @property
+    def llm(self) -> Any:
+        """vLLM's own `LLM`."""
+        return self._llm
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in: "float32", "bfloat16" or "float16"."""
+        return str(self._llm.llm_engine.model_config.dtype).removeprefix("torch.")
+
+    @property
+    def num_unfinished(self) -> int:
+        """Sequences that no step has handed out yet."""
+        return len(self._running) + len(self._finished)
+
+    def add(self, requests: Iterable[SequenceRequest]) -> None:
+        """Queue sequences to sample; vLLM starts as many at once as its KV cache takes."""
+        for request in requests:
+            prompt = {"prompt_token_ids": list(request.prompt_ids)}
+            self._llm.llm_engine.add_request(request.id, prompt, _parameters(request))
+            self._running[request.id] = _Running()
+
+    def step(self) -> list[FinishedSequence]:
+        """One token for every sequence under way; returns those that ended."""
+        self._step()
+        finished, self._finished = self._finished, []
+        return finished
+
+    def _step(self) -> Any:
+        """One engine step; returns the canary's output when it is done."""
+        canary = None
+        for output in self._llm.llm_engine.step():
+            if output.request_id == CANARY_ID:
+                canary = output
+                continue
+            running, (completion,) = self._running[output.request_id], output.outputs
+            ids = list(completion.token_ids)
+            running.token_ids += ids
+            running.logprobs += [
+                step[token].logprob for step, token in zip(completion.logprobs, ids, strict=True)
+            ]
+            running.versions += [self.version] * len(ids)
+            if output.finished:
+                del self._running[output.request_id]
+                self._finished.append(
+                    FinishedSequence(
+                        id=output.request_id,
+                        token_ids=running.token_ids,
+                        logprobs=running.logprobs,
+                        token_versions=running.versions,
+                        finish_reason=completion.finish_reason or "",
+                    )
+                )
+        return canary
+
+    def abort(self, ids: Iterable[str]) -> None:
+        """Forget these sequences; ids that are not under way are passed over."""
+        known = [id for id in ids if self._running.pop(id, None) is not None]
+        if known:
+            self._llm.llm_engine.abort_request(known)
+
+    def abort_all(self) -> None:
+        self.abort(list(self._running))
+        self._finished.clear()
+
+    def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
+        """log p(token t | tokens before t) for t >= 1; sequences under way move on meanwhile."""
+        from vllm import SamplingParams
+
+        parameters = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        self._llm.llm_engine.add_request(CANARY_ID, {"prompt_token_ids": list(token_ids)}, parameters)
+        while True:
+            output = self._step()
+            if output is not None and output.finished:
+                steps = output.prompt_logprobs[1:]
+                return [step[token].logprob for step, token in zip(steps, token_ids[1:], strict=True)]
+
+    def load(self, weights: Iterable[tuple[str, torch.Tensor]], *, version: int) -> None:
+        """Replace the weights by these (Hugging Face names, full tensors) before the next step."""
+        named = dict(weights)
+        hf_config = self._llm.llm_engine.model_config.hf_config
+        if not self._on_gpu and getattr(hf_config, "tie_word_embeddings", False):
+            # vLLM's CPU build repacks a tied output head into a copy of its own, which embed_tokens
+            # alone would leave at the old weights (the canary shows it)
+            embeddings = next(t for name, t in named.items() if name.endswith("embed_tokens.weight"))
+            named.setdefault("lm_head.weight", embeddings)
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(named.items())})
+        self.weights_arrived(version=version)
+
+    def weights_arrived(self, *, version: int) -> None:
+        """After weights came in: drop what was cached of the old ones; later tokens are of this version."""
+        caches = self._llm.llm_engine.vllm_config.cache_config.enable_prefix_caching
+        # sequences under way hold blocks of the cache: theirs are computed anew
+        if caches and not self._llm.reset_prefix_cache(reset_running_requests=bool(self._running)):
+            raise RuntimeError("vLLM kept its prefix cache of the weights before")
+        self.version = version
+
+    def sleep(self) -> None:
+        if self._sleeps:
+            self._llm.sleep(level=1)
+
+    def wake(self) -> None:
+        if self._sleeps:
+            self._llm.wake_up()
+
+    def close(self) -> None:
+        """Free the engine; it cannot be used afterwards."""
+        import gc
+
+        llm = self.__dict__.pop("_llm", None)
+        if llm is not None:
+            llm.llm_engine.engine_core.shutdown()
+            del llm
+            gc.collect()
+
+
+def _parameters(request: SequenceRequest) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    settings = request.settings
+    return SamplingParams(
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        max_tokens=settings.max_new_tokens,
+        seed=settings.seed,
+        ignore_eos=request.ignore_end,
+        logprobs=0,  # the sampled token's own
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,  # token by token: each gets the version of its step
+    )
+
+
+def _start(
+    model_path: str, config: RolloutConfig, *, on_gpu: bool, seed: int, options: Mapping[str, Any]
+) -> Any:
+    vllm = config.vllm
+    arguments: dict[str, Any] = {
+        "gpu_memory_utilization": vllm.gpu_memory_utilization,
+        "enable_sleep_mode": vllm.sleep,
+        "enforce_eager": bool(vllm.enforce_eager),
+        "dtype": vllm.dtype,
+        "tensor_parallel_size": vllm.tensor_parallel_size,
+    }
+    if not on_gpu:
+        # compiling the one op that returns logprobs costs 10 s and gains nothing here
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+        arguments = {
+            "enforce_eager": True,
+            "dtype": "float32" if vllm.dtype == "auto" else vllm.dtype,
+            "kv_cache_memory_bytes": int(vllm.kv_cache_gib * 2**30),
+        }
+    with _quiet_start():
+        from vllm import LLM
+
+        return LLM(
+            model=model_path,
+            max_model_len=config.context_tokens,
+            enable_prefix_caching=on_gpu if vllm.prefix_caching is None else vllm.prefix_caching,
+            # the sampling policy's own: after temperature, top-p and top-k
+            logprobs_mode="processed_logprobs",
+            generation_config="vllm",
+            disable_log_stats=True,
+            use_tqdm_on_load=False,
+            seed=seed % 2**31,
+            **arguments,
+            **options,
+        )
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Keep what vLLM's libraries write to stderr while starting; shown only when the start fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except BaseException:
+            aside.seek(0)
+            os.write(kept, aside.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

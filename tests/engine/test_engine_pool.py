@@ -1,0 +1,242 @@
+"""The pool's promises, on engines that live in this process and fail when told to."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from verl_lite.engine.cluster.engine_pool import EngineLost, EnginePool, PoolLimits
+from verl_lite.engine.sequences import FinishedSequence, SequenceRequest
+from verl_lite.errors import TrainingError
+from verl_lite.plugins import SamplerSettings
+
+LIMITS = PoolLimits(start_timeout_s=5, call_timeout_s=5, max_restarts=2, in_flight=4)
+
+
+@dataclass
+class FakeEngine:
+    """Gives a sequence one token an `advance`, of the version it was told last; dies when `dies` says so."""
+
+    dies: Callable[["FakeEngine", str], bool] = lambda engine, method: False
+    version: int = 0
+    calls: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+    running: dict[str, list[int]] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
+    most_running: int = 0
+    killed: bool = False
+
+    def call(self, method: str, *arguments: Any) -> tuple[str, tuple[Any, ...]]:
+        self.calls.append((method, arguments))
+        return method, arguments
+
+    def answer(self, call: tuple[str, tuple[Any, ...]], *, timeout_s: float) -> Any:
+        method, arguments = call
+        if self.killed or self.dies(self, method):
+            raise EngineLost("is gone: told to")
+        return getattr(self, method)(*arguments)
+
+    def kill(self) -> None:
+        self.killed = True
+
+    def describe(self) -> str:
+        return "fake"
+
+    def load(self, version: int) -> int:
+        self.version = version
+        return version
+
+    def advance(self, add: Sequence[SequenceRequest], abort: Sequence[str]) -> list[FinishedSequence]:
+        time.sleep(0.001)
+        for id in abort:
+            del self.running[id]
+        for request in add:
+            self.running[request.id] = []
+            self.lengths[request.id] = request.settings.max_new_tokens
+        self.most_running = max(self.most_running, len(self.running))
+        for versions in self.running.values():
+            versions.append(self.version)
+        done = [id for id, versions in self.running.items() if len(versions) == self.lengths[id]]
+        return [finished(id, self.running.pop(id)) for id in done]
+
+
+def finished(id: str, versions: list[int]) -> FinishedSequence:
+    n = len(versions)
+    return FinishedSequence(
+        id=id, token_ids=[1] * n, logprobs=[-1.0] * n, token_versions=versions, finish_reason="length"
+    )
+
+
+def requests(lengths: Sequence[int], prefix: str = "") -> list[SequenceRequest]:
+    return [
+        SequenceRequest(id=f"{prefix}{i}", prompt_ids=[1], settings=SamplerSettings(max_new_tokens=length))
+        for i, length in enumerate(lengths)
+    ]
+
+
+@pytest.fixture
+def pool_of() -> Iterator[Callable[..., tuple[EnginePool, list[FakeEngine]]]]:
+    pools: list[EnginePool] = []
+
+    def make(
+        num_engines: int = 2, limits: PoolLimits = LIMITS, engines: Sequence[FakeEngine] = ()
+    ) -> tuple[EnginePool, list[FakeEngine]]:
+        rest, started = iter(engines), []
+
+        def start(index: int) -> FakeEngine:
+            started.append(next(rest, None) or FakeEngine())
+            return started[-1]
+
+        pools.append(EnginePool(start, num_engines=num_engines, limits=limits))
+        pools[-1].each("describe")
+        return pools[-1], started
+
+    yield make
+    for pool in pools:
+        pool.close()
+        assert all(not slot.thread.is_alive() for slot in pool._slots)
+
+
+def test_every_sequence_ends_once_and_engines_are_kept_at_their_limit(pool_of: Any) -> None:
+    pool, engines = pool_of()
+    ends = [answer.id for answer in pool.run(requests([3] * 50))]
+    assert sorted(ends, key=int) == [str(i) for i in range(50)]
+    assert [engine.most_running for engine in engines] == [4, 4]
+
+
+def test_a_long_tail_idles_nobody(pool_of: Any) -> None:
+    pool, engines = pool_of()
+    lengths = [400] * 4 + [4] * 200  # by count both engines would get half, and one of them all long ones
+    list(pool.run(requests(lengths)))
+    tokens = [sum(engine.lengths[id] for id in engine.lengths) for engine in engines]
+    assert sum(tokens) == sum(lengths)
+    assert max(tokens) < 0.65 * sum(lengths)
+
+
+def test_few_sequences_are_spread_evenly(pool_of: Any) -> None:
+    pool, engines = pool_of(num_engines=3, limits=PoolLimits(
+        start_timeout_s=5, call_timeout_s=5, max_restarts=0, in_flight=100))  # fmt: skip
+    list(pool.run(requests([50] * 9)))
+    assert [len(engine.lengths) for engine in engines] == [3, 3, 3]
+
+
+def test_unset_the_limit_is_half_an_even_share() -> None:
+    limits = PoolLimits(start_timeout_s=1, call_timeout_s=1, max_restarts=0)
+    assert limits.in_flight_for(256, 2) == 64
+    assert limits.in_flight_for(10, 2) == 8
+    assert limits.in_flight_for(100_000, 2) == 256
+
+
+def test_new_weights_arrive_between_steps_and_every_token_says_whose_it_is(pool_of: Any) -> None:
+    pool, _ = pool_of()
+    answers = pool.run(requests([2] * 4 + [200] * 4))
+    first = next(answers)
+    assert sorted(pool.each("load", 1)) == [1, 1]
+    versions = {answer.id: answer.token_versions for answer in [first, *answers]}
+    for i in range(4, 8):
+        long = versions[str(i)]
+        assert long == sorted(long)
+        assert set(long) == {0, 1}
+
+
+def test_a_lost_engine_is_replaced_has_the_newest_weights_and_loses_no_sequence(pool_of: Any) -> None:
+    dying = FakeEngine(dies=lambda engine, method: method == "advance" and len(engine.calls) > 20)
+    pool, started = pool_of(engines=[FakeEngine(), dying])
+    pool.each("load", 7, keep=True)
+    answers = list(pool.run(requests([30] * 40)))
+    assert sorted(int(answer.id) for answer in answers) == list(range(40))
+    assert all(answer.token_versions == [7] * 30 for answer in answers)
+    assert dying.killed
+    assert len(started) == 3
+    assert [method for method, _ in started[2].calls[:2]] == ["describe", "load"]
+    assert started[2].lengths  # it took work again
+    assert (pool.num_restarts, pool.num_sequences_again) == (1, 4)
+
+
+def test_an_engine_lost_while_weights_load_is_asked_again(pool_of: Any) -> None:
+    dying = FakeEngine(dies=lambda engine, method: method == "load")
+    pool, started = pool_of(engines=[dying, FakeEngine()])
+    assert pool.each("load", 3, keep=True) == [3, 3]
+    assert started[2].version == 3
+
+
+def test_too_many_losses_are_one_clear_error_for_everyone(pool_of: Any) -> None:
+    def dies(engine: FakeEngine, method: str) -> bool:
+        return method == "advance"
+
+    pool, started = pool_of(num_engines=1, engines=[FakeEngine(dies=dies) for _ in range(9)])
+    message = r"rollout engine 0 is gone: told to\. That is loss 3 .* cluster\.max_restarts=2 allows no more"
+    with pytest.raises(TrainingError, match=message):
+        list(pool.run(requests([5] * 3)))
+    assert len(started) == 3
+    for method in (lambda: list(pool.run(requests([1]))), lambda: pool.each("load", 1)):
+        with pytest.raises(TrainingError, match="loss 3"):
+            method()
+
+
+def test_an_engine_that_never_started_is_not_tried_again() -> None:
+    started = []
+
+    def start(index: int) -> FakeEngine:
+        started.append(FakeEngine(dies=lambda engine, method: True))
+        return started[-1]
+
+    pool = EnginePool(start, num_engines=1, limits=LIMITS)
+    with pytest.raises(TrainingError, match="engine 0 did not start: it is gone: told to"):
+        pool.each("describe")
+    pool.close()
+    assert len(started) == 1
+
+
+def test_a_wrong_answer_stops_the_run_also_on_a_replacement(pool_of: Any) -> None:
+    def check(version: int) -> int:
+        if version != 1:
+            raise TrainingError(f"version {version} is not 1")
+        return version
+
+    dying = FakeEngine(dies=lambda engine, method: method == "advance")
+    pool, _ = pool_of(num_engines=1, engines=[dying])
+    pool.each("load", 1, check=check, keep=True)
+    wrong = FakeEngine()
+    wrong.load = lambda version: 0  # type: ignore[method-assign]
+    pool.start = lambda index: wrong
+    with pytest.raises(TrainingError, match="version 0 is not 1"):
+        list(pool.run(requests([3])))
+
+
+def test_a_fault_of_our_own_reaches_those_who_wait(pool_of: Any) -> None:
+    engine = FakeEngine()
+    engine.advance = lambda add, abort: 1 / 0  # type: ignore[method-assign, assignment]
+    pool, _ = pool_of(num_engines=1, engines=[engine])
+    with pytest.raises(TrainingError, match="rollout engine 0: ZeroDivisionError"):
+        list(pool.run(requests([3])))
+
+
+def test_a_batch_given_up_early_leaves_the_engines_to_others(pool_of: Any) -> None:
+    pool, engines = pool_of()
+    answers = pool.run(requests([2] * 4 + [100_000] * 20))
+    next(answers)
+    answers.close()
+    assert len(list(pool.run(requests([5] * 20, prefix="second")))) == 20
+    deadline = time.monotonic() + 5
+    while any(engine.running for engine in engines) and time.monotonic() < deadline:
+        pool.each("describe")
+        list(pool.run(requests([1], prefix="third")))
+    assert [engine.running for engine in engines] == [{}, {}]
+
+
+def test_two_threads_may_generate_at_once(pool_of: Any) -> None:
+    pool, _ = pool_of()
+    results: dict[str, list[str]] = {}
+
+    def generate(name: str) -> None:
+        results[name] = sorted(answer.id for answer in pool.run(requests([5] * 30, prefix=name)))
+
+    threads = [threading.Thread(target=generate, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=20)
+    assert results == {name: sorted(f"{name}{i}" for i in range(30)) for name in "ab"}
