@@ -227,6 +227,15 @@ def test_a_batch_given_up_early_leaves_the_engines_to_others(pool_of: Any) -> No
     assert [engine.running for engine in engines] == [{}, {}]
 
 
+def test_closing_wakes_those_who_wait(pool_of: Any) -> None:
+    pool, _ = pool_of()
+    answers = pool.run(requests([2, 100_000]))
+    next(answers)
+    threading.Timer(0.05, pool.close).start()
+    with pytest.raises(TrainingError, match="have been closed"):
+        next(answers)
+
+
 def test_two_threads_may_generate_at_once(pool_of: Any) -> None:
     pool, _ = pool_of()
     results: dict[str, list[str]] = {}

@@ -140,6 +140,12 @@ def test_weights_that_arrive_in_the_middle_sample_the_tokens_that_say_so(
             assert (logprob == uniform) == (version == 1)
 
 
+def test_its_metrics_are_those_of_the_page(sampler: Any) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scale-out.md").read_text()
+    documented = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `rollout/")}
+    assert sampler.metrics.keys() <= documented
+
+
 def interrupted(
     sampler: Any, prompts: Sequence[PromptRow], signal_number: int
 ) -> tuple[dict[str, Rollout], int]:

@@ -59,7 +59,9 @@ class AsynchronyConfig(ConfigModel):
         """Updates between sampling and training that the mode itself causes."""
         return {"sync": 0, "one_ahead": 1, "async": self.max_lag}[self.mode]
 
-    def check(self, *, advantage: str, importance: str, dynamic_sampling: bool, sampler: str) -> None:
+    def check(
+        self, *, advantage: str, importance: str, dynamic_sampling: bool, takes_weights_anytime: bool
+    ) -> None:
         """Refuse what does not go with the mode; raises ValueError with the reason."""
         if self.mode != "async":
             return
@@ -79,8 +81,9 @@ class AsynchronyConfig(ConfigModel):
                 "asynchrony.mode=async with dynamic_sampling: its refills are rounds that wait for each "
                 "other, and async has no rounds: use mode one_ahead or sync"
             )
-        if sampler != "vllm":
+        if not takes_weights_anytime:
             raise ValueError(
-                f"asynchrony.mode=async with rollout.sampler={sampler}: it cannot take new weights in the "
-                "middle of a completion: use rollout.sampler: vllm, or mode one_ahead or sync"
+                "asynchrony.mode=async with engines that cannot take new weights in the middle of a "
+                "completion: use rollout.sampler: vllm with rollout.placement: disaggregated, or mode "
+                "one_ahead or sync"
             )

@@ -121,6 +121,11 @@ class RolloutConfig(ConfigModel):
     def is_placed_by_ray(self) -> bool:
         return self.num_engines > 1 or self.placement in ("disaggregated", "colocated")
 
+    @property
+    def placed_cpus(self) -> int:
+        """The CPUs that the engines ask Ray for together."""
+        return self.num_engines * self.vllm.cpu_threads if self.is_placed_by_ray else 0
+
     @model_validator(mode="after")
     def _coherent_engines(self) -> "RolloutConfig":
         if self.sampler != "vllm" and self.is_placed_by_ray:
@@ -218,19 +223,16 @@ class TrainConfig(RewardsConfig):
     @property
     def placed_cpus(self) -> float:
         """The CPUs that the parts placed by Ray ask for together; 0: the run is one process, without Ray."""
-        ranks, engines, rewards = self.learner.num_ranks, self.rollout.num_engines, self.cluster.rewards
-        return (
-            (ranks if ranks > 1 else 0)
-            + (engines if engines > 1 else 0) * self.rollout.vllm.tensor_parallel_size
-            + rewards.count * rewards.cpus
-        )
+        ranks, rewards = self.learner.num_ranks, self.cluster.rewards
+        return (ranks if ranks > 1 else 0) + self.rollout.placed_cpus + rewards.count * rewards.cpus
 
     @model_validator(mode="after")
     def _check_placement(self) -> "TrainConfig":
         if self.cluster.address is not None and not self.placed_cpus:
             raise ValueError(
                 f"cluster.address={self.cluster.address} but no part of this run is placed by Ray: set "
-                "learner.num_ranks or rollout.num_engines above 1, or cluster.rewards.count above 0"
+                "learner.num_ranks or rollout.num_engines above 1, cluster.rewards.count above 0, or "
+                "rollout.placement to disaggregated"
             )
         return self
 
@@ -270,8 +272,13 @@ class TrainConfig(RewardsConfig):
             advantage=self.algorithm.advantage,
             importance=self.algorithm.importance.mode,
             dynamic_sampling=self.algorithm.dynamic_sampling,
-            sampler=self.rollout.sampler,
+            takes_weights_anytime=self.rollout.is_placed_by_ray,
         )
+        if self.rollout.placement == "colocated" and self.asynchrony.mode != "sync":
+            raise ValueError(
+                f"asynchrony.mode={self.asynchrony.mode} with rollout.placement=colocated: engines on the "
+                "learner's GPUs sleep during updates: set rollout.placement: disaggregated, or mode sync"
+            )
         if (self.scoring.combine == "gdpo") != (self.algorithm.advantage == "gdpo"):
             raise ValueError(
                 f"scoring.combine={self.scoring.combine} but algorithm.advantage={self.algorithm.advantage}: "

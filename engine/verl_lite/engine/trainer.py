@@ -233,6 +233,7 @@ class Trainer:
             "rollout/completion_tokens_mean": num_tokens / len(rows),
             "rollout/truncated_fraction": sum(row.rollout.is_truncated for row in rows) / len(rows),
             "rollout/tokens_per_s": num_tokens / seconds["rollout"],
+            **getattr(self._sampler, "metrics", {}),  # of engines that can be lost
             "canary/max_difference": self._canary_difference,
             "data/epoch": float(batch.epoch),
             **{f"time/{name}_s": value for name, value in seconds.items()},

@@ -159,8 +159,6 @@ class EnginePool:
     def raise_error(self) -> None:
         if self.error is not None:
             raise self.error
-        if self.closed:
-            raise RuntimeError("the engines have been closed")
 
     def fail(self, error: VerlLiteError) -> None:
         """Everyone who waits, and everyone who comes, gets `error`."""
@@ -181,9 +179,8 @@ class EnginePool:
 
     def close(self) -> None:
         """End every engine's process and every thread."""
-        with self.lock:
-            self.closed = True
-            self.lock.notify_all()
+        self.closed = True
+        self.fail(TrainingError("the rollout engines have been closed"))
         for slot in self._slots:
             slot.kill()
         for slot in self._slots:

@@ -14,6 +14,7 @@ from verl_lite.engine.canary import TOLERANCES, Canary
 from verl_lite.engine.cluster.engine_actor import EngineActor
 from verl_lite.engine.cluster.engine_pool import EnginePool, PoolLimits
 from verl_lite.engine.cluster.ray_engine import RayEngine
+from verl_lite.engine.cluster.session import RaySession
 from verl_lite.engine.cluster.weight_transfer import pack
 from verl_lite.engine.cluster_config import ClusterConfig
 from verl_lite.engine.config import RolloutConfig
@@ -25,7 +26,7 @@ __all__ = ["RaySampler"]
 
 
 class RaySampler:
-    """`rollout.num_engines` engines with the weights in `model_path`, in the Ray that is running.
+    """`rollout.num_engines` engines with the weights in `model_path`, in the run's Ray or one of its own.
 
     `model_path` must be readable where the engines run. Raises TrainingError when an engine does not start.
     """
@@ -51,6 +52,8 @@ class RaySampler:
         )
         arguments = {"model_path": model_path, "config": config, "seed": seed}
         resources = _resources(config)
+        self._session = RaySession(cluster, cpus=config.placed_cpus)
+        self._session.__enter__()
         self.pool = EnginePool(
             lambda index: RayEngine(EngineActor, resources, **arguments),
             num_engines=config.num_engines,
@@ -59,7 +62,7 @@ class RaySampler:
         try:
             dtype = self.pool.each("describe")[0]["dtype"]
         except BaseException:
-            self.pool.close()
+            self.close()
             raise
         self.canary = Canary(canary_ids, tolerance=config.canary_tolerance or TOLERANCES[dtype])
 
@@ -118,8 +121,9 @@ class RaySampler:
         self.pool.each("wake")
 
     def close(self) -> None:
-        """End the engines; the sampler cannot be used afterwards."""
+        """End the engines, and Ray if it was started for them; the sampler cannot be used afterwards."""
         self.pool.close()
+        self._session.__exit__(None, None, None)
 
 
 def _resources(config: RolloutConfig) -> dict[str, Any]:
