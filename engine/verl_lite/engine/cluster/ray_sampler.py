@@ -22,7 +22,7 @@ from verl_lite.engine.sequences import GroupBuilder
 from verl_lite.engine.stages import PromptRow, WeightSource
 from verl_lite.plugins import Rollout, SamplerSettings
 
-__all__ = ["RaySampler"]
+__all__ = ["RaySampler", "engine_resources"]
 
 
 class RaySampler:
@@ -51,7 +51,7 @@ class RaySampler:
             in_flight=config.sequences_in_flight,
         )
         arguments = {"model_path": model_path, "config": config, "seed": seed}
-        resources = _resources(config)
+        resources = engine_resources(config)
         self._session = RaySession(cluster, cpus=config.placed_cpus)
         self._session.__enter__()
         self.pool = EnginePool(
@@ -126,7 +126,7 @@ class RaySampler:
         self._session.__exit__(None, None, None)
 
 
-def _resources(config: RolloutConfig) -> dict[str, Any]:
+def engine_resources(config: RolloutConfig) -> dict[str, Any]:
     """What one engine asks Ray for."""
     threads = config.vllm.cpu_threads
     environment = {
