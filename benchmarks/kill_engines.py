@@ -83,7 +83,7 @@ def main() -> None:
             max_new_tokens=NEW_TOKENS,
             vllm=VllmConfig(kv_cache_gib=0.1),
         )
-        cluster = ClusterConfig(max_restarts=options.kills)
+        cluster = ClusterConfig(max_restarts=options.kills, start_timeout_s=900)
         model = load_policy(folder, dtype="float32", device=torch.device("cpu"))
         learner = Learner(model, LearnerConfig(), AlgorithmConfig(), pad_token_id=0, total_steps=1)
         sampler = RaySampler(folder, tokenizer, config, cluster, canary_ids=prompts[0].prompt_ids, seed=0)

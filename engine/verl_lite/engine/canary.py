@@ -27,6 +27,8 @@ def canary_limit(config: TrainConfig) -> float:
     rollout = config.rollout
     if rollout.canary_tolerance is not None:
         return rollout.canary_tolerance
+    if rollout.server is not None:
+        return TOLERANCES[rollout.server.dtype]
     dtype = rollout.vllm.dtype if rollout.sampler == "vllm" else "auto"
     usual = "bfloat16" if torch.cuda.is_available() else "float32"
     return TOLERANCES[usual if dtype == "auto" else dtype]

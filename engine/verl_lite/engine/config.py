@@ -28,6 +28,7 @@ __all__ = [
     "ModelConfig",
     "RolloutConfig",
     "SFTConfig",
+    "ServerConfig",
     "TinyModelConfig",
     "TrainConfig",
     "VllmConfig",
@@ -85,6 +86,22 @@ class VllmConfig(ConfigModel):
     enforce_eager: bool | None = None
 
 
+class ServerConfig(ConfigModel):
+    """A `vllm serve` that already runs with the model of the config, for rollout.sampler: vllm-server.
+
+    url          where it answers, such as http://localhost:8000
+    api_key_env  the environment variable that holds its API key, if it asks for one
+    weights_dir  a folder that both sides see, through which it gets new weights; unset, it keeps its
+                 own: enough for eval, rollout and diagnose, not for train
+    dtype        what it computes in; decides how closely the canary must agree
+    """
+
+    url: str = Field(pattern=r"^https?://")
+    api_key_env: str = "VLLM_API_KEY"
+    weights_dir: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+
+
 class RolloutConfig(ConfigModel):
     """One step samples `num_samples` completions of each of `num_prompts` prompts.
 
@@ -99,7 +116,7 @@ class RolloutConfig(ConfigModel):
                          ends. Unset: half an even share of the batch, at least 8 and at most 256
     """
 
-    sampler: Literal["vllm", "transformers"] = "vllm"
+    sampler: Literal["vllm", "vllm-server", "transformers"] = "vllm"
     num_engines: PositiveInt = 1
     placement: Literal["in_process", "disaggregated", "colocated"] | None = None
     sequences_in_flight: PositiveInt | None = None
@@ -112,6 +129,7 @@ class RolloutConfig(ConfigModel):
     top_k: NonNegativeInt = 0
     canary_tolerance: PositiveFloat | None = None
     vllm: VllmConfig = Field(default_factory=VllmConfig)
+    server: ServerConfig | None = None
 
     @property
     def context_tokens(self) -> int:
@@ -128,6 +146,12 @@ class RolloutConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _coherent_engines(self) -> "RolloutConfig":
+        if (self.sampler == "vllm-server") != (self.server is not None):
+            state = "unset" if self.server is None else "set"
+            raise ValueError(
+                f"rollout.sampler={self.sampler} with rollout.server {state}: "
+                "vllm-server needs to know where the server is (rollout.server.url), others do not"
+            )
         if self.sampler != "vllm" and self.is_placed_by_ray:
             raise ValueError(
                 f"rollout.num_engines={self.num_engines} and rollout.placement={self.placement} are of vLLM "

@@ -64,6 +64,11 @@ def train(
     """
     if not config.rewards:
         raise ConfigError("train needs rewards; for the supervised part alone use verl-lite sft")
+    if config.rollout.server is not None and config.rollout.server.weights_dir is None:
+        raise ConfigError(
+            f"the server at rollout.server.url={config.rollout.server.url} would keep its own weights, so it "
+            "cannot sample for training: name a folder both sides see in rollout.server.weights_dir"
+        )
     started = time.perf_counter()
     console = console or Console()
     with hold_run(config, run_dir=run_dir, resume=resume) as prepared:
@@ -314,6 +319,10 @@ def sampler_for(
         from verl_lite.engine.cluster.ray_sampler import RaySampler
 
         return RaySampler(model_path, tokenizer, rollout, cluster, canary_ids=canary_ids, seed=seed)
+    if rollout.sampler == "vllm-server":
+        from verl_lite.engine.sampler_server import ServerSampler
+
+        return ServerSampler(model_path, tokenizer, rollout, cluster, canary_ids=canary_ids)
     if rollout.sampler == "vllm":
         from verl_lite.engine.sampler_vllm import VllmSampler
 

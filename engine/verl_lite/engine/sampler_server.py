@@ -1,0 +1,125 @@
+"""Rollouts from a `vllm serve` process, here or elsewhere: one HTTP request a completion.
+
+The server schedules what runs together; as many requests are open as `rollout.sequences_in_flight`.
+It must report the sampling policy's log-probabilities (`--logprobs-mode processed_logprobs`) unless
+the policy samples at temperature 1 without top-p and top-k, where they are the model's own.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from verl_lite.engine.canary import TOLERANCES, Canary
+from verl_lite.engine.cluster_config import ClusterConfig
+from verl_lite.engine.config import RolloutConfig
+from verl_lite.engine.sequences import GroupBuilder
+from verl_lite.engine.server_client import ServerClient
+from verl_lite.engine.stages import PromptRow, WeightSource
+from verl_lite.errors import ConfigError
+from verl_lite.plugins import Rollout, SamplerSettings
+
+__all__ = ["ServerSampler"]
+
+IN_FLIGHT = 64
+
+
+class ServerSampler:
+    """The Sampler protocol on the server of `rollout.server`, whose model must be the one in `model_path`."""
+
+    def __init__(
+        self,
+        model_path: str,
+        tokenizer: Any,
+        config: RolloutConfig,
+        cluster: ClusterConfig,
+        *,
+        canary_ids: Sequence[int],
+    ) -> None:
+        server = config.server
+        assert server is not None  # the config's check
+        self._decode = partial(tokenizer.decode, skip_special_tokens=True)
+        self._model_path = Path(model_path)
+        self._in_flight = config.sequences_in_flight or IN_FLIGHT
+        self._weights_dir = None if server.weights_dir is None else Path(server.weights_dir)
+        self._version = 0
+        self.canary = Canary(canary_ids, tolerance=config.canary_tolerance or TOLERANCES[server.dtype])
+        self.client = ServerClient(
+            server.url,
+            api_key_env=server.api_key_env,
+            timeout_s=cluster.call_timeout_s,
+            retries=cluster.max_restarts,
+        )
+        self._processed = self.client.gives_processed_logprobs(canary_ids)
+        if self._weights_dir is not None and not self.client.takes_weights():
+            self.close()
+            raise ConfigError(
+                f"rollout.server.weights_dir={server.weights_dir}, but {server.url} takes no new weights: "
+                "start it with VLLM_SERVER_DEV_MODE=1 in its environment"
+            )
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    def generate(
+        self, prompts: Sequence[PromptRow], *, num_samples: int, settings: SamplerSettings
+    ) -> Iterator[list[Rollout]]:
+        """See Sampler.generate. `settings.seed` is the batch's: each request's is derived from it."""
+        is_plain = settings.temperature == 1 and settings.top_p == 1 and settings.top_k == 0
+        if not self._processed and not is_plain and settings.temperature > 0:
+            raise ConfigError(
+                f"{self.client.url} reports log-probabilities before temperature, top-p and top-k: start it "
+                "with --logprobs-mode processed_logprobs, or sample with temperature 1, top_p 1, top_k 0"
+            )
+        groups = GroupBuilder(prompts, num_samples=num_samples, settings=settings, decode=self._decode)
+        threads = ThreadPoolExecutor(self._in_flight, thread_name_prefix="vllm-server")
+        try:
+            complete = partial(self.client.complete, version=self._version)
+            for answer in as_completed([threads.submit(complete, one) for one in groups.requests]):
+                if (group := groups.add(answer.result())) is not None:
+                    yield group
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
+        return self.client.token_logprobs(token_ids)
+
+    def load_weights(self, source: WeightSource, *, version: int) -> float:
+        """See Sampler.load_weights. Raises ConfigError for a server that keeps its own weights."""
+        if self._weights_dir is None:
+            raise ConfigError(
+                f"{self.client.url} keeps its own weights, so it cannot sample for training: name a folder "
+                "both sides see in rollout.server.weights_dir (and start it with VLLM_SERVER_DEV_MODE=1)"
+            )
+        folder = self._weights_dir / f"version_{version % 2}"  # one is read while the other is written
+        self._write(source, folder)
+        self.client.reload(str(folder))
+        self._version = version
+        return self.canary.check(source, self.token_logprobs(self.canary.token_ids), version=version)
+
+    def _write(self, source: WeightSource, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        config = self._model_path / "config.json"
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in source.named_weights()}
+        if config.is_file():
+            shutil.copy(config, folder)
+            if json.loads(config.read_text()).get("tie_word_embeddings"):
+                # vLLM's CPU build keeps a copy of a tied head (see vllm_engine.py); others pass it over
+                embeddings = next(t for name, t in weights.items() if name.endswith("embed_tokens.weight"))
+                weights.setdefault("lm_head.weight", embeddings.clone())
+        save_file(weights, folder / "model.safetensors")
+
+    def sleep(self) -> None:
+        """The server's memory is its own."""
+
+    def wake(self) -> None:
+        """See sleep."""
+
+    def close(self) -> None:
+        self.client.close()

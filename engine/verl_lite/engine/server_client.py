@@ -1,0 +1,126 @@
+"""A running `vllm serve` over HTTP: completions by token ids, prompt log-probabilities, new weights.
+
+New weights travel through a folder that both sides see: the server is told to reload it by vLLM's
+`/collective_rpc`, which it offers when started with VLLM_SERVER_DEV_MODE=1.
+"""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from verl_lite.engine.sequences import FinishedSequence, SequenceRequest
+from verl_lite.errors import ConfigError, TrainingError
+
+__all__ = ["ServerClient"]
+
+RETRY_PAUSE_S = 1.0
+
+
+class ServerClient:
+    """May be used by many threads. A request without an answer is made again, `retries` times.
+
+    Raises ConfigError when no server answers at `url`, TrainingError when it stops answering later.
+    """
+
+    def __init__(self, url: str, *, api_key_env: str, timeout_s: float, retries: int) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self._retries = retries
+        key = os.environ.get(api_key_env, "")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, limits=limits)
+        try:
+            answer = self._http.get("/v1/models")
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            self._http.close()
+            raise ConfigError(f"rollout.server.url={url}: no vLLM server answers there ({error})") from None
+        self._model = answer.json()["data"][0]["id"]
+
+    def complete(self, request: SequenceRequest, *, version: int) -> FinishedSequence:
+        """Sample one sequence."""
+        settings = request.settings
+        (choice,) = self._completion(
+            prompt=list(request.prompt_ids),
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            max_tokens=settings.max_new_tokens,
+            seed=settings.seed,
+            ignore_eos=request.ignore_end,
+            logprobs=0,
+        )
+        ids = choice["token_ids"]
+        logprobs = choice["logprobs"]["token_logprobs"]
+        if len(logprobs) != len(ids):
+            raise TrainingError(f"{self.url} gave {len(logprobs)} log-probabilities for {len(ids)} tokens")
+        return FinishedSequence(
+            id=request.id,
+            token_ids=ids,
+            logprobs=logprobs,
+            token_versions=[version] * len(ids),
+            finish_reason=choice["finish_reason"] or "",
+        )
+
+    def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
+        """log p(token t | tokens before t) for t >= 1."""
+        ids = list(token_ids)
+        (choice,) = self._completion(prompt=ids, max_tokens=1, temperature=0.0, prompt_logprobs=0)
+        steps = choice["prompt_logprobs"][1:]
+        return [step[str(token)]["logprob"] for step, token in zip(steps, ids[1:], strict=True)]
+
+    def gives_processed_logprobs(self, token_ids: Sequence[int]) -> bool:
+        """Whether reported log-probabilities are the sampling policy's, after temperature and top-k.
+
+        With top-k 1 the sampled token has probability 1 by it, less by the model's own distribution.
+        """
+        (choice,) = self._completion(prompt=list(token_ids), max_tokens=1, top_k=1, logprobs=0)
+        return bool(choice["logprobs"]["token_logprobs"][0] > -1e-6)
+
+    def takes_weights(self) -> bool:
+        """Whether the server offers `/collective_rpc` (an empty call is refused, not unknown)."""
+        return self._post("/collective_rpc", {}, fine=(400, 404, 405)).status_code == 400
+
+    def reload(self, folder: str) -> None:
+        """Have the server replace its weights by those in `folder`, and forget what it cached of the old."""
+        call = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
+        self._post("/collective_rpc", call)
+        self._post("/reset_prefix_cache", {})
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _completion(self, **fields: Any) -> list[dict[str, Any]]:
+        body = {
+            "model": self._model,
+            "return_token_ids": True,
+            # against a model's own generation_config, which servers apply where a field is missing
+            "repetition_penalty": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "min_p": 0.0,
+            "top_p": 1.0,
+            "top_k": 0,
+            "temperature": 1.0,
+        }
+        choices: list[dict[str, Any]] = self._post("/v1/completions", body | fields).json()["choices"]
+        return choices
+
+    def _post(self, path: str, body: Mapping[str, Any], *, fine: Sequence[int] = ()) -> httpx.Response:
+        for attempt in range(self._retries + 1):
+            try:
+                answer = self._http.post(path, json=body)
+            except httpx.TransportError as error:
+                reason = f"{type(error).__name__}: {error}"
+            else:
+                if answer.is_success or answer.status_code in fine:
+                    return answer
+                reason = f"{answer.status_code}: {answer.text[:300]}"
+                if answer.is_client_error:
+                    break
+            if attempt < self._retries:
+                time.sleep(RETRY_PAUSE_S * 2**attempt)
+        raise TrainingError(f"{self.url}{path} failed {attempt + 1} times; the last time with {reason}")

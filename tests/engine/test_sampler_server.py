@@ -1,0 +1,326 @@
+"""A `vllm serve` as sampler: on a fake that answers in the shapes of vLLM 0.32, and a real one (slow)."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from safetensors.torch import load_file
+
+from verl_lite.engine.cluster_config import ClusterConfig
+from verl_lite.engine.config import DatasetConfig, RolloutConfig
+from verl_lite.engine.data import read_prompts
+from verl_lite.engine.sampler_server import ServerSampler
+from verl_lite.engine.stages import PromptRow
+from verl_lite.errors import ConfigError, TrainingError
+from verl_lite.plugins import Rollout, SamplerSettings
+
+SETTINGS = SamplerSettings(max_new_tokens=16, seed=5)
+CLUSTER = ClusterConfig(max_restarts=1, call_timeout_s=30)
+
+
+class FakeServer(ThreadingHTTPServer):
+    """Answers in vLLM's shapes: token 7 with the seed's last digit as its (negative) log-probability."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.bodies: list[tuple[str, dict[str, Any]]] = []
+        self.failures: list[int] = []  # statuses to answer the next requests with
+        self.is_processed = True
+        self.takes_weights = True
+        self.folder = ""
+        self.canary = -1.0
+        self.open_now = self.most_open = 0
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: FakeServer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        assert self.path == "/v1/models"
+        self._answer(200, {"object": "list", "data": [{"id": "tiny", "object": "model"}]})
+
+    def do_POST(self) -> None:
+        server = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.lock:
+            server.bodies.append((self.path, body))
+            failure = server.failures.pop() if server.failures else None
+            server.open_now += 1
+            server.most_open = max(server.most_open, server.open_now)
+        time.sleep(0.002)
+        with server.lock:
+            server.open_now -= 1
+        if failure is not None:
+            self._answer(failure, {"error": {"message": "told to"}})
+        elif self.path == "/collective_rpc" and server.takes_weights:
+            if "method" not in body:
+                self._answer(400, {"detail": "Missing 'method' in request body"})
+            else:
+                server.folder = body["kwargs"]["weights_path"]
+                self._answer(200, {"results": [None]})
+        elif self.path == "/reset_prefix_cache":
+            self._answer(200, {})
+        elif self.path == "/v1/completions":
+            self._answer(200, {"id": "cmpl-1", "object": "text_completion", "choices": [self._choice(body)]})
+        else:
+            self._answer(404, {"detail": "Not Found"})
+
+    def _choice(self, body: dict[str, Any]) -> dict[str, Any]:
+        tokens = [7] * body["max_tokens"]
+        logprob = (
+            0.0 if body["top_k"] == 1 and self.server.is_processed else -0.1 * (body.get("seed", 5) % 10)
+        )
+        steps: list[Any] = [None]
+        steps += [
+            {str(token): {"logprob": self.server.canary, "rank": 1, "decoded_token": "x"}}
+            for token in body["prompt"][1:]
+        ]
+        return {
+            "index": 0,
+            "text": "",
+            "logprobs": {"text_offset": [], "token_logprobs": [logprob] * len(tokens), "tokens": []},
+            "finish_reason": "length",
+            "stop_reason": None,
+            "token_ids": tokens,
+            "prompt_logprobs": steps if "prompt_logprobs" in body else None,
+        }
+
+    def _answer(self, status: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    fake = FakeServer()
+    thread = threading.Thread(target=fake.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield fake
+    fake.shutdown()
+    thread.join()
+    fake.server_close()
+
+
+@pytest.fixture(scope="module")
+def prompts(tokenizer: Any) -> list[PromptRow]:
+    rows = DatasetConfig(task="arithmetic", num_rows=4)
+    return read_prompts(rows, tokenizer, max_prompt_tokens=32, seed=0)
+
+
+@pytest.fixture
+def connect(small_model: Path, tokenizer: Any, prompts: list[PromptRow]) -> Iterator[Callable[..., Any]]:
+    opened = []
+
+    def connect(url: str, *, in_flight: int = 4, **options: Any) -> ServerSampler:
+        server = {"url": url, "dtype": "float32"} | options
+        config = RolloutConfig.model_validate(
+            {"sampler": "vllm-server", "server": server, "sequences_in_flight": in_flight}
+        )
+        canary_ids = list(prompts[0].prompt_ids)
+        opened.append(ServerSampler(str(small_model), tokenizer, config, CLUSTER, canary_ids=canary_ids))
+        return opened[-1]
+
+    yield connect
+    for sampler in opened:
+        sampler.close()
+
+
+def by_id(groups: Iterator[list[Rollout]]) -> dict[str, Rollout]:
+    return {rollout.id: rollout for group in groups for rollout in group}
+
+
+def test_every_completion_is_a_request_with_the_in_process_seed(
+    server: FakeServer, connect: Any, prompts: list[PromptRow]
+) -> None:
+    from verl_lite.engine.seeds import derive_seed
+
+    sampler = connect(server.url + "/v1")
+    rollouts = by_id(sampler.generate(prompts, num_samples=4, settings=SETTINGS))
+    assert len(rollouts) == 16
+    assert 1 < server.most_open <= 4
+    for prompt in prompts:
+        for index in range(4):
+            rollout = rollouts[f"{prompt.id}/{index}"]
+            seed = derive_seed(5, prompt.id, index)
+            assert rollout.sampling.seed == seed
+            assert rollout.completion_ids == [7] * 16
+            assert rollout.logprobs == [-0.1 * (seed % 10)] * 16
+            assert rollout.finish_reason == "length"
+    bodies = [body for path, body in server.bodies if path == "/v1/completions" and body["max_tokens"] == 16]
+    wanted = {"return_token_ids": True, "logprobs": 0, "repetition_penalty": 1.0, "top_k": 0, "min_p": 0.0}
+    assert all(wanted.items() <= body.items() for body in bodies)
+
+
+def test_log_probabilities_before_temperature_are_refused_where_they_differ(
+    server: FakeServer, connect: Any, prompts: list[PromptRow]
+) -> None:
+    server.is_processed = False
+    sampler = connect(server.url)
+    assert by_id(sampler.generate(prompts, num_samples=1, settings=SETTINGS))
+    warm = SamplerSettings(temperature=0.7, max_new_tokens=4, seed=1)
+    with pytest.raises(ConfigError, match="--logprobs-mode processed_logprobs"):
+        next(sampler.generate(prompts, num_samples=1, settings=warm))
+
+
+def test_new_weights_go_through_the_folder_and_the_canary(
+    server: FakeServer, connect: Any, source: Any, tmp_path: Path
+) -> None:
+    sampler = connect(server.url, weights_dir=str(tmp_path))
+    source.token_logprobs = lambda ids: [-1.0] * (len(ids) - 1)
+    assert sampler.load_weights(source, version=3) == 0.0
+    assert (sampler.version, server.folder) == (3, str(tmp_path / "version_1"))
+    assert (Path(server.folder) / "config.json").is_file()
+    written = load_file(Path(server.folder) / "model.safetensors")
+    assert written.keys() == {*dict(source.named_weights()), "lm_head.weight"}
+    assert all((written[name] == tensor).all() for name, tensor in source.named_weights())
+    assert [path for path, _ in server.bodies[-3:-1]] == ["/collective_rpc", "/reset_prefix_cache"]
+    server.canary = -1.5
+    with pytest.raises(TrainingError, match="the weights of version 4 did not reach the sampler"):
+        sampler.load_weights(source, version=4)
+
+
+def test_a_server_that_keeps_its_weights_samples_but_does_not_train(
+    server: FakeServer, connect: Any, source: Any, tmp_path: Path, prompts: list[PromptRow]
+) -> None:
+    server.takes_weights = False
+    sampler = connect(server.url)
+    assert by_id(sampler.generate(prompts, num_samples=1, settings=SETTINGS))
+    with pytest.raises(ConfigError, match=r"keeps its own weights.*rollout\.server\.weights_dir"):
+        sampler.load_weights(source, version=1)
+    with pytest.raises(ConfigError, match="takes no new weights: start it with VLLM_SERVER_DEV_MODE=1"):
+        connect(server.url, weights_dir=str(tmp_path))
+
+
+def test_a_failed_request_is_made_again_and_then_one_clear_error(
+    server: FakeServer, connect: Any, prompts: list[PromptRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("verl_lite.engine.server_client.RETRY_PAUSE_S", 0.0)
+    sampler = connect(server.url)
+    whole = by_id(sampler.generate(prompts, num_samples=2, settings=SETTINGS))
+    server.failures = [503]
+    assert by_id(sampler.generate(prompts, num_samples=2, settings=SETTINGS)) == whole
+    server.failures = [503] * 100
+    with pytest.raises(TrainingError, match=r"/v1/completions failed 2 times; the last time with 503: "):
+        list(sampler.generate(prompts, num_samples=1, settings=SETTINGS))
+    server.failures = [400] * 100
+    with pytest.raises(TrainingError, match="failed 1 times; the last time with 400"):
+        list(sampler.generate(prompts, num_samples=1, settings=SETTINGS))
+
+
+def test_nobody_there_is_a_mistake_in_the_config(connect: Any) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(ConfigError, match=r"rollout\.server\.url=.*no vLLM server answers there"):
+        connect(url)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampler": "vllm-server"},
+        {"server": {"url": "http://x"}},
+        {"num_engines": 2, "placement": "in_process"},
+    ],
+)
+def test_sampler_and_server_go_together(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"rollout\.(server|placement)"):
+        RolloutConfig.model_validate(options)
+
+
+@pytest.fixture(scope="module")
+def real_server(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "VLLM_SERVER_DEV_MODE": "1",
+        "TORCHDYNAMO_DISABLE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    options = f"--port {port} --host 127.0.0.1 --enforce-eager --dtype float32 --max-model-len 128"
+    options += " --kv-cache-memory-bytes 100000000 --no-enable-prefix-caching"
+    options += " --logprobs-mode processed_logprobs --generation-config vllm"
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(small_model)]
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, *options.split()], stdout=output, stderr=output, env=environment
+        )
+        try:
+            url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 280
+            while True:
+                assert process.poll() is None, log.read_text()[-3000:]
+                assert time.monotonic() < deadline, log.read_text()[-3000:]
+                try:
+                    if httpx.get(f"{url}/health").is_success:
+                        break
+                except httpx.TransportError:
+                    time.sleep(0.5)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+def test_a_real_server_samples_what_the_in_process_engine_does(
+    real_server: str,
+    connect: Any,
+    source: Any,
+    small_model: Path,
+    tokenizer: Any,
+    prompts: list[PromptRow],
+    tmp_path: Path,
+) -> None:
+    from verl_lite.engine.config import VllmConfig
+    from verl_lite.engine.sampler_vllm import VllmSampler
+
+    warm = SamplerSettings(temperature=0.7, top_k=5, max_new_tokens=16, seed=5)
+    config = RolloutConfig(max_prompt_tokens=32, max_new_tokens=96, vllm=VllmConfig(kv_cache_gib=0.1))
+    canary_ids = prompts[0].prompt_ids
+    in_process = VllmSampler(str(small_model), tokenizer, config, canary_ids=canary_ids, seed=0)
+    sampler = connect(real_server, weights_dir=str(tmp_path))
+    try:
+        for version in range(3):
+            for side in (in_process, sampler):
+                assert side.load_weights(source, version=version) < 1e-5
+            ours = by_id(sampler.generate(prompts, num_samples=3, settings=warm))
+            theirs = by_id(in_process.generate(prompts, num_samples=3, settings=warm))
+            assert ours.keys() == theirs.keys()
+            for id, rollout in ours.items():
+                assert rollout.completion_ids == theirs[id].completion_ids
+                assert rollout.logprobs == pytest.approx(theirs[id].logprobs, abs=1e-5)
+                assert rollout.finish_reason == theirs[id].finish_reason
+                assert rollout.policy_version == version
+            source.move(seed=version, scale=0.05)
+    finally:
+        in_process.close()
