@@ -4,10 +4,12 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from verl_lite.cli import main
+from verl_lite.engine.data_page import data_page, length_plot
 from verl_lite.engine.data_quality import TextRow, check_rows, near_duplicates, text_row
 
 LONG = "a train leaves the station at noon and travels north for three hours until it meets another one"
@@ -50,6 +52,48 @@ def test_near_duplicates_share_most_shingles() -> None:
     assert near_duplicates(texts) == [(0, 2)]  # the last one shares half of its shingles
 
 
+def test_programs_are_judged_by_the_row_s_tests() -> None:
+    """A right one, a wrong one, a text without a program, tests that test nothing, HumanEval's shape."""
+    mbpp = {"question": "Write add.", "test_list": ["assert add(1, 2) == 3", "assert add(2, 2) == 4"]}
+    rows = [
+        {**mbpp, "answer": "```python\ndef add(a, b):\n    return a + b\n```"},
+        {**mbpp, "answer": "```python\ndef add(a, b):\n    return 3\n```"},
+        {**mbpp, "answer": "Simply put the two together!"},
+        {**mbpp, "answer": "def add(a, b): return a + b", "test_list": []},
+        {
+            "question": "def one():\n",
+            "prompt": "def one():\n    ",
+            "answer": "def one():\n    return 1\n",
+            "entry_point": "one",
+            "test": "def check(candidate):\n    assert candidate() == 1\n",
+        },
+        {"question": "1+1=", "answer": "\\boxed{3}", "reference": "2"},
+    ]
+    found = check_rows([row_of(row) for row in rows])
+    assert found.num_verified == 6
+    assert list(found.wrong) == [1, 2, 5]
+    assert list(found.unparsed) == []
+    assert list(found.unjudged) == [(3, "bad_reference")]
+
+
+def test_the_page_plots_every_bin_and_runs_no_text() -> None:
+    rows = [*sums(12), TextRow(question="<script>alert(1)</script>", answer="\\boxed{5}")]
+    found = check_rows(rows, max_length=20)
+    table = [["odd style", "1", "<b>row 12</b>"]]
+    page = data_page(found, table, title="<i>rows</i>", unit="characters", limit=20)
+    assert "&lt;i&gt;rows&lt;/i&gt;" in page
+    assert "<b>" not in page
+    plot = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
+    bars = plot.findall("rect[@class='bar']")
+    counts = [int(bar.findtext("title", "").split(": ")[1].split()[0]) for bar in bars]
+    assert counts == [count for _, _, count in found.histogram]
+    tallest = max(float(bar.get("height", "0")) for bar in bars)
+    for bar, count in zip(bars, counts, strict=True):
+        assert float(bar.get("height", "0")) == pytest.approx(tallest * count / max(counts), abs=0.1)
+    assert len(plot.findall("line[@class='limit']")) == 1
+    assert 'class="limit"' not in length_plot(found.histogram, unit="characters", limit=10_000)
+
+
 @pytest.mark.parametrize(
     ("chat", "fault"),
     [
@@ -85,8 +129,9 @@ def test_the_command(
     assert code == 0
     assert report["wrong"] == [0]
     assert report["faults"] == [[1, "no text in column 'answer'"]]
-    code, out = call(str(path))
+    code, out = call(str(path), "--html", str(tmp_path / "page.html"))
     assert code == 0
+    assert "<svg" in (tmp_path / "page.html").read_text()
     assert "wrong answer" in out
     code, out = call(str(path), "--max-tokens", "5")
     assert code == 2

@@ -1,6 +1,6 @@
 """`verl-lite data check`: what is wrong with a file of rows to train on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +10,7 @@ import typer
 from verl_lite.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from verl_lite.engine.data_quality import TextRow
+    from verl_lite.engine.data_quality import DataReport, TextRow
 
 __all__ = ["data_app"]
 
@@ -37,61 +37,89 @@ def check(
     prompt: Annotated[str, typer.Option(help="The column with the question")] = "question",
     answer: Annotated[str, typer.Option(help="The column with the answer")] = "answer",
     messages: Annotated[str, typer.Option(help="The column with a whole chat")] = "messages",
-    reference: Annotated[str, typer.Option(help="The column with the right (math) answer")] = "reference",
+    reference: Annotated[str, typer.Option(help="The column with the right answer")] = "reference",
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Write the findings and a plot here", show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Duplicates, lengths, truncation, broken turns, odd style, leaked evaluation rows, wrong answers.
 
-    Lengths are characters unless --model names a tokenizer. Example: verl-lite data check rows.jsonl
+    Lengths are characters unless --model names a tokenizer. Answers are judged as mathematics by their
+    reference, or as programs by the row's tests. Example: verl-lite data check rows.jsonl --html data.html
     """
-    from verl_lite.cli.terminal import console, print_json, print_table, share
-    from verl_lite.engine.data import read_rows
-    from verl_lite.engine.data_config import DatasetConfig
-    from verl_lite.engine.data_quality import check_rows, text_row
+    from verl_lite.cli.terminal import print_json
+    from verl_lite.engine.data_quality import check_rows
     from verl_lite.errors import ConfigError
 
     if max_tokens is not None and model is None:
         raise ConfigError("--max-tokens counts tokens: name the tokenizer with --model")
-
-    def read(path: Path) -> "list[TextRow]":
-        if path.suffix not in (".jsonl", ".parquet"):
-            raise ConfigError(f"{path}: expected a .jsonl or .parquet file")
-        rows = read_rows(DatasetConfig(path=str(path)), seed=0, asks=False)
-        names = {"prompt": prompt, "answer": answer, "messages": messages, "reference": reference}
-        return [text_row(row, **names) for row in rows]
-
-    length = len
-    if model is not None:
-        from verl_lite.engine.config import ModelConfig
-        from verl_lite.engine.model_folder import load_tokenizer
-
-        tokenizer = load_tokenizer(ModelConfig(path=model))
-        length = lambda text: len(tokenizer.encode(text, add_special_tokens=False))  # noqa: E731
-    held_out = [row.question for row in read(evaluation)] if evaluation is not None else []
-    found = check_rows(read(file), length=length, max_length=max_tokens, held_out=held_out)
+    names = {"prompt": prompt, "answer": answer, "messages": messages, "reference": reference}
+    held_out = [row.question for row in _read(evaluation, names)] if evaluation is not None else []
+    length = _tokens_of(model) if model is not None else len
+    found = check_rows(_read(file, names), length=length, max_length=max_tokens, held_out=held_out)
+    unit = "tokens" if model else "characters"
+    if page is not None:
+        _write_page(found, page, title=f"{file}: {found.num_rows:,} rows", unit=unit, limit=max_tokens)
     if as_json:
         print_json(asdict(found))
         return
+    _show(found, title=f"{file}: {found.num_rows:,} rows", unit=unit)
+
+
+def _read(path: Path, names: dict[str, str]) -> "list[TextRow]":
+    from verl_lite.engine.data import read_rows
+    from verl_lite.engine.data_config import DatasetConfig
+    from verl_lite.engine.data_quality import text_row
+    from verl_lite.errors import ConfigError
+
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise ConfigError(f"{path}: expected a .jsonl or .parquet file")
+    rows = read_rows(DatasetConfig(path=str(path)), seed=0, asks=False)
+    return [text_row(row, **names) for row in rows]
+
+
+def _tokens_of(model: str) -> Callable[[str], int]:
+    from verl_lite.engine.config import ModelConfig
+    from verl_lite.engine.model_folder import load_tokenizer
+
+    tokenizer = load_tokenizer(ModelConfig(path=model))
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _findings(found: "DataReport") -> list[list[str]]:
+    """One row (name, share, the first) a finding."""
+    from verl_lite.cli.terminal import share
 
     def line(name: str, rows: Sequence[object], whole: int = found.num_rows) -> list[str]:
         return [name, share(len(rows), whole), ", ".join(map(_shown, rows[:3]))]
 
-    print_table(
-        f"{file}: {found.num_rows:,} rows",
-        ["", "rows", "the first"],
-        [
-            line("exact duplicates", found.exact_duplicates),
-            line("near duplicates", found.near_duplicates),
-            line("malformed or empty turns", found.faults),
-            line("longer than --max-tokens", found.truncated),
-            line("asked by the evaluation set", found.overlap),
-            line("odd style", found.odd_style),
-            line("wrong answer", found.wrong, found.num_verified),
-            line("unreadable answer", found.unparsed, found.num_verified),
-        ],
-    )
-    most = max(count for _, _, count in found.histogram)
-    console.print(f"length in {'tokens' if model else 'characters'}")
+    return [
+        line("exact duplicates", found.exact_duplicates),
+        line("near duplicates", found.near_duplicates),
+        line("malformed or empty turns", found.faults),
+        line("longer than --max-tokens", found.truncated),
+        line("asked by the evaluation set", found.overlap),
+        line("odd style", found.odd_style),
+        line("wrong answer", found.wrong, found.num_verified),
+        line("unreadable answer", found.unparsed, found.num_verified),
+        line("cannot be judged", found.unjudged, found.num_verified),
+    ]
+
+
+def _write_page(found: "DataReport", path: Path, *, title: str, unit: str, limit: int | None) -> None:
+    from verl_lite.engine.data_page import data_page
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(data_page(found, _findings(found), title=title, unit=unit, limit=limit), encoding="utf-8")
+
+
+def _show(found: "DataReport", *, title: str, unit: str) -> None:
+    from verl_lite.cli.terminal import console, print_table
+
+    print_table(title, ["", "rows", "the first"], _findings(found))
+    most = max((count for _, _, count in found.histogram), default=1)
+    console.print(f"length in {unit}")
     for low, high, count in found.histogram:
         console.print(f"{low:>7}-{high:<7} {'█' * round(40 * count / most)} {count}", markup=False)
 

@@ -9,10 +9,11 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from verl_lite.verifiers import Outcome, verify_math_batch
+from verl_lite.engine.data_answers import judge_answers
+from verl_lite.verifiers import Outcome
 
 __all__ = ["DataReport", "TextRow", "check_rows", "near_duplicates", "text_row"]
 
@@ -23,11 +24,12 @@ MARKS = {"think block": "<think>", "box": r"\boxed", "code": "```", "####": "###
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextRow:
-    """A row as text. `faults` are its malformed turns."""
+    """A row as text. `faults` are its malformed turns; `columns` are all of it."""
 
     question: str
     answer: str
     reference: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
     faults: Sequence[str] = ()
 
     @property
@@ -37,7 +39,11 @@ class TextRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataReport:
-    """Row numbers count from 0. `wrong` and `unparsed` are what the math verifier says of the answers."""
+    """Row numbers count from 0.
+
+    `wrong` and `unparsed` are what our verifiers say of the `num_verified` answers; `unjudged` have a
+    reference or tests that cannot be used, or took too long.
+    """
 
     num_rows: int
     lengths: Sequence[int]
@@ -50,6 +56,7 @@ class DataReport:
     num_verified: int = 0
     wrong: Sequence[int] = ()
     unparsed: Sequence[int] = ()
+    unjudged: Sequence[tuple[int, str]] = ()
     histogram: Sequence[tuple[int, int, int]] = field(default_factory=tuple)
 
 
@@ -58,10 +65,16 @@ def text_row(row: Mapping[str, Any], *, prompt: str, answer: str, messages: str,
     known = row.get(reference)
     kept = None if known is None else str(known)
     if messages in row:
-        return _chat_row(row[messages], kept)
+        return replace(_chat_row(row[messages], kept), columns=row)
     faults = [f"no text in column {name!r}" for name in (prompt, answer) if not _is_text(row.get(name))]
     question, response = row.get(prompt), row.get(answer)
-    return TextRow(question=str(question or ""), answer=str(response or ""), reference=kept, faults=faults)
+    return TextRow(
+        question=str(question or ""),
+        answer=str(response or ""),
+        reference=kept,
+        faults=faults,
+        columns=row,
+    )
 
 
 def _is_text(value: object) -> bool:
@@ -106,10 +119,12 @@ def check_rows(
     again = {later for _, later in exact}
     near = [pair for pair in near_duplicates(texts) if not again & set(pair)]
     asked = {_normalised(question) for question in held_out}
-    known = [(at, (row.answer, row.reference)) for at, row in enumerate(rows) if row.reference and row.answer]
-    pairs = [(answer, reference) for _, (answer, reference) in known if reference is not None]
-    verdicts = verify_math_batch(pairs) if verify and known else []
-    by_row = list(zip((at for at, _ in known), (verdict.outcome for verdict in verdicts), strict=False))
+    judged = (
+        judge_answers([r.answer for r in rows], [r.reference for r in rows], [r.columns for r in rows])
+        if verify
+        else {}
+    )
+    unjudged = (Outcome.BAD_REFERENCE, Outcome.TIMEOUT, Outcome.ERROR)
     return DataReport(
         num_rows=len(rows),
         lengths=lengths,
@@ -119,9 +134,10 @@ def check_rows(
         truncated=[at for at, size in enumerate(lengths) if max_length is not None and size > max_length],
         overlap=[at for at, row in enumerate(rows) if row.question and _normalised(row.question) in asked],
         odd_style=_odd_style(rows),
-        num_verified=len(verdicts),
-        wrong=[at for at, outcome in by_row if outcome == Outcome.WRONG],
-        unparsed=[at for at, outcome in by_row if outcome == Outcome.UNPARSED],
+        num_verified=len(judged),
+        wrong=[at for at, outcome in sorted(judged.items()) if outcome == Outcome.WRONG],
+        unparsed=[at for at, outcome in sorted(judged.items()) if outcome == Outcome.UNPARSED],
+        unjudged=[(at, outcome.value) for at, outcome in sorted(judged.items()) if outcome in unjudged],
         histogram=_histogram(lengths),
     )
 

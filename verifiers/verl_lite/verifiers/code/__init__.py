@@ -10,7 +10,7 @@ from verl_lite.verifiers.code.kinds import (
     StdinTest,
     UnitTestFile,
 )
-from verl_lite.verifiers.code.rows import BadTests, LoadedTests, load_tests
+from verl_lite.verifiers.code.rows import BadTests, LoadedTests, has_tests, load_tests
 from verl_lite.verifiers.code.verify import Submission, verify_code, verify_programs
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Submission",
     "UnitTestFile",
     "extract_program",
+    "has_tests",
     "load_tests",
     "verify_code",
     "verify_programs",

@@ -32,7 +32,7 @@ from verl_lite.verifiers.code.kinds import (
     UnitTestFile,
 )
 
-__all__ = ["BadTests", "LoadedTests", "load_tests"]
+__all__ = ["BadTests", "LoadedTests", "has_tests", "load_tests"]
 
 # What data sets with starter code take for granted, `List[int]` in a signature above all.
 LEETCODE_PRELUDE = (
@@ -72,6 +72,15 @@ def load_tests(columns: Mapping[str, Any], *, reference: str | None = None) -> L
         return _checked(_guarded(_read_ground_truth_text, {"reference": reference}, ("reference",)))
     known = "; ".join(" + ".join(wanted) for wanted, _ in _SHAPES)
     raise BadTests(f"no tests in the row: expected one of [{known}], got columns {sorted(columns)}")
+
+
+def has_tests(columns: Mapping[str, Any]) -> bool:
+    """Whether the row has the columns of a known shape, usable or not.
+
+    >>> has_tests({"test_list": []}), has_tests({"reference": "4"})
+    (True, False)
+    """
+    return any(all(_present(columns, name) for name in wanted) for wanted, _ in _SHAPES)
 
 
 def _present(columns: Mapping[str, Any], name: str) -> bool:
