@@ -242,6 +242,65 @@ def test_the_timeline_is_drawn_and_its_names_run_nowhere(driver: Any, tmp_path: 
     assert driver.execute_script("return window.hacked") is None
 
 
+def evaluation(folder: Path, model: str, accuracy: float, scored: Path) -> Path:
+    """The --out folder of an eval: measures of two data sets, samples of one, greedy answers of both."""
+    folder.mkdir()
+    share = {
+        "name": "greedy accuracy",
+        "value": accuracy,
+        "low": 0.4,
+        "high": 0.9,
+        "count": 40,
+        "is_share": True,
+    }
+    mean = {"name": "perplexity", "value": 3.25, "low": None, "high": None, "is_share": False}
+    datasets = {name: {"measures": [share, mean], "prompts": {}} for name in ("sums", "words")}
+    results = {"name": "quick", "model": model, "datasets": datasets}
+    (folder / "results.json").write_text(json.dumps(results))
+    for name in ("sums_samples", "sums_greedy", "words_greedy"):
+        shutil.copy(scored, folder / f"{name}.parquet")
+    return folder
+
+
+def test_evaluations_stand_side_by_side(driver: Any, scored: Scored, sums: Rows, tmp_path: Path) -> None:
+    records = scored(sums)
+    folders = [
+        evaluation(tmp_path / "before", "<b>sft</b>", 0.5, records),
+        evaluation(tmp_path / "after", "rl", 0.75, records),
+    ]
+    open_report(driver, write_report(collect(folders), tmp_path / "r.html"))
+    assert len(driver.find_elements("css selector", "#evaluations table")) == 2
+    text = driver.find_element("id", "evaluations").text
+    assert "50.0% (40.0% to 90.0%)" in text
+    assert "75.0% (40.0% to 90.0%)" in text
+    assert "before: <b>sft</b>; after: rl" in text
+    assert count(driver) == "80 of 80 rollouts"
+    assert driver.save_screenshot(str(tmp_path / "evaluations.png"))
+
+
+def test_an_evaluation_s_data(scored: Scored, sums: Rows, tmp_path: Path) -> None:
+    data = collect([evaluation(tmp_path / "before", "sft", 0.5, scored(sums))])
+    (one,) = data["evaluations"]
+    assert (one["name"], one["model"], list(one["datasets"])) == ("before", "sft", ["sums", "words"])
+    assert one["datasets"]["sums"][1]["value"] == 3.25
+    assert data["summary"]["num_rows"] == 80  # the samples of sums, the greedy answers of words
+    assert data["runs"] == []
+    (tmp_path / "before" / "results.json").write_text("[]")
+    with pytest.raises(DataError, match="holds no results of an evaluation"):
+        collect([tmp_path / "before"])
+
+
+def test_a_finished_run_shows_before_and_after(driver: Any, tmp_path: Path) -> None:
+    run = tmp_path / "quick"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text('{"step": 1, "reward/mean": 0.5}\n')
+    metrics = {"evaluation/accuracy": {"before": 0.55, "after": 0.995}}
+    (run / "summary.json").write_text(json.dumps({"name": "quick", "steps": 1, "metrics": metrics}))
+    open_report(driver, write_report(collect([run]), tmp_path / "r.html"))
+    cells = [cell.text for cell in driver.find_elements("css selector", "#overview td")]
+    assert cells == ["evaluation/accuracy", "0.55", "0.995"]
+
+
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="neither rollouts nor metrics"):
         collect([tmp_path])

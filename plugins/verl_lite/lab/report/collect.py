@@ -11,6 +11,7 @@ from verl_lite.errors import DataError
 from verl_lite.lab.formats import AUTO, converter_for
 from verl_lite.lab.groups import consecutive_groups
 from verl_lite.lab.report.columns import find_label, rollout_columns
+from verl_lite.lab.report.evaluations import evaluation_data, is_evaluation, sample_files
 from verl_lite.lab.report.runs import run_data
 from verl_lite.lab.report.tallies import Correlations, Histogram
 from verl_lite.lab.statistics import Confusion
@@ -53,15 +54,18 @@ class _Gathered:
 def collect(sources: Sequence[str | Path], options: ReportOptions | None = None) -> dict[str, Any]:
     """The report's data, ready for JSON. The first source is shown in full; further runs add curves.
 
-    A source is a record file or a run folder (its `rollouts/`, `metrics.jsonl`, `config.yaml`, ...).
+    A source is a record file, a run folder (its `rollouts/`, `metrics.jsonl`, `config.yaml`, ...) or the
+    --out folder of an evaluation.
     Raises DataError where there is nothing to show.
     """
     options = options or ReportOptions()
     paths = [Path(source) for source in sources]
     gathered = _gather(_records(paths[0], options.format), options)
-    if not gathered.num_rows and not (paths[0] / "metrics.jsonl").is_file():
+    has_more = (paths[0] / "metrics.jsonl").is_file() or is_evaluation(paths[0])
+    if not gathered.num_rows and not has_more:
         raise DataError(
-            f"{paths[0]} holds neither rollouts nor metrics: expected a run folder or a record file"
+            f"{paths[0]} holds neither rollouts nor metrics nor results of an evaluation: expected a run "
+            "folder, the --out folder of an eval, or a record file"
         )
     records = [record for _, group in sorted(gathered.groups, key=lambda item: item[0]) for record in group]
     return {
@@ -79,7 +83,8 @@ def collect(sources: Sequence[str | Path], options: ReportOptions | None = None)
         "correlations": gathered.correlations.to_json(),
         "confusion": {name: _confusion_json(pairs) for name, pairs in gathered.verdicts.items()},
         "slowest": gathered.slowest,
-        "runs": [run_data(path) for path in paths if path.is_dir()],
+        "runs": [run_data(path) for path in paths if path.is_dir() and not is_evaluation(path)],
+        "evaluations": [evaluation_data(path) for path in paths if is_evaluation(path)],
         "rollouts": rollout_columns(records, options.label),
     }
 
@@ -87,7 +92,8 @@ def collect(sources: Sequence[str | Path], options: ReportOptions | None = None)
 def _records(path: Path, format_name: str) -> Iterator[Record]:
     if not path.is_dir():
         return read_records(path, convert=converter_for(path, format_name))
-    return chain.from_iterable(map(read_records, sorted((path / "rollouts").glob("*.parquet"))))
+    files = sample_files(path) if is_evaluation(path) else sorted((path / "rollouts").glob("*.parquet"))
+    return chain.from_iterable(map(read_records, files))
 
 
 def _gather(records: Iterator[Record], options: ReportOptions) -> _Gathered:

@@ -32,9 +32,28 @@ function overview(data) {
   }
   const first = data.runs[0];
   if (first && first.summary) {
-    const rows = Object.entries(first.summary).filter(([, value]) => value && typeof value === "object" && "before" in value);
+    const rows = Object.entries(first.summary.metrics || {}).filter(([, value]) => value && typeof value === "object" && "before" in value);
     if (rows.length) host.append(card("Before and after", table(["metric", "before", "after"], rows.map(([name, v]) => [name, number(v.before), number(v.after)]))));
   }
+}
+
+function evaluations(data) {
+  const datasets = [...new Set(data.evaluations.flatMap((one) => Object.keys(one.datasets)))];
+  if (!datasets.length) return;
+  const host = show("evaluations");
+  for (const dataset of datasets) {
+    const shown = data.evaluations.filter((one) => dataset in one.datasets);
+    const names = [...new Set(shown.flatMap((one) => one.datasets[dataset].map((measure) => measure.name)))];
+    const rows = names.map((name) => [name, ...shown.map((one) => measured(one.datasets[dataset].find((measure) => measure.name === name)))]);
+    const models = shown.map((one) => `${one.name}: ${one.model}`).join("; ");
+    host.append(card(dataset, table(["measure", ...shown.map((one) => one.name)], rows), element("p", { class: "muted" }, `value (95% interval) of each model. ${models}`)));
+  }
+}
+
+function measured(measure) {
+  if (!measure || measure.value === null) return "–";
+  const text = (value) => (measure.is_share ? `${(100 * value).toFixed(1)}%` : number(value, 4));
+  return measure.low === null ? text(measure.value) : `${text(measure.value)} (${text(measure.low)} to ${text(measure.high)})`;
 }
 
 function warningsOf(run) {
@@ -157,7 +176,7 @@ async function main() {
   const data = await readPayload();
   document.getElementById("title").textContent = data.title;
   document.getElementById("source").textContent = data.source;
-  for (const section of [overview, curves, timeline, distributions, agreement, relations, slowest, changes, setup]) section(data);
+  for (const section of [overview, evaluations, curves, timeline, distributions, agreement, relations, slowest, changes, setup]) section(data);
   if (data.rollouts.id.length) {
     document.getElementById("browser").hidden = false;
     window.browser = new Browser(data.rollouts);

@@ -1,0 +1,34 @@
+"""What `verl-lite eval --out FOLDER` left: its measures for the report, and its samples for the browser."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from verl_lite.errors import DataError
+
+__all__ = ["evaluation_data", "is_evaluation", "sample_files"]
+
+RESULTS = "results.json"
+
+
+def is_evaluation(folder: Path) -> bool:
+    return (folder / RESULTS).is_file()
+
+
+def evaluation_data(folder: Path) -> dict[str, Any]:
+    """{name, model, datasets: {data set: [measure]}} of one evaluation. Raises DataError for other files."""
+    path = folder / RESULTS
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        datasets = {name: list(part["measures"]) for name, part in data["datasets"].items()}
+        return {"name": folder.name, "model": str(data["model"]), "datasets": datasets}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} holds no results of an evaluation: {error!r}") from None
+
+
+def sample_files(folder: Path) -> list[Path]:
+    """The records to browse: the samples of each data set, its greedy answers where it has no samples."""
+    samples = sorted(folder.glob("*_samples.parquet"))
+    sampled = {path.name.removesuffix("_samples.parquet") for path in samples}
+    greedy = sorted(folder.glob("*_greedy.parquet"))
+    return samples + [path for path in greedy if path.name.removesuffix("_greedy.parquet") not in sampled]
