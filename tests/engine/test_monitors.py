@@ -1,5 +1,6 @@
 """Each fault is planted in the numbers or samples of a step and must give its own warning, and only that."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def test_a_healthy_run_has_no_warning_and_every_flag_is_there() -> None:
         ("entropy", "policy/entropy", 0.001),
         ("clip_fraction", "policy/clip_fraction", 0.4),
         ("mismatch_kl", "policy/kl_sampler_trainer", 0.2),
+        ("kl_high", "policy/kl_reference", 1.5),
         ("truncation", "rollout/truncated_fraction", 0.6),
         ("canary", "canary/max_difference", 6e-4),
         ("verifier_errors", "reward/math/error_fraction", 0.06),
@@ -102,6 +104,47 @@ def test_a_trained_reward_that_rises_alone_is_measured_hacking() -> None:
     assert raised(numbers) == ["divergence"]
     assert raised(watch(*[shadow(0.2, 0.2)] * 3, *[shadow(0.8, 0.8)] * 3)) == []
     assert "monitor/divergence" not in watch(*[{}] * 6)  # no shadow, nothing to compare with
+
+
+def test_a_policy_that_never_leaves_the_reference() -> None:
+    kl = "policy/kl_reference"
+    assert raised(watch(*[{kl: 1e-8}] * 6)) == ["kl_low"]
+    assert raised(watch(*[{kl: 1e-8}] * 5)) == []  # at the start it has not left yet
+    assert raised(watch(*[{kl: 1e-8}] * 3, *[{kl: 1e-3}] * 3)) == []
+
+
+def test_a_reward_that_rises_while_held_out_accuracy_falls_is_hacked() -> None:
+    """The format is learned, and paid for, and the task is forgotten."""
+    monitors = Monitors(MonitorsConfig(window_steps=3))
+
+    def steps(*rewards: float) -> dict[str, float]:
+        for reward in rewards:
+            numbers, _ = monitors.look({**HEALTHY, "reward/mean": reward}, rows(), version=7)
+        return numbers
+
+    steps(0.2, 0.3, 0.4)
+    assert monitors.look_held_out(0.6, before=0.5) is None
+    steps(0.6, 0.7, 0.8)
+    assert monitors.look_held_out(0.55) is None  # within the limit of 0.1
+    warning = monitors.look_held_out(0.45)
+    assert warning is not None
+    assert (warning.name, warning.value) == ("held_out", pytest.approx(0.15))
+    assert monitors.look_held_out(0.44) is None  # it was said
+    assert raised(steps(0.8)) == ["held_out"]
+    again = Monitors(MonitorsConfig(window_steps=3))
+    again.load_state_dict(json.loads(json.dumps(monitors.state_dict())))
+    assert again.look_held_out(0.44) is None
+    assert monitors.look_held_out(0.58) is None
+    assert raised(steps(0.8)) == []
+    steps(0.1, 0.1, 0.1)
+    assert monitors.look_held_out(0.2) is None  # the reward fell too: a collapse, and no hacking
+
+
+def test_hacking_from_the_first_step_is_measured_against_the_start() -> None:
+    monitors = Monitors(MonitorsConfig(window_steps=3))
+    for reward in (0.2, 0.5, 0.8):
+        monitors.look({**HEALTHY, "reward/mean": reward}, rows(), version=7)
+    assert monitors.look_held_out(0.3, before=0.55) is not None
 
 
 def test_a_warning_is_said_when_it_begins_and_flagged_while_it_lasts() -> None:

@@ -1,15 +1,17 @@
 """The rules by hand-made numbers, and a whole run whose reward collapses."""
 
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.metrics_log import read_metrics
 from verl_lite.engine.monitor_config import MonitorsConfig
-from verl_lite.engine.rollback import RollbackRules, Trouble
+from verl_lite.engine.rollback import RollbackRules, Trouble, offer
 from verl_lite.engine.run import train
 from verl_lite.errors import TrainingError
 from verl_lite.plugins.config_file import validate
@@ -31,9 +33,8 @@ def test_a_reward_that_falls_by_half_of_what_it_gained() -> None:
     assert found[5].why == "the mean reward of 2 steps fell from 0.9 (at step 4) to 0.4"
 
 
-def test_a_run_that_gained_nothing_cannot_collapse_and_off_is_off() -> None:
+def test_a_run_that_gained_nothing_cannot_collapse() -> None:
     assert judge([0.5, 0.5, 0.55, 0.55, 0.1]) == [None] * 5  # it had gained 0.05
-    assert judge([0.1, 0.1, 0.9, 0.9, 0.0, 0.0], RollbackRules(MonitorsConfig(window_steps=2))) == [None] * 6
 
 
 def test_a_kl_that_blows_up_or_is_no_number() -> None:
@@ -53,6 +54,7 @@ def test_the_rules_state_survives_a_resume() -> None:
 
 
 REWARD_FILE = """
+from io import StringIO
 from pathlib import Path
 from verl_lite.plugins import reward
 
@@ -103,6 +105,22 @@ def test_a_collapsed_run_goes_back_and_learns_on_more_slowly(tmp_path: Path) -> 
     more = config(tmp_path, run / "events.jsonl", on="rollback").model_copy(update={"steps": 9})
     train(more, run_dir=run, resume=True, debug_inline=True)  # the rate stays lowered
     assert read_metrics(run / "metrics.jsonl")[-1]["learner/learning_rate"] == 5e-4
+
+
+def test_where_the_rules_do_nothing_the_last_good_checkpoint_is_offered(tmp_path: Path) -> None:
+    said = StringIO()
+    run = tmp_path / "run"
+    checked = config(tmp_path, tmp_path / "nowhere", on="nothing")
+    train(checked, run_dir=run, debug_inline=True, console=Console(file=said, width=400))
+    (line,) = [
+        line for line in said.getvalue().splitlines() if "reward_collapse" in line
+    ]  # once, not each step
+    assert f"the last good checkpoint is {run / 'checkpoints' / 'step_000004'}: go on from it" in line
+    assert (run / "checkpoints" / "step_000004" / "policy" / "model.safetensors").is_file()
+    assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == list(range(1, 9))  # it goes on
+    assert "no checkpoint of step 4 or before is left" in offer(
+        Trouble("reward_collapse", "it fell", 4), step=8, checkpoints=tmp_path / "none"
+    )
 
 
 def test_it_stops_where_it_may_not_go_back(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class RollbackConfig(ConfigModel):
-    """What happens on a reward collapse or a KL blow-up. Nothing, unless `on` says otherwise.
+    """What happens on a reward collapse or a KL blow-up. It is only said, unless `on` says otherwise.
 
-    on                    "nothing"; "stop"; or "rollback": return to the last checkpoint
+    on                    "nothing": say it and name the last good checkpoint; "stop"; or "rollback" to it
     reward_drop_fraction  collapse: the reward's mean over monitors.window_steps falls below its best such
                           mean by this part of that best one's distance to the lowest
     min_reward_range      a run whose means have moved less than this has nothing to lose yet
@@ -38,6 +38,9 @@ class MonitorsConfig(ConfigModel):
     entropy_below         nats a token
     clip_fraction         fraction of tokens whose ratio was clipped
     kl_sampler_trainer    nats a token between sampler and trainer
+    kl_reference_above    nats a token between policy and reference
+    kl_reference_below    the same, its mean over the last window
+    held_out_drop         fall of held-out accuracy below its best while the trained reward rose
     length_drift          mean length over its mean in the first window, or the inverse
     truncated_fraction    completions cut at max_new_tokens
     repetition            mean part of a completion's words that repeat earlier four-word sequences
@@ -55,6 +58,9 @@ class MonitorsConfig(ConfigModel):
     entropy_below: NonNegativeFloat = 0.01
     clip_fraction: Fraction = 0.3
     kl_sampler_trainer: PositiveFloat = 0.1
+    kl_reference_above: PositiveFloat = 1.0
+    kl_reference_below: NonNegativeFloat = 1e-6
+    held_out_drop: Fraction = 0.1
     length_drift: Annotated[float, Field(gt=1)] = 3.0
     truncated_fraction: Fraction = 0.5
     repetition: Fraction = 0.5

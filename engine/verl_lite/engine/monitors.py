@@ -31,6 +31,15 @@ MONITORS: Mapping[str, tuple[str, str]] = {
         "policy/kl_sampler_trainer",
         "sampler and trainer disagree on the probabilities of the same tokens",
     ),
+    "kl_high": ("policy/kl_reference", "the policy is far from the reference it should stay near"),
+    "kl_low": (
+        "policy/kl_reference",
+        "the policy does not leave the reference: it is held or hardly learns",
+    ),
+    "held_out": (
+        "evaluation/accuracy",
+        "the trained reward rises while held-out accuracy falls: the reward is being hacked",
+    ),
     "length_drift": (
         "rollout/completion_tokens_mean",
         "completions have become much longer or shorter than at the start",
@@ -77,6 +86,30 @@ class Monitors:
         self._on: set[str] = set()  # the warnings of the step before
         self._first: dict[str, list[float]] = {}  # the first window of each number that drifts
         self._last: dict[str, deque[float]] = {}
+        self._rewards: deque[float] = deque(maxlen=config.window_steps)  # the trained reward's last means
+        self._best: tuple[float, float] | None = None  # best held-out accuracy, the reward at that time
+        self._hacked: Warned | None = None  # as of the last held-out measurement
+
+    def look_held_out(self, accuracy: float, *, before: float | None = None) -> Warned | None:
+        """Compare a held-out measurement with the best one so far; returns a warning that is new.
+
+        `before` is the accuracy before the first step; the reward it goes with is that of the first steps.
+        """
+        if not self._config.enabled or not self._rewards:
+            return None
+        reward = fmean(self._rewards)
+        if self._best is None:
+            start = self._first.get("trained mean") or [reward]
+            self._best = (accuracy if before is None else before, start[0])
+        best, reward_then = self._best
+        was_hacked, limit = self._hacked is not None, self._config.held_out_drop
+        is_hacked = best - accuracy > limit and reward > reward_then
+        self._hacked = (
+            Warned("held_out", "fall of held-out accuracy", best - accuracy, limit) if is_hacked else None
+        )
+        if accuracy > best:
+            self._best = (accuracy, reward)
+        return None if was_hacked else self._hacked
 
     def look(
         self, metrics: Mapping[str, float], rows: Sequence[ScoredRollout], *, version: int
@@ -98,9 +131,14 @@ class Monitors:
         drift = self._drift(metrics)
         if (divergence := self._divergence(metrics)) is not None:
             own["monitor/divergence"] = divergence[1]
+        if "reward/mean" in metrics:
+            self._rewards.append(metrics["reward/mean"])
+            self._first.setdefault("trained mean", [metrics["reward/mean"]])
         warned = [
             *self._above({**metrics, **own}),
             *self._of_rewards(metrics, drift, divergence),
+            *self._held_back(metrics),
+            *([self._hacked] if self._hacked is not None else []),
         ]
         before, self._on = self._on, {warning.name for warning in warned}
         flags = {f"warning/{name}": float(name in self._on) for name in MONITORS}
@@ -113,6 +151,7 @@ class Monitors:
             "flat_groups": c.flat_groups,
             "clip_fraction": c.clip_fraction,
             "mismatch_kl": c.kl_sampler_trainer,
+            "kl_high": c.kl_reference_above,
             "truncation": c.truncated_fraction,
             "repetition": c.repetition,
             "duplicates": c.duplicate_fraction,
@@ -128,6 +167,14 @@ class Monitors:
         if entropy is not None and entropy < c.entropy_below:
             found.append(Warned("entropy", "policy/entropy", entropy, c.entropy_below))
         return found
+
+    def _held_back(self, metrics: Mapping[str, float]) -> list[Warned]:
+        """A KL to the reference that stays at 0 after the first window."""
+        _, last = self._windows("kl_reference", metrics.get("policy/kl_reference"))
+        limit = self._config.kl_reference_below
+        if last and fmean(last) < limit:
+            return [Warned("kl_low", "policy/kl_reference", fmean(last), limit)]
+        return []
 
     def _of_rewards(
         self, metrics: Mapping[str, float], drift: float | None, divergence: tuple[str, float] | None
@@ -189,6 +236,9 @@ class Monitors:
     def state_dict(self) -> dict[str, Any]:
         return {
             "on": sorted(self._on),
+            "rewards": list(self._rewards),
+            "best": self._best,
+            "hacked": [self._hacked.value, self._hacked.limit] if self._hacked else None,
             "first": self._first,
             "last": {name: list(values) for name, values in self._last.items()},
         }
@@ -196,6 +246,10 @@ class Monitors:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         size = self._config.window_steps
         self._on = set(state["on"])
+        self._rewards = deque(state["rewards"], maxlen=size)
+        self._best = (state["best"][0], state["best"][1]) if state["best"] else None
+        hacked = state["hacked"]
+        self._hacked = Warned("held_out", "fall of held-out accuracy", *hacked) if hacked else None
         self._first = {name: list(values) for name, values in state["first"].items()}
         self._last = {name: deque(values, maxlen=size) for name, values in state["last"].items()}
 

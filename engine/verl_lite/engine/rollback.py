@@ -19,7 +19,7 @@ from verl_lite.engine.checkpoint_files import clear_write_errors, newest_whole, 
 from verl_lite.engine.monitor_config import MonitorsConfig
 from verl_lite.errors import TrainingError
 
-__all__ = ["Events", "RollbackRules", "Trouble", "go_back"]
+__all__ = ["Events", "RollbackRules", "Trouble", "go_back", "offer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,7 @@ class RollbackRules:
         self._lowest = math.inf
 
     def judge(self, metrics: Mapping[str, float], *, step: int) -> Trouble | None:
-        """The rule that `step` broke; None when all is well or rules are off."""
-        if self._rules.on == "nothing":
-            return None
+        """The rule that `step` broke; None when all is well."""
         name = "policy/kl_reference" if "policy/kl_reference" in metrics else "policy/kl_sampler_trainer"
         kl = metrics.get(name, 0.0)
         if not kl <= self._rules.max_kl:  # nan counts as too much
@@ -99,6 +97,19 @@ class Events:
             return 0
         lines = self._path.read_text(encoding="utf-8").splitlines()
         return sum(line.startswith('{"event": "rollback"') and line.endswith("}") for line in lines)
+
+
+def offer(trouble: Trouble, *, step: int, checkpoints: Path) -> str:
+    """What to say where the rules do nothing: what broke, and the last good checkpoint."""
+    path, _ = newest_whole(checkpoints, up_to_step=trouble.good_step)
+    if path is None:
+        then = f"no checkpoint of step {trouble.good_step} or before is left"
+    else:
+        then = (
+            f"the last good checkpoint is {path}: go on from it with model.path={path / 'policy'}, or have "
+            "it done with monitors.rollback.on=rollback"
+        )
+    return f"{trouble.rule} at step {step}: {trouble.why}; {then}; docs/monitors.md#rollback"
 
 
 def go_back(

@@ -29,7 +29,7 @@ from verl_lite.engine.metrics_log import MetricsLog
 from verl_lite.engine.monitors import Monitors
 from verl_lite.engine.out_of_memory import clear_memory_errors
 from verl_lite.engine.preparation import PreparedRun
-from verl_lite.engine.rollback import Events, RollbackRules, Trouble, go_back
+from verl_lite.engine.rollback import Events, RollbackRules, Trouble, go_back, offer
 from verl_lite.engine.stages import PolicyLearner, Sampler, TrainingSample
 from verl_lite.engine.timeline import StageClock, Timeline
 from verl_lite.plugins import ScoredRollout
@@ -84,6 +84,7 @@ class Trainer:
             max_lag=prepared.config.asynchrony.largest_lag,
         )
         self._rules = RollbackRules(prepared.config.monitors)
+        self._is_in_trouble = False  # a broken rule was said, and is still broken
         self._events = Events(prepared.folder.events)
         if prepared.checkpoint is not None:
             self._restore(prepared.checkpoint)
@@ -129,12 +130,21 @@ class Trainer:
         self._canary_difference = self._sampler.load_weights(self._learner, version=self.step)
 
     def _between_steps(self) -> None:
-        if (trouble := self._rules.judge(self._numbers, step=self.step)) is not None:
+        trouble = self._rules.judge(self._numbers, step=self.step)
+        if trouble is not None and self._config.monitors.rollback.on != "nothing":
             self._go_back(trouble)
             return
+        if trouble is not None and not self._is_in_trouble:
+            self._writer.finish()
+            checkpoints = self._prepared.folder.checkpoints
+            self._display.note(offer(trouble, step=self.step, checkpoints=checkpoints))
+        self._is_in_trouble = trouble is not None
         every = self._config.evaluation.every_steps
         if every and self.step % every == 0 and self.step < self._config.steps:
             measured = self.evaluate().metrics
+            accuracy, before = (m.get("evaluation/accuracy") for m in (measured, self.before))
+            if accuracy is not None and (warning := self._monitors.look_held_out(accuracy, before=before)):
+                self._display.note(str(warning))
             self._log.log(measured, step=self.step)
             self._numbers |= measured
         every = self._config.checkpoints.every_steps
