@@ -1,4 +1,4 @@
-"""The examples that need data: preferences on the file beside them, ready evaluations on rows like their own."""
+"""The examples that need data: preferences on the file beside them, ready evaluations on such rows."""
 
 import json
 import sys
