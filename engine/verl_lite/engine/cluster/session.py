@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -25,6 +26,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 CONNECT_S = 10.0
+SLOW = "timed out during startup"
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -76,11 +78,18 @@ class RaySession:
             _check_that_it_listens(address)
             options |= {"address": address}
         on_sigterm = signal.getsignal(signal.SIGTERM)
-        try:
-            ray.init(**options)
-        except Exception as error:  # noqa: BLE001 - Ray raises plain Exceptions where a node does not start
-            place = "a Ray of the run's own" if address is None else f"cluster.address={address}"
-            raise ConfigError(f"{place}: {str(error).strip().splitlines()[0]}") from None
+        until = time.monotonic() + self._config.start_timeout_s
+        while True:
+            try:
+                ray.init(**options)
+                break
+            except Exception as error:  # noqa: BLE001 - Ray raises plain Exceptions where a node does not start
+                ray.shutdown()
+                # Ray itself gives a node 30 s, which on a busy machine is not always enough
+                if address is None and SLOW in str(error) and time.monotonic() < until:
+                    continue
+                place = "a Ray of the run's own" if address is None else f"cluster.address={address}"
+                raise ConfigError(f"{place}: {str(error).strip().splitlines()[0]}") from None
         if threading.current_thread() is threading.main_thread():
             # Ray's own handler prints a stack; the run's (interrupt.py) or a plain exit is put back.
             is_default = on_sigterm in (signal.SIG_DFL, None)
