@@ -1,6 +1,7 @@
 """Whole training runs on a local Ray cluster of several nodes, with processes killed under them.
 
     python benchmarks/kill_cluster.py [--kills 20] [--kinds engine reward rank node] [--out RESULT.md]
+    python benchmarks/kill_cluster.py --nodes 0 --kinds engine reward rank       on a Ray of the run's own
 
 Each kill is SIGKILL of a random process of the kind (for "node": of all processes of a node, which another
 one then replaces). A kill is recovered from when the run writes metrics of two more steps within the
@@ -36,15 +37,33 @@ OVERRIDES = [
 ]  # fmt: skip
 
 
+NODE_TRIES = 5  # Ray gives a node 30 s to start, which on a busy machine is not always enough
+
+
+def add_node(cluster: Any, **options: Any) -> None:
+    for left in reversed(range(NODE_TRIES)):
+        try:
+            cluster.add_node(**options)
+            return
+        except Exception as error:
+            if not left:
+                raise
+            print(f"a node did not start, once more: {error}", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def cluster_of_nodes(count: int) -> Iterator[Any]:
-    """A head without CPUs for actors, and `count` nodes that the actors of the run are spread over."""
+    """A head and `count` nodes that the actors of the run are spread over; None for no nodes."""
+    if not count:
+        yield None
+        return
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    cluster = Cluster(initialize_head=False)
     try:
+        add_node(cluster, num_cpus=2, include_dashboard=False)
         for _ in range(count):
-            cluster.add_node(num_cpus=3)
+            add_node(cluster, num_cpus=3)
         yield cluster
     finally:
         cluster.shutdown()
@@ -65,32 +84,30 @@ def processes() -> dict[int, tuple[int, str]]:
     return found
 
 
-def actors(kind: str, raylets: set[int]) -> list[int]:
-    """The processes of the run's actors of a kind, below the raylets of our own cluster."""
-    return [
-        pid
-        for pid, (parent, command) in processes().items()
-        if parent in raylets and command.startswith(f"ray::{ACTORS[kind]}")
-    ]
+def actors(kind: str, root: int) -> list[int]:
+    """The processes of the run's actors of a kind; `root` is what started Ray."""
+    there = processes()
+    raylets = {pid for pid, (_, command) in there.items() if "/raylet/raylet " in command}
+    ours = {pid for pid in raylets if _is_below(pid, root, there)}
+    named = f"ray::{ACTORS[kind]}"
+    return [pid for pid, (parent, command) in there.items() if parent in ours and command.startswith(named)]
 
 
-def raylets(cluster: Any) -> set[int]:
-    return {
-        info.process.pid
-        for node in cluster.list_all_nodes()
-        for kind, infos in node.all_processes.items()
-        if kind == "raylet"
-        for info in infos
-    }
+def _is_below(pid: int, root: int, there: dict[int, tuple[int, str]]) -> bool:
+    while pid in there and pid != root:
+        pid = there[pid][0]
+    return pid == root
 
 
-def kill(kind: str, cluster: Any, generator: random.Random) -> str:
+def kill(kind: str, cluster: Any, root: int, generator: random.Random) -> str:
     if kind == "node":
         node = generator.choice(cluster.list_all_nodes()[1:])
         cluster.remove_node(node, allow_graceful=False)
-        cluster.add_node(num_cpus=3)
+        add_node(cluster, num_cpus=3)
         return "a node"
-    chosen = generator.choice(actors(kind, raylets(cluster)))
+    while not (found := actors(kind, root)):  # still being replaced
+        time.sleep(0.2)
+    chosen = generator.choice(found)
     os.kill(chosen, signal.SIGKILL)
     return f"process {chosen}"
 
@@ -140,17 +157,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--kinds", nargs="+", default=["engine", "reward", "rank", "node"])
+    parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     arguments, overrides = parser.parse_known_args()
     generator = random.Random(arguments.seed)
     rows, wrong = [], []
-    with tempfile.TemporaryDirectory() as folder, cluster_of_nodes(3) as cluster:
+    with tempfile.TemporaryDirectory() as folder, cluster_of_nodes(arguments.nodes) as cluster:
         run = Path(folder) / "run"
         command = [str(Path(sys.executable).parent / "verl-lite"), "train", str(QUICKSTART), *OVERRIDES]
-        command += [f"cluster.address={cluster.address}", *overrides, "--run-dir", str(run)]
+        if cluster is not None:
+            command.append(f"cluster.address={cluster.address}")
+        command += [*overrides, "--run-dir", str(run)]
         with (Path(folder) / "log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        root = process.pid if cluster is None else os.getpid()
         try:
             if wait_for_steps(run, process, after=time.monotonic(), count=2) is None:
                 sys.exit("the run did not begin:\n" + (Path(folder) / "log").read_text()[-4000:])
@@ -158,7 +179,7 @@ def main() -> None:
                 kind = arguments.kinds[number % len(arguments.kinds)]
                 time.sleep(generator.uniform(0.0, 3.0))
                 before, at = last_step(run), time.monotonic()
-                what = kill(kind, cluster, generator)
+                what = kill(kind, cluster, root, generator)
                 seconds = wait_for_steps(run, process, after=at, count=RECOVERED_AFTER_STEPS)
                 rows.append((number + 1, kind, before, seconds))
                 shown = "NOT recovered" if seconds is None else f"{seconds:.1f} s"
@@ -173,7 +194,7 @@ def main() -> None:
                 wrong.append("the run did not stop after Ctrl-C")
             wrong += check_run(run)
             time.sleep(3.0)
-            left = [pid for kind in ACTORS for pid in actors(kind, raylets(cluster))]
+            left = [pid for kind in ACTORS for pid in actors(kind, os.getpid())]
             if left:
                 wrong.append(f"{len(left)} actors are left after the run")
         finally:

@@ -101,7 +101,9 @@ def make_plan(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> RunPla
 
 def shares_gpus(config: TrainConfig) -> bool:
     """Whether an engine and the learner use the same GPUs."""
-    return config.rollout.num_engines == 1 and config.learner.num_ranks == 1
+    rollout = config.rollout
+    in_process = not rollout.is_placed_by_ray and config.learner.num_ranks == 1
+    return rollout.placement == "colocated" or in_process
 
 
 def activation_bytes(

@@ -5,13 +5,14 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from verl_lite.engine.checkpoint_files import clear_write_errors
+from verl_lite.engine.checkpoint_files import clear_write_errors, newest_whole
 from verl_lite.engine.checkpoints import restore_random_states
 from verl_lite.engine.cluster_config import ClusterConfig
 from verl_lite.engine.config import RolloutConfig, TrainConfig
@@ -24,14 +25,14 @@ from verl_lite.engine.model_folder import load_policy, pad_token_id, prepare_mod
 from verl_lite.engine.model_shape import shape_of
 from verl_lite.engine.out_of_memory import clear_memory_errors
 from verl_lite.engine.plan import Gpu, local_gpu, make_plan
-from verl_lite.engine.preparation import PreparedRun, hold_run
+from verl_lite.engine.preparation import PreparedRun, hold_run, prepare_run
 from verl_lite.engine.run_folder import RunFolder
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.sft.stage import run_sft
 from verl_lite.engine.stages import PromptRow, Sampler
 from verl_lite.engine.timeline import Timeline
 from verl_lite.engine.trainer import Trainer
-from verl_lite.errors import ConfigError
+from verl_lite.errors import ConfigError, RankLost
 from verl_lite.plugins.execution import Placement
 from verl_lite.plugins.scorer import Scorer
 
@@ -86,7 +87,7 @@ def train(
                     prepared.folder.cut_back(done, prepared.passed_over)
                 else:
                     prepared.folder.claim(config, prepared.plugins, prepared.data)
-                result = _run(
+                result = _run_to_the_end(
                     prepared, display, interrupt, session, debug_inline=debug_inline, started=started
                 )
         finally:
@@ -182,6 +183,38 @@ def _reward_actors(config: TrainConfig, session: Any) -> Placement | None:
     from verl_lite.engine.cluster.reward_actors import RewardActors
 
     return RewardActors(session.ray, config.cluster)
+
+
+def _run_to_the_end(
+    prepared: PreparedRun,
+    display: Display,
+    interrupt: Interrupt,
+    session: Any,
+    *,
+    debug_inline: bool,
+    started: float,
+) -> RunResult:
+    """As `_run`, again from the last checkpoint when a learner rank was lost (cluster.max_restarts times)."""
+    most = prepared.config.cluster.max_restarts
+    for restarts in count(1):
+        try:
+            return _run(prepared, display, interrupt, session, debug_inline=debug_inline, started=started)
+        except RankLost as lost:
+            if restarts > most:
+                raise RankLost(f"{lost}; cluster.max_restarts={most} restarts were not enough") from lost
+            display.note(f"{lost}: restart {restarts} of {most}")
+        prepared = _from_last_checkpoint(prepared)
+    raise AssertionError("counting never ends")
+
+
+def _from_last_checkpoint(prepared: PreparedRun) -> PreparedRun:
+    """The run as it is resumed; from its beginning where it has no checkpoint yet."""
+    config, folder = prepared.config, prepared.folder
+    again = prepared
+    if config.sft.is_on or newest_whole(folder.checkpoints)[0] is not None:
+        again = prepare_run(config, run_dir=folder.path, resume=True)
+    folder.cut_back(again.checkpoint.step if again.checkpoint else 0, again.passed_over)
+    return again
 
 
 def _run(

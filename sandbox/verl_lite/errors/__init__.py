@@ -9,6 +9,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "PluginError",
+    "RankLost",
     "RewardError",
     "SandboxError",
     "TrainingError",
@@ -46,3 +47,10 @@ class CheckpointError(VerlLiteError, RuntimeError):
 
 class TrainingError(VerlLiteError, RuntimeError):
     """Training stopped itself: stale weights, diverging loss, or a failed stage."""
+
+
+class RankLost(TrainingError):
+    """A learner rank died, or did not answer within cluster.call_timeout_s: what it held is gone.
+
+    The others cannot go on without it; training continues from the last checkpoint with new ranks.
+    """

@@ -1,0 +1,143 @@
+"""A run whose learner loses a rank goes on from its last checkpoint by itself, and ends as if nothing was."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.learner import Learner
+from verl_lite.engine.metrics_log import read_metrics
+from verl_lite.engine.run import train
+from verl_lite.engine.stages import TrainingSample, UpdateStats
+from verl_lite.errors import RankLost
+from verl_lite.plugins.config_file import validate
+
+REWARD_FILE = '''
+from verl_lite.plugins import reward
+
+@reward("digits")
+def digits(rollout):
+    """The part of the completion that is digits."""
+    text = rollout.completion
+    return sum(c.isdigit() for c in text) / len(text) if text else 0.0
+'''
+SMALL = {"hidden_size": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 128}
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., TrainConfig]:
+    rewards = tmp_path / "digits.py"
+    rewards.write_text(REWARD_FILE)
+    data: dict[str, Any] = {
+        "name": "small",
+        "steps": 5,
+        "model": {"tiny": {**SMALL, "max_context_tokens": 64}},
+        "data": {"train": {"task": "arithmetic", "num_rows": 20}},
+        "rewards": {"digits": {"use": f"{rewards}:digits"}},
+        "rollout": {
+            "sampler": "transformers",
+            "num_prompts": 4,
+            "num_samples": 4,
+            "max_prompt_tokens": 16,
+            "max_new_tokens": 16,
+        },
+        "learner": {"optimizer": {"learning_rate": 3e-3, "schedule": "constant"}},
+        "checkpoints": {"every_steps": 2},
+        "logging": {"trackers": []},
+    }
+    return lambda **changes: validate(TrainConfig, {**data, **changes}, source="test")
+
+
+def curve(run_dir: Path) -> list[dict[str, float]]:
+    names = ("step", "reward/mean", "learner/grad_norm", "loss/policy")
+    return [{name: row[name] for name in names} for row in read_metrics(run_dir / "metrics.jsonl")]
+
+
+@pytest.fixture
+def lose_ranks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """`lose_ranks(2, 4)`: the second and the fourth call of `update` raise RankLost after their work."""
+
+    def lose(*numbers: int) -> list[int]:
+        calls: list[int] = []
+        update = Learner.update
+
+        def unlucky(self: Learner, samples: Sequence[TrainingSample]) -> UpdateStats:
+            calls.append(len(calls) + 1)
+            stats = update(self, samples)
+            if calls[-1] in numbers:
+                raise RankLost("a learner rank died")
+            return stats
+
+        monkeypatch.setattr(Learner, "update", unlucky)
+        return calls
+
+    return lose
+
+
+def test_a_lost_rank_restarts_the_run_from_its_last_checkpoint(
+    make: Callable[..., TrainConfig], lose_ranks: Callable[..., list[int]], tmp_path: Path
+) -> None:
+    """Lost in step 1, before any checkpoint; and in step 4, after the checkpoint of step 2."""
+    train(make(), run_dir=tmp_path / "whole", debug_inline=True)
+    calls = lose_ranks(1, 5)
+    result = train(make(), run_dir=tmp_path / "run", debug_inline=True)
+    assert len(calls) == 1 + 4 + 3
+    assert not result.stopped
+    assert curve(tmp_path / "run") == curve(tmp_path / "whole")
+    assert [row["step"] for row in curve(tmp_path / "run")] == [1, 2, 3, 4, 5]
+
+
+def test_a_run_is_not_restarted_more_often_than_allowed(
+    make: Callable[..., TrainConfig], lose_ranks: Callable[..., list[int]], tmp_path: Path
+) -> None:
+    calls = lose_ranks(1, 2, 3)
+    with pytest.raises(RankLost, match=r"cluster\.max_restarts=2"):
+        train(make(cluster={"max_restarts": 2}), run_dir=tmp_path / "run", debug_inline=True)
+    assert calls == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_a_killed_rank_restarts_the_run(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    train(make(), run_dir=tmp_path / "whole", debug_inline=True)
+    run_dir, killed = tmp_path / "run", threading.Event()
+
+    def kill_after_three_steps() -> None:
+        metrics = run_dir / "metrics.jsonl"
+        while not metrics.is_file() or metrics.read_bytes().count(b"\n") < 3:
+            time.sleep(0.02)
+        os.kill(_ranks_below(os.getpid())[1], signal.SIGKILL)
+        killed.set()
+
+    threading.Thread(target=kill_after_three_steps, daemon=True).start()
+    learner = {"optimizer": {"learning_rate": 3e-3, "schedule": "constant"}, "num_ranks": 2}
+    result = train(make(learner=learner, steps=5), run_dir=run_dir, debug_inline=True)
+    assert killed.is_set()
+    assert not result.stopped
+    for one, several in zip(curve(tmp_path / "whole"), curve(run_dir), strict=True):
+        assert several == pytest.approx(one, rel=2e-3, abs=2e-4)
+
+
+def _ranks_below(root: int) -> list[int]:
+    """The processes of learner ranks that Ray started for `root`."""
+    parents, ranks = {}, []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
+            if Path(f"/proc/{entry}/cmdline").read_bytes().startswith(b"ray::RankActor"):
+                ranks.append(int(entry))
+        except OSError:
+            continue
+
+    def is_below(pid: int) -> bool:
+        while pid in parents and pid != root:
+            pid = parents[pid]
+        return pid == root
+
+    return [pid for pid in ranks if is_below(pid)]
