@@ -70,11 +70,11 @@ def tree_of(kind: str, folder: Path, *, sampler: str) -> dict[str, Any]:
         "steps": STEPS,
         "model": {
             "tiny": {
-                "hidden_size": 32,
+                "hidden_size": 64,
                 "num_layers": 2,
                 "num_heads": 2,
                 "num_kv_heads": 1,
-                "intermediate_size": 64,
+                "intermediate_size": 128,
                 "max_context_tokens": 64,
             }
         },
