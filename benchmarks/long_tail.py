@@ -119,8 +119,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, RaySession(ClusterConfig(), cpus=ENGINES):
         build_tiny_model(Path(folder), TinyModelConfig(), seed=0)
         engines = [
-            RayEngine(EngineActor, engine_resources(config), model_path=folder, config=config, seed=0)
-            for _ in range(ENGINES)
+            RayEngine(
+                EngineActor,
+                engine_resources(config, index, on_gpu=False),
+                model_path=folder,
+                config=config,
+                seed=0,
+            )
+            for index in range(ENGINES)
         ]
         pool = EnginePool(engines.__getitem__, num_engines=ENGINES, limits=limits)
         pool.each("describe")

@@ -214,6 +214,19 @@ def test_a_fault_of_our_own_reaches_those_who_wait(pool_of: Any) -> None:
         list(pool.run(requests([3])))
 
 
+def test_paused_engines_are_not_called_and_go_on_where_they_were(pool_of: Any) -> None:
+    pool, engines = pool_of()
+    answers = pool.run(requests([2] * 4 + [300] * 4))
+    found = [next(answers)]
+    with pool.paused() as paused:
+        assert len(paused) == 2
+        before = [len(engine.calls) for engine in engines]
+        time.sleep(0.05)
+        assert [len(engine.calls) for engine in engines] == before
+    found += list(answers)
+    assert sorted(int(answer.id) for answer in found) == list(range(8))
+
+
 def test_a_batch_given_up_early_leaves_the_engines_to_others(pool_of: Any) -> None:
     pool, engines = pool_of()
     answers = pool.run(requests([2] * 4 + [100_000] * 20))

@@ -112,6 +112,8 @@ class RolloutConfig(ConfigModel):
                          engines, on GPUs of their own. colocated: Ray places them on the learner's
                          GPUs, and they sleep during updates. Unset: in_process for one engine,
                          disaggregated for more
+    weight_transfer      how weights reach Ray's engines: object_store, through the host's memory, on every
+                         platform; between GPUs by vLLM itself: nccl (disaggregated), ipc (colocated)
     sequences_in_flight  sequences one of Ray's engines works on at once; each gets the next when one
                          ends. Unset: half an even share of the batch, at least 8 and at most 256
     """
@@ -119,6 +121,7 @@ class RolloutConfig(ConfigModel):
     sampler: Literal["vllm", "vllm-server", "transformers"] = "vllm"
     num_engines: PositiveInt = 1
     placement: Literal["in_process", "disaggregated", "colocated"] | None = None
+    weight_transfer: Literal["object_store", "nccl", "ipc"] = "object_store"
     sequences_in_flight: PositiveInt | None = None
     num_prompts: PositiveInt = 32
     num_samples: PositiveInt = 8
@@ -161,6 +164,12 @@ class RolloutConfig(ConfigModel):
             raise ValueError(
                 f"rollout.placement=in_process holds one engine, but rollout.num_engines={self.num_engines}: "
                 "choose disaggregated or colocated"
+            )
+        wanted = {"nccl": "disaggregated", "ipc": "colocated"}.get(self.weight_transfer)
+        if wanted is not None and self.placement != wanted:
+            raise ValueError(
+                f"rollout.weight_transfer={self.weight_transfer} is for rollout.placement={wanted}, "
+                f"not {self.placement}"
             )
         if self.placement == "colocated" and not self.vllm.sleep:
             raise ValueError(
@@ -301,6 +310,11 @@ class TrainConfig(RewardsConfig):
             dynamic_sampling=self.algorithm.dynamic_sampling,
             takes_weights_anytime=self.rollout.is_placed_by_ray,
         )
+        if self.rollout.weight_transfer != "object_store" and self.learner.num_ranks > 1:
+            raise ValueError(
+                f"rollout.weight_transfer={self.rollout.weight_transfer} sends from one learner process, but "
+                f"learner.num_ranks={self.learner.num_ranks}: use object_store"
+            )
         if self.rollout.placement == "colocated" and self.asynchrony.mode != "sync":
             raise ValueError(
                 f"asynchrony.mode={self.asynchrony.mode} with rollout.placement=colocated: engines on the "

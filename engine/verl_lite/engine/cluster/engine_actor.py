@@ -52,6 +52,15 @@ class EngineActor:
         self._engine.load(unpack(weights), version=version)
         return self._engine.token_logprobs(canary_ids)
 
+    def transfer(self, method: str, *arguments: Any) -> None:
+        """A call of vLLM's weight transfer, by the learner; no step comes between its calls."""
+        getattr(self._engine.llm, method)(*arguments)
+
+    def weights_arrived(self, version: int, canary_ids: Sequence[int]) -> list[float]:
+        """After a transfer: its version, and the canary's log-probabilities by what arrived."""
+        self._engine.weights_arrived(version=version)
+        return self._engine.token_logprobs(canary_ids)
+
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         return self._engine.token_logprobs(token_ids)
 

@@ -11,6 +11,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -93,6 +94,7 @@ class EnginePool:
         self.waiting: list[_Job] = []
         self.batches: list[_Batch] = []
         self.current: _Command | None = None  # the newest weights: what a replacement is given first
+        self.is_paused = False
         self.error: VerlLiteError | None = None
         self.closed = False
         self.num_restarts = 0
@@ -155,6 +157,22 @@ class EnginePool:
             if isinstance(answer, VerlLiteError):
                 raise answer
         return [check(answer) for answer in answers]
+
+    @contextmanager
+    def paused(self) -> Iterator[list[RemoteEngine]]:
+        """The engines, none of which steps or is called until the end; sequences go on where they were."""
+        with self.lock:
+            self.raise_error()
+            self.is_paused = True
+            self.lock.wait_for(lambda: self.error or not any(slot.calls for slot in self._slots))
+            engines = [slot.engine for slot in self._slots if slot.is_ready and slot.engine is not None]
+        try:
+            self.raise_error()
+            yield engines
+        finally:
+            with self.lock:
+                self.is_paused = False
+                self.lock.notify_all()
 
     def raise_error(self) -> None:
         if self.error is not None:
@@ -261,6 +279,8 @@ class _Slot:
             if not self.calls:  # the pool has failed meanwhile
                 return
             command = self.calls.popleft().command
+            if self.pool.is_paused:
+                self.pool.lock.notify_all()
             if command is not None:
                 command.answers.put(answer)
                 return
@@ -291,7 +311,7 @@ class _Slot:
                     self.calls.append(_Call(engine.call("advance", requests, given_up)))
 
     def _has_work(self) -> bool:
-        return bool(self.commands or self.running or self._room())
+        return not self.pool.is_paused and bool(self.commands or self.running or self._room())
 
     def _room(self) -> int:
         """How many of the waiting sequences this engine may take: no more than an even share of all."""

@@ -13,6 +13,7 @@ from typing import Any
 from verl_lite.engine.canary import TOLERANCES, Canary
 from verl_lite.engine.cluster.engine_actor import EngineActor
 from verl_lite.engine.cluster.engine_pool import EnginePool, PoolLimits
+from verl_lite.engine.cluster.gpu_transfer import EngineClient, WeightSender
 from verl_lite.engine.cluster.ray_engine import RayEngine
 from verl_lite.engine.cluster.session import RaySession
 from verl_lite.engine.cluster.weight_transfer import pack
@@ -44,18 +45,27 @@ class RaySampler:
         self._decode = partial(tokenizer.decode, skip_special_tokens=True)
         self._batch_numbers = itertools.count()
         self._version = 0
+        self._transfer = config.weight_transfer
+        self._gpus_per_engine = config.vllm.tensor_parallel_size
+        self._sender: WeightSender | None = None
         limits = PoolLimits(
             start_timeout_s=cluster.start_timeout_s,
             call_timeout_s=cluster.engine_timeout_s,
-            max_restarts=cluster.max_restarts,
+            # vLLM's transfer has a fixed membership: nobody could give a replacement its weights
+            max_restarts=cluster.max_restarts if self._transfer == "object_store" else 0,
             in_flight=config.sequences_in_flight,
         )
-        arguments = {"model_path": model_path, "config": config, "seed": seed}
-        resources = engine_resources(config)
+        options = (
+            {}
+            if self._transfer == "object_store"
+            else {"weight_transfer_config": {"backend": self._transfer}}
+        )
+        arguments = {"model_path": model_path, "config": config, "seed": seed, "options": options}
         self._session = RaySession(cluster, cpus=config.placed_cpus)
         self._session.__enter__()
+        on_gpu = self._session.ray.cluster_resources().get("GPU", 0) > 0
         self.pool = EnginePool(
-            lambda index: RayEngine(EngineActor, resources, **arguments),
+            lambda index: RayEngine(EngineActor, engine_resources(config, index, on_gpu=on_gpu), **arguments),
             num_engines=config.num_engines,
             limits=limits,
         )
@@ -92,19 +102,40 @@ class RaySampler:
 
     def load_weights(self, source: WeightSource, *, version: int) -> float:
         """See Sampler.load_weights: every engine passes the canary; returns the largest difference of all."""
-        import ray
-
-        trained = source.token_logprobs(self.canary.token_ids)
-        if hasattr(source, "put_weights"):
-            weights = source.put_weights(version)
+        canary_ids = self.canary.token_ids
+        check = partial(self.canary.compare, source.token_logprobs(canary_ids), version=version)
+        if self._transfer == "object_store":
+            weights = self._put(source, version)
+            differences = self.pool.each("load", weights, version, canary_ids, check=check, keep=True)
         else:
-            weights = ray.put(pack(source.named_weights()))
-        check = partial(self.canary.compare, trained, version=version)
-        differences: list[float] = self.pool.each(
-            "load", weights, version, self.canary.token_ids, check=check, keep=True
-        )
+            self._send(source)
+            differences = self.pool.each("weights_arrived", version, canary_ids, check=check)
         self._version = version
-        return max(differences)
+        return float(max(differences))
+
+    def _put(self, source: WeightSource, version: int) -> Any:
+        """A reference to the packed weights in Ray's object store."""
+        if hasattr(source, "put_weights"):
+            return source.put_weights(version)
+        return self._session.ray.put(pack(source.named_weights()))
+
+    def _send(self, source: WeightSource) -> None:
+        """By vLLM's weight transfer, while no engine steps."""
+        assert self._transfer != "object_store"
+        with self.pool.paused() as engines:
+            if self._sender is None:
+                client = EngineClient(
+                    [engine.actor for engine in engines if isinstance(engine, RayEngine)],
+                    gpus_per_engine=self._gpus_per_engine,
+                    wait=partial(self._session.ray.get, timeout=self.pool.limits.call_timeout_s),
+                )
+                self._sender = WeightSender(
+                    self._transfer,
+                    client,
+                    source.named_weights,
+                    num_engine_gpus=len(engines) * self._gpus_per_engine,
+                )
+            self._sender.send()
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -122,15 +153,27 @@ class RaySampler:
 
     def close(self) -> None:
         """End the engines, and Ray if it was started for them; the sampler cannot be used afterwards."""
+        if self._sender is not None:
+            self._sender.close()
         self.pool.close()
         self._session.__exit__(None, None, None)
 
 
-def engine_resources(config: RolloutConfig) -> dict[str, Any]:
-    """What one engine asks Ray for."""
-    threads = config.vllm.cpu_threads
-    environment = {
-        "OMP_NUM_THREADS": str(threads),
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # engines would bind to the same cores
+def engine_resources(config: RolloutConfig, index: int, *, on_gpu: bool) -> dict[str, Any]:
+    """What the engine of this place asks Ray for: GPUs of its own, some of the learner's node, or threads."""
+    threads, num_gpus = config.vllm.cpu_threads, config.vllm.tensor_parallel_size
+    if not on_gpu:
+        environment = {
+            "OMP_NUM_THREADS": str(threads),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # engines would bind to the same cores
+        }
+        return {"num_cpus": threads, "runtime_env": {"env_vars": environment}}
+    if config.placement != "colocated":
+        return {"num_cpus": threads, "num_gpus": num_gpus}
+    # the learner holds these GPUs in Ray's books, so the engine asks for none and is shown them
+    shown = ",".join(str(index * num_gpus + gpu) for gpu in range(num_gpus))
+    return {
+        "num_cpus": threads,
+        "num_gpus": 0,
+        "runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": shown}},
     }
-    return {"num_cpus": threads, "runtime_env": {"env_vars": environment}}
