@@ -6,13 +6,15 @@ SCRATCH is an environment with `trl` in it (no dependency of this project). Both
 of their own, in turns, on the same model folder and the same conversations, float32, AdamW, loss on
 assistant turns alone, 2 threads. A step is about 4,096 tokens on both sides: ours takes 24 rows, TRL
 packs ("bfd") into rows of 1,024 and takes 4 of them. Counted are the tokens of the conversations,
-padding is not; the first two steps are warm-up; the figure is the median over the other steps.
+padding is not; the first two steps are warm-up; the figures are medians over the other steps, of tokens
+by second of wall time and by second of processor time (which other programs on the machine move less).
 
 What it leaves out: GPUs (TRL would use flash attention there), larger models and vocabularies.
 """
 
 import argparse
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -88,10 +90,10 @@ def our_side(folder: Path, num_steps: int) -> None:
     )
     data = read_sft(config, AutoTokenizer.from_pretrained(folder / "model"))
     model = load_policy(str(folder / "model"), dtype="float32", device=torch.device("cpu"))
-    ends, tokens = [time.perf_counter()], []
+    ends, tokens = [now()], []
 
     def on_step(step: SFTStep) -> None:
-        ends.append(time.perf_counter())
+        ends.append(now())
         tokens.append(step.num_tokens)
 
     train_sft(Policy(model, config.learner, pad_token_id=0), data, config.sft, seed=0, on_step=on_step)
@@ -105,12 +107,12 @@ def trl_side(folder: Path, num_steps: int) -> None:
     from trl import SFTConfig, SFTTrainer
 
     torch.set_num_threads(2)
-    ends: list[float] = []
+    ends: list[tuple[float, float]] = []
     tokens: list[int] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *arguments: Any, **options: Any) -> None:
-            ends.append(time.perf_counter())
+            ends.append(now())
 
     class Counted(SFTTrainer):  # type: ignore[misc]
         def training_step(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
@@ -130,14 +132,24 @@ def trl_side(folder: Path, num_steps: int) -> None:
         model=model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
         callbacks=[Clock()],
     )  # fmt: skip
-    begin = time.perf_counter()
+    begin = now()
     trainer.train()
     report(folder / "trl.json", [begin, *ends], tokens)
 
 
-def report(path: Path, ends: list[float], tokens: list[int]) -> None:
-    speeds = [count / (b - a) for count, (a, b) in zip(tokens, pairwise(ends), strict=True)]
-    path.write_text(json.dumps({"speed": statistics.median(speeds[WARM_UP_STEPS:]), "tokens": tokens}))
+def now() -> tuple[float, float]:
+    """(wall, processor) seconds; the latter of all threads of this process."""
+    return time.perf_counter(), time.process_time()
+
+
+def report(path: Path, ends: list[tuple[float, float]], tokens: list[int]) -> None:
+    seconds = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(ends)]
+    kept = list(zip(tokens, seconds, strict=True))[WARM_UP_STEPS:]
+    speeds = {
+        clock: statistics.median(count / spent[at] for count, spent in kept)
+        for at, clock in enumerate(("wall", "cpu"))
+    }
+    path.write_text(json.dumps({**speeds, "tokens": tokens}))
 
 
 def main() -> None:
@@ -151,22 +163,26 @@ def main() -> None:
     if options.side:
         (our_side if options.side == "ours" else trl_side)(options.folder, options.steps)
         return
-    speeds: dict[str, list[float]] = {"ours": [], "trl": []}
+    speeds: dict[str, list[dict[str, float]]] = {"ours": [], "trl": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_inputs(folder, options.steps)
         for _ in range(options.repeats):
             for side, python in (("ours", sys.executable), ("trl", options.trl_python)):
                 command = [python, __file__, "--side", side, "--folder", name, "--steps", str(options.steps)]
-                subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                done = subprocess.run(command, check=False, capture_output=True, text=True)
+                if done.returncode:
+                    sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")
                 result = json.loads((folder / f"{side}.json").read_text())
-                speeds[side].append(result["speed"])
-                per_step = statistics.mean(result["tokens"])
+                speeds[side].append(result)
                 print(
-                    f"{side:<5} {result['speed']:>8,.0f} tokens/s   {per_step:,.0f} tokens a step", flush=True
+                    f"{side:<5} {result['wall']:>8,.0f} tokens/s  {result['cpu']:>8,.0f} tokens/cpu-s  "
+                    f"{statistics.mean(result['tokens']):,.0f} tokens a step  load {os.getloadavg()[0]:.1f}",
+                    flush=True,
                 )
-    ours, trl = (statistics.median(speeds[side]) for side in ("ours", "trl"))
-    print(f"median of {options.repeats}: ours {ours:,.0f}, TRL {trl:,.0f} tokens/s: {ours / trl:.2f}x")
+    for clock in ("wall", "cpu"):
+        ours, trl = (statistics.median(one[clock] for one in speeds[side]) for side in ("ours", "trl"))
+        print(f"{clock}, median of {options.repeats}: ours {ours:,.0f}, TRL {trl:,.0f}: {ours / trl:.2f}x")
 
 
 if __name__ == "__main__":
