@@ -11,6 +11,7 @@ from verl_lite.cli.diagnose import diagnose
 from verl_lite.cli.diff import diff
 from verl_lite.cli.doctor import doctor
 from verl_lite.cli.evaluate import evaluate
+from verl_lite.cli.export import export
 from verl_lite.cli.pipeline import pipeline
 from verl_lite.cli.plugins import plugins_app
 from verl_lite.cli.preferences import dpo, preferences_app, reward_model
@@ -47,6 +48,7 @@ app.command()(check)
 app.command()(attack)
 app.command()(report)
 app.command()(doctor)
+app.command()(export)
 app.add_typer(plugins_app, name="plugins")
 app.add_typer(config_app, name="config")
 app.add_typer(preferences_app, name="preferences")

@@ -48,6 +48,8 @@ def train(
     Example: verl-lite train examples/quickstart.yaml steps=60 seed=1
     """
     checked = _load(config, overrides)
+    if _follows(checked):
+        return
     from verl_lite.engine.run import train as run
 
     result = run(
@@ -174,6 +176,23 @@ def calm_threads() -> None:
     product wait.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _follows(config: "TrainConfig") -> bool:
+    """Where torchrun started several processes, meet them; all but the first do here what it says."""
+    from verl_lite.engine.launch import check_launch, launched_rank
+
+    is_shared = config.rollout.sampler == "vllm" and not config.rollout.is_placed_by_ray
+    check_launch(num_ranks=config.learner.num_ranks, sampler_shares_process=is_shared)
+    rank = launched_rank()
+    if rank is None:
+        return False
+    from verl_lite.engine.cluster.torchrun_ranks import follow, join
+
+    join(config.cluster)
+    if rank > 0:
+        follow()
+    return rank > 0
 
 
 def _load(config: Path, overrides: list[str] | None) -> "TrainConfig":

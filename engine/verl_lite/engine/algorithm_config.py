@@ -18,12 +18,14 @@ __all__ = [
     "LoraConfig",
     "OptimizerConfig",
     "OverlongConfig",
+    "ParallelName",
 ]
 
 AdvantageName = Literal[
     "grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "gae", "gdpo", "process"
 ]
 PolicyLossName = Literal["ppo_clip", "gspo", "cispo", "policy_gradient"]
+ParallelName = Literal["fsdp", "replicated"]
 AggregateName = Literal["token_mean", "sequence_mean", "sequence_sum_norm"]
 GROUP_ESTIMATORS = ("grpo", "dr_grpo", "rloo", "reinforce_pp_baseline", "gdpo", "process")
 
@@ -239,7 +241,7 @@ class LearnerConfig(ConfigModel):
 
     optimizer: OptimizerConfig = OptimizerConfig()
     num_ranks: int = Field(default=1, ge=1)  # processes (one a GPU) that share each update
-    parallel: Literal["fsdp", "replicated"] = "fsdp"  # ranks hold shards of the weights, or all of them
+    parallel: ParallelName = "fsdp"  # ranks hold shards of the weights, or all of them
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the matrix products; master weights are fp32
     max_tokens_per_micro_batch: int = Field(default=16_384, gt=0)
     backend: Literal["packed", "padded"] = "packed"
@@ -256,4 +258,23 @@ class LearnerConfig(ConfigModel):
                 "share_prompts=always needs backend: packed "
                 "(a padded row cannot attend to another row's prompt)"
             )
+        if self.num_ranks > 1 and self.parallel == "fsdp":
+            self._check_shards()
         return self
+
+    def _check_shards(self) -> None:
+        why, ranks = "", f"learner.num_ranks={self.num_ranks} with parallel=fsdp"
+        if self.lora is not None and self.lora.quantize:
+            why = "lora.quantize packs the base into 4-bit blocks, which cannot be cut into the ranks' shards"
+        elif self.optimizer.bits == 8:
+            why = (
+                "optimizer.bits=8 quantises each rank's shard in blocks of its own, which another number of "
+                "ranks could not resume from"
+            )
+        elif self.optimizer.offload:
+            why = (
+                "optimizer.offload keeps whole weights and moments on the CPU, but a rank holds shards, and "
+                "the moments are spread over the ranks already"
+            )
+        if why:
+            raise ValueError(f"{ranks}: {why}; leave the setting out, or use parallel: replicated")

@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.cluster_config import AsynchronyConfig, ClusterConfig
 from verl_lite.engine.data_config import DataConfig, DatasetConfig
+from verl_lite.engine.launch import launched_rank
 from verl_lite.engine.monitor_config import MonitorsConfig
 from verl_lite.engine.sft_config import SFTConfig
 from verl_lite.plugins.composite.config import RewardNode, RewardsConfig, leaves
@@ -208,14 +209,11 @@ class CheckpointConfig(ConfigModel):
 class LoggingConfig(ConfigModel):
     """Trackers of accelerate.tracking by name; metrics.jsonl is always written.
 
-    Rollout records are written every `rollouts_every_steps` steps (0: never). The trackers get a table of
-    `samples` rollouts, the best and the worst, every `samples_every_steps` steps (0: never).
+    Rollout records are written every `rollouts_every_steps` steps (0: never).
     """
 
     trackers: tuple[str, ...] = ("tensorboard",)
     rollouts_every_steps: NonNegativeInt = 1
-    samples: PositiveInt = 4
-    samples_every_steps: NonNegativeInt = 10
 
 
 class TrainConfig(RewardsConfig):
@@ -260,7 +258,8 @@ class TrainConfig(RewardsConfig):
     def placed_cpus(self) -> float:
         """The CPUs that the parts placed by Ray ask for together; 0: the run is one process, without Ray."""
         ranks, rewards = self.learner.num_ranks, self.cluster.rewards
-        return (ranks if ranks > 1 else 0) + self.rollout.placed_cpus + rewards.count * rewards.cpus
+        placed_ranks = ranks if ranks > 1 and launched_rank() is None else 0
+        return placed_ranks + self.rollout.placed_cpus + rewards.count * rewards.cpus
 
     @model_validator(mode="after")
     def _check_placement(self) -> "TrainConfig":

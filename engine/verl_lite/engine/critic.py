@@ -19,7 +19,8 @@ from verl_lite.engine.algorithm_config import CriticConfig, LearnerConfig
 from verl_lite.engine.losses import token_weights
 from verl_lite.engine.optim import PolicyOptimizer
 from verl_lite.engine.packing import PackedBatch
-from verl_lite.engine.policy import Policy
+from verl_lite.engine.policy import Policy, by_sample
+from verl_lite.engine.ranks import ALONE, Ranks
 from verl_lite.engine.stages import TrainingSample
 from verl_lite.engine.weights import base_model, float32_master_weights
 from verl_lite.errors import ConfigError
@@ -60,18 +61,24 @@ class Critic:
         *,
         pad_token_id: int,
         total_steps: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         float32_master_weights(model)
         self._config = config
-        self._body = Policy(model, learner, pad_token_id=pad_token_id)
+        self._ranks = ranks
+        self._body = Policy(model, learner, pad_token_id=pad_token_id, ranks=ranks)
         hidden_size = model.get_output_embeddings().weight.shape[1]  # type: ignore[operator]
         reference = next(model.parameters())
         self._head = nn.Linear(hidden_size, 1, device=reference.device, dtype=reference.dtype)
         nn.init.zeros_(self._head.weight)
         nn.init.zeros_(self._head.bias)
+        self._body.distribute()
+        ranks.place(self._head)
         optimizer = learner.optimizer.model_copy(update={"learning_rate": config.learning_rate})
-        parameters = [*model.parameters(), *self._head.parameters()]
-        self._optimizer = PolicyOptimizer(parameters, optimizer, total_steps=total_steps * config.epochs)
+        self._parameters = [*model.parameters(), *self._head.parameters()]
+        self._optimizer = PolicyOptimizer(
+            self._parameters, optimizer, total_steps=total_steps * config.epochs
+        )
         self.num_updates = 0
 
     @property
@@ -82,13 +89,11 @@ class Critic:
     @torch.no_grad()
     def values(self, samples: Sequence[TrainingSample]) -> list[list[float]]:
         """The value at every completion token of every sample."""
-        result: list[list[float]] = [[] for _ in samples]
+        found: dict[int, list[float]] = {}
         for batch in self._body.micro_batches(samples):
-            lengths = [len(samples[index].completion_ids) for index in batch.sample_indices]
-            parts = torch.split(self._values(batch).cpu(), lengths)
-            for index, part in zip(batch.sample_indices, parts, strict=True):
-                result[index] = part.tolist()
-        return result
+            found |= by_sample(self._values(batch), batch, samples)
+        found = self._ranks.merge(found)
+        return [found[index] for index in range(len(samples))]
 
     def update(self, samples: Sequence[TrainingSample]) -> dict[str, float]:
         """Epochs of regression on `returns_T`; metrics of the last one."""
@@ -118,6 +123,8 @@ class Critic:
             loss = (loss_N * weights_N).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             sums["loss/critic"] += float(loss.detach())
+        sums = defaultdict(float, self._ranks.sum(sums))
+        self._ranks.sum_gradients(self._parameters)
         norm, finite = self._optimizer.step()
         sums["critic/grad_norm"] = norm if finite else 0.0
         sums["critic/bad_steps"] = float(not finite)
@@ -126,7 +133,12 @@ class Critic:
     def _values(self, batch: PackedBatch) -> Tensor:
         with self._body.autocast():
             hidden_ND = self._body.hidden(batch)
-            return self._head(hidden_ND).squeeze(1).float()  # type: ignore[no-any-return]
+            values_N1: Tensor = self._ranks.run(self._head, self._head.forward, hidden_ND)
+            return values_N1.squeeze(1).float()
+
+    def fill_state(self) -> None:
+        """As PolicyOptimizer.fill_state."""
+        self._optimizer.fill_state()
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -144,9 +156,18 @@ class Critic:
 
 
 def make_critic(
-    config: CriticConfig, learner: LearnerConfig, policy: nn.Module, *, pad_token_id: int, total_steps: int
+    config: CriticConfig,
+    learner: LearnerConfig,
+    policy: nn.Module,
+    *,
+    pad_token_id: int,
+    total_steps: int,
+    ranks: Ranks = ALONE,
 ) -> Critic:
-    """The critic `config` names: its own model, or a copy of the policy's present weights."""
+    """The critic `config` names: its own model, or a copy of the policy's present weights.
+
+    Made before the policy's weights are distributed over the ranks; the critic's are here.
+    """
     causal = base_model(policy)
     if config.model:
         from transformers import AutoModelForCausalLM
@@ -165,4 +186,4 @@ def make_critic(
     else:
         model = copy.deepcopy(causal)
     model.requires_grad_(True)
-    return Critic(model, config, learner, pad_token_id=pad_token_id, total_steps=total_steps)
+    return Critic(model, config, learner, pad_token_id=pad_token_id, total_steps=total_steps, ranks=ranks)

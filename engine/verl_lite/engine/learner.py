@@ -2,7 +2,7 @@
 
     mini-batch -> micro-batches -> log-probs -> loss x token weights -> backward -> clip -> AdamW
 
-Token weights are made over the whole mini-batch, so its cut into micro-batches changes nothing.
+Token weights are made over the whole mini-batch, so its cut into micro-batches and ranks changes nothing.
 Samples whose advantages are all zero cost no compute unless a KL or entropy term needs them; they
 still count in the denominators.
 """
@@ -10,6 +10,7 @@ still count in the denominators.
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.bad_batch import BadStepGuard
 from verl_lite.engine.critic import Critic, make_critic
 from verl_lite.engine.kl import KLController
-from verl_lite.engine.learner_files import saved_state, start_saving
+from verl_lite.engine.learner_files import is_sharded, saved_state, start_saving
 from verl_lite.engine.lora import adapter_weights, add_adapters
 from verl_lite.engine.losses import LossInput, policy_loss, token_weights
 from verl_lite.engine.objective import Terms, objective
 from verl_lite.engine.optim import PolicyOptimizer
 from verl_lite.engine.packing import PackedBatch
-from verl_lite.engine.policy import Policy
+from verl_lite.engine.policy import Policy, by_sample
+from verl_lite.engine.ranks import ALONE, Ranks
 from verl_lite.engine.reference import make_reference
 from verl_lite.engine.stages import Annotation, TrainingSample, UpdateStats
 from verl_lite.engine.weights import float32_master_weights, named_weights
@@ -42,7 +44,8 @@ class Learner:
     Make it with the initial policy: a KL reference is copied from `model` here, so a resumed run
     passes the initial weights too and calls `load_state_dict` afterwards. `total_steps` counts
     rollout batches. `temperature` is the sampling temperature, at which log-probabilities are
-    taken. `bad_batch_dir` is where a batch that gave nan or inf is kept.
+    taken. `bad_batch_dir` is where a batch that gave nan or inf is kept. With several `ranks`, every
+    one makes a learner of the same arguments and makes the same calls; results are the same on all.
     """
 
     def __init__(
@@ -56,26 +59,35 @@ class Learner:
         temperature: float = 1.0,
         bad_batch_dir: Path | None = None,
         seed: int = 0,
+        ranks: Ranks = ALONE,
     ) -> None:
-        model = add_adapters(model, config.lora)
+        with _drawn_from(seed):
+            model = add_adapters(model, config.lora)
         float32_master_weights(model)
-        self.policy = Policy(model, config, pad_token_id=pad_token_id, temperature=temperature)
+        self.policy = Policy(model, config, pad_token_id=pad_token_id, temperature=temperature, ranks=ranks)
+        self._ranks = ranks
         self.kl_controller = KLController(algorithm.kl)
         self._algorithm = algorithm
         self._policy_loss = policy_loss(algorithm)
         self._reference = make_reference(
-            self.policy, config, algorithm, pad_token_id=pad_token_id, temperature=temperature
+            self.policy, config, algorithm, pad_token_id=pad_token_id, temperature=temperature, ranks=ranks
         )
+        self._critic: Critic | None = None
+        if algorithm.critic is not None:
+            self._critic = make_critic(
+                algorithm.critic,
+                config,
+                model,
+                pad_token_id=pad_token_id,
+                total_steps=total_steps,
+                ranks=ranks,
+            )
+        self.policy.distribute()
         self._optimizer = PolicyOptimizer(
             model.parameters(),
             config.optimizer,
             total_steps=total_steps * algorithm.epochs * algorithm.mini_batches,
         )
-        self._critic: Critic | None = None
-        if algorithm.critic is not None:
-            self._critic = make_critic(
-                algorithm.critic, config, model, pad_token_id=pad_token_id, total_steps=total_steps
-            )
         self._guard = BadStepGuard(bad_batch_dir, max_bad_steps=config.optimizer.max_bad_steps)
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -137,16 +149,20 @@ class Learner:
         )
         active = [i for i in members if self._is_active(samples[i])]
         sums: dict[str, float] = defaultdict(float)
-        samples, counted = list(samples), 0
+        samples, old = list(samples), dict[int, list[float]]()
         for micro in self.policy.micro_batches([samples[i] for i in active]):
             indices = [active[i] for i in micro.sample_indices]
             loss, metrics, logprobs_N = self._loss(samples, indices, micro, weights)
             loss.backward()  # type: ignore[no-untyped-call]
-            for name, value in metrics.items():
+            for name, value in metrics.items() if indices else ():
                 sums[name] += float(value)
-            counted += sum(sum(samples[i].loss_mask_T) for i in indices)
             if keep_old:
-                _keep_old_logprobs(samples, indices, logprobs_N)
+                old |= by_sample(logprobs_N, micro, [samples[i] for i in active])
+        sums = self._ranks.sum(sums)
+        counted = sum(sum(samples[i].loss_mask_T) for i in active)
+        if keep_old:
+            _keep_old_logprobs(samples, {active[at]: old_T for at, old_T in self._ranks.merge(old).items()})
+        self._ranks.sum_gradients(self.policy.model.parameters())
         norm, finite = self._optimizer.step() if active else (0.0, True)
         if not finite:
             self._guard.keep([samples[i] for i in members], norm)
@@ -268,8 +284,23 @@ class Learner:
         return start_saving(self, folder, tokenizer)
 
     def restore(self, folder: Path) -> None:
-        """As PolicyLearner.restore."""
-        self.load_state_dict(saved_state(folder, dtype=next(self.policy.model.parameters()).dtype))
+        """As PolicyLearner.restore; the checkpoint may be one of any number of ranks."""
+        if is_sharded(folder):
+            from verl_lite.engine.cluster.sharded_state import read_sharded
+
+            self.load_state_dict(read_sharded(self.template(), folder))
+        else:
+            self.load_state_dict(saved_state(folder, dtype=next(self.policy.model.parameters()).dtype))
+
+    def template(self) -> dict[str, Any]:
+        """A state dict that lacks no tensor a later one would have; its moments may be zeros."""
+        self._optimizer.fill_state()
+        if self._critic is not None:
+            self._critic.fill_state()
+        return self.state_dict()
+
+    def close(self) -> None:
+        """Nothing to end: the learner lives in this process."""
 
     def scale_learning_rate(self, scale: float) -> None:
         """Multiply the policy's scheduled learning rate by `scale` from now on; no part of the state."""
@@ -327,6 +358,14 @@ class Learner:
             self._critic.load_state_dict(state["critic"])
 
 
+@contextmanager
+def _drawn_from(seed: int) -> Iterator[None]:
+    """Inside, random numbers follow from `seed`: every rank, and any number of them, draws the same."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
 def _bare_sample(rollout: Rollout) -> TrainingSample:
     """A sample to run the models on, without advantages."""
     return TrainingSample(
@@ -339,8 +378,7 @@ def _bare_sample(rollout: Rollout) -> TrainingSample:
     )
 
 
-def _keep_old_logprobs(samples: list[TrainingSample], indices: Sequence[int], logprobs_N: Tensor) -> None:
-    lengths = [len(samples[i].completion_ids) for i in indices]
-    for index, part in zip(indices, torch.split(logprobs_N.cpu(), lengths), strict=True):
+def _keep_old_logprobs(samples: list[TrainingSample], old: Mapping[int, list[float]]) -> None:
+    for index, old_T in old.items():
         if not samples[index].old_logprobs_T:
-            samples[index] = replace(samples[index], old_logprobs_T=part.tolist())
+            samples[index] = replace(samples[index], old_logprobs_T=old_T)

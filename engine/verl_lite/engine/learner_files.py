@@ -1,7 +1,7 @@
 """What a learner in this process leaves in a checkpoint, and how its state is read back.
 
 policy/ holds the weights. learner.pt holds the rest, and under LoRA the adapters, which policy/ has
-merged into the base.
+merged into the base. Where ranks held shards, learner/ has those (see cluster/sharded_state.py).
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from verl_lite.engine.model_folder import save_policy
 from verl_lite.engine.policy import Policy
 from verl_lite.engine.weights import named_weights
 
-__all__ = ["saved_state", "start_saving"]
+__all__ = ["is_sharded", "saved_state", "start_saving"]
 
 
 class _Learner(Protocol):
@@ -37,6 +37,11 @@ def start_saving(learner: _Learner, folder: Path, tokenizer: Any) -> Callable[[]
         torch.save(state, folder / "learner.pt")
 
     return finish
+
+
+def is_sharded(folder: Path) -> bool:
+    """Whether the checkpoint's learner is in shards."""
+    return (folder / "learner").is_dir()
 
 
 def saved_state(folder: Path, *, dtype: torch.dtype = torch.float32) -> Mapping[str, Any]:

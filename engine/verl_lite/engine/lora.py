@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from verl_lite.engine.algorithm_config import LoraConfig
+from verl_lite.engine.weights import whole
 
 __all__ = ["adapter_weights", "add_adapters", "merged"]
 
@@ -41,4 +42,5 @@ def adapter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """(PEFT name, tensor) of the adapters alone, for samplers that take them without the base."""
     import peft
 
-    yield from peft.get_peft_model_state_dict(model).items()
+    for name, tensor in peft.get_peft_model_state_dict(model).items():
+        yield name, whole(tensor)

@@ -109,7 +109,8 @@ def save_policy(
 ) -> None:
     """Write weights (safetensors, adapters merged), configuration and tokenizer as one model folder.
 
-    `weights` are written instead of the model's own: a copy taken at an earlier moment.
+    Without a `tokenizer` the rest alone is written. `weights` are written instead of the model's own: a
+    copy taken at an earlier moment.
     """
     from transformers.utils import logging
 
@@ -119,7 +120,8 @@ def save_policy(
     if getattr(causal, "is_loaded_in_4bit", False):
         causal = _unquantized_twin(causal)
     causal.save_pretrained(folder, state_dict=state)
-    tokenizer.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
 
 
 def _unquantized_twin(causal: Any) -> Any:

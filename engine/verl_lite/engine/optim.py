@@ -93,6 +93,16 @@ class PolicyOptimizer:
         for parameter, host in zip(self._trained, self._parameters, strict=True):
             parameter.copy_(host)
 
+    def fill_state(self) -> None:
+        """Give every parameter moments, zeros where it was never updated: for a state to be read into."""
+        for parameter in self._parameters:
+            if not self._adam.state[parameter]:
+                self._adam.state[parameter] = {
+                    "step": torch.zeros(()),
+                    "exp_avg": torch.zeros_like(parameter),
+                    "exp_avg_sq": torch.zeros_like(parameter),
+                }
+
     def state_dict(self) -> dict[str, Any]:
         return {"adam": self._adam.state_dict(), "num_steps": self.num_steps}
 

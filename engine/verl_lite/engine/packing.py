@@ -18,7 +18,15 @@ from torch import Tensor
 
 from verl_lite.engine.stages import TrainingSample
 
-__all__ = ["PackedBatch", "Segment", "pack", "pack_padded", "plan_micro_batches"]
+__all__ = [
+    "PackedBatch",
+    "Segment",
+    "filler",
+    "pack",
+    "pack_padded",
+    "plan_micro_batches",
+    "share_out",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,41 @@ def plan_micro_batches(
         else:
             bins.append((cost[id(unit)], list(unit)))
     return [members for _, members in bins]
+
+
+def share_out(
+    samples: Sequence[TrainingSample], *, num_ranks: int, max_tokens: int, shared: Sequence[bool]
+) -> list[list[int]]:
+    """Indices of the samples each rank computes, about as many tokens each: longest first, to the emptiest.
+
+    Samples of a shared prompt stay together as far as they are at most half of a rank's fair share, so
+    no rank has more than that beyond it. Depends on the samples alone.
+    """
+    fair = sum(_num_tokens(sample) for sample in samples) // num_ranks
+    units = _units(samples, min(max_tokens, fair // 2), shared)
+    cost = {id(unit): _unit_tokens(samples, unit, shared) for unit in units}
+    units.sort(key=lambda unit: (-cost[id(unit)], unit[0]))
+    used = [0] * num_ranks
+    shares: list[list[int]] = [[] for _ in range(num_ranks)]
+    for unit in units:
+        rank = used.index(min(used))
+        used[rank] += cost[id(unit)]
+        shares[rank] += unit
+    return [sorted(share) for share in shares]
+
+
+def filler(*, packed: bool, token_id: int) -> PackedBatch:
+    """One token that predicts nothing: what a rank runs while others have micro-batches left."""
+    nothing = torch.zeros(0, dtype=torch.long)
+    return PackedBatch(
+        input_ids_RL=torch.tensor([[token_id]]),
+        position_ids_RL=torch.tensor([[0]]),
+        predict_from_N=nothing,
+        targets_N=nothing,
+        sequence_N=nothing,
+        sample_indices=(),
+        segments=(Segment(0, 1),) if packed else (),
+    )
 
 
 def _num_tokens(sample: TrainingSample) -> int:

@@ -16,27 +16,42 @@ from verl_lite.engine.attention import (
     register_attention,
 )
 from verl_lite.engine.logprobs import token_logprobs_and_entropy
-from verl_lite.engine.packing import PackedBatch, pack, pack_padded, plan_micro_batches
+from verl_lite.engine.packing import PackedBatch, filler, pack, pack_padded, plan_micro_batches, share_out
+from verl_lite.engine.ranks import ALONE, Ranks
 from verl_lite.engine.stages import TrainingSample
 from verl_lite.engine.weights import base_model
 from verl_lite.errors import ConfigError
 
-__all__ = ["Policy", "hidden_states", "micro_batches", "prepare_backbone"]
+__all__ = ["Policy", "by_sample", "hidden_states", "micro_batches", "prepare_backbone"]
 
 
 class Policy:
-    """Runs a model on micro-batches. Holds no optimiser; the reference policy is one of these too."""
+    """Runs a model on micro-batches. Holds no optimiser; the reference policy is one of these too.
+
+    With several `ranks`, micro-batches are this rank's, and results are everybody's.
+    """
 
     def __init__(
-        self, model: nn.Module, config: LearnerConfig, *, pad_token_id: int, temperature: float = 1.0
+        self,
+        model: nn.Module,
+        config: LearnerConfig,
+        *,
+        pad_token_id: int,
+        temperature: float = 1.0,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.model = model
         self._config = config
         self._pad_token_id = pad_token_id
         self._temperature = temperature
         self._causal = base_model(model)
+        self._ranks = ranks
         self.is_packed = prepare_backbone(self._causal, config)
         _refuse_unusual_heads(self._causal)
+
+    def distribute(self) -> None:
+        """Distribute the weights over the ranks: after copies of the model are made, before an optimiser."""
+        self._ranks.place(self._causal)
 
     @property
     def device(self) -> torch.device:
@@ -44,7 +59,13 @@ class Policy:
 
     def micro_batches(self, samples: Sequence[TrainingSample]) -> Iterator[PackedBatch]:
         """The samples, cut and packed by the config's token budget."""
-        return micro_batches(samples, self._config, packed=self.is_packed, pad_token_id=self._pad_token_id)
+        return micro_batches(
+            samples,
+            self._config,
+            packed=self.is_packed,
+            pad_token_id=self._pad_token_id,
+            ranks=self._ranks,
+        )
 
     def logprobs(
         self, batch: PackedBatch, *, temperature: float | None = None, autocast: bool = True
@@ -54,18 +75,20 @@ class Policy:
         At the sampling temperature unless another is given. Without `autocast`, in the weights' dtype.
         """
         with self.autocast() if autocast else nullcontext():
-            hidden_ND = self.hidden(batch)
-            return token_logprobs_and_entropy(
-                hidden_ND,
-                self._causal.get_output_embeddings().weight,
-                batch.targets_N.to(self.device),
-                temperature=self._temperature if temperature is None else temperature,
-                tile_mb=self._config.logits_tile_mb,
-            )
+            return self._ranks.run(self._causal, self._logprobs, batch, temperature)
+
+    def _logprobs(self, batch: PackedBatch, temperature: float | None) -> tuple[Tensor, Tensor]:
+        return token_logprobs_and_entropy(
+            hidden_states(self._causal.model, batch, self.device),
+            self._causal.get_output_embeddings().weight,
+            batch.targets_N.to(self.device),
+            temperature=self._temperature if temperature is None else temperature,
+            tile_mb=self._config.logits_tile_mb,
+        )
 
     def hidden(self, batch: PackedBatch) -> Tensor:
         """The hidden states that predict the completion tokens, of (N, D)."""
-        return hidden_states(self._causal.model, batch, self.device)
+        return self._ranks.run(self._causal, hidden_states, self._causal.model, batch, self.device)
 
     @torch.no_grad()
     def completion_logprobs(
@@ -73,13 +96,12 @@ class Policy:
     ) -> list[list[float]]:
         """log p of every completion token of every sample, without gradients; options as in `logprobs`."""
         self.model.eval()
-        result: list[list[float]] = [[] for _ in samples]
+        found: dict[int, list[float]] = {}
         for batch in self.micro_batches(samples):
             logprobs_N, _ = self.logprobs(batch, temperature=temperature, autocast=autocast)
-            lengths = [len(samples[index].completion_ids) for index in batch.sample_indices]
-            for index, part in zip(batch.sample_indices, torch.split(logprobs_N.cpu(), lengths), strict=True):
-                result[index] = part.tolist()
-        return result
+            found |= by_sample(logprobs_N, batch, samples)
+        found = self._ranks.merge(found)
+        return [found[index] for index in range(len(samples))]
 
     def autocast(self) -> AbstractContextManager[None]:
         if self._config.dtype == "bfloat16":
@@ -87,10 +109,28 @@ class Policy:
         return nullcontext()
 
 
+def by_sample(
+    values_N: Tensor, batch: PackedBatch, samples: Sequence[TrainingSample]
+) -> dict[int, list[float]]:
+    """The batch's token values as lists of length T, by the index of the sample."""
+    lengths = [len(samples[index].completion_ids) for index in batch.sample_indices]
+    parts = torch.split(values_N.detach().cpu(), lengths) if lengths else ()
+    return {index: part.tolist() for index, part in zip(batch.sample_indices, parts, strict=True)}
+
+
 def micro_batches(
-    samples: Sequence[TrainingSample], config: LearnerConfig, *, packed: bool, pad_token_id: int
+    samples: Sequence[TrainingSample],
+    config: LearnerConfig,
+    *,
+    packed: bool,
+    pad_token_id: int,
+    ranks: Ranks = ALONE,
 ) -> Iterator[PackedBatch]:
-    """The samples, cut by the config's token budget; packed in one row each, or padded."""
+    """This rank's samples, cut by the config's token budget; packed in one row each, or padded.
+
+    Every rank gets as many micro-batches as the one with most: passes through a sharded model are
+    made together.
+    """
     counts = Counter(tuple(sample.prompt_ids) for sample in samples)
 
     def is_shared(sample: TrainingSample) -> bool:
@@ -101,11 +141,25 @@ def micro_batches(
 
     shared = [is_shared(sample) for sample in samples]
     budget = config.max_tokens_per_micro_batch
-    for indices in plan_micro_batches(samples, max_tokens=budget, shared=shared, padded=not packed):
+    shares = [list(range(len(samples)))]
+    if ranks.size > 1:
+        shares = share_out(samples, num_ranks=ranks.size, max_tokens=budget, shared=shared)
+    mine = shares[ranks.rank]
+    plan = plan_micro_batches(
+        [samples[i] for i in mine],
+        max_tokens=budget,
+        shared=[shared[i] for i in mine],
+        padded=not packed,
+    )
+    num_fillers = ranks.largest(len(plan)) - len(plan)
+    for members in plan:
+        indices = [mine[at] for at in members]
         if packed:
             yield pack(samples, indices, shared)
         else:
             yield pack_padded(samples, indices, pad_token_id)
+    for _ in range(num_fillers):
+        yield filler(packed=packed, token_id=pad_token_id)
 
 
 def prepare_backbone(causal: Any, config: LearnerConfig) -> bool:

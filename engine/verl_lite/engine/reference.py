@@ -10,6 +10,7 @@ from torch import nn
 
 from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.policy import Policy
+from verl_lite.engine.ranks import ALONE, Ranks
 from verl_lite.engine.stages import TrainingSample
 from verl_lite.errors import ConfigError
 
@@ -46,8 +47,12 @@ def make_reference(
     *,
     pad_token_id: int,
     temperature: float,
+    ranks: Ranks = ALONE,
 ) -> ReferencePolicy | None:
-    """What `kl.reference` names, made from the policy's present weights; None at coefficient 0."""
+    """What `kl.reference` names, made from the policy's present weights; None at coefficient 0.
+
+    Made before the policy's weights are distributed over the ranks; the copy's are here.
+    """
     if algorithm.kl.coefficient == 0:
         return None
     kind = algorithm.kl.reference
@@ -58,7 +63,9 @@ def make_reference(
             )
         return ReferencePolicy(policy, adapter_off=True)
     frozen: nn.Module = copy.deepcopy(policy.model).requires_grad_(False).eval()
-    if kind == "offload":
+    copied = Policy(frozen, config, pad_token_id=pad_token_id, temperature=temperature, ranks=ranks)
+    copied.distribute()
+    offload = kind == "offload" and copied.device.type != "cpu"
+    if offload:
         frozen.to("cpu")
-    copied = Policy(frozen, config, pad_token_id=pad_token_id, temperature=temperature)
-    return ReferencePolicy(copied, offload=kind == "offload" and policy.device.type != "cpu")
+    return ReferencePolicy(copied, offload=offload)

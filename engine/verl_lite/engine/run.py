@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -19,6 +19,7 @@ from verl_lite.engine.config import RolloutConfig, TrainConfig
 from verl_lite.engine.display import Display, DisplayMode, SummaryRow, make_display, summary_table
 from verl_lite.engine.environment import make_deterministic, seed_torch
 from verl_lite.engine.interrupt import Interrupt, StopRequested
+from verl_lite.engine.launch import launched_rank
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.metrics_log import MetricsLog
 from verl_lite.engine.model_folder import load_policy, pad_token_id, prepare_model, save_policy
@@ -29,7 +30,7 @@ from verl_lite.engine.preparation import PreparedRun, hold_run, prepare_run
 from verl_lite.engine.run_folder import RunFolder
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.sft.stage import run_sft
-from verl_lite.engine.stages import PromptRow, Sampler
+from verl_lite.engine.stages import PolicyLearner, PromptRow, Sampler
 from verl_lite.engine.timeline import Timeline
 from verl_lite.engine.trainer import Trainer
 from verl_lite.errors import ConfigError, RankLost
@@ -251,18 +252,19 @@ def _run(
         )
         timeline = _make_timeline(prepared)
         try:
-            trainer = Trainer(
-                prepared,
-                learner=_make_learner(prepared, model),
-                sampler=sampler,
-                scorer=scorer,
-                log=log,
-                display=display,
-                interrupt=interrupt,
-                timeline=timeline,
-            )
-            with trainer:
-                return _train_and_measure(prepared, trainer, display, started=started)
+            with closing(_make_learner(prepared, path, model)) as learner:
+                trainer = Trainer(
+                    prepared,
+                    learner=learner,
+                    sampler=sampler,
+                    scorer=scorer,
+                    log=log,
+                    display=display,
+                    interrupt=interrupt,
+                    timeline=timeline,
+                )
+                with trainer:
+                    return _train_and_measure(prepared, trainer, display, started=started)
         finally:
             log.close()
             sampler.close()
@@ -273,7 +275,10 @@ def _run(
 def _first_policy(
     prepared: PreparedRun, display: Display, interrupt: Interrupt, *, debug_inline: bool
 ) -> tuple[str, Any]:
-    """The policy RL begins with (after SFT, if any) and where it lies on disk for the sampler to load."""
+    """Where the policy RL begins with (after SFT, if any) lies on disk, and the model.
+
+    With several learner ranks there is no model here: each rank loads it.
+    """
     config, folder = prepared.config, prepared.folder
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     has_own_start = config.model.tiny is not None or config.sft.is_on
@@ -289,13 +294,15 @@ def _first_policy(
         path = str(folder.model)
         with clear_write_errors(str(folder.model)):
             save_policy(model, prepared.tokenizer, folder.model)
-        if not _is_quantized(config):
+        if not _is_quantized(config) and config.learner.num_ranks == 1:
             return path, model
     return path, _load_to_train(prepared, path, device)
 
 
 def _load_to_train(prepared: PreparedRun, path: str, device: torch.device) -> Any:
     config = prepared.config
+    if config.learner.num_ranks > 1:
+        return None
     return load_policy(path, dtype=config.model.dtype, device=device, quantize=_is_quantized(config))
 
 
@@ -303,8 +310,10 @@ def _is_quantized(config: TrainConfig) -> bool:
     return config.learner.lora is not None and config.learner.lora.quantize
 
 
-def _make_learner(prepared: PreparedRun, model: Any) -> Learner:
+def _make_learner(prepared: PreparedRun, path: str, model: Any) -> PolicyLearner:
     config = prepared.config
+    if config.learner.num_ranks > 1:
+        return _make_ranks(prepared, path)
     return Learner(
         model,
         config.learner,
@@ -315,6 +324,30 @@ def _make_learner(prepared: PreparedRun, model: Any) -> Learner:
         bad_batch_dir=prepared.folder.path / "bad_batches",
         seed=derive_seed(config.seed, "learner"),
     )
+
+
+def _make_ranks(prepared: PreparedRun, path: str) -> PolicyLearner:
+    """The learner as several processes: those torchrun started, or actors that Ray places."""
+    from verl_lite.engine.cluster.learner_group import LearnerGroup, Transport
+    from verl_lite.engine.cluster.rank_worker import LearnerSpec
+
+    config = prepared.config
+    spec = LearnerSpec(
+        config=config,
+        model_path=path if path == config.model.path else str(Path(path).absolute()),
+        pad_token_id=pad_token_id(prepared.tokenizer),
+        bad_batch_dir=(prepared.folder.path / "bad_batches").absolute(),
+    )
+    transport: Transport
+    if launched_rank() is None:
+        from verl_lite.engine.cluster.ray_ranks import RayRanks
+
+        transport = RayRanks(spec, config.cluster)
+    else:
+        from verl_lite.engine.cluster.torchrun_ranks import TorchrunRanks
+
+        transport = TorchrunRanks(spec)
+    return LearnerGroup(transport, config.algorithm)
 
 
 def _make_timeline(prepared: PreparedRun) -> Timeline | None:

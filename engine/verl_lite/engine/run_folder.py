@@ -30,7 +30,10 @@ FREE_FOR_MEMORY = (
     "learner.gradient_checkpointing",
 )
 # what may differ between a run and its continuation: none of it changes what was computed so far
-FREE_TO_CHANGE = ("steps", "evaluation", "checkpoints", "monitors", "logging", "name", *FREE_FOR_MEMORY)
+FREE_TO_CHANGE = (
+    *("steps", "evaluation", "checkpoints", "monitors", "logging", "name", *FREE_FOR_MEMORY),
+    *("cluster", "learner.num_ranks", "learner.parallel", "rollout.num_engines"),
+)
 
 
 class RunConfig(Protocol):

@@ -121,6 +121,10 @@ class PolicyLearner(WeightSource, Protocol):
         """Continue from the state in the checkpoint `folder`; raises CheckpointError when damaged."""
         ...
 
+    def close(self) -> None:
+        """End what it started beside this process."""
+        ...
+
 
 class Sampler(Protocol):
     """Anything that generates: vLLM in-process or by HTTP, Ray actors, `transformers`."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from verl_lite.engine.quantization import dequantized
 
-__all__ = ["base_model", "float32_master_weights", "named_weights"]
+__all__ = ["base_model", "float32_master_weights", "named_weights", "whole"]
 
 
 def base_model(model: Any) -> Any:
@@ -23,8 +23,16 @@ def float32_master_weights(model: nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """The full tensor, gathered where it is sharded over ranks: then every rank must ask for it."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
 def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of every weight of the base model; a LoRA layer gives its merged weight."""
+    """(name, full tensor) of every weight of the base model; a LoRA layer gives its merged weight.
+
+    Of a model sharded over ranks, one tensor at a time is gathered; every rank goes through all of it.
+    """
     causal = base_model(model)
     merged = {
         f"{name}.base_layer.weight": module
@@ -34,9 +42,9 @@ def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in causal.named_parameters():
         if ".lora_" in name:
             continue
-        tensor = dequantized(parameter)
+        tensor = whole(dequantized(parameter))
         layer = merged.get(name)
         if layer is not None:
             for adapter in layer.active_adapters:
-                tensor = tensor + layer.get_delta_weight(adapter).detach().to(tensor.dtype)
+                tensor = tensor + whole(layer.get_delta_weight(adapter).detach()).to(tensor.dtype)
         yield name.replace(".base_layer", ""), tensor

@@ -1,0 +1,25 @@
+"""`verl-lite export`: a checkpoint's policy as one model folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from verl_lite.cli.train import calm_threads
+
+__all__ = ["export"]
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="runs/<name>/checkpoints/step_<n>", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Where the model goes; must not exist", show_default=False)],
+) -> None:
+    """Write a checkpoint's policy as one Hugging Face folder, also one that ranks wrote in shards.
+
+    Example: verl-lite export runs/quickstart/checkpoints/step_000040 my-model
+    """
+    calm_threads()
+    from verl_lite.engine.export import export_policy
+
+    export_policy(checkpoint, folder)
+    typer.echo(f"the model is in {folder}/")

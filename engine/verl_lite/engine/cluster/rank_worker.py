@@ -1,0 +1,105 @@
+"""One learner rank: the learner of its share, and what the trainer may ask of all ranks at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from verl_lite.engine.cluster.rank_group import RankGroup
+from verl_lite.engine.cluster.sharded_state import like, write_sharded
+from verl_lite.engine.cluster.weight_transfer import PackedWeights, pack
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.environment import make_deterministic
+from verl_lite.engine.learner import Learner
+from verl_lite.engine.learner_files import is_sharded, saved_state, start_saving
+from verl_lite.engine.model_folder import load_policy
+from verl_lite.engine.seeds import derive_seed
+from verl_lite.engine.stages import Annotation, TrainingSample, UpdateStats
+from verl_lite.engine.weights import base_model
+from verl_lite.plugins import ScoredRollout
+
+__all__ = ["LearnerSpec", "RankWorker"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerSpec:
+    """What every rank needs to make its learner. `model_path` must be readable where the ranks are."""
+
+    config: TrainConfig
+    model_path: str
+    pad_token_id: int
+    bad_batch_dir: Path
+
+
+class RankWorker:
+    """Public methods are collectives: the group calls each on every rank, in the same order."""
+
+    def __init__(self, spec: LearnerSpec, device: torch.device) -> None:
+        config = spec.config
+        if config.deterministic:
+            make_deterministic()
+        self._ranks = RankGroup(config.learner.parallel, device)
+        is_quantized = config.learner.lora is not None and config.learner.lora.quantize
+        # whole weights stay in host memory until they are cut: the device only ever holds a shard
+        start = torch.device("cpu") if self._ranks.is_sharded and not is_quantized else device
+        model = load_policy(spec.model_path, dtype=config.model.dtype, device=start, quantize=is_quantized)
+        self.learner = Learner(
+            model,
+            config.learner,
+            config.algorithm,
+            pad_token_id=spec.pad_token_id,
+            total_steps=config.steps,
+            temperature=config.rollout.temperature,
+            bad_batch_dir=spec.bad_batch_dir if self._ranks.rank == 0 else None,
+            seed=derive_seed(config.seed, "learner"),
+            ranks=self._ranks,
+        )
+        torch.manual_seed(derive_seed(config.seed, "dropout", self._ranks.rank))
+
+    def annotate(self, scored: Sequence[ScoredRollout]) -> list[Annotation]:
+        return self.learner.annotate(scored)
+
+    def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
+        return self.learner.update(samples)
+
+    def scale_learning_rate(self, scale: float) -> None:
+        self.learner.scale_learning_rate(scale)
+
+    def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
+        return self.learner.token_logprobs(token_ids)
+
+    def packed_weights(self) -> PackedWeights | None:
+        """Every full weight of the policy on rank 0; nothing on the others, who help to gather them."""
+        weights = ((name, tensor.cpu()) for name, tensor in self.learner.named_weights())
+        if self._ranks.rank == 0:
+            return pack(weights)
+        for _ in weights:
+            pass
+        return None
+
+    def save(self, folder: Path) -> None:
+        """Write the learner's part of a checkpoint; policy/ gets the weights unless they are in shards."""
+        if not self._ranks.is_sharded:
+            if self._ranks.rank == 0:
+                start_saving(self.learner, folder, None)()
+            return
+        model = self.learner.policy.model
+        write_sharded(
+            self.learner.state_dict(), folder, rank=self._ranks.rank, from_first=self._ranks.from_first
+        )
+        if hasattr(model, "disable_adapter"):  # the shards hold only the adapters
+            weights = {name: tensor.cpu() for name, tensor in self.learner.named_weights()}
+            if self._ranks.rank == 0:
+                base_model(model).save_pretrained(folder / "policy", state_dict=weights)
+        elif self._ranks.rank == 0:
+            base_model(model).config.save_pretrained(folder / "policy")
+
+    def restore(self, folder: Path) -> float:
+        """Continue from a checkpoint of any number of ranks; returns the KL coefficient."""
+        if is_sharded(folder) or not self._ranks.is_sharded:
+            self.learner.restore(folder)
+        else:
+            state = saved_state(folder)
+            self.learner.load_state_dict(like(self.learner.template(), state))
+        return self.learner.kl_coefficient

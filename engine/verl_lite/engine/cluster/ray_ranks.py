@@ -1,0 +1,149 @@
+"""Learner ranks as Ray actors, one process each; they meet through torch.distributed.
+
+Where the cluster has a GPU for every rank, each gets one (NCCL); otherwise they run on CPUs (gloo).
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from verl_lite.engine.cluster.rank_worker import LearnerSpec, RankWorker
+from verl_lite.engine.cluster_config import ClusterConfig
+from verl_lite.errors import ConfigError, RankLost, VerlLiteError
+
+__all__ = ["RankActor", "RayRanks"]
+
+GRACE_S = 5.0  # after one rank failed: how long the cause may take to show on another
+
+
+class RankActor:
+    """What runs in the actor's process."""
+
+    def address(self) -> tuple[str, int]:
+        """Where the ranks meet: this node's address and a port that is free there."""
+        import ray
+
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def join(self, spec: LearnerSpec, rank: int, address: tuple[str, int], timeout_s: float) -> int:
+        """Meet the other ranks and make the learner; returns the process id."""
+        size = spec.config.learner.num_ranks
+        on_gpu = torch.cuda.is_available()
+        torch.distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+            init_method=f"tcp://{address[0]}:{address[1]}",
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(seconds=timeout_s),
+        )
+        self._rank = rank
+        self._worker = RankWorker(spec, torch.device("cuda", 0) if on_gpu else torch.device("cpu"))
+        return os.getpid()
+
+    def call(self, method: str, args: Sequence[Any]) -> Any:
+        result = getattr(self._worker, method)(*args)
+        return result if self._rank == 0 else None
+
+    def put(self, method: str) -> list[Any]:
+        import ray
+
+        return [ray.put(result)] if (result := self.call(method, ())) is not None else []
+
+
+class RayRanks:
+    """A Transport. Ray must be initialised; raises ConfigError where it has no place for the ranks."""
+
+    def __init__(self, spec: LearnerSpec, cluster: ClusterConfig) -> None:
+        import ray
+
+        self._ray = ray
+        self._timeout_s = cluster.call_timeout_s
+        size = spec.config.learner.num_ranks
+        gpus = 1 if ray.cluster_resources().get("GPU", 0) >= size else 0
+        self._place = _reserve(ray, size, gpus, cluster.start_timeout_s)
+        actor = ray.remote(RankActor)
+        strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(self._place)
+        options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": strategy}
+        self._actors = [actor.options(**options).remote() for _ in range(size)]
+        try:
+            (address,) = self._wait([self._actors[0].address.remote()], cluster.start_timeout_s)
+            joining = [
+                one.join.remote(spec, rank, address, cluster.call_timeout_s)
+                for rank, one in enumerate(self._actors)
+            ]
+            self.process_ids: list[int] = self._wait(joining, self._timeout_s)
+        except BaseException:
+            self.close()
+            raise
+
+    def call(self, method: str, *args: Any) -> Any:
+        return self.start(method, *args)()
+
+    def start(self, method: str, *args: Any) -> Callable[[], Any]:
+        shared = self._ray.put(args)  # once, however many ranks read it
+        references = [actor.call.remote(method, shared) for actor in self._actors]
+        return lambda: self._wait(references, self._timeout_s)[0]
+
+    def put(self, method: str) -> Any:
+        return self._wait([actor.put.remote(method) for actor in self._actors], self._timeout_s)[0][0]
+
+    def close(self) -> None:
+        for actor in self._actors:
+            self._ray.kill(actor)
+        self._actors = []
+        self._ray.util.remove_placement_group(self._place)
+
+    def _wait(self, references: Sequence[Any], timeout_s: float) -> list[Any]:
+        """The results of all; raises as soon as one has failed."""
+        results: dict[Any, Any] = {}
+        pending, until = list(references), time.monotonic() + timeout_s
+        while pending:
+            left = max(until - time.monotonic(), 0.0)
+            done, pending = self._ray.wait(pending, num_returns=1, timeout=left)
+            if not done:
+                raise RankLost(
+                    f"a learner rank did not answer within {timeout_s:g} s (cluster.call_timeout_s)"
+                )
+            try:
+                results[done[0]] = self._ray.get(done[0])
+            except Exception as error:
+                raise self._cause(error, pending) from error
+        return [results[reference] for reference in references]
+
+    def _cause(self, error: Exception, pending: Sequence[Any]) -> Exception:
+        """One rank's death makes the others fail in their collectives: look for it behind what came first."""
+        errors = [error]
+        if pending:
+            done, _ = self._ray.wait(list(pending), num_returns=len(pending), timeout=GRACE_S)
+            errors += [found for one in done if (found := self._error(one)) is not None]
+        if any(isinstance(one, self._ray.exceptions.RayActorError) for one in errors):
+            return RankLost("a learner rank died; training goes on from the last checkpoint with new ranks")
+        causes = [getattr(one, "cause", None) for one in errors]
+        return next((cause for cause in causes if isinstance(cause, VerlLiteError)), error)
+
+    def _error(self, reference: Any) -> Exception | None:
+        try:
+            self._ray.get(reference)
+        except Exception as error:  # noqa: BLE001  whatever a rank raised, of any type
+            return error
+        return None
+
+
+def _reserve(ray: Any, size: int, gpus: int, timeout_s: float) -> Any:
+    bundle = {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}
+    place = ray.util.placement_group([bundle] * size, strategy="PACK")
+    if not place.wait(timeout_s):
+        ray.util.remove_placement_group(place)
+        asked = ", ".join(f"{count} {name}" for name, count in bundle.items())
+        raise ConfigError(
+            f"learner.num_ranks={size}: the cluster had no place for ranks of {asked} within "
+            f"{timeout_s:g} s (cluster.start_timeout_s); it has {ray.cluster_resources()}"
+        )
+    return place

@@ -1,0 +1,137 @@
+"""A learner's state in shards: every rank writes its own, any number of ranks reads them back.
+
+learner/*.safetensors   the sharded tensors, written and read by torch.distributed.checkpoint in its
+                        safetensors form, whose index is JSON (its other form has a pickle for one)
+learner.pt              all else: the tree of the state with "sharded:<name>" where such a tensor belongs
+
+The same tree with whole tensors is what a learner in one process saves and loads.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from verl_lite.engine.checkpoint_files import damaged
+from verl_lite.engine.checkpoints import load_tensors
+
+__all__ = ["like", "read_policy", "read_sharded", "write_sharded"]
+
+SHARDS = "learner"
+MARK = "sharded:"
+
+
+def write_sharded(
+    state: Mapping[str, Any], folder: Path, *, rank: int, from_first: Callable[[Any], Any]
+) -> None:
+    """Write the state, which holds DTensors; every rank calls it. `from_first` gives rank 0's value."""
+    tensors = {name: leaf for name, leaf in _leaves(state).items() if isinstance(leaf, DTensor)}
+    names: Mapping[str, str] = from_first(_first_names(tensors))
+    shards = {name: tensor for name, tensor in tensors.items() if names[name] == name}
+    writer = HuggingFaceStorageWriter(str(folder / SHARDS), save_distributed=True)
+    save(shards, storage_writer=writer)
+    if rank == 0:
+        tree = _map(state, lambda name, leaf: MARK + names[name] if name in names else leaf)
+        torch.save(tree, folder / "learner.pt")
+
+
+def read_sharded(template: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The state in `folder`, its tensors distributed as those of `template`; every rank calls it.
+
+    `template` is a state of the same learner; its sharded tensors are written into. Raises
+    CheckpointError when the state is damaged or another learner's.
+    """
+    tree = load_tensors(folder / "learner.pt")
+    wanted = {
+        leaf.removeprefix(MARK): name
+        for name, leaf in _leaves(tree).items()
+        if isinstance(leaf, str) and leaf.startswith(MARK)
+    }
+    own = _leaves(template)
+    shards = {name: own.get(name) for name in wanted}
+    missing = [name for name, tensor in shards.items() if not isinstance(tensor, Tensor)]
+    if missing:
+        raise damaged(folder, ValueError(f"{missing[0]} is in it, but not in this run's learner"))
+    _read(shards, folder)
+    return _map(  # type: ignore[no-any-return]
+        tree,
+        lambda _, leaf: (
+            shards[leaf.removeprefix(MARK)] if isinstance(leaf, str) and leaf.startswith(MARK) else leaf
+        ),
+    )
+
+
+def read_policy(folder: Path) -> dict[str, Tensor]:
+    """The policy's whole weights by name, each of tied ones once; for one process, without a model."""
+    tree = load_tensors(folder / "learner.pt")
+    own = {f"{MARK}model/{name}": name for name in tree["model"]}
+    names = {name for name, leaf in tree["model"].items() if own.get(leaf) == name}
+    found = HuggingFaceStorageReader(str(folder / SHARDS)).read_metadata().state_dict_metadata
+    shards: dict[str, Any] = {}
+    for name in names:
+        shard = found.get(f"model/{name}")
+        if not isinstance(shard, TensorStorageMetadata):
+            raise damaged(folder, ValueError(f"the shards of {name} are missing"))
+        shards[f"model/{name}"] = torch.empty(shard.size, dtype=shard.properties.dtype)
+    _read(shards, folder)
+    return {name: shards[f"model/{name}"] for name in sorted(names)}
+
+
+def _read(shards: dict[str, Any], folder: Path) -> None:
+    """Fill the tensors, by name, from the folder's shards."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*load in a single process.*")  # it may be one
+            load(shards, storage_reader=HuggingFaceStorageReader(str(folder / SHARDS)))
+    except (OSError, SafetensorError, ValueError, RuntimeError, KeyError, AssertionError) as error:
+        raise damaged(folder, error) from error
+    except CheckpointException as error:
+        raise damaged(folder, ValueError(str(next(iter(error.failures.values()))[0]))) from error
+
+
+def like(template: Any, state: Any) -> Any:
+    """`state`, whose tensors are whole, with each distributed as the one in its place in `template`."""
+    own = _leaves(template)
+
+    def place(name: str, leaf: Any) -> Any:
+        placed = own.get(name)
+        if not isinstance(placed, DTensor):
+            return leaf
+        whole = leaf.to(placed.device)
+        return distribute_tensor(whole, placed.device_mesh, placed.placements, src_data_rank=None)
+
+    return _map(state, place)
+
+
+def _first_names(tensors: Mapping[str, DTensor]) -> dict[str, str]:
+    """Each name's first name for the same tensor: tied weights are written once."""
+    first: dict[tuple[int, torch.Size], str] = {}
+    return {
+        name: first.setdefault((tensor.to_local().data_ptr(), tensor.shape), name)
+        for name, tensor in tensors.items()
+    }
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    _map(tree, lambda name, leaf: found.__setitem__(name, leaf))
+    return found
+
+
+def _map(tree: Any, function: Callable[[str, Any], Any], at: str = "") -> Any:
+    """The tree with every leaf replaced by function("path/to/it", leaf)."""
+    if isinstance(tree, Mapping):
+        return {key: _map(value, function, f"{at}/{key}" if at else str(key)) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(_map(value, function, f"{at}/{i}") for i, value in enumerate(tree))
+    return function(at, tree)

@@ -1,0 +1,49 @@
+"""A checkpoint's policy as one Hugging Face folder, whatever number of ranks wrote the checkpoint."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from verl_lite.engine.checkpoint_files import clear_write_errors, damaged, why_not_whole
+from verl_lite.errors import CheckpointError, ConfigError
+
+__all__ = ["export_policy"]
+
+
+def export_policy(checkpoint: Path, folder: Path) -> None:
+    """Write the policy in `checkpoint` to `folder`: safetensors, configuration and tokenizer.
+
+    Needs memory for the whole model once, and no GPU. Raises CheckpointError when the checkpoint is
+    missing or damaged, ConfigError when `folder` exists.
+    """
+    if reason := why_not_whole(checkpoint):
+        raise CheckpointError(f"{checkpoint} is not a whole checkpoint: {reason}")
+    if folder.exists():
+        raise ConfigError(f"{folder} exists: name a folder that does not, or delete it")
+    policy = checkpoint / "policy"
+    with clear_write_errors(str(folder)):
+        if any(policy.glob("*.safetensors")):
+            shutil.copytree(policy, folder)
+        else:
+            _join_shards(checkpoint, folder)
+
+
+def _join_shards(checkpoint: Path, folder: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    from verl_lite.engine.cluster.sharded_state import read_policy
+
+    logging.disable_progress_bar()
+    weights = read_policy(checkpoint)
+    try:
+        config = AutoConfig.from_pretrained(checkpoint / "policy")
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint / "policy")
+    except (OSError, ValueError) as error:
+        raise damaged(checkpoint, error) from error
+    with torch.device("meta"):  # the shape alone: the weights are at hand
+        model = AutoModelForCausalLM.from_config(config)
+    config.dtype = next(iter(weights.values())).dtype
+    model.save_pretrained(folder, state_dict=weights)
+    tokenizer.save_pretrained(folder)

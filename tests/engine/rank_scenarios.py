@@ -1,0 +1,192 @@
+"""Updates of a tiny float64 model, the same on any number of ranks; run as a program, one of the ranks.
+
+python rank_scenarios.py RANK SIZE FOLDER SCENARIO...   rank 0 leaves FOLDER/results.pt
+"""
+
+import math
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.learner import Learner
+from verl_lite.engine.ranks import Ranks
+from verl_lite.engine.stages import TrainingSample
+from verl_lite.plugins import Rollout
+from verl_lite.plugins.scorer import ScoredRollout
+
+VOCAB = 61
+STEPS = 2
+RESUMED = "critic"
+
+
+def build_model(seed: int = 0) -> torch.nn.Module:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=256, vocab_size=VOCAB, pad_token_id=0,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    return Qwen3ForCausalLM(config).double()
+
+
+def make_samples(
+    num_groups: int, group_size: int, *, seed: int, completion: tuple[int, int] = (1, 24)
+) -> list[TrainingSample]:
+    rng = random.Random(seed)
+    samples = []
+    for group in range(num_groups):
+        prompt = [rng.randrange(1, VOCAB) for _ in range(rng.randint(5, 20))]
+        for _ in range(group_size):
+            ids = [rng.randrange(1, VOCAB) for _ in range(rng.randint(*completion))]
+            samples.append(
+                TrainingSample(
+                    prompt_ids=prompt,
+                    completion_ids=ids,
+                    sampler_logprobs_T=[-4.0 + rng.uniform(-0.3, 0.3) for _ in ids],
+                    advantages_T=[rng.uniform(-2, 2)] * len(ids),
+                    loss_mask_T=[1] * len(ids),
+                    group=f"g{group}",
+                )
+            )
+    return samples
+
+
+def as_scored(sample: TrainingSample) -> ScoredRollout:
+    rollout = Rollout(completion="", prompt_ids=sample.prompt_ids, completion_ids=sample.completion_ids)
+    return ScoredRollout(rollout=rollout, components={}, reward=1.0)
+
+
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "grpo": {},
+    "padded": {"learner": {"backend": "padded"}},
+    "checkpointing": {"learner": {"gradient_checkpointing": True}},
+    "long tail": {"completion": (1, 120), "learner": {"max_tokens_per_micro_batch": 150}},
+    "one sample": {"groups": 1, "size": 1},
+    "reference": {"algorithm": {"kl": {"coefficient": 0.1, "target": 5.0}, "epochs": 2, "mini_batches": 2}},
+    "kl in the reward": {
+        "algorithm": {"advantage": "reinforce_pp", "kl": {"coefficient": 0.1, "placement": "reward"}}
+    },
+    "critic": {"algorithm": {"advantage": "gae", "critic": {"epochs": 2, "learning_rate": 1e-3}}},
+    "adapters": {
+        "algorithm": {"kl": {"coefficient": 0.1, "reference": "adapter_off"}},
+        "learner": {"lora": {"rank": 4, "alpha": 8}},
+    },
+    "not finite": {"infinite": True},
+}
+
+
+def make_learner(name: str, ranks: Ranks, folder: Path | None = None) -> Learner:
+    scenario = SCENARIOS[name]
+    learner = {"optimizer": {"learning_rate": 1e-3, "weight_decay": 0.1, "max_grad_norm": 0.5}}
+    torch.manual_seed(1)  # LoRA's adapters are drawn
+    return Learner(
+        build_model(),
+        LearnerConfig.model_validate(
+            {"max_tokens_per_micro_batch": 120, **learner, **scenario.get("learner", {})}
+        ),
+        AlgorithmConfig.model_validate(scenario.get("algorithm", {})),
+        pad_token_id=0,
+        total_steps=10,
+        bad_batch_dir=folder,
+        ranks=ranks,
+    )
+
+
+def run(name: str, ranks: Ranks, folder: Path | None = None) -> dict[str, Any]:
+    """The metrics of every update and the weights, log-probabilities and annotations after them."""
+    scenario, learner = SCENARIOS[name], make_learner(name, ranks, folder)
+    metrics = []
+    for step in range(STEPS):
+        samples = steps_samples(scenario, step, learner)
+        metrics.append(without_times(learner.update(samples).metrics))
+    return {
+        "metrics": metrics,
+        "weights": dict(learner.named_weights()),
+        "logprobs": learner.token_logprobs([3, 1, 4, 1, 5, 9, 2, 6]),
+        "coefficient": learner.kl_coefficient,
+    }
+
+
+def steps_samples(scenario: Mapping[str, Any], step: int, learner: Learner) -> list[TrainingSample]:
+    samples = make_samples(
+        scenario.get("groups", 4),
+        scenario.get("size", 4),
+        seed=step,
+        completion=scenario.get("completion", (1, 24)),
+    )
+    notes = learner.annotate([as_scored(sample) for sample in samples])
+    samples = [
+        replace(
+            sample,
+            values_T=note.values_T,
+            returns_T=[value + 0.1 * (at + 1) for at, value in enumerate(note.values_T)],
+            old_logprobs_T=note.old_logprobs_T,
+            ref_logprobs_T=note.ref_logprobs_T,
+        )
+        for sample, note in zip(samples, notes, strict=True)
+    ]
+    if scenario.get("infinite") and step == 0:
+        samples[-1] = replace(samples[-1], advantages_T=[math.inf] * len(samples[-1].completion_ids))
+    return samples
+
+
+def without_times(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name != "learner/tokens_per_s"}
+
+
+def continued(ranks: Ranks, checkpoint: Path) -> dict[str, Any]:
+    """One more update of the critic's scenario from a checkpoint after the first two."""
+    learner = make_learner(RESUMED, ranks)
+    learner.restore(checkpoint)
+    samples = steps_samples(SCENARIOS[RESUMED], STEPS, learner)
+    return {
+        "metrics": [without_times(learner.update(samples).metrics)],
+        "weights": dict(learner.named_weights()),
+    }
+
+
+def as_rank(rank: int, size: int, folder: Path, names: Sequence[str]) -> None:
+    """What each process does: every scenario both ways; checkpoints in shards, written and read."""
+    import torch.distributed as dist
+
+    from verl_lite.engine.cluster.rank_group import RankGroup
+    from verl_lite.engine.cluster.sharded_state import like, write_sharded
+    from verl_lite.engine.learner_files import saved_state
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=size)
+    results: dict[str, Any] = {}
+    for parallel in ("fsdp", "replicated"):
+        ranks = RankGroup(parallel, torch.device("cpu"))
+        for name in names:
+            bad = folder / f"bad-{parallel}" if rank == 0 else None
+            results[f"{parallel}/{name}"] = run(name, ranks, bad)
+    ranks = RankGroup("fsdp", torch.device("cpu"))
+    learner = make_learner(RESUMED, ranks)
+    for step in range(STEPS):
+        learner.update(steps_samples(SCENARIOS[RESUMED], step, learner))
+    write_sharded(learner.state_dict(), folder / "sharded", rank=rank, from_first=ranks.from_first)
+    results["from shards"] = continued(ranks, folder / "sharded")
+    alone = make_learner(RESUMED, ranks)
+    alone.load_state_dict(like(alone.template(), saved_state(folder / "whole", dtype=torch.float64)))
+    samples = steps_samples(SCENARIOS[RESUMED], STEPS, alone)
+    results["from one file"] = {
+        "metrics": [without_times(alone.update(samples).metrics)],
+        "weights": dict(alone.named_weights()),
+    }
+    if rank == 0:
+        torch.save(results, folder / "results.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    as_rank(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
