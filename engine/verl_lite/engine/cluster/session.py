@@ -88,7 +88,11 @@ class RaySession:
                 # Ray itself gives a node 30 s, which on a busy machine is not always enough
                 if address is None and SLOW in str(error) and time.monotonic() < until:
                     continue
-                place = "a Ray of the run's own" if address is None else f"cluster.address={address}"
+                if address is None:
+                    limit = f"cluster.start_timeout_s={self._config.start_timeout_s:g}"
+                    place = f"a Ray of the run's own, within {limit}"
+                else:
+                    place = f"cluster.address={address}"
                 raise ConfigError(f"{place}: {str(error).strip().splitlines()[0]}") from None
         if threading.current_thread() is threading.main_thread():
             # Ray's own handler prints a stack; the run's (interrupt.py) or a plain exit is put back.
