@@ -227,6 +227,17 @@ def test_paused_engines_are_not_called_and_go_on_where_they_were(pool_of: Any) -
     assert sorted(int(answer.id) for answer in found) == list(range(8))
 
 
+def test_an_engine_that_cannot_even_be_ended_hangs_nobody(pool_of: Any) -> None:
+    def kill() -> None:
+        raise ConnectionError("no cluster any more")
+
+    engine = FakeEngine(dies=lambda engine, method: method == "advance")
+    engine.kill = kill  # type: ignore[method-assign]
+    pool, _ = pool_of(num_engines=1, engines=[engine])
+    with pytest.raises(TrainingError, match="rollout engine 0: ConnectionError: no cluster any more"):
+        list(pool.run(requests([3])))
+
+
 def test_a_batch_given_up_early_leaves_the_engines_to_others(pool_of: Any) -> None:
     pool, engines = pool_of()
     answers = pool.run(requests([2] * 4 + [100_000] * 20))

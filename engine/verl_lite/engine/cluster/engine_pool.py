@@ -244,16 +244,20 @@ class _Slot:
         pool = self.pool
         while not pool.closed and pool.error is None:
             try:
-                if self.engine is None:
-                    self._start()
-                self._one_call()
-            except EngineLost as lost:
-                self._lose(lost)
+                self._go_on()
             except VerlLiteError as error:
                 pool.fail(error)
             except Exception as error:  # noqa: BLE001 a thread's border: those who wait must hear of it
                 pool.fail(TrainingError(f"rollout engine {self.index}: {type(error).__name__}: {error}"))
         self.kill()
+
+    def _go_on(self) -> None:
+        try:
+            if self.engine is None:
+                self._start()
+            self._one_call()
+        except EngineLost as lost:
+            self._lose(lost)
 
     def _start(self) -> None:
         pool = self.pool
@@ -336,9 +340,11 @@ class _Slot:
     def _lose(self, lost: EngineLost) -> None:
         """Bury the engine; what it had goes back: sequences to the queue, commands to the next engine."""
         pool = self.pool
-        self.kill()
         with pool.lock:
-            self.engine, self.is_ready = None, False
+            engine, self.engine, self.is_ready = self.engine, None, False
+        if engine is not None:
+            engine.kill()
+        with pool.lock:
             if pool.closed or pool.error:
                 return
             jobs = [job for job in self.running.values() if not job.batch.closed]
