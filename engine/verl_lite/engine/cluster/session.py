@@ -24,6 +24,8 @@ __all__ = ["RaySession"]
 # Ray asks for a choice about devices of actors without any; ours keep what their process sees.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Ray's workers run at niceness 15 by default: beside anything else on the machine, engines starved.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 CONNECT_S = 10.0
 SLOW = "timed out during startup"
