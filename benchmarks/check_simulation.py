@@ -1,0 +1,98 @@
+"""The simulator's predictions beside real runs with 1, 2 and 4 engines that sleep for each token.
+
+Engines and updates are paced (see one_ahead.py), the run around them is real. The simulator is given the
+lengths of the completions and three times, measured in the one-engine run of mode sync: an engine's
+decoding step, an update, a weight sync. It predicts the step time of all runs.
+
+OMP_NUM_THREADS=1 python benchmarks/check_simulation.py
+"""
+
+import argparse
+import io
+import os
+import tempfile
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, median
+
+from one_ahead import MODES, NUM_SLOTS, config_of, paced
+from rich.console import Console
+from simulate_cluster import Batch, Cluster, simulate
+
+from verl_lite.engine import run
+from verl_lite.engine.metrics_log import read_metrics
+from verl_lite.plugins.records import read_records
+
+Metrics = list[dict[str, float]]
+
+
+def length(seed: int) -> int:
+    """Four in five have 5 to 14 tokens, the others 4 times as many."""
+    return (5 + seed % 10) * (4 if seed % 5 == 0 else 1)
+
+
+def measured(mode: str, *, num_engines: int, steps: int, step_s: float) -> tuple[Metrics, list[Batch]]:
+    """(metrics by step, lengths by step and group) of a run."""
+    config = config_of(MODES[mode], steps=steps, num_engines=num_engines)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        paced(length, num_engines=num_engines, step_s=step_s, update_s=30 * step_s),
+    ):
+        run.train(config, run_dir=Path(folder) / "run", console=Console(file=io.StringIO()))
+        batches: list[Batch] = []
+        for step in range(1, steps + 1):
+            groups: dict[str, list[int]] = defaultdict(list)
+            for record in read_records(Path(folder) / "run" / "rollouts" / f"step_{step:06d}.parquet"):
+                groups[record.rollout.group].append(len(record.rollout.completion_ids))
+            batches.append(list(groups.values()))
+        return read_metrics(Path(folder) / "run" / "metrics.jsonl"), batches
+
+
+def in_the_middle(rows: Metrics, name: str) -> float:
+    """Mean over the steps the simulator takes its mean over."""
+    return fmean(row[name] for row in rows[len(rows) // 4 + 1 : len(rows) - len(rows) // 4])
+
+
+def calibrated(rows: Metrics, batches: list[Batch]) -> Cluster:
+    """One engine with the stage times of this sync run."""
+    unit = Cluster(num_engines=1, num_slots=NUM_SLOTS, token_s=1.0, train_s=0.0)
+    return replace(
+        unit,
+        token_s=in_the_middle(rows, "time/rollout_s") / simulate(unit, batches, mode="sync").step_s,
+        train_s=median(row["time/update_s"] for row in rows),
+        sync_s=median(row["time/sync_s"] for row in rows),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--step-s", type=float, default=0.03)
+    options = parser.parse_args()
+    print(f"load {os.getloadavg()[0]:.1f}")
+    rows, batches = measured("sync", num_engines=1, steps=options.steps, step_s=options.step_s)
+    one = calibrated(rows, batches)
+    print(
+        f"measured with 1 engine: {one.token_s * 1000:.1f} ms a token, update {one.train_s:.2f} s, "
+        f"sync {one.sync_s:.3f} s\n\n| engines | mode | measured step s | predicted | ratio |"
+    )
+    print("|---|---|---|---|---|")
+    for num_engines in (1, 2, 4):
+        cluster = replace(one, num_engines=num_engines)
+        for name, mode in MODES.items():
+            rows, batches = measured(
+                name, num_engines=num_engines, steps=options.steps, step_s=options.step_s
+            )
+            lag = mode.get("max_lag", 1)
+            predicted = simulate(cluster, batches, mode=mode["mode"], max_lag=lag).step_s
+            actual = in_the_middle(rows, "time/step_s")
+            print(
+                f"| {num_engines} | {name} | {actual:.2f} | {predicted:.2f} | {predicted / actual:.2f} |",
+                flush=True,
+            )
+    print(f"\nload {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()

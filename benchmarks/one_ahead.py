@@ -1,0 +1,133 @@
+"""One step ahead and overlapped against in turn, where generating and training take the same time.
+
+The stages are padded by sleeping: engines that sleep for each token (verl_lite.engine.paced), updates that
+sleep until they have taken as long as a batch of equal lengths does. All else is a real run: trainer,
+scorer, learner (a very small model), records. The long tail: one completion in ten is ten times longer
+than the others, at the same number of tokens in all.
+
+OMP_NUM_THREADS=1 python benchmarks/one_ahead.py
+"""
+
+import argparse
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+from unittest.mock import patch
+
+from rich.console import Console
+
+from verl_lite.engine import run
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.metrics_log import read_metrics
+from verl_lite.engine.paced import PacedLearner, PacedSampler
+from verl_lite.plugins.config_file import validate
+
+NUM_TOKENS = 38
+NUM_SLOTS = 20
+SMALL = {"hidden_size": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 128}
+MODES = {
+    "sync": {"mode": "sync"},
+    "one_ahead": {"mode": "one_ahead"},
+    "async, max_lag 1": {"mode": "async", "max_lag": 1},
+    "async, max_lag 3": {"mode": "async", "max_lag": 3},
+}
+
+
+def equal(seed: int) -> int:
+    return NUM_TOKENS
+
+
+def long_tail(seed: int) -> int:
+    """Mean NUM_TOKENS: 9 of 10 have 20 tokens, the tenth 200."""
+    return 200 if seed % 10 == 0 else 20
+
+
+def config_of(asynchrony: dict[str, Any], *, steps: int, num_engines: int = 2) -> TrainConfig:
+    data = {
+        "name": "paced",
+        "steps": steps,
+        "model": {"tiny": {**SMALL, "max_context_tokens": 256}},
+        "data": {"train": {"task": "arithmetic", "num_rows": 200}},
+        "rewards": {"length": {"use": "length", "options": {"target": 32}}},
+        "rollout": {
+            "sampler": "vllm",
+            "num_engines": num_engines,
+            "num_prompts": 10,
+            "num_samples": 4,
+            "max_prompt_tokens": 32,
+            "max_new_tokens": 200,
+        },
+        "algorithm": {"importance": {"mode": "truncate"}},
+        "asynchrony": asynchrony,
+        "checkpoints": {"every_steps": 0},
+        "logging": {"trackers": []},
+    }
+    return validate(TrainConfig, data, source="benchmark")
+
+
+@contextmanager
+def paced(
+    length: Callable[[int], int], *, num_engines: int, step_s: float, update_s: float
+) -> Iterator[None]:
+    """Runs within have engines and updates that take as long as told."""
+
+    def make_sampler(prepared: Any, path: str) -> PacedSampler:
+        return PacedSampler(
+            prepared.tokenizer, length=length, num_engines=num_engines, num_slots=NUM_SLOTS, step_s=step_s
+        )
+
+    with (
+        patch.object(run, "make_sampler", make_sampler),
+        patch.object(run, "Learner", PacedLearner),
+        patch.object(run, "_cluster", lambda config: nullcontext()),
+        patch.object(PacedLearner, "update_s", update_s),
+    ):
+        yield
+
+
+def measure(config: TrainConfig, length: Callable[[int], int], *, step_s: float) -> list[dict[str, float]]:
+    """The metrics of every step."""
+    num_engines = config.rollout.num_engines
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        paced(length, num_engines=num_engines, step_s=step_s, update_s=NUM_TOKENS * step_s),
+    ):
+        run.train(config, run_dir=Path(folder) / "run", console=Console(file=io.StringIO()))
+        return read_metrics(Path(folder) / "run" / "metrics.jsonl")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--steps", type=int, default=14)
+    parser.add_argument("--step-s", type=float, default=0.025, help="of an engine, for a token of everyone")
+    options = parser.parse_args()
+    print(
+        f"generating and training {NUM_TOKENS * options.step_s:.2f} s each; load {os.getloadavg()[0]:.1f}\n"
+    )
+    print("| lengths | mode | step s | training waits s | engines wait s | staleness, tokens | x sync |")
+    print("|---|---|---|---|---|---|---|")
+    for name, length in (("equal", equal), ("long tail", long_tail)):
+        base = 0.0
+        for mode, asynchrony in MODES.items():
+            rows = measure(config_of(asynchrony, steps=options.steps), length, step_s=options.step_s)
+            rows = rows[3:-3]  # neither the start nor the end, where there is nothing to overlap with
+            step_s = fmean(row["time/step_s"] for row in rows)
+            base = base or step_s
+            training = [row.get("time/wait_rollouts_s", row.get("time/rollout_s", 0.0)) for row in rows]
+            engines = [row.get("time/wait_training_s", row["time/update_s"]) for row in rows]
+            stale = fmean(row["rollout/staleness_mean"] for row in rows)
+            print(
+                f"| {name} | {mode} | {step_s:.2f} | {median(training):.2f} | {median(engines):.2f} | "
+                f"{stale:.2f} | {base / step_s:.2f} |",
+                flush=True,
+            )
+    print(f"\nload {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()
