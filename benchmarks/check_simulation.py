@@ -1,6 +1,7 @@
 """The simulator's predictions beside real runs with 1, 2 and 4 engines that sleep for each token.
 
-Engines and updates are paced (see one_ahead.py), the run around them is real. The simulator is given the
+Engines sleep for each token and updates do nothing but sleep, so that the load of the machine is seen as
+little as possible; the run around them is real. The simulator is given the
 lengths of the completions and three times, measured in the one-engine run of mode sync: an engine's
 decoding step, an update, a weight sync. It predicts the step time of all runs.
 
@@ -11,7 +12,9 @@ import argparse
 import io
 import os
 import tempfile
+import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
@@ -22,9 +25,19 @@ from simulate_cluster import Batch, Cluster, simulate
 
 from verl_lite.engine import run
 from verl_lite.engine.metrics_log import read_metrics
+from verl_lite.engine.paced import PacedLearner
+from verl_lite.engine.stages import TrainingSample, UpdateStats
 from verl_lite.plugins.records import read_records
 
 Metrics = list[dict[str, float]]
+
+
+class SleepingLearner(PacedLearner):
+    """An update that only takes time."""
+
+    def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
+        time.sleep(self.update_s)
+        return UpdateStats(metrics={})
 
 
 def length(seed: int) -> int:
@@ -37,7 +50,7 @@ def measured(mode: str, *, num_engines: int, steps: int, step_s: float) -> tuple
     config = config_of(MODES[mode], steps=steps, num_engines=num_engines)
     with (
         tempfile.TemporaryDirectory() as folder,
-        paced(length, num_engines=num_engines, step_s=step_s, update_s=30 * step_s),
+        paced(length, num_engines=num_engines, step_s=step_s, update_s=30 * step_s, learner=SleepingLearner),
     ):
         run.train(config, run_dir=Path(folder) / "run", console=Console(file=io.StringIO()))
         batches: list[Batch] = []

@@ -72,7 +72,12 @@ def config_of(asynchrony: dict[str, Any], *, steps: int, num_engines: int = 2) -
 
 @contextmanager
 def paced(
-    length: Callable[[int], int], *, num_engines: int, step_s: float, update_s: float
+    length: Callable[[int], int],
+    *,
+    num_engines: int,
+    step_s: float,
+    update_s: float,
+    learner: type[PacedLearner] = PacedLearner,
 ) -> Iterator[None]:
     """Runs within have engines and updates that take as long as told."""
 
@@ -83,9 +88,9 @@ def paced(
 
     with (
         patch.object(run, "make_sampler", make_sampler),
-        patch.object(run, "Learner", PacedLearner),
+        patch.object(run, "Learner", learner),
         patch.object(run, "_cluster", lambda config: nullcontext()),
-        patch.object(PacedLearner, "update_s", update_s),
+        patch.object(learner, "update_s", update_s),
     ):
         yield
 
