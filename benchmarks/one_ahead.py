@@ -57,6 +57,7 @@ def config_of(asynchrony: dict[str, Any], *, steps: int, num_engines: int = 2) -
         "rollout": {
             "sampler": "vllm",
             "num_engines": num_engines,
+            "placement": "disaggregated",
             "num_prompts": 10,
             "num_samples": 4,
             "max_prompt_tokens": 32,

@@ -352,7 +352,7 @@ def _make_ranks(prepared: PreparedRun, path: str) -> PolicyLearner:
 
 def _make_timeline(prepared: PreparedRun) -> Timeline | None:
     """Where the stages are noted, for runs in which one part may wait for another."""
-    if prepared.config.asynchrony.mode == "sync":
+    if prepared.config.asynchrony.mode == "sync" and not prepared.config.placed_cpus:
         return None
     resume_at = prepared.checkpoint.step if prepared.checkpoint else None
     return Timeline(prepared.folder.timeline, resume_at=resume_at)

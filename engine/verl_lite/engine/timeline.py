@@ -2,7 +2,7 @@
 
 One line a stage:  {"stage": "update", "worker": "learner", "start_s": ..., "end_s": ..., "step": 3}
 Times are seconds of the Unix clock, so that lines of several hosts share one axis; `step` counts from 1
-like the metrics'. A run that samples, trains and syncs in turn in one process writes none.
+like the metrics'. A run of one process that samples, trains and syncs in turn writes none.
 """
 
 import json
