@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from verl_lite.engine.pipeline import PipelineConfig, run_pipeline
 from verl_lite.errors import ConfigError, TrainingError
@@ -63,6 +64,12 @@ def test_a_folder_of_something_else_is_refused(rollouts: Path, tmp_path: Path) -
     (tmp_path / "run" / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError, match="holds files of something else"):
         run_pipeline(config(rollouts), tmp_path / "run", say=lambda _: None)
+
+
+@pytest.mark.parametrize("name", ["../other", "a/b", "..", ".stages", "/tmp/x", ""])
+def test_a_stage_s_name_cannot_lead_out_of_the_folder_that_is_deleted(name: str) -> None:
+    with pytest.raises(ValidationError, match="should match pattern"):
+        PipelineConfig.model_validate({"stages": {name: {"command": "sft"}}})
 
 
 def test_the_example_is_valid() -> None:

@@ -1,18 +1,27 @@
 """What must not be in the tree: unpickling of files, eval, remote code by default, unsafe YAML, escapes."""
 
 import ast
+import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from rich.console import Console
 
+from verl_lite.engine.checkpoint_files import why_not_whole
 from verl_lite.engine.checkpoints import restore_random_states, save_checkpoint
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.learner_files import saved_state
+from verl_lite.engine.run import train
 from verl_lite.errors import CheckpointError, ConfigError
+from verl_lite.lab.report import collect, write_report
+from verl_lite.lab.scoring import score_file
+from verl_lite.plugins.composite.config import RewardsConfig
 from verl_lite.plugins.config_file import load_config, validate
+from verl_lite.plugins.records import read_records
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("engine", "plugins", "verifiers", "sandbox")
@@ -132,3 +141,72 @@ def test_a_run_s_name_cannot_lead_out_of_the_runs_folder(name: str) -> None:
     }
     with pytest.raises(ConfigError, match="name"):
         validate(TrainConfig, data, source="test")
+
+
+UP = "../../../stolen"
+
+
+def files_under(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_no_field_of_a_record_becomes_a_path(tmp_path: Path) -> None:
+    home = tmp_path / "a" / "b" / "c"
+    home.mkdir(parents=True)
+    fields = {"id": UP, "group": f"{UP}/g", "prompt": f"{UP} 1+1=", "completion": UP, "reference": "2"}
+    row = {**fields, "path": UP, "file": "/etc/passwd", UP: UP, "model": UP, "data_source": UP}
+    rollouts = home / "rollouts.jsonl"
+    rollouts.write_text("".join(json.dumps({**row, "sample_index": at}) + "\n" for at in range(2)))
+    rewards = validate(RewardsConfig, {"rewards": {"exact": {"use": "exact"}}}, source="test")
+    out = home / "out"
+    out.mkdir()
+    score_file(rollouts, rewards, output=out / "scored.parquet", bad_rows=out / "bad.jsonl")
+    (record, _) = read_records(out / "scored.parquet")
+    assert (record.rollout.id, record.rollout.columns[UP]) == (UP, UP)  # kept as what it is: text
+    write_report(collect([out / "scored.parquet"]), out / "report.html")
+    assert files_under(tmp_path) == {
+        "a/b/c/rollouts.jsonl",
+        *(f"a/b/c/out/{name}" for name in ("scored.parquet", "report.html")),
+    }
+
+
+def test_no_field_of_a_training_row_becomes_a_path(tmp_path: Path) -> None:
+    home = tmp_path / "a" / "b" / "c"
+    home.mkdir(parents=True)
+    rows = home / "rows.jsonl"
+    rows.write_text(
+        "".join(json.dumps({"id": f"{UP}{i}", "question": "1+1=", "path": UP}) + "\n" for i in "12")
+    )
+    tiny = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 64}
+    config = validate(
+        TrainConfig,
+        {
+            "steps": 1,
+            "model": {"tiny": {**tiny, "max_context_tokens": 32}},
+            "data": {"train": {"path": str(rows), "reference": ""}},
+            "rewards": {"format": {"use": "format"}},
+            "rollout": {
+                "sampler": "transformers",
+                "num_prompts": 2,
+                "num_samples": 2,
+                "max_prompt_tokens": 24,
+                "max_new_tokens": 8,
+            },
+            "logging": {"trackers": []},
+        },
+        source="test",
+    )
+    train(config, run_dir=home / "run", debug_inline=True, console=Console(file=io.StringIO()))
+    records = list(read_records(home / "run" / "rollouts" / "step_000001.parquet"))
+    assert {record.rollout.group for record in records} == {f"{UP}1", f"{UP}2"}
+    outside = {name for name in files_under(tmp_path) if not name.startswith("a/b/c/run/")}
+    assert outside == {"a/b/c/rows.jsonl"}
+
+
+def test_a_checkpoint_s_manifest_cannot_lead_out_of_it(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    folder = tmp_path / "checkpoints" / "step_000001"
+    folder.mkdir(parents=True)
+    for name in ("../../secret", str(tmp_path / "secret")):
+        (folder / "manifest.json").write_text(json.dumps({"files": {name: {"bytes": 1, "sha256": ""}}}))
+        assert "leads out of the checkpoint" in why_not_whole(folder)

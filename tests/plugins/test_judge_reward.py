@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import Rollout, ScoreOutcome
 from verl_lite.plugins.builtin.judge import Judge, JudgeOptions
+from verl_lite.plugins.builtin.judge_client import SHOWN_CHARS
 from verl_lite.plugins.execution import TimedScore
 from verl_lite.plugins.testing import fake_rollout, score_rollouts
 
@@ -143,6 +144,17 @@ def test_a_server_that_stays_broken_is_an_error_and_never_a_zero(
     assert (timed.attempts, len(endpoint.requests)) == (5, 5)
     assert "answered 500: 'key *** is not the matter'" in timed.score.reason
     assert KEY not in str(timed.score) + caplog.text
+
+
+def test_a_key_on_the_edge_of_what_is_shown_is_hidden_whole(
+    endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    before = "x" * (SHOWN_CHARS - len(KEY) + 2)  # the cut falls into the key
+    endpoint.behave = lambda number, body: (400, {}, f"{before}{KEY}".encode())
+    [timed] = judged(endpoint, api_key_env="JUDGE_KEY")
+    assert KEY[:4] not in timed.score.reason
+    assert "xx*" in timed.score.reason
 
 
 @pytest.mark.parametrize(

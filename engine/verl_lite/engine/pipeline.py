@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from verl_lite.plugins.config_file import ConfigModel
 
 __all__ = ["PipelineConfig", "StageConfig", "run_pipeline"]
 
+FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # a stage has a folder, which is deleted when it runs anew
 START = "import sys; from verl_lite.cli import main; sys.argv[0] = 'verl-lite'; main()"
 
 
@@ -35,8 +36,8 @@ class StageConfig(ConfigModel):
 class PipelineConfig(ConfigModel):
     """Stages in their order."""
 
-    name: str = Field(default="pipeline", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    stages: dict[str, StageConfig] = Field(min_length=1)
+    name: str = Field(default="pipeline", pattern=FOLDER_NAME)
+    stages: dict[Annotated[str, Field(pattern=FOLDER_NAME)], StageConfig] = Field(min_length=1)
 
 
 def run_pipeline(config: PipelineConfig, folder: Path, *, say: Callable[[str], None]) -> None:

@@ -56,9 +56,9 @@ class ChatClient:
             raise BusyError(self._clean(f"no answer from {self._url}: {problem}")) from None
         if status in BUSY_STATUS:
             await asyncio.sleep(min(pause_s, MAX_RETRY_AFTER_S))
-            raise BusyError(self._clean(f"{self._url} answered {status}: {_shown(body)}"))
+            raise BusyError(self._clean(f"{self._url} answered {status}: {self._shown(body)}"))
         if status != 200:
-            raise ReplyError(self._clean(f"{self._url} answered {status}: {_shown(body)}"))
+            raise ReplyError(self._clean(f"{self._url} answered {status}: {self._shown(body)}"))
         return self._content(body)
 
     async def _post(self, request: Mapping[str, Any]) -> tuple[int, float, bytes]:
@@ -76,13 +76,16 @@ class ChatClient:
             content, finish_reason = choice["message"]["content"], choice.get("finish_reason")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise ReplyError(
-                self._clean(f"{self._url} answered with no chat completion: {_shown(body)}")
+                self._clean(f"{self._url} answered with no chat completion: {self._shown(body)}")
             ) from None
         if finish_reason == "length":
             raise ReplyError("the judge's answer was cut off: raise the option max_tokens")
         if not isinstance(content, str):
             raise ReplyError(f"the judge's message has no text, but {type(content).__name__}")
         return content
+
+    def _shown(self, body: bytes) -> str:
+        return repr(self._clean(body.decode("utf-8", "replace"))[:SHOWN_CHARS])
 
     def _clean(self, message: str) -> str:
         return message.replace(self._key, "***") if self._key else message
@@ -95,7 +98,3 @@ def _seconds(retry_after: str) -> float:
     except ValueError:
         return 0.0
     return seconds if 0 <= seconds < float("inf") else 0.0
-
-
-def _shown(body: bytes) -> str:
-    return repr(body[:SHOWN_CHARS].decode("utf-8", "replace"))
