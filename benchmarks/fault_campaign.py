@@ -2,10 +2,11 @@
 
     python benchmarks/fault_campaign.py --faults 200 --seed 0 --json faults.json
 
-Every trial is a run of a very small model (transformers sampler, one thread) in a forked process. Faults
-are injected into it, it is resumed until it finishes, and then weights, metrics and rollout records must
-be those of the undisturbed run, each line and each record exactly once. A process that ends by itself
-must end with one message of the project's own error types. Kinds:
+Every trial is a run of a very small model (one thread) in a forked process, with the transformers sampler
+or, by --sampler vllm, with vLLM in it. Faults are injected into it, it is resumed until it finishes, and
+then weights, metrics and rollout records must be those of the undisturbed run, each line and each record
+exactly once. A process that ends by itself must end with one message of the project's own error types.
+The JSON file is written after every trial, so that a campaign can be watched. Kinds:
 
     kill            kill -9 after a random time
     kill_writing    kill -9 while a checkpoint is being written
@@ -17,11 +18,9 @@ must end with one message of the project's own error types. Kinds:
 """
 
 import argparse
-import hashlib
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -29,60 +28,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import accelerate.tracking  # noqa: F401 - slow imports happen once, before the forks
-import pandas  # noqa: F401 - pyarrow looks for it
-import pyarrow.parquet  # noqa: F401
 import torch
-from rich.console import Console
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401
+from fault_runs import Process, differences, fingerprint, make_config
 
 from verl_lite.engine.checkpoint_files import newest_whole
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.metrics_log import read_metrics
-from verl_lite.engine.run import train
-from verl_lite.errors import VerlLiteError
-from verl_lite.plugins.config_file import validate
-from verl_lite.plugins.records import read_records
 
-STEPS = 8
 KINDS = ("kill", "kill_writing", "damage", "file_limit", "disk_full", "read_only", "worker")
-# what depends on the clock, not on the run
-CLOCK = ("time/", "latency", "tokens_per_s", "workers_replaced", "retries")
-REWARD = """
-from verl_lite.plugins import reward
-
-@reward("digits")
-def digits(rollout):
-    text = rollout.completion
-    return sum(c.isdigit() for c in text) / len(text) if text else 0.0
-"""
-
-
-def make_config(folder: Path) -> TrainConfig:
-    rewards = folder / "digits.py"
-    rewards.write_text(REWARD)
-    small = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 64}
-    data: dict[str, Any] = {
-        "name": "faults",
-        "steps": STEPS,
-        "model": {"tiny": {**small, "max_context_tokens": 64}},
-        "data": {"train": {"task": "arithmetic", "num_rows": 12}},
-        "rewards": {"digits": {"use": f"{rewards}:digits"}},
-        "rollout": {"sampler": "transformers", "num_prompts": 4, "num_samples": 2},
-        "learner": {"optimizer": {"learning_rate": 3e-3}},
-        "checkpoints": {"every_steps": 1, "keep": 3},
-        "logging": {"trackers": []},
-    }
-    data["rollout"] |= {"max_prompt_tokens": 16, "max_new_tokens": 12}
-    return validate(TrainConfig, data, source="fault campaign")
 
 
 @dataclass
@@ -96,92 +52,14 @@ class Trial:
     problems: list[str] = field(default_factory=list)
 
 
-class Process:
-    """`train` in a forked process whose outcome comes back as one line of text."""
-
-    def __init__(
-        self, config: TrainConfig, run_dir: Path, *, resume: bool, inline: bool = True, file_limit: int = 0
-    ) -> None:
-        self._reader, writer = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.close(self._reader)
-            _child(config, run_dir, writer, resume=resume, inline=inline, file_limit=file_limit)
-        os.close(writer)
-
-    def running(self) -> bool:
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-
-    def outcome(self) -> str:
-        """ "finished", "refused: <message>", "crashed: <traceback's last line>" or "killed"."""
-        with os.fdopen(self._reader) as pipe:
-            text = pipe.read()
-        os.waitpid(self.pid, 0)
-        return text or "killed"
-
-
-def _child(
-    config: TrainConfig, run_dir: Path, writer: int, *, resume: bool, inline: bool, file_limit: int
-) -> None:
-    try:
-        if file_limit:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-        torch.set_num_threads(1)
-        with open(os.devnull, "w") as nowhere:
-            train(config, run_dir=run_dir, resume=resume, debug_inline=inline, console=Console(file=nowhere))
-        text = "finished"
-    except VerlLiteError as error:
-        text = f"refused: {error}"
-    except BaseException as error:  # noqa: BLE001 - the campaign counts these as failures
-        text = f"crashed: {type(error).__name__}: {error}"
-    os.write(writer, text.encode()[:4000])
-    os._exit(0)
-
-
-def fingerprint(run_dir: Path) -> dict[str, Any]:
-    """What two equal runs have in common, bit for bit."""
-    weights = load_file(run_dir / "checkpoints" / f"step_{STEPS:06d}" / "policy" / "model.safetensors")
-    digest = hashlib.sha256(b"".join(weights[n].numpy().tobytes() for n in sorted(weights))).hexdigest()
-    metrics = [
-        {name: value for name, value in row.items() if not any(word in name for word in CLOCK)}
-        for row in read_metrics(run_dir / "metrics.jsonl")
-    ]
-    records = {
-        path.name: [
-            (r.rollout.id, tuple(r.rollout.completion_ids), tuple(r.rollout.logprobs), r.reward, r.advantage)
-            for r in read_records(path)
-        ]
-        for path in sorted((run_dir / "rollouts").iterdir())
-    }
-    return {"weights": digest, "metrics": metrics, "records": records}
-
-
-def differences(expected: dict[str, Any], got: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with `got`, in words."""
-    steps = [row["step"] for row in got["metrics"]]
-    if steps != list(range(1, STEPS + 1)):
-        yield f"metric lines lost or doubled: steps {steps}"
-    elif got["metrics"] != expected["metrics"]:
-        yield "metrics differ"
-    if sorted(got["records"]) != sorted(expected["records"]):
-        yield f"record files lost or doubled: {sorted(got['records'])}"
-    elif got["records"] != expected["records"]:
-        yield "records differ"
-    if got["weights"] != expected["weights"]:
-        yield "weights differ"
-
-
 class Campaign:
     """The undisturbed run, its length in seconds, and the trials."""
 
-    def __init__(self, folder: Path, *, seed: int, faults_a_run: int) -> None:
+    def __init__(self, folder: Path, *, seed: int, faults_a_run: int, sampler: str) -> None:
         self.folder = folder
         self.faults_a_run = faults_a_run
         self.random = random.Random(seed)
-        self.config = make_config(folder)
+        self.config = make_config(folder, sampler=sampler)
         self.length_s = 0.0
         self.reference = self._undisturbed()
 
@@ -368,13 +246,18 @@ def can_mount(folder: Path) -> bool:
     return done.returncode == 0
 
 
-def run_campaign(folder: Path, *, faults: int, seed: int, faults_a_run: int) -> list[Trial]:
-    """Trials of every kind in turn until `faults` faults have been injected."""
-    campaign = Campaign(folder, seed=seed, faults_a_run=faults_a_run)
-    kinds = [kind for kind in KINDS if kind not in ("disk_full", "read_only") or can_mount(folder)]
+def run_campaign(folder: Path, options: argparse.Namespace) -> list[Trial]:
+    """Trials of every kind in turn until enough faults have been injected."""
+    campaign = Campaign(folder, seed=options.seed, faults_a_run=options.faults_a_run, sampler=options.sampler)
+    wanted = options.kinds.split(",")
+    kinds = [kind for kind in wanted if kind not in ("disk_full", "read_only") or can_mount(folder)]
     trials: list[Trial] = []
-    while sum(trial.faults for trial in trials) < faults:
+    while sum(trial.faults for trial in trials) < options.faults:
         trials.append(campaign.trial(kinds[len(trials) % len(kinds)], len(trials)))
+        done = sum(trial.faults for trial in trials)
+        print(f"{done}/{options.faults} faults: {trials[-1].kind}", file=sys.stderr, flush=True)
+        if options.json is not None:
+            options.json.write_text(json.dumps([vars(trial) for trial in trials], indent=1))
         for problem in trials[-1].problems:
             print(f"{trials[-1].kind}: {problem}", file=sys.stderr, flush=True)
     return trials
@@ -402,20 +285,18 @@ def main() -> None:
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--faults-a-run", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sampler", choices=("transformers", "vllm"), default="transformers")
+    parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        trials = run_campaign(
-            Path(folder), faults=options.faults, seed=options.seed, faults_a_run=options.faults_a_run
-        )
+        trials = run_campaign(Path(folder), options)
     print(table(trials))
     print(f"\n{time.perf_counter() - started:.0f} s")
     for message in sorted({m.split(" /tmp")[0][:100] for trial in trials for m in trial.messages}):
         print(f"  message: {message} ...")
-    if options.json is not None:
-        options.json.write_text(json.dumps([vars(trial) for trial in trials], indent=1))
     sys.exit(any(trial.problems for trial in trials))
 
 

@@ -1,12 +1,19 @@
 """metrics.jsonl is always there; trackers see the same numbers; a resumed run does not repeat steps."""
 
+import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from verl_lite.engine.metrics_log import MetricsLog, check_trackers, read_metrics
+from verl_lite.engine.sample_tables import sample_table
 from verl_lite.errors import ConfigError
+from verl_lite.plugins import ComponentScore, Score, ScoredRollout, ScoreOutcome
+from verl_lite.plugins.testing import fake_rollout
 
 
 def log(run_dir: Path, resume_at: int | None = None, trackers: tuple[str, ...] = ()) -> MetricsLog:
@@ -67,6 +74,51 @@ def test_trackers_are_checked_by_name_and_by_package() -> None:
         check_trackers(["aim"])
 
 
+def rows(*rewards: float | None) -> list[ScoredRollout]:
+    made = []
+    for at, reward in enumerate(rewards):
+        score = Score(reward) if reward is not None else Score(None, outcome=ScoreOutcome.ABSTAIN)
+        rollout = fake_rollout(f"<b>answer</b> {at}", question="1+1=")
+        components = {"math": ComponentScore(score=score, weight=1.0, contribution=reward)}
+        made.append(ScoredRollout(rollout=rollout, components=components, reward=reward))
+    return made
+
+
+def test_the_table_has_the_best_and_the_worst() -> None:
+    table = sample_table(rows(0.5, None, 1.0, 0.0, 0.25, 1.0), step=7, count=3)
+    assert table.columns == ["step", "prompt", "completion", "reward", "math"]
+    assert [(row[2], row[3]) for row in table.data] == [
+        ("<b>answer</b> 2", 1.0),
+        ("<b>answer</b> 5", 1.0),
+        ("<b>answer</b> 3", 0.0),
+    ]
+    assert len(sample_table(rows(0.5), step=1, count=4).data) == 1
+    assert sample_table(rows(None), step=1, count=4).data == []
+
+
+TABLE_ROWS = (1.0, 0.0)
+
+
+def send(run_dir: Path, tracker: str) -> None:
+    writer = log(run_dir, trackers=(tracker,))
+    writer.log(METRICS, step=3)
+    writer.log_samples(sample_table(rows(*TABLE_ROWS), step=3, count=2), step=3)
+    writer.close()
+
+
+def test_tensorboard_gets_the_samples_as_text_that_is_no_markup(tmp_path: Path) -> None:
+    send(tmp_path, "tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    (event,) = events.Tensors("samples/text_summary")
+    lines = event.tensor_proto.string_val[0].decode().splitlines()
+    assert (event.step, lines[0]) == (3, "    reward 1  math 1")
+    assert all(line.startswith("    ") for line in lines if line and line != "---")
+    assert "    <b>answer</b> 1" in lines
+
+
 METRICS = {"reward/mean": 0.25, "reward/math/mean": 0.5, "loss/policy": float("inf")}
 
 
@@ -75,15 +127,17 @@ def test_wandb_offline_gets_the_components_too(tmp_path: Path, monkeypatch: pyte
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    writer = log(tmp_path, trackers=("wandb",))
-    writer.log(METRICS, step=3)
-    writer.close()
+    send(tmp_path, "wandb")
     (file,) = tmp_path.rglob("run-*.wandb")
     deadline = time.monotonic() + 20  # wandb's own process writes it
     while b"reward/math/mean" not in (content := file.read_bytes()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert b"loss/policy" not in content
+    (table,) = tmp_path.rglob("media/table/*.table.json")
+    shown = json.loads(table.read_text())
+    assert shown["columns"] == ["step", "prompt", "completion", "reward", "math"]
+    assert shown["data"][1] == [3, "1+1=", "<b>answer</b> 1", 0.0, 0.0]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -91,10 +145,29 @@ def test_mlflow_without_a_server_writes_into_the_run(tmp_path: Path, monkeypatch
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    writer = log(tmp_path, trackers=("mlflow",))
-    writer.log(METRICS, step=3)
-    writer.close()
+    send(tmp_path, "mlflow")
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert run.data.metrics == {"reward/mean": 0.25, "reward/math/mean": 0.5}
     assert run.data.params["rollout.top_p"] == "1.0"
     assert (tmp_path / "mlflow.db").is_file()
+    (table,) = tmp_path.rglob("samples/step_000003.json")
+    assert json.loads(table.read_text())["data"][0] == [3, "1+1=", "<b>answer</b> 0", 1.0, 1.0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trackio_keeps_its_database_in_the_run(tmp_path: Path) -> None:
+    """In a process of its own: trackio reads where its database lies as it is imported."""
+    pytest.importorskip("trackio")
+    script = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); "
+        "import test_metrics_log; test_metrics_log.send(Path(sys.argv[2]), 'trackio')"
+    )
+    hidden = ("TRACKIO_DIR", "HF_TOKEN", "TRACKIO_SPACE_ID")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    (file,) = (tmp_path / "trackio").rglob("t.db")
+    content = file.read_bytes() + b"".join(path.read_bytes() for path in file.parent.glob("t.db-wal"))
+    assert b"reward/math/mean" in content
+    assert b"answer</b> 1" in content

@@ -209,11 +209,14 @@ class CheckpointConfig(ConfigModel):
 class LoggingConfig(ConfigModel):
     """Trackers of accelerate.tracking by name; metrics.jsonl is always written.
 
-    Rollout records are written every `rollouts_every_steps` steps (0: never).
+    Rollout records are written every `rollouts_every_steps` steps (0: never). The trackers get a table of
+    `samples` rollouts, the best and the worst, every `samples_every_steps` steps (0: never).
     """
 
     trackers: tuple[str, ...] = ("tensorboard",)
     rollouts_every_steps: NonNegativeInt = 1
+    samples: PositiveInt = 4
+    samples_every_steps: NonNegativeInt = 10
 
 
 class TrainConfig(RewardsConfig):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_lite.engine.checkpoint_files import clear_write_errors
+from verl_lite.engine.sample_tables import SampleTable, send_table
 from verl_lite.errors import ConfigError
 
 __all__ = ["MetricsLog", "check_trackers", "cut_back", "read_metrics"]
@@ -51,14 +52,22 @@ class MetricsLog:
             PartialState()  # accelerate's trackers log, and its loggers refuse to without it
         with clear_write_errors(str(self._path)):
             self._file = self._path.open("ab" if resume_at is not None else "wb", buffering=0)
-            self._trackers = [_start_tracker(name, run_name, run_dir, config, resume_at) for name in trackers]
+            self._trackers = {
+                name: _start_tracker(name, run_name, run_dir, config, resume_at) for name in trackers
+            }
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
         with clear_write_errors(f"metrics to {self._path}"):
             self._file.write(_line({"step": step, **metrics}))
             finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-            for tracker in self._trackers:
+            for tracker in self._trackers.values():
                 tracker.log(finite, step=step)
+
+    def log_samples(self, table: SampleTable, *, step: int) -> None:
+        """Show a few rollouts of the step in the trackers; metrics.jsonl holds numbers only."""
+        with clear_write_errors("the trackers' files"):
+            for name, tracker in self._trackers.items():
+                send_table(name, tracker, table, step=step)
 
     def set_aside(self, step: int, *, into: Path) -> None:
         """Move the lines of later steps to the file `into`."""
@@ -77,7 +86,7 @@ class MetricsLog:
     def close(self) -> None:
         self._file.close()
         with clear_write_errors("the trackers' files"):
-            for tracker in self._trackers:
+            for tracker in self._trackers.values():
                 tracker.finish()
 
 
@@ -111,6 +120,9 @@ def _start_tracker(
         options["purge_step"] = resume_at + 1  # it hides the points of steps that are taken back
     if name == "wandb":
         options["dir"] = str(run_dir)
+    if name == "trackio":  # as it is imported it reads where its database lies
+        os.environ.setdefault("TRACKIO_DIR", str(run_dir.resolve() / "trackio"))
+        options["embed"] = False
     if name == "mlflow":  # without a server of the user's own: a store in the run's folder
         os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{run_dir.resolve() / 'mlflow.db'}")
         options["logging_dir"] = (run_dir.resolve() / "mlruns").as_uri()

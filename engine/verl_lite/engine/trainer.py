@@ -30,6 +30,7 @@ from verl_lite.engine.monitors import Monitors
 from verl_lite.engine.out_of_memory import clear_memory_errors
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.rollback import Events, RollbackRules, Trouble, go_back, offer
+from verl_lite.engine.sample_tables import sample_table
 from verl_lite.engine.stages import PolicyLearner, Sampler, TrainingSample
 from verl_lite.engine.timeline import StageClock, Timeline
 from verl_lite.plugins import ScoredRollout
@@ -256,6 +257,10 @@ class Trainer:
             self._display.note(str(warning))
         self._numbers, self._checkpoint_s = dict(metrics), 0.0
         self._log.log(metrics, step=self.step)
+        every = config.logging.samples_every_steps
+        if every and (self.step - 1) % every == 0:
+            table = sample_table(rows, step=self.step, count=config.logging.samples)
+            self._log.log_samples(table, step=self.step)
         self._display.step(
             StepReport(
                 step=self.step,
