@@ -1,12 +1,13 @@
 """A whole GRPO step of ours against TRL's GRPOTrainer: same model, task, batch, lengths and reward.
 
-    python benchmarks/trl_step.py --trl-python SCRATCH/bin/python [--steps 8]
+    python benchmarks/trl_step.py --trl-python SCRATCH/bin/python [--steps 8] [--dtype bfloat16]
 
 TRL is no dependency of this project: SCRATCH is an environment with `verl-lite` and `trl` in it.
 Both sides run in processes of their own, one after the other, on the same model folder (the tiny
 model after a short SFT, so that completions end by themselves) with 32 prompts x 8 samples and
-up to 48 new tokens, float32, AdamW, no KL term. TRL generates with `generate` on the CPU: its
-colocated vLLM cannot take new weights there. The first two steps of each side are warm-up.
+up to 48 new tokens, AdamW, no KL term, in float32 or each in its bfloat16 mode (TRL: bf16=True; ours: the
+learner's and the sampler's dtype). TRL generates with `generate` on the CPU: its colocated vLLM cannot
+take new weights there. The first two steps of each side are warm-up.
 
 What the comparison leaves out: GPUs, vLLM on TRL's side (where it works it would be much faster than
 `generate`), longer prompts and completions, larger models. It compares what each gives a user on a
@@ -44,9 +45,9 @@ def make_model(folder: Path) -> Path:
     return folder / "sft" / "model"
 
 
-def run_side(python: str, side: str, model: Path, num_steps: int, folder: Path) -> Step:
+def run_side(python: str, side: str, model: Path, num_steps: int, dtype: str, folder: Path) -> Step:
     """The median step of one side, in a process of its own."""
-    command = [python, str(Path(__file__).resolve()), "--side", side, "--model", str(model)]
+    command = [python, str(Path(__file__).resolve()), "--side", side, "--model", str(model), "--dtype", dtype]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # idle threads sleep: CPU time is work
     subprocess.run(
         [*command, "--steps", str(num_steps)],
@@ -67,7 +68,7 @@ def now() -> Step:
     return Step(wall_s=time.perf_counter(), cpu_s=time.process_time())
 
 
-def our_side(model: str, num_steps: int) -> list[Step]:
+def our_side(model: str, num_steps: int, dtype: str) -> list[Step]:
     """What runs in our process; the ends of the steps."""
     from verl_lite.engine.config import TrainConfig
     from verl_lite.engine.metrics_log import MetricsLog
@@ -89,12 +90,14 @@ def our_side(model: str, num_steps: int) -> list[Step]:
         "data.held_out=null",
         f"rewards={SHAPE_REWARD}",
         "checkpoints.every_steps=0",
+        f"learner.dtype={dtype}",
+        f"rollout.vllm.dtype={dtype}",
     ]
     train(load_config(TrainConfig, CONFIG, overrides), run_dir=Path("ours"))
     return ends
 
 
-def trl_side(model: str, num_steps: int) -> list[Step]:
+def trl_side(model: str, num_steps: int, dtype: str) -> list[Step]:
     """What runs in TRL's process; the ends of the steps."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -125,7 +128,7 @@ def trl_side(model: str, num_steps: int) -> list[Step]:
         beta=0.0,
         temperature=1.0,
         use_cpu=True,
-        bf16=False,
+        bf16=dtype == "bfloat16",
         gradient_checkpointing=False,
         report_to=[],
         save_strategy="no",
@@ -146,19 +149,23 @@ def trl_side(model: str, num_steps: int) -> list[Step]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--trl-python", default=sys.executable)
     parser.add_argument("--side", choices=["ours", "trl"], help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
         run = our_side if arguments.side == "ours" else trl_side
-        Path(f"{arguments.side}.json").write_text(json.dumps(run(arguments.model, arguments.steps)))
+        Path(f"{arguments.side}.json").write_text(
+            json.dumps(run(arguments.model, arguments.steps, arguments.dtype))
+        )
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = make_model(folder)
-        theirs = run_side(arguments.trl_python, "trl", model, arguments.steps, folder)
-        ours = run_side(sys.executable, "ours", model, arguments.steps, folder)
+        steps, dtype = arguments.steps, arguments.dtype
+        theirs = run_side(arguments.trl_python, "trl", model, steps, dtype, folder)
+        ours = run_side(sys.executable, "ours", model, steps, dtype, folder)
     samples = NUM_PROMPTS * NUM_SAMPLES
     print("| | s/step | samples/s | CPU s/step |\n|---|---|---|---|")
     for side, step in (("TRL", theirs), ("verl-lite", ours)):
