@@ -1,6 +1,7 @@
 """Real vLLM in this process, one engine for the whole file."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from verl_lite.plugins import Rollout, SamplerSettings
 pytestmark = pytest.mark.e2e
 ROWS = DatasetConfig(task="arithmetic", num_rows=8)
 SETTINGS = SamplerSettings(max_new_tokens=16, seed=5)
+TOKENS_PER_STEP = 8192  # the engine's, on the CPU
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +116,14 @@ def test_greedy_ignores_the_seed(sampler: Any, prompts: list[PromptRow]) -> None
         return [list(found[f"{prompt.id}/0"].completion_ids) for prompt in prompts]
 
     assert greedy(1) == greedy(2)
+
+
+def test_more_prompt_tokens_than_one_engine_step_takes(sampler: Any, prompts: list[PromptRow]) -> None:
+    """vLLM cuts a prompt that no longer fits into a step; with a seed of its own that fails on the CPU."""
+    long = [replace(prompt, prompt_ids=(list(prompt.prompt_ids) * 60)[:60]) for prompt in prompts]
+    count = 1 + TOKENS_PER_STEP // (60 * len(long))
+    settings = SamplerSettings(max_new_tokens=2, seed=5)
+    many = by_id(sampler.generate(long, num_samples=count, settings=settings))
+    few = by_id(sampler.generate(long, num_samples=1, settings=settings))
+    assert len(many) == count * len(long)
+    assert {id: many[id].completion_ids for id in few} == {id: few[id].completion_ids for id in few}

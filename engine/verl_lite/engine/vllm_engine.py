@@ -29,6 +29,7 @@ from verl_lite.engine.sequences import FinishedSequence, SequenceRequest
 __all__ = ["VllmEngine"]
 
 CANARY_ID = "canary"
+TOKENS_PER_STEP = 8192  # on the CPU, where prompts are not cut
 
 
 @dataclass(slots=True)
@@ -203,6 +204,10 @@ def _start(
             "enforce_eager": True,
             "dtype": "float32" if vllm.dtype == "auto" else vllm.dtype,
             "kv_cache_memory_bytes": int(vllm.kv_cache_gib * 2**30),
+            # a prompt cut over two steps fails on the CPU when its request has a seed ("CPU Generator
+            # does not use offset"); whole prompts have to fit into a step then
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(config.context_tokens, TOKENS_PER_STEP),
         }
     with _quiet_start():
         from vllm import LLM
