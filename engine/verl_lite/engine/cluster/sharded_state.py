@@ -38,11 +38,11 @@ def write_sharded(
     tensors = {name: leaf for name, leaf in _leaves(state).items() if isinstance(leaf, DTensor)}
     names: Mapping[str, str] = from_first(_first_names(tensors))
     shards = {name: tensor for name, tensor in tensors.items() if names[name] == name}
-    writer = HuggingFaceStorageWriter(str(folder / SHARDS), save_distributed=True)
-    save(shards, storage_writer=writer)
     if rank == 0:
         tree = _map(state, lambda name, leaf: MARK + names[name] if name in names else leaf)
         torch.save(tree, folder / "learner.pt")
+    # last: it ends on all ranks together, so that none reads what another has not written yet
+    save(shards, storage_writer=HuggingFaceStorageWriter(str(folder / SHARDS), save_distributed=True))
 
 
 def read_sharded(template: Mapping[str, Any], folder: Path) -> dict[str, Any]:
