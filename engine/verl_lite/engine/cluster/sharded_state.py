@@ -39,6 +39,7 @@ def write_sharded(
     names: Mapping[str, str] = from_first(_first_names(tensors))
     shards = {name: tensor for name, tensor in tensors.items() if names[name] == name}
     if rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
         tree = _map(state, lambda name, leaf: MARK + names[name] if name in names else leaf)
         torch.save(tree, folder / "learner.pt")
     # last: it ends on all ranks together, so that none reads what another has not written yet
