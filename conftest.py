@@ -1,5 +1,6 @@
 """Guards the namespace: `verl_lite` has one portion a room, so it must have no `__init__.py`."""
 
+import signal
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -14,3 +15,7 @@ for room in ROOMS:
 # A time limit for an example would measure what else the machine is doing.
 settings.register_profile("verl_lite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("verl_lite")
+
+# A shell starts background jobs with Ctrl-C ignored, and so would every program that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
