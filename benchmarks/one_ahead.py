@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 from rich.console import Console
 
-from verl_lite.engine import run
+from verl_lite.engine import parts, run
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.metrics_log import read_metrics
 from verl_lite.engine.paced import PacedLearner, PacedSampler
@@ -89,8 +89,8 @@ def paced(
 
     with (
         patch.object(run, "make_sampler", make_sampler),
-        patch.object(run, "Learner", learner),
-        patch.object(run, "_cluster", lambda config: nullcontext()),
+        patch.object(parts, "Learner", learner),
+        patch.object(run, "open_cluster", lambda config: nullcontext()),
         patch.object(learner, "update_s", update_s),
     ):
         yield

@@ -110,3 +110,38 @@ def make_samples() -> Callable[..., list[TrainingSample]]:
         return samples
 
     return make
+
+
+REWARD_FILE = '''
+from verl_lite.plugins import reward
+
+@reward("digits")
+def digits(rollout):
+    """The part of the completion that is digits."""
+    text = rollout.completion
+    return sum(c.isdigit() for c in text) / len(text) if text else 0.0
+'''
+
+
+@pytest.fixture
+def small_run(tmp_path: Path) -> dict[str, Any]:
+    """A config, before validation, whose run takes seconds: tiny model, `transformers`, reward for digits."""
+    rewards = tmp_path / "digits.py"
+    rewards.write_text(REWARD_FILE)
+    sizes = {"hidden_size": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 128}
+    return {
+        "name": "small",
+        "steps": 4,
+        "model": {"tiny": {**sizes, "max_context_tokens": 64}},
+        "data": {"train": {"task": "arithmetic", "num_rows": 20}},
+        "rewards": {"digits": {"use": f"{rewards}:digits"}},
+        "rollout": {
+            "sampler": "transformers",
+            "num_prompts": 6,
+            "num_samples": 4,
+            "max_prompt_tokens": 16,
+            "max_new_tokens": 16,
+        },
+        "learner": {"optimizer": {"learning_rate": 3e-3}},
+        "logging": {"trackers": []},
+    }

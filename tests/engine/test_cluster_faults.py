@@ -18,38 +18,15 @@ from verl_lite.engine.stages import TrainingSample, UpdateStats
 from verl_lite.errors import RankLost
 from verl_lite.plugins.config_file import validate
 
-REWARD_FILE = '''
-from verl_lite.plugins import reward
-
-@reward("digits")
-def digits(rollout):
-    """The part of the completion that is digits."""
-    text = rollout.completion
-    return sum(c.isdigit() for c in text) / len(text) if text else 0.0
-'''
-SMALL = {"hidden_size": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 128}
-
 
 @pytest.fixture
-def make(tmp_path: Path) -> Callable[..., TrainConfig]:
-    rewards = tmp_path / "digits.py"
-    rewards.write_text(REWARD_FILE)
-    data: dict[str, Any] = {
-        "name": "small",
+def make(small_run: dict[str, Any]) -> Callable[..., TrainConfig]:
+    data = {
+        **small_run,
         "steps": 5,
-        "model": {"tiny": {**SMALL, "max_context_tokens": 64}},
-        "data": {"train": {"task": "arithmetic", "num_rows": 20}},
-        "rewards": {"digits": {"use": f"{rewards}:digits"}},
-        "rollout": {
-            "sampler": "transformers",
-            "num_prompts": 4,
-            "num_samples": 4,
-            "max_prompt_tokens": 16,
-            "max_new_tokens": 16,
-        },
+        "rollout": {**small_run["rollout"], "num_prompts": 4},
         "learner": {"optimizer": {"learning_rate": 3e-3, "schedule": "constant"}},
         "checkpoints": {"every_steps": 2},
-        "logging": {"trackers": []},
     }
     return lambda **changes: validate(TrainConfig, {**data, **changes}, source="test")
 

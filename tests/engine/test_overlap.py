@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from verl_lite.engine import run
+from verl_lite.engine import parts, run
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.metrics_log import read_metrics
 from verl_lite.engine.paced import PacedLearner, PacedSampler
@@ -25,46 +25,16 @@ from verl_lite.plugins import Rollout
 from verl_lite.plugins.config_file import validate
 from verl_lite.plugins.records import read_records
 
-REWARD_FILE = '''
-from verl_lite.plugins import reward
-
-@reward("digits")
-def digits(rollout):
-    """The part of the completion that is digits."""
-    text = rollout.completion
-    return sum(c.isdigit() for c in text) / len(text) if text else 0.0
-'''
-SMALL = {"hidden_size": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 128}
-
 
 @pytest.fixture
-def make_config(tmp_path: Path) -> Callable[..., TrainConfig]:
-    rewards = tmp_path / "my_rewards.py"
-    rewards.write_text(REWARD_FILE)
-
-    def make(**changes: Any) -> TrainConfig:
-        data: dict[str, Any] = {
-            "name": "small",
-            "steps": 4,
-            "model": {"tiny": {**SMALL, "max_context_tokens": 64}},
-            "data": {"train": {"task": "arithmetic", "num_rows": 20}},
-            "rewards": {"digits": {"use": f"{rewards}:digits"}},
-            "rollout": {
-                "sampler": "transformers",
-                "num_prompts": 6,
-                "num_samples": 4,
-                "max_prompt_tokens": 16,
-                "max_new_tokens": 16,
-            },
-            "algorithm": {"importance": {"mode": "truncate"}},
-            "learner": {"optimizer": {"learning_rate": 3e-3}},
-            "asynchrony": {"mode": "one_ahead"},
-            "checkpoints": {"every_steps": 2, "keep": 0},
-            "logging": {"trackers": []},
-        }
-        return validate(TrainConfig, {**data, **changes}, source="test")
-
-    return make
+def make_config(small_run: dict[str, Any]) -> Callable[..., TrainConfig]:
+    data = {
+        **small_run,
+        "algorithm": {"importance": {"mode": "truncate"}},
+        "asynchrony": {"mode": "one_ahead"},
+        "checkpoints": {"every_steps": 2, "keep": 0},
+    }
+    return lambda **changes: validate(TrainConfig, {**data, **changes}, source="test")
 
 
 def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
@@ -125,8 +95,8 @@ def paced(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[PacedSampler]]:
             return made[-1]
 
         monkeypatch.setattr(run, "make_sampler", make)
-        monkeypatch.setattr(run, "_cluster", lambda config: nullcontext())
-        monkeypatch.setattr(run, "Learner", PacedLearner)
+        monkeypatch.setattr(run, "open_cluster", lambda config: nullcontext())
+        monkeypatch.setattr(parts, "Learner", PacedLearner)
         monkeypatch.setattr(PacedLearner, "update_s", update_s)
         return made
 

@@ -72,7 +72,7 @@ def diagnose(
     debug_inline: bool = False,
 ) -> tuple[Diagnosis, Advice]:
     """Sample `num_prompts` x `num_samples` and judge. Raises ConfigError for a config without rewards."""
-    from verl_lite.engine.run import make_sampler
+    from verl_lite.engine.parts import make_sampler
 
     if not config.rewards:
         raise ConfigError("diagnose scores with the rewards of RL, but the config has none")

@@ -14,7 +14,20 @@ from verl_lite.engine.tiny_model import build_tiny_model, build_tiny_tokenizer
 from verl_lite.engine.weights import base_model, named_weights
 from verl_lite.errors import ConfigError, DataError
 
-__all__ = ["check_context", "load_policy", "load_tokenizer", "pad_token_id", "prepare_model", "save_policy"]
+__all__ = [
+    "check_context",
+    "default_device",
+    "load_policy",
+    "load_tokenizer",
+    "pad_token_id",
+    "prepare_model",
+    "save_policy",
+]
+
+
+def default_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_tokenizer(config: ModelConfig) -> Any:

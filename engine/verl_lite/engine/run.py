@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -14,32 +14,30 @@ from rich.console import Console
 
 from verl_lite.engine.checkpoint_files import clear_write_errors, newest_whole
 from verl_lite.engine.checkpoints import restore_random_states
-from verl_lite.engine.cluster_config import ClusterConfig
-from verl_lite.engine.config import RolloutConfig, TrainConfig
+from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.display import Display, DisplayMode, SummaryRow, make_display, summary_table
 from verl_lite.engine.environment import make_deterministic, seed_torch
 from verl_lite.engine.interrupt import Interrupt, StopRequested
-from verl_lite.engine.launch import launched_rank
-from verl_lite.engine.learner import Learner
 from verl_lite.engine.metrics_log import MetricsLog
-from verl_lite.engine.model_folder import load_policy, pad_token_id, prepare_model, save_policy
+from verl_lite.engine.model_folder import default_device, load_policy, prepare_model, save_policy
 from verl_lite.engine.model_shape import shape_of
 from verl_lite.engine.out_of_memory import clear_memory_errors
+from verl_lite.engine.parts import (
+    make_learner,
+    make_sampler,
+    make_timeline,
+    open_cluster,
+    reward_actors,
+)
 from verl_lite.engine.plan import Gpu, local_gpu, make_plan
 from verl_lite.engine.preparation import PreparedRun, hold_run, prepare_run
 from verl_lite.engine.run_folder import RunFolder
-from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.sft.stage import run_sft
-from verl_lite.engine.stages import PolicyLearner, PromptRow, Sampler
-from verl_lite.engine.timeline import Timeline
 from verl_lite.engine.trainer import Trainer
 from verl_lite.errors import ConfigError, RankLost
-from verl_lite.plugins.execution import Placement
 from verl_lite.plugins.scorer import Scorer
 
-__all__ = ["RunResult", "make_sampler", "sampler_for", "train", "train_only_sft"]
-
-CANARY_TOKENS = 64
+__all__ = ["RunResult", "train", "train_only_sft"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +79,7 @@ def train(
         try:
             if prepared.killed:
                 display.note(_who_was_killed(prepared.killed))
-            with Interrupt() as interrupt, _cluster(config) as session:
+            with Interrupt() as interrupt, open_cluster(config) as session:
                 _tell_plan(config, session, display)
                 if prepared.resumes:
                     done = prepared.checkpoint.step if prepared.checkpoint else 0
@@ -129,7 +127,7 @@ def _only_sft(prepared: PreparedRun, console: Console, *, debug_inline: bool, st
     config, display = prepared.config, make_display(console)
     if prepared.killed:
         display.note(_who_was_killed(prepared.killed))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     try:
         path = prepare_model(config.model, prepared.folder.model, seed=config.seed)
         model = load_policy(path, dtype=config.model.dtype, device=device)
@@ -155,15 +153,6 @@ def _only_sft(prepared: PreparedRun, console: Console, *, debug_inline: bool, st
     return RunResult(run_dir=prepared.folder.path, summary=summary)
 
 
-def _cluster(config: TrainConfig) -> AbstractContextManager[Any]:
-    """Ray, where something of the run is placed by it."""
-    if not config.placed_cpus:
-        return nullcontext()
-    from verl_lite.engine.cluster.session import RaySession
-
-    return RaySession(config.cluster, cpus=config.placed_cpus)
-
-
 def _tell_plan(config: TrainConfig, session: Any, display: Display) -> None:
     """Say what the run needs where there are GPUs or a cluster; ConfigError where a GPU cannot hold it."""
     gpu = local_gpu()
@@ -175,15 +164,6 @@ def _tell_plan(config: TrainConfig, session: Any, display: Display) -> None:
     if gpu is not None or session is not None:
         for line in make_plan(config, shape_of(config.model), gpu).lines():
             display.note(line)
-
-
-def _reward_actors(config: TrainConfig, session: Any) -> Placement | None:
-    """The reward workers on the cluster, where the config wants any."""
-    if not config.cluster.rewards.count:
-        return None
-    from verl_lite.engine.cluster.reward_actors import RewardActors
-
-    return RewardActors(session.ray, config.cluster)
 
 
 def _run_to_the_end(
@@ -239,7 +219,7 @@ def _run(
         debug_inline=debug_inline,
         decode=prepared.tokenizer.decode,
         failures_path=folder.path / "failed_rollouts.jsonl",
-        placement=_reward_actors(config, session),
+        placement=reward_actors(config, session),
     ) as scorer:
         with clear_memory_errors("starting the sampler"):
             sampler = make_sampler(prepared, path)
@@ -250,9 +230,9 @@ def _run(
             config=config.model_dump(mode="json"),
             resume_at=resume_at,
         )
-        timeline = _make_timeline(prepared)
+        timeline = make_timeline(prepared)
         try:
-            with closing(_make_learner(prepared, path, model)) as learner:
+            with closing(make_learner(prepared, path, model)) as learner:
                 trainer = Trainer(
                     prepared,
                     learner=learner,
@@ -280,7 +260,7 @@ def _first_policy(
     With several learner ranks there is no model here: each rank loads it.
     """
     config, folder = prepared.config, prepared.folder
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     has_own_start = config.model.tiny is not None or config.sft.is_on
     if prepared.checkpoint is not None:
         path = str(folder.model) if has_own_start else str(config.model.path)
@@ -308,96 +288,6 @@ def _load_to_train(prepared: PreparedRun, path: str, device: torch.device) -> An
 
 def _is_quantized(config: TrainConfig) -> bool:
     return config.learner.lora is not None and config.learner.lora.quantize
-
-
-def _make_learner(prepared: PreparedRun, path: str, model: Any) -> PolicyLearner:
-    config = prepared.config
-    if config.learner.num_ranks > 1:
-        return _make_ranks(prepared, path)
-    return Learner(
-        model,
-        config.learner,
-        config.algorithm,
-        pad_token_id=pad_token_id(prepared.tokenizer),
-        total_steps=config.steps,
-        temperature=config.rollout.temperature,
-        bad_batch_dir=prepared.folder.path / "bad_batches",
-        seed=derive_seed(config.seed, "learner"),
-    )
-
-
-def _make_ranks(prepared: PreparedRun, path: str) -> PolicyLearner:
-    """The learner as several processes: those torchrun started, or actors that Ray places."""
-    from verl_lite.engine.cluster.learner_group import LearnerGroup, Transport
-    from verl_lite.engine.cluster.rank_worker import LearnerSpec
-
-    config = prepared.config
-    spec = LearnerSpec(
-        config=config,
-        model_path=path if path == config.model.path else str(Path(path).absolute()),
-        pad_token_id=pad_token_id(prepared.tokenizer),
-        bad_batch_dir=(prepared.folder.path / "bad_batches").absolute(),
-    )
-    transport: Transport
-    if launched_rank() is None:
-        from verl_lite.engine.cluster.ray_ranks import RayRanks
-
-        transport = RayRanks(spec, config.cluster)
-    else:
-        from verl_lite.engine.cluster.torchrun_ranks import TorchrunRanks
-
-        transport = TorchrunRanks(spec)
-    return LearnerGroup(transport, config.algorithm)
-
-
-def _make_timeline(prepared: PreparedRun) -> Timeline | None:
-    """Where the stages are noted, for runs in which one part may wait for another."""
-    if prepared.config.asynchrony.mode == "sync" and not prepared.config.placed_cpus:
-        return None
-    resume_at = prepared.checkpoint.step if prepared.checkpoint else None
-    return Timeline(prepared.folder.timeline, resume_at=resume_at)
-
-
-def make_sampler(prepared: PreparedRun, model_path: str) -> Sampler:
-    """The sampler the config names, with the weights in `model_path`."""
-    return sampler_for(
-        model_path,
-        prepared.tokenizer,
-        prepared.config.rollout,
-        canary_prompt=prepared.train_prompts[0],
-        seed=prepared.config.seed,
-        cluster=prepared.config.cluster,
-    )
-
-
-def sampler_for(
-    model_path: str,
-    tokenizer: Any,
-    rollout: RolloutConfig,
-    *,
-    canary_prompt: PromptRow,
-    seed: int,
-    cluster: ClusterConfig,
-) -> Sampler:
-    """The sampler `rollout` names, with the weights in `model_path`; the prompt's tokens are its canary."""
-    canary_ids = list(canary_prompt.prompt_ids)[:CANARY_TOKENS]
-    if rollout.is_placed_by_ray:
-        from verl_lite.engine.cluster.ray_sampler import RaySampler
-
-        return RaySampler(model_path, tokenizer, rollout, cluster, canary_ids=canary_ids, seed=seed)
-    if rollout.sampler == "vllm-server":
-        from verl_lite.engine.sampler_server import ServerSampler
-
-        return ServerSampler(model_path, tokenizer, rollout, cluster, canary_ids=canary_ids)
-    if rollout.sampler == "vllm":
-        from verl_lite.engine.sampler_vllm import VllmSampler
-
-        return VllmSampler(model_path, tokenizer, rollout, canary_ids=canary_ids, seed=seed)
-    from verl_lite.engine.sampler_transformers import TransformersSampler
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_policy(model_path, dtype="bfloat16" if device.type == "cuda" else "float32", device=device)
-    return TransformersSampler(model, tokenizer, rollout, canary_ids=canary_ids)
 
 
 def _train_and_measure(

@@ -18,7 +18,7 @@ from verl_lite.engine.evals.measures import (
     perplexity_measure,
 )
 from verl_lite.engine.model_folder import check_context, load_tokenizer
-from verl_lite.engine.run import sampler_for
+from verl_lite.engine.parts import sampler_for
 from verl_lite.engine.run_folder import write_whole
 from verl_lite.engine.stages import PromptRow, Sampler
 from verl_lite.errors import ConfigError, DataError

@@ -18,6 +18,7 @@ from verl_lite.engine.lora import add_adapters
 from verl_lite.engine.metrics_log import MetricsLog, check_trackers
 from verl_lite.engine.model_folder import (
     check_context,
+    default_device,
     load_policy,
     load_tokenizer,
     prepare_model,
@@ -163,7 +164,7 @@ def _prepare(
             tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         ),
         rankings=rankings,
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        device=default_device(),
     )
 
 

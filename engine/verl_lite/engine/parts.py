@@ -1,0 +1,129 @@
+"""The parts of a run, as the config names them: each is chosen here, once, and imported only when chosen."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from verl_lite.engine.cluster_config import ClusterConfig
+from verl_lite.engine.config import RolloutConfig, TrainConfig
+from verl_lite.engine.launch import launched_rank
+from verl_lite.engine.learner import Learner
+from verl_lite.engine.model_folder import default_device, load_policy, pad_token_id
+from verl_lite.engine.preparation import PreparedRun
+from verl_lite.engine.seeds import derive_seed
+from verl_lite.engine.stages import PolicyLearner, PromptRow, Sampler
+from verl_lite.engine.timeline import Timeline
+from verl_lite.plugins.execution import Placement
+
+__all__ = ["make_learner", "make_sampler", "make_timeline", "open_cluster", "reward_actors", "sampler_for"]
+
+CANARY_TOKENS = 64
+
+
+def open_cluster(config: TrainConfig) -> AbstractContextManager[Any]:
+    """Ray, where something of the run is placed by it."""
+    if not config.placed_cpus:
+        return nullcontext()
+    from verl_lite.engine.cluster.session import RaySession
+
+    return RaySession(config.cluster, cpus=config.placed_cpus)
+
+
+def reward_actors(config: TrainConfig, session: Any) -> Placement | None:
+    """The reward workers on the cluster, where the config wants any."""
+    if not config.cluster.rewards.count:
+        return None
+    from verl_lite.engine.cluster.reward_actors import RewardActors
+
+    return RewardActors(session.ray, config.cluster)
+
+
+def make_learner(prepared: PreparedRun, path: str, model: Any) -> PolicyLearner:
+    """The learner that trains `model`, or its ranks, each of which loads the weights in `path`."""
+    config = prepared.config
+    if config.learner.num_ranks > 1:
+        return _make_ranks(prepared, path)
+    return Learner(
+        model,
+        config.learner,
+        config.algorithm,
+        pad_token_id=pad_token_id(prepared.tokenizer),
+        total_steps=config.steps,
+        temperature=config.rollout.temperature,
+        bad_batch_dir=prepared.folder.path / "bad_batches",
+        seed=derive_seed(config.seed, "learner"),
+    )
+
+
+def _make_ranks(prepared: PreparedRun, path: str) -> PolicyLearner:
+    """The learner as several processes: those torchrun started, or actors that Ray places."""
+    from verl_lite.engine.cluster.learner_group import LearnerGroup, Transport
+    from verl_lite.engine.cluster.rank_worker import LearnerSpec
+
+    config = prepared.config
+    spec = LearnerSpec(
+        config=config,
+        model_path=path if path == config.model.path else str(Path(path).absolute()),
+        pad_token_id=pad_token_id(prepared.tokenizer),
+        bad_batch_dir=(prepared.folder.path / "bad_batches").absolute(),
+    )
+    transport: Transport
+    if launched_rank() is None:
+        from verl_lite.engine.cluster.ray_ranks import RayRanks
+
+        transport = RayRanks(spec, config.cluster)
+    else:
+        from verl_lite.engine.cluster.torchrun_ranks import TorchrunRanks
+
+        transport = TorchrunRanks(spec)
+    return LearnerGroup(transport, config.algorithm)
+
+
+def make_timeline(prepared: PreparedRun) -> Timeline | None:
+    """Where the stages are noted, for runs in which one part may wait for another."""
+    if prepared.config.asynchrony.mode == "sync" and not prepared.config.placed_cpus:
+        return None
+    resume_at = prepared.checkpoint.step if prepared.checkpoint else None
+    return Timeline(prepared.folder.timeline, resume_at=resume_at)
+
+
+def make_sampler(prepared: PreparedRun, model_path: str) -> Sampler:
+    """The sampler the config names, with the weights in `model_path`."""
+    return sampler_for(
+        model_path,
+        prepared.tokenizer,
+        prepared.config.rollout,
+        canary_prompt=prepared.train_prompts[0],
+        seed=prepared.config.seed,
+        cluster=prepared.config.cluster,
+    )
+
+
+def sampler_for(
+    model_path: str,
+    tokenizer: Any,
+    rollout: RolloutConfig,
+    *,
+    canary_prompt: PromptRow,
+    seed: int,
+    cluster: ClusterConfig,
+) -> Sampler:
+    """The sampler `rollout` names, with the weights in `model_path`; the prompt's tokens are its canary."""
+    canary_ids = list(canary_prompt.prompt_ids)[:CANARY_TOKENS]
+    if rollout.is_placed_by_ray:
+        from verl_lite.engine.cluster.ray_sampler import RaySampler
+
+        return RaySampler(model_path, tokenizer, rollout, cluster, canary_ids=canary_ids, seed=seed)
+    if rollout.sampler == "vllm-server":
+        from verl_lite.engine.sampler_server import ServerSampler
+
+        return ServerSampler(model_path, tokenizer, rollout, cluster, canary_ids=canary_ids)
+    if rollout.sampler == "vllm":
+        from verl_lite.engine.sampler_vllm import VllmSampler
+
+        return VllmSampler(model_path, tokenizer, rollout, canary_ids=canary_ids, seed=seed)
+    from verl_lite.engine.sampler_transformers import TransformersSampler
+
+    device = default_device()
+    model = load_policy(model_path, dtype="bfloat16" if device.type == "cuda" else "float32", device=device)
+    return TransformersSampler(model, tokenizer, rollout, canary_ids=canary_ids)
