@@ -15,7 +15,9 @@ from verl_lite.engine.plan import GIB, Gpu, activation_bytes, make_plan
 from verl_lite.engine.policy import Policy
 from verl_lite.engine.stages import TrainingSample
 from verl_lite.errors import ConfigError
+from verl_lite.plugins.config_file import load_config
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 H100 = Gpu(name="NVIDIA H100 80GB HBM3", memory_bytes=80 * GIB)
 QWEN3_8B = ModelShape(
     num_parameters=8_190_735_360,
@@ -198,3 +200,12 @@ def test_activations_are_what_autograd_keeps(tmp_path: Path, dtype: str, checkpo
         one = activation_bytes(shape, num_tokens, dtype=dtype, gradient_checkpointing=False) / 3
         planned -= one
     assert planned == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["cluster_one_node_8gpu.yaml", "cluster_2_plus_2_nodes.yaml"])
+def test_the_example_fits_gpus_of_80_gib_and_no_smaller_ones(name: str) -> None:
+    config = load_config(TrainConfig, EXAMPLES / name)
+    plan = make_plan(config, QWEN3_8B, H100)
+    assert all(device.total_bytes < 80 * GIB for device in plan.devices)
+    with pytest.raises(ConfigError, match="GiB"):
+        make_plan(config, QWEN3_8B, Gpu(name="small", memory_bytes=12 * GIB))
