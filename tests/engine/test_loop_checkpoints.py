@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from io import StringIO
@@ -41,7 +40,14 @@ def preferences(tmp_path: Path) -> Path:
     return path
 
 
-def starts(kind: str, small_model: Path, preferences: Path) -> tuple[Start, str]:
+def starts(
+    kind: str,
+    small_model: Path,
+    preferences: Path,
+    *,
+    checkpoints: dict[str, Any] | None = None,
+    evaluate_every_steps: int = 3,
+) -> tuple[Start, str]:
     """(a function that runs or resumes the whole of it in a folder, its metrics file)."""
     quiet = Console(file=StringIO(), width=100)
     shared = {
@@ -50,8 +56,8 @@ def starts(kind: str, small_model: Path, preferences: Path) -> tuple[Start, str]
         "steps": 7,
         "batch_rows": 5,
         "learner": {**LEARNER, "lora": {"rank": 4, "alpha": 8, "dropout": 0.1}},
-        "checkpoints": CHECKPOINTS,
-        "evaluate_every_steps": 3,
+        "checkpoints": checkpoints or CHECKPOINTS,
+        "evaluate_every_steps": evaluate_every_steps,
         "trackers": (),
     }
     if kind == "dpo":
@@ -78,13 +84,88 @@ def starts(kind: str, small_model: Path, preferences: Path) -> tuple[Start, str]
                 "validation": {"fraction": 0.2, "every_steps": 1, "samples": 0, "patience": 3},
             },
             "rollout": {"max_prompt_tokens": 32, "max_new_tokens": 48},
-            "checkpoints": CHECKPOINTS,
+            "checkpoints": checkpoints or CHECKPOINTS,
             "logging": {"trackers": ()},
         }
     )
     return lambda folder, **options: train_only_sft(config, run_dir=folder, console=quiet, **options), (
         "sft.jsonl"
     )
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo", "reward_model"])
+def test_one_policy_says_what_stays_of_every_stage(
+    kind: str, small_model: Path, preferences: Path, tmp_path: Path
+) -> None:
+    """In training the newest, the spaced and the best; after it, with the model saved, the last two."""
+    metric = "sft/validation_loss" if kind == "sft" else "held_out/loss"
+    rules = {
+        "every_steps": 1,
+        "keep": 1,
+        "keep_every_steps": 3,
+        "keep_best": metric,
+        "keep_best_lowest": True,
+    }
+    start, metrics = starts(kind, small_model, preferences, checkpoints=rules)
+    run = tmp_path / "run"
+    start(run)
+    folder = run / ("sft_checkpoints" if kind == "sft" else "checkpoints")
+    measured = {row["step"]: row[metric] for row in read_metrics(run / metrics) if metric in row}
+    if kind != "sft":
+        measured.pop(7)  # the end is measured after the last checkpoint
+    best = min(measured, key=lambda step: measured[step])
+    assert names(folder) == sorted({f"step_{step:06d}" for step in (3, 6, best)})
+    # what stays is a model folder; under adapters they are merged
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    loader = AutoModelForSequenceClassification if kind == "reward_model" else AutoModelForCausalLM
+    model, report = loader.from_pretrained(folder / "step_000006" / "policy", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    last = dict(loader.from_pretrained(run / "model").named_parameters())
+    start_weights = dict(loader.from_pretrained(small_model).named_parameters())
+    name = "model.layers.0.self_attn.q_proj.weight"
+    moved = dict(model.named_parameters())[name]
+    assert 0 < (last[name] - moved).abs().max() < (start_weights[name] - last[name]).abs().max()
+
+
+def test_without_rules_for_good_nothing_stays_and_with_keep_0_everything_does(
+    small_model: Path, preferences: Path, tmp_path: Path
+) -> None:
+    for keep, expected in ((2, []), (0, ["step_000002", "step_000004", "step_000006"])):
+        start, _ = starts(
+            "dpo",
+            small_model,
+            preferences,
+            checkpoints={"every_steps": 2, "keep": keep},
+            evaluate_every_steps=0,
+        )
+        start(tmp_path / f"keep-{keep}")
+        assert names(tmp_path / f"keep-{keep}" / "checkpoints") == expected
+
+
+def test_a_best_that_is_never_measured_is_refused(small_model: Path, preferences: Path) -> None:
+    with pytest.raises(ValueError, match=r"only measured with evaluate_every_steps above 0"):
+        starts(
+            "dpo",
+            small_model,
+            preferences,
+            checkpoints={"keep_best": "held_out/accuracy"},
+            evaluate_every_steps=0,
+        )
+    with pytest.raises(ValueError, match=r"only measured with sft\.validation\.every_steps above 0"):
+        TrainConfig.model_validate(
+            {
+                "steps": 0,
+                "model": {"path": str(small_model)},
+                "data": {"train": {"task": "arithmetic", "num_rows": 4}},
+                "checkpoints": {"keep_best": "sft/validation_loss"},
+            }
+        )
 
 
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,27 +257,30 @@ def json_config(folder: Path) -> dict[str, Any]:
     return loaded
 
 
-def test_train_killed_in_its_warm_up_goes_on_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def warm_up_and_rl(**changes: Any) -> TrainConfig:
     tiny = {"hidden_size": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 128}
-    config = TrainConfig.model_validate(
-        {
-            "name": "small",
-            "steps": 1,
-            "model": {"tiny": tiny},
-            "data": {"train": {"task": "arithmetic", "num_rows": 40}},
-            "sft": {"steps": 5, "batch_rows": 5, "optimizer": LEARNER["optimizer"]},
-            "rewards": {"format": {"use": "format", "options": {"pattern": "think_boxed"}}},
-            "rollout": {
-                "num_prompts": 4,
-                "num_samples": 2,
-                "max_prompt_tokens": 32,
-                "max_new_tokens": 12,
-                "sampler": "transformers",
-            },
-            "checkpoints": CHECKPOINTS,
-            "logging": {"trackers": ()},
-        }
-    )
+    tree = {
+        "name": "small",
+        "steps": 1,
+        "model": {"tiny": tiny},
+        "data": {"train": {"task": "arithmetic", "num_rows": 40}},
+        "sft": {"steps": 5, "batch_rows": 5, "optimizer": LEARNER["optimizer"]},
+        "rewards": {"format": {"use": "format", "options": {"pattern": "think_boxed"}}},
+        "rollout": {
+            "num_prompts": 4,
+            "num_samples": 2,
+            "max_prompt_tokens": 32,
+            "max_new_tokens": 12,
+            "sampler": "transformers",
+        },
+        "checkpoints": CHECKPOINTS,
+        "logging": {"trackers": ()},
+    }
+    return TrainConfig.model_validate({**tree, **changes})
+
+
+def test_train_killed_in_its_warm_up_goes_on_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = warm_up_and_rl()
     quiet = Console(file=StringIO(), width=100)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(config, run_dir=whole, debug_inline=True, console=quiet)
@@ -204,8 +288,35 @@ def test_train_killed_in_its_warm_up_goes_on_there(tmp_path: Path, monkeypatch: 
         kill_at(5, patch)
         with pytest.raises(Killed):
             train(config, run_dir=cut, debug_inline=True, console=quiet)
+    assert names(cut / "sft_checkpoints") == ["step_000002", "step_000004"]
     train(config, run_dir=cut, resume=True, debug_inline=True, console=quiet)
+    assert names(cut / "sft_checkpoints") == []  # RL has checkpoints of its own now
+    assert names(cut / "checkpoints") == ["step_000001"]
     assert read_metrics(cut / "sft.jsonl") == read_metrics(whole / "sft.jsonl")
     weights = "checkpoints/step_000001/policy/model.safetensors"
     assert (cut / weights).read_bytes() == (whole / weights).read_bytes()
-    shutil.rmtree(cut)
+
+
+def test_a_run_that_goes_on_in_its_warm_up_takes_the_points_of_rl_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in RL before its first checkpoint: TensorBoard must not show those steps twice."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = warm_up_and_rl(
+        steps=3,
+        sft={"steps": 1, "batch_rows": 5},
+        checkpoints={"every_steps": 0},
+        logging={"trackers": ["tensorboard"]},
+    )
+    quiet, run = Console(file=StringIO(), width=100), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        kill_at(3, patch)
+        with pytest.raises(Killed):
+            train(config, run_dir=run, debug_inline=True, console=quiet)
+    assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == [1, 2]
+    train(config, run_dir=run, resume=True, debug_inline=True, console=quiet)
+    assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == [1, 2, 3]
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("reward/mean")] == [1, 2, 3]

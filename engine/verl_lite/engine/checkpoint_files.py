@@ -143,12 +143,15 @@ def remove_leftovers(folder: Path) -> None:
         shutil.rmtree(path)
 
 
-def apply_retention(folder: Path, rules: Retention) -> None:
-    """Delete the checkpoints that no rule keeps."""
+def apply_retention(folder: Path, rules: Retention, *, is_over: bool = False) -> None:
+    """Delete the checkpoints that no rule keeps.
+
+    Once a stage `is_over`, its result lies elsewhere and nothing resumes from it: the newest go too.
+    """
     found = _finished(folder)
     if not rules.keep:
         return
-    stay = set(found[-rules.keep :])
+    stay = set() if is_over else set(found[-rules.keep :])
     if rules.every_steps:
         stay |= {path for path in found if _step(path) % rules.every_steps == 0}
     if rules.best_metric:
@@ -156,6 +159,8 @@ def apply_retention(folder: Path, rules: Retention) -> None:
     for path in found:
         if path not in stay:
             _remove(path)
+    if found and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _best(found: list[Path], rules: Retention) -> set[Path]:

@@ -13,7 +13,6 @@ import json
 import pickle  # for the name of its error; nothing is unpickled here
 import random
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from safetensors import SafetensorError
 from verl_lite.engine.checkpoint_files import (
     Retention,
     apply_retention,
+    clear_write_errors,
     damaged,
     newest_whole,
     put_in_place,
@@ -47,6 +47,7 @@ __all__ = [
     "load_tensors",
     "restore_random_states",
     "retention",
+    "retire",
     "save_checkpoint",
 ]
 
@@ -98,7 +99,6 @@ class CheckpointWriter:
         self._retention = retention
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[Path] | None = None
-        self.waited_s = 0.0
 
     def submit(
         self,
@@ -130,13 +130,8 @@ class CheckpointWriter:
     def finish(self) -> None:
         """Wait until the last checkpoint is on the disk; raises CheckpointError when it is not."""
         pending, self._pending = self._pending, None
-        if pending is None:
-            return
-        started = time.perf_counter()
-        try:
+        if pending is not None:
             pending.result()
-        finally:
-            self.waited_s += time.perf_counter() - started
 
     def close(self) -> None:
         """End the thread after what it is writing; its errors were raised or are no longer of interest."""
@@ -151,6 +146,12 @@ def retention(config: CheckpointConfig) -> Retention:
         best_metric=config.keep_best,
         best_is_lowest=config.keep_best_lowest,
     )
+
+
+def retire(folder: Path, config: CheckpointConfig) -> None:
+    """Delete what only --resume needed: the stage is over and its model lies elsewhere."""
+    with clear_write_errors(str(folder)):
+        apply_retention(folder, retention(config), is_over=True)
 
 
 def save_checkpoint(

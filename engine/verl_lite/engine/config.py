@@ -192,10 +192,12 @@ class EvaluationConfig(ConfigModel):
 
 
 class CheckpointConfig(ConfigModel):
-    """A checkpoint every `every_steps` (0: only the last) and at the end; the newest `keep` stay (0: all).
+    """A checkpoint every `every_steps` (0: none between), at Ctrl-C and at the end of RL. Of every stage.
 
-    keep_every_steps   those of every so many steps stay too (0: none)
-    keep_best          the one with the best value of this metric stays too ("": none), "evaluation/accuracy"
+    keep               the newest so many stay (0: all stay), until the stage has left its model elsewhere
+    keep_every_steps   those of every so many steps stay too, for good (0: none)
+    keep_best          the one with the best value of this metric stays too ("": none): "evaluation/accuracy"
+                       of RL, "sft/validation_loss" of SFT, "held_out/accuracy" of DPO and reward models
     keep_best_lowest   the best is the lowest value
     """
 
@@ -264,6 +266,18 @@ class TrainConfig(RewardsConfig):
         placed_ranks = ranks if ranks > 1 and launched_rank() is None else 0
         return placed_ranks + self.rollout.placed_cpus + rewards.count * rewards.cpus
 
+    def _check_best(self) -> None:
+        best, validation = self.checkpoints.keep_best, self.sft.validation
+        if best.startswith("evaluation/") and not self.evaluation.every_steps:
+            raise ValueError(
+                f"checkpoints.keep_best={best!r} is only measured with evaluation.every_steps above 0"
+            )
+        measured_in_sft = ("sft/validation_loss", "sft/perplexity", "sft/answers/")
+        if best.startswith(measured_in_sft) and (validation is None or not validation.every_steps):
+            raise ValueError(
+                f"checkpoints.keep_best={best!r} is only measured with sft.validation.every_steps above 0"
+            )
+
     @model_validator(mode="after")
     def _check_placement(self) -> "TrainConfig":
         if self.cluster.address is not None and not self.placed_cpus:
@@ -298,11 +312,7 @@ class TrainConfig(RewardsConfig):
                 f"evaluation.every_steps={self.evaluation.every_steps} needs data.held_out; "
                 "name the rows or set it to 0"
             )
-        if self.checkpoints.keep_best.startswith("evaluation/") and not self.evaluation.every_steps:
-            raise ValueError(
-                f"checkpoints.keep_best={self.checkpoints.keep_best!r} is only measured with "
-                "evaluation.every_steps above 0"
-            )
+        self._check_best()
         self.algorithm.check_rollout(
             num_samples=self.rollout.num_samples, top_p=self.rollout.top_p, top_k=self.rollout.top_k
         )

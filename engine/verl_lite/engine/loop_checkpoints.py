@@ -1,12 +1,14 @@
 """Checkpoints of a supervised loop (SFT, DPO, reward models), from which it goes on as the same run.
 
-Written as those of RL are (checkpoints.py): aside, with checksums, beside training. One holds what is
-trained, the optimiser, the random states and what the loop remembers. The order of the rows follows
-from the seed alone, so a resumed loop walks over the batches that were done.
+Written and kept as those of RL are (checkpoints.py): aside, with checksums, beside training, by the
+rules of the config's `checkpoints`. One holds what is trained, the optimiser, the random states, what
+the loop remembers, and in policy/ the model as a folder of its own, adapters merged. The order of the
+rows follows from the seed alone, so a resumed loop walks over the batches that were done.
 """
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,12 +19,7 @@ from typing import Any
 
 import torch
 
-from verl_lite.engine.checkpoint_files import (
-    Retention,
-    clear_write_errors,
-    newest_whole,
-    remove_leftovers,
-)
+from verl_lite.engine.checkpoint_files import clear_write_errors, newest_whole, remove_leftovers
 from verl_lite.engine.checkpoints import (
     Checkpoint,
     CheckpointWriter,
@@ -30,10 +27,14 @@ from verl_lite.engine.checkpoints import (
     load_checkpoint,
     load_tensors,
     restore_random_states,
+    retention,
 )
+from verl_lite.engine.config import CheckpointConfig
 from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.metrics_log import MetricsLog
+from verl_lite.engine.model_folder import save_policy
 from verl_lite.engine.optim import PolicyOptimizer
+from verl_lite.engine.weights import named_weights
 from verl_lite.errors import ConfigError
 
 __all__ = ["LoopCheckpoints", "LoopStart", "data_digest", "find_start"]
@@ -99,7 +100,7 @@ def find_start(folder: Path, *, data: str, resume: bool) -> LoopStart:
 class LoopCheckpoints:
     """Restores a loop's start, and saves: every `every_steps` (0: never), and when the user asks to stop.
 
-    The newest `keep` checkpoints stay (0: all).
+    What stays is the config's to say; its best is by what `log` has of the checkpoint's step.
     """
 
     def __init__(
@@ -107,19 +108,20 @@ class LoopCheckpoints:
         folder: Path,
         start: LoopStart,
         *,
-        every_steps: int,
-        keep: int,
+        config: CheckpointConfig,
+        tokenizer: Any,
         log: MetricsLog,
         interrupt: Interrupt,
         notes: Mapping[str, Any] | None = None,
     ) -> None:
         """`notes` is plain data that travels with every checkpoint."""
-        self._every = every_steps
+        self._every = config.every_steps
+        self._tokenizer = tokenizer
         self._start = start
         self._log = log
         self._interrupt = interrupt
         self._notes = dict(notes or {})
-        self._writer = CheckpointWriter(folder, Retention(keep=keep))
+        self._writer = CheckpointWriter(folder, retention(config))
 
     @property
     def step(self) -> int:
@@ -154,8 +156,12 @@ class LoopCheckpoints:
             }
             self._writer.submit(
                 step=step,
-                start_saving=partial(_start_saving, state),
-                trainer={"data": self._start.data, "notes": self._notes},
+                start_saving=partial(_start_saving, state, model, self._tokenizer),
+                trainer={
+                    "data": self._start.data,
+                    "notes": self._notes,
+                    "metrics": {k: v for k, v in self._log.of_step(step).items() if math.isfinite(v)},
+                },
             )
         if stops:
             self._writer.finish()
@@ -170,8 +176,14 @@ class LoopCheckpoints:
         self._writer.close()
 
 
-def _start_saving(state: Mapping[str, Any], folder: Path) -> Callable[[], None]:
-    return partial(torch.save, copy_of(state), folder / "learner.pt")
+def _start_saving(state: Mapping[str, Any], model: Any, tokenizer: Any, folder: Path) -> Callable[[], None]:
+    state, weights = copy_of(state), copy_of(dict(named_weights(model)))
+
+    def finish() -> None:
+        save_policy(model, tokenizer, folder / "policy", weights=weights)
+        torch.save(state, folder / "learner.pt")
+
+    return finish
 
 
 def _trained(model: Any) -> list[tuple[str, torch.nn.Parameter]]:

@@ -44,6 +44,7 @@ class MetricsLog:
     ) -> None:
         """`resume_at` counts the finished steps of a resumed run: lines of later ones are taken out."""
         self._path = run_dir / file_name
+        self._latest: tuple[int, dict[str, float]] = (0, {})
         if resume_at is not None:
             cut_back(self._path, resume_at)
         if trackers:
@@ -59,9 +60,15 @@ class MetricsLog:
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
         with clear_write_errors(f"metrics to {self._path}"):
             self._file.write(_line({"step": step, **metrics}))
+            self._latest = (step, {**self.of_step(step), **metrics})
             finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
             for tracker in self._trackers.values():
                 tracker.log(finite, step=step)
+
+    def of_step(self, step: int) -> Mapping[str, float]:
+        """What was logged of `step`, if it is the newest one; else nothing."""
+        latest, metrics = self._latest
+        return metrics if latest == step else {}
 
     def log_samples(self, table: SampleTable, *, step: int) -> None:
         """Show a few rollouts of the step in the trackers; metrics.jsonl holds numbers only."""

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from verl_lite.engine.checkpoint_files import clear_write_errors, newest_whole
-from verl_lite.engine.checkpoints import restore_random_states
+from verl_lite.engine.checkpoints import restore_random_states, retire
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.display import Display, DisplayMode, SummaryRow, make_display, summary_table
 from verl_lite.engine.environment import make_deterministic, seed_torch
@@ -150,6 +150,7 @@ def _only_sft(prepared: PreparedRun, console: Console, *, debug_inline: bool, st
         "metrics": {k: {"after": v} for k, v in metrics.items()},
     }
     prepared.folder.write_summary(summary)
+    retire(prepared.folder.sft_checkpoints, config.checkpoints)
     return RunResult(run_dir=prepared.folder.path, summary=summary)
 
 
@@ -213,6 +214,8 @@ def _run(
     except StopRequested:
         return RunResult(run_dir=folder.path, summary={}, stopped=True)
     resume_at = prepared.checkpoint.step if prepared.checkpoint else None
+    if resume_at is None and folder.metrics.exists():  # of a start that ended before its first checkpoint
+        resume_at = 0
     with Scorer(
         config,
         catalog=prepared.catalog,
@@ -308,6 +311,8 @@ def _train_and_measure(
         trainer.run_steps()
     except StopRequested:
         return RunResult(run_dir=folder.path, summary={}, stopped=True)
+    if trainer.step:
+        retire(folder.sft_checkpoints, prepared.config.checkpoints)
     after = trainer.evaluate().metrics if measures else {}
     summary = {
         "name": prepared.config.name,

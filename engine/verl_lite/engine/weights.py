@@ -31,6 +31,7 @@ def whole(tensor: Tensor) -> Tensor:
 def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """(name, full tensor) of every weight of the base model; a LoRA layer gives its merged weight.
 
+    A layer that PEFT trains in full beside the adapters (a classifier's head) gives its trained weight.
     Of a model sharded over ranks, one tensor at a time is gathered; every rank goes through all of it.
     """
     causal = base_model(model)
@@ -40,11 +41,11 @@ def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer")
     }
     for name, parameter in causal.named_parameters():
-        if ".lora_" in name:
+        if ".lora_" in name or ".original_module." in name:
             continue
         tensor = whole(dequantized(parameter))
         layer = merged.get(name)
         if layer is not None:
             for adapter in layer.active_adapters:
                 tensor = tensor + whole(layer.get_delta_weight(adapter).detach()).to(tensor.dtype)
-        yield name.replace(".base_layer", ""), tensor
+        yield name.replace(".base_layer", "").replace(".modules_to_save.default", ""), tensor

@@ -8,12 +8,11 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from verl_lite.engine.algorithm_config import LearnerConfig, OptimizerConfig
-from verl_lite.engine.config import DatasetConfig, ModelConfig
+from verl_lite.engine.config import CheckpointConfig, DatasetConfig, ModelConfig
 from verl_lite.plugins.config_file import ConfigModel
 
 __all__ = [
     "DPOConfig",
-    "LoopCheckpointConfig",
     "PreferenceConfig",
     "PreferenceDataConfig",
     "PreferenceSource",
@@ -66,17 +65,10 @@ class PreferenceDataConfig(ConfigModel):
     pairs: Literal["all", "adjacent", "best_worst"] = "all"
 
 
-class LoopCheckpointConfig(ConfigModel):
-    """A checkpoint every `every_steps` (0: only when Ctrl-C ends it); the newest `keep` stay (0: all)."""
-
-    every_steps: NonNegativeInt = 50
-    keep: NonNegativeInt = 2
-
-
 class PreferenceConfig(ConfigModel):
     """What DPO and reward models share. `steps: 0` trains for `epochs`; a batch has `batch_rows` rows.
 
-    `checkpoints` are what --resume goes on from.
+    `checkpoints` are what --resume goes on from; `trackers` as in `logging.trackers` of `train`.
     """
 
     name: str = Field(default="preferences", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -88,8 +80,17 @@ class PreferenceConfig(ConfigModel):
     data: PreferenceDataConfig
     learner: LearnerConfig = LearnerConfig(optimizer=OptimizerConfig(learning_rate=1e-6, warmup_steps=10))
     evaluate_every_steps: NonNegativeInt = 0
-    checkpoints: LoopCheckpointConfig = LoopCheckpointConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
     trackers: tuple[str, ...] = ("tensorboard",)
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        best = self.checkpoints.keep_best
+        if best.startswith("held_out/") and not self.evaluate_every_steps:
+            raise ValueError(
+                f"checkpoints.keep_best={best!r} is only measured with evaluate_every_steps above 0"
+            )
+        return self
 
 
 class DPOConfig(PreferenceConfig):

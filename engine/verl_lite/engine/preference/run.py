@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from rich.console import Console
 
+from verl_lite.engine.checkpoints import retire
 from verl_lite.engine.display import SummaryRow, summary_table
 from verl_lite.engine.environment import seed_torch
 from verl_lite.engine.interrupt import Interrupt, StopRequested
@@ -232,6 +233,7 @@ def _run(
     metrics = {name: {"before": before[name], "after": after[name]} for name in after}
     seconds = round(time.perf_counter() - started, 1)
     folder.write_summary({"name": config.name, "steps": steps, "seconds": seconds, "metrics": metrics})
+    retire(folder.checkpoints, config.checkpoints)
     _tell(console, config.name, metrics)
     _say(console, f"{seconds:.0f} s; the model is in {folder.model}/")
     return PreferenceResult(run_dir=folder.path, model_dir=folder.model, metrics=metrics)
@@ -249,8 +251,8 @@ def _checkpoints(
     return LoopCheckpoints(
         prepared.folder.checkpoints,
         prepared.start,
-        every_steps=config.checkpoints.every_steps,
-        keep=config.checkpoints.keep,
+        config=config.checkpoints,
+        tokenizer=prepared.tokenizer,
         log=log,
         interrupt=interrupt,
         notes=before,

@@ -90,12 +90,11 @@ def _digest(data: SFTData) -> str:
 def _checkpoints(
     prepared: PreparedRun, start: LoopStart, log: MetricsLog, interrupt: Interrupt
 ) -> LoopCheckpoints:
-    rules = prepared.config.checkpoints
     return LoopCheckpoints(
         prepared.folder.sft_checkpoints,
         start,
-        every_steps=rules.every_steps,
-        keep=rules.keep,
+        config=prepared.config.checkpoints,
+        tokenizer=prepared.tokenizer,
         log=log,
         interrupt=interrupt,
     )
