@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from verl_lite.engine.cluster.session import TERMINATED, RaySession
+from verl_lite.engine.cluster.session import SLOW, TERMINATED, RaySession
+from verl_lite.engine.cluster.watchdog import descendants
 from verl_lite.engine.cluster_config import ClusterConfig
 from verl_lite.engine.config import TrainConfig
 from verl_lite.errors import ConfigError
@@ -61,6 +62,10 @@ def _session_of(pid: int) -> set[int]:
     return found
 
 
+def _below(root: int) -> set[int]:
+    return {pid for pid, _ in descendants(root)}
+
+
 def _is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -107,6 +112,52 @@ def test_nothing_is_left_of_a_ray_of_its_own(number: int | None, code: int) -> N
         assert not _left_after(started)
         assert "ray" not in errors.lower() or number == signal.SIGINT, errors  # a traceback names the file
         assert not [line for line in errors.splitlines() if "SIGTERM" in line or "WARNING" in line]
+
+
+def test_a_node_that_missed_its_start_is_ended_before_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Popen objects left behind would also warn, which is an error here."""
+    from ray._private import services
+
+    before, running = _below(os.getpid()), []
+
+    def late(*arguments: object) -> None:
+        running.append(_below(os.getpid()) - before)
+        raise ValueError(f"The current node {SLOW}." if len(running) == 1 else "another fault")
+
+    monkeypatch.setattr(services, "get_node", late)
+    with pytest.raises(ConfigError, match="another fault"), RaySession(ClusterConfig(), cpus=1):
+        pass
+    first, second = running
+    assert len(first) > 3, "a node is several processes, or this test looks at the wrong ones"
+    watchdog = first & second
+    assert len(watchdog) == 1
+    assert not _left_after(first | second)
+
+
+DIES = """
+import os, signal, time
+from verl_lite.engine.cluster.session import RaySession
+from verl_lite.engine.cluster_config import ClusterConfig
+
+class Actor:
+    def die(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with RaySession(ClusterConfig(), cpus=1) as session:
+    ray = session.ray
+    try:
+        ray.get(ray.remote(Actor).remote().die.remote())
+    except ray.exceptions.RayActorError:
+        time.sleep(4)  # Ray tells the driver a moment later
+        print("lost", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_ray_prints_nothing_about_a_killed_worker() -> None:
+    done = subprocess.run([sys.executable, "-c", DIES], capture_output=True, text=True, timeout=START_S)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "lost\n"
 
 
 @pytest.fixture

@@ -4,13 +4,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from verl_lite.engine.cluster.engine_pool import EngineLost, EnginePool, PoolLimits
+from verl_lite.engine.cluster.ray_engine import RayEngine
 from verl_lite.engine.sequences import FinishedSequence, SequenceRequest
-from verl_lite.errors import TrainingError
+from verl_lite.errors import RankLost, TrainingError
 from verl_lite.plugins import SamplerSettings
 
 LIMITS = PoolLimits(start_timeout_s=5, call_timeout_s=5, max_restarts=2, in_flight=4)
@@ -273,3 +275,41 @@ def test_two_threads_may_generate_at_once(pool_of: Any) -> None:
     for thread in threads:
         thread.join(timeout=20)
     assert results == {name: sorted(f"{name}{i}" for i in range(30)) for name in "ab"}
+
+
+def test_weights_that_went_with_their_rank_are_the_ranks_loss(pool_of: Any) -> None:
+    """Starting one engine after the other for weights that nobody has would only use up the restarts."""
+
+    class WithoutWeights(FakeEngine):
+        def load(self, version: int) -> int:
+            raise RankLost("a learner rank died, and the newest weights with it")
+
+    first = FakeEngine(dies=lambda engine, method: method == "advance" and bool(engine.running))
+    pool, started = pool_of(1, engines=[first, WithoutWeights()])
+    pool.each("load", 1, keep=True)
+    with pytest.raises(RankLost, match="newest weights"):
+        list(pool.run(requests([5])))
+    assert len(started) == 2
+
+
+def test_an_owner_that_died_is_told_from_an_engine_that_did() -> None:
+    ray = pytest.importorskip("ray")
+    errors = ray.exceptions
+
+    def engine_that_meets(error: Exception) -> RayEngine:
+        engine, stub = object.__new__(RayEngine), SimpleNamespace(exceptions=errors)
+
+        def get(call: object, timeout: float) -> None:
+            raise error
+
+        stub.get = get
+        engine._ray = stub
+        return engine
+
+    owner = errors.OwnerDiedError("00", b"", "")
+    in_the_task = errors.RayTaskError("load", "trace", owner).as_instanceof_cause()
+    for error in (owner, in_the_task):
+        with pytest.raises(RankLost, match="newest weights"):
+            engine_that_meets(error).answer(None, timeout_s=1)
+    with pytest.raises(EngineLost, match=r"failed: .*boom"):
+        engine_that_meets(errors.RayTaskError("load", "boom", ValueError("boom"))).answer(None, timeout_s=1)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from verl_lite.engine.cluster.engine_pool import EngineLost
+from verl_lite.errors import RankLost
 
 __all__ = ["RayEngine"]
 
@@ -29,9 +30,13 @@ class RayEngine:
             raise EngineLost(f"is gone: {_reason(error)}") from None
 
     def answer(self, call: Any, *, timeout_s: float) -> Any:
+        """As RemoteEngine.answer; raises RankLost where the engine could not get what a rank had put."""
         errors = self._ray.exceptions
         try:
             return self._ray.get(call, timeout=timeout_s)
+        except errors.OwnerDiedError:
+            # answers are the driver's own, so this was an argument: weights, which a rank had put
+            raise RankLost("a learner rank died, and the newest weights with it") from None
         except errors.GetTimeoutError:
             raise EngineLost(f"gave no answer for {timeout_s:g} s") from None
         except errors.RayTaskError as error:

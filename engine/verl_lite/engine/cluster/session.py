@@ -12,10 +12,11 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from types import FrameType, TracebackType
 from typing import Any
 
-from verl_lite.engine.cluster.watchdog import Watchdog
+from verl_lite.engine.cluster.watchdog import Watchdog, descendants, end
 from verl_lite.engine.cluster_config import ClusterConfig
 from verl_lite.errors import ConfigError
 
@@ -26,6 +27,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Ray's workers run at niceness 15 by default: beside anything else on the machine, engines starved.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# Ray says on stdout when a process died; the run says itself what was lost, and its stdout may be JSON.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "worker died or was killed|has been marked dead")
 
 CONNECT_S = 10.0
 SLOW = "timed out during startup"
@@ -82,11 +85,15 @@ class RaySession:
         on_sigterm = signal.getsignal(signal.SIGTERM)
         until = time.monotonic() + self._config.start_timeout_s
         while True:
+            before = descendants(os.getpid())
             try:
                 ray.init(**options)
                 break
             except Exception as error:  # noqa: BLE001 - Ray raises plain Exceptions where a node does not start
+                begun = descendants(os.getpid()) - before
                 ray.shutdown()
+                _end_node_of(error)
+                end(begun)
                 # Ray itself gives a node 30 s, which on a busy machine is not always enough
                 if address is None and SLOW in str(error) and time.monotonic() < until:
                     continue
@@ -126,6 +133,14 @@ def _check_that_it_listens(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
     except OSError as error:
         raise ConfigError(f"cluster.address={address}: no Ray cluster answers there ({error})") from None
+
+
+def _end_node_of(error: BaseException) -> None:
+    """End the processes of a node that did not start: Ray forgets it, only the error's frames know it."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node: Any = frame.f_locals.get("self")
+        if hasattr(node, "kill_all_processes"):
+            node.kill_all_processes(check_alive=False, allow_graceful=True, wait=True)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 
-__all__ = ["Watchdog"]
+__all__ = ["Process", "Watchdog", "descendants", "end"]
 
 LOOK_S = 1.0  # how often the list of descendants is renewed
 GRACE_S = 1.0  # how long they have to end by themselves
@@ -25,7 +25,7 @@ class Watchdog:
     """Start it before what it is to watch: everything that starts later below this process is."""
 
     def __init__(self) -> None:
-        before = [str(pid) for pid, _ in _descendants(os.getpid())]
+        before = [str(pid) for pid, _ in descendants(os.getpid())]
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, str(os.getpid()), *before],
             stdin=subprocess.PIPE,
@@ -38,7 +38,7 @@ class Watchdog:
         self._process.communicate(b"close")
 
 
-def _descendants(root: int, leave: frozenset[int] = frozenset()) -> set[Process]:
+def descendants(root: int, leave: frozenset[int] = frozenset()) -> set[Process]:
     """All processes below `root`, without those in `leave` and what is below them."""
     children: dict[int, list[Process]] = {}
     for entry in os.listdir("/proc"):
@@ -68,17 +68,22 @@ def _is_there(process: Process) -> bool:
 def _watch(root: int, leave: frozenset[int]) -> None:
     known: set[Process] = set()
     while os.getppid() == root:  # a fork of the run may hold its end of the pipe
-        known = {process for process in known if _is_there(process)} | _descendants(root, leave)
+        known = {process for process in known if _is_there(process)} | descendants(root, leave)
         ready, _, _ = select.select([sys.stdin], [], [], LOOK_S)
         if ready:
             if os.read(sys.stdin.fileno(), 16):
                 return
             break
-    known |= {child for pid, _ in known for child in _descendants(pid)}
+    known |= {child for pid, _ in known for child in descendants(pid)}
+    end(known)
+
+
+def end(processes: set[Process]) -> None:
+    """Kill those that do not end by themselves within GRACE_S."""
     deadline = time.monotonic() + GRACE_S
-    while any(map(_is_there, known)) and time.monotonic() < deadline:
+    while any(map(_is_there, processes)) and time.monotonic() < deadline:
         time.sleep(0.02)
-    for process in known:
+    for process in processes:
         if _is_there(process):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process[0], signal.SIGKILL)
