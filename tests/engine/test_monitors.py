@@ -102,7 +102,10 @@ def test_a_trained_reward_that_rises_alone_is_measured_hacking() -> None:
     # (0.8 - 0.2) / 0.2 standard deviations against (0.3 - 0.2) / 0.4
     assert numbers["monitor/divergence"] == pytest.approx(3.0 - 0.25)
     assert raised(numbers) == ["divergence"]
-    assert raised(watch(*[shadow(0.2, 0.2)] * 3, *[shadow(0.8, 0.8)] * 3)) == []
+    assert (
+        raised(watch(*[shadow(0.2, 0.2)] * 3, *[shadow(0.8, 0.8)] * 3)) == []
+    )  # 3.0 against 1.5: it follows
+    assert raised(watch(*[shadow(0.2, 0.2)] * 3, *[shadow(0.34, 0.2)] * 3)) == []  # a rise of 0.7
     assert "monitor/divergence" not in watch(*[{}] * 6)  # no shadow, nothing to compare with
 
 

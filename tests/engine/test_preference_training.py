@@ -132,6 +132,11 @@ def test_a_reward_model_ranks_and_loads_in_transformers(
     )
     assert result.metrics["held_out/accuracy"]["before"] == pytest.approx(0.5)
     assert result.metrics["held_out/accuracy"]["after"] > 0.6
+    bins = json.loads((tmp_path / "run" / "calibration.json").read_text())
+    assert sum(one["count"] for one in bins) == 6 * 3  # the pairs of the held-out rankings
+    assert all(one["low"] <= one["mean_score"] <= one["high"] for one in bins)
+    gap = sum(abs(one["mean_score"] - one["share"]) * one["count"] for one in bins) / 18
+    assert gap >= result.metrics["held_out/calibration_error"]["after"] - 1e-9  # finer bins, no smaller gap
     # the folder, read as the reward_model reward reads it: rendered, padded, one batch
     model, report = AutoModelForSequenceClassification.from_pretrained(
         result.model_dir, output_loading_info=True

@@ -182,6 +182,56 @@ def test_a_run_shows_its_curves_while_it_is_still_written(driver: Any, tmp_path:
     assert len(driver.find_elements("css selector", "#curves canvas")) == 2
 
 
+def test_a_warm_up_alone_shows_its_curves_and_its_answers(
+    driver: Any, scored: Scored, sums: Rows, tmp_path: Path
+) -> None:
+    """Training and validation of a step are two lines of the file and one point of the curves."""
+    run = tmp_path / "warm"
+    (run / "sft_answers").mkdir(parents=True)
+    shutil.copy(scored(sums), run / "sft_answers" / "step_000002.parquet")
+    lines: Rows = [{"step": step, "sft/loss": 3.0 - step, "sft/grad_norm": 1.0} for step in (1, 2)]
+    lines.append({"step": 2, "sft/validation_loss": 1.5, "sft/perplexity": 4.5, "sft/answers/format": 0.25})
+    (run / "sft.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    metrics = {"sft/perplexity": {"after": 4.5}}
+    (run / "summary.json").write_text(json.dumps({"name": "warm", "metrics": metrics}))
+    data = collect([run])
+    assert data["runs"][0]["warm_up"]["sft/loss"] == [2.0, 1.0]
+    assert data["runs"][0]["warm_up"]["sft/validation_loss"] == [None, 1.5]
+    open_report(driver, write_report(data, tmp_path / "r.html"))
+    titles = [heading.text for heading in driver.find_elements("css selector", "#warm-up h3")]
+    assert titles == [
+        "Loss in nats a token", "Perplexity on held-out rows", "Rewards of generated answers (mean)",
+        "Gradient norm",
+    ]  # fmt: skip
+    legend = driver.find_element("css selector", "#warm-up .u-legend").text.split()
+    assert legend == ["step2", "loss1", "validation_loss1.5"]  # the newest, as nothing is pointed at
+    assert not driver.find_element("id", "curves").is_displayed()
+    assert [c.text for c in driver.find_elements("css selector", "#overview td")] == [
+        "sft/perplexity", "–", "4.5",
+    ]  # fmt: skip
+    assert count(driver) == "40 of 40 rollouts"
+
+
+def test_a_reward_model_shows_its_accuracy_and_calibration(driver: Any, tmp_path: Path) -> None:
+    run = tmp_path / "rm"
+    run.mkdir()
+    lines = [{"step": s, "train/loss": 0.7 / s, "train/accuracy": 0.5 + s / 20} for s in (1, 2, 3)]
+    lines.append({"step": 3, "held_out/accuracy": 0.75, "held_out/calibration_error": 0.05})
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    bins = [
+        {"low": low, "high": low + 0.1, "mean_score": low + 0.05, "share": share, "count": 10}
+        for low, share in ((0.5, 0.4), (0.9, 1.0))
+    ]
+    (run / "calibration.json").write_text(json.dumps(bins))
+    open_report(driver, write_report(collect([run]), tmp_path / "r.html"))
+    titles = [heading.text for heading in driver.find_elements("css selector", "#curves h3")]
+    assert titles == ["Accuracy", "Loss on preferences", "Calibration error"]
+    points = driver.find_elements("css selector", "#calibration circle")
+    said = [point.find_element("css selector", "title").get_attribute("textContent") for point in points]
+    assert said == ["says 0.55, is right in 0.4 of 10", "says 0.95, is right in 1 of 10"]
+    assert not driver.find_elements("css selector", "#overview .card")  # it has no rollouts to count
+
+
 def _timeline(folder: Path, *lines: tuple[str, str, float, float, int]) -> Path:
     keys = ("worker", "stage", "start_s", "end_s", "step")
     folder.mkdir(exist_ok=True)

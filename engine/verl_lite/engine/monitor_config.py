@@ -45,8 +45,8 @@ class MonitorsConfig(ConfigModel):
     truncated_fraction    completions cut at max_new_tokens
     repetition            mean part of a completion's words that repeat earlier four-word sequences
     duplicate_fraction    samples whose text another sample of their group has too
-    divergence            trained reward's rise minus a shadow (weight 0) reward's, each in standard
-                          deviations of its own first window
+    divergence            trained reward's rise minus a shadow (weight 0) reward's that rose less than half
+                          as much, each in standard deviations of its own first window
     error_fraction        rollouts a reward failed on or did not finish in time
     canary_part           of the canary's tolerance
     stale_versions        weights older than the newest by so many updates
@@ -65,7 +65,7 @@ class MonitorsConfig(ConfigModel):
     truncated_fraction: Fraction = 0.5
     repetition: Fraction = 0.5
     duplicate_fraction: Fraction = 0.9
-    divergence: PositiveFloat = 2.0
+    divergence: PositiveFloat = 0.75
     error_fraction: Fraction = 0.05
     canary_part: Fraction = 0.5
     stale_versions: NonNegativeInt = 1

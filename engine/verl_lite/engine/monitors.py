@@ -73,6 +73,15 @@ class Warned:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Divergence:
+    """By how much more the trained reward rose than a shadow; left behind: than twice what it rose."""
+
+    shadow: str
+    gap: float
+    is_left_behind: bool
+
+
 class Monitors:
     """Looks at every step; `canary_limit` is the difference at which the run would stop.
 
@@ -130,7 +139,7 @@ class Monitors:
         }
         drift = self._drift(metrics)
         if (divergence := self._divergence(metrics)) is not None:
-            own["monitor/divergence"] = divergence[1]
+            own["monitor/divergence"] = divergence.gap
         if "reward/mean" in metrics:
             self._rewards.append(metrics["reward/mean"])
             self._first.setdefault("trained mean", [metrics["reward/mean"]])
@@ -177,15 +186,16 @@ class Monitors:
         return []
 
     def _of_rewards(
-        self, metrics: Mapping[str, float], drift: float | None, divergence: tuple[str, float] | None
+        self, metrics: Mapping[str, float], drift: float | None, divergence: _Divergence | None
     ) -> list[Warned]:
         c, found = self._config, []
         if drift is not None and max(drift, 1 / drift) > c.length_drift:
             found.append(
                 Warned("length_drift", MONITORS["length_drift"][0] + " ratio", drift, c.length_drift)
             )
-        if divergence is not None and divergence[1] > c.divergence:
-            found.append(Warned("divergence", f"reward/{divergence[0]}/mean", divergence[1], c.divergence))
+        if divergence is not None and divergence.is_left_behind and divergence.gap > c.divergence:
+            metric = f"rise beyond that of {divergence.shadow}"
+            found.append(Warned("divergence", metric, divergence.gap, c.divergence))
         for name in _reward_names(metrics):
             failed = sum(metrics.get(f"reward/{name}/{kind}_fraction", 0.0) for kind in ("error", "timeout"))
             if failed > c.error_fraction:
@@ -199,22 +209,23 @@ class Monitors:
         first, last = self._windows("length", metrics.get(MONITORS["length_drift"][0]))
         return fmean(last) / fmean(first) if last and fmean(first) and fmean(last) else None
 
-    def _divergence(self, metrics: Mapping[str, float]) -> tuple[str, float] | None:
-        """(shadow reward, by how much more the trained reward rose), of the shadow that stayed behind most.
+    def _divergence(self, metrics: Mapping[str, float]) -> _Divergence | None:
+        """Of the shadow reward that stayed behind the trained one most.
 
         Rises are in standard deviations, within the first batch's window, of the samples' values; None
         without a reward of weight 0 or before both windows are full.
         """
         trained = self._rise("trained", metrics.get("reward/mean"), metrics.get("reward/std"))
-        gaps = {}
+        found = []
         for name in _reward_names(metrics):
             if metrics.get(f"reward/{name}/weight") == 0.0 and "/" not in name:
                 shadow = self._rise(
                     name, metrics.get(f"reward/{name}/mean"), metrics.get(f"reward/{name}/std")
                 )
                 if trained is not None and shadow is not None:
-                    gaps[name] = trained - shadow
-        return max(gaps.items(), key=lambda item: item[1]) if gaps else None
+                    behind = shadow < trained / 2
+                    found.append(_Divergence(shadow=name, gap=trained - shadow, is_left_behind=behind))
+        return max(found, key=lambda one: one.gap, default=None)
 
     def _rise(self, name: str, mean: float | None, std: float | None) -> float | None:
         first, last = self._windows(f"{name} mean", mean)

@@ -180,6 +180,10 @@ class RunFolder:
                 if int(path.stem.removeprefix("step_")) > step:
                     os.replace(path, aside / path.name)
 
+    def write_calibration(self, bins: Sequence[Mapping[str, Any]]) -> None:
+        """calibration.json: of a reward model or DPO, how often held-out pairs were right, by confidence."""
+        write_whole(self.path / "calibration.json", json.dumps(list(bins), indent=1) + "\n")
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         write_whole(self.summary, json.dumps(summary, indent=2) + "\n")
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "CalibrationBin",
     "Confusion",
+    "calibration_bins",
     "calibration_error",
     "category_kappa",
     "cohen_kappa",
@@ -134,6 +136,37 @@ def category_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
     return round((observed - chance) / (1 - chance), 12)
 
 
+@dataclass(frozen=True, slots=True)
+class CalibrationBin:
+    """Scores between `low` and `high`: their mean, the share whose label is true, and how many they are."""
+
+    low: float
+    high: float
+    mean_score: float
+    share: float
+    count: int
+
+
+def calibration_bins(
+    scores: Sequence[float], labels: Sequence[bool], *, num_bins: int = 10
+) -> list[CalibrationBin]:
+    """The bins of equal width over [0, 1] that have scores in them, lowest first: a reliability diagram."""
+    bins: list[list[tuple[float, bool]]] = [[] for _ in range(num_bins)]
+    for score, label in zip(scores, labels, strict=True):
+        bins[min(int(score * num_bins), num_bins - 1)].append((score, label))
+    return [
+        CalibrationBin(
+            low=at / num_bins,
+            high=(at + 1) / num_bins,
+            mean_score=sum(score for score, _ in rows) / len(rows),
+            share=sum(label for _, label in rows) / len(rows),
+            count=len(rows),
+        )
+        for at, rows in enumerate(bins)
+        if rows
+    ]
+
+
 def calibration_error(scores: Sequence[float], labels: Sequence[bool], *, num_bins: int = 10) -> float | None:
     """Expected calibration error of probabilities in [0, 1] over equal-width bins (Guo et al. 2017).
 
@@ -144,15 +177,8 @@ def calibration_error(scores: Sequence[float], labels: Sequence[bool], *, num_bi
     """
     if not scores or min(scores) < 0.0 or max(scores) > 1.0:
         return None
-    bins: list[list[tuple[float, bool]]] = [[] for _ in range(num_bins)]
-    for score, label in zip(scores, labels, strict=True):
-        bins[min(int(score * num_bins), num_bins - 1)].append((score, label))
-    gap = 0.0
-    for rows in filter(None, bins):
-        mean_score = sum(score for score, _ in rows) / len(rows)
-        share = sum(label for _, label in rows) / len(rows)
-        gap += abs(mean_score - share) * len(rows)
-    return round(gap / len(scores), 12)
+    bins = calibration_bins(scores, labels, num_bins=num_bins)
+    return round(sum(abs(one.mean_score - one.share) * one.count for one in bins) / len(scores), 12)
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:

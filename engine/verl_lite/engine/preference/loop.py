@@ -22,9 +22,9 @@ from verl_lite.engine.preference.config import PreferenceConfig
 from verl_lite.engine.preference.data import Ranking
 from verl_lite.engine.stages import TrainingSample
 from verl_lite.errors import TrainingError
-from verl_lite.lab.statistics import calibration_error
+from verl_lite.lab.statistics import CalibrationBin, calibration_bins, calibration_error
 
-__all__ = ["Objective", "Scored", "evaluate", "num_steps", "train_preferences"]
+__all__ = ["Measured", "Objective", "Scored", "evaluate", "num_steps", "train_preferences"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,14 @@ class Scored:
 
     loss: Tensor
     scores_K: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Held-out metrics, and how often pairs were right by how sure the model was of them."""
+
+    metrics: dict[str, float]
+    calibration: list[CalibrationBin]
 
 
 class Objective(Protocol):
@@ -95,25 +103,29 @@ def train_preferences(
         metrics |= {"train/grad_norm": norm, "train/learning_rate": learning_rate}
         every = config.evaluate_every_steps
         if held_out and every and (step + 1) % every == 0 and step + 1 < steps:
-            metrics |= evaluate(objective, held_out, max_tokens=budget)
+            metrics |= evaluate(objective, held_out, max_tokens=budget).metrics
         on_step(step + 1, metrics)
         checkpoints.after(step + 1, objective.model, optimizer)
 
 
 @torch.no_grad()
-def evaluate(objective: Objective, rankings: Sequence[Ranking], *, max_tokens: int) -> dict[str, float]:
-    """Held-out metrics: those of training, and the calibration of the pairs' probabilities.
+def evaluate(objective: Objective, rankings: Sequence[Ranking], *, max_tokens: int) -> Measured:
+    """The metrics of training on held-out rankings, and the calibration of the pairs' probabilities.
 
-    `calibration_error` compares sigmoid(difference of scores) with how often that side is right.
+    Calibration compares sigmoid(difference of scores) with how often that side is right.
     """
     objective.model.eval()
     tally = _Tally()
     for chunk in _chunks(rankings, max_tokens=max_tokens):
         tally.add(_forward(objective, chunk), chunk)
     confidences = [torch.tensor(abs(d), dtype=torch.float64).sigmoid().item() for d in tally.differences]
-    error = calibration_error(confidences, [difference > 0 for difference in tally.differences])
+    is_right = [difference > 0 for difference in tally.differences]
+    error = calibration_error(confidences, is_right)
     assert error is not None
-    return tally.means("held_out") | {"held_out/calibration_error": error}
+    return Measured(
+        metrics=tally.means("held_out") | {"held_out/calibration_error": error},
+        calibration=calibration_bins(confidences, is_right, num_bins=20),
+    )
 
 
 def _forward(objective: Objective, rankings: Sequence[Ranking]) -> list[Scored]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ from verl_lite.engine.policy import Policy
 from verl_lite.engine.preference.config import DPOConfig, PreferenceConfig, RewardModelConfig
 from verl_lite.engine.preference.data import Ranking, Rankings, chat_ids, read_rankings, reply_ids
 from verl_lite.engine.preference.dpo import DPOObjective, with_reference
-from verl_lite.engine.preference.loop import Objective, evaluate, num_steps, train_preferences
+from verl_lite.engine.preference.loop import Measured, Objective, evaluate, num_steps, train_preferences
 from verl_lite.engine.preference.reward_model import (
     RewardModelObjective,
     ScoringHead,
@@ -206,13 +206,14 @@ def _run(
         if step % max(steps // 10, 1) == 0 or step == steps:
             _say(console, _line(step, steps, metrics))
 
-    def measure() -> dict[str, float]:
+    def measure() -> Measured:
         budget = config.learner.max_tokens_per_micro_batch
-        return evaluate(objective, held_out, max_tokens=budget) if held_out else {}
+        nothing = Measured(metrics={}, calibration=[])
+        return evaluate(objective, held_out, max_tokens=budget) if held_out else nothing
 
     try:
         with Interrupt() as interrupt, clear_memory_errors("updating"):
-            before = dict(prepared.start.notes) if prepared.start.step else measure()
+            before = dict(prepared.start.notes) if prepared.start.step else measure().metrics
             checkpoints = _checkpoints(prepared, config, log, interrupt, before=before)
             try:
                 train_preferences(
@@ -221,8 +222,8 @@ def _run(
                 checkpoints.finish()
             finally:
                 checkpoints.close()
-            after = measure()
-            if after:
+            measured = measure()
+            if after := measured.metrics:
                 log.log(after, step=steps)
     except StopRequested:
         _say(console, f"stopped; go on with the same command, --run-dir {folder.path} and --resume")
@@ -230,6 +231,7 @@ def _run(
     finally:
         log.close()
     save(folder.model)
+    folder.write_calibration([asdict(one) for one in measured.calibration])
     metrics = {name: {"before": before[name], "after": after[name]} for name in after}
     seconds = round(time.perf_counter() - started, 1)
     folder.write_summary({"name": config.name, "steps": steps, "seconds": seconds, "metrics": metrics})

@@ -12,7 +12,7 @@ from verl_lite.lab.formats import AUTO, converter_for
 from verl_lite.lab.groups import consecutive_groups
 from verl_lite.lab.report.columns import find_label, rollout_columns
 from verl_lite.lab.report.evaluations import evaluation_data, is_evaluation, sample_files
-from verl_lite.lab.report.runs import run_data
+from verl_lite.lab.report.runs import is_run, record_files, run_data
 from verl_lite.lab.report.tallies import Correlations, Histogram
 from verl_lite.lab.statistics import Confusion
 from verl_lite.plugins.records import Record, read_records
@@ -54,14 +54,14 @@ class _Gathered:
 def collect(sources: Sequence[str | Path], options: ReportOptions | None = None) -> dict[str, Any]:
     """The report's data, ready for JSON. The first source is shown in full; further runs add curves.
 
-    A source is a record file, a run folder (its `rollouts/`, `metrics.jsonl`, `config.yaml`, ...) or the
-    --out folder of an evaluation.
+    A source is a record file, the run folder of `train`, `sft`, `dpo` or `reward-model` (its `rollouts/`,
+    `metrics.jsonl`, `config.yaml`, ...) or the --out folder of an evaluation.
     Raises DataError where there is nothing to show.
     """
     options = options or ReportOptions()
     paths = [Path(source) for source in sources]
     gathered = _gather(_records(paths[0], options.format), options)
-    has_more = (paths[0] / "metrics.jsonl").is_file() or is_evaluation(paths[0])
+    has_more = is_run(paths[0]) or is_evaluation(paths[0])
     if not gathered.num_rows and not has_more:
         raise DataError(
             f"{paths[0]} holds neither rollouts nor metrics nor results of an evaluation: expected a run "
@@ -92,7 +92,7 @@ def collect(sources: Sequence[str | Path], options: ReportOptions | None = None)
 def _records(path: Path, format_name: str) -> Iterator[Record]:
     if not path.is_dir():
         return read_records(path, convert=converter_for(path, format_name))
-    files = sample_files(path) if is_evaluation(path) else sorted((path / "rollouts").glob("*.parquet"))
+    files = sample_files(path) if is_evaluation(path) else record_files(path)
     return chain.from_iterable(map(read_records, files))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from verl_lite.lab.check.labels import truth
-from verl_lite.plugins.records import Record, StoredScore
+from verl_lite.plugins.records import Record
 
 __all__ = ["find_label", "rollout_columns"]
 
@@ -62,10 +62,6 @@ def _component_columns(name: str, records: Sequence[Record], texts: _Table) -> d
             for score in scores
         ],
     }
-
-
-def _details(score: StoredScore | None) -> str:
-    return json.dumps(dict(score.details), default=str) if score and score.details else ""
 
 
 def _extracted(details: Mapping[str, Any]) -> str:

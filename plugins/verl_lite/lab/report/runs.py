@@ -6,7 +6,7 @@ from typing import Any
 
 from verl_lite.lab.report.timeline import timeline_data
 
-__all__ = ["run_data"]
+__all__ = ["is_run", "record_files", "run_data"]
 
 
 def run_data(folder: Path) -> dict[str, Any]:
@@ -14,6 +14,8 @@ def run_data(folder: Path) -> dict[str, Any]:
     return {
         "name": folder.name,
         "series": _series(folder / "metrics.jsonl"),
+        "warm_up": _series(folder / "sft.jsonl"),
+        "calibration": json.loads(_text(folder / "calibration.json") or "[]"),
         "timeline": timeline_data(folder / "timeline.jsonl"),
         "config": _text(folder / "config.yaml"),
         "environment": _text(folder / "environment.json"),
@@ -21,19 +23,33 @@ def run_data(folder: Path) -> dict[str, Any]:
     }
 
 
-def _series(path: Path) -> dict[str, list[Any]]:
-    """Every numeric metric as a list over `step`, null where a line lacks it.
+def is_run(folder: Path) -> bool:
+    """Whether a stage of training has left its metrics there."""
+    return any((folder / name).is_file() for name in ("metrics.jsonl", "sft.jsonl"))
 
-    A last line that is still being written is left out.
+
+def record_files(folder: Path) -> list[Path]:
+    """The rollouts to browse: those of RL, or the answers generated during SFT."""
+    return sorted((folder / "rollouts").glob("*.parquet")) or sorted(
+        (folder / "sft_answers").glob("*.parquet")
+    )
+
+
+def _series(path: Path) -> dict[str, list[Any]]:
+    """Every numeric metric as a list over `step`, null where a step lacks it.
+
+    What a step has in several lines (training and evaluation) is one. A last line that is still being
+    written is left out.
     """
-    lines: list[dict[str, Any]] = []
+    by_step: dict[int, dict[str, Any]] = {}
     for text in _text(path).splitlines():
         try:
             line = json.loads(text)
         except ValueError:
             continue
         if isinstance(line, dict) and isinstance(line.get("step"), int):
-            lines.append(line)
+            by_step.setdefault(line["step"], {}).update(line)
+    lines = list(by_step.values())
     names = sorted({name for line in lines for name, value in line.items() if _is_number(value)} - {"step"})
     return {
         "step": [line["step"] for line in lines],

@@ -51,6 +51,11 @@ function warningLines(warnings) {
   };
 }
 
+// the legend says the newest values while nothing is pointed at
+function showLast(plot) {
+  if (plot.cursor.idx === null || plot.cursor.idx === undefined) plot.setLegend({ idx: plot.data[0].length - 1 });
+}
+
 function drawCurve(place, series, warnings) {
   place.replaceChildren();
   const axis = () => ({ stroke: ink("--muted"), grid: { stroke: ink("--line"), width: 1 }, ticks: { stroke: ink("--line") } });
@@ -58,7 +63,7 @@ function drawCurve(place, series, warnings) {
     width: Math.max(place.clientWidth, 280),
     height: 190,
     scales: { x: { time: false } },
-    axes: [axis(), { ...axis(), size: 64, values: (_, ticks) => ticks.map((tick) => number(tick, 3)) }],
+    axes: [{ ...axis(), size: 34 }, { ...axis(), size: 64, values: (_, ticks) => ticks.map((tick) => number(tick, 3)) }],
     series: [
       { label: "step" },
       ...series.map((one, index) => ({
@@ -72,7 +77,7 @@ function drawCurve(place, series, warnings) {
     ],
     legend: { live: true },
     cursor: { points: { size: 6 } },
-    hooks: { draw: warnings.length ? [warningLines(warnings)] : [] },
+    hooks: { draw: warnings.length ? [warningLines(warnings)] : [], setCursor: [showLast] },
   };
   new uPlot(options, joined(series), place);
 }
@@ -86,6 +91,28 @@ function svg(tag, attributes, text) {
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   if (text !== undefined) node.textContent = text;
   return node;
+}
+
+// bins: [{ mean_score, share, count }], confidences from 0.5 to 1
+function reliabilityChart(bins) {
+  const [left, top, size] = [40, 8, 190];
+  const chart = svg("svg", { class: "reliability", viewBox: `0 0 ${left + size + 16} ${top + size + 36}`, role: "img" });
+  const x = (confidence) => left + (confidence - 0.5) * 2 * size;
+  const y = (share) => top + (1 - share) * size;
+  for (const tick of [0, 0.25, 0.5, 0.75, 1]) {
+    chart.append(svg("line", { x1: left, x2: left + size, y1: y(tick), y2: y(tick) }));
+    chart.append(svg("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, tick));
+  }
+  for (const tick of [0.5, 0.75, 1]) chart.append(svg("text", { x: x(tick), y: top + size + 15, "text-anchor": "middle" }, tick));
+  chart.append(svg("line", { class: "even", x1: x(0.5), y1: y(0.5), x2: x(1), y2: y(1) }));
+  const most = Math.max(...bins.map((bin) => bin.count));
+  for (const bin of bins) {
+    const point = svg("circle", { cx: x(bin.mean_score), cy: y(bin.share), r: 2.5 + 7 * Math.sqrt(bin.count / most) });
+    point.append(svg("title", {}, `says ${number(bin.mean_score)}, is right in ${number(bin.share)} of ${number(bin.count)}`));
+    chart.append(point);
+  }
+  chart.append(svg("text", { x: left + size / 2, y: top + size + 30, "text-anchor": "middle" }, "probability given"));
+  return chart;
 }
 
 // bars: [left, right, count]

@@ -12,9 +12,24 @@ const CURVES = [ // title, the metrics drawn together
   ["Groups without variance, dropped, cut, clipped", /^(reward\/(flat_group|dropped)|rollout\/(truncated|duplicate)|policy\/clip)_fraction$/],
   ["Failed scores", /^reward\/[^/]+\/(error|timeout)_fraction$/],
   ["Loss and gradient norm", /^(loss\/|learner\/grad_norm$)/],
+  ["Loss on preferences", /^(train|held_out)\/loss$/],
+  ["Margin", /^(train|held_out)\/margin$/],
+  ["Scores of chosen and rejected", /^(train|held_out)\/(chosen|rejected)$/],
+  ["Calibration error", /^held_out\/calibration_error$/],
+  ["Gradient norm", /^train\/grad_norm$/],
+  ["Learning rate", /learning_rate$/],
   ["Critic", /^critic\//],
   ["Seconds by stage", /^time\/(?!step)/],
   ["Tokens per second", /tokens_per_s$/],
+];
+
+const WARM_UP = [
+  ["Loss in nats a token", /^sft\/(loss|validation_loss)$/],
+  ["Perplexity on held-out rows", /^sft\/perplexity$/],
+  ["Rewards of generated answers (mean)", /^sft\/answers\//],
+  ["Gradient norm", /^sft\/grad_norm$/],
+  ["Learning rate", /^sft\/learning_rate$/],
+  ["Tokens a step", /^sft\/(trained_)?tokens$/],
 ];
 
 function overview(data) {
@@ -26,13 +41,13 @@ function overview(data) {
     ["dropped", number(summary.num_dropped)],
   ];
   const host = document.getElementById("overview");
-  host.append(element("div", { class: "cards" }, ...facts.map(([name, value]) => element("div", { class: "card" }, element("b", {}, value), name))));
+  if (summary.num_rows) host.append(element("div", { class: "cards" }, ...facts.map(([name, value]) => element("div", { class: "card" }, element("b", {}, value), name))));
   if (summary.num_shown < summary.num_rows) {
     host.append(element("p", { class: "muted" }, `The browser holds ${number(summary.num_shown)} of them, in whole groups chosen at random; everything else counts all.`));
   }
   const first = data.runs[0];
   if (first && first.summary) {
-    const rows = Object.entries(first.summary.metrics || {}).filter(([, value]) => value && typeof value === "object" && "before" in value);
+    const rows = Object.entries(first.summary.metrics || {}).filter(([, value]) => value && typeof value === "object" && "after" in value);
     if (rows.length) host.append(card("Before and after", table(["metric", "before", "after"], rows.map(([name, v]) => [name, number(v.before), number(v.after)]))));
   }
 }
@@ -65,23 +80,39 @@ function warningsOf(run) {
   return found;
 }
 
+// shown: [{ name, series }] of one stage; charts: which metrics go together
+function stageCurves(host, shown, charts, warnings) {
+  const used = new Set(["step"]);
+  const known = [...new Set(shown.flatMap((run) => Object.keys(run.series)))].filter((name) => !name.startsWith("warning/"));
+  for (const [title, pattern] of charts) {
+    const names = known.filter((name) => !used.has(name) && pattern.test(name));
+    const series = shown.flatMap((run) => names.filter((name) => name in run.series).map((name) => ({
+      name: shown.length > 1 ? `${run.name}: ${short(name)}` : short(name), steps: run.series.step, values: run.series[name],
+    })));
+    names.forEach((name) => used.add(name));
+    if (series.length) addCurve(host, title, series.slice(0, 12), warnings);
+  }
+}
+
+function warmUp(data) {
+  const runs = data.runs.filter((run) => run.warm_up.step.length).map((run) => ({ name: run.name, series: run.warm_up }));
+  if (runs.length) stageCurves(show("warm-up"), runs, WARM_UP, []);
+}
+
+function calibration(data) {
+  for (const run of data.runs.filter((one) => one.calibration.length)) {
+    const pairs = run.calibration.reduce((sum, bin) => sum + bin.count, 0);
+    show("calibration").append(card(run.name, reliabilityChart(run.calibration), element("p", { class: "muted" },
+      `${number(pairs)} pairs: how often the better one has the higher score, by the probability the model gives that. On the line it is as often right as it says; the area of a point is its number of pairs.`)));
+  }
+}
+
 function curves(data) {
   const runs = data.runs.filter((run) => run.series.step.length);
   if (!runs.length) return;
   const host = show("curves");
   const warnings = warningsOf(runs[0]);
-  const used = new Set(["step"]);
-  const draw = (title, names) => {
-    const series = runs.flatMap((run) => names.filter((name) => name in run.series).map((name) => ({
-      name: runs.length > 1 ? `${run.name}: ${short(name)}` : short(name), steps: run.series.step, values: run.series[name],
-    })));
-    names.forEach((name) => used.add(name));
-    if (series.length) addCurve(host, title, series.slice(0, 12), warnings);
-  };
-  const known = [...new Set(runs.flatMap((run) => Object.keys(run.series)))].filter((name) => !name.startsWith("warning/"));
-  for (const [title, pattern] of CURVES) {
-    draw(title, known.filter((name) => !used.has(name) && pattern.test(name)));
-  }
+  stageCurves(host, runs, CURVES, warnings);
   for (const { step, name } of warnings.slice(0, 30)) host.parentElement.append(element("p", { class: "warning" }, `step ${step}: ${name}`));
 }
 
@@ -175,8 +206,8 @@ async function main() {
   themes();
   const data = await readPayload();
   document.getElementById("title").textContent = data.title;
-  document.getElementById("source").textContent = data.source;
-  for (const section of [overview, evaluations, curves, timeline, distributions, agreement, relations, slowest, changes, setup]) section(data);
+  document.getElementById("source").textContent = data.source === data.title ? "" : data.source;
+  for (const section of [overview, evaluations, warmUp, curves, calibration, timeline, distributions, agreement, relations, slowest, changes, setup]) section(data);
   if (data.rollouts.id.length) {
     document.getElementById("browser").hidden = false;
     window.browser = new Browser(data.rollouts);
