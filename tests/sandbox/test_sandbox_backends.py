@@ -180,6 +180,20 @@ def test_a_service_that_is_not_there_is_our_fault() -> None:
     assert "127.0.0.1:9" in result.message
 
 
+def test_who_chose_a_service_runs_nothing_here() -> None:
+    with Sandbox(backend="http://127.0.0.1:9") as gone:
+        with pytest.raises(SandboxError, match=r"http://127\.0\.0\.1:9 takes no 'c': .*cpp"):
+            gone.run("c", "int main(void) { return 0; }")
+        with pytest.raises(SandboxError, match="command-line arguments"):
+            gone.run_python("print(1)", args=["one"])
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_a_number_of_workers_that_makes_no_sense(workers: int) -> None:
+    with pytest.raises(ValueError, match=f"workers={workers}: expected at least 1"):
+        Sandbox(workers=workers)
+
+
 def cannot(*_: object, **__: object) -> None:
     raise SandboxError("user namespace: Operation not permitted")
 

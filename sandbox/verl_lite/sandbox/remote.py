@@ -11,6 +11,7 @@ import json
 import urllib.request
 from typing import Any
 
+from verl_lite.errors import SandboxError
 from verl_lite.sandbox.backend import Request
 from verl_lite.sandbox.limits import Result, Status
 
@@ -27,10 +28,16 @@ class RemoteBackend:
     languages = frozenset(_LANGUAGES)
 
     def __init__(self, url: str) -> None:
+        self.url = url
         self._endpoint = url.rstrip("/") + "/run_code"
 
     def run(self, request: Request) -> Result:
-        """Run one program; a service that cannot be reached or fails is a `sandbox_error`."""
+        """Run one program; a service that cannot be reached or fails is a `sandbox_error`.
+
+        Raises SandboxError when the program is to have arguments: the API has no field for them.
+        """
+        if request.args:
+            raise SandboxError(f"args: the service at {self.url} takes no command-line arguments")
         body = json.dumps(_body(request)).encode()
         post = urllib.request.Request(self._endpoint, body, {"Content-Type": "application/json"})
         timeout_s = request.limits.wall_s + _COMPILE_TIMEOUT_S + _HTTP_SLACK_S
@@ -53,8 +60,6 @@ class RemoteBackend:
 
 def _body(request: Request) -> dict[str, Any]:
     files = {name: base64.b64encode(data).decode() for name, data in request.files.items()}
-    if request.args:
-        raise ValueError("args: the SandboxFusion API has no command-line arguments")
     return {
         "code": request.source.decode("utf-8", "surrogatepass"),
         "language": _LANGUAGES[request.language],

@@ -47,6 +47,8 @@ class Sandbox:
         read_only_paths: Sequence[str] = (),
         network_per_run: bool = False,
     ) -> None:
+        if workers is not None and workers < 1:
+            raise ValueError(f"workers={workers}: expected at least 1, or None for one a core")
         self._num_workers = workers or len(os.sched_getaffinity(0))
         self._paths = _checked_paths(read_only_paths)
         self._network_per_run = network_per_run
@@ -183,12 +185,15 @@ class Sandbox:
     def _backend_for(self, language: str) -> Backend:
         if language in self._backend.languages:
             return self._backend
+        if isinstance(self._backend, RemoteBackend):  # who chose a service wants nothing run on this machine
+            known = ", ".join(sorted(self._backend.languages))
+            raise SandboxError(f"the service at {self._backend.url} takes no {language!r}: it takes {known}")
         with self._lock:
             if self._others is None:
                 self._others = self._local("bubblewrap")
         if language not in self._others.languages:
-            known = sorted(self._backend.languages | self._others.languages)
-            raise SandboxError(f"no tools for language {language!r} here: there are {', '.join(known)}")
+            known = ", ".join(sorted(self._backend.languages | self._others.languages))
+            raise SandboxError(f"no tools for language {language!r} here: there are {known}")
         return self._others
 
 
