@@ -261,18 +261,6 @@ def test_sft_alone_and_its_refusal(make_config: Callable[..., TrainConfig], tmp_
     assert (result.run_dir / "model" / "model.safetensors").is_file()
 
 
-def test_the_loop_s_metrics_are_those_of_the_page(
-    make_config: Callable[..., TrainConfig], tmp_path: Path
-) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
-    documented = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}
-    config = make_config(steps=2, evaluation={"every_steps": 1, "right_at": 0.5})
-    train(config, run_dir=tmp_path / "run", debug_inline=True)
-    emitted = {name for row in read_metrics(tmp_path / "run" / "metrics.jsonl") for name in row}
-    ours = ("rollout/", "canary/", "data/", "time/", "evaluation/")
-    assert {name for name in emitted if name.startswith(ours)} == documented
-
-
 def test_a_killed_run_goes_on_from_the_newest_whole_checkpoint(
     make_config: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
