@@ -24,15 +24,15 @@ def check_bitsandbytes(config: LearnerConfig) -> None:
     if keys and importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
             f"{' and '.join(keys)} needs the bitsandbytes package, which is not installed: "
-            "pip install bitsandbytes, or leave the setting out"
+            'pip install "verl-lite[bits]", or leave the setting out'
         )
 
 
 def adamw_8bit(groups: list[dict[str, Any]], options: dict[str, Any]) -> torch.optim.Optimizer:
     """AdamW whose moments are held in 8 bits, block by block; small tensors keep 32."""
-    from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found,unused-ignore]
+    from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found,attr-defined,unused-ignore]
 
-    return AdamW8bit(groups, **options)  # type: ignore[no-any-return,unused-ignore]
+    return AdamW8bit(groups, **options)  # type: ignore[no-any-return,no-untyped-call,unused-ignore]
 
 
 def four_bit_config(dtype: torch.dtype) -> Any:
