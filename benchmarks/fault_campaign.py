@@ -6,7 +6,8 @@ Every trial is a run of a very small model (one thread) in a forked process, wit
 or, by --sampler vllm, with vLLM in it. Faults are injected into it, it is resumed until it finishes, and
 then weights, metrics and rollout records must be those of the undisturbed run, each line and each record
 exactly once. A process that ends by itself must end with one message of the project's own error types.
-The JSON file is written after every trial, so that a campaign can be watched. Kinds:
+The JSON file is written after every trial, so that a campaign can be watched; one that is there is gone
+on with, after --limit-s for instance. Kinds:
 
     kill            kill -9 after a random time
     kill_writing    kill -9 while a checkpoint is being written
@@ -55,7 +56,7 @@ class Trial:
 class Campaign:
     """The undisturbed run, its length in seconds, and the trials."""
 
-    def __init__(self, folder: Path, *, seed: int, faults_a_run: int, sampler: str) -> None:
+    def __init__(self, folder: Path, *, seed: str, faults_a_run: int, sampler: str) -> None:
         self.folder = folder
         self.faults_a_run = faults_a_run
         self.random = random.Random(seed)
@@ -247,12 +248,18 @@ def can_mount(folder: Path) -> bool:
 
 
 def run_campaign(folder: Path, options: argparse.Namespace) -> list[Trial]:
-    """Trials of every kind in turn until enough faults have been injected."""
-    campaign = Campaign(folder, seed=options.seed, faults_a_run=options.faults_a_run, sampler=options.sampler)
+    """Trials of every kind in turn until enough faults have been injected, or the time is up."""
+    trials: list[Trial] = []
+    if options.json is not None and options.json.exists():
+        trials = [Trial(**trial) for trial in json.loads(options.json.read_text())]
+    seed = f"{options.seed}:{len(trials)}"
+    campaign = Campaign(folder, seed=seed, faults_a_run=options.faults_a_run, sampler=options.sampler)
     wanted = options.kinds.split(",")
     kinds = [kind for kind in wanted if kind not in ("disk_full", "read_only") or can_mount(folder)]
-    trials: list[Trial] = []
+    started = time.perf_counter()
     while sum(trial.faults for trial in trials) < options.faults:
+        if time.perf_counter() - started > options.limit_s:
+            break
         trials.append(campaign.trial(kinds[len(trials) % len(kinds)], len(trials)))
         done = sum(trial.faults for trial in trials)
         print(f"{done}/{options.faults} faults: {trials[-1].kind}", file=sys.stderr, flush=True)
@@ -288,13 +295,14 @@ def main() -> None:
     parser.add_argument("--sampler", choices=("transformers", "vllm"), default="transformers")
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--limit-s", type=float, default=float("inf"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         trials = run_campaign(Path(folder), options)
     print(table(trials))
-    print(f"\n{time.perf_counter() - started:.0f} s")
+    print(f"\n{time.perf_counter() - started:.0f} s, load {os.getloadavg()[0]:.1f}")
     for message in sorted({m.split(" /tmp")[0][:100] for trial in trials for m in trial.messages}):
         print(f"  message: {message} ...")
     sys.exit(any(trial.problems for trial in trials))
