@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 from verl_lite.engine.arithmetic import arithmetic_rows, worked_answer
-from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.config import DatasetConfig, TrainConfig
 from verl_lite.engine.metrics_log import MetricsLog, read_metrics
 from verl_lite.engine.preference.config import DPOConfig, RewardModelConfig
 from verl_lite.engine.preference.run import train_dpo, train_reward_model
 from verl_lite.engine.run import train, train_only_sft
+from verl_lite.engine.sft_config import SFTConfig
 from verl_lite.errors import ConfigError
 
 Start = Callable[..., Any]
@@ -245,14 +247,14 @@ def test_other_rows_and_other_settings_are_refused(
     preferences.write_text("".join(rows[1:]))
     with pytest.raises(ConfigError, match=r"rows to train on are not those .*step_000002 was written with"):
         start(tmp_path / "run", resume=True)
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["data"]["data.train"]["rows"] == 18
     other = DPOConfig(**{**json_config(tmp_path / "run"), "beta": 0.3})
     with pytest.raises(ConfigError, match="beta differ from what"):
         train_dpo(other, run_dir=tmp_path / "run", resume=True)
 
 
 def json_config(folder: Path) -> dict[str, Any]:
-    import yaml
-
     loaded: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())
     return loaded
 
@@ -289,6 +291,15 @@ def test_train_killed_in_its_warm_up_goes_on_there(tmp_path: Path, monkeypatch: 
         with pytest.raises(Killed):
             train(config, run_dir=cut, debug_inline=True, console=quiet)
     assert names(cut / "sft_checkpoints") == ["step_000002", "step_000004"]
+    fewer = config.model_copy(
+        update={
+            "sft": SFTConfig(**{**config.sft.model_dump(), "data": {"task": "arithmetic", "num_rows": 9}})
+        }
+    )
+    (cut / "config.yaml").write_text(yaml.safe_dump(fewer.model_dump(mode="json")))
+    with pytest.raises(ConfigError, match="the rows of sft are not those"):
+        train(fewer, run_dir=cut, resume=True, debug_inline=True, console=quiet)
+    (cut / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     train(config, run_dir=cut, resume=True, debug_inline=True, console=quiet)
     assert names(cut / "sft_checkpoints") == []  # RL has checkpoints of its own now
     assert names(cut / "checkpoints") == ["step_000001"]

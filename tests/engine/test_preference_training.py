@@ -93,6 +93,19 @@ def test_dpo_prefers_the_chosen_and_the_reference_stays(options: Any, tmp_path: 
     assert margin.item() == pytest.approx(result.metrics["held_out/margin"]["after"], rel=1e-3)
 
 
+def test_a_deterministic_one_is(options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        train_dpo(
+            DPOConfig(**options(pair_rows(8), steps=1, deterministic=True)),
+            run_dir=tmp_path / "run",
+            console=quiet(),
+        )
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_another_reference_is_used(options: Any, tmp_path: Path, small_model: Path) -> None:
     other = AutoModelForCausalLM.from_pretrained(small_model)
     with torch.no_grad():

@@ -52,11 +52,14 @@ class PreparedRun:
 
     @property
     def data(self) -> dict[str, Mapping[str, Any]]:
-        """Fingerprints of the rows, as environment.json keeps them."""
-        return {
-            "train": fingerprint_rows(self.train_prompts),
-            "held_out": fingerprint_rows(self.held_out_prompts),
+        """Fingerprints of the rows by the config's name for them, as environment.json keeps them."""
+        prompts = {"data.train": self.train_prompts, "data.held_out": self.held_out_prompts}
+        found: dict[str, Mapping[str, Any]] = {
+            name: fingerprint_rows(rows) for name, rows in prompts.items() if rows
         }
+        if self.sft is not None:
+            found["sft"] = {"rows": self.sft.num_examples, "sha256": self.sft.digest}
+        return found
 
     @property
     def plugins(self) -> list[Mapping[str, str]]:
@@ -129,8 +132,8 @@ def prepare_run(
     )
     if resume and (changed := changed_data(folder.environment, prepared.data)):
         raise ConfigError(
-            f"--resume: the rows of data.{' and data.'.join(changed)} are not those {folder.path} began "
-            "with; put the old data back, or start a new run"
+            f"--resume: the rows of {' and '.join(changed)} are not those {folder.path} began with; "
+            "put the old data back, or start a new run"
         )
     return prepared
 

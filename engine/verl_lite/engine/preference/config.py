@@ -1,6 +1,6 @@
 """The frozen configuration of `verl-lite dpo` and `verl-lite reward-model`. Importing it never imports torch.
 
-name, seed, epochs or steps, batch_rows   model   data   learner   checkpoints   trackers
+name, seed, deterministic, epochs or steps, batch_rows   model   data   learner   checkpoints   trackers
 """
 
 from typing import Literal, Self
@@ -68,11 +68,13 @@ class PreferenceDataConfig(ConfigModel):
 class PreferenceConfig(ConfigModel):
     """What DPO and reward models share. `steps: 0` trains for `epochs`; a batch has `batch_rows` rows.
 
-    `checkpoints` are what --resume goes on from; `trackers` as in `logging.trackers` of `train`.
+    `checkpoints` are what --resume goes on from; `deterministic` is that of `train`, `trackers` its
+    `logging.trackers`.
     """
 
     name: str = Field(default="preferences", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: NonNegativeInt = 0
+    deterministic: bool = False
     epochs: PositiveInt = 1
     steps: NonNegativeInt = 0
     batch_rows: PositiveInt = 64

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from verl_lite.engine.checkpoints import retire
 from verl_lite.engine.display import SummaryRow, summary_table
-from verl_lite.engine.environment import seed_torch
+from verl_lite.engine.environment import make_deterministic, seed_torch
 from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.loop_checkpoints import LoopCheckpoints, LoopStart, data_digest, find_start
 from verl_lite.engine.lora import add_adapters
@@ -148,6 +148,8 @@ def _prepare(
         folder.check_same_run(config, free=FREE_TO_CHANGE)
         folder.refuse_finished()
     check_trackers(config.trackers)
+    if config.deterministic:
+        make_deterministic()
     seed_torch(config.seed)
     tokenizer = load_tokenizer(config.model)
     check_context(config.model, needed_tokens=config.data.max_tokens, what="data.max_tokens")
@@ -155,7 +157,8 @@ def _prepare(
     start = find_start(folder.checkpoints, data=_digest(rankings), resume=resume)
     if not resume:
         held.enter_context(run_lock(folder.path))
-        folder.claim(config, [])
+        fingerprint = {"rows": len(rankings.train), "sha256": start.data}
+        folder.claim(config, [], {"data.train": fingerprint})
     return _Prepared(
         start=start,
         resumes=resume,

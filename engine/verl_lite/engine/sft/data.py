@@ -8,6 +8,7 @@ from typing import Any
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.data import read_rows
 from verl_lite.engine.data_config import DatasetConfig
+from verl_lite.engine.loop_checkpoints import data_digest
 from verl_lite.engine.sft.chat_template import ChatTemplate, Conversation
 from verl_lite.engine.sft.examples import ExampleBuilder, SFTExample, describe_example
 from verl_lite.engine.sft.faults import raise_faults
@@ -31,12 +32,16 @@ class SFTSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SFTData:
-    """`validation` is never trained on; `prompts` ask what its chats answer. `notes` are for people."""
+    """`validation` is never trained on; `prompts` ask what its chats answer. `notes` are for people.
+
+    `digest` is the SHA-256 of what is trained on.
+    """
 
     sources: Sequence[SFTSource]
     validation: Sequence[SFTExample] = ()
     prompts: Sequence[PromptRow] = ()
     notes: Sequence[str] = ()
+    digest: str = ""
 
     @property
     def num_examples(self) -> int:
@@ -76,6 +81,11 @@ def read_sft(config: TrainConfig, tokenizer: Any) -> SFTData:
             _prompt(template, chat) for chat in asked[: sft.validation.samples if sft.validation else 0]
         ],
         notes=reader.notes(sources[0].examples[0]),
+        digest=data_digest(
+            [source.name, list(example.input_ids), list(example.weights_T)]
+            for source in sources
+            for example in source.examples
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.display import Display
 from verl_lite.engine.interrupt import Interrupt
-from verl_lite.engine.loop_checkpoints import LoopCheckpoints, LoopStart, data_digest, find_start
+from verl_lite.engine.loop_checkpoints import LoopCheckpoints, LoopStart, find_start
 from verl_lite.engine.lora import add_adapters, merged
 from verl_lite.engine.metrics_log import MetricsLog, read_metrics
 from verl_lite.engine.model_folder import pad_token_id
@@ -44,7 +44,7 @@ def run_sft(
     """
     config, data, folder = prepared.config, prepared.sft, prepared.folder
     assert data is not None
-    start = find_start(folder.sft_checkpoints, data=_digest(data), resume=prepared.resumes)
+    start = find_start(folder.sft_checkpoints, data=data.digest, resume=prepared.resumes)
     for note in (*data.notes, *start.lines):
         display.note(note)
     log = MetricsLog(
@@ -77,14 +77,6 @@ def run_sft(
         log.close()
     _check_floor(config, metrics)
     return (merged(trained) if config.sft.lora is not None else trained), metrics
-
-
-def _digest(data: SFTData) -> str:
-    return data_digest(
-        [source.name, list(example.input_ids), list(example.weights_T)]
-        for source in data.sources
-        for example in source.examples
-    )
 
 
 def _checkpoints(
