@@ -83,7 +83,9 @@ def main() -> None:
                 run_dir = folder / f"{side}-{repeat}"
                 command = [sys.executable, __file__, "--side", side, "--folder", name]
                 command += ["--run-dir", str(run_dir), "--steps", str(options.steps)]
-                subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                done = subprocess.run(command, check=False, capture_output=True, text=True)
+                if done.returncode:
+                    sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")
                 result = json.loads((run_dir / "result.json").read_text())
                 digests[side].add(result["digest"])
                 for stage in STAGES:
