@@ -18,7 +18,6 @@ from verl_lite.engine.metrics_log import MetricsLog, read_metrics
 from verl_lite.engine.preference.config import DPOConfig, RewardModelConfig
 from verl_lite.engine.preference.run import train_dpo, train_reward_model
 from verl_lite.engine.run import train, train_only_sft
-from verl_lite.engine.sft_config import SFTConfig
 from verl_lite.errors import ConfigError
 
 Start = Callable[..., Any]
@@ -293,7 +292,7 @@ def test_train_killed_in_its_warm_up_goes_on_there(tmp_path: Path, monkeypatch: 
     assert names(cut / "sft_checkpoints") == ["step_000002", "step_000004"]
     fewer = config.model_copy(
         update={
-            "sft": SFTConfig(**{**config.sft.model_dump(), "data": {"task": "arithmetic", "num_rows": 9}})
+            "sft": config.sft.model_copy(update={"data": DatasetConfig(task="arithmetic", num_rows=9)}),
         }
     )
     (cut / "config.yaml").write_text(yaml.safe_dump(fewer.model_dump(mode="json")))
