@@ -4,8 +4,8 @@ An event simulation of overlap.py's rules: engines with `num_slots` places take 
 a token of all an engine's sequences takes `token_s`; a learner takes `train_s` a batch and `sync_s` for
 the weights. Rewards, the network and faults are not in it: rewards are computed while others generate.
 
-    python benchmarks/simulate_cluster.py      8 to 1,024 engines: a table, and docs/asynchrony.svg
-    python benchmarks/check_simulation.py      its predictions beside runs with 1, 2 and 4 engines
+    python benchmarks/simulate_cluster.py [--plot docs/asynchrony.svg]     8 to 1,024 engines
+    python benchmarks/check_simulation.py                its predictions beside runs with 1, 2 and 4 engines
 
 The batch grows with the engines and so does the learner: `train_s` stays what it is.
 """
@@ -21,7 +21,6 @@ from pathlib import Path
 from statistics import fmean
 
 Batch = Sequence[Sequence[int]]  # groups of sequence lengths, in tokens
-PLOT = Path(__file__).parents[1] / "docs" / "asynchrony.svg"
 COLORS = {"sync": "#b3541e", "one_ahead": "#2a7f62", "async": "#2b5c9e"}
 
 
@@ -223,7 +222,7 @@ def make_batches(lengths: Iterator[int], *, steps: int, num_groups: int, num_sam
 
 
 def predict(options: argparse.Namespace) -> None:
-    """The table and the plot of clusters from 8 to 1,024 engines."""
+    """The table, and the plot, of clusters of several sizes."""
     modes = [("sync", 1), ("one_ahead", 1), ("async", 1), ("async", 2), ("async", 4)]
     print(
         f"lengths: lognormal, median {options.median}, sigma {options.sigma}, at most {options.limit}; "
@@ -257,7 +256,8 @@ def predict(options: argparse.Namespace) -> None:
                 f"{result.staleness:.2f} |",
                 flush=True,
             )
-    PLOT.write_text(plot(curves), encoding="utf-8")
+    if options.plot is not None:
+        options.plot.write_text(plot(curves), encoding="utf-8")
 
 
 def plot(curves: dict[str, list[tuple[int, float]]]) -> str:
@@ -316,6 +316,7 @@ def main() -> None:
     parser.add_argument("--train-s", type=float, default=90.0)
     parser.add_argument("--sync-s", type=float, default=5.0)
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--plot", type=Path, help="an SVG of the step times")
     predict(parser.parse_args())
 
 
