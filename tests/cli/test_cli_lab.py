@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from verl_lite.cli import main
+from verl_lite.lab.preferences import PreferenceRow, write_preferences
 
 Cli = Callable[..., int]
 
@@ -132,6 +133,29 @@ def test_mistakes_are_one_message_and_exit_code_two(
     errors = capsys.readouterr().err
     assert errors.startswith("error: ")
     assert message in errors
+
+
+def test_agreement_of_one_annotator_says_so(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = PreferenceRow(
+        prompt=[{"role": "user", "content": "q"}],
+        completions=["a", "b"],
+        ranks=[1, 2],
+        source="human",
+        annotator="ann",
+    )
+    write_preferences(tmp_path / "ann.jsonl", [row, row])
+    assert cli("preferences", "agreement", tmp_path / "ann.jsonl") == 0
+    said = capsys.readouterr().out
+    assert said == "no two annotators judged the same pair: the 2 rows are by human/ann\n"
+
+
+def test_export_of_what_is_no_checkpoint(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli("export", tmp_path / "nothing", tmp_path / "model") == 2
+    assert "is not a checkpoint: expected a folder such as runs/NAME/checkpoints" in capsys.readouterr().err
 
 
 def test_scoring_never_imports_torch(rollouts: Path, old: Path) -> None:

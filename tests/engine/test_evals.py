@@ -225,3 +225,19 @@ def test_mistakes_in_the_config(tmp_path: Path) -> None:
     assert "accuracy='corect' is not a reward of this config: correct, format" in refused(accuracy="corect")
     assert "leave nothing to measure" in refused(greedy=False)
     assert "names files" in refused(datasets={"a/b": {"task": "arithmetic"}})
+
+
+def test_a_training_config_takes_the_keys_of_both() -> None:
+    path = EXAMPLES / "quickstart.yaml"
+    checked = load_eval_config(path, ["num_samples=4", "greedy=false", "rollout.temperature=0.5", "seed=3"])
+    assert (checked.num_samples, checked.greedy, checked.rollout.temperature, checked.seed) == (
+        4,
+        False,
+        0.5,
+        3,
+    )
+    assert checked.accuracy == "correct"
+    with pytest.raises(ConfigError, match=r"num_samples.*-1"):
+        load_eval_config(path, ["num_samples=-1"])
+    with pytest.raises(ConfigError, match="unknown key 'num_sample'"):
+        load_eval_config(path, ["num_sample=4"])

@@ -144,11 +144,18 @@ def agreement(
     from dataclasses import asdict
 
     from verl_lite.cli.terminal import number, print_json, print_table
-    from verl_lite.lab.preferences import annotator_agreement, read_preferences
+    from verl_lite.lab.preferences import annotator_agreement, annotator_name, read_preferences
 
-    found = annotator_agreement([row for path in files for row in read_preferences(path)])
+    judged = [row for path in files for row in read_preferences(path)]
+    found = annotator_agreement(judged)
     if as_json:
         print_json([asdict(one) for one in found])
+        return
+    if not found:
+        names = ", ".join(sorted({annotator_name(row) for row in judged}))
+        typer.echo(
+            f"no two annotators judged the same pair: the {len(judged)} rows are by {names or 'nobody'}"
+        )
         return
     rows = [
         [

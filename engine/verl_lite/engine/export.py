@@ -15,8 +15,12 @@ def export_policy(checkpoint: Path, folder: Path) -> None:
     """Write the policy in `checkpoint` to `folder`: safetensors, configuration and tokenizer.
 
     Needs memory for the whole model once, and no GPU. Raises CheckpointError when the checkpoint is
-    missing or damaged, ConfigError when `folder` exists.
+    damaged, ConfigError when `checkpoint` is no checkpoint or `folder` exists.
     """
+    if not (checkpoint / "policy").is_dir():
+        raise ConfigError(
+            f"{checkpoint} is not a checkpoint: expected a folder such as runs/NAME/checkpoints/step_000040"
+        )
     if reason := why_not_whole(checkpoint):
         raise CheckpointError(f"{checkpoint} is not a whole checkpoint: {reason}")
     if folder.exists():

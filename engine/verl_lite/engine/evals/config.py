@@ -62,12 +62,18 @@ class EvalConfig(RewardsConfig):
 def load_eval_config(path: Path, overrides: list[str]) -> EvalConfig:
     """An eval config, or what a training config says about its held-out rows.
 
-    Raises ConfigError for a mistake, and for a training config without data.held_out.
+    With a training config, overrides may name the keys of both. Raises ConfigError for a mistake, and for
+    a training config without data.held_out.
     """
-    data = apply_overrides(read_yaml(path), overrides)
-    if "datasets" in data:
-        return validate(EvalConfig, data, source=str(path))
-    return training_config(validate(TrainConfig, data, source=str(path)), source=str(path))
+    data = read_yaml(path)
+    if "datasets" in apply_overrides(data, overrides):
+        return validate(EvalConfig, apply_overrides(data, overrides), source=str(path))
+    only_eval = EvalConfig.model_fields.keys() - TrainConfig.model_fields.keys()
+    ours = [override for override in overrides if re.split(r"[.=]", override)[0] in only_eval]
+    others = [override for override in overrides if override not in ours]
+    train = validate(TrainConfig, apply_overrides(data, others), source=str(path))
+    measured = dict(training_config(train, source=str(path)))
+    return validate(EvalConfig, measured | apply_overrides({}, ours), source=str(path))
 
 
 def training_config(train: TrainConfig, *, source: str = "the config") -> EvalConfig:

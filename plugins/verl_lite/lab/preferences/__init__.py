@@ -1,6 +1,6 @@
 """Preference data: rows, and how rewards, judges and people make them."""
 
-from verl_lite.lab.preferences.agreement import Agreement, annotator_agreement
+from verl_lite.lab.preferences.agreement import Agreement, annotator_agreement, annotator_name
 from verl_lite.lab.preferences.candidates import Candidates, read_candidates
 from verl_lite.lab.preferences.rows import (
     PairChoice,
@@ -16,6 +16,7 @@ __all__ = [
     "PairChoice",
     "PreferenceRow",
     "annotator_agreement",
+    "annotator_name",
     "read_candidates",
     "read_preferences",
     "to_preference",

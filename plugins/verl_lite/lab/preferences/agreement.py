@@ -8,7 +8,7 @@ from itertools import combinations
 from verl_lite.lab.preferences.rows import PreferenceRow
 from verl_lite.lab.statistics import category_kappa, wilson_interval
 
-__all__ = ["Agreement", "annotator_agreement"]
+__all__ = ["Agreement", "annotator_agreement", "annotator_name"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ def annotator_agreement(rows: Sequence[PreferenceRow]) -> list[Agreement]:
     """Every two annotators (source/annotator) that share pairs; a later judgement replaces an earlier."""
     verdicts: dict[str, dict[tuple[str, str, str], str]] = defaultdict(dict)
     for row in rows:
-        who = f"{row.source}/{row.annotator}" if row.annotator else row.source or "unknown"
+        who = annotator_name(row)
         question = "\0".join(str(message.get("content", "")) for message in row.prompt)
         order = sorted(range(len(row.completions)), key=lambda index: row.completions[index])
         for i, j in combinations(order, 2):
@@ -53,6 +53,11 @@ def annotator_agreement(rows: Sequence[PreferenceRow]) -> list[Agreement]:
                 )
             )
     return found
+
+
+def annotator_name(row: PreferenceRow) -> str:
+    """Who judged, and where from: "people/ann", or the source alone where it names nobody."""
+    return f"{row.source}/{row.annotator}" if row.annotator else row.source or "unknown"
 
 
 def _verdict(first: int, second: int) -> str:
