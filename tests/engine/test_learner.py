@@ -100,6 +100,20 @@ def test_packed_rows_equal_padded_rows(share_prompts, gradients, make_samples):
     assert_same(gradients(samples, backend="padded"), gradients(samples, share_prompts=share_prompts))
 
 
+def test_completions_computed_once_weigh_as_often_as_they_were_sampled(gradients, make_samples):
+    """Also under other advantages and other old policies: the tokens are shared, the losses are not."""
+    samples = make_samples()
+    again = [
+        replace(
+            s, advantages_T=[0.5 - a for a in s.advantages_T], sampler_logprobs_T=[-1.5] * len(s.advantages_T)
+        )
+        for s in samples[::2]
+    ]
+    algorithm = AlgorithmConfig(importance={"mode": "truncate"}, entropy_bonus=0.01)
+    once = gradients(samples + again, algorithm, share_prompts="always")
+    assert_same(gradients(samples + again, algorithm, share_prompts="never"), once)
+
+
 def test_checkpointed_layers_give_the_same_gradients(gradients, make_samples):
     samples = make_samples(num_groups=2)
     assert_same(gradients(samples), gradients(samples, gradient_checkpointing=True, share_prompts="always"))

@@ -83,9 +83,26 @@ def test_a_sample_over_the_budget_is_alone():
 
 
 def test_a_group_over_the_budget_is_cut():
-    samples = [sample([1] * 30, [2] * 11) for _ in range(8)]
+    samples = [sample([1] * 30, [2] * 9 + [index, 3]) for index in range(8)]
     plan = plan_micro_batches(samples, max_tokens=75, shared=[True] * 8)
     assert [len(members) for members in plan] == [4, 4]
+
+
+def test_equal_completions_of_a_shared_prompt_are_computed_once():
+    samples = [
+        sample([1, 2], [3, 4, 5]),
+        sample([1, 2], [3, 4, 5]),
+        sample([1, 2], [3, 4, 6]),
+        sample([1], [3, 4]),
+    ]
+    batch = pack(samples, [0, 1, 2, 3], [True] * 3 + [False])
+    assert batch.input_ids_RL.tolist() == [[1, 2, 3, 4, 1, 3]]
+    assert batch.segments == (Segment(0, 2), Segment(2, 4, 0), Segment(4, 6))
+    assert batch.predict_from_N.tolist() == [1, 2, 3, 1, 2, 3, 1, 2, 3, 4, 5]
+    assert batch.targets_N.tolist() == [3, 4, 5, 3, 4, 5, 3, 4, 6, 3, 4]
+    assert plan_micro_batches(samples[:3], max_tokens=4, shared=[True] * 3) == [[0, 1, 2]]
+    apart = pack(samples, [0, 1], [False, False])
+    assert apart.input_ids_RL.tolist() == [[1, 2, 3, 4, 1, 2, 3, 4]]
 
 
 def row_of(*pieces) -> list[Segment]:

@@ -1,10 +1,12 @@
-"""Micro-batches filled by tokens. What the model sees holds no padding and each shared prompt once.
+"""Micro-batches filled by tokens. What the model sees holds no padding, and nothing shared twice.
 
 A packed micro-batch is one row of T tokens: prompts and completions one after another, each with its
 own positions. `attention.py` keeps the pieces apart; a completion whose prompt is shared attends to
 that prompt and to itself, which is what it would attend to in a row of its own, so the result is the
-same. The last token of a completion predicts nothing and is not computed. The padded form (rows of
-right-padded sequences of similar length) is for models our attention does not fit.
+same. Equal completions of a shared prompt, of which a policy that has learned gives many, are computed
+once and read by every sample that has them. The last token of a completion predicts nothing and is not
+computed. The padded form (rows of right-padded sequences of similar length) is for models our
+attention does not fit.
 
 Shapes: T tokens computed, N completion tokens predicted, S samples; R rows and L columns when padded.
 """
@@ -62,8 +64,8 @@ def plan_micro_batches(
     """Indices of the samples of each micro-batch, at most `max_tokens` computed tokens each.
 
     `shared[i]` says that sample i's prompt is computed once for the samples of the same prompt beside
-    it. A sample longer than the budget gets a micro-batch of its own. Order and content depend on the
-    samples alone.
+    it, and so are equal completions. A sample longer than the budget gets a micro-batch of its own.
+    Order and content depend on the samples alone.
     """
     units = _units(samples, max_tokens, shared)
     cost = {id(unit): _unit_tokens(samples, unit, shared) for unit in units}
@@ -140,10 +142,15 @@ def _units(samples: Sequence[TrainingSample], max_tokens: int, shared: Sequence[
 
 
 def _unit_tokens(samples: Sequence[TrainingSample], unit: Sequence[int], shared: Sequence[bool]) -> int:
-    total = sum(_num_tokens(samples[index]) for index in unit)
-    if shared[unit[0]]:
-        total -= (len(unit) - 1) * len(samples[unit[0]].prompt_ids)
-    return total
+    if not shared[unit[0]]:
+        return sum(_num_tokens(samples[index]) for index in unit)
+    distinct = {_computed(samples[index]) for index in unit}
+    return len(samples[unit[0]].prompt_ids) + sum(len(tokens) for tokens in distinct)
+
+
+def _computed(sample: TrainingSample) -> tuple[int, ...]:
+    """The completion's tokens that the model reads: all but the last."""
+    return tuple(sample.completion_ids[:-1])
 
 
 def _plan_padded(
@@ -160,12 +167,13 @@ def _plan_padded(
 
 
 def pack(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Sequence[bool]) -> PackedBatch:
-    """The samples at `indices` as one packed row; equal prompts marked `shared` appear once."""
+    """The samples at `indices` as one packed row; what is equal where marked `shared` appears once."""
     ids: list[int] = []
     positions: list[int] = []
     segments: list[Segment] = []
     predict_from: list[list[int]] = []
     prompt_at: dict[tuple[int, ...], int] = {}
+    rows_of: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
     order = _order(samples, indices, shared)
     for index in order:
         prompt, completion = samples[index].prompt_ids, samples[index].completion_ids
@@ -176,6 +184,9 @@ def pack(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Sequ
                 segments.append(Segment(len(ids), len(ids) + len(prompt)))
                 ids += prompt
                 positions += range(len(prompt))
+            if rows := rows_of.get((key, _computed(samples[index]))):
+                predict_from.append(rows)
+                continue
             prefix = prompt_at[key]
             first, start = segments[prefix].end - 1, len(ids)
             new, begin = list(completion[:-1]), len(prompt)
@@ -189,6 +200,8 @@ def pack(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Sequ
             segments.append(Segment(start, len(ids), prefix))
         rest = len(ids) - (len(completion) - 1)
         predict_from.append([first, *range(rest, len(ids))])
+        if shared[index]:
+            rows_of[key, _computed(samples[index])] = predict_from[-1]
     return _packed(samples, order, [ids], [positions], predict_from, segments)
 
 
