@@ -131,6 +131,12 @@ def test_open_files(sandbox: Sandbox) -> None:
     assert sandbox.run_python(program, limits=Limits(open_files=20)).stdout == b"19 24\n"
 
 
+def test_a_wall_time_shorter_than_we_wait_before_we_look(sandbox: Sandbox) -> None:
+    result = sandbox.run_python("while True: pass", limits=Limits(wall_s=0.001))
+    assert result.status is Status.TIMEOUT
+    assert result.wall_s < 1
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_output_limit_keeps_the_first_bytes(number: int, sandbox: Sandbox) -> None:
     program = f"import os\nfor i in range(9): os.write({number}, bytes([65 + i]) * 1024)"

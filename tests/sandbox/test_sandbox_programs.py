@@ -61,6 +61,19 @@ def test_printing_does_not_mix_with_the_reply(sandbox: Sandbox) -> None:
     assert (result.stdout, result.reply) == (b"to stdout\n", b"to the reply")
 
 
+@pytest.mark.parametrize("text", ["F: not a failure of ours", "S", "", "SF" * 40])
+def test_the_reply_may_begin_with_anything(text: str, sandbox: Sandbox) -> None:
+    result = sandbox.run_python(f"import os\nos.write(3, {text.encode()!r})")
+    assert (result.status, result.reply) == (Status.OK, text.encode())
+
+
+def test_files_that_do_not_fit_are_our_fault_and_said(sandbox: Sandbox) -> None:
+    result = sandbox.run_python("pass", files={"big": bytes(3 << 20)}, limits=Limits(disk_mb=1))
+    assert result.status is Status.SANDBOX_ERROR
+    assert result.message == "OSError: [Errno 28] No space left on device"
+    assert sandbox.run_python("print(1)").stdout == b"1\n"
+
+
 def test_a_child_process_can_print_too(sandbox: Sandbox) -> None:
     program = (
         "import subprocess, sys\nsubprocess.run([sys.executable, '-S', '-c', 'print(6 * 7)'], check=True)"

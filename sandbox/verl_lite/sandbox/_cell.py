@@ -1,12 +1,11 @@
 """From a fresh child of the fork server to a process that may run a stranger's program."""
 
 import os
-import resource
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from verl_lite.sandbox import _kernel, _landlock
+from verl_lite.sandbox import _kernel
 from verl_lite.sandbox._rootfs import TMP_MOUNT, WORK_DIR
 
 _TMP_FLAGS = _kernel.MS_NOSUID | _kernel.MS_NODEV | _kernel.MS_NOEXEC
@@ -37,18 +36,18 @@ class CellLimits:
 
 
 _FOR_EACH_RUN = (
-    resource.RLIMIT_AS,
-    resource.RLIMIT_CPU,
-    resource.RLIMIT_NPROC,
-    resource.RLIMIT_FSIZE,
-    resource.RLIMIT_NOFILE,
-    resource.RLIMIT_STACK,
+    _kernel.RLIMIT_AS,
+    _kernel.RLIMIT_CPU,
+    _kernel.RLIMIT_NPROC,
+    _kernel.RLIMIT_FSIZE,
+    _kernel.RLIMIT_NOFILE,
+    _kernel.RLIMIT_STACK,
 )
 _SAME_FOR_ALL = (
-    (resource.RLIMIT_CORE, 0),
-    (resource.RLIMIT_MEMLOCK, 0),
-    (resource.RLIMIT_MSGQUEUE, 0),
-    (resource.RLIMIT_SIGPENDING, 256),
+    (_kernel.RLIMIT_CORE, 0),
+    (_kernel.RLIMIT_MEMLOCK, 0),
+    (_kernel.RLIMIT_MSGQUEUE, 0),
+    (_kernel.RLIMIT_SIGPENDING, 256),
 )
 _LIMITS = struct.Struct("<6q")
 LIMITS_BYTES = _LIMITS.size
@@ -73,7 +72,8 @@ class Confinement:
 def prepare_fork_server(confinement: Confinement) -> None:
     """Take on what is the same for every run and does not hinder the fork server: runs inherit it."""
     for which, most in _SAME_FOR_ALL:
-        resource.setrlimit(which, (min(most, _ceiling(which)),) * 2)
+        limit = min(most, _kernel.hard_limit(which))
+        _kernel.make_calls([_kernel.limit_call(which, limit, limit)])
     if confinement.change_identity:
         os.setgroups([])
         os.setresgid(confinement.gid, confinement.gid, confinement.gid)
@@ -81,58 +81,55 @@ def prepare_fork_server(confinement: Confinement) -> None:
 
 
 def host_ceilings() -> dict[int, int]:
-    """The host's hard limits for what `confine` limits."""
-    return {which: resource.getrlimit(which)[1] for which in _FOR_EACH_RUN}
+    """The host's hard limits for what a run's calls limit."""
+    return {which: _kernel.hard_limit(which) for which in _FOR_EACH_RUN}
 
 
-def _ceiling(which: int) -> int:
-    hard = resource.getrlimit(which)[1]
-    return hard if hard != resource.RLIM_INFINITY else 1 << 62
-
-
-def confine(confinement: Confinement, limits: CellLimits) -> None:
-    """Lock this process up for good: files of its own, no identity, no capabilities, limits, Landlock,
-    seccomp. In this order: each step needs what a later one takes away.
+def confinement_calls(confinement: Confinement, limits: CellLimits) -> tuple[_kernel.Call, ...]:
+    """What locks a process up for good: files of its own, no identity, no capabilities, limits,
+    Landlock, seccomp. In this order: each step needs what a later one takes away.
     """
-    _kernel.unshare(confinement.namespaces)
-    _mount_private(confinement, limits)
-    os.setsid()  # kill(0, ...) must not reach the fork server's process group
-    if confinement.change_identity:
-        os.setresuid(confinement.uid, confinement.uid, confinement.uid)
-    _kernel.drop_capabilities()
-    _set_limits(confinement, limits)
-    os.mkdir(WORK_DIR)
-    os.mkdir("/tmp/.shm")
-    os.chdir(WORK_DIR)
-    if confinement.landlock_ruleset is not None:
-        _landlock.restrict(confinement.landlock_ruleset)
-    confinement.seccomp_seal.install()
+    uid, ruleset = confinement.uid, confinement.landlock_ruleset
+    return (
+        _kernel.unshare_call(confinement.namespaces),
+        *_private_mounts(confinement, limits),
+        (os.setsid, (), "setsid"),  # kill(0, ...) must not reach the fork server's process group
+        *([(os.setresuid, (uid, uid, uid), "setresuid")] if confinement.change_identity else []),
+        _kernel.drop_capabilities_call(),
+        *_limit_calls(confinement, limits),
+        (os.mkdir, (WORK_DIR,), "mkdir"),
+        (os.mkdir, ("/tmp/.shm",), "mkdir"),
+        (os.chdir, (WORK_DIR,), "chdir"),
+        *([_kernel.landlock_restrict_call(ruleset)] if ruleset is not None else []),
+        confinement.seccomp_seal.call,
+    )
 
 
-def _mount_private(confinement: Confinement, limits: CellLimits) -> None:
+def _private_mounts(confinement: Confinement, limits: CellLimits) -> list[_kernel.Call]:
     """A /tmp and a /proc of the run's own, over the read-only root."""
     inodes = 4096 + limits.disk_bytes // 16384
     owner = f"uid={confinement.uid},gid={confinement.gid}"
     options = f"mode=700,size={limits.disk_bytes},nr_inodes={inodes},{owner}"
-    _kernel.mount("tmpfs", TMP_MOUNT, "tmpfs", _TMP_FLAGS, options)
+    calls = [_kernel.mount_call("tmpfs", TMP_MOUNT, "tmpfs", _TMP_FLAGS, options)]
     if confinement.own_proc:
-        _kernel.mount("proc", "/proc", "proc", _TMP_FLAGS, "subset=pid,hidepid=2")
+        calls.append(_kernel.mount_call("proc", "/proc", "proc", _TMP_FLAGS, "subset=pid,hidepid=2"))
+    return calls
 
 
-def _set_limits(confinement: Confinement, limits: CellLimits) -> None:
+def _limit_calls(confinement: Confinement, limits: CellLimits) -> list[_kernel.Call]:
     address_space = confinement.base_address_space + limits.memory_bytes
     processes = limits.processes + confinement.extra_processes
     stack = min(max(limits.memory_bytes // 4, 8 * _MB), 64 * _MB)
     table = (
-        (resource.RLIMIT_AS, address_space, address_space),
-        (resource.RLIMIT_CPU, limits.cpu_s, limits.cpu_s + 1),
-        (resource.RLIMIT_NPROC, processes, processes),
-        (resource.RLIMIT_FSIZE, limits.file_bytes, limits.file_bytes),
-        (resource.RLIMIT_NOFILE, limits.open_files, limits.open_files),
-        (resource.RLIMIT_STACK, stack, stack),
+        (_kernel.RLIMIT_AS, address_space, address_space),
+        (_kernel.RLIMIT_CPU, limits.cpu_s, limits.cpu_s + 1),
+        (_kernel.RLIMIT_NPROC, processes, processes),
+        (_kernel.RLIMIT_FSIZE, limits.file_bytes, limits.file_bytes),
+        (_kernel.RLIMIT_NOFILE, limits.open_files, limits.open_files),
+        (_kernel.RLIMIT_STACK, stack, stack),
     )
-    for which, soft, hard in table:
-        ceiling = confinement.ceilings[which]
-        if ceiling != resource.RLIM_INFINITY:  # a host's lower limit stays
-            soft, hard = min(soft, ceiling), min(hard, ceiling)
-        resource.setrlimit(which, (soft, hard))
+    ceilings = confinement.ceilings  # a host's lower limit stays
+    return [
+        _kernel.limit_call(which, min(soft, ceilings[which]), min(hard, ceilings[which]))
+        for which, soft, hard in table
+    ]

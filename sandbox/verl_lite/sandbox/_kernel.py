@@ -5,10 +5,11 @@ Loaded by the fork server, so it imports little: whatever is loaded there is cop
 
 import ctypes
 import os
-import platform
 import struct
+from collections.abc import Callable, Iterable
+from typing import Any
 
-MACHINE = platform.machine() if hasattr(os, "uname") else ""
+MACHINE = os.uname().machine if hasattr(os, "uname") else ""
 SUPPORTED_MACHINES = ("x86_64", "aarch64")
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
@@ -18,6 +19,9 @@ MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 MNT_DETACH = 2
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 SIGCHLD, _CLONE_VM = 17, 0x100
+RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_STACK, RLIMIT_CORE, RLIMIT_NPROC, RLIMIT_NOFILE = 0, 1, 3, 4, 6, 7
+RLIMIT_MEMLOCK, RLIMIT_AS, RLIMIT_SIGPENDING, RLIMIT_MSGQUEUE = 8, 9, 11, 12
+RLIM_INFINITY = (1 << 64) - 1
 
 # Same numbers on every architecture: they are newer than the split.
 _MOUNT_SETATTR, LANDLOCK_CREATE, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT = 442, 444, 445, 446
@@ -29,10 +33,29 @@ _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 
+# A function of the C library or of `os`, its arguments in their final form, and its name for errors.
+Call = tuple[Callable[..., int | None], tuple[Any, ...], str]
+
+
+def make_calls(calls: Iterable[Call]) -> None:
+    """Make calls laid out before, in order, up to the first that fails.
+
+    A run's set-up is such a list, made in the fork server: a fork pays for each page it is first to
+    write to, and Python code that converts arguments writes to many.
+    """
+    for function, arguments, name in calls:
+        if function(*arguments) == -1:
+            raise _error(name)
+
+
+def _error(name: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{name}: {os.strerror(number)}")
+
+
 def _check(result: int, what: str) -> int:
     if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+        raise _error(what)
     return result
 
 
@@ -66,9 +89,14 @@ def clone_init() -> int:
     return _check(_libc.clone(_libc.pause, top, flags, None), "clone CLONE_NEWPID")
 
 
+def unshare_call(flags: int) -> Call:
+    """unshare(2)."""
+    return _libc.unshare, (flags,), "unshare"
+
+
 def unshare(flags: int) -> None:
     """unshare(2)."""
-    _check(_libc.unshare(flags), "unshare")
+    make_calls([unshare_call(flags)])
 
 
 def enter_namespace(descriptor: int, kind: int) -> None:
@@ -76,11 +104,16 @@ def enter_namespace(descriptor: int, kind: int) -> None:
     _check(_libc.setns(descriptor, kind), "setns")
 
 
+def mount_call(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> Call:
+    """mount(2)."""
+    source_, target_, kind_, data_ = (None if t is None else t.encode() for t in (source, target, kind, data))
+    arguments = (source_, target_, kind_, ctypes.c_ulong(flags), data_)
+    return _libc.mount, arguments, f"mount {kind or source} on {target}"
+
+
 def mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
     """mount(2)."""
-    encoded = [None if text is None else text.encode() for text in (source, target, kind, data)]
-    result = _libc.mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3])
-    _check(result, f"mount {kind or source} on {target}")
+    make_calls([mount_call(source, target, kind, flags, data)])
 
 
 def make_read_only(target: str) -> None:
@@ -110,15 +143,39 @@ def unmount(target: str) -> None:
     _check(_libc.umount2(target.encode(), MNT_DETACH), f"umount {target}")
 
 
+def prctl_call(option: int, value: int) -> Call:
+    """prctl(2) with one argument."""
+    zero = ctypes.c_ulong(0)
+    return _libc.prctl, (option, ctypes.c_ulong(value), zero, zero, zero), f"prctl {option}"
+
+
 def prctl(option: int, value: int) -> None:
     """prctl(2) with one argument."""
-    number, zero = ctypes.c_ulong(value), ctypes.c_ulong(0)
-    _check(_libc.prctl(option, number, zero, zero, zero), f"prctl {option}")
+    make_calls([prctl_call(option, value)])
 
 
-def drop_capabilities() -> None:
-    """Give up every capability of this process."""
-    _check(_libc.syscall(*_NO_CAPABILITIES), "capset")
+def drop_capabilities_call() -> Call:
+    """capset(2): give up every capability of this process."""
+    return _libc.syscall, _NO_CAPABILITIES, "capset"
+
+
+def limit_call(which: int, soft: int, hard: int) -> Call:
+    """setrlimit(2)."""
+    return _libc.setrlimit, (which, struct.pack("@LL", soft, hard)), f"setrlimit {which}"
+
+
+def hard_limit(which: int) -> int:
+    """The hard limit of getrlimit(2)."""
+    both = ctypes.create_string_buffer(16)
+    _check(_libc.getrlimit(which, both), f"getrlimit {which}")
+    hard: int = struct.unpack("@LL", both.raw)[1]
+    return hard
+
+
+def landlock_restrict_call(ruleset: int) -> Call:
+    """landlock_restrict_self(2)."""
+    arguments = (LANDLOCK_RESTRICT, ruleset, 0)
+    return _libc.syscall, tuple(map(ctypes.c_long, arguments)), "landlock_restrict_self"
 
 
 def set_host_name(name: str) -> None:
@@ -135,8 +192,12 @@ class SeccompFilter:
         header = struct.pack("@HxxxxxxP", len(program) // 8, ctypes.addressof(self._program))
         pointer = ctypes.create_string_buffer(header, len(header))
         zero, mode_filter = ctypes.c_ulong(0), ctypes.c_ulong(2)
-        self._arguments = (PR_SET_SECCOMP, mode_filter, pointer, zero, zero)
+        self.call: Call = (
+            _libc.prctl,
+            (PR_SET_SECCOMP, mode_filter, pointer, zero, zero),
+            "prctl PR_SET_SECCOMP",
+        )
 
     def install(self) -> None:
         """For this process and its children, for good."""
-        _check(_libc.prctl(*self._arguments), "prctl PR_SET_SECCOMP")
+        make_calls([self.call])

@@ -50,8 +50,3 @@ def make_ruleset(version: int, *, execute: Sequence[str], own: Sequence[str]) ->
     for path in own:
         _allow(ruleset, path, handled & ~_EXECUTE)
     return ruleset
-
-
-def restrict(ruleset: int) -> None:
-    """Confine this process for good; `no_new_privs` must be set already. It can no longer mount."""
-    _kernel.syscall(_kernel.LANDLOCK_RESTRICT, ruleset, 0, name="landlock_restrict_self")

@@ -72,7 +72,8 @@ class LaunchedRun:
         self._pidfd = os.pidfd_open(self.pid)
         self._report = pipes["report"][0]
         readable = {name: pipes[name][0] for name in ("stdout", "stderr", "reply")}
-        self._streams = OutputStreams(readable, request.limits.output_kb * 1024, self._poll)
+        self._streams = OutputStreams(readable, request.limits.output_kb * 1024, self._poll, heading={})
+        self._streams.watch()
         for descriptor in (self._pidfd, self._report):
             self._poll.register(descriptor, select.POLLIN)
         self._deadline_s = self._started_s + _COMPILE_S

@@ -3,28 +3,23 @@
 import marshal
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 MAIN_FILE = "main.py"
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """`files` are paths relative to the working directory; `source` becomes `main_file` there."""
+def pack(source: bytes, args: Sequence[str], files: Mapping[str, bytes]) -> bytes:
+    """As bytes. `marshal` is one call in the run, and both ends are the same interpreter.
 
-    source: bytes
-    args: Sequence[str]
-    files: Mapping[str, bytes]
+    `files` are paths relative to the working directory, where `source` becomes `MAIN_FILE`.
+    """
+    plain = {str(name): bytes(data) for name, data in files.items()}
+    return marshal.dumps((source, [str(argument) for argument in args], plain))
 
-    def pack(self) -> bytes:
-        """As bytes. `marshal` is one call in the run, and both ends are the same interpreter."""
-        files = {str(name): bytes(data) for name, data in self.files.items()}
-        return marshal.dumps((self.source, [str(argument) for argument in self.args], files))
 
-    @classmethod
-    def unpack(cls, data: bytes) -> "Payload":
-        """The inverse of `pack`."""
-        return cls(*marshal.loads(data))
+def unpack(data: bytes) -> tuple[bytes, list[str], dict[str, bytes]]:
+    """The inverse of `pack`: source, arguments and files."""
+    source, args, files = marshal.loads(data)
+    return source, args, files
 
 
 def place_files(files: Mapping[str, bytes], directory: str) -> None:

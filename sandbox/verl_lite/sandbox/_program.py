@@ -12,51 +12,52 @@ from typing import NoReturn
 from verl_lite.sandbox._payload import MAIN_FILE
 
 
-def run_program(source: bytes, args: list[str], directory: str, streams: "StandardStreams") -> NoReturn:
-    """Run `source` as `__main__` with descriptors 0 to 3 in place. Never returns.
-
-    As after a normal end of the interpreter, threads are waited for, atexit functions run and the
-    streams are flushed; module tear-down is left out, because the process ends anyway.
+class Interpreter:
+    """What a program finds when it starts, made once, in the fork server: a run that made it would pay
+    for the pages it writes. `directory` is where programs lie.
     """
-    streams.install()
-    path = os.path.join(directory, MAIN_FILE)
-    sys.argv = [path, *args]
-    sys.path.insert(0, directory)
-    main = types.ModuleType("__main__")
-    main.__dict__.update(__file__=path, __builtins__=__builtins__, __annotations__={})
-    sys.modules["__main__"] = main
-    os._exit(_finish(_execute(source, path, main)))
+
+    def __init__(self, directory: str) -> None:
+        self._directory, self._path = directory, os.path.join(directory, MAIN_FILE)
+        _install_streams()
+        self._main = types.ModuleType("__main__")
+        self._main.__dict__.update(__file__=self._path, __builtins__=__builtins__, __annotations__={})
+        sys.modules["__main__"] = self._main
+
+    def run_program(self, source: bytes, args: list[str]) -> NoReturn:
+        """Run `source` as `__main__` with descriptors 0 to 3 in place. Never returns.
+
+        As after a normal end of the interpreter, threads are waited for, atexit functions run and the
+        streams are flushed; module tear-down is left out, because the process ends anyway.
+        """
+        sys.argv = [self._path, *args]
+        sys.path.insert(0, self._directory)  # not before: that it was missing then would be remembered
+        os._exit(_finish(_execute(source, self._path, self._main)))
 
 
-class StandardStreams:
+def _install_streams() -> None:
     """Text streams over descriptors 0 to 2, set up as the interpreter does for non-terminals.
 
-    Made once, in the fork server, while 0 to 2 are of the kinds a run is given: a file to read, pipes
-    to write. `io` asks about the kind (can it seek, how large are its blocks) when it makes a stream,
-    so a run need not ask again.
+    Made while 0 to 2 are of the kinds a run is given: a file to read, pipes to write. `io` asks about
+    the kind (can it seek, how large are its blocks) when it makes a stream, so a run need not ask again.
     """
-
-    def __init__(self) -> None:
-        kept = [os.dup(number) for number in range(3)]
-        reading, writing = os.pipe()
-        file = os.memfd_create("input")
-        for number, kind in enumerate((file, writing, writing)):
-            os.dup2(kind, number)
-        self._stdin = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8")  # noqa: SIM115
-        self._stdout = io.TextIOWrapper(_writer(1), encoding="utf-8", newline="\n")
-        self._stderr = io.TextIOWrapper(
-            _writer(2), encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True
-        )
-        for number, descriptor in enumerate(kept):
-            os.dup2(descriptor, number)
-        for descriptor in (*kept, reading, writing, file):
-            os.close(descriptor)
-
-    def install(self) -> None:
-        """Make them the interpreter's."""
-        sys.stdin = sys.__stdin__ = self._stdin  # type: ignore[misc]
-        sys.stdout = sys.__stdout__ = self._stdout  # type: ignore[misc]
-        sys.stderr = sys.__stderr__ = self._stderr  # type: ignore[misc]
+    kept = [os.dup(number) for number in range(3)]
+    reading, writing = os.pipe()
+    file = os.memfd_create("input")
+    for number, kind in enumerate((file, writing, writing)):
+        os.dup2(kind, number)
+    stdin = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8")  # noqa: SIM115
+    stdout = io.TextIOWrapper(_writer(1), encoding="utf-8", newline="\n")
+    stderr = io.TextIOWrapper(
+        _writer(2), encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True
+    )
+    for number, descriptor in enumerate(kept):
+        os.dup2(descriptor, number)
+    for descriptor in (*kept, reading, writing, file):
+        os.close(descriptor)
+    sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = stdout  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = stderr  # type: ignore[misc]
 
 
 def _writer(descriptor: int) -> io.BufferedWriter:

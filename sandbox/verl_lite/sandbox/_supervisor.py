@@ -4,30 +4,43 @@ It is started fresh, so it never held the trainer's memory; it enforces the limi
 trainer cannot delay them; and it ends, taking everything below with it, when the trainer does.
 """
 
+import _socket
 import json
 import math
 import os
 import select
 import signal
-import socket
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import NoReturn
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from verl_lite.sandbox import _kernel, _rootfs
 from verl_lite.sandbox._cell import CellLimits
-from verl_lite.sandbox._cgroup import ControlGroup, Unavailable
 from verl_lite.sandbox._judge import Observation, judge
 from verl_lite.sandbox._payload import in_memory
 from verl_lite.sandbox._streams import OutputStreams
 from verl_lite.sandbox._usage import private_bytes, tree_usage
 from verl_lite.sandbox._wire import receive_frame, send_frame
-from verl_lite.sandbox._zygote import ENDED, FAILED, KILL, STARTED, ZygoteOptions, serve
+from verl_lite.sandbox._zygote import (
+    DESCRIPTORS,
+    ENDED,
+    IS_FAILED,
+    IS_STARTED,
+    KILL,
+    STARTED,
+    ZygoteOptions,
+    serve,
+)
 from verl_lite.sandbox.limits import Limits, Status
+
+if TYPE_CHECKING:
+    from verl_lite.sandbox._cgroup import ControlGroup
 
 _MB = 1 << 20
 _SAMPLE_S = 0.02  # how often a whole run's memory and CPU time are looked at
+_SHORT_S = 0.002  # most runs are over by then: until then their output waits in its pipes
 _SETUP_S = 20.0  # a run that has not started by then is a fault of ours
 _GRACE_S = 5.0  # a killed run that is not gone by then is a fault of ours
 _UNUSED_UIDS = 1_000_000_000  # as root, a run's user is this plus its fork server's process id
@@ -50,10 +63,7 @@ class Run:
 
     limits: Limits
     run_id: int
-    poll: select.poll
     streams: OutputStreams
-    report_fd: int
-    report: bytes = b""
     deadline_s: float = field(default_factory=lambda: time.monotonic() + _SETUP_S)
     stopped: str | None = None
     ended: bytes = b""
@@ -62,13 +72,13 @@ class Run:
     @property
     def started(self) -> bool:
         """Whether the program itself was reached."""
-        return len(self.report) == STARTED.size and self.report[:1] == b"S"
+        return self.streams.heading("reply")[:1] == IS_STARTED
 
 
 class Supervisor:
     """One fork server, one run at a time. `link` leads to the trainer, `parent` is its pidfd."""
 
-    def __init__(self, link: socket.socket, parent: int, options: dict[str, object]) -> None:
+    def __init__(self, link: _socket.socket, parent: int, options: dict[str, object]) -> None:
         self._link, self._parent = link, parent
         self._cancelled = 0
         self._zygote, self._zygote_pid = _start_zygote(options, [link.fileno(), parent])
@@ -80,7 +90,7 @@ class Supervisor:
 
     def serve(self) -> NoReturn:
         """Answer requests until the trainer is gone."""
-        send_frame(self._link, {"ready": True, "groups": self._group.folders if self._group else []})
+        send_frame(self._link, "ready", self._group.folders if self._group else [])
         poll = select.poll()
         for descriptor in (self._link.fileno(), self._parent, self._zygote.fileno()):
             poll.register(descriptor, select.POLLIN)
@@ -88,12 +98,12 @@ class Supervisor:
             ready = {descriptor for descriptor, _ in poll.poll()}
             if self._parent in ready or self._zygote.fileno() in ready:
                 raise ZygoteGone("the trainer or the fork server ended")
-            header, blobs = receive_frame(self._link)
-            if "cancel" in header:  # too late, or ahead of its run
-                self._cancelled = header["cancel"]
-            else:
-                answer, outputs = self._run(header, blobs, poll)
-                send_frame(self._link, answer, outputs)
+            run_id, *request = receive_frame(self._link)
+            if request:
+                limits, payload, stdin = request
+                send_frame(self._link, "result", *self._run(run_id, limits, payload, stdin, poll))
+            else:  # too late a cancellation, or one ahead of its run
+                self._cancelled = run_id
 
     def close(self) -> None:
         """End the fork server with every run, and remove its control group."""
@@ -103,9 +113,9 @@ class Supervisor:
             self._group.close()
 
     def _run(
-        self, header: dict[str, object], blobs: list[bytes], poll: select.poll
+        self, run_id: int, limits: tuple[Any, ...], payload: bytes, stdin: bytes, poll: select.poll
     ) -> tuple[dict[str, object], list[bytes]]:
-        run = self._begin(header, blobs, poll)
+        run = self._begin(run_id, limits, payload, stdin, poll)
         if run.run_id == self._cancelled:
             self._stop(run, "cancelled")
         while not run.ended:
@@ -113,8 +123,6 @@ class Supervisor:
                 self._handle(run, descriptor)
             if not run.ended:
                 self._enforce(run)
-        while run.report_fd >= 0:
-            self._read_report(run)
         run.streams.drain()
         return _answer(run, self._peak_kib(run))
 
@@ -126,23 +134,28 @@ class Supervisor:
             run.stopped = "memory"
         return self._group.peak_bytes() // 1024
 
-    def _begin(self, header: dict[str, object], blobs: list[bytes], poll: select.poll) -> Run:
-        limits = Limits(**header["limits"])  # type: ignore[arg-type]
-        payload, stdin = blobs
+    def _begin(
+        self, run_id: int, limit_fields: tuple[Any, ...], payload: bytes, stdin: bytes, poll: select.poll
+    ) -> Run:
+        limits, packed = _limits(limit_fields)
         if self._group is not None:
             most_bytes = (limits.memory_mb + limits.disk_mb) * _MB
             self._group.begin(memory_bytes=most_bytes, processes=limits.processes)
-        pipes = [os.pipe() for _ in range(4)]
+        pipes = [os.pipe() for _ in range(3)]
         given = [in_memory(payload), in_memory(stdin), *(write for _, write in pipes)]
-        socket.send_fds(self._zygote, [_cell_limits(limits).pack()], given)
+        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, DESCRIPTORS.pack(*given))
+        self._zygote.sendmsg([packed], [rights])
         for descriptor in given:
             os.close(descriptor)
-        out, err, reply, report = (read for read, _ in pipes)
-        streams = OutputStreams({"stdout": out, "stderr": err, "reply": reply}, limits.output_kb * 1024, poll)
-        poll.register(report, select.POLLIN)
-        return Run(limits, header["id"], poll, streams, report)  # type: ignore[arg-type]
+        out, err, reply = (read for read, _ in pipes)
+        readable = {"stdout": out, "stderr": err, "reply": reply}
+        limit_bytes = limits.output_kb * 1024
+        streams = OutputStreams(readable, limit_bytes, poll, heading={"reply": STARTED.size})
+        return Run(limits, run_id, streams)
 
     def _patience_ms(self, run: Run) -> float:
+        if not run.streams.watched:
+            return 1000 * _SHORT_S
         return 1000 * max(min(_SAMPLE_S, run.deadline_s - time.monotonic()), 0)
 
     def _handle(self, run: Run, descriptor: int) -> None:
@@ -150,31 +163,25 @@ class Supervisor:
             run.streams.fill(descriptor)
             if run.streams.over:
                 self._stop(run, "output")
-        elif descriptor == run.report_fd:
-            self._read_report(run)
         elif descriptor == self._zygote.fileno():
             run.ended = self._zygote.recv(ENDED.size)
             if not run.ended:
                 raise ZygoteGone("the fork server ended during a run")
         elif descriptor == self._link.fileno():
-            header, _ = receive_frame(self._link)
-            if header.get("cancel") == run.run_id:
+            (cancelled,) = receive_frame(self._link)
+            if cancelled == run.run_id:
                 self._stop(run, "cancelled")
         else:
             raise ZygoteGone("the trainer ended")
 
-    def _read_report(self, run: Run) -> None:
-        data = os.read(run.report_fd, 4096)
-        run.report += data
-        if run.started and run.next_sample_s is None:
-            now = time.monotonic()
-            run.next_sample_s = now + _SAMPLE_S
-            run.deadline_s = min(run.deadline_s, now + run.limits.wall_s)
-        if not data:
-            _forget(run)
-
     def _enforce(self, run: Run) -> None:
         now = time.monotonic()
+        if not run.streams.watched:
+            run.streams.watch()
+        elif run.next_sample_s is None and run.started and not run.stopped:
+            _, started_s, _ = STARTED.unpack(run.streams.heading("reply"))
+            run.next_sample_s = now + _SAMPLE_S
+            run.deadline_s = min(run.deadline_s, started_s + run.limits.wall_s)
         if now >= run.deadline_s:
             if run.stopped:
                 raise ZygoteGone("a killed run did not end")
@@ -197,8 +204,10 @@ class Supervisor:
             self._zygote.send(KILL)
 
 
-def _make_group(pid: int, given: str) -> ControlGroup | None:
+def _make_group(pid: int, given: str) -> "ControlGroup | None":
     """A control group with the fork server in it, where there is a place for one."""
+    from verl_lite.sandbox._cgroup import ControlGroup, Unavailable  # the fork server has been started
+
     try:
         group = ControlGroup(given)
     except Unavailable:
@@ -215,30 +224,27 @@ def _answer(run: Run, group_peak_kib: int) -> tuple[dict[str, object], list[byte
     outputs = [run.streams.data(name) for name in ("stdout", "stderr", "reply")]
     if not run.started:
         if run.stopped == "cancelled":
-            return {"status": Status.KILLED, "message": "cancelled by the caller"}, outputs
-        reason = run.report.removeprefix(FAILED).decode(errors="replace") or "the run did not start"
-        return {"status": Status.SANDBOX_ERROR, "message": reason}, outputs
-    _, started_s, setup_cpu_s = STARTED.unpack(run.report)
+            return {"status": Status.KILLED.value, "message": "cancelled by the caller"}, outputs
+        report = (run.streams.heading("reply") + outputs[2]).removeprefix(IS_FAILED)
+        reason = report.decode(errors="replace") or "the run did not start"
+        return {"status": Status.SANDBOX_ERROR.value, "message": reason}, outputs
+    _, started_s, setup_cpu_s = STARTED.unpack(run.streams.heading("reply"))
     wait_status, ended_s, cpu_s, peak_kib = ENDED.unpack(run.ended)
     cpu_s = max(cpu_s - setup_cpu_s, 0.0)
     peak_kib = max(peak_kib, group_peak_kib)
     code = os.waitstatus_to_exitcode(wait_status)
     seen = Observation(code, cpu_s, peak_kib / 1024, outputs[1], run.streams.over, run.stopped)
     ending = judge(seen, run.limits)
-    header = {"status": ending.status, "exit_code": ending.exit_code, "message": ending.message}
+    header = {"status": ending.status.value, "exit_code": ending.exit_code, "message": ending.message}
     measured = {"wall_s": ended_s - started_s, "cpu_s": cpu_s, "peak_memory_mb": peak_kib / 1024}
     return {**header, **measured}, outputs
 
 
-def _forget(run: Run) -> None:
-    """The report is complete: its writer has closed it, as it does before the program starts."""
-    run.poll.unregister(run.report_fd)
-    os.close(run.report_fd)
-    run.report_fd = -1
-
-
-def _cell_limits(limits: Limits) -> CellLimits:
-    return CellLimits(
+@lru_cache(maxsize=64)
+def _limits(fields: tuple[Any, ...]) -> tuple[Limits, bytes]:
+    """A run's limits from their values in order, and what of them the fork server needs."""
+    limits = Limits(**dict(zip(Limits.__slots__, fields, strict=True)))
+    cell = CellLimits(
         memory_bytes=limits.memory_mb * _MB,
         cpu_s=math.ceil(limits.cpu_limit_s) + 1,  # a second net: the kernel counts this one by the tick
         processes=limits.processes,
@@ -246,10 +252,11 @@ def _cell_limits(limits: Limits) -> CellLimits:
         disk_bytes=limits.disk_mb * _MB,
         open_files=limits.open_files,
     )
+    return limits, cell.pack()
 
 
-def _start_zygote(options: dict[str, object], ours: list[int]) -> tuple[socket.socket, int]:
-    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def _start_zygote(options: dict[str, object], ours: list[int]) -> tuple[_socket.socket, int]:
+    near, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     as_root = os.geteuid() == 0
     zygote = ZygoteOptions(
         staging="/tmp",
@@ -277,7 +284,7 @@ def _start_zygote(options: dict[str, object], ours: list[int]) -> tuple[socket.s
 
 def main(link_fd: int, parent_pid: int, options_text: str) -> NoReturn:
     """Entry point of the process; `link_fd` is a socket to the trainer `parent_pid`."""
-    link = socket.socket(fileno=link_fd)
+    link = _socket.socket(fileno=link_fd)
     try:
         parent = os.pidfd_open(parent_pid)
         supervisor = Supervisor(link, parent, json.loads(options_text))
@@ -288,5 +295,5 @@ def main(link_fd: int, parent_pid: int, options_text: str) -> NoReturn:
     except (EOFError, BrokenPipeError, ConnectionError):
         sys.exit(0)  # the trainer is gone
     except (ZygoteGone, OSError, ValueError) as error:
-        send_frame(link, {"fault": f"{type(error).__name__}: {error}"})
+        send_frame(link, "fault", f"{type(error).__name__}: {error}")
         sys.exit(1)

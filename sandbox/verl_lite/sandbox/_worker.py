@@ -8,13 +8,13 @@ import signal
 import socket
 import subprocess
 import threading
-from dataclasses import asdict
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from verl_lite.errors import SandboxError
 from verl_lite.sandbox._cgroup import PLACE_VARIABLE, remove
-from verl_lite.sandbox._payload import Payload
+from verl_lite.sandbox._payload import pack
 from verl_lite.sandbox._rootfs import WORK_DIR, base_python
 from verl_lite.sandbox._wire import receive_frame, send_frame
 from verl_lite.sandbox.backend import Request
@@ -22,8 +22,10 @@ from verl_lite.sandbox.limits import Limits, Result, Status
 
 # The room is imported by its path, without running its __init__ or site: what is not loaded in the
 # fork server is not copied by each fork.
+# Names of the C library are looked up when it starts: a run that was first to need one would pay for it.
 _BOOT = """
-import sys, types
+import os, sys, types
+del os.environ["LD_BIND_NOW"]
 room, namespace, link, parent, options = sys.argv[1:]
 for name, path in (("verl_lite", namespace), ("verl_lite.sandbox", room)):
     sys.modules[name] = types.ModuleType(name)
@@ -47,19 +49,24 @@ class Worker:
             self._process = _spawn(far.fileno(), options)
         self._link.settimeout(_START_TIMEOUT_S)
         try:
-            header, _ = receive_frame(self._link)
+            kind, said = receive_frame(self._link)
         except (OSError, EOFError) as error:
             self.kill()
             raise SandboxError(f"the sandbox's process did not start: {error}") from error
-        if "fault" in header:
+        if kind == "fault":
             self.kill()
-            raise SandboxError(f"cannot isolate programs here: {header['fault']}; see `verl-lite doctor`")
-        self._groups = header["groups"]
+            raise SandboxError(f"cannot isolate programs here: {said}; see `verl-lite doctor`")
+        self._groups = said
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was killed, as after each fault."""
+        return self._link.fileno() < 0
 
     @property
     def alive(self) -> bool:
         """Whether it can take a run."""
-        return self._link.fileno() >= 0 and self._process.poll() is None
+        return not self.closed and self._process.poll() is None
 
     @property
     def pid(self) -> int:
@@ -68,28 +75,27 @@ class Worker:
 
     def run(self, request: Request, run_id: int) -> Result:
         """Run one program. A fault of ours is a `sandbox_error` result, and this worker then is dead."""
-        header = {"id": run_id, "limits": _as_fields(request.limits)}
-        payload = Payload(request.source, request.args, request.files).pack()
+        payload = pack(request.source, request.args, request.files)
         self._link.settimeout(request.limits.wall_s + _ANSWER_SLACK_S)
         try:
             with self._send_lock:
-                send_frame(self._link, header, [payload, request.stdin])
-            answer, outputs = receive_frame(self._link)
+                send_frame(self._link, run_id, _values(request.limits), payload, request.stdin)
+            kind, *answer = receive_frame(self._link)
         except (OSError, EOFError, ValueError) as error:
             self.kill()
             return Result(status=Status.SANDBOX_ERROR, message=f"the sandbox's process failed: {error!r}")
         except BaseException:  # an interrupt of the caller: nothing of the run may go on
             self.kill()
             raise
-        if "fault" in answer:
+        if kind == "fault":
             self.kill()
-            return Result(status=Status.SANDBOX_ERROR, message=answer["fault"])
-        return _result(answer, outputs)
+            return Result(status=Status.SANDBOX_ERROR, message=answer[0])
+        return _result(*answer)
 
     def cancel(self, run_id: int) -> None:
         """Stop run `run_id` if it is the one in progress."""
         with self._send_lock, contextlib.suppress(OSError):
-            send_frame(self._link, {"cancel": run_id})
+            send_frame(self._link, run_id)
 
     def abandon(self) -> None:
         """In a forked child: let go of what belongs to the parent, without stopping it."""
@@ -108,14 +114,14 @@ class Worker:
 
 
 @functools.lru_cache(maxsize=64)
-def _as_fields(limits: Limits) -> dict[str, Any]:
-    return asdict(limits)
+def _values(limits: Limits) -> tuple[Any, ...]:
+    return astuple(limits)
 
 
-def _result(answer: dict[str, Any], outputs: list[bytes]) -> Result:
+def _result(ending: dict[str, Any], outputs: list[bytes]) -> Result:
     stdout, stderr, reply = outputs
-    fields = {name: value for name, value in answer.items() if name not in ("status", "sizes")}
-    return Result(status=Status(answer["status"]), stdout=stdout, stderr=stderr, reply=reply, **fields)
+    status = Status(ending.pop("status"))
+    return Result(status=status, stdout=stdout, stderr=stderr, reply=reply, **ending)
 
 
 def _spawn(link_fd: int, options: dict[str, Any]) -> subprocess.Popen[bytes]:
@@ -129,7 +135,7 @@ def _spawn(link_fd: int, options: dict[str, Any]) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
-        env=clean_environment(),
+        env={**clean_environment(), "LD_BIND_NOW": "1"},
         start_new_session=True,
     )
 

@@ -5,31 +5,34 @@ run that searches its inherited memory finds nothing of other runs. It is the fi
 namespace of its own: when it dies, the kernel kills everything below it.
 """
 
+import _signal  # type: ignore[import-not-found] # `signal` and `socket` wrap these in enumerations: pages more for each run to copy
+import _socket
 import contextlib
 import gc
 import os
-import resource
 import select
-import signal
-import socket
 import struct
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from verl_lite.sandbox import _cell, _kernel, _landlock, _rootfs, _seccomp
-from verl_lite.sandbox._payload import MAIN_FILE, Payload, place_files, read_all
-from verl_lite.sandbox._program import StandardStreams, run_program
+from verl_lite.sandbox._payload import MAIN_FILE, place_files, read_all, unpack
+from verl_lite.sandbox._program import Interpreter
+from verl_lite.sandbox.limits import REPLY_FD
 
 # What the fork server sends when a run is over and gone: the program's wait status, when it ended,
 # CPU seconds of its processes and of its set-up, and its peak resident KiB.
 ENDED = struct.Struct("<iddq")
-# What a run reports before its program starts: when, and the CPU seconds spent until then.
+# What a run writes to its reply before its program starts: when, and the CPU seconds spent until then;
+# or, in as many bytes, why it cannot.
 STARTED = struct.Struct("<cdd")
-FAILED = b"F"
+IS_STARTED, IS_FAILED = b"S", b"F"
 KILL = b"K"
-_NUM_DESCRIPTORS = 6  # payload, stdin, stdout, stderr, reply, report
+DESCRIPTORS = struct.Struct("@5i")  # payload, stdin, stdout, stderr, reply
+_ANCILLARY_BYTES = _socket.CMSG_SPACE(DESCRIPTORS.size)
+_MOST_KEPT_LIMITS = 64
 _RUN_NAMESPACES = _kernel.CLONE_NEWNS | _kernel.CLONE_NEWIPC | _kernel.CLONE_NEWUTS
 
 
@@ -54,29 +57,43 @@ class Prepared:
     """What the fork server made once for all its runs. `namespace` is its own PID namespace."""
 
     confinement: _cell.Confinement
-    streams: StandardStreams
+    interpreter: Interpreter
     namespace: int
+    poll: select.poll
+    calls: dict[bytes, tuple[_kernel.Call, ...]] = field(default_factory=dict)
+
+    def calls_for(self, limits: bytes) -> tuple[_kernel.Call, ...]:
+        """The calls that lock a run with packed `limits` up."""
+        if limits not in self.calls:
+            if len(self.calls) >= _MOST_KEPT_LIMITS:
+                self.calls.clear()
+            self.calls[limits] = _cell.confinement_calls(self.confinement, _cell.CellLimits.unpack(limits))
+        return self.calls[limits]
 
 
-def serve(link: socket.socket, options: ZygoteOptions) -> NoReturn:
+def serve(link: _socket.socket, options: ZygoteOptions) -> NoReturn:
     """Isolate this process, say so on `link` (b"ready" or the reason why not), then fork on request."""
     try:
         own = _prepare(options)
     except (OSError, ValueError) as error:
         link.send(b"failed: " + str(error).encode())
         os._exit(1)
+    own.poll.register(link, select.POLLIN)
     gc.collect()
     gc.freeze()  # so that a collection in a run does not copy every page
     link.send(b"ready")
     while True:
-        message, descriptors, _, _ = socket.recv_fds(link, _cell.LIMITS_BYTES, _NUM_DESCRIPTORS)
+        message, ancillary, _, _ = link.recvmsg(_cell.LIMITS_BYTES, _ANCILLARY_BYTES)
         if not message:
             os._exit(0)
-        if len(descriptors) == _NUM_DESCRIPTORS:  # else a kill that came too late
-            link.send(_run(link, own, message, descriptors))
+        if ancillary:  # else a kill that came too late
+            descriptors = DESCRIPTORS.unpack(ancillary[0][2])
+            link.send(_run(link, own, own.calls_for(message), descriptors))
 
 
-def _run(link: socket.socket, own: "Prepared", message: bytes, descriptors: list[int]) -> bytes:
+def _run(
+    link: _socket.socket, own: "Prepared", calls: tuple[_kernel.Call, ...], descriptors: tuple[int, ...]
+) -> bytes:
     """One run in a PID namespace of its own; returns when it is gone."""
     init = _kernel.clone_init()
     namespace = os.pidfd_open(init)
@@ -84,35 +101,33 @@ def _run(link: socket.socket, own: "Prepared", message: bytes, descriptors: list
     os.close(namespace)
     program = os.fork()
     if program == 0:
-        _become(own, _cell.CellLimits.unpack(message), descriptors)
+        _become(own, calls, descriptors)
     _kernel.enter_namespace(own.namespace, _kernel.CLONE_NEWPID)
     for descriptor in descriptors:
         os.close(descriptor)
-    _wait(program, init, link)
+    _wait(program, init, link, own.poll)
     _, status, usage = os.wait4(program, 0)
     ended_s = time.monotonic()
-    os.kill(init, signal.SIGKILL)  # and with it the kernel kills all that the program left behind
+    os.kill(init, _signal.SIGKILL)  # and with it the kernel kills all that the program left behind
     _, _, rest = os.wait4(init, 0)
     cpu_s = usage.ru_utime + usage.ru_stime + rest.ru_utime + rest.ru_stime
     return ENDED.pack(status, ended_s, cpu_s, usage.ru_maxrss)
 
 
-def _wait(program: int, init: int, link: socket.socket) -> None:
+def _wait(program: int, init: int, link: _socket.socket, poll: select.poll) -> None:
     """Wait for the end of `program`, and kill its whole namespace when told to."""
     pidfd = os.pidfd_open(program)
-    poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    poll.register(link, select.POLLIN)
     while not any(fd == pidfd for fd, _ in poll.poll()):
         if not link.recv(16):
             os._exit(0)
-        os.kill(init, signal.SIGKILL)
-        poll.unregister(link)
+        os.kill(init, _signal.SIGKILL)
+    poll.unregister(pidfd)
     os.close(pidfd)
 
 
 def _prepare(options: ZygoteOptions) -> "Prepared":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one signal Python handles, and so the one a
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # the one signal Python handles, and so the one a
     # run could send to the first process of its namespace
     sys.path.extend(options.module_paths)
     for name in options.preload:
@@ -121,7 +136,7 @@ def _prepare(options: ZygoteOptions) -> "Prepared":
     if not options.as_root:
         _map_identity(options)
     _kernel.set_host_name("sandbox")
-    streams = StandardStreams()
+    interpreter = Interpreter(_rootfs.WORK_DIR)
     address_space = _address_space()
     own_proc = _rootfs.build_root(
         staging=options.staging, paths=options.paths, uid=options.uid, gid=options.gid
@@ -146,7 +161,8 @@ def _prepare(options: ZygoteOptions) -> "Prepared":
         extra_processes=0 if options.as_root else 2,
     )
     _cell.prepare_fork_server(confinement)
-    return Prepared(confinement, streams, os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC))
+    namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    return Prepared(confinement, interpreter, namespace, select.poll())
 
 
 def _map_identity(options: ZygoteOptions) -> None:
@@ -162,23 +178,27 @@ def _map_identity(options: ZygoteOptions) -> None:
 
 def _address_space() -> int:
     with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
+        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _become(own: "Prepared", limits: _cell.CellLimits, descriptors: list[int]) -> NoReturn:
+def _become(own: "Prepared", calls: tuple[_kernel.Call, ...], descriptors: tuple[int, ...]) -> NoReturn:
     """In the child: lock everything, place the files, say so, and run the program."""
-    payload_fd, *streams, report = descriptors
+    payload_fd, *streams = descriptors
+    reply = streams[REPLY_FD]
     try:
-        _cell.confine(own.confinement, limits)
-        payload = Payload.unpack(read_all(payload_fd))
-        place_files({MAIN_FILE: payload.source, **payload.files}, _rootfs.WORK_DIR)
+        _kernel.make_calls(calls)
+        source, args, files = unpack(read_all(payload_fd))
+        place_files({MAIN_FILE: source, **files}, _rootfs.WORK_DIR)
     except (OSError, ValueError, MemoryError) as error:
-        os.write(report, FAILED + f"{type(error).__name__}: {error}".encode()[:1000])
+        os.write(reply, IS_FAILED + f"{type(error).__name__}: {error}".encode()[:1000])
         os._exit(1)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.write(report, STARTED.pack(b"S", time.monotonic(), time.process_time()))
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    os.write(reply, STARTED.pack(IS_STARTED, time.monotonic(), time.process_time()))
     _keep_only(streams)
-    run_program(payload.source, list(payload.args), _rootfs.WORK_DIR, own.streams)
+    own.interpreter.run_program(source, args)
+
+
+_OWN_PROC_AGAIN = (_kernel.prctl_call(_kernel.PR_SET_DUMPABLE, 1),)
 
 
 def _keep_only(streams: list[int]) -> None:
@@ -186,4 +206,4 @@ def _keep_only(streams: list[int]) -> None:
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
     os.closerange(len(streams), 1 << 16)
-    _kernel.prctl(_kernel.PR_SET_DUMPABLE, 1)  # its /proc/self is its own again
+    _kernel.make_calls(_OWN_PROC_AGAIN)

@@ -11,10 +11,11 @@ from verl_lite.sandbox._worker import Worker
 from verl_lite.sandbox.backend import Request
 from verl_lite.sandbox.limits import Result, Status
 
-# Loaded once in the fork server, so that programs importing them start at once.
+# Loaded once in the fork server, so that programs importing them start at once. Each costs every run the
+# copying of its pages, so those are left out that few programs need.
 PRELOADED_MODULES = """
-ast bisect collections contextlib copy dataclasses datetime decimal enum fractions functools heapq io
-itertools json linecache math operator random re statistics string textwrap traceback typing
+ast bisect collections contextlib copy dataclasses decimal enum fractions functools heapq io itertools
+json linecache math operator random re string textwrap traceback typing
 """
 
 
@@ -100,6 +101,6 @@ class NativeBackend:
     def _release(self, worker: Worker) -> None:
         with self._lock:
             self._busy.discard(worker)
-        if not worker.alive:
+        if worker.closed:
             worker.kill()  # reap it
-        self._slots.put(worker if worker.alive else None)
+        self._slots.put(None if worker.closed else worker)
