@@ -8,12 +8,20 @@ Runs in an environment of its own, never in the project's:
 For every variant the real `GRPOTrainer._compute_loss` is called on the same per-token log-probabilities,
 and its loss and the loss's gradient in them are written to tests/fixtures/trl_losses.json. The model's
 forward pass is the one thing replaced, so that both sides start from identical numbers.
+
+Importance ratios, the mask of truncated completions and advantages are made inside
+`_generate_and_score_completions`, which cannot run without generating: the statements that make them are
+taken out of TRL's own source and run on our numbers.
 """
 
+import ast
+import inspect
 import json
 import random
 import tempfile
+import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import trl
@@ -24,7 +32,9 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 OUT = Path(__file__).parents[1] / "tests" / "fixtures" / "trl_losses.json"
 LENGTHS = [7, 3, 5, 1]
 WIDTH = max(LENGTHS)
-IMPORTANCE_CAP = 1.5
+IMPORTANCE_CAP, IMPORTANCE_FLOOR = 1.5, 0.8
+TRUNCATED = [1]  # the completion that mask_truncated_completions leaves out
+REWARDS = [[1.0, 0.0, 0.0, 0.5], [0.25, 0.25, 0.25, 0.25], [1.0, 1.0, 0.0, 1.0]]  # groups of four
 
 # name -> what GRPOConfig gets. `importance` and `entropy_coef` variants exercise those terms.
 VARIANTS = {
@@ -42,7 +52,11 @@ VARIANTS = {
     "dual_clip": {"loss_type": "bnpo", "delta": 1.3},
     "kl": {"loss_type": "grpo", "beta": 0.1, "use_bias_correction_kl": False},
     "kl_ratio_weighted": {"loss_type": "grpo", "beta": 0.1, "use_bias_correction_kl": True},
-    "importance": {"loss_type": "dapo", "importance": True},
+    "importance": {"loss_type": "dapo", "importance": "token_truncate"},
+    "importance_token_mask": {"loss_type": "dapo", "importance": "token_mask"},
+    "importance_sequence_truncate": {"loss_type": "dapo", "importance": "sequence_truncate"},
+    "importance_sequence_mask": {"loss_type": "dapo", "importance": "sequence_mask"},
+    "mask_truncated": {"loss_type": "dapo", "mask_truncated_completions": True},
     "entropy": {"loss_type": "dapo", "entropy_coef": 0.02},
 }
 
@@ -94,9 +108,76 @@ def make_trainer(options: dict, folder: str) -> trl.GRPOTrainer:
     )
 
 
+def run_block(condition: str, makes: str, known: dict) -> object:
+    """What TRL's `if condition:` block of _generate_and_score_completions leaves in the variable `makes`."""
+    source = textwrap.dedent(inspect.getsource(trl.GRPOTrainer._generate_and_score_completions))
+    (block,) = [
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.If)
+        and ast.unparse(node.test) == condition
+        and any(
+            isinstance(n, ast.Name) and n.id == makes and isinstance(n.ctx, ast.Store) for n in ast.walk(node)
+        )
+    ]
+    variables = {**vars(inspect.getmodule(trl.GRPOTrainer)), **known}
+    module = ast.fix_missing_locations(ast.Module(body=[block], type_ignores=[]))
+    exec(compile(module, "trl", "exec"), variables)  # noqa: S102 - statements of the installed TRL
+    return variables[makes]
+
+
+def importance_ratio(trainer: trl.GRPOTrainer, mode: str, mask: torch.Tensor, inputs: dict) -> torch.Tensor:
+    trainer.use_vllm = trainer.vllm_importance_sampling_correction = True
+    trainer.vllm_importance_sampling_mode = mode
+    trainer.vllm_importance_sampling_clip_max = IMPORTANCE_CAP
+    trainer.vllm_importance_sampling_clip_min = IMPORTANCE_FLOOR if mode.endswith("mask") else None
+    return run_block(
+        "self.use_vllm and self.vllm_importance_sampling_correction",
+        "vllm_importance_sampling_ratio",
+        {
+            "self": trainer,
+            "completion_mask": mask,
+            "tool_mask": None,
+            "old_per_token_logps": pad(inputs["old_logprobs"]),
+            "sampling_per_token_logps": pad(inputs["sampler_logprobs"]),
+        },
+    )
+
+
+def without_truncated(trainer: trl.GRPOTrainer, mask: torch.Tensor) -> torch.Tensor:
+    (end,) = trainer.eos_token_ids
+    ids = [[3] * n if i in TRUNCATED else [3] * (n - 1) + [end] for i, n in enumerate(LENGTHS)]
+    known = {
+        "self": trainer,
+        "completion_ids_list": ids,
+        "completion_mask": mask,
+        "tool_mask": None,
+        "device": "cpu",
+    }
+    return run_block("self.mask_truncated_completions", "completion_mask", known)
+
+
+def advantages(scale_rewards: str) -> list[list[float]]:
+    rewards = torch.tensor(REWARDS, dtype=torch.float64)
+    settings = SimpleNamespace(
+        multi_objective_aggregation="sum_then_normalize",
+        scale_rewards=scale_rewards,
+        reward_weights=torch.ones(1, dtype=torch.float64),
+    )
+    known = {
+        "self": settings,
+        "rewards_per_func": rewards.reshape(-1, 1),
+        "unscorable_mask": torch.zeros(rewards.numel(), dtype=torch.bool),
+        "num_generations": rewards.shape[1],
+        "device": "cpu",
+    }
+    condition = "self.multi_objective_aggregation == 'sum_then_normalize'"
+    return run_block(condition, "advantages", known).reshape(rewards.shape).tolist()
+
+
 def record(name: str, inputs: dict) -> dict:
     options = dict(VARIANTS[name])
-    use_importance = options.pop("importance", False)
+    importance = options.pop("importance", "")
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(options, folder)
     trainer.model.train()
@@ -105,6 +186,8 @@ def record(name: str, inputs: dict) -> dict:
     entropies = pad(inputs["entropies"])
     trainer._get_per_token_logps_and_entropies = lambda *_, **__: (logprobs, entropies, None)
     mask = pad([[1.0] * n for n in LENGTHS]).long()
+    if trainer.mask_truncated_completions:
+        mask = without_truncated(trainer, mask)
     batch = {
         "prompt_ids": torch.ones(4, 2, dtype=torch.long),
         "prompt_mask": torch.ones(4, 2, dtype=torch.long),
@@ -115,10 +198,8 @@ def record(name: str, inputs: dict) -> dict:
         "ref_per_token_logps": pad(inputs["ref_logprobs"]),
         "num_items_in_batch": mask.sum(),
     }
-    if use_importance:
-        trainer.use_vllm = trainer.vllm_importance_sampling_correction = True
-        ratio = (pad(inputs["old_logprobs"]) - pad(inputs["sampler_logprobs"])).exp()
-        batch["importance_sampling_ratio"] = ratio.clamp(max=IMPORTANCE_CAP)
+    if importance:
+        batch["importance_sampling_ratio"] = importance_ratio(trainer, importance, mask, inputs)
     loss = trainer._compute_loss(trainer.model, batch)
     loss.backward()
     gradient = [row[:n] for row, n in zip(logprobs.grad.tolist(), LENGTHS, strict=True)]
@@ -131,6 +212,10 @@ def main() -> None:
         "trl": trl.__version__,
         "max_completion_length": WIDTH,
         "importance_cap": IMPORTANCE_CAP,
+        "importance_floor": IMPORTANCE_FLOOR,
+        "truncated": TRUNCATED,
+        "rewards": REWARDS,
+        "advantages": {scale: advantages(scale) for scale in ("none", "group")},
         "inputs": inputs,
         "variants": {name: record(name, inputs) for name in VARIANTS},
     }

@@ -1,16 +1,20 @@
 """Our losses against what the real TRL computed on the same numbers (scripts/record_trl_fixtures.py)."""
 
 import json
+import statistics
 from pathlib import Path
 
 import pytest
 import torch
 
+from verl_lite.engine.advantages import EPS, group_center, group_standardize
 from verl_lite.engine.algorithm_config import AlgorithmConfig
 from verl_lite.engine.losses import LossInput, policy_loss, token_weights
 from verl_lite.engine.objective import Terms, objective
 
 FIXTURE = json.loads((Path(__file__).parents[1] / "fixtures" / "trl_losses.json").read_text(encoding="utf-8"))
+
+HIGH, LOW = FIXTURE["importance_cap"], FIXTURE["importance_floor"]
 
 # TRL's variant -> our config lines
 OURS = {
@@ -23,7 +27,13 @@ OURS = {
     "dual_clip": {"dual_clip": 1.3},
     "kl": {"aggregate": "sequence_mean", "kl": {"coefficient": 0.1}},
     "kl_ratio_weighted": {"aggregate": "sequence_mean", "kl": {"coefficient": 0.1, "ratio_weighted": True}},
-    "importance": {"importance": {"mode": "truncate", "high": FIXTURE["importance_cap"]}},
+    "importance": {"importance": {"mode": "truncate", "high": HIGH}},
+    "importance_token_mask": {"importance": {"mode": "mask", "low": LOW, "high": HIGH}},
+    "importance_sequence_truncate": {"importance": {"mode": "truncate", "level": "sequence", "high": HIGH}},
+    "importance_sequence_mask": {
+        "importance": {"mode": "mask", "level": "sequence", "low": LOW, "high": HIGH},
+    },
+    "mask_truncated": {"overlong": {"mode": "mask"}},
     "entropy": {"entropy_bonus": 0.02},
 }
 
@@ -36,6 +46,8 @@ def flat(name: str) -> torch.Tensor:
 def test_loss_and_gradient_are_trls(variant):
     config = AlgorithmConfig(**OURS[variant])
     lengths = [len(row) for row in FIXTURE["inputs"]["logprobs"]]
+    left_out = FIXTURE["truncated"] if config.overlong.mode == "mask" else []
+    counted = [0 if i in left_out else length for i, length in enumerate(lengths)]
     repeats = torch.tensor(lengths)
     sequence_N = torch.repeat_interleave(torch.arange(len(lengths)), repeats)
     logprobs_N = flat("logprobs").requires_grad_()
@@ -43,11 +55,11 @@ def test_loss_and_gradient_are_trls(variant):
         logprobs_N=logprobs_N,
         old_logprobs_N=flat("old_logprobs"),
         advantages_N=torch.tensor(FIXTURE["inputs"]["advantages"], dtype=torch.float64)[sequence_N],
-        mask_N=torch.ones(sum(lengths), dtype=torch.float64),
+        mask_N=(torch.tensor(counted) > 0).double()[sequence_N],
         sequence_N=sequence_N,
         num_sequences=len(lengths),
     )
-    weights = token_weights(lengths, config.aggregate, norm_tokens=config.norm_tokens)
+    weights = token_weights(counted, config.aggregate, norm_tokens=config.norm_tokens)
     terms = Terms(
         weights_N=torch.tensor(weights, dtype=torch.float64)[sequence_N],
         entropy_N=flat("entropies"),
@@ -63,6 +75,18 @@ def test_loss_and_gradient_are_trls(variant):
     gradient = [x for row in recorded["gradient"] for x in row]
     assert logprobs_N.grad.tolist() == pytest.approx(gradient, rel=1e-6, abs=1e-9)
     assert sum(abs(x) for x in gradient) > 0.1
+
+
+def test_advantages_are_trls_but_for_the_departures_that_are_named() -> None:
+    """Without scaling equal; with it TRL divides by the sample standard deviation + 1e-4, we by the
+    population's + EPS.
+    """
+    for rewards, plain, scaled in zip(
+        FIXTURE["rewards"], FIXTURE["advantages"]["none"], FIXTURE["advantages"]["group"], strict=True
+    ):
+        assert group_center(rewards) == pytest.approx(plain, abs=1e-12)
+        theirs, ours = statistics.stdev(rewards) + 1e-4, statistics.pstdev(rewards) + EPS
+        assert group_standardize(rewards) == pytest.approx([a * theirs / ours for a in scaled], rel=1e-6)
 
 
 def test_every_recorded_variant_has_a_config():
