@@ -10,10 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from verl_lite.engine.algorithm_config import LoraConfig
 from verl_lite.engine.config import DatasetConfig, RolloutConfig
 from verl_lite.engine.data import read_prompts
+from verl_lite.engine.lora import add_adapters
 from verl_lite.engine.sampler_transformers import TransformersSampler
 from verl_lite.engine.stages import PromptRow
+from verl_lite.engine.weights import base_model
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import SamplerSettings
 
@@ -42,6 +45,34 @@ def test_logprobs_are_the_model_s_at_the_sampling_temperature(
         expected = source.token_logprobs(ids, temperature=0.7)[len(rollout.prompt_ids) - 1 :]
         assert rollout.logprobs == pytest.approx(expected, abs=1e-4)
         assert rollout.finish_reason == ("stop" if ids[-1] == 1 else "length")
+
+
+PENALTIES = {
+    "repetition_penalty": 1.5,
+    "no_repeat_ngram_size": 2,
+    "suppress_tokens": list(range(10, 40)),
+    "temperature": 0.3,
+    "min_new_tokens": 9,
+}
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_the_model_s_own_generation_config_changes_nothing(
+    sampler: TransformersSampler, small_model: Path, tokenizer: Any, prompts: list[PromptRow], lora: bool
+) -> None:
+    settings = SamplerSettings(max_new_tokens=12, seed=5)
+    plain = by_id(sampler.generate(prompts, num_samples=4, settings=settings))
+    model = AutoModelForCausalLM.from_pretrained(small_model)
+    model.generation_config.update(**PENALTIES)
+    if lora:  # as SFT samples from the model that it trains
+        model = add_adapters(model, LoraConfig(rank=2))
+    planted = TransformersSampler(model, tokenizer, RolloutConfig(), canary_ids=prompts[0].prompt_ids)
+    found = by_id(planted.generate(prompts, num_samples=4, settings=settings))
+    for id, rollout in plain.items():
+        assert found[id].completion_ids == rollout.completion_ids
+        assert found[id].logprobs == pytest.approx(rollout.logprobs, abs=1e-5)
+    kept = base_model(model).generation_config  # it goes into the folders that are saved
+    assert {name: getattr(kept, name) for name in PENALTIES} == PENALTIES
 
 
 def test_a_completion_depends_on_its_seed_not_on_its_batch(

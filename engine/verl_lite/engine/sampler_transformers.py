@@ -6,6 +6,7 @@ the weights, not on what else is in the batch.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +15,10 @@ from torch import Tensor
 
 from verl_lite.engine.canary import TOLERANCES, Canary
 from verl_lite.engine.config import RolloutConfig
+from verl_lite.engine.model_folder import pad_token_id
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.stages import PromptRow, WeightSource
+from verl_lite.engine.weights import base_model
 from verl_lite.plugins import Rollout, SamplerSettings
 
 __all__ = ["TransformersSampler"]
@@ -70,15 +73,16 @@ class TransformersSampler:
         ]
         input_BT = torch.tensor([list(prompt.prompt_ids) for prompt, _, _ in rows], device=self._model.device)
         chooser = _Chooser([seed for _, _, seed in rows], settings, num_prompt_tokens=input_BT.shape[1])
-        output_BT = self._model.generate(
-            input_BT,
-            attention_mask=torch.ones_like(input_BT),
-            do_sample=False,
-            max_new_tokens=settings.max_new_tokens,
-            logits_processor=[chooser],
-            eos_token_id=self._tokenizer.eos_token_id,
-            pad_token_id=self._tokenizer.pad_token_id or self._tokenizer.eos_token_id,
-        )[:, input_BT.shape[1] :].tolist()
+        with _own_generation_config(self._model):
+            output_BT = self._model.generate(
+                input_BT,
+                attention_mask=torch.ones_like(input_BT),
+                do_sample=False,
+                max_new_tokens=settings.max_new_tokens,
+                logits_processor=[chooser],
+                eos_token_id=self._tokenizer.eos_token_id,
+                pad_token_id=pad_token_id(self._tokenizer),
+            )[:, input_BT.shape[1] :].tolist()
         logprobs_BT = torch.stack(chooser.logprobs, dim=1).tolist()
         rollouts = [
             self._rollout(prompt, index, replace(settings, seed=seed), ids, logprobs)
@@ -140,6 +144,22 @@ class TransformersSampler:
 
     def close(self) -> None:
         self.__dict__.pop("_model", None)
+
+
+@contextmanager
+def _own_generation_config(model: Any) -> Iterator[None]:
+    """Inside, `generate` knows only what it is told: a folder's penalties would change the policy.
+
+    Handing `generate` a configuration is not enough: what that leaves open, it takes from the model's.
+    """
+    from transformers import GenerationConfig
+
+    causal = base_model(model)
+    kept, causal.generation_config = causal.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        causal.generation_config = kept
 
 
 class _Chooser:
