@@ -22,7 +22,7 @@ OURS = {
     "bnpo": {},
     "dr_grpo": {"aggregate": "sequence_sum_norm", "norm_tokens": FIXTURE["max_completion_length"]},
     "dapo": {"clip_high": 0.28},
-    "cispo": {"loss": "cispo", "clip_low": 1.0, "clip_high": 0.2},  # TRL's bound is on the ratio: 1.2
+    "cispo": {"loss": "cispo", "clip_high": 0.2},  # TRL's bound is on the ratio: 1.2
     "gspo": {"loss": "gspo", "aggregate": "sequence_mean", "clip_low": 3e-2, "clip_high": 4e-2},
     "dual_clip": {"dual_clip": 1.3},
     "kl": {"aggregate": "sequence_mean", "kl": {"coefficient": 0.1}},

@@ -7,9 +7,18 @@ import pytest
 import torch
 
 from verl_lite.engine.advantages import estimate_advantages
-from verl_lite.engine.algorithm_config import AlgorithmConfig, CriticConfig, LearnerConfig, OptimizerConfig
+from verl_lite.engine.algorithm_config import (
+    AlgorithmConfig,
+    CriticConfig,
+    LearnerConfig,
+    LoraConfig,
+    OptimizerConfig,
+)
+from verl_lite.engine.config import ModelConfig
 from verl_lite.engine.critic import explained_variance, make_critic, value_loss
 from verl_lite.engine.learner import Learner
+from verl_lite.engine.lora import add_adapters
+from verl_lite.engine.model_folder import check_critic
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import Rollout, ScoredRollout
 
@@ -115,3 +124,37 @@ def test_a_smaller_critic_of_another_folder(tiny_model, make_samples, tmp_path):
             pad_token_id=0,
             total_steps=1,
         )
+
+
+def test_under_lora_the_critic_is_the_plain_base_and_all_of_it_learns(tiny_model, make_samples):
+    plain = tiny_model(torch.float32)
+    names = {name for name, _ in plain.named_parameters()}
+    policy = add_adapters(plain, LoraConfig(rank=2))
+    critic = make_critic(CriticConfig(), LearnerConfig(), policy, pad_token_id=0, total_steps=1)
+    trained = critic.state_dict()["model"]
+    assert set(trained) == set(tiny_model(torch.float32).state_dict())
+    assert {name for name in trained if "lora" in name} == set()
+    base = tiny_model(torch.float32).state_dict()
+    assert all(torch.equal(trained[name], base[name]) for name in names)
+    assert any("lora" in name for name, _ in policy.named_parameters()), "the policy keeps its adapters"
+    samples = make_samples()
+    for _ in range(2):  # the head starts at 0: the first update moves it alone
+        values = critic.values(samples)
+        critic.update(
+            [replace(s, returns_T=[1.0] * len(v), values_T=v) for s, v in zip(samples, values, strict=True)]
+        )
+    moved = critic.state_dict()["model"]
+    assert not any(torch.equal(moved[name], base[name]) for name in names if "proj" in name)
+
+
+def test_a_critic_that_cannot_be_is_refused_before_anything_runs(tiny_model, tmp_path):
+    tiny_model(torch.float32, vocab_size=11).save_pretrained(tmp_path / "foreign")
+    tiny_model(torch.float32).save_pretrained(tmp_path / "policy")
+    policy = ModelConfig(path=str(tmp_path / "policy"))
+    check_critic(str(tmp_path / "policy"), policy)
+    with pytest.raises(ConfigError, match=r"algorithm\.critic\.model='/nope': there is no folder /nope"):
+        check_critic("/nope", policy)
+    with pytest.raises(ConfigError, match="a vocabulary of 11, the policy 61"):
+        check_critic(str(tmp_path / "foreign"), policy)
+    with pytest.raises(ConfigError, match="a vocabulary of 11"):
+        check_critic(str(tmp_path / "foreign"), ModelConfig(tiny={}))

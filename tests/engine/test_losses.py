@@ -206,3 +206,40 @@ def test_a_kl_in_the_reward_is_measured_but_not_in_the_loss():
     loss, metrics = objective(batch, terms, policy_loss=ppo_clip, config=config, kl_coefficient=0.1)
     assert loss.item() == pytest.approx(-1.0)
     assert metrics["policy/kl_reference"].item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "ratio_weighted", "is_the_kls"),
+    [
+        ("k1", True, True),
+        ("k3", True, True),
+        ("k2", False, True),
+        ("k3", False, False),  # that of KL(reference || policy)
+    ],
+)
+def test_the_expected_gradient_of_a_kl_in_the_loss(estimator, ratio_weighted, is_the_kls):
+    """Over every token of a vocabulary of 5, weighed by its probability, against autograd of the sum."""
+    generator = torch.Generator().manual_seed(0)
+    logits_V, ref_V = torch.randn(2, 5, generator=generator, dtype=torch.float64)
+    logits_V.requires_grad_()
+    ref_V = ref_V.log_softmax(0)
+    policy_V = logits_V.log_softmax(0)
+    (exact,) = torch.autograd.grad((policy_V.exp() * (policy_V - ref_V)).sum(), logits_V)
+
+    config = AlgorithmConfig(
+        kl={"coefficient": 1.0, "estimator": estimator, "ratio_weighted": ratio_weighted}
+    )
+    policy_V = logits_V.log_softmax(0)
+    batch = LossInput(
+        logprobs_N=policy_V,
+        old_logprobs_N=policy_V.detach(),
+        advantages_N=torch.zeros(5, dtype=torch.float64),
+        mask_N=torch.ones(5, dtype=torch.float64),
+        sequence_N=torch.arange(5),
+        num_sequences=5,
+    )
+    terms = Terms(weights_N=policy_V.detach().exp(), entropy_N=torch.zeros(5).double(), ref_logprobs_N=ref_V)
+    loss, _ = objective(batch, terms, policy_loss=policy_loss(config), config=config, kl_coefficient=1.0)
+    (estimated,) = torch.autograd.grad(loss, logits_V)
+    assert torch.allclose(estimated, exact, rtol=1e-9, atol=1e-12) is is_the_kls
+    assert exact.abs().max() > 0.05

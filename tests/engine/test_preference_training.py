@@ -1,6 +1,8 @@
 """DPO and reward models from a file of preferences to a saved folder, on a very small model."""
 
 import json
+import math
+import re
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from verl_lite.engine.tiny_model import build_tiny_tokenizer
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.preferences import to_preference
 from verl_lite.plugins import Message, RewardsConfig, Rollout, Scorer
+from verl_lite.plugins.config_file import validate
 
 Rows = list[dict[str, Any]]
 
@@ -239,6 +242,7 @@ def test_rows_that_are_no_preferences(options: Any, tokenizer: Any) -> None:
     assert "no row is left (1 had nothing but ties" in refused(
         {"prompt": "1", "completions": ["a", "b"], "ranks": [1, 1]}
     )
+    assert "1 ranked equal completions" in refused({"prompt": "1+1=", "chosen": "2", "rejected": "2"})
     with pytest.raises(ConfigError, match="of 1 prompts leaves one side empty"):
         read_rankings(PreferenceConfig(**options(pair_rows(1))), tokenizer, reply_ids)
 
@@ -269,3 +273,50 @@ def test_the_reward_model_reward_loads_the_folder(options: Any, tmp_path: Path) 
         for ids, rest in rows
     ]
     assert found == pytest.approx(head.score(samples).tolist(), rel=1e-4, abs=1e-5)
+
+
+def test_equal_completions_are_no_pair_and_are_said(options: Any, tokenizer: Any, tmp_path: Path) -> None:
+    """As chosen and rejected they teach nothing; in a longer ranking the other pairs still count."""
+    rows = pair_rows(8)
+    rows += [{**row, "rejected": row["chosen"]} for row in pair_rows(3)]
+    rows.append({"prompt": "1+1=", "completions": ["2", "3", "2"], "ranks": [1, 2, 3]})
+    found = read_rankings(PreferenceConfig(**options(rows)), tokenizer, reply_ids)
+    assert (found.num_same, found.num_tied, found.num_dropped) == (3, 0, 0)
+    together = [*found.train, *found.held_out]
+    assert len(together) == 9
+    assert [ranking.pairs for ranking in together if len(ranking.ranks) == 3] == [[(0, 1), (1, 2)]]
+    text = StringIO()
+    config = DPOConfig(**options(rows, steps=1))
+    train_dpo(config, run_dir=tmp_path / "run", console=Console(file=text, width=200))
+    assert "left out: 3 that rank equal completions" in text.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("learner", "reason"),
+    [
+        ({"num_ranks": 4}, "learner.num_ranks=4: training on preferences is one process"),
+        ({"lora": {"quantize": True}}, "lora.quantize is not there for training on preferences"),
+        ({"optimizer": {"betas": [2, 3]}}, "betas=[2.0, 3.0]: expected two numbers"),
+    ],
+)
+@pytest.mark.parametrize("kind", [DPOConfig, RewardModelConfig])
+def test_what_the_learner_section_has_no_meaning_for(
+    kind: type[PreferenceConfig], learner: dict[str, Any], reason: str, options: Any
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        validate(kind, options(pair_rows(2), learner=learner), source="config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "reason"),
+    [
+        (DPOConfig, {"beta": math.inf}, "beta: input should be a finite number"),
+        (RewardModelConfig, {"margin_scale": math.inf}, "margin_scale: input should be a finite number"),
+        (DPOConfig, {"checkpoints": {"keep_best": "held_out/acuracy"}}, "is no metric of training on"),
+    ],
+)
+def test_numbers_and_metrics_that_are_none(
+    kind: type[PreferenceConfig], change: dict[str, Any], reason: str, options: Any
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        validate(kind, {**options(pair_rows(2)), **change}, source="config.yaml")

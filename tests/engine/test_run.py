@@ -253,6 +253,15 @@ def test_a_local_folder_trains_on_gsm8k_shaped_rows(
     assert not torch.equal(start["model.norm.weight"], given["model.norm.weight"])  # SFT's, in the run
 
 
+def test_a_critic_that_is_not_there_is_refused_before_the_warm_up(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    algorithm = {"advantage": "gae", "critic": {"model": "/nope"}}
+    with pytest.raises(ConfigError, match=r"critic\.model='/nope': there is no folder /nope"):
+        train(make_config(algorithm=algorithm, sft={"steps": 3}), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_sft_alone_and_its_refusal(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"sft\.steps=0"):
         train_only_sft(make_config(), run_dir=tmp_path / "none")

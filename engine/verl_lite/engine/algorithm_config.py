@@ -3,7 +3,7 @@
 Every refusal says why the combination means nothing; it happens before anything is loaded.
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -39,7 +39,7 @@ class KLConfig(ConfigModel):
     reference: Literal["copy", "offload", "adapter_off", "none"] = "copy"
     target: float | None = Field(default=None, gt=0)  # adaptive when set: the KL per completion, in nats
     horizon_samples: int = Field(default=10_000, gt=0)
-    ratio_weighted: bool = False  # times the ratio: the gradient is then that of KL(policy || reference)
+    ratio_weighted: bool = False  # k1, k3: times the ratio, the gradient is that of KL(policy || reference)
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -53,12 +53,27 @@ class KLConfig(ConfigModel):
                 "kl.target makes the coefficient adaptive, but it multiplies the coefficient and "
                 "0 stays 0: set kl.coefficient to a start value such as 0.1, or drop kl.target"
             )
-        if self.placement == "loss" and self.estimator == "k1" and self.coefficient > 0:
+        if self.coefficient > 0:
+            self._check_gradient()
+        return self
+
+    def _check_gradient(self) -> None:
+        if self.placement == "reward" and self.ratio_weighted:
+            raise ValueError(
+                "kl.ratio_weighted is for a KL in the loss; a KL in the reward has no gradient to weigh: "
+                "leave it out, or set kl.placement=loss"
+            )
+        if self.placement == "loss" and self.estimator == "k1" and not self.ratio_weighted:
             raise ValueError(
                 "kl.estimator=k1 in the loss has a gradient whose expectation is 0, so it would not "
-                "pull towards the reference: use k2 or k3 in the loss, or kl.placement=reward"
+                "pull towards the reference: use k2 or k3 in the loss, set kl.ratio_weighted, or "
+                "kl.placement=reward"
             )
-        return self
+        if self.estimator == "k2" and self.ratio_weighted:
+            raise ValueError(
+                "kl.ratio_weighted with kl.estimator=k2: the gradient of k2 itself is that of KL(policy || "
+                "reference), and times the ratio it no longer is: leave one of the two out, or use k1 or k3"
+            )
 
 
 class ImportanceConfig(ConfigModel):
@@ -105,7 +120,11 @@ class CriticConfig(ConfigModel):
 
 
 class AlgorithmConfig(ConfigModel):
-    """From scores to a gradient: the advantage estimator, the policy loss and what surrounds them."""
+    """From scores to a gradient: the advantage estimator, the policy loss and what surrounds them.
+
+    clip_low, clip_high   the ratio is clipped to [1 - low, 1 + high]; under cispo, clip_low is 1 unless
+                          set: no lower bound
+    """
 
     advantage: AdvantageName = "grpo"
     loss: PolicyLossName = "ppo_clip"
@@ -126,6 +145,13 @@ class AlgorithmConfig(ConfigModel):
     importance: ImportanceConfig = ImportanceConfig()
     overlong: OverlongConfig = OverlongConfig()
     critic: CriticConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_lower_bound_in_cispo(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("loss") == "cispo":
+            return {"clip_low": 1.0, **data}
+        return data
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -224,6 +250,15 @@ class OptimizerConfig(ConfigModel):
     bits: Literal[8, 32] = 32
     offload: bool = False  # keep the moments in CPU memory
     max_bad_steps: int = Field(default=5, ge=1)  # steps with nan or inf before the run stops
+
+    @model_validator(mode="after")
+    def _decaying(self) -> Self:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(
+                f"betas={list(self.betas)}: expected two numbers from 0 up and below 1, the parts of the old "
+                "moments that a step keeps; usual are [0.9, 0.95]"
+            )
+        return self
 
 
 class LoraConfig(ConfigModel):

@@ -60,9 +60,20 @@ class AsynchronyConfig(ConfigModel):
         return {"sync": 0, "one_ahead": 1, "async": self.max_lag}[self.mode]
 
     def check(
-        self, *, advantage: str, importance: str, dynamic_sampling: bool, takes_weights_anytime: bool
+        self,
+        *,
+        advantage: str,
+        loss: str,
+        importance: str,
+        dynamic_sampling: bool,
+        takes_weights_anytime: bool,
     ) -> None:
         """Refuse what does not go with the mode; raises ValueError with the reason."""
+        if self.mode != "sync" and loss == "policy_gradient" and importance == "off":
+            raise ValueError(
+                f"asynchrony.mode={self.mode} trains on samples of older policies, but loss=policy_gradient "
+                "is only right on-policy: set algorithm.importance.mode to truncate or mask, or mode sync"
+            )
         if self.mode != "async":
             return
         if self.stale == "correct" and importance == "off":

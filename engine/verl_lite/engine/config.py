@@ -13,6 +13,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.cluster_config import AsynchronyConfig, ClusterConfig
+from verl_lite.engine.cross_checks import check_best_metric, check_models, check_updates
 from verl_lite.engine.data_config import DataConfig, DatasetConfig
 from verl_lite.engine.launch import launched_rank
 from verl_lite.engine.monitor_config import MonitorsConfig
@@ -268,6 +269,7 @@ class TrainConfig(RewardsConfig):
 
     def _check_best(self) -> None:
         best, validation = self.checkpoints.keep_best, self.sft.validation
+        check_best_metric(best)
         if best.startswith("evaluation/") and not self.evaluation.every_steps:
             raise ValueError(
                 f"checkpoints.keep_best={best!r} is only measured with evaluation.every_steps above 0"
@@ -316,8 +318,17 @@ class TrainConfig(RewardsConfig):
         self.algorithm.check_rollout(
             num_samples=self.rollout.num_samples, top_p=self.rollout.top_p, top_k=self.rollout.top_k
         )
+        check_models(self.algorithm, self.learner)
+        check_updates(
+            self.algorithm,
+            self.learner,
+            steps=self.steps,
+            num_prompts=self.rollout.num_prompts,
+            max_new_tokens=self.rollout.max_new_tokens,
+        )
         self.asynchrony.check(
             advantage=self.algorithm.advantage,
+            loss=self.algorithm.loss,
             importance=self.algorithm.importance.mode,
             dynamic_sampling=self.algorithm.dynamic_sampling,
             takes_weights_anytime=self.rollout.is_placed_by_ray,

@@ -164,7 +164,8 @@ def make_critic(
     total_steps: int,
     ranks: Ranks = ALONE,
 ) -> Critic:
-    """The critic `config` names: its own model, or a copy of the policy's present weights.
+    """The critic `config` names: its own model, or a copy of the policy's present weights, all of them
+    trained: under LoRA those of the base, without adapters.
 
     Made before the policy's weights are distributed over the ranks; the critic's are here.
     """
@@ -174,7 +175,7 @@ def make_critic(
 
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(config.model)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(f"algorithm.critic.model={config.model}: {error}") from None
         if model.config.vocab_size < causal.config.vocab_size:
             raise ConfigError(
@@ -183,6 +184,8 @@ def make_critic(
                 "the same family"
             )
         model.to(next(causal.parameters()).device)
+    elif hasattr(policy, "disable_adapter"):
+        model = copy.deepcopy(policy).unload()  # type: ignore[operator]
     else:
         model = copy.deepcopy(causal)
     model.requires_grad_(True)

@@ -8,7 +8,7 @@ Departures from the papers:
 - PPO-clip (arXiv:1707.06347) with separate bounds (DAPO, arXiv:2503.14476, eq. 10) and an optional
   dual clip (arXiv:1912.09729). The ratio is to the policy that started the step, not to the sampler.
 - GSPO (arXiv:2507.18071): the ratio is the geometric mean over the sequence's *counted* tokens.
-- CISPO (arXiv:2506.13585): only the upper bound clips by default; a lower one applies if `clip_low` < 1.
+- CISPO (arXiv:2506.13585): only the upper bound clips, unless the config sets a `clip_low` below 1.
 - Policy gradient: the ratio is left out, so it is right on-policy only (the config refuses the rest).
 
 Shapes: N completion tokens of the micro-batch, S its sequences.

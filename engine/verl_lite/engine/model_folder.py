@@ -16,6 +16,7 @@ from verl_lite.errors import ConfigError, DataError
 
 __all__ = [
     "check_context",
+    "check_critic",
     "default_device",
     "load_policy",
     "load_tokenizer",
@@ -84,6 +85,26 @@ def check_context(
         raise ConfigError(
             f"{what} = {needed_tokens} tokens, but the context "
             f"of {config.path or 'the tiny model'} is {longest}: lower {lower}"
+        )
+
+
+def check_critic(path: str, policy: ModelConfig) -> None:
+    """Raises ConfigError when algorithm.critic.model=`path` cannot be read or lacks the policy's tokens."""
+    from transformers import AutoConfig
+
+    try:
+        _refuse_missing_folder(path)
+        vocabulary = AutoConfig.from_pretrained(path).vocab_size
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"cannot load algorithm.critic.model={path!r}: {_first_line(error)}") from None
+    if policy.tiny is not None:
+        needed = len(build_tiny_tokenizer())
+    else:
+        needed = getattr(AutoConfig.from_pretrained(policy.path), "vocab_size", 0)
+    if vocabulary < needed:
+        raise ConfigError(
+            f"algorithm.critic.model={path} has a vocabulary of {vocabulary}, the policy {needed}: "
+            "the critic reads the policy's tokens, so choose one of the same family"
         )
 
 

@@ -13,7 +13,7 @@ from verl_lite.engine.data import read_prompts
 from verl_lite.engine.data_config import DatasetConfig
 from verl_lite.engine.environment import changed_data, fingerprint_rows
 from verl_lite.engine.metrics_log import check_trackers
-from verl_lite.engine.model_folder import check_context, load_tokenizer
+from verl_lite.engine.model_folder import check_context, check_critic, load_tokenizer
 from verl_lite.engine.quantization import check_bitsandbytes
 from verl_lite.engine.run_folder import FREE_FOR_MEMORY, FREE_TO_CHANGE, RunFolder, choose_run_dir
 from verl_lite.engine.run_lock import run_lock
@@ -111,6 +111,9 @@ def prepare_run(
     tokenizer = load_tokenizer(config.model)
     check_context(config.model, needed_tokens=config.sft.max_tokens or 0)
     check_context(config.model, needed_tokens=config.rollout.context_tokens)
+    critic = config.algorithm.critic
+    if critic is not None and critic.model and not only_sft:
+        check_critic(critic.model, config.model)
     train, held_out = ([], []) if only_sft else _read_prompts(config, tokenizer)
     path, passed_over = newest_whole(folder.checkpoints) if resume and not only_sft else (None, [])
     if resume and path is None and (passed_over or not config.sft.is_on):

@@ -17,9 +17,9 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class ConfigModel(BaseModel):
-    """Base of every configuration section: frozen, unknown keys refused."""
+    """Base of every configuration section: frozen, unknown keys, nan and inf refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 def load_config(model: type[ModelT], path: str | Path, overrides: Sequence[str] = ()) -> ModelT:

@@ -19,6 +19,12 @@ __all__ = [
     "RewardModelConfig",
 ]
 
+MEASURED = ("loss", "accuracy", "margin", "chosen", "rejected")
+METRICS = (
+    *(f"held_out/{name}" for name in (*MEASURED, "calibration_error")),
+    *(f"train/{name}" for name in (*MEASURED, "grad_norm", "learning_rate")),
+)
+
 
 class PreferenceSource(ConfigModel):
     """Where preferences are read: a .jsonl or .parquet file, or a data set of the hub.
@@ -88,9 +94,27 @@ class PreferenceConfig(ConfigModel):
     @model_validator(mode="after")
     def _measured(self) -> Self:
         best = self.checkpoints.keep_best
+        if best and best not in METRICS:
+            raise ValueError(
+                f"checkpoints.keep_best={best!r} is no metric of training on preferences: expected one of "
+                f"{', '.join(METRICS)}"
+            )
         if best.startswith("held_out/") and not self.evaluate_every_steps:
             raise ValueError(
                 f"checkpoints.keep_best={best!r} is only measured with evaluate_every_steps above 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_process_of_whole_weights(self) -> Self:
+        if self.learner.num_ranks > 1:
+            raise ValueError(
+                f"learner.num_ranks={self.learner.num_ranks}: training on preferences is one process; "
+                "set it to 1"
+            )
+        if self.learner.lora is not None and self.learner.lora.quantize:
+            raise ValueError(
+                "learner.lora.quantize is not there for training on preferences: set it to false"
             )
         return self
 
@@ -139,6 +163,4 @@ class RewardModelConfig(PreferenceConfig):
     def _coherent(self) -> Self:
         if self.margin_scale and self.loss == "plackett_luce":
             raise ValueError("margin_scale needs loss: bradley_terry (a ranking has no margins)")
-        if self.learner.lora is not None and self.learner.lora.quantize:
-            raise ValueError("learner.lora.quantize is not there for reward models: set it to false")
         return self

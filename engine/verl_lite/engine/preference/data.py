@@ -40,12 +40,14 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rankings:
-    """`num_tied` rows had nothing but ties, `num_dropped` were too long: neither is in the two lists."""
+    """Rows that are in neither list, counted: `num_tied` had nothing but ties, `num_dropped` were too long,
+    and all completions that `num_same` ranked as better and worse were the same tokens."""
 
     train: Sequence[Ranking]
     held_out: Sequence[Ranking]
     num_tied: int
     num_dropped: int
+    num_same: int = 0
 
 
 def reply_ids(tokenizer: Any, row: PreferenceRow) -> list[tuple[list[int], list[int]]]:
@@ -70,7 +72,7 @@ def chat_ids(tokenizer: Any, row: PreferenceRow) -> list[tuple[list[int], list[i
 
 def read_rankings(config: PreferenceConfig, tokenizer: Any, tokenise: Tokenise) -> Rankings:
     """The config's rows as rankings; no prompt is in both lists. Raises DataError for unusable rows."""
-    counts = {"tied": 0, "dropped": 0}
+    counts = {"tied": 0, "dropped": 0, "same": 0}
 
     def tokenised(source: PreferenceSource) -> list[Ranking]:
         found = []
@@ -79,13 +81,14 @@ def read_rankings(config: PreferenceConfig, tokenizer: Any, tokenise: Tokenise) 
             if ranking is None:
                 counts["dropped"] += 1
             elif not ranking.pairs:
-                counts["tied"] += 1
+                counts["same" if row.pairs(config.data.pairs) else "tied"] += 1
             else:
                 found.append(ranking)
         if not found:
             raise DataError(
                 f"{source.path or source.hub}: no row is left ({counts['tied']} had nothing but ties, "
-                f"{counts['dropped']} were longer than data.max_tokens={config.data.max_tokens})"
+                f"{counts['same']} ranked equal completions, {counts['dropped']} "
+                f"were longer than data.max_tokens={config.data.max_tokens})"
             )
         return found
 
@@ -94,7 +97,13 @@ def read_rankings(config: PreferenceConfig, tokenizer: Any, tokenise: Tokenise) 
         held_out = tokenised(config.data.held_out)
     else:
         train, held_out = _split(train, fraction=config.data.held_out_fraction, seed=config.seed)
-    return Rankings(train=train, held_out=held_out, num_tied=counts["tied"], num_dropped=counts["dropped"])
+    return Rankings(
+        train=train,
+        held_out=held_out,
+        num_tied=counts["tied"],
+        num_dropped=counts["dropped"],
+        num_same=counts["same"],
+    )
 
 
 def _rows(source: PreferenceSource, seed: int) -> list[tuple[str, PreferenceRow]]:
@@ -121,7 +130,8 @@ def _ranking(
             f"{name}: {longest} tokens, more than data.max_tokens={config.data.max_tokens}; raise it, or "
             "set data.overlong: drop"
         )
-    pairs = row.pairs(config.data.pairs)
+    completions = [completion for _, completion in ids]
+    pairs = [(b, w) for b, w in row.pairs(config.data.pairs) if completions[b] != completions[w]]
     return Ranking(
         samples=[_sample(prompt, completion) for prompt, completion in ids],
         ranks=list(row.ranks),

@@ -266,10 +266,15 @@ def _checkpoints(
 
 def _what(rankings: Rankings, steps: int) -> str:
     pairs = sum(len(ranking.pairs) for ranking in rankings.train)
-    left_out = f"; left out: {rankings.num_tied} with ties only, {rankings.num_dropped} too long"
+    counts = {
+        "with ties only": rankings.num_tied,
+        "that rank equal completions": rankings.num_same,
+        "too long": rankings.num_dropped,
+    }
+    left_out = ", ".join(f"{count} {why}" for why, count in counts.items() if count)
     return (
         f"{len(rankings.train):,} rows to train on ({pairs:,} pairs), {len(rankings.held_out):,} held out, "
-        f"{steps:,} steps{left_out if rankings.num_tied or rankings.num_dropped else ''}"
+        f"{steps:,} steps{'; left out: ' + left_out if left_out else ''}"
     )
 
 

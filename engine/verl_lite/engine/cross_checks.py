@@ -1,0 +1,67 @@
+"""What two sections of a training config refuse together; each raises ValueError with the reason."""
+
+import re
+
+from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
+from verl_lite.plugins.composite.metrics import METRICS
+
+__all__ = ["check_best_metric", "check_models", "check_updates"]
+
+EVALUATED = ("evaluation/accuracy", "evaluation/reward_mean", "evaluation/completion_tokens_mean")
+SFT_STEP = ("loss", "grad_norm", "learning_rate", "tokens", "trained_tokens", "is_decaying")
+SFT = (*(f"sft/{name}" for name in SFT_STEP), "sft/validation_loss", "sft/perplexity")
+MEASURED_BY_STEP = (
+    "policy/", "loss/", "critic/", "learner/", "rollout/", "monitor/", "warning/", "canary/", "data/",
+    "time/",
+)  # fmt: skip
+OF_REWARDS = [re.escape(name).replace("<name>", ".+") for name, _, _ in METRICS]
+
+
+def check_models(algorithm: AlgorithmConfig, learner: LearnerConfig) -> None:
+    """The reference and the critic, where they are made of the policy's own weights."""
+    kl, lora = algorithm.kl, learner.lora
+    if kl.coefficient > 0 and kl.reference == "adapter_off" and lora is None:
+        raise ValueError(
+            "algorithm.kl.reference=adapter_off is the model with its LoRA adapters switched off, but there "
+            "is no learner.lora: add it, or use copy or offload"
+        )
+    if algorithm.critic is not None and not algorithm.critic.model and lora is not None and lora.quantize:
+        raise ValueError(
+            "learner.lora.quantize=true with a critic that starts from the policy's weights: a critic is "
+            "trained in full, and 4-bit weights cannot be; name a model in algorithm.critic.model"
+        )
+
+
+def check_updates(
+    algorithm: AlgorithmConfig, learner: LearnerConfig, *, steps: int, num_prompts: int, max_new_tokens: int
+) -> None:
+    """What counts updates, prompts or tokens against how many of them there are."""
+    overlong, optimizer = algorithm.overlong, learner.optimizer
+    if overlong.mode == "shape" and overlong.buffer_tokens > max_new_tokens:
+        raise ValueError(
+            f"algorithm.overlong.buffer_tokens={overlong.buffer_tokens} is more than rollout.max_new_tokens="
+            f"{max_new_tokens}, so that every completion would be penalised: lower it"
+        )
+    if algorithm.mini_batches > num_prompts:
+        raise ValueError(
+            f"algorithm.mini_batches={algorithm.mini_batches} is more than rollout.num_prompts="
+            f"{num_prompts}, and a prompt's samples stay in one mini-batch: lower one or raise the other"
+        )
+    updates = steps * algorithm.epochs * algorithm.mini_batches
+    if steps and optimizer.warmup_steps > updates:
+        raise ValueError(
+            f"learner.optimizer.warmup_steps={optimizer.warmup_steps} is more than the {updates} updates of "
+            "this run (steps x epochs x mini_batches), so that the learning rate is never reached: lower it"
+        )
+
+
+def check_best_metric(name: str) -> None:
+    """`checkpoints.keep_best` of a training run: a metric of RL's steps and evaluations, or of SFT."""
+    if not name or name in (*EVALUATED, *SFT) or name.startswith((*MEASURED_BY_STEP, "sft/answers/")):
+        return
+    if any(re.fullmatch(pattern, name) for pattern in OF_REWARDS):
+        return
+    raise ValueError(
+        f"checkpoints.keep_best={name!r} is no metric of a training run: expected {', '.join(EVALUATED)}, "
+        f"{', '.join(SFT)}, or one that metrics.jsonl has of every step, such as reward/mean"
+    )
