@@ -17,7 +17,9 @@ from verl_lite.engine.advantages import (
 )
 from verl_lite.engine.algorithm_config import AlgorithmConfig, CriticConfig, KLConfig, OverlongConfig
 from verl_lite.engine.stages import Annotation
+from verl_lite.lab.statistics import group_advantages
 from verl_lite.plugins import ComponentScore, Rollout, SamplerSettings, Score, ScoredRollout, gdpo_advantages
+from verl_lite.plugins.composite.metrics import batch_metrics
 
 
 def row(reward, *, tokens=2, group="g", components=None, token_rewards=(), truncated=False) -> ScoredRollout:
@@ -177,6 +179,34 @@ def test_informative_groups_are_those_with_variance():
     scored = [row(1.0, group="a"), row(0.0, group="a"), row(1.0, group="b"), row(1.0, group="b"),
               row(1.0, group="c"), row(None, group="c")]  # fmt: skip
     assert informative_groups(scored, AlgorithmConfig()) == {"a"}
+
+
+def test_a_group_whose_advantages_are_all_masked_is_not_informative():
+    """Cut completions leave the loss: an update would have nothing of the group to learn from."""
+    masked = [row(0.0, group="cut", truncated=True), row(1.0, group="cut", truncated=True)]
+    half = [row(0.0, group="half", truncated=True), row(1.0, group="half")]
+    config = AlgorithmConfig(overlong=OverlongConfig(mode="mask"))
+    assert informative_groups(masked + half, config) == {"half"}
+    assert informative_groups(masked + half, AlgorithmConfig()) == {"cut", "half"}
+
+
+@pytest.mark.parametrize("estimator", [group_standardize, group_center, leave_one_out])
+@pytest.mark.parametrize("rewards", [[0.1 + 0.2, 0.3, 0.3], [0.1 + 0.2 - 0.3, 0.0], [1e6 + 1e-9, 1e6]])
+def test_rewards_equal_but_for_rounding_are_no_variance(estimator, rewards):
+    assert len(set(rewards)) == 2
+    assert estimator(rewards) == [0.0] * len(rewards)
+
+
+def test_every_count_of_flat_groups_takes_rounding_for_equal():
+    scored = [row(reward, components={"a": (reward, 1.0)}) for reward in (0.1 + 0.2, 0.3)]
+    assert batch_metrics(scored)["reward/flat_group_fraction"] == 1.0
+    for name in ("grpo", "rloo", "dr_grpo", "gdpo", "process"):
+        assert informative_groups(scored, AlgorithmConfig(advantage=name)) == set()
+    assert group_advantages([0.1 + 0.2, 0.3, None]) == [0.0, 0.0, None]
+    whitened = estimate_advantages(scored, AlgorithmConfig(advantage="reinforce_pp"))
+    assert not any(any(sample.advantages_T) for sample in whitened)
+    apart = [row(reward) for reward in (0.3, 0.3 + 1e-6)]
+    assert batch_metrics(apart)["reward/flat_group_fraction"] == 0.0
 
 
 def test_under_gdpo_a_group_of_equal_sums_is_informative_and_a_flat_one_exactly_zero():

@@ -27,6 +27,7 @@ from itertools import accumulate
 from verl_lite.engine.algorithm_config import AlgorithmConfig, KLConfig, OverlongConfig
 from verl_lite.engine.stages import Annotation, TrainingSample
 from verl_lite.plugins import ScoredRollout, gdpo_advantages
+from verl_lite.plugins.composite.flat import is_flat
 
 __all__ = [
     "discounted_returns",
@@ -43,7 +44,7 @@ EPS = 1e-6
 
 
 def group_standardize(rewards_G: Sequence[float]) -> list[float]:
-    """(reward - mean) / (population std + EPS); all 0 when the rewards are equal.
+    """(reward - mean) / (population std + EPS); all 0 when the rewards are equal but for rounding.
 
     >>> [round(a, 4) for a in group_standardize([1.0, 0.0])], group_standardize([1.0, 1.0])
     ([1.0, -1.0], [0.0, 0.0])
@@ -56,8 +57,8 @@ def group_standardize(rewards_G: Sequence[float]) -> list[float]:
 
 
 def group_center(rewards_G: Sequence[float]) -> list[float]:
-    """reward - mean; exactly 0 when the rewards are equal."""
-    if min(rewards_G) == max(rewards_G):
+    """reward - mean; exactly 0 when the rewards are equal but for rounding."""
+    if is_flat(rewards_G):
         return [0.0] * len(rewards_G)
     mean = statistics.fmean(rewards_G)
     return [reward - mean for reward in rewards_G]
@@ -70,7 +71,7 @@ def leave_one_out(rewards_G: Sequence[float]) -> list[float]:
     [1.0, -0.5, -0.5]
     """
     others = len(rewards_G) - 1
-    if others == 0 or min(rewards_G) == max(rewards_G):
+    if others == 0 or is_flat(rewards_G):
         return [0.0] * len(rewards_G)
     total = sum(rewards_G)
     return [reward - (total - reward) / others for reward in rewards_G]
@@ -245,7 +246,7 @@ def _whiten(advantages: list[list[float]], masks: Sequence[Sequence[int]]) -> li
     counted = [
         a for a_T, m_T in zip(advantages, masks, strict=True) for a, m in zip(a_T, m_T, strict=True) if m
     ]
-    if not counted or min(counted) == max(counted):
+    if not counted or is_flat(counted):
         return [[0.0] * len(a_T) for a_T in advantages]
     mean, std = statistics.fmean(counted), statistics.pstdev(counted)
     return [[(a - mean) / (std + EPS) for a in a_T] for a_T in advantages]
@@ -274,7 +275,11 @@ def _sample(
 
 
 def informative_groups(scored: Sequence[ScoredRollout], config: AlgorithmConfig) -> set[str]:
-    """The groups that are not flat: those in which the estimator gives some sample an advantage."""
+    """The groups with something to teach: some sample has an advantage and counts in the loss."""
     rows = [row for row in scored if row.reward is not None and row.rollout.completion_ids]
     advantages = _group_advantages(rows, config)
-    return {row.rollout.group for row, values_T in zip(rows, advantages, strict=True) if any(values_T)}
+    return {
+        row.rollout.group
+        for row, values_T in zip(rows, advantages, strict=True)
+        if any(values_T) and any(_loss_mask(row, config.overlong))
+    }

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from verl_lite.plugins.composite.flat import is_flat
+
 __all__ = [
     "CalibrationBin",
     "Confusion",
@@ -207,7 +209,7 @@ def group_advantages(rewards: Sequence[float | None], *, eps: float = 1e-6) -> l
     kept = [reward for reward in rewards if reward is not None]
     if not kept:
         return [None] * len(rewards)
-    if min(kept) == max(kept):  # exactly equal: summing may leave a rounding error for eps to blow up
+    if is_flat(kept):  # summing may leave a rounding error for eps to blow up
         return [None if reward is None else 0.0 for reward in rewards]
     mean = sum(kept) / len(kept)
     std = math.sqrt(sum((reward - mean) ** 2 for reward in kept) / len(kept))

@@ -17,6 +17,7 @@ rewards do. A negative weight turns its normalised reward around.
 import math
 from collections.abc import Mapping, Sequence
 
+from verl_lite.plugins.composite.flat import is_flat
 from verl_lite.plugins.score import ScoredRollout
 
 __all__ = ["gdpo_advantages", "normalised_contributions"]
@@ -62,14 +63,14 @@ def normalised_contributions(
                 part = parts[i]
                 assert part is not None
                 spread = std + eps * weight
-                part[name] = weight * (value - mean) / spread if spread else 0.0
+                part[name] = weight * (value - mean) / spread if std else 0.0
     return parts
 
 
 def _mean_std(values: Sequence[float]) -> tuple[float, float]:
     if not values:
         return 0.0, 0.0
-    if min(values) == max(values):
+    if is_flat(values):
         return values[0], 0.0  # exactly: rounding is no spread
     mean = math.fsum(values) / len(values)
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))

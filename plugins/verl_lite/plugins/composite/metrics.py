@@ -6,6 +6,7 @@ What the calls took (latencies, retries, replaced workers) is counted by executi
 import math
 from collections.abc import Sequence
 
+from verl_lite.plugins.composite.flat import is_flat
 from verl_lite.plugins.composite.gdpo import normalised_contributions
 from verl_lite.plugins.composite.policies import was_run
 from verl_lite.plugins.score import ScoredRollout, ScoreOutcome
@@ -75,7 +76,7 @@ def _group_metrics(rows: Sequence[ScoredRollout]) -> dict[str, float]:
     several = [rewards for rewards in groups.values() if len(rewards) > 1]
     if not several:
         return {}
-    flat = sum(1 for rewards in several if min(rewards) == max(rewards))
+    flat = sum(1 for rewards in several if is_flat(rewards))
     return {
         "reward/group_std_mean": sum(_mean_std(rewards)[1] for rewards in several) / len(several),
         "reward/flat_group_fraction": flat / len(several),
