@@ -8,8 +8,10 @@ from verl_lite.plugins.composite.metrics import METRICS
 __all__ = ["check_best_metric", "check_models", "check_updates"]
 
 EVALUATED = ("evaluation/accuracy", "evaluation/reward_mean", "evaluation/completion_tokens_mean")
-SFT_STEP = ("loss", "grad_norm", "learning_rate", "tokens", "trained_tokens", "is_decaying")
-SFT = (*(f"sft/{name}" for name in SFT_STEP), "sft/validation_loss", "sft/perplexity")
+SFT = (
+    *("sft/loss", "sft/grad_norm", "sft/learning_rate", "sft/tokens", "sft/trained_tokens"),
+    *("sft/is_decaying", "sft/validation_loss", "sft/perplexity"),
+)
 MEASURED_BY_STEP = (
     "policy/", "loss/", "critic/", "learner/", "rollout/", "monitor/", "warning/", "canary/", "data/",
     "time/",

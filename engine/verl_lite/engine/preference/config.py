@@ -19,10 +19,10 @@ __all__ = [
     "RewardModelConfig",
 ]
 
-MEASURED = ("loss", "accuracy", "margin", "chosen", "rejected")
 METRICS = (
-    *(f"held_out/{name}" for name in (*MEASURED, "calibration_error")),
-    *(f"train/{name}" for name in (*MEASURED, "grad_norm", "learning_rate")),
+    *("held_out/accuracy", "held_out/margin", "held_out/chosen", "held_out/rejected", "held_out/loss"),
+    *("held_out/calibration_error", "train/accuracy", "train/margin", "train/chosen", "train/rejected"),
+    *("train/loss", "train/grad_norm", "train/learning_rate"),
 )
 
 
