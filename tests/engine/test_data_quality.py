@@ -76,6 +76,23 @@ def test_programs_are_judged_by_the_row_s_tests() -> None:
     assert list(found.unjudged) == [(3, "bad_reference")]
 
 
+def test_a_body_that_continues_the_prompt_is_judged_with_it() -> None:
+    """HumanEval's own solutions: whatever column has the question, fenced or not, stub or docstring."""
+    row = {"entry_point": "add", "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n"}
+    documented = 'def add(a, b):\n    """The sum."""\n'
+    answers = [
+        (documented, "    return a + b\n"),
+        (documented, "    return a - b\n"),
+        (documented, "```python\n    return a + b\n```"),
+        (documented, documented + "    return a + b\n"),
+        ("def add(a, b):\n", "    return a + b\n"),
+        ("def add(a, b):\n    ", "return a + b\n"),
+        ("Please write add.", "    return a + b\n"),
+    ]
+    found = check_rows([row_of({**row, "question": asked, "answer": answer}) for asked, answer in answers])
+    assert (found.num_verified, list(found.wrong), list(found.unjudged)) == (7, [1, 6], [])
+
+
 def test_the_page_plots_every_bin_and_runs_no_text() -> None:
     rows = [*sums(12), TextRow(question="<script>alert(1)</script>", answer="\\boxed{5}")]
     found = check_rows(rows, max_length=20)

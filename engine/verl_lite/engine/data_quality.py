@@ -119,11 +119,7 @@ def check_rows(
     again = {later for _, later in exact}
     near = [pair for pair in near_duplicates(texts) if not again & set(pair)]
     asked = {_normalised(question) for question in held_out}
-    judged = (
-        judge_answers([r.answer for r in rows], [r.reference for r in rows], [r.columns for r in rows])
-        if verify
-        else {}
-    )
+    judged = _judged(rows) if verify else {}
     unjudged = (Outcome.BAD_REFERENCE, Outcome.TIMEOUT, Outcome.ERROR)
     return DataReport(
         num_rows=len(rows),
@@ -139,6 +135,15 @@ def check_rows(
         unparsed=[at for at, outcome in sorted(judged.items()) if outcome == Outcome.UNPARSED],
         unjudged=[(at, outcome.value) for at, outcome in sorted(judged.items()) if outcome in unjudged],
         histogram=_histogram(lengths),
+    )
+
+
+def _judged(rows: Sequence[TextRow]) -> dict[int, Outcome]:
+    return judge_answers(
+        [row.answer for row in rows],
+        [row.reference for row in rows],
+        [row.columns for row in rows],
+        questions=[row.question for row in rows],
     )
 
 

@@ -170,7 +170,7 @@ def _case(row: Mapping[str, Any], index: int) -> CodeTest:
 def _read_humaneval(columns: Mapping[str, Any]) -> LoadedTests:
     name, source = str(columns["entry_point"]), str(columns["test"])
     prompt = columns.get("prompt")
-    prelude = prompt if isinstance(prompt, str) and _defines(prompt, name) else ""
+    prelude = _stub(prompt, name)
     try:
         tree = ast.parse(source)
     except SyntaxError as error:
@@ -181,16 +181,21 @@ def _read_humaneval(columns: Mapping[str, Any]) -> LoadedTests:
     tests = _plain_checks(check, name)
     if tests is None:
         tests = [AssertTest(source=f"{source}\n\ncheck({name})\n", names=(name,))]
-    return LoadedTests(tests=tuple(tests), shape="humaneval", prelude=prelude, continues=prelude)
+    continues = str(prompt) if prelude else ""
+    return LoadedTests(tests=tuple(tests), shape="humaneval", prelude=prelude, continues=continues)
 
 
-def _defines(prompt: str, name: str) -> bool:
-    """Whether the prompt is itself Python with a stub of `name`, and not a chat about it."""
-    try:
-        body = ast.parse(prompt).body
-    except (SyntaxError, ValueError):
-        return False
-    return any(isinstance(node, ast.FunctionDef) and node.name == name for node in body)
+def _stub(prompt: object, name: str) -> str:
+    """The prompt as a module with a stub of `name`, or "": a prompt may be a chat about it instead."""
+    if not isinstance(prompt, str):
+        return ""
+    for text in (prompt, f"{prompt.rstrip()}\n    pass\n"):  # a stub may lack even a docstring
+        try:
+            body = ast.parse(text).body
+        except (SyntaxError, ValueError):
+            continue
+        return text if any(isinstance(node, ast.FunctionDef) and node.name == name for node in body) else ""
+    return ""
 
 
 def _plain_checks(check: ast.FunctionDef, name: str) -> list[CodeTest] | None:
