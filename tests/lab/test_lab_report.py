@@ -14,6 +14,7 @@ from verl_lite.lab.report.tallies import Correlations, Histogram
 from verl_lite.lab.report.timeline import NOTHING, timeline_data
 from verl_lite.lab.scoring import score_file
 from verl_lite.plugins import RewardsConfig
+from verl_lite.plugins.records import RecordWriter, read_records, to_scored
 
 Rows = list[dict[str, Any]]
 Scored = Callable[[Rows], Path]
@@ -110,6 +111,42 @@ def test_rollouts_can_be_filtered_sorted_and_opened(
     assert listed(driver)[0] == "special"
     driver.find_element("css selector", "#list .row:nth-child(2)").click()
     assert driver.find_element("css selector", "#detail h3").text == listed(driver)[1]
+
+
+def test_the_best_and_worst_of_each_step_lead_to_their_rows(
+    driver: Any, rewards: Callable[..., RewardsConfig], rollout_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    answers = {1: ["3 or 4", "5", "\\boxed{2}"], 2: ["\\boxed{2}", "no <b>idea</b>", "8"]}
+    run = tmp_path / "run"
+    for step, texts in answers.items():
+        rows = [
+            {
+                "prompt": "1+1=",
+                "completion": text,
+                "reference": "2",
+                "group": f"g{step}",
+                "id": f"{step}-{at}",
+            }
+            for at, text in enumerate(texts)
+        ]
+        output = tmp_path / "scored.parquet"
+        config = rewards(
+            correct={"use": "math"}, short={"use": "length", "weight": 0.1, "options": {"target": 1}}
+        )
+        score_file(rollout_file(rows), config, output=output)
+        with RecordWriter(run / "rollouts" / f"step_{step:06d}.parquet") as writer:
+            writer.write([to_scored(record) for record in read_records(output)], step=step)
+    (run / "metrics.jsonl").write_text('{"step": 1, "reward/mean": 0.5}\n')
+    open_report(driver, write_report(collect([run]), tmp_path / "r.html"))
+    lines = driver.find_elements("css selector", "#extremes tbody tr")
+    cells = [[cell.text for cell in line.find_elements("css selector", "td")] for line in lines]
+    assert [line[0] for line in cells] == ["1", "2"]
+    assert [line[2] for line in cells] == ["1+1= → \\boxed{2}"] * 2
+    assert cells[1][4] == "1+1= → no <b>idea</b>"
+    fill(driver, "f-text", "5")
+    driver.execute_script("arguments[0].click()", lines[1].find_elements("css selector", "button")[1])
+    assert sorted(listed(driver)) == ["2-0", "2-1", "2-2"]
+    assert driver.find_element("css selector", "#detail h3").text == "2-1"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

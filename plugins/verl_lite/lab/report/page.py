@@ -15,7 +15,15 @@ from typing import Any
 
 __all__ = ["write_report"]
 
-_SCRIPTS = ("uPlot.iife.min.js", "data.js", "charts.js", "timeline.js", "browser.js", "main.js")
+_SCRIPTS = (
+    "uPlot.iife.min.js",
+    "data.js",
+    "charts.js",
+    "timeline.js",
+    "extremes.js",
+    "browser.js",
+    "main.js",
+)
 _STYLES = ("uPlot.min.css", "report.css")
 
 # Nothing may run but our own script, known by its hash: no request, no frame, no handler in a text.

@@ -40,7 +40,7 @@ class Browser {
   listen() {
     let pending = 0;
     const later = () => { clearTimeout(pending); pending = setTimeout(() => this.apply(), 120); };
-    for (const id of ["f-text", "f-group", "f-low", "f-high"]) this.field(id).addEventListener("input", later);
+    for (const id of ["f-text", "f-group", "f-step", "f-low", "f-high"]) this.field(id).addEventListener("input", later);
     for (const id of ["f-component", "f-outcome", "f-special", "f-sort"]) this.field(id).addEventListener("change", () => this.apply());
     this.field("f-order").addEventListener("click", () => { this.descending = !this.descending; this.apply(); });
     this.field("filters").addEventListener("reset", () => setTimeout(() => this.apply(), 0));
@@ -78,6 +78,8 @@ class Browser {
     }
     const group = this.field("f-group").value;
     if (group) tests.push((row) => rows.group[row].includes(group));
+    const step = this.field("f-step").value;
+    if (step !== "") tests.push((row) => rows.step[row] === Number(step));
     const outcome = this.field("f-outcome").value;
     const component = this.field("f-component").value;
     const among = component ? [component] : this.names;
@@ -122,6 +124,14 @@ class Browser {
     this.draw();
     if (this.shown.length) this.open(this.shown[0]);
     else this.field("detail").replaceChildren(element("p", { class: "muted" }, "No rollout fits the filters."));
+  }
+
+  show(row) { // that row, among those of its step
+    for (const filter of ["text", "group", "component", "outcome", "low", "high", "special"]) this.field(`f-${filter}`).value = "";
+    this.field("f-step").value = this.rows.step[row];
+    this.apply();
+    this.list.scrollTop = Math.max(this.shown.indexOf(row) - 2, 0) * this.step;
+    this.open(row);
   }
 
   sort() {

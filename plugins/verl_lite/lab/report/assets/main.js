@@ -207,7 +207,7 @@ async function main() {
   const data = await readPayload();
   document.getElementById("title").textContent = data.title;
   document.getElementById("source").textContent = data.source === data.title ? "" : data.source;
-  for (const section of [overview, evaluations, warmUp, curves, calibration, timeline, distributions, agreement, relations, slowest, changes, setup]) section(data);
+  for (const section of [overview, evaluations, warmUp, curves, calibration, timeline, distributions, agreement, relations, slowest, changes, extremes, setup]) section(data);
   if (data.rollouts.id.length) {
     document.getElementById("browser").hidden = false;
     window.browser = new Browser(data.rollouts);
