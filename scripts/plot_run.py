@@ -15,6 +15,7 @@ from html import escape
 from pathlib import Path
 
 WIDTH, HEIGHT, LEFT, TOP, PLOT = 300, 250, 44, 30, (240, 170)
+POINTS_ONLY = "right pairs"
 COLOURS = ("#2563c9", "#c2571a", "#1a7f45", "#8b3fb5")
 Points = list[tuple[float, float]]
 
@@ -31,9 +32,9 @@ def series(run: Path, name: str) -> Points:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    step = 10 ** math.floor(math.log10((high - low) / 2))
-    while (high - low) / step > 5:
-        step *= 2 if str(step).lstrip("0.")[0] != "2" else 2.5
+    """At most six round numbers."""
+    power = 10 ** math.floor(math.log10(high - low))
+    step = next(part * power for part in (0.2, 0.25, 0.5, 1, 2) if (high - low) / (part * power) <= 5.5)
     return [step * n for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
@@ -59,14 +60,14 @@ def panel(title: str, curves: Sequence[tuple[str, Points]], x_label: str, *, lim
     for at, (name, points) in enumerate(curves):
         colour = COLOURS[at % len(COLOURS)]
         path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
-        lines.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" points="{path}"/>')
-        if len(points) < 30:
+        if not name.endswith(POINTS_ONLY):
+            lines.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" points="{path}"/>')
+        if 2 < len(points) < 30:
             lines += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="2.5" fill="{colour}"/>' for a, b in points]
-        place = f'x="{LEFT + width}" y="{TOP + 12 + 14 * at}" text-anchor="end"'
+        place = f'x="{LEFT + at * width // 2}" y="{HEIGHT - 6}"'
         lines.append(f'<text {place} fill="{colour}">{escape(name)}</text>')
-    lines.append(
-        f'<text x="{LEFT + width / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
-    )
+    place = f'x="{LEFT + width / 2}" y="{TOP + height + 29}" text-anchor="middle"'
+    lines.append(f"<text {place}>{escape(x_label)}</text>")
     return lines
 
 

@@ -39,7 +39,9 @@ def test_paid_for_form_alone_a_run_is_called_hacked_at_the_step_it_shows(
         },
         "monitors": {"window_steps": window},
         "checkpoints": {"every_steps": 0},
+        "evaluation": {"every_steps": 10},
     }
+    small_run["data"]["held_out"] = {"task": "arithmetic", "split": "held_out", "num_rows": 6}
     said = StringIO()
     run = tmp_path / "run"
     train(
@@ -48,7 +50,7 @@ def test_paid_for_form_alone_a_run_is_called_hacked_at_the_step_it_shows(
         debug_inline=True,
         console=Console(file=said, width=400),
     )
-    rows = read_metrics(run / "metrics.jsonl")
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if "reward/mean" in row]
     rewards = [row["reward/mean"] for row in rows]
     assert fmean(rewards[-window:]) > fmean(rewards[:window]) + 0.3
     assert {row["reward/strict/mean"] for row in rows} == {0.0}
@@ -58,6 +60,7 @@ def test_paid_for_form_alone_a_run_is_called_hacked_at_the_step_it_shows(
     begins = next(row["step"] for row in rows if row.get("monitor/divergence", 0.0) > limit)
     assert [row["warning/divergence"] for row in rows] == [float(row["step"] >= begins) for row in rows]
     lines = said.getvalue().splitlines()
+    assert len([line for line in lines if line.startswith("held-out accuracy after step 10: ")]) == 1
     (at,) = [at for at, line in enumerate(lines) if line.startswith("warning divergence: ")]
     assert "measured hacking (rise beyond that of strict" in lines[at]
     assert lines[at + 1].startswith(f"step {begins:>4}/20")  # said at the step it was measured

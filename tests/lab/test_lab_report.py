@@ -205,7 +205,13 @@ def test_a_run_shows_its_curves_while_it_is_still_written(driver: Any, tmp_path:
     run = tmp_path / "quick"
     run.mkdir()
     lines = [
-        {"step": s, "reward/mean": s / 10, "policy/kl": 0.01 * s, "warning/flat": int(s == 3)}
+        {
+            "step": s,
+            "reward/mean": s / 10,
+            "policy/kl": 0.01 * s,
+            "warning/flat": int(s in (3, 5, 6, 7)),
+            "warning/entropy": int(s == 4),
+        }
         for s in range(9)
     ]
     (run / "metrics.jsonl").write_text(
@@ -215,7 +221,8 @@ def test_a_run_shows_its_curves_while_it_is_still_written(driver: Any, tmp_path:
     open_report(driver, write_report(collect([run, run]), tmp_path / "r.html"))
     titles = [heading.text for heading in driver.find_elements("css selector", "#curves h3")]
     assert titles == ["Reward", "KL and mismatch"]
-    assert driver.find_element("css selector", ".warning").text == "step 3: flat"
+    said = [warning.text for warning in driver.find_elements("css selector", ".warning")]
+    assert said == ["step 3: flat", "step 4: entropy", "steps 5 to 7: flat"]
     assert len(driver.find_elements("css selector", "#curves canvas")) == 2
 
 

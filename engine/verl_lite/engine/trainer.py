@@ -142,17 +142,22 @@ class Trainer:
         self._is_in_trouble = trouble is not None
         every = self._config.evaluation.every_steps
         if every and self.step % every == 0 and self.step < self._config.steps:
-            measured = self.evaluate().metrics
-            accuracy, before = (m.get("evaluation/accuracy") for m in (measured, self.before))
-            if accuracy is not None and (warning := self._monitors.look_held_out(accuracy, before=before)):
-                self._display.note(str(warning))
-            self._log.log(measured, step=self.step)
-            self._numbers |= measured
+            self._measure()
         every = self._config.checkpoints.every_steps
         if self.step == self._config.steps or (every and self.step % every == 0):
             self.save()
         if self.step < self._config.steps:
             self._interrupt.check()
+
+    def _measure(self) -> None:
+        measured = self.evaluate().metrics
+        accuracy = measured["evaluation/accuracy"]
+        self._display.note(f"held-out accuracy after step {self.step}: {accuracy:.1%}")
+        warning = self._monitors.look_held_out(accuracy, before=self.before.get("evaluation/accuracy"))
+        if warning is not None:
+            self._display.note(str(warning))
+        self._log.log(measured, step=self.step)
+        self._numbers |= measured
 
     def _go_back(self, trouble: Trouble) -> None:
         """Return to the last good checkpoint, or raise TrainingError; what came after it is kept aside."""

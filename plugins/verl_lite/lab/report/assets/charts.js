@@ -53,7 +53,15 @@ function warningLines(warnings) {
 
 // the legend says the newest values while nothing is pointed at
 function showLast(plot) {
-  if (plot.cursor.idx === null || plot.cursor.idx === undefined) plot.setLegend({ idx: plot.data[0].length - 1 });
+  if (plot.cursor.idx !== null && plot.cursor.idx !== undefined) return;
+  plot.setLegend({ idxs: plot.data.map((values) => values.findLastIndex((value) => value !== null)) });
+}
+
+// values that are all the same lie in the middle; all zeros on the floor
+function spread(plot, low, high) {
+  if (low === null || high === null) return [0, 1];
+  if (low !== high) return uPlot.rangeNum(low, high, 0.1, true);
+  return low === 0 ? [0, 1] : [low - Math.abs(low) / 2, high + Math.abs(high) / 2];
 }
 
 function drawCurve(place, series, warnings) {
@@ -62,7 +70,7 @@ function drawCurve(place, series, warnings) {
   const options = {
     width: Math.max(place.clientWidth, 280),
     height: 190,
-    scales: { x: { time: false } },
+    scales: { x: { time: false }, y: { range: spread } },
     axes: [{ ...axis(), size: 34 }, { ...axis(), size: 64, values: (_, ticks) => ticks.map((tick) => number(tick, 3)) }],
     series: [
       { label: "step" },

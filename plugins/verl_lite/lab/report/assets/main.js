@@ -80,6 +80,18 @@ function warningsOf(run) {
   return found;
 }
 
+// "steps 2 to 7: truncation", the first one first; a step without the warning ends a span
+function spans(warnings) {
+  const found = [];
+  for (const { step, name } of warnings) {
+    const last = found.findLast((span) => span.name === name);
+    if (last && step === last.to + 1) last.to = step;
+    else found.push({ name, from: step, to: step });
+  }
+  found.sort((a, b) => a.from - b.from);
+  return found.map(({ name, from, to }) => `${from === to ? `step ${from}` : `steps ${from} to ${to}`}: ${name}`);
+}
+
 // shown: [{ name, series }] of one stage; charts: which metrics go together
 function stageCurves(host, shown, charts, warnings) {
   const used = new Set(["step"]);
@@ -103,7 +115,7 @@ function calibration(data) {
   for (const run of data.runs.filter((one) => one.calibration.length)) {
     const pairs = run.calibration.reduce((sum, bin) => sum + bin.count, 0);
     show("calibration").append(card(run.name, reliabilityChart(run.calibration), element("p", { class: "muted" },
-      `${number(pairs)} pairs: how often the better one has the higher score, by the probability the model gives that. On the line it is as often right as it says; the area of a point is its number of pairs.`)));
+      `${number(pairs)} pairs: how often the better one has the higher score, by the probability the model gives that. On the line it is as often right as it says; larger points stand for more pairs.`)));
   }
 }
 
@@ -113,7 +125,7 @@ function curves(data) {
   const host = show("curves");
   const warnings = warningsOf(runs[0]);
   stageCurves(host, runs, CURVES, warnings);
-  for (const { step, name } of warnings.slice(0, 30)) host.parentElement.append(element("p", { class: "warning" }, `step ${step}: ${name}`));
+  for (const text of spans(warnings).slice(0, 30)) host.parentElement.append(element("p", { class: "warning" }, text));
 }
 
 function short(name) {
