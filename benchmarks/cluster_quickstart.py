@@ -1,15 +1,19 @@
 """The quickstart in one process and with 2 learner ranks + 2 engines through Ray: curve and time of a step.
 
-    python benchmarks/cluster_quickstart.py [--seeds 0 1 2] [--steps 20] [key.path=value ...]
+    python benchmarks/cluster_quickstart.py [--seeds 0 1 2] [--steps 40] [--folder DIR] [key.path=value ...]
 
-Both sides of a seed have the same data and the same sampling seeds. The curves are compared by the mean
-difference of rollout/accuracy over the steps of a seed, against its spread over the seeds, and by held-out
-accuracy at the end. The overhead of a step is the median of what time/step_s has more; where there are fewer
-cores than processes it contains what they take from each other.
+SFT runs once; all begin with its model, and both sides of a seed draw the same prompts and sampling seeds.
+The curves are compared by the mean difference of rollout/accuracy over the steps of a seed, against its
+spread over the seeds, and by held-out accuracy at the end. The overhead of a step is the median of what
+time/step_s has more, in all and by stage; where there are fewer cores than processes it contains what they
+take from each other. Runs that `--folder` has are not made again, so that a call may do one seed.
 """
 
 import argparse
+import itertools
 import json
+import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,14 +26,28 @@ SIDES = {
     "one process": [],
     "2 ranks + 2 engines": ["learner.num_ranks=2", "learner.parallel=replicated", "rollout.num_engines=2"],
 }
+STAGES = ("step", "rollout", "reward", "update", "sync")
 
 
-def run(side: str, seed: int, steps: int, overrides: list[str], folder: Path) -> Path:
-    place = folder / f"{side.replace(' ', '_')}_{seed}"
-    command = [str(Path(sys.executable).parent / "verl-lite"), "train", str(CONFIG), f"seed={seed}"]
-    command += [f"steps={steps}", "logging.trackers=[]", *SIDES[side], *overrides, "--run-dir", str(place)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
-    return place
+def verl_lite(command: str, place: Path, *overrides: str) -> None:
+    """The run into `place`, unless it is there whole."""
+    if (place / "summary.json").is_file():
+        return
+    shutil.rmtree(place, ignore_errors=True)  # one that was cut off
+    arguments = [str(Path(sys.executable).parent / "verl-lite"), command, str(CONFIG), *overrides]
+    subprocess.run([*arguments, "--run-dir", str(place)], check=True, stdout=subprocess.DEVNULL)
+
+
+def runs(seed: int, steps: int, overrides: list[str], folder: Path) -> list[Path]:
+    """The runs of the two sides."""
+    start = folder / "sft"
+    verl_lite("sft", start, "logging.trackers=[]")
+    common = [f"seed={seed}", f"steps={steps}", "logging.trackers=[]", *overrides]
+    common += ["sft.steps=0", "model.tiny=null", f"model.path={start / 'model'}"]
+    places = [folder / f"{side.replace(' ', '_')}_{seed}" for side in SIDES]
+    for place, changes in zip(places, SIDES.values(), strict=True):
+        verl_lite("train", place, *common, *changes)
+    return places
 
 
 def curve(place: Path) -> list[dict[str, Any]]:
@@ -37,36 +55,58 @@ def curve(place: Path) -> list[dict[str, Any]]:
     return [line for line in lines if "rollout/accuracy" in line]
 
 
+def accuracy(place: Path) -> dict[str, float]:
+    """Held out, before and after RL."""
+    measured: dict[str, float] = json.loads((place / "summary.json").read_text())["metrics"][
+        "evaluation/accuracy"
+    ]
+    return measured
+
+
+def fifths(rows: list[dict[str, Any]]) -> str:
+    """The curve's means over five stretches of steps."""
+    cuts = [round(len(rows) * part / 5) for part in range(6)]
+    means = [
+        statistics.mean(row["rollout/accuracy"] for row in rows[low:high])
+        for low, high in itertools.pairwise(cuts)
+    ]
+    return " ".join(f"{mean:.2f}" for mean in means)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--folder", type=Path, help="keeps the runs")
     arguments, overrides = parser.parse_known_args()
-    print("| seed | held out: one process | through Ray | mean difference of the curve | ms a step more |")
+    print(f"load {os.getloadavg()[0]:.1f}\n")
+    print("| seed | side | rollout/accuracy, by fifths of the run | held out, before and after | ms a step |")
     print("|---|---|---|---|---|")
-    differences, ends, more = [], [], []
+    differences: list[float] = []
+    ends: list[float] = []
+    more: dict[str, list[float]] = {stage: [] for stage in STAGES}
     with tempfile.TemporaryDirectory() as name:
         for seed in arguments.seeds:
-            places = {side: run(side, seed, arguments.steps, overrides, Path(name)) for side in SIDES}
-            one, ray = (curve(places[side]) for side in SIDES)
-            accuracy = [
-                json.loads((places[side] / "summary.json").read_text())["metrics"]["evaluation/accuracy"][
-                    "after"
-                ]
-                for side in SIDES
-            ]
-            pairs = list(zip(one, ray, strict=True))
+            places = runs(seed, arguments.steps, overrides, (arguments.folder or Path(name)).absolute())
+            for side, place in zip(SIDES, places, strict=True):
+                rows, held_out = curve(place), accuracy(place)
+                step_ms = 1e3 * statistics.median(row["time/step_s"] for row in rows)
+                shown = f"{fifths(rows)} | {held_out['before']:.1%}, {held_out['after']:.1%} | {step_ms:.0f}"
+                print(f"| {seed} | {side} | {shown} |", flush=True)
+            pairs = list(zip(*map(curve, places), strict=True))
             differences.append(
-                statistics.mean(b["rollout/accuracy"] - a["rollout/accuracy"] for a, b in pairs)
+                statistics.mean(ray["rollout/accuracy"] - one["rollout/accuracy"] for one, ray in pairs)
             )
-            ends.append(accuracy[1] - accuracy[0])
-            more.append(1e3 * statistics.median(b["time/step_s"] - a["time/step_s"] for a, b in pairs))
-            shown = f"{accuracy[0]:.1%} | {accuracy[1]:.1%} | {differences[-1]:+.4f} | {more[-1]:.0f}"
-            print(f"| {seed} | {shown} |", flush=True)
-    spread = statistics.stdev(differences) if len(differences) > 1 else float("nan")
-    print(f"curve: mean difference {statistics.mean(differences):+.4f}, deviation over seeds {spread:.4f}")
-    print(f"held out: mean difference {statistics.mean(ends):+.4f}")
-    print(f"a step takes {statistics.median(more):.0f} ms more")
+            ends.append(accuracy(places[1])["after"] - accuracy(places[0])["after"])
+            for stage, found in more.items():
+                found += [1e3 * (ray[f"time/{stage}_s"] - one[f"time/{stage}_s"]) for one, ray in pairs]
+    print(f"\ncurve: mean differences by seed {', '.join(f'{one:+.4f}' for one in differences)}")
+    if len(differences) > 1:
+        error = statistics.stdev(differences) / len(differences) ** 0.5
+        print(f"curve: mean {statistics.mean(differences):+.4f}, standard error {error:.4f}")
+    print(f"held out at the end: differences {', '.join(f'{one:+.4f}' for one in ends)}")
+    medians = ", ".join(f"{stage} {statistics.median(found):+.0f}" for stage, found in more.items())
+    print(f"ms a step more through Ray: {medians}")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from verl_lite.engine.cluster.gpu_transfer import EngineClient, WeightSender, weight_source
-from verl_lite.engine.cluster.ray_sampler import engine_resources
+from verl_lite.engine.cluster.ray_sampler import RaySampler, engine_resources
 from verl_lite.engine.config import RolloutConfig, VllmConfig
 
 WEIGHTS = {"model.embed": torch.ones(4, 2), "model.layers.0.w": torch.zeros(3, dtype=torch.bfloat16)}
@@ -116,6 +117,22 @@ def test_what_an_engine_asks_of_the_cluster() -> None:
     together = RolloutConfig(num_engines=2, placement="colocated", vllm=vllm)
     shared = engine_resources(together, 1, on_gpu=True)
     assert (shared["num_gpus"], shared["runtime_env"]["env_vars"]) == (0, {"CUDA_VISIBLE_DEVICES": "2,3"})
+
+
+def test_only_engines_that_share_gpus_with_the_learner_sleep_during_updates() -> None:
+    assert RolloutConfig().engines_sleep
+    assert RolloutConfig(num_engines=2, placement="colocated").engines_sleep
+    assert not RolloutConfig(num_engines=2).engines_sleep
+    assert not RolloutConfig(placement="disaggregated").engines_sleep
+    assert not RolloutConfig(vllm=VllmConfig(sleep=False)).engines_sleep
+    asked: list[str] = []
+    for sleeps in (False, True):
+        sampler = object.__new__(RaySampler)
+        sampler._engines_sleep = sleeps
+        sampler.pool = SimpleNamespace(each=asked.append)
+        sampler.sleep()
+        sampler.wake()
+    assert asked == ["sleep", "wake"]
 
 
 @pytest.mark.parametrize(

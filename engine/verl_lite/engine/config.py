@@ -145,6 +145,11 @@ class RolloutConfig(ConfigModel):
         return self.num_engines > 1 or self.placement in ("disaggregated", "colocated")
 
     @property
+    def engines_sleep(self) -> bool:
+        """Whether engines free their GPUs for the learner during updates: those that share one with it."""
+        return self.vllm.sleep and (self.placement == "colocated" or not self.is_placed_by_ray)
+
+    @property
     def placed_cpus(self) -> int:
         """The CPUs that the engines ask Ray for together."""
         return self.num_engines * self.vllm.cpu_threads if self.is_placed_by_ray else 0

@@ -46,7 +46,7 @@ class VllmEngine:
         self, model_path: str, config: RolloutConfig, *, seed: int, options: Mapping[str, Any] | None = None
     ) -> None:
         self._on_gpu = torch.cuda.is_available()
-        self._sleeps = config.vllm.sleep and self._on_gpu
+        self._sleeps = config.engines_sleep and self._on_gpu
         self._llm = _start(model_path, config, on_gpu=self._on_gpu, seed=seed, options=options or {})
         self._running: dict[str, _Running] = {}
         self._finished: list[FinishedSequence] = []
@@ -192,7 +192,7 @@ def _start(
     vllm = config.vllm
     arguments: dict[str, Any] = {
         "gpu_memory_utilization": vllm.gpu_memory_utilization,
-        "enable_sleep_mode": vllm.sleep,
+        "enable_sleep_mode": config.engines_sleep,
         "enforce_eager": bool(vllm.enforce_eager),
         "dtype": vllm.dtype,
         "tensor_parallel_size": vllm.tensor_parallel_size,

@@ -46,6 +46,7 @@ class RaySampler:
         self._batch_numbers = itertools.count()
         self._version = 0
         self._transfer = config.weight_transfer
+        self._engines_sleep = config.engines_sleep
         self._gpus_per_engine = config.vllm.tensor_parallel_size
         self._sender: WeightSender | None = None
         limits = PoolLimits(
@@ -146,10 +147,13 @@ class RaySampler:
         }
 
     def sleep(self) -> None:
-        self.pool.each("sleep")
+        """Engines with GPUs of their own are not asked: no update waits for one that is being replaced."""
+        if self._engines_sleep:
+            self.pool.each("sleep")
 
     def wake(self) -> None:
-        self.pool.each("wake")
+        if self._engines_sleep:
+            self.pool.each("wake")
 
     def close(self) -> None:
         """End the engines, and Ray if it was started for them; the sampler cannot be used afterwards."""
