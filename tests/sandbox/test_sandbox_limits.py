@@ -156,6 +156,12 @@ def test_output_limit_keeps_the_first_bytes(number: int, sandbox: Sandbox) -> No
     [
         ("wall_s", 0),
         ("wall_s", float("nan")),
+        ("wall_s", float("inf")),
+        ("wall_s", "5"),
+        ("memory_mb", 128.5),
+        ("processes", True),
+        ("disk_mb", None),
+        ("cpu_s", float("inf")),
         ("memory_mb", 0),
         ("processes", 0),
         ("cpu_s", 0),

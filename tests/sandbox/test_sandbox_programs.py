@@ -1,6 +1,7 @@
 """Honest programs: what they read, what they print, and where they find themselves."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,6 +107,30 @@ def test_main_can_be_inspected_and_traced(sandbox: Sandbox) -> None:
 def test_file_names_stay_inside(name: str, sandbox: Sandbox) -> None:
     with pytest.raises(ValueError, match="files"):
         sandbox.run_python("pass", files={name: b""})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"stdin": None}, "stdin: expected bytes or text, got NoneType"),
+        ({"files": {"a": "text"}}, r"files\['a'\]: expected a name and bytes, got str"),
+        ({"files": {"a": 5}}, r"files\['a'\]: expected a name and bytes, got int"),
+        ({"args": "-v"}, "args: expected a list of arguments, got the text '-v'"),
+        ({"args": [1]}, "args: 1: expected text, got int"),
+        ({"limits": {"wall_s": 1}}, "limits: expected Limits, got dict"),
+        ({"source": b"pass"}, "source: expected text, got bytes"),
+    ],
+)
+def test_what_is_no_input_is_refused_and_costs_nothing(
+    given: dict[str, Any], message: str, sandbox: Sandbox
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        sandbox.run_python(**{"source": "pass", **given})
+
+
+def test_half_characters_reach_the_program(sandbox: Sandbox) -> None:
+    program = "import sys\nprint(sys.stdin.buffer.read())"
+    assert sandbox.run_python(program, stdin="\ud800").stdout == b"b'\\xed\\xa0\\x80'\n"
 
 
 def test_runs_share_nothing(sandbox: Sandbox) -> None:

@@ -173,6 +173,14 @@ def test_a_checker_that_is_a_function_runs_here(sandbox: Sandbox) -> None:
         ([StdinTest(stdin="1", expected="1", compare="checker")], "belong together"),
         ([StdinTest(stdin="1", expected="1", tolerance=float("nan"))], "tolerance"),
         (["assert f(1)"], "expected a test"),
+        (None, "no tests"),
+        ([StdinTest(stdin="1", expected=None)], "must be text"),  # type: ignore[arg-type]
+        ([StdinTest(stdin="1", expected="1", tolerance="x")], "malformed StdinTest"),  # type: ignore[arg-type]
+        ([CallTest(function=5, expected=1)], "malformed CallTest"),  # type: ignore[arg-type]
+        ([CallTest(function="f", args=5, expected=1)], "malformed CallTest"),  # type: ignore[arg-type]
+        ([CallTest(function="f", expected=1.0, tolerance=-1)], "tolerance=-1"),
+        ([ObjectTest(class_name="A.b", calls=(("f", ()),), expected=(1,))], "name of a class"),
+        ([ObjectTest(class_name="A", calls=(("f()", ()),), expected=(1,))], "name of a class"),
     ],
 )
 def test_tests_that_cannot_be_used_are_found_before_anything_runs(tests: Any, reason: str) -> None:

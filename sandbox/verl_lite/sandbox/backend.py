@@ -51,8 +51,15 @@ class Request:
     ticket: Ticket = field(default_factory=Ticket)
 
     def __post_init__(self) -> None:
+        for name, data in self.files.items():
+            if not isinstance(name, str) or not isinstance(data, (bytes, bytearray, memoryview)):
+                raise TypeError(f"files[{name!r}]: expected a name and bytes, got {type(data).__name__}")
         check_file_names(self.files)
+        if not isinstance(self.limits, Limits):
+            raise TypeError(f"limits: expected Limits, got {type(self.limits).__name__}")
         for argument in self.args:
+            if not isinstance(argument, str):
+                raise TypeError(f"args: {argument!r}: expected text, got {type(argument).__name__}")
             if "\0" in argument:
                 raise ValueError(f"args: {argument!r} holds a NUL character, which no program can be given")
 

@@ -22,6 +22,9 @@ class Status(StrEnum):
     SANDBOX_ERROR = "sandbox_error"  # ours: the program was not run, or not to its end
 
 
+_MOST_S = 10_000_000  # 115 days: what timers can be given everywhere
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What one run may use. `cpu_s=None` means as much as `wall_s`, on one core.
@@ -42,11 +45,15 @@ class Limits:
     disk_mb: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("wall_s", "memory_mb", "processes", "file_size_mb", "output_kb", "disk_mb"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Limits.{name}={getattr(self, name)!r}: expected a number above 0")
-        if self.cpu_s is not None and not self.cpu_s > 0:
-            raise ValueError(f"Limits.cpu_s={self.cpu_s!r}: expected a number above 0, or None")
+        for name in ("memory_mb", "processes", "file_size_mb", "output_kb", "disk_mb", "open_files"):
+            value = getattr(self, name)
+            if type(value) is not int or value <= 0:
+                raise ValueError(f"Limits.{name}={value!r}: expected a whole number above 0")
+        for name, seconds in (("wall_s", self.wall_s), ("cpu_s", self.cpu_limit_s)):
+            if not (type(seconds) in (int, float) and 0 < seconds < _MOST_S):
+                raise ValueError(
+                    f"Limits.{name}={seconds!r}: expected a number of seconds above 0 and below {_MOST_S}"
+                )
         if self.open_files < 8:
             raise ValueError(
                 f"Limits.open_files={self.open_files}: expected at least 8; Python opens 4 itself"

@@ -216,6 +216,12 @@ def _request(
     args: Sequence[str],
     limits: Limits,
 ) -> Request:
-    given = stdin.encode() if isinstance(stdin, str) else stdin
+    if not isinstance(source, str):
+        raise TypeError(f"source: expected text, got {type(source).__name__}")
+    if not isinstance(stdin, (str, bytes, bytearray, memoryview)):
+        raise TypeError(f"stdin: expected bytes or text, got {type(stdin).__name__}")
+    if isinstance(args, str):
+        raise TypeError(f"args: expected a list of arguments, got the text {args!r:.60}")
     # surrogatepass: a model's text may hold halves of characters; Python then reports a syntax error
+    given = stdin.encode("utf-8", "surrogatepass") if isinstance(stdin, str) else bytes(stdin)
     return Request(language, source.encode("utf-8", "surrogatepass"), given, dict(files), list(args), limits)

@@ -21,6 +21,7 @@ from verl_lite.verifiers.code.wire import NotPlainData, encode
 
 __all__ = ["defect_of", "defect_of_all"]
 
+_NAME = re.compile(r"[^\W\d]\w*")
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)?")
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
@@ -37,7 +38,14 @@ def defect_of_all(tests: Sequence[CodeTest]) -> str:
 
 
 def defect_of(test: Any, options: CodeOptions) -> str:
-    """What makes `test` unusable; "" when nothing does."""
+    """What makes `test` unusable; "" when nothing does. Its fields may be of any type: rows are data."""
+    try:
+        return _defect_of(test, options)
+    except (TypeError, AttributeError, ValueError, RecursionError) as error:
+        return f"malformed {type(test).__name__}: {error}"
+
+
+def _defect_of(test: Any, options: CodeOptions) -> str:
     if options.language not in LANGUAGE_TAGS:
         return f"language {options.language!r}: expected one of {', '.join(sorted(LANGUAGE_TAGS))}"
     if options.language != "python" and not isinstance(test, StdinTest):
@@ -58,12 +66,16 @@ def _stdin_defect(test: StdinTest) -> str:
         return "stdin and expected must be text"
     if test.compare not in get_args(Comparison):
         return f"compare={test.compare!r}: expected one of {', '.join(get_args(Comparison))}"
-    if not math.isfinite(test.tolerance) or test.tolerance < 0:
-        return f"tolerance={test.tolerance!r}: expected a finite number from 0 up"
     if (test.compare == "checker") != (test.checker is not None):
         return "compare='checker' and a checker belong together"
     if test.compare == "floats" and any(_NOT_FINITE.fullmatch(token) for token in test.expected.split()):
         return "the expected output holds nan or inf, which no tolerance can compare"
+    return _tolerance_defect(test.tolerance)
+
+
+def _tolerance_defect(tolerance: Any) -> str:
+    if not math.isfinite(tolerance) or tolerance < 0:
+        return f"tolerance={tolerance!r}: expected a finite number from 0 up"
     return ""
 
 
@@ -78,18 +90,23 @@ def _call_defect(test: CallTest) -> str:
         return f"rules={test.rules!r}: expected 'json' or 'python'"
     if test.result_in is not None and not 0 <= test.result_in < len(test.args):
         return f"result_in={test.result_in}, but the call has {len(test.args)} arguments"
-    return _values_defect(
+    return _tolerance_defect(test.tolerance) or _values_defect(
         [("argument", [*test.args, *test.kwargs.values()]), ("expected", [test.expected, *test.also])]
     )
 
 
 def _object_defect(test: ObjectTest) -> str:
+    for name in (test.class_name, *(method for method, _ in test.calls)):
+        if not _NAME.fullmatch(name):
+            return f"{name!r}: expected the name of a class or method"
     if not test.calls or len(test.calls) != len(test.expected):
         return f"{len(test.calls)} calls but {len(test.expected)} expected values"
     if not any(value is not None for value in test.expected):
         return "every expected result is None: methods that do nothing would pass"
     given = [*test.args, *(arg for _, args in test.calls for arg in args)]
-    return _values_defect([("argument", given), ("expected", test.expected)])
+    return _tolerance_defect(test.tolerance) or _values_defect(
+        [("argument", given), ("expected", test.expected)]
+    )
 
 
 def _values_defect(groups: Sequence[tuple[str, Sequence[Any]]]) -> str:

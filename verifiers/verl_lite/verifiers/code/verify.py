@@ -107,13 +107,13 @@ def _shared_sandbox() -> Sandbox:
 
 def _prepare(submission: Submission) -> "_Grading | Verdict":
     tests, options = submission.tests, submission.options
-    defect = defect_of_all(tests)
-    if defect:
-        return Verdict(outcome=Outcome.BAD_REFERENCE, reason=defect)
-    for number, test in enumerate(tests, 1):
+    for number, test in enumerate(tests or (), 1):
         defect = defect_of(test, options)
         if defect:
             return Verdict(outcome=Outcome.BAD_REFERENCE, reason=f"test {number}: {defect}")
+    defect = defect_of_all(tests)
+    if defect:
+        return Verdict(outcome=Outcome.BAD_REFERENCE, reason=defect)
     program = extract_program(submission.response, options.language)
     if program is None:
         return Verdict(outcome=Outcome.UNPARSED, reason=f"no {options.language} program in the response")
