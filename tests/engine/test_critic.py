@@ -1,5 +1,6 @@
 """The critic learns a value it can learn; PPO's loop of annotate, GAE and update holds together."""
 
+import math
 import random
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from verl_lite.engine.critic import explained_variance, make_critic, value_loss
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.lora import add_adapters
 from verl_lite.engine.model_folder import check_critic
-from verl_lite.errors import ConfigError
+from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.plugins import Rollout, ScoredRollout
 
 OPTIMIZER = OptimizerConfig(learning_rate=3e-3, schedule="constant")
@@ -158,3 +159,26 @@ def test_a_critic_that_cannot_be_is_refused_before_anything_runs(tiny_model, tmp
         check_critic(str(tmp_path / "foreign"), policy)
     with pytest.raises(ConfigError, match="a vocabulary of 11"):
         check_critic(str(tmp_path / "foreign"), ModelConfig(tiny={}))
+
+
+def test_nan_in_the_critic_is_kept_counted_and_stops_the_run(tiny_model, make_samples, tmp_path):
+    algorithm = AlgorithmConfig(advantage="gae", critic=CriticConfig(warmup_steps=9, epochs=2))
+    config = LearnerConfig(optimizer=OptimizerConfig(max_bad_steps=3))
+    learner = Learner(
+        tiny_model(torch.float32), config, algorithm, pad_token_id=0, total_steps=4, bad_batch_dir=tmp_path
+    )
+    values = [[0.0] * len(s.completion_ids) for s in make_samples()]
+    samples = [
+        replace(s, returns_T=[1.0] * len(v), values_T=v) for s, v in zip(make_samples(), values, strict=True)
+    ]
+    poisoned = [replace(samples[0], returns_T=[math.nan] * len(values[0])), *samples[1:]]
+    before = learner.annotate(scored_rollouts(make_samples()))
+    metrics = learner.update(poisoned).metrics
+    assert (metrics["critic/bad_steps"], metrics["learner/bad_steps"]) == (2.0, 2.0)
+    assert learner.annotate(scored_rollouts(make_samples())) == before
+    kept = sorted(tmp_path.iterdir())
+    assert [path.name for path in kept] == ["bad_batch_001.jsonl", "bad_batch_002.jsonl"]
+    assert len(kept[0].read_text().splitlines()) == len(samples)
+    assert learner.update(samples).metrics["critic/bad_steps"] == 0.0
+    with pytest.raises(TrainingError, match="max_bad_steps"):
+        learner.update(poisoned)

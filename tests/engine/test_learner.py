@@ -358,3 +358,52 @@ def test_nothing_to_learn_is_no_step(tiny_model, make_samples):
     metrics = learner.update(flat).metrics
     assert metrics["learner/active_fraction"] == 0.0
     assert all(torch.equal(a, b) for a, (_, b) in zip(before, learner.named_weights(), strict=True))
+
+
+def mean_mismatch(learner, samples) -> float:
+    """k3 of KL(sampler || learner) per token, from the log-probabilities themselves."""
+    logprobs = learner.policy.completion_logprobs(samples)
+    pairs = [
+        pair
+        for s, lp in zip(samples, logprobs, strict=True)
+        for pair in zip(s.sampler_logprobs_T, lp, strict=True)
+    ]
+    return sum(math.exp(old - drawn) - 1 - (old - drawn) for drawn, old in pairs) / len(pairs)
+
+
+def test_the_mismatch_is_measured_where_no_sample_has_a_gradient(tiny_model, make_samples):
+    """When every group is flat, and while only the critic learns."""
+    samples = make_samples()
+    flat = [replace(s, advantages_T=[0.0] * len(s.advantages_T)) for s in samples]
+    learner = make_learner(tiny_model(torch.float32))
+    expected = mean_mismatch(learner, samples)
+    assert learner.update(flat).metrics["policy/kl_sampler_trainer"] == pytest.approx(expected, rel=1e-5)
+    assert learner.update(samples).metrics["policy/kl_sampler_trainer"] == pytest.approx(expected, rel=1e-5)
+    ppo = AlgorithmConfig(advantage="gae", critic={"warmup_steps": 1})
+    learner = make_learner(tiny_model(torch.float32), ppo)
+    valued = [
+        replace(s, returns_T=[1.0] * len(v), values_T=v)
+        for s in samples
+        for v in [[0.0] * len(s.completion_ids)]
+    ]
+    found = learner.update(valued).metrics
+    assert "loss/policy" not in found
+    assert found["policy/kl_sampler_trainer"] == pytest.approx(expected, rel=1e-5)
+    assert found["policy/logprob_difference"] > 0
+
+
+def test_samples_without_the_samplers_logprobs(tiny_model, make_samples):
+    """Weights cannot be made of them; the mismatch is measured on the others, however they are cut."""
+    samples = make_samples()
+    mixed = [replace(samples[0], sampler_logprobs_T=()), *samples[1:]]
+    for mode in ("truncate", "mask"):
+        learner = make_learner(tiny_model(torch.float32), AlgorithmConfig(importance={"mode": mode}))
+        with pytest.raises(TrainingError, match=f"mode={mode} weighs .* but 1 of 16 came without"):
+            learner.update(mixed)
+    for max_tokens in (64, 16_384):
+        learner = make_learner(tiny_model(torch.float32), max_tokens_per_micro_batch=max_tokens)
+        expected = mean_mismatch(learner, samples[1:])
+        found = learner.update(mixed).metrics["policy/kl_sampler_trainer"]
+        assert found == pytest.approx(expected, rel=1e-5)
+    none = [replace(s, sampler_logprobs_T=()) for s in samples]
+    assert "policy/kl_sampler_trainer" not in learner.update(none).metrics

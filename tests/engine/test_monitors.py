@@ -68,6 +68,7 @@ def test_a_healthy_run_has_no_warning_and_every_flag_is_there() -> None:
         ("kl_high", "policy/kl_reference", 1.5),
         ("truncation", "rollout/truncated_fraction", 0.6),
         ("canary", "canary/max_difference", 6e-4),
+        ("bad_steps", "learner/bad_steps", 1.0),
         ("verifier_errors", "reward/math/error_fraction", 0.06),
         ("verifier_errors", "reward/math/timeout_fraction", 0.06),
     ],

@@ -3,10 +3,12 @@
 import errno
 import io
 import json
+import math
 import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from verl_lite.engine import learner_files
+from verl_lite.engine import learner_files, trainer
 from verl_lite.engine.batches import Rounds
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.evals.config import training_config
@@ -251,6 +253,31 @@ def test_a_local_folder_trains_on_gsm8k_shaped_rows(
     start = load_file(tmp_path / "run" / "model" / "model.safetensors")
     given = load_file(small_model / "model.safetensors")
     assert not torch.equal(start["model.norm.weight"], given["model.norm.weight"])  # SFT's, in the run
+
+
+def test_a_skipped_update_is_said_with_the_file_of_its_batch(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimate, calls = trainer.estimate_advantages, []
+
+    def nan_at_the_second(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        samples = estimate(*arguments, **options)
+        if len(calls) != 2:
+            return samples
+        return [replace(sample, advantages_T=[math.nan] * len(sample.advantages_T)) for sample in samples]
+
+    monkeypatch.setattr(trainer, "estimate_advantages", nan_at_the_second)
+    text, run_dir = io.StringIO(), tmp_path / "run"
+    config = make_config(checkpoints={"every_steps": 3}, logging={"trackers": []})
+    train(config, run_dir=run_dir, debug_inline=True, console=Console(file=text, width=200))
+    kept = run_dir / "bad_batches" / "bad_batch_001.jsonl"
+    assert kept.is_file()
+    said = [line for line in text.getvalue().splitlines() if " skipped " in line]
+    skipped = "step 2: updates skipped because of nan or inf in their gradients: 1; the last batch is kept in"
+    assert [line for line in said if not line.startswith("warning bad_steps")] == [f"{skipped} {kept}"]
+    assert len(said) == 2
+    assert [row["warning/bad_steps"] for row in read_metrics(run_dir / "metrics.jsonl")] == [0, 1, 1, 1]
 
 
 def test_a_critic_that_is_not_there_is_refused_before_the_warm_up(

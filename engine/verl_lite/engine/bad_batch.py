@@ -8,11 +8,16 @@ from pathlib import Path
 from verl_lite.engine.stages import TrainingSample
 from verl_lite.errors import TrainingError
 
-__all__ = ["BadStepGuard"]
+__all__ = ["BadStepGuard", "bad_batch_path"]
+
+
+def bad_batch_path(folder: Path, number: int) -> Path:
+    """Where the batch of the bad step `number`, counted from 1, is kept."""
+    return folder / f"bad_batch_{number:03d}.jsonl"
 
 
 class BadStepGuard:
-    """Counts bad steps; past `max_bad_steps` of them training stops."""
+    """Counts bad steps of the policy and its critic; past `max_bad_steps` of them training stops."""
 
     def __init__(self, folder: Path | None, *, max_bad_steps: int) -> None:
         self._folder = folder
@@ -25,7 +30,7 @@ class BadStepGuard:
         where = "not kept: no folder was given"
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            path = self._folder / f"bad_batch_{self.num_bad_steps:03d}.jsonl"
+            path = bad_batch_path(self._folder, self.num_bad_steps)
             lines = [json.dumps(_row(sample)) for sample in samples]
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
             where = f"kept in {path}"

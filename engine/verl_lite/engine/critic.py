@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from verl_lite.engine.algorithm_config import CriticConfig, LearnerConfig
+from verl_lite.engine.bad_batch import BadStepGuard
 from verl_lite.engine.losses import token_weights
 from verl_lite.engine.optim import PolicyOptimizer
 from verl_lite.engine.packing import PackedBatch
@@ -61,10 +62,12 @@ class Critic:
         *,
         pad_token_id: int,
         total_steps: int,
+        guard: BadStepGuard,
         ranks: Ranks = ALONE,
     ) -> None:
         float32_master_weights(model)
         self._config = config
+        self._guard = guard
         self._ranks = ranks
         self._body = Policy(model, learner, pad_token_id=pad_token_id, ranks=ranks)
         hidden_size = model.get_output_embeddings().weight.shape[1]  # type: ignore[operator]
@@ -96,10 +99,16 @@ class Critic:
         return [found[index] for index in range(len(samples))]
 
     def update(self, samples: Sequence[TrainingSample]) -> dict[str, float]:
-        """Epochs of regression on `returns_T`; metrics of the last one."""
+        """Epochs of regression on `returns_T`; metrics of the last one, bad steps of all.
+
+        An epoch whose gradients are not finite changes nothing and is the guard's, as a policy's is.
+        """
         metrics: dict[str, float] = {}
+        num_bad = 0.0
         for _ in range(self._config.epochs):
             metrics = self._epoch(samples)
+            num_bad += metrics["critic/bad_steps"]
+        metrics["critic/bad_steps"] = num_bad
         self.num_updates += 1
         returns = torch.tensor([value for sample in samples for value in sample.returns_T])
         old_values = torch.tensor([value for sample in samples for value in sample.values_T])
@@ -126,6 +135,8 @@ class Critic:
         sums = defaultdict(float, self._ranks.sum(sums))
         self._ranks.sum_gradients(self._parameters)
         norm, finite = self._optimizer.step()
+        if not finite:
+            self._guard.keep(samples, norm)
         sums["critic/grad_norm"] = norm if finite else 0.0
         sums["critic/bad_steps"] = float(not finite)
         return dict(sums)
@@ -162,12 +173,14 @@ def make_critic(
     *,
     pad_token_id: int,
     total_steps: int,
+    guard: BadStepGuard | None = None,
     ranks: Ranks = ALONE,
 ) -> Critic:
     """The critic `config` names: its own model, or a copy of the policy's present weights, all of them
     trained: under LoRA those of the base, without adapters.
 
-    Made before the policy's weights are distributed over the ranks; the critic's are here.
+    Made before the policy's weights are distributed over the ranks; the critic's are here. `guard` keeps
+    and counts its bad steps (unset: one of its own, without a folder).
     """
     causal = base_model(policy)
     if config.model:
@@ -189,4 +202,12 @@ def make_critic(
     else:
         model = copy.deepcopy(causal)
     model.requires_grad_(True)
-    return Critic(model, config, learner, pad_token_id=pad_token_id, total_steps=total_steps, ranks=ranks)
+    return Critic(
+        model,
+        config,
+        learner,
+        pad_token_id=pad_token_id,
+        total_steps=total_steps,
+        guard=guard or BadStepGuard(None, max_bad_steps=learner.optimizer.max_bad_steps),
+        ranks=ranks,
+    )

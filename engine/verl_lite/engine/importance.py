@@ -6,13 +6,23 @@ gradient. The sequence weight is the product over the completion's counted token
 The mismatch is measured whether or not it is corrected: k3 and k1 of KL(sampler || learner).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from verl_lite.engine.algorithm_config import ImportanceConfig
 from verl_lite.engine.losses import MAX_LOG_RATIO, LossInput
+from verl_lite.engine.stages import TrainingSample
+from verl_lite.errors import TrainingError
 
-__all__ = ["importance_weights", "mismatch_metrics"]
+__all__ = [
+    "has_sampler_logprobs",
+    "importance_weights",
+    "mismatch_means",
+    "mismatch_metrics",
+    "refuse_without_logprobs",
+]
 
 
 def importance_weights(
@@ -40,3 +50,31 @@ def mismatch_metrics(sampler_logprobs_N: Tensor, old_logprobs_N: Tensor, mask_N:
         "policy/kl_sampler_trainer": (log_r_N.exp() - 1 - log_r_N).sum(),
         "policy/logprob_difference": log_r_N.abs().sum(),
     }
+
+
+def has_sampler_logprobs(sample: TrainingSample) -> bool:
+    """Whether the sampler said how likely each token was, or nothing of the sample counts in the loss."""
+    return len(sample.sampler_logprobs_T) == len(sample.completion_ids) or not any(sample.loss_mask_T)
+
+
+def refuse_without_logprobs(samples: Sequence[TrainingSample], config: ImportanceConfig) -> None:
+    """Raises TrainingError where weights are asked for that cannot be made of every sample."""
+    lacking = sum(not has_sampler_logprobs(sample) for sample in samples)
+    if lacking and config.mode != "off":
+        raise TrainingError(
+            f"algorithm.importance.mode={config.mode} weighs samples by the sampler's log-probabilities, but "
+            f"{lacking} of {len(samples)} came without: use a sampler that reports them, or mode off"
+        )
+
+
+def mismatch_means(
+    samples: Sequence[TrainingSample], old_logprobs: Sequence[Sequence[float]]
+) -> dict[str, float]:
+    """`mismatch_metrics` per counted token of `samples`, which have the sampler's log-probabilities."""
+
+    def flat(lists: Sequence[Sequence[float]]) -> Tensor:
+        return torch.tensor([value for one in lists for value in one], dtype=torch.float64)
+
+    mask_N = flat([sample.loss_mask_T for sample in samples])
+    sums = mismatch_metrics(flat([s.sampler_logprobs_T for s in samples]), flat(old_logprobs), mask_N)
+    return {name: float(total / mask_N.sum()) for name, total in sums.items()}

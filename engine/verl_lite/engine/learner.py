@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.bad_batch import BadStepGuard
 from verl_lite.engine.critic import Critic, make_critic
+from verl_lite.engine.importance import has_sampler_logprobs, mismatch_means, refuse_without_logprobs
 from verl_lite.engine.kl import KLController
 from verl_lite.engine.learner_files import is_sharded, saved_state, start_saving
 from verl_lite.engine.lora import adapter_weights, add_adapters
@@ -72,6 +73,7 @@ class Learner:
         self._reference = make_reference(
             self.policy, config, algorithm, pad_token_id=pad_token_id, temperature=temperature, ranks=ranks
         )
+        self._guard = BadStepGuard(bad_batch_dir, max_bad_steps=config.optimizer.max_bad_steps)
         self._critic: Critic | None = None
         if algorithm.critic is not None:
             self._critic = make_critic(
@@ -80,6 +82,7 @@ class Learner:
                 model,
                 pad_token_id=pad_token_id,
                 total_steps=total_steps,
+                guard=self._guard,
                 ranks=ranks,
             )
         self.policy.distribute()
@@ -88,7 +91,6 @@ class Learner:
             config.optimizer,
             total_steps=total_steps * algorithm.epochs * algorithm.mini_batches,
         )
-        self._guard = BadStepGuard(bad_batch_dir, max_bad_steps=config.optimizer.max_bad_steps)
         self._generator = torch.Generator().manual_seed(seed)
 
     def annotate(self, scored: Sequence[ScoredRollout]) -> list[Annotation]:
@@ -120,6 +122,11 @@ class Learner:
         counted in `learner/bad_steps`; past the configured number TrainingError is raised.
         """
         started = time.perf_counter()
+        refuse_without_logprobs(samples, self._algorithm.importance)
+        mismatch: dict[str, float] = {}
+        if not all(map(has_sampler_logprobs, samples)):  # measured now, of those that have them
+            mismatch = self._mismatch(samples)
+            samples = [replace(sample, sampler_logprobs_T=()) for sample in samples]
         critic_only = self._critic is not None and self._critic.is_warming_up
         epochs = 0 if critic_only else self._algorithm.epochs
         schedule = [members for _ in range(epochs) for members in self._mini_batches(samples)]
@@ -130,6 +137,8 @@ class Learner:
             metrics, samples = self._step(samples, members, keep_old=len(schedule) > 1)
             for name, value in metrics.items():
                 sums[name] += value / len(schedule)
+        if "policy/kl_sampler_trainer" not in sums:  # no sample had a gradient to give
+            sums |= mismatch or self._mismatch(samples)
         if self._critic is not None and samples:
             sums |= self._critic.update(samples)
         self._after(sums, samples, time.perf_counter() - started)
@@ -215,6 +224,11 @@ class Learner:
             kl_coefficient=self.kl_controller.coefficient,
         )
         return loss, metrics, logprobs_N.detach()
+
+    def _mismatch(self, samples: Sequence[TrainingSample]) -> dict[str, float]:
+        """The mismatch of samples that no update measures, in a pass of its own; {} where there is none."""
+        measured = [s for s in samples if s.sampler_logprobs_T and any(s.loss_mask_T)]
+        return mismatch_means(measured, self.policy.completion_logprobs(measured)) if measured else {}
 
     @property
     def _kl_in_loss(self) -> bool:

@@ -50,6 +50,7 @@ class MonitorsConfig(ConfigModel):
     error_fraction        rollouts a reward failed on or did not finish in time
     canary_part           of the canary's tolerance
     stale_versions        weights older than the newest by so many updates
+    bad_steps             updates skipped so far because of nan or inf
     window_steps          length of the windows that drift, divergence and collapse are measured with
     """
 
@@ -69,5 +70,6 @@ class MonitorsConfig(ConfigModel):
     error_fraction: Fraction = 0.05
     canary_part: Fraction = 0.5
     stale_versions: NonNegativeInt = 1
+    bad_steps: NonNegativeInt = 0
     window_steps: PositiveInt = 10
     rollback: RollbackConfig = Field(default_factory=RollbackConfig)

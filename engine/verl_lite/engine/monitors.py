@@ -54,6 +54,7 @@ MONITORS: Mapping[str, tuple[str, str]] = {
     "verifier_errors": ("reward/<name>/error_fraction", "a reward fails or times out on many rollouts"),
     "canary": ("canary/max_difference", "the weights in the sampler are close to not being the learner's"),
     "stale_weights": ("rollout/staleness_max", "samples come from weights that are out of date"),
+    "bad_steps": ("learner/bad_steps", "updates were skipped because of nan or inf in their gradients"),
 }
 
 
@@ -166,6 +167,7 @@ class Monitors:
             "duplicates": c.duplicate_fraction,
             "canary": c.canary_part * self._canary_limit,
             "stale_weights": float(max(c.stale_versions, self._max_lag)),
+            "bad_steps": float(c.bad_steps),
         }
         found = []
         for name, limit in limits.items():

@@ -50,7 +50,7 @@ def make_learner(prepared: PreparedRun, path: str, model: Any) -> PolicyLearner:
         pad_token_id=pad_token_id(prepared.tokenizer),
         total_steps=config.steps,
         temperature=config.rollout.temperature,
-        bad_batch_dir=prepared.folder.path / "bad_batches",
+        bad_batch_dir=prepared.folder.bad_batches,
         seed=derive_seed(config.seed, "learner"),
     )
 
@@ -65,7 +65,7 @@ def _make_ranks(prepared: PreparedRun, path: str) -> PolicyLearner:
         config=config,
         model_path=path if path == config.model.path else str(Path(path).absolute()),
         pad_token_id=pad_token_id(prepared.tokenizer),
-        bad_batch_dir=(prepared.folder.path / "bad_batches").absolute(),
+        bad_batch_dir=prepared.folder.bad_batches.absolute(),
     )
     transport: Transport
     if launched_rank() is None:

@@ -111,6 +111,10 @@ class RunFolder:
         return self.path / "timeline.jsonl"
 
     @property
+    def bad_batches(self) -> Path:
+        return self.path / "bad_batches"
+
+    @property
     def environment(self) -> Path:
         return self.path / "environment.json"
 

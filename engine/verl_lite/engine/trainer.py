@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from verl_lite.engine.advantages import estimate_advantages
+from verl_lite.engine.bad_batch import bad_batch_path
 from verl_lite.engine.batches import BatchesState, make_batches
 from verl_lite.engine.canary import canary_limit
 from verl_lite.engine.checkpoint_files import clear_write_errors
@@ -76,6 +77,7 @@ class Trainer:
         self.before: Mapping[str, float] = {}
         self._canary_difference = 0.0
         self._numbers: dict[str, float] = {}  # what was measured at this step
+        self._num_bad_steps = 0
         self._checkpoint_s = 0.0
         self._saved_step: int | None = None
         self._writer = CheckpointWriter(prepared.folder.checkpoints, retention(prepared.config.checkpoints))
@@ -224,6 +226,7 @@ class Trainer:
         self._rules.load_state_dict(checkpoint.trainer["rules"])
         factor = self._config.monitors.rollback.learning_rate_factor
         self._learner.scale_learning_rate(factor ** self._events.num_rollbacks())
+        self._num_bad_steps = int(checkpoint.trainer["metrics"].get("learner/bad_steps", 0))
         self.step = self._saved_step = checkpoint.step
 
     def _report(
@@ -260,6 +263,7 @@ class Trainer:
         metrics |= watched
         for warning in warnings:
             self._display.note(str(warning))
+        self._tell_bad_steps(int(metrics.get("learner/bad_steps", 0)))
         self._numbers, self._checkpoint_s = dict(metrics), 0.0
         self._log.log(metrics, step=self.step)
         every = config.logging.samples_every_steps
@@ -277,6 +281,15 @@ class Trainer:
                 seconds=main_seconds,
             )
         )
+
+    def _tell_bad_steps(self, number: int) -> None:
+        """Say that updates were skipped, and where the last one's batch lies; `number` counts them all."""
+        skipped, self._num_bad_steps = number - self._num_bad_steps, number
+        if skipped > 0:
+            self._display.note(
+                f"step {self.step}: updates skipped because of nan or inf in their gradients: {skipped}; "
+                f"the last batch is kept in {bad_batch_path(self._prepared.folder.bad_batches, number)}"
+            )
 
 
 def _advantages_by_row(batch: StepBatch, samples: Sequence[TrainingSample]) -> list[float | None]:
