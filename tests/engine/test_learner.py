@@ -407,3 +407,14 @@ def test_samples_without_the_samplers_logprobs(tiny_model, make_samples):
         assert found == pytest.approx(expected, rel=1e-5)
     none = [replace(s, sampler_logprobs_T=()) for s in samples]
     assert "policy/kl_sampler_trainer" not in learner.update(none).metrics
+
+
+def test_a_mini_batch_without_a_gradient_does_not_dilute_what_the_others_measure(tiny_model, make_samples):
+    samples = make_samples(num_groups=2, group_size=4)
+    half = [replace(s, advantages_T=[0.0] * len(s.advantages_T)) if s.group == "g1" else s for s in samples]
+    learner = make_learner(tiny_model(torch.float32), AlgorithmConfig(mini_batches=2))
+    active = [s for s in samples if s.group == "g0"]
+    expected = mean_mismatch(learner, active)
+    metrics = learner.update(half).metrics
+    assert metrics["learner/active_fraction"] == 0.5
+    assert metrics["policy/kl_sampler_trainer"] == pytest.approx(expected, rel=1e-5)

@@ -26,7 +26,7 @@ from verl_lite.engine.kl import KLController
 from verl_lite.engine.learner_files import is_sharded, saved_state, start_saving
 from verl_lite.engine.lora import adapter_weights, add_adapters
 from verl_lite.engine.losses import LossInput, policy_loss, token_weights
-from verl_lite.engine.objective import Terms, objective
+from verl_lite.engine.objective import Terms, objective, step_means
 from verl_lite.engine.optim import PolicyOptimizer
 from verl_lite.engine.packing import PackedBatch
 from verl_lite.engine.policy import Policy, by_sample
@@ -116,7 +116,8 @@ class Learner:
         return notes
 
     def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
-        """Epochs over mini-batches over micro-batches; the metrics are means over all of them.
+        """Epochs over mini-batches over micro-batches; the metrics are means over all of them, those of
+        the policy's tokens over the mini-batches that had any to compute.
 
         A step whose loss or gradients are not finite changes nothing, keeps its batch on disk and is
         counted in `learner/bad_steps`; past the configured number TrainingError is raised.
@@ -132,11 +133,11 @@ class Learner:
         schedule = [members for _ in range(epochs) for members in self._mini_batches(samples)]
         samples = self._with_reference(samples)
         samples = self._with_old_logprobs(samples, later=schedule[1:], first=schedule[0] if schedule else [])
-        sums: dict[str, float] = defaultdict(float)
+        steps: list[dict[str, float]] = []
         for members in schedule:
             metrics, samples = self._step(samples, members, keep_old=len(schedule) > 1)
-            for name, value in metrics.items():
-                sums[name] += value / len(schedule)
+            steps.append(metrics)
+        sums = step_means(steps)
         if "policy/kl_sampler_trainer" not in sums:  # no sample had a gradient to give
             sums |= mismatch or self._mismatch(samples)
         if self._critic is not None and samples:

@@ -5,6 +5,8 @@
 w are the global token weights, i the importance weights (no gradient), l the policy loss.
 """
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -14,7 +16,7 @@ from verl_lite.engine.importance import importance_weights, mismatch_metrics
 from verl_lite.engine.kl import kl_estimate
 from verl_lite.engine.losses import LossInput, Metrics, PolicyLoss, ratio
 
-__all__ = ["Terms", "objective"]
+__all__ = ["Terms", "objective", "step_means"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,3 +60,13 @@ def objective(
     if config.entropy_bonus != 0.0:
         loss = loss - config.entropy_bonus * (terms.entropy_N * terms.weights_N).sum()
     return loss, metrics
+
+
+def step_means(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each metric over the optimiser steps; of `policy/` ones over the steps that have it."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for metrics in steps:
+        for name, value in metrics.items():
+            values[name].append(value)
+    counts = {name: len(v) if name.startswith("policy/") else len(steps) for name, v in values.items()}
+    return {name: sum(v) / counts[name] for name, v in values.items()}
