@@ -33,8 +33,12 @@ OUT = Path(__file__).parents[1] / "tests" / "fixtures" / "trl_losses.json"
 LENGTHS = [7, 3, 5, 1]
 WIDTH = max(LENGTHS)
 IMPORTANCE_CAP, IMPORTANCE_FLOOR = 1.5, 0.8
+SEQUENCE_CAP = 1.1  # of sequence_truncate: one sequence of the inputs weighs more
 TRUNCATED = [1]  # the completion that mask_truncated_completions leaves out
 REWARDS = [[1.0, 0.0, 0.0, 0.5], [0.25, 0.25, 0.25, 0.25], [1.0, 1.0, 0.0, 1.0]]  # groups of four
+SECOND_REWARDS = [[0.2, 0.9, 0.4, 0.1], [0.0, 0.5, 0.5, 1.0], [0.3, 0.5, 0.6, 0.3]]  # of the same samples
+SECOND_WEIGHT = 0.5
+LOST = [1, 6]  # the samples whose rewards could not be given, counted through
 
 # name -> what GRPOConfig gets. `importance` and `entropy_coef` variants exercise those terms.
 VARIANTS = {
@@ -57,6 +61,7 @@ VARIANTS = {
     "importance_sequence_truncate": {"loss_type": "dapo", "importance": "sequence_truncate"},
     "importance_sequence_mask": {"loss_type": "dapo", "importance": "sequence_mask"},
     "mask_truncated": {"loss_type": "dapo", "mask_truncated_completions": True},
+    "mask_truncated_by_sequence": {"loss_type": "grpo", "mask_truncated_completions": True},
     "entropy": {"loss_type": "dapo", "entropy_coef": 0.02},
 }
 
@@ -129,7 +134,9 @@ def run_block(condition: str, makes: str, known: dict) -> object:
 def importance_ratio(trainer: trl.GRPOTrainer, mode: str, mask: torch.Tensor, inputs: dict) -> torch.Tensor:
     trainer.use_vllm = trainer.vllm_importance_sampling_correction = True
     trainer.vllm_importance_sampling_mode = mode
-    trainer.vllm_importance_sampling_clip_max = IMPORTANCE_CAP
+    trainer.vllm_importance_sampling_clip_max = (
+        SEQUENCE_CAP if mode == "sequence_truncate" else IMPORTANCE_CAP
+    )
     trainer.vllm_importance_sampling_clip_min = IMPORTANCE_FLOOR if mode.endswith("mask") else None
     return run_block(
         "self.use_vllm and self.vllm_importance_sampling_correction",
@@ -157,22 +164,30 @@ def without_truncated(trainer: trl.GRPOTrainer, mask: torch.Tensor) -> torch.Ten
     return run_block("self.mask_truncated_completions", "completion_mask", known)
 
 
-def advantages(scale_rewards: str) -> list[list[float]]:
-    rewards = torch.tensor(REWARDS, dtype=torch.float64)
+def advantages(*, scale: str = "group", second: bool = False, lost: bool = False) -> list[list[float]]:
+    """TRL's, of the first rewards; with `second`, of both by GDPO; with `lost`, without those of LOST."""
+    first = torch.tensor(REWARDS, dtype=torch.float64)
+    columns = [first, torch.tensor(SECOND_REWARDS, dtype=torch.float64)] if second else [first]
+    rewards = torch.stack(columns, dim=-1).flatten(0, 1)
+    unscorable = torch.zeros(len(rewards), dtype=torch.bool)
+    unscorable[LOST if lost else []] = True
+    rewards[unscorable] = torch.nan
+    aggregation = "normalize_then_sum" if second else "sum_then_normalize"
     settings = SimpleNamespace(
-        multi_objective_aggregation="sum_then_normalize",
-        scale_rewards=scale_rewards,
-        reward_weights=torch.ones(1, dtype=torch.float64),
+        multi_objective_aggregation=aggregation,
+        scale_rewards=scale,
+        reward_funcs=columns,
+        reward_weights=torch.tensor([1.0, SECOND_WEIGHT][: len(columns)], dtype=torch.float64),
     )
     known = {
         "self": settings,
-        "rewards_per_func": rewards.reshape(-1, 1),
-        "unscorable_mask": torch.zeros(rewards.numel(), dtype=torch.bool),
-        "num_generations": rewards.shape[1],
+        "rewards_per_func": rewards,
+        "unscorable_mask": unscorable,
+        "num_generations": first.shape[1],
         "device": "cpu",
     }
-    condition = "self.multi_objective_aggregation == 'sum_then_normalize'"
-    return run_block(condition, "advantages", known).reshape(rewards.shape).tolist()
+    found = run_block(f"self.multi_objective_aggregation == '{aggregation}'", "advantages", known)
+    return torch.nan_to_num(found, nan=0.0).reshape(first.shape).tolist()  # as TRL does next
 
 
 def record(name: str, inputs: dict) -> dict:
@@ -215,7 +230,15 @@ def main() -> None:
         "importance_floor": IMPORTANCE_FLOOR,
         "truncated": TRUNCATED,
         "rewards": REWARDS,
-        "advantages": {scale: advantages(scale) for scale in ("none", "group")},
+        "second_rewards": SECOND_REWARDS,
+        "second_weight": SECOND_WEIGHT,
+        "lost": LOST,
+        "sequence_cap": SEQUENCE_CAP,
+        "advantages": {
+            **{scale: advantages(scale=scale) for scale in ("none", "group")},
+            "lost": advantages(scale="none", lost=True),
+            "gdpo": advantages(second=True),
+        },
         "inputs": inputs,
         "variants": {name: record(name, inputs) for name in VARIANTS},
     }

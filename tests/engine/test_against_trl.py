@@ -1,20 +1,22 @@
 """Our losses against what the real TRL computed on the same numbers (scripts/record_trl_fixtures.py)."""
 
 import json
+import math
 import statistics
 from pathlib import Path
 
 import pytest
 import torch
 
-from verl_lite.engine.advantages import EPS, group_center, group_standardize
+from verl_lite.engine.advantages import EPS, estimate_advantages, group_center, group_standardize
 from verl_lite.engine.algorithm_config import AlgorithmConfig
 from verl_lite.engine.losses import LossInput, policy_loss, token_weights
 from verl_lite.engine.objective import Terms, objective
+from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout
 
 FIXTURE = json.loads((Path(__file__).parents[1] / "fixtures" / "trl_losses.json").read_text(encoding="utf-8"))
 
-HIGH, LOW = FIXTURE["importance_cap"], FIXTURE["importance_floor"]
+HIGH, LOW, SEQUENCE_HIGH = (FIXTURE[name] for name in ("importance_cap", "importance_floor", "sequence_cap"))
 
 # TRL's variant -> our config lines
 OURS = {
@@ -29,11 +31,14 @@ OURS = {
     "kl_ratio_weighted": {"aggregate": "sequence_mean", "kl": {"coefficient": 0.1, "ratio_weighted": True}},
     "importance": {"importance": {"mode": "truncate", "high": HIGH}},
     "importance_token_mask": {"importance": {"mode": "mask", "low": LOW, "high": HIGH}},
-    "importance_sequence_truncate": {"importance": {"mode": "truncate", "level": "sequence", "high": HIGH}},
+    "importance_sequence_truncate": {
+        "importance": {"mode": "truncate", "level": "sequence", "high": SEQUENCE_HIGH}
+    },
     "importance_sequence_mask": {
         "importance": {"mode": "mask", "level": "sequence", "low": LOW, "high": HIGH},
     },
     "mask_truncated": {"overlong": {"mode": "mask"}},
+    "mask_truncated_by_sequence": {"overlong": {"mode": "mask"}, "aggregate": "sequence_mean"},
     "entropy": {"entropy_bonus": 0.02},
 }
 
@@ -66,15 +71,19 @@ def test_loss_and_gradient_are_trls(variant):
         sampler_logprobs_N=flat("sampler_logprobs"),
         ref_logprobs_N=flat("ref_logprobs") if config.kl.coefficient else None,
     )
-    loss, _ = objective(
+    loss, metrics = objective(
         batch, terms, policy_loss=policy_loss(config), config=config, kl_coefficient=config.kl.coefficient
     )
+    if config.aggregate == "sequence_mean" and left_out:  # TRL's mean counts the sequences left out too
+        loss = loss * (len(lengths) - len(left_out)) / len(lengths)
     loss.backward()
     recorded = FIXTURE["variants"][variant]
     assert loss.item() == pytest.approx(recorded["loss"], rel=1e-6, abs=1e-9)
     gradient = [x for row in recorded["gradient"] for x in row]
     assert logprobs_N.grad.tolist() == pytest.approx(gradient, rel=1e-6, abs=1e-9)
     assert sum(abs(x) for x in gradient) > 0.1
+    if config.importance.mode != "off":
+        assert 0 < metrics["policy/importance_changed_fraction"] < sum(lengths), "the bounds change nothing"
 
 
 def test_advantages_are_trls_but_for_the_departures_that_are_named() -> None:
@@ -87,6 +96,44 @@ def test_advantages_are_trls_but_for_the_departures_that_are_named() -> None:
         assert group_center(rewards) == pytest.approx(plain, abs=1e-12)
         theirs, ours = statistics.stdev(rewards) + 1e-4, statistics.pstdev(rewards) + EPS
         assert group_standardize(rewards) == pytest.approx([a * theirs / ours for a in scaled], rel=1e-6)
+
+
+def scored_rows(*, second: bool, lost: bool) -> list[ScoredRollout]:
+    tables = [(FIXTURE["rewards"], 1.0), (FIXTURE["second_rewards"], FIXTURE["second_weight"])][: 1 + second]
+    rows = []
+    for index in range(len(FIXTURE["rewards"]) * 4):
+        group, at = divmod(index, 4)
+        contributions = {str(k): (table[group][at], weight) for k, (table, weight) in enumerate(tables)}
+        is_lost = lost and index in FIXTURE["lost"]
+        rows.append(
+            ScoredRollout(
+                rollout=Rollout(completion="", completion_ids=[5, 2], group=str(group)),
+                components={
+                    name: ComponentScore(score=Score(value), weight=weight, contribution=weight * value)
+                    for name, (value, weight) in contributions.items()
+                },
+                reward=None if is_lost else sum(value * weight for value, weight in contributions.values()),
+                dropped_because="error" if is_lost else "",
+            )
+        )
+    return rows
+
+
+def test_rewards_that_were_lost_are_in_no_mean() -> None:
+    """TRL's advantage of such a sample is 0, our sample is gone."""
+    samples = estimate_advantages(scored_rows(second=False, lost=True), AlgorithmConfig(advantage="dr_grpo"))
+    theirs = [value for group in FIXTURE["advantages"]["lost"] for value in group]
+    kept = [value for index, value in enumerate(theirs) if index not in FIXTURE["lost"]]
+    assert [theirs[index] for index in FIXTURE["lost"]] == [0.0, 0.0]
+    assert [sample.advantages_T[0] for sample in samples] == pytest.approx(kept, abs=1e-12)
+
+
+def test_gdpo_is_trls_but_for_the_standard_deviation() -> None:
+    """In equal groups the sample's deviation cancels, but for the 1e-4 beside it; the batch's is left."""
+    samples = estimate_advantages(scored_rows(second=True, lost=False), AlgorithmConfig(advantage="gdpo"))
+    theirs = [value for group in FIXTURE["advantages"]["gdpo"] for value in group]
+    found = [sample.advantages_T[0] * math.sqrt(11 / 12) for sample in samples]
+    assert found == pytest.approx(theirs, rel=2e-3, abs=1e-3)
 
 
 def test_every_recorded_variant_has_a_config():
