@@ -1,11 +1,12 @@
-"""What `deterministic: true` costs: the quickstart's steps with and without it, from the same SFT model.
+"""What `deterministic: true` costs: the quickstart's steps with and without it, from the same model.
 
-    python benchmarks/deterministic_cost.py [--steps 10] [--repeats 3]
+    python benchmarks/deterministic_cost.py [--steps 10] [--repeats 3] [--model FOLDER]
 
-Deterministic means one thread on the CPU and only kernels that give the same bits every time. Sides run
-in turns, each in a process of its own; a third one has one thread without the deterministic kernels, so
-that the two can be told apart. Shown are medians over the steps of all repeats, the first two of each
-left out. The checkpoints of the two deterministic runs must be the same bytes. GPUs are not measured.
+The model is the quickstart's after its SFT, or the one in FOLDER. Deterministic means one thread on the
+CPU and only kernels that give the same bits every time. Sides run in turns, each in a process of its
+own; a third one has one thread without the deterministic kernels, so that the two can be told apart.
+Shown are medians over the steps of all repeats, the first two of each left out. The checkpoints of all
+deterministic runs must be the same bytes. GPUs are not measured.
 """
 
 import argparse
@@ -24,7 +25,7 @@ STAGES = ("step", "rollout", "update", "sync")
 QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart.yaml"
 
 
-def run_side(side: str, folder: Path, run_dir: Path, steps: int) -> None:
+def run_side(side: str, model: Path, run_dir: Path, steps: int) -> None:
     """Train; leave {stage: [seconds a step]} and the digest of the last checkpoint's weights."""
     import torch
     from rich.console import Console
@@ -34,7 +35,7 @@ def run_side(side: str, folder: Path, run_dir: Path, steps: int) -> None:
     from verl_lite.engine.run import train
     from verl_lite.plugins.config_file import load_config
 
-    changes = [f"steps={steps}", "sft.steps=0", "model.tiny=null", f"model.path={folder / 'sft' / 'model'}"]
+    changes = [f"steps={steps}", "sft.steps=0", "model.tiny=null", f"model.path={model}"]
     changes += ["data.held_out=null", "logging.trackers=[]", "checkpoints.every_steps=0"]
     if side == "deterministic":
         changes.append("deterministic=true")
@@ -50,7 +51,8 @@ def run_side(side: str, folder: Path, run_dir: Path, steps: int) -> None:
     (run_dir / "result.json").write_text(json.dumps(result))
 
 
-def warm_up(folder: Path) -> None:
+def warm_up(folder: Path) -> Path:
+    """The quickstart's model after its SFT."""
     from rich.console import Console
 
     from verl_lite.engine.config import TrainConfig
@@ -59,7 +61,8 @@ def warm_up(folder: Path) -> None:
 
     changes = ["logging.trackers=[]", "checkpoints.every_steps=0"]
     config = load_config(TrainConfig, QUICKSTART, changes)
-    train_only_sft(config, run_dir=folder / "sft", console=Console(file=io.StringIO()))
+    train_only_sft(config, run_dir=folder, console=Console(file=io.StringIO()))
+    return folder / "model"
 
 
 def main() -> None:
@@ -67,21 +70,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--model", type=Path)
     parser.add_argument("--run-dir", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        run_side(options.side, options.folder, options.run_dir, options.steps)
+        run_side(options.side, options.model, options.run_dir, options.steps)
         return
     seconds: dict[str, dict[str, list[float]]] = {side: {stage: [] for stage in STAGES} for side in SIDES}
     digests: dict[str, set[str]] = {side: set() for side in SIDES}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        warm_up(folder)
+        model = options.model or warm_up(folder / "sft")
         for repeat in range(options.repeats):
             for side in SIDES:
                 run_dir = folder / f"{side}-{repeat}"
-                command = [sys.executable, __file__, "--side", side, "--folder", name]
+                command = [sys.executable, __file__, "--side", side, "--model", str(model)]
                 command += ["--run-dir", str(run_dir), "--steps", str(options.steps)]
                 done = subprocess.run(command, check=False, capture_output=True, text=True)
                 if done.returncode:
