@@ -148,7 +148,9 @@ class Campaign:
 
         for _ in range(self.faults_a_run):
             self._disturb(trial, run_dir, until_two)
-            newest = max(checkpoints.glob("step_*"), key=lambda path: path.name)
+            newest = max(checkpoints.glob("step_*"), key=lambda path: path.name, default=None)
+            if newest is None:  # killed before it had one, or the last whole one was damaged: it begins anew
+                continue
             _damage_one_file(newest, self.random)
             trial.faults += 1
             if not self._passes_over(newest):
