@@ -1,11 +1,16 @@
 """Stages in order: folders handed on, failures named, finished ones not run again."""
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
+from verl_lite.cli.app import app
+from verl_lite.engine import pipeline as pipeline_module
 from verl_lite.engine.pipeline import PipelineConfig, run_pipeline
 from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.lab.preferences import read_preferences
@@ -57,6 +62,48 @@ def test_a_failed_stage_is_named_and_taken_up_again(rollouts: Path, tmp_path: Pa
     rollouts.write_text(text)
     run_pipeline(config(rollouts), folder, say=lambda _: None)
     assert (folder / "collect" / "p.jsonl").is_file()
+
+
+def test_a_stage_of_training_that_was_interrupted_goes_on_from_its_checkpoint(
+    small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_this_process(command: list[str], **_: Any) -> Any:
+        return SimpleNamespace(returncode=CliRunner().invoke(app, command[3:]).exit_code)
+
+    monkeypatch.setattr(pipeline_module, "subprocess", SimpleNamespace(run=in_this_process))
+
+    def pipeline(*, seed: int = 0) -> PipelineConfig:
+        tree = {
+            "steps": 0,
+            "seed": seed,
+            "model": {"path": str(small_model)},
+            "data": {"train": {"task": "arithmetic", "num_rows": 12}},
+            "sft": {"steps": 4, "batch_rows": 4},
+            "rollout": {"max_prompt_tokens": 32, "max_new_tokens": 48},
+            "checkpoints": {"every_steps": 1, "keep": 0},
+            "logging": {"trackers": []},
+        }
+        stage = {"command": "sft", "arguments": ["--run-dir", "{stage}"], "config": tree}
+        return PipelineConfig.model_validate({"stages": {"warm": stage}})
+
+    folder, said = tmp_path / "run", list[str]()
+    run_pipeline(pipeline(), folder, say=said.append)
+    whole = (folder / "warm" / "model" / "model.safetensors").read_bytes()
+
+    def interrupted() -> None:
+        """As if it had been killed after step 2."""
+        (folder / ".stages" / "warm.json").unlink()
+        (folder / "warm" / "summary.json").unlink()
+        for step in (3, 4):
+            shutil.rmtree(folder / "warm" / "sft_checkpoints" / f"step_{step:06d}")
+
+    interrupted()
+    run_pipeline(pipeline(), folder, say=said.append)
+    assert said[-1].endswith("--resume")
+    assert (folder / "warm" / "model" / "model.safetensors").read_bytes() == whole
+    interrupted()
+    run_pipeline(pipeline(seed=1), folder, say=said.append)  # other settings: from the beginning
+    assert not said[-1].endswith("--resume")
 
 
 def test_a_folder_of_something_else_is_refused(rollouts: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Stages one after another, each a command of its own whose folder the next one reads; resumable.
 
-A stage is a process: what it held (a model, an inference engine) is gone before the next begins.
+A stage is a process: what it held (a model, an inference engine) is gone before the next begins. One of
+training that was interrupted goes on from its own checkpoint.
 """
 
 import json
@@ -19,6 +20,7 @@ from verl_lite.plugins.config_file import ConfigModel
 __all__ = ["PipelineConfig", "StageConfig", "run_pipeline"]
 
 FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # a stage has a folder, which is deleted when it runs anew
+RESUMABLE = ("sft", "train", "dpo", "reward-model")  # those that know --resume
 START = "import sys; from verl_lite.cli import main; sys.argv[0] = 'verl-lite'; main()"
 
 
@@ -62,10 +64,14 @@ def run_pipeline(config: PipelineConfig, folder: Path, *, say: Callable[[str], N
                 )
             say(f"stage {number}/{len(config.stages)} {name}: done before")
             continue
-        again = True  # what comes after a stage that runs anew is out of date
-        shutil.rmtree(folder / name, ignore_errors=True)
+        begun = marks / f"{name}.begun"
+        goes_on = not again and _can_go_on(stage, folder / name, begun, wanted)
+        again = True  # what comes after a stage that runs now is out of date
+        if not goes_on:
+            shutil.rmtree(folder / name, ignore_errors=True)
         mark.unlink(missing_ok=True)
-        command = _command(name, stage, folder)
+        begun.write_text(wanted, encoding="utf-8")
+        command = [*_command(name, stage, folder), *(["--resume"] if goes_on else [])]
         say(f"stage {number}/{len(config.stages)} {name}: verl-lite {' '.join(command)}")
         code = subprocess.run([sys.executable, "-c", START, *command], check=False).returncode
         if code != 0:
@@ -74,6 +80,14 @@ def run_pipeline(config: PipelineConfig, folder: Path, *, say: Callable[[str], N
                 "goes on here"
             )
         mark.write_text(wanted, encoding="utf-8")
+
+
+def _can_go_on(stage: StageConfig, folder: Path, begun: Path, wanted: str) -> bool:
+    """Whether the stage was interrupted, after a checkpoint and with these very settings."""
+    if stage.command not in RESUMABLE or (folder / "summary.json").exists():
+        return False
+    is_same = begun.is_file() and begun.read_text(encoding="utf-8") == wanted
+    return is_same and any(folder.glob("*checkpoints/step_*"))
 
 
 def _command(name: str, stage: StageConfig, folder: Path) -> list[str]:
