@@ -95,6 +95,16 @@ def test_two_engines_sample_the_tokens_of_one_in_process(
     assert_same(by_id(iter(groups)), in_process)
 
 
+def test_answers_end_at_every_end_token(
+    sampler: Any, prompts: list[PromptRow], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (end,) = tokenizer.encode("7", add_special_tokens=False)
+    monkeypatch.setattr(sampler, "_end_ids", (end,))
+    found = by_id(sampler.generate(prompts, num_samples=1, settings=SETTINGS)).values()
+    assert any(rollout.completion_ids[-1] == end and rollout.finish_reason == "stop" for rollout in found)
+    assert all(end not in rollout.completion_ids[:-1] for rollout in found)
+
+
 def test_both_engines_get_new_weights_and_sing(sampler: Any, source: Any, prompts: list[PromptRow]) -> None:
     before = by_id(sampler.generate(prompts, num_samples=1, settings=SETTINGS))
     source.move(seed=1, scale=0.05)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -135,13 +135,19 @@ def prompts(tokenizer: Any) -> list[PromptRow]:
 def connect(small_model: Path, tokenizer: Any, prompts: list[PromptRow]) -> Iterator[Callable[..., Any]]:
     opened = []
 
-    def connect(url: str, *, in_flight: int = 4, **options: Any) -> ServerSampler:
+    def connect(
+        url: str, *, in_flight: int = 4, end_ids: Sequence[int] = (), **options: Any
+    ) -> ServerSampler:
         server = {"url": url, "dtype": "float32"} | options
         config = RolloutConfig.model_validate(
             {"sampler": "vllm-server", "server": server, "sequences_in_flight": in_flight}
         )
         canary_ids = list(prompts[0].prompt_ids)
-        opened.append(ServerSampler(str(small_model), tokenizer, config, CLUSTER, canary_ids=canary_ids))
+        opened.append(
+            ServerSampler(
+                str(small_model), tokenizer, config, CLUSTER, canary_ids=canary_ids, end_ids=end_ids
+            )
+        )
         return opened[-1]
 
     yield connect
@@ -158,7 +164,7 @@ def test_every_completion_is_a_request_with_the_in_process_seed(
 ) -> None:
     from verl_lite.engine.seeds import derive_seed
 
-    sampler = connect(server.url + "/v1")
+    sampler = connect(server.url + "/v1", end_ids=[1, 20])
     rollouts = by_id(sampler.generate(prompts, num_samples=4, settings=SETTINGS))
     assert len(rollouts) == 16
     assert 1 < server.most_open <= 4
@@ -172,6 +178,7 @@ def test_every_completion_is_a_request_with_the_in_process_seed(
             assert rollout.finish_reason == "length"
     bodies = [body for path, body in server.bodies if path == "/v1/completions" and body["max_tokens"] == 16]
     wanted = {"return_token_ids": True, "logprobs": 0, "repetition_penalty": 1.0, "top_k": 0, "min_p": 0.0}
+    wanted["stop_token_ids"] = [1, 20]
     assert all(wanted.items() <= body.items() for body in bodies)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from verl_lite.engine.config import DatasetConfig, RolloutConfig, VllmConfig
 from verl_lite.engine.data import read_prompts
+from verl_lite.engine.sequences import FinishedSequence, SequenceRequest
 from verl_lite.engine.stages import PromptRow
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
@@ -98,6 +99,30 @@ def test_a_skipped_sync_trips_the_canary(sampler: Any, source: Any, monkeypatch:
     monkeypatch.setattr(sampler.engine, "load", lambda weights, version: None)
     with pytest.raises(TrainingError, match="the weights of version 1 did not reach the sampler"):
         sampler.load_weights(source, version=1)
+
+
+def test_answers_end_at_every_end_token(
+    sampler: Any, prompts: list[PromptRow], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (end,) = tokenizer.encode("7", add_special_tokens=False)
+    monkeypatch.setattr(sampler, "_end_ids", (tokenizer.eos_token_id, end))
+    settings = SamplerSettings(max_new_tokens=32, seed=5)
+    found = list(by_id(sampler.generate(prompts, num_samples=8, settings=settings)).values())
+    ended = [rollout for rollout in found if rollout.completion_ids[-1] == end]
+    assert len(ended) > 5
+    assert all(rollout.finish_reason == "stop" for rollout in ended)
+    assert all(end not in rollout.completion_ids[:-1] and "7" not in rollout.completion for rollout in found)
+    assert all(len(rollout.logprobs) == len(rollout.completion_ids) for rollout in found)
+    past = SequenceRequest(
+        id="past", prompt_ids=prompts[0].prompt_ids, settings=settings, end_ids=(end,), ignore_end=True
+    )
+    many = [replace(past, id=str(at), settings=replace(settings, seed=at)) for at in range(48)]
+    sampler.engine.add(many)
+    finished: list[FinishedSequence] = []
+    while sampler.engine.num_unfinished:
+        finished += sampler.engine.step()
+    assert {len(one.token_ids) for one in finished} == {32}
+    assert any(end in one.token_ids for one in finished)
 
 
 def test_stopping_early_leaves_the_engine_empty(sampler: Any, prompts: list[PromptRow]) -> None:

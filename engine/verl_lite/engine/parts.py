@@ -1,11 +1,13 @@
 """The parts of a run, as the config names them: each is chosen here, once, and imported only when chosen."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from verl_lite.engine.cluster_config import ClusterConfig
 from verl_lite.engine.config import RolloutConfig, TrainConfig
+from verl_lite.engine.end_tokens import end_token_ids
 from verl_lite.engine.launch import launched_rank
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.model_folder import default_device, load_policy, pad_token_id
@@ -96,6 +98,7 @@ def make_sampler(prepared: PreparedRun, model_path: str) -> Sampler:
         canary_prompt=prepared.train_prompts[0],
         seed=prepared.config.seed,
         cluster=prepared.config.cluster,
+        end_of_turn=prepared.config.sft.end_of_turn,
     )
 
 
@@ -107,23 +110,30 @@ def sampler_for(
     canary_prompt: PromptRow,
     seed: int,
     cluster: ClusterConfig,
+    end_of_turn: Sequence[str] = (),
 ) -> Sampler:
-    """The sampler `rollout` names, with the weights in `model_path`; the prompt's tokens are its canary."""
-    canary_ids = list(canary_prompt.prompt_ids)[:CANARY_TOKENS]
+    """The sampler `rollout` names, with the weights in `model_path`; the prompt's tokens are its canary.
+
+    Answers end at the tokens that the model's folder names, and at those of `end_of_turn`.
+    """
+    shared: dict[str, Any] = {
+        "canary_ids": list(canary_prompt.prompt_ids)[:CANARY_TOKENS],
+        "end_ids": end_token_ids(tokenizer, model_path, end_of_turn),
+    }
     if rollout.is_placed_by_ray:
         from verl_lite.engine.cluster.ray_sampler import RaySampler
 
-        return RaySampler(model_path, tokenizer, rollout, cluster, canary_ids=canary_ids, seed=seed)
+        return RaySampler(model_path, tokenizer, rollout, cluster, seed=seed, **shared)
     if rollout.sampler == "vllm-server":
         from verl_lite.engine.sampler_server import ServerSampler
 
-        return ServerSampler(model_path, tokenizer, rollout, cluster, canary_ids=canary_ids)
+        return ServerSampler(model_path, tokenizer, rollout, cluster, **shared)
     if rollout.sampler == "vllm":
         from verl_lite.engine.sampler_vllm import VllmSampler
 
-        return VllmSampler(model_path, tokenizer, rollout, canary_ids=canary_ids, seed=seed)
+        return VllmSampler(model_path, tokenizer, rollout, seed=seed, **shared)
     from verl_lite.engine.sampler_transformers import TransformersSampler
 
     device = default_device()
     model = load_policy(model_path, dtype="bfloat16" if device.type == "cuda" else "float32", device=device)
-    return TransformersSampler(model, tokenizer, rollout, canary_ids=canary_ids)
+    return TransformersSampler(model, tokenizer, rollout, **shared)

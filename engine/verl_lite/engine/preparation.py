@@ -11,6 +11,7 @@ from verl_lite.engine.checkpoints import Checkpoint, load_checkpoint
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.data import read_prompts
 from verl_lite.engine.data_config import DatasetConfig
+from verl_lite.engine.end_tokens import named_token_ids
 from verl_lite.engine.environment import changed_data, fingerprint_rows
 from verl_lite.engine.metrics_log import check_trackers
 from verl_lite.engine.model_folder import check_context, check_critic, load_tokenizer
@@ -109,6 +110,7 @@ def prepare_run(
     check_trackers(config.logging.trackers)
     check_bitsandbytes(config.learner)
     tokenizer = load_tokenizer(config.model)
+    named_token_ids(tokenizer, config.sft.end_of_turn)
     check_context(config.model, needed_tokens=config.sft.max_tokens or 0)
     check_context(config.model, needed_tokens=config.rollout.context_tokens)
     critic = config.algorithm.critic

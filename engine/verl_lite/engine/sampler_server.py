@@ -38,9 +38,11 @@ class ServerSampler:
         cluster: ClusterConfig,
         *,
         canary_ids: Sequence[int],
+        end_ids: Sequence[int] = (),
     ) -> None:
         server = config.server
         assert server is not None  # the config's check
+        self._end_ids = end_ids
         self._decode = partial(tokenizer.decode, skip_special_tokens=True)
         self._model_path = Path(model_path)
         self._in_flight = config.sequences_in_flight or IN_FLIGHT
@@ -75,7 +77,13 @@ class ServerSampler:
                 f"{self.client.url} reports log-probabilities before temperature, top-p and top-k: start it "
                 "with --logprobs-mode processed_logprobs, or sample with temperature 1, top_p 1, top_k 0"
             )
-        groups = GroupBuilder(prompts, num_samples=num_samples, settings=settings, decode=self._decode)
+        groups = GroupBuilder(
+            prompts,
+            num_samples=num_samples,
+            settings=settings,
+            decode=self._decode,
+            end_ids=self._end_ids,
+        )
         threads = ThreadPoolExecutor(self._in_flight, thread_name_prefix="vllm-server")
         try:
             complete = partial(self.client.complete, version=self._version)

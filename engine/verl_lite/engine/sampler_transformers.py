@@ -15,6 +15,7 @@ from torch import Tensor
 
 from verl_lite.engine.canary import TOLERANCES, Canary
 from verl_lite.engine.config import RolloutConfig
+from verl_lite.engine.end_tokens import without_end
 from verl_lite.engine.model_folder import pad_token_id
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.stages import PromptRow, WeightSource
@@ -37,10 +38,12 @@ class TransformersSampler:
         config: RolloutConfig,
         *,
         canary_ids: Sequence[int],
+        end_ids: Sequence[int] = (),
         batch_rows: int = 256,
     ) -> None:
         self._model = model.eval()
         self._tokenizer = tokenizer
+        self._end_ids = list(dict.fromkeys([tokenizer.eos_token_id, *end_ids]))
         self._batch_rows = batch_rows
         self._version = 0
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
@@ -80,7 +83,7 @@ class TransformersSampler:
                 do_sample=False,
                 max_new_tokens=settings.max_new_tokens,
                 logits_processor=[chooser],
-                eos_token_id=self._tokenizer.eos_token_id,
+                eos_token_id=self._end_ids,
                 pad_token_id=pad_token_id(self._tokenizer),
             )[:, input_BT.shape[1] :].tolist()
         logprobs_BT = torch.stack(chooser.logprobs, dim=1).tolist()
@@ -99,19 +102,20 @@ class TransformersSampler:
         ids: list[int],
         logprobs: list[float],
     ) -> Rollout:
-        end = self._tokenizer.eos_token_id
-        stopped = end in ids
-        length = ids.index(end) + 1 if stopped else len(ids)
+        stops = [at for at, id in enumerate(ids) if id in self._end_ids]
+        length = stops[0] + 1 if stops else len(ids)
         return Rollout(
             id=f"{prompt.id}/{sample_index}",
             group=prompt.id,
             sample_index=sample_index,
             prompt=prompt.messages,
             prompt_ids=prompt.prompt_ids,
-            completion=self._tokenizer.decode(ids[:length], skip_special_tokens=True),
+            completion=self._tokenizer.decode(
+                without_end(ids[:length], self._end_ids), skip_special_tokens=True
+            ),
             completion_ids=ids[:length],
             logprobs=logprobs[:length],
-            finish_reason="stop" if stopped else "length",
+            finish_reason="stop" if stops else "length",
             reference=prompt.reference,
             columns=prompt.columns,
             policy_version=self._version,

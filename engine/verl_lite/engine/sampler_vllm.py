@@ -29,7 +29,9 @@ class VllmSampler:
         *,
         canary_ids: Sequence[int],
         seed: int,
+        end_ids: Sequence[int] = (),
     ) -> None:
+        self._end_ids = end_ids
         self._decode = partial(tokenizer.decode, skip_special_tokens=True)
         self.engine = VllmEngine(model_path, config, seed=seed)
         tolerance = config.canary_tolerance or TOLERANCES[self.engine.dtype]
@@ -43,7 +45,13 @@ class VllmSampler:
         self, prompts: Sequence[PromptRow], *, num_samples: int, settings: SamplerSettings
     ) -> Iterator[list[Rollout]]:
         """See Sampler.generate. `settings.seed` is the batch's: each request's is derived from it."""
-        groups = GroupBuilder(prompts, num_samples=num_samples, settings=settings, decode=self._decode)
+        groups = GroupBuilder(
+            prompts,
+            num_samples=num_samples,
+            settings=settings,
+            decode=self._decode,
+            end_ids=self._end_ids,
+        )
         try:
             self.engine.add(groups.requests)
             while self.engine.num_unfinished:

@@ -7,6 +7,7 @@ and that seed, never on which engine made it or beside what.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from verl_lite.engine.end_tokens import without_end
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.stages import PromptRow
 from verl_lite.plugins import Rollout, SamplerSettings
@@ -16,11 +17,15 @@ __all__ = ["FinishedSequence", "GroupBuilder", "SequenceRequest"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceRequest:
-    """One completion to sample; `settings.seed` is its own. `ignore_end` samples past the end token."""
+    """One completion to sample; `settings.seed` is its own.
+
+    `end_ids` end it, beside the tokenizer's eos; `ignore_end` samples past them and past eos.
+    """
 
     id: str
     prompt_ids: Sequence[int]
     settings: SamplerSettings
+    end_ids: Sequence[int] = ()
     ignore_end: bool = False
 
 
@@ -48,10 +53,12 @@ class GroupBuilder:
         num_samples: int,
         settings: SamplerSettings,
         decode: Callable[[list[int]], str],
+        end_ids: Sequence[int] = (),
         id_prefix: str = "",
     ) -> None:
         self._num_samples = num_samples
         self._decode = decode
+        self._end_ids = tuple(end_ids)
         self._groups: dict[str, list[Rollout]] = {}
         self._waiting = {
             f"{id_prefix}{prompt_index}/{sample_index}": (
@@ -67,7 +74,9 @@ class GroupBuilder:
     def requests(self) -> list[SequenceRequest]:
         """Those without an answer, in the order of the prompts."""
         return [
-            SequenceRequest(id=id, prompt_ids=tuple(prompt.prompt_ids), settings=settings)
+            SequenceRequest(
+                id=id, prompt_ids=tuple(prompt.prompt_ids), settings=settings, end_ids=self._end_ids
+            )
             for id, (prompt, _, settings) in self._waiting.items()
         ]
 
@@ -90,7 +99,7 @@ class GroupBuilder:
             sample_index=sample_index,
             prompt=prompt.messages,
             prompt_ids=prompt.prompt_ids,
-            completion=self._decode(finished.token_ids),
+            completion=self._decode(without_end(finished.token_ids, self._end_ids)),
             completion_ids=finished.token_ids,
             logprobs=finished.logprobs,
             finish_reason=finished.finish_reason,

@@ -51,6 +51,7 @@ class ServerClient:
             max_tokens=settings.max_new_tokens,
             seed=settings.seed,
             ignore_eos=request.ignore_end,
+            stop_token_ids=[] if request.ignore_end else list(request.end_ids),
             logprobs=0,
         )
         ids = choice["token_ids"]

@@ -180,6 +180,7 @@ def _parameters(request: SequenceRequest) -> Any:
         max_tokens=settings.max_new_tokens,
         seed=settings.seed,
         ignore_eos=request.ignore_end,
+        stop_token_ids=[] if request.ignore_end else list(request.end_ids),
         logprobs=0,  # the sampled token's own
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,  # token by token: each gets the version of its step

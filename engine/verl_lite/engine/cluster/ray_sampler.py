@@ -41,7 +41,9 @@ class RaySampler:
         *,
         canary_ids: Sequence[int],
         seed: int,
+        end_ids: Sequence[int] = (),
     ) -> None:
+        self._end_ids = end_ids
         self._decode = partial(tokenizer.decode, skip_special_tokens=True)
         self._batch_numbers = itertools.count()
         self._version = 0
@@ -90,6 +92,7 @@ class RaySampler:
             num_samples=num_samples,
             settings=settings,
             decode=self._decode,
+            end_ids=self._end_ids,
             id_prefix=f"{next(self._batch_numbers)}/",
         )
         for finished in self.pool.run(groups.requests):

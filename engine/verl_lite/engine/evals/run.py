@@ -9,6 +9,7 @@ from typing import Any
 
 from verl_lite.engine.config import ModelConfig
 from verl_lite.engine.data import read_prompts
+from verl_lite.engine.end_tokens import end_of_answer, end_token_ids
 from verl_lite.engine.evals.config import EvalConfig
 from verl_lite.engine.evals.measures import (
     Measure,
@@ -80,6 +81,7 @@ def evaluate_model(
         name: read_prompts(data, tokenizer, max_prompt_tokens=limit, seed=config.seed, needed=needed)
         for name, data in config.datasets.items()
     }
+    end_id = end_of_answer(tokenizer, end_token_ids(tokenizer, model_path))
     with Scorer(without_breaker(config), debug_inline=debug_inline, decode=tokenizer.decode) as scorer:
         canary = next(iter(prompts.values()))[0]
         sampler = sampler_for(
@@ -92,7 +94,7 @@ def evaluate_model(
         )
         try:
             results = {
-                name: _Dataset(config, name, rows, tokenizer, out_dir).measure(sampler, scorer)
+                name: _Dataset(config, name, rows, tokenizer, out_dir, end_id=end_id).measure(sampler, scorer)
                 for name, rows in prompts.items()
             }
         finally:
@@ -134,11 +136,14 @@ class _Dataset:
         prompts: Sequence[PromptRow],
         tokenizer: Any,
         out_dir: Path | None,
+        *,
+        end_id: int,
     ) -> None:
         self._config = config
         self._name = name
         self._prompts = prompts
         self._tokenizer = tokenizer
+        self._end_id = end_id
         self._out_dir = out_dir
 
     def measure(self, sampler: Sampler, scorer: Scorer) -> DatasetResult:
@@ -203,6 +208,6 @@ class _Dataset:
                 raise DataError(
                     f"row {prompt.id}: expected text in column {self._config.perplexity!r}, got {text!r:.80}"
                 )
-            answer = [*self._tokenizer.encode(text, add_special_tokens=False), self._tokenizer.eos_token_id]
+            answer = [*self._tokenizer.encode(text, add_special_tokens=False), self._end_id]
             found.append(sampler.token_logprobs([*prompt.prompt_ids, *answer])[-len(answer) :])
         return found

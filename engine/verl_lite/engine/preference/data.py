@@ -13,7 +13,7 @@ from verl_lite.engine.stages import TrainingSample
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.preferences import PreferenceRow, to_preference
 
-__all__ = ["Ranking", "Rankings", "chat_ids", "read_rankings", "reply_ids"]
+__all__ = ["Ranking", "Rankings", "Tokenise", "chat_ids", "read_rankings", "reply_ids"]
 
 Tokenise = Callable[[Any, PreferenceRow], list[tuple[list[int], list[int]]]]
 
@@ -50,11 +50,17 @@ class Rankings:
     num_same: int = 0
 
 
-def reply_ids(tokenizer: Any, row: PreferenceRow) -> list[tuple[list[int], list[int]]]:
-    """(prompt, completion) ids as a sampler would have made them: template, answer, end of turn."""
+def reply_ids(
+    tokenizer: Any, row: PreferenceRow, *, end_id: int | None = None
+) -> list[tuple[list[int], list[int]]]:
+    """(prompt, completion) ids as a sampler would have made them: template, answer, end of turn.
+
+    `end_id` is the token that ends a turn; unset, the tokenizer's eos.
+    """
+    end = tokenizer.eos_token_id if end_id is None else end_id
     prompt = tokenizer.apply_chat_template(list(row.prompt), add_generation_prompt=True, return_dict=False)
     encoded = [tokenizer.encode(text, add_special_tokens=False) for text in row.completions]
-    return [(list(prompt), [*ids, tokenizer.eos_token_id]) for ids in encoded]
+    return [(list(prompt), [*ids, end]) for ids in encoded]
 
 
 def chat_ids(tokenizer: Any, row: PreferenceRow) -> list[tuple[list[int], list[int]]]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from verl_lite.engine.checkpoints import retire
 from verl_lite.engine.display import SummaryRow, summary_table
+from verl_lite.engine.end_tokens import end_of_answer, end_token_ids
 from verl_lite.engine.environment import make_deterministic, seed_torch
 from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.loop_checkpoints import LoopCheckpoints, LoopStart, data_digest, find_start
@@ -28,7 +30,14 @@ from verl_lite.engine.model_folder import (
 from verl_lite.engine.out_of_memory import clear_memory_errors
 from verl_lite.engine.policy import Policy
 from verl_lite.engine.preference.config import DPOConfig, PreferenceConfig, RewardModelConfig
-from verl_lite.engine.preference.data import Ranking, Rankings, chat_ids, read_rankings, reply_ids
+from verl_lite.engine.preference.data import (
+    Ranking,
+    Rankings,
+    Tokenise,
+    chat_ids,
+    read_rankings,
+    reply_ids,
+)
 from verl_lite.engine.preference.dpo import DPOObjective, with_reference
 from verl_lite.engine.preference.loop import Measured, Objective, evaluate, num_steps, train_preferences
 from verl_lite.engine.preference.reward_model import (
@@ -76,8 +85,18 @@ def train_dpo(
     `resume` continues the run in its folder: the same run as if it had not stopped.
     """
     with ExitStack() as held:
-        prepared = _prepare(config, run_dir, reply_ids, resume=resume, held=held)
+        prepared = _prepare(config, run_dir, _replies(config), resume=resume, held=held)
         return _dpo(config, prepared, console or Console())
+
+
+def _replies(config: DPOConfig) -> Tokenise:
+    """Replies of the config's model: they end as its chat template ends them."""
+
+    @cache
+    def end_id(tokenizer: Any) -> int:
+        return end_of_answer(tokenizer, end_token_ids(tokenizer, config.model.path or ""))
+
+    return lambda tokenizer, row: reply_ids(tokenizer, row, end_id=end_id(tokenizer))
 
 
 def _dpo(config: DPOConfig, prepared: _Prepared, console: Console) -> PreferenceResult:
@@ -136,7 +155,7 @@ def _reward_model(config: RewardModelConfig, prepared: _Prepared, console: Conso
 
 
 def _prepare(
-    config: PreferenceConfig, run_dir: Path | None, tokenise: Any, *, resume: bool, held: ExitStack
+    config: PreferenceConfig, run_dir: Path | None, tokenise: Tokenise, *, resume: bool, held: ExitStack
 ) -> _Prepared:
     """Check everything and read the data; then claim the folder, unless its run is resumed.
 

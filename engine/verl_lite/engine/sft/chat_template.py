@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from verl_lite.engine.end_tokens import named_token_ids
 from verl_lite.errors import DataError
 from verl_lite.plugins import Message
 
@@ -76,9 +77,7 @@ class ChatTemplate:
                 f"SFT needs a fast tokenizer (one that says which characters a token covers), got "
                 f"{type(tokenizer).__name__}"
             )
-        unknown = [end for end in ends if len(tokenizer.encode(end, add_special_tokens=False)) != 1]
-        if unknown:
-            raise DataError(f"sft.end_of_turn: {unknown[0]!r} is not one token of this tokenizer")
+        named_token_ids(tokenizer, ends)
         self.tokenizer = tokenizer
         self.ends = tuple(dict.fromkeys([str(tokenizer.eos_token), *ends]))
 

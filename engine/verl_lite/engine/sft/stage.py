@@ -7,6 +7,7 @@ from typing import Any
 
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.display import Display
+from verl_lite.engine.end_tokens import end_token_ids
 from verl_lite.engine.interrupt import Interrupt
 from verl_lite.engine.loop_checkpoints import LoopCheckpoints, LoopStart, find_start
 from verl_lite.engine.lora import add_adapters, merged
@@ -55,6 +56,9 @@ def run_sft(
         resume_at=start.step if prepared.resumes else None,
         file_name=METRICS_FILE,
     )
+    if config.sft.end_of_turn:  # the trained model's folder says where its answers end
+        ends = end_token_ids(prepared.tokenizer, model, config.sft.end_of_turn)
+        model.generation_config.eos_token_id = list(ends)
     trained = add_adapters(model, config.sft.lora)
     policy = Policy(trained, config.learner, pad_token_id=pad_token_id(prepared.tokenizer))
     checkpoints = _checkpoints(prepared, start, log, interrupt)
@@ -184,7 +188,13 @@ def _sampler(prepared: PreparedRun, policy: Policy) -> Sampler:
 
     assert prepared.sft is not None
     canary = list(prepared.sft.validation[0].input_ids[:2])
-    return TransformersSampler(policy.model, prepared.tokenizer, prepared.config.rollout, canary_ids=canary)
+    return TransformersSampler(
+        policy.model,
+        prepared.tokenizer,
+        prepared.config.rollout,
+        canary_ids=canary,
+        end_ids=end_token_ids(prepared.tokenizer, policy.model),
+    )
 
 
 def _check_floor(config: TrainConfig, metrics: dict[str, float]) -> None:

@@ -1,0 +1,60 @@
+"""The tokens that end an answer: one list, for every sampler and for what preference pairs are given."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from verl_lite.engine.weights import base_model
+from verl_lite.errors import DataError
+
+__all__ = ["end_of_answer", "end_token_ids", "named_token_ids", "without_end"]
+
+ANSWER = "answer"
+
+
+def end_token_ids(tokenizer: Any, model: Any, named: Sequence[str] = ()) -> tuple[int, ...]:
+    """The tokenizer's eos, what the model's generation_config adds, and the tokens `named` by the config.
+
+    `model` is a loaded model, or the folder or hub id of one. Models whose chat template ends turns with
+    another token than eos (Gemma's <end_of_turn>) say so in their generation_config, or not at all.
+    """
+    generation = _generation_config(model) if isinstance(model, str) else base_model(model).generation_config
+    found = getattr(generation, "eos_token_id", None)
+    own = [found] if isinstance(found, int) else list(found or ())
+    ids = [tokenizer.eos_token_id, *own, *named_token_ids(tokenizer, named)]
+    return tuple(dict.fromkeys(id for id in ids if 0 <= id < len(tokenizer)))
+
+
+def named_token_ids(tokenizer: Any, named: Sequence[str]) -> list[int]:
+    """The ids of the tokens of sft.end_of_turn. Raises DataError for a text that is not one token."""
+    coded = {text: tokenizer.encode(text, add_special_tokens=False) for text in named}
+    for text, ids in coded.items():
+        if len(ids) != 1:
+            raise DataError(f"sft.end_of_turn: {text!r} is not one token of this tokenizer")
+    return [ids[0] for ids in coded.values()]
+
+
+def end_of_answer(tokenizer: Any, end_ids: Sequence[int]) -> int:
+    """The one of `end_ids` that the chat template puts behind an answer; eos where it puts none of them."""
+    from jinja2 import TemplateError
+
+    chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": ANSWER}]
+    try:
+        text = tokenizer.apply_chat_template(chat, tokenize=False)
+    except TemplateError:  # it wants other chats than this one
+        return int(tokenizer.eos_token_id)
+    behind = tokenizer.encode(text.rpartition(ANSWER)[2], add_special_tokens=False)
+    return next((id for id in behind if id in end_ids), int(tokenizer.eos_token_id))
+
+
+def without_end(token_ids: list[int], end_ids: Sequence[int]) -> list[int]:
+    """The answer's own tokens: not every token that ends one is special to the tokenizer."""
+    return token_ids[:-1] if token_ids and token_ids[-1] in end_ids else token_ids
+
+
+def _generation_config(path: str) -> Any:
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(path)
+    except OSError:  # not every model has one
+        return None
