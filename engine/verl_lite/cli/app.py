@@ -16,6 +16,7 @@ from verl_lite.cli.pipeline import pipeline
 from verl_lite.cli.plugins import plugins_app
 from verl_lite.cli.preferences import dpo, preferences_app, reward_model
 from verl_lite.cli.report import report
+from verl_lite.cli.rollout import rollout
 from verl_lite.cli.score import score
 from verl_lite.cli.train import config_app, sft, train
 from verl_lite.errors import ConfigError, DataError, PluginError, VerlLiteError
@@ -40,6 +41,7 @@ app.command()(sft)
 app.command("reward-model")(reward_model)
 app.command()(dpo)
 app.command("eval")(evaluate)
+app.command()(rollout)
 app.command()(pipeline)
 app.command()(diagnose)
 app.command()(score)

@@ -7,19 +7,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.model_folder import prepare_model
-from verl_lite.engine.preparation import prepare_run
+from verl_lite.engine.sampling import sample_and_score
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.sft_config import SFTConfig
 from verl_lite.errors import ConfigError
 from verl_lite.lab.statistics import pass_at_k
-from verl_lite.plugins import SamplerSettings, ScoredRollout
+from verl_lite.plugins import ScoredRollout
 from verl_lite.plugins.records import RecordWriter
-from verl_lite.plugins.scorer import Scorer
 
 __all__ = ["Advice", "Diagnosis", "as_json", "diagnose", "pass_at_k", "recommend", "summarise"]
 
@@ -72,36 +69,15 @@ def diagnose(
     debug_inline: bool = False,
 ) -> tuple[Diagnosis, Advice]:
     """Sample `num_prompts` x `num_samples` and judge. Raises ConfigError for a config without rewards."""
-    from verl_lite.engine.parts import make_sampler
-
     if not config.rewards:
         raise ConfigError("diagnose scores with the rewards of RL, but the config has none")
-    config = config.model_copy(
-        update={"sft": config.sft.model_copy(update={"steps": 0, "epochs": 0.0}), "steps": 0}
-    )
-    prepared = prepare_run(config)
-    rollout = config.rollout
-    settings = SamplerSettings(
-        temperature=rollout.temperature,
-        top_p=rollout.top_p,
-        top_k=rollout.top_k,
-        max_new_tokens=rollout.max_new_tokens,
+    rows = sample_and_score(
+        config,
+        num_prompts=num_prompts,
+        num_samples=num_samples,
         seed=derive_seed(config.seed, "diagnose"),
+        debug_inline=debug_inline,
     )
-    with TemporaryDirectory() as folder, Scorer(
-        config, catalog=prepared.catalog, debug_inline=debug_inline, decode=prepared.tokenizer.decode
-    ) as scorer:  # fmt: skip
-        sampler = make_sampler(
-            prepared, prepare_model(config.model, Path(folder) / "model", seed=config.seed)
-        )
-        try:
-            session = scorer.start()
-            prompts = prepared.train_prompts[:num_prompts]
-            for group in sampler.generate(prompts, num_samples=num_samples, settings=settings):
-                session.add(group)
-            rows = session.finish().rows
-        finally:
-            sampler.close()
     if records_path is not None:
         with RecordWriter(records_path) as writer:
             writer.write(rows, step=0)

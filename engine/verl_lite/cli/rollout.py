@@ -1,0 +1,80 @@
+"""`verl-lite rollout`: sample from a model, score what it wrote, keep the records."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from verl_lite.cli.options import AsJson, DebugInline
+from verl_lite.cli.train import ConfigFile, Overrides, calm_threads
+
+if TYPE_CHECKING:
+    from verl_lite.engine.sampling import Sampled
+
+__all__ = ["rollout"]
+
+
+def rollout(
+    config: ConfigFile,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The records (.parquet or .jsonl)", show_default=False)
+    ],
+    overrides: Overrides = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A model folder or hub id; model.path if left out", show_default=False),
+    ] = None,
+    prompts: Annotated[
+        int | None, typer.Option(min=1, help="How many prompts; all if left out", show_default=False)
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="Completions a prompt; rollout.num_samples if left out", show_default=False),
+    ] = None,
+    held_out: Annotated[bool, typer.Option("--held-out", help="The prompts of data.held_out")] = False,
+    debug_inline: DebugInline = False,
+    as_json: AsJson = False,
+) -> None:
+    """Sample a model on a training config's prompts and keep the rollouts, scored by its rewards if any.
+
+    The records are what score, diff, check and report read. Nothing is trained.
+
+    Example: verl-lite rollout examples/quickstart.yaml --model runs/quickstart/model -o r.parquet
+    """
+    calm_threads()
+    from verl_lite.cli.terminal import print_json, progress
+    from verl_lite.engine.config import TrainConfig
+    from verl_lite.engine.sampling import write_rollouts
+    from verl_lite.plugins.config_file import load_config
+
+    checked = load_config(TrainConfig, config, overrides or [])
+    with progress("sampled") as on_progress:
+        sampled = write_rollouts(
+            checked,
+            out,
+            model=model,
+            num_prompts=prompts,
+            num_samples=samples,
+            held_out=held_out,
+            debug_inline=debug_inline,
+            on_progress=on_progress,
+        )
+    if as_json:
+        print_json({**sampled.to_json(), "out": str(out)})
+        return
+    _print_summary(sampled)
+    print(f"records: {out}")
+
+
+def _print_summary(sampled: "Sampled") -> None:
+    from verl_lite.cli.terminal import number, print_table
+
+    rows = [[f"{name}, mean", number(value)] for name, value in sampled.component_means.items()]
+    if sampled.component_means:
+        rows.append(["reward, mean", number(sampled.reward_mean)])
+    if sampled.num_dropped:
+        rows.append(["dropped", f"{sampled.num_dropped:,}"])
+    rows.append(["truncated", f"{sampled.truncated:.1%}"])
+    rows.append(["tokens a completion", f"{sampled.completion_tokens_mean:.1f}"])
+    print(f"{sampled.model}: {sampled.num_prompts:,} prompts x {sampled.num_samples} samples")
+    print_table("", ["", ""], rows)

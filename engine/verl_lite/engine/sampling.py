@@ -1,0 +1,185 @@
+"""Sampling without training: a config's model on its prompts, scored by its rewards where it has any."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from verl_lite.engine.config import ModelConfig, TrainConfig
+from verl_lite.engine.model_folder import prepare_model
+from verl_lite.engine.preparation import PreparedRun, prepare_run
+from verl_lite.engine.seeds import derive_seed
+from verl_lite.engine.stages import PromptRow, Sampler
+from verl_lite.errors import ConfigError
+from verl_lite.plugins import Rollout, SamplerSettings, ScoredRollout
+from verl_lite.plugins.records import RecordWriter
+from verl_lite.plugins.scorer import Scorer
+
+__all__ = ["Sampled", "sample_and_score", "write_rollouts"]
+
+PROMPTS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """What was written. Means are over the rows that have a value; None where none has (no rewards)."""
+
+    model: str
+    num_prompts: int
+    num_samples: int
+    num_rollouts: int
+    num_dropped: int
+    reward_mean: float | None
+    component_means: dict[str, float | None]
+    truncated: float
+    completion_tokens_mean: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def write_rollouts(
+    config: TrainConfig,
+    path: Path,
+    *,
+    model: str | None = None,
+    num_prompts: int | None = None,
+    num_samples: int | None = None,
+    held_out: bool = False,
+    debug_inline: bool = False,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Sampled:
+    """Sample the config's model, or the folder `model`, on its prompts and write the records to `path`.
+
+    The first `num_prompts` rows of data.train, or of data.held_out (all of them if left out), each
+    `num_samples` times (rollout.num_samples). Without rewards the records are not scored. Raises
+    ConfigError, DataError or PluginError before a model is loaded.
+    """
+    if held_out and config.data.held_out is None:
+        raise ConfigError("--held-out samples on the rows of data.held_out, but the config names none")
+    if model is not None:
+        config = config.model_copy(update={"model": ModelConfig(path=model, dtype=config.model.dtype)})
+    count = num_samples or config.rollout.num_samples
+    totals = _Totals()
+    prepared = _without_training(config)
+    prompts = (prepared.held_out_prompts if held_out else prepared.train_prompts)[:num_prompts]
+    settings = _settings(config, derive_seed(config.seed, "rollout"))
+    with RecordWriter(path) as writer:
+        for part in _parts(prepared, prompts, settings, num_samples=count, debug_inline=debug_inline):
+            writer.write(part)
+            on_progress(len(part))
+            totals.add(part)
+    return totals.summary(
+        model=config.model.path or "the tiny model", num_prompts=len(prompts), num_samples=count
+    )
+
+
+def sample_and_score(
+    config: TrainConfig, *, num_prompts: int, num_samples: int, seed: int, debug_inline: bool = False
+) -> list[ScoredRollout]:
+    """The config's model on the first `num_prompts` training rows, groups in the order they ended."""
+    prepared = _without_training(config)
+    prompts, settings = prepared.train_prompts[:num_prompts], _settings(config, seed)
+    parts = _parts(prepared, prompts, settings, num_samples=num_samples, debug_inline=debug_inline)
+    return [row for part in parts for row in part]
+
+
+def _without_training(config: TrainConfig) -> PreparedRun:
+    """The config's inputs, checked, as a run would sample from them before its first stage."""
+    sft = config.sft.model_copy(update={"steps": 0, "epochs": 0.0})
+    one = config.rollout.model_copy(update={"num_prompts": 1})  # batches are this file's, not a step's
+    return prepare_run(config.model_copy(update={"sft": sft, "steps": 0, "rollout": one}))
+
+
+def _settings(config: TrainConfig, seed: int) -> SamplerSettings:
+    rollout = config.rollout
+    return SamplerSettings(
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        top_k=rollout.top_k,
+        max_new_tokens=rollout.max_new_tokens,
+        seed=seed,
+    )
+
+
+def _parts(
+    prepared: PreparedRun,
+    prompts: Sequence[PromptRow],
+    settings: SamplerSettings,
+    *,
+    num_samples: int,
+    debug_inline: bool,
+) -> Iterator[Sequence[ScoredRollout]]:
+    """Rows of some prompts at a time: all that is held of a large data set."""
+    from verl_lite.engine.parts import make_sampler
+
+    config = prepared.config
+    with TemporaryDirectory() as folder:
+        sampler = make_sampler(
+            prepared, prepare_model(config.model, Path(folder) / "model", seed=config.seed)
+        )
+        try:
+            if not config.rewards:
+                for groups in _groups(sampler, prompts, settings, num_samples):
+                    yield [
+                        ScoredRollout(rollout=one, components={}, reward=None) for g in groups for one in g
+                    ]
+                return
+            with Scorer(
+                config, catalog=prepared.catalog, debug_inline=debug_inline, decode=prepared.tokenizer.decode
+            ) as scorer:
+                for groups in _groups(sampler, prompts, settings, num_samples):
+                    session = scorer.start()
+                    for group in groups:
+                        session.add(group)
+                    yield session.finish().rows
+        finally:
+            sampler.close()
+
+
+def _groups(
+    sampler: Sampler, prompts: Sequence[PromptRow], settings: SamplerSettings, num_samples: int
+) -> Iterator[Iterator[list[Rollout]]]:
+    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+        chunk = prompts[start : start + PROMPTS_AT_ONCE]
+        yield sampler.generate(chunk, num_samples=num_samples, settings=settings)
+
+
+class _Totals:
+    """Sums over the rows so far, which themselves need not be kept."""
+
+    def __init__(self) -> None:
+        self.num_rollouts = self.num_dropped = self.num_truncated = self.num_tokens = 0
+        self._values: dict[str, list[float]] = defaultdict(list)
+        self._names: list[str] = []
+        self._rewards: list[float] = []
+
+    def add(self, rows: Sequence[ScoredRollout]) -> None:
+        for row in rows:
+            self.num_rollouts += 1
+            self.num_dropped += bool(row.dropped_because)
+            self.num_truncated += row.rollout.is_truncated
+            self.num_tokens += len(row.rollout.completion_ids)
+            self._names = list(row.components)
+            self._rewards += [row.reward] if row.reward is not None else []
+            for name, part in row.components.items():
+                self._values[name] += [part.score.value] if part.score.value is not None else []
+
+    def summary(self, *, model: str, num_prompts: int, num_samples: int) -> Sampled:
+        return Sampled(
+            model=model,
+            num_prompts=num_prompts,
+            num_samples=num_samples,
+            num_rollouts=self.num_rollouts,
+            num_dropped=self.num_dropped,
+            reward_mean=_mean(self._rewards),
+            component_means={name: _mean(self._values[name]) for name in self._names},
+            truncated=self.num_truncated / self.num_rollouts,
+            completion_tokens_mean=self.num_tokens / self.num_rollouts,
+        )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
