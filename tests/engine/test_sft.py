@@ -1,5 +1,6 @@
 """SFT's loss is transformers' own with -100 labels; its variants by hand; mixtures, early stop, LoRA."""
 
+import io
 import json
 import math
 from collections import Counter
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from verl_lite.engine.algorithm_config import LearnerConfig, LoraConfig, OptimizerConfig
@@ -278,6 +280,21 @@ def test_a_run_measures_keeps_answers_and_holds_the_gate(tmp_path: Path) -> None
     gated = config_of({**sft, "validation": {**validation, "min_format": 0.5}}, rewards=rewards)
     with pytest.raises(TrainingError, match=r"format compliance \(format\) of 0.0%, below"):
         train_only_sft(gated, run_dir=tmp_path / "gated", debug_inline=True)
+
+
+def test_sft_is_shown_as_json_lines_or_hardly_at_all(tmp_path: Path) -> None:
+    said = {}
+    for show in ("json", "quiet"):
+        text = io.StringIO()
+        config = config_of({"steps": 2, "batch_rows": 4})
+        console = Console(file=text, width=80)
+        train_only_sft(config, run_dir=tmp_path / show, debug_inline=True, console=console, show=show)  # type: ignore[arg-type]
+        said[show] = text.getvalue()
+    objects = [json.loads(line) for line in said["json"].splitlines()]
+    assert [one["step"] for one in objects if one["kind"] == "sft_step"] == [1, 2]
+    assert (objects[-1]["kind"], objects[-1]["name"]) == ("summary", "run")
+    assert said["quiet"].startswith("SFT, the first row: ")
+    assert "nats/token" not in said["quiet"]
 
 
 @pytest.mark.parametrize(

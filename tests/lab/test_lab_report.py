@@ -218,11 +218,18 @@ def test_a_run_shows_its_curves_while_it_is_still_written(driver: Any, tmp_path:
         "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 9, "rew'
     )
     (run / "config.yaml").write_text("steps: 9\n")
+    event = {"event": "rollback", "step": 6, "to_step": 4, "rule": "reward_collapse", "why": "it fell"}
+    (run / "events.jsonl").write_text(json.dumps(event) + "\n")
     open_report(driver, write_report(collect([run, run]), tmp_path / "r.html"))
     titles = [heading.text for heading in driver.find_elements("css selector", "#curves h3")]
     assert titles == ["Reward", "KL and mismatch"]
     said = [warning.text for warning in driver.find_elements("css selector", ".warning")]
-    assert said == ["step 3: flat", "step 4: entropy", "steps 5 to 7: flat"]
+    assert said == [
+        "step 6: rollback to step 4, reward_collapse: it fell",
+        "step 3: flat, see docs/monitors.md#flat",
+        "step 4: entropy, see docs/monitors.md#entropy",
+        "steps 5 to 7: flat, see docs/monitors.md#flat",
+    ]
     assert len(driver.find_elements("css selector", "#curves canvas")) == 2
 
 

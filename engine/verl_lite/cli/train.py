@@ -32,6 +32,8 @@ class Show(StrEnum):
     JSON = "json"
 
 
+ShowOption = Annotated[Show, typer.Option(help="auto; quiet: no line a step; json: JSON lines")]
+
 config_app = typer.Typer(no_args_is_help=True, help="Look at training configs.")
 
 
@@ -41,7 +43,7 @@ def train(
     run_dir: RunDir = None,
     resume: Resume = False,
     debug_inline: DebugInline = False,
-    show: Annotated[Show, typer.Option(help="auto; quiet: no line a step; json: JSON lines")] = Show.AUTO,
+    show: ShowOption = Show.AUTO,
 ) -> None:
     """Train: SFT warm-up if configured, then RL on the rewards of the config.
 
@@ -69,6 +71,7 @@ def sft(
     run_dir: RunDir = None,
     resume: Resume = False,
     debug_inline: DebugInline = False,
+    show: ShowOption = Show.AUTO,
 ) -> None:
     """Run the supervised warm-up alone; the model lands in <run>/model.
 
@@ -79,10 +82,13 @@ def sft(
     checked = _load(config, overrides)
     from verl_lite.engine.run import train_only_sft
 
-    result = train_only_sft(checked, run_dir=run_dir, resume=resume, debug_inline=debug_inline)
+    result = train_only_sft(
+        checked, run_dir=run_dir, resume=resume, debug_inline=debug_inline, show=show.value
+    )
     if result.stopped:
         raise typer.Exit(INTERRUPTED)
-    typer.echo(f"the model is in {result.run_dir / 'model'}/")
+    if show is not Show.JSON:
+        typer.echo(f"the model is in {result.run_dir / 'model'}/")
 
 
 @config_app.command("show")

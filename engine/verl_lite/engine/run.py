@@ -92,7 +92,7 @@ def train(
         finally:
             display.finish()
     if show == "json":
-        console.print(json.dumps({"kind": "summary", **result.summary}), markup=False, soft_wrap=True)
+        _tell_json(result, console)
     else:
         _tell(result, prepared, console)
     return result
@@ -105,6 +105,7 @@ def train_only_sft(
     resume: bool = False,
     debug_inline: bool = False,
     console: Console | None = None,
+    show: DisplayMode = "auto",
 ) -> RunResult:
     """The supervised warm-up alone; the model lands in <run>/model. Raises ConfigError without sft.steps.
 
@@ -120,11 +121,22 @@ def train_only_sft(
         seed_torch(config.seed)
         if not resume:
             prepared.folder.claim(config, prepared.plugins, prepared.data)
-        return _only_sft(prepared, console, debug_inline=debug_inline, started=started)
+        display = make_display(console, show)
+        result = _only_sft(prepared, display, debug_inline=debug_inline, started=started)
+    if show == "json":
+        _tell_json(result, console)
+    elif result.stopped:
+        how = _how_to_go_on(prepared.folder, "sft")
+        console.print(how, markup=False, highlight=False, soft_wrap=True)
+    return result
 
 
-def _only_sft(prepared: PreparedRun, console: Console, *, debug_inline: bool, started: float) -> RunResult:
-    config, display = prepared.config, make_display(console)
+def _tell_json(result: RunResult, console: Console) -> None:
+    console.print(json.dumps({"kind": "summary", **result.summary}), markup=False, soft_wrap=True)
+
+
+def _only_sft(prepared: PreparedRun, display: Display, *, debug_inline: bool, started: float) -> RunResult:
+    config = prepared.config
     if prepared.killed:
         display.note(_who_was_killed(prepared.killed))
     device = default_device()
@@ -139,7 +151,6 @@ def _only_sft(prepared: PreparedRun, console: Console, *, debug_inline: bool, st
                 )
         save_policy(model, prepared.tokenizer, prepared.folder.model)
     except StopRequested:
-        console.print(_how_to_go_on(prepared.folder, "sft"), markup=False, highlight=False, soft_wrap=True)
         return RunResult(run_dir=prepared.folder.path, summary={}, stopped=True)
     finally:
         display.finish()

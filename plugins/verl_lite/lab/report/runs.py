@@ -16,6 +16,7 @@ def run_data(folder: Path) -> dict[str, Any]:
         "series": _series(folder / "metrics.jsonl"),
         "warm_up": _series(folder / "sft.jsonl"),
         "calibration": json.loads(_text(folder / "calibration.json") or "[]"),
+        "events": _json_lines(folder / "events.jsonl"),
         "timeline": timeline_data(folder / "timeline.jsonl"),
         "config": _text(folder / "config.yaml"),
         "environment": _text(folder / "environment.json"),
@@ -42,19 +43,27 @@ def _series(path: Path) -> dict[str, list[Any]]:
     written is left out.
     """
     by_step: dict[int, dict[str, Any]] = {}
-    for text in _text(path).splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            by_step.setdefault(line["step"], {}).update(line)
+    for line in _json_lines(path):
+        by_step.setdefault(line["step"], {}).update(line)
     lines = list(by_step.values())
     names = sorted({name for line in lines for name, value in line.items() if _is_number(value)} - {"step"})
     return {
         "step": [line["step"] for line in lines],
         **{name: [line[name] if _is_number(line.get(name)) else None for line in lines] for name in names},
     }
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of the file that name their step; a line cut off is none."""
+    found = []
+    for text in _text(path).splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            found.append(line)
+    return found
 
 
 def _is_number(value: object) -> bool:

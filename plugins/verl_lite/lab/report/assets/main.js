@@ -89,7 +89,11 @@ function spans(warnings) {
     else found.push({ name, from: step, to: step });
   }
   found.sort((a, b) => a.from - b.from);
-  return found.map(({ name, from, to }) => `${from === to ? `step ${from}` : `steps ${from} to ${to}`}: ${name}`);
+  return found.map(({ name, from, to }) => `${from === to ? `step ${from}` : `steps ${from} to ${to}`}: ${name}, see docs/monitors.md#${name}`);
+}
+
+function eventText({ step, event, rule, why, to_step: toStep }) {
+  return `step ${step}: ${event}${toStep === undefined ? "" : ` to step ${toStep}`}, ${rule}: ${why}`;
 }
 
 // shown: [{ name, series }] of one stage; charts: which metrics go together
@@ -125,7 +129,8 @@ function curves(data) {
   const host = show("curves");
   const warnings = warningsOf(runs[0]);
   stageCurves(host, runs, CURVES, warnings);
-  for (const text of spans(warnings).slice(0, 30)) host.parentElement.append(element("p", { class: "warning" }, text));
+  const said = [...runs[0].events.map(eventText), ...spans(warnings).slice(0, 30)];
+  for (const text of said) host.parentElement.append(element("p", { class: "warning" }, text));
 }
 
 function short(name) {
