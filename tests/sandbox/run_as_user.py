@@ -47,6 +47,7 @@ def main() -> None:
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
     os.environ.update(HOME="/tmp", PYTHONDONTWRITEBYTECODE="1")
+    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = "/tmp/.hypothesis-of-nobody"
     os.execv(sys.argv[1], sys.argv[1:])
 
 
