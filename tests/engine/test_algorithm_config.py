@@ -99,7 +99,6 @@ QLORA = {"lora": {"quantize": True}}
         ({"algorithm": REINFORCE, "asynchrony": {"mode": "one_ahead"}}, "samples of older policies"),
         ({"algorithm": {"mini_batches": 5}}, "mini_batches=5 is more than rollout.num_prompts=4"),
         ({"algorithm": {"overlong": {"mode": "shape", "buffer_tokens": 17}}}, "every completion would be"),
-        ({"learner": {"optimizer": {"warmup_steps": 3}}}, "more than the 2 updates"),
         ({"learner": {"optimizer": {"betas": [2, 3]}}}, "betas=[2.0, 3.0]: expected two numbers from 0 up"),
         ({"learner": {"optimizer": {"learning_rate": math.inf}}}, "learning_rate: input should be a finite"),
         ({"rollout": {"temperature": math.inf}}, "rollout.temperature: input should be a finite number"),
@@ -122,7 +121,8 @@ def test_sections_that_do_not_go_together(sections, reason):
             "algorithm": {**REINFORCE, "importance": {"mode": "truncate"}},
             "asynchrony": {"mode": "one_ahead"},
         },
-        {"algorithm": {"mini_batches": 4}, "learner": {"optimizer": {"warmup_steps": 8}}},
+        {"algorithm": {"mini_batches": 4}},
+        {"learner": {"optimizer": {"warmup_steps": 1000}}},  # a short trial of a long run's config
         {"algorithm": {"overlong": {"mode": "shape", "buffer_tokens": 16}}},
         {"checkpoints": {"keep_best": "reward/format/mean"}},
         {"checkpoints": {"keep_best": "sft/loss"}},

@@ -326,8 +326,6 @@ class TrainConfig(RewardsConfig):
         check_models(self.algorithm, self.learner)
         check_updates(
             self.algorithm,
-            self.learner,
-            steps=self.steps,
             num_prompts=self.rollout.num_prompts,
             max_new_tokens=self.rollout.max_new_tokens,
         )

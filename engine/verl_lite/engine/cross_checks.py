@@ -34,11 +34,9 @@ def check_models(algorithm: AlgorithmConfig, learner: LearnerConfig) -> None:
         )
 
 
-def check_updates(
-    algorithm: AlgorithmConfig, learner: LearnerConfig, *, steps: int, num_prompts: int, max_new_tokens: int
-) -> None:
-    """What counts updates, prompts or tokens against how many of them there are."""
-    overlong, optimizer = algorithm.overlong, learner.optimizer
+def check_updates(algorithm: AlgorithmConfig, *, num_prompts: int, max_new_tokens: int) -> None:
+    """What counts prompts or tokens against how many of them there are."""
+    overlong = algorithm.overlong
     if overlong.mode == "shape" and overlong.buffer_tokens > max_new_tokens:
         raise ValueError(
             f"algorithm.overlong.buffer_tokens={overlong.buffer_tokens} is more than rollout.max_new_tokens="
@@ -48,12 +46,6 @@ def check_updates(
         raise ValueError(
             f"algorithm.mini_batches={algorithm.mini_batches} is more than rollout.num_prompts="
             f"{num_prompts}, and a prompt's samples stay in one mini-batch: lower one or raise the other"
-        )
-    updates = steps * algorithm.epochs * algorithm.mini_batches
-    if steps and optimizer.warmup_steps > updates:
-        raise ValueError(
-            f"learner.optimizer.warmup_steps={optimizer.warmup_steps} is more than the {updates} updates of "
-            "this run (steps x epochs x mini_batches), so that the learning rate is never reached: lower it"
         )
 
 
