@@ -125,6 +125,22 @@ def test_answers_end_at_every_end_token(
     assert any(end in one.token_ids for one in finished)
 
 
+def test_norms_activations_and_seeds_are_our_cheaper_ones(sampler: Any) -> None:
+    from vllm import ir
+
+    def parts(worker: Any) -> tuple[set[str], str]:
+        runner = worker.model_runner
+        layers = {type(layer).__name__ for layer in runner.model.modules()}
+        return layers, runner.sampler.topk_topp_sampler.forward.__module__
+
+    ((layers, sampling),) = sampler.engine.llm.collective_rpc(parts)
+    assert "KernelSiluAndMul" in layers
+    assert "SiluAndMul" not in layers
+    assert sampling == "verl_lite.engine.vllm_cpu"
+    for norm in (ir.ops.rms_norm, ir.ops.fused_add_rms_norm):
+        assert norm.get_priority() == ["verl_lite_cpu", "native"]
+
+
 def test_stopping_early_leaves_the_engine_empty(sampler: Any, prompts: list[PromptRow]) -> None:
     whole = completions(sampler, prompts)
     groups = sampler.generate(prompts, num_samples=2, settings=SETTINGS)

@@ -33,7 +33,7 @@ class VllmSampler:
     ) -> None:
         self._end_ids = end_ids
         self._decode = partial(tokenizer.decode, skip_special_tokens=True)
-        self.engine = VllmEngine(model_path, config, seed=seed)
+        self.engine = VllmEngine(model_path, config, seed=seed, loads_midway=False)
         tolerance = config.canary_tolerance or TOLERANCES[self.engine.dtype]
         self.canary = Canary(canary_ids, tolerance=tolerance)
 

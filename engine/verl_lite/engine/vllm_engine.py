@@ -25,6 +25,7 @@ import torch
 
 from verl_lite.engine.config import RolloutConfig
 from verl_lite.engine.sequences import FinishedSequence, SequenceRequest
+from verl_lite.engine.vllm_cpu import draw_seeds_ahead, use_kernels
 
 __all__ = ["VllmEngine"]
 
@@ -40,11 +41,22 @@ class _Running:
 
 
 class VllmEngine:
-    """`model_path` is only loaded once; later weights come through `load`. `options` go to vLLM."""
+    """`model_path` is only loaded once; later weights come through `load`. `options` go to vLLM.
+
+    `loads_midway` says that weights may arrive while sequences are under way. Without, vLLM hands each
+    sequence out once, at its end, which saves a good part of its work on the Python side.
+    """
 
     def __init__(
-        self, model_path: str, config: RolloutConfig, *, seed: int, options: Mapping[str, Any] | None = None
+        self,
+        model_path: str,
+        config: RolloutConfig,
+        *,
+        seed: int,
+        loads_midway: bool = True,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
+        self._loads_midway = loads_midway
         self._on_gpu = torch.cuda.is_available()
         self._sleeps = config.engines_sleep and self._on_gpu
         self._llm = _start(model_path, config, on_gpu=self._on_gpu, seed=seed, options=options or {})
@@ -71,7 +83,8 @@ class VllmEngine:
         """Queue sequences to sample; vLLM starts as many at once as its KV cache takes."""
         for request in requests:
             prompt = {"prompt_token_ids": list(request.prompt_ids)}
-            self._llm.llm_engine.add_request(request.id, prompt, _parameters(request))
+            parameters = _parameters(request, each_token=self._loads_midway)
+            self._llm.llm_engine.add_request(request.id, prompt, parameters)
             self._running[request.id] = _Running()
 
     def step(self) -> list[FinishedSequence]:
@@ -88,11 +101,10 @@ class VllmEngine:
                 canary = output
                 continue
             running, (completion,) = self._running[output.request_id], output.outputs
-            ids = list(completion.token_ids)
+            ids = completion.token_ids
+            assert len(completion.logprobs.logprobs) == len(ids)  # logprobs=0: one a token
             running.token_ids += ids
-            running.logprobs += [
-                step[token].logprob for step, token in zip(completion.logprobs, ids, strict=True)
-            ]
+            running.logprobs += completion.logprobs.logprobs
             running.versions += [self.version] * len(ids)
             if output.finished:
                 del self._running[output.request_id]
@@ -143,6 +155,7 @@ class VllmEngine:
 
     def weights_arrived(self, *, version: int) -> None:
         """After weights came in: drop what was cached of the old ones; later tokens are of this version."""
+        assert self._loads_midway or not self._running, "versions of the tokens under way are not kept"
         caches = self._llm.llm_engine.vllm_config.cache_config.enable_prefix_caching
         # sequences under way hold blocks of the cache: theirs are computed anew
         if caches and not self._llm.reset_prefix_cache(reset_running_requests=bool(self._running)):
@@ -168,7 +181,7 @@ class VllmEngine:
             gc.collect()
 
 
-def _parameters(request: SequenceRequest) -> Any:
+def _parameters(request: SequenceRequest, *, each_token: bool) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -182,8 +195,10 @@ def _parameters(request: SequenceRequest) -> Any:
         ignore_eos=request.ignore_end,
         stop_token_ids=[] if request.ignore_end else list(request.end_ids),
         logprobs=0,  # the sampled token's own
+        flat_logprobs=True,
         detokenize=False,
-        output_kind=RequestOutputKind.DELTA,  # token by token: each gets the version of its step
+        # token by token each gets the version of its step
+        output_kind=RequestOutputKind.DELTA if each_token else RequestOutputKind.FINAL_ONLY,
     )
 
 
@@ -198,6 +213,8 @@ def _start(
         "dtype": vllm.dtype,
         "tensor_parallel_size": vllm.tensor_parallel_size,
     }
+    # in a process of its own, vLLM's worker would not know what is registered here
+    tuned = not on_gpu and os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     if not on_gpu:
         # compiling the one op that returns logprobs costs 10 s and gains nothing here
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
@@ -213,7 +230,9 @@ def _start(
     with _quiet_start():
         from vllm import LLM
 
-        return LLM(
+        if tuned:
+            arguments |= use_kernels()
+        llm = LLM(
             model=model_path,
             max_model_len=config.context_tokens,
             enable_prefix_caching=on_gpu if vllm.prefix_caching is None else vllm.prefix_caching,
@@ -226,6 +245,9 @@ def _start(
             **arguments,
             **options,
         )
+        if tuned:
+            llm.collective_rpc(draw_seeds_ahead)
+        return llm
 
 
 @contextmanager
