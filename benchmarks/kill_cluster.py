@@ -1,16 +1,19 @@
 """Whole training runs on a local Ray cluster of several nodes, with processes killed under them.
 
-    python benchmarks/kill_cluster.py [--kills 20] [--kinds engine reward rank node] [--out RESULT.md]
+    python benchmarks/kill_cluster.py [--kills 20] [--kinds engine reward rank node]
     python benchmarks/kill_cluster.py --nodes 0 --kinds engine reward rank       on a Ray of the run's own
+    python benchmarks/kill_cluster.py --record KILLS.jsonl --seconds 240   kills that begin in that time
 
 Each kill is SIGKILL of a random process of the kind (for "node": of all processes of a node, which another
 one then replaces). A kill is recovered from when the run writes metrics of two more steps within the
-deadline. At the end: every step is in metrics.jsonl once, no row lacks its reward, and once the run is over
-no actor is left. Exit code 1 otherwise.
+deadline. At the end, after a Ctrl-C: every step is in metrics.jsonl once, no row lacks its reward, and
+nothing that the run started is left. Exit code 1 otherwise. With `--record` kills are kept as lines, and the
+next call, on a new cluster and a new run, goes on after the last.
 """
 
 import argparse
 import json
+import math
 import os
 import random
 import signal
@@ -27,16 +30,16 @@ from typing import Any
 QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart.yaml"
 ACTORS = {"engine": "EngineActor", "reward": "_HostActor", "rank": "RankActor"}
 RECOVERED_AFTER_STEPS = 2
-DEADLINE_S = 420.0
+DEADLINE_S = 240.0
+GONE_S = 3.0  # after its end
 OVERRIDES = [
-    "steps=100000", "sft.steps=20", "data.held_out=null", "checkpoints.every_steps=2",
-    "logging.rollouts_every_steps=1", "logging.trackers=[]", "rollout.num_prompts=8", "rollout.num_samples=4",
+    "steps=100000", "sft.steps=5", "data.held_out=null", "checkpoints.every_steps=2",
+    "logging.rollouts_every_steps=0", "logging.trackers=[]", "rollout.num_prompts=8", "rollout.num_samples=4",
     "learner.num_ranks=2", "rollout.num_engines=2", "cluster.rewards.count=1", "cluster.max_restarts=1000",
     "cluster.start_timeout_s=400", "cluster.call_timeout_s=120",
     "rewards.shape={use: regex, weight: 0.0, options: {pattern: boxed}}",  # one in a worker process too
 ]  # fmt: skip
-
-
+os.environ.setdefault("RAY_worker_niceness", "0")  # as in runs with a Ray of their own
 NODE_TRIES = 5  # Ray gives a node 30 s to start, which on a busy machine is not always enough
 
 
@@ -105,7 +108,10 @@ def kill(kind: str, cluster: Any, root: int, generator: random.Random) -> str:
         cluster.remove_node(node, allow_graceful=False)
         add_node(cluster, num_cpus=3)
         return "a node"
+    until = time.monotonic() + DEADLINE_S
     while not (found := actors(kind, root)):  # still being replaced
+        if time.monotonic() > until:
+            sys.exit(f"no {kind} is there to kill")
         time.sleep(0.2)
     chosen = generator.choice(found)
     os.kill(chosen, signal.SIGKILL)
@@ -153,75 +159,105 @@ def check_run(run: Path) -> list[str]:
     return wrong
 
 
+def below(root: int) -> list[int]:
+    there = processes()
+    return [pid for pid in there if pid != root and _is_below(pid, root, there)]
+
+
+@contextmanager
+def a_run(folder: Path, cluster: Any, overrides: list[str]) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """The run's folder and its process; what it prints is in `folder`/log."""
+    run = folder / "run"
+    command = [str(Path(sys.executable).parent / "verl-lite"), "train", str(QUICKSTART), *OVERRIDES]
+    if cluster is not None:
+        command.append(f"cluster.address={cluster.address}")
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, *overrides, "--run-dir", str(run)], stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        yield run, process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def stop(run: Path, process: subprocess.Popen[bytes], watched: list[int]) -> list[str]:
+    """End the run by Ctrl-C; what is wrong then. `watched` are processes that must go with it."""
+    wrong = []
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        wrong.append("the run did not stop after Ctrl-C")
+    time.sleep(GONE_S)
+    there = processes()
+    if left := [there[pid][1] for pid in watched if pid in there]:
+        wrong.append(f"left after the run: {left}")
+    return wrong + check_run(run)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--kinds", nargs="+", default=["engine", "reward", "rank", "node"])
     parser.add_argument("--nodes", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--record", type=Path)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="no kill begins later in this call")
     arguments, overrides = parser.parse_known_args()
-    generator = random.Random(arguments.seed)
-    rows, wrong = [], []
-    with tempfile.TemporaryDirectory() as folder, cluster_of_nodes(arguments.nodes) as cluster:
-        run = Path(folder) / "run"
-        command = [str(Path(sys.executable).parent / "verl-lite"), "train", str(QUICKSTART), *OVERRIDES]
-        if cluster is not None:
-            command.append(f"cluster.address={cluster.address}")
-        command += [*overrides, "--run-dir", str(run)]
-        with (Path(folder) / "log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    rows: list[dict[str, Any]] = []
+    if arguments.record is not None and arguments.record.is_file():
+        rows = [json.loads(line) for line in arguments.record.read_text().splitlines()]
+    wrong: list[str] = []
+    started = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory() as name,
+        cluster_of_nodes(arguments.nodes) as cluster,
+        a_run(Path(name), cluster, overrides) as (run, process),
+    ):
         root = process.pid if cluster is None else os.getpid()
-        try:
-            if wait_for_steps(run, process, after=time.monotonic(), count=2) is None:
-                sys.exit("the run did not begin:\n" + (Path(folder) / "log").read_text()[-4000:])
-            for number in range(arguments.kills):
-                kind = arguments.kinds[number % len(arguments.kinds)]
-                time.sleep(generator.uniform(0.0, 3.0))
-                before, at = last_step(run), time.monotonic()
-                what = kill(kind, cluster, root, generator)
-                seconds = wait_for_steps(run, process, after=at, count=RECOVERED_AFTER_STEPS)
-                rows.append((number + 1, kind, before, seconds))
-                shown = "NOT recovered" if seconds is None else f"{seconds:.1f} s"
-                print(f"| {number + 1} | {kind} | {before} | {shown} | ({what})", flush=True)
-                if seconds is None:
-                    print((Path(folder) / "log").read_text()[-4000:], flush=True)
-                    break
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(DEADLINE_S)
-            except subprocess.TimeoutExpired:
-                wrong.append("the run did not stop after Ctrl-C")
-            wrong += check_run(run)
-            time.sleep(3.0)
-            left = [pid for kind in ACTORS for pid in actors(kind, os.getpid())]
-            if left:
-                wrong.append(f"{len(left)} actors are left after the run")
-        finally:
-            process.kill()
-            process.wait()
-    recovered = [row for row in rows if row[3] is not None]
-    report = summary(rows, len(recovered), wrong)
-    print(report)
-    if arguments.out is not None:
-        arguments.out.write_text(report, encoding="utf-8")
-    sys.exit(int(len(recovered) < arguments.kills or bool(wrong)))
+        began = wait_for_steps(run, process, after=time.monotonic(), count=2)
+        if began is None:
+            sys.exit("the run did not begin:\n" + (Path(name) / "log").read_text()[-4000:])
+        print(f"the run began after {began:.0f} s; load {os.getloadavg()[0]:.1f}", flush=True)
+        for number in range(len(rows), arguments.kills):
+            if time.monotonic() - started > arguments.seconds:
+                break
+            generator = random.Random(number)
+            kind = arguments.kinds[number % len(arguments.kinds)]
+            time.sleep(generator.uniform(0.0, 3.0))
+            before, at = last_step(run), time.monotonic()
+            what = kill(kind, cluster, root, generator)
+            seconds = wait_for_steps(run, process, after=at, count=RECOVERED_AFTER_STEPS)
+            rows.append({"kind": kind, "step": before, "seconds": seconds})
+            if arguments.record is not None:
+                with arguments.record.open("a") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
+            shown = "NOT recovered" if seconds is None else f"{seconds:.1f} s"
+            print(f"| {number + 1} | {kind} | {before} | {shown} | ({what})", flush=True)
+            if seconds is None:
+                print((Path(name) / "log").read_text()[-4000:], flush=True)
+                break
+        watched = [pid for kind in ACTORS for pid in actors(kind, root)] if cluster else below(root)
+        wrong += stop(run, process, watched)
+    print(summary(rows, wrong))
+    sys.exit(int(any(row["seconds"] is None for row in rows) or bool(wrong)))
 
 
-def summary(rows: list[tuple[int, str, int, float | None]], recovered: int, wrong: list[str]) -> str:
+def summary(rows: list[dict[str, Any]], wrong: list[str]) -> str:
+    recovered = sum(row["seconds"] is not None for row in rows)
     text = [
         f"{recovered} of {len(rows)} recoveries",
         "",
         "| killed | times | recovered | median s | longest s |",
         "|---|---|---|---|---|",
     ]
-    for kind in dict.fromkeys(row[1] for row in rows):
-        times = sorted(row[3] for row in rows if row[1] == kind and row[3] is not None)
-        count = sum(row[1] == kind for row in rows)
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        of_kind = [row["seconds"] for row in rows if row["kind"] == kind]
+        times = sorted(seconds for seconds in of_kind if seconds is not None)
         spread = f"{times[len(times) // 2]:.1f} | {times[-1]:.1f}" if times else "- | -"
-        text.append(f"| {kind} | {count} | {len(times)} | {spread} |")
-    text += ["", *(f"wrong: {one}" for one in wrong)]
-    return "\n".join(text) + "\n"
+        text.append(f"| {kind} | {len(of_kind)} | {len(times)} | {spread} |")
+    return "\n".join([*text, "", *(f"wrong: {one}" for one in wrong)])
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 """Kill a rollout engine at a random moment, again and again: does every run of sequences come back whole?
 
-    python benchmarks/kill_engines.py [--kills 20] [--engines 2]
+    python benchmarks/kill_engines.py [--kills 20] [--engines 2] [--at-once 1] [--record KILLS.jsonl]
 
-Engines are vLLM processes that Ray places. In each round a batch is sampled and one engine, chosen
-at random, gets SIGKILL at a random moment of the batch, or while new weights load. Recovered means:
+Engines are vLLM processes that Ray places. In each round a batch is sampled and `--at-once` engines, chosen
+at random, get SIGKILL at random moments of the batch, or while new weights load. Recovered means:
 every sequence arrived, with the tokens of an undisturbed run, and afterwards all engines, the
-replacement among them, pass the canary. Exit code 1 unless all recover.
+replacement among them, pass the canary. Exit code 1 unless all recover. With `--record` each kill is kept
+as a line, and the next call goes on after the last; `--seconds` ends a call early.
 """
 
 import argparse
+import json
+import math
 import os
 import random
 import signal
@@ -17,7 +20,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -44,73 +49,120 @@ def sample(sampler: RaySampler, prompts: list[PromptRow]) -> dict[str, list[int]
     return tokens(sampler.generate(prompts, num_samples=NUM_SAMPLES, settings=SETTINGS))
 
 
-def one_kill(
+def one_round(
     sampler: RaySampler,
     learner: Learner,
     prompts: list[PromptRow],
     *,
     batch_s: float,
+    at_once: int,
     random_source: random.Random,
     version: int,
-) -> tuple[str, dict[str, list[int]], float]:
+) -> tuple[list[str], dict[str, list[int]], float]:
     """Kill during a batch or a load; returns (when, the batch, the canary's largest difference after)."""
-    victim = random_source.choice(sorted(answer["pid"] for answer in sampler.pool.each("describe")))
+    pids = sorted(answer["pid"] for answer in sampler.pool.each("describe"))
     during_load = random_source.random() < 0.2
-    delay_s = random_source.uniform(0, 0.02 if during_load else batch_s)
-    timer = threading.Timer(delay_s, os.kill, (victim, signal.SIGKILL))
-    timer.start()
+    when = []
+    timers = []
+    for victim in random_source.sample(pids, at_once):
+        delay_s = random_source.uniform(0, 0.02 if during_load else batch_s)
+        timers.append(threading.Timer(delay_s, os.kill, (victim, signal.SIGKILL)))
+        when.append(f"{'load' if during_load else 'batch'}, {delay_s:.2f} s in")
+    for timer in timers:
+        timer.start()
     if during_load:
         sampler.load_weights(learner, version=version)
     batch = sample(sampler, prompts)
-    timer.join()
-    difference = sampler.load_weights(learner, version=version)  # waits for the replacement
-    return f"{'load' if during_load else 'batch'}, {delay_s:.2f} s in", batch, difference
+    for timer in timers:
+        timer.join()
+    difference = sampler.load_weights(learner, version=version)  # waits for the replacements
+    return when, batch, difference
+
+
+def shown(row: dict[str, Any]) -> str:
+    verdict = "yes" if row["recovered"] else "NO"
+    again, difference, seconds = row["again"], row["canary"], row["seconds"]
+    return f"| {row['kill']} | {row['when']} | {again} | {difference:.1e} | {seconds:.1f} | {verdict} |"
+
+
+@contextmanager
+def engines(count: int, prompts: list[PromptRow], *, kills: int) -> Iterator[tuple[RaySampler, Learner]]:
+    """A sampler on `count` engines, and the learner whose weights they have."""
+    with tempfile.TemporaryDirectory() as folder:
+        build_tiny_model(Path(folder), TinyModelConfig(), seed=0)
+        tokenizer = build_tiny_tokenizer()
+        config = RolloutConfig(
+            num_engines=count,
+            max_prompt_tokens=32,
+            max_new_tokens=NEW_TOKENS,
+            vllm=VllmConfig(kv_cache_gib=0.1),
+        )
+        cluster = ClusterConfig(max_restarts=kills, start_timeout_s=900)
+        model = load_policy(folder, dtype="float32", device=torch.device("cpu"))
+        learner = Learner(model, LearnerConfig(), AlgorithmConfig(), pad_token_id=0, total_steps=1)
+        sampler = RaySampler(folder, tokenizer, config, cluster, canary_ids=prompts[0].prompt_ids, seed=0)
+        try:
+            sampler.load_weights(learner, version=0)
+            yield sampler, learner
+        finally:
+            sampler.close()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--engines", type=int, default=2)
+    parser.add_argument("--at-once", type=int, default=1, help="engines killed in a round")
+    parser.add_argument("--record", type=Path)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="no kill begins later in this call")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        build_tiny_model(Path(folder), TinyModelConfig(), seed=0)
-        tokenizer = build_tiny_tokenizer()
-        rows = DatasetConfig(task="arithmetic", num_rows=NUM_PROMPTS)
-        prompts = read_prompts(rows, tokenizer, max_prompt_tokens=32, seed=0)
-        config = RolloutConfig(
-            num_engines=options.engines,
-            max_prompt_tokens=32,
-            max_new_tokens=NEW_TOKENS,
-            vllm=VllmConfig(kv_cache_gib=0.1),
-        )
-        cluster = ClusterConfig(max_restarts=options.kills, start_timeout_s=900)
-        model = load_policy(folder, dtype="float32", device=torch.device("cpu"))
-        learner = Learner(model, LearnerConfig(), AlgorithmConfig(), pad_token_id=0, total_steps=1)
-        sampler = RaySampler(folder, tokenizer, config, cluster, canary_ids=prompts[0].prompt_ids, seed=0)
-        sampler.load_weights(learner, version=0)
+    rows: list[dict[str, Any]] = []
+    if options.record is not None and options.record.is_file():
+        rows = [json.loads(line) for line in options.record.read_text().splitlines()]
+    task = DatasetConfig(task="arithmetic", num_rows=NUM_PROMPTS)
+    prompts = read_prompts(task, build_tiny_tokenizer(), max_prompt_tokens=32, seed=0)
+    with engines(options.engines, prompts, kills=options.kills) as (sampler, learner):
         sample(sampler, prompts)  # warm-up
         started = time.perf_counter()
         undisturbed = sample(sampler, prompts)
         batch_s = time.perf_counter() - started
-        print(f"{len(undisturbed)} sequences, {batch_s:.1f} s undisturbed, {options.engines} engines")
+        print(
+            f"{len(undisturbed)} sequences, {batch_s:.1f} s undisturbed, {options.engines} engines; "
+            f"load {os.getloadavg()[0]:.1f}"
+        )
         print("| kill | when | sampled again | canary | until whole (s) | recovered |")
         print("|---|---|---|---|---|---|")
-        recovered, random_source = 0, random.Random(0)
-        for kill in range(1, options.kills + 1):
-            again = sampler.pool.num_sequences_again
+        for row in rows:
+            print(shown(row))
+        began = time.monotonic()
+        while len(rows) < options.kills and time.monotonic() - began < options.seconds:
+            restarts, again = sampler.pool.num_restarts, sampler.pool.num_sequences_again
+            at_once, number = min(options.at_once, options.kills - len(rows)), len(rows) + 1
             started = time.perf_counter()
-            when, batch, difference = one_kill(
-                sampler, learner, prompts, batch_s=batch_s, random_source=random_source, version=kill
+            when, batch, difference = one_round(
+                sampler,
+                learner,
+                prompts,
+                batch_s=batch_s,
+                at_once=at_once,
+                random_source=random.Random(number),
+                version=number,
             )
-            seconds = time.perf_counter() - started
-            whole = batch == undisturbed and sampler.pool.num_restarts == kill
-            recovered += whole
-            again = sampler.pool.num_sequences_again - again
-            verdict = "yes" if whole else "NO"
-            print(f"| {kill} | {when} | {again} | {difference:.1e} | {seconds:.1f} | {verdict} |", flush=True)
-        sampler.close()
-    print(f"recovered: {recovered} of {options.kills}")
-    sys.exit(int(recovered < options.kills))
+            row = {
+                "again": sampler.pool.num_sequences_again - again,
+                "canary": difference,
+                "seconds": time.perf_counter() - started,
+                "recovered": batch == undisturbed and sampler.pool.num_restarts == restarts + at_once,
+            }
+            for at, moment in enumerate(when):
+                rows.append({"kill": number + at, "when": moment, **row})
+                print(shown(rows[-1]), flush=True)
+                if options.record is not None:
+                    with options.record.open("a") as file:
+                        file.write(json.dumps(rows[-1]) + "\n")
+    recovered = sum(row["recovered"] for row in rows)
+    print(f"recovered: {recovered} of {len(rows)}")
+    sys.exit(int(recovered < len(rows)))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,21 @@
 """Long-tail lengths on two engines: hand-out by sequence against an equal split of the batch.
 
-    python benchmarks/long_tail.py [--sequences 512] [--repeats 3]
+    python benchmarks/long_tail.py [--sequences 512] [--places 32] [--repeats 3]
 
 10% of the sequences are ten times as long; lengths are set (the end token is ignored), so both sides
 sample the same tokens on the same engines. Equal split gives each engine its half of the batch, in
 order, at once. Three orders of the batch: the long ones scattered; all samples of some prompts long;
 all of them at the end, as in a data set sorted by difficulty. The time is the slower engine's: its
 CPU time, which other load does not change (one thread each), and the wall time.
+
+`--places` is what an engine works on at a time, on both sides: on a GPU the KV cache sets it. What it was
+handed out beyond that waits in the engine, so that a free place is taken at the next step. With places for
+the whole batch (`--places 256`) every sequence begins at once on either side, the longest one decides,
+and there is little to share out.
 """
 
 import argparse
+import os
 import random
 import statistics
 import sys
@@ -34,6 +40,7 @@ from verl_lite.plugins import SamplerSettings
 SHORT, LONG, GROUP = 24, 240, 8
 ENGINES = 2
 TIMEOUT_S = 600
+ORDERS = ("scattered", "by prompt", "together")
 
 
 def lengths_of(order: str, num_sequences: int, source: random.Random) -> list[int]:
@@ -109,7 +116,9 @@ def measured(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sequences", type=int, default=512)
+    parser.add_argument("--places", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--orders", nargs="+", default=ORDERS, choices=ORDERS)
     options = parser.parse_args()
     config = RolloutConfig(
         num_engines=ENGINES, max_prompt_tokens=32, max_new_tokens=256, vllm=VllmConfig(kv_cache_gib=0.5)
@@ -125,6 +134,7 @@ def main() -> None:
                 model_path=folder,
                 config=config,
                 seed=0,
+                options={"max_num_seqs": options.places},
             )
             for index in range(ENGINES)
         ]
@@ -132,10 +142,12 @@ def main() -> None:
         pool.each("describe")
         pids = [engine.answer(engine.call("describe"), timeout_s=TIMEOUT_S)["pid"] for engine in engines]
         by_sequence(engines, pool, requests([SHORT] * options.sequences, "warm-up"))
+        load = os.getloadavg()[0]
+        print(f"{options.sequences} sequences, {options.places} places an engine; load {load:.1f}\n")
         print("| order | by sequence (CPU s) | equal split (CPU s) | ratio, CPU | ratio, wall |")
         print("|---|---|---|---|---|")
         best = 0.0
-        for order in ("scattered", "by prompt", "together"):
+        for order in options.orders:
             pairs = []
             for repeat in range(options.repeats):
                 work = requests(lengths_of(order, options.sequences, source), f"{order} {repeat}")

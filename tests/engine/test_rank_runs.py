@@ -110,6 +110,23 @@ def test_ranks_that_ray_places_train_as_one_process_does(
         export_policy(run_dir / "checkpoints" / "step_000003", tmp_path / "two")
 
 
+def test_ranks_and_engines_that_ray_places_train_as_one_process_does(
+    make: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    """Weights go from rank 0 through Ray's store to both engines, which sample what one in-process does."""
+    rollout = {"num_prompts": 6, "num_samples": 4, "max_prompt_tokens": 16, "max_new_tokens": 16}
+    rollout |= {"sampler": "vllm", "vllm": {"kv_cache_gib": 0.1}}
+    cluster = {"call_timeout_s": 120, "start_timeout_s": 240}
+    alone, run_dir = tmp_path / "alone", tmp_path / "run"
+    train(make(rollout=rollout), run_dir=alone, debug_inline=True)
+    placed = make(rollout={**rollout, "num_engines": 2}, learner=learner(2), cluster=cluster)
+    train(placed, run_dir=run_dir, debug_inline=True)
+    assert_same_curve(run_dir, alone)
+    for row in read_metrics(run_dir / "metrics.jsonl"):
+        assert row["canary/max_difference"] < 1e-4
+        assert row["policy/kl_sampler_trainer"] < 1e-6
+
+
 def test_a_run_is_resumed_with_more_and_with_fewer_ranks(
     make: Callable[..., TrainConfig], alone: Path, tmp_path: Path
 ) -> None:
