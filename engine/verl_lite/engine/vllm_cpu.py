@@ -1,22 +1,18 @@
-"""Time that vLLM's CPU build leaves lying about; for the version that the extra `cpu` pins.
+"""Kernels that vLLM's CPU build has and leaves lying about; for the version that the extra `cpu` pins.
 
 It takes RMSNorm and SwiGLU apart into a handful of torch calls each, although its extension has a
-kernel for either, and it draws the seed of each sequence's noise alone, token by token. Here the
-kernels are registered the way vLLM lets others register theirs, and the seeds of a sequence are drawn
-many at a time: the same numbers in the same order, so the same tokens.
+kernel for either. Here they are registered the way vLLM lets others register theirs.
 """
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-__all__ = ["SeedStreams", "draw_seeds_ahead", "use_kernels"]
+__all__ = ["use_kernels"]
 
 PROVIDER = "verl_lite_cpu"
 LANES = 16  # float32 numbers in a register of AVX-512: the kernels take whole ones
-SEEDS_AHEAD = 32
 
 
 def use_kernels() -> dict[str, Any]:
@@ -73,42 +69,3 @@ def _silu_and_mul(x: Tensor) -> Tensor:
     product = torch.empty((*x.shape[:-1], x.shape[-1] // 2), dtype=x.dtype)
     torch.ops._C.silu_and_mul(product, x)
     return product
-
-
-def draw_seeds_ahead(worker: Any) -> None:
-    """Have the worker's sampler take each sequence's seeds from a SeedStreams; for `LLM.collective_rpc`."""
-    from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
-
-    streams = SeedStreams()
-
-    def forward(
-        logits_BV: Tensor, generators: dict[int, Generator], k: Tensor | None, p: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """What TopKTopPSampler.forward_cpu does for `processed_logprobs`."""
-        logits_BV = apply_top_k_top_p(logits_BV, k, p)
-        logprobs_BV = logits_BV.log_softmax(dim=-1, dtype=torch.float32)
-        seeds_B = streams.draw(logits_BV.shape[0], generators)
-        return torch.ops._C.fused_gumbel_argmax(logits_BV.float(), seeds_B), logprobs_BV
-
-    worker.model_runner.sampler.topk_topp_sampler.forward = forward
-
-
-class SeedStreams:
-    """The next seed of each row's generator, as `torch.randint(0, 2**31, (1,), generator=...)` gives it."""
-
-    def __init__(self) -> None:
-        self._ahead: WeakKeyDictionary[Generator, list[int]] = WeakKeyDictionary()
-
-    def draw(self, num_rows: int, generators: dict[int, Generator]) -> Tensor:
-        """One seed a row, int64; rows without a generator get torch's own."""
-        seeds_B = torch.randint(0, 2**31, (num_rows,), dtype=torch.long)
-        if generators:
-            seeds_B[list(generators)] = torch.tensor([self._next(one) for one in generators.values()])
-        return seeds_B
-
-    def _next(self, generator: Generator) -> int:
-        ahead = self._ahead.setdefault(generator, [])
-        if not ahead:
-            drawn = torch.randint(0, 2**31, (SEEDS_AHEAD,), generator=generator, dtype=torch.long)
-            ahead += reversed(drawn.tolist())
-        return ahead.pop()

@@ -25,7 +25,7 @@ import torch
 
 from verl_lite.engine.config import RolloutConfig
 from verl_lite.engine.sequences import FinishedSequence, SequenceRequest
-from verl_lite.engine.vllm_cpu import draw_seeds_ahead, use_kernels
+from verl_lite.engine.vllm_cpu import use_kernels
 
 __all__ = ["VllmEngine"]
 
@@ -213,8 +213,6 @@ def _start(
         "dtype": vllm.dtype,
         "tensor_parallel_size": vllm.tensor_parallel_size,
     }
-    # in a process of its own, vLLM's worker would not know what is registered here
-    tuned = not on_gpu and os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     if not on_gpu:
         # compiling the one op that returns logprobs costs 10 s and gains nothing here
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
@@ -230,9 +228,10 @@ def _start(
     with _quiet_start():
         from vllm import LLM
 
-        if tuned:
+        # in a process of its own, vLLM's worker would not know what is registered here
+        if not on_gpu and os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0":
             arguments |= use_kernels()
-        llm = LLM(
+        return LLM(
             model=model_path,
             max_model_len=config.context_tokens,
             enable_prefix_caching=on_gpu if vllm.prefix_caching is None else vllm.prefix_caching,
@@ -245,9 +244,6 @@ def _start(
             **arguments,
             **options,
         )
-        if tuned:
-            llm.collective_rpc(draw_seeds_ahead)
-        return llm
 
 
 @contextmanager
