@@ -16,6 +16,7 @@ from verl_lite.engine.cluster_config import AsynchronyConfig, ClusterConfig
 from verl_lite.engine.cross_checks import check_best_metric, check_models, check_updates
 from verl_lite.engine.data_config import DataConfig, DatasetConfig
 from verl_lite.engine.launch import launched_rank
+from verl_lite.engine.lora_sync import LoraSync, reason_to_merge
 from verl_lite.engine.monitor_config import MonitorsConfig
 from verl_lite.engine.sft_config import SFTConfig
 from verl_lite.plugins.composite.config import RewardNode, RewardsConfig, leaves
@@ -114,6 +115,8 @@ class RolloutConfig(ConfigModel):
                          engines, on GPUs of their own. colocated: Ray places them on the learner's
                          GPUs, and they sleep during updates. Unset: in_process for one engine,
                          disaggregated for more
+    lora_sync            what vLLM gets under LoRA: the adapters alone, or every weight with the adapters
+                         merged in. auto: adapters on a GPU where it takes them, else merged
     weight_transfer      how weights reach Ray's engines: object_store, through the host's memory, on every
                          platform; between GPUs by vLLM itself: nccl (disaggregated), ipc (colocated)
     sequences_in_flight  sequences one of Ray's engines works on at once; each gets the next when one
@@ -125,6 +128,7 @@ class RolloutConfig(ConfigModel):
     placement: Literal["in_process", "disaggregated", "colocated"] | None = None
     weight_transfer: Literal["object_store", "nccl", "ipc"] = "object_store"
     sequences_in_flight: PositiveInt | None = None
+    lora_sync: LoraSync = "auto"
     num_prompts: PositiveInt = 32
     num_samples: PositiveInt = 8
     max_prompt_tokens: PositiveInt = 512
@@ -272,6 +276,17 @@ class TrainConfig(RewardsConfig):
         placed_ranks = ranks if ranks > 1 and launched_rank() is None else 0
         return placed_ranks + self.rollout.placed_cpus + rewards.count * rewards.cpus
 
+    @property
+    def reason_to_merge(self) -> str:
+        """The setting by which vLLM cannot get LoRA adapters without the base; "" where it can."""
+        return reason_to_merge(
+            self.learner,
+            sampler=self.rollout.sampler,
+            weight_transfer=self.rollout.weight_transfer,
+            model_dtype=self.model.dtype,
+            vllm_dtype=self.rollout.vllm.dtype,
+        )
+
     def _check_best(self) -> None:
         best, validation = self.checkpoints.keep_best, self.sft.validation
         check_best_metric(best)
@@ -336,6 +351,10 @@ class TrainConfig(RewardsConfig):
             dynamic_sampling=self.algorithm.dynamic_sampling,
             takes_weights_anytime=self.rollout.is_placed_by_ray,
         )
+        if self.rollout.lora_sync == "adapters" and self.reason_to_merge:
+            raise ValueError(
+                f"rollout.lora_sync=adapters is not possible with {self.reason_to_merge}: set it to auto"
+            )
         if self.rollout.weight_transfer != "object_store" and self.learner.num_ranks > 1:
             raise ValueError(
                 f"rollout.weight_transfer={self.rollout.weight_transfer} sends from one learner process, but "

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from verl_lite.engine.algorithm_config import LoraConfig
+from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.weights import whole
 
-__all__ = ["adapter_weights", "add_adapters", "merged"]
+__all__ = ["adapter_weights", "adapters_to_sync", "add_adapters", "merged"]
 
 
 def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str = "CAUSAL_LM") -> nn.Module:
@@ -44,3 +46,14 @@ def adapter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
     for name, tensor in peft.get_peft_model_state_dict(model).items():
         yield name, whole(tensor)
+
+
+def adapters_to_sync(config: TrainConfig) -> LoraConfig | None:
+    """The adapters that vLLM gets without the base they stand on; None where it gets merged weights.
+
+    `rollout.lora_sync: auto` merges on the CPU, where vLLM copies the adapters for every token.
+    """
+    is_wanted = config.rollout.lora_sync == "adapters" or (
+        config.rollout.lora_sync == "auto" and torch.cuda.is_available()
+    )
+    return config.learner.lora if config.steps and is_wanted and not config.reason_to_merge else None

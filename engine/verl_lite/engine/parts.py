@@ -5,11 +5,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from verl_lite.engine.algorithm_config import LoraConfig
 from verl_lite.engine.cluster_config import ClusterConfig
 from verl_lite.engine.config import RolloutConfig, TrainConfig
 from verl_lite.engine.end_tokens import end_token_ids
 from verl_lite.engine.launch import launched_rank
 from verl_lite.engine.learner import Learner
+from verl_lite.engine.lora import adapters_to_sync
 from verl_lite.engine.model_folder import default_device, load_policy, pad_token_id
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.seeds import derive_seed
@@ -99,6 +101,7 @@ def make_sampler(prepared: PreparedRun, model_path: str) -> Sampler:
         seed=prepared.config.seed,
         cluster=prepared.config.cluster,
         end_of_turn=prepared.config.sft.end_of_turn,
+        lora=adapters_to_sync(prepared.config),
     )
 
 
@@ -111,10 +114,12 @@ def sampler_for(
     seed: int,
     cluster: ClusterConfig,
     end_of_turn: Sequence[str] = (),
+    lora: LoraConfig | None = None,
 ) -> Sampler:
     """The sampler `rollout` names, with the weights in `model_path`; the prompt's tokens are its canary.
 
-    Answers end at the tokens that the model's folder names, and at those of `end_of_turn`.
+    Answers end at the tokens that the model's folder names, and at those of `end_of_turn`. With `lora` vLLM
+    gets adapters alone (see lora.adapters_to_sync).
     """
     shared: dict[str, Any] = {
         "canary_ids": list(canary_prompt.prompt_ids)[:CANARY_TOKENS],
@@ -123,7 +128,7 @@ def sampler_for(
     if rollout.is_placed_by_ray:
         from verl_lite.engine.cluster.ray_sampler import RaySampler
 
-        return RaySampler(model_path, tokenizer, rollout, cluster, seed=seed, **shared)
+        return RaySampler(model_path, tokenizer, rollout, cluster, seed=seed, lora=lora, **shared)
     if rollout.sampler == "vllm-server":
         from verl_lite.engine.sampler_server import ServerSampler
 
@@ -131,7 +136,7 @@ def sampler_for(
     if rollout.sampler == "vllm":
         from verl_lite.engine.sampler_vllm import VllmSampler
 
-        return VllmSampler(model_path, tokenizer, rollout, seed=seed, **shared)
+        return VllmSampler(model_path, tokenizer, rollout, seed=seed, lora=lora, **shared)
     from verl_lite.engine.sampler_transformers import TransformersSampler
 
     device = default_device()

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from verl_lite.engine.algorithm_config import LoraConfig
 from verl_lite.engine.canary import TOLERANCES, Canary
 from verl_lite.engine.config import RolloutConfig
 from verl_lite.engine.sequences import GroupBuilder
-from verl_lite.engine.stages import PromptRow, WeightSource
+from verl_lite.engine.stages import PromptRow, WeightSource, weights_of
 from verl_lite.engine.vllm_engine import VllmEngine
 from verl_lite.plugins import Rollout, SamplerSettings
 
@@ -19,7 +20,10 @@ __all__ = ["VllmSampler"]
 
 
 class VllmSampler:
-    """The Sampler protocol on vLLM. `model_path` is only loaded once; later weights come from the learner."""
+    """The Sampler protocol on vLLM. `model_path` is only loaded once; later weights come from the learner.
+
+    With `lora` the learner's adapters alone, where vLLM takes them.
+    """
 
     def __init__(
         self,
@@ -30,10 +34,11 @@ class VllmSampler:
         canary_ids: Sequence[int],
         seed: int,
         end_ids: Sequence[int] = (),
+        lora: LoraConfig | None = None,
     ) -> None:
         self._end_ids = end_ids
         self._decode = partial(tokenizer.decode, skip_special_tokens=True)
-        self.engine = VllmEngine(model_path, config, seed=seed, loads_midway=False)
+        self.engine = VllmEngine(model_path, config, seed=seed, loads_midway=False, lora=lora)
         tolerance = config.canary_tolerance or TOLERANCES[self.engine.dtype]
         self.canary = Canary(canary_ids, tolerance=tolerance)
 
@@ -65,7 +70,7 @@ class VllmSampler:
         return self.engine.token_logprobs(token_ids)
 
     def load_weights(self, source: WeightSource, *, version: int) -> float:
-        self.engine.load(source.named_weights(), version=version)
+        self.engine.load(weights_of(source, adapters=self.engine.takes_adapters), version=version)
         return self.canary.check(source, self.token_logprobs(self.canary.token_ids), version=version)
 
     def sleep(self) -> None:

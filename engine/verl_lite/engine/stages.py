@@ -10,13 +10,14 @@ Token positions: `T` counts the completion's tokens. No stage reuses a field for
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from verl_lite.plugins import Message, Rollout, SamplerSettings, ScoredRollout
 
 __all__ = [
+    "AdapterSource",
     "Annotation",
     "PolicyLearner",
     "PromptRow",
@@ -24,6 +25,7 @@ __all__ = [
     "TrainingSample",
     "UpdateStats",
     "WeightSource",
+    "weights_of",
 ]
 
 
@@ -88,6 +90,24 @@ class WeightSource(Protocol):
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         """log p(token t | tokens before t) for t >= 1: length len(token_ids) - 1; for the canary."""
         ...
+
+
+@runtime_checkable
+class AdapterSource(Protocol):
+    """A learner whose LoRA adapters a sampler may take without the base they stand on."""
+
+    def adapter_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """(PEFT name, full tensor) of the adapters alone."""
+        ...
+
+
+def weights_of(source: WeightSource, *, adapters: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    """What a sampler loads: every weight of the policy, or its adapters alone. TypeError without any."""
+    if not adapters:
+        return source.named_weights()
+    if not isinstance(source, AdapterSource):
+        raise TypeError(f"{type(source).__name__} has no adapters to give")
+    return source.adapter_weights()
 
 
 class PolicyLearner(WeightSource, Protocol):

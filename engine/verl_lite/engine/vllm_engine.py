@@ -23,9 +23,12 @@ from typing import Any
 
 import torch
 
+from verl_lite.engine.algorithm_config import LoraConfig
 from verl_lite.engine.config import RolloutConfig
 from verl_lite.engine.sequences import FinishedSequence, SequenceRequest
+from verl_lite.engine.vllm_adapters import VllmAdapters, takes_adapters
 from verl_lite.engine.vllm_cpu import use_kernels
+from verl_lite.errors import ConfigError
 
 __all__ = ["VllmEngine"]
 
@@ -45,6 +48,7 @@ class VllmEngine:
 
     `loads_midway` says that weights may arrive while sequences are under way. Without, vLLM hands each
     sequence out once, at its end, which saves a good part of its work on the Python side.
+    With `lora`, and a model that vLLM has adapters for, `load` takes the adapters alone.
     """
 
     def __init__(
@@ -55,11 +59,20 @@ class VllmEngine:
         seed: int,
         loads_midway: bool = True,
         options: Mapping[str, Any] | None = None,
+        lora: LoraConfig | None = None,
     ) -> None:
         self._loads_midway = loads_midway
         self._on_gpu = torch.cuda.is_available()
         self._sleeps = config.engines_sleep and self._on_gpu
-        self._llm = _start(model_path, config, on_gpu=self._on_gpu, seed=seed, options=options or {})
+        with _quiet_start():
+            can_adapt = lora is not None and takes_adapters(model_path)
+        if lora is not None and not can_adapt and config.lora_sync == "adapters":
+            raise ConfigError(
+                f"rollout.lora_sync=adapters: vLLM has no adapters for the model {model_path!r}"
+            )
+        self._adapters = VllmAdapters(lora) if lora is not None and can_adapt else None
+        started_with = {**(options or {}), **(self._adapters.options if self._adapters else {})}
+        self._llm = _start(model_path, config, on_gpu=self._on_gpu, seed=seed, options=started_with)
         self._running: dict[str, _Running] = {}
         self._finished: list[FinishedSequence] = []
         self.version = 0
@@ -75,6 +88,11 @@ class VllmEngine:
         return str(self._llm.llm_engine.model_config.dtype).removeprefix("torch.")
 
     @property
+    def takes_adapters(self) -> bool:
+        """Whether `load` wants LoRA adapters (PEFT's names), over the weights the engine started with."""
+        return self._adapters is not None
+
+    @property
     def num_unfinished(self) -> int:
         """Sequences that no step has handed out yet."""
         return len(self._running) + len(self._finished)
@@ -82,10 +100,14 @@ class VllmEngine:
     def add(self, requests: Iterable[SequenceRequest]) -> None:
         """Queue sequences to sample; vLLM starts as many at once as its KV cache takes."""
         for request in requests:
-            prompt = {"prompt_token_ids": list(request.prompt_ids)}
             parameters = _parameters(request, each_token=self._loads_midway)
-            self._llm.llm_engine.add_request(request.id, prompt, parameters)
+            self._add(request.id, request.prompt_ids, parameters)
             self._running[request.id] = _Running()
+
+    def _add(self, id: str, prompt_ids: Sequence[int], parameters: Any) -> None:
+        adapter = self._adapters.request if self._adapters else None
+        prompt = {"prompt_token_ids": list(prompt_ids)}
+        self._llm.llm_engine.add_request(id, prompt, parameters, lora_request=adapter)
 
     def step(self) -> list[FinishedSequence]:
         """One token for every sequence under way; returns those that ended."""
@@ -134,7 +156,7 @@ class VllmEngine:
         from vllm import SamplingParams
 
         parameters = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
-        self._llm.llm_engine.add_request(CANARY_ID, {"prompt_token_ids": list(token_ids)}, parameters)
+        self._add(CANARY_ID, token_ids, parameters)
         while True:
             output = self._step()
             if output is not None and output.finished:
@@ -142,8 +164,15 @@ class VllmEngine:
                 return [step[token].logprob for step, token in zip(steps, token_ids[1:], strict=True)]
 
     def load(self, weights: Iterable[tuple[str, torch.Tensor]], *, version: int) -> None:
-        """Replace the weights by these (Hugging Face names, full tensors) before the next step."""
+        """Replace the weights by these before the next step.
+
+        Hugging Face names and full tensors, or where `takes_adapters` those of the adapters alone.
+        """
         named = dict(weights)
+        if self._adapters is not None:
+            self._adapters.load(self._llm, named)
+            self.weights_arrived(version=version)
+            return
         hf_config = self._llm.llm_engine.model_config.hf_config
         if not self._on_gpu and getattr(hf_config, "tie_word_embeddings", False):
             # vLLM's CPU build repacks a tied output head into a copy of its own, which embed_tokens
@@ -179,6 +208,8 @@ class VllmEngine:
             llm.llm_engine.engine_core.shutdown()
             del llm
             gc.collect()
+        if self._adapters is not None:
+            self._adapters.close()
 
 
 def _parameters(request: SequenceRequest, *, each_token: bool) -> Any:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from verl_lite.engine.algorithm_config import LoraConfig
 from verl_lite.engine.cluster.weight_transfer import PackedWeights, unpack
 from verl_lite.engine.config import RolloutConfig
 from verl_lite.engine.sequences import FinishedSequence, SequenceRequest
@@ -23,17 +24,27 @@ class EngineActor:
     """One engine of the config, with the weights in `model_path` to begin with (version 0)."""
 
     def __init__(
-        self, model_path: str, config: RolloutConfig, *, seed: int, options: dict[str, Any] | None = None
+        self,
+        model_path: str,
+        config: RolloutConfig,
+        *,
+        seed: int,
+        options: dict[str, Any] | None = None,
+        lora: LoraConfig | None = None,
     ) -> None:
         from verl_lite.engine.vllm_engine import VllmEngine
 
         # with asynchronous scheduling a token may be under way while weights change: no exact versions
         exact = {"async_scheduling": False}
-        self._engine = VllmEngine(model_path, config, seed=seed, options=exact | (options or {}))
+        self._engine = VllmEngine(model_path, config, seed=seed, options=exact | (options or {}), lora=lora)
 
     def describe(self) -> dict[str, Any]:
-        """Its dtype and process id; the first answer says that the engine has started."""
-        return {"dtype": self._engine.dtype, "pid": os.getpid()}
+        """Its dtype, process id and kind of weights; the first answer says that the engine has started."""
+        return {
+            "dtype": self._engine.dtype,
+            "pid": os.getpid(),
+            "takes_adapters": self._engine.takes_adapters,
+        }
 
     def advance(self, add: Sequence[SequenceRequest], abort: Sequence[str]) -> list[FinishedSequence]:
         """Take these in and step for a while: until something ended, the slice is over, or all is done."""

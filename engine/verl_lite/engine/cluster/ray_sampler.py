@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from verl_lite.engine.algorithm_config import LoraConfig
 from verl_lite.engine.canary import TOLERANCES, Canary
 from verl_lite.engine.cluster.engine_actor import EngineActor
 from verl_lite.engine.cluster.engine_pool import EnginePool, PoolLimits
@@ -20,7 +21,7 @@ from verl_lite.engine.cluster.weight_transfer import pack
 from verl_lite.engine.cluster_config import ClusterConfig
 from verl_lite.engine.config import RolloutConfig
 from verl_lite.engine.sequences import GroupBuilder
-from verl_lite.engine.stages import PromptRow, WeightSource
+from verl_lite.engine.stages import PromptRow, WeightSource, weights_of
 from verl_lite.plugins import Rollout, SamplerSettings
 
 __all__ = ["RaySampler", "engine_resources"]
@@ -42,6 +43,7 @@ class RaySampler:
         canary_ids: Sequence[int],
         seed: int,
         end_ids: Sequence[int] = (),
+        lora: LoraConfig | None = None,
     ) -> None:
         self._end_ids = end_ids
         self._decode = partial(tokenizer.decode, skip_special_tokens=True)
@@ -63,7 +65,13 @@ class RaySampler:
             if self._transfer == "object_store"
             else {"weight_transfer_config": {"backend": self._transfer}}
         )
-        arguments = {"model_path": model_path, "config": config, "seed": seed, "options": options}
+        arguments = {
+            "model_path": model_path,
+            "config": config,
+            "seed": seed,
+            "options": options,
+            "lora": lora,
+        }
         self._session = RaySession(cluster, cpus=config.placed_cpus)
         self._session.__enter__()
         on_gpu = self._session.ray.cluster_resources().get("GPU", 0) > 0
@@ -73,11 +81,12 @@ class RaySampler:
             limits=limits,
         )
         try:
-            dtype = self.pool.each("describe")[0]["dtype"]
+            engine = self.pool.each("describe")[0]
         except BaseException:
             self.close()
             raise
-        self.canary = Canary(canary_ids, tolerance=config.canary_tolerance or TOLERANCES[dtype])
+        self._takes_adapters = bool(engine["takes_adapters"])
+        self.canary = Canary(canary_ids, tolerance=config.canary_tolerance or TOLERANCES[engine["dtype"]])
 
     @property
     def version(self) -> int:
@@ -121,7 +130,7 @@ class RaySampler:
         """A reference to the packed weights in Ray's object store."""
         if hasattr(source, "put_weights"):
             return source.put_weights(version)
-        return self._session.ray.put(pack(source.named_weights()))
+        return self._session.ray.put(pack(weights_of(source, adapters=self._takes_adapters)))
 
     def _send(self, source: WeightSource) -> None:
         """By vLLM's weight transfer, while no engine steps."""

@@ -1,0 +1,43 @@
+"""Which weights vLLM gets under LoRA: the adapters alone, over the base it was started with, or all, merged.
+
+Importing it never imports torch.
+"""
+
+from typing import Literal
+
+from verl_lite.engine.algorithm_config import LearnerConfig
+
+__all__ = ["MAX_RANK", "RANKS", "LoraSync", "reason_to_merge"]
+
+LoraSync = Literal["auto", "adapters", "merged"]
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM reserves room
+MAX_RANK = RANKS[-1]
+# Layers that both sides know by these names: what "all-linear" finds in models of the Qwen and Llama kinds.
+LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+def reason_to_merge(
+    learner: LearnerConfig, *, sampler: str, weight_transfer: str, model_dtype: str, vllm_dtype: str
+) -> str:
+    """Why adapters cannot go alone, as the setting that forbids it; "" where they can.
+
+    The base in vLLM is the one it read from disk, so the learner's must be the same numbers: not one in
+    4 bits, and none rounded to fewer bits than vLLM computes in.
+    """
+    lora = learner.lora
+    if lora is None:
+        return "learner.lora is unset"
+    if sampler != "vllm":
+        return f"rollout.sampler={sampler}"
+    if lora.quantize:
+        return "learner.lora.quantize=true"
+    if learner.num_ranks > 1:
+        return f"learner.num_ranks={learner.num_ranks}"
+    if weight_transfer != "object_store":
+        return f"rollout.weight_transfer={weight_transfer}"
+    if vllm_dtype != "auto" and model_dtype not in ("float32", vllm_dtype):
+        return f"model.dtype={model_dtype} with rollout.vllm.dtype={vllm_dtype}"
+    named = lora.target_modules
+    if named != "all-linear" and (isinstance(named, str) or not LINEAR.issuperset(named)):
+        return f"learner.lora.target_modules={named!r}"
+    return f"learner.lora.rank={lora.rank}, more than {MAX_RANK}" if lora.rank > MAX_RANK else ""

@@ -1,0 +1,73 @@
+"""LoRA adapters inside a vLLM engine: a sync writes the small folder vLLM reads them from; the base stays.
+
+The adapter keeps its name and is replaced in place, so sequences under way go on under the new one.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import Tensor
+
+from verl_lite.engine.algorithm_config import LoraConfig
+from verl_lite.engine.lora_sync import RANKS
+
+__all__ = ["VllmAdapters", "takes_adapters"]
+
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+NAME = "policy"
+
+
+def takes_adapters(model_path: str) -> bool:
+    """Whether vLLM's own class for the (dense) model in `model_path` can have LoRA adapters."""
+    from transformers import AutoConfig
+    from vllm.model_executor.models import ModelRegistry, supports_lora
+
+    config = AutoConfig.from_pretrained(model_path)
+    if any(getattr(config, name, None) for name in EXPERTS):
+        return False
+    names = config.architectures or []
+    known = [ModelRegistry.models[name] for name in names if name in ModelRegistry.models]
+    return bool(known) and supports_lora(known[0].load_model_cls())
+
+
+class VllmAdapters:
+    """The adapters of one shape. `request` goes with every sequence; None before the first `load`."""
+
+    def __init__(self, config: LoraConfig) -> None:
+        self._config = config
+        self._directory: TemporaryDirectory[str] | None = None
+        self.request: Any = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What vLLM's `LLM` must be started with."""
+        rank = next(rank for rank in RANKS if rank >= self._config.rank)
+        return {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+
+    def load(self, llm: Any, tensors: Mapping[str, Tensor]) -> None:
+        """Replace the adapters by these (PEFT's names, as `lora.adapter_weights` gives them)."""
+        from safetensors.torch import save_file
+        from vllm.lora.request import LoRARequest
+
+        if self._directory is None:
+            self._directory = TemporaryDirectory(prefix="verl-lite-adapters-")
+        folder = Path(self._directory.name)
+        modules = sorted({name.partition(".lora_")[0].rpartition(".")[2] for name in tensors})
+        described = {
+            "peft_type": "LORA",
+            "r": self._config.rank,
+            "lora_alpha": self._config.alpha,
+            "target_modules": modules,
+        }
+        (folder / "adapter_config.json").write_text(json.dumps(described))
+        kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(kept, folder / "adapter_model.safetensors")
+        llm.llm_engine.add_lora(LoRARequest(NAME, 1, str(folder), load_inplace=True))
+        self.request = LoRARequest(NAME, 1, str(folder))  # without the reload, which would repeat each step
+
+    def close(self) -> None:
+        if self._directory is not None:
+            self._directory.cleanup()
