@@ -123,6 +123,24 @@ def test_a_killed_nursery_is_replaced_and_costs_no_row() -> None:
     assert [row for row in details if is_alive(row["nursery"]) or is_alive(row["worker"])] == []
 
 
+def test_work_that_comes_between_a_worker_s_death_and_the_news_of_it_is_done() -> None:
+    """The nursery is stopped, so that it cannot tell that the idle worker is gone."""
+    with Execution([component_for(who)], workers=1) as execution:
+        first = execution.start()
+        first.add([fake_rollout()])
+        pids = first.finish()[0]["who"].score.details
+        os.kill(pids["nursery"], signal.SIGSTOP)
+        os.kill(pids["worker"], signal.SIGKILL)
+        time.sleep(0.3)  # its end of the channel closes, and the pool sees that
+        second = execution.start()
+        second.add([fake_rollout() for _ in range(5)])
+        time.sleep(0.3)
+        os.kill(pids["nursery"], signal.SIGCONT)
+        details = [row["who"].score.details for row in second.finish()]
+    assert len(details) == 5
+    assert pids["worker"] not in {row["worker"] for row in details}
+
+
 def test_a_nursery_that_is_killed_again_and_again_stops_the_run_with_a_message() -> None:
     with Execution([component_for(who)], workers=1) as execution:
         for _ in range(3):

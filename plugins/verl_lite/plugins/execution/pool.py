@@ -220,7 +220,8 @@ class ProcessPool:
             worker.write()
             self._want_write(worker)
         if events & selectors.EVENT_READ and not self._hear(worker):
-            self._selector.unregister(worker.channel)  # its end is reported by the nursery
+            worker.hung_up = True
+            self._selector.unregister(worker.channel)
 
     def _hear(self, worker: WorkerHandle) -> bool:
         """Take in what a worker sent; False when nothing more can come."""

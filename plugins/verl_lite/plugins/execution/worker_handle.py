@@ -49,6 +49,7 @@ class WorkerHandle:
     pid: int | None = None
     given: Given | None = None
     doom: Doom | None = None
+    hung_up: bool = False  # its end of the channel is closed: the nursery will report that it exited
     inbox: Inbox = field(default_factory=Inbox)
     outgoing: bytearray = field(default_factory=bytearray)
     tail: bytes = b""
@@ -57,7 +58,7 @@ class WorkerHandle:
 
     @property
     def is_idle(self) -> bool:
-        return self.given is None and self.doom is None
+        return self.given is None and self.doom is None and not self.hung_up
 
     def give(self, given: Given, reward: int, rows: list[list[PickledRow]]) -> None:
         self.given = given
