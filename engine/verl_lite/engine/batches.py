@@ -147,14 +147,7 @@ def make_batches(
 
 def rollout_settings(config: TrainConfig, batch: int | str) -> SamplerSettings:
     """How the batch is sampled; its seed follows from the run's and from which batch it is."""
-    rollout = config.rollout
-    return SamplerSettings(
-        temperature=rollout.temperature,
-        top_p=rollout.top_p,
-        top_k=rollout.top_k,
-        max_new_tokens=rollout.max_new_tokens,
-        seed=derive_seed(config.seed, "rollout", batch),
-    )
+    return config.rollout.settings(seed=derive_seed(config.seed, "rollout", batch))
 
 
 def _in_order(scored: ScoredBatch, prompts: Sequence[PromptRow], *, combine: str) -> ScoredBatch:

@@ -19,6 +19,7 @@ from verl_lite.engine.launch import launched_rank
 from verl_lite.engine.lora_sync import LoraSync, reason_to_merge
 from verl_lite.engine.monitor_config import MonitorsConfig
 from verl_lite.engine.sft_config import SFTConfig
+from verl_lite.plugins import SamplerSettings
 from verl_lite.plugins.composite.config import RewardNode, RewardsConfig, leaves
 from verl_lite.plugins.config_file import ConfigModel
 
@@ -143,6 +144,16 @@ class RolloutConfig(ConfigModel):
     @property
     def context_tokens(self) -> int:
         return self.max_prompt_tokens + self.max_new_tokens
+
+    def settings(self, *, seed: int) -> SamplerSettings:
+        """How completions are sampled; `seed` is the batch's."""
+        return SamplerSettings(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            max_new_tokens=self.max_new_tokens,
+            seed=seed,
+        )
 
     @property
     def is_placed_by_ray(self) -> bool:

@@ -65,7 +65,7 @@ def write_rollouts(
     totals = _Totals()
     prepared = _without_training(config)
     prompts = (prepared.held_out_prompts if held_out else prepared.train_prompts)[:num_prompts]
-    settings = _settings(config, derive_seed(config.seed, "rollout"))
+    settings = config.rollout.settings(seed=derive_seed(config.seed, "rollout"))
     with RecordWriter(path) as writer:
         for part in _parts(prepared, prompts, settings, num_samples=count, debug_inline=debug_inline):
             writer.write(part)
@@ -81,7 +81,7 @@ def sample_and_score(
 ) -> list[ScoredRollout]:
     """The config's model on the first `num_prompts` training rows, groups in the order they ended."""
     prepared = _without_training(config)
-    prompts, settings = prepared.train_prompts[:num_prompts], _settings(config, seed)
+    prompts, settings = prepared.train_prompts[:num_prompts], config.rollout.settings(seed=seed)
     parts = _parts(prepared, prompts, settings, num_samples=num_samples, debug_inline=debug_inline)
     return [row for part in parts for row in part]
 
@@ -91,17 +91,6 @@ def _without_training(config: TrainConfig) -> PreparedRun:
     sft = config.sft.model_copy(update={"steps": 0, "epochs": 0.0})
     one = config.rollout.model_copy(update={"num_prompts": 1})  # batches are this file's, not a step's
     return prepare_run(config.model_copy(update={"sft": sft, "steps": 0, "rollout": one}))
-
-
-def _settings(config: TrainConfig, seed: int) -> SamplerSettings:
-    rollout = config.rollout
-    return SamplerSettings(
-        temperature=rollout.temperature,
-        top_p=rollout.top_p,
-        top_k=rollout.top_k,
-        max_new_tokens=rollout.max_new_tokens,
-        seed=seed,
-    )
 
 
 def _parts(
