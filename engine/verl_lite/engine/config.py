@@ -362,6 +362,10 @@ class TrainConfig(RewardsConfig):
             dynamic_sampling=self.algorithm.dynamic_sampling,
             takes_weights_anytime=self.rollout.is_placed_by_ray,
         )
+        return self
+
+    @model_validator(mode="after")
+    def _check_sampling(self) -> "TrainConfig":
         if self.rollout.lora_sync == "adapters" and self.reason_to_merge:
             raise ValueError(
                 f"rollout.lora_sync=adapters is not possible with {self.reason_to_merge}: set it to auto"
