@@ -29,6 +29,7 @@ class FakeEngine:
     lengths: dict[str, int] = field(default_factory=dict)
     most_running: int = 0
     killed: bool = False
+    places: int = 256
 
     def call(self, method: str, *arguments: Any) -> tuple[str, tuple[Any, ...]]:
         self.calls.append((method, arguments))
@@ -43,8 +44,8 @@ class FakeEngine:
     def kill(self) -> None:
         self.killed = True
 
-    def describe(self) -> str:
-        return "fake"
+    def describe(self) -> dict[str, int]:
+        return {"places": self.places}
 
     def load(self, version: int) -> int:
         self.version = version
@@ -124,11 +125,18 @@ def test_few_sequences_are_spread_evenly(pool_of: Any) -> None:
     assert [len(engine.lengths) for engine in engines] == [3, 3, 3]
 
 
-def test_unset_the_limit_is_half_an_even_share() -> None:
-    limits = PoolLimits(start_timeout_s=1, call_timeout_s=1, max_restarts=0)
-    assert limits.in_flight_for(256, 2) == 64
-    assert limits.in_flight_for(10, 2) == 8
-    assert limits.in_flight_for(100_000, 2) == 256
+def test_unset_the_limit_is_what_each_engine_works_on_and_an_eighth(pool_of: Any) -> None:
+    unset = PoolLimits(start_timeout_s=5, call_timeout_s=5, max_restarts=0)
+    pool, engines = pool_of(limits=unset, engines=[FakeEngine(places=8), FakeEngine(places=16)])
+    list(pool.run(requests([3] * 100)))
+    assert [engine.most_running for engine in engines] == [9, 18]
+
+
+def test_a_batch_that_the_engines_have_places_for_begins_at_once(pool_of: Any) -> None:
+    unset = PoolLimits(start_timeout_s=5, call_timeout_s=5, max_restarts=0)
+    pool, engines = pool_of(limits=unset)
+    list(pool.run(requests([3] * 256)))
+    assert [engine.most_running for engine in engines] == [128, 128]
 
 
 def test_new_weights_arrive_between_steps_and_every_token_says_whose_it_is(pool_of: Any) -> None:

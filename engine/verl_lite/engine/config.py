@@ -120,8 +120,8 @@ class RolloutConfig(ConfigModel):
                          merged in. auto: adapters on a GPU where it takes them, else merged
     weight_transfer      how weights reach Ray's engines: object_store, through the host's memory, on every
                          platform; between GPUs by vLLM itself: nccl (disaggregated), ipc (colocated)
-    sequences_in_flight  sequences one of Ray's engines works on at once; each gets the next when one
-                         ends. Unset: half an even share of the batch, at least 8 and at most 256
+    sequences_in_flight  sequences handed to one of Ray's engines at once; it gets the next when one ends.
+                         Unset: as many as it works on at once, and an eighth more to follow on
     """
 
     sampler: Literal["vllm", "vllm-server", "transformers"] = "vllm"

@@ -88,6 +88,11 @@ class VllmEngine:
         return str(self._llm.llm_engine.model_config.dtype).removeprefix("torch.")
 
     @property
+    def places(self) -> int:
+        """Sequences it works on at once, as far as its KV cache takes them."""
+        return int(self._llm.llm_engine.vllm_config.scheduler_config.max_num_seqs)
+
+    @property
     def takes_adapters(self) -> bool:
         """Whether `load` wants LoRA adapters (PEFT's names), over the weights the engine started with."""
         return self._adapters is not None

@@ -39,10 +39,14 @@ class EngineActor:
         self._engine = VllmEngine(model_path, config, seed=seed, options=exact | (options or {}), lora=lora)
 
     def describe(self) -> dict[str, Any]:
-        """Its dtype, process id and kind of weights; the first answer says that the engine has started."""
+        """Its dtype, process id, kind of weights, and how many sequences it works on at once.
+
+        The first answer says that the engine has started.
+        """
         return {
             "dtype": self._engine.dtype,
             "pid": os.getpid(),
+            "places": self._engine.places,
             "takes_adapters": self._engine.takes_adapters,
         }
 

@@ -28,7 +28,10 @@ class EngineLost(Exception):
 
 
 class RemoteEngine(Protocol):
-    """An engine somewhere else; `method` is one of EngineActor's, answered in the order of the calls."""
+    """An engine somewhere else; `method` is one of EngineActor's, answered in the order of the calls.
+
+    The answer to "describe" says how many sequences it works on at once: its "places".
+    """
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Begin a call; returns what `answer` takes. Raises EngineLost when that cannot even begin."""
@@ -45,15 +48,16 @@ class RemoteEngine(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLimits:
-    """`in_flight` sequences at most per engine (None: half an even share of the batch, 8 to 256)."""
+    """`in_flight` sequences at most per engine (None: as many as it has places, and an eighth more)."""
 
     start_timeout_s: float
     call_timeout_s: float
     max_restarts: int
     in_flight: int | None = None
 
-    def in_flight_for(self, num_requests: int, num_engines: int) -> int:
-        return self.in_flight or min(max(math.ceil(num_requests / (2 * num_engines)), 8), 256)
+    def in_flight_of(self, num_places: int) -> int:
+        """Those beyond an engine's places wait there, to begin at the very step at which a place is free."""
+        return self.in_flight or num_places + math.ceil(num_places / 8)
 
 
 @dataclass(slots=True, eq=False)
@@ -61,7 +65,6 @@ class _Batch:
     """Sequences submitted together and where their answers go."""
 
     answers: "queue.SimpleQueue[FinishedSequence | VerlLiteError]"
-    in_flight: int
     closed: bool = False
 
 
@@ -113,8 +116,7 @@ class EnginePool:
 
     def run(self, requests: Sequence[SequenceRequest]) -> Iterator[FinishedSequence]:
         """Have these sampled; yields each as it ends. Closing the iterator early gives the rest up."""
-        in_flight = self.limits.in_flight_for(len(requests), self.num_engines)
-        batch = _Batch(queue.SimpleQueue(), in_flight)
+        batch = _Batch(queue.SimpleQueue())
         with self.lock:
             self.raise_error()
             self.batches.append(batch)
@@ -222,6 +224,7 @@ class _Slot:
     running: dict[str, _Job] = field(default_factory=dict)
     calls: deque[_Call] = field(default_factory=deque)
     thread: threading.Thread = field(init=False)
+    in_flight: int = 0
     is_ready: bool = False
     has_started: bool = False
 
@@ -264,7 +267,8 @@ class _Slot:
         self.engine = pool.start(self.index)
         if pool.closed:  # close() may have come too early to see this engine
             return
-        self.engine.answer(self.engine.call("describe"), timeout_s=pool.limits.start_timeout_s)
+        engine = self.engine.answer(self.engine.call("describe"), timeout_s=pool.limits.start_timeout_s)
+        self.in_flight = pool.limits.in_flight_of(engine["places"])
         with pool.lock:
             current = pool.current
         if current is not None:
@@ -323,7 +327,7 @@ class _Slot:
         if not pool.waiting:
             return 0
         unfinished = len(pool.waiting) + sum(len(slot.running) for slot in pool._slots)
-        limit = min(pool.waiting[0].batch.in_flight, math.ceil(unfinished / pool.num_ready))
+        limit = min(self.in_flight, math.ceil(unfinished / pool.num_ready))
         return max(limit - len(self.running), 0)
 
     def _take(self) -> list[_Job]:
@@ -331,8 +335,9 @@ class _Slot:
 
         A prompt's samples stand together and are long or short together.
         """
-        pool, step = self.pool, self.pool.num_ready
-        places = slice(0, self._room() * step, step)
+        pool, room = self.pool, self._room()
+        step = min(pool.num_ready, max(len(pool.waiting) // max(room, 1), 1))
+        places = slice(0, room * step, step)
         jobs = pool.waiting[places]
         del pool.waiting[places]
         return jobs
