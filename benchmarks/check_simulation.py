@@ -5,7 +5,12 @@ little as possible; the run around them is real. The simulator is given the
 lengths of the completions and three times, measured in the one-engine run of mode sync: an engine's
 decoding step, an update, a weight sync. It predicts the step time of all runs.
 
-OMP_NUM_THREADS=1 python benchmarks/check_simulation.py
+    OMP_NUM_THREADS=1 python benchmarks/check_simulation.py
+    OMP_NUM_THREADS=1 python benchmarks/check_simulation.py --vllm --engines 1 2
+
+With --vllm nothing sleeps: the engines are vLLM's, placed by Ray with one thread each, and the learner
+trains. Where engines and learner together are more than the cores they take from each other, which the
+simulator knows nothing of; nor does it know that a step of an engine that holds little is shorter.
 """
 
 import argparse
@@ -15,6 +20,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
@@ -24,12 +30,15 @@ from rich.console import Console
 from simulate_cluster import Batch, Cluster, simulate
 
 from verl_lite.engine import run
+from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.metrics_log import read_metrics
 from verl_lite.engine.paced import PacedLearner
 from verl_lite.engine.stages import TrainingSample, UpdateStats
+from verl_lite.plugins.config_file import validate
 from verl_lite.plugins.records import read_records
 
 Metrics = list[dict[str, float]]
+Measured = tuple[Metrics, list[Batch]]
 
 
 class SleepingLearner(PacedLearner):
@@ -45,16 +54,29 @@ def length(seed: int) -> int:
     return (5 + seed % 10) * (4 if seed % 5 == 0 else 1)
 
 
-def measured(mode: str, *, num_engines: int, steps: int, step_s: float) -> tuple[Metrics, list[Batch]]:
-    """(metrics by step, lengths by step and group) of a run."""
+def sleeping(mode: str, *, num_engines: int, steps: int, step_s: float) -> Measured:
+    """A run whose engines and updates sleep."""
     config = config_of(MODES[mode], steps=steps, num_engines=num_engines)
-    with (
-        tempfile.TemporaryDirectory() as folder,
+    return measured(
+        config,
         paced(length, num_engines=num_engines, step_s=step_s, update_s=30 * step_s, learner=SleepingLearner),
-    ):
+    )
+
+
+def computing(mode: str, *, num_engines: int, steps: int) -> Measured:
+    """A run whose engines sample the quickstart's model, not trained yet, and whose learner trains it."""
+    described = config_of(MODES[mode], steps=steps, num_engines=num_engines).model_dump()
+    described["model"] = {"tiny": {}}
+    described["rollout"] |= {"sequences_in_flight": NUM_SLOTS, "vllm": {"kv_cache_gib": 0.2}}
+    return measured(validate(TrainConfig, described, source="benchmark"), nullcontext())
+
+
+def measured(config: TrainConfig, around: AbstractContextManager[None]) -> Measured:
+    """(metrics by step, lengths by step and group) of a run."""
+    with tempfile.TemporaryDirectory() as folder, around:
         run.train(config, run_dir=Path(folder) / "run", console=Console(file=io.StringIO()))
         batches: list[Batch] = []
-        for step in range(1, steps + 1):
+        for step in range(1, config.steps + 1):
             groups: dict[str, list[int]] = defaultdict(list)
             for record in read_records(Path(folder) / "run" / "rollouts" / f"step_{step:06d}.parquet"):
                 groups[record.rollout.group].append(len(record.rollout.completion_ids))
@@ -82,21 +104,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--step-s", type=float, default=0.03)
+    parser.add_argument("--engines", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--vllm", action="store_true")
     options = parser.parse_args()
+
+    def measure(mode: str, num_engines: int) -> Measured:
+        if options.vllm:
+            return computing(mode, num_engines=num_engines, steps=options.steps)
+        return sleeping(mode, num_engines=num_engines, steps=options.steps, step_s=options.step_s)
+
     print(f"load {os.getloadavg()[0]:.1f}")
-    rows, batches = measured("sync", num_engines=1, steps=options.steps, step_s=options.step_s)
-    one = calibrated(rows, batches)
+    one = calibrated(*measure("sync", 1))
     print(
         f"measured with 1 engine: {one.token_s * 1000:.1f} ms a token, update {one.train_s:.2f} s, "
         f"sync {one.sync_s:.3f} s\n\n| engines | mode | measured step s | predicted | ratio |"
     )
     print("|---|---|---|---|---|")
-    for num_engines in (1, 2, 4):
+    for num_engines in options.engines:
         cluster = replace(one, num_engines=num_engines)
         for name, mode in MODES.items():
-            rows, batches = measured(
-                name, num_engines=num_engines, steps=options.steps, step_s=options.step_s
-            )
+            rows, batches = measure(name, num_engines)
             lag = mode.get("max_lag", 1)
             predicted = simulate(cluster, batches, mode=mode["mode"], max_lag=lag).step_s
             actual = in_the_middle(rows, "time/step_s")

@@ -61,6 +61,21 @@ def test_values_start_at_zero_and_learn_the_returns(tiny_model, make_samples):
     assert history[-1]["critic/explained_variance"] > 0.8
 
 
+def test_the_first_values_are_the_mean_reward_and_later_ones_are_learned(tiny_model, make_samples):
+    algorithm = AlgorithmConfig(advantage="gae", critic=CriticConfig(learning_rate=1e-3))
+    config = LearnerConfig(optimizer=OPTIMIZER)
+    learner = Learner(tiny_model(torch.float32), config, algorithm, pad_token_id=0, total_steps=4)
+    rows = [replace(row, reward=2.0 + at) for at, row in enumerate(scored_rollouts(make_samples()))]
+    rows[0] = replace(rows[0], reward=None)  # left out of the mean
+    mean = sum(row.reward for row in rows[1:]) / len(rows[1:])
+    notes = learner.annotate(rows)
+    assert all(value == pytest.approx(mean) for note in notes[1:] for value in note.values_T)
+    learner.update(estimate_advantages(rows, algorithm, notes))
+    again = learner.annotate([replace(row, reward=0.0) for row in rows])  # no second beginning
+    assert all(value > mean / 2 for note in again for value in note.values_T)
+    assert len({value for note in again for value in note.values_T}) > 1
+
+
 def scored_rollouts(samples):
     rng = random.Random(0)
     return [

@@ -2,9 +2,11 @@
 
 The value at token t is that of the state before token t: the same hidden state that predicts it.
 
-Departures from PPO (arXiv:1707.06347) and its usual code: the head starts at 0, so the first values
-are 0 and the first advantages are the returns; the value loss is averaged over the batch's counted
-tokens; clipping around the sampling-time value is optional (`value_clip: null`).
+Departures from PPO (arXiv:1707.06347) and its usual code: the head's weights start at 0 and its bias at
+the mean reward of the first batch, so the first values are that baseline. From 0 the first gradients are
+twenty times those that follow, all in one direction: they bend the whole body towards the mean, and AdamW's
+second moments, full of them, keep later steps short (benchmarks/results/quickstart.md has both, measured).
+The value loss is averaged over the batch's counted tokens; clipping around the sampling-time value is optional (`value_clip: null`).
 """
 
 import copy
@@ -83,6 +85,12 @@ class Critic:
             self._parameters, optimizer, total_steps=total_steps * config.epochs
         )
         self.num_updates = 0
+
+    @torch.no_grad()
+    def begin_at(self, value: float) -> None:
+        """Give this value to every token; nothing happens once it was updated."""
+        if not self._optimizer.num_steps:
+            self._head.bias.fill_(value)
 
     @property
     def is_warming_up(self) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -103,6 +104,8 @@ class Learner:
         if not wanted or (self._critic is None and not kl_in_reward):
             return [Annotation()] * len(scored)
         samples = [_bare_sample(scored[i].rollout) for i in wanted]
+        if self._critic is not None:
+            self._critic.begin_at(fmean(scored[i].reward or 0.0 for i in wanted))
         nothing: list[list[float]] = [[]] * len(wanted)
         values = self._critic.values(samples) if self._critic is not None else nothing
         old = ref = nothing
