@@ -5,8 +5,9 @@ The value at token t is that of the state before token t: the same hidden state 
 Departures from PPO (arXiv:1707.06347) and its usual code: the head's weights start at 0 and its bias at
 the mean reward of the first batch, so the first values are that baseline. From 0 the first gradients are
 twenty times those that follow, all in one direction: they bend the whole body towards the mean, and AdamW's
-second moments, full of them, keep later steps short (benchmarks/results/quickstart.md has both, measured).
-The value loss is averaged over the batch's counted tokens; clipping around the sampling-time value is optional (`value_clip: null`).
+second moments, full of them, keep later steps short (both measured: benchmarks/results/quickstart.md).
+The value loss is averaged over the batch's counted tokens; clipping around the sampling-time value is
+optional (`value_clip: null`).
 """
 
 import copy

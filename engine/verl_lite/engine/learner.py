@@ -259,11 +259,8 @@ class Learner:
             yield [index for group in chunk for index in group]
 
     def _with_reference(self, samples: Sequence[TrainingSample]) -> list[TrainingSample]:
-        if (
-            self._reference is None
-            or not self._kl_in_loss
-            or all(sample.ref_logprobs_T for sample in samples)
-        ):
+        are_known = all(sample.ref_logprobs_T for sample in samples)
+        if self._reference is None or not self._kl_in_loss or are_known:
             return list(samples)
         logprobs = self._reference.completion_logprobs(samples, device=self.policy.device)
         return [replace(s, ref_logprobs_T=lp) for s, lp in zip(samples, logprobs, strict=True)]
