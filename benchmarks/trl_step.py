@@ -1,6 +1,8 @@
 """A whole GRPO step of ours against TRL's GRPOTrainer: same model, task, batch, lengths and reward.
 
-    python benchmarks/trl_step.py --trl-python SCRATCH/bin/python [--steps 8] [--dtype bfloat16]
+    python benchmarks/trl_step.py --trl-python SCRATCH/bin/python [--steps 8] [--dtype bfloat16] [changes]
+
+Changes are `key.path=value`s of our config.
 
 TRL is no dependency of this project: SCRATCH is an environment with `verl-lite` and `trl` in it.
 Both sides run in processes of their own, one after the other, on the same model folder (the tiny
@@ -22,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,9 +48,12 @@ def make_model(folder: Path) -> Path:
     return folder / "sft" / "model"
 
 
-def run_side(python: str, side: str, model: Path, num_steps: int, dtype: str, folder: Path) -> Step:
+def run_side(
+    python: str, side: str, model: Path, num_steps: int, dtype: str, changes: Sequence[str], folder: Path
+) -> Step:
     """The median step of one side, in a process of its own."""
     command = [python, str(Path(__file__).resolve()), "--side", side, "--model", str(model), "--dtype", dtype]
+    command += changes
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # idle threads sleep: CPU time is work
     subprocess.run(
         [*command, "--steps", str(num_steps)],
@@ -68,7 +74,7 @@ def now() -> Step:
     return Step(wall_s=time.perf_counter(), cpu_s=time.process_time())
 
 
-def our_side(model: str, num_steps: int, dtype: str) -> list[Step]:
+def our_side(model: str, num_steps: int, dtype: str, changes: Sequence[str]) -> list[Step]:
     """What runs in our process; the ends of the steps."""
     from verl_lite.engine.config import TrainConfig
     from verl_lite.engine.metrics_log import MetricsLog
@@ -92,12 +98,13 @@ def our_side(model: str, num_steps: int, dtype: str) -> list[Step]:
         "checkpoints.every_steps=0",
         f"learner.dtype={dtype}",
         f"rollout.vllm.dtype={dtype}",
+        *changes,
     ]
     train(load_config(TrainConfig, CONFIG, overrides), run_dir=Path("ours"))
     return ends
 
 
-def trl_side(model: str, num_steps: int, dtype: str) -> list[Step]:
+def trl_side(model: str, num_steps: int, dtype: str, changes: Sequence[str]) -> list[Step]:
     """What runs in TRL's process; the ends of the steps."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -150,22 +157,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("changes", nargs="*", metavar="key.path=value")
     parser.add_argument("--trl-python", default=sys.executable)
     parser.add_argument("--side", choices=["ours", "trl"], help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
         run = our_side if arguments.side == "ours" else trl_side
-        Path(f"{arguments.side}.json").write_text(
-            json.dumps(run(arguments.model, arguments.steps, arguments.dtype))
-        )
+        ends = run(arguments.model, arguments.steps, arguments.dtype, arguments.changes)
+        Path(f"{arguments.side}.json").write_text(json.dumps(ends))
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = make_model(folder)
         steps, dtype = arguments.steps, arguments.dtype
-        theirs = run_side(arguments.trl_python, "trl", model, steps, dtype, folder)
-        ours = run_side(sys.executable, "ours", model, steps, dtype, folder)
+        theirs = run_side(arguments.trl_python, "trl", model, steps, dtype, [], folder)
+        ours = run_side(sys.executable, "ours", model, steps, dtype, arguments.changes, folder)
     samples = NUM_PROMPTS * NUM_SAMPLES
     print("| | s/step | samples/s | CPU s/step |\n|---|---|---|---|")
     for side, step in (("TRL", theirs), ("verl-lite", ours)):
