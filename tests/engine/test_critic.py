@@ -49,16 +49,39 @@ def test_values_start_at_zero_and_learn_the_returns(tiny_model, make_samples):
     assert all(value == 0.0 for one in critic.values(samples) for value in one)
     # the return is 1 where the prompt is that of an even group, else 0: the prompt tells it
     targets = [1.0 if s.group in ("g0", "g2") else 0.0 for s in samples]
+    history = regress(critic, samples, targets, updates=25)
+    assert history[-1]["loss/critic"] < 0.05 * history[0]["loss/critic"]
+    assert history[-1]["critic/explained_variance"] > 0.8
+
+
+def regress(critic, samples, targets, *, updates):
+    """The metrics of so many updates on the returns `targets`, one a sample."""
     history = []
-    for _ in range(25):
+    for _ in range(updates):
         values = critic.values(samples)
         batch = [
             replace(s, returns_T=[t] * len(v), values_T=v)
             for s, t, v in zip(samples, targets, values, strict=True)
         ]
         history.append(critic.update(batch))
-    assert history[-1]["loss/critic"] < 0.05 * history[0]["loss/critic"]
-    assert history[-1]["critic/explained_variance"] > 0.8
+    return history
+
+
+def test_a_large_mean_does_not_keep_the_critic_from_what_differs(tiny_model, make_samples):
+    """From 0 the first gradients are all of the mean: they bend the body and fill AdamW's moments."""
+    samples = make_samples(num_groups=4, group_size=2)
+    targets = [6.0 if s.group in ("g0", "g2") else 5.0 for s in samples]
+    explained = {}
+    for start in (0.0, 5.5):
+        critic = make_critic(
+            CriticConfig(learning_rate=3e-3, value_clip=None), LearnerConfig(optimizer=OPTIMIZER),
+            tiny_model(torch.float32), pad_token_id=0, total_steps=50,
+        )  # fmt: skip
+        critic.begin_at(start)
+        history = regress(critic, samples, targets, updates=25)
+        explained[start] = history[-1]["critic/explained_variance"]
+    assert explained[5.5] > 0.8
+    assert explained[0.0] < 0.2
 
 
 def test_the_first_values_are_the_mean_reward_and_later_ones_are_learned(tiny_model, make_samples):
