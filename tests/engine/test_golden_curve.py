@@ -59,7 +59,8 @@ def even_probability(learner: Learner) -> float:
 
 def run_curve(make_model) -> list[dict[str, float]]:
     algorithm = AlgorithmConfig(epochs=2, mini_batches=2, clip_high=0.28, kl=KLConfig(coefficient=0.02))
-    optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=4, weight_decay=0.01)
+    # at 1e-2 the curve is chaotic: two CPUs' rounding made 0.5% of it; at this rate 0.01%
+    optimizer = OptimizerConfig(learning_rate=6e-3, warmup_steps=4, weight_decay=0.01)
     learner = Learner(
         make_model(torch.float32),
         LearnerConfig(optimizer=optimizer, share_prompts="always", max_tokens_per_micro_batch=128),
@@ -82,7 +83,7 @@ def test_twenty_updates_follow_the_committed_curve(tiny_model):
     for step, (left, right) in enumerate(zip(got, expected, strict=True)):
         for name in NAMES:
             # other CPUs add up in another order: 20 updates amplify the last digit
-            assert left[name] == pytest.approx(right[name], rel=5e-3, abs=2e-5), f"step {step}: {name}"
+            assert left[name] == pytest.approx(right[name], rel=2e-3, abs=2e-5), f"step {step}: {name}"
 
 
 @pytest.mark.golden

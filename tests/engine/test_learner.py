@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from verl_lite.engine import attention
 from verl_lite.engine.algorithm_config import (
     AlgorithmConfig,
     KLConfig,
@@ -325,6 +326,23 @@ def test_bfloat16_autocast_keeps_float32_master_weights(gradients, tiny_model, m
         assert gradient.dtype == torch.float32, name
         similarity = torch.cosine_similarity(gradient.flatten(), full[name].flatten(), dim=0)
         assert similarity > 0.99, name
+
+
+@pytest.mark.parametrize("shared", ["never", "always"])
+def test_short_sequences_attend_in_float32_under_bfloat16_autocast_on_the_cpu(
+    gradients, tiny_model, make_samples, monkeypatch, shared
+):
+    """The backward pass of SDPA in bfloat16 takes up to eight times as long; autocast would."""
+    inside = set()
+
+    def watched(query, key, value, **options):
+        output = torch.nn.functional.scaled_dot_product_attention(query, key, value, **options)
+        inside.add(output.dtype)
+        return output
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", watched)
+    gradients(make_samples(), model=tiny_model(torch.float32), dtype="bfloat16", share_prompts=shared)
+    assert inside == {torch.float32}
 
 
 def test_the_canary_is_computed_in_the_dtype_the_weights_are_sent_in(tiny_model):
