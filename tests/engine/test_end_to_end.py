@@ -124,3 +124,8 @@ def test_the_ppo_quickstart_learns_its_task(tmp_path: Path) -> None:
     accuracy = summary["metrics"]["evaluation/accuracy"]
     assert accuracy["before"] <= 0.65
     assert accuracy["after"] >= accuracy["before"] + 0.2
+    name = "critic/explained_variance"
+    explained = [row[name] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if name in row]
+    assert len(explained) == 50
+    assert max(explained[2:8]) > 0.2  # of the policy that SFT left, the prompt tells much
+    assert sum(explained[-12:]) / 12 > 0.05
