@@ -48,7 +48,7 @@ class RemoteEngine(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLimits:
-    """`in_flight` sequences at most per engine (None: as many as it has places, and an eighth more)."""
+    """`in_flight` sequences at most per engine (None: as many as it has places, and half as many more)."""
 
     start_timeout_s: float
     call_timeout_s: float
@@ -56,8 +56,11 @@ class PoolLimits:
     in_flight: int | None = None
 
     def in_flight_of(self, num_places: int) -> int:
-        """Those beyond an engine's places wait there, to begin at the very step at which a place is free."""
-        return self.in_flight or num_places + math.ceil(num_places / 8)
+        """Those beyond an engine's places wait there, to begin at the very step at which a place is free.
+
+        Where sequences are short many end before the next call brings new ones: an eighth was not enough.
+        """
+        return self.in_flight or num_places + math.ceil(num_places / 2)
 
 
 @dataclass(slots=True, eq=False)
