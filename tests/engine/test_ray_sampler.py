@@ -33,7 +33,8 @@ def prompts(tokenizer: Any) -> list[PromptRow]:
 
 @pytest.fixture(scope="module")
 def ray_session() -> Iterator[RaySession]:
-    with RaySession(ClusterConfig(), cpus=2) as session:
+    # room for the two engines of `sampler`, and for two of a test's own beside them
+    with RaySession(ClusterConfig(), cpus=4) as session:
         yield session
 
 
