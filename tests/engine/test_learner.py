@@ -332,7 +332,7 @@ def test_bfloat16_autocast_keeps_float32_master_weights(gradients, tiny_model, m
 def test_short_sequences_attend_in_float32_under_bfloat16_autocast_on_the_cpu(
     gradients, tiny_model, make_samples, monkeypatch, shared
 ):
-    """The backward pass of SDPA in bfloat16 takes up to eight times as long; autocast would."""
+    """SDPA's backward pass in bfloat16 takes up to eight times as long, and autocast would choose it."""
     inside = set()
 
     def watched(query, key, value, **options):

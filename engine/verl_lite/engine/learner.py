@@ -105,7 +105,8 @@ class Learner:
             return [Annotation()] * len(scored)
         samples = [_bare_sample(scored[i].rollout) for i in wanted]
         if self._critic is not None:
-            self._critic.begin_at(fmean(scored[i].reward or 0.0 for i in wanted))
+            rewards = (scored[i].reward for i in wanted)
+            self._critic.begin_at(fmean(reward for reward in rewards if reward is not None))
         nothing: list[list[float]] = [[]] * len(wanted)
         values = self._critic.values(samples) if self._critic is not None else nothing
         old = ref = nothing
