@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from verl_lite.engine.cluster.engine_pool import EngineLost
+from verl_lite.engine.cluster.ray_engine import RayEngine
 from verl_lite.engine.cluster.session import RaySession
 from verl_lite.engine.cluster_config import ClusterConfig
 from verl_lite.engine.config import DatasetConfig, RolloutConfig, VllmConfig
@@ -157,6 +159,35 @@ def test_its_metrics_are_those_of_the_page(sampler: Any) -> None:
     assert sampler.metrics.keys() <= documented
 
 
+def has_process(pid: int) -> bool:
+    """Whether it is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+class Stoppable:
+    """What an engine is to Ray; its process may be stopped, as one that hangs in a driver call."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+def test_a_process_that_hangs_is_gone_soon_after_its_engine_was_killed(ray_session: RaySession) -> None:
+    """Otherwise it would keep its GPU memory, and its replacement would not fit beside it."""
+    engine = RayEngine(Stoppable, {"num_cpus": 1})
+    pid = engine.answer(engine.call("pid"), timeout_s=60)
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(EngineLost, match=r"gave no answer for 0\.5 s"):
+        engine.answer(engine.call("pid"), timeout_s=0.5)
+    engine.kill()
+    until = time.monotonic() + 30
+    while has_process(pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not has_process(pid)
+
+
 def interrupted(
     sampler: Any, prompts: Sequence[PromptRow], signal_number: int
 ) -> tuple[dict[str, Rollout], int]:
@@ -203,6 +234,7 @@ def test_a_silent_engine_is_replaced(
         assert time.monotonic() - started < 120
         assert_same(rollouts, in_process)
         assert victim not in pids(sampler)
+        assert not has_process(victim)  # it ended while its replacement started
         with pytest.raises(TrainingError, match=r"gave no answer for 15 s.*max_restarts=1 allows no more"):
             interrupted(sampler, prompts, signal.SIGSTOP)
     finally:
