@@ -20,7 +20,10 @@ LIMITS = PoolLimits(start_timeout_s=5, call_timeout_s=5, max_restarts=2, in_flig
 
 @dataclass
 class FakeEngine:
-    """Gives a sequence one token an `advance`, of the version it was told last; dies when `dies` says so."""
+    """Gives the oldest `places` sequences one token an `advance`, of the version it was told last.
+
+    Dies when `dies` says so.
+    """
 
     dies: Callable[["FakeEngine", str], bool] = lambda engine, method: False
     version: int = 0
@@ -28,6 +31,7 @@ class FakeEngine:
     running: dict[str, list[int]] = field(default_factory=dict)
     lengths: dict[str, int] = field(default_factory=dict)
     most_running: int = 0
+    ended: list[str] = field(default_factory=list)
     killed: bool = False
     places: int = 256
 
@@ -54,14 +58,15 @@ class FakeEngine:
     def advance(self, add: Sequence[SequenceRequest], abort: Sequence[str]) -> list[FinishedSequence]:
         time.sleep(0.001)
         for id in abort:
-            del self.running[id]
+            self.running.pop(id, None)
         for request in add:
             self.running[request.id] = []
             self.lengths[request.id] = request.settings.max_new_tokens
         self.most_running = max(self.most_running, len(self.running))
-        for versions in self.running.values():
+        for versions in list(self.running.values())[: self.places]:
             versions.append(self.version)
         done = [id for id, versions in self.running.items() if len(versions) == self.lengths[id]]
+        self.ended += done
         return [finished(id, self.running.pop(id)) for id in done]
 
 
@@ -137,6 +142,31 @@ def test_a_batch_that_the_engines_have_places_for_begins_at_once(pool_of: Any) -
     pool, engines = pool_of(limits=unset)
     list(pool.run(requests([3] * 256)))
     assert [engine.most_running for engine in engines] == [128, 128]
+
+
+def test_what_waits_inside_an_engine_goes_to_one_with_a_free_place(pool_of: Any) -> None:
+    """The first engine to take gets every other sequence: one has the short ones, the other the long ones."""
+    pool, engines = pool_of(engines=[FakeEngine(places=1), FakeEngine(places=1)])
+    lengths = [2, 300] * 4
+    answers = list(pool.run(requests(lengths)))
+    assert sorted(answer.id for answer in answers) == [str(i) for i in range(8)]
+    assert all(len(answer.token_ids) == lengths[int(answer.id)] for answer in answers)
+    long = [sum(lengths[int(id)] == 300 for id in engine.ended) for engine in engines]
+    assert max(long) < 4
+    list(pool.run(requests([1], prefix="last")))
+    pool.each("describe")  # all calls before it have been answered
+    assert [engine.running for engine in engines] == [{}, {}]
+
+
+def test_what_was_taken_over_comes_back_when_its_new_engine_is_lost(pool_of: Any) -> None:
+    def dies(engine: FakeEngine, method: str) -> bool:
+        return any(engine.lengths[id] == 300 for id in engine.running) and len(engine.ended) >= 4
+
+    pool, _ = pool_of(engines=[FakeEngine(places=1, dies=dies), FakeEngine(places=1, dies=dies)])
+    answers = list(pool.run(requests([2, 300] * 4)))
+    assert sorted(answer.id for answer in answers) == [str(i) for i in range(8)]
+    assert pool.num_restarts >= 1
+    assert pool.num_sequences_again >= 1
 
 
 def test_new_weights_arrive_between_steps_and_every_token_says_whose_it_is(pool_of: Any) -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from verl_lite.engine.cluster.sequence_queue import Batch, Job, SequenceQueue, Share
 from verl_lite.engine.sequences import FinishedSequence, SequenceRequest
 from verl_lite.errors import TrainingError, VerlLiteError
 
@@ -64,20 +65,6 @@ class PoolLimits:
 
 
 @dataclass(slots=True, eq=False)
-class _Batch:
-    """Sequences submitted together and where their answers go."""
-
-    answers: "queue.SimpleQueue[FinishedSequence | VerlLiteError]"
-    closed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    request: SequenceRequest
-    batch: _Batch
-
-
-@dataclass(slots=True, eq=False)
 class _Command:
     """A call that every engine gets once, in its turn between slices; `check` raises at a wrong answer."""
 
@@ -97,8 +84,7 @@ class EnginePool:
         self.limits = limits
         self.start = start
         self.lock = threading.Condition()
-        self.waiting: list[_Job] = []
-        self.batches: list[_Batch] = []
+        self.batches: list[Batch] = []
         self.current: _Command | None = None  # the newest weights: what a replacement is given first
         self.is_paused = False
         self.error: VerlLiteError | None = None
@@ -106,6 +92,7 @@ class EnginePool:
         self.num_restarts = 0
         self.num_sequences_again = 0
         self._slots = [_Slot(self, index) for index in range(num_engines)]
+        self.queue = SequenceQueue([slot.share for slot in self._slots])
         for slot in self._slots:
             slot.thread.start()
 
@@ -115,15 +102,15 @@ class EnginePool:
 
     @property
     def num_ready(self) -> int:
-        return sum(slot.is_ready for slot in self._slots)
+        return sum(slot.share.is_ready for slot in self._slots)
 
     def run(self, requests: Sequence[SequenceRequest]) -> Iterator[FinishedSequence]:
         """Have these sampled; yields each as it ends. Closing the iterator early gives the rest up."""
-        batch = _Batch(queue.SimpleQueue())
+        batch = Batch(queue.SimpleQueue())
         with self.lock:
             self.raise_error()
             self.batches.append(batch)
-            self.waiting.extend(_Job(request, batch) for request in requests)
+            self.queue.add(Job(request, batch) for request in requests)
             self.lock.notify_all()
         try:
             for _ in requests:
@@ -133,9 +120,8 @@ class EnginePool:
                 yield answer
         finally:
             with self.lock:
-                batch.closed = True
                 self.batches.remove(batch)
-                self.waiting = [job for job in self.waiting if job.batch is not batch]
+                self.queue.close(batch)
                 self.lock.notify_all()
 
     def each(
@@ -170,7 +156,7 @@ class EnginePool:
             self.raise_error()
             self.is_paused = True
             self.lock.wait_for(lambda: self.error or not any(slot.calls for slot in self._slots))
-            engines = [slot.engine for slot in self._slots if slot.is_ready and slot.engine is not None]
+            engines = [slot.engine for slot in self._slots if slot.share.is_ready and slot.engine is not None]
         try:
             self.raise_error()
             yield engines
@@ -224,11 +210,9 @@ class _Slot:
     index: int
     engine: RemoteEngine | None = None
     commands: deque[_Command] = field(default_factory=deque)
-    running: dict[str, _Job] = field(default_factory=dict)
+    share: Share = field(default_factory=Share)
     calls: deque[_Call] = field(default_factory=deque)
     thread: threading.Thread = field(init=False)
-    in_flight: int = 0
-    is_ready: bool = False
     has_started: bool = False
 
     def __post_init__(self) -> None:
@@ -271,13 +255,14 @@ class _Slot:
         if pool.closed:  # close() may have come too early to see this engine
             return
         engine = self.engine.answer(self.engine.call("describe"), timeout_s=pool.limits.start_timeout_s)
-        self.in_flight = pool.limits.in_flight_of(engine["places"])
+        self.share.places = engine["places"]
+        self.share.in_flight = pool.limits.in_flight_of(self.share.places)
         with pool.lock:
             current = pool.current
         if current is not None:
             call = self.engine.call(current.method, *current.arguments)
             current.check(self.engine.answer(call, timeout_s=pool.limits.call_timeout_s))
-        self.is_ready = self.has_started = True
+        self.share.is_ready = self.has_started = True
 
     def _one_call(self) -> None:
         """Keep the engine busy, then take the oldest answer in."""
@@ -296,7 +281,7 @@ class _Slot:
                 command.answers.put(answer)
                 return
             for finished in answer:
-                job = self.running.pop(finished.id, None)
+                job = self.share.running.pop(finished.id, None)
                 if job is not None:
                     job.batch.answers.put(finished)
 
@@ -313,53 +298,28 @@ class _Slot:
                     self.calls.append(_Call(engine.call(command.method, *command.arguments), command))
                     self.commands.popleft()
                 else:
-                    given_up = [id for id, job in self.running.items() if job.batch.closed]
-                    for id in given_up:
-                        del self.running[id]
-                    jobs = self._take()
-                    requests = [job.request for job in jobs]
-                    self.running |= {job.request.id: job for job in jobs}
+                    given_up = pool.queue.give_up(self.share)
+                    requests = [job.request for job in pool.queue.take(self.share)]
                     self.calls.append(_Call(engine.call("advance", requests, given_up)))
 
     def _has_work(self) -> bool:
-        return not self.pool.is_paused and bool(self.commands or self.running or self._room())
-
-    def _room(self) -> int:
-        """How many of the waiting sequences this engine may take: no more than an even share of all."""
-        pool = self.pool
-        if not pool.waiting:
-            return 0
-        unfinished = len(pool.waiting) + sum(len(slot.running) for slot in pool._slots)
-        limit = min(self.in_flight, math.ceil(unfinished / pool.num_ready))
-        return max(limit - len(self.running), 0)
-
-    def _take(self) -> list[_Job]:
-        """As many as there is room for, each from beside those that the other engines take.
-
-        A prompt's samples stand together and are long or short together.
-        """
-        pool, room = self.pool, self._room()
-        step = min(pool.num_ready, max(len(pool.waiting) // max(room, 1), 1))
-        places = slice(0, room * step, step)
-        jobs = pool.waiting[places]
-        del pool.waiting[places]
-        return jobs
+        share, pool = self.share, self.pool
+        return not pool.is_paused and bool(
+            self.commands or share.running or share.given_away or pool.queue.has_some_for(share)
+        )
 
     def _lose(self, lost: EngineLost) -> None:
         """Bury the engine; what it had goes back: sequences to the queue, commands to the next engine."""
         pool = self.pool
         with pool.lock:
-            engine, self.engine, self.is_ready = self.engine, None, False
+            engine, self.engine, self.share.is_ready = self.engine, None, False
         if engine is not None:
             engine.kill()
         with pool.lock:
             if pool.closed or pool.error:
                 return
-            jobs = [job for job in self.running.values() if not job.batch.closed]
-            pool.waiting[:0] = jobs
-            pool.num_sequences_again += len(jobs)
+            pool.num_sequences_again += pool.queue.put_back(self.share)
             self.commands.extend(self.take_commands())
-            self.running.clear()
             pool.lock.notify_all()
         if not self.has_started:
             pool.fail(TrainingError(f"rollout engine {self.index} did not start: it {lost}"))
