@@ -48,17 +48,18 @@ class ClusterReport:
 def inspect_cluster(ray: Any, folder: Path, *, timeout_s: float = 60.0) -> ClusterReport:
     """Ask every node of the initialised `ray`; `folder` is where runs are kept."""
     there = [node for node in ray.nodes() if node["Alive"]]
-    dead = [node["NodeManagerHostname"] for node in ray.nodes() if not node["Alive"]]
     mark = _leave_mark(folder)
     try:
         nodes = [_ask(ray, node, mark, timeout_s) for node in there]
     finally:
         mark.unlink(missing_ok=True)
+    # after the questions: Ray counts a node that has just died among the living for some seconds
+    dead = [_name(node) for node in ray.nodes() if not node["Alive"]]
     problems = [f"node {name} is dead" for name in dead]
     problems += [
         f"node {node.name} did not answer within {timeout_s:g} s"
         for node in nodes
-        if node.round_trip_s is None
+        if node.round_trip_s is None and node.name not in dead
     ]
     answered = [node for node in nodes if node.round_trip_s is not None]
     problems += disagreements(answered)
@@ -101,7 +102,7 @@ def _leave_mark(folder: Path) -> Path:
 def _ask(ray: Any, node: Mapping[str, Any], mark: Path, timeout_s: float) -> NodeReport:
     resources = node["Resources"]
     known = {
-        "name": f"{node['NodeManagerHostname']}/{node['NodeID'][:6]}",
+        "name": _name(node),
         "cpus": resources.get("CPU", 0.0),
         "memory_bytes": resources.get("memory", 0.0),
         "object_store_bytes": resources.get("object_store_memory", 0.0),
@@ -118,6 +119,10 @@ def _ask(ray: Any, node: Mapping[str, Any], mark: Path, timeout_s: float) -> Nod
     if told.pop("sha256") != hashlib.sha256(payload).hexdigest():
         return NodeReport(**known)
     return NodeReport(**known, **told, round_trip_s=seconds)
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']}/{node['NodeID'][:6]}"
 
 
 def _on_node(ray: Any, node: Mapping[str, Any], function: Callable[..., Any]) -> Any:
