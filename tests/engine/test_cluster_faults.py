@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +19,8 @@ from verl_lite.engine.run import train
 from verl_lite.engine.stages import TrainingSample, UpdateStats
 from verl_lite.errors import RankLost
 from verl_lite.plugins.config_file import validate
+
+KILL_CLUSTER = Path(__file__).parents[2] / "benchmarks" / "kill_cluster.py"
 
 
 @pytest.fixture
@@ -77,6 +81,18 @@ def test_a_run_is_not_restarted_more_often_than_allowed(
     with pytest.raises(RankLost, match=r"cluster\.max_restarts=2"):
         train(make(cluster={"max_restarts": 2}), run_dir=tmp_path / "run", debug_inline=True)
     assert calls == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_a_run_on_a_cluster_outlives_a_node_and_one_process_of_each_kind(tmp_path: Path) -> None:
+    """Ranks, engines and a reward worker on a head and two nodes; then Ctrl-C, which must leave nothing."""
+    pytest.importorskip("ray")
+    pytest.importorskip("vllm")
+    kinds = ["node", "rank", "engine", "reward"]
+    command = [sys.executable, str(KILL_CLUSTER), "--nodes", "2", "--kills", "4", "--kinds", *kinds]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 of 4 recoveries" in done.stdout
 
 
 @pytest.mark.slow
