@@ -16,12 +16,12 @@ from verl_lite.engine.interrupt import StopRequested
 from verl_lite.engine.out_of_memory import clear_memory_errors
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.stages import PromptRow, Sampler
-from verl_lite.engine.timeline import StageClock, Timeline
+from verl_lite.engine.timeline import StageClock
 from verl_lite.plugins import SamplerSettings, ScoredBatch, ScoredRollout
 from verl_lite.plugins.composite import batch_metrics
 from verl_lite.plugins.scorer import Scorer
 
-__all__ = ["Batches", "BatchesState", "InTurn", "Rounds", "make_batches", "rollout_settings"]
+__all__ = ["Batches", "BatchesState", "InTurn", "Rounds", "rollout_settings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,24 +125,6 @@ class InTurn:
 
     def close(self) -> None:
         """Nothing runs."""
-
-
-def make_batches(
-    sampler: Sampler,
-    scorer: Scorer,
-    config: TrainConfig,
-    prompts: PromptStream,
-    *,
-    check: Callable[[], None],
-    timeline: Timeline | None = None,
-) -> Batches:
-    """The batches of the config's asynchrony.mode. `check` raises StopRequested after a Ctrl-C."""
-    if config.asynchrony.mode == "sync":
-        return InTurn(sampler, scorer, config, prompts, check=check)
-    from verl_lite.engine.overlap import OneAhead, Overlapped
-
-    kind = OneAhead if config.asynchrony.mode == "one_ahead" else Overlapped
-    return kind(sampler, scorer, config, prompts, check=check, timeline=timeline)
 
 
 def rollout_settings(config: TrainConfig, batch: int | str) -> SamplerSettings:

@@ -5,12 +5,12 @@ The loop is `Trainer.run_steps`; everything around it is set-up, records, loggin
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from verl_lite.engine.advantages import estimate_advantages
 from verl_lite.engine.bad_batch import bad_batch_path
-from verl_lite.engine.batches import BatchesState, make_batches
+from verl_lite.engine.batches import Batches, BatchesState, InTurn
 from verl_lite.engine.canary import canary_limit
 from verl_lite.engine.checkpoint_files import clear_write_errors
 from verl_lite.engine.checkpoints import (
@@ -29,6 +29,7 @@ from verl_lite.engine.interrupt import Interrupt, StopRequested
 from verl_lite.engine.metrics_log import MetricsLog
 from verl_lite.engine.monitors import Monitors
 from verl_lite.engine.out_of_memory import clear_memory_errors
+from verl_lite.engine.overlap import OneAhead, Overlapped
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.rollback import Events, RollbackRules, Trouble, go_back, offer
 from verl_lite.engine.sample_tables import sample_table
@@ -65,7 +66,7 @@ class Trainer:
         self._display = display
         self._interrupt = interrupt
         self._timeline = timeline
-        self._batches = make_batches(
+        self._batches = _batches(
             sampler,
             scorer,
             prepared.config,
@@ -305,3 +306,19 @@ def _advantages_by_row(batch: StepBatch, samples: Sequence[TrainingSample]) -> l
 def _component_means(metrics: Mapping[str, float], rows: Sequence[ScoredRollout]) -> dict[str, float]:
     names = list(rows[0].components) if rows else []
     return {name: metrics[f"reward/{name}/mean"] for name in names if f"reward/{name}/mean" in metrics}
+
+
+def _batches(
+    sampler: Sampler,
+    scorer: Scorer,
+    config: TrainConfig,
+    prompts: PromptStream,
+    *,
+    check: Callable[[], None],
+    timeline: Timeline | None,
+) -> Batches:
+    """The batches of the config's asynchrony.mode. `check` raises StopRequested after a Ctrl-C."""
+    if config.asynchrony.mode == "sync":
+        return InTurn(sampler, scorer, config, prompts, check=check)
+    kind = OneAhead if config.asynchrony.mode == "one_ahead" else Overlapped
+    return kind(sampler, scorer, config, prompts, check=check, timeline=timeline)
