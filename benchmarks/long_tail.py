@@ -134,7 +134,7 @@ def main() -> None:
                 model_path=folder,
                 config=config,
                 seed=0,
-                options={"max_num_seqs": options.places},
+                options={"max_num_seqs": options.places + 1},  # one is the canary's
             )
             for index in range(ENGINES)
         ]

@@ -33,6 +33,7 @@ from verl_lite.errors import ConfigError
 __all__ = ["VllmEngine"]
 
 CANARY_ID = "canary"
+BEFORE_ALL = -1  # vLLM begins the smallest first, and those of one priority in the order they came
 TOKENS_PER_STEP = 8192  # on the CPU, where prompts are not cut
 
 
@@ -109,10 +110,10 @@ class VllmEngine:
             self._add(request.id, request.prompt_ids, parameters)
             self._running[request.id] = _Running()
 
-    def _add(self, id: str, prompt_ids: Sequence[int], parameters: Any) -> None:
+    def _add(self, id: str, prompt_ids: Sequence[int], parameters: Any, *, priority: int = 0) -> None:
         adapter = self._adapters.request if self._adapters else None
         prompt = {"prompt_token_ids": list(prompt_ids)}
-        self._llm.llm_engine.add_request(id, prompt, parameters, lora_request=adapter)
+        self._llm.llm_engine.add_request(id, prompt, parameters, lora_request=adapter, priority=priority)
 
     def step(self) -> list[FinishedSequence]:
         """One token for every sequence under way; returns those that ended."""
@@ -161,7 +162,7 @@ class VllmEngine:
         from vllm import SamplingParams
 
         parameters = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
-        self._add(CANARY_ID, token_ids, parameters)
+        self._add(CANARY_ID, token_ids, parameters, priority=BEFORE_ALL)
         while True:
             output = self._step()
             if output is not None and output.finished:
@@ -273,6 +274,7 @@ def _start(
             enable_prefix_caching=on_gpu if vllm.prefix_caching is None else vllm.prefix_caching,
             # the sampling policy's own: after temperature, top-p and top-k
             logprobs_mode="processed_logprobs",
+            scheduling_policy="priority",
             generation_config="vllm",
             disable_log_stats=True,
             use_tqdm_on_load=False,

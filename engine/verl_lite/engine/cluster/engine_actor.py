@@ -6,6 +6,7 @@ find their place between two slices. Methods run one after the other in the orde
 
 import os
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ class EngineActor:
         # with asynchronous scheduling a token may be under way while weights change: no exact versions
         exact = {"async_scheduling": False}
         self._engine = VllmEngine(model_path, config, seed=seed, options=exact | (options or {}), lora=lora)
+        self._next: deque[SequenceRequest] = deque()  # without a place yet; vLLM has only what it works on
 
     def describe(self) -> dict[str, Any]:
         """Its dtype, process id, kind of weights, and how many sequences it works on at once.
@@ -46,16 +48,26 @@ class EngineActor:
         return {
             "dtype": self._engine.dtype,
             "pid": os.getpid(),
-            "places": self._engine.places,
+            "places": self._places,
             "takes_adapters": self._engine.takes_adapters,
         }
+
+    @property
+    def _places(self) -> int:
+        """One fewer than vLLM has: the canary, on which training waits, finds the last one free."""
+        return max(self._engine.places - 1, 1)
 
     def advance(self, add: Sequence[SequenceRequest], abort: Sequence[str]) -> list[FinishedSequence]:
         """Take these in and step for a while: until something ended, the slice is over, or all is done."""
         self._engine.abort(abort)
-        self._engine.add(add)
+        self._next = deque(request for request in self._next if request.id not in abort)
+        self._next.extend(add)
         started, finished = time.monotonic(), []
-        while self._engine.num_unfinished:
+        while True:
+            while self._next and self._engine.num_unfinished < self._places:
+                self._engine.add([self._next.popleft()])
+            if not self._engine.num_unfinished:
+                break
             finished += self._engine.step()
             elapsed = time.monotonic() - started
             if elapsed > (SHORTEST_SLICE_S if finished else LONGEST_SLICE_S):
