@@ -291,6 +291,20 @@ def test_a_batch_given_up_early_leaves_the_engines_to_others(pool_of: Any) -> No
     assert [engine.running for engine in engines] == [{}, {}]
 
 
+def test_who_waits_may_stop_while_nothing_ends(pool_of: Any) -> None:
+    pool, _ = pool_of()
+    wanted = time.monotonic() + 0.3
+
+    def check() -> None:
+        if time.monotonic() > wanted:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(pool.run(requests([100_000] * 4), check=check))
+    assert time.monotonic() < wanted + 5
+    assert len(list(pool.run(requests([5] * 4, prefix="second")))) == 4  # the engines are free for others
+
+
 def test_closing_wakes_those_who_wait(pool_of: Any) -> None:
     pool, _ = pool_of()
     answers = pool.run(requests([2, 100_000]))

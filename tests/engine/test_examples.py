@@ -63,7 +63,7 @@ class Answers:
         self.text = text
 
     def generate(
-        self, prompts: Sequence[PromptRow], *, num_samples: int, settings: SamplerSettings
+        self, prompts: Sequence[PromptRow], *, num_samples: int, settings: SamplerSettings, **_: object
     ) -> Iterator[list[Rollout]]:
         for prompt in prompts:
             yield [

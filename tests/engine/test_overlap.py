@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -219,6 +220,30 @@ def test_ctrl_c_in_one_ahead_keeps_the_batch_that_is_being_sampled(
     expected, got = weights(whole, 4), weights(cut, 4)
     assert all(torch.equal(expected[name], got[name]) for name in expected)
     same_numbers(whole, cut)
+
+
+def test_ctrl_c_in_async_waits_for_no_long_completion(
+    make_config: Callable[..., TrainConfig], paced: Callable[..., Any], tmp_path: Path
+) -> None:
+    config = make_config(steps=6, asynchrony=ASYNC, rollout=VLLM)
+    paced(length=lambda seed: 4 if seed % 5 else 60_000)  # those take a minute
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PacedLearner, "update", interrupted_update(at=1))
+        started = time.monotonic()
+        assert train(config, run_dir=tmp_path / "run", debug_inline=True).stopped
+    assert time.monotonic() - started < 30
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("rollouts")]
+
+
+def test_ctrl_c_in_sync_waits_for_no_long_completion(
+    make_config: Callable[..., TrainConfig], paced: Callable[..., Any], tmp_path: Path
+) -> None:
+    paced(length=lambda seed: 60_000)
+    threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    started = time.monotonic()
+    config = make_config(asynchrony={"mode": "sync"}, rollout=VLLM)
+    assert train(config, run_dir=tmp_path / "run", debug_inline=True).stopped
+    assert time.monotonic() - started < 30
 
 
 def test_an_async_run_goes_on_with_the_rollouts_it_has_paid_for(

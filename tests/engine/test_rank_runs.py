@@ -163,7 +163,7 @@ def test_ranks_that_torchrun_starts_train_as_one_process_does(
 
 
 @pytest.mark.parametrize(
-    ("number", "timeout_s", "match"), [(signal.SIGKILL, 120, "died"), (signal.SIGSTOP, 10, "within 10 s")]
+    ("number", "timeout_s", "match"), [(signal.SIGKILL, 120, "died"), (signal.SIGSTOP, 30, "within 30 s")]
 )
 def test_a_lost_rank_is_named_and_nothing_waits_for_it(
     make: Callable[..., TrainConfig], alone: Path, tmp_path: Path, number: int, timeout_s: int, match: str
@@ -179,7 +179,7 @@ def test_a_lost_rank_is_named_and_nothing_waits_for_it(
         started = time.monotonic()
         with pytest.raises(RankLost, match=match):
             ranks.call("token_logprobs", [1, 2, 3])
-        assert time.monotonic() - started < 60  # one that died: well before cluster.call_timeout_s
+        assert time.monotonic() - started < 60  # of one that died, well before cluster.call_timeout_s
         ranks.close()
         while any(Path(f"/proc/{pid}/cmdline").is_file() for pid in ranks.process_ids):  # Ray goes on
             assert time.monotonic() - started < 60

@@ -42,6 +42,7 @@ class FakeServer(ThreadingHTTPServer):
         self.folder = ""
         self.canary = -1.0
         self.open_now = self.most_open = 0
+        self.answers_after_s = 0.002
         self.lock = threading.Lock()
 
     @property
@@ -67,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
             failure = server.failures.pop() if server.failures else None
             server.open_now += 1
             server.most_open = max(server.most_open, server.open_now)
-        time.sleep(0.002)
+        time.sleep(server.answers_after_s)
         with server.lock:
             server.open_now -= 1
         if failure is not None:
@@ -236,6 +237,35 @@ def test_a_failed_request_is_made_again_and_then_one_clear_error(
     server.failures = [400] * 100
     with pytest.raises(TrainingError, match="failed 1 times; the last time with 400"):
         list(sampler.generate(prompts, num_samples=1, settings=SETTINGS))
+
+
+def test_a_server_that_hangs_is_waited_for_once(
+    server: FakeServer, connect: Any, prompts: list[PromptRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "CLUSTER", ClusterConfig(max_restarts=3, call_timeout_s=1))
+    sampler = connect(server.url)
+    server.answers_after_s = 4.0
+    started = time.monotonic()
+    with pytest.raises(TrainingError, match="failed 1 times; the last time with no answer within 1 s"):
+        list(sampler.generate(prompts, num_samples=1, settings=SETTINGS))
+    assert time.monotonic() - started < 3
+
+
+def test_who_wants_to_stop_does_not_wait_for_open_requests(
+    server: FakeServer, connect: Any, prompts: list[PromptRow]
+) -> None:
+    sampler = connect(server.url, in_flight=2)
+    server.answers_after_s = 4.0
+    started = time.monotonic()
+
+    def check() -> None:
+        if time.monotonic() - started > 0.2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(sampler.generate(prompts, num_samples=4, settings=SETTINGS, check=check))
+    assert time.monotonic() - started < 3
+    assert sum(body["max_tokens"] == 16 for _, body in server.bodies) == 2  # the others are not made
 
 
 def test_nobody_there_is_a_mistake_in_the_config(connect: Any) -> None:

@@ -62,7 +62,7 @@ class Batches(Protocol):
 class Rounds:
     """Samples prompts once, with the rewards computed while others still generate.
 
-    `check` is called after every group and may raise to stop.
+    `check` is called several times a second and may raise to stop.
     """
 
     def __init__(
@@ -79,7 +79,9 @@ class Rounds:
         num_samples = self._config.rollout.num_samples
         with clock.stage("rollout"), clear_memory_errors("generating", step=step + 1):
             session = self._scorer.start(step=step)
-            for group in self._sampler.generate(prompts, num_samples=num_samples, settings=settings):
+            for group in self._sampler.generate(
+                prompts, num_samples=num_samples, settings=settings, check=self._check
+            ):
                 session.add(group)
                 self._check()
         with clock.stage("reward"):

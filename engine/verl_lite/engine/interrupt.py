@@ -3,17 +3,32 @@
 The second insists. SIGTERM is what a cluster's scheduler sends before it takes a machine away.
 """
 
+import queue
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType, TracebackType
+from typing import TypeVar
 
-__all__ = ["Interrupt", "StopRequested"]
+__all__ = ["Interrupt", "StopRequested", "next_of"]
 
+Answer = TypeVar("Answer")
+LOOK_S = 0.1  # how often those who wait look whether they still want what they wait for
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequested(Exception):
     """The user asked to stop; raised where the state is whole. No error: it ends the loop."""
+
+
+def next_of(answers: "queue.SimpleQueue[Answer]", check: Callable[[], None]) -> Answer:
+    """The queue's next entry; `check` is called meanwhile, and what it raises ends the wait."""
+    while True:
+        check()
+        try:
+            return answers.get(timeout=LOOK_S)
+        except queue.Empty:
+            continue
 
 
 class Interrupt:

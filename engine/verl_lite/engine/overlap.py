@@ -28,15 +28,13 @@ from verl_lite.engine.batches import BatchesState, Rounds, rollout_settings
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.data import PromptStream
 from verl_lite.engine.dynamic_sampling import StepBatch, fill_batch
-from verl_lite.engine.interrupt import StopRequested
+from verl_lite.engine.interrupt import LOOK_S, StopRequested
 from verl_lite.engine.stages import PromptRow, Sampler
 from verl_lite.engine.timeline import StageClock, Timeline
 from verl_lite.plugins import Rollout, ScoredBatch, ScoredRollout
 from verl_lite.plugins.scorer import Scorer, ScoringSession
 
 __all__ = ["OneAhead", "Overlapped"]
-
-LOOK_S = 0.1  # how often a waiting trainer looks whether the user wants to stop
 
 
 class GivenUp(Exception):
@@ -106,8 +104,9 @@ class OneAhead:
                     self._next = self._running.result(timeout=LOOK_S)
                     break
                 except NotYet:
-                    if self._running.done():  # a TimeoutError of its own
-                        raise
+                    if self._running.done():  # since, or with a TimeoutError of its own
+                        self._next = self._running.result()
+                        break
                 try:
                     check()
                 except StopRequested:
@@ -273,12 +272,14 @@ class Overlapped:
                     prompts,
                     num_samples=self._config.rollout.num_samples,
                     settings=rollout_settings(self._config, key),
+                    check=self._check_wanted,
                 ):
                     with self._news:
-                        if self._unwanted:
-                            return
+                        self._check_wanted()
                         self._in_flight[key].remove(group[0].group)
                         self._arrived(group)
+        except GivenUp:
+            pass
         except BaseException as error:  # noqa: BLE001 - raised again in the trainer's thread, at its next step
             with self._news:
                 self._error = self._error or error
@@ -290,6 +291,10 @@ class Overlapped:
                 if not self._threads:
                     self._idle_since = time.perf_counter()
                 self._news.notify_all()
+
+    def _check_wanted(self) -> None:
+        if self._unwanted:
+            raise GivenUp
 
     def _arrived(self, group: Sequence[Rollout]) -> None:
         """Put a finished group into the batch that is being filled, or drop it as the rule says."""

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Any
 
+from verl_lite.engine.interrupt import next_of
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.seeds import derive_seed
-from verl_lite.engine.stages import PromptRow, TrainingSample, UpdateStats, WeightSource
+from verl_lite.engine.stages import PromptRow, TrainingSample, UpdateStats, WeightSource, never_stop
 from verl_lite.plugins import Rollout, SamplerSettings
 
 __all__ = ["PacedLearner", "PacedSampler"]
@@ -62,7 +63,12 @@ class PacedSampler:
             thread.start()
 
     def generate(
-        self, prompts: Sequence[PromptRow], *, num_samples: int, settings: SamplerSettings
+        self,
+        prompts: Sequence[PromptRow],
+        *,
+        num_samples: int,
+        settings: SamplerSettings,
+        check: Callable[[], None] = never_stop,
     ) -> Iterator[list[Rollout]]:
         """See Sampler.generate."""
         done: SimpleQueue[_Sequence] = SimpleQueue()
@@ -77,12 +83,16 @@ class PacedSampler:
             self._waiting.extend(sequences)
             self._news.notify_all()
         groups: dict[str, list[Rollout]] = {}
-        for _ in sequences:
-            rollout = self._rollout(done.get())
-            group = groups.setdefault(rollout.group, [])
-            group.append(rollout)
-            if len(group) == num_samples:
-                yield sorted(groups.pop(rollout.group), key=lambda r: r.sample_index)
+        try:
+            for _ in sequences:
+                rollout = self._rollout(next_of(done, check))
+                group = groups.setdefault(rollout.group, [])
+                group.append(rollout)
+                if len(group) == num_samples:
+                    yield sorted(groups.pop(rollout.group), key=lambda r: r.sample_index)
+        finally:
+            with self._news:
+                self._waiting = deque(one for one in self._waiting if one.done is not done)
 
     def _engine(self, index: int) -> None:
         running: list[_Sequence] = []

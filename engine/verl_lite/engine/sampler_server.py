@@ -7,18 +7,21 @@ the policy samples at temperature 1 without top-p and top-k, where they are the 
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 from verl_lite.engine.canary import TOLERANCES, Canary
 from verl_lite.engine.cluster_config import ClusterConfig
 from verl_lite.engine.config import RolloutConfig
-from verl_lite.engine.sequences import GroupBuilder
+from verl_lite.engine.interrupt import next_of
+from verl_lite.engine.sequences import FinishedSequence, GroupBuilder, SequenceRequest
 from verl_lite.engine.server_client import ServerClient
-from verl_lite.engine.stages import PromptRow, WeightSource
+from verl_lite.engine.stages import PromptRow, WeightSource, never_stop
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import Rollout, SamplerSettings
 
@@ -68,7 +71,12 @@ class ServerSampler:
         return self._version
 
     def generate(
-        self, prompts: Sequence[PromptRow], *, num_samples: int, settings: SamplerSettings
+        self,
+        prompts: Sequence[PromptRow],
+        *,
+        num_samples: int,
+        settings: SamplerSettings,
+        check: Callable[[], None] = never_stop,
     ) -> Iterator[list[Rollout]]:
         """See Sampler.generate. `settings.seed` is the batch's: each request's is derived from it."""
         is_plain = settings.temperature == 1 and settings.top_p == 1 and settings.top_k == 0
@@ -84,14 +92,21 @@ class ServerSampler:
             decode=self._decode,
             end_ids=self._end_ids,
         )
-        threads = ThreadPoolExecutor(self._in_flight, thread_name_prefix="vllm-server")
+        waiting = deque(groups.requests)
+        answers: SimpleQueue[FinishedSequence | Exception] = SimpleQueue()
+        complete = partial(self.client.complete, version=self._version)
+        for _ in range(min(self._in_flight, len(waiting))):
+            # nobody waits for a request that is not wanted any more: daemons end with the process
+            Thread(target=_work_off, args=(waiting, complete, answers), daemon=True).start()
         try:
-            complete = partial(self.client.complete, version=self._version)
-            for answer in as_completed([threads.submit(complete, one) for one in groups.requests]):
-                if (group := groups.add(answer.result())) is not None:
+            for _ in groups.requests:
+                answer = next_of(answers, check)
+                if isinstance(answer, Exception):
+                    raise answer
+                if (group := groups.add(answer)) is not None:
                     yield group
         finally:
-            threads.shutdown(cancel_futures=True)
+            waiting.clear()
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         return self.client.token_logprobs(token_ids)
@@ -131,3 +146,21 @@ class ServerSampler:
 
     def close(self) -> None:
         self.client.close()
+
+
+def _work_off(
+    waiting: deque[SequenceRequest],
+    complete: Callable[[SequenceRequest], FinishedSequence],
+    answers: "SimpleQueue[FinishedSequence | Exception]",
+) -> None:
+    """What a thread does: one request after the other, until none is left."""
+    while True:
+        try:
+            request = waiting.popleft()
+        except IndexError:
+            return
+        try:
+            answers.put(complete(request))
+        except Exception as error:  # noqa: BLE001 - raised again by whoever waits for the answers
+            answers.put(error)
+            return

@@ -5,7 +5,7 @@ to the log-probabilities, and `generate` takes the largest. So a completion depe
 the weights, not on what else is in the batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,7 @@ from verl_lite.engine.config import RolloutConfig
 from verl_lite.engine.end_tokens import without_end
 from verl_lite.engine.model_folder import pad_token_id
 from verl_lite.engine.seeds import derive_seed
-from verl_lite.engine.stages import PromptRow, WeightSource
+from verl_lite.engine.stages import PromptRow, WeightSource, never_stop
 from verl_lite.engine.weights import base_model
 from verl_lite.plugins import Rollout, SamplerSettings
 
@@ -54,7 +54,12 @@ class TransformersSampler:
         return self._version
 
     def generate(
-        self, prompts: Sequence[PromptRow], *, num_samples: int, settings: SamplerSettings
+        self,
+        prompts: Sequence[PromptRow],
+        *,
+        num_samples: int,
+        settings: SamplerSettings,
+        check: Callable[[], None] = never_stop,
     ) -> Iterator[list[Rollout]]:
         """See Sampler.generate. `settings.seed` is the batch's: each completion's is derived from it."""
         prompts_at_once = max(self._batch_rows // num_samples, 1)
@@ -63,11 +68,16 @@ class TransformersSampler:
             by_length.setdefault(len(prompt.prompt_ids), []).append(prompt)
         for same in by_length.values():
             for start in range(0, len(same), prompts_at_once):
-                yield from self._generate_batch(same[start : start + prompts_at_once], num_samples, settings)
+                batch = same[start : start + prompts_at_once]
+                yield from self._generate_batch(batch, num_samples, settings, check)
 
     @torch.no_grad()
     def _generate_batch(
-        self, prompts: Sequence[PromptRow], num_samples: int, settings: SamplerSettings
+        self,
+        prompts: Sequence[PromptRow],
+        num_samples: int,
+        settings: SamplerSettings,
+        check: Callable[[], None],
     ) -> Iterator[list[Rollout]]:
         rows = [
             (prompt, index, derive_seed(settings.seed, prompt.id, index))
@@ -75,7 +85,9 @@ class TransformersSampler:
             for index in range(num_samples)
         ]
         input_BT = torch.tensor([list(prompt.prompt_ids) for prompt, _, _ in rows], device=self._model.device)
-        chooser = _Chooser([seed for _, _, seed in rows], settings, num_prompt_tokens=input_BT.shape[1])
+        chooser = _Chooser(
+            [seed for _, _, seed in rows], settings, num_prompt_tokens=input_BT.shape[1], check=check
+        )
         with _own_generation_config(self._model):
             output_BT = self._model.generate(
                 input_BT,
@@ -169,13 +181,22 @@ def _own_generation_config(model: Any) -> Iterator[None]:
 class _Chooser:
     """Makes `generate`'s greedy choice an exact sample, and keeps the choice's log-probability."""
 
-    def __init__(self, seeds: Sequence[int], settings: SamplerSettings, *, num_prompt_tokens: int) -> None:
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        settings: SamplerSettings,
+        *,
+        num_prompt_tokens: int,
+        check: Callable[[], None],
+    ) -> None:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._settings = settings
         self._num_prompt_tokens = num_prompt_tokens
+        self._check = check
         self.logprobs: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, logits_BV: Tensor) -> Tensor:
+        self._check()
         logprobs_BV = _processed(logits_BV.float(), self._settings).log_softmax(-1)
         choice_BV = logprobs_BV
         if self._settings.temperature > 0:

@@ -4,7 +4,7 @@ A prompt's group is handed out as soon as its last completion ends, and rewards 
 the rest still generates.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from verl_lite.engine.algorithm_config import LoraConfig
 from verl_lite.engine.canary import TOLERANCES, Canary
 from verl_lite.engine.config import RolloutConfig
 from verl_lite.engine.sequences import GroupBuilder
-from verl_lite.engine.stages import PromptRow, WeightSource, weights_of
+from verl_lite.engine.stages import PromptRow, WeightSource, never_stop, weights_of
 from verl_lite.engine.vllm_engine import VllmEngine
 from verl_lite.plugins import Rollout, SamplerSettings
 
@@ -47,7 +47,12 @@ class VllmSampler:
         return self.engine.version
 
     def generate(
-        self, prompts: Sequence[PromptRow], *, num_samples: int, settings: SamplerSettings
+        self,
+        prompts: Sequence[PromptRow],
+        *,
+        num_samples: int,
+        settings: SamplerSettings,
+        check: Callable[[], None] = never_stop,
     ) -> Iterator[list[Rollout]]:
         """See Sampler.generate. `settings.seed` is the batch's: each request's is derived from it."""
         groups = GroupBuilder(
@@ -60,6 +65,7 @@ class VllmSampler:
         try:
             self.engine.add(groups.requests)
             while self.engine.num_unfinished:
+                check()
                 for finished in self.engine.step():
                     if (group := groups.add(finished)) is not None:
                         yield group

@@ -17,17 +17,20 @@ from verl_lite.errors import ConfigError, TrainingError
 __all__ = ["ServerClient"]
 
 RETRY_PAUSE_S = 1.0
+SHORTEST_TRY_S = 1.0
 
 
 class ServerClient:
-    """May be used by many threads. A request without an answer is made again, `retries` times.
+    """May be used by many threads. A request that fails is made again, `retries` times.
 
-    Raises ConfigError when no server answers at `url`, TrainingError when it stops answering later.
+    It has `timeout_s` for all its tries together: one that hangs is not tried again. Raises ConfigError when
+    no server answers at `url`, TrainingError when it stops answering later.
     """
 
     def __init__(self, url: str, *, api_key_env: str, timeout_s: float, retries: int) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
         self._retries = retries
+        self._timeout_s = timeout_s
         key = os.environ.get(api_key_env, "")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
@@ -111,9 +114,14 @@ class ServerClient:
         return choices
 
     def _post(self, path: str, body: Mapping[str, Any], *, fine: Sequence[int] = ()) -> httpx.Response:
+        until = time.monotonic() + self._timeout_s
         for attempt in range(self._retries + 1):
+            left = max(until - time.monotonic(), SHORTEST_TRY_S)
             try:
-                answer = self._http.post(path, json=body)
+                answer = self._http.post(path, json=body, timeout=left)
+            except httpx.ReadTimeout:
+                reason = f"no answer within {left:.0f} s"
+                break
             except httpx.TransportError as error:
                 reason = f"{type(error).__name__}: {error}"
             else:

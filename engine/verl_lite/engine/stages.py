@@ -101,6 +101,10 @@ class AdapterSource(Protocol):
         ...
 
 
+def never_stop() -> None:
+    """The check of those who never want to stop."""
+
+
 def weights_of(source: WeightSource, *, adapters: bool) -> Iterator[tuple[str, torch.Tensor]]:
     """What a sampler loads: every weight of the policy, or its adapters alone. TypeError without any."""
     if not adapters:
@@ -155,9 +159,17 @@ class Sampler(Protocol):
         ...
 
     def generate(
-        self, prompts: Sequence[PromptRow], *, num_samples: int, settings: SamplerSettings
+        self,
+        prompts: Sequence[PromptRow],
+        *,
+        num_samples: int,
+        settings: SamplerSettings,
+        check: Callable[[], None] = never_stop,
     ) -> Iterator[list[Rollout]]:
-        """Yield one list of `num_samples` rollouts a prompt, as each group finishes (any order)."""
+        """Yield one list of `num_samples` rollouts a prompt, as each group finishes (any order).
+
+        `check` is called several times a second, also while no group ends; what it raises ends the sampling.
+        """
         ...
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:

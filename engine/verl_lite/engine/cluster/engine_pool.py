@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from verl_lite.engine.cluster.sequence_queue import Batch, Job, SequenceQueue, Share
+from verl_lite.engine.interrupt import next_of
 from verl_lite.engine.sequences import FinishedSequence, SequenceRequest
+from verl_lite.engine.stages import never_stop
 from verl_lite.errors import TrainingError, VerlLiteError
 
 __all__ = ["EngineLost", "EnginePool", "PoolLimits", "RemoteEngine"]
@@ -104,8 +106,13 @@ class EnginePool:
     def num_ready(self) -> int:
         return sum(slot.share.is_ready for slot in self._slots)
 
-    def run(self, requests: Sequence[SequenceRequest]) -> Iterator[FinishedSequence]:
-        """Have these sampled; yields each as it ends. Closing the iterator early gives the rest up."""
+    def run(
+        self, requests: Sequence[SequenceRequest], *, check: Callable[[], None] = never_stop
+    ) -> Iterator[FinishedSequence]:
+        """Have these sampled; yields each as it ends. Closing the iterator early gives the rest up.
+
+        `check` is called meanwhile; what it raises ends the wait, as closing would.
+        """
         batch = Batch(queue.SimpleQueue())
         with self.lock:
             self.raise_error()
@@ -114,7 +121,7 @@ class EnginePool:
             self.lock.notify_all()
         try:
             for _ in requests:
-                answer = batch.answers.get()
+                answer = next_of(batch.answers, check)
                 if isinstance(answer, VerlLiteError):
                     raise answer
                 yield answer

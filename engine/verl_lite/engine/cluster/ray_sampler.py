@@ -6,7 +6,7 @@ generates: engines take them in between two steps, and the rollouts carry a vers
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from verl_lite.engine.cluster.weight_transfer import pack
 from verl_lite.engine.cluster_config import ClusterConfig
 from verl_lite.engine.config import RolloutConfig
 from verl_lite.engine.sequences import GroupBuilder
-from verl_lite.engine.stages import PromptRow, WeightSource, weights_of
+from verl_lite.engine.stages import PromptRow, WeightSource, never_stop, weights_of
 from verl_lite.plugins import Rollout, SamplerSettings
 
 __all__ = ["RaySampler", "engine_resources"]
@@ -93,7 +93,12 @@ class RaySampler:
         return self._version
 
     def generate(
-        self, prompts: Sequence[PromptRow], *, num_samples: int, settings: SamplerSettings
+        self,
+        prompts: Sequence[PromptRow],
+        *,
+        num_samples: int,
+        settings: SamplerSettings,
+        check: Callable[[], None] = never_stop,
     ) -> Iterator[list[Rollout]]:
         """See Sampler.generate. `settings.seed` is the batch's: each request's is derived from it."""
         groups = GroupBuilder(
@@ -104,7 +109,7 @@ class RaySampler:
             end_ids=self._end_ids,
             id_prefix=f"{next(self._batch_numbers)}/",
         )
-        for finished in self.pool.run(groups.requests):
+        for finished in self.pool.run(groups.requests, check=check):
             if (group := groups.add(finished)) is not None:
                 yield group
 
