@@ -15,7 +15,7 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from verl_lite.engine.cluster.rank_worker import LearnerSpec
-from verl_lite.engine.cluster.ray_ranks import RayRanks
+from verl_lite.engine.cluster.ray_ranks import RayRanks, reserved_for_ranks
 from verl_lite.engine.cluster.session import RaySession
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.export import export_policy
@@ -169,11 +169,9 @@ def test_a_lost_rank_is_named_and_nothing_waits_for_it(
     make: Callable[..., TrainConfig], alone: Path, tmp_path: Path, number: int, timeout_s: int, match: str
 ) -> None:
     config = make(learner=learner(2), cluster={"call_timeout_s": timeout_s})
-    spec = LearnerSpec(
-        config=config, model_path=str(alone / "model"), pad_token_id=0, bad_batch_dir=tmp_path / "bad"
-    )
-    with RaySession(config.cluster, cpus=2):
-        ranks = RayRanks(spec, config.cluster)
+    spec = LearnerSpec(config=config, model_path=str(alone / "model"), pad_token_id=0, run_dir=tmp_path)
+    with RaySession(config.cluster, cpus=2), reserved_for_ranks(2, timeout_s=60) as place:
+        ranks = RayRanks(spec, config.cluster, place)
         assert len(ranks.call("token_logprobs", [1, 2, 3])) == 2
         os.kill(ranks.process_ids[1], number)
         started = time.monotonic()

@@ -143,11 +143,31 @@ def test_resume_refuses_another_config_and_an_empty_folder(
         train(changed, run_dir=run_dir, resume=True)
     with pytest.raises(ConfigError, match="holds no run; name its folder with --run-dir"):
         train(config, run_dir=tmp_path / "nothing", resume=True)
-    shutil.rmtree(run_dir / "checkpoints")
-    with pytest.raises(ConfigError, match="has no checkpoint yet"):
+    shutil.rmtree(run_dir / "checkpoints")  # of a run that has ended
+    with pytest.raises(ConfigError, match="has no whole checkpoint any more"):
         train(config, run_dir=run_dir, resume=True)
     with pytest.raises(ConfigError, match="already holds another run"):
         train(config, run_dir=run_dir)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_is_resumed_from_its_beginning(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    """As a cluster's scheduler does it: the same command with --resume, whenever the run was begun before."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    config = make_config(steps=4, checkpoints={"every_steps": 2})
+    train(config, run_dir=whole, debug_inline=True)
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "checkpoints")
+    (cut / "summary.json").unlink()
+    with pytest.raises(ConfigError, match="has no whole checkpoint any more"):  # four steps: there were two
+        train(config, run_dir=cut, resume=True, debug_inline=True)
+    lines = (cut / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (cut / "metrics.jsonl").write_text("".join(lines[:1]))
+    train(config, run_dir=cut, resume=True, debug_inline=True)
+    rows = [read_metrics(run / "metrics.jsonl") for run in (whole, cut)]
+    assert [row["step"] for row in rows[1]] == [1, 2, 3, 4]
+    assert [row["loss/policy"] for row in rows[1]] == [row["loss/policy"] for row in rows[0]]
 
 
 def test_more_steps_can_be_added_to_a_finished_run(

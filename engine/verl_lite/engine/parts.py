@@ -19,7 +19,15 @@ from verl_lite.engine.stages import PolicyLearner, PromptRow, Sampler
 from verl_lite.engine.timeline import Timeline
 from verl_lite.plugins.execution import Placement
 
-__all__ = ["make_learner", "make_sampler", "make_timeline", "open_cluster", "reward_actors", "sampler_for"]
+__all__ = [
+    "make_learner",
+    "make_sampler",
+    "make_timeline",
+    "open_cluster",
+    "place_for_ranks",
+    "reward_actors",
+    "sampler_for",
+]
 
 CANARY_TOKENS = 64
 
@@ -42,11 +50,23 @@ def reward_actors(config: TrainConfig, session: Any) -> Placement | None:
     return RewardActors(session.ray, config.cluster)
 
 
-def make_learner(prepared: PreparedRun, path: str, model: Any) -> PolicyLearner:
-    """The learner that trains `model`, or its ranks, each of which loads the weights in `path`."""
+def place_for_ranks(config: TrainConfig) -> AbstractContextManager[Any]:
+    """What Ray keeps for the learner's ranks, before it places engines; None where it places no ranks."""
+    if config.learner.num_ranks == 1 or launched_rank() is not None:
+        return nullcontext()
+    from verl_lite.engine.cluster.ray_ranks import reserved_for_ranks
+
+    return reserved_for_ranks(config.learner.num_ranks, timeout_s=config.cluster.start_timeout_s)
+
+
+def make_learner(prepared: PreparedRun, path: str, model: Any, place: Any = None) -> PolicyLearner:
+    """The learner that trains `model`, or its ranks, each of which loads the weights in `path`.
+
+    `place` is what `place_for_ranks` gave.
+    """
     config = prepared.config
     if config.learner.num_ranks > 1:
-        return _make_ranks(prepared, path)
+        return _make_ranks(prepared, path, place)
     return Learner(
         model,
         config.learner,
@@ -59,7 +79,7 @@ def make_learner(prepared: PreparedRun, path: str, model: Any) -> PolicyLearner:
     )
 
 
-def _make_ranks(prepared: PreparedRun, path: str) -> PolicyLearner:
+def _make_ranks(prepared: PreparedRun, path: str, place: Any) -> PolicyLearner:
     """The learner as several processes: those torchrun started, or actors that Ray places."""
     from verl_lite.engine.cluster.learner_group import LearnerGroup, Transport
     from verl_lite.engine.cluster.rank_worker import LearnerSpec
@@ -67,20 +87,25 @@ def _make_ranks(prepared: PreparedRun, path: str) -> PolicyLearner:
     config = prepared.config
     spec = LearnerSpec(
         config=config,
-        model_path=path if path == config.model.path else str(Path(path).absolute()),
+        model_path=_findable(path),
         pad_token_id=pad_token_id(prepared.tokenizer),
-        bad_batch_dir=prepared.folder.bad_batches.absolute(),
+        run_dir=prepared.folder.path.absolute(),
     )
     transport: Transport
-    if launched_rank() is None:
+    if place is not None:
         from verl_lite.engine.cluster.ray_ranks import RayRanks
 
-        transport = RayRanks(spec, config.cluster)
+        transport = RayRanks(spec, config.cluster, place)
     else:
         from verl_lite.engine.cluster.torchrun_ranks import TorchrunRanks
 
         transport = TorchrunRanks(spec)
     return LearnerGroup(transport, config.algorithm)
+
+
+def _findable(model_path: str) -> str:
+    """A folder by its absolute path: Ray's processes run in another folder. Names of the hub stay."""
+    return str(Path(model_path).absolute()) if Path(model_path).exists() else model_path
 
 
 def make_timeline(prepared: PreparedRun) -> Timeline | None:
@@ -128,7 +153,8 @@ def sampler_for(
     if rollout.is_placed_by_ray:
         from verl_lite.engine.cluster.ray_sampler import RaySampler
 
-        return RaySampler(model_path, tokenizer, rollout, cluster, seed=seed, lora=lora, **shared)
+        path = _findable(model_path)
+        return RaySampler(path, tokenizer, rollout, cluster, seed=seed, lora=lora, **shared)
     if rollout.sampler == "vllm-server":
         from verl_lite.engine.sampler_server import ServerSampler
 

@@ -15,6 +15,7 @@ import torch
 
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.model_shape import ModelShape
+from verl_lite.engine.sampler_transformers import BATCH_ROWS
 from verl_lite.errors import ConfigError
 
 __all__ = ["DevicePlan", "Gpu", "Part", "RunPlan", "activation_bytes", "local_gpu", "make_plan"]
@@ -90,20 +91,27 @@ class RunPlan:
 
 def make_plan(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> RunPlan:
     """Raises ConfigError, with what to change, where a GPU like `gpu` cannot hold its part."""
-    learner, engine = _learner(config, shape, gpu), _engine(config, shape, gpu)
+    learner, throughput = _learner(config, shape, gpu), _throughput(config, shape, gpu)
     if gpu is not None:
         _check_learner(config, learner)
+    if config.rollout.sampler == "vllm-server":  # what it runs on is its own
+        return RunPlan(devices=(learner,), throughput=throughput)
+    engine = _engine(config, shape, gpu)
+    if gpu is not None and config.rollout.sampler == "transformers":
+        _check_beside_transformers(config, learner, engine, gpu)
+    elif gpu is not None:
         _check_engine(config, shape, engine)
         if shares_gpus(config):
             _check_shared(config, learner, gpu)
-    return RunPlan(devices=(learner, engine), throughput=_throughput(config, shape, gpu))
+    return RunPlan(devices=(learner, engine), throughput=throughput)
 
 
 def shares_gpus(config: TrainConfig) -> bool:
-    """Whether an engine and the learner use the same GPUs."""
-    rollout = config.rollout
-    in_process = not rollout.is_placed_by_ray and config.learner.num_ranks == 1
-    return rollout.placement == "colocated" or in_process
+    """Whether an engine and the learner use the same GPUs.
+
+    An engine in the trainer's process takes that machine's first GPU, which Ray gives to a rank as well.
+    """
+    return config.rollout.placement == "colocated" or not config.rollout.is_placed_by_ray
 
 
 def activation_bytes(
@@ -141,7 +149,9 @@ def _learner(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DeviceP
     if config.algorithm.critic is not None:
         parts.append(Part("critic", (4.0 + 4.0 + 8.0) * total / shards, rests=True))
     if learner.dtype == "bfloat16" or shards > 1:
-        whole = total if shards == 1 else 2 * shape.layer_parameters  # FSDP gathers two layers at a time
+        whole = 2 * shape.layer_parameters  # FSDP gathers two layers at a time
+        if shards == 1:
+            whole = total if lora is None else trained + _cast_of_base(config, shape)
         parts.append(Part("weights to compute with", (2.0 if learner.dtype == "bfloat16" else 4.0) * whole))
     tokens = max(learner.max_tokens_per_micro_batch, config.rollout.context_tokens)
     kept = activation_bytes(
@@ -160,8 +170,18 @@ def _learner(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DeviceP
     )
 
 
+def _cast_of_base(config: TrainConfig, shape: ModelShape) -> int:
+    """Weights below LoRA that are cast to compute with: none of those that are bfloat16 already."""
+    lora = config.learner.lora
+    if lora is not None and lora.quantize:
+        return shape.layer_parameters  # a matrix at a time; this is a bound
+    return 0 if config.model.dtype == "bfloat16" else shape.num_parameters
+
+
 def _engine(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DevicePlan:
     rollout = config.rollout
+    if rollout.sampler == "transformers":
+        return _transformers(config, shape, gpu)
     cuts = rollout.vllm.tensor_parallel_size
     weights = BYTES[_engine_dtype(config)] * shape.num_parameters / cuts
     wanted = -(-rollout.num_prompts * rollout.num_samples // rollout.num_engines)
@@ -179,6 +199,19 @@ def _engine(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DevicePl
         ],
         limit_bytes=share,
         note=note,
+    )
+
+
+def _transformers(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DevicePlan:
+    """The sampler in the trainer's process; its weights never leave the GPU."""
+    rows = min(config.rollout.num_prompts * config.rollout.num_samples, BATCH_ROWS)
+    return DevicePlan(
+        title="sampler (transformers)",
+        parts=[
+            Part("weights", BYTES["bfloat16"] * shape.num_parameters, rests=True),
+            Part(f"KV cache of {rows} sequences", _sequence_bytes(config, shape) * rows),
+        ],
+        limit_bytes=None if gpu is None else float(gpu.memory_bytes),
     )
 
 
@@ -229,12 +262,17 @@ def _check_engine(config: TrainConfig, shape: ModelShape, device: DevicePlan) ->
 
 def _check_shared(config: TrainConfig, learner: DevicePlan, gpu: Gpu) -> None:
     """Both on one GPU: the learner at rest beside the engine's share, or all of it where that stays."""
-    vllm = config.rollout.vllm
+    vllm, mode = config.rollout.vllm, config.asynchrony.mode
     share = vllm.gpu_memory_utilization * gpu.memory_bytes
-    beside = sum(part.num_bytes for part in learner.parts if part.rests or not vllm.sleep)
+    takes_turns = vllm.sleep and mode == "sync"
+    beside = sum(part.num_bytes for part in learner.parts if part.rests or not takes_turns)
     if share + beside <= gpu.memory_bytes:
         return
-    when = "at rest" if vllm.sleep else "during an update, as rollout.vllm.sleep is false"
+    when = "at rest"
+    if mode != "sync":
+        when = f"during an update, as asynchrony.mode={mode} samples meanwhile,"
+    elif not vllm.sleep:
+        when = "during an update, as rollout.vllm.sleep is false"
     fits = (gpu.memory_bytes - beside) / gpu.memory_bytes
     lower = f"lower rollout.vllm.gpu_memory_utilization to {int(fits * 100) / 100:.2f}, " if fits > 0 else ""
     raise ConfigError(
@@ -243,6 +281,22 @@ def _check_shared(config: TrainConfig, learner: DevicePlan, gpu: Gpu) -> None:
         f"{when} holds {beside / GIB:.1f} beside it: {lower}"
         f"{'' if vllm.sleep else 'set rollout.vllm.sleep: true, '}or give the engines GPUs of their own"
     )
+
+
+def _check_beside_transformers(
+    config: TrainConfig, learner: DevicePlan, sampler: DevicePlan, gpu: Gpu
+) -> None:
+    """Its weights stay on the GPU; in turns, its cache and the learner's work do not meet there."""
+    in_turns = config.asynchrony.mode == "sync"
+    sampling = sampler.total_bytes + sum(p.num_bytes for p in learner.parts if p.rests or not in_turns)
+    updating = learner.total_bytes + sum(p.num_bytes for p in sampler.parts if p.rests or not in_turns)
+    needed = max(sampling, updating)
+    if needed > gpu.memory_bytes:
+        raise ConfigError(
+            f"learner and rollout.sampler: transformers share a GPU of {gpu.memory_bytes / GIB:.1f} GiB, but "
+            f"need {needed / GIB:.1f} together. {learner}. {sampler}. What helps: a smaller learner, or "
+            "rollout.sampler: vllm with rollout.placement: disaggregated"
+        )
 
 
 def _throughput(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> str:

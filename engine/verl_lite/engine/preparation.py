@@ -13,7 +13,7 @@ from verl_lite.engine.data import read_prompts
 from verl_lite.engine.data_config import DatasetConfig
 from verl_lite.engine.end_tokens import named_token_ids
 from verl_lite.engine.environment import changed_data, fingerprint_rows
-from verl_lite.engine.metrics_log import check_trackers
+from verl_lite.engine.metrics_log import check_trackers, read_metrics
 from verl_lite.engine.model_folder import check_context, check_critic, load_tokenizer
 from verl_lite.engine.quantization import check_bitsandbytes
 from verl_lite.engine.run_folder import FREE_FOR_MEMORY, FREE_TO_CHANGE, RunFolder, choose_run_dir
@@ -118,10 +118,12 @@ def prepare_run(
         check_critic(critic.model, config.model)
     train, held_out = ([], []) if only_sft else _read_prompts(config, tokenizer)
     path, passed_over = newest_whole(folder.checkpoints) if resume and not only_sft else (None, [])
-    if resume and path is None and (passed_over or not config.sft.is_on):
+    if resume and path is None and not only_sft and (passed_over or _had_checkpoints(folder, config)):
         broken = "".join(f"; {passed.path.name}: {passed.reason}" for passed in passed_over)
-        none = "no whole checkpoint" if broken else "no checkpoint yet"
-        raise ConfigError(f"--resume: {folder.path} has {none}; delete it and start the run anew{broken}")
+        raise ConfigError(
+            f"--resume: {folder.path} has no whole checkpoint any more; put them back, or delete the "
+            f"folder and start the run anew{broken}"
+        )
     prepared = PreparedRun(
         config=config,
         folder=folder,
@@ -141,6 +143,14 @@ def prepare_run(
             "put the old data back, or start a new run"
         )
     return prepared
+
+
+def _had_checkpoints(folder: RunFolder, config: TrainConfig) -> bool:
+    """Whether RL got so far that there must have been one; otherwise it may begin at its first step again."""
+    rows = read_metrics(folder.metrics) if folder.metrics.is_file() else []
+    last = max((row["step"] for row in rows if "reward/mean" in row), default=0)
+    every = config.checkpoints.every_steps  # one is written while steps go on
+    return folder.summary.is_file() or bool(every and last >= 2 * every)
 
 
 def _read_prompts(config: TrainConfig, tokenizer: Any) -> tuple[list[PromptRow], list[PromptRow]]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from verl_lite.engine.checkpoint_files import clear_write_errors, newest_whole
+from verl_lite.engine.checkpoint_files import clear_write_errors
 from verl_lite.engine.checkpoints import restore_random_states, retire
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.display import Display, DisplayMode, SummaryRow, make_display, summary_table
@@ -27,6 +27,7 @@ from verl_lite.engine.parts import (
     make_sampler,
     make_timeline,
     open_cluster,
+    place_for_ranks,
     reward_actors,
 )
 from verl_lite.engine.plan import Gpu, local_gpu, make_plan
@@ -166,13 +167,19 @@ def _only_sft(prepared: PreparedRun, display: Display, *, debug_inline: bool, st
 
 
 def _tell_plan(config: TrainConfig, session: Any, display: Display) -> None:
-    """Say what the run needs where there are GPUs or a cluster; ConfigError where a GPU cannot hold it."""
+    """Say what the run needs where there are GPUs or a cluster; ConfigError where they cannot do."""
     gpu = local_gpu()
-    if session is not None and config.cluster.address is not None:
-        from verl_lite.engine.cluster.nodes import smallest_gpu
+    if session is not None:
+        from verl_lite.engine.cluster.demand import check_room
 
-        found = smallest_gpu(session.ray)
-        gpu = Gpu(name=found[0], memory_bytes=found[1]) if found else None
+        joined = config.cluster.address is not None
+        if short := check_room(config, session.ray.cluster_resources(), may_grow=joined):
+            display.note(short)
+        if joined:
+            from verl_lite.engine.cluster.nodes import smallest_gpu
+
+            found = smallest_gpu(session.ray)
+            gpu = Gpu(name=found[0], memory_bytes=found[1]) if found else None
     if gpu is not None or session is not None:
         for line in make_plan(config, shape_of(config.model), gpu).lines():
             display.note(line)
@@ -202,10 +209,8 @@ def _run_to_the_end(
 
 def _from_last_checkpoint(prepared: PreparedRun) -> PreparedRun:
     """The run as it is resumed; from its beginning where it has no checkpoint yet."""
-    config, folder = prepared.config, prepared.folder
-    again = prepared
-    if config.sft.is_on or newest_whole(folder.checkpoints)[0] is not None:
-        again = prepare_run(config, run_dir=folder.path, resume=True)
+    folder = prepared.folder
+    again = prepare_run(prepared.config, run_dir=folder.path, resume=True)
     folder.cut_back(again.checkpoint.step if again.checkpoint else 0, again.passed_over)
     return again
 
@@ -227,14 +232,17 @@ def _run(
     resume_at = prepared.checkpoint.step if prepared.checkpoint else None
     if resume_at is None and folder.metrics.exists():  # of a start that ended before its first checkpoint
         resume_at = 0
-    with Scorer(
-        config,
-        catalog=prepared.catalog,
-        debug_inline=debug_inline,
-        decode=prepared.tokenizer.decode,
-        failures_path=folder.path / "failed_rollouts.jsonl",
-        placement=reward_actors(config, session),
-    ) as scorer:
+    with (
+        place_for_ranks(config) as place,
+        Scorer(
+            config,
+            catalog=prepared.catalog,
+            debug_inline=debug_inline,
+            decode=prepared.tokenizer.decode,
+            failures_path=folder.path / "failed_rollouts.jsonl",
+            placement=reward_actors(config, session),
+        ) as scorer,
+    ):
         with clear_memory_errors("starting the sampler"):
             sampler = make_sampler(prepared, path)
         log = MetricsLog(
@@ -246,7 +254,7 @@ def _run(
         )
         timeline = make_timeline(prepared)
         try:
-            with closing(make_learner(prepared, path, model)) as learner:
+            with closing(make_learner(prepared, path, model, place)) as learner:
                 trainer = Trainer(
                     prepared,
                     learner=learner,
@@ -290,6 +298,9 @@ def _first_policy(
             save_policy(model, prepared.tokenizer, folder.model)
         if not _is_quantized(config) and config.learner.num_ranks == 1:
             return path, model
+        del model
+        if device.type == "cuda":  # what SFT held belongs to the ranks and the engines now
+            torch.cuda.empty_cache()
     return path, _load_to_train(prepared, path, device)
 
 

@@ -24,6 +24,8 @@ from verl_lite.plugins import Rollout, SamplerSettings
 
 __all__ = ["TransformersSampler"]
 
+BATCH_ROWS = 256
+
 
 class TransformersSampler:
     """The Sampler protocol on a model of its own: with the learner's, a sync that fails would not show.
@@ -39,7 +41,7 @@ class TransformersSampler:
         *,
         canary_ids: Sequence[int],
         end_ids: Sequence[int] = (),
-        batch_rows: int = 256,
+        batch_rows: int = BATCH_ROWS,
     ) -> None:
         self._model = model.eval()
         self._tokenizer = tokenizer

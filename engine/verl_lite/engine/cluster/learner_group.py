@@ -13,6 +13,7 @@ import torch
 from verl_lite.engine.algorithm_config import AlgorithmConfig
 from verl_lite.engine.cluster.weight_transfer import unpack
 from verl_lite.engine.stages import Annotation, TrainingSample, UpdateStats
+from verl_lite.errors import TrainingError
 from verl_lite.plugins import ScoredRollout
 
 __all__ = ["LearnerGroup", "Transport"]
@@ -64,12 +65,25 @@ class LearnerGroup:
         self._ranks.call("scale_learning_rate", scale)
 
     def start_saving(self, folder: Path, tokenizer: Any) -> Callable[[], None]:
-        """As PolicyLearner.start_saving; `folder` must be one that every rank can write to."""
+        """As PolicyLearner.start_saving; `folder` must be one that every rank can write to.
+
+        Finishing raises TrainingError where the ranks wrote to one of the same name on another disk.
+        """
         tokenizer.save_pretrained(folder / "policy")
-        return self._ranks.start("save", folder)
+        finish = self._ranks.start("save", folder.absolute())
+
+        def finish_here() -> None:
+            finish()
+            if not (folder / "learner.pt").is_file():
+                raise TrainingError(
+                    f"the learner ranks wrote their part of a checkpoint, but {folder.absolute()} has none "
+                    "of it: name a run's folder that all nodes share with --run-dir"
+                )
+
+        return finish_here
 
     def restore(self, folder: Path) -> None:
-        self._kl_coefficient = self._ranks.call("restore", folder)
+        self._kl_coefficient = self._ranks.call("restore", folder.absolute())
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every (Hugging Face parameter name, full tensor) of the policy, on the CPU: only read them."""

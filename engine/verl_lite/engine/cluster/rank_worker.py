@@ -14,6 +14,7 @@ from verl_lite.engine.environment import make_deterministic
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.learner_files import is_sharded, saved_state, start_saving
 from verl_lite.engine.model_folder import load_policy
+from verl_lite.engine.run_folder import RunFolder
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.stages import Annotation, TrainingSample, UpdateStats
 from verl_lite.engine.weights import base_model
@@ -24,12 +25,12 @@ __all__ = ["LearnerSpec", "RankWorker"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerSpec:
-    """What every rank needs to make its learner. `model_path` must be readable where the ranks are."""
+    """What every rank needs to make its learner. Both paths must be there where the ranks are."""
 
     config: TrainConfig
     model_path: str
     pad_token_id: int
-    bad_batch_dir: Path
+    run_dir: Path
 
 
 class RankWorker:
@@ -40,6 +41,7 @@ class RankWorker:
         if config.deterministic:
             make_deterministic()
         self._ranks = RankGroup(config.learner.parallel, device)
+        self._shares_gpu = config.rollout.placement == "colocated" and device.type == "cuda"
         is_quantized = config.learner.lora is not None and config.learner.lora.quantize
         # whole weights stay in host memory until they are cut: the device only ever holds a shard
         start = torch.device("cpu") if self._ranks.is_sharded and not is_quantized else device
@@ -51,17 +53,26 @@ class RankWorker:
             pad_token_id=spec.pad_token_id,
             total_steps=config.steps,
             temperature=config.rollout.temperature,
-            bad_batch_dir=spec.bad_batch_dir if self._ranks.rank == 0 else None,
+            bad_batch_dir=RunFolder(spec.run_dir).bad_batches if self._ranks.rank == 0 else None,
             seed=derive_seed(config.seed, "learner"),
             ranks=self._ranks,
         )
         torch.manual_seed(derive_seed(config.seed, "dropout", self._ranks.rank))
 
     def annotate(self, scored: Sequence[ScoredRollout]) -> list[Annotation]:
-        return self.learner.annotate(scored)
+        notes = self.learner.annotate(scored)
+        self._give_back()
+        return notes
 
     def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
-        return self.learner.update(samples)
+        stats = self.learner.update(samples)
+        self._give_back()
+        return stats
+
+    def _give_back(self) -> None:
+        """What torch keeps for later, to the engine on the same GPU that wakes up next."""
+        if self._shares_gpu:
+            torch.cuda.empty_cache()
 
     def scale_learning_rate(self, scale: float) -> None:
         self.learner.scale_learning_rate(scale)

@@ -1,12 +1,13 @@
 """Learner ranks as Ray actors, one process each; they meet through torch.distributed.
 
-Where the cluster has a GPU for every rank, each gets one (NCCL); otherwise they run on CPUs (gloo).
+Where the cluster has GPUs, each rank gets one (NCCL); where it has none, they run on CPUs (gloo).
 """
 
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from verl_lite.engine.cluster.rank_worker import LearnerSpec, RankWorker
 from verl_lite.engine.cluster_config import ClusterConfig
 from verl_lite.errors import ConfigError, RankLost, VerlLiteError
 
-__all__ = ["RankActor", "RayRanks"]
+__all__ = ["RankActor", "RayRanks", "reserved_for_ranks"]
 
 GRACE_S = 5.0  # after one rank failed: how long the cause may take to show on another
 
@@ -32,10 +33,16 @@ class RankActor:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
-    def join(self, spec: LearnerSpec, rank: int, address: tuple[str, int], timeout_s: float) -> int:
+    def join(
+        self, spec: LearnerSpec, rank: int, address: tuple[str, int], timeout_s: float, *, on_gpu: bool
+    ) -> int:
         """Meet the other ranks and make the learner; returns the process id."""
+        if not spec.run_dir.is_dir():
+            raise ConfigError(
+                f"the run's folder {spec.run_dir} is not on {socket.gethostname()}, where a learner rank "
+                "runs: name one that all nodes share with --run-dir"
+            )
         size = spec.config.learner.num_ranks
-        on_gpu = torch.cuda.is_available()
         torch.distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
             init_method=f"tcp://{address[0]}:{address[1]}",
@@ -58,24 +65,23 @@ class RankActor:
 
 
 class RayRanks:
-    """A Transport. Ray must be initialised; raises ConfigError where it has no place for the ranks."""
+    """A Transport over ranks in `place`, what `reserved_for_ranks` gives."""
 
-    def __init__(self, spec: LearnerSpec, cluster: ClusterConfig) -> None:
+    def __init__(self, spec: LearnerSpec, cluster: ClusterConfig, place: Any) -> None:
         import ray
 
         self._ray = ray
         self._timeout_s = cluster.call_timeout_s
         size = spec.config.learner.num_ranks
-        gpus = 1 if ray.cluster_resources().get("GPU", 0) >= size else 0
-        self._place = _reserve(ray, size, gpus, cluster.start_timeout_s)
+        gpus = int(place.bundle_specs[0].get("GPU", 0))
         actor = ray.remote(RankActor)
-        strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(self._place)
+        strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(place)
         options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": strategy}
         self._actors = [actor.options(**options).remote() for _ in range(size)]
         try:
             (address,) = self._wait([self._actors[0].address.remote()], cluster.start_timeout_s)
             joining = [
-                one.join.remote(spec, rank, address, cluster.call_timeout_s)
+                one.join.remote(spec, rank, address, cluster.call_timeout_s, on_gpu=gpus > 0)
                 for rank, one in enumerate(self._actors)
             ]
             self.process_ids: list[int] = self._wait(joining, self._timeout_s)
@@ -98,7 +104,6 @@ class RayRanks:
         for actor in self._actors:
             self._ray.kill(actor)
         self._actors = []
-        self._ray.util.remove_placement_group(self._place)
 
     def _wait(self, references: Sequence[Any], timeout_s: float) -> list[Any]:
         """The results of all; raises as soon as one has failed."""
@@ -136,14 +141,26 @@ class RayRanks:
         return None
 
 
-def _reserve(ray: Any, size: int, gpus: int, timeout_s: float) -> Any:
+@contextmanager
+def reserved_for_ranks(num_ranks: int, *, timeout_s: float) -> Iterator[Any]:
+    """A place for each rank, on as few nodes as hold them; others get what is left.
+
+    Ray must be initialised; raises ConfigError where it has no such place in time.
+    """
+    import ray
+
+    gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
     bundle = {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}
-    place = ray.util.placement_group([bundle] * size, strategy="PACK")
-    if not place.wait(timeout_s):
+    place = ray.util.placement_group([bundle] * num_ranks, strategy="PACK")
+    try:
+        if not place.wait(timeout_s):
+            asked = ", ".join(f"{count} {name}" for name, count in bundle.items())
+            there, free = ray.cluster_resources(), ray.available_resources()
+            kinds = ", ".join(f"{there.get(k, 0):g} {k} ({free.get(k, 0):g} free)" for k in bundle)
+            raise ConfigError(
+                f"learner.num_ranks={num_ranks}: the cluster had no place for ranks of {asked} each within "
+                f"{timeout_s:g} s (cluster.start_timeout_s); it has {kinds}"
+            )
+        yield place
+    finally:
         ray.util.remove_placement_group(place)
-        asked = ", ".join(f"{count} {name}" for name, count in bundle.items())
-        raise ConfigError(
-            f"learner.num_ranks={size}: the cluster had no place for ranks of {asked} within "
-            f"{timeout_s:g} s (cluster.start_timeout_s); it has {ray.cluster_resources()}"
-        )
-    return place

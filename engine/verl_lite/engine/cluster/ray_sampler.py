@@ -22,9 +22,12 @@ from verl_lite.engine.cluster_config import ClusterConfig
 from verl_lite.engine.config import RolloutConfig
 from verl_lite.engine.sequences import GroupBuilder
 from verl_lite.engine.stages import PromptRow, WeightSource, never_stop, weights_of
+from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 
 __all__ = ["RaySampler", "engine_resources"]
+
+ASKED = ("num_cpus", "num_gpus")
 
 
 class RaySampler:
@@ -75,13 +78,24 @@ class RaySampler:
         self._session = RaySession(cluster, cpus=config.placed_cpus)
         self._session.__enter__()
         on_gpu = self._session.ray.cluster_resources().get("GPU", 0) > 0
+        asked = partial(engine_resources, config, on_gpu=on_gpu)
         self.pool = EnginePool(
-            lambda index: RayEngine(EngineActor, engine_resources(config, index, on_gpu=on_gpu), **arguments),
+            lambda index: RayEngine(EngineActor, asked(index), **arguments),
             num_engines=config.num_engines,
             limits=limits,
         )
         try:
             engine = self.pool.each("describe")[0]
+        except TrainingError as error:
+            free = self._session.ray.available_resources()
+            self.close()
+            each = ", ".join(f"{kind.removeprefix('num_')}: {asked(0).get(kind, 0)}" for kind in ASKED)
+            left = f"CPUs: {free.get('CPU', 0):g}, GPUs: {free.get('GPU', 0):g}"
+            raise TrainingError(
+                f"{error}. Each of rollout.num_engines={config.num_engines} asks Ray for {each}; free were "
+                f"{left}. Where it waits for a place lower the number; where it only starts slowly raise "
+                f"cluster.start_timeout_s={cluster.start_timeout_s:g}"
+            ) from None
         except BaseException:
             self.close()
             raise

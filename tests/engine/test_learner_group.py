@@ -1,0 +1,56 @@
+"""The group's own part, over ranks that are one object here."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from verl_lite.engine.algorithm_config import AlgorithmConfig
+from verl_lite.engine.cluster.learner_group import LearnerGroup
+from verl_lite.errors import TrainingError
+
+
+class Elsewhere:
+    """Ranks that write below `root`, as on a node with a disk of its own."""
+
+    def __init__(self, root: Path | None) -> None:
+        self.root = root
+        self.asked: list[Path] = []
+
+    def start(self, method: str, folder: Path) -> Callable[[], Any]:
+        assert method == "save"
+        self.asked.append(folder)
+        written = folder if self.root is None else self.root / folder.relative_to("/")
+        written.mkdir(parents=True, exist_ok=True)
+        (written / "learner.pt").touch()
+        return lambda: None
+
+    def call(self, method: str, folder: Path) -> float:
+        assert method == "restore"
+        self.asked.append(folder)
+        return 0.0
+
+    def put(self, method: str) -> Any:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+def test_ranks_are_told_absolute_paths(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's processes run in the folder that `ray start` was called in."""
+    monkeypatch.chdir(tmp_path)
+    ranks = Elsewhere(None)
+    group = LearnerGroup(ranks, AlgorithmConfig())
+    group.start_saving(Path("part"), tokenizer)()
+    group.restore(Path("part"))
+    assert ranks.asked == [tmp_path / "part"] * 2
+
+
+def test_a_checkpoint_that_the_ranks_wrote_on_another_disk_is_none(tmp_path: Path, tokenizer: Any) -> None:
+    group = LearnerGroup(Elsewhere(tmp_path / "node7"), AlgorithmConfig())
+    with pytest.raises(TrainingError, match="folder that all nodes share with --run-dir"):
+        group.start_saving(tmp_path / "part", tokenizer)()
