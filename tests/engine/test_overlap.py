@@ -310,7 +310,10 @@ def test_evaluation_and_rollback_beside_sampling(
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"algorithm": {}}, "set algorithm.importance.mode to truncate or mask, or stale: drop"),
+        (
+            {"algorithm": {}},
+            "set algorithm.importance.mode to truncate or mask, or max_lag: 1 with stale: drop",
+        ),
         (
             {"algorithm": {"advantage": "gae", "critic": {}, "importance": {"mode": "mask"}}},
             "critic's returns",
@@ -318,6 +321,13 @@ def test_evaluation_and_rollback_beside_sampling(
         ({"algorithm": {"dynamic_sampling": True, "importance": {"mode": "mask"}}}, "async has no rounds"),
         ({"rollout": {**VLLM, "sampler": "transformers", "num_engines": 1}}, "middle of a completion"),
         ({"asynchrony": {"mode": "async", "max_lag": 0}}, "max_lag"),
+        (
+            {
+                "asynchrony": {"mode": "async", "max_lag": 2, "stale": "drop"},
+                "algorithm": {"importance": {"mode": "off"}},
+            },
+            "max_lag=2 trains on tokens of policies several updates old",
+        ),
     ],
 )
 def test_what_async_refuses(changes: Any, why: str, make_config: Callable[..., TrainConfig]) -> None:

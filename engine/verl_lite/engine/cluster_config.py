@@ -76,10 +76,11 @@ class AsynchronyConfig(ConfigModel):
             )
         if self.mode != "async":
             return
-        if self.stale == "correct" and importance == "off":
+        if importance == "off" and (self.stale == "correct" or self.max_lag > 1):
             raise ValueError(
-                "asynchrony.mode=async with stale=correct trains on tokens of older policies, which is only "
-                "right with weights for it: set algorithm.importance.mode to truncate or mask, or stale: drop"
+                f"asynchrony.mode=async with stale={self.stale} and max_lag={self.max_lag} trains on tokens "
+                "of policies several updates old, which is only right with weights for it: set "
+                "algorithm.importance.mode to truncate or mask, or max_lag: 1 with stale: drop"
             )
         if advantage == "gae":
             raise ValueError(

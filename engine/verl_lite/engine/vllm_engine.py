@@ -243,6 +243,11 @@ def _start(
     model_path: str, config: RolloutConfig, *, on_gpu: bool, seed: int, options: Mapping[str, Any]
 ) -> Any:
     vllm = config.vllm
+    if vllm.tensor_parallel_size > 1 and not on_gpu:
+        raise ConfigError(
+            f"rollout.vllm.tensor_parallel_size={vllm.tensor_parallel_size} cuts an engine over GPUs, and "
+            "there is none here: set it to 1"
+        )
     arguments: dict[str, Any] = {
         "gpu_memory_utilization": vllm.gpu_memory_utilization,
         "enable_sleep_mode": config.engines_sleep,

@@ -1,0 +1,148 @@
+"""The `rollout` section of the config: what samples, how many, and where its engines are."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from verl_lite.engine.lora_sync import LoraSync
+from verl_lite.plugins import SamplerSettings
+from verl_lite.plugins.config_file import ConfigModel
+
+__all__ = ["RolloutConfig", "ServerConfig", "VllmConfig"]
+
+
+class VllmConfig(ConfigModel):
+    """How the in-process vLLM engine is built.
+
+    gpu_memory_utilization   vLLM's share of the GPU's memory while it generates
+    sleep                    frees the GPU for the learner during each update (GPU only)
+    tensor_parallel_size     GPUs one engine is cut over
+    kv_cache_gib             the KV cache's size on the CPU
+    cpu_threads              threads of one engine on the CPU, where Ray places it
+    prefix_caching           unset: on with a GPU; off on the CPU, where runs are bitwise repeatable
+    """
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    gpu_memory_utilization: float = Field(default=0.5, gt=0, le=1)
+    sleep: bool = True
+    tensor_parallel_size: PositiveInt = 1
+    kv_cache_gib: PositiveFloat = 1.0
+    cpu_threads: PositiveInt = 1
+    prefix_caching: bool | None = None
+    enforce_eager: bool | None = None
+
+
+class ServerConfig(ConfigModel):
+    """A `vllm serve` that already runs with the model of the config, for rollout.sampler: vllm-server.
+
+    url          where it answers, such as http://localhost:8000
+    api_key_env  the environment variable that holds its API key, if it asks for one
+    weights_dir  a folder that both sides see, through which it gets new weights; unset, it keeps its
+                 own: enough for eval, rollout and diagnose, not for train
+    dtype        what it computes in; decides how closely the canary must agree
+    """
+
+    url: str = Field(pattern=r"^https?://")
+    api_key_env: str = "VLLM_API_KEY"
+    weights_dir: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+
+
+class RolloutConfig(ConfigModel):
+    """One step samples `num_samples` completions of each of `num_prompts` prompts.
+
+    `canary_tolerance` is the largest difference of log-probabilities (natural logarithms) allowed
+    after a weight sync; unset, the one that fits the sampler's dtype.
+
+    placement            in_process: one engine in the trainer's process. disaggregated: Ray places the
+                         engines, on GPUs of their own. colocated: Ray places them on the learner's
+                         GPUs, and they sleep during updates. Unset: in_process for one engine,
+                         disaggregated for more
+    lora_sync            what vLLM gets under LoRA: the adapters alone, or every weight with the adapters
+                         merged in. auto: adapters on a GPU where it takes them, else merged
+    weight_transfer      how weights reach Ray's engines: object_store, through the host's memory, on every
+                         platform; between GPUs by vLLM itself: nccl (disaggregated), ipc (colocated)
+    sequences_in_flight  sequences handed to one of Ray's engines at once; it gets the next when one ends.
+                         Unset: as many as it works on at once, and half as many to follow on
+    """
+
+    sampler: Literal["vllm", "vllm-server", "transformers"] = "vllm"
+    num_engines: PositiveInt = 1
+    placement: Literal["in_process", "disaggregated", "colocated"] | None = None
+    weight_transfer: Literal["object_store", "nccl", "ipc"] = "object_store"
+    sequences_in_flight: PositiveInt | None = None
+    lora_sync: LoraSync = "auto"
+    num_prompts: PositiveInt = 32
+    num_samples: PositiveInt = 8
+    max_prompt_tokens: PositiveInt = 512
+    max_new_tokens: PositiveInt = 512
+    temperature: PositiveFloat = 1.0
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: NonNegativeInt = 0
+    canary_tolerance: PositiveFloat | None = None
+    vllm: VllmConfig = Field(default_factory=VllmConfig)
+    server: ServerConfig | None = None
+
+    @property
+    def context_tokens(self) -> int:
+        return self.max_prompt_tokens + self.max_new_tokens
+
+    def settings(self, *, seed: int) -> SamplerSettings:
+        """How completions are sampled; `seed` is the batch's."""
+        return SamplerSettings(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            max_new_tokens=self.max_new_tokens,
+            seed=seed,
+        )
+
+    @property
+    def is_placed_by_ray(self) -> bool:
+        return self.num_engines > 1 or self.placement in ("disaggregated", "colocated")
+
+    @property
+    def engines_sleep(self) -> bool:
+        """Whether engines free their GPUs for the learner during updates: those that share one with it."""
+        return self.vllm.sleep and (self.placement == "colocated" or not self.is_placed_by_ray)
+
+    @property
+    def placed_cpus(self) -> int:
+        """The CPUs that the engines ask Ray for together."""
+        return self.num_engines * self.vllm.cpu_threads if self.is_placed_by_ray else 0
+
+    @model_validator(mode="after")
+    def _coherent_engines(self) -> "RolloutConfig":
+        if (self.sampler == "vllm-server") != (self.server is not None):
+            state = "unset" if self.server is None else "set"
+            raise ValueError(
+                f"rollout.sampler={self.sampler} with rollout.server {state}: "
+                "vllm-server needs to know where the server is (rollout.server.url), others do not"
+            )
+        if self.sampler != "vllm" and self.is_placed_by_ray:
+            raise ValueError(
+                f"rollout.num_engines={self.num_engines} and rollout.placement={self.placement} are of vLLM "
+                f"engines placed by Ray, but rollout.sampler={self.sampler}"
+            )
+        if self.placement == "in_process" and self.num_engines > 1:
+            raise ValueError(
+                f"rollout.placement=in_process holds one engine, but rollout.num_engines={self.num_engines}: "
+                "choose disaggregated or colocated"
+            )
+        if self.sampler != "vllm" and self.vllm.tensor_parallel_size > 1:
+            raise ValueError(
+                f"rollout.vllm.tensor_parallel_size={self.vllm.tensor_parallel_size} cuts a vLLM engine over "
+                f"GPUs, but rollout.sampler={self.sampler}"
+            )
+        wanted = {"nccl": "disaggregated", "ipc": "colocated"}.get(self.weight_transfer)
+        if wanted is not None and self.placement != wanted:
+            raise ValueError(
+                f"rollout.weight_transfer={self.weight_transfer} is for rollout.placement={wanted}, "
+                f"not {self.placement}"
+            )
+        if self.placement == "colocated" and not self.vllm.sleep:
+            raise ValueError(
+                "rollout.placement=colocated shares GPUs with the learner, but rollout.vllm.sleep=false "
+                "would keep their memory during updates"
+            )
+        return self
