@@ -82,7 +82,7 @@ def paced(
 ) -> Iterator[None]:
     """Runs within have engines and updates that take as long as told."""
 
-    def make_sampler(prepared: Any, path: str) -> PacedSampler:
+    def make_sampler(prepared: Any, path: str, session: Any) -> PacedSampler:
         return PacedSampler(
             prepared.tokenizer, length=length, num_engines=num_engines, num_slots=NUM_SLOTS, step_s=step_s
         )

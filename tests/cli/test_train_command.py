@@ -234,3 +234,26 @@ def test_quantisation_without_its_package(
         importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else find(name, *rest)
     )
     assert key in refused(cli, folder, config_file(folder), override)
+
+
+def test_the_same_command_begins_a_run_and_goes_on_with_it(
+    cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a scheduler starts it again; without the run's folder there is nothing to look into."""
+    resumed: list[bool] = []
+
+    def train(config: Any, *, resume: bool, **_: Any) -> Any:
+        resumed.append(resume)
+        return engine_run.RunResult(run_dir=folder, summary={}, stopped=False)
+
+    monkeypatch.setattr(engine_run, "train", train)
+    command = ("train", config_file(folder), "--auto-resume")
+    run_dir = folder / "run"
+    assert cli(*command, "--run-dir", str(run_dir))[0] == 0
+    run_dir.mkdir()
+    (run_dir / "config.yaml").touch()
+    assert cli(*command, "--run-dir", str(run_dir))[0] == 0
+    assert resumed == [False, True]
+    code, _, err = cli(*command)
+    assert code == 2
+    assert "--auto-resume looks into the folder of --run-dir" in err

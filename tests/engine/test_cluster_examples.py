@@ -24,26 +24,23 @@ def test_the_job_script_asks_for_what_it_needs() -> None:
     assert "usage: cluster_ray_job.sh CONFIG RUN_DIR" in refused.stderr
 
 
-def test_the_job_goes_on_where_it_is_started_again(tmp_path: Path) -> None:
-    """Here `ray job submit -- COMMAND` is COMMAND itself, and verl-lite prints its arguments."""
-    stubs = tmp_path / "stubs"
-    stubs.mkdir()
-    (stubs / "ray").write_text('#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n')
-    (stubs / "verl-lite").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    for stub in stubs.iterdir():
-        stub.chmod(0o755)
-    run_dir = tmp_path / "runs" / "one"
-
-    def submit() -> list[str]:
-        script = ["sh", str(EXAMPLES / "cluster_ray_job.sh"), "some.yaml", str(run_dir), "rewards.a={use: b}"]
-        path = f"{stubs}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
-            script, capture_output=True, text=True, check=True, env={**os.environ, "PATH": path}
-        )
-        return done.stdout.splitlines()
-
-    first = ["train", "some.yaml", "rewards.a={use: b}", "cluster.address=auto", "--run-dir", str(run_dir)]
-    assert submit() == first
-    run_dir.mkdir(parents=True)
-    (run_dir / "config.yaml").touch()
-    assert submit() == [*first, "--resume"]
+def test_the_job_is_the_run_with_its_folder_and_overrides(tmp_path: Path) -> None:
+    """`ray` is stood in for by a script that prints its arguments, one a line."""
+    stub = tmp_path / "ray"
+    stub.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    stub.chmod(0o755)
+    script = [
+        "sh",
+        str(EXAMPLES / "cluster_ray_job.sh"),
+        "some.yaml",
+        "/shared/runs/one",
+        "rewards.a={use: b}",
+    ]
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        script, capture_output=True, text=True, check=True, env={**os.environ, "PATH": path}
+    )
+    submitted = ["job", "submit", "--working-dir", ".", "--entrypoint-num-cpus", "1", "--"]
+    trained = ["verl-lite", "train", "some.yaml", "rewards.a={use: b}", "cluster.address=auto"]
+    folder = ["--run-dir", "/shared/runs/one", "--auto-resume"]
+    assert done.stdout.splitlines() == [*submitted, *trained, *folder]

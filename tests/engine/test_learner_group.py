@@ -8,7 +8,12 @@ import pytest
 
 from verl_lite.engine.algorithm_config import AlgorithmConfig
 from verl_lite.engine.cluster.learner_group import LearnerGroup
-from verl_lite.errors import TrainingError
+from verl_lite.engine.cluster.nodes import leave_mark
+from verl_lite.engine.cluster.rank_worker import LearnerSpec
+from verl_lite.engine.cluster.ray_ranks import RankActor
+from verl_lite.engine.config import TrainConfig
+from verl_lite.errors import ConfigError, TrainingError
+from verl_lite.plugins.config_file import validate
 
 
 class Elsewhere:
@@ -54,3 +59,19 @@ def test_a_checkpoint_that_the_ranks_wrote_on_another_disk_is_none(tmp_path: Pat
     group = LearnerGroup(Elsewhere(tmp_path / "node7"), AlgorithmConfig())
     with pytest.raises(TrainingError, match="folder that all nodes share with --run-dir"):
         group.start_saving(tmp_path / "part", tokenizer)()
+
+
+def test_a_rank_that_sees_another_folder_of_the_run_s_name_is_refused(
+    tmp_path: Path, small_run: dict[str, Any]
+) -> None:
+    run_dir = tmp_path / "run"
+    mark = leave_mark(run_dir)
+    spec = LearnerSpec(
+        config=validate(TrainConfig, {**small_run, "learner": {"num_ranks": 2}}, source="test"),
+        model_path=str(tmp_path),
+        pad_token_id=0,
+        run_dir=run_dir,
+    )
+    mark.unlink()  # as on a node with a disk of its own
+    with pytest.raises(ConfigError, match="name one that all nodes share with --run-dir"):
+        RankActor().join(spec, 1, ("127.0.0.1", 1), 1.0, on_gpu=False, mark=mark)

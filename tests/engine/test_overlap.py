@@ -91,7 +91,7 @@ def paced(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[PacedSampler]]:
     made: list[PacedSampler] = []
 
     def install(*, length: Callable[[int], int], step_s: float = 0.001, update_s: float = 0.0) -> Any:
-        def make(prepared: Any, path: str) -> PacedSampler:
+        def make(prepared: Any, path: str, session: Any) -> PacedSampler:
             made.append(PacedSampler(prepared.tokenizer, length=length, num_engines=2, step_s=step_s))
             return made[-1]
 

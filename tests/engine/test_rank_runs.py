@@ -170,7 +170,7 @@ def test_a_lost_rank_is_named_and_nothing_waits_for_it(
 ) -> None:
     config = make(learner=learner(2), cluster={"call_timeout_s": timeout_s})
     spec = LearnerSpec(config=config, model_path=str(alone / "model"), pad_token_id=0, run_dir=tmp_path)
-    with RaySession(config.cluster, cpus=2), reserved_for_ranks(2, timeout_s=60) as place:
+    with RaySession(config.cluster, cpus=2), reserved_for_ranks(2, on_gpu=False, timeout_s=60) as place:
         ranks = RayRanks(spec, config.cluster, place)
         assert len(ranks.call("token_logprobs", [1, 2, 3])) == 2
         os.kill(ranks.process_ids[1], number)

@@ -155,15 +155,15 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_resumed_from_its_b
 ) -> None:
     """As a cluster's scheduler does it: the same command with --resume, whenever the run was begun before."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    config = make_config(steps=4, checkpoints={"every_steps": 2})
+    config = make_config(steps=4, checkpoints={"every_steps": 1})
     train(config, run_dir=whole, debug_inline=True)
     shutil.copytree(whole, cut)
     shutil.rmtree(cut / "checkpoints")
     (cut / "summary.json").unlink()
-    with pytest.raises(ConfigError, match="has no whole checkpoint any more"):  # four steps: there were two
+    with pytest.raises(ConfigError, match="has no whole checkpoint any more"):  # there were four
         train(config, run_dir=cut, resume=True, debug_inline=True)
     lines = (cut / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (cut / "metrics.jsonl").write_text("".join(lines[:1]))
+    (cut / "metrics.jsonl").write_text("".join(lines[:2]))  # killed while the first was written
     train(config, run_dir=cut, resume=True, debug_inline=True)
     rows = [read_metrics(run / "metrics.jsonl") for run in (whole, cut)]
     assert [row["step"] for row in rows[1]] == [1, 2, 3, 4]

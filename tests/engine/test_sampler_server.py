@@ -39,11 +39,15 @@ class FakeServer(ThreadingHTTPServer):
         self.failures: list[int] = []  # statuses to answer the next requests with
         self.is_processed = True
         self.takes_weights = True
+        self.forgets = True
         self.folder = ""
         self.canary = -1.0
         self.open_now = self.most_open = 0
         self.answers_after_s = 0.002
         self.lock = threading.Lock()
+
+    def handle_error(self, *_: object) -> None:
+        """A client that went away is no news."""
 
     @property
     def url(self) -> str:
@@ -79,8 +83,8 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 server.folder = body["kwargs"]["weights_path"]
                 self._answer(200, {"results": [None]})
-        elif self.path == "/reset_prefix_cache":
-            self._answer(200, {})
+        elif self.path == "/reset_prefix_cache?reset_running_requests=true":
+            self._answer(200, {"success": server.forgets})
         elif self.path == "/v1/completions":
             self._answer(200, {"id": "cmpl-1", "object": "text_completion", "choices": [self._choice(body)]})
         else:
@@ -205,10 +209,22 @@ def test_new_weights_go_through_the_folder_and_the_canary(
     written = load_file(Path(server.folder) / "model.safetensors")
     assert written.keys() == {*dict(source.named_weights()), "lm_head.weight"}
     assert all((written[name] == tensor).all() for name, tensor in source.named_weights())
-    assert [path for path, _ in server.bodies[-3:-1]] == ["/collective_rpc", "/reset_prefix_cache"]
+    assert [path for path, _ in server.bodies[-3:-1]] == [
+        "/collective_rpc",
+        "/reset_prefix_cache?reset_running_requests=true",
+    ]
     server.canary = -1.5
     with pytest.raises(TrainingError, match="the weights of version 4 did not reach the sampler"):
         sampler.load_weights(source, version=4)
+
+
+def test_a_server_that_keeps_what_it_cached_of_the_old_weights_stops_the_run(
+    server: FakeServer, connect: Any, source: Any, tmp_path: Path
+) -> None:
+    server.forgets = False
+    sampler = connect(server.url, weights_dir=str(tmp_path))
+    with pytest.raises(TrainingError, match="kept its prefix cache"):
+        sampler.load_weights(source, version=1)
 
 
 def test_a_server_that_keeps_its_weights_samples_but_does_not_train(
@@ -249,6 +265,18 @@ def test_a_server_that_hangs_is_waited_for_once(
     with pytest.raises(TrainingError, match="failed 1 times; the last time with no answer within 1 s"):
         list(sampler.generate(prompts, num_samples=1, settings=SETTINGS))
     assert time.monotonic() - started < 3
+
+
+def test_all_tries_together_have_the_deadline(
+    server: FakeServer, connect: Any, prompts: list[PromptRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "CLUSTER", ClusterConfig(max_restarts=30, call_timeout_s=2))
+    sampler = connect(server.url)
+    server.failures = [503] * 1000
+    started = time.monotonic()
+    with pytest.raises(TrainingError, match="failed 2 times; the last time with 503"):  # 1 s, then 2 s more
+        list(sampler.generate(prompts, num_samples=1, settings=SETTINGS))
+    assert time.monotonic() - started < 4
 
 
 def test_who_wants_to_stop_does_not_wait_for_open_requests(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from verl_lite.cli.options import AsJson, DebugInline
+from verl_lite.errors import ConfigError
 
 if TYPE_CHECKING:
     from verl_lite.engine.config import TrainConfig
@@ -23,6 +24,10 @@ RunDir = Annotated[
     Path | None, typer.Option(help="The run's folder; runs/<name>, numbered when taken, if left out")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in its folder")]
+AutoResume = Annotated[
+    bool,
+    typer.Option("--auto-resume", help="--resume where the folder of --run-dir holds the run already"),
+]
 INTERRUPTED = 130
 
 
@@ -42,6 +47,7 @@ def train(
     overrides: Overrides = None,
     run_dir: RunDir = None,
     resume: Resume = False,
+    auto_resume: AutoResume = False,
     debug_inline: DebugInline = False,
     show: ShowOption = Show.AUTO,
 ) -> None:
@@ -50,9 +56,14 @@ def train(
     Example: verl-lite train examples/quickstart.yaml steps=60 seed=1
     """
     checked = _load(config, overrides)
+    if auto_resume and run_dir is None:
+        raise ConfigError("--auto-resume looks into the folder of --run-dir: name it")
     if _follows(checked):
         return
     from verl_lite.engine.run import train as run
+
+    if auto_resume and run_dir is not None:
+        resume = resume or (run_dir / "config.yaml").is_file()
 
     result = run(
         checked,

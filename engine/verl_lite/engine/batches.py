@@ -83,7 +83,6 @@ class Rounds:
                 prompts, num_samples=num_samples, settings=settings, check=self._check
             ):
                 session.add(group)
-                self._check()
         with clock.stage("reward"):
             return _in_order(session.finish(), prompts, combine=self._config.scoring.combine)
 

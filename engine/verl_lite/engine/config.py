@@ -150,11 +150,16 @@ class TrainConfig(RewardsConfig):
         return named or ("format" if "format" in paths else "")
 
     @property
+    def ranks_placed_by_ray(self) -> int:
+        """Learner ranks that are actors: none of a single one, and none of those that torchrun started."""
+        ranks = self.learner.num_ranks
+        return ranks if ranks > 1 and launched_rank() is None else 0
+
+    @property
     def placed_cpus(self) -> float:
         """The CPUs that the parts placed by Ray ask for together; 0: the run is one process, without Ray."""
-        ranks, rewards = self.learner.num_ranks, self.cluster.rewards
-        placed_ranks = ranks if ranks > 1 and launched_rank() is None else 0
-        return placed_ranks + self.rollout.placed_cpus + rewards.count * rewards.cpus
+        rewards = self.cluster.rewards
+        return self.ranks_placed_by_ray + self.rollout.placed_cpus + rewards.count * rewards.cpus
 
     @property
     def reason_to_merge(self) -> str:

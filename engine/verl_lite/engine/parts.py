@@ -9,7 +9,6 @@ from verl_lite.engine.algorithm_config import LoraConfig
 from verl_lite.engine.cluster_config import ClusterConfig
 from verl_lite.engine.config import RolloutConfig, TrainConfig
 from verl_lite.engine.end_tokens import end_token_ids
-from verl_lite.engine.launch import launched_rank
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.lora import adapters_to_sync
 from verl_lite.engine.model_folder import default_device, load_policy, pad_token_id
@@ -50,13 +49,14 @@ def reward_actors(config: TrainConfig, session: Any) -> Placement | None:
     return RewardActors(session.ray, config.cluster)
 
 
-def place_for_ranks(config: TrainConfig) -> AbstractContextManager[Any]:
+def place_for_ranks(config: TrainConfig, session: Any) -> AbstractContextManager[Any]:
     """What Ray keeps for the learner's ranks, before it places engines; None where it places no ranks."""
-    if config.learner.num_ranks == 1 or launched_rank() is not None:
+    if not config.ranks_placed_by_ray:
         return nullcontext()
     from verl_lite.engine.cluster.ray_ranks import reserved_for_ranks
 
-    return reserved_for_ranks(config.learner.num_ranks, timeout_s=config.cluster.start_timeout_s)
+    timeout_s = config.cluster.start_timeout_s
+    return reserved_for_ranks(config.ranks_placed_by_ray, on_gpu=session.on_gpu, timeout_s=timeout_s)
 
 
 def make_learner(prepared: PreparedRun, path: str, model: Any, place: Any = None) -> PolicyLearner:
@@ -86,7 +86,7 @@ def _make_ranks(prepared: PreparedRun, path: str, place: Any) -> PolicyLearner:
 
     config = prepared.config
     spec = LearnerSpec(
-        config=config,
+        config=_with_findable_critic(config),
         model_path=_findable(path),
         pad_token_id=pad_token_id(prepared.tokenizer),
         run_dir=prepared.folder.path.absolute(),
@@ -108,6 +108,14 @@ def _findable(model_path: str) -> str:
     return str(Path(model_path).absolute()) if Path(model_path).exists() else model_path
 
 
+def _with_findable_critic(config: TrainConfig) -> TrainConfig:
+    critic = config.algorithm.critic
+    if critic is None or not critic.model:
+        return config
+    found = critic.model_copy(update={"model": _findable(critic.model)})
+    return config.model_copy(update={"algorithm": config.algorithm.model_copy(update={"critic": found})})
+
+
 def make_timeline(prepared: PreparedRun) -> Timeline | None:
     """Where the stages are noted, for runs in which one part may wait for another."""
     if prepared.config.asynchrony.mode == "sync" and not prepared.config.placed_cpus:
@@ -116,8 +124,8 @@ def make_timeline(prepared: PreparedRun) -> Timeline | None:
     return Timeline(prepared.folder.timeline, resume_at=resume_at)
 
 
-def make_sampler(prepared: PreparedRun, model_path: str) -> Sampler:
-    """The sampler the config names, with the weights in `model_path`."""
+def make_sampler(prepared: PreparedRun, model_path: str, session: Any = None) -> Sampler:
+    """The sampler the config names, with the weights in `model_path`; `session` is what open_cluster gave."""
     return sampler_for(
         model_path,
         prepared.tokenizer,
@@ -127,6 +135,7 @@ def make_sampler(prepared: PreparedRun, model_path: str) -> Sampler:
         cluster=prepared.config.cluster,
         end_of_turn=prepared.config.sft.end_of_turn,
         lora=adapters_to_sync(prepared.config),
+        on_gpu=None if session is None else session.on_gpu,
     )
 
 
@@ -140,11 +149,13 @@ def sampler_for(
     cluster: ClusterConfig,
     end_of_turn: Sequence[str] = (),
     lora: LoraConfig | None = None,
+    on_gpu: bool | None = None,
 ) -> Sampler:
     """The sampler `rollout` names, with the weights in `model_path`; the prompt's tokens are its canary.
 
     Answers end at the tokens that the model's folder names, and at those of `end_of_turn`. With `lora` vLLM
-    gets adapters alone (see lora.adapters_to_sync).
+    gets adapters alone (see lora.adapters_to_sync). `on_gpu`: whether engines that Ray places ask for GPUs;
+    unset, where there are any.
     """
     shared: dict[str, Any] = {
         "canary_ids": list(canary_prompt.prompt_ids)[:CANARY_TOKENS],
@@ -154,7 +165,8 @@ def sampler_for(
         from verl_lite.engine.cluster.ray_sampler import RaySampler
 
         path = _findable(model_path)
-        return RaySampler(path, tokenizer, rollout, cluster, seed=seed, lora=lora, **shared)
+        options = {"seed": seed, "lora": lora, "on_gpu": on_gpu, **shared}
+        return RaySampler(path, tokenizer, rollout, cluster, **options)
     if rollout.sampler == "vllm-server":
         from verl_lite.engine.sampler_server import ServerSampler
 

@@ -18,7 +18,16 @@ from verl_lite.engine.model_shape import ModelShape
 from verl_lite.engine.sampler_transformers import BATCH_ROWS
 from verl_lite.errors import ConfigError
 
-__all__ = ["DevicePlan", "Gpu", "Part", "RunPlan", "activation_bytes", "local_gpu", "make_plan"]
+__all__ = [
+    "DevicePlan",
+    "Gpu",
+    "Part",
+    "RunPlan",
+    "activation_bytes",
+    "local_gpu",
+    "make_plan",
+    "shares_gpus",
+]
 
 GIB = 2**30
 PROCESS_BYTES = GIB  # CUDA context, kernels, and what the allocator cannot use
@@ -273,13 +282,14 @@ def _check_shared(config: TrainConfig, learner: DevicePlan, gpu: Gpu) -> None:
         when = f"during an update, as asynchrony.mode={mode} samples meanwhile,"
     elif not vllm.sleep:
         when = "during an update, as rollout.vllm.sleep is false"
+    sleep = "set rollout.vllm.sleep: true, " if mode == "sync" and not vllm.sleep else ""
     fits = (gpu.memory_bytes - beside) / gpu.memory_bytes
     lower = f"lower rollout.vllm.gpu_memory_utilization to {int(fits * 100) / 100:.2f}, " if fits > 0 else ""
     raise ConfigError(
         f"learner and engine share a GPU of {gpu.memory_bytes / GIB:.1f} GiB, but vLLM's share "
         f"(gpu_memory_utilization {vllm.gpu_memory_utilization:g}) is {share / GIB:.1f} and the learner "
         f"{when} holds {beside / GIB:.1f} beside it: {lower}"
-        f"{'' if vllm.sleep else 'set rollout.vllm.sleep: true, '}or give the engines GPUs of their own"
+        f"{sleep}or give the engines GPUs of their own"
     )
 
 

@@ -1,5 +1,6 @@
 """Everything that can be wrong with a run, checked before a model is loaded or a file written."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from verl_lite.engine.sft.data import SFTData, read_sft
 from verl_lite.engine.stages import PromptRow
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.composite import build_composite
+from verl_lite.plugins.config_file import load_config
 from verl_lite.plugins.discovery import RewardCatalog, find_rewards
 
 __all__ = ["PreparedRun", "hold_run", "prepare_run"]
@@ -146,11 +148,17 @@ def prepare_run(
 
 
 def _had_checkpoints(folder: RunFolder, config: TrainConfig) -> bool:
-    """Whether RL got so far that there must have been one; otherwise it may begin at its first step again."""
+    """Whether RL got so far that there must have been one; otherwise it may begin at its first step again.
+
+    The second is only begun once the first is written, while its step is in the metrics already.
+    """
+    if folder.summary.is_file() and "steps" in json.loads(folder.summary.read_text(encoding="utf-8")):
+        return True  # RL had ended, with a checkpoint; the summary of SFT has no steps
     rows = read_metrics(folder.metrics) if folder.metrics.is_file() else []
     last = max((row["step"] for row in rows if "reward/mean" in row), default=0)
-    every = config.checkpoints.every_steps  # one is written while steps go on
-    return folder.summary.is_file() or bool(every and last >= 2 * every)
+    began = load_config(type(config), folder.path / "config.yaml")
+    every = max(one.checkpoints.every_steps for one in (began, config))
+    return bool(began.checkpoints.every_steps) and last > 2 * every
 
 
 def _read_prompts(config: TrainConfig, tokenizer: Any) -> tuple[list[PromptRow], list[PromptRow]]:

@@ -233,7 +233,7 @@ def _run(
     if resume_at is None and folder.metrics.exists():  # of a start that ended before its first checkpoint
         resume_at = 0
     with (
-        place_for_ranks(config) as place,
+        place_for_ranks(config, session) as place,
         Scorer(
             config,
             catalog=prepared.catalog,
@@ -244,7 +244,7 @@ def _run(
         ) as scorer,
     ):
         with clear_memory_errors("starting the sampler"):
-            sampler = make_sampler(prepared, path)
+            sampler = make_sampler(prepared, path, session)
         log = MetricsLog(
             folder.path,
             run_name=config.name,

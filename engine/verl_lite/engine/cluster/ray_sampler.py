@@ -47,6 +47,7 @@ class RaySampler:
         seed: int,
         end_ids: Sequence[int] = (),
         lora: LoraConfig | None = None,
+        on_gpu: bool | None = None,
     ) -> None:
         self._end_ids = end_ids
         self._decode = partial(tokenizer.decode, skip_special_tokens=True)
@@ -77,8 +78,7 @@ class RaySampler:
         }
         self._session = RaySession(cluster, cpus=config.placed_cpus)
         self._session.__enter__()
-        on_gpu = self._session.ray.cluster_resources().get("GPU", 0) > 0
-        asked = partial(engine_resources, config, on_gpu=on_gpu)
+        asked = partial(engine_resources, config, on_gpu=self._session.on_gpu if on_gpu is None else on_gpu)
         self.pool = EnginePool(
             lambda index: RayEngine(EngineActor, asked(index), **arguments),
             num_engines=config.num_engines,

@@ -121,7 +121,7 @@ class SequenceQueue:
         count = min(other.num_waiting, share.places - len(share.running))
         jobs = [other.running.popitem()[1] for _ in range(count)]
         other.given_away += [job.request.id for job in jobs]
-        return jobs
+        return [job for job in jobs if not job.batch.closed]
 
     def _fullest_beside(self, share: Share) -> Share | None:
         """Inside which most wait, where this one has free places and the queue is empty."""

@@ -49,6 +49,7 @@ class RaySession:
         self._watchdog: Watchdog | None = None
         self._was_there = False
         self.ray: Any = None
+        self.on_gpu = False  # as the cluster was at the start: a run does not go on without GPUs it had
 
     def __enter__(self) -> "RaySession":
         try:
@@ -68,6 +69,7 @@ class RaySession:
             except BaseException:
                 self._close_watchdog()
                 raise
+        self.on_gpu = ray.cluster_resources().get("GPU", 0) > 0
         return self
 
     def _start(self, ray: Any) -> None:
