@@ -79,10 +79,14 @@ class Rounds:
         num_samples = self._config.rollout.num_samples
         with clock.stage("rollout"), clear_memory_errors("generating", step=step + 1):
             session = self._scorer.start(step=step)
-            for group in self._sampler.generate(
-                prompts, num_samples=num_samples, settings=settings, check=self._check
-            ):
-                session.add(group)
+            try:
+                for group in self._sampler.generate(
+                    prompts, num_samples=num_samples, settings=settings, check=self._check
+                ):
+                    session.add(group)
+            except BaseException:
+                session.cancel()
+                raise
         with clock.stage("reward"):
             return _in_order(session.finish(), prompts, combine=self._config.scoring.combine)
 
