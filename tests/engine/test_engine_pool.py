@@ -130,11 +130,11 @@ def test_few_sequences_are_spread_evenly(pool_of: Any) -> None:
     assert [len(engine.lengths) for engine in engines] == [3, 3, 3]
 
 
-def test_unset_the_limit_is_what_each_engine_works_on_and_half_as_many_more(pool_of: Any) -> None:
+def test_unset_the_limit_is_what_each_engine_works_on_and_as_many_again(pool_of: Any) -> None:
     unset = PoolLimits(start_timeout_s=5, call_timeout_s=5, max_restarts=0)
     pool, engines = pool_of(limits=unset, engines=[FakeEngine(places=8), FakeEngine(places=16)])
     list(pool.run(requests([3] * 100)))
-    assert [engine.most_running for engine in engines] == [12, 24]
+    assert [engine.most_running for engine in engines] == [16, 32]
 
 
 def test_a_batch_that_the_engines_have_places_for_begins_at_once(pool_of: Any) -> None:

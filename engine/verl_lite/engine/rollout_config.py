@@ -63,7 +63,7 @@ class RolloutConfig(ConfigModel):
     weight_transfer      how weights reach Ray's engines: object_store, through the host's memory, on every
                          platform; between GPUs by vLLM itself: nccl (disaggregated), ipc (colocated)
     sequences_in_flight  sequences handed to one of Ray's engines at once; it gets the next when one ends.
-                         Unset: as many as it works on at once, and half as many to follow on
+                         Unset: as many as it works on at once, and as many to follow on
     """
 
     sampler: Literal["vllm", "vllm-server", "transformers"] = "vllm"

@@ -6,7 +6,6 @@ front of the queue. Beyond `max_restarts` everyone who waits gets one error. Eng
 `RemoteEngine`, so nothing here knows Ray.
 """
 
-import math
 import queue
 import threading
 from collections import deque
@@ -51,7 +50,7 @@ class RemoteEngine(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLimits:
-    """`in_flight` sequences at most per engine (None: as many as it has places, and half as many more)."""
+    """`in_flight` sequences at most per engine (None: twice as many as it has places)."""
 
     start_timeout_s: float
     call_timeout_s: float
@@ -61,9 +60,9 @@ class PoolLimits:
     def in_flight_of(self, num_places: int) -> int:
         """Those beyond an engine's places wait there, to begin at the very step at which a place is free.
 
-        Where sequences are short many end before the next call brings new ones: an eighth was not enough.
+        As many again, since sequences of one length end together, and before the next call brings new ones.
         """
-        return self.in_flight or num_places + math.ceil(num_places / 2)
+        return self.in_flight or 2 * num_places
 
 
 @dataclass(slots=True, eq=False)
