@@ -235,15 +235,25 @@ def test_ctrl_c_in_async_waits_for_no_long_completion(
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("rollouts")]
 
 
+@pytest.mark.parametrize("measures", [False, True])
 def test_ctrl_c_in_sync_waits_for_no_long_completion(
-    make_config: Callable[..., TrainConfig], paced: Callable[..., Any], tmp_path: Path
+    measures: bool, make_config: Callable[..., TrainConfig], paced: Callable[..., Any], tmp_path: Path
 ) -> None:
+    """In the first batch, and in the evaluation before it; the run goes on with --resume."""
+    data = {"train": {"task": "arithmetic", "num_rows": 20}}
+    if measures:
+        data["held_out"] = {"task": "arithmetic", "num_rows": 4}
+    config = make_config(steps=2, asynchrony={"mode": "sync"}, rollout=VLLM, data=data)
     paced(length=lambda seed: 60_000)
-    threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    timer = threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
     started = time.monotonic()
-    config = make_config(asynchrony={"mode": "sync"}, rollout=VLLM)
     assert train(config, run_dir=tmp_path / "run", debug_inline=True).stopped
     assert time.monotonic() - started < 30
+    paced(length=lambda seed: 4)
+    result = train(config, run_dir=tmp_path / "run", resume=True, debug_inline=True)
+    assert result.summary["steps"] == 2
+    assert bool(result.summary["metrics"]) == measures
 
 
 def test_an_async_run_goes_on_with_the_rollouts_it_has_paid_for(

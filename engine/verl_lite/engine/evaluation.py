@@ -1,9 +1,9 @@
 """Held-out accuracy: greedy answers, scored by the very rewards training uses."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from verl_lite.engine.stages import PromptRow, Sampler
+from verl_lite.engine.stages import PromptRow, Sampler, never_stop
 from verl_lite.plugins import SamplerSettings, ScoredRollout
 from verl_lite.plugins.scorer import Scorer
 
@@ -37,12 +37,20 @@ def evaluate(
     accuracy_reward: str,
     right_at: float,
     step: int,
+    check: Callable[[], None] = never_stop,
 ) -> Evaluation:
-    """One greedy answer a prompt, through the same template, sampler and scorer as training."""
+    """One greedy answer a prompt, through the same template, sampler and scorer as training.
+
+    What `check` raises, as in Sampler.generate, ends it.
+    """
     settings = SamplerSettings(temperature=0.0, max_new_tokens=max_new_tokens, seed=0)
     session = scorer.start(step=step)
-    for group in sampler.generate(prompts, num_samples=1, settings=settings):
-        session.add(group)
+    try:
+        for group in sampler.generate(prompts, num_samples=1, settings=settings, check=check):
+            session.add(group)
+    except BaseException:
+        session.cancel()
+        raise
     rows = session.finish().rows
     rewards = [row.reward for row in rows if row.reward is not None]
     return Evaluation(

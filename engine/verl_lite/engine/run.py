@@ -267,6 +267,8 @@ def _run(
                 )
                 with trainer:
                     return _train_and_measure(prepared, trainer, display, started=started)
+        except StopRequested:
+            return RunResult(run_dir=folder.path, summary={}, stopped=True)
         finally:
             log.close()
             sampler.close()
@@ -318,6 +320,7 @@ def _is_quantized(config: TrainConfig) -> bool:
 def _train_and_measure(
     prepared: PreparedRun, trainer: Trainer, display: Display, *, started: float
 ) -> RunResult:
+    """Raises StopRequested after a Ctrl-C, once there is a checkpoint of the steps that were done."""
     folder, measures = prepared.folder, bool(prepared.held_out_prompts)
     trainer.sync()
     if prepared.checkpoint is not None:
@@ -327,15 +330,12 @@ def _train_and_measure(
         display.note(f"resumed from {prepared.checkpoint_path} after {trainer.step} steps")
         restore_random_states(prepared.checkpoint_path)
     elif measures:
-        trainer.before = trainer.evaluate().metrics
+        trainer.before = trainer.evaluate(may_stop=True).metrics
         display.note(f"held-out accuracy before RL: {trainer.before['evaluation/accuracy']:.1%}")
-    try:
-        trainer.run_steps()
-    except StopRequested:
-        return RunResult(run_dir=folder.path, summary={}, stopped=True)
+    trainer.run_steps()
     if trainer.step:
         retire(folder.sft_checkpoints, prepared.config.checkpoints)
-    after = trainer.evaluate().metrics if measures else {}
+    after = trainer.evaluate(may_stop=True).metrics if measures else {}
     summary = {
         "name": prepared.config.name,
         "steps": trainer.step,

@@ -33,7 +33,7 @@ from verl_lite.engine.overlap import OneAhead, Overlapped
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.rollback import Events, RollbackRules, Trouble, go_back, offer
 from verl_lite.engine.sample_tables import sample_table
-from verl_lite.engine.stages import PolicyLearner, Sampler, TrainingSample
+from verl_lite.engine.stages import PolicyLearner, Sampler, TrainingSample, never_stop
 from verl_lite.engine.timeline import StageClock, Timeline
 from verl_lite.plugins import ScoredRollout
 from verl_lite.plugins.records import RecordWriter
@@ -184,8 +184,11 @@ class Trainer:
             "with a lower learning rate"
         )
 
-    def evaluate(self) -> Evaluation:
-        """Held-out greedy accuracy of the weights the sampler has now."""
+    def evaluate(self, *, may_stop: bool = False) -> Evaluation:
+        """Held-out greedy accuracy of the weights the sampler has now.
+
+        With `may_stop` a Ctrl-C ends it (StopRequested): where a resumed run measures it again.
+        """
         with clear_memory_errors("generating", step=self.step):
             return evaluate(
                 self._sampler,
@@ -195,6 +198,7 @@ class Trainer:
                 accuracy_reward=self._config.accuracy_reward,
                 right_at=self._config.evaluation.right_at,
                 step=self.step,
+                check=self._interrupt.check if may_stop else never_stop,
             )
 
     def save(self) -> None:
