@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -188,6 +189,22 @@ def test_a_cluster_that_is_not_there_is_a_config_error() -> None:
         RaySession(ClusterConfig(address="127.0.0.1:1"), cpus=1),
     ):
         pass
+
+
+def test_a_cluster_that_asks_for_a_token_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray 2.60 says only that it failed to connect."""
+    import ray
+
+    def init(**options: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        message = r"Failed to connect to Ray cluster at 10\.0\.0\.1:6379; if .* set RAY_AUTH_MODE=token"
+        with pytest.raises(ConfigError, match=message), RaySession(ClusterConfig(address=address), cpus=1):
+            pass
 
 
 def test_an_address_without_anything_to_place_is_refused(tiny_run: dict[str, object]) -> None:

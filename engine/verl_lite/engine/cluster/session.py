@@ -104,7 +104,7 @@ class RaySession:
                     place = f"a Ray of the run's own, within {limit}"
                 else:
                     place = f"cluster.address={address}"
-                raise ConfigError(f"{place}: {str(error).strip().splitlines()[0]}") from None
+                raise ConfigError(f"{place}: {str(error).strip().splitlines()[0]}{_hint(address)}") from None
         if threading.current_thread() is threading.main_thread():
             # Ray's own handler prints a stack; the run's (interrupt.py) or a plain exit is put back.
             is_default = on_sigterm in (signal.SIG_DFL, None)
@@ -124,6 +124,16 @@ class RaySession:
         if self._watchdog is not None:
             self._watchdog.close()
             self._watchdog = None
+
+
+def _hint(address: str | None) -> str:
+    """Ray sends its token to a cluster it found by itself ("auto"), to a named address only when told to."""
+    if address in (None, "auto") or "RAY_AUTH_MODE" in os.environ:
+        return ""
+    return (
+        "; if the cluster asks for Ray's token, as one does whose head had a ~/.ray/auth_token when it "
+        "started, set RAY_AUTH_MODE=token and have that file here too"
+    )
 
 
 def _check_that_it_listens(address: str) -> None:
