@@ -214,6 +214,19 @@ def test_a_killed_engine_is_replaced_and_its_sequences_are_sampled_again(
     assert 1 <= counts["rollout/sequences_again"] <= 8
 
 
+def test_an_engine_that_does_not_start_in_time_says_what_it_asked_for(
+    ray_session: RaySession, small_model: Path, tokenizer: Any, prompts: list[PromptRow]
+) -> None:
+    from verl_lite.engine.cluster.ray_sampler import RaySampler
+
+    cluster, canary_ids = ClusterConfig(start_timeout_s=0.5), prompts[0].prompt_ids
+    message = (
+        r"gave no answer for 0\.5 s\. Each of rollout\.num_engines=1 asks Ray for cpus: 1, gpus: 0; free"
+    )
+    with pytest.raises(TrainingError, match=message):
+        RaySampler(str(small_model), tokenizer, CONFIG, cluster, canary_ids=canary_ids, seed=0)
+
+
 @pytest.mark.slow
 def test_a_silent_engine_is_replaced(
     ray_session: RaySession,

@@ -56,14 +56,13 @@ def train(
     Example: verl-lite train examples/quickstart.yaml steps=60 seed=1
     """
     checked = _load(config, overrides)
-    if auto_resume and run_dir is None:
-        raise ConfigError("--auto-resume looks into the folder of --run-dir: name it")
+    if auto_resume:
+        if run_dir is None:
+            raise ConfigError("--auto-resume looks into the folder of --run-dir: name it")
+        resume = resume or (run_dir / "config.yaml").is_file()
     if _follows(checked):
         return
     from verl_lite.engine.run import train as run
-
-    if auto_resume and run_dir is not None:
-        resume = resume or (run_dir / "config.yaml").is_file()
 
     result = run(
         checked,

@@ -6,7 +6,7 @@ generates: engines take them in between two steps, and the rollouts carry a vers
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,8 +26,6 @@ from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 
 __all__ = ["RaySampler", "engine_resources"]
-
-ASKED = ("num_cpus", "num_gpus")
 
 
 class RaySampler:
@@ -57,13 +55,6 @@ class RaySampler:
         self._engines_sleep = config.engines_sleep
         self._gpus_per_engine = config.vllm.tensor_parallel_size
         self._sender: WeightSender | None = None
-        limits = PoolLimits(
-            start_timeout_s=cluster.start_timeout_s,
-            call_timeout_s=cluster.engine_timeout_s,
-            # vLLM's transfer has a fixed membership: nobody could give a replacement its weights
-            max_restarts=cluster.max_restarts if self._transfer == "object_store" else 0,
-            in_flight=config.sequences_in_flight,
-        )
         options = (
             {}
             if self._transfer == "object_store"
@@ -82,20 +73,14 @@ class RaySampler:
         self.pool = EnginePool(
             lambda index: RayEngine(EngineActor, asked(index), **arguments),
             num_engines=config.num_engines,
-            limits=limits,
+            limits=_limits(config, cluster),
         )
         try:
             engine = self.pool.each("describe")[0]
         except TrainingError as error:
             free = self._session.ray.available_resources()
             self.close()
-            each = ", ".join(f"{kind.removeprefix('num_')}: {asked(0).get(kind, 0)}" for kind in ASKED)
-            left = f"CPUs: {free.get('CPU', 0):g}, GPUs: {free.get('GPU', 0):g}"
-            raise TrainingError(
-                f"{error}. Each of rollout.num_engines={config.num_engines} asks Ray for {each}; free were "
-                f"{left}. Where it waits for a place lower the number; where it only starts slowly raise "
-                f"cluster.start_timeout_s={cluster.start_timeout_s:g}"
-            ) from None
+            raise TrainingError(f"{error}. {_how_to_start(config, cluster, asked(0), free)}") from None
         except BaseException:
             self.close()
             raise
@@ -192,6 +177,28 @@ class RaySampler:
             self._sender.close()
         self.pool.close()
         self._session.__exit__(None, None, None)
+
+
+def _limits(config: RolloutConfig, cluster: ClusterConfig) -> PoolLimits:
+    return PoolLimits(
+        start_timeout_s=cluster.start_timeout_s,
+        call_timeout_s=cluster.engine_timeout_s,
+        # vLLM's transfer has a fixed membership: nobody could give a replacement its weights
+        max_restarts=cluster.max_restarts if config.weight_transfer == "object_store" else 0,
+        in_flight=config.sequences_in_flight,
+    )
+
+
+def _how_to_start(
+    config: RolloutConfig, cluster: ClusterConfig, asked: Mapping[str, Any], free: Mapping[str, float]
+) -> str:
+    """What an engine that did not start had asked for, beside what Ray had free."""
+    return (
+        f"Each of rollout.num_engines={config.num_engines} asks Ray for cpus: {asked['num_cpus']}, "
+        f"gpus: {asked.get('num_gpus', 0)}; free were CPUs: {free.get('CPU', 0):g}, "
+        f"GPUs: {free.get('GPU', 0):g}. Where it waits for a place lower the number; where it only starts "
+        f"slowly raise cluster.start_timeout_s={cluster.start_timeout_s:g}"
+    )
 
 
 def engine_resources(config: RolloutConfig, index: int, *, on_gpu: bool) -> dict[str, Any]:
