@@ -29,11 +29,11 @@ from one_ahead import MODES, NUM_SLOTS, config_of, paced
 from rich.console import Console
 from simulate_cluster import Batch, Cluster, simulate
 
-from verl_lite.engine import run
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.metrics_log import read_metrics
-from verl_lite.engine.paced import PacedLearner
-from verl_lite.engine.stages import TrainingSample, UpdateStats
+from verl_lite.engine import training as run
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.observe.metrics_log import read_metrics
+from verl_lite.engine.testing.fakes import PacedLearner
+from verl_lite.engine.types import TrainingSample, UpdateStats
 from verl_lite.plugins.config_file import validate
 from verl_lite.plugins.records import read_records
 

@@ -22,12 +22,12 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from verl_lite.engine.checkpoint_files import write_manifest
-from verl_lite.engine.checkpoints import load_tensors, save_checkpoint
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.learner_files import start_saving
-from verl_lite.engine.metrics_log import read_metrics
-from verl_lite.engine.run import train
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.learner.files import start_saving
+from verl_lite.engine.observe.metrics_log import read_metrics
+from verl_lite.engine.rundir.checkpoint_files import write_manifest
+from verl_lite.engine.rundir.checkpoints import load_tensors, save_checkpoint
+from verl_lite.engine.training import train
 from verl_lite.plugins.config_file import load_config
 
 QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart.yaml"

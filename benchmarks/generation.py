@@ -17,15 +17,15 @@ from typing import Any
 
 import torch
 
-from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
-from verl_lite.engine.config import DatasetConfig, RolloutConfig, TinyModelConfig
-from verl_lite.engine.data import read_prompts
-from verl_lite.engine.learner import Learner
-from verl_lite.engine.model_folder import load_policy
-from verl_lite.engine.sampler_vllm import VllmSampler
-from verl_lite.engine.seeds import derive_seed
-from verl_lite.engine.stages import PromptRow
-from verl_lite.engine.tiny_model import build_tiny_model, build_tiny_tokenizer
+from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.config.train import DatasetConfig, RolloutConfig, TinyModelConfig
+from verl_lite.engine.data.prompts import read_prompts
+from verl_lite.engine.learner.learner import Learner
+from verl_lite.engine.model.folder import load_policy
+from verl_lite.engine.model.tiny import build_tiny_model, build_tiny_tokenizer
+from verl_lite.engine.rollout.vllm_sampler import VllmSampler
+from verl_lite.engine.rundir.seeds import derive_seed
+from verl_lite.engine.types import PromptRow
 from verl_lite.plugins import SamplerSettings
 
 NUM_PROMPTS, NUM_SAMPLES, NEW_TOKENS = 32, 8, 64

@@ -31,10 +31,10 @@ from verl_lite.engine.cluster.engine_pool import EnginePool, PoolLimits
 from verl_lite.engine.cluster.ray_engine import RayEngine
 from verl_lite.engine.cluster.ray_sampler import engine_resources
 from verl_lite.engine.cluster.session import RaySession
-from verl_lite.engine.cluster_config import ClusterConfig
-from verl_lite.engine.config import RolloutConfig, TinyModelConfig, VllmConfig
-from verl_lite.engine.sequences import SequenceRequest
-from verl_lite.engine.tiny_model import build_tiny_model
+from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.engine.config.train import RolloutConfig, TinyModelConfig, VllmConfig
+from verl_lite.engine.model.tiny import build_tiny_model
+from verl_lite.engine.rollout.requests import SequenceRequest
 from verl_lite.plugins import SamplerSettings
 
 SHORT, LONG, GROUP = 24, 240, 8

@@ -1,6 +1,6 @@
 """One step ahead and overlapped against in turn, where generating and training take the same time.
 
-The stages are padded by sleeping: engines that sleep for each token (verl_lite.engine.paced), updates that
+The stages are padded by sleeping: engines that sleep for each token (verl_lite.engine.testing), updates that
 sleep until they have taken as long as a batch of equal lengths does. All else is a real run: trainer,
 scorer, learner (a very small model), records. The long tail: one completion in ten is ten times longer
 than the others, at the same number of tokens in all.
@@ -21,10 +21,10 @@ from unittest.mock import patch
 
 from rich.console import Console
 
-from verl_lite.engine import parts, run
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.metrics_log import read_metrics
-from verl_lite.engine.paced import PacedLearner, PacedSampler
+from verl_lite.engine import build, training
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.observe.metrics_log import read_metrics
+from verl_lite.engine.testing.fakes import PacedLearner, PacedSampler
 from verl_lite.plugins.config_file import validate
 
 NUM_TOKENS = 38
@@ -88,9 +88,9 @@ def paced(
         )
 
     with (
-        patch.object(run, "make_sampler", make_sampler),
-        patch.object(parts, "Learner", learner),
-        patch.object(run, "open_cluster", lambda config: nullcontext()),
+        patch.object(training, "make_sampler", make_sampler),
+        patch.object(build, "Learner", learner),
+        patch.object(training, "open_cluster", lambda config: nullcontext()),
         patch.object(learner, "update_s", update_s),
     ):
         yield
@@ -103,7 +103,7 @@ def measure(config: TrainConfig, length: Callable[[int], int], *, step_s: float)
         tempfile.TemporaryDirectory() as folder,
         paced(length, num_engines=num_engines, step_s=step_s, update_s=NUM_TOKENS * step_s),
     ):
-        run.train(config, run_dir=Path(folder) / "run", console=Console(file=io.StringIO()))
+        training.train(config, run_dir=Path(folder) / "run", console=Console(file=io.StringIO()))
         return read_metrics(Path(folder) / "run" / "metrics.jsonl")
 
 

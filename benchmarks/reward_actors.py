@@ -13,7 +13,7 @@ from typing import Any
 
 from verl_lite.engine.cluster.reward_actors import RewardActors
 from verl_lite.engine.cluster.session import RaySession
-from verl_lite.engine.cluster_config import ClusterConfig, RewardActorsConfig
+from verl_lite.engine.config.cluster import ClusterConfig, RewardActorsConfig
 from verl_lite.plugins import Rollout, reward
 from verl_lite.plugins.execution import Execution
 from verl_lite.plugins.testing import component_for, fake_rollout

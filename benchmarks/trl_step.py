@@ -76,9 +76,9 @@ def now() -> Step:
 
 def our_side(model: str, num_steps: int, dtype: str, changes: Sequence[str]) -> list[Step]:
     """What runs in our process; the ends of the steps."""
-    from verl_lite.engine.config import TrainConfig
-    from verl_lite.engine.metrics_log import MetricsLog
-    from verl_lite.engine.run import train
+    from verl_lite.engine.config.train import TrainConfig
+    from verl_lite.engine.observe.metrics_log import MetricsLog
+    from verl_lite.engine.training import train
     from verl_lite.plugins.config_file import load_config
 
     ends: list[Step] = []
@@ -110,7 +110,7 @@ def trl_side(model: str, num_steps: int, dtype: str, changes: Sequence[str]) -> 
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from verl_lite.engine.arithmetic import arithmetic_rows
+    from verl_lite.engine.data.arithmetic import arithmetic_rows
 
     ends: list[Step] = []
 

@@ -18,7 +18,7 @@ import torch
 
 from verl_lite.engine.cluster.session import RaySession
 from verl_lite.engine.cluster.weight_transfer import PackedWeights, pack, unpack
-from verl_lite.engine.cluster_config import ClusterConfig
+from verl_lite.engine.config.cluster import ClusterConfig
 
 ENGINES, LAYER_MB = 2, 8
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from verl_lite.engine import tiny_model as tiny
-from verl_lite.engine.config import TinyModelConfig
-from verl_lite.engine.stages import TrainingSample
+from verl_lite.engine.config.train import TinyModelConfig
+from verl_lite.engine.model import tiny
+from verl_lite.engine.types import TrainingSample
 
 VOCAB = 61
 SMALL = TinyModelConfig(

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
-from verl_lite.engine.learner import Learner
-from verl_lite.engine.ranks import Ranks
-from verl_lite.engine.stages import TrainingSample
+from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.learner.learner import Learner
+from verl_lite.engine.learner.ranks import Ranks
+from verl_lite.engine.types import TrainingSample
 from verl_lite.plugins import Rollout
 from verl_lite.plugins.scorer import ScoredRollout
 
@@ -158,8 +158,8 @@ def as_rank(rank: int, size: int, folder: Path, names: Sequence[str]) -> None:
     import torch.distributed as dist
 
     from verl_lite.engine.cluster.rank_group import RankGroup
-    from verl_lite.engine.cluster.sharded_state import like, write_sharded
-    from verl_lite.engine.learner_files import saved_state
+    from verl_lite.engine.learner.files import saved_state
+    from verl_lite.engine.learner.sharded_state import like, write_sharded
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=size)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
-from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.config.train import TrainConfig
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import validate
 

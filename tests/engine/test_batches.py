@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from verl_lite.engine.batches import Rounds
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.interrupt import StopRequested
-from verl_lite.engine.timeline import StageClock
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.observe.timeline import StageClock
+from verl_lite.engine.rollout.sources import Rounds
+from verl_lite.engine.rundir.interrupt import StopRequested
 from verl_lite.plugins.config_file import validate
 
 

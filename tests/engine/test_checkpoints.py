@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from verl_lite.engine.checkpoint_files import Retention, newest_whole, remove_leftovers, why_not_whole
-from verl_lite.engine.checkpoints import (
+from verl_lite.engine.rundir.checkpoint_files import Retention, newest_whole, remove_leftovers, why_not_whole
+from verl_lite.engine.rundir.checkpoints import (
     CheckpointWriter,
     copy_of,
     latest_checkpoint,

@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.config.train import TrainConfig
 from verl_lite.plugins.config_file import load_config
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

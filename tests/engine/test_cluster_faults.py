@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.learner import Learner
-from verl_lite.engine.metrics_log import read_metrics
-from verl_lite.engine.run import train
-from verl_lite.engine.stages import TrainingSample, UpdateStats
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.learner.learner import Learner
+from verl_lite.engine.observe.metrics_log import read_metrics
+from verl_lite.engine.training import train
+from verl_lite.engine.types import TrainingSample, UpdateStats
 from verl_lite.errors import RankLost
 from verl_lite.plugins.config_file import validate
 

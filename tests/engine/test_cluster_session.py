@@ -14,8 +14,8 @@ import pytest
 
 from verl_lite.engine.cluster.session import SLOW, TERMINATED, RaySession
 from verl_lite.engine.cluster.watchdog import descendants
-from verl_lite.engine.cluster_config import ClusterConfig
-from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.engine.config.train import TrainConfig
 from verl_lite.errors import ConfigError
 
 pytest.importorskip("ray")
@@ -23,7 +23,7 @@ pytest.importorskip("ray")
 DRIVER = """
 import os, subprocess, sys, time
 from verl_lite.engine.cluster.session import RaySession
-from verl_lite.engine.cluster_config import ClusterConfig
+from verl_lite.engine.config.cluster import ClusterConfig
 
 class Actor:
     def start(self):
@@ -138,7 +138,7 @@ def test_a_node_that_missed_its_start_is_ended_before_the_next_try(monkeypatch: 
 DIES = """
 import os, signal, time
 from verl_lite.engine.cluster.session import RaySession
-from verl_lite.engine.cluster_config import ClusterConfig
+from verl_lite.engine.config.cluster import ClusterConfig
 
 class Actor:
     def die(self):

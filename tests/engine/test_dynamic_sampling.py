@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.data import PromptStream
-from verl_lite.engine.dynamic_sampling import fill_batch
-from verl_lite.engine.metrics_log import read_metrics
-from verl_lite.engine.run import train
-from verl_lite.engine.stages import PromptRow
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.data.prompts import PromptStream
+from verl_lite.engine.observe.metrics_log import read_metrics
+from verl_lite.engine.rollout.dynamic_sampling import fill_batch
+from verl_lite.engine.training import train
+from verl_lite.engine.types import PromptRow
 from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredBatch, ScoredRollout
 from verl_lite.plugins.composite import batch_metrics
 from verl_lite.plugins.config_file import validate

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from verl_lite.engine import parts
-from verl_lite.engine.cluster_config import ClusterConfig
-from verl_lite.engine.config import DatasetConfig, RolloutConfig, TrainConfig
-from verl_lite.engine.data import read_prompts
-from verl_lite.engine.end_tokens import end_of_answer, end_token_ids, without_end
+from verl_lite.engine import build
+from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.engine.config.train import DatasetConfig, RolloutConfig, TrainConfig
+from verl_lite.engine.data.prompts import read_prompts
+from verl_lite.engine.model.end_tokens import end_of_answer, end_token_ids, without_end
 from verl_lite.engine.preference.data import reply_ids
-from verl_lite.engine.run import train
-from verl_lite.engine.stages import PromptRow
+from verl_lite.engine.training import train
+from verl_lite.engine.types import PromptRow
 from verl_lite.errors import DataError
 from verl_lite.lab.preferences import to_preference
 from verl_lite.plugins import Rollout, SamplerSettings
@@ -105,7 +105,7 @@ def test_the_transformers_sampler_stops_at_the_end_of_a_turn(
     gemma: Any, folder: Path, prompts: list[PromptRow]
 ) -> None:
     rollout = RolloutConfig(sampler="transformers")
-    sampler = parts.sampler_for(
+    sampler = build.sampler_for(
         str(folder), gemma, rollout, canary_prompt=prompts[0], seed=0, cluster=ClusterConfig()
     )
     end = gemma.convert_tokens_to_ids(END_OF_TURN)
@@ -122,11 +122,11 @@ def test_the_transformers_sampler_stops_at_the_end_of_a_turn(
 @pytest.mark.parametrize(
     ("options", "sampler"),
     [
-        ({}, "verl_lite.engine.sampler_vllm.VllmSampler"),
+        ({}, "verl_lite.engine.rollout.vllm_sampler.VllmSampler"),
         ({"num_engines": 2}, "verl_lite.engine.cluster.ray_sampler.RaySampler"),
         (
             {"sampler": "vllm-server", "server": {"url": "http://x"}},
-            "verl_lite.engine.sampler_server.ServerSampler",
+            "verl_lite.engine.rollout.server_sampler.ServerSampler",
         ),
     ],
 )
@@ -140,7 +140,7 @@ def test_every_sampler_is_told(
 ) -> None:
     told: list[dict[str, Any]] = []
     monkeypatch.setattr(sampler, lambda *_, **named: told.append(named))
-    parts.sampler_for(
+    build.sampler_for(
         str(folder),
         gemma,
         RolloutConfig.model_validate(options),

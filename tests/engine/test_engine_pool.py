@@ -11,7 +11,7 @@ import pytest
 
 from verl_lite.engine.cluster.engine_pool import EngineLost, EnginePool, PoolLimits
 from verl_lite.engine.cluster.ray_engine import RayEngine
-from verl_lite.engine.sequences import FinishedSequence, SequenceRequest
+from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
 from verl_lite.errors import RankLost, TrainingError
 from verl_lite.plugins import SamplerSettings
 

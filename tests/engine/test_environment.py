@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from verl_lite.engine.environment import (
+from verl_lite.engine.rundir.diff import Difference, diff_runs
+from verl_lite.engine.rundir.environment import (
     changed_data,
     describe_environment,
     fingerprint_rows,
     make_deterministic,
 )
-from verl_lite.engine.run_diff import Difference, diff_runs
-from verl_lite.engine.stages import PromptRow
+from verl_lite.engine.types import PromptRow
 from verl_lite.errors import DataError
 
 

@@ -12,7 +12,7 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from verl_lite.cli import main
-from verl_lite.engine.data import read_prompts
+from verl_lite.engine.data.prompts import read_prompts
 from verl_lite.engine.evals.compare import compare_results
 from verl_lite.engine.evals.config import EvalConfig, load_eval_config
 from verl_lite.engine.evals.measures import (

@@ -10,7 +10,7 @@ import torch
 
 from verl_lite.engine.cluster.gpu_transfer import EngineClient, WeightSender, weight_source
 from verl_lite.engine.cluster.ray_sampler import RaySampler, engine_resources
-from verl_lite.engine.config import RolloutConfig, VllmConfig
+from verl_lite.engine.config.train import RolloutConfig, VllmConfig
 
 WEIGHTS = {"model.embed": torch.ones(4, 2), "model.layers.0.w": torch.zeros(3, dtype=torch.bfloat16)}
 

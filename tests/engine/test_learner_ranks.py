@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from verl_lite.engine.algorithm_config import LearnerConfig
-from verl_lite.engine.packing import share_out
-from verl_lite.engine.ranks import ALONE
+from verl_lite.engine.config.algorithm import LearnerConfig
+from verl_lite.engine.learner.packing import share_out
+from verl_lite.engine.learner.ranks import ALONE
 from verl_lite.errors import CheckpointError
 
 SCRIPT = Path(__file__).with_name("rank_scenarios.py")

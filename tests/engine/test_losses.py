@@ -5,10 +5,9 @@ import math
 import pytest
 import torch
 
-from verl_lite.engine.algorithm_config import AlgorithmConfig, ImportanceConfig, KLConfig
-from verl_lite.engine.importance import importance_weights, mismatch_metrics
-from verl_lite.engine.kl import KLController, kl_estimate
-from verl_lite.engine.losses import (
+from verl_lite.engine.algorithm.importance import importance_weights, mismatch_metrics
+from verl_lite.engine.algorithm.kl import KLController, kl_estimate
+from verl_lite.engine.algorithm.losses import (
     LossInput,
     cispo,
     gspo,
@@ -17,7 +16,8 @@ from verl_lite.engine.losses import (
     ppo_clip,
     token_weights,
 )
-from verl_lite.engine.objective import Terms, objective
+from verl_lite.engine.algorithm.objective import Terms, objective
+from verl_lite.engine.config.algorithm import AlgorithmConfig, ImportanceConfig, KLConfig
 
 
 def batch_of(ratios, advantages, *, mask=None, sequence=None, old=-1.0) -> LossInput:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from verl_lite.engine.monitor_config import MonitorsConfig
-from verl_lite.engine.monitors import MONITORS, Monitors, Warned, duplicate_fraction, repetition
+from verl_lite.engine.config.monitors import MonitorsConfig
+from verl_lite.engine.observe.monitors import MONITORS, Monitors, Warned, duplicate_fraction, repetition
 from verl_lite.plugins import Rollout, ScoredRollout
 
 HEALTHY = {

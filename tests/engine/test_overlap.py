@@ -15,12 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from verl_lite.engine import parts, run
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.metrics_log import read_metrics
-from verl_lite.engine.paced import PacedLearner, PacedSampler
-from verl_lite.engine.rollback import RollbackRules, Trouble
-from verl_lite.engine.run import train
+from verl_lite.engine import build, training
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.observe.metrics_log import read_metrics
+from verl_lite.engine.observe.rollback import RollbackRules, Trouble
+from verl_lite.engine.testing.fakes import PacedLearner, PacedSampler
+from verl_lite.engine.training import train
 from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.plugins import Rollout
 from verl_lite.plugins.config_file import validate
@@ -95,9 +95,9 @@ def paced(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[PacedSampler]]:
             made.append(PacedSampler(prepared.tokenizer, length=length, num_engines=2, step_s=step_s))
             return made[-1]
 
-        monkeypatch.setattr(run, "make_sampler", make)
-        monkeypatch.setattr(run, "open_cluster", lambda config: nullcontext())
-        monkeypatch.setattr(parts, "Learner", PacedLearner)
+        monkeypatch.setattr(training, "make_sampler", make)
+        monkeypatch.setattr(training, "open_cluster", lambda config: nullcontext())
+        monkeypatch.setattr(build, "Learner", PacedLearner)
         monkeypatch.setattr(PacedLearner, "update_s", update_s)
         return made
 

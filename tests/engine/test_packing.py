@@ -5,9 +5,9 @@ import random
 import pytest
 import torch
 
-from verl_lite.engine.attention import attention_plan, packed_attention
-from verl_lite.engine.packing import Segment, pack, pack_padded, plan_micro_batches
-from verl_lite.engine.stages import TrainingSample
+from verl_lite.engine.learner.attention import attention_plan, packed_attention
+from verl_lite.engine.learner.packing import Segment, pack, pack_padded, plan_micro_batches
+from verl_lite.engine.types import TrainingSample
 
 
 def sample(prompt, completion) -> TrainingSample:

@@ -11,7 +11,7 @@ from verl_lite.engine.preference.config import DPOConfig, RewardModelConfig
 from verl_lite.engine.preference.data import Ranking
 from verl_lite.engine.preference.dpo import DPOObjective
 from verl_lite.engine.preference.reward_model import RewardModelObjective
-from verl_lite.engine.stages import TrainingSample
+from verl_lite.engine.types import TrainingSample
 
 PATH = Path(__file__).parents[1] / "fixtures" / "trl_preference_losses.json"
 FIXTURE = json.loads(PATH.read_text(encoding="utf-8"))

@@ -12,17 +12,17 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from verl_lite.engine.algorithm_config import LearnerConfig
-from verl_lite.engine.arithmetic import arithmetic_rows, worked_answer
-from verl_lite.engine.metrics_log import read_metrics
-from verl_lite.engine.policy import Policy
+from verl_lite.engine.config.algorithm import LearnerConfig
+from verl_lite.engine.data.arithmetic import arithmetic_rows, worked_answer
+from verl_lite.engine.learner.policy import Policy
+from verl_lite.engine.model.tiny import build_tiny_tokenizer
+from verl_lite.engine.observe.metrics_log import read_metrics
 from verl_lite.engine.preference.config import DPOConfig, PreferenceConfig, RewardModelConfig
 from verl_lite.engine.preference.data import chat_ids, read_rankings, reply_ids
 from verl_lite.engine.preference.dpo import sequence_logprobs, with_reference
 from verl_lite.engine.preference.reward_model import ScoringHead, load_scoring_model
 from verl_lite.engine.preference.run import train_dpo, train_reward_model
-from verl_lite.engine.stages import TrainingSample
-from verl_lite.engine.tiny_model import build_tiny_tokenizer
+from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.preferences import to_preference
 from verl_lite.plugins import Message, RewardsConfig, Rollout, Scorer

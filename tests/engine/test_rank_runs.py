@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM
 from verl_lite.engine.cluster.rank_worker import LearnerSpec
 from verl_lite.engine.cluster.ray_ranks import RayRanks, reserved_for_ranks
 from verl_lite.engine.cluster.session import RaySession
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.export import export_policy
-from verl_lite.engine.metrics_log import read_metrics
-from verl_lite.engine.run import train
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.observe.metrics_log import read_metrics
+from verl_lite.engine.tools.export import export_policy
+from verl_lite.engine.training import train
 from verl_lite.errors import ConfigError, RankLost
 from verl_lite.plugins.config_file import validate
 

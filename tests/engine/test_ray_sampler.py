@@ -13,10 +13,10 @@ import torch
 from verl_lite.engine.cluster.engine_pool import EngineLost
 from verl_lite.engine.cluster.ray_engine import RayEngine
 from verl_lite.engine.cluster.session import RaySession
-from verl_lite.engine.cluster_config import ClusterConfig
-from verl_lite.engine.config import DatasetConfig, RolloutConfig, VllmConfig
-from verl_lite.engine.data import read_prompts
-from verl_lite.engine.stages import PromptRow
+from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.engine.config.train import DatasetConfig, RolloutConfig, VllmConfig
+from verl_lite.engine.data.prompts import read_prompts
+from verl_lite.engine.types import PromptRow
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 
@@ -58,7 +58,7 @@ def sampler(
 @pytest.fixture(scope="module")
 def in_process(small_model: Path, tokenizer: Any, prompts: list[PromptRow]) -> dict[str, Rollout]:
     """What the in-process sampler samples."""
-    from verl_lite.engine.sampler_vllm import VllmSampler
+    from verl_lite.engine.rollout.vllm_sampler import VllmSampler
 
     sampler = VllmSampler(str(small_model), tokenizer, CONFIG, canary_ids=prompts[0].prompt_ids, seed=0)
     rollouts = by_id(sampler.generate(prompts, num_samples=4, settings=SETTINGS))

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from verl_lite.engine.cluster.reward_actors import RewardActors
 from verl_lite.engine.cluster.session import RaySession
-from verl_lite.engine.cluster_config import ClusterConfig, RewardActorsConfig
+from verl_lite.engine.config.cluster import ClusterConfig, RewardActorsConfig
 from verl_lite.errors import RewardError
 from verl_lite.plugins import RewardsConfig, Rollout, Score, ScoreOutcome, Scorer, reward
 from verl_lite.plugins.execution import Execution, TimedScore

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig, LoraConfig
-from verl_lite.engine.config import DatasetConfig, RolloutConfig, TrainConfig, VllmConfig
-from verl_lite.engine.data import read_prompts
-from verl_lite.engine.learner import Learner
-from verl_lite.engine.lora import adapters_to_sync
-from verl_lite.engine.metrics_log import read_metrics
-from verl_lite.engine.run import train
-from verl_lite.engine.stages import PromptRow
+from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig, LoraConfig
+from verl_lite.engine.config.train import DatasetConfig, RolloutConfig, TrainConfig, VllmConfig
+from verl_lite.engine.data.prompts import read_prompts
+from verl_lite.engine.learner.learner import Learner
+from verl_lite.engine.model.lora import adapters_to_sync
+from verl_lite.engine.observe.metrics_log import read_metrics
+from verl_lite.engine.training import train
+from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 from verl_lite.plugins.config_file import validate
@@ -35,7 +35,7 @@ def prompts(tokenizer: Any) -> list[PromptRow]:
 
 @pytest.fixture(scope="module")
 def sampler(small_model: Path, tokenizer: Any, prompts: list[PromptRow]) -> Iterator[Any]:
-    from verl_lite.engine.sampler_vllm import VllmSampler
+    from verl_lite.engine.rollout.vllm_sampler import VllmSampler
 
     ids = prompts[0].prompt_ids
     started = VllmSampler(str(small_model), tokenizer, ROLLOUT, canary_ids=ids, seed=0, lora=LORA)
@@ -169,7 +169,7 @@ def test_when_adapters_go_alone(
 def test_a_model_that_vllm_has_no_adapters_for_gets_merged_weights(
     small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from verl_lite.engine import vllm_engine
+    from verl_lite.engine.rollout import vllm_engine
 
     monkeypatch.setattr(vllm_engine, "_start", lambda *_, options, **__: options)
 

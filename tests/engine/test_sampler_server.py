@@ -16,11 +16,11 @@ import httpx
 import pytest
 from safetensors.torch import load_file
 
-from verl_lite.engine.cluster_config import ClusterConfig
-from verl_lite.engine.config import DatasetConfig, RolloutConfig
-from verl_lite.engine.data import read_prompts
-from verl_lite.engine.sampler_server import ServerSampler
-from verl_lite.engine.stages import PromptRow
+from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.engine.config.train import DatasetConfig, RolloutConfig
+from verl_lite.engine.data.prompts import read_prompts
+from verl_lite.engine.rollout.server_sampler import ServerSampler
+from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 
@@ -167,7 +167,7 @@ def by_id(groups: Iterator[list[Rollout]]) -> dict[str, Rollout]:
 def test_every_completion_is_a_request_with_the_in_process_seed(
     server: FakeServer, connect: Any, prompts: list[PromptRow]
 ) -> None:
-    from verl_lite.engine.seeds import derive_seed
+    from verl_lite.engine.rundir.seeds import derive_seed
 
     sampler = connect(server.url + "/v1", end_ids=[1, 20])
     rollouts = by_id(sampler.generate(prompts, num_samples=4, settings=SETTINGS))
@@ -242,7 +242,7 @@ def test_a_server_that_keeps_its_weights_samples_but_does_not_train(
 def test_a_failed_request_is_made_again_and_then_one_clear_error(
     server: FakeServer, connect: Any, prompts: list[PromptRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("verl_lite.engine.server_client.RETRY_PAUSE_S", 0.0)
+    monkeypatch.setattr("verl_lite.engine.rollout.server_client.RETRY_PAUSE_S", 0.0)
     sampler = connect(server.url)
     whole = by_id(sampler.generate(prompts, num_samples=2, settings=SETTINGS))
     server.failures = [503]
@@ -366,8 +366,8 @@ def test_a_real_server_samples_what_the_in_process_engine_does(
     prompts: list[PromptRow],
     tmp_path: Path,
 ) -> None:
-    from verl_lite.engine.config import VllmConfig
-    from verl_lite.engine.sampler_vllm import VllmSampler
+    from verl_lite.engine.config.train import VllmConfig
+    from verl_lite.engine.rollout.vllm_sampler import VllmSampler
 
     warm = SamplerSettings(temperature=0.7, top_k=5, max_new_tokens=16, seed=5)
     config = RolloutConfig(max_prompt_tokens=32, max_new_tokens=96, vllm=VllmConfig(kv_cache_gib=0.1))

@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from verl_lite.engine.algorithm_config import LoraConfig
-from verl_lite.engine.config import DatasetConfig, RolloutConfig
-from verl_lite.engine.data import read_prompts
-from verl_lite.engine.lora import add_adapters
-from verl_lite.engine.sampler_transformers import TransformersSampler
-from verl_lite.engine.stages import PromptRow
-from verl_lite.engine.weights import base_model
+from verl_lite.engine.config.algorithm import LoraConfig
+from verl_lite.engine.config.train import DatasetConfig, RolloutConfig
+from verl_lite.engine.data.prompts import read_prompts
+from verl_lite.engine.model.lora import add_adapters
+from verl_lite.engine.model.weights import base_model
+from verl_lite.engine.rollout.transformers_sampler import TransformersSampler
+from verl_lite.engine.types import PromptRow
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import SamplerSettings
 

@@ -4,7 +4,7 @@ import queue
 from collections.abc import Sequence
 
 from verl_lite.engine.cluster.sequence_queue import Batch, Job, SequenceQueue, Share
-from verl_lite.engine.sequences import SequenceRequest
+from verl_lite.engine.rollout.requests import SequenceRequest
 from verl_lite.plugins import SamplerSettings
 
 

@@ -12,11 +12,11 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM
 
-from verl_lite.engine.algorithm_config import LearnerConfig, LoraConfig, OptimizerConfig
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.lora import add_adapters, merged
-from verl_lite.engine.policy import Policy
-from verl_lite.engine.run import train_only_sft
+from verl_lite.engine.config.algorithm import LearnerConfig, LoraConfig, OptimizerConfig
+from verl_lite.engine.config.sft import SFTConfig
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.learner.policy import Policy
+from verl_lite.engine.model.lora import add_adapters, merged
 from verl_lite.engine.sft import (
     IGNORED,
     SFTData,
@@ -31,7 +31,7 @@ from verl_lite.engine.sft.loss import as_sample, token_factors, trained_part
 from verl_lite.engine.sft.stream import SFTStream
 from verl_lite.engine.sft.training import backward
 from verl_lite.engine.sft.validation import validation_loss
-from verl_lite.engine.sft_config import SFTConfig
+from verl_lite.engine.training import train_only_sft
 from verl_lite.errors import ConfigError, DataError, TrainingError
 from verl_lite.plugins.config_file import validate
 from verl_lite.plugins.records import read_records
@@ -96,7 +96,7 @@ def reference_loss(model: Any, examples: list[SFTExample]) -> torch.Tensor:
 
 
 def test_a_row_is_the_template_s_chat_with_the_prompt_masked(tokenizer: Any) -> None:
-    from verl_lite.engine.data import read_rows
+    from verl_lite.engine.data.prompts import read_rows
 
     config = config_of({})
     row = read_rows(config.data.train, seed=0)[0]

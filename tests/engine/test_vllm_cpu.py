@@ -5,13 +5,13 @@ import warnings
 import pytest
 import torch
 
-from verl_lite.engine.vllm_cpu import PROVIDER, use_kernels
+from verl_lite.engine.rollout.vllm_cpu import PROVIDER, use_kernels
 
 
 @pytest.fixture(scope="module")
 def kernels() -> None:
     """They are registered with vLLM's CPU build."""
-    import verl_lite.engine.vllm_engine  # noqa: F401  (sets the environment that vLLM reads on import)
+    import verl_lite.engine.rollout.vllm_engine  # noqa: F401  (sets the environment that vLLM reads on import)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -29,11 +29,11 @@ def diagnose(
     Example: verl-lite diagnose examples/quickstart.yaml --prompts 100 --samples 8
     """
     from verl_lite.cli.terminal import console, print_json, print_table
-    from verl_lite.engine.config import TrainConfig
+    from verl_lite.engine.config.train import TrainConfig
     from verl_lite.plugins.config_file import load_config
 
     checked = load_config(TrainConfig, config, overrides or [])
-    from verl_lite.engine import diagnosis as room
+    from verl_lite.engine.tools import diagnosis as room
 
     found, advice = room.diagnose(
         checked, num_prompts=prompts, num_samples=samples, records_path=out, debug_inline=debug_inline

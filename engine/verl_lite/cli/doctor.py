@@ -55,7 +55,7 @@ def doctor(
 def _look_at_cluster(address: str | None, runs: Path, *, as_json: bool) -> None:
     from verl_lite.engine.cluster.nodes import inspect_cluster
     from verl_lite.engine.cluster.session import RaySession
-    from verl_lite.engine.cluster_config import ClusterConfig
+    from verl_lite.engine.config.cluster import ClusterConfig
 
     with RaySession(ClusterConfig(address=address), cpus=1) as session:
         report = inspect_cluster(session.ray, runs)

@@ -9,7 +9,7 @@ from verl_lite.cli.options import AsJson, DebugInline
 from verl_lite.cli.train import ConfigFile, Overrides, calm_threads
 
 if TYPE_CHECKING:
-    from verl_lite.engine.sampling import Sampled
+    from verl_lite.engine.tools.sampling import Sampled
 
 __all__ = ["rollout"]
 
@@ -43,8 +43,8 @@ def rollout(
     """
     calm_threads()
     from verl_lite.cli.terminal import print_json, progress
-    from verl_lite.engine.config import TrainConfig
-    from verl_lite.engine.sampling import write_rollouts
+    from verl_lite.engine.config.train import TrainConfig
+    from verl_lite.engine.tools.sampling import write_rollouts
     from verl_lite.plugins.config_file import load_config
 
     checked = load_config(TrainConfig, config, overrides or [])

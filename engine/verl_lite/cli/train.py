@@ -12,7 +12,7 @@ from verl_lite.cli.options import AsJson, DebugInline
 from verl_lite.errors import ConfigError
 
 if TYPE_CHECKING:
-    from verl_lite.engine.config import TrainConfig
+    from verl_lite.engine.config.train import TrainConfig
 
 __all__ = ["ConfigFile", "Overrides", "Resume", "RunDir", "calm_threads", "config_app", "sft", "train"]
 
@@ -62,7 +62,7 @@ def train(
         resume = resume or (run_dir / "config.yaml").is_file()
     if _follows(checked):
         return
-    from verl_lite.engine.run import train as run
+    from verl_lite.engine.training import train as run
 
     result = run(
         checked,
@@ -90,7 +90,7 @@ def sft(
     Example: verl-lite sft examples/quickstart.yaml sft.steps=200
     """
     checked = _load(config, overrides)
-    from verl_lite.engine.run import train_only_sft
+    from verl_lite.engine.training import train_only_sft
 
     result = train_only_sft(
         checked, run_dir=run_dir, resume=resume, debug_inline=debug_inline, show=show.value
@@ -128,8 +128,8 @@ def check(
     Example: verl-lite config check examples/gsm8k_grpo.yaml --gpu-gib 80
     """
     checked = _load(config, overrides)
-    from verl_lite.engine.model_shape import shape_of
-    from verl_lite.engine.plan import Gpu, local_gpu, make_plan
+    from verl_lite.engine.memory_plan import Gpu, local_gpu, make_plan
+    from verl_lite.engine.model.shape import shape_of
     from verl_lite.engine.preparation import prepare_run
 
     prepared = prepare_run(checked)
@@ -156,7 +156,7 @@ def diff_runs(
     from dataclasses import asdict
 
     from verl_lite.cli.terminal import print_json, print_table
-    from verl_lite.engine.run_diff import diff_runs as differences
+    from verl_lite.engine.rundir.diff import diff_runs as differences
 
     found = differences(first, second)
     if as_json:
@@ -180,7 +180,7 @@ def schema() -> None:
 
     Example: verl-lite config schema > verl-lite.schema.json
     """
-    from verl_lite.engine.config import json_schema
+    from verl_lite.engine.config.train import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))
 
@@ -196,7 +196,7 @@ def calm_threads() -> None:
 
 def _follows(config: "TrainConfig") -> bool:
     """Where torchrun started several processes, meet them; all but the first do here what it says."""
-    from verl_lite.engine.launch import check_launch, launched_rank
+    from verl_lite.engine.config.launch import check_launch, launched_rank
 
     is_shared = config.rollout.sampler == "vllm" and not config.rollout.is_placed_by_ray
     check_launch(num_ranks=config.learner.num_ranks, sampler_shares_process=is_shared)
@@ -213,7 +213,7 @@ def _follows(config: "TrainConfig") -> bool:
 
 def _load(config: Path, overrides: list[str] | None) -> "TrainConfig":
     calm_threads()
-    from verl_lite.engine.config import TrainConfig
+    from verl_lite.engine.config.train import TrainConfig
     from verl_lite.plugins.config_file import load_config
 
     return load_config(TrainConfig, config, overrides or [])

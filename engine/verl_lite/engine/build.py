@@ -5,17 +5,17 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from verl_lite.engine.algorithm_config import LoraConfig
-from verl_lite.engine.cluster_config import ClusterConfig
-from verl_lite.engine.config import RolloutConfig, TrainConfig
-from verl_lite.engine.end_tokens import end_token_ids
-from verl_lite.engine.learner import Learner
-from verl_lite.engine.lora import adapters_to_sync
-from verl_lite.engine.model_folder import default_device, load_policy, pad_token_id
+from verl_lite.engine.config.algorithm import LoraConfig
+from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.engine.config.train import RolloutConfig, TrainConfig
+from verl_lite.engine.learner.learner import Learner
+from verl_lite.engine.model.end_tokens import end_token_ids
+from verl_lite.engine.model.folder import default_device, load_policy, pad_token_id
+from verl_lite.engine.model.lora import adapters_to_sync
+from verl_lite.engine.observe.timeline import Timeline
 from verl_lite.engine.preparation import PreparedRun
-from verl_lite.engine.seeds import derive_seed
-from verl_lite.engine.stages import PolicyLearner, PromptRow, Sampler
-from verl_lite.engine.timeline import Timeline
+from verl_lite.engine.rundir.seeds import derive_seed
+from verl_lite.engine.types import PolicyLearner, PromptRow, Sampler
 from verl_lite.plugins.execution import Placement
 
 __all__ = [
@@ -168,14 +168,14 @@ def sampler_for(
         options = {"seed": seed, "lora": lora, "on_gpu": on_gpu, **shared}
         return RaySampler(path, tokenizer, rollout, cluster, **options)
     if rollout.sampler == "vllm-server":
-        from verl_lite.engine.sampler_server import ServerSampler
+        from verl_lite.engine.rollout.server_sampler import ServerSampler
 
         return ServerSampler(model_path, tokenizer, rollout, cluster, **shared)
     if rollout.sampler == "vllm":
-        from verl_lite.engine.sampler_vllm import VllmSampler
+        from verl_lite.engine.rollout.vllm_sampler import VllmSampler
 
         return VllmSampler(model_path, tokenizer, rollout, seed=seed, lora=lora, **shared)
-    from verl_lite.engine.sampler_transformers import TransformersSampler
+    from verl_lite.engine.rollout.transformers_sampler import TransformersSampler
 
     device = default_device()
     model = load_policy(model_path, dtype="bfloat16" if device.type == "cuda" else "float32", device=device)

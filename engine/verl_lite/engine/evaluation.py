@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from verl_lite.engine.stages import PromptRow, Sampler, never_stop
+from verl_lite.engine.types import PromptRow, Sampler, never_stop
 from verl_lite.plugins import SamplerSettings, ScoredRollout
 from verl_lite.plugins.scorer import Scorer
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import torch
 
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.model_shape import ModelShape
-from verl_lite.engine.sampler_transformers import BATCH_ROWS
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.model.shape import ModelShape
+from verl_lite.engine.rollout.transformers_sampler import BATCH_ROWS
 from verl_lite.errors import ConfigError
 
 __all__ = [

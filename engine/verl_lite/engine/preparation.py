@@ -7,20 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from verl_lite.engine.checkpoint_files import PassedOver, newest_whole
-from verl_lite.engine.checkpoints import Checkpoint, load_checkpoint
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.data import read_prompts
-from verl_lite.engine.data_config import DatasetConfig
-from verl_lite.engine.end_tokens import named_token_ids
-from verl_lite.engine.environment import changed_data, fingerprint_rows
-from verl_lite.engine.metrics_log import check_trackers, read_metrics
-from verl_lite.engine.model_folder import check_context, check_critic, load_tokenizer
-from verl_lite.engine.quantization import check_bitsandbytes
-from verl_lite.engine.run_folder import FREE_FOR_MEMORY, FREE_TO_CHANGE, RunFolder, choose_run_dir
-from verl_lite.engine.run_lock import run_lock
+from verl_lite.engine.config.data import DatasetConfig
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.data.prompts import read_prompts
+from verl_lite.engine.model.end_tokens import named_token_ids
+from verl_lite.engine.model.folder import check_context, check_critic, load_tokenizer
+from verl_lite.engine.model.quantization import check_bitsandbytes
+from verl_lite.engine.observe.metrics_log import check_trackers, read_metrics
+from verl_lite.engine.rundir.checkpoint_files import PassedOver, newest_whole
+from verl_lite.engine.rundir.checkpoints import Checkpoint, load_checkpoint
+from verl_lite.engine.rundir.environment import changed_data, fingerprint_rows
+from verl_lite.engine.rundir.folder import FREE_FOR_MEMORY, FREE_TO_CHANGE, RunFolder, choose_run_dir
+from verl_lite.engine.rundir.lock import run_lock
 from verl_lite.engine.sft.data import SFTData, read_sft
-from verl_lite.engine.stages import PromptRow
+from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.composite import build_composite
 from verl_lite.plugins.config_file import load_config

@@ -8,33 +8,33 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from verl_lite.engine.advantages import estimate_advantages
-from verl_lite.engine.bad_batch import bad_batch_path
-from verl_lite.engine.batches import Batches, BatchesState, InTurn
-from verl_lite.engine.canary import canary_limit
-from verl_lite.engine.checkpoint_files import clear_write_errors
-from verl_lite.engine.checkpoints import (
+from verl_lite.engine.algorithm.advantages import estimate_advantages
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.data.prompts import PromptStream
+from verl_lite.engine.evaluation import Evaluation, evaluate, fraction_right
+from verl_lite.engine.learner.bad_batch import bad_batch_path
+from verl_lite.engine.observe.display import Display, StepReport
+from verl_lite.engine.observe.metrics_log import MetricsLog
+from verl_lite.engine.observe.monitors import Monitors
+from verl_lite.engine.observe.rollback import Events, RollbackRules, Trouble, go_back, offer
+from verl_lite.engine.observe.sample_tables import sample_table
+from verl_lite.engine.observe.timeline import StageClock, Timeline
+from verl_lite.engine.preparation import PreparedRun
+from verl_lite.engine.rollout.canary import canary_limit
+from verl_lite.engine.rollout.dynamic_sampling import StepBatch
+from verl_lite.engine.rollout.overlap import OneAhead, Overlapped
+from verl_lite.engine.rollout.sources import Batches, BatchesState, InTurn
+from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
+from verl_lite.engine.rundir.checkpoints import (
     Checkpoint,
     CheckpointWriter,
     load_checkpoint,
     restore_random_states,
     retention,
 )
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.data import PromptStream
-from verl_lite.engine.display import Display, StepReport
-from verl_lite.engine.dynamic_sampling import StepBatch
-from verl_lite.engine.evaluation import Evaluation, evaluate, fraction_right
-from verl_lite.engine.interrupt import Interrupt, StopRequested
-from verl_lite.engine.metrics_log import MetricsLog
-from verl_lite.engine.monitors import Monitors
-from verl_lite.engine.out_of_memory import clear_memory_errors
-from verl_lite.engine.overlap import OneAhead, Overlapped
-from verl_lite.engine.preparation import PreparedRun
-from verl_lite.engine.rollback import Events, RollbackRules, Trouble, go_back, offer
-from verl_lite.engine.sample_tables import sample_table
-from verl_lite.engine.stages import PolicyLearner, Sampler, TrainingSample, never_stop
-from verl_lite.engine.timeline import StageClock, Timeline
+from verl_lite.engine.rundir.interrupt import Interrupt, StopRequested
+from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
+from verl_lite.engine.types import PolicyLearner, Sampler, TrainingSample, never_stop
 from verl_lite.plugins import ScoredRollout
 from verl_lite.plugins.records import RecordWriter
 from verl_lite.plugins.scorer import Scorer

@@ -12,17 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from verl_lite.engine.checkpoint_files import clear_write_errors
-from verl_lite.engine.checkpoints import restore_random_states, retire
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.display import Display, DisplayMode, SummaryRow, make_display, summary_table
-from verl_lite.engine.environment import make_deterministic, seed_torch
-from verl_lite.engine.interrupt import Interrupt, StopRequested
-from verl_lite.engine.metrics_log import MetricsLog
-from verl_lite.engine.model_folder import default_device, load_policy, prepare_model, save_policy
-from verl_lite.engine.model_shape import shape_of
-from verl_lite.engine.out_of_memory import clear_memory_errors
-from verl_lite.engine.parts import (
+from verl_lite.engine.build import (
     make_learner,
     make_sampler,
     make_timeline,
@@ -30,9 +20,19 @@ from verl_lite.engine.parts import (
     place_for_ranks,
     reward_actors,
 )
-from verl_lite.engine.plan import Gpu, local_gpu, make_plan
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.memory_plan import Gpu, local_gpu, make_plan
+from verl_lite.engine.model.folder import default_device, load_policy, prepare_model, save_policy
+from verl_lite.engine.model.shape import shape_of
+from verl_lite.engine.observe.display import Display, DisplayMode, SummaryRow, make_display, summary_table
+from verl_lite.engine.observe.metrics_log import MetricsLog
 from verl_lite.engine.preparation import PreparedRun, hold_run, prepare_run
-from verl_lite.engine.run_folder import RunFolder
+from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
+from verl_lite.engine.rundir.checkpoints import restore_random_states, retire
+from verl_lite.engine.rundir.environment import make_deterministic, seed_torch
+from verl_lite.engine.rundir.folder import RunFolder
+from verl_lite.engine.rundir.interrupt import Interrupt, StopRequested
+from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
 from verl_lite.engine.sft.stage import run_sft
 from verl_lite.engine.trainer import Trainer
 from verl_lite.errors import ConfigError, RankLost

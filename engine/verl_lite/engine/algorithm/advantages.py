@@ -24,8 +24,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import accumulate
 
-from verl_lite.engine.algorithm_config import AlgorithmConfig, KLConfig, OverlongConfig
-from verl_lite.engine.stages import Annotation, TrainingSample
+from verl_lite.engine.config.algorithm import AlgorithmConfig, KLConfig, OverlongConfig
+from verl_lite.engine.types import Annotation, TrainingSample
 from verl_lite.plugins import ScoredRollout, gdpo_advantages
 from verl_lite.plugins.composite.flat import is_flat
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from verl_lite.engine.algorithm_config import ImportanceConfig
-from verl_lite.engine.losses import MAX_LOG_RATIO, LossInput
-from verl_lite.engine.stages import TrainingSample
+from verl_lite.engine.algorithm.losses import MAX_LOG_RATIO, LossInput
+from verl_lite.engine.config.algorithm import ImportanceConfig
+from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import TrainingError
 
 __all__ = [

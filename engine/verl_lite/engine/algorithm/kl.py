@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from verl_lite.engine.algorithm_config import KLConfig
+from verl_lite.engine.config.algorithm import KLConfig
 
 __all__ = ["KLController", "kl_estimate"]
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verl_lite.engine.algorithm_config import AlgorithmConfig
+from verl_lite.engine.config.algorithm import AlgorithmConfig
 
 __all__ = [
     "LossInput",

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from verl_lite.engine.algorithm_config import AlgorithmConfig
-from verl_lite.engine.importance import importance_weights, mismatch_metrics
-from verl_lite.engine.kl import kl_estimate
-from verl_lite.engine.losses import LossInput, Metrics, PolicyLoss, ratio
+from verl_lite.engine.algorithm.importance import importance_weights, mismatch_metrics
+from verl_lite.engine.algorithm.kl import kl_estimate
+from verl_lite.engine.algorithm.losses import LossInput, Metrics, PolicyLoss, ratio
+from verl_lite.engine.config.algorithm import AlgorithmConfig
 
 __all__ = ["Terms", "objective", "step_means"]
 

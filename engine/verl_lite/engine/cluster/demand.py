@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from verl_lite.engine.cluster.ray_sampler import engine_resources
-from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.config.train import TrainConfig
 from verl_lite.errors import ConfigError
 
 __all__ = ["Ask", "asks_of", "check_room"]

@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from verl_lite.engine.algorithm_config import LoraConfig
 from verl_lite.engine.cluster.weight_transfer import PackedWeights, unpack
-from verl_lite.engine.config import RolloutConfig
-from verl_lite.engine.sequences import FinishedSequence, SequenceRequest
+from verl_lite.engine.config.algorithm import LoraConfig
+from verl_lite.engine.config.train import RolloutConfig
+from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
 
 __all__ = ["EngineActor"]
 
@@ -33,7 +33,7 @@ class EngineActor:
         options: dict[str, Any] | None = None,
         lora: LoraConfig | None = None,
     ) -> None:
-        from verl_lite.engine.vllm_engine import VllmEngine
+        from verl_lite.engine.rollout.vllm_engine import VllmEngine
 
         # with asynchronous scheduling a token may be under way while weights change: no exact versions
         exact = {"async_scheduling": False}

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from verl_lite.engine.cluster.sequence_queue import Batch, Job, SequenceQueue, Share
-from verl_lite.engine.interrupt import next_of
-from verl_lite.engine.sequences import FinishedSequence, SequenceRequest
-from verl_lite.engine.stages import never_stop
+from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
+from verl_lite.engine.rundir.interrupt import next_of
+from verl_lite.engine.types import never_stop
 from verl_lite.errors import TrainingError, VerlLiteError
 
 __all__ = ["EngineLost", "EnginePool", "PoolLimits", "RemoteEngine"]

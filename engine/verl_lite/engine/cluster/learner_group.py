@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import torch
 
-from verl_lite.engine.algorithm_config import AlgorithmConfig
 from verl_lite.engine.cluster.weight_transfer import unpack
-from verl_lite.engine.stages import Annotation, TrainingSample, UpdateStats
+from verl_lite.engine.config.algorithm import AlgorithmConfig
+from verl_lite.engine.types import Annotation, TrainingSample, UpdateStats
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import ScoredRollout
 

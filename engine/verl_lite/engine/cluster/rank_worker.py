@@ -7,18 +7,18 @@ from pathlib import Path
 import torch
 
 from verl_lite.engine.cluster.rank_group import RankGroup
-from verl_lite.engine.cluster.sharded_state import like, write_sharded
 from verl_lite.engine.cluster.weight_transfer import PackedWeights, pack
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.environment import make_deterministic
-from verl_lite.engine.learner import Learner
-from verl_lite.engine.learner_files import is_sharded, saved_state, start_saving
-from verl_lite.engine.model_folder import load_policy
-from verl_lite.engine.plan import shares_gpus
-from verl_lite.engine.run_folder import RunFolder
-from verl_lite.engine.seeds import derive_seed
-from verl_lite.engine.stages import Annotation, TrainingSample, UpdateStats
-from verl_lite.engine.weights import base_model
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.learner.files import is_sharded, saved_state, start_saving
+from verl_lite.engine.learner.learner import Learner
+from verl_lite.engine.learner.sharded_state import like, write_sharded
+from verl_lite.engine.memory_plan import shares_gpus
+from verl_lite.engine.model.folder import load_policy
+from verl_lite.engine.model.weights import base_model
+from verl_lite.engine.rundir.environment import make_deterministic
+from verl_lite.engine.rundir.folder import RunFolder
+from verl_lite.engine.rundir.seeds import derive_seed
+from verl_lite.engine.types import Annotation, TrainingSample, UpdateStats
 from verl_lite.plugins import ScoredRollout
 
 __all__ = ["LearnerSpec", "RankWorker"]

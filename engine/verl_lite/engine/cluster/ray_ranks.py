@@ -16,7 +16,7 @@ import torch
 
 from verl_lite.engine.cluster.nodes import leave_mark
 from verl_lite.engine.cluster.rank_worker import LearnerSpec, RankWorker
-from verl_lite.engine.cluster_config import ClusterConfig
+from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.errors import ConfigError, RankLost, VerlLiteError
 
 __all__ = ["RankActor", "RayRanks", "reserved_for_ranks"]

@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from verl_lite.engine.algorithm_config import LoraConfig
-from verl_lite.engine.canary import TOLERANCES, Canary
 from verl_lite.engine.cluster.engine_actor import EngineActor
 from verl_lite.engine.cluster.engine_pool import EnginePool, PoolLimits
 from verl_lite.engine.cluster.gpu_transfer import EngineClient, WeightSender
 from verl_lite.engine.cluster.ray_engine import RayEngine
 from verl_lite.engine.cluster.session import RaySession
 from verl_lite.engine.cluster.weight_transfer import pack
-from verl_lite.engine.cluster_config import ClusterConfig
-from verl_lite.engine.config import RolloutConfig
-from verl_lite.engine.sequences import GroupBuilder
-from verl_lite.engine.stages import PromptRow, WeightSource, never_stop, weights_of
+from verl_lite.engine.config.algorithm import LoraConfig
+from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.engine.config.train import RolloutConfig
+from verl_lite.engine.rollout.canary import TOLERANCES, Canary
+from verl_lite.engine.rollout.requests import GroupBuilder
+from verl_lite.engine.types import PromptRow, WeightSource, never_stop, weights_of
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from verl_lite.engine.cluster_config import ClusterConfig
+from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.errors import ConfigError, RewardError, VerlLiteError
 from verl_lite.plugins.contract import Component
 from verl_lite.plugins.execution.batcher import Call

@@ -10,7 +10,7 @@ import queue
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from verl_lite.engine.sequences import FinishedSequence, SequenceRequest
+from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
 from verl_lite.errors import VerlLiteError
 
 __all__ = ["Batch", "Job", "SequenceQueue", "Share"]

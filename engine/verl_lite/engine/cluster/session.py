@@ -17,7 +17,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from verl_lite.engine.cluster.watchdog import Watchdog, descendants, end
-from verl_lite.engine.cluster_config import ClusterConfig
+from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.errors import ConfigError
 
 __all__ = ["RaySession"]

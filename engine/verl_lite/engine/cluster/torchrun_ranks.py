@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from verl_lite.engine.cluster.rank_worker import LearnerSpec, RankWorker
-from verl_lite.engine.cluster_config import ClusterConfig
+from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.errors import VerlLiteError
 
 __all__ = ["TorchrunRanks", "follow", "join"]

@@ -2,7 +2,7 @@
 
 import re
 
-from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
 from verl_lite.plugins.composite.metrics import METRICS
 
 __all__ = ["check_best_metric", "check_models", "check_updates"]

@@ -5,7 +5,7 @@ Importing it never imports torch.
 
 from typing import Literal
 
-from verl_lite.engine.algorithm_config import LearnerConfig
+from verl_lite.engine.config.algorithm import LearnerConfig
 
 __all__ = ["MAX_RANK", "RANKS", "LoraSync", "reason_to_merge"]
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from verl_lite.engine.lora_sync import LoraSync
+from verl_lite.engine.config.lora_sync import LoraSync
 from verl_lite.plugins import SamplerSettings
 from verl_lite.plugins.config_file import ConfigModel
 

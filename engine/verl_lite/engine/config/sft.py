@@ -5,8 +5,8 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
-from verl_lite.engine.algorithm_config import LoraConfig, OptimizerConfig
-from verl_lite.engine.data_config import DatasetConfig
+from verl_lite.engine.config.algorithm import LoraConfig, OptimizerConfig
+from verl_lite.engine.config.data import DatasetConfig
 from verl_lite.plugins.config_file import ConfigModel
 
 __all__ = [

@@ -12,15 +12,15 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
-from verl_lite.engine.cluster_config import AsynchronyConfig, ClusterConfig
-from verl_lite.engine.cross_checks import check_best_metric, check_models, check_updates
-from verl_lite.engine.data_config import DataConfig, DatasetConfig
-from verl_lite.engine.launch import launched_rank
-from verl_lite.engine.lora_sync import reason_to_merge
-from verl_lite.engine.monitor_config import MonitorsConfig
-from verl_lite.engine.rollout_config import RolloutConfig, ServerConfig, VllmConfig
-from verl_lite.engine.sft_config import SFTConfig
+from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.config.cluster import AsynchronyConfig, ClusterConfig
+from verl_lite.engine.config.cross_checks import check_best_metric, check_models, check_updates
+from verl_lite.engine.config.data import DataConfig, DatasetConfig
+from verl_lite.engine.config.launch import launched_rank
+from verl_lite.engine.config.lora_sync import reason_to_merge
+from verl_lite.engine.config.monitors import MonitorsConfig
+from verl_lite.engine.config.rollout import RolloutConfig, ServerConfig, VllmConfig
+from verl_lite.engine.config.sft import SFTConfig
 from verl_lite.plugins.composite.config import RewardNode, RewardsConfig, leaves
 from verl_lite.plugins.config_file import ConfigModel
 

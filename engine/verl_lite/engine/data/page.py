@@ -3,7 +3,7 @@
 import html
 from collections.abc import Sequence
 
-from verl_lite.engine.data_quality import DataReport
+from verl_lite.engine.data.quality import DataReport
 
 __all__ = ["data_page", "length_plot"]
 

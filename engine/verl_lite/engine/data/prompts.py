@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from verl_lite.engine.arithmetic import arithmetic_rows
-from verl_lite.engine.data_config import DatasetConfig
-from verl_lite.engine.stages import PromptRow
+from verl_lite.engine.config.data import DatasetConfig
+from verl_lite.engine.data.arithmetic import arithmetic_rows
+from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.plugins import Message
 

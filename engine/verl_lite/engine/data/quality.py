@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from verl_lite.engine.data_answers import judge_answers
+from verl_lite.engine.data.answers import judge_answers
 from verl_lite.verifiers import Outcome
 
 __all__ = ["DataReport", "TextRow", "check_rows", "near_duplicates", "text_row"]

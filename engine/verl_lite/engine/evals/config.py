@@ -6,8 +6,8 @@ from typing import Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from verl_lite.engine.cluster_config import ClusterConfig
-from verl_lite.engine.config import DatasetConfig, ModelConfig, RolloutConfig, TrainConfig
+from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.engine.config.train import DatasetConfig, ModelConfig, RolloutConfig, TrainConfig
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.composite.config import RewardsConfig, leaves
 from verl_lite.plugins.config_file import apply_overrides, read_yaml, validate

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_lite.engine.config import ModelConfig
-from verl_lite.engine.data import read_prompts
-from verl_lite.engine.end_tokens import end_of_answer, end_token_ids
+from verl_lite.engine.build import sampler_for
+from verl_lite.engine.config.train import ModelConfig
+from verl_lite.engine.data.prompts import read_prompts
 from verl_lite.engine.evals.config import EvalConfig
 from verl_lite.engine.evals.measures import (
     Measure,
@@ -18,10 +18,10 @@ from verl_lite.engine.evals.measures import (
     measure_samples,
     perplexity_measure,
 )
-from verl_lite.engine.model_folder import check_context, load_tokenizer
-from verl_lite.engine.parts import sampler_for
-from verl_lite.engine.run_folder import write_whole
-from verl_lite.engine.stages import PromptRow, Sampler
+from verl_lite.engine.model.end_tokens import end_of_answer, end_token_ids
+from verl_lite.engine.model.folder import check_context, load_tokenizer
+from verl_lite.engine.rundir.folder import write_whole
+from verl_lite.engine.types import PromptRow, Sampler
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.scoring import without_breaker
 from verl_lite.plugins import SamplerSettings, ScoredRollout

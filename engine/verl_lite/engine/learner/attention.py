@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from verl_lite.engine.packing import Segment
+from verl_lite.engine.learner.packing import Segment
 
 __all__ = ["ATTENTION_NAME", "AttentionPlan", "attention_plan", "packed_forward", "register_attention"]
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_lite.engine.stages import TrainingSample
+from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import TrainingError
 
 __all__ = ["BadStepGuard", "bad_batch_path"]

@@ -18,15 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from verl_lite.engine.algorithm_config import CriticConfig, LearnerConfig
-from verl_lite.engine.bad_batch import BadStepGuard
-from verl_lite.engine.losses import token_weights
-from verl_lite.engine.optim import PolicyOptimizer
-from verl_lite.engine.packing import PackedBatch
-from verl_lite.engine.policy import Policy, by_sample
-from verl_lite.engine.ranks import ALONE, Ranks
-from verl_lite.engine.stages import TrainingSample
-from verl_lite.engine.weights import base_model, float32_master_weights
+from verl_lite.engine.algorithm.losses import token_weights
+from verl_lite.engine.config.algorithm import CriticConfig, LearnerConfig
+from verl_lite.engine.learner.bad_batch import BadStepGuard
+from verl_lite.engine.learner.optimizer import PolicyOptimizer
+from verl_lite.engine.learner.packing import PackedBatch
+from verl_lite.engine.learner.policy import Policy, by_sample
+from verl_lite.engine.learner.ranks import ALONE, Ranks
+from verl_lite.engine.model.weights import base_model, float32_master_weights
+from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError
 
 __all__ = ["Critic", "explained_variance", "make_critic", "value_loss"]

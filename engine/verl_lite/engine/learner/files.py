@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import torch
 
-from verl_lite.engine.checkpoints import copy_of, load_tensors
-from verl_lite.engine.model_folder import save_policy
-from verl_lite.engine.policy import Policy
-from verl_lite.engine.weights import named_weights
+from verl_lite.engine.learner.policy import Policy
+from verl_lite.engine.model.folder import save_policy
+from verl_lite.engine.model.weights import named_weights
+from verl_lite.engine.rundir.checkpoints import copy_of, load_tensors
 
 __all__ = ["is_sharded", "saved_state", "start_saving"]
 

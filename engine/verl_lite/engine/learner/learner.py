@@ -19,22 +19,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
-from verl_lite.engine.bad_batch import BadStepGuard
-from verl_lite.engine.critic import Critic, make_critic
-from verl_lite.engine.importance import has_sampler_logprobs, mismatch_means, refuse_without_logprobs
-from verl_lite.engine.kl import KLController
-from verl_lite.engine.learner_files import is_sharded, saved_state, start_saving
-from verl_lite.engine.lora import adapter_weights, add_adapters
-from verl_lite.engine.losses import LossInput, policy_loss, token_weights
-from verl_lite.engine.objective import Terms, objective, step_means
-from verl_lite.engine.optim import PolicyOptimizer
-from verl_lite.engine.packing import PackedBatch
-from verl_lite.engine.policy import Policy, by_sample
-from verl_lite.engine.ranks import ALONE, Ranks
-from verl_lite.engine.reference import make_reference
-from verl_lite.engine.stages import Annotation, TrainingSample, UpdateStats
-from verl_lite.engine.weights import float32_master_weights, named_weights
+from verl_lite.engine.algorithm.importance import (
+    has_sampler_logprobs,
+    mismatch_means,
+    refuse_without_logprobs,
+)
+from verl_lite.engine.algorithm.kl import KLController
+from verl_lite.engine.algorithm.losses import LossInput, policy_loss, token_weights
+from verl_lite.engine.algorithm.objective import Terms, objective, step_means
+from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.learner.bad_batch import BadStepGuard
+from verl_lite.engine.learner.critic import Critic, make_critic
+from verl_lite.engine.learner.files import is_sharded, saved_state, start_saving
+from verl_lite.engine.learner.optimizer import PolicyOptimizer
+from verl_lite.engine.learner.packing import PackedBatch
+from verl_lite.engine.learner.policy import Policy, by_sample
+from verl_lite.engine.learner.ranks import ALONE, Ranks
+from verl_lite.engine.learner.reference import make_reference
+from verl_lite.engine.model.lora import adapter_weights, add_adapters
+from verl_lite.engine.model.weights import float32_master_weights, named_weights
+from verl_lite.engine.types import Annotation, TrainingSample, UpdateStats
 from verl_lite.plugins import Rollout, ScoredRollout
 
 __all__ = ["Learner"]
@@ -302,7 +306,7 @@ class Learner:
     def restore(self, folder: Path) -> None:
         """As PolicyLearner.restore; the checkpoint may be one of any number of ranks."""
         if is_sharded(folder):
-            from verl_lite.engine.cluster.sharded_state import read_sharded
+            from verl_lite.engine.learner.sharded_state import read_sharded
 
             self.load_state_dict(read_sharded(self.template(), folder))
         else:

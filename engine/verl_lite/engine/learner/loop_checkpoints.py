@@ -19,8 +19,13 @@ from typing import Any
 
 import torch
 
-from verl_lite.engine.checkpoint_files import clear_write_errors, newest_whole, remove_leftovers
-from verl_lite.engine.checkpoints import (
+from verl_lite.engine.config.train import CheckpointConfig
+from verl_lite.engine.learner.optimizer import PolicyOptimizer
+from verl_lite.engine.model.folder import save_policy
+from verl_lite.engine.model.weights import named_weights
+from verl_lite.engine.observe.metrics_log import MetricsLog
+from verl_lite.engine.rundir.checkpoint_files import clear_write_errors, newest_whole, remove_leftovers
+from verl_lite.engine.rundir.checkpoints import (
     Checkpoint,
     CheckpointWriter,
     copy_of,
@@ -29,12 +34,7 @@ from verl_lite.engine.checkpoints import (
     restore_random_states,
     retention,
 )
-from verl_lite.engine.config import CheckpointConfig
-from verl_lite.engine.interrupt import Interrupt, StopRequested
-from verl_lite.engine.metrics_log import MetricsLog
-from verl_lite.engine.model_folder import save_policy
-from verl_lite.engine.optim import PolicyOptimizer
-from verl_lite.engine.weights import named_weights
+from verl_lite.engine.rundir.interrupt import Interrupt, StopRequested
 from verl_lite.errors import ConfigError
 
 __all__ = ["LoopCheckpoints", "LoopStart", "data_digest", "find_start"]

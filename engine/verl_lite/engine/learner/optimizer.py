@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from verl_lite.engine.algorithm_config import OptimizerConfig
-from verl_lite.engine.quantization import adamw_8bit
+from verl_lite.engine.config.algorithm import OptimizerConfig
+from verl_lite.engine.model.quantization import adamw_8bit
 from verl_lite.errors import ConfigError
 
 __all__ = ["PolicyOptimizer", "decay_start", "learning_rate_factor"]

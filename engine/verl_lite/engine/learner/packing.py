@@ -18,7 +18,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from verl_lite.engine.stages import TrainingSample
+from verl_lite.engine.types import TrainingSample
 
 __all__ = [
     "PackedBatch",

@@ -8,18 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from verl_lite.engine.algorithm_config import LearnerConfig
-from verl_lite.engine.attention import (
+from verl_lite.engine.config.algorithm import LearnerConfig
+from verl_lite.engine.learner.attention import (
     ATTENTION_NAME,
     attention_plan,
     packed_forward,
     register_attention,
 )
-from verl_lite.engine.logprobs import token_logprobs_and_entropy
-from verl_lite.engine.packing import PackedBatch, filler, pack, pack_padded, plan_micro_batches, share_out
-from verl_lite.engine.ranks import ALONE, Ranks
-from verl_lite.engine.stages import TrainingSample
-from verl_lite.engine.weights import base_model
+from verl_lite.engine.learner.logprobs import token_logprobs_and_entropy
+from verl_lite.engine.learner.packing import (
+    PackedBatch,
+    filler,
+    pack,
+    pack_padded,
+    plan_micro_batches,
+    share_out,
+)
+from verl_lite.engine.learner.ranks import ALONE, Ranks
+from verl_lite.engine.model.weights import base_model
+from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError
 
 __all__ = ["Policy", "by_sample", "hidden_states", "micro_batches", "prepare_backbone"]

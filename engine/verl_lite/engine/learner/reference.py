@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from verl_lite.engine.algorithm_config import AlgorithmConfig, LearnerConfig
-from verl_lite.engine.policy import Policy
-from verl_lite.engine.ranks import ALONE, Ranks
-from verl_lite.engine.stages import TrainingSample
+from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.learner.policy import Policy
+from verl_lite.engine.learner.ranks import ALONE, Ranks
+from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError
 
 __all__ = ["ReferencePolicy", "make_reference"]

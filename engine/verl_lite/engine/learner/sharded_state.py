@@ -22,8 +22,8 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from verl_lite.engine.checkpoint_files import damaged
-from verl_lite.engine.checkpoints import load_tensors
+from verl_lite.engine.rundir.checkpoint_files import damaged
+from verl_lite.engine.rundir.checkpoints import load_tensors
 
 __all__ = ["like", "read_policy", "read_sharded", "write_sharded"]
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from verl_lite.engine.config import ModelConfig
-from verl_lite.engine.quantization import four_bit_config, one_arithmetic
-from verl_lite.engine.tiny_model import build_tiny_model, build_tiny_tokenizer
-from verl_lite.engine.weights import base_model, named_weights
+from verl_lite.engine.config.train import ModelConfig
+from verl_lite.engine.model.quantization import four_bit_config, one_arithmetic
+from verl_lite.engine.model.tiny import build_tiny_model, build_tiny_tokenizer
+from verl_lite.engine.model.weights import base_model, named_weights
 from verl_lite.errors import ConfigError, DataError
 
 __all__ = [

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from verl_lite.engine.algorithm_config import LoraConfig
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.weights import whole
+from verl_lite.engine.config.algorithm import LoraConfig
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.model.weights import whole
 
 __all__ = ["adapter_weights", "adapters_to_sync", "add_adapters", "merged"]
 

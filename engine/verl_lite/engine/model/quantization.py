@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from verl_lite.engine.algorithm_config import LearnerConfig
+from verl_lite.engine.config.algorithm import LearnerConfig
 from verl_lite.errors import ConfigError
 
 __all__ = ["adamw_8bit", "check_bitsandbytes", "dequantized", "four_bit_config", "one_arithmetic"]

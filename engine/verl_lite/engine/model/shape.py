@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from verl_lite.engine.config import ModelConfig
-from verl_lite.engine.tiny_model import build_tiny_tokenizer, tiny_model_config
+from verl_lite.engine.config.train import ModelConfig
+from verl_lite.engine.model.tiny import build_tiny_tokenizer, tiny_model_config
 from verl_lite.errors import DataError
 
 __all__ = ["ModelShape", "shape_of", "shape_of_config"]

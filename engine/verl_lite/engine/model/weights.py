@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from verl_lite.engine.quantization import dequantized
+from verl_lite.engine.model.quantization import dequantized
 
 __all__ = ["base_model", "float32_master_weights", "named_weights", "whole"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from verl_lite.engine.checkpoint_files import clear_write_errors
-from verl_lite.engine.sample_tables import SampleTable, send_table
+from verl_lite.engine.observe.sample_tables import SampleTable, send_table
+from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
 from verl_lite.errors import ConfigError
 
 __all__ = ["MetricsLog", "check_trackers", "cut_back", "read_metrics"]

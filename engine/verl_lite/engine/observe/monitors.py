@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Any
 
-from verl_lite.engine.monitor_config import MonitorsConfig
+from verl_lite.engine.config.monitors import MonitorsConfig
 from verl_lite.plugins import ScoredRollout
 
 __all__ = ["MONITORS", "Monitors", "Warned", "duplicate_fraction", "repetition"]

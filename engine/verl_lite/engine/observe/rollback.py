@@ -15,8 +15,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from verl_lite.engine.checkpoint_files import clear_write_errors, newest_whole, remove_checkpoints_after
-from verl_lite.engine.monitor_config import MonitorsConfig
+from verl_lite.engine.config.monitors import MonitorsConfig
+from verl_lite.engine.rundir.checkpoint_files import (
+    clear_write_errors,
+    newest_whole,
+    remove_checkpoints_after,
+)
 from verl_lite.errors import TrainingError
 
 __all__ = ["Events", "RollbackRules", "Trouble", "go_back", "offer"]

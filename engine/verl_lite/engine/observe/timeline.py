@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from verl_lite.engine.checkpoint_files import clear_write_errors
-from verl_lite.engine.metrics_log import cut_back
+from verl_lite.engine.observe.metrics_log import cut_back
+from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
 
 __all__ = ["StageClock", "Timeline"]
 

@@ -7,8 +7,8 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from verl_lite.engine.algorithm_config import LearnerConfig, OptimizerConfig
-from verl_lite.engine.config import CheckpointConfig, DatasetConfig, ModelConfig
+from verl_lite.engine.config.algorithm import LearnerConfig, OptimizerConfig
+from verl_lite.engine.config.train import CheckpointConfig, DatasetConfig, ModelConfig
 from verl_lite.plugins.config_file import ConfigModel
 
 __all__ = [

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from verl_lite.engine.data import read_rows, row_messages
+from verl_lite.engine.data.prompts import read_rows, row_messages
 from verl_lite.engine.preference.config import PreferenceConfig, PreferenceSource
-from verl_lite.engine.stages import TrainingSample
+from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.preferences import PreferenceRow, to_preference
 

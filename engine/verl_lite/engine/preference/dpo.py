@@ -10,12 +10,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from verl_lite.engine.policy import Policy
+from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.preference.config import DPOConfig
 from verl_lite.engine.preference.data import Ranking
 from verl_lite.engine.preference.loop import Scored
 from verl_lite.engine.preference.losses import dpo_loss
-from verl_lite.engine.stages import TrainingSample
+from verl_lite.engine.types import TrainingSample
 
 __all__ = ["DPOObjective", "sequence_logprobs", "with_reference"]
 

@@ -16,11 +16,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from verl_lite.engine.loop_checkpoints import LoopCheckpoints
-from verl_lite.engine.optim import PolicyOptimizer
+from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints
+from verl_lite.engine.learner.optimizer import PolicyOptimizer
 from verl_lite.engine.preference.config import PreferenceConfig
 from verl_lite.engine.preference.data import Ranking
-from verl_lite.engine.stages import TrainingSample
+from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import TrainingError
 from verl_lite.lab.statistics import CalibrationBin, calibration_bins, calibration_error
 

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from verl_lite.engine.algorithm_config import LearnerConfig
-from verl_lite.engine.lora import add_adapters
-from verl_lite.engine.policy import hidden_states, micro_batches, prepare_backbone
+from verl_lite.engine.config.algorithm import LearnerConfig
+from verl_lite.engine.learner.policy import hidden_states, micro_batches, prepare_backbone
+from verl_lite.engine.model.lora import add_adapters
+from verl_lite.engine.model.weights import base_model, float32_master_weights
 from verl_lite.engine.preference.config import RewardModelConfig
 from verl_lite.engine.preference.data import Ranking
 from verl_lite.engine.preference.loop import Scored
 from verl_lite.engine.preference.losses import bradley_terry, centring, plackett_luce
-from verl_lite.engine.stages import TrainingSample
-from verl_lite.engine.weights import base_model, float32_master_weights
+from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError, DataError
 
 __all__ = ["RewardModelObjective", "ScoringHead", "load_scoring_model", "save_scoring_model"]

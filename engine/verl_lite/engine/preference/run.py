@@ -11,15 +11,10 @@ from typing import Any, TypeVar
 import torch
 from rich.console import Console
 
-from verl_lite.engine.checkpoints import retire
-from verl_lite.engine.display import SummaryRow, summary_table
-from verl_lite.engine.end_tokens import end_of_answer, end_token_ids
-from verl_lite.engine.environment import make_deterministic, seed_torch
-from verl_lite.engine.interrupt import Interrupt, StopRequested
-from verl_lite.engine.loop_checkpoints import LoopCheckpoints, LoopStart, data_digest, find_start
-from verl_lite.engine.lora import add_adapters
-from verl_lite.engine.metrics_log import MetricsLog, check_trackers
-from verl_lite.engine.model_folder import (
+from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints, LoopStart, data_digest, find_start
+from verl_lite.engine.learner.policy import Policy
+from verl_lite.engine.model.end_tokens import end_of_answer, end_token_ids
+from verl_lite.engine.model.folder import (
     check_context,
     default_device,
     load_policy,
@@ -27,8 +22,10 @@ from verl_lite.engine.model_folder import (
     prepare_model,
     save_policy,
 )
-from verl_lite.engine.out_of_memory import clear_memory_errors
-from verl_lite.engine.policy import Policy
+from verl_lite.engine.model.lora import add_adapters
+from verl_lite.engine.model.weights import float32_master_weights
+from verl_lite.engine.observe.display import SummaryRow, summary_table
+from verl_lite.engine.observe.metrics_log import MetricsLog, check_trackers
 from verl_lite.engine.preference.config import DPOConfig, PreferenceConfig, RewardModelConfig
 from verl_lite.engine.preference.data import (
     Ranking,
@@ -46,9 +43,12 @@ from verl_lite.engine.preference.reward_model import (
     load_scoring_model,
     save_scoring_model,
 )
-from verl_lite.engine.run_folder import FREE_FOR_MEMORY, RunFolder, choose_run_dir
-from verl_lite.engine.run_lock import run_lock
-from verl_lite.engine.weights import float32_master_weights
+from verl_lite.engine.rundir.checkpoints import retire
+from verl_lite.engine.rundir.environment import make_deterministic, seed_torch
+from verl_lite.engine.rundir.folder import FREE_FOR_MEMORY, RunFolder, choose_run_dir
+from verl_lite.engine.rundir.interrupt import Interrupt, StopRequested
+from verl_lite.engine.rundir.lock import run_lock
+from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
 
 __all__ = ["PreferenceResult", "train_dpo", "train_reward_model"]
 

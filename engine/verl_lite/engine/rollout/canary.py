@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.stages import WeightSource
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.types import WeightSource
 from verl_lite.errors import TrainingError
 
 __all__ = ["TOLERANCES", "Canary", "canary_limit"]

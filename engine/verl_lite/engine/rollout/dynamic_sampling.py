@@ -12,10 +12,10 @@ been sampled once in this step, the update takes what there is.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from verl_lite.engine.advantages import informative_groups
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.data import PromptStream
-from verl_lite.engine.stages import PromptRow
+from verl_lite.engine.algorithm.advantages import informative_groups
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.data.prompts import PromptStream
+from verl_lite.engine.types import PromptRow
 from verl_lite.plugins import ScoredBatch, ScoredRollout
 from verl_lite.plugins.composite import batch_metrics
 

@@ -7,9 +7,9 @@ and that seed, never on which engine made it or beside what.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from verl_lite.engine.end_tokens import without_end
-from verl_lite.engine.seeds import derive_seed
-from verl_lite.engine.stages import PromptRow
+from verl_lite.engine.model.end_tokens import without_end
+from verl_lite.engine.rundir.seeds import derive_seed
+from verl_lite.engine.types import PromptRow
 from verl_lite.plugins import Rollout, SamplerSettings
 
 __all__ = ["FinishedSequence", "GroupBuilder", "SequenceRequest"]

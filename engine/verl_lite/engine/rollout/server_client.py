@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from verl_lite.engine.sequences import FinishedSequence, SequenceRequest
+from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
 from verl_lite.errors import ConfigError, TrainingError
 
 __all__ = ["ServerClient"]

@@ -15,13 +15,13 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from verl_lite.engine.canary import TOLERANCES, Canary
-from verl_lite.engine.cluster_config import ClusterConfig
-from verl_lite.engine.config import RolloutConfig
-from verl_lite.engine.interrupt import next_of
-from verl_lite.engine.sequences import FinishedSequence, GroupBuilder, SequenceRequest
-from verl_lite.engine.server_client import ServerClient
-from verl_lite.engine.stages import PromptRow, WeightSource, never_stop
+from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.engine.config.train import RolloutConfig
+from verl_lite.engine.rollout.canary import TOLERANCES, Canary
+from verl_lite.engine.rollout.requests import FinishedSequence, GroupBuilder, SequenceRequest
+from verl_lite.engine.rollout.server_client import ServerClient
+from verl_lite.engine.rundir.interrupt import next_of
+from verl_lite.engine.types import PromptRow, WeightSource, never_stop
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import Rollout, SamplerSettings
 

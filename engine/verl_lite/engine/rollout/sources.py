@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.data import PromptStream
-from verl_lite.engine.dynamic_sampling import StepBatch, fill_batch
-from verl_lite.engine.interrupt import StopRequested
-from verl_lite.engine.out_of_memory import clear_memory_errors
-from verl_lite.engine.seeds import derive_seed
-from verl_lite.engine.stages import PromptRow, Sampler
-from verl_lite.engine.timeline import StageClock
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.data.prompts import PromptStream
+from verl_lite.engine.observe.timeline import StageClock
+from verl_lite.engine.rollout.dynamic_sampling import StepBatch, fill_batch
+from verl_lite.engine.rundir.interrupt import StopRequested
+from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
+from verl_lite.engine.rundir.seeds import derive_seed
+from verl_lite.engine.types import PromptRow, Sampler
 from verl_lite.plugins import SamplerSettings, ScoredBatch, ScoredRollout
 from verl_lite.plugins.composite import batch_metrics
 from verl_lite.plugins.scorer import Scorer

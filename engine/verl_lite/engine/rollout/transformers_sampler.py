@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from verl_lite.engine.canary import TOLERANCES, Canary
-from verl_lite.engine.config import RolloutConfig
-from verl_lite.engine.end_tokens import without_end
-from verl_lite.engine.model_folder import pad_token_id
-from verl_lite.engine.seeds import derive_seed
-from verl_lite.engine.stages import PromptRow, WeightSource, never_stop
-from verl_lite.engine.weights import base_model
+from verl_lite.engine.config.train import RolloutConfig
+from verl_lite.engine.model.end_tokens import without_end
+from verl_lite.engine.model.folder import pad_token_id
+from verl_lite.engine.model.weights import base_model
+from verl_lite.engine.rollout.canary import TOLERANCES, Canary
+from verl_lite.engine.rundir.seeds import derive_seed
+from verl_lite.engine.types import PromptRow, WeightSource, never_stop
 from verl_lite.plugins import Rollout, SamplerSettings
 
 __all__ = ["TransformersSampler"]

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from verl_lite.engine.algorithm_config import LoraConfig
-from verl_lite.engine.lora_sync import RANKS
+from verl_lite.engine.config.algorithm import LoraConfig
+from verl_lite.engine.config.lora_sync import RANKS
 
 __all__ = ["VllmAdapters", "takes_adapters"]
 

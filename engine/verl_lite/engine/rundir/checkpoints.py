@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from verl_lite.engine.checkpoint_files import (
+from verl_lite.engine.config.train import CheckpointConfig
+from verl_lite.engine.rundir.checkpoint_files import (
     Retention,
     apply_retention,
     clear_write_errors,
@@ -33,7 +34,6 @@ from verl_lite.engine.checkpoint_files import (
     put_in_place,
     write_manifest,
 )
-from verl_lite.engine.config import CheckpointConfig
 from verl_lite.errors import CheckpointError, DataError, VerlLiteError
 from verl_lite.plugins import ScoredRollout
 from verl_lite.plugins.records import RecordWriter, read_records, to_scored

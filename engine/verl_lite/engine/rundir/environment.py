@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from verl_lite.engine.seeds import derive_seed
-from verl_lite.engine.stages import PromptRow
+from verl_lite.engine.rundir.seeds import derive_seed
+from verl_lite.engine.types import PromptRow
 
 __all__ = ["changed_data", "describe_environment", "fingerprint_rows", "make_deterministic", "seed_torch"]
 

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import yaml
 
-from verl_lite.engine.checkpoint_files import PassedOver, clear_write_errors, remove_leftovers
-from verl_lite.engine.environment import describe_environment
-from verl_lite.engine.run_lock import LOCK_FILE
+from verl_lite.engine.rundir.checkpoint_files import PassedOver, clear_write_errors, remove_leftovers
+from verl_lite.engine.rundir.environment import describe_environment
+from verl_lite.engine.rundir.lock import LOCK_FILE
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import ConfigModel, load_config
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from verl_lite.engine.checkpoint_files import clear_write_errors
+from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
 from verl_lite.errors import ConfigError
 
 __all__ = ["LOCK_FILE", "run_lock"]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from verl_lite.engine.end_tokens import named_token_ids
+from verl_lite.engine.model.end_tokens import named_token_ids
 from verl_lite.errors import DataError
 from verl_lite.plugins import Message
 

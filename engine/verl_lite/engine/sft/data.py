@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.data import read_rows
-from verl_lite.engine.data_config import DatasetConfig
-from verl_lite.engine.loop_checkpoints import data_digest
+from verl_lite.engine.config.data import DatasetConfig
+from verl_lite.engine.config.sft import SFTRowsConfig
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.data.prompts import read_rows
+from verl_lite.engine.learner.loop_checkpoints import data_digest
 from verl_lite.engine.sft.chat_template import ChatTemplate, Conversation
 from verl_lite.engine.sft.examples import ExampleBuilder, SFTExample, describe_example
 from verl_lite.engine.sft.faults import raise_faults
 from verl_lite.engine.sft.rows import conversation_of
-from verl_lite.engine.sft_config import SFTRowsConfig
-from verl_lite.engine.stages import PromptRow
+from verl_lite.engine.types import PromptRow
 from verl_lite.errors import DataError
 
 __all__ = ["SFTData", "SFTSource", "read_sft"]

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from verl_lite.engine.config.sft import SFTConfig, SFTRowsConfig, SpanWeight
 from verl_lite.engine.sft.chat_template import ChatTemplate, Conversation, Response, Tokens
 from verl_lite.engine.sft.faults import Fault, FaultKind
-from verl_lite.engine.sft_config import SFTConfig, SFTRowsConfig, SpanWeight
 from verl_lite.errors import DataError
 
 __all__ = ["IGNORED", "ExampleBuilder", "SFTExample", "describe_example"]

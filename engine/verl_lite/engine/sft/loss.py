@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from verl_lite.engine.packing import PackedBatch
+from verl_lite.engine.learner.packing import PackedBatch
 from verl_lite.engine.sft.examples import SFTExample
-from verl_lite.engine.stages import TrainingSample
+from verl_lite.engine.types import TrainingSample
 
 __all__ = ["as_sample", "sft_loss", "token_factors", "trained_part"]
 

@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from verl_lite.engine.data import row_messages
-from verl_lite.engine.data_config import DatasetConfig
+from verl_lite.engine.config.data import DatasetConfig
+from verl_lite.engine.config.sft import SFTRowsConfig
+from verl_lite.engine.data.prompts import row_messages
 from verl_lite.engine.sft.chat_template import Conversation
-from verl_lite.engine.sft_config import SFTRowsConfig
 from verl_lite.errors import DataError
 from verl_lite.plugins import Message
 

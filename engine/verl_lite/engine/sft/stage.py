@@ -5,20 +5,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.display import Display
-from verl_lite.engine.end_tokens import end_token_ids
-from verl_lite.engine.interrupt import Interrupt
-from verl_lite.engine.loop_checkpoints import LoopCheckpoints, LoopStart, find_start
-from verl_lite.engine.lora import add_adapters, merged
-from verl_lite.engine.metrics_log import MetricsLog, read_metrics
-from verl_lite.engine.model_folder import pad_token_id
-from verl_lite.engine.policy import Policy
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints, LoopStart, find_start
+from verl_lite.engine.learner.policy import Policy
+from verl_lite.engine.model.end_tokens import end_token_ids
+from verl_lite.engine.model.folder import pad_token_id
+from verl_lite.engine.model.lora import add_adapters, merged
+from verl_lite.engine.observe.display import Display
+from verl_lite.engine.observe.metrics_log import MetricsLog, read_metrics
 from verl_lite.engine.preparation import PreparedRun
+from verl_lite.engine.rundir.interrupt import Interrupt
 from verl_lite.engine.sft.data import SFTData
 from verl_lite.engine.sft.training import SFTStep, train_sft
 from verl_lite.engine.sft.validation import Answers, Scores, answer, perplexity, validation_loss
-from verl_lite.engine.stages import Sampler
+from verl_lite.engine.types import Sampler
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, ScoredRollout
 from verl_lite.plugins.records import RecordWriter
@@ -184,7 +184,7 @@ def _measured(file: Path) -> dict[int, dict[str, float]]:
 
 def _sampler(prepared: PreparedRun, policy: Policy) -> Sampler:
     """Samples from the very weights that are trained: there is nothing to sync."""
-    from verl_lite.engine.sampler_transformers import TransformersSampler
+    from verl_lite.engine.rollout.transformers_sampler import TransformersSampler
 
     assert prepared.sft is not None
     canary = list(prepared.sft.validation[0].input_ids[:2])

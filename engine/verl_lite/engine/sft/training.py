@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from verl_lite.engine.loop_checkpoints import LoopCheckpoints
-from verl_lite.engine.optim import PolicyOptimizer, decay_start
-from verl_lite.engine.policy import Policy
+from verl_lite.engine.config.sft import SFTConfig
+from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints
+from verl_lite.engine.learner.optimizer import PolicyOptimizer, decay_start
+from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.sft.data import SFTData
 from verl_lite.engine.sft.examples import SFTExample
 from verl_lite.engine.sft.loss import as_sample, sft_loss, token_factors, trained_part
 from verl_lite.engine.sft.stream import SFTStream
-from verl_lite.engine.sft_config import SFTConfig
 from verl_lite.errors import TrainingError
 
 __all__ = ["SFTStep", "train_sft"]

@@ -7,10 +7,10 @@ from typing import Protocol
 
 import torch
 
-from verl_lite.engine.policy import Policy
+from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.sft.examples import SFTExample
 from verl_lite.engine.sft.loss import as_sample, trained_part
-from verl_lite.engine.stages import PromptRow, Sampler
+from verl_lite.engine.types import PromptRow, Sampler
 from verl_lite.plugins import Rollout, SamplerSettings, ScoredRollout
 
 __all__ = ["Answers", "Scores", "answer", "perplexity", "validation_loss"]

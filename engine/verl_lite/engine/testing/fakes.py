@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Any
 
-from verl_lite.engine.interrupt import next_of
-from verl_lite.engine.learner import Learner
-from verl_lite.engine.seeds import derive_seed
-from verl_lite.engine.stages import PromptRow, TrainingSample, UpdateStats, WeightSource, never_stop
+from verl_lite.engine.learner.learner import Learner
+from verl_lite.engine.rundir.interrupt import next_of
+from verl_lite.engine.rundir.seeds import derive_seed
+from verl_lite.engine.types import PromptRow, TrainingSample, UpdateStats, WeightSource, never_stop
 from verl_lite.plugins import Rollout, SamplerSettings
 
 __all__ = ["PacedLearner", "PacedSampler"]

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_lite.engine.config import TrainConfig
-from verl_lite.engine.sampling import sample_and_score
-from verl_lite.engine.seeds import derive_seed
-from verl_lite.engine.sft_config import SFTConfig
+from verl_lite.engine.config.sft import SFTConfig
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.rundir.seeds import derive_seed
+from verl_lite.engine.tools.sampling import sample_and_score
 from verl_lite.errors import ConfigError
 from verl_lite.lab.statistics import pass_at_k
 from verl_lite.plugins import ScoredRollout

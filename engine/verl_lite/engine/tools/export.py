@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from verl_lite.engine.checkpoint_files import clear_write_errors, damaged, why_not_whole
+from verl_lite.engine.rundir.checkpoint_files import clear_write_errors, damaged, why_not_whole
 from verl_lite.errors import CheckpointError, ConfigError
 
 __all__ = ["export_policy"]
@@ -37,7 +37,7 @@ def _join_shards(checkpoint: Path, folder: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    from verl_lite.engine.cluster.sharded_state import read_policy
+    from verl_lite.engine.learner.sharded_state import read_policy
 
     logging.disable_progress_bar()
     weights = read_policy(checkpoint)

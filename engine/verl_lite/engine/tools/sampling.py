@@ -7,11 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from verl_lite.engine.config import ModelConfig, TrainConfig
-from verl_lite.engine.model_folder import prepare_model
+from verl_lite.engine.config.train import ModelConfig, TrainConfig
+from verl_lite.engine.model.folder import prepare_model
 from verl_lite.engine.preparation import PreparedRun, prepare_run
-from verl_lite.engine.seeds import derive_seed
-from verl_lite.engine.stages import PromptRow, Sampler
+from verl_lite.engine.rundir.seeds import derive_seed
+from verl_lite.engine.types import PromptRow, Sampler
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import Rollout, SamplerSettings, ScoredRollout
 from verl_lite.plugins.records import RecordWriter
@@ -102,7 +102,7 @@ def _parts(
     debug_inline: bool,
 ) -> Iterator[Sequence[ScoredRollout]]:
     """Rows of some prompts at a time: all that is held of a large data set."""
-    from verl_lite.engine.parts import make_sampler
+    from verl_lite.engine.build import make_sampler
 
     config = prepared.config
     with TemporaryDirectory() as folder:
