@@ -3,9 +3,9 @@
 What a reward is written with comes at once; what runs rewards is imported when it is first used.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from verl_lite.lazy import lazy_exports
 from verl_lite.plugins.contract import (
     API_VERSION,
     Component,
@@ -27,6 +27,15 @@ if TYPE_CHECKING:
     from verl_lite.plugins.composite import RewardsConfig, gdpo_advantages, load_rewards_config
     from verl_lite.plugins.discovery import PluginInfo, PluginStatus, RewardCatalog, find_rewards
     from verl_lite.plugins.scorer import Scorer, ScoringSession
+else:
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            ".composite": ("RewardsConfig", "gdpo_advantages", "load_rewards_config"),
+            ".discovery": ("PluginInfo", "PluginStatus", "RewardCatalog", "find_rewards"),
+            ".scorer": ("Scorer", "ScoringSession"),
+        },
+    )
 
 __all__ = [
     "API_VERSION",
@@ -53,24 +62,3 @@ __all__ = [
     "load_rewards_config",
     "reward",
 ]
-
-_IMPORTED_WHEN_USED = {
-    "PluginInfo": "discovery",
-    "PluginStatus": "discovery",
-    "RewardCatalog": "discovery",
-    "RewardsConfig": "composite",
-    "Scorer": "scorer",
-    "ScoringSession": "scorer",
-    "find_rewards": "discovery",
-    "gdpo_advantages": "composite",
-    "load_rewards_config": "composite",
-}
-
-
-def __getattr__(name: str) -> Any:
-    module = _IMPORTED_WHEN_USED.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
