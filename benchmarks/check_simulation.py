@@ -116,7 +116,7 @@ def main() -> None:
     print(f"load {os.getloadavg()[0]:.1f}")
     one = calibrated(*measure("sync", 1))
     print(
-        f"measured with 1 engine: {one.token_s * 1000:.1f} ms a token, update {one.train_s:.2f} s, "
+        f"measured with 1 engine: {one.token_s * 1000:.1f} ms per token, update {one.train_s:.2f} s, "
         f"sync {one.sync_s:.3f} s\n\n| engines | mode | measured step s | predicted | ratio |"
     )
     print("|---|---|---|---|---|")

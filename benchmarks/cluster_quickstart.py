@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keeps the runs")
     arguments, overrides = parser.parse_known_args()
     print(f"load {os.getloadavg()[0]:.1f}\n")
-    print("| seed | side | rollout/accuracy, by fifths of the run | held out, before and after | ms a step |")
+    print("| seed | side | rollout/accuracy, by fifths of the run | held out, before and after | ms per step |")
     print("|---|---|---|---|---|")
     differences: list[float] = []
     ends: list[float] = []
@@ -106,7 +106,7 @@ def main() -> None:
         print(f"curve: mean {statistics.mean(differences):+.4f}, standard error {error:.4f}")
     print(f"held out at the end: differences {', '.join(f'{one:+.4f}' for one in ends)}")
     medians = ", ".join(f"{stage} {statistics.median(found):+.0f}" for stage, found in more.items())
-    print(f"ms a step more through Ray: {medians}")
+    print(f"ms per step more through Ray: {medians}")
 
 
 if __name__ == "__main__":

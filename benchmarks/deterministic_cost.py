@@ -26,7 +26,7 @@ QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart.yaml"
 
 
 def run_side(side: str, model: Path, run_dir: Path, steps: int) -> None:
-    """Train; leave {stage: [seconds a step]} and the digest of the last checkpoint's weights."""
+    """Train; leave {stage: [seconds per step]} and the digest of the last checkpoint's weights."""
     import torch
     from rich.console import Console
 
@@ -94,7 +94,7 @@ def main() -> None:
                 for stage in STAGES:
                     seconds[side][stage] += result["seconds"][stage]
                 shown = median(result["seconds"]["step"])
-                print(f"{side:<14} {shown:.3f} s a step, load {os.getloadavg()[0]:.1f}", flush=True)
+                print(f"{side:<14} {shown:.3f} s per step, load {os.getloadavg()[0]:.1f}", flush=True)
     print(f"{'median, s':<14}" + "".join(f"{stage:>10}" for stage in STAGES) + "   different results")
     for side in SIDES:
         medians = "".join(f"{median(seconds[side][stage]):>10.3f}" for stage in STAGES)

@@ -56,7 +56,7 @@ def main() -> None:
     with RaySession(cluster, cpus=arguments.actors) as session:
         placement = RewardActors(session.ray, cluster)
         rows[f"{arguments.actors} actors"] = measure(Execution(parts, placement=placement), rollouts)
-    print("| where | driver's CPU, us a rollout | wall, us a rollout |\n|---|---|---|")
+    print("| where | driver's CPU, us per rollout | wall, us per rollout |\n|---|---|---|")
     for name, (cpu, wall) in rows.items():
         print(f"| {name} | {1e6 * cpu / len(rollouts):.0f} | {1e6 * wall / len(rollouts):.0f} |")
 

@@ -75,7 +75,7 @@ def main() -> int:
         median = statistics.median(figures)
         good &= median <= LIMITS_US[name]
         shown = " ".join(f"{figure:.1f}" for figure in figures)
-        print(f"{name:8} {median:6.1f} us a rollout (limit {LIMITS_US[name]:.0f}; runs: {shown})")
+        print(f"{name:8} {median:6.1f} us per rollout (limit {LIMITS_US[name]:.0f}; runs: {shown})")
     return 0 if good else 1
 
 

@@ -125,7 +125,7 @@ def cpu_ms(children_of: list[int]) -> float:
 
 
 def cpu(runs: int, repeats: int) -> None:
-    """Print CPU ms a run: what a busy machine disturbs least, and what bounds the runs/s of all cores."""
+    """Print CPU ms per run: what a busy machine disturbs least, and what bounds the runs/s of all cores."""
     with Sandbox() as sandbox, ThreadPoolExecutor(CORES) as threads:
         list(threads.map(lambda _: sandbox.run_python(PROGRAM), range(CORES * 20)))
         supervisors = [pid for pid in processes_below(os.getpid()) if len(processes_below(pid)) == 1]
@@ -136,7 +136,7 @@ def cpu(runs: int, repeats: int) -> None:
             each_ms = (cpu_ms(supervisors) - before) / runs
             bound = CORES * 1e3 / each_ms
             rate = runs / elapsed_s
-            print(f"{each_ms:.2f} ms CPU a run; {rate:.0f} runs/s, at most {bound:.0f} on {CORES} cores")
+            print(f"{each_ms:.2f} ms CPU per run; {rate:.0f} runs/s, at most {bound:.0f} on {CORES} cores")
     print(f"load average {os.getloadavg()[0]:.1f}")
 
 

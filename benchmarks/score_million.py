@@ -52,7 +52,7 @@ def main() -> None:
     first, second = statistics.median(fresh), statistics.median(again)
     cpu = statistics.median(cpu_s)
     print(f"{arguments.rows:,} rollouts       {first:.1f} s, {arguments.rows / first:,.0f} rollouts/s")
-    print(f"its CPU, all processes   {cpu:.1f} s, {cpu / arguments.rows * 1e6:.1f} us a rollout")
+    print(f"its CPU, all processes   {cpu:.1f} s, {cpu / arguments.rows * 1e6:.1f} us per rollout")
     print(f"the same from cache      {second:.2f} s, {first / second:.0f} times faster")
     print(f"100 from a cold start    {statistics.median(cold):.2f} s")
     print(f"largest process          {peak_mb:,.0f} MB")

@@ -3,7 +3,7 @@
     python benchmarks/scorer_overhead.py [--rollouts N] [--repeats N] [--workers N]
 
 Three configs: one reward in this process, the same through worker processes, and four rewards in
-this process with a gate and a group. Prints the median microseconds a rollout of the whole pass, and
+this process with a gate and a group. Prints the median microseconds per rollout of the whole pass, and
 for the first config how they divide. In-process passes are one thread and are timed by its CPU clock,
 so that other programs on the machine count less; workers are timed by the wall clock. Exits with 1
 above 20 us in-process or 150 us through workers.
@@ -51,7 +51,7 @@ def measure(
     clock: Callable[[], float] = time.process_time,
     workers: int | None = None,
 ) -> tuple[float, float]:
-    """(whole pass, its execution alone): median microseconds a rollout, after one pass to warm up."""
+    """(whole pass, its execution alone): median microseconds per rollout, after one pass to warm up."""
     config = RewardsConfig.model_validate({"rewards": rewards})
     whole_us, execution_us = [], []
     with Scorer(config, catalog=CATALOG, workers=workers) as scorer:
@@ -86,11 +86,11 @@ def main() -> int:
         for n in range(options.rollouts)
     ]
     one_us, execution_us = measure({"a": HERE}, rollouts, repeats=options.repeats)
-    print(f"one reward, in-process       {one_us:6.1f} us a rollout (limit {IN_PROCESS_LIMIT_US:g})")
+    print(f"one reward, in-process       {one_us:6.1f} us per rollout (limit {IN_PROCESS_LIMIT_US:g})")
     print(f"  of which execution         {execution_us:6.1f}")
     print(f"  of which composite         {one_us - execution_us:6.1f}")
     four_us, _ = measure(FOUR, rollouts, repeats=options.repeats)
-    print(f"four rewards, gate and group {four_us:6.1f} us a rollout, {four_us / 4:.1f} a reward")
+    print(f"four rewards, gate and group {four_us:6.1f} us per rollout, {four_us / 4:.1f} per reward")
     apart_us, _ = measure(
         {"a": {"use": "apart"}},
         rollouts,
@@ -98,7 +98,7 @@ def main() -> int:
         clock=time.perf_counter,
         workers=options.workers,
     )
-    print(f"one reward, worker processes {apart_us:6.1f} us a rollout (limit {WORKERS_LIMIT_US:g})")
+    print(f"one reward, worker processes {apart_us:6.1f} us per rollout (limit {WORKERS_LIMIT_US:g})")
     return 0 if one_us <= IN_PROCESS_LIMIT_US and apart_us <= WORKERS_LIMIT_US else 1
 
 

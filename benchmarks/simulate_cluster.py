@@ -1,6 +1,6 @@
 """Step time and idle share of sync, one-ahead and async runs on clusters larger than the one at hand.
 
-An event simulation of overlap.py's rules: engines with `num_slots` places take sequences from one queue;
+An event simulation of the rules in engine/rollout: engines with `num_slots` slots take sequences from one queue;
 a token of all an engine's sequences takes `token_s`; a learner takes `train_s` a batch and `sync_s` for
 the weights. Rewards, the network and faults are not in it: rewards are computed while others generate.
 
@@ -37,7 +37,7 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Means over the steps in the middle. `engines_idle` counts places without a sequence, `engines_empty`
+    """Means over the steps in the middle. `engines_idle` counts slots without a sequence, `engines_empty`
     engines without any; `staleness` is of each group's oldest token, in updates."""
 
     step_s: float
@@ -226,10 +226,10 @@ def predict(options: argparse.Namespace) -> None:
     modes = [("sync", 1), ("one_ahead", 1), ("async", 1), ("async", 2), ("async", 4)]
     print(
         f"lengths: lognormal, median {options.median}, sigma {options.sigma}, at most {options.limit}; "
-        f"{options.groups} groups of {options.samples} an engine and step, {options.slots} places; "
-        f"{options.token_ms} ms a token, train {options.train_s} s, sync {options.sync_s} s\n"
+        f"{options.groups} groups of {options.samples} per engine and step, {options.slots} slots; "
+        f"{options.token_ms} ms per token, train {options.train_s} s, sync {options.sync_s} s\n"
     )
-    print("| engines | mode | step s | x sync | places idle | engines empty | learner idle | staleness |")
+    print("| engines | mode | step s | x sync | slots idle | engines empty | learner idle | staleness |")
     print("|---|---|---|---|---|---|---|---|")
     curves: dict[str, list[tuple[int, float]]] = {}
     for num_engines in options.engines:
@@ -306,7 +306,7 @@ def plot(curves: dict[str, list[tuple[int, float]]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--engines", type=int, nargs="+", default=[8, 32, 128, 512, 1024])
-    parser.add_argument("--slots", type=int, default=64, help="sequences an engine holds at a time")
+    parser.add_argument("--slots", type=int, default=64, help="sequences that an engine holds at a time")
     parser.add_argument("--groups", type=int, default=16, help="groups a step, an engine")
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--median", type=int, default=1000, help="tokens")

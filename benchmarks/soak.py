@@ -141,7 +141,7 @@ def report_process(rows: Sequence[Row], seconds: Sequence[float]) -> None:
     cpu_s = (rows[-1]["cpu_s"] - rows[0]["cpu_s"]) / (last - first)
     print(
         f"  median step {first_s:.3f} s in the first {part} steps, {last_s:.3f} s in the last {part} "
-        f"(last / first = {last_s / first_s:.3f}); {cpu_s:.3f} CPU s a step"
+        f"(last / first = {last_s / first_s:.3f}); {cpu_s:.3f} CPU s per step"
     )
 
 
