@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples" / "reward_plugin"
 NO_REGISTRY = ("Could not connect", "error sending request", "dns error", "client error (Connect)")
 

@@ -8,7 +8,7 @@ from typing import Any
 from verl_lite.plugins import RewardsConfig
 from verl_lite.plugins.config_file import read_yaml, validate
 
-PAGE = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "rewards.md").read_text()
 
 
 def test_the_first_example_prints_what_the_page_says(

@@ -11,7 +11,7 @@ import pytest
 from verl_lite.engine.observe.metrics_log import read_metrics
 from verl_lite.plugins.records import read_records
 
-QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart.yaml"
+QUICKSTART = Path(__file__).parents[3] / "examples" / "quickstart.yaml"
 REWARD_FILE = '''
 from verl_lite.plugins import reward
 

@@ -2,7 +2,7 @@
 
 After an intended change run this file as a script, read the diff, and commit it:
 
-    python tests/engine/test_golden_curve.py
+    python tests/engine/golden/test_golden_curve.py
 """
 
 import json
@@ -18,7 +18,7 @@ from verl_lite.engine.config.algorithm import AlgorithmConfig, KLConfig, Learner
 from verl_lite.engine.learner.learner import Learner
 from verl_lite.plugins import Rollout, ScoredRollout
 
-CURVE = Path(__file__).parents[1] / "fixtures" / "golden_grpo_curve.json"
+CURVE = Path(__file__).parents[2] / "fixtures" / "golden_grpo_curve.json"
 NAMES = (
     "loss/policy",
     "loss/kl",
@@ -95,7 +95,7 @@ def test_the_committed_curve_learns():
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     import conftest
 
     torch.set_num_threads(1)

@@ -16,7 +16,7 @@ from verl_lite.engine.model.tiny import build_tiny_model
 from verl_lite.engine.types import PromptRow
 from verl_lite.plugins import Rollout, SamplerSettings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "examples"
 GSM8K = ROOT.parent / "shared" / "data" / "gsm8k" / "test.jsonl"
 ADD = "```python\ndef add(a, b):\n    return a + b\n```"

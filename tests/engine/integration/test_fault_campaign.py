@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fault_campaign.py"
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "fault_campaign.py"
 
 
 def test_five_faults_leave_the_run_as_it_would_have_been(tmp_path: Path) -> None:

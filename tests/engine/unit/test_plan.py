@@ -17,7 +17,7 @@ from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import load_config
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 H100 = Gpu(name="NVIDIA H100 80GB HBM3", memory_bytes=80 * GIB)
 QWEN3_8B = ModelShape(
     num_parameters=8_190_735_360,

@@ -23,7 +23,7 @@ from verl_lite.plugins.composite.config import RewardsConfig
 from verl_lite.plugins.config_file import load_config, validate
 from verl_lite.plugins.records import read_records
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ROOMS = ("engine", "plugins", "verifiers", "sandbox")
 # programs that run inside the sandbox, or in the worker that is sandboxed before it runs anything
 INSIDE = ("verifiers/verl_lite/verifiers/code/inside_", "sandbox/verl_lite/sandbox/")

@@ -1,4 +1,4 @@
-"""Dumps of other trainers, made by their own code (scripts/record_adapter_calls.py) where a test says so."""
+"""Dumps of other trainers, made by their own code (record_adapter_calls.py) where a test says so."""
 
 import json
 import pickle
@@ -16,7 +16,7 @@ from verl_lite.lab.scoring import ScoringOptions, score_file
 from verl_lite.plugins import RewardsConfig
 from verl_lite.plugins.records import BadRow, Record, read_records, shard_records
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 EXACT = RewardsConfig(rewards={"correct": {"use": "exact"}})
 
 

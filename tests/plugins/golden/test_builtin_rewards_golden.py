@@ -4,7 +4,7 @@ from pathlib import Path
 
 from verl_lite.lab.golden import compare_golden, read_golden
 
-GOLDEN = Path(__file__).parent / "golden" / "builtin-rewards.golden.json"
+GOLDEN = Path(__file__).parent / "builtin-rewards.golden.json"
 
 
 def test_every_component_gives_what_is_pinned() -> None:

@@ -1,4 +1,4 @@
-"""Our rewards in other trainers: calls that the real ones made, from scripts/record_adapter_calls.py."""
+"""Our rewards in other trainers: calls that the real ones made, from ../fixtures/record_adapter_calls.py."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ from verl_lite.plugins.adapters import (
     as_verl_compute_score,
 )
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 REWARDS_FILE = FIXTURES / "adapter_rewards.py"
 CONFIG = {
     "rewards": {

@@ -12,7 +12,7 @@ from verl_lite.errors import PluginError
 from verl_lite.plugins import RewardsConfig, Rollout, ScoreOutcome, Scorer, find_rewards
 from verl_lite.plugins.testing import fake_group, fake_rollout
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 FUNCTIONS = '''
 import asyncio
 
@@ -185,7 +185,7 @@ def test_verifiers_task_functions_get_a_trace(functions: Path, monkeypatch: pyte
     def fake(rollout: Rollout) -> Any:
         return SimpleNamespace(answer=rollout.reference), SimpleNamespace(last_reply=rollout.completion)
 
-    # scripts/record_adapter_calls.py checks the real traces of verifiers
+    # tests/plugins/fixtures/record_adapter_calls.py checks the real traces of verifiers
     monkeypatch.setattr(foreign_verifiers, "_task_and_trace", fake)
     right, wrong = scored(
         "verifiers:./foreign_functions.py:task_reward",

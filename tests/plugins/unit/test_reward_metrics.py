@@ -16,7 +16,7 @@ from verl_lite.plugins import (
 )
 from verl_lite.plugins.composite import METRICS, batch_metrics
 
-DOCS = Path(__file__).parents[2] / "docs" / "rewards.md"
+DOCS = Path(__file__).parents[3] / "docs" / "rewards.md"
 
 
 def part(value: float | None, weight: float = 1.0, outcome: str = "abstain") -> ComponentScore:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent
+LAUNCHER = FOLDER.parent / "run_as_user.py"
 
 
 @pytest.mark.timeout(280)
@@ -22,7 +23,7 @@ FOLDER = Path(__file__).parent
 def test_the_same_holds_as_an_ordinary_user(suites: list[str]) -> None:
     if os.geteuid() != 0:
         pytest.skip("this is an ordinary user already")
-    launcher = [sys.executable, str(FOLDER / "run_as_user.py")]
+    launcher = [sys.executable, str(LAUNCHER)]
     tried = subprocess.run([*launcher, sys.executable, "-c", "pass"], capture_output=True, check=False)
     if tried.returncode != 0:
         pytest.skip(f"cannot become another user here: {tried.stderr.decode()[-300:]}")

@@ -18,7 +18,7 @@ import pytest
 
 from verl_lite.sandbox import Limits, Sandbox, Status
 
-FOLDER = Path(__file__).parent / "attacks"
+FOLDER = Path(__file__).parents[1] / "attacks"
 # Those that are meant to run out of time get little of it, the others enough for a busy machine.
 LIMITS = Limits(wall_s=15.0, memory_mb=256, output_kb=256)
 SHORT = dataclasses.replace(LIMITS, wall_s=0.4)

@@ -23,7 +23,7 @@ from verl_lite.verifiers.code import (
     verify_programs,
 )
 
-CORPORA = Path(__file__).with_name("corpora")
+CORPORA = Path(__file__).parents[1] / "corpora"
 TASKS: dict[str, Any] = json.loads((CORPORA / "code_tasks.json").read_text())
 ATTACKS: list[dict[str, Any]] = [
     json.loads(line) for line in (CORPORA / "code_attacks.jsonl").read_text().splitlines()

@@ -13,7 +13,7 @@ from verl_lite.verifiers.code import BadTests, CodeOptions, Submission, load_tes
 
 ROWS: list[dict[str, Any]] = [
     json.loads(line)
-    for line in Path(__file__).with_name("corpora").joinpath("code_cases.jsonl").read_text().splitlines()
+    for line in (Path(__file__).parents[1] / "corpora" / "code_cases.jsonl").read_text().splitlines()
 ]
 
 

@@ -10,7 +10,7 @@ from verl_lite.verifiers.code import CodeOptions, StdinTest, Submission, verify_
 
 ROWS: list[dict[str, Any]] = [
     json.loads(line)
-    for line in Path(__file__).with_name("corpora").joinpath("code_honest.jsonl").read_text().splitlines()
+    for line in (Path(__file__).parents[1] / "corpora" / "code_honest.jsonl").read_text().splitlines()
 ]
 
 

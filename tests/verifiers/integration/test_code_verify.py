@@ -61,7 +61,7 @@ def test_rows_stand_in_the_order_of_the_tests(sandbox: Sandbox) -> None:
 
 
 def test_the_example_of_the_docs_prints_what_they_show(capsys: pytest.CaptureFixture[str]) -> None:
-    page = Path(__file__).parents[2].joinpath("docs", "code.md").read_text()
+    page = Path(__file__).parents[3].joinpath("docs", "code.md").read_text()
     found = re.search(r"````python\n(.*?)````\n```\n(.*?)```", page, re.DOTALL)
     assert found is not None
     exec(compile(found[1], "docs/code.md", "exec"), {})

@@ -14,7 +14,7 @@ import pytest
 
 from verl_lite.verifiers import MathOptions, Verdict, verify_math, verify_math_batch
 
-CORPORA = Path(__file__).parent / "corpora"
+CORPORA = Path(__file__).parents[1] / "corpora"
 ONE_WAY_KINDS = {"bad_reference", "hostile"}
 GRACE_S = 0.5
 HOSTILE_OPTIONS = MathOptions(timeout_s=1.0)

@@ -8,7 +8,7 @@ import pytest
 
 from verl_lite.verifiers import MathOptions, verify_math
 
-PAGE = Path(__file__).parents[2] / "docs" / "math.md"
+PAGE = Path(__file__).parents[3] / "docs" / "math.md"
 CODE = re.compile(r"`([^`]+)`")
 
 

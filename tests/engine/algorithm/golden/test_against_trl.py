@@ -1,4 +1,4 @@
-"""Our losses against what the real TRL computed on the same numbers (scripts/record_trl_fixtures.py)."""
+"""Our losses against what the real TRL computed on the same numbers (tests/fixtures/record_trl_losses.py)."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from verl_lite.engine.algorithm.objective import Terms, objective
 from verl_lite.engine.config.algorithm import AlgorithmConfig
 from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout
 
-FIXTURE = json.loads((Path(__file__).parents[1] / "fixtures" / "trl_losses.json").read_text(encoding="utf-8"))
+FIXTURE = json.loads((Path(__file__).parents[3] / "fixtures" / "trl_losses.json").read_text(encoding="utf-8"))
 
 HIGH, LOW, SEQUENCE_HIGH = (FIXTURE[name] for name in ("importance_cap", "importance_floor", "sequence_cap"))
 

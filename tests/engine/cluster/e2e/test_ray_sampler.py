@@ -154,7 +154,7 @@ def test_weights_that_arrive_in_the_middle_sample_the_tokens_that_say_so(
 
 
 def test_its_metrics_are_those_of_the_page(sampler: Any) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "scale-out.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "scale-out.md").read_text()
     documented = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `rollout/")}
     assert sampler.metrics.keys() <= documented
 

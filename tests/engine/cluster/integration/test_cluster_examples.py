@@ -7,7 +7,7 @@ from pathlib import Path
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.plugins.config_file import load_config
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[4] / "examples"
 
 
 def test_the_command_of_the_docs_is_a_config() -> None:

@@ -20,7 +20,7 @@ from verl_lite.engine.types import TrainingSample, UpdateStats
 from verl_lite.errors import RankLost
 from verl_lite.plugins.config_file import validate
 
-KILL_CLUSTER = Path(__file__).parents[2] / "benchmarks" / "kill_cluster.py"
+KILL_CLUSTER = Path(__file__).parents[4] / "benchmarks" / "kill_cluster.py"
 
 
 @pytest.fixture

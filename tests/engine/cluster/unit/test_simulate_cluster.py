@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def simulator() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "simulate_cluster.py"
+    path = Path(__file__).parents[4] / "benchmarks" / "simulate_cluster.py"
     spec = importlib.util.spec_from_file_location("simulate_cluster", path)
     assert spec is not None
     assert spec.loader is not None

@@ -12,7 +12,7 @@ from verl_lite.engine.config.train import TrainConfig
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import validate
 
-DOCS = Path(__file__).parents[2] / "docs" / "algorithms.md"
+DOCS = Path(__file__).parents[4] / "docs" / "algorithms.md"
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from verl_lite.lab.statistics import mcnemar_exact, mean_interval, pass_at_k, wi
 from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout, ScoreOutcome
 from verl_lite.plugins.records import read_records
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[4] / "examples"
 CONFIG: dict[str, Any] = {
     "datasets": {"sums": {"task": "arithmetic", "split": "held_out", "num_rows": 6}},
     "rewards": {

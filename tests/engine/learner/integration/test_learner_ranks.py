@@ -15,7 +15,7 @@ from verl_lite.engine.learner.packing import share_out
 from verl_lite.engine.learner.ranks import ALONE
 from verl_lite.errors import CheckpointError
 
-SCRIPT = Path(__file__).with_name("rank_scenarios.py")
+SCRIPT = Path(__file__).parents[1] / "rank_scenarios.py"
 RANKS = 2
 
 

@@ -21,7 +21,7 @@ from verl_lite.plugins import Rollout, SamplerSettings
 from verl_lite.plugins.config_file import validate
 from verl_lite.plugins.records import read_records
 
-TEMPLATES = Path(__file__).parents[1] / "fixtures" / "chat_templates"
+TEMPLATES = Path(__file__).parents[3] / "fixtures" / "chat_templates"
 END_OF_TURN = "<end_of_turn>"
 
 

@@ -13,7 +13,7 @@ from verl_lite.engine.observe.monitors import MONITORS
 from verl_lite.engine.training import train
 from verl_lite.plugins.config_file import validate
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 FAMILIES = (
     *("reward", "rollout", "canary", "data", "time", "evaluation", "loss", "policy", "learner"),
     *("critic", "monitor", "sft", "train", "held_out", "warning"),

@@ -187,7 +187,7 @@ def test_repetition_and_duplicates_by_hand() -> None:
 
 
 def test_every_warning_has_its_place_in_the_docs() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "monitors.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "monitors.md").read_text()
     for name in MONITORS:
         assert f"\n## {name}\n" in page
         assert str(Warned(name, "m", 1.0, 0.5)).endswith(f"docs/monitors.md#{name}")

@@ -1,4 +1,4 @@
-"""Our losses on preferences against what the real TRL computed: record_trl_preference_fixtures.py."""
+"""Our losses on preferences against what the real TRL computed: record_trl_preference_losses.py."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from verl_lite.engine.preference.dpo import DPOObjective
 from verl_lite.engine.preference.reward_model import RewardModelObjective
 from verl_lite.engine.types import TrainingSample
 
-PATH = Path(__file__).parents[1] / "fixtures" / "trl_preference_losses.json"
+PATH = Path(__file__).parents[3] / "fixtures" / "trl_preference_losses.json"
 FIXTURE = json.loads(PATH.read_text(encoding="utf-8"))
 INPUTS = FIXTURE["inputs"]
 COMMON: dict[str, Any] = {"model": {"tiny": {}}, "data": {"train": {"path": "unused.jsonl"}}}

@@ -16,7 +16,7 @@ from verl_lite.engine.sft import ChatTemplate, Conversation, ExampleBuilder, Fau
 from verl_lite.errors import DataError
 from verl_lite.plugins.config_file import validate
 
-TEMPLATES = Path(__file__).parents[1] / "fixtures" / "chat_templates"
+TEMPLATES = Path(__file__).parents[3] / "fixtures" / "chat_templates"
 SOUND = ("chatml", "llama3", "mistral", "gemma", "qwen3")
 ENDS = {"llama3": "<|eot_id|>", "mistral": "</s>", "gemma": "<end_of_turn>"}
 

@@ -16,7 +16,7 @@ from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.lab.preferences import read_preferences
 from verl_lite.plugins.config_file import load_config
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "pipeline.yaml"
+EXAMPLE = Path(__file__).parents[4] / "examples" / "pipeline.yaml"
 
 
 def config(rollouts: Path, *, use: str = "exact") -> PipelineConfig:
