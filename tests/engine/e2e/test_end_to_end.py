@@ -46,7 +46,6 @@ def run(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.e2e
 def test_the_quickstart_made_small_learns_with_vllm(tmp_path: Path) -> None:
     printed = small_quickstart(
         tmp_path,
@@ -80,7 +79,6 @@ def test_the_quickstart_made_small_learns_with_vllm(tmp_path: Path) -> None:
     assert list((tmp_path / "run" / "tensorboard").rglob("events.out.tfevents.*"))
 
 
-@pytest.mark.e2e
 @pytest.mark.slow
 def test_a_run_resumed_with_vllm_is_bitwise_the_run_that_never_stopped(tmp_path: Path) -> None:
     overrides = [
@@ -115,7 +113,6 @@ def test_a_run_resumed_with_vllm_is_bitwise_the_run_that_never_stopped(tmp_path:
     assert summaries[0] == summaries[1]
 
 
-@pytest.mark.e2e
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_ppo_quickstart_learns_its_task(tmp_path: Path) -> None:

@@ -76,7 +76,6 @@ def run_curve(make_model) -> list[dict[str, float]]:
     return curve
 
 
-@pytest.mark.golden
 def test_twenty_updates_follow_the_committed_curve(tiny_model):
     expected = json.loads(CURVE.read_text(encoding="utf-8"))
     got = run_curve(tiny_model)
@@ -86,7 +85,6 @@ def test_twenty_updates_follow_the_committed_curve(tiny_model):
             assert left[name] == pytest.approx(right[name], rel=2e-3, abs=2e-5), f"step {step}: {name}"
 
 
-@pytest.mark.golden
 def test_the_committed_curve_learns():
     curve = json.loads(CURVE.read_text(encoding="utf-8"))
     assert curve[0]["even/probability"] < 0.55

@@ -414,7 +414,6 @@ def test_more_rollouts_than_wanted_are_sampled_in_whole_groups(scored: Scored, s
     assert all(groups.count(group) == 4 for group in groups)
 
 
-@pytest.mark.unit
 def test_histograms_by_hand() -> None:
     few, many = Histogram(), Histogram()
     for value in (1.0, 0.0, 1.0):
@@ -425,7 +424,6 @@ def test_histograms_by_hand() -> None:
     assert [bar[2] for bar in many.to_json()["bars"]] == [2] * 30
 
 
-@pytest.mark.unit
 def test_correlations_by_hand() -> None:
     tally = Correlations()
     for a, b in [(1.0, 2.0), (2.0, 4.0), (3.0, 6.0)]:

@@ -171,7 +171,6 @@ def ranking(annotator: str, ranks: list[int], question: str = "q", order: str = 
     )
 
 
-@pytest.mark.unit
 def test_agreement_by_hand() -> None:
     """ann: a>b a>c b>c and x>y; ben: a>b a>c b=c and y>x. Two of four; the categories of chance:
     ann better 4/4, so chance = ben's share of better = 2/4, and kappa = (0.5 - 0.5) / 0.5 = 0.
@@ -189,7 +188,6 @@ def test_agreement_by_hand() -> None:
     assert found.kappa == 0.0
 
 
-@pytest.mark.unit
 def test_kappa_of_categories_by_hand() -> None:
     """3 of 4 agree; chance = (2*1 + 1*2 + 1*1) / 16 = 5/16; kappa = (12/16 - 5/16) / (11/16) = 7/11."""
     pairs = [("a", "a"), ("a", "b"), ("b", "b"), ("tie", "tie")]

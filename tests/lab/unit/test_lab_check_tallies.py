@@ -11,8 +11,6 @@ from verl_lite.lab.check.group_effects import GroupTally, group_findings
 from verl_lite.lab.check.labels import LabelTally, label_findings, read_label
 from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout
 
-pytestmark = pytest.mark.unit
-
 
 def scored(
     row: int, *, weights: dict[str, float], columns: dict[str, Any] | None = None, **values: float

@@ -13,8 +13,6 @@ from verl_lite.lab.statistics import (
     wilson_interval,
 )
 
-pytestmark = pytest.mark.unit
-
 
 def test_wilson_interval_of_eight_in_ten() -> None:
     # (0.8 + 1.92073/10 +- 1.95996*sqrt(0.016 + 0.0096036)) / 1.3841459

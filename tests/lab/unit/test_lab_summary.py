@@ -9,8 +9,6 @@ import pytest
 from verl_lite.lab.summary import Latencies, Moments, ScoreSummary
 from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout, ScoreOutcome
 
-pytestmark = pytest.mark.unit
-
 
 def row(index: int, value: float | None) -> ScoredRollout:
     score = Score(value) if value is not None else Score.failed(ScoreOutcome.ERROR, "broken")

@@ -16,7 +16,6 @@ def scores(pairs: list[tuple[str, str | None]], **options: object) -> list[Score
     return plugin.math(rollouts, MathRewardOptions.model_validate(options))
 
 
-@pytest.mark.unit
 def test_right_wrong_and_unparsed_have_values_and_reasons() -> None:
     right, wrong, unparsed = scores([("\\boxed{0.5}", "1/2"), ("\\boxed{2}", "1/2"), ("\\boxed{1", "1/2")])
     assert (right.value, right.details["matched_by"]) == (1.0, "number")
@@ -26,7 +25,6 @@ def test_right_wrong_and_unparsed_have_values_and_reasons() -> None:
     assert "not closed" in unparsed.reason
 
 
-@pytest.mark.unit
 def test_a_bad_reference_is_an_error_and_a_missing_one_an_abstention() -> None:
     bad, missing, fine = scores([("\\boxed{5}", "\\frac{1}{"), ("\\boxed{5}", None), ("\\boxed{5}", "5")])
     assert (bad.value, bad.outcome) == (None, ScoreOutcome.ERROR)
@@ -35,7 +33,6 @@ def test_a_bad_reference_is_an_error_and_a_missing_one_an_abstention() -> None:
     assert fine.value == 1.0
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("outcome", "expected"), [(Outcome.TIMEOUT, ScoreOutcome.TIMEOUT), (Outcome.ERROR, ScoreOutcome.ERROR)]
 )
@@ -45,13 +42,11 @@ def test_time_outs_and_faults_are_never_zero(outcome: Outcome, expected: ScoreOu
     assert "why" in score.reason
 
 
-@pytest.mark.unit
 def test_unparsed_may_have_a_value_or_none() -> None:
     assert scores([("no idea", "5")], unparsed=-0.5)[0].value == -0.5
     assert scores([("no idea", "5")], unparsed=None)[0].outcome is ScoreOutcome.ABSTAIN
 
 
-@pytest.mark.unit
 def test_partial_credit_by_the_share_of_parts() -> None:
     pairs: list[tuple[str, str | None]] = [
         ("\\boxed{1, 2}", "1, 2, 3, 4"),
@@ -62,7 +57,6 @@ def test_partial_credit_by_the_share_of_parts() -> None:
     assert [score.value for score in scores(pairs, partial=0.5)] == [0.25, 0.25, 0.0]
 
 
-@pytest.mark.unit
 def test_options_reach_the_verifier() -> None:
     pair: list[tuple[str, str | None]] = [("\\boxed{5}", "5 m")]
     assert scores(pair)[0].value == 1.0
@@ -72,7 +66,6 @@ def test_options_reach_the_verifier() -> None:
         MathRewardOptions.model_validate({"unit": "strip"})
 
 
-@pytest.mark.unit
 def test_it_is_declared_as_a_batch_that_guards_itself() -> None:
     definition = definition_of(plugin.math)
     assert (definition.name, definition.form, definition.isolate) == ("math", "batch", False)

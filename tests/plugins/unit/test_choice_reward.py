@@ -16,7 +16,6 @@ def score(completion: str, reference: str | None, choices: Any = None, **options
     return choice(rollout, ChoiceOptions.model_validate(options))
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("completion", "value"),
     [
@@ -57,7 +56,6 @@ def test_letters(completion: str, value: float) -> None:
     assert bool(found.reason) == (value == 0.0)
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("completion", "reference", "options", "value"),
     [
@@ -85,7 +83,6 @@ def test_texts_and_modes(completion: str, reference: str, options: dict[str, Any
     assert score(completion, reference, CITIES, **options).value == value
 
 
-@pytest.mark.unit
 def test_options_by_letter_and_rows_without_options() -> None:
     assert (
         score(r"\boxed{two}", "b", {"a": "one", "b": "two"}).outcome is ScoreOutcome.ERROR

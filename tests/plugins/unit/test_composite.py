@@ -68,7 +68,6 @@ A, B, C = {"use": "a"}, {"use": "b"}, {"use": "c"}
 ERROR = ValueError("broken")
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("rewards", "scoring", "columns", "expected"),
     [
@@ -157,7 +156,6 @@ def test_the_reward(
     assert bool(row.dropped_because) == (expected is None)
 
 
-@pytest.mark.unit
 def test_a_row_keeps_every_components_part() -> None:
     row = one(
         {"a": {**A, "scale": 2, "weight": 0.5}, "g": {"rewards": {"b": B}}, "c": {**C, "when": "a > 5"}},
@@ -173,7 +171,6 @@ def test_a_row_keeps_every_components_part() -> None:
     assert parts["c"].contribution == 0.0
 
 
-@pytest.mark.unit
 def test_a_dropped_row_says_why_and_keeps_its_scores() -> None:
     row = one({"a": A, "b": B}, a=ERROR, b=2)
     assert row.dropped_because.startswith("error in a: ValueError: broken")
@@ -181,7 +178,6 @@ def test_a_dropped_row_says_why_and_keeps_its_scores() -> None:
     assert row.components["b"].contribution == 2.0
 
 
-@pytest.mark.unit
 def test_an_undecided_gate_says_what_it_waited_for() -> None:
     row = one({"a": A, "b": {**B, "when": "a > 0"}}, a=None, b=2)
     assert row.components["b"].score.reason == "not run: when: a > 0: no value of a to decide by"
@@ -189,7 +185,6 @@ def test_an_undecided_gate_says_what_it_waited_for() -> None:
     assert row.dropped_because == "no component had a value"
 
 
-@pytest.mark.unit
 def test_rows_go_to_the_rewards_of_their_source() -> None:
     rewards = {"a": {**A, "sources": ["x", "z"]}, "b": {**B, "sources": ["y"]}, "c": {**C, "weight": 0.1}}
     rows = score(rewards, *(rollout(data_source=source, a=1, b=2, c=10) for source in "xyzq"))
@@ -198,7 +193,6 @@ def test_rows_go_to_the_rewards_of_their_source() -> None:
     assert rows[1].components["a"].contribution is None
 
 
-@pytest.mark.unit
 def test_a_group_routes_its_rewards() -> None:
     rewards = {"g": {"sources": ["x", "y"], "rewards": {"a": {**A, "sources": ["y", "z"]}, "b": B}}, "c": C}
     rows = score(rewards, *(rollout(kind=kind, a=1, b=2, c=4) for kind in "xyz"), source_column="kind")
@@ -213,7 +207,6 @@ def test_a_source_without_rewards_is_an_error_and_no_zero() -> None:
         score(rewards, rollout(id="r1", a=1))
 
 
-@pytest.mark.unit
 def test_process_rewards_become_token_rewards() -> None:
     steps = (StepScore(0, 2, 1.0), StepScore(2, 4, -0.5))
     given = rollout(
@@ -232,7 +225,6 @@ def test_process_rewards_become_token_rewards() -> None:
     assert score(rewards, given)[0].token_rewards == [0.0, 2.0 + 3.0, 0.0, -1.0]
 
 
-@pytest.mark.unit
 def test_steps_that_do_not_fit_are_an_error() -> None:
     row = one({"a": A}, text="abc", ids=(1, 2), a=Score(1.0, steps=(StepScore(0, 9, 1.0),)))
     assert row.dropped_because == "error in a: the step [0, 9) is outside the completion's 3 characters"
@@ -247,7 +239,6 @@ def test_steps_inside_a_product_are_refused() -> None:
         one({"a": A}, scoring={"combine": "product"}, a=steps)
 
 
-@pytest.mark.unit
 def test_a_shadows_steps_reward_no_token() -> None:
     given = rollout(text="ab", ids=(1, 2), a=Score(1.0, steps=(StepScore(0, 1, 1.0),)), b=2)
     assert not score({"a": {**A, "weight": 0}, "b": B}, given)[0].token_rewards

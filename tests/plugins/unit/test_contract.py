@@ -13,27 +13,23 @@ from verl_lite.plugins.contract import definition_of
 from verl_lite.plugins.score import to_score
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(("answer", "value"), [(1, 1.0), (0.25, 0.25), (True, 1.0), (False, 0.0)])
 def test_plain_answers_become_scores(answer: object, value: float) -> None:
     assert to_score(answer) == Score(value)
 
 
-@pytest.mark.unit
 def test_none_is_abstain_and_never_zero() -> None:
     score = to_score(None)
     assert score.value is None
     assert score.outcome is ScoreOutcome.ABSTAIN
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize("answer", [float("nan"), float("inf"), -float("inf")])
 def test_numbers_that_are_not_finite_are_refused(answer: float) -> None:
     with pytest.raises(ValueError, match="finite"):
         to_score(answer)
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize("answer", ["1.0", [1.0], {"score": 1}])
 def test_other_types_are_refused(answer: object) -> None:
     with pytest.raises(TypeError, match="expected Score, float"):
@@ -71,7 +67,6 @@ class Greedy(Stateful):
     def __init__(self, options: Options, device: str) -> None: ...
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("call", "arguments", "message"),
     [
@@ -98,7 +93,6 @@ def test_declarations_that_cannot_work_are_refused(
     assert message in str(caught.value)
 
 
-@pytest.mark.unit
 def test_a_declared_function_stays_what_it_was() -> None:
     declared = reward("mine", options=Options, form="batch", timeout_s=2, version="3")(bare)
     assert declared is bare

@@ -6,7 +6,6 @@ from verl_lite.plugins import Rollout, ScoreOutcome
 from verl_lite.plugins.builtin.exact import ExactOptions, exact
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("completion", "reference", "options", "value"),
     [
@@ -30,12 +29,10 @@ def test_exact(completion: str, reference: str, options: dict[str, object], valu
     assert bool(score.reason) == (value == 0.0)
 
 
-@pytest.mark.unit
 def test_without_a_reference_there_is_nothing_to_say() -> None:
     assert exact(Rollout(completion="4"), ExactOptions()).outcome is ScoreOutcome.ABSTAIN
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("completion", "reference", "options", "value"),
     [

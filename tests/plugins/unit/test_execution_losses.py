@@ -16,8 +16,6 @@ from verl_lite.plugins.execution.stats import SlowRow, StatsCollector, percentil
 from verl_lite.plugins.execution.worker_handle import Doom, Given
 from verl_lite.plugins.testing import fake_rollout
 
-pytestmark = pytest.mark.unit
-
 SEGFAULT = int(signal.SIGSEGV)  # as waitpid gives it
 
 

@@ -7,7 +7,6 @@ from verl_lite.plugins import Rollout
 from verl_lite.plugins.builtin.format import FormatOptions, RegexOptions, format_reward, regex
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("pattern", "text", "problem"),
     [
@@ -44,7 +43,6 @@ def test_format(pattern: str, text: str, problem: str) -> None:
     assert problem in score.reason
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("pattern", "fullmatch", "text", "value"),
     [
@@ -66,7 +64,6 @@ def test_options_that_are_no_pattern_are_refused(options: dict[str, object]) -> 
         RegexOptions.model_validate(options)
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("text", "language", "problem"),
     [
@@ -89,7 +86,6 @@ def test_code_fence(text: str, language: str, problem: str) -> None:
     assert problem in score.reason
 
 
-@pytest.mark.unit
 def test_tags_of_another_name_and_reasoning_the_prompt_opened() -> None:
     options = FormatOptions(think_tag="reasoning", answer_tag="final", prompt_opens_think=True)
     for text in (

@@ -9,7 +9,6 @@ from verl_lite.plugins.composite.gate import parse_gate
 VALUES = {"a": 1.0, "b": 0.5, "c": -2.0, "zero": 0.0}
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -39,12 +38,10 @@ def test_conditions(text: str, expected: bool | None) -> None:
     assert parse_gate(text).is_open(VALUES) is expected
 
 
-@pytest.mark.unit
 def test_the_names_are_known() -> None:
     assert parse_gate("max(a, b) > 0 and not c < a").names == {"a", "b", "c"}
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("text", "message"),
     [

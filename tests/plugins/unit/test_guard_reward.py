@@ -17,7 +17,6 @@ def problem(text: str, prompt: str = "", **options: Any) -> str:
     return score.reason
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -46,7 +45,6 @@ def test_guard(text: str, expected: str) -> None:
     assert found.startswith(expected) if expected else not found
 
 
-@pytest.mark.unit
 def test_checks_that_are_off_and_on() -> None:
     off = {"min_reasoning_words": 0, "min_distinct_words": 0, "max_answers": 0, "max_alternatives": 0}
     assert not problem(r"\boxed{3 or 4} \boxed{5}", **off)

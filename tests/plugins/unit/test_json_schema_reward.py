@@ -24,7 +24,6 @@ def score(text: str, schema: Any = PERSON, where: str = "whole") -> Any:
     return JsonSchemaReward(options)(Rollout(completion=text))
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -49,7 +48,6 @@ def test_json(text: str, reason: str) -> None:
     assert reason in found.reason
 
 
-@pytest.mark.unit
 def test_where_it_stands_and_no_schema() -> None:
     assert score('Here:\n```json\n{"name": "Ada"}\n```\n', where="fence").value == 1.0
     assert score('{"name": "Ada"}', where="fence").value == 0.0

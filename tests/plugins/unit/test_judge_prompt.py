@@ -9,7 +9,6 @@ from verl_lite.plugins.builtin.judge_prompt import DEFAULT_RUBRIC, make_messages
 TEXTS = {"question": "2 + 2?", "completion": "4", "reference": "4"}
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("content", "score"),
     [
@@ -24,7 +23,6 @@ def test_replies_that_count(content: str, score: float) -> None:
     assert read_reply(content, low=0, high=10)[0] == score
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     "content",
     [
@@ -57,7 +55,6 @@ def test_everything_else_is_no_score(content: object) -> None:
         read_reply(content, low=0, high=10)
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("template", "problem"),
     [
@@ -74,7 +71,6 @@ def test_templates(template: str, problem: str) -> None:
     assert problem in found if problem else not found
 
 
-@pytest.mark.unit
 def test_placeholders_in_a_text_stay_what_they_are() -> None:
     texts = {**TEXTS, "completion": "$reference ${question} {low} %s $$", "reference": "SECRET"}
     [system, user] = make_messages("$completion", texts, low=0, high=10)
@@ -82,7 +78,6 @@ def test_placeholders_in_a_text_stay_what_they_are() -> None:
     assert "SECRET" not in user["content"] + system["content"]
 
 
-@pytest.mark.unit
 def test_a_completion_cannot_close_its_fence() -> None:
     [_, first] = make_messages("$completion", TEXTS, low=0, high=10)
     closing = first["content"].splitlines()[-1]
@@ -96,7 +91,6 @@ def test_a_completion_cannot_close_its_fence() -> None:
     assert first == make_messages("$completion", TEXTS, low=0, high=10)[1]  # no randomness: it can be cached
 
 
-@pytest.mark.unit
 def test_lone_surrogates_and_nul_can_be_sent() -> None:
     [_, user] = make_messages("$completion", {**TEXTS, "completion": "\ud800\x00"}, low=0, high=10)
     assert user["content"].encode("utf-8")

@@ -7,7 +7,6 @@ from verl_lite.plugins import RewardsConfig, Rollout, ScoreOutcome, Scorer
 from verl_lite.plugins.builtin.length import LengthOptions, length
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("size", "value"), [(0, 1.0), (10, 1.0), (11, 0.9), (15, 0.5), (19, 0.1), (20, 0.0), (500, 0.0)]
 )
@@ -19,13 +18,11 @@ def test_the_line(size: int, value: float) -> None:
         assert score.details == {"length": size}
 
 
-@pytest.mark.unit
 def test_words_and_another_end() -> None:
     options = LengthOptions(target=2, zero_at=6, unit="words")
     assert length(Rollout(completion=" one two\nthree "), options).value == 0.75
 
 
-@pytest.mark.unit
 def test_tokens_that_are_not_known_are_no_length() -> None:
     score = length(Rollout(completion="some text"), LengthOptions())
     assert score.value is None
@@ -41,7 +38,6 @@ def test_options_that_make_no_line_are_refused(options: dict[str, object]) -> No
         LengthOptions.model_validate(options)
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("size", "value"),
     [
@@ -59,7 +55,6 @@ def test_half_a_cosine(size: int, value: float) -> None:
     assert length(Rollout(completion="x" * size), options).value == pytest.approx(value, abs=1e-12)
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("size", "value"),
     [(0, 0.0), (80, 0.0), (81, -0.05), (90, -0.5), (99, -0.95), (100, -1.0), (101, -1.0), (10**6, -1.0)],

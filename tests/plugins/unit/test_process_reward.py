@@ -10,7 +10,6 @@ from verl_lite.plugins.builtin.equations import equations_in
 from verl_lite.plugins.builtin.process import ProcessOptions, process
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -31,7 +30,6 @@ def test_arithmetic(text: str, value: Fraction) -> None:
     assert value_of(read_tokens(text)) == value
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     "text",
     [
@@ -53,7 +51,6 @@ def test_no_arithmetic_and_beyond_the_bounds(text: str) -> None:
         value_of(read_tokens(text))
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("line", "holds"),
     [
@@ -93,7 +90,6 @@ def test_equations_that_are_decided(line: str, holds: list[bool]) -> None:
     assert [equation.holds for equation in equations_in(line)] == holds
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     "line",
     [
@@ -139,7 +135,6 @@ def test_equations_that_are_left_alone(line: str) -> None:
     assert list(equations_in(line)) == []
 
 
-@pytest.mark.unit
 def test_steps_and_values() -> None:
     text = "Let us see.\n  3 + 4 = 7\n7 * 2 = 15 and 1 + 1 = 2\nSo 15.\n15 - 1 = 14 "
     score = process(Rollout(completion=text), ProcessOptions(right=0.5))
@@ -153,7 +148,6 @@ def test_steps_and_values() -> None:
     assert process(Rollout(completion="3 / 2 = 1.4"), ProcessOptions(rounding=False)).steps[0].value == -1.0
 
 
-@pytest.mark.unit
 def test_without_an_equation_there_is_nothing_to_say() -> None:
     assert process(Rollout(completion="It is four."), ProcessOptions()).outcome is ScoreOutcome.ABSTAIN
 

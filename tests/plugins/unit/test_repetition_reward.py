@@ -11,7 +11,6 @@ def options(**given: object) -> RepetitionOptions:
     return RepetitionOptions.model_validate(given)
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("text", "ngram", "value"),
     [
@@ -30,7 +29,6 @@ def test_the_share_of_repeats(text: str, ngram: int, value: float) -> None:
     assert bool(score.reason) == (value < 0)
 
 
-@pytest.mark.unit
 def test_other_units_and_penalties() -> None:
     tokens = Rollout(completion="xyxy", completion_ids=(5, 6, 5, 6))
     assert repetition(tokens, options(ngram=2, unit="tokens", penalty=-3)).value == pytest.approx(-1.0)
@@ -38,7 +36,6 @@ def test_other_units_and_penalties() -> None:
     assert repetition(tokens, options(ngram=2, unit="characters", penalty=0)).value == 0.0
 
 
-@pytest.mark.unit
 def test_a_process_reward_on_every_repeated_unit() -> None:
     spread = {"ngram": 2, "spread": "units", "penalty": -0.5}
     score = repetition(Rollout(completion="go up  go up now"), options(**spread))
@@ -73,7 +70,6 @@ def test_options_that_reward_repetition_are_refused(given: dict[str, object]) ->
         options(**given)
 
 
-@pytest.mark.unit
 def test_the_same_as_trl() -> None:
     """What TRL 1.16.0's get_repetition_penalty_reward gives for these token ids."""
     for ids, ngram, value in (([5] * 5, 2, -0.75), ([1, 2, 3, 4], 2, 0.0), ([1, 2, 1, 2, 1, 3], 2, -0.4)):

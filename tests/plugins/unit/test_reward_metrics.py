@@ -29,7 +29,6 @@ def row(group: str, reward: float | None, id: str = "", **parts: ComponentScore)
     return ScoredRollout(rollout=Rollout(completion="", group=group, id=id), components=parts, reward=reward)
 
 
-@pytest.mark.unit
 def test_totals() -> None:
     rows = [row("x", 0.0), row("x", 2.0), row("y", 4.0), row("y", 4.0), row("y", None), row("z", 5.0)]
     metrics = batch_metrics(rows)
@@ -46,7 +45,6 @@ def test_totals() -> None:
     }
 
 
-@pytest.mark.unit
 def test_one_component() -> None:
     skipped = ComponentScore(
         score=Score.failed(ScoreOutcome.ABSTAIN, "not run", not_run="closed"), weight=0.5, contribution=0.0
@@ -74,7 +72,6 @@ def test_one_component() -> None:
     }
 
 
-@pytest.mark.unit
 def test_shares_of_the_variance_within_groups() -> None:
     # within x: a is -1, +1 and b is +0.5, -0.5 around their means, so R is -0.5, +0.5:
     # cov(a, R) = 1, cov(b, R) = -0.5, var(R) = 0.5, all summed over the two rows.
@@ -89,7 +86,6 @@ def test_shares_of_the_variance_within_groups() -> None:
     assert metrics["reward/b/advantage_share"] == pytest.approx(-1.0)
 
 
-@pytest.mark.unit
 def test_under_gdpo_the_shares_are_those_of_the_normalised_rewards() -> None:
     rows = [row("x", 0.0, a=part(0.0), b=part(0.0)), row("x", 103.0, a=part(100.0), b=part(3.0))]
     metrics = batch_metrics(rows, combine="gdpo")
@@ -97,7 +93,6 @@ def test_under_gdpo_the_shares_are_those_of_the_normalised_rewards() -> None:
     assert metrics["reward/b/advantage_share"] == pytest.approx(0.5, abs=1e-5)
 
 
-@pytest.mark.unit
 def test_no_share_where_there_is_no_variance_or_no_sum() -> None:
     flat = [row("x", 1.0, a=part(1.0)), row("x", 1.0, a=part(1.0))]
     steep = [row("x", 1.0, a=part(1.0)), row("x", 2.0, a=part(2.0))]

@@ -8,7 +8,6 @@ from verl_lite.plugins.composite.schedule import Schedule, Weight, weight_at, we
 WEIGHT: TypeAdapter[float | Schedule] = TypeAdapter(Weight)
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("weight", "step", "expected"),
     [
@@ -29,7 +28,6 @@ def test_weight_at(weight: object, step: int, expected: float) -> None:
     assert weight_at(WEIGHT.validate_python(weight), step) == pytest.approx(expected)
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     "weight",
     [
@@ -51,7 +49,6 @@ def test_what_is_no_weight_is_refused(weight: object) -> None:
         WEIGHT.validate_python(weight)
 
 
-@pytest.mark.unit
 def test_every_weight_of_a_schedule_is_listed() -> None:
     assert weights_of(0.5) == [0.5]
     assert weights_of(Schedule(constant=0.1)) == [0.1]

@@ -12,7 +12,6 @@ from verl_lite.plugins.composite.steps import even_spans, spans_from_pieces, ste
 SPANS = [(0, 2), (2, 2), (2, 5), (5, 6), (6, 6)]  # the second adds no text, the last is an end token
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("steps", "expected"),
     [
@@ -30,14 +29,12 @@ def test_values_land_on_the_token_that_ends_the_step(steps: list[StepScore], exp
     assert steps_to_tokens(steps, SPANS) == expected
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize("step", [StepScore(0, 7, 1.0), StepScore(0, 6, 1.0, "token")])
 def test_a_step_outside_the_completion_is_refused(step: StepScore) -> None:
     with pytest.raises(ValueError, match="outside the completion's"):
         steps_to_tokens([step], SPANS)
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("start", "end", "value", "unit"),
     [
@@ -53,7 +50,6 @@ def test_steps_that_mean_nothing_are_refused(start: int, end: int, value: float,
         StepScore(start, end, value, unit)  # type: ignore[arg-type]
 
 
-@pytest.mark.unit
 def test_pieces_of_another_text_are_refused() -> None:
     with pytest.raises(ValueError, match="at character 1: 'xc' against 'bc'"):
         spans_from_pieces(["a", "xc"], "abc")

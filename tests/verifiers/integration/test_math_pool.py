@@ -31,7 +31,6 @@ def _started() -> None:
     pool.wait_until_ready(60)
 
 
-@pytest.mark.unit
 def test_a_question_beyond_the_deadline_is_killed_and_the_next_one_is_answered() -> None:
     started = time.monotonic()
     reply = pool.ask("equal", tree("(x+y+z+w)^{90}"), tree("(x+y+z+w)^{89}"), timeout_s=0.3)
@@ -41,7 +40,6 @@ def test_a_question_beyond_the_deadline_is_killed_and_the_next_one_is_answered()
     assert (after.status, after.answer) == ("ok", True)
 
 
-@pytest.mark.unit
 def test_a_supervisor_that_dies_is_replaced() -> None:
     pool.wait_until_ready(60)
     current = pool._current()
@@ -51,14 +49,12 @@ def test_a_supervisor_that_dies_is_replaced() -> None:
     assert (reply.status, reply.answer) == ("ok", True)
 
 
-@pytest.mark.unit
 def test_trees_beyond_the_caps_are_refused_inside_the_worker() -> None:
     for text in ("10^{10^{10}}", "(10^6)!", "\\binom{10^8}{5}"):
         reply = pool.ask("equal", tree(text), tree("x"), timeout_s=20)
         assert reply.status == "refused", text
 
 
-@pytest.mark.unit
 def test_threads_share_the_workers() -> None:
     pairs = [
         (f"\\boxed{{\\sqrt[3]{{2+\\sqrt{{5}}}}+\\sqrt[3]{{2-\\sqrt{{5}}}}+{n}}}", f"{n + 1}")
@@ -71,7 +67,6 @@ def test_threads_share_the_workers() -> None:
     assert {verdict.matched_by for verdict in verdicts} == {"symbolic"}
 
 
-@pytest.mark.unit
 def test_it_works_from_an_event_loop_without_blocking_it() -> None:
     async def main() -> int:
         ticks = 0
@@ -89,7 +84,6 @@ def _in_child(queue: "multiprocessing.Queue[str]") -> None:
     queue.put(verify_math(*PROVED, options=MathOptions(timeout_s=60)).outcome.value)
 
 
-@pytest.mark.unit
 def test_a_forked_child_gets_workers_of_its_own() -> None:
     assert verify_math(*PROVED, options=MathOptions(timeout_s=60)).outcome is Outcome.CORRECT
     context = multiprocessing.get_context("fork")
@@ -102,7 +96,6 @@ def test_a_forked_child_gets_workers_of_its_own() -> None:
     assert verify_math(*PROVED, options=MathOptions(timeout_s=60)).outcome is Outcome.CORRECT
 
 
-@pytest.mark.unit
 def test_hostile_pairs_cost_a_batch_at_most_one_deadline() -> None:
     slow = "(\\sin x + \\cos x)^{40} + \\sqrt{x+\\sqrt{x+\\sqrt{x+1}}}"
     hostile = [
@@ -116,7 +109,6 @@ def test_hostile_pairs_cost_a_batch_at_most_one_deadline() -> None:
     assert all(verdict.outcome is Outcome.CORRECT for verdict in verdicts[:300])
 
 
-@pytest.mark.unit
 def test_the_caller_imports_no_sympy_and_stays_small() -> None:
     # VmHWM and not ru_maxrss, which a new process takes over from the one that started it.
     source = (
@@ -137,7 +129,6 @@ def test_the_caller_imports_no_sympy_and_stays_small() -> None:
     assert int(peak_mb) < 300
 
 
-@pytest.mark.unit
 def test_workers_end_with_their_process() -> None:
     source = (
         "from verl_lite.verifiers.math import pool\n"
@@ -163,14 +154,12 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-@pytest.mark.unit
 def test_no_thread_is_left_behind() -> None:
     verify_math_batch([("\\boxed{x^2=25}", "x=5")])
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("verify-math")]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     "answer",
     ["A " * 900 + "!", "A" + " " * 1900 + "!", "+".join(["x"] * 1500), "ab " * 2500 + "=", "x" + " =" * 2000],

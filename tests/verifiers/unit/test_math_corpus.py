@@ -81,7 +81,6 @@ def complaints(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> list[str]:
     ]
 
 
-@pytest.mark.unit
 def test_every_row_of_the_corpus_is_as_expected() -> None:
     batches: dict[MathOptions, list[Row]] = defaultdict(list)
     for row in corpus_rows():
@@ -93,7 +92,6 @@ def test_every_row_of_the_corpus_is_as_expected() -> None:
     assert not wrong, f"{len(wrong)} of {len(corpus_rows())} rows:\n" + "\n".join(wrong)
 
 
-@pytest.mark.unit
 def test_hostile_answers_come_back_before_the_deadline_while_the_process_goes_on() -> None:
     rows = hostile_rows()
     stalls_s: list[float] = []
@@ -126,7 +124,6 @@ def _longest_stalls(done: threading.Event, stalls_s: list[float]) -> None:
         last_s = now_s
 
 
-@pytest.mark.unit
 def test_the_verdict_tells_what_it_read_and_how_it_matched() -> None:
     verdict = verify_math("So it is \\boxed{\\frac{2}{4}}.", "\\frac{1}{2}", options=MathOptions())
     assert verdict.is_correct
@@ -136,7 +133,6 @@ def test_the_verdict_tells_what_it_read_and_how_it_matched() -> None:
     assert verdict.wall_s > 0.0
 
 
-@pytest.mark.unit
 def test_corpus_is_sound() -> None:
     rows = corpus_rows()
     assert len(rows) >= 600
@@ -154,7 +150,6 @@ def test_corpus_is_sound() -> None:
     assert counts["correct"] >= 0.4 * len(rows)
 
 
-@pytest.mark.unit
 def test_corpus_goes_both_ways_for_every_kind_and_most_references() -> None:
     by_kind: dict[str, set[str]] = defaultdict(set)
     by_reference: dict[str, set[str]] = defaultdict(set)
@@ -169,7 +164,6 @@ def test_corpus_goes_both_ways_for_every_kind_and_most_references() -> None:
     assert both_ways >= 0.9 * len(rows), f"{both_ways} of {len(rows)}"
 
 
-@pytest.mark.unit
 def test_hostile_rows_are_sound() -> None:
     rows = hostile_rows()
     assert len(rows) >= 100

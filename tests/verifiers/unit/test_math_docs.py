@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from verl_lite.verifiers import MathOptions, verify_math
 
 PAGE = Path(__file__).parents[3] / "docs" / "math.md"
@@ -25,7 +23,6 @@ def table_rows(columns: tuple[str, ...]) -> Iterator[list[str]]:
             yield cells
 
 
-@pytest.mark.unit
 def test_the_tables_of_equal_and_unequal_answers_hold() -> None:
     told = 0
     failures = []
@@ -41,7 +38,6 @@ def test_the_tables_of_equal_and_unequal_answers_hold() -> None:
     assert not failures, "\n".join(failures)
 
 
-@pytest.mark.unit
 def test_the_table_of_responses_holds() -> None:
     rows = list(table_rows(("response", "reference", "outcome", "why")))
     assert len(rows) >= 7
@@ -52,7 +48,6 @@ def test_the_table_of_responses_holds() -> None:
         assert got == outcome or (outcome == "not correct" and got != "correct"), response
 
 
-@pytest.mark.unit
 def test_the_table_of_options_names_them_all_with_their_defaults() -> None:
     told = {CODE.findall(name)[0]: CODE.findall(default)[0] for name, default, _ in table_rows(
         ("option", "default", "meaning")

@@ -30,7 +30,6 @@ def same_form(left: str, right: str) -> bool:
     return forms.ring.is_equal(forms.form(tree(left)), forms.form(tree(right)))
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -44,7 +43,6 @@ def test_numbers_are_read_exactly(text: str, value: Fraction) -> None:
     assert exact_value(tree(text)) == value
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     "text",
     [
@@ -66,7 +64,6 @@ def test_what_is_no_expression_is_unreadable_with_a_reason(text: str) -> None:
     assert str(parsed)
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("left", "right"),
     [
@@ -82,7 +79,6 @@ def test_equal_expressions_share_a_normal_form(left: str, right: str) -> None:
     assert same_form(left, right)
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("left", "right"),
     [
@@ -94,7 +90,6 @@ def test_different_expressions_do_not(left: str, right: str) -> None:
     assert not same_form(left, right)
 
 
-@pytest.mark.unit
 def test_forms_stop_at_their_caps() -> None:
     with pytest.raises(TooBig):
         NormalForms().form(tree("(x+y+z+w)^{200}"))
@@ -102,7 +97,6 @@ def test_forms_stop_at_their_caps() -> None:
         NormalForms().form(tree("1/(2-2)"))
 
 
-@pytest.mark.unit
 def test_floats_refute_and_never_prove() -> None:
     assert numeric.differs(tree("x"), tree("x+10^{-9}")) is True
     assert numeric.differs(tree("\\sqrt{3+2\\sqrt2}"), tree("1+\\sqrt2")) is False
@@ -111,7 +105,6 @@ def test_floats_refute_and_never_prove() -> None:
     assert numeric.differs(tree("\\ln(-2)"), tree("1")) is None
 
 
-@pytest.mark.unit
 def test_quantities_convert_exactly() -> None:
     five = read_quantity("500 cm")
     assert five is not None
@@ -121,7 +114,6 @@ def test_quantities_convert_exactly() -> None:
     assert convert(Fraction(50), (("USD_cent", 1),), (("USD", 1),)) == Fraction(1, 2)
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("words", "value"),
     [
@@ -136,7 +128,6 @@ def test_numbers_in_words(words: str, value: Fraction | None) -> None:
     assert number_in_words(words) == value
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("response", "answer"),
     [
@@ -149,7 +140,6 @@ def test_extraction(response: str, answer: str | None) -> None:
     assert extract(response).answer == answer
 
 
-@pytest.mark.unit
 def test_strict_mode_takes_no_bare_expression() -> None:
     assert extract("5", mode="strict").answer is None
     assert extract("\\boxed{5}", mode="strict").answer == "5"

@@ -115,7 +115,6 @@ def _as_set(value: Fraction) -> str:
     return f"\\{{{_as_fraction(value)}, {_as_fraction(value + 1)}\\}}"
 
 
-@pytest.mark.unit
 @FUZZ
 @given(response=soup, reference=soup)
 def test_any_text_gives_a_verdict_before_the_deadline(response: str, reference: str) -> None:
@@ -128,7 +127,6 @@ def test_any_text_gives_a_verdict_before_the_deadline(response: str, reference: 
     assert wall_s <= OPTIONS.timeout_s + GRACE_S
 
 
-@pytest.mark.unit
 @FUZZ
 @given(answer=balanced, reference=balanced)
 def test_blanks_and_dollars_around_an_answer_change_nothing(answer: str, reference: str) -> None:
@@ -139,7 +137,6 @@ def test_blanks_and_dollars_around_an_answer_change_nothing(answer: str, referen
     assert decided(in_box(f"${answer}$"), reference) == plain
 
 
-@pytest.mark.unit
 @FUZZ
 @given(answer=balanced, reference=balanced)
 def test_blanks_and_dollars_around_a_reference_change_nothing(answer: str, reference: str) -> None:
@@ -148,14 +145,12 @@ def test_blanks_and_dollars_around_a_reference_change_nothing(answer: str, refer
     assert decided(in_box(answer), f"${reference}$") == plain
 
 
-@pytest.mark.unit
 @FUZZ
 @given(reference=balanced)
 def test_a_reference_meets_itself_or_is_a_bad_one(reference: str) -> None:
     assert outcome_of(in_box(reference), reference) in (Outcome.CORRECT, Outcome.BAD_REFERENCE)
 
 
-@pytest.mark.unit
 @FUZZ
 @given(pair=exact_pairs())
 def test_exact_answers_compare_the_same_both_ways(pair: tuple[str, str]) -> None:
@@ -163,7 +158,6 @@ def test_exact_answers_compare_the_same_both_ways(pair: tuple[str, str]) -> None
     assert decided(in_box(left), right) == decided(in_box(right), left)
 
 
-@pytest.mark.unit
 @FUZZ
 @given(value=numbers, other=numbers)
 def test_rational_answers_are_equal_exactly_when_the_numbers_are(value: Fraction, other: Fraction) -> None:

@@ -80,7 +80,6 @@ def _check(texts: list[str], references: tuple[str, ...]) -> None:
                 )
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize("unit", UNITS)
 def test_repeated_text_takes_linear_time(unit: str) -> None:
     _check([unit * (1500 // len(unit)) + tail for tail in TAILS[1:3]], REFERENCES)
@@ -90,7 +89,6 @@ def test_repeated_text_takes_linear_time(unit: str) -> None:
         _check([unit * (6000 // len(unit)) + tail], ("5", next(others)))
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize("unit", UNITS)
 def test_such_a_reference_is_read_or_refused_in_linear_time(unit: str) -> None:
     for tail in TAILS:
@@ -99,14 +97,12 @@ def test_such_a_reference_is_read_or_refused_in_linear_time(unit: str) -> None:
         assert _cpu_s("\\boxed{z}", reference) < MAX_CPU_S, (unit, tail)
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize("frame", FRAMED, ids=repr)
 def test_a_long_run_between_two_things_takes_linear_time(frame: tuple[str, str, str]) -> None:
     before, run, after = frame
     _check([before + run * (7900 // len(run)) + after], REFERENCES)
 
 
-@pytest.mark.unit
 def test_a_response_of_blanks_far_beyond_any_answer_takes_linear_time() -> None:
     blanks = " " * 100_000
     for text in (f"\\boxed{{1}}{blanks}x \\boxed{{2}}", f"<answer>answer{blanks}x</answer>", f"1{blanks}x"):
@@ -115,7 +111,6 @@ def test_a_response_of_blanks_far_beyond_any_answer_takes_linear_time() -> None:
         assert time.thread_time() - started_s < MAX_CPU_S, text[:20]
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize("gap", ["", " ", "  \t"])
 def test_blanks_and_dollars_are_read_around_a_plain_number(gap: str) -> None:
     for text in (f"{gap}${gap}-{gap}3.0{gap}${gap}.{gap}", f"{gap}-{gap}\\frac{gap}{{{gap}9{gap}}}{{3}}"):
@@ -124,7 +119,6 @@ def test_blanks_and_dollars_are_read_around_a_plain_number(gap: str) -> None:
         assert found.equals(plain_numbers.PlainNumber(-3, 1, False))
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize(
     ("response", "reference"),
     [

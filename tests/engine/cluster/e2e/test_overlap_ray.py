@@ -14,7 +14,7 @@ from verl_lite.engine.training import train
 from verl_lite.plugins.config_file import validate
 from verl_lite.plugins.records import read_records
 
-pytestmark = [pytest.mark.slow, pytest.mark.e2e]
+pytestmark = pytest.mark.slow
 STEPS, MAX_LAG = 8, 2
 GONE_S = 10.0
 

@@ -60,7 +60,6 @@ def test_every_engine_is_told_where_its_ranks_begin() -> None:
     assert waited == [3, 3, 3, 3]
 
 
-@pytest.mark.e2e
 def test_the_source_is_what_vllm_takes() -> None:
     from vllm.distributed.weight_transfer.base import WeightSource
     from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerWeightTransferEngine
@@ -73,7 +72,6 @@ def test_the_source_is_what_vllm_takes() -> None:
     assert [names for names, _ in source.iter_groups()] == [["model.embed"], ["model.layers.0.w"]]
 
 
-@pytest.mark.e2e
 @pytest.mark.parametrize("backend", ["ipc", "nccl"])
 def test_the_backend_is_begun_with_all_ranks(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.distributed.weight_transfer import WeightTransferTrainerFactory

@@ -63,7 +63,6 @@ def named(measures: list[Measure]) -> dict[str, Measure]:
     return {measure.name: measure for measure in measures}
 
 
-@pytest.mark.unit
 def test_greedy_measures_by_hand() -> None:
     rows = [
         scored("a", 1.0, tokens=2),
@@ -83,7 +82,6 @@ def test_greedy_measures_by_hand() -> None:
     assert found["greedy reward"].value == pytest.approx(2 / 3)
 
 
-@pytest.mark.unit
 def test_sampled_measures_by_hand() -> None:
     """a: 1 of 4 right, the majority wrong; b: 3 of 4 right, the majority right."""
     groups = {
@@ -101,7 +99,6 @@ def test_sampled_measures_by_hand() -> None:
     assert [name for name in found if name.startswith("pass@")] == ["pass@1", "pass@2", "pass@4"]
 
 
-@pytest.mark.unit
 def test_tied_majorities_share_and_samples_without_an_answer_do_not_vote() -> None:
     tied = [scored("a", 1.0, "7"), scored("a", 0.0, "8"), scored("a", 0.0, None), scored("a", 0.0, None)]
     assert majority_share(tied, config()) == 0.5
@@ -109,7 +106,6 @@ def test_tied_majorities_share_and_samples_without_an_answer_do_not_vote() -> No
     assert majority_share(tied, config(answer_key="nothing")) is None
 
 
-@pytest.mark.unit
 def test_pass_at_k_is_the_share_of_subsets_with_a_right_one() -> None:
     from itertools import combinations
 
@@ -121,7 +117,6 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_right_one() -> None:
         pass_at_k(2, 1, 3)
 
 
-@pytest.mark.unit
 def test_mcnemar_by_hand() -> None:
     """1 against 5: 2 * (1 + 6) / 2^6."""
     assert mcnemar_exact(1, 5) == mcnemar_exact(5, 1) == 14 / 64
@@ -138,7 +133,6 @@ def test_the_bootstrap_interval_is_near_the_normal_one() -> None:
     assert mean_interval(values) == (low, high)
 
 
-@pytest.mark.unit
 def test_comparisons_pair_prompts() -> None:
     def results(greedy: str, right: list[int]) -> dict[str, PromptResult]:
         return {

@@ -38,7 +38,6 @@ def pair(lengths: list[int], reference: list[float], margin: float = 0.0) -> Ran
     return Ranking(samples=samples, ranks=[1, 2], pairs=[(0, 1)], margins=[margin], reference_K=reference)
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize("variant", sorted(FIXTURE["dpo"]))
 def test_dpo_loss_gradient_and_metrics_are_trls(variant: str) -> None:
     recorded = FIXTURE["dpo"][variant]
@@ -66,7 +65,6 @@ def test_dpo_loss_gradient_and_metrics_are_trls(variant: str) -> None:
     assert right == pytest.approx(recorded["rewards"]["accuracies"], rel=1e-6)
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize("variant", sorted(FIXTURE["reward"]))
 def test_reward_model_loss_and_gradient_are_trls(variant: str) -> None:
     recorded = FIXTURE["reward"][variant]

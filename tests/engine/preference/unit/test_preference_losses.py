@@ -7,8 +7,6 @@ import torch
 
 from verl_lite.engine.preference.losses import bradley_terry, centring, dpo_loss, plackett_luce
 
-pytestmark = pytest.mark.unit
-
 
 def sigmoid(x: float) -> float:
     return 1 / (1 + exp(-x))

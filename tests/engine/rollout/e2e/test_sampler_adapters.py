@@ -64,7 +64,6 @@ def by_id(groups: Iterator[list[Rollout]]) -> dict[str, Rollout]:
     return {rollout.id: rollout for group in groups for rollout in group}
 
 
-@pytest.mark.e2e
 def test_adapters_alone_give_the_merged_model_s_log_probabilities(
     sampler: Any, learner: Learner, small_model: Path, prompts: list[PromptRow]
 ) -> None:
@@ -89,7 +88,6 @@ def test_adapters_alone_give_the_merged_model_s_log_probabilities(
     assert max(abs(a - b) for a, b in zip(base, moved, strict=True)) > 0.1
 
 
-@pytest.mark.e2e
 def test_the_same_seeds_give_the_same_tokens_whatever_the_batch(
     sampler: Any, learner: Learner, prompts: list[PromptRow]
 ) -> None:
@@ -103,7 +101,6 @@ def test_the_same_seeds_give_the_same_tokens_whatever_the_batch(
     assert rollout.logprobs == pytest.approx(together[rollout.id].logprobs, abs=1e-5)
 
 
-@pytest.mark.e2e
 def test_a_skipped_sync_of_adapters_trips_the_canary(
     sampler: Any, learner: Learner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +189,6 @@ def test_a_model_that_vllm_has_no_adapters_for_gets_merged_weights(
 
 
 @pytest.mark.slow
-@pytest.mark.e2e
 def test_a_run_is_the_same_with_adapters_alone_and_with_merged_weights(
     small_run: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,6 @@ def kernels() -> None:
     use_kernels()
 
 
-@pytest.mark.e2e
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_kernels_compute_what_vllm_computes_without_them(kernels: None, dtype: torch.dtype) -> None:
     from vllm import ir

@@ -16,7 +16,6 @@ PROMPT = tuple(range(10, 60))
 
 
 @pytest.mark.slow
-@pytest.mark.e2e
 def test_a_prefix_cache_of_older_weights_is_not_read(small_model: Path, source: Any) -> None:
     from verl_lite.engine.rollout.vllm_engine import VllmEngine
 
@@ -45,7 +44,6 @@ def test_a_prefix_cache_of_older_weights_is_not_read(small_model: Path, source: 
 
 
 @pytest.mark.slow
-@pytest.mark.e2e
 def test_sequences_under_way_go_on_under_new_adapters(small_model: Path) -> None:
     from transformers import AutoModelForCausalLM
 

@@ -355,7 +355,6 @@ def real_server(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.e2e
 @pytest.mark.timeout(600)
 def test_a_real_server_samples_what_the_in_process_engine_does(
     real_server: str,

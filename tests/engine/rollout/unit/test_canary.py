@@ -23,7 +23,6 @@ class Fixed:
         return self.logprobs
 
 
-@pytest.mark.unit
 def test_the_largest_difference_counts() -> None:
     canary = Canary([1, 2, 3], tolerance=0.01)
     assert canary.check(Fixed([-1.0, -2.0]), [-1.005, -2.001], version=1) == pytest.approx(0.005)
@@ -33,7 +32,6 @@ def test_the_largest_difference_counts() -> None:
         canary.check(Fixed([-1.0, -2.0]), [-1.0, -2.02], version=4)
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize("bad", [math.nan, -math.inf])
 def test_what_is_no_number_trips_it(bad: float) -> None:
     with pytest.raises(TrainingError, match="did not reach the sampler"):

@@ -199,7 +199,6 @@ def start() -> Iterator[Start]:
         process.stdout.close()
 
 
-@pytest.mark.e2e
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", sorted(ALGORITHMS))
