@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["pytester"]  # only the outermost conftest.py may name plugins
 ROOMS = ("sandbox", "verifiers", "plugins", "engine")
 
 for room in ROOMS:

@@ -29,51 +29,21 @@ from verl_lite.errors import CheckpointError, ConfigError, TrainingError
 from verl_lite.plugins.config_file import validate
 from verl_lite.plugins.records import read_records
 
-REWARD_FILE = '''
+NEVER = """
 from verl_lite.plugins import reward
-
-@reward("digits")
-def digits(rollout):
-    """The part of the completion that is digits."""
-    text = rollout.completion
-    return sum(c.isdigit() for c in text) / len(text) if text else 0.0
 
 @reward("never")
 def never(rollout):
     return None if rollout.sample_index == 0 else 0.0
-'''
-SMALL = {"hidden_size": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 128}
+"""
 
 
 @pytest.fixture
-def make_config(tmp_path: Path) -> Callable[..., TrainConfig]:
-    rewards = tmp_path / "my_rewards.py"
-    rewards.write_text(REWARD_FILE)
-
-    def make(**changes: Any) -> TrainConfig:
-        data: dict[str, Any] = {
-            "name": "small",
-            "steps": 4,
-            "model": {"tiny": {**SMALL, "max_context_tokens": 64}},
-            "data": {
-                "train": {"task": "arithmetic", "num_rows": 20},
-                "held_out": {"task": "arithmetic", "split": "held_out", "num_rows": 6},
-            },
-            "rewards": {"digits": {"use": f"{rewards}:digits"}},
-            "rollout": {
-                "sampler": "transformers",
-                "num_prompts": 6,
-                "num_samples": 4,
-                "max_prompt_tokens": 16,
-                "max_new_tokens": 24,
-            },
-            "learner": {"optimizer": {"learning_rate": 3e-3}},
-            "evaluation": {"right_at": 0.5},
-            "checkpoints": {"every_steps": 2, "keep": 0},
-        }
-        return validate(TrainConfig, {**data, **changes}, source="test")
-
-    return make
+def make_config(small_run: dict[str, Any]) -> Callable[..., TrainConfig]:
+    small_run["data"]["held_out"] = {"task": "arithmetic", "split": "held_out", "num_rows": 6}
+    small_run["rollout"]["max_new_tokens"] = 24
+    small_run |= {"evaluation": {"right_at": 0.5}, "checkpoints": {"every_steps": 2, "keep": 0}}
+    return lambda **changes: validate(TrainConfig, {**small_run, **changes}, source="test")
 
 
 def test_a_run_leaves_everything_behind_and_the_reward_rises(
@@ -200,16 +170,12 @@ def test_a_sync_that_does_not_arrive_stops_the_run(
 
 
 def test_dropped_samples_are_recorded_and_not_trained_on(
-    make_config: Callable[..., TrainConfig], tmp_path: Path
+    make_config: Callable[..., TrainConfig], small_run: dict[str, Any], tmp_path: Path
 ) -> None:
-    file = tmp_path / "my_rewards.py"
-    config = make_config(
-        steps=1,
-        rewards={
-            "digits": {"use": f"{file}:digits"},
-            "never": {"use": f"{file}:never", "on_abstain": "drop"},
-        },
-    )
+    file = tmp_path / "never.py"
+    file.write_text(NEVER)
+    never = {"use": f"{file}:never", "on_abstain": "drop"}
+    config = make_config(steps=1, rewards={**small_run["rewards"], "never": never})
     train(config, run_dir=tmp_path / "run", debug_inline=True)
     records = list(read_records(tmp_path / "run" / "rollouts" / "step_000001.parquet"))
     dropped = [record for record in records if record.reward is None]

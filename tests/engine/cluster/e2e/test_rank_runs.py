@@ -25,46 +25,19 @@ from verl_lite.errors import ConfigError, RankLost
 from verl_lite.plugins.config_file import validate
 
 pytestmark = pytest.mark.slow
-REWARD_FILE = '''
-from verl_lite.plugins import reward
-
-@reward("digits")
-def digits(rollout):
-    """The part of the completion that is digits."""
-    text = rollout.completion
-    return sum(c.isdigit() for c in text) / len(text) if text else 0.0
-'''
 OPTIMIZER = {"learning_rate": 3e-3, "schedule": "constant"}
-SMALL = {"hidden_size": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 128}
-
-
-def describe(rewards: Path, **changes: Any) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        "name": "small",
-        "steps": 3,
-        "model": {"tiny": {**SMALL, "max_context_tokens": 64}},
-        "data": {"train": {"task": "arithmetic", "num_rows": 20}},
-        "rewards": {"digits": {"use": f"{rewards}:digits"}},
-        "rollout": {
-            "sampler": "transformers",
-            "num_prompts": 6,
-            "num_samples": 4,
-            "max_prompt_tokens": 16,
-            "max_new_tokens": 16,
-        },
-        "learner": {"optimizer": OPTIMIZER},
-        "checkpoints": {"every_steps": 1, "keep": 0},
-        "logging": {"trackers": []},
-        "cluster": {"call_timeout_s": 120},
-    }
-    return {**data, **changes}
 
 
 @pytest.fixture(scope="module")
-def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrainConfig]:
-    rewards = tmp_path_factory.mktemp("rewards") / "digits.py"
-    rewards.write_text(REWARD_FILE)
-    return lambda **changes: validate(TrainConfig, describe(rewards, **changes), source="test")
+def make(small_tree: dict[str, Any]) -> Callable[..., TrainConfig]:
+    data = {
+        **small_tree,
+        "steps": 3,
+        "learner": {"optimizer": OPTIMIZER},
+        "checkpoints": {"every_steps": 1, "keep": 0},
+        "cluster": {"call_timeout_s": 120},
+    }
+    return lambda **changes: validate(TrainConfig, {**data, **changes}, source="test")
 
 
 def learner(num_ranks: int, parallel: str = "fsdp") -> dict[str, Any]:

@@ -33,31 +33,17 @@ ALGORITHM: dict[str, Any] = {"dynamic_sampling": True, "max_refills": 2}
 
 
 @pytest.fixture
-def make_config(tmp_path: Path) -> Callable[..., TrainConfig]:
+def make_config(small_run: dict[str, Any], tmp_path: Path) -> Callable[..., TrainConfig]:
     rewards = tmp_path / "teaching.py"
     rewards.write_text(REWARD_FILE)
-    tiny = {"hidden_size": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 128}
-
-    def make(**changes: Any) -> TrainConfig:
-        data: dict[str, Any] = {
-            "steps": 4,
-            "model": {"tiny": {**tiny, "max_context_tokens": 64}},
-            "data": {"train": {"task": "arithmetic", "num_rows": 40}},
-            "rewards": {"teaching": {"use": f"{rewards}:teaching"}},
-            "rollout": {
-                "sampler": "transformers",
-                "num_prompts": 6,
-                "num_samples": 2,
-                "max_prompt_tokens": 16,
-                "max_new_tokens": 8,
-            },
-            "algorithm": ALGORITHM,
-            "learner": {"optimizer": {"learning_rate": 3e-3}},
-            "checkpoints": {"every_steps": 2, "keep": 0},
-        }
-        return validate(TrainConfig, {**data, **changes}, source="test")
-
-    return make
+    small_run["data"]["train"]["num_rows"] = 40
+    small_run["rollout"] |= {"num_samples": 2, "max_new_tokens": 8}
+    small_run |= {
+        "rewards": {"teaching": {"use": f"{rewards}:teaching"}},
+        "algorithm": ALGORITHM,
+        "checkpoints": {"every_steps": 2, "keep": 0},
+    }
+    return lambda **changes: validate(TrainConfig, {**small_run, **changes}, source="test")
 
 
 def scored(prompts: Sequence[PromptRow], *, teaching: Callable[[int], bool]) -> ScoredBatch:

@@ -30,15 +30,6 @@ from verl_lite.plugins.records import read_records
 
 STEPS = 5
 CLOCK = ("time/", "latency", "tokens_per_s")
-REWARD_FILE = '''
-from verl_lite.plugins import reward
-
-@reward("digits")
-def digits(rollout):
-    """The part of the completion that is digits."""
-    text = rollout.completion
-    return sum(c.isdigit() for c in text) / len(text) if text else 0.0
-'''
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "grpo": {
         "algorithm": {"mini_batches": 2, "kl": {"coefficient": 0.01, "target": 0.5, "horizon_samples": 100}},
@@ -61,39 +52,25 @@ class Killed(BaseException):
     """Nothing in the engine expects it: the process might as well be gone."""
 
 
-def tree_of(kind: str, folder: Path, *, sampler: str) -> dict[str, Any]:
+@pytest.fixture
+def make_tree(small_run: dict[str, Any]) -> Callable[..., dict[str, Any]]:
     """The config; the schedule, the epoch's end and the KL controller all matter within its few steps."""
-    rewards = folder / "digits.py"
-    rewards.write_text(REWARD_FILE)
-    chosen = ALGORITHMS[kind]
-    return {
-        "name": kind,
-        "steps": STEPS,
-        "model": {
-            "tiny": {
-                "hidden_size": 64,
-                "num_layers": 2,
-                "num_heads": 2,
-                "num_kv_heads": 1,
-                "intermediate_size": 128,
-                "max_context_tokens": 64,
-            }
-        },
-        "data": {"train": {"task": "arithmetic", "num_rows": 20}},
-        "sft": {"steps": 3, "batch_rows": 4, "optimizer": {"learning_rate": 1e-3}},
-        "rewards": {"digits": {"use": f"{rewards}:digits"}},
-        "algorithm": chosen["algorithm"],
-        "learner": {"optimizer": {"learning_rate": 3e-3, "warmup_steps": 2, "schedule": "cosine"}},
-        "rollout": {
-            **chosen["rollout"],
-            "sampler": sampler,
-            "max_prompt_tokens": 16,
-            "max_new_tokens": 16,
-            "vllm": {"kv_cache_gib": 0.25},
-        },
-        "checkpoints": {"every_steps": 2, "keep": 0},
-        "logging": {"trackers": []},
-    }
+
+    def make(kind: str, *, sampler: str) -> dict[str, Any]:
+        chosen = ALGORITHMS[kind]
+        vllm = {"vllm": {"kv_cache_gib": 0.25}}
+        return {
+            **small_run,
+            "name": kind,
+            "steps": STEPS,
+            "sft": {"steps": 3, "batch_rows": 4, "optimizer": {"learning_rate": 1e-3}},
+            "algorithm": chosen["algorithm"],
+            "learner": {"optimizer": {"learning_rate": 3e-3, "warmup_steps": 2, "schedule": "cosine"}},
+            "rollout": {**small_run["rollout"], **chosen["rollout"], "sampler": sampler, **vllm},
+            "checkpoints": {"every_steps": 2, "keep": 0},
+        }
+
+    return make
 
 
 def assert_same_run(whole: Path, cut: Path) -> None:
@@ -149,9 +126,9 @@ def assert_it_learned(run: Path) -> None:
 
 @pytest.mark.parametrize("kind", sorted(ALGORITHMS))
 def test_killed_and_resumed_is_the_run_that_never_stopped(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, make_tree: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = validate(TrainConfig, tree_of(kind, tmp_path, sampler="transformers"), source="test")
+    config = validate(TrainConfig, make_tree(kind, sampler="transformers"), source="test")
     quiet = Console(file=io.StringIO())
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(config, run_dir=whole, debug_inline=True, console=quiet)
@@ -202,9 +179,11 @@ def start() -> Iterator[Start]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", sorted(ALGORITHMS))
-def test_with_vllm_in_the_loop_after_a_real_kill(kind: str, start: Start, tmp_path: Path) -> None:
+def test_with_vllm_in_the_loop_after_a_real_kill(
+    kind: str, make_tree: Callable[..., Any], start: Start, tmp_path: Path
+) -> None:
     file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump(tree_of(kind, tmp_path, sampler="vllm")))
+    file.write_text(yaml.safe_dump(make_tree(kind, sampler="vllm")))
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     first = start(file, whole)
     first.communicate()

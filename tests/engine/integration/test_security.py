@@ -4,6 +4,7 @@ import ast
 import io
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,29 +37,40 @@ OWN_CHANNELS = (
 )
 
 
-def sources() -> Iterator[tuple[str, ast.AST]]:
-    for room in ROOMS:
-        for path in sorted((ROOT / room).rglob("*.py")):
-            yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+def dotted(node: ast.AST) -> str:
+    """The name as written; "" for what is called or read on something else than a name."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
+
+
+@cache
+def nodes() -> list[tuple[str, ast.AST]]:
+    """(file, a node of it); read once for all tests."""
+    return [
+        (path.relative_to(ROOT).as_posix(), node)
+        for room in ROOMS
+        for path in sorted((ROOT / room).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call | ast.Attribute | ast.ImportFrom)
+    ]
 
 
 def calls() -> Iterator[tuple[str, str, ast.Call]]:
     """(file, the called name as written, the call)."""
-    for name, tree in sources():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call):
-                yield name, ast.unparse(node.func), node
+    return ((name, dotted(node.func), node) for name, node in nodes() if isinstance(node, ast.Call))
 
 
 def names_taken() -> Iterator[tuple[str, str]]:
     """(file, a dotted name read in it): called, subclassed, handed on or imported."""
-    for name, tree in sources():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute):
-                yield name, ast.unparse(node)
-            elif isinstance(node, ast.ImportFrom):
-                for alias in node.names:
-                    yield name, f"{node.module}.{alias.name}"
+    for name, node in nodes():
+        if isinstance(node, ast.Attribute):
+            yield name, dotted(node)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield name, f"{node.module}.{alias.name}"
 
 
 def test_the_scan_sees_the_tree() -> None:
