@@ -1,25 +1,19 @@
-"""A `vllm serve` as sampler: on a fake that answers in the shapes of vLLM 0.32, and a real one (slow)."""
+"""A `vllm serve` as sampler, on a fake that answers in the shapes of vLLM 0.32."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from safetensors.torch import load_file
 
 from verl_lite.engine.config.cluster import ClusterConfig
-from verl_lite.engine.config.train import DatasetConfig, RolloutConfig
-from verl_lite.engine.data.prompts import read_prompts
-from verl_lite.engine.rollout.server_sampler import ServerSampler
+from verl_lite.engine.config.train import RolloutConfig
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
@@ -128,36 +122,6 @@ def server() -> Iterator[FakeServer]:
     fake.shutdown()
     thread.join()
     fake.server_close()
-
-
-@pytest.fixture(scope="module")
-def prompts(tokenizer: Any) -> list[PromptRow]:
-    rows = DatasetConfig(task="arithmetic", num_rows=4)
-    return read_prompts(rows, tokenizer, max_prompt_tokens=32, seed=0)
-
-
-@pytest.fixture
-def connect(small_model: Path, tokenizer: Any, prompts: list[PromptRow]) -> Iterator[Callable[..., Any]]:
-    opened = []
-
-    def connect(
-        url: str, *, in_flight: int = 4, end_ids: Sequence[int] = (), **options: Any
-    ) -> ServerSampler:
-        server = {"url": url, "dtype": "float32"} | options
-        config = RolloutConfig.model_validate(
-            {"sampler": "vllm-server", "server": server, "sequences_in_flight": in_flight}
-        )
-        canary_ids = list(prompts[0].prompt_ids)
-        opened.append(
-            ServerSampler(
-                str(small_model), tokenizer, config, CLUSTER, canary_ids=canary_ids, end_ids=end_ids
-            )
-        )
-        return opened[-1]
-
-    yield connect
-    for sampler in opened:
-        sampler.close()
 
 
 def by_id(groups: Iterator[list[Rollout]]) -> dict[str, Rollout]:
@@ -315,76 +279,3 @@ def test_nobody_there_is_a_mistake_in_the_config(connect: Any) -> None:
 def test_sampler_and_server_go_together(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"rollout\.(server|placement)"):
         RolloutConfig.model_validate(options)
-
-
-@pytest.fixture(scope="module")
-def real_server(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {
-        "VLLM_SERVER_DEV_MODE": "1",
-        "TORCHDYNAMO_DISABLE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-    }
-    options = f"--port {port} --host 127.0.0.1 --enforce-eager --dtype float32 --max-model-len 128"
-    options += " --kv-cache-memory-bytes 100000000 --no-enable-prefix-caching"
-    options += " --logprobs-mode processed_logprobs --generation-config vllm"
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(small_model)]
-    log = tmp_path_factory.mktemp("server") / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [*command, *options.split()], stdout=output, stderr=output, env=environment
-        )
-        try:
-            url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 280
-            while True:
-                assert process.poll() is None, log.read_text()[-3000:]
-                assert time.monotonic() < deadline, log.read_text()[-3000:]
-                try:
-                    if httpx.get(f"{url}/health").is_success:
-                        break
-                except httpx.TransportError:
-                    time.sleep(0.5)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_real_server_samples_what_the_in_process_engine_does(
-    real_server: str,
-    connect: Any,
-    source: Any,
-    small_model: Path,
-    tokenizer: Any,
-    prompts: list[PromptRow],
-    tmp_path: Path,
-) -> None:
-    from verl_lite.engine.config.train import VllmConfig
-    from verl_lite.engine.rollout.vllm_sampler import VllmSampler
-
-    warm = SamplerSettings(temperature=0.7, top_k=5, max_new_tokens=16, seed=5)
-    config = RolloutConfig(max_prompt_tokens=32, max_new_tokens=96, vllm=VllmConfig(kv_cache_gib=0.1))
-    canary_ids = prompts[0].prompt_ids
-    in_process = VllmSampler(str(small_model), tokenizer, config, canary_ids=canary_ids, seed=0)
-    sampler = connect(real_server, weights_dir=str(tmp_path))
-    try:
-        for version in range(3):
-            for side in (in_process, sampler):
-                assert side.load_weights(source, version=version) < 1e-5
-            ours = by_id(sampler.generate(prompts, num_samples=3, settings=warm))
-            theirs = by_id(in_process.generate(prompts, num_samples=3, settings=warm))
-            assert ours.keys() == theirs.keys()
-            for id, rollout in ours.items():
-                assert rollout.completion_ids == theirs[id].completion_ids
-                assert rollout.logprobs == pytest.approx(theirs[id].logprobs, abs=1e-5)
-                assert rollout.finish_reason == theirs[id].finish_reason
-                assert rollout.policy_version == version
-            source.move(seed=version, scale=0.05)
-    finally:
-        in_process.close()
