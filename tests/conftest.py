@@ -28,7 +28,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 f"{item.nodeid}: is marked {_or(written)}: remove that, its folder says {tier}"
             )
         item.add_marker(tier)
-        item.add_marker(pytest.mark.xdist_group(item.path.name))  # a file's fixtures are made once
+        if not item.get_closest_marker("xdist_group"):  # a file's fixtures are made once
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
     if config.getoption("dist", "no") != "no":  # the longest first, so that no worker ends alone
         items.sort(key=lambda item: -TIERS.index(item.path.parent.name))
 

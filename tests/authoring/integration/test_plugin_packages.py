@@ -24,11 +24,18 @@ def build_wheel(project: Path, folder: Path) -> Path:
     return wheel
 
 
-@pytest.fixture
-def new_plugin(environment: Any, tmp_path: Path) -> Path:
-    done = environment.run("verl-lite", "plugins", "new", "names-things", cwd=tmp_path)
+@pytest.fixture(scope="module")
+def written(new_environment: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `plugins new` writes, as it writes it."""
+    folder = tmp_path_factory.mktemp("new")
+    done = new_environment(folder).run("verl-lite", "plugins", "new", "names-things", cwd=folder)
     assert done.returncode == 0, done.stderr
-    return tmp_path / "verl-lite-names-things"
+    return folder / "verl-lite-names-things"
+
+
+@pytest.fixture
+def new_plugin(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / written.name))
 
 
 def test_new_writes_the_files_it_names(new_plugin: Path, environment: Any) -> None:

@@ -182,7 +182,9 @@ def test_config_check_show_and_schema(cli: Cli, folder: Path) -> None:
     assert not (folder / "runs").exists()
 
 
-def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small = {"hidden_size": 64, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 64}
     config = config_file(
         tmp_path,
@@ -211,11 +213,11 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> Non
     (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
     finished = json.loads((checkpoint / "trainer.json").read_text())["step"]
     assert metrics.read_text().count("\n") == finished >= 3
-    again = [*command[:2], "run/config.yaml", f"steps={finished + 1}", "--run-dir", "run", "--resume"]
-    resumed = subprocess.run(
-        [*again, "--debug-inline"], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert f"resumed from run/checkpoints/{checkpoint.name} after {finished} steps" in resumed.stdout
+    monkeypatch.chdir(tmp_path)
+    again = ("run/config.yaml", f"steps={finished + 1}", "--run-dir", "run", "--resume", "--debug-inline")
+    code, out, err = cli("train", *again)
+    assert code == 0, err
+    assert f"resumed from run/checkpoints/{checkpoint.name} after {finished} steps" in out
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == finished + 1
 
 

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "fault_campaign.py"
 
 
+@pytest.mark.slow  # in one process each: rundir/
 def test_five_faults_leave_the_run_as_it_would_have_been(tmp_path: Path) -> None:
     report = tmp_path / "faults.json"
     options = ["--faults", "5", "--faults-a-run", "1", "--seed", "3", "--json", str(report)]
