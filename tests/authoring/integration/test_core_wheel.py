@@ -74,3 +74,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
     with pytest.raises(AttributeError, match="no attribute 'scorer_of_rewards'"):
         _ = verl_lite.plugins.scorer_of_rewards
+
+
+def test_importing_the_plugin_room_never_imports_torch() -> None:
+    code = "import sys, verl_lite.plugins; print(sorted({'torch', 'vllm', 'sympy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

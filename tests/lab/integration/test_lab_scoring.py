@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from verl_lite.lab import scoring
+from verl_lite.lab.formats import converter_for
 from verl_lite.lab.scoring import ScoringOptions, score_file
 from verl_lite.plugins import RewardsConfig
-from verl_lite.plugins.records import read_records
+from verl_lite.plugins.records import read_records, shard_records
 
 Rows = list[dict[str, Any]]
 
@@ -78,3 +79,22 @@ def test_failing_rewards_are_counted_and_do_not_stop_the_file(
     summary = score_file(rollout_file(sums), rewards(x={"use": f"{plugin}:broken"}))
     assert summary.num_dropped == 40
     assert dict(summary.components["x"].outcomes) == {"error": 40}
+
+
+def test_a_big_dump_is_scored_on_processes_without_splitting_groups(
+    rewards: Callable[..., RewardsConfig],
+    rollout_file: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [
+        {"input": f"q{n // 4}", "output": str(n % 4), "gts": "1", "score": 0.0, "step": 1} for n in range(80)
+    ]
+    path = rollout_file(rows, "1.jsonl")
+    shards = shard_records(path, rows_per_shard=10, convert=converter_for(path))
+    assert [shard.num_rows for shard in shards] == [12] * 6 + [8]
+    monkeypatch.setattr(scoring, "_SHARD_ROWS", 30)
+    output = tmp_path / "scored.parquet"
+    summary = score_file(path, rewards(), output=output, options=ScoringOptions(workers=2))
+    assert summary.num_rows == 80
+    assert [r.reward for r in read_records(output)] == [0.0, 1.0, 0.0, 0.0] * 20

@@ -10,11 +10,10 @@ import pytest
 
 from verl_lite.cli import main
 from verl_lite.errors import ConfigError, DataError
-from verl_lite.lab import scoring
 from verl_lite.lab.formats import FORMATS, converter_for, detect_format
-from verl_lite.lab.scoring import ScoringOptions, score_file
+from verl_lite.lab.scoring import score_file
 from verl_lite.plugins import RewardsConfig
-from verl_lite.plugins.records import BadRow, Record, read_records, shard_records
+from verl_lite.plugins.records import BadRow, Record, read_records
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 EXACT = RewardsConfig(rewards={"correct": {"use": "exact"}})
@@ -238,22 +237,6 @@ def test_rows_of_the_wrong_shape_are_bad_rows(name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_converters_travel_to_other_processes(name: str) -> None:
     assert pickle.loads(pickle.dumps(FORMATS[name].convert)) is FORMATS[name].convert
-
-
-def test_a_big_dump_is_scored_on_processes_without_splitting_groups(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = [
-        {"input": f"q{n // 4}", "output": str(n % 4), "gts": "1", "score": 0.0, "step": 1} for n in range(80)
-    ]
-    path = write(tmp_path / "1.jsonl", *rows)
-    shards = shard_records(path, rows_per_shard=10, convert=converter_for(path))
-    assert [shard.num_rows for shard in shards] == [12] * 6 + [8]
-    monkeypatch.setattr(scoring, "_SHARD_ROWS", 30)
-    output = tmp_path / "scored.parquet"
-    summary = score_file(path, EXACT, output=output, options=ScoringOptions(workers=2))
-    assert summary.num_rows == 80
-    assert [r.reward for r in read_records(output)] == [0.0, 1.0, 0.0, 0.0] * 20
 
 
 def test_the_command_scores_a_dump(

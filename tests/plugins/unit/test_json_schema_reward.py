@@ -1,7 +1,5 @@
 """`json_schema`: JSON that fits, JSON that does not, and text that is none."""
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -9,7 +7,6 @@ from pydantic import ValidationError
 
 from verl_lite.plugins import Rollout
 from verl_lite.plugins.builtin.json_schema import JsonSchemaOptions, JsonSchemaReward
-from verl_lite.plugins.testing import score_rollouts
 
 PERSON = {
     "type": "object",
@@ -65,31 +62,3 @@ def test_where_it_stands_and_no_schema() -> None:
 def test_schemas_that_are_none_are_refused(schema: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         JsonSchemaOptions(json_schema=schema)
-
-
-def test_in_a_worker_and_a_reference_elsewhere_is_never_fetched() -> None:
-    rollouts = [Rollout(completion='{"name": "Ada"}'), Rollout(completion="{}")]
-    found = score_rollouts(JsonSchemaReward, rollouts, json_schema=PERSON)
-    assert [timed.score.value for timed in found] == [1.0, 0.0]
-    elsewhere = {"$ref": "http://127.0.0.1:9/schema.json"}
-    [timed] = score_rollouts(JsonSchemaReward, rollouts[:1], json_schema=elsewhere)
-    assert timed.score.outcome.value == "error"
-    assert "Unresolvable" in timed.score.reason
-
-
-def test_without_the_package_the_message_names_the_extra() -> None:
-    code = (
-        "import sys\n"
-        "sys.modules['jsonschema'] = None\n"
-        "from verl_lite.plugins import RewardsConfig, Scorer\n"
-        "def scorer(**options):\n"
-        "    return Scorer(RewardsConfig(rewards={'j': {'use': 'json_schema', 'options': options}}))\n"
-        "scorer()\n"
-        "try:\n"
-        "    scorer(json_schema={})\n"
-        "except ValueError as error:\n"
-        "    print(type(error).__name__, error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("ConfigError rewards.j.options of reward 'json_schema': json_schema: ")
-    assert "pip install 'verl-lite[json]'" in done.stdout
