@@ -19,6 +19,7 @@ from verl_lite.plugins.execution import TimedScore
 from verl_lite.plugins.testing import fake_rollout, score_rollouts
 
 KEY = "sk-test-5f3a9c"
+PAUSE = "verl_lite.plugins.execution.calls.BACKOFF_S"
 Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -136,6 +137,7 @@ def test_a_server_that_stays_broken_is_an_error_and_never_a_zero(
     endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(PAUSE, 0.01)
     monkeypatch.setenv("JUDGE_KEY", KEY)
     endpoint.behave = lambda number, body: (500, {}, f"key {KEY} is not the matter".encode())
     [timed] = judged(endpoint, api_key_env="JUDGE_KEY")
@@ -200,7 +202,8 @@ def test_a_slow_reply_is_a_timeout(endpoint: FakeEndpoint) -> None:
     assert time.perf_counter() - began < 10
 
 
-def test_nobody_listens(endpoint: FakeEndpoint) -> None:
+def test_nobody_listens(endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PAUSE, 0.01)
     url = endpoint.url
     endpoint.close()
     began = time.perf_counter()
