@@ -1,17 +1,21 @@
 # Two commands are the contract: `make demo` trains, `make test` tests. Both set up what they need.
 PYTHON ?= python3
 BIN := .venv/bin
+# a file's tests stay together, so that what they share is started once; tests/README.md
+PARALLEL ?= -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test test-all setup lint types contracts check format clean
+.PHONY: demo test test-slow test-all setup lint types contracts check format clean
 
 demo: setup  ## set up, then train the tiny model: SFT, then GRPO on real vLLM rollouts
 	$(BIN)/verl-lite train examples/quickstart.yaml
 
 test: setup  ## set up, then run the tests (no GPU, no hub, no network)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
-test-all: setup
-	$(BIN)/python -m pytest
+test-slow: setup  ## what `make test` leaves out: minutes each
+	$(BIN)/python -m pytest -m slow
+
+test-all: test test-slow
 
 setup:
 	@$(PYTHON) scripts/setup_env.py

@@ -1,14 +1,57 @@
-"""An environment of its own for tests that install packages and run commands."""
+"""The tier of every test, by its folder; and an environment of its own for tests that install packages."""
 
+import multiprocessing.util
 import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+
+TIERS = ("unit", "integration", "golden", "e2e")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The folder that a test file lies in names its tier; see README.md beside this file."""
+    for item in items:
+        tier = item.path.parent.name
+        if tier not in TIERS:
+            raise pytest.UsageError(f"{item.path}: has no tier: move it into a folder named {_or(TIERS)}")
+        written = [name for name in TIERS if item.get_closest_marker(name)]
+        if written:
+            raise pytest.UsageError(
+                f"{item.nodeid}: is marked {_or(written)}: remove that, its folder says {tier}"
+            )
+        item.add_marker(tier)
+        if not item.get_closest_marker("xdist_group"):  # a file's fixtures are made once
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+    if config.getoption("dist", "no") != "no":  # the longest first, so that no worker ends alone
+        items.sort(key=lambda item: -TIERS.index(item.path.parent.name))
+
+
+def _or(names: Sequence[str]) -> str:
+    return " or ".join(names)
+
+
+@pytest.fixture(autouse=True)
+def _unit_tests_start_no_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not request.node.get_closest_marker("unit"):
+        return
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("a unit test starts no process: move this one to a folder named integration")
+
+    for module, name in (
+        (subprocess.Popen, "__init__"),
+        (os, "fork"),
+        (multiprocessing.util, "spawnv_passfds"),
+    ):
+        monkeypatch.setattr(module, name, refuse)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A tiny Qwen3 and ragged training samples; one thread, so that sums come in one order."""
 
+import copy
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -123,10 +124,10 @@ def digits(rollout):
 '''
 
 
-@pytest.fixture
-def small_run(tmp_path: Path) -> dict[str, Any]:
+@pytest.fixture(scope="session")
+def small_tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A config, before validation, whose run takes seconds: tiny model, `transformers`, reward for digits."""
-    rewards = tmp_path / "digits.py"
+    rewards = tmp_path_factory.mktemp("rewards") / "digits.py"
     rewards.write_text(REWARD_FILE)
     sizes = {"hidden_size": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 128}
     return {
@@ -145,3 +146,9 @@ def small_run(tmp_path: Path) -> dict[str, Any]:
         "learner": {"optimizer": {"learning_rate": 3e-3}},
         "logging": {"trackers": []},
     }
+
+
+@pytest.fixture
+def small_run(small_tree: dict[str, Any]) -> dict[str, Any]:
+    """`small_tree`, to be changed at will."""
+    return copy.deepcopy(small_tree)

@@ -4,7 +4,7 @@
     engine GPU    vLLM's share: weights, its own working memory, the KV cache of the sequences in flight
 
 Weights, moments and KV cache are exact. Activations are what autograd keeps for a decoder layer of the
-Llama and Qwen kind, counted with saved-tensor hooks on our policy (tests/engine/test_plan.py does it
+Llama and Qwen kind, counted with saved-tensor hooks on our policy (tests/engine/unit/test_plan.py does it
 again): KEPT bytes a token. Throughput is a bound: what the GPU's data sheet allows, reached by nobody.
 """
 

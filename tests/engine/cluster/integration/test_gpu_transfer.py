@@ -1,0 +1,156 @@
+"""What vLLM's weight transfer is asked and told; no GPU here, so no bytes move."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from verl_lite.engine.cluster.gpu_transfer import EngineClient, WeightSender, weight_source
+from verl_lite.engine.cluster.ray_sampler import RaySampler, engine_resources
+from verl_lite.engine.config.train import RolloutConfig, VllmConfig
+
+pytestmark = pytest.mark.xdist_group("vllm")  # vLLM is imported by one worker
+
+WEIGHTS = {"model.embed": torch.ones(4, 2), "model.layers.0.w": torch.zeros(3, dtype=torch.bfloat16)}
+
+
+@dataclass
+class FakeMethod:
+    log: list[tuple[Any, ...]]
+
+    def remote(self, *arguments: Any) -> tuple[Any, ...]:
+        self.log.append(arguments)
+        return arguments
+
+
+@dataclass
+class FakeActor:
+    log: list[tuple[Any, ...]] = field(default_factory=list)
+
+    @property
+    def transfer(self) -> FakeMethod:
+        return FakeMethod(self.log)
+
+
+def client_of(actors: Sequence[FakeActor], waited: list[Any]) -> EngineClient:
+    def wait(calls: list[Any]) -> list[Any]:
+        waited.append(len(calls))
+        return calls
+
+    return EngineClient(actors, gpus_per_engine=2, wait=wait)
+
+
+def test_every_engine_is_told_where_its_ranks_begin() -> None:
+    actors, waited = [FakeActor(), FakeActor(), FakeActor()], []
+    client = client_of(actors, waited)
+    client.init_weight_transfer_engine({"rank_offset": 1, "world_size": 7})
+    offsets = [actor.log[0][1]["init_info"]["rank_offset"] for actor in actors]
+    assert offsets == [1, 3, 5]
+    client.start_weight_update()
+    client.update_weights({"names": ["w"]})
+    client.finish_weight_update()
+    assert [call[0] for call in actors[2].log] == [
+        "init_weight_transfer_engine",
+        "start_weight_update",
+        "update_weights",
+        "finish_weight_update",
+    ]
+    assert actors[0].log[2][1] == {"update_info": {"names": ["w"]}}
+    assert waited == [3, 3, 3, 3]
+
+
+def test_the_source_is_what_vllm_takes() -> None:
+    from vllm.distributed.weight_transfer.base import WeightSource
+    from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerWeightTransferEngine
+
+    source = weight_source(lambda: iter(WEIGHTS.items()))
+    assert isinstance(source, WeightSource)
+    checked = NCCLTrainerWeightTransferEngine._checked_iter(source, source.metadata())
+    assert [name for name, _ in checked] == list(WEIGHTS)
+    assert [name for name, _ in source] == list(WEIGHTS)  # a fresh pass
+    assert [names for names, _ in source.iter_groups()] == [["model.embed"], ["model.layers.0.w"]]
+
+
+@pytest.mark.parametrize("backend", ["ipc", "nccl"])
+def test_the_backend_is_begun_with_all_ranks(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
+
+    sent: list[str] = []
+
+    class Engine:
+        def send_weights(self) -> None:
+            sent.append(backend)
+
+        def shutdown(self) -> None:
+            sent.append("closed")
+
+    begun = {}
+
+    def trainer_init(info: Any, *, client: Any, source: Any) -> Engine:
+        begun.update(info=info, client=client, source=source)
+        return Engine()
+
+    monkeypatch.setattr(WeightTransferTrainerFactory, "trainer_init", trainer_init)
+    monkeypatch.setattr("verl_lite.engine.cluster.gpu_transfer._meeting_place", lambda: ("node-0", 1234))
+    client = client_of([FakeActor()], [])
+    sender = WeightSender(backend, client, lambda: iter(WEIGHTS.items()), num_engine_gpus=6)
+    sender.send()
+    sender.close()
+    assert sent == [backend, "closed"]
+    info = begun["info"]
+    assert (info.backend, info.is_sender) == (backend, True)
+    assert begun["client"] is client
+    if backend == "nccl":
+        assert (info.master_address, info.master_port, info.world_size) == ("node-0", 1234, 7)
+
+
+def test_what_an_engine_asks_of_the_cluster() -> None:
+    vllm = VllmConfig(tensor_parallel_size=2, cpu_threads=3)
+    apart = RolloutConfig(num_engines=2, vllm=vllm)
+    on_cpu = engine_resources(apart, 1, on_gpu=False)
+    assert on_cpu["num_cpus"] == 3
+    assert on_cpu["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "3"
+    assert engine_resources(apart, 1, on_gpu=True) == {"num_cpus": 3, "num_gpus": 2}
+    together = RolloutConfig(num_engines=2, placement="colocated", vllm=vllm)
+    shared = engine_resources(together, 1, on_gpu=True)
+    assert (shared["num_gpus"], shared["runtime_env"]["env_vars"]) == (0, {"CUDA_VISIBLE_DEVICES": "2,3"})
+
+
+def test_only_engines_that_share_gpus_with_the_learner_sleep_during_updates() -> None:
+    assert RolloutConfig().engines_sleep
+    assert RolloutConfig(num_engines=2, placement="colocated").engines_sleep
+    assert not RolloutConfig(num_engines=2).engines_sleep
+    assert not RolloutConfig(placement="disaggregated").engines_sleep
+    assert not RolloutConfig(vllm=VllmConfig(sleep=False)).engines_sleep
+    asked: list[str] = []
+    for sleeps in (False, True):
+        sampler = object.__new__(RaySampler)
+        sampler._engines_sleep = sleeps
+        sampler.pool = SimpleNamespace(each=asked.append)
+        sampler.sleep()
+        sampler.wake()
+    assert asked == ["sleep", "wake"]
+
+
+@pytest.mark.parametrize(
+    ("transfer", "placement", "is_fine"),
+    [
+        ("nccl", "disaggregated", True),
+        ("ipc", "colocated", True),
+        ("nccl", "colocated", False),
+        ("ipc", "disaggregated", False),
+        ("nccl", None, False),
+    ],
+)
+def test_a_transfer_goes_with_its_placement(transfer: Any, placement: Any, is_fine: bool) -> None:
+    def make() -> RolloutConfig:
+        return RolloutConfig(num_engines=2, placement=placement, weight_transfer=transfer)
+
+    if is_fine:
+        assert make().weight_transfer == transfer
+        return
+    with pytest.raises(ValueError, match=rf"rollout\.weight_transfer={transfer} is for rollout\.placement="):
+        make()

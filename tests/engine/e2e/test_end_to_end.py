@@ -1,0 +1,128 @@
+"""The command itself with real vLLM: the quickstart's config made small, and a reward that must rise."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from verl_lite.engine.observe.metrics_log import read_metrics
+from verl_lite.plugins.records import read_records
+
+QUICKSTART = Path(__file__).parents[3] / "examples" / "quickstart.yaml"
+REWARD_FILE = '''
+from verl_lite.plugins import reward
+
+@reward("digits")
+def digits(rollout):
+    """The part of the completion that is digits."""
+    text = rollout.completion
+    return sum(c.isdigit() for c in text) / len(text) if text else 0.0
+'''
+SMALL = (
+    "model.tiny={hidden_size: 64, num_layers: 2, num_heads: 2, num_kv_heads: 1, intermediate_size: 128, "
+    "max_context_tokens: 80}",
+    "rollout.max_new_tokens=32",
+    "rollout.vllm.kv_cache_gib=0.25",
+)
+
+
+def small_quickstart(folder: Path, *overrides: str) -> str:
+    """Train the small quickstart in `folder`; returns what was printed."""
+    (folder / "digits.py").write_text(REWARD_FILE)
+    return run(folder, "train", str(QUICKSTART), *SMALL, *overrides)
+
+
+def run(folder: Path, *arguments: str) -> str:
+    """One command in `folder`, which must succeed in silence on stderr; returns what it printed."""
+    command = [str(Path(sys.executable).parent / "verl-lite"), *arguments]
+    # idle threads of torch and of vLLM sleep instead of spinning on each other's cores
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_the_quickstart_made_small_learns_with_vllm(tmp_path: Path) -> None:
+    printed = small_quickstart(
+        tmp_path,
+        "steps=12",
+        "sft.steps=2",
+        "rewards={digits: {use: './digits.py:digits', weight: 1.0}, format: {use: format, weight: 0.1}}",
+        "rollout.num_prompts=8",
+        "learner.optimizer.learning_rate=3.0e-3",
+        "learner.optimizer.schedule=constant",
+        "data.train.num_rows=100",
+        "data.held_out.num_rows=10",
+        "evaluation.right_at=0.5",
+        "--run-dir=run",
+    )
+    assert "  - '<|user|>" in printed
+    assert printed.count("\nstep ") == 12
+    for part in ("held out, greedy", "before", "after", "accuracy"):
+        assert part in printed
+
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    rewards = [row["reward/digits/mean"] for row in rows]
+    assert sum(rewards[-3:]) > 1.3 * sum(rewards[:3])
+    assert all(row["canary/max_difference"] < 1e-4 for row in rows)
+    assert all(row["policy/kl_sampler_trainer"] < 1e-6 for row in rows)
+    records = list(read_records(tmp_path / "run" / "rollouts" / "step_000012.parquet"))
+    assert len(records) == 64
+    assert {record.rollout.policy_version for record in records} == {11}
+    assert all(len(record.rollout.logprobs) == len(record.rollout.completion_ids) for record in records)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert set(summary["metrics"]) >= {"evaluation/accuracy"}
+    assert list((tmp_path / "run" / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+@pytest.mark.slow
+def test_a_run_resumed_with_vllm_is_bitwise_the_run_that_never_stopped(tmp_path: Path) -> None:
+    overrides = [
+        "sft.steps=2",
+        "rewards={digits: {use: './digits.py:digits'}}",
+        "rollout.num_prompts=8",
+        "learner.optimizer.learning_rate=3.0e-3",
+        "learner.optimizer.schedule=constant",  # the others end at `steps`, which differs before the stop
+        "data.train.num_rows=20",  # the epoch ends within the run
+        "data.held_out.num_rows=10",
+        "evaluation.right_at=0.5",
+        "checkpoints.every_steps=3",
+    ]
+    small_quickstart(tmp_path, *overrides, "steps=6", "--run-dir=whole")
+    small_quickstart(tmp_path, *overrides, "steps=3", "--run-dir=cut")
+    small_quickstart(tmp_path, *overrides, "steps=6", "--run-dir=cut", "--resume")
+    whole, cut = (tmp_path / name for name in ("whole", "cut"))
+    final = "checkpoints/step_000006/policy/model.safetensors"
+    assert (whole / final).read_bytes() == (cut / final).read_bytes()
+    start = (whole / "checkpoints/step_000003/policy/model.safetensors").read_bytes()
+    assert start != (whole / final).read_bytes()  # there was something to learn after the stop
+    last = "rollouts/step_000006.parquet"
+    sampled = [
+        [
+            (r.rollout.id, r.rollout.completion_ids, r.rollout.logprobs, r.advantage)
+            for r in read_records(folder / last)
+        ]
+        for folder in (whole, cut)
+    ]
+    assert sampled[0] == sampled[1]
+    summaries = [json.loads((folder / "summary.json").read_text())["metrics"] for folder in (whole, cut)]
+    assert summaries[0] == summaries[1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_ppo_quickstart_learns_its_task(tmp_path: Path) -> None:
+    run(tmp_path, "train", str(QUICKSTART.with_name("quickstart_ppo.yaml")), "--run-dir=run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    accuracy = summary["metrics"]["evaluation/accuracy"]
+    assert accuracy["before"] <= 0.65
+    assert accuracy["after"] >= accuracy["before"] + 0.2
+    name = "critic/explained_variance"
+    explained = [row[name] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if name in row]
+    assert len(explained) == 50
+    assert max(explained[2:8]) > 0.2  # of the policy that SFT left, the prompt tells much
+    assert sum(explained[-12:]) / 12 > 0.05

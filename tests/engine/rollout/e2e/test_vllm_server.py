@@ -1,0 +1,94 @@
+"""A real `vllm serve` as sampler, beside an engine in this process."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from verl_lite.engine.config.train import RolloutConfig
+from verl_lite.engine.types import PromptRow
+from verl_lite.plugins import Rollout, SamplerSettings
+
+
+def by_id(groups: Iterator[list[Rollout]]) -> dict[str, Rollout]:
+    return {rollout.id: rollout for group in groups for rollout in group}
+
+
+@pytest.fixture(scope="module")
+def real_server(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "VLLM_SERVER_DEV_MODE": "1",
+        "TORCHDYNAMO_DISABLE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    options = f"--port {port} --host 127.0.0.1 --enforce-eager --dtype float32 --max-model-len 128"
+    options += " --kv-cache-memory-bytes 100000000 --no-enable-prefix-caching"
+    options += " --logprobs-mode processed_logprobs --generation-config vllm"
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(small_model)]
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, *options.split()], stdout=output, stderr=output, env=environment
+        )
+        try:
+            url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 280
+            while True:
+                assert process.poll() is None, log.read_text()[-3000:]
+                assert time.monotonic() < deadline, log.read_text()[-3000:]
+                try:
+                    if httpx.get(f"{url}/health").is_success:
+                        break
+                except httpx.TransportError:
+                    time.sleep(0.5)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_real_server_samples_what_the_in_process_engine_does(
+    real_server: str,
+    connect: Any,
+    source: Any,
+    small_model: Path,
+    tokenizer: Any,
+    prompts: list[PromptRow],
+    tmp_path: Path,
+) -> None:
+    from verl_lite.engine.config.train import VllmConfig
+    from verl_lite.engine.rollout.vllm_sampler import VllmSampler
+
+    warm = SamplerSettings(temperature=0.7, top_k=5, max_new_tokens=16, seed=5)
+    config = RolloutConfig(max_prompt_tokens=32, max_new_tokens=96, vllm=VllmConfig(kv_cache_gib=0.1))
+    canary_ids = prompts[0].prompt_ids
+    in_process = VllmSampler(str(small_model), tokenizer, config, canary_ids=canary_ids, seed=0)
+    sampler = connect(real_server, weights_dir=str(tmp_path))
+    try:
+        for version in range(3):
+            for side in (in_process, sampler):
+                assert side.load_weights(source, version=version) < 1e-5
+            ours = by_id(sampler.generate(prompts, num_samples=3, settings=warm))
+            theirs = by_id(in_process.generate(prompts, num_samples=3, settings=warm))
+            assert ours.keys() == theirs.keys()
+            for id, rollout in ours.items():
+                assert rollout.completion_ids == theirs[id].completion_ids
+                assert rollout.logprobs == pytest.approx(theirs[id].logprobs, abs=1e-5)
+                assert rollout.finish_reason == theirs[id].finish_reason
+                assert rollout.policy_version == version
+            source.move(seed=version, scale=0.05)
+    finally:
+        in_process.close()

@@ -1,0 +1,37 @@
+"""docs/builtin-rewards.md: its tables are those of the code, its configs are configs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from verl_lite.plugins import RewardsConfig, Scorer, find_rewards
+from verl_lite.plugins.config_file import read_yaml, validate
+
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "builtin-rewards.md").read_text()
+
+
+def test_the_page_is_fresh() -> None:
+    script = ROOT / "scripts" / "builtin_rewards_page.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", re.findall(r"<!-- options: (\S+) -->", PAGE))
+def test_every_option_says_what_it_is(name: str) -> None:
+    definition = find_rewards().get(name)
+    assert f"## {name}\n" in PAGE
+    for option, info in definition.options_model.model_fields.items():
+        assert info.description, option
+
+
+def test_every_yaml_block_is_a_config_whose_options_fit(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) >= 7
+    for block in blocks:
+        (tmp_path / "rewards.yaml").write_text(block)
+        config = validate(RewardsConfig, read_yaml(tmp_path / "rewards.yaml"), source="builtin-rewards.md")
+        assert Scorer(config).components

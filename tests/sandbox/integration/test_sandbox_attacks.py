@@ -1,0 +1,136 @@
+"""Programs that try to get out, or to bring the machine down: see the corpus in attacks/*.txt.
+
+Each cell there is a program, the statuses it may end with, and why it is worth trying. A program
+prints ESCAPED when it got what it wanted.
+"""
+
+import dataclasses
+import os
+import platform
+import secrets
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from verl_lite.sandbox import Limits, Sandbox, Status
+
+FOLDER = Path(__file__).parents[1] / "attacks"
+# Those that are meant to run out of time get little of it, the others enough for a busy machine.
+LIMITS = Limits(wall_s=15.0, memory_mb=256, output_kb=256)
+SHORT = dataclasses.replace(LIMITS, wall_s=0.4)
+MACHINE_SPECIFIC = {"calls_of_another_architecture", "x32_calls", "machine_code"}
+
+
+@dataclass(frozen=True)
+class Attack:
+    name: str
+    statuses: set[str]
+    why: str
+    program: str
+
+
+def read_corpus(file: Path) -> list[Attack]:
+    attacks = []
+    for cell in file.read_text().split("# %% ")[1:]:
+        head, why, program = cell.split("\n", 2)
+        name, _, statuses = head.partition(" | ")
+        attacks.append(Attack(name, set(statuses.split()), why.removeprefix("# why: "), program))
+    return attacks
+
+
+ATTACKS = [attack for file in sorted(FOLDER.glob("*.txt")) for attack in read_corpus(file)]
+
+
+class Outside:
+    """What must not be reached: a secret file, variable and memory, and two listening sockets."""
+
+    def __init__(self, folder: Path) -> None:
+        self.secret = secrets.token_hex(16)
+        self.file = folder / "secret"
+        self.file.write_text(self.secret)
+        self.planted = [f"planted:{self.secret[:8]}-{i}".encode() for i in range(100)]
+        os.environ["VERL_LITE_TEST_TOKEN"] = self.secret
+        self.reached: list[str] = []
+        self.abstract_name = f"verl-lite-{self.secret[:8]}"
+        self.tcp, self.abstract = socket.socket(), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.tcp.bind(("127.0.0.1", 0))
+        self.tcp.listen()
+        self.abstract.bind("\0" + self.abstract_name)
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                connection, _ = self.tcp.accept()
+                connection.close()
+                self.reached.append("tcp")
+        except OSError:
+            return  # closed at the end
+
+    def arguments(self) -> list[str]:
+        port = str(self.tcp.getsockname()[1])
+        return [str(self.file), port, self.abstract_name, str(os.getpid()), self.secret[::-1]]
+
+    def close(self) -> None:
+        os.environ.pop("VERL_LITE_TEST_TOKEN", None)
+        self.tcp.close()
+        self.abstract.close()
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    things = Outside(tmp_path_factory.mktemp("outside"))
+    yield things
+    things.close()
+
+
+def test_the_corpus_is_large_and_each_attack_says_why() -> None:
+    assert len(ATTACKS) >= 75
+    assert len({attack.name for attack in ATTACKS}) == len(ATTACKS)
+    for attack in ATTACKS:
+        assert attack.statuses <= set(Status), attack.name
+        assert attack.why, attack.name
+        assert attack.program.strip(), attack.name
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_attack(attack: Attack, sandbox: Sandbox, outside: Outside) -> None:
+    if attack.name in MACHINE_SPECIFIC and platform.machine() != "x86_64":
+        pytest.skip("machine code for x86_64")
+    files = {"attack.py": (FOLDER / "attack.py").read_bytes()}
+    limits = SHORT if "timeout" in attack.statuses else LIMITS
+    result = sandbox.run_python(attack.program, files=files, args=outside.arguments(), limits=limits)
+    everything = result.stdout + result.stderr + result.reply
+    assert b"ESCAPED" not in everything, everything.decode(errors="replace")
+    assert outside.secret.encode() not in everything
+    assert result.status in attack.statuses, result
+    if result.status is Status.OK and ("attempt(" in attack.program or "held" in attack.program):
+        assert b"held" in everything, result  # it did try
+    assert outside.file.read_text() == outside.secret
+    assert outside.reached == []
+    after = sandbox.run_python("print('alive')")
+    assert after.stdout == b"alive\n", after
+
+
+def test_the_attacks_do_escape_without_a_sandbox(tmp_path: Path) -> None:
+    """The corpus is not toothless: run plainly, its harmless part gets out."""
+    import subprocess
+    import sys
+
+    outside = Outside(tmp_path)
+    try:
+        found = []
+        for name in ("tcp_connect", "unix_sockets", "read_host_files", "environment", "symbolic_links"):
+            program = next(attack.program for attack in ATTACKS if attack.name == name)
+            (tmp_path / "attack.py").write_bytes((FOLDER / "attack.py").read_bytes())
+            (tmp_path / "main.py").write_text(program)
+            command = [sys.executable, str(tmp_path / "main.py"), *outside.arguments()]
+            ran = subprocess.run(command, capture_output=True, cwd=tmp_path, timeout=60, check=False)
+            found.append((name, b"ESCAPED" in ran.stdout))
+        assert found == [(name, True) for name, _ in found]
+    finally:
+        outside.close()
