@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keeps the runs")
     arguments, overrides = parser.parse_known_args()
     print(f"load {os.getloadavg()[0]:.1f}\n")
-    print("| seed | side | rollout/accuracy, by fifths of the run | held out, before and after | ms per step |")
+    print("| seed | side | rollout/accuracy, by fifths of the run | held out, before, after | ms per step |")
     print("|---|---|---|---|---|")
     differences: list[float] = []
     ends: list[float] = []

@@ -177,7 +177,7 @@ def main() -> None:
                 speeds[side].append(result)
                 print(
                     f"{side:<5} {result['wall']:>8,.0f} tokens/s  {result['cpu']:>8,.0f} tokens/cpu-s  "
-                    f"{statistics.mean(result['tokens']):,.0f} tokens per step  load {os.getloadavg()[0]:.1f}",
+                    f"{statistics.mean(result['tokens']):,.0f} tokens/step  load {os.getloadavg()[0]:.1f}",
                     flush=True,
                 )
     for clock in ("wall", "cpu"):

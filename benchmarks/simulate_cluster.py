@@ -1,6 +1,6 @@
 """Step time and idle share of sync, one-ahead and async runs on clusters larger than the one at hand.
 
-An event simulation of the rules in engine/rollout: engines with `num_slots` slots take sequences from one queue;
+It simulates the rules in engine/rollout by events: engines with `num_slots` slots take sequences from one queue,
 a token of all an engine's sequences takes `token_s`; a learner takes `train_s` a batch and `sync_s` for
 the weights. Rewards, the network and faults are not in it: rewards are computed while others generate.
 
