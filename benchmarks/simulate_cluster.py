@@ -1,13 +1,13 @@
 """Step time and idle share of sync, one-ahead and async runs on clusters larger than the one at hand.
 
-It simulates the rules in engine/rollout by events: engines with `num_slots` slots take sequences from one queue,
-a token of all an engine's sequences takes `token_s`; a learner takes `train_s` a batch and `sync_s` for
-the weights. Rewards, the network and faults are not in it: rewards are computed while others generate.
+An event simulation of the rules in engine/rollout: engines with `num_slots` slots take sequences from one
+queue; one token for all sequences of an engine takes `token_s`; a learner takes `train_s` per batch and
+`sync_s` for the weights. Rewards (computed while others generate), the network and faults are not simulated.
 
     python benchmarks/simulate_cluster.py [--plot docs/asynchrony.svg]     8 to 1,024 engines
     python benchmarks/check_simulation.py                its predictions beside runs with 1, 2 and 4 engines
 
-The batch grows with the engines and so does the learner: `train_s` stays what it is.
+Batch and learner grow with the engines, so `train_s` stays constant.
 """
 
 import argparse
