@@ -1,7 +1,7 @@
-"""The one exception tree. Every error a user can meet is a VerlLiteError and picklable.
+"""The exception tree. Every error a user can meet is a picklable VerlLiteError.
 
 Each class also inherits the standard type it refines, so `except ValueError` keeps working.
-A message says what was expected, what came, where, and what to do.
+A message says what was expected, what was found, where, and what to do.
 """
 
 __all__ = [
@@ -22,11 +22,11 @@ class VerlLiteError(Exception):
 
 
 class ConfigError(VerlLiteError, ValueError):
-    """A configuration that cannot mean anything; the command ends with exit code 2."""
+    """An invalid configuration; the command exits with code 2."""
 
 
 class DataError(VerlLiteError, ValueError):
-    """A data set, rollout file or model folder that lacks what is needed; exit code 2."""
+    """A data set, rollout file or model folder that cannot be used; exit code 2."""
 
 
 class PluginError(VerlLiteError, RuntimeError):
@@ -38,7 +38,7 @@ class RewardError(VerlLiteError, RuntimeError):
 
 
 class SandboxError(VerlLiteError, RuntimeError):
-    """The sandbox cannot isolate here, or one of its own parts failed."""
+    """The sandbox cannot isolate programs on this machine, or the sandbox itself failed."""
 
 
 class CheckpointError(VerlLiteError, RuntimeError):
@@ -50,7 +50,7 @@ class TrainingError(VerlLiteError, RuntimeError):
 
 
 class RankLost(TrainingError):
-    """A learner rank died, or did not answer within cluster.call_timeout_s: what it held is gone.
+    """A learner rank died or did not answer within cluster.call_timeout_s; its state is lost.
 
-    The others cannot go on without it; training continues from the last checkpoint with new ranks.
+    The other ranks cannot continue. Training resumes from the last checkpoint with new ranks.
     """

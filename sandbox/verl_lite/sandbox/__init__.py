@@ -1,7 +1,8 @@
-"""Runs untrusted programs. A leaf: knows nothing of rewards."""
+"""Runs untrusted programs in isolation, with limits. Knows nothing about rewards."""
 
+from verl_lite.sandbox.backend import RunFuture
+from verl_lite.sandbox.layers import Layer, State, probe
 from verl_lite.sandbox.limits import REPLY_FD, SANDBOX_VERSION, Limits, Result, Status
-from verl_lite.sandbox.probe import Layer, State, probe
 from verl_lite.sandbox.sandbox import Sandbox, UnsafeSandboxWarning
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Layer",
     "Limits",
     "Result",
+    "RunFuture",
     "Sandbox",
     "State",
     "Status",

@@ -1,10 +1,10 @@
-"""A control group for each fork server: the kernel's own bound on all processes of a run together.
+"""One control group per fork server: the kernel bounds all processes of a run together.
 
-Control groups belong to whoever manages the tree, so one is made only in a place that is ours: named
-in VERL_LITE_CGROUP (folders, with colons between them), at the top of what this process can see, or
-delegated to it (systemd's `Delegate=yes`). Version 1 and 2 differ in the names of their files only.
-The group is made once and reused: a run costs a few small writes and reads. Never raises where there
-is no place: `Unavailable` says why, and sampling does the work alone.
+Control groups belong to whoever manages the tree, so a group is created only below a parent that is
+ours: one named in VERL_LITE_CGROUP (folders separated by colons), the top of what this process can
+see, or a subtree delegated to it (systemd's `Delegate=yes`). Versions 1 and 2 differ only in file
+names. The group is created once and reused: a run costs a few small reads and writes. Without a
+parent, `CgroupUnavailable` says why, and only sampling bounds a run.
 """
 
 import contextlib
@@ -13,10 +13,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-PLACE_VARIABLE = "VERL_LITE_CGROUP"
+CGROUP_VARIABLE = "VERL_LITE_CGROUP"
 _CONTROLLERS = ("memory", "pids")
-_OURS = 2  # processes of a group that are not the run's: the fork server and the run's first process
-_SLACK_BYTES = 16 << 20  # what the fork server and the kernel take on a run's behalf
+_OWN_PROCESSES = 2  # in the group but not the program's: the fork server and the namespace's init
+_SLACK_BYTES = 16 << 20  # for the fork server, and the kernel's memory charged to a run
 _PREFIX = "verl-lite-"
 # In version 1, then in version 2.
 _MEMORY_LIMIT = ("memory.limit_in_bytes", "memory.max")
@@ -24,12 +24,12 @@ _MEMORY_PEAK = ("memory.max_usage_in_bytes", "memory.peak")
 _MEMORY_EVENTS = ("memory.oom_control", "memory.events")
 
 
-class Unavailable(Exception):
-    """No control group can be had here; the text says why."""
+class CgroupUnavailable(Exception):
+    """No control group can be created here; the message says why."""
 
 
-def find_places(*, mounts: str = "/proc/self/mountinfo", own: str = "/proc/self/cgroup") -> list[Path]:
-    """The folders in which this process may make groups, at most one for each hierarchy."""
+def find_parents(*, mounts: str = "/proc/self/mountinfo", own: str = "/proc/self/cgroup") -> list[Path]:
+    """The folders in which this process may create groups, at most one per hierarchy."""
     groups = _own_groups(Path(own).read_text())
     places: dict[str, Path] = {}
     for line in Path(mounts).read_text().splitlines():
@@ -52,7 +52,7 @@ def find_places(*, mounts: str = "/proc/self/mountinfo", own: str = "/proc/self/
 
 
 def _own_groups(text: str) -> dict[str, str]:
-    """The path of this process's group by controller; "" is version 2's."""
+    """This process's group path by controller; version 2 has the controller ""."""
     groups = {}
     for line in text.splitlines():
         _, controllers, path = line.split(":", 2)
@@ -64,7 +64,7 @@ def _ours(point: Path, relative: str, *, version_2: bool) -> Path | None:
     here = point / relative
     if relative == ".":
         candidates = [here]
-    elif version_2 and not relative.startswith(".."):  # systemd's DelegateSubgroup: the group above is ours
+    elif version_2 and not relative.startswith(".."):  # systemd's DelegateSubgroup: the parent group is ours
         candidates = [group for group in (here, here.parent) if group != point and _delegated(group)]
     else:
         candidates = []
@@ -80,23 +80,23 @@ def _delegated(group: Path) -> bool:
 
 
 def _usable(group: Path) -> bool:
-    """Whether groups inside have one of our controllers; version 2 needs it handed down first."""
+    """Whether child groups have one of our controllers; version 2 must enable them first."""
     try:
         offered = (group / "cgroup.controllers").read_text().split()
     except OSError:
-        return not (group / "cgroup.controllers").exists()  # version 1: its own files are always there
+        return not (group / "cgroup.controllers").exists()  # version 1: its files always exist
     wanted = [name for name in _CONTROLLERS if name in offered]
     switch = group / "cgroup.subtree_control"
     try:
         if not set(wanted) <= set(switch.read_text().split()):
             switch.write_text(" ".join(f"+{name}" for name in wanted))
-    except OSError:  # busy: it holds processes of its own
+    except OSError:  # busy: the group has processes of its own
         return False
     return bool(wanted)
 
 
-def remove(folders: Sequence[str], *, patience_s: float = 2.0) -> bool:
-    """Remove groups whose processes have been killed; False when one is still held by a process."""
+def remove_groups(folders: Sequence[str], *, patience_s: float = 2.0) -> bool:
+    """Remove groups whose processes have been killed; False when a process still holds one."""
     deadline_s = time.monotonic() + patience_s
     waiting = [Path(folder) for folder in folders]
     while waiting:
@@ -116,56 +116,58 @@ def remove(folders: Sequence[str], *, patience_s: float = 2.0) -> bool:
 
 
 class ControlGroup:
-    """The group of one fork server, in every hierarchy that has a place for it.
+    """The group of one fork server, in every hierarchy that has a parent for it.
 
-    `given` holds the folders of VERL_LITE_CGROUP; where it is empty, they are looked for. `covers`
-    names what the group bounds: "memory", "pids". Raises Unavailable.
+    `given` is the value of VERL_LITE_CGROUP; if it is empty, parents are searched for. `covers`
+    lists what the group bounds: "memory", "pids". Raises CgroupUnavailable.
     """
 
     def __init__(self, given: str = "") -> None:
         try:
-            chosen = [Path(folder) for folder in given.split(":") if folder] or find_places()
+            chosen = [Path(folder) for folder in given.split(":") if folder] or find_parents()
         except (OSError, ValueError) as error:
-            raise Unavailable(f"control groups cannot be read: {error}") from error
+            raise CgroupUnavailable(f"control groups cannot be read: {error}") from error
         if not chosen:
-            raise Unavailable(f"no control group is delegated to this process; {PLACE_VARIABLE} can name one")
+            raise CgroupUnavailable(
+                f"no control group is delegated to this process; {CGROUP_VARIABLE} can name one"
+            )
         self.folders: list[str] = []
         self._files: dict[str, int] = {}
         try:
             for place in chosen:
-                _usable(place)  # version 2 may have to hand its controllers down; it shows below
-                _sweep(place)
+                _usable(place)  # enables version 2's controllers; failures show below
+                _remove_stale(place)
                 folder = place / f"{_PREFIX}{os.getpid()}-{os.urandom(3).hex()}"
                 folder.mkdir()
                 self.folders.append(str(folder))
                 self._open_files(folder)
         except OSError as error:
             self.close()
-            raise Unavailable(f"no control group can be made: {error}") from error
+            raise CgroupUnavailable(f"no control group can be created: {error}") from error
         self.covers = [name for name, file in (("memory", "limit"), ("pids", "pids")) if file in self._files]
         if not self.covers:
             self.close()
-            raise Unavailable("the control groups here bound neither memory nor processes")
+            raise CgroupUnavailable("the control groups here bound neither memory nor processes")
         self._limits: tuple[int, int] | None = None
         self._oom_kills = 0
         self._peak_is_ours = False
 
-    def enter(self, pid: int) -> None:
-        """Move process `pid` in; what it forks from now on is born there."""
+    def add_process(self, pid: int) -> None:
+        """Move process `pid` into the group; its future children start there."""
         for folder in self.folders:
             Path(folder, "cgroup.procs").write_text(str(pid))
 
-    def begin(self, *, memory_bytes: int, processes: int) -> None:
-        """Set the limits of the next run, and forget the last one."""
+    def begin_run(self, *, memory_bytes: int, processes: int) -> None:
+        """Set the limits of the next run and reset its counters."""
         if self._limits != (memory_bytes, processes):
             self._write("limit", str(memory_bytes + _SLACK_BYTES))
-            self._write("pids", str(processes + _OURS))
+            self._write("pids", str(processes + _OWN_PROCESSES))
             self._limits = memory_bytes, processes
         if "peak" in self._files:
             try:
                 self._write("peak", "0")
                 self._peak_is_ours = True
-            except OSError:  # before Linux 6.12 version 2's peak cannot be reset: it is of all runs
+            except OSError:  # before Linux 6.12, version 2's peak cannot be reset and covers all runs
                 self._peak_is_ours = False
         self._oom_kills = self._count_oom_kills()
 
@@ -174,7 +176,7 @@ class ControlGroup:
         return self._count_oom_kills() > self._oom_kills
 
     def peak_bytes(self) -> int:
-        """The most memory the run held at once, files in its /tmp included; 0 where that is not known."""
+        """Peak memory of the run, including files in its /tmp; 0 where unknown."""
         return int(self._read("peak")) if self._peak_is_ours else 0
 
     def close(self) -> None:
@@ -182,7 +184,7 @@ class ControlGroup:
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files.clear()
-        remove(self.folders)
+        remove_groups(self.folders)
 
     def _open_files(self, folder: Path) -> None:
         both = os.O_RDWR | os.O_CLOEXEC
@@ -214,10 +216,12 @@ class ControlGroup:
         return int(counts.get("oom_kill", 0))
 
 
-def _sweep(place: Path) -> None:
-    """Remove groups whose supervisor was killed together with everything that could have done it."""
+def _remove_stale(place: Path) -> None:
+    """Remove groups left behind because their supervisor was killed with everything around it."""
     for folder in place.glob(f"{_PREFIX}*"):
         owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
         if owner.isdigit() and not Path("/proc", owner).exists():
-            with contextlib.suppress(OSError):  # processes are in it: it is in use, seen from elsewhere
+            with contextlib.suppress(
+                OSError
+            ):  # it holds processes: in use by a supervisor in another PID namespace
                 folder.rmdir()

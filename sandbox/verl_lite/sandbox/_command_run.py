@@ -1,6 +1,6 @@
-"""Start a command with given descriptors and follow it to its end, within limits.
+"""Starts a command with given descriptors and supervises it to its end, within limits.
 
-For the backends that start a program for each run; the fork servers have their own loop.
+For backends that start a command per run; the native backend has its own supervisor.
 """
 
 import fcntl
@@ -12,8 +12,8 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 
-from verl_lite.sandbox._judge import Ending, Observation, judge
-from verl_lite.sandbox._payload import in_memory
+from verl_lite.sandbox._exit_status import ExitStatus, Observation, classify_exit
+from verl_lite.sandbox._program_files import memory_file
 from verl_lite.sandbox._streams import OutputStreams
 from verl_lite.sandbox._usage import tree_usage
 from verl_lite.sandbox.backend import Request
@@ -25,15 +25,16 @@ _COMPILE_S = 30.0
 _SAMPLE_S = 0.02
 _MB = 1 << 20
 _COMPILE_FAILED = 1
-_ENTERED, _STARTED = "E", "S"  # in the sandbox, before the compiler; at the program
+_ENTERED, _STARTED = "E", "S"  # inside the sandbox; about to start the program
 
 
 def limited_command(
     language: Language, limits: Limits, args: Sequence[str], *, extra_processes: int
 ) -> list[str]:
-    """`language`'s program under the kernel's limits, saying on descriptor 9 how far it came."""
+    """The shell command for a `language` program under the kernel's limits; it reports progress on
+    descriptor 9."""
     memory = "--data" if language.reserves_memory else "--as"
-    cpu_s = math.ceil(limits.cpu_limit_s) + 1  # a second net: the kernel counts this one by the tick
+    cpu_s = math.ceil(limits.cpu_limit_s) + 1  # a fallback: sampling acts first
     options = [
         f"{memory}={limits.memory_mb * _MB}",
         f"--cpu={cpu_s}:{cpu_s + 1}",
@@ -49,15 +50,15 @@ def limited_command(
     return ["sh", "-c", "; ".join([*steps, f"exec {_REPORT_FD}>&-", f"exec {limited}"])]
 
 
-class LaunchedRun:
-    """One started command. `given` maps descriptors of ours to numbers the command finds them under."""
+class CommandRun:
+    """One started command. `given` maps our descriptors to their numbers in the command."""
 
     def __init__(self, command: Sequence[str], request: Request, given: Mapping[int, int]) -> None:
         self._limits = request.limits
         self._poll = select.poll()
         pipes = {name: os.pipe() for name in ("stdout", "stderr", "reply", "report")}
         numbers = {"stdout": 1, "stderr": 2, "reply": REPLY_FD, "report": _REPORT_FD}
-        self._stdin = in_memory(request.stdin)
+        self._stdin = memory_file(request.stdin)
         handed = {**given, self._stdin: 0, **{pipes[name][1]: number for name, number in numbers.items()}}
         self._started_s = time.monotonic()
         try:
@@ -72,18 +73,18 @@ class LaunchedRun:
         self._pidfd = os.pidfd_open(self.pid)
         self._report = pipes["report"][0]
         readable = {name: pipes[name][0] for name in ("stdout", "stderr", "reply")}
-        self._streams = OutputStreams(readable, request.limits.output_kb * 1024, self._poll, heading={})
+        self._streams = OutputStreams(readable, request.limits.output_kb * 1024, self._poll, header={})
         self._streams.watch()
         for descriptor in (self._pidfd, self._report):
             self._poll.register(descriptor, select.POLLIN)
         self._deadline_s = self._started_s + _COMPILE_S
         self._reached = ""
         self._stopped: str | None = None
-        # As sampled: the launcher waits for the program, so wait(2) tells us of the launcher only.
+        # Sampled: the program is the launcher's child, so wait(2) reports on the launcher only.
         self._cpu_s, self._peak_bytes = 0.0, 0
 
     def stop(self, why: str = "cancelled") -> None:
-        """Kill the command and its process group; from any thread."""
+        """Kill the command and its process group. Thread-safe."""
         if self._stopped is None:
             self._stopped = why
             for kill in (os.killpg, os.kill):
@@ -92,8 +93,8 @@ class LaunchedRun:
                 except (ProcessLookupError, PermissionError):
                     continue
 
-    def follow(self) -> Result:
-        """Read, watch and wait until it has ended."""
+    def wait(self) -> Result:
+        """Read its output and enforce the limits until it has ended."""
         over = False
         while not over:
             for descriptor, _ in self._poll.poll(1000 * _SAMPLE_S):
@@ -117,13 +118,13 @@ class LaunchedRun:
         cpu_s, peak_mb = self._cpu_s, self._peak_bytes / _MB
         if _STARTED in self._reached or self._stopped is not None:
             seen = Observation(code, cpu_s, peak_mb, stderr, self._streams.over, self._stopped)
-            ending = judge(seen, self._limits)
+            ended = classify_exit(seen, self._limits)
         else:
-            ending = _not_started(code, stderr, entered=_ENTERED in self._reached)
+            ended = _not_started(code, stderr, entered=_ENTERED in self._reached)
         return Result(
-            status=ending.status,
-            exit_code=ending.exit_code,
-            message=ending.message,
+            status=ended.status,
+            exit_code=ended.exit_code,
+            message=ended.message,
             stdout=self._streams.data("stdout"),
             stderr=stderr,
             reply=self._streams.data("reply"),
@@ -158,15 +159,15 @@ class LaunchedRun:
                 self.stop("cpu")
 
 
-def _not_started(code: int, stderr: bytes, *, entered: bool) -> Ending:
+def _not_started(code: int, stderr: bytes, *, entered: bool) -> ExitStatus:
     if entered:
-        return Ending(Status.ERROR, code, f"the compiler's exit code {code}")
+        return ExitStatus(Status.ERROR, code, f"the compiler's exit code {code}")
     reason = stderr.decode(errors="replace").strip()
-    return Ending(Status.SANDBOX_ERROR, code, f"the launcher failed (exit code {code}): {reason}")
+    return ExitStatus(Status.SANDBOX_ERROR, code, f"the launcher failed (exit code {code}): {reason}")
 
 
 def _exit_code(wait_status: int) -> int:
-    """Launchers and shells answer 128 + n for a child ended by signal n: here that is -n again."""
+    """Launchers and shells return 128 + n for a child ended by signal n; convert that to -n."""
     code = os.waitstatus_to_exitcode(wait_status)
     return 128 - code if code > 128 and code - 128 in _SIGNALS else code
 
@@ -175,7 +176,7 @@ _SIGNALS = {int(number) for number in signal.valid_signals()}
 
 
 def _spawn(command: Sequence[str], handed: Mapping[int, int]) -> int:
-    """Start `command` in a session of its own, with `handed` descriptors under their new numbers."""
+    """Start `command` in its own session, with the `handed` descriptors under their new numbers."""
     high = {_duplicate_high(descriptor): number for descriptor, number in handed.items()}
     actions = [(os.POSIX_SPAWN_DUP2, descriptor, number) for descriptor, number in high.items()]
     try:
@@ -187,5 +188,5 @@ def _spawn(command: Sequence[str], handed: Mapping[int, int]) -> int:
 
 
 def _duplicate_high(descriptor: int) -> int:
-    """A copy above every number we hand out, so that no dup2 overwrites one still needed."""
+    """A copy above every number we hand out, so that no dup2 overwrites a descriptor still needed."""
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 64)

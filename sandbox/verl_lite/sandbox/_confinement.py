@@ -1,4 +1,4 @@
-"""From a fresh child of the fork server to a process that may run a stranger's program."""
+"""Turns a fresh child of the fork server into a process that may run an untrusted program."""
 
 import os
 import struct
@@ -13,8 +13,8 @@ _MB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class CellLimits:
-    """The limits the kernel enforces, as they travel to the fork server."""
+class KernelLimits:
+    """The limits that the kernel enforces, in the units it takes."""
 
     memory_bytes: int
     cpu_s: int
@@ -24,13 +24,13 @@ class CellLimits:
     open_files: int
 
     def pack(self) -> bytes:
-        """As bytes, for the fork server."""
+        """As bytes, to send to the fork server."""
         return _LIMITS.pack(
             self.memory_bytes, self.cpu_s, self.processes, self.file_bytes, self.disk_bytes, self.open_files
         )
 
     @classmethod
-    def unpack(cls, data: bytes) -> "CellLimits":
+    def unpack(cls, data: bytes) -> "KernelLimits":
         """The inverse of `pack`."""
         return cls(*_LIMITS.unpack(data))
 
@@ -55,22 +55,22 @@ LIMITS_BYTES = _LIMITS.size
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """How a fork server confines: fixed when it starts, the same for each of its runs."""
+    """How a fork server confines its runs: fixed at start, the same for every run."""
 
     uid: int
     gid: int
-    change_identity: bool  # as root: become `uid`, which nothing else on the host uses
+    change_identity: bool  # as root: switch to `uid`, which nothing else on the host uses
     own_proc: bool
-    namespaces: int  # made for each run, besides its PID namespace
+    namespaces: int  # created per run, besides its PID namespace
     landlock_ruleset: int | None
     seccomp_seal: _kernel.SeccompFilter
     ceilings: Mapping[int, int]  # the host's own hard limits, by resource
     base_address_space: int  # what the interpreter has mapped before the program starts
-    extra_processes: int  # ours that the kernel counts with the run's
+    extra_processes: int  # our own, which the kernel counts with the run's
 
 
 def prepare_fork_server(confinement: Confinement) -> None:
-    """Take on what is the same for every run and does not hinder the fork server: runs inherit it."""
+    """Apply what all runs share and the fork server itself can live with; runs inherit it."""
     for which, most in _SAME_FOR_ALL:
         limit = min(most, _kernel.hard_limit(which))
         _kernel.make_calls([_kernel.limit_call(which, limit, limit)])
@@ -81,13 +81,13 @@ def prepare_fork_server(confinement: Confinement) -> None:
 
 
 def host_ceilings() -> dict[int, int]:
-    """The host's hard limits for what a run's calls limit."""
+    """The host's hard limits for every resource that is limited per run."""
     return {which: _kernel.hard_limit(which) for which in _FOR_EACH_RUN}
 
 
-def confinement_calls(confinement: Confinement, limits: CellLimits) -> tuple[_kernel.Call, ...]:
-    """What locks a process up for good: files of its own, no identity, no capabilities, limits,
-    Landlock, seccomp. In this order: each step needs what a later one takes away.
+def confinement_calls(confinement: Confinement, limits: KernelLimits) -> tuple[_kernel.Call, ...]:
+    """The system calls that confine a process irrevocably: private files, unprivileged user, no
+    capabilities, limits, Landlock, seccomp. The order matters: each step needs what a later one drops.
     """
     uid, ruleset = confinement.uid, confinement.landlock_ruleset
     return (
@@ -105,8 +105,8 @@ def confinement_calls(confinement: Confinement, limits: CellLimits) -> tuple[_ke
     )
 
 
-def _private_mounts(confinement: Confinement, limits: CellLimits) -> list[_kernel.Call]:
-    """A /tmp and a /proc of the run's own, over the read-only root."""
+def _private_mounts(confinement: Confinement, limits: KernelLimits) -> list[_kernel.Call]:
+    """A private /tmp and /proc per run, over the read-only root."""
     inodes = 4096 + limits.disk_bytes // 16384
     owner = f"uid={confinement.uid},gid={confinement.gid}"
     options = f"mode=700,size={limits.disk_bytes},nr_inodes={inodes},{owner}"
@@ -116,7 +116,7 @@ def _private_mounts(confinement: Confinement, limits: CellLimits) -> list[_kerne
     return calls
 
 
-def _limit_calls(confinement: Confinement, limits: CellLimits) -> list[_kernel.Call]:
+def _limit_calls(confinement: Confinement, limits: KernelLimits) -> list[_kernel.Call]:
     address_space = confinement.base_address_space + limits.memory_bytes
     processes = limits.processes + confinement.extra_processes
     stack = min(max(limits.memory_bytes // 4, 8 * _MB), 64 * _MB)
@@ -128,7 +128,7 @@ def _limit_calls(confinement: Confinement, limits: CellLimits) -> list[_kernel.C
         (_kernel.RLIMIT_NOFILE, limits.open_files, limits.open_files),
         (_kernel.RLIMIT_STACK, stack, stack),
     )
-    ceilings = confinement.ceilings  # a host's lower limit stays
+    ceilings = confinement.ceilings  # a lower limit of the host stands
     return [
         _kernel.limit_call(which, min(soft, ceilings[which]), min(hard, ceilings[which]))
         for which, soft, hard in table

@@ -1,4 +1,4 @@
-"""From what was observed of a run to its status: one pure function, used by every local backend."""
+"""Classifies how a run ended from what was observed: one pure function, used by every local backend."""
 
 import re
 import signal
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from verl_lite.sandbox.limits import Limits, Status
 
-# The last line of an uncaught MemoryError (numpy's and others' subclasses too), C++'s, V8's.
+# The last line of an uncaught MemoryError (or a subclass such as numpy's), of C++, of V8.
 _OUT_OF_MEMORY = re.compile(
     rb"(?:^|\n)(?:[\w.]*MemoryError\b[^\n]*|[^\n]*std::bad_alloc[^\n]*)\s*$|JavaScript heap out of memory"
 )
@@ -15,7 +15,7 @@ _CPU_SLACK_S = 0.05  # the kernel charges CPU time by the tick
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was seen of a run that started. `stopped` is why we killed it, if we did.
+    """What was observed of a run that started. `stopped` is why we killed it, if we did.
 
     `exit_code` is minus the signal's number when a signal ended it.
     """
@@ -29,37 +29,37 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """A status with its exit code and its reason in words."""
+class ExitStatus:
+    """A status with its exit code and the reason in words."""
 
     status: Status
     exit_code: int | None
     message: str
 
 
-def judge(seen: Observation, limits: Limits) -> Ending:
-    """Decide how a run ended. What we stopped comes first, then what its own end tells."""
+def classify_exit(seen: Observation, limits: Limits) -> ExitStatus:
+    """How a run ended: first whether we stopped it, then by its own exit code."""
     code = seen.exit_code
     if seen.stopped == "cancelled":
-        return Ending(Status.KILLED, code, "cancelled by the caller")
+        return ExitStatus(Status.KILLED, code, "cancelled by the caller")
     if seen.over_output is not None:
         text = f"wrote more than output_kb={limits.output_kb} KiB to {seen.over_output}"
-        return Ending(Status.OUTPUT_LIMIT, code, text)
+        return ExitStatus(Status.OUTPUT_LIMIT, code, text)
     if seen.stopped == "wall":
-        return Ending(Status.TIMEOUT, code, f"ran longer than wall_s={limits.wall_s:g}")
+        return ExitStatus(Status.TIMEOUT, code, f"ran longer than wall_s={limits.wall_s:g}")
     if seen.stopped == "cpu" or _killed_for_cpu(code, seen.cpu_s, limits):
-        return Ending(Status.TIMEOUT, code, f"used more than cpu_s={limits.cpu_limit_s:g} of CPU time")
+        return ExitStatus(Status.TIMEOUT, code, f"used more than cpu_s={limits.cpu_limit_s:g} of CPU time")
     if seen.stopped == "memory":
-        return Ending(
+        return ExitStatus(
             Status.MEMORY, code, f"its processes used more than memory_mb={limits.memory_mb} together"
         )
     if code == 0:
-        return Ending(Status.OK, 0, "")
+        return ExitStatus(Status.OK, 0, "")
     if _out_of_memory(code, seen, limits):
-        return Ending(Status.MEMORY, code, f"could not get memory within memory_mb={limits.memory_mb}")
+        return ExitStatus(Status.MEMORY, code, f"could not get memory within memory_mb={limits.memory_mb}")
     if code < 0:
-        return Ending(Status.KILLED, code, f"ended by signal {-code} ({_signal_name(-code)})")
-    return Ending(Status.ERROR, code, f"exit code {code}")
+        return ExitStatus(Status.KILLED, code, f"ended by signal {-code} ({_signal_name(-code)})")
+    return ExitStatus(Status.ERROR, code, f"exit code {code}")
 
 
 def _killed_for_cpu(code: int, cpu_s: float, limits: Limits) -> bool:

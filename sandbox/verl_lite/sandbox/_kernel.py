@@ -1,6 +1,6 @@
-"""System calls that Python 3.11 does not wrap, in plain ctypes. Each raises OSError with its name.
+"""System calls that Python 3.11 does not wrap, in plain ctypes. Each raises OSError naming the call.
 
-Loaded by the fork server, so it imports little: whatever is loaded there is copied by every fork.
+Loaded by the fork server, so it imports little: every fork copies whatever is loaded there.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_STACK, RLIMIT_CORE, RLIMIT_NPROC, RLIMIT_NOFILE
 RLIMIT_MEMLOCK, RLIMIT_AS, RLIMIT_SIGPENDING, RLIMIT_MSGQUEUE = 8, 9, 11, 12
 RLIM_INFINITY = (1 << 64) - 1
 
-# Same numbers on every architecture: they are newer than the split.
+# The same numbers on every architecture.
 _MOUNT_SETATTR, LANDLOCK_CREATE, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT = 442, 444, 445, 446
 _OLD = {"x86_64": (56, 155, 126), "aarch64": (220, 41, 91)}  # clone, pivot_root, capset
 _CLONE, _PIVOT_ROOT, _CAPSET = _OLD.get(MACHINE, (-1, -1, -1))
@@ -38,10 +38,10 @@ Call = tuple[Callable[..., int | None], tuple[Any, ...], str]
 
 
 def make_calls(calls: Iterable[Call]) -> None:
-    """Make calls laid out before, in order, up to the first that fails.
+    """Make prepared calls in order, up to the first that fails.
 
-    A run's set-up is such a list, made in the fork server: a fork pays for each page it is first to
-    write to, and Python code that converts arguments writes to many.
+    The fork server prepares a run's set-up as such a list: a fork pays for each page it writes to
+    first, and converting arguments in Python writes to many.
     """
     for function, arguments, name in calls:
         if function(*arguments) == -1:
@@ -68,8 +68,8 @@ def syscall(number: int, *arguments: int | bytes | None, name: str) -> int:
 def clone_process(flags: int) -> int:
     """fork(2) with namespace flags: 0 in the child, which is the first process of its namespaces.
 
-    No at-fork hook runs and the C library's thread id is stale in the child, so the child may only
-    set things up and call `os.fork()`, whose child is whole again.
+    At-fork hooks do not run and the C library's thread id is stale in the child, so the child may
+    only set things up and call `os.fork()`; that child is in order again.
     """
     return syscall(_CLONE, flags | SIGCHLD, 0, 0, 0, 0, name="clone")
 
@@ -79,10 +79,10 @@ _INIT_STACK = ctypes.create_string_buffer(64 * 1024)
 
 
 def clone_init() -> int:
-    """Start the first process of a new PID namespace: one that only sleeps, in memory it shares with us.
+    """Start the init of a new PID namespace: it only sleeps, in memory shared with this process.
 
-    Sharing makes it cheap: no page table is copied. It sits in the C library's pause() on a stack of
-    its own, so it never touches that memory. One at a time: they use the same stack.
+    Sharing makes it cheap: no page table is copied. It sits in the C library's pause() on its own
+    stack, so it never touches our memory. Only one at a time: they all use that stack.
     """
     top = ctypes.c_void_p((ctypes.addressof(_INIT_STACK) + len(_INIT_STACK)) & ~0xF)
     flags = _CLONE_VM | CLONE_NEWPID | SIGCHLD
@@ -100,7 +100,7 @@ def unshare(flags: int) -> None:
 
 
 def enter_namespace(descriptor: int, kind: int) -> None:
-    """setns(2): for PID namespaces it decides where later children are born."""
+    """setns(2): for a PID namespace, it applies to later children."""
     _check(_libc.setns(descriptor, kind), "setns")
 
 
@@ -122,7 +122,7 @@ def make_read_only(target: str) -> None:
 
 
 def allow_devices(target: str) -> None:
-    """Take nodev back from the mount `target`: without it a device node cannot be opened."""
+    """Clear nodev on the mount `target`, so that its device node can be opened."""
     _set_mount(target, 0, MS_NODEV, recursive=False)
 
 
@@ -134,7 +134,7 @@ def _set_mount(target: str, add: int, remove: int, *, recursive: bool) -> None:
 
 
 def pivot_root(new: str, old: str) -> None:
-    """Make `new` the root and put the former one on `old`."""
+    """Make `new` the root and move the former root to `old`."""
     syscall(_PIVOT_ROOT, new.encode(), old.encode(), name="pivot_root")
 
 
@@ -179,13 +179,13 @@ def landlock_restrict_call(ruleset: int) -> Call:
 
 
 def set_host_name(name: str) -> None:
-    """sethostname(2): harmless in the run's own UTS namespace."""
+    """sethostname(2), in our own UTS namespace."""
     encoded = name.encode()
     _check(_libc.sethostname(encoded, ctypes.c_size_t(len(encoded))), "sethostname")
 
 
 class SeccompFilter:
-    """A BPF program (see `_seccomp`) laid out as the kernel wants it, ready to be installed."""
+    """A BPF program (see `_seccomp`) in the kernel's layout, ready to be installed."""
 
     def __init__(self, program: bytes) -> None:
         self._program = ctypes.create_string_buffer(program, len(program))
@@ -199,5 +199,5 @@ class SeccompFilter:
         )
 
     def install(self) -> None:
-        """For this process and its children, for good."""
+        """For this process and its children, irrevocably."""
         make_calls([self.call])

@@ -1,4 +1,4 @@
-"""Landlock: a second lock on the file system, independent of mounts; and no TCP, signals, sockets out."""
+"""Landlock: a second barrier around files, independent of mounts, and around TCP, signals and sockets."""
 
 import os
 import struct
@@ -15,7 +15,7 @@ _FOR_DIRECTORIES_ONLY = _READ_DIR | 0x1FF0 | 0x2000  # make, remove and refer ma
 
 
 def abi() -> int:
-    """The kernel's Landlock version, 0 where there is none."""
+    """The kernel's Landlock ABI version; 0 without Landlock."""
     try:
         return _kernel.syscall(_kernel.LANDLOCK_CREATE, None, 0, 1, name="landlock_create_ruleset")
     except OSError:
@@ -35,8 +35,8 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
 
 
 def make_ruleset(version: int, *, execute: Sequence[str], own: Sequence[str]) -> int:
-    """A ruleset as a descriptor: read everything in the view, run programs below `execute`, write to
-    the null device, and do everything but run programs below what is mounted inside `own`.
+    """A ruleset, as a descriptor: read everything in the root, execute files below `execute`, write to
+    the null device, and do anything except execute below what is mounted inside `own`.
     """
     handled = _ALL_FS_BY_ABI.get(version, _ALL_FS_NEWEST)
     fields = [handled] + ([_ALL_NET] if version >= 4 else []) + ([_ALL_SCOPES] if version >= 6 else [])

@@ -1,4 +1,4 @@
-"""Runs one Python program as `python main.py` would, in the process that was forked for it."""
+"""Runs one Python program as `python main.py` would, in the process forked for it."""
 
 import atexit
 import io
@@ -9,12 +9,12 @@ import traceback
 import types
 from typing import NoReturn
 
-from verl_lite.sandbox._payload import MAIN_FILE
+from verl_lite.sandbox._program_files import MAIN_FILE
 
 
 class Interpreter:
-    """What a program finds when it starts, made once, in the fork server: a run that made it would pay
-    for the pages it writes. `directory` is where programs lie.
+    """The state a program starts in. The fork server makes it once; a run that made it would have to
+    copy the pages it writes. `directory` is where programs are stored.
     """
 
     def __init__(self, directory: str) -> None:
@@ -27,19 +27,19 @@ class Interpreter:
     def run_program(self, source: bytes, args: list[str]) -> NoReturn:
         """Run `source` as `__main__` with descriptors 0 to 3 in place. Never returns.
 
-        As after a normal end of the interpreter, threads are waited for, atexit functions run and the
-        streams are flushed; module tear-down is left out, because the process ends anyway.
+        As at a normal interpreter exit, it joins threads, runs atexit functions and flushes the streams.
+        It skips module tear-down, because the process ends anyway.
         """
         sys.argv = [self._path, *args]
-        sys.path.insert(0, self._directory)  # not before: that it was missing then would be remembered
+        sys.path.insert(0, self._directory)  # only now: the import system caches missing folders
         os._exit(_finish(_execute(source, self._path, self._main)))
 
 
 def _install_streams() -> None:
     """Text streams over descriptors 0 to 2, set up as the interpreter does for non-terminals.
 
-    Made while 0 to 2 are of the kinds a run is given: a file to read, pipes to write. `io` asks about
-    the kind (can it seek, how large are its blocks) when it makes a stream, so a run need not ask again.
+    `io` inspects a descriptor (seekable, block size) when it makes a stream. So 0 to 2 are first set
+    to what a run gets, a file to read and pipes to write, and a run need not inspect them again.
     """
     kept = [os.dup(number) for number in range(3)]
     reading, writing = os.pipe()
@@ -88,7 +88,7 @@ def _exit_code(code: object) -> int:
 
 
 def _finish(code: int) -> int:
-    """Wait for threads, run atexit functions, flush: the interpreter's own order."""
+    """Join threads, run atexit functions, flush: in the interpreter's order."""
     try:
         threads = sys.modules.get("threading")
         if threads is not None:

@@ -1,4 +1,4 @@
-"""The program and its files on their way into a run: one buffer that the fork server never reads."""
+"""A program, its arguments and files, packed into one buffer that the fork server never reads."""
 
 import marshal
 import os
@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 MAIN_FILE = "main.py"
 
 
-def pack(source: bytes, args: Sequence[str], files: Mapping[str, bytes]) -> bytes:
-    """As bytes. `marshal` is one call in the run, and both ends are the same interpreter.
+def pack_program(source: bytes, args: Sequence[str], files: Mapping[str, bytes]) -> bytes:
+    """As bytes, with `marshal`: it is one call in the run, and both ends are the same interpreter.
 
     `files` are paths relative to the working directory, where `source` becomes `MAIN_FILE`.
     """
@@ -16,14 +16,14 @@ def pack(source: bytes, args: Sequence[str], files: Mapping[str, bytes]) -> byte
     return marshal.dumps((source, [str(argument) for argument in args], plain))
 
 
-def unpack(data: bytes) -> tuple[bytes, list[str], dict[str, bytes]]:
-    """The inverse of `pack`: source, arguments and files."""
+def unpack_program(data: bytes) -> tuple[bytes, list[str], dict[str, bytes]]:
+    """The inverse of `pack_program`: source, arguments and files."""
     source, args, files = marshal.loads(data)
     return source, args, files
 
 
-def place_files(files: Mapping[str, bytes], directory: str) -> None:
-    """Write `files` below `directory`, with their folders."""
+def write_files(files: Mapping[str, bytes], directory: str) -> None:
+    """Write `files` below `directory`, creating folders."""
     for name, data in files.items():
         if "/" in name:
             os.makedirs(f"{directory}/{os.path.dirname(name)}", exist_ok=True)
@@ -33,14 +33,14 @@ def place_files(files: Mapping[str, bytes], directory: str) -> None:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """write(2) until everything is written: bare calls, because a run pays for every page it touches."""
+    """write(2) until everything is written. Bare calls: a run pays for every page it touches."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 
 
 def read_all(descriptor: int) -> bytes:
-    """Everything in the file `descriptor`, from its start."""
+    """The whole contents of the file `descriptor`."""
     size = os.fstat(descriptor).st_size
     data = os.pread(descriptor, size, 0)
     while len(data) < size:  # read(2) stops at 2 GiB
@@ -49,17 +49,17 @@ def read_all(descriptor: int) -> bytes:
 
 
 def check_file_names(files: Mapping[str, bytes]) -> None:
-    """Refuse names that would leave the working directory or take the program's own place."""
+    """Raises ValueError for names outside the working directory or equal to the program's own."""
     for name in files:
         parts = name.split("/")
         if not name or name.startswith("/") or any(part in ("", ".", "..") for part in parts) or "\0" in name:
             raise ValueError(f"files: {name!r}: expected a relative path without '.' or '..'")
         if name == MAIN_FILE:
-            raise ValueError(f"files: {name!r} is the place of the program itself; use another name")
+            raise ValueError(f"files: {name!r} is the name of the program itself; use another one")
 
 
-def in_memory(data: bytes) -> int:
-    """An anonymous file holding `data`, at its start. As stdin it behaves as a file redirected there."""
+def memory_file(data: bytes) -> int:
+    """An anonymous file with `data`, positioned at its start. As stdin it acts like a redirected file."""
     descriptor = os.memfd_create("input")
     if data:
         write_all(descriptor, data)

@@ -1,7 +1,7 @@
-"""The file system a run sees: built once by the fork server, read-only, with the host's detached.
+"""The root file system of runs: read-only, built once by the fork server, detached from the host's.
 
-What is in it: Python's own installation, the system's shared libraries, time zones, four devices,
-and a synthetic /etc. What is not: /home, /root, /var, /run, the host's /etc, /tmp and /sys.
+It holds Python's installation, the system's shared libraries, time zones, four devices and a
+synthetic /etc. It does not hold /home, /root, /var, /run, or the host's /etc, /tmp and /sys.
 """
 
 import os
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from verl_lite.sandbox import _kernel
 
 WORK_DIR = "/tmp/work"
-# A run's own files are mounted one folder down, and /tmp is a link there: Landlock looks at the
-# folders above a mount point but not at the point itself, so one rule, made once, covers each run's.
+# A run's private files are mounted one folder down, and /tmp links there: Landlock checks the folders
+# above a mount point but not the mount point itself, so one rule, made once, covers every run.
 PRIVATE_DIR = "/private"
 TMP_MOUNT = "/private/tmp"
 _NO_EXEC = _kernel.MS_NOSUID | _kernel.MS_NODEV | _kernel.MS_NOEXEC
@@ -33,23 +33,23 @@ def base_python() -> str:
 
 
 def python_paths() -> list[str]:
-    """What of the Python installation a run needs: the program, its library folders."""
+    """The parts of the Python installation that a run needs: the executable and its library folders."""
     folders = [os.path.join(sys.base_prefix, name) for name in ("lib", "lib64")]
     return [path for path in [base_python(), *folders] if os.path.exists(path)]
 
 
-def view_paths(extra: Sequence[str] = ()) -> list[str]:
-    """All host paths in the view, each once, parents before children."""
+def root_paths(extra: Sequence[str] = ()) -> list[str]:
+    """All host paths in the root, each once, parents before children."""
     wanted = {*_SYSTEM_LIBRARIES, *DATA, *python_paths(), *extra}
     return sorted(path for path in wanted if os.path.exists(path))
 
 
 def build_root(*, staging: str, paths: Sequence[str], uid: int, gid: int) -> bool:
-    """Make the view under the existing folder `staging`, enter it and detach the host's files.
+    """Build the root under the existing folder `staging`, enter it and detach the host's files.
 
-    The caller stands in a mount namespace of its own. Returns whether a /proc can be mounted (hosts
-    that mask parts of theirs forbid it to others): without it, runs see an empty one. Raises OSError
-    naming the step that failed.
+    The caller must be in its own mount namespace. Returns whether /proc can be mounted; hosts that
+    mask parts of theirs forbid it, and runs then see an empty one. Raises OSError naming the step
+    that failed.
     """
     _kernel.mount("none", "/", None, _kernel.MS_REC | _kernel.MS_PRIVATE)
     _kernel.mount("tmpfs", staging, "tmpfs", _kernel.MS_NOSUID | _kernel.MS_NODEV, "mode=755,size=1m")
@@ -91,10 +91,10 @@ def _make_skeleton(staging: str, uid: int, gid: int) -> None:
 
 
 def _bind(path: str, staging: str) -> None:
-    """Show `path` at the same place below `staging`; a symbolic link is made again, not followed."""
+    """Bind `path` to the same path below `staging`; a link to a folder is copied, not followed."""
     target = staging + path
     if os.path.lexists(target):
-        return  # already there through a parent
+        return  # already bound through a parent
     os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
     if os.path.islink(path) and os.path.isdir(path):
         os.symlink(os.readlink(path), target)

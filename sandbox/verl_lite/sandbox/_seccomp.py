@@ -1,7 +1,7 @@
 """The seccomp filter: an allow-list in classic BPF, for x86_64 and aarch64.
 
-A call that is not allowed fails with EPERM, one of another architecture's entry points (int 0x80,
-x32) kills the process, since its numbers mean other calls.
+A call that is not allowed fails with EPERM. A call through another architecture's entry point
+(int 0x80, x32) kills the process, since its numbers mean other calls.
 """
 
 import struct
@@ -25,7 +25,7 @@ _NAMESPACE_FLAGS = (
 )
 _AF_UNIX, _SOCK_STREAM, _SOCK_SEQPACKET = 1, 1, 5
 # PDEATHSIG, GET/SET_DUMPABLE, SET/GET_NAME, GET_SECCOMP, CAPBSET_READ, TIMERSLACK, GET_NO_NEW_PRIVS,
-# SET_VMA (names of malloc's areas): what libraries ask for and what changes only the caller.
+# SET_VMA (names of malloc's areas): what libraries use and what affects only the caller.
 _PRCTL_OPTIONS = (1, 2, 3, 4, 15, 16, 21, 23, 29, 30, 39, 0x53564D41)
 
 _LOAD, _RETURN = 0x20, 0x06
@@ -37,7 +37,7 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
 
 
 def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
-    """Runs of neighbouring numbers: few comparisons instead of one a call.
+    """Ranges of consecutive numbers: a few comparisons instead of one per call.
 
     >>> _ranges([1, 2, 3, 7])
     [(1, 3), (7, 7)]
@@ -52,7 +52,7 @@ def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
 
 
 def _checked_call(number: int, body: list[bytes]) -> list[bytes]:
-    """`body` decides for call `number` and always returns; other numbers jump over it."""
+    """`body` decides about call `number` and always returns; other numbers skip it."""
     return [_instruction(_JUMP_EQUAL, number, 0, len(body)), *body]
 
 
@@ -73,7 +73,7 @@ _CLONE_BODY = [
     _RETURN_EPERM,
     _RETURN_ALLOW,
 ]
-# Stream pairs only: a datagram socket made by socketpair could still be sent to other addresses.
+# Stream pairs only: a datagram socket from socketpair could still send to other addresses.
 _SOCKETPAIR_BODY = [
     _instruction(_LOAD, _ARG0),
     _instruction(_JUMP_EQUAL, _AF_UNIX, 0, 4),
@@ -100,11 +100,11 @@ def _start(machine: str) -> list[bytes]:
 
 
 def server_filter(machine: str = _kernel.MACHINE) -> bytes:
-    """The allow-list, with what the fork server itself needs; it installs this once.
+    """The allow-list plus what the fork server itself needs; installed once, by the fork server.
 
-    Installing a filter has the kernel walk it for each system call there is, which is most of a
-    millisecond's third: so the long one is inherited and each run adds only `run_filter`.
-    Raises ValueError for a machine whose call numbers we do not know.
+    On installation the kernel evaluates a filter for every system call, which takes about a third of
+    a millisecond. So runs inherit this long filter, and each adds only `run_filter`. Raises ValueError
+    for a machine whose call numbers we do not know.
     """
     start = _start(machine)
     column = _syscalls.COLUMN[machine]
@@ -127,7 +127,7 @@ def _allow_list(machine: str, numbers: list[int]) -> bytes:
 
 
 def strict_filter(machine: str = _kernel.MACHINE) -> bytes:
-    """Both in one, for a program that is started by another's launcher (bubblewrap)."""
+    """Both filters in one, for a program started by another launcher (bubblewrap)."""
     program = _start(machine)
     column = _syscalls.COLUMN[machine]
     program += _checked_call(_syscalls.CLONE[column], _CLONE_BODY)
@@ -136,7 +136,7 @@ def strict_filter(machine: str = _kernel.MACHINE) -> bytes:
 
 
 def run_filter(machine: str = _kernel.MACHINE) -> bytes:
-    """Takes away again what only the fork server needed: both filters apply, the stricter wins."""
+    """Denies what only the fork server needed. Both filters apply, and the stricter wins."""
     program = _start(machine)
     column = _syscalls.COLUMN[machine]
     for numbers in _syscalls.SET_UP:

@@ -1,4 +1,4 @@
-"""Reads a run's output while it runs, so that a flood is stopped at its limit and never stored."""
+"""Reads a run's output while it runs, so that a flood stops at its limit and is never stored."""
 
 import os
 import select
@@ -7,19 +7,19 @@ _CHUNK = 1 << 16
 
 
 class OutputStreams:
-    """The reading ends of several pipes, each bounded to `limit_bytes`, after as many bytes of
-    `heading` as are ours: what is written to that stream before the program starts.
+    """The read ends of several pipes, each limited to `limit_bytes`.
 
-    `fill` takes what is there; `over` names the first stream that exceeded its limit. `watch` has
-    `poll` tell of them from then on: until then what is written waits in the pipes.
+    `header` is the size in bytes of what we write to a stream before the program starts; it does not
+    count towards the limit. `over` names the first stream that exceeded its limit. Until `watch`,
+    output waits in the pipes.
     """
 
     def __init__(
-        self, descriptors: dict[str, int], limit_bytes: int, poll: select.poll, heading: dict[str, int]
+        self, descriptors: dict[str, int], limit_bytes: int, poll: select.poll, header: dict[str, int]
     ) -> None:
         self.over: str | None = None
         self.watched = False
-        self._heading = heading
+        self._heading = header
         self._limit_bytes = limit_bytes
         self._poll = poll
         self._names = {descriptor: name for name, descriptor in descriptors.items()}
@@ -29,7 +29,7 @@ class OutputStreams:
             os.set_blocking(descriptor, False)
 
     def watch(self) -> None:
-        """From now on, `poll` tells when there is something to read."""
+        """Register with `poll`: from now on it reports when there is something to read."""
         self.watched = True
         for descriptor in self._open:
             self._poll.register(descriptor, select.POLLIN)
@@ -48,31 +48,31 @@ class OutputStreams:
             self._close(descriptor)
             return
         name = self._names[descriptor]
-        stored, most = self._data[name], self._most(name)
-        stored += data[: most - len(stored) + 1]
-        if len(stored) > most:
+        stored, limit = self._data[name], self._limit(name)
+        stored += data[: limit - len(stored) + 1]
+        if len(stored) > limit:
             self.over = self.over or name
 
     def drain(self) -> None:
-        """After the run's end: read the rest, up to the limits, and close everything."""
+        """After the run has ended: read the rest, up to the limits, and close everything."""
         for descriptor in list(self._open):
             name = self._names[descriptor]
-            while self.owns(descriptor) and len(self._data[name]) <= self._most(name):
+            while self.owns(descriptor) and len(self._data[name]) <= self._limit(name):
                 before = len(self._data[name])
                 self.fill(descriptor)
                 if self.owns(descriptor) and len(self._data[name]) == before:
-                    break  # someone still holds the other end: nothing more will be waited for
+                    break  # the write end is still open somewhere: do not wait for more
             self._close(descriptor)
 
-    def heading(self, name: str) -> bytes:
-        """The first bytes of stream `name`, which are ours."""
+    def header(self, name: str) -> bytes:
+        """Our own first bytes of stream `name`."""
         return bytes(self._data[name][: self._heading[name]])
 
     def data(self, name: str) -> bytes:
-        """What was written to stream `name`, cut at the limit."""
-        return bytes(self._data[name][self._heading.get(name, 0) : self._most(name)])
+        """What the program wrote to stream `name`, cut at the limit."""
+        return bytes(self._data[name][self._heading.get(name, 0) : self._limit(name)])
 
-    def _most(self, name: str) -> int:
+    def _limit(self, name: str) -> int:
         return self._heading.get(name, 0) + self._limit_bytes
 
     def _close(self, descriptor: int) -> None:

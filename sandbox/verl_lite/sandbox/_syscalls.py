@@ -1,18 +1,18 @@
 """The system calls a sandboxed program may use, with their numbers on x86_64 and aarch64.
 
-An allow-list: what is not here is refused. Three more are allowed after a look at their arguments
-(`CLONE`, `PRCTL`, `SOCKETPAIR`), and `CLONE3` is answered with "not implemented", because a filter
-cannot look into its argument and the C library then falls back to `clone`. Left out on purpose:
-everything that makes sockets, namespaces, mounts, keys, BPF, io_uring, ptrace, memfd, SysV and POSIX
-message queues, userfaultfd, splice, perf events, modules and other identities.
+An allow-list: any other call is refused. Three more are allowed depending on their arguments
+(`CLONE`, `PRCTL`, `SOCKETPAIR`). `CLONE3` returns "not implemented", because a filter cannot read its
+argument and the C library then falls back to `clone`. Deliberately absent: sockets, namespaces,
+mounts, keys, BPF, io_uring, ptrace, memfd, SysV and POSIX message queues, userfaultfd, splice, perf
+events, kernel modules and changes of identity.
 """
 
-# x86_64, aarch64. aarch64 never had the calls that newer ones replaced: those hold -1 there.
+# (x86_64, aarch64). -1: a call that aarch64 does not have because a newer one replaced it.
 CLONE = (56, 220)
 CLONE3 = (435, 435)
 PRCTL = (157, 167)
 SOCKETPAIR = (53, 199)
-# What the fork server needs to set a run up, and no program: mount, unshare, setns, setresuid,
+# Needed by the fork server to set up a run, never by a program: mount, unshare, setns, setresuid,
 # setresgid, setgroups, capset, landlock_restrict_self.
 SET_UP = ((165, 40), (272, 97), (308, 268), (117, 147), (119, 149), (116, 159), (126, 91), (446, 446))
 COLUMN = {"x86_64": 0, "aarch64": 1}

@@ -1,6 +1,6 @@
-"""What a whole run uses: memory and CPU time summed over its processes, read from the host's /proc.
+"""A run's memory and CPU time, summed over its processes, from the host's /proc.
 
-The kernel's own limits are per process; a run with sixteen processes could use sixteen times as much.
+The kernel's limits are per process: a run with 16 processes could use 16 times as much.
 """
 
 import os
@@ -11,7 +11,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class TreeUsage:
-    """Sums over the processes below one."""
+    """Sums over the descendants of a process."""
 
     memory_bytes: int
     cpu_s: float
@@ -19,10 +19,10 @@ class TreeUsage:
 
 
 def tree_usage(root: int, *, shared_bytes: int) -> TreeUsage:
-    """What the descendants of process `root` use, without `root`.
+    """Usage of the descendants of process `root`, without `root`.
 
-    `shared_bytes` is what a process shares with the fork server when it is forked, and not counted.
-    Processes that end while this looks are left out.
+    `shared_bytes` is the memory that each process shares with the fork server; it is not counted.
+    Processes that end meanwhile are left out.
     """
     memory, cpu_s, num = 0, 0.0, 0
     waiting = _children(root)
@@ -45,7 +45,7 @@ def _children(pid: int) -> list[int]:
             with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
                 found += map(int, file.read().split())
     except OSError:
-        pass  # it ended
+        pass  # it has ended
     return found
 
 
@@ -60,7 +60,7 @@ def private_bytes(pid: int) -> int:
 
 
 def _cpu_s(pid: int) -> float:
-    """User and system time of a process and of the children it has waited for."""
+    """User and system seconds of a process and of the children it has waited for."""
     with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
         fields = file.read().rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / _TICKS_PER_S

@@ -1,7 +1,7 @@
 """Frames between the trainer and a supervisor: a size, then a tuple of plain values.
 
-In `marshal`'s form, because both ends are the same interpreter and neither runs a stranger's program:
-one call at each end, where headers in JSON with bytes behind them took a dozen.
+Serialised with `marshal`, one call per end: both ends are the same interpreter, and neither runs an
+untrusted program.
 """
 
 import _socket

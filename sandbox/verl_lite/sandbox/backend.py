@@ -1,4 +1,4 @@
-"""What every backend promises, and what a run is before one takes it."""
+"""The backend protocol, and the request that a backend runs."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -6,12 +6,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from verl_lite.sandbox._payload import check_file_names
+from verl_lite.sandbox._program_files import check_file_names
 from verl_lite.sandbox.limits import Limits, Result
 
 
-class Ticket:
-    """The handle to stop one run, before it started or while it runs; used from any thread."""
+class CancelToken:
+    """Stops one run, before it starts or while it runs. Thread-safe."""
 
     def __init__(self) -> None:
         self.cancelled = False
@@ -19,7 +19,7 @@ class Ticket:
         self._stop: Callable[[], None] | None = None
 
     def attach(self, stop: Callable[[], None]) -> None:
-        """The run can now be stopped with `stop`; it is at once if it was cancelled before."""
+        """From now on `stop` stops the run; calls it at once if the run is already cancelled."""
         with self._lock:
             self._stop = stop
             if self.cancelled:
@@ -31,7 +31,7 @@ class Ticket:
             self._stop = None
 
     def cancel(self) -> None:
-        """Stop the run; one that is over stays as it is."""
+        """Stop the run; no effect when it is over."""
         with self._lock:
             self.cancelled = True
             if self._stop is not None:
@@ -40,7 +40,7 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One program to run, checked."""
+    """One program to run. Raises TypeError or ValueError for an argument that cannot be used."""
 
     language: str
     source: bytes
@@ -48,7 +48,7 @@ class Request:
     files: Mapping[str, bytes]
     args: list[str]
     limits: Limits
-    ticket: Ticket = field(default_factory=Ticket)
+    cancel_token: CancelToken = field(default_factory=CancelToken)
 
     def __post_init__(self) -> None:
         for name, data in self.files.items():
@@ -61,33 +61,33 @@ class Request:
             if not isinstance(argument, str):
                 raise TypeError(f"args: {argument!r}: expected text, got {type(argument).__name__}")
             if "\0" in argument:
-                raise ValueError(f"args: {argument!r} holds a NUL character, which no program can be given")
+                raise ValueError(f"args: {argument!r} holds a NUL character, which the kernel does not allow")
 
 
 class RunFuture(Future[Result]):
-    """A Future whose `cancel` also stops a run in progress: its result then is `killed`.
+    """A Future whose `cancel` also stops a run in progress; its result is then `killed`.
 
-    As for any Future, `cancel` returns True only when the run had not started.
+    As with any Future, `cancel` returns True only if the run had not started.
     """
 
-    ticket: Ticket
+    cancel_token: CancelToken
 
     def cancel(self) -> bool:
         if super().cancel():
             return True
-        self.ticket.cancel()
+        self.cancel_token.cancel()
         return False
 
 
 class Backend(Protocol):
-    """Runs programs one way. `run` is called by several threads at once."""
+    """One way of running programs. `run` is called by several threads at once."""
 
     name: str
     isolated: bool
     languages: frozenset[str]
 
     def run(self, request: Request) -> Result:
-        """Run one program to its end; a fault of ours is a `sandbox_error` result."""
+        """Run one program to its end; a sandbox fault is a `sandbox_error` result."""
 
     def close(self) -> None:
         """Kill every run in progress and end the backend's own processes."""

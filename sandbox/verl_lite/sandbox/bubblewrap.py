@@ -1,7 +1,7 @@
-"""The backend for other languages, and for Python where our fork servers cannot work: bubblewrap.
+"""The backend for other languages, and for Python where the native backend does not work: bubblewrap.
 
-It isolates with the same namespaces and the same seccomp filter, without Landlock, and pays for a
-cold start of the interpreter each time.
+It isolates with the same namespaces and seccomp filter, without Landlock, and starts a cold
+interpreter per run.
 """
 
 import os
@@ -11,21 +11,21 @@ from collections.abc import Sequence
 
 from verl_lite.errors import SandboxError
 from verl_lite.sandbox import _rootfs, _seccomp
-from verl_lite.sandbox._launch import LaunchedRun, limited_command
-from verl_lite.sandbox._payload import in_memory, place_files
+from verl_lite.sandbox._command_run import CommandRun, limited_command
+from verl_lite.sandbox._program_files import memory_file, write_files
 from verl_lite.sandbox._worker import clean_environment
-from verl_lite.sandbox.backend import Request, Ticket
+from verl_lite.sandbox.backend import CancelToken, Request
 from verl_lite.sandbox.languages import LANGUAGES, installed_languages
 from verl_lite.sandbox.limits import Limits, Result, Status
 
 _MB = 1 << 20
-_FIRST_GIVEN_FD = 16  # files and the filter lie above what programs use
+_FIRST_GIVEN_FD = 16  # files and the filter use descriptors above those of programs
 _SYSTEM = ("/bin", "/lib", "/lib64", "/sbin", "/etc/alternatives", "/etc/ld.so.cache")
 _UNUSED_UID = 999_999_999
 
 
 class BubblewrapBackend:
-    """Starts `bwrap` for each run."""
+    """Starts `bwrap` per run."""
 
     name = "bubblewrap"
     isolated = True
@@ -38,25 +38,26 @@ class BubblewrapBackend:
                 f"not installed: {', '.join(missing)} (Debian: apt install bubblewrap util-linux)"
             )
         self._paths = [*_rootfs.python_paths(), *read_only_paths]
-        if os.geteuid() == 0:  # whom we become must be able to see what is shown
+        if os.geteuid() == 0:  # the user we switch to must be able to read what is mounted
             self._paths = [path for path in self._paths if _visible_to_others(path)]
         self._filter = _seccomp.strict_filter()
-        self._running: set[LaunchedRun] = set()
+        self._running: set[CommandRun] = set()
         self.languages = installed_languages()
         if not set(_rootfs.python_paths()) <= set(self._paths):
             self.languages -= {"python"}
         self._check()
 
     def run(self, request: Request) -> Result:
-        """Run one program in a sandbox of its own."""
+        """Run one program in its own sandbox."""
         language = LANGUAGES[request.language]
         contents = {**request.files, language.file: request.source}
         given = {
-            in_memory(data): _FIRST_GIVEN_FD + i for i, data in enumerate([self._filter, *contents.values()])
+            memory_file(data): _FIRST_GIVEN_FD + i
+            for i, data in enumerate([self._filter, *contents.values()])
         }
         numbers = dict(zip(contents, list(given.values())[1:], strict=True))
         command = self._command(request, numbers)
-        return _follow(LaunchedRun(command, request, given), request.ticket, self._running)
+        return _supervise(CommandRun(command, request, given), request.cancel_token, self._running)
 
     def close(self) -> None:
         """Kill every run in progress."""
@@ -99,24 +100,24 @@ class BubblewrapBackend:
 
 
 class UnsafeBackend:
-    """No isolation at all, only the kernel's limits: for `unsafe=True` where nothing else works."""
+    """No isolation, only the kernel's limits: for `unsafe=True` where nothing else works."""
 
     name = "unsafe"
     isolated = False
 
     def __init__(self) -> None:
         self.languages = installed_languages()
-        self._running: set[LaunchedRun] = set()
+        self._running: set[CommandRun] = set()
 
     def run(self, request: Request) -> Result:
         """Run one program in a temporary folder, with the rights of this process."""
         language = LANGUAGES[request.language]
         with tempfile.TemporaryDirectory(prefix="verl-lite-unsafe-") as folder:
-            place_files({**request.files, language.file: request.source}, folder)
+            write_files({**request.files, language.file: request.source}, folder)
             limited = limited_command(language, request.limits, request.args, extra_processes=10_000)
             variables = [f"{k}={v}" for k, v in clean_environment().items() if k not in ("HOME", "PATH")]
             command = ["env", "-C", folder, f"HOME={folder}", *variables, *limited]
-            return _follow(LaunchedRun(command, request, {}), request.ticket, self._running)
+            return _supervise(CommandRun(command, request, {}), request.cancel_token, self._running)
 
     def close(self) -> None:
         """Kill every run in progress."""
@@ -124,21 +125,21 @@ class UnsafeBackend:
             run.stop()
 
 
-def _follow(run: LaunchedRun, ticket: Ticket, running: set[LaunchedRun]) -> Result:
+def _supervise(run: CommandRun, cancel_token: CancelToken, running: set[CommandRun]) -> Result:
     running.add(run)
     try:
-        ticket.attach(run.stop)
-        return run.follow()
-    except BaseException:  # an interrupt of the caller: nothing of the run may go on
+        cancel_token.attach(run.stop)
+        return run.wait()
+    except BaseException:  # the caller was interrupted: nothing of the run may continue
         run.stop()
         raise
     finally:
-        ticket.detach()
+        cancel_token.detach()
         running.discard(run)
 
 
 def _visible_to_others(path: str) -> bool:
-    """Whether a user without rights can reach `path`."""
+    """Whether an unprivileged user can read `path`."""
     folders = [path]
     while folders[-1] != "/":
         folders.append(os.path.dirname(folders[-1]))

@@ -1,4 +1,4 @@
-"""How programs of each language are compiled and run, where the tools are installed."""
+"""How programs of each language are compiled and run."""
 
 import shutil
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from verl_lite.sandbox._rootfs import base_python
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """`compile` and `run` are commands in the working directory. `reserves_memory` says that the
-    runtime maps far more address space than it uses, so its writable data is limited instead.
+    """`compile` and `run` are commands in the working directory. `reserves_memory`: the runtime maps
+    far more address space than it uses, so RLIMIT_DATA applies instead of RLIMIT_AS.
     """
 
     name: str
@@ -21,7 +21,7 @@ class Language:
 
     @property
     def installed(self) -> bool:
-        """Whether its compiler or interpreter is there."""
+        """Whether its compiler or interpreter is on the PATH."""
         return shutil.which(self.tool) is not None
 
 
@@ -39,5 +39,5 @@ LANGUAGES = {
 
 
 def installed_languages() -> frozenset[str]:
-    """The names of the languages whose tools are here."""
+    """The names of the languages whose tools are installed."""
     return frozenset(name for name, language in LANGUAGES.items() if language.installed)

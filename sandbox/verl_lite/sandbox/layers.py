@@ -1,6 +1,6 @@
-"""Which layers of isolation work on this machine: what `verl-lite doctor` prints.
+"""Which layers of isolation work on this machine, as `verl-lite doctor` prints them.
 
-Each is tried for real, in a child process that ends at once; nothing is inferred from versions.
+Each is tried in a short-lived child process; nothing is inferred from versions.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from verl_lite.errors import SandboxError
 from verl_lite.sandbox import _kernel, _landlock
-from verl_lite.sandbox._cgroup import PLACE_VARIABLE, ControlGroup, Unavailable
+from verl_lite.sandbox._cgroup import CGROUP_VARIABLE, CgroupUnavailable, ControlGroup
 from verl_lite.sandbox.backend import Request
 from verl_lite.sandbox.bubblewrap import BubblewrapBackend
 from verl_lite.sandbox.languages import LANGUAGES
@@ -23,10 +23,10 @@ from verl_lite.sandbox.native import NativeBackend
 
 
 class State(StrEnum):
-    """Whether a layer holds. Only a `MISSING` one that is required makes the sandbox refuse."""
+    """Whether a layer works. The sandbox refuses to run when a required layer is `MISSING`."""
 
     ACTIVE = "active"
-    REPLACED = "replaced"  # something else does its work; the detail says what
+    REPLACED = "replaced"  # something else does its job; `detail` says what
     MISSING = "missing"
 
 
@@ -44,7 +44,11 @@ _NAMESPACES = (
     ("mount namespace", _kernel.CLONE_NEWNS, "read-only view of Python, private /tmp"),
     ("ipc namespace", _kernel.CLONE_NEWIPC, "no System V or POSIX queues of others"),
     ("uts namespace", _kernel.CLONE_NEWUTS, "host name `sandbox`"),
-    ("network namespace", _kernel.CLONE_NEWNET, "one empty network a fork server, one run in it at a time"),
+    (
+        "network namespace",
+        _kernel.CLONE_NEWNET,
+        "one empty network per fork server, used by one run at a time",
+    ),
 )
 _REPORT = """
 import os
@@ -54,7 +58,7 @@ print(os.path.exists("/proc/self"), status["Seccomp"].strip(), status["NoNewPriv
 
 
 def probe() -> list[Layer]:
-    """The state of every layer here, in the order in which a run meets them."""
+    """The state of every layer on this machine, in the order in which a run meets them."""
     as_root = os.geteuid() == 0
     layers = [_identity(as_root)]
     extra = 0 if as_root else _kernel.CLONE_NEWUSER
@@ -73,7 +77,7 @@ def probe() -> list[Layer]:
 
 def _identity(as_root: bool) -> Layer:
     if as_root:
-        return Layer("identity", State.ACTIVE, "root here; runs become a user that nothing else uses")
+        return Layer("identity", State.ACTIVE, "root here; runs switch to a user that nothing else uses")
     reason = _in_child(lambda: _kernel.unshare(_kernel.CLONE_NEWUSER))
     if reason:
         return Layer("user namespace", State.MISSING, f"{reason}; {_user_namespace_hint()}")
@@ -81,7 +85,7 @@ def _identity(as_root: bool) -> Layer:
 
 
 def _user_namespace_hint() -> str:
-    """What most often forbids them, and the setting that allows them."""
+    """The setting that forbids user namespaces, or the most frequent cause."""
     for name, forbidding in (
         ("kernel/apparmor_restrict_unprivileged_userns", "1"),
         ("kernel/unprivileged_userns_clone", "0"),
@@ -94,7 +98,7 @@ def _user_namespace_hint() -> str:
 
 
 def _in_child(step: Callable[[], object]) -> str:
-    """Why `step` fails in a child of this process, or nothing when it works."""
+    """Why `step` fails in a child process; "" when it works."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -115,13 +119,13 @@ def _in_child(step: Callable[[], object]) -> str:
 def _landlock_layer() -> Layer:
     version = _landlock.abi()
     if not version:
-        return Layer("landlock", State.REPLACED, "not in this kernel; the mount namespace hides files alone")
+        return Layer("landlock", State.REPLACED, "not in this kernel; only the mount namespace hides files")
     covers = ["files"] + ["TCP"] * (version >= 4) + ["signals", "abstract sockets"] * (version >= 6)
     return Layer("landlock", State.ACTIVE, f"ABI {version}: {', '.join(covers)}")
 
 
 def _run_layers() -> list[Layer]:
-    """What only a real run can tell: /proc, seccomp, and that the whole works."""
+    """What only a real run can show: /proc, seccomp, and that everything works together."""
     try:
         result = _one_run()
     except SandboxError as error:
@@ -132,10 +136,10 @@ def _run_layers() -> list[Layer]:
     if result.status is Status.OK:
         _, seccomp, no_new_privs, _ = result.stdout.split()
         layers.append(Layer("own /proc", State.ACTIVE, "only the run's processes"))
-        held = State.ACTIVE if seccomp == b"2" else State.MISSING
-        layers.append(Layer("seccomp", held, f"an allow-list of system calls ({_kernel.MACHINE})"))
-        held = State.ACTIVE if no_new_privs == b"1" else State.MISSING
-        layers.append(Layer("no new privileges", held, "no capabilities, set-user-id programs give none"))
+        state = State.ACTIVE if seccomp == b"2" else State.MISSING
+        layers.append(Layer("seccomp", state, f"an allow-list of system calls ({_kernel.MACHINE})"))
+        state = State.ACTIVE if no_new_privs == b"1" else State.MISSING
+        layers.append(Layer("no new privileges", state, "no capabilities; set-user-id programs grant none"))
     else:  # the report could not be read: there is no /proc
         layers.append(Layer("own /proc", State.REPLACED, "cannot be mounted here; runs see an empty one"))
         layers.append(Layer("seccomp", State.ACTIVE, f"an allow-list of system calls ({_kernel.MACHINE})"))
@@ -163,8 +167,8 @@ def _processes_layer(as_root: bool) -> Layer:
 def _cgroup_layer() -> Layer:
     instead = "the memory and CPU time of all a run's processes are sampled every 20 ms"
     try:
-        group = ControlGroup(os.environ.get(PLACE_VARIABLE, ""))
-    except Unavailable as error:
+        group = ControlGroup(os.environ.get(CGROUP_VARIABLE, ""))
+    except CgroupUnavailable as error:
         return Layer("cgroup", State.REPLACED, f"{error}; instead, {instead}")
     group.close()
     if "memory" not in group.covers:

@@ -1,38 +1,38 @@
-"""What a run may use, and what it answers. Frozen, so that one can be shared between threads."""
+"""The limits and the result of a run. Frozen, so threads can share them."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 REPLY_FD = 3
-"""The file descriptor a program writes its reply to: printing does not mix with results."""
+"""The file descriptor a program writes its reply to, apart from what it prints."""
 
 SANDBOX_VERSION = 2
-"""Raised by every change after which a program may end differently: kept verdicts name it in their key."""
+"""Incremented with every change that may alter a result. Caches of verdicts include it in their keys."""
 
 
 class Status(StrEnum):
-    """How a run ended. Only `SANDBOX_ERROR` is a fault of ours; it says nothing about the program."""
+    """How a run ended. `SANDBOX_ERROR` is the sandbox's fault and says nothing about the program."""
 
     OK = "ok"  # exit code 0
-    ERROR = "error"  # another exit code, an uncaught exception among them
-    TIMEOUT = "timeout"  # over its wall or CPU time
-    MEMORY = "memory"  # over its memory
-    OUTPUT_LIMIT = "output_limit"  # wrote more than it may to stdout, stderr or the reply
-    KILLED = "killed"  # ended by a signal, a crash or a cancellation
-    SANDBOX_ERROR = "sandbox_error"  # ours: the program was not run, or not to its end
+    ERROR = "error"  # another exit code; an uncaught exception is 1
+    TIMEOUT = "timeout"  # exceeded its wall-clock or CPU time
+    MEMORY = "memory"  # exceeded its memory
+    OUTPUT_LIMIT = "output_limit"  # exceeded output_kb on stdout, stderr or the reply
+    KILLED = "killed"  # ended by a signal: a crash, or a cancellation
+    SANDBOX_ERROR = "sandbox_error"  # the program did not run, or not to its end
 
 
-_MOST_S = 10_000_000  # 115 days: what timers can be given everywhere
+_MAX_S = 10_000_000  # 115 days: accepted by every timer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one run may use. `cpu_s=None` means as much as `wall_s`, on one core.
+    """The limits of one run. `cpu_s=None` means `wall_s`: one core for the whole time.
 
-    `memory_mb` bounds each process's address space above what the interpreter itself maps, and the
-    sum over all processes of the run. `processes` counts threads too, as the kernel does.
-    `file_size_mb` bounds one file, `disk_mb` all files together. `output_kb` bounds stdout, stderr
-    and the reply, each.
+    `memory_mb` limits the address space of each process beyond what the interpreter itself maps, and
+    the memory of all processes together. `processes` includes threads. `file_size_mb` limits one
+    file, `disk_mb` all files together. `output_kb` limits each of stdout, stderr and the reply.
+    Raises ValueError for a value out of range.
     """
 
     wall_s: float = 5.0
@@ -50,29 +50,29 @@ class Limits:
             if type(value) is not int or value <= 0:
                 raise ValueError(f"Limits.{name}={value!r}: expected a whole number above 0")
         for name, seconds in (("wall_s", self.wall_s), ("cpu_s", self.cpu_limit_s)):
-            if not (type(seconds) in (int, float) and 0 < seconds < _MOST_S):
+            if not (type(seconds) in (int, float) and 0 < seconds < _MAX_S):
                 raise ValueError(
-                    f"Limits.{name}={seconds!r}: expected a number of seconds above 0 and below {_MOST_S}"
+                    f"Limits.{name}={seconds!r}: expected a number of seconds above 0 and below {_MAX_S}"
                 )
         if self.open_files < 8:
             raise ValueError(
-                f"Limits.open_files={self.open_files}: expected at least 8; Python opens 4 itself"
+                f"Limits.open_files={self.open_files}: expected at least 8; Python itself opens 4"
             )
 
     @property
     def cpu_limit_s(self) -> float:
-        """The CPU seconds that count: `cpu_s`, or the wall time where none is given."""
+        """The effective CPU limit in seconds: `cpu_s`, or `wall_s` where that is None."""
         return self.wall_s if self.cpu_s is None else self.cpu_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a run did. `exit_code` is minus the signal's number when a signal ended it, else what the
-    program returned; None when it never started or was stopped before it could return one.
+    """The result of a run. `exit_code` is the program's, or minus the signal number when a signal ended
+    it; None when it never started or was stopped before it returned one.
 
-    `wall_s` and `cpu_s` are the program's own, without the sandbox's set-up; `peak_memory_mb` is the
-    largest resident set of one of its processes, or, where a control group counts it, the most that all
-    of them and its files in /tmp held together. `message` says in words why it did not end well.
+    `wall_s` and `cpu_s` exclude the sandbox's set-up. `peak_memory_mb` is the largest resident set of
+    any of its processes; with a control group, the peak of all processes and files in /tmp together.
+    `message` says why the status is not ok.
     """
 
     status: Status

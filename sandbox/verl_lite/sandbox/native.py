@@ -1,4 +1,4 @@
-"""The backend for Python: fork servers of our own, no helper program and no privileges needed."""
+"""The backend for Python: our own fork servers. Needs no helper program and no privileges."""
 
 import itertools
 import os
@@ -11,8 +11,8 @@ from verl_lite.sandbox._worker import Worker
 from verl_lite.sandbox.backend import Request
 from verl_lite.sandbox.limits import Result, Status
 
-# Loaded once in the fork server, so that programs importing them start at once. Each costs every run the
-# copying of its pages, so those are left out that few programs need.
+# Loaded once in the fork server, so that programs import them at once. Every run copies pages of each, so
+# modules that few programs need are left out.
 PRELOADED_MODULES = """
 ast bisect collections contextlib copy dataclasses decimal enum fractions functools heapq io itertools
 json linecache math operator random re string textwrap traceback typing
@@ -37,26 +37,26 @@ class NativeBackend:
         self._run_ids = itertools.count(1)
         self._closed = False
         self._start_pool()
-        self._release(self._borrow())  # refuses now, not at the first run
+        self._release(self._acquire())  # raises now, not at the first run
 
     def run(self, request: Request) -> Result:
-        """Run one program on a free fork server, waiting for one if all are busy."""
+        """Run one program on a free fork server; waits while all are busy."""
         if os.getpid() != self._owner_pid:
-            self._leave_to_parent()
-        worker = self._borrow()
+            self._reset_after_fork()
+        worker = self._acquire()
         run_id = next(self._run_ids)
         try:
-            request.ticket.attach(lambda: worker.cancel(run_id))
+            request.cancel_token.attach(lambda: worker.cancel(run_id))
             result = worker.run(request, run_id)
         finally:
-            request.ticket.detach()
+            request.cancel_token.detach()
             self._release(worker)
         if self._closed:
             return Result(status=Status.KILLED, message="the Sandbox was closed")
         return result
 
     def close(self) -> None:
-        """Kill all fork servers, and with them every run."""
+        """Kill all fork servers with their runs."""
         with self._lock:
             self._closed = True
             workers = [*self._busy]
@@ -72,20 +72,20 @@ class NativeBackend:
         self._busy: set[Worker] = set()
         self._slots: queue.LifoQueue[Worker | None] = queue.LifoQueue()
         for _ in range(self._num_workers):
-            self._slots.put(None)  # a fork server is started when its slot is first used
+            self._slots.put(None)  # the fork server starts when its slot is first used
 
-    def _leave_to_parent(self) -> None:
-        """In a forked child: the fork servers are the parent's, so start with none."""
+    def _reset_after_fork(self) -> None:
+        """In a forked child: leave the fork servers to the parent and start with none."""
         abandoned = list(self._busy)
         while not self._slots.empty():
             worker = self._slots.get()
             abandoned += [worker] if worker is not None else []
         for worker in abandoned:
-            worker.abandon()
-        self._lock = threading.Lock()  # another thread of the parent may have held it
+            worker.disown()
+        self._lock = threading.Lock()  # a thread of the parent may have held it
         self._start_pool()
 
-    def _borrow(self) -> Worker:
+    def _acquire(self) -> Worker:
         slot = self._slots.get()
         try:
             if self._closed:

@@ -1,8 +1,8 @@
-"""The backend for a cluster's existing service: SandboxFusion's HTTP API (`POST /run_code`).
+"""The backend for an existing service with SandboxFusion's HTTP API (`POST /run_code`).
 
-What such a service isolates is its own affair. Its requests carry time and memory limits; the limits
-it has no field for (processes, file size, open files) are the service's. Standard output is text
-there, so bytes that are not UTF-8 do not survive, and there is no reply channel.
+Isolation is up to the service. Requests carry time and memory limits; the service sets the limits
+that the API has no field for (processes, file size, open files). Output is text there, so bytes that
+are not UTF-8 are lost, and there is no reply channel.
 """
 
 import base64
@@ -32,9 +32,9 @@ class RemoteBackend:
         self._endpoint = url.rstrip("/") + "/run_code"
 
     def run(self, request: Request) -> Result:
-        """Run one program; a service that cannot be reached or fails is a `sandbox_error`.
+        """Run one program; an unreachable or failing service is a `sandbox_error` result.
 
-        Raises SandboxError when the program is to have arguments: the API has no field for them.
+        Raises SandboxError when `args` are given: the API has no field for them.
         """
         if request.args:
             raise SandboxError(f"args: the service at {self.url} takes no command-line arguments")
@@ -55,7 +55,7 @@ class RemoteBackend:
             return Result(status=Status.SANDBOX_ERROR, message=f"{self._endpoint}: {error!r}")
 
     def close(self) -> None:
-        """Nothing to end: the service stops runs at their time limit by itself."""
+        """Nothing to do: the service itself stops runs at their time limit."""
 
 
 def _body(request: Request) -> dict[str, Any]:

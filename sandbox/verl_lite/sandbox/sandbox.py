@@ -1,4 +1,4 @@
-"""`Sandbox`: run untrusted programs, from any thread."""
+"""`Sandbox`: runs untrusted programs; thread-safe."""
 
 import os
 import threading
@@ -20,18 +20,18 @@ _NO_FILES: Mapping[str, bytes] = {}
 
 
 class UnsafeSandboxWarning(RuntimeWarning):
-    """Programs run with the rights of this process, because `unsafe=True` was given."""
+    """Programs run without isolation, with the rights of this process: `unsafe=True` was given."""
 
 
 class Sandbox:
-    """Runs each program in a process, namespaces and a file system of its own.
+    """Runs each program in its own process, namespaces and file system.
 
-    `workers` programs run at once: by default as many as there are cores. `backend` is "auto" (our
-    fork servers, bubblewrap where those cannot work), "native", "bubblewrap" or the URL of a
-    SandboxFusion service. `read_only_paths` are folders of the host that programs may read, such as
-    a site-packages with numpy; each is put on Python's module path. Raises SandboxError, naming what
-    is missing, where programs cannot be isolated; `unsafe=True` runs them there without isolation,
-    and warns that it does.
+    `workers` is how many programs run at once, by default one per core. `backend` is "auto" (native,
+    or bubblewrap where that does not work), "native", "bubblewrap" or the URL of a SandboxFusion
+    service. `read_only_paths` are host folders that programs may read, such as a site-packages with
+    numpy; each is added to Python's module path. `network_per_run` gives each run its own network
+    namespace instead of one per worker. Where programs cannot be isolated, raises SandboxError naming
+    what is missing; with `unsafe=True` it warns and runs them without isolation.
 
     >>> with Sandbox(workers=1) as sandbox:
     ...     sandbox.run_python("print(int(input()) + 1)", stdin="41").stdout
@@ -48,7 +48,7 @@ class Sandbox:
         network_per_run: bool = False,
     ) -> None:
         if workers is not None and workers < 1:
-            raise ValueError(f"workers={workers}: expected at least 1, or None for one a core")
+            raise ValueError(f"workers={workers}: expected at least 1, or None for one per core")
         self._num_workers = workers or len(os.sched_getaffinity(0))
         self._paths = _checked_paths(read_only_paths)
         self._network_per_run = network_per_run
@@ -74,7 +74,12 @@ class Sandbox:
         args: Sequence[str] = (),
         limits: Limits = _DEFAULT_LIMITS,
     ) -> Result:
-        """Run `source` as `python main.py` would and wait for it; `files` lie in its directory."""
+        """Run `source` as `python main.py` would and wait for its end.
+
+        `files` maps paths relative to the working directory to contents. Raises TypeError or
+        ValueError for arguments that cannot be used, SandboxError when this Sandbox is closed. A
+        fault of the sandbox during the run is a result with status `sandbox_error`.
+        """
         return self._run(_request("python", source, stdin, files, args, limits))
 
     def submit_python(
@@ -86,7 +91,7 @@ class Sandbox:
         args: Sequence[str] = (),
         limits: Limits = _DEFAULT_LIMITS,
     ) -> RunFuture:
-        """As `run_python`, without waiting. Cancelling the future stops the run."""
+        """Like `run_python`, but returns at once. Cancelling the future stops the run."""
         return self._submit(_request("python", source, stdin, files, args, limits))
 
     def run(
@@ -99,14 +104,14 @@ class Sandbox:
         args: Sequence[str] = (),
         limits: Limits = _DEFAULT_LIMITS,
     ) -> Result:
-        """Run a program in `language`: python, bash, c, cpp or javascript.
+        """Like `run_python` for a program in `language`: python, bash, c, cpp or javascript.
 
         Raises SandboxError where the language's tools, or bubblewrap, are not installed.
         """
         return self._run(_request(language, source, stdin, files, args, limits))
 
     def close(self) -> None:
-        """Kill every run and end the sandbox's processes. Runs in progress answer `killed`."""
+        """Kill every run and end the sandbox's processes. Runs in progress end as `killed`."""
         with self._lock:
             self._closed = True
             backends = [self._backend] + ([self._others] if self._others else [])
@@ -128,7 +133,7 @@ class Sandbox:
     def _run(self, request: Request) -> Result:
         if self._closed:
             raise SandboxError("this Sandbox is closed: open another one")
-        if request.ticket.cancelled:
+        if request.cancel_token.cancelled:
             return Result(status=Status.KILLED, message="cancelled by the caller")
         return self._backend_for(request.language).run(request)
 
@@ -140,7 +145,7 @@ class Sandbox:
                 self._threads = ThreadPoolExecutor(self._num_workers, "verl-lite-sandbox")
                 self._threads_pid = os.getpid()
         future = RunFuture()
-        future.ticket = request.ticket
+        future.cancel_token = request.cancel_token
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)
         self._threads.submit(self._resolve, future, request)
@@ -151,7 +156,7 @@ class Sandbox:
             return
         try:
             future.set_result(self._run(request))
-        except BaseException as error:  # noqa: BLE001 - the sandbox's edge: it belongs to the waiter
+        except BaseException as error:  # noqa: BLE001 - the sandbox's edge: raised to the waiter
             future.set_exception(error)
 
     def _choose(self, backend: str, unsafe: bool) -> Backend:
@@ -185,26 +190,28 @@ class Sandbox:
     def _backend_for(self, language: str) -> Backend:
         if language in self._backend.languages:
             return self._backend
-        if isinstance(self._backend, RemoteBackend):  # who chose a service wants nothing run on this machine
+        if isinstance(self._backend, RemoteBackend):  # with a service chosen, nothing may run on this machine
             known = ", ".join(sorted(self._backend.languages))
-            raise SandboxError(f"the service at {self._backend.url} takes no {language!r}: it takes {known}")
+            raise SandboxError(
+                f"the service at {self._backend.url} does not run {language!r}: it runs {known}"
+            )
         with self._lock:
             if self._others is None:
                 self._others = self._local("bubblewrap")
         if language not in self._others.languages:
             known = ", ".join(sorted(self._backend.languages | self._others.languages))
-            raise SandboxError(f"no tools for language {language!r} here: there are {known}")
+            raise SandboxError(f"no tools for language {language!r} here: installed are {known}")
         return self._others
 
 
 def _checked_paths(paths: Sequence[str]) -> list[str]:
-    """The real paths of the folders to show; the private /tmp of a run would hide one below /tmp."""
+    """The real paths of the folders to mount; a run's private /tmp would hide one below /tmp."""
     real = [os.path.realpath(path) for path in paths]
     for path in real:
         if not os.path.isdir(path):
             raise SandboxError(f"read_only_paths: {path!r} is not a folder")
         if path == "/" or path == "/tmp" or path.startswith(("/tmp/", "/proc", "/dev")):
-            raise SandboxError(f"read_only_paths: {path!r}: /, /tmp, /proc and /dev cannot be shown")
+            raise SandboxError(f"read_only_paths: {path!r}: /, /tmp, /proc and /dev cannot be mounted")
     return real
 
 
@@ -222,6 +229,6 @@ def _request(
         raise TypeError(f"stdin: expected bytes or text, got {type(stdin).__name__}")
     if isinstance(args, str):
         raise TypeError(f"args: expected a list of arguments, got the text {args!r:.60}")
-    # surrogatepass: a model's text may hold halves of characters; Python then reports a syntax error
+    # surrogatepass: a model's text may hold lone surrogates; Python then reports a syntax error
     given = stdin.encode("utf-8", "surrogatepass") if isinstance(stdin, str) else bytes(stdin)
     return Request(language, source.encode("utf-8", "surrogatepass"), given, dict(files), list(args), limits)

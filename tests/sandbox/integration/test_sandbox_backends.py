@@ -182,7 +182,7 @@ def test_a_service_that_is_not_there_is_our_fault() -> None:
 
 def test_who_chose_a_service_runs_nothing_here() -> None:
     with Sandbox(backend="http://127.0.0.1:9") as gone:
-        with pytest.raises(SandboxError, match=r"http://127\.0\.0\.1:9 takes no 'c': .*cpp"):
+        with pytest.raises(SandboxError, match=r"http://127\.0\.0\.1:9 does not run 'c': .*cpp"):
             gone.run("c", "int main(void) { return 0; }")
         with pytest.raises(SandboxError, match="command-line arguments"):
             gone.run_python("print(1)", args=["one"])

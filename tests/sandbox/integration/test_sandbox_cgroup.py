@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from verl_lite.sandbox import Limits, Sandbox, Status
-from verl_lite.sandbox._cgroup import ControlGroup, Unavailable, find_places, remove
+from verl_lite.sandbox._cgroup import CgroupUnavailable, ControlGroup, find_parents, remove_groups
 
 MEMORY_BOMB = """
 import os, time
@@ -29,7 +29,7 @@ def group() -> ControlGroup:
     """A real one, empty."""
     try:
         return ControlGroup(os.environ.get("VERL_LITE_CGROUP", ""))
-    except Unavailable as error:
+    except CgroupUnavailable as error:
         pytest.skip(str(error))
 
 
@@ -56,8 +56,8 @@ def test_a_real_group_bounds_processes(group: ControlGroup) -> None:
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        group.begin(memory_bytes=1 << 30, processes=3)
-        group.enter(process.pid)
+        group.begin_run(memory_bytes=1 << 30, processes=3)
+        group.add_process(process.pid)
         process.stdin.write(b"go\n")
         process.stdin.flush()
         forked = int(process.stdout.readline())
@@ -201,16 +201,16 @@ def test_limits_peak_and_kills_by_file(
     (folder,) = map(Path, group.folders)
     assert folder.parent == tmp_path
     assert group.covers == ["memory", "pids"]
-    group.enter(123)
+    group.add_process(123)
     assert (folder / "cgroup.procs").read_text() == "123"
-    group.begin(memory_bytes=100 << 20, processes=16)
+    group.begin_run(memory_bytes=100 << 20, processes=16)
     assert (folder / limit).read_text().startswith(str((100 + 16) << 20))
     assert (folder / "pids.max").read_text().startswith("18")
     assert group.peak_bytes() == 0  # "0" was written over the "5" of a file that the kernel would reset
     assert not group.killed_for_memory()
     (folder / events).write_text(files[events].replace("oom_kill 3", "oom_kill 4"))
     assert group.killed_for_memory()
-    group.begin(memory_bytes=100 << 20, processes=16)
+    group.begin_run(memory_bytes=100 << 20, processes=16)
     assert not group.killed_for_memory()  # that was the run before
     group.close()
     assert list(tmp_path.iterdir()) == []
@@ -220,7 +220,7 @@ def test_a_group_that_bounds_nothing_is_not_used(
     tmp_path: Path, made_up: Callable[[dict[str, str]], None]
 ) -> None:
     made_up({"cgroup.procs": ""})
-    with pytest.raises(Unavailable, match="neither"):
+    with pytest.raises(CgroupUnavailable, match="neither"):
         ControlGroup(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
@@ -235,7 +235,7 @@ def test_a_named_place_of_version_2_hands_its_controllers_down(
 
 
 def test_a_place_that_does_not_exist_says_so(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="No such file"):
+    with pytest.raises(CgroupUnavailable, match="No such file"):
         ControlGroup(str(tmp_path / "nowhere"))
 
 
@@ -257,7 +257,7 @@ class Tree:
         mounts, own = self.root / "mountinfo", self.root / "own"
         mounts.write_text("\n".join(["29 20 0:29 / /proc rw - proc proc rw", *self.lines]) + "\n")
         own.write_text("\n".join(self.own) + "\n")
-        return find_places(mounts=str(mounts), own=str(own))
+        return find_parents(mounts=str(mounts), own=str(own))
 
 
 @pytest.fixture
@@ -323,6 +323,6 @@ def test_version_2_without_our_controllers_is_no_place(tree: Tree) -> None:
 def test_a_group_still_held_is_not_waited_for_without_end(tmp_path: Path) -> None:
     (tmp_path / "held" / "process").mkdir(parents=True)
     started = time.monotonic()
-    assert not remove([str(tmp_path / "held")], patience_s=0.1)
+    assert not remove_groups([str(tmp_path / "held")], patience_s=0.1)
     assert time.monotonic() - started < 2
-    assert remove([str(tmp_path / "never made")])
+    assert remove_groups([str(tmp_path / "never made")])

@@ -145,9 +145,9 @@ def test_a_test_in_the_programs_process_is_always_marked(sandbox: Sandbox) -> No
 
 def test_a_call_test_has_no_expected_value_in_the_sandbox() -> None:
     """What is handed to the sandbox, byte for byte, does not hold the answer."""
-    from verl_lite.verifiers.code.plans import plan_call
+    from verl_lite.verifiers.code.harness import run_call_test
 
     test = CallTest(function="f", args=(1,), expected="the secret answer")
-    (run,) = next(plan_call(test, "def f(x): return x", CodeOptions()))
+    (run,) = next(run_call_test(test, "def f(x): return x", CodeOptions()))
     assert b"secret" not in run.stdin
     assert "secret" not in run.source

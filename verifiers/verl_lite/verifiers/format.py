@@ -5,19 +5,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from verl_lite.verifiers.answer_marks import boxes
+from verl_lite.verifiers.answer_marks import find_boxed
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
-__all__ = ["FormatShape", "Pattern", "Shape", "format_problem", "verify_format"]
+__all__ = ["FormatPattern", "FormatShape", "Shape", "format_problem", "verify_format"]
 
-Pattern = Literal["boxed", "think_answer", "think_boxed", "code_fence"]
+FormatPattern = Literal["boxed", "think_answer", "think_boxed", "code_fence"]
 
 
 class Shape(Protocol):
     """What has the fields of FormatShape."""
 
     @property
-    def pattern(self) -> Pattern: ...
+    def pattern(self) -> FormatPattern: ...
     @property
     def think_tag(self) -> str: ...
     @property
@@ -38,7 +38,7 @@ class FormatShape:
     code_fence    exactly one Markdown code block, closed, with something in it
     """
 
-    pattern: Pattern = "think_answer"
+    pattern: FormatPattern = "think_answer"
     think_tag: str = "think"
     answer_tag: str = "answer"
     prompt_opens_think: bool = False
@@ -73,7 +73,7 @@ def _boxed_problem(text: str, shape: Shape) -> str:
     count = text.count(r"\boxed{")
     if count != 1:
         return rf"{count} \boxed{{...}}, expected 1"
-    found = boxes(text)
+    found = find_boxed(text)
     if not found:
         return r"the \boxed{ is not closed"
     return "" if found[0].content.strip() else r"the \boxed{} is empty"
@@ -132,7 +132,7 @@ def _code_fence_problem(text: str, shape: Shape) -> str:
     return "" if "".join(text.split("\n")[first + 1 : last]).strip() else "the code block is empty"
 
 
-_PROBLEMS: Mapping[Pattern, Callable[[str, Shape], str]] = {
+_PROBLEMS: Mapping[FormatPattern, Callable[[str, Shape], str]] = {
     "boxed": _boxed_problem,
     "think_answer": _think_answer_problem,
     "think_boxed": _think_boxed_problem,

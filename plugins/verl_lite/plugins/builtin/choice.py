@@ -11,7 +11,7 @@ from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
-from verl_lite.verifiers.answer_marks import boxes, tagged
+from verl_lite.verifiers.answer_marks import find_boxed, find_tagged
 
 Mode = Literal["auto", "boxed", "tag", "phrase", "whole", "last_letter"]
 
@@ -172,11 +172,11 @@ def _shown(found: Choice) -> str:
 
 
 def _last_box(text: str) -> list[str]:
-    return [mark.content for mark in boxes(text)[-1:]]
+    return [mark.content for mark in find_boxed(text)[-1:]]
 
 
 def _last_tag(text: str) -> list[str]:
-    return [mark.content for mark in tagged(text, "answer")[-1:]]
+    return [mark.content for mark in find_tagged(text, "answer")[-1:]]
 
 
 def _phrases(text: str) -> list[str]:

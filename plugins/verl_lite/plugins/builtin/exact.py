@@ -9,7 +9,7 @@ from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
-from verl_lite.verifiers.answer_marks import tagged
+from verl_lite.verifiers.answer_marks import find_tagged
 
 
 class ExactOptions(ConfigModel):
@@ -41,7 +41,7 @@ def exact(rollout: Rollout, options: ExactOptions) -> Score:
         return Score.failed(ScoreOutcome.ABSTAIN, "the rollout has no reference")
     answer = rollout.completion
     if options.answer_tag:
-        marks = tagged(answer, options.answer_tag)
+        marks = find_tagged(answer, options.answer_tag)
         if not marks:
             return Score(0.0, reason=f"there is no <{options.answer_tag}>...</{options.answer_tag}>")
         if options.only_answer and len(marks) > 1:

@@ -9,7 +9,7 @@ from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
-from verl_lite.verifiers.format import Pattern, format_problem
+from verl_lite.verifiers.format import FormatPattern, format_problem
 
 TAG = r"^[A-Za-z][A-Za-z0-9_-]*$"
 
@@ -23,7 +23,7 @@ class FormatOptions(ConfigModel):
     code_fence    exactly one Markdown code block, closed, with something in it
     """
 
-    pattern: Pattern = Field(default="think_answer", description="the shape; see above")
+    pattern: FormatPattern = Field(default="think_answer", description="the shape; see above")
     think_tag: str = Field(
         default="think", pattern=TAG, description="name of the reasoning tag, without brackets"
     )

@@ -9,7 +9,7 @@ from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
-from verl_lite.verifiers.answer_marks import Mark, boxes, tagged
+from verl_lite.verifiers.answer_marks import AnswerMark, find_boxed, find_tagged
 
 _WORD = re.compile(r"\S*\w\S*")
 _OR = re.compile(r"(?<![A-Za-z])or(?![A-Za-z])|\\text\s?\{\s*or\s*\}", re.IGNORECASE)
@@ -52,7 +52,7 @@ def guard(rollout: Rollout, options: GuardOptions) -> Score:
 
 
 def _problem(rollout: Rollout, options: GuardOptions) -> str:
-    marks = sorted(boxes(rollout.completion) + tagged(rollout.completion, "answer"), key=_start)
+    marks = sorted(find_boxed(rollout.completion) + find_tagged(rollout.completion, "answer"), key=_start)
     if options.require_answer and not marks:
         return r"there is no answer in \boxed{...} or <answer>...</answer>"
     return (
@@ -62,11 +62,11 @@ def _problem(rollout: Rollout, options: GuardOptions) -> str:
     )
 
 
-def _start(mark: Mark) -> int:
+def _start(mark: AnswerMark) -> int:
     return mark.start
 
 
-def _reasoning_problem(text: str, marks: Sequence[Mark], options: GuardOptions) -> str:
+def _reasoning_problem(text: str, marks: Sequence[AnswerMark], options: GuardOptions) -> str:
     """Without an answer the whole completion is the reasoning: its lack is another check's."""
     if not marks:
         return ""
@@ -82,7 +82,7 @@ def _reasoning_problem(text: str, marks: Sequence[Mark], options: GuardOptions) 
     return ""
 
 
-def _stuffing_problem(marks: Sequence[Mark], options: GuardOptions) -> str:
+def _stuffing_problem(marks: Sequence[AnswerMark], options: GuardOptions) -> str:
     answers = {"".join(_inner(mark).split()).casefold() for mark in marks}
     if options.max_answers and len(answers) > options.max_answers:
         return f"{len(answers)} different answers, expected at most {options.max_answers}"
@@ -96,9 +96,9 @@ def _stuffing_problem(marks: Sequence[Mark], options: GuardOptions) -> str:
     return ""
 
 
-def _inner(mark: Mark) -> str:
+def _inner(mark: AnswerMark) -> str:
     r"""<answer>\boxed{4}</answer> offers the answer 4 once, not two answers."""
-    inside = boxes(mark.content)
+    inside = find_boxed(mark.content)
     return inside[0].content if len(inside) == 1 else mark.content
 
 

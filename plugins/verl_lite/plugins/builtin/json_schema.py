@@ -10,7 +10,7 @@ from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
-from verl_lite.verifiers.answer_marks import tagged
+from verl_lite.verifiers.answer_marks import find_tagged
 
 MISSING = "this reward needs the package jsonschema: pip install 'verl-lite[json]'"
 
@@ -115,7 +115,7 @@ def _fenced(text: str) -> tuple[str, str]:
 
 
 def _answered(text: str) -> tuple[str, str]:
-    found = tagged(text, "answer")
+    found = find_tagged(text, "answer")
     if len(found) != 1:
         return "", f"{len(found)} times <answer>...</answer>, expected 1"
     return found[0].content, ""

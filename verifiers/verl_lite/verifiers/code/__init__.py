@@ -1,7 +1,8 @@
 """Grade programs by running them: the tests' expected values never enter the program's process."""
 
 from verl_lite.verifiers.code.extract import extract_program
-from verl_lite.verifiers.code.kinds import (
+from verl_lite.verifiers.code.row_formats import BadTests, LoadedTests, has_tests, load_tests
+from verl_lite.verifiers.code.types import (
     AssertTest,
     CallTest,
     CodeOptions,
@@ -10,7 +11,6 @@ from verl_lite.verifiers.code.kinds import (
     StdinTest,
     UnitTestFile,
 )
-from verl_lite.verifiers.code.rows import BadTests, LoadedTests, has_tests, load_tests
 from verl_lite.verifiers.code.verify import Submission, verify_code, verify_programs
 
 __all__ = [

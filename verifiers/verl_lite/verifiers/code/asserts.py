@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from verl_lite.verifiers.code.kinds import AssertTest, CallTest, CodeTest, UnitTestFile
+from verl_lite.verifiers.code.types import AssertTest, CallTest, CodeTest, UnitTestFile
 
 __all__ = ["NotReadable", "TestCode", "read_test_code", "split_asserts"]
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from verl_lite.verifiers.code.kinds import Comparison, ValueRules
+from verl_lite.verifiers.code.types import Comparison, ValueRules
 from verl_lite.verifiers.code.wire import NotPlainData, decode, encode
 
 __all__ = ["matches_text", "matches_value", "show", "show_data"]

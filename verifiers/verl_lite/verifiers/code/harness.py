@@ -1,8 +1,8 @@
 """How each kind of test is run: which processes, in which order, and what their replies mean.
 
-A plan is a generator. It yields the runs it needs next (they go to the sandbox together), is sent
+A harness is a generator. It yields the runs it needs next (they go to the sandbox together), is sent
 their results, and returns the TestResult. It does no waiting of its own, so a driver can keep the
-plans of many programs going at once.
+harnesses of many programs going at once.
 """
 
 import functools
@@ -19,10 +19,10 @@ from typing import Any, TypeAlias
 from verl_lite.sandbox import Limits, Result, Status
 from verl_lite.verifiers.code.asserts import TestCode
 from verl_lite.verifiers.code.compare import matches_text, matches_value, show, show_data
-from verl_lite.verifiers.code.kinds import CallTest, CodeOptions, ObjectTest, StdinTest, TestResult
+from verl_lite.verifiers.code.types import CallTest, CodeOptions, ObjectTest, StdinTest, TestResult
 from verl_lite.verifiers.code.wire import encode
 
-__all__ = ["Plan", "Run", "plan_call", "plan_object", "plan_stdin", "plan_test_code"]
+__all__ = ["Harness", "Run", "run_call_test", "run_object_test", "run_stdin_test", "run_test_code"]
 
 _MAX_ROUNDS = 100
 _MAX_CALLS = 2000
@@ -40,7 +40,7 @@ class Run:
     replies: bool = False
 
 
-Plan: TypeAlias = Generator[list[Run], list[Result], TestResult]
+Harness: TypeAlias = Generator[list[Run], list[Result], TestResult]
 
 
 @functools.cache
@@ -121,7 +121,7 @@ def _finite(text: str) -> float:
 # -- stdin and stdout -------------------------------------------------------------------------------
 
 
-def plan_stdin(test: StdinTest, program: str, options: CodeOptions) -> Plan:
+def run_stdin_test(test: StdinTest, program: str, options: CodeOptions) -> Harness:
     roomy = max(options.limits.output_kb, len(test.expected) // 256 + 64)
     limits = replace(options.limits, output_kb=roomy)
     stdin = test.stdin.encode("utf-8", "surrogatepass")
@@ -137,7 +137,7 @@ def plan_stdin(test: StdinTest, program: str, options: CodeOptions) -> Plan:
     return _failed(f"printed {show(output)}, expected {show(test.expected)}")
 
 
-def _check_output(test: StdinTest, output: str, options: CodeOptions) -> Plan:
+def _check_output(test: StdinTest, output: str, options: CodeOptions) -> Harness:
     if callable(test.checker):
         good = test.checker(test.stdin, output, test.expected)
         return TestResult(status="passed", kind="") if good is True else _failed(f"checker: {show(output)}")
@@ -164,7 +164,7 @@ def _call_run(request: dict[str, Any], program: str, options: CodeOptions) -> Ru
     return Run(source=source, stdin=_request(request), limits=options.limits, replies=True)
 
 
-def plan_call(test: CallTest, program: str, options: CodeOptions) -> Plan:
+def run_call_test(test: CallTest, program: str, options: CodeOptions) -> Harness:
     request = {
         "function": test.function,
         "args": [encode(arg) for arg in test.args],
@@ -203,7 +203,7 @@ def _judge(value: Any, expected: tuple[Any, ...], test: CallTest | ObjectTest) -
     return _failed(f"returned {show_data(data)}, expected {show(expected[0])}")
 
 
-def plan_object(test: ObjectTest, program: str, options: CodeOptions) -> Plan:
+def run_object_test(test: ObjectTest, program: str, options: CodeOptions) -> Harness:
     request = {
         "class_name": test.class_name,
         "args": [encode(arg) for arg in test.args],
@@ -227,10 +227,10 @@ def plan_object(test: ObjectTest, program: str, options: CodeOptions) -> Plan:
 # -- test code --------------------------------------------------------------------------------------
 
 
-def plan_test_code(code: TestCode, program: str, options: CodeOptions) -> Plan:
+def run_test_code(code: TestCode, program: str, options: CodeOptions) -> Harness:
     """Run test code apart from the program, asking for its calls round by round (inside_tests.py)."""
     if code.mode == "together":
-        return (yield from _plan_together(code, program, options))
+        return (yield from _run_together(code, program, options))
     answers: dict[str, Any] = {}
     for _ in range(_MAX_ROUNDS):
         (result,) = yield [_tests_run(code, answers, "", options)]
@@ -240,7 +240,7 @@ def plan_test_code(code: TestCode, program: str, options: CodeOptions) -> Plan:
         reply = _reply(result) or {"status": "failed", "message": "the tests ended without a reply"}
         if reply["status"] == "unsupported" and not answers:
             together = replace(code, mode="together", trusts_because=reply["message"])
-            return (yield from _plan_together(together, program, options))
+            return (yield from _run_together(together, program, options))
         if reply["status"] != "calls":
             return _tests_verdict(reply, code, answers)
         results = yield [_call_run(call, program, options) for call in reply["calls"]]
@@ -312,7 +312,7 @@ def _answer(result: Result, function: str) -> dict[str, Any] | TestResult:
     return {"value": value["data"], "changed": kept}
 
 
-def _plan_together(code: TestCode, program: str, options: CodeOptions) -> Plan:
+def _run_together(code: TestCode, program: str, options: CodeOptions) -> Harness:
     why = f"runs inside the program's process: {code.trusts_because}"
     if options.trusting_tests == "refuse":
         return _bad(f"refused, for the test {why} (trusting_tests: allow would run it)")

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from verl_lite.verifiers.code.asserts import NotReadable, split_asserts
-from verl_lite.verifiers.code.kinds import (
+from verl_lite.verifiers.code.types import (
     AssertTest,
     CallTest,
     CodeTest,

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from verl_lite.verifiers.code.asserts import NotReadable, read_test_code
 from verl_lite.verifiers.code.extract import LANGUAGE_TAGS
-from verl_lite.verifiers.code.kinds import (
+from verl_lite.verifiers.code.types import (
     AssertTest,
     CallTest,
     CodeOptions,
@@ -19,14 +19,14 @@ from verl_lite.verifiers.code.kinds import (
 )
 from verl_lite.verifiers.code.wire import NotPlainData, encode
 
-__all__ = ["defect_of", "defect_of_all"]
+__all__ = ["find_problem", "find_suite_problem"]
 
 _NAME = re.compile(r"[^\W\d]\w*")
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)?")
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 
-def defect_of_all(tests: Sequence[CodeTest]) -> str:
+def find_suite_problem(tests: Sequence[CodeTest]) -> str:
     """Why these tests together say nothing about a program; "" when they do."""
     if not tests:
         return "no tests: an empty list would pass any program"
@@ -37,31 +37,31 @@ def defect_of_all(tests: Sequence[CodeTest]) -> str:
     return ""
 
 
-def defect_of(test: Any, options: CodeOptions) -> str:
+def find_problem(test: Any, options: CodeOptions) -> str:
     """What makes `test` unusable; "" when nothing does. Its fields may be of any type: rows are data."""
     try:
-        return _defect_of(test, options)
+        return _find_problem(test, options)
     except (TypeError, AttributeError, ValueError, RecursionError) as error:
         return f"malformed {type(test).__name__}: {error}"
 
 
-def _defect_of(test: Any, options: CodeOptions) -> str:
+def _find_problem(test: Any, options: CodeOptions) -> str:
     if options.language not in LANGUAGE_TAGS:
         return f"language {options.language!r}: expected one of {', '.join(sorted(LANGUAGE_TAGS))}"
     if options.language != "python" and not isinstance(test, StdinTest):
         return f"a {options.language} program can be graded by stdin tests only"
     if isinstance(test, StdinTest):
-        return _stdin_defect(test)
+        return _stdin_problem(test)
     if isinstance(test, CallTest):
-        return _call_defect(test)
+        return _call_problem(test)
     if isinstance(test, ObjectTest):
-        return _object_defect(test)
+        return _object_problem(test)
     if isinstance(test, (AssertTest, UnitTestFile)):
-        return _code_defect(test, options)
+        return _code_problem(test, options)
     return f"expected a test, got {type(test).__name__}"
 
 
-def _stdin_defect(test: StdinTest) -> str:
+def _stdin_problem(test: StdinTest) -> str:
     if not _all_text(test.stdin, test.expected):
         return "stdin and expected must be text"
     if test.compare not in get_args(Comparison):
@@ -70,10 +70,10 @@ def _stdin_defect(test: StdinTest) -> str:
         return "compare='checker' and a checker belong together"
     if test.compare == "floats" and any(_NOT_FINITE.fullmatch(token) for token in test.expected.split()):
         return "the expected output holds nan or inf, which no tolerance can compare"
-    return _tolerance_defect(test.tolerance)
+    return _tolerance_problem(test.tolerance)
 
 
-def _tolerance_defect(tolerance: Any) -> str:
+def _tolerance_problem(tolerance: Any) -> str:
     if not math.isfinite(tolerance) or tolerance < 0:
         return f"tolerance={tolerance!r}: expected a finite number from 0 up"
     return ""
@@ -83,19 +83,19 @@ def _all_text(*values: Any) -> bool:
     return all(isinstance(value, str) for value in values)
 
 
-def _call_defect(test: CallTest) -> str:
+def _call_problem(test: CallTest) -> str:
     if not _PATH.fullmatch(test.function):
         return f"function {test.function!r}: expected 'name' or 'Class.method'"
     if test.rules not in ("json", "python"):
         return f"rules={test.rules!r}: expected 'json' or 'python'"
     if test.result_in is not None and not 0 <= test.result_in < len(test.args):
         return f"result_in={test.result_in}, but the call has {len(test.args)} arguments"
-    return _tolerance_defect(test.tolerance) or _values_defect(
+    return _tolerance_problem(test.tolerance) or _values_problem(
         [("argument", [*test.args, *test.kwargs.values()]), ("expected", [test.expected, *test.also])]
     )
 
 
-def _object_defect(test: ObjectTest) -> str:
+def _object_problem(test: ObjectTest) -> str:
     for name in (test.class_name, *(method for method, _ in test.calls)):
         if not _NAME.fullmatch(name):
             return f"{name!r}: expected the name of a class or method"
@@ -104,12 +104,12 @@ def _object_defect(test: ObjectTest) -> str:
     if not any(value is not None for value in test.expected):
         return "every expected result is None: methods that do nothing would pass"
     given = [*test.args, *(arg for _, args in test.calls for arg in args)]
-    return _tolerance_defect(test.tolerance) or _values_defect(
+    return _tolerance_problem(test.tolerance) or _values_problem(
         [("argument", given), ("expected", test.expected)]
     )
 
 
-def _values_defect(groups: Sequence[tuple[str, Sequence[Any]]]) -> str:
+def _values_problem(groups: Sequence[tuple[str, Sequence[Any]]]) -> str:
     for what, values in groups:
         for value in values:
             try:
@@ -129,7 +129,7 @@ def _has_infinity(value: Any) -> bool:
     return isinstance(value, (list, tuple, set, frozenset)) and any(map(_has_infinity, value))
 
 
-def _code_defect(test: AssertTest | UnitTestFile, options: CodeOptions) -> str:
+def _code_problem(test: AssertTest | UnitTestFile, options: CodeOptions) -> str:
     if not test.source.strip():
         return "empty test code"
     try:

@@ -1,4 +1,4 @@
-"""Grade programs: extract, check the tests, run every plan through one sandbox, give verdicts."""
+"""Grade programs: extract, check the tests, run every harness through one sandbox, give verdicts."""
 
 import functools
 import math
@@ -15,9 +15,16 @@ from typing import Any
 
 from verl_lite.sandbox import Result, Sandbox
 from verl_lite.verifiers.code.asserts import NotReadable, read_test_code
-from verl_lite.verifiers.code.defects import defect_of, defect_of_all
 from verl_lite.verifiers.code.extract import extract_program
-from verl_lite.verifiers.code.kinds import (
+from verl_lite.verifiers.code.harness import (
+    Harness,
+    Run,
+    run_call_test,
+    run_object_test,
+    run_stdin_test,
+    run_test_code,
+)
+from verl_lite.verifiers.code.types import (
     CallTest,
     CodeOptions,
     CodeTest,
@@ -25,7 +32,7 @@ from verl_lite.verifiers.code.kinds import (
     StdinTest,
     TestResult,
 )
-from verl_lite.verifiers.code.plans import Plan, Run, plan_call, plan_object, plan_stdin, plan_test_code
+from verl_lite.verifiers.code.validation import find_problem, find_suite_problem
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
 __all__ = ["Submission", "verify_code", "verify_programs"]
@@ -108,21 +115,21 @@ def _shared_sandbox() -> Sandbox:
 def _prepare(submission: Submission) -> "_Grading | Verdict":
     tests, options = submission.tests, submission.options
     for number, test in enumerate(tests or (), 1):
-        defect = defect_of(test, options)
-        if defect:
-            return Verdict(outcome=Outcome.BAD_REFERENCE, reason=f"test {number}: {defect}")
-    defect = defect_of_all(tests)
-    if defect:
-        return Verdict(outcome=Outcome.BAD_REFERENCE, reason=defect)
+        problem = find_problem(test, options)
+        if problem:
+            return Verdict(outcome=Outcome.BAD_REFERENCE, reason=f"test {number}: {problem}")
+    problem = find_suite_problem(tests)
+    if problem:
+        return Verdict(outcome=Outcome.BAD_REFERENCE, reason=problem)
     program = extract_program(submission.response, options.language)
     if program is None:
         return Verdict(outcome=Outcome.UNPARSED, reason=f"no {options.language} program in the response")
     program = _continued(program, tests, options)
     try:
-        plans = [_start_plan(test, program, options) for test in tests]
+        harnesses = [_harness_for(test, program, options) for test in tests]
     except NotReadable as error:
         return Verdict(outcome=Outcome.BAD_REFERENCE, reason=str(error))
-    return _Grading(program=program, tests=tests, options=options, plans=plans)
+    return _Grading(program=program, tests=tests, options=options, harnesses=harnesses)
 
 
 def _continued(program: str, tests: Sequence[CodeTest], options: CodeOptions) -> str:
@@ -146,15 +153,15 @@ def _called_name(tests: Sequence[CodeTest]) -> str:
     return ""
 
 
-def _start_plan(test: CodeTest, program: str, options: CodeOptions) -> Callable[[], Plan]:
+def _harness_for(test: CodeTest, program: str, options: CodeOptions) -> Callable[[], Harness]:
     if isinstance(test, StdinTest):
-        return functools.partial(plan_stdin, test, program, options)
+        return functools.partial(run_stdin_test, test, program, options)
     if isinstance(test, CallTest):
-        return functools.partial(plan_call, test, program, options)
+        return functools.partial(run_call_test, test, program, options)
     if isinstance(test, ObjectTest):
-        return functools.partial(plan_object, test, program, options)
+        return functools.partial(run_object_test, test, program, options)
     code = read_test_code(test, options.prelude)
-    return functools.partial(plan_test_code, code, program, options)
+    return functools.partial(run_test_code, code, program, options)
 
 
 # -- one program --------------------------------------------------------------------------------------
@@ -167,14 +174,14 @@ class _Grading:
     program: str
     tests: Sequence[CodeTest]
     options: CodeOptions
-    plans: list[Callable[[], Plan]]
+    harnesses: list[Callable[[], Harness]]
     results: dict[int, TestResult] = field(default_factory=dict)
     started: int = 0
     finished_s: float | None = None
 
     def next_test(self) -> int | None:
         """The next test to start, or None when none is left or failures have ended it."""
-        if self.started >= len(self.plans) or self.stopped_at < self.started:
+        if self.started >= len(self.harnesses) or self.stopped_at < self.started:
             return None
         self.started += 1
         return self.started - 1
@@ -199,7 +206,7 @@ class _Grading:
             self.results[i]
             if i <= last and i in self.results
             else replace(not_run, kind=_KIND_NAMES[type(self.tests[i]).__name__])
-            for i in range(len(self.plans))
+            for i in range(len(self.harnesses))
         ]
 
     def verdict(self, wall_s: float) -> Verdict:
@@ -241,11 +248,11 @@ def _decide(results: Sequence[TestResult], passed: int) -> tuple[Outcome, str]:
 
 @dataclass(slots=True)
 class _Step:
-    """The runs that one plan waits for."""
+    """The runs that one harness waits for."""
 
     grading: _Grading
     index: int
-    plan: Plan
+    harness: Harness
     runs: list[Run]
     results: list[Result | None]
     waiting: int
@@ -298,12 +305,12 @@ class _Driver:
             if turn is None:
                 return
             grading, index = turn
-            self._advance(_Step(grading, index, grading.plans[index](), [], [], 0))
+            self._advance(_Step(grading, index, grading.harnesses[index](), [], [], 0))
 
     def _advance(self, step: _Step) -> None:
-        """Send a plan its results; submit what it asks for next, or record what it returned."""
+        """Send a harness its results; submit what it asks for next, or record what it returned."""
         try:
-            runs = step.plan.send([r for r in step.results if r is not None] if step.results else None)  # type: ignore[arg-type]
+            runs = step.harness.send([r for r in step.results if r is not None] if step.results else None)  # type: ignore[arg-type]
         except StopIteration as ended:
             step.grading.record(step.index, ended.value)
             return
