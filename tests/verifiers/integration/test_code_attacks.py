@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from verl_lite.sandbox import Limits, Sandbox
-from verl_lite.verifiers import Outcome
+from verl_lite.sandbox import Limits, Result, Sandbox, Status
+from verl_lite.verifiers import Outcome, verify_code
 from verl_lite.verifiers.code import (
     AssertTest,
     CallTest,
@@ -145,9 +146,22 @@ def test_a_test_in_the_programs_process_is_always_marked(sandbox: Sandbox) -> No
 
 def test_a_call_test_has_no_expected_value_in_the_sandbox() -> None:
     """What is handed to the sandbox, byte for byte, does not hold the answer."""
-    from verl_lite.verifiers.code.harness import run_call_test
-
+    recorder: Any = _Recorder()
     test = CallTest(function="f", args=(1,), expected="the secret answer")
-    (run,) = next(run_call_test(test, "def f(x): return x", CodeOptions()))
-    assert b"secret" not in run.stdin
-    assert "secret" not in run.source
+    verdict = verify_code("def f(x): return x", [test], sandbox=recorder)
+    assert verdict.outcome is Outcome.WRONG
+    assert b"def f(x)" in recorder.stdin
+    assert b"secret" not in recorder.stdin
+    assert "secret" not in recorder.source
+
+
+class _Recorder:
+    """Stands in for a Sandbox: keeps what one run is given, and gives no reply."""
+
+    backend = "native"
+
+    def submit_python(self, source: str, *, stdin: bytes, limits: Limits) -> Future[Result]:
+        self.source, self.stdin = source, stdin
+        future: Future[Result] = Future()
+        future.set_result(Result(status=Status.OK))
+        return future

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from verl_lite.verifiers.code.row_formats import BadTests, load_tests
+from verl_lite.verifiers.code import BadTests, load_tests
 
 CASES = [{"input": "3\n", "output": "9 \u00e9\n", "testtype": "stdin"}]
 

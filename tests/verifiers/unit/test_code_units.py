@@ -12,10 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verl_lite.verifiers.code import AssertTest, CallTest, UnitTestFile, compare, extract, rows
-from verl_lite.verifiers.code.asserts import NotReadable, read_test_code, split_asserts
-from verl_lite.verifiers.code.compare import matches_text, matches_value
-from verl_lite.verifiers.code.wire import NotPlainData, decode, encode
+from verl_lite.verifiers.code import (
+    AssertTest,
+    CallTest,
+    NotPlainData,
+    NotReadable,
+    UnitTestFile,
+    compare,
+    decode,
+    encode,
+    extract,
+    extract_program,
+    loading,
+    matches_text,
+    matches_value,
+    read_test_code,
+    split_asserts,
+)
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -24,7 +37,7 @@ PLAIN = st.recursive(
 )
 
 
-@pytest.mark.parametrize("module", [compare, extract, rows])
+@pytest.mark.parametrize("module", [compare, extract, loading])
 def test_the_examples_in_docstrings_hold(module: Any) -> None:
     assert doctest.testmod(module).failed == 0
     assert doctest.testmod(module).attempted > 0
@@ -272,10 +285,10 @@ def test_tests_that_say_nothing_are_refused() -> None:
     ],
 )
 def test_extraction(response: str, program: str | None) -> None:
-    assert extract.extract_program(response) == (program if program is None or program.strip() else None)
+    assert extract_program(response) == (program if program is None or program.strip() else None)
 
 
 def test_extraction_of_other_languages() -> None:
     response = "```cpp\nint main() {}\n```\n```python\nx\n```"
-    assert extract.extract_program(response, "cpp") == "int main() {}\n"
-    assert extract.extract_program(response, "bash") is None
+    assert extract_program(response, "cpp") == "int main() {}\n"
+    assert extract_program(response, "bash") is None

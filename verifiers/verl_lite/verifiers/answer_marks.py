@@ -1,17 +1,17 @@
-r"""Where answers stand in a text: \boxed{...} and <tag>...</tag>. Linear in the text, whatever it holds."""
+r"""Finds the answers marked in a text: \boxed{...} and <tag>...</tag>. Always in linear time."""
 
 import re
 from dataclasses import dataclass
 
 __all__ = ["AnswerMark", "find_boxed", "find_tagged"]
 
-# An escaped brace is a character, not a brace; a control word before it is not an escape.
+# An escaped brace is a character, not a brace; a control word before a brace is not an escape.
 _BRACES = re.compile(r"\\[{}\\]|\\boxed\s{0,8}\{|[{}]")
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerMark:
-    """`content` stands inside the marker that covers the characters [start, end)."""
+    """`content` is the text inside a marker; the whole marker covers the characters [start, end)."""
 
     start: int
     end: int
@@ -19,13 +19,13 @@ class AnswerMark:
 
 
 def find_boxed(text: str) -> list[AnswerMark]:
-    r"""Every closed \boxed{...} that is not inside another one, in order.
+    r"""Every closed, outermost \boxed{...}, in order.
 
     >>> [mark.content for mark in find_boxed(r"\boxed{\frac{1}{2}} and \boxed{3")]
     ['\\frac{1}{2}']
     """
     found: list[AnswerMark] = []
-    opened: list[tuple[int, int] | None] = []  # a box: (start, start of the content); None: another brace
+    opened: list[tuple[int, int] | None] = []  # a box: (start, start of its content); None: another brace
     for match in _BRACES.finditer(text):
         token = match[0]
         if token == "{":
@@ -42,7 +42,7 @@ def find_boxed(text: str) -> list[AnswerMark]:
 
 
 def find_tagged(text: str, tag: str) -> list[AnswerMark]:
-    """Every <tag>...</tag>, in order; each from the last opening before its closing.
+    """Every <tag>...</tag>, in order; each starts at the last opening tag before its closing tag.
 
     >>> [mark.content for mark in find_tagged("<a>1</a> <a><a>2</a>", "a")]
     ['1', '2']

@@ -1,4 +1,4 @@
-"""The shape of a response: tags, a box, a code block. Says what is missing, in words."""
+"""Checks the shape of a response: tags, a box, a code block. Says what is missing."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ FormatPattern = Literal["boxed", "think_answer", "think_boxed", "code_fence"]
 
 
 class Shape(Protocol):
-    """What has the fields of FormatShape."""
+    """Anything with the fields of FormatShape."""
 
     @property
     def pattern(self) -> FormatPattern: ...
@@ -30,12 +30,12 @@ class Shape(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormatShape:
-    r"""The shape wanted; see FormatOptions of the reward `format` for each field.
+    r"""The expected shape. `prompt_opens_think`: the prompt ends with the opening think tag.
 
-    boxed         exactly one \boxed{...}, closed, with something in it
-    think_answer  <think>reasoning</think> and then <answer>something</answer>, each once, nothing after
+    boxed         exactly one \boxed{...}, closed and not empty
+    think_answer  <think>reasoning</think>, then <answer>something</answer>, each once, nothing after
     think_boxed   <think>reasoning</think>, then text with exactly one \boxed{...}
-    code_fence    exactly one Markdown code block, closed, with something in it
+    code_fence    exactly one Markdown code block, closed and not empty; of `language`, unless that is ""
     """
 
     pattern: FormatPattern = "think_answer"
@@ -46,7 +46,7 @@ class FormatShape:
 
 
 def verify_format(response: str, *, options: FormatShape | None = None) -> Verdict:
-    r"""Whether `response` has the shape: outcome correct, or wrong with what is missing in `reason`.
+    r"""Whether `response` has the shape: correct, or wrong with the problem in `reason`.
 
     >>> verify_format(r"\boxed{4} \boxed{5}", options=FormatShape(pattern="boxed")).reason
     '2 \\boxed{...}, expected 1'
@@ -64,12 +64,12 @@ def verify_format(response: str, *, options: FormatShape | None = None) -> Verdi
 
 
 def format_problem(response: str, shape: Shape) -> str:
-    """What keeps `response` from having the shape, in words; "" where nothing does."""
+    """What is wrong with the shape of `response`, in words; "" if nothing is."""
     return _PROBLEMS[shape.pattern](response.strip(), shape)
 
 
 def _boxed_problem(text: str, shape: Shape) -> str:
-    r"""What keeps `text` from holding exactly one closed, non-empty \boxed{...}; "" if nothing does."""
+    r"""What is wrong, unless `text` holds exactly one closed, non-empty \boxed{...}; then ""."""
     count = text.count(r"\boxed{")
     if count != 1:
         return rf"{count} \boxed{{...}}, expected 1"
@@ -80,7 +80,7 @@ def _boxed_problem(text: str, shape: Shape) -> str:
 
 
 def _after_think(text: str, shape: Shape) -> tuple[str, str]:
-    """(the text after the reasoning, "") or ("", what is wrong with the reasoning part)."""
+    """(the text after the reasoning, "") or ("", what is wrong with the reasoning)."""
     opening, closing = f"<{shape.think_tag}>", f"</{shape.think_tag}>"
     if shape.prompt_opens_think and not text.startswith(opening):
         text = opening + text
@@ -113,7 +113,7 @@ def _think_boxed_problem(text: str, shape: Shape) -> str:
 
 
 def _code_fence_problem(text: str, shape: Shape) -> str:
-    """A fence is a line that begins with at least three backticks; one without a word closes it."""
+    """A fence is a line that starts with at least three backticks; one without a word closes the block."""
     fences = [
         (at, line.strip()) for at, line in enumerate(text.split("\n")) if line.lstrip().startswith("```")
     ]

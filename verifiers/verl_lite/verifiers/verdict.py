@@ -1,4 +1,4 @@
-"""What a verifier answers: a verdict with its reasons, never a bare float."""
+"""The result of a verifier: a verdict with its reasons, never a bare float."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,23 +7,23 @@ from typing import Any
 
 
 class Outcome(StrEnum):
-    """Wrong, unparsed, a bad reference, a time-out and a crash are five different things."""
+    """How a verification ended."""
 
     CORRECT = "correct"
     WRONG = "wrong"
-    UNPARSED = "unparsed"  # the response holds no answer that can be read
-    BAD_REFERENCE = "bad_reference"  # the data set's own answer or tests cannot be used
-    TIMEOUT = "timeout"  # not decided before the deadline
-    ERROR = "error"  # a fault of ours, never of the response
+    UNPARSED = "unparsed"  # the response holds no readable answer
+    BAD_REFERENCE = "bad_reference"  # the data set's answer or tests cannot be used
+    TIMEOUT = "timeout"  # undecided at the deadline
+    ERROR = "error"  # the verifier's fault, never the response's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The result of one verification.
 
-    `extracted` is the answer or program found in the response, `matched_by` the tier that decided
-    ("string", "number", "symbolic", ...; empty when none did), `credit` the part of full marks
-    earned in [0, 1] (1.0 for correct; between for partly passed tests), `wall_s` the seconds spent.
+    `extracted` is the answer or program found in the response, `matched_by` the comparison that decided
+    ("string", "number", "symbolic", ...; empty if none did), `credit` a number in [0, 1] (1.0 for
+    correct, less for partly passed tests), `wall_s` the seconds spent.
     """
 
     outcome: Outcome

@@ -11,7 +11,7 @@ from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
-from verl_lite.verifiers.answer_marks import find_boxed, find_tagged
+from verl_lite.verifiers import find_boxed, find_tagged
 
 Mode = Literal["auto", "boxed", "tag", "phrase", "whole", "last_letter"]
 

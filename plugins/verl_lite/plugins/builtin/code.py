@@ -15,6 +15,7 @@ from verl_lite.plugins.contract import hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.sandbox import SANDBOX_VERSION, Limits, Sandbox
+from verl_lite.verifiers import Outcome, Verdict
 from verl_lite.verifiers.code import (
     BadTests,
     CodeOptions,
@@ -24,7 +25,6 @@ from verl_lite.verifiers.code import (
     load_tests,
     verify_programs,
 )
-from verl_lite.verifiers.verdict import Outcome, Verdict
 
 __all__ = ["CodeReward", "CodeRewardOptions", "register_rewards"]
 

@@ -9,7 +9,7 @@ from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
-from verl_lite.verifiers.format import FormatPattern, format_problem
+from verl_lite.verifiers import FormatPattern, format_problem
 
 TAG = r"^[A-Za-z][A-Za-z0-9_-]*$"
 

@@ -9,7 +9,7 @@ from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
-from verl_lite.verifiers.answer_marks import AnswerMark, find_boxed, find_tagged
+from verl_lite.verifiers import AnswerMark, find_boxed, find_tagged
 
 _WORD = re.compile(r"\S*\w\S*")
 _OR = re.compile(r"(?<![A-Za-z])or(?![A-Za-z])|\\text\s?\{\s*or\s*\}", re.IGNORECASE)

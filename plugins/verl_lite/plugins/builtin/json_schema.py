@@ -10,7 +10,7 @@ from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
-from verl_lite.verifiers.answer_marks import find_tagged
+from verl_lite.verifiers import find_tagged
 
 MISSING = "this reward needs the package jsonschema: pip install 'verl-lite[json]'"
 

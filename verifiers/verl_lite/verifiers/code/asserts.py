@@ -1,6 +1,6 @@
-"""Read test code: which asserts are plain calls, which need their own process, which must trust.
+"""Reads test code: which asserts are plain calls, which need their own process, which trust the program.
 
-Decided from the tests alone, never from the program, so no program can choose to be trusted.
+The tests alone decide this, never the program, so no program can choose to be trusted.
 """
 
 import ast
@@ -21,12 +21,12 @@ _DATA_ATTRIBUTES = frozenset(
 
 
 class NotReadable(ValueError):
-    """Test code that is not Python or that calls nothing of the program."""
+    """Test code that is not Python, or that never calls the program."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestCode:
-    """Test code ready to run: in a process of its own, or (saying why) together with the program."""
+    """Test code ready to run: in its own process, or together with the program (and why)."""
 
     source: str
     setup: str
@@ -41,10 +41,10 @@ class TestCode:
 
 
 def split_asserts(test: AssertTest) -> list[CodeTest]:
-    """`test` as one test an assert: `assert f(1) == 2` becomes a CallTest, the rest stays as it is.
+    """`test` as one test per assert: `assert f(1) == 2` becomes a CallTest, others stay AssertTests.
 
-    Statements other than asserts tie the whole together: it is returned unsplit. Raises NotReadable
-    for source that is not Python.
+    Source with other statements is returned unsplit. Raises NotReadable for source that is not Python
+    or asserts nothing.
     """
     tree = _parse(test.source)
     statements = tree.body
@@ -68,7 +68,7 @@ def _parse(source: str) -> ast.Module:
 
 
 def _as_call_test(node: ast.Assert, test: AssertTest, source: str) -> CallTest | None:
-    """`assert f(literals) == literal`, either way round, `is None/True/False`; else None."""
+    """`assert f(literals) == literal` (or `is None/True/False`), either way round; else None."""
     compare = node.test
     if not isinstance(compare, ast.Compare) or len(compare.ops) != 1:
         return None
@@ -99,7 +99,7 @@ def _as_call_test(node: ast.Assert, test: AssertTest, source: str) -> CallTest |
 def _called_path(node: ast.expr, functions: Sequence[str]) -> str | None:
     """ "f" for `f(...)`, "Solution.f" for `Solution().f(...)`; else None.
 
-    A name with a capital is a class, unless it is known to be one of `functions`.
+    A capitalised name is a class, unless it is one of `functions`.
     """
     if not isinstance(node, ast.Call):
         return None
@@ -135,7 +135,7 @@ def _literal_keywords(call: ast.Call) -> dict[str, Any]:
 
 
 def read_test_code(test: AssertTest | UnitTestFile, prelude: str = "") -> TestCode:
-    """How to run `test`. Raises NotReadable where it cannot mean anything."""
+    """How to run `test`. Raises NotReadable for tests that cannot be used."""
     collect = isinstance(test, UnitTestFile)
     setup = "" if isinstance(test, UnitTestFile) else test.setup
     module = test.module if isinstance(test, UnitTestFile) else "solution"
@@ -188,7 +188,7 @@ def _defined_names(tree: ast.AST) -> set[str]:
 
 
 def _imported_from_program(tree: ast.AST, module: str) -> set[str]:
-    """What a test file takes from the program: `from solution import f`, or `solution.f`."""
+    """The names a test file takes from the program: `from solution import f`, or `solution.f`."""
     names: set[str] = set()
     aliases = _module_aliases(tree, module)
     for node in ast.walk(tree):
@@ -216,7 +216,7 @@ def _is_alias(node: ast.AST | None, aliases: set[str]) -> bool:
 
 
 def _why_together(parts: Sequence[ast.Module], names: set[str], classes: set[str], module: str) -> str:
-    """Why the tests must share the program's process; "" when they need not."""
+    """Why the tests must share the program's process; "" if they need not."""
     for part in parts:
         aliases = _module_aliases(part, module)
         parents = {child: node for node in ast.walk(part) for child in ast.iter_child_nodes(node)}
@@ -246,7 +246,7 @@ def _import_reason(node: ast.AST, module: str) -> str:
 
 
 def _class_reason(node: ast.AST, name: str, parents: Mapping[ast.AST, ast.AST]) -> str:
-    """`Name().method(...)` is a call like any other; every other use needs the object itself."""
+    """`Name().method(...)` is an ordinary call; any other use needs the object itself."""
     made = parents.get(node)
     if isinstance(made, ast.Call) and made.func is node and not made.args and not made.keywords:
         method = parents.get(made)

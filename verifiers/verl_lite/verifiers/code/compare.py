@@ -1,7 +1,7 @@
-"""Compare what a program gave with what was expected, outside the sandbox.
+"""Compares a program's results with the expected ones, outside the sandbox.
 
-What the program gave is hostile: it is never turned into objects larger than the expected value, and
-numbers are read by an own grammar (`float()` also takes "nan", "infinity", "1_0" and other digits).
+Results are hostile: they are never decoded into objects larger than the expected value, and numbers
+have their own grammar (`float()` also accepts "nan", "infinity", "1_0" and non-ASCII digits).
 """
 
 import json
@@ -20,7 +20,7 @@ _MAX_DIGITS = 400  # longer numbers are compared as text
 
 
 def matches_text(output: str, expected: str, how: Comparison, tolerance: float = 1e-6) -> bool:
-    """Whether `output` is right by the rule `how` (see StdinTest; "checker" is not decided here).
+    """Whether `output` is correct by the rule `how` (see StdinTest; "checker" is decided elsewhere).
 
     >>> matches_text("3  4\\n", "3\\n4", "tokens"), matches_text("3  4\\n", "3\\n4", "lines")
     (True, False)
@@ -73,12 +73,12 @@ def matches_value(data: Any, expected: Any, *, rules: ValueRules, tolerance: flo
     """
     try:
         return _same_json(data, expected, tolerance) if rules == "json" else _same_python(data, expected)
-    except RecursionError:  # only hostile data is nested that deep
+    except RecursionError:  # only hostile data is nested this deep
         return False
 
 
 def _parts(data: Any) -> tuple[str, Any]:
-    """The tag and content of wire data; an untagged value has the tag of its type."""
+    """The tag and content of wire data; the tag of an untagged value is its type's name."""
     if type(data) is list and len(data) == 2 and type(data[0]) is str:
         return data[0], data[1]
     if type(data) is list:
@@ -147,7 +147,7 @@ def _json_key(key: Any) -> str:
 
 
 def _same_python(data: Any, expected: Any) -> bool:
-    """`==` of plain data: the types of containers count, 1 == 1.0 == True, order of sets does not."""
+    """`==` of plain data: container types must match, 1 == 1.0 == True, sets have no order."""
     tag, content = _parts(data)
     kind = type(expected)
     if kind in (bool, int, float):
@@ -169,14 +169,14 @@ def _same_python(data: Any, expected: Any) -> bool:
 
 
 def _same_unordered(got: Any, wanted: list[Any]) -> bool:
-    """Equal as multisets of canonical texts; the items of a real set differ, so this is set equality."""
+    """Equality of multisets of canonical texts; items of a set are distinct, so this is set equality."""
     if type(got) is not list or len(got) != len(wanted):
         return False
     return sorted(map(_canonical, got)) == sorted(map(_canonical, wanted))
 
 
 def _canonical(data: Any) -> str:
-    """One text for data that Python calls equal: numbers by value, sets without their order."""
+    """The same text for data that Python considers equal: numbers by value, sets without order."""
     number = _number(data)
     if number is not None:
         if isinstance(number, float) and number.is_integer():
@@ -207,19 +207,10 @@ def show(value: Any, limit: int = 80) -> str:
 
 
 def show_data(data: Any, limit: int = 80) -> str:
-    """Wire data for a message: never decoded when it is large."""
+    """Wire data for a message; large data is not decoded."""
     try:
         if len(json.dumps(data)) <= 10 * limit:
             return show(decode(data), limit)
     except (NotPlainData, ValueError, TypeError, KeyError, IndexError, RecursionError):
         pass
     return f"{str(data)[: limit - 3]}..."
-
-
-def is_plain(value: Any) -> str:
-    """Why `value` cannot be an expected value or an argument; "" when it can."""
-    try:
-        encode(value)
-    except NotPlainData as error:
-        return str(error)
-    return ""

@@ -1,4 +1,4 @@
-"""Find the program in a response: the last fenced block of the right language, or the whole text."""
+"""Finds the program in a response: the last fenced block in the language, or the whole text."""
 
 import re
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ class _Block:
 
 
 def extract_program(response: str, language: str = "python") -> str | None:
-    """The program in `response`, or None when there is none to run.
+    """The program in `response`, or None without one.
 
-    Text up to the last `</think>` is left out, and a thought that never ended holds no program.
-    Among fenced blocks the last one tagged with the language counts, else the last untagged one; a
-    block that the response was cut off in counts too. A response with no fences is the program
-    itself. Fences of other languages only: None.
+    Text up to the last `</think>` is ignored; an unclosed thought holds no program. The last fenced
+    block tagged with the language counts, else the last untagged one, even if the response was cut
+    off inside it. A response without fences is the program itself; one with fences of other
+    languages only gives None.
 
     >>> extract_program("First:\\n```python\\nx = 1\\n```\\nBetter:\\n```py\\nx = 2\\n```\\nDone.")
     'x = 2\\n'
@@ -55,7 +55,7 @@ def _after_thoughts(response: str) -> str:
 
 
 def _fenced_blocks(text: str) -> list[_Block]:
-    """The fenced code blocks of Markdown, by CommonMark's rules for opening and closing."""
+    """Markdown's fenced code blocks, by the CommonMark rules for opening and closing."""
     blocks: list[_Block] = []
     open_fence, tag = "", ""
     lines: list[str] = []

@@ -1,8 +1,8 @@
-"""How each kind of test is run: which processes, in which order, and what their replies mean.
+"""Test harnesses: which processes each kind of test runs, in which order, and what their replies mean.
 
-A harness is a generator. It yields the runs it needs next (they go to the sandbox together), is sent
-their results, and returns the TestResult. It does no waiting of its own, so a driver can keep the
-harnesses of many programs going at once.
+A harness is a generator. It yields the runs it needs next (they go to the sandbox together), receives
+their results, and returns the TestResult. It never waits itself, so a scheduler can advance the
+harnesses of many programs at once.
 """
 
 import functools
@@ -31,7 +31,7 @@ _MAX_STDERR_LINE = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One process to run in the sandbox; `replies` says that its reply is read, not its output."""
+    """One process to run in the sandbox. `replies`: its reply is read instead of its output."""
 
     source: str
     stdin: bytes
@@ -44,10 +44,10 @@ Harness: TypeAlias = Generator[list[Run], list[Result], TestResult]
 
 
 @functools.cache
-def _inside(*names: str) -> str:
-    """The source for a process: the files one after the other, without the imports between them.
+def _sandboxed_source(*names: str) -> str:
+    """The source of a process: the files `names` concatenated, without their imports of each other.
 
-    Compiled here, since compiling costs more than the run; as text for another version of Python.
+    Compiled here, since compiling takes longer than the run; as text for another version of Python.
     """
     parts = []
     for name in names:
@@ -68,9 +68,9 @@ def _request(request: dict[str, Any]) -> bytes:
 
 
 def _fault(result: Result) -> TestResult | None:
-    """A run that did not end well, as a test result; None when it did.
+    """The test result of a run that did not end well; None for one that did.
 
-    Only the sandbox's own fault is an error. A program that was stopped has failed.
+    Only a fault of the sandbox is an error. A program that was stopped has failed.
     """
     if result.status is Status.OK:
         return None
@@ -101,7 +101,7 @@ def _bad(reason: str) -> TestResult:
 
 
 def _reply(result: Result) -> dict[str, Any] | None:
-    """The one JSON object of finite numbers that the process sent, or None: then nothing counts."""
+    """The reply of the process, if it is one JSON object with finite numbers; else None."""
     try:
         reply = json.loads(result.reply, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
@@ -142,7 +142,7 @@ def _check_output(test: StdinTest, output: str, options: CodeOptions) -> Harness
         good = test.checker(test.stdin, output, test.expected)
         return TestResult(status="passed", kind="") if good is True else _failed(f"checker: {show(output)}")
     request = {"checker": test.checker, "stdin": test.stdin, "output": output, "expected": test.expected}
-    source = _inside("wire", "inside_program", "inside_checker")
+    source = _sandboxed_source("wire", "inside_program", "inside_checker")
     (result,) = yield [Run(source=source, stdin=_request(request), limits=options.limits, replies=True)]
     fault = _fault(result)
     if fault:
@@ -160,7 +160,7 @@ def _check_output(test: StdinTest, output: str, options: CodeOptions) -> Harness
 
 def _call_run(request: dict[str, Any], program: str, options: CodeOptions) -> Run:
     request = {**request, "program": program, "prelude": options.prelude}
-    source = _inside("wire", "inside_program")
+    source = _sandboxed_source("wire", "inside_program")
     return Run(source=source, stdin=_request(request), limits=options.limits, replies=True)
 
 
@@ -180,7 +180,7 @@ def run_call_test(test: CallTest, program: str, options: CodeOptions) -> Harness
         changed = reply.get("changed")
         value = changed.get(str(test.result_in)) if type(changed) is dict else None
         value = value or {"data": encode(test.args[test.result_in])}
-    return _judge(value, (test.expected, *test.also), test)
+    return _compare(value, (test.expected, *test.also), test)
 
 
 def _no_reply(result: Result) -> str:
@@ -193,7 +193,7 @@ def _raised(reply: dict[str, Any] | None) -> TestResult | None:
     return _failed(f"raised {str(reply.get('type'))[:80]}: {str(reply.get('message'))[:200]}")
 
 
-def _judge(value: Any, expected: tuple[Any, ...], test: CallTest | ObjectTest) -> TestResult:
+def _compare(value: Any, expected: tuple[Any, ...], test: CallTest | ObjectTest) -> TestResult:
     if type(value) is not dict or "data" not in value:
         what = str(value.get("not_plain"))[:120] if type(value) is dict else "nothing"
         return _failed(f"returned {what}; plain data is expected")
@@ -218,17 +218,17 @@ def run_object_test(test: ObjectTest, program: str, options: CodeOptions) -> Har
     if type(values) is not list or len(values) != len(test.expected):
         return _failed(f"gave no result for each of the {len(test.expected)} calls")
     for (method, _), value, expected in zip(test.calls, values, test.expected, strict=True):
-        judged = _judge(value, (expected,), test)
-        if not judged.passed:
-            return replace(judged, reason=f"{method}: {judged.reason}")
-    return judged
+        compared = _compare(value, (expected,), test)
+        if not compared.passed:
+            return replace(compared, reason=f"{method}: {compared.reason}")
+    return compared
 
 
 # -- test code --------------------------------------------------------------------------------------
 
 
 def run_test_code(code: TestCode, program: str, options: CodeOptions) -> Harness:
-    """Run test code apart from the program, asking for its calls round by round (inside_tests.py)."""
+    """Run test code apart from the program; each round makes the calls it asks for (inside_tests.py)."""
     if code.mode == "together":
         return (yield from _run_together(code, program, options))
     answers: dict[str, Any] = {}
@@ -266,12 +266,12 @@ def _tests_run(code: TestCode, answers: dict[str, Any], program: str, options: C
         "answers": answers,
         "max_calls": _MAX_CALLS,
     }
-    source = _inside("wire", "inside_program", "inside_tests")
+    source = _sandboxed_source("wire", "inside_program", "inside_pytest", "inside_tests")
     return Run(source=source, stdin=_request(request), limits=options.limits, replies=True)
 
 
 def _tests_fault(fault: TestResult, answers: dict[str, Any]) -> TestResult:
-    """Before the program had a say, tests that fail to run are the data set's fault."""
+    """Tests that fail before the program was called are the data set's fault."""
     if fault.status == "error" or answers:
         return replace(fault, reason=f"the tests, given the program's results: {fault.reason}")
     return _bad(f"the tests fail by themselves: {fault.reason}")
@@ -293,7 +293,7 @@ def _tests_verdict(reply: dict[str, Any], code: TestCode, answers: dict[str, Any
 
 
 def _answer(result: Result, function: str) -> dict[str, Any] | TestResult:
-    """What a call gave, in the form inside_tests.py reads; a TestResult when it gave nothing usable."""
+    """The result of a call in the form that inside_tests.py reads; a TestResult if it is unusable."""
     reply = _reply(result)
     fault = _fault(result)
     if fault:

@@ -1,4 +1,4 @@
-"""Runs inside the sandbox, after the program has ended: the data set's own checker of an output."""
+"""Runs inside the sandbox, after the program has ended: the data set's checker of an output."""
 
 import os
 
@@ -11,12 +11,12 @@ def main() -> None:
     try:
         exec(compile(request["checker"], "<checker>", "exec"), namespace)
         check = namespace["check"]
-    except Exception as error:  # noqa: BLE001  the checker is broken, whatever it raises
+    except Exception as error:  # noqa: BLE001  whatever it raises, the checker is broken
         send_reply({"status": "not_ready", "message": f"{type(error).__name__}: {error}"})
         os._exit(0)
     try:
         answer = check(request["stdin"], request["output"], request["expected"])  # type: ignore[operator]
-    except Exception as error:  # noqa: BLE001  an output it cannot read is a wrong output
+    except Exception as error:  # noqa: BLE001  an output it cannot read is wrong
         send_reply(
             {"status": "failed", "message": f"the checker raised {type(error).__name__}: {error}"[:500]}
         )

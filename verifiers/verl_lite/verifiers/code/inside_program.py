@@ -1,8 +1,8 @@
 """Runs inside the sandbox: calls into the program and sends the results back as data.
 
-The request comes on descriptor 0 and holds no expected value; the reply goes to descriptor 3. The
-program shares this process and may do to it what it likes: forge the reply, patch what is below,
-leave early. None of it helps, for the reply is only ever compared with the right answer outside.
+The request arrives on descriptor 0 and holds no expected value; the reply goes to descriptor 3. The
+program shares this process and can do anything to it: forge the reply, patch this code, exit early.
+None of it helps, because the reply is only compared with the correct answer, outside.
 """
 
 import json
@@ -31,7 +31,7 @@ def send_reply(reply: dict[str, Any]) -> None:
 
 
 def load_program(request: dict[str, Any]) -> types.ModuleType:
-    """The program as a module that is not `__main__`: its main guard does not run."""
+    """The program as a module other than `__main__`, so its main guard does not run."""
     module = types.ModuleType(request.get("module", "solution"))
     sys.modules[module.__name__] = module
     exec(compile(request["prelude"], "<prelude>", "exec"), module.__dict__)
@@ -41,13 +41,13 @@ def load_program(request: dict[str, Any]) -> types.ModuleType:
 
 
 def _resolve(module: types.ModuleType, path: str) -> Any:
-    """What the program, not its prelude, defines: a function, or a method of a fresh object."""
+    """What the program, not its prelude, defines: a function, or a method of a new object."""
     owner, dot, method = path.rpartition(".")
     if not dot:
         defined = module.__dict__.get(path)
         if defined is not None and defined is not module.__dict__["__prelude__"].get(path):
             return defined
-        owner = "Solution"  # the data sets that name a function alone take a method of this class too
+        owner = "Solution"  # data sets that name only a function also accept a method of this class
     if owner not in module.__dict__:
         raise NameError(f"the program does not define {owner if dot else path}")
     return getattr(getattr(module, owner)(), method)
@@ -96,10 +96,10 @@ def main() -> None:
             reply = _use_object(module, request)
         else:
             reply = _call(_resolve(module, request["function"]), request)
-    except Exception as error:  # noqa: BLE001  whatever the program raised is its answer
+    except Exception as error:  # noqa: BLE001  whatever the program raises is its result
         reply = _raised(error)
     send_reply(reply)
-    os._exit(0)  # no atexit handler or stray thread decides how this run ends
+    os._exit(0)  # atexit handlers and stray threads must not decide how this run ends
 
 
 if __name__ == "__main__":

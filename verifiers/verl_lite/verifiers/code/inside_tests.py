@@ -1,19 +1,18 @@
-"""Runs inside the sandbox: the tests' own process, where calls to the program are looked up.
+"""Runs inside the sandbox: the tests' process, which looks up calls to the program in a table.
 
-In "separate" mode the program is not here. Each of its functions is a stand-in that answers from
-the table of calls already made; a call that is not in the table is noted and its assert skipped.
-The reply then asks for those calls; outside, each is made in a process of the program, and this
-process is run again with the longer table, until nothing is missing. So the expected values and the
+In "separate" mode the program is not in this process. Each of its functions is a stub that answers
+from the table of calls already made; a call that is not in the table is recorded and its assert
+skipped. The reply asks for the recorded calls; outside, each is made in a process of the program, and
+this process is run again with the larger table, until no call is missing. So expected values and
 program never share a process, while the tests stay plain Python.
 
-In "together" mode the program is loaded right here: the tests trust it.
+In "together" mode the program is loaded into this process: the tests trust it.
 """
 
 import ast
 import builtins
 import functools
 import json
-import math
 import os
 import random
 import sys
@@ -22,18 +21,19 @@ from collections.abc import Callable
 from typing import Any
 
 from verl_lite.verifiers.code.inside_program import load_program, read_request, send_reply
+from verl_lite.verifiers.code.inside_pytest import pytest_stub
 from verl_lite.verifiers.code.wire import NotPlainData, decode, encode
 
 
 class MissingCall(BaseException):
-    """A call whose answer is not known yet. No `except Exception` of a test can swallow it."""
+    """A call without an answer yet. A BaseException, so that no `except Exception` of a test catches it."""
 
 
 class Unsupported(BaseException):
-    """The tests do something that cannot be done with the program in another process."""
+    """The tests do something that needs the program in their own process."""
 
 
-# Unicode errors need five arguments; SystemExit and its kin would end the tests themselves.
+# Unicode errors need five arguments; exceptions such as SystemExit would end the tests themselves.
 _RAISED = {
     kind
     for kind in vars(builtins).values()
@@ -42,7 +42,7 @@ _RAISED = {
 
 
 class Calls:
-    """The table of the program's answers, and the calls that it lacks."""
+    """The table of the program's answers, and the calls missing from it."""
 
     def __init__(self, answers: dict[str, Any], max_calls: int, allow_infinity: bool) -> None:
         self.answers = answers
@@ -51,7 +51,7 @@ class Calls:
         self.max_calls = max_calls
         self.allow_infinity = allow_infinity
 
-    def stand_in(self, path: str) -> Callable[..., Any]:
+    def stub(self, path: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             return self._answer(path, args, kwargs)
 
@@ -81,7 +81,7 @@ class Calls:
 
 
 def _replay(answer: dict[str, Any], args: tuple[Any, ...]) -> Any:
-    """What the program did: return, raise, or change an argument in place."""
+    """Repeat what the program did: return, raise, or change an argument in place."""
     if "raised" in answer:
         kind = getattr(builtins, answer["raised"], RuntimeError)
         error: Any = kind(answer["message"]) if kind in _RAISED else RuntimeError(answer["message"])
@@ -100,27 +100,27 @@ def _change_in_place(value: Any, after: Any) -> None:
         value.update(after)
 
 
-class _Methods:
-    """Stands in for a class used as `Name().method(...)`, a fresh object for each call."""
+class _ClassStub:
+    """Stub of a class used as `Name().method(...)`, with a new object per call."""
 
     def __init__(self, calls: Calls, name: str) -> None:
         self._calls, self._name = calls, name
 
-    def __call__(self) -> "_Methods":
+    def __call__(self) -> "_ClassStub":
         return self
 
     def __getattr__(self, method: str) -> Any:
-        return self._calls.stand_in(f"{self._name}.{method}")
+        return self._calls.stub(f"{self._name}.{method}")
 
 
 class _SkipWhileMissing(ast.NodeTransformer):
-    """Wraps each assert, so that one missing answer does not hide the calls of those after it."""
+    """Wraps each assert, so that a missing answer does not hide the calls of later asserts."""
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
         return self._wrap(node)
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        """`self.assertEqual(...)` and its family."""
+        """`self.assertEqual(...)` and its relatives."""
         called = node.value.func if isinstance(node.value, ast.Call) else None
         is_assert = isinstance(called, ast.Attribute) and called.attr.startswith("assert")
         return self._wrap(node) if is_assert else node
@@ -132,77 +132,10 @@ class _SkipWhileMissing(ast.NodeTransformer):
         return ast.Try(body=[node], handlers=[skip], orelse=[], finalbody=[])
 
 
-class _Approx:
-    """The small part of pytest.approx that test files of data sets use."""
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __init__(self, expected: Any, rel: float = 1e-6, abs: float = 1e-12) -> None:
-        self.expected, self.rel, self.abs = expected, rel, abs
-
-    def __eq__(self, other: object) -> bool:
-        return self._close(self.expected, other)
-
-    def _close(self, expected: Any, got: Any) -> bool:
-        if isinstance(expected, (list, tuple)):
-            same = type(expected) is type(got) and len(expected) == len(got)
-            return same and all(map(self._close, expected, got))
-        if isinstance(expected, dict):
-            same = isinstance(got, dict) and expected.keys() == got.keys()
-            return same and all(self._close(expected[key], got[key]) for key in expected)
-        if type(got) in (int, float) and type(expected) in (int, float):
-            return math.isclose(expected, got, rel_tol=self.rel, abs_tol=self.abs)
-        return bool(expected == got)
-
-
-class _Raises:
-    """pytest.raises as a context manager or a call."""
-
-    def __init__(self, expected: Any, match: str | None = None) -> None:
-        self.expected, self.value = expected, None
-
-    def __enter__(self) -> "_Raises":
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
-        if kind is None:
-            raise AssertionError(f"did not raise {self.expected}")
-        self.value = error
-        return issubclass(kind, self.expected)
-
-
-def _raises(expected: Any, function: Any = None, *args: Any, **kwargs: Any) -> Any:
-    context = _Raises(expected)
-    if function is None:
-        return context
-    with context:
-        function(*args, **kwargs)
-    return context
-
-
-def _parametrize(names: Any, rows: Any, **_: Any) -> Callable[[Any], Any]:
-    fields = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-
-    def mark(function: Any) -> Any:
-        values = [row if len(fields) > 1 else (row,) for row in rows]
-        function.__verl_lite_rows__ = [dict(zip(fields, row, strict=True)) for row in values]
-        return function
-
-    return mark
-
-
-def pytest_stand_in() -> types.ModuleType:
-    """A module `pytest` with raises, approx and mark.parametrize; there is no pytest in here."""
-    module = types.ModuleType("pytest")
-    mark = types.SimpleNamespace(parametrize=_parametrize)
-    module.__dict__.update(raises=_raises, approx=_Approx, mark=mark)
-    return module
-
-
 def _test_functions(namespace: dict[str, Any]) -> list[tuple[str, Callable[[], Any]]]:
-    """The tests a file defines, in its order: functions, methods of plain classes, unittest cases."""
+    """The tests that a file defines, in order: functions, methods of plain classes, unittest cases."""
     found: list[tuple[str, Callable[[], Any]]] = []
-    unittest = sys.modules.get("unittest")  # imported only where the tests did: it is slow to load
+    unittest = sys.modules.get("unittest")  # only if the tests imported it: it is slow to load
     test_case: Any = unittest.TestCase if unittest else ()
     for name, value in namespace.items():
         if isinstance(value, types.FunctionType) and name.startswith("test"):
@@ -223,11 +156,11 @@ def _each_row(name: str, function: Any) -> list[tuple[str, Callable[[], Any]]]:
 
 
 def _prepare(request: dict[str, Any], calls: Calls) -> dict[str, Any]:
-    """The namespace the tests run in, with the program in it or stood in for."""
+    """The namespace the tests run in, with the program or with its stubs."""
     namespace: dict[str, Any] = {"__name__": "tests"}
     module_name = request["module"]
     if "pytest" in request["source"]:
-        sys.modules["pytest"] = pytest_stand_in()
+        sys.modules["pytest"] = pytest_stub()
     if request["mode"] == "together":
         module = load_program(request)
         namespace.update({k: v for k, v in module.__dict__.items() if not k.startswith("__")})
@@ -237,9 +170,9 @@ def _prepare(request: dict[str, Any], calls: Calls) -> dict[str, Any]:
         exec(compile(text, "<setup>", "exec"), namespace)
     module = types.ModuleType(module_name)
     for name in request["names"]:
-        setattr(module, name, calls.stand_in(name))
+        setattr(module, name, calls.stub(name))
     for name in request["classes"]:
-        setattr(module, name, _Methods(calls, name))
+        setattr(module, name, _ClassStub(calls, name))
     sys.modules[module_name] = module
     namespace.update({name: getattr(module, name) for name in request["names"] + request["classes"]})
     return namespace
@@ -274,7 +207,7 @@ def _run_tests(request: dict[str, Any], namespace: dict[str, Any], calls: Calls)
 
 
 def _lacks_module(request: dict[str, Any], error: Exception) -> bool:
-    """The tests import what is not there: no fault of a program that is not even here."""
+    """Whether the tests import a missing module: in separate mode, not the program's fault."""
     own = request["mode"] == "separate" and isinstance(error, ImportError)
     return own and not hasattr(error, "from_program")
 
@@ -286,7 +219,7 @@ def _message(name: str, error: BaseException) -> str:
 
 def main() -> None:
     request = read_request()
-    random.seed(0)  # the tests run several times and must make the same calls each time
+    random.seed(0)  # the tests run several times and must repeat their calls
     calls = Calls(request["answers"], request["max_calls"], "inf" in request["source"])
     try:
         try:

@@ -1,26 +1,13 @@
-"""Read the tests of a data set's row: our own shape, HumanEval, MBPP, APPS, LiveCodeBench and verl.
-
-| shape         | recognised by                                             | becomes                    |
-|---------------|-----------------------------------------------------------|----------------------------|
-| verl-lite     | `tests`: objects with a `kind`, or assert lines           | what it says               |
-| HumanEval     | `test`, `entry_point` (and `prompt`)                      | calls, or one assert test  |
-| MBPP          | `test_list` (and `test_setup_code`, `test_imports`)       | a test an assert line      |
-| APPS          | `input_output` (JSON: inputs, outputs, fn_name)           | stdin or call tests        |
-| LiveCodeBench | `public_test_cases`, `private_test_cases`, `metadata`     | stdin or call tests        |
-| verl          | `reward_model.ground_truth`, `ground_truth`, `reference`  | stdin or call tests        |
-| unit tests    | `unit_tests`: a test file                                 | one unit-test file         |
-"""
+"""Readers of a row's tests, one per data-set shape. They index freely: `loading` catches the errors."""
 
 import ast
-import base64
 import json
-import pickletools
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from verl_lite.verifiers.code.asserts import NotReadable, split_asserts
+from verl_lite.verifiers.code.asserts import split_asserts
+from verl_lite.verifiers.code.packed_cases import unpack_private_cases
 from verl_lite.verifiers.code.types import (
     AssertTest,
     CallTest,
@@ -30,24 +17,35 @@ from verl_lite.verifiers.code.types import (
     UnitTestFile,
 )
 
-__all__ = ["BadTests", "LoadedTests", "has_tests", "load_tests"]
+__all__ = [
+    "BadTests",
+    "LoadedTests",
+    "read_apps",
+    "read_ground_truth_column",
+    "read_humaneval",
+    "read_livecodebench",
+    "read_mbpp",
+    "read_own",
+    "read_reference",
+    "read_unit_tests",
+    "read_verl",
+]
 
-# What data sets with starter code take for granted, `List[int]` in a signature above all.
+# What starter code in data sets assumes, above all `List[int]` in signatures.
 LEETCODE_PRELUDE = (
     "from typing import *\nfrom collections import *\nfrom heapq import *\nfrom bisect import *\n"
     "from itertools import *\nfrom functools import *\nfrom math import inf, gcd, sqrt, ceil, floor\n"
     "import collections, functools, heapq, itertools, math, re, string, bisect, random, operator\n"
 )
-_MAX_UNPACKED_MB = 256
 
 
 class BadTests(ValueError):
-    """A row whose tests cannot be used; the message says what was expected and what came."""
+    """A row whose tests cannot be used; the message says what was expected and what was found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedTests:
-    """The tests of one row, the shape they were read from, and what CodeOptions needs with them."""
+    """The tests of one row, the shape they were read from, and the CodeOptions that go with them."""
 
     tests: tuple[CodeTest, ...]
     shape: str
@@ -55,60 +53,10 @@ class LoadedTests:
     continues: str = ""
 
 
-def load_tests(columns: Mapping[str, Any], *, reference: str | None = None) -> LoadedTests:
-    """The tests in a row's columns (or in its `reference`), by the first shape that fits.
-
-    Raises BadTests for a row of no known shape, and for a malformed or empty one.
-
-    >>> load_tests({"test_list": ["assert add(1, 2) == 3"]}).tests[0].function
-    'add'
-    """
-    for wanted, read in _SHAPES:
-        if all(_present(columns, name) for name in wanted):
-            return _checked(_guarded(read, columns, wanted))
-    if reference is not None and reference.strip():
-        return _checked(_guarded(_read_ground_truth_text, {"reference": reference}, ("reference",)))
-    known = "; ".join(" + ".join(wanted) for wanted, _ in _SHAPES)
-    raise BadTests(f"no tests in the row: expected one of [{known}], got columns {sorted(columns)}")
-
-
-def has_tests(columns: Mapping[str, Any]) -> bool:
-    """Whether the row has the columns of a known shape, usable or not.
-
-    >>> has_tests({"test_list": []}), has_tests({"reference": "4"})
-    (True, False)
-    """
-    return any(all(_present(columns, name) for name in wanted) for wanted, _ in _SHAPES)
-
-
-def _present(columns: Mapping[str, Any], name: str) -> bool:
-    value = columns.get(name)
-    return value is not None and not (isinstance(value, (str, dict)) and not value)
-
-
-def _guarded(read: Any, columns: Mapping[str, Any], wanted: Sequence[str]) -> LoadedTests:
-    """Any malformed row is BadTests: the readers below index freely."""
-    try:
-        loaded: LoadedTests = read(columns)
-    except BadTests:
-        raise
-    except NotReadable as error:
-        raise BadTests(str(error)) from None
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise BadTests(f"malformed {' + '.join(wanted)}: {type(error).__name__}: {error}") from None
-    return loaded
-
-
-def _checked(loaded: LoadedTests) -> LoadedTests:
-    if not loaded.tests:
-        raise BadTests(f"the row ({loaded.shape}) has no tests: an empty list would pass any program")
-    return loaded
-
-
 # -- our own shape ----------------------------------------------------------------------------------
 
 
-def _read_own(columns: Mapping[str, Any]) -> LoadedTests:
+def read_own(columns: Mapping[str, Any]) -> LoadedTests:
     rows = _from_json(columns["tests"])
     if isinstance(rows, str):
         return _read_asserts([rows], "verl-lite")
@@ -152,7 +100,7 @@ def _tuples(fields: Mapping[str, Any], keep: Sequence[str] = ()) -> dict[str, An
 
 
 def _case(row: Mapping[str, Any], index: int) -> CodeTest:
-    """One {input, output} case, as LiveCodeBench and DeepCoder have it."""
+    """One {input, output} case, as in LiveCodeBench and DeepCoder."""
     if "input" not in row or "output" not in row:
         raise BadTests(f"tests[{index}]: expected 'kind', or 'input' and 'output'; got {sorted(row)}")
     kind = row.get("testtype") or row.get("type") or "stdin"
@@ -167,7 +115,7 @@ def _case(row: Mapping[str, Any], index: int) -> CodeTest:
 # -- HumanEval and MBPP -----------------------------------------------------------------------------
 
 
-def _read_humaneval(columns: Mapping[str, Any]) -> LoadedTests:
+def read_humaneval(columns: Mapping[str, Any]) -> LoadedTests:
     name, source = str(columns["entry_point"]), str(columns["test"])
     prompt = columns.get("prompt")
     prelude = _stub(prompt, name)
@@ -186,10 +134,10 @@ def _read_humaneval(columns: Mapping[str, Any]) -> LoadedTests:
 
 
 def _stub(prompt: object, name: str) -> str:
-    """The prompt as a module with a stub of `name`, or "": a prompt may be a chat about it instead."""
+    """The prompt as a module that defines `name`; "" when the prompt is something else, such as a chat."""
     if not isinstance(prompt, str):
         return ""
-    for text in (prompt, f"{prompt.rstrip()}\n    pass\n"):  # a stub may lack even a docstring
+    for text in (prompt, f"{prompt.rstrip()}\n    pass\n"):  # a stub without even a docstring
         try:
             body = ast.parse(text).body
         except (SyntaxError, ValueError):
@@ -199,7 +147,7 @@ def _stub(prompt: object, name: str) -> str:
 
 
 def _plain_checks(check: ast.FunctionDef, name: str) -> list[CodeTest] | None:
-    """One test an assert where check() holds nothing else; `assert True` and docstrings are left out."""
+    """One test per assert if check() contains nothing else (skipping `assert True` and docstrings)."""
     parameter = check.args.args[0].arg
     tests: list[CodeTest] = []
     for node in check.body:
@@ -218,7 +166,7 @@ def _plain_checks(check: ast.FunctionDef, name: str) -> list[CodeTest] | None:
     return tests if all(isinstance(test, CallTest) for test in tests) and tests else None
 
 
-def _read_mbpp(columns: Mapping[str, Any]) -> LoadedTests:
+def read_mbpp(columns: Mapping[str, Any]) -> LoadedTests:
     setup = [*_strings(columns.get("test_imports") or ()), str(columns.get("test_setup_code") or "")]
     lines = _strings(_from_json(columns["test_list"]))
     lines += _strings(columns.get("challenge_test_list") or ())
@@ -244,20 +192,20 @@ def _strings(values: Any) -> list[str]:
 # -- APPS, LiveCodeBench, verl ----------------------------------------------------------------------
 
 
-def _read_apps(columns: Mapping[str, Any]) -> LoadedTests:
+def read_apps(columns: Mapping[str, Any]) -> LoadedTests:
     return _inputs_outputs(_from_json(columns["input_output"]), "apps")
 
 
-def _read_verl(columns: Mapping[str, Any]) -> LoadedTests:
+def read_verl(columns: Mapping[str, Any]) -> LoadedTests:
     truth = columns["reward_model"]["ground_truth"]
     return _read_ground_truth(truth)
 
 
-def _read_ground_truth_column(columns: Mapping[str, Any]) -> LoadedTests:
+def read_ground_truth_column(columns: Mapping[str, Any]) -> LoadedTests:
     return _read_ground_truth(columns["ground_truth"])
 
 
-def _read_ground_truth_text(columns: Mapping[str, Any]) -> LoadedTests:
+def read_reference(columns: Mapping[str, Any]) -> LoadedTests:
     return _read_ground_truth(columns["reference"])
 
 
@@ -266,7 +214,7 @@ def _read_ground_truth(truth: Any) -> LoadedTests:
     if isinstance(data, str):
         return _read_asserts([data], "verl")
     if isinstance(data, Sequence):
-        return _read_own({"tests": data})
+        return read_own({"tests": data})
     if isinstance(data, Mapping) and data.get("assert_case"):
         return _read_asserts(_strings(data["assert_case"]), "verl")
     if isinstance(data, Mapping) and "functional" in data:
@@ -287,7 +235,7 @@ def _inputs_outputs(data: Any, shape: str) -> LoadedTests:
             for given, wanted in zip(inputs, outputs, strict=True)
         ]
         return LoadedTests(tests=tuple(tests), shape=shape)
-    # APPS wraps each result in a list of one; a row where every output is one may mean either.
+    # APPS wraps each result in a list of one; where every output is such a list, accept both readings.
     calls = [_functional(str(function), given, wanted) for given, wanted in zip(inputs, outputs, strict=True)]
     wrapped = all(isinstance(call.expected, list) and len(call.expected) == 1 for call in calls)
     tests = [replace(call, also=(call.expected[0],)) if wrapped else call for call in calls]
@@ -303,12 +251,12 @@ def _json_args(given: Any) -> tuple[Any, ...]:
 
 
 def _functional(function: str, given: Any, wanted: Any) -> CallTest:
-    """Values, or as LiveCodeBench and verl have it text: an argument a line, and the result, in JSON."""
+    """`given` and `wanted` as values, or as JSON text with one argument per line (LiveCodeBench, verl)."""
     expected = json.loads(wanted) if isinstance(given, str) and isinstance(wanted, str) else wanted
     return CallTest(function=function, args=_json_args(given), expected=expected)
 
 
-def _read_livecodebench(columns: Mapping[str, Any]) -> LoadedTests:
+def read_livecodebench(columns: Mapping[str, Any]) -> LoadedTests:
     rows = list(_from_json(columns["public_test_cases"]))
     if columns.get("private_test_cases"):
         rows += _private_cases(columns["private_test_cases"])
@@ -324,50 +272,32 @@ def _read_livecodebench(columns: Mapping[str, Any]) -> LoadedTests:
     )
 
 
+def _private_cases(packed: Any) -> list[Any]:
+    """JSON, or the data set's packed form of it."""
+    cases = _from_json(packed)
+    if isinstance(cases, str):
+        try:
+            cases = unpack_private_cases(cases)
+        except ValueError as error:
+            raise BadTests(f"private_test_cases: not JSON and not the packed form: {error}") from None
+    return list(cases)
+
+
 def _metadata(columns: Mapping[str, Any]) -> Mapping[str, Any]:
     metadata = columns.get("metadata")
     data = _from_json(metadata) if metadata else {}
     return data if isinstance(data, Mapping) else {}
 
 
-_PICKLE_OF_A_STRING = {"PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT", "STOP"}
-
-
-def _pickled_string(raw: bytes) -> str:
-    """The one string a pickle holds, read off its opcodes: nothing is unpickled, no name is looked up."""
-    found: list[str] = []
-    for opcode, argument, _ in pickletools.genops(raw):
-        if "UNICODE" in opcode.name:
-            found.append(str(argument))
-        elif opcode.name not in _PICKLE_OF_A_STRING:
-            raise ValueError(f"the pickle is to hold one string and nothing else, and has {opcode.name}")
-    if len(found) != 1:
-        raise ValueError(f"the pickle is to hold one string and holds {len(found)}")
-    return found[0]
-
-
-def _private_cases(packed: Any) -> list[Any]:
-    """JSON, or base64 of zlib of pickle of JSON, as the data set has it."""
-    data = _from_json(packed)
-    if isinstance(data, str):
-        try:
-            unpacker = zlib.decompressobj()
-            raw = unpacker.decompress(base64.b64decode(data, validate=True), _MAX_UNPACKED_MB << 20)
-            data = json.loads(_pickled_string(raw))
-        except (zlib.error, ValueError) as error:
-            raise BadTests(f"private_test_cases: not JSON and not the packed form: {error}") from None
-    return list(data)
-
-
-def _read_unit_tests(columns: Mapping[str, Any]) -> LoadedTests:
+def read_unit_tests(columns: Mapping[str, Any]) -> LoadedTests:
     module = str(columns.get("module") or "solution")
     test = UnitTestFile(source=str(columns["unit_tests"]), module=module)
     return LoadedTests(tests=(test,), shape="unit tests")
 
 
 def _from_json(value: Any) -> Any:
-    """`value`, parsed when it is text that is JSON; other text stays text."""
-    if hasattr(value, "tolist"):  # an array, as Parquet files read by pandas hold
+    """`value`, parsed if it is JSON text; other text stays text."""
+    if hasattr(value, "tolist"):  # an array, as pandas reads from Parquet
         value = value.tolist()
     if not isinstance(value, str):
         return value
@@ -383,15 +313,3 @@ def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "\n".join(str(line) for line in value)
     return str(value)
-
-
-_SHAPES: tuple[tuple[tuple[str, ...], Any], ...] = (
-    (("tests",), _read_own),
-    (("test", "entry_point"), _read_humaneval),
-    (("test_list",), _read_mbpp),
-    (("input_output",), _read_apps),
-    (("public_test_cases",), _read_livecodebench),
-    (("unit_tests",), _read_unit_tests),
-    (("reward_model",), _read_verl),
-    (("ground_truth",), _read_ground_truth_column),
-)

@@ -1,11 +1,11 @@
-"""The kinds of test a program is graded by, the options of grading, and the result of one test.
+"""The tests that grade a program, the grading options, and the result of one test.
 
-Which kinds keep the expected values away from the program, and which trust it:
+Which tests keep the expected values out of the program's process, and which trust the program:
 
     StdinTest     separate   the program gets stdin; its stdout is compared outside
     CallTest      separate   the program gets arguments; its result comes back as data
     ObjectTest    separate   the same for a sequence of calls on one object
-    AssertTest    separate where the asserts only call functions with data, else trusting
+    AssertTest    separate if the asserts only call functions with data, else trusting
     UnitTestFile  likewise
 """
 
@@ -38,13 +38,13 @@ Checker: TypeAlias = Callable[[str, str, str], bool]
 class StdinTest:
     """Run the program on `stdin` and compare what it printed with `expected`.
 
-    compare   "tokens":  equal after splitting at white space (the contest judge's rule)
-              "lines":   equal line by line, ignoring space at line ends and empty lines at the end
-              "floats":  as tokens, where two numbers may differ by `tolerance`, relative or absolute
-              "exact":   byte for byte as text
+    compare   "tokens":  equal after splitting at white space (the rule of programming contests)
+              "lines":   equal line by line, ignoring trailing spaces and trailing empty lines
+              "floats":  like tokens, but numbers may differ by `tolerance`, relative or absolute
+              "exact":   the same text
               "checker": `checker(stdin, output, expected)` decides. A str is Python source that
-                         defines `check`, run in a sandboxed process of its own after the program
-                         has ended; a callable runs here and must not trust the output.
+                         defines `check`; it runs in its own sandboxed process after the program
+                         has ended. A callable runs in this process and must not trust the output.
     """
 
     stdin: str = ""
@@ -58,12 +58,12 @@ class StdinTest:
 class CallTest:
     """Call `function` with `args` and `kwargs` and compare the result outside the sandbox.
 
-    `function` is a name, or "Solution.name" for a method of an object built without arguments.
-    rules      "json":   lists and tuples are the same, mapping keys are compared as JSON writes
-                         them, a float expected allows `tolerance`; what data sets in JSON mean
-               "python": `==` of plain data, with `1 == 1.0 == True` as Python has it
-    also       further values that count as right
-    result_in  the index of the argument that holds the result of a function working in place
+    `function` is a name, or "Solution.name" for a method of an object created without arguments.
+    rules      "json":   lists and tuples are equal, mapping keys are compared in their JSON form, an
+                         expected float allows `tolerance`; the meaning of data sets in JSON
+               "python": `==` of plain data, with `1 == 1.0 == True` as in Python
+    also       further correct values
+    result_in  the index of the argument that holds the result, for functions that work in place
     """
 
     function: str
@@ -80,9 +80,9 @@ class CallTest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectTest:
-    """Build `class_name(*args)` and call its methods in order; every result is compared outside.
+    """Create `class_name(*args)` and call its methods in order; every result is compared outside.
 
-    `calls` holds (method, args) pairs and `expected` one value a call.
+    `calls` holds (method, args) pairs, `expected` one value per call.
     """
 
     class_name: str
@@ -97,8 +97,8 @@ class ObjectTest:
 class AssertTest:
     """Python statements, usually one `assert f(x) == y`, that call functions of the program.
 
-    `setup` runs before them in the tests' own process. `names` are the program's functions that
-    `source` calls; empty means: every name that `source` reads and nothing defines.
+    `setup` runs before them in the tests' process. `names` are the program's functions that `source`
+    calls; empty means every name that `source` reads but does not define.
     """
 
     source: str
@@ -119,19 +119,18 @@ CodeTest: TypeAlias = StdinTest | CallTest | ObjectTest | AssertTest | UnitTestF
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeOptions:
-    """How programs are found, run and judged.
+    """How programs are found, run and graded.
 
-    language               of the program; other than "python" only with stdin tests
-    prelude                Python run before the program in every test that calls into it
-    continues              text the response continues (HumanEval's prompt), used when the program
-                           found does not itself define what the tests call
-    limits                 of each process
-    stop_on_first_failure  leave the tests after the first failure out ("not_run")
-    max_timeouts           leave the tests after that many time-outs out: a hanging program costs
-                           this many times its wall limit at most
-    trusting_tests         what to do with tests that have to run inside the program's process,
-                           where a hostile program can make them pass: "allow" (and report) or
-                           "refuse" (bad_reference)
+    language               of the program; languages other than "python" need stdin tests
+    prelude                Python code run before the program in every test that calls into it
+    continues              text that the response continues (HumanEval's prompt), used if the program
+                           does not define what the tests call
+    limits                 per process
+    stop_on_first_failure  skip the tests after the first failure ("not_run")
+    max_timeouts           skip the tests after that many time-outs, so that a hanging program costs at
+                           most this many wall limits
+    trusting_tests         tests that must run inside the program's process, where a hostile program
+                           can make them pass: "allow" (and report) or "refuse" (bad_reference)
     """
 
     language: str = "python"
@@ -145,7 +144,7 @@ class CodeOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestResult:
-    """What one test said. `trusts_program` marks a pass that a hostile program could have forged."""
+    """The result of one test. `trusts_program` marks a pass that a hostile program could have forged."""
 
     status: TestStatus
     kind: str

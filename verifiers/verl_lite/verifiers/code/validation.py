@@ -1,4 +1,4 @@
-"""Tests that cannot be used, found before any program runs: the outcome is bad_reference."""
+"""Checks tests before any program runs. Unusable ones give the outcome bad_reference."""
 
 import math
 import re
@@ -27,7 +27,7 @@ _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 
 def find_suite_problem(tests: Sequence[CodeTest]) -> str:
-    """Why these tests together say nothing about a program; "" when they do."""
+    """Why these tests as a whole cannot grade a program; "" when they can."""
     if not tests:
         return "no tests: an empty list would pass any program"
     if all(isinstance(t, StdinTest) and t.compare != "checker" and not t.expected.strip() for t in tests):
@@ -38,7 +38,7 @@ def find_suite_problem(tests: Sequence[CodeTest]) -> str:
 
 
 def find_problem(test: Any, options: CodeOptions) -> str:
-    """What makes `test` unusable; "" when nothing does. Its fields may be of any type: rows are data."""
+    """What makes `test` unusable; "" when nothing does. Its fields may have any type: rows are data."""
     try:
         return _find_problem(test, options)
     except (TypeError, AttributeError, ValueError, RecursionError) as error:

@@ -1,8 +1,8 @@
-"""Values as data: what goes into the sandbox as arguments and comes back as results.
+"""Encodes values as data: arguments into the sandbox, results out of it.
 
-Strict: only exact builtin types (and a few plain types of the standard library, turned into them)
-are encoded. An instance of a subclass, which could bring its own `__eq__`, is refused. This file is
-also the head of the sources that run inside the sandbox, so it imports the standard library alone.
+Only exact builtin types are encoded, and a few standard-library types, converted to builtins. An
+instance of a subclass, which could have its own `__eq__`, is refused. The sources that run inside the
+sandbox start with this file, so it imports only the standard library.
 
 A value is JSON: null, true, strings and finite floats as themselves, small integers as themselves,
 everything else as a tagged list: ["l", [items]], ["t", [items]], ["d", [[key, value], ...]], ...
@@ -44,11 +44,11 @@ _MAKERS: dict[str, Any] = {"t": tuple, "s": set, "fs": frozenset, "it": iter}
 
 
 class NotPlainData(TypeError):
-    """A value that cannot travel as data; the message says what it was."""
+    """A value that cannot be encoded; the message says what it is."""
 
 
 def encode(value: Any, depth: int = 0) -> Any:
-    """`value` as JSON-ready data; raises NotPlainData for what is not plain."""
+    """`value` as JSON-serialisable data. Raises NotPlainData for anything that is not plain data."""
     kind = type(value)
     if value is None or kind is bool or kind is str:
         return value
@@ -80,7 +80,7 @@ def _encode_compound(value: Any, kind: type, depth: int) -> Any:
         return ["dec", str(value)]
     if kind is fractions.Fraction:
         return ["fr", hex(value.numerator), hex(value.denominator)]
-    if tuple in kind.__mro__ and hasattr(kind, "_fields"):  # a named tuple: its items are data
+    if tuple in kind.__mro__ and hasattr(kind, "_fields"):  # a named tuple
         return ["t", [encode(item, depth) for item in tuple.__iter__(value)]]
     raise NotPlainData(_describe(value, kind))
 
@@ -100,7 +100,7 @@ def _describe(value: Any, kind: type) -> str:
 
 
 def decode(data: Any, depth: int = 0) -> Any:
-    """The value that `encode` wrote; raises NotPlainData or ValueError for anything else."""
+    """The inverse of `encode`. Raises NotPlainData or ValueError for malformed data."""
     if data is None or type(data) in (bool, str, int, float):
         return data
     if type(data) is not list or len(data) < 2 or type(data[0]) is not str or depth > MAX_DEPTH:
