@@ -13,12 +13,12 @@ from verl_lite.sandbox import Limits, Result, Sandbox
 
 def test_the_public_names_of_the_sandbox() -> None:
     names = [
-        "REPLY_FD",
-        "SANDBOX_VERSION",
         "Layer",
         "Limits",
+        "REPLY_FD",
         "Result",
         "RunFuture",
+        "SANDBOX_VERSION",
         "Sandbox",
         "State",
         "Status",
