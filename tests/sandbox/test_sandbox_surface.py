@@ -13,19 +13,19 @@ from verl_lite.sandbox import Limits, Result, Sandbox
 
 def test_the_public_names_of_the_sandbox() -> None:
     names = [
+        "REPLY_FD",
+        "SANDBOX_VERSION",
         "Layer",
         "Limits",
-        "REPLY_FD",
         "Result",
         "RunFuture",
-        "SANDBOX_VERSION",
         "Sandbox",
         "State",
         "Status",
         "UnsafeSandboxWarning",
         "probe",
     ]
-    assert verl_lite.sandbox.__all__ == names == sorted(names)
+    assert verl_lite.sandbox.__all__ == names == sorted(names, key=lambda name: (not name.isupper(), name))
     assert all(getattr(verl_lite.sandbox, name) is not None for name in names)
 
 

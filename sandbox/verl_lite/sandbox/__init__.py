@@ -6,12 +6,12 @@ from verl_lite.sandbox.limits import REPLY_FD, SANDBOX_VERSION, Limits, Result, 
 from verl_lite.sandbox.sandbox import Sandbox, UnsafeSandboxWarning
 
 __all__ = [
+    "REPLY_FD",
+    "SANDBOX_VERSION",
     "Layer",
     "Limits",
-    "REPLY_FD",
     "Result",
     "RunFuture",
-    "SANDBOX_VERSION",
     "Sandbox",
     "State",
     "Status",
