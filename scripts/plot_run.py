@@ -1,10 +1,10 @@
-"""Draw a few curves of a run folder as one SVG, for the docs.
+"""Draws curves of a run folder as one SVG, for the docs.
 
     python scripts/plot_run.py runs/rm -o docs/reward-model.svg \\
         "loss: train/loss held_out/loss" "accuracy: train/accuracy held_out/accuracy" calibration
 
-A panel is a title with the metrics drawn in it, from sft.jsonl or metrics.jsonl; `calibration` is the
-reliability diagram of calibration.json. A metric that is measured now and then is drawn with points.
+A panel is a title and the metrics to draw, from sft.jsonl or metrics.jsonl; `calibration` is the
+reliability diagram of calibration.json. A metric with fewer than 30 values is drawn with points.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""Make `.venv` in the checkout: the whole of `make setup`. Standard library only.
+"""Creates `.venv` in the checkout: all of `make setup`. Uses only the standard library.
 
-It says which of the two cases it found and what it installs for it:
+There are two cases:
 
     NVIDIA GPU   the extras [vllm,ray,dev]: vLLM brings the CUDA build of torch it was built with
     no GPU       the extras [cpu,ray,dev]:  the CPU build of torch and vLLM's CPU build
 
-and does nothing when neither this file, pyproject.toml, the pins nor the case changed.
-VERL_LITE_DEVICE=cpu|gpu overrules what is detected.
+It does nothing if this file, pyproject.toml, the pins and the case are unchanged.
+VERL_LITE_DEVICE=cpu|gpu overrides the detection.
 """
 
 import hashlib
@@ -30,15 +30,15 @@ STAMP = VENV / ".setup-stamp"
 CPU_PINS = ROOT / "scripts" / "constraints-cpu.txt"
 UV_VERSION = "uv>=0.8"
 
-# vLLM's CPU build asks for these three; the registry only has CUDA builds of them, which break
-# `import transformers` beside the CPU build of torch. Text generation needs none of them.
+# vLLM's CPU build requires these three, but the registry only has CUDA builds, which break
+# `import transformers` next to the CPU build of torch. Text generation needs none of them.
 NEVER_ON_CPU = ("torchvision", "torchaudio", "torchcodec")
 
 
 def main() -> int:
     if sys.version_info < (3, 11):
         sys.exit(
-            f"verl-lite needs Python 3.11 or newer, and this is {platform.python_version()}: "
+            f"verl-lite needs Python 3.11 or newer, found {platform.python_version()}: "
             "run `make PYTHON=python3.12 ...`"
         )
     case = detect_case()
@@ -58,7 +58,7 @@ def say(text: str) -> None:
 
 
 def detect_case() -> str:
-    """'gpu' where an NVIDIA driver answers, else 'cpu'."""
+    """'gpu' if an NVIDIA driver responds, else 'cpu'."""
     forced = os.environ.get("VERL_LITE_DEVICE")
     if forced:
         if forced not in ("cpu", "gpu"):
@@ -85,7 +85,7 @@ def make_venv() -> None:
         venv.create(VENV, with_pip=True, clear=True)
     except subprocess.CalledProcessError:
         sys.exit(
-            "setup: this Python cannot make a virtual environment with pip in it. On Debian and Ubuntu: "
+            "setup: this Python cannot create a virtual environment with pip. On Debian and Ubuntu: "
             "apt-get install python3-venv. Elsewhere: point PYTHON at a full Python 3.11 or newer."
         )
 
@@ -101,7 +101,7 @@ def install(case: str) -> None:
 
 
 def install_cpu() -> None:
-    """Take the CPU build of torch from the first source that has it."""
+    """Install with the CPU build of torch, from the first source that has it."""
     folders = [folder for folder in find_links_folders() if any(Path(folder).glob("torch-*+cpu-*.whl"))]
     if folders:
         say("torch: the CPU wheel in the folder pip is configured to find links in")
@@ -111,14 +111,14 @@ def install_cpu() -> None:
     if uv_install(["-e", ".[cpu,ray,dev]", "--torch-backend", "cpu"], pins=True, may_fail=True):
         return
     say(
-        "PyTorch's index did not answer. torch: the package registry's build. It carries CUDA libraries "
-        "that are not used here (several GB); everything still runs on the CPU."
+        "PyTorch's index did not answer. torch: the package registry's build. It includes several GB of "
+        "CUDA libraries that are not used here; everything still runs on the CPU."
     )
     uv_install(["-e", ".[cpu,ray,dev]"], pins=True, relax_torch=True)
 
 
 def find_links_folders() -> Iterator[str]:
-    """The local folders pip is told to find links in; uv does not read pip's configuration."""
+    """The local `find-links` folders of pip's configuration, which uv does not read."""
     listed = subprocess.run([PYTHON, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
     for value in re.findall(r"^\S*find-links=(.*)$", listed, flags=re.MULTILINE):
         for item in value.strip("'\"").replace("\\n", " ").split():
@@ -135,7 +135,7 @@ def uv_install(
     may_fail: bool = False,
     env: dict[str, str] | None = None,
 ) -> bool:
-    """Run `uv pip install`; True when it went through. `relax_torch` takes any build of the pinned torch."""
+    """Run `uv pip install`; True on success. `relax_torch` accepts any build of the pinned torch."""
     with tempfile.TemporaryDirectory() as folder:
         command = [str(VENV / "bin" / "uv"), "pip", "install", "--quiet", "--python", str(PYTHON)]
         if pins:
@@ -157,7 +157,7 @@ def uv_install(
 
 
 def run(command: list[str], *, may_fail: bool = False, env: dict[str, str] | None = None) -> bool:
-    """Run one step. A step that may fail keeps its complaint to itself: the next source is tried."""
+    """Run one step; True on success. The output of a step that may fail is hidden."""
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **(env or {})}, capture_output=may_fail)
     if done.returncode and not may_fail:
         sys.exit(f"setup: this step failed with exit code {done.returncode}: {' '.join(command)}")
