@@ -28,6 +28,7 @@ from verl_lite.engine.testing.fakes import PacedLearner, PacedSampler
 from verl_lite.plugins.config_file import validate
 
 NUM_TOKENS = 38
+NUM_ENGINES = 2
 NUM_SLOTS = 20
 SMALL = {"hidden_size": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 128}
 MODES = {
@@ -47,7 +48,7 @@ def long_tail(seed: int) -> int:
     return 200 if seed % 10 == 0 else 20
 
 
-def config_of(asynchrony: dict[str, Any], *, steps: int, num_engines: int = 2) -> TrainConfig:
+def config_of(asynchrony: dict[str, Any], *, steps: int) -> TrainConfig:
     data = {
         "name": "paced",
         "steps": steps,
@@ -56,7 +57,7 @@ def config_of(asynchrony: dict[str, Any], *, steps: int, num_engines: int = 2) -
         "rewards": {"length": {"use": "length", "options": {"target": 32}}},
         "rollout": {
             "sampler": "vllm",
-            "num_engines": num_engines,
+            "num_engines": NUM_ENGINES,
             "placement": "disaggregated",
             "num_prompts": 10,
             "num_samples": 4,
@@ -72,37 +73,26 @@ def config_of(asynchrony: dict[str, Any], *, steps: int, num_engines: int = 2) -
 
 
 @contextmanager
-def paced(
-    length: Callable[[int], int],
-    *,
-    num_engines: int,
-    step_s: float,
-    update_s: float,
-    learner: type[PacedLearner] = PacedLearner,
-) -> Iterator[None]:
-    """Runs within have engines and updates that take as long as told."""
+def paced(length: Callable[[int], int], *, step_s: float) -> Iterator[None]:
+    """Inside, an engine takes `step_s` per decoding step and an update as long as NUM_TOKENS of them."""
 
     def make_sampler(prepared: Any, path: str, session: Any) -> PacedSampler:
         return PacedSampler(
-            prepared.tokenizer, length=length, num_engines=num_engines, num_slots=NUM_SLOTS, step_s=step_s
+            prepared.tokenizer, length=length, num_engines=NUM_ENGINES, num_slots=NUM_SLOTS, step_s=step_s
         )
 
     with (
         patch.object(training, "make_sampler", make_sampler),
-        patch.object(build, "Learner", learner),
+        patch.object(build, "Learner", PacedLearner),
         patch.object(training, "open_cluster", lambda config: nullcontext()),
-        patch.object(learner, "update_s", update_s),
+        patch.object(PacedLearner, "update_s", NUM_TOKENS * step_s),
     ):
         yield
 
 
 def measure(config: TrainConfig, length: Callable[[int], int], *, step_s: float) -> list[dict[str, float]]:
     """The metrics of every step."""
-    num_engines = config.rollout.num_engines
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        paced(length, num_engines=num_engines, step_s=step_s, update_s=NUM_TOKENS * step_s),
-    ):
+    with tempfile.TemporaryDirectory() as folder, paced(length, step_s=step_s):
         training.train(config, run_dir=Path(folder) / "run", console=Console(file=io.StringIO()))
         return read_metrics(Path(folder) / "run" / "metrics.jsonl")
 

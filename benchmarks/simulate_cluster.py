@@ -5,7 +5,6 @@ queue; one token for all sequences of an engine takes `token_s`; a learner takes
 `sync_s` for the weights. Rewards (computed while others generate), the network and faults are not simulated.
 
     python benchmarks/simulate_cluster.py [--plot docs/asynchrony.svg]     8 to 1,024 engines
-    python benchmarks/check_simulation.py                its predictions beside runs with 1, 2 and 4 engines
 
 Batch and learner grow with the engines, so `train_s` stays constant.
 """
