@@ -23,7 +23,7 @@ from types import SimpleNamespace
 from rich.console import Console
 
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.learner.files import start_saving
+from verl_lite.engine.learner.checkpoint import start_saving
 from verl_lite.engine.observe.metrics_log import read_metrics
 from verl_lite.engine.rundir.checkpoint_files import write_manifest
 from verl_lite.engine.rundir.checkpoints import load_tensors, save_checkpoint

@@ -29,8 +29,8 @@ import psutil
 from verl_lite.engine.cluster.engine_actor import EngineActor
 from verl_lite.engine.cluster.engine_pool import EnginePool, PoolLimits
 from verl_lite.engine.cluster.ray_engine import RayEngine
+from verl_lite.engine.cluster.ray_runtime import RaySession
 from verl_lite.engine.cluster.ray_sampler import engine_resources
-from verl_lite.engine.cluster.session import RaySession
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.engine.config.train import RolloutConfig, TinyModelConfig, VllmConfig
 from verl_lite.engine.model.tiny import build_tiny_model

@@ -11,8 +11,8 @@ import random
 import time
 from typing import Any
 
+from verl_lite.engine.cluster.ray_runtime import RaySession
 from verl_lite.engine.cluster.reward_actors import RewardActors
-from verl_lite.engine.cluster.session import RaySession
 from verl_lite.engine.config.cluster import ClusterConfig, RewardActorsConfig
 from verl_lite.plugins import Rollout, reward
 from verl_lite.plugins.execution import Execution

@@ -16,7 +16,7 @@ import time
 import ray
 import torch
 
-from verl_lite.engine.cluster.session import RaySession
+from verl_lite.engine.cluster.ray_runtime import RaySession
 from verl_lite.engine.cluster.weight_transfer import PackedWeights, pack, unpack
 from verl_lite.engine.config.cluster import ClusterConfig
 

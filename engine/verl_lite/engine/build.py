@@ -35,7 +35,7 @@ def open_cluster(config: TrainConfig) -> AbstractContextManager[Any]:
     """Ray, where something of the run is placed by it."""
     if not config.placed_cpus:
         return nullcontext()
-    from verl_lite.engine.cluster.session import RaySession
+    from verl_lite.engine.cluster.ray_runtime import RaySession
 
     return RaySession(config.cluster, cpus=config.placed_cpus)
 

@@ -12,7 +12,7 @@ from verl_lite.engine.algorithm.advantages import estimate_advantages
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.data.prompts import PromptStream
 from verl_lite.engine.evaluation import Evaluation, evaluate, fraction_right
-from verl_lite.engine.learner.bad_batch import bad_batch_path
+from verl_lite.engine.learner.bad_steps import bad_batch_path
 from verl_lite.engine.observe.display import Display, StepReport
 from verl_lite.engine.observe.metrics_log import MetricsLog
 from verl_lite.engine.observe.monitors import Monitors

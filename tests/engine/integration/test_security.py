@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.learner.files import saved_state
+from verl_lite.engine.learner.checkpoint import saved_state
 from verl_lite.engine.rundir.checkpoint_files import why_not_whole
 from verl_lite.engine.rundir.checkpoints import restore_random_states, save_checkpoint
 from verl_lite.engine.training import train

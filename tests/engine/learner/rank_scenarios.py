@@ -158,8 +158,8 @@ def as_rank(rank: int, size: int, folder: Path, names: Sequence[str]) -> None:
     import torch.distributed as dist
 
     from verl_lite.engine.cluster.rank_group import RankGroup
-    from verl_lite.engine.learner.files import saved_state
-    from verl_lite.engine.learner.sharded_state import like, write_sharded
+    from verl_lite.engine.learner.checkpoint import saved_state
+    from verl_lite.engine.learner.sharded_checkpoint import like, write_sharded
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=size)

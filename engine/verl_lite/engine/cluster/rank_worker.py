@@ -9,9 +9,9 @@ import torch
 from verl_lite.engine.cluster.rank_group import RankGroup
 from verl_lite.engine.cluster.weight_transfer import PackedWeights, pack
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.learner.files import is_sharded, saved_state, start_saving
+from verl_lite.engine.learner.checkpoint import is_sharded, saved_state, start_saving
 from verl_lite.engine.learner.learner import Learner
-from verl_lite.engine.learner.sharded_state import like, write_sharded
+from verl_lite.engine.learner.sharded_checkpoint import like, write_sharded
 from verl_lite.engine.memory_plan import shares_gpus
 from verl_lite.engine.model.folder import load_policy
 from verl_lite.engine.model.weights import base_model

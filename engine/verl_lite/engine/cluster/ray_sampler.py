@@ -14,7 +14,7 @@ from verl_lite.engine.cluster.engine_actor import EngineActor
 from verl_lite.engine.cluster.engine_pool import EnginePool, PoolLimits
 from verl_lite.engine.cluster.gpu_transfer import EngineClient, WeightSender
 from verl_lite.engine.cluster.ray_engine import RayEngine
-from verl_lite.engine.cluster.session import RaySession
+from verl_lite.engine.cluster.ray_runtime import RaySession
 from verl_lite.engine.cluster.weight_transfer import pack
 from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.cluster import ClusterConfig

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from verl_lite.engine.algorithm.losses import token_weights
 from verl_lite.engine.config.algorithm import CriticConfig, LearnerConfig
-from verl_lite.engine.learner.bad_batch import BadStepGuard
+from verl_lite.engine.learner.bad_steps import BadStepGuard
 from verl_lite.engine.learner.optimizer import PolicyOptimizer
 from verl_lite.engine.learner.packing import PackedBatch
 from verl_lite.engine.learner.policy import Policy, by_sample

@@ -28,9 +28,9 @@ from verl_lite.engine.algorithm.kl import KLController
 from verl_lite.engine.algorithm.losses import LossInput, policy_loss, token_weights
 from verl_lite.engine.algorithm.objective import Terms, objective, step_means
 from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
-from verl_lite.engine.learner.bad_batch import BadStepGuard
+from verl_lite.engine.learner.bad_steps import BadStepGuard
+from verl_lite.engine.learner.checkpoint import is_sharded, saved_state, start_saving
 from verl_lite.engine.learner.critic import Critic, make_critic
-from verl_lite.engine.learner.files import is_sharded, saved_state, start_saving
 from verl_lite.engine.learner.optimizer import PolicyOptimizer
 from verl_lite.engine.learner.packing import PackedBatch
 from verl_lite.engine.learner.policy import Policy, by_sample
@@ -306,7 +306,7 @@ class Learner:
     def restore(self, folder: Path) -> None:
         """As PolicyLearner.restore; the checkpoint may be one of any number of ranks."""
         if is_sharded(folder):
-            from verl_lite.engine.learner.sharded_state import read_sharded
+            from verl_lite.engine.learner.sharded_checkpoint import read_sharded
 
             self.load_state_dict(read_sharded(self.template(), folder))
         else:

@@ -37,7 +37,7 @@ def _join_shards(checkpoint: Path, folder: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    from verl_lite.engine.learner.sharded_state import read_policy
+    from verl_lite.engine.learner.sharded_checkpoint import read_policy
 
     logging.disable_progress_bar()
     weights = read_policy(checkpoint)

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from verl_lite.engine.cluster.rank_worker import LearnerSpec
 from verl_lite.engine.cluster.ray_ranks import RayRanks, reserved_for_ranks
-from verl_lite.engine.cluster.session import RaySession
+from verl_lite.engine.cluster.ray_runtime import RaySession
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.observe.metrics_log import read_metrics
 from verl_lite.engine.tools.export import export_policy

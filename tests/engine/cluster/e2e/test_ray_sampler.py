@@ -12,7 +12,7 @@ import torch
 
 from verl_lite.engine.cluster.engine_pool import EngineLost
 from verl_lite.engine.cluster.ray_engine import RayEngine
-from verl_lite.engine.cluster.session import RaySession
+from verl_lite.engine.cluster.ray_runtime import RaySession
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.engine.config.train import DatasetConfig, RolloutConfig, VllmConfig
 from verl_lite.engine.data.prompts import read_prompts

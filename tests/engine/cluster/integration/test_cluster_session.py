@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from verl_lite.engine.cluster.session import SLOW, TERMINATED, RaySession
+from verl_lite.engine.cluster.ray_runtime import SLOW, TERMINATED, RaySession
 from verl_lite.engine.cluster.watchdog import descendants
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.engine.config.train import TrainConfig
@@ -24,7 +24,7 @@ pytest.importorskip("ray")
 
 DRIVER = """
 import os, subprocess, sys, time
-from verl_lite.engine.cluster.session import RaySession
+from verl_lite.engine.cluster.ray_runtime import RaySession
 from verl_lite.engine.config.cluster import ClusterConfig
 
 class Actor:
@@ -139,7 +139,7 @@ def test_a_node_that_missed_its_start_is_ended_before_the_next_try(monkeypatch: 
 
 DIES = """
 import os, signal, time
-from verl_lite.engine.cluster.session import RaySession
+from verl_lite.engine.cluster.ray_runtime import RaySession
 from verl_lite.engine.config.cluster import ClusterConfig
 
 class Actor:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from verl_lite.engine.cluster.ray_runtime import RaySession
 from verl_lite.engine.cluster.reward_actors import RewardActors
-from verl_lite.engine.cluster.session import RaySession
 from verl_lite.engine.config.cluster import ClusterConfig, RewardActorsConfig
 from verl_lite.errors import RewardError
 from verl_lite.plugins import RewardsConfig, Rollout, Score, ScoreOutcome, Scorer, reward

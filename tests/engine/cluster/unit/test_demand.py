@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from verl_lite.engine.cluster.demand import Ask, asks_of, check_room
+from verl_lite.engine.cluster.resources import Ask, asks_of, check_room
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.errors import ConfigError
 
