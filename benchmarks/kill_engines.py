@@ -136,7 +136,7 @@ def main() -> None:
             print(shown(row))
         began = time.monotonic()
         while len(rows) < options.kills and time.monotonic() - began < options.seconds:
-            restarts, again = sampler.pool.num_restarts, sampler.pool.num_sequences_again
+            restarts, again = sampler.pool.num_restarts, sampler.pool.num_requeued
             at_once, number = min(options.at_once, options.kills - len(rows)), len(rows) + 1
             started = time.perf_counter()
             when, batch, difference = one_round(
@@ -149,7 +149,7 @@ def main() -> None:
                 version=number,
             )
             row = {
-                "again": sampler.pool.num_sequences_again - again,
+                "again": sampler.pool.num_requeued - again,
                 "canary": difference,
                 "seconds": time.perf_counter() - started,
                 "recovered": batch == undisturbed and sampler.pool.num_restarts == restarts + at_once,

@@ -29,7 +29,7 @@ import psutil
 from verl_lite.engine.cluster.engine_actor import EngineActor
 from verl_lite.engine.cluster.engine_pool import EnginePool, PoolLimits
 from verl_lite.engine.cluster.ray_engine import RayEngine
-from verl_lite.engine.cluster.ray_runtime import RaySession
+from verl_lite.engine.cluster.ray_runtime import RayRuntime
 from verl_lite.engine.cluster.ray_sampler import engine_resources
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.engine.config.train import RolloutConfig, TinyModelConfig, VllmConfig
@@ -125,7 +125,7 @@ def main() -> None:
     )
     limits = PoolLimits(start_timeout_s=TIMEOUT_S, call_timeout_s=TIMEOUT_S, max_restarts=0)
     source = random.Random(0)
-    with tempfile.TemporaryDirectory() as folder, RaySession(ClusterConfig(), cpus=ENGINES):
+    with tempfile.TemporaryDirectory() as folder, RayRuntime(ClusterConfig(), cpus=ENGINES):
         build_tiny_model(Path(folder), TinyModelConfig(), seed=0)
         engines = [
             RayEngine(

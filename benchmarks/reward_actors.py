@@ -11,7 +11,7 @@ import random
 import time
 from typing import Any
 
-from verl_lite.engine.cluster.ray_runtime import RaySession
+from verl_lite.engine.cluster.ray_runtime import RayRuntime
 from verl_lite.engine.cluster.reward_actors import RewardActors
 from verl_lite.engine.config.cluster import ClusterConfig, RewardActorsConfig
 from verl_lite.plugins import Rollout, reward
@@ -53,7 +53,7 @@ def main() -> None:
     parts = [component_for(nothing)]
     cluster = ClusterConfig(rewards=RewardActorsConfig(count=arguments.actors))
     rows = {"beside the trainer": measure(Execution(parts, workers=arguments.actors), rollouts)}
-    with RaySession(cluster, cpus=arguments.actors) as session:
+    with RayRuntime(cluster, cpus=arguments.actors) as session:
         placement = RewardActors(session.ray, cluster)
         rows[f"{arguments.actors} actors"] = measure(Execution(parts, placement=placement), rollouts)
     print("| where | driver's CPU, us per rollout | wall, us per rollout |\n|---|---|---|")

@@ -16,7 +16,7 @@ import time
 import ray
 import torch
 
-from verl_lite.engine.cluster.ray_runtime import RaySession
+from verl_lite.engine.cluster.ray_runtime import RayRuntime
 from verl_lite.engine.cluster.weight_transfer import PackedWeights, pack, unpack
 from verl_lite.engine.config.cluster import ClusterConfig
 
@@ -56,7 +56,7 @@ def main() -> None:
     num_bytes = sum(tensor.nbytes for tensor in weights.values())
     others = {name: torch.empty_like(tensor) for name, tensor in weights.items()}
     puts, reads, totals, copies = [], [], [], []
-    with RaySession(ClusterConfig(), cpus=ENGINES):
+    with RayRuntime(ClusterConfig(), cpus=ENGINES):
         receivers = [ray.remote(Receiver).options(num_cpus=1).remote() for _ in range(ENGINES)]
         for repeat in range(options.repeats + 1):
             for tensor in weights.values():

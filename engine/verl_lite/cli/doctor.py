@@ -54,10 +54,10 @@ def doctor(
 
 def _look_at_cluster(address: str | None, runs: Path, *, as_json: bool) -> None:
     from verl_lite.engine.cluster.nodes import inspect_cluster
-    from verl_lite.engine.cluster.ray_runtime import RaySession
+    from verl_lite.engine.cluster.ray_runtime import RayRuntime
     from verl_lite.engine.config.cluster import ClusterConfig
 
-    with RaySession(ClusterConfig(address=address), cpus=1) as session:
+    with RayRuntime(ClusterConfig(address=address), cpus=1) as session:
         report = inspect_cluster(session.ray, runs)
     if as_json:
         typer.echo(json.dumps(asdict(report), indent=2))

@@ -35,9 +35,9 @@ def open_cluster(config: TrainConfig) -> AbstractContextManager[Any]:
     """Ray, where something of the run is placed by it."""
     if not config.placed_cpus:
         return nullcontext()
-    from verl_lite.engine.cluster.ray_runtime import RaySession
+    from verl_lite.engine.cluster.ray_runtime import RayRuntime
 
-    return RaySession(config.cluster, cpus=config.placed_cpus)
+    return RayRuntime(config.cluster, cpus=config.placed_cpus)
 
 
 def reward_actors(config: TrainConfig, session: Any) -> Placement | None:
@@ -53,10 +53,10 @@ def place_for_ranks(config: TrainConfig, session: Any) -> AbstractContextManager
     """What Ray keeps for the learner's ranks, before it places engines; None where it places no ranks."""
     if not config.ranks_placed_by_ray:
         return nullcontext()
-    from verl_lite.engine.cluster.ray_ranks import reserved_for_ranks
+    from verl_lite.engine.cluster.ray_ranks import reserve_placement_group
 
     timeout_s = config.cluster.start_timeout_s
-    return reserved_for_ranks(config.ranks_placed_by_ray, on_gpu=session.on_gpu, timeout_s=timeout_s)
+    return reserve_placement_group(config.ranks_placed_by_ray, on_gpu=session.on_gpu, timeout_s=timeout_s)
 
 
 def make_learner(prepared: PreparedRun, path: str, model: Any, place: Any = None) -> PolicyLearner:

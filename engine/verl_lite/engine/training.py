@@ -170,10 +170,10 @@ def _tell_plan(config: TrainConfig, session: Any, display: Display) -> None:
     """Say what the run needs where there are GPUs or a cluster; ConfigError where they cannot do."""
     gpu = local_gpu()
     if session is not None:
-        from verl_lite.engine.cluster.resources import check_room
+        from verl_lite.engine.cluster.resources import check_capacity
 
         joined = config.cluster.address is not None
-        if short := check_room(config, session.ray.cluster_resources(), may_grow=joined):
+        if short := check_capacity(config, session.ray.cluster_resources(), may_grow=joined):
             display.note(short)
         if joined:
             from verl_lite.engine.cluster.nodes import smallest_gpu

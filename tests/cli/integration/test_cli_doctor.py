@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from verl_lite.cli import doctor as doctor_module
 from verl_lite.cli.app import app
-from verl_lite.engine.cluster.nodes import NodeReport, disagreements
+from verl_lite.engine.cluster.nodes import NodeReport, version_mismatches
 from verl_lite.sandbox import Layer, State
 
 WORKING = [Layer("seccomp", State.ACTIVE, "an allow-list"), Layer("python backend", State.ACTIVE, "native")]
@@ -61,11 +61,11 @@ def test_versions_that_differ_between_nodes_are_named() -> None:
         _node("b", python="3.11.2", torch="2.12.0"),
         _node("c", python="3.11.2", torch="2.13.0", brevity="1.0"),
     ]
-    assert disagreements(nodes) == [
+    assert version_mismatches(nodes) == [
         "brevity differs: not installed on a, b; 1.0 on c",
         "torch differs: 2.13.0 on a, c; 2.12.0 on b",
     ]
-    assert disagreements(nodes[:1]) == []
+    assert version_mismatches(nodes[:1]) == []
 
 
 def test_an_address_without_cluster_is_refused() -> None:

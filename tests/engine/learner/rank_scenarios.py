@@ -159,7 +159,7 @@ def as_rank(rank: int, size: int, folder: Path, names: Sequence[str]) -> None:
 
     from verl_lite.engine.cluster.rank_group import RankGroup
     from verl_lite.engine.learner.checkpoint import saved_state
-    from verl_lite.engine.learner.sharded_checkpoint import like, write_sharded
+    from verl_lite.engine.learner.sharded_checkpoint import distribute_like, write_sharded
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=size)
@@ -173,10 +173,12 @@ def as_rank(rank: int, size: int, folder: Path, names: Sequence[str]) -> None:
     learner = make_learner(RESUMED, ranks)
     for step in range(STEPS):
         learner.update(steps_samples(SCENARIOS[RESUMED], step, learner))
-    write_sharded(learner.state_dict(), folder / "sharded", rank=rank, from_first=ranks.from_first)
+    write_sharded(learner.state_dict(), folder / "sharded", rank=rank, broadcast=ranks.broadcast)
     results["from shards"] = continued(ranks, folder / "sharded")
     alone = make_learner(RESUMED, ranks)
-    alone.load_state_dict(like(alone.template(), saved_state(folder / "whole", dtype=torch.float64)))
+    alone.load_state_dict(
+        distribute_like(alone.template(), saved_state(folder / "whole", dtype=torch.float64))
+    )
     samples = steps_samples(SCENARIOS[RESUMED], STEPS, alone)
     results["from one file"] = {
         "metrics": [without_times(alone.update(samples).metrics)],

@@ -1,1 +1,5 @@
-"""A run beyond one process: Ray places learner ranks, vLLM engines and reward workers."""
+"""A run over several processes and machines: learner ranks, vLLM engines and reward workers.
+
+Ray or torchrun starts the ranks, Ray places the rest. The other rooms see a `PolicyLearner`, a `Sampler`
+and a reward `Placement`, as in one process.
+"""

@@ -91,7 +91,7 @@ class EnginePool:
         self.error: VerlLiteError | None = None
         self.closed = False
         self.num_restarts = 0
-        self.num_sequences_again = 0
+        self.num_requeued = 0
         self._slots = [_Slot(self, index) for index in range(num_engines)]
         self.queue = SequenceQueue([slot.share for slot in self._slots])
         for slot in self._slots:
@@ -320,7 +320,7 @@ class _Slot:
         with pool.lock:
             if pool.closed or pool.error:
                 return
-            pool.num_sequences_again += pool.queue.put_back(self.share)
+            pool.num_requeued += pool.queue.put_back(self.share)
             self.commands.extend(self.take_commands())
             pool.lock.notify_all()
         if not self.has_started:

@@ -1,7 +1,7 @@
-"""The learner as the trainer sees it, when it is several ranks: one call here is a call on every rank.
+"""A learner of several ranks as the trainer sees it: each call here is a call on every rank.
 
-How calls reach the ranks is the transport's: Ray actors (`ray_ranks.py`), or processes that torchrun
-started, of which this one is the first (`torchrun_ranks.py`).
+A transport brings calls to the ranks: Ray actors (`ray_ranks.py`), or the processes torchrun started, of
+which this is rank 0 (`torchrun_ranks.py`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,25 +20,25 @@ __all__ = ["LearnerGroup", "Transport"]
 
 
 class Transport(Protocol):
-    """Calls a method of RankWorker on every rank. Raises errors.RankLost, or the error the method raised."""
+    """Calls methods of RankWorker on every rank. Raises errors.RankLost, or what the method raised."""
 
     def call(self, method: str, *args: Any) -> Any:
-        """What rank 0's method returned, once every rank's has."""
+        """Rank 0's result, once all ranks have returned."""
         ...
 
     def start(self, method: str, *args: Any) -> Callable[[], Any]:
-        """As `call`, which what it returns finishes; later calls come after it on every rank."""
+        """Start a `call`; the returned function waits for it. Later calls run after it on every rank."""
         ...
 
     def put(self, method: str) -> Any:
-        """As `call`, with the result left in Ray's object store: a reference to it."""
+        """Like `call`, but leaves the result in Ray's object store and returns a reference to it."""
         ...
 
     def close(self) -> None: ...
 
 
 class LearnerGroup:
-    """See stages.PolicyLearner for the methods without a docstring."""
+    """See PolicyLearner for the methods without a docstring."""
 
     def __init__(self, transport: Transport, algorithm: AlgorithmConfig) -> None:
         self._ranks = transport
@@ -65,9 +65,10 @@ class LearnerGroup:
         self._ranks.call("scale_learning_rate", scale)
 
     def start_saving(self, folder: Path, tokenizer: Any) -> Callable[[], None]:
-        """As PolicyLearner.start_saving; `folder` must be one that every rank can write to.
+        """See PolicyLearner.start_saving; every rank must be able to write to `folder`.
 
-        Finishing raises TrainingError where the ranks wrote to one of the same name on another disk.
+        The returned function raises TrainingError if the ranks wrote to a folder of that name on another
+        disk.
         """
         tokenizer.save_pretrained(folder / "policy")
         finish = self._ranks.start("save", folder.absolute())
@@ -77,7 +78,7 @@ class LearnerGroup:
             if not (folder / "learner.pt").is_file():
                 raise TrainingError(
                     f"the learner ranks wrote their part of a checkpoint, but {folder.absolute()} has none "
-                    "of it: name a run's folder that all nodes share with --run-dir"
+                    "of it: name a run folder that all nodes share with --run-dir"
                 )
 
         return finish_here
@@ -86,11 +87,11 @@ class LearnerGroup:
         self._kl_coefficient = self._ranks.call("restore", folder.absolute())
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every (Hugging Face parameter name, full tensor) of the policy, on the CPU: only read them."""
+        """Every (Hugging Face parameter name, full tensor) of the policy, read-only, on the CPU."""
         return unpack(self._ranks.call("packed_weights"))
 
     def put_weights(self, version: int) -> Any:
-        """A reference to the packed weights in Ray's object store, put there by rank 0."""
+        """A reference to the packed weights, which rank 0 puts into Ray's object store."""
         return self._ranks.put("packed_weights")
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
@@ -98,5 +99,5 @@ class LearnerGroup:
         return logprobs
 
     def close(self) -> None:
-        """End the ranks; the group cannot be used afterwards."""
+        """Stop the ranks; the group cannot be used afterwards."""
         self._ranks.close()

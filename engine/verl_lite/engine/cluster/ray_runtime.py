@@ -20,7 +20,7 @@ from verl_lite.engine.cluster.watchdog import Watchdog, descendants, end
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.errors import ConfigError
 
-__all__ = ["RaySession"]
+__all__ = ["RayRuntime"]
 
 # Ray asks for a choice about devices of actors without any; ours keep what their process sees.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -35,7 +35,7 @@ SLOW = "timed out during startup"
 TERMINATED = 128 + signal.SIGTERM
 
 
-class RaySession:
+class RayRuntime:
     """Use as a context manager; inside it `ray` is initialised. Raises ConfigError where that fails.
 
     `cpus` is what the run's actors ask for together. A Ray of the run's own offers at least that
@@ -51,7 +51,7 @@ class RaySession:
         self.ray: Any = None
         self.on_gpu = False  # as the cluster was at the start: a run does not go on without GPUs it had
 
-    def __enter__(self) -> "RaySession":
+    def __enter__(self) -> "RayRuntime":
         try:
             import ray
         except ImportError:

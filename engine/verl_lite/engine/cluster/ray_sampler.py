@@ -14,7 +14,7 @@ from verl_lite.engine.cluster.engine_actor import EngineActor
 from verl_lite.engine.cluster.engine_pool import EnginePool, PoolLimits
 from verl_lite.engine.cluster.gpu_transfer import EngineClient, WeightSender
 from verl_lite.engine.cluster.ray_engine import RayEngine
-from verl_lite.engine.cluster.ray_runtime import RaySession
+from verl_lite.engine.cluster.ray_runtime import RayRuntime
 from verl_lite.engine.cluster.weight_transfer import pack
 from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.cluster import ClusterConfig
@@ -67,7 +67,7 @@ class RaySampler:
             "options": options,
             "lora": lora,
         }
-        self._session = RaySession(cluster, cpus=config.placed_cpus)
+        self._session = RayRuntime(cluster, cpus=config.placed_cpus)
         self._session.__enter__()
         asked = partial(engine_resources, config, on_gpu=self._session.on_gpu if on_gpu is None else on_gpu)
         self.pool = EnginePool(
@@ -159,7 +159,7 @@ class RaySampler:
         """Counts since the start; see docs/training.md."""
         return {
             "rollout/engine_restarts": float(self.pool.num_restarts),
-            "rollout/sequences_again": float(self.pool.num_sequences_again),
+            "rollout/sequences_again": float(self.pool.num_requeued),
         }
 
     def sleep(self) -> None:

@@ -7,11 +7,11 @@ from verl_lite.engine.cluster.ray_sampler import engine_resources
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.errors import ConfigError
 
-__all__ = ["Ask", "asks_of", "check_room"]
+__all__ = ["ResourceRequest", "check_capacity", "resource_requests"]
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ResourceRequest:
     """`count` actors of a kind, each with so many CPUs and GPUs; `setting` is what changes the count."""
 
     setting: str
@@ -24,27 +24,27 @@ class Ask:
         return f"{self.setting}={self.count} of {self.cpus:g} CPU{gpus} each"
 
 
-def asks_of(config: TrainConfig, *, on_gpus: bool) -> list[Ask]:
+def resource_requests(config: TrainConfig, *, on_gpus: bool) -> list[ResourceRequest]:
     """Without GPUs (`on_gpus` false) learner ranks and engines ask for none."""
     rollout, rewards = config.rollout, config.cluster.rewards
     asks = []
     if ranks := config.ranks_placed_by_ray:
-        asks.append(Ask("learner.num_ranks", ranks, 1, int(on_gpus)))
+        asks.append(ResourceRequest("learner.num_ranks", ranks, 1, int(on_gpus)))
     if rollout.is_placed_by_ray:
         engine = engine_resources(rollout, 0, on_gpu=on_gpus)
         cpus, gpus = engine["num_cpus"], engine.get("num_gpus", 0)
-        asks.append(Ask("rollout.num_engines", rollout.num_engines, cpus, gpus))
+        asks.append(ResourceRequest("rollout.num_engines", rollout.num_engines, cpus, gpus))
     if rewards.count:
-        asks.append(Ask("cluster.rewards.count", rewards.count, rewards.cpus, rewards.gpus))
+        asks.append(ResourceRequest("cluster.rewards.count", rewards.count, rewards.cpus, rewards.gpus))
     return asks
 
 
-def check_room(config: TrainConfig, resources: Mapping[str, float], *, may_grow: bool) -> str:
+def check_capacity(config: TrainConfig, resources: Mapping[str, float], *, may_grow: bool) -> str:
     """`resources` is ray.cluster_resources(). Returns what to say; "" where the cluster has enough.
 
     Raises ConfigError where it has not and will not get it. One that exists (`may_grow`) may get nodes yet.
     """
-    asks = asks_of(config, on_gpus=resources.get("GPU", 0) > 0)
+    asks = resource_requests(config, on_gpus=resources.get("GPU", 0) > 0)
     wanted = {
         "CPU": sum(ask.count * ask.cpus for ask in asks),
         "GPU": sum(ask.count * ask.gpus for ask in asks),

@@ -1,7 +1,7 @@
-"""Learner ranks that torchrun started: the first is the trainer, the others do as it says.
+"""Learner ranks that torchrun started: rank 0 is the trainer, the other ranks execute its calls.
 
-The trainer sends (method, arguments) to all before it runs the method itself. Between calls the others
-wait, however long the trainer samples; when it ends, so do they, and torchrun ends what is left.
+Rank 0 broadcasts (method, arguments) before it runs the method itself. Between calls the other ranks wait,
+however long rank 0 samples; when it exits, so do they, and torchrun stops what is left.
 """
 
 import os
@@ -24,7 +24,7 @@ BETWEEN_CALLS = timedelta(days=30)
 
 
 def join(config: ClusterConfig) -> None:
-    """Meet the other processes; every one calls it, before anything else of the run."""
+    """Join the process group; every process calls this before anything else of the run."""
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -33,13 +33,13 @@ def join(config: ClusterConfig) -> None:
 
 
 def follow() -> None:
-    """What the ranks after the first do: run what the first one says, until it says stop or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is rank 0's to act on, which needs the others
+    """The loop of every rank but 0: execute rank 0's calls until it sends "stop" or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 handles Ctrl-C, and needs the other ranks for it
     commands, worker = _commands(), None
     while True:
         try:
             method, arguments = _broadcast(None, commands)
-        except RuntimeError:  # the connection is closed: rank 0 has ended, and says why
+        except RuntimeError:  # the connection is closed: rank 0 has exited and says why
             raise SystemExit(1) from None
         if method == "stop":
             dist.destroy_process_group()
@@ -50,11 +50,11 @@ def follow() -> None:
             else:
                 getattr(worker, method)(*arguments)
         except VerlLiteError:
-            continue  # rank 0 has the same error, and is the one to tell
+            continue  # rank 0 raises the same error and reports it
 
 
 class TorchrunRanks:
-    """A Transport, made by rank 0."""
+    """A Transport, created by rank 0."""
 
     def __init__(self, spec: LearnerSpec) -> None:
         self._commands = _commands()
@@ -66,7 +66,7 @@ class TorchrunRanks:
         return getattr(self._worker, method)(*args)
 
     def start(self, method: str, *args: Any) -> Callable[[], Any]:
-        """As `call`, at once: this process is one of the ranks."""
+        """Runs the call at once: this process is one of the ranks."""
         result = self.call(method, *args)
         return lambda: result
 
@@ -76,7 +76,7 @@ class TorchrunRanks:
         return ray.put(self.call(method))
 
     def close(self) -> None:
-        with suppress(RuntimeError):  # a rank that is gone cannot be told
+        with suppress(RuntimeError):  # a rank may be gone
             _broadcast(("stop", ()), self._commands)
         dist.destroy_process_group()
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from verl_lite.engine.data.answers import judge_answers
+from verl_lite.engine.data.answers import verify_answers
 from verl_lite.verifiers import Outcome
 
 __all__ = ["DataReport", "TextRow", "check_rows", "near_duplicates", "text_row"]
@@ -139,7 +139,7 @@ def check_rows(
 
 
 def _judged(rows: Sequence[TextRow]) -> dict[int, Outcome]:
-    return judge_answers(
+    return verify_answers(
         [row.answer for row in rows],
         [row.reference for row in rows],
         [row.columns for row in rows],

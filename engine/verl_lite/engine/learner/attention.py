@@ -1,12 +1,12 @@
-"""Attention over a packed row: each segment apart, completions of a shared prompt attending to it.
+"""Attention over a packed row: segments are independent, except that completions see their shared prompt.
 
-Registered with transformers under a name of our own; a call without a plan (generation, a padded row)
-falls through to its SDPA. Segments of similar length go through one SDPA call, completions of different
-prompts too when the prompts are equally long; the right padding this needs inside the call is behind
-every real query, so causal attention never sees it.
+Registered with transformers under our own name; calls without metadata (generation, padded rows) fall
+through to its SDPA. Segments of similar length share one SDPA call, as do completions of different
+prompts of equal length. The right padding this needs comes after every real query, so causal attention
+never sees it.
 
-Shapes: H query heads, K key heads, T tokens of the row, E head size, n segments of a bucket, L their
-padded length, P a shared prompt's length.
+Shapes: H query heads, K key heads, T tokens in the row, E head size, n segments in a bucket, m in the
+bucket of their prompts, L their padded length.
 """
 
 from collections import defaultdict
@@ -22,18 +22,24 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from verl_lite.engine.learner.packing import Segment
 
-__all__ = ["ATTENTION_NAME", "AttentionPlan", "attention_plan", "packed_forward", "register_attention"]
+__all__ = [
+    "ATTENTION_NAME",
+    "AttentionMetadata",
+    "attention_metadata",
+    "packed_forward",
+    "register_attention",
+]
 
 ATTENTION_NAME = "verl_lite_packed"
-# On the CPU the backward pass of SDPA takes longer in bfloat16 than in float32: four times with a mask; eight
-# times at 21 tokens without one, twice at 128, equally long at 512, two thirds at 1,024.
-LONG = 1024
+# On the CPU, SDPA's backward pass takes longer in bfloat16 than in float32: 4x with a mask; without one 8x at
+# 21 tokens, 2x at 128, 1x at 512, 0.67x at 1,024.
+MIN_BFLOAT16_TOKENS = 1024
 _packing: ContextVar[bool] = ContextVar("packing", default=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """`count` segments of at most `length` tokens, with the shared prompts they follow, if any."""
+    """`count` segments of at most `length` tokens, with the shared prompts they continue, if any."""
 
     count: int
     length: int
@@ -43,9 +49,9 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Prefixes:
-    """The prompts, `size` tokens each, of a bucket's segments: their bucket and their rows in it.
+    """The prompts a bucket's segments continue: `size` tokens each, in rows of another bucket.
 
-    `rows_n` is one row a segment; None where all share row `row`.
+    `rows_n` is the row per segment; None if all of them continue row `row`.
     """
 
     bucket: int
@@ -55,25 +61,25 @@ class Prefixes:
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionPlan:
-    """Made once a micro-batch, used by every layer. `gather` and `scatter` are None where order is kept."""
+class AttentionMetadata:
+    """Built once per micro-batch, used by every layer. The indices are None if the buckets keep the order."""
 
     buckets: tuple[Bucket, ...]
-    gather: Tensor | None
-    scatter: Tensor | None
+    gather: Tensor | None  # row -> padded buckets end to end
+    scatter_T: Tensor | None  # and back
 
 
-def attention_plan(segments: Sequence[Segment], device: torch.device) -> AttentionPlan:
-    """How to attend over `segments` in few calls. Segments with a prefix come after their prompt."""
+def attention_metadata(segments: Sequence[Segment], device: torch.device) -> AttentionMetadata:
+    """Buckets of `segments`, for few SDPA calls. A segment with a prefix comes after its prompt."""
     roots = _by_length(segments, [at for at, segment in enumerate(segments) if segment.prefix is None])
-    place = {at: (b, row) for b, members in enumerate(roots) for row, at in enumerate(members)}
-    groups = roots + _with_equal_prefixes(segments, place)
+    row_of = {at: (b, row) for b, members in enumerate(roots) for row, at in enumerate(members)}
+    groups = roots + _with_equal_prefixes(segments, row_of)
     buckets: list[Bucket] = []
     gather: list[int] = []
-    scatter = [0] * segments[-1].end
+    scatter_T = [0] * segments[-1].end
     for members in groups:
         length = max(_length(segments[at]) for at in members)
-        prefix = _prefixes(segments, members, place, device)
+        prefix = _prefixes(segments, members, row_of, device)
         mask = None
         if prefix is not None:
             ones = torch.ones(length, prefix.size + length, dtype=torch.bool, device=device)
@@ -81,12 +87,12 @@ def attention_plan(segments: Sequence[Segment], device: torch.device) -> Attenti
         buckets.append(Bucket(len(members), length, prefix, mask))
         for at in members:
             start, end = segments[at].start, segments[at].end
-            scatter[start:end] = range(len(gather), len(gather) + end - start)
+            scatter_T[start:end] = range(len(gather), len(gather) + end - start)
             gather += [*range(start, end), *[end - 1] * (length - (end - start))]
     if gather == list(range(len(gather))):
-        return AttentionPlan(tuple(buckets), None, None)
-    return AttentionPlan(
-        tuple(buckets), torch.tensor(gather, device=device), torch.tensor(scatter, device=device)
+        return AttentionMetadata(tuple(buckets), None, None)
+    return AttentionMetadata(
+        tuple(buckets), torch.tensor(gather, device=device), torch.tensor(scatter_T, device=device)
     )
 
 
@@ -95,7 +101,7 @@ def _length(segment: Segment) -> int:
 
 
 def _by_length(segments: Sequence[Segment], members: Sequence[int]) -> list[list[int]]:
-    """Cut where lengths begin to differ by more than an eighth (or 8); members keep their order."""
+    """Runs of `members` whose lengths differ by at most an eighth, or 8 tokens."""
     groups: list[list[int]] = []
     shortest = longest = 0
     for at in members:
@@ -111,13 +117,13 @@ def _by_length(segments: Sequence[Segment], members: Sequence[int]) -> list[list
 
 
 def _with_equal_prefixes(
-    segments: Sequence[Segment], place: Mapping[int, tuple[int, int]]
+    segments: Sequence[Segment], row_of: Mapping[int, tuple[int, int]]
 ) -> list[list[int]]:
-    """Completions of prompts of one bucket and one length, shortest completions first."""
+    """Completions whose prompts share a bucket and a length, shortest completions first."""
     families: dict[tuple[int, int], list[int]] = defaultdict(list)
     for at, segment in enumerate(segments):
         if segment.prefix is not None:
-            families[place[segment.prefix][0], _length(segments[segment.prefix])].append(at)
+            families[row_of[segment.prefix][0], _length(segments[segment.prefix])].append(at)
     return [
         group
         for members in families.values()
@@ -128,30 +134,30 @@ def _with_equal_prefixes(
 def _prefixes(
     segments: Sequence[Segment],
     members: Sequence[int],
-    place: Mapping[int, tuple[int, int]],
+    row_of: Mapping[int, tuple[int, int]],
     device: torch.device,
 ) -> Prefixes | None:
     prefixes = [segments[at].prefix for at in members]
     first = prefixes[0]
     if first is None:
         return None
-    bucket, row = place[first]
-    rows = [place[prefix][1] for prefix in prefixes if prefix is not None]
+    bucket, row = row_of[first]
+    rows = [row_of[prefix][1] for prefix in prefixes if prefix is not None]
     differ = None if all(one == row for one in rows) else torch.tensor(rows, device=device)
     return Prefixes(bucket, _length(segments[first]), row, differ)
 
 
 def packed_attention(
-    query_HTE: Tensor, key_KTE: Tensor, value_KTE: Tensor, plan: AttentionPlan, scale: float
+    query_HTE: Tensor, key_KTE: Tensor, value_KTE: Tensor, metadata: AttentionMetadata, scale: float
 ) -> Tensor:
-    """Attention output (T, H, E) of a packed row."""
+    """Attention output_THE of a packed row."""
     query, key, value = (x.transpose(0, 1) for x in (query_HTE, key_KTE, value_KTE))
-    if plan.gather is not None:
-        query, key, value = (x.index_select(0, plan.gather) for x in (query, key, value))
-    sizes = [bucket.count * bucket.length for bucket in plan.buckets]
-    queries, keys, values = (_split(x, sizes, plan) for x in (query, key, value))
+    if metadata.gather is not None:
+        query, key, value = (x.index_select(0, metadata.gather) for x in (query, key, value))
+    sizes = [bucket.count * bucket.length for bucket in metadata.buckets]
+    queries, keys, values = (_split(x, sizes, metadata) for x in (query, key, value))
     outputs = []
-    for at, bucket in enumerate(plan.buckets):
+    for at, bucket in enumerate(metadata.buckets):
         k, v = keys[at], values[at]
         if bucket.prefix is not None:
             k = _with_prefix(keys[bucket.prefix.bucket], bucket.prefix, k)
@@ -159,26 +165,26 @@ def packed_attention(
         out = _attend(queries[at], k, v, bucket.mask_LK, scale)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
     output = torch.cat(outputs)
-    return output if plan.scatter is None else output.index_select(0, plan.scatter)
+    return output if metadata.scatter_T is None else output.index_select(0, metadata.scatter_T)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask_LK: Tensor | None, scale: float) -> Tensor:
     device_type, dtype = query.device.type, query.dtype
     if torch.is_autocast_enabled(device_type):
         dtype = torch.get_autocast_dtype(device_type)
-    is_slow = device_type == "cpu" and (mask_LK is not None or query.shape[2] < LONG)
+    is_slow = device_type == "cpu" and (mask_LK is not None or query.shape[2] < MIN_BFLOAT16_TOKENS)
     inside = torch.float32 if is_slow and dtype == torch.bfloat16 else dtype
     query, key, value = query.to(inside), key.to(inside), value.to(inside)
     grouped = query.shape[1] != key.shape[1]
-    with torch.autocast(device_type, enabled=False):  # it would turn them back
+    with torch.autocast(device_type, enabled=False):  # it would cast them back
         return scaled_dot_product_attention(
             query, key, value, attn_mask=mask_LK, is_causal=mask_LK is None, scale=scale, enable_gqa=grouped
         ).to(dtype)
 
 
-def _split(x_THE: Tensor, sizes: list[int], plan: AttentionPlan) -> list[Tensor]:
-    """One (n, H, L, E) a bucket. One split, not many slices: its backward is one concatenation."""
-    parts = zip(torch.split(x_THE, sizes), plan.buckets, strict=True)
+def _split(x_THE: Tensor, sizes: list[int], metadata: AttentionMetadata) -> list[Tensor]:
+    """x_nHLE of each bucket. A single split rather than slices: its backward is a single concatenation."""
+    parts = zip(torch.split(x_THE, sizes), metadata.buckets, strict=True)
     return [part.view(b.count, b.length, *part.shape[1:]).transpose(1, 2) for part, b in parts]
 
 
@@ -200,15 +206,15 @@ def _attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    plan: AttentionPlan | None = kwargs.pop("packed_plan", None)
-    if plan is None:
+    metadata: AttentionMetadata | None = kwargs.pop("packed_metadata", None)
+    if metadata is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return packed_attention(query[0], key[0], value[0], plan, scale).unsqueeze(0), None
+    return packed_attention(query[0], key[0], value[0], metadata, scale).unsqueeze(0), None
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
@@ -228,7 +234,7 @@ def register_attention() -> None:
 
 @contextmanager
 def packed_forward() -> Iterator[None]:
-    """Inside, transformers builds no mask: the plan says who attends to whom."""
+    """Inside, transformers builds no mask: the metadata says which tokens attend to which."""
     token = _packing.set(True)
     try:
         yield

@@ -1,4 +1,4 @@
-"""A nan or inf in the gradients: the step is skipped, the batch kept for inspection, the count kept."""
+"""Bad steps, those with nan or inf in the gradients: they are skipped, counted, and their batches kept."""
 
 import dataclasses
 import json
@@ -12,20 +12,20 @@ __all__ = ["BadStepGuard", "bad_batch_path"]
 
 
 def bad_batch_path(folder: Path, number: int) -> Path:
-    """Where the batch of the bad step `number`, counted from 1, is kept."""
+    """The file of the batch of bad step `number`, counted from 1."""
     return folder / f"bad_batch_{number:03d}.jsonl"
 
 
 class BadStepGuard:
-    """Counts bad steps of the policy and its critic; past `max_bad_steps` of them training stops."""
+    """Counts bad steps of the policy and its critic; training stops at `max_bad_steps`."""
 
     def __init__(self, folder: Path | None, *, max_bad_steps: int) -> None:
         self._folder = folder
         self._max_bad_steps = max_bad_steps
         self.num_bad_steps = 0
 
-    def keep(self, samples: Sequence[TrainingSample], grad_norm: float) -> None:
-        """Write the batch as JSON lines and count it; raises TrainingError when there were too many."""
+    def record(self, samples: Sequence[TrainingSample], grad_norm: float) -> None:
+        """Count the step and write its batch as JSON lines; raises TrainingError at the limit."""
         self.num_bad_steps += 1
         where = "not kept: no folder was given"
         if self._folder is not None:

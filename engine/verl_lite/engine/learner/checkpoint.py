@@ -1,7 +1,7 @@
-"""What a learner in this process leaves in a checkpoint, and how its state is read back.
+"""The learner's part of a checkpoint, written by one process and read back by any.
 
-policy/ holds the weights. learner.pt holds the rest, and under LoRA the adapters, which policy/ has
-merged into the base. Where ranks held shards, learner/ has those (see cluster/sharded_state.py).
+policy/ holds the weights; learner.pt holds the rest, and the adapters under LoRA, which are merged into
+the base in policy/. The checkpoint of a sharded learner has learner/ too (see sharded_checkpoint.py).
 """
 
 from collections.abc import Callable, Mapping
@@ -25,11 +25,11 @@ class _Learner(Protocol):
 
 
 def start_saving(learner: _Learner, folder: Path, tokenizer: Any) -> Callable[[], None]:
-    """Copy the learner's state; what it returns writes the copy into `folder`."""
+    """Copy the learner's state now; the returned function writes the copy into `folder`."""
     model = learner.policy.model
     state = learner.state_dict()
     if not hasattr(model, "disable_adapter"):
-        state.pop("model")  # the policy folder holds the very same weights
+        state.pop("model")  # policy/ holds the same weights
     state, weights = copy_of(state), copy_of(dict(named_weights(model)))
 
     def finish() -> None:
@@ -40,12 +40,12 @@ def start_saving(learner: _Learner, folder: Path, tokenizer: Any) -> Callable[[]
 
 
 def is_sharded(folder: Path) -> bool:
-    """Whether the checkpoint's learner is in shards."""
+    """Whether the checkpoint's learner state is sharded."""
     return (folder / "learner").is_dir()
 
 
 def saved_state(folder: Path, *, dtype: torch.dtype = torch.float32) -> Mapping[str, Any]:
-    """The state of a learner, its weights in `dtype`; raises CheckpointError when damaged."""
+    """A learner's unsharded state, its weights in `dtype`; raises CheckpointError when damaged."""
     state = load_tensors(folder / "learner.pt")
     if "model" not in state:
         state["model"] = _policy_weights(folder / "policy", dtype)

@@ -1,13 +1,15 @@
-"""PPO's critic: a language model's hidden states and a linear value head, with its own optimiser.
+"""PPO's critic: a language model and a linear value head on its hidden states, with its own optimiser.
 
-The value at token t is that of the state before token t: the same hidden state that predicts it.
+The value at token t is the value of the state before token t: of the hidden state that predicts it.
 
 Departures from PPO (arXiv:1707.06347) and its usual code: the head's weights start at 0 and its bias at
-the mean reward of the first batch, so the first values are that baseline. From 0 the first gradients are
-twenty times those that follow, all in one direction: they bend the whole body towards the mean, and AdamW's
-second moments, full of them, keep later steps short (both measured: benchmarks/results/quickstart.md).
-The value loss is averaged over the batch's counted tokens; clipping around the sampling-time value is
-optional (`value_clip: null`).
+the mean reward of the first batch, so the first values are that baseline. With a bias of 0 the first
+gradients are twenty times larger than later ones and all point the same way: they bend the whole body
+towards the mean and inflate AdamW's second moments, which shortens later steps (both measured:
+benchmarks/results/quickstart.md). The value loss is averaged over the batch's counted tokens; clipping
+around the value at sampling time is optional (`value_clip: null`).
+
+Shapes: N completion tokens of a micro-batch, S its samples, D hidden.
 """
 
 import copy
@@ -22,9 +24,9 @@ from verl_lite.engine.algorithm.losses import token_weights
 from verl_lite.engine.config.algorithm import CriticConfig, LearnerConfig
 from verl_lite.engine.learner.bad_steps import BadStepGuard
 from verl_lite.engine.learner.optimizer import PolicyOptimizer
-from verl_lite.engine.learner.packing import PackedBatch
-from verl_lite.engine.learner.policy import Policy, by_sample
-from verl_lite.engine.learner.ranks import ALONE, Ranks
+from verl_lite.engine.learner.packing import PackedBatch, by_sample, token_values
+from verl_lite.engine.learner.policy import Policy
+from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.model.weights import base_model, float32_master_weights
 from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError
@@ -33,7 +35,7 @@ __all__ = ["Critic", "explained_variance", "make_critic", "value_loss"]
 
 
 def value_loss(values_N: Tensor, old_values_N: Tensor, returns_N: Tensor, *, clip: float | None) -> Tensor:
-    """Half the squared error of each token; with `clip`, the worse of it and the clipped value's.
+    """Half the squared error per token; with `clip`, the larger of that and the clipped value's.
 
     >>> one = torch.ones(1)
     >>> value_loss(one, 0 * one, 2 * one, clip=None), value_loss(one, 0 * one, 2 * one, clip=0.5)
@@ -47,7 +49,7 @@ def value_loss(values_N: Tensor, old_values_N: Tensor, returns_N: Tensor, *, cli
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:
-    """1 - Var(returns - values) / Var(returns): 1 is perfect, 0 no better than a constant; nan-free."""
+    """1 - Var(returns - values) / Var(returns): 1 is perfect, 0 no better than a constant; never nan."""
     variance = returns.var(correction=0)
     if float(variance) == 0.0:
         return 0.0
@@ -55,7 +57,7 @@ def explained_variance(values: Tensor, returns: Tensor) -> float:
 
 
 class Critic:
-    """Values of completions, and their regression on the returns."""
+    """Predicts values of completions and regresses them on the returns."""
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class Critic:
         pad_token_id: int,
         total_steps: int,
         guard: BadStepGuard,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_RANK,
     ) -> None:
         float32_master_weights(model)
         self._config = config
@@ -79,7 +81,7 @@ class Critic:
         nn.init.zeros_(self._head.weight)
         nn.init.zeros_(self._head.bias)
         self._body.distribute()
-        ranks.place(self._head)
+        ranks.distribute(self._head)
         optimizer = learner.optimizer.model_copy(update={"learning_rate": config.learning_rate})
         self._parameters = [*model.parameters(), *self._head.parameters()]
         self._optimizer = PolicyOptimizer(
@@ -88,29 +90,29 @@ class Critic:
         self.num_updates = 0
 
     @torch.no_grad()
-    def begin_at(self, value: float) -> None:
-        """Give this value to every token; nothing happens once it was updated."""
+    def init_values(self, value: float) -> None:
+        """Predict `value` for every token; does nothing after the first update."""
         if not self._optimizer.num_steps:
             self._head.bias.fill_(value)
 
     @property
     def is_warming_up(self) -> bool:
-        """Whether the policy should wait for it still."""
+        """Whether the critic still trains alone."""
         return self.num_updates < self._config.warmup_steps
 
     @torch.no_grad()
     def values(self, samples: Sequence[TrainingSample]) -> list[list[float]]:
-        """The value at every completion token of every sample."""
+        """The value at every completion token, per sample."""
         found: dict[int, list[float]] = {}
         for batch in self._body.micro_batches(samples):
             found |= by_sample(self._values(batch), batch, samples)
-        found = self._ranks.merge(found)
+        found = self._ranks.all_gather(found)
         return [found[index] for index in range(len(samples))]
 
     def update(self, samples: Sequence[TrainingSample]) -> dict[str, float]:
-        """Epochs of regression on `returns_T`; metrics of the last one, bad steps of all.
+        """Epochs of regression on `returns_T`; the last epoch's metrics and the bad steps of all epochs.
 
-        An epoch whose gradients are not finite changes nothing and is the guard's, as a policy's is.
+        An epoch with gradients that are not finite changes nothing and goes to the guard, as for the policy.
         """
         metrics: dict[str, float] = {}
         num_bad = 0.0
@@ -131,21 +133,23 @@ class Critic:
         for batch in self._body.micro_batches(samples):
             values_N = self._values(batch)
             chosen = [samples[index] for index in batch.sample_indices]
-            flat = {
-                name: values_N.new_tensor([value for sample in chosen for value in getattr(sample, name)])
-                for name in ("returns_T", "values_T", "loss_mask_T")
-            }
+            returns_N = token_values(chosen, "returns_T", values_N)
+            old_values_N = token_values(chosen, "values_T", values_N)
+            mask_N = token_values(chosen, "loss_mask_T", values_N)
+            assert returns_N is not None
+            assert old_values_N is not None
+            assert mask_N is not None
             weight_S = values_N.new_tensor([weights[index] for index in batch.sample_indices])
-            weights_N = weight_S[batch.sequence_N.to(values_N.device)] * flat["loss_mask_T"]
-            loss_N = value_loss(values_N, flat["values_T"], flat["returns_T"], clip=self._config.value_clip)
+            weights_N = weight_S[batch.sequence_N.to(values_N.device)] * mask_N
+            loss_N = value_loss(values_N, old_values_N, returns_N, clip=self._config.value_clip)
             loss = (loss_N * weights_N).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             sums["loss/critic"] += float(loss.detach())
-        sums = defaultdict(float, self._ranks.sum(sums))
-        self._ranks.sum_gradients(self._parameters)
+        sums = defaultdict(float, self._ranks.all_reduce_sum(sums))
+        self._ranks.all_reduce_gradients(self._parameters)
         norm, finite = self._optimizer.step()
         if not finite:
-            self._guard.keep(samples, norm)
+            self._guard.record(samples, norm)
         sums["critic/grad_norm"] = norm if finite else 0.0
         sums["critic/bad_steps"] = float(not finite)
         return dict(sums)
@@ -153,12 +157,12 @@ class Critic:
     def _values(self, batch: PackedBatch) -> Tensor:
         with self._body.autocast():
             hidden_ND = self._body.hidden(batch)
-            values_N1: Tensor = self._ranks.run(self._head, self._head.forward, hidden_ND)
+            values_N1: Tensor = self._ranks.forward(self._head, self._head.forward, hidden_ND)
             return values_N1.squeeze(1).float()
 
-    def fill_state(self) -> None:
-        """As PolicyOptimizer.fill_state."""
-        self._optimizer.fill_state()
+    def init_moments(self) -> None:
+        """See PolicyOptimizer.init_moments."""
+        self._optimizer.init_moments()
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -183,36 +187,16 @@ def make_critic(
     pad_token_id: int,
     total_steps: int,
     guard: BadStepGuard | None = None,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_RANK,
 ) -> Critic:
-    """The critic `config` names: its own model, or a copy of the policy's present weights, all of them
-    trained: under LoRA those of the base, without adapters.
+    """The critic that `config` names: its own model, or a copy of the policy's current weights.
 
-    Made before the policy's weights are distributed over the ranks; the critic's are here. `guard` keeps
-    and counts its bad steps (unset: one of its own, without a folder).
+    All its weights are trained; a copy under LoRA is the base without adapters. Call it before the policy's
+    weights are distributed over the ranks; the critic's are distributed here. `guard` records bad steps
+    (unset: one of its own, without a folder).
     """
-    causal = base_model(policy)
-    if config.model:
-        from transformers import AutoModelForCausalLM
-
-        try:
-            model: Any = AutoModelForCausalLM.from_pretrained(config.model)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"algorithm.critic.model={config.model}: {error}") from None
-        if model.config.vocab_size < causal.config.vocab_size:
-            raise ConfigError(
-                f"algorithm.critic.model={config.model} has a vocabulary of {model.config.vocab_size}, the "
-                f"policy {causal.config.vocab_size}: the critic reads the policy's tokens, so choose one of "
-                "the same family"
-            )
-        model.to(next(causal.parameters()).device)
-    elif hasattr(policy, "disable_adapter"):
-        model = copy.deepcopy(policy).unload()  # type: ignore[operator]
-    else:
-        model = copy.deepcopy(causal)
-    model.requires_grad_(True)
     return Critic(
-        model,
+        _critic_model(config, policy).requires_grad_(True),
         config,
         learner,
         pad_token_id=pad_token_id,
@@ -220,3 +204,23 @@ def make_critic(
         guard=guard or BadStepGuard(None, max_bad_steps=learner.optimizer.max_bad_steps),
         ranks=ranks,
     )
+
+
+def _critic_model(config: CriticConfig, policy: nn.Module) -> Any:
+    causal = base_model(policy)
+    if not config.model:
+        has_adapters = hasattr(policy, "disable_adapter")
+        return copy.deepcopy(policy).unload() if has_adapters else copy.deepcopy(causal)  # type: ignore[operator]
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(config.model)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"algorithm.critic.model={config.model}: {error}") from None
+    if model.config.vocab_size < causal.config.vocab_size:
+        raise ConfigError(
+            f"algorithm.critic.model={config.model} has a vocabulary of {model.config.vocab_size}, the "
+            f"policy {causal.config.vocab_size}: the critic reads the policy's tokens, so choose one of "
+            "the same family"
+        )
+    return model.to(next(causal.parameters()).device)

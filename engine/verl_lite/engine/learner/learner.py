@@ -2,9 +2,11 @@
 
     mini-batch -> micro-batches -> log-probs -> loss x token weights -> backward -> clip -> AdamW
 
-Token weights are made over the whole mini-batch, so its cut into micro-batches and ranks changes nothing.
-Samples whose advantages are all zero cost no compute unless a KL or entropy term needs them; they
-still count in the denominators.
+Token weights are computed over the whole mini-batch, so how it is split into micro-batches and over ranks
+changes nothing. Samples whose advantages are all zero are not computed unless a KL or entropy term needs
+them; they still count in the denominators.
+
+Shapes: N completion tokens of a micro-batch, T those of one sample.
 """
 
 import time
@@ -12,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -32,9 +35,9 @@ from verl_lite.engine.learner.bad_steps import BadStepGuard
 from verl_lite.engine.learner.checkpoint import is_sharded, saved_state, start_saving
 from verl_lite.engine.learner.critic import Critic, make_critic
 from verl_lite.engine.learner.optimizer import PolicyOptimizer
-from verl_lite.engine.learner.packing import PackedBatch
-from verl_lite.engine.learner.policy import Policy, by_sample
-from verl_lite.engine.learner.ranks import ALONE, Ranks
+from verl_lite.engine.learner.packing import PackedBatch, by_sample, token_values
+from verl_lite.engine.learner.policy import Policy
+from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.learner.reference import make_reference
 from verl_lite.engine.model.lora import adapter_weights, add_adapters
 from verl_lite.engine.model.weights import float32_master_weights, named_weights
@@ -47,11 +50,11 @@ __all__ = ["Learner"]
 class Learner:
     """Owns the policy's weights, its optimiser and the KL controller; a WeightSource for samplers.
 
-    Make it with the initial policy: a KL reference is copied from `model` here, so a resumed run
-    passes the initial weights too and calls `load_state_dict` afterwards. `total_steps` counts
-    rollout batches. `temperature` is the sampling temperature, at which log-probabilities are
-    taken. `bad_batch_dir` is where a batch that gave nan or inf is kept. With several `ranks`, every
-    one makes a learner of the same arguments and makes the same calls; results are the same on all.
+    `model` is the initial policy, from which the KL reference is copied: a resumed run passes it too and
+    then calls `restore`. `total_steps` counts rollout batches; log-probabilities are taken at the
+    sampling `temperature`; batches that gave nan or inf are kept in `bad_batch_dir`. With several
+    `ranks`, every rank creates a learner from the same arguments and makes the same calls, with the same
+    results.
     """
 
     def __init__(
@@ -65,9 +68,9 @@ class Learner:
         temperature: float = 1.0,
         bad_batch_dir: Path | None = None,
         seed: int = 0,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_RANK,
     ) -> None:
-        with _drawn_from(seed):
+        with _seeded(seed):
             model = add_adapters(model, config.lora)
         float32_master_weights(model)
         self.policy = Policy(model, config, pad_token_id=pad_token_id, temperature=temperature, ranks=ranks)
@@ -91,11 +94,8 @@ class Learner:
                 ranks=ranks,
             )
         self.policy.distribute()
-        self._optimizer = PolicyOptimizer(
-            model.parameters(),
-            config.optimizer,
-            total_steps=total_steps * algorithm.epochs * algorithm.mini_batches,
-        )
+        num_updates = total_steps * algorithm.epochs * algorithm.mini_batches
+        self._optimizer = PolicyOptimizer(model.parameters(), config.optimizer, total_steps=num_updates)
         self._generator = torch.Generator().manual_seed(seed)
 
     def annotate(self, scored: Sequence[ScoredRollout]) -> list[Annotation]:
@@ -110,7 +110,7 @@ class Learner:
         samples = [_bare_sample(scored[i].rollout) for i in wanted]
         if self._critic is not None:
             rewards = (scored[i].reward for i in wanted)
-            self._critic.begin_at(fmean(reward for reward in rewards if reward is not None))
+            self._critic.init_values(fmean(reward for reward in rewards if reward is not None))
         nothing: list[list[float]] = [[]] * len(wanted)
         values = self._critic.values(samples) if self._critic is not None else nothing
         old = ref = nothing
@@ -124,16 +124,16 @@ class Learner:
         return notes
 
     def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
-        """Epochs over mini-batches over micro-batches; the metrics are means over all of them, those of
-        the policy's tokens over the mini-batches that had any to compute.
+        """Epochs over mini-batches over micro-batches.
 
-        A step whose loss or gradients are not finite changes nothing, keeps its batch on disk and is
-        counted in `learner/bad_steps`; past the configured number TrainingError is raised.
+        Metrics are means over the mini-batches; those of the policy's tokens over mini-batches that
+        computed any. A step with gradients that are not finite changes nothing, leaves its batch on disk
+        and counts in `learner/bad_steps`; raises TrainingError at the configured number of them.
         """
         started = time.perf_counter()
         refuse_without_logprobs(samples, self._algorithm.importance)
         mismatch: dict[str, float] = {}
-        if not all(map(has_sampler_logprobs, samples)):  # measured now, of those that have them
+        if not all(map(has_sampler_logprobs, samples)):  # measured now, on the samples that have them
             mismatch = self._mismatch(samples)
             samples = [replace(sample, sampler_logprobs_T=()) for sample in samples]
         critic_only = self._critic is not None and self._critic.is_warming_up
@@ -156,15 +156,12 @@ class Learner:
     def _step(
         self, samples: Sequence[TrainingSample], members: Sequence[int], *, keep_old: bool
     ) -> tuple[dict[str, float], Sequence[TrainingSample]]:
-        """One optimiser step on `members`; with `keep_old`, samples come back with their old log-probs."""
+        """One optimiser step on `members`; with `keep_old`, the returned samples have their old log-probs."""
         self.policy.model.train()
         lengths = [sum(samples[i].loss_mask_T) for i in members]
         config = self._algorithm
-        weights = dict(
-            zip(
-                members, token_weights(lengths, config.aggregate, norm_tokens=config.norm_tokens), strict=True
-            )
-        )
+        per_sample = token_weights(lengths, config.aggregate, norm_tokens=config.norm_tokens)
+        weights = dict(zip(members, per_sample, strict=True))
         active = [i for i in members if self._is_active(samples[i])]
         sums: dict[str, float] = defaultdict(float)
         samples, old = list(samples), dict[int, list[float]]()
@@ -176,14 +173,14 @@ class Learner:
                 sums[name] += float(value)
             if keep_old:
                 old |= by_sample(logprobs_N, micro, [samples[i] for i in active])
-        sums = self._ranks.sum(sums)
+        sums = self._ranks.all_reduce_sum(sums)
         counted = sum(sum(samples[i].loss_mask_T) for i in active)
         if keep_old:
-            _keep_old_logprobs(samples, {active[at]: old_T for at, old_T in self._ranks.merge(old).items()})
-        self._ranks.sum_gradients(self.policy.model.parameters())
+            _keep_old_logprobs(samples, {active[at]: o for at, o in self._ranks.all_gather(old).items()})
+        self._ranks.all_reduce_gradients(self.policy.model.parameters())
         norm, finite = self._optimizer.step() if active else (0.0, True)
         if not finite:
-            self._guard.keep([samples[i] for i in members], norm)
+            self._guard.record([samples[i] for i in members], norm)
         result = {n: v if n.startswith("loss/") else v / max(counted, 1) for n, v in sums.items()}
         result["learner/grad_norm"] = norm if finite else 0.0
         result["learner/active_fraction"] = len(active) / max(len(members), 1)
@@ -196,16 +193,10 @@ class Learner:
         micro: PackedBatch,
         weights: Mapping[int, float],
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """(loss, metrics, logprobs_N) of a micro-batch, the samples at `indices`; one weight per sample."""
         logprobs_N, entropy_N = self.policy.logprobs(micro)
         chosen = [samples[i] for i in indices]
-
-        def tokens(name: str) -> Tensor | None:
-            """The samples' lists end to end; None unless every one has it."""
-            values = [getattr(sample, name) for sample in chosen]
-            if any(len(v) != len(s.completion_ids) for v, s in zip(values, chosen, strict=True)):
-                return None
-            return logprobs_N.new_tensor([value for one in values for value in one])
-
+        tokens = partial(token_values, chosen, like_N=logprobs_N)
         mask_N, advantages_N = tokens("loss_mask_T"), tokens("advantages_T")
         assert mask_N is not None
         assert advantages_N is not None
@@ -235,7 +226,7 @@ class Learner:
         return loss, metrics, logprobs_N.detach()
 
     def _mismatch(self, samples: Sequence[TrainingSample]) -> dict[str, float]:
-        """The mismatch of samples that no update measures, in a pass of its own; {} where there is none."""
+        """The sampler-trainer mismatch of samples no update step measures, by an extra forward pass."""
         measured = [s for s in samples if s.sampler_logprobs_T and any(s.loss_mask_T)]
         return mismatch_means(measured, self.policy.completion_logprobs(measured)) if measured else {}
 
@@ -244,13 +235,13 @@ class Learner:
         return self._reference is not None and self._algorithm.kl.placement == "loss"
 
     def _is_active(self, sample: TrainingSample) -> bool:
-        """Whether the sample has any gradient to give."""
+        """Whether the sample contributes a gradient."""
         if not any(sample.loss_mask_T):
             return False
         return self._kl_in_loss or self._algorithm.entropy_bonus != 0.0 or any(sample.advantages_T)
 
     def _mini_batches(self, samples: Sequence[TrainingSample]) -> Iterator[list[int]]:
-        """Indices of each mini-batch: whole groups, shuffled anew each epoch, as even as groups allow."""
+        """Sample indices per mini-batch: whole groups, reshuffled each epoch, as even as groups allow."""
         groups: dict[str, list[int]] = defaultdict(list)
         for index, sample in enumerate(samples):
             groups[sample.group or str(index)].append(index)
@@ -273,9 +264,9 @@ class Learner:
     def _with_old_logprobs(
         self, samples: list[TrainingSample], *, first: Sequence[int], later: Sequence[Sequence[int]]
     ) -> list[TrainingSample]:
-        """Freeze the policy that starts the step where later mini-batches will need it.
+        """Compute the log-probs of the policy before the update where `later` mini-batches need them.
 
-        The first mini-batch's own forward pass is that policy, so it is never computed twice.
+        The `first` mini-batch's own forward pass is by that policy, so it is not computed twice.
         """
         needed = sorted({i for members in later for i in members} - set(first))
         missing = [i for i in needed if self._is_active(samples[i]) and not samples[i].old_logprobs_T]
@@ -300,11 +291,11 @@ class Learner:
         return self.kl_controller.coefficient
 
     def start_saving(self, folder: Path, tokenizer: Any) -> Callable[[], None]:
-        """As PolicyLearner.start_saving: copies the state now; what it returns writes the copy."""
+        """See PolicyLearner.start_saving: copies the state now; the returned function writes the copy."""
         return start_saving(self, folder, tokenizer)
 
     def restore(self, folder: Path) -> None:
-        """As PolicyLearner.restore; the checkpoint may be one of any number of ranks."""
+        """See PolicyLearner.restore; the checkpoint may come from any number of ranks."""
         if is_sharded(folder):
             from verl_lite.engine.learner.sharded_checkpoint import read_sharded
 
@@ -313,17 +304,17 @@ class Learner:
             self.load_state_dict(saved_state(folder, dtype=next(self.policy.model.parameters()).dtype))
 
     def template(self) -> dict[str, Any]:
-        """A state dict that lacks no tensor a later one would have; its moments may be zeros."""
-        self._optimizer.fill_state()
+        """A state dict with every tensor a later one has; moments may still be zeros."""
+        self._optimizer.init_moments()
         if self._critic is not None:
-            self._critic.fill_state()
+            self._critic.init_moments()
         return self.state_dict()
 
     def close(self) -> None:
-        """Nothing to end: the learner lives in this process."""
+        """Nothing to close: the learner lives in this process."""
 
     def scale_learning_rate(self, scale: float) -> None:
-        """Multiply the policy's scheduled learning rate by `scale` from now on; no part of the state."""
+        """Multiply the policy's scheduled learning rate by `scale` from now on; not part of the state."""
         self._optimizer.rate_scale = scale
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -343,7 +334,7 @@ class Learner:
         return self.policy.completion_logprobs([sample], temperature=1.0, autocast=False)[0]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs to continue exactly: weights, moments, controller, generator."""
+        """All a resumed run needs to continue exactly: weights, moments, controller, generator."""
         return {
             "model": self._trained_state(),
             "optimizer": self._optimizer.state_dict(),
@@ -354,7 +345,7 @@ class Learner:
         }
 
     def _trained_state(self) -> dict[str, Tensor]:
-        """The weights that change: under LoRA the adapters, as the base is what the run began with."""
+        """The weights that change: under LoRA the adapters, as the base stays what the run started with."""
         model = self.policy.model
         every = model.named_parameters(remove_duplicate=False)  # tied weights have two names
         frozen = {name for name, p in every if not p.requires_grad}
@@ -379,15 +370,15 @@ class Learner:
 
 
 @contextmanager
-def _drawn_from(seed: int) -> Iterator[None]:
-    """Inside, random numbers follow from `seed`: every rank, and any number of them, draws the same."""
+def _seeded(seed: int) -> Iterator[None]:
+    """Inside, torch draws from `seed`: the same on every rank, whatever their number."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
 
 
 def _bare_sample(rollout: Rollout) -> TrainingSample:
-    """A sample to run the models on, without advantages."""
+    """A sample without advantages, for forward passes alone."""
     return TrainingSample(
         prompt_ids=rollout.prompt_ids,
         completion_ids=rollout.completion_ids,

@@ -1,4 +1,4 @@
-"""AdamW with a schedule, gradient clipping, and a guard: nan or inf never reaches the weights."""
+"""AdamW with a schedule and gradient clipping; a step with nan or inf in its gradients is skipped."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -17,8 +17,8 @@ __all__ = ["PolicyOptimizer", "decay_start", "learning_rate_factor"]
 def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -> float:
     """The fraction of the learning rate at `step` (0-based): linear warm-up, then the schedule.
 
-    The first step already learns: step 0 of a warm-up of 4 gives 1/4. The schedule ends at
-    `min_lr_fraction` on the last step.
+    Warm-up starts above 0: step 0 of a warm-up of 4 gives 1/4. The schedule reaches `min_lr_fraction` at
+    the last step.
     """
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
@@ -35,12 +35,12 @@ def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -
 
 
 def decay_start(config: OptimizerConfig, total_steps: int) -> int:
-    """The first step of wsd's decay phase: ten steps with a decay_fraction of 0.2 decay in steps 8 and 9."""
+    """The first step of wsd's decay phase: of ten steps at decay_fraction=0.2, steps 8 and 9 decay."""
     return max(total_steps - round(config.decay_fraction * total_steps), config.warmup_steps)
 
 
 class PolicyOptimizer:
-    """One call a step: clip, check, schedule, update, forget the gradients."""
+    """One call per step: check, clip, schedule, update, zero the gradients."""
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], config: OptimizerConfig, *, total_steps: int
@@ -58,12 +58,12 @@ class PolicyOptimizer:
 
     @property
     def learning_rate(self) -> float:
-        """The rate the next step will use."""
+        """The rate of the next step."""
         factor = learning_rate_factor(self.num_steps, self._config, self._total_steps)
         return self._config.learning_rate * factor * self.rate_scale
 
     def step(self) -> tuple[float, bool]:
-        """(the gradient norm before clipping, whether it was finite and the weights were updated)."""
+        """(gradient norm before clipping, whether it was finite); the weights change only if it was."""
         if self._config.offload:
             for parameter, host in zip(self._trained, self._parameters, strict=True):
                 host.grad = None if parameter.grad is None else parameter.grad.to("cpu")
@@ -93,8 +93,8 @@ class PolicyOptimizer:
         for parameter, host in zip(self._trained, self._parameters, strict=True):
             parameter.copy_(host)
 
-    def fill_state(self) -> None:
-        """Give every parameter moments, zeros where it was never updated: for a state to be read into."""
+    def init_moments(self) -> None:
+        """Give zero moments to parameters never updated, so that a state can be read into them."""
         for parameter in self._parameters:
             if not self._adam.state[parameter]:
                 self._adam.state[parameter] = {

@@ -1,14 +1,14 @@
-"""Micro-batches filled by tokens. What the model sees holds no padding, and nothing shared twice.
+"""Micro-batches filled by tokens, without padding and without computing anything shared twice.
 
-A packed micro-batch is one row of T tokens: prompts and completions one after another, each with its
-own positions. `attention.py` keeps the pieces apart; a completion whose prompt is shared attends to
-that prompt and to itself, which is what it would attend to in a row of its own, so the result is the
-same. Equal completions of a shared prompt, of which a policy that has learned gives many, are computed
-once and read by every sample that has them. The last token of a completion predicts nothing and is not
-computed. The padded form (rows of right-padded sequences of similar length) is for models our
-attention does not fit.
+A packed micro-batch is one row of prompts and completions, each with its own positions. `attention.py`
+keeps the segments apart; a completion of a shared prompt attends to that prompt and to itself, as it
+would in a row of its own, so the result is the same. Equal completions of a shared prompt, which a
+trained policy samples often, are computed once and read by every sample that has them. The last token
+of a completion predicts nothing and is not computed. The padded form (right-padded rows of similar
+length) is for models our attention does not support.
 
-Shapes: T tokens computed, N completion tokens predicted, S samples; R rows and L columns when padded.
+Shapes: R rows and L columns (1 and all tokens if packed), N completion tokens predicted, T those of one
+sample.
 """
 
 from collections.abc import Sequence
@@ -23,17 +23,19 @@ from verl_lite.engine.types import TrainingSample
 __all__ = [
     "PackedBatch",
     "Segment",
-    "filler",
+    "balance_ranks",
+    "by_sample",
+    "dummy_batch",
     "pack",
     "pack_padded",
-    "plan_micro_batches",
-    "share_out",
+    "split_micro_batches",
+    "token_values",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Tokens [start, end) of the row, attending to themselves causally and to all of segment `prefix`."""
+    """Tokens [start, end) of the row; they attend causally to themselves and to all of segment `prefix`."""
 
     start: int
     end: int
@@ -44,9 +46,9 @@ class Segment:
 class PackedBatch:
     """One micro-batch as the model takes it.
 
-    predict_from_N  index into the flattened (R*L) hidden states that predicts each completion token
-    targets_N       that token;  sequence_N  which of `sample_indices` it belongs to
-    segments        the pieces of the packed row; empty when padded
+    predict_from_N  index into the flattened (R*L) hidden states that predict each completion token
+    targets_N       that token; sequence_N  its position in `sample_indices`
+    segments        the segments of a packed row; empty if padded
     """
 
     input_ids_RL: Tensor
@@ -58,21 +60,21 @@ class PackedBatch:
     segments: tuple[Segment, ...] = ()
 
 
-def plan_micro_batches(
+def split_micro_batches(
     samples: Sequence[TrainingSample], *, max_tokens: int, shared: Sequence[bool], padded: bool = False
 ) -> list[list[int]]:
-    """Indices of the samples of each micro-batch, at most `max_tokens` computed tokens each.
+    """Sample indices per micro-batch, each of at most `max_tokens` computed tokens.
 
-    `shared[i]` says that sample i's prompt is computed once for the samples of the same prompt beside
-    it, and so are equal completions. A sample longer than the budget gets a micro-batch of its own.
-    Order and content depend on the samples alone.
+    `shared[i]`: sample i's prompt is computed once for all samples of that prompt in the micro-batch, and
+    equal completions too. A sample longer than the budget gets a micro-batch of its own. The result
+    depends on the samples alone.
     """
     units = _units(samples, max_tokens, shared)
     cost = {id(unit): _unit_tokens(samples, unit, shared) for unit in units}
     longest = {id(unit): max(_num_tokens(samples[i]) for i in unit) for unit in units}
     units.sort(key=lambda unit: (-longest[id(unit)], unit[0]))
     if padded:
-        return _plan_padded(samples, units, max_tokens)
+        return _split_padded(samples, units, max_tokens)
     bins: list[tuple[int, list[int]]] = []
     for unit in units:  # first fit, longest first
         for at, (used, members) in enumerate(bins):
@@ -84,29 +86,29 @@ def plan_micro_batches(
     return [members for _, members in bins]
 
 
-def share_out(
+def balance_ranks(
     samples: Sequence[TrainingSample], *, num_ranks: int, max_tokens: int, shared: Sequence[bool]
 ) -> list[list[int]]:
-    """Indices of the samples each rank computes, about as many tokens each: longest first, to the emptiest.
+    """Sample indices per rank, of about equally many tokens: longest first, to the rank with the fewest.
 
-    Samples of a shared prompt stay together as far as they are at most half of a rank's fair share, so
-    no rank has more than that beyond it. Depends on the samples alone.
+    Samples of a shared prompt stay together up to half of a rank's fair share, so no rank exceeds its
+    share by more than that. The result depends on the samples alone.
     """
     fair = sum(_num_tokens(sample) for sample in samples) // num_ranks
     units = _units(samples, min(max_tokens, fair // 2), shared)
     cost = {id(unit): _unit_tokens(samples, unit, shared) for unit in units}
     units.sort(key=lambda unit: (-cost[id(unit)], unit[0]))
     used = [0] * num_ranks
-    shares: list[list[int]] = [[] for _ in range(num_ranks)]
+    shards: list[list[int]] = [[] for _ in range(num_ranks)]
     for unit in units:
         rank = used.index(min(used))
         used[rank] += cost[id(unit)]
-        shares[rank] += unit
-    return [sorted(share) for share in shares]
+        shards[rank] += unit
+    return [sorted(shard) for shard in shards]
 
 
-def filler(*, packed: bool, token_id: int) -> PackedBatch:
-    """One token that predicts nothing: what a rank runs while others have micro-batches left."""
+def dummy_batch(*, packed: bool, token_id: int) -> PackedBatch:
+    """One token that predicts nothing: what a rank runs while other ranks have micro-batches left."""
     nothing = torch.zeros(0, dtype=torch.long)
     return PackedBatch(
         input_ids_RL=torch.tensor([[token_id]]),
@@ -119,13 +121,30 @@ def filler(*, packed: bool, token_id: int) -> PackedBatch:
     )
 
 
+def by_sample(
+    values_N: Tensor, batch: PackedBatch, samples: Sequence[TrainingSample]
+) -> dict[int, list[float]]:
+    """The batch's values per token as lists of length T, by sample index."""
+    lengths = [len(samples[index].completion_ids) for index in batch.sample_indices]
+    parts = torch.split(values_N.detach().cpu(), lengths) if lengths else ()
+    return {index: part.tolist() for index, part in zip(batch.sample_indices, parts, strict=True)}
+
+
+def token_values(samples: Sequence[TrainingSample], name: str, like_N: Tensor) -> Tensor | None:
+    """The samples' lists `name` end to end, as `like_N`; None unless every sample has one value per token."""
+    values = [getattr(sample, name) for sample in samples]
+    if any(len(v) != len(s.completion_ids) for v, s in zip(values, samples, strict=True)):
+        return None
+    return like_N.new_tensor([value for one in values for value in one])
+
+
 def _num_tokens(sample: TrainingSample) -> int:
-    """Tokens the model computes for it alone: the last one predicts nothing."""
+    """Tokens computed for the sample in a row of its own: the last one predicts nothing."""
     return len(sample.prompt_ids) + len(sample.completion_ids) - 1
 
 
 def _units(samples: Sequence[TrainingSample], max_tokens: int, shared: Sequence[bool]) -> list[list[int]]:
-    """What must stay together: the samples of one shared prompt, cut where they exceed the budget."""
+    """Samples that stay together: those of one shared prompt, split where they exceed the budget."""
     units: list[list[int]] = []
     open_units: dict[tuple[int, ...], list[int]] = {}
     for index, sample in enumerate(samples):
@@ -149,11 +168,11 @@ def _unit_tokens(samples: Sequence[TrainingSample], unit: Sequence[int], shared:
 
 
 def _computed(sample: TrainingSample) -> tuple[int, ...]:
-    """The completion's tokens that the model reads: all but the last."""
+    """The completion tokens the model reads: all but the last."""
     return tuple(sample.completion_ids[:-1])
 
 
-def _plan_padded(
+def _split_padded(
     samples: Sequence[TrainingSample], units: Sequence[Sequence[int]], max_tokens: int
 ) -> list[list[int]]:
     batches: list[list[int]] = []
@@ -167,7 +186,7 @@ def _plan_padded(
 
 
 def pack(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Sequence[bool]) -> PackedBatch:
-    """The samples at `indices` as one packed row; what is equal where marked `shared` appears once."""
+    """The samples at `indices` as one packed row; equal prompts and completions appear once if `shared`."""
     ids: list[int] = []
     positions: list[int] = []
     segments: list[Segment] = []
@@ -206,7 +225,7 @@ def pack(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Sequ
 
 
 def _order(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Sequence[bool]) -> list[int]:
-    """Shared prompts first, each with its completions; by length within, so that attention can batch."""
+    """Shared prompts first, each with its completions, by length so that attention can batch them."""
     first: dict[tuple[int, ...], int] = {}
     for index in indices:
         first.setdefault(tuple(samples[index].prompt_ids), index)
@@ -223,7 +242,7 @@ def _order(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Se
 
 
 def pack_padded(samples: Sequence[TrainingSample], indices: Sequence[int], pad_token_id: int) -> PackedBatch:
-    """The samples at `indices` as right-padded rows; causal attention never looks at the padding."""
+    """The samples at `indices` as right-padded rows; causal attention never reads the padding."""
     width = max(_num_tokens(samples[index]) for index in indices)
     rows, predict_from = [], []
     for row, index in enumerate(indices):

@@ -1,7 +1,7 @@
-"""How the processes that share an update ("ranks") work together; here: one process that does all of it.
+"""The collectives that learner ranks share an update with, and the trivial ones of a single process.
 
-Every rank runs the same code on the same samples and computes its share of them. What has to come
-from all ranks goes through this interface; `cluster.rank_group.RankGroup` is the one with several.
+Every rank runs the same code on the same samples and computes its shard of them. Whatever concerns all
+ranks goes through this interface; `RankGroup` in the cluster room implements it over torch.distributed.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 from torch import nn
 
-__all__ = ["ALONE", "Ranks"]
+__all__ = ["SINGLE_RANK", "Ranks"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -17,32 +17,32 @@ T = TypeVar("T")
 
 
 class Ranks:
-    """The only rank there is. Every method is a collective: all ranks call it, in the same order."""
+    """A single rank. Every method is a collective: all ranks call it, in the same order."""
 
     rank = 0
     size = 1
 
-    def place(self, module: nn.Module) -> None:
-        """Distribute the module's weights; called once, before an optimiser takes its parameters."""
+    def distribute(self, module: nn.Module) -> None:
+        """Shard or replicate the module's weights: once, before an optimiser takes its parameters."""
 
-    def run(self, module: nn.Module, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def forward(self, module: nn.Module, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`function(*args)` as one forward pass of `module`: inside, the module's own weights are whole."""
         return function(*args, **kwargs)
 
-    def largest(self, count: int) -> int:
-        """The largest of the ranks' counts."""
+    def all_reduce_max(self, count: int) -> int:
+        """The largest count of any rank."""
         return count
 
-    def sum(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The sum over ranks by name; a rank that lacks a name adds nothing to it."""
+    def all_reduce_sum(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The sum over ranks by name; a name that a rank lacks counts as 0 there."""
         return dict(values)
 
-    def merge(self, parts: Mapping[int, T]) -> dict[int, T]:
-        """Every rank's entries together; their keys are distinct."""
+    def all_gather(self, parts: Mapping[int, T]) -> dict[int, T]:
+        """The entries of all ranks, whose keys are distinct."""
         return dict(parts)
 
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up the gradients of all ranks, where the backward pass has not done so."""
+    def all_reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Sum the gradients over ranks, unless the backward pass has done so."""
 
 
-ALONE = Ranks()
+SINGLE_RANK = Ranks()

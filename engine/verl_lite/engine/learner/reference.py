@@ -1,4 +1,4 @@
-"""The reference policy of the KL term: a frozen copy, one that rests on the CPU, or the base under LoRA."""
+"""The reference policy of the KL term: a frozen copy, a copy offloaded to the CPU, or the base under LoRA."""
 
 import copy
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from torch import nn
 
 from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.learner.policy import Policy
-from verl_lite.engine.learner.ranks import ALONE, Ranks
+from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError
 
@@ -28,7 +28,10 @@ class ReferencePolicy:
     def completion_logprobs(
         self, samples: Sequence[TrainingSample], *, device: torch.device
     ) -> list[list[float]]:
-        """log p of every completion token, computed on `device`; an offloaded copy goes back afterwards."""
+        """log p of every completion token, per sample, computed on `device`.
+
+        An offloaded copy is moved there and back.
+        """
         model: Any = self._policy.model
         base: AbstractContextManager[None] = model.disable_adapter() if self._adapter_off else nullcontext()
         if self._offload:
@@ -47,11 +50,11 @@ def make_reference(
     *,
     pad_token_id: int,
     temperature: float,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_RANK,
 ) -> ReferencePolicy | None:
-    """What `kl.reference` names, made from the policy's present weights; None at coefficient 0.
+    """What `kl.reference` names, made from the policy's current weights; None at coefficient 0.
 
-    Made before the policy's weights are distributed over the ranks; the copy's are here.
+    Call it before the policy's weights are distributed over the ranks; the copy's are distributed here.
     """
     if algorithm.kl.coefficient == 0:
         return None

@@ -1,10 +1,10 @@
-"""A learner's state in shards: every rank writes its own, any number of ranks reads them back.
+"""A sharded learner's state on disk: every rank writes its shards, any number of ranks reads them back.
 
-learner/*.safetensors   the sharded tensors, written and read by torch.distributed.checkpoint in its
-                        safetensors form, whose index is JSON (its other form has a pickle for one)
-learner.pt              all else: the tree of the state with "sharded:<name>" where such a tensor belongs
+learner/*.safetensors   the sharded tensors, by torch.distributed.checkpoint in its safetensors format,
+                        whose index is JSON (that of its default format is a pickle)
+learner.pt              the rest: the state's tree with "sharded:<name>" in place of each sharded tensor
 
-The same tree with whole tensors is what a learner in one process saves and loads.
+A learner in one process saves and loads the same tree with whole tensors.
 """
 
 import warnings
@@ -25,32 +25,32 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from verl_lite.engine.rundir.checkpoint_files import damaged
 from verl_lite.engine.rundir.checkpoints import load_tensors
 
-__all__ = ["like", "read_policy", "read_sharded", "write_sharded"]
+__all__ = ["distribute_like", "read_policy", "read_sharded", "write_sharded"]
 
 SHARDS = "learner"
 MARK = "sharded:"
 
 
 def write_sharded(
-    state: Mapping[str, Any], folder: Path, *, rank: int, from_first: Callable[[Any], Any]
+    state: Mapping[str, Any], folder: Path, *, rank: int, broadcast: Callable[[Any], Any]
 ) -> None:
-    """Write the state, which holds DTensors; every rank calls it. `from_first` gives rank 0's value."""
+    """Write the state, which holds DTensors; every rank calls it. `broadcast` returns rank 0's value."""
     tensors = {name: leaf for name, leaf in _leaves(state).items() if isinstance(leaf, DTensor)}
-    names: Mapping[str, str] = from_first(_first_names(tensors))
+    names: Mapping[str, str] = broadcast(_first_names(tensors))
     shards = {name: tensor for name, tensor in tensors.items() if names[name] == name}
     if rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         tree = _map(state, lambda name, leaf: MARK + names[name] if name in names else leaf)
         torch.save(tree, folder / "learner.pt")
-    # last: it ends on all ranks together, so that none reads what another has not written yet
+    # last: it returns on all ranks together, so that none reads what another has yet to write
     save(shards, storage_writer=HuggingFaceStorageWriter(str(folder / SHARDS), save_distributed=True))
 
 
 def read_sharded(template: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The state in `folder`, its tensors distributed as those of `template`; every rank calls it.
+    """The state in `folder`, its tensors distributed like those of `template`; every rank calls it.
 
-    `template` is a state of the same learner; its sharded tensors are written into. Raises
-    CheckpointError when the state is damaged or another learner's.
+    `template` is a state of the same learner, whose sharded tensors are overwritten. Raises
+    CheckpointError when the state is damaged or belongs to another learner.
     """
     tree = load_tensors(folder / "learner.pt")
     wanted = {
@@ -73,7 +73,7 @@ def read_sharded(template: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def read_policy(folder: Path) -> dict[str, Tensor]:
-    """The policy's whole weights by name, each of tied ones once; for one process, without a model."""
+    """The policy's whole weights by name, tied ones once; for one process, without a model."""
     tree = load_tensors(folder / "learner.pt")
     own = {f"{MARK}model/{name}": name for name in tree["model"]}
     names = {name for name, leaf in tree["model"].items() if own.get(leaf) == name}
@@ -100,22 +100,21 @@ def _read(shards: dict[str, Any], folder: Path) -> None:
         raise damaged(folder, ValueError(str(next(iter(error.failures.values()))[0]))) from error
 
 
-def like(template: Any, state: Any) -> Any:
-    """`state`, whose tensors are whole, with each distributed as the one in its place in `template`."""
+def distribute_like(template: Any, state: Any) -> Any:
+    """`state`, whose tensors are whole, with each tensor sharded like its counterpart in `template`."""
     own = _leaves(template)
 
-    def place(name: str, leaf: Any) -> Any:
-        placed = own.get(name)
-        if not isinstance(placed, DTensor):
+    def shard(name: str, leaf: Any) -> Any:
+        like = own.get(name)
+        if not isinstance(like, DTensor):
             return leaf
-        whole = leaf.to(placed.device)
-        return distribute_tensor(whole, placed.device_mesh, placed.placements, src_data_rank=None)
+        return distribute_tensor(leaf.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
-    return _map(state, place)
+    return _map(state, shard)
 
 
 def _first_names(tensors: Mapping[str, DTensor]) -> dict[str, str]:
-    """Each name's first name for the same tensor: tied weights are written once."""
+    """The first name of each tensor, by all its names: tied weights are written once."""
     first: dict[tuple[int, torch.Size], str] = {}
     return {
         name: first.setdefault((tensor.to_local().data_ptr(), tensor.shape), name)

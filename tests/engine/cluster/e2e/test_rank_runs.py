@@ -15,8 +15,8 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from verl_lite.engine.cluster.rank_worker import LearnerSpec
-from verl_lite.engine.cluster.ray_ranks import RayRanks, reserved_for_ranks
-from verl_lite.engine.cluster.ray_runtime import RaySession
+from verl_lite.engine.cluster.ray_ranks import RayRanks, reserve_placement_group
+from verl_lite.engine.cluster.ray_runtime import RayRuntime
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.observe.metrics_log import read_metrics
 from verl_lite.engine.tools.export import export_policy
@@ -143,8 +143,8 @@ def test_a_lost_rank_is_named_and_nothing_waits_for_it(
 ) -> None:
     config = make(learner=learner(2), cluster={"call_timeout_s": timeout_s})
     spec = LearnerSpec(config=config, model_path=str(alone / "model"), pad_token_id=0, run_dir=tmp_path)
-    with RaySession(config.cluster, cpus=2), reserved_for_ranks(2, on_gpu=False, timeout_s=60) as place:
-        ranks = RayRanks(spec, config.cluster, place)
+    with RayRuntime(config.cluster, cpus=2), reserve_placement_group(2, on_gpu=False, timeout_s=60) as group:
+        ranks = RayRanks(spec, config.cluster, group)
         assert len(ranks.call("token_logprobs", [1, 2, 3])) == 2
         os.kill(ranks.process_ids[1], number)
         started = time.monotonic()

@@ -12,7 +12,7 @@ import torch
 
 from verl_lite.engine.cluster.engine_pool import EngineLost
 from verl_lite.engine.cluster.ray_engine import RayEngine
-from verl_lite.engine.cluster.ray_runtime import RaySession
+from verl_lite.engine.cluster.ray_runtime import RayRuntime
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.engine.config.train import DatasetConfig, RolloutConfig, VllmConfig
 from verl_lite.engine.data.prompts import read_prompts
@@ -35,15 +35,15 @@ def prompts(tokenizer: Any) -> list[PromptRow]:
 
 
 @pytest.fixture(scope="module")
-def ray_session() -> Iterator[RaySession]:
+def ray_session() -> Iterator[RayRuntime]:
     # room for the two engines of `sampler`, and for two of a test's own beside them
-    with RaySession(ClusterConfig(), cpus=4) as session:
+    with RayRuntime(ClusterConfig(), cpus=4) as session:
         yield session
 
 
 @pytest.fixture(scope="module")
 def sampler(
-    ray_session: RaySession, small_model: Path, tokenizer: Any, prompts: list[PromptRow]
+    ray_session: RayRuntime, small_model: Path, tokenizer: Any, prompts: list[PromptRow]
 ) -> Iterator[Any]:
     from verl_lite.engine.cluster.ray_sampler import RaySampler
 
@@ -175,7 +175,7 @@ class Stoppable:
         return os.getpid()
 
 
-def test_a_process_that_hangs_is_gone_soon_after_its_engine_was_killed(ray_session: RaySession) -> None:
+def test_a_process_that_hangs_is_gone_soon_after_its_engine_was_killed(ray_session: RayRuntime) -> None:
     """Otherwise it would keep its GPU memory, and its replacement would not fit beside it."""
     engine = RayEngine(Stoppable, {"num_cpus": 1})
     pid = engine.answer(engine.call("pid"), timeout_s=60)
@@ -216,7 +216,7 @@ def test_a_killed_engine_is_replaced_and_its_sequences_are_sampled_again(
 
 
 def test_an_engine_that_does_not_start_in_time_says_what_it_asked_for(
-    ray_session: RaySession, small_model: Path, tokenizer: Any, prompts: list[PromptRow]
+    ray_session: RayRuntime, small_model: Path, tokenizer: Any, prompts: list[PromptRow]
 ) -> None:
     from verl_lite.engine.cluster.ray_sampler import RaySampler
 
@@ -230,7 +230,7 @@ def test_an_engine_that_does_not_start_in_time_says_what_it_asked_for(
 
 @pytest.mark.slow
 def test_a_silent_engine_is_replaced(
-    ray_session: RaySession,
+    ray_session: RayRuntime,
     small_model: Path,
     tokenizer: Any,
     in_process: dict[str, Rollout],

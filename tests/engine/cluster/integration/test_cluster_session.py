@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from verl_lite.engine.cluster.ray_runtime import SLOW, TERMINATED, RaySession
+from verl_lite.engine.cluster.ray_runtime import SLOW, TERMINATED, RayRuntime
 from verl_lite.engine.cluster.watchdog import descendants
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.engine.config.train import TrainConfig
@@ -24,7 +24,7 @@ pytest.importorskip("ray")
 
 DRIVER = """
 import os, subprocess, sys, time
-from verl_lite.engine.cluster.ray_runtime import RaySession
+from verl_lite.engine.cluster.ray_runtime import RayRuntime
 from verl_lite.engine.config.cluster import ClusterConfig
 
 class Actor:
@@ -32,7 +32,7 @@ class Actor:
         child = subprocess.Popen(["sleep", "600"])  # as an engine's own processes
         return os.getpid(), child.pid
 
-with RaySession(ClusterConfig(address={address!r}), cpus=1) as session:
+with RayRuntime(ClusterConfig(address={address!r}), cpus=1) as session:
     actor = session.ray.remote(num_cpus=1)(Actor).remote()
     print(*session.ray.get(actor.start.remote()), flush=True)
     time.sleep({seconds})
@@ -128,7 +128,7 @@ def test_a_node_that_missed_its_start_is_ended_before_the_next_try(monkeypatch: 
         raise ValueError(f"The current node {SLOW}." if len(running) == 1 else "another fault")
 
     monkeypatch.setattr(services, "get_node", late)
-    with pytest.raises(ConfigError, match="another fault"), RaySession(ClusterConfig(), cpus=1):
+    with pytest.raises(ConfigError, match="another fault"), RayRuntime(ClusterConfig(), cpus=1):
         pass
     first, second = running
     assert len(first) > 3, "a node is several processes, or this test looks at the wrong ones"
@@ -139,14 +139,14 @@ def test_a_node_that_missed_its_start_is_ended_before_the_next_try(monkeypatch: 
 
 DIES = """
 import os, signal, time
-from verl_lite.engine.cluster.ray_runtime import RaySession
+from verl_lite.engine.cluster.ray_runtime import RayRuntime
 from verl_lite.engine.config.cluster import ClusterConfig
 
 class Actor:
     def die(self):
         os.kill(os.getpid(), signal.SIGKILL)
 
-with RaySession(ClusterConfig(), cpus=1) as session:
+with RayRuntime(ClusterConfig(), cpus=1) as session:
     ray = session.ray
     try:
         ray.get(ray.remote(Actor).remote().die.remote())
@@ -188,7 +188,7 @@ def test_actors_on_an_existing_cluster_end_with_their_driver(existing_cluster: s
 def test_a_cluster_that_is_not_there_is_a_config_error() -> None:
     with (
         pytest.raises(ConfigError, match=r"cluster.address=127.0.0.1:1: no Ray cluster"),
-        RaySession(ClusterConfig(address="127.0.0.1:1"), cpus=1),
+        RayRuntime(ClusterConfig(address="127.0.0.1:1"), cpus=1),
     ):
         pass
 
@@ -205,7 +205,7 @@ def test_a_cluster_that_asks_for_a_token_is_explained(monkeypatch: pytest.Monkey
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         message = r"Failed to connect to Ray cluster at 10\.0\.0\.1:6379; if .* set RAY_AUTH_MODE=token"
-        with pytest.raises(ConfigError, match=message), RaySession(ClusterConfig(address=address), cpus=1):
+        with pytest.raises(ConfigError, match=message), RayRuntime(ClusterConfig(address=address), cpus=1):
             pass
 
 

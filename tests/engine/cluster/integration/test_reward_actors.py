@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from verl_lite.engine.cluster.ray_runtime import RaySession
+from verl_lite.engine.cluster.ray_runtime import RayRuntime
 from verl_lite.engine.cluster.reward_actors import RewardActors
 from verl_lite.engine.config.cluster import ClusterConfig, RewardActorsConfig
 from verl_lite.errors import RewardError
@@ -40,7 +40,7 @@ COMPLETIONS = (
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
-    with RaySession(CONFIG, cpus=4) as session:
+    with RayRuntime(CONFIG, cpus=4) as session:
         yield session.ray
 
 

@@ -166,7 +166,7 @@ def test_what_was_taken_over_comes_back_when_its_new_engine_is_lost(pool_of: Any
     answers = list(pool.run(requests([2, 300] * 4)))
     assert sorted(answer.id for answer in answers) == [str(i) for i in range(8)]
     assert pool.num_restarts >= 1
-    assert pool.num_sequences_again >= 1
+    assert pool.num_requeued >= 1
 
 
 def test_new_weights_arrive_between_steps_and_every_token_says_whose_it_is(pool_of: Any) -> None:
@@ -192,7 +192,7 @@ def test_a_lost_engine_is_replaced_has_the_newest_weights_and_loses_no_sequence(
     assert len(started) == 3
     assert [method for method, _ in started[2].calls[:2]] == ["describe", "load"]
     assert started[2].lengths  # it took work again
-    assert (pool.num_restarts, pool.num_sequences_again) == (1, 4)
+    assert (pool.num_restarts, pool.num_requeued) == (1, 4)
 
 
 def test_an_engine_lost_while_weights_load_is_asked_again(pool_of: Any) -> None:

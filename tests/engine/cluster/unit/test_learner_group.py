@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from verl_lite.engine.cluster.learner_group import LearnerGroup
-from verl_lite.engine.cluster.nodes import leave_mark
+from verl_lite.engine.cluster.nodes import write_probe_file
 from verl_lite.engine.cluster.rank_worker import LearnerSpec
 from verl_lite.engine.cluster.ray_ranks import RankActor
 from verl_lite.engine.config.algorithm import AlgorithmConfig
@@ -65,13 +65,13 @@ def test_a_rank_that_sees_another_folder_of_the_run_s_name_is_refused(
     tmp_path: Path, small_run: dict[str, Any]
 ) -> None:
     run_dir = tmp_path / "run"
-    mark = leave_mark(run_dir)
+    probe = write_probe_file(run_dir)
     spec = LearnerSpec(
         config=validate(TrainConfig, {**small_run, "learner": {"num_ranks": 2}}, source="test"),
         model_path=str(tmp_path),
         pad_token_id=0,
         run_dir=run_dir,
     )
-    mark.unlink()  # as on a node with a disk of its own
+    probe.unlink()  # as on a node with a disk of its own
     with pytest.raises(ConfigError, match="name one that all nodes share with --run-dir"):
-        RankActor().join(spec, 1, ("127.0.0.1", 1), 1.0, on_gpu=False, mark=mark)
+        RankActor().join(spec, 1, ("127.0.0.1", 1), 1.0, on_gpu=False, probe=probe)

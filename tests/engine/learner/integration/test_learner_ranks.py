@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from verl_lite.engine.config.algorithm import LearnerConfig
-from verl_lite.engine.learner.packing import share_out
-from verl_lite.engine.learner.ranks import ALONE
+from verl_lite.engine.learner.packing import balance_ranks
+from verl_lite.engine.learner.ranks import SINGLE_RANK
 from verl_lite.errors import CheckpointError
 
 SCRIPT = Path(__file__).parents[1] / "rank_scenarios.py"
@@ -37,7 +37,7 @@ SLOW = [name for name in scenarios.SCENARIOS if name not in QUICK]
 
 def run_ranks(folder: Path, names: list[str]) -> dict[str, Any]:
     """Two ranks' results, who find in folder/whole the checkpoint of a learner in one process."""
-    learner = scenarios.make_learner(scenarios.RESUMED, ALONE)
+    learner = scenarios.make_learner(scenarios.RESUMED, SINGLE_RANK)
     for step in range(scenarios.STEPS):
         samples = scenarios.steps_samples(scenarios.SCENARIOS[scenarios.RESUMED], step, learner)
         learner.update(samples)
@@ -96,8 +96,8 @@ def test_two_ranks_make_every_update_of_one(other_results: dict[str, Any], tmp_p
 
 
 def check_scenario(results: dict[str, Any], tmp_path: Path, name: str) -> None:
-    one = scenarios.run(name, ALONE, tmp_path)
-    start = dict(scenarios.make_learner(name, ALONE).named_weights())
+    one = scenarios.run(name, SINGLE_RANK, tmp_path)
+    start = dict(scenarios.make_learner(name, SINGLE_RANK).named_weights())
     moved = max(float((one["weights"][key] - start[key]).abs().max()) for key in start)
     assert moved > 1e-4  # far more than the tolerance
     for parallel in ("fsdp", "replicated"):
@@ -117,10 +117,10 @@ def test_a_bad_step_is_agreed_on_and_its_batch_kept_once(results: dict[str, Any]
 
 
 def test_a_run_goes_on_the_same_on_another_number_of_ranks(results: dict[str, Any], folder: Path) -> None:
-    one = scenarios.continued(ALONE, folder / "whole")
+    one = scenarios.continued(SINGLE_RANK, folder / "whole")
     assert_same(one, results["from one file"])  # 1 -> 2
     assert_same(one, results["from shards"])  # 2 -> 2
-    assert_same(one, scenarios.continued(ALONE, folder / "sharded"))  # 2 -> 1
+    assert_same(one, scenarios.continued(SINGLE_RANK, folder / "sharded"))  # 2 -> 1
 
 
 @pytest.mark.usefixtures("results")
@@ -131,7 +131,7 @@ def test_shards_are_safetensors_and_one_that_is_gone_is_named(folder: Path) -> N
     (folder / "sharded" / "learner" / files[1]).rename(folder / "aside")
     try:
         with pytest.raises(CheckpointError, match="is damaged"):
-            scenarios.continued(ALONE, folder / "sharded")
+            scenarios.continued(SINGLE_RANK, folder / "sharded")
     finally:
         (folder / "aside").rename(folder / "sharded" / "learner" / files[1])
 
@@ -139,7 +139,7 @@ def test_shards_are_safetensors_and_one_that_is_gone_is_named(folder: Path) -> N
 def test_ragged_samples_are_shared_out_by_tokens() -> None:
     samples = scenarios.make_samples(16, 4, seed=3, completion=(1, 200))
     for num_ranks in (2, 3, 8):
-        shares = share_out(samples, num_ranks=num_ranks, max_tokens=4096, shared=[False] * len(samples))
+        shares = balance_ranks(samples, num_ranks=num_ranks, max_tokens=4096, shared=[False] * len(samples))
         assert sorted(index for share in shares for index in share) == list(range(len(samples)))
         tokens = [
             sum(len(samples[i].prompt_ids) + len(samples[i].completion_ids) - 1 for i in share)
@@ -150,13 +150,13 @@ def test_ragged_samples_are_shared_out_by_tokens() -> None:
 
 def test_one_group_s_shared_prompt_is_cut_for_the_ranks() -> None:
     samples = scenarios.make_samples(1, 8, seed=0, completion=(10, 10))
-    shares = share_out(samples, num_ranks=2, max_tokens=4096, shared=[True] * 8)
+    shares = balance_ranks(samples, num_ranks=2, max_tokens=4096, shared=[True] * 8)
     assert min(len(share) for share in shares) >= 3
 
 
 def test_ranks_without_samples_get_empty_shares() -> None:
     samples = scenarios.make_samples(1, 1, seed=0)
-    assert share_out(samples, num_ranks=3, max_tokens=64, shared=[False]) == [[0], [], []]
+    assert balance_ranks(samples, num_ranks=3, max_tokens=64, shared=[False]) == [[0], [], []]
 
 
 @pytest.mark.parametrize(

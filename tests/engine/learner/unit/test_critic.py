@@ -77,7 +77,7 @@ def test_a_large_mean_does_not_keep_the_critic_from_what_differs(tiny_model, mak
             CriticConfig(learning_rate=3e-3, value_clip=None), LearnerConfig(optimizer=OPTIMIZER),
             tiny_model(torch.float32), pad_token_id=0, total_steps=50,
         )  # fmt: skip
-        critic.begin_at(start)
+        critic.init_values(start)
         history = regress(critic, samples, targets, updates=25)
         explained[start] = history[-1]["critic/explained_variance"]
     assert explained[5.5] > 0.8

@@ -5,8 +5,8 @@ import random
 import pytest
 import torch
 
-from verl_lite.engine.learner.attention import attention_plan, packed_attention
-from verl_lite.engine.learner.packing import Segment, pack, pack_padded, plan_micro_batches
+from verl_lite.engine.learner.attention import attention_metadata, packed_attention
+from verl_lite.engine.learner.packing import Segment, pack, pack_padded, split_micro_batches
 from verl_lite.engine.types import TrainingSample
 
 
@@ -58,7 +58,7 @@ def test_padded_rows_by_hand():
 def test_plans_hold_every_sample_once_within_the_budget():
     samples = ragged()
     for shared in ([False] * 40, [True] * 40):
-        plan = plan_micro_batches(samples, max_tokens=200, shared=shared)
+        plan = split_micro_batches(samples, max_tokens=200, shared=shared)
         assert sorted(i for members in plan for i in members) == list(range(40))
         sizes = [pack(samples, members, shared).input_ids_RL.numel() for members in plan]
         assert max(sizes) <= 200
@@ -69,9 +69,9 @@ def test_packing_computes_no_padding_and_padded_batches_are_of_similar_length():
     samples = ragged()
     real = sum(len(s.prompt_ids) + len(s.completion_ids) - 1 for s in samples)
     none = [False] * 40
-    packed = plan_micro_batches(samples, max_tokens=400, shared=none)
+    packed = split_micro_batches(samples, max_tokens=400, shared=none)
     assert sum(pack(samples, m, none).input_ids_RL.numel() for m in packed) == real
-    padded = plan_micro_batches(samples, max_tokens=400, shared=none, padded=True)
+    padded = split_micro_batches(samples, max_tokens=400, shared=none, padded=True)
     sizes = [pack_padded(samples, m, 0).input_ids_RL.numel() for m in padded]
     assert max(sizes) <= 400
     assert sum(sizes) < 1.25 * real
@@ -79,12 +79,12 @@ def test_packing_computes_no_padding_and_padded_batches_are_of_similar_length():
 
 def test_a_sample_over_the_budget_is_alone():
     samples = [sample([1] * 50, [2] * 60), sample([1], [2, 3])]
-    assert plan_micro_batches(samples, max_tokens=64, shared=[False, False]) == [[0], [1]]
+    assert split_micro_batches(samples, max_tokens=64, shared=[False, False]) == [[0], [1]]
 
 
 def test_a_group_over_the_budget_is_cut():
     samples = [sample([1] * 30, [2] * 9 + [index, 3]) for index in range(8)]
-    plan = plan_micro_batches(samples, max_tokens=75, shared=[True] * 8)
+    plan = split_micro_batches(samples, max_tokens=75, shared=[True] * 8)
     assert [len(members) for members in plan] == [4, 4]
 
 
@@ -100,7 +100,7 @@ def test_equal_completions_of_a_shared_prompt_are_computed_once():
     assert batch.segments == (Segment(0, 2), Segment(2, 4, 0), Segment(4, 6))
     assert batch.predict_from_N.tolist() == [1, 2, 3, 1, 2, 3, 1, 2, 3, 4, 5]
     assert batch.targets_N.tolist() == [3, 4, 5, 3, 4, 5, 3, 4, 6, 3, 4]
-    assert plan_micro_batches(samples[:3], max_tokens=4, shared=[True] * 3) == [[0, 1, 2]]
+    assert split_micro_batches(samples[:3], max_tokens=4, shared=[True] * 3) == [[0, 1, 2]]
     apart = pack(samples, [0, 1], [False, False])
     assert apart.input_ids_RL.tolist() == [[1, 2, 3, 4, 1, 2, 3, 4]]
 
@@ -144,7 +144,7 @@ def test_packed_attention_equals_a_dense_mask(segments, num_buckets):
             mask[s.start : s.end, segments[s.prefix].start : segments[s.prefix].end] = True
     scores = query @ key.repeat_interleave(2, 0).transpose(1, 2) * 0.3
     dense = scores.masked_fill(~mask, -torch.inf).softmax(-1) @ value.repeat_interleave(2, 0)
-    plan = attention_plan(segments, torch.device("cpu"))
+    plan = attention_metadata(segments, torch.device("cpu"))
     assert len(plan.buckets) == num_buckets
     packed = packed_attention(query, key, value, plan, 0.3)
     torch.testing.assert_close(packed, dense.transpose(0, 1))
