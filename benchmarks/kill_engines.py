@@ -60,7 +60,7 @@ def one_round(
     version: int,
 ) -> tuple[list[str], dict[str, list[int]], float]:
     """Kill during a batch or a load; returns (when, the batch, the canary's largest difference after)."""
-    pids = sorted(answer["pid"] for answer in sampler.pool.each("describe"))
+    pids = sorted(answer["pid"] for answer in sampler.pool.broadcast("describe"))
     during_load = random_source.random() < 0.2
     when = []
     timers = []

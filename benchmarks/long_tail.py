@@ -30,7 +30,7 @@ from verl_lite.engine.cluster.engine_actor import EngineActor
 from verl_lite.engine.cluster.engine_pool import EnginePool, PoolLimits
 from verl_lite.engine.cluster.ray_engine import RayEngine
 from verl_lite.engine.cluster.ray_runtime import RayRuntime
-from verl_lite.engine.cluster.ray_sampler import engine_resources
+from verl_lite.engine.cluster.resources import engine_resources
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.engine.config.train import RolloutConfig, TinyModelConfig, VllmConfig
 from verl_lite.engine.model.tiny import build_tiny_model
@@ -139,7 +139,7 @@ def main() -> None:
             for index in range(ENGINES)
         ]
         pool = EnginePool(engines.__getitem__, num_engines=ENGINES, limits=limits)
-        pool.each("describe")
+        pool.broadcast("describe")
         pids = [engine.answer(engine.call("describe"), timeout_s=TIMEOUT_S)["pid"] for engine in engines]
         by_sequence(engines, pool, requests([SHORT] * options.sequences, "warm-up"))
         load = os.getloadavg()[0]

@@ -1,7 +1,7 @@
-"""What a Ray worker process does for the driver: own one vLLM engine and advance it a slice at a time.
+"""A Ray actor that owns one vLLM engine and advances it one time slice per call.
 
-Every method is short, so that an engine that does not answer is a lost one, and so that new weights
-find their place between two slices. Methods run one after the other in the order of the calls.
+Every method is short, so an engine that does not answer can be taken for lost, and new weights fit between
+two slices. Methods run one at a time, in the order of the calls.
 """
 
 import os
@@ -17,12 +17,12 @@ from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
 
 __all__ = ["EngineActor"]
 
-SHORTEST_SLICE_S = 0.02  # so that calls cost little beside the steps between them
-LONGEST_SLICE_S = 0.25  # so that new weights and new sequences do not wait long
+MIN_SLICE_S = 0.02  # long enough that calls cost little compared with decoding
+MAX_SLICE_S = 0.25  # short enough that new weights and sequences do not wait long
 
 
 class EngineActor:
-    """One engine of the config, with the weights in `model_path` to begin with (version 0)."""
+    """One engine as `config` describes it; starts with the weights in `model_path`, as version 0."""
 
     def __init__(
         self,
@@ -35,56 +35,56 @@ class EngineActor:
     ) -> None:
         from verl_lite.engine.rollout.vllm_engine import VllmEngine
 
-        # with asynchronous scheduling a token may be under way while weights change: no exact versions
+        # with asynchronous scheduling a token may be in flight while weights change: its version is unknown
         exact = {"async_scheduling": False}
         self._engine = VllmEngine(model_path, config, seed=seed, options=exact | (options or {}), lora=lora)
-        self._next: deque[SequenceRequest] = deque()  # without a place yet; vLLM has only what it works on
+        self._waiting: deque[SequenceRequest] = deque()  # for a slot; vLLM gets only what it decodes
 
     def describe(self) -> dict[str, Any]:
-        """Its dtype, process id, kind of weights, and how many sequences it works on at once.
+        """The engine's dtype, process id, kind of weights, and number of sequences it decodes at once.
 
-        The first answer says that the engine has started.
+        The first answer means that the engine has started.
         """
         return {
             "dtype": self._engine.dtype,
             "pid": os.getpid(),
-            "places": self._places,
+            "num_slots": self._num_slots,
             "takes_adapters": self._engine.takes_adapters,
         }
 
     @property
-    def _places(self) -> int:
-        """One fewer than vLLM has: the canary, on which training waits, finds the last one free."""
+    def _num_slots(self) -> int:
+        """One fewer than vLLM has, so that the canary, which training waits for, finds one free."""
         return max(self._engine.places - 1, 1)
 
     def advance(self, add: Sequence[SequenceRequest], abort: Sequence[str]) -> list[FinishedSequence]:
-        """Take these in and step for a while: until something ended, the slice is over, or all is done."""
+        """Add and abort these, then decode until one finishes, the slice ends, or nothing is left."""
         self._engine.abort(abort)
-        self._next = deque(request for request in self._next if request.id not in abort)
-        self._next.extend(add)
+        self._waiting = deque(request for request in self._waiting if request.id not in abort)
+        self._waiting.extend(add)
         started, finished = time.monotonic(), []
         while True:
-            while self._next and self._engine.num_unfinished < self._places:
-                self._engine.add([self._next.popleft()])
+            while self._waiting and self._engine.num_unfinished < self._num_slots:
+                self._engine.add([self._waiting.popleft()])
             if not self._engine.num_unfinished:
                 break
             finished += self._engine.step()
             elapsed = time.monotonic() - started
-            if elapsed > (SHORTEST_SLICE_S if finished else LONGEST_SLICE_S):
+            if elapsed > (MIN_SLICE_S if finished else MAX_SLICE_S):
                 break
         return finished
 
     def load(self, weights: PackedWeights, version: int, canary_ids: Sequence[int]) -> list[float]:
-        """Take new weights in; returns the canary's log-probabilities by them."""
+        """Load new weights. Returns the canary's log-probabilities under them."""
         self._engine.load(unpack(weights), version=version)
         return self._engine.token_logprobs(canary_ids)
 
     def transfer(self, method: str, *arguments: Any) -> None:
-        """A call of vLLM's weight transfer, by the learner; no step comes between its calls."""
+        """A call of vLLM's weight transfer, made by the learner; the engine does not step between them."""
         getattr(self._engine.llm, method)(*arguments)
 
     def weights_arrived(self, version: int, canary_ids: Sequence[int]) -> list[float]:
-        """After a transfer: its version, and the canary's log-probabilities by what arrived."""
+        """Set the version after a transfer. Returns the canary's log-probabilities under the new weights."""
         self._engine.weights_arrived(version=version)
         return self._engine.token_logprobs(canary_ids)
 

@@ -1,8 +1,8 @@
-"""Many engines, one queue of sequences: each engine takes the next when one of its own has ended.
+"""Many engines, one queue of sequences: each engine takes the next when one of its own has finished.
 
-A thread an engine keeps calls under way to it and answers its faults: an engine that died, failed or
-went silent is replaced, gets the weights the others have, and its unfinished sequences go back to the
-front of the queue. Beyond `max_restarts` everyone who waits gets one error. Engines are reached through
+A supervisor thread per engine keeps calls in flight to it. An engine that died, failed or stopped
+answering is replaced and gets the current weights, and its unfinished sequences return to the front of
+the queue. Beyond `max_restarts` every waiting caller gets one error. Engines are reached through
 `RemoteEngine`, so nothing here knows Ray.
 """
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from verl_lite.engine.cluster.sequence_queue import Batch, Job, SequenceQueue, Share
+from verl_lite.engine.cluster.sequence_queue import Batch, EngineLoad, Job, SequenceQueue
 from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
 from verl_lite.engine.rundir.interrupt import next_of
 from verl_lite.engine.types import never_stop
@@ -22,52 +22,52 @@ from verl_lite.errors import TrainingError, VerlLiteError
 
 __all__ = ["EngineLost", "EnginePool", "PoolLimits", "RemoteEngine"]
 
-CALLS_UNDER_WAY = 2  # while one answer travels, the engine works on the next call
+CALLS_IN_FLIGHT = 2  # while one answer travels, the engine works on the next call
 
 
 class EngineLost(Exception):
-    """A call to an engine has no answer and will not get one; says why."""
+    """A call to an engine will not be answered; the message says why."""
 
 
 class RemoteEngine(Protocol):
-    """An engine somewhere else; `method` is one of EngineActor's, answered in the order of the calls.
+    """An engine in another process. `method` is one of EngineActor's; calls are answered in their order.
 
-    The answer to "describe" says how many sequences it works on at once: its "places".
+    The answer to "describe" holds "num_slots": how many sequences the engine decodes at once.
     """
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Begin a call; returns what `answer` takes. Raises EngineLost when that cannot even begin."""
+        """Send a call; returns the handle that `answer` takes. Raises EngineLost if it cannot be sent."""
         ...
 
     def answer(self, call: Any, *, timeout_s: float) -> Any:
-        """Wait for the answer; raises EngineLost when the engine died, failed, or took longer."""
+        """Wait for the answer; raises EngineLost if the engine died, failed, or took longer."""
         ...
 
     def kill(self) -> None:
-        """End its process, whatever state it is in."""
+        """Kill its process, whatever state it is in."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLimits:
-    """`in_flight` sequences at most per engine (None: twice as many as it has places)."""
+    """`in_flight` is the most sequences an engine holds (None: twice its slots)."""
 
     start_timeout_s: float
     call_timeout_s: float
     max_restarts: int
     in_flight: int | None = None
 
-    def in_flight_of(self, num_places: int) -> int:
-        """Those beyond an engine's places wait there, to begin at the very step at which a place is free.
+    def max_in_flight(self, num_slots: int) -> int:
+        """Sequences beyond an engine's slots wait inside it, to start at the step at which a slot frees up.
 
-        As many again, since sequences of one length end together, and before the next call brings new ones.
+        Twice the slots, as sequences of one length finish together, before the next call can bring more.
         """
-        return self.in_flight or 2 * num_places
+        return self.in_flight or 2 * num_slots
 
 
 @dataclass(slots=True, eq=False)
 class _Command:
-    """A call that every engine gets once, in its turn between slices; `check` raises at a wrong answer."""
+    """A call that every engine gets once, between two slices; `check` raises at a wrong answer."""
 
     method: str
     arguments: tuple[Any, ...]
@@ -76,9 +76,9 @@ class _Command:
 
 
 class EnginePool:
-    """`start(index)` begins the engine of that place; it is called again for each replacement.
+    """`start(index)` starts the engine of that index; it is called again for each replacement.
 
-    All methods may be called from any thread. Raises TrainingError once the engines cannot be kept up.
+    Thread-safe. Methods raise TrainingError once the restarts are used up.
     """
 
     def __init__(self, start: Callable[[int], RemoteEngine], *, num_engines: int, limits: PoolLimits) -> None:
@@ -86,27 +86,27 @@ class EnginePool:
         self.start = start
         self.lock = threading.Condition()
         self.batches: list[Batch] = []
-        self.current: _Command | None = None  # the newest weights: what a replacement is given first
+        self.current: _Command | None = None  # brings the newest weights: a replacement gets it first
         self.is_paused = False
         self.error: VerlLiteError | None = None
         self.closed = False
         self.num_restarts = 0
         self.num_requeued = 0
-        self._slots = [_Slot(self, index) for index in range(num_engines)]
-        self.queue = SequenceQueue([slot.share for slot in self._slots])
-        for slot in self._slots:
-            slot.thread.start()
+        self._supervisors = [_Supervisor(self, index) for index in range(num_engines)]
+        self.queue = SequenceQueue([supervisor.load for supervisor in self._supervisors])
+        for supervisor in self._supervisors:
+            supervisor.thread.start()
 
     @property
     def num_engines(self) -> int:
-        return len(self._slots)
+        return len(self._supervisors)
 
     def run(
         self, requests: Sequence[SequenceRequest], *, check: Callable[[], None] = never_stop
     ) -> Iterator[FinishedSequence]:
-        """Have these sampled; yields each as it ends. Closing the iterator early gives the rest up.
+        """Sample these; yields each as it finishes. Closing the iterator early cancels the rest.
 
-        `check` is called meanwhile; what it raises ends the wait, as closing would.
+        `check` is called while waiting; an exception from it cancels the rest too.
         """
         batch = Batch(queue.SimpleQueue())
         with self.lock:
@@ -116,36 +116,36 @@ class EnginePool:
             self.lock.notify_all()
         try:
             for _ in requests:
-                answer = next_of(batch.answers, check)
-                if isinstance(answer, VerlLiteError):
-                    raise answer
-                yield answer
+                result = next_of(batch.results, check)
+                if isinstance(result, VerlLiteError):
+                    raise result
+                yield result
         finally:
             with self.lock:
                 self.batches.remove(batch)
-                self.queue.close(batch)
+                self.queue.cancel(batch)
                 self.lock.notify_all()
 
-    def each(
+    def broadcast(
         self,
         method: str,
         *arguments: Any,
         check: Callable[[Any], Any] = lambda answer: answer,
-        keep: bool = False,
+        replay: bool = False,
     ) -> list[Any]:
         """Call every engine between two slices; returns what `check` makes of the answers, in any order.
 
-        With `keep` the call and its check are repeated on engines started later: it brings the weights.
+        With `replay` the call and its check are repeated on engines started later: it brings the weights.
         """
         command = _Command(method, arguments, check, queue.SimpleQueue())
         with self.lock:
             self.raise_error()
-            if keep:
+            if replay:
                 self.current = command
-            for slot in self._slots:
-                slot.commands.append(command)
+            for supervisor in self._supervisors:
+                supervisor.commands.append(command)
             self.lock.notify_all()
-        answers = [command.answers.get() for _ in self._slots]
+        answers = [command.answers.get() for _ in self._supervisors]
         for answer in answers:
             if isinstance(answer, VerlLiteError):
                 raise answer
@@ -153,12 +153,13 @@ class EnginePool:
 
     @contextmanager
     def paused(self) -> Iterator[list[RemoteEngine]]:
-        """The engines, none of which steps or is called until the end; sequences go on where they were."""
+        """The engines; inside, none steps or is called. Afterwards sequences continue where they were."""
         with self.lock:
             self.raise_error()
             self.is_paused = True
-            self.lock.wait_for(lambda: self.error or not any(slot.calls for slot in self._slots))
-            engines = [slot.engine for slot in self._slots if slot.share.is_ready and slot.engine is not None]
+            self.lock.wait_for(lambda: self.error or not any(one.calls for one in self._supervisors))
+            ready = [supervisor for supervisor in self._supervisors if supervisor.load.is_ready]
+            engines = [supervisor.engine for supervisor in ready if supervisor.engine is not None]
         try:
             self.raise_error()
             yield engines
@@ -172,30 +173,30 @@ class EnginePool:
             raise self.error
 
     def fail(self, error: VerlLiteError) -> None:
-        """Everyone who waits, and everyone who comes, gets `error`."""
+        """Raise `error` in every waiting and every later call."""
         with self.lock:
             self.error = self.error or error
             for batch in self.batches:
-                batch.answers.put(self.error)
-            for slot in self._slots:
-                for command in slot.take_commands():
+                batch.results.put(self.error)
+            for supervisor in self._supervisors:
+                for command in supervisor.take_commands():
                     command.answers.put(self.error)
             self.lock.notify_all()
 
     def may_restart(self) -> bool:
-        """Count one more lost engine; False when that was one too many."""
+        """Count a lost engine. Returns whether it may be replaced."""
         with self.lock:
             self.num_restarts += 1
             return self.num_restarts <= self.limits.max_restarts
 
     def close(self) -> None:
-        """End every engine's process and every thread."""
+        """Kill every engine's process and join every thread."""
         self.closed = True
         self.fail(TrainingError("the rollout engines have been closed"))
-        for slot in self._slots:
-            slot.kill()
-        for slot in self._slots:
-            slot.thread.join()
+        for supervisor in self._supervisors:
+            supervisor.kill()
+        for supervisor in self._supervisors:
+            supervisor.thread.join()
 
 
 @dataclass(slots=True, eq=False)
@@ -205,51 +206,51 @@ class _Call:
 
 
 @dataclass(slots=True, eq=False)
-class _Slot:
-    """The place of one engine: the thread that keeps it busy and replaces it."""
+class _Supervisor:
+    """The thread that keeps one engine busy and replaces it when it is lost."""
 
     pool: EnginePool
     index: int
     engine: RemoteEngine | None = None
     commands: deque[_Command] = field(default_factory=deque)
-    share: Share = field(default_factory=Share)
+    load: EngineLoad = field(default_factory=EngineLoad)
     calls: deque[_Call] = field(default_factory=deque)
     thread: threading.Thread = field(init=False)
     has_started: bool = False
 
     def __post_init__(self) -> None:
-        self.thread = threading.Thread(target=self._serve, name=f"engine-{self.index}", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=f"engine-{self.index}", daemon=True)
 
     def kill(self) -> None:
         if self.engine is not None:
             self.engine.kill()
 
     def take_commands(self) -> list[_Command]:
-        """Those without an answer, in order; they are the caller's now."""
+        """Remove and return the unanswered commands, in order."""
         commands = [call.command for call in self.calls if call.command is not None]
         commands += self.commands
         self.commands.clear()
         self.calls.clear()
         return commands
 
-    def _serve(self) -> None:
+    def _run(self) -> None:
         pool = self.pool
         while not pool.closed and pool.error is None:
             try:
-                self._go_on()
+                self._advance()
             except VerlLiteError as error:
                 pool.fail(error)
-            except Exception as error:  # noqa: BLE001 a thread's border: those who wait must hear of it
+            except Exception as error:  # noqa: BLE001 a thread's border: waiting callers must get the error
                 pool.fail(TrainingError(f"rollout engine {self.index}: {type(error).__name__}: {error}"))
         self.kill()
 
-    def _go_on(self) -> None:
+    def _advance(self) -> None:
         try:
             if self.engine is None:
                 self._start()
             self._one_call()
         except EngineLost as lost:
-            self._lose(lost)
+            self._handle_loss(lost)
 
     def _start(self) -> None:
         pool = self.pool
@@ -257,19 +258,19 @@ class _Slot:
         if pool.closed:  # close() may have come too early to see this engine
             return
         engine = self.engine.answer(self.engine.call("describe"), timeout_s=pool.limits.start_timeout_s)
-        self.share.places = engine["places"]
-        self.share.in_flight = pool.limits.in_flight_of(self.share.places)
+        self.load.num_slots = engine["num_slots"]
+        self.load.max_in_flight = pool.limits.max_in_flight(self.load.num_slots)
         with pool.lock:
             current = pool.current
         if current is not None:
             call = self.engine.call(current.method, *current.arguments)
             current.check(self.engine.answer(call, timeout_s=pool.limits.call_timeout_s))
-        self.share.is_ready = self.has_started = True
+        self.load.is_ready = self.has_started = True
 
     def _one_call(self) -> None:
-        """Keep the engine busy, then take the oldest answer in."""
+        """Keep the engine busy, then receive its oldest answer."""
         assert self.engine is not None
-        self._begin_calls(self.engine)
+        self._send_calls(self.engine)
         if not self.calls:
             return
         answer = self.engine.answer(self.calls[0].handle, timeout_s=self.pool.limits.call_timeout_s)
@@ -283,44 +284,44 @@ class _Slot:
                 command.answers.put(answer)
                 return
             for finished in answer:
-                job = self.share.running.pop(finished.id, None)
+                job = self.load.in_flight.pop(finished.id, None)
                 if job is not None:
-                    job.batch.answers.put(finished)
+                    job.batch.results.put(finished)
 
-    def _begin_calls(self, engine: RemoteEngine) -> None:
-        """Wait until there is something to do, and begin it."""
+    def _send_calls(self, engine: RemoteEngine) -> None:
+        """Wait until there is work, and send it."""
         pool = self.pool
         with pool.lock:
             pool.lock.wait_for(lambda: self.calls or self._has_work() or pool.closed or pool.error)
             if pool.closed or pool.error:
                 return
-            while len(self.calls) < CALLS_UNDER_WAY and self._has_work():
+            while len(self.calls) < CALLS_IN_FLIGHT and self._has_work():
                 if self.commands:
                     command = self.commands[0]
                     self.calls.append(_Call(engine.call(command.method, *command.arguments), command))
                     self.commands.popleft()
                 else:
-                    given_up = pool.queue.give_up(self.share)
-                    requests = [job.request for job in pool.queue.take(self.share)]
-                    self.calls.append(_Call(engine.call("advance", requests, given_up)))
+                    aborts = pool.queue.take_aborts(self.load)
+                    requests = [job.request for job in pool.queue.take(self.load)]
+                    self.calls.append(_Call(engine.call("advance", requests, aborts)))
 
     def _has_work(self) -> bool:
-        share, pool = self.share, self.pool
+        load, pool = self.load, self.pool
         return not pool.is_paused and bool(
-            self.commands or share.running or share.given_away or pool.queue.has_some_for(share)
+            self.commands or load.in_flight or load.stolen or pool.queue.has_work_for(load)
         )
 
-    def _lose(self, lost: EngineLost) -> None:
-        """Bury the engine; what it had goes back: sequences to the queue, commands to the next engine."""
+    def _handle_loss(self, lost: EngineLost) -> None:
+        """Kill the engine; its sequences return to the queue, its commands go to the replacement."""
         pool = self.pool
         with pool.lock:
-            engine, self.engine, self.share.is_ready = self.engine, None, False
+            engine, self.engine, self.load.is_ready = self.engine, None, False
         if engine is not None:
             engine.kill()
         with pool.lock:
             if pool.closed or pool.error:
                 return
-            pool.num_requeued += pool.queue.put_back(self.share)
+            pool.num_requeued += pool.queue.requeue(self.load)
             self.commands.extend(self.take_commands())
             pool.lock.notify_all()
         if not self.has_started:

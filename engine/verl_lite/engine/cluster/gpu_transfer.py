@@ -1,9 +1,9 @@
-"""Weights from the learner's GPU to the engines' by vLLM's own transfer engines: the trainer's end.
+"""Weights from the learner's GPU to the engines' GPUs by vLLM's weight transfer: the trainer's side.
 
-CUDA IPC where an engine shares its GPU with the learner, NCCL broadcast otherwise. What moves the
-bytes is `vllm.distributed.weight_transfer`; here is only what it asks of us: the weights as one of its
-sources, and the engines as one of its clients. Its own Ray client is for replicas of one engine that
-count their ranks on; ours start at rank 0 each, so every engine is told where its ranks begin.
+CUDA IPC if engines share the learner's GPU, NCCL broadcast otherwise. `vllm.distributed.weight_transfer`
+moves the bytes; this file provides the weights as one of its sources and the engines as one of its
+clients. vLLM's own Ray client expects replicas of one engine with consecutive ranks; our engines each
+start at rank 0, so every engine gets its own rank offset.
 """
 
 import socket
@@ -18,9 +18,9 @@ Backend = Literal["ipc", "nccl"]
 
 
 class EngineClient:
-    """vLLM's VLLMWeightSyncClient over engine actors, each of `gpus_per_engine` GPUs.
+    """vLLM's VLLMWeightSyncClient over engine actors of `gpus_per_engine` GPUs each.
 
-    `wait` takes references and returns their values, with the deadline of the run.
+    `wait` resolves references within the run's deadline.
     """
 
     def __init__(
@@ -34,26 +34,26 @@ class EngineClient:
         calls = []
         for index, actor in enumerate(self._actors):
             own = dict(init_info)
-            if "rank_offset" in own:  # NCCL: ranks of one group, the learner's 0 first
+            if "rank_offset" in own:  # NCCL: one group, in which the learner is rank 0
                 own["rank_offset"] += index * self._gpus_per_engine
             calls.append(actor.transfer.remote("init_weight_transfer_engine", {"init_info": own}))
         self._wait(calls)
 
     def start_weight_update(self) -> None:
-        self._all("start_weight_update")
+        self._broadcast("start_weight_update")
 
     def update_weights(self, update_info: Any) -> None:
-        self._all("update_weights", {"update_info": update_info})
+        self._broadcast("update_weights", {"update_info": update_info})
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self._all("finish_weight_update")
+        self._broadcast("finish_weight_update")
 
-    def _all(self, method: str, *arguments: Any) -> None:
+    def _broadcast(self, method: str, *arguments: Any) -> None:
         self._wait([actor.transfer.remote(method, *arguments) for actor in self._actors])
 
 
 class WeightSender:
-    """The learner's end, for a learner of one rank in this process. The engines must not step meanwhile."""
+    """The learner's side, for a learner of one rank in this process. Engines must not step during `send`."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class WeightSender:
         if backend == "ipc":
             info: Any = IPCTrainerInitInfo(rank=0, packed=True)
         else:
-            address, port = _meeting_place()
+            address, port = _rendezvous()
             info = NCCLTrainerInitInfo(
                 rank=0, master_address=address, master_port=port, world_size=1 + num_engine_gpus
             )
@@ -78,7 +78,7 @@ class WeightSender:
         self._engine = WeightTransferTrainerFactory.trainer_init(info, client=client, source=source)
 
     def send(self) -> None:
-        """Every engine has the weights of now when this returns."""
+        """Send the current weights; when this returns, every engine has them."""
         self._engine.send_weights()
 
     def close(self) -> None:
@@ -86,10 +86,10 @@ class WeightSender:
 
 
 def weight_source(named_weights: Callable[[], Iterator[tuple[str, Tensor]]]) -> Any:
-    """The weights as vLLM's WeightSource: a fresh pass each round, and what it will hold."""
+    """The weights as vLLM's WeightSource: their metadata, and a new iteration per transfer."""
     from vllm.distributed.weight_transfer import ParamMeta, WeightSource
 
-    class NamedWeights(WeightSource):  # type: ignore[misc]  # its base is only known inside
+    class NamedWeights(WeightSource):  # type: ignore[misc]  # its base class is imported here
         def metadata(self) -> list[Any]:
             return [ParamMeta(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in named_weights()]
 
@@ -99,8 +99,8 @@ def weight_source(named_weights: Callable[[], Iterator[tuple[str, Tensor]]]) -> 
     return NamedWeights()
 
 
-def _meeting_place() -> tuple[str, int]:
-    """This node's address as the other nodes know it, and a port that is free on it."""
+def _rendezvous() -> tuple[str, int]:
+    """This node's address within the cluster, and a free port on it."""
     import ray
 
     with socket.socket() as probe:

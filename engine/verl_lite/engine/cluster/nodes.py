@@ -1,4 +1,4 @@
-"""What the nodes of a cluster are, and whether a run could use them together: for doctor and the plan."""
+"""The nodes of a cluster, and whether a run can use them together: for doctor and the memory plan."""
 
 import contextlib
 import hashlib
@@ -29,11 +29,12 @@ PAYLOAD_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeReport:
-    """One node. `versions` has python, the packages and the plugins' distributions; None: not installed.
+    """One node.
 
-    gpus          (name, bytes) of each, as its driver says
-    round_trip_s  a MiB through the object store to the node and its hash back; None: no answer
-    sees_folder   whether the file the driver wrote into the run's folder is there too
+    versions      of python, the packages and the plugins' distributions; None: not installed
+    gpus          (name, bytes) of each, as the NVIDIA driver reports them
+    round_trip_s  for 1 MiB through the object store to the node, and its hash back; None: no answer
+    sees_folder   whether the node sees the file that the driver wrote into the run folder
     """
 
     name: str
@@ -53,14 +54,14 @@ class ClusterReport:
 
 
 def inspect_cluster(ray: Any, folder: Path, *, timeout_s: float = 60.0) -> ClusterReport:
-    """Ask every node of the initialised `ray`; `folder` is where runs are kept."""
-    there = [node for node in ray.nodes() if node["Alive"]]
-    mark = write_probe_file(folder)
+    """Inspect every node of the initialised `ray`; `folder` is where runs are kept."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    probe = write_probe_file(folder)
     try:
-        nodes = [_ask(ray, node, mark, timeout_s) for node in there]
+        nodes = [_inspect(ray, node, probe, timeout_s) for node in alive]
     finally:
-        mark.unlink(missing_ok=True)
-    # after the questions: Ray counts a node that has just died among the living for some seconds
+        probe.unlink(missing_ok=True)
+    # afterwards, as Ray lists a node that has just died as alive for some seconds
     dead = [_name(node) for node in ray.nodes() if not node["Alive"]]
     problems = [f"node {name} is dead" for name in dead]
     problems += [
@@ -79,15 +80,15 @@ def inspect_cluster(ray: Any, folder: Path, *, timeout_s: float = 60.0) -> Clust
 
 
 def smallest_gpu(ray: Any, *, timeout_s: float = 60.0) -> tuple[str, int] | None:
-    """(name, bytes) of the GPU with the least memory on any node; None where none has one or answers."""
+    """(name, bytes) of the GPU with the least memory on any node; None if no node has one or answers."""
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
-    asked = [_on_node(ray, node, _gpus).remote() for node in nodes]
-    done, _ = ray.wait(asked, num_returns=len(asked), timeout=timeout_s) if asked else ([], [])
-    return min((gpu for told in ray.get(done) for gpu in told), key=lambda gpu: gpu[1], default=None)
+    calls = [_on_node(ray, node, _gpus).remote() for node in nodes]
+    done, _ = ray.wait(calls, num_returns=len(calls), timeout=timeout_s) if calls else ([], [])
+    return min((gpu for gpus in ray.get(done) for gpu in gpus), key=lambda gpu: gpu[1], default=None)
 
 
 def version_mismatches(nodes: Sequence[NodeReport]) -> list[str]:
-    """What is not installed in the same version everywhere, one sentence a package."""
+    """What is not installed in the same version on all nodes, one sentence per package."""
     found = []
     for name in sorted({name for node in nodes for name in node.versions}):
         by_version: dict[str, list[str]] = {}
@@ -100,14 +101,14 @@ def version_mismatches(nodes: Sequence[NodeReport]) -> list[str]:
 
 
 def write_probe_file(folder: Path) -> Path:
-    """A new file in `folder`; who sees it sees the same folder, not another of the same name."""
+    """A new file in `folder`: a node that sees it shares the folder, rather than having one of that name."""
     folder.mkdir(parents=True, exist_ok=True)
-    mark = folder.resolve() / f".cluster-check-{uuid.uuid4().hex}"
-    mark.write_text("seen", encoding="utf-8")
-    return mark
+    probe = folder.resolve() / f".cluster-check-{uuid.uuid4().hex}"
+    probe.write_text("seen", encoding="utf-8")
+    return probe
 
 
-def _ask(ray: Any, node: Mapping[str, Any], mark: Path, timeout_s: float) -> NodeReport:
+def _inspect(ray: Any, node: Mapping[str, Any], probe: Path, timeout_s: float) -> NodeReport:
     resources = node["Resources"]
     known = {
         "name": _name(node),
@@ -118,15 +119,15 @@ def _ask(ray: Any, node: Mapping[str, Any], mark: Path, timeout_s: float) -> Nod
     describe = _on_node(ray, node, _describe)
     payload = os.urandom(PAYLOAD_BYTES)
     try:
-        ray.get(describe.remote(b"", str(mark)), timeout=timeout_s)  # the process starts outside the clock
+        ray.get(describe.remote(b"", str(probe)), timeout=timeout_s)  # starts the process, untimed
         started = time.perf_counter()
-        told = ray.get(describe.remote(ray.put(payload), str(mark)), timeout=timeout_s)
+        answer = ray.get(describe.remote(ray.put(payload), str(probe)), timeout=timeout_s)
         seconds = time.perf_counter() - started
     except (ray.exceptions.RayError, TimeoutError):
         return NodeReport(**known)
-    if told.pop("sha256") != hashlib.sha256(payload).hexdigest():
+    if answer.pop("sha256") != hashlib.sha256(payload).hexdigest():
         return NodeReport(**known)
-    return NodeReport(**known, **told, round_trip_s=seconds)
+    return NodeReport(**known, **answer, round_trip_s=seconds)
 
 
 def _name(node: Mapping[str, Any]) -> str:
@@ -140,13 +141,13 @@ def _on_node(ray: Any, node: Mapping[str, Any], function: Callable[..., Any]) ->
     return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(function)
 
 
-def _describe(payload: bytes, mark: str) -> dict[str, Any]:
+def _describe(payload: bytes, probe: str) -> dict[str, Any]:
     """Runs on the node."""
     return {
         "sha256": hashlib.sha256(payload).hexdigest(),
         "versions": _versions(),
         "gpus": _gpus(),
-        "sees_folder": os.path.isfile(mark),
+        "sees_folder": os.path.isfile(probe),
     }
 
 
@@ -165,8 +166,8 @@ def _versions() -> dict[str, str | None]:
 def _gpus() -> list[tuple[str, int]]:
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = [line.rpartition(",") for line in told.splitlines() if line.strip()]
+    rows = [line.rpartition(",") for line in output.splitlines() if line.strip()]
     return [(name.strip(), int(mebibytes) * 2**20) for name, _, mebibytes in rows]

@@ -1,4 +1,4 @@
-"""An engine in a process that Ray places: the pool's `RemoteEngine` over an actor."""
+"""The pool's `RemoteEngine` over a Ray actor."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ __all__ = ["RayEngine"]
 
 
 class RayEngine:
-    """Begins an actor of `actor_class` with these arguments; `resources` are the options of its placement."""
+    """Starts an actor of `actor_class` with `arguments`; `resources` are its Ray options."""
 
     def __init__(self, actor_class: type, resources: Mapping[str, Any], **arguments: Any) -> None:
         import ray
@@ -20,7 +20,7 @@ class RayEngine:
 
     @property
     def actor(self) -> Any:
-        """Ray's handle, for those who call the engine from elsewhere."""
+        """Ray's handle, for calls that do not go through the pool."""
         return self._actor
 
     def call(self, method: str, *arguments: Any) -> Any:
@@ -30,12 +30,12 @@ class RayEngine:
             raise EngineLost(f"is gone: {_reason(error)}") from None
 
     def answer(self, call: Any, *, timeout_s: float) -> Any:
-        """As RemoteEngine.answer; raises RankLost where the engine could not get what a rank had put."""
+        """See RemoteEngine.answer; raises RankLost if a rank died whose weights the engine was to load."""
         errors = self._ray.exceptions
         try:
             return self._ray.get(call, timeout=timeout_s)
         except errors.OwnerDiedError:
-            # answers are the driver's own, so this was an argument: weights, which a rank had put
+            # the driver owns the answers, so this is about an argument: weights that a rank had put
             raise RankLost("a learner rank died, and the newest weights with it") from None
         except errors.GetTimeoutError:
             raise EngineLost(f"gave no answer for {timeout_s:g} s") from None
@@ -49,6 +49,6 @@ class RayEngine:
 
 
 def _reason(error: Exception) -> str:
-    """The last line of what Ray says: the error itself where it quotes a traceback."""
+    """The last line of Ray's message: the error itself if it quotes a traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,8 +1,8 @@
-"""Ray for the length of a run: one of its own that goes with it, or a cluster that was there before.
+"""Ray for the duration of a run: a local Ray that the run starts and stops, or an existing cluster.
 
-This is the only file that starts or joins Ray. What a Ray of the run's own started is gone after it,
-however the run ends: on the way out by `ray.shutdown`, after a SIGKILL by the watchdog. On a cluster
-that exists, Ray itself ends a job's actors when its driver is gone.
+Only this file starts or joins Ray. Processes of a local Ray never outlive the run: `ray.shutdown` stops
+them on the way out, the watchdog after a SIGKILL. On an existing cluster, Ray itself kills a job's actors
+once its driver is gone.
 """
 
 import logging
@@ -16,40 +16,40 @@ import traceback
 from types import FrameType, TracebackType
 from typing import Any
 
-from verl_lite.engine.cluster.watchdog import Watchdog, descendants, end
+from verl_lite.engine.cluster.watchdog import Watchdog, descendants, kill_after_grace
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.errors import ConfigError
 
 __all__ = ["RayRuntime"]
 
-# Ray asks for a choice about devices of actors without any; ours keep what their process sees.
+# Ray wants a choice about the devices of actors that request none: ours see all that their process sees.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# Ray's workers run at niceness 15 by default: beside anything else on the machine, engines starved.
+# Ray's workers run at niceness 15 by default: engines starved beside anything else on the machine.
 os.environ.setdefault("RAY_worker_niceness", "0")
-# Ray says on stdout when a process died; the run says itself what was lost, and its stdout may be JSON.
+# Ray reports dead processes on stdout; the run reports losses itself, and its stdout may be JSON.
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "worker died or was killed|has been marked dead")
 
-CONNECT_S = 10.0
+CONNECT_TIMEOUT_S = 10.0
 SLOW = "timed out during startup"
 TERMINATED = 128 + signal.SIGTERM
 
 
 class RayRuntime:
-    """Use as a context manager; inside it `ray` is initialised. Raises ConfigError where that fails.
+    """A context manager inside which `ray` is initialised. Raises ConfigError if that fails.
 
-    `cpus` is what the run's actors ask for together. A Ray of the run's own offers at least that
-    many, however few cores there are: placement is not what a laptop lacks. A cluster that exists
-    already offers what it has. A process that initialised Ray itself keeps its Ray afterwards.
+    `cpus` is what the run's actors request in total. A local Ray offers at least that many, however few
+    cores the machine has, so that actors can share them. If the process has initialised Ray before, that
+    Ray is used and left running.
     """
 
     def __init__(self, config: ClusterConfig, *, cpus: float) -> None:
         self._config = config
         self._cpus = cpus
         self._watchdog: Watchdog | None = None
-        self._was_there = False
+        self._was_initialized = False
         self.ray: Any = None
-        self.on_gpu = False  # as the cluster was at the start: a run does not go on without GPUs it had
+        self.on_gpu = False  # as the cluster was at the start: a run does not continue without its GPUs
 
     def __enter__(self) -> "RayRuntime":
         try:
@@ -60,8 +60,8 @@ class RayRuntime:
                 "pip install 'verl-lite[ray]'"
             ) from None
         self.ray = ray
-        self._was_there = ray.is_initialized()
-        if not self._was_there:
+        self._was_initialized = ray.is_initialized()
+        if not self._was_initialized:
             if self._config.address is None:
                 self._watchdog = Watchdog()
             try:
@@ -85,35 +85,23 @@ class RayRuntime:
             _check_that_it_listens(address)
             options |= {"address": address}
         on_sigterm = signal.getsignal(signal.SIGTERM)
-        until = time.monotonic() + self._config.start_timeout_s
-        while True:
-            before = descendants(os.getpid())
-            try:
-                ray.init(**options)
-                break
-            except Exception as error:  # noqa: BLE001 - Ray raises plain Exceptions where a node does not start
-                begun = descendants(os.getpid()) - before
-                ray.shutdown()
-                _end_node_of(error)
-                end(begun)
-                # Ray itself gives a node 30 s, which on a busy machine is not always enough
-                if address is None and SLOW in str(error) and time.monotonic() < until:
-                    continue
-                if address is None:
-                    limit = f"cluster.start_timeout_s={self._config.start_timeout_s:g}"
-                    place = f"a Ray of the run's own, within {limit}"
-                else:
-                    place = f"cluster.address={address}"
-                raise ConfigError(f"{place}: {str(error).strip().splitlines()[0]}{_hint(address)}") from None
+        deadline = time.monotonic() + self._config.start_timeout_s
+        while (error := _try_init(ray, options)) is not None:
+            # Ray gives a node 30 s, which is not always enough on a busy machine
+            if address is None and SLOW in str(error) and time.monotonic() < deadline:
+                continue
+            limit = f"cluster.start_timeout_s={self._config.start_timeout_s:g}"
+            what = f"a local Ray, within {limit}" if address is None else f"cluster.address={address}"
+            raise ConfigError(f"{what}: {str(error).strip().splitlines()[0]}{_hint(address)}")
         if threading.current_thread() is threading.main_thread():
-            # Ray's own handler prints a stack; the run's (interrupt.py) or a plain exit is put back.
+            # Ray's handler prints a stack: put the run's handler (interrupt.py) back, or exit plainly
             is_default = on_sigterm in (signal.SIG_DFL, None)
             signal.signal(signal.SIGTERM, _exit if is_default else on_sigterm)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._was_there:
+        if self._was_initialized:
             return
         try:
             self.ray.shutdown()
@@ -126,8 +114,22 @@ class RayRuntime:
             self._watchdog = None
 
 
+def _try_init(ray: Any, options: dict[str, Any]) -> Exception | None:
+    """The error of a `ray.init` that failed, once every process it started is gone; else None."""
+    before = descendants(os.getpid())
+    try:
+        ray.init(**options)
+        return None
+    except Exception as error:  # noqa: BLE001 - Ray raises plain Exceptions if a node does not start
+        started = descendants(os.getpid()) - before
+        ray.shutdown()
+        _kill_node_of(error)
+        kill_after_grace(started)
+        return error
+
+
 def _hint(address: str | None) -> str:
-    """Ray sends its token to a cluster it found by itself ("auto"), to a named address only when told to."""
+    """Ray sends its token to a cluster it finds itself ("auto"), but to a named address only on request."""
     if address in (None, "auto") or "RAY_AUTH_MODE" in os.environ:
         return ""
     return (
@@ -137,18 +139,18 @@ def _hint(address: str | None) -> str:
 
 
 def _check_that_it_listens(address: str) -> None:
-    """Ray itself tries for five minutes and prints meanwhile."""
+    """Ray itself would retry for five minutes and print meanwhile."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         return  # "auto", or a form that Ray knows
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise ConfigError(f"cluster.address={address}: no Ray cluster answers there ({error})") from None
 
 
-def _end_node_of(error: BaseException) -> None:
-    """End the processes of a node that did not start: Ray forgets it, only the error's frames know it."""
+def _kill_node_of(error: BaseException) -> None:
+    """Kill the processes of a node that did not start: Ray forgets it, but the error's frames hold it."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         node: Any = frame.f_locals.get("self")
         if hasattr(node, "kill_all_processes"):

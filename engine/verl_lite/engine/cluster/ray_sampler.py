@@ -1,8 +1,8 @@
 """The Sampler protocol on N vLLM engines that Ray places: one queue of sequences, one put of the weights.
 
-Every sequence has the seed it has in-process, so the tokens are the same whichever engine makes
-them. All methods may be called from any thread; weights may be loaded while another thread
-generates: engines take them in between two steps, and the rollouts carry a version a token.
+Every sequence has the seed it has in-process, so its tokens do not depend on the engine. All methods are
+thread-safe. Weights may be loaded while another thread generates: engines load them between two steps,
+and rollouts carry a version per token.
 """
 
 import itertools
@@ -12,9 +12,10 @@ from typing import Any
 
 from verl_lite.engine.cluster.engine_actor import EngineActor
 from verl_lite.engine.cluster.engine_pool import EnginePool, PoolLimits
-from verl_lite.engine.cluster.gpu_transfer import EngineClient, WeightSender
+from verl_lite.engine.cluster.gpu_transfer import Backend, EngineClient, WeightSender
 from verl_lite.engine.cluster.ray_engine import RayEngine
 from verl_lite.engine.cluster.ray_runtime import RayRuntime
+from verl_lite.engine.cluster.resources import engine_resources
 from verl_lite.engine.cluster.weight_transfer import pack
 from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.cluster import ClusterConfig
@@ -25,13 +26,14 @@ from verl_lite.engine.types import PromptRow, WeightSource, never_stop, weights_
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 
-__all__ = ["RaySampler", "engine_resources"]
+__all__ = ["RaySampler"]
 
 
 class RaySampler:
-    """`rollout.num_engines` engines with the weights in `model_path`, in the run's Ray or one of its own.
+    """`rollout.num_engines` engines with the weights in `model_path`, in the run's Ray or its own.
 
-    `model_path` must be readable where the engines run. Raises TrainingError when an engine does not start.
+    `model_path` must be readable where the engines run. `on_gpu` says whether engines request GPUs (None:
+    if Ray has any). Raises TrainingError if an engine does not start.
     """
 
     def __init__(
@@ -51,41 +53,35 @@ class RaySampler:
         self._decode = partial(tokenizer.decode, skip_special_tokens=True)
         self._batch_numbers = itertools.count()
         self._version = 0
-        self._transfer = config.weight_transfer
-        self._engines_sleep = config.engines_sleep
-        self._gpus_per_engine = config.vllm.tensor_parallel_size
+        self._config = config
         self._sender: WeightSender | None = None
-        options = (
-            {}
-            if self._transfer == "object_store"
-            else {"weight_transfer_config": {"backend": self._transfer}}
-        )
-        arguments = {
-            "model_path": model_path,
-            "config": config,
-            "seed": seed,
-            "options": options,
-            "lora": lora,
-        }
-        self._session = RayRuntime(cluster, cpus=config.placed_cpus)
-        self._session.__enter__()
-        asked = partial(engine_resources, config, on_gpu=self._session.on_gpu if on_gpu is None else on_gpu)
+        self._runtime = RayRuntime(cluster, cpus=config.placed_cpus)
+        self._runtime.__enter__()
+        on_gpu = self._runtime.on_gpu if on_gpu is None else on_gpu
+        resources = partial(engine_resources, config, on_gpu=on_gpu)
+        arguments = {"model_path": model_path, "config": config, "seed": seed, "lora": lora}
+        arguments["options"] = _engine_options(config)
         self.pool = EnginePool(
-            lambda index: RayEngine(EngineActor, asked(index), **arguments),
+            lambda index: RayEngine(EngineActor, resources(index), **arguments),
             num_engines=config.num_engines,
             limits=_limits(config, cluster),
         )
+        engine = self._wait_for_start(cluster, resources(0))
+        self._takes_adapters = bool(engine["takes_adapters"])
+        self.canary = Canary(canary_ids, tolerance=config.canary_tolerance or TOLERANCES[engine["dtype"]])
+
+    def _wait_for_start(self, cluster: ClusterConfig, resources: Mapping[str, Any]) -> dict[str, Any]:
+        """What one engine describes itself as, once all have started; closes the sampler on failure."""
         try:
-            engine = self.pool.each("describe")[0]
+            description: dict[str, Any] = self.pool.broadcast("describe")[0]
+            return description
         except TrainingError as error:
-            free = self._session.ray.available_resources()
+            free = self._runtime.ray.available_resources()
             self.close()
-            raise TrainingError(f"{error}. {_how_to_start(config, cluster, asked(0), free)}") from None
+            raise TrainingError(f"{error}. {_start_advice(self._config, cluster, resources, free)}") from None
         except BaseException:
             self.close()
             raise
-        self._takes_adapters = bool(engine["takes_adapters"])
-        self.canary = Canary(canary_ids, tolerance=config.canary_tolerance or TOLERANCES[engine["dtype"]])
 
     @property
     def version(self) -> int:
@@ -99,7 +95,7 @@ class RaySampler:
         settings: SamplerSettings,
         check: Callable[[], None] = never_stop,
     ) -> Iterator[list[Rollout]]:
-        """See Sampler.generate. `settings.seed` is the batch's: each request's is derived from it."""
+        """See Sampler.generate. `settings.seed` is the batch's: request seeds are derived from it."""
         groups = GroupBuilder(
             prompts,
             num_samples=num_samples,
@@ -113,20 +109,20 @@ class RaySampler:
                 yield group
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """By the engine that answers first; they all have the same weights."""
-        logprobs: list[float] = self.pool.each("token_logprobs", list(token_ids))[0]
+        """By the engine that answers first; all have the same weights."""
+        logprobs: list[float] = self.pool.broadcast("token_logprobs", list(token_ids))[0]
         return logprobs
 
     def load_weights(self, source: WeightSource, *, version: int) -> float:
-        """See Sampler.load_weights: every engine passes the canary; returns the largest difference of all."""
+        """See Sampler.load_weights. Every engine passes the canary; returns the largest difference."""
         canary_ids = self.canary.token_ids
         check = partial(self.canary.compare, source.token_logprobs(canary_ids), version=version)
-        if self._transfer == "object_store":
+        if self._config.weight_transfer == "object_store":
             weights = self._put(source, version)
-            differences = self.pool.each("load", weights, version, canary_ids, check=check, keep=True)
+            differences = self.pool.broadcast("load", weights, version, canary_ids, check=check, replay=True)
         else:
-            self._send(source)
-            differences = self.pool.each("weights_arrived", version, canary_ids, check=check)
+            self._send(source, self._config.weight_transfer)
+            differences = self.pool.broadcast("weights_arrived", version, canary_ids, check=check)
         self._version = version
         return float(max(differences))
 
@@ -134,23 +130,21 @@ class RaySampler:
         """A reference to the packed weights in Ray's object store."""
         if hasattr(source, "put_weights"):
             return source.put_weights(version)
-        return self._session.ray.put(pack(weights_of(source, adapters=self._takes_adapters)))
+        return self._runtime.ray.put(pack(weights_of(source, adapters=self._takes_adapters)))
 
-    def _send(self, source: WeightSource) -> None:
-        """By vLLM's weight transfer, while no engine steps."""
-        assert self._transfer != "object_store"
+    def _send(self, source: WeightSource, backend: Backend) -> None:
+        """Send the weights by vLLM's weight transfer, while no engine steps."""
+        gpus_per_engine = self._config.vllm.tensor_parallel_size
         with self.pool.paused() as engines:
             if self._sender is None:
                 client = EngineClient(
                     [engine.actor for engine in engines if isinstance(engine, RayEngine)],
-                    gpus_per_engine=self._gpus_per_engine,
-                    wait=partial(self._session.ray.get, timeout=self.pool.limits.call_timeout_s),
+                    gpus_per_engine=gpus_per_engine,
+                    wait=partial(self._runtime.ray.get, timeout=self.pool.limits.call_timeout_s),
                 )
+                num_engine_gpus = len(engines) * gpus_per_engine
                 self._sender = WeightSender(
-                    self._transfer,
-                    client,
-                    source.named_weights,
-                    num_engine_gpus=len(engines) * self._gpus_per_engine,
+                    backend, client, source.named_weights, num_engine_gpus=num_engine_gpus
                 )
             self._sender.send()
 
@@ -163,59 +157,46 @@ class RaySampler:
         }
 
     def sleep(self) -> None:
-        """Engines with GPUs of their own are not asked: no update waits for one that is being replaced."""
-        if self._engines_sleep:
-            self.pool.each("sleep")
+        """Does nothing if engines have their own GPUs: no update then waits for an engine being replaced."""
+        if self._config.engines_sleep:
+            self.pool.broadcast("sleep")
 
     def wake(self) -> None:
-        if self._engines_sleep:
-            self.pool.each("wake")
+        if self._config.engines_sleep:
+            self.pool.broadcast("wake")
 
     def close(self) -> None:
-        """End the engines, and Ray if it was started for them; the sampler cannot be used afterwards."""
+        """Kill the engines, and stop Ray if this started it; the sampler cannot be used afterwards."""
         if self._sender is not None:
             self._sender.close()
         self.pool.close()
-        self._session.__exit__(None, None, None)
+        self._runtime.__exit__(None, None, None)
+
+
+def _engine_options(config: RolloutConfig) -> dict[str, Any]:
+    """vLLM's options for the weight transfer."""
+    if config.weight_transfer == "object_store":
+        return {}
+    return {"weight_transfer_config": {"backend": config.weight_transfer}}
 
 
 def _limits(config: RolloutConfig, cluster: ClusterConfig) -> PoolLimits:
     return PoolLimits(
         start_timeout_s=cluster.start_timeout_s,
         call_timeout_s=cluster.engine_timeout_s,
-        # vLLM's transfer has a fixed membership: nobody could give a replacement its weights
+        # vLLM's transfer has a fixed membership: a replacement could not get the weights
         max_restarts=cluster.max_restarts if config.weight_transfer == "object_store" else 0,
         in_flight=config.sequences_in_flight,
     )
 
 
-def _how_to_start(
-    config: RolloutConfig, cluster: ClusterConfig, asked: Mapping[str, Any], free: Mapping[str, float]
+def _start_advice(
+    config: RolloutConfig, cluster: ClusterConfig, requested: Mapping[str, Any], free: Mapping[str, float]
 ) -> str:
-    """What an engine that did not start had asked for, beside what Ray had free."""
+    """What an engine that did not start requested, what Ray had free, and what to change."""
     return (
-        f"Each of rollout.num_engines={config.num_engines} asks Ray for cpus: {asked['num_cpus']}, "
-        f"gpus: {asked.get('num_gpus', 0)}; free were CPUs: {free.get('CPU', 0):g}, "
-        f"GPUs: {free.get('GPU', 0):g}. Where it waits for a place lower the number; where it only starts "
-        f"slowly raise cluster.start_timeout_s={cluster.start_timeout_s:g}"
+        f"Each of rollout.num_engines={config.num_engines} asks Ray for cpus: {requested['num_cpus']}, "
+        f"gpus: {requested.get('num_gpus', 0)}; free were CPUs: {free.get('CPU', 0):g}, "
+        f"GPUs: {free.get('GPU', 0):g}. If it waits for resources, lower the number; if it only starts "
+        f"slowly, raise cluster.start_timeout_s={cluster.start_timeout_s:g}"
     )
-
-
-def engine_resources(config: RolloutConfig, index: int, *, on_gpu: bool) -> dict[str, Any]:
-    """What the engine of this place asks Ray for: GPUs of its own, some of the learner's node, or threads."""
-    threads, num_gpus = config.vllm.cpu_threads, config.vllm.tensor_parallel_size
-    if not on_gpu:
-        environment = {
-            "OMP_NUM_THREADS": str(threads),
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # engines would bind to the same cores
-        }
-        return {"num_cpus": threads, "runtime_env": {"env_vars": environment}}
-    if config.placement != "colocated":
-        return {"num_cpus": threads, "num_gpus": num_gpus}
-    # the learner holds these GPUs in Ray's books, so the engine asks for none and is shown them
-    shown = ",".join(str(index * num_gpus + gpu) for gpu in range(num_gpus))
-    return {
-        "num_cpus": threads,
-        "num_gpus": 0,
-        "runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": shown}},
-    }

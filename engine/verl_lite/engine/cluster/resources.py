@@ -1,18 +1,18 @@
-"""What the parts of a run ask Ray for beside what the cluster has: said before anything waits for a place."""
+"""What the parts of a run request from Ray, checked against the cluster before anything waits for it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from verl_lite.engine.cluster.ray_sampler import engine_resources
-from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.config.train import RolloutConfig, TrainConfig
 from verl_lite.errors import ConfigError
 
-__all__ = ["ResourceRequest", "check_capacity", "resource_requests"]
+__all__ = ["ResourceRequest", "check_capacity", "engine_resources", "resource_requests"]
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceRequest:
-    """`count` actors of a kind, each with so many CPUs and GPUs; `setting` is what changes the count."""
+    """`count` actors of one kind, with `cpus` and `gpus` each; `setting` is the config key of the count."""
 
     setting: str
     count: int
@@ -25,36 +25,57 @@ class ResourceRequest:
 
 
 def resource_requests(config: TrainConfig, *, on_gpus: bool) -> list[ResourceRequest]:
-    """Without GPUs (`on_gpus` false) learner ranks and engines ask for none."""
+    """One request per kind of actor. If not `on_gpus`, learner ranks and engines request no GPUs."""
     rollout, rewards = config.rollout, config.cluster.rewards
-    asks = []
+    requests = []
     if ranks := config.ranks_placed_by_ray:
-        asks.append(ResourceRequest("learner.num_ranks", ranks, 1, int(on_gpus)))
+        requests.append(ResourceRequest("learner.num_ranks", ranks, 1, int(on_gpus)))
     if rollout.is_placed_by_ray:
         engine = engine_resources(rollout, 0, on_gpu=on_gpus)
         cpus, gpus = engine["num_cpus"], engine.get("num_gpus", 0)
-        asks.append(ResourceRequest("rollout.num_engines", rollout.num_engines, cpus, gpus))
+        requests.append(ResourceRequest("rollout.num_engines", rollout.num_engines, cpus, gpus))
     if rewards.count:
-        asks.append(ResourceRequest("cluster.rewards.count", rewards.count, rewards.cpus, rewards.gpus))
-    return asks
+        requests.append(ResourceRequest("cluster.rewards.count", rewards.count, rewards.cpus, rewards.gpus))
+    return requests
 
 
 def check_capacity(config: TrainConfig, resources: Mapping[str, float], *, may_grow: bool) -> str:
-    """`resources` is ray.cluster_resources(). Returns what to say; "" where the cluster has enough.
+    """Compare the run's requests with `resources`, which is ray.cluster_resources().
 
-    Raises ConfigError where it has not and will not get it. One that exists (`may_grow`) may get nodes yet.
+    Returns a warning to print, "" if the cluster has enough. Raises ConfigError if it has too little and
+    cannot grow; nodes may still join an existing cluster (`may_grow`).
     """
-    asks = resource_requests(config, on_gpus=resources.get("GPU", 0) > 0)
+    requests = resource_requests(config, on_gpus=resources.get("GPU", 0) > 0)
     wanted = {
-        "CPU": sum(ask.count * ask.cpus for ask in asks),
-        "GPU": sum(ask.count * ask.gpus for ask in asks),
+        "CPU": sum(request.count * request.cpus for request in requests),
+        "GPU": sum(request.count * request.gpus for request in requests),
     }
     short = [kind for kind, amount in wanted.items() if amount > resources.get(kind, 0)]
     if not short:
         return ""
     totals = " and ".join(f"{wanted[kind]:g} {kind}s of {resources.get(kind, 0):g}" for kind in short)
-    text = f"this run asks Ray for {totals} that it has: {'; '.join(map(str, asks))}"
+    text = f"this run asks Ray for {totals} that it has: {'; '.join(map(str, requests))}"
     if not may_grow:
         raise ConfigError(f"{text}. Lower one of these, or add nodes and name the cluster in cluster.address")
     limit = f"cluster.start_timeout_s={config.cluster.start_timeout_s:g}"
     return f"{text}. Waiting up to {limit} for nodes to join"
+
+
+def engine_resources(config: RolloutConfig, index: int, *, on_gpu: bool) -> dict[str, Any]:
+    """Ray's actor options for engine `index`: own GPUs, GPUs shared with the learner, or CPU threads."""
+    threads, num_gpus = config.vllm.cpu_threads, config.vllm.tensor_parallel_size
+    if not on_gpu:
+        environment = {
+            "OMP_NUM_THREADS": str(threads),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # engines would bind to the same cores
+        }
+        return {"num_cpus": threads, "runtime_env": {"env_vars": environment}}
+    if config.placement != "colocated":
+        return {"num_cpus": threads, "num_gpus": num_gpus}
+    # the learner holds these GPUs in Ray's accounting, so the engine requests none but sees them
+    shared = ",".join(str(index * num_gpus + gpu) for gpu in range(num_gpus))
+    return {
+        "num_cpus": threads,
+        "num_gpus": 0,
+        "runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": shared}},
+    }

@@ -1,8 +1,8 @@
-"""One queue of sequences for many engines: which engine takes which, and what each one has.
+"""One queue of sequences for many engines: which engine takes which sequence, and what each has in flight.
 
-An engine takes the next sequence when one of its own has ended. It may hold more than it works on at
-once, so that a free place is taken at the very next step; once the queue is empty, an engine with free
-places takes over what still waits inside another. Nothing here is thread-safe: EnginePool holds a lock.
+An engine takes the next sequence when one of its own has finished. It may hold more than it decodes at
+once, so that a free slot is filled at the next step; once the queue is empty, an engine with free slots
+steals what still waits inside another. Nothing here is thread-safe: EnginePool holds a lock.
 """
 
 import math
@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
 from verl_lite.errors import VerlLiteError
 
-__all__ = ["Batch", "Job", "SequenceQueue", "Share"]
+__all__ = ["Batch", "EngineLoad", "Job", "SequenceQueue"]
 
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Sequences submitted together and where their answers go."""
+    """Sequences submitted together, and where their results go."""
 
-    answers: "queue.SimpleQueue[FinishedSequence | VerlLiteError]"
-    closed: bool = False
+    results: "queue.SimpleQueue[FinishedSequence | VerlLiteError]"
+    is_cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,101 +31,102 @@ class Job:
 
 
 @dataclass(slots=True, eq=False)
-class Share:
-    """What one engine has; it works on `places` of them at once and is handed out `in_flight` at most."""
+class EngineLoad:
+    """What one engine has: it decodes `num_slots` sequences at once and holds at most `max_in_flight`."""
 
-    places: int = 0
-    in_flight: int = 0
+    num_slots: int = 0
+    max_in_flight: int = 0
     is_ready: bool = False
-    running: dict[str, Job] = field(default_factory=dict)  # in the order in which they were handed out
-    given_away: list[str] = field(default_factory=list)  # what the engine still has to be told to forget
+    in_flight: dict[str, Job] = field(default_factory=dict)  # by id, oldest first
+    stolen: list[str] = field(default_factory=list)  # ids that the engine has yet to abort
 
     @property
-    def num_waiting(self) -> int:
-        """How many wait inside the engine for a place: it begins them in the order it got them."""
-        return max(len(self.running) - self.places, 0)
+    def num_queued(self) -> int:
+        """How many wait inside the engine for a slot: it starts them in the order in which it got them."""
+        return max(len(self.in_flight) - self.num_slots, 0)
 
 
 class SequenceQueue:
-    """`shares` are those of all engines of the pool."""
+    """`loads` are those of all engines in the pool."""
 
-    def __init__(self, shares: list[Share]) -> None:
-        self._shares = shares
+    def __init__(self, loads: list[EngineLoad]) -> None:
+        self._loads = loads
         self._waiting: list[Job] = []
 
     def add(self, jobs: Iterable[Job]) -> None:
         self._waiting.extend(jobs)
 
-    def close(self, batch: Batch) -> None:
-        """Nobody wants these any more; engines that have some are told at their next call."""
-        batch.closed = True
+    def cancel(self, batch: Batch) -> None:
+        """Drop the batch; engines that have some of it abort it with their next call."""
+        batch.is_cancelled = True
         self._waiting = [job for job in self._waiting if job.batch is not batch]
 
-    def has_some_for(self, share: Share) -> bool:
-        return bool(self._room(share) or self._fullest_beside(share))
+    def has_work_for(self, load: EngineLoad) -> bool:
+        return bool(self._capacity(load) or self._steal_from(load))
 
-    def take(self, share: Share) -> list[Job]:
-        """What this engine begins now; it is in its share from here on."""
-        jobs = self._next(share) if self._waiting else self._take_over(share)
-        share.running |= {job.request.id: job for job in jobs}
+    def take(self, load: EngineLoad) -> list[Job]:
+        """What this engine starts now; it counts as in flight there from here on."""
+        jobs = self._take_waiting(load) if self._waiting else self._steal(load)
+        load.in_flight |= {job.request.id: job for job in jobs}
         return jobs
 
-    def give_up(self, share: Share) -> list[str]:
-        """Ids that the engine is to forget: those of closed batches, and those that went to other engines."""
-        closed = [id for id, job in share.running.items() if job.batch.closed]
-        for id in closed:
-            del share.running[id]
-        given_away, share.given_away = share.given_away, []
-        return closed + given_away
+    def take_aborts(self, load: EngineLoad) -> list[str]:
+        """Ids the engine is to abort: those of cancelled batches, and those other engines have stolen."""
+        cancelled = [id for id, job in load.in_flight.items() if job.batch.is_cancelled]
+        for id in cancelled:
+            del load.in_flight[id]
+        stolen, load.stolen = load.stolen, []
+        return cancelled + stolen
 
-    def put_back(self, share: Share) -> int:
-        """The engine is lost: what it had goes to the front of the queue. Returns how many."""
-        jobs = [job for job in share.running.values() if not job.batch.closed]
+    def requeue(self, load: EngineLoad) -> int:
+        """Move what a lost engine had to the front of the queue. Returns how many sequences."""
+        jobs = [job for job in load.in_flight.values() if not job.batch.is_cancelled]
         self._waiting[:0] = jobs
-        share.running.clear()
-        share.given_away.clear()
+        load.in_flight.clear()
+        load.stolen.clear()
         return len(jobs)
 
-    def _room(self, share: Share) -> int:
-        """How many of the waiting sequences this engine may take: no more than an even share of all."""
+    def _capacity(self, load: EngineLoad) -> int:
+        """How many waiting sequences this engine may take: no more than an even share of all unfinished."""
         if not self._waiting:
             return 0
-        unfinished = len(self._waiting) + sum(len(other.running) for other in self._shares)
-        limit = min(share.in_flight, math.ceil(unfinished / self._num_ready))
-        return max(limit - len(share.running), 0)
+        unfinished = len(self._waiting) + sum(len(other.in_flight) for other in self._loads)
+        limit = min(load.max_in_flight, math.ceil(unfinished / self._num_ready))
+        return max(limit - len(load.in_flight), 0)
 
     @property
     def _num_ready(self) -> int:
-        return sum(share.is_ready for share in self._shares)
+        return sum(load.is_ready for load in self._loads)
 
-    def _next(self, share: Share) -> list[Job]:
-        """As many as there is room for, each from beside those that the other engines take.
+    def _take_waiting(self, load: EngineLoad) -> list[Job]:
+        """As many as fit, strided so that neighbours go to different engines.
 
-        A prompt's samples stand together and are long or short together.
+        A prompt's samples are neighbours, and tend to be long or short together.
         """
-        room = self._room(share)
-        step = min(self._num_ready, max(len(self._waiting) // max(room, 1), 1))
-        places = slice(0, room * step, step)
-        jobs = self._waiting[places]
-        del self._waiting[places]
+        capacity = self._capacity(load)
+        stride = min(self._num_ready, max(len(self._waiting) // max(capacity, 1), 1))
+        taken = slice(0, capacity * stride, stride)
+        jobs = self._waiting[taken]
+        del self._waiting[taken]
         return jobs
 
-    def _take_over(self, share: Share) -> list[Job]:
-        """What waits inside another engine, newest first, for this one's free places.
+    def _steal(self, load: EngineLoad) -> list[Job]:
+        """What waits inside another engine, newest first, for this one's free slots.
 
-        One that has begun since the other engine's last answer begins again: the same tokens, by its seed.
+        A sequence that has started since the other engine's last answer starts again: its seed gives the
+        same tokens.
         """
-        other = self._fullest_beside(share)
+        other = self._steal_from(load)
         if other is None:
             return []
-        count = min(other.num_waiting, share.places - len(share.running))
-        jobs = [other.running.popitem()[1] for _ in range(count)]
-        other.given_away += [job.request.id for job in jobs]
-        return [job for job in jobs if not job.batch.closed]
+        count = min(other.num_queued, load.num_slots - len(load.in_flight))
+        jobs = [other.in_flight.popitem()[1] for _ in range(count)]
+        other.stolen += [job.request.id for job in jobs]
+        return [job for job in jobs if not job.batch.is_cancelled]
 
-    def _fullest_beside(self, share: Share) -> Share | None:
-        """Inside which most wait, where this one has free places and the queue is empty."""
-        if self._waiting or len(share.running) >= share.places:
+    def _steal_from(self, load: EngineLoad) -> EngineLoad | None:
+        """The engine with the most queued inside, if this one has free slots and the queue is empty."""
+        if self._waiting or len(load.in_flight) >= load.num_slots:
             return None
-        fullest = max(self._shares, key=lambda other: other.num_waiting)
-        return fullest if fullest.num_waiting else None
+        fullest = max(self._loads, key=lambda other: other.num_queued)
+        return fullest if fullest.num_queued else None

@@ -1,8 +1,8 @@
-"""Ends what a run started when the run itself was killed: Ray's agents outlive their driver by a minute.
+"""Kills what a run started if the run itself is killed: Ray's agents outlive their driver by a minute.
 
-The watchdog is a process of its own that reads a pipe from the run. Meanwhile it keeps the list of
-the run's descendants (after the run's death nothing leads to them any more). When the pipe ends
-without a word, the run died: whatever of them is still there is killed.
+The watchdog is a separate process that reads a pipe from the run and keeps a list of the run's
+descendants, as nothing leads to them after the run's death. If the pipe closes without a message, the run
+has died: the watchdog kills those of its descendants that are still alive.
 """
 
 import contextlib
@@ -13,16 +13,16 @@ import subprocess
 import sys
 import time
 
-__all__ = ["Process", "Watchdog", "descendants", "end"]
+__all__ = ["Process", "Watchdog", "descendants", "kill_after_grace"]
 
-LOOK_S = 1.0  # how often the list of descendants is renewed
-GRACE_S = 1.0  # how long they have to end by themselves
+POLL_S = 1.0  # how often the list of descendants is renewed
+GRACE_S = 1.0  # how long they have to exit by themselves
 
-Process = tuple[int, str]  # process id and start time: ids are used again
+Process = tuple[int, str]  # process id and start time, as ids are reused
 
 
 class Watchdog:
-    """Start it before what it is to watch: everything that starts later below this process is."""
+    """Watches every process that starts below this one after the watchdog itself."""
 
     def __init__(self) -> None:
         before = [str(pid) for pid, _ in descendants(os.getpid())]
@@ -30,16 +30,16 @@ class Watchdog:
             [sys.executable, "-I", "-S", __file__, str(os.getpid()), *before],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C in the terminal is not meant for it
+            start_new_session=True,  # so that Ctrl-C does not reach it
         )
 
     def close(self) -> None:
-        """The run ends in order: nothing is killed."""
+        """End the watchdog without killing anything: the run exits in order."""
         self._process.communicate(b"close")
 
 
-def descendants(root: int, leave: frozenset[int] = frozenset()) -> set[Process]:
-    """All processes below `root`, without those in `leave` and what is below them."""
+def descendants(root: int, exclude: frozenset[int] = frozenset()) -> set[Process]:
+    """All processes below `root`, without those in `exclude` and their descendants."""
     children: dict[int, list[Process]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -49,13 +49,13 @@ def descendants(root: int, leave: frozenset[int] = frozenset()) -> set[Process]:
     found: set[Process] = set()
     queue = [root]
     while queue:
-        below = [child for child in children.get(queue.pop(), []) if child[0] not in leave]
+        below = [child for child in children.get(queue.pop(), []) if child[0] not in exclude]
         found.update(below)
         queue += [pid for pid, _ in below]
     return found
 
 
-def _is_there(process: Process) -> bool:
+def _is_alive(process: Process) -> bool:
     pid, started = process
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
@@ -65,26 +65,26 @@ def _is_there(process: Process) -> bool:
     return fields[19].decode() == started and fields[0] != b"Z"
 
 
-def _watch(root: int, leave: frozenset[int]) -> None:
+def _watch(root: int, exclude: frozenset[int]) -> None:
     known: set[Process] = set()
-    while os.getppid() == root:  # a fork of the run may hold its end of the pipe
-        known = {process for process in known if _is_there(process)} | descendants(root, leave)
-        ready, _, _ = select.select([sys.stdin], [], [], LOOK_S)
+    while os.getppid() == root:  # a fork of the run may keep the pipe open
+        known = {process for process in known if _is_alive(process)} | descendants(root, exclude)
+        ready, _, _ = select.select([sys.stdin], [], [], POLL_S)
         if ready:
             if os.read(sys.stdin.fileno(), 16):
                 return
             break
     known |= {child for pid, _ in known for child in descendants(pid)}
-    end(known)
+    kill_after_grace(known)
 
 
-def end(processes: set[Process]) -> None:
-    """Kill those that do not end by themselves within GRACE_S."""
+def kill_after_grace(processes: set[Process]) -> None:
+    """Kill the processes that do not exit by themselves within GRACE_S."""
     deadline = time.monotonic() + GRACE_S
-    while any(map(_is_there, processes)) and time.monotonic() < deadline:
+    while any(map(_is_alive, processes)) and time.monotonic() < deadline:
         time.sleep(0.02)
     for process in processes:
-        if _is_there(process):
+        if _is_alive(process):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process[0], signal.SIGKILL)
 

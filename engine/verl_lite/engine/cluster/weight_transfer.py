@@ -1,8 +1,8 @@
-"""Weights as Ray's object store takes them: raw bytes beside names, so that both ends read without a copy.
+"""Weights for Ray's object store: names and raw bytes, so that readers need no copy.
 
-Pickle protocol 5 hands every array to the store as a buffer of its own: `ray.put(pack(weights))`
-copies each tensor once, into shared memory, and `unpack(ray.get(reference))` on the same node gives
-tensors that lie there. Works for every dtype torch has (NumPy has no bfloat16, so bytes travel).
+Pickle protocol 5 passes every array as an out-of-band buffer: `ray.put(pack(weights))` copies each tensor
+once, into shared memory, and the tensors of `unpack(ray.get(reference))` on the same node lie there. Works
+for every torch dtype (bytes travel, as NumPy has no bfloat16).
 """
 
 import warnings
@@ -18,7 +18,7 @@ __all__ = ["PackedTensor", "PackedWeights", "pack", "unpack"]
 
 @dataclass(frozen=True, slots=True)
 class PackedTensor:
-    """One tensor: its Hugging Face name, torch's name of its dtype, its shape, its bytes (uint8, flat)."""
+    """A tensor: its Hugging Face name, torch dtype name, shape, and bytes (uint8, flat)."""
 
     name: str
     dtype: str
@@ -40,10 +40,10 @@ class PackedWeights:
 def pack(weights: Iterable[tuple[str, Tensor]]) -> PackedWeights:
     """Named full tensors as bytes; contiguous CPU tensors are viewed, others copied to the CPU.
 
-    The views see later changes: put the result into the store before the weights move on.
+    Views see later changes: put the result into the store before the weights change.
     """
     packed: list[PackedTensor] = []
-    # Every source is kept until the end: memory freed and used again would look like a tied weight.
+    # Keep every source until the end: reused memory would look like a tied weight.
     seen: dict[tuple[int, torch.Size, tuple[int, ...], torch.dtype], tuple[Tensor, np.ndarray]] = {}
     for name, tensor in weights:
         source = tensor.detach()
@@ -55,10 +55,10 @@ def pack(weights: Iterable[tuple[str, Tensor]]) -> PackedWeights:
 
 
 def unpack(packed: PackedWeights) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of every weight, in the order packed. The tensors lie in the packed bytes: only read."""
+    """(name, tensor) of every weight, in the order packed. Read-only: the tensors view the packed bytes."""
     for tensor in packed.tensors:
         with warnings.catch_warnings():
-            # from_numpy warns that writing to shared memory that others read would be an error
+            # from_numpy warns against writing, as the shared memory is read-only
             warnings.filterwarnings("ignore", message=".*not writable.*")
             data = torch.from_numpy(tensor.data)
         yield tensor.name, data.view(getattr(torch, tensor.dtype)).view(tensor.shape)

@@ -22,7 +22,7 @@ def actor(
     request: pytest.FixtureRequest, small_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[EngineActor]:
     """Each slice is a step. vLLM closes what all engines of a process share, so there is one at a time."""
-    monkeypatch.setattr(engine_actor, "LONGEST_SLICE_S", 0.0)
+    monkeypatch.setattr(engine_actor, "MAX_SLICE_S", 0.0)
     config = RolloutConfig(max_prompt_tokens=32, max_new_tokens=96, vllm=VllmConfig(kv_cache_gib=0.1))
     options = getattr(request, "param", {"max_num_seqs": 3})
     started = EngineActor(str(small_model), config, seed=0, options=options)
@@ -40,14 +40,14 @@ def requests(count: int, length: int) -> list[SequenceRequest]:
 
 def the_rest(actor: EngineActor) -> dict[str, FinishedSequence]:
     found: dict[str, FinishedSequence] = {}
-    while actor._next or actor._engine.num_unfinished:
+    while actor._waiting or actor._engine.num_unfinished:
         found |= {one.id: one for one in actor.advance([], [])}
     return found
 
 
 def test_the_canary_waits_for_none_of_the_sequences(actor: EngineActor, source: Any) -> None:
     """Training waits for it; behind a full engine's queue it would come when all of them have begun."""
-    assert actor.describe()["places"] == 2
+    assert actor.describe()["num_slots"] == 2
     assert actor.advance(requests(8, 90), []) == []
     logprobs = actor.token_logprobs(PROMPT)
     assert logprobs == pytest.approx(source.token_logprobs(PROMPT), abs=1e-5)

@@ -35,7 +35,7 @@ def prompts(tokenizer: Any) -> list[PromptRow]:
 
 
 @pytest.fixture(scope="module")
-def ray_session() -> Iterator[RayRuntime]:
+def ray_runtime() -> Iterator[RayRuntime]:
     # room for the two engines of `sampler`, and for two of a test's own beside them
     with RayRuntime(ClusterConfig(), cpus=4) as session:
         yield session
@@ -43,7 +43,7 @@ def ray_session() -> Iterator[RayRuntime]:
 
 @pytest.fixture(scope="module")
 def sampler(
-    ray_session: RayRuntime, small_model: Path, tokenizer: Any, prompts: list[PromptRow]
+    ray_runtime: RayRuntime, small_model: Path, tokenizer: Any, prompts: list[PromptRow]
 ) -> Iterator[Any]:
     from verl_lite.engine.cluster.ray_sampler import RaySampler
 
@@ -78,7 +78,7 @@ def by_id(groups: Iterator[list[Rollout]]) -> dict[str, Rollout]:
 
 
 def pids(sampler: Any) -> set[int]:
-    return {answer["pid"] for answer in sampler.pool.each("describe")}
+    return {answer["pid"] for answer in sampler.pool.broadcast("describe")}
 
 
 def assert_same(rollouts: dict[str, Rollout], expected: dict[str, Rollout]) -> None:
@@ -114,7 +114,7 @@ def test_both_engines_get_new_weights_and_sing(sampler: Any, source: Any, prompt
     source.move(seed=1, scale=0.05)
     assert sampler.load_weights(source, version=3) < 1e-5
     assert sampler.version == 3
-    for logprobs in sampler.pool.each("token_logprobs", sampler.canary.token_ids):
+    for logprobs in sampler.pool.broadcast("token_logprobs", sampler.canary.token_ids):
         assert logprobs == pytest.approx(source.token_logprobs(sampler.canary.token_ids), abs=1e-5)
     after = by_id(sampler.generate(prompts, num_samples=1, settings=SETTINGS))
     assert {rollout.policy_version for rollout in after.values()} == {3}
@@ -175,7 +175,7 @@ class Stoppable:
         return os.getpid()
 
 
-def test_a_process_that_hangs_is_gone_soon_after_its_engine_was_killed(ray_session: RayRuntime) -> None:
+def test_a_process_that_hangs_is_gone_soon_after_its_engine_was_killed(ray_runtime: RayRuntime) -> None:
     """Otherwise it would keep its GPU memory, and its replacement would not fit beside it."""
     engine = RayEngine(Stoppable, {"num_cpus": 1})
     pid = engine.answer(engine.call("pid"), timeout_s=60)
@@ -216,7 +216,7 @@ def test_a_killed_engine_is_replaced_and_its_sequences_are_sampled_again(
 
 
 def test_an_engine_that_does_not_start_in_time_says_what_it_asked_for(
-    ray_session: RayRuntime, small_model: Path, tokenizer: Any, prompts: list[PromptRow]
+    ray_runtime: RayRuntime, small_model: Path, tokenizer: Any, prompts: list[PromptRow]
 ) -> None:
     from verl_lite.engine.cluster.ray_sampler import RaySampler
 
@@ -230,7 +230,7 @@ def test_an_engine_that_does_not_start_in_time_says_what_it_asked_for(
 
 @pytest.mark.slow
 def test_a_silent_engine_is_replaced(
-    ray_session: RayRuntime,
+    ray_runtime: RayRuntime,
     small_model: Path,
     tokenizer: Any,
     in_process: dict[str, Rollout],

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from verl_lite.engine.cluster.gpu_transfer import EngineClient, WeightSender, weight_source
-from verl_lite.engine.cluster.ray_sampler import RaySampler, engine_resources
+from verl_lite.engine.cluster.ray_sampler import RaySampler
+from verl_lite.engine.cluster.resources import engine_resources
 from verl_lite.engine.config.train import RolloutConfig, VllmConfig
 
 pytestmark = pytest.mark.xdist_group("vllm")  # vLLM is imported by one worker
@@ -94,7 +95,7 @@ def test_the_backend_is_begun_with_all_ranks(backend: Any, monkeypatch: pytest.M
         return Engine()
 
     monkeypatch.setattr(WeightTransferTrainerFactory, "trainer_init", trainer_init)
-    monkeypatch.setattr("verl_lite.engine.cluster.gpu_transfer._meeting_place", lambda: ("node-0", 1234))
+    monkeypatch.setattr("verl_lite.engine.cluster.gpu_transfer._rendezvous", lambda: ("node-0", 1234))
     client = client_of([FakeActor()], [])
     sender = WeightSender(backend, client, lambda: iter(WEIGHTS.items()), num_engine_gpus=6)
     sender.send()
@@ -128,8 +129,8 @@ def test_only_engines_that_share_gpus_with_the_learner_sleep_during_updates() ->
     asked: list[str] = []
     for sleeps in (False, True):
         sampler = object.__new__(RaySampler)
-        sampler._engines_sleep = sleeps
-        sampler.pool = SimpleNamespace(each=asked.append)
+        sampler._config = RolloutConfig(vllm=VllmConfig(sleep=sleeps))
+        sampler.pool = SimpleNamespace(broadcast=asked.append)
         sampler.sleep()
         sampler.wake()
     assert asked == ["sleep", "wake"]

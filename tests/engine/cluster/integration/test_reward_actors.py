@@ -40,8 +40,8 @@ COMPLETIONS = (
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
-    with RayRuntime(CONFIG, cpus=4) as session:
-        yield session.ray
+    with RayRuntime(CONFIG, cpus=4) as runtime:
+        yield runtime.ray
 
 
 def length(rollout: Rollout) -> Score | None:

@@ -20,7 +20,7 @@ LIMITS = PoolLimits(start_timeout_s=5, call_timeout_s=5, max_restarts=2, in_flig
 
 @dataclass
 class FakeEngine:
-    """Gives the oldest `places` sequences one token an `advance`, of the version it was told last.
+    """Gives its oldest `num_slots` sequences one token per `advance`, of the version loaded last.
 
     Dies when `dies` says so.
     """
@@ -33,7 +33,7 @@ class FakeEngine:
     most_running: int = 0
     ended: list[str] = field(default_factory=list)
     killed: bool = False
-    places: int = 256
+    num_slots: int = 256
 
     def call(self, method: str, *arguments: Any) -> tuple[str, tuple[Any, ...]]:
         self.calls.append((method, arguments))
@@ -49,7 +49,7 @@ class FakeEngine:
         self.killed = True
 
     def describe(self) -> dict[str, int]:
-        return {"places": self.places}
+        return {"num_slots": self.num_slots}
 
     def load(self, version: int) -> int:
         self.version = version
@@ -63,7 +63,7 @@ class FakeEngine:
             self.running[request.id] = []
             self.lengths[request.id] = request.settings.max_new_tokens
         self.most_running = max(self.most_running, len(self.running))
-        for versions in list(self.running.values())[: self.places]:
+        for versions in list(self.running.values())[: self.num_slots]:
             versions.append(self.version)
         done = [id for id, versions in self.running.items() if len(versions) == self.lengths[id]]
         self.ended += done
@@ -98,13 +98,13 @@ def pool_of() -> Iterator[Callable[..., tuple[EnginePool, list[FakeEngine]]]]:
             return started[-1]
 
         pools.append(EnginePool(start, num_engines=num_engines, limits=limits))
-        pools[-1].each("describe")
+        pools[-1].broadcast("describe")
         return pools[-1], started
 
     yield make
     for pool in pools:
         pool.close()
-        assert all(not slot.thread.is_alive() for slot in pool._slots)
+        assert all(not one.thread.is_alive() for one in pool._supervisors)
 
 
 def test_every_sequence_ends_once_and_engines_are_kept_at_their_limit(pool_of: Any) -> None:
@@ -132,12 +132,12 @@ def test_few_sequences_are_spread_evenly(pool_of: Any) -> None:
 
 def test_unset_the_limit_is_what_each_engine_works_on_and_as_many_again(pool_of: Any) -> None:
     unset = PoolLimits(start_timeout_s=5, call_timeout_s=5, max_restarts=0)
-    pool, engines = pool_of(limits=unset, engines=[FakeEngine(places=8), FakeEngine(places=16)])
+    pool, engines = pool_of(limits=unset, engines=[FakeEngine(num_slots=8), FakeEngine(num_slots=16)])
     list(pool.run(requests([3] * 100)))
     assert [engine.most_running for engine in engines] == [16, 32]
 
 
-def test_a_batch_that_the_engines_have_places_for_begins_at_once(pool_of: Any) -> None:
+def test_a_batch_that_fits_the_engines_slots_starts_at_once(pool_of: Any) -> None:
     unset = PoolLimits(start_timeout_s=5, call_timeout_s=5, max_restarts=0)
     pool, engines = pool_of(limits=unset)
     list(pool.run(requests([3] * 256)))
@@ -146,7 +146,7 @@ def test_a_batch_that_the_engines_have_places_for_begins_at_once(pool_of: Any) -
 
 def test_what_waits_inside_an_engine_goes_to_one_with_a_free_place(pool_of: Any) -> None:
     """The first engine to take gets every other sequence: one has the short ones, the other the long ones."""
-    pool, engines = pool_of(engines=[FakeEngine(places=1), FakeEngine(places=1)])
+    pool, engines = pool_of(engines=[FakeEngine(num_slots=1), FakeEngine(num_slots=1)])
     lengths = [2, 300] * 4
     answers = list(pool.run(requests(lengths)))
     assert sorted(answer.id for answer in answers) == [str(i) for i in range(8)]
@@ -154,7 +154,7 @@ def test_what_waits_inside_an_engine_goes_to_one_with_a_free_place(pool_of: Any)
     long = [sum(lengths[int(id)] == 300 for id in engine.ended) for engine in engines]
     assert max(long) < 4
     list(pool.run(requests([1], prefix="last")))
-    pool.each("describe")  # all calls before it have been answered
+    pool.broadcast("describe")  # all calls before it have been answered
     assert [engine.running for engine in engines] == [{}, {}]
 
 
@@ -162,7 +162,7 @@ def test_what_was_taken_over_comes_back_when_its_new_engine_is_lost(pool_of: Any
     def dies(engine: FakeEngine, method: str) -> bool:
         return any(engine.lengths[id] == 300 for id in engine.running) and len(engine.ended) >= 4
 
-    pool, _ = pool_of(engines=[FakeEngine(places=1, dies=dies), FakeEngine(places=1, dies=dies)])
+    pool, _ = pool_of(engines=[FakeEngine(num_slots=1, dies=dies), FakeEngine(num_slots=1, dies=dies)])
     answers = list(pool.run(requests([2, 300] * 4)))
     assert sorted(answer.id for answer in answers) == [str(i) for i in range(8)]
     assert pool.num_restarts >= 1
@@ -173,7 +173,7 @@ def test_new_weights_arrive_between_steps_and_every_token_says_whose_it_is(pool_
     pool, _ = pool_of()
     answers = pool.run(requests([2] * 4 + [200] * 4))
     first = next(answers)
-    assert sorted(pool.each("load", 1)) == [1, 1]
+    assert sorted(pool.broadcast("load", 1)) == [1, 1]
     versions = {answer.id: answer.token_versions for answer in [first, *answers]}
     for i in range(4, 8):
         long = versions[str(i)]
@@ -184,7 +184,7 @@ def test_new_weights_arrive_between_steps_and_every_token_says_whose_it_is(pool_
 def test_a_lost_engine_is_replaced_has_the_newest_weights_and_loses_no_sequence(pool_of: Any) -> None:
     dying = FakeEngine(dies=lambda engine, method: method == "advance" and len(engine.calls) > 20)
     pool, started = pool_of(engines=[FakeEngine(), dying])
-    pool.each("load", 7, keep=True)
+    pool.broadcast("load", 7, replay=True)
     answers = list(pool.run(requests([30] * 40)))
     assert sorted(int(answer.id) for answer in answers) == list(range(40))
     assert all(answer.token_versions == [7] * 30 for answer in answers)
@@ -198,7 +198,7 @@ def test_a_lost_engine_is_replaced_has_the_newest_weights_and_loses_no_sequence(
 def test_an_engine_lost_while_weights_load_is_asked_again(pool_of: Any) -> None:
     dying = FakeEngine(dies=lambda engine, method: method == "load")
     pool, started = pool_of(engines=[dying, FakeEngine()])
-    assert pool.each("load", 3, keep=True) == [3, 3]
+    assert pool.broadcast("load", 3, replay=True) == [3, 3]
     assert started[2].version == 3
 
 
@@ -211,7 +211,7 @@ def test_too_many_losses_are_one_clear_error_for_everyone(pool_of: Any) -> None:
     with pytest.raises(TrainingError, match=message):
         list(pool.run(requests([5] * 3)))
     assert len(started) == 3
-    for method in (lambda: list(pool.run(requests([1]))), lambda: pool.each("load", 1)):
+    for method in (lambda: list(pool.run(requests([1]))), lambda: pool.broadcast("load", 1)):
         with pytest.raises(TrainingError, match="loss 3"):
             method()
 
@@ -225,7 +225,7 @@ def test_an_engine_that_never_started_is_not_tried_again() -> None:
 
     pool = EnginePool(start, num_engines=1, limits=LIMITS)
     with pytest.raises(TrainingError, match="engine 0 did not start: it is gone: told to"):
-        pool.each("describe")
+        pool.broadcast("describe")
     pool.close()
     assert len(started) == 1
 
@@ -238,7 +238,7 @@ def test_a_wrong_answer_stops_the_run_also_on_a_replacement(pool_of: Any) -> Non
 
     dying = FakeEngine(dies=lambda engine, method: method == "advance")
     pool, _ = pool_of(num_engines=1, engines=[dying])
-    pool.each("load", 1, check=check, keep=True)
+    pool.broadcast("load", 1, check=check, replay=True)
     wrong = FakeEngine()
     wrong.load = lambda version: 0  # type: ignore[method-assign]
     pool.start = lambda index: wrong
@@ -286,7 +286,7 @@ def test_a_batch_given_up_early_leaves_the_engines_to_others(pool_of: Any) -> No
     assert len(list(pool.run(requests([5] * 20, prefix="second")))) == 20
     deadline = time.monotonic() + 5
     while any(engine.running for engine in engines) and time.monotonic() < deadline:
-        pool.each("describe")
+        pool.broadcast("describe")
         list(pool.run(requests([1], prefix="third")))
     assert [engine.running for engine in engines] == [{}, {}]
 
@@ -338,7 +338,7 @@ def test_weights_that_went_with_their_rank_are_the_ranks_loss(pool_of: Any) -> N
 
     first = FakeEngine(dies=lambda engine, method: method == "advance" and bool(engine.running))
     pool, started = pool_of(1, engines=[first, WithoutWeights()])
-    pool.each("load", 1, keep=True)
+    pool.broadcast("load", 1, replay=True)
     with pytest.raises(RankLost, match="newest weights"):
         list(pool.run(requests([5])))
     assert len(started) == 2
