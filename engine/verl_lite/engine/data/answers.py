@@ -1,7 +1,7 @@
-"""Are a data set's answers right? Our own verifiers judge: programs by their tests, the rest as mathematics.
+"""Verify a data set's answers: programs by their tests, other rows with a reference as mathematics.
 
-A row with the columns of a known test shape (docs/code.md) is a program, and its answer is run in the
-sandbox; any other row with a reference is mathematics.
+A row is a program if it has the columns of a known test format (docs/code.md); its answer is run in the
+sandbox.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,22 +20,22 @@ def verify_answers(
     *,
     questions: Sequence[str] = (),
 ) -> dict[int, Outcome]:
-    """The outcome of each row that can be judged, by its place; rows without an answer are left out.
+    """The outcome per row index; rows without an answer, or without tests and reference, are left out.
 
-    `questions` stand in for a missing column `prompt`: an answer may be only the body that continues it,
-    as HumanEval's are.
+    `questions` stand in for a missing column `prompt`: an answer may be just the body that continues it, as
+    in HumanEval.
     """
     answered = [at for at, answer in enumerate(answers) if answer.strip()]
     programs = [at for at in answered if has_tests(columns[at])]
-    sums = [at for at in answered if at not in set(programs) and references[at]]
-    verdicts = verify_math_batch([(answers[at], str(references[at])) for at in sums])
-    found = {at: verdict.outcome for at, verdict in zip(sums, verdicts, strict=True)}
-    asked = [{"prompt": question} for question in questions] or [{}] * len(columns)
-    rows = {at: {**asked[at], **columns[at]} for at in programs}
-    return found | _judge_programs({at: answers[at] for at in programs}, rows)
+    maths = [at for at in answered if at not in set(programs) and references[at]]
+    verdicts = verify_math_batch([(answers[at], str(references[at])) for at in maths])
+    found = {at: verdict.outcome for at, verdict in zip(maths, verdicts, strict=True)}
+    prompts = [{"prompt": question} for question in questions] or [{}] * len(columns)
+    rows = {at: {**prompts[at], **columns[at]} for at in programs}
+    return found | _verify_programs({at: answers[at] for at in programs}, rows)
 
 
-def _judge_programs(answers: Mapping[int, str], rows: Mapping[int, Mapping[str, Any]]) -> dict[int, Outcome]:
+def _verify_programs(answers: Mapping[int, str], rows: Mapping[int, Mapping[str, Any]]) -> dict[int, Outcome]:
     found: dict[int, Outcome] = {}
     submissions: dict[int, Submission] = {}
     for at, answer in answers.items():

@@ -1,12 +1,12 @@
-"""The embedded task: two-digit addition with a scratch line, generated, so no data set is needed.
+"""The embedded task: generated two-digit addition with a scratch line, so no data set is needed.
 
     user       47+38=
     assistant  <think>7+8=15,4+3+1=8</think>\\boxed{85}
 
-The answers to train on come from a teacher with a bad habit: asked for a carry, he forgets it seven
-times in ten (4+3+0=7, so 75). A model that imitates him gets the sums without a carry right, and
-those with one (45%) mostly wrong. The references are always right, so a reward can tell the two apart.
-The numbers are split once by a fixed rule: no held-out pair is ever trained on.
+The training answers come from a teacher with a bad habit, who forgets the carry seven times in ten
+(4+3+0=7, so 75). A model that imitates the teacher gets sums without a carry right, and those with one
+(45%) mostly wrong. References are always right, so a reward can tell the two apart. A fixed rule splits
+the pairs of numbers: no held-out pair is ever trained on.
 """
 
 import random
@@ -21,7 +21,7 @@ FORGETS_CARRY = 0.7
 
 
 def worked_answer(a: int, b: int, *, forgets_carry: bool = False) -> str:
-    r"""The scratch line and the answer, right unless the carry is forgotten.
+    r"""The scratch line and the answer; wrong only if a carry is forgotten.
 
     >>> worked_answer(47, 38)
     '<think>7+8=15,4+3+1=8</think>\\boxed{85}'
@@ -40,8 +40,8 @@ def arithmetic_rows(
 ) -> Iterator[dict[str, Any]]:
     """`num_rows` rows {question, answer, reference} of the split; `seed` chooses and orders them.
 
-    The teacher answers the rows to train on; held-out answers are right. Raises ValueError for more
-    rows than the split has pairs (7,100 to train on, 1,000 held out).
+    Training answers are the teacher's; held-out answers are right. Raises ValueError for more rows than the
+    split has pairs (7,100 in train, 1,000 held out).
     """
     numbers = range(SMALLEST, LARGEST + 1)
     pairs = [(a, b) for a in numbers for b in numbers]

@@ -1,4 +1,4 @@
-"""The findings about a data set as one HTML page: a table, and the lengths as a plot (SVG)."""
+"""A data report as one HTML page: a table of findings and a plot of the lengths (SVG)."""
 
 import html
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ svg text {{ font: 11px system-ui, sans-serif; fill: currentColor; }}
 def data_page(
     report: DataReport, table: Sequence[Sequence[str]], *, title: str, unit: str, limit: int | None = None
 ) -> str:
-    """The page: `table` has one row (name, share, first rows) a finding."""
+    """The page; `table` has one row (name, share, first rows) per finding."""
     rows = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table
     )
@@ -39,7 +39,7 @@ def data_page(
 
 
 def length_plot(histogram: Sequence[tuple[int, int, int]], *, unit: str, limit: int | None = None) -> str:
-    """Bars of (from, to, rows) as SVG, with a line at `limit` where it lies among them."""
+    """Bars of (from, to, rows) as SVG, with a line at `limit` if it lies within them."""
     if not histogram:
         return "<p>no rows</p>"
     low, high = histogram[0][0], histogram[-1][1] + 1

@@ -1,4 +1,4 @@
-"""From data set rows to prompts: read, check the columns, apply the chat template, order by seed."""
+"""Data set rows to prompts: read, check the columns, apply the chat template, order by seed."""
 
 import json
 import random
@@ -22,7 +22,7 @@ def read_rows(
 ) -> list[Row]:
     """The rows of the data set, at most `num_rows`. Raises DataError for a missing file or column.
 
-    `asks` says that the rows hold prompts (and references): their columns are then needed too.
+    With `asks` the rows hold prompts (and references), whose columns are needed too.
     """
     source, rows = _open(config, seed=seed)
     taken: list[Row] = []
@@ -95,7 +95,7 @@ def _hub_rows(config: DatasetConfig) -> Iterable[Row]:
 
 
 def row_messages(row: Row, config: DatasetConfig) -> list[Message]:
-    """The chat that asks the row's question. Raises DataError for a prompt that is no text and no chat."""
+    """The chat that asks the row's question. Raises DataError if the prompt is neither text nor a chat."""
     content: Any
     if config.prompt_template:
         try:
@@ -127,10 +127,10 @@ def read_prompts(
     seed: int,
     needed: Iterable[str] = (),
 ) -> list[PromptRow]:
-    """The data set's rows as prompts, through the model's own chat template.
+    """The data set's rows as prompts, by the model's own chat template.
 
-    A prompt longer than `max_prompt_tokens` is a DataError, or left out where the config says "drop".
-    Raises DataError when no row is left.
+    A prompt longer than `max_prompt_tokens` is dropped if the config says so, else a DataError. Raises
+    DataError if no row is left.
     """
     rows = read_rows(config, seed=seed, needed=needed)
     source = config.path or config.hub or config.task or ""
@@ -138,23 +138,13 @@ def read_prompts(
     for index, row in enumerate(rows):
         messages = row_messages(row, config)
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        if len(ids) > max_prompt_tokens:
-            if config.overlong == "error":
-                raise DataError(
-                    f"{source}, row {index}: the prompt has {len(ids)} tokens, more than "
-                    f"rollout.max_prompt_tokens={max_prompt_tokens}; raise it, or set overlong: drop"
-                )
-            continue
-        reference = _reference(row, config)
-        prompts.append(
-            PromptRow(
-                id=str(row.get("id", index)),
-                messages=messages,
-                prompt_ids=ids,
-                reference=reference,
-                columns=row if reference is None else {**row, "reference": reference},
+        if len(ids) <= max_prompt_tokens:
+            prompts.append(_prompt_row(row, config, messages, ids, index=index))
+        elif config.overlong == "error":
+            raise DataError(
+                f"{source}, row {index}: the prompt has {len(ids)} tokens, more than "
+                f"rollout.max_prompt_tokens={max_prompt_tokens}; raise it, or set overlong: drop"
             )
-        )
     if not prompts:
         raise DataError(
             f"{source}: all {len(rows)} prompts are longer than rollout.max_prompt_tokens="
@@ -162,6 +152,19 @@ def read_prompts(
         )
     _check_ids(prompts, source)
     return prompts
+
+
+def _prompt_row(
+    row: Row, config: DatasetConfig, messages: Sequence[Message], prompt_ids: Sequence[int], *, index: int
+) -> PromptRow:
+    reference = _reference(row, config)
+    return PromptRow(
+        id=str(row.get("id", index)),
+        messages=messages,
+        prompt_ids=prompt_ids,
+        reference=reference,
+        columns=row if reference is None else {**row, "reference": reference},
+    )
 
 
 def _reference(row: Row, config: DatasetConfig) -> str | None:
@@ -186,10 +189,10 @@ def _check_ids(prompts: Sequence[PromptRow], source: str) -> None:
 
 
 class PromptStream:
-    """The prompts in an order fixed by the seed, epoch after epoch, each epoch in a new order.
+    """The prompts, epoch after epoch, each epoch in a new order fixed by the seed.
 
-    A batch never holds a prompt twice, also across the border of two epochs. `state_dict` is the
-    exact position, so a resumed run sees the prompts it would have seen.
+    A batch never holds a prompt twice, even if it spans two epochs. `state_dict` is the exact position, so
+    a resumed run sees the prompts it would have seen.
     """
 
     def __init__(self, prompts: Sequence[PromptRow], *, seed: int) -> None:
@@ -208,9 +211,9 @@ class PromptStream:
         return len(self._prompts)
 
     def take(self, num_prompts: int, *, besides: Sequence[PromptRow] = ()) -> list[PromptRow]:
-        """The next prompts, none of which is in `besides` (those in use).
+        """The next prompts, none of them in `besides` (those in use).
 
-        Raises ConfigError for more than there are.
+        Raises ConfigError if the data set has too few.
         """
         if num_prompts + len(besides) > len(self._prompts):
             raise ConfigError(
@@ -231,13 +234,13 @@ class PromptStream:
                 break
             self.epoch += 1
             fresh = self._order(epoch=self.epoch)
-            # those in use already come last, so that no group is sampled twice at once
+            # prompts in use come last, so that no group is sampled twice at once
             in_use = {i for i in fresh if i in batch or self._prompts[i].id in before}
             self._remaining += [i for i in fresh if i not in in_use] + [i for i in fresh if i in in_use]
         return [self._prompts[index] for index in batch]
 
     def find(self, ids: Sequence[str]) -> list[PromptRow]:
-        """The prompts with these ids, in the data's order; raises ConfigError for one there is none of."""
+        """The prompts with these ids, in the data's order. Raises ConfigError for an unknown id."""
         wanted = set(ids)
         found = [prompt for prompt in self._prompts if prompt.id in wanted]
         if len(found) != len(wanted):

@@ -1,8 +1,8 @@
-"""What is wrong with a file of rows to train on: duplicates, lengths, broken turns, leaks, wrong answers.
+"""What is wrong with training rows: duplicates, lengths, malformed turns, leaks, wrong answers.
 
-Near duplicates are found by MinHash over shingles of three words (64 hashes, 16 bands of 4) and then
-confirmed by the exact Jaccard similarity of the shingles. Style is compared among questions that are
-the same once digits are masked: their answers should have the same marks (a think block, a box, code).
+Near duplicates are found by MinHash over three-word shingles (64 hashes, 16 bands of 4) and confirmed by
+the exact Jaccard similarity of the shingles. Style is compared among questions that are equal up to their
+digits: their answers should have the same marks (a think block, a box, code).
 """
 
 import hashlib
@@ -24,7 +24,7 @@ MARKS = {"think block": "<think>", "box": r"\boxed", "code": "```", "####": "###
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextRow:
-    """A row as text. `faults` are its malformed turns; `columns` are all of it."""
+    """A row as text. `faults` describe its malformed turns; `columns` is the whole row."""
 
     question: str
     answer: str
@@ -41,8 +41,8 @@ class TextRow:
 class DataReport:
     """Row numbers count from 0.
 
-    `wrong` and `unparsed` are what our verifiers say of the `num_verified` answers; `unjudged` have a
-    reference or tests that cannot be used, or took too long.
+    `wrong` and `unparsed` are the verifiers' outcomes for the `num_verified` answers; `unjudged` answers
+    have an unusable reference or tests, or took too long.
     """
 
     num_rows: int
@@ -61,7 +61,7 @@ class DataReport:
 
 
 def text_row(row: Mapping[str, Any], *, prompt: str, answer: str, messages: str, reference: str) -> TextRow:
-    """The row's question and answer; what is malformed in it becomes a fault, never an exception."""
+    """The row's question and answer; anything malformed becomes a fault, never an exception."""
     known = row.get(reference)
     kept = None if known is None else str(known)
     if messages in row:
@@ -112,14 +112,14 @@ def check_rows(
     held_out: Iterable[str] = (),
     verify: bool = True,
 ) -> DataReport:
-    """Everything at once. `length` measures a row's text; `held_out` are the evaluation set's questions."""
+    """Run every check. `length` measures a row's text; `held_out` are the evaluation set's questions."""
     lengths = [length(row.text) for row in rows]
     texts = [_normalised(row.text) for row in rows]
     exact = _exact_duplicates(texts)
     again = {later for _, later in exact}
     near = [pair for pair in near_duplicates(texts) if not again & set(pair)]
     asked = {_normalised(question) for question in held_out}
-    judged = _judged(rows) if verify else {}
+    verified = _verified(rows) if verify else {}
     unjudged = (Outcome.BAD_REFERENCE, Outcome.TIMEOUT, Outcome.ERROR)
     return DataReport(
         num_rows=len(rows),
@@ -130,15 +130,15 @@ def check_rows(
         truncated=[at for at, size in enumerate(lengths) if max_length is not None and size > max_length],
         overlap=[at for at, row in enumerate(rows) if row.question and _normalised(row.question) in asked],
         odd_style=_odd_style(rows),
-        num_verified=len(judged),
-        wrong=[at for at, outcome in sorted(judged.items()) if outcome == Outcome.WRONG],
-        unparsed=[at for at, outcome in sorted(judged.items()) if outcome == Outcome.UNPARSED],
-        unjudged=[(at, outcome.value) for at, outcome in sorted(judged.items()) if outcome in unjudged],
+        num_verified=len(verified),
+        wrong=[at for at, outcome in sorted(verified.items()) if outcome == Outcome.WRONG],
+        unparsed=[at for at, outcome in sorted(verified.items()) if outcome == Outcome.UNPARSED],
+        unjudged=[(at, outcome.value) for at, outcome in sorted(verified.items()) if outcome in unjudged],
         histogram=_histogram(lengths),
     )
 
 
-def _judged(rows: Sequence[TextRow]) -> dict[int, Outcome]:
+def _verified(rows: Sequence[TextRow]) -> dict[int, Outcome]:
     return verify_answers(
         [row.answer for row in rows],
         [row.reference for row in rows],
@@ -157,7 +157,7 @@ def _exact_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def near_duplicates(texts: Sequence[str], *, at_least: float = NEAR) -> list[tuple[int, int]]:
-    """(first, later) of texts whose shingles have a Jaccard similarity of at least `at_least`."""
+    """(first, later) indices of texts whose shingles have a Jaccard similarity of at least `at_least`."""
     shingles = [_shingles(text) for text in texts]
     buckets: dict[tuple[int, bytes], list[int]] = defaultdict(list)
     found: dict[int, int] = {}
@@ -185,7 +185,7 @@ def _shingles(text: str) -> set[str]:
 
 
 def _signature(shingles: set[str]) -> list[bytes]:
-    """The smallest of each of 64 hashes: eight bytes each, cut out of wider digests."""
+    """The minimum of each of 64 hashes of eight bytes, which are slices of wider digests."""
     digests = [b"".join(_wide(one, salt) for salt in range(8)) for one in shingles]
     return [min(digest[at : at + 8] for digest in digests) for at in range(0, 8 * NUM_BANDS * BAND_ROWS, 8)]
 
@@ -195,7 +195,7 @@ def _wide(text: str, salt: int) -> bytes:
 
 
 def _odd_style(rows: Sequence[TextRow]) -> list[tuple[int, str]]:
-    """Rows whose answer lacks or adds a mark that nine of ten answers to such questions have or lack."""
+    """Rows whose answer lacks (or has) a mark that nine in ten answers to such questions have (or lack)."""
     alike: dict[str, list[int]] = defaultdict(list)
     for at, row in enumerate(rows):
         alike[re.sub(r"\d+", "0", _normalised(row.question))].append(at)
@@ -213,7 +213,7 @@ def _odd_style(rows: Sequence[TextRow]) -> list[tuple[int, str]]:
 
 
 def _histogram(lengths: Sequence[int], num_bins: int = 10) -> list[tuple[int, int, int]]:
-    """(from, to, rows) of equal bins from the shortest to the longest; `to` is inside the bin."""
+    """(from, to, rows) of bins of equal width from the shortest to the longest; `to` is inclusive."""
     if not lengths:
         return []
     low = min(lengths)

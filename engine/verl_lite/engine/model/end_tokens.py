@@ -1,4 +1,4 @@
-"""The tokens that end an answer: one list, for every sampler and for what preference pairs are given."""
+"""The tokens that end an answer: one list for every sampler and for preference pairs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +12,10 @@ ANSWER = "answer"
 
 
 def end_token_ids(tokenizer: Any, model: Any, named: Sequence[str] = ()) -> tuple[int, ...]:
-    """The tokenizer's eos, what the model's generation_config adds, and the tokens `named` by the config.
+    """The tokenizer's eos, the model's generation_config's, and the tokens `named` by the config.
 
-    `model` is a loaded model, or the folder or hub id of one. Models whose chat template ends turns with
-    another token than eos (Gemma's <end_of_turn>) say so in their generation_config, or not at all.
+    `model` is a loaded model, or the folder or hub id of one. A model whose chat template ends turns with
+    another token than eos (Gemma's <end_of_turn>) names it in its generation_config, or nowhere.
     """
     generation = _generation_config(model) if isinstance(model, str) else base_model(model).generation_config
     found = getattr(generation, "eos_token_id", None)
@@ -34,20 +34,20 @@ def named_token_ids(tokenizer: Any, named: Sequence[str]) -> list[int]:
 
 
 def end_of_answer(tokenizer: Any, end_ids: Sequence[int]) -> int:
-    """The one of `end_ids` that the chat template puts behind an answer; eos where it puts none of them."""
+    """The one of `end_ids` that the chat template puts after an answer; eos if it puts none."""
     from jinja2 import TemplateError
 
     chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": ANSWER}]
     try:
         text = tokenizer.apply_chat_template(chat, tokenize=False)
-    except TemplateError:  # it wants other chats than this one
+    except TemplateError:  # the template refuses this chat
         return int(tokenizer.eos_token_id)
-    behind = tokenizer.encode(text.rpartition(ANSWER)[2], add_special_tokens=False)
-    return next((id for id in behind if id in end_ids), int(tokenizer.eos_token_id))
+    after = tokenizer.encode(text.rpartition(ANSWER)[2], add_special_tokens=False)
+    return next((id for id in after if id in end_ids), int(tokenizer.eos_token_id))
 
 
 def without_end(token_ids: list[int], end_ids: Sequence[int]) -> list[int]:
-    """The answer's own tokens: not every token that ends one is special to the tokenizer."""
+    """The answer without its end token, which the tokenizer may not treat as special."""
     return token_ids[:-1] if token_ids and token_ids[-1] in end_ids else token_ids
 
 

@@ -1,4 +1,4 @@
-"""Find, check and load the policy and its tokenizer, and write them back as a Hugging Face folder."""
+"""Find, check and load the policy and its tokenizer, and save them as a Hugging Face folder."""
 
 import copy
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from verl_lite.engine.config.train import ModelConfig
-from verl_lite.engine.model.quantization import four_bit_config, one_arithmetic
+from verl_lite.engine.model.quantization import four_bit_config, keep_training_kernels
 from verl_lite.engine.model.tiny import build_tiny_model, build_tiny_tokenizer
 from verl_lite.engine.model.weights import base_model, named_weights
 from verl_lite.errors import ConfigError, DataError
@@ -27,15 +27,15 @@ __all__ = [
 
 
 def default_device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
+    """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
     """The policy's tokenizer, without loading the policy.
 
-    Raises DataError for a folder that is missing or holds no tokenizer, and for a tokenizer
-    without a chat template or an end-of-turn token.
+    Raises DataError if the folder is missing or holds no tokenizer, or if the tokenizer has no chat
+    template or eos token.
     """
     if config.tiny is not None:
         return build_tiny_tokenizer()
@@ -58,7 +58,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
 
 
 def context_tokens(config: ModelConfig) -> int | None:
-    """The model's longest context from its config.json, without loading weights; None where it names none."""
+    """The model's longest context by its config.json, without loading weights; None if it names none."""
     if config.tiny is not None:
         return config.tiny.max_context_tokens
     from transformers import AutoConfig
@@ -78,7 +78,7 @@ def check_context(
     needed_tokens: int,
     what: str = "rollout.max_prompt_tokens + rollout.max_new_tokens",
 ) -> None:
-    """Raises ConfigError when what the settings `what` allow does not fit the model's context."""
+    """Raises ConfigError if `needed_tokens`, which the settings `what` allow, exceed the model's context."""
     longest = context_tokens(config)
     if longest is not None and needed_tokens > longest:
         lower = "one of the two" if "+" in what else "it"
@@ -89,7 +89,7 @@ def check_context(
 
 
 def check_critic(path: str, policy: ModelConfig) -> None:
-    """Raises ConfigError when algorithm.critic.model=`path` cannot be read or lacks the policy's tokens."""
+    """Raises ConfigError if algorithm.critic.model=`path` cannot be read or lacks the policy's tokens."""
     from transformers import AutoConfig
 
     try:
@@ -117,23 +117,23 @@ def prepare_model(config: ModelConfig, folder: Path, *, seed: int) -> str:
 
 
 def load_policy(path: str, *, dtype: str, device: torch.device, quantize: bool = False) -> Any:
-    """The causal language model in `path` on `device`; with `quantize` its linear layers in 4 bits.
+    """The causal language model in `path` on `device`; with `quantize`, its linear layers in 4 bits.
 
-    Raises DataError when it cannot be loaded.
+    Raises DataError if it cannot be loaded.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
-    if quantize:  # the layers are quantised as they arrive, on the device itself
+    if quantize:  # layers are quantised on the device, one by one
         options |= {"quantization_config": four_bit_config(options["dtype"]), "device_map": {"": device}}
     try:
         model = AutoModelForCausalLM.from_pretrained(path, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"cannot load the model {path!r}: {_first_line(error)}") from None
     if quantize:
-        one_arithmetic(model)
+        keep_training_kernels(model)
         return model
     return model.to(device)
 
@@ -143,8 +143,7 @@ def save_policy(
 ) -> None:
     """Write weights (safetensors, adapters merged), configuration and tokenizer as one model folder.
 
-    Without a `tokenizer` the rest alone is written. `weights` are written instead of the model's own: a
-    copy taken at an earlier moment.
+    Without a `tokenizer` only the rest is written. `weights` replace the model's own: a copy taken earlier.
     """
     from transformers.utils import logging
 
@@ -159,7 +158,7 @@ def save_policy(
 
 
 def _unquantized_twin(causal: Any) -> Any:
-    """The same model without its weights and without quantisation, to save plain weights with."""
+    """The same model without weights and quantisation, to save plain weights with."""
     config = copy.deepcopy(causal.config)
     del config.quantization_config
     with torch.device("meta"):
@@ -167,12 +166,12 @@ def _unquantized_twin(causal: Any) -> Any:
 
 
 def pad_token_id(tokenizer: Any) -> int:
-    """What fills padded rows; any token does where the tokenizer names none, no one attends to it."""
+    """The token that pads rows; eos if the tokenizer names none, as nothing attends to padding."""
     return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
 def _refuse_missing_folder(path: str) -> None:
-    """A path that looks like a folder must be one: the hub is not asked for './model'."""
+    """Raise OSError for a path that looks like a folder and is none: './model' is not asked of the hub."""
     looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
     if looks_local and not Path(path).is_dir():
         raise OSError(f"there is no folder {path} (looked from {Path.cwd()})")

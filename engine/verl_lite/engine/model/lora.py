@@ -1,4 +1,4 @@
-"""LoRA through PEFT: adapters on the policy; the base stays frozen and is the KL's reference for free."""
+"""LoRA through PEFT: adapters on a frozen base, which doubles as the KL reference."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.model.weights import whole
+from verl_lite.engine.model.weights import full_tensor
 
 __all__ = ["adapter_weights", "adapters_to_sync", "add_adapters", "merged"]
 
 
 def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str = "CAUSAL_LM") -> nn.Module:
-    """`model` with the adapters `config` describes; unchanged for None or where it has adapters already.
+    """`model` with the adapters `config` describes; unchanged for None or if it has adapters already.
 
     `task_type` is PEFT's: with "SEQ_CLS" the classification head is trained in full.
     """
@@ -36,22 +36,22 @@ def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str 
 
 
 def merged(model: Any) -> Any:
-    """The plain model with its adapters added into the weights."""
+    """The plain model with its adapters merged into the weights."""
     return model.merge_and_unload()
 
 
 def adapter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """(PEFT name, tensor) of the adapters alone, for samplers that take them without the base."""
+    """(PEFT name, full tensor) of the adapters alone, for samplers that load them without the base."""
     import peft
 
     for name, tensor in peft.get_peft_model_state_dict(model).items():
-        yield name, whole(tensor)
+        yield name, full_tensor(tensor)
 
 
 def adapters_to_sync(config: TrainConfig) -> LoraConfig | None:
-    """The adapters that vLLM gets without the base they stand on; None where it gets merged weights.
+    """The adapters to sync to vLLM without their base; None if it gets merged weights.
 
-    `rollout.lora_sync: auto` merges on the CPU, where vLLM copies the adapters for every token.
+    `rollout.lora_sync: auto` merges on the CPU, where vLLM would copy the adapters for every token.
     """
     is_wanted = config.rollout.lora_sync == "adapters" or (
         config.rollout.lora_sync == "auto" and torch.cuda.is_available()

@@ -1,7 +1,7 @@
-"""What needs the bitsandbytes package: 8-bit moments of AdamW, and a frozen base in 4 bits (QLoRA).
+"""What bitsandbytes does: AdamW's moments in 8 bits, and a frozen base in 4 bits (QLoRA).
 
-Both run on GPUs and, with a recent bitsandbytes, on CPUs. The 4-bit form is NF4 with double
-quantisation (QLoRA, arXiv:2305.14314); the output head and the embeddings stay as they are.
+Both run on GPUs and, with a recent bitsandbytes, on CPUs. The 4-bit format is NF4 with double quantisation
+(QLoRA, arXiv:2305.14314); the output head and the embeddings are not quantised.
 """
 
 import importlib.util
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from verl_lite.engine.config.algorithm import LearnerConfig
 from verl_lite.errors import ConfigError
 
-__all__ = ["adamw_8bit", "check_bitsandbytes", "dequantized", "four_bit_config", "one_arithmetic"]
+__all__ = ["adamw_8bit", "check_bitsandbytes", "dequantized", "four_bit_config", "keep_training_kernels"]
 
 
 def check_bitsandbytes(config: LearnerConfig) -> None:
-    """Raises ConfigError when `config` asks for what the package does and it is not installed."""
+    """Raises ConfigError if `config` needs the package and it is not installed."""
     wanted = {"learner.optimizer.bits=8": config.optimizer.bits == 8}
     wanted["learner.lora.quantize=true"] = config.lora is not None and config.lora.quantize
     keys = [key for key, is_wanted in wanted.items() if is_wanted]
@@ -29,14 +29,14 @@ def check_bitsandbytes(config: LearnerConfig) -> None:
 
 
 def adamw_8bit(groups: list[dict[str, Any]], options: dict[str, Any]) -> torch.optim.Optimizer:
-    """AdamW whose moments are held in 8 bits, block by block; small tensors keep 32."""
+    """AdamW with block-wise 8-bit moments; small tensors keep 32 bits."""
     from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found,attr-defined,unused-ignore]
 
     return AdamW8bit(groups, **options)  # type: ignore[no-any-return,no-untyped-call,unused-ignore]
 
 
 def four_bit_config(dtype: torch.dtype) -> Any:
-    """What `from_pretrained` takes to load linear layers in 4 bits and multiply in `dtype`."""
+    """The `from_pretrained` option that loads linear layers in 4 bits and multiplies in `dtype`."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call,unused-ignore]
@@ -47,10 +47,10 @@ def four_bit_config(dtype: torch.dtype) -> Any:
     )
 
 
-def one_arithmetic(model: nn.Module) -> None:
-    """Make evaluation compute what training does.
+def keep_training_kernels(model: nn.Module) -> None:
+    """Make evaluation compute as training does.
 
-    On CPUs bitsandbytes otherwise repacks the weights for inference and multiplies them in bfloat16.
+    On CPUs bitsandbytes otherwise repacks the weights for inference and multiplies in bfloat16.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -58,9 +58,9 @@ def one_arithmetic(model: nn.Module) -> None:
 
 
 def dequantized(parameter: Tensor) -> Tensor:
-    """The weight as the forward pass sees it, in float32 so that an adapter can be added to it.
+    """The weight as the forward pass sees it, in float32 so that an adapter can be added.
 
-    A parameter that is not quantised comes back as it is.
+    A parameter that is not quantised is returned as it is.
     """
     state = getattr(parameter, "quant_state", None)
     if state is None:

@@ -1,4 +1,4 @@
-"""The size of a model, from its configuration alone: no weights are read."""
+"""The dimensions of a model, from its configuration alone: no weights are read."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,12 +26,12 @@ class ModelShape:
 
     @property
     def layer_parameters(self) -> int:
-        """Of the linear maps of one layer."""
+        """Parameters in the linear maps of one layer."""
         query, key = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         return self.hidden_size * (2 * query + 2 * key + 3 * self.intermediate_size)
 
     def num_lora_parameters(self, rank: int) -> int:
-        """Of adapters on every linear map of the layers: rank x (in + out) each."""
+        """Parameters of adapters on all linear maps of the layers: rank x (in + out) each."""
         query, key = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         hidden, mlp = self.hidden_size, self.intermediate_size
         ends = 2 * (hidden + query) + 2 * (hidden + key) + 3 * (hidden + mlp)
@@ -39,7 +39,7 @@ class ModelShape:
 
 
 def shape_of(config: ModelConfig) -> ModelShape:
-    """Raises DataError where the model's configuration cannot be read."""
+    """The shape of the config's model. Raises DataError if its configuration cannot be read."""
     if config.tiny is not None:
         return shape_of_config(tiny_model_config(config.tiny, build_tiny_tokenizer()))
     from transformers import AutoConfig
@@ -51,7 +51,7 @@ def shape_of(config: ModelConfig) -> ModelShape:
 
 
 def shape_of_config(config: Any) -> ModelShape:
-    """The shape of a transformers configuration; its parameters are counted on a model without storage."""
+    """The shape of a transformers configuration; parameters are counted on a meta-device model."""
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):

@@ -1,7 +1,7 @@
-"""A tiny Qwen3 with a character tokenizer and a chat template, built from nothing in a second.
+"""A tiny Qwen3 with a character tokenizer and a chat template, built in a second without downloads.
 
-For examples and tests: no hub, no download. The folder it writes is an ordinary Hugging Face model
-folder, so everything downstream treats it like any other model.
+For examples and tests. It is written as an ordinary Hugging Face folder, so everything downstream treats
+it like any other model.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>")
 END_TOKEN = "<|end|>"
 PAD_TOKEN = "<|pad|>"
 UNKNOWN_TOKEN = "<|unk|>"
-# one token each, but ordinary text: decoding keeps them, so rewards see them
+# single tokens but ordinary text: decoding keeps them, so rewards see them
 TEXT_TOKENS = ("<think>", "</think>", "\\boxed{")
 
 CHAT_TEMPLATE = (
@@ -30,7 +30,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tiny_tokenizer() -> "PreTrainedTokenizerFast":
-    """One token a printable ASCII character, plus roles, end, pad, unknown and three text tokens."""
+    """One token per printable ASCII character, plus roles, end, pad, unknown and three text tokens."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -70,7 +70,7 @@ def build_tiny_model(folder: Path, config: TinyModelConfig, *, seed: int) -> Non
 
 
 def tiny_model_config(config: TinyModelConfig, tokenizer: "PreTrainedTokenizerFast") -> "Qwen3Config":
-    """The model of that size for the tokenizer, as transformers describes it."""
+    """The transformers configuration of that size for the tokenizer."""
     from transformers import Qwen3Config
 
     return Qwen3Config(

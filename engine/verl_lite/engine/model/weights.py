@@ -1,4 +1,4 @@
-"""The policy's weights as samplers take them: Hugging Face names, full tensors, adapters merged in."""
+"""The policy's weights as samplers load them: Hugging Face names, full tensors, adapters merged."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,31 +8,31 @@ from torch import Tensor, nn
 
 from verl_lite.engine.model.quantization import dequantized
 
-__all__ = ["base_model", "float32_master_weights", "named_weights", "whole"]
+__all__ = ["base_model", "float32_master_weights", "full_tensor", "named_weights"]
 
 
 def base_model(model: Any) -> Any:
-    """The transformers causal model itself, also under PEFT adapters."""
+    """The transformers causal model itself, without its PEFT wrapper if it has one."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def float32_master_weights(model: nn.Module) -> None:
-    """Trainable weights in float32 whatever the checkpoint held; frozen ones keep their dtype."""
+    """Cast trainable 16-bit weights to float32; frozen weights keep their dtype."""
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
             parameter.data = parameter.data.float()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The full tensor, gathered where it is sharded over ranks: then every rank must ask for it."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """The full tensor. If it is sharded, this gathers it, so every rank must call."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """(name, full tensor) of every weight of the base model; a LoRA layer gives its merged weight.
+    """(name, full tensor) of every weight of the base model, LoRA layers with their adapters merged in.
 
-    A layer that PEFT trains in full beside the adapters (a classifier's head) gives its trained weight.
-    Of a model sharded over ranks, one tensor at a time is gathered; every rank goes through all of it.
+    A layer that PEFT trains in full (a classifier's head) yields its trained weight. A sharded model is
+    gathered one tensor at a time, so every rank must exhaust the iterator.
     """
     causal = base_model(model)
     merged = {
@@ -43,9 +43,9 @@ def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in causal.named_parameters():
         if ".lora_" in name or ".original_module." in name:
             continue
-        tensor = whole(dequantized(parameter))
+        tensor = full_tensor(dequantized(parameter))
         layer = merged.get(name)
         if layer is not None:
             for adapter in layer.active_adapters:
-                tensor = tensor + whole(layer.get_delta_weight(adapter).detach()).to(tensor.dtype)
+                tensor = tensor + full_tensor(layer.get_delta_weight(adapter).detach()).to(tensor.dtype)
         yield name.replace(".base_layer", "").replace(".modules_to_save.default", ""), tensor
