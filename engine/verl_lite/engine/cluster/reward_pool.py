@@ -20,11 +20,11 @@ MAX_REQUESTS = 1000  # in flight per actor: threads of the actor, created when n
 class _HostActor:
     """Runs in the actor. `open` is apart from the constructor so that its errors keep their type."""
 
-    def __init__(self, blueprints: Sequence[Any], workers: int) -> None:
-        self._blueprints, self._workers = blueprints, workers
+    def __init__(self, specs: Sequence[Any], workers: int) -> None:
+        self._specs, self._workers = specs, workers
 
     def open(self) -> None:
-        self._host = RewardHost(self._blueprints, workers=self._workers)
+        self._host = RewardHost(self._specs, workers=self._workers)
 
     def score(self, component: int, calls: Sequence[Sequence[bytes]]) -> HostAnswer:
         return self._host.score(component, calls)
@@ -61,10 +61,10 @@ class RewardActor:
 class RewardPool:
     """`cluster.rewards.count` actors, each with `num_processes` worker processes."""
 
-    def __init__(self, ray: Any, config: ClusterConfig, blueprints: Sequence[Any]) -> None:
+    def __init__(self, ray: Any, config: ClusterConfig, specs: Sequence[Any]) -> None:
         self._ray = ray
         self._config = config
-        self._blueprints = blueprints
+        self._specs = specs
         self.num_processes = max(1, int(config.rewards.cpus))
         self.actors = [RewardActor(f"reward worker {at}") for at in range(config.rewards.count)]
 
@@ -101,7 +101,7 @@ class RewardPool:
             max_concurrency=MAX_REQUESTS,
             scheduling_strategy="SPREAD",
         )(_HostActor)
-        actor.handle = remote.remote(self._blueprints, self.num_processes)
+        actor.handle = remote.remote(self._specs, self.num_processes)
         actor.is_ready, actor.launched_s = False, time.monotonic()
         return actor.handle.open.remote()
 
