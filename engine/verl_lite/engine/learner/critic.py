@@ -27,6 +27,7 @@ from verl_lite.engine.learner.optimizer import PolicyOptimizer
 from verl_lite.engine.learner.packing import PackedBatch, by_sample, token_values
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
+from verl_lite.engine.model.folder import check_critic_vocabulary
 from verl_lite.engine.model.weights import base_model, float32_master_weights
 from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError
@@ -217,10 +218,5 @@ def _critic_model(config: CriticConfig, policy: nn.Module) -> Any:
         model: Any = AutoModelForCausalLM.from_pretrained(config.model)
     except (OSError, ValueError) as error:
         raise ConfigError(f"algorithm.critic.model={config.model}: {error}") from None
-    if model.config.vocab_size < causal.config.vocab_size:
-        raise ConfigError(
-            f"algorithm.critic.model={config.model} has a vocabulary of {model.config.vocab_size}, the "
-            f"policy {causal.config.vocab_size}: the critic reads the policy's tokens, so choose one of "
-            "the same family"
-        )
+    check_critic_vocabulary(config.model, model.config.vocab_size, needed=causal.config.vocab_size)
     return model.to(next(causal.parameters()).device)

@@ -17,6 +17,7 @@ from verl_lite.errors import ConfigError, DataError
 __all__ = [
     "check_context",
     "check_critic",
+    "check_critic_vocabulary",
     "default_device",
     "load_policy",
     "load_tokenizer",
@@ -101,6 +102,11 @@ def check_critic(path: str, policy: ModelConfig) -> None:
         needed = len(build_tiny_tokenizer())
     else:
         needed = getattr(AutoConfig.from_pretrained(policy.path), "vocab_size", 0)
+    check_critic_vocabulary(path, vocabulary, needed=needed)
+
+
+def check_critic_vocabulary(path: str, vocabulary: int, *, needed: int) -> None:
+    """Raises ConfigError if the critic's `vocabulary` is smaller than the policy's."""
     if vocabulary < needed:
         raise ConfigError(
             f"algorithm.critic.model={path} has a vocabulary of {vocabulary}, the policy {needed}: "
