@@ -6,11 +6,12 @@ clients. vLLM's own Ray client expects replicas of one engine with consecutive r
 start at rank 0, so every engine gets its own rank offset.
 """
 
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 from torch import Tensor
+
+from verl_lite.engine.cluster.nodes import rendezvous
 
 __all__ = ["EngineClient", "WeightSender", "weight_source"]
 
@@ -70,7 +71,7 @@ class WeightSender:
         if backend == "ipc":
             info: Any = IPCTrainerInitInfo(rank=0, packed=True)
         else:
-            address, port = _rendezvous()
+            address, port = rendezvous()
             info = NCCLTrainerInitInfo(
                 rank=0, master_address=address, master_port=port, world_size=1 + num_engine_gpus
             )
@@ -97,12 +98,3 @@ def weight_source(named_weights: Callable[[], Iterator[tuple[str, Tensor]]]) -> 
             return named_weights()
 
     return NamedWeights()
-
-
-def _rendezvous() -> tuple[str, int]:
-    """This node's address within the cluster, and a free port on it."""
-    import ray
-
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return str(ray.util.get_node_ip_address()), int(probe.getsockname()[1])

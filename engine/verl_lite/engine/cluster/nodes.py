@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import socket
 import subprocess
 import time
 import uuid
@@ -17,6 +18,7 @@ __all__ = [
     "ClusterReport",
     "NodeReport",
     "inspect_cluster",
+    "rendezvous",
     "smallest_gpu",
     "version_mismatches",
     "write_probe_file",
@@ -106,6 +108,15 @@ def write_probe_file(folder: Path) -> Path:
     probe = folder.resolve() / f".cluster-check-{uuid.uuid4().hex}"
     probe.write_text("seen", encoding="utf-8")
     return probe
+
+
+def rendezvous() -> tuple[str, int]:
+    """Where processes of several nodes can meet: this node's cluster address, and a free port on it."""
+    import ray
+
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return str(ray.util.get_node_ip_address()), int(probe.getsockname()[1])
 
 
 def _inspect(ray: Any, node: Mapping[str, Any], probe: Path, timeout_s: float) -> NodeReport:

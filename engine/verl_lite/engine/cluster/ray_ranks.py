@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from verl_lite.engine.cluster.nodes import write_probe_file
+from verl_lite.engine.cluster.nodes import rendezvous, write_probe_file
 from verl_lite.engine.cluster.rank_worker import LearnerSpec, RankWorker
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.errors import ConfigError, RankLost, VerlLiteError
@@ -28,12 +28,8 @@ class RankActor:
     """Runs in the actor's process."""
 
     def address(self) -> tuple[str, int]:
-        """The rendezvous: this node's address and a free port on it."""
-        import ray
-
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+        """The rendezvous of the ranks, on this actor's node."""
+        return rendezvous()
 
     def join(
         self,

@@ -49,12 +49,12 @@ def value_loss(values_N: Tensor, old_values_N: Tensor, returns_N: Tensor, *, cli
     return error_N / 2
 
 
-def explained_variance(values: Tensor, returns: Tensor) -> float:
+def explained_variance(values_N: Tensor, returns_N: Tensor) -> float:
     """1 - Var(returns - values) / Var(returns): 1 is perfect, 0 no better than a constant; never nan."""
-    variance = returns.var(correction=0)
+    variance = returns_N.var(correction=0)
     if float(variance) == 0.0:
         return 0.0
-    return float(1.0 - (returns - values).var(correction=0) / variance)
+    return float(1.0 - (returns_N - values_N).var(correction=0) / variance)
 
 
 class Critic:
@@ -136,12 +136,9 @@ class Critic:
             chosen = [samples[index] for index in batch.sample_indices]
             returns_N = token_values(chosen, "returns_T", values_N)
             old_values_N = token_values(chosen, "values_T", values_N)
-            mask_N = token_values(chosen, "loss_mask_T", values_N)
-            assert returns_N is not None
-            assert old_values_N is not None
-            assert mask_N is not None
             weight_S = values_N.new_tensor([weights[index] for index in batch.sample_indices])
-            weights_N = weight_S[batch.sequence_N.to(values_N.device)] * mask_N
+            weights_N = weight_S[batch.sequence_N.to(values_N.device)]
+            weights_N = weights_N * token_values(chosen, "loss_mask_T", values_N)
             loss_N = value_loss(values_N, old_values_N, returns_N, clip=self._config.value_clip)
             loss = (loss_N * weights_N).sum()
             loss.backward()  # type: ignore[no-untyped-call]

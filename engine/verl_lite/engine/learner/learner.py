@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -196,16 +195,18 @@ class Learner:
         """(loss, metrics, logprobs_N) of a micro-batch, the samples at `indices`; one weight per sample."""
         logprobs_N, entropy_N = self.policy.logprobs(micro)
         chosen = [samples[i] for i in indices]
-        tokens = partial(token_values, chosen, like_N=logprobs_N)
-        mask_N, advantages_N = tokens("loss_mask_T"), tokens("advantages_T")
-        assert mask_N is not None
-        assert advantages_N is not None
-        old_N = tokens("old_logprobs_T")
+
+        def optional(name: str) -> Tensor | None:
+            known = all(len(getattr(sample, name)) == len(sample.completion_ids) for sample in chosen)
+            return token_values(chosen, name, logprobs_N) if known else None
+
+        mask_N = token_values(chosen, "loss_mask_T", logprobs_N)
+        old_N = optional("old_logprobs_T")
         sequence_N = micro.sequence_N.to(logprobs_N.device)
         batch = LossInput(
             logprobs_N=logprobs_N,
             old_logprobs_N=logprobs_N.detach() if old_N is None else old_N,
-            advantages_N=advantages_N,
+            advantages_N=token_values(chosen, "advantages_T", logprobs_N),
             mask_N=mask_N,
             sequence_N=sequence_N,
             num_sequences=len(indices),
@@ -213,8 +214,8 @@ class Learner:
         terms = Terms(
             weights_N=logprobs_N.new_tensor([weights[i] for i in indices])[sequence_N] * mask_N,
             entropy_N=entropy_N,
-            sampler_logprobs_N=tokens("sampler_logprobs_T"),
-            ref_logprobs_N=tokens("ref_logprobs_T") if self._reference is not None else None,
+            sampler_logprobs_N=optional("sampler_logprobs_T"),
+            ref_logprobs_N=optional("ref_logprobs_T") if self._reference is not None else None,
         )
         loss, metrics = objective(
             batch,
@@ -272,8 +273,7 @@ class Learner:
         missing = [i for i in needed if self._is_active(samples[i]) and not samples[i].old_logprobs_T]
         if missing:
             logprobs = self.policy.completion_logprobs([samples[i] for i in missing])
-            for index, values in zip(missing, logprobs, strict=True):
-                samples[index] = replace(samples[index], old_logprobs_T=values)
+            _keep_old_logprobs(samples, dict(zip(missing, logprobs, strict=True)))
         return samples
 
     def _after(self, metrics: dict[str, float], samples: Sequence[TrainingSample], seconds: float) -> None:

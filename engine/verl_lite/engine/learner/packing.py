@@ -70,20 +70,20 @@ def split_micro_batches(
     depends on the samples alone.
     """
     units = _units(samples, max_tokens, shared)
-    cost = {id(unit): _unit_tokens(samples, unit, shared) for unit in units}
-    longest = {id(unit): max(_num_tokens(samples[i]) for i in unit) for unit in units}
-    units.sort(key=lambda unit: (-longest[id(unit)], unit[0]))
+    units.sort(key=lambda unit: (-max(_num_tokens(samples[i]) for i in unit), unit[0]))
     if padded:
         return _split_padded(samples, units, max_tokens)
-    bins: list[tuple[int, list[int]]] = []
+    used: list[int] = []
+    batches: list[list[int]] = []
     for unit in units:  # first fit, longest first
-        for at, (used, members) in enumerate(bins):
-            if used + cost[id(unit)] <= max_tokens:
-                bins[at] = (used + cost[id(unit)], members + unit)
-                break
-        else:
-            bins.append((cost[id(unit)], list(unit)))
-    return [members for _, members in bins]
+        tokens = _unit_tokens(samples, unit, shared)
+        at = next((at for at, total in enumerate(used) if total + tokens <= max_tokens), len(used))
+        if at == len(used):
+            used.append(0)
+            batches.append([])
+        used[at] += tokens
+        batches[at] += unit
+    return batches
 
 
 def balance_ranks(
@@ -96,13 +96,12 @@ def balance_ranks(
     """
     fair = sum(_num_tokens(sample) for sample in samples) // num_ranks
     units = _units(samples, min(max_tokens, fair // 2), shared)
-    cost = {id(unit): _unit_tokens(samples, unit, shared) for unit in units}
-    units.sort(key=lambda unit: (-cost[id(unit)], unit[0]))
+    costs = ((_unit_tokens(samples, unit, shared), unit) for unit in units)
     used = [0] * num_ranks
     shards: list[list[int]] = [[] for _ in range(num_ranks)]
-    for unit in units:
+    for tokens, unit in sorted(costs, key=lambda one: (-one[0], one[1][0])):
         rank = used.index(min(used))
-        used[rank] += cost[id(unit)]
+        used[rank] += tokens
         shards[rank] += unit
     return [sorted(shard) for shard in shards]
 
@@ -130,12 +129,9 @@ def by_sample(
     return {index: part.tolist() for index, part in zip(batch.sample_indices, parts, strict=True)}
 
 
-def token_values(samples: Sequence[TrainingSample], name: str, like_N: Tensor) -> Tensor | None:
-    """The samples' lists `name` end to end, as `like_N`; None unless every sample has one value per token."""
-    values = [getattr(sample, name) for sample in samples]
-    if any(len(v) != len(s.completion_ids) for v, s in zip(values, samples, strict=True)):
-        return None
-    return like_N.new_tensor([value for one in values for value in one])
+def token_values(samples: Sequence[TrainingSample], name: str, like_N: Tensor) -> Tensor:
+    """The samples' lists `name` end to end, one value per completion token; dtype and device of `like_N`."""
+    return like_N.new_tensor([value for sample in samples for value in getattr(sample, name)])
 
 
 def _num_tokens(sample: TrainingSample) -> int:
@@ -227,18 +223,14 @@ def pack(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Sequ
 def _order(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Sequence[bool]) -> list[int]:
     """Shared prompts first, each with its completions, by length so that attention can batch them."""
     first: dict[tuple[int, ...], int] = {}
+
+    def key(index: int) -> tuple[bool, int, int, int]:
+        prompt_at = first[tuple(samples[index].prompt_ids)] if shared[index] else 0
+        return not shared[index], prompt_at, _num_tokens(samples[index]), index
+
     for index in indices:
         first.setdefault(tuple(samples[index].prompt_ids), index)
-    keys = {
-        index: (
-            not shared[index],
-            first[tuple(samples[index].prompt_ids)] if shared[index] else 0,
-            _num_tokens(samples[index]),
-            index,
-        )
-        for index in indices
-    }
-    return sorted(indices, key=keys.__getitem__)
+    return sorted(indices, key=key)
 
 
 def pack_padded(samples: Sequence[TrainingSample], indices: Sequence[int], pad_token_id: int) -> PackedBatch:

@@ -95,7 +95,7 @@ def test_the_backend_is_begun_with_all_ranks(backend: Any, monkeypatch: pytest.M
         return Engine()
 
     monkeypatch.setattr(WeightTransferTrainerFactory, "trainer_init", trainer_init)
-    monkeypatch.setattr("verl_lite.engine.cluster.gpu_transfer._rendezvous", lambda: ("node-0", 1234))
+    monkeypatch.setattr("verl_lite.engine.cluster.gpu_transfer.rendezvous", lambda: ("node-0", 1234))
     client = client_of([FakeActor()], [])
     sender = WeightSender(backend, client, lambda: iter(WEIGHTS.items()), num_engine_gpus=6)
     sender.send()
