@@ -25,7 +25,7 @@ __all__ = ["RayRuntime"]
 # Ray wants a choice about the devices of actors that request none: ours see all that their process sees.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# Ray's workers run at niceness 15 by default: engines starved beside anything else on the machine.
+# Ray's workers run at niceness 15 by default: with anything else running, engines starved.
 os.environ.setdefault("RAY_worker_niceness", "0")
 # Ray reports dead processes on stdout; the run reports losses itself, and its stdout may be JSON.
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "worker died or was killed|has been marked dead")
