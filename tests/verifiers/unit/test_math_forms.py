@@ -7,16 +7,16 @@ from fractions import Fraction
 import pytest
 
 from verl_lite.verifiers import Outcome, verify_math
-from verl_lite.verifiers.math import numeric
-from verl_lite.verifiers.math.algebra import TooBig
-from verl_lite.verifiers.math.answer_parser import parse_answer
+from verl_lite.verifiers.math.algebra import numeric
+from verl_lite.verifiers.math.algebra.ring import TooBig
+from verl_lite.verifiers.math.answers.grammar import parse_answer
 from verl_lite.verifiers.math.expressions import Expr, Unreadable
-from verl_lite.verifiers.math.extraction import extract
-from verl_lite.verifiers.math.judge import exact_value
-from verl_lite.verifiers.math.normal_form import NoForm, NormalForms
-from verl_lite.verifiers.math.normalise import clean
-from verl_lite.verifiers.math.units import convert, read_quantity
-from verl_lite.verifiers.math.words import number_in_words
+from verl_lite.verifiers.math.reading.extraction import extract
+from verl_lite.verifiers.math.comparer import exact_value
+from verl_lite.verifiers.math.algebra.normal_form import NoForm, NormalForms
+from verl_lite.verifiers.math.reading.normalise import clean
+from verl_lite.verifiers.math.answers.units import convert, read_quantity
+from verl_lite.verifiers.math.answers.words import number_in_words
 
 
 def tree(text: str) -> Expr:

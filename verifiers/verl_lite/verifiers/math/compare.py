@@ -6,11 +6,9 @@ Between types nothing is equal, except where a function here says so.
 
 from __future__ import annotations
 
-from verl_lite.verifiers.math import numeric
-from verl_lite.verifiers.math.answer import Answer, read_answer
-from verl_lite.verifiers.math.decision import Decision, decided, unread
-from verl_lite.verifiers.math.expressions import Expr, Unreadable, node, symbols
-from verl_lite.verifiers.math.groups import (
+from verl_lite.verifiers.math.algebra import numeric
+from verl_lite.verifiers.math.answers.answer import Answer, read_answer
+from verl_lite.verifiers.math.answers.collections import (
     Same,
     alternatives,
     as_matrix,
@@ -20,10 +18,7 @@ from verl_lite.verifiers.math.groups import (
     same_members,
     unit_vector_entries,
 )
-from verl_lite.verifiers.math.judge import Judge
-from verl_lite.verifiers.math.quantities import bare_value, compare_quantities, quantity_of
-from verl_lite.verifiers.math.regions import FLIPPED, NoRegion, read_region, same_region
-from verl_lite.verifiers.math.relations import (
+from verl_lite.verifiers.math.answers.equations import (
     assignment,
     proportion,
     same_congruence,
@@ -33,8 +28,13 @@ from verl_lite.verifiers.math.relations import (
     systems,
     unassigned,
 )
-from verl_lite.verifiers.math.values import is_value, same_value
-from verl_lite.verifiers.math.words import same_text
+from verl_lite.verifiers.math.answers.quantities import bare_value, compare_quantities, quantity_of
+from verl_lite.verifiers.math.answers.real_sets import FLIPPED, NoRegion, read_region, same_region
+from verl_lite.verifiers.math.answers.values import is_value, same_value
+from verl_lite.verifiers.math.answers.words import same_text
+from verl_lite.verifiers.math.comparer import Judge
+from verl_lite.verifiers.math.decision import Decision, decided, unread
+from verl_lite.verifiers.math.expressions import Expr, Unreadable, node, symbols
 from verl_lite.verifiers.verdict import Outcome
 
 __all__ = ["Decision", "compare", "share_of_parts"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from verl_lite.verifiers.math.answer import Answer
+from verl_lite.verifiers.math.answers.answer import Answer
 from verl_lite.verifiers.math.expressions import Unreadable
 from verl_lite.verifiers.verdict import Outcome
 

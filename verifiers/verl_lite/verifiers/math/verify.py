@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from verl_lite.verifiers.math import pool
-from verl_lite.verifiers.math.answer import Answer, read_answer
+from verl_lite.verifiers.math.answers.answer import Answer, read_answer
+from verl_lite.verifiers.math.answers.plain_numbers import PlainNumber, plain_number, plain_reference
 from verl_lite.verifiers.math.compare import Decision, compare, share_of_parts
+from verl_lite.verifiers.math.comparer import Ask, Judge, Undecided
 from verl_lite.verifiers.math.expressions import Expr
-from verl_lite.verifiers.math.extraction import Extraction, extract
-from verl_lite.verifiers.math.judge import Ask, Judge, Undecided
 from verl_lite.verifiers.math.options import MathOptions
-from verl_lite.verifiers.math.plain_numbers import PlainNumber, plain_number, plain_reference
 from verl_lite.verifiers.math.pool import Reply
+from verl_lite.verifiers.math.reading.extraction import Extraction, extract
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
 __all__ = ["verify_math", "verify_math_batch", "warm_up"]

@@ -4,9 +4,9 @@ import re
 from functools import lru_cache
 
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, node, sym
-from verl_lite.verifiers.math.names import GREEK, RELATIONS
-from verl_lite.verifiers.math.parser import ExpressionParser
-from verl_lite.verifiers.math.tokens import Token, tokenize
+from verl_lite.verifiers.math.reading.names import GREEK, RELATIONS
+from verl_lite.verifiers.math.reading.parser import ExpressionParser
+from verl_lite.verifiers.math.reading.tokens import Token, tokenize
 
 __all__ = ["MAX_PARSED_CHARS", "parse_answer"]
 

@@ -5,8 +5,17 @@ from fractions import Fraction
 from functools import lru_cache
 from math import comb, factorial, isqrt
 
-from verl_lite.verifiers.math.algebra import ONE, UNIT, Monomial, Poly, Quotient, Ring, TooBig, common_content
-from verl_lite.verifiers.math.algebra import prime_factors as factors_of
+from verl_lite.verifiers.math.algebra.ring import (
+    ONE,
+    UNIT,
+    Monomial,
+    Poly,
+    Quotient,
+    Ring,
+    TooBig,
+    common_content,
+)
+from verl_lite.verifiers.math.algebra.ring import prime_factors as factors_of
 from verl_lite.verifiers.math.expressions import Expr
 
 __all__ = ["NoForm", "NormalForms"]
@@ -313,7 +322,7 @@ class NormalForms:
     # functions
 
     def function(self, expr: Expr) -> Quotient:
-        from verl_lite.verifiers.math import function_forms
+        from verl_lite.verifiers.math.algebra import function_forms
 
         return function_forms.apply(self, expr)
 

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from verl_lite.verifiers.math import numeric
-from verl_lite.verifiers.math.answer_parser import parse_answer
+from verl_lite.verifiers.math.algebra import numeric
+from verl_lite.verifiers.math.answers.grammar import parse_answer
+from verl_lite.verifiers.math.answers.values import is_value, same_value
+from verl_lite.verifiers.math.comparer import Judge
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, neg, node, num, substitute, symbols
-from verl_lite.verifiers.math.judge import Judge
-from verl_lite.verifiers.math.values import is_value, same_value
 
 __all__ = ["NoRegion", "Region", "Span", "read_region", "same_region"]
 

@@ -3,10 +3,10 @@
 from fractions import Fraction
 from math import floor, gcd, lcm
 
-from verl_lite.verifiers.math.algebra import UNIT, Quotient
+from verl_lite.verifiers.math.algebra.normal_form import NoForm, NormalForms
+from verl_lite.verifiers.math.algebra.numeric import Undefined, evaluate
+from verl_lite.verifiers.math.algebra.ring import UNIT, Quotient
 from verl_lite.verifiers.math.expressions import Expr
-from verl_lite.verifiers.math.normal_form import NoForm, NormalForms
-from verl_lite.verifiers.math.numeric import Undefined, evaluate
 
 __all__ = ["apply"]
 

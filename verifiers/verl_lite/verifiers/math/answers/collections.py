@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from verl_lite.verifiers.math.answers.equations import assignment
 from verl_lite.verifiers.math.expressions import Expr, neg, node, num, substitute, symbols, walk
-from verl_lite.verifiers.math.relations import assignment
 
 __all__ = [
     "Same",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, call, neg, node, num, sym
-from verl_lite.verifiers.math.names import root
+from verl_lite.verifiers.math.reading.names import root
 
 if TYPE_CHECKING:
-    from verl_lite.verifiers.math.parser import ExpressionParser
+    from verl_lite.verifiers.math.reading.parser import ExpressionParser
 
 __all__ = ["command", "function"]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, neg, node, num, sym
-from verl_lite.verifiers.math.names import (
+from verl_lite.verifiers.math.reading.names import (
     CONSTANTS,
     FUNCTIONS,
     GREEK,
@@ -17,7 +17,7 @@ from verl_lite.verifiers.math.names import (
     constant,
     split_word,
 )
-from verl_lite.verifiers.math.tokens import Token
+from verl_lite.verifiers.math.reading.tokens import Token
 
 __all__ = ["MAX_DEPTH", "ExpressionParser"]
 
@@ -364,7 +364,7 @@ class ExpressionParser:
         return node("base", sym(token.text.upper()), value=base)
 
     def command(self, name: str) -> Expr:
-        from verl_lite.verifiers.math import commands  # the two halves of one grammar
+        from verl_lite.verifiers.math.reading import commands  # the two halves of one grammar
 
         if name in FUNCTIONS and name != "sqrt" and (name != "binom" or self.at("(")):
             return commands.function(self, FUNCTIONS[name])

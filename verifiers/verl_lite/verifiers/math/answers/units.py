@@ -12,11 +12,11 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from verl_lite.verifiers.math.answer_parser import AnswerParser
+from verl_lite.verifiers.math.answers.grammar import AnswerParser
+from verl_lite.verifiers.math.answers.unit_names import CURRENCIES, CURRENCY_COMMANDS, MAGNITUDES, unit_name
+from verl_lite.verifiers.math.comparer import EXPRESSION_HEADS
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, node, num, symbols
-from verl_lite.verifiers.math.judge import EXPRESSION_HEADS
-from verl_lite.verifiers.math.tokens import Token, tokenize
-from verl_lite.verifiers.math.unit_names import CURRENCIES, CURRENCY_COMMANDS, MAGNITUDES, unit_name
+from verl_lite.verifiers.math.reading.tokens import Token, tokenize
 
 __all__ = ["Quantity", "convert", "read_quantity"]
 

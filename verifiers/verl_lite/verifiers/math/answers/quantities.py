@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from verl_lite.verifiers.math.answer import Answer, read_answer
+from verl_lite.verifiers.math.answers.answer import Answer, read_answer
+from verl_lite.verifiers.math.answers.equations import assignment, unassigned
+from verl_lite.verifiers.math.answers.unit_names import ANGLES
+from verl_lite.verifiers.math.answers.units import Quantity, convert
+from verl_lite.verifiers.math.answers.values import is_value, same_value
+from verl_lite.verifiers.math.comparer import Judge, exact_value
 from verl_lite.verifiers.math.decision import Decision, decided, unread
 from verl_lite.verifiers.math.expressions import Expr, node, num, symbols
-from verl_lite.verifiers.math.judge import Judge, exact_value
-from verl_lite.verifiers.math.relations import assignment, unassigned
-from verl_lite.verifiers.math.unit_names import ANGLES
-from verl_lite.verifiers.math.units import Quantity, convert
-from verl_lite.verifiers.math.values import is_value, same_value
 
 __all__ = ["bare_value", "compare_quantities", "quantity_of"]
 

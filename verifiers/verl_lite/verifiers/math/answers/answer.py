@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from functools import cached_property, lru_cache
 
-from verl_lite.verifiers.math.algebra import TooBig
-from verl_lite.verifiers.math.answer_parser import parse_answer
-from verl_lite.verifiers.math.choices import Choice, read_choice
+from verl_lite.verifiers.math.algebra.normal_form import NoForm, NormalForms
+from verl_lite.verifiers.math.algebra.ring import TooBig
+from verl_lite.verifiers.math.answers.choices import Choice, read_choice
+from verl_lite.verifiers.math.answers.datetimes import Moment, read_moment
+from verl_lite.verifiers.math.answers.grammar import parse_answer
+from verl_lite.verifiers.math.answers.units import Quantity, read_quantity
+from verl_lite.verifiers.math.answers.values import base_value
+from verl_lite.verifiers.math.answers.words import number_in_words, plain_words, word_class
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, num, symbols, walk
-from verl_lite.verifiers.math.moments import Moment, read_moment
-from verl_lite.verifiers.math.normal_form import NoForm, NormalForms
-from verl_lite.verifiers.math.normalise import clean, string_key
-from verl_lite.verifiers.math.tokens import MAX_DIGITS
-from verl_lite.verifiers.math.units import Quantity, read_quantity
-from verl_lite.verifiers.math.values import base_value
-from verl_lite.verifiers.math.words import number_in_words, plain_words, word_class
+from verl_lite.verifiers.math.reading.normalise import clean, string_key
+from verl_lite.verifiers.math.reading.tokens import MAX_DIGITS
 
 __all__ = ["Answer", "read_answer"]
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from verl_lite.verifiers.math import numeric
-from verl_lite.verifiers.math.algebra import TooBig
+from verl_lite.verifiers.math.algebra import numeric
+from verl_lite.verifiers.math.algebra.normal_form import NoForm, NormalForms
+from verl_lite.verifiers.math.algebra.ring import TooBig
 from verl_lite.verifiers.math.expressions import Expr, call, neg, node, num, symbols, walk
-from verl_lite.verifiers.math.normal_form import NoForm, NormalForms
 from verl_lite.verifiers.math.options import MathOptions
 from verl_lite.verifiers.math.pool import Reply
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from verl_lite.verifiers.math.algebra import Poly, Ring, TooBig
+from verl_lite.verifiers.math.algebra.normal_form import NoForm, NormalForms
+from verl_lite.verifiers.math.algebra.ring import Poly, Ring, TooBig
+from verl_lite.verifiers.math.answers.values import is_value, renamed, same_value
+from verl_lite.verifiers.math.comparer import Judge, exact_value
 from verl_lite.verifiers.math.expressions import Expr, neg, node, symbols
-from verl_lite.verifiers.math.judge import Judge, exact_value
-from verl_lite.verifiers.math.normal_form import NoForm, NormalForms
-from verl_lite.verifiers.math.values import is_value, renamed, same_value
 
 __all__ = [
     "assignment",

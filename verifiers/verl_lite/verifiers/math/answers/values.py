@@ -3,9 +3,9 @@
 from fractions import Fraction
 from math import floor
 
-from verl_lite.verifiers.math import numeric
+from verl_lite.verifiers.math.algebra import numeric
+from verl_lite.verifiers.math.comparer import EXPRESSION_HEADS, Judge, exact_value
 from verl_lite.verifiers.math.expressions import Expr, node, num, substitute, symbols, walk
-from verl_lite.verifiers.math.judge import EXPRESSION_HEADS, Judge, exact_value
 
 __all__ = ["base_value", "is_value", "same_value"]
 
