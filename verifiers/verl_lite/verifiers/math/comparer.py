@@ -1,25 +1,26 @@
-"""Whether two expressions are equal: exact forms, numeric refutation, then sympy's proof.
+"""One comparison: whether two expressions are equal, and what it took to find out.
 
-The judge also keeps the highest tier that was needed and the notes a reader of the verdict wants.
+Equality goes from cheap to dear: exact forms, numeric refutation, then sympy's proof. Nothing but an
+exact form or a proof makes two expressions equal.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 from verl_lite.verifiers.math.algebra import numeric
 from verl_lite.verifiers.math.algebra.normal_form import NoForm, NormalForms
 from verl_lite.verifiers.math.algebra.ring import TooBig
-from verl_lite.verifiers.math.expressions import Expr, call, neg, node, num, symbols, walk
+from verl_lite.verifiers.math.decision import Decision
+from verl_lite.verifiers.math.expressions import EXPRESSION_HEADS, Expr, call, neg, node, num, symbols, walk
 from verl_lite.verifiers.math.options import MathOptions
 from verl_lite.verifiers.math.pool import Reply
 
-__all__ = ["EXPRESSION_HEADS", "Ask", "Judge", "Undecided", "exact_value"]
+__all__ = ["Ask", "Comparer", "TreeType", "Undecided"]
 
 Ask = Callable[..., Reply]
-EXPRESSION_HEADS = frozenset(
-    "num sym const add neg mul div pow percent deg func call fact binom abs base".split()
-)
 _TIERS = ("number", "algebra", "symbolic")
 
 
@@ -32,11 +33,18 @@ class Undecided(Exception):
 
 
 @dataclass
-class Judge:
-    """One comparison. `ask(question, *trees)` puts a question to a worker process."""
+class Comparer:
+    """What the types of answers are compared with.
+
+    `ask(question, *trees)` puts a question to a worker process. `compare_texts` and `tree_types` are
+    compare.py's, for answers in answers. `tier` is the dearest step that was needed, `notes` are for the
+    reader of the verdict.
+    """
 
     options: MathOptions
     ask: Ask
+    compare_texts: Callable[[Comparer, str, str], Decision]
+    tree_types: Sequence[TreeType]
     tier: str = "number"
     notes: list[str] = field(default_factory=list)
 
@@ -59,9 +67,7 @@ class Judge:
         if symbols(reference) != symbols(response) and not (symbols(reference) and symbols(response)):
             return self.same_for_base(reference, response, "e")  # 0*x + 5 may still be 5
         logs = [_has_bare_log(reference), _has_bare_log(response)]
-        if not any(logs):
-            return self.same_for_base(reference, response, "e")
-        bases = ("e", "10") if not all(logs) else ("e",)
+        bases = ("e", "10") if any(logs) and not all(logs) else ("e",)
         return any(self.same_for_base(reference, response, base) for base in bases)
 
     def same_for_base(self, reference: Expr, response: Expr, log_base: str) -> bool:
@@ -116,6 +122,10 @@ class Judge:
         raise Undecided(reply.status, reply.why)
 
 
+TreeType = tuple[str, Callable[[Comparer, Expr, Expr], bool | None]]
+"""What `matched_by` says, and a comparison that gives None for a reference of another type."""
+
+
 _INVERSE_FUNCTIONS = frozenset(("asin", "acos", "atan", "acot"))
 
 
@@ -127,22 +137,12 @@ def _same_angle_exactly(reference: Expr, response: Expr) -> bool:
     try:
         apart = numeric.evaluate(difference, {})[0]
         forms = NormalForms()
-        turned = forms.exponential(
+        turned = forms.ring.exponential(
             forms.ring.multiply(forms.form(difference), forms.form(Expr("const", (), "i")))
         )
         return abs(apart) < 1 and forms.ring.is_equal(turned, forms.ring.rational(Fraction(1)))
     except (numeric.Undefined, NoForm, TooBig, RecursionError, ZeroDivisionError):
         return False
-
-
-def exact_value(expr: Expr) -> Fraction | None:
-    """The rational value of a constant expression, None where it is irrational, symbolic or too big."""
-    if expr.is_number:
-        return expr.fraction
-    try:
-        return NormalForms().form(expr).constant
-    except (NoForm, TooBig, RecursionError):
-        return None
 
 
 def _is_expression(expr: Expr) -> bool:

@@ -17,7 +17,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-__all__ = ["Expr", "Unreadable", "call", "neg", "node", "num", "sym", "walk"]
+__all__ = [
+    "EXPRESSION_HEADS",
+    "Expr",
+    "Unreadable",
+    "call",
+    "is_value",
+    "neg",
+    "node",
+    "num",
+    "substitute",
+    "sym",
+    "symbols",
+    "walk",
+]
+
+EXPRESSION_HEADS = frozenset(
+    "num sym const add neg mul div pow percent deg func call fact binom abs base".split()
+)
 
 
 class Unreadable(ValueError):
@@ -43,6 +60,11 @@ class Expr:
     def fraction(self) -> Fraction:
         assert isinstance(self.value, Fraction), self.head
         return self.value
+
+
+def is_value(expr: Expr) -> bool:
+    """Whether `expr` is one expression (no set, relation, list, ...)."""
+    return expr.head in EXPRESSION_HEADS
 
 
 def num(value: int | Fraction, places: int = -1) -> Expr:

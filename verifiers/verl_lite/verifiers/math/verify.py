@@ -10,9 +10,11 @@ from functools import partial
 
 from verl_lite.verifiers.math import pool
 from verl_lite.verifiers.math.answers.answer import Answer, read_answer
+from verl_lite.verifiers.math.answers.collections import share_of_parts
 from verl_lite.verifiers.math.answers.plain_numbers import PlainNumber, plain_number, plain_reference
-from verl_lite.verifiers.math.compare import Decision, compare, share_of_parts
-from verl_lite.verifiers.math.comparer import Ask, Judge, Undecided
+from verl_lite.verifiers.math.compare import compare, fault, new_comparer
+from verl_lite.verifiers.math.comparer import Ask, Undecided
+from verl_lite.verifiers.math.decision import Decision
 from verl_lite.verifiers.math.expressions import Expr
 from verl_lite.verifiers.math.options import MathOptions
 from verl_lite.verifiers.math.pool import Reply
@@ -135,10 +137,8 @@ def _verify(response: str, reference: str, options: MathOptions, ask: Ask) -> Ve
         if quick is not None:
             return _verdict(quick, extraction.answer, started)
     expected = _read_reference(reference)
-    if expected.fault:
-        return Verdict(
-            outcome=Outcome.BAD_REFERENCE, reason=expected.fault, wall_s=time.perf_counter() - started
-        )
+    if reason := expected.read(fault):
+        return Verdict(outcome=Outcome.BAD_REFERENCE, reason=reason, wall_s=time.perf_counter() - started)
     if expected.may_need_proof:
         pool.start()
     if wanted is None:
@@ -181,15 +181,14 @@ def _decide(expected: Answer, extraction: Extraction, options: MathOptions, ask:
     text = answer.strip()
     if len(text) > MAX_COMPARED_CHARS:
         return _long(expected, text)
-    judge = Judge(options, ask)
+    comparer = new_comparer(options, ask)
     try:
         if extraction.boxes:
-            joined = compare(judge, expected, read_answer(", ".join(extraction.boxes)))
-            return joined
+            return compare(comparer, expected, read_answer(", ".join(extraction.boxes)))
         given = read_answer(text)
-        decision = compare(judge, expected, given)
-        if options.partial and decision.outcome is Outcome.WRONG:
-            return decision._replace(credit=share_of_parts(judge, expected, given))
+        decision = compare(comparer, expected, given)
+        if options.partial and decision.outcome is Outcome.WRONG and expected.expr and given.expr:
+            return decision._replace(credit=share_of_parts(comparer, expected.expr, given.expr))
         return decision
     except Undecided as stopped:
         outcome = Outcome.ERROR if stopped.status == "error" else Outcome.TIMEOUT

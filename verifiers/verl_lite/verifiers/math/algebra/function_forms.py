@@ -2,25 +2,33 @@
 
 from fractions import Fraction
 from math import floor, gcd, lcm
+from typing import Protocol
 
-from verl_lite.verifiers.math.algebra.normal_form import NoForm, NormalForms
 from verl_lite.verifiers.math.algebra.numeric import Undefined, evaluate
+from verl_lite.verifiers.math.algebra.powers import HALF, NoForm, PowerRing
 from verl_lite.verifiers.math.algebra.ring import UNIT, Quotient
 from verl_lite.verifiers.math.expressions import Expr
 
 __all__ = ["apply"]
 
-HALF = Fraction(1, 2)
+
+class Forms(Protocol):
+    """The normal forms that the arguments of a function are read into."""
+
+    ring: PowerRing
+    log_base: str
+
+    def form(self, expr: Expr) -> Quotient: ...
 
 
-def apply(forms: NormalForms, expr: Expr) -> Quotient:
+def apply(forms: Forms, expr: Expr) -> Quotient:
     """The normal form of a "func" node."""
     name = expr.name
     if name == "root":
         degree = forms.form(expr.args[1]).constant
         if degree is None or degree.denominator != 1 or not 2 <= degree <= 1000:
             raise NoForm("a root of no fixed degree")
-        return forms.root(forms.form(expr.args[0]), int(degree))
+        return forms.ring.root(forms.form(expr.args[0]), int(degree))
     if name == "log":
         return _logarithm(forms, expr)
     if name in ("gcd", "lcm", "max", "min"):
@@ -31,34 +39,34 @@ def apply(forms: NormalForms, expr: Expr) -> Quotient:
         return forms.ring.rational(step)
     argument = forms.form(expr.args[0])
     if name == "sqrt":
-        return forms.root(argument, 2)
+        return forms.ring.root(argument, 2)
     if name == "exp":
-        return forms.exponential(argument)
+        return forms.ring.exponential(argument)
     if name == "ln":
-        return forms.logarithm(argument)
+        return forms.ring.logarithm(argument)
     if name in ("floor", "ceil", "sgn"):
         return _stepped(forms, name, argument)
     if name in _CIRCULAR:
-        return _circular(forms, name, argument)
+        return _circular(forms.ring, name, argument)
     if name in _INVERSE:
-        return _inverse(forms, name, argument)
+        return _inverse(forms.ring, name, argument)
     if name == "conj":
         raise NoForm(name)
-    return forms.ring.power_of(UNIT, "func", name, forms.key(argument))
+    return forms.ring.power_of(UNIT, "func", name, forms.ring.key_of(argument))
 
 
-def _logarithm(forms: NormalForms, expr: Expr) -> Quotient:
-    top = forms.logarithm(forms.form(expr.args[0]))
+def _logarithm(forms: Forms, expr: Expr) -> Quotient:
+    top = forms.ring.logarithm(forms.form(expr.args[0]))
     if len(expr.args) == 1:
         if forms.log_base == "e":
             return top
         base = forms.ring.rational(Fraction(10))
     else:
         base = forms.form(expr.args[1])
-    return forms.ring.multiply(top, forms.ring.invert(forms.logarithm(base)))
+    return forms.ring.divide(top, forms.ring.logarithm(base))
 
 
-def _of_numbers(forms: NormalForms, name: str, values: list[Fraction | None]) -> Quotient:
+def _of_numbers(forms: Forms, name: str, values: list[Fraction | None]) -> Quotient:
     numbers = [value for value in values if value is not None]
     if len(numbers) < len(values) or not numbers:
         raise NoForm(f"{name} of formulas")
@@ -84,34 +92,30 @@ def _step(expr: Expr) -> Fraction | None:
     )
 
 
-def _stepped(forms: NormalForms, name: str, argument: Quotient) -> Quotient:
+def _stepped(forms: Forms, name: str, argument: Quotient) -> Quotient:
     value = argument.constant
     if value is None:
-        return forms.ring.power_of(UNIT, "func", name, forms.key(argument))
+        return forms.ring.power_of(UNIT, "func", name, forms.ring.key_of(argument))
     if name == "sgn":
         return forms.ring.rational(Fraction((value > 0) - (value < 0)))
     return forms.ring.rational(Fraction(value.__floor__() if name == "floor" else value.__ceil__()))
 
 
-def _circular(forms: NormalForms, name: str, argument: Quotient) -> Quotient:
+def _circular(ring: PowerRing, name: str, argument: Quotient) -> Quotient:
     """sin u = (E - 1/E) / 2i with E = exp(iu); the hyperbolic ones with E = exp(u)."""
-    ring = forms.ring
     hyperbolic = name.endswith("h")
     stem = name[:-1] if hyperbolic else name
     unit = ring.power_of(UNIT, "i")
-    grows = forms.exponential(argument if hyperbolic else ring.multiply(argument, unit))
-    falls = forms.exponential(
-        ring.scale(argument if hyperbolic else ring.multiply(argument, unit), Fraction(-1))
-    )
+    grows = ring.exponential(argument if hyperbolic else ring.multiply(argument, unit))
+    falls = ring.exponential(ring.negate(argument if hyperbolic else ring.multiply(argument, unit)))
     cosine = ring.scale(ring.add(grows, falls), HALF)
-    sine = ring.scale(ring.add(grows, ring.scale(falls, Fraction(-1))), HALF)
+    sine = ring.scale(ring.add(grows, ring.negate(falls)), HALF)
     if not hyperbolic:
-        sine = ring.multiply(sine, ring.scale(unit, Fraction(-1)))
+        sine = ring.multiply(sine, ring.negate(unit))
     if stem in ("sin", "cos"):
         return sine if stem == "sin" else cosine
     if stem in ("tan", "cot"):
-        top, bottom = (sine, cosine) if stem == "tan" else (cosine, sine)
-        return ring.multiply(top, ring.invert(bottom))
+        return ring.divide(sine, cosine) if stem == "tan" else ring.divide(cosine, sine)
     return ring.invert(cosine if stem == "sec" else sine)
 
 
@@ -119,29 +123,28 @@ _CIRCULAR = frozenset("sin cos tan cot sec csc sinh cosh tanh coth sech csch".sp
 _INVERSE = {"asin": (-6, 6, "sin"), "acos": (0, 12, "cos"), "atan": (-5, 5, "tan"), "acot": (1, 11, "cot")}
 
 
-def _inverse(forms: NormalForms, name: str, argument: Quotient) -> Quotient:
+def _inverse(ring: PowerRing, name: str, argument: Quotient) -> Quotient:
     """Special values as multiples of pi/12, others as a function of their argument."""
-    ring = forms.ring
     odd = name in ("asin", "atan")
-    if _is_numeric(forms, argument):
+    if _is_numeric(ring, argument):
         low, high, stem = _INVERSE[name]
         for steps in range(low, high + 1):
             angle = ring.scale(ring.power_of(UNIT, "pi"), Fraction(steps, 12))
             try:
-                if ring.is_equal(_circular(forms, stem, angle), argument):
+                if ring.is_equal(_circular(ring, stem, angle), argument):
                     return angle
             except ZeroDivisionError:
                 continue
     if odd and argument.top and argument.top[min(argument.top)] < 0:
-        return ring.scale(_inverse(forms, name, ring.scale(argument, Fraction(-1))), Fraction(-1))
+        return ring.negate(_inverse(ring, name, ring.negate(argument)))
     if name == "acos":  # arccos x = pi/2 - arcsin x
         right_angle = ring.scale(ring.power_of(UNIT, "pi"), HALF)
-        return ring.add(right_angle, ring.scale(_inverse(forms, "asin", argument), Fraction(-1)))
-    return ring.power_of(UNIT, "func", name, forms.key(argument))
+        return ring.add(right_angle, ring.negate(_inverse(ring, "asin", argument)))
+    return ring.power_of(UNIT, "func", name, ring.key_of(argument))
 
 
-def _is_numeric(forms: NormalForms, quotient: Quotient) -> bool:
+def _is_numeric(ring: PowerRing, quotient: Quotient) -> bool:
     if len(quotient.top) > 4 or len(quotient.bottom) > 4:
         return False
     generators = {g for poly in (quotient.top, quotient.bottom) for monomial in poly for g, _ in monomial}
-    return all(forms.ring.names[generator][0] == "prime" for generator in generators)
+    return all(ring.names[generator][0] == "prime" for generator in generators)

@@ -218,6 +218,16 @@ class Ring:
             return self.from_poly(self.multiply_polys(quotient.bottom, self.reduced({flipped: 1 / factor})))
         return Quotient(quotient.bottom, quotient.top)
 
+    def negate(self, quotient: Quotient) -> Quotient:
+        return self.scale(quotient, Fraction(-1))
+
+    def divide(self, left: Quotient, right: Quotient) -> Quotient:
+        return self.multiply(left, self.invert(right))
+
+    def key_of(self, quotient: Quotient) -> tuple[object, ...]:
+        """What a generator that holds `quotient` is known by."""
+        return self.key(quotient.top), self.key(quotient.bottom)
+
     def integer_power(self, base: Quotient, exponent: int) -> Quotient:
         if exponent < 0:
             return self.integer_power(self.invert(base), -exponent)

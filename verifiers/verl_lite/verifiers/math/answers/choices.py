@@ -1,9 +1,17 @@
 """Multiple choice: a letter, several letters, or a letter with its text."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 
-__all__ = ["Choice", "read_choice"]
+from verl_lite.verifiers.math.answers.answer import Answer, read_answer
+from verl_lite.verifiers.math.answers.assignments import assignment
+from verl_lite.verifiers.math.comparer import Comparer
+from verl_lite.verifiers.math.decision import Decision, decided
+from verl_lite.verifiers.verdict import Outcome
+
+__all__ = ["Choice", "compare", "read_choice"]
 
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|textsf)\s*\{([^{}]*)\}")
 _LETTER = re.compile(
@@ -24,15 +32,15 @@ class Choice:
     text: str = ""
 
 
-def read_choice(cleaned: str) -> Choice | None:
-    """The choice a cleaned answer states; None where it is no choice.
+def read_choice(answer: Answer) -> Choice | None:
+    """The choice an answer states; None where it is no choice.
 
-    >>> read_choice("(B) 12")
+    >>> read_choice(Answer("(B) 12"))
     Choice(letters=frozenset({'B'}), text='12')
     """
-    if len(cleaned) > 2000:
+    if len(answer.text) > 2000:
         return None
-    text = " ".join(_TEXT.sub(r" \1 ", cleaned).split()).strip("* ")
+    text = " ".join(_TEXT.sub(r" \1 ", answer.text).split()).strip("* ")
     match = None if _SEVERAL.match(text) else _LETTER.match(text)
     if match is not None:
         letter = match[1] or match[2] or match[3]
@@ -46,3 +54,29 @@ def read_choice(cleaned: str) -> Choice | None:
         if len(set(letters)) == len(letters):
             return Choice(frozenset(letters))
     return None
+
+
+def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:
+    """The same letters; for a letter with a text, the letter or the text. None for no choice."""
+    ours, theirs = reference.read(read_choice), response.read(read_choice)
+    if ours is None or not _counts(ours, reference.text):
+        return None
+    if theirs is None and response.expr is not None and (named := assignment(response.expr)) is not None:
+        theirs = read_answer(named[1].name).read(read_choice)
+    if theirs is not None and theirs.letters == ours.letters:
+        if not (ours.text and theirs.text) or ours.text == theirs.text:
+            return Decision(Outcome.CORRECT, "choice")
+        inner = comparer.compare_texts(comparer, ours.text, theirs.text)
+        return decided(inner.outcome is Outcome.CORRECT, "choice", "the letter is right, its text is not")
+    if ours.text and (theirs is None or not theirs.text):
+        inner = comparer.compare_texts(comparer, ours.text, response.raw)
+        if inner.outcome is Outcome.CORRECT:
+            return Decision(Outcome.CORRECT, inner.matched_by)
+    return decided(False, "", "another choice" if theirs else "the answer is no choice")
+
+
+def _counts(choice: Choice, text: str) -> bool:
+    """A letter with a text behind it is a choice where it is marked as one: "(A) 12", not "A cat"."""
+    if len(choice.letters) == 1 and choice.text:
+        return not text[0].isalpha() or text[1:2] in (")", ".", ":")
+    return True

@@ -1,26 +1,23 @@
-"""Answers of several parts: lists, sets, tuples, matrices, plus-minus."""
+"""Collections: sets, bare lists, and plus-minus, which is two values. Order does not count."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from verl_lite.verifiers.math.answers.equations import assignment
-from verl_lite.verifiers.math.expressions import Expr, neg, node, num, substitute, symbols, walk
+from verl_lite.verifiers.math.answers.assignments import assignment, same_in_order, same_part, unassigned
+from verl_lite.verifiers.math.answers.vectors import as_vector
+from verl_lite.verifiers.math.comparer import Comparer
+from verl_lite.verifiers.math.expressions import Expr, is_value, neg, node, num, walk
+from verl_lite.verifiers.math.reading.parser import ExpressionParser
 
-__all__ = [
-    "Same",
-    "alternatives",
-    "as_matrix",
-    "as_vector",
-    "members",
-    "same_in_order",
-    "same_members",
-    "unit_vector_entries",
-]
+__all__ = ["compare", "compare_plus_minus", "members", "read_plus_minus", "share_of_parts"]
 
 MAX_UNORDERED = 80  # members of a set that are matched pair by pair
 
-Same = Callable[[Expr, Expr], bool]
+
+def read_plus_minus(parser: ExpressionParser, signs: str) -> Expr:
+    """A leading plus-minus, as in "\\pm 2"."""
+    return node("pm", num(0), parser.expression(10), value=signs)
 
 
 def alternatives(tree: Expr) -> tuple[Expr, ...]:
@@ -63,80 +60,54 @@ def members(tree: Expr) -> tuple[Expr, ...] | None:
     return () if tree.head == "named" and tree.value == "empty" else None
 
 
-def same_members(ours: Sequence[Expr], theirs: Sequence[Expr], same: Same) -> bool:
+def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
+    """The same members in any order; for a bare list also a tuple, in the same order."""
+    ours = members(reference)
+    if ours is None:
+        return None
+    given = unassigned(response)
+    if given.head == "tuple" and reference.head == "list":
+        return same_in_order(comparer, ours, given.args)
+    theirs = members(response)
+    if theirs is None and is_value(given):
+        theirs = (given,)
+    return theirs is not None and _same_members(comparer, ours, theirs)
+
+
+def compare_plus_minus(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
+    both = alternatives(reference)
+    if len(both) != 2:
+        return None
+    theirs = members(response)
+    return theirs is not None and _same_members(comparer, [unassigned(one) for one in both], theirs)
+
+
+def _same_members(comparer: Comparer, ours: Sequence[Expr], theirs: Sequence[Expr]) -> bool:
     """Whether each member has an equal on the other side, whatever the order and repetitions."""
     if max(len(ours), len(theirs)) > MAX_UNORDERED:
         if all(item.is_number for item in (*ours, *theirs)):
             return {item.value for item in ours} == {item.value for item in theirs}
-        return same_in_order(ours, theirs, same)
+        return same_in_order(comparer, ours, theirs)
     remaining = list(theirs)
     for item in ours:
-        matches = [other for other in remaining if same(item, other)]
-        if not matches and not any(same(item, other) for other in theirs):
+        matches = [other for other in remaining if same_part(comparer, item, other)]
+        if not matches and not any(same_part(comparer, item, other) for other in theirs):
             return False
         remaining = [other for other in remaining if other not in matches]
     return not remaining
 
 
-def same_in_order(ours: Sequence[Expr], theirs: Sequence[Expr], same: Same) -> bool:
-    return len(ours) == len(theirs) and all(same(a, b) for a, b in zip(ours, theirs, strict=True))
-
-
-def unit_vector_entries(tree: Expr) -> tuple[Expr, ...] | None:
-    """(a, b, c) of a i + b j + c k, None for an expression without the vectors j or k."""
-    names = symbols(tree)
-    if not names or not names <= {"j", "k"}:
-        return None
-    zero = {"i": num(0), "j": num(0), "k": num(0)}
-    letters = _with_letter_i(tree)
-    axes = "ijk" if "k" in names else "ij"
-    return tuple(substitute(letters, zero | {axis: num(1)}) for axis in axes)
-
-
-def _with_letter_i(tree: Expr) -> Expr:
-    if tree == Expr("const", (), "i"):
-        return Expr("sym", (), "i")
-    return Expr(tree.head, tuple(map(_with_letter_i, tree.args)), tree.value, tree.places)
-
-
-def as_matrix(tree: Expr) -> tuple[tuple[Expr, ...], ...] | None:
-    """The rows of a matrix, also of plain [[1, 2], [3, 4]]; None where it is none."""
-    if tree.head in ("mul", "div") and (scaled := _scaled_matrix(tree)) is not None:
-        return scaled
-    if tree.head == "matrix":
-        return tuple(row.args for row in tree.args)
-    if tree.head in ("row", "interval") and (tree.head == "row" or tree.value == "[]"):
-        rows = [_plain_row(item) for item in tree.args]
-        if all(row is not None for row in rows) and len({len(row) for row in rows if row is not None}) == 1:
-            return tuple(row for row in rows if row is not None)
-    return None
-
-
-def _scaled_matrix(tree: Expr) -> tuple[tuple[Expr, ...], ...] | None:
-    """2 M, M / 2 entry by entry."""
-    left, right = tree.args
-    if right.head == "matrix" and left.head != "matrix" and tree.head == "mul":
-        return tuple(tuple(node("mul", left, entry) for entry in row.args) for row in right.args)
-    if left.head == "matrix" and right.head != "matrix":
-        return tuple(tuple(node(tree.head, entry, right) for entry in row.args) for row in left.args)
-    return None
-
-
-def _plain_row(tree: Expr) -> tuple[Expr, ...] | None:
-    if tree.head in ("row", "tuple") or (tree.head == "interval" and tree.value == "[]"):
-        return tree.args
-    return None
-
-
-def as_vector(tree: Expr) -> tuple[Expr, ...] | None:
-    """The entries of a tuple or of a matrix of one column or one row."""
-    if tree.head == "tuple":
-        return tree.args
-    if tree.head == "row" and as_matrix(tree) is None:
-        return tree.args
-    rows = as_matrix(tree)
-    if rows is None:
-        return None
-    if all(len(row) == 1 for row in rows):
-        return tuple(row[0] for row in rows)
-    return rows[0] if len(rows) == 1 else None
+def share_of_parts(comparer: Comparer, reference: Expr, response: Expr) -> float:
+    """The share of a list, set or tuple that is right: matches over the larger number of parts."""
+    given = unassigned(response)
+    vector = as_vector(reference)
+    if vector is not None:
+        others = as_vector(given) or (given.args if given.head == "list" else ())
+        hits = sum(same_part(comparer, a, b) for a, b in zip(vector, others, strict=False))
+        return hits / max(len(vector), len(others))
+    ours = members(reference)
+    theirs = members(response) or ((given,) if is_value(given) else ())
+    if not ours or len(theirs) > 100 or len(ours) > 100:
+        return 0.0
+    hits = sum(any(same_part(comparer, item, other) for other in theirs) for item in ours)
+    return hits / max(len(ours), len(theirs))

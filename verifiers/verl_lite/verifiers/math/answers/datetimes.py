@@ -1,9 +1,15 @@
 """Times of day and dates: 3:30 PM, 15:30, March 5 2024, 2024-03-05."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 
-__all__ = ["Moment", "read_moment"]
+from verl_lite.verifiers.math.answers.answer import Answer
+from verl_lite.verifiers.math.comparer import Comparer
+from verl_lite.verifiers.math.decision import Decision, decided
+
+__all__ = ["Datetime", "compare", "compare_read", "read_datetime"]
 
 _MONTHS = "january february march april may june july august september october november december".split()
 _MONTH = "|".join(f"{name}|{name[:3]}\\.?" for name in _MONTHS) + "|sept\\.?"
@@ -24,11 +30,11 @@ _TEXT = re.compile(r"\\(?:text|textrm|mathrm|mbox)\s*\{([^{}]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """A time (`kind` "time": hour, minute, second; hour None-half unknown) or a date (year, month, day).
+class Datetime:
+    """A time (`kind` "time": hour, minute, second), a date ("date": year, month, day) or a "weekday".
 
     `is_explicit` says that it can be nothing else: "3:30" may also be a ratio, "3:30 PM" may not.
-    `has_half` says that morning or afternoon is known.
+    `has_half` says that morning or afternoon is known. Year 0 is an unknown year.
     """
 
     kind: str
@@ -36,7 +42,7 @@ class Moment:
     is_explicit: bool = True
     has_half: bool = True
 
-    def same(self, other: "Moment") -> bool:
+    def same(self, other: Datetime) -> bool:
         """Equal; a year or half of the day that one side leaves out is taken from the other."""
         if self.kind != other.kind:
             return False
@@ -50,8 +56,9 @@ class Moment:
         return hours[0] == hours[1] and self.parts[1:] == other.parts[1:] and unknown.parts[0] <= 12
 
 
-def read_moment(cleaned: str) -> Moment | None:
-    """The time or date a cleaned answer states, None where it states none."""
+def read_datetime(answer: Answer) -> Datetime | None:
+    """The time or date an answer states, None where it states none."""
+    cleaned = answer.text
     if not 3 <= len(cleaned) <= 60:
         return None
     text = " ".join(_TEXT.sub(r" \1 ", cleaned).split()).strip(" .") if "\\" in cleaned else cleaned.strip()
@@ -68,15 +75,15 @@ def read_moment(cleaned: str) -> Moment | None:
     if (match := _ISO.match(text)) is not None:
         return _date(int(match[1]), int(match[2]), int(match[3]))
     if text.lower() in _WEEKDAYS:
-        return Moment("weekday", (_WEEKDAYS.index(text.lower()), 0, 0))
+        return Datetime("weekday", (_WEEKDAYS.index(text.lower()), 0, 0))
     return None
 
 
-def _date(year: int, month: int, day: int) -> Moment | None:
-    return Moment("date", (year, month, day)) if 1 <= month <= 12 and 1 <= day <= 31 else None
+def _date(year: int, month: int, day: int) -> Datetime | None:
+    return Datetime("date", (year, month, day)) if 1 <= month <= 12 and 1 <= day <= 31 else None
 
 
-def _time(match: re.Match[str]) -> Moment | None:
+def _time(match: re.Match[str]) -> Datetime | None:
     hour, minute, second = int(match[1]), int(match[2] or 0), int(match[3] or 0)
     half = (match[4] or match[5] or "").lower().replace(".", "").replace(" ", "")
     if "." in match[0].split(" ")[0] and not half:
@@ -93,4 +100,20 @@ def _time(match: re.Match[str]) -> Moment | None:
     elif half in ("am", "morning", "midnight"):
         hour %= 12
     known = (bool(half) and half != "o'clock") or hour > 12 or match[1].startswith("0")
-    return Moment("time", (hour, minute, second), is_explicit=bool(half), has_half=known)
+    return Datetime("time", (hour, minute, second), is_explicit=bool(half), has_half=known)
+
+
+def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:
+    """None for a reference that may be something else than a time or date."""
+    ours = reference.read(read_datetime)
+    if ours is None or not ours.is_explicit:
+        return None
+    return compare_read(reference, response) or decided(False, "", "the answer is no time or date")
+
+
+def compare_read(reference: Answer, response: Answer) -> Decision | None:
+    """The decision where both sides can be read as a time or date, else None."""
+    ours, theirs = reference.read(read_datetime), response.read(read_datetime)
+    if ours is None or theirs is None:
+        return None
+    return decided(ours.same(theirs), ours.kind, "another time or date")

@@ -1,57 +1,24 @@
-"""Whole answers: relations, lists, unions, set builders, function definitions, ratios."""
+"""Whole answers: relations, lists, unions, set builders, and what the types add of their own."""
 
-import re
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from string import ascii_uppercase
+from typing import Any, ClassVar
 
-from verl_lite.verifiers.math.expressions import Expr, Unreadable, node, sym
-from verl_lite.verifiers.math.reading.names import GREEK, RELATIONS
+from verl_lite.verifiers.math.answers import collections, congruences, functions, ratios, real_sets, vectors
+from verl_lite.verifiers.math.expressions import Expr, Unreadable, node
+from verl_lite.verifiers.math.reading.commands import COMMANDS
+from verl_lite.verifiers.math.reading.names import RELATIONS
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
-from verl_lite.verifiers.math.reading.tokens import Token, tokenize
+from verl_lite.verifiers.math.reading.phrases import with_notation
+from verl_lite.verifiers.math.reading.tokens import tokenize
 
-__all__ = ["MAX_PARSED_CHARS", "parse_answer"]
+__all__ = ["MAX_PARSED_CHARS", "AnswerParser", "parse_answer"]
 
 MAX_PARSED_CHARS = 8000
 MAX_TREE_DEPTH = 120
 
 _INEQUALITIES = frozenset(("<", "<=", ">", ">=", "!=", "in", "notin"))
-_PHRASES = [
-    (re.compile(pattern, re.IGNORECASE), replacement)
-    for pattern, replacement in (
-        (r"\bplus\s*(?:or|/)\s*minus\b|\+/-|\+-(?=\s*[0-9\\(a-zA-Z])", r"\\pm "),
-        (r"\b(?:the\s+)?square\s+root\s+of\b", r"\\usqrt "),
-        (r"\b(?:the\s+)?cube\s+root\s+of\b", r"\\usqrt[3] "),
-        (r"\b(?:is\s+)?(?:less|smaller)\s+than\s+or\s+equal\s+to\b|\bis\s+at\s+most\b", r"\\le "),
-        (r"\b(?:is\s+)?(?:greater|more|larger)\s+than\s+or\s+equal\s+to\b|\bis\s+at\s+least\b", r"\\ge "),
-        (r"\b(?:is\s+)?(?:less|smaller)\s+than\b", "<"),
-        (r"\b(?:is\s+)?(?:greater|more|larger)\s+than\b", ">"),
-        (r"\b(?:is\s+)?not\s+equal\s+to\b", r"\\ne "),
-        (r"\b(?:is\s+)?equals?(?:\s+to)?\b", "="),
-        (r"\bdivided\s+by\b", "/"),
-        (r"\bmultiplied\s+by\b|(?<=[0-9)])\s*\btimes\b", "*"),
-        (r"(?<=[0-9)}])\s*\bpercent\b", "%"),
-        (r"\bsquared\b", "^2"),
-        (r"\bcubed\b", "^3"),
-        (r"\b(?:negative|minus)\s+(?=[0-9a-z\\(])", "-"),
-        (r"\b(?:positive)\s+(?=infinity|\\infty|[0-9])", ""),
-        (r"\b(?:all\s+|any\s+)?positive\s+(?:real\s+numbers?|reals?)\b", r"\\mathbb{R}^+ "),
-        (r"\b(?:all\s+|any\s+)?negative\s+(?:real\s+numbers?|reals?)\b", r"\\mathbb{R}^- "),
-        (r"\b(?:all\s+|any\s+)?non-?negative\s+(?:real\s+numbers?|reals?)\b", r"[0,\\infty) "),
-        (  # the digits in front of a long number's last 65 stay where they are
-            r"([0-9][0-9A-Fa-f]{0,64})\s*+(?:\(\s*+)?+(?:in\s+)?base[\s-]*+([0-9]{1,2}|[a-z]+)\s*+\)?",
-            r"\1_{\2}",
-        ),
-        (
-            r"\b(?:the\s+set\s+of\s+)?(?:all|any)\s+(?:the\s+)?real\s+numbers?\b|\ball\s+reals?\b",
-            r"\\mathbb{R} ",
-        ),
-        (r"\b(?:the\s+)?real\s+numbers\b|\breals\b", r"\\mathbb{R} "),
-        (r"\b(?:all|any)\s+integers\b", r"\\mathbb{Z} "),
-        (r"\b(?:except|excluding|other\s+than|but\s+not)\s*(?:for|when|where|at)?\b", r"\\setminus "),
-        (r"(?<=[0-9)])\s*[xX]\s*(?=10\s*\^)", "*"),
-        (r"\bunion\b|(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
-        (r"\bintersection\b", r"\\cap "),
-    )
-]
 _CONNECTIVES = {
     "and": "and",
     "or": "or",
@@ -65,7 +32,17 @@ _CONNECTIVES = {
 _FILLERS = frozenset(
     ("x is", "where", "the", "either", "both", "approximately", "about", "roughly", "exactly", "for")
 )
-_TEXT_COMMAND = re.compile(r"\\(?:text|textrm|mathrm|mbox|textbf)\s*\{([^{}]*)\}")
+# What the types of answers read behind a command.
+ANSWER_COMMANDS: dict[str, Callable[[Any], Expr]] = {
+    "pm": partial(collections.read_plus_minus, signs="+-"),
+    "mp": partial(collections.read_plus_minus, signs="-+"),
+    "emptyset": lambda _: node("named", value="empty"),
+    **{f"board{letter}": partial(real_sets.read_number_set, letter=letter) for letter in ascii_uppercase},
+    "langle": vectors.read_tuple,
+    "begin": vectors.read_environment,
+    "lbrace": lambda parser: parser.braces(),
+    **dict.fromkeys(congruences.MODULO, congruences.refuse),
+}
 
 
 @lru_cache(maxsize=4096)
@@ -74,18 +51,12 @@ def parse_answer(text: str) -> Expr | Unreadable:
     if len(text) > MAX_PARSED_CHARS:
         return Unreadable(f"longer than {MAX_PARSED_CHARS} characters")
     try:
-        if text[:1] in "{<" and text[-1:] in "}>":
-            text = _with_plain_brackets(text)
-        if re.search(r"[A-Za-z]{2}|U|\+/?-", text):
-            text = _with_phrases(text)
-        tree = AnswerParser(tokenize(text)).answer()
-        return (
-            tree
-            if _depth(tree) <= MAX_TREE_DEPTH
-            else Unreadable(f"more than {MAX_TREE_DEPTH} operations deep")
-        )
+        tree = AnswerParser(tokenize(with_notation(text))).answer()
     except Unreadable as reason:
         return Unreadable(str(reason))  # a raised one, cached, keeps the frames of all its callers alive
+    if _depth(tree) > MAX_TREE_DEPTH:
+        return Unreadable(f"more than {MAX_TREE_DEPTH} operations deep")
+    return tree
 
 
 def _depth(tree: Expr) -> int:
@@ -98,43 +69,18 @@ def _depth(tree: Expr) -> int:
     return deepest
 
 
-def _with_plain_brackets(text: str) -> str:
-    """{1, 2} without backslashes is a set, <1, 2> a vector."""
-    inner = text[1:-1]
-    if text[0] == "<" and text[-1] == ">" and "," in inner and not re.search("[<>]", inner):
-        return f"\\langle {inner} \\rangle "
-    if text[0] == "{" and text[-1] == "}" and re.search("[,|:]|vert", inner) and not re.search("[{}]", inner):
-        return f"\\{{{inner}\\}}"
-    return text
-
-
-def _with_phrases(text: str) -> str:
-    if "\\text" in text or "\\m" in text:
-        text = _TEXT_COMMAND.sub(lambda match: _inline_words(match[1], match[0]), text)
-    for pattern, replacement in _PHRASES:
-        text = pattern.sub(replacement, text)
-    return text
-
-
-def _inline_words(words: str, command: str) -> str:
-    r"""Prose in `\text{...}` is read like prose outside it; a name such as `\mathrm{e}` stays."""
-    return (
-        f" {words} "
-        if len(words.split()) > 1 or len(words.strip()) > 3 or words.strip() in ("or", "and", "if")
-        else command
-    )
-
-
 class AnswerParser(ExpressionParser):
     """Adds to expressions what stands around them in answers."""
+
+    commands: ClassVar[Mapping[str, Callable[[Any], Expr]]] = COMMANDS | ANSWER_COMMANDS
+    building_set = False
 
     def answer(self) -> Expr:
         if self.peek().text in ("approx", "=", "~") or self.peek().text.lower() in _FILLERS:
             self.take()
         if self.is_done():
             raise Unreadable("empty")
-        definition = self.definition()
-        items, joints = [definition or self.item()], []
+        items, joints = [functions.read_definition(self) or self.item()], []
         while not self.is_done():
             joint = self.connective()
             if joint is None:
@@ -165,8 +111,8 @@ class AnswerParser(ExpressionParser):
     def item(self) -> Expr:
         """An expression, a chain of relations, `x in S`, a ratio or a set builder's left part."""
         first = self.expression()
-        if self.at_ratio() and not self.building_set:
-            return self.ratio(first)
+        if not self.building_set and ratios.at_ratio(self):
+            return ratios.read_ratio(self, first)
         parts, relations = [first], []
         while (relation := self.relation()) is not None:
             relations.append(relation)
@@ -177,27 +123,9 @@ class AnswerParser(ExpressionParser):
             node("rel", parts[index], parts[index + 1], value=relation)
             for index, relation in enumerate(relations)
         ]
-        if self.at("pmod", "mod", "bmod") or (self.at("(") and self.peek(1).text in ("mod", "bmod", "pmod")):
-            return self.congruence(links)
+        if congruences.at_modulus(self):
+            return congruences.read_congruence(self, links)
         return links[0] if len(links) == 1 else node("chain", *links)
-
-    building_set = False
-
-    def at_ratio(self) -> bool:
-        if self.peek().kind == "word" and self.peek().text == "to":
-            return self.peek(1).kind == "num"
-        return self.at(":") and self.peek(1).kind in ("num", "word", "cmd", "op")
-
-    def congruence(self, links: list[Expr]) -> Expr:
-        """n = 3 (mod 5)."""
-        in_brackets = self.accept("(")
-        self.take()
-        modulus = self.argument() if self.at("{") else self.expression()
-        if in_brackets:
-            self.expect(")")
-        if len(links) != 1 or links[0].value != "=":
-            raise Unreadable("a congruence of several parts")
-        return node("congruence", *links[0].args, modulus)
 
     def relation(self) -> str | None:
         token = self.peek()
@@ -215,13 +143,6 @@ class AnswerParser(ExpressionParser):
             self.expect("=")
             return "!="
         return None
-
-    def ratio(self, first: Expr) -> Expr:
-        parts = [first]
-        while self.at_ratio():
-            self.take()
-            parts.append(self.expression())
-        return node("ratio", *parts)
 
     def braces(self) -> Expr:
         """A set, or a set builder `{x | condition}`, which is its condition."""
@@ -259,53 +180,6 @@ class AnswerParser(ExpressionParser):
         if bound.head != "sym":
             raise Unreadable("a set builder over a formula")
         return result
-
-    def definition(self) -> Expr | None:
-        """`f(x) = ...`, `f: x -> ...`, `x \\mapsto ...`: a function with its variables bound."""
-        texts = [token.text for token in self.tokens]
-        if any(token.kind in ("cmd", "op") and token.text in ("mapsto", "to", "->") for token in self.tokens):
-            return self.arrow_definition()
-        if "(" not in texts[1:8] or ")" not in texts or texts[0][:1] == "P":
-            return None
-        start, close = texts.index("("), texts.index(")")
-        inside = self.tokens[start + 1 : close]
-        if not all(text in ("'", "^", "{", "}", "-", "1", "_") or text.isalnum() for text in texts[1:start]):
-            return None
-        names, commas = inside[::2], inside[1::2]
-        is_bound = all(_is_name(token) for token in names) and all(token.text == "," for token in commas)
-        if not (
-            _is_name(self.peek())
-            and names
-            and is_bound
-            and len(inside) % 2 == 1
-            and texts[close + 1 : close + 2] == ["="]
-        ):
-            return None
-        if start > 1 and texts[1] not in ("'", "^", "_"):
-            return None
-        self.position = close + 2
-        body = self.expression()
-        while self.accept("="):
-            body = self.expression()
-        return Expr("lambda", (*(sym(token.text) for token in names), body), "".join(texts[:start]))
-
-    def arrow_definition(self) -> Expr:
-        name = ""
-        if self.peek(1).text == ":" and self.peek().kind == "word":
-            name = self.take().text
-            self.take()
-        parameter = self.expression()
-        parameters = parameter.args if parameter.head == "tuple" else (parameter,)
-        if any(part.head != "sym" for part in parameters) or not self.accept("mapsto", "to", "->"):
-            raise Unreadable("an arrow that defines no function")
-        return Expr("lambda", (*parameters, self.expression()), name)
-
-
-def _is_name(token: Token) -> bool:
-    """A variable: one letter that is no constant, or a greek name."""
-    if token.kind == "cmd":
-        return token.text in GREEK
-    return token.kind == "word" and len(token.text) == 1 and token.text not in "ei"
 
 
 def _joined(items: list[Expr], joints: list[str]) -> Expr:

@@ -1,37 +1,83 @@
-"""Quantities: a value with a unit, a currency or a label. Conversion is pint's, loaded when needed.
+"""The units we recognise, with pint's names for them; currencies, which pint does not have; conversion.
 
-Units that are written alike need no conversion, so most comparisons never load pint. Pint only ever
-sees names from our own table, never text of a response.
+Units that are written alike need no conversion, so most comparisons never load pint. Pint only ever sees
+names from our own table, never text of a response.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from verl_lite.verifiers.math.answers.grammar import AnswerParser
-from verl_lite.verifiers.math.answers.unit_names import CURRENCIES, CURRENCY_COMMANDS, MAGNITUDES, unit_name
-from verl_lite.verifiers.math.comparer import EXPRESSION_HEADS
-from verl_lite.verifiers.math.expressions import Expr, Unreadable, node, num, symbols
-from verl_lite.verifiers.math.reading.tokens import Token, tokenize
+__all__ = ["ANGLES", "CURRENCIES", "CURRENCY_COMMANDS", "MAGNITUDES", "Unit", "convert", "unit_name"]
 
-__all__ = ["Quantity", "convert", "read_quantity"]
-
-MAX_QUANTITY_TOKENS = 60
 Unit = tuple[tuple[str, int], ...]  # sorted (pint name or currency code, power) pairs
 
+_ALIASES = {
+    "meter": "m metre meters metres", "centimeter": "cm centimetre centimeters centimetres",
+    "millimeter": "mm millimetre millimeters millimetres", "kilometer": "km kilometre kilometers kilometres kms",
+    "decimeter": "dm decimetre decimeters", "micrometer": "um micrometers micron microns",
+    "nanometer": "nm nanometers nanometre", "inch": "in inches ins", "foot": "ft feet", "yard": "yd yards yds",
+    "mile": "mi miles", "light_year": "ly lightyear lightyears", "nautical_mile": "nmi",
+    "gram": "g grams gm gms gramme grammes", "kilogram": "kg kilograms kgs kilo kilos", "milligram": "mg milligrams",
+    "metric_ton": "tonne tonnes ton tons", "pound": "lb lbs pounds", "ounce": "oz ounces", "stone": "stones",
+    "microgram": "ug mcg micrograms",
+    "second": "s sec secs seconds", "minute": "min mins minutes", "hour": "h hr hrs hours",
+    "day": "d days", "week": "wk weeks wks", "month": "months", "year": "yr yrs years", "decade": "decades",
+    "century": "centuries", "millisecond": "ms milliseconds", "microsecond": "us microseconds",
+    "nanosecond": "ns nanoseconds",
+    "liter": "l L litre liters litres", "milliliter": "ml mL millilitre milliliters millilitres",
+    "centiliter": "cl cL", "deciliter": "dl dL", "gallon": "gal gallons", "quart": "qt quarts", "pint": "pt pints",
+    "cup": "cups", "tablespoon": "tbsp tablespoons", "teaspoon": "tsp teaspoons", "fluid_ounce": "floz",
+    "hectare": "ha hectares", "acre": "acres", "are": "",
+    "newton": "N newtons", "joule": "J joules", "kilojoule": "kJ kilojoules", "watt": "W watts",
+    "kilowatt": "kW kilowatts", "kilowatt_hour": "kWh", "pascal": "Pa pascals", "kilopascal": "kPa", "bar": "bars",
+    "atmosphere": "atm atmospheres", "volt": "V volts", "millivolt": "mV", "kilovolt": "kV", "ampere": "A amps amp amperes",
+    "milliampere": "mA", "ohm": "ohms", "hertz": "Hz", "kilohertz": "kHz", "megahertz": "MHz", "gigahertz": "GHz",
+    "coulomb": "C coulombs", "farad": "F farads", "tesla": "T", "mole": "mol moles", "calorie": "cal calories",
+    "kilocalorie": "kcal", "electron_volt": "eV", "megaelectron_volt": "MeV", "kelvin": "K kelvins",
+    "degree_Celsius": "celsius Celsius degC", "degree_Fahrenheit": "fahrenheit Fahrenheit degF",
+    "knot": "knots", "mile/hour": "mph", "kilometer/hour": "kph kmh", "byte": "bytes B", "kilobyte": "kB KB",
+    "megabyte": "MB", "gigabyte": "GB", "terabyte": "TB", "bit": "bits",
+    "radian": "rad radians rads", "degree": "deg degs degrees", "steradian": "sr", "revolution": "rev revolutions",
+    "candela": "cd", "lumen": "lm", "kilonewton": "kN", "millimole": "mmol", "megawatt": "MW", "megajoule": "MJ",
+}  # fmt: skip
+_UNITS = {alias: name for name, aliases in _ALIASES.items() for alias in (name, *aliases.split())}
+# name -> (code, how much of it); the code stands for a dimension of its own
+CURRENCIES = {
+    "dollar": ("USD", 1), "dollars": ("USD", 1), "usd": ("USD", 1), "$": ("USD", 1), "us$": ("USD", 1), "bucks": ("USD", 1),
+    "cent": ("USD", 100), "cents": ("USD", 100), "penny": ("USD", 100), "pennies": ("USD", 100),
+    "euro": ("EUR", 1), "euros": ("EUR", 1), "eur": ("EUR", 1),
+    "gbp": ("GBP", 1), "pounds sterling": ("GBP", 1), "pence": ("GBP", 100), "pound sterling": ("GBP", 1),
+    "yen": ("JPY", 1), "jpy": ("JPY", 1), "yuan": ("CNY", 1), "rmb": ("CNY", 1), "cny": ("CNY", 1),
+    "rupee": ("INR", 1), "rupees": ("INR", 1), "inr": ("INR", 1), "rs": ("INR", 1), "peso": ("MXN", 1), "pesos": ("MXN", 1),
+    "won": ("KRW", 1), "francs": ("CHF", 1), "chf": ("CHF", 1),
+}  # fmt: skip
+CURRENCY_COMMANDS = {
+    "dollar": "USD",
+    "euro": "EUR",
+    "pounds": "GBP",
+    "yen": "JPY",
+    "rupee": "INR",
+    "cents": "USD",
+}
+MAGNITUDES = {
+    "dozen": 12, "dozens": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "millions": 10**6, "billion": 10**9,
+    "billions": 10**9, "trillion": 10**12,
+}  # fmt: skip
+ANGLES = frozenset(("degree", "radian"))
 
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """`unit` is empty for a plain number or a label; `label` holds words that name no unit."""
 
-    value: Expr
-    unit: Unit = ()
-    label: str = ""
-    is_certain: bool = True  # False: "5m" may also be five times m
+def unit_name(word: str) -> str | None:
+    """Pint's name for a unit as people write it; None for other words.
+
+    >>> unit_name("cm"), unit_name("Meters"), unit_name("apples")
+    ('centimeter', 'meter', None)
+    """
+    word = word.rstrip(".")
+    found = _UNITS.get(word)
+    return found if found is not None or len(word) < 3 else _UNITS.get(word.lower())
 
 
 def convert(value: Fraction, source: Unit, target: Unit) -> Fraction | None:
@@ -88,244 +134,3 @@ def _pint_unit(unit: Unit) -> Any:
     for name, power in unit:
         result = result * _registry().Unit(name) ** power
     return result
-
-
-@lru_cache(maxsize=4096)
-def read_quantity(cleaned: str) -> Quantity | None:
-    """The quantity a cleaned answer states, None where it states none (a bare number has none)."""
-    if len(cleaned) > 400:
-        return None
-    try:
-        tokens = [token for token in tokenize(_plain_units(cleaned)) if token.text != "approx"]
-    except Unreadable:
-        return None
-    if not 1 < len(tokens) <= MAX_QUANTITY_TOKENS:
-        return None
-    tokens, currency = _leading_currency(tokens)
-    parts = _parts(tokens)
-    if parts is None or not parts:
-        return _with_currency(tokens, currency)
-    total = parts[0]
-    if currency:
-        if total.unit or len(parts) > 1:
-            is_same = [name for name, _ in total.unit] == [currency]
-            return total if is_same and len(parts) == 1 else None
-        return Quantity(total.value, ((currency, 1),), total.label)
-    for part in parts[1:]:
-        added = _added(total, part)
-        if added is None:
-            return None
-        total = added
-    return total
-
-
-_TEXT = re.compile(r"\\(?:text|textrm|textbf|mathrm|mbox|operatorname|rm|mathit|textit)\s*\{([^{}\\]*)\}")
-_UNIT_FRACTION = re.compile(r"\\frac\s*\{\s*([A-Za-z]+)\s*\}\s*\{\s*([A-Za-z]+(?:\^\{?[0-9]\}?)?)\s*\}")
-
-
-def _plain_units(text: str) -> str:
-    """Units without `\\text`; 5'6" as five feet six inches."""
-    if "\\" in text:
-        text = _UNIT_FRACTION.sub(r"\1/\2", _TEXT.sub(r" \1 ", text).replace("{ ", "{").replace(" }", "}"))
-    if "'" in text:
-        text = re.sub(r"(?<![0-9.])([0-9.]++)\s*+'\s*+([0-9.]++)\s*+(?:\"|'')", r"\1 feet \2 inches", text)
-    return text
-
-
-def _leading_currency(tokens: list[Token]) -> tuple[list[Token], str]:
-    first = tokens[0]
-    sign = []
-    if first.text == "-" and len(tokens) > 1:
-        sign, first = [first], tokens[1]
-    code = None
-    if first.kind == "cmd":
-        code = CURRENCY_COMMANDS.get(first.text)
-    elif first.kind in ("word", "text"):
-        known = CURRENCIES.get(first.text.lower())
-        code = known[0] if known and known[1] == 1 else None
-    return (sign + tokens[len(sign) + 1 :], code) if code else (tokens, "")
-
-
-def _with_currency(tokens: list[Token], currency: str) -> Quantity | None:
-    value = _value(tokens) if currency else None
-    return None if value is None else Quantity(value, ((currency, 1),))
-
-
-def _added(total: Quantity, part: Quantity) -> Quantity | None:
-    """2 hours + 30 minutes, in the first part's unit."""
-    if not (total.value.is_number and part.value.is_number and total.unit and part.unit):
-        return None
-    more = convert(part.value.fraction, part.unit, total.unit)
-    if more is None or total.unit == part.unit:
-        return None
-    return Quantity(num(total.value.fraction + more), total.unit)
-
-
-def _parts(tokens: list[Token]) -> list[Quantity] | None:
-    """value unit [and] value unit ...: the parts; None where a value has no unit behind it."""
-    parts: list[Quantity] = []
-    position = 0
-    while position < len(tokens):
-        if parts and tokens[position].text in ("and", ","):
-            position += 1
-        found = None
-        for start in range(position + 1, len(tokens)):
-            if (
-                tokens[start].kind in ("word", "text", "cmd", "op")
-                and (read := _unit(tokens, start)) is not None
-            ):
-                value = _value(tokens[position:start])
-                if value is not None:
-                    found = (value, *read, tokens[start])
-                    break
-        if found is None:
-            return None
-        value, scale, unit, label, position, first = found
-        certain = first.spaced or first.kind != "word" or len(first.text) > 1
-        value = _scaled(value, scale)
-        parts.append(Quantity(value, unit, label, certain))
-        if label and position < len(tokens):
-            return None
-    return parts
-
-
-def _scaled(value: Expr, scale: Fraction) -> Expr:
-    if scale == 1:
-        return value
-    if value.is_number:
-        return num(value.fraction * scale)
-    return node("mul", value, num(scale))
-
-
-def _value(tokens: list[Token]) -> Expr | None:
-    if not tokens:
-        return None
-    try:
-        parser = AnswerParser(tokens)
-        expr = parser.expression()
-    except Unreadable:
-        return None
-    heads_fine = expr.head in EXPRESSION_HEADS or expr.head == "pm"
-    return expr if parser.is_done() and heads_fine and not symbols(expr) else None
-
-
-def _unit(tokens: list[Token], start: int) -> tuple[Fraction, Unit, str, int] | None:
-    """(scale, unit, label, end) of the unit that starts there: factors joined by blank, * and /."""
-    powers: dict[str, int] = {}
-    labels: list[str] = []
-    scale, position, sign = Fraction(1), start, 1
-    while position < len(tokens):
-        token = tokens[position]
-        if (token.text in ("per", "/", "a") and position > start) or (
-            token.text == "/" and position == start
-        ):
-            sign, position = -1, position + 1
-            continue
-        if token.text in ("cdot", "*", "times") and position > start:
-            position += 1
-            continue
-        factor = _factor(tokens, position)
-        if factor is None:
-            break
-        name, power, amount, position = factor
-        scale *= amount
-        if name in labels or (
-            name and amount == 1 and unit_name(name) is None and name.islower() and not _is_code(name)
-        ):
-            labels.append(name)
-        elif name:
-            powers[name] = powers.get(name, 0) + sign * power
-        if not name and labels:
-            return None
-        sign = 1 if sign == 1 else -1
-    if position == start or not (powers or labels or scale != 1):
-        return None
-    if labels and powers:
-        labels = []
-    unit = tuple(sorted((name, power) for name, power in powers.items() if power))
-    return scale, unit, " ".join(labels), position
-
-
-def _is_code(name: str) -> bool:
-    return "/" in name or "_" in name
-
-
-_SQUARES = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
-
-
-def _factor(tokens: list[Token], position: int) -> tuple[str, int, Fraction, int] | None:
-    """(name, power, amount, end) of one unit with its power; magnitudes have no name."""
-    token = tokens[position]
-    if token.text == "^" and position + 1 < len(tokens) and tokens[position + 1].text == "circ":
-        following = tokens[position + 2] if position + 2 < len(tokens) else None
-        scales = {"C": "degree_Celsius", "F": "degree_Fahrenheit"}
-        if following is not None and following.text in scales:
-            return scales[following.text], 1, Fraction(1), position + 3
-        return None
-    if token.kind == "cmd":
-        if token.text == "cents":
-            return "USD_cent", 1, Fraction(1), position + 1
-        if token.text in CURRENCY_COMMANDS:
-            return CURRENCY_COMMANDS[token.text], 1, Fraction(1), position + 1
-        return ("ohm", 1, Fraction(1), position + 1) if token.text == "Omega" else None
-    if token.kind not in ("word", "text"):
-        return None
-    word, prefix_power = token.text.rstrip("."), 1
-    if word.lower() in ("square", "sq", "cubic", "cu"):
-        prefix_power = _SQUARES[word.lower()]
-        position += 2 if position + 1 < len(tokens) and tokens[position + 1].text == "." else 1
-        if position >= len(tokens) or tokens[position].kind != "word":
-            return None
-        word = tokens[position].text
-    if word in ("degree", "degrees", "deg") and position + 1 < len(tokens):
-        scale = {
-            "celsius": "degree_Celsius",
-            "c": "degree_Celsius",
-            "fahrenheit": "degree_Fahrenheit",
-            "f": "degree_Fahrenheit",
-        }
-        if (temperature := scale.get(tokens[position + 1].text.lower())) is not None:
-            return temperature, 1, Fraction(1), position + 2
-    named = _named(word)
-    if named is None:
-        return None
-    name, amount = named
-    power, end = _written_power(tokens, position + 1)
-    return name, prefix_power * power, amount, end
-
-
-def _named(word: str) -> tuple[str, Fraction] | None:
-    lowered = word.lower().rstrip(".")
-    if lowered in MAGNITUDES:
-        return "", Fraction(MAGNITUDES[lowered])
-    if lowered in CURRENCIES:
-        code, amount = CURRENCIES[lowered]
-        return code if amount == 1 else f"{code}_cent", Fraction(1)
-    name = unit_name(word)
-    if name is not None:
-        return name, Fraction(1)
-    is_label = len(lowered) >= 3 and lowered.isalpha() and lowered not in _NO_LABELS
-    return (lowered, Fraction(1)) if is_label else None
-
-
-_NO_LABELS = frozenset(
-    "and the not but for with from than then are was has had can may might could either neither both maybe "
-    "possibly perhaps mod modulo base plus minus times over percent squared cubed sin cos tan cot sec "
-    "csc log exp arcsin arccos arctan sqrt pi infinity alpha beta gamma theta lambda where when union yes "
-    "max min gcd lcm such that all real numbers".split()
-)
-
-
-def _written_power(tokens: list[Token], position: int) -> tuple[int, int]:
-    """A power written behind a unit: ^2, ^{2}, squared; (power, end)."""
-    texts = [token.text for token in tokens[position : position + 5]]
-    if texts[:1] == ["^"] or texts[:1] == ["**"]:
-        inner = texts[2:] if texts[1:2] == ["{"] else texts[1:]
-        braces = 2 if texts[1:2] == ["{"] else 0
-        sign, width = (-1, 2) if inner[:1] == ["-"] else (1, 1)
-        digits = inner[width - 1 : width]
-        if digits and digits[0].isdigit() and len(digits[0]) == 1:
-            return sign * int(digits[0]), position + 1 + width + braces
-    if texts[:1] and texts[0] in ("squared", "cubed"):
-        return _SQUARES[texts[0]], position + 1
-    return 1, position

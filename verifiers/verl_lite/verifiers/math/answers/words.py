@@ -1,13 +1,19 @@
-"""Answers in words: yes and no, nothing, no value, numbers written out, plain text."""
+"""Answers in words that have a meaning: yes and no, nothing, undefined, infinity."""
+
+from __future__ import annotations
 
 import re
-from fractions import Fraction
 
-__all__ = ["number_in_words", "plain_words", "same_text", "word_class"]
+from verl_lite.verifiers.math.answers.answer import Answer
+from verl_lite.verifiers.math.answers.assignments import unassigned
+from verl_lite.verifiers.math.answers.datetimes import read_datetime
+from verl_lite.verifiers.math.answers.texts import is_prose, same_text
+from verl_lite.verifiers.math.comparer import Comparer
+from verl_lite.verifiers.math.decision import Decision, decided
+from verl_lite.verifiers.math.expressions import Expr, Unreadable
+from verl_lite.verifiers.verdict import Outcome
 
-_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
-_NOT_WORDS = re.compile(r"[^a-z0-9%.:/'+-]+")
-_ARTICLES = frozenset(("the", "a", "an"))
+__all__ = ["compare", "read_word_class", "unread"]
 
 _CLASSES = {
     "yes": "yes|true|correct|right|affirmative|it is true|it does|y",
@@ -38,20 +44,9 @@ _SYMBOL_CLASSES = {
 }  # fmt: skip
 
 
-def plain_words(cleaned: str) -> str:
-    r"""Lower-case words of an answer without `\text`, punctuation and articles.
-
-    >>> plain_words(r"\text{The Red  Ball.}")
-    'red ball'
-    """
-    text = _TEXT_COMMAND.sub(r" \1 ", cleaned)
-    words = _NOT_WORDS.sub(" ", text.casefold().replace("\\ ", " ")).split()
-    stripped = (word.strip(".,:'") for word in words)
-    return " ".join(word for word in stripped if word and word not in _ARTICLES)
-
-
-def word_class(key: str, words: str) -> str:
-    """The family a worded answer belongs to ("yes", "nothing", "undefined", ...), "" for none."""
+def read_word_class(answer: Answer) -> str:
+    """The class of a worded answer ("yes", "nothing", "undefined", ...), "" for none."""
+    key, words = answer.key, answer.words
     if key in _SYMBOL_CLASSES:
         return _SYMBOL_CLASSES[key]
     if not words or len(words) > 80 or not any(letter.isalpha() for letter in words) or len(words) == 1:
@@ -67,54 +62,37 @@ def word_class(key: str, words: str) -> str:
     return ""
 
 
-def same_text(reference: str, response: str) -> bool:
-    """Whether two texts have the same words, case, articles and punctuation apart."""
-    return bool(reference) and reference == response
-
-
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
-_PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
-_VALUES = {word: value for value, word in enumerate(_UNITS)} | {
-    word: 10 * (i + 2) for i, word in enumerate(_TENS)
-}
-
-
-def number_in_words(words: str) -> Fraction | None:
-    """The value of "twenty-one", "three hundred and five", "two thirds"; None for anything else.
-
-    >>> number_in_words("two thirds"), number_in_words("one hundred and five")
-    (Fraction(2, 3), Fraction(105, 1))
-    """
-    parts = words.replace("-", " ").split()
-    sign = 1
-    if parts and parts[0] in ("minus", "negative"):
-        sign, parts = -1, parts[1:]
-    if not 1 <= len(parts) <= 12:
+def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:
+    """The same class. None for a reference of no class."""
+    ours = reference.read(read_word_class)
+    if not ours:
         return None
-    if parts[-1].rstrip("s") in _PARTS or parts[-1] == "halves":
-        below = 2 if parts[-1] == "halves" else _PARTS[parts[-1].rstrip("s")]
-        above = _whole(parts[:-1]) if len(parts) > 1 else 1
-        return None if above is None else Fraction(sign * above, below)
-    value = _whole(parts)
-    return None if value is None else Fraction(sign * value)
+    theirs = response.read(read_word_class)
+    if not theirs and response.expr is not None:
+        theirs = _class_of_tree(unassigned(response.expr))
+    if not theirs and ours in ("yes", "no"):
+        said = {word for word in response.words.replace(".", " ").split() if word in ("yes", "no")}
+        theirs = response.words.split(" ", 1)[0].strip(".") if len(said) == 1 else ""
+    if ours == theirs:
+        matched = "boolean" if ours in ("yes", "no") else "infinity" if "infinity" in ours else "words"
+        return Decision(Outcome.CORRECT, matched)
+    both_prose = reference.read(is_prose) and response.read(is_prose)
+    return decided(both_prose and same_text(reference, response), "text", f"expected {ours!r}")
 
 
-def _whole(parts: list[str]) -> int | None:
-    total, current, seen = 0, 0, False
-    for part in parts:
-        if part in _VALUES:
-            current, seen = current + _VALUES[part], True
-        elif part in _SCALES and seen:
-            scale = _SCALES[part]
-            if scale == 100:
-                current *= 100
-            else:
-                total, current = total + current * scale, 0
-        elif part != "and" or not seen:
-            return None
-    return total + current if seen else None
+def _class_of_tree(tree: Expr) -> str:
+    if tree.head == "named" and tree.value == "empty":
+        return "nothing"
+    if tree.head == "const" and tree.value == "inf":
+        return "infinity"
+    if tree.head == "neg" and tree.args[0].value == "inf":
+        return "minus infinity"
+    return ""
+
+
+def unread(response: Answer) -> Decision:
+    """The decision over a response that is no expression, for a reference that is one."""
+    if response.read(read_word_class) or response.read(read_datetime) is not None:
+        return decided(False, "", "an answer of another kind")
+    why = response.tree if isinstance(response.tree, Unreadable) else "not an expression"
+    return Decision(Outcome.UNPARSED, "", f"the answer cannot be read: {why}")

@@ -5,25 +5,18 @@ Reading decisions: "2\\frac{1}{3}" and "2 1/3" are mixed numbers; `\\frac12` tak
 "1/2x" is (1/2)x. What it cannot read raises Unreadable; nothing is evaluated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from typing import Any, ClassVar
 
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, neg, node, num, sym
-from verl_lite.verifiers.math.reading.names import (
-    CONSTANTS,
-    FUNCTIONS,
-    GREEK,
-    INVERSES,
-    constant,
-    split_word,
-)
+from verl_lite.verifiers.math.reading.cursor import Cursor
+from verl_lite.verifiers.math.reading.names import FUNCTIONS, GREEK, constant, split_word
 from verl_lite.verifiers.math.reading.tokens import Token
 
 __all__ = ["MAX_DEPTH", "ExpressionParser"]
 
 MAX_DEPTH = 60
-END = Token("op", "")
-
 UNION, INTERSECT, SUM, PRODUCT, SIGN, POWER, POSTFIX = 5, 7, 10, 20, 25, 30, 35
 _CLOSERS = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "{": ("}",)}
 _BASE_NAMES = {
@@ -36,43 +29,18 @@ _STARTS = frozenset(
 )
 
 
-class ExpressionParser:
-    """One pass over `tokens`. `AnswerParser` adds relations, lists and words on top."""
+class ExpressionParser(Cursor):
+    """One pass over `tokens`. The grammar of whole answers adds relations and lists on top.
+
+    `commands` is the table from the name of a command or function to what reads it.
+    """
+
+    commands: ClassVar[Mapping[str, Callable[[Any], Expr]]] = {}
 
     def __init__(self, tokens: Sequence[Token]) -> None:
-        self.tokens = list(tokens)
-        self.position = 0
+        super().__init__(tokens)
         self.depth = 0
         self.open_bars = 0
-
-    # tokens
-
-    def peek(self, ahead: int = 0) -> Token:
-        index = self.position + ahead
-        return self.tokens[index] if index < len(self.tokens) else END
-
-    def take(self) -> Token:
-        token = self.peek()
-        self.position += 1
-        return token
-
-    def at(self, *texts: str) -> bool:
-        token = self.peek()
-        return token.kind in ("op", "cmd") and token.text in texts
-
-    def accept(self, *texts: str) -> bool:
-        if self.at(*texts):
-            self.position += 1
-            return True
-        return False
-
-    def expect(self, *texts: str) -> str:
-        if not self.at(*texts):
-            raise Unreadable(f"expected {' or '.join(texts)}, got {self.peek().text!r}")
-        return self.take().text
-
-    def is_done(self) -> bool:
-        return self.position >= len(self.tokens)
 
     # Pratt core
 
@@ -364,18 +332,12 @@ class ExpressionParser:
         return node("base", sym(token.text.upper()), value=base)
 
     def command(self, name: str) -> Expr:
-        from verl_lite.verifiers.math.reading import commands  # the two halves of one grammar
-
-        if name in FUNCTIONS and name != "sqrt" and (name != "binom" or self.at("(")):
-            return commands.function(self, FUNCTIONS[name])
-        if name in CONSTANTS:
-            return constant(name)
         if name in GREEK:
             return self.symbol(sym(name))
-        return commands.command(self, name)
-
-    def inverse_of(self, name: str, exponent: Expr) -> str | None:
-        return INVERSES.get(name) if exponent == num(-1) else None
+        read = self.commands.get(name)
+        if read is None:
+            raise Unreadable(f"the command \\{name}")
+        return read(self)
 
 
 def _math_name(text: str) -> str | None:
