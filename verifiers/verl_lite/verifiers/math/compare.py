@@ -4,8 +4,6 @@ Between types nothing is equal, except where a type says so. To add a type, writ
 its row here; a type with a notation of its own also has an entry in the tables of answers/grammar.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """`verify_math`: extraction, comparison, and a verdict within the deadline, whatever the text."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

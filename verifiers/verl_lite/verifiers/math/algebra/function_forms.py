@@ -86,10 +86,8 @@ def _step(expr: Expr) -> Fraction | None:
         return None
     if value.imag or not abs(value) < 1e12 or abs(value.real - round(value.real)) <= 4 * error + 1e-9:
         return None
-    low = Fraction(floor(value.real))
-    return (
-        low if expr.name == "floor" else low + 1 if expr.name == "ceil" else Fraction(1 if low >= 0 else -1)
-    )
+    low = floor(value.real)
+    return Fraction({"floor": low, "ceil": low + 1, "sgn": 1 if low >= 0 else -1}[expr.name])
 
 
 def _stepped(forms: Forms, name: str, argument: Quotient) -> Quotient:

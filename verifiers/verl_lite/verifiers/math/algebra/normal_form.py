@@ -31,33 +31,10 @@ class NormalForms:
         except ZeroDivisionError:
             raise NoForm("a division by zero") from None
 
-    # leaves and arithmetic
-
-    def number(self, expr: Expr) -> Quotient:
-        return self.ring.rational(expr.fraction)
-
-    def symbol(self, expr: Expr) -> Quotient:
-        return self.ring.power_of(UNIT, "sym", expr.name)
-
     def constant(self, expr: Expr) -> Quotient:
         if expr.name == "inf":
             raise NoForm("infinity")
         return self.ring.power_of(UNIT, expr.name)
-
-    def sum(self, expr: Expr) -> Quotient:
-        return self.ring.add(self.form(expr.args[0]), self.form(expr.args[1]))
-
-    def negative(self, expr: Expr) -> Quotient:
-        return self.ring.negate(self.form(expr.args[0]))
-
-    def product(self, expr: Expr) -> Quotient:
-        return self.ring.multiply(self.form(expr.args[0]), self.form(expr.args[1]))
-
-    def ratio(self, expr: Expr) -> Quotient:
-        return self.ring.divide(self.form(expr.args[0]), self.form(expr.args[1]))
-
-    def percent(self, expr: Expr) -> Quotient:
-        return self.ring.scale(self.form(expr.args[0]), Fraction(1, 100))
 
     def degrees(self, expr: Expr) -> Quotient:
         radians = self.ring.multiply(self.form(expr.args[0]), self.ring.power_of(UNIT, "pi"))
@@ -68,14 +45,6 @@ class NormalForms:
         if expr.args[0] == Expr("const", (), "e"):
             return self.ring.exponential(exponent)
         return self.ring.raised(self.form(expr.args[0]), exponent)
-
-    def absolute(self, expr: Expr) -> Quotient:
-        return self.ring.absolute(self.form(expr.args[0]))
-
-    # functions
-
-    def function(self, expr: Expr) -> Quotient:
-        return function_forms.apply(self, expr)
 
     def unknown_call(self, expr: Expr) -> Quotient:
         keys = [self.ring.key_of(self.form(arg)) for arg in expr.args]
@@ -101,8 +70,7 @@ class NormalForms:
         for step in range(1, int(shift) + 1):
             result = self.ring.multiply(result, self.ring.add(base, self.ring.rational(Fraction(step))))
         for step in range(int(shift) + 1, 1):
-            below = self.ring.add(base, self.ring.rational(Fraction(step)))
-            result = self.ring.divide(result, below)
+            result = self.ring.divide(result, self.ring.add(base, self.ring.rational(Fraction(step))))
         return result
 
     def binomial(self, expr: Expr) -> Quotient:
@@ -138,19 +106,19 @@ def exact_value(expr: Expr) -> Fraction | None:
 
 
 _HANDLERS: dict[str, Callable[[NormalForms, Expr], Quotient]] = {
-    "num": NormalForms.number,
-    "sym": NormalForms.symbol,
+    "num": lambda forms, expr: forms.ring.rational(expr.fraction),
+    "sym": lambda forms, expr: forms.ring.power_of(UNIT, "sym", expr.name),
     "const": NormalForms.constant,
-    "add": NormalForms.sum,
-    "neg": NormalForms.negative,
-    "mul": NormalForms.product,
-    "div": NormalForms.ratio,
+    "add": lambda forms, expr: forms.ring.add(forms.form(expr.args[0]), forms.form(expr.args[1])),
+    "neg": lambda forms, expr: forms.ring.negate(forms.form(expr.args[0])),
+    "mul": lambda forms, expr: forms.ring.multiply(forms.form(expr.args[0]), forms.form(expr.args[1])),
+    "div": lambda forms, expr: forms.ring.divide(forms.form(expr.args[0]), forms.form(expr.args[1])),
     "pow": NormalForms.power,
-    "percent": NormalForms.percent,
+    "percent": lambda forms, expr: forms.ring.scale(forms.form(expr.args[0]), Fraction(1, 100)),
     "deg": NormalForms.degrees,
-    "func": NormalForms.function,
+    "func": function_forms.apply,
     "call": NormalForms.unknown_call,
     "fact": NormalForms.factorial,
     "binom": NormalForms.binomial,
-    "abs": NormalForms.absolute,
+    "abs": lambda forms, expr: forms.ring.absolute(forms.form(expr.args[0])),
 }

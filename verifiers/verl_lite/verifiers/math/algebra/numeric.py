@@ -39,11 +39,8 @@ def approximate(expr: Expr) -> float | None:
         value, error = evaluate(expr, {})
     except Undefined:
         return None
-    return (
-        value.real
-        if abs(value.imag) <= error + EPS and error <= 1e-6 * (abs(value) + 1e-300) + 1e-12
-        else None
-    )
+    is_real = abs(value.imag) <= error + EPS and error <= 1e-6 * (abs(value) + 1e-300) + 1e-12
+    return value.real if is_real else None
 
 
 def evaluate(expr: Expr, point: Point) -> Bounded:

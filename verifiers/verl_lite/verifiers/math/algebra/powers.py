@@ -4,6 +4,7 @@ Each rewrites into generators of the ring, so that equal values meet: sqrt(8) = 
 ln 6 = ln 2 + ln 3, sqrt(3 + 2 sqrt(2)) = 1 + sqrt(2).
 """
 
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 from math import isqrt
@@ -50,10 +51,8 @@ class PowerRing(Ring):
         huge = abs(exponent) > 4096
         if huge and value is not None and value > 0 and value != 1:
             result = self.rational(UNIT)
-            for number, sign in ((value.numerator, 1), (value.denominator, -1)):
-                for prime, power in prime_factors(number):
-                    huge_power = self.power_of(Fraction(sign * power * exponent), "prime", prime)
-                    result = self.multiply(result, huge_power)
+            for prime, power in _prime_powers(value):
+                result = self.multiply(result, self.power_of(Fraction(power * exponent), "prime", prime))
             return result
         if abs(exponent) > 100_000 and value not in (0, 1, -1):
             raise TooBig("too high a power")
@@ -177,9 +176,7 @@ class PowerRing(Ring):
                 return self.power_of(factor, "prime", key[1])
             return self.raised(self.from_poly(dict(key[1])), self.rational(factor))
         if sorted(kinds) == ["func", "i"] and factor.denominator == 1 and all(e == 1 for _, e in monomial):
-            key = next(
-                self.names[generator] for generator, _ in monomial if self.names[generator][0] == "func"
-            )
+            key = self.names[monomial[kinds.index("func")][0]]
             if key[1] in ("atan", "asin") and abs(factor) <= 12:
                 return self.integer_power(self.turned_by(key[1], key[2]), int(factor))
         if sorted(kinds) == ["i", "pi"] and all(exponent == 1 for _, exponent in monomial):
@@ -252,10 +249,9 @@ class PowerRing(Ring):
 
     def number_logarithm(self, value: Fraction) -> Quotient:
         result = self.rational(Fraction(0))
-        for number, sign in ((value.numerator, 1), (value.denominator, -1)):
-            for prime, power in prime_factors(number):
-                part = self.power_of(UNIT, "log", "prime", prime)
-                result = self.add(result, self.scale(part, Fraction(sign * power)))
+        for prime, power in _prime_powers(value):
+            part = self.power_of(UNIT, "log", "prime", prime)
+            result = self.add(result, self.scale(part, Fraction(power)))
         return result
 
     # absolute values
@@ -276,21 +272,24 @@ class PowerRing(Ring):
             ((monomial, factor),) = poly.items()
             result = self.rational(abs(factor))
             for generator, exponent in monomial:
-                if (
-                    self.names[generator][0] in ("prime", "pi", "e", "exp", "abs")
-                    or (exponent.denominator == 1 and exponent % 2 == 0)
-                    or exponent.denominator % 2 == 0
-                ):
+                is_even = exponent.denominator % 2 == 0 or exponent % 2 == 0
+                if is_even or self.names[generator][0] in ("prime", "pi", "e", "exp", "abs"):
                     part = self.from_poly({((generator, exponent),): UNIT})
                 else:
-                    inner = self.key({((generator, UNIT),): UNIT})
-                    part = self.power_of(exponent, "abs", inner)
+                    part = self.power_of(exponent, "abs", self.key({((generator, UNIT),): UNIT}))
                 result = self.multiply(result, part)
             return result
         content = common_content(poly)
         content = content if poly[min(poly)] > 0 else -content
         inner = self.key({monomial: factor / content for monomial, factor in poly.items()})
         return self.scale(self.power_of(UNIT, "abs", inner), abs(content))
+
+
+def _prime_powers(value: Fraction) -> Iterator[tuple[int, int]]:
+    """(prime, power) pairs of a positive fraction; powers below the line are negative."""
+    yield from prime_factors(value.numerator)
+    for prime, power in prime_factors(value.denominator):
+        yield prime, -power
 
 
 @lru_cache(maxsize=32)

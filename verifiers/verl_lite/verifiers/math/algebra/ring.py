@@ -72,8 +72,7 @@ class Ring:
     # building
 
     def rational(self, value: Fraction) -> Quotient:
-        if value.numerator.bit_length() > MAX_BITS or value.denominator.bit_length() > MAX_BITS:
-            raise TooBig("a number of too many digits")
+        _check_digits(value)
         return Quotient({ONE: value} if value else {}, {ONE: UNIT})
 
     def power_of(self, exponent: Fraction, *key: Any) -> Quotient:
@@ -139,8 +138,7 @@ class Ring:
         if len(result) > MAX_TERMS:
             raise TooBig("too many terms")
         for factor in result.values():
-            if factor.numerator.bit_length() > MAX_BITS or factor.denominator.bit_length() > MAX_BITS:
-                raise TooBig("a number of too many digits")
+            _check_digits(factor)
         return {monomial: factor for monomial, factor in result.items() if factor}
 
     def rewrite(self, monomial: Monomial) -> Poly | None:
@@ -165,16 +163,10 @@ class Ring:
             powered = inner
             for _ in range(whole - 1):
                 powered = self.multiply_polys(powered, inner)
-            return {
-                _merged(monomial, ((generator, rest),) if rest else ONE): f for monomial, f in powered.items()
-            }
+            return _times_power(powered, generator, rest)
         if kind == "abs" and exponent.denominator == 1 and exponent >= 2:
             inner = dict(key[1])
-            squared = self.multiply_polys(inner, inner)
-            rest = exponent - 2
-            return {
-                _merged(monomial, ((generator, rest),) if rest else ONE): f for monomial, f in squared.items()
-            }
+            return _times_power(self.multiply_polys(inner, inner), generator, exponent - 2)
         if kind == "unity" and not 0 <= exponent < 1:  # exp(i pi) = -1
             whole = exponent.numerator // exponent.denominator
             rest = exponent - whole
@@ -279,6 +271,11 @@ class Ring:
         return frozenset(poly.items())
 
 
+def _check_digits(value: Fraction) -> None:
+    if value.numerator.bit_length() > MAX_BITS or value.denominator.bit_length() > MAX_BITS:
+        raise TooBig("a number of too many digits")
+
+
 def _accumulate(poly: Poly, monomial: Monomial, factor: Fraction) -> None:
     poly[monomial] = poly.get(monomial, ZERO) + factor
 
@@ -292,6 +289,11 @@ def _merged(left: Monomial, right: Monomial) -> Monomial:
     for generator, exponent in right:
         exponents[generator] = exponents.get(generator, ZERO) + exponent
     return tuple(sorted((generator, exponent) for generator, exponent in exponents.items() if exponent))
+
+
+def _times_power(poly: Poly, generator: int, exponent: Fraction) -> Poly:
+    power = ((generator, exponent),) if exponent else ONE
+    return {_merged(monomial, power): factor for monomial, factor in poly.items()}
 
 
 def _prime_power(prime: int, generator: int, exponent: Fraction) -> Poly | None:

@@ -3,8 +3,6 @@
 Trees arrive already capped. Nothing is parsed from text, nothing is evaluated by name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Named values: x = 5, f(2) = 7, AB = 5; several of them as a system."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from verl_lite.verifiers.math.answers import equations
@@ -23,24 +21,16 @@ def assignment(tree: Expr) -> tuple[str, Expr] | None:
         return None
     left, right = tree.args
     if tree.value == "in":
-        return (
-            (left.name, right.args[0])
-            if right.head == "set" and len(right.args) == 1 and left.head == "sym"
-            else None
-        )
-    if left.head == "sym" and left.name not in symbols(right):
-        return left.name, right
-    if left.head in ("call", "abs") and not _shares(left, right):
-        return _printed(left), right
-    if _is_product_of_names(left) and not _shares(left, right):
-        return _printed(left), right  # AB = 5: the length of a segment
+        is_one = right.head == "set" and len(right.args) == 1 and left.head == "sym"
+        return (left.name, right.args[0]) if is_one else None
+    if not symbols(left) & symbols(right):
+        if left.head == "sym":
+            return left.name, right
+        if left.head in ("call", "abs") or _is_product_of_names(left):  # AB = 5: the length of a segment
+            return _printed(left), right
     if right.head == "sym" and is_value(left) and not symbols(left):
         return right.name, left
     return None
-
-
-def _shares(left: Expr, right: Expr) -> bool:
-    return bool(symbols(left) & symbols(right))
 
 
 def _is_product_of_names(expr: Expr) -> bool:
@@ -56,12 +46,10 @@ def _printed(expr: Expr) -> str:
 
 def unassigned(tree: Expr) -> Expr:
     """The value of an assignment, or of "2 + 3 = 5"; the tree itself for everything else."""
-    named = assignment(tree)
-    if named is not None:
-        return named[1]
     if tree.head == "lambda":
         return tree.args[-1]
-    return tree
+    named = assignment(tree)
+    return tree if named is None else named[1]
 
 
 def systems(tree: Expr) -> dict[str, Expr] | None:
@@ -111,6 +99,5 @@ def same_part(comparer: Comparer, reference: Expr, response: Expr) -> bool:
 
 
 def same_in_order(comparer: Comparer, ours: Sequence[Expr], theirs: Sequence[Expr]) -> bool:
-    return len(ours) == len(theirs) and all(
-        same_part(comparer, a, b) for a, b in zip(ours, theirs, strict=True)
-    )
+    pairs = zip(ours, theirs, strict=False)
+    return len(ours) == len(theirs) and all(same_part(comparer, a, b) for a, b in pairs)

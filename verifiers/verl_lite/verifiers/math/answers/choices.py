@@ -1,7 +1,5 @@
 """Multiple choice: a letter, several letters, or a letter with its text."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 
@@ -58,9 +56,10 @@ def read_choice(answer: Answer) -> Choice | None:
 
 def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:
     """The same letters; for a letter with a text, the letter or the text. None for no choice."""
-    ours, theirs = reference.read(read_choice), response.read(read_choice)
+    ours = reference.read(read_choice)
     if ours is None or not _counts(ours, reference.text):
         return None
+    theirs = response.read(read_choice)
     if theirs is None and response.expr is not None and (named := assignment(response.expr)) is not None:
         theirs = read_answer(named[1].name).read(read_choice)
     if theirs is not None and theirs.letters == ours.letters:

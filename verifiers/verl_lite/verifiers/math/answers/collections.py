@@ -1,7 +1,5 @@
 """Collections: sets, bare lists, and plus-minus, which is two values. Order does not count."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from verl_lite.verifiers.math.answers.assignments import assignment, same_in_order, same_part, unassigned

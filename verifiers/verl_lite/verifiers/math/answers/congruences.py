@@ -1,7 +1,5 @@
 """Congruences: n = 3 (mod 5)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from verl_lite.verifiers.math.algebra.normal_form import exact_value

@@ -1,7 +1,5 @@
 """Equations: equal when their solutions are."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 from verl_lite.verifiers.math.algebra.normal_form import NoForm, NormalForms

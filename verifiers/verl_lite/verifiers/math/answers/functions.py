@@ -1,7 +1,5 @@
 r"""Functions: `f(x) = 2x`, `f: x -> 2x`, `x \mapsto 2x`. Their variables are bound."""
 
-from __future__ import annotations
-
 from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, is_value, substitute, sym, symbols

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from string import ascii_uppercase
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from verl_lite.verifiers.math.answers import collections, congruences, functions, ratios, real_sets, vectors
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, node
@@ -20,20 +20,13 @@ MAX_TREE_DEPTH = 120
 
 _INEQUALITIES = frozenset(("<", "<=", ">", ">=", "!=", "in", "notin"))
 _CONNECTIVES = {
-    "and": "and",
-    "or": "or",
-    "&": "and",
-    "land": "and",
-    "lor": "or",
-    ",": ",",
-    ";": ",",
-    "also": "and",
-}
+    "and": "and", "&": "and", "land": "and", "also": "and", "or": "or", "lor": "or", ",": ",", ";": ",",
+}  # fmt: skip
 _FILLERS = frozenset(
     ("x is", "where", "the", "either", "both", "approximately", "about", "roughly", "exactly", "for")
 )
 # What the types of answers read behind a command.
-ANSWER_COMMANDS: dict[str, Callable[[Any], Expr]] = {
+ANSWER_COMMANDS: dict[str, Callable[[ExpressionParser], Expr]] = {
     "pm": partial(collections.read_plus_minus, signs="+-"),
     "mp": partial(collections.read_plus_minus, signs="-+"),
     "emptyset": lambda _: node("named", value="empty"),
@@ -72,7 +65,7 @@ def _depth(tree: Expr) -> int:
 class AnswerParser(ExpressionParser):
     """Adds to expressions what stands around them in answers."""
 
-    commands: ClassVar[Mapping[str, Callable[[Any], Expr]]] = COMMANDS | ANSWER_COMMANDS
+    commands: ClassVar[Mapping[str, Callable[[ExpressionParser], Expr]]] = COMMANDS | ANSWER_COMMANDS
     building_set = False
 
     def answer(self) -> Expr:
@@ -100,10 +93,8 @@ class AnswerParser(ExpressionParser):
         if found is None:
             return None
         self.take()
-        if found == "," and (after := _CONNECTIVES.get(self.peek().text.lower().strip(" ,"))) in (
-            "and",
-            "or",
-        ):
+        after = _CONNECTIVES.get(self.peek().text.lower().strip(" ,"))
+        if found == "," and after in ("and", "or"):
             self.take()
             return after
         return found
@@ -119,10 +110,8 @@ class AnswerParser(ExpressionParser):
             parts.append(self.expression())
         if not relations:
             return first
-        links = [
-            node("rel", parts[index], parts[index + 1], value=relation)
-            for index, relation in enumerate(relations)
-        ]
+        sides = zip(parts, relations, parts[1:], strict=False)
+        links = [node("rel", left, right, value=relation) for left, relation, right in sides]
         if congruences.at_modulus(self):
             return congruences.read_congruence(self, links)
         return links[0] if len(links) == 1 else node("chain", *links)
@@ -194,9 +183,8 @@ def _joined(items: list[Expr], joints: list[str]) -> Expr:
 
 def _is_index(item: Expr) -> bool:
     """k in Z."""
-    return (
-        item.head == "rel" and item.value == "in" and item.args[0].head == "sym" and item.args[1].value == "Z"
-    )
+    is_member = item.head == "rel" and item.value == "in"
+    return is_member and item.args[0].head == "sym" and item.args[1].value == "Z"
 
 
 def _is_condition(item: Expr) -> bool:

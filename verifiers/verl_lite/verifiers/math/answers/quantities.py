@@ -1,7 +1,5 @@
 """Quantities: a value with a unit, a currency or a label."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -54,8 +52,9 @@ def read_quantity(answer: Answer) -> Quantity | None:
         return None
     tokens, currency = _leading_currency(tokens)
     parts = _parts(tokens)
-    if parts is None or not parts:
-        return _with_currency(tokens, currency)
+    if not parts:
+        value = _value(tokens) if currency else None
+        return None if value is None else Quantity(value, ((currency, 1),))
     total = parts[0]
     if currency:
         if total.unit or len(parts) > 1:
@@ -97,11 +96,6 @@ def _leading_currency(tokens: list[Token]) -> tuple[list[Token], str]:
     return (sign + tokens[len(sign) + 1 :], code) if code else (tokens, "")
 
 
-def _with_currency(tokens: list[Token], currency: str) -> Quantity | None:
-    value = _value(tokens) if currency else None
-    return None if value is None else Quantity(value, ((currency, 1),))
-
-
 def _added(total: Quantity, part: Quantity) -> Quantity | None:
     """2 hours + 30 minutes, in the first part's unit."""
     if not (total.value.is_number and part.value.is_number and total.unit and part.unit):
@@ -121,14 +115,10 @@ def _parts(tokens: list[Token]) -> list[Quantity] | None:
             position += 1
         found = None
         for start in range(position + 1, len(tokens)):
-            if (
-                tokens[start].kind in ("word", "text", "cmd", "op")
-                and (read := _unit(tokens, start)) is not None
-            ):
-                value = _value(tokens[position:start])
-                if value is not None:
-                    found = (value, *read, tokens[start])
-                    break
+            read = _unit(tokens, start) if tokens[start].kind != "num" else None
+            if read is not None and (amount := _value(tokens[position:start])) is not None:
+                found = (amount, *read, tokens[start])
+                break
         if found is None:
             return None
         value, scale, unit, label, position, first = found
@@ -156,8 +146,8 @@ def _value(tokens: list[Token]) -> Expr | None:
         expr = parser.expression()
     except Unreadable:
         return None
-    heads_fine = is_value(expr) or expr.head == "pm"
-    return expr if parser.is_done() and heads_fine and not symbols(expr) else None
+    is_read = parser.is_done() and (is_value(expr) or expr.head == "pm")
+    return expr if is_read and not symbols(expr) else None
 
 
 def _unit(tokens: list[Token], start: int) -> tuple[Fraction, Unit, str, int] | None:
@@ -167,9 +157,7 @@ def _unit(tokens: list[Token], start: int) -> tuple[Fraction, Unit, str, int] | 
     scale, position, sign = Fraction(1), start, 1
     while position < len(tokens):
         token = tokens[position]
-        if (token.text in ("per", "/", "a") and position > start) or (
-            token.text == "/" and position == start
-        ):
+        if token.text == "/" or (token.text in ("per", "a") and position > start):
             sign, position = -1, position + 1
             continue
         if token.text in ("cdot", "*", "times") and position > start:
@@ -180,9 +168,8 @@ def _unit(tokens: list[Token], start: int) -> tuple[Fraction, Unit, str, int] | 
             break
         name, power, amount, position = factor
         scale *= amount
-        if name in labels or (
-            name and amount == 1 and unit_name(name) is None and name.islower() and not _is_code(name)
-        ):
+        is_word = name and name.islower() and "/" not in name and "_" not in name
+        if name in labels or (is_word and amount == 1 and unit_name(name) is None):
             labels.append(name)
         elif name:
             powers[name] = powers.get(name, 0) + sign * power
@@ -197,10 +184,10 @@ def _unit(tokens: list[Token], start: int) -> tuple[Fraction, Unit, str, int] | 
     return scale, unit, " ".join(labels), position
 
 
-def _is_code(name: str) -> bool:
-    return "/" in name or "_" in name
-
-
+_TEMPERATURES = {
+    "c": "degree_Celsius", "celsius": "degree_Celsius",
+    "f": "degree_Fahrenheit", "fahrenheit": "degree_Fahrenheit",
+}  # fmt: skip
 _SQUARES = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
 
 
@@ -208,11 +195,8 @@ def _factor(tokens: list[Token], position: int) -> tuple[str, int, Fraction, int
     """(name, power, amount, end) of one unit with its power; magnitudes have no name."""
     token = tokens[position]
     if token.text == "^" and position + 1 < len(tokens) and tokens[position + 1].text == "circ":
-        following = tokens[position + 2] if position + 2 < len(tokens) else None
-        scales = {"C": "degree_Celsius", "F": "degree_Fahrenheit"}
-        if following is not None and following.text in scales:
-            return scales[following.text], 1, Fraction(1), position + 3
-        return None
+        scale = tokens[position + 2].text if position + 2 < len(tokens) else ""
+        return (_TEMPERATURES[scale.lower()], 1, Fraction(1), position + 3) if scale in ("C", "F") else None
     if token.kind == "cmd":
         if token.text == "cents":
             return "USD_cent", 1, Fraction(1), position + 1
@@ -229,13 +213,8 @@ def _factor(tokens: list[Token], position: int) -> tuple[str, int, Fraction, int
             return None
         word = tokens[position].text
     if word in ("degree", "degrees", "deg") and position + 1 < len(tokens):
-        scale = {
-            "celsius": "degree_Celsius",
-            "c": "degree_Celsius",
-            "fahrenheit": "degree_Fahrenheit",
-            "f": "degree_Fahrenheit",
-        }
-        if (temperature := scale.get(tokens[position + 1].text.lower())) is not None:
+        temperature = _TEMPERATURES.get(tokens[position + 1].text.lower())
+        if temperature is not None:
             return temperature, 1, Fraction(1), position + 2
     named = _named(word)
     if named is None:
@@ -347,36 +326,28 @@ def _same_bare(comparer: Comparer, ours: Quantity, value: Expr) -> bool:
         return False
     if ours.unit == (("degree", 1),):
         return same_value(comparer, node("deg", ours.value), value)
-    if ours.unit == (("radian", 1),) and value.head == "deg":
-        return same_value(comparer, ours.value, value)
     return same_value(comparer, ours.value, value)
 
 
 def _converted(comparer: Comparer, ours: Quantity, theirs: Quantity) -> Decision:
     if ours.unit == theirs.unit:
-        return decided(
-            same_value(comparer, ours.value, theirs.value), "units", "another number of the same unit"
-        )
+        is_same = same_value(comparer, ours.value, theirs.value)
+        return decided(is_same, "units", "another number of the same unit")
     if len(ours.unit) == len(theirs.unit) == 1 and {ours.unit[0][0], theirs.unit[0][0]} == ANGLES:
-        angles = [
-            node("deg", one.value) if one.unit[0][0] == "degree" else one.value for one in (ours, theirs)
-        ]
+        angles = [node("deg", q.value) if q.unit[0][0] == "degree" else q.value for q in (ours, theirs)]
         return decided(comparer.same(*angles), "units", "another angle")
     value = exact_value(theirs.value)
     if value is None:
-        slope = convert(num(1).fraction, theirs.unit, ours.unit)
+        slope = convert(Fraction(1), theirs.unit, ours.unit)
         if slope is None:
             return decided(False, "", "another unit")
-        return decided(
-            same_value(comparer, ours.value, node("mul", theirs.value, num(slope))), "units", "another number"
-        )
+        is_same = same_value(comparer, ours.value, node("mul", theirs.value, num(slope)))
+        return decided(is_same, "units", "another number")
     converted = convert(value, theirs.unit, ours.unit)
     if converted is None:
         return decided(False, "", "a unit of another kind")
-    places = 3 if theirs.value.places >= 0 else -1
-    return decided(
-        same_value(comparer, ours.value, num(converted, places)), "units", "another number after conversion"
-    )
+    is_same = same_value(comparer, ours.value, num(converted, 3 if theirs.value.places >= 0 else -1))
+    return decided(is_same, "units", "another number after conversion")
 
 
 def bare_value(tree: Expr, quantity: Quantity) -> Expr:

@@ -1,7 +1,5 @@
 """Ratios: 3:4, 3 to 4, 1:2:3."""
 
-from __future__ import annotations
-
 from verl_lite.verifiers.math.answers.assignments import unassigned
 from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import Expr, is_value, node

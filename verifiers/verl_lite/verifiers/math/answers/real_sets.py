@@ -1,7 +1,5 @@
 """Sets of real numbers: intervals, unions, inequalities in one unknown, set builders."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from verl_lite.verifiers.math.algebra import numeric
@@ -35,6 +33,12 @@ from verl_lite.verifiers.math.reading.parser import ExpressionParser
 __all__ = ["RealSet", "compare", "is_real_set", "read_number_set", "read_real_set"]
 
 FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!=", "=": "="}
+_NAMED = {
+    "R": [WHOLE],
+    "empty": [],
+    "R+": [between(num(0), False, INFINITY, False)],
+    "R-": [between(neg(INFINITY), False, num(0), False)],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +144,14 @@ def _read(comparer: Comparer, tree: Expr, name: str) -> list[Span]:
     if head == "tuple" and len(tree.args) == 2 and all(is_value(arg) for arg in tree.args):
         return [between(tree.args[0], False, tree.args[1], False)]
     if head == "named":
-        return _named(tree.name)
+        if tree.name not in _NAMED:
+            raise NoRealSet(f"the set {tree.name}")
+        return _NAMED[tree.name]
     if head == "set":
-        return [between(arg, True, arg, True) for arg in tree.args if _is_point(arg)]
-    if head == "union" or head == "or":
+        if not all(is_value(arg) for arg in tree.args):
+            raise NoRealSet("a set of something other than numbers")
+        return [between(arg, True, arg, True) for arg in tree.args]
+    if head in ("union", "or"):
         return [span for arg in tree.args for span in _read(comparer, arg, name)]
     if head in ("intersect", "and", "chain"):
         spans = [WHOLE]
@@ -155,25 +163,6 @@ def _read(comparer: Comparer, tree: Expr, name: str) -> list[Span]:
     if head == "rel":
         return _relation(comparer, tree, name)
     raise NoRealSet(head)
-
-
-def _is_point(expr: Expr) -> bool:
-    if not is_value(expr):
-        raise NoRealSet("a set of something other than numbers")
-    return True
-
-
-def _named(name: str) -> list[Span]:
-    zero = num(0)
-    known = {
-        "R": [WHOLE],
-        "empty": [],
-        "R+": [between(zero, False, INFINITY, False)],
-        "R-": [between(neg(INFINITY), False, zero, False)],
-    }
-    if name not in known:
-        raise NoRealSet(f"the set {name}")
-    return known[name]
 
 
 def _relation(comparer: Comparer, tree: Expr, name: str) -> list[Span]:

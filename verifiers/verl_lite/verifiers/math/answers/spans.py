@@ -1,7 +1,5 @@
 """Spans of real numbers: ordered, merged, intersected. Ends are exact; floats only order them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -65,9 +63,8 @@ def ordered(spans: Iterable[Span]) -> tuple[Span, ...]:
     for span in kept:
         if merged and _touches(merged[-1], span):
             last = merged.pop()
-            further = (
-                span if span.end > last.end or (_same(span.end, last.end) and span.high_closed) else last
-            )
+            is_further = span.end > last.end or (_same(span.end, last.end) and span.high_closed)
+            further = span if is_further else last
             merged.append(Span(last.low, last.low_closed, further.high, further.high_closed))
         else:
             merged.append(span)
@@ -101,20 +98,20 @@ def intersection(left: Iterable[Span], right: Iterable[Span]) -> list[Span]:
 def _later(a: Span, b: Span) -> tuple[Expr, bool]:
     if a.low == neg(INFINITY) or b.low == neg(INFINITY):
         chosen = b if a.low == neg(INFINITY) else a
-        return chosen.low, chosen.low_closed
-    if _same(a.start, b.start):
+    elif _same(a.start, b.start):
         return a.low, a.low_closed and b.low_closed
-    chosen = a if a.start > b.start else b
+    else:
+        chosen = a if a.start > b.start else b
     return chosen.low, chosen.low_closed
 
 
 def _earlier(a: Span, b: Span) -> tuple[Expr, bool]:
     if a.high == INFINITY or b.high == INFINITY:
         chosen = b if a.high == INFINITY else a
-        return chosen.high, chosen.high_closed
-    if _same(a.end, b.end):
+    elif _same(a.end, b.end):
         return a.high, a.high_closed and b.high_closed
-    chosen = a if a.end < b.end else b
+    else:
+        chosen = a if a.end < b.end else b
     return chosen.high, chosen.high_closed
 
 

@@ -1,7 +1,5 @@
 """Names and plain text: Evelyn, "the red ball"."""
 
-from __future__ import annotations
-
 import re
 
 from verl_lite.verifiers.math.answers import datetimes

@@ -1,7 +1,5 @@
 """Answers that the grammar reads: the reference's tree decides the type."""
 
-from __future__ import annotations
-
 from verl_lite.verifiers.math.algebra.normal_form import NoForm, NormalForms
 from verl_lite.verifiers.math.algebra.ring import TooBig
 from verl_lite.verifiers.math.answers import datetimes, quantities

@@ -4,8 +4,6 @@ Units that are written alike need no conversion, so most comparisons never load 
 names from our own table, never text of a response.
 """
 
-from __future__ import annotations
-
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -55,13 +53,8 @@ CURRENCIES = {
     "won": ("KRW", 1), "francs": ("CHF", 1), "chf": ("CHF", 1),
 }  # fmt: skip
 CURRENCY_COMMANDS = {
-    "dollar": "USD",
-    "euro": "EUR",
-    "pounds": "GBP",
-    "yen": "JPY",
-    "rupee": "INR",
-    "cents": "USD",
-}
+    "dollar": "USD", "euro": "EUR", "pounds": "GBP", "yen": "JPY", "rupee": "INR", "cents": "USD",
+}  # fmt: skip
 MAGNITUDES = {
     "dozen": 12, "dozens": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "millions": 10**6, "billion": 10**9,
     "billions": 10**9, "trillion": 10**12,

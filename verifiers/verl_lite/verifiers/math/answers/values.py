@@ -1,7 +1,5 @@
 """Numbers and other single expressions: an answer that is one value."""
 
-from __future__ import annotations
-
 from verl_lite.verifiers.math.algebra import numeric
 from verl_lite.verifiers.math.answers.assignments import assignment, same_in_order, unassigned
 from verl_lite.verifiers.math.answers.ratios import same_ratio

@@ -1,7 +1,5 @@
 """Tuples, vectors and matrices: the same entries in the same places."""
 
-from __future__ import annotations
-
 from verl_lite.verifiers.math.answers.assignments import same_in_order, same_part, systems, unassigned
 from verl_lite.verifiers.math.answers.real_sets import is_real_set
 from verl_lite.verifiers.math.comparer import Comparer

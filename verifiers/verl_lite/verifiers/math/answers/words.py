@@ -1,7 +1,5 @@
 """Answers in words that have a meaning: yes and no, nothing, undefined, infinity."""
 
-from __future__ import annotations
-
 import re
 
 from verl_lite.verifiers.math.answers.answer import Answer

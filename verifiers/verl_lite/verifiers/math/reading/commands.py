@@ -1,7 +1,5 @@
 """The LaTeX commands and functions of expressions: fractions, roots, logarithms, floors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

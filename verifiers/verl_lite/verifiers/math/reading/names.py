@@ -26,15 +26,9 @@ GREEK = frozenset(
     "Epsilon Zeta Eta Iota Kappa Mu Nu Rho Tau Chi".split()
 )
 CONSTANTS = {
-    "pi": "pi",
-    "e": "e",
-    "i": "i",
-    "infty": "inf",
-    "infinity": "inf",
-    "inf": "inf",
-    "Infinity": "inf",
-    "oo": "inf",
-}
+    "pi": "pi", "e": "e", "i": "i",
+    "infty": "inf", "infinity": "inf", "inf": "inf", "Infinity": "inf", "oo": "inf",
+}  # fmt: skip
 RELATIONS = {
     "=": "=", "==": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", "=/=": "!=", ":=": "=",
     "~": "~", "le": "<=", "ge": ">=", "ne": "!=", "approx": "~", "in": "in", "notin": "notin",
@@ -66,13 +60,9 @@ def split_word(word: str) -> list[Expr | str] | None:
             parts.append(_named_expr(piece))
         position += size
     letters = sum(1 for part in parts if isinstance(part, Expr) and len(part.name) == 1)
-    if (
-        letters > 4
-        or (letters > 3 and letters < len(word))
-        or (letters > 2 and letters == len(word) and _is_like_english(word))
-    ):
-        return None
-    return parts
+    if letters == len(word):
+        return None if letters > 4 or (letters > 2 and _is_like_english(word)) else parts
+    return None if letters > 3 else parts
 
 
 def _named(piece: str) -> bool:

@@ -7,7 +7,7 @@ Reading decisions: "2\\frac{1}{3}" and "2 1/3" are mixed numbers; `\\frac12` tak
 
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, neg, node, num, sym
 from verl_lite.verifiers.math.reading.cursor import Cursor
@@ -23,6 +23,7 @@ _BASE_NAMES = {
     "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
     "ten": "10", "eleven": "11", "twelve": "12", "sixteen": "16",
 }  # fmt: skip
+_SET_OPERATORS = {"cup": ("union", UNION), "setminus": ("minus", UNION), "cap": ("intersect", INTERSECT)}
 _STARTS = frozenset(
     "frac sqrt usqrt binom pi infty lfloor lceil vert overline bar mathbb langle begin emptyset circ lbrace "
     "angle triangle partial nabla".split()
@@ -35,7 +36,7 @@ class ExpressionParser(Cursor):
     `commands` is the table from the name of a command or function to what reads it.
     """
 
-    commands: ClassVar[Mapping[str, Callable[[Any], Expr]]] = {}
+    commands: ClassVar[Mapping[str, Callable[["ExpressionParser"], Expr]]] = {}
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         super().__init__(tokens)
@@ -65,9 +66,9 @@ class ExpressionParser(Cursor):
         token = self.peek()
         text = token.text
         if token.kind in ("op", "cmd"):
-            if binding < SUM and (level := self.set_operator(text)) and binding < level:
+            head, level = _SET_OPERATORS.get(text, ("", 0))
+            if binding < level:
                 self.take()
-                head = {"cup": "union", "cap": "intersect"}.get(text, "minus")
                 return node(head, left, self.expression(level))
             if binding < SUM and text in ("+", "-", "pm", "mp"):
                 return self.sum(left)
@@ -82,28 +83,19 @@ class ExpressionParser(Cursor):
             return self.juxtaposed(left)
         return None
 
-    @staticmethod
-    def set_operator(text: str) -> int:
-        return {"cup": UNION, "setminus": UNION, "cap": INTERSECT}.get(text, 0)
-
     def sum(self, left: Expr) -> Expr:
         text = self.take().text
         if text == "+" and self.at("-") and self.peek(1).kind == "op":
             self.take()  # "+-" written for plus-minus or plus a negative: only \pm means the former
             return node("add", left, neg(self.expression(SUM)))
         right = self.expression(SUM)
-        if text == "pm":
-            return node("pm", left, right, value="+-")
-        if text == "mp":
-            return node("pm", left, right, value="-+")
+        if text in ("pm", "mp"):
+            return node("pm", left, right, value="+-" if text == "pm" else "-+")
         return node("add", left, right if text == "+" else neg(right))
 
     def product(self, left: Expr) -> Expr:
-        text = self.take().text
-        right = self.expression(PRODUCT)
-        if text in ("/", "div"):
-            return node("div", left, right)
-        return node("mul", left, right)
+        head = "div" if self.take().text in ("/", "div") else "mul"
+        return node(head, left, self.expression(PRODUCT))
 
     def power(self, left: Expr) -> Expr:
         self.take()
@@ -125,7 +117,8 @@ class ExpressionParser(Cursor):
         if fresh and first.text == "frac":
             start = self.position
             right = self.prefix()
-            if _is_proper_fraction(right) and not self.at("^", "**"):
+            is_proper = _is_fraction(right) and right.args[0].fraction < right.args[1].fraction
+            if is_proper and not self.at("^", "**"):
                 return _mixed(left, right)
             self.position = start
             return node("mul", left, self.expression(PRODUCT))
@@ -139,12 +132,8 @@ class ExpressionParser(Cursor):
             if left == constant("i"):
                 return node("mul", left, self.expression(PRODUCT))
             raise Unreadable("two numbers side by side")
-        if (
-            literal
-            and first.text in ("x", "X")
-            and self.peek(1).text == "10"
-            and self.peek(2).text in ("^", "**")
-        ):
+        is_power_of_ten = self.peek(1).text == "10" and self.peek(2).text in ("^", "**")
+        if literal and first.text in ("x", "X") and is_power_of_ten:
             self.take()  # 3x10^8
         return node("mul", left, self.expression(PRODUCT))
 
@@ -243,10 +232,8 @@ class ExpressionParser(Cursor):
             return items[0] if items[0].head not in ("rel", "tuple") else node("row", *items)
         if len(items) == 2 and (opener + closer) != "()":
             return node("interval", *items, value=opener + closer)
-        if opener + closer == "()":
-            return node("tuple", *items)
-        if opener + closer == "[]":
-            return node("row", *items)
+        if opener + closer in ("()", "[]"):
+            return node("tuple" if opener == "(" else "row", *items)
         raise Unreadable("brackets that do not match")
 
     def items(self, closers: tuple[str, ...]) -> tuple[list[Expr], str]:
@@ -343,17 +330,8 @@ class ExpressionParser(Cursor):
 def _math_name(text: str) -> str | None:
     r"""The name in `\mathrm{e}` or `\text{sin}`: a single letter or a function; None for words."""
     text = text.strip()
-    if (
-        text.isalpha()
-        and text.isascii()
-        and (len(text) == 1 or text in FUNCTIONS or text in ("pi", "infinity"))
-    ):
-        return text
-    return None
-
-
-def _is_proper_fraction(expr: Expr) -> bool:
-    return _is_fraction(expr) and expr.args[0].fraction < expr.args[1].fraction
+    is_name = len(text) == 1 or text in FUNCTIONS or text in ("pi", "infinity")
+    return text if is_name and text.isalpha() and text.isascii() else None
 
 
 def _is_fraction(expr: Expr) -> bool:
@@ -362,11 +340,8 @@ def _is_fraction(expr: Expr) -> bool:
     top, bottom = expr.args
     if not (top.is_number and bottom.is_number and top.places < 0 and bottom.places < 0):
         return False
-    return (
-        top.fraction > 0
-        and bottom.fraction > 0
-        and top.fraction.denominator == bottom.fraction.denominator == 1
-    )
+    is_whole = top.fraction.denominator == bottom.fraction.denominator == 1
+    return is_whole and top.fraction > 0 and bottom.fraction > 0
 
 
 def _mixed(whole: Expr, fraction: Expr) -> Expr:

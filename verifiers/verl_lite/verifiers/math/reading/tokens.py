@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from verl_lite.verifiers.math.expressions import Expr, Unreadable, node, num
+from verl_lite.verifiers.math.expressions import Expr, Unreadable, node, num, sym
 
 __all__ = ["MAX_DIGITS", "Token", "number_expr", "tokenize"]
 
@@ -40,6 +40,10 @@ _SCANNER = re.compile(
     r"|(?P<word>[A-Za-z]+)"
     r"|(?P<op>\\\\|\\[{}|]|\.\.\.|<=>|<=|>=|!=|=/=|==|\*\*|->|=>|:=|[-+*/^_=<>(){}\[\]|,;:!%'&\"~#@?.])"
 )
+_NESTING = {
+    "(": 1, "[": 1, "\\{": 1, ")": -1, "]": -1, "\\}": -1,
+    "lbrace": 1, "rbrace": -1, "langle": 1, "rangle": -1,
+}  # fmt: skip
 _THOUSANDS = re.compile(r"[0-9]{1,3}(?:(?:,|\{,\})[0-9]{3})+(?![0-9])(?:\.[0-9]+)?")
 _SPACED_THOUSANDS = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+(?![0-9])(?:\.[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r"[0-9]+\{,\}[0-9]+")
@@ -81,11 +85,7 @@ def tokenize(text: str) -> list[Token]:
 
 
 def _nesting(token: Token) -> int:
-    if token.kind == "op":
-        return {"(": 1, "[": 1, "\\{": 1, ")": -1, "]": -1, "\\}": -1}.get(token.text, 0)
-    if token.kind == "cmd":
-        return {"lbrace": 1, "rbrace": -1, "langle": 1, "rangle": -1}.get(token.text, 0)
-    return 0
+    return _NESTING.get(token.text, 0) if token.kind in ("op", "cmd") else 0
 
 
 def _token(match: re.Match[str], spaced: bool) -> Token:
@@ -136,9 +136,8 @@ def number_expr(text: str) -> Expr:
 def _special_number(text: str, start: int, depth: int) -> tuple[Token, int] | None:
     """Repeating decimals, thousands separators, 0x1F: (token, end), or None for a plain number."""
     if (match := _DIGITS_IN_BASE.match(text, start, start + 200)) is not None:
-        return Token(
-            "num", match[0], expr=node("base", Expr("sym", (), match[1].upper()), value=match[2])
-        ), match.end()
+        based = node("base", sym(match[1].upper()), value=match[2])
+        return Token("num", match[0], expr=based), match.end()
     if text[start].isalpha():
         return None
     repeating = _REPEATING.match(text, start, start + 200)
@@ -155,8 +154,8 @@ def _special_number(text: str, start: int, depth: int) -> tuple[Token, int] | No
         return Token("num", digits, expr=number_expr(digits)), match.end()
     if (match := _BASED.match(text, start, start + 200)) is not None:
         base = {"x": "16", "b": "2", "o": "8"}[match[0][1].lower()]
-        digits = match[0][2:].upper()
-        return Token("num", match[0], expr=node("base", Expr("sym", (), digits), value=base)), match.end()
+        based = node("base", sym(match[0][2:].upper()), value=base)
+        return Token("num", match[0], expr=based), match.end()
     return None
 
 
