@@ -1,7 +1,7 @@
-"""The tables of answer types: the reference decides the type, and its type decides what equals it.
+"""The tables of answer types: the reference decides the type, and the type decides what is equal to it.
 
-Between types nothing is equal, except where a type says so. To add a type, write a file in answers/ and
-its row here; a type with a notation of its own also has an entry in the tables of answers/grammar.py.
+To add a type, write a file in answers/ and its row here. A type with LaTeX commands of its own lists them
+in answers/grammar.py.
 """
 
 from collections.abc import Callable
@@ -33,10 +33,9 @@ __all__ = ["compare", "fault", "new_comparer"]
 
 
 class TextType(NamedTuple):
-    """A type read from an answer's text.
+    """A type that is read from an answer's text.
 
-    `read` gives what it reads, something false for other texts. `compare` gives None for a reference of
-    another type.
+    `read` returns something false for an answer of another type, `compare` None for such a reference.
     """
 
     read: Callable[[Answer], object]
@@ -51,7 +50,7 @@ TEXT_TYPES = (
     TextType(texts.read_text, texts.compare),
     TextType(trees.read_tree, trees.compare),
 )
-# Types of trees, by what `matched_by` says. A "value" is matched by the tier that decided.
+# Types of trees, with what `matched_by` says ("value": the tier that decided).
 TREE_TYPES: tuple[TreeType, ...] = (
     ("value", values.compare),
     ("plus-minus", collections.compare_plus_minus),
@@ -71,7 +70,7 @@ def new_comparer(options: MathOptions, ask: Ask) -> Comparer:
 
 
 def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision:
-    """The decision for a readable reference. Raises Undecided where a worker ran out of time."""
+    """The decision for a readable reference. Raises Undecided if a worker ran out of time."""
     if reference.key == response.key:
         return Decision(Outcome.CORRECT, "string")
     if not response.text:
@@ -89,7 +88,7 @@ def compare_texts(comparer: Comparer, reference: str, response: str) -> Decision
 
 
 def fault(reference: Answer) -> str:
-    """Why an answer cannot be a reference; "" where a type reads it."""
+    """Why an answer cannot be a reference; "" if a type reads it."""
     if not reference.text:
         return "the reference is empty"
     return "" if any(reference.read(one.read) for one in TEXT_TYPES) else trees.fault(reference)

@@ -1,7 +1,7 @@
 """One comparison: whether two expressions are equal, and what it took to find out.
 
-Equality goes from cheap to dear: exact forms, numeric refutation, then sympy's proof. Nothing but an
-exact form or a proof makes two expressions equal.
+The cheapest check comes first: exact forms, then numeric refutation, then sympy's proof. Only an exact
+form or a proof makes two expressions equal.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Undecided(Exception):
 
 @dataclass
 class Comparer:
-    """What the types of answers are compared with.
+    """The state of one comparison, and equality of expressions.
 
-    `ask(question, *trees)` puts a question to a worker process. `compare_texts` and `tree_types` are
-    compare.py's, for answers in answers. `tier` is the dearest step that was needed, `notes` are for the
-    reader of the verdict.
+    `ask(question, *trees)` puts a question to a worker process. `compare_texts` and `tree_types` come
+    from compare.py and compare the parts of answers. `tier` is the most expensive step that was needed;
+    `notes` are for the reader of the verdict.
     """
 
     options: MathOptions
@@ -114,7 +114,7 @@ class Comparer:
         raise Undecided(reply.status, reply.why)
 
     def question(self, question: str, *arguments: Expr | str) -> object:
-        """The worker's answer to another question; None where it refused, Undecided where it ran out."""
+        """The worker's answer to another question; None if it refused; raises Undecided if it ran out of time."""
         self.used("symbolic")
         reply = self.ask(question, *arguments)
         if reply.status in ("ok", "refused"):
@@ -123,7 +123,7 @@ class Comparer:
 
 
 TreeType = tuple[str, Callable[[Comparer, Expr, Expr], bool | None]]
-"""What `matched_by` says, and a comparison that gives None for a reference of another type."""
+"""What `matched_by` says, and a comparison that returns None for a reference of another type."""
 
 
 _INVERSE_FUNCTIONS = frozenset(("asin", "acos", "atan", "acot"))

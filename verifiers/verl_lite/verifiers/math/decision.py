@@ -11,7 +11,7 @@ class Decision(NamedTuple):
     outcome: Outcome
     matched_by: str = ""
     reason: str = ""
-    credit: float = 0.0  # of a wrong answer, where some of its parts are right
+    credit: float = 0.0  # of a wrong answer with some parts right
 
 
 def decided(is_same: bool, matched_by: str, reason: str) -> Decision:

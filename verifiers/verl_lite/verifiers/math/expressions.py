@@ -1,4 +1,4 @@
-"""The small safe syntax tree everything is compared in. Building one never evaluates anything.
+"""The small, safe syntax tree in which everything is compared. Building one evaluates nothing.
 
 heads of expressions
     num      value: Fraction; `places` decimals as written (-1: not a decimal)
@@ -38,7 +38,7 @@ EXPRESSION_HEADS = frozenset(
 
 
 class Unreadable(ValueError):
-    """Text that is no expression this parser reads, or one beyond its limits."""
+    """Text that the parser cannot read, or that is beyond its limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def neg(expr: Expr) -> Expr:
 
 
 def walk(expr: Expr) -> Iterator[Expr]:
-    """`expr` and everything under it, parents first; iterative, so depth costs no stack."""
+    """`expr` and everything under it, parents first; iterative, so that depth needs no stack."""
     stack = [expr]
     while stack:
         current = stack.pop()

@@ -47,10 +47,10 @@ def verify_math(response: str, reference: str, *, options: MathOptions = DEFAULT
 
 
 def verify_math_batch(pairs: Sequence[tuple[str, str]], *, options: MathOptions = DEFAULTS) -> list[Verdict]:
-    """One verdict a (response, reference) pair, in order; equal pairs are decided once.
+    """One verdict per (response, reference) pair, in order; equal pairs are decided once.
 
-    Easy pairs are decided here, hard ones side by side in the worker processes. Pairs that run out
-    of time cost the batch one deadline together, not one each.
+    Easy pairs are decided here, hard ones side by side in the worker processes. All pairs that run out of
+    time together cost the batch one deadline.
     """
     found: dict[tuple[str, str], Verdict] = {}
     hard: list[tuple[str, str]] = []
@@ -67,7 +67,7 @@ def verify_math_batch(pairs: Sequence[tuple[str, str]], *, options: MathOptions 
 
 
 def warm_up(timeout_s: float = START_S) -> None:
-    """Start the worker processes and wait for them: about two seconds of CPU once in a process.
+    """Start the worker processes and wait for them: about two seconds of CPU, once per process.
 
     Optional: a batch waits by itself; a first single call that needs sympy may otherwise time out
     on a busy machine.
@@ -88,13 +88,13 @@ _UNDECIDED = Verdict(outcome=Outcome.TIMEOUT, reason="not decided before the dea
 
 @dataclass
 class _Window:
-    """What hard pairs of one batch may spend on time-outs; shared by the threads that decide them."""
+    """How long the hard pairs of a batch may spend on time-outs; shared by the threads that decide them."""
 
     timeout_s: float
     wasted_s: float = 0.0
 
     def slice_s(self) -> float:
-        """A pair's share: a moment, and less once half a deadline has gone to time-outs."""
+        """The seconds for one pair; fewer once time-outs have used up half a deadline."""
         usual = FIRST_SLICE_S if self.wasted_s < self.timeout_s / 2 else SHORT_SLICE_S
         return min(usual, self.timeout_s)
 
@@ -106,7 +106,7 @@ class _Window:
 def _decide_hard(
     pairs: list[tuple[str, str]], found: dict[tuple[str, str], Verdict], options: MathOptions
 ) -> None:
-    """A short slice for every pair; those it was too short for share what is left of one deadline."""
+    """A short slice for every pair; pairs that need more share what is left of one deadline."""
     pool.wait_until_ready(START_S, min(len(pairs), pool.num_workers()))
     window = _Window(options.timeout_s)
 
@@ -205,7 +205,7 @@ def _long(expected: Answer, text: str) -> Decision:
 
 
 def _read_reference(reference: str) -> Answer:
-    """The reference's answer; one that is a whole solution is read like a response."""
+    """The reference's answer; a whole solution is read like a response."""
     if "boxed" in reference or "####" in reference:
         inner = extract(reference, mode="strict").answer
         return read_answer(inner or "")

@@ -1,6 +1,6 @@
 """Powers, roots, exponentials and logarithms in normal form.
 
-Each rewrites into generators of the ring, so that equal values meet: sqrt(8) = 2 sqrt(2), 4^x = 2^(2x),
+Each is rewritten into generators of the ring, so that equal values get equal forms: sqrt(8) = 2 sqrt(2), 4^x = 2^(2x),
 ln 6 = ln 2 + ln 3, sqrt(3 + 2 sqrt(2)) = 1 + sqrt(2).
 """
 
@@ -286,7 +286,7 @@ class PowerRing(Ring):
 
 
 def _prime_powers(value: Fraction) -> Iterator[tuple[int, int]]:
-    """(prime, power) pairs of a positive fraction; powers below the line are negative."""
+    """(prime, power) pairs of a positive fraction; powers of the denominator are negative."""
     yield from prime_factors(value.numerator)
     for prime, power in prime_factors(value.denominator):
         yield prime, -power

@@ -142,7 +142,7 @@ class Ring:
         return {monomial: factor for monomial, factor in result.items() if factor}
 
     def rewrite(self, monomial: Monomial) -> Poly | None:
-        """`monomial` with the first relation that applies carried out; None where none does."""
+        """`monomial` with the first relation that applies carried out; None if none applies."""
         for position, (generator, exponent) in enumerate(monomial):
             replacement = self.relation(self.names[generator], generator, exponent)
             if replacement is not None:
@@ -217,7 +217,7 @@ class Ring:
         return self.multiply(left, self.invert(right))
 
     def key_of(self, quotient: Quotient) -> tuple[object, ...]:
-        """What a generator that holds `quotient` is known by."""
+        """`quotient` as part of a generator's key."""
         return self.key(quotient.top), self.key(quotient.bottom)
 
     def integer_power(self, base: Quotient, exponent: int) -> Quotient:

@@ -1,4 +1,4 @@
-"""One answer, read in every way its text allows; each reading is made when it is first asked for."""
+"""One answer. Each type reads it when it is first asked to; the reading is kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LABELLED = re.compile(
 
 
 class Answer:
-    """`raw` is the text as given, `text` its one spelling, `key` what equal strings share."""
+    """`raw` is the text as given, `text` its cleaned form; answers with equal keys are equal strings."""
 
     def __init__(self, raw: str) -> None:
         self.raw = raw
@@ -31,7 +31,7 @@ class Answer:
         self._readings: dict[Callable[[Answer], Any], Any] = {}
 
     def read(self, reader: Callable[[Answer], Reading]) -> Reading:
-        """`reader(self)`, made once: an answer's reading as one type."""
+        """`reader(self)`, computed once: this answer read as one type."""
         if reader not in self._readings:
             self._readings[reader] = reader(self)
         reading: Reading = self._readings[reader]

@@ -1,4 +1,4 @@
-"""Named values: x = 5, f(2) = 7, AB = 5; several of them as a system."""
+"""Named values: x = 5, f(2) = 7, AB = 5. Several of them are a system."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ __all__ = ["assignment", "compare", "same_in_order", "same_part", "systems", "un
 
 
 def assignment(tree: Expr) -> tuple[str, Expr] | None:
-    """(name, value) of "x = 5", "f(2) = 7", "angle ABC = 30": a named thing and what it is."""
+    """(name, value) of "x = 5", "f(2) = 7", "angle ABC = 30": a name and what it stands for."""
     if tree.head == "chain" and all(link.value in ("=", "~") for link in tree.args):
         first = assignment(tree.args[0])
         last = tree.args[-1].args[1]
@@ -69,7 +69,7 @@ def systems(tree: Expr) -> dict[str, Expr] | None:
 def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     """The same name and value; the value alone; an equation with the same solutions.
 
-    A reference that names nothing is compared as an equation, None where it is none.
+    A reference that names nothing is compared as an equation.
     """
     named = assignment(reference)
     if named is None:

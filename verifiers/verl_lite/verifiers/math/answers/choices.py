@@ -18,20 +18,20 @@ _LETTER = re.compile(
     r"\s*[).:]?\s*-?\s*(.*)\Z",
     re.IGNORECASE | re.DOTALL,
 )
-# Possessive throughout: every gap could otherwise be split in several ways, and their number multiplies.
+# Possessive throughout: otherwise each gap could be split in several ways, and the ways multiply.
 _SEVERAL = re.compile(r"\(?\s*+([A-J](?>\s*+\)?+\s*+(?:,?\s*+and|,|&|;)?+\s*+\(?+\s*+[A-J])++)\s*+\)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The letters chosen, and the text that stood behind a single one."""
+    """The chosen letters, and the text that follows a single one."""
 
     letters: frozenset[str]
     text: str = ""
 
 
 def read_choice(answer: Answer) -> Choice | None:
-    """The choice an answer states; None where it is no choice.
+    """The choice an answer states; None if it states none.
 
     >>> read_choice(Answer("(B) 12"))
     Choice(letters=frozenset({'B'}), text='12')
@@ -55,7 +55,7 @@ def read_choice(answer: Answer) -> Choice | None:
 
 
 def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:
-    """The same letters; for a letter with a text, the letter or the text. None for no choice."""
+    """The same letters; for a letter with a text, the letter or the text."""
     ours = reference.read(read_choice)
     if ours is None or not _counts(ours, reference.text):
         return None
@@ -75,7 +75,7 @@ def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision
 
 
 def _counts(choice: Choice, text: str) -> bool:
-    """A letter with a text behind it is a choice where it is marked as one: "(A) 12", not "A cat"."""
+    """A letter followed by text is a choice only if it is marked as one: "(A) 12", not "A cat"."""
     if len(choice.letters) == 1 and choice.text:
         return not text[0].isalpha() or text[1:2] in (")", ".", ":")
     return True

@@ -19,7 +19,7 @@ def read_plus_minus(parser: ExpressionParser, signs: str) -> Expr:
 
 
 def alternatives(tree: Expr) -> tuple[Expr, ...]:
-    """Both readings of a plus-minus (upper signs, lower signs); just the tree where there is none."""
+    """Both readings of a plus-minus (upper signs, lower signs); the tree alone if it has none."""
     if not any(part.head == "pm" for part in walk(tree)):
         return (tree,)
     return _chosen(tree, upper=True), _chosen(tree, upper=False)
@@ -81,7 +81,7 @@ def compare_plus_minus(comparer: Comparer, reference: Expr, response: Expr) -> b
 
 
 def _same_members(comparer: Comparer, ours: Sequence[Expr], theirs: Sequence[Expr]) -> bool:
-    """Whether each member has an equal on the other side, whatever the order and repetitions."""
+    """Whether each member has an equal on the other side, regardless of order and repetition."""
     if max(len(ours), len(theirs)) > MAX_UNORDERED:
         if all(item.is_number for item in (*ours, *theirs)):
             return {item.value for item in ours} == {item.value for item in theirs}
@@ -96,7 +96,7 @@ def _same_members(comparer: Comparer, ours: Sequence[Expr], theirs: Sequence[Exp
 
 
 def share_of_parts(comparer: Comparer, reference: Expr, response: Expr) -> float:
-    """The share of a list, set or tuple that is right: matches over the larger number of parts."""
+    """How much of a list, set or tuple is right, in [0, 1]: matches over the larger number of parts."""
     given = unassigned(response)
     vector = as_vector(reference)
     if vector is not None:

@@ -33,7 +33,7 @@ _TEXT = re.compile(r"\\(?:text|textrm|mathrm|mbox)\s*\{([^{}]*)\}")
 class Datetime:
     """A time (`kind` "time": hour, minute, second), a date ("date": year, month, day) or a "weekday".
 
-    `is_explicit` says that it can be nothing else: "3:30" may also be a ratio, "3:30 PM" may not.
+    `is_explicit` is false where it may be something else: "3:30" may be a ratio, "3:30 PM" may not.
     `has_half` says that morning or afternoon is known. Year 0 is an unknown year.
     """
 
@@ -43,7 +43,7 @@ class Datetime:
     has_half: bool = True
 
     def same(self, other: Datetime) -> bool:
-        """Equal; a year or half of the day that one side leaves out is taken from the other."""
+        """Whether they are equal. A year or half of the day that one side omits is taken from the other."""
         if self.kind != other.kind:
             return False
         if self.kind == "date":
@@ -57,7 +57,7 @@ class Datetime:
 
 
 def read_datetime(answer: Answer) -> Datetime | None:
-    """The time or date an answer states, None where it states none."""
+    """The time or date an answer states; None if it states none."""
     cleaned = answer.text
     if not 3 <= len(cleaned) <= 60:
         return None
@@ -104,7 +104,7 @@ def _time(match: re.Match[str]) -> Datetime | None:
 
 
 def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:
-    """None for a reference that may be something else than a time or date."""
+    """Only for a reference that can be nothing but a time or date."""
     ours = reference.read(read_datetime)
     if ours is None or not ours.is_explicit:
         return None
@@ -112,7 +112,7 @@ def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision
 
 
 def compare_read(reference: Answer, response: Answer) -> Decision | None:
-    """The decision where both sides can be read as a time or date, else None."""
+    """The decision if both sides can be read as a time or date, else None."""
     ours, theirs = reference.read(read_datetime), response.read(read_datetime)
     if ours is None or theirs is None:
         return None

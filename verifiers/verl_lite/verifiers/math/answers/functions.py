@@ -13,7 +13,7 @@ _ARROWS = ("mapsto", "to", "->")
 
 
 def read_definition(parser: ExpressionParser) -> Expr | None:
-    """The "lambda" that the tokens define; None where they define no function, which moves nothing."""
+    """The function that the tokens define, as a "lambda". None, with nothing consumed, if they define none."""
     if any(token.kind in ("cmd", "op") and token.text in _ARROWS for token in parser.tokens):
         return _read_arrow(parser)
     texts = [token.text for token in parser.tokens]
@@ -50,7 +50,7 @@ def _read_arrow(parser: ExpressionParser) -> Expr:
 
 
 def _is_name(token: Token) -> bool:
-    """A variable: one letter that is no constant, or a greek name."""
+    """A variable: one letter that is not a constant, or a Greek name."""
     if token.kind == "cmd":
         return token.text in GREEK
     return token.kind == "word" and len(token.text) == 1 and token.text not in "ei"

@@ -25,7 +25,7 @@ _CONNECTIVES = {
 _FILLERS = frozenset(
     ("x is", "where", "the", "either", "both", "approximately", "about", "roughly", "exactly", "for")
 )
-# What the types of answers read behind a command.
+# Commands that the types of answers read.
 ANSWER_COMMANDS: dict[str, Callable[[ExpressionParser], Expr]] = {
     "pm": partial(collections.read_plus_minus, signs="+-"),
     "mp": partial(collections.read_plus_minus, signs="-+"),
@@ -40,20 +40,20 @@ ANSWER_COMMANDS: dict[str, Callable[[ExpressionParser], Expr]] = {
 
 @lru_cache(maxsize=4096)
 def parse_answer(text: str) -> Expr | Unreadable:
-    """The tree of a cleaned answer, or the Unreadable that says why there is none (never raised)."""
+    """The tree of a cleaned answer, or an Unreadable that says why it has none (returned, not raised)."""
     if len(text) > MAX_PARSED_CHARS:
         return Unreadable(f"longer than {MAX_PARSED_CHARS} characters")
     try:
         tree = AnswerParser(tokenize(with_notation(text))).answer()
     except Unreadable as reason:
-        return Unreadable(str(reason))  # a raised one, cached, keeps the frames of all its callers alive
+        return Unreadable(str(reason))  # a cached exception that was raised keeps its callers' frames alive
     if _depth(tree) > MAX_TREE_DEPTH:
         return Unreadable(f"more than {MAX_TREE_DEPTH} operations deep")
     return tree
 
 
 def _depth(tree: Expr) -> int:
-    """The depth of a tree; a long sum is as deep as it is long. Iterative, as everything else recurses."""
+    """The depth of a tree. A long sum is as deep as it is long; iterative, so that no stack is needed."""
     deepest, stack = 0, [(tree, 1)]
     while stack:
         node_, depth = stack.pop()
@@ -63,7 +63,7 @@ def _depth(tree: Expr) -> int:
 
 
 class AnswerParser(ExpressionParser):
-    """Adds to expressions what stands around them in answers."""
+    """Expressions, and what stands around them in answers."""
 
     commands: ClassVar[Mapping[str, Callable[[ExpressionParser], Expr]]] = COMMANDS | ANSWER_COMMANDS
     building_set = False

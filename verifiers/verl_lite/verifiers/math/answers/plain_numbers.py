@@ -1,4 +1,4 @@
-"""The commonest answers of all, read by one regular expression: 42, -1,234.5, 3/4, \\frac{3}{4}.
+"""The most common answers, read by one regular expression: 42, -1,234.5, 3/4, \\frac{3}{4}.
 
 They skip the grammar: a verdict over two of them costs microseconds.
 """
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 __all__ = ["PlainNumber", "plain_number", "plain_reference"]
 
-# Gaps are possessive: a run of blanks split among several of them would take cubic time.
+# Gaps are possessive: splitting a run of blanks among several of them would take cubic time.
 _PLAIN = re.compile(
     r"\s*+(?:\$\s*+)?+([+-]?)\s*+(?:"
     r"([0-9]{1,18}|[0-9]{1,3}(?:,[0-9]{3}){1,5})(?:\.([0-9]{1,15}))?"
@@ -31,7 +31,7 @@ class PlainNumber(NamedTuple):
 
 
 def plain_number(text: str) -> PlainNumber | None:
-    r"""The number, None for anything that needs the grammar.
+    r"""The number that `text` is; None for anything that needs the grammar.
 
     >>> plain_number("-1,234.50")
     PlainNumber(top=-123450, bottom=100, is_decimal=True)
@@ -55,5 +55,5 @@ def plain_number(text: str) -> PlainNumber | None:
 
 @lru_cache(maxsize=65536)
 def plain_reference(text: str) -> PlainNumber | None:
-    """`plain_number`, cached: a reference is met once a response of its group."""
+    """`plain_number`, cached: a reference is met once per response of its group."""
     return plain_number(text)

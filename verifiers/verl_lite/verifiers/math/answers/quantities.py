@@ -41,7 +41,7 @@ class Quantity:
 
 
 def read_quantity(answer: Answer) -> Quantity | None:
-    """The quantity an answer states, None where it states none (a bare number has none)."""
+    """The quantity an answer states; None if it states none, as a bare number."""
     if len(answer.text) > 400:
         return None
     try:
@@ -107,7 +107,7 @@ def _added(total: Quantity, part: Quantity) -> Quantity | None:
 
 
 def _parts(tokens: list[Token]) -> list[Quantity] | None:
-    """value unit [and] value unit ...: the parts; None where a value has no unit behind it."""
+    """value unit [and] value unit ...: the parts; None if a value has no unit after it."""
     parts: list[Quantity] = []
     position = 0
     while position < len(tokens):
@@ -247,7 +247,7 @@ _NO_LABELS = frozenset(
 
 
 def _written_power(tokens: list[Token], position: int) -> tuple[int, int]:
-    """A power written behind a unit: ^2, ^{2}, squared; (power, end)."""
+    """A power written after a unit: ^2, ^{2}, squared; (power, end)."""
     texts = [token.text for token in tokens[position : position + 5]]
     if texts[:1] == ["^"] or texts[:1] == ["**"]:
         inner = texts[2:] if texts[1:2] == ["{"] else texts[1:]
@@ -262,7 +262,7 @@ def _written_power(tokens: list[Token], position: int) -> tuple[int, int]:
 
 
 def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:
-    """None for a reference that states no quantity, or that may be an expression as well."""
+    """Only for a reference that states a quantity and cannot be an expression as well."""
     ours = reference.read(read_quantity)
     if ours is None or not (ours.is_certain or reference.expr is None):
         return None

@@ -43,14 +43,14 @@ _NAMED = {
 
 @dataclass(frozen=True, slots=True)
 class RealSet:
-    """Disjoint spans in order, and the unknown they speak of ("" where none is named)."""
+    """Disjoint spans in order, and the unknown they are about ("" where none is named)."""
 
     spans: tuple[Span, ...]
     name: str = ""
 
 
 def read_number_set(parser: ExpressionParser, letter: str) -> Expr:
-    r"""`\mathbb{R}`, `\mathbb{R}^+`, `\mathbb{Z}_+`, ... from behind the letter."""
+    r"""`\mathbb{R}`, `\mathbb{R}^+`, `\mathbb{Z}_+`, ..., read after the letter."""
     if letter not in "RZNQC":
         raise Unreadable(f"the set {letter}")
     if parser.at("^") and parser.peek(1).text in ("+", "-"):
@@ -73,7 +73,7 @@ def is_real_set(tree: Expr) -> bool:
 
 
 def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
-    """The same numbers; for relations that are no such set, the same relation."""
+    """The same numbers. Relations that cannot be read as a set must be the same relation."""
     is_ours = is_real_set(reference) or reference.head == "named"
     if not is_ours and not (reference.head == "tuple" and is_real_set(response)):
         return None
@@ -85,7 +85,7 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
 
 
 def _same_relation(comparer: Comparer, reference: Expr, response: Expr) -> bool:
-    """Relations that are no set of numbers: the same relation between equal sides, either way round."""
+    """The same relation between equal sides, either way round."""
     if reference == response:
         return True
     if reference.head != "rel" or response.head != "rel":
@@ -198,7 +198,7 @@ def _half_line(relation: str, bound: Expr) -> list[Span]:
 
 
 def _absolute_bound(left: Expr, relation: str, right: Expr) -> Expr | None:
-    """|u| < c as -c < u < c, |u| > c as u < -c or u > c, for a positive number c."""
+    """|u| < c as -c < u < c, and |u| > c as u < -c or u > c, for positive c."""
     if left.head != "abs" or symbols(right) or relation not in FLIPPED or relation in ("=", "!="):
         return None
     size = numeric.approximate(right)
@@ -216,7 +216,7 @@ def _absolute_bound(left: Expr, relation: str, right: Expr) -> Expr | None:
 
 
 def _solved(comparer: Comparer, difference: Expr, relation: str, name: str) -> list[Span]:
-    """The solutions of `difference relation 0`: linear ones here, others by sympy."""
+    """The solutions of `difference relation 0`: linear ones are solved here, others by sympy."""
     at_zero = substitute(difference, {name: num(0)})
     slope = node("add", substitute(difference, {name: num(1)}), neg(at_zero))
     line = node("add", node("mul", slope, Expr("sym", (), name)), at_zero)
@@ -245,7 +245,7 @@ def _end(text: str) -> Expr:
 
 
 def _complement(comparer: Comparer, tree: Expr, name: str) -> list[Span]:
-    """The real numbers outside a set, or outside points listed one by one."""
+    """The real numbers outside a set or outside listed points."""
     if is_value(tree):
         tree = node("set", tree)
     if tree.head == "rel" and tree.value == "=":

@@ -34,7 +34,7 @@ def _is_close(options: MathOptions, given: Fraction, exact: Fraction) -> bool:
 
 
 def _is_rounding_of(options: MathOptions, reference: Expr, response: Expr) -> bool:
-    """The reference is a decimal: equal within rel_tol, or the more precise response rounds to it."""
+    """For a decimal reference: equal within rel_tol, or the more precise response rounds to it."""
     value = _exact_or_float(response)
     if value is None:
         return False
@@ -48,14 +48,14 @@ def _is_rounding_of(options: MathOptions, reference: Expr, response: Expr) -> bo
     if options.rounding == "exact" or shown < MIN_ROUNDED_DIGITS:
         return False
     if response.is_number and response.places < 0 and response.fraction.denominator == 1:
-        return False  # an integer is no more precise form of a decimal
+        return False  # an integer is not a more precise form of a decimal
     target = reference.fraction * 10**reference.places
     scaled = value * 10**reference.places
     return target in (round(scaled), _half_up(scaled))
 
 
 def _is_shorter_rounding(options: MathOptions, reference: Expr, response: Expr) -> bool:
-    """A response with fewer decimals: the rounding of the reference, to six digits or more."""
+    """For a response with fewer decimals: it rounds the reference to six digits or more."""
     if response.places == reference.places or _shown_digits(response) < MIN_SHOWN_DIGITS:
         return False
     scaled = reference.fraction * 10**response.places
@@ -79,7 +79,7 @@ def _is_decimal(expr: Expr) -> bool:
 
 
 def _is_inexact(expr: Expr) -> bool:
-    """Whether no finite decimal writes the value: 1/3 and pi, not 1/4."""
+    """Whether no finite decimal equals the value: true of 1/3 and pi, not of 1/4."""
     value = exact_value(expr)
     if value is None:
         return True
@@ -98,7 +98,7 @@ def _shown_digits(expr: Expr) -> int:
 
 
 def _exact_or_float(expr: Expr) -> Fraction | None:
-    """The value of a constant expression; an irrational one to what floats hold."""
+    """The value of a constant expression, in float precision if it is irrational."""
     exact = exact_value(expr)
     if exact is not None:
         return exact

@@ -18,7 +18,7 @@ class NoRealSet(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The numbers between two ends; the floats are for ordering only."""
+    """The numbers between two ends. `start` and `end` are for ordering only."""
 
     low: Expr
     low_closed: bool
@@ -53,7 +53,7 @@ def _is_infinite(expr: Expr) -> bool:
 
 
 def ordered(spans: Iterable[Span]) -> tuple[Span, ...]:
-    """Sorted, empty ones dropped, touching ones merged. A lone span may have symbolic ends."""
+    """Sorted and merged where they touch, without empty ones. A single span may have symbolic ends."""
     found = list(spans)
     if len(found) == 1 and (symbols(found[0].low) or symbols(found[0].high)):
         return tuple(found)
@@ -116,7 +116,7 @@ def _earlier(a: Span, b: Span) -> tuple[Expr, bool]:
 
 
 def outside(span: Span) -> list[Span]:
-    """The numbers that are not in a span."""
+    """The spans on either side of a span."""
     ends = [
         Span(neg(INFINITY), False, span.low, not span.low_closed),
         Span(span.high, not span.high_closed, INFINITY, False),

@@ -17,7 +17,7 @@ _TEXT_ONLY = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|oper
 
 
 def read_text(answer: Answer) -> str:
-    """An answer that is text and nothing else, or a number too long to compute with; "" for others."""
+    """An answer that can only be text, or a number too long to compute with; "" for others."""
     if not isinstance(answer.tree, Unreadable):
         return ""
     if answer.read(is_prose) and not answer.text.endswith(("+", "/", "-", "=", "^")):
@@ -55,5 +55,5 @@ def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision
 
 
 def same_text(reference: Answer, response: Answer) -> bool:
-    """Whether two texts have the same words, case, articles and punctuation apart."""
+    """Whether two texts have the same words, ignoring case, articles and punctuation."""
     return bool(reference.words) and reference.words == response.words

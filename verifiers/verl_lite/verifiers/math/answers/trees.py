@@ -17,7 +17,7 @@ __all__ = ["compare", "fault", "read_tree"]
 
 
 def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:
-    """The first type of the table that takes the reference decides. None for a reference without a tree."""
+    """The first type in the table that accepts the reference's tree decides."""
     tree = reference.expr
     if tree is None:
         return None
@@ -37,7 +37,7 @@ def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision
 
 
 def _tree_of(tree: Expr, response: Answer) -> Expr | None:
-    """The response's tree; with its unit taken off where it has one and the reference none."""
+    """The response's tree, without its unit: the reference has none."""
     quantity = response.read(read_quantity)
     if quantity is not None and (quantity.is_certain or response.expr is None):
         return bare_value(tree, quantity)
@@ -47,7 +47,7 @@ def _tree_of(tree: Expr, response: Answer) -> Expr | None:
 
 
 def _compare_unread(comparer: Comparer, reference: Answer, response: Answer) -> Decision:
-    """The response has no tree: the reference may be read in another way, too."""
+    """The response has no tree, so the reference is read in other ways too."""
     if reference.read(read_quantity) is not None:
         return quantities.compare_read(comparer, reference, response)
     as_datetimes = datetimes.compare_read(reference, response)
@@ -67,7 +67,7 @@ def _kind(tree: Expr) -> str:
 
 
 def read_tree(answer: Answer) -> Expr | None:
-    """The tree of an answer, None where it cannot be a reference."""
+    """The tree of an answer; None if it cannot be a reference."""
     return None if fault(answer) else answer.expr
 
 

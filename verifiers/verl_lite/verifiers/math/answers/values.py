@@ -49,7 +49,7 @@ def _read_single(tree: Expr) -> Expr:
 
 
 def _read_approximation(tree: Expr) -> tuple[Expr, Expr] | None:
-    """(exact, decimal) of "9/7 = ... ~ 1.286", where the decimal is an approximation indeed."""
+    """(exact, decimal) of "9/7 = ... ~ 1.286", if the decimal does approximate the value."""
     last = tree.args[-1] if tree.head == "chain" else tree
     if last.head != "rel" or last.value != "~" or not all(is_value(side) for side in last.args):
         return None

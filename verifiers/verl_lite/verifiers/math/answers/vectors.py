@@ -22,7 +22,7 @@ _CASES = frozenset("cases aligned align gathered split".split())
 
 
 def read_tuple(parser: ExpressionParser) -> Expr:
-    r"""`\langle 1, 2 \rangle` from behind its bracket."""
+    r"""`\langle 1, 2 \rangle` read after its bracket."""
     items, _ = parser.items(("rangle",))
     return node("tuple", *items)
 
@@ -119,7 +119,7 @@ def compare_system(comparer: Comparer, reference: Expr, response: Expr) -> bool 
 
 
 def unit_vector_entries(tree: Expr) -> tuple[Expr, ...] | None:
-    """(a, b, c) of a i + b j + c k, None for an expression without the vectors j or k."""
+    """(a, b, c) of a i + b j + c k; None for an expression without the vectors j or k."""
     names = symbols(tree)
     if not names or not names <= {"j", "k"}:
         return None
@@ -136,7 +136,7 @@ def _with_letter_i(tree: Expr) -> Expr:
 
 
 def as_matrix(tree: Expr) -> tuple[tuple[Expr, ...], ...] | None:
-    """The rows of a matrix, also of plain [[1, 2], [3, 4]]; None where it is none."""
+    """The rows of a matrix, also of plain [[1, 2], [3, 4]]; None for other trees."""
     if tree.head in ("mul", "div") and (scaled := _scaled_matrix(tree)) is not None:
         return scaled
     if tree.head == "matrix":

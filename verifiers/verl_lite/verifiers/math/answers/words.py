@@ -1,4 +1,4 @@
-"""Answers in words that have a meaning: yes and no, nothing, undefined, infinity."""
+"""Answers in words with a mathematical meaning: yes and no, no solution, undefined, infinity."""
 
 import re
 
@@ -61,7 +61,7 @@ def read_word_class(answer: Answer) -> str:
 
 
 def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:
-    """The same class. None for a reference of no class."""
+    """The same class, also where the response writes it as a symbol."""
     ours = reference.read(read_word_class)
     if not ours:
         return None
@@ -89,7 +89,7 @@ def _class_of_tree(tree: Expr) -> str:
 
 
 def unread(response: Answer) -> Decision:
-    """The decision over a response that is no expression, for a reference that is one."""
+    """The decision when the reference is an expression and the response is not."""
     if response.read(read_word_class) or response.read(read_datetime) is not None:
         return decided(False, "", "an answer of another kind")
     why = response.tree if isinstance(response.tree, Unreadable) else "not an expression"

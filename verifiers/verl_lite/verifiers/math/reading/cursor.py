@@ -11,7 +11,7 @@ END = Token("op", "")
 
 
 class Cursor:
-    """What a recursive parser needs of its tokens; `position` is the next one."""
+    """What a recursive parser needs of its tokens; `position` is that of the next one."""
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         self.tokens = list(tokens)

@@ -1,7 +1,7 @@
 r"""The answer in a response: `\boxed{}`, `<answer>`, `####`, an answer phrase, a bare final expression.
 
-The last complete box decides; where the last box is not complete there is no answer, and no earlier
-one is taken for it. Prose that offers several answers ("3, 5 or 7") offers none.
+The last complete box decides; where the last box is not complete, there is no answer: an earlier
+one is not used instead. Prose that offers several answers ("3, 5 or 7") offers none.
 """
 
 import re
@@ -11,13 +11,13 @@ from typing import Literal
 __all__ = ["Extraction", "extract"]
 
 MAX_ANSWER_CHARS = 100_000
-MAX_TAIL_CHARS = 4000  # phrases and bare answers are looked for at the end
+MAX_TAIL_CHARS = 4000  # phrases and bare answers are searched at the end
 
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """`answer` is None where there is none, `reason` then says why. `boxes` has the boxes of a final
-    run joined only by commas and "and", for references that are lists."""
+    """`answer` is None if there is none; `reason` then says why. `boxes` holds the boxes of a final run
+    joined only by commas and "and", for references that are lists."""
 
     answer: str | None
     reason: str = ""

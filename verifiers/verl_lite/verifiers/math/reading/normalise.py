@@ -1,6 +1,6 @@
-"""One spelling for what is written in many: unicode, LaTeX spacing, dollar signs, markdown.
+"""One spelling for what can be written in many ways: unicode, LaTeX spacing, dollar signs, markdown.
 
-`clean` gives text the tokenizer reads; `string_key` a form in which equal strings are equal answers.
+`clean` gives text the tokenizer reads; `string_key` a form in which equal answers are equal strings.
 """
 
 import re

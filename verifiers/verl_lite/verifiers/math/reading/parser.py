@@ -33,7 +33,7 @@ _STARTS = frozenset(
 class ExpressionParser(Cursor):
     """One pass over `tokens`. The grammar of whole answers adds relations and lists on top.
 
-    `commands` is the table from the name of a command or function to what reads it.
+    `commands` maps the name of a command or function to what reads it.
     """
 
     commands: ClassVar[Mapping[str, Callable[["ExpressionParser"], Expr]]] = {}
@@ -57,7 +57,7 @@ class ExpressionParser(Cursor):
         return left
 
     def descend(self) -> None:
-        """One level deeper; too deep a text is Unreadable before it fills Python's stack."""
+        """One level deeper; raises Unreadable before Python's stack is full."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise Unreadable(f"nested deeper than {MAX_DEPTH}")
@@ -86,7 +86,7 @@ class ExpressionParser(Cursor):
     def sum(self, left: Expr) -> Expr:
         text = self.take().text
         if text == "+" and self.at("-") and self.peek(1).kind == "op":
-            self.take()  # "+-" written for plus-minus or plus a negative: only \pm means the former
+            self.take()  # "+-" is plus a negative; plus-minus is only \pm
             return node("add", left, neg(self.expression(SUM)))
         right = self.expression(SUM)
         if text in ("pm", "mp"):
@@ -110,7 +110,7 @@ class ExpressionParser(Cursor):
         return node("pow", left, exponent)
 
     def juxtaposed(self, left: Expr) -> Expr:
-        """left right: a mixed number where both sides show one, a product otherwise."""
+        """`left` and what follows without a sign: a mixed number or a product."""
         before, first = self.peek(-1), self.peek()
         literal = before.kind == "num" and left.head == "num"
         fresh = literal and left.places < 0 and left.fraction.denominator == 1

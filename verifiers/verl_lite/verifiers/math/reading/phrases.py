@@ -1,4 +1,4 @@
-"""Phrases as the notation they stand for: "is at most 5" as \\le 5, {1, 2} as a set."""
+"""Phrases replaced by the notation they stand for: "is at most 5" as \\le 5, {1, 2} as a set."""
 
 import re
 
@@ -26,7 +26,7 @@ _PHRASES = [
         (r"\b(?:all\s+|any\s+)?positive\s+(?:real\s+numbers?|reals?)\b", r"\\mathbb{R}^+ "),
         (r"\b(?:all\s+|any\s+)?negative\s+(?:real\s+numbers?|reals?)\b", r"\\mathbb{R}^- "),
         (r"\b(?:all\s+|any\s+)?non-?negative\s+(?:real\s+numbers?|reals?)\b", r"[0,\\infty) "),
-        (  # the digits in front of a long number's last 65 stay where they are
+        (  # of a long number only the last 65 digits are matched; the others stay in front
             r"([0-9][0-9A-Fa-f]{0,64})\s*+(?:\(\s*+)?+(?:in\s+)?base[\s-]*+([0-9]{1,2}|[a-z]+)\s*+\)?",
             r"\1_{\2}",
         ),

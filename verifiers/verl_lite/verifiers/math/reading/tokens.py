@@ -19,7 +19,7 @@ Kind = Literal["num", "word", "cmd", "text", "op"]
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """`spaced` says that a blank stood before; `expr` is the number of a "num" token."""
+    """`spaced` says that a blank comes before; `expr` is the number of a "num" token."""
 
     kind: Kind
     text: str
@@ -59,7 +59,7 @@ _BASED = re.compile(r"0(?:[xX][0-9a-fA-F]+|[bB][01]+|[oO][0-7]+)(?![0-9A-Za-z])"
 
 
 def tokenize(text: str) -> list[Token]:
-    """The tokens of `text`; raises Unreadable for a character no answer has, or too many tokens."""
+    """The tokens of `text`; raises Unreadable for an unknown character or too many tokens."""
     tokens: list[Token] = []
     position, spaced, depth = 0, False, 0
     while position < len(text):
@@ -112,7 +112,7 @@ def _token(match: re.Match[str], spaced: bool) -> Token:
 
 
 def number_expr(text: str) -> Expr:
-    """A decimal literal as an exact number that remembers its places; too long a one is Unreadable."""
+    """A decimal literal as an exact number that remembers its decimal places; Unreadable if too long."""
     mantissa, _, exponent = text.lower().partition("e")
     mantissa = mantissa.rstrip(".")
     whole, _, decimals = mantissa.partition(".")
