@@ -24,8 +24,7 @@ from verl_lite.verifiers.math.answers import (
     words,
 )
 from verl_lite.verifiers.math.answers.answer import Answer, read_answer
-from verl_lite.verifiers.math.comparer import Ask, Comparer, TreeType
-from verl_lite.verifiers.math.decision import Decision
+from verl_lite.verifiers.math.comparer import Ask, Comparer, Decision, TreeType
 from verl_lite.verifiers.math.options import MathOptions
 from verl_lite.verifiers.verdict import Outcome
 

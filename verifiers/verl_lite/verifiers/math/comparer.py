@@ -9,19 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import NamedTuple
 
 from verl_lite.verifiers.math.algebra import numeric
 from verl_lite.verifiers.math.algebra.normal_form import NoForm, NormalForms
 from verl_lite.verifiers.math.algebra.ring import TooBig
-from verl_lite.verifiers.math.decision import Decision
 from verl_lite.verifiers.math.expressions import EXPRESSION_HEADS, Expr, call, neg, node, num, symbols, walk
 from verl_lite.verifiers.math.options import MathOptions
 from verl_lite.verifiers.math.pool import Reply
+from verl_lite.verifiers.verdict import Outcome
 
-__all__ = ["Ask", "Comparer", "TreeType", "Undecided"]
+__all__ = ["Ask", "Comparer", "Decision", "TreeType", "Undecided", "decided"]
 
 Ask = Callable[..., Reply]
 _TIERS = ("number", "algebra", "symbolic")
+
+
+class Decision(NamedTuple):
+    outcome: Outcome
+    matched_by: str = ""
+    reason: str = ""
+    credit: float = 0.0  # of a wrong answer with some parts right
+
+
+def decided(is_same: bool, matched_by: str, reason: str) -> Decision:
+    return Decision(Outcome.CORRECT, matched_by) if is_same else Decision(Outcome.WRONG, "", reason)
 
 
 class Undecided(Exception):
@@ -114,7 +126,7 @@ class Comparer:
         raise Undecided(reply.status, reply.why)
 
     def question(self, question: str, *arguments: Expr | str) -> object:
-        """The worker's answer to another question; None if it refused; raises Undecided if it ran out of time."""
+        """The worker's answer to another question; None if it refused. Raises Undecided."""
         self.used("symbolic")
         reply = self.ask(question, *arguments)
         if reply.status in ("ok", "refused"):

@@ -9,10 +9,9 @@ from functools import partial
 from verl_lite.verifiers.math import pool
 from verl_lite.verifiers.math.answers.answer import Answer, read_answer
 from verl_lite.verifiers.math.answers.collections import share_of_parts
-from verl_lite.verifiers.math.answers.plain_numbers import PlainNumber, plain_number, plain_reference
+from verl_lite.verifiers.math.answers.plain_numbers import compare_plain, plain_reference
 from verl_lite.verifiers.math.compare import compare, fault, new_comparer
-from verl_lite.verifiers.math.comparer import Ask, Undecided
-from verl_lite.verifiers.math.decision import Decision
+from verl_lite.verifiers.math.comparer import Ask, Decision, Undecided
 from verl_lite.verifiers.math.expressions import Expr
 from verl_lite.verifiers.math.options import MathOptions
 from verl_lite.verifiers.math.pool import Reply
@@ -131,7 +130,7 @@ def _verify(response: str, reference: str, options: MathOptions, ask: Ask) -> Ve
     wanted = plain_reference(reference)
     if wanted is not None:
         extraction = extract(response, mode=options.mode)
-        quick = _plain(wanted, extraction)
+        quick = compare_plain(wanted, extraction.answer or "") if not extraction.boxes else None
         if quick is not None:
             return _verdict(quick, extraction.answer, started)
     expected = _read_reference(reference)
@@ -144,22 +143,6 @@ def _verify(response: str, reference: str, options: MathOptions, ask: Ask) -> Ve
     if extraction.answer is None:
         return _verdict(Decision(Outcome.UNPARSED, "", extraction.reason), None, started)
     return _verdict(_decide(expected, extraction, options, ask), extraction.answer, started)
-
-
-def _plain(wanted: PlainNumber, extraction: Extraction) -> Decision | None:
-    """The decision over two plain numbers; None where it takes more than exact arithmetic."""
-    if extraction.answer is None or extraction.boxes or len(extraction.answer) > 100:
-        return None
-    given = plain_number(extraction.answer)
-    if given is None:
-        return None
-    if given.equals(wanted):
-        return _SAME_NUMBER
-    return None if given.is_decimal or wanted.is_decimal else _ANOTHER_NUMBER
-
-
-_SAME_NUMBER = Decision(Outcome.CORRECT, "number")
-_ANOTHER_NUMBER = Decision(Outcome.WRONG, "", "another number")
 
 
 def _verdict(decision: Decision, answer: str | None, started: float) -> Verdict:

@@ -1,25 +1,15 @@
 """Powers, roots, exponentials and logarithms in normal form.
 
-Each is rewritten into generators of the ring, so that equal values get equal forms: sqrt(8) = 2 sqrt(2), 4^x = 2^(2x),
-ln 6 = ln 2 + ln 3, sqrt(3 + 2 sqrt(2)) = 1 + sqrt(2).
+Each is rewritten into generators of the ring, so that equal values get equal forms: sqrt(8) = 2 sqrt(2),
+4^x = 2^(2x), ln 6 = ln 2 + ln 3, sqrt(3 + 2 sqrt(2)) = 1 + sqrt(2).
 """
 
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
-from math import isqrt
+from math import gcd, isqrt
 
-from verl_lite.verifiers.math.algebra.ring import (
-    ONE,
-    UNIT,
-    Monomial,
-    Poly,
-    Quotient,
-    Ring,
-    TooBig,
-    common_content,
-    prime_factors,
-)
+from verl_lite.verifiers.math.algebra.ring import ONE, UNIT, Monomial, Poly, Quotient, Ring, TooBig
 
 __all__ = ["HALF", "NoForm", "PowerRing"]
 
@@ -72,7 +62,7 @@ class PowerRing(Ring):
         return self.divide(top, self.poly_root(base.bottom, degree))
 
     def poly_root(self, poly: Poly, degree: int) -> Quotient:
-        content = common_content(poly)
+        content = _common_content(poly)
         if len(poly) == 1:
             ((monomial, factor),) = poly.items()
             if factor < 0 and degree % 2 == 0 and degree != 2:
@@ -127,7 +117,7 @@ class PowerRing(Ring):
             if number.bit_length() > 256 and degree == 2 and isqrt(number) ** 2 == number:
                 result = self.scale(result, Fraction(isqrt(number)) ** sign)
                 continue
-            for prime, power in prime_factors(number):
+            for prime, power in _prime_factors(number):
                 part = self.power_of(Fraction(sign * power, degree), "prime", prime)
                 result = self.multiply(result, part)
         return result
@@ -156,7 +146,7 @@ class PowerRing(Ring):
     def exponential(self, exponent: Quotient) -> Quotient:
         """exp of a sum is the product of the exps of its terms."""
         if exponent.bottom != {ONE: UNIT}:
-            content = common_content(exponent.top)
+            content = _common_content(exponent.top)
             leading = min(exponent.top)
             content = content if exponent.top[leading] > 0 else -content
             top = self.key({monomial: factor / content for monomial, factor in exponent.top.items()})
@@ -223,7 +213,7 @@ class PowerRing(Ring):
 
     def poly_logarithm(self, poly: Poly) -> Quotient:
         if len(poly) > 1:
-            content = common_content(poly)
+            content = _common_content(poly)
             primitive = self.key({monomial: factor / content for monomial, factor in poly.items()})
             return self.add(self.number_logarithm(content), self.power_of(UNIT, "log", "poly", primitive))
         ((monomial, factor),) = poly.items()
@@ -279,7 +269,7 @@ class PowerRing(Ring):
                     part = self.power_of(exponent, "abs", self.key({((generator, UNIT),): UNIT}))
                 result = self.multiply(result, part)
             return result
-        content = common_content(poly)
+        content = _common_content(poly)
         content = content if poly[min(poly)] > 0 else -content
         inner = self.key({monomial: factor / content for monomial, factor in poly.items()})
         return self.scale(self.power_of(UNIT, "abs", inner), abs(content))
@@ -287,8 +277,8 @@ class PowerRing(Ring):
 
 def _prime_powers(value: Fraction) -> Iterator[tuple[int, int]]:
     """(prime, power) pairs of a positive fraction; powers of the denominator are negative."""
-    yield from prime_factors(value.numerator)
-    for prime, power in prime_factors(value.denominator):
+    yield from _prime_factors(value.numerator)
+    for prime, power in _prime_factors(value.denominator):
         yield prime, -power
 
 
@@ -309,3 +299,36 @@ def _twelfth(steps: int) -> tuple[tuple[Fraction, int], ...]:
         ((quarter, 6), (-quarter, 2)),
         (),
     )[steps]
+
+
+def _prime_factors(number: int) -> Iterator[tuple[int, int]]:
+    """(prime, power) pairs of a positive integer; a large cofactor counts as prime (still exact)."""
+    remaining = number
+    for prime in (2, 3, 5, 7, 11, 13):
+        power = 0
+        while remaining % prime == 0:
+            remaining //= prime
+            power += 1
+        if power:
+            yield prime, power
+    candidate = 17
+    while candidate * candidate <= remaining and candidate < 4000:
+        power = 0
+        while remaining % candidate == 0:
+            remaining //= candidate
+            power += 1
+        if power:
+            yield candidate, power
+        candidate += 2
+    if remaining > 1:
+        side = isqrt(remaining)
+        yield (side, 2) if side * side == remaining else (remaining, 1)
+
+
+def _common_content(poly: Poly) -> Fraction:
+    """The positive rational that divides every coefficient, with the rest integral and coprime."""
+    tops, bottoms = 0, 1
+    for factor in poly.values():
+        tops = gcd(tops, factor.numerator)
+        bottoms = bottoms * factor.denominator // gcd(bottoms, factor.denominator)
+    return Fraction(tops or 1, bottoms)

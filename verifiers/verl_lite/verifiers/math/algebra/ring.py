@@ -8,10 +8,8 @@ identity counts where both sides are defined (x^2/x = x, sqrt(x) sqrt(y) = sqrt(
 prove nothing. Work is bounded: TooBig is raised once terms, digits or products pass a cap.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import gcd, isqrt
 from typing import Any, TypeAlias
 
 __all__ = ["Monomial", "Poly", "Quotient", "Ring", "TooBig"]
@@ -303,36 +301,3 @@ def _prime_power(prime: int, generator: int, exponent: Fraction) -> Poly | None:
         return None
     rest = exponent - whole
     return {((generator, rest),) if rest else ONE: Fraction(prime) ** whole}
-
-
-def prime_factors(number: int) -> Iterable[tuple[int, int]]:
-    """(prime, power) pairs of a positive integer; a large cofactor counts as prime (still exact)."""
-    remaining = number
-    for prime in (2, 3, 5, 7, 11, 13):
-        power = 0
-        while remaining % prime == 0:
-            remaining //= prime
-            power += 1
-        if power:
-            yield prime, power
-    candidate = 17
-    while candidate * candidate <= remaining and candidate < 4000:
-        power = 0
-        while remaining % candidate == 0:
-            remaining //= candidate
-            power += 1
-        if power:
-            yield candidate, power
-        candidate += 2
-    if remaining > 1:
-        side = isqrt(remaining)
-        yield (side, 2) if side * side == remaining else (remaining, 1)
-
-
-def common_content(poly: Poly) -> Fraction:
-    """The positive rational that divides every coefficient, with the rest integral and coprime."""
-    tops, bottoms = 0, 1
-    for factor in poly.values():
-        tops = gcd(tops, factor.numerator)
-        bottoms = bottoms * factor.denominator // gcd(bottoms, factor.denominator)
-    return Fraction(tops or 1, bottoms)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from verl_lite.verifiers.math.answers.answer import Answer, read_answer
 from verl_lite.verifiers.math.answers.assignments import assignment
-from verl_lite.verifiers.math.comparer import Comparer
-from verl_lite.verifiers.math.decision import Decision, decided
+from verl_lite.verifiers.math.comparer import Comparer, Decision, decided
 from verl_lite.verifiers.verdict import Outcome
 
 __all__ = ["Choice", "compare", "read_choice"]

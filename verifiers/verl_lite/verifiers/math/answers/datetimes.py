@@ -6,8 +6,7 @@ import re
 from dataclasses import dataclass
 
 from verl_lite.verifiers.math.answers.answer import Answer
-from verl_lite.verifiers.math.comparer import Comparer
-from verl_lite.verifiers.math.decision import Decision, decided
+from verl_lite.verifiers.math.comparer import Comparer, Decision, decided
 
 __all__ = ["Datetime", "compare", "compare_read", "read_datetime"]
 

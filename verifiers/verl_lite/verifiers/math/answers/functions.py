@@ -13,7 +13,7 @@ _ARROWS = ("mapsto", "to", "->")
 
 
 def read_definition(parser: ExpressionParser) -> Expr | None:
-    """The function that the tokens define, as a "lambda". None, with nothing consumed, if they define none."""
+    """The function that the tokens define, as a "lambda"; None, with nothing taken, if they define none."""
     if any(token.kind in ("cmd", "op") and token.text in _ARROWS for token in parser.tokens):
         return _read_arrow(parser)
     texts = [token.text for token in parser.tokens]

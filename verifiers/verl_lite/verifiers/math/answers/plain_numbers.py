@@ -7,7 +7,10 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["PlainNumber", "plain_number", "plain_reference"]
+from verl_lite.verifiers.math.comparer import Decision
+from verl_lite.verifiers.verdict import Outcome
+
+__all__ = ["PlainNumber", "compare_plain", "plain_number", "plain_reference"]
 
 # Gaps are possessive: splitting a run of blanks among several of them would take cubic time.
 _PLAIN = re.compile(
@@ -28,6 +31,10 @@ class PlainNumber(NamedTuple):
 
     def equals(self, other: "PlainNumber") -> bool:
         return self.top * other.bottom == other.top * self.bottom
+
+
+_SAME_NUMBER = Decision(Outcome.CORRECT, "number")
+_ANOTHER_NUMBER = Decision(Outcome.WRONG, "", "another number")
 
 
 def plain_number(text: str) -> PlainNumber | None:
@@ -57,3 +64,13 @@ def plain_number(text: str) -> PlainNumber | None:
 def plain_reference(text: str) -> PlainNumber | None:
     """`plain_number`, cached: a reference is met once per response of its group."""
     return plain_number(text)
+
+
+def compare_plain(wanted: PlainNumber, answer: str) -> Decision | None:
+    """The decision over two plain numbers; None where it takes more than exact arithmetic."""
+    given = plain_number(answer) if len(answer) <= 100 else None
+    if given is None:
+        return None
+    if given.equals(wanted):
+        return _SAME_NUMBER
+    return None if given.is_decimal or wanted.is_decimal else _ANOTHER_NUMBER

@@ -20,8 +20,7 @@ from verl_lite.verifiers.math.answers.units import (
     unit_name,
 )
 from verl_lite.verifiers.math.answers.words import unread
-from verl_lite.verifiers.math.comparer import Comparer
-from verl_lite.verifiers.math.decision import Decision, decided
+from verl_lite.verifiers.math.comparer import Comparer, Decision, decided
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, is_value, node, num, symbols
 from verl_lite.verifiers.math.reading.tokens import Token, tokenize
 

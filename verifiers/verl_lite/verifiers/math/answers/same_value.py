@@ -14,7 +14,9 @@ def same_value(comparer: Comparer, reference: Expr, response: Expr) -> bool:
     """Whether `response` is the value `reference`, under the rounding policy of the options."""
     reference, response = _scientific(reference), _scientific(response)
     if reference.is_number and response.is_number:
-        return _same_number(comparer, reference, response)
+        has_decimal = reference.places >= 0 or response.places >= 0
+        is_same = reference.fraction == response.fraction
+        return is_same or (has_decimal and rounds_to(comparer.options, reference, response))
     if reference.head == "percent" or response.head == "percent":
         return _same_percentage(comparer, reference, response)
     if reference.head == "deg" or response.head == "deg":
@@ -35,14 +37,6 @@ def _scientific(expr: Expr) -> Expr:
     if value.denominator != 1 or not 0 < places < 400:
         return expr
     return num(expr.args[0].fraction * Fraction(10) ** int(value), int(places))
-
-
-def _same_number(comparer: Comparer, reference: Expr, response: Expr) -> bool:
-    if reference.fraction == response.fraction:
-        return True
-    if reference.places < 0 and response.places < 0:
-        return False
-    return rounds_to(comparer.options, reference, response)
 
 
 def _same_percentage(comparer: Comparer, reference: Expr, response: Expr) -> bool:
@@ -69,15 +63,10 @@ def _has_pi(expr: Expr) -> bool:
 
 def _same_angle(comparer: Comparer, reference: Expr, response: Expr) -> bool:
     """30 degrees = pi/6; a bare 30 is read in degrees where the other side is, unless it holds pi."""
-    if reference.head == response.head:
-        return same_value(comparer, reference.args[0], response.args[0])
-    if reference.head == "deg":
-        if _has_pi(response):
-            return comparer.same(reference, response)
-        return same_value(comparer, reference.args[0], response)
-    if _has_pi(reference):
+    sides = (reference, response)
+    if any(side.head != "deg" and _has_pi(side) for side in sides):
         return comparer.same(reference, response)
-    return same_value(comparer, reference, response.args[0])
+    return same_value(comparer, *(side.args[0] if side.head == "deg" else side for side in sides))
 
 
 def base_value(expr: Expr) -> Fraction | None:

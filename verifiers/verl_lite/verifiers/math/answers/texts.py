@@ -4,8 +4,7 @@ import re
 
 from verl_lite.verifiers.math.answers import datetimes
 from verl_lite.verifiers.math.answers.answer import Answer
-from verl_lite.verifiers.math.comparer import Comparer
-from verl_lite.verifiers.math.decision import Decision, decided
+from verl_lite.verifiers.math.comparer import Comparer, Decision, decided
 from verl_lite.verifiers.math.expressions import Unreadable
 from verl_lite.verifiers.math.reading.tokens import MAX_DIGITS
 from verl_lite.verifiers.verdict import Outcome

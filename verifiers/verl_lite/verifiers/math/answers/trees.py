@@ -8,8 +8,7 @@ from verl_lite.verifiers.math.answers.quantities import bare_value, quantity_of,
 from verl_lite.verifiers.math.answers.same_value import base_value
 from verl_lite.verifiers.math.answers.texts import is_prose, same_text
 from verl_lite.verifiers.math.answers.words import read_word_class, unread
-from verl_lite.verifiers.math.comparer import Comparer
-from verl_lite.verifiers.math.decision import Decision, decided
+from verl_lite.verifiers.math.comparer import Comparer, Decision, decided
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, symbols, walk
 from verl_lite.verifiers.verdict import Outcome
 

@@ -6,9 +6,8 @@ from verl_lite.verifiers.math.answers.answer import Answer
 from verl_lite.verifiers.math.answers.assignments import unassigned
 from verl_lite.verifiers.math.answers.datetimes import read_datetime
 from verl_lite.verifiers.math.answers.texts import is_prose, same_text
-from verl_lite.verifiers.math.comparer import Comparer
-from verl_lite.verifiers.math.decision import Decision, decided
-from verl_lite.verifiers.math.expressions import Expr, Unreadable
+from verl_lite.verifiers.math.comparer import Comparer, Decision, decided
+from verl_lite.verifiers.math.expressions import Expr, Unreadable, neg, node
 from verl_lite.verifiers.verdict import Outcome
 
 __all__ = ["compare", "read_word_class", "unread"]
@@ -40,6 +39,10 @@ _SYMBOL_CLASSES = {
     "inf": "infinity", "-inf": "minus infinity", "-oo": "minus infinity", "\\{\\emptyset\\}": "",
     "x\\in\\emptyset": "nothing",
 }  # fmt: skip
+_INFINITY = Expr("const", (), "inf")
+_TREE_CLASSES = {
+    node("named", value="empty"): "nothing", _INFINITY: "infinity", neg(_INFINITY): "minus infinity",
+}  # fmt: skip
 
 
 def read_word_class(answer: Answer) -> str:
@@ -67,7 +70,7 @@ def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision
         return None
     theirs = response.read(read_word_class)
     if not theirs and response.expr is not None:
-        theirs = _class_of_tree(unassigned(response.expr))
+        theirs = _TREE_CLASSES.get(unassigned(response.expr), "")
     if not theirs and ours in ("yes", "no"):
         said = {word for word in response.words.replace(".", " ").split() if word in ("yes", "no")}
         theirs = response.words.split(" ", 1)[0].strip(".") if len(said) == 1 else ""
@@ -76,16 +79,6 @@ def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision
         return Decision(Outcome.CORRECT, matched)
     both_prose = reference.read(is_prose) and response.read(is_prose)
     return decided(both_prose and same_text(reference, response), "text", f"expected {ours!r}")
-
-
-def _class_of_tree(tree: Expr) -> str:
-    if tree.head == "named" and tree.value == "empty":
-        return "nothing"
-    if tree.head == "const" and tree.value == "inf":
-        return "infinity"
-    if tree.head == "neg" and tree.args[0].value == "inf":
-        return "minus infinity"
-    return ""
 
 
 def unread(response: Answer) -> Decision:

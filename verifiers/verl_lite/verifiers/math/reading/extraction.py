@@ -42,6 +42,9 @@ _HEDGE = re.compile(
     r"\b(?:either|or|maybe|perhaps|possibly|could be|might be|may be|not sure|one of|between)\b",
     re.IGNORECASE,
 )
+_UNDECIDED = re.compile(
+    r"(?:either|one of|maybe|perhaps|possibly|probably\s+either|not sure|unclear)\b", re.IGNORECASE
+)
 _MATH_SPAN = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.])[-−]?\$?\s?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:\s?[%°]|\s*/\s*[0-9]+)?(?![0-9A-Za-z])"
@@ -109,13 +112,8 @@ def _boxed(text: str) -> Extraction | None:
     if only >= 0 and text.find("boxed") == only + 1 and "\\fbox" not in text:
         end = text.find("}", only)
         content = text[only + 7 : end]
-        if (
-            end > 0
-            and "{" not in content
-            and content.strip()
-            and "answer" not in content
-            and "\\" not in content
-        ):
+        is_plain = "{" not in content and "\\" not in content and "answer" not in content
+        if end > 0 and is_plain and content.strip():
             return Extraction(content)  # the common case: one box, a plain content
     matches = list(_BOX.finditer(text))
     if not matches:
@@ -192,11 +190,7 @@ def _first_sentence(text: str) -> str:
 def _stated(sentence: str) -> Extraction:
     """What "the answer is ..." states, without the clauses behind it."""
     sentence = " ".join(sentence.split()).strip("* ")
-    if re.match(
-        r"(?:either|one of|maybe|perhaps|possibly|probably\s+either|not sure|unclear)\b",
-        sentence,
-        re.IGNORECASE,
-    ):
+    if _UNDECIDED.match(sentence):
         return Extraction(None, "several answers are offered")
     clause = _TRAILING_CLAUSE.search(sentence)
     if clause is not None and clause.start() > 0:
@@ -239,14 +233,10 @@ def _after_equals(line: str) -> str:
 
 def _is_sentence(text: str) -> bool:
     words = re.findall(r"(?<![\\A-Za-z{])[A-Za-z]{2,}", re.sub(r"\\[A-Za-z]+(?:\{[^{}]*\})?", " ", text))
-    return (
-        len(words) >= 5
-        or bool(
-            re.match(r"(?:so|thus|therefore|hence|we|it|the|this|she|he|they|i|that)\b", text, re.IGNORECASE)
-            and len(words) >= 3
-        )
-        or bool(_HEDGE.match(text))
+    opens_one = re.match(
+        r"(?:so|thus|therefore|hence|we|it|the|this|she|he|they|i|that)\b", text, re.IGNORECASE
     )
+    return len(words) >= 5 or bool(opens_one and len(words) >= 3) or bool(_HEDGE.match(text))
 
 
 def _from_sentence(line: str) -> Extraction:
@@ -276,7 +266,7 @@ def _from_sentence(line: str) -> Extraction:
         inner = _NUMBER.findall(after[1])
         if len(inner) == 1:
             return Extraction(_with_unit(after[1], inner[0]))
-    if not spans and numbers and _is_story(sentence):
+    if not spans and numbers and "=" in sentence:
         return Extraction(numbers[-1])
     return Extraction(None, "no single answer stands at the end of the response")
 
@@ -287,16 +277,10 @@ _ASIDE = re.compile(
 )
 
 
-def _is_story(sentence: str) -> bool:
-    return "=" in sentence
-
-
 def _with_unit(sentence: str, number: str) -> str:
     """The number with the word behind it, which may be its unit."""
     rest = sentence.split(number, 1)[1]
     word = re.match(r"\s*(?:million|billion|thousand)?\s*[A-Za-z/^0-9]{1,20}", rest)
-    return (
-        (number + word[0]).strip()
-        if word and not re.match(r"\s*(?:in|and|as|of|for|is|at|on|to|by|a)\b", word[0])
-        else number.strip()
-    )
+    if word is None or re.match(r"\s*(?:in|and|as|of|for|is|at|on|to|by|a)\b", word[0]):
+        return number.strip()
+    return (number + word[0]).strip()
