@@ -110,9 +110,8 @@ class Comparer:
 
     def proved(self, reference: Expr, response: Expr) -> bool:
         """Ask sympy. What it cannot prove does not count as equal."""
-        if any(
-            part.head == "call" or part.name == "inf" for side in (reference, response) for part in walk(side)
-        ):
+        parts = (*walk(reference), *walk(response))
+        if any(part.head == "call" or part.name == "inf" for part in parts):
             return False
         self.used("symbolic")
         reply = self.ask("equal", reference, response)
@@ -149,9 +148,8 @@ def _same_angle_exactly(reference: Expr, response: Expr) -> bool:
     try:
         apart = numeric.evaluate(difference, {})[0]
         forms = NormalForms()
-        turned = forms.ring.exponential(
-            forms.ring.multiply(forms.form(difference), forms.form(Expr("const", (), "i")))
-        )
+        angle = forms.form(difference)
+        turned = forms.ring.exponential(forms.ring.multiply(angle, forms.form(Expr("const", (), "i"))))
         return abs(apart) < 1 and forms.ring.is_equal(turned, forms.ring.rational(Fraction(1)))
     except (numeric.Undefined, NoForm, TooBig, RecursionError, ZeroDivisionError):
         return False

@@ -182,16 +182,13 @@ def _long(expected: Answer, text: str) -> Decision:
     """An answer beyond the size any comparison takes: equal as a string, or not read."""
     if len(expected.key) > MAX_COMPARED_CHARS and Answer(text).key == expected.key:
         return Decision(Outcome.CORRECT, "string")
-    return Decision(
-        Outcome.UNPARSED, "", f"the answer has {len(text)} characters, more than {MAX_COMPARED_CHARS}"
-    )
+    reason = f"the answer has {len(text)} characters, more than {MAX_COMPARED_CHARS}"
+    return Decision(Outcome.UNPARSED, "", reason)
 
 
 def _read_reference(reference: str) -> Answer:
     """The reference's answer; a whole solution is read like a response."""
     if "boxed" in reference or "####" in reference:
-        inner = extract(reference, mode="strict").answer
-        return read_answer(inner or "")
-    return read_answer(
-        reference if len(reference) <= MAX_REFERENCE_CHARS else reference[:MAX_REFERENCE_CHARS] + " ..."
-    )
+        return read_answer(extract(reference, mode="strict").answer or "")
+    is_long = len(reference) > MAX_REFERENCE_CHARS
+    return read_answer(reference[:MAX_REFERENCE_CHARS] + " ..." if is_long else reference)

@@ -232,20 +232,14 @@ def _logarithm(value: complex, error: float) -> Bounded:
     return result, error / abs(value) + (abs(result) + 1) * EPS
 
 
-def _reciprocal(function: Callable[[complex], complex]) -> Callable[[complex], complex]:
-    return lambda value: 1 / function(value)
-
-
-def _arccot(value: complex) -> complex:
-    return math.pi / 2 - cmath.atan(value)
-
-
 _FUNCTIONS: dict[str, Callable[[complex], complex]] = {
     "sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan, "asin": cmath.asin, "acos": cmath.acos,
-    "atan": cmath.atan, "acot": _arccot, "sinh": cmath.sinh, "cosh": cmath.cosh, "tanh": cmath.tanh,
+    "atan": cmath.atan, "acot": lambda value: math.pi / 2 - cmath.atan(value),
+    "sinh": cmath.sinh, "cosh": cmath.cosh, "tanh": cmath.tanh,
     "asinh": cmath.asinh, "acosh": cmath.acosh, "atanh": cmath.atanh, "exp": cmath.exp, "sqrt": cmath.sqrt,
-    "cot": _reciprocal(cmath.tan), "sec": _reciprocal(cmath.cos), "csc": _reciprocal(cmath.sin),
-    "coth": _reciprocal(cmath.tanh), "sech": _reciprocal(cmath.cosh), "csch": _reciprocal(cmath.sinh),
+    "cot": lambda value: 1 / cmath.tan(value), "sec": lambda value: 1 / cmath.cos(value),
+    "csc": lambda value: 1 / cmath.sin(value), "coth": lambda value: 1 / cmath.tanh(value),
+    "sech": lambda value: 1 / cmath.cosh(value), "csch": lambda value: 1 / cmath.sinh(value),
     "re": lambda value: complex(value.real), "im": lambda value: complex(value.imag),
     "conj": lambda value: value.conjugate(),
 }  # fmt: skip

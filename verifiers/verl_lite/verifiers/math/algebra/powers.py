@@ -7,6 +7,7 @@ Each is rewritten into generators of the ring, so that equal values get equal fo
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
+from itertools import chain
 from math import gcd, isqrt
 
 from verl_lite.verifiers.math.algebra.ring import ONE, UNIT, Monomial, Poly, Quotient, Ring, TooBig
@@ -304,22 +305,15 @@ def _twelfth(steps: int) -> tuple[tuple[Fraction, int], ...]:
 def _prime_factors(number: int) -> Iterator[tuple[int, int]]:
     """(prime, power) pairs of a positive integer; a large cofactor counts as prime (still exact)."""
     remaining = number
-    for prime in (2, 3, 5, 7, 11, 13):
+    for prime in chain((2, 3, 5, 7, 11, 13), range(17, 4000, 2)):
+        if prime > 13 and prime * prime > remaining:
+            break
         power = 0
         while remaining % prime == 0:
             remaining //= prime
             power += 1
         if power:
             yield prime, power
-    candidate = 17
-    while candidate * candidate <= remaining and candidate < 4000:
-        power = 0
-        while remaining % candidate == 0:
-            remaining //= candidate
-            power += 1
-        if power:
-            yield candidate, power
-        candidate += 2
     if remaining > 1:
         side = isqrt(remaining)
         yield (side, 2) if side * side == remaining else (remaining, 1)

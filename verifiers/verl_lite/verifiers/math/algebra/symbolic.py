@@ -48,11 +48,8 @@ def _strategies(has_symbols: bool) -> list[Callable[[Any], Any]]:
             sympy.simplify,
             lambda e: sympy.simplify(e.rewrite(sympy.exp)),
         ]
-    return [
-        lambda e: sympy.sqrtdenest(e),
-        lambda e: sympy.expand(sympy.radsimp(sympy.sqrtdenest(e))),
-        lambda e: sympy.simplify(e),
-    ]
+    denested = sympy.sqrtdenest
+    return [denested, lambda e: sympy.expand(sympy.radsimp(denested(e))), sympy.simplify]
 
 
 def same_solutions(left: Expr, right: Expr, name: str) -> bool | None:

@@ -2,6 +2,6 @@
 
 From text (answer.py): datetimes, words, choices, quantities (with units.py), texts, plain_numbers.
 From the tree that grammar.py reads (trees.py): values (with same_value.py and rounding.py), collections,
-vectors, real_sets (with spans.py), ratios, congruences, functions, assignments, equations.
+vectors, real_sets, ratios, congruences, functions, assignments, equations.
 The tables of compare.py say which type is asked first.
 """

@@ -87,12 +87,8 @@ def _time(match: re.Match[str]) -> Datetime | None:
     half = (match[4] or match[5] or "").lower().replace(".", "").replace(" ", "")
     if "." in match[0].split(" ")[0] and not half:
         return None
-    if (
-        hour > 23
-        or minute > 59
-        or second > 59
-        or (half in ("am", "pm", "morning", "afternoon", "evening") and not 1 <= hour <= 12)
-    ):
+    counts_to_12 = half in ("am", "pm", "morning", "afternoon", "evening")
+    if hour > 23 or minute > 59 or second > 59 or (counts_to_12 and not 1 <= hour <= 12):
         return None
     if half in ("pm", "afternoon", "evening"):
         hour = hour % 12 + 12

@@ -122,19 +122,12 @@ def _parts(tokens: list[Token]) -> list[Quantity] | None:
             return None
         value, scale, unit, label, position, first = found
         certain = first.spaced or first.kind != "word" or len(first.text) > 1
-        value = _scaled(value, scale)
+        if scale != 1:
+            value = num(value.fraction * scale) if value.is_number else node("mul", value, num(scale))
         parts.append(Quantity(value, unit, label, certain))
         if label and position < len(tokens):
             return None
     return parts
-
-
-def _scaled(value: Expr, scale: Fraction) -> Expr:
-    if scale == 1:
-        return value
-    if value.is_number:
-        return num(value.fraction * scale)
-    return node("mul", value, num(scale))
 
 
 def _value(tokens: list[Token]) -> Expr | None:

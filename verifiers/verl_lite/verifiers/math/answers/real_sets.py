@@ -1,21 +1,13 @@
 """Sets of real numbers: intervals, unions, inequalities in one unknown, set builders."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from verl_lite.verifiers.math.algebra import numeric
 from verl_lite.verifiers.math.answers.assignments import same_part, systems
 from verl_lite.verifiers.math.answers.equations import proportion
 from verl_lite.verifiers.math.answers.same_value import same_value
-from verl_lite.verifiers.math.answers.spans import (
-    INFINITY,
-    WHOLE,
-    NoRealSet,
-    Span,
-    between,
-    intersection,
-    ordered,
-    outside,
-)
 from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import (
     Expr,
@@ -30,15 +22,35 @@ from verl_lite.verifiers.math.expressions import (
 from verl_lite.verifiers.math.reading.commands import parse_expression
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
 
-__all__ = ["RealSet", "compare", "is_real_set", "read_number_set", "read_real_set"]
+__all__ = ["NoRealSet", "RealSet", "compare", "is_real_set", "read_number_set", "read_real_set"]
 
+INFINITY = Expr("const", (), "inf")
 FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!=", "=": "="}
-_NAMED = {
-    "R": [WHOLE],
-    "empty": [],
-    "R+": [between(num(0), False, INFINITY, False)],
-    "R-": [between(neg(INFINITY), False, num(0), False)],
-}
+
+
+class NoRealSet(ValueError):
+    """The tree describes no set of real numbers that can be ordered here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The numbers between two ends. `start` and `end` are for ordering only."""
+
+    low: Expr
+    low_closed: bool
+    high: Expr
+    high_closed: bool
+
+    @property
+    def start(self) -> float:
+        return _position(self.low)
+
+    @property
+    def end(self) -> float:
+        return _position(self.high)
+
+
+WHOLE = Span(neg(INFINITY), False, INFINITY, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +65,10 @@ def read_number_set(parser: ExpressionParser, letter: str) -> Expr:
     r"""`\mathbb{R}`, `\mathbb{R}^+`, `\mathbb{Z}_+`, ..., read after the letter."""
     if letter not in "RZNQC":
         raise Unreadable(f"the set {letter}")
-    if parser.at("^") and parser.peek(1).text in ("+", "-"):
-        parser.take()
-        return node("named", value=letter + parser.take().text)
-    if parser.at("_") and parser.peek(1).text == "+":
+    sign = parser.peek(1).text
+    if (parser.at("^") and sign in ("+", "-")) or (parser.at("_") and sign == "+"):
         parser.position += 2
-        return node("named", value=letter + "+")
+        letter += sign
     return node("named", value=letter)
 
 
@@ -66,10 +76,8 @@ def is_real_set(tree: Expr) -> bool:
     """Whether a tree is meant as a set of real numbers, even where it cannot be read as one."""
     if tree.head == "rel":
         return tree.value != "=" and tree.value != "~"
-    return (
-        tree.head in ("named", "chain", "interval", "union", "intersect", "minus", "and", "or")
-        and systems(tree) is None
-    )
+    heads = ("named", "chain", "interval", "union", "intersect", "minus", "and", "or")
+    return tree.head in heads and systems(tree) is None
 
 
 def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
@@ -122,7 +130,7 @@ def read_real_set(comparer: Comparer, tree: Expr) -> RealSet:
     if len(names) > 1:
         raise NoRealSet("more than one unknown")
     name = next(iter(names), "")
-    return RealSet(ordered(_read(comparer, tree, name)), name)
+    return RealSet(_ordered(_read(comparer, tree, name)), name)
 
 
 def _unknowns(tree: Expr) -> frozenset[str]:
@@ -140,9 +148,9 @@ def _read(comparer: Comparer, tree: Expr, name: str) -> list[Span]:
     if head == "interval":
         if len(tree.args) != 2 or not all(is_value(arg) for arg in tree.args):
             raise NoRealSet("an interval without two ends")
-        return [between(tree.args[0], tree.name[0] == "[", tree.args[1], tree.name[1] == "]")]
+        return [_between(tree.args[0], tree.name[0] == "[", tree.args[1], tree.name[1] == "]")]
     if head == "tuple" and len(tree.args) == 2 and all(is_value(arg) for arg in tree.args):
-        return [between(tree.args[0], False, tree.args[1], False)]
+        return [_between(tree.args[0], False, tree.args[1], False)]
     if head == "named":
         if tree.name not in _NAMED:
             raise NoRealSet(f"the set {tree.name}")
@@ -150,16 +158,16 @@ def _read(comparer: Comparer, tree: Expr, name: str) -> list[Span]:
     if head == "set":
         if not all(is_value(arg) for arg in tree.args):
             raise NoRealSet("a set of something other than numbers")
-        return [between(arg, True, arg, True) for arg in tree.args]
+        return [_between(arg, True, arg, True) for arg in tree.args]
     if head in ("union", "or"):
         return [span for arg in tree.args for span in _read(comparer, arg, name)]
     if head in ("intersect", "and", "chain"):
         spans = [WHOLE]
         for arg in tree.args:
-            spans = intersection(spans, ordered(_read(comparer, arg, name)))
+            spans = _intersection(spans, _ordered(_read(comparer, arg, name)))
         return spans
     if head == "minus":
-        return intersection(_read(comparer, tree.args[0], name), _complement(comparer, tree.args[1], name))
+        return _intersection(_read(comparer, tree.args[0], name), _complement(comparer, tree.args[1], name))
     if head == "rel":
         return _relation(comparer, tree, name)
     raise NoRealSet(head)
@@ -189,12 +197,12 @@ def _relation(comparer: Comparer, tree: Expr, name: str) -> list[Span]:
 def _half_line(relation: str, bound: Expr) -> list[Span]:
     low = neg(INFINITY)
     if relation in ("<", "<="):
-        return [between(low, False, bound, relation == "<=")]
+        return [_between(low, False, bound, relation == "<=")]
     if relation in (">", ">="):
-        return [between(bound, relation == ">=", INFINITY, False)]
+        return [_between(bound, relation == ">=", INFINITY, False)]
     if relation == "=":
-        return [between(bound, True, bound, True)]
-    return [between(low, False, bound, False), between(bound, False, INFINITY, False)]
+        return [_between(bound, True, bound, True)]
+    return [_between(low, False, bound, False), _between(bound, False, INFINITY, False)]
 
 
 def _absolute_bound(left: Expr, relation: str, right: Expr) -> Expr | None:
@@ -208,11 +216,8 @@ def _absolute_bound(left: Expr, relation: str, right: Expr) -> Expr | None:
     if relation in ("<", "<="):
         above = node("rel", neg(right), inner, value=relation)
         return node("and", above, node("rel", inner, right, value=relation))
-    return node(
-        "or",
-        node("rel", inner, neg(right), value=FLIPPED[relation]),
-        node("rel", inner, right, value=relation),
-    )
+    below = node("rel", inner, neg(right), value=FLIPPED[relation])
+    return node("or", below, node("rel", inner, right, value=relation))
 
 
 def _solved(comparer: Comparer, difference: Expr, relation: str, name: str) -> list[Span]:
@@ -231,9 +236,7 @@ def _solved(comparer: Comparer, difference: Expr, relation: str, name: str) -> l
     rows = comparer.question("solve_inequality", difference, relation, name)
     if not isinstance(rows, list):
         raise NoRealSet("an inequality that was not solved")
-    return [
-        between(_end(low), low_closed, _end(high), high_closed) for low, low_closed, high, high_closed in rows
-    ]
+    return [_between(_end(a), a_closed, _end(b), b_closed) for a, a_closed, b, b_closed in rows]
 
 
 def _end(text: str) -> Expr:
@@ -253,6 +256,104 @@ def _complement(comparer: Comparer, tree: Expr, name: str) -> list[Span]:
     if tree.head in ("list", "tuple"):
         tree = node("set", *(arg.args[1] if arg.head == "rel" else arg for arg in tree.args))
     spans = [WHOLE]
-    for inside in ordered(_read(comparer, tree, name)):
-        spans = intersection(spans, outside(inside))
+    for inside in _ordered(_read(comparer, tree, name)):
+        spans = _intersection(spans, _outside(inside))
     return spans
+
+
+# spans
+
+
+def _position(end: Expr) -> float:
+    value = numeric.approximate(end)
+    if value is None:
+        raise NoRealSet("an end that is no real number")
+    return value
+
+
+def _between(low: Expr, low_closed: bool, high: Expr, high_closed: bool) -> Span:
+    return Span(low, low_closed and not _is_infinite(low), high, high_closed and not _is_infinite(high))
+
+
+def _is_infinite(expr: Expr) -> bool:
+    return expr == INFINITY or expr == neg(INFINITY)
+
+
+def _ordered(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """Sorted and merged where they touch, without empty ones. A single span may have symbolic ends."""
+    found = list(spans)
+    if len(found) == 1 and (symbols(found[0].low) or symbols(found[0].high)):
+        return tuple(found)
+    kept = [span for span in found if not _is_empty(span)]
+    kept.sort(key=lambda span: (span.start, not span.low_closed))
+    merged: list[Span] = []
+    for span in kept:
+        if merged and _touches(merged[-1], span):
+            last = merged.pop()
+            is_further = span.end > last.end or (_same(span.end, last.end) and span.high_closed)
+            further = span if is_further else last
+            merged.append(Span(last.low, last.low_closed, further.high, further.high_closed))
+        else:
+            merged.append(span)
+    return tuple(merged)
+
+
+def _same(a: float, b: float) -> bool:
+    return a == b or math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-14)
+
+
+def _is_empty(span: Span) -> bool:
+    if _same(span.start, span.end):
+        return not (span.low_closed and span.high_closed)
+    return span.start > span.end
+
+
+def _touches(first: Span, second: Span) -> bool:
+    if _same(first.end, second.start):
+        return first.high_closed or second.low_closed
+    return second.start < first.end
+
+
+def _intersection(left: Iterable[Span], right: Iterable[Span]) -> list[Span]:
+    others = list(right)
+    found = [Span(*_later(a, b), *_earlier(a, b)) for a in left for b in others]
+    if len(found) == 1 and (symbols(found[0].low) or symbols(found[0].high)):
+        return found
+    return [span for span in found if not _is_empty(span)]
+
+
+def _later(a: Span, b: Span) -> tuple[Expr, bool]:
+    if a.low == neg(INFINITY) or b.low == neg(INFINITY):
+        chosen = b if a.low == neg(INFINITY) else a
+    elif _same(a.start, b.start):
+        return a.low, a.low_closed and b.low_closed
+    else:
+        chosen = a if a.start > b.start else b
+    return chosen.low, chosen.low_closed
+
+
+def _earlier(a: Span, b: Span) -> tuple[Expr, bool]:
+    if a.high == INFINITY or b.high == INFINITY:
+        chosen = b if a.high == INFINITY else a
+    elif _same(a.end, b.end):
+        return a.high, a.high_closed and b.high_closed
+    else:
+        chosen = a if a.end < b.end else b
+    return chosen.high, chosen.high_closed
+
+
+def _outside(span: Span) -> list[Span]:
+    """The spans on either side of a span."""
+    ends = [
+        Span(neg(INFINITY), False, span.low, not span.low_closed),
+        Span(span.high, not span.high_closed, INFINITY, False),
+    ]
+    return [part for part in ends if not (_is_infinite(part.low) and _is_infinite(part.high))]
+
+
+_NAMED = {
+    "R": [WHOLE],
+    "empty": [],
+    "R+": [_between(num(0), False, INFINITY, False)],
+    "R-": [_between(neg(INFINITY), False, num(0), False)],
+}

@@ -28,11 +28,8 @@ def is_prose(answer: Answer) -> bool:
     """Only words and ordinary punctuation, with letters and balanced brackets."""
     bare = _TEXT_ONLY.sub(r" \1 ", answer.text)
     letters = sum(1 for char in bare if char.isalpha())
-    return (
-        letters > 1
-        and bool(_PROSE.match(bare) or (not bare.isascii() and "\\" not in bare))
-        and _is_balanced(bare)
-    )
+    is_plain = _PROSE.match(bare) is not None or (not bare.isascii() and "\\" not in bare)
+    return letters > 1 and is_plain and _is_balanced(bare)
 
 
 def _is_balanced(text: str) -> bool:

@@ -7,14 +7,9 @@ from verl_lite.verifiers.math.expressions import Expr, Unreadable, neg, node, nu
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
 
 __all__ = [
-    "as_matrix",
-    "as_vector",
-    "compare",
-    "compare_system",
-    "read_environment",
-    "read_tuple",
+    "as_matrix", "as_vector", "compare", "compare_system", "read_environment", "read_tuple",
     "unit_vector_entries",
-]
+]  # fmt: skip
 
 _MATRICES = frozenset("matrix pmatrix bmatrix Bmatrix array smallmatrix".split())
 _DETERMINANTS = frozenset(("vmatrix",))

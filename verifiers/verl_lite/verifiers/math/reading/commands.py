@@ -58,7 +58,8 @@ def _function(parser: ExpressionParser, name: str) -> Expr:
         if parser.take().text == "_":
             base = parser.argument()
         else:
-            exponent = parser.group() if parser.at("{") else _sign_and_factor(parser)
+            is_negative = parser.accept("-")
+            exponent = neg(parser.argument()) if is_negative else parser.argument()
     if exponent == num(-1) and name in INVERSES:
         name, exponent = INVERSES[name], None
     arguments = _arguments(parser, name)
@@ -68,12 +69,6 @@ def _function(parser: ExpressionParser, name: str) -> Expr:
         arguments.append(base)
     result = _applied(name, arguments)
     return result if exponent is None else node("pow", result, exponent)
-
-
-def _sign_and_factor(parser: ExpressionParser) -> Expr:
-    if parser.accept("-"):
-        return neg(parser.argument())
-    return parser.argument()
 
 
 def _arguments(parser: ExpressionParser, name: str) -> list[Expr]:
@@ -98,9 +93,7 @@ def _continues(parser: ExpressionParser) -> bool:
     token = parser.peek()
     if token.kind == "word":
         return len(token.text) <= 2 and not parser.is_connective(token)
-    if token.kind == "cmd":
-        return token.text in _FACTOR_COMMANDS
-    return False
+    return token.kind == "cmd" and token.text in _FACTOR_COMMANDS
 
 
 def _applied(name: str, arguments: list[Expr]) -> Expr:
@@ -111,10 +104,8 @@ def _applied(name: str, arguments: list[Expr]) -> Expr:
         return node(name, *arguments)
     if name == "cbrt":
         return root(num(3), arguments[0])
-    if name == "log10":
-        return call("log", arguments[0], num(10))
-    if name == "log2":
-        return call("log", arguments[0], num(2))
+    if name in ("log10", "log2"):
+        return call("log", arguments[0], num(int(name[3:])))
     if name == "log" and len(arguments) > 2:
         raise Unreadable("log with more than two arguments")
     return call(name, *arguments)

@@ -74,8 +74,6 @@ def _with_phrases(text: str) -> str:
 
 def _inline_words(words: str, command: str) -> str:
     r"""Prose in `\text{...}` is read like prose outside it; a name such as `\mathrm{e}` stays."""
-    return (
-        f" {words} "
-        if len(words.split()) > 1 or len(words.strip()) > 3 or words.strip() in ("or", "and", "if")
-        else command
-    )
+    bare = words.strip()
+    is_prose = len(bare.split()) > 1 or len(bare) > 3 or bare in ("or", "and", "if")
+    return f" {words} " if is_prose else command
