@@ -1,4 +1,4 @@
-"""The exact parts against hand-made answers: tokens, trees, normal forms, refutation, regions, units."""
+"""The exact parts against hand-made answers: tokens, trees, normal forms, refutation, quantities."""
 
 import gc
 import weakref
