@@ -122,7 +122,7 @@ def time_ours(pairs: Sequence[Pair]) -> tuple[float, list[bool]]:
 def compare_throughput(
     name: str, make: Callable[[random.Random, int], list[Pair]], count: int, python: str
 ) -> None:
-    """Median pairs a second of each side over REPEATS sets of new pairs."""
+    """Median pairs per second of each side over REPEATS sets of new pairs."""
     ours, theirs, agree = [], [], 0
     for seed in range(REPEATS):
         pairs = make(random.Random(seed), count)

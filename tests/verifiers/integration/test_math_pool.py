@@ -14,7 +14,7 @@ import pytest
 
 from verl_lite.verifiers import MathOptions, Outcome, verify_math, verify_math_batch
 from verl_lite.verifiers.math import pool
-from verl_lite.verifiers.math.answer_parser import parse_answer
+from verl_lite.verifiers.math.answers.grammar import parse_answer
 from verl_lite.verifiers.math.expressions import Expr
 
 PROVED = ("\\boxed{\\sqrt[3]{2+\\sqrt{5}}+\\sqrt[3]{2-\\sqrt{5}}}", "1")  # only sympy settles this one

@@ -1,4 +1,4 @@
-"""The exact parts against hand-made answers: tokens, trees, normal forms, refutation, regions, units."""
+"""The exact parts against hand-made answers: tokens, trees, normal forms, refutation, quantities."""
 
 import gc
 import weakref
@@ -7,16 +7,17 @@ from fractions import Fraction
 import pytest
 
 from verl_lite.verifiers import Outcome, verify_math
-from verl_lite.verifiers.math import numeric
-from verl_lite.verifiers.math.algebra import TooBig
-from verl_lite.verifiers.math.answer_parser import parse_answer
+from verl_lite.verifiers.math.algebra import numeric
+from verl_lite.verifiers.math.algebra.normal_form import NoForm, NormalForms, exact_value
+from verl_lite.verifiers.math.algebra.ring import TooBig
+from verl_lite.verifiers.math.answers.answer import Answer
+from verl_lite.verifiers.math.answers.grammar import parse_answer
+from verl_lite.verifiers.math.answers.quantities import read_quantity
+from verl_lite.verifiers.math.answers.units import convert
 from verl_lite.verifiers.math.expressions import Expr, Unreadable
-from verl_lite.verifiers.math.extraction import extract
-from verl_lite.verifiers.math.judge import exact_value
-from verl_lite.verifiers.math.normal_form import NoForm, NormalForms
-from verl_lite.verifiers.math.normalise import clean
-from verl_lite.verifiers.math.units import convert, read_quantity
-from verl_lite.verifiers.math.words import number_in_words
+from verl_lite.verifiers.math.reading.extraction import extract
+from verl_lite.verifiers.math.reading.normalise import clean
+from verl_lite.verifiers.math.reading.words import number_in_words
 
 
 def tree(text: str) -> Expr:
@@ -106,7 +107,7 @@ def test_floats_refute_and_never_prove() -> None:
 
 
 def test_quantities_convert_exactly() -> None:
-    five = read_quantity("500 cm")
+    five = read_quantity(Answer("500 cm"))
     assert five is not None
     assert convert(Fraction(500), five.unit, (("meter", 1),)) == 5
     assert convert(Fraction(100), (("degree_Celsius", 1),), (("degree_Fahrenheit", 1),)) == 212

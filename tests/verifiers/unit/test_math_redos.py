@@ -14,8 +14,9 @@ from collections.abc import Iterator
 import pytest
 
 from verl_lite.verifiers import verify_math
-from verl_lite.verifiers.math import plain_numbers, pool
-from verl_lite.verifiers.math.plain_numbers import plain_number
+from verl_lite.verifiers.math import pool
+from verl_lite.verifiers.math.answers import plain_numbers
+from verl_lite.verifiers.math.answers.plain_numbers import plain_number
 
 MAX_CPU_S = 0.5  # linear work takes some 10 ms; the slowest quadratic one found took seconds
 REFERENCES = ("5", "A", "x+1", "(1,2)", "5 m")

@@ -1,4 +1,4 @@
-"""The small safe syntax tree everything is compared in. Building one never evaluates anything.
+"""The small, safe syntax tree in which everything is compared. Building one evaluates nothing.
 
 heads of expressions
     num      value: Fraction; `places` decimals as written (-1: not a decimal)
@@ -17,11 +17,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-__all__ = ["Expr", "Unreadable", "call", "neg", "node", "num", "sym", "walk"]
+__all__ = [
+    "EXPRESSION_HEADS", "Expr", "Unreadable", "call", "is_value", "neg", "node", "num", "substitute", "sym",
+    "symbols", "walk",
+]  # fmt: skip
+
+EXPRESSION_HEADS = frozenset(
+    "num sym const add neg mul div pow percent deg func call fact binom abs base".split()
+)
 
 
 class Unreadable(ValueError):
-    """Text that is no expression this parser reads, or one beyond its limits."""
+    """Text that the parser cannot read, or that is beyond its limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,11 @@ class Expr:
     def fraction(self) -> Fraction:
         assert isinstance(self.value, Fraction), self.head
         return self.value
+
+
+def is_value(expr: Expr) -> bool:
+    """Whether `expr` is one expression (no set, relation, list, ...)."""
+    return expr.head in EXPRESSION_HEADS
 
 
 def num(value: int | Fraction, places: int = -1) -> Expr:
@@ -68,7 +80,7 @@ def neg(expr: Expr) -> Expr:
 
 
 def walk(expr: Expr) -> Iterator[Expr]:
-    """`expr` and everything under it, parents first; iterative, so depth costs no stack."""
+    """`expr` and everything under it, parents first; iterative, so that depth needs no stack."""
     stack = [expr]
     while stack:
         current = stack.pop()

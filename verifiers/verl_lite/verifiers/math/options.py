@@ -13,12 +13,12 @@ class MathOptions:
     mode       "lenient": a box, `####`, `<answer>`, an answer phrase, or a bare final expression;
                "strict": all of these but the bare final expression
     timeout_s  the deadline of one call; a batch as a whole spends at most one more on hostile pairs
-    rel_tol    how far a decimal may stand from the exact reference, relative to the reference
+    rel_tol    how far a decimal may be from the exact reference, relative to the reference
     rounding   "reference": a decimal reference of three or more significant digits is a rounding,
                and a more precise answer that rounds to it is correct; "exact": only rel_tol counts
-    units      "convert": where both name a unit they must agree after conversion, where one does not
-               it is implied; "require": the reference's unit must be there; "strip": units ignored
-    partial    for a reference of several parts, give a wrong answer the share of parts it has right
+    units      "convert": where both name a unit they must agree after conversion, if only one does,
+               it is implied; "require": the reference's unit must be given; "strip": units ignored
+    partial    for a reference with several parts, a wrong answer gets the share of right parts
                as `credit` (the outcome stays "wrong")
     """
 

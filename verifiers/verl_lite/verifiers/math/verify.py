@@ -1,7 +1,5 @@
 """`verify_math`: extraction, comparison, and a verdict within the deadline, whatever the text."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,14 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from verl_lite.verifiers.math import pool
-from verl_lite.verifiers.math.answer import Answer, read_answer
-from verl_lite.verifiers.math.compare import Decision, compare, share_of_parts
+from verl_lite.verifiers.math.answers.answer import Answer, read_answer
+from verl_lite.verifiers.math.answers.collections import share_of_parts
+from verl_lite.verifiers.math.answers.plain_numbers import compare_plain, plain_reference
+from verl_lite.verifiers.math.compare import compare, fault, new_comparer
+from verl_lite.verifiers.math.comparer import Ask, Decision, Undecided
 from verl_lite.verifiers.math.expressions import Expr
-from verl_lite.verifiers.math.extraction import Extraction, extract
-from verl_lite.verifiers.math.judge import Ask, Judge, Undecided
 from verl_lite.verifiers.math.options import MathOptions
-from verl_lite.verifiers.math.plain_numbers import PlainNumber, plain_number, plain_reference
 from verl_lite.verifiers.math.pool import Reply
+from verl_lite.verifiers.math.reading.extraction import Extraction, extract
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
 __all__ = ["verify_math", "verify_math_batch", "warm_up"]
@@ -47,10 +46,10 @@ def verify_math(response: str, reference: str, *, options: MathOptions = DEFAULT
 
 
 def verify_math_batch(pairs: Sequence[tuple[str, str]], *, options: MathOptions = DEFAULTS) -> list[Verdict]:
-    """One verdict a (response, reference) pair, in order; equal pairs are decided once.
+    """One verdict per (response, reference) pair, in order; equal pairs are decided once.
 
-    Easy pairs are decided here, hard ones side by side in the worker processes. Pairs that run out
-    of time cost the batch one deadline together, not one each.
+    Easy pairs are decided here, hard ones side by side in the worker processes. All pairs that run out of
+    time together cost the batch one deadline.
     """
     found: dict[tuple[str, str], Verdict] = {}
     hard: list[tuple[str, str]] = []
@@ -67,7 +66,7 @@ def verify_math_batch(pairs: Sequence[tuple[str, str]], *, options: MathOptions 
 
 
 def warm_up(timeout_s: float = START_S) -> None:
-    """Start the worker processes and wait for them: about two seconds of CPU once in a process.
+    """Start the worker processes and wait for them: about two seconds of CPU, once per process.
 
     Optional: a batch waits by itself; a first single call that needs sympy may otherwise time out
     on a busy machine.
@@ -88,13 +87,13 @@ _UNDECIDED = Verdict(outcome=Outcome.TIMEOUT, reason="not decided before the dea
 
 @dataclass
 class _Window:
-    """What hard pairs of one batch may spend on time-outs; shared by the threads that decide them."""
+    """How long the hard pairs of a batch may spend on time-outs; shared by the threads that decide them."""
 
     timeout_s: float
     wasted_s: float = 0.0
 
     def slice_s(self) -> float:
-        """A pair's share: a moment, and less once half a deadline has gone to time-outs."""
+        """The seconds for one pair; fewer once time-outs have used up half a deadline."""
         usual = FIRST_SLICE_S if self.wasted_s < self.timeout_s / 2 else SHORT_SLICE_S
         return min(usual, self.timeout_s)
 
@@ -106,7 +105,7 @@ class _Window:
 def _decide_hard(
     pairs: list[tuple[str, str]], found: dict[tuple[str, str], Verdict], options: MathOptions
 ) -> None:
-    """A short slice for every pair; those it was too short for share what is left of one deadline."""
+    """A short slice for every pair; pairs that need more share what is left of one deadline."""
     pool.wait_until_ready(START_S, min(len(pairs), pool.num_workers()))
     window = _Window(options.timeout_s)
 
@@ -131,14 +130,12 @@ def _verify(response: str, reference: str, options: MathOptions, ask: Ask) -> Ve
     wanted = plain_reference(reference)
     if wanted is not None:
         extraction = extract(response, mode=options.mode)
-        quick = _plain(wanted, extraction)
+        quick = compare_plain(wanted, extraction.answer or "") if not extraction.boxes else None
         if quick is not None:
             return _verdict(quick, extraction.answer, started)
     expected = _read_reference(reference)
-    if expected.fault:
-        return Verdict(
-            outcome=Outcome.BAD_REFERENCE, reason=expected.fault, wall_s=time.perf_counter() - started
-        )
+    if reason := expected.read(fault):
+        return Verdict(outcome=Outcome.BAD_REFERENCE, reason=reason, wall_s=time.perf_counter() - started)
     if expected.may_need_proof:
         pool.start()
     if wanted is None:
@@ -146,22 +143,6 @@ def _verify(response: str, reference: str, options: MathOptions, ask: Ask) -> Ve
     if extraction.answer is None:
         return _verdict(Decision(Outcome.UNPARSED, "", extraction.reason), None, started)
     return _verdict(_decide(expected, extraction, options, ask), extraction.answer, started)
-
-
-def _plain(wanted: PlainNumber, extraction: Extraction) -> Decision | None:
-    """The decision over two plain numbers; None where it takes more than exact arithmetic."""
-    if extraction.answer is None or extraction.boxes or len(extraction.answer) > 100:
-        return None
-    given = plain_number(extraction.answer)
-    if given is None:
-        return None
-    if given.equals(wanted):
-        return _SAME_NUMBER
-    return None if given.is_decimal or wanted.is_decimal else _ANOTHER_NUMBER
-
-
-_SAME_NUMBER = Decision(Outcome.CORRECT, "number")
-_ANOTHER_NUMBER = Decision(Outcome.WRONG, "", "another number")
 
 
 def _verdict(decision: Decision, answer: str | None, started: float) -> Verdict:
@@ -181,15 +162,14 @@ def _decide(expected: Answer, extraction: Extraction, options: MathOptions, ask:
     text = answer.strip()
     if len(text) > MAX_COMPARED_CHARS:
         return _long(expected, text)
-    judge = Judge(options, ask)
+    comparer = new_comparer(options, ask)
     try:
         if extraction.boxes:
-            joined = compare(judge, expected, read_answer(", ".join(extraction.boxes)))
-            return joined
+            return compare(comparer, expected, read_answer(", ".join(extraction.boxes)))
         given = read_answer(text)
-        decision = compare(judge, expected, given)
-        if options.partial and decision.outcome is Outcome.WRONG:
-            return decision._replace(credit=share_of_parts(judge, expected, given))
+        decision = compare(comparer, expected, given)
+        if options.partial and decision.outcome is Outcome.WRONG and expected.expr and given.expr:
+            return decision._replace(credit=share_of_parts(comparer, expected.expr, given.expr))
         return decision
     except Undecided as stopped:
         outcome = Outcome.ERROR if stopped.status == "error" else Outcome.TIMEOUT
@@ -202,16 +182,13 @@ def _long(expected: Answer, text: str) -> Decision:
     """An answer beyond the size any comparison takes: equal as a string, or not read."""
     if len(expected.key) > MAX_COMPARED_CHARS and Answer(text).key == expected.key:
         return Decision(Outcome.CORRECT, "string")
-    return Decision(
-        Outcome.UNPARSED, "", f"the answer has {len(text)} characters, more than {MAX_COMPARED_CHARS}"
-    )
+    reason = f"the answer has {len(text)} characters, more than {MAX_COMPARED_CHARS}"
+    return Decision(Outcome.UNPARSED, "", reason)
 
 
 def _read_reference(reference: str) -> Answer:
-    """The reference's answer; one that is a whole solution is read like a response."""
+    """The reference's answer; a whole solution is read like a response."""
     if "boxed" in reference or "####" in reference:
-        inner = extract(reference, mode="strict").answer
-        return read_answer(inner or "")
-    return read_answer(
-        reference if len(reference) <= MAX_REFERENCE_CHARS else reference[:MAX_REFERENCE_CHARS] + " ..."
-    )
+        return read_answer(extract(reference, mode="strict").answer or "")
+    is_long = len(reference) > MAX_REFERENCE_CHARS
+    return read_answer(reference[:MAX_REFERENCE_CHARS] + " ..." if is_long else reference)

@@ -89,8 +89,8 @@ class Child:
 
 def main() -> None:
     memory_mb = int(sys.argv[1])
+    from verl_lite.verifiers.math.algebra.symbolic import equal
     from verl_lite.verifiers.math.expressions import num, sym
-    from verl_lite.verifiers.math.symbolic import equal
 
     equal(sym("x"), num(1))  # loads what sympy loads lazily
     gc.collect()
@@ -139,7 +139,7 @@ def _die_with_parent(parent: int) -> None:
 
 
 def _answer(frame: bytes) -> bytes:
-    from verl_lite.verifiers.math.symbolic import QUESTIONS
+    from verl_lite.verifiers.math.algebra.symbolic import QUESTIONS
 
     question, arguments = pickle.loads(frame)
     started = time.perf_counter()

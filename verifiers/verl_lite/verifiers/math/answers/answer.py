@@ -1,0 +1,68 @@
+"""One answer. Each type reads it when it is first asked to; the reading is kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+from typing import Any, TypeVar
+
+from verl_lite.verifiers.math.answers.grammar import parse_answer
+from verl_lite.verifiers.math.expressions import Expr, Unreadable, num, walk
+from verl_lite.verifiers.math.reading.normalise import clean, string_key
+from verl_lite.verifiers.math.reading.words import number_in_words, plain_words
+
+__all__ = ["Answer", "read_answer"]
+
+Reading = TypeVar("Reading")
+_LABELLED = re.compile(
+    r"(?:\\(?:text|mathrm|operatorname)\s*\{[A-Za-z .,'-]+\}|[A-Za-z][A-Za-z .'-]{2,}+)"
+    r"\s*+(?:\([A-Za-z]++\)\s*+)?+[=:]\s*+([^=]++)\Z"
+)
+
+
+class Answer:
+    """`raw` is the text as given, `text` its cleaned form; answers with equal keys are equal strings."""
+
+    def __init__(self, raw: str) -> None:
+        self.raw = raw
+        self.text = clean(raw)
+        self.key = string_key(self.text)
+        self._readings: dict[Callable[[Answer], Any], Any] = {}
+
+    def read(self, reader: Callable[[Answer], Reading]) -> Reading:
+        """`reader(self)`, computed once: this answer read as one type."""
+        if reader not in self._readings:
+            self._readings[reader] = reader(self)
+        reading: Reading = self._readings[reader]
+        return reading
+
+    @cached_property
+    def tree(self) -> Expr | Unreadable:
+        parsed = parse_answer(self.text)
+        if isinstance(parsed, Unreadable) and (value := number_in_words(self.words)) is not None:
+            return num(value)
+        if isinstance(parsed, Unreadable) and (labelled := _LABELLED.match(self.text)) is not None:
+            return parse_answer(clean(labelled[1]))  # Area = 12
+        return parsed
+
+    @cached_property
+    def expr(self) -> Expr | None:
+        return None if isinstance(self.tree, Unreadable) else self.tree
+
+    @cached_property
+    def words(self) -> str:
+        return plain_words(self.text[:4000])
+
+    @cached_property
+    def may_need_proof(self) -> bool:
+        """Whether a comparison with this answer may have to ask sympy (worth starting a worker for)."""
+        return self.expr is not None and any(
+            part.head in ("sym", "func", "pow", "rel") for part in walk(self.expr)
+        )
+
+
+@lru_cache(maxsize=8192)
+def read_answer(raw: str) -> Answer:
+    """The answer `raw`, cached: a reference is read once for all responses of its group."""
+    return Answer(raw)

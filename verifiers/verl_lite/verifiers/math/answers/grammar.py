@@ -1,0 +1,209 @@
+"""Whole answers: relations, lists, unions, set builders, and what the types add of their own."""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from string import ascii_uppercase
+from typing import ClassVar
+
+from verl_lite.verifiers.math.answers import collections, congruences, functions, ratios, real_sets, vectors
+from verl_lite.verifiers.math.expressions import Expr, Unreadable, node
+from verl_lite.verifiers.math.reading.commands import COMMANDS
+from verl_lite.verifiers.math.reading.names import RELATIONS
+from verl_lite.verifiers.math.reading.parser import ExpressionParser
+from verl_lite.verifiers.math.reading.phrases import with_notation
+from verl_lite.verifiers.math.reading.tokens import tokenize
+
+__all__ = ["MAX_PARSED_CHARS", "AnswerParser", "parse_answer"]
+
+MAX_PARSED_CHARS = 8000
+MAX_TREE_DEPTH = 120
+
+_INEQUALITIES = frozenset(("<", "<=", ">", ">=", "!=", "in", "notin"))
+_CONNECTIVES = {
+    "and": "and", "&": "and", "land": "and", "also": "and", "or": "or", "lor": "or", ",": ",", ";": ",",
+}  # fmt: skip
+_FILLERS = frozenset(
+    ("x is", "where", "the", "either", "both", "approximately", "about", "roughly", "exactly", "for")
+)
+# Commands that the types of answers read.
+ANSWER_COMMANDS: dict[str, Callable[[ExpressionParser], Expr]] = {
+    "pm": partial(collections.read_plus_minus, signs="+-"),
+    "mp": partial(collections.read_plus_minus, signs="-+"),
+    "emptyset": lambda _: node("named", value="empty"),
+    **{f"board{letter}": partial(real_sets.read_number_set, letter=letter) for letter in ascii_uppercase},
+    "langle": vectors.read_tuple,
+    "begin": vectors.read_environment,
+    "lbrace": lambda parser: parser.braces(),
+    **dict.fromkeys(congruences.MODULO, congruences.refuse),
+}
+
+
+@lru_cache(maxsize=4096)
+def parse_answer(text: str) -> Expr | Unreadable:
+    """The tree of a cleaned answer, or an Unreadable that says why it has none (returned, not raised)."""
+    if len(text) > MAX_PARSED_CHARS:
+        return Unreadable(f"longer than {MAX_PARSED_CHARS} characters")
+    try:
+        tree = AnswerParser(tokenize(with_notation(text))).answer()
+    except Unreadable as reason:
+        return Unreadable(str(reason))  # a cached exception that was raised keeps its callers' frames alive
+    if _depth(tree) > MAX_TREE_DEPTH:
+        return Unreadable(f"more than {MAX_TREE_DEPTH} operations deep")
+    return tree
+
+
+def _depth(tree: Expr) -> int:
+    """The depth of a tree. A long sum is as deep as it is long; iterative, so that no stack is needed."""
+    deepest, stack = 0, [(tree, 1)]
+    while stack:
+        node_, depth = stack.pop()
+        deepest = max(deepest, depth)
+        stack.extend((arg, depth + 1) for arg in node_.args)
+    return deepest
+
+
+class AnswerParser(ExpressionParser):
+    """Expressions, and what stands around them in answers."""
+
+    commands: ClassVar[Mapping[str, Callable[[ExpressionParser], Expr]]] = COMMANDS | ANSWER_COMMANDS
+    building_set = False
+
+    def answer(self) -> Expr:
+        if self.peek().text in ("approx", "=", "~") or self.peek().text.lower() in _FILLERS:
+            self.take()
+        if self.is_done():
+            raise Unreadable("empty")
+        items, joints = [functions.read_definition(self) or self.item()], []
+        while not self.is_done():
+            joint = self.connective()
+            if joint is None:
+                raise Unreadable(f"unexpected {self.peek().text!r}")
+            if self.is_done() and joint == ",":
+                break
+            joints.append(joint)
+            items.append(self.item())
+        return _joined(items, joints)
+
+    def connective(self) -> str | None:
+        """The joint before the next item: "and", "or" or ","; "x, and y" is one joint."""
+        token = self.peek()
+        found = _CONNECTIVES.get(token.text.lower().strip(" ,."))
+        if found is None and token.kind == "op":
+            found = _CONNECTIVES.get(token.text)
+        if found is None:
+            return None
+        self.take()
+        after = _CONNECTIVES.get(self.peek().text.lower().strip(" ,"))
+        if found == "," and after in ("and", "or"):
+            self.take()
+            return after
+        return found
+
+    def item(self) -> Expr:
+        """An expression, a chain of relations, `x in S`, a ratio or a set builder's left part."""
+        first = self.expression()
+        if not self.building_set and ratios.at_ratio(self):
+            return ratios.read_ratio(self, first)
+        parts, relations = [first], []
+        while (relation := self.relation()) is not None:
+            relations.append(relation)
+            parts.append(self.expression())
+        if not relations:
+            return first
+        sides = zip(parts, relations, parts[1:], strict=False)
+        links = [node("rel", left, right, value=relation) for left, relation, right in sides]
+        if congruences.at_modulus(self):
+            return congruences.read_congruence(self, links)
+        return links[0] if len(links) == 1 else node("chain", *links)
+
+    def relation(self) -> str | None:
+        token = self.peek()
+        if token.kind in ("op", "cmd") and token.text in RELATIONS:
+            self.take()
+            if token.text in ("<", ">") and self.peek().text == "=" and not self.peek().spaced:
+                self.take()
+                return RELATIONS[token.text + "="]
+            return RELATIONS[token.text]
+        if token.kind in ("word", "text") and token.text.strip() in ("in", "is"):
+            self.take()
+            return "in" if token.text.strip() == "in" else "="
+        if token.kind == "cmd" and token.text in ("not", "neq"):
+            self.take()
+            self.expect("=")
+            return "!="
+        return None
+
+    def braces(self) -> Expr:
+        """A set, or a set builder `{x | condition}`, which is its condition."""
+        start, depth = self.position, self.depth
+        bars, self.open_bars = self.open_bars, 1
+        was_building, self.building_set = self.building_set, True
+        try:
+            bound = self.item()
+            if self.at("|", "vert", ":"):
+                self.take()
+                return self.condition(bound)
+        except Unreadable:
+            if not any(token.text in ("|", "vert", ":") for token in self.tokens[start:]):
+                raise
+        finally:
+            self.open_bars, self.building_set = bars, was_building
+        self.position, self.depth = start, depth
+        return super().braces()
+
+    def condition(self, bound: Expr) -> Expr:
+        self.open_bars = 0
+        conditions = [self.item()]
+        joints: list[str] = []
+        while not self.at("\\}", "rbrace"):
+            joint = self.connective()
+            if joint is None:
+                raise Unreadable("a set builder that does not end")
+            joints.append(joint)
+            conditions.append(self.item())
+        self.take()
+        result = conditions[0] if not joints else _conjunction(conditions, joints)
+        if bound.head == "rel" and bound.value == "in":
+            named = bound.args[1]
+            return result if named.value == "R" else node("and", bound, result)
+        if bound.head != "sym":
+            raise Unreadable("a set builder over a formula")
+        return result
+
+
+def _joined(items: list[Expr], joints: list[str]) -> Expr:
+    if not joints:
+        return items[0]
+    if len(items) == 2 and _is_index(items[1]) and items[0].head != "rel":
+        return Expr("lambda", (items[1].args[0], items[0]), "Z")  # k pi, k in Z: the name k is free
+    if any(_is_condition(item) for item in items):
+        return _conjunction(items, joints)
+    return node("list", *items, value="or" if "or" in joints else "and" if set(joints) == {"and"} else None)
+
+
+def _is_index(item: Expr) -> bool:
+    """k in Z."""
+    is_member = item.head == "rel" and item.value == "in"
+    return is_member and item.args[0].head == "sym" and item.args[1].value == "Z"
+
+
+def _is_condition(item: Expr) -> bool:
+    if item.head == "chain":
+        return any(link.value in _INEQUALITIES for link in item.args)
+    return item.head in ("and", "or") or (item.head == "rel" and item.value in _INEQUALITIES)
+
+
+def _conjunction(items: list[Expr], joints: list[str]) -> Expr:
+    """Items joined by "or" are alternatives; those joined by "and" or a comma hold together.
+
+    `x < 2, x > 3` is a contradiction read literally; a comma between one-sided bounds that
+    exclude each other therefore stays a plain list, which no condition equals.
+    """
+    groups: list[list[Expr]] = [[items[0]]]
+    for item, joint in zip(items[1:], joints, strict=True):
+        if joint == "or":
+            groups.append([item])
+        else:
+            groups[-1].append(item)
+    parts = [group[0] if len(group) == 1 else node("and", *group) for group in groups]
+    return parts[0] if len(parts) == 1 else node("or", *parts)

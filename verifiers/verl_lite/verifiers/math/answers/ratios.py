@@ -1,0 +1,44 @@
+"""Ratios: 3:4, 3 to 4, 1:2:3."""
+
+from verl_lite.verifiers.math.answers.assignments import unassigned
+from verl_lite.verifiers.math.comparer import Comparer
+from verl_lite.verifiers.math.expressions import Expr, is_value, node
+from verl_lite.verifiers.math.reading.parser import ExpressionParser
+
+__all__ = ["at_ratio", "compare", "read_ratio", "same_ratio"]
+
+
+def at_ratio(parser: ExpressionParser) -> bool:
+    if parser.peek().kind == "word" and parser.peek().text == "to":
+        return parser.peek(1).kind == "num"
+    return parser.at(":") and parser.peek(1).kind in ("num", "word", "cmd", "op")
+
+
+def read_ratio(parser: ExpressionParser, first: Expr) -> Expr:
+    """The "ratio" whose first part has been read."""
+    parts = [first]
+    while at_ratio(parser):
+        parser.take()
+        parts.append(parser.expression())
+    return node("ratio", *parts)
+
+
+def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
+    return same_ratio(comparer, reference, unassigned(response)) if reference.head == "ratio" else None
+
+
+def same_ratio(comparer: Comparer, reference: Expr, response: Expr) -> bool:
+    """3:4 = 6:8 = 3/4: proportional parts in the same order. Either side may be the fraction."""
+    if reference.head != "ratio":
+        reference, response = response, reference
+    if response.head != "ratio":
+        if len(reference.args) != 2 or not is_value(response):
+            return False
+        return comparer.same(node("div", *reference.args), response)
+    if len(reference.args) != len(response.args):
+        return False
+    first, other = reference.args[0], response.args[0]
+    return all(
+        comparer.same(node("mul", a, other), node("mul", b, first))
+        for a, b in zip(reference.args[1:], response.args[1:], strict=True)
+    )

@@ -1,0 +1,55 @@
+"""Names and plain text: Evelyn, "the red ball"."""
+
+import re
+
+from verl_lite.verifiers.math.answers import datetimes
+from verl_lite.verifiers.math.answers.answer import Answer
+from verl_lite.verifiers.math.comparer import Comparer, Decision, decided
+from verl_lite.verifiers.math.expressions import Unreadable
+from verl_lite.verifiers.math.reading.tokens import MAX_DIGITS
+from verl_lite.verifiers.verdict import Outcome
+
+__all__ = ["compare", "is_prose", "read_text", "same_text"]
+
+_PROSE = re.compile(r"[A-Za-z0-9 .,;:!?'\"()/%&+-]*\Z")
+_TEXT_ONLY = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}\\]*)\}")
+
+
+def read_text(answer: Answer) -> str:
+    """An answer that can only be text, or a number too long to compute with; "" for others."""
+    if not isinstance(answer.tree, Unreadable):
+        return ""
+    if answer.read(is_prose) and not answer.text.endswith(("+", "/", "-", "=", "^")):
+        return answer.text
+    return answer.key if answer.key.isdigit() and len(answer.key) > MAX_DIGITS else ""
+
+
+def is_prose(answer: Answer) -> bool:
+    """Only words and ordinary punctuation, with letters and balanced brackets."""
+    bare = _TEXT_ONLY.sub(r" \1 ", answer.text)
+    letters = sum(1 for char in bare if char.isalpha())
+    is_plain = _PROSE.match(bare) is not None or (not bare.isascii() and "\\" not in bare)
+    return letters > 1 and is_plain and _is_balanced(bare)
+
+
+def _is_balanced(text: str) -> bool:
+    depth = 0
+    for char in text:
+        depth += {"(": 1, ")": -1}.get(char, 0)
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:
+    """The same words, or the same time or date. None for a reference that the grammar reads."""
+    if not isinstance(reference.tree, Unreadable):
+        return None
+    if same_text(reference, response):
+        return Decision(Outcome.CORRECT, "text")
+    return datetimes.compare_read(reference, response) or decided(False, "", "another text")
+
+
+def same_text(reference: Answer, response: Answer) -> bool:
+    """Whether two texts have the same words, ignoring case, articles and punctuation."""
+    return bool(reference.words) and reference.words == response.words

@@ -1,0 +1,170 @@
+"""One spelling for what can be written in many ways: unicode, LaTeX spacing, dollar signs, markdown.
+
+`clean` gives text the tokenizer reads; `string_key` a form in which equal answers are equal strings.
+"""
+
+import re
+import unicodedata
+
+__all__ = ["clean", "string_key"]
+
+_PLAIN = re.compile(r"[A-Za-z0-9 .,/+\-()=%]*\Z")
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
+)
+_SUPERSCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱˣʸ", "0123456789+-()nixy")
+_SUBSCRIPT = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋ₙₓ", "0123456789+-nx")
+_SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱˣʸ]+")
+_SUBSCRIPT_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋ₙₓ]+")
+_COMBINING_OVERLINE = re.compile("((?:[0-9][\u0305\u0304])+)")
+_FRACTIONS = {
+    "½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅖": (2, 5),
+    "⅗": (3, 5), "⅘": (4, 5), "⅙": (1, 6), "⅚": (5, 6), "⅐": (1, 7), "⅛": (1, 8), "⅜": (3, 8),
+    "⅝": (5, 8), "⅞": (7, 8), "⅑": (1, 9), "⅒": (1, 10),
+}  # fmt: skip
+_SYMBOLS = {
+    "−": "-", "–": "-", "—": "-", "―": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-",
+    "×": r"\times ", "✕": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "•": r"\cdot ",
+    "÷": "/", "∕": "/", "⁄": "/", "∗": "*", "√": r"\usqrt ", "∛": r"\usqrt[3] ", "∜": r"\usqrt[4] ",
+    "∞": r"\infty ", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ",
+    "≡": r"\equiv ", "≃": r"\approx ", "≅": r"\approx ", "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∈": r"\in ", "∉": r"\notin ", "∅": r"\emptyset ", "⌀": r"\emptyset ", "∖": r"\setminus ",
+    "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}",
+    "→": r"\to ", "↦": r"\mapsto ", "⟨": r"\langle ", "⟩": r"\rangle ", "〈": r"\langle ", "〉": r"\rangle ",
+    "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "°": r"^\circ ", "º": r"^\circ ",
+    "∠": r"\angle ", "∧": r"\land ", "∨": r"\lor ", "∣": "|", "‖": "|", "′": "'", "″": "''", "’": "'",
+    "‘": "'", "“": '"', "”": '"', "…": "...", "⋯": "...", "，": ",", "。": ".", "；": ";", "：": ":",
+    "（": "(", "）": ")", "％": "%", "¢": r"\cents ", "€": r"\euro ", "£": r"\pounds ", "¥": r"\yen ",
+    "￥": r"\yen ", "₹": r"\rupee ", "＄": "$", "𝑒": "e", "ℯ": "e", "ⅈ": "i", "ℓ": r"\ell ", "∶": ":",
+    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u2003": " ", "\u3000": " ", "µ": r"\mu ", "∆": r"\Delta ",
+}  # fmt: skip
+_GREEK_NAMES = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho . sigma tau "
+    "upsilon phi chi psi omega"
+).split()
+for _offset, _name in enumerate(_GREEK_NAMES):
+    if _name != ".":
+        _SYMBOLS[chr(0x3B1 + _offset)] = f"\\{_name} "
+        _SYMBOLS[chr(0x391 + _offset)] = f"\\{_name.capitalize()} "
+_SYMBOLS |= {"ς": r"\sigma ", "ϕ": r"\phi ", "ϵ": r"\epsilon ", "ϑ": r"\theta "}
+_SYMBOLS |= {char: f"\\frac{{{top}}}{{{bottom}}}" for char, (top, bottom) in _FRACTIONS.items()}
+_SYMBOL_TABLE = str.maketrans(_SYMBOLS)
+
+_LATEX_NOISE = re.compile(
+    r"(?<!\\)(?:\\(?:left|right)\s*\.(?![0-9])|\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits|mathstrut|"
+    r"phantom\{[^{}]*\}|hspace\*?\{[^{}]*\}|vspace\*?\{[^{}]*\}|color\{[^{}]*\}|nonumber|notag|centering|"
+    r"mathopen|mathclose|mathrel|mathbin|mathpunct|boldmath|"
+    r"tiny|small|large|Large|LARGE|huge|Huge|normalsize|textcolor\s*\{[^{}]*\})(?![A-Za-z])|\\!|\\/)"
+)
+_LATEX_SPACE = re.compile(
+    r"(?<!\\)\\(?:[,;:> ]|q?quad(?![A-Za-z])|thinspace|enspace|space(?![A-Za-z]))|(?<!\\)\\\Z|~"
+)
+_OVER = re.compile(r"\{(?=[^{}]*+\})([^{}]*)\\over(?![A-Za-z])([^{}]*+)\}")
+_FONTS = (
+    r"text|textbf|textit|textrm|textsf|texttt|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|mbox|operatorname"
+)
+_WRAPPED = re.compile(rf"\\(?:{_FONTS})\s*\{{([^{{}}\\]*)\}}\Z")
+_WRAPPED_DIGITS = re.compile(rf"\\(?:{_FONTS})\s*\{{([^A-Za-z{{}}\\]*)\}}")
+_LATEX_NAMES = {
+    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom",
+    "leq": "le", "leqslant": "le", "geq": "ge", "geqslant": "ge", "neq": "ne", "not=": "ne",
+    "varnothing": "emptyset", "degree": "circ", "vee": "lor", "wedge": "land", "backslash": "setminus",
+    "lvert": "vert", "rvert": "vert", "mid": "vert", "lbrack": "[", "rbrack": "]", "cdotp": "cdot",
+    "varepsilon": "epsilon", "varphi": "phi", "vartheta": "theta", "longmapsto": "mapsto",
+    "rightarrow": "to", "longrightarrow": "to", "sim": "approx", "doteq": "approx", "simeq": "approx",
+    "textdegree": "circ", "percent": "%", "lt": "<", "gt": ">", "ldots": "...", "dots": "...", "cdots": "...",
+    "colon": ":", "textdollar": "dollar", "cent": "cents", "pound": "pounds", "arcctg": "arccot",
+    "tg": "tan", "ctg": "cot", "lg": "log10", "asymp": "approx",
+}  # fmt: skip
+_COMMAND = re.compile(r"\\([A-Za-z]+)")
+_DOLLAR_MONEY = re.compile(r"\$(?=\s*-?(?:[0-9]|\.[0-9]))")
+
+
+def clean(text: str) -> str:
+    r"""`text` in one spelling: LaTeX commands for unicode, no `$`, no spacing commands, no markdown.
+
+    >>> clean(" $\\left( √2 , \\dfrac{1}{2} \\right)$. ")
+    '( \\usqrt 2 , \\frac{1}{2} )'
+    """
+    text = text.strip()
+    if _PLAIN.match(text) and "...." not in text:
+        return _strip_ends(text)
+    if not text.isascii():
+        text = _from_unicode(text)
+    elif _INVISIBLE.search(text):
+        text = _INVISIBLE.sub("", text)
+    if "$" in text:
+        text = _without_dollars(text)
+    if "\\" in text or "~" in text:
+        text = _plain_latex(text)
+    if "...." in text:
+        text = re.sub(r"\.{4,}", "...", text)
+    return _strip_ends(text)
+
+
+def _from_unicode(text: str) -> str:
+    text = _INVISIBLE.sub("", text)
+    text = _COMBINING_OVERLINE.sub(lambda run: "\\overline{" + re.sub("[^0-9]", "", run[1]) + "}", text)
+    text = _SUPERSCRIPT_RUN.sub(lambda run: "^{" + run[0].translate(_SUPERSCRIPT) + "}", text)
+    text = _SUBSCRIPT_RUN.sub(lambda run: "_{" + run[0].translate(_SUBSCRIPT) + "}", text)
+    text = text.translate(_SYMBOL_TABLE)
+    return text if text.isascii() else unicodedata.normalize("NFKC", text)
+
+
+def _without_dollars(text: str) -> str:
+    """Drop math delimiters; a `$` that opens no math and stands before a number is money."""
+    text = text.replace("\\$", "\\dollar ")
+    text = text.replace("$$", "$") if text.count("$$") % 2 == 0 else text
+    if text.count("$") % 2 == 1:
+        text = _DOLLAR_MONEY.sub(r"\\dollar ", text, count=1)
+    return text.replace("$", " ")
+
+
+def _plain_latex(text: str) -> str:
+    text = text.replace("\\$", "\\dollar ").replace("\\%", "%").replace("\\#", "#").replace("\\&", "&")
+    text = re.sub(r"(?<!\\)\\[()\[\]]", " ", text)
+    text = re.sub(r",\s*\\!\s*(?=[0-9]{3})", "{,}", text)
+    text = _LATEX_NOISE.sub("", text)
+    text = _LATEX_SPACE.sub(" ", text)
+    text = _COMMAND.sub(_rename, text)
+    if "\\over" in text:
+        text = _OVER.sub(r"\\frac{\1}{\2}", text)
+    if (wrapped := _WRAPPED.match(text.strip())) is not None:
+        return wrapped[1]
+    return _WRAPPED_DIGITS.sub(r" \1 ", text)
+
+
+def _rename(match: re.Match[str]) -> str:
+    name = _LATEX_NAMES.get(match[1])
+    if name is None:
+        return match[0]
+    return f"\\{name}" if name.isalnum() else f"{name} "
+
+
+def _strip_ends(text: str) -> str:
+    """Without surrounding blanks, markdown emphasis, quotes and the full stop of a sentence."""
+    previous, stops = None, 0
+    while text != previous:
+        previous = text
+        text = text.strip(" \t\r\n`")
+        if text.endswith((".", ",", ";", ":")) and not text.endswith("...") and stops == 0:
+            text, stops = text[:-1], 1
+        if len(text) > 4 and text.startswith("**") and text.endswith("**"):
+            text = text[2:-2]
+        elif len(text) > 1 and text[0] == text[-1] and text[0] in '"*':
+            text = text[1:-1]
+    return text
+
+
+_INNER_SPACE = re.compile(r"\s+")
+_REMOVABLE_SPACE = re.compile(r"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])")
+_SINGLE_BRACE = re.compile(r"([\^_])\{([A-Za-z0-9])\}")
+
+
+def string_key(cleaned: str) -> str:
+    """`cleaned` without blanks that carry no meaning: the blank of "1 1/4" does, that of "x + 1" does not."""
+    key = _REMOVABLE_SPACE.sub("", _INNER_SPACE.sub(" ", cleaned))
+    if "{" in key:
+        key = _SINGLE_BRACE.sub(r"\1\2", key)
+    return key

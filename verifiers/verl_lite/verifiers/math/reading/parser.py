@@ -1,0 +1,350 @@
+"""Tokens -> expression tree: a Pratt parser for LaTeX, plain and unicode notation alike.
+
+Reading decisions: "2\\frac{1}{3}" and "2 1/3" are mixed numbers; `\\frac12` takes single digits;
+"sin 2x" takes the product; f, g, h, P before "(" are functions, other letters are factors;
+"1/2x" is (1/2)x. What it cannot read raises Unreadable; nothing is evaluated.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import ClassVar
+
+from verl_lite.verifiers.math.expressions import Expr, Unreadable, neg, node, num, sym
+from verl_lite.verifiers.math.reading.cursor import Cursor
+from verl_lite.verifiers.math.reading.names import FUNCTIONS, GREEK, constant, split_word
+from verl_lite.verifiers.math.reading.tokens import Token
+
+__all__ = ["MAX_DEPTH", "ExpressionParser"]
+
+MAX_DEPTH = 60
+UNION, INTERSECT, SUM, PRODUCT, SIGN, POWER, POSTFIX = 5, 7, 10, 20, 25, 30, 35
+_CLOSERS = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "{": ("}",)}
+_BASE_NAMES = {
+    "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
+    "ten": "10", "eleven": "11", "twelve": "12", "sixteen": "16",
+}  # fmt: skip
+_SET_OPERATORS = {"cup": ("union", UNION), "setminus": ("minus", UNION), "cap": ("intersect", INTERSECT)}
+_STARTS = frozenset(
+    "frac sqrt usqrt binom pi infty lfloor lceil vert overline bar mathbb langle begin emptyset circ lbrace "
+    "angle triangle partial nabla".split()
+)
+
+
+class ExpressionParser(Cursor):
+    """One pass over `tokens`. The grammar of whole answers adds relations and lists on top.
+
+    `commands` maps the name of a command or function to what reads it.
+    """
+
+    commands: ClassVar[Mapping[str, Callable[["ExpressionParser"], Expr]]] = {}
+
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        super().__init__(tokens)
+        self.depth = 0
+        self.open_bars = 0
+
+    # Pratt core
+
+    def expression(self, binding: int = 0) -> Expr:
+        self.descend()
+        left = self.prefix()
+        while True:
+            following = self.infix(left, binding)
+            if following is None:
+                break
+            left = following
+        self.depth -= 1
+        return left
+
+    def descend(self) -> None:
+        """One level deeper; raises Unreadable before Python's stack is full."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise Unreadable(f"nested deeper than {MAX_DEPTH}")
+
+    def infix(self, left: Expr, binding: int) -> Expr | None:
+        token = self.peek()
+        text = token.text
+        if token.kind in ("op", "cmd"):
+            head, level = _SET_OPERATORS.get(text, ("", 0))
+            if binding < level:
+                self.take()
+                return node(head, left, self.expression(level))
+            if binding < SUM and text in ("+", "-", "pm", "mp"):
+                return self.sum(left)
+            if binding < PRODUCT and text in ("*", "/", "cdot", "times", "div"):
+                return self.product(left)
+            if binding < POWER and text in ("^", "**"):
+                return self.power(left)
+            if binding < POSTFIX and text in ("!", "%"):
+                self.take()
+                return node("fact" if text == "!" else "percent", left)
+        if binding < PRODUCT and self.starts_factor():
+            return self.juxtaposed(left)
+        return None
+
+    def sum(self, left: Expr) -> Expr:
+        text = self.take().text
+        if text == "+" and self.at("-") and self.peek(1).kind == "op":
+            self.take()  # "+-" is plus a negative; plus-minus is only \pm
+            return node("add", left, neg(self.expression(SUM)))
+        right = self.expression(SUM)
+        if text in ("pm", "mp"):
+            return node("pm", left, right, value="+-" if text == "pm" else "-+")
+        return node("add", left, right if text == "+" else neg(right))
+
+    def product(self, left: Expr) -> Expr:
+        head = "div" if self.take().text in ("/", "div") else "mul"
+        return node(head, left, self.expression(PRODUCT))
+
+    def power(self, left: Expr) -> Expr:
+        self.take()
+        if self.accept("circ"):
+            return node("deg", left)
+        if self.at("{") and self.peek(1).text == "circ" and self.peek(2).text == "}":
+            self.position += 3
+            return node("deg", left)
+        if self.at("prime"):
+            raise Unreadable("a derivative")
+        exponent = self.group() if self.at("{") else self.expression(SIGN)
+        return node("pow", left, exponent)
+
+    def juxtaposed(self, left: Expr) -> Expr:
+        """`left` and what follows without a sign: a mixed number or a product."""
+        before, first = self.peek(-1), self.peek()
+        literal = before.kind == "num" and left.head == "num"
+        fresh = literal and left.places < 0 and left.fraction.denominator == 1
+        if fresh and first.text == "frac":
+            start = self.position
+            right = self.prefix()
+            is_proper = _is_fraction(right) and right.args[0].fraction < right.args[1].fraction
+            if is_proper and not self.at("^", "**"):
+                return _mixed(left, right)
+            self.position = start
+            return node("mul", left, self.expression(PRODUCT))
+        if first.kind == "num":
+            if fresh and first.spaced and self.peek(1).text == "/" and self.peek(2).kind == "num":
+                top, bottom = first.expr, self.peek(2).expr
+                fraction = node("div", top, bottom) if top is not None and bottom is not None else left
+                if _is_fraction(fraction):
+                    self.position += 3
+                    return _mixed(left, fraction)
+            if left == constant("i"):
+                return node("mul", left, self.expression(PRODUCT))
+            raise Unreadable("two numbers side by side")
+        is_power_of_ten = self.peek(1).text == "10" and self.peek(2).text in ("^", "**")
+        if literal and first.text in ("x", "X") and is_power_of_ten:
+            self.take()  # 3x10^8
+        return node("mul", left, self.expression(PRODUCT))
+
+    def starts_factor(self) -> bool:
+        """Whether the next token can begin a factor written without a multiplication sign."""
+        token = self.peek()
+        if token.kind == "num":
+            return True
+        if token.kind == "word":
+            return not self.is_connective(token)
+        if token.text in ("|", "vert"):
+            return self.open_bars == 0
+        if token.kind == "cmd":
+            known = token.text in _STARTS or token.text in FUNCTIONS or token.text in GREEK
+            return known or token.text.startswith("board")
+        if token.kind == "text":
+            return _math_name(token.text) is not None
+        if token.text == "(":
+            return self.peek(1).text not in ("mod", "bmod", "pmod")
+        return token.text in ("[", "{", "\\{")
+
+    @staticmethod
+    def is_connective(token: Token) -> bool:
+        return token.kind in ("word", "text") and token.text.lower().strip(" ,") in (
+            "and", "or", "where", "with", "for", "if", "when", "union", "intersection", "in", "is",
+            "to", "such",
+        )  # fmt: skip
+
+    # prefix forms
+
+    def prefix(self) -> Expr:
+        token = self.take()
+        if token.kind == "num":
+            assert token.expr is not None
+            return self.based(token) if self.at("_") else token.expr
+        if token.kind == "word":
+            return self.word(token.text)
+        if token.kind == "text":
+            return self.text(token.text)
+        if token.kind == "cmd":
+            return self.command(token.text)
+        return self.operator(token.text)
+
+    def operator(self, text: str) -> Expr:
+        if text == "-":
+            if self.at("-"):
+                raise Unreadable("two signs in a row")
+            return neg(self.expression(SIGN))
+        if text == "+":
+            return self.expression(SIGN)
+        if text == "{":
+            items, _ = self.items(("}",))
+            if not items:
+                raise Unreadable("an empty group")
+            return items[0] if len(items) == 1 else node("set", *items)
+        if text in ("(", "["):
+            return self.bracket(text)
+        if text == "\\{":
+            return self.braces()
+        if text == "|":
+            return self.absolute("|")
+        raise Unreadable(f"unexpected {text!r}" if text else "it ends in the middle")
+
+    def group(self) -> Expr:
+        """A LaTeX group `{...}`, which shows no bracket."""
+        self.expect("{")
+        bars, self.open_bars = self.open_bars, 0
+        inner = self.expression()
+        self.open_bars = bars
+        self.expect("}")
+        return inner
+
+    def argument(self) -> Expr:
+        r"""What `\frac` and `\sqrt` take: a group, one digit, one letter or one command."""
+        token = self.peek()
+        if token.text == "{":
+            return self.group()
+        if token.kind == "num" and len(token.text) > 1 and token.text.isdigit():
+            digit, rest = token.text[0], token.text[1:]
+            self.tokens[self.position] = Token("num", rest, False, num(int(rest)))
+            return num(int(digit))
+        if token.kind == "word" and len(token.text) > 1:
+            self.tokens[self.position] = Token("word", token.text[1:])
+            return self.word(token.text[0])
+        self.descend()
+        inner = self.prefix()
+        self.depth -= 1
+        return inner
+
+    def bracket(self, opener: str) -> Expr:
+        """( ) and [ ]: a grouped expression, a tuple, an interval or a list."""
+        items, closer = self.items(_CLOSERS[opener])
+        if len(items) == 1 and opener == "(" and closer == ")":
+            return items[0]
+        if len(items) == 1 and opener == "[" and closer == "]":
+            return items[0] if items[0].head not in ("rel", "tuple") else node("row", *items)
+        if len(items) == 2 and (opener + closer) != "()":
+            return node("interval", *items, value=opener + closer)
+        if opener + closer in ("()", "[]"):
+            return node("tuple" if opener == "(" else "row", *items)
+        raise Unreadable("brackets that do not match")
+
+    def items(self, closers: tuple[str, ...]) -> tuple[list[Expr], str]:
+        bars, self.open_bars = self.open_bars, 0
+        items: list[Expr] = []
+        if not self.at(*closers):
+            items.append(self.item())
+            while self.accept(",", ";"):
+                items.append(self.item())
+        self.open_bars = bars
+        return items, self.expect(*closers)
+
+    def item(self) -> Expr:
+        """One member inside brackets; AnswerParser reads relations here too."""
+        return self.expression()
+
+    def braces(self) -> Expr:
+        items, _ = self.items(("\\}", "rbrace"))
+        return node("set", *items) if items else node("named", value="empty")
+
+    def absolute(self, closer: str) -> Expr:
+        self.open_bars += 1
+        inner = self.expression()
+        self.open_bars -= 1
+        self.expect(closer, "|", "vert")
+        return node("abs", inner)
+
+    # names
+
+    def word(self, word: str) -> Expr:
+        parts = split_word(word)
+        if parts is None:
+            raise Unreadable(f"the word {word!r}")
+        self.tokens[self.position : self.position] = [
+            Token("cmd", part) if isinstance(part, str) else Token("word", part.name) for part in parts[1:]
+        ]
+        first = parts[0]
+        return self.command(first) if isinstance(first, str) else self.symbol(first)
+
+    def symbol(self, symbol: Expr) -> Expr:
+        """A letter with its subscript and primes, and its arguments where it names a function."""
+        name = symbol.name
+        if self.at("_"):
+            self.take()
+            name += "_" + self.subscript()
+        while self.at("'"):
+            self.take()
+            name += "'"
+        symbol = symbol if name == symbol.name else sym(name)
+        if name.rstrip("'")[:1] in tuple("fghFGP") and self.at("(") and not self.peek().spaced:
+            self.take()
+            items, _ = self.items((")",))
+            return Expr("call", tuple(items), name)
+        return symbol
+
+    def subscript(self) -> str:
+        token = self.take()
+        if token.kind in ("num", "word", "cmd", "text"):
+            return token.text
+        if token.text != "{":
+            raise Unreadable("a subscript without a name")
+        parts = []
+        while not self.at("}"):
+            if self.is_done() or self.at("{"):
+                raise Unreadable("an unfinished subscript")
+            parts.append(self.take().text)
+        self.take()
+        return "".join(parts).strip("()")
+
+    def text(self, text: str) -> Expr:
+        name = _math_name(text)
+        if name is None:
+            raise Unreadable(f"the words {text!r}")
+        return self.word(name)
+
+    def based(self, token: Token) -> Expr:
+        """1010_2, 1F_{16}: digits in a base."""
+        self.take()
+        base = self.subscript().lower()
+        base = _BASE_NAMES.get(base, base)
+        if not base.isdigit() or not 2 <= int(base[:3]) <= 36 or token.text.count(".") > 0:
+            raise Unreadable("a subscript on a number")
+        return node("base", sym(token.text.upper()), value=base)
+
+    def command(self, name: str) -> Expr:
+        if name in GREEK:
+            return self.symbol(sym(name))
+        read = self.commands.get(name)
+        if read is None:
+            raise Unreadable(f"the command \\{name}")
+        return read(self)
+
+
+def _math_name(text: str) -> str | None:
+    r"""The name in `\mathrm{e}` or `\text{sin}`: a single letter or a function; None for words."""
+    text = text.strip()
+    is_name = len(text) == 1 or text in FUNCTIONS or text in ("pi", "infinity")
+    return text if is_name and text.isalpha() and text.isascii() else None
+
+
+def _is_fraction(expr: Expr) -> bool:
+    if expr.head != "div":
+        return False
+    top, bottom = expr.args
+    if not (top.is_number and bottom.is_number and top.places < 0 and bottom.places < 0):
+        return False
+    is_whole = top.fraction.denominator == bottom.fraction.denominator == 1
+    return is_whole and top.fraction > 0 and bottom.fraction > 0
+
+
+def _mixed(whole: Expr, fraction: Expr) -> Expr:
+    top, bottom = fraction.args
+    part = Fraction(int(top.fraction), int(bottom.fraction))
+    return num(whole.fraction - part if whole.fraction < 0 else whole.fraction + part)

@@ -1,0 +1,79 @@
+"""Phrases replaced by the notation they stand for: "is at most 5" as \\le 5, {1, 2} as a set."""
+
+import re
+
+__all__ = ["with_notation"]
+
+_PHRASES = [
+    (re.compile(pattern, re.IGNORECASE), replacement)
+    for pattern, replacement in (
+        (r"\bplus\s*(?:or|/)\s*minus\b|\+/-|\+-(?=\s*[0-9\\(a-zA-Z])", r"\\pm "),
+        (r"\b(?:the\s+)?square\s+root\s+of\b", r"\\usqrt "),
+        (r"\b(?:the\s+)?cube\s+root\s+of\b", r"\\usqrt[3] "),
+        (r"\b(?:is\s+)?(?:less|smaller)\s+than\s+or\s+equal\s+to\b|\bis\s+at\s+most\b", r"\\le "),
+        (r"\b(?:is\s+)?(?:greater|more|larger)\s+than\s+or\s+equal\s+to\b|\bis\s+at\s+least\b", r"\\ge "),
+        (r"\b(?:is\s+)?(?:less|smaller)\s+than\b", "<"),
+        (r"\b(?:is\s+)?(?:greater|more|larger)\s+than\b", ">"),
+        (r"\b(?:is\s+)?not\s+equal\s+to\b", r"\\ne "),
+        (r"\b(?:is\s+)?equals?(?:\s+to)?\b", "="),
+        (r"\bdivided\s+by\b", "/"),
+        (r"\bmultiplied\s+by\b|(?<=[0-9)])\s*\btimes\b", "*"),
+        (r"(?<=[0-9)}])\s*\bpercent\b", "%"),
+        (r"\bsquared\b", "^2"),
+        (r"\bcubed\b", "^3"),
+        (r"\b(?:negative|minus)\s+(?=[0-9a-z\\(])", "-"),
+        (r"\b(?:positive)\s+(?=infinity|\\infty|[0-9])", ""),
+        (r"\b(?:all\s+|any\s+)?positive\s+(?:real\s+numbers?|reals?)\b", r"\\mathbb{R}^+ "),
+        (r"\b(?:all\s+|any\s+)?negative\s+(?:real\s+numbers?|reals?)\b", r"\\mathbb{R}^- "),
+        (r"\b(?:all\s+|any\s+)?non-?negative\s+(?:real\s+numbers?|reals?)\b", r"[0,\\infty) "),
+        (  # of a long number only the last 65 digits are matched; the others stay in front
+            r"([0-9][0-9A-Fa-f]{0,64})\s*+(?:\(\s*+)?+(?:in\s+)?base[\s-]*+([0-9]{1,2}|[a-z]+)\s*+\)?",
+            r"\1_{\2}",
+        ),
+        (
+            r"\b(?:the\s+set\s+of\s+)?(?:all|any)\s+(?:the\s+)?real\s+numbers?\b|\ball\s+reals?\b",
+            r"\\mathbb{R} ",
+        ),
+        (r"\b(?:the\s+)?real\s+numbers\b|\breals\b", r"\\mathbb{R} "),
+        (r"\b(?:all|any)\s+integers\b", r"\\mathbb{Z} "),
+        (r"\b(?:except|excluding|other\s+than|but\s+not)\s*(?:for|when|where|at)?\b", r"\\setminus "),
+        (r"(?<=[0-9)])\s*[xX]\s*(?=10\s*\^)", "*"),
+        (r"\bunion\b|(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
+        (r"\bintersection\b", r"\\cap "),
+    )
+]
+_TEXT_COMMAND = re.compile(r"\\(?:text|textrm|mathrm|mbox|textbf)\s*\{([^{}]*)\}")
+
+
+def with_notation(text: str) -> str:
+    """A cleaned answer with its phrases and plain brackets written as LaTeX."""
+    if text[:1] in "{<" and text[-1:] in "}>":
+        text = _with_plain_brackets(text)
+    if re.search(r"[A-Za-z]{2}|U|\+/?-", text):
+        text = _with_phrases(text)
+    return text
+
+
+def _with_plain_brackets(text: str) -> str:
+    """{1, 2} without backslashes is a set, <1, 2> a vector."""
+    inner = text[1:-1]
+    if text[0] == "<" and text[-1] == ">" and "," in inner and not re.search("[<>]", inner):
+        return f"\\langle {inner} \\rangle "
+    if text[0] == "{" and text[-1] == "}" and re.search("[,|:]|vert", inner) and not re.search("[{}]", inner):
+        return f"\\{{{inner}\\}}"
+    return text
+
+
+def _with_phrases(text: str) -> str:
+    if "\\text" in text or "\\m" in text:
+        text = _TEXT_COMMAND.sub(lambda match: _inline_words(match[1], match[0]), text)
+    for pattern, replacement in _PHRASES:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _inline_words(words: str, command: str) -> str:
+    r"""Prose in `\text{...}` is read like prose outside it; a name such as `\mathrm{e}` stays."""
+    bare = words.strip()
+    is_prose = len(bare.split()) > 1 or len(bare) > 3 or bare in ("or", "and", "if")
+    return f" {words} " if is_prose else command

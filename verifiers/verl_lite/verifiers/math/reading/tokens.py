@@ -1,0 +1,177 @@
+"""Cleaned text -> tokens: numbers, words, commands, text groups and operators."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from verl_lite.verifiers.math.expressions import Expr, Unreadable, node, num, sym
+
+__all__ = ["MAX_DIGITS", "Token", "number_expr", "tokenize"]
+
+MAX_TOKENS = 2000
+MAX_DIGITS = 4000  # int() is quadratic in the digits, and Python refuses more than 4300
+MAX_EXPONENT = 4000
+
+_NUMBER_STARTS = frozenset("0123456789.ABCDEFabcdef")
+Kind = Literal["num", "word", "cmd", "text", "op"]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """`spaced` says that a blank comes before; `expr` is the number of a "num" token."""
+
+    kind: Kind
+    text: str
+    spaced: bool = False
+    expr: Expr | None = None
+
+
+_TEXT_FONTS = r"text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mbox|hbox|operatorname\*?|rm|textup"
+_MATH_FONTS = r"mathbf|mathit|mathsf|mathtt|mathcal|mathfrak|boldsymbol|bm|bold|vec|overrightarrow|hat|tilde"
+_SCANNER = re.compile(
+    r"(?P<space>\s+)"
+    r"|(?P<num>(?:[0-9]+(?:\.[0-9]+)*|\.[0-9]+)(?:[eE][+-]?[0-9]+(?![A-Za-z0-9.]))?)"
+    rf"|\\(?P<font>{_TEXT_FONTS})\s*\{{(?P<text>[^{{}}]*)\}}"
+    rf"|\\(?:{_TEXT_FONTS}|{_MATH_FONTS})\s+(?P<bare>[A-Za-z])(?![A-Za-z])"
+    rf"|\\(?P<mathfont>{_MATH_FONTS})\s*\{{(?P<styled>[^{{}}]*)\}}"
+    r"|\\mathbb\s*+(?:\{\s*+)?+(?P<board>[A-Z])\s*+\}?"
+    r"|\\(?P<cmd>[A-Za-z]+\*?)"
+    r"|(?P<word>[A-Za-z]+)"
+    r"|(?P<op>\\\\|\\[{}|]|\.\.\.|<=>|<=|>=|!=|=/=|==|\*\*|->|=>|:=|[-+*/^_=<>(){}\[\]|,;:!%'&\"~#@?.])"
+)
+_NESTING = {
+    "(": 1, "[": 1, "\\{": 1, ")": -1, "]": -1, "\\}": -1,
+    "lbrace": 1, "rbrace": -1, "langle": 1, "rangle": -1,
+}  # fmt: skip
+_THOUSANDS = re.compile(r"[0-9]{1,3}(?:(?:,|\{,\})[0-9]{3})+(?![0-9])(?:\.[0-9]+)?")
+_SPACED_THOUSANDS = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+(?![0-9])(?:\.[0-9]+)?")
+_DECIMAL_COMMA = re.compile(r"[0-9]+\{,\}[0-9]+")
+_REPEATING = re.compile(
+    r"(?P<head>[0-9]*\.[0-9]*?)"
+    r"(?:\\(?:overline|bar|overbar)\s*+(?:\{\s*+(?P<over>[0-9][0-9 ]*+)\}|(?P<digit>[0-9]))"
+    r"|\\dot\s*\{?(?P<first>[0-9])\}?(?P<middle>(?:[0-9]*\\dot\s*\{?[0-9]\}?)?)"
+    r"|\((?P<paren>[0-9]+)\)(?:\.\.\.)?(?![0-9A-Za-z(])"
+    r"|(?=[0-9]{2,}+\.\.\.)(?P<block>[0-9]{1,12}?)(?P=block)(?P<again>(?P=block)*+)(?P<rest>[0-9]*+)\.\.\.)"
+)
+_DIGITS_IN_BASE = re.compile(r"\(?([0-9]*[A-Fa-f][0-9A-Fa-f]*)\)?_\{?(16|1[1-5])\}?(?![0-9])")
+_BASED = re.compile(r"0(?:[xX][0-9a-fA-F]+|[bB][01]+|[oO][0-7]+)(?![0-9A-Za-z])")
+
+
+def tokenize(text: str) -> list[Token]:
+    """The tokens of `text`; raises Unreadable for an unknown character or too many tokens."""
+    tokens: list[Token] = []
+    position, spaced, depth = 0, False, 0
+    while position < len(text):
+        special = _special_number(text, position, depth) if text[position] in _NUMBER_STARTS else None
+        if special is not None:
+            token, position = special
+            tokens.append(Token(token.kind, token.text, spaced, token.expr))
+            spaced = False
+            continue
+        match = _SCANNER.match(text, position)
+        if match is None:
+            raise Unreadable(f"no answer has the character {text[position]!r}")
+        position = match.end()
+        if match.lastgroup == "space":
+            spaced = True
+            continue
+        tokens.append(_token(match, spaced))
+        depth = max(0, depth + _nesting(tokens[-1]))
+        spaced = False
+        if len(tokens) > MAX_TOKENS:
+            raise Unreadable(f"longer than {MAX_TOKENS} tokens")
+    return tokens
+
+
+def _nesting(token: Token) -> int:
+    return _NESTING.get(token.text, 0) if token.kind in ("op", "cmd") else 0
+
+
+def _token(match: re.Match[str], spaced: bool) -> Token:
+    group = match.lastgroup
+    if group == "num":
+        text = match["num"]
+        return Token("num", text, spaced, number_expr(text))
+    if match["text"] is not None:
+        return Token("text", match["text"].strip(), spaced or match["text"][:1].isspace())
+    if match["styled"] is not None:
+        styled = match["styled"].strip()
+        if styled.isalpha() and len(styled) <= 2:
+            return Token("word", styled, spaced)
+        return Token("text", styled, spaced)
+    if match["bare"] is not None:
+        return Token("word", match["bare"], spaced)
+    if match["board"] is not None:
+        return Token("cmd", "board" + match["board"], spaced)
+    if match["cmd"] is not None:
+        return Token("cmd", match["cmd"].rstrip("*"), spaced)
+    if match["word"] is not None:
+        return Token("word", match["word"], spaced)
+    return Token("op", match["op"], spaced)
+
+
+def number_expr(text: str) -> Expr:
+    """A decimal literal as an exact number that remembers its decimal places; Unreadable if too long."""
+    mantissa, _, exponent = text.lower().partition("e")
+    mantissa = mantissa.rstrip(".")
+    whole, _, decimals = mantissa.partition(".")
+    if "." in decimals:
+        raise Unreadable("a number with two decimal points")
+    if len(whole) + len(decimals) > MAX_DIGITS:
+        raise Unreadable(f"a number of more than {MAX_DIGITS} digits")
+    value = Fraction(int((whole + decimals) or "0"), 10 ** len(decimals))
+    if not exponent:
+        return num(value, len(decimals) if decimals else -1)
+    if len(exponent) > 6:
+        raise Unreadable(f"an exponent beyond {MAX_EXPONENT}")
+    power = int(exponent)
+    if abs(power) > MAX_EXPONENT:
+        raise Unreadable(f"an exponent beyond {MAX_EXPONENT}")
+    value = value * 10**power if power >= 0 else value / 10**-power
+    places = len(decimals) - power
+    return num(value, places if places > 0 else -1)
+
+
+def _special_number(text: str, start: int, depth: int) -> tuple[Token, int] | None:
+    """Repeating decimals, thousands separators, 0x1F: (token, end), or None for a plain number."""
+    if (match := _DIGITS_IN_BASE.match(text, start, start + 200)) is not None:
+        based = node("base", sym(match[1].upper()), value=match[2])
+        return Token("num", match[0], expr=based), match.end()
+    if text[start].isalpha():
+        return None
+    repeating = _REPEATING.match(text, start, start + 200)
+    if repeating is not None and (value := _repeating_value(repeating)) is not None:
+        return Token("num", repeating[0], expr=num(value)), repeating.end()
+    if depth == 0 and (match := _THOUSANDS.match(text, start, start + MAX_DIGITS)) is not None:
+        digits = match[0].replace("{,}", "").replace(",", "")
+        return Token("num", digits, expr=number_expr(digits)), match.end()
+    if (match := _SPACED_THOUSANDS.match(text, start, start + 200)) is not None:
+        digits = match[0].replace(" ", "")
+        return Token("num", digits, expr=number_expr(digits)), match.end()
+    if (match := _DECIMAL_COMMA.match(text, start, start + 200)) is not None:
+        digits = match[0].replace("{,}", "" if re.fullmatch(r"[0-9]{1,3}\{,\}[0-9]{3}", match[0]) else ".")
+        return Token("num", digits, expr=number_expr(digits)), match.end()
+    if (match := _BASED.match(text, start, start + 200)) is not None:
+        base = {"x": "16", "b": "2", "o": "8"}[match[0][1].lower()]
+        based = node("base", sym(match[0][2:].upper()), value=base)
+        return Token("num", match[0], expr=based), match.end()
+    return None
+
+
+def _repeating_value(match: re.Match[str]) -> Fraction | None:
+    """The exact value of a repeating decimal, None where the match does not show a repetition."""
+    whole, _, fixed = match["head"].partition(".")
+    if match["block"] is not None:
+        block, times = match["block"], 2 + len(match["again"]) // len(match["block"])
+        if len(block) * times < 3 or not block.startswith(match["rest"]):
+            return None
+        period = block
+    elif match["first"] is not None:
+        period = match["first"] + re.sub("[^0-9]", "", match["middle"] or "")
+    else:
+        period = (match["over"] or match["digit"] or match["paren"]).replace(" ", "")
+    if not period:
+        return None
+    value = Fraction(int(whole or "0") * 10 ** len(fixed) + int(fixed or "0"), 10 ** len(fixed))
+    return value + Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(fixed))
