@@ -3,19 +3,17 @@
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from verl_lite.plugins.composite.flat import is_flat
+from verl_lite.plugins.statistics import EPS, group_standardize
 
 __all__ = [
     "CalibrationBin",
     "Confusion",
     "calibration_bins",
     "calibration_error",
-    "category_kappa",
     "cohen_kappa",
-    "correlation",
     "group_advantages",
     "mcnemar_exact",
     "mean_interval",
@@ -103,28 +101,12 @@ def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def cohen_kappa(confusion: Confusion) -> float | None:
-    """Agreement of two yes/no judges beyond chance (Cohen 1960); None when chance alone agrees fully.
+def cohen_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
+    """Agreement of two raters beyond chance (Cohen 1960), over any number of categories.
 
-    >>> cohen_kappa(Confusion(true_positive=20, false_positive=5, false_negative=10, true_negative=15))
-    0.4
-    """
-    total = confusion.total
-    if not total:
-        return None
-    observed = (confusion.true_positive + confusion.true_negative) / total
-    first_yes = (confusion.true_positive + confusion.false_positive) / total
-    second_yes = (confusion.true_positive + confusion.false_negative) / total
-    chance = first_yes * second_yes + (1 - first_yes) * (1 - second_yes)
-    if chance >= 1.0:
-        return None
-    return round((observed - chance) / (1 - chance), 12)
+    None for no pairs, and where chance alone would agree fully.
 
-
-def category_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
-    """Cohen's kappa (1960) of two judges who sort into any number of categories; None as in cohen_kappa.
-
-    >>> category_kappa([("a", "a"), ("a", "b"), ("b", "b"), ("tie", "tie")])
+    >>> cohen_kappa([("a", "a"), ("a", "b"), ("b", "b"), ("tie", "tie")])
     0.636363636364
     """
     if not pairs:
@@ -183,37 +165,14 @@ def calibration_error(scores: Sequence[float], labels: Sequence[bool], *, num_bi
     return round(sum(abs(one.mean_score - one.share) * one.count for one in bins) / len(scores), 12)
 
 
-def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Pearson's correlation; None when either side is constant or there are fewer than two values."""
-    count = len(first)
-    if count < 2:
-        return None
-    mean_a, mean_b = sum(first) / count, sum(second) / count
-    var_a = sum((a - mean_a) ** 2 for a in first)
-    var_b = sum((b - mean_b) ** 2 for b in second)
-    if var_a == 0.0 or var_b == 0.0:
-        return None
-    covariance = sum((a - mean_a) * (b - mean_b) for a, b in zip(first, second, strict=True))
-    return covariance / math.sqrt(var_a * var_b)
-
-
-def group_advantages(rewards: Sequence[float | None], *, eps: float = 1e-6) -> list[float | None]:
-    """What GRPO would make of one group: (reward - mean) / (population std + eps) (arXiv:2402.03300).
-
-    Dropped samples (None) stay None and leave the mean and the deviation; a group of equal rewards
-    gives zeros.
+def group_advantages(rewards: Sequence[float | None], *, eps: float = EPS) -> list[float | None]:
+    """GRPO's advantages of one group (`group_standardize`); dropped samples (None) stay None, uncounted.
 
     >>> group_advantages([1.0, 0.0, None], eps=0.0)
     [1.0, -1.0, None]
     """
-    kept = [reward for reward in rewards if reward is not None]
-    if not kept:
-        return [None] * len(rewards)
-    if is_flat(kept):  # summing may leave a rounding error for eps to blow up
-        return [None if reward is None else 0.0 for reward in rewards]
-    mean = sum(kept) / len(kept)
-    std = math.sqrt(sum((reward - mean) ** 2 for reward in kept) / len(kept))
-    return [None if reward is None else (reward - mean) / (std + eps) for reward in rewards]
+    kept = iter(group_standardize([reward for reward in rewards if reward is not None], eps=eps))
+    return [None if reward is None else next(kept) for reward in rewards]
 
 
 def pair_inversions(first: Sequence[float], second: Sequence[float]) -> int:

@@ -11,51 +11,12 @@ from typing import Any
 
 from verl_lite.plugins import ScoredRollout
 from verl_lite.plugins.records import BadRow
+from verl_lite.plugins.statistics import Moments
 
-__all__ = ["ComponentSummary", "Latencies", "Moments", "ScoreSummary"]
+__all__ = ["ComponentSummary", "Latencies", "ScoreSummary"]
 
 _BINS_PER_E = 20  # latencies are counted in bins 5% wide
 _NUM_SLOWEST = 5
-
-
-@dataclass(slots=True)
-class Moments:
-    """Count, mean, deviation and range of a stream of numbers (merged as in Chan, Golub, LeVeque 1979)."""
-
-    count: int = 0
-    mean: float = 0.0
-    squares: float = 0.0  # sum of squared differences from the mean
-    low: float = math.inf
-    high: float = -math.inf
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Moments":
-        if not values:
-            return cls()
-        mean = sum(values) / len(values)
-        squares = sum([(value - mean) ** 2 for value in values])
-        return cls(count=len(values), mean=mean, squares=squares, low=min(values), high=max(values))
-
-    def merge(self, other: "Moments") -> None:
-        total = self.count + other.count
-        if not other.count:
-            return
-        delta = other.mean - self.mean
-        self.squares += other.squares + delta * delta * self.count * other.count / total
-        self.mean += delta * other.count / total
-        self.count = total
-        self.low = min(self.low, other.low)
-        self.high = max(self.high, other.high)
-
-    @property
-    def std(self) -> float:
-        """The population standard deviation."""
-        return math.sqrt(self.squares / self.count) if self.count else 0.0
-
-    def to_json(self) -> dict[str, float | int | None]:
-        if not self.count:
-            return {"count": 0, "mean": None, "std": None, "min": None, "max": None}
-        return {"count": self.count, "mean": self.mean, "std": self.std, "min": self.low, "max": self.high}
 
 
 @dataclass(slots=True)

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from verl_lite.lab.check.findings import Finding, Level
-from verl_lite.lab.statistics import group_advantages
 from verl_lite.plugins import ScoredRollout, gdpo_advantages
+from verl_lite.plugins.statistics import Moments, group_standardize
 
 __all__ = ["GroupTally", "group_findings"]
 
@@ -38,18 +38,18 @@ class GroupTally:
         self.num_groups += 1
         self.num_samples += len(kept)
         rewards = [row.reward for row in kept if row.reward is not None]
-        advantages = group_advantages(rewards)
+        advantages = group_standardize(rewards)
         self.num_flat += not any(advantages)
         self._add_shares(kept, rewards)
         self._add_pairs(kept, rewards)
         self._add_gdpo(kept, advantages)
 
     def _add_shares(self, kept: Sequence[ScoredRollout], rewards: Sequence[float]) -> None:
-        mean = sum(rewards) / len(rewards)
-        self.variance += sum((reward - mean) ** 2 for reward in rewards)
+        found = Moments.of(rewards)
+        self.variance += found.squares
         for name, contributions in _contributions(kept).items():
             self.covariances[name] += sum(
-                c * (reward - mean) for c, reward in zip(contributions, rewards, strict=True)
+                c * (reward - found.mean) for c, reward in zip(contributions, rewards, strict=True)
             )
         for row in kept:
             self.weights.update({name: abs(part.weight) for name, part in row.components.items()})

@@ -185,7 +185,7 @@ def _kappa(name: str, tally: LabelTally, other_name: str, other: LabelTally) -> 
         for row_id, score in zip(other.ids, other.scores, strict=True)
         if row_id in known
     ]
-    kappa = cohen_kappa(Confusion.count(pairs))
+    kappa = cohen_kappa(pairs)
     if kappa is not None:
         yield Finding(
             check="agreement",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from verl_lite.lab.preferences.rows import PreferenceRow
-from verl_lite.lab.statistics import category_kappa, wilson_interval
+from verl_lite.lab.statistics import cohen_kappa, wilson_interval
 
 __all__ = ["Agreement", "annotator_agreement", "annotator_name"]
 
@@ -49,7 +49,7 @@ def annotator_agreement(rows: Sequence[PreferenceRow]) -> list[Agreement]:
                     num_pairs=len(pairs),
                     agreed=same / len(pairs),
                     interval=wilson_interval(same, len(pairs)),
-                    kappa=category_kappa(pairs),
+                    kappa=cohen_kappa(pairs),
                 )
             )
     return found

@@ -15,8 +15,8 @@ from verl_lite.lab.report.evaluations import evaluation_data, is_evaluation, sam
 from verl_lite.lab.report.runs import is_run, record_files, run_data
 from verl_lite.lab.report.tallies import Correlations, Histogram
 from verl_lite.lab.statistics import Confusion
-from verl_lite.plugins.composite.flat import is_flat
 from verl_lite.plugins.records import Record, read_records
+from verl_lite.plugins.statistics import has_zero_variance
 
 __all__ = ["ReportOptions", "collect"]
 
@@ -103,7 +103,7 @@ def _gather(records: Iterator[Record], options: ReportOptions) -> _Gathered:
     for group in consecutive_groups(records):
         gathered.num_groups += 1
         rewards = [record.reward for record in group if record.reward is not None]
-        gathered.num_flat += bool(rewards) and is_flat(rewards)
+        gathered.num_flat += bool(rewards) and has_zero_variance(rewards)
         for record in group:
             _tally(gathered, record, options)
         if gathered.num_kept + len(group) <= options.max_rollouts:

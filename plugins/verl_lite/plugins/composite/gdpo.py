@@ -14,17 +14,16 @@ over the others and adds 0 to that sample; a closed gate counts as 0, as the pap
 rewards do. A negative weight turns its normalised reward around.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
-from verl_lite.plugins.composite.flat import is_flat
 from verl_lite.plugins.score import ScoredRollout
+from verl_lite.plugins.statistics import EPS, mean_and_std
 
 __all__ = ["gdpo_advantages", "normalised_contributions"]
 
 
 def gdpo_advantages(
-    rows: Sequence[ScoredRollout], *, eps: float = 1e-6, normalise_batch: bool = True
+    rows: Sequence[ScoredRollout], *, eps: float = EPS, normalise_batch: bool = True
 ) -> list[float | None]:
     """One advantage a row, None for dropped rows. Rows of a group need not stand together.
 
@@ -35,14 +34,14 @@ def gdpo_advantages(
     if not normalise_batch:
         return sums
     kept = [value for value in sums if value is not None]
-    mean, std = _mean_std(kept)
+    mean, std = mean_and_std(kept)
     spread = std + eps or 1.0  # with eps=0, a batch whose sums are all equal gives 0
     # the mean is 0 but for rounding; a row of 0 stays 0, so a flat group has no update to make
     return [(value - mean) / spread if value else value for value in sums]
 
 
 def normalised_contributions(
-    rows: Sequence[ScoredRollout], *, eps: float = 1e-6
+    rows: Sequence[ScoredRollout], *, eps: float = EPS
 ) -> Sequence[Mapping[str, float] | None]:
     """w_k A_k of every top-level component for each row; None for dropped rows."""
     groups: dict[str, list[int]] = {}
@@ -56,7 +55,7 @@ def normalised_contributions(
                 continue
             known = [(i, rows[i].components[name].contribution) for i in members]
             values = [(i, value) for i, value in known if value is not None]
-            mean, std = _mean_std([value for _, value in values])
+            mean, std = mean_and_std([value for _, value in values])
             for i, value in values:
                 # the contribution is w r: dividing it by |w| std leaves sign(w) A_k
                 weight = abs(rows[i].components[name].weight)
@@ -65,12 +64,3 @@ def normalised_contributions(
                 spread = std + eps * weight
                 part[name] = weight * (value - mean) / spread if std else 0.0
     return parts
-
-
-def _mean_std(values: Sequence[float]) -> tuple[float, float]:
-    if not values:
-        return 0.0, 0.0
-    if is_flat(values):
-        return values[0], 0.0  # exactly: rounding is no spread
-    mean = math.fsum(values) / len(values)
-    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))

@@ -3,13 +3,12 @@
 What the calls took (latencies, retries, replaced workers) is counted by execution, the rest here.
 """
 
-import math
 from collections.abc import Sequence
 
-from verl_lite.plugins.composite.flat import is_flat
 from verl_lite.plugins.composite.gdpo import normalised_contributions
 from verl_lite.plugins.composite.policies import was_run
 from verl_lite.plugins.score import ScoredRollout, ScoreOutcome
+from verl_lite.plugins.statistics import Moments, has_zero_variance
 
 __all__ = ["METRICS", "batch_metrics"]
 
@@ -58,8 +57,9 @@ def batch_metrics(rows: Sequence[ScoredRollout], *, combine: str = "sum") -> dic
         "reward/dropped_fraction": num_dropped / len(rows),
     }
     if kept:
-        mean, std = _mean_std(kept)
-        metrics |= {"reward/mean": mean, "reward/std": std, "reward/min": min(kept), "reward/max": max(kept)}
+        found = Moments.of(kept)
+        metrics |= {"reward/mean": found.mean, "reward/std": found.std}
+        metrics |= {"reward/min": found.low, "reward/max": found.high}
         metrics |= _group_metrics(rows)
     for name in rows[0].components:
         metrics |= _component_metrics(name, rows)
@@ -76,9 +76,9 @@ def _group_metrics(rows: Sequence[ScoredRollout]) -> dict[str, float]:
     several = [rewards for rewards in groups.values() if len(rewards) > 1]
     if not several:
         return {}
-    flat = sum(1 for rewards in several if is_flat(rewards))
+    flat = sum(1 for rewards in several if has_zero_variance(rewards))
     return {
-        "reward/group_std_mean": sum(_mean_std(rewards)[1] for rewards in several) / len(several),
+        "reward/group_std_mean": sum(Moments.of(rewards).std for rewards in several) / len(several),
         "reward/flat_group_fraction": flat / len(several),
     }
 
@@ -95,7 +95,8 @@ def _component_metrics(name: str, rows: Sequence[ScoredRollout]) -> dict[str, fl
     metrics[f"reward/{name}/skipped_fraction"] = num_skipped / len(rows)
     metrics[f"reward/{name}/weight"] = parts[0].weight
     if values:
-        metrics[f"reward/{name}/mean"], metrics[f"reward/{name}/std"] = _mean_std(values)
+        found = Moments.of(values)
+        metrics[f"reward/{name}/mean"], metrics[f"reward/{name}/std"] = found.mean, found.std
     return metrics
 
 
@@ -129,8 +130,3 @@ def _advantage_shares(rows: Sequence[ScoredRollout], combine: str) -> dict[str, 
     return {
         f"reward/{name}/advantage_share": cov / variance for name, cov in zip(names, covariances, strict=True)
     }
-
-
-def _mean_std(values: Sequence[float]) -> tuple[float, float]:
-    mean = sum(values) / len(values)
-    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
