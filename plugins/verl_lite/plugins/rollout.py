@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from verl_lite.plugins.fast_init import fast_init
-
 __all__ = ["Message", "Rollout", "SamplerSettings"]
 
 
@@ -30,7 +28,6 @@ class SamplerSettings:
     seed: int | None = None
 
 
-@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
     """One sampled completion. Frozen and self-contained: it can be scored again from this alone.

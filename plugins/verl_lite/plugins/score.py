@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
-from verl_lite.plugins.fast_init import fast_init
 from verl_lite.plugins.rollout import Rollout
 
 if TYPE_CHECKING:
@@ -55,7 +54,6 @@ class StepScore:
             raise ValueError(f"StepScore(unit={self.unit!r}): expected 'char' or 'token'")
 
 
-@fast_init
 @dataclass(frozen=True, slots=True)
 class Score:
     """One reward's answer for one rollout. `value` is a finite float exactly when `outcome` is ok.
@@ -108,7 +106,6 @@ def to_score(answer: object) -> Score:
     )
 
 
-@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentScore:
     """One component's part in one rollout's reward.
@@ -125,7 +122,6 @@ class ComponentScore:
     latency_s: float = 0.0
 
 
-@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredRollout:
     """A rollout with every component's score. `reward` is None when the sample was dropped.

@@ -1,5 +1,8 @@
 """The contract's types: what a reward may return, and what is refused."""
 
+import copy
+import pickle
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
@@ -97,3 +100,11 @@ def test_a_declared_function_stays_what_it_was() -> None:
     )
     assert not definition.takes_options
     assert definition_of(reward("kept")(Stateful)).is_class
+
+
+def test_rollouts_stay_frozen_and_travel() -> None:
+    rollout = Rollout(completion="4", columns={"a": 1}, completion_ids=(1, 2))
+    with pytest.raises(FrozenInstanceError):
+        rollout.completion = "5"  # type: ignore[misc]
+    for other in (copy.deepcopy(rollout), pickle.loads(pickle.dumps(rollout)), replace(rollout)):
+        assert other == rollout
