@@ -34,7 +34,7 @@ from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.observe.metrics_log import read_metrics
 from verl_lite.engine.testing.fakes import PacedLearner
 from verl_lite.engine.types import TrainingSample, UpdateStats
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import validate
 from verl_lite.plugins.records import read_records
 
 Metrics = list[dict[str, float]]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_lite.plugins.statistics import Moments, group_center, group_standardize, mean_and_std
+from verl_lite.plugins import Moments, group_center, group_standardize, mean_and_std
 
 pytestmark = pytest.mark.unit
 

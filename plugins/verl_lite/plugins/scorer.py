@@ -30,7 +30,7 @@ class Scorer:
     workers        processes for isolated rewards; None chooses by the machine
     debug_inline   run everything in this process, so that breakpoints hit (deadlines do not)
     catalog        the installed rewards; found when not given
-    decode         token ids to text, for process rewards at character positions (composite/steps.py)
+    decode         token ids to text, for process rewards given by character
     placement      takes rewards to other machines; by default all run on this one
     failures_path  where the rows go that made scoring stop (.jsonl or .parquet)
     Raises PluginError for rewards that are not there, ConfigError for options that do not fit.

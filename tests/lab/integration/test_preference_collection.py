@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 
 from verl_lite.errors import DataError, RewardError
+from verl_lite.lab import cohen_kappa
 from verl_lite.lab.preferences import (
+    ComparisonJudge,
     PreferenceRow,
     annotator_agreement,
+    rank_by_judge,
+    rank_by_rewards,
     read_candidates,
     read_preferences,
     to_preference,
     write_preferences,
 )
-from verl_lite.lab.preferences.by_judge import ComparisonJudge, rank_by_judge
-from verl_lite.lab.preferences.by_rewards import rank_by_rewards
-from verl_lite.lab.statistics import cohen_kappa
 from verl_lite.plugins import RewardsConfig, Scorer
 
 Rows = list[dict[str, Any]]

@@ -10,8 +10,8 @@ import pytest
 
 from verl_lite.cli import main
 from verl_lite.errors import ConfigError, DataError
+from verl_lite.lab import score_file
 from verl_lite.lab.formats import FORMATS, converter_for, detect_format
-from verl_lite.lab.scoring import score_file
 from verl_lite.plugins import RewardsConfig
 from verl_lite.plugins.records import BadRow, Record, read_records
 

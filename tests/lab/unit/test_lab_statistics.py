@@ -2,8 +2,7 @@
 
 import pytest
 
-from verl_lite.lab.report.tallies import Correlations
-from verl_lite.lab.statistics import (
+from verl_lite.lab import (
     Confusion,
     calibration_error,
     cohen_kappa,
@@ -12,6 +11,7 @@ from verl_lite.lab.statistics import (
     quantile,
     wilson_interval,
 )
+from verl_lite.lab.report import Correlations
 
 
 def test_wilson_interval_of_eight_in_ten() -> None:

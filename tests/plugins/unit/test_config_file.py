@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field
 
 from verl_lite.errors import ConfigError
-from verl_lite.plugins.config_file import ConfigModel, load_config
+from verl_lite.plugins import ConfigModel, load_config
 
 
 class Inner(ConfigModel):

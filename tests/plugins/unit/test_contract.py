@@ -9,9 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from verl_lite.errors import PluginError
-from verl_lite.plugins import Rollout, Score, ScoreOutcome, reward
-from verl_lite.plugins.contract import definition_of
-from verl_lite.plugins.score import to_score
+from verl_lite.plugins import Rollout, Score, ScoreOutcome, definition_of, reward, to_score
 
 
 @pytest.mark.parametrize(("answer", "value"), [(1, 1.0), (0.25, 0.25), (True, 1.0), (False, 0.0)])

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from verl_lite.plugins import Rollout
-from verl_lite.plugins.builtin.json_schema import JsonSchemaOptions, JsonSchemaReward
+from verl_lite.plugins.builtin import JsonSchemaOptions, JsonSchemaReward
 
 PERSON = {
     "type": "object",

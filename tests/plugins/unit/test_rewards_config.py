@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_lite.errors import ConfigError
-from verl_lite.plugins import RewardsConfig, load_rewards_config
-from verl_lite.plugins.composite.config import GroupConfig, leaves
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import RewardsConfig, load_rewards_config, validate
+from verl_lite.plugins.composite import GroupConfig, leaves
 
 FULL = """
 rewards:

@@ -65,7 +65,7 @@ Choice = tuple[str, str]  # a letter or "", a text or ""
 
 
 @reward("choice", options=ChoiceOptions, isolate=False, cache=False)
-def choice(rollout: Rollout, options: ChoiceOptions) -> Score:
+def choice_reward(rollout: Rollout, options: ChoiceOptions) -> Score:
     """1.0 when the completion chooses the reference's option, else 0.0; naming several is wrong."""
     if rollout.reference is None:
         return Score.failed(ScoreOutcome.ABSTAIN, "the rollout has no reference")
@@ -209,4 +209,4 @@ _EXTRACT: Mapping[Mode, Callable[[str], list[str]]] = {
 
 @hookimpl
 def register_rewards(register: Register) -> None:
-    register(choice)
+    register(choice_reward)

@@ -35,7 +35,7 @@ class ExactOptions(ConfigModel):
 
 
 @reward("exact", options=ExactOptions, isolate=False, cache=False)
-def exact(rollout: Rollout, options: ExactOptions) -> Score:
+def exact_reward(rollout: Rollout, options: ExactOptions) -> Score:
     """1.0 when the completion is the reference, else 0.0; abstains where there is no reference."""
     if rollout.reference is None:
         return Score.failed(ScoreOutcome.ABSTAIN, "the rollout has no reference")
@@ -65,4 +65,4 @@ def _normalised(text: str, options: ExactOptions) -> str:
 
 @hookimpl
 def register_rewards(register: Register) -> None:
-    register(exact)
+    register(exact_reward)

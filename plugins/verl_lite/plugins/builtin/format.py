@@ -72,7 +72,7 @@ def format_reward(rollout: Rollout, options: FormatOptions) -> Score:
 
 
 @reward("regex", options=RegexOptions)  # isolated: a pattern with nested repeats can run for hours
-def regex(rollout: Rollout, options: RegexOptions) -> Score:
+def regex_reward(rollout: Rollout, options: RegexOptions) -> Score:
     """1.0 when the completion matches the regular expression, else 0.0."""
     compiled = _compiled(options.pattern)
     if options.fullmatch:
@@ -90,4 +90,4 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 @hookimpl
 def register_rewards(register: Register) -> None:
     register(format_reward)
-    register(regex)
+    register(regex_reward)

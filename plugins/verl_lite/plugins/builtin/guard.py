@@ -45,7 +45,7 @@ class GuardOptions(ConfigModel):
 
 
 @reward("guard", options=GuardOptions, isolate=False, cache=False)
-def guard(rollout: Rollout, options: GuardOptions) -> Score:
+def guard_reward(rollout: Rollout, options: GuardOptions) -> Score:
     """1.0 for a completion that passes every check, else 0.0 with the first that failed."""
     problem = _problem(rollout, options)
     return Score(0.0, reason=problem) if problem else Score(1.0)
@@ -115,4 +115,4 @@ def _copy_problem(rollout: Rollout, options: GuardOptions) -> str:
 
 @hookimpl
 def register_rewards(register: Register) -> None:
-    register(guard)
+    register(guard_reward)

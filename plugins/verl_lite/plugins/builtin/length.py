@@ -76,7 +76,7 @@ class LengthOptions(ConfigModel):
 
 
 @reward("length", options=LengthOptions, isolate=False, cache=False)
-def length(rollout: Rollout, options: LengthOptions) -> Score:
+def length_reward(rollout: Rollout, options: LengthOptions) -> Score:
     """A value for the completion's length: a straight line, half a cosine, or DAPO's punishment."""
     if options.unit == "tokens" and not rollout.completion_ids and rollout.completion:
         return Score.failed(
@@ -123,4 +123,4 @@ _VALUES: Mapping[Shape, Callable[[int, LengthOptions], float]] = {
 
 @hookimpl
 def register_rewards(register: Register) -> None:
-    register(length)
+    register(length_reward)

@@ -46,7 +46,7 @@ class MathRewardOptions(BaseModel):
 # Not isolated: verify_math keeps what can hang in killable processes of its own, deadline included.
 # The call's own deadline leaves room for starting them on a busy machine.
 @reward("math", options=MathRewardOptions, form="batch", isolate=False, timeout_s=60.0, max_batch=256)
-def math(rollouts: Sequence[Rollout], options: MathRewardOptions) -> list[Score]:
+def math_reward(rollouts: Sequence[Rollout], options: MathRewardOptions) -> list[Score]:
     """1.0 when the completion's answer is the reference, whatever its notation, else 0.0."""
     pairs = [(rollout.completion, rollout.reference) for rollout in rollouts]
     known = [(completion, reference) for completion, reference in pairs if reference is not None]
@@ -77,4 +77,4 @@ def _score(verdict: Verdict, options: MathRewardOptions) -> Score:
 
 @hookimpl
 def register_rewards(register: Register) -> None:
-    register(math)
+    register(math_reward)

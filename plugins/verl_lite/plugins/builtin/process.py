@@ -42,7 +42,7 @@ class ProcessOptions(ConfigModel):
 
 
 @reward("process", options=ProcessOptions)
-def process(rollout: Rollout, options: ProcessOptions) -> Score:
+def process_reward(rollout: Rollout, options: ProcessOptions) -> Score:
     """A value for every step of arithmetic in the completion, checked exactly; abstains without any."""
     steps, num_right, first_wrong = [], 0, ""
     for start, line in _lines(rollout.completion):
@@ -74,4 +74,4 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 @hookimpl
 def register_rewards(register: Register) -> None:
-    register(process)
+    register(process_reward)

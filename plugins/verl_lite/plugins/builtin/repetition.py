@@ -40,7 +40,7 @@ class RepetitionOptions(ConfigModel):
 
 
 @reward("repetition", options=RepetitionOptions, isolate=False, cache=False)
-def repetition(rollout: Rollout, options: RepetitionOptions) -> Score:
+def repetition_reward(rollout: Rollout, options: RepetitionOptions) -> Score:
     """0.0 without repeated n-grams, down to `penalty` for nothing but repeats."""
     if options.unit == "tokens" and not rollout.completion_ids and rollout.completion:
         return Score.failed(
@@ -99,4 +99,4 @@ def _covered(repeats: Sequence[int], n: int) -> Iterator[int]:
 
 @hookimpl
 def register_rewards(register: Register) -> None:
-    register(repetition)
+    register(repetition_reward)
