@@ -1,4 +1,4 @@
-"""The few statistics the lab reports, each small enough to check by hand."""
+"""The statistics the lab reports, each small enough to check by hand."""
 
 import math
 import random
@@ -104,7 +104,7 @@ def _ratio(part: int, whole: int) -> float | None:
 def cohen_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
     """Agreement of two raters beyond chance (Cohen 1960), over any number of categories.
 
-    None for no pairs, and where chance alone would agree fully.
+    None without pairs, and where chance alone would agree fully.
 
     >>> cohen_kappa([("a", "a"), ("a", "b"), ("b", "b"), ("tie", "tie")])
     0.636363636364
@@ -122,7 +122,7 @@ def cohen_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationBin:
-    """Scores between `low` and `high`: their mean, the share whose label is true, and how many they are."""
+    """Scores between `low` and `high`: their mean, the share with a true label, and their number."""
 
     low: float
     high: float
@@ -134,7 +134,7 @@ class CalibrationBin:
 def calibration_bins(
     scores: Sequence[float], labels: Sequence[bool], *, num_bins: int = 10
 ) -> list[CalibrationBin]:
-    """The bins of equal width over [0, 1] that have scores in them, lowest first: a reliability diagram."""
+    """A reliability diagram: the non-empty bins of equal width over [0, 1], lowest first."""
     bins: list[list[tuple[float, bool]]] = [[] for _ in range(num_bins)]
     for score, label in zip(scores, labels, strict=True):
         bins[min(int(score * num_bins), num_bins - 1)].append((score, label))
@@ -154,7 +154,7 @@ def calibration_bins(
 def calibration_error(scores: Sequence[float], labels: Sequence[bool], *, num_bins: int = 10) -> float | None:
     """Expected calibration error of probabilities in [0, 1] over equal-width bins (Guo et al. 2017).
 
-    None when a score lies outside [0, 1]: it is no probability then.
+    None when a score lies outside [0, 1] and so is not a probability.
 
     >>> calibration_error([0.9, 0.9, 0.1, 0.1], [True, False, False, False])
     0.25
@@ -189,7 +189,7 @@ def pair_inversions(first: Sequence[float], second: Sequence[float]) -> int:
 
 
 def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
-    """The unbiased estimate that one of k samples is right (Chen et al. 2021, arXiv:2107.03374, eq. 1).
+    """An unbiased estimate of pass@k, one of k samples right (Chen et al. 2021, arXiv:2107.03374, eq. 1).
 
     >>> pass_at_k(4, 1, 1), pass_at_k(4, 1, 2), pass_at_k(4, 3, 2)
     (0.25, 0.5, 1.0)

@@ -1,4 +1,4 @@
-"""Hostile answers and programs against a reward: what earns marks without being right."""
+"""Hostile answers and programs against a reward: what is rewarded without being right."""
 
 from verl_lite.lab.attack.corpus import Attack, attack_rollout, load_attacks, wrong_answers
 from verl_lite.lab.attack.exploits import AttackReport, Exploit, FamilyTally, attack_rewards, default_rows

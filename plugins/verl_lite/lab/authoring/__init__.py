@@ -1,6 +1,6 @@
 """For people who write rewards: start a package (template), describe a reward, check it (checks).
 
-Names are imported when they are first used: worker processes load purity.py, and should load no more.
+Names are imported when they are first used: worker processes load purity.py and nothing else.
 """
 
 from typing import TYPE_CHECKING
