@@ -1,4 +1,7 @@
-"""The offline tools over rollout records: score, diff, check, attack, report. No torch."""
+"""The offline tools over rollout records: score, diff, check, attack, report. No torch.
+
+Names are imported when they are first used; the other rooms are `authoring`, `formats` and `preferences`.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,6 @@
 """Write, find, combine and run reward plugins. Importing this never imports torch.
 
-What a reward is written with comes at once; what runs rewards is imported when it is first used.
+Names for writing rewards are imported at once, those for running them when they are first used.
 """
 
 from typing import TYPE_CHECKING

@@ -206,7 +206,7 @@ def test_what_fits_no_format_or_two_is_said(tmp_path: Path) -> None:
         detect_format(none)
     row = {"input": "q", "output": "a", "score": 1.0, "reward": 1.0, "step": 1}
     two = write(tmp_path / "two.jsonl", row)
-    with pytest.raises(DataError, match=r"fits verl and openrlhf; choose one with --format\. Its keys: input"):
+    with pytest.raises(DataError, match=r"verl and openrlhf; choose one with --format\. Its keys: input"):
         detect_format(two)
     assert [r.reward for r in read(two, "verl")] == [1.0]
     with pytest.raises(ConfigError, match="--format vrel: the formats are auto, verl-lite, verl, trl"):

@@ -95,7 +95,7 @@ A = {"use": "exact"}
             "these gates wait for each other: a -> b -> c -> a",
         ),
         ({"g": {"when": "a > 0", "rewards": {"a": A}}}, "these gates wait for each other: a -> a"),
-        ({"g": {"rewards": {"a": A}}, "a": A}, "'a' names two parts (g/a and a)"),
+        ({"g": {"rewards": {"a": A}}, "a": A}, "'a' names two rewards (g/a and a)"),
         ({"a": {**A, "when": "g > 0"}, "g": {"rewards": {"b": A}}}, "unknown reward 'g'"),
         ({"max": A}, "the name 'max' cannot be used"),
         ({"two words": A}, "the name 'two words' cannot be used"),

@@ -1,4 +1,4 @@
-"""Is the reward what it says? Determinism, dead parts, group effects, agreement with labels, preflight."""
+"""Can the reward be trusted? Determinism, dead components, group effects, agreement with labels, probes."""
 
 from verl_lite.lab.check.all_checks import CheckOptions, check_file
 from verl_lite.lab.check.components import ComponentTally, component_findings

@@ -1,4 +1,4 @@
-"""Preference data: rows, and how rewards, judges and people make them."""
+"""Preference data: its rows, and how rewards, judge models and people rank completions."""
 
 from typing import TYPE_CHECKING
 

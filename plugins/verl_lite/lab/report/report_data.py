@@ -1,4 +1,4 @@
-"""Gather what the report shows: from a file of rollouts, or from a run folder while it grows or after."""
+"""Collect the report's data from a file of rollouts or a run folder, finished or still growing."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -25,8 +25,8 @@ _NUM_SLOWEST = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportOptions:
-    """max_rollouts  rollouts in the browser, in whole groups chosen at random where there are more
-    label         the column with the truth; by default one of label, is_correct, correct
+    """max_rollouts  rollouts in the browser; beyond that, a random choice of whole groups
+    label         the label column; by default one of label, is_correct, correct
     format        who wrote the rollouts (lab/formats); "auto" looks at the first row
     """
 

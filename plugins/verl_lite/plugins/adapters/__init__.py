@@ -1,6 +1,6 @@
-"""Our rewards in other trainers, and their reward functions as ours. No peer is imported before it calls.
+"""Our rewards in other trainers, and their reward functions as ours. No trainer is imported before it calls.
 
-as_*        one of our configs as what TRL, verl, OpenRLHF or verifiers call
+as_*        one of our configs as a reward function of TRL, verl, OpenRLHF or verifiers
 foreign.py  the other way: `use: trl:my_module.my_reward` in a config
 """
 

@@ -1,16 +1,16 @@
-"""From every component's score to one reward a rollout, under the policies for missing values.
+"""Combine every component's score into one reward per rollout, under the policies for missing values.
 
-The order of the arithmetic is the order of the config, whatever order the scores arrived in: the
-same rollout gets the same reward in any batch.
+The arithmetic follows the order of the config, whatever order the scores arrived in: the same rollout
+gets the same reward in any batch.
 
-    part         clip the value, scale * value + offset, times the weight at this step
-    sum, gdpo    the contributions that exist, added
-    product      the contributions that exist, multiplied; a part of weight 0 is left out (a shadow)
-    closed gate  adds 0.0 to a sum, is left out of a product; a rollout with nothing but closed gates gets 0
-    nothing      a rollout no part had a value for has no reward: it is dropped, never 0
+    component    clip the value, scale * value + offset, times the weight at this step
+    sum, gdpo    the existing contributions, added
+    product      the existing contributions, multiplied, without those of weight 0
+    closed gate  adds 0.0 to a sum, is left out of a product; a rollout with closed gates only gets 0
+    no value     a rollout without any value has no reward: it is dropped, never 0
 
-A part of weight 0 is a shadow: scored and reported, and its failures neither drop nor stop anything,
-unless a gate of a part that counts reads it.
+A component of weight 0 is a shadow: it is scored and reported, but its failures neither drop nor stop
+anything, unless the gate of a component with a weight reads it.
 """
 
 import math
@@ -35,7 +35,7 @@ __all__ = ["Combiner", "Timed"]
 
 
 class Timed(Protocol):
-    """What execution answers for one component and rollout."""
+    """Execution's result for one component and rollout."""
 
     @property
     def score(self) -> Score: ...
@@ -45,7 +45,7 @@ class Timed(Protocol):
 
 @dataclass(slots=True)
 class _Row:
-    """One rollout while it is being combined."""
+    """The state of one rollout while it is combined."""
 
     rollout: Rollout
     timed: Mapping[str, Timed]
@@ -60,7 +60,7 @@ class _Row:
 
 
 class Combiner:
-    """Combines rows at one training step. `decode` turns token ids into text, for process rewards."""
+    """Combines rows at one training step. `decode` turns token ids into text for process rewards."""
 
     def __init__(self, composite: Composite, *, step: int = 0, decode: Decode | None = None) -> None:
         self._decode = decode
@@ -72,7 +72,7 @@ class Combiner:
         }
 
     def combine(self, rollout: Rollout, timed: Mapping[str, Timed]) -> tuple[ScoredRollout, str]:
-        """The scored rollout, and the path of the component whose policy is to abort ("" for none)."""
+        """The scored rollout, and the path of the component whose policy demands an abort ("" for none)."""
         row = _Row(rollout, timed)
         total = self._total(self._nodes, row, self._is_product)
         if total is None and self._is_closed(self._nodes, row):
@@ -108,7 +108,7 @@ class Combiner:
 
     @staticmethod
     def _is_closed(nodes: Sequence[Node], row: _Row) -> bool:
-        """Whether a node that counts has a closed gate; asked where no node has a value."""
+        """Whether a node with a weight has a closed gate; asked when no node has a value."""
         return any(node.path in row.closed and node.weight != 0.0 for node in nodes)
 
     def _leaf(self, node: Node, row: _Row) -> float | None:
@@ -144,7 +144,7 @@ class Combiner:
         return contribution
 
     def _missing(self, node: Node, score: Score, row: _Row) -> tuple[Score, float | None]:
-        """What a component without a value contributes: skipped rows first, then the policy."""
+        """Score and contribution of a component without a value: by gates and routing, else by the policy."""
         if score.outcome is ScoreOutcome.ABSTAIN and node.condition is not None:
             scores = {path: row.timed[path].score for path in node.condition.paths.values()}
             state = node.condition.state(row.rollout, scores)
@@ -166,10 +166,10 @@ class Combiner:
         return score, None
 
     def _place_steps(self, node: Node, score: Score, row: _Row) -> Score:
-        """Add the steps to the row's token rewards; steps that do not fit make the score an error."""
+        """Add the steps to the row's token rewards; steps outside the completion make the score an error."""
         if not node.takes_steps:
             raise RewardError(
-                f"{node.path} gives process rewards, which have a meaning only at the top level of a sum: "
+                f"{node.path} gives process rewards, which are defined only at the top level of a sum: "
                 "move it out of its group, or out of `combine: product`"
             )
         rollout, num_tokens = row.rollout, len(row.rollout.completion_ids)
@@ -180,7 +180,7 @@ class Combiner:
                     token_pieces(rollout.completion_ids, self._decode), rollout.completion
                 )
             else:
-                # without token ids the text is one token: the steps are checked, and placed nowhere
+                # without token ids the text counts as one token: the steps are checked but placed nowhere
                 spans = even_spans(num_tokens or 1, len(rollout.completion))
             values = steps_to_tokens(
                 [replace(step, value=node.contribution(step.value)) for step in score.steps], spans

@@ -1,17 +1,17 @@
-"""Advantages that normalise every reward on its own before adding them (`combine: gdpo`).
+"""Advantages that normalise each reward separately before adding them (`combine: gdpo`).
 
 GDPO, "Group reward-Decoupled Normalization Policy Optimization for Multi-reward RL Optimization",
-arXiv:2601.05242. Summing first lets one reward's spread drown the others'; and different combinations
-of rewards with the same sum become one advantage. For reward k, prompt i, sample j:
+arXiv:2601.05242. Summing first lets one reward's spread drown the others, and gives different
+combinations of rewards with the same sum the same advantage. For reward k, prompt i, sample j:
 
     A_k(i,j) = (r_k(i,j) - mean_i r_k) / (std_i r_k + eps)      within the prompt's group
     A(i,j)   = sum_k w_k A_k(i,j)
     out(i,j) = (A(i,j) - mean A) / (std A + eps)                over the whole batch
 
 Departures: standard deviations are the population's, as everywhere here (TRL uses the sample's);
-dropped samples are in no mean and get None; a component without a value for one sample is normalised
-over the others and adds 0 to that sample; a closed gate counts as 0, as the paper's conditioned
-rewards do. A negative weight turns its normalised reward around.
+dropped samples enter no mean and get None; a component without a value for one sample is normalised
+over the others and adds 0 to that sample; a closed gate counts as 0, like the paper's conditioned
+rewards. A negative weight flips the sign of its normalised reward.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,9 @@ __all__ = ["gdpo_advantages", "normalised_contributions"]
 def gdpo_advantages(
     rows: Sequence[ScoredRollout], *, eps: float = EPS, normalise_batch: bool = True
 ) -> list[float | None]:
-    """One advantage a row, None for dropped rows. Rows of a group need not stand together.
+    """One advantage per row, None for dropped rows. Rows of a group need not be adjacent.
 
-    With `normalise_batch=False` the last of the three lines above is left out.
+    `normalise_batch=False` leaves out the last of the three lines above.
     """
     parts = normalised_contributions(rows, eps=eps)
     sums = [None if part is None else sum(part.values()) for part in parts]
@@ -35,8 +35,8 @@ def gdpo_advantages(
         return sums
     kept = [value for value in sums if value is not None]
     mean, std = mean_and_std(kept)
-    spread = std + eps or 1.0  # with eps=0, a batch whose sums are all equal gives 0
-    # the mean is 0 but for rounding; a row of 0 stays 0, so a flat group has no update to make
+    spread = std + eps or 1.0  # with eps=0, a batch of equal sums gives 0
+    # the mean is 0 but for rounding; 0 stays 0, so a group without variance causes no update
     return [(value - mean) / spread if value else value for value in sums]
 
 

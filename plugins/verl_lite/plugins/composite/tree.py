@@ -1,4 +1,4 @@
-"""The tree of the config at one training step: weights, bounds and policies filled in."""
+"""The config's tree at one training step, with weights, bounds and policies filled in."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +19,9 @@ Nodes: TypeAlias = Mapping[str, ComponentConfig | GroupConfig]
 class Node:
     """One node of the tree, a single reward or a group, with everything that is fixed during a step.
 
-    closed_contribution  what is noted for a closed gate: 0.0 in a sum, None in a product
-    has_effect           its failures follow the policies (groups have none of their own)
-    condition            None where the reward is run for every rollout
+    closed_contribution  the contribution recorded for a closed gate: 0.0 in a sum, None in a product
+    has_effect           whether its failures follow the policies (groups have none of their own)
+    condition            None if the reward runs for every rollout
     """
 
     path: str
@@ -47,7 +47,7 @@ class Node:
 
 
 def tree_at(composite: Composite, step: int) -> tuple[Node, ...]:
-    """The top level of the tree at training step `step`."""
+    """The tree's top-level nodes at training step `step`."""
     return tuple(_Builder(composite, step).build(composite.config.rewards))
 
 
@@ -100,7 +100,7 @@ class _Builder:
         }
 
     def _with_effect(self) -> frozenset[str]:
-        """The rewards with a weight at this step, and those their gates read, and so on."""
+        """The rewards with a weight at this step, and those their gates read, transitively."""
         found = set(self._weighted(self._composite.config.rewards))
         waiting = list(found)
         while waiting:
