@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from verl_lite.plugins import Moments, group_center, group_standardize, mean_and_std
 
-pytestmark = pytest.mark.unit
-
 REWARDS = st.lists(st.floats(-1e6, 1e6) | st.sampled_from([0.0, 0.1, 0.2, 1.0, 1.2]), min_size=1, max_size=16)
 
 
