@@ -120,7 +120,7 @@ def read_reply(content: object, *, low: float, high: float) -> tuple[float, str]
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key occurs twice")
     return found
 
 
