@@ -28,7 +28,7 @@ from verl_lite.engine.observe.metrics_log import read_metrics
 from verl_lite.engine.rundir.checkpoint_files import write_manifest
 from verl_lite.engine.rundir.checkpoints import load_tensors, save_checkpoint
 from verl_lite.engine.training import train
-from verl_lite.plugins.config_file import load_config
+from verl_lite.plugins import load_config
 
 QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart.yaml"
 

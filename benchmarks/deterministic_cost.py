@@ -33,7 +33,7 @@ def run_side(side: str, model: Path, run_dir: Path, steps: int) -> None:
     from verl_lite.engine.config.train import TrainConfig
     from verl_lite.engine.observe.metrics_log import read_metrics
     from verl_lite.engine.training import train
-    from verl_lite.plugins.config_file import load_config
+    from verl_lite.plugins import load_config
 
     changes = [f"steps={steps}", "sft.steps=0", "model.tiny=null", f"model.path={model}"]
     changes += ["data.held_out=null", "logging.trackers=[]", "checkpoints.every_steps=0"]
@@ -57,7 +57,7 @@ def warm_up(folder: Path) -> Path:
 
     from verl_lite.engine.config.train import TrainConfig
     from verl_lite.engine.training import train_only_sft
-    from verl_lite.plugins.config_file import load_config
+    from verl_lite.plugins import load_config
 
     changes = ["logging.trackers=[]", "checkpoints.every_steps=0"]
     config = load_config(TrainConfig, QUICKSTART, changes)

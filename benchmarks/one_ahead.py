@@ -25,7 +25,7 @@ from verl_lite.engine import build, training
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.observe.metrics_log import read_metrics
 from verl_lite.engine.testing.fakes import PacedLearner, PacedSampler
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import validate
 
 NUM_TOKENS = 38
 NUM_ENGINES = 2

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from verl_lite.plugins.builtin.equations import equations_in
+from verl_lite.plugins.builtin import equations_in
 
 SHOWN = 10
 

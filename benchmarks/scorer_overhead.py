@@ -16,9 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from verl_lite.plugins import Message, RewardsConfig, Rollout, Scorer, reward
-from verl_lite.plugins.contract import definition_of
-from verl_lite.plugins.discovery import RewardCatalog
+from verl_lite.plugins import Message, RewardCatalog, RewardsConfig, Rollout, Scorer, definition_of, reward
 
 IN_PROCESS_LIMIT_US = 20.0
 WORKERS_LIMIT_US = 150.0

@@ -31,7 +31,7 @@ from rich.console import Console
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.observe.metrics_log import read_metrics
 from verl_lite.engine.training import train
-from verl_lite.plugins.config_file import load_config
+from verl_lite.plugins import load_config
 
 QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart.yaml"
 EDGE_STEPS = 100

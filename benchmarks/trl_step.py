@@ -79,7 +79,7 @@ def our_side(model: str, num_steps: int, dtype: str, changes: Sequence[str]) -> 
     from verl_lite.engine.config.train import TrainConfig
     from verl_lite.engine.observe.metrics_log import MetricsLog
     from verl_lite.engine.training import train
-    from verl_lite.plugins.config_file import load_config
+    from verl_lite.plugins import load_config
 
     ends: list[Step] = []
     log = MetricsLog.log

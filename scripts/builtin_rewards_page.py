@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from verl_lite.plugins import RewardDefinition, find_rewards
-from verl_lite.plugins.builtin.judge_prompt import DEFAULT_RUBRIC
+from verl_lite.plugins.builtin import DEFAULT_RUBRIC
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "builtin-rewards.md"
 OWN_PAGES = ("code", "math")  # described on pages of their own

@@ -1,8 +1,8 @@
-"""Scores that were paid for already: keyed by the reward (code, version, options) and the rollout.
+"""A cache of scores, keyed by the reward (code, version, options) and the rollout.
 
-One SQLite file. An interrupted run finds what it had scored; a changed component scores only itself.
-Failures (errors, time-outs) are never kept: they may not happen again. Rewards quicker than a look-up
-are not kept either (`RewardDefinition.cache`).
+One SQLite file. An interrupted run resumes where it stopped; a changed component rescores only itself.
+Errors and time-outs are never kept: they may not happen again. Nor are rewards faster than a look-up
+(`RewardDefinition.cache`).
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from verl_lite.plugins.records.schema import to_json
 
 __all__ = ["ScoreCache", "default_cache_path", "digest", "rollout_digest"]
 
-_SCHEMA_VERSION = 2  # raise it when what is stored, or what the key covers, changes
+_SCHEMA_VERSION = 2  # raise it when the stored value or the key changes
 _MAX_KEYS_A_QUERY = 500
 
 
@@ -31,14 +31,12 @@ def default_cache_path() -> Path:
 
 
 def digest(*parts: object) -> bytes:
-    """16 bytes that stand for `parts`; equal parts give equal bytes in every process."""
+    """A 16-byte digest of `parts`; equal parts give equal bytes in every process."""
     return hashlib.blake2b(to_json(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def rollout_digest(rollout: Rollout) -> bytes:
-    """A digest of everything a reward may read. What only names the rollout (`id`, `group`) is included
-    too: a reward that keys a look-up by it must not get another row's score.
-    """
+    """A digest of everything a reward may read, `id` and `group` included: a reward may look them up."""
     return digest(
         rollout.id,
         rollout.group,
@@ -60,7 +58,7 @@ def rollout_digest(rollout: Rollout) -> bytes:
 class ScoreCache:
     """Look scores up and keep them. Safe to use from several processes at once; use as a context manager.
 
-    Raises DataError where the file is no cache of ours or cannot be opened.
+    Raises DataError for a file that is not our cache or cannot be opened.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -79,7 +77,7 @@ class ScoreCache:
             ) from None
 
     def get(self, component: bytes, rollouts: Sequence[bytes]) -> list[Score | None]:
-        """The kept score of each rollout under this component fingerprint, None where there is none."""
+        """Each rollout's cached score for this component digest; None where there is none."""
         keys = [_key(component, rollout) for rollout in rollouts]
         found: dict[bytes, str] = {}
         for start in range(0, len(keys), _MAX_KEYS_A_QUERY):
@@ -89,7 +87,7 @@ class ScoreCache:
         return [_from_text(found[key]) if key in found else None for key in keys]
 
     def put(self, component: bytes, scores: Mapping[bytes, Score]) -> None:
-        """Keep the scores (by rollout digest) that say something: ok and abstain."""
+        """Store scores by rollout digest; only the outcomes ok and abstain are kept."""
         kept = [
             (_key(component, rollout), _to_text(score))
             for rollout, score in scores.items()
@@ -100,7 +98,7 @@ class ScoreCache:
         self._db.execute("COMMIT")
 
     def known(self, scorer: Scorer, rollouts: Sequence[Rollout]) -> list[dict[str, Score]]:
-        """The kept scores of each rollout by component name: what Scorer.score takes as `known`."""
+        """Each rollout's cached scores by component name: the `known` of Scorer.score."""
         known: list[dict[str, Score]] = [{} for _ in rollouts]
         for component, fingerprint in _cached_components(scorer):
             kept = self.get(fingerprint, _row_digests(component, rollouts))
@@ -112,7 +110,7 @@ class ScoreCache:
     def keep(
         self, scorer: Scorer, rows: Sequence[ScoredRollout], known: Sequence[Mapping[str, Score]]
     ) -> None:
-        """Keep what `rows` have beyond `known`. Not the gated ones: they were never asked."""
+        """Store the scores in `rows` that are not in `known`, except gated ones: those rewards never ran."""
         rollouts = [row.rollout for row in rows]
         for component, fingerprint in _cached_components(scorer):
             keys = _row_digests(component, rollouts)
@@ -137,7 +135,7 @@ class ScoreCache:
 
 
 def _cached_components(scorer: Scorer) -> Iterator[tuple[Component, bytes]]:
-    """The components worth keeping, each with a digest of its code, version and options."""
+    """The components to cache, each with a digest of its code, version and options."""
     sources = scorer.environment()
     for component in scorer.components:
         if component.definition.cache:
@@ -146,7 +144,7 @@ def _cached_components(scorer: Scorer) -> Iterator[tuple[Component, bytes]]:
 
 
 def _row_digests(component: Component, rollouts: Sequence[Rollout]) -> list[bytes]:
-    """What the score of each row depends on: the rollout, or all rollouts of its group with it."""
+    """The digest of everything each score depends on: the rollout, or its whole group."""
     own = [rollout_digest(rollout) for rollout in rollouts]
     if component.definition.form != "group":
         return own

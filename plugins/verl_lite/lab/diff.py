@@ -1,7 +1,7 @@
-"""What changes between two scorings of the same rollouts: verdicts, components, and what GRPO would see.
+"""What changes between two scorings of the same rollouts: verdicts, components and GRPO's advantages.
 
-Both sides are record streams with the same rollouts in the same order, whatever made them: two
-reward configs, two versions of a plugin, or what was recorded in training against a new scoring.
+Both sides are record streams with the same rollouts in the same order: two reward configs, two
+versions of a plugin, or the scores recorded in training against new ones.
 A component whose values are all 0 or 1 on both sides is a verdict: its changes are flips. Others
 (lengths, learned rewards) have deltas; a flip of those would only restate an arbitrary threshold.
 """
@@ -19,7 +19,7 @@ from verl_lite.plugins.records import Record, StoredScore
 
 __all__ = ["ComponentDiff", "DiffReport", "Example", "GrpoDiff", "diff_records"]
 
-REWARD = "reward"  # the combined reward is compared like one more component
+REWARD = "reward"  # the combined reward is compared like a component
 _MISSING = StoredScore(value=None, outcome="absent")
 
 
@@ -58,13 +58,13 @@ class ComponentDiff:
 
     @property
     def num_flips(self) -> int:
-        """Changed verdicts, rows that gained or lost their value included; 0 for other components."""
+        """Changed verdicts, including rows that gained or lost their value; 0 for other components."""
         if not self.is_verdict:
             return 0
         return self.flips_up + self.flips_down + sum(self.outcome_changes.values())
 
     def add(self, before: StoredScore, after: StoredScore) -> bool:
-        """Count one row; True when it changed."""
+        """Count one row and return whether it changed."""
         self.num_rows += 1
         if before.outcome != after.outcome:
             self.outcome_changes[f"{before.outcome} -> {after.outcome}"] += 1
@@ -91,8 +91,8 @@ class GrpoDiff:
 
     num_groups: int = 0
     groups_changed: int = 0
-    gained_all_variance: int = 0  # equal rewards before, different ones after: the group starts to teach
-    lost_all_variance: int = 0  # the group stops teaching
+    gained_all_variance: int = 0  # equal rewards before, different ones after: GRPO starts to learn from it
+    lost_all_variance: int = 0  # GRPO stops learning from it
     advantages_changing_sign: int = 0
     samples_newly_dropped: int = 0
     samples_no_longer_dropped: int = 0
@@ -152,9 +152,9 @@ def _component_json(part: ComponentDiff) -> dict[str, Any]:
 
 
 def diff_records(before: Iterable[Record], after: Iterable[Record], *, max_examples: int = 10) -> DiffReport:
-    """Compare two scorings row by row; at most `max_examples` changed rows a component are kept.
+    """Compare two scorings row by row; at most `max_examples` changed rows per component are kept.
 
-    Raises DataError where the two sides do not hold the same rollouts in the same order.
+    Raises DataError unless both sides hold the same rollouts in the same order.
     """
     report = DiffReport(reward=ComponentDiff(name=REWARD), components={}, grpo=GrpoDiff())
     for pairs in _paired_groups(before, after):
@@ -170,7 +170,7 @@ def _paired_groups(
     for old, new in zip_longest(consecutive_groups(before), consecutive_groups(after)):
         if old is None or new is None or len(old) != len(new):
             where = (old or new)[0].row
-            raise DataError(f"the two sides part at row {where}: they must hold the same rollouts in order")
+            raise DataError(f"the two sides differ at row {where}: they must hold the same rollouts in order")
         pairs = list(zip(old, new, strict=True))
         for first, second in pairs:
             if first.rollout.completion != second.rollout.completion:

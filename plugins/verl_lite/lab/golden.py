@@ -1,7 +1,7 @@
-"""Golden scores: what every component gave to every row, pinned in a file that lives beside the tests.
+"""Golden scores: every component's score of every row, pinned in a file beside the tests.
 
-A golden file (`NAME.golden.json`) names its rollouts and its rewards by paths relative to itself, so
-`verl-lite score --golden` writes and compares it and `pytest --verl-lite-golden` runs it anywhere.
+A golden file (`NAME.golden.json`) names its rollouts and rewards by paths relative to itself.
+`verl-lite score --golden` writes and compares it; `pytest --verl-lite-golden` runs it anywhere.
 """
 
 import json
@@ -38,7 +38,7 @@ class GoldenRow(ConfigModel):
 
 
 class Golden(ConfigModel):
-    """The pinned scores. `tolerance` is absolute; `tolerances` overrides it for single components."""
+    """The pinned scores. `tolerance` is absolute; `tolerances` overrides it per component."""
 
     config: str
     rollouts: str
@@ -49,7 +49,7 @@ class Golden(ConfigModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mismatch:
-    """One row whose scores are not what the golden file says; `differences` are sentences."""
+    """One row whose scores differ from the golden file; `differences` are sentences."""
 
     row: int
     id: str
@@ -62,7 +62,7 @@ class Mismatch:
 def make_golden(
     path: str | Path, config: str | Path, rollouts: str | Path, options: ScoringOptions | None = None
 ) -> Golden:
-    """Score the rollouts and pin what came; the paths are kept relative to the golden file at `path`."""
+    """Score the rollouts and pin the scores; paths are stored relative to the golden file at `path`."""
     folder = Path(path).resolve().parent
     return Golden(
         config=os.path.relpath(Path(config).resolve(), folder),
@@ -76,7 +76,7 @@ def write_golden(path: str | Path, golden: Golden) -> None:
 
 
 def read_golden(path: str | Path) -> Golden:
-    """Raises DataError for a file that is missing or no golden file."""
+    """The golden file at `path`. Raises DataError if it is missing or not a golden file."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -87,7 +87,7 @@ def read_golden(path: str | Path) -> Golden:
 
 
 def compare_golden(path: str | Path, options: ScoringOptions | None = None) -> list[Mismatch]:
-    """Score the golden file's rollouts again; the rows that differ, in order."""
+    """Score the golden file's rollouts again and return the rows that differ, in order."""
     golden = read_golden(path)
     folder = Path(path).parent
     scored = list(_score(folder / golden.config, folder / golden.rollouts, options))

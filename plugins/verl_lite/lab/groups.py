@@ -10,12 +10,12 @@ GroupKey = tuple[int | None, str]
 
 
 def group_key(record: Record) -> GroupKey:
-    """Samples of the same prompt at different training steps are different groups."""
+    """(step, group): samples of one prompt at different training steps are different groups."""
     return record.step, record.rollout.group
 
 
 def consecutive_groups(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """Neighbouring records of one group together; only one group is in memory at a time.
+    """Yield neighbouring records of one group together; only one group is in memory at a time.
 
     >>> from verl_lite.plugins import Rollout
     >>> rows = [Record(rollout=Rollout(completion=c, group=g)) for c, g in ["xa", "ya", "zb"]]

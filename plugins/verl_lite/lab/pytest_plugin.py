@@ -64,7 +64,7 @@ class GoldenFailure(Exception):
 
 @pytest.fixture(scope="session")
 def score_rollouts() -> ScoreRollouts:
-    """Score plain rows (`completion`, `reference`, ...) with a `rewards:` mapping, through the real path."""
+    """Score plain rows (`completion`, `reference`, ...) with a `rewards:` mapping, as training does."""
 
     def score(rewards: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> "list[ScoredRollout]":
         from verl_lite.plugins import RewardsConfig, Scorer

@@ -1,7 +1,8 @@
-"""Whole results that were paid for already: the same file scored by the same rewards is only copied.
+"""A cache of whole results: the same file scored again with the same rewards is only copied.
 
-One folder a result, named by the digest of everything the result depends on: the bytes of the file,
-the code, version and options of every reward, the config, and verl-lite itself. The newest are kept.
+One folder per result, named by a digest of everything the result depends on: the bytes of the file,
+the code, version and options of every reward, the config, and verl-lite itself. The most recently used
+ones are kept.
 """
 
 import hashlib
@@ -25,14 +26,14 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class KeptResult:
-    """What a scoring pass gave besides its records."""
+    """What a scoring pass returns besides its records."""
 
     summary: ScoreSummary
     bad_rows: list[BadRow]
 
 
 class ResultStore:
-    """Results below `folder`, for one source file, the name of what reads it and one set of rewards."""
+    """Results below `folder` for one source file, one format and one set of rewards."""
 
     def __init__(
         self, folder: Path, source: Path, converter: str, config: RewardsConfig, scorer: Scorer
@@ -50,7 +51,7 @@ class ResultStore:
         ]
 
     def fetch(self, output: Path | None) -> KeptResult | None:
-        """The kept result, its records copied to `output`; None where there is none."""
+        """The cached result, with its records copied to `output`; None where there is none."""
         folder = self._folder(output)
         summary = folder / "summary.json"
         if not summary.is_file():
@@ -61,11 +62,11 @@ class ResultStore:
             output.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / "records", aside)
             os.replace(aside, output)
-        os.utime(folder)  # the newest used are kept
+        os.utime(folder)  # marks it as recently used
         return result
 
     def keep(self, output: Path | None, result: KeptResult) -> None:
-        """Keep a result without failures: those may not happen again."""
+        """Store a result, unless it holds failures: those may not happen again."""
         failed = sum(c.outcomes["error"] + c.outcomes["timeout"] for c in result.summary.components.values())
         if failed:
             return

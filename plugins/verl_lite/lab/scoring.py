@@ -1,8 +1,8 @@
-"""Score a file of rollouts: streamed, on every core, through the same Scorer as training.
+"""Score a file of rollouts: streamed, on every core, with the same Scorer as training.
 
-Memory holds one chunk of whole groups a process, whatever the size of the file. Large files are cut
-into shards that split no group; each process scores shards and writes them to parts, which become
-the output in the order of the file.
+Each process holds one chunk of whole groups in memory, whatever the size of the file. Large files are
+cut into shards that split no group; each process scores shards and writes parts, which are joined in
+the order of the file.
 """
 
 import gc
@@ -47,8 +47,8 @@ __all__ = [
 ]
 
 _CHUNK_ROWS = 2048
-_OBJECTS_A_ROW = 60  # about twice what three components make of one
-_SHARD_ROWS = 20_000  # from twice this on, starting more processes pays
+_OBJECTS_PER_ROW = 60  # about twice what three components allocate
+_SHARD_ROWS = 20_000  # files of at least two shards are scored by several processes
 
 Progress = Callable[[int], None]
 
@@ -58,10 +58,10 @@ class ScoringOptions:
     """How to score, apart from the rewards: the file's format, processes, plugins.
 
     format        who wrote the file (lab/formats); "auto" looks at its first row
-    workers       processes; None takes one a core
-    debug_inline  everything in this process, so that breakpoints hit
-    load_plugins  False leaves installed plugins out: the built-in rewards and local files alone
-    cache         the file that keeps paid-for scores (lab/cache.py); None keeps none
+    workers       processes; None for one per core
+    debug_inline  score in this process, so that breakpoints hit
+    load_plugins  False uses the built-in rewards and local files only
+    cache         the file of the score cache (lab/cache.py); None for no cache
     """
 
     format: str = AUTO
@@ -86,9 +86,9 @@ def score_file(
 ) -> ScoreSummary:
     """Score every rollout of `source`; write the scored records to `output` if given.
 
-    Rows that cannot be read are counted and, with `bad_rows`, written there as JSONL with their
-    position and the reason. `on_progress` is told how many rows were finished each time some were.
-    Raises DataError for a file that cannot be read, PluginError and ConfigError for the rewards.
+    Unreadable rows are counted and, if `bad_rows` is given, written there as JSONL with position and
+    reason. `on_progress` is called with the number of rows just finished. Raises DataError for an
+    unreadable file, PluginError and ConfigError for the rewards.
     """
     options = options or ScoringOptions()
     started = time.perf_counter()
@@ -129,10 +129,9 @@ def _score_all(
 def score_records(
     records: Iterable[Record], scorer: Scorer, cache: ScoreCache | None = None
 ) -> Iterator[tuple[list[Record], list[ScoredRollout]]]:
-    """Score a stream in chunks of whole groups; each chunk has one step, whose reward weights apply.
+    """Score a stream in chunks of whole groups; a chunk has one step, whose reward weights apply.
 
-    With a cache, what it holds is not computed again and what is new is kept, chunk by chunk: an
-    interrupted pass goes on where it was.
+    A cache is read and written chunk by chunk, so an interrupted pass resumes where it stopped.
     """
     chunk: list[Record] = []
     for group in consecutive_groups(records):
@@ -155,7 +154,7 @@ def _score_chunk(chunk: list[Record], scorer: Scorer, cache: ScoreCache | None) 
 
 
 def without_breaker(config: RewardsConfig) -> RewardsConfig:
-    """`config` with the circuit breaker off: offline, all failures are wanted, counted and shown."""
+    """`config` with the circuit breaker off: offline, every failure is counted and shown."""
     scoring = config.scoring.model_copy(update={"max_error_fraction": 1.0, "max_timeout_fraction": 1.0})
     return config.model_copy(update={"scoring": scoring})
 
@@ -210,13 +209,12 @@ def _score_shard(
 
 @contextmanager
 def _collector_for_chunks() -> Iterator[None]:
-    """Garbage collection only where something leaks: the objects of a whole chunk are nothing unusual.
+    """Raise the garbage collector's threshold to the objects of a whole chunk, which are freed with it.
 
-    They go by themselves when their chunk is done. With Python's own threshold, of 700 objects, a seventh
-    of all time went into looking at those that are still in use.
+    With Python's default of 700 objects, a seventh of the time went into visiting live ones.
     """
     before = gc.get_threshold()
-    gc.set_threshold(_CHUNK_ROWS * _OBJECTS_A_ROW, *before[1:])
+    gc.set_threshold(_CHUNK_ROWS * _OBJECTS_PER_ROW, *before[1:])
     try:
         yield
     finally:
@@ -224,7 +222,7 @@ def _collector_for_chunks() -> Iterator[None]:
 
 
 def _advantages(chunk: list[Record], rows: list[ScoredRollout]) -> list[float | None]:
-    """What GRPO would see, group by group."""
+    """GRPO's advantages, group by group."""
     rewards = iter(row.reward for row in rows)
     return [
         advantage
@@ -259,7 +257,7 @@ def _score_on_processes(
     return total
 
 
-_process: tuple[_Task, Scorer] | None = None  # what one pool process keeps between shards
+_process: tuple[_Task, Scorer] | None = None  # one pool process's state between shards
 
 
 def _start_process(task: _Task) -> None:

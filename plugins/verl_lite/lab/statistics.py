@@ -1,21 +1,19 @@
-"""The few statistics the lab reports, each small enough to check by hand."""
+"""The statistics the lab reports, each small enough to check by hand."""
 
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from verl_lite.plugins.composite.flat import is_flat
+from verl_lite.plugins.statistics import EPS, group_standardize
 
 __all__ = [
     "CalibrationBin",
     "Confusion",
     "calibration_bins",
     "calibration_error",
-    "category_kappa",
     "cohen_kappa",
-    "correlation",
     "group_advantages",
     "mcnemar_exact",
     "mean_interval",
@@ -103,28 +101,12 @@ def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def cohen_kappa(confusion: Confusion) -> float | None:
-    """Agreement of two yes/no judges beyond chance (Cohen 1960); None when chance alone agrees fully.
+def cohen_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
+    """Agreement of two raters beyond chance (Cohen 1960), over any number of categories.
 
-    >>> cohen_kappa(Confusion(true_positive=20, false_positive=5, false_negative=10, true_negative=15))
-    0.4
-    """
-    total = confusion.total
-    if not total:
-        return None
-    observed = (confusion.true_positive + confusion.true_negative) / total
-    first_yes = (confusion.true_positive + confusion.false_positive) / total
-    second_yes = (confusion.true_positive + confusion.false_negative) / total
-    chance = first_yes * second_yes + (1 - first_yes) * (1 - second_yes)
-    if chance >= 1.0:
-        return None
-    return round((observed - chance) / (1 - chance), 12)
+    None without pairs, and where chance alone would agree fully.
 
-
-def category_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
-    """Cohen's kappa (1960) of two judges who sort into any number of categories; None as in cohen_kappa.
-
-    >>> category_kappa([("a", "a"), ("a", "b"), ("b", "b"), ("tie", "tie")])
+    >>> cohen_kappa([("a", "a"), ("a", "b"), ("b", "b"), ("tie", "tie")])
     0.636363636364
     """
     if not pairs:
@@ -140,7 +122,7 @@ def category_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationBin:
-    """Scores between `low` and `high`: their mean, the share whose label is true, and how many they are."""
+    """Scores between `low` and `high`: their mean, the share with a true label, and their number."""
 
     low: float
     high: float
@@ -152,7 +134,7 @@ class CalibrationBin:
 def calibration_bins(
     scores: Sequence[float], labels: Sequence[bool], *, num_bins: int = 10
 ) -> list[CalibrationBin]:
-    """The bins of equal width over [0, 1] that have scores in them, lowest first: a reliability diagram."""
+    """A reliability diagram: the non-empty bins of equal width over [0, 1], lowest first."""
     bins: list[list[tuple[float, bool]]] = [[] for _ in range(num_bins)]
     for score, label in zip(scores, labels, strict=True):
         bins[min(int(score * num_bins), num_bins - 1)].append((score, label))
@@ -172,7 +154,7 @@ def calibration_bins(
 def calibration_error(scores: Sequence[float], labels: Sequence[bool], *, num_bins: int = 10) -> float | None:
     """Expected calibration error of probabilities in [0, 1] over equal-width bins (Guo et al. 2017).
 
-    None when a score lies outside [0, 1]: it is no probability then.
+    None when a score lies outside [0, 1] and so is not a probability.
 
     >>> calibration_error([0.9, 0.9, 0.1, 0.1], [True, False, False, False])
     0.25
@@ -183,37 +165,14 @@ def calibration_error(scores: Sequence[float], labels: Sequence[bool], *, num_bi
     return round(sum(abs(one.mean_score - one.share) * one.count for one in bins) / len(scores), 12)
 
 
-def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Pearson's correlation; None when either side is constant or there are fewer than two values."""
-    count = len(first)
-    if count < 2:
-        return None
-    mean_a, mean_b = sum(first) / count, sum(second) / count
-    var_a = sum((a - mean_a) ** 2 for a in first)
-    var_b = sum((b - mean_b) ** 2 for b in second)
-    if var_a == 0.0 or var_b == 0.0:
-        return None
-    covariance = sum((a - mean_a) * (b - mean_b) for a, b in zip(first, second, strict=True))
-    return covariance / math.sqrt(var_a * var_b)
-
-
-def group_advantages(rewards: Sequence[float | None], *, eps: float = 1e-6) -> list[float | None]:
-    """What GRPO would make of one group: (reward - mean) / (population std + eps) (arXiv:2402.03300).
-
-    Dropped samples (None) stay None and leave the mean and the deviation; a group of equal rewards
-    gives zeros.
+def group_advantages(rewards: Sequence[float | None], *, eps: float = EPS) -> list[float | None]:
+    """GRPO's advantages of one group (`group_standardize`); dropped samples (None) stay None, uncounted.
 
     >>> group_advantages([1.0, 0.0, None], eps=0.0)
     [1.0, -1.0, None]
     """
-    kept = [reward for reward in rewards if reward is not None]
-    if not kept:
-        return [None] * len(rewards)
-    if is_flat(kept):  # summing may leave a rounding error for eps to blow up
-        return [None if reward is None else 0.0 for reward in rewards]
-    mean = sum(kept) / len(kept)
-    std = math.sqrt(sum((reward - mean) ** 2 for reward in kept) / len(kept))
-    return [None if reward is None else (reward - mean) / (std + eps) for reward in rewards]
+    kept = iter(group_standardize([reward for reward in rewards if reward is not None], eps=eps))
+    return [None if reward is None else next(kept) for reward in rewards]
 
 
 def pair_inversions(first: Sequence[float], second: Sequence[float]) -> int:
@@ -230,7 +189,7 @@ def pair_inversions(first: Sequence[float], second: Sequence[float]) -> int:
 
 
 def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
-    """The unbiased estimate that one of k samples is right (Chen et al. 2021, arXiv:2107.03374, eq. 1).
+    """An unbiased estimate of pass@k, one of k samples right (Chen et al. 2021, arXiv:2107.03374, eq. 1).
 
     >>> pass_at_k(4, 1, 1), pass_at_k(4, 1, 2), pass_at_k(4, 3, 2)
     (0.25, 0.5, 1.0)

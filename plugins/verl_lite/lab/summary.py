@@ -1,4 +1,4 @@
-"""What a scoring pass found, in tallies that add up over shards and never grow with the file."""
+"""Tallies of a scoring pass: they add up over shards and do not grow with the file."""
 
 import json
 import math
@@ -11,70 +11,31 @@ from typing import Any
 
 from verl_lite.plugins import ScoredRollout
 from verl_lite.plugins.records import BadRow
+from verl_lite.plugins.statistics import Moments
 
-__all__ = ["ComponentSummary", "Latencies", "Moments", "ScoreSummary"]
+__all__ = ["ComponentSummary", "Latencies", "ScoreSummary"]
 
 _BINS_PER_E = 20  # latencies are counted in bins 5% wide
 _NUM_SLOWEST = 5
 
 
 @dataclass(slots=True)
-class Moments:
-    """Count, mean, deviation and range of a stream of numbers (merged as in Chan, Golub, LeVeque 1979)."""
-
-    count: int = 0
-    mean: float = 0.0
-    squares: float = 0.0  # sum of squared differences from the mean
-    low: float = math.inf
-    high: float = -math.inf
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Moments":
-        if not values:
-            return cls()
-        mean = sum(values) / len(values)
-        squares = sum([(value - mean) ** 2 for value in values])
-        return cls(count=len(values), mean=mean, squares=squares, low=min(values), high=max(values))
-
-    def merge(self, other: "Moments") -> None:
-        total = self.count + other.count
-        if not other.count:
-            return
-        delta = other.mean - self.mean
-        self.squares += other.squares + delta * delta * self.count * other.count / total
-        self.mean += delta * other.count / total
-        self.count = total
-        self.low = min(self.low, other.low)
-        self.high = max(self.high, other.high)
-
-    @property
-    def std(self) -> float:
-        """The population standard deviation."""
-        return math.sqrt(self.squares / self.count) if self.count else 0.0
-
-    def to_json(self) -> dict[str, float | int | None]:
-        if not self.count:
-            return {"count": 0, "mean": None, "std": None, "min": None, "max": None}
-        return {"count": self.count, "mean": self.mean, "std": self.std, "min": self.low, "max": self.high}
-
-
-@dataclass(slots=True)
 class Latencies:
-    """Seconds, counted in bins 5% wide: quantiles are right to 5% whatever the number of rows."""
+    """Seconds, counted in bins 5% wide: quantiles are exact to 5%, whatever the number of rows."""
 
     bins: Counter[int] = field(default_factory=Counter)
 
     def add(self, seconds: Sequence[float]) -> None:
         ordered = sorted(seconds)
         first = 0
-        while first < len(ordered):  # once a bin, not once a number
+        while first < len(ordered):  # once per bin, not once per number
             index = math.floor(math.log(max(ordered[first], 1e-9)) * _BINS_PER_E)
             end = bisect_left(ordered, math.exp((index + 1) / _BINS_PER_E), first + 1)
             self.bins[index] += end - first
             first = end
 
     def quantile(self, share: float) -> float:
-        """The upper edge of the bin the quantile falls in; nan before the first latency."""
+        """The upper edge of the quantile's bin; nan before the first latency."""
         needed = share * self.bins.total()
         seen = 0
         for index in sorted(self.bins):
@@ -122,7 +83,7 @@ class ScoreSummary:
         return self.reward.count + self.num_dropped
 
     def add(self, rows: Sequence[ScoredRollout]) -> None:
-        """Take in rows that were scored together, column by column: this runs for every rollout of a file."""
+        """Add rows that were scored together, column by column: this runs for every rollout of a file."""
         rewards = [row.reward for row in rows if row.reward is not None]
         self.reward.merge(Moments.of(rewards))
         self.num_dropped += len(rows) - len(rewards)
@@ -134,7 +95,7 @@ class ScoreSummary:
             summary.outcomes.update({"ok": len(values)} if values else {})
             summary.outcomes.update([p.score.outcome.value for p in parts if p.score.value is None])
             latencies = [part.latency_s for part in parts]
-            summary.latencies.add([seconds for seconds in latencies if seconds > 0])  # 0: not called
+            summary.latencies.add([seconds for seconds in latencies if seconds > 0])  # 0: never called
             slowest = sorted(range(len(rows)), key=latencies.__getitem__, reverse=True)[:_NUM_SLOWEST]
             self._keep_slowest([(latencies[i], name, rows[i].rollout.id) for i in slowest])
 
@@ -163,7 +124,7 @@ class ScoreSummary:
         }
 
     def to_text(self, bad_rows: Sequence[BadRow]) -> str:
-        """Everything, exactly, as JSON text: what `from_text` reads back."""
+        """All tallies as JSON text, exactly; `from_text` reads them back."""
         components = {
             name: {
                 "values": asdict(part.values),

@@ -1,6 +1,6 @@
 """Write, find, combine and run reward plugins. Importing this never imports torch.
 
-What a reward is written with comes at once; what runs rewards is imported when it is first used.
+Names for writing rewards are imported at once, those for running them when they are first used.
 """
 
 from typing import TYPE_CHECKING
@@ -9,7 +9,10 @@ from verl_lite.lazy import lazy_exports
 from verl_lite.plugins.contract import (
     API_VERSION,
     Component,
+    Form,
+    NoOptions,
     RewardDefinition,
+    definition_of,
     hookimpl,
     reward,
 )
@@ -21,27 +24,57 @@ from verl_lite.plugins.score import (
     ScoredRollout,
     ScoreOutcome,
     StepScore,
+    to_score,
 )
 
 if TYPE_CHECKING:
     from verl_lite.plugins.composite import RewardsConfig, gdpo_advantages, load_rewards_config
-    from verl_lite.plugins.discovery import PluginInfo, PluginStatus, RewardCatalog, find_rewards
+    from verl_lite.plugins.config_file import ConfigModel, apply_overrides, load_config, read_yaml, validate
+    from verl_lite.plugins.discovery import (
+        PluginInfo,
+        PluginStatus,
+        RewardCatalog,
+        content_hash,
+        find_rewards,
+    )
     from verl_lite.plugins.scorer import Scorer, ScoringSession
+    from verl_lite.plugins.statistics import (
+        EPS,
+        Moments,
+        group_center,
+        group_standardize,
+        has_zero_variance,
+        mean_and_std,
+    )
 else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
             ".composite": ("RewardsConfig", "gdpo_advantages", "load_rewards_config"),
-            ".discovery": ("PluginInfo", "PluginStatus", "RewardCatalog", "find_rewards"),
+            ".config_file": ("ConfigModel", "apply_overrides", "load_config", "read_yaml", "validate"),
+            ".discovery": ("PluginInfo", "PluginStatus", "RewardCatalog", "content_hash", "find_rewards"),
             ".scorer": ("Scorer", "ScoringSession"),
+            ".statistics": (
+                "EPS",
+                "Moments",
+                "group_center",
+                "group_standardize",
+                "has_zero_variance",
+                "mean_and_std",
+            ),
         },
     )
 
 __all__ = [
     "API_VERSION",
+    "EPS",
     "Component",
     "ComponentScore",
+    "ConfigModel",
+    "Form",
     "Message",
+    "Moments",
+    "NoOptions",
     "PluginInfo",
     "PluginStatus",
     "RewardCatalog",
@@ -56,9 +89,20 @@ __all__ = [
     "Scorer",
     "ScoringSession",
     "StepScore",
+    "apply_overrides",
+    "content_hash",
+    "definition_of",
     "find_rewards",
     "gdpo_advantages",
+    "group_center",
+    "group_standardize",
+    "has_zero_variance",
     "hookimpl",
+    "load_config",
     "load_rewards_config",
+    "mean_and_std",
+    "read_yaml",
     "reward",
+    "to_score",
+    "validate",
 ]

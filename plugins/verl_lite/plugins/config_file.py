@@ -1,4 +1,4 @@
-"""Read a YAML file into a frozen pydantic tree: overrides, suggestions, one message a mistake."""
+"""Read a YAML file into a frozen pydantic tree: overrides, suggestions, one message per mistake."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class ConfigModel(BaseModel):
-    """Base of every configuration section: frozen, unknown keys, nan and inf refused."""
+    """Base of every configuration section: frozen; refuses unknown keys, nan and inf."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
@@ -25,8 +25,8 @@ class ConfigModel(BaseModel):
 def load_config(model: type[ModelT], path: str | Path, overrides: Sequence[str] = ()) -> ModelT:
     """The validated configuration in `path` with `key.path=value` overrides applied.
 
-    Raises ConfigError for a missing file, broken YAML, an unknown key (with the nearest name that
-    exists) or a value that does not fit.
+    Raises ConfigError for a missing file, broken YAML, an unknown key (suggesting the nearest name) or a
+    value that does not fit.
     """
     return validate(model, apply_overrides(read_yaml(path), overrides), source=str(path))
 
@@ -51,14 +51,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping: YAML's own loader would keep the last in silence."""
+    """Refuses duplicate keys in a mapping, of which YAML's own loader silently keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             if key is not None and key in seen and key_node.tag != "tag:yaml.org,2002:merge":
-                problem = f"the key {key!r} stands twice in one mapping"
+                problem = f"the key {key!r} occurs twice in one mapping"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
@@ -103,7 +103,7 @@ def _copy(value: Any) -> Any:
 
 
 def validate(model: type[ModelT], data: Mapping[str, Any], *, source: str) -> ModelT:
-    """`data` as `model`; raises ConfigError with one line a mistake, naming the key and `source`."""
+    """`data` as `model`; raises ConfigError with one line per mistake, naming the key and `source`."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -129,9 +129,9 @@ def _explain(item: Any, model: type[BaseModel], data: Any) -> str:
 
 
 def _path_in(data: Any, loc: Sequence[int | str], *, is_missing: bool) -> list[str]:
-    """The parts of pydantic's `loc` that are keys of `data`; where a key is missing, that one too.
+    """The parts of pydantic's `loc` that are keys of `data`, and a missing last key.
 
-    The others are the tags of unions ("rewards.math.component.use"), which nobody wrote.
+    The other parts are tags of unions ("rewards.math.component.use"), which are not in the file.
     """
     path: list[str] = []
     here: Any = data

@@ -1,7 +1,7 @@
 """The contract plugin authors write against: `@reward`, `@hookimpl`, `register_rewards`.
 
-A plugin module may say which version of the contract it was written for with
-`VERL_LITE_API_VERSION = 1`; a module that says nothing is taken to mean the current one.
+A plugin module may state the version of the contract it was written for with
+`VERL_LITE_API_VERSION = 1`; the default is the current one.
 """
 
 import inspect
@@ -21,7 +21,7 @@ __all__ = ["API_VERSION", "Component", "Form", "NoOptions", "RewardDefinition", 
 
 API_VERSION = 1
 PROJECT = "verl_lite"  # the pluggy project and the entry-point group
-BUILTIN_DISTRIBUTION = "verl-lite"  # whose rewards are the built-in ones
+BUILTIN_DISTRIBUTION = "verl-lite"  # the distribution of the built-in rewards
 
 Form = Literal["rollout", "batch", "group"]
 CallableT = TypeVar("CallableT", bound=Callable[..., Any])
@@ -36,13 +36,13 @@ class Register(Protocol):
 
 @hookspec
 def register_rewards(register: Register) -> None:
-    """Called once at start-up: call `register(fn)` for each reward of this plugin."""
+    """Hook, called once at start-up: call `register(fn)` for each reward of this plugin."""
 
 
 class NoOptions(BaseModel):
     """The options of a reward that takes none."""
 
-    # built at its first use: the part of pydantic that builds models is a tenth of our import time
+    # built when first used: pydantic's model building is a tenth of our import time
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
@@ -51,16 +51,16 @@ class RewardDefinition:
     """A reward as its author declared it. `call` is the function, or the class of a stateful reward.
 
     form        "rollout": call(rollout, options) -> Score | float | bool | None
-                "batch":   call(rollouts, options) -> one answer a rollout, any rollouts together
-                "group":   call(rollouts, options) -> one answer a rollout, all samples of one prompt
-    isolate     runs in a worker process that is killed at the deadline (anything that may hang)
+                "batch":   call(rollouts, options) -> one answer per rollout, for any rollouts together
+                "group":   call(rollouts, options) -> one answer per rollout, for all samples of one prompt
+    isolate     run in a worker process that is killed at the deadline (for anything that may hang)
     timeout_s   the deadline of one call
-    max_batch   the most rollouts handed to one call of form "batch"
-    max_concurrency  the most calls of an async reward that run at the same time
-    retry_on    exception types worth another try (a busy server), at most `max_retries` times
+    max_batch   maximum number of rollouts per call of form "batch"
+    max_concurrency  maximum number of concurrent calls of an async reward
+    retry_on    exception types to retry (a busy server), at most `max_retries` times
     version     raise it when the same input may score differently: cached scores are keyed by it
-    cache       whether offline scoring keeps the scores; False for what is quicker than a look-up
-    A class is built once a worker with its options and then called with the rollout(s) alone.
+    cache       whether offline scoring caches the scores; False if scoring is faster than a look-up
+    A class is built once per worker with its options and then called with only the rollout(s).
     """
 
     name: str
@@ -83,7 +83,7 @@ class RewardDefinition:
 
     @property
     def is_async(self) -> bool:
-        # the second is for classes and for objects that are called like a function
+        # the second check is for classes and callable objects
         by_call = getattr(self.call, "__call__", None)  # noqa: B004
         return inspect.iscoroutinefunction(self.call) or inspect.iscoroutinefunction(by_call)
 
@@ -111,10 +111,10 @@ def reward(
     version: str = "1",
     cache: bool = True,
 ) -> Callable[[CallableT], CallableT]:
-    """Declare a function or class as the reward `name`; the function itself stays callable as it was.
+    """Declare a function or class as the reward `name`; the function stays callable as before.
 
-    See RewardDefinition for what each argument means. Raises PluginError for a declaration that
-    cannot work: an unknown form, options that are no pydantic model, a signature nobody can call.
+    RewardDefinition explains the arguments. Raises PluginError for a declaration that cannot work: an
+    unknown form, options that are not a pydantic model, a signature that does not fit.
     """
 
     def declare(call: CallableT) -> CallableT:
@@ -140,7 +140,7 @@ def reward(
 
 
 def definition_of(call: Callable[..., Any]) -> RewardDefinition:
-    """The declaration `@reward` left on `call`; raises PluginError where there is none."""
+    """The declaration that `@reward` attached to `call`. Raises PluginError if there is none."""
     found = getattr(call, "__verl_lite_reward__", None)
     if not isinstance(found, RewardDefinition):
         raise PluginError(f"{call!r} is not a reward: decorate it with @reward('name')")
@@ -148,7 +148,7 @@ def definition_of(call: Callable[..., Any]) -> RewardDefinition:
 
 
 def _check(definition: RewardDefinition) -> None:
-    """Raise PluginError, with every mistake of the declaration, where one is found."""
+    """Raise PluginError listing every mistake of the declaration, if there is one."""
     mistakes = [*_wrong_settings(definition), *_wrong_signature(definition)]
     if mistakes:
         raise PluginError(f"reward {definition.name!r}: {'; '.join(mistakes)}")
@@ -176,7 +176,7 @@ def _wrong_settings(definition: RewardDefinition) -> list[str]:
 
 
 def _wrong_signature(definition: RewardDefinition) -> list[str]:
-    """What keeps `call` from being called as the contract says; empty when nothing does."""
+    """Why `call` cannot be called as the contract says; empty if it can."""
     call = definition.call
     if inspect.isclass(call):
         if "__call__" not in dir(call):
@@ -191,7 +191,7 @@ def _wrong_signature(definition: RewardDefinition) -> list[str]:
 def _not_callable_with(call: Callable[..., Any], count: int, usage: str) -> list[str]:
     try:
         signature = inspect.signature(call)
-    except (TypeError, ValueError):  # a builtin without a signature: the first call will tell
+    except (TypeError, ValueError):  # a builtin without a signature: checked by its first call
         return []
     try:
         signature.bind(*range(count))
@@ -208,8 +208,8 @@ def applies_always(rollout: Rollout, scores: Mapping[str, Score]) -> bool:
 class Component:
     """One reward bound to its options under a name of the config: what execution runs.
 
-    `applies(rollout, scores)` says whether the component is run for a rollout, given the scores of
-    the components in `needs` (gates and routing); where it is not, the score is "abstain".
+    `applies(rollout, scores)` decides whether the component runs for a rollout, given the scores of the
+    components in `needs` (gates and routing). Where it does not run, its score is "abstain".
     """
 
     name: str

@@ -1,8 +1,8 @@
 """Find reward plugins: the entry-point group `verl_lite`, each entry point loaded on its own.
 
-A plugin that cannot be loaded never stops the others: it gets a status and a message, and is fatal
-only when a config uses it. VERL_LITE_LOAD_PLUGINS names the plugins (entry points or distributions,
-separated by commas) that may load; empty means none. The built-in rewards always load.
+A plugin that fails to load never stops the others: it gets a status and a message, and is fatal only
+if a config uses it. VERL_LITE_LOAD_PLUGINS lists the plugins (entry points or distributions, separated
+by commas) that may load; empty means none. The built-in rewards always load.
 """
 
 import difflib
@@ -45,7 +45,7 @@ class PluginStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginInfo:
-    """One entry point and what became of it. `message` says why it is not ok, in one line."""
+    """One entry point and its status. `message` says in one line why it is not ok."""
 
     name: str
     distribution: str
@@ -60,15 +60,15 @@ class PluginInfo:
         return self.status is PluginStatus.OK
 
     def content_hash(self) -> str:
-        """SHA-256 over the plugin's Python files (its package's, or its single file); "" if not ok."""
+        """SHA-256 of the plugin's Python files (its package, or its single file); "" if not ok."""
         return content_hash(self.module) if self.is_ok else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardCatalog:
-    """Every reward that was found, and the state of every plugin.
+    """Every reward found, and the status of every plugin.
 
-    `rewards` are the usable ones; a name that two plugins claim is in `clashes` instead, with both.
+    `rewards` are the usable ones; a name that two plugins claim is in `clashes`, with both owners.
     """
 
     rewards: Mapping[str, RewardDefinition]
@@ -76,10 +76,10 @@ class RewardCatalog:
     clashes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def get(self, use: str) -> RewardDefinition:
-        """The reward `use` means: a registered name, `./file.py:function` or `package.module:function`,
-        or a function written for another trainer (`trl:package.module.function`, adapters/foreign.py).
+        """The reward that `use` names: a registered name, `./file.py:function`, `package.module:function`, or
+        a function written for another trainer (`trl:package.module.function`, adapters/foreign.py).
 
-        Raises PluginError that says why there is none and what there is.
+        Raises PluginError that says why there is none, and lists those there are.
         """
         if ":" in use:
             return _by_reference(use)
@@ -121,9 +121,9 @@ class RewardCatalog:
 
 
 def find_rewards(*, load_plugins: bool = True, extra: Iterable[EntryPoint] = ()) -> RewardCatalog:
-    """Load every plugin of this environment (the built-ins alone with `load_plugins=False`).
+    """Load every plugin of this environment (only the built-ins with `load_plugins=False`).
 
-    `extra` entry points are treated like installed ones; tests use them.
+    `extra` entry points are treated like installed ones, for tests.
     """
     found = [*entry_points(group=PROJECT), *extra]
     loaded = [_load(entry_point, load_plugins=load_plugins) for entry_point in sorted(found, key=_order)]
@@ -198,7 +198,7 @@ def _why_disabled(name: str, distribution: str, *, load_plugins: bool) -> str:
 
 
 def _registered(plugin: Any, distribution: str) -> list[RewardDefinition]:
-    """What the plugin's hook registers. Raises PluginError or pluggy's own error for a wrong hook."""
+    """The rewards the plugin's hook registers. Raises PluginError or pluggy's error for a wrong hook."""
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(contract)
     manager.register(plugin)
@@ -218,7 +218,7 @@ def _registered(plugin: Any, distribution: str) -> list[RewardDefinition]:
 
 
 def _check_hooks(manager: pluggy.PluginManager, plugin: Any) -> None:
-    """Name misspelt hooks and forgotten decorators: pluggy alone would skip them silently."""
+    """Report misspelt hooks and forgotten decorators, which pluggy would skip silently."""
     known = ["register_rewards"]
     callers = manager.get_hookcallers(plugin) or []
     for caller in callers:
@@ -242,7 +242,8 @@ def _one_line(error: BaseException) -> str:
 
 def _by_reference(use: str) -> RewardDefinition:
     """The reward in `./file.py:name` or `package.module:name`; a plain function gets the defaults."""
-    from verl_lite.plugins.adapters.foreign import PEERS, foreign_reward  # here, because it builds on this
+    # imported here because it imports this module
+    from verl_lite.plugins.adapters.foreign import PEERS, foreign_reward
 
     prefix, _, rest = use.partition(":")
     peer = prefix if prefix in PEERS else ""
@@ -285,7 +286,7 @@ def _named_in(module: Any, use: str, source: str, name: str) -> Any:
 
 
 def _import_from_working_folder(name: str) -> Any:
-    """Import `name`; the working folder counts, as it does for `python -m`."""
+    """Import `name`, also from the working folder, as `python -m` does."""
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
@@ -293,9 +294,9 @@ def _import_from_working_folder(name: str) -> Any:
 
 
 def content_hash(module_name: str) -> str:
-    """SHA-256 over the Python files of the module's package, or over its single file.
+    """SHA-256 of the Python files of the module's package, or of its single file.
 
-    The module must have been imported; "" for one without a file.
+    "" for a module that has no file or was not imported.
     """
     module = sys.modules.get(module_name)
     file = getattr(module, "__file__", None)

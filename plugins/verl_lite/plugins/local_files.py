@@ -12,9 +12,9 @@ __all__ = ["import_file"]
 
 
 def import_file(path: Path) -> ModuleType:
-    """The module in the Python file `path`, loaded once a process under a name of its own.
+    """The module in the Python file `path`, loaded once per process under a unique name.
 
-    Raises PluginError when the file is missing; what the file itself raises passes through.
+    Raises PluginError if the file is missing; exceptions raised by the file itself pass through.
     """
     path = path.expanduser().resolve()
     if not path.is_file():
@@ -26,7 +26,7 @@ def import_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise PluginError(f"{path} is not a Python file (.py)")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # pickle and dataclasses look the module up by its name
+    sys.modules[name] = module  # pickle and dataclasses look the module up by name
     try:
         spec.loader.exec_module(module)
     except BaseException:

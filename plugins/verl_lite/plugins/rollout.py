@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from verl_lite.plugins.fast_init import fast_init
-
 __all__ = ["Message", "Rollout", "SamplerSettings"]
 
 
 class Message(TypedDict, total=False):
-    """One chat message in the form chat templates take; `role` and `content` are always there."""
+    """One chat message as chat templates take it; `role` and `content` are always present."""
 
     role: str
     content: str
@@ -30,18 +28,17 @@ class SamplerSettings:
     seed: int | None = None
 
 
-@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
     """One sampled completion. Frozen and self-contained: it can be scored again from this alone.
 
-    `completion_ids` and `logprobs` have one entry a completion token (natural logarithms, of the
-    sampling policy at the sampling temperature); both are empty when only text is known.
-    `finish_reason` is "stop" (ended by itself), "length" (cut at the limit) or "" (not known).
-    `columns` holds every column of the data set row, `reference` among them if it had one.
+    `completion_ids` and `logprobs` have one entry per completion token (natural logarithms under the
+    sampling policy, at the sampling temperature); both are empty when only the text is known.
+    `finish_reason` is "stop" (ended by itself), "length" (cut at the limit) or "" (unknown).
+    `columns` holds every column of the data set row, including its `reference`.
     Rollouts of one prompt share `group`; `sample_index` counts within it. `policy_version` is the
-    number of updates behind the weights that sampled it; where new weights arrived in the middle,
-    those of its first token, and `token_versions` has one a completion token (else it is empty).
+    number of updates of the weights that sampled it. If new weights arrived midway, it is that of the
+    first token, and `token_versions` has one entry per completion token (else it is empty).
     """
 
     completion: str
@@ -61,7 +58,7 @@ class Rollout:
 
     @property
     def prompt_text(self) -> str:
-        """The contents of the prompt's messages, one a line block; what a reader sees as the question."""
+        """The contents of the prompt's messages, separated by blank lines."""
         return "\n\n".join(str(message.get("content", "")) for message in self.prompt)
 
     @property

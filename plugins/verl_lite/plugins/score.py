@@ -1,4 +1,4 @@
-"""What a reward answers, and what scoring makes of it. `None` is never 0."""
+"""The score a reward returns, and the scored rollouts made from it. `None` is never 0."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
-from verl_lite.plugins.fast_init import fast_init
 from verl_lite.plugins.rollout import Rollout
 
 if TYPE_CHECKING:
@@ -26,11 +25,11 @@ __all__ = [
 class ScoreOutcome(StrEnum):
     OK = "ok"
     ABSTAIN = "abstain"  # the reward has nothing to say about this rollout
-    ERROR = "error"  # the reward failed; the value is not known
-    TIMEOUT = "timeout"  # the deadline passed; the value is not known
+    ERROR = "error"  # the reward failed; the value is unknown
+    TIMEOUT = "timeout"  # the deadline passed; the value is unknown
 
 
-_OK = ScoreOutcome.OK  # looking a member up in its class takes a function call (Python 3.11)
+_OK = ScoreOutcome.OK  # member look-up is a function call in Python 3.11
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class StepScore:
     """A process reward: `value` for the span [start, end) of the completion.
 
     `unit` says whether the positions count characters of the text or tokens of `completion_ids`.
-    Raises ValueError for an empty span, one that starts before 0, and a value that is not finite.
+    Raises ValueError for an empty span, a start below 0 and a value that is not finite.
     """
 
     start: int
@@ -55,13 +54,12 @@ class StepScore:
             raise ValueError(f"StepScore(unit={self.unit!r}): expected 'char' or 'token'")
 
 
-@fast_init
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One reward's answer for one rollout. `value` is a finite float exactly when `outcome` is ok.
+    """One reward's score of one rollout. `value` is a finite float exactly when `outcome` is ok.
 
-    `value` is about the whole completion. `steps` are process rewards on top of it: a reward that has
-    nothing but steps gives the value it wants the whole completion to have, often 0.0.
+    `value` is for the whole completion; `steps` are process rewards on top of it. A reward with steps
+    only still gives the whole completion a value, often 0.0.
     """
 
     value: float | None
@@ -86,9 +84,9 @@ class Score:
 
 
 def to_score(answer: object) -> Score:
-    """Normalise what a reward may return: Score, float, int, bool or None (abstain).
+    """Convert what a reward returned (Score, float, int, bool or None for abstain) to a Score.
 
-    Raises TypeError for anything else and ValueError for nan and inf.
+    Raises TypeError for other types and ValueError for nan and inf.
 
     >>> to_score(True).value, to_score(None).outcome.value
     (1.0, 'abstain')
@@ -108,15 +106,14 @@ def to_score(answer: object) -> Score:
     )
 
 
-@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentScore:
     """One component's part in one rollout's reward.
 
-    `contribution` is what it added to (or multiplied into) the reward: value after clipping, scale
-    and offset, times `weight`. Without a value it is None, but for two cases: the policy `zero` counts
-    the value as 0.0, and a closed `when:` adds 0.0 to a sum. `latency_s` is the seconds the reward
-    itself took (a batch's time is shared out equally).
+    `contribution` is what it added to (or multiplied into) the reward: the value after clip, scale and
+    offset, times `weight`. Without a value it is None, with two exceptions: the policy `zero` counts the
+    value as 0.0, and a closed `when:` adds 0.0 to a sum. `latency_s` is the reward's own seconds (a
+    batch's time is divided equally).
     """
 
     score: Score
@@ -125,16 +122,15 @@ class ComponentScore:
     latency_s: float = 0.0
 
 
-@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredRollout:
     """A rollout with every component's score. `reward` is None when the sample was dropped.
 
-    `components` has a key a reward of the config, in its order; those of a nested group are named
-    "group/reward" and stand before the group's own entry. The entries without "/" make `reward`.
-    `reward` is the outcome reward of the whole completion (under `combine: gdpo` the plain sum of the
-    contributions; the advantages come from composite/gdpo.py). `token_rewards` has one value a
-    completion token when a component gave process rewards, and is empty otherwise.
+    `components` has one entry per reward of the config, in its order; those of a nested group are named
+    "group/reward" and precede the group's own entry. The entries without "/" make up `reward`, the
+    outcome reward of the whole completion (under `combine: gdpo` the plain sum of the contributions;
+    the advantages come from composite/gdpo.py). `token_rewards` has one value per completion token if a
+    component gave process rewards, else it is empty.
     """
 
     rollout: Rollout
@@ -146,9 +142,9 @@ class ScoredRollout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredBatch:
-    """What one scoring pass returns: rows in the order they were given, and the metrics of the pass.
+    """The result of one scoring pass: rows in the order of the rollouts, and the metrics of the pass.
 
-    `slowest` names the slowest rollouts of each component, slowest first.
+    `slowest` lists each component's slowest rollouts, slowest first.
     """
 
     rows: Sequence[ScoredRollout]

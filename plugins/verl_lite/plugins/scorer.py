@@ -1,4 +1,4 @@
-"""The one path by which rollouts get rewards: training, evaluation and offline scoring all use it."""
+"""The one way to score rollouts: training, evaluation and offline scoring all use it."""
 
 import gc
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,13 +27,13 @@ __all__ = ["Scorer", "ScoringSession"]
 class Scorer:
     """Scores rollouts with the rewards of a config. Use as a context manager: it owns worker processes.
 
-    workers        processes for isolated rewards; None chooses by the machine
+    workers        processes for isolated rewards; None for as many as suit the machine
     debug_inline   run everything in this process, so that breakpoints hit (deadlines do not)
-    catalog        the installed rewards; found when not given
-    decode         token ids to text, for process rewards at character positions (composite/steps.py)
-    placement      takes rewards to other machines; by default all run on this one
-    failures_path  where the rows go that made scoring stop (.jsonl or .parquet)
-    Raises PluginError for rewards that are not there, ConfigError for options that do not fit.
+    catalog        the installed rewards; by default those of find_rewards()
+    decode         token ids to text, for process rewards at character positions
+    placement      runs rewards on other machines; by default all run on this one
+    failures_path  the file for the rows that made scoring stop (.jsonl or .parquet)
+    Raises PluginError for missing rewards, ConfigError for options that do not fit.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Scorer:
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """What is run, in the order of the config."""
+        """The components to run, in the order of the config."""
         return self._composite.components
 
     def score(
@@ -77,7 +77,7 @@ class Scorer:
     ) -> ScoredBatch:
         """Score `rollouts` at training step `step`; see ScoringSession.finish for what is raised.
 
-        `known` has, for each rollout, scores by component name that need not be computed again.
+        `known` has, per rollout, the scores by component name that need not be computed again.
         """
         session = self.start(step=step)
         session.add(rollouts, known)
@@ -86,19 +86,19 @@ class Scorer:
     def score_rows(
         self, rollouts: Sequence[Rollout], *, step: int = 0, known: Sequence[Mapping[str, Score]] = ()
     ) -> list[ScoredRollout]:
-        """The rows of `score`, without the metrics of the pass: for those who make tallies of their own."""
+        """The rows of `score` without the metrics, for callers with tallies of their own."""
         session = self.start(step=step)
         session.add(rollouts, known)
         return session.finish_rows()
 
     def start(self, *, step: int = 0) -> "ScoringSession":
-        """Begin a pass whose rollouts come in pieces, so that scoring overlaps generation."""
+        """Begin a pass whose rollouts arrive in pieces, so that scoring overlaps generation."""
         if not self._is_open:
             raise RewardError("the scorer is not open: use `with Scorer(config) as scorer:`")
         return ScoringSession(self, step)
 
     def environment(self) -> dict[str, dict[str, str]]:
-        """Where each component's reward comes from, its version and the hash of its code."""
+        """Each component's reward: its distribution, version and the hash of its code."""
         return {
             component.name: {
                 "reward": component.definition.name,
@@ -120,19 +120,19 @@ class ScoringSession:
         self._rollouts: list[Rollout] = []
 
     def add(self, rollouts: Sequence[Rollout], known: Sequence[Mapping[str, Score]] = ()) -> None:
-        """Hand over rollouts; their scoring starts at once. `known` as in Scorer.score.
+        """Add rollouts; their scoring starts at once. `known` as in Scorer.score.
 
-        Raises DataError for a source nobody takes.
+        Raises DataError for a rollout whose data source no component takes.
         """
         self._scorer._composite.check_sources(rollouts)
         self._rollouts += rollouts
         self._run.add(rollouts, known)
 
     def finish(self) -> ScoredBatch:
-        """Wait for every score; rows stand in the order in which their rollouts were added.
+        """Wait for every score; rows are in the order in which their rollouts were added.
 
-        Raises RewardError, with the failing rows saved, where a policy is `abort` or a reward fails
-        on more rollouts than `scoring` allows.
+        Saves the failing rows and raises RewardError if a failed row's policy is `abort` or a reward
+        fails on more rollouts than `scoring` allows.
         """
         rows = self.finish_rows()
         with _collector_paused():
@@ -142,7 +142,7 @@ class ScoringSession:
         return ScoredBatch(rows=rows, metrics=metrics | stats.metrics(), slowest=slowest)
 
     def finish_rows(self) -> list[ScoredRollout]:
-        """As `finish`, without the metrics."""
+        """Like `finish`, without the metrics."""
         timed_rows = self._run.finish()
         with _collector_paused():
             rows, aborting = self._combined(timed_rows)
@@ -150,11 +150,11 @@ class ScoringSession:
         return rows
 
     def cancel(self) -> None:
-        """Give the pass up; what was not begun is dropped."""
+        """Abandon the pass; calls that have not started are dropped."""
         self._run.cancel()
 
     def _combined(self, timed_rows: Sequence[Mapping[str, TimedScore]]) -> tuple[list[ScoredRollout], str]:
-        """The scored rows, and the component whose policy is to abort, if one met such a row."""
+        """The scored rows, and the first component whose policy demands an abort ("" for none)."""
         rows: list[ScoredRollout] = []
         aborting = ""
         for rollout, timed in zip(self._rollouts, timed_rows, strict=True):
@@ -166,7 +166,7 @@ class ScoringSession:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """No garbage collection: the many rows made here all stay, and would be visited again and again."""
+    """Pause garbage collection: the many rows made here all stay alive and would be visited repeatedly."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

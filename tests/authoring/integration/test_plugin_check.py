@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from verl_lite.cli.app import app
 from verl_lite.errors import ConfigError
-from verl_lite.lab.authoring.checks import PluginReport, check_plugin
+from verl_lite.lab import make_golden, write_golden
+from verl_lite.lab.authoring import PluginReport, check_plugin
 from verl_lite.lab.check import Level
-from verl_lite.lab.golden import make_golden, write_golden
 
 REWARDS = '''
 import os, random, time

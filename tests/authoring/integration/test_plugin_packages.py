@@ -56,7 +56,7 @@ def test_new_writes_the_files_it_names(new_plugin: Path, environment: Any) -> No
         assert not re.search(r"__[A-Z]", (new_plugin / file).read_text()), f"{file} has an unfilled name"
     again = environment.run("verl-lite", "plugins", "new", "names-things", cwd=new_plugin.parent)
     assert again.returncode == 2
-    assert "verl-lite-names-things is there already: name another with --dir" in again.stderr
+    assert "verl-lite-names-things exists already: choose another with --dir" in again.stderr
 
 
 def test_a_new_plugin_passes_its_own_tests_and_checks(new_plugin: Path, environment: Any) -> None:

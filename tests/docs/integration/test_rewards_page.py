@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from verl_lite.plugins import RewardsConfig
-from verl_lite.plugins.config_file import read_yaml, validate
+from verl_lite.plugins import RewardsConfig, read_yaml, validate
 
 PAGE = (Path(__file__).parents[3] / "docs" / "rewards.md").read_text()
 

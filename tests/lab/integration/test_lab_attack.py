@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from verl_lite.errors import ConfigError
-from verl_lite.lab.attack import AttackReport, attack_rewards, load_attacks
-from verl_lite.lab.attack.corpus import attack_rollout, wrong_answers
+from verl_lite.lab.attack import AttackReport, attack_rewards, attack_rollout, load_attacks, wrong_answers
 from verl_lite.plugins import RewardsConfig, Rollout
 
 HOLES = r"""

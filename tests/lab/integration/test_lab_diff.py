@@ -3,7 +3,7 @@
 import pytest
 
 from verl_lite.errors import DataError
-from verl_lite.lab.diff import diff_records
+from verl_lite.lab import diff_records
 from verl_lite.plugins import Rollout
 from verl_lite.plugins.records import Record, StoredScore
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from verl_lite.errors import DataError
-from verl_lite.lab.golden import compare_golden, make_golden, write_golden
+from verl_lite.lab import compare_golden, make_golden, write_golden
 
 Rows = list[dict[str, Any]]
 

@@ -9,10 +9,16 @@ from typing import Any
 import pytest
 
 from verl_lite.errors import DataError
-from verl_lite.lab.report import ReportOptions, collect, write_report
-from verl_lite.lab.report.tallies import Correlations, Histogram
-from verl_lite.lab.report.timeline import NOTHING, timeline_data
-from verl_lite.lab.scoring import score_file
+from verl_lite.lab import score_file
+from verl_lite.lab.report import (
+    NOTHING,
+    Correlations,
+    Histogram,
+    ReportOptions,
+    collect,
+    timeline_data,
+    write_report,
+)
 from verl_lite.plugins import RewardsConfig
 from verl_lite.plugins.records import RecordWriter, read_records, to_scored
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from verl_lite.lab.cache import ScoreCache
-from verl_lite.lab.scoring import ScoringOptions, open_scorer, score_file, score_records
+from verl_lite.lab import ScoreCache, ScoringOptions, open_scorer, score_file, score_records
 from verl_lite.plugins import RewardsConfig
 from verl_lite.plugins.records import read_records
 

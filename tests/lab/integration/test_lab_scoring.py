@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from verl_lite.lab import scoring
+from verl_lite.lab import ScoringOptions, score_file, scoring
 from verl_lite.lab.formats import converter_for
-from verl_lite.lab.scoring import ScoringOptions, score_file
 from verl_lite.plugins import RewardsConfig
 from verl_lite.plugins.records import read_records, shard_records
 

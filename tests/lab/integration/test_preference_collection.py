@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 
 from verl_lite.errors import DataError, RewardError
+from verl_lite.lab import cohen_kappa
 from verl_lite.lab.preferences import (
+    ComparisonJudge,
     PreferenceRow,
     annotator_agreement,
+    rank_by_judge,
+    rank_by_rewards,
     read_candidates,
     read_preferences,
     to_preference,
     write_preferences,
 )
-from verl_lite.lab.preferences.by_judge import ComparisonJudge, rank_by_judge
-from verl_lite.lab.preferences.by_rewards import rank_by_rewards
-from verl_lite.lab.statistics import category_kappa
 from verl_lite.plugins import RewardsConfig, Scorer
 
 Rows = list[dict[str, Any]]
@@ -191,9 +192,9 @@ def test_agreement_by_hand() -> None:
 def test_kappa_of_categories_by_hand() -> None:
     """3 of 4 agree; chance = (2*1 + 1*2 + 1*1) / 16 = 5/16; kappa = (12/16 - 5/16) / (11/16) = 7/11."""
     pairs = [("a", "a"), ("a", "b"), ("b", "b"), ("tie", "tie")]
-    assert category_kappa(pairs) == pytest.approx(7 / 11)
-    assert category_kappa([("a", "a")]) is None
-    assert category_kappa([]) is None
+    assert cohen_kappa(pairs) == pytest.approx(7 / 11)
+    assert cohen_kappa([("a", "a")]) is None
+    assert cohen_kappa([]) is None
 
 
 def test_rows_survive_the_file_and_mistakes_have_a_line(tmp_path: Path) -> None:

@@ -13,8 +13,13 @@ from typing import Any
 import pytest
 
 from verl_lite.errors import ConfigError
-from verl_lite.lab.preferences import Candidates, read_candidates, read_preferences
-from verl_lite.lab.preferences.by_people import AnnotationPage, AnnotationStore
+from verl_lite.lab.preferences import (
+    AnnotationPage,
+    AnnotationStore,
+    Candidates,
+    read_candidates,
+    read_preferences,
+)
 
 HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from verl_lite.errors import DataError
-from verl_lite.lab.cache import ScoreCache, digest, rollout_digest
+from verl_lite.lab import ScoreCache, digest, rollout_digest
 from verl_lite.plugins import Rollout, SamplerSettings, Score, ScoreOutcome, StepScore
 
 ROLLOUT = Rollout(completion="4", reference="4", columns={"level": 1}, id="a", group="g")

@@ -5,10 +5,16 @@ from typing import Any
 import pytest
 
 from verl_lite.errors import DataError
-from verl_lite.lab.check.components import ComponentTally, component_findings
-from verl_lite.lab.check.findings import Level
-from verl_lite.lab.check.group_effects import GroupTally, group_findings
-from verl_lite.lab.check.labels import LabelTally, label_findings, read_label
+from verl_lite.lab.check import (
+    ComponentTally,
+    GroupTally,
+    LabelTally,
+    Level,
+    component_findings,
+    group_findings,
+    label_findings,
+    read_label,
+)
 from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout
 
 

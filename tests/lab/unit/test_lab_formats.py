@@ -10,8 +10,8 @@ import pytest
 
 from verl_lite.cli import main
 from verl_lite.errors import ConfigError, DataError
+from verl_lite.lab import score_file
 from verl_lite.lab.formats import FORMATS, converter_for, detect_format
-from verl_lite.lab.scoring import score_file
 from verl_lite.plugins import RewardsConfig
 from verl_lite.plugins.records import BadRow, Record, read_records
 
@@ -206,7 +206,7 @@ def test_what_fits_no_format_or_two_is_said(tmp_path: Path) -> None:
         detect_format(none)
     row = {"input": "q", "output": "a", "score": 1.0, "reward": 1.0, "step": 1}
     two = write(tmp_path / "two.jsonl", row)
-    with pytest.raises(DataError, match=r"fits verl and openrlhf; say which with --format\. Its keys: input"):
+    with pytest.raises(DataError, match=r"verl and openrlhf; choose one with --format\. Its keys: input"):
         detect_format(two)
     assert [r.reward for r in read(two, "verl")] == [1.0]
     with pytest.raises(ConfigError, match="--format vrel: the formats are auto, verl-lite, verl, trl"):

@@ -2,16 +2,16 @@
 
 import pytest
 
-from verl_lite.lab.statistics import (
+from verl_lite.lab import (
     Confusion,
     calibration_error,
     cohen_kappa,
-    correlation,
     group_advantages,
     pair_inversions,
     quantile,
     wilson_interval,
 )
+from verl_lite.lab.report import Correlations
 
 
 def test_wilson_interval_of_eight_in_ten() -> None:
@@ -42,9 +42,9 @@ def test_confusion_without_positives_has_no_precision() -> None:
 
 def test_kappa_of_the_textbook_example() -> None:
     # observed 0.7, chance 0.5*0.6 + 0.5*0.4 = 0.5
-    judged = Confusion(true_positive=20, false_positive=5, false_negative=10, true_negative=15)
+    judged = [(True, True)] * 20 + [(True, False)] * 5 + [(False, True)] * 10 + [(False, False)] * 15
     assert cohen_kappa(judged) == pytest.approx(0.4)
-    assert cohen_kappa(Confusion(true_positive=9)) is None
+    assert cohen_kappa([(True, True)] * 9) is None
 
 
 def test_calibration_error_by_hand() -> None:
@@ -54,9 +54,15 @@ def test_calibration_error_by_hand() -> None:
 
 
 def test_correlation() -> None:
-    assert correlation([1, 2, 3], [2, 4, 6]) == pytest.approx(1.0)
-    assert correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1.0)
-    assert correlation([1, 1], [0, 1]) is None
+    for first, second, expected in (
+        ([1, 2, 3], [2, 4, 6], pytest.approx(1.0)),
+        ([1, 2, 3], [3, 2, 1], pytest.approx(-1.0)),
+        ([1, 1], [0, 1], None),
+    ):
+        correlations = Correlations()
+        for a, b in zip(first, second, strict=True):
+            correlations.add({"a": a, "b": b})
+        assert [found["r"] for found in correlations.to_json()] == [expected]
 
 
 def test_group_advantages_leave_dropped_samples_out() -> None:

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from verl_lite.lab.summary import Latencies, Moments, ScoreSummary
-from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout, ScoreOutcome
+from verl_lite.lab import Latencies, ScoreSummary
+from verl_lite.plugins import ComponentScore, Moments, Rollout, Score, ScoredRollout, ScoreOutcome
 
 
 def row(index: int, value: float | None) -> ScoredRollout:

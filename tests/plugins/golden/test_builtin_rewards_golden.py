@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from verl_lite.lab.golden import compare_golden, read_golden
+from verl_lite.lab import compare_golden, read_golden
 
 GOLDEN = Path(__file__).parent / "builtin-rewards.golden.json"
 

@@ -93,7 +93,7 @@ def test_trl_functions_get_whole_groups_as_trl_calls_them(functions: Path) -> No
 
 
 def test_trl_functions_get_the_arguments_that_trl_was_recorded_to_give() -> None:
-    from verl_lite.plugins.adapters.foreign_calls import TrlCall
+    from verl_lite.plugins.adapters import TrlCall
 
     recorded = json.loads((FIXTURES / "adapter_calls_trl.json").read_text())
     for form in ("conversational", "text"):
@@ -115,7 +115,7 @@ def test_trl_functions_get_the_arguments_that_trl_was_recorded_to_give() -> None
 
 
 def test_verl_functions_get_the_arguments_that_verl_was_recorded_to_give() -> None:
-    from verl_lite.plugins.adapters.foreign_calls import VerlCall
+    from verl_lite.plugins.adapters import VerlCall
 
     theirs = json.loads((FIXTURES / "adapter_calls_verl.json").read_text())["calls"][0]["kwargs"]
     columns = {
@@ -128,7 +128,7 @@ def test_verl_functions_get_the_arguments_that_verl_was_recorded_to_give() -> No
 
 
 def test_openrlhf_functions_get_the_arguments_that_openrlhf_was_recorded_to_give() -> None:
-    from verl_lite.plugins.adapters.foreign_calls import OpenRlhfCall
+    from verl_lite.plugins.adapters import OpenRlhfCall
 
     theirs = json.loads((FIXTURES / "adapter_calls_openrlhf.json").read_text())["calls"][0]["args"]
     rollout = fake_rollout("4<eos>", question="What is 2 + 2?", reference="4")

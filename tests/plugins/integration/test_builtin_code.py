@@ -10,13 +10,11 @@ import pytest
 from pydantic import ValidationError
 
 from verl_lite.errors import SandboxError
-from verl_lite.plugins import Rollout, ScoreOutcome
-from verl_lite.plugins.builtin import code
-from verl_lite.plugins.builtin.code import CodeReward, CodeRewardOptions, register_rewards
-from verl_lite.plugins.composite.config import RewardsConfig
-from verl_lite.plugins.contract import definition_of
+from verl_lite.plugins import Rollout, ScoreOutcome, Scorer, definition_of
+from verl_lite.plugins.builtin import CodeReward, CodeRewardOptions, code
+from verl_lite.plugins.builtin.code import register_rewards
+from verl_lite.plugins.composite import RewardsConfig
 from verl_lite.plugins.records import Record, RecordWriter, read_records
-from verl_lite.plugins.scorer import Scorer
 from verl_lite.sandbox import Result, Sandbox, Status
 
 ADD = "```python\ndef add(a, b):\n    return a + b\n```"

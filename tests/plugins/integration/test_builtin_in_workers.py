@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from verl_lite.plugins import RewardsConfig, Rollout, Scorer
-from verl_lite.plugins.builtin.json_schema import JsonSchemaReward
+from verl_lite.plugins.builtin import JsonSchemaReward
 from verl_lite.plugins.testing import score_rollouts
 
 PERSON = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}

@@ -3,17 +3,15 @@
 import pytest
 from pydantic import ValidationError
 
-from verl_lite.plugins import Rollout, Score
+from verl_lite.plugins import Rollout, Score, ScoreOutcome, definition_of
+from verl_lite.plugins.builtin import MathRewardOptions
 from verl_lite.plugins.builtin import math as plugin
-from verl_lite.plugins.builtin.math import MathRewardOptions
-from verl_lite.plugins.contract import definition_of
-from verl_lite.plugins.score import ScoreOutcome
 from verl_lite.verifiers import Outcome, Verdict
 
 
 def scores(pairs: list[tuple[str, str | None]], **options: object) -> list[Score]:
     rollouts = [Rollout(completion=completion, reference=reference) for completion, reference in pairs]
-    return plugin.math(rollouts, MathRewardOptions.model_validate(options))
+    return plugin.math_reward(rollouts, MathRewardOptions.model_validate(options))
 
 
 def test_right_wrong_and_unparsed_have_values_and_reasons() -> None:
@@ -67,5 +65,5 @@ def test_options_reach_the_verifier() -> None:
 
 
 def test_it_is_declared_as_a_batch_that_guards_itself() -> None:
-    definition = definition_of(plugin.math)
+    definition = definition_of(plugin.math_reward)
     assert (definition.name, definition.form, definition.isolate) == ("math", "batch", False)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from verl_lite.plugins import RewardsConfig, Scorer, find_rewards
-from verl_lite.plugins.config_file import read_yaml, validate
+from verl_lite.plugins import RewardsConfig, Scorer, find_rewards, read_yaml, validate
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "builtin-rewards.md").read_text()

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import Rollout, ScoreOutcome
-from verl_lite.plugins.builtin.judge import Judge, JudgeOptions
+from verl_lite.plugins.builtin import Judge, JudgeOptions
 from verl_lite.plugins.builtin.judge_client import SHOWN_CHARS
 from verl_lite.plugins.execution import TimedScore
 from verl_lite.plugins.testing import fake_rollout, score_rollouts

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from verl_lite.errors import ConfigError, PluginError, RewardError
-from verl_lite.plugins import RewardsConfig, Rollout, ScoredBatch, ScoreOutcome, Scorer
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import RewardsConfig, Rollout, ScoredBatch, ScoreOutcome, Scorer, validate
 from verl_lite.plugins.records import read_records
 
 MODULE = """

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from verl_lite.plugins import RewardCatalog, Rollout, ScoreOutcome, find_rewards
-from verl_lite.plugins.score import Score, to_score
+from verl_lite.plugins import RewardCatalog, Rollout, Score, ScoreOutcome, find_rewards, to_score
 
 MEGABYTE = 1_000_000
 TEXTS = {

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from verl_lite.plugins import Rollout, ScoreOutcome
-from verl_lite.plugins.builtin.choice import ChoiceOptions, choice
+from verl_lite.plugins.builtin import ChoiceOptions, choice_reward
 
 CITIES = ["Paris", "Rome", "A city in Spain", "None of these"]
 
@@ -13,7 +13,7 @@ CITIES = ["Paris", "Rome", "A city in Spain", "None of these"]
 def score(completion: str, reference: str | None, choices: Any = None, **options: Any) -> Any:
     columns = {} if choices is None else {"choices": choices}
     rollout = Rollout(completion=completion, reference=reference, columns=columns)
-    return choice(rollout, ChoiceOptions.model_validate(options))
+    return choice_reward(rollout, ChoiceOptions.model_validate(options))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from verl_lite.errors import ConfigError, DataError, PluginError, RewardError
 from verl_lite.plugins import (
+    RewardCatalog,
     RewardsConfig,
     Rollout,
     Score,
@@ -17,11 +18,10 @@ from verl_lite.plugins import (
     ScoreOutcome,
     Scorer,
     StepScore,
+    definition_of,
     reward,
+    validate,
 )
-from verl_lite.plugins.config_file import validate
-from verl_lite.plugins.contract import definition_of
-from verl_lite.plugins.discovery import RewardCatalog
 
 
 def column_reward(name: str) -> Any:

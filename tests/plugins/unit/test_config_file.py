@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field
 
 from verl_lite.errors import ConfigError
-from verl_lite.plugins.config_file import ConfigModel, load_config
+from verl_lite.plugins import ConfigModel, load_config
 
 
 class Inner(ConfigModel):
@@ -40,7 +40,7 @@ def test_overrides_replace_nested_values(tmp_path: Path) -> None:
         ("inner: {num_steps: many}", "inner.num_steps: input should be a valid integer"),
         ("- 1", "expected a mapping"),
         ("a: [", "not valid YAML"),
-        ("parts:\n  a: {}\n  a: {}\n", "the key 'a' stands twice in one mapping"),
+        ("parts:\n  a: {}\n  a: {}\n", "the key 'a' occurs twice in one mapping"),
         ("parts: &p {a: *p}", "refers to itself"),
         ("parts: " + "[" * 5000, "not valid YAML"),
         ("parts: !!python/object:os.system {}", "not valid YAML"),

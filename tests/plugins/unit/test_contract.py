@@ -1,14 +1,15 @@
 """The contract's types: what a reward may return, and what is refused."""
 
+import copy
+import pickle
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from verl_lite.errors import PluginError
-from verl_lite.plugins import Rollout, Score, ScoreOutcome, reward
-from verl_lite.plugins.contract import definition_of
-from verl_lite.plugins.score import to_score
+from verl_lite.plugins import Rollout, Score, ScoreOutcome, definition_of, reward, to_score
 
 
 @pytest.mark.parametrize(("answer", "value"), [(1, 1.0), (0.25, 0.25), (True, 1.0), (False, 0.0)])
@@ -97,3 +98,11 @@ def test_a_declared_function_stays_what_it_was() -> None:
     )
     assert not definition.takes_options
     assert definition_of(reward("kept")(Stateful)).is_class
+
+
+def test_rollouts_stay_frozen_and_travel() -> None:
+    rollout = Rollout(completion="4", columns={"a": 1}, completion_ids=(1, 2))
+    with pytest.raises(FrozenInstanceError):
+        rollout.completion = "5"  # type: ignore[misc]
+    for other in (copy.deepcopy(rollout), pickle.loads(pickle.dumps(rollout)), replace(rollout)):
+        assert other == rollout

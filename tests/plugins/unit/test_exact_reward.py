@@ -3,7 +3,7 @@
 import pytest
 
 from verl_lite.plugins import Rollout, ScoreOutcome
-from verl_lite.plugins.builtin.exact import ExactOptions, exact
+from verl_lite.plugins.builtin import ExactOptions, exact_reward
 
 
 @pytest.mark.parametrize(
@@ -24,13 +24,15 @@ from verl_lite.plugins.builtin.exact import ExactOptions, exact
     ],
 )
 def test_exact(completion: str, reference: str, options: dict[str, object], value: float) -> None:
-    score = exact(Rollout(completion=completion, reference=reference), ExactOptions.model_validate(options))
+    score = exact_reward(
+        Rollout(completion=completion, reference=reference), ExactOptions.model_validate(options)
+    )
     assert score.value == value
     assert bool(score.reason) == (value == 0.0)
 
 
 def test_without_a_reference_there_is_nothing_to_say() -> None:
-    assert exact(Rollout(completion="4"), ExactOptions()).outcome is ScoreOutcome.ABSTAIN
+    assert exact_reward(Rollout(completion="4"), ExactOptions()).outcome is ScoreOutcome.ABSTAIN
 
 
 @pytest.mark.parametrize(
@@ -49,5 +51,7 @@ def test_without_a_reference_there_is_nothing_to_say() -> None:
 def test_what_counts_as_alike(
     completion: str, reference: str, options: dict[str, object], value: float
 ) -> None:
-    score = exact(Rollout(completion=completion, reference=reference), ExactOptions.model_validate(options))
+    score = exact_reward(
+        Rollout(completion=completion, reference=reference), ExactOptions.model_validate(options)
+    )
     assert score.value == value

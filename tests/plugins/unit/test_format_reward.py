@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from verl_lite.plugins import Rollout
-from verl_lite.plugins.builtin.format import FormatOptions, RegexOptions, format_reward, regex
+from verl_lite.plugins.builtin import FormatOptions, RegexOptions, format_reward, regex_reward
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_format(pattern: str, text: str, problem: str) -> None:
     ],
 )
 def test_regex(pattern: str, fullmatch: bool, text: str, value: float) -> None:
-    score = regex(Rollout(completion=text), RegexOptions(pattern=pattern, fullmatch=fullmatch))
+    score = regex_reward(Rollout(completion=text), RegexOptions(pattern=pattern, fullmatch=fullmatch))
     assert score.value == value
     assert bool(score.reason) == (value == 0.0)
 

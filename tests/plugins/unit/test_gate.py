@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_lite.plugins.composite.gate import parse_gate
+from verl_lite.plugins.composite import parse_gate
 
 VALUES = {"a": 1.0, "b": 0.5, "c": -2.0, "zero": 0.0}
 

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from verl_lite.plugins import RewardsConfig, Rollout, Scorer
-from verl_lite.plugins.builtin.guard import GuardOptions, guard
+from verl_lite.plugins.builtin import GuardOptions, guard_reward
 
 WORK = "First I add the two numbers and then I check the result once more: "
 
 
 def problem(text: str, prompt: str = "", **options: Any) -> str:
     messages = ({"role": "user", "content": prompt},) if prompt else ()
-    score = guard(Rollout(completion=text, prompt=messages), GuardOptions.model_validate(options))
+    score = guard_reward(Rollout(completion=text, prompt=messages), GuardOptions.model_validate(options))
     assert score.value == (0.0 if score.reason else 1.0)
     return score.reason
 

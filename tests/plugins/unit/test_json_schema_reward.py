@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from verl_lite.plugins import Rollout
-from verl_lite.plugins.builtin.json_schema import JsonSchemaOptions, JsonSchemaReward
+from verl_lite.plugins.builtin import JsonSchemaOptions, JsonSchemaReward
 
 PERSON = {
     "type": "object",
@@ -30,7 +30,7 @@ def score(text: str, schema: Any = PERSON, where: str = "whole") -> Any:
         ('{"name": "Ada", "age": -1}', "at $.age: -1 is less than the minimum of 0"),
         ('{"name": "Ada", "age": true}', "at $.age: True is not of type 'integer'"),
         ('{"name": "Ada", "wit": 1}', "at $: Additional properties are not allowed"),
-        ('{"name": "Ada", "name": "Bo"}', "no JSON: a key stands twice"),
+        ('{"name": "Ada", "name": "Bo"}', "no JSON: a key occurs twice"),
         ('{"name": "Ada", "age": NaN}', "no JSON: NaN is no JSON value"),
         ('{"name": "Ada"} trailing', "no JSON: Extra data"),
         ("{'name': 'Ada'}", "no JSON: Expecting property name"),

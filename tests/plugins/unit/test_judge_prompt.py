@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from verl_lite.plugins.builtin.judge_prompt import DEFAULT_RUBRIC, make_messages, read_reply, template_problem
+from verl_lite.plugins.builtin import DEFAULT_RUBRIC, make_messages, read_reply, template_problem
 
 TEXTS = {"question": "2 + 2?", "completion": "4", "reference": "4"}
 

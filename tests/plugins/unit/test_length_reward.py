@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from verl_lite.plugins import RewardsConfig, Rollout, ScoreOutcome, Scorer
-from verl_lite.plugins.builtin.length import LengthOptions, length
+from verl_lite.plugins.builtin import LengthOptions, length_reward
 
 
 @pytest.mark.parametrize(
@@ -13,21 +13,21 @@ from verl_lite.plugins.builtin.length import LengthOptions, length
 def test_the_line(size: int, value: float) -> None:
     rollout = Rollout(completion="x" * size, completion_ids=(1,) * size)
     for unit in ("tokens", "characters"):
-        score = length(rollout, LengthOptions.model_validate({"target": 10, "unit": unit}))
+        score = length_reward(rollout, LengthOptions.model_validate({"target": 10, "unit": unit}))
         assert score.value == pytest.approx(value)
         assert score.details == {"length": size}
 
 
 def test_words_and_another_end() -> None:
     options = LengthOptions(target=2, zero_at=6, unit="words")
-    assert length(Rollout(completion=" one two\nthree "), options).value == 0.75
+    assert length_reward(Rollout(completion=" one two\nthree "), options).value == 0.75
 
 
 def test_tokens_that_are_not_known_are_no_length() -> None:
-    score = length(Rollout(completion="some text"), LengthOptions())
+    score = length_reward(Rollout(completion="some text"), LengthOptions())
     assert score.value is None
     assert score.outcome is ScoreOutcome.ABSTAIN
-    assert length(Rollout(completion=""), LengthOptions()).value == 1.0
+    assert length_reward(Rollout(completion=""), LengthOptions()).value == 1.0
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_options_that_make_no_line_are_refused(options: dict[str, object]) -> No
 )
 def test_half_a_cosine(size: int, value: float) -> None:
     options = LengthOptions(shape="cosine", unit="characters", max_length=100)
-    assert length(Rollout(completion="x" * size), options).value == pytest.approx(value, abs=1e-12)
+    assert length_reward(Rollout(completion="x" * size), options).value == pytest.approx(value, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_half_a_cosine(size: int, value: float) -> None:
 def test_soft_overlong_punishment(size: int, value: float) -> None:
     options = LengthOptions(shape="overlong", max_length=100, buffer=20)
     rollout = Rollout(completion="x" * bool(size), completion_ids=(1,) * size)
-    assert length(rollout, options).value == pytest.approx(value)
+    assert length_reward(rollout, options).value == pytest.approx(value)
 
 
 def test_the_cosine_reward_of_the_paper_is_two_lengths_behind_gates() -> None:

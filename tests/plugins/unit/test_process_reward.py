@@ -5,9 +5,8 @@ from fractions import Fraction
 import pytest
 
 from verl_lite.plugins import Rollout, ScoreOutcome, StepScore
+from verl_lite.plugins.builtin import ProcessOptions, equations_in, process_reward
 from verl_lite.plugins.builtin.arithmetic import NoValue, read_tokens, value_of
-from verl_lite.plugins.builtin.equations import equations_in
-from verl_lite.plugins.builtin.process import ProcessOptions, process
 
 
 @pytest.mark.parametrize(
@@ -137,22 +136,29 @@ def test_equations_that_are_left_alone(line: str) -> None:
 
 def test_steps_and_values() -> None:
     text = "Let us see.\n  3 + 4 = 7\n7 * 2 = 15 and 1 + 1 = 2\nSo 15.\n15 - 1 = 14 "
-    score = process(Rollout(completion=text), ProcessOptions(right=0.5))
+    score = process_reward(Rollout(completion=text), ProcessOptions(right=0.5))
     assert score.value == 0.0
     assert score.steps == (StepScore(14, 23, 0.5), StepScore(24, 48, -1.0), StepScore(56, 67, 0.5))
     assert text[14:23] == "3 + 4 = 7"
     assert score.reason == "does not hold: 7 * 2 = 15"
-    assert process(Rollout(completion=text), ProcessOptions(value="fraction")).value == pytest.approx(2 / 3)
-    assert process(Rollout(completion=text), ProcessOptions(value="all")).value == 0.0
-    assert process(Rollout(completion="1 + 1 = 2"), ProcessOptions(value="all")).value == 1.0
-    assert process(Rollout(completion="3 / 2 = 1.4"), ProcessOptions(rounding=False)).steps[0].value == -1.0
+    assert process_reward(Rollout(completion=text), ProcessOptions(value="fraction")).value == pytest.approx(
+        2 / 3
+    )
+    assert process_reward(Rollout(completion=text), ProcessOptions(value="all")).value == 0.0
+    assert process_reward(Rollout(completion="1 + 1 = 2"), ProcessOptions(value="all")).value == 1.0
+    assert (
+        process_reward(Rollout(completion="3 / 2 = 1.4"), ProcessOptions(rounding=False)).steps[0].value
+        == -1.0
+    )
 
 
 def test_without_an_equation_there_is_nothing_to_say() -> None:
-    assert process(Rollout(completion="It is four."), ProcessOptions()).outcome is ScoreOutcome.ABSTAIN
+    assert process_reward(Rollout(completion="It is four."), ProcessOptions()).outcome is ScoreOutcome.ABSTAIN
 
 
 @pytest.mark.parametrize("text", ["1=" * 200_000, "1+" * 200_000 + "=3", "(" * 300_000 + "=1", "9" * 500_000])
 def test_long_lines_cost_time_in_proportion(text: str) -> None:
-    score = process(Rollout(completion=text), ProcessOptions())  # pytest-timeout would end a quadratic scan
+    score = process_reward(
+        Rollout(completion=text), ProcessOptions()
+    )  # pytest-timeout would end a quadratic scan
     assert score.outcome is ScoreOutcome.ABSTAIN

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_lite.errors import ConfigError
-from verl_lite.plugins import RewardsConfig, load_rewards_config
-from verl_lite.plugins.composite.config import GroupConfig, leaves
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import RewardsConfig, load_rewards_config, validate
+from verl_lite.plugins.composite import GroupConfig, leaves
 
 FULL = """
 rewards:
@@ -96,7 +95,7 @@ A = {"use": "exact"}
             "these gates wait for each other: a -> b -> c -> a",
         ),
         ({"g": {"when": "a > 0", "rewards": {"a": A}}}, "these gates wait for each other: a -> a"),
-        ({"g": {"rewards": {"a": A}}, "a": A}, "'a' names two parts (g/a and a)"),
+        ({"g": {"rewards": {"a": A}}, "a": A}, "'a' names two rewards (g/a and a)"),
         ({"a": {**A, "when": "g > 0"}, "g": {"rewards": {"b": A}}}, "unknown reward 'g'"),
         ({"max": A}, "the name 'max' cannot be used"),
         ({"two words": A}, "the name 'two words' cannot be used"),

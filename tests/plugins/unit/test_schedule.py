@@ -3,7 +3,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from verl_lite.plugins.composite.schedule import Schedule, Weight, weight_at, weights_of
+from verl_lite.plugins.composite import Schedule, Weight, weight_at, weights_of
 
 WEIGHT: TypeAdapter[float | Schedule] = TypeAdapter(Weight)
 

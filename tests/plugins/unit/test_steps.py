@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_lite.plugins import StepScore
-from verl_lite.plugins.composite.steps import even_spans, spans_from_pieces, steps_to_tokens, token_pieces
+from verl_lite.plugins.composite import even_spans, spans_from_pieces, steps_to_tokens, token_pieces
 
 SPANS = [(0, 2), (2, 2), (2, 5), (5, 6), (6, 6)]  # the second adds no text, the last is an end token
 

@@ -19,7 +19,6 @@ Shapes: G samples of one group, T completion tokens, B samples of the batch.
 """
 
 import math
-import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import accumulate
@@ -27,7 +26,7 @@ from itertools import accumulate
 from verl_lite.engine.config.algorithm import AlgorithmConfig, KLConfig, OverlongConfig
 from verl_lite.engine.types import Annotation, TrainingSample
 from verl_lite.plugins import ScoredRollout, gdpo_advantages
-from verl_lite.plugins.composite.flat import is_flat
+from verl_lite.plugins.statistics import EPS, group_center, group_standardize, has_zero_variance, mean_and_std
 
 __all__ = [
     "discounted_returns",
@@ -40,29 +39,6 @@ __all__ = [
     "overlong_penalty",
 ]
 
-EPS = 1e-6
-
-
-def group_standardize(rewards_G: Sequence[float]) -> list[float]:
-    """(reward - mean) / (population std + EPS); all 0 when the rewards are equal but for rounding.
-
-    >>> [round(a, 4) for a in group_standardize([1.0, 0.0])], group_standardize([1.0, 1.0])
-    ([1.0, -1.0], [0.0, 0.0])
-    """
-    centered_G = group_center(rewards_G)
-    if not any(centered_G):
-        return centered_G
-    std = statistics.pstdev(rewards_G)
-    return [value / (std + EPS) for value in centered_G]
-
-
-def group_center(rewards_G: Sequence[float]) -> list[float]:
-    """reward - mean; exactly 0 when the rewards are equal but for rounding."""
-    if is_flat(rewards_G):
-        return [0.0] * len(rewards_G)
-    mean = statistics.fmean(rewards_G)
-    return [reward - mean for reward in rewards_G]
-
 
 def leave_one_out(rewards_G: Sequence[float]) -> list[float]:
     """reward - mean of the others; 0 for a group of one, which has no others.
@@ -71,7 +47,7 @@ def leave_one_out(rewards_G: Sequence[float]) -> list[float]:
     [1.0, -0.5, -0.5]
     """
     others = len(rewards_G) - 1
-    if others == 0 or is_flat(rewards_G):
+    if others == 0 or has_zero_variance(rewards_G):
         return [0.0] * len(rewards_G)
     total = sum(rewards_G)
     return [reward - (total - reward) / others for reward in rewards_G]
@@ -246,10 +222,8 @@ def _whiten(advantages: list[list[float]], masks: Sequence[Sequence[int]]) -> li
     counted = [
         a for a_T, m_T in zip(advantages, masks, strict=True) for a, m in zip(a_T, m_T, strict=True) if m
     ]
-    if not counted or is_flat(counted):
-        return [[0.0] * len(a_T) for a_T in advantages]
-    mean, std = statistics.fmean(counted), statistics.pstdev(counted)
-    return [[(a - mean) / (std + EPS) for a in a_T] for a_T in advantages]
+    mean, std = mean_and_std(counted)
+    return [[(a - mean) / (std + EPS) if std else 0.0 for a in a_T] for a_T in advantages]
 
 
 def _sample(

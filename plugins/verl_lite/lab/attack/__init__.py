@@ -1,6 +1,16 @@
-"""Hostile answers and programs against a reward: what earns marks without being right."""
+"""Hostile answers and programs against a reward: what is rewarded without being right."""
 
-from verl_lite.lab.attack.corpus import Attack, load_attacks
-from verl_lite.lab.attack.run import AttackReport, attack_rewards
+from verl_lite.lab.attack.corpus import Attack, attack_rollout, load_attacks, wrong_answers
+from verl_lite.lab.attack.exploits import AttackReport, Exploit, FamilyTally, attack_rewards, default_rows
 
-__all__ = ["Attack", "AttackReport", "attack_rewards", "load_attacks"]
+__all__ = [
+    "Attack",
+    "AttackReport",
+    "Exploit",
+    "FamilyTally",
+    "attack_rewards",
+    "attack_rollout",
+    "default_rows",
+    "load_attacks",
+    "wrong_answers",
+]

@@ -2,7 +2,7 @@
 
 Placeholders: <<reference>>, <<wrong>> and <<wrong2>> (answers that are not the reference), <<prompt>>,
 <<entry_point>> (the function a program must define) and <<repeat:TEXT:N>>. No attack is ever a right
-answer: whatever accepts one pays for nothing.
+answer: a reward that accepts one pays for nothing.
 """
 
 import json
@@ -20,7 +20,7 @@ __all__ = ["Attack", "attack_rollout", "load_attacks"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attack:
-    """One way to ask for marks that were not earned; `repeat` copies of the text make the completion."""
+    """One way to ask for an unearned reward; the completion is `repeat` copies of the text."""
 
     name: str
     family: str
@@ -40,7 +40,7 @@ def load_attacks() -> tuple[Attack, ...]:
 
 
 def attack_rollout(attack: Attack, rollout: Rollout, wrong: Sequence[str]) -> Rollout | None:
-    """`rollout` with the attack as its completion; None where the row lacks what the attack needs.
+    """`rollout` with the attack as its completion; None if the row lacks what the attack needs.
 
     `wrong` holds two answers that are not the row's reference.
     """
@@ -69,7 +69,7 @@ def attack_rollout(attack: Attack, rollout: Rollout, wrong: Sequence[str]) -> Ro
 
 
 def wrong_answers(reference: str | None, others: Sequence[str]) -> tuple[str, str]:
-    """Two answers that are surely not `reference`: shifted numbers, or references of other rows.
+    """Two answers that are certainly not `reference`: shifted numbers, or references of other rows.
 
     >>> wrong_answers("42", []), wrong_answers("1/2", [])
     (('43', '45'), ('3/2', '7/2'))
@@ -86,7 +86,7 @@ def wrong_answers(reference: str | None, others: Sequence[str]) -> tuple[str, st
 
 
 def _entry_point(rollout: Rollout) -> str:
-    """The function the tests call: a column that says so, or the first one the prompt or tests name."""
+    """The function the tests call: named by a column, else the first one in the prompt or tests."""
     for column in ("entry_point", "fn_name", "function_name"):
         if rollout.columns.get(column):
             return str(rollout.columns[column])

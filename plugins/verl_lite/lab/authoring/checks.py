@@ -1,4 +1,4 @@
-"""`verl-lite plugins check`: does a reward keep the contract? Findings as those of `verl-lite check`."""
+"""`verl-lite plugins check`: does a reward keep the contract? Its findings are like `verl-lite check`'s."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from verl_lite.plugins import RewardCatalog, RewardDefinition, Score, ScoreOutco
 
 __all__ = ["PluginReport", "check_plugin"]
 
-TOLERANCE = 1e-6  # between two passes: batches of a model differ by rounding
+TOLERANCE = 1e-6  # between two passes: a model's batches differ by rounding
 _MAX_EXAMPLES = 3
 
 Checked = Sequence[tuple[Subject, Passes]]
@@ -24,7 +24,7 @@ Checked = Sequence[tuple[Subject, Passes]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginReport:
-    """`rollouts` is how many different rollouts the reward was tried on, odd ones apart."""
+    """`rollouts` counts the different rollouts the reward was tried on, without the odd ones."""
 
     reward: str
     distribution: str
@@ -45,7 +45,7 @@ def check_plugin(
 ) -> PluginReport:
     """Check the reward that `use` names (a registered name, ./file.py:function, package.module:function).
 
-    Its golden file is `golden`, or every one below `folder` (the working folder) that uses the reward.
+    It is checked on `golden`, or on every golden file below `folder` (the working folder) that uses it.
     Raises PluginError for a reward that is not there, ConfigError for golden files that do not fit.
     """
     catalog = catalog or find_rewards()
@@ -115,7 +115,7 @@ def _golden(files: Sequence[Path]) -> Finding:
 
 
 def _pickling(definition: RewardDefinition, subjects: Sequence[Subject]) -> Finding:
-    """Of rewards that were scored with; only one that must reach a worker process can fail."""
+    """Whether the reward reached a worker process; only one that must run there can fail."""
     reasons = [subject.stays_because for subject in subjects if subject.stays_because]
     if not reasons:
         message = "the reward and its options reach a worker process"
@@ -125,7 +125,7 @@ def _pickling(definition: RewardDefinition, subjects: Sequence[Subject]) -> Find
 
 
 def _answers(checked: Checked) -> Finding:
-    """Our own samples may lack what the reward reads; in golden files, errors are pinned or mismatches."""
+    """Our samples may lack what the reward reads, so this only warns; golden files pin their errors."""
     scores = [score for subject, passes in checked if subject.golden is None for score in passes.first]
     failed = [score for score in scores if score.outcome in (ScoreOutcome.ERROR, ScoreOutcome.TIMEOUT)]
     if not failed:
@@ -154,7 +154,7 @@ def _odd_input(checked: Checked) -> Finding:
 
 
 def _same(check: str, checked: Checked, passes_names: Sequence[str], when: str) -> Finding:
-    """Whether the passes of these names answered what the first one did."""
+    """Whether the named passes gave the scores of the first pass."""
     moved = [
         f"{rollout.id}: {_shown(one)}, then {_shown(other)}"
         for subject, passes in checked
@@ -177,7 +177,7 @@ def _batch_size(definition: RewardDefinition, checked: Checked) -> Finding:
 
 
 def _deadline(checked: Checked) -> Finding:
-    """p99 over single calls against the deadline of one."""
+    """The p99 of a call's latency against its deadline."""
     worst = max(checked, key=lambda pair: _p99_s(pair[1]) / pair[0].component.timeout_s)
     timeout_s, p99_s = worst[0].component.timeout_s, _p99_s(worst[1])
     message = f"p99 of a call {p99_s * 1e3:.3g} ms, deadline {timeout_s:g} s"

@@ -1,4 +1,4 @@
-"""What a reward says about itself: its contract, its options and where their explanations are."""
+"""Describe a reward: its contract, its options and whether each is documented."""
 
 import inspect
 import re
@@ -63,8 +63,8 @@ def describe_reward(definition: RewardDefinition) -> RewardDescription:
 
 
 def describe_options(definition: RewardDefinition) -> list[OptionDescription]:
-    """The options of a reward. One is documented by its field's description, or by being named in the
-    docstring of the options or of the reward."""
+    """A reward's options. One counts as documented if its field has a description, or if the docstring
+    of the options or of the reward names it."""
     model = definition.options_model
     texts = f"{_own_docstring(model)}\n{inspect.getdoc(definition.call) or ''}"
     described = []
@@ -89,7 +89,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _own_docstring(model: type[BaseModel]) -> str:
-    """The docstring written for this model; pydantic's own would be inherited."""
+    """This model's own docstring, not one inherited from pydantic."""
     return inspect.cleandoc(model.__doc__) if model.__dict__.get("__doc__") and model.__doc__ else ""
 
 

@@ -1,4 +1,4 @@
-"""Score a subject again and again: in another order, in another process, in batches of one, watched."""
+"""Score a subject several times: again, in another order, elsewhere, in batches of one, and watched."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from verl_lite.plugins.execution import Execution, TimedScore
 
 __all__ = ["Passes", "run_passes"]
 
-MIN_CALLS = 200  # for a p99 that means something, unless they take longer than
+MIN_CALLS = 200  # enough for a meaningful p99, unless they take longer than
 MAX_TIMING_S = 2.0
 
 _ONES, _PROBE = "ones", "probe"
@@ -22,12 +22,12 @@ class Passes:
     """Scores of the subject's rollouts, always in their order.
 
     again       by the same process, later
-    backwards   handed over in the reverse order
+    backwards   in reverse order
     elsewhere   by another process
-    in_ones     with batches of one; None for rewards of other forms
+    in_ones     in batches of one; None for rewards of other forms
     odd         of odd_rollouts
-    impurities  as the probe in purity.py saw them
-    call_latencies_s  of whole calls: a batch or group counts once
+    impurities  found by the probe in purity.py
+    call_latencies_s  per call: a batch or group counts once
     """
 
     first: Sequence[Score]
@@ -41,7 +41,7 @@ class Passes:
 
 
 def run_passes(subject: Subject) -> Passes:
-    """Raises PluginError for a reward that a worker process cannot load."""
+    """Run every pass. Raises PluginError for a reward that a worker process cannot load."""
     component, rollouts = subject.component, list(subject.rollouts)
     latencies: list[float] = []
     with Execution([component], workers=1) as execution:
@@ -103,7 +103,7 @@ def _score(
 def _call_latencies(
     component: Component, rollouts: Sequence[Rollout], timed: Sequence[TimedScore]
 ) -> list[float]:
-    """The rows of a call share its time equally: their sum is the time of the call."""
+    """The rows of a call share its time equally, so their sum is the call's time."""
     definition = component.definition
     calls: dict[object, float] = {}
     for position, (rollout, row) in enumerate(zip(rollouts, timed, strict=True)):

@@ -1,8 +1,8 @@
 """Watch a reward while it scores: does it change its input, read the clock, draw random numbers?
 
 The probe is itself a reward that calls the one under test, so it runs in a worker process with a
-deadline. What is watched are calls of Python's own functions; numpy's generators and C extensions
-that read the clock themselves are not seen.
+deadline. It sees calls of Python's own functions, not numpy's generators or C extensions that read
+the clock.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class ProbeOptions(BaseModel):
 class Impurities:
     """changed: fields of the rollout the reward wrote to; called: clocks and random generators.
 
-    `not_watched` says why nothing was seen: every watched call failed.
+    `not_watched` is why nothing was seen: every watched call failed.
     """
 
     changed: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ class Impurities:
 
 
 class PurityProbe:
-    """Calls the reward and answers 0.0 with what it did in the details of the first row."""
+    """Calls the reward and returns 0.0; the first row's details say what the reward did."""
 
     def __init__(self, options: ProbeOptions) -> None:
         self._call = bind(options.definition, options.options)
@@ -74,8 +74,8 @@ async def _wait(answer: Any) -> Any:
 
 
 def purity_probe(component: Component, *, name: str) -> Component:
-    """A component that scores nothing and tells what `component` does; see impurities_of."""
-    timeout_s = 10 * component.timeout_s + 5  # being watched is slow
+    """A component that watches `component` instead of scoring; see impurities_of."""
+    timeout_s = 10 * component.timeout_s + 5  # watching is slow
     definition = RewardDefinition(
         name=name,
         call=PurityProbe,
@@ -110,7 +110,7 @@ def _changed(before: Sequence[Rollout], after: Sequence[Rollout]) -> list[str]:
 
 
 class _Watch:
-    """Notes which clocks and random generators are called in this thread."""
+    """Records which clocks and random generators this thread calls."""
 
     def __init__(self) -> None:
         self.seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""What a reward is checked on: the rollouts and options of its golden files, or samples of our own."""
+"""What a reward is checked on: the rollouts and options of its golden files, or our own samples."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ from verl_lite.plugins.records import read_records
 
 __all__ = ["Subject", "find_golden_files", "odd_rollouts", "subjects_of"]
 
-COMPONENT = "reward"  # the name the reward under test goes by
+COMPONENT = "reward"  # the component name of the reward under test
 _SKIPPED_FOLDERS = ("node_modules", "site-packages", "dist", "build")
 
 _SAMPLES = ("4", "The answer is 4.", "<think>2 + 2</think><answer>4</answer>", r"So it is \boxed{4}.", "five")
@@ -42,10 +42,10 @@ _ODD = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """The reward with one set of options, and the rollouts to score. `golden` is where they are from.
+    """The reward with one set of options, and the rollouts to score; `golden` is the file they are from.
 
-    The component runs in a worker process even if the reward asks for this one, so that a hanging
-    reward cannot stop the check; one that cannot be sent there runs here, and `stays_because` says why.
+    The component runs in a worker process even if it declares `isolate=False`, so that a hanging reward
+    cannot stop the check. One that cannot be sent there runs here, and `stays_because` says why.
     """
 
     component: Component
@@ -57,10 +57,10 @@ class Subject:
 def subjects_of(
     definition: RewardDefinition, catalog: RewardCatalog, golden_files: Sequence[Path]
 ) -> list[Subject]:
-    """One subject a use of the reward in the golden files; without any, our samples with default options.
+    """One subject per use of the reward in the golden files; without any, our samples with default options.
 
-    Raises ConfigError for a golden file that does not use the reward, and where there are no golden
-    files and the reward has options that must be given.
+    Raises ConfigError for a golden file that does not use the reward, and for a reward with required
+    options but no golden file.
     """
     subjects = [subject for path in golden_files for subject in _golden_subjects(definition, catalog, path)]
     if subjects:
@@ -92,7 +92,7 @@ def _sample(index: int, completion: str) -> Rollout:
 
 
 def odd_rollouts(subject: Subject) -> list[Rollout]:
-    """A rollout of the subject with its completion replaced by each of the odd ones."""
+    """One of the subject's rollouts with each odd completion in turn."""
     like = subject.rollouts[0]
     return [
         replace(like, id=name, sample_index=i, completion=text, completion_ids=(), logprobs=(), group="odd")
@@ -101,12 +101,12 @@ def odd_rollouts(subject: Subject) -> list[Rollout]:
 
 
 def find_golden_files(definition: RewardDefinition, catalog: RewardCatalog, folder: Path) -> list[Path]:
-    """The golden files below `folder` whose config uses the reward; those that cannot be read are not."""
+    """The readable golden files below `folder` whose config uses the reward."""
     found = []
     for path in sorted(_walk(folder)):
         try:
             uses = any(True for _ in _components(definition, catalog, path))
-        except (ConfigError, PluginError):  # another reward's, or broken: --golden FILE says why
+        except (ConfigError, PluginError):  # another reward's, or broken; --golden FILE explains
             uses = False
         if uses:
             found.append(path)

@@ -1,4 +1,4 @@
-"""A new plugin package: rendered from the files beside this one, tested as it comes out."""
+"""A new plugin package, rendered from the files beside this one; it comes with passing tests."""
 
 import importlib.metadata
 import keyword
@@ -29,7 +29,7 @@ _FILES = {
 
 @dataclass(frozen=True, slots=True)
 class PluginNames:
-    """Everything that is named after the reward. Raises ConfigError for a name that cannot be used.
+    """The names derived from the reward's. Raises ConfigError for a name that cannot be used.
 
     >>> names = PluginNames("cites-sources")
     >>> names.distribution, names.package, names.class_prefix
@@ -55,7 +55,7 @@ class PluginNames:
 
     @property
     def function(self) -> str:
-        """The name of the function, which configs use for the component too."""
+        """The function's name, which configs also use for the component."""
         taken = keyword.iskeyword(self._identifier) or self._identifier in (*FUNCTIONS, "reward")
         return self._identifier + "_reward" * taken
 
@@ -69,13 +69,13 @@ class PluginNames:
 
 
 def write_plugin(name: str, folder: Path) -> list[Path]:
-    """Write the package of a reward `name` to `folder`; returns the files, in the order to read them.
+    """Write a package with the reward `name` to `folder` and return its files in reading order.
 
-    Raises ConfigError where the folder holds anything already, or the name cannot be used.
+    Raises ConfigError if the folder is not empty or the name cannot be used.
     """
     names = PluginNames(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"plugins new {name}: {folder} is there already: name another with --dir")
+        raise ConfigError(f"plugins new {name}: {folder} exists already: choose another with --dir")
     templates = files("verl_lite.lab.authoring") / "template"
     written = []
     for source, target in _FILES.items():

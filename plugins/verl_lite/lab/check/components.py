@@ -1,4 +1,4 @@
-"""Is each component alive? Constant, saturated, silent and failing components, one pass over the rows."""
+"""Does each component work? Finds constant, saturated, silent and failing ones in one pass over the rows."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,16 +9,16 @@ from verl_lite.plugins import ScoredRollout
 
 __all__ = ["ComponentTally", "component_findings", "tally_components"]
 
-_SATURATED_SHARE = 0.95  # from here on nearly every sample has the same value: little is left to learn
+_SATURATED_SHARE = 0.95  # above this nearly every sample has the same value: little is left to learn
 _ERROR_SHARE = 0.05  # the default of scoring.max_error_fraction
-_MAX_DISTINCT = 1000  # values are counted up to this many different ones
+_MAX_DISTINCT = 1000  # distinct values that are counted
 
 
 @dataclass(slots=True)
 class ComponentTally:
     outcomes: Counter[str] = field(default_factory=Counter)
     values: Counter[float] = field(default_factory=Counter)
-    overflow: int = 0  # values beyond the first _MAX_DISTINCT different ones
+    overflow: int = 0  # values beyond the first _MAX_DISTINCT distinct ones
 
     def add(self, value: float | None, outcome: str) -> None:
         self.outcomes[outcome] += 1

@@ -1,4 +1,4 @@
-"""What a check says: findings with a level, a sentence a person can act on, and the numbers behind it."""
+"""A finding: its level, a sentence a person can act on, and the numbers behind it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

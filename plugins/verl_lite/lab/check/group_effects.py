@@ -1,16 +1,16 @@
-"""What the reward does inside groups, where GRPO looks: variance, shares, overturned orders, GDPO what-if."""
+"""What the reward does within groups, as GRPO sees it: variance, shares, reversed orders, GDPO what-if."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from verl_lite.lab.check.findings import Finding, Level
-from verl_lite.lab.statistics import group_advantages
 from verl_lite.plugins import ScoredRollout, gdpo_advantages
+from verl_lite.plugins.statistics import Moments, group_standardize
 
 __all__ = ["GroupTally", "group_findings"]
 
-_FLAT_SHARE = 0.5  # more groups than this without variance: most of the compute teaches nothing
+_ZERO_VARIANCE_SHARE = 0.5  # above this share most of the compute teaches nothing
 _OVERTURN_SHARE = 0.01
 
 
@@ -22,8 +22,8 @@ class GroupTally:
     num_groups: int = 0
     num_flat: int = 0
     primary_pairs: int = 0  # pairs of samples that the primary component orders
-    overturned_pairs: int = 0  # of those, the combined reward orders them the other way
-    tied_pairs: int = 0  # of those, the combined reward sees no difference
+    overturned_pairs: int = 0  # of those, pairs the combined reward orders the other way
+    tied_pairs: int = 0  # of those, pairs the combined reward does not tell apart
     covariances: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     variance: float = 0.0
     weights: dict[str, float] = field(default_factory=dict)
@@ -38,18 +38,18 @@ class GroupTally:
         self.num_groups += 1
         self.num_samples += len(kept)
         rewards = [row.reward for row in kept if row.reward is not None]
-        advantages = group_advantages(rewards)
+        advantages = group_standardize(rewards)
         self.num_flat += not any(advantages)
         self._add_shares(kept, rewards)
         self._add_pairs(kept, rewards)
         self._add_gdpo(kept, advantages)
 
     def _add_shares(self, kept: Sequence[ScoredRollout], rewards: Sequence[float]) -> None:
-        mean = sum(rewards) / len(rewards)
-        self.variance += sum((reward - mean) ** 2 for reward in rewards)
+        found = Moments.of(rewards)
+        self.variance += found.squares
         for name, contributions in _contributions(kept).items():
             self.covariances[name] += sum(
-                c * (reward - mean) for c, reward in zip(contributions, rewards, strict=True)
+                c * (reward - found.mean) for c, reward in zip(contributions, rewards, strict=True)
             )
         for row in kept:
             self.weights.update({name: abs(part.weight) for name, part in row.components.items()})
@@ -74,7 +74,7 @@ class GroupTally:
         )
 
     def variance_shares(self) -> dict[str, float]:
-        """Each component's part of the within-group variance of the reward; they sum to 1 for `sum`."""
+        """Each component's share of the reward's within-group variance; under `sum` the shares sum to 1."""
         if self.variance == 0.0:
             return {}
         return {name: value / self.variance for name, value in self.covariances.items()}
@@ -100,7 +100,7 @@ def group_findings(tally: GroupTally) -> Iterator[Finding]:
     flat = tally.num_flat / tally.num_groups
     yield Finding(
         check="group variance",
-        level=Level.WARN if flat > _FLAT_SHARE else Level.OK,
+        level=Level.WARN if flat > _ZERO_VARIANCE_SHARE else Level.OK,
         message=f"{tally.num_flat:,} of {tally.num_groups:,} groups ({flat:.1%}) have no variance and teach "
         "GRPO nothing",
         numbers={"num_flat": tally.num_flat, "num_groups": tally.num_groups, "share": flat},
@@ -139,7 +139,7 @@ def _overturn_finding(tally: GroupTally) -> Finding:
         check="overturned order",
         level=Level.WARN if share > _OVERTURN_SHARE else Level.OK,
         message=f"{tally.overturned_pairs:,} of {tally.primary_pairs:,} pairs ordered by {tally.primary} "
-        f"({share:.1%}) are turned round by the other components, {tally.tied_pairs:,} become ties",
+        f"({share:.1%}) are reversed by the other components, {tally.tied_pairs:,} become ties",
         numbers={
             "overturned": tally.overturned_pairs,
             "tied": tally.tied_pairs,
@@ -153,6 +153,6 @@ def _gdpo_finding(tally: GroupTally) -> Finding:
         check="sum or gdpo",
         level=Level.NOTE,
         message=f"with `combine: gdpo` {tally.gdpo_sign_changes:,} of {tally.num_samples:,} advantages would "
-        f"change sign and {tally.gdpo_flat:,} groups would be flat (now {tally.num_flat:,})",
+        f"change sign and {tally.gdpo_flat:,} groups would have no variance (now {tally.num_flat:,})",
         numbers={"sign_changes": tally.gdpo_sign_changes, "flat_groups": tally.gdpo_flat},
     )

@@ -1,4 +1,4 @@
-"""How well does a component agree with labels? Confusion, intervals, slices, thresholds, calibration."""
+"""How well do components agree with labels? Confusion, intervals, slices, thresholds, calibration."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -12,13 +12,13 @@ from verl_lite.plugins import Rollout, ScoredRollout
 
 __all__ = ["LabelTally", "label_findings", "read_label", "truth"]
 
-THRESHOLD = 0.5  # a score from here on counts as "correct"
+THRESHOLD = 0.5  # this score and above counts as "correct"
 _TRUE = frozenset({"true", "yes", "1", "correct", "1.0"})
 _FALSE = frozenset({"false", "no", "0", "wrong", "incorrect", "0.0"})
 
 
 def read_label(rollout: Rollout, column: str) -> bool:
-    """The row's label as a truth value. Raises DataError for a missing column or an unclear value."""
+    """The row's label as a bool. Raises DataError for a missing column or an unclear value."""
     columns = rollout.columns
     if column not in columns:
         known = ", ".join(sorted(columns)) or "none"
@@ -30,7 +30,7 @@ def read_label(rollout: Rollout, column: str) -> bool:
 
 
 def truth(value: object) -> bool | None:
-    """A label in one of the usual spellings as a truth value; None for anything else."""
+    """A label in any usual spelling as a bool; None for anything else."""
     text = str(value).strip().lower()
     return True if text in _TRUE else False if text in _FALSE else None
 
@@ -47,7 +47,7 @@ class Disagreement:
 
 @dataclass(slots=True)
 class LabelTally:
-    """(score, label) pairs of one component, also by slice (data source, kind of answer)."""
+    """(score, label) pairs of one component, overall and by slice (data source, answer type)."""
 
     ids: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
@@ -100,7 +100,7 @@ class LabelTally:
 def label_findings(tallies: Mapping[str, LabelTally], primary: str) -> Iterator[Finding]:
     """Agreement of the `primary` component and of every other verdict (a component of zeros and ones).
 
-    A graded component (a length, a learned reward) is no verdict: it gets a threshold sweep instead.
+    A graded component (a length, a learned reward) gets a threshold sweep instead.
     """
     verdicts: dict[str, LabelTally] = {}
     for name, tally in tallies.items():
@@ -169,7 +169,7 @@ def _graded(name: str, tally: LabelTally) -> Finding:
     best = max(sweep, key=lambda point: point["f1"] or 0.0)
     error = calibration_error(tally.scores, tally.labels)
     text = f"{name} is graded: best F1 {best['f1'] or 0.0:.3f} at threshold {best['threshold']:.3f}"
-    text += f", calibration error {error:.3f}" if error is not None else ", scores are no probabilities"
+    text += f", calibration error {error:.3f}" if error is not None else ", scores are not probabilities"
     return Finding(
         check="thresholds",
         level=Level.NOTE,
@@ -185,7 +185,7 @@ def _kappa(name: str, tally: LabelTally, other_name: str, other: LabelTally) -> 
         for row_id, score in zip(other.ids, other.scores, strict=True)
         if row_id in known
     ]
-    kappa = cohen_kappa(Confusion.count(pairs))
+    kappa = cohen_kappa(pairs)
     if kappa is not None:
         yield Finding(
             check="agreement",

@@ -1,7 +1,7 @@
-"""Score on purpose: again, shuffled, with other references, with the reference itself, with nothing.
+"""Probes: score again, shuffled, against other references, the reference itself, and empty answers.
 
-Each probe scores a sample of whole groups through the same Scorer as training and says what a
-trustworthy reward would have done.
+Each probe scores a sample of whole groups with the same Scorer as training and compares the result
+with what a trustworthy reward would give.
 """
 
 import random
@@ -14,10 +14,10 @@ from verl_lite.plugins import Rollout, ScoredRollout, Scorer
 
 __all__ = ["determinism", "empty_answers", "own_references", "swapped_references"]
 
-ACCEPTED = 0.5  # a value from here on counts as "correct"
+ACCEPTED = 0.5  # this value and above counts as "correct"
 _MAX_EXAMPLES = 5
 
-# How a right answer may be written; a verifier must take the reference itself in at least one of them.
+# Ways to write a right answer: a verifier must accept the reference itself in at least one of them.
 ANSWER_FORMS = (
     "{}",
     "\\boxed{{{}}}",
@@ -33,7 +33,7 @@ Groups = Sequence[Sequence[Rollout]]
 
 
 def determinism(groups: Groups, scorer: Scorer, other: Scorer, *, seed: int) -> Finding:
-    """The same scores again, in another order of groups, and by `other`, which runs them another way."""
+    """Are scores the same a second time, in another order of groups, and by `other`, set up differently?"""
     rollouts = [rollout for group in groups for rollout in group]
     places = iter(range(len(rollouts)))
     blocks = [[next(places) for _ in group] for group in groups]
@@ -52,7 +52,7 @@ def determinism(groups: Groups, scorer: Scorer, other: Scorer, *, seed: int) -> 
         if values[key] != old
     ]
     if not changed:
-        message = f"{len(rollouts):,} rollouts scored alike again, in another order and one group at a time"
+        message = f"{len(rollouts):,} rollouts scored the same again, reordered and one group at a time"
         return Finding(check="determinism", level=Level.OK, message=message)
     first = changed[0]
     return Finding(
@@ -67,7 +67,7 @@ def determinism(groups: Groups, scorer: Scorer, other: Scorer, *, seed: int) -> 
 def _values(
     scorer: Scorer, rollouts: Sequence[Rollout], batches: Sequence[Sequence[int]]
 ) -> dict[tuple[str, int], float | None]:
-    """The value of each (component, place in `rollouts`), scored in the given batches of places."""
+    """The value of each (component, index in `rollouts`), scored in the given batches of indices."""
     return {
         (name, place): part.score.value
         for batch in batches
@@ -77,17 +77,16 @@ def _values(
 
 
 def swapped_references(groups: Groups, scorer: Scorer, primary: str, *, seed: int) -> Finding:
-    """Is an answer that was right for its own reference also accepted against somebody else's?
+    """Is an answer accepted against its own reference also accepted against another row's?
 
-    Needs no labels. Only answers accepted at home are tried: a wrong answer may well be the right one
-    for another row. What is accepted twice is a false positive, unless the two references are the
-    same value in different writing.
+    Needs no labels. Only answers accepted against their own reference are tried: a wrong answer may be
+    right for another row. One accepted twice is a false positive, unless both references mean the same.
     """
     rollouts = [rollout for group in groups for rollout in group if rollout.reference is not None]
     rollouts = [row.rollout for row in scorer.score(rollouts).rows if _accepts(row, primary)]
     references = sorted({rollout.reference or "" for rollout in rollouts})
     if len(references) < 2:
-        return _not_applicable("swapped references", "fewer than two different references were met")
+        return _not_applicable("swapped references", "there are fewer than two different references")
     rng = random.Random(seed)
     swapped = [_with_reference(r, rng.choice([x for x in references if x != r.reference])) for r in rollouts]
     accepted = [row for row in scorer.score(swapped).rows if _accepts(row, primary)]
@@ -102,7 +101,7 @@ def swapped_references(groups: Groups, scorer: Scorer, primary: str, *, seed: in
 
 
 def own_references(groups: Groups, scorer: Scorer, primary: str) -> Finding:
-    """Every reference, written as an answer, must be accepted by its own verifier."""
+    """Does the verifier accept every reference when it is given as the answer?"""
     rollouts = [rollout for rollout in _one_a_group(groups) if rollout.reference]
     if not rollouts:
         return _not_applicable("own references", "no row has a reference")
@@ -124,7 +123,7 @@ def own_references(groups: Groups, scorer: Scorer, primary: str) -> Finding:
 
 
 def empty_answers(groups: Groups, scorer: Scorer, primary: str) -> Finding:
-    """Nothing at all, or a program that does nothing, must not be accepted."""
+    """Does the reward reject an empty answer and a program that does nothing?"""
     rollouts = [
         replace(rollout, id=f"{rollout.id}/empty-{index}", completion=empty, completion_ids=(), logprobs=())
         for rollout in _one_a_group(groups)

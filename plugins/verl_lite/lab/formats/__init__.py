@@ -1,8 +1,8 @@
-"""Read what other trainers wrote: each module turns one row of a dump into records of ours.
+"""Read other trainers' files: each module turns one row of a dump into our records.
 
     verl-lite score DUMP --format auto|verl-lite|verl|trl|verifiers|openrlhf|open-instruct
 
-`auto` looks at the keys of the first row. A file of our own, or any with a text `completion`, is
+`auto` looks at the keys of the first row. Our own files, and any with a text `completion`, are
 "verl-lite".
 """
 

@@ -1,4 +1,4 @@
-"""Which trainer wrote a file, told by the keys of its first row."""
+"""Detect which trainer wrote a file from the keys of its first row."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -19,10 +19,10 @@ OWN = "verl-lite"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """One kind of file. `convert` is a function at the top of a module: it travels to other processes."""
+    """One kind of file. `convert` is a module-level function, so it can be pickled."""
 
     name: str
-    keys: str  # what tells it, for messages
+    keys: str  # the keys that identify it, for messages
     matches: Callable[[Mapping[str, Any]], bool]
     convert: Convert
 
@@ -50,9 +50,9 @@ FORMATS = {
 
 
 def converter_for(path: str | Path, name: str = AUTO) -> Convert:
-    """What turns the rows of `path` into records: by the format's name, or by the file's first row.
+    """The function that turns the rows of `path` into records, by format name or by the first row.
 
-    Raises ConfigError for a name there is none of, DataError for a file that cannot be told.
+    Raises ConfigError for an unknown name, DataError for a file whose format cannot be detected.
     """
     if name == AUTO:
         return FORMATS[detect_format(path)].convert
@@ -62,7 +62,7 @@ def converter_for(path: str | Path, name: str = AUTO) -> Convert:
 
 
 def detect_format(path: str | Path) -> str:
-    """The name of the format of `path`. A first row that cannot be read is left to the reader to report."""
+    """The name of the format of `path`. An unreadable first row is left to the reader to report."""
     row = first_row(path)
     if isinstance(row, str):
         try:
@@ -73,16 +73,16 @@ def detect_format(path: str | Path) -> str:
         return OWN
     fitting = [name for name, found in FORMATS.items() if found.matches(row)]
     if OWN in fitting and len(fitting) > 1:
-        fitting.remove(OWN)  # it asks for least: a trainer's own marks say more
+        fitting.remove(OWN)  # the least specific: a trainer's own keys say more
     if len(fitting) == 1:
         return fitting[0]
     keys = ", ".join(map(str, row))
     if fitting:
         raise DataError(
-            f"{path}: the first row fits {' and '.join(fitting)}; say which with --format. Its keys: {keys}"
+            f"{path}: the first row fits {' and '.join(fitting)}; choose one with --format. Its keys: {keys}"
         )
     known = "; ".join(f"{name}: {found.keys}" for name, found in FORMATS.items())
     raise DataError(
         f"{path}: no format fits the first row, whose keys are: {keys}. Known are: {known}. Rename the "
-        "keys, or say which with --format"
+        "keys, or choose one with --format"
     )

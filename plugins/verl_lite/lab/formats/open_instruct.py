@@ -1,9 +1,9 @@
-"""open-instruct's traces: one JSONL line a training step, with lists of everything in it.
+"""open-instruct's traces: one JSONL line per training step, with a list per key.
 
     {"decoded_responses": [...], "queries": [...], "ground_truths": [...], "scores": [...],
      "finish_reasons": [...], "training_step": N, ...}
-By its documented format (`grpo_fast.py --save_traces`). Lists as long as `decoded_responses` have one
-entry a sample; everything else is a column of all of them.
+As documented (`grpo_fast.py --save_traces`). Lists as long as `decoded_responses` have one entry per
+sample; everything else is a column of every sample.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ def matches(row: Mapping[str, Any]) -> bool:
 
 
 def convert(row: Any, number: int) -> Iterable[Record]:
-    """One record a sample of the line. Raises ValueError for lists whose lengths differ."""
+    """One record per sample of the line. Raises ValueError if the lists differ in length."""
     responses = row["decoded_responses"]
     if not isinstance(responses, list):
         raise TypeError(f"'decoded_responses' must be a list, got {type(responses).__name__}")
@@ -63,7 +63,7 @@ def _list(row: Mapping[str, Any], key: str, length: int) -> list[Any]:
 
 def _prompt(own: Mapping[str, Any]) -> Any:
     query = own.get("decoded_queries", own.get("queries"))
-    return query if isinstance(query, str) or _is_messages(query) else None  # token ids say nothing here
+    return query if isinstance(query, str) or _is_messages(query) else None  # token ids: no text to show
 
 
 def _is_messages(value: Any) -> bool:

@@ -1,6 +1,6 @@
 """OpenRLHF's generation dumps: JSONL of {"input", "output", "reward"}.
 
-By its documented format (the output of its batch inference); 0.11 itself writes no such file any more.
+As documented (the output of its batch inference); 0.11 no longer writes such files.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ def matches(row: Mapping[str, Any]) -> bool:
 
 
 def convert(row: Any, number: int) -> Iterable[Record]:
-    """One record a row; `label`, where there is one, is the reference."""
+    """One record per row; `label`, if present, is the reference."""
     yield make_record(
         number,
         step=row.get("step"),

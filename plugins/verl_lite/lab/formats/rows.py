@@ -1,4 +1,4 @@
-"""What the formats share: a record from the parts a dump has."""
+"""Shared by all formats: build a record from the fields of a dump."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ def make_record(
     advantage: Any = None,
     **row: Any,
 ) -> Record:
-    """The record of a row whose keys are ours; `scores` are the components the trainer recorded.
+    """The record of a row with our keys; `scores` are the components the trainer recorded.
 
-    Their weights are not known: they are 1.0 and have no contribution.
+    Their weights are unknown: each has weight 1.0 and no contribution.
     """
     record = to_record({key: value for key, value in row.items() if value is not None}, number)
     return Record(
@@ -33,7 +33,7 @@ def make_record(
 
 
 def stored_scores(values: Mapping[str, Any]) -> dict[str, StoredScore]:
-    """Recorded numbers as scores; what is no finite number is a score without a value."""
+    """Recorded numbers as scores; anything but a finite number becomes a score without a value."""
     known = {name: number_or_none(value) for name, value in values.items()}
     return {
         name: StoredScore(value=value, outcome="abstain" if value is None else "ok")
@@ -49,7 +49,7 @@ def number_or_none(value: Any) -> float | None:
 
 
 def text_of(content: Any) -> str:
-    """The text of a message's content: text, a list of parts, or nothing."""
+    """The text of a message's content, which is text, a list of parts, or nothing."""
     if isinstance(content, str):
         return content
     return "".join(str(part.get("text") or "") for part in content or () if isinstance(part, Mapping))

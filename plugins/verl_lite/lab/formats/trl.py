@@ -1,9 +1,9 @@
 """TRL's completions tables: `completions/completions_*.parquet` of a run with `log_completions=True`.
 
-    step, prompt, completion (text or messages), one column a reward function, what reward functions
-    logged with log_extra, advantage
-Made by TRL 1.16 (`GRPOTrainer.log`). The total reward is not in the table: TRL weighs the columns by
-`reward_weights`, which it does not write down. Nor are the data set's columns: a reward that needs a
+    step, prompt, completion (text or messages), one column per reward function, one per key logged
+    with log_extra, advantage
+As written by TRL 1.16 (`GRPOTrainer.log`). The table lacks the total reward (TRL weights the columns by
+`reward_weights`, which it does not record) and the data set's columns: a reward that needs a
 reference has to log it (`log_extra("reference", ...)`).
 """
 
@@ -24,7 +24,7 @@ def matches(row: Mapping[str, Any]) -> bool:
 
 
 def convert(row: Any, number: int) -> Iterable[Record]:
-    """One record a row: numbers are recorded components, other columns stay columns."""
+    """One record per row: numbers become recorded components, other columns stay columns."""
     others = {key: value for key, value in row.items() if key not in _OURS}
     columns = {k: v for k, v in others.items() if not (v is None or isinstance(v, (bool, int, float)))}
     scores = {key: value for key, value in others.items() if key not in columns}
@@ -43,5 +43,5 @@ def convert(row: Any, number: int) -> Iterable[Record]:
 
 
 def _only(scores: Mapping[str, Any]) -> float | None:
-    """The reward where there is no doubt: the value of the only component."""
+    """The reward if it is unambiguous: the value of the only component."""
     return number_or_none(next(iter(scores.values()))) if len(scores) == 1 else None

@@ -1,9 +1,9 @@
 """verifiers' and prime-rl's files: `traces.jsonl` (verifiers 0.3 on) and the older `results.jsonl`.
 
-    traces.jsonl   an episode a line: {"id", "task", "traces": [...], "group", "run", ...}, or a bare
+    traces.jsonl   one episode per line: {"id", "task", "traces": [...], "group", "run", ...}, or a bare
                    trace: {"nodes", "task", "rewards", ...}
     results.jsonl  {"example_id", "prompt", "completion", "answer", "reward", "metrics", "info", ...}
-Made by verifiers 0.4.0 (`Episode.to_record`) and 0.3.1 (`state_to_output`).
+As written by verifiers 0.4.0 (`Episode.to_record`) and 0.3.1 (`state_to_output`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ def matches(row: Mapping[str, Any]) -> bool:
 
 
 def convert(row: Any, number: int) -> Iterable[Record]:
-    """One record a result; of an episode one a branch of each trace, the root to a leaf of its messages."""
+    """One record per result; for an episode, one per root-to-leaf branch of each trace's messages."""
     if "traces" in row:
         for trace in row["traces"]:
             yield from _trace(trace, number, row)
@@ -99,14 +99,14 @@ def _identity(trace: Mapping[str, Any], number: int, branch: int, num_branches: 
 
 
 def _total(rewards: Mapping[str, Mapping[str, Any]]) -> float:
-    """As verifiers adds them up: score times weight."""
+    """The sum verifiers makes: score times weight."""
     return sum(
         (number_or_none(r.get("score")) or 0.0) * float(r.get("weight", 1.0)) for r in rewards.values()
     )
 
 
 def _branches(nodes: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    """Each path from a root to a leaf that ends with what the model said."""
+    """Each path from a root to a leaf, ending with the model's last reply."""
     parents = {node.get("parent") for node in nodes}
     for leaf in range(len(nodes)):
         if leaf in parents:
@@ -117,15 +117,15 @@ def _branches(nodes: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, 
             path.append(nodes[at])
             at = nodes[at].get("parent")
             if len(path) > len(nodes):
-                raise ValueError("the nodes' parents form a circle")
+                raise ValueError("the nodes' parents form a cycle")
         while path and not path[0].get("sampled"):
-            path.pop(0)  # tool answers that nobody replied to
+            path.pop(0)  # tool results that no reply follows
         if path:
             yield path[::-1]
 
 
 def _tokens(path: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int], list[float]]:
-    """Ids before the last reply, its own ids and their logprobs; empty where the trace has none."""
+    """Ids before the last reply, the reply's ids and their logprobs; empty where the trace has none."""
     last = path[-1]
     ids, mask = last.get("token_ids") or [], last.get("mask") or []
     if len(ids) != len(mask):

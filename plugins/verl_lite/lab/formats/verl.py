@@ -1,7 +1,7 @@
-"""verl's rollout dumps: one JSONL file a step, from `trainer.rollout_data_dir` or validation_data_dir.
+"""verl's rollout dumps: one JSONL file per step, from `trainer.rollout_data_dir` or validation_data_dir.
 
     {"input", "output", "gts", "score", "step", and every key of the reward's dict}
-Made by verl 0.9.1 (`RayPPOTrainer._write_generations`). Older ones lack `gts`.
+As written by verl 0.9.1 (`RayPPOTrainer._write_generations`). Older files lack `gts`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ def matches(row: Mapping[str, Any]) -> bool:
 
 
 def convert(row: Any, number: int) -> Iterable[Record]:
-    """One record a row. Numbers of the reward's dict are recorded components, the rest are columns."""
+    """One record per row. Numbers of the reward's dict become recorded components, the rest columns."""
     others = {key: value for key, value in row.items() if key not in _OURS}
     scores = {
         key: value for key, value in others.items() if number_or_none(value) is not None or _is_nan(value)
@@ -41,4 +41,4 @@ def convert(row: Any, number: int) -> Iterable[Record]:
 
 
 def _is_nan(value: Any) -> bool:
-    return isinstance(value, float)  # a number that is not finite: a component without a value
+    return isinstance(value, float)  # a non-finite number: a component without a value

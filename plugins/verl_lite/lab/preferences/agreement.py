@@ -1,4 +1,4 @@
-"""How far annotators agree: Cohen's kappa over every two completions both have ordered."""
+"""How far annotators agree: Cohen's kappa over the pairs of completions both have ordered."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from verl_lite.lab.preferences.rows import PreferenceRow
-from verl_lite.lab.statistics import category_kappa, wilson_interval
+from verl_lite.lab.statistics import cohen_kappa, wilson_interval
 
 __all__ = ["Agreement", "annotator_agreement", "annotator_name"]
 
@@ -27,7 +27,7 @@ class Agreement:
 
 
 def annotator_agreement(rows: Sequence[PreferenceRow]) -> list[Agreement]:
-    """Every two annotators (source/annotator) that share pairs; a later judgement replaces an earlier."""
+    """Each two annotators (source/annotator) with common pairs; a later judgement replaces an earlier one."""
     verdicts: dict[str, dict[tuple[str, str, str], str]] = defaultdict(dict)
     for row in rows:
         who = annotator_name(row)
@@ -49,14 +49,14 @@ def annotator_agreement(rows: Sequence[PreferenceRow]) -> list[Agreement]:
                     num_pairs=len(pairs),
                     agreed=same / len(pairs),
                     interval=wilson_interval(same, len(pairs)),
-                    kappa=category_kappa(pairs),
+                    kappa=cohen_kappa(pairs),
                 )
             )
     return found
 
 
 def annotator_name(row: PreferenceRow) -> str:
-    """Who judged, and where from: "people/ann", or the source alone where it names nobody."""
+    """The source and the annotator ("human/ann"), or the source alone if it names nobody."""
     return f"{row.source}/{row.annotator}" if row.annotator else row.source or "unknown"
 
 

@@ -1,7 +1,7 @@
-"""Preferences from a judge model: every two completions compared, each way round.
+"""Preferences from a judge model: every two completions are compared, in both orders.
 
-A judge that names the same place whatever stands there has no opinion: the two answers of a pair must
-agree on the completion, else the pair is a tie. A completion's score is its wins and half its ties.
+A judge that prefers a position, not a completion, has no opinion: unless both orders favour the same
+completion, the pair is a tie. A completion's score is its wins plus half its ties.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class ComparisonJudge(ConfigModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeReport:
-    """`rows`, and how often the judge changed its mind with the places: `num_swayed` of `num_pairs`."""
+    """`num_swayed` of `num_pairs` are the pairs whose verdict followed the order of the completions."""
 
     rows: Sequence[PreferenceRow]
     num_pairs: int
@@ -61,7 +61,7 @@ class JudgeReport:
 
 
 def read_verdict(content: str) -> Verdict:
-    """What the judge said; raises ValueError for anything but the JSON asked for.
+    """The judge's verdict; raises ValueError for anything but the requested JSON.
 
     >>> read_verdict('{"better": "tie", "reason": "both right"}')
     'tie'
@@ -74,7 +74,7 @@ def read_verdict(content: str) -> Verdict:
 
 
 def rank_by_judge(candidates: Iterable[Candidates], judge: ComparisonJudge) -> JudgeReport:
-    """Compare and rank. Raises RewardError when the endpoint stays busy or its answers are no verdicts."""
+    """Compare and rank. Raises RewardError if the endpoint stays busy or its answers hold no verdict."""
     return asyncio.run(_rank_all(list(candidates), judge))
 
 

@@ -1,7 +1,7 @@
-"""Preferences from people: a small page on this machine, saved after every judgement, resumable.
+"""Preferences from people: a small web page on this machine; each judgement is saved, and work resumes.
 
-It listens on 127.0.0.1 only, and every request needs the token that is printed at the start and names
-this machine as its host, so that no other page in the browser can reach it.
+It listens on 127.0.0.1 only. Every request must carry the token printed at the start and name this
+machine as its host, so that no other page in the browser can reach it.
 """
 
 import base64
@@ -31,9 +31,9 @@ MAX_BODY_BYTES = 64 * 1024
 
 
 class AnnotationStore:
-    """The judgements of one annotator over `candidates`, in `path`; rows of others there are kept.
+    """One annotator's judgements of `candidates`, in `path`; it keeps other annotators' rows there.
 
-    Raises ConfigError while another page writes to the same file.
+    Raises ConfigError while another page writes to the file.
     """
 
     def __init__(self, path: Path, candidates: Sequence[Candidates], *, annotator: str) -> None:
@@ -64,7 +64,7 @@ class AnnotationStore:
         return [row.id for row in self._rows if self._is_mine(row) and row.id in self._candidates]
 
     def state(self, wanted: str | None = None) -> dict[str, Any]:
-        """What the page shows: the completions (in an order of their own), and how far things are."""
+        """What the page shows: the completions, shuffled, and the progress."""
         judged = self.judged
         open_ids = [identity for identity in self._candidates if identity not in set(judged)]
         shown = wanted if wanted in self._candidates else next(iter(open_ids), None)
@@ -86,15 +86,15 @@ class AnnotationStore:
         return state
 
     def _order(self, identity: str) -> list[int]:
-        """The places on the page, mixed for each annotator, so that no place is favoured."""
+        """The order on the page, shuffled per annotator, so that no position is favoured."""
         order = list(range(len(self._candidates[identity].completions)))
         random.Random(f"{self._annotator}:{identity}").shuffle(order)
         return order
 
     def save(self, identity: str, shown_ranks: Sequence[int]) -> None:
-        """Keep a judgement given in the page's order; a second one of the same item replaces the first.
+        """Save a judgement given in the page's order; a second one of the same item replaces the first.
 
-        Raises ValueError for an unknown item or ranks that are no ranking of it.
+        Raises ValueError for an unknown item or ranks that do not rank it.
         """
         group = self._candidates.get(identity)
         if group is None:
@@ -114,19 +114,18 @@ class AnnotationStore:
 
 
 class AnnotationPage:
-    """Serves the page while open; `url` holds the token. `port` 0 takes a free one."""
+    """Serves the page while open; `url` holds the token. `port` 0 picks a free one."""
 
     def __init__(self, store: AnnotationStore, *, port: int = 0) -> None:
         self.token = secrets.token_urlsafe(24)
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(store, self.token))
-        self._server.daemon_threads = True
+        self._server = _Server(port, store, self.token)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}/#{self.token}"
 
     def serve(self) -> None:
-        """Answer requests until `stop`, or Ctrl-C."""
+        """Answer requests until `stop` or Ctrl-C."""
         self._server.serve_forever(poll_interval=0.1)
 
     def stop(self) -> None:
@@ -141,8 +140,18 @@ class AnnotationPage:
         self._server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, port: int, store: AnnotationStore, token: str) -> None:
+        self.store = store
+        self.token = token
+        self.page, self.policy = _page()
+        super().__init__(("127.0.0.1", port), _Handler)
+
+
 def _page() -> tuple[bytes, str]:
-    """The page and the policy that lets nothing but its own script run."""
+    """The page and a policy that allows only its own script."""
     assets = files("verl_lite.lab.preferences").joinpath("assets")
     script = assets.joinpath("page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -154,68 +163,65 @@ def _page() -> tuple[bytes, str]:
     return html.replace("{{script}}", script).encode(), policy
 
 
-def _handler(store: AnnotationStore, token: str) -> type[BaseHTTPRequestHandler]:
-    page, policy = _page()
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if not self._is_this_host():
-                return
-            if self.path == "/":  # holds no data: the token comes with the script's own requests
-                self._answer(HTTPStatus.OK, page, "text/html; charset=utf-8")
-            elif self.path == "/state" and self._is_allowed():
-                self._json(store.state(self.headers.get("X-Item")))
-            elif self.path != "/state":
-                self._answer(HTTPStatus.NOT_FOUND, b"not found", "text/plain")
+    def do_GET(self) -> None:
+        if not self._is_this_host():
+            return
+        if self.path == "/":  # holds no data: the token comes with the script's own requests
+            self._answer(HTTPStatus.OK, self.server.page, "text/html; charset=utf-8")
+        elif self.path == "/state" and self._is_allowed():
+            self._json(self.server.store.state(self.headers.get("X-Item")))
+        elif self.path != "/state":
+            self._answer(HTTPStatus.NOT_FOUND, b"not found", "text/plain")
 
-        def do_POST(self) -> None:
-            if not self._is_this_host() or not self._is_allowed():
-                return
-            length = int(self.headers.get("Content-Length") or 0)
-            if self.path != "/judge" or not 0 < length <= MAX_BODY_BYTES:
-                self._answer(HTTPStatus.BAD_REQUEST, b"expected a judgement", "text/plain")
-                return
-            try:
-                judgement: Mapping[str, Any] = json.loads(self.rfile.read(length))
-                store.save(str(judgement["id"]), [int(rank) for rank in judgement["ranks"]])
-            except (ValueError, TypeError, KeyError) as error:
-                self._answer(HTTPStatus.BAD_REQUEST, str(error).encode(), "text/plain")
-            else:
-                self._json(store.state())
+    def do_POST(self) -> None:
+        if not self._is_this_host() or not self._is_allowed():
+            return
+        length = int(self.headers.get("Content-Length") or 0)
+        if self.path != "/judge" or not 0 < length <= MAX_BODY_BYTES:
+            self._answer(HTTPStatus.BAD_REQUEST, b"expected a judgement", "text/plain")
+            return
+        try:
+            judgement: Mapping[str, Any] = json.loads(self.rfile.read(length))
+            self.server.store.save(str(judgement["id"]), [int(rank) for rank in judgement["ranks"]])
+        except (ValueError, TypeError, KeyError) as error:
+            self._answer(HTTPStatus.BAD_REQUEST, str(error).encode(), "text/plain")
+        else:
+            self._json(self.server.store.state())
 
-        def _is_this_host(self) -> bool:
-            assert isinstance(self.server, ThreadingHTTPServer)
-            port = self.server.server_port
-            if self.headers.get("Host") in (f"127.0.0.1:{port}", f"localhost:{port}"):
-                return True
-            self._answer(HTTPStatus.FORBIDDEN, b"unknown host", "text/plain")
-            return False
+    def _is_this_host(self) -> bool:
+        port = self.server.server_port
+        if self.headers.get("Host") in (f"127.0.0.1:{port}", f"localhost:{port}"):
+            return True
+        self._answer(HTTPStatus.FORBIDDEN, b"unknown host", "text/plain")
+        return False
 
-        def _is_allowed(self) -> bool:
-            if hmac.compare_digest((self.headers.get("X-Token") or "").encode(), token.encode()):
-                return True
-            self._answer(HTTPStatus.FORBIDDEN, b"the token is missing or wrong", "text/plain")
-            return False
+    def _is_allowed(self) -> bool:
+        token = self.headers.get("X-Token") or ""
+        if hmac.compare_digest(token.encode(), self.server.token.encode()):
+            return True
+        self._answer(HTTPStatus.FORBIDDEN, b"the token is missing or wrong", "text/plain")
+        return False
 
-        def _json(self, data: Mapping[str, Any]) -> None:
-            self._answer(HTTPStatus.OK, json.dumps(data).encode(), "application/json")
+    def _json(self, data: Mapping[str, Any]) -> None:
+        self._answer(HTTPStatus.OK, json.dumps(data).encode(), "application/json")
 
-        def _answer(self, status: HTTPStatus, body: bytes, kind: str) -> None:
-            self.send_response(status)
-            headers = {
-                "Content-Type": kind,
-                "Content-Length": str(len(body)),
-                "Content-Security-Policy": policy,
-                "Cache-Control": "no-store",
-                "X-Content-Type-Options": "nosniff",
-                "Referrer-Policy": "no-referrer",
-            }
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
+    def _answer(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+        self.send_response(status)
+        headers = {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            "Content-Security-Policy": self.server.policy,
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+        }
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            """A request is not worth a line on the terminal."""
-
-    return Handler
+    def log_message(self, *_: object) -> None:
+        """No output: a request is not worth a line on the terminal."""

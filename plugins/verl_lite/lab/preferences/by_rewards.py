@@ -1,4 +1,4 @@
-"""Preferences from rewards: the completions of a prompt in the order of their scores."""
+"""Preferences from rewards: a prompt's completions in the order of their scores."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -30,7 +30,7 @@ def ranks_of(scores: Sequence[float], *, tie_within: float = 0.0) -> list[int]:
 def rank_by_rewards(
     candidates: Iterable[Candidates], scorer: Scorer, *, annotator: str, tie_within: float = 0.0
 ) -> Iterator[PreferenceRow]:
-    """Score everything and rank. Completions without a reward are left out, and so are groups of ties."""
+    """Score everything and rank. Leaves out completions without a reward, and groups of ties only."""
     waiting: list[Candidates] = []
     for group in candidates:
         waiting.append(group)

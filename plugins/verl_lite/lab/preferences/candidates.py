@@ -1,4 +1,4 @@
-"""From rollout records to what is ranked: the different completions of each prompt."""
+"""The completions to rank: the distinct completions of each prompt in a file of records."""
 
 import hashlib
 import random
@@ -17,7 +17,7 @@ __all__ = ["Candidates", "read_candidates"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """At least two different completions of one prompt. `id` stands for exactly these completions."""
+    """At least two distinct completions of one prompt; `id` identifies exactly these completions."""
 
     id: str
     records: Sequence[Record]
@@ -47,7 +47,7 @@ class Candidates:
         scores: Sequence[float] = (),
         reason: str = "",
     ) -> PreferenceRow:
-        """The preference that these ranks make, with where everything came from."""
+        """The preference row for these ranks, with its origin."""
         columns = {
             "group": self.records[0].rollout.group,
             "rollout_ids": [rollout.id for rollout in self.rollouts],
@@ -69,9 +69,9 @@ class Candidates:
 def read_candidates(
     path: str | Path, *, max_completions: int | None = None, seed: int = 0
 ) -> Iterator[Candidates]:
-    """Each prompt's different completions, at most `max_completions` of them chosen by `seed`.
+    """Each prompt's distinct completions, at most `max_completions` of them, chosen with `seed`.
 
-    Prompts with fewer than two different ones are left out. Raises DataError where none is left.
+    Leaves out prompts with fewer than two. Raises DataError if none is left.
     """
     found = False
     for group in consecutive_groups(read_records(path)):
@@ -90,4 +90,4 @@ def read_candidates(
         digest = hashlib.blake2b(texts.encode("utf-8", "replace"), digest_size=6).hexdigest()
         yield Candidates(id=f"{name}:{digest}", records=distinct)
     if not found:
-        raise DataError(f"{path}: no prompt has two different completions: sample more than one a prompt")
+        raise DataError(f"{path}: no prompt has two different completions: sample several per prompt")

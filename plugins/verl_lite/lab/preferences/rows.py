@@ -1,4 +1,4 @@
-"""One preference: completions of a prompt, put in order by someone. The file is JSONL, one a line."""
+"""A preference: a ranking of completions of one prompt. Files are JSONL, one preference per line."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,13 +16,13 @@ PairChoice = Literal["all", "adjacent", "best_worst"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreferenceRow:
-    """`ranks[i]` is the place of `completions[i]`: 1 is the best, equal ranks are ties.
+    """`ranks[i]` is the rank of `completions[i]`: 1 is the best, equal ranks are ties.
 
-    source      who ordered them: "rewards", "judge", "human", or whatever the data set's makers say
-    annotator   which of them: a reward config's name, the judge's model, a person's id
-    scores      what the order was made from, one a completion, where there were numbers
-    margin      by how much the first is better, for pairs whose maker said so
-    Raises ValueError for fewer than two completions, or ranks that do not fit them.
+    source      the kind of annotator: "rewards", "judge", "human", or what the data set says
+    annotator   which one: a reward config's name, the judge's model, a person's id
+    scores      the scores behind the ranks, one per completion, if there were any
+    margin      by how much the first is better, for pairs whose data set says so
+    Raises ValueError for fewer than two completions or ranks that do not fit.
     """
 
     prompt: Sequence[Message]
@@ -67,7 +67,7 @@ class PreferenceRow:
         return [(i, j) for i in indices for j in indices if ranks[i] < ranks[j]]
 
     def to_json(self) -> dict[str, Any]:
-        """The row as the file holds it."""
+        """The row as it stands in the file."""
         return {
             "id": self.id,
             "prompt": [dict(message) for message in self.prompt],
@@ -83,10 +83,10 @@ class PreferenceRow:
 
 
 def to_preference(row: Mapping[str, Any], *, prompt: Sequence[Message] | None = None) -> PreferenceRow:
-    """A row of our own files, or of the usual pairs: `prompt`, `chosen`, `rejected` (text or messages).
+    """A row of our own files, or a pair: `prompt`, `chosen`, `rejected` (text or messages).
 
-    Pairs of whole conversations need no `prompt`: it is what the two have in common. `prompt` given
-    here takes the place of the row's. Raises ValueError for a row that is neither.
+    Pairs of whole conversations need no `prompt`: it is their common beginning. The argument `prompt`
+    replaces the row's. Raises ValueError for a row that is neither.
     """
     if "completions" in row:
         texts, ranks = list(row["completions"]), [int(rank) for rank in row["ranks"]]
@@ -120,7 +120,7 @@ def to_preference(row: Mapping[str, Any], *, prompt: Sequence[Message] | None = 
 
 
 def _pair(chosen: Any, rejected: Any) -> tuple[list[Message], list[str]]:
-    """(the messages both begin with, [the better text, the worse])."""
+    """(common first messages, [better text, worse text])."""
     if isinstance(chosen, str) and isinstance(rejected, str):
         return [], [chosen, rejected]
     conversations = [_messages(side) for side in (chosen, rejected)]
@@ -141,7 +141,7 @@ def _messages(value: Any) -> list[Message]:
 
 
 def read_preferences(path: Path) -> Iterator[PreferenceRow]:
-    """The rows of a JSONL file. Raises DataError, with the line, for one that cannot be read."""
+    """Yield the rows of a JSONL file. Raises DataError, naming the line, for an unreadable one."""
     if not path.is_file():
         raise DataError(f"there is no preference file {path}")
     with path.open(encoding="utf-8") as lines:
@@ -154,7 +154,7 @@ def read_preferences(path: Path) -> Iterator[PreferenceRow]:
 
 
 def write_preferences(path: Path, rows: Sequence[PreferenceRow]) -> None:
-    """All rows to `path`, whole or not at all."""
+    """Write all rows to `path`, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
     text = "".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows)

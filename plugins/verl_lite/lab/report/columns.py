@@ -1,4 +1,4 @@
-"""The rollouts of the browser, column by column: small to store, quick to filter."""
+"""The browser's rollouts, column by column: small to store, fast to filter."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ _LABELS = ("label", "is_correct", "correct")
 
 
 class _Table:
-    """Texts that repeat, each stored once: rows keep its index."""
+    """Stores each repeated text once; rows keep its index."""
 
     def __init__(self) -> None:
         self._places: dict[str, int] = {}
@@ -27,7 +27,7 @@ class _Table:
 
 
 def rollout_columns(records: Sequence[Record], label: str | None) -> dict[str, Any]:
-    """The browser's rows, column by column: small to store, quick to filter."""
+    """The browser's rows as columns, ready for JSON."""
     texts = _Table()
     names = list(dict.fromkeys(name for record in records for name in record.components))
     return {
@@ -65,13 +65,13 @@ def _component_columns(name: str, records: Sequence[Record], texts: _Table) -> d
 
 
 def _extracted(details: Mapping[str, Any]) -> str:
-    """The answer the verifier read out of the completion, if it said so."""
+    """The answer the verifier extracted from the completion, if it is in the details."""
     found = details.get("extracted")
     return found if isinstance(found, str) else ""
 
 
 def find_label(record: Record, column: str | None) -> bool | None:
-    """The row's truth from `column`, or from the first usual one; None where there is none."""
+    """The row's label from `column`, or from the first usual label column; None where there is none."""
     columns = record.rollout.columns
     found = [truth(columns[name]) for name in ((column,) if column else _LABELS) if name in columns]
     return next((label for label in found if label is not None), None)

@@ -1,4 +1,4 @@
-"""What `verl-lite eval --out FOLDER` left: its measures for the report, and its samples for the browser."""
+"""Read the folder of `verl-lite eval --out`: measures for the report, samples for the browser."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def evaluation_data(folder: Path) -> dict[str, Any]:
 
 
 def sample_files(folder: Path) -> list[Path]:
-    """The records to browse: the samples of each data set, its greedy answers where it has no samples."""
+    """The records to browse: each data set's samples, or its greedy answers if it has no samples."""
     samples = sorted(folder.glob("*_samples.parquet"))
     sampled = {path.name.removesuffix("_samples.parquet") for path in samples}
     greedy = sorted(folder.glob("*_greedy.parquet"))

@@ -1,4 +1,4 @@
-"""Put data, style and script into one HTML file that needs no network and runs no text of a rollout."""
+"""Put data, style and script into one HTML file that needs no network and never runs a rollout's text."""
 
 import base64
 import gzip
@@ -26,7 +26,7 @@ _SCRIPTS = (
 )
 _STYLES = ("uPlot.min.css", "report.css")
 
-# Nothing may run but our own script, known by its hash: no request, no frame, no handler in a text.
+# Only our own script may run, identified by its hash: no requests, no frames, no inline handlers.
 _POLICY = (
     "default-src 'none'; script-src 'sha256-{}'; style-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'"
@@ -63,7 +63,7 @@ def _asset(name: str) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no nan or infinity: they become null."""
+    """`value` with nan and infinities as None: JSON has neither."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What a run folder tells: metrics by step, timeline, config, environment. Missing files are empty."""
+"""Read a run folder: metrics by step, timeline, config, environment. Missing files count as empty."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ __all__ = ["is_run", "record_files", "run_data"]
 
 
 def run_data(folder: Path) -> dict[str, Any]:
-    """One run: its metric series by step, and the files that say what it was."""
+    """One run: its metric series by step, its config and its environment."""
     return {
         "name": folder.name,
         "series": _series(folder / "metrics.jsonl"),
@@ -25,7 +25,7 @@ def run_data(folder: Path) -> dict[str, Any]:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a stage of training has left its metrics there."""
+    """Whether the folder holds the metrics of a training stage."""
     return any((folder / name).is_file() for name in ("metrics.jsonl", "sft.jsonl"))
 
 
@@ -39,8 +39,7 @@ def record_files(folder: Path) -> list[Path]:
 def _series(path: Path) -> dict[str, list[Any]]:
     """Every numeric metric as a list over `step`, null where a step lacks it.
 
-    What a step has in several lines (training and evaluation) is one. A last line that is still being
-    written is left out.
+    Several lines of one step (training and evaluation) are merged. An incomplete last line is left out.
     """
     by_step: dict[int, dict[str, Any]] = {}
     for line in _json_lines(path):
@@ -54,7 +53,7 @@ def _series(path: Path) -> dict[str, list[Any]]:
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of the file that name their step; a line cut off is none."""
+    """The file's objects that have a step; an incomplete line is skipped."""
     found = []
     for text in _text(path).splitlines():
         try:

@@ -8,14 +8,14 @@ from typing import Any
 
 __all__ = ["Correlations", "Histogram"]
 
-_EXACT_VALUES = 24  # up to this many different values get a bar each
+_EXACT_VALUES = 24  # up to this many distinct values get a bar each
 _NUM_BINS = 30
-_MAX_KEPT = 200_000  # values beyond are counted in the bins of the first ones
+_MAX_KEPT = 200_000  # distinct values; later ones are counted in the bins of the first
 
 
 @dataclass(slots=True)
 class Histogram:
-    """The distribution of a stream of numbers: a bar for each value while there are few, else equal bins."""
+    """The distribution of a stream of numbers: one bar per value while they are few, else equal bins."""
 
     values: Counter[float] = field(default_factory=Counter)
     overflow: Counter[int] = field(default_factory=Counter)

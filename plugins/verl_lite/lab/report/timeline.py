@@ -1,8 +1,7 @@
-"""Who worked when and who waited for whom, from a run's timeline.jsonl.
+"""Which worker was busy when, and what it waited for, from a run's timeline.jsonl.
 
-A worker waits while it is in no stage, or in one named wait_*, between the first and the last moment
-of the file. What the others did meanwhile is what it waited for: each second of waiting is shared by the
-stages that run.
+Between the first and the last time in the file, a worker waits while it is in no stage or in one named
+wait_*. It waits for the stages that other workers run meanwhile, which share each second equally.
 """
 
 import json
@@ -16,7 +15,7 @@ from typing import Any
 
 __all__ = ["timeline_data"]
 
-MAX_STAGES = 20_000  # the last ones are looked at
+MAX_STAGES = 20_000  # the last ones are read
 DRAWN_STEPS = 8  # the last ones are drawn
 MAX_DRAWN = 4_000
 MAX_LANES = 24  # more workers than this share lanes: "rollouts 12" and "rollouts 13" become "rollouts"
@@ -35,7 +34,7 @@ class Stage:
 
 
 def timeline_data(path: Path) -> dict[str, Any] | None:
-    """What the report draws, ready for JSON; None without a timeline. Damaged lines are left out."""
+    """The report's timeline, ready for JSON; None without one. Damaged lines are left out."""
     stages = _merged(_read(path))
     if not stages:
         return None
@@ -79,7 +78,7 @@ def _merged(stages: Sequence[Stage]) -> Sequence[Stage]:
 
 
 def _waiting(stages: Sequence[Stage]) -> list[dict[str, Any]]:
-    """One row a worker: its share of the time by stage, the share it waited, and for what."""
+    """One row per worker: its share of the time by stage, the share it waited, and for what."""
     span_s = max(stage.end_s for stage in stages) - min(stage.start_s for stage in stages)
     worked_s, waited_s = _seconds([stage for stage in stages if not stage.stage.startswith("wait_")], stages)
 
@@ -101,7 +100,7 @@ def _waiting(stages: Sequence[Stage]) -> list[dict[str, Any]]:
 def _seconds(
     working: Sequence[Stage], all_stages: Sequence[Stage]
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
-    """Seconds of each worker in each of its stages, and waiting by the stage that ran elsewhere."""
+    """Each worker's seconds by its own stage, and its seconds of waiting by the other workers' stage."""
     workers = list(dict.fromkeys(stage.worker for stage in all_stages))
     worked_s: dict[str, dict[str, float]] = {worker: defaultdict(float) for worker in workers}
     waited_s: dict[str, dict[str, float]] = {worker: defaultdict(float) for worker in workers}

@@ -1,8 +1,8 @@
-"""What all adapters share: one of our configs, scored from inside somebody else's trainer.
+"""Shared by all adapters: score with one of our configs inside another trainer.
 
-The trainers take one number a completion. What they cannot carry is refused when the adapter is
-made, not lost while training: advantages of our own (`combine: gdpo`), process rewards, rewards that
-compare samples where the trainer shows them one by one, and schedules where it does not say its step.
+The trainers take one number per completion. What they cannot support is refused when the adapter is
+made, not lost in training: our advantages (`combine: gdpo`), process rewards, rewards that compare
+samples if the trainer passes them one by one, and schedules if it does not pass its step.
 """
 
 import math
@@ -32,11 +32,11 @@ ConfigSource = str | Path | Mapping[str, Any] | RewardsConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BridgeSettings:
-    """What a trainer can do, and how its rewards are to be scored.
+    """What a trainer supports, and how to score its rewards.
 
-    sees_groups  it hands over all samples of a prompt in one call
-    tells_step   it says which training step it is at
-    dropped      the reward of a dropped sample where the trainer needs a number; None raises RewardError
+    sees_groups  it passes all samples of a prompt in one call
+    tells_step   it passes its training step
+    dropped      the number for a dropped sample if the trainer needs one; None raises RewardError
     workers, debug_inline  as in Scorer
     """
 
@@ -49,10 +49,10 @@ class BridgeSettings:
 
 
 class RewardBridge:
-    """Our rewards, to be called by a trainer: opens its Scorer at the first call, once a process.
+    """Our rewards, called by a trainer. Each process opens its own Scorer at the first call.
 
-    Threads may call it at the same time. It is closed by `close`, at the end of a `with`, or with the
-    process; it pickles as its config. Raises ConfigError for what the trainer cannot carry.
+    Threads may call it concurrently. It is closed by `close`, at the end of a `with`, or with the
+    process; it pickles as its config. Raises ConfigError for what the trainer cannot support.
     """
 
     def __init__(self, config: ConfigSource, settings: BridgeSettings) -> None:
@@ -66,7 +66,7 @@ class RewardBridge:
         _check_forms(self._components, settings)
 
     def score(self, rollouts: Sequence[Rollout], *, step: int = 0) -> ScoredBatch:
-        """Score `rollouts` at `step`. Raises RewardError when scoring stops, or for process rewards."""
+        """Score `rollouts` at `step`. Raises RewardError if scoring stops, and for process rewards."""
         batch = self._open().score(rollouts, step=step)
         if any(row.token_rewards for row in batch.rows):
             raise RewardError(
@@ -76,7 +76,7 @@ class RewardBridge:
         return batch
 
     def reward(self, row: ScoredRollout) -> float:
-        """The row's reward as a number; for a dropped row the settings' `dropped`, or RewardError."""
+        """The row's reward; for a dropped row `settings.dropped`, or RewardError if that is None."""
         if row.reward is not None:
             return row.reward
         if self.settings.dropped is None:
@@ -88,7 +88,7 @@ class RewardBridge:
         return self.settings.dropped
 
     def close(self) -> None:
-        """End the worker processes; the next call starts them again."""
+        """Stop the worker processes; the next call starts them again."""
         with self._lock:
             scorer, self._scorer = self._scorer, None
             if scorer is not None and self._owner == os.getpid():
@@ -105,7 +105,7 @@ class RewardBridge:
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """What is run, in the order of the config."""
+        """The components to run, in the order of the config."""
         return self._components
 
     def _new_scorer(self) -> Scorer:
@@ -114,7 +114,7 @@ class RewardBridge:
 
     def _open(self) -> Scorer:
         with self._lock:
-            if self._scorer is None or self._owner != os.getpid():  # a forked trainer has workers of its own
+            if self._scorer is None or self._owner != os.getpid():  # a forked trainer needs its own workers
                 scorer = self._new_scorer()
                 scorer.__enter__()
                 weakref.finalize(self, _close_in, os.getpid(), scorer)
@@ -123,12 +123,12 @@ class RewardBridge:
 
 
 def make_rollout(number: int, **row: Any) -> Rollout:
-    """The `number`-th rollout of a call, from the keys a record file has; equal prompts share a group."""
+    """The `number`-th rollout of a call, from the keys of a record file; equal prompts share a group."""
     return to_record(row, number).rollout
 
 
 def component_values(row: ScoredRollout) -> dict[str, float]:
-    """Each component's value before its weight; nan where it has none. For logs, never for a reward."""
+    """Each component's value before its weight, nan if it has none; for logs only."""
     values = {name: part.score.value for name, part in row.components.items()}
     return {name: math.nan if value is None else value for name, value in values.items()}
 

@@ -1,13 +1,13 @@
-"""Reward functions written for TRL, verl, OpenRLHF or verifiers, as rewards of ours.
+"""Reward functions written for TRL, verl, OpenRLHF or verifiers, as our rewards.
 
     use: trl:my_package.my_module.my_reward      or  trl:./my_rewards.py:my_reward
     use: verl:./reward.py:compute_score
     use: openrlhf:my_module.reward_func
     use: verifiers:my_module.my_reward
 
-The function is called just as its trainer calls it, in a worker process with a deadline. What it
-raises, and what is no number, is the outcome "error"; None is "abstain"; nothing becomes a silent 0.
-The keys of `options:` go to the function as further keyword arguments.
+The function is called as its trainer calls it, in a worker process with a deadline. An exception, or a
+result that is not a number, is the outcome "error"; None is "abstain"; nothing silently becomes 0. The
+keys of `options:` are passed as further keyword arguments.
 """
 
 import inspect
@@ -28,31 +28,29 @@ PEERS = ("openrlhf", "trl", "verifiers", "verl")
 
 
 class ForeignOptions(BaseModel):
-    """Options of a wrapped function: any, handed to it as keyword arguments."""
+    """Options of a wrapped function: any, passed as keyword arguments."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
 class Calling(Protocol):
-    """How one trainer calls a reward function, and how its answer is read. Stateless; pickled by class."""
+    """How one trainer calls a reward function and reads its result. Stateless; pickled by class."""
 
     @property
     def form(self) -> Form: ...
 
     def prepare(self, rollouts: Sequence[Rollout], options: Mapping[str, Any]) -> Prepared:
-        """The keyword arguments of the call, and what turns its result into one answer a rollout."""
+        """The keyword arguments of the call, and a function from its result to one answer per rollout."""
         ...
 
 
 class ForeignReward:
-    """A function of another trainer that is called like one of our rewards."""
+    """Another trainer's function, callable like one of our rewards."""
 
     def __init__(self, function: Callable[..., Any], calling: Calling) -> None:
         self.function = function
         self.calling = calling
-        self.__module__ = (
-            function.__module__
-        )  # where a changed reward is looked for: kept scores depend on it
+        self.__module__ = function.__module__  # its code is hashed for the score cache
         self.__doc__ = inspect.getdoc(function)
 
     def __call__(self, rollouts: Any, options: BaseModel) -> Any:
@@ -68,7 +66,7 @@ class ForeignReward:
 
 
 class AsyncForeignReward(ForeignReward):
-    """The same for an async function: many calls at a time on the event loop."""
+    """The same for an async function: concurrent calls on the event loop."""
 
     async def __call__(self, rollouts: Any, options: BaseModel) -> Any:
         arguments, read = self._prepare(rollouts, options)
@@ -76,7 +74,7 @@ class AsyncForeignReward(ForeignReward):
 
 
 def foreign_reward(peer: str, function: Callable[..., Any], *, name: str, source: str) -> RewardDefinition:
-    """`function`, written for `peer` (one of PEERS), as a reward. Raises PluginError where it cannot be."""
+    """`function`, written for `peer` (one of PEERS), as a reward. Raises PluginError if it cannot be."""
     if not (inspect.isfunction(function) or inspect.ismethod(function)):
         raise PluginError(
             f"use: {peer}:{source}: {name} is {function!r:.80}; expected a function written for {peer}"

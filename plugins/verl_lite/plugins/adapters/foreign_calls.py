@@ -14,12 +14,12 @@ from verl_lite.plugins.score import Score, to_score
 __all__ = ["OpenRlhfCall", "Prepared", "TrlCall", "TrlOptions", "VerlCall"]
 
 Read = Callable[[Any], Sequence[object]]
-Prepared = tuple[dict[str, Any], Read]  # the keyword arguments, and how the result is read
+Prepared = tuple[dict[str, Any], Read]  # the keyword arguments, and the reader of the result
 
 
 class TrlOptions(BaseModel):
-    """`conversational` says in which form prompts and completions are handed over: as messages, the way
-    TRL does for data sets whose prompts are messages, or as text. Every other key goes to the function.
+    """`conversational` passes prompts and completions as messages, as TRL does for data sets whose prompts
+    are messages; else they are text. Every other key goes to the function.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -29,7 +29,7 @@ class TrlOptions(BaseModel):
 
 @dataclass(slots=True)
 class _Logged:
-    """What a function logs through TRL's `log_extra` and `log_metric`; it goes into the scores' details."""
+    """Collects what a function logs by TRL's `log_extra` and `log_metric`, for the scores' details."""
 
     columns: dict[str, Sequence[Any]] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class _Logged:
         self.metrics[name] = value
 
     def attached_to(self, answers: Any, num_rows: int) -> Sequence[object]:
-        """The answers with what was logged in their details; as they are where they do not fit the rows."""
+        """The answers with the logged values in their details; unchanged if their number is wrong."""
         if not (self.columns or self.metrics) or not isinstance(answers, list) or len(answers) != num_rows:
             return answers  # type: ignore[no-any-return]
         columns = {name: list(values) for name, values in self.columns.items() if len(values) == num_rows}
@@ -58,8 +58,8 @@ def _list(result: Any) -> Any:
 class TrlCall:
     """reward(prompts=, completions=, completion_ids=, trainer_state=, log_extra=, log_metric=, **columns).
 
-    It gets all samples of one prompt: TRL's functions may compare them. `trainer_state.global_step` is
-    the policy version of the samples.
+    One call gets all samples of a prompt, which TRL's functions may compare. `trainer_state.global_step`
+    is the policy version of the samples.
     """
 
     form: Form = "group"
@@ -95,7 +95,7 @@ def _conversations(rollouts: Sequence[Rollout], *, as_messages: bool) -> dict[st
 class VerlCall:
     """compute_score(data_source=, solution_str=, ground_truth=, extra_info=, **reward_kwargs).
 
-    `extra_info` is the column of that name, as in verl's data sets, or all columns where there is none.
+    `extra_info` is the column of that name, as in verl's data sets, else all columns.
     """
 
     form: Form = "rollout"
@@ -153,7 +153,7 @@ class OpenRlhfCall:
 
 
 def _only(value: Any) -> Any:
-    """The single number in a tensor, a list or a plain number; raises ValueError where there are more."""
+    """The one number in a tensor or list, or a plain number; raises ValueError if there are several."""
     while hasattr(value, "tolist") or isinstance(value, (list, tuple)):
         if isinstance(value, (list, tuple)):
             if len(value) != 1:

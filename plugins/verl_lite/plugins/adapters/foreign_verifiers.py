@@ -1,6 +1,6 @@
 """How verifiers calls reward functions: those of its tasks (0.3 on) and those of a Rubric (before 0.4).
 
-A function gets what it names among its parameters.
+A function gets the arguments that it names as parameters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ def _wanted(given: dict[str, Any], names: Sequence[str], takes_all: bool) -> dic
 
 
 def _row(rollout: Rollout) -> dict[str, Any]:
-    """What a Rubric hands to its functions by name, the columns of the row among them."""
+    """The arguments a Rubric passes to its functions by name, including the row's columns."""
     prompt = [dict(message) for message in rollout.prompt]
     completion = [{"role": "assistant", "content": rollout.completion}]
     fields = {
@@ -69,7 +69,7 @@ def _row(rollout: Rollout) -> dict[str, Any]:
 class TaskRewardCall:
     """reward(task, trace) of verifiers' tasks, on a trace made from the rollout. Needs verifiers installed.
 
-    The task's data has every column of the rollout, and the reference as `answer` if it has none.
+    The task's data has every column of the rollout, and the reference as `answer` unless a column is.
     """
 
     names: tuple[str, ...]
@@ -83,7 +83,7 @@ class TaskRewardCall:
     def _answers(self, result: Any) -> Sequence[object]:
         if not isinstance(result, Mapping):
             return [result]
-        return [Score(float(sum(result.values())), details=dict(result))]  # as the trace adds them up
+        return [Score(float(sum(result.values())), details=dict(result))]  # summed as by the trace
 
 
 def _task_and_trace(rollout: Rollout) -> tuple[Any, Any]:

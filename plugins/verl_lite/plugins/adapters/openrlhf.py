@@ -2,9 +2,9 @@
 
     --reward.remote_url my_reward.py
 
-OpenRLHF needs a number for each sample. One that our policies drop raises RewardError, unless
-`dropped=NUMBER` says which number it gets. OpenRLHF logs what a reward function raises and goes on
-with a sample that has no reward.
+OpenRLHF needs a number per sample. A sample that our policies drop raises RewardError, unless
+`dropped=NUMBER` gives its number. OpenRLHF logs the exception and continues without a
+reward for the sample.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ END_TOKENS = (
 
 
 class OpenRlhfRewardFunc:
-    """What `as_openrlhf_reward_func` makes. OpenRLHF calls it from several threads at once."""
+    """Returned by `as_openrlhf_reward_func`. OpenRLHF calls it from several threads."""
 
     def __init__(self, bridge: RewardBridge, end_tokens: Sequence[str]) -> None:
         self.bridge = bridge
@@ -44,7 +44,7 @@ class OpenRlhfRewardFunc:
     def __call__(
         self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any], **_: Any
     ) -> dict[str, Any]:
-        import torch  # OpenRLHF's own; we never need it before it calls
+        import torch  # OpenRLHF has it; we need it only in a call
 
         rows = zip(queries, prompts, labels, strict=True)
         rollouts = [self._rollout(number, *row) for number, row in enumerate(rows, start=1)]
@@ -60,8 +60,8 @@ class OpenRlhfRewardFunc:
     def _rollout(self, number: int, query: str, prompt: str, label: Any) -> Rollout:
         if not query.startswith(prompt):
             raise DataError(
-                "OpenRLHF's query does not begin with its prompt (cut because it was too long, or changed by "
-                f"the tokenizer), so the completion cannot be told from it: query {query!r:.80}, prompt "
+                "OpenRLHF's query does not begin with its prompt (truncated, or changed by the tokenizer), "
+                f"so the completion cannot be separated: query {query!r:.80}, prompt "
                 f"{prompt!r:.80}"
             )
         completion = query[len(prompt) :]
@@ -82,10 +82,10 @@ def as_openrlhf_reward_func(
 ) -> OpenRlhfRewardFunc:
     """The rewards of `config` as OpenRLHF's `reward_func(queries, prompts, labels)`.
 
-    The completion is the query without its prompt and without `end_tokens` at its end; the label is
-    the reference. Answers `rewards` and `scores` (equal), and each component's value in `extra_logs`.
-    Raises ConfigError for rewards that compare samples and for weight schedules: OpenRLHF calls for
-    one sample and does not say its step.
+    The completion is the query without its prompt and without trailing `end_tokens`; the label is the
+    reference. Returns `rewards` and `scores` (equal), and each component's value in `extra_logs`.
+    Raises ConfigError for rewards that compare samples and for weight schedules: OpenRLHF passes one
+    sample per call and no step.
     """
     settings = BridgeSettings(
         peer="OpenRLHF",

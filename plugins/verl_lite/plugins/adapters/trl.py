@@ -1,8 +1,8 @@
 """TRL: `GRPOTrainer(reward_funcs=[as_trl_reward_func("rewards.yaml")])`.
 
-TRL takes None as "no reward for this one": a sample that our policies drop is None there, never 0.
-With this function alone TRL warns about such a row and its advantage becomes 0. Component values go
-into TRL's completions table and the metrics of the pass into its log.
+TRL takes None as "no reward": a sample that our policies drop becomes None, never 0. If no other
+function rewards that row, TRL warns and its advantage becomes 0. Component values go into TRL's
+completions table, the metrics of the pass into its log.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,12 +25,12 @@ _NOT_COLUMNS = ("trainer_state", "log_extra", "log_metric", "environments")
 
 
 class TrlRewardFunc:
-    """What `as_trl_reward_func` makes. `close()` ends its worker processes."""
+    """Returned by `as_trl_reward_func`. `close()` stops its worker processes."""
 
     def __init__(self, bridge: RewardBridge, reference_column: str, name: str) -> None:
         self.bridge = bridge
         self.reference_column = reference_column
-        self.__name__ = name  # TRL names its metrics by it
+        self.__name__ = name  # TRL's metrics have this name
 
     def __call__(
         self,
@@ -64,7 +64,7 @@ class TrlRewardFunc:
                 *([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt),
                 *messages,
             ]
-            ids = ()  # the ids cover the earlier turns too
+            ids = ()  # the ids include earlier turns
         return make_rollout(
             number,
             prompt=prompt,
@@ -85,11 +85,11 @@ def as_trl_reward_func(
     workers: int | None = None,
     debug_inline: bool = False,
 ) -> TrlRewardFunc:
-    """The rewards of `config` (a path, a dict or RewardsConfig) as one of TRL's reward functions.
+    """The rewards of `config` (a path, a dict or RewardsConfig) as a TRL reward function.
 
-    `reference_column` is the column of the data set that holds the right answer. TRL hands over all
-    samples of a prompt together unless it spreads a group over several processes. Raises ConfigError
-    and PluginError for a config that cannot be used here.
+    `reference_column` is the data set's column with the right answer. TRL passes all samples of a
+    prompt together unless it spreads a group over several processes. Raises ConfigError
+    and PluginError for a config that TRL cannot support.
     """
     if not name.isidentifier():
         raise ConfigError(f"name={name!r}: TRL names metrics by it; expected a Python identifier")
@@ -109,7 +109,7 @@ def split_completion(completion: Any) -> tuple[list[Mapping[str, Any]], str]:
 
 
 def content_text(content: Any) -> str:
-    """The text of a message's content: text, a list of parts, or nothing."""
+    """The text of a message's content, which is text, a list of parts, or nothing."""
     if isinstance(content, str):
         return content
     parts = content or []

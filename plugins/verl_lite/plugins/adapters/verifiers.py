@@ -1,11 +1,11 @@
 """verifiers: a reward function for its tasks (from 0.3 on), or a Rubric for its classic environments.
 
     as_verifiers_reward  an async function (task, trace) to plug into a task's rewards by name
-    as_verifiers_rubric  a `verifiers.Rubric`; verifiers 0.4 has none any more
+    as_verifiers_rubric  a `verifiers.Rubric`, which verifiers 0.4 no longer has
 
-Both need a number for each sample. One that our policies drop raises RewardError, unless
-`dropped=NUMBER` says which number it gets. A task records the error on the trace; a Rubric of
-verifiers' own would have logged it and scored 0.0, ours lets it through.
+Both need a number per sample. A sample that our policies drop raises RewardError, unless
+`dropped=NUMBER` gives its number. A task records the error on the trace. verifiers' own Rubric
+logs it and scores 0.0; ours lets it through.
 """
 
 import asyncio
@@ -38,10 +38,10 @@ def as_verifiers_reward(
 ) -> Callable[[Any, Any], Awaitable[float]]:
     """The rewards of `config` as a reward function `(task, trace) -> float` of verifiers' tasks.
 
-    The completion is the trace's last reply, the prompt what came before it; every field of the task's
-    data is a column, `reference_key` the one with the right answer. Component values are left in
+    The completion is the trace's last reply, the prompt everything before it. Every field of the task's
+    data is a column; `reference_key` is the one with the right answer. Component values are stored in
     `trace.info["verl_lite"]`. Raises ConfigError for rewards that compare samples and for weight
-    schedules: a task is scored one trace at a time, at no step.
+    schedules: a task is scored one trace at a time, without a step.
     """
     bridge = RewardBridge(config, _settings(dropped, workers, debug_inline, sees_groups=False))
 
@@ -64,9 +64,9 @@ def as_verifiers_rubric(
 ) -> Any:
     """The rewards of `config` as a `verifiers.Rubric` of a classic environment.
 
-    Columns are the row's `answer`, `task`, `example_id` and what its `info` holds. Rewards that compare
-    samples work where the environment scores groups. Component values are the state's `metrics`.
-    Raises PluginError where verifiers is not installed or has no Rubric.
+    Columns are the row's `answer`, `task`, `example_id` and the contents of `info`. Rewards that compare
+    samples work if the environment scores groups. Component values are the state's `metrics`.
+    Raises PluginError if verifiers is not installed or has no Rubric.
     """
     base = _rubric_class()
     bridge = RewardBridge(config, _settings(dropped, workers, debug_inline, sees_groups=True))
@@ -109,7 +109,7 @@ def _rubric_class() -> type[Any]:
         raise PluginError(f"as_verifiers_rubric needs the package verifiers: {error}") from None
     except AttributeError:
         raise PluginError(
-            f"verifiers {_version()} has no Rubric (it left in 0.4): plug as_verifiers_reward(config) into "
+            f"verifiers {_version()} has no Rubric (removed in 0.4): plug as_verifiers_reward(config) into "
             "the task's rewards"
         ) from None
     return rubric
@@ -126,7 +126,7 @@ def _make_rubric(base: type[Any], bridge: RewardBridge, reference_key: str) -> A
     components = bridge.components
 
     class VerlLiteRubric(base):  # type: ignore[misc]
-        """Scores with one of our configs; the outcome policies are ours, nothing becomes a silent 0."""
+        """Scores with one of our configs, under its outcome policies; nothing silently becomes 0."""
 
         @property
         def has_group_rewards(self) -> bool:
@@ -181,7 +181,7 @@ def _rollout_of_state(number: int, state: Any, reference_key: str) -> Rollout:
 
 
 def _plain(messages: Any) -> Any:
-    """Text, or messages as mappings: verifiers keeps them as models of its own."""
+    """Text, or messages as mappings: verifiers has its own message models."""
     if isinstance(messages, str) or messages is None:
         return messages or ""
     return [m if isinstance(m, Mapping) else m.model_dump(exclude_none=True) for m in messages]

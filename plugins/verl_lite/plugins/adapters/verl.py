@@ -2,8 +2,8 @@
 
     reward.custom_reward_function.path=my_reward.py reward.custom_reward_function.name=compute_score
 
-verl needs a number for each sample. One that our policies drop raises RewardError, unless
-`dropped=NUMBER` says which number it gets.
+verl needs a number per sample. A sample that our policies drop raises RewardError, unless
+`dropped=NUMBER` gives its number.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ __all__ = ["VerlComputeScore", "as_verl_compute_score"]
 
 
 class VerlComputeScore:
-    """What `as_verl_compute_score` makes. verl calls it from several threads at once."""
+    """Returned by `as_verl_compute_score`. verl calls it from several threads."""
 
     def __init__(self, bridge: RewardBridge, prompt_key: str) -> None:
         self.bridge = bridge
@@ -46,7 +46,7 @@ class VerlComputeScore:
             columns={**extra, **settings, "data_source": data_source, "ground_truth": ground_truth},
         )
         (row,) = self.bridge.score([rollout]).rows
-        # the same keys for every sample: verl drops what only some have
+        # the same keys for every sample: verl drops keys that only some have
         return {**component_values(row), "score": self.bridge.reward(row)}
 
     def close(self) -> None:
@@ -63,10 +63,10 @@ def as_verl_compute_score(
 ) -> VerlComputeScore:
     """The rewards of `config` as verl's `compute_score`: a dict with `score` and each component's value.
 
-    verl does not hand over the prompt; `prompt_key` is the key of `extra_info` that holds the question,
-    where the data set has one. `data_source` is a column, so `sources:` route as they do here. A
-    component without a value is nan in the dict. Raises ConfigError for rewards that compare samples
-    and for weight schedules: verl calls for one sample and does not say its step.
+    verl does not pass the prompt; `prompt_key` is the key of `extra_info` with the question, if the data
+    set has one. `data_source` is a column, so `sources:` works. A component without a value is nan in
+    the dict. Raises ConfigError for rewards that compare samples and for weight schedules: verl passes
+    one sample per call and no step.
     """
     settings = BridgeSettings(
         peer="verl",

@@ -1,4 +1,4 @@
-"""Exact arithmetic on plain text: "12 * (3 + 4)" is 84. Bounded: never slow, whatever the text."""
+"""Exact arithmetic on plain text: "12 * (3 + 4)" is 84. Bounded, so never slow."""
 
 import re
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ Token = str
 
 
 class NoValue(Exception):
-    """The text is no arithmetic, or beyond the bounds."""
+    """The text is not arithmetic, or exceeds the bounds."""
 
 
 def read_tokens(text: str) -> list[Token]:
-    """The numbers and operators of `text`, from its start on; ends where something else stands."""
+    """The numbers and operators at the start of `text`, up to anything else."""
     found, position = [], 0
     while match := _TOKEN.match(text, position):
         found.append(match[1].replace(",", "").replace("**", "^"))
@@ -29,7 +29,7 @@ def read_tokens(text: str) -> list[Token]:
 
 
 def value_of(tokens: Sequence[Token]) -> Fraction:
-    """The value of + - * / ^ % and parentheses over numbers; raises NoValue.
+    """The value of an expression of numbers, + - * / ^ % and parentheses; raises NoValue if it has none.
 
     >>> value_of(read_tokens("12 * (3 + 4) / 5"))
     Fraction(84, 5)
@@ -91,7 +91,7 @@ class _Reader:
         exponent = self._atom() * (-1 if negative else 1)
         if exponent.denominator != 1 or abs(exponent) > MAX_EXPONENT or (not base and exponent < 0):
             raise NoValue
-        # every intermediate stays below MAX_DIGITS * MAX_EXPONENT digits
+        # keeps every intermediate result below MAX_DIGITS * MAX_EXPONENT digits
         return _bounded(base ** int(exponent))
 
     def _atom(self) -> Fraction:

@@ -16,15 +16,15 @@ from verl_lite.verifiers import find_boxed, find_tagged
 Mode = Literal["auto", "boxed", "tag", "phrase", "whole", "last_letter"]
 
 LETTERS = "ABCDEFGHIJ"
-MAX_PHRASES = 20  # how many of the last "the answer is" are looked at
-MAX_ANSWER_CHARS = 2000  # what is longer is no answer to a multiple-choice question
-# Looking ahead for the rest: a later "the answer is" on the same line is a match of its own.
+MAX_PHRASES = 20  # the number of last "the answer is" that are read
+MAX_ANSWER_CHARS = 2000  # longer text is no answer to a multiple-choice question
+# A look-ahead for the rest, so that a later "the answer is" on the same line is another match.
 _PHRASE = re.compile(
     r"\b(?:answer|choice|option)\b[*_]{0,4}\s{0,4}(?:is\b|should\s+be\b|must\s+be\b|[:=])[:\s*_]{0,8}"
     r"(?=([^\n]{1,200}))",
     re.IGNORECASE,
 )
-# The rest of the sentence, reasons not included. "B. Option C is wrong" ends behind the B.
+# The rest of the sentence, without reasons. "B. Option C is wrong" ends after the B.
 _CLAUSE = re.compile(r"(?:(?!\b(?:because|since)\b)[^\n.;!?])*", re.IGNORECASE)
 _DECORATION = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s?\{([^{}]*)\}|[*_`$]")
 _LABEL = re.compile(
@@ -37,35 +37,35 @@ _ANY_LETTER = re.compile(r"\(([A-J])\)|(?<![A-Za-z0-9'\u2019])([A-J])(?![A-Za-z0
 
 
 class ChoiceOptions(ConfigModel):
-    """How the chosen option is found in the completion, and what it is compared by.
+    """How the chosen option is found in the completion and compared with the reference.
 
     The reference is a letter ("B", "(B)"), the option's text, or both ("B) 12").
     """
 
     extract: Mode = Field(
         default="auto",
-        description=r"where the answer stands. boxed: the last \boxed{...}; tag: the last "
+        description=r"where the answer is. boxed: the last \boxed{...}; tag: the last "
         "<answer>...</answer>; phrase: after the last 'answer is', 'answer:', 'option is'; whole: the "
-        "completion is the answer; last_letter: the last letter that stands alone; "
+        "completion is the answer; last_letter: the last isolated letter; "
         "auto: boxed, else tag, else phrase, else whole",
     )
     compare: Literal["letter", "text", "either", "both"] = Field(
         default="either",
         description="what must agree with the reference; text needs the options' texts or a reference with "
-        "text; both asks for letter and text",
+        "text; both means letter and text",
     )
     choices_column: str = Field(
         default="choices",
         description="the column with the options' texts, as a list or as {letter: text}; rows may lack it",
     )
-    ignore_case: bool = Field(default=True, description="compare texts without regard to case")
+    ignore_case: bool = Field(default=True, description="ignore case when comparing texts")
 
 
 Choice = tuple[str, str]  # a letter or "", a text or ""
 
 
 @reward("choice", options=ChoiceOptions, isolate=False, cache=False)
-def choice(rollout: Rollout, options: ChoiceOptions) -> Score:
+def choice_reward(rollout: Rollout, options: ChoiceOptions) -> Score:
     """1.0 when the completion chooses the reference's option, else 0.0; naming several is wrong."""
     if rollout.reference is None:
         return Score.failed(ScoreOutcome.ABSTAIN, "the rollout has no reference")
@@ -94,7 +94,7 @@ def choice(rollout: Rollout, options: ChoiceOptions) -> Score:
 def _first_option(
     candidates: Iterable[str], expected: Choice, texts: Mapping[str, str], options: ChoiceOptions
 ) -> Choice | None:
-    """The first candidate that names an option; a letter is asked for where nothing else is known."""
+    """The first candidate that names an option; without option texts it must be a letter."""
     wants_letter = not texts and not expected[1]
     for candidate in candidates:
         given = _read(candidate, texts, options)
@@ -104,7 +104,7 @@ def _first_option(
 
 
 def _texts(column: Any, options: ChoiceOptions) -> dict[str, str]:
-    """Letter -> normalised text; empty where the row has no options. Raises ValueError."""
+    """Letter -> normalised text; empty if the row has no options. Raises ValueError for a bad column."""
     if column is None:
         return {}
     if isinstance(column, Mapping):
@@ -123,9 +123,9 @@ def _texts(column: Any, options: ChoiceOptions) -> dict[str, str]:
 
 
 def _read(answer: str, texts: Mapping[str, str], options: ChoiceOptions) -> Choice | None:
-    """The option `answer` names; None where it names none, ValueError where it names several.
+    """The option `answer` names, or None; raises ValueError if it names several.
 
-    A text that is an option word for word counts before any letter in it ("A dog" is not option A).
+    An option's exact text takes precedence over any letter in it ("A dog" is not option A).
     """
     if len(answer) > MAX_ANSWER_CHARS:
         return None
@@ -180,7 +180,7 @@ def _last_tag(text: str) -> list[str]:
 
 
 def _phrases(text: str) -> list[str]:
-    """What stands behind each phrase, the last one first."""
+    """The text after each phrase, last phrase first."""
     rests = deque((match[1] for match in _PHRASE.finditer(text)), maxlen=MAX_PHRASES)
     clauses = [_CLAUSE.match(rest) for rest in reversed(rests)]
     return [clause[0] for clause in clauses if clause and clause[0].strip()]
@@ -209,4 +209,4 @@ _EXTRACT: Mapping[Mode, Callable[[str], list[str]]] = {
 
 @hookimpl
 def register_rewards(register: Register) -> None:
-    register(choice)
+    register(choice_reward)

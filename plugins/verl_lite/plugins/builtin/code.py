@@ -34,32 +34,32 @@ class CodeRewardOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    language: str = Field("python", description="of the programs; other than python with stdin tests only")
+    language: str = Field("python", description="of the programs; all but python take stdin tests only")
     credit: Literal["all", "fraction"] = Field(
         "all", description="all: 1.0 when every test passes, else 0.0; fraction: passed / total"
     )
     stop_on_first_failure: bool | None = Field(
-        None, description="leave out the tests after the first failure; by default where credit is 'all'"
+        None, description="skip the tests after the first failure; the default if credit is 'all'"
     )
-    max_timeouts: int = Field(3, gt=0, description="leave out the tests after that many time-outs")
+    max_timeouts: int = Field(3, gt=0, description="skip the tests after this many timeouts")
     trusting_tests: Literal["refuse", "allow"] = Field(
-        "refuse", description="tests that must share the program's process, which it can therefore forge"
+        "refuse", description="what to do with tests that share the program's process, which can forge them"
     )
     on_bad_reference: Literal["abstain", "error"] = Field(
         "abstain", description="the outcome for a row whose tests cannot be used"
     )
     prelude: str = Field("", description="Python run before every program that is called into")
-    timeout_s: float = Field(5.0, gt=0, description="wall-clock seconds of one process")
+    timeout_s: float = Field(5.0, gt=0, description="wall-clock seconds per process")
     memory_mb: int = Field(512, gt=0)
     processes: int = Field(16, gt=0)
     output_kb: int = Field(1024, gt=0)
-    workers: int | None = Field(None, gt=0, description="sandbox workers; by default one a core")
+    workers: int | None = Field(None, gt=0, description="sandbox workers; by default one per core")
     backend: str = Field("auto", description="auto, native, bubblewrap, or a SandboxFusion service's URL")
     read_only_paths: tuple[str, ...] = Field((), description="folders of packages that programs may import")
     unsafe: bool = Field(
         False, description="run without isolation where there is none: trusted programs only"
     )
-    cache_entries: int = Field(10_000, ge=0, description="verdicts kept; 0 turns the cache off")
+    cache_entries: int = Field(10_000, ge=0, description="cached verdicts; 0 turns the cache off")
 
     def for_tests(self, loaded: LoadedTests) -> CodeOptions:
         stop = self.stop_on_first_failure
@@ -85,8 +85,8 @@ class CodeReward:
 
     All programs and tests of a batch share one sandbox, whose limits bound every run, so the reward
     itself needs no worker process. Columns: see docs/code.md. A program that is wrong, crashes or
-    times out scores 0.0, a response without a program too; a row with unusable tests abstains; a
-    fault of the sandbox is an error, never a 0.
+    times out scores 0.0, and so does a response without a program; a row with unusable tests abstains;
+    a sandbox fault is an error, never a 0.
     """
 
     def __init__(self, options: CodeRewardOptions) -> None:
@@ -116,7 +116,7 @@ class CodeReward:
         return [scores[index] for index in range(len(rollouts))]
 
     def close(self) -> None:
-        """End the sandbox; a later call starts a new one."""
+        """Stop the sandbox; a later call starts a new one."""
         with self._lock:
             self._sandbox = None
             end, self._end = self._end, None
@@ -136,7 +136,7 @@ class CodeReward:
         return known
 
     def _remember(self, key: str, verdict: Verdict) -> None:
-        """Keep what would come out the same again: not faults, and not time-outs of a busy machine."""
+        """Cache reproducible verdicts: neither sandbox faults nor timeouts."""
         if verdict.outcome is Outcome.ERROR or verdict.details.get("timed_out"):
             return
         with self._lock:
@@ -160,7 +160,7 @@ class CodeReward:
 
     @staticmethod
     def _key(submission: Submission, tests_key: str) -> str:
-        """What decides a verdict: program, tests, options, and the versions of what judges and runs."""
+        """All that decides a verdict: program, tests, options, and the versions of grader and sandbox."""
         program = extract_program(submission.response, submission.options.language)
         return _digest((program, tests_key, submission.options, _version(), SANDBOX_VERSION))
 
@@ -188,7 +188,7 @@ def _digest(value: object) -> str:
 
 
 def _remembering_last(load: Callable[..., LoadedTests]) -> Callable[[Rollout], tuple[LoadedTests, str]]:
-    """`load` for rollouts, with a key of the tests; done once for samples of one row in succession."""
+    """`load` for rollouts, with a key of the tests; consecutive samples of one row load them once."""
     last: list[tuple[Rollout, LoadedTests, str]] = []
 
     def remembered(rollout: Rollout) -> tuple[LoadedTests, str]:
@@ -202,7 +202,7 @@ def _remembering_last(load: Callable[..., LoadedTests]) -> Callable[[Rollout], t
 
 
 def _same(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
-    """Equal columns; arrays, whose `==` is no truth value, count as equal only where identical."""
+    """Whether columns are equal; arrays, whose `==` is not a bool, must be the same object."""
     if left.keys() != right.keys():
         return False
     plain = (str, int, float, bool, list, dict)

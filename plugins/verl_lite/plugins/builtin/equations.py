@@ -1,8 +1,8 @@
 r"""The equations between numbers in a line of text, each decided exactly.
 
-What cannot be read for certain is left out: an equation that shares a side with a variable, a function,
-a control sequence or a word that works on numbers ("half of 3 + 4 = 3.5"). Units after the right side
-are read over. Lines of any length take time proportional to it.
+Ambiguous text is left out: an equation with a variable, a function, a control sequence or a word that
+acts on numbers ("half of 3 + 4 = 3.5") on one side. Units after the right side are ignored. Time is
+linear in the length of the line.
 """
 
 import re
@@ -14,11 +14,11 @@ from verl_lite.plugins.builtin.arithmetic import NoValue, Token, read_tokens, va
 
 __all__ = ["Equation", "equations_in"]
 
-MAX_SIDE_CHARS = 200  # what is read on either side of an equals sign
+MAX_SIDE_CHARS = 200  # read on either side of an equals sign
 
 _SIGN = re.compile(r"(?<![<>=!:~])(?:=|≈)(?![=>])")
 _SIDE = re.compile(r"[-+*/^().,%\d\s]*")
-_BREAK = re.compile(r"[.,](?=\s|\Z)")  # punctuation, where it is not inside a number
+_BREAK = re.compile(r"[.,](?=\s|\Z)")  # punctuation, not inside a number
 _LIST_MARKER = re.compile(r"\s*(?:\d+[.)]|[*•-])\s+")
 _SYMBOL = re.compile(r"\\(?:times|cdot|div|approx|left|right|[%$()\[\]])|[×·÷−$€£]")
 _SPELLED = {
@@ -44,10 +44,10 @@ class Equation:
 
 
 def equations_in(line: str, *, rounding: bool = True) -> Iterator[Equation]:
-    """The equations of a line that can be decided; "a = b = c" is two.
+    """The decidable equations of a line; "a = b = c" is two.
 
-    With `rounding` a single decimal on the right may be the left side rounded to its digits; after the
-    sign for "about" so may a whole number.
+    With `rounding`, a single decimal on the right may be the left side rounded to its digits; after an
+    "about" sign, so may a whole number.
 
     >>> [(found.text, found.holds) for found in equations_in("So 3 * 4 + 1 = 13 = 26/3.")]
     [('3 * 4 + 1 = 13', True), ('13 = 26 / 3', False)]
@@ -75,12 +75,12 @@ def equations_in(line: str, *, rounding: bool = True) -> Iterator[Equation]:
 
 
 def _left_side(text: str) -> list[Token]:
-    """The arithmetic that ends `text`; empty where what stands before it may belong to it."""
+    """The arithmetic at the end of `text`; empty if the text before it may belong to it."""
     match = _SIDE.match(text[::-1])
     assert match is not None
     start = len(text) - match.end()
     if start == 0 and len(text) == MAX_SIDE_CHARS:
-        return []  # cut off: its beginning is not known
+        return []  # cut off: its beginning is unknown
     pieces = _BREAK.split(text[start:])
     side = pieces[-1] if pieces[-1].strip() else ""
     if len(pieces) == 1 and _belongs_before(text[:start], side):
@@ -110,7 +110,7 @@ def _belongs_before(before: str, side: str) -> bool:
 
 
 def _right_side(text: str) -> list[Token]:
-    """The arithmetic that begins `text`; empty where what stands behind it may belong to it."""
+    """The arithmetic at the start of `text`; empty if the text after it may belong to it."""
     match = _SIDE.match(text)
     assert match is not None
     if match.end() == len(text) == MAX_SIDE_CHARS:
@@ -139,7 +139,7 @@ def _belongs_after(side: str, after: str) -> bool:
 
 
 def _tokens(side: str) -> list[Token]:
-    """Empty where `side` is more than numbers and operators ("1.2.3", the time "0930")."""
+    """The tokens of `side`; empty if it is more than numbers and operators ("1.2.3", the time "0930")."""
     tokens = read_tokens(side)
     if any(token[0] == "0" and token[1:2].isdigit() for token in tokens):
         return []

@@ -13,13 +13,13 @@ from verl_lite.verifiers import find_tagged
 
 
 class ExactOptions(ConfigModel):
-    """Which part of the completion is compared, and how texts are made alike before that."""
+    """Which part of the completion is compared, and how texts are normalised first."""
 
-    ignore_case: bool = Field(default=False, description="compare without regard to case")
+    ignore_case: bool = Field(default=False, description="ignore case")
     ignore_whitespace: bool = Field(
-        default=True, description="runs of white space count as one space, and none at the ends"
+        default=True, description="treat runs of white space as one space, and strip the ends"
     )
-    ignore_punctuation: bool = Field(default=False, description="drop every punctuation character")
+    ignore_punctuation: bool = Field(default=False, description="drop all punctuation")
     unicode: Literal["nfc", "nfkc", "none"] = Field(
         default="nfc",
         description="nfc: one form for characters that look the same; nfkc: also for those that mean the "
@@ -27,16 +27,16 @@ class ExactOptions(ConfigModel):
     )
     answer_tag: str = Field(
         default="",
-        description="compare only what stands in the last complete <tag>...</tag>; empty for everything",
+        description="compare only the content of the last complete <tag>...</tag>; empty for everything",
     )
     only_answer: bool = Field(
-        default=False, description="0.0 where <tag>...</tag> occurs more than once, whatever it holds"
+        default=False, description="0.0 if <tag>...</tag> occurs more than once, whatever its content"
     )
 
 
 @reward("exact", options=ExactOptions, isolate=False, cache=False)
-def exact(rollout: Rollout, options: ExactOptions) -> Score:
-    """1.0 when the completion is the reference, else 0.0; abstains where there is no reference."""
+def exact_reward(rollout: Rollout, options: ExactOptions) -> Score:
+    """1.0 when the completion is the reference, else 0.0; abstains without a reference."""
     if rollout.reference is None:
         return Score.failed(ScoreOutcome.ABSTAIN, "the rollout has no reference")
     answer = rollout.completion
@@ -65,4 +65,4 @@ def _normalised(text: str, options: ExactOptions) -> str:
 
 @hookimpl
 def register_rewards(register: Register) -> None:
-    register(exact)
+    register(exact_reward)

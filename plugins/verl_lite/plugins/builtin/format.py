@@ -1,4 +1,4 @@
-"""Rewards for the shape of the completion: `format` (named patterns) and `regex` (one's own)."""
+"""Rewards for the shape of the completion: `format` (named patterns) and `regex` (your own)."""
 
 import re
 from functools import lru_cache
@@ -52,7 +52,7 @@ class RegexOptions(ConfigModel):
     """A regular expression of Python's `re`; `.` matches line ends too."""
 
     pattern: str = Field(min_length=1, description="the regular expression")
-    fullmatch: bool = Field(default=True, description="the whole completion must match; else any part of it")
+    fullmatch: bool = Field(default=True, description="the whole completion must match, not just a part")
 
     @field_validator("pattern")
     @classmethod
@@ -71,8 +71,8 @@ def format_reward(rollout: Rollout, options: FormatOptions) -> Score:
     return Score(0.0, reason=problem) if problem else Score(1.0)
 
 
-@reward("regex", options=RegexOptions)  # isolated: a pattern with nested repeats can run for hours
-def regex(rollout: Rollout, options: RegexOptions) -> Score:
+@reward("regex", options=RegexOptions)  # isolated: nested repeats can run for hours
+def regex_reward(rollout: Rollout, options: RegexOptions) -> Score:
     """1.0 when the completion matches the regular expression, else 0.0."""
     compiled = _compiled(options.pattern)
     if options.fullmatch:
@@ -90,4 +90,4 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 @hookimpl
 def register_rewards(register: Register) -> None:
     register(format_reward)
-    register(regex)
+    register(regex_reward)

@@ -16,36 +16,34 @@ _OR = re.compile(r"(?<![A-Za-z])or(?![A-Za-z])|\\text\s?\{\s*or\s*\}", re.IGNORE
 
 
 class GuardOptions(ConfigModel):
-    r"""What a completion must not do. An answer is what stands in \boxed{...} or <answer>...</answer>.
+    r"""What a completion must not do. An answer is the content of \boxed{...} or <answer>...</answer>.
 
-    Each check is off at 0 (`require_answer` at false).
+    0 turns a check off (false for `require_answer`).
     """
 
     min_reasoning_words: int = Field(
-        default=10, ge=0, description="words before the first answer, its tags not counted"
+        default=10, ge=0, description="minimum words before the first answer, not counting its tags"
     )
     min_distinct_words: int = Field(
         default=5,
         ge=0,
-        description="different words among them, so that one word again and again is not enough",
+        description="minimum distinct words among them, so that repeating one word is not enough",
     )
-    max_answers: int = Field(
-        default=1, ge=0, description="different answers a completion may offer; the same one twice is one"
-    )
+    max_answers: int = Field(default=1, ge=0, description="maximum distinct answers in a completion")
     max_alternatives: int = Field(
-        default=1, ge=0, description="parts of one answer that 'or' separates: '3 or 5 or 7' has three"
+        default=1, ge=0, description="maximum alternatives in one answer: '3 or 5 or 7' has three"
     )
     max_answer_chars: int = Field(
-        default=300, ge=0, description="characters of one answer: a long one may hold many guesses"
+        default=300, ge=0, description="maximum characters of one answer: a long one may hold many guesses"
     )
     max_prompt_copy_words: int = Field(
-        default=0, ge=0, description="words in a row that may be copied from the prompt"
+        default=0, ge=0, description="maximum consecutive words copied from the prompt"
     )
-    require_answer: bool = Field(default=False, description="a completion without an answer is refused")
+    require_answer: bool = Field(default=False, description="refuse a completion without an answer")
 
 
 @reward("guard", options=GuardOptions, isolate=False, cache=False)
-def guard(rollout: Rollout, options: GuardOptions) -> Score:
+def guard_reward(rollout: Rollout, options: GuardOptions) -> Score:
     """1.0 for a completion that passes every check, else 0.0 with the first that failed."""
     problem = _problem(rollout, options)
     return Score(0.0, reason=problem) if problem else Score(1.0)
@@ -67,7 +65,7 @@ def _start(mark: AnswerMark) -> int:
 
 
 def _reasoning_problem(text: str, marks: Sequence[AnswerMark], options: GuardOptions) -> str:
-    """Without an answer the whole completion is the reasoning: its lack is another check's."""
+    """Without an answer the whole completion counts as reasoning; `require_answer` checks for the answer."""
     if not marks:
         return ""
     before = re.sub(r"</?[A-Za-z][A-Za-z0-9_-]{0,40}>", " ", text[: marks[0].start])
@@ -115,4 +113,4 @@ def _copy_problem(rollout: Rollout, options: GuardOptions) -> str:
 
 @hookimpl
 def register_rewards(register: Register) -> None:
-    register(guard)
+    register(guard_reward)

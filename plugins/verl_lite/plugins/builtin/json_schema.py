@@ -16,20 +16,20 @@ MISSING = "this reward needs the package jsonschema: pip install 'verl-lite[json
 
 
 class JsonSchemaOptions(ConfigModel):
-    """Where the JSON stands and what it must look like.
+    """Where the JSON is and what it must look like.
 
-    JSON is read strictly: NaN, Infinity and a key that stands twice are no JSON.
+    JSON is read strictly: NaN, Infinity and duplicate keys are refused.
     """
 
     json_schema: Mapping[str, Any] | None = Field(
         default=None,
-        description="a JSON Schema (draft 2020-12, or the one its `$schema` names); none asks for any JSON. "
-        "References to other documents are refused, never fetched",
+        description="a JSON Schema (draft 2020-12, or the one its `$schema` names); without one any JSON "
+        "will do. References to other documents are refused, never fetched",
     )
     where: Literal["whole", "fence", "answer"] = Field(
         default="whole",
         description="whole: the completion is the JSON; fence: its only Markdown code block; "
-        "answer: what stands in its only <answer>...</answer>",
+        "answer: the content of its only <answer>...</answer>",
     )
 
     @field_validator("json_schema")
@@ -40,9 +40,9 @@ class JsonSchemaOptions(ConfigModel):
         return schema
 
 
-@reward("json_schema", options=JsonSchemaOptions)  # isolated: patterns of the schema can run for hours
+@reward("json_schema", options=JsonSchemaOptions)  # isolated: its patterns can run for hours
 class JsonSchemaReward:
-    """1.0 when the completion holds JSON that fits the schema, else 0.0 with the first misfit."""
+    """1.0 when the completion holds JSON that fits the schema, else 0.0 with the first mismatch."""
 
     def __init__(self, options: JsonSchemaOptions) -> None:
         self._where = options.where
@@ -58,7 +58,7 @@ class JsonSchemaReward:
 
 
 def _make_validator(schema: Mapping[str, Any]) -> Any:
-    """A validator of `schema`; raises ValueError where it is no schema or jsonschema is not there."""
+    """A validator of `schema`; raises ValueError if it is not a schema or jsonschema is missing."""
     try:
         from jsonschema import Draft202012Validator
         from jsonschema.exceptions import SchemaError
@@ -71,7 +71,7 @@ def _make_validator(schema: Mapping[str, Any]) -> Any:
         kind.check_schema(schema)
     except SchemaError as error:
         raise ValueError(f"not a JSON Schema: {error.json_path}: {error.message}") from None
-    # With a registry of its own the validator never fetches what a `$ref` names from the network.
+    # With its own registry the validator never fetches a `$ref` from the network.
     return kind(schema, registry=REGISTRY)
 
 
@@ -102,7 +102,7 @@ def _no_constant(name: str) -> Any:
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key occurs twice in one object")
     return found
 
 

@@ -28,24 +28,24 @@ from verl_lite.plugins.score import Score, ScoreOutcome
 
 
 class JudgeOptions(ConfigModel):
-    """Which model is asked, what, and how its score is read.
+    """Which model to ask, what to ask it, and how to read its score.
 
     The judge must reply with `{"score": NUMBER, "reason": "..."}`; anything else is the outcome error,
-    never a 0. Only 429, 5xx and failed connections are tried again (up to four times).
+    never a 0. Only 429, 5xx and failed connections are retried (up to four times).
     """
 
-    # A key pasted into the config must not appear in a message about it.
+    # A key pasted into the config must not appear in an error message.
     model_config = ConfigDict(hide_input_in_errors=True)
 
     base_url: str = Field(description="the endpoint up to and without /chat/completions: http://host:8000/v1")
     model: str = Field(min_length=1, description="the model's name at that endpoint")
     rubric: str = Field(
         default=DEFAULT_RUBRIC,
-        description="the request: a template with $question, $reference and $completion (which must be "
-        "there); '$$' is a dollar sign",
+        description="the request: a template with $question, $reference and $completion (required); "
+        "'$$' is a dollar sign",
     )
     api_key_env: str = Field(
-        default="", description="the environment variable that holds the key, never the key; empty for none"
+        default="", description="the environment variable with the key, never the key itself; empty for none"
     )
     min_score: float = Field(
         default=0.0, allow_inf_nan=False, description="the lowest score the judge may give"
@@ -53,29 +53,29 @@ class JudgeOptions(ConfigModel):
     max_score: float = Field(default=10.0, allow_inf_nan=False, description="the highest")
     normalise: bool = Field(
         default=True,
-        description="map min_score..max_score onto 0..1; else the judge's own number is the value",
+        description="map min_score..max_score to 0..1; else the value is the judge's own number",
     )
     needs_reference: bool = Field(
-        default=False, description="abstain where the rollout has no reference, instead of asking without"
+        default=False, description="abstain if the rollout has no reference, instead of asking without one"
     )
     response_format: Literal["json_schema", "json_object", "none"] = Field(
         default="json_schema",
         description="what the endpoint is asked to enforce; the reply is checked anyway",
     )
     temperature: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="of the judge")
-    max_tokens: int = Field(default=512, gt=0, description="of the judge's reply, reasoning included")
+    max_tokens: int = Field(default=512, gt=0, description="for the judge's reply, including its reasoning")
     max_completion_chars: int = Field(
-        default=100_000, gt=0, description="a longer completion is not sent: it scores the lowest value"
+        default=100_000, gt=0, description="a longer completion is not sent and gets the lowest value"
     )
-    max_concurrent: int = Field(default=16, gt=0, le=32, description="requests at the same time")
+    max_concurrent: int = Field(default=16, gt=0, le=32, description="concurrent requests")
     request_timeout_s: float = Field(
         default=60.0,
         gt=0,
         allow_inf_nan=False,
-        description="the limit of one request; past it the outcome is timeout",
+        description="the limit of one request, past which the outcome is timeout",
     )
     cache_entries: int = Field(
-        default=10_000, ge=0, description="replies kept in memory by model and prompt; 0 for none"
+        default=10_000, ge=0, description="replies cached in memory by model and prompt; 0 for none"
     )
 
     @field_validator("base_url")
@@ -143,7 +143,7 @@ class Judge:
         request = self._request(rollout)
         key = _digest(request)
         client = self._client_of_this_loop()
-        # Equal samples of a group come at the same time: the first asks, the others find its answer.
+        # Equal samples of a group arrive together: the first asks, the others use its reply.
         lock = self._asking.get(key) or asyncio.Lock()
         self._asking[key] = lock
         async with lock:
@@ -192,7 +192,7 @@ class Judge:
             self._cache.popitem(last=False)
 
     def _client_of_this_loop(self) -> ChatClient:
-        """Connections and locks belong to a loop, and execution may move its rewards to a new one."""
+        """The running loop's client: connections and locks belong to a loop, and execution may replace it."""
         loop = asyncio.get_running_loop()
         if self._client is None or self._client[0] is not loop:
             options = self._options

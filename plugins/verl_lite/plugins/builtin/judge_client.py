@@ -1,4 +1,4 @@
-"""One chat request to an OpenAI-compatible endpoint: a message's text, or an error that says why not."""
+"""One chat request to an OpenAI-compatible endpoint: the reply's text, or an error that says why not."""
 
 import asyncio
 import json
@@ -16,17 +16,17 @@ SHOWN_CHARS = 200
 
 
 class BusyError(RewardError):
-    """The endpoint cannot be reached or is too busy (429, 5xx): another try may succeed."""
+    """The endpoint is unreachable or too busy (429, 5xx): a retry may succeed."""
 
 
 class ReplyError(RewardError):
-    """The endpoint refused the request or answered with something that is no chat completion."""
+    """The endpoint refused the request, or its reply is not a chat completion."""
 
 
 class ChatClient:
     """Requests to `base_url`, at most `max_concurrent` at a time. Belongs to one event loop.
 
-    The key goes into the request's header and nowhere else: it is cut out of every message.
+    The key goes only into the request's header; it is removed from every error message.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ChatClient:
         self._key = api_key
         self._timeout_s = request_timeout_s
         self._slots = asyncio.Semaphore(max_concurrent)
-        # No connection outlives its request: nobody tells a reward when its event loop ends.
+        # No connection outlives its request: a reward is not told when its event loop ends.
         limits = httpx.Limits(max_connections=max_concurrent, max_keepalive_connections=0)
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._http = httpx.AsyncClient(limits=limits, headers=headers, timeout=None, follow_redirects=False)

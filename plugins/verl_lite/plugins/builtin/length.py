@@ -14,7 +14,7 @@ from verl_lite.plugins.score import Score, ScoreOutcome
 Shape = Literal["linear", "cosine", "overlong"]
 Unit = Literal["tokens", "words", "characters"]
 
-# Which options each shape reads; an option of another shape would be ignored in silence.
+# The options each shape reads; one of another shape would be silently ignored.
 _OPTIONS_OF: Mapping[Shape, frozenset[str]] = {
     "linear": frozenset({"target", "zero_at"}),
     "cosine": frozenset({"max_length", "at_zero", "at_max", "exceeded"}),
@@ -25,29 +25,30 @@ _OPTIONS_OF: Mapping[Shape, frozenset[str]] = {
 class LengthOptions(ConfigModel):
     """The value as a function of the length L.
 
-    linear    1.0 up to `target`, falling in a straight line to 0.0 at `zero_at`
+    linear    1.0 up to `target`, then falling linearly to 0.0 at `zero_at`
     cosine    from `at_zero` (L = 0) along half a cosine to `at_max`, and `exceeded` from `max_length` on
               (Yeo et al., arXiv:2502.03373; their reward is two of these, see below)
-    overlong  0.0 up to `max_length - buffer`, falling in a straight line to -1.0 at `max_length`, and
-              -1.0 beyond (DAPO's soft overlong punishment, arXiv:2503.14476, eq. 13)
+    overlong  0.0 up to `max_length - buffer`, then falling linearly to -1.0 at `max_length`, and -1.0
+              beyond (DAPO's soft overlong punishment, arXiv:2503.14476, eq. 13)
     """
 
     shape: Shape = Field(default="linear", description="the function; see above")
     unit: Unit = Field(
         default="tokens",
-        description="what is counted; words are what white space separates, and tokens need the rollout's "
+        description="what is counted; words are separated by white space, and tokens need the rollout's "
         "`completion_ids`",
     )
-    target: PositiveInt = Field(default=256, description="linear: the longest length worth 1.0")
+    target: PositiveInt = Field(default=256, description="linear: the greatest length with value 1.0")
     zero_at: PositiveInt | None = Field(
         default=None,
-        description="linear: the length from which on it is worth 0.0; by default twice `target`",
+        description="linear: the length from which the value is 0.0; by default twice `target`",
     )
     max_length: PositiveInt = Field(
         default=4096, description="cosine and overlong: L_max, usually the sampler's limit"
     )
     buffer: PositiveInt = Field(
-        default=1024, description="overlong: L_cache, over how much below `max_length` the punishment grows"
+        default=1024,
+        description="overlong: L_cache, the range below `max_length` where the punishment grows",
     )
     at_zero: float = Field(
         default=2.0, allow_inf_nan=False, description="cosine: the value of an empty completion"
@@ -76,7 +77,7 @@ class LengthOptions(ConfigModel):
 
 
 @reward("length", options=LengthOptions, isolate=False, cache=False)
-def length(rollout: Rollout, options: LengthOptions) -> Score:
+def length_reward(rollout: Rollout, options: LengthOptions) -> Score:
     """A value for the completion's length: a straight line, half a cosine, or DAPO's punishment."""
     if options.unit == "tokens" and not rollout.completion_ids and rollout.completion:
         return Score.failed(
@@ -123,4 +124,4 @@ _VALUES: Mapping[Shape, Callable[[int, LengthOptions], float]] = {
 
 @hookimpl
 def register_rewards(register: Register) -> None:
-    register(length)
+    register(length_reward)

@@ -14,11 +14,11 @@ from verl_lite.verifiers import MathOptions, Outcome, Verdict, verify_math_batch
 class MathRewardOptions(BaseModel):
     """The options of `verify_math`, and what each outcome is worth.
 
-    mode, timeout_s, rel_tol, rounding, units: see MathOptions; `timeout_s` is a pair's own deadline
-    unparsed  the value where no answer can be read; None leaves the rollout without a value
+    mode, timeout_s, rel_tol, rounding, units: see MathOptions; `timeout_s` is the deadline per pair
+    unparsed  the value if no answer can be read; None for no value
     wrong     the value of a wrong answer
-    partial   what a reference of several parts (a list, set, tuple or vector) is worth by the share
-              of parts that are right: 0 for nothing, 0.5 for at most half of full marks
+    partial   credit for a reference of several parts (a list, set, tuple or vector), by the share of
+              parts that are right: 0 for none, 0.5 for at most half of full marks
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,10 +43,10 @@ class MathRewardOptions(BaseModel):
         )
 
 
-# Not isolated: verify_math keeps what can hang in killable processes of its own, deadline included.
-# The call's own deadline leaves room for starting them on a busy machine.
+# Not isolated: verify_math runs whatever can hang in its own killable processes, with its own deadline.
+# The call's deadline leaves time to start them on a busy machine.
 @reward("math", options=MathRewardOptions, form="batch", isolate=False, timeout_s=60.0, max_batch=256)
-def math(rollouts: Sequence[Rollout], options: MathRewardOptions) -> list[Score]:
+def math_reward(rollouts: Sequence[Rollout], options: MathRewardOptions) -> list[Score]:
     """1.0 when the completion's answer is the reference, whatever its notation, else 0.0."""
     pairs = [(rollout.completion, rollout.reference) for rollout in rollouts]
     known = [(completion, reference) for completion, reference in pairs if reference is not None]
@@ -77,4 +77,4 @@ def _score(verdict: Verdict, options: MathRewardOptions) -> Score:
 
 @hookimpl
 def register_rewards(register: Register) -> None:
-    register(math)
+    register(math_reward)

@@ -15,14 +15,14 @@ from verl_lite.plugins.score import Score, ScoreOutcome, StepScore
 class ProcessOptions(ConfigModel):
     """A step is a line with at least one equation between numbers, such as "3 * 4 + 1 = 13".
 
-    Only what can be decided exactly is scored: lines with other content, and equations with variables
-    or functions, get nothing.
+    Only what can be decided exactly is scored: other lines, and equations with variables or functions,
+    get no value.
     """
 
     right: float = Field(
         default=0.0,
         allow_inf_nan=False,
-        description="the value of a step whose equations all hold; above 0 it pays to write '1 + 1 = 2'",
+        description="the value of a step whose equations all hold; above 0, writing '1 + 1 = 2' pays",
     )
     wrong: float = Field(
         default=-1.0,
@@ -32,18 +32,18 @@ class ProcessOptions(ConfigModel):
     rounding: bool = Field(
         default=True,
         description="a decimal on the right may be the left side rounded to its digits (10 / 3 = 3.33), "
-        "and so may a whole number after the sign for 'about'",
+        "and so may a whole number after an 'about' sign",
     )
     value: Literal["none", "fraction", "all"] = Field(
         default="none",
-        description="what the whole completion is worth. none: 0.0; fraction: the share of right steps; "
+        description="the value of the whole completion. none: 0.0; fraction: the share of right steps; "
         "all: 1.0 when every step is right, else 0.0",
     )
 
 
 @reward("process", options=ProcessOptions)
-def process(rollout: Rollout, options: ProcessOptions) -> Score:
-    """A value for every step of arithmetic in the completion, checked exactly; abstains without any."""
+def process_reward(rollout: Rollout, options: ProcessOptions) -> Score:
+    """A value for every arithmetic step in the completion, checked exactly; abstains without any."""
     steps, num_right, first_wrong = [], 0, ""
     for start, line in _lines(rollout.completion):
         equations = list(equations_in(line, rounding=options.rounding))
@@ -74,4 +74,4 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 @hookimpl
 def register_rewards(register: Register) -> None:
-    register(process)
+    register(process_reward)

@@ -16,9 +16,9 @@ from verl_lite.plugins.score import Score, ScoreOutcome, StepScore
 
 
 class ProcessModelOptions(ModelOptions):
-    """The model reads prompt and steps, with `step_token` behind every step, where its label is read.
+    """The model reads the prompt and the steps, with `step_token` after each step; its label is read there.
 
-    The defaults are the form in which TRL's PRMTrainer (0.24) trains such models.
+    The defaults are the format in which TRL's PRMTrainer (0.24) trains such models.
     """
 
     step_separator: str = Field(
@@ -27,10 +27,10 @@ class ProcessModelOptions(ModelOptions):
     step_token: str = Field(
         default="\n",
         min_length=1,
-        description="what stands behind each step for the model; one token or several",
+        description="what follows each step in the model's input; one or more tokens",
     )
-    prompt_separator: str = Field(default="", description="what stands between the prompt and the first step")
-    label: int = Field(default=1, ge=0, description="which of the head's outputs means a good step")
+    prompt_separator: str = Field(default="", description="what separates the prompt from the first step")
+    label: int = Field(default=1, ge=0, description="the head's output for a good step")
     scale: float = Field(
         default=1.0, allow_inf_nan=False, description="a step's value is scale * p + offset ..."
     )
@@ -38,13 +38,13 @@ class ProcessModelOptions(ModelOptions):
         default=0.0, allow_inf_nan=False, description="... where p is the probability that it is good"
     )
     value: Literal["none", "min", "mean", "product", "last"] = Field(
-        default="none", description="what the whole completion is worth: 0.0, or the steps' p taken together"
+        default="none", description="the value of the whole completion: 0.0, or the steps' p combined"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Steps:
-    """`spans` are characters of the completion; `reads` the token at which each step's label is read."""
+    """`spans` are characters of the completion; `reads` is the token at which each step's label is read."""
 
     ids: Sequence[int]
     spans: Sequence[tuple[int, int]]
@@ -80,7 +80,7 @@ class ProcessModel:
         return [self._score(steps, values.get(at)) for at, steps in enumerate(found)]
 
     def _steps(self, rollout: Rollout) -> _Steps:
-        """Each step is tokenised by itself, so the place of its label is known and not searched for."""
+        """The model's input; each step is tokenised separately, so the place of its label is known."""
         prompt, _ = self._model.without_special_tokens(rollout.prompt_text)
         begin = self._model.tokenizer.bos_token_id
         ids = [] if begin is None else [begin]
@@ -112,7 +112,7 @@ class ProcessModel:
 
 
 def _step_spans(text: str, separator: str) -> list[tuple[int, int]]:
-    """[start, end) of each step without the white space around it; steps of nothing else are none."""
+    """[start, end) of each step, stripped of white space; empty steps are left out."""
     spans, start = [], 0
     for match in [*re.finditer(re.escape(separator), text), None]:
         end = match.start() if match else len(text)

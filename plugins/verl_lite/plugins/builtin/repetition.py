@@ -15,15 +15,15 @@ _WORD = re.compile(r"\S+")
 
 
 class RepetitionOptions(ConfigModel):
-    """An n-gram is repeated when it occurred before in the same completion (arXiv:2502.03373)."""
+    """An n-gram is a repeat if it occurred earlier in the same completion (arXiv:2502.03373)."""
 
-    ngram: int = Field(default=20, ge=1, le=200, description="n: how many units in a row")
+    ngram: int = Field(default=20, ge=1, le=200, description="n: the number of consecutive units")
     unit: Literal["tokens", "words", "characters"] = Field(
         default="words",
         description="what is counted; words ignore case, and tokens need the rollout's `completion_ids`",
     )
     penalty: float = Field(
-        default=-1.0, le=0, allow_inf_nan=False, description="0 or below: what full repetition is worth"
+        default=-1.0, le=0, allow_inf_nan=False, description="0 or below: the value of full repetition"
     )
     spread: Literal["completion", "units"] = Field(
         default="completion",
@@ -40,8 +40,8 @@ class RepetitionOptions(ConfigModel):
 
 
 @reward("repetition", options=RepetitionOptions, isolate=False, cache=False)
-def repetition(rollout: Rollout, options: RepetitionOptions) -> Score:
-    """0.0 without repeated n-grams, down to `penalty` for nothing but repeats."""
+def repetition_reward(rollout: Rollout, options: RepetitionOptions) -> Score:
+    """0.0 without repeated n-grams, down to `penalty` for only repeats."""
     if options.unit == "tokens" and not rollout.completion_ids and rollout.completion:
         return Score.failed(
             ScoreOutcome.ABSTAIN, "the rollout has no token ids: use unit words or characters"
@@ -66,7 +66,7 @@ def _units(rollout: Rollout, unit: str) -> Sequence[Hashable]:
 
 
 def _repeats(units: Sequence[Hashable], n: int) -> Iterator[int]:
-    """The start of every n-gram that occurred before; occurrences may overlap."""
+    """The start of every n-gram that occurred earlier; occurrences may overlap."""
     seen: set[Sequence[Hashable]] = set()
     for start in range(len(units) - n + 1):
         ngram = units[start : start + n]
@@ -90,7 +90,7 @@ def _steps(rollout: Rollout, repeats: Sequence[int], options: RepetitionOptions)
 
 
 def _covered(repeats: Sequence[int], n: int) -> Iterator[int]:
-    """Each position that some repeat covers, once."""
+    """Each position covered by a repeat, once."""
     done = 0
     for start in repeats:
         yield from range(max(start, done), start + n)
@@ -99,4 +99,4 @@ def _covered(repeats: Sequence[int], n: int) -> Iterator[int]:
 
 @hookimpl
 def register_rewards(register: Register) -> None:
-    register(repetition)
+    register(repetition_reward)

@@ -16,20 +16,20 @@ from verl_lite.plugins.score import Score, ScoreOutcome
 class RewardModelOptions(ModelOptions):
     """A model with a sequence-classification head, such as those that `verl-lite reward-model` trains."""
 
-    label: int = Field(default=0, ge=0, description="which of the head's outputs is the reward")
+    label: int = Field(default=0, ge=0, description="the head's output that is the reward")
     transform: Literal["none", "sigmoid", "softmax"] = Field(
         default="none",
         description="none: the raw output; sigmoid: of that output; softmax: its share among all outputs",
     )
     chat_template: Literal["auto", "always", "never"] = Field(
         default="auto",
-        description="auto: where the tokenizer has one, prompt and completion are written with it, "
-        "else one after the other",
+        description="auto: format prompt and completion with the tokenizer's template if it has one, "
+        "else join them",
     )
     on_truncation: Literal["score", "abstain"] = Field(
         default="score",
-        description="score: a text over max_tokens loses its beginning, which reason and details say; "
-        "abstain: it gets no value",
+        description="score: cut the beginning of a text over max_tokens and say so in reason and details; "
+        "abstain: give it no value",
     )
 
 

@@ -1,6 +1,6 @@
 """A transformers model that scores text: loaded once, run in batches without gradients.
 
-torch and transformers are imported when a model is loaded: the plugins room never needs them before.
+torch and transformers are imported only when a model is loaded.
 """
 
 import re
@@ -24,7 +24,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class ModelOptions(ConfigModel):
-    """Which model, where it runs, and how much of a text it reads."""
+    """Which model, on which device, and how much of a text it reads."""
 
     model: str = Field(
         min_length=1, description="a local folder, or the id of a model on the Hugging Face hub"
@@ -32,24 +32,24 @@ class ModelOptions(ConfigModel):
     revision: str | None = Field(default=None, description="the hub's branch, tag or commit")
     device: str = Field(
         default="auto",
-        description="auto (a GPU where there is one), cpu, cuda, cuda:1, ... as torch names it",
+        description="auto (a GPU if there is one), cpu, cuda, cuda:1, ... as in torch",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="of the weights; auto: as they were saved"
+        default="auto", description="of the weights; auto: as saved"
     )
-    max_tokens: int = Field(default=4096, gt=0, description="the most tokens the model is given")
+    max_tokens: int = Field(default=4096, gt=0, description="maximum tokens of the model's input")
     batch_tokens: int = Field(
-        default=32_768, gt=0, description="the most tokens of one forward pass, padding included"
+        default=32_768, gt=0, description="maximum tokens per forward pass, padding included"
     )
     trust_remote_code: bool = Field(
         default=False,
-        description="run code that comes with the model; only for models you trust like your own",
+        description="run code that comes with the model; only for models you trust like your own code",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """`ids` to be scored; what was cut off or taken out of the text on the way."""
+    """The `ids` to score, and what was cut off or removed from the text."""
 
     ids: Sequence[int]
     num_cut_tokens: int = 0
@@ -59,8 +59,8 @@ class Chat:
 class ScoringModel:
     """`head` is "SequenceClassification" or "TokenClassification".
 
-    Raises PluginError where torch or transformers is missing, DataError for a model that cannot be
-    loaded, ConfigError for a device that is not there.
+    Raises PluginError if torch or transformers is missing, DataError for a model that cannot be loaded,
+    ConfigError for a missing device.
     """
 
     def __init__(self, options: ModelOptions, head: str) -> None:
@@ -88,7 +88,7 @@ class ScoringModel:
             )
         self._model: Any = model.eval().to(self.device)
         self.num_labels: int = model.config.num_labels
-        # The model finds the last token of a padded row by this id. Without one, rows go one by one.
+        # The model finds a padded row's last token by this id. Without it, rows run one by one.
         self._pad_id: int | None = model.config.get_text_config().pad_token_id
         self._pads = self._pad_id is not None or head == "TokenClassification"
 
@@ -107,18 +107,18 @@ class ScoringModel:
         return list(self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
 
     def without_special_tokens(self, text: str) -> tuple[str, int]:
-        """`text` less every special token spelt in it, which could pose as the end of the turn."""
+        """`text` without the special tokens spelled out in it, which could fake the end of the turn."""
         text, count = clean_text(text), 0
         specials = sorted(filter(None, self.tokenizer.all_special_tokens), key=len, reverse=True)
         while found := sum(text.count(token) for token in specials):
-            count += found  # again: what is left may join up to another one
+            count += found  # again: the rest may form another one
             for token in specials:
                 text = text.replace(token, "")
         return text, count
 
     def chat(self, rollout: Rollout, *, use_template: bool) -> Chat:
-        """The prompt and the completion as the model was trained to see them; the front is cut off when
-        they are too long, since the score is read at the end.
+        """Prompt and completion in the model's training format. If too long, the front is cut off, since the
+        score is read at the end.
         """
         completion, num_special = self.without_special_tokens(rollout.completion)
         if use_template:
@@ -132,9 +132,9 @@ class ScoringModel:
         return Chat(ids[cut:], cut, num_special)
 
     def run(self, rows: Sequence[Sequence[int]], read: Callable[[int, "Tensor"], Any]) -> list[Any]:
-        """`read(row, logits)` for every row of token ids, in order; forward passes hold rows of like length.
+        """`read(row, logits)` for every row of token ids, in order; batches hold rows of similar length.
 
-        logits are float32 on the CPU, of one row without its padding: (labels,) or (tokens, labels).
+        logits are float32 on the CPU, for one row without padding: (labels,) or (tokens, labels).
         """
         answers: list[Any] = [None] * len(rows)
         with self._torch.inference_mode():
@@ -148,7 +148,7 @@ class ScoringModel:
     def _batches(self, rows: Sequence[Sequence[int]]) -> list[list[int]]:
         batches: list[list[int]] = []
         for at in sorted(range(len(rows)), key=lambda row: len(rows[row])):
-            longest = len(rows[at])  # so far, as they come in order of length
+            longest = len(rows[at])  # rows come in order of length
             if batches and self._pads and (len(batches[-1]) + 1) * longest <= self.options.batch_tokens:
                 batches[-1].append(at)
             else:
@@ -169,5 +169,5 @@ class ScoringModel:
 
 
 def clean_text(text: str) -> str:
-    """`text` with lone surrogates, which no tokenizer takes, replaced."""
+    """`text` with lone surrogates replaced, which no tokenizer accepts."""
     return _SURROGATES.sub("\ufffd", text)

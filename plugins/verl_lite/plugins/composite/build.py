@@ -1,4 +1,4 @@
-"""From the config and the installed plugins to what runs: components, their conditions, their options."""
+"""Build the components to run, with options and conditions, from a config and the installed plugins."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -21,11 +21,11 @@ __all__ = ["Composite", "Condition", "build_composite"]
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Whether a component is run for a rollout: its data sources and its gates.
+    """Whether a component runs for a rollout: its data sources and its gates.
 
-    sources  None: every rollout; else the values of `source_column` it takes
+    sources  the values of `source_column` it takes; None for every rollout
     gates    its own `when:` and those of its groups; all must be open
-    paths    the component behind each name the gates read
+    paths    the component behind each name in the gates
     """
 
     sources: frozenset[str] | None
@@ -41,13 +41,13 @@ class Condition:
         return self.sources is None and not self.gates
 
     def takes(self, rollout: Rollout) -> bool:
-        """Whether the rollout's data source is one of this component's."""
+        """Whether the component takes the rollout's data source."""
         return self.sources is None or str(rollout.columns.get(self.source_column)) in self.sources
 
     def state(
         self, rollout: Rollout, scores: Mapping[str, Score]
     ) -> Literal["open", "other source", "closed", "undecided"]:
-        """ "undecided" where a component a gate reads has no value."""
+        """ "undecided" if a component that a gate reads has no value."""
         if not self.takes(rollout):
             return "other source"
         if not self.gates:
@@ -67,14 +67,14 @@ def _value(scores: Mapping[str, Score], path: str) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Composite:
-    """The whole reward, ready to run: one component a leaf of the config, in its order."""
+    """The whole reward, ready to run: one component per leaf of the config, in its order."""
 
     config: RewardsConfig
     components: tuple[Component, ...]
     conditions: Mapping[str, Condition]
 
     def check_sources(self, rollouts: Iterable[Rollout]) -> None:
-        """Raise DataError for a rollout whose data source no component takes: it could not be scored."""
+        """Raise DataError for a rollout whose data source no component takes."""
         conditions = list(self.conditions.values())
         if any(condition.sources is None for condition in conditions):
             return
@@ -95,10 +95,10 @@ class Composite:
 
 
 def build_composite(config: RewardsConfig, catalog: RewardCatalog) -> Composite:
-    """Resolve every `use`, validate every `options`.
+    """Resolve every `use` and validate every `options`.
 
-    Raises PluginError for a reward that is not there or cannot be used, ConfigError for options
-    that do not fit the reward's model.
+    Raises PluginError for a missing or unusable reward, ConfigError for options that do not fit the
+    reward's model.
     """
     found = leaves(config.rewards)
     paths = {leaf.name: leaf.path for leaf in found}
@@ -122,13 +122,13 @@ def _component(leaf: Leaf, condition: Condition, catalog: RewardCatalog) -> Comp
         options=_options(definition, leaf.config.options, where),
         timeout_s=leaf.config.timeout_s or definition.timeout_s,
         needs=frozenset(condition.paths.values()),
-        # the very function execution knows means "always": it is not called for each rollout
+        # execution knows this function and does not call it for every rollout
         applies=applies_always if condition.is_always_open else condition,
     )
 
 
 def _options(definition: RewardDefinition, given: Mapping[str, Any], where: str) -> BaseModel:
-    """The reward's options; unknown keys are refused even where its model would ignore them."""
+    """The reward's options; unknown keys are refused even if its model would ignore them."""
     model = definition.options_model
     source = f"{where}.options of reward {definition.name!r}"
     fields = {info.alias or name for name, info in model.model_fields.items()} | set(model.model_fields)

@@ -1,16 +1,16 @@
-"""From every component's score to one reward a rollout, under the policies for missing values.
+"""Combine every component's score into one reward per rollout, under the policies for missing values.
 
-The order of the arithmetic is the order of the config, whatever order the scores arrived in: the
-same rollout gets the same reward in any batch.
+The arithmetic follows the order of the config, whatever order the scores arrived in: the same rollout
+gets the same reward in any batch.
 
-    part         clip the value, scale * value + offset, times the weight at this step
-    sum, gdpo    the contributions that exist, added
-    product      the contributions that exist, multiplied; a part of weight 0 is left out (a shadow)
-    closed gate  adds 0.0 to a sum, is left out of a product; a rollout with nothing but closed gates gets 0
-    nothing      a rollout no part had a value for has no reward: it is dropped, never 0
+    component    clip the value, scale * value + offset, times the weight at this step
+    sum, gdpo    the existing contributions, added
+    product      the existing contributions, multiplied, without those of weight 0
+    closed gate  adds 0.0 to a sum, is left out of a product; a rollout with closed gates only gets 0
+    no value     a rollout without any value has no reward: it is dropped, never 0
 
-A part of weight 0 is a shadow: scored and reported, and its failures neither drop nor stop anything,
-unless a gate of a part that counts reads it.
+A component of weight 0 is a shadow: it is scored and reported, but its failures neither drop nor stop
+anything, unless the gate of a component with a weight reads it.
 """
 
 import math
@@ -20,14 +20,14 @@ from typing import Protocol
 
 from verl_lite.errors import RewardError
 from verl_lite.plugins.composite.build import Composite, Condition
-from verl_lite.plugins.composite.parts import Part, leaf_parts, parts_at
-from verl_lite.plugins.composite.steps import (
+from verl_lite.plugins.composite.process_rewards import (
     Decode,
     even_spans,
     spans_from_pieces,
     steps_to_tokens,
     token_pieces,
 )
+from verl_lite.plugins.composite.tree import Node, leaf_nodes, tree_at
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import ComponentScore, Score, ScoredRollout, ScoreOutcome
 
@@ -35,7 +35,7 @@ __all__ = ["Combiner", "Timed"]
 
 
 class Timed(Protocol):
-    """What execution answers for one component and rollout."""
+    """Execution's result for one component and rollout."""
 
     @property
     def score(self) -> Score: ...
@@ -45,7 +45,7 @@ class Timed(Protocol):
 
 @dataclass(slots=True)
 class _Row:
-    """One rollout while it is being combined."""
+    """The state of one rollout while it is combined."""
 
     rollout: Rollout
     timed: Mapping[str, Timed]
@@ -60,11 +60,11 @@ class _Row:
 
 
 class Combiner:
-    """Combines rows at one training step. `decode` turns token ids into text, for process rewards."""
+    """Combines rows at one training step. `decode` turns token ids into text for process rewards."""
 
     def __init__(self, composite: Composite, *, step: int = 0, decode: Decode | None = None) -> None:
         self._decode = decode
-        self._parts = parts_at(composite, step)
+        self._nodes = tree_at(composite, step)
         self._is_product = composite.config.scoring.combine == "product"
         self._skips = {
             path: {state: _not_run(state, reason) for state, reason in _reasons(condition)}
@@ -72,10 +72,10 @@ class Combiner:
         }
 
     def combine(self, rollout: Rollout, timed: Mapping[str, Timed]) -> tuple[ScoredRollout, str]:
-        """The scored rollout, and the path of the component whose policy is to abort ("" for none)."""
+        """The scored rollout, and the path of the component whose policy demands an abort ("" for none)."""
         row = _Row(rollout, timed)
-        total = self._total(self._parts, row, self._is_product)
-        if total is None and self._is_closed(self._parts, row):
+        total = self._total(self._nodes, row, self._is_product)
+        if total is None and self._is_closed(self._nodes, row):
             total = 0.0
         elif total is None and not row.dropped_because:
             row.drop("no component had a value")
@@ -92,13 +92,13 @@ class Combiner:
 
     def has_effect(self) -> frozenset[str]:
         """The components whose failures can drop a sample or stop the run at this step."""
-        return frozenset(part.path for part in leaf_parts(self._parts) if part.has_effect)
+        return frozenset(node.path for node in leaf_nodes(self._nodes) if node.has_effect)
 
-    def _total(self, parts: Sequence[Part], row: _Row, is_product: bool) -> float | None:
+    def _total(self, nodes: Sequence[Node], row: _Row, is_product: bool) -> float | None:
         total: float | None = None
-        for part in parts:
-            contribution = self._group(part, row) if part.children else self._leaf(part, row)
-            if contribution is None or part.weight == 0.0:
+        for node in nodes:
+            contribution = self._group(node, row) if node.children else self._leaf(node, row)
+            if contribution is None or node.weight == 0.0:
                 continue
             if total is None:
                 total = contribution
@@ -107,69 +107,69 @@ class Combiner:
         return total
 
     @staticmethod
-    def _is_closed(parts: Sequence[Part], row: _Row) -> bool:
-        """Whether a part that counts has a closed gate; asked where no part has a value."""
-        return any(part.path in row.closed and part.weight != 0.0 for part in parts)
+    def _is_closed(nodes: Sequence[Node], row: _Row) -> bool:
+        """Whether a node with a weight has a closed gate; asked when no node has a value."""
+        return any(node.path in row.closed and node.weight != 0.0 for node in nodes)
 
-    def _leaf(self, part: Part, row: _Row) -> float | None:
-        timed = row.timed[part.path]
+    def _leaf(self, node: Node, row: _Row) -> float | None:
+        timed = row.timed[node.path]
         score = timed.score
         if score.steps:
-            score = self._place_steps(part, score, row)
+            score = self._place_steps(node, score, row)
         contribution: float | None
         if score.value is not None:
-            contribution = part.contribution(score.value)
+            contribution = node.contribution(score.value)
         else:
-            score, contribution = self._missing(part, score, row)
-        row.components[part.path] = ComponentScore(
-            score=score, weight=part.weight, contribution=contribution, latency_s=timed.latency_s
+            score, contribution = self._missing(node, score, row)
+        row.components[node.path] = ComponentScore(
+            score=score, weight=node.weight, contribution=contribution, latency_s=timed.latency_s
         )
-        return None if part.path in row.closed else contribution
+        return None if node.path in row.closed else contribution
 
-    def _group(self, part: Part, row: _Row) -> float | None:
-        value = self._total(part.children, row, part.is_product)
+    def _group(self, node: Node, row: _Row) -> float | None:
+        value = self._total(node.children, row, node.is_product)
         contribution = None
         if value is not None and math.isfinite(value):
-            score, contribution = Score(value), part.contribution(value)
+            score, contribution = Score(value), node.contribution(value)
         elif value is not None:
             score = Score.failed(ScoreOutcome.ERROR, f"its rewards combine to {value}")
-            row.drop(f"error in {part.path}: {score.reason}")
-        elif self._is_closed(part.children, row):
-            row.closed |= {part.path}
+            row.drop(f"error in {node.path}: {score.reason}")
+        elif self._is_closed(node.children, row):
+            row.closed |= {node.path}
             score = _GROUP_CLOSED
         else:
             score = _GROUP_EMPTY
-        noted = part.closed_contribution if part.path in row.closed else contribution
-        row.components[part.path] = ComponentScore(score=score, weight=part.weight, contribution=noted)
+        noted = node.closed_contribution if node.path in row.closed else contribution
+        row.components[node.path] = ComponentScore(score=score, weight=node.weight, contribution=noted)
         return contribution
 
-    def _missing(self, part: Part, score: Score, row: _Row) -> tuple[Score, float | None]:
-        """What a component without a value contributes: skipped rows first, then the policy."""
-        if score.outcome is ScoreOutcome.ABSTAIN and part.condition is not None:
-            scores = {path: row.timed[path].score for path in part.condition.paths.values()}
-            state = part.condition.state(row.rollout, scores)
+    def _missing(self, node: Node, score: Score, row: _Row) -> tuple[Score, float | None]:
+        """Score and contribution of a component without a value: by gates and routing, else by the policy."""
+        if score.outcome is ScoreOutcome.ABSTAIN and node.condition is not None:
+            scores = {path: row.timed[path].score for path in node.condition.paths.values()}
+            state = node.condition.state(row.rollout, scores)
             if state != "open":
                 if state == "closed":
-                    row.closed |= {part.path}
-                    return self._skips[part.path][state], part.closed_contribution
-                return self._skips[part.path][state], None
-        if not part.has_effect:
+                    row.closed |= {node.path}
+                    return self._skips[node.path][state], node.closed_contribution
+                return self._skips[node.path][state], None
+        if not node.has_effect:
             return score, None
-        policy = part.on_missing[score.outcome]
+        policy = node.on_missing[score.outcome]
         if policy == "zero":
-            return score, part.contribution(0.0)
+            return score, node.contribution(0.0)
         if policy in ("drop", "abort"):
             reason = f": {score.reason}" if score.reason else ""
-            row.drop(f"{score.outcome} in {part.path}{reason}")
+            row.drop(f"{score.outcome} in {node.path}{reason}")
         if policy == "abort" and not row.aborting:
-            row.aborting = part.path
+            row.aborting = node.path
         return score, None
 
-    def _place_steps(self, part: Part, score: Score, row: _Row) -> Score:
-        """Add the steps to the row's token rewards; steps that do not fit make the score an error."""
-        if not part.takes_steps:
+    def _place_steps(self, node: Node, score: Score, row: _Row) -> Score:
+        """Add the steps to the row's token rewards; steps outside the completion make the score an error."""
+        if not node.takes_steps:
             raise RewardError(
-                f"{part.path} gives process rewards, which have a meaning only at the top level of a sum: "
+                f"{node.path} gives process rewards, which are defined only at the top level of a sum: "
                 "move it out of its group, or out of `combine: product`"
             )
         rollout, num_tokens = row.rollout, len(row.rollout.completion_ids)
@@ -180,14 +180,14 @@ class Combiner:
                     token_pieces(rollout.completion_ids, self._decode), rollout.completion
                 )
             else:
-                # without token ids the text is one token: the steps are checked, and placed nowhere
+                # without token ids the text counts as one token: the steps are checked but placed nowhere
                 spans = even_spans(num_tokens or 1, len(rollout.completion))
             values = steps_to_tokens(
-                [replace(step, value=part.contribution(step.value)) for step in score.steps], spans
+                [replace(step, value=node.contribution(step.value)) for step in score.steps], spans
             )
         except ValueError as error:
             return Score(None, ScoreOutcome.ERROR, str(error), score.details)
-        if num_tokens and part.weight != 0.0:
+        if num_tokens and node.weight != 0.0:
             before = row.token_rewards or [0.0] * num_tokens
             row.token_rewards = [a + b for a, b in zip(before, values, strict=True)]
         return score

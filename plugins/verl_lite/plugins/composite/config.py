@@ -1,7 +1,7 @@
-"""The `rewards:` and `scoring:` sections: what is rewarded, how it is combined, what a failure means.
+"""The `rewards:` and `scoring:` sections: what is rewarded, how it is combined, what a failure does.
 
-Everything that can be wrong without knowing the installed plugins is refused here, before anything
-loads: unknown keys, unknown names in gates, gates that wait for each other, empty schedules.
+Whatever can be checked without the installed plugins is checked here, before anything loads: unknown
+keys, unknown names in gates, gates that wait for each other, empty schedules.
 """
 
 import difflib
@@ -34,11 +34,11 @@ AbstainPolicy = Literal["skip", "drop", "zero"]
 Bounds = tuple[FiniteFloat | None, FiniteFloat | None]
 
 
-class _Part(ConfigModel):
-    """What a single reward and a nested group have in common: its way into the total.
+class _Weighted(ConfigModel):
+    """Common to a single reward and a nested group: how it enters the total.
 
-    A value is first clipped to `clip`, then `scale * value + offset`, then times `weight`.
-    `when` and `sources` say for which rollouts it counts at all.
+    A value is clipped to `clip`, then becomes `scale * value + offset`, then is multiplied by `weight`.
+    `when` and `sources` restrict it to some rollouts.
     """
 
     weight: Weight = 1.0
@@ -49,7 +49,7 @@ class _Part(ConfigModel):
     offset: FiniteFloat = 0.0
 
     @model_validator(mode="after")
-    def _check_part(self) -> "_Part":
+    def _check_weighted(self) -> "_Weighted":
         if self.clip is not None:
             low, high = self.clip
             if low is not None and high is not None and low > high:
@@ -62,7 +62,7 @@ class _Part(ConfigModel):
         return self
 
 
-class ComponentConfig(_Part):
+class ComponentConfig(_Weighted):
     """One reward. `use` is a registered name, `./file.py:function` or `package.module:function`.
 
     `timeout_s` overrides the deadline the reward declares; the `on_*` policies override `scoring`'s.
@@ -76,8 +76,8 @@ class ComponentConfig(_Part):
     on_abstain: AbstainPolicy | None = None
 
 
-class GroupConfig(_Part):
-    """Several rewards combined into one value, which then counts like a single reward's."""
+class GroupConfig(_Weighted):
+    """Several rewards combined into one value, which is then treated like a single reward's."""
 
     combine: Literal["sum", "product"] = "sum"
     rewards: dict[str, "RewardNode"] = Field(min_length=1)
@@ -98,12 +98,12 @@ class ScoringConfig(ConfigModel):
     """How components become one reward, and what a missing value does.
 
     combine   sum: add the contributions; product: multiply those that exist; gdpo: advantages are
-              normalised component by component (see composite/gdpo.py), `reward` is the plain sum
-    on_*      drop: the sample leaves the batch and its group's baseline, counted; zero: as though
-              the reward had answered 0.0; abort: the run stops. For abstain also skip: the component
-              contributes nothing
+              normalised per component (composite/gdpo.py), and `reward` is the plain sum
+    on_*      drop: the sample leaves the batch and its group's baseline, and is counted; zero: as if
+              the reward were 0.0; abort: the run stops; skip (abstain only): the component contributes
+              nothing
     max_error_fraction, max_timeout_fraction
-              the circuit breaker: the run stops when a component fails on a larger part of the
+              the circuit breaker: the run stops when a component fails on a larger fraction of the
               rollouts it ran on, counted over at least `breaker_min_rows` of them
     """
 
@@ -135,9 +135,9 @@ GroupConfig.model_rebuild()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaf:
-    """One reward of the tree. `path` is its name below its groups ("style/brevity"), the name metrics use.
+    """One reward of the tree. `path` is its name with its groups' ("style/brevity"), as metrics use it.
 
-    `parents` are its groups from the outside in; `gates` its own and their conditions.
+    `parents` are its groups, outermost first; `gates` are their conditions and its own.
     """
 
     name: str
@@ -187,7 +187,7 @@ def _check_names(rewards: Mapping[str, ComponentConfig | GroupConfig]) -> None:
             )
         if name in seen:
             raise ValueError(
-                f"rewards: {name!r} names two parts ({seen[name]} and {path}): give every part its own name"
+                f"rewards: {name!r} names two rewards ({seen[name]} and {path}): give each its own name"
             )
         seen[name] = path
 

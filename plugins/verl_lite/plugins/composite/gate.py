@@ -1,11 +1,11 @@
-"""`when:` expressions over other components' values, parsed with an allow-list and never evaluated by Python.
+"""`when:` expressions over other components' values, parsed by an allow-list, never evaluated by Python.
 
     correct > 0                      numbers are compared; a comparison is a condition
     correct > 0 and length <= 0.5    conditions are joined by and, or, not
-    max(math, code) - 0.1 >= 0       + - * / and min, max, abs make numbers of numbers
+    max(math, code) - 0.1 >= 0       + - * / and min, max, abs compute numbers
 
-Names are components of the same config; their values are what the reward answered, before clip,
-scale and offset. A component without a value (error, time-out, abstain) leaves the gate undecided.
+Names are components of the same config; their values are those before clip, scale and offset. A
+component without a value (error, timeout, abstain) leaves the gate undecided.
 """
 
 import ast
@@ -18,7 +18,7 @@ from typing import Any
 
 __all__ = ["FUNCTIONS", "Gate", "parse_gate"]
 
-MAX_LENGTH = 300  # characters; nobody reads a longer gate
+MAX_LENGTH = 300  # characters
 FUNCTIONS: Mapping[str, Callable[..., float]] = {"abs": abs, "max": max, "min": min}
 _COMPARE: Mapping[type[ast.AST], Callable[[float, float], bool]] = {
     ast.Lt: operator.lt,
@@ -49,7 +49,7 @@ class Gate:
     condition: Condition
 
     def is_open(self, values: Values) -> bool | None:
-        """True or False; None when a name has no value or the arithmetic has no result (x / 0).
+        """True or False; None if a name has no value or the arithmetic has no result (x / 0).
 
         >>> gate = parse_gate("correct > 0 and abs(length - 0.5) < 0.2")
         >>> gate.is_open({"correct": 1.0, "length": 0.6}), gate.is_open({"correct": 1.0})
@@ -64,12 +64,12 @@ class Gate:
 
 
 def parse_gate(text: str) -> Gate:
-    """Parse `text`. Raises ValueError that quotes the part that is not allowed, and says what is."""
+    """Parse `text`. Raises ValueError quoting the part that is not allowed, and listing what is."""
     if len(text) > MAX_LENGTH:
-        raise ValueError(f"the condition has {len(text)} characters, at most {MAX_LENGTH} are read")
+        raise ValueError(f"the condition has {len(text)} characters, expected at most {MAX_LENGTH}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # `1 is 2` is refused below, with a better message
+            warnings.simplefilter("ignore", SyntaxWarning)  # `1 is 2` is refused below with a better message
             tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__

@@ -1,15 +1,14 @@
-"""The numbers of one scoring pass, each named once in METRICS.
+"""The metrics of one scoring pass, each named once in METRICS.
 
-What the calls took (latencies, retries, replaced workers) is counted by execution, the rest here.
+Execution counts latencies, retries and replaced workers; the rest is computed here.
 """
 
-import math
 from collections.abc import Sequence
 
-from verl_lite.plugins.composite.flat import is_flat
 from verl_lite.plugins.composite.gdpo import normalised_contributions
 from verl_lite.plugins.composite.policies import was_run
 from verl_lite.plugins.score import ScoredRollout, ScoreOutcome
+from verl_lite.plugins.statistics import Moments, has_zero_variance
 
 __all__ = ["METRICS", "batch_metrics"]
 
@@ -21,33 +20,33 @@ METRICS: tuple[tuple[str, str, str], ...] = (
     ("reward/group_std_mean", "reward", "mean over the groups of the standard deviation within the group"),
     ("reward/flat_group_fraction", "fraction", "groups whose rewards are all equal: nothing to learn from"),
     ("reward/rows", "rollouts", "rollouts scored"),
-    ("reward/dropped_rows", "rollouts", "rollouts dropped: in no batch, in no baseline"),
-    ("reward/dropped_fraction", "fraction", "their part of the rollouts"),
-    ("reward/<name>/mean", "value", "mean value the reward answered, before clip, scale, offset and weight"),
+    ("reward/dropped_rows", "rollouts", "rollouts dropped from the batch and the baselines"),
+    ("reward/dropped_fraction", "fraction", "their fraction of the rollouts"),
+    ("reward/<name>/mean", "value", "mean value of the reward, before clip, scale, offset and weight"),
     ("reward/<name>/std", "value", "standard deviation of those values"),
     ("reward/<name>/weight", "weight", "its weight at this step"),
-    ("reward/<name>/ok_fraction", "fraction", "rollouts it gave a value for"),
-    ("reward/<name>/abstain_fraction", "fraction", "rollouts it ran on and had nothing to say about"),
+    ("reward/<name>/ok_fraction", "fraction", "rollouts with a value"),
+    ("reward/<name>/abstain_fraction", "fraction", "rollouts it ran on but gave no value"),
     ("reward/<name>/error_fraction", "fraction", "rollouts it failed on"),
     ("reward/<name>/timeout_fraction", "fraction", "rollouts it did not finish in time"),
-    ("reward/<name>/skipped_fraction", "fraction", "rollouts its gate or routing kept from it"),
+    ("reward/<name>/skipped_fraction", "fraction", "rollouts skipped by its gate or routing"),
     (
         "reward/<name>/advantage_share",
         "fraction",
-        "its share of the variance within the groups; all add up to 1",
+        "its share of the variance within the groups; shares add up to 1",
     ),
-    ("reward/<name>/latency_p50_s", "seconds", "median time of one rollout it ran on"),
+    ("reward/<name>/latency_p50_s", "seconds", "median time per rollout it ran on"),
     ("reward/<name>/latency_p95_s", "seconds", "95th percentile"),
     ("reward/<name>/latency_p99_s", "seconds", "99th percentile"),
     ("reward/<name>/errors", "rollouts", "rollouts it failed on"),
     ("reward/<name>/timeouts", "rollouts", "rollouts it did not finish in time"),
-    ("reward/<name>/retries", "calls", "further tries after a failure it declared worth retrying"),
-    ("reward/workers_replaced", "processes", "worker processes that were killed or died, and were replaced"),
+    ("reward/<name>/retries", "calls", "retries after failures the reward declares retryable"),
+    ("reward/workers_replaced", "processes", "worker processes replaced after they died or were killed"),
 )
 
 
 def batch_metrics(rows: Sequence[ScoredRollout], *, combine: str = "sum") -> dict[str, float]:
-    """The metrics of METRICS about values and outcomes; a mean of nothing is left out."""
+    """The metrics in METRICS about values and outcomes; a mean over nothing is left out."""
     metrics = {"reward/rows": float(len(rows))}
     if not rows:
         return metrics
@@ -58,8 +57,9 @@ def batch_metrics(rows: Sequence[ScoredRollout], *, combine: str = "sum") -> dic
         "reward/dropped_fraction": num_dropped / len(rows),
     }
     if kept:
-        mean, std = _mean_std(kept)
-        metrics |= {"reward/mean": mean, "reward/std": std, "reward/min": min(kept), "reward/max": max(kept)}
+        found = Moments.of(kept)
+        metrics |= {"reward/mean": found.mean, "reward/std": found.std}
+        metrics |= {"reward/min": found.low, "reward/max": found.high}
         metrics |= _group_metrics(rows)
     for name in rows[0].components:
         metrics |= _component_metrics(name, rows)
@@ -76,9 +76,9 @@ def _group_metrics(rows: Sequence[ScoredRollout]) -> dict[str, float]:
     several = [rewards for rewards in groups.values() if len(rewards) > 1]
     if not several:
         return {}
-    flat = sum(1 for rewards in several if is_flat(rewards))
+    flat = sum(1 for rewards in several if has_zero_variance(rewards))
     return {
-        "reward/group_std_mean": sum(_mean_std(rewards)[1] for rewards in several) / len(several),
+        "reward/group_std_mean": sum(Moments.of(rewards).std for rewards in several) / len(several),
         "reward/flat_group_fraction": flat / len(several),
     }
 
@@ -95,14 +95,15 @@ def _component_metrics(name: str, rows: Sequence[ScoredRollout]) -> dict[str, fl
     metrics[f"reward/{name}/skipped_fraction"] = num_skipped / len(rows)
     metrics[f"reward/{name}/weight"] = parts[0].weight
     if values:
-        metrics[f"reward/{name}/mean"], metrics[f"reward/{name}/std"] = _mean_std(values)
+        found = Moments.of(values)
+        metrics[f"reward/{name}/mean"], metrics[f"reward/{name}/std"] = found.mean, found.std
     return metrics
 
 
 def _advantage_shares(rows: Sequence[ScoredRollout], combine: str) -> dict[str, float]:
     """cov(c_k, R) / var(R) within the groups, summed over them, R being the sum of the contributions.
 
-    Under gdpo the c_k are the normalised contributions, which are what the advantage is made of.
+    Under gdpo the c_k are the normalised contributions, which make up the advantage.
     """
     names = [name for name in rows[0].components if "/" not in name]
     parts = normalised_contributions(rows) if combine == "gdpo" else None
@@ -129,8 +130,3 @@ def _advantage_shares(rows: Sequence[ScoredRollout], combine: str) -> dict[str, 
     return {
         f"reward/{name}/advantage_share": cov / variance for name, cov in zip(names, covariances, strict=True)
     }
-
-
-def _mean_std(values: Sequence[float]) -> tuple[float, float]:
-    mean = sum(values) / len(values)
-    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))

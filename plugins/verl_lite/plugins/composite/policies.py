@@ -1,4 +1,4 @@
-"""When scoring must stop: `abort` policies and the circuit breaker, with the failing rows saved."""
+"""Stop scoring under an `abort` policy or by the circuit breaker, and save the failing rows."""
 
 import os
 import tempfile
@@ -16,16 +16,16 @@ MAX_SAVED_ROWS = 1000
 
 
 def was_run(score: Score) -> bool:
-    """False where a gate or the routing kept the component from being run."""
+    """False if a gate or the routing skipped the component."""
     return "not_run" not in score.details
 
 
 class CircuitBreaker:
-    """Stops a run whose rewards fail, instead of training on what is left.
+    """Stops a run whose rewards fail, instead of training on the rest.
 
-    Failures are counted component by component over the rollouts it was run on. Small batches are
-    added up until `breaker_min_rows` rollouts are there; then the fractions are compared and the
-    counting starts anew. Components that cannot affect the reward are not counted.
+    Failures are counted per component, over the rollouts it ran on. Batches are added up to at least
+    `breaker_min_rows` rollouts; then the fractions are checked and the counts reset. Components that
+    cannot affect the reward are not counted.
     """
 
     def __init__(self, scoring: ScoringConfig, failures_path: Path | None = None) -> None:
@@ -35,7 +35,7 @@ class CircuitBreaker:
         self._failing: dict[str, list[ScoredRollout]] = {}
 
     def check(self, rows: Sequence[ScoredRollout], components: Iterable[str], aborting: str = "") -> None:
-        """Count `rows` and raise RewardError when a limit is passed or `aborting` names a component."""
+        """Count `rows`; raise RewardError if a limit is exceeded or `aborting` names a component."""
         for path in components:
             self._count(path, rows)
         if aborting:

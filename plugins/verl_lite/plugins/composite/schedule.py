@@ -15,7 +15,7 @@ class Schedule(ConfigModel):
 
     constant  the same weight at every step
     linear    straight lines between the points, flat before the first and after the last
-    step      each weight holds from its step on; before the first point the first weight holds
+    step      each weight holds from its step on; the first one also before it
     """
 
     constant: FiniteFloat | None = None
@@ -63,7 +63,7 @@ def weight_at(weight: float | Schedule, step: int) -> float:
 
 
 def weights_of(weight: float | Schedule) -> list[float]:
-    """Every weight named in `weight`: one number, or those of the schedule's points."""
+    """Every weight in `weight`: the number itself, or those of the schedule's points."""
     if not isinstance(weight, Schedule):
         return [weight]
     return [weight.constant] if weight.constant is not None else list(weight.points.values())

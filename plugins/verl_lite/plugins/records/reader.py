@@ -2,7 +2,7 @@
 
 A plain file needs only what the rewards read: `completion`, usually `prompt` (text or messages) and
 `reference`; every other key becomes a column of the rollout. Rows of one prompt form a group unless
-`group` says otherwise. Files of other shapes are read with a `convert` of their own.
+`group` says otherwise. Other formats are read with a `convert` function.
 """
 
 import json
@@ -21,16 +21,22 @@ if TYPE_CHECKING:
 
 __all__ = ["BadRow", "Convert", "Shard", "own_records", "read_records", "shard_records"]
 
-Convert = Callable[[Any, int], Iterable[Record]]  # a row and its number to its records
+Convert = Callable[[Any, int], Iterable[Record]]  # (row, row number) -> its records
 
 _BATCH_ROWS = 2048
 _DECODER = json.JSONDecoder()
-_BAD_ROW = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # of an unexpected shape
+_BAD_ROW = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+)  # of odd rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadRow:
-    """A row that cannot be read: its position from 1 (a JSONL line number), why, and its raw text."""
+    """An unreadable row: its position from 1 (a JSONL line number), the reason, and its raw text."""
 
     row: int
     reason: str
@@ -39,9 +45,9 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """A stretch of a record file that splits no group: `num_rows` rows from `first_row` (from 1) on.
+    """A range of a record file that splits no group: `num_rows` rows from `first_row` (counted from 1).
 
-    It lies between `position` and `end`: byte offsets in JSONL, row-group indices in Parquet.
+    It spans `position` to `end`: byte offsets in JSONL, row-group indices in Parquet.
     """
 
     position: int
@@ -51,7 +57,7 @@ class Shard:
 
 
 def own_records(row: Any, number: int) -> Iterable[Record]:
-    """The one record in a row of ours, or of any file with a text `completion`."""
+    """The record in a row of our own files, or of any file with a text `completion`."""
     return (to_record(row, number),)
 
 
@@ -66,9 +72,9 @@ def read_records(
 
     `convert` makes the records of a row; it raises ValueError, TypeError or KeyError for a bad one.
 
-    A row that cannot be read goes to `on_bad_row` and reading goes on; without it the first one
-    raises DataError with its position. Raises DataError for a file that is missing, empty, no
-    Parquet or JSONL, truncated, or written with a newer schema.
+    An unreadable row is passed to `on_bad_row` and reading continues; without `on_bad_row` it raises
+    DataError with its position. Raises DataError for a file that is missing, empty, truncated, neither
+    Parquet nor JSONL, or written with a newer schema.
     """
     path = check_record_file(path)
     rows = _parquet_rows(path, shard) if path.suffix == ".parquet" else _json_rows(path, shard)
@@ -89,7 +95,7 @@ def read_records(
 
 
 def check_record_file(path: str | Path) -> Path:
-    """The path of a file whose suffix can be read; raises DataError otherwise."""
+    """`path`, if it is a file with a readable suffix; raises DataError otherwise."""
     path = Path(path)
     if not path.is_file():
         raise DataError(f"no rollout file at {path}")
@@ -107,16 +113,16 @@ def shard_records(path: str | Path, *, rows_per_shard: int, convert: Convert = o
 
 
 def first_row(path: str | Path) -> object:
-    """The first row of a record file, as text in JSONL; None where there is none."""
+    """The first row of a record file (text, if it is JSONL); None for an empty file."""
     path = check_record_file(path)
     rows = _parquet_rows(path, None) if path.suffix == ".parquet" else _json_rows(path, None)
     return next((row for _, row in rows), None)
 
 
 def _parsed(text: str) -> Any:
-    """The JSON value in text without white space around it; quicker than json.loads on short rows."""
+    """The JSON value in text without white space around it; faster than json.loads on short rows."""
     value, end = _DECODER.raw_decode(text)
-    return value if end == len(text) else json.loads(text)  # which says what is wrong with the rest
+    return value if end == len(text) else json.loads(text)  # to raise the error about the rest
 
 
 def _reason(error: Exception) -> str:
@@ -168,7 +174,7 @@ def _parquet_shards(path: Path, rows_per_shard: int) -> Iterator[Shard]:
 
 
 def _group_of_row(file: "pq.ParquetFile", row_group: int, row: int) -> object:
-    """What tells the groups of two rows apart; only the columns for that are read."""
+    """The values that identify a row's group; reads only their columns."""
     names = set(file.schema_arrow.names)
     wanted = ["step", "group"] if "group" in names else ["step", "prompt"]
     table = file.read_row_group(row_group, columns=[name for name in wanted if name in names])
@@ -196,7 +202,7 @@ def _group_of_line(line: bytes, convert: Convert, *, place: int) -> object:
     try:
         record = tuple(convert(json.loads(line), 0))[place]
     except _BAD_ROW:
-        return object()  # a line without records belongs to no group
+        return object()  # an unreadable line belongs to no group
     return record.step, record.rollout.group
 
 

@@ -1,4 +1,4 @@
-"""One row of a file (ours, or any with a `completion`) as a Record, and a Record as a scored rollout."""
+"""Convert a row of a file to a Record, and a Record to a scored rollout."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ _RESERVED = frozenset(
 
 
 def to_record(row: Any, number: int) -> Record:
-    """The record in `row`, the `number`-th of its file; raises TypeError or ValueError with the reason."""
+    """The record in `row`, the file's `number`-th. Raises TypeError or ValueError with the reason."""
     if not isinstance(row, dict):
         raise TypeError(f"expected an object with a 'completion', got {type(row).__name__}")
     if "schema_version" in row and int(row["schema_version"]) > SCHEMA_VERSION:
@@ -65,7 +65,7 @@ def to_record(row: Any, number: int) -> Record:
 
 
 def to_scored(record: Record) -> ScoredRollout:
-    """The scored rollout that was recorded; without components where it was never scored."""
+    """The recorded scored rollout; it has no components if it was never scored."""
     components = {
         name: ComponentScore(
             score=Score(
@@ -91,7 +91,7 @@ def to_scored(record: Record) -> ScoredRollout:
 
 
 def _columns(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Every data set column: those recorded as JSON, or all keys of a plain row that are not ours."""
+    """The data set's columns: those recorded as JSON, or all keys of a plain row that are not ours."""
     if row.get("columns_json") is not None:
         return dict(from_json(row["columns_json"]))
     given = row.get("columns")
@@ -111,7 +111,7 @@ def _messages(prompt: object) -> tuple[Message, ...]:
 
 def _message(given: Mapping[str, Any]) -> Message:
     message = dict(given)
-    if "extra_json" in message:  # one of our own: text in `content`, everything else as JSON
+    if "extra_json" in message:  # our own format: text in `content`, everything else as JSON
         extra = from_json(message.pop("extra_json"))
         if message.get("content") is None:
             message.pop("content", None)

@@ -1,9 +1,8 @@
-"""The one record schema. A record is self-contained: it can be scored again from itself alone.
+"""The record schema. A record is self-contained: it can be scored again from itself alone.
 
-Version 2: `token_versions` came with it. A reader reads its own version and every older one; a newer
-file is refused with a message.
-Values of any shape (data set columns, score details) are stored as JSON text, so that rows with
-different keys share one Parquet schema and nothing vanishes or turns into a null.
+Version 2 added `token_versions`. A reader reads its own version and all older ones, and refuses newer
+ones. Values of any shape (data set columns, score details) are stored as JSON text, so that rows with
+different keys share one Parquet schema and no value is lost.
 """
 
 import json
@@ -11,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from verl_lite.plugins.fast_init import fast_init
 from verl_lite.plugins.rollout import Rollout
 
 if TYPE_CHECKING:
@@ -25,7 +23,7 @@ METADATA_KEY = b"verl_lite.schema_version"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredScore:
-    """A component's score as it was recorded; the fields of Score and ComponentScore."""
+    """A recorded component score: the fields of Score and ComponentScore."""
 
     value: float | None
     outcome: str
@@ -37,12 +35,11 @@ class StoredScore:
     latency_s: float = 0.0
 
 
-@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A rollout with what was recorded about its scoring; `row` is its position in the file from 1.
+    """A rollout with its recorded scores; `row` is its position in the file, from 1.
 
-    `reward` and `advantage` are None where the sample was dropped or never scored.
+    `reward` and `advantage` are None if the sample was dropped or never scored.
     """
 
     rollout: Rollout
@@ -56,61 +53,42 @@ class Record:
 
 
 def arrow_schema() -> "pa.Schema":
-    """The Parquet schema of SCHEMA_VERSION; one row a rollout."""
+    """The Parquet schema of SCHEMA_VERSION; one row per rollout."""
     import pyarrow as pa
 
-    message = pa.struct([("role", pa.string()), ("content", pa.string()), ("extra_json", pa.string())])
-    sampling = pa.struct(
-        [
-            ("temperature", pa.float64()),
-            ("top_p", pa.float64()),
-            ("top_k", pa.int32()),
-            ("max_new_tokens", pa.int32()),
-            ("seed", pa.int64()),
-        ]
-    )
-    component = pa.struct(
-        [
-            ("name", pa.string()),
-            ("value", pa.float64()),
-            ("outcome", pa.string()),
-            ("reason", pa.string()),
-            ("details_json", pa.string()),
-            ("steps_json", pa.string()),
-            ("weight", pa.float64()),
-            ("contribution", pa.float64()),
-            ("latency_s", pa.float64()),
-        ]
-    )
-    return pa.schema(
-        [
-            ("id", pa.string()),
-            ("step", pa.int32()),
-            ("group", pa.string()),
-            ("sample_index", pa.int32()),
-            ("policy_version", pa.int32()),
-            ("prompt", pa.list_(message)),
-            ("completion", pa.string()),
-            ("reference", pa.string()),
-            ("finish_reason", pa.string()),
-            ("reward", pa.float64()),
-            ("advantage", pa.float64()),
-            ("dropped_because", pa.string()),
-            ("components", pa.list_(component)),
-            ("token_rewards", pa.list_(pa.float64())),
-            ("prompt_ids", pa.list_(pa.int32())),
-            ("completion_ids", pa.list_(pa.int32())),
-            ("logprobs", pa.list_(pa.float64())),
-            ("token_versions", pa.list_(pa.int32())),
-            ("sampling", sampling),
-            ("columns_json", pa.string()),
-        ],
-        metadata={METADATA_KEY: str(SCHEMA_VERSION).encode()},
-    )
+    text, number, integer = pa.string(), pa.float64(), pa.int32()
+    message = {"role": text, "content": text, "extra_json": text}
+    sampling = {"temperature": number, "top_p": number, "top_k": integer, "max_new_tokens": integer}
+    sampling["seed"] = pa.int64()
+    component = {"name": text, "value": number, "outcome": text, "reason": text, "details_json": text}
+    component |= {"steps_json": text, "weight": number, "contribution": number, "latency_s": number}
+    columns = {
+        "id": text,
+        "step": integer,
+        "group": text,
+        "sample_index": integer,
+        "policy_version": integer,
+        "prompt": pa.list_(pa.struct(message)),
+        "completion": text,
+        "reference": text,
+        "finish_reason": text,
+        "reward": number,
+        "advantage": number,
+        "dropped_because": text,
+        "components": pa.list_(pa.struct(component)),
+        "token_rewards": pa.list_(number),
+        "prompt_ids": pa.list_(integer),
+        "completion_ids": pa.list_(integer),
+        "logprobs": pa.list_(number),
+        "token_versions": pa.list_(integer),
+        "sampling": pa.struct(sampling),
+        "columns_json": text,
+    }
+    return pa.schema(columns, metadata={METADATA_KEY: str(SCHEMA_VERSION).encode()})
 
 
 def to_json(value: object) -> str:
-    """`value` as JSON text. What JSON cannot hold (a date, a set, an array) is written by its `str`."""
+    """`value` as JSON text. Arrays and sets become lists; other types JSON lacks are written as `str`."""
     return json.dumps(value, ensure_ascii=False, default=_plain, separators=(",", ":"))
 
 

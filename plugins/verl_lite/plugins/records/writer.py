@@ -21,10 +21,10 @@ _UNSCORED: Mapping[str, Any] = {"reward": None, "dropped_because": "", "componen
 
 
 class RecordWriter:
-    """Append rows to a record file; the suffix chooses Parquet (`.parquet`) or JSONL (`.jsonl`).
+    """Writes rows to a Parquet (`.parquet`) or JSONL (`.jsonl`) file. Use as a context manager.
 
-    Rows go to a file beside `path` that takes its name when the writer closes without an error, so
-    a reader never sees half a file. Use as a context manager. Raises DataError for another suffix.
+    Rows go to a temporary file, renamed to `path` when the writer closes without an error, so a reader
+    never sees half a file. Raises DataError for another suffix.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -51,9 +51,9 @@ class RecordWriter:
         steps: Sequence[int | None] | None = None,
         advantages: Sequence[float | None] | None = None,
     ) -> None:
-        """Append scored rollouts (dropped ones too), with one advantage a row where they are known.
+        """Append scored rollouts, dropped ones included, with one advantage per row if they are known.
 
-        `step` is the training step of all rows, `steps` has one a row.
+        `step` is the training step of all rows; `steps` has one per row.
         """
         known = advantages if advantages is not None else [None] * len(rows)
         each = steps if steps is not None else [step] * len(rows)
@@ -80,7 +80,7 @@ class RecordWriter:
             raise ValueError(f"the record writer of {self.path} is closed")
 
     def close(self, *, keep: bool = True) -> None:
-        """Finish the file and give it its name; with `keep=False` throw it away."""
+        """Finish the file and rename it to `path`; with `keep=False` delete it."""
         writer = self._parquet or self._lines
         if writer is None:
             return
@@ -99,7 +99,7 @@ class RecordWriter:
 
 
 def join_record_files(parts: Sequence[Path], path: Path) -> None:
-    """Put record files of one format after each other into `path`, whole or not at all."""
+    """Concatenate record files of one format into `path`, whole or not at all."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     if path.suffix == ".parquet":
         import pyarrow.parquet as parquet
@@ -137,7 +137,7 @@ def _rollout_row(rollout: Rollout) -> dict[str, Any]:
 
 
 def _message_row(message: Message) -> dict[str, Any]:
-    """Plain text in a column of its own; whatever else a message holds (tool calls, parts, null) as JSON."""
+    """Plain text in its own column; everything else in a message (tool calls, parts, null) as JSON."""
     content = message.get("content")
     extra = {key: value for key, value in message.items() if key not in ("role", "content")}
     if not isinstance(content, str) and "content" in message:

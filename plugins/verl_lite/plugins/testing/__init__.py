@@ -1,4 +1,4 @@
-"""For the tests of rewards: fakes, a reward run just as training runs it, and assertions that explain.
+"""For testing rewards: fakes, assertions that explain, and a reward run exactly as in training.
 
 >>> from verl_lite.plugins import reward
 >>> @reward("word_count", isolate=False)
@@ -10,7 +10,7 @@
 2.0
 
 The pytest fixture `score_rollouts` (a whole config, installed rewards) comes with verl-lite's pytest
-plugin; the function of that name here scores with one reward that need not be installed.
+plugin; the function of that name here scores with one reward, installed or not.
 """
 
 from verl_lite.plugins.testing.assertions import assert_any_order, assert_group_scores, assert_score

@@ -1,7 +1,7 @@
-"""Assertions about rewards whose messages say what the reward answered, and why.
+"""Assertions about rewards; their messages say what the reward returned, and why.
 
-They run the reward in the test's own process, so breakpoints hit and a test takes microseconds;
-deadlines are not enforced. `score_rollouts` runs it in worker processes, as training does.
+They run the reward in the test's own process: breakpoints hit, a test takes microseconds, deadlines are
+not enforced. `score_rollouts` runs it in worker processes, as training does.
 """
 
 import math
@@ -27,10 +27,10 @@ def assert_score(
     options: Mapping[str, Any] | None = None,
     tolerance: float = TOLERANCE,
 ) -> Score:
-    """The reward gives `value` to the rollout (None: it has no value); returns the whole score.
+    """Assert that the reward gives the rollout `value` (None for no value), and return the score.
 
-    `outcome` ("abstain", "error", "timeout") says why there is no value, `reason` is a part of the
-    score's reason. A reward of form "batch" or "group" gets the rollout alone.
+    `outcome` ("abstain", "error", "timeout") is why there is no value; `reason` is a part of the
+    score's reason. A reward of form "batch" or "group" gets only this rollout.
     """
     [score] = _scores(reward, [rollout], options)
     problems = _problems(score, value, outcome, reason, tolerance)
@@ -46,7 +46,7 @@ def assert_group_scores(
     options: Mapping[str, Any] | None = None,
     tolerance: float = TOLERANCE,
 ) -> list[Score]:
-    """The reward gives these values to the rollouts, scored together, in their order."""
+    """Assert that the reward gives these values to the rollouts, scored together; return the scores."""
     assert len(group) == len(values), f"{len(group)} rollouts and {len(values)} expected values"
     scores = _scores(reward, group, options)
     problems = [
@@ -65,7 +65,7 @@ def assert_any_order(
     options: Mapping[str, Any] | None = None,
     tolerance: float = TOLERANCE,
 ) -> None:
-    """Every rollout gets the same score whether it comes first or last."""
+    """Assert that no rollout's score depends on the order of the rollouts."""
     forwards = _scores(reward, rollouts, options)
     backwards = _scores(reward, rollouts[::-1], options)[::-1]
     problems = [

@@ -1,4 +1,4 @@
-"""A chat server that says what the test wants: for rewards that ask a model over HTTP."""
+"""A fake chat server, for rewards that ask a model over HTTP."""
 
 import json
 import threading
@@ -17,7 +17,7 @@ Reply = str | int
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One request as the server got it."""
+    """One request as received."""
 
     body: Mapping[str, Any]
     headers: Mapping[str, str]
@@ -28,16 +28,16 @@ class ChatRequest:
 
     @property
     def text(self) -> str:
-        """The contents of all messages, one below the other."""
+        """The contents of all messages, one per line."""
         return "\n".join(str(message["content"]) for message in self.messages)
 
 
 class FakeChatServer:
     """A local OpenAI-compatible server (`POST /chat/completions` below `base_url`). A context manager.
 
-    `reply` is what it answers: a text, or an int for an HTTP error of that status; a sequence is
-    given out one by one and its last item from then on; a function is called with the ChatRequest.
-    `requests` are those it got, in their order.
+    `reply` is a text, or an int for an HTTP error of that status. A sequence of these is used item by
+    item, the last one from then on; a function is called with the ChatRequest. `requests` are the
+    received requests, in order.
 
     >>> with FakeChatServer(reply=[503, "score: 4"]) as server:     # doctest: +SKIP
     ...     judge(base_url=server.base_url)                         # retries once
@@ -102,7 +102,7 @@ class FakeChatServer:
                 self.wfile.write(payload)
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Quiet: the test looks at `requests`."""
+                """No output: tests look at `requests`."""
 
         return Handler
 

@@ -1,4 +1,4 @@
-"""Fakes for testing rewards: rollouts, groups of them, and a reward run just as training runs it."""
+"""Fakes for testing rewards: rollouts, groups, and a reward run exactly as in training."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,14 +14,14 @@ __all__ = ["component_for", "fake_group", "fake_rollout", "score_rollouts"]
 def fake_rollout(
     completion: str = "The answer is 4.", *, question: str = "What is 2 + 2?", **fields: Any
 ) -> Rollout:
-    """A rollout of one question; `fields` are any others of Rollout (reference, columns, id, ...)."""
+    """A rollout of one question; `fields` sets other fields of Rollout (reference, columns, id, ...)."""
     if "prompt" not in fields:
         fields["prompt"] = (Message(role="user", content=question),)
     return Rollout(completion=completion, **fields)
 
 
 def fake_group(completions: Sequence[str], *, group: str = "group-0", **fields: Any) -> list[Rollout]:
-    """The samples of one prompt: one rollout a completion, with ids and sample indices filled in."""
+    """The samples of one prompt: one rollout per completion, with ids and sample indices."""
     return [
         fake_rollout(completion, group=group, sample_index=index, id=f"{group}/{index}", **fields)
         for index, completion in enumerate(completions)
@@ -37,7 +37,7 @@ def component_for(
     applies: Callable[[Rollout, Mapping[str, Score]], bool] = applies_always,
     **options: Any,
 ) -> Component:
-    """A decorated reward as a component, with its options; by default under its own name and deadline."""
+    """A decorated reward as a component with options, by default under its own name and deadline."""
     definition = definition_of(reward)
     return Component(
         name=name or definition.name,
@@ -57,7 +57,7 @@ def score_rollouts(
     debug_inline: bool = False,
     **options: Any,
 ) -> list[TimedScore]:
-    """The scores of one reward alone, run by the machinery that training uses."""
+    """The scores of a single reward, run by the machinery that training uses."""
     component = component_for(reward, **options)
     with Execution([component], workers=workers, debug_inline=debug_inline) as execution:
         run = execution.start()

@@ -1,11 +1,11 @@
-"""Process rewards: from positions in the completion to one value a token.
+"""Process rewards: from positions in the completion to one value per token.
 
-The value of a step lands on the step's last token, the one that completes it. Where characters are
-meant, the characters each token covers must be known:
+A step's value lands on its last token. For positions in characters, the characters of each token must
+be known:
 
 - with a tokenizer's `decode`, exactly: token i covers what decoding i + 1 tokens adds to decoding i;
-- without one, evenly: token i of n covers the i-th n-th of the text. That is a documented
-  approximation for records scored away from their tokenizer, not a guess made in training.
+- without one, evenly: token i of n covers the i-th n-th of the text. This approximation is for records
+  scored without their tokenizer; training always has one.
 """
 
 from bisect import bisect_left
@@ -22,8 +22,8 @@ TokenSpans = Sequence[tuple[int, int]]  # [start, end) of each token, in charact
 def token_pieces(token_ids: Sequence[int], decode: Decode) -> list[str]:
     """The text each token adds; joined they are `decode(token_ids)`.
 
-    A character spread over several tokens belongs to the last of them (the others add nothing).
-    Decodes every prefix, so its cost grows with the square of the length: for process rewards only.
+    A character spread over several tokens belongs to the last of them.
+    Decodes every prefix: the cost is quadratic in the length, so use it for process rewards only.
 
     >>> token_pieces([104, 195, 169], lambda ids: bytes(ids).decode("utf-8", "replace"))
     ['h', '', 'é']
@@ -31,7 +31,7 @@ def token_pieces(token_ids: Sequence[int], decode: Decode) -> list[str]:
     pieces, done = [], ""
     for count in range(1, len(token_ids) + 1):
         text = decode(token_ids[:count])
-        is_open = text.endswith("\ufffd") and count < len(token_ids)  # bytes of an unfinished character
+        is_open = text.endswith("\ufffd") and count < len(token_ids)  # bytes of an incomplete character
         pieces.append("" if is_open else text[len(done) :])
         done = done if is_open else text
     return pieces
@@ -40,7 +40,7 @@ def token_pieces(token_ids: Sequence[int], decode: Decode) -> list[str]:
 def spans_from_pieces(pieces: Iterable[str], text: str) -> list[tuple[int, int]]:
     """The [start, end) characters of each piece; pieces beyond the text (an end token) are empty.
 
-    Raises ValueError when the pieces joined do not start with `text`: they belong to another text.
+    Raises ValueError if the joined pieces do not start with `text`.
 
     >>> spans_from_pieces(["ab", "", "c", "<eos>"], "abc")
     [(0, 2), (2, 2), (2, 3), (3, 3)]
@@ -71,7 +71,7 @@ def even_spans(num_tokens: int, num_chars: int) -> list[tuple[int, int]]:
 
 
 def steps_to_tokens(steps: Iterable[StepScore], spans: TokenSpans) -> list[float]:
-    """One value a token: each step's value on the token that holds its last character.
+    """One value per token: each step's value on the token with its last character.
 
     Steps that end on one token add up. Raises ValueError for a step outside the completion.
 
@@ -88,7 +88,7 @@ def steps_to_tokens(steps: Iterable[StepScore], spans: TokenSpans) -> list[float
             raise ValueError(
                 f"the step [{step.start}, {step.end}) is outside the completion's {limit} {unit}"
             )
-        # the first token that reaches the step's last character: empty tokens before it do not
+        # the first token that reaches the step's last character, past any empty tokens
         token = bisect_left(ends, step.end) if step.unit == "char" else step.end - 1
         values[token] += step.value
     return values

@@ -1,4 +1,4 @@
-"""`verl-lite check`: every check over a file of rollouts, in one streamed pass and a few probes."""
+"""`verl-lite check`: all checks on a file of rollouts, in one streamed pass and a few probes."""
 
 import random
 from collections import defaultdict
@@ -32,7 +32,7 @@ class CheckOptions:
     """label       the column that says whether the completion is really correct
     by          columns to slice the agreement by, such as the data source
     primary     the component that says what is correct; by default the one with the largest weight
-    num_probes  rollouts the probes score (in whole groups, chosen by `seed`)
+    num_probes  number of rollouts the probes score (whole groups, sampled with `seed`)
     """
 
     label: str | None = None
@@ -117,8 +117,7 @@ def _duplicates(tallies: _Tallies) -> Iterator[Finding]:
     yield Finding(
         check="duplicate prompts",
         level=level,
-        message=f"{repeated:,} prompts stand under more than one group, {conflicting:,} have different "
-        "references",
+        message=f"{repeated:,} prompts are in more than one group, {conflicting:,} have different references",
         numbers={"repeated": repeated, "conflicting": conflicting, "num_prompts": len(tallies.prompts)},
     )
 
@@ -133,7 +132,7 @@ class _Sample:
         self.groups: list[list[Rollout]] = []
 
     def add(self, records: Sequence[Record]) -> None:
-        # The same prompt at another step is another group: it must not meet this one in a probe's batch.
+        # A prompt's samples at another step are another group and must not join this one in a probe's batch.
         group = [replace(r.rollout, group=f"{r.rollout.group}@{r.step}") for r in records]
         self._seen += 1
         if sum(map(len, self.groups)) < self._size:

@@ -1,4 +1,4 @@
-"""Gather what the report shows: from a file of rollouts, or from a run folder while it grows or after."""
+"""Collect the report's data from a file of rollouts or a run folder, finished or still growing."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,8 @@ from verl_lite.lab.report.evaluations import evaluation_data, is_evaluation, sam
 from verl_lite.lab.report.runs import is_run, record_files, run_data
 from verl_lite.lab.report.tallies import Correlations, Histogram
 from verl_lite.lab.statistics import Confusion
-from verl_lite.plugins.composite.flat import is_flat
 from verl_lite.plugins.records import Record, read_records
+from verl_lite.plugins.statistics import has_zero_variance
 
 __all__ = ["ReportOptions", "collect"]
 
@@ -25,8 +25,8 @@ _NUM_SLOWEST = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportOptions:
-    """max_rollouts  rollouts in the browser, in whole groups chosen at random where there are more
-    label         the column with the truth; by default one of label, is_correct, correct
+    """max_rollouts  rollouts in the browser; beyond that, a random choice of whole groups
+    label         the label column; by default one of label, is_correct, correct
     format        who wrote the rollouts (lab/formats); "auto" looks at the first row
     """
 
@@ -103,7 +103,7 @@ def _gather(records: Iterator[Record], options: ReportOptions) -> _Gathered:
     for group in consecutive_groups(records):
         gathered.num_groups += 1
         rewards = [record.reward for record in group if record.reward is not None]
-        gathered.num_flat += bool(rewards) and is_flat(rewards)
+        gathered.num_flat += bool(rewards) and has_zero_variance(rewards)
         for record in group:
             _tally(gathered, record, options)
         if gathered.num_kept + len(group) <= options.max_rollouts:

@@ -1,4 +1,4 @@
-"""The tree of the config at one training step: weights, bounds and policies filled in."""
+"""The config's tree at one training step, with weights, bounds and policies filled in."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,18 +10,18 @@ from verl_lite.plugins.composite.config import ComponentConfig, GroupConfig
 from verl_lite.plugins.composite.schedule import weight_at
 from verl_lite.plugins.score import ScoreOutcome
 
-__all__ = ["Part", "leaf_parts", "parts_at"]
+__all__ = ["Node", "leaf_nodes", "tree_at"]
 
 Nodes: TypeAlias = Mapping[str, ComponentConfig | GroupConfig]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Node:
     """One node of the tree, a single reward or a group, with everything that is fixed during a step.
 
-    closed_contribution  what is noted for a closed gate: 0.0 in a sum, None in a product
-    has_effect           its failures follow the policies (groups have none of their own)
-    condition            None where the reward is run for every rollout
+    closed_contribution  the contribution recorded for a closed gate: 0.0 in a sum, None in a product
+    has_effect           whether its failures follow the policies (groups have none of their own)
+    condition            None if the reward runs for every rollout
     """
 
     path: str
@@ -31,7 +31,7 @@ class Part:
     scale: float
     offset: float
     closed_contribution: float | None
-    children: tuple["Part", ...] = ()
+    children: tuple["Node", ...] = ()
     is_product: bool = False
     takes_steps: bool = True
     has_effect: bool = True
@@ -46,14 +46,14 @@ class Part:
         return self.weight * (self.scale * value + self.offset)
 
 
-def parts_at(composite: Composite, step: int) -> tuple[Part, ...]:
-    """The top level of the tree at training step `step`."""
+def tree_at(composite: Composite, step: int) -> tuple[Node, ...]:
+    """The tree's top-level nodes at training step `step`."""
     return tuple(_Builder(composite, step).build(composite.config.rewards))
 
 
-def leaf_parts(parts: Sequence[Part]) -> list[Part]:
-    """The single rewards below `parts`, in the order of the config."""
-    return [leaf for part in parts for leaf in (leaf_parts(part.children) if part.children else [part])]
+def leaf_nodes(nodes: Sequence[Node]) -> list[Node]:
+    """The single rewards below `nodes`, in the order of the config."""
+    return [leaf for node in nodes for leaf in (leaf_nodes(node.children) if node.children else [node])]
 
 
 class _Builder:
@@ -63,20 +63,20 @@ class _Builder:
         self._step = step
         self._effective = self._with_effect()
 
-    def build(self, nodes: Nodes, prefix: str = "", in_product: bool | None = None) -> Iterator[Part]:
+    def build(self, nodes: Nodes, prefix: str = "", in_product: bool | None = None) -> Iterator[Node]:
         if in_product is None:
             in_product = self._scoring.combine == "product"
         for name, node in nodes.items():
-            yield self._part(f"{prefix}{name}", node, in_product)
+            yield self._node(f"{prefix}{name}", node, in_product)
 
-    def _part(self, path: str, node: ComponentConfig | GroupConfig, in_product: bool) -> Part:
-        children: tuple[Part, ...] = ()
+    def _node(self, path: str, node: ComponentConfig | GroupConfig, in_product: bool) -> Node:
+        children: tuple[Node, ...] = ()
         is_product = isinstance(node, GroupConfig) and node.combine == "product"
         if isinstance(node, GroupConfig):
             children = tuple(self.build(node.rewards, f"{path}/", is_product))
         low, high = node.clip or (None, None)
         condition = self._composite.conditions.get(path)
-        return Part(
+        return Node(
             path=path,
             weight=weight_at(node.weight, self._step),
             low=-math.inf if low is None else low,
@@ -100,7 +100,7 @@ class _Builder:
         }
 
     def _with_effect(self) -> frozenset[str]:
-        """The rewards with a weight at this step, and those their gates read, and so on."""
+        """The rewards with a weight at this step, and those their gates read, transitively."""
         found = set(self._weighted(self._composite.config.rewards))
         waiting = list(found)
         while waiting:
