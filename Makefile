@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # a file's tests stay together, so that what they share is started once; tests/README.md
-PARALLEL ?= -n 2 --dist loadgroup --no-loadscope-reorder
+PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-slow test-all setup lint types contracts check format clean
 

@@ -12,8 +12,6 @@ from verl_lite.engine.config.train import RolloutConfig, VllmConfig
 from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
 from verl_lite.plugins import SamplerSettings
 
-pytestmark = pytest.mark.xdist_group("vllm")  # vLLM is imported by one worker
-
 PROMPT = tuple(range(10, 30))
 
 

@@ -20,8 +20,6 @@ from verl_lite.engine.types import PromptRow
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 
-pytestmark = pytest.mark.xdist_group("ray")  # one Ray at a time on this machine
-
 SETTINGS = SamplerSettings(max_new_tokens=90, seed=5)
 CONFIG = RolloutConfig(
     max_prompt_tokens=32, max_new_tokens=96, sequences_in_flight=8, vllm=VllmConfig(kv_cache_gib=0.1)

@@ -18,8 +18,6 @@ from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.errors import ConfigError
 
-pytestmark = pytest.mark.xdist_group("ray")  # one Ray at a time on this machine
-
 pytest.importorskip("ray")
 
 DRIVER = """
