@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import pytest
 
 TIERS = ("unit", "integration", "golden", "e2e")
+SLOW_TIMEOUT_S = 900
 ENGINES = (
     "tests/engine/cluster/e2e/",
     "tests/engine/cluster/integration/",
@@ -33,6 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 f"{item.nodeid}: is marked {_or(written)}: remove that, its folder says {tier}"
             )
         item.add_marker(tier)
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
     if "PYTEST_XDIST_WORKER" in os.environ:  # the longest first, so that no worker ends alone
         items.sort(key=lambda item: -TIERS.index(item.path.parent.name))
 
