@@ -198,6 +198,7 @@ def interrupted(
     return rollouts | by_id(groups), victim
 
 
+@pytest.mark.slow  # with engines of this process: unit/test_engine_pool.py
 def test_a_killed_engine_is_replaced_and_its_sequences_are_sampled_again(
     sampler: Any, source: Any, in_process: dict[str, Rollout], prompts: list[PromptRow]
 ) -> None:
