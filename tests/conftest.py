@@ -8,15 +8,21 @@ import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 TIERS = ("unit", "integration", "golden", "e2e")
+SLOW_TIMEOUT_S = 900
+ENGINES = (
+    "tests/engine/cluster/e2e/",
+    "tests/engine/cluster/integration/",
+    "tests/engine/rollout/e2e/",
+)
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The folder that a test file lies in names its tier; see README.md beside this file."""
     for item in items:
         tier = item.path.parent.name
@@ -28,10 +34,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 f"{item.nodeid}: is marked {_or(written)}: remove that, its folder says {tier}"
             )
         item.add_marker(tier)
-        if not item.get_closest_marker("xdist_group"):  # a file's fixtures are made once
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-    if config.getoption("dist", "no") != "no":  # the longest first, so that no worker ends alone
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the longest first, so that no worker ends alone
         items.sort(key=lambda item: -TIERS.index(item.path.parent.name))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests stay in one worker, so that what they share is made once; so do all with Ray or vLLM."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "engines" if file.startswith(ENGINES) else file
+
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def _or(names: Sequence[str]) -> str:

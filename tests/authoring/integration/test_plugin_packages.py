@@ -108,6 +108,7 @@ def test_names_that_cannot_be_used_are_refused(
     assert not list(tmp_path.glob("verl*"))
 
 
+@pytest.mark.slow  # a new plugin goes the same way above
 def test_the_example_plugin_is_installed_tested_and_used(environment: Any, tmp_path: Path) -> None:
     project = tmp_path / "reward_plugin"
     shutil.copytree(EXAMPLE, project)

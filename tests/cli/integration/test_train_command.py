@@ -2,10 +2,10 @@
 
 import importlib.util
 import json
+import os
 import signal
-import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,26 +194,29 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(
         checkpoints={"every_steps": 0},
         logging={"trackers": [], "rollouts_every_steps": 0},
     )
-    command = [str(Path(sys.executable).parent / "verl-lite"), "train", config, "--run-dir", "run"]
-    process = subprocess.Popen(
-        [*command, "--debug-inline"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    monkeypatch.chdir(tmp_path)
+    metrics, over = tmp_path / "run" / "metrics.jsonl", threading.Event()
+
+    def interrupt_after_three_steps() -> None:
+        while not over.wait(0.05):
+            if metrics.exists() and metrics.read_text().count("\n") >= 3:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    thread = threading.Thread(target=interrupt_after_three_steps)
+    thread.start()
+    try:
+        code, out, err = cli("train", config, "--run-dir", "run", "--debug-inline")
+    finally:
+        over.set()
+        thread.join()
+    assert code == 130
     assert "stopping: writing a checkpoint first" in err
     assert "Traceback" not in err
     assert "stopped; continue with: verl-lite train run/config.yaml --run-dir run --resume" in out
     (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
     finished = json.loads((checkpoint / "trainer.json").read_text())["step"]
     assert metrics.read_text().count("\n") == finished >= 3
-    monkeypatch.chdir(tmp_path)
     again = ("run/config.yaml", f"steps={finished + 1}", "--run-dir", "run", "--resume", "--debug-inline")
     code, out, err = cli("train", *again)
     assert code == 0, err

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 
+@pytest.mark.slow  # its commands, each: tests/authoring
 def test_write_a_plugin(page: Callable[[str], Any], environment: Any, tmp_path: Path) -> None:
     tutorial = page("write-a-plugin.md")
     unused = [block for block in tutorial.blocks if not block.path and block.language != "console"]

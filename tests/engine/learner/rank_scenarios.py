@@ -1,11 +1,14 @@
-"""Updates of a tiny float64 model, the same on any number of ranks; run as a program, one of the ranks.
+"""Updates of a tiny float64 model, the same on any number of ranks; run as a program, all of the ranks.
 
-python rank_scenarios.py RANK SIZE FOLDER SCENARIO...   rank 0 leaves FOLDER/results.pt
+python rank_scenarios.py SIZE FOLDER SCENARIO...   rank 0 leaves FOLDER/results.pt
 """
 
 import math
+import os
 import random
+import signal
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -190,5 +193,30 @@ def as_rank(rank: int, size: int, folder: Path, names: Sequence[str]) -> None:
     dist.destroy_process_group()
 
 
+def start_ranks(size: int, folder: Path, names: Sequence[str]) -> int:
+    """Fork the ranks from this process, which imports for all and computes nothing; the exit code."""
+    from transformers import Qwen3ForCausalLM  # noqa: F401
+
+    ranks = set()
+    for rank in range(size):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                as_rank(rank, size, folder, names)
+            except BaseException:  # noqa: BLE001 - the end of a process of its own
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        ranks.add(pid)
+    while ranks:
+        pid, status = os.wait()
+        ranks.discard(pid)
+        if status:  # the others wait for it
+            for other in ranks:
+                os.kill(other, signal.SIGKILL)
+            return 1
+    return 0
+
+
 if __name__ == "__main__":
-    as_rank(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
+    sys.exit(start_ranks(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]))

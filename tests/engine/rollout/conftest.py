@@ -26,7 +26,12 @@ def connect(small_model: Path, tokenizer: Any, prompts: list[PromptRow]) -> Iter
     opened = []
 
     def connect(
-        url: str, *, in_flight: int = 4, end_ids: Sequence[int] = (), **options: Any
+        url: str,
+        *,
+        in_flight: int = 4,
+        end_ids: Sequence[int] = (),
+        cluster: ClusterConfig = CLUSTER,
+        **options: Any,
     ) -> ServerSampler:
         server = {"url": url, "dtype": "float32"} | options
         config = RolloutConfig.model_validate(
@@ -35,7 +40,7 @@ def connect(small_model: Path, tokenizer: Any, prompts: list[PromptRow]) -> Iter
         canary_ids = list(prompts[0].prompt_ids)
         opened.append(
             ServerSampler(
-                str(small_model), tokenizer, config, CLUSTER, canary_ids=canary_ids, end_ids=end_ids
+                str(small_model), tokenizer, config, cluster, canary_ids=canary_ids, end_ids=end_ids
             )
         )
         return opened[-1]

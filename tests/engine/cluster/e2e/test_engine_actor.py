@@ -12,22 +12,19 @@ from verl_lite.engine.config.train import RolloutConfig, VllmConfig
 from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
 from verl_lite.plugins import SamplerSettings
 
-pytestmark = pytest.mark.xdist_group("vllm")  # vLLM is imported by one worker
-
 PROMPT = tuple(range(10, 30))
 
 
-@pytest.fixture
-def actor(
-    request: pytest.FixtureRequest, small_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[EngineActor]:
+@pytest.fixture(scope="module")
+def actor(request: pytest.FixtureRequest, small_model: Path) -> Iterator[EngineActor]:
     """Each slice is a step. vLLM closes what all engines of a process share, so there is one at a time."""
-    monkeypatch.setattr(engine_actor, "MAX_SLICE_S", 0.0)
     config = RolloutConfig(max_prompt_tokens=32, max_new_tokens=96, vllm=VllmConfig(kv_cache_gib=0.1))
     options = getattr(request, "param", {"max_num_seqs": 3})
-    started = EngineActor(str(small_model), config, seed=0, options=options)
-    yield started
-    started._engine.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_actor, "MAX_SLICE_S", 0.0)
+        started = EngineActor(str(small_model), config, seed=0, options=options)
+        yield started
+        started._engine.close()
 
 
 def requests(count: int, length: int) -> list[SequenceRequest]:
@@ -59,6 +56,12 @@ def test_the_canary_waits_for_none_of_the_sequences(actor: EngineActor, source: 
     assert all(len(one.token_ids) == 90 for one in found.values())
 
 
+def test_what_waits_for_a_place_is_given_up_like_what_runs(actor: EngineActor) -> None:
+    assert actor.advance(requests(5, 40), []) == []
+    assert actor.advance([], ["0", "4"]) == []
+    assert sorted(the_rest(actor)) == ["1", "2", "3"]
+
+
 @pytest.mark.parametrize("actor", [{"max_num_seqs": 9, "num_gpu_blocks_override": 4}], indirect=True)
 def test_with_its_cache_full_the_canary_is_before_those_that_wait(actor: EngineActor) -> None:
     assert actor.advance(requests(8, 60), []) == []
@@ -66,9 +69,3 @@ def test_with_its_cache_full_the_canary_is_before_those_that_wait(actor: EngineA
     # three had room and ended together; it came before the other five
     assert len(actor._engine._running) == 5
     assert all(len(one.token_ids) == 60 for one in the_rest(actor).values())
-
-
-def test_what_waits_for_a_place_is_given_up_like_what_runs(actor: EngineActor) -> None:
-    assert actor.advance(requests(5, 40), []) == []
-    assert actor.advance([], ["0", "4"]) == []
-    assert sorted(the_rest(actor)) == ["1", "2", "3"]

@@ -20,8 +20,6 @@ from verl_lite.engine.types import PromptRow
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 
-pytestmark = pytest.mark.xdist_group("ray")  # one Ray at a time on this machine
-
 SETTINGS = SamplerSettings(max_new_tokens=90, seed=5)
 CONFIG = RolloutConfig(
     max_prompt_tokens=32, max_new_tokens=96, sequences_in_flight=8, vllm=VllmConfig(kv_cache_gib=0.1)
@@ -200,6 +198,7 @@ def interrupted(
     return rollouts | by_id(groups), victim
 
 
+@pytest.mark.slow  # with engines of this process: unit/test_engine_pool.py
 def test_a_killed_engine_is_replaced_and_its_sequences_are_sampled_again(
     sampler: Any, source: Any, in_process: dict[str, Rollout], prompts: list[PromptRow]
 ) -> None:

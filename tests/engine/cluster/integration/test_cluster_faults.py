@@ -84,6 +84,7 @@ def test_a_run_is_not_restarted_more_often_than_allowed(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1250)
 def test_a_run_on_a_cluster_outlives_a_node_and_one_process_of_each_kind(tmp_path: Path) -> None:
     """Ranks, engines and a reward worker on a head and two nodes; then Ctrl-C, which must leave nothing."""
     pytest.importorskip("ray")

@@ -18,8 +18,6 @@ from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.errors import ConfigError
 
-pytestmark = pytest.mark.xdist_group("ray")  # one Ray at a time on this machine
-
 pytest.importorskip("ray")
 
 DRIVER = """
@@ -117,6 +115,7 @@ def test_nothing_is_left_of_a_ray_of_its_own(number: int | None, code: int) -> N
         assert not [line for line in errors.splitlines() if "SIGTERM" in line or "WARNING" in line]
 
 
+@pytest.mark.slow
 def test_a_node_that_missed_its_start_is_ended_before_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """Popen objects left behind would also warn, which is an error here."""
     from ray._private import services

@@ -13,8 +13,6 @@ from verl_lite.engine.cluster.ray_sampler import RaySampler
 from verl_lite.engine.cluster.resources import engine_resources
 from verl_lite.engine.config.train import RolloutConfig, VllmConfig
 
-pytestmark = pytest.mark.xdist_group("vllm")  # vLLM is imported by one worker
-
 WEIGHTS = {"model.embed": torch.ones(4, 2), "model.layers.0.w": torch.zeros(3, dtype=torch.bfloat16)}
 
 

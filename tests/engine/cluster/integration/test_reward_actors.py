@@ -21,8 +21,6 @@ from verl_lite.plugins import RewardsConfig, Rollout, Score, ScoreOutcome, Score
 from verl_lite.plugins.execution import Execution, TimedScore
 from verl_lite.plugins.testing import FakeChatServer, component_for, fake_group, fake_rollout
 
-pytestmark = pytest.mark.xdist_group("ray")  # one Ray at a time on this machine
-
 pytest.importorskip("ray")
 
 CONFIG = ClusterConfig(rewards=RewardActorsConfig(count=2, cpus=1.0))

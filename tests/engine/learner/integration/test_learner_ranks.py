@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,19 +45,16 @@ def run_ranks(folder: Path, names: list[str]) -> dict[str, Any]:
     (folder / "whole").mkdir()
     torch.save(learner.state_dict(), folder / "whole" / "learner.pt")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    commands = [
-        [sys.executable, str(SCRIPT), str(rank), str(RANKS), str(folder), *names] for rank in range(RANKS)
-    ]
-    processes = [
-        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for command in commands
-    ]
-    try:
-        for process in processes:
+    command = [sys.executable, str(SCRIPT), str(RANKS), str(folder), *names]
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
             _, said = process.communicate(timeout=240)
-            assert process.returncode == 0, said
-    finally:
-        for process in processes:
-            process.kill()
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, said
     results: dict[str, Any] = torch.load(folder / "results.pt", weights_only=True)
     return results
 

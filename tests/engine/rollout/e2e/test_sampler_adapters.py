@@ -21,8 +21,6 @@ from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 from verl_lite.plugins.config_file import validate
 
-pytestmark = pytest.mark.xdist_group("vllm")  # vLLM is imported by one worker
-
 LORA = LoraConfig(rank=4, alpha=16)
 ROLLOUT = RolloutConfig(
     max_prompt_tokens=32, max_new_tokens=64, lora_sync="adapters", vllm=VllmConfig(kv_cache_gib=0.1)

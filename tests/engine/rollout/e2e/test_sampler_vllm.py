@@ -14,8 +14,6 @@ from verl_lite.engine.types import PromptRow
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 
-pytestmark = pytest.mark.xdist_group("vllm")  # vLLM is imported by one worker
-
 ROWS = DatasetConfig(task="arithmetic", num_rows=8)
 SETTINGS = SamplerSettings(max_new_tokens=16, seed=5)
 TOKENS_PER_STEP = 8192  # the engine's, on the CPU

@@ -7,8 +7,6 @@ import torch
 
 from verl_lite.engine.rollout.vllm_cpu import PROVIDER, use_kernels
 
-pytestmark = pytest.mark.xdist_group("vllm")  # vLLM is imported by one worker
-
 
 @pytest.fixture(scope="module")
 def kernels() -> None:

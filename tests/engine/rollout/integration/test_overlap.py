@@ -244,9 +244,14 @@ def test_ctrl_c_in_sync_waits_for_no_long_completion(
     if measures:
         data["held_out"] = {"task": "arithmetic", "num_rows": 4}
     config = make_config(steps=2, asynchrony={"mode": "sync"}, rollout=VLLM, data=data)
-    paced(length=lambda seed: 60_000)
-    timer = threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+
+    def length(seed: int) -> int:
+        if not timer.ident:  # sampling begins
+            timer.start()
+        return 60_000
+
+    paced(length=length)
     started = time.monotonic()
     assert train(config, run_dir=tmp_path / "run", debug_inline=True).stopped
     assert time.monotonic() - started < 30

@@ -19,7 +19,6 @@ from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 
 SETTINGS = SamplerSettings(max_new_tokens=16, seed=5)
-CLUSTER = ClusterConfig(max_restarts=1, call_timeout_s=30)
 
 
 class FakeServer(ThreadingHTTPServer):
@@ -220,10 +219,9 @@ def test_a_failed_request_is_made_again_and_then_one_clear_error(
 
 
 def test_a_server_that_hangs_is_waited_for_once(
-    server: FakeServer, connect: Any, prompts: list[PromptRow], monkeypatch: pytest.MonkeyPatch
+    server: FakeServer, connect: Any, prompts: list[PromptRow]
 ) -> None:
-    monkeypatch.setitem(globals(), "CLUSTER", ClusterConfig(max_restarts=3, call_timeout_s=1))
-    sampler = connect(server.url)
+    sampler = connect(server.url, cluster=ClusterConfig(max_restarts=3, call_timeout_s=1))
     server.answers_after_s = 4.0
     started = time.monotonic()
     with pytest.raises(TrainingError, match="failed 1 times; the last time with no answer within 1 s"):
@@ -232,10 +230,9 @@ def test_a_server_that_hangs_is_waited_for_once(
 
 
 def test_all_tries_together_have_the_deadline(
-    server: FakeServer, connect: Any, prompts: list[PromptRow], monkeypatch: pytest.MonkeyPatch
+    server: FakeServer, connect: Any, prompts: list[PromptRow]
 ) -> None:
-    monkeypatch.setitem(globals(), "CLUSTER", ClusterConfig(max_restarts=30, call_timeout_s=2))
-    sampler = connect(server.url)
+    sampler = connect(server.url, cluster=ClusterConfig(max_restarts=30, call_timeout_s=2))
     server.failures = [503] * 1000
     started = time.monotonic()
     with pytest.raises(TrainingError, match="failed 2 times; the last time with 503"):  # 1 s, then 2 s more
