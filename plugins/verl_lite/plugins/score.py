@@ -4,13 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from verl_lite.plugins.fast_init import fast_init
 from verl_lite.plugins.rollout import Rollout
-
-if TYPE_CHECKING:
-    from verl_lite.plugins.execution import SlowRow
 
 __all__ = [
     "ComponentScore",
@@ -18,6 +15,7 @@ __all__ = [
     "ScoreOutcome",
     "ScoredBatch",
     "ScoredRollout",
+    "SlowRow",
     "StepScore",
     "to_score",
 ]
@@ -144,6 +142,14 @@ class ScoredRollout:
     token_rewards: Sequence[float] = ()
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class SlowRow:
+    """A rollout and how long its score took. `row` is its id, or "#" and its position without one."""
+
+    latency_s: float
+    row: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredBatch:
     """What one scoring pass returns: rows in the order they were given, and the metrics of the pass.
@@ -153,4 +159,4 @@ class ScoredBatch:
 
     rows: Sequence[ScoredRollout]
     metrics: Mapping[str, float]
-    slowest: Mapping[str, Sequence["SlowRow"]] = field(default_factory=dict)
+    slowest: Mapping[str, Sequence[SlowRow]] = field(default_factory=dict)

@@ -1,30 +1,32 @@
-"""Whole messages over a socket: eight bytes of length, then a pickle of plain builtins."""
+"""The wire format of workers: frames over a socket, each eight bytes of length and then the body.
 
-import pickle
+What a body means is up to the two sides. A client that does not trust its workers must not unpickle
+what they send.
+"""
+
 import socket
 import struct
-from typing import Any
 
-__all__ = ["Inbox", "pack", "receive", "send"]
+__all__ = ["Inbox", "frame", "receive_frame", "send_frame"]
 
 _LENGTH = struct.Struct("<Q")
-MAX_MESSAGE_BYTES = 1 << 32  # a longer one means that the stream is damaged
+MAX_FRAME_BYTES = 1 << 32  # a longer frame means that the stream is damaged
 
 
-def pack(message: object) -> bytes:
-    body = pickle.dumps(message, 5)
+def frame(body: bytes) -> bytes:
+    """`body` as it travels."""
     return _LENGTH.pack(len(body)) + body
 
 
-def send(channel: socket.socket, message: object) -> None:
+def send_frame(channel: socket.socket, body: bytes) -> None:
     """Send to a blocking socket; raises OSError when the other side is gone."""
-    channel.sendall(pack(message))
+    channel.sendall(frame(body))
 
 
-def receive(channel: socket.socket) -> Any:
-    """The next message from a blocking socket; raises EOFError when the other side is gone."""
+def receive_frame(channel: socket.socket) -> bytes:
+    """The next body from a blocking socket; raises EOFError when the other side is gone."""
     (length,) = _LENGTH.unpack(_read_exactly(channel, _LENGTH.size))
-    return pickle.loads(_read_exactly(channel, length))
+    return _read_exactly(channel, length)
 
 
 def _read_exactly(channel: socket.socket, length: int) -> bytes:
@@ -39,13 +41,13 @@ def _read_exactly(channel: socket.socket, length: int) -> bytes:
 
 
 class Inbox:
-    """Gathers what arrives on a socket that must not block, and gives it back as whole messages."""
+    """Collects what arrives on a non-blocking socket and returns it as whole bodies."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def read(self, channel: socket.socket) -> bool:
-        """Take in what is there; False when the other side is gone."""
+        """Read what is there; False when the other side is gone."""
         while True:
             try:
                 part = channel.recv(1 << 18)
@@ -57,20 +59,18 @@ class Inbox:
                 return False
             self._buffer += part
 
-    def messages(self) -> list[Any]:
-        """Every whole message so far; raises ValueError when the stream is damaged."""
+    def bodies(self) -> list[bytes]:
+        """Every whole body received since the last call; raises ValueError when the stream is damaged."""
         found = []
         while len(self._buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer)
-            if length > MAX_MESSAGE_BYTES:
-                raise ValueError(f"a message of {length} bytes")
+            if length > MAX_FRAME_BYTES:
+                raise ValueError(
+                    f"a frame of {length} bytes, more than {MAX_FRAME_BYTES}: the stream is damaged"
+                )
             end = _LENGTH.size + length
             if len(self._buffer) < end:
                 break
-            body = bytes(self._buffer[_LENGTH.size : end])
+            found.append(bytes(self._buffer[_LENGTH.size : end]))
             del self._buffer[:end]
-            try:
-                found.append(pickle.loads(body))
-            except Exception as error:  # noqa: BLE001 - unpickling garbage raises anything at all
-                raise ValueError(f"a message that cannot be read ({type(error).__name__})") from None
         return found

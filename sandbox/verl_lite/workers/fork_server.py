@@ -1,44 +1,50 @@
-"""The process that imports the rewards once and forks the workers: clean, single-threaded, ours.
+"""The process that imports once and forks the workers: clean, single-threaded, ours.
 
-A worker killed at its deadline is replaced in milliseconds, because the replacement imports nothing.
-Forking the trainer itself would copy torch's threads and locks; this process has neither. It never
-calls a reward. It adopts whatever a worker leaves behind (PR_SET_CHILD_SUBREAPER) and kills it.
+A killed worker is replaced in milliseconds, because the replacement imports nothing. Forking the
+caller itself would copy its threads and locks; this process has neither. It runs no jobs. It adopts
+whatever a worker leaves behind (PR_SET_CHILD_SUBREAPER) and kills it.
 """
 
 import contextlib
 import ctypes
 import gc
+import importlib
 import os
 import pickle
 import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
-from verl_lite.plugins.execution.blueprint import Blueprint, LoadedReward, load
-from verl_lite.plugins.execution.progress import ProgressPage
+from verl_lite.errors import VerlLiteError
+from verl_lite.workers.progress import ProgressPage, Slot
 
-__all__ = ["main"]
+__all__ = ["Serve", "main"]
 
+Serve: TypeAlias = Callable[[socket.socket, Slot], None]  # the life of a worker; it ends when this returns
+
+PARENT_DIED = signal.SIGUSR1
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(slots=True)
-class _Nursery:
+class _ForkServer:
+    parent: int
     control: socket.socket
     page: ProgressPage
-    rewards: list[LoadedReward | None]
+    serve: Serve
     wake_fd: int
     workers: dict[int, int] = field(default_factory=dict)  # process id -> the parent's key
     is_ending: bool = False
 
     def run(self) -> None:
         """Serve until the parent is gone."""
-        while not self.is_ending:
+        while not self.is_ending and os.getppid() == self.parent:
             ready, _, _ = select.select([self.control.fileno(), self.wake_fd], [], [])
             if self.wake_fd in ready:
                 with contextlib.suppress(BlockingIOError):
@@ -48,12 +54,12 @@ class _Nursery:
                 request, fds, _, _ = socket.recv_fds(self.control, 256, 2)
                 if not request:
                     return
-                self._obey(request, fds)
+                self._handle(request, fds)
 
     def on_sigterm(self, number: int, frame: object) -> None:
-        self.is_ending = True  # and `run` is woken; raising here could interrupt the cleaning up
+        self.is_ending = True  # the signal also wakes `run`; raising here could interrupt the clean-up
 
-    def _obey(self, request: bytes, fds: list[int]) -> None:
+    def _handle(self, request: bytes, fds: list[int]) -> None:
         word, key, *rest = pickle.loads(request)
         if word == "fork":
             self._fork(key, rest[0], *fds)
@@ -61,49 +67,44 @@ class _Nursery:
             for pid in [pid for pid, worker in self.workers.items() if worker == key]:
                 _kill_group(pid)
 
-    def _fork(self, key: int, slot: int, channel_fd: int, output_fd: int) -> None:
-        parent = os.getpid()
+    def _fork(self, key: int, index: int, channel_fd: int, output_fd: int) -> None:
+        server = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become_worker(parent, slot, channel_fd, output_fd)
+            self._become_worker(server, self.page.slots[index], channel_fd, output_fd)
         os.close(channel_fd)
         os.close(output_fd)
         self.workers[pid] = key
-        self._tell("forked", key, pid)
+        self._report("forked", key, pid)
 
-    def _become_worker(self, parent: int, slot: int, channel_fd: int, output_fd: int) -> NoReturn:
-        code = 70  # an internal failure; what the reward itself does is dealt with in `serve`
+    def _become_worker(self, server: int, slot: Slot, channel_fd: int, output_fd: int) -> NoReturn:
+        code = 70  # an internal failure: `serve` deals with what a job does
         try:
             os.setsid()
-            die_with_parent(parent, signal.SIGKILL)
+            _die_with_parent(server, signal.SIGKILL)
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGTERM):
+            for number in (signal.SIGCHLD, signal.SIGTERM, PARENT_DIED):
                 signal.signal(number, signal.SIG_DFL)
             os.close(self.wake_fd)
             self.control.close()
             os.dup2(output_fd, 1)
             os.dup2(output_fd, 2)
             os.close(output_fd)
-            from verl_lite.plugins.execution.worker import serve
-
-            serve(socket.socket(fileno=channel_fd), self.page.slots[slot], self.rewards)
+            self.serve(socket.socket(fileno=channel_fd), slot)
             code = 0
         finally:
-            os._exit(code)  # threads and exit handlers of a reward have no say here
+            os._exit(code)  # threads and exit handlers that a job left have no say here
 
     def _reap(self) -> None:
-        """Report the workers that died; whatever they left behind dies too."""
-        while True:
-            found = _peek_dead()
-            if found is None:
-                return
-            key = self.workers.pop(found, None)
+        """Report the workers that died, and kill whatever they left behind."""
+        while (pid := _peek_dead()) is not None:
+            key = self.workers.pop(pid, None)
             if key is not None:
-                _kill_group(found)
-            _, status = os.waitpid(found, 0)
+                _kill_group(pid)
+            _, status = os.waitpid(pid, 0)
             if key is not None:
                 self._sweep()
-                self._tell("exited", key, status)
+                self._report("exited", key, status)
 
     def _sweep(self) -> None:
         while strays := _children() - set(self.workers):
@@ -112,7 +113,7 @@ class _Nursery:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
 
-    def _tell(self, *message: object) -> None:
+    def _report(self, *message: object) -> None:
         with contextlib.suppress(OSError):  # the parent is gone: `run` sees that next
             self.control.send(pickle.dumps(message, 5))
 
@@ -126,18 +127,17 @@ class _Nursery:
         self._sweep()
 
 
-def die_with_parent(parent: int, number: int) -> None:
-    """Have the kernel send `number` to this process when its parent dies."""
+def _die_with_parent(parent: int, number: int) -> None:
+    """Have the kernel send `number` to this process when the thread that started it ends."""
     _libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     if os.getppid() != parent:  # it died before the line above
         os._exit(0)
 
 
 def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGKILL)
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
 
 
 def _peek_dead() -> int | None:
@@ -154,11 +154,8 @@ def _children() -> set[int]:
         with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
             return {int(pid) for pid in file.read().split()}
     except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
-        return {
-            pid
-            for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
-            if _parent_of(pid) == os.getpid()
-        }
+        pids = map(int, filter(str.isdigit, os.listdir("/proc")))
+        return {pid for pid in pids if _parent_of(pid) == os.getpid()}
 
 
 def _parent_of(pid: int) -> int:
@@ -169,39 +166,46 @@ def _parent_of(pid: int) -> int:
         return 0
 
 
-def _load_all(blueprints: list[Blueprint]) -> tuple[list[LoadedReward | None], dict[str, str]]:
-    rewards: list[LoadedReward | None] = []
-    failures: dict[str, str] = {}
-    for blueprint in blueprints:
-        try:
-            rewards.append(load(blueprint))
-        except BaseException as error:  # noqa: BLE001 - the border: importing a plugin may raise anything
-            failures[blueprint.name] = f"{type(error).__name__}: {error}"[:500]
-            rewards.append(None)
-    return rewards, failures
-
-
-def main(parent: int, control_fd: int, page_fd: int, workers: int) -> None:
-    """Read the blueprints from standard input, load them, say so, and serve the parent until it ends."""
-    die_with_parent(parent, signal.SIGKILL)  # importing a reward may hang in C code
-    blueprints = pickle.load(sys.stdin.buffer)
+def _prepare() -> Serve:
+    """Read (entry, argument) from standard input and call the entry, "module:function", with the argument."""
+    entry, argument = pickle.load(sys.stdin.buffer)
     devnull = os.open(os.devnull, os.O_RDWR)
     os.dup2(devnull, 0)
     os.close(devnull)
+    module, _, name = entry.partition(":")
+    serve: Serve = getattr(importlib.import_module(module), name)(argument)
+    return serve
+
+
+def main(parent: int, control_fd: int, page_fd: int, workers: int, dies_with_thread: bool) -> None:
+    """Import and prepare, report that or why not, and fork for the parent until it ends. Never returns.
+
+    `dies_with_thread`: die at once when the thread that started this ends, also while an import hangs
+    in C code. Afterwards only the end of the whole parent process counts.
+    """
+    if dies_with_thread:
+        _die_with_parent(parent, signal.SIGKILL)
     control = socket.socket(fileno=control_fd)
-    rewards, failures = _load_all(blueprints)
-    control.send(pickle.dumps(("ready", failures), 5))
+    try:
+        serve = _prepare()
+    except BaseException as error:  # noqa: BLE001 - the border: what is imported may raise anything
+        why = str(error) if isinstance(error, VerlLiteError) else f"{type(error).__name__}: {error}"
+        control.send(pickle.dumps(("failed", why[:50_000]), 5))
+        os._exit(1)
+    control.send(pickle.dumps(("ready", ""), 5))
 
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     wake_fd, signalled_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    for number in (signal.SIGCHLD, PARENT_DIED):
+        signal.signal(number, lambda number, frame: None)  # they only wake `run`
     signal.set_wakeup_fd(signalled_fd, warn_on_full_buffer=False)
-    nursery = _Nursery(control, ProgressPage(page_fd, workers), rewards, wake_fd)
-    signal.signal(signal.SIGTERM, nursery.on_sigterm)
-    die_with_parent(parent, signal.SIGTERM)
+    server = _ForkServer(parent, control, ProgressPage(page_fd, workers), serve, wake_fd)
+    signal.signal(signal.SIGTERM, server.on_sigterm)
+    _die_with_parent(parent, PARENT_DIED)
     gc.collect()
     gc.freeze()  # keeps the pages of what was imported shared with the workers
     try:
-        nursery.run()
+        server.run()
     finally:
-        nursery.end()
+        server.end()
+        os._exit(0)  # tearing down what was imported would take longer than forking it ever did

@@ -1,4 +1,4 @@
-"""The nursery as the parent sees it: start it, ask for workers, hear of their ends."""
+"""The fork server as the parent sees it: start it, ask it for workers, read its reports."""
 
 import contextlib
 import os
@@ -6,79 +6,111 @@ import pickle
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
-from typing import Any
 
-from verl_lite.errors import PluginError
-from verl_lite.plugins.execution.blueprint import Blueprint
-from verl_lite.plugins.execution.progress import ProgressPage
+from verl_lite.errors import VerlLiteError
+from verl_lite.workers.progress import ProgressPage
+from verl_lite.workers.worker_handle import WorkerHandle
 
-__all__ = ["NurseryHandle"]
+__all__ = ["ForkServerHandle", "WorkerStartError"]
 
-LOAD_S = 120.0  # the longest that importing the rewards may take
 END_S = 5.0
 
 _START = (
-    "import sys; sys.path[:] = {path!r}; "
-    "from verl_lite.plugins.execution.nursery import main; main({parent}, {control}, {page}, {workers})"
+    "import sys; sys.path[:] = {path!r}; from verl_lite.workers.fork_server import main; "
+    "main({parent}, {control}, {page}, {workers}, {dies_with_thread})"
 )
 
 
-class NurseryHandle:
-    """A running nursery. Start it in the thread that stays: it ends when that thread does."""
+class WorkerStartError(VerlLiteError, RuntimeError):
+    """The fork server could not import or prepare what its workers need."""
 
-    def __init__(self, blueprints: Sequence[Blueprint], page: ProgressPage, workers: int) -> None:
-        self._blueprints = list(blueprints)
+
+class ForkServerHandle:
+    """A fork server for up to `workers` workers at a time.
+
+    It imports `entry` ("module:function") and calls it with `argument`, which is pickled. What the
+    function returns, a `Serve`, is the life of every worker. It starts in the background: nothing is
+    forked before `wait_ready` is True. `dies_with_thread`: see `fork_server.main`; only for a thread
+    that outlives the server.
+    """
+
+    def __init__(self, entry: str, argument: object, *, workers: int, dies_with_thread: bool = False) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._page = ProgressPage.create(workers)
+        self._entry = entry
+        self._next_key = 0
+        self.is_ready = False
         code = _START.format(
-            path=sys.path, parent=os.getpid(), control=theirs.fileno(), page=page.fd, workers=workers
+            path=sys.path,
+            parent=os.getpid(),
+            control=theirs.fileno(),
+            page=self._page.fd,
+            workers=workers,
+            dies_with_thread=dies_with_thread,
         )
-        # One thread a worker: there is a worker for each core, and forking is safest without others.
+        # One thread per worker: there is one worker per core, and forking is safest without threads.
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self._process = subprocess.Popen(
             [sys.executable, "-u", "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(), page.fd),
+            pass_fds=(theirs.fileno(), self._page.fd),
             env=threads | os.environ,
             start_new_session=True,  # Ctrl-C in the terminal is the parent's to handle
         )
         theirs.close()
-
-    def wait_ready(self) -> None:
-        """Hand over the blueprints and wait until they are loaded; raises PluginError if one cannot be."""
+        self.pid = self._process.pid
         assert self._process.stdin is not None
-        self.control.settimeout(LOAD_S)
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:
+            pickle.dump((entry, argument), pipe, 5)
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Whether it forks workers, after at most `timeout_s`. Raises WorkerStartError when it never will."""
+        if self.is_ready:
+            return True
+        self.control.settimeout(timeout_s)
         try:
-            with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:
-                pickle.dump(self._blueprints, pipe, 5)
             answer = self.control.recv(1 << 20)
-        except TimeoutError:
-            names = ", ".join(blueprint.name for blueprint in self._blueprints)
-            raise PluginError(f"importing the rewards took longer than {LOAD_S:g} s: {names}") from None
+        except (TimeoutError, BlockingIOError):
+            return False
+        except OSError:  # reset: it died
+            answer = b""
+        finally:
+            self.control.settimeout(None)
         if not answer:
-            code = self._process.wait()
-            raise PluginError(f"the process that imports the rewards ended with exit code {code}")
-        _, failures = pickle.loads(answer)
-        if failures:
-            lines = [
-                f"reward {name!r} cannot be loaded in a worker process: {why}"
-                for name, why in failures.items()
-            ]
-            raise PluginError("\n".join(lines))
-        self.control.settimeout(None)
+            raise WorkerStartError(
+                f"the fork server ended with exit code {self._process.wait()} while it imported {self._entry}"
+            )
+        word, why = pickle.loads(answer)
+        if word == "failed":
+            raise WorkerStartError(why)
+        self.is_ready = True
+        return True
 
-    def fork(self, key: int, slot: int, channel_fd: int, output_fd: int) -> None:
-        with contextlib.suppress(OSError):  # it is gone: `messages` says so next
-            socket.send_fds(self.control, [pickle.dumps(("fork", key, slot), 5)], [channel_fd, output_fd])
+    def fork(self, index: int) -> WorkerHandle:
+        """A new worker with part `index` of the progress page. It takes jobs at once, before it exists."""
+        ours, theirs = socket.socketpair()
+        output_fd, printed_fd = os.pipe()
+        ours.setblocking(False)
+        os.set_blocking(output_fd, False)
+        self._next_key += 1
+        slot = self._page.slots[index]
+        slot.clear()
+        with contextlib.suppress(OSError):  # the server is gone: `reports` says so next
+            request = pickle.dumps(("fork", self._next_key, index), 5)
+            socket.send_fds(self.control, [request], [theirs.fileno(), printed_fd])
+        theirs.close()
+        os.close(printed_fd)
+        return WorkerHandle(self._next_key, index, slot, ours, output_fd)
 
-    def kill(self, key: int) -> None:
+    def kill(self, worker: WorkerHandle) -> None:
+        """Kill the worker and everything it started; a report that it exited follows."""
         with contextlib.suppress(OSError):
-            self.control.send(pickle.dumps(("kill", key), 5))
+            self.control.send(pickle.dumps(("kill", worker.key), 5))
 
-    def messages(self) -> list[tuple[Any, ...]] | None:
-        """What the nursery reported since; None when it is gone."""
-        found: list[tuple[Any, ...]] = []
+    def reports(self) -> list[tuple[str, int, int]] | None:
+        """News: ("forked", key, pid) and ("exited", key, wait status), in order; None when it is gone."""
+        found: list[tuple[str, int, int]] = []
         while True:
             try:
                 message = self.control.recv(1 << 16, socket.MSG_DONTWAIT)
@@ -91,14 +123,23 @@ class NurseryHandle:
             found.append(pickle.loads(message))
 
     def abort(self) -> None:
-        """Kill it while it still loads; callable from another thread."""
+        """Kill it while it still imports; callable from another thread."""
         self._process.kill()
 
     def close(self) -> None:
-        """End it; it kills its workers and all they left behind first."""
+        """End it; first it kills its workers and everything they left behind."""
+        if not self.is_ready:
+            self.abort()
         self.control.close()
         try:
             self._process.wait(END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._page.close()
+
+    def forget(self) -> None:
+        """Close only this process's ends: for a forked copy of the parent, which does not own the server."""
+        self.control.close()
+        self._page.close()
+        self._process.returncode = 0  # nobody waits for it here

@@ -45,7 +45,7 @@ def test_what_is_no_python_is_there_too(names: set[str]) -> None:
         "verl_lite/lab/report/assets/uPlot.iife.min.js",
     } <= names
     rooms = {name.split("/")[1] for name in names if name.startswith("verl_lite/")}
-    assert rooms == {"cli", "engine", "errors", "lab", "plugins", "sandbox", "verifiers"}
+    assert rooms == {"cli", "engine", "errors", "lab", "lazy", "plugins", "sandbox", "verifiers", "workers"}
     assert {f"verl_lite/{room}/py.typed" for room in rooms} <= names
     assert "verl_lite/__init__.py" not in names
 

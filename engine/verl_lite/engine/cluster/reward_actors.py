@@ -20,12 +20,13 @@ from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.errors import ConfigError, RewardError, VerlLiteError
 from verl_lite.plugins.contract import Component
 from verl_lite.plugins.execution.batcher import Call
-from verl_lite.plugins.execution.blueprint import draw
-from verl_lite.plugins.execution.host import HostAnswer, RewardHost, unpack_answers
+from verl_lite.plugins.execution.execution_run import Runner
+from verl_lite.plugins.execution.host import HostAnswer, RewardHost
 from verl_lite.plugins.execution.queues import CHUNK_BYTES, CallQueues, pickle_rows
 from verl_lite.plugins.execution.results import TimedScore
-from verl_lite.plugins.execution.run import Runner
 from verl_lite.plugins.execution.runners import place_of
+from verl_lite.plugins.execution.spec import RewardSpec, spec_of
+from verl_lite.plugins.execution.wire import unpack_rows
 from verl_lite.plugins.score import Score, ScoreOutcome
 
 __all__ = ["RewardActors"]
@@ -61,11 +62,11 @@ class RewardActors:
 class _HostActor:
     """What runs in the actor. `open` is apart from the constructor so that its errors keep their type."""
 
-    def __init__(self, blueprints: Sequence[Any], workers: int) -> None:
-        self._blueprints, self._workers = blueprints, workers
+    def __init__(self, specs: Sequence[RewardSpec], workers: int) -> None:
+        self._specs, self._workers = specs, workers
 
     def open(self) -> None:
-        self._host = RewardHost(self._blueprints, workers=self._workers)
+        self._host = RewardHost(self._specs, workers=self._workers)
 
     def score(self, component: int, calls: Sequence[Sequence[bytes]]) -> HostAnswer:
         return self._host.score(component, calls)
@@ -121,7 +122,7 @@ class _Dispatcher:
         self._components = components
         self._replaced = replaced
         self._position_of = {index: at for at, index in enumerate(components)}
-        self._blueprints = [draw(component) for component in components.values()]
+        self._specs = [spec_of(component) for component in components.values()]
         self._num_processes = max(1, int(config.rewards.cpus))
         places = {index: place_of(component.definition) for index, component in components.items()}
         self._isolated = [index for index, place in places.items() if place == "process"]
@@ -184,7 +185,7 @@ class _Dispatcher:
             max_concurrency=MAX_REQUESTS,
             scheduling_strategy="SPREAD",
         )(_HostActor)
-        actor.handle = remote.remote(self._blueprints, self._num_processes)
+        actor.handle = remote.remote(self._specs, self._num_processes)
         actor.is_ready, actor.began_s = False, time.monotonic()
 
     def _kill(self, actor: _Actor) -> None:
@@ -314,7 +315,7 @@ class _Dispatcher:
         self._replaced.update(replaced)
         spent_s = 0.0
         for call, rows in zip(given.calls, answers, strict=True):
-            scores = unpack_answers(rows)
+            scores = unpack_rows(rows)
             spent_s += math.fsum(timed.latency_s for timed in scores)
             self._answer(call, scores)
         if given.component not in self._waiting:

@@ -7,10 +7,10 @@ from types import TracebackType
 
 from verl_lite.errors import ConfigError, RewardError
 from verl_lite.plugins.contract import Component
+from verl_lite.plugins.execution.component_graph import make_graph
+from verl_lite.plugins.execution.execution_run import ExecutionRun, Placement, Runner
 from verl_lite.plugins.execution.inline import InlineRunner
 from verl_lite.plugins.execution.limits import WorkerLimits
-from verl_lite.plugins.execution.plan import make_plan
-from verl_lite.plugins.execution.run import ExecutionRun, Placement, Runner
 from verl_lite.plugins.execution.stats import ExecutionStats, StatsCollector
 
 __all__ = ["Execution"]
@@ -44,7 +44,7 @@ class Execution:
     ) -> None:
         if workers is not None and workers < 1:
             raise ConfigError(f"workers={workers}: expected at least 1, or none for one a core")
-        self._plan = make_plan(components)
+        self._graph = make_graph(components)
         self._workers = workers or len(os.sched_getaffinity(0))
         self._limits = limits or WorkerLimits()
         self._debug_inline = debug_inline
@@ -74,10 +74,10 @@ class Execution:
 
     def start(self) -> ExecutionRun:
         """A new run; several may be open at the same time and share the workers."""
-        if not self._runners and self._plan.components:
+        if not self._runners and self._graph.components:
             raise RewardError("the execution is not open: use `with Execution(...) as execution`")
         own = StatsCollector(self._names, self._replaced)
-        return ExecutionRun(self._plan, self._runners, own, self._collector)
+        return ExecutionRun(self._graph, self._runners, own, self._collector)
 
     def stats(self) -> ExecutionStats:
         """Of all runs finished so far."""
@@ -94,8 +94,8 @@ class Execution:
         from verl_lite.plugins.execution.runners import make_debug_runners, make_runners
 
         if self._debug_inline:
-            return make_debug_runners(self._plan.components)
-        components = dict(enumerate(self._plan.components))
+            return make_debug_runners(self._graph.components)
+        components = dict(enumerate(self._graph.components))
         runners: dict[int, Runner | InlineRunner] = {}
         if self._placement is not None:
             runners |= self._placement.take(components, self._replaced)

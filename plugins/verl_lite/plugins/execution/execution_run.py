@@ -9,8 +9,8 @@ from verl_lite.errors import RewardError, VerlLiteError
 from verl_lite.plugins.contract import Component, applies_always
 from verl_lite.plugins.execution.batcher import Call, Rows, batcher_for
 from verl_lite.plugins.execution.calls import failed_score
+from verl_lite.plugins.execution.component_graph import ComponentGraph
 from verl_lite.plugins.execution.inline import InlineRunner
-from verl_lite.plugins.execution.plan import Plan
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.execution.stats import ExecutionStats, StatsCollector
 from verl_lite.plugins.rollout import Rollout
@@ -53,24 +53,24 @@ class ExecutionRun:
 
     def __init__(
         self,
-        plan: Plan,
+        graph: ComponentGraph,
         runners: Sequence[Runner | InlineRunner],
         own: StatsCollector,
         total: StatsCollector,
     ) -> None:
-        self._plan = plan
+        self._graph = graph
         self._runners = runners
         self._watched = {id(runner): runner for runner in runners if not isinstance(runner, InlineRunner)}
         self._own = own
         self._total = total
         self.rollouts: list[Rollout] = []
         self.cancelled = False
-        self._batchers = [batcher_for(part.name, part.definition) for part in plan.components]
+        self._batchers = [batcher_for(part.name, part.definition) for part in graph.components]
         self._scores: list[dict[str, TimedScore]] = []
-        self._blank = dict.fromkeys((part.name for part in plan.components), NOT_SCORED)  # keeps their order
+        self._blank = dict.fromkeys((part.name for part in graph.components), NOT_SCORED)  # keeps their order
         self._known: dict[int, Mapping[str, Score]] = {}
         self._missing: dict[tuple[int, int], int] = {}  # (component, row) -> needed scores not there yet
-        self._unreleased = [0] * len(plan.components)
+        self._unreleased = [0] * len(graph.components)
         self._unanswered = 0
         self._inline: deque[tuple[int, list[Rows]]] = deque()
         self._closing = False
@@ -94,7 +94,7 @@ class ExecutionRun:
             self._scores += [self._blank.copy() for _ in rows]
             self._unanswered += len(rows) * len(self._batchers)
             ready: deque[tuple[int, Sequence[int]]] = deque()
-            for component, num_needs in enumerate(self._plan.num_needs):
+            for component, num_needs in enumerate(self._graph.num_needs):
                 if num_needs:
                     self._missing.update(((component, row), num_needs) for row in rows)
                     self._unreleased[component] += len(rows)
@@ -172,11 +172,11 @@ class ExecutionRun:
         ready: deque[tuple[int, Sequence[int]]],
     ) -> None:
         """Keep the scores; `ready` gets what waited for nothing else."""
-        name = self._plan.components[component].name
+        name = self._graph.components[component].name
         for row, score in zip(rows, scores, strict=True):
             self._scores[row][name] = score
         self._unanswered -= len(rows)
-        for dependent in self._plan.needed_by[component]:
+        for dependent in self._graph.needed_by[component]:
             free = []
             for row in rows:
                 self._missing[dependent, row] -= 1
@@ -203,7 +203,7 @@ class ExecutionRun:
         self, component: int, rows: Sequence[int]
     ) -> tuple[Sequence[int], list[int], list[TimedScore]]:
         """The rows that must be called for; the others, with the scores they have already."""
-        part = self._plan.components[component]
+        part = self._graph.components[component]
         if part.applies is applies_always and not self._known:
             return rows, [], []
         applied, refused, scores = [], [], []
@@ -239,5 +239,5 @@ class ExecutionRun:
         if isinstance(runner, InlineRunner):
             self._inline.append((component, calls))
         else:
-            may_split = self._plan.components[component].definition.form == "batch"
+            may_split = self._graph.components[component].definition.form == "batch"
             runner.submit([Call(self, component, rows, may_split) for rows in calls])

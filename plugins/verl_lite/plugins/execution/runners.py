@@ -7,10 +7,10 @@ from typing import Literal
 from verl_lite.plugins.contract import Component, RewardDefinition
 from verl_lite.plugins.execution.debug import DebugAsyncRunner
 from verl_lite.plugins.execution.event_loop import EventLoopRunner
+from verl_lite.plugins.execution.execution_run import Runner
 from verl_lite.plugins.execution.inline import InlineRunner
 from verl_lite.plugins.execution.limits import WorkerLimits
 from verl_lite.plugins.execution.pool import ProcessPool
-from verl_lite.plugins.execution.run import Runner
 from verl_lite.plugins.execution.threads import ThreadRunner
 
 __all__ = ["make_debug_runners", "make_runners", "place_of"]

@@ -7,20 +7,12 @@ from dataclasses import dataclass, field
 
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.rollout import Rollout
-from verl_lite.plugins.score import ScoreOutcome
+from verl_lite.plugins.score import ScoreOutcome, SlowRow
 
-__all__ = ["ComponentStats", "ExecutionStats", "SlowRow", "StatsCollector", "percentile"]
+__all__ = ["ComponentStats", "ExecutionStats", "StatsCollector", "percentile"]
 
 NUM_SLOWEST = 5
 KEPT_LATENCIES = 100_000  # of each component: the latest ones
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class SlowRow:
-    """A rollout and how long its score took. `row` is its id, or "#" and its position without one."""
-
-    latency_s: float
-    row: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
