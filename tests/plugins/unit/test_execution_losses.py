@@ -145,7 +145,7 @@ def test_a_run_reports_latencies_outcomes_and_its_slowest_rows_by_name() -> None
     rollouts = [fake_rollout(id="" if n == 42 else f"row-{n}") for n in range(100)]
     replaced = Counter({"memory growth": 2})
     one, total = StatsCollector(["math"], replaced), StatsCollector(["math"], replaced)
-    one.take(rollouts, [{"math": score} for score in timed])
+    one.add(rollouts, [{"math": score} for score in timed])
     replaced["timeout"] += 1
     total.merge(one)
     total.merge(one)

@@ -250,7 +250,7 @@ class _Dispatcher:
                 self._give(chosen, [waiting.popleft()])
 
     def _give_chunk(self, actor: _Actor, places: int) -> bool:
-        calls = self._queues.take(places)
+        calls = self._queues.next_chunk(places)
         self._give(actor, calls)
         return bool(calls)
 

@@ -1,6 +1,6 @@
 """Gather the rows of one component into calls: one row each, full batches, or whole groups.
 
-Rows come as their needs are met, in any order; which rows share a call depends on nothing else.
+Rows arrive in any order, as the scores they need are known; which rows share a call depends on that alone.
 """
 
 from collections import defaultdict
@@ -19,7 +19,7 @@ Rows = tuple[int, ...]
 
 
 class Receiver(Protocol):
-    """Whom the scores of a call go to: one run of an execution."""
+    """What receives the scores of a call: one run of an execution."""
 
     rollouts: list[Rollout]
     cancelled: bool
@@ -31,9 +31,9 @@ class Receiver(Protocol):
 class Call:
     """One call of a component, for some rows of a run.
 
-    starts      how many workers were lost with it
-    alone       it wants a chunk of its own: it may be what ended a worker
-    may_split   its rows need not be called together (form "batch", not "group")
+    starts      how many workers died with it
+    alone       it needs a chunk of its own: it may be what killed a worker
+    may_split   its rows need not share a call (form "batch", not "group")
     """
 
     run: Receiver
@@ -55,7 +55,7 @@ class Batcher(Protocol):
     def skip(self, rows: Sequence[int]) -> list[Rows]: ...
 
     def flush(self) -> list[Rows]:
-        """What is left once nothing more can come."""
+        """The remaining calls, once no more rows can come."""
         ...
 
 
@@ -105,7 +105,7 @@ class _Batches:
 
 @dataclass(slots=True)
 class _Groups:
-    """A group is ready once every row of it was released or skipped; the skipped ones are left out.
+    """A group is ready once each of its rows was released or skipped; skipped rows are left out.
 
     A rollout that names no group is a group of its own.
     """

@@ -14,7 +14,7 @@ __all__ = ["DebugAsyncRunner"]
 
 
 class DebugAsyncRunner(InlineRunner):
-    """Answers the calls of an async component one after the other, without a deadline."""
+    """Answers the calls of an async component one after another, without a deadline."""
 
     def __init__(self, component: Component) -> None:
         self._async_caller = AsyncCaller(component, enforce_deadline=False)

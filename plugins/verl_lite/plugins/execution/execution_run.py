@@ -1,4 +1,4 @@
-"""One run: rollouts come in while others are still being generated, scores go out in their order."""
+"""One run: rollouts are added while others are still being generated; scores come out in that order."""
 
 import threading
 from collections import Counter, deque
@@ -20,11 +20,11 @@ __all__ = ["ExecutionRun", "Placement", "Runner"]
 
 NOT_APPLIED = TimedScore(Score(None, ScoreOutcome.ABSTAIN, "does not apply"), 0.0, 0)
 NOT_SCORED = TimedScore(Score.failed(ScoreOutcome.ERROR, "not scored yet"), 0.0, 0)
-CHECK_S = 0.2  # how often a waiting `finish` looks whether a runner failed
+CHECK_S = 0.2  # how often a waiting `finish` checks whether a runner failed
 
 
 class Runner(Protocol):
-    """What works off calls elsewhere: the worker processes, the event loop, a thread."""
+    """What answers calls in the background: the worker processes, the event loop, a thread."""
 
     def start(self) -> None: ...
 
@@ -38,15 +38,15 @@ class Runner(Protocol):
 
 
 class Placement(Protocol):
-    """Runs components elsewhere than beside the trainer."""
+    """Runs components somewhere else than beside the trainer."""
 
     def take(self, components: Mapping[int, Component], replaced: Counter[str]) -> Mapping[int, Runner]:
-        """The runners of those it takes, by index; `replaced` counts the workers it replaces, by reason."""
+        """The runners of the components it takes, by index; `replaced` counts its lost workers by reason."""
         ...
 
 
 class ExecutionRun:
-    """Made by `Execution.start`. `add` begins the work, `finish` waits for it.
+    """Made by `Execution.start`. `add` starts the work, `finish` waits for it.
 
     Components in the calling thread run inside `add` and `finish`; everything else goes on meanwhile.
     """
@@ -77,10 +77,10 @@ class ExecutionRun:
         self._news = threading.Condition()
 
     def add(self, rollouts: Sequence[Rollout], known: Sequence[Mapping[str, Score]] = ()) -> None:
-        """Begin scoring `rollouts`; all samples of a group come in one call.
+        """Start scoring `rollouts`; all samples of a group must come in one call.
 
-        `known` has, for each rollout, the scores by component name that need not be computed again
-        (empty: none is known). They count where the component applies, with no latency and no attempt.
+        `known` has, per rollout, scores by component name that need not be computed again (empty: none).
+        They count where the component applies, with no latency and no attempt.
         Raises DataError when a component scores whole groups and a group comes in parts.
         """
         with self._news:
@@ -104,7 +104,7 @@ class ExecutionRun:
         self._run_inline()
 
     def finish(self) -> list[Mapping[str, TimedScore]]:
-        """Wait for every score: one mapping of component name to score a rollout, in order of adding."""
+        """Wait for every score. Returns, per rollout in the order added, component name -> score."""
         with self._news:
             self._closing = True
             for component in range(len(self._batchers)):
@@ -117,20 +117,20 @@ class ExecutionRun:
                 if not self._inline:
                     self._news.wait(CHECK_S)
             self._check()
-        self._own.take(self.rollouts, self._scores)
+        self._own.add(self.rollouts, self._scores)
         self._total.merge(self._own)
         return list(self._scores)
 
     def cancel(self) -> None:
-        """Give the run up: what was not begun is dropped."""
+        """Give up the run: calls that have not started are dropped."""
         self.cancelled = self._closing = True
 
     def stats(self) -> ExecutionStats:
-        """Of this run alone, once it is finished."""
+        """The figures of this run alone, once it is finished."""
         return self._own.stats()
 
     def complete(self, component: int, rows: Sequence[int], scores: Sequence[TimedScore]) -> None:
-        """Take in scores from a runner, in whatever thread it has."""
+        """Store scores from a runner, in whatever thread it runs."""
         with self._news:
             if self.cancelled:
                 return
@@ -171,7 +171,7 @@ class ExecutionRun:
         scores: Sequence[TimedScore],
         ready: deque[tuple[int, Sequence[int]]],
     ) -> None:
-        """Keep the scores; `ready` gets what waited for nothing else."""
+        """Store the scores; append to `ready` the rows that waited for nothing else."""
         name = self._graph.components[component].name
         for row, score in zip(rows, scores, strict=True):
             self._scores[row][name] = score
@@ -202,7 +202,7 @@ class ExecutionRun:
     def _split(
         self, component: int, rows: Sequence[int]
     ) -> tuple[Sequence[int], list[int], list[TimedScore]]:
-        """The rows that must be called for; the others, with the scores they have already."""
+        """The rows to call the reward for; the other rows; their scores."""
         part = self._graph.components[component]
         if part.applies is applies_always and not self._known:
             return rows, [], []
@@ -217,7 +217,7 @@ class ExecutionRun:
         return applied, refused, scores
 
     def _score_without_call(self, part: Component, row: int) -> TimedScore | None:
-        """Not applied, a condition that failed, or known before; None where the reward has to be called."""
+        """Not applied, a failed condition, or a known score; None where the reward must be called."""
         needed = {name: self._scores[row][name].score for name in part.needs}
         try:
             applies = part.applies(self.rollouts[row], needed)

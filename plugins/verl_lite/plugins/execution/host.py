@@ -1,4 +1,4 @@
-"""Run components for a driver elsewhere: what a reward worker on another machine does.
+"""Run components for a driver on another machine: what a reward worker of a cluster does.
 
 The same runners as beside the trainer, with the same deadlines and kills; but calls come in as bytes
 and scores go out as builtins. The driver decides which rows share a call.
@@ -25,7 +25,7 @@ from verl_lite.plugins.score import Score, ScoreOutcome
 
 __all__ = ["HostAnswer", "RewardHost"]
 
-# the answers of each call, and why worker processes were replaced since the answer before
+# the answers of each call, and why worker processes were replaced since the last answer
 HostAnswer: TypeAlias = tuple[list[list[RowAnswer]], dict[str, int]]
 
 
@@ -49,7 +49,7 @@ class RewardHost:
             runner.start()
 
     def score(self, component: int, calls: Sequence[Sequence[PickledRow]]) -> HostAnswer:
-        """The scores of every row of every call. Calls of several threads share the runners."""
+        """The scores of every row of every call. Several threads may call this and share the runners."""
         pending = _Pending()
         for rows in calls:
             pending.add(component, rows, may_split=self._components[component].definition.form == "batch")
@@ -73,7 +73,7 @@ def _in_background(runner: Runner | InlineRunner) -> Runner:
 
 
 class _Pending:
-    """The calls of one request and their scores; what the runners see as the run of an execution."""
+    """The calls of one request and their scores; the runners see it as the run of an execution."""
 
     def __init__(self) -> None:
         self.rollouts: list[Rollout] = []
@@ -109,7 +109,7 @@ class _Pending:
                 self._news.notify_all()
 
     def wait(self, runner: Runner) -> list[list[RowAnswer]]:
-        """Raises what went wrong inside the runner: that is never a score."""
+        """The answers; raises what went wrong inside the runner, which is never a score."""
         with self._news:
             while self._missing:
                 self._news.wait(CHECK_S)

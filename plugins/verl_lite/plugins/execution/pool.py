@@ -169,7 +169,7 @@ class ProcessPool:
     def _send_chunks(self) -> None:
         for worker in self._workers.values():
             while worker.is_idle:
-                calls = self._queues.take(self._num_workers)
+                calls = self._queues.next_chunk(self._num_workers)
                 if not calls:
                     return
                 self._send(worker, [call for call in calls if not call.answered and not call.run.cancelled])

@@ -1,4 +1,4 @@
-"""Decide where each component runs, and make what runs it there."""
+"""Decide where each component runs, and make its runner."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ Place = Literal["process", "event loop", "thread", "inline"]
 
 
 def place_of(definition: RewardDefinition) -> Place:
-    """Where calls of a reward run."""
+    """Where the calls of a reward run."""
     if definition.is_async:
         return "event loop"
     if definition.isolate:
@@ -30,7 +30,7 @@ def place_of(definition: RewardDefinition) -> Place:
 def make_runners(
     components: Mapping[int, Component], *, workers: int, limits: WorkerLimits, replaced: Counter[str]
 ) -> dict[int, Runner | InlineRunner]:
-    """One runner a component (index in the execution); components in worker processes share one pool."""
+    """A runner per component (by index in the execution); components in worker processes share a pool."""
     places = {index: place_of(component.definition) for index, component in components.items()}
 
     def at(place: Place) -> dict[int, Component]:
