@@ -44,8 +44,11 @@ class _ForkServer:
 
     def run(self) -> None:
         """Serve until the parent is gone."""
+        poller = select.poll()  # not select.select, which refuses descriptors above 1023
+        for watched in (self.control.fileno(), self.wake_fd):
+            poller.register(watched, select.POLLIN)
         while not self.is_ending and os.getppid() == self.parent:
-            ready, _, _ = select.select([self.control.fileno(), self.wake_fd], [], [])
+            ready = dict(poller.poll())
             if self.wake_fd in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.wake_fd, 4096)
@@ -208,4 +211,4 @@ def main(parent: int, control_fd: int, page_fd: int, workers: int, dies_with_thr
         server.run()
     finally:
         server.end()
-        os._exit(0)  # tearing down what was imported would take longer than forking it ever did
+    os._exit(0)  # without tearing down what was imported, which takes longer

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pickle
+import select
 import socket
 import subprocess
 import sys
@@ -121,6 +122,12 @@ class ForkServerHandle:
             if not message:
                 return found or None
             found.append(pickle.loads(message))
+
+    def wait_report(self, timeout_s: float) -> None:
+        """Wait until `reports` has news, at most `timeout_s`."""
+        poller = select.poll()  # not select.select, which refuses descriptors above 1023
+        poller.register(self.control, select.POLLIN)
+        poller.poll(timeout_s * 1000)
 
     def abort(self) -> None:
         """Kill it while it still imports; callable from another thread."""

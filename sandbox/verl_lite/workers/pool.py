@@ -4,7 +4,6 @@ No thread of its own: the caller talks to the worker directly, which keeps the c
 round trip. A client that hands out many jobs at a time drives `ForkServerHandle` itself.
 """
 
-import select
 import threading
 import time
 from collections.abc import Callable
@@ -188,10 +187,12 @@ class WorkerPool:
         deadline_s = time.monotonic() + REPORT_S
         with self._changed:
             while self._read_reports() and self.workers.get(worker.key) is worker:
-                if worker.exit_status is not None or time.monotonic() > deadline_s:
-                    return how_it_ended(worker.exit_status or 0)
+                if worker.exit_status is not None:
+                    return how_it_ended(worker.exit_status)
+                if time.monotonic() > deadline_s:
+                    return "lost its worker process"
                 assert self.server is not None
-                select.select([self.server.control], [], [], REPORT_S)
+                self.server.wait_report(REPORT_S)
         return ""
 
     def _drop_server(self) -> None:
