@@ -54,7 +54,10 @@ class _ForkServer:
                     os.read(self.wake_fd, 4096)
                 self._reap()
             if self.control.fileno() in ready:
-                request, fds, _, _ = socket.recv_fds(self.control, 256, 2)
+                try:
+                    request, fds, _, _ = socket.recv_fds(self.control, 256, 2)
+                except ConnectionResetError:  # the parent left with reports unread
+                    return
                 if not request:
                     return
                 self._handle(request, fds)
