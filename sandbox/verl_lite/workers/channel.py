@@ -65,9 +65,7 @@ class Inbox:
         while len(self._buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer)
             if length > MAX_FRAME_BYTES:
-                raise ValueError(
-                    f"a frame of {length} bytes, more than {MAX_FRAME_BYTES}: the stream is damaged"
-                )
+                raise ValueError(f"a frame of {length} bytes: the stream is damaged")
             end = _LENGTH.size + length
             if len(self._buffer) < end:
                 break

@@ -22,7 +22,7 @@ from typing import NoReturn, TypeAlias
 from verl_lite.errors import VerlLiteError
 from verl_lite.workers.progress import ProgressPage, Slot
 
-__all__ = ["Serve", "main"]
+__all__ = ["Serve", "child_pids", "main"]
 
 Serve: TypeAlias = Callable[[socket.socket, Slot], None]  # the life of a worker; it ends when this returns
 
@@ -113,7 +113,7 @@ class _ForkServer:
                 self._report("exited", key, status)
 
     def _sweep(self) -> None:
-        while strays := _children() - set(self.workers):
+        while strays := child_pids() - set(self.workers):
             for pid in strays:
                 _kill_group(pid)
                 with contextlib.suppress(ChildProcessError):
@@ -155,7 +155,8 @@ def _peek_dead() -> int | None:
     return None if found is None else found.si_pid
 
 
-def _children() -> set[int]:
+def child_pids() -> set[int]:
+    """The children of this process."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
             return {int(pid) for pid in file.read().split()}

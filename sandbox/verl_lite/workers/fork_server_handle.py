@@ -1,4 +1,4 @@
-"""The fork server as the parent sees it: start it, ask it for workers, read its reports."""
+"""The fork server as the parent sees it: start it, ask it for workers, learn how they ended."""
 
 import contextlib
 import os
@@ -15,11 +15,6 @@ from verl_lite.workers.worker_handle import WorkerHandle
 __all__ = ["ForkServerHandle", "WorkerStartError"]
 
 END_S = 5.0
-
-_START = (
-    "import sys; sys.path[:] = {path!r}; from verl_lite.workers.fork_server import main; "
-    "main({parent}, {control}, {page}, {workers}, {dies_with_thread})"
-)
 
 
 class WorkerStartError(VerlLiteError, RuntimeError):
@@ -40,14 +35,11 @@ class ForkServerHandle:
         self._page = ProgressPage.create(workers)
         self._entry = entry
         self._next_key = 0
+        self._workers: dict[int, WorkerHandle] = {}  # until they are known to have ended
         self.is_ready = False
-        code = _START.format(
-            path=sys.path,
-            parent=os.getpid(),
-            control=theirs.fileno(),
-            page=self._page.fd,
-            workers=workers,
-            dies_with_thread=dies_with_thread,
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; from verl_lite.workers.fork_server import main; "
+            f"main({os.getpid()}, {theirs.fileno()}, {self._page.fd}, {workers}, {dies_with_thread})"
         )
         # One thread per worker: there is one worker per core, and forking is safest without threads.
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -67,17 +59,9 @@ class ForkServerHandle:
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Whether it forks workers, after at most `timeout_s`. Raises WorkerStartError when it never will."""
-        if self.is_ready:
-            return True
-        self.control.settimeout(timeout_s)
-        try:
-            answer = self.control.recv(1 << 20)
-        except (TimeoutError, BlockingIOError):
-            return False
-        except OSError:  # reset: it died
-            answer = b""
-        finally:
-            self.control.settimeout(None)
+        if self.is_ready or not self._has_news(timeout_s):
+            return self.is_ready
+        answer = self.control.recv(1 << 20)
         if not answer:
             raise WorkerStartError(
                 f"the fork server ended with exit code {self._process.wait()} while it imported {self._entry}"
@@ -95,39 +79,47 @@ class ForkServerHandle:
         ours.setblocking(False)
         os.set_blocking(output_fd, False)
         self._next_key += 1
-        slot = self._page.slots[index]
-        slot.clear()
-        with contextlib.suppress(OSError):  # the server is gone: `reports` says so next
-            request = pickle.dumps(("fork", self._next_key, index), 5)
+        worker = WorkerHandle(self._next_key, index, self._page.slots[index], ours, output_fd)
+        worker.slot.clear()
+        self._workers[worker.key] = worker
+        with contextlib.suppress(OSError):  # the server is gone: `exits` says so next
+            request = pickle.dumps(("fork", worker.key, index), 5)
             socket.send_fds(self.control, [request], [theirs.fileno(), printed_fd])
         theirs.close()
         os.close(printed_fd)
-        return WorkerHandle(self._next_key, index, slot, ours, output_fd)
+        return worker
 
     def kill(self, worker: WorkerHandle) -> None:
-        """Kill the worker and everything it started; a report that it exited follows."""
+        """Kill the worker and everything it started; `exits` names it later."""
         with contextlib.suppress(OSError):
             self.control.send(pickle.dumps(("kill", worker.key), 5))
 
-    def reports(self) -> list[tuple[str, int, int]] | None:
-        """News: ("forked", key, pid) and ("exited", key, wait status), in order; None when it is gone."""
-        found: list[tuple[str, int, int]] = []
-        while True:
-            try:
-                message = self.control.recv(1 << 16, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return found
-            except OSError:
-                return found or None
-            if not message:
-                return found or None
-            found.append(pickle.loads(message))
+    def exits(self, timeout_s: float = 0.0) -> list[WorkerHandle] | None:
+        """The workers that ended since, after up to `timeout_s` of waiting; None when the server is gone.
 
-    def wait_report(self, timeout_s: float) -> None:
-        """Wait until `reports` has news, at most `timeout_s`."""
+        Also fills in `pid` and `exit_status` of the handles.
+        """
+        ended: list[WorkerHandle] = []
+        while self._has_news(0.0 if ended else timeout_s):
+            try:
+                message = self.control.recv(1 << 16)
+            except OSError:  # it was killed with requests unread
+                message = b""
+            if not message:
+                return ended or None
+            word, key, number = pickle.loads(message)
+            if word == "forked":
+                self._workers[key].pid = number
+            else:
+                worker = self._workers.pop(key)
+                worker.exit_status = number
+                ended.append(worker)
+        return ended
+
+    def _has_news(self, timeout_s: float) -> bool:
         poller = select.poll()  # not select.select, which refuses descriptors above 1023
         poller.register(self.control, select.POLLIN)
-        poller.poll(timeout_s * 1000)
+        return bool(poller.poll(timeout_s * 1000))
 
     def abort(self) -> None:
         """Kill it while it still imports; callable from another thread."""

@@ -21,9 +21,8 @@ REPORT_S = 1.0  # how long to wait for the report of how a worker ended
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a job; `body` is the worker's reply.
+    """`body` is the worker's reply.
 
-    ok       the worker replied
     timeout  no worker or no reply by the deadline; the worker was killed
     died     the worker ended while it had the job
     error    no worker can be started
@@ -54,7 +53,7 @@ class WorkerPool:
         self._jobs_per_worker = jobs_per_worker
         self._is_clean = is_clean
         self.server: ForkServerHandle | None = None
-        self.workers: dict[int, WorkerHandle] = {}  # by the key of the fork server's reports
+        self.workers: dict[int, WorkerHandle] = {}  # by key
         self._idle: list[WorkerHandle] = []
         self._changed = threading.Condition()
 
@@ -165,34 +164,24 @@ class WorkerPool:
         except WorkerStartError:
             self._drop_server()
             raise
-        return self._read_reports()
+        return self._server_is_alive()
 
-    def _read_reports(self) -> bool:
-        """Take in what the fork server reported; False when it is gone."""
-        reports = self.server.reports() if self.server is not None else None
-        if reports is None:
+    def _server_is_alive(self, timeout_s: float = 0.0) -> bool:
+        """Read its news, after waiting up to `timeout_s` for some; a server that is gone is dropped."""
+        if self.server is not None and self.server.exits(timeout_s) is None:
             self._drop_server()
-            return False
-        for word, key, number in reports:
-            worker = self.workers.get(key)
-            if worker is not None and word == "forked":
-                worker.pid = number
-            elif worker is not None:
-                worker.exit_status = number
-        return True
+        return self.server is not None
 
     def _how_it_ended(self, worker: WorkerHandle | None) -> str:
         """How a worker died, in words; "" when its fork server was killed, which is no fault of a job."""
         assert worker is not None
         deadline_s = time.monotonic() + REPORT_S
         with self._changed:
-            while self._read_reports() and self.workers.get(worker.key) is worker:
+            while self._server_is_alive(REPORT_S) and self.workers.get(worker.key) is worker:
                 if worker.exit_status is not None:
                     return how_it_ended(worker.exit_status)
                 if time.monotonic() > deadline_s:
                     return "lost its worker process"
-                assert self.server is not None
-                self.server.wait_report(REPORT_S)
         return ""
 
     def _drop_server(self) -> None:

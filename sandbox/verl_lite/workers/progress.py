@@ -46,9 +46,7 @@ class Slot:
         self._numbers[2] = 0
 
     def read(self) -> Progress:
-        numbers = self._numbers
-        chunk, position = numbers[0], numbers[1]
-        return Progress(chunk, position, numbers[2])
+        return Progress(self._numbers[0], self._numbers[1], self._numbers[2])
 
     @property
     def limit(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from verl_lite.plugins.contract import RewardDefinition
+from verl_lite.plugins.contract import Component, RewardDefinition
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome, to_score
@@ -38,7 +38,7 @@ def bind(definition: RewardDefinition, options: BaseModel) -> Callable[[Any], An
 
 
 class Caller:
-    """A synchronous reward with its options, to be called in this process and thread.
+    """A component with a synchronous reward, to be called in this process and thread.
 
     A class is built at the first call; if that fails, every row is an "error". `catch` are the
     exceptions that become a score. `on_call` is called when a call begins, for whoever watches the
@@ -47,16 +47,14 @@ class Caller:
 
     def __init__(
         self,
-        definition: RewardDefinition,
-        options: BaseModel,
-        timeout_s: float,
+        component: Component,
         *,
         catch: tuple[type[BaseException], ...] = CATCH_IN_PROCESS,
         on_call: Callable[[], None] | None = None,
     ) -> None:
-        self._definition = definition
-        self._options = options
-        self._timeout_s = timeout_s
+        self._definition = component.definition
+        self._options = component.options
+        self._timeout_s = component.timeout_s
         self._catch = catch
         self._on_call = on_call
         self._bound: Callable[[Any], Any] | None = None

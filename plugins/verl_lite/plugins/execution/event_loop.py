@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from verl_lite.plugins.contract import Component
-from verl_lite.plugins.execution.batcher import Call
+from verl_lite.plugins.execution.batcher import Call, Rows
 from verl_lite.plugins.execution.calls import backoff_s, bind, checked_answers, failed_score
-from verl_lite.plugins.execution.inline import private_copy
+from verl_lite.plugins.execution.inline import InlineRunner, private_copy
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome, to_score
 
-__all__ = ["AsyncCaller", "EventLoopRunner"]
+__all__ = ["DebugAsyncRunner", "EventLoopRunner"]
 
 GRACE_S = 0.5  # past its deadline by this much, a call that was not even cancelled counts as blocking
 END_S = 2.0  # how long `close` waits for calls that were cancelled
 
 
-class AsyncCaller:
+class _AsyncCaller:
     """An async reward with its options. Every failure is a score, as for synchronous rewards."""
 
     def __init__(self, component: Component, *, enforce_deadline: bool = True) -> None:
@@ -72,6 +72,22 @@ class AsyncCaller:
         return checked_answers(await self._bound(rollouts), len(rollouts))
 
 
+class DebugAsyncRunner(InlineRunner):
+    """For `debug_inline`: each call in the calling thread, one after another, without a deadline."""
+
+    def __init__(self, component: Component) -> None:
+        self._async_caller = _AsyncCaller(component, enforce_deadline=False)
+
+    def run(self, calls: Sequence[Rows], rollouts: Sequence[Rollout]) -> list[TimedScore]:
+        async def answer_all() -> list[TimedScore]:
+            scores: list[TimedScore] = []
+            for rows in calls:
+                scores += await self._async_caller.answer([private_copy(rollouts[row]) for row in rows])
+            return scores
+
+        return asyncio.run(answer_all())
+
+
 class EventLoopRunner:
     """Runs the calls of the async `components` (index in the execution -> component).
 
@@ -115,7 +131,7 @@ class _Loop:
 
     def __init__(self, components: dict[int, Component]) -> None:
         self._components = components
-        self._callers = {index: AsyncCaller(component) for index, component in components.items()}
+        self._callers = {index: _AsyncCaller(component) for index, component in components.items()}
         self._free = {index: component.definition.max_concurrency for index, component in components.items()}
         self._waiting: dict[int, deque[Call]] = {index: deque() for index in components}
         self._active: dict[asyncio.Task[None], tuple[Call, float]] = {}  # and when it began

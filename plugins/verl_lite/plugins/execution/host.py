@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from verl_lite.errors import RewardError
-from verl_lite.plugins.contract import Component
 from verl_lite.plugins.execution.batcher import Call
 from verl_lite.plugins.execution.execution_run import CHECK_S, Runner
 from verl_lite.plugins.execution.inline import InlineRunner
@@ -19,7 +18,7 @@ from verl_lite.plugins.execution.limits import WorkerLimits
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.execution.runners import make_runners
 from verl_lite.plugins.execution.spec import RewardSpec, load
-from verl_lite.plugins.execution.wire import PickledRow, RowAnswer, pack_score
+from verl_lite.plugins.execution.wire import PickledRow, RowAnswer, pack_row
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
@@ -33,20 +32,18 @@ class RewardHost:
     """Holds the runners of `specs`. Raises PluginError for a reward that cannot be loaded here."""
 
     def __init__(self, specs: Sequence[RewardSpec], *, workers: int) -> None:
-        loaded = {at: (spec.name, load(spec)) for at, spec in enumerate(specs)}
-        self._components = {
-            at: Component(
-                name=name, definition=part.definition, options=part.options, timeout_s=part.timeout_s
-            )
-            for at, (name, part) in loaded.items()
-        }
+        self._components = {at: load(spec) for at, spec in enumerate(specs)}
         self._replaced: Counter[str] = Counter()
         self._reported: Counter[str] = Counter()
         self._lock = threading.Lock()
         made = make_runners(self._components, workers=workers, limits=WorkerLimits(), replaced=self._replaced)
-        self._runners = {at: _in_background(runner) for at, runner in made.items()}
-        for runner in dict.fromkeys(self._runners.values()):
-            runner.start()
+        self._runners: dict[int, Runner] = {}
+        for at, runner in made.items():
+            if isinstance(runner, InlineRunner):
+                raise RewardError("a reward of the calling thread was sent to a reward worker")
+            self._runners[at] = runner
+        for background in dict.fromkeys(self._runners.values()):
+            background.start()
 
     def score(self, component: int, calls: Sequence[Sequence[PickledRow]]) -> HostAnswer:
         """The scores of every row of every call. Several threads may call this and share the runners."""
@@ -64,12 +61,6 @@ class RewardHost:
     def close(self) -> None:
         for runner in dict.fromkeys(self._runners.values()):
             runner.close()
-
-
-def _in_background(runner: Runner | InlineRunner) -> Runner:
-    if isinstance(runner, InlineRunner):
-        raise RewardError("a reward of the calling thread was sent to a reward worker")
-    return runner
 
 
 class _Pending:
@@ -120,4 +111,4 @@ class _Pending:
 def _packed(timed: TimedScore | None) -> RowAnswer:
     if timed is None:
         raise RewardError("a row of a finished call has no score")
-    return pack_score(timed.score), timed.latency_s, timed.attempts
+    return pack_row(timed)

@@ -19,7 +19,7 @@ class InlineRunner:
     """Answers the calls of one component here and now, without enforcing deadlines."""
 
     def __init__(self, component: Component) -> None:
-        self._caller = Caller(component.definition, component.options, component.timeout_s)
+        self._caller = Caller(component)
         self._one_by_one = component.definition.form == "rollout"
         # Our own rewards do not change their input; a copy would cost more than they do.
         is_ours = component.definition.distribution == BUILTIN_DISTRIBUTION

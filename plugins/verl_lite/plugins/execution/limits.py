@@ -31,12 +31,11 @@ class WorkerLimits:
     def worn_out(self, health: Health, rows_done: int) -> str:
         """Why a worker should be replaced before it gets more work, or ""."""
         grown_mb, children, threads, damage = health
-        if damage:
-            return damage
-        if grown_mb > self.growth_mb:
-            return "memory growth"
-        if rows_done > self.rows:
-            return "rows"
-        if children > self.children:
-            return "child processes"
-        return "threads" if threads > self.threads else ""
+        reasons = {
+            damage: bool(damage),
+            "memory growth": grown_mb > self.growth_mb,
+            "rows": rows_done > self.rows,
+            "child processes": children > self.children,
+            "threads": threads > self.threads,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "")

@@ -23,7 +23,7 @@ from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.execution.reward_worker import KillReason, RewardWorker, SentChunk
 from verl_lite.plugins.execution.spec import spec_of
 from verl_lite.plugins.execution.wire import AnswerBatch, read_answers
-from verl_lite.plugins.execution.worker_failures import WorkerFailure, blame_calls
+from verl_lite.plugins.execution.worker_failures import blame_calls
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.workers import ForkServerHandle, WorkerStartError, resident_mb
 
@@ -133,21 +133,17 @@ class ProcessPool:
         if not is_ready:
             names = ", ".join(spec.name for spec in self._specs)
             raise PluginError(f"importing the rewards took longer than {LOAD_S:g} s: {names}")
-        self._selector.register(server.control, selectors.EVENT_READ, self._on_report)
+        self._selector.register(server.control, selectors.EVENT_READ, self._on_news)
         for index in range(self._num_workers):
             self._add_worker(index)
 
     def _add_worker(self, index: int) -> None:
         assert self._server is not None
         worker = RewardWorker(self._server.fork(index))
-        process = worker.process
+        process, register = worker.process, self._selector.register
         self._workers[process.key] = worker
-        self._selector.register(
-            process.channel, selectors.EVENT_READ, lambda events: self._on_channel(worker, events)
-        )
-        self._selector.register(
-            process.output_fd, selectors.EVENT_READ, lambda events: self._on_output(worker)
-        )
+        register(process.channel, selectors.EVENT_READ, lambda events: self._on_channel(worker, events))
+        register(process.output_fd, selectors.EVENT_READ, lambda events: self._on_output(worker))
 
     def _end(self) -> None:
         if self._server is not None:
@@ -315,21 +311,15 @@ class ProcessPool:
             worker.killed = reason
             self._server.kill(worker.process)
 
-    def _on_report(self, events: int) -> None:
+    def _on_news(self, events: int) -> None:
         assert self._server is not None
-        reports = self._server.reports()
-        if reports is None:
+        ended = self._server.exits()
+        if ended is None:
             self._restart_server()
             return
-        for word, key, number in reports:
-            worker = self._workers.get(key)
-            if worker is None:
-                continue
-            if word == "forked":
-                worker.process.pid = number
-            elif word == "exited":
-                self._on_exit(worker, number)
-                self._add_worker(worker.process.index)
+        for process in ended:
+            self._on_exit(self._workers[process.key], process.exit_status or 0)
+            self._add_worker(process.index)
 
     def _on_exit(self, worker: RewardWorker, status: int) -> None:
         """Settle the calls of a worker that is gone, after reading the last it sent."""
@@ -359,9 +349,6 @@ class ProcessPool:
         for call, score in failure.failed:
             self._fail(call, score)
         self._queues.put_back(failure.again)
-        self._count_early_death(failure)
-
-    def _count_early_death(self, failure: WorkerFailure) -> None:
         self._early_deaths = 0 if failure.failed or failure.broken else self._early_deaths + 1
         if self._early_deaths > EARLY_DEATHS + len(failure.again):  # each row may be a suspect once
             raise RewardError(f"{self._early_deaths} reward workers in a row died before they gave an answer")

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from verl_lite.plugins.contract import Component, RewardDefinition
-from verl_lite.plugins.execution.debug import DebugAsyncRunner
-from verl_lite.plugins.execution.event_loop import EventLoopRunner
+from verl_lite.plugins.execution.event_loop import DebugAsyncRunner, EventLoopRunner
 from verl_lite.plugins.execution.execution_run import Runner
 from verl_lite.plugins.execution.inline import InlineRunner
 from verl_lite.plugins.execution.limits import WorkerLimits

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from pydantic import BaseModel
-
 from verl_lite.errors import PluginError
-from verl_lite.plugins.contract import Component, RewardDefinition
+from verl_lite.plugins.contract import Component
 
-__all__ = ["LoadedReward", "RewardSpec", "load", "spec_of"]
+__all__ = ["RewardSpec", "load", "spec_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +27,6 @@ class RewardSpec:
     name: str
     modules: tuple[tuple[str, str], ...]
     pickled: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedReward:
-    """A component as a worker has it."""
-
-    definition: RewardDefinition
-    options: BaseModel
-    timeout_s: float
 
 
 def spec_of(component: Component) -> RewardSpec:
@@ -75,12 +64,13 @@ def _files(reward: str, names: Iterable[str]) -> Iterable[tuple[str, str]]:
             yield name, str(Path(file).resolve())
 
 
-def load(spec: RewardSpec) -> LoadedReward:
-    """The component in this process. Whatever its modules raise on import passes through."""
+def load(spec: RewardSpec) -> Component:
+    """The component in this process, without its needs. What its modules raise on import passes through."""
     for name, file in spec.modules:
         if name not in sys.modules or name == "__main__":
             sys.modules[name] = _import(name, file)
-    return LoadedReward(*pickle.loads(spec.pickled))
+    definition, options, timeout_s = pickle.loads(spec.pickled)
+    return Component(name=spec.name, definition=definition, options=options, timeout_s=timeout_s)
 
 
 def _import(name: str, file: str) -> ModuleType:

@@ -17,7 +17,7 @@ __all__ = [
     "Health",
     "PickledRow",
     "RowAnswer",
-    "pack_score",
+    "pack_row",
     "read_answers",
     "unpack_rows",
 ]
@@ -52,7 +52,11 @@ def read_answers(body: bytes) -> AnswerBatch:
         raise ValueError(f"a damaged message from a worker: {type(error).__name__}: {error}") from None
 
 
-def pack_score(score: Score) -> float | bytes:
+def pack_row(timed: TimedScore) -> RowAnswer:
+    return _pack_score(timed.score), timed.latency_s, timed.attempts
+
+
+def _pack_score(score: Score) -> float | bytes:
     if score.value is not None and not (score.reason or score.details or score.steps):
         return float(score.value)
     try:

@@ -16,14 +16,15 @@ from collections.abc import Sequence
 from functools import partial
 
 from verl_lite.errors import PluginError
+from verl_lite.plugins.contract import Component
 from verl_lite.plugins.execution.calls import CATCH_IN_WORKER, Caller
 from verl_lite.plugins.execution.results import TimedScore
-from verl_lite.plugins.execution.spec import LoadedReward, RewardSpec, load
-from verl_lite.plugins.execution.wire import Answers, Chunk, Health, PickledRow, RowAnswer, pack_score
+from verl_lite.plugins.execution.spec import RewardSpec, load
+from verl_lite.plugins.execution.wire import Answers, Chunk, Health, PickledRow, RowAnswer, pack_row
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.workers import CHANNEL_CLOSED, Slot, receive_frame, resident_mb, send_frame
-from verl_lite.workers.fork_server import Serve
+from verl_lite.workers.fork_server import Serve, child_pids
 
 __all__ = ["prepare"]
 
@@ -32,7 +33,7 @@ FLUSH_S = 0.005  # finished answers wait at most this long before they are sent 
 
 def prepare(specs: Sequence[RewardSpec]) -> Serve:
     """For the fork server: import the rewards. Raises PluginError with every one that cannot be loaded."""
-    rewards: list[LoadedReward] = []
+    rewards: list[Component] = []
     failures = []
     for spec in specs:
         try:
@@ -45,7 +46,7 @@ def prepare(specs: Sequence[RewardSpec]) -> Serve:
     return partial(_serve, rewards)
 
 
-def _serve(rewards: Sequence[LoadedReward], channel: socket.socket, slot: Slot) -> None:
+def _serve(rewards: Sequence[Component], channel: socket.socket, slot: Slot) -> None:
     """Answer chunks until the parent closes the channel."""
     worker = _Worker(channel, slot, rewards)
     while True:
@@ -57,7 +58,7 @@ def _serve(rewards: Sequence[LoadedReward], channel: socket.socket, slot: Slot) 
 
 
 class _Worker:
-    def __init__(self, channel: socket.socket, slot: Slot, rewards: Sequence[LoadedReward]) -> None:
+    def __init__(self, channel: socket.socket, slot: Slot, rewards: Sequence[Component]) -> None:
         self._channel = channel
         self._slot = slot
         self._rewards = rewards
@@ -101,19 +102,13 @@ class _Worker:
         self._exit_if_copied()
         self._slot.end_call()
         signal.setitimer(signal.ITIMER_REAL, 0)
-        return [(pack_score(timed.score), timed.latency_s, timed.attempts) for timed in scores]
+        return [pack_row(timed) for timed in scores]
 
     def _caller(self, component: int) -> Caller:
         caller = self._callers.get(component)
         if caller is None:
-            loaded = self._rewards[component]
-            caller = self._callers[component] = Caller(
-                loaded.definition,
-                loaded.options,
-                loaded.timeout_s,
-                catch=CATCH_IN_WORKER,
-                on_call=self._begin_call,
-            )
+            caller = Caller(self._rewards[component], catch=CATCH_IN_WORKER, on_call=self._begin_call)
+            self._callers[component] = caller
             caller.build()
             self._exit_if_copied()
             self._built_mb = resident_mb(self._process)
@@ -125,7 +120,7 @@ class _Worker:
 
     def _health(self, damage: str) -> Health:
         grown_mb = resident_mb(self._process) - self._built_mb
-        return grown_mb, _num_children(), threading.active_count(), damage
+        return grown_mb, len(child_pids()), threading.active_count(), damage
 
     def _begin_call(self) -> None:
         self._slot.begin_call(self._chunk, self._position, time.monotonic_ns())
@@ -163,11 +158,3 @@ def _identity(fd: int) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _num_children() -> int:
-    try:
-        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
-            return len(file.read().split())
-    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
-        return 0
