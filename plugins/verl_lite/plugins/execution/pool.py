@@ -366,6 +366,7 @@ class ProcessPool:
         for worker in list(self._workers.values()):
             worker.killed = KillReason("the fork server was killed")
             self._on_exit(worker, 0)
-        self._selector.unregister(self._server.control)
-        self._server.close()
+        server, self._server = self._server, None
+        self._selector.unregister(server.control)
+        server.close()
         self._start_server()
