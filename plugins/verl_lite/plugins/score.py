@@ -4,12 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from verl_lite.plugins.rollout import Rollout
-
-if TYPE_CHECKING:
-    from verl_lite.plugins.execution import SlowRow
 
 __all__ = [
     "ComponentScore",
@@ -17,6 +14,7 @@ __all__ = [
     "ScoreOutcome",
     "ScoredBatch",
     "ScoredRollout",
+    "SlowRow",
     "StepScore",
     "to_score",
 ]
@@ -140,6 +138,14 @@ class ScoredRollout:
     token_rewards: Sequence[float] = ()
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class SlowRow:
+    """A rollout and how long its score took. `row` is its id, or "#" and its position without one."""
+
+    latency_s: float
+    row: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredBatch:
     """The result of one scoring pass: rows in the order of the rollouts, and the metrics of the pass.
@@ -149,4 +155,4 @@ class ScoredBatch:
 
     rows: Sequence[ScoredRollout]
     metrics: Mapping[str, float]
-    slowest: Mapping[str, Sequence["SlowRow"]] = field(default_factory=dict)
+    slowest: Mapping[str, Sequence[SlowRow]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Nothing is left behind: at the end, at Ctrl-C, when the trainer or the nursery is killed."""
+"""Nothing is left behind: at the end, at Ctrl-C, when the trainer or the fork server is killed."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ def family(rollout: Rollout) -> Score:
         Path(rollout.columns["path"]).write_text(" ".join(map(str, [os.getpid(), os.getppid(), *left])))
         while True:
             time.sleep(60)
-    return Score(1.0, details={"worker": os.getpid(), "nursery": os.getppid(), "left": left})
+    return Score(1.0, details={"worker": os.getpid(), "fork_server": os.getppid(), "left": left})
 
 
 def _stay(*, own_session: bool) -> int:
@@ -42,7 +42,7 @@ def _stay(*, own_session: bool) -> int:
 
 @reward("who")
 def who(rollout: Rollout) -> Score:
-    return Score(1.0, details={"worker": os.getpid(), "nursery": os.getppid()})
+    return Score(1.0, details={"worker": os.getpid(), "fork_server": os.getppid()})
 
 
 def is_alive(pid: int) -> bool:
@@ -68,9 +68,9 @@ def test_closing_ends_workers_and_every_process_a_reward_started() -> None:
         run = execution.start()
         run.add([fake_rollout() for _ in range(4)])
         details = [row["family"].score.details for row in run.finish()]
-        pids = {pid for found in details for pid in (found["worker"], found["nursery"], *found["left"])}
+        pids = {pid for found in details for pid in (found["worker"], found["fork_server"], *found["left"])}
         assert len(pids) >= 4 * 3 + 2
-        assert all(is_alive(pid) for found in details for pid in (found["worker"], found["nursery"]))
+        assert all(is_alive(pid) for found in details for pid in (found["worker"], found["fork_server"]))
     assert [pid for pid in pids if is_alive(pid)] == []  # at once, not after a while
 
 
@@ -107,48 +107,48 @@ def test_the_end_of_the_trainer_is_the_end_of_its_workers(tmp_path: Path, number
     assert wait_until_gone(pids) == []
 
 
-def test_a_killed_nursery_is_replaced_and_costs_no_row() -> None:
+def test_a_killed_fork_server_is_replaced_and_costs_no_row() -> None:
     with Execution([component_for(who)], workers=2) as execution:
         first = execution.start()
         first.add([fake_rollout() for _ in range(10)])
         found = [row["who"].score.details for row in first.finish()]
-        before = found[0]["nursery"]
+        before = found[0]["fork_server"]
         os.kill(before, signal.SIGKILL)
         assert wait_until_gone([before, *(row["worker"] for row in found)]) == []
         second = execution.start()
         second.add([fake_rollout() for _ in range(100)])
         details = [row["who"].score.details for row in second.finish()]
         assert len(details) == 100
-        assert before not in {row["nursery"] for row in details}
-    assert [row for row in details if is_alive(row["nursery"]) or is_alive(row["worker"])] == []
+        assert before not in {row["fork_server"] for row in details}
+    assert [row for row in details if is_alive(row["fork_server"]) or is_alive(row["worker"])] == []
 
 
 def test_work_that_comes_between_a_worker_s_death_and_the_news_of_it_is_done() -> None:
-    """The nursery is stopped, so that it cannot tell that the idle worker is gone."""
+    """The fork server is stopped, so that it cannot tell that the idle worker is gone."""
     with Execution([component_for(who)], workers=1) as execution:
         first = execution.start()
         first.add([fake_rollout()])
         pids = first.finish()[0]["who"].score.details
-        os.kill(pids["nursery"], signal.SIGSTOP)
+        os.kill(pids["fork_server"], signal.SIGSTOP)
         os.kill(pids["worker"], signal.SIGKILL)
         time.sleep(0.3)  # its end of the channel closes, and the pool sees that
         second = execution.start()
         second.add([fake_rollout() for _ in range(5)])
         time.sleep(0.3)
-        os.kill(pids["nursery"], signal.SIGCONT)
+        os.kill(pids["fork_server"], signal.SIGCONT)
         details = [row["who"].score.details for row in second.finish()]
     assert len(details) == 5
     assert pids["worker"] not in {row["worker"] for row in details}
 
 
-def test_a_nursery_that_is_killed_again_and_again_stops_the_run_with_a_message() -> None:
+def test_a_fork_server_that_is_killed_again_and_again_stops_the_run_with_a_message() -> None:
     with Execution([component_for(who)], workers=1) as execution:
         for _ in range(3):
             run = execution.start()
             run.add([fake_rollout()])
-            nursery = run.finish()[0]["who"].score.details["nursery"]
-            os.kill(nursery, signal.SIGKILL)
-            assert wait_until_gone([nursery]) == []
+            fork_server = run.finish()[0]["who"].score.details["fork_server"]
+            os.kill(fork_server, signal.SIGKILL)
+            assert wait_until_gone([fork_server]) == []
         run = execution.start()
         run.add([fake_rollout()])
         with pytest.raises(RewardError, match="killed 3 times"):

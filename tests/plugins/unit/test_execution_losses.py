@@ -1,4 +1,4 @@
-"""What the loss of a worker means for its calls, and the figures a run reports: by hand."""
+"""What the end of a worker means for its calls, and the figures a run reports: by hand."""
 
 import os
 import signal
@@ -9,12 +9,13 @@ import pytest
 
 from verl_lite.plugins import Rollout, Score, ScoreOutcome
 from verl_lite.plugins.execution.batcher import Call
-from verl_lite.plugins.execution.losses import Loss, how_it_ended, judge_loss
-from verl_lite.plugins.execution.progress import Progress, ProgressPage
 from verl_lite.plugins.execution.results import TimedScore
-from verl_lite.plugins.execution.stats import SlowRow, StatsCollector, percentile
-from verl_lite.plugins.execution.worker_handle import Doom, Given
+from verl_lite.plugins.execution.reward_worker import KillReason, SentChunk
+from verl_lite.plugins.execution.stats import StatsCollector, percentile
+from verl_lite.plugins.execution.worker_failures import WorkerFailure, blame_calls
+from verl_lite.plugins.score import SlowRow
 from verl_lite.plugins.testing import fake_rollout
+from verl_lite.workers import Progress, ProgressPage, how_it_ended
 
 SEGFAULT = int(signal.SIGSEGV)  # as waitpid gives it
 
@@ -24,19 +25,19 @@ class NoRun:
     cancelled = False
 
     def complete(self, component: int, rows: Sequence[int], scores: Sequence[TimedScore]) -> None:
-        raise AssertionError("judging answers nobody")
+        raise AssertionError("blaming answers nobody")
 
 
-def chunk_of(num_calls: int, *, answered: int = 0, limit: int | None = None, rows: int = 1) -> Given:
+def chunk_of(num_calls: int, *, answered: int = 0, limit: int | None = None, rows: int = 1) -> SentChunk:
     calls = [Call(NoRun(), 0, tuple(range(at * rows, (at + 1) * rows)), rows > 1) for at in range(num_calls)]
     for call in calls[:answered]:
         call.answered = True
-    return Given(7, 0, calls, num_calls if limit is None else limit, 0.0)
+    return SentChunk(7, 0, calls, num_calls if limit is None else limit, 0.0)
 
 
-def judge(given: Given, at: int | None, doom: Doom | None = None) -> Loss:
+def blame(chunk: SentChunk, at: int | None, killed: KillReason | None = None) -> WorkerFailure:
     progress = Progress(7, at, 1) if at is not None else Progress(6, 3, 1)
-    return judge_loss(given, progress, doom, SEGFAULT, timeout_s=2.0, printed=b"")
+    return blame_calls(chunk, progress, killed, SEGFAULT, timeout_s=2.0, printed=b"")
 
 
 def rows_of(calls: Sequence[Call]) -> list[int]:
@@ -44,29 +45,29 @@ def rows_of(calls: Sequence[Call]) -> list[int]:
 
 
 def test_a_call_past_its_deadline_is_the_only_one_to_lose() -> None:
-    loss = judge(chunk_of(6, answered=1), 3, Doom("timeout", 3, 2.1))
-    [(call, timed)] = loss.failed
+    failure = blame(chunk_of(6, answered=1), 3, KillReason("timeout", 3, 2.1))
+    [(call, timed)] = failure.failed
     assert call.rows == (3,)
     assert (timed.score.outcome, timed.latency_s, timed.attempts) == (ScoreOutcome.TIMEOUT, 2.1, 1)
-    assert rows_of(loss.again) == [1, 2, 4, 5]
-    assert not any(call.alone for call in loss.again)
+    assert rows_of(failure.again) == [1, 2, 4, 5]
+    assert not any(call.alone for call in failure.again)
 
 
 def test_a_call_that_ended_between_the_deadline_and_the_kill_is_not_at_fault() -> None:
-    loss = judge(chunk_of(6, answered=4), 4, Doom("timeout", 3, 2.1))
-    assert loss.failed == []
-    assert rows_of(loss.again) == [4, 5]
+    failure = blame(chunk_of(6, answered=4), 4, KillReason("timeout", 3, 2.1))
+    assert failure.failed == []
+    assert rows_of(failure.again) == [4, 5]
 
 
 def test_calls_that_were_given_to_others_are_not_handed_out_twice() -> None:
-    loss = judge(chunk_of(6, limit=4), 3, Doom("timeout", 3, 2.1))
-    assert rows_of(loss.again) == [0, 1, 2]
+    failure = blame(chunk_of(6, limit=4), 3, KillReason("timeout", 3, 2.1))
+    assert rows_of(failure.again) == [0, 1, 2]
 
 
 def test_all_calls_since_the_last_answer_are_suspects_of_a_death() -> None:
-    loss = judge(chunk_of(6, answered=1), 3)
-    assert loss.failed == []
-    assert [(call.rows, call.alone, call.starts) for call in loss.again] == [
+    failure = blame(chunk_of(6, answered=1), 3)
+    assert failure.failed == []
+    assert [(call.rows, call.alone, call.starts) for call in failure.again] == [
         ((1,), True, 1),
         ((2,), True, 1),
         ((3,), True, 1),
@@ -76,30 +77,31 @@ def test_all_calls_since_the_last_answer_are_suspects_of_a_death() -> None:
 
 
 def test_a_suspect_that_dies_alone_is_at_fault() -> None:
-    given = chunk_of(1)
-    given.calls[0].starts = 1
-    [(_, timed)] = judge(given, 0).failed
+    chunk = chunk_of(1)
+    chunk.calls[0].starts = 1
+    [(_, timed)] = blame(chunk, 0).failed
     assert timed.score.outcome is ScoreOutcome.ERROR
     assert timed.score.reason == "the reward lost its worker process to SIGSEGV while it scored this row"
     assert timed.attempts == 2
 
 
 def test_a_batch_that_dies_is_halved_until_one_row_is_left() -> None:
-    loss = judge(chunk_of(1, rows=5), 0)
-    assert loss.failed == []
-    assert [(call.rows, call.alone) for call in loss.again] == [((0, 1), True), ((2, 3, 4), True)]
+    failure = blame(chunk_of(1, rows=5), 0)
+    assert failure.failed == []
+    assert [(call.rows, call.alone) for call in failure.again] == [((0, 1), True), ((2, 3, 4), True)]
 
 
-@pytest.mark.parametrize("doom", [None, Doom("rows"), Doom("the nursery was killed")])
-def test_a_worker_lost_before_it_began_costs_nobody(doom: Doom | None) -> None:
-    loss = judge(chunk_of(3), None, doom)
-    assert (loss.failed, loss.broken, rows_of(loss.again)) == ([], "", [0, 1, 2])
+@pytest.mark.parametrize("killed", [None, KillReason("rows"), KillReason("the fork server was killed")])
+def test_a_worker_lost_before_it_began_costs_nobody(killed: KillReason | None) -> None:
+    failure = blame(chunk_of(3), None, killed)
+    assert (failure.failed, failure.broken, rows_of(failure.again)) == ([], "", [0, 1, 2])
 
 
 def test_a_death_while_the_reward_is_built_is_said_to_be_that() -> None:
-    assert judge(chunk_of(3), -1).broken == "the reward lost its worker process to SIGSEGV while it was built"
-    assert judge(chunk_of(3), -1, Doom("timeout", -1)).broken == "the reward took too long while it was built"
-    assert judge(chunk_of(3), -1, Doom("the nursery was killed")).broken == ""
+    assert blame(chunk_of(3), -1).broken == "the reward lost its worker process to SIGSEGV while it was built"
+    late = blame(chunk_of(3), -1, KillReason("timeout", -1))
+    assert late.broken == "the reward took too long while it was built"
+    assert blame(chunk_of(3), -1, KillReason("the fork server was killed")).broken == ""
 
 
 def test_how_a_process_ended_in_words() -> None:
@@ -143,7 +145,7 @@ def test_a_run_reports_latencies_outcomes_and_its_slowest_rows_by_name() -> None
     rollouts = [fake_rollout(id="" if n == 42 else f"row-{n}") for n in range(100)]
     replaced = Counter({"memory growth": 2})
     one, total = StatsCollector(["math"], replaced), StatsCollector(["math"], replaced)
-    one.take(rollouts, [{"math": score} for score in timed])
+    one.add(rollouts, [{"math": score} for score in timed])
     replaced["timeout"] += 1
     total.merge(one)
     total.merge(one)

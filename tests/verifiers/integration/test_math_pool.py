@@ -40,11 +40,13 @@ def test_a_question_beyond_the_deadline_is_killed_and_the_next_one_is_answered()
     assert (after.status, after.answer) == ("ok", True)
 
 
-def test_a_supervisor_that_dies_is_replaced() -> None:
+def test_a_fork_server_that_dies_with_its_workers_is_replaced() -> None:
     pool.wait_until_ready(60)
     current = pool._current()
-    for worker in list(current.workers):
-        os.kill(worker.pid, 9)
+    assert current.server is not None
+    for process in [current.server, *current.workers.values()]:
+        assert process.pid is not None
+        os.kill(process.pid, 9)
     reply = pool.ask("equal", tree("x+x"), tree("2x"), timeout_s=60)
     assert (reply.status, reply.answer) == ("ok", True)
 
@@ -133,7 +135,8 @@ def test_workers_end_with_their_process() -> None:
     source = (
         "from verl_lite.verifiers.math import pool\n"
         "pool.wait_until_ready(60)\n"
-        "print(*(worker.pid for worker in pool._current().workers))\n"
+        "current = pool._current()\n"
+        "print(current.server.pid, *(worker.pid for worker in current.workers.values()))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", source], capture_output=True, text=True, check=True, timeout=200

@@ -20,12 +20,12 @@ from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.errors import RewardError
 from verl_lite.plugins.contract import Component
 from verl_lite.plugins.execution.batcher import Call
-from verl_lite.plugins.execution.blueprint import draw
-from verl_lite.plugins.execution.host import unpack_answers
+from verl_lite.plugins.execution.execution_run import Runner
 from verl_lite.plugins.execution.queues import CHUNK_BYTES, CallQueues, pickle_rows
 from verl_lite.plugins.execution.results import TimedScore
-from verl_lite.plugins.execution.run import Runner
 from verl_lite.plugins.execution.runners import place_of
+from verl_lite.plugins.execution.spec import spec_of
+from verl_lite.plugins.execution.wire import unpack_rows
 from verl_lite.plugins.score import Score, ScoreOutcome
 
 __all__ = ["RewardActors"]
@@ -80,7 +80,7 @@ class _Dispatcher:
         self._components = components
         self._replaced = replaced
         self._position_of = {index: at for at, index in enumerate(components)}
-        self._pool = RewardPool(ray, config, [draw(component) for component in components.values()])
+        self._pool = RewardPool(ray, config, [spec_of(component) for component in components.values()])
         places = {index: place_of(component.definition) for index, component in components.items()}
         self._isolated = [index for index, place in places.items() if place == "process"]
         self._threaded = [index for index, place in places.items() if place == "thread"]
@@ -154,7 +154,7 @@ class _Dispatcher:
         for num_chunks in range(max_chunks):  # each actor gets its first chunk before any gets its second
             for actor in ready:
                 if actor.num_requests(self._isolated) <= num_chunks:
-                    calls = self._queues.take(len(ready) * max_chunks)
+                    calls = self._queues.next_chunk(len(ready) * max_chunks)
                     self._send(actor, calls)
                     if not calls:
                         break
@@ -224,7 +224,7 @@ class _Dispatcher:
         self._replaced.update(replaced)
         spent_s = 0.0
         for call, rows in zip(request.calls, answers, strict=True):
-            scores = unpack_answers(rows)
+            scores = unpack_rows(rows)
             spent_s += math.fsum(timed.latency_s for timed in scores)
             self._complete(call, scores)
         if request.component not in self._waiting:

@@ -10,6 +10,7 @@ from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.errors import ConfigError, RewardError, VerlLiteError
 from verl_lite.plugins.execution.batcher import Call
 from verl_lite.plugins.execution.host import HostAnswer, RewardHost
+from verl_lite.plugins.execution.spec import RewardSpec
 
 __all__ = ["Request", "RewardActor", "RewardPool", "cause_of"]
 
@@ -20,7 +21,7 @@ MAX_REQUESTS = 1000  # in flight per actor: threads of the actor, created when n
 class _HostActor:
     """Runs in the actor. `open` is apart from the constructor so that its errors keep their type."""
 
-    def __init__(self, specs: Sequence[Any], workers: int) -> None:
+    def __init__(self, specs: Sequence[RewardSpec], workers: int) -> None:
         self._specs, self._workers = specs, workers
 
     def open(self) -> None:

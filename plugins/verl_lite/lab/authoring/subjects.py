@@ -18,7 +18,7 @@ from verl_lite.plugins import (
     load_rewards_config,
 )
 from verl_lite.plugins.composite import build_composite
-from verl_lite.plugins.execution.blueprint import draw
+from verl_lite.plugins.execution.spec import spec_of
 from verl_lite.plugins.records import read_records
 
 __all__ = ["Subject", "find_golden_files", "odd_rollouts", "subjects_of"]
@@ -146,7 +146,7 @@ def _subject(
     isolated = replace(definition, isolate=True)
     component = Component(name=COMPONENT, definition=isolated, options=options, timeout_s=timeout_s)
     try:
-        draw(component)
+        spec_of(component)
     except PluginError as error:
         here = replace(component, definition=replace(definition, isolate=False))
         return Subject(component=here, rollouts=rollouts, golden=golden, stays_because=str(error))

@@ -1,6 +1,6 @@
 """Gather the rows of one component into calls: one row each, full batches, or whole groups.
 
-Rows come as their needs are met, in any order; which rows share a call depends on nothing else.
+Rows arrive in any order, as the scores they need are known; which rows share a call depends on that alone.
 """
 
 from collections import defaultdict
@@ -19,7 +19,7 @@ Rows = tuple[int, ...]
 
 
 class Receiver(Protocol):
-    """Whom the scores of a call go to: one run of an execution."""
+    """What receives the scores of a call: one run of an execution."""
 
     rollouts: list[Rollout]
     cancelled: bool
@@ -31,9 +31,9 @@ class Receiver(Protocol):
 class Call:
     """One call of a component, for some rows of a run.
 
-    starts      how many workers were lost with it
-    alone       it wants a chunk of its own: it may be what ended a worker
-    may_split   its rows need not be called together (form "batch", not "group")
+    starts      how many workers died with it
+    alone       it needs a chunk of its own: it may be what killed a worker
+    may_split   its rows need not share a call (form "batch", not "group")
     """
 
     run: Receiver
@@ -45,29 +45,12 @@ class Call:
     answered: bool = False
 
 
-class Batcher(Protocol):
-    """Turns rows into calls. Each row is announced by `expect`, then either released or skipped."""
+class Batcher:
+    """Turns rows into calls. Each row is announced by `expect`, then either released or skipped.
 
-    def expect(self, rows: Sequence[int], rollouts: Sequence[Rollout]) -> None: ...
+    This one makes a call of each row.
+    """
 
-    def release(self, rows: Sequence[int]) -> list[Rows]: ...
-
-    def skip(self, rows: Sequence[int]) -> list[Rows]: ...
-
-    def flush(self) -> list[Rows]:
-        """What is left once nothing more can come."""
-        ...
-
-
-def batcher_for(name: str, definition: RewardDefinition) -> Batcher:
-    if definition.form == "batch":
-        return _Batches(definition.max_batch)
-    if definition.form == "group":
-        return _Groups(name)
-    return _Singles()
-
-
-class _Singles:
     def expect(self, rows: Sequence[int], rollouts: Sequence[Rollout]) -> None:
         pass
 
@@ -78,16 +61,20 @@ class _Singles:
         return []
 
     def flush(self) -> list[Rows]:
+        """The remaining calls, once no more rows can come."""
         return []
 
 
+def batcher_for(name: str, definition: RewardDefinition) -> Batcher:
+    if definition.form == "batch":
+        return _Batches(definition.max_batch)
+    return _Groups(name) if definition.form == "group" else Batcher()
+
+
 @dataclass(slots=True)
-class _Batches:
+class _Batches(Batcher):
     max_batch: int
     pending: list[int] = field(default_factory=list)
-
-    def expect(self, rows: Sequence[int], rollouts: Sequence[Rollout]) -> None:
-        pass
 
     def release(self, rows: Sequence[int]) -> list[Rows]:
         self.pending += rows
@@ -95,17 +82,14 @@ class _Batches:
         ready, self.pending = self.pending[:full], self.pending[full:]
         return [tuple(ready[at : at + self.max_batch]) for at in range(0, full, self.max_batch)]
 
-    def skip(self, rows: Sequence[int]) -> list[Rows]:
-        return []
-
     def flush(self) -> list[Rows]:
         rest, self.pending = self.pending, []
         return [tuple(rest)] if rest else []
 
 
 @dataclass(slots=True)
-class _Groups:
-    """A group is ready once every row of it was released or skipped; the skipped ones are left out.
+class _Groups(Batcher):
+    """A group is ready once each of its rows was released or skipped; skipped rows are left out.
 
     A rollout that names no group is a group of its own.
     """
@@ -142,6 +126,3 @@ class _Groups:
                 if found:
                     complete.append(tuple(sorted(found)))
         return complete
-
-    def flush(self) -> list[Rows]:
-        return []

@@ -1,7 +1,7 @@
-"""Call a reward: one answer or many, checked, timed and retried; a failure is a score that says so.
+"""Call a reward: its answers are checked, timed and retried; a failure becomes a score that says so.
 
-This is one of the three borders where everything is caught: whatever a reward raises becomes the
-outcome "error" of exactly the rows concerned, with the reason, and is counted in the metrics.
+One of the three borders where everything is caught: whatever a reward raises becomes the outcome
+"error" of exactly the rows concerned, with the reason, and is counted in the metrics.
 """
 
 import time
@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from verl_lite.plugins.contract import RewardDefinition
+from verl_lite.plugins.contract import Component, RewardDefinition
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome, to_score
@@ -38,32 +38,30 @@ def bind(definition: RewardDefinition, options: BaseModel) -> Callable[[Any], An
 
 
 class Caller:
-    """A synchronous reward with its options, to be called in this process and thread.
+    """A component with a synchronous reward, to be called in this process and thread.
 
-    A class is built at the first call; one that cannot be built gives "error" for every row.
-    `catch` are the exceptions that become a score. `on_call` is told when a call begins, for those
-    who watch the deadline; the tries of one call share its deadline.
+    A class is built at the first call; if that fails, every row is an "error". `catch` are the
+    exceptions that become a score. `on_call` is called when a call begins, for whoever watches the
+    deadline; the tries of one call share its deadline.
     """
 
     def __init__(
         self,
-        definition: RewardDefinition,
-        options: BaseModel,
-        timeout_s: float,
+        component: Component,
         *,
         catch: tuple[type[BaseException], ...] = CATCH_IN_PROCESS,
         on_call: Callable[[], None] | None = None,
     ) -> None:
-        self._definition = definition
-        self._options = options
-        self._timeout_s = timeout_s
+        self._definition = component.definition
+        self._options = component.options
+        self._timeout_s = component.timeout_s
         self._catch = catch
         self._on_call = on_call
         self._bound: Callable[[Any], Any] | None = None
         self._broken: Score | None = None
 
     def build(self) -> Score | None:
-        """Build the reward if that was not done yet; the score of every row where it cannot be."""
+        """Build the reward unless it is built; the score of every row where that fails, else None."""
         if self._bound is None and self._broken is None:
             try:
                 self._bound = bind(self._definition, self._options)
@@ -72,7 +70,7 @@ class Caller:
         return self._broken
 
     def answer(self, rollouts: Sequence[Rollout]) -> list[TimedScore]:
-        """One score a rollout. Of form "rollout" there is exactly one; a batch that raises is split."""
+        """One score per rollout; form "rollout" takes exactly one. A batch that raises is split."""
         if self._bound is None and self.build() is not None:
             assert self._broken is not None
             return [TimedScore(self._broken)] * len(rollouts)
@@ -81,7 +79,7 @@ class Caller:
         return self._many(rollouts)
 
     def one(self, rollout: Rollout) -> TimedScore:
-        """The score of one rollout, from a reward of form "rollout" that was built."""
+        """The score of one rollout, from a reward of form "rollout" that is built."""
         assert self._bound is not None
         if self._on_call is not None:
             self._on_call()
@@ -131,7 +129,7 @@ class Caller:
         return [TimedScore(score, share_s, tries_before + attempts) for score in scores]
 
     def _may_retry(self, error: BaseException, attempts: int, started: float) -> bool:
-        """Whether another try is due; waits out its pause. Never past the deadline of the call."""
+        """Whether to try again, after waiting out the pause. Never past the deadline of the call."""
         definition = self._definition
         if not isinstance(error, definition.retry_on) or attempts > definition.max_retries:
             return False
@@ -148,10 +146,10 @@ def backoff_s(attempts: int) -> float:
 
 
 def checked_answers(answer: object, expected: int) -> list[Score]:
-    """One score a row from what a batch or group reward returned.
+    """One score per row from what a batch or group reward returned.
 
-    A wrong length or no sequence at all is an "error" for every row of the call, a value that
-    cannot be a score only for its own row.
+    A wrong length or no sequence at all is an "error" for every row of the call; a value that cannot
+    be a score is one only for its own row.
     """
     if isinstance(answer, (str, bytes, Mapping)) or not hasattr(answer, "__len__"):
         reason = f"returned {_shown(answer)}: expected one answer for each of the {expected} rollouts"

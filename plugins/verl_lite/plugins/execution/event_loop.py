@@ -1,4 +1,4 @@
-"""Async rewards: one event loop in one thread, a bounded number of calls at a time per component."""
+"""Async rewards: one event loop in one thread, and a bounded number of calls at a time per component."""
 
 import asyncio
 import contextlib
@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from verl_lite.plugins.contract import Component
-from verl_lite.plugins.execution.batcher import Call
+from verl_lite.plugins.execution.batcher import Call, Rows
 from verl_lite.plugins.execution.calls import backoff_s, bind, checked_answers, failed_score
-from verl_lite.plugins.execution.inline import private_copy
+from verl_lite.plugins.execution.inline import InlineRunner, private_copy
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome, to_score
 
-__all__ = ["AsyncCaller", "EventLoopRunner"]
+__all__ = ["DebugAsyncRunner", "EventLoopRunner"]
 
-GRACE_S = 0.5  # how long after its deadline a call that was not even cancelled counts as blocking
+GRACE_S = 0.5  # past its deadline by this much, a call that was not even cancelled counts as blocking
 END_S = 2.0  # how long `close` waits for calls that were cancelled
 
 
-class AsyncCaller:
+class _AsyncCaller:
     """An async reward with its options. Every failure is a score, as for synchronous rewards."""
 
     def __init__(self, component: Component, *, enforce_deadline: bool = True) -> None:
@@ -31,7 +31,7 @@ class AsyncCaller:
         self._bound: Any = None
 
     async def answer(self, rollouts: Sequence[Rollout]) -> list[TimedScore]:
-        """One score a rollout; the call and its retries are cancelled at the deadline."""
+        """One score per rollout; the call and its retries are cancelled at the deadline."""
         started = time.perf_counter()
         attempts = [0]
         owner = asyncio.current_task()
@@ -44,7 +44,7 @@ class AsyncCaller:
         elif done:
             scores = task.result()
         else:
-            task.cancel()  # and never waited for: a reward that swallows the cancellation holds up nobody
+            task.cancel()  # and never waited for: a reward may swallow the cancellation
             reason = f"no answer within {self._wait_s:g} s; the call was cancelled"
             scores = [Score.failed(ScoreOutcome.TIMEOUT, reason)] * len(rollouts)
         share_s = (time.perf_counter() - started) / len(rollouts)
@@ -72,11 +72,27 @@ class AsyncCaller:
         return checked_answers(await self._bound(rollouts), len(rollouts))
 
 
+class DebugAsyncRunner(InlineRunner):
+    """For `debug_inline`: each call in the calling thread, one after another, without a deadline."""
+
+    def __init__(self, component: Component) -> None:
+        self._async_caller = _AsyncCaller(component, enforce_deadline=False)
+
+    def run(self, calls: Sequence[Rows], rollouts: Sequence[Rollout]) -> list[TimedScore]:
+        async def answer_all() -> list[TimedScore]:
+            scores: list[TimedScore] = []
+            for rows in calls:
+                scores += await self._async_caller.answer([private_copy(rollouts[row]) for row in rows])
+            return scores
+
+        return asyncio.run(answer_all())
+
+
 class EventLoopRunner:
     """Runs the calls of the async `components` (index in the execution -> component).
 
-    A reward that blocks the loop (a plain `time.sleep`, a synchronous request) is found out when its
-    deadline passes: its row is a "timeout", the loop is left to it and the others move to a new one.
+    A reward that blocks the loop (a plain `time.sleep`, a synchronous request) is detected when its
+    deadline passes: its row is a "timeout", it keeps the loop, and the other calls move to a new one.
     """
 
     def __init__(self, components: dict[int, Component]) -> None:
@@ -90,7 +106,7 @@ class EventLoopRunner:
         self._loop.submit(calls)
 
     def check(self) -> None:
-        """Raise what went wrong inside; deal with a loop that is blocked."""
+        """Raise what went wrong inside; replace a loop that is blocked."""
         if self._loop.failure is not None:
             raise self._loop.failure
         blocking = self._loop.blocking_call()
@@ -115,7 +131,7 @@ class _Loop:
 
     def __init__(self, components: dict[int, Component]) -> None:
         self._components = components
-        self._callers = {index: AsyncCaller(component) for index, component in components.items()}
+        self._callers = {index: _AsyncCaller(component) for index, component in components.items()}
         self._free = {index: component.definition.max_concurrency for index, component in components.items()}
         self._waiting: dict[int, deque[Call]] = {index: deque() for index in components}
         self._active: dict[asyncio.Task[None], tuple[Call, float]] = {}  # and when it began
@@ -129,10 +145,10 @@ class _Loop:
         self._thread.start()
 
     def submit(self, calls: Sequence[Call]) -> None:
-        self._loop.call_soon_threadsafe(self._take_in, calls)
+        self._loop.call_soon_threadsafe(self._enqueue, calls)
 
     def blocking_call(self) -> Call | None:
-        """The call that has kept the loop for itself until after its deadline, if there is one."""
+        """The call that has blocked the loop past its deadline, if there is one."""
         task = asyncio.current_task(self._loop)
         active = dict(self._active)
         owner = next((own for own in active if task is not None and task.get_name() == own.get_name()), None)
@@ -143,7 +159,7 @@ class _Loop:
         return call if late_s > GRACE_S and asyncio.current_task(self._loop) is task else None
 
     def abandon(self, blocking: Call) -> list[Call]:
-        """Give up this loop; every call it has not answered, but for the one that blocks it."""
+        """Give up this loop. Returns the calls it has not answered, except the one that blocks it."""
         with self._lock:
             self._abandoned = True
             calls = [call for call, _ in list(self._active.values()) if call is not blocking]
@@ -173,7 +189,7 @@ class _Loop:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 
-    def _take_in(self, calls: Sequence[Call]) -> None:
+    def _enqueue(self, calls: Sequence[Call]) -> None:
         for call in calls:
             self._waiting[call.component].append(call)
         for component in {call.component for call in calls}:
@@ -202,6 +218,6 @@ class _Loop:
             self.failure = error
         finally:
             self._free[call.component] += 1
-            # A call that swallowed its cancellation ends here when it is collected, long after the loop.
+            # A call that swallowed its cancellation ends here once it is collected, long after the loop.
             if not self._abandoned and not self._loop.is_closed():
                 self._start_some(call.component)

@@ -1,4 +1,4 @@
-"""Run the components of a composite: each where it belongs, all at the same time."""
+"""Run the components of a composite, each where it belongs, all at the same time."""
 
 import os
 from collections import Counter
@@ -7,10 +7,10 @@ from types import TracebackType
 
 from verl_lite.errors import ConfigError, RewardError
 from verl_lite.plugins.contract import Component
+from verl_lite.plugins.execution.component_graph import make_graph
+from verl_lite.plugins.execution.execution_run import ExecutionRun, Placement, Runner
 from verl_lite.plugins.execution.inline import InlineRunner
 from verl_lite.plugins.execution.limits import WorkerLimits
-from verl_lite.plugins.execution.plan import make_plan
-from verl_lite.plugins.execution.run import ExecutionRun, Placement, Runner
 from verl_lite.plugins.execution.stats import ExecutionStats, StatsCollector
 
 __all__ = ["Execution"]
@@ -19,10 +19,10 @@ __all__ = ["Execution"]
 class Execution:
     """A context manager that holds worker processes and threads for `components` while it is open.
 
-    isolate=True    worker processes, killed at the deadline of a call (`workers`: one a core)
+    isolate=True    worker processes, killed at the deadline of a call (`workers`: by default one per core)
     async           an event loop in a thread, calls cancelled at the deadline
-    isolate=False   the calling thread; of form "batch" (models) a thread for each component
-    placement       takes components elsewhere, to workers of a cluster; the others run here as above
+    isolate=False   the calling thread; form "batch" (models): a thread per component
+    placement       runs some components elsewhere, on workers of a cluster; the others run as above
     `debug_inline` runs everything in the calling process and thread, without deadlines, so that
     breakpoints hit. `with Execution(...)` raises ConfigError for needs that cannot be met and
     PluginError for a reward that a worker process cannot load.
@@ -30,7 +30,7 @@ class Execution:
     >>> with Execution(components) as execution:     # doctest: +SKIP
     ...     run = execution.start()
     ...     run.add(rollouts)                        # work begins here
-    ...     rows = run.finish()                      # one mapping name -> TimedScore a rollout
+    ...     rows = run.finish()                      # per rollout: component name -> TimedScore
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class Execution:
         placement: Placement | None = None,
     ) -> None:
         if workers is not None and workers < 1:
-            raise ConfigError(f"workers={workers}: expected at least 1, or none for one a core")
-        self._plan = make_plan(components)
+            raise ConfigError(f"workers={workers}: expected at least 1, or None for one per core")
+        self._graph = make_graph(components)
         self._workers = workers or len(os.sched_getaffinity(0))
         self._limits = limits or WorkerLimits()
         self._debug_inline = debug_inline
@@ -73,14 +73,14 @@ class Execution:
         self.close()
 
     def start(self) -> ExecutionRun:
-        """A new run; several may be open at the same time and share the workers."""
-        if not self._runners and self._plan.components:
+        """A new run; several may be open at the same time, sharing the workers."""
+        if not self._runners and self._graph.components:
             raise RewardError("the execution is not open: use `with Execution(...) as execution`")
         own = StatsCollector(self._names, self._replaced)
-        return ExecutionRun(self._plan, self._runners, own, self._collector)
+        return ExecutionRun(self._graph, self._runners, own, self._collector)
 
     def stats(self) -> ExecutionStats:
-        """Of all runs finished so far."""
+        """The figures of all runs finished so far."""
         return self._collector.stats()
 
     def close(self) -> None:
@@ -94,8 +94,8 @@ class Execution:
         from verl_lite.plugins.execution.runners import make_debug_runners, make_runners
 
         if self._debug_inline:
-            return make_debug_runners(self._plan.components)
-        components = dict(enumerate(self._plan.components))
+            return make_debug_runners(self._graph.components)
+        components = dict(enumerate(self._graph.components))
         runners: dict[int, Runner | InlineRunner] = {}
         if self._placement is not None:
             runners |= self._placement.take(components, self._replaced)

@@ -1,7 +1,7 @@
-"""Run components for a driver elsewhere: what a reward worker on another machine does.
+"""Run components for a driver on another machine: what a reward worker of a cluster does.
 
-The same runners as beside the trainer, with the same deadlines and kills; only the calls come in as
-bytes and the scores go out as builtins. Which rows share a call is decided by the driver.
+The same runners as beside the trainer, with the same deadlines and kills; but calls come in as bytes
+and scores go out as builtins. The driver decides which rows share a call.
 """
 
 import pickle
@@ -11,45 +11,42 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from verl_lite.errors import RewardError
-from verl_lite.plugins.contract import Component
 from verl_lite.plugins.execution.batcher import Call
-from verl_lite.plugins.execution.blueprint import Blueprint, load
+from verl_lite.plugins.execution.execution_run import CHECK_S, Runner
 from verl_lite.plugins.execution.inline import InlineRunner
 from verl_lite.plugins.execution.limits import WorkerLimits
 from verl_lite.plugins.execution.results import TimedScore
-from verl_lite.plugins.execution.run import CHECK_S, Runner
 from verl_lite.plugins.execution.runners import make_runners
-from verl_lite.plugins.execution.wire import PickledRow, RowAnswer, pack_score, unpack_score
+from verl_lite.plugins.execution.spec import RewardSpec, load
+from verl_lite.plugins.execution.wire import PickledRow, RowAnswer, pack_row
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
-__all__ = ["HostAnswer", "RewardHost", "unpack_answers"]
+__all__ = ["HostAnswer", "RewardHost"]
 
-# the answers of each call, and why worker processes were replaced since the answer before
+# the answers of each call, and why worker processes were replaced since the last answer
 HostAnswer: TypeAlias = tuple[list[list[RowAnswer]], dict[str, int]]
 
 
 class RewardHost:
-    """Holds the runners of `blueprints`. Raises PluginError for a reward that cannot be loaded here."""
+    """Holds the runners of `specs`. Raises PluginError for a reward that cannot be loaded here."""
 
-    def __init__(self, blueprints: Sequence[Blueprint], *, workers: int) -> None:
-        loaded = {at: (blueprint.name, load(blueprint)) for at, blueprint in enumerate(blueprints)}
-        self._components = {
-            at: Component(
-                name=name, definition=part.definition, options=part.options, timeout_s=part.timeout_s
-            )
-            for at, (name, part) in loaded.items()
-        }
+    def __init__(self, specs: Sequence[RewardSpec], *, workers: int) -> None:
+        self._components = {at: load(spec) for at, spec in enumerate(specs)}
         self._replaced: Counter[str] = Counter()
-        self._told: Counter[str] = Counter()
+        self._reported: Counter[str] = Counter()
         self._lock = threading.Lock()
         made = make_runners(self._components, workers=workers, limits=WorkerLimits(), replaced=self._replaced)
-        self._runners = {at: _in_background(runner) for at, runner in made.items()}
-        for runner in dict.fromkeys(self._runners.values()):
-            runner.start()
+        self._runners: dict[int, Runner] = {}
+        for at, runner in made.items():
+            if isinstance(runner, InlineRunner):
+                raise RewardError("a reward of the calling thread was sent to a reward worker")
+            self._runners[at] = runner
+        for background in dict.fromkeys(self._runners.values()):
+            background.start()
 
     def score(self, component: int, calls: Sequence[Sequence[PickledRow]]) -> HostAnswer:
-        """The scores of every row of every call. Calls of several threads share the runners."""
+        """The scores of every row of every call. Several threads may call this and share the runners."""
         pending = _Pending()
         for rows in calls:
             pending.add(component, rows, may_split=self._components[component].definition.form == "batch")
@@ -57,8 +54,8 @@ class RewardHost:
         runner.submit(pending.calls)
         answers = pending.wait(runner)
         with self._lock:
-            replaced = self._replaced - self._told
-            self._told += replaced
+            replaced = self._replaced - self._reported
+            self._reported += replaced
         return answers, dict(replaced)
 
     def close(self) -> None:
@@ -66,14 +63,8 @@ class RewardHost:
             runner.close()
 
 
-def _in_background(runner: Runner | InlineRunner) -> Runner:
-    if isinstance(runner, InlineRunner):
-        raise RewardError("a reward of the calling thread was sent to a reward worker")
-    return runner
-
-
 class _Pending:
-    """The calls of one request and their scores; what the runners see as the run of an execution."""
+    """The calls of one request and their scores; the runners see it as the run of an execution."""
 
     def __init__(self) -> None:
         self.rollouts: list[Rollout] = []
@@ -109,7 +100,7 @@ class _Pending:
                 self._news.notify_all()
 
     def wait(self, runner: Runner) -> list[list[RowAnswer]]:
-        """Raises what went wrong inside the runner: that is never a score."""
+        """The answers; raises what went wrong inside the runner, which is never a score."""
         with self._news:
             while self._missing:
                 self._news.wait(CHECK_S)
@@ -120,9 +111,4 @@ class _Pending:
 def _packed(timed: TimedScore | None) -> RowAnswer:
     if timed is None:
         raise RewardError("a row of a finished call has no score")
-    return pack_score(timed.score), timed.latency_s, timed.attempts
-
-
-def unpack_answers(rows: Sequence[RowAnswer]) -> list[TimedScore]:
-    """The driver's side of `RewardHost.score`, for one call."""
-    return [TimedScore(unpack_score(score), latency_s, attempts) for score, latency_s, attempts in rows]
+    return pack_row(timed)

@@ -16,21 +16,21 @@ _IMMUTABLE = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 class InlineRunner:
-    """Answers the calls of one component here and now. Deadlines cannot be enforced in this form."""
+    """Answers the calls of one component here and now, without enforcing deadlines."""
 
     def __init__(self, component: Component) -> None:
-        self._caller = Caller(component.definition, component.options, component.timeout_s)
+        self._caller = Caller(component)
         self._one_by_one = component.definition.form == "rollout"
-        # Our own rewards are known to leave their input alone; a copy would cost more than they do.
+        # Our own rewards do not change their input; a copy would cost more than they do.
         is_ours = component.definition.distribution == BUILTIN_DISTRIBUTION
         self._private: Callable[[Rollout], Rollout] | None = None if is_ours else private_copy
 
     def build(self) -> None:
-        """Build a reward of class form now and not at the first call."""
+        """Build a reward of class form now, not at the first call."""
         self._caller.build()
 
     def run(self, calls: Sequence[Rows], rollouts: Sequence[Rollout]) -> list[TimedScore]:
-        """The scores of all rows of the calls, in their order."""
+        """The scores of all rows of the calls, in order."""
         caller = self._caller
         given = [rollouts[row] for rows in calls for row in rows]
         if self._private is not None:
@@ -44,7 +44,7 @@ class InlineRunner:
 
 
 def private_copy(rollout: Rollout) -> Rollout:
-    """A rollout whose containers are its own: what a reward does to them reaches nobody else."""
+    """A rollout with containers of its own: what a reward does to them reaches nothing else."""
     if type(rollout) is not Rollout:
         return copy.deepcopy(rollout)
     # Written out because it is the hot path: dataclasses.replace takes three times as long.

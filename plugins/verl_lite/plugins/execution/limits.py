@@ -1,4 +1,4 @@
-"""What worker processes may use before they are replaced or stopped."""
+"""What a worker process may use before it is replaced or killed."""
 
 import os
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ def _default_memory_mb() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLimits:
-    """memory_mb  resident memory at which a worker is killed; the row it was at is an "error"
-    growth_mb     growth since its reward was built after which a worker is replaced, at no row's cost
+    """memory_mb  resident memory at which a worker is killed; its current row is an "error"
+    growth_mb     growth since its reward was built at which a worker is replaced; costs no row
     rows          rows after which a worker is replaced
-    children      child processes a worker may still have between chunks
-    threads       threads a worker may still have between chunks
+    children      child processes a worker may have left between chunks
+    threads       threads a worker may have left between chunks
     """
 
     memory_mb: int = _default_memory_mb()
@@ -31,12 +31,11 @@ class WorkerLimits:
     def worn_out(self, health: Health, rows_done: int) -> str:
         """Why a worker should be replaced before it gets more work, or ""."""
         grown_mb, children, threads, damage = health
-        if damage:
-            return damage
-        if grown_mb > self.growth_mb:
-            return "memory growth"
-        if rows_done > self.rows:
-            return "rows"
-        if children > self.children:
-            return "child processes"
-        return "threads" if threads > self.threads else ""
+        reasons = {
+            damage: bool(damage),
+            "memory growth": grown_mb > self.growth_mb,
+            "rows": rows_done > self.rows,
+            "child processes": children > self.children,
+            "threads": threads > self.threads,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "")

@@ -1,12 +1,11 @@
 """The worker processes: hand out chunks of calls, watch deadlines, replace what dies.
 
-One thread of the parent does all of it. A call that passes its deadline costs itself its worker and
-nothing more: calls of the same chunk that were not answered are handed out again.
+One thread of the parent does all of it. A call that passes its deadline loses its worker and nothing
+else: unanswered calls of the same chunk are sent out again.
 """
 
 import contextlib
 import math
-import os
 import selectors
 import socket
 import threading
@@ -15,28 +14,28 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from verl_lite.errors import RewardError
+from verl_lite.errors import PluginError, RewardError
 from verl_lite.plugins.contract import Component
-from verl_lite.plugins.execution.answers import AnswerBatch, read_answers
 from verl_lite.plugins.execution.batcher import Call, Receiver
-from verl_lite.plugins.execution.blueprint import draw
 from verl_lite.plugins.execution.limits import WorkerLimits
-from verl_lite.plugins.execution.losses import Loss, judge_loss
-from verl_lite.plugins.execution.nursery_handle import NurseryHandle
-from verl_lite.plugins.execution.progress import ProgressPage
 from verl_lite.plugins.execution.queues import CHUNK_BYTES, CallQueues, pickle_rows
 from verl_lite.plugins.execution.results import TimedScore
-from verl_lite.plugins.execution.worker_handle import Doom, Given, WorkerHandle
+from verl_lite.plugins.execution.reward_worker import KillReason, RewardWorker, SentChunk
+from verl_lite.plugins.execution.spec import spec_of
+from verl_lite.plugins.execution.wire import AnswerBatch, read_answers
+from verl_lite.plugins.execution.worker_failures import blame_calls
 from verl_lite.plugins.score import Score, ScoreOutcome
+from verl_lite.workers import ForkServerHandle, WorkerStartError, resident_mb
 
 __all__ = ["ProcessPool"]
 
+LOAD_S = 120.0  # the longest that importing the rewards may take
 BUILD_S = 120.0  # the longest that building a reward of class form may take
 STEAL_S = 0.05  # a call that takes longer than this gives the rest of its chunk to others
-STALL_S = 60.0  # a worker that says nothing for so long while no call runs is replaced
-WATCH_S = 0.05  # how often busy workers are looked at
-NURSERY_TRIES = 3  # so many deaths of the nursery within this period end the run
-NURSERY_PERIOD_S = 600.0
+STALL_S = 60.0  # a worker that sends nothing for so long while no call runs is replaced
+WATCH_S = 0.05  # how often busy workers are checked
+FORK_SERVER_TRIES = 3  # so many deaths of the fork server within this period end the run
+FORK_SERVER_PERIOD_S = 600.0
 EARLY_DEATHS = 20  # workers in a row that died without an answer or a row to blame: ends the run
 
 
@@ -48,23 +47,23 @@ class ProcessPool:
     ) -> None:
         self._components = components
         self._position_of = {index: at for at, index in enumerate(components)}
-        self._blueprints = [draw(component) for component in components.values()]
+        self._specs = [spec_of(component) for component in components.values()]
         self._num_workers = workers
         self._limits = limits
         self._replaced = replaced  # why workers were replaced -> how often
         self._failure: Exception | None = None
         self._queues = CallQueues(components)
         self._incoming: deque[Sequence[Call]] = deque()
-        self._workers: dict[int, WorkerHandle] = {}
+        self._workers: dict[int, RewardWorker] = {}
         self._broken: dict[int, str] = {}
-        self._next_key = self._next_chunk = self._early_deaths = 0
-        self._nursery_deaths: deque[float] = deque(maxlen=NURSERY_TRIES)
+        self._next_chunk = self._early_deaths = 0
+        self._server_deaths: deque[float] = deque(maxlen=FORK_SERVER_TRIES)
         self._stopping = False
         self._ready = threading.Event()
         self._wake, self._woken = socket.socketpair()
         for end in (self._wake, self._woken):
             end.setblocking(False)
-        self._nursery: NurseryHandle | None = None
+        self._server: ForkServerHandle | None = None
         self._thread = threading.Thread(target=self._run, name="verl-lite-reward-pool", daemon=True)
 
     def start(self) -> None:
@@ -85,8 +84,8 @@ class ProcessPool:
     def close(self) -> None:
         """Kill every worker and all that they left behind."""
         self._stopping = True
-        if not self._ready.is_set() and self._nursery is not None:
-            self._nursery.abort()
+        if not self._ready.is_set() and self._server is not None:
+            self._server.abort()
         self._notify()
         if self._thread.is_alive():
             self._thread.join()
@@ -100,15 +99,14 @@ class ProcessPool:
     # ---- everything below runs in the pool's own thread
 
     def _run(self) -> None:
-        self._page = ProgressPage.create(self._num_workers)
         self._selector = selectors.DefaultSelector()
         try:
             self._selector.register(self._woken, selectors.EVENT_READ, self._on_wake)
-            self._start_nursery()
+            self._start_server()
             self._ready.set()
             while not self._stopping:
-                self._take_in()
-                self._hand_out()
+                self._enqueue()
+                self._send_chunks()
                 for key, events in self._selector.select(self._pause_s()):
                     if self._selector.get_map().get(key.fd) is key:  # not closed by an event before it
                         key.data(events)
@@ -119,59 +117,60 @@ class ProcessPool:
             self._end()
             self._ready.set()
 
-    def _start_nursery(self) -> None:
-        self._nursery = NurseryHandle(self._blueprints, self._page, self._num_workers)
+    def _start_server(self) -> None:
+        self._server = server = ForkServerHandle(
+            "verl_lite.plugins.execution.worker:prepare",
+            self._specs,
+            workers=self._num_workers,
+            dies_with_thread=True,
+        )
         if self._stopping:
             return
-        self._nursery.wait_ready()
-        self._selector.register(self._nursery.control, selectors.EVENT_READ, self._on_nursery)
+        try:
+            is_ready = server.wait_ready(LOAD_S)
+        except WorkerStartError as error:
+            raise PluginError(str(error)) from None
+        if not is_ready:
+            names = ", ".join(spec.name for spec in self._specs)
+            raise PluginError(f"importing the rewards took longer than {LOAD_S:g} s: {names}")
+        self._selector.register(server.control, selectors.EVENT_READ, self._on_news)
         for index in range(self._num_workers):
             self._add_worker(index)
 
     def _add_worker(self, index: int) -> None:
-        assert self._nursery is not None
-        ours, theirs = socket.socketpair()
-        output_fd, printed_fd = os.pipe()
-        ours.setblocking(False)
-        os.set_blocking(output_fd, False)
-        self._next_key += 1
-        slot = self._page.slots[index]
-        slot.clear()
-        worker = WorkerHandle(self._next_key, index, slot, ours, output_fd)
-        self._workers[worker.key] = worker
-        self._nursery.fork(worker.key, index, theirs.fileno(), printed_fd)
-        theirs.close()
-        os.close(printed_fd)
-        self._selector.register(ours, selectors.EVENT_READ, lambda events: self._on_channel(worker, events))
-        self._selector.register(output_fd, selectors.EVENT_READ, lambda events: self._on_output(worker))
+        assert self._server is not None
+        worker = RewardWorker(self._server.fork(index))
+        process, register = worker.process, self._selector.register
+        self._workers[process.key] = worker
+        register(process.channel, selectors.EVENT_READ, lambda events: self._on_channel(worker, events))
+        register(process.output_fd, selectors.EVENT_READ, lambda events: self._on_output(worker))
 
     def _end(self) -> None:
-        if self._nursery is not None:
-            self._nursery.close()
+        if self._server is not None:
+            self._server.close()
         for worker in self._workers.values():
-            worker.close()
+            worker.process.close()
         self._workers.clear()
         self._selector.close()
-        self._page.close()
 
-    # ---- handing out
+    # ---- sending
 
-    def _take_in(self) -> None:
+    def _enqueue(self) -> None:
         while self._incoming:
             self._queues.add(self._incoming.popleft())
         for component, reason in self._broken.items():
             for call in self._queues.drain(component):
                 self._fail(call, TimedScore(Score.failed(ScoreOutcome.ERROR, reason)))
 
-    def _hand_out(self) -> None:
+    def _send_chunks(self) -> None:
         for worker in self._workers.values():
             while worker.is_idle:
-                calls = self._queues.take(self._num_workers)
+                calls = self._queues.next_chunk(self._num_workers)
                 if not calls:
                     return
-                self._give(worker, [call for call in calls if not call.answered and not call.run.cancelled])
+                self._send(worker, [call for call in calls if not call.answered and not call.run.cancelled])
 
-    def _give(self, worker: WorkerHandle, calls: Sequence[Call]) -> None:
+    def _send(self, worker: RewardWorker, calls: Sequence[Call]) -> None:
         sent: list[Call] = []
         rows = []
         size = 0
@@ -189,15 +188,16 @@ class ProcessPool:
         if sent:
             self._next_chunk += 1
             component = sent[0].component
-            given = Given(self._next_chunk, component, sent, len(sent), time.monotonic())
-            worker.give(given, self._position_of[component], rows)
-            self._want_write(worker)
+            chunk = SentChunk(self._next_chunk, component, sent, len(sent), time.monotonic())
+            worker.send(chunk, self._position_of[component], rows)
+            self._watch_for_room(worker)
 
-    def _want_write(self, worker: WorkerHandle) -> None:
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.outgoing else 0)
-        key = self._selector.get_key(worker.channel)
+    def _watch_for_room(self, worker: RewardWorker) -> None:
+        channel = worker.process.channel
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.process.outgoing else 0)
+        key = self._selector.get_key(channel)
         if key.events != events:
-            self._selector.modify(worker.channel, events, key.data)
+            self._selector.modify(channel, events, key.data)
 
     @staticmethod
     def _fail(call: Call, score: TimedScore) -> None:
@@ -205,42 +205,43 @@ class ProcessPool:
             call.answered = True
             call.run.complete(call.component, call.rows, [score] * len(call.rows))
 
-    # ---- what comes back
+    # ---- receiving
 
     def _on_wake(self, events: int) -> None:
         with contextlib.suppress(BlockingIOError):
             self._woken.recv(4096)
 
-    def _on_output(self, worker: WorkerHandle) -> None:
-        if not worker.read_output():
-            self._selector.unregister(worker.output_fd)
+    def _on_output(self, worker: RewardWorker) -> None:
+        if not worker.process.read_output():
+            self._selector.unregister(worker.process.output_fd)
 
-    def _on_channel(self, worker: WorkerHandle, events: int) -> None:
+    def _on_channel(self, worker: RewardWorker, events: int) -> None:
         if events & selectors.EVENT_WRITE:
-            worker.write()
-            self._want_write(worker)
-        if events & selectors.EVENT_READ and not self._hear(worker):
+            worker.process.write()
+            self._watch_for_room(worker)
+        if events & selectors.EVENT_READ and not self._receive(worker):
             worker.hung_up = True
-            self._selector.unregister(worker.channel)
+            self._selector.unregister(worker.process.channel)
 
-    def _hear(self, worker: WorkerHandle) -> bool:
-        """Take in what a worker sent; False when nothing more can come."""
-        is_open = worker.inbox.read(worker.channel)
-        worker.heard_s = time.monotonic()
+    def _receive(self, worker: RewardWorker) -> bool:
+        """Read what a worker sent; False when nothing more can come."""
+        process = worker.process
+        is_open = process.inbox.read(process.channel)
+        worker.received_s = time.monotonic()
         try:
-            batches = [read_answers(message) for message in worker.inbox.messages()]
+            batches = [read_answers(body) for body in process.inbox.bodies()]
         except ValueError:  # the reward wrote into the channel
-            self._doom(worker, Doom("damaged channel"))
+            self._kill(worker, KillReason("damaged channel"))
             return False
         for batch in batches:
-            if worker.given is not None and worker.given.serial == batch.serial:
-                self._take_answers(worker, worker.given, batch)
+            if worker.chunk is not None and worker.chunk.serial == batch.serial:
+                self._accept(worker, worker.chunk, batch)
         return is_open
 
-    def _take_answers(self, worker: WorkerHandle, given: Given, batch: AnswerBatch) -> None:
+    def _accept(self, worker: RewardWorker, chunk: SentChunk, batch: AnswerBatch) -> None:
         self._early_deaths = 0
         by_run: dict[Receiver, tuple[list[int], list[TimedScore]]] = {}
-        for call, scores in zip(given.calls[batch.first :], batch.scores):
+        for call, scores in zip(chunk.calls[batch.first :], batch.scores):
             if not call.answered and len(scores) == len(call.rows):
                 call.answered = True
                 if call.starts:
@@ -249,123 +250,123 @@ class ProcessPool:
                 to_rows.extend(call.rows)
                 to_scores.extend(scores)
         for run, (to_rows, to_scores) in by_run.items():
-            run.complete(given.component, to_rows, to_scores)
+            run.complete(chunk.component, to_rows, to_scores)
             worker.rows_done += len(to_rows)
         if batch.scores:
-            self._queues.learn(given.component, batch.spent_s / len(batch.scores))
+            self._queues.learn(chunk.component, batch.spent_s / len(batch.scores))
         if batch.health is not None:
-            worker.given = None
+            worker.chunk = None
             # calls are left over where it stopped early because its streams were damaged
-            self._queues.put_back([given.calls[at] for at in given.open_positions()])
+            self._queues.put_back([chunk.calls[at] for at in chunk.open_positions()])
             why = self._limits.worn_out(batch.health, worker.rows_done)
             if why:
-                self._doom(worker, Doom(why))
+                self._kill(worker, KillReason(why))
 
     # ---- watching
 
     def _pause_s(self) -> float | None:
-        """How long to wait for news: until the next look at the busy workers, or their next deadline."""
-        busy = [worker for worker in self._workers.values() if worker.given is not None and not worker.doom]
+        """How long to wait for news: until busy workers are due for a check, or their next deadline."""
+        busy = [worker for worker in self._workers.values() if worker.chunk is not None and not worker.killed]
         if not busy:
             return None
         now_s = time.monotonic()
         return max(0.0005, min(WATCH_S, *(self._deadline_s(worker) - now_s for worker in busy)))
 
-    def _deadline_s(self, worker: WorkerHandle) -> float:
-        """When the call that a worker is at has had its time; infinite between calls."""
-        progress = worker.slot.read()
-        if worker.given is None or progress.chunk != worker.given.serial or not progress.started_ns:
+    def _deadline_s(self, worker: RewardWorker) -> float:
+        """When the worker's current call has used up its time; infinite between calls."""
+        progress = worker.process.slot.read()
+        if worker.chunk is None or progress.chunk != worker.chunk.serial or not progress.started_ns:
             return math.inf
-        component = self._components[worker.given.component]
+        component = self._components[worker.chunk.component]
         return progress.started_ns / 1e9 + (BUILD_S if progress.position == -1 else component.timeout_s)
 
     def _watch(self) -> None:
         for worker in list(self._workers.values()):
-            if worker.given is not None and worker.doom is None:
-                self._watch_one(worker, worker.given)
+            if worker.chunk is not None and worker.killed is None:
+                self._watch_one(worker, worker.chunk)
 
-    def _watch_one(self, worker: WorkerHandle, given: Given) -> None:
-        progress = worker.slot.read()
+    def _watch_one(self, worker: RewardWorker, chunk: SentChunk) -> None:
+        slot = worker.process.slot
+        progress = slot.read()
         now_s = time.monotonic()
-        if progress.chunk != given.serial or not progress.started_ns:
-            if now_s - max(given.sent_s, worker.heard_s) > STALL_S:
-                self._doom(worker, Doom("stalled"))
+        if progress.chunk != chunk.serial or not progress.started_ns:
+            if now_s - max(chunk.sent_s, worker.received_s) > STALL_S:
+                self._kill(worker, KillReason("stalled"))
             return
         elapsed_s = now_s - progress.started_ns / 1e9
         at = progress.position
-        resident_mb = worker.resident_mb()
+        used_mb = resident_mb(worker.process.pid)
         if now_s > self._deadline_s(worker):
-            self._doom(worker, Doom("timeout", at, elapsed_s))
-        elif resident_mb > self._limits.memory_mb:
-            self._doom(worker, Doom("memory", at, elapsed_s, resident_mb))
-        elif elapsed_s > STEAL_S and at >= 0 and given.limit > at + 1:
-            rest = [given.calls[position] for position in given.open_positions() if position > at]
-            given.limit = worker.slot.limit = at + 1
+            self._kill(worker, KillReason("timeout", at, elapsed_s))
+        elif used_mb > self._limits.memory_mb:
+            self._kill(worker, KillReason("memory", at, elapsed_s, used_mb))
+        elif elapsed_s > STEAL_S and at >= 0 and chunk.limit > at + 1:
+            rest = [chunk.calls[position] for position in chunk.open_positions() if position > at]
+            chunk.limit = slot.limit = at + 1
             self._queues.put_back(rest)
 
-    def _doom(self, worker: WorkerHandle, doom: Doom) -> None:
-        assert self._nursery is not None
-        if worker.doom is None:
-            worker.doom = doom
-            self._nursery.kill(worker.key)
+    def _kill(self, worker: RewardWorker, reason: KillReason) -> None:
+        assert self._server is not None
+        if worker.killed is None:
+            worker.killed = reason
+            self._server.kill(worker.process)
 
-    def _on_nursery(self, events: int) -> None:
-        assert self._nursery is not None
-        messages = self._nursery.messages()
-        if messages is None:
-            self._restart_nursery()
+    def _on_news(self, events: int) -> None:
+        assert self._server is not None
+        ended = self._server.exits()
+        if ended is None:
+            self._restart_server()
             return
-        for word, key, number in messages:
-            worker = self._workers.get(key)
-            if worker is None:
-                continue
-            if word == "forked":
-                worker.pid = number
-            elif word == "exited":
-                self._lose(worker, number)
-                self._add_worker(worker.index)
+        for process in ended:
+            self._on_exit(self._workers[process.key], process.exit_status or 0)
+            self._add_worker(process.index)
 
-    def _lose(self, worker: WorkerHandle, status: int) -> None:
-        """Settle the calls of a worker that is gone, after reading what it still said."""
-        self._hear(worker)
-        worker.read_output()
-        del self._workers[worker.key]
-        self._replaced[worker.doom.why if worker.doom else "died"] += 1
-        given = worker.given
-        if given is not None:
-            component = self._components[given.component]
-            progress = worker.slot.read()
-            loss = judge_loss(
-                given, progress, worker.doom, status, timeout_s=component.timeout_s, printed=worker.tail
-            )
-            if loss.broken:
-                self._broken[given.component] = loss.broken
-            for call, score in loss.failed:
-                self._fail(call, score)
-            self._queues.put_back(loss.again)
-            self._count_early_death(loss)
-        for watched in (worker.channel, worker.output_fd):
+    def _on_exit(self, worker: RewardWorker, status: int) -> None:
+        """Settle the calls of a worker that is gone, after reading the last it sent."""
+        process = worker.process
+        self._receive(worker)
+        process.read_output()
+        del self._workers[process.key]
+        self._replaced[worker.killed.why if worker.killed else "died"] += 1
+        if worker.chunk is not None:
+            self._fail_calls(worker, worker.chunk, status)
+        for watched in (process.channel, process.output_fd):
             with contextlib.suppress(KeyError):
                 self._selector.unregister(watched)
-        worker.close()
+        process.close()
 
-    def _count_early_death(self, loss: Loss) -> None:
-        self._early_deaths = 0 if loss.failed or loss.broken else self._early_deaths + 1
-        if self._early_deaths > EARLY_DEATHS + len(loss.again):  # each row may be a suspect once
+    def _fail_calls(self, worker: RewardWorker, chunk: SentChunk, status: int) -> None:
+        failure = blame_calls(
+            chunk,
+            worker.process.slot.read(),
+            worker.killed,
+            status,
+            timeout_s=self._components[chunk.component].timeout_s,
+            printed=worker.process.tail,
+        )
+        if failure.broken:
+            self._broken[chunk.component] = failure.broken
+        for call, score in failure.failed:
+            self._fail(call, score)
+        self._queues.put_back(failure.again)
+        self._early_deaths = 0 if failure.failed or failure.broken else self._early_deaths + 1
+        if self._early_deaths > EARLY_DEATHS + len(failure.again):  # each row may be a suspect once
             raise RewardError(f"{self._early_deaths} reward workers in a row died before they gave an answer")
 
-    def _restart_nursery(self) -> None:
-        """Something outside killed the nursery, and the workers died with it: nobody's row is at fault."""
-        assert self._nursery is not None
-        deaths = self._nursery_deaths
+    def _restart_server(self) -> None:
+        """Something outside killed the fork server, and the workers with it: no row is at fault."""
+        assert self._server is not None
+        deaths = self._server_deaths
         deaths.append(time.monotonic())
-        if len(deaths) == NURSERY_TRIES and deaths[-1] - deaths[0] < NURSERY_PERIOD_S:
+        if len(deaths) == FORK_SERVER_TRIES and deaths[-1] - deaths[0] < FORK_SERVER_PERIOD_S:
             raise RewardError(
-                f"the process that starts reward workers was killed {NURSERY_TRIES} times; is memory short?"
+                f"the fork server of the reward workers was killed {FORK_SERVER_TRIES} times in "
+                f"{deaths[-1] - deaths[0]:.0f} s; is memory short?"
             )
         for worker in list(self._workers.values()):
-            worker.doom = Doom("the nursery was killed")
-            self._lose(worker, 0)
-        self._selector.unregister(self._nursery.control)
-        self._nursery.close()
-        self._start_nursery()
+            worker.killed = KillReason("the fork server was killed")
+            self._on_exit(worker, 0)
+        server, self._server = self._server, None
+        self._selector.unregister(server.control)
+        server.close()
+        self._start_server()

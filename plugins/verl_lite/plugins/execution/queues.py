@@ -1,4 +1,4 @@
-"""The calls that wait for a worker, a queue a component, and how many of them make a chunk."""
+"""The calls that wait for a worker, one queue per component, and how many of them make a chunk."""
 
 import pickle
 from collections import deque
@@ -9,8 +9,8 @@ from verl_lite.plugins.execution.wire import PickledRow
 
 __all__ = ["CHUNK_BYTES", "CallQueues", "pickle_rows"]
 
-CHUNK_S = 0.025  # the work put into one chunk: enough to hide the cost of sending it
-FIRST_CALLS = 4  # a chunk's calls while nothing is known of their speed
+CHUNK_S = 0.025  # seconds of work per chunk: enough to hide the cost of sending it
+FIRST_CALLS = 4  # calls per chunk while their speed is unknown
 MAX_CALLS = 512
 CHUNK_BYTES = 1 << 20  # a chunk ends early when its rollouts are larger than this
 
@@ -27,20 +27,20 @@ class CallQueues:
             self._queues[call.component].append(call)
 
     def put_back(self, calls: Sequence[Call]) -> None:
-        """Calls that were handed out before come first, in their order."""
+        """Calls that were sent before come first, in their order."""
         for call in reversed(calls):
             self._queues[call.component].appendleft(call)
 
     def learn(self, component: int, call_s: float) -> None:
-        """Take in what a call of `component` costs: the mean of the latest chunks."""
+        """Update the mean cost of a call of `component` over the latest chunks."""
         before = self._call_s.get(component, call_s)
         self._call_s[component] = 0.7 * before + 0.3 * call_s
 
-    def take(self, workers: int) -> list[Call]:
+    def next_chunk(self, workers: int) -> list[Call]:
         """The calls of the next chunk, all of one component; empty when nothing waits."""
         for component, queue in self._queues.items():
             if queue:
-                self._queues[component] = self._queues.pop(component)  # it is the last in turn now
+                self._queues[component] = self._queues.pop(component)  # now last in turn
                 return self._from(queue, self._size(component, len(queue), workers))
         return []
 
@@ -63,7 +63,7 @@ class CallQueues:
 
 
 def pickle_rows(call: Call) -> list[PickledRow] | str:
-    """The rollouts of a call as they travel, or why they cannot."""
+    """The rollouts of a call, pickled, or the reason why they cannot be."""
     try:
         return [pickle.dumps(call.run.rollouts[row], 5) for row in call.rows]
     except Exception as error:  # noqa: BLE001 - pickling runs code of whoever made the columns

@@ -1,4 +1,4 @@
-"""What execution hands back for one component and one rollout."""
+"""What execution returns for one component and one rollout."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ __all__ = ["TimedScore"]
 
 @dataclass(frozen=True, slots=True)
 class TimedScore:
-    """A component's score for one rollout, and what it took to get it.
+    """A component's score for one rollout, and what it cost.
 
-    latency_s   seconds inside the reward, retries and their pauses included; the rows of one batch
-                or group call share its time equally
-    attempts    how often the reward was asked about this row; 0 where the component did not apply
+    latency_s   seconds inside the reward, including retries and pauses; the rows of a batch or group
+                call share its time equally
+    attempts    how often the reward was called for this row; 0 where the component did not apply
     """
 
     score: Score

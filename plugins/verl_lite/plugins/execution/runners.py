@@ -1,16 +1,15 @@
-"""Decide where each component runs, and make what runs it there."""
+"""Decide where each component runs, and make its runner."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from verl_lite.plugins.contract import Component, RewardDefinition
-from verl_lite.plugins.execution.debug import DebugAsyncRunner
-from verl_lite.plugins.execution.event_loop import EventLoopRunner
+from verl_lite.plugins.execution.event_loop import DebugAsyncRunner, EventLoopRunner
+from verl_lite.plugins.execution.execution_run import Runner
 from verl_lite.plugins.execution.inline import InlineRunner
 from verl_lite.plugins.execution.limits import WorkerLimits
 from verl_lite.plugins.execution.pool import ProcessPool
-from verl_lite.plugins.execution.run import Runner
 from verl_lite.plugins.execution.threads import ThreadRunner
 
 __all__ = ["make_debug_runners", "make_runners", "place_of"]
@@ -19,7 +18,7 @@ Place = Literal["process", "event loop", "thread", "inline"]
 
 
 def place_of(definition: RewardDefinition) -> Place:
-    """Where calls of a reward run."""
+    """Where the calls of a reward run."""
     if definition.is_async:
         return "event loop"
     if definition.isolate:
@@ -30,7 +29,7 @@ def place_of(definition: RewardDefinition) -> Place:
 def make_runners(
     components: Mapping[int, Component], *, workers: int, limits: WorkerLimits, replaced: Counter[str]
 ) -> dict[int, Runner | InlineRunner]:
-    """One runner a component (index in the execution); components in worker processes share one pool."""
+    """A runner per component (by index in the execution); components in worker processes share a pool."""
     places = {index: place_of(component.definition) for index, component in components.items()}
 
     def at(place: Place) -> dict[int, Component]:

@@ -1,4 +1,4 @@
-"""What scoring took: latencies, the slowest rows by name, time-outs, errors, replaced workers."""
+"""Figures of scoring: latencies, the slowest rows by id, time-outs, errors, replaced workers."""
 
 import heapq
 from collections import Counter, deque
@@ -7,25 +7,17 @@ from dataclasses import dataclass, field
 
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.rollout import Rollout
-from verl_lite.plugins.score import ScoreOutcome
+from verl_lite.plugins.score import ScoreOutcome, SlowRow
 
-__all__ = ["ComponentStats", "ExecutionStats", "SlowRow", "StatsCollector", "percentile"]
+__all__ = ["ComponentStats", "ExecutionStats", "StatsCollector", "percentile"]
 
 NUM_SLOWEST = 5
-KEPT_LATENCIES = 100_000  # of each component: the latest ones
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class SlowRow:
-    """A rollout and how long its score took. `row` is its id, or "#" and its position without one."""
-
-    latency_s: float
-    row: str
+KEPT_LATENCIES = 100_000  # per component: the latest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentStats:
-    """Of the rows a component was called for; `slowest` begins with the slowest."""
+    """Over the rows a component was called for; `slowest` starts with the slowest."""
 
     calls: int
     outcomes: Mapping[ScoreOutcome, int]
@@ -46,13 +38,13 @@ class ComponentStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionStats:
-    """`workers_replaced` says why worker processes were replaced, and how often."""
+    """`workers_replaced`: reason -> how many worker processes were replaced for it."""
 
     components: Mapping[str, ComponentStats]
     workers_replaced: Mapping[str, int]
 
     def metrics(self) -> dict[str, float]:
-        """As a flat table; the names are documented in docs/execution.md."""
+        """As a flat table; docs/rewards.md documents the names."""
         table: dict[str, float] = {}
         for name, part in self.components.items():
             table[f"reward/{name}/latency_p50_s"] = part.latency_p50_s
@@ -99,20 +91,20 @@ def _measure(name: str, rollouts: Sequence[Rollout], rows: Sequence[Mapping[str,
 
 
 class StatsCollector:
-    """Gathers the scores of one run or of many. `replaced` is the pool's own count, if there is one."""
+    """Collects the scores of one run or many. `replaced` is the count that the pool keeps."""
 
     def __init__(self, names: Sequence[str], replaced: Counter[str]) -> None:
         self._parts = {name: _Part() for name in names}
         self._replaced = replaced
         self._replaced_before = Counter(replaced)
 
-    def take(self, rollouts: Sequence[Rollout], rows: Sequence[Mapping[str, TimedScore]]) -> None:
-        """Take in a finished run."""
+    def add(self, rollouts: Sequence[Rollout], rows: Sequence[Mapping[str, TimedScore]]) -> None:
+        """Add a finished run."""
         for name, part in self._parts.items():
             part.merge(_measure(name, rollouts, rows))
 
     def merge(self, other: "StatsCollector") -> None:
-        """Take in what another collector gathered."""
+        """Add everything another collector holds."""
         for name, part in self._parts.items():
             part.merge(other._parts[name])
 
@@ -137,7 +129,7 @@ def _summary(part: _Part) -> ComponentStats:
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float:
-    """The smallest value that at least `fraction` of the ordered values do not exceed; 0.0 of none.
+    """The smallest value that at least `fraction` of the ordered values do not exceed; 0.0 for none.
 
     >>> percentile([1.0, 2.0, 3.0, 4.0], 0.5), percentile([1.0, 2.0, 3.0, 4.0], 0.95)
     (2.0, 4.0)

@@ -1,4 +1,4 @@
-"""Batch rewards that stay in this process (models): one thread each, so that generation goes on."""
+"""Batch rewards that stay in this process (models): one thread each, while generation continues."""
 
 import queue
 import threading
@@ -14,14 +14,14 @@ from verl_lite.plugins.score import Score, ScoreOutcome
 __all__ = ["ThreadRunner"]
 
 END_S = 2.0  # how long `close` waits for the call that is running
-GIVE_UP_AFTER = 3  # deadlines a call may be late before the calls behind it are given up too
+GIVE_UP_AFTER = 3  # when a call is this many deadlines late, the calls behind it time out too
 
 
 class ThreadRunner:
-    """Runs the calls of one component one after the other in a thread of its own.
+    """Runs the calls of one component, one after another, in a thread of its own.
 
-    A thread cannot be killed. A call past its deadline is a "timeout" and the thread goes on with
-    the next when it comes back; when it does not, the calls behind it time out as well.
+    A thread cannot be killed. A call past its deadline is a "timeout"; if it returns later, the thread
+    continues with the next call, and if it does not, the calls behind it time out as well.
     """
 
     def __init__(self, component: Component) -> None:
@@ -29,7 +29,7 @@ class ThreadRunner:
         self._inline = InlineRunner(component)
         self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._current: tuple[Call, float] | None = None  # and when it began
-        self._lock = threading.Lock()  # a call is answered once: by the thread, or by `check`
+        self._lock = threading.Lock()  # a call is answered once: by the thread or by `check`
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name=f"verl-lite-{component.name}", daemon=True)
 
@@ -41,7 +41,7 @@ class ThreadRunner:
             self._calls.put(call)
 
     def check(self) -> None:
-        """Raise what went wrong inside; time out the call that is late."""
+        """Raise what went wrong inside; time out a call that is late."""
         if self._failure is not None:
             raise self._failure
         current = self._current
@@ -60,7 +60,7 @@ class ThreadRunner:
                     self._time_out(behind, "an earlier call of this reward never came back")
 
     def close(self) -> None:
-        """Ask the thread to end after the call it is at; a call that hangs is left behind."""
+        """Have the thread end after its current call; a call that hangs is left behind."""
         self._calls.put(None)
         if self._thread.is_alive():
             self._thread.join(END_S)

@@ -1,8 +1,8 @@
-"""What a worker process does: take a chunk of calls, answer each, say where it is.
+"""What a reward worker does: take a chunk of calls, answer each, record where it is.
 
-Whatever the reward does here stays here. Its prints go to a pipe of their own, copies of it that it
-forked never reach our loop, alarms it left are taken off, and a worker whose streams it closed or
-which holds too much afterwards is replaced by the parent.
+Whatever the reward does here stays here. Its prints go to a pipe of their own, copies of the process
+that it forked never reach our loop, and alarms it left are cancelled. The parent replaces a worker
+whose streams were closed or that holds too much memory afterwards.
 """
 
 import os
@@ -13,42 +13,52 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 
-from verl_lite.plugins.execution.blueprint import LoadedReward
+from verl_lite.errors import PluginError
+from verl_lite.plugins.contract import Component
 from verl_lite.plugins.execution.calls import CATCH_IN_WORKER, Caller
-from verl_lite.plugins.execution.channel import receive, send
-from verl_lite.plugins.execution.progress import Slot
 from verl_lite.plugins.execution.results import TimedScore
-from verl_lite.plugins.execution.wire import (
-    CHANNEL_CLOSED,
-    Answers,
-    Chunk,
-    Health,
-    PickledRow,
-    RowAnswer,
-    pack_score,
-)
+from verl_lite.plugins.execution.spec import RewardSpec, load
+from verl_lite.plugins.execution.wire import Answers, Chunk, Health, PickledRow, RowAnswer, pack_row
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
+from verl_lite.workers import CHANNEL_CLOSED, Slot, receive_frame, resident_mb, send_frame
+from verl_lite.workers.fork_server import Serve, child_pids
 
-__all__ = ["serve"]
+__all__ = ["prepare"]
 
 FLUSH_S = 0.005  # finished answers wait at most this long before they are sent (or for one call to end)
 
 
-def serve(channel: socket.socket, slot: Slot, rewards: Sequence[LoadedReward | None]) -> None:
+def prepare(specs: Sequence[RewardSpec]) -> Serve:
+    """For the fork server: import the rewards. Raises PluginError with every one that cannot be loaded."""
+    rewards: list[Component] = []
+    failures = []
+    for spec in specs:
+        try:
+            rewards.append(load(spec))
+        except BaseException as error:  # noqa: BLE001 - the border: importing a plugin may raise anything
+            why = f"{type(error).__name__}: {error}"[:500]
+            failures.append(f"reward {spec.name!r} cannot be loaded in a worker process: {why}")
+    if failures:
+        raise PluginError("\n".join(failures))
+    return partial(_serve, rewards)
+
+
+def _serve(rewards: Sequence[Component], channel: socket.socket, slot: Slot) -> None:
     """Answer chunks until the parent closes the channel."""
     worker = _Worker(channel, slot, rewards)
     while True:
         try:
-            chunk: Chunk = receive(channel)
+            chunk: Chunk = pickle.loads(receive_frame(channel))
         except (EOFError, OSError):
             return
         worker.run(*chunk)
 
 
 class _Worker:
-    def __init__(self, channel: socket.socket, slot: Slot, rewards: Sequence[LoadedReward | None]) -> None:
+    def __init__(self, channel: socket.socket, slot: Slot, rewards: Sequence[Component]) -> None:
         self._channel = channel
         self._slot = slot
         self._rewards = rewards
@@ -61,7 +71,7 @@ class _Worker:
 
     def run(self, serial: int, component: int, calls: Sequence[Sequence[PickledRow]]) -> None:
         self._chunk, self._position = serial, -1
-        self._stamp()
+        self._begin_call()
         caller = self._caller(component)
         self._slot.end_call()
         first, answers = 0, []
@@ -81,7 +91,7 @@ class _Worker:
         self._send((serial, first, answers, self._health(damage)))
 
     def _answer(self, caller: Caller, rows: Sequence[PickledRow]) -> list[RowAnswer]:
-        self._stamp()
+        self._begin_call()
         try:
             rollouts: list[Rollout] = [pickle.loads(row) for row in rows]
         except Exception as error:  # noqa: BLE001 - unpickling runs code of whoever made the columns
@@ -89,42 +99,36 @@ class _Worker:
             scores = [TimedScore(Score.failed(ScoreOutcome.ERROR, reason[:300]))] * len(rows)
         else:
             scores = caller.answer(rollouts)
-        self._leave_if_copied()
+        self._exit_if_copied()
         self._slot.end_call()
         signal.setitimer(signal.ITIMER_REAL, 0)
-        return [(pack_score(timed.score), timed.latency_s, timed.attempts) for timed in scores]
+        return [pack_row(timed) for timed in scores]
 
     def _caller(self, component: int) -> Caller:
         caller = self._callers.get(component)
         if caller is None:
-            loaded = self._rewards[component]
-            assert loaded is not None, "components that failed to load are refused at the start"
-            caller = self._callers[component] = Caller(
-                loaded.definition,
-                loaded.options,
-                loaded.timeout_s,
-                catch=CATCH_IN_WORKER,
-                on_call=self._stamp,
-            )
+            caller = Caller(self._rewards[component], catch=CATCH_IN_WORKER, on_call=self._begin_call)
+            self._callers[component] = caller
             caller.build()
-            self._leave_if_copied()
-            self._built_mb = _resident_mb()
+            self._exit_if_copied()
+            self._built_mb = resident_mb(self._process)
         return caller
 
-    def _leave_if_copied(self) -> None:
+    def _exit_if_copied(self) -> None:
         if os.getpid() != self._process:
             os._exit(0)  # a copy of this worker that the reward forked and let return
 
     def _health(self, damage: str) -> Health:
-        return _resident_mb() - self._built_mb, _num_children(), threading.active_count(), damage
+        grown_mb = resident_mb(self._process) - self._built_mb
+        return grown_mb, len(child_pids()), threading.active_count(), damage
 
-    def _stamp(self) -> None:
+    def _begin_call(self) -> None:
         self._slot.begin_call(self._chunk, self._position, time.monotonic_ns())
 
     def _send(self, answers: Answers) -> None:
         if not self._streams.channel_is_ours():
             os._exit(CHANNEL_CLOSED)  # by the reward; the parent finds out by which row
-        send(self._channel, answers)
+        send_frame(self._channel, pickle.dumps(answers, 5))
 
 
 class _Streams:
@@ -139,7 +143,7 @@ class _Streams:
         return _identity(self._channel_fd) == self._known[self._channel_fd]
 
     def damage(self) -> str:
-        """What a call did to the streams, or "". Replaced `sys.stdout` and the like are put back."""
+        """What a call did to the streams, or "". Restores a replaced `sys.stdout` and the like."""
         sys.stdin, sys.stdout, sys.stderr = self._files
         if any(file.closed for file in self._files):
             return "the reward closed a standard stream"
@@ -154,16 +158,3 @@ def _identity(fd: int) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _num_children() -> int:
-    try:
-        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
-            return len(file.read().split())
-    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
-        return 0
-
-
-def _resident_mb() -> float:
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -1,4 +1,4 @@
-"""The order components run in: who needs whom, checked once at the start."""
+"""Which component needs which, checked once at the start."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from graphlib import CycleError, TopologicalSorter
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.contract import Component
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["ComponentGraph", "make_graph"]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ComponentGraph:
     """`needed_by[i]` are the components that wait for component i, `num_needs[i]` how many it waits for."""
 
     components: tuple[Component, ...]
@@ -19,8 +19,8 @@ class Plan:
     num_needs: tuple[int, ...]
 
 
-def make_plan(components: Sequence[Component]) -> Plan:
-    """Raises ConfigError for a name used twice, a need that does not exist and needs in a circle."""
+def make_graph(components: Sequence[Component]) -> ComponentGraph:
+    """Raises ConfigError for a name used twice, a need that does not exist and needs that form a circle."""
     index = {component.name: at for at, component in enumerate(components)}
     if len(index) < len(components):
         names = [component.name for component in components]
@@ -39,4 +39,6 @@ def make_plan(components: Sequence[Component]) -> Plan:
         tuple(at for at, other in enumerate(components) if component.name in other.needs)
         for component in components
     )
-    return Plan(tuple(components), needed_by, tuple(len(component.needs) for component in components))
+    return ComponentGraph(
+        tuple(components), needed_by, tuple(len(component.needs) for component in components)
+    )

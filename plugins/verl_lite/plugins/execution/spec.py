@@ -1,7 +1,7 @@
-"""Describe a component so that another process finds the same reward again, and find it there.
+"""Describe a component so that another process finds the same reward, and find it there.
 
-Functions and classes travel by module and name, never as code. A module that cannot be imported by
-name in the worker (a script, a test file, a local file) is loaded from its path under that name.
+Functions and classes travel by module and name, never as code. A module that a worker cannot import
+by name (a script, a test file, a local file) is loaded from its path under that name.
 """
 
 import importlib
@@ -14,16 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from pydantic import BaseModel
-
 from verl_lite.errors import PluginError
-from verl_lite.plugins.contract import Component, RewardDefinition
+from verl_lite.plugins.contract import Component
 
-__all__ = ["Blueprint", "LoadedReward", "draw", "load"]
+__all__ = ["RewardSpec", "load", "spec_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Blueprint:
+class RewardSpec:
     """A component as it travels: `modules` are (name, file) of everything the pickle refers to."""
 
     name: str
@@ -31,17 +29,8 @@ class Blueprint:
     pickled: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedReward:
-    """A component as a worker has it."""
-
-    definition: RewardDefinition
-    options: BaseModel
-    timeout_s: float
-
-
-def draw(component: Component) -> Blueprint:
-    """The blueprint of `component`; raises PluginError where a worker could not find the reward."""
+def spec_of(component: Component) -> RewardSpec:
+    """The spec of `component`; raises PluginError where a worker could not find the reward."""
     try:
         pickled = pickle.dumps((component.definition, component.options, component.timeout_s), 5)
     except Exception as error:  # noqa: BLE001 - pickling runs code of the plugin, which may raise anything
@@ -51,7 +40,7 @@ def draw(component: Component) -> Blueprint:
             "declare it with isolate=False to run it in the trainer's own process"
         ) from None
     modules = tuple(_files(component.name, _module_names(pickled)))
-    return Blueprint(component.name, modules, pickled)
+    return RewardSpec(component.name, modules, pickled)
 
 
 def _module_names(pickled: bytes) -> list[str]:
@@ -75,17 +64,18 @@ def _files(reward: str, names: Iterable[str]) -> Iterable[tuple[str, str]]:
             yield name, str(Path(file).resolve())
 
 
-def load(blueprint: Blueprint) -> LoadedReward:
-    """The component in this process. What its modules raise when imported passes through."""
-    for name, file in blueprint.modules:
+def load(spec: RewardSpec) -> Component:
+    """The component in this process, without its needs. What its modules raise on import passes through."""
+    for name, file in spec.modules:
         if name not in sys.modules or name == "__main__":
             sys.modules[name] = _import(name, file)
-    return LoadedReward(*pickle.loads(blueprint.pickled))
+    definition, options, timeout_s = pickle.loads(spec.pickled)
+    return Component(name=spec.name, definition=definition, options=options, timeout_s=timeout_s)
 
 
 def _import(name: str, file: str) -> ModuleType:
     if name == "__main__":
-        # as multiprocessing does: the script is run under another name, so its main part is not
+        # as multiprocessing does: under another name, so that the script's main part does not run
         known = (module for module in sys.modules.values() if getattr(module, "__file__", None) == file)
         return next(known, None) or _import_file("__mp_main__", file)
     try:

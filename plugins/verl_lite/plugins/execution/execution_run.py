@@ -1,4 +1,4 @@
-"""One run: rollouts come in while others are still being generated, scores go out in their order."""
+"""One run: rollouts are added while others are still being generated; scores come out in that order."""
 
 import threading
 from collections import Counter, deque
@@ -9,8 +9,8 @@ from verl_lite.errors import RewardError, VerlLiteError
 from verl_lite.plugins.contract import Component, applies_always
 from verl_lite.plugins.execution.batcher import Call, Rows, batcher_for
 from verl_lite.plugins.execution.calls import failed_score
+from verl_lite.plugins.execution.component_graph import ComponentGraph
 from verl_lite.plugins.execution.inline import InlineRunner
-from verl_lite.plugins.execution.plan import Plan
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.execution.stats import ExecutionStats, StatsCollector
 from verl_lite.plugins.rollout import Rollout
@@ -20,11 +20,11 @@ __all__ = ["ExecutionRun", "Placement", "Runner"]
 
 NOT_APPLIED = TimedScore(Score(None, ScoreOutcome.ABSTAIN, "does not apply"), 0.0, 0)
 NOT_SCORED = TimedScore(Score.failed(ScoreOutcome.ERROR, "not scored yet"), 0.0, 0)
-CHECK_S = 0.2  # how often a waiting `finish` looks whether a runner failed
+CHECK_S = 0.2  # how often a waiting `finish` checks whether a runner failed
 
 
 class Runner(Protocol):
-    """What works off calls elsewhere: the worker processes, the event loop, a thread."""
+    """What answers calls in the background: the worker processes, the event loop, a thread."""
 
     def start(self) -> None: ...
 
@@ -38,49 +38,49 @@ class Runner(Protocol):
 
 
 class Placement(Protocol):
-    """Runs components elsewhere than beside the trainer."""
+    """Runs components somewhere else than beside the trainer."""
 
     def take(self, components: Mapping[int, Component], replaced: Counter[str]) -> Mapping[int, Runner]:
-        """The runners of those it takes, by index; `replaced` counts the workers it replaces, by reason."""
+        """The runners of the components it takes, by index; `replaced` counts its lost workers by reason."""
         ...
 
 
 class ExecutionRun:
-    """Made by `Execution.start`. `add` begins the work, `finish` waits for it.
+    """Made by `Execution.start`. `add` starts the work, `finish` waits for it.
 
     Components in the calling thread run inside `add` and `finish`; everything else goes on meanwhile.
     """
 
     def __init__(
         self,
-        plan: Plan,
+        graph: ComponentGraph,
         runners: Sequence[Runner | InlineRunner],
         own: StatsCollector,
         total: StatsCollector,
     ) -> None:
-        self._plan = plan
+        self._graph = graph
         self._runners = runners
         self._watched = {id(runner): runner for runner in runners if not isinstance(runner, InlineRunner)}
         self._own = own
         self._total = total
         self.rollouts: list[Rollout] = []
         self.cancelled = False
-        self._batchers = [batcher_for(part.name, part.definition) for part in plan.components]
+        self._batchers = [batcher_for(part.name, part.definition) for part in graph.components]
         self._scores: list[dict[str, TimedScore]] = []
-        self._blank = dict.fromkeys((part.name for part in plan.components), NOT_SCORED)  # keeps their order
+        self._blank = dict.fromkeys((part.name for part in graph.components), NOT_SCORED)  # keeps their order
         self._known: dict[int, Mapping[str, Score]] = {}
         self._missing: dict[tuple[int, int], int] = {}  # (component, row) -> needed scores not there yet
-        self._unreleased = [0] * len(plan.components)
+        self._unreleased = [0] * len(graph.components)
         self._unanswered = 0
         self._inline: deque[tuple[int, list[Rows]]] = deque()
         self._closing = False
         self._news = threading.Condition()
 
     def add(self, rollouts: Sequence[Rollout], known: Sequence[Mapping[str, Score]] = ()) -> None:
-        """Begin scoring `rollouts`; all samples of a group come in one call.
+        """Start scoring `rollouts`; all samples of a group must come in one call.
 
-        `known` has, for each rollout, the scores by component name that need not be computed again
-        (empty: none is known). They count where the component applies, with no latency and no attempt.
+        `known` has, per rollout, scores by component name that need not be computed again (empty: none).
+        They count where the component applies, with no latency and no attempt.
         Raises DataError when a component scores whole groups and a group comes in parts.
         """
         with self._news:
@@ -94,7 +94,7 @@ class ExecutionRun:
             self._scores += [self._blank.copy() for _ in rows]
             self._unanswered += len(rows) * len(self._batchers)
             ready: deque[tuple[int, Sequence[int]]] = deque()
-            for component, num_needs in enumerate(self._plan.num_needs):
+            for component, num_needs in enumerate(self._graph.num_needs):
                 if num_needs:
                     self._missing.update(((component, row), num_needs) for row in rows)
                     self._unreleased[component] += len(rows)
@@ -104,7 +104,7 @@ class ExecutionRun:
         self._run_inline()
 
     def finish(self) -> list[Mapping[str, TimedScore]]:
-        """Wait for every score: one mapping of component name to score a rollout, in order of adding."""
+        """Wait for every score. Returns, per rollout in the order added, component name -> score."""
         with self._news:
             self._closing = True
             for component in range(len(self._batchers)):
@@ -117,20 +117,20 @@ class ExecutionRun:
                 if not self._inline:
                     self._news.wait(CHECK_S)
             self._check()
-        self._own.take(self.rollouts, self._scores)
+        self._own.add(self.rollouts, self._scores)
         self._total.merge(self._own)
         return list(self._scores)
 
     def cancel(self) -> None:
-        """Give the run up: what was not begun is dropped."""
+        """Give up the run: calls that have not started are dropped."""
         self.cancelled = self._closing = True
 
     def stats(self) -> ExecutionStats:
-        """Of this run alone, once it is finished."""
+        """The figures of this run alone, once it is finished."""
         return self._own.stats()
 
     def complete(self, component: int, rows: Sequence[int], scores: Sequence[TimedScore]) -> None:
-        """Take in scores from a runner, in whatever thread it has."""
+        """Store scores from a runner, in whatever thread it runs."""
         with self._news:
             if self.cancelled:
                 return
@@ -171,12 +171,12 @@ class ExecutionRun:
         scores: Sequence[TimedScore],
         ready: deque[tuple[int, Sequence[int]]],
     ) -> None:
-        """Keep the scores; `ready` gets what waited for nothing else."""
-        name = self._plan.components[component].name
+        """Store the scores; append to `ready` the rows that waited for nothing else."""
+        name = self._graph.components[component].name
         for row, score in zip(rows, scores, strict=True):
             self._scores[row][name] = score
         self._unanswered -= len(rows)
-        for dependent in self._plan.needed_by[component]:
+        for dependent in self._graph.needed_by[component]:
             free = []
             for row in rows:
                 self._missing[dependent, row] -= 1
@@ -202,8 +202,8 @@ class ExecutionRun:
     def _split(
         self, component: int, rows: Sequence[int]
     ) -> tuple[Sequence[int], list[int], list[TimedScore]]:
-        """The rows that must be called for; the others, with the scores they have already."""
-        part = self._plan.components[component]
+        """The rows to call the reward for; the other rows; their scores."""
+        part = self._graph.components[component]
         if part.applies is applies_always and not self._known:
             return rows, [], []
         applied, refused, scores = [], [], []
@@ -217,7 +217,7 @@ class ExecutionRun:
         return applied, refused, scores
 
     def _score_without_call(self, part: Component, row: int) -> TimedScore | None:
-        """Not applied, a condition that failed, or known before; None where the reward has to be called."""
+        """Not applied, a failed condition, or a known score; None where the reward must be called."""
         needed = {name: self._scores[row][name].score for name in part.needs}
         try:
             applies = part.applies(self.rollouts[row], needed)
@@ -239,5 +239,5 @@ class ExecutionRun:
         if isinstance(runner, InlineRunner):
             self._inline.append((component, calls))
         else:
-            may_split = self._plan.components[component].definition.form == "batch"
+            may_split = self._graph.components[component].definition.form == "batch"
             runner.submit([Call(self, component, rows, may_split) for rows in calls])

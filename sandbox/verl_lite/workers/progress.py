@@ -1,7 +1,7 @@
-"""A page of shared memory: each worker says what it is at, the parent reads it without asking.
+"""A page of shared memory in which each worker records its current call, for the parent to read.
 
-A worker that holds the GIL in C code cannot answer, so nothing here needs its help: the page is
-written before each call, and whoever passes the deadline is known and killed.
+A worker that holds the GIL in C code cannot answer questions. It writes the page before each call, so
+the parent still knows which call passed its deadline, and kills the worker.
 """
 
 import mmap
@@ -15,7 +15,7 @@ FIELDS = 4  # chunk, position, started_ns, limit: 8 bytes each
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a worker is at: position `position` of chunk `chunk` since `started_ns` (0: no call running)."""
+    """A worker runs call `position` of chunk `chunk` since `started_ns` (0: it runs no call)."""
 
     chunk: int
     position: int
@@ -23,7 +23,7 @@ class Progress:
 
 
 class Slot:
-    """One worker's part of the page. `started_ns` is on the monotonic clock all processes share."""
+    """One worker's part of the page. `started_ns` is on the monotonic clock that all processes share."""
 
     def __init__(self, numbers: memoryview) -> None:
         self._numbers = numbers
@@ -46,13 +46,11 @@ class Slot:
         self._numbers[2] = 0
 
     def read(self) -> Progress:
-        numbers = self._numbers
-        chunk, position = numbers[0], numbers[1]
-        return Progress(chunk, position, numbers[2])
+        return Progress(self._numbers[0], self._numbers[1], self._numbers[2])
 
     @property
     def limit(self) -> int:
-        """The position before which the worker must stop: the rest was given to others."""
+        """The position before which the worker must stop: other workers have the rest."""
         return int(self._numbers[3])
 
     @limit.setter
@@ -61,7 +59,7 @@ class Slot:
 
 
 class ProgressPage:
-    """The page for `workers` workers, made by the parent (`create`) or mapped from its descriptor."""
+    """The page for `workers` workers: the parent makes it (`create`), others map its descriptor."""
 
     def __init__(self, fd: int, workers: int) -> None:
         self.fd = fd

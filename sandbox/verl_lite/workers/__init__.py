@@ -1,0 +1,29 @@
+"""Worker processes that stay, are forked from a warm fork server and can be killed at a deadline.
+
+A leaf: it knows nothing of rewards, verdicts or plugins. A client names a function that prepares
+(imports, builds) and returns what a worker does with its channel. `WorkerPool` serves callers that
+wait for one job each; `ForkServerHandle` and `WorkerHandle` serve those who watch many.
+Workers run with the rights of the caller: untrusted programs belong in the sandbox.
+"""
+
+from verl_lite.workers.channel import receive_frame, send_frame
+from verl_lite.workers.fork_server_handle import ForkServerHandle, WorkerStartError
+from verl_lite.workers.pool import Answer, WorkerPool
+from verl_lite.workers.progress import Progress, ProgressPage, Slot
+from verl_lite.workers.worker_handle import CHANNEL_CLOSED, WorkerHandle, how_it_ended, resident_mb
+
+__all__ = [
+    "CHANNEL_CLOSED",
+    "Answer",
+    "ForkServerHandle",
+    "Progress",
+    "ProgressPage",
+    "Slot",
+    "WorkerHandle",
+    "WorkerPool",
+    "WorkerStartError",
+    "how_it_ended",
+    "receive_frame",
+    "resident_mb",
+    "send_frame",
+]

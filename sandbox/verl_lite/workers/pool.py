@@ -1,0 +1,195 @@
+"""A pool for callers that wait: any thread asks, the answer is there by the deadline or the worker dies.
+
+No thread of its own: the caller talks to the worker directly, which keeps the cost of a job at one
+round trip. A client that hands out many jobs at a time drives `ForkServerHandle` itself.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from verl_lite.workers.fork_server_handle import ForkServerHandle, WorkerStartError
+from verl_lite.workers.worker_handle import WorkerHandle, how_it_ended
+
+__all__ = ["Answer", "WorkerPool"]
+
+CHECK_S = 0.005  # how often a fork server that is still importing is looked at
+REPORT_S = 1.0  # how long to wait for the report of how a worker ended
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`body` is the worker's reply.
+
+    timeout  no worker or no reply by the deadline; the worker was killed
+    died     the worker ended while it had the job
+    error    no worker can be started
+    """
+
+    status: Literal["ok", "timeout", "died", "error"]
+    why: str = ""
+    body: bytes = b""
+
+
+class WorkerPool:
+    """At most `size` workers of one fork server (see ForkServerHandle); all start when first needed.
+
+    A worker is replaced after `jobs_per_worker` jobs and after a reply for which `is_clean` is False.
+    """
+
+    def __init__(
+        self,
+        entry: str,
+        argument: object,
+        *,
+        size: int,
+        jobs_per_worker: int,
+        is_clean: Callable[[bytes], bool] = bool,
+    ) -> None:
+        self._entry, self._argument = entry, argument
+        self.size = size
+        self._jobs_per_worker = jobs_per_worker
+        self._is_clean = is_clean
+        self.server: ForkServerHandle | None = None
+        self.workers: dict[int, WorkerHandle] = {}  # by key
+        self._idle: list[WorkerHandle] = []
+        self._changed = threading.Condition()
+
+    def start(self) -> None:
+        """Start the fork server; returns at once."""
+        with self._changed:
+            if self.server is None:
+                self.server = ForkServerHandle(self._entry, self._argument, workers=self.size)
+
+    def wait_ready(self, timeout_s: float, count: int = 1) -> None:
+        """Wait until there are `count` workers, or `timeout_s` have passed."""
+        deadline_s = time.monotonic() + timeout_s
+        with self._changed:
+            while time.monotonic() < deadline_s:
+                try:
+                    is_ready = self._server_is_ready()
+                except WorkerStartError:  # `ask` says so
+                    return
+                while is_ready and len(self.workers) < min(count, self.size):
+                    self._idle.append(self._fork())
+                if is_ready and all(worker.pid for worker in self.workers.values()):
+                    return
+                self._changed.wait(CHECK_S)
+
+    def ask(self, job: bytes, deadline_s: float) -> Answer:
+        """What a worker replies to `job` by `deadline_s` (monotonic clock), whatever the worker does."""
+        why = "the workers ended before they took the job"
+        for _ in range(self.size + 1):  # a worker that died before is no reason to fail
+            keep = False
+            worker = None
+            try:
+                worker = self._acquire(deadline_s)
+                if worker is None:
+                    return Answer("timeout", "every worker was busy or still starting until the deadline")
+                body = worker.ask(job, deadline_s)
+                worker.jobs_done += 1
+                keep = worker.jobs_done < self._jobs_per_worker and self._is_clean(body)
+                return Answer("ok", body=body)
+            except TimeoutError:
+                return Answer("timeout", "not decided before the deadline")
+            except BrokenPipeError:
+                continue
+            except (EOFError, ValueError) as error:
+                how = "sent a damaged reply" if isinstance(error, ValueError) else self._how_it_ended(worker)
+                if how:
+                    return Answer("died", how)
+            except WorkerStartError as error:
+                why = str(error)
+            finally:
+                if worker is not None:
+                    self._release(worker, keep=keep)
+        return Answer("error", why)
+
+    def close(self) -> None:
+        """End the workers and the fork server; the next job starts new ones."""
+        with self._changed:
+            self._drop_server()
+
+    def forget(self) -> None:
+        """For a forked copy of the caller: let go of the workers, which are not its own."""
+        for worker in self.workers.values():
+            worker.close()
+        if self.server is not None:
+            self.server.forget()
+
+    def _acquire(self, deadline_s: float) -> WorkerHandle | None:
+        """An idle worker or a new one; None where there is none by the deadline."""
+        with self._changed:
+            while True:
+                if self._idle:
+                    return self._idle.pop()
+                is_ready = self._server_is_ready()
+                if is_ready and len(self.workers) < self.size:
+                    return self._fork()
+                remaining_s = deadline_s - time.monotonic()
+                if remaining_s <= 0:
+                    return None
+                self._changed.wait(remaining_s if is_ready else min(remaining_s, CHECK_S))
+
+    def _release(self, worker: WorkerHandle, *, keep: bool) -> None:
+        with self._changed:
+            if self.workers.get(worker.key) is not worker:
+                worker.close()  # of a fork server that is gone, and with it the worker
+            elif keep:
+                self._idle.append(worker)
+            else:
+                assert self.server is not None
+                self.server.kill(worker)
+                del self.workers[worker.key]
+                worker.close()
+            self._changed.notify()
+
+    # ---- everything below is called with the lock held
+
+    def _fork(self) -> WorkerHandle:
+        assert self.server is not None
+        worker = self.server.fork(0)
+        self.workers[worker.key] = worker
+        return worker
+
+    def _server_is_ready(self) -> bool:
+        """Whether workers can be forked; starts a fork server where there is none."""
+        self.start()
+        assert self.server is not None
+        try:
+            if not self.server.wait_ready(0.0):
+                return False
+        except WorkerStartError:
+            self._drop_server()
+            raise
+        return self._server_is_alive()
+
+    def _server_is_alive(self, timeout_s: float = 0.0) -> bool:
+        """Read its news, after waiting up to `timeout_s` for some; a server that is gone is dropped."""
+        if self.server is not None and self.server.exits(timeout_s) is None:
+            self._drop_server()
+        return self.server is not None
+
+    def _how_it_ended(self, worker: WorkerHandle | None) -> str:
+        """How a worker died, in words; "" when its fork server was killed, which is no fault of a job."""
+        assert worker is not None
+        deadline_s = time.monotonic() + REPORT_S
+        with self._changed:
+            while self._server_is_alive(REPORT_S) and self.workers.get(worker.key) is worker:
+                if worker.exit_status is not None:
+                    return how_it_ended(worker.exit_status)
+                if time.monotonic() > deadline_s:
+                    return "lost its worker process"
+        return ""
+
+    def _drop_server(self) -> None:
+        server, self.server = self.server, None
+        for worker in self._idle:
+            worker.close()
+        self._idle = []
+        self.workers = {}
+        if server is not None:
+            server.close()
+            self._changed.notify_all()
