@@ -26,7 +26,6 @@ __all__ = [
     "activation_bytes",
     "local_gpu",
     "make_plan",
-    "shares_gpus",
 ]
 
 GIB = 2**30
@@ -110,17 +109,9 @@ def make_plan(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> RunPla
         _check_beside_transformers(config, learner, engine, gpu)
     elif gpu is not None:
         _check_engine(config, shape, engine)
-        if shares_gpus(config):
+        if config.rollout.shares_gpus:
             _check_shared(config, learner, gpu)
     return RunPlan(devices=(learner, engine), throughput=throughput)
-
-
-def shares_gpus(config: TrainConfig) -> bool:
-    """Whether an engine and the learner use the same GPUs.
-
-    An engine in the trainer's process takes that machine's first GPU, which Ray gives to a rank as well.
-    """
-    return config.rollout.placement == "colocated" or not config.rollout.is_placed_by_ray
 
 
 def activation_bytes(

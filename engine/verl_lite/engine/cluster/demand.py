@@ -24,12 +24,12 @@ class Ask:
         return f"{self.setting}={self.count} of {self.cpus:g} CPU{gpus} each"
 
 
-def asks_of(config: TrainConfig, *, on_gpus: bool) -> list[Ask]:
+def asks_of(config: TrainConfig, *, num_ranks: int, on_gpus: bool) -> list[Ask]:
     """Without GPUs (`on_gpus` false) learner ranks and engines ask for none."""
     rollout, rewards = config.rollout, config.cluster.rewards
     asks = []
-    if ranks := config.ranks_placed_by_ray:
-        asks.append(Ask("learner.num_ranks", ranks, 1, int(on_gpus)))
+    if num_ranks:
+        asks.append(Ask("learner.num_ranks", num_ranks, 1, int(on_gpus)))
     if rollout.is_placed_by_ray:
         engine = engine_resources(rollout, 0, on_gpu=on_gpus)
         cpus, gpus = engine["num_cpus"], engine.get("num_gpus", 0)
@@ -39,12 +39,12 @@ def asks_of(config: TrainConfig, *, on_gpus: bool) -> list[Ask]:
     return asks
 
 
-def check_room(config: TrainConfig, resources: Mapping[str, float], *, may_grow: bool) -> str:
+def check_room(config: TrainConfig, resources: Mapping[str, float], *, num_ranks: int, may_grow: bool) -> str:
     """`resources` is ray.cluster_resources(). Returns what to say; "" where the cluster has enough.
 
     Raises ConfigError where it has not and will not get it. One that exists (`may_grow`) may get nodes yet.
     """
-    asks = asks_of(config, on_gpus=resources.get("GPU", 0) > 0)
+    asks = asks_of(config, num_ranks=num_ranks, on_gpus=resources.get("GPU", 0) > 0)
     wanted = {
         "CPU": sum(ask.count * ask.cpus for ask in asks),
         "GPU": sum(ask.count * ask.gpus for ask in asks),

@@ -3,9 +3,11 @@
 import re
 
 from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.errors import ConfigError
 from verl_lite.plugins.composite.metrics import METRICS
 
-__all__ = ["check_best_metric", "check_models", "check_updates"]
+__all__ = ["check_address", "check_best_metric", "check_models", "check_updates"]
 
 EVALUATED = ("evaluation/accuracy", "evaluation/reward_mean", "evaluation/completion_tokens_mean")
 SFT = (
@@ -17,6 +19,16 @@ MEASURED_BY_STEP = (
     "time/",
 )  # fmt: skip
 OF_REWARDS = [re.escape(name).replace("<name>", ".+") for name, _, _ in METRICS]
+
+
+def check_address(cluster: ClusterConfig, *, ranks: bool, engines: bool) -> None:
+    """An address needs something that Ray places: learner `ranks`, rollout `engines` or reward workers."""
+    if cluster.address is not None and not (ranks or engines or cluster.rewards.count):
+        raise ConfigError(
+            f"cluster.address={cluster.address} but no part of this run is placed by Ray: set "
+            "learner.num_ranks or rollout.num_engines above 1 (torchrun's ranks do not count), "
+            "cluster.rewards.count above 0, or rollout.placement to disaggregated"
+        )
 
 
 def check_models(algorithm: AlgorithmConfig, learner: LearnerConfig) -> None:

@@ -102,9 +102,17 @@ class RolloutConfig(ConfigModel):
         return self.num_engines > 1 or self.placement in ("disaggregated", "colocated")
 
     @property
+    def shares_gpus(self) -> bool:
+        """Whether an engine and the learner use the same GPUs.
+
+        An engine in the trainer's process uses that machine's first GPU, which Ray gives to a rank too.
+        """
+        return self.placement == "colocated" or not self.is_placed_by_ray
+
+    @property
     def engines_sleep(self) -> bool:
         """Whether engines free their GPUs for the learner during updates: those that share one with it."""
-        return self.vllm.sleep and (self.placement == "colocated" or not self.is_placed_by_ray)
+        return self.vllm.sleep and self.shares_gpus
 
     @property
     def placed_cpus(self) -> int:

@@ -14,9 +14,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.config.cluster import AsynchronyConfig, ClusterConfig
-from verl_lite.engine.config.cross_checks import check_best_metric, check_models, check_updates
+from verl_lite.engine.config.cross_checks import check_address, check_best_metric, check_models, check_updates
 from verl_lite.engine.config.data import DataConfig, DatasetConfig
-from verl_lite.engine.config.launch import launched_rank
 from verl_lite.engine.config.lora_sync import reason_to_merge
 from verl_lite.engine.config.monitors import MonitorsConfig
 from verl_lite.engine.config.rollout import RolloutConfig, ServerConfig, VllmConfig
@@ -150,18 +149,6 @@ class TrainConfig(RewardsConfig):
         return named or ("format" if "format" in paths else "")
 
     @property
-    def ranks_placed_by_ray(self) -> int:
-        """Learner ranks that are actors: none of a single one, and none of those that torchrun started."""
-        ranks = self.learner.num_ranks
-        return ranks if ranks > 1 and launched_rank() is None else 0
-
-    @property
-    def placed_cpus(self) -> float:
-        """The CPUs that the parts placed by Ray ask for together; 0: the run is one process, without Ray."""
-        rewards = self.cluster.rewards
-        return self.ranks_placed_by_ray + self.rollout.placed_cpus + rewards.count * rewards.cpus
-
-    @property
     def reason_to_merge(self) -> str:
         """The setting by which vLLM cannot get LoRA adapters without the base; "" where it can."""
         return reason_to_merge(
@@ -187,12 +174,7 @@ class TrainConfig(RewardsConfig):
 
     @model_validator(mode="after")
     def _check_placement(self) -> "TrainConfig":
-        if self.cluster.address is not None and not self.placed_cpus:
-            raise ValueError(
-                f"cluster.address={self.cluster.address} but no part of this run is placed by Ray: set "
-                "learner.num_ranks or rollout.num_engines above 1, cluster.rewards.count above 0, or "
-                "rollout.placement to disaggregated"
-            )
+        check_address(self.cluster, ranks=self.learner.num_ranks > 1, engines=self.rollout.is_placed_by_ray)
         rollout = self.rollout
         hands_out = rollout.is_placed_by_ray or rollout.sampler == "vllm-server"
         if rollout.sequences_in_flight is not None and not hands_out:

@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,23 +83,24 @@ def evaluate_model(
         for name, data in config.datasets.items()
     }
     end_id = end_of_answer(tokenizer, end_token_ids(tokenizer, model_path))
-    with Scorer(without_breaker(config), debug_inline=debug_inline, decode=tokenizer.decode) as scorer:
-        canary = next(iter(prompts.values()))[0]
-        sampler = sampler_for(
-            model_path,
-            tokenizer,
-            config.rollout,
-            canary_prompt=canary,
-            seed=config.seed,
-            cluster=config.cluster,
-        )
-        try:
-            results = {
-                name: _Dataset(config, name, rows, tokenizer, out_dir, end_id=end_id).measure(sampler, scorer)
-                for name, rows in prompts.items()
-            }
-        finally:
-            sampler.close()
+    canary = next(iter(prompts.values()))[0]
+    with (
+        Scorer(without_breaker(config), debug_inline=debug_inline, decode=tokenizer.decode) as scorer,
+        closing(
+            sampler_for(
+                model_path,
+                tokenizer,
+                config.rollout,
+                canary_prompt=canary,
+                seed=config.seed,
+                cluster=config.cluster,
+            )
+        ) as sampler,
+    ):
+        results = {
+            name: _Dataset(config, name, rows, tokenizer, out_dir, end_id=end_id).measure(sampler, scorer)
+            for name, rows in prompts.items()
+        }
     result = EvalResult(name=config.name, model=model_path, datasets=results)
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)

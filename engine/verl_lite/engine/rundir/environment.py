@@ -1,4 +1,4 @@
-"""What a run ran on: environment.json, and what must be the same when it is resumed.
+"""What a run ran on: environment.json; and the settings of torch that decide whether it can be repeated.
 
 Versions of every installed package, plugins with their hashes, the state of the git checkout, the
 hardware, fingerprints of the data. Environment variables only by the list below: others may be secrets.
@@ -6,19 +6,17 @@ hardware, fingerprints of the data. Environment variables only by the list below
 
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from verl_lite.engine.rundir.seeds import derive_seed
-from verl_lite.engine.types import PromptRow
 
-__all__ = ["changed_data", "describe_environment", "fingerprint_rows", "make_deterministic", "seed_torch"]
+__all__ = ["describe_environment", "make_deterministic", "seed_torch"]
 
 VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
 GIT_TIMEOUT_S = 5.0
@@ -85,25 +83,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
         return None
     return done.stdout if done.returncode == 0 else None
-
-
-def fingerprint_rows(rows: Iterable[PromptRow]) -> dict[str, Any]:
-    """Number and SHA-256 of the rows as training sees them: tokens, reference and columns, in order."""
-    digest, count = hashlib.sha256(), 0
-    for row in rows:
-        content = [row.id, list(row.prompt_ids), row.reference, dict(row.columns)]
-        digest.update(json.dumps(content, sort_keys=True, default=str).encode())
-        count += 1
-    return {"rows": count, "sha256": digest.hexdigest()}
-
-
-def changed_data(environment_file: Path, data: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The names of the data whose rows are not those environment.json tells of."""
-    try:
-        began = json.loads(environment_file.read_text(encoding="utf-8")).get("data", {})
-    except (OSError, ValueError):
-        return []  # a run without a readable environment.json: nothing to compare with
-    return [name for name, now in data.items() if name in began and began[name] != dict(now)]
 
 
 def make_deterministic() -> None:

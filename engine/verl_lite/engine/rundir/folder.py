@@ -20,7 +20,7 @@ from verl_lite.engine.rundir.lock import LOCK_FILE
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import ConfigModel, load_config
 
-__all__ = ["FREE_FOR_MEMORY", "FREE_TO_CHANGE", "RunFolder", "choose_run_dir"]
+__all__ = ["FREE_FOR_MEMORY", "FREE_TO_CHANGE", "FolderConfig", "RunFolder", "choose_run_dir"]
 
 # settings that trade memory for time and may differ in a resumed run
 FREE_FOR_MEMORY = (
@@ -36,8 +36,8 @@ FREE_TO_CHANGE = (
 )
 
 
-class RunConfig(Protocol):
-    """What a config needs to be a run's."""
+class FolderConfig(Protocol):
+    """What a run's folder needs of its config."""
 
     @property
     def name(self) -> str: ...
@@ -45,7 +45,7 @@ class RunConfig(Protocol):
     def model_dump(self, *, mode: str) -> dict[str, Any]: ...
 
 
-def choose_run_dir(config: RunConfig, run_dir: Path | None, *, resume: bool) -> Path:
+def choose_run_dir(config: FolderConfig, run_dir: Path | None, *, resume: bool) -> Path:
     """`run_dir`, or runs/<name>, or the first free runs/<name>-2, -3, ... of a new run.
 
     Raises ConfigError when a new run is sent into a folder that holds another, and when there is
@@ -127,7 +127,7 @@ class RunFolder:
 
     def claim(
         self,
-        config: RunConfig,
+        config: FolderConfig,
         plugins: Sequence[Mapping[str, str]],
         data: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     ) -> None:

@@ -9,7 +9,7 @@ from verl_lite.engine.config.data import DatasetConfig
 from verl_lite.engine.config.sft import SFTRowsConfig
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.data.prompts import read_rows
-from verl_lite.engine.learner.loop_checkpoints import data_digest
+from verl_lite.engine.rundir.fingerprints import data_digest
 from verl_lite.engine.sft.chat_template import ChatTemplate, Conversation
 from verl_lite.engine.sft.examples import ExampleBuilder, SFTExample, describe_example
 from verl_lite.engine.sft.faults import raise_faults

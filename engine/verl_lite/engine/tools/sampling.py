@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -106,26 +107,22 @@ def _parts(
 
     config = prepared.config
     with TemporaryDirectory() as folder:
-        sampler = make_sampler(
-            prepared, prepare_model(config.model, Path(folder) / "model", seed=config.seed)
-        )
-        try:
+        path = prepare_model(config.model, Path(folder) / "model", seed=config.seed)
+        with closing(make_sampler(prepared, path)) as sampler:
+            chunks = _groups(sampler, prompts, settings, num_samples)
             if not config.rewards:
-                for groups in _groups(sampler, prompts, settings, num_samples):
-                    yield [
-                        ScoredRollout(rollout=one, components={}, reward=None) for g in groups for one in g
-                    ]
+                for groups in chunks:
+                    rollouts = [rollout for group in groups for rollout in group]
+                    yield [ScoredRollout(rollout=one, components={}, reward=None) for one in rollouts]
                 return
             with Scorer(
                 config, catalog=prepared.catalog, debug_inline=debug_inline, decode=prepared.tokenizer.decode
             ) as scorer:
-                for groups in _groups(sampler, prompts, settings, num_samples):
+                for groups in chunks:
                     session = scorer.start()
                     for group in groups:
                         session.add(group)
                     yield session.finish().rows
-        finally:
-            sampler.close()
 
 
 def _groups(

@@ -29,24 +29,24 @@ BOTH = {
 
 
 def test_every_part_asks_for_its_own() -> None:
-    assert asks_of(config(**BOTH), on_gpus=True) == [
+    assert asks_of(config(**BOTH), num_ranks=8, on_gpus=True) == [
         Ask("learner.num_ranks", 8, 1, 1),
         Ask("rollout.num_engines", 4, 3, 2),
         Ask("cluster.rewards.count", 2, 4.0, 0.5),
     ]
-    assert asks_of(config(**BOTH), on_gpus=False)[:2] == [
+    assert asks_of(config(**BOTH), num_ranks=8, on_gpus=False)[:2] == [
         Ask("learner.num_ranks", 8, 1, 0),
         Ask("rollout.num_engines", 4, 3, 0),
     ]
     colocated = {"num_engines": 8, "placement": "colocated"}
-    asks = asks_of(config(learner={"num_ranks": 8}, rollout=colocated), on_gpus=True)
+    asks = asks_of(config(learner={"num_ranks": 8}, rollout=colocated), num_ranks=8, on_gpus=True)
     assert [ask.gpus for ask in asks] == [1, 0]
-    assert asks_of(config(), on_gpus=True) == []
+    assert asks_of(config(), num_ranks=0, on_gpus=True) == []
 
 
 def test_a_cluster_with_room_is_told_nothing() -> None:
-    assert check_room(config(**BOTH), {"CPU": 28.0, "GPU": 17.0}, may_grow=False) == ""
-    assert check_room(config(learner={"num_ranks": 2}), {"CPU": 2.0}, may_grow=False) == ""
+    assert check_room(config(**BOTH), {"CPU": 28.0, "GPU": 17.0}, num_ranks=8, may_grow=False) == ""
+    assert check_room(config(learner={"num_ranks": 2}), {"CPU": 2.0}, num_ranks=2, may_grow=False) == ""
 
 
 def test_too_few_gpus_are_named_before_anything_waits() -> None:
@@ -57,11 +57,11 @@ def test_too_few_gpus_are_named_before_anything_waits() -> None:
         r"rollout.num_engines=8 of 1 CPU and 1 GPU each. Lower one of these"
     )
     with pytest.raises(ConfigError, match=message):
-        check_room(docs, {"CPU": 64.0, "GPU": 8.0}, may_grow=False)
-    said = check_room(docs, {"CPU": 64.0, "GPU": 8.0}, may_grow=True)
+        check_room(docs, {"CPU": 64.0, "GPU": 8.0}, num_ranks=8, may_grow=False)
+    said = check_room(docs, {"CPU": 64.0, "GPU": 8.0}, num_ranks=8, may_grow=True)
     assert said.endswith("Waiting up to cluster.start_timeout_s=180 for nodes to join")
 
 
 def test_fewer_gpus_than_ranks_do_not_become_ranks_without_any() -> None:
     with pytest.raises(ConfigError, match="asks Ray for 4 GPUs of 2 that it has"):
-        check_room(config(learner={"num_ranks": 4}), {"CPU": 8.0, "GPU": 2.0}, may_grow=False)
+        check_room(config(learner={"num_ranks": 4}), {"CPU": 8.0, "GPU": 2.0}, num_ranks=4, may_grow=False)
