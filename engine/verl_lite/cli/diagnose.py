@@ -26,7 +26,7 @@ def diagnose(
     debug_inline: DebugInline = False,
     as_json: AsJson = False,
 ) -> None:
-    """Sample the base model on the RL prompts, score it, and say whether SFT should come first.
+    """Sample the base model on the RL prompts, score the answers, and say whether SFT should come first.
 
     Example: verl-lite diagnose examples/quickstart.yaml --prompts 100 --samples 8
     """

@@ -1,4 +1,4 @@
-"""`verl-lite eval`: a model over data sets, and two models side by side."""
+"""`verl-lite eval`: a model on data sets, and two models side by side."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +23,7 @@ def evaluate(
     compare: Annotated[
         str | None, typer.Option(help="A second model, or the --out folder of an earlier eval")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Keep results.json and every sample here")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for results.json and every sample")] = None,
     debug_inline: DebugInline = False,
     as_json: AsJson = False,
 ) -> None:

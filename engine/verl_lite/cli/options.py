@@ -1,4 +1,4 @@
-"""Options that several commands share, spelled and explained once."""
+"""Options that several commands share, defined once."""
 
 from enum import StrEnum
 from pathlib import Path

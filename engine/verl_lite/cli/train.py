@@ -117,13 +117,13 @@ def check(
     Example: verl-lite config check examples/gsm8k_grpo.yaml --gpu-gib 80
     """
     checked = _load(config, overrides)
-    from verl_lite.engine.memory_plan import Gpu, local_gpu, make_plan
+    from verl_lite.engine.memory_plan import Gpu, local_gpu, plan_memory
     from verl_lite.engine.model.shape import shape_of
     from verl_lite.engine.preparation import prepare_run
 
     prepared = prepare_run(checked)
     asked = None if gpu_gib is None else Gpu(name="GPU", memory_bytes=int(gpu_gib * 2**30))
-    for line in make_plan(checked, shape_of(checked.model), asked or local_gpu()).lines():
+    for line in plan_memory(checked, shape_of(checked.model), asked or local_gpu()).lines():
         typer.echo(line)
     typer.echo(
         f"{config}: fine; {len(prepared.train_prompts)} training prompts, "

@@ -23,7 +23,7 @@ from verl_lite.engine.build import (
 )
 from verl_lite.engine.cluster.launch import launched_rank
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.memory_plan import Gpu, local_gpu, make_plan
+from verl_lite.engine.memory_plan import Gpu, local_gpu, plan_memory
 from verl_lite.engine.model.folder import default_device, load_policy, prepare_model, save_policy
 from verl_lite.engine.model.shape import shape_of
 from verl_lite.engine.observe.display import Display, DisplayMode
@@ -141,7 +141,7 @@ def _tell_memory_plan(config: TrainConfig, on_ray: OnRay, session: Any, display:
             found = smallest_gpu(session.ray)
             gpu = Gpu(name=found[0], memory_bytes=found[1]) if found else None
     if gpu is not None or session is not None:
-        for line in make_plan(config, shape_of(config.model), gpu).lines():
+        for line in plan_memory(config, shape_of(config.model), gpu).lines():
             display.note(line)
 
 

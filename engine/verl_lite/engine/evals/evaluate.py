@@ -1,4 +1,7 @@
-"""One evaluation from its config to its folder: results.json and every sample as rollout records."""
+"""One evaluation, from its config to its folder with results.json and every sample as a rollout record.
+
+It is no run in the sense of open_run: nothing is trained, so there is nothing to lock, log or resume.
+"""
 
 import json
 from collections import defaultdict
@@ -72,7 +75,7 @@ def evaluate_model(
     Raises ConfigError, DataError or PluginError before the model is loaded.
     """
     if out_dir is not None and (out_dir / RESULTS).exists():
-        raise ConfigError(f"{out_dir} already holds the results of an evaluation: name another folder")
+        raise ConfigError(f"{out_dir} already holds the results of an evaluation: choose another folder")
     model = ModelConfig(path=model_path)
     tokenizer = load_tokenizer(model)
     check_context(model, needed_tokens=config.rollout.context_tokens)
@@ -109,7 +112,7 @@ def evaluate_model(
 
 
 def read_result(folder: Path) -> EvalResult:
-    """What `evaluate_model` kept in `folder`. Raises DataError where there is nothing of it."""
+    """The results that `evaluate_model` kept in `folder`. Raises DataError when there are none."""
     path = folder / RESULTS
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -202,7 +205,7 @@ class _Dataset:
         return rows
 
     def _answer_logprobs(self, sampler: Sampler) -> list[list[float]]:
-        """log p of every token of every prompt's answer, end of turn included."""
+        """log p of every token of every prompt's answer, including the end of turn."""
         found = []
         for prompt in self._prompts:
             text = prompt.columns[self._config.perplexity]

@@ -181,7 +181,7 @@ def _digest(rankings: Rankings) -> str:
 
 
 def _replies(config: DPOConfig) -> Tokenise:
-    """Replies of the config's model: they end as its chat template ends them."""
+    """How completions become replies of the config's model, ended as its chat template ends them."""
 
     @cache
     def end_id(tokenizer: Any) -> int:

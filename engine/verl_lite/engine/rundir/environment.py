@@ -1,7 +1,8 @@
 """What a run ran on: environment.json; and the settings of torch that decide whether it can be repeated.
 
-Versions of every installed package, plugins with their hashes, the state of the git checkout, the
-hardware, fingerprints of the data. Environment variables only by the list below: others may be secrets.
+environment.json has the versions of all packages, plugins with their hashes, the state of the git
+checkout, the hardware and fingerprints of the data. Of the environment variables it has only those listed
+below: others may be secrets.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ GIT_TIMEOUT_S = 5.0
 def describe_environment(
     plugins: Sequence[Mapping[str, str]], data: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The content of environment.json; `data` are the fingerprints by name."""
+    """The content of environment.json; `data` has the fingerprints by name."""
     import torch
 
     return {
@@ -63,7 +64,7 @@ def _cpu_model() -> str:
 
 
 def _git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit and whether files differ from it; None outside a checkout or without git."""
+    """The commit and the files that differ from it; None outside a checkout or without git."""
     commit, status = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain")
     if commit is None or status is None:
         return None
@@ -86,9 +87,9 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def make_deterministic() -> None:
-    """Only kernels that give the same bits every time; on the CPU one thread.
+    """Allow only kernels that give the same bits every time, and one thread on the CPU.
 
-    torch raises RuntimeError at an operation that has no such kernel.
+    torch then raises RuntimeError at an operation without such a kernel.
     """
     import torch
 
@@ -100,7 +101,7 @@ def make_deterministic() -> None:
 
 
 def seed_torch(seed: int) -> None:
-    """Start torch's own generators from the run's seed: new adapters and dropout draw from them."""
+    """Seed torch's own generators from the run's seed: new adapters and dropout draw from them."""
     import torch
 
     torch.manual_seed(derive_seed(seed, "torch"))

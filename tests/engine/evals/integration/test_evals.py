@@ -218,7 +218,7 @@ def test_mistakes_in_the_config(tmp_path: Path) -> None:
 
     assert "accuracy='corect' is not a reward of this config: correct, format" in refused(accuracy="corect")
     assert "leave nothing to measure" in refused(greedy=False)
-    assert "names files" in refused(datasets={"a/b": {"task": "arithmetic"}})
+    assert "becomes a file name" in refused(datasets={"a/b": {"task": "arithmetic"}})
 
 
 def test_a_training_config_takes_the_keys_of_both() -> None:

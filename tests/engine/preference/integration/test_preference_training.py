@@ -305,7 +305,7 @@ def test_rows_that_are_no_preferences(options: Any, tokenizer: Any) -> None:
     assert "expected at least two completions, got 1" in refused(
         {"prompt": "1", "completions": ["a"], "ranks": [1]}
     )
-    assert "no row is left (1 had nothing but ties" in refused(
+    assert "no row is left (1 had only ties" in refused(
         {"prompt": "1", "completions": ["a", "b"], "ranks": [1, 1]}
     )
     assert "1 ranked equal completions" in refused({"prompt": "1+1=", "chosen": "2", "rejected": "2"})
@@ -360,8 +360,8 @@ def test_equal_completions_are_no_pair_and_are_said(options: Any, tokenizer: Any
 @pytest.mark.parametrize(
     ("learner", "reason"),
     [
-        ({"num_ranks": 4}, "learner.num_ranks=4: training on preferences is one process"),
-        ({"lora": {"quantize": True}}, "lora.quantize is not there for training on preferences"),
+        ({"num_ranks": 4}, "learner.num_ranks=4: training on preferences runs in one process"),
+        ({"lora": {"quantize": True}}, "lora.quantize is not supported for training on preferences"),
         ({"optimizer": {"betas": [2, 3]}}, "betas=[2.0, 3.0]: expected two numbers"),
     ],
 )
@@ -378,7 +378,7 @@ def test_what_the_learner_section_has_no_meaning_for(
     [
         (DPOConfig, {"beta": math.inf}, "beta: input should be a finite number"),
         (RewardModelConfig, {"margin_scale": math.inf}, "margin_scale: input should be a finite number"),
-        (DPOConfig, {"checkpoints": {"keep_best": "held_out/acuracy"}}, "is no metric of training on"),
+        (DPOConfig, {"checkpoints": {"keep_best": "held_out/acuracy"}}, "is not a metric of training on"),
     ],
 )
 def test_numbers_and_metrics_that_are_none(
