@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -24,6 +25,7 @@ from verl_lite.engine.rundir.lock import run_lock
 
 __all__ = ["Run", "RunConfig", "open_run"]
 
+KILLED = "was killed while it trained here; if nobody did that, the kernel was out of memory (see dmesg)"
 Inputs = TypeVar("Inputs")
 
 
@@ -38,39 +40,29 @@ class RunConfig(FolderConfig, Protocol):
     def checkpoints(self) -> CheckpointConfig: ...
 
 
+@dataclass(slots=True, kw_only=True)
 class Run(Generic[Inputs]):
     """An open run. `inputs` are what `prepare` checked and read before it began.
 
     `summary` is the content of summary.json, empty before `finish`; `stopped` says that Ctrl-C ended the run.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        folder: RunFolder,
-        inputs: Inputs,
-        *,
-        command: str,
-        display: Display,
-        interrupt: Interrupt,
-        started: float,
-    ) -> None:
-        self.folder = folder
-        self.inputs = inputs
-        self.display = display
-        self.interrupt = interrupt
-        self.summary: Mapping[str, Any] = {}
-        self.stopped = False
-        self._config = config
-        self._command = command
-        self._started = started
-        self._result = f"{folder.path}/"
+    config: RunConfig
+    command: str
+    folder: RunFolder
+    inputs: Inputs
+    display: Display
+    interrupt: Interrupt
+    started: float
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    stopped: bool = False
+    model: Path | None = None
 
     @property
     def how_to_continue(self) -> str:
         """The command that resumes the run."""
         path = self.folder.path
-        return f"verl-lite {self._command} {path / 'config.yaml'} --run-dir {path} --resume"
+        return f"verl-lite {self.command} {path / 'config.yaml'} --run-dir {path} --resume"
 
     def open_log(
         self, trackers: Sequence[str], *, resume_at: int | None, file_name: str = "metrics.jsonl"
@@ -79,9 +71,9 @@ class Run(Generic[Inputs]):
         return closing(
             MetricsLog(
                 self.folder.path,
-                run_name=self._config.name,
+                run_name=self.config.name,
                 trackers=trackers,
-                config=self._config.model_dump(mode="json"),
+                config=self.config.model_dump(mode="json"),
                 resume_at=resume_at,
                 file_name=file_name,
             )
@@ -94,17 +86,15 @@ class Run(Generic[Inputs]):
 
         `model` is the folder of the trained model, where there is one besides the checkpoints.
         """
-        seconds = round(time.perf_counter() - self._started, 1)
-        summary = {"name": self._config.name, **counts, "seconds": seconds, "metrics": metrics}
+        seconds = round(time.perf_counter() - self.started, 1)
+        summary = {"name": self.config.name, **counts, "seconds": seconds, "metrics": metrics}
         with clear_write_errors(str(self.folder.summary)):
             self.folder.write_summary(summary)
-        self.summary = summary
-        if model is not None:
-            self._result = f"the model is in {model}/"
+        self.summary, self.model = summary, model
 
     def retire(self, checkpoints: Path) -> None:
         """Delete the checkpoints of a stage that is over, except those the config keeps for good."""
-        retire(checkpoints, self._config.checkpoints)
+        retire(checkpoints, self.config.checkpoints)
 
     def tell(self, console: Console, *, as_json: bool, first_column: str) -> None:
         """Print how the run ended: the summary, or the command that continues it."""
@@ -117,9 +107,10 @@ class Run(Generic[Inputs]):
         else:
             if rows := _rows(self.summary["metrics"]):
                 steps = f": {self.summary['steps']} steps" if "steps" in self.summary else ""
-                title = f"{self._config.name}{steps}"
+                title = f"{self.config.name}{steps}"
                 console.print(summary_table(rows, title=title, first_column=first_column))
-            _print(console, f"{self.summary['seconds']:.0f} s, {self._result}")
+            result = f"the model is in {self.model}/" if self.model else f"{self.folder.path}/"
+            _print(console, f"{self.summary['seconds']:.0f} s, {result}")
 
 
 @contextmanager
@@ -156,12 +147,12 @@ def open_run(
         display = make_display(console, show)
         held.callback(display.finish)
         if killed:
-            display.note(_who_was_killed(killed))
+            display.note(f"{killed} {KILLED}")
         run = Run(
-            config,
-            folder,
-            inputs,
+            config=config,
             command=command,
+            folder=folder,
+            inputs=inputs,
             display=display,
             interrupt=interrupt,
             started=started,
@@ -171,13 +162,6 @@ def open_run(
         except StopRequested:
             run.stopped = True
     run.tell(console, as_json=show == "json", first_column=first_column)
-
-
-def _who_was_killed(holder: str) -> str:
-    return (
-        f"{holder} was killed while it trained here; if nobody did that, the kernel was out of memory "
-        "(see dmesg)"
-    )
 
 
 def _rows(metrics: Mapping[str, Mapping[str, float]]) -> list[SummaryRow]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,6 @@ from verl_lite.engine.open_run import Run, open_run
 from verl_lite.engine.preparation import PreparedRun, prepare_run
 from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
 from verl_lite.engine.rundir.checkpoints import restore_random_states
-from verl_lite.engine.rundir.folder import RunFolder
 from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
 from verl_lite.engine.trainer import Trainer
 from verl_lite.engine.warm_up import run_sft
@@ -64,10 +64,7 @@ def train(
     """
     _check_trainable(config)
     on_ray = placed_by_ray(config, launched=launched_rank() is not None)
-
-    def prepare(folder: RunFolder) -> PreparedRun:
-        return prepare_run(config, folder, resume=resume)
-
+    prepare = partial(prepare_run, config, resume=resume)
     with (
         open_run(
             config, prepare, command="train", run_dir=run_dir, resume=resume, console=console, show=show
@@ -95,10 +92,7 @@ def train_only_sft(
     """
     if not config.sft.is_on:
         raise ConfigError("sft.steps=0 and sft.epochs=0: there is nothing to do; set one of them")
-
-    def prepare(folder: RunFolder) -> PreparedRun:
-        return prepare_run(config, folder, resume=resume, only_sft=True)
-
+    prepare = partial(prepare_run, config, resume=resume, only_sft=True)
     with open_run(
         config, prepare, command="sft", run_dir=run_dir, resume=resume, console=console, show=show
     ) as run:

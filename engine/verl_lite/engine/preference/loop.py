@@ -86,13 +86,7 @@ def train_preferences(
         batch = next(batches)
         if step < checkpoints.step:
             continue
-        objective.model.train()
-        tally = _Tally()
-        for chunk in _chunks(batch, max_tokens=budget):
-            scored = _forward(objective, chunk)
-            loss = torch.stack([one.loss for one in scored]).sum() / len(batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-            tally.add(scored, chunk)
+        tally = _backward(objective, batch, max_tokens=budget)
         learning_rate = optimizer.learning_rate
         norm, finite = optimizer.step()
         if not finite:
@@ -106,6 +100,18 @@ def train_preferences(
             metrics |= evaluate(objective, held_out, max_tokens=budget).metrics
         on_step(step + 1, metrics)
         checkpoints.after(step + 1, objective.model, optimizer)
+
+
+def _backward(objective: Objective, batch: Sequence[Ranking], *, max_tokens: int) -> "_Tally":
+    """Accumulate the gradient of the batch's mean loss."""
+    objective.model.train()
+    tally = _Tally()
+    for chunk in _chunks(batch, max_tokens=max_tokens):
+        scored = _forward(objective, chunk)
+        loss = torch.stack([one.loss for one in scored]).sum() / len(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        tally.add(scored, chunk)
+    return tally
 
 
 @torch.no_grad()

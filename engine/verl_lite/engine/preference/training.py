@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +129,9 @@ def _run(
     console: Console | None,
     show: DisplayMode,
 ) -> PreferenceResult:
-    def prepare(folder: RunFolder) -> _Prepared:
-        return _prepare(config, folder, tokenise, resume=resume)
-
     with open_run(
         config,
-        prepare,
+        partial(_prepare, config, tokenise, resume=resume),
         command=command,
         run_dir=run_dir,
         resume=resume,
@@ -153,7 +150,7 @@ def _run(
     )
 
 
-def _prepare(config: PreferenceConfig, folder: RunFolder, tokenise: Tokenise, *, resume: bool) -> _Prepared:
+def _prepare(config: PreferenceConfig, tokenise: Tokenise, folder: RunFolder, *, resume: bool) -> _Prepared:
     """Check everything and read the data; damaged checkpoints of a resumed run are renamed."""
     if resume:
         folder.check_same_run(config, free=FREE_TO_CHANGE)
@@ -245,18 +242,12 @@ def _train(
     start, steps = prepared.start, num_steps(config, len(train))
     for line in (_what(prepared.rankings, steps), *start.lines):
         run.display.note(line)
-
-    def measure() -> Measured:
-        if not held_out:
-            return Measured(metrics={}, calibration=[])
-        return evaluate(objective, held_out, max_tokens=config.learner.max_tokens_per_micro_batch)
-
     with (
         run.open_log(config.trackers, resume_at=start.step if prepared.resumes else None) as log,
         clear_memory_errors("updating"),
     ):
         run.interrupt.check()  # after the reference's pass over the data, which may be long
-        before = dict(start.notes) if start.step else measure().metrics
+        before = dict(start.notes) if start.step else _measure(objective, held_out, config).metrics
         run.interrupt.check()
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
@@ -273,7 +264,7 @@ def _train(
             notes=before,  # what was measured before the first step travels with them
         ) as checkpoints:
             train_preferences(objective, train, held_out, config, on_step=on_step, checkpoints=checkpoints)
-        measured = measure()
+        measured = _measure(objective, held_out, config)
         if after := measured.metrics:
             log.log(after, step=steps)
     save(run.folder.model)
@@ -282,6 +273,12 @@ def _train(
     metrics = {name: {"before": before[name], "after": after[name]} for name in names}
     run.finish(metrics, model=run.folder.model, steps=steps)
     run.retire(run.folder.checkpoints)
+
+
+def _measure(objective: Objective, held_out: Sequence[Ranking], config: PreferenceConfig) -> Measured:
+    if not held_out:
+        return Measured(metrics={}, calibration=[])
+    return evaluate(objective, held_out, max_tokens=config.learner.max_tokens_per_micro_batch)
 
 
 def _what(rankings: Rankings, steps: int) -> str:

@@ -1,7 +1,7 @@
 """The loop of SFT: next rows, gradients summed over micro-batches, update; early stopping if configured."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -55,8 +55,8 @@ def train_sft(
     """
     num_steps = config.num_steps(data.num_examples)
     optimizer = PolicyOptimizer(policy.model.parameters(), config.optimizer, total_steps=num_steps)
-    is_wsd = config.optimizer.schedule == "wsd"
-    decay_at = decay_start(config.optimizer, num_steps) if is_wsd else num_steps
+    decays = config.optimizer.schedule == "wsd"
+    decay_at = decay_start(config.optimizer, num_steps) if decays else num_steps
     stream = SFTStream(data.sources, seed=seed)
     watch = _Watch(policy, config, measure)
     first = 0
@@ -68,30 +68,38 @@ def train_sft(
         batch = stream.next(config.batch_rows, is_decaying=step > decay_at)
         if step <= first:
             continue
-        loss, num_trained = backward(policy, batch, config.loss.kind)
-        learning_rate = optimizer.learning_rate
-        norm, is_finite = optimizer.step()
-        if not is_finite:
-            raise TrainingError(
-                f"SFT step {step}: the gradient is not finite; lower sft.optimizer.learning_rate"
-            )
-        on_step(
-            SFTStep(
-                step=step,
-                num_steps=num_steps,
-                loss=loss,
-                grad_norm=norm,
-                learning_rate=learning_rate,
-                num_tokens=sum(len(example.input_ids) for example in batch),
-                num_trained_tokens=num_trained,
-                is_decaying=step > decay_at,
-            )
-        )
+        done = _update(policy, optimizer, batch, config.loss.kind, step=step, num_steps=num_steps)
+        on_step(replace(done, is_decaying=step > decay_at))
         if watch.is_over(step, is_last=step == num_steps):
             break
         if checkpoints is not None:
             checkpoints.after(step, policy.model, optimizer, memory=watch.state_dict())
     return watch.restore_best(step)
+
+
+def _update(
+    policy: Policy,
+    optimizer: PolicyOptimizer,
+    batch: Sequence[SFTExample],
+    kind: str,
+    *,
+    step: int,
+    num_steps: int,
+) -> SFTStep:
+    loss, num_trained = backward(policy, batch, kind)
+    learning_rate = optimizer.learning_rate
+    norm, is_finite = optimizer.step()
+    if not is_finite:
+        raise TrainingError(f"SFT step {step}: the gradient is not finite; lower sft.optimizer.learning_rate")
+    return SFTStep(
+        step=step,
+        num_steps=num_steps,
+        loss=loss,
+        grad_norm=norm,
+        learning_rate=learning_rate,
+        num_tokens=sum(len(example.input_ids) for example in batch),
+        num_trained_tokens=num_trained,
+    )
 
 
 def backward(policy: Policy, batch: Sequence[SFTExample], kind: str) -> tuple[float, int]:

@@ -132,14 +132,7 @@ def recommend(diagnosis: Diagnosis, sft: SFTConfig) -> Advice:
     """The first rule that applies: format, too hard, too easy; else no warm-up is needed."""
     best = diagnosis.pass_at[diagnosis.num_samples]
     first = diagnosis.pass_at[1]
-    also = []
-    if diagnosis.truncated > TRUNCATED:
-        also.append(
-            f"{diagnosis.truncated:.0%} of the completions were cut at rollout.max_new_tokens (more than "
-            f"{TRUNCATED:.0%}): raise it, or the reward punishes length"
-        )
-    if diagnosis.entropy < 0.05:
-        also.append(f"an entropy of {diagnosis.entropy:.3f} nats per token leaves little to explore")
+    also = _remarks(diagnosis)
     rate = diagnosis.format_rate
     if rate is not None and rate < FORMAT_FLOOR:
         rows = (0.95 - rate) / 0.95 * ROWS_FOR_A_FORMAT
@@ -173,6 +166,18 @@ def recommend(diagnosis: Diagnosis, sft: SFTConfig) -> Advice:
         + ("" if rate is None else f", and the format rate is {rate:.1%}"),
         also=also,
     )
+
+
+def _remarks(diagnosis: Diagnosis) -> list[str]:
+    also = []
+    if diagnosis.truncated > TRUNCATED:
+        also.append(
+            f"{diagnosis.truncated:.0%} of the completions were cut at rollout.max_new_tokens (more than "
+            f"{TRUNCATED:.0%}): raise it, or the reward punishes length"
+        )
+    if diagnosis.entropy < 0.05:
+        also.append(f"an entropy of {diagnosis.entropy:.3f} nats per token leaves little to explore")
+    return also
 
 
 def as_json(diagnosis: Diagnosis, advice: Advice) -> dict[str, Any]:
