@@ -90,7 +90,7 @@ def paced(
     with (
         patch.object(training, "make_sampler", make_sampler),
         patch.object(build, "Learner", learner),
-        patch.object(training, "open_cluster", lambda config: nullcontext()),
+        patch.object(training, "open_cluster", lambda *_: nullcontext()),
         patch.object(learner, "update_s", update_s),
     ):
         yield

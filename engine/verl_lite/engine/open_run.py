@@ -67,7 +67,7 @@ class Run(Generic[Inputs]):
     def open_log(
         self, trackers: Sequence[str], *, resume_at: int | None, file_name: str = "metrics.jsonl"
     ) -> AbstractContextManager[MetricsLog]:
-        """The log of one stage; `resume_at` counts the finished steps of a stage that goes on."""
+        """The log of one stage; `resume_at` counts the finished steps of a stage that continues."""
         return closing(
             MetricsLog(
                 self.folder.path,
