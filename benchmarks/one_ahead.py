@@ -84,7 +84,7 @@ def paced(length: Callable[[int], int], *, step_s: float) -> Iterator[None]:
     with (
         patch.object(training, "make_sampler", make_sampler),
         patch.object(build, "Learner", PacedLearner),
-        patch.object(training, "open_cluster", lambda config: nullcontext()),
+        patch.object(training, "open_cluster", lambda *_: nullcontext()),
         patch.object(PacedLearner, "update_s", NUM_TOKENS * step_s),
     ):
         yield

@@ -1,4 +1,4 @@
-"""The `verl-lite` command. Thin: each command imports what it needs when it runs."""
+"""The `verl-lite` command. Thin: each command imports its room when it runs, so that --help is fast."""
 
 from verl_lite.cli.app import main
 

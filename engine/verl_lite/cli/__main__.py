@@ -1,4 +1,4 @@
-"""`python -m verl_lite.cli`, which is what torchrun and accelerate start."""
+"""`python -m verl_lite.cli`, for torchrun and accelerate."""
 
 from verl_lite.cli import main
 

@@ -1,6 +1,8 @@
-"""The Typer application: one file a group of commands, mistakes of the user end with exit code 2."""
+"""The Typer application. Commands are grouped by file; a mistake of the user ends with exit code 2."""
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -31,8 +33,18 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"verl-lite {version('verl-lite')}")
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
+def root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version")
+    ] = False,
+) -> None:
     """Write, test and trust the rewards that train language models, and train with them."""
 
 

@@ -1,4 +1,4 @@
-"""`verl-lite attack`: hostile answers and programs, and what they earn."""
+"""`verl-lite attack`: hostile answers and programs, and the rewards they earn."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,10 +17,10 @@ def attack(
     config: RewardsFile,
     rollouts: Annotated[
         Path | None,
-        typer.Argument(help="Your own rows to attack (.parquet or .jsonl); a few built-in ones if left out"),
+        typer.Argument(help="Your own rows to attack (.parquet or .jsonl); default: a few built-in ones"),
     ] = None,
     primary: Annotated[
-        str | None, typer.Option(help="Component that says what is correct; else the heaviest")
+        str | None, typer.Option(help="Component that decides what is correct; default: the heaviest")
     ] = None,
     family: Annotated[list[str] | None, typer.Option(help="Only attacks of this family")] = None,
     num_rows: Annotated[int, typer.Option(min=1, help="Prompts to attack")] = 20,
@@ -31,7 +31,7 @@ def attack(
     no_plugins: NoPlugins = False,
     as_json: AsJson = False,
 ) -> None:
-    """Attack the rewards with answers that deserve nothing; exit code 1 when some are paid.
+    """Attack the rewards with answers that deserve nothing; exit code 1 when too many are rewarded.
 
     Example: verl-lite attack -c rewards.yaml rollouts.jsonl
     """

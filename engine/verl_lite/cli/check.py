@@ -1,4 +1,4 @@
-"""`verl-lite check`: is the reward what it says? A gate for CI."""
+"""`verl-lite check`: does a reward do what it claims? A gate for CI."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,23 +16,23 @@ def check(
     rollouts: Rollouts,
     config: RewardsFile,
     label: Annotated[
-        str | None, typer.Option(help="Column that says whether a completion is really correct")
+        str | None, typer.Option(help="Column with the truth: whether a completion is correct")
     ] = None,
     by: Annotated[list[str] | None, typer.Option(help="Columns to slice the agreement by")] = None,
     primary: Annotated[
-        str | None, typer.Option(help="Component that says what is correct; else the heaviest")
+        str | None, typer.Option(help="Component that decides what is correct; default: the heaviest")
     ] = None,
-    num_probes: Annotated[int, typer.Option(min=1, help="Rollouts the probes score")] = 400,
+    num_probes: Annotated[int, typer.Option(min=1, help="Rollouts that the probes score")] = 400,
     max_examples: Annotated[int, typer.Option(min=0, help="Disagreements shown")] = 5,
     format: Format = "auto",
     workers: Workers = None,
     no_plugins: NoPlugins = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check rewards on saved rollouts; exit code 1 when one is not what it says.
+    """Check rewards on saved rollouts; exit code 1 when a check fails.
 
-    Determinism, dead and saturated components, what happens inside groups, agreement with labels,
-    and whether references, empty answers and swapped references are judged as they should be.
+    Determinism, dead and saturated components, variance within groups, agreement with labels, and the
+    scores of references, empty answers and swapped references.
 
     Example: verl-lite check rollouts.jsonl -c rewards.yaml --label is_correct
     """

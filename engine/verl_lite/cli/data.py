@@ -32,21 +32,24 @@ def check(
         str | None, typer.Option(help="Measure in tokens of this model's tokenizer", show_default=False)
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Rows longer than this are cut", show_default=False)
+        int | None, typer.Option(min=1, help="Report rows longer than this", show_default=False)
     ] = None,
     prompt: Annotated[str, typer.Option(help="The column with the question")] = "question",
     answer: Annotated[str, typer.Option(help="The column with the answer")] = "answer",
     messages: Annotated[str, typer.Option(help="The column with a whole chat")] = "messages",
     reference: Annotated[str, typer.Option(help="The column with the right answer")] = "reference",
     page: Annotated[
-        Path | None, typer.Option("--html", help="Write the findings and a plot here", show_default=False)
+        Path | None,
+        typer.Option("--html", help="Write the findings and a plot to this HTML file", show_default=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Duplicates, lengths, truncation, broken turns, odd style, leaked evaluation rows, wrong answers.
+    """Find duplicates, long rows, broken turns, odd style, leaked evaluation rows and wrong answers.
 
-    Lengths are characters unless --model names a tokenizer. Answers are judged as mathematics by their
-    reference, or as programs by the row's tests. Example: verl-lite data check rows.jsonl --html data.html
+    Lengths are in characters unless --model names a tokenizer. Answers are verified as mathematics against
+    the reference, or as programs by the row's tests.
+
+    Example: verl-lite data check rows.jsonl --html data.html
     """
     from verl_lite.cli.terminal import print_json
     from verl_lite.engine.data.quality import check_rows
@@ -88,7 +91,7 @@ def _tokens_of(model: str) -> Callable[[str], int]:
 
 
 def _findings(found: "DataReport") -> list[list[str]]:
-    """One row (name, share, the first) a finding."""
+    """One row per finding: name, share of the rows, the first few."""
     from verl_lite.cli.terminal import share
 
     def line(name: str, rows: Sequence[object], whole: int = found.num_rows) -> list[str]:

@@ -1,22 +1,24 @@
 """`verl-lite diagnose`: is a warm-up needed before RL?"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import AsJson, DebugInline
+from verl_lite.cli.options import AsJson, ConfigFile, DebugInline, Overrides
+from verl_lite.cli.start import load_run_config
+
+if TYPE_CHECKING:
+    from verl_lite.engine.tools.diagnosis import Advice, Diagnosis
 
 __all__ = ["diagnose"]
 
 
 def diagnose(
-    config: Annotated[Path, typer.Argument(help="The run's YAML file", show_default=False)],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="key.path=value, over what the file says", show_default=False)
-    ] = None,
+    config: ConfigFile,
+    overrides: Overrides = None,
     prompts: Annotated[int, typer.Option(min=1, help="How many RL prompts to sample")] = 64,
-    samples: Annotated[int, typer.Option(min=2, help="Completions a prompt")] = 8,
+    samples: Annotated[int, typer.Option(min=2, help="Completions per prompt")] = 8,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Keep the rollouts (.parquet or .jsonl)", show_default=False),
@@ -24,15 +26,14 @@ def diagnose(
     debug_inline: DebugInline = False,
     as_json: AsJson = False,
 ) -> None:
-    """Sample the base model on the RL prompts, score it, and say whether SFT should come first.
+    """Sample the base model on the RL prompts, score the answers, and say whether SFT should come first.
 
     Example: verl-lite diagnose examples/quickstart.yaml --prompts 100 --samples 8
     """
-    from verl_lite.cli.terminal import console, print_json, print_table
+    from verl_lite.cli.terminal import print_json
     from verl_lite.engine.config.train import TrainConfig
-    from verl_lite.plugins.config_file import load_config
 
-    checked = load_config(TrainConfig, config, overrides or [])
+    checked = load_run_config(TrainConfig, config, overrides)
     from verl_lite.engine.tools import diagnosis as room
 
     found, advice = room.diagnose(
@@ -40,7 +41,13 @@ def diagnose(
     )
     if as_json:
         print_json(room.as_json(found, advice))
-        return
+    else:
+        _print_diagnosis(found, advice)
+
+
+def _print_diagnosis(found: "Diagnosis", advice: "Advice") -> None:
+    from verl_lite.cli.terminal import console, print_table
+
     rows = [
         ["format rate", "no reward measures it" if found.format_rate is None else f"{found.format_rate:.1%}"]
     ]
@@ -48,9 +55,9 @@ def diagnose(
     rows += [
         ["groups without variance", f"{found.no_variance:.1%}"],
         ["  all right / all wrong", f"{found.all_right:.1%} / {found.all_wrong:.1%}"],
-        ["entropy (nats a token)", f"{found.entropy:.3f}"],
+        ["entropy (nats per token)", f"{found.entropy:.3f}"],
         ["truncated", f"{found.truncated:.1%}"],
-        ["tokens a completion", f"{found.completion_tokens_mean:.1f}"],
+        ["tokens per completion", f"{found.completion_tokens_mean:.1f}"],
     ]
     print_table(f"{found.num_prompts} prompts x {found.num_samples} samples", ["", ""], rows)
     steps = f": {advice.sft_steps} steps of SFT" if advice.sft_steps else ""

@@ -31,13 +31,13 @@ RECORDED = "recorded"
 def diff(
     rollouts: Rollouts,
     a: Annotated[str, typer.Option("-a", help=f"Rewards before; '{RECORDED}' for the scores the file holds")],
-    b: Annotated[str | None, typer.Option("-b", help="Rewards after; those of -a if left out")] = None,
+    b: Annotated[str | None, typer.Option("-b", help="Rewards after; default: those of -a")] = None,
     a_env: Annotated[Path | None, typer.Option(help="Virtual environment that scores side a")] = None,
     b_env: Annotated[Path | None, typer.Option(help="Virtual environment that scores side b")] = None,
     fail_on_flips: Annotated[
-        int | None, typer.Option(min=0, help="Exit with code 1 when more verdicts than this flip")
+        int | None, typer.Option(min=0, help="Exit with 1 when more verdicts than this flip")
     ] = None,
-    max_examples: Annotated[int, typer.Option(min=0, help="Changed rows shown for each component")] = 5,
+    max_examples: Annotated[int, typer.Option(min=0, help="Changed rows shown per component")] = 5,
     format: Format = "auto",
     workers: Workers = None,
     no_plugins: NoPlugins = False,
@@ -45,7 +45,7 @@ def diff(
     no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score the same rollouts two ways and show what changes, also for GRPO's advantages.
+    """Score the same rollouts in two ways and show what changes, including GRPO's advantages.
 
     Example: verl-lite diff rollouts.parquet -a old.yaml -b new.yaml --fail-on-flips 0
     """
@@ -102,7 +102,9 @@ def _score_elsewhere(
 ) -> None:
     command = env / "bin" / "verl-lite"
     if not command.exists():
-        raise ConfigError(f"{env}: no verl-lite command in bin/; expected a virtual environment that has it")
+        raise ConfigError(
+            f"{env}: no verl-lite command in bin/; expected a virtual environment with verl-lite"
+        )
     arguments = ["score", str(rollouts), "-c", rewards, "-o", str(output), "--json"]
     more = [] if options.load_plugins else ["--no-plugins"]
     more += [] if options.format == "auto" else ["--format", options.format]

@@ -1,4 +1,4 @@
-"""`verl-lite doctor`: what this machine can do, layer by layer, or what a cluster's nodes are."""
+"""`verl-lite doctor`: what this machine can do, layer by layer, or whether a cluster's nodes fit."""
 
 import json
 import platform
@@ -16,24 +16,24 @@ GIB = 2**30
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables")] = False,
     cluster: Annotated[bool, typer.Option("--cluster", help="Look at the nodes of a Ray cluster")] = False,
     address: Annotated[
         str | None,
         typer.Option(
-            help="With --cluster: auto or host:port, as cluster.address; a Ray of its own if left out"
+            help="With --cluster: auto or host:port, like cluster.address; default: a Ray of its own"
         ),
     ] = None,
     runs: Annotated[Path, typer.Option(help="With --cluster: the folder that must be shared")] = Path("runs"),
 ) -> None:
-    """Show the versions and the sandbox's layers of isolation on this machine, or a cluster's nodes.
+    """Show this machine's versions and the sandbox's layers of isolation, or the nodes of a cluster.
 
     Exit code 1 when programs cannot be isolated here, or when the nodes do not fit together.
 
     Example: verl-lite doctor --cluster --address auto
     """
     if address is not None and not cluster:
-        raise ConfigError(f"--address {address} is of --cluster: add that")
+        raise ConfigError(f"--address {address} belongs to --cluster: add that option")
     if cluster:
         _look_at_cluster(address, runs, as_json=as_json)
         return

@@ -1,17 +1,17 @@
-"""`verl-lite eval`: a model over data sets, and two models side by side."""
+"""`verl-lite eval`: a model on data sets, and two models side by side."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import AsJson, DebugInline
-from verl_lite.cli.train import ConfigFile, Overrides, calm_threads
+from verl_lite.cli.options import AsJson, ConfigFile, DebugInline, Overrides
+from verl_lite.cli.start import calm_threads
 
 if TYPE_CHECKING:
     from verl_lite.engine.evals.compare import Comparison
     from verl_lite.engine.evals.config import EvalConfig
-    from verl_lite.engine.evals.run import EvalResult
+    from verl_lite.engine.evals.evaluate import EvalResult
 
 __all__ = ["evaluate"]
 
@@ -19,26 +19,24 @@ __all__ = ["evaluate"]
 def evaluate(
     config: ConfigFile,
     overrides: Overrides = None,
-    model: Annotated[
-        str | None, typer.Option(help="A model folder or hub id; model.path if left out")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="A model folder or hub id; default: model.path")] = None,
     compare: Annotated[
         str | None, typer.Option(help="A second model, or the --out folder of an earlier eval")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Keep results.json and every sample here")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for results.json and every sample")] = None,
     debug_inline: DebugInline = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model on data sets through the rewards of a config; compare it with another.
+    """Measure a model on data sets with the rewards of a config; compare it with another.
 
-    Also takes a training config, whose held-out rows it measures on.
+    A training config works too: its held-out rows are measured on.
 
     Example: verl-lite eval examples/eval_gsm8k.yaml --model runs/gsm8k/model --out evals/gsm8k
     """
     calm_threads()
     from verl_lite.cli.terminal import print_json
     from verl_lite.engine.evals.config import load_eval_config
-    from verl_lite.engine.evals.run import evaluate_model
+    from verl_lite.engine.evals.evaluate import evaluate_model
     from verl_lite.errors import ConfigError
 
     checked = load_eval_config(config, overrides or [])
@@ -58,7 +56,7 @@ def evaluate(
 
 
 def _other(config: "EvalConfig", compare: str, out: Path | None, debug_inline: bool) -> "EvalResult":
-    from verl_lite.engine.evals.run import RESULTS, evaluate_model, read_result
+    from verl_lite.engine.evals.evaluate import RESULTS, evaluate_model, read_result
 
     if (Path(compare) / RESULTS).is_file():
         return read_result(Path(compare))

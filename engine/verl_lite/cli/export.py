@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from verl_lite.cli.train import calm_threads
+from verl_lite.cli.start import calm_threads
 
 __all__ = ["export"]
 
@@ -14,7 +14,7 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="runs/<name>/checkpoints/step_<n>", show_default=False)],
     folder: Annotated[Path, typer.Argument(help="Where the model goes; must not exist", show_default=False)],
 ) -> None:
-    """Write a checkpoint's policy as one Hugging Face folder, also one that ranks wrote in shards.
+    """Write a checkpoint's policy as one Hugging Face folder, whether or not it was written in shards.
 
     Example: verl-lite export runs/quickstart/checkpoints/step_000040 my-model
     """

@@ -1,5 +1,6 @@
-"""Options that several commands share, spelled and explained once."""
+"""Options that several commands share, defined once."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,13 +9,34 @@ import typer
 if TYPE_CHECKING:
     from verl_lite.lab.scoring import ScoringOptions
 
+ConfigFile = Annotated[Path, typer.Argument(help="The run's YAML file", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="key.path=value: settings that replace those in the file", show_default=False),
+]
+RunDir = Annotated[
+    Path | None, typer.Option(help="The run's folder; default: runs/<name>, numbered if that is taken")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in its folder")]
+
+
+class Show(StrEnum):
+    AUTO = "auto"
+    QUIET = "quiet"
+    JSON = "json"
+
+
+ShowOption = Annotated[
+    Show,
+    typer.Option(help="auto: a panel, or lines if piped; quiet: no line per step; json: one object per line"),
+]
 Rollouts = Annotated[Path, typer.Argument(help="Rollouts: .parquet or .jsonl", show_default=False)]
 RewardsFile = Annotated[
     Path, typer.Option("--config", "-c", help="YAML file with the rewards", show_default=False)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON")]
 Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Processes; one a core if left out", show_default=False)
+    int | None, typer.Option("--workers", min=1, help="Processes; default: one per core", show_default=False)
 ]
 DebugInline = Annotated[
     bool, typer.Option("--debug-inline", help="Run rewards in this process, so that breakpoints hit")
@@ -23,15 +45,15 @@ Format = Annotated[
     str,
     typer.Option(
         help="Who wrote the rollouts: verl-lite, verl, trl, verifiers, openrlhf, open-instruct; "
-        "auto tells it by the first row"
+        "auto: decide by the first row"
     ),
 ]
-NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Leave installed plugins out")]
+NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Load the built-in rewards alone")]
 Cache = Annotated[
     Path | None,
-    typer.Option(help="File that keeps scores; in your cache folder if left out", show_default=False),
+    typer.Option(help="File that keeps scores; default: one in your cache folder", show_default=False),
 ]
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither use nor keep scores of earlier runs")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor write cached scores")]
 
 
 def scoring_options(
@@ -43,7 +65,7 @@ def scoring_options(
     cache: Path | None = None,
     no_cache: bool = True,
 ) -> "ScoringOptions":
-    """What the options of a command say about scoring. Breakpoints and caches do not go together."""
+    """A command's scoring options. With `debug_inline` nothing is cached, so that breakpoints hit."""
     from verl_lite.lab.cache import default_cache_path
     from verl_lite.lab.scoring import ScoringOptions
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from verl_lite.cli.train import ConfigFile
+from verl_lite.cli.options import ConfigFile
 
 __all__ = ["pipeline"]
 
@@ -13,10 +13,10 @@ __all__ = ["pipeline"]
 def pipeline(
     config: ConfigFile,
     folder: Annotated[
-        Path | None, typer.Option(help="Where the stages' folders go; runs/<name> if left out")
+        Path | None, typer.Option(help="Where the stages' folders go; default: runs/<name>")
     ] = None,
 ) -> None:
-    """Run the stages of a pipeline in their order; run it again to go on after a failure.
+    """Run the stages of a pipeline in order; run it again to continue after a failure.
 
     Example: verl-lite pipeline examples/pipeline.yaml
     """

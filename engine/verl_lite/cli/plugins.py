@@ -1,4 +1,4 @@
-"""`verl-lite plugins`: which rewards there are, and what became of every plugin."""
+"""`verl-lite plugins`: the rewards of this environment, and the state of every plugin."""
 
 import dataclasses
 import json
@@ -33,14 +33,10 @@ plugins_app.command("check")(check_reward)
 
 @plugins_app.command("list")
 def list_plugins(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
-    ] = False,
-    no_plugins: Annotated[
-        bool, typer.Option("--no-plugins", help="Load the built-in rewards alone.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table")] = False,
+    no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Load the built-in rewards alone")] = False,
 ) -> None:
-    """List every reward that can be used, and every plugin that cannot, with the reason.
+    """List all rewards, and every plugin that failed to load, with the reason.
 
     Example: verl-lite plugins list --json
     """
@@ -92,7 +88,7 @@ def _plugin_line(plugin: "PluginInfo") -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Columns aligned, the last one wrapped into what the terminal leaves for it."""
+    """Aligned columns, the last one wrapped to the width of the terminal."""
     rows = [head, *rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head) - 1)]
     indent = sum(widths) + 2 * len(widths)

@@ -17,9 +17,7 @@ def check_reward(
     name: Annotated[str, typer.Argument(help="A reward's name, ./file.py:function or module:function")],
     golden: Annotated[
         Path | None,
-        typer.Option(
-            help="Golden file to check it on; those below this folder if left out", show_default=False
-        ),
+        typer.Option(help="Golden file to check it on; default: those below this folder", show_default=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

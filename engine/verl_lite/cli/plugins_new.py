@@ -12,10 +12,10 @@ def new_plugin(
     name: Annotated[str, typer.Argument(help="The name of the reward, such as cites_sources")],
     folder: Annotated[
         Path | None,
-        typer.Option("--dir", help="Where to write it; ./verl-lite-NAME if left out", show_default=False),
+        typer.Option("--dir", help="Where to write it; default: ./verl-lite-NAME", show_default=False),
     ] = None,
 ) -> None:
-    """Start a package with a reward of its own: code, options, tests, golden rollouts, CI.
+    """Start a package with a new reward: code, options, tests, golden rollouts, CI.
 
     Example: verl-lite plugins new cites_sources
     """
@@ -26,7 +26,7 @@ def new_plugin(
     known = find_rewards().rewards.get(name)
     if known is not None:
         raise ConfigError(
-            f"plugins new {name}: {known.distribution} has a reward of that name already: choose another"
+            f"plugins new {name}: {known.distribution} already has a reward of that name: choose another"
         )
     folder = folder or Path(PluginNames(name).distribution)
     for path in write_plugin(name, folder):

@@ -1,4 +1,4 @@
-"""`verl-lite plugins show`: one reward, its options and how a config uses it."""
+"""`verl-lite plugins show`: one reward, its options, and how to use it in a config."""
 
 import json
 import re

@@ -7,8 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import AsJson, Rollouts, Workers, scoring_options
-from verl_lite.cli.train import INTERRUPTED, ConfigFile, Overrides, Resume, RunDir, calm_threads
+from verl_lite.cli.options import (
+    AsJson,
+    ConfigFile,
+    Overrides,
+    Resume,
+    Rollouts,
+    RunDir,
+    Show,
+    ShowOption,
+    Workers,
+    scoring_options,
+)
+from verl_lite.cli.start import INTERRUPTED, load_run_config
 
 if TYPE_CHECKING:
     from verl_lite.lab.preferences import Candidates
@@ -19,37 +30,43 @@ preferences_app = typer.Typer(no_args_is_help=True, help="Collect preferences an
 
 
 def dpo(
-    config: ConfigFile, overrides: Overrides = None, run_dir: RunDir = None, resume: Resume = False
+    config: ConfigFile,
+    overrides: Overrides = None,
+    run_dir: RunDir = None,
+    resume: Resume = False,
+    show: ShowOption = Show.AUTO,
 ) -> None:
-    """Train a policy on preferences directly (DPO); the model lands in <run>/model.
+    """Train a policy on preferences directly (DPO); the model is saved in <run>/model.
 
     Example: verl-lite dpo examples/dpo.yaml beta=0.2
     """
-    calm_threads()
     from verl_lite.engine.preference.config import DPOConfig
-    from verl_lite.engine.preference.run import train_dpo
-    from verl_lite.plugins.config_file import load_config
 
-    checked = load_config(DPOConfig, config, overrides or [])
-    result = train_dpo(checked, run_dir=run_dir, resume=resume)
+    checked = load_run_config(DPOConfig, config, overrides)
+    from verl_lite.engine.preference.training import train_dpo
+
+    result = train_dpo(checked, run_dir=run_dir, resume=resume, show=show.value)
     if result.model_dir is None:
         raise typer.Exit(INTERRUPTED)
 
 
 def reward_model(
-    config: ConfigFile, overrides: Overrides = None, run_dir: RunDir = None, resume: Resume = False
+    config: ConfigFile,
+    overrides: Overrides = None,
+    run_dir: RunDir = None,
+    resume: Resume = False,
+    show: ShowOption = Show.AUTO,
 ) -> None:
-    """Train a reward model on preferences; the reward `reward_model` and transformers load the folder.
+    """Train a reward model on preferences; the reward `reward_model` and transformers can load its folder.
 
     Example: verl-lite reward-model examples/reward_model.yaml loss=plackett_luce
     """
-    calm_threads()
     from verl_lite.engine.preference.config import RewardModelConfig
-    from verl_lite.engine.preference.run import train_reward_model
-    from verl_lite.plugins.config_file import load_config
 
-    checked = load_config(RewardModelConfig, config, overrides or [])
-    result = train_reward_model(checked, run_dir=run_dir, resume=resume)
+    checked = load_run_config(RewardModelConfig, config, overrides)
+    from verl_lite.engine.preference.training import train_reward_model
+
+    result = train_reward_model(checked, run_dir=run_dir, resume=resume, show=show.value)
     if result.model_dir is None:
         raise typer.Exit(INTERRUPTED)
 
@@ -62,14 +79,14 @@ def collect(
     judge: Annotated[Path | None, typer.Option(help="Rank by the judge model of this config")] = None,
     annotator: Annotated[str | None, typer.Option(help="Rank by hand, as this person, in a browser")] = None,
     max_completions: Annotated[
-        int | None, typer.Option(min=2, max=9, help="At most so many a prompt; 2 to compare pairs")
+        int | None, typer.Option(min=2, max=9, help="At most this many per prompt; 2 to compare pairs")
     ] = None,
-    tie_within: Annotated[float, typer.Option(min=0, help="Rewards this close are ties")] = 0.0,
-    port: Annotated[int, typer.Option(help="Of the page; a free one if left out")] = 0,
-    seed: Annotated[int, typer.Option(help="Chooses among more completions")] = 0,
+    tie_within: Annotated[float, typer.Option(min=0, help="Rewards at most this far apart are ties")] = 0.0,
+    port: Annotated[int, typer.Option(help="Port of the page; default: a free one")] = 0,
+    seed: Annotated[int, typer.Option(help="Decides which completions of a prompt are kept")] = 0,
     workers: Workers = None,
 ) -> None:
-    """Order the completions of each prompt: by rewards, by a judge model, or by hand.
+    """Rank the completions of each prompt: by rewards, by a judge model, or by hand.
 
     Example: verl-lite preferences collect rollouts.parquet --rewards rewards.yaml -o preferences.jsonl
     """
@@ -116,7 +133,7 @@ def _by_judge(candidates: Iterable["Candidates"], output: Path, config: Path) ->
     write_preferences(output, report.rows)
     print(
         f"{len(report.rows):,} prompts ranked: {output}\n{report.num_swayed:,} of {report.num_pairs:,} pairs "
-        "were judged by their places and count as ties"
+        "were judged by their position and count as ties"
     )
 
 
@@ -125,7 +142,7 @@ def _by_hand(candidates: Iterable["Candidates"], output: Path, annotator: str, p
 
     store = AnnotationStore(output, list(candidates), annotator=annotator)
     with AnnotationPage(store, port=port) as page:
-        print(f"open {page.url}\nevery judgement is saved in {output}; Ctrl-C ends")
+        print(f"open {page.url}\nevery judgement is saved in {output}; Ctrl-C ends it")
         with suppress(KeyboardInterrupt):
             page.serve()
     print(f"{len(store.judged):,} judged")
@@ -137,7 +154,7 @@ def agreement(
     files: Annotated[list[Path], typer.Argument(help="Preferences (.jsonl)", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """How far annotators agree on the pairs that both have judged.
+    """Show how far annotators agree on the pairs that both have judged.
 
     Example: verl-lite preferences agreement ann.jsonl ben.jsonl by_rewards.jsonl
     """

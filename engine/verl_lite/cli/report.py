@@ -1,4 +1,4 @@
-"""`verl-lite report`: one HTML file to look at rollouts or runs, offline."""
+"""`verl-lite report`: one HTML file for looking at rollouts or runs, offline."""
 
 import tempfile
 from pathlib import Path
@@ -21,9 +21,9 @@ def report(
         Path | None, typer.Option("--config", "-c", help="Score the rollouts with these rewards first")
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(help="Records of the same rollouts scored before: show what changed")
+        Path | None, typer.Option(help="Earlier scores of the same rollouts: show what changed")
     ] = None,
-    label: Annotated[str | None, typer.Option(help="Column that says what is really correct")] = None,
+    label: Annotated[str | None, typer.Option(help="Column with the truth: what is correct")] = None,
     title: Annotated[str, typer.Option(help="Title of the page")] = "",
     max_rollouts: Annotated[int, typer.Option(min=1, help="Rollouts in the browser")] = 50_000,
     format: Format = "auto",
@@ -43,7 +43,7 @@ def report(
     from verl_lite.plugins import load_rewards_config
     from verl_lite.plugins.records import read_records
 
-    shown_as = format if config is None else OWN  # what was scored first is a record file of ours
+    shown_as = format if config is None else OWN  # scored rollouts are records in our own format
     options = ReportOptions(
         label=label, title=title or sources[0].stem, format=shown_as, max_rollouts=max_rollouts
     )

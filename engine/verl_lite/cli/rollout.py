@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import AsJson, DebugInline
-from verl_lite.cli.train import ConfigFile, Overrides, calm_threads
+from verl_lite.cli.options import AsJson, ConfigFile, DebugInline, Overrides
+from verl_lite.cli.start import load_run_config
 
 if TYPE_CHECKING:
     from verl_lite.engine.tools.sampling import Sampled
@@ -22,16 +22,16 @@ def rollout(
     overrides: Overrides = None,
     model: Annotated[
         str | None,
-        typer.Option(help="A model folder or hub id; model.path if left out", show_default=False),
+        typer.Option(help="A model folder or hub id; default: model.path", show_default=False),
     ] = None,
     prompts: Annotated[
-        int | None, typer.Option(min=1, help="How many prompts; all if left out", show_default=False)
+        int | None, typer.Option(min=1, help="How many prompts; default: all", show_default=False)
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(min=1, help="Completions a prompt; rollout.num_samples if left out", show_default=False),
+        typer.Option(min=1, help="Completions per prompt; default: rollout.num_samples", show_default=False),
     ] = None,
-    held_out: Annotated[bool, typer.Option("--held-out", help="The prompts of data.held_out")] = False,
+    held_out: Annotated[bool, typer.Option("--held-out", help="Sample the prompts of data.held_out")] = False,
     debug_inline: DebugInline = False,
     as_json: AsJson = False,
 ) -> None:
@@ -41,13 +41,12 @@ def rollout(
 
     Example: verl-lite rollout examples/quickstart.yaml --model runs/quickstart/model -o r.parquet
     """
-    calm_threads()
     from verl_lite.cli.terminal import print_json, progress
     from verl_lite.engine.config.train import TrainConfig
-    from verl_lite.engine.tools.sampling import write_rollouts
-    from verl_lite.plugins.config_file import load_config
 
-    checked = load_config(TrainConfig, config, overrides or [])
+    checked = load_run_config(TrainConfig, config, overrides)
+    from verl_lite.engine.tools.sampling import write_rollouts
+
     with progress("sampled") as on_progress:
         sampled = write_rollouts(
             checked,
@@ -75,6 +74,6 @@ def _print_summary(sampled: "Sampled") -> None:
     if sampled.num_dropped:
         rows.append(["dropped", f"{sampled.num_dropped:,}"])
     rows.append(["truncated", f"{sampled.truncated:.1%}"])
-    rows.append(["tokens a completion", f"{sampled.completion_tokens_mean:.1f}"])
+    rows.append(["tokens per completion", f"{sampled.completion_tokens_mean:.1f}"])
     print(f"{sampled.model}: {sampled.num_prompts:,} prompts x {sampled.num_samples} samples")
     print_table("", ["", ""], rows)

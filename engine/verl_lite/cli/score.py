@@ -1,4 +1,4 @@
-"""`verl-lite score`: what rewards give to saved rollouts, without torch."""
+"""`verl-lite score`: score saved rollouts, without torch."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,9 +34,9 @@ def score(
     ] = None,
     golden: Annotated[
         Path | None,
-        typer.Option(help="Pin the scores in this .golden.json; where it is there, compare and gate"),
+        typer.Option(help="Pin the scores in this .golden.json; if it exists, compare and gate"),
     ] = None,
-    update_golden: Annotated[bool, typer.Option("--update-golden", help="Pin the scores anew")] = False,
+    update_golden: Annotated[bool, typer.Option("--update-golden", help="Pin the scores again")] = False,
     format: Format = "auto",
     workers: Workers = None,
     debug_inline: DebugInline = False,
@@ -98,9 +98,9 @@ def _pin_or_compare(
     for mismatch in mismatches:
         print(mismatch)
     if mismatches:
-        print(f"gate: {len(mismatches):,} rows are not what {golden} pins; --update-golden pins them anew")
+        print(f"gate: {len(mismatches):,} rows differ from {golden}; --update-golden pins the new scores")
         raise typer.Exit(1)
-    print(f"all scores are what {golden} pins")
+    print(f"all scores equal those in {golden}")
 
 
 def _print_summary(summary: "ScoreSummary") -> None:
@@ -122,5 +122,5 @@ def _print_summary(summary: "ScoreSummary") -> None:
     mean = summary.reward.mean if summary.reward.count else None
     print(
         f"\n{summary.num_rows:,} rollouts in {summary.wall_s:.2f} s ({rate:,.0f}/s); "
-        f"mean reward {number(mean)}{dropped}" + ("; kept from an earlier run" if summary.is_cached else "")
+        f"mean reward {number(mean)}{dropped}" + ("; cached from an earlier run" if summary.is_cached else "")
     )

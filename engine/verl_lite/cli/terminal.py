@@ -1,4 +1,4 @@
-"""How results look on a terminal: tables, numbers, a progress bar that stays off pipes."""
+"""How results look on a terminal: tables, numbers, a progress bar that pipes do not get."""
 
 import json
 import math
@@ -17,7 +17,7 @@ console = Console(highlight=False)
 
 
 def print_json(data: object) -> None:
-    """`data` as JSON on standard output; nan, which JSON lacks, becomes null."""
+    """Print `data` as JSON; nan and infinity, which JSON lacks, become null."""
     print(json.dumps(_without_nan(data), indent=2, ensure_ascii=False, default=str))
 
 
@@ -32,7 +32,7 @@ def _without_nan(data: Any) -> Any:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table whose first column is text and whose others are numbers."""
+    """Print a table whose first column is text, and the others numbers."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(escape(column), justify="left" if index == 0 else "right")
@@ -50,14 +50,14 @@ def share(part: int, whole: int) -> str:
 
 
 def excerpt(text: str, width: int = 160) -> str:
-    """The end of `text`, where answers stand, on one line and without control characters."""
+    """The end of `text`, where answers are, on one line and without control characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= width else "…" + line[1 - width :]
 
 
 @contextmanager
 def progress(what: str, *, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error while a person is watching, nothing otherwise; call it with finished rows."""
+    """A bar on standard error, if that is a terminal. Call the result with the number of finished rows."""
     errors = Console(stderr=True)
     columns = (TextColumn(f"{what} {{task.completed:,}} rows"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:

@@ -1,43 +1,33 @@
 """`verl-lite train`, `sft` and `config`: thin fronts of the engine."""
 
 import json
-import os
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import AsJson, DebugInline
+from verl_lite.cli.options import (
+    AsJson,
+    ConfigFile,
+    DebugInline,
+    Overrides,
+    Resume,
+    RunDir,
+    Show,
+    ShowOption,
+)
+from verl_lite.cli.start import INTERRUPTED, load_run_config
 from verl_lite.errors import ConfigError
 
 if TYPE_CHECKING:
     from verl_lite.engine.config.train import TrainConfig
 
-__all__ = ["ConfigFile", "Overrides", "Resume", "RunDir", "calm_threads", "config_app", "sft", "train"]
+__all__ = ["config_app", "sft", "train"]
 
-ConfigFile = Annotated[Path, typer.Argument(help="The run's YAML file", show_default=False)]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(help="key.path=value, over what the file says", show_default=False)
-]
-RunDir = Annotated[
-    Path | None, typer.Option(help="The run's folder; runs/<name>, numbered when taken, if left out")
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in its folder")]
 AutoResume = Annotated[
     bool,
-    typer.Option("--auto-resume", help="--resume where the folder of --run-dir holds the run already"),
+    typer.Option("--auto-resume", help="--resume if the folder of --run-dir holds the run already"),
 ]
-INTERRUPTED = 130
-
-
-class Show(StrEnum):
-    AUTO = "auto"
-    QUIET = "quiet"
-    JSON = "json"
-
-
-ShowOption = Annotated[Show, typer.Option(help="auto; quiet: no line a step; json: JSON lines")]
 
 config_app = typer.Typer(no_args_is_help=True, help="Look at training configs.")
 
@@ -83,7 +73,7 @@ def sft(
     debug_inline: DebugInline = False,
     show: ShowOption = Show.AUTO,
 ) -> None:
-    """Run the supervised warm-up alone; the model lands in <run>/model.
+    """Run the supervised warm-up alone; the model is saved in <run>/model.
 
     The rows' masks are checked first: faults are shown decoded and end with exit code 2.
 
@@ -97,8 +87,6 @@ def sft(
     )
     if result.stopped:
         raise typer.Exit(INTERRUPTED)
-    if show is not Show.JSON:
-        typer.echo(f"the model is in {result.run_dir / 'model'}/")
 
 
 @config_app.command("show")
@@ -120,21 +108,22 @@ def check(
     config: ConfigFile,
     overrides: Overrides = None,
     gpu_gib: Annotated[
-        float | None, typer.Option(help="Plan for GPUs of this memory; this machine's if left out", min=1)
+        float | None,
+        typer.Option(help="Plan for GPUs with this much memory; default: this machine's", min=1),
     ] = None,
 ) -> None:
-    """Check a config, its rewards, data and tokenizer, without loading the model; plan its memory.
+    """Check a config, its rewards, data and tokenizer, without loading the model, and plan its memory.
 
     Example: verl-lite config check examples/gsm8k_grpo.yaml --gpu-gib 80
     """
     checked = _load(config, overrides)
-    from verl_lite.engine.memory_plan import Gpu, local_gpu, make_plan
+    from verl_lite.engine.memory_plan import Gpu, local_gpu, plan_memory
     from verl_lite.engine.model.shape import shape_of
     from verl_lite.engine.preparation import prepare_run
 
     prepared = prepare_run(checked)
     asked = None if gpu_gib is None else Gpu(name="GPU", memory_bytes=int(gpu_gib * 2**30))
-    for line in make_plan(checked, shape_of(checked.model), asked or local_gpu()).lines():
+    for line in plan_memory(checked, shape_of(checked.model), asked or local_gpu()).lines():
         typer.echo(line)
     typer.echo(
         f"{config}: fine; {len(prepared.train_prompts)} training prompts, "
@@ -149,7 +138,7 @@ def diff_runs(
     second: Annotated[Path, typer.Argument(help="The other one", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Show what two runs were told differently, and what differs in what they ran on.
+    """Show how the configs of two runs differ, and the environments they ran in.
 
     Example: verl-lite config diff runs/quickstart runs/quickstart-2
     """
@@ -176,7 +165,7 @@ def _shown(value: object) -> str:
 
 @config_app.command("schema")
 def schema() -> None:
-    """Print the JSON Schema that editors complete and check configs with.
+    """Print the JSON Schema with which editors complete and check configs.
 
     Example: verl-lite config schema > verl-lite.schema.json
     """
@@ -185,18 +174,9 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=2))
 
 
-def calm_threads() -> None:
-    """Before torch loads its OpenMP, which reads it once: idle threads sleep instead of spinning.
-
-    Where anything else runs on the cores (reward workers do), spinning makes every small matrix
-    product wait.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
 def _follows(config: "TrainConfig") -> bool:
-    """Where torchrun started several processes, meet them; all but the first do here what it says."""
-    from verl_lite.engine.config.launch import check_launch, launched_rank
+    """Join the other processes that torchrun started, if any; True in those that only follow the first."""
+    from verl_lite.engine.cluster.launch import check_launch, launched_rank
 
     is_shared = config.rollout.sampler == "vllm" and not config.rollout.is_placed_by_ray
     check_launch(num_ranks=config.learner.num_ranks, sampler_shares_process=is_shared)
@@ -212,8 +192,6 @@ def _follows(config: "TrainConfig") -> bool:
 
 
 def _load(config: Path, overrides: list[str] | None) -> "TrainConfig":
-    calm_threads()
     from verl_lite.engine.config.train import TrainConfig
-    from verl_lite.plugins.config_file import load_config
 
-    return load_config(TrainConfig, config, overrides or [])
+    return load_run_config(TrainConfig, config, overrides)

@@ -1,12 +1,14 @@
-"""The parts of a run, as the config names them: each is chosen here, once, and imported only when chosen."""
+"""Make what a run is made of, as its config says. Each choice is made here, once; imports follow it."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.engine.config.cross_checks import check_address
 from verl_lite.engine.config.train import RolloutConfig, TrainConfig
 from verl_lite.engine.learner.learner import Learner
 from verl_lite.engine.model.end_tokens import end_token_ids
@@ -17,13 +19,17 @@ from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.rundir.seeds import derive_seed
 from verl_lite.engine.types import PolicyLearner, PromptRow, Sampler
 from verl_lite.plugins.execution import Placement
+from verl_lite.plugins.scorer import Scorer
 
 __all__ = [
+    "OnRay",
     "make_learner",
     "make_sampler",
+    "make_scorer",
     "make_timeline",
     "open_cluster",
     "place_for_ranks",
+    "placed_by_ray",
     "reward_actors",
     "sampler_for",
 ]
@@ -31,17 +37,50 @@ __all__ = [
 CANARY_TOKENS = 64
 
 
-def open_cluster(config: TrainConfig) -> AbstractContextManager[Any]:
-    """Ray, where something of the run is placed by it."""
-    if not config.placed_cpus:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnRay:
+    """What Ray places for a run, decided once at start-up: `num_ranks` of the learner, `cpus` in all.
+
+    Without any CPUs the run is one process, or torchrun's processes, and Ray is not started.
+    """
+
+    num_ranks: int
+    cpus: float
+
+
+def placed_by_ray(config: TrainConfig, *, launched: bool) -> OnRay:
+    """`launched` says that torchrun started the learner ranks. Raises ConfigError for a useless address."""
+    num_ranks = config.learner.num_ranks if config.learner.num_ranks > 1 and not launched else 0
+    rewards = config.cluster.rewards
+    check_address(config.cluster, ranks=num_ranks > 0, engines=config.rollout.is_placed_by_ray)
+    return OnRay(
+        num_ranks=num_ranks, cpus=num_ranks + config.rollout.placed_cpus + rewards.count * rewards.cpus
+    )
+
+
+def open_cluster(config: TrainConfig, on_ray: OnRay) -> AbstractContextManager[Any]:
+    """A Ray session, or None where Ray places nothing."""
+    if not on_ray.cpus:
         return nullcontext()
     from verl_lite.engine.cluster.ray_runtime import RayRuntime
 
-    return RayRuntime(config.cluster, cpus=config.placed_cpus)
+    return RayRuntime(config.cluster, cpus=on_ray.cpus)
+
+
+def make_scorer(prepared: PreparedRun, *, debug_inline: bool, placement: Placement | None = None) -> Scorer:
+    """The config's rewards, open until the scorer is closed; `placement` comes from `reward_actors`."""
+    return Scorer(
+        prepared.config,
+        catalog=prepared.catalog,
+        debug_inline=debug_inline,
+        decode=prepared.tokenizer.decode,
+        failures_path=prepared.folder.path / "failed_rollouts.jsonl",
+        placement=placement,
+    )
 
 
 def reward_actors(config: TrainConfig, session: Any) -> Placement | None:
-    """The reward workers on the cluster, where the config wants any."""
+    """The reward workers on the cluster; None where the config has none there."""
     if not config.cluster.rewards.count:
         return None
     from verl_lite.engine.cluster.reward_actors import RewardActors
@@ -49,20 +88,20 @@ def reward_actors(config: TrainConfig, session: Any) -> Placement | None:
     return RewardActors(session.ray, config.cluster)
 
 
-def place_for_ranks(config: TrainConfig, session: Any) -> AbstractContextManager[Any]:
-    """What Ray keeps for the learner's ranks, before it places engines; None where it places no ranks."""
-    if not config.ranks_placed_by_ray:
+def place_for_ranks(config: TrainConfig, on_ray: OnRay, session: Any) -> AbstractContextManager[Any]:
+    """Ray's reservation for the learner ranks, made before engines are placed; None without such ranks."""
+    if not on_ray.num_ranks:
         return nullcontext()
     from verl_lite.engine.cluster.ray_ranks import reserve_placement_group
 
     timeout_s = config.cluster.start_timeout_s
-    return reserve_placement_group(config.ranks_placed_by_ray, on_gpu=session.on_gpu, timeout_s=timeout_s)
+    return reserve_placement_group(on_ray.num_ranks, on_gpu=session.on_gpu, timeout_s=timeout_s)
 
 
 def make_learner(prepared: PreparedRun, path: str, model: Any, place: Any = None) -> PolicyLearner:
-    """The learner that trains `model`, or its ranks, each of which loads the weights in `path`.
+    """The learner that trains `model`, or a group of ranks that each load the weights in `path`.
 
-    `place` is what `place_for_ranks` gave.
+    `place` comes from `place_for_ranks`.
     """
     config = prepared.config
     if config.learner.num_ranks > 1:
@@ -80,7 +119,7 @@ def make_learner(prepared: PreparedRun, path: str, model: Any, place: Any = None
 
 
 def _make_ranks(prepared: PreparedRun, path: str, place: Any) -> PolicyLearner:
-    """The learner as several processes: those torchrun started, or actors that Ray places."""
+    """The learner as several processes: torchrun's, or actors placed by Ray."""
     from verl_lite.engine.cluster.learner_group import LearnerGroup, Transport
     from verl_lite.engine.cluster.rank_worker import LearnerSpec
 
@@ -104,7 +143,7 @@ def _make_ranks(prepared: PreparedRun, path: str, place: Any) -> PolicyLearner:
 
 
 def _findable(model_path: str) -> str:
-    """A folder by its absolute path: Ray's processes run in another folder. Names of the hub stay."""
+    """The absolute path of a folder, since Ray's processes run elsewhere; a hub id as it is."""
     return str(Path(model_path).absolute()) if Path(model_path).exists() else model_path
 
 
@@ -116,16 +155,16 @@ def _with_findable_critic(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"algorithm": config.algorithm.model_copy(update={"critic": found})})
 
 
-def make_timeline(prepared: PreparedRun) -> Timeline | None:
-    """Where the stages are noted, for runs in which one part may wait for another."""
-    if prepared.config.asynchrony.mode == "sync" and not prepared.config.placed_cpus:
+def make_timeline(prepared: PreparedRun, on_ray: OnRay) -> Timeline | None:
+    """Who worked when, for runs in which one process may wait for another; else None."""
+    if prepared.config.asynchrony.mode == "sync" and not on_ray.cpus:
         return None
     resume_at = prepared.checkpoint.step if prepared.checkpoint else None
     return Timeline(prepared.folder.timeline, resume_at=resume_at)
 
 
 def make_sampler(prepared: PreparedRun, model_path: str, session: Any = None) -> Sampler:
-    """The sampler the config names, with the weights in `model_path`; `session` is what open_cluster gave."""
+    """The config's sampler with the weights in `model_path`; `session` comes from `open_cluster`."""
     return sampler_for(
         model_path,
         prepared.tokenizer,
@@ -151,11 +190,11 @@ def sampler_for(
     lora: LoraConfig | None = None,
     on_gpu: bool | None = None,
 ) -> Sampler:
-    """The sampler `rollout` names, with the weights in `model_path`; the prompt's tokens are its canary.
+    """The sampler that `rollout` names, with the weights in `model_path`; the prompt's tokens are its canary.
 
-    Answers end at the tokens that the model's folder names, and at those of `end_of_turn`. With `lora` vLLM
-    gets adapters alone (see lora.adapters_to_sync). `on_gpu`: whether engines that Ray places ask for GPUs;
-    unset, where there are any.
+    Answers end at the end tokens of the model's folder and at those of `end_of_turn`. With `lora` vLLM gets
+    the adapters alone (see lora.adapters_to_sync). `on_gpu` says whether engines placed by Ray ask for GPUs;
+    unset, they do where there are any.
     """
     shared: dict[str, Any] = {
         "canary_ids": list(canary_prompt.prompt_ids)[:CANARY_TOKENS],

@@ -1,11 +1,11 @@
-"""What a run needs of each GPU, and of their time, before anything is loaded; refused where it cannot fit.
+"""How much memory and time a run needs per GPU, computed before anything loads; what cannot fit is refused.
 
     learner GPU   weights, gradients, moments, reference, critic, activations of one micro-batch
-    engine GPU    vLLM's share: weights, its own working memory, the KV cache of the sequences in flight
+    engine GPU    vLLM's share: weights, working memory, the KV cache of the sequences in flight
 
 Weights, moments and KV cache are exact. Activations are what autograd keeps for a decoder layer of the
-Llama and Qwen kind, counted with saved-tensor hooks on our policy (tests/engine/unit/test_plan.py does it
-again): KEPT bytes a token. Throughput is a bound: what the GPU's data sheet allows, reached by nobody.
+Llama and Qwen families: KEPT bytes per token, counted with saved-tensor hooks on our policy (and again in
+tests/engine/unit/test_plan.py). Throughput is an upper bound from the GPU's data sheet.
 """
 
 from collections.abc import Sequence
@@ -21,20 +21,19 @@ from verl_lite.errors import ConfigError
 __all__ = [
     "DevicePlan",
     "Gpu",
+    "MemoryPlan",
     "Part",
-    "RunPlan",
     "activation_bytes",
     "local_gpu",
-    "make_plan",
-    "shares_gpus",
+    "plan_memory",
 ]
 
 GIB = 2**30
-PROCESS_BYTES = GIB  # CUDA context, kernels, and what the allocator cannot use
+PROCESS_BYTES = GIB  # CUDA context, kernels, fragmentation
 ENGINE_WORK_BYTES = 2 * GIB  # vLLM's activations of a full batch of prefill tokens, CUDA graphs, logits
-# bytes a token a layer that autograd keeps, for each hidden unit, query unit, key unit, MLP unit
+# bytes that autograd keeps per token and layer, for each hidden, query, key and MLP unit
 KEPT = {"float32": (24, 22, 24, 16), "bfloat16": (26, 13, 12, 8)}
-KEPT_AT_ENDS = 16  # bytes a token for each hidden unit: embedding, last norm, what predicts
+KEPT_AT_ENDS = 16  # bytes per token and hidden unit: embedding, last norm, input of the head
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 DENSE_BF16_TFLOPS = {  # NVIDIA's data sheets, without sparsity
     "H200": 989, "H100": 989, "B200": 2250, "A100": 312, "L40S": 362, "L4": 121, "A10": 125, "4090": 165,
@@ -48,13 +47,13 @@ class Gpu:
 
     @property
     def peak_flops(self) -> float | None:
-        """Dense bfloat16 operations a second; None for a GPU we have no data sheet of."""
+        """Dense bfloat16 operations per second; None for a GPU without a known data sheet."""
         found = [tflops for key, tflops in DENSE_BF16_TFLOPS.items() if key in self.name]
         return max(found) * 1e12 if found else None
 
 
 def local_gpu() -> Gpu | None:
-    """The GPU of this machine with the least memory."""
+    """This machine's GPU with the least memory; None without a GPU."""
     properties = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     gpus = [Gpu(name=found.name, memory_bytes=found.total_memory) for found in properties]
     return min(gpus, key=lambda gpu: gpu.memory_bytes, default=None)
@@ -62,7 +61,7 @@ def local_gpu() -> Gpu | None:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """`rests` says that it stays on the GPU while the engine generates."""
+    """One use of memory; `rests` says that it stays on the GPU while the engine generates."""
 
     name: str
     num_bytes: float
@@ -71,7 +70,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevicePlan:
-    """What one GPU of a kind holds at its fullest, and how much it may hold (None: no GPU is known)."""
+    """The peak memory of one kind of GPU, and its limit (None: no GPU is known)."""
 
     title: str
     parts: Sequence[Part]
@@ -90,7 +89,7 @@ class DevicePlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunPlan:
+class MemoryPlan:
     devices: Sequence[DevicePlan]
     throughput: str
 
@@ -98,35 +97,27 @@ class RunPlan:
         return [*map(str, self.devices), self.throughput]
 
 
-def make_plan(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> RunPlan:
-    """Raises ConfigError, with what to change, where a GPU like `gpu` cannot hold its part."""
+def plan_memory(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> MemoryPlan:
+    """The memory of each kind of GPU. Raises ConfigError, with what to change, when `gpu` is too small."""
     learner, throughput = _learner(config, shape, gpu), _throughput(config, shape, gpu)
     if gpu is not None:
         _check_learner(config, learner)
-    if config.rollout.sampler == "vllm-server":  # what it runs on is its own
-        return RunPlan(devices=(learner,), throughput=throughput)
+    if config.rollout.sampler == "vllm-server":  # it runs elsewhere
+        return MemoryPlan(devices=(learner,), throughput=throughput)
     engine = _engine(config, shape, gpu)
     if gpu is not None and config.rollout.sampler == "transformers":
         _check_beside_transformers(config, learner, engine, gpu)
     elif gpu is not None:
         _check_engine(config, shape, engine)
-        if shares_gpus(config):
+        if config.rollout.shares_gpus:
             _check_shared(config, learner, gpu)
-    return RunPlan(devices=(learner, engine), throughput=throughput)
-
-
-def shares_gpus(config: TrainConfig) -> bool:
-    """Whether an engine and the learner use the same GPUs.
-
-    An engine in the trainer's process takes that machine's first GPU, which Ray gives to a rank as well.
-    """
-    return config.rollout.placement == "colocated" or not config.rollout.is_placed_by_ray
+    return MemoryPlan(devices=(learner, engine), throughput=throughput)
 
 
 def activation_bytes(
     shape: ModelShape, num_tokens: int, *, dtype: str, gradient_checkpointing: bool
 ) -> float:
-    """What autograd keeps of a micro-batch of `num_tokens` computed tokens, at its fullest."""
+    """The most that autograd keeps of a micro-batch of `num_tokens` computed tokens."""
     hidden, query, key, mlp = KEPT[dtype]
     layer = (
         hidden * shape.hidden_size
@@ -180,10 +171,10 @@ def _learner(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DeviceP
 
 
 def _cast_of_base(config: TrainConfig, shape: ModelShape) -> int:
-    """Weights below LoRA that are cast to compute with: none of those that are bfloat16 already."""
+    """Number of weights below LoRA that are cast for computing: none if they are bfloat16 already."""
     lora = config.learner.lora
     if lora is not None and lora.quantize:
-        return shape.layer_parameters  # a matrix at a time; this is a bound
+        return shape.layer_parameters  # one matrix at a time; this is a bound
     return 0 if config.model.dtype == "bfloat16" else shape.num_parameters
 
 
@@ -212,7 +203,7 @@ def _engine(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DevicePl
 
 
 def _transformers(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DevicePlan:
-    """The sampler in the trainer's process; its weights never leave the GPU."""
+    """The transformers sampler in the trainer's process; its weights never leave the GPU."""
     rows = min(config.rollout.num_prompts * config.rollout.num_samples, BATCH_ROWS)
     return DevicePlan(
         title="sampler (transformers)",
@@ -225,10 +216,10 @@ def _transformers(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> De
 
 
 def _sequence_bytes(config: TrainConfig, shape: ModelShape) -> float:
-    """The KV cache of one sequence of full length on one GPU; key heads are not cut below one a GPU."""
+    """The KV cache of one full-length sequence on one GPU, which has at least one key head."""
     heads = -(-shape.num_kv_heads // config.rollout.vllm.tensor_parallel_size)
-    a_token = 2 * shape.num_layers * heads * shape.head_dim * BYTES[_engine_dtype(config)]
-    return float(a_token * config.rollout.context_tokens)
+    bytes_per_token = 2 * shape.num_layers * heads * shape.head_dim * BYTES[_engine_dtype(config)]
+    return float(bytes_per_token * config.rollout.context_tokens)
 
 
 def _engine_dtype(config: TrainConfig) -> str:
@@ -250,9 +241,7 @@ def _check_learner(config: TrainConfig, device: DevicePlan) -> None:
         ways += ["learner.optimizer.bits: 8", "learner.optimizer.offload: true"]
     if learner.lora is None:
         ways.append("learner.lora")
-    raise ConfigError(
-        f"a learner GPU cannot hold its part. {device}. What makes it smaller: {', '.join(ways)}"
-    )
+    raise ConfigError(f"the learner does not fit on its GPU. {device}. To make it smaller: {', '.join(ways)}")
 
 
 def _check_engine(config: TrainConfig, shape: ModelShape, device: DevicePlan) -> None:
@@ -261,7 +250,7 @@ def _check_engine(config: TrainConfig, shape: ModelShape, device: DevicePlan) ->
         return
     vllm = config.rollout.vllm
     raise ConfigError(
-        f"an engine's GPU cannot hold the weights and the KV cache of one sequence of "
+        f"an engine does not fit on its GPU: weights and the KV cache of one sequence of "
         f"{config.rollout.context_tokens} tokens ({_sequence_bytes(config, shape) / GIB:.2f} GiB). {device}. "
         f"What helps: rollout.vllm.tensor_parallel_size above {vllm.tensor_parallel_size}, "
         f"rollout.vllm.gpu_memory_utilization above {vllm.gpu_memory_utilization:g}, a shorter "
@@ -270,7 +259,7 @@ def _check_engine(config: TrainConfig, shape: ModelShape, device: DevicePlan) ->
 
 
 def _check_shared(config: TrainConfig, learner: DevicePlan, gpu: Gpu) -> None:
-    """Both on one GPU: the learner at rest beside the engine's share, or all of it where that stays."""
+    """Both on one GPU: the engine's share beside the learner at rest, or beside all of it if both work."""
     vllm, mode = config.rollout.vllm, config.asynchrony.mode
     share = vllm.gpu_memory_utilization * gpu.memory_bytes
     takes_turns = vllm.sleep and mode == "sync"
@@ -279,9 +268,9 @@ def _check_shared(config: TrainConfig, learner: DevicePlan, gpu: Gpu) -> None:
         return
     when = "at rest"
     if mode != "sync":
-        when = f"during an update, as asynchrony.mode={mode} samples meanwhile,"
+        when = f"during an update (asynchrony.mode={mode} samples meanwhile)"
     elif not vllm.sleep:
-        when = "during an update, as rollout.vllm.sleep is false"
+        when = "during an update (rollout.vllm.sleep is false)"
     sleep = "set rollout.vllm.sleep: true, " if mode == "sync" and not vllm.sleep else ""
     fits = (gpu.memory_bytes - beside) / gpu.memory_bytes
     lower = f"lower rollout.vllm.gpu_memory_utilization to {int(fits * 100) / 100:.2f}, " if fits > 0 else ""
@@ -296,7 +285,7 @@ def _check_shared(config: TrainConfig, learner: DevicePlan, gpu: Gpu) -> None:
 def _check_beside_transformers(
     config: TrainConfig, learner: DevicePlan, sampler: DevicePlan, gpu: Gpu
 ) -> None:
-    """Its weights stay on the GPU; in turns, its cache and the learner's work do not meet there."""
+    """Its weights stay on the GPU; when they take turns, its cache and the learner's work do not overlap."""
     in_turns = config.asynchrony.mode == "sync"
     sampling = sampler.total_bytes + sum(p.num_bytes for p in learner.parts if p.rests or not in_turns)
     updating = learner.total_bytes + sum(p.num_bytes for p in sampler.parts if p.rests or not in_turns)
@@ -319,7 +308,7 @@ def _throughput(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> str:
     sampled = 2 * shape.num_parameters * sequences * rollout.context_tokens / engines
     text = (
         f"a step: {sequences} sequences of at most {rollout.context_tokens} tokens; at most "
-        f"{update / 1e15:.3g} PFLOP a learner rank, {sampled / 1e15:.3g} a GPU of the engines"
+        f"{update / 1e15:.3g} PFLOP per learner rank, {sampled / 1e15:.3g} per GPU of the engines"
     )
     if gpu is None or gpu.peak_flops is None:
         return text

@@ -1,10 +1,8 @@
 """Everything that can be wrong with a run, checked before a model is loaded or a file written."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from verl_lite.engine.config.data import DatasetConfig
@@ -16,9 +14,8 @@ from verl_lite.engine.model.quantization import check_bitsandbytes
 from verl_lite.engine.observe.metrics_log import check_trackers, read_metrics
 from verl_lite.engine.rundir.checkpoint_files import PassedOver, newest_whole
 from verl_lite.engine.rundir.checkpoints import Checkpoint, load_checkpoint
-from verl_lite.engine.rundir.environment import changed_data, fingerprint_rows
+from verl_lite.engine.rundir.fingerprints import changed_data, fingerprint_rows
 from verl_lite.engine.rundir.folder import FREE_FOR_MEMORY, FREE_TO_CHANGE, RunFolder, choose_run_dir
-from verl_lite.engine.rundir.lock import run_lock
 from verl_lite.engine.sft.data import SFTData, read_sft
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError
@@ -26,7 +23,7 @@ from verl_lite.plugins.composite import build_composite
 from verl_lite.plugins.config_file import load_config
 from verl_lite.plugins.discovery import RewardCatalog, find_rewards
 
-__all__ = ["PreparedRun", "hold_run", "prepare_run"]
+__all__ = ["PreparedRun", "prepare_run"]
 
 FREE_IN_SFT = ("checkpoints", "logging", "name", *FREE_FOR_MEMORY)
 
@@ -35,9 +32,8 @@ FREE_IN_SFT = ("checkpoints", "logging", "name", *FREE_FOR_MEMORY)
 class PreparedRun:
     """A run whose inputs are all there and fit together.
 
-    `checkpoint` is what RL continues from; `passed_over` are newer ones that are damaged. A run that
-    `resumes` without one had not finished SFT, and goes on there. `killed` names the process that held
-    the run last, when it did not end in order.
+    RL continues from `checkpoint`; `passed_over` are newer, damaged ones. A run that `resumes` without a
+    checkpoint had not finished SFT and continues there. `sft` is None where there is no SFT.
     """
 
     config: TrainConfig
@@ -48,14 +44,12 @@ class PreparedRun:
     held_out_prompts: Sequence[PromptRow]
     sft: SFTData | None
     checkpoint: Checkpoint | None
-    checkpoint_path: Path | None
     passed_over: Sequence[PassedOver] = ()
     resumes: bool = False
-    killed: str = ""
 
     @property
     def data(self) -> dict[str, Mapping[str, Any]]:
-        """Fingerprints of the rows by the config's name for them, as environment.json keeps them."""
+        """Fingerprints of the rows by their name in the config, for environment.json."""
         prompts = {"data.train": self.train_prompts, "data.held_out": self.held_out_prompts}
         found: dict[str, Mapping[str, Any]] = {
             name: fingerprint_rows(rows) for name, rows in prompts.items() if rows
@@ -66,7 +60,7 @@ class PreparedRun:
 
     @property
     def plugins(self) -> list[Mapping[str, str]]:
-        """The plugins as environment.json keeps them."""
+        """The plugins, for environment.json."""
         return [
             {
                 "name": plugin.name,
@@ -78,30 +72,14 @@ class PreparedRun:
         ]
 
 
-@contextmanager
-def hold_run(
-    config: TrainConfig, *, run_dir: Path | None = None, resume: bool = False, only_sft: bool = False
-) -> Iterator[PreparedRun]:
-    """As prepare_run, with the run's folder held (and made): no second process trains in it meanwhile."""
-    with ExitStack() as held:
-        killed = ""
-        if resume:  # what a process that still runs is writing must not be read
-            run_dir = choose_run_dir(config, run_dir, resume=True)
-            killed = held.enter_context(run_lock(run_dir))
-        prepared = prepare_run(config, run_dir=run_dir, resume=resume, only_sft=only_sft)
-        if not resume:
-            held.enter_context(run_lock(prepared.folder.path))
-        yield replace(prepared, killed=killed)
-
-
 def prepare_run(
-    config: TrainConfig, *, run_dir: Path | None = None, resume: bool = False, only_sft: bool = False
+    config: TrainConfig, folder: RunFolder | None = None, *, resume: bool = False, only_sft: bool = False
 ) -> PreparedRun:
     """Check everything and read the data. Raises ConfigError, DataError or PluginError; writes nothing.
 
-    `only_sft` leaves the prompts of RL alone: the rows may be chats without any.
+    Without a `folder`, that of a new run. `only_sft` leaves out the prompts of RL: rows of SFT need none.
     """
-    folder = RunFolder(choose_run_dir(config, run_dir, resume=resume))
+    folder = folder or RunFolder(choose_run_dir(config, None, resume=resume))
     if resume:
         folder.check_same_run(config, free=FREE_IN_SFT if only_sft else FREE_TO_CHANGE)
     if resume and only_sft:
@@ -110,22 +88,9 @@ def prepare_run(
     if config.rewards:
         build_composite(config, catalog)
     check_trackers(config.logging.trackers)
-    check_bitsandbytes(config.learner)
-    tokenizer = load_tokenizer(config.model)
-    named_token_ids(tokenizer, config.sft.end_of_turn)
-    check_context(config.model, needed_tokens=config.sft.max_tokens or 0)
-    check_context(config.model, needed_tokens=config.rollout.context_tokens)
-    critic = config.algorithm.critic
-    if critic is not None and critic.model and not only_sft:
-        check_critic(critic.model, config.model)
+    tokenizer = _check_model(config, only_sft=only_sft)
     train, held_out = ([], []) if only_sft else _read_prompts(config, tokenizer)
-    path, passed_over = newest_whole(folder.checkpoints) if resume and not only_sft else (None, [])
-    if resume and path is None and not only_sft and (passed_over or _had_checkpoints(folder, config)):
-        broken = "".join(f"; {passed.path.name}: {passed.reason}" for passed in passed_over)
-        raise ConfigError(
-            f"--resume: {folder.path} has no whole checkpoint any more; put them back, or delete the "
-            f"folder and start the run anew{broken}"
-        )
+    checkpoint, passed_over = _checkpoint(folder, config) if resume and not only_sft else (None, [])
     prepared = PreparedRun(
         config=config,
         folder=folder,
@@ -134,8 +99,7 @@ def prepare_run(
         train_prompts=train,
         held_out_prompts=held_out,
         sft=read_sft(config, tokenizer) if config.sft.is_on else None,
-        checkpoint=load_checkpoint(path) if path else None,
-        checkpoint_path=path,
+        checkpoint=checkpoint,
         passed_over=passed_over,
         resumes=resume,
     )
@@ -147,10 +111,35 @@ def prepare_run(
     return prepared
 
 
-def _had_checkpoints(folder: RunFolder, config: TrainConfig) -> bool:
-    """Whether RL got so far that there must have been one; otherwise it may begin at its first step again.
+def _check_model(config: TrainConfig, *, only_sft: bool) -> Any:
+    """The tokenizer, once it and the model's configuration fit the config."""
+    check_bitsandbytes(config.learner)
+    tokenizer = load_tokenizer(config.model)
+    named_token_ids(tokenizer, config.sft.end_of_turn)
+    check_context(config.model, needed_tokens=config.sft.max_tokens or 0)
+    check_context(config.model, needed_tokens=config.rollout.context_tokens)
+    critic = config.algorithm.critic
+    if critic is not None and critic.model and not only_sft:
+        check_critic(critic.model, config.model)
+    return tokenizer
 
-    The second is only begun once the first is written, while its step is in the metrics already.
+
+def _checkpoint(folder: RunFolder, config: TrainConfig) -> tuple[Checkpoint | None, list[PassedOver]]:
+    """The newest whole checkpoint of RL and the damaged newer ones; ConfigError where there must be one."""
+    path, passed_over = newest_whole(folder.checkpoints)
+    if path is None and (passed_over or _had_checkpoints(folder, config)):
+        broken = "".join(f"; {passed.path.name}: {passed.reason}" for passed in passed_over)
+        raise ConfigError(
+            f"--resume: {folder.path} has no whole checkpoint any more; put them back, or delete the "
+            f"folder and start the run anew{broken}"
+        )
+    return load_checkpoint(path) if path else None, passed_over
+
+
+def _had_checkpoints(folder: RunFolder, config: TrainConfig) -> bool:
+    """Whether RL got far enough to have left a checkpoint; if not, it may begin at its first step again.
+
+    The second checkpoint is begun only once the first is on disk; by then its step is in the metrics.
     """
     if folder.summary.is_file() and "steps" in json.loads(folder.summary.read_text(encoding="utf-8")):
         return True  # RL had ended, with a checkpoint; the summary of SFT has no steps
@@ -176,7 +165,7 @@ def _read_prompts(config: TrainConfig, tokenizer: Any) -> tuple[list[PromptRow],
     if config.asynchrony.mode == "async" and in_use > len(train):
         raise ConfigError(
             f"asynchrony.max_lag={config.asynchrony.max_lag} has {config.asynchrony.max_lag} + 1 batches of "
-            f"rollout.num_prompts={config.rollout.num_prompts} prompts in use at a time, more than the "
+            f"rollout.num_prompts={config.rollout.num_prompts} prompts in use at once, more than the "
             f"{len(train)} training rows: lower one of them"
         )
     return train, prompts(config.data.held_out) if config.data.held_out is not None else []

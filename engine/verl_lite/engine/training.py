@@ -1,10 +1,9 @@
 """One training run from end to end: prepare, warm up, start the sampler, train, measure, sum up."""
 
-import json
-import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,37 +12,37 @@ import torch
 from rich.console import Console
 
 from verl_lite.engine.build import (
+    OnRay,
     make_learner,
     make_sampler,
+    make_scorer,
     make_timeline,
     open_cluster,
     place_for_ranks,
+    placed_by_ray,
     reward_actors,
 )
+from verl_lite.engine.cluster.launch import launched_rank
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.memory_plan import Gpu, local_gpu, make_plan
+from verl_lite.engine.memory_plan import Gpu, local_gpu, plan_memory
 from verl_lite.engine.model.folder import default_device, load_policy, prepare_model, save_policy
 from verl_lite.engine.model.shape import shape_of
-from verl_lite.engine.observe.display import Display, DisplayMode, SummaryRow, make_display, summary_table
-from verl_lite.engine.observe.metrics_log import MetricsLog
-from verl_lite.engine.preparation import PreparedRun, hold_run, prepare_run
+from verl_lite.engine.observe.display import Display, DisplayMode
+from verl_lite.engine.open_run import Run, open_run
+from verl_lite.engine.preparation import PreparedRun, prepare_run
 from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
-from verl_lite.engine.rundir.checkpoints import restore_random_states, retire
-from verl_lite.engine.rundir.environment import make_deterministic, seed_torch
-from verl_lite.engine.rundir.folder import RunFolder
-from verl_lite.engine.rundir.interrupt import Interrupt, StopRequested
+from verl_lite.engine.rundir.checkpoints import restore_random_states
 from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
-from verl_lite.engine.sft.stage import run_sft
 from verl_lite.engine.trainer import Trainer
+from verl_lite.engine.warm_up import run_sft
 from verl_lite.errors import ConfigError, RankLost
-from verl_lite.plugins.scorer import Scorer
 
 __all__ = ["RunResult", "train", "train_only_sft"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """How a run ended. `stopped` says that Ctrl-C ended it; `summary` is what summary.json holds."""
+    """How a run ended. `stopped` says that Ctrl-C ended it; `summary` is the content of summary.json."""
 
     run_dir: Path
     summary: Mapping[str, Any]
@@ -59,44 +58,23 @@ def train(
     console: Console | None = None,
     show: DisplayMode = "auto",
 ) -> RunResult:
-    """SFT warm-up if configured, then RL. See preparation.py for what is refused beforehand.
+    """SFT warm-up if configured, then RL. preparation.py says what is refused before anything is loaded.
 
     Ctrl-C ends it at the next safe point, with a checkpoint once RL has begun.
     """
-    if not config.rewards:
-        raise ConfigError("train needs rewards; for the supervised part alone use verl-lite sft")
-    if config.rollout.server is not None and config.rollout.server.weights_dir is None:
-        raise ConfigError(
-            f"the server at rollout.server.url={config.rollout.server.url} would keep its own weights, so it "
-            "cannot sample for training: name a folder both sides see in rollout.server.weights_dir"
-        )
-    started = time.perf_counter()
-    console = console or Console()
-    with hold_run(config, run_dir=run_dir, resume=resume) as prepared:
-        if config.deterministic:
-            make_deterministic()
-        seed_torch(config.seed)
-        display = make_display(console, show)
-        try:
-            if prepared.killed:
-                display.note(_who_was_killed(prepared.killed))
-            with Interrupt() as interrupt, open_cluster(config) as session:
-                _tell_plan(config, session, display)
-                if prepared.resumes:
-                    done = prepared.checkpoint.step if prepared.checkpoint else 0
-                    prepared.folder.cut_back(done, prepared.passed_over)
-                else:
-                    prepared.folder.claim(config, prepared.plugins, prepared.data)
-                result = _run_to_the_end(
-                    prepared, display, interrupt, session, debug_inline=debug_inline, started=started
-                )
-        finally:
-            display.finish()
-    if show == "json":
-        _tell_json(result, console)
-    else:
-        _tell(result, prepared, console)
-    return result
+    _check_trainable(config)
+    on_ray = placed_by_ray(config, launched=launched_rank() is not None)
+    prepare = partial(prepare_run, config, resume=resume)
+    with (
+        open_run(
+            config, prepare, command="train", run_dir=run_dir, resume=resume, console=console, show=show
+        ) as run,
+        open_cluster(config, on_ray) as session,
+    ):
+        _tell_memory_plan(config, on_ray, session, run.display)
+        _begin(run)
+        _train_with_restarts(run, on_ray, session, debug_inline=debug_inline)
+    return RunResult(run_dir=run.folder.path, summary=run.summary, stopped=run.stopped)
 
 
 def train_only_sft(
@@ -108,72 +86,48 @@ def train_only_sft(
     console: Console | None = None,
     show: DisplayMode = "auto",
 ) -> RunResult:
-    """The supervised warm-up alone; the model lands in <run>/model. Raises ConfigError without sft.steps.
+    """The supervised warm-up alone; the model is saved in <run>/model. Raises ConfigError without sft.steps.
 
     Ctrl-C ends it between two steps, with a checkpoint.
     """
     if not config.sft.is_on:
         raise ConfigError("sft.steps=0 and sft.epochs=0: there is nothing to do; set one of them")
-    started = time.perf_counter()
-    console = console or Console()
-    with hold_run(config, run_dir=run_dir, resume=resume, only_sft=True) as prepared:
-        if config.deterministic:
-            make_deterministic()
-        seed_torch(config.seed)
+    prepare = partial(prepare_run, config, resume=resume, only_sft=True)
+    with open_run(
+        config, prepare, command="sft", run_dir=run_dir, resume=resume, console=console, show=show
+    ) as run:
+        folder = run.folder
         if not resume:
-            prepared.folder.claim(config, prepared.plugins, prepared.data)
-        display = make_display(console, show)
-        result = _only_sft(prepared, display, debug_inline=debug_inline, started=started)
-    if show == "json":
-        _tell_json(result, console)
-    elif result.stopped:
-        how = _how_to_go_on(prepared.folder, "sft")
-        console.print(how, markup=False, highlight=False, soft_wrap=True)
-    return result
+            folder.claim(config, run.inputs.plugins, run.inputs.data)
+        path = prepare_model(config.model, folder.model, seed=config.seed)
+        model = load_policy(path, dtype=config.model.dtype, device=default_device())
+        with clear_memory_errors("updating"):
+            model, metrics = run_sft(run, model, debug_inline=debug_inline, trackers=config.logging.trackers)
+        save_policy(model, run.inputs.tokenizer, folder.model)
+        run.finish({name: {"after": value} for name, value in metrics.items()}, model=folder.model)
+        run.retire(folder.sft_checkpoints)
+    return RunResult(run_dir=folder.path, summary=run.summary, stopped=run.stopped)
 
 
-def _tell_json(result: RunResult, console: Console) -> None:
-    console.print(json.dumps({"kind": "summary", **result.summary}), markup=False, soft_wrap=True)
+def _check_trainable(config: TrainConfig) -> None:
+    if not config.rewards:
+        raise ConfigError("train needs rewards; for the supervised part alone use verl-lite sft")
+    if config.rollout.server is not None and config.rollout.server.weights_dir is None:
+        raise ConfigError(
+            f"the server at rollout.server.url={config.rollout.server.url} would keep its own weights, so it "
+            "cannot sample for training: name a folder that both sides see in rollout.server.weights_dir"
+        )
 
 
-def _only_sft(prepared: PreparedRun, display: Display, *, debug_inline: bool, started: float) -> RunResult:
-    config = prepared.config
-    if prepared.killed:
-        display.note(_who_was_killed(prepared.killed))
-    device = default_device()
-    try:
-        path = prepare_model(config.model, prepared.folder.model, seed=config.seed)
-        model = load_policy(path, dtype=config.model.dtype, device=device)
-        with Interrupt() as interrupt:
-            trackers = config.logging.trackers
-            with clear_memory_errors("updating"):
-                model, metrics = run_sft(
-                    prepared, model, display, interrupt, debug_inline=debug_inline, trackers=trackers
-                )
-        save_policy(model, prepared.tokenizer, prepared.folder.model)
-    except StopRequested:
-        return RunResult(run_dir=prepared.folder.path, summary={}, stopped=True)
-    finally:
-        display.finish()
-    seconds = round(time.perf_counter() - started, 1)
-    summary = {
-        "name": config.name,
-        "seconds": seconds,
-        "metrics": {k: {"after": v} for k, v in metrics.items()},
-    }
-    prepared.folder.write_summary(summary)
-    retire(prepared.folder.sft_checkpoints, config.checkpoints)
-    return RunResult(run_dir=prepared.folder.path, summary=summary)
-
-
-def _tell_plan(config: TrainConfig, session: Any, display: Display) -> None:
-    """Say what the run needs where there are GPUs or a cluster; ConfigError where they cannot do."""
+def _tell_memory_plan(config: TrainConfig, on_ray: OnRay, session: Any, display: Display) -> None:
+    """Say what the run needs where there are GPUs or a cluster; ConfigError where they cannot hold it."""
     gpu = local_gpu()
     if session is not None:
         from verl_lite.engine.cluster.resources import check_capacity
 
         joined = config.cluster.address is not None
-        if short := check_capacity(config, session.ray.cluster_resources(), may_grow=joined):
+        resources = session.ray.cluster_resources()
+        if short := check_capacity(config, resources, num_ranks=on_ray.num_ranks, may_grow=joined):
             display.note(short)
         if joined:
             from verl_lite.engine.cluster.nodes import smallest_gpu
@@ -181,133 +135,98 @@ def _tell_plan(config: TrainConfig, session: Any, display: Display) -> None:
             found = smallest_gpu(session.ray)
             gpu = Gpu(name=found[0], memory_bytes=found[1]) if found else None
     if gpu is not None or session is not None:
-        for line in make_plan(config, shape_of(config.model), gpu).lines():
+        for line in plan_memory(config, shape_of(config.model), gpu).lines():
             display.note(line)
 
 
-def _run_to_the_end(
-    prepared: PreparedRun,
-    display: Display,
-    interrupt: Interrupt,
-    session: Any,
-    *,
-    debug_inline: bool,
-    started: float,
-) -> RunResult:
-    """As `_run`, again from the last checkpoint when a learner rank was lost (cluster.max_restarts times)."""
-    most = prepared.config.cluster.max_restarts
+def _begin(run: Run[PreparedRun]) -> None:
+    """Claim the folder of a new run; take out of a resumed one what it wrote after its checkpoint."""
+    prepared = run.inputs
+    if prepared.resumes:
+        done = prepared.checkpoint.step if prepared.checkpoint else 0
+        run.folder.cut_back(done, prepared.passed_over)
+    else:
+        run.folder.claim(prepared.config, prepared.plugins, prepared.data)
+
+
+def _train_with_restarts(run: Run[PreparedRun], on_ray: OnRay, session: Any, *, debug_inline: bool) -> None:
+    """Train; again from the last checkpoint when a learner rank is lost, cluster.max_restarts times."""
+    config = run.inputs.config
+    most = config.cluster.max_restarts
     for restarts in count(1):
         try:
-            return _run(prepared, display, interrupt, session, debug_inline=debug_inline, started=started)
+            _train(run, on_ray, session, debug_inline=debug_inline)
+            return
         except RankLost as lost:
             if restarts > most:
                 raise RankLost(f"{lost}; cluster.max_restarts={most} restarts were not enough") from lost
-            display.note(f"{lost}: restart {restarts} of {most}")
-        prepared = _from_last_checkpoint(prepared)
-    raise AssertionError("counting never ends")
+            run.display.note(f"{lost}: restart {restarts} of {most}")
+        run.inputs = prepare_run(config, run.folder, resume=True)
+        _begin(run)
 
 
-def _from_last_checkpoint(prepared: PreparedRun) -> PreparedRun:
-    """The run as it is resumed; from its beginning where it has no checkpoint yet."""
-    folder = prepared.folder
-    again = prepare_run(prepared.config, run_dir=folder.path, resume=True)
-    folder.cut_back(again.checkpoint.step if again.checkpoint else 0, again.passed_over)
-    return again
-
-
-def _run(
-    prepared: PreparedRun,
-    display: Display,
-    interrupt: Interrupt,
-    session: Any,
-    *,
-    debug_inline: bool,
-    started: float,
-) -> RunResult:
-    config, folder = prepared.config, prepared.folder
-    try:
-        path, model = _first_policy(prepared, display, interrupt, debug_inline=debug_inline)
-    except StopRequested:
-        return RunResult(run_dir=folder.path, summary={}, stopped=True)
+def _train(run: Run[PreparedRun], on_ray: OnRay, session: Any, *, debug_inline: bool) -> None:
+    prepared = run.inputs
+    config = prepared.config
+    path, model = _first_policy(run, debug_inline=debug_inline)
     resume_at = prepared.checkpoint.step if prepared.checkpoint else None
-    if resume_at is None and folder.metrics.exists():  # of a start that ended before its first checkpoint
+    if resume_at is None and run.folder.metrics.exists():  # of a start that ended before its first checkpoint
         resume_at = 0
-    with (
-        place_for_ranks(config, session) as place,
-        Scorer(
-            config,
-            catalog=prepared.catalog,
-            debug_inline=debug_inline,
-            decode=prepared.tokenizer.decode,
-            failures_path=folder.path / "failed_rollouts.jsonl",
-            placement=reward_actors(config, session),
-        ) as scorer,
-    ):
+    with ExitStack() as opened:
+        place = opened.enter_context(place_for_ranks(config, on_ray, session))
+        placement = reward_actors(config, session)
+        scorer = make_scorer(prepared, debug_inline=debug_inline, placement=placement)
+        opened.enter_context(scorer)
         with clear_memory_errors("starting the sampler"):
-            sampler = make_sampler(prepared, path, session)
-        log = MetricsLog(
-            folder.path,
-            run_name=config.name,
-            trackers=config.logging.trackers,
-            config=config.model_dump(mode="json"),
-            resume_at=resume_at,
+            sampler = opened.enter_context(closing(make_sampler(prepared, path, session)))
+        log = opened.enter_context(run.open_log(config.logging.trackers, resume_at=resume_at))
+        timeline = make_timeline(prepared, on_ray)
+        if timeline is not None:
+            opened.callback(timeline.close)
+        learner = opened.enter_context(closing(make_learner(prepared, path, model, place)))
+        trainer = Trainer(
+            prepared,
+            learner=learner,
+            sampler=sampler,
+            scorer=scorer,
+            log=log,
+            display=run.display,
+            interrupt=run.interrupt,
+            timeline=timeline,
         )
-        timeline = make_timeline(prepared)
-        try:
-            with closing(make_learner(prepared, path, model, place)) as learner:
-                trainer = Trainer(
-                    prepared,
-                    learner=learner,
-                    sampler=sampler,
-                    scorer=scorer,
-                    log=log,
-                    display=display,
-                    interrupt=interrupt,
-                    timeline=timeline,
-                )
-                with trainer:
-                    return _train_and_measure(prepared, trainer, display, started=started)
-        except StopRequested:
-            return RunResult(run_dir=folder.path, summary={}, stopped=True)
-        finally:
-            log.close()
-            sampler.close()
-            if timeline is not None:
-                timeline.close()
+        opened.enter_context(trainer)
+        _train_and_measure(run, trainer)
 
 
-def _first_policy(
-    prepared: PreparedRun, display: Display, interrupt: Interrupt, *, debug_inline: bool
-) -> tuple[str, Any]:
-    """Where the policy RL begins with (after SFT, if any) lies on disk, and the model.
+def _first_policy(run: Run[PreparedRun], *, debug_inline: bool) -> tuple[str, Any]:
+    """(path, model) of the policy that RL begins with, after SFT if any.
 
-    With several learner ranks there is no model here: each rank loads it.
+    With several learner ranks the model is None: each rank loads it.
     """
-    config, folder = prepared.config, prepared.folder
-    device = default_device()
-    has_own_start = config.model.tiny is not None or config.sft.is_on
+    prepared, folder = run.inputs, run.folder
+    config, device = prepared.config, default_device()
     if prepared.checkpoint is not None:
+        has_own_start = config.model.tiny is not None or config.sft.is_on
         path = str(folder.model) if has_own_start else str(config.model.path)
-        return path, _load_to_train(prepared, path, device)
+        return path, _load_to_train(config, path, device)
     with clear_write_errors(str(folder.model)):
         path = prepare_model(config.model, folder.model, seed=config.seed)
     if config.sft.is_on:
         model = load_policy(path, dtype=config.model.dtype, device=device)
         with clear_memory_errors("updating"):
-            model, _ = run_sft(prepared, model, display, interrupt, debug_inline=debug_inline)
+            model, _ = run_sft(run, model, debug_inline=debug_inline)
         path = str(folder.model)
-        with clear_write_errors(str(folder.model)):
+        with clear_write_errors(path):
             save_policy(model, prepared.tokenizer, folder.model)
         if not _is_quantized(config) and config.learner.num_ranks == 1:
             return path, model
         del model
         if device.type == "cuda":  # what SFT held belongs to the ranks and the engines now
             torch.cuda.empty_cache()
-    return path, _load_to_train(prepared, path, device)
+    return path, _load_to_train(config, path, device)
 
 
-def _load_to_train(prepared: PreparedRun, path: str, device: torch.device) -> Any:
-    config = prepared.config
+def _load_to_train(config: TrainConfig, path: str, device: torch.device) -> Any:
     if config.learner.num_ranks > 1:
         return None
     return load_policy(path, dtype=config.model.dtype, device=device, quantize=_is_quantized(config))
@@ -317,61 +236,22 @@ def _is_quantized(config: TrainConfig) -> bool:
     return config.learner.lora is not None and config.learner.lora.quantize
 
 
-def _train_and_measure(
-    prepared: PreparedRun, trainer: Trainer, display: Display, *, started: float
-) -> RunResult:
-    """Raises StopRequested after a Ctrl-C, once there is a checkpoint of the steps that were done."""
-    folder, measures = prepared.folder, bool(prepared.held_out_prompts)
+def _train_and_measure(run: Run[PreparedRun], trainer: Trainer) -> None:
+    """Raises StopRequested after a Ctrl-C, once there is a checkpoint of the finished steps."""
+    prepared, display = run.inputs, run.display
+    measures = bool(prepared.held_out_prompts)
     trainer.sync()
     if prepared.checkpoint is not None:
-        assert prepared.checkpoint_path is not None
         for passed in prepared.passed_over:
             display.note(f"passed over {passed.path}: {passed.reason}; renamed to damaged_{passed.path.name}")
-        display.note(f"resumed from {prepared.checkpoint_path} after {trainer.step} steps")
-        restore_random_states(prepared.checkpoint_path)
+        display.note(f"resumed from {prepared.checkpoint.path} after {trainer.step} steps")
+        restore_random_states(prepared.checkpoint.path)
     elif measures:
         trainer.before = trainer.evaluate(may_stop=True).metrics
         display.note(f"held-out accuracy before RL: {trainer.before['evaluation/accuracy']:.1%}")
     trainer.run_steps()
     if trainer.step:
-        retire(folder.sft_checkpoints, prepared.config.checkpoints)
+        run.retire(run.folder.sft_checkpoints)
     after = trainer.evaluate(may_stop=True).metrics if measures else {}
-    summary = {
-        "name": prepared.config.name,
-        "steps": trainer.step,
-        "seconds": round(time.perf_counter() - started, 1),
-        "metrics": {name: {"before": trainer.before[name], "after": after[name]} for name in after},
-    }
-    with clear_write_errors(str(folder.summary)):
-        folder.write_summary(summary)
-    return RunResult(run_dir=folder.path, summary=summary)
-
-
-def _tell(result: RunResult, prepared: PreparedRun, console: Console) -> None:
-    if result.stopped:
-        console.print(_how_to_go_on(prepared.folder, "train"), markup=False, highlight=False, soft_wrap=True)
-        return
-    rows = [
-        SummaryRow(
-            name=name.removeprefix("evaluation/").replace("_", " "),
-            before=values["before"],
-            after=values["after"],
-            is_fraction=name.endswith("accuracy"),
-        )
-        for name, values in result.summary["metrics"].items()
-    ]
-    if rows:
-        console.print(summary_table(rows, title=f"{prepared.config.name}: {result.summary['steps']} steps"))
-    console.print(f"{result.summary['seconds']:.0f} s, {result.run_dir}/", highlight=False, soft_wrap=True)
-
-
-def _who_was_killed(holder: str) -> str:
-    return (
-        f"{holder} was killed while it trained here; if nobody did that, the kernel was out of memory "
-        "(see dmesg)"
-    )
-
-
-def _how_to_go_on(folder: RunFolder, command: str) -> str:
-    config = folder.path / "config.yaml"
-    return f"stopped; continue with: verl-lite {command} {config} --run-dir {folder.path} --resume"
+    metrics = {name: {"before": trainer.before[name], "after": after[name]} for name in after}
+    run.finish(metrics, steps=trainer.step)

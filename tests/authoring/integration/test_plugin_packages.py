@@ -96,7 +96,7 @@ def test_a_new_plugin_is_clean_code(new_plugin: Path) -> None:
     [
         ("Bad Name", "expected small letters and digits"),
         ("../up", "expected small letters and digits"),
-        ("exact", "verl-lite has a reward of that name already"),
+        ("exact", "verl-lite already has a reward of that name"),
     ],
 )
 def test_names_that_cannot_be_used_are_refused(

@@ -1,5 +1,6 @@
 """`verl-lite train`: a bad input is one clear message and exit code 2; nothing loaded, nothing written."""
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -180,6 +181,10 @@ def test_config_check_show_and_schema(cli: Cli, folder: Path) -> None:
     assert code == 0
     assert json.loads(out)["properties"]["rollout"]
     assert not (folder / "runs").exists()
+
+
+def test_the_version_is_that_of_the_distribution(cli: Cli) -> None:
+    assert cli("--version") == (0, f"verl-lite {importlib.metadata.version('verl-lite')}\n", "")
 
 
 def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(

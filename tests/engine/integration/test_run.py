@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from verl_lite.engine import trainer
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.evals.config import training_config
-from verl_lite.engine.evals.run import evaluate_model
+from verl_lite.engine.evals.evaluate import evaluate_model
 from verl_lite.engine.learner import checkpoint as learner_files
 from verl_lite.engine.observe.metrics_log import read_metrics
 from verl_lite.engine.rollout.sources import Rounds

@@ -12,7 +12,6 @@ from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.learner.checkpoint import is_sharded, saved_state, start_saving
 from verl_lite.engine.learner.learner import Learner
 from verl_lite.engine.learner.sharded_checkpoint import distribute_like, write_sharded
-from verl_lite.engine.memory_plan import shares_gpus
 from verl_lite.engine.model.folder import load_policy
 from verl_lite.engine.model.weights import base_model
 from verl_lite.engine.rundir.environment import make_deterministic
@@ -42,7 +41,7 @@ class RankWorker:
         if config.deterministic:
             make_deterministic()
         self._ranks = RankGroup(config.learner.parallel, device)
-        self._shares_gpu = shares_gpus(config) and device.type == "cuda"
+        self._shares_gpu = config.rollout.shares_gpus and device.type == "cuda"
         is_quantized = config.learner.lora is not None and config.learner.lora.quantize
         # whole weights stay in host memory until they are sharded: the device only ever holds a shard
         start = torch.device("cpu") if self._ranks.is_sharded and not is_quantized else device

@@ -24,12 +24,12 @@ class ResourceRequest:
         return f"{self.setting}={self.count} of {self.cpus:g} CPU{gpus} each"
 
 
-def resource_requests(config: TrainConfig, *, on_gpus: bool) -> list[ResourceRequest]:
-    """One request per kind of actor. If not `on_gpus`, learner ranks and engines request no GPUs."""
+def resource_requests(config: TrainConfig, *, num_ranks: int, on_gpus: bool) -> list[ResourceRequest]:
+    """One request per kind of actor; unless `on_gpus`, learner ranks and engines request no GPUs."""
     rollout, rewards = config.rollout, config.cluster.rewards
     requests = []
-    if ranks := config.ranks_placed_by_ray:
-        requests.append(ResourceRequest("learner.num_ranks", ranks, 1, int(on_gpus)))
+    if num_ranks:
+        requests.append(ResourceRequest("learner.num_ranks", num_ranks, 1, int(on_gpus)))
     if rollout.is_placed_by_ray:
         engine = engine_resources(rollout, 0, on_gpu=on_gpus)
         cpus, gpus = engine["num_cpus"], engine.get("num_gpus", 0)
@@ -39,13 +39,15 @@ def resource_requests(config: TrainConfig, *, on_gpus: bool) -> list[ResourceReq
     return requests
 
 
-def check_capacity(config: TrainConfig, resources: Mapping[str, float], *, may_grow: bool) -> str:
+def check_capacity(
+    config: TrainConfig, resources: Mapping[str, float], *, num_ranks: int, may_grow: bool
+) -> str:
     """Compare the run's requests with `resources`, which is ray.cluster_resources().
 
     Returns a warning to print, "" if the cluster has enough. Raises ConfigError if it has too little and
     cannot grow; nodes may still join an existing cluster (`may_grow`).
     """
-    requests = resource_requests(config, on_gpus=resources.get("GPU", 0) > 0)
+    requests = resource_requests(config, num_ranks=num_ranks, on_gpus=resources.get("GPU", 0) > 0)
     wanted = {
         "CPU": sum(request.count * request.cpus for request in requests),
         "GPU": sum(request.count * request.gpus for request in requests),

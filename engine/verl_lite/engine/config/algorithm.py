@@ -39,7 +39,7 @@ class KLConfig(ConfigModel):
     reference: Literal["copy", "offload", "adapter_off", "none"] = "copy"
     target: float | None = Field(default=None, gt=0)  # adaptive when set: the KL per completion, in nats
     horizon_samples: int = Field(default=10_000, gt=0)
-    ratio_weighted: bool = False  # k1, k3: times the ratio, the gradient is that of KL(policy || reference)
+    ratio_weighted: bool = False  # k1, k3: times the ratio; the gradient is KL(policy || reference)'s
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -97,8 +97,8 @@ class OverlongConfig(ConfigModel):
     mode: Literal["keep", "mask", "shape"] = "keep"
     buffer_tokens: int = Field(
         default=0, ge=0
-    )  # shape: the penalty grows linearly over the last so many tokens
-    penalty: float = Field(default=1.0, ge=0)  # shape: the reward taken off at the limit
+    )  # shape: the last tokens over which the penalty grows linearly
+    penalty: float = Field(default=1.0, ge=0)  # shape: what the reward loses at the limit
 
     @model_validator(mode="after")
     def _has_buffer(self) -> Self:
@@ -140,7 +140,7 @@ class AlgorithmConfig(ConfigModel):
     gamma: float = Field(default=1.0, ge=0, le=1)
     lam: float = Field(default=1.0, ge=0, le=1)
     dynamic_sampling: bool = False
-    max_refills: int = Field(default=3, ge=1)  # dynamic sampling: further rounds of prompts a step, at most
+    max_refills: int = Field(default=3, ge=1)  # dynamic sampling: most further rounds of prompts per step
     kl: KLConfig = KLConfig()
     importance: ImportanceConfig = ImportanceConfig()
     overlong: OverlongConfig = OverlongConfig()
@@ -172,7 +172,7 @@ class AlgorithmConfig(ConfigModel):
     def _check_ratio(self) -> None:
         if self.loss == "gspo" and self.aggregate != "sequence_mean":
             raise ValueError(
-                f"loss=gspo has one ratio a sequence; aggregate={self.aggregate} would weigh it by the "
+                f"loss=gspo has one ratio per sequence; aggregate={self.aggregate} would weigh it by the "
                 "sequence's length and bias it: use aggregate: sequence_mean"
             )
         if self.loss == "policy_gradient" and self.epochs * self.mini_batches > 1:
@@ -199,8 +199,8 @@ class AlgorithmConfig(ConfigModel):
             "gae", "reinforce_pp"
         ):  # fmt: skip
             raise ValueError(
-                f"kl.placement=reward gives a penalty at each token, which advantage={self.advantage} (one "
-                "value a completion) cannot place: use gae or reinforce_pp, or kl.placement: loss"
+                f"kl.placement=reward gives a penalty per token, which advantage={self.advantage} (one "
+                "value per completion) cannot place: use gae or reinforce_pp, or kl.placement: loss"
             )
         if self.advantage == "gdpo" and self.overlong.mode == "shape":
             raise ValueError(
@@ -231,7 +231,7 @@ class AlgorithmConfig(ConfigModel):
 
     @property
     def is_on_policy(self) -> bool:
-        """One update a rollout batch: the ratio to the old policy is exactly 1."""
+        """One update per rollout batch: the ratio to the old policy is exactly 1."""
         return self.epochs * self.mini_batches == 1
 
 
@@ -244,7 +244,7 @@ class OptimizerConfig(ConfigModel):
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["constant", "linear", "cosine", "wsd"] = "cosine"  # wsd: warmup, stable, decay
     warmup_steps: int = Field(default=0, ge=0)
-    decay_fraction: float = Field(default=0.2, gt=0, le=1)  # wsd: the part of the steps that decays
+    decay_fraction: float = Field(default=0.2, gt=0, le=1)  # wsd: the fraction of the steps that decays
     min_lr_fraction: float = Field(default=0.1, ge=0, le=1)
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     bits: Literal[8, 32] = 32
@@ -255,8 +255,8 @@ class OptimizerConfig(ConfigModel):
     def _decaying(self) -> Self:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(
-                f"betas={list(self.betas)}: expected two numbers from 0 up and below 1, the parts of the old "
-                "moments that a step keeps; usual are [0.9, 0.95]"
+                f"betas={list(self.betas)}: expected two numbers of at least 0 and below 1, the fractions "
+                "of the old moments that a step keeps; [0.9, 0.95] is usual"
             )
         return self
 
@@ -272,18 +272,18 @@ class LoraConfig(ConfigModel):
 
 
 class LearnerConfig(ConfigModel):
-    """How an update is computed; none of it changes what is computed."""
+    """How an update is computed, not what it computes."""
 
     optimizer: OptimizerConfig = OptimizerConfig()
-    num_ranks: int = Field(default=1, ge=1)  # processes (one a GPU) that share each update
-    parallel: ParallelName = "fsdp"  # ranks hold shards of the weights, or all of them
+    num_ranks: int = Field(default=1, ge=1)  # processes, one per GPU, that share each update
+    parallel: ParallelName = "fsdp"  # ranks hold shards of the weights, or whole copies
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the matrix products; master weights are fp32
     max_tokens_per_micro_batch: int = Field(default=16_384, gt=0)
     backend: Literal["packed", "padded"] = "packed"
     share_prompts: Literal["auto", "always", "never"] = "auto"
-    share_prompts_min_tokens: int = Field(default=8, ge=1)  # auto: prompts at least this long are shared
+    share_prompts_min_tokens: int = Field(default=8, ge=1)  # auto: the shortest prompt that is shared
     gradient_checkpointing: bool = False
-    logits_tile_mb: int = Field(default=16, gt=0)  # the largest piece of logits that exists at one time
+    logits_tile_mb: int = Field(default=16, gt=0)  # the most logits that exist at one time
     lora: LoraConfig | None = None
 
     @model_validator(mode="after")
@@ -300,16 +300,18 @@ class LearnerConfig(ConfigModel):
     def _check_shards(self) -> None:
         why, ranks = "", f"learner.num_ranks={self.num_ranks} with parallel=fsdp"
         if self.lora is not None and self.lora.quantize:
-            why = "lora.quantize packs the base into 4-bit blocks, which cannot be cut into the ranks' shards"
+            why = (
+                "lora.quantize packs the base into 4-bit blocks, which cannot be split into the ranks' shards"
+            )
         elif self.optimizer.bits == 8:
             why = (
-                "optimizer.bits=8 quantises each rank's shard in blocks of its own, which another number of "
-                "ranks could not resume from"
+                "optimizer.bits=8 quantises each rank's shard in its own blocks, from which another number "
+                "of ranks could not resume"
             )
         elif self.optimizer.offload:
             why = (
                 "optimizer.offload keeps whole weights and moments on the CPU, but a rank holds shards, and "
-                "the moments are spread over the ranks already"
+                "the moments are already spread over the ranks"
             )
         if why:
             raise ValueError(f"{ranks}: {why}; leave the setting out, or use parallel: replicated")

@@ -1,6 +1,6 @@
 """The `cluster` and `asynchrony` sections of the config: where parts run, and how far rollouts run ahead.
 
-How many there are of each stands where the part itself does: learner.num_ranks, rollout.num_engines.
+Their numbers are settings of the parts themselves: learner.num_ranks, rollout.num_engines.
 """
 
 from typing import Literal
@@ -13,7 +13,7 @@ __all__ = ["AsynchronyConfig", "ClusterConfig", "RewardActorsConfig"]
 
 
 class RewardActorsConfig(ConfigModel):
-    """`count` reward workers as Ray actors (0: rewards run beside the trainer), and what each asks for."""
+    """`count` reward workers as Ray actors (0: rewards run beside the trainer), and the resources of each."""
 
     count: NonNegativeInt = 0
     cpus: PositiveFloat = 1.0
@@ -21,14 +21,14 @@ class RewardActorsConfig(ConfigModel):
 
 
 class ClusterConfig(ConfigModel):
-    """Ray's place in a run. It is started only when something of the run is placed by it.
+    """How a run uses Ray, which is started only when it places something of the run.
 
-    address          unset: a Ray of this run's own, gone with it; "auto" or host:port: a running cluster
-    start_timeout_s  how long an actor may take until it answers
-    call_timeout_s   how long any single call may take before its actor counts as lost
-    engine_timeout_s how long a rollout engine may stay silent before it counts as lost: its calls are
-                     short, only new weights take longer
-    max_restarts     how often a lost engine, reward worker or learner is replaced before the run stops
+    address           unset: a Ray of this run's own, gone with it; "auto" or host:port: a running cluster
+    start_timeout_s   the longest that an actor may take to start
+    call_timeout_s    the longest that a call may take; after it the actor counts as lost
+    engine_timeout_s  the longest that a rollout engine may stay silent before it counts as lost: its calls
+                      are short, only new weights take longer
+    max_restarts      how often a lost engine, reward worker or learner is replaced before the run stops
     """
 
     address: str | None = None
@@ -42,12 +42,12 @@ class ClusterConfig(ConfigModel):
 class AsynchronyConfig(ConfigModel):
     """How far sampling runs ahead of training.
 
-    mode     sync: sample, train, sync, in turn. one_ahead: the next batch is sampled while this one
-             trains, by the policy before the update. async: engines never wait; weights reach
-             them in the middle of completions, whose tokens carry the version that sampled them
-    max_lag  updates between the version that sampled a token and the one that trains on it (async)
-    stale    what becomes of a group of completions beyond max_lag (one that later ones overtook):
-             drop it, or train on it with algorithm.importance's weights
+    mode     sync: sample, train and sync in turn. one_ahead: the next batch is sampled by the old policy
+             while this one trains. async: engines never wait; they get new weights in the middle of
+             completions, and every token carries the version that sampled it
+    max_lag  most updates between the version that sampled a token and the one that trains on it (async)
+    stale    what happens to a group of completions older than max_lag, because later ones overtook it:
+             drop it, or train on it with algorithm.importance's weights (correct)
     """
 
     mode: Literal["sync", "one_ahead", "async"] = "sync"
@@ -68,7 +68,7 @@ class AsynchronyConfig(ConfigModel):
         dynamic_sampling: bool,
         takes_weights_anytime: bool,
     ) -> None:
-        """Refuse what does not go with the mode; raises ValueError with the reason."""
+        """Raise ValueError, with the reason, for what the mode rules out."""
         if self.mode != "sync" and loss == "policy_gradient" and importance == "off":
             raise ValueError(
                 f"asynchrony.mode={self.mode} trains on samples of older policies, but loss=policy_gradient "
@@ -79,7 +79,7 @@ class AsynchronyConfig(ConfigModel):
         if importance == "off" and (self.stale == "correct" or self.max_lag > 1):
             raise ValueError(
                 f"asynchrony.mode=async with stale={self.stale} and max_lag={self.max_lag} trains on tokens "
-                "of policies several updates old, which is only right with weights for it: set "
+                "of policies several updates old, which is only right with importance weights: set "
                 "algorithm.importance.mode to truncate or mask, or max_lag: 1 with stale: drop"
             )
         if advantage == "gae":

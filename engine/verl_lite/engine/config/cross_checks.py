@@ -1,11 +1,13 @@
-"""What two sections of a training config refuse together; each raises ValueError with the reason."""
+"""Combinations of config sections that are refused; each check raises ValueError with the reason."""
 
 import re
 
 from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.errors import ConfigError
 from verl_lite.plugins.composite.metrics import METRICS
 
-__all__ = ["check_best_metric", "check_models", "check_updates"]
+__all__ = ["check_address", "check_best_metric", "check_models", "check_updates"]
 
 EVALUATED = ("evaluation/accuracy", "evaluation/reward_mean", "evaluation/completion_tokens_mean")
 SFT = (
@@ -19,8 +21,18 @@ MEASURED_BY_STEP = (
 OF_REWARDS = [re.escape(name).replace("<name>", ".+") for name, _, _ in METRICS]
 
 
+def check_address(cluster: ClusterConfig, *, ranks: bool, engines: bool) -> None:
+    """An address needs something that Ray places: learner `ranks`, rollout `engines` or reward workers."""
+    if cluster.address is not None and not (ranks or engines or cluster.rewards.count):
+        raise ConfigError(
+            f"cluster.address={cluster.address} but no part of this run is placed by Ray: set "
+            "learner.num_ranks or rollout.num_engines above 1 (torchrun's ranks do not count), "
+            "cluster.rewards.count above 0, or rollout.placement to disaggregated"
+        )
+
+
 def check_models(algorithm: AlgorithmConfig, learner: LearnerConfig) -> None:
-    """The reference and the critic, where they are made of the policy's own weights."""
+    """A reference or critic that is made of the policy's own weights."""
     kl, lora = algorithm.kl, learner.lora
     if kl.coefficient > 0 and kl.reference == "adapter_off" and lora is None:
         raise ValueError(
@@ -35,17 +47,17 @@ def check_models(algorithm: AlgorithmConfig, learner: LearnerConfig) -> None:
 
 
 def check_updates(algorithm: AlgorithmConfig, *, num_prompts: int, max_new_tokens: int) -> None:
-    """What counts prompts or tokens against how many of them there are."""
+    """Settings that count prompts or tokens, against how many there are."""
     overlong = algorithm.overlong
     if overlong.mode == "shape" and overlong.buffer_tokens > max_new_tokens:
         raise ValueError(
             f"algorithm.overlong.buffer_tokens={overlong.buffer_tokens} is more than rollout.max_new_tokens="
-            f"{max_new_tokens}, so that every completion would be penalised: lower it"
+            f"{max_new_tokens}, so every completion would be penalised: lower it"
         )
     if algorithm.mini_batches > num_prompts:
         raise ValueError(
             f"algorithm.mini_batches={algorithm.mini_batches} is more than rollout.num_prompts="
-            f"{num_prompts}, and a prompt's samples stay in one mini-batch: lower one or raise the other"
+            f"{num_prompts}, but a prompt's samples stay in one mini-batch: lower one or raise the other"
         )
 
 
@@ -56,6 +68,6 @@ def check_best_metric(name: str) -> None:
     if any(re.fullmatch(pattern, name) for pattern in OF_REWARDS):
         return
     raise ValueError(
-        f"checkpoints.keep_best={name!r} is no metric of a training run: expected {', '.join(EVALUATED)}, "
-        f"{', '.join(SFT)}, or one that metrics.jsonl has of every step, such as reward/mean"
+        f"checkpoints.keep_best={name!r} is not a metric of a training run: expected {', '.join(EVALUATED)}, "
+        f"{', '.join(SFT)}, or a metric that metrics.jsonl has for every step, such as reward/mean"
     )

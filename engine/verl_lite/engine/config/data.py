@@ -10,19 +10,19 @@ __all__ = ["DataConfig", "DatasetConfig"]
 
 
 class DatasetConfig(ConfigModel):
-    """Rows to sample prompts from: a local file, a hub data set, or the generated arithmetic.
+    """Rows to sample prompts from: a local file, a data set of the hub, or generated arithmetic.
 
     path              a .jsonl or .parquet file
     hub, hub_subset   a data set of the hub, read with `datasets`
-    task              "arithmetic": two-digit additions made here, `num_rows` of them
+    task              "arithmetic": `num_rows` generated two-digit additions
     split             the hub's split, or the task's: "train" or "held_out"
-    prompt            the column with the user's message (text) or with the whole chat (messages)
-    prompt_template   text with {column} in it, used instead of the column as it stands
-    system_prompt     put before the prompt where the chat has no system message of its own
+    prompt            the column with the user's message (text) or the whole chat (messages)
+    prompt_template   text with {column} in it, used instead of the plain column
+    system_prompt     put before the prompt unless the chat has a system message
     reference         the column with the right answer; "" where there is none
-    reference_after   keep only what follows the last occurrence of this in the reference ("####")
-    num_rows          use the first so many rows (0: all)
-    overlong          what to do with a prompt longer than rollout.max_prompt_tokens
+    reference_after   keep only what follows the last occurrence of this text in the reference ("####")
+    num_rows          use this many rows from the start (0: all)
+    overlong          what happens to a prompt longer than rollout.max_prompt_tokens
     """
 
     path: str | None = None

@@ -1,4 +1,4 @@
-"""Which weights vLLM gets under LoRA: the adapters alone, over the base it was started with, or all, merged.
+"""Which weights vLLM gets under LoRA: the adapters alone, for its own base, or all weights, merged.
 
 Importing it never imports torch.
 """
@@ -10,19 +10,19 @@ from verl_lite.engine.config.algorithm import LearnerConfig
 __all__ = ["MAX_RANK", "RANKS", "LoraSync", "reason_to_merge"]
 
 LoraSync = Literal["auto", "adapters", "merged"]
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM reserves room
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the ranks vLLM reserves room for
 MAX_RANK = RANKS[-1]
-# Layers that both sides know by these names: what "all-linear" finds in models of the Qwen and Llama kinds.
+# Layers with the same name on both sides: what "all-linear" finds in the Qwen and Llama families.
 LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
 def reason_to_merge(
     learner: LearnerConfig, *, sampler: str, weight_transfer: str, model_dtype: str, vllm_dtype: str
 ) -> str:
-    """Why adapters cannot go alone, as the setting that forbids it; "" where they can.
+    """The setting that forbids sending adapters alone; "" where they can be.
 
-    The base in vLLM is the one it read from disk, so the learner's must be the same numbers: not one in
-    4 bits, and none rounded to fewer bits than vLLM computes in.
+    vLLM read its base from disk, so the learner's must be the same numbers: not in 4 bits, and not rounded
+    to fewer bits than vLLM computes in.
     """
     lora = learner.lora
     if lora is None:

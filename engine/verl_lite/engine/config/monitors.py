@@ -1,4 +1,4 @@
-"""What the monitors call too much, and what a rollback rule does about it. Importing it imports no torch."""
+"""The thresholds of the monitors, and what a rollback rule does. Importing it never imports torch."""
 
 from typing import Annotated, Literal
 
@@ -12,15 +12,15 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class RollbackConfig(ConfigModel):
-    """What happens on a reward collapse or a KL blow-up. It is only said, unless `on` says otherwise.
+    """What happens on a reward collapse or a KL blow-up; by default it is only reported.
 
-    on                    "nothing": say it and name the last good checkpoint; "stop"; or "rollback" to it
-    reward_drop_fraction  collapse: the reward's mean over monitors.window_steps falls below its best such
-                          mean by this part of that best one's distance to the lowest
-    min_reward_range      a run whose means have moved less than this has nothing to lose yet
-    max_kl                blow-up: KL to the reference (or between sampler and trainer), nats a token
+    on                    "nothing": report it and name the last good checkpoint; "stop"; "rollback" to it
+    reward_drop_fraction  collapse: the mean reward over monitors.window_steps has fallen from its best
+                          such mean by this fraction of the distance between best and lowest
+    min_reward_range      no collapse is possible until the means have moved by this much
+    max_kl                blow-up: KL to the reference (or between sampler and trainer), nats per token
     learning_rate_factor  the learning rate is multiplied by this at each rollback
-    max_rollbacks         after so many the run stops
+    max_rollbacks         the run stops instead of rolling back more often
     """
 
     on: Literal["nothing", "stop", "rollback"] = "nothing"
@@ -32,26 +32,26 @@ class RollbackConfig(ConfigModel):
 
 
 class MonitorsConfig(ConfigModel):
-    """Thresholds of the warnings. A number beyond its own gives `warning/<name>` 1 at that step.
+    """Thresholds of the warnings. A metric beyond its threshold sets `warning/<name>` to 1 at that step.
 
     flat_groups           fraction of groups whose rewards are all equal
-    entropy_below         nats a token
+    entropy_below         nats per token
     clip_fraction         fraction of tokens whose ratio was clipped
-    kl_sampler_trainer    nats a token between sampler and trainer
-    kl_reference_above    nats a token between policy and reference
-    kl_reference_below    the same, its mean over the last window
+    kl_sampler_trainer    nats per token between sampler and trainer
+    kl_reference_above    nats per token between policy and reference
+    kl_reference_below    the same, averaged over the last window
     held_out_drop         fall of held-out accuracy below its best while the trained reward rose
-    length_drift          mean length over its mean in the first window, or the inverse
-    truncated_fraction    completions cut at max_new_tokens
-    repetition            mean part of a completion's words that repeat earlier four-word sequences
-    duplicate_fraction    samples whose text another sample of their group has too
-    divergence            trained reward's rise minus a shadow (weight 0) reward's that rose less than half
-                          as much, each in standard deviations of its own first window
-    error_fraction        rollouts a reward failed on or did not finish in time
-    canary_part           of the canary's tolerance
-    stale_versions        weights older than the newest by so many updates
+    length_drift          mean length divided by its mean in the first window, or the inverse
+    truncated_fraction    fraction of completions cut at max_new_tokens
+    repetition            mean fraction of a completion's words that repeat earlier four-word sequences
+    duplicate_fraction    fraction of samples with the same text as another sample of their group
+    divergence            the trained reward's rise minus that of a shadow reward (weight 0) which rose less
+                          than half as much, each in standard deviations of its own first window
+    error_fraction        fraction of rollouts on which a reward failed or timed out
+    canary_part           fraction of the canary's tolerance
+    stale_versions        updates by which weights are older than the newest
     bad_steps             updates skipped so far because of nan or inf
-    window_steps          length of the windows that drift, divergence and collapse are measured with
+    window_steps          length of the windows for drift, divergence and collapse
     """
 
     enabled: bool = True

@@ -1,4 +1,4 @@
-"""The `rollout` section of the config: what samples, how many, and where its engines are."""
+"""The `rollout` section of the config: what samples, how much, and where its engines run."""
 
 from typing import Literal
 
@@ -12,12 +12,12 @@ __all__ = ["RolloutConfig", "ServerConfig", "VllmConfig"]
 
 
 class VllmConfig(ConfigModel):
-    """How the in-process vLLM engine is built.
+    """How a vLLM engine is built.
 
-    gpu_memory_utilization   vLLM's share of the GPU's memory while it generates
+    gpu_memory_utilization   vLLM's fraction of the GPU's memory while it generates
     sleep                    frees the GPU for the learner during each update (GPU only)
-    tensor_parallel_size     GPUs one engine is cut over
-    kv_cache_gib             the KV cache's size on the CPU
+    tensor_parallel_size     GPUs that one engine is split over
+    kv_cache_gib             size of the KV cache on the CPU
     cpu_threads              threads of one engine on the CPU, where Ray places it
     prefix_caching           unset: on with a GPU; off on the CPU, where runs are bitwise repeatable
     """
@@ -33,12 +33,12 @@ class VllmConfig(ConfigModel):
 
 
 class ServerConfig(ConfigModel):
-    """A `vllm serve` that already runs with the model of the config, for rollout.sampler: vllm-server.
+    """A running `vllm serve` of the config's model, for rollout.sampler: vllm-server.
 
-    url          where it answers, such as http://localhost:8000
-    api_key_env  the environment variable that holds its API key, if it asks for one
-    weights_dir  a folder that both sides see, through which it gets new weights; unset, it keeps its
-                 own: enough for eval, rollout and diagnose, not for train
+    url          its address, such as http://localhost:8000
+    api_key_env  the environment variable with its API key, if it needs one
+    weights_dir  a folder that both sides see, through which it gets new weights; unset, it keeps its own,
+                 which is enough for eval, rollout and diagnose, but not for train
     dtype        what it computes in; decides how closely the canary must agree
     """
 
@@ -52,18 +52,18 @@ class RolloutConfig(ConfigModel):
     """One step samples `num_samples` completions of each of `num_prompts` prompts.
 
     `canary_tolerance` is the largest difference of log-probabilities (natural logarithms) allowed
-    after a weight sync; unset, the one that fits the sampler's dtype.
+    after a weight sync; unset, the one for the sampler's dtype.
 
     placement            in_process: one engine in the trainer's process. disaggregated: Ray places the
-                         engines, on GPUs of their own. colocated: Ray places them on the learner's
-                         GPUs, and they sleep during updates. Unset: in_process for one engine,
-                         disaggregated for more
-    lora_sync            what vLLM gets under LoRA: the adapters alone, or every weight with the adapters
-                         merged in. auto: adapters on a GPU where it takes them, else merged
-    weight_transfer      how weights reach Ray's engines: object_store, through the host's memory, on every
-                         platform; between GPUs by vLLM itself: nccl (disaggregated), ipc (colocated)
-    sequences_in_flight  sequences handed to one of Ray's engines at once; it gets the next when one ends.
-                         Unset: as many as it works on at once, and as many to follow on
+                         engines on GPUs of their own. colocated: Ray places them on the learner's GPUs,
+                         and they sleep during updates. Unset: in_process for one engine, disaggregated
+                         for more
+    lora_sync            what vLLM gets under LoRA: the adapters alone, or all weights with the adapters
+                         merged in. auto: adapters on a GPU if vLLM takes them, else merged
+    weight_transfer      how weights reach Ray's engines. object_store: through host memory, on every
+                         platform. By vLLM between GPUs: nccl (disaggregated), ipc (colocated)
+    sequences_in_flight  sequences given to one of Ray's engines at once; it gets another when one ends.
+                         Unset: twice as many as it works on at once
     """
 
     sampler: Literal["vllm", "vllm-server", "transformers"] = "vllm"
@@ -88,7 +88,7 @@ class RolloutConfig(ConfigModel):
         return self.max_prompt_tokens + self.max_new_tokens
 
     def settings(self, *, seed: int) -> SamplerSettings:
-        """How completions are sampled; `seed` is the batch's."""
+        """The sampler settings of one batch, whose seed is `seed`."""
         return SamplerSettings(
             temperature=self.temperature,
             top_p=self.top_p,
@@ -102,13 +102,21 @@ class RolloutConfig(ConfigModel):
         return self.num_engines > 1 or self.placement in ("disaggregated", "colocated")
 
     @property
+    def shares_gpus(self) -> bool:
+        """Whether an engine and the learner use the same GPUs.
+
+        An engine in the trainer's process uses that machine's first GPU, which Ray gives to a rank too.
+        """
+        return self.placement == "colocated" or not self.is_placed_by_ray
+
+    @property
     def engines_sleep(self) -> bool:
-        """Whether engines free their GPUs for the learner during updates: those that share one with it."""
-        return self.vllm.sleep and (self.placement == "colocated" or not self.is_placed_by_ray)
+        """Whether engines free their GPUs for the learner during updates, since they share them."""
+        return self.vllm.sleep and self.shares_gpus
 
     @property
     def placed_cpus(self) -> int:
-        """The CPUs that the engines ask Ray for together."""
+        """The CPUs that all engines together ask Ray for."""
         return self.num_engines * self.vllm.cpu_threads if self.is_placed_by_ray else 0
 
     @model_validator(mode="after")
@@ -121,8 +129,8 @@ class RolloutConfig(ConfigModel):
             )
         if self.sampler != "vllm" and self.is_placed_by_ray:
             raise ValueError(
-                f"rollout.num_engines={self.num_engines} and rollout.placement={self.placement} are of vLLM "
-                f"engines placed by Ray, but rollout.sampler={self.sampler}"
+                f"rollout.num_engines={self.num_engines} and rollout.placement={self.placement} are for "
+                f"vLLM engines placed by Ray, but rollout.sampler={self.sampler}"
             )
         if self.placement == "in_process" and self.num_engines > 1:
             raise ValueError(
@@ -131,8 +139,8 @@ class RolloutConfig(ConfigModel):
             )
         if self.sampler != "vllm" and self.vllm.tensor_parallel_size > 1:
             raise ValueError(
-                f"rollout.vllm.tensor_parallel_size={self.vllm.tensor_parallel_size} cuts a vLLM engine over "
-                f"GPUs, but rollout.sampler={self.sampler}"
+                f"rollout.vllm.tensor_parallel_size={self.vllm.tensor_parallel_size} splits a vLLM engine "
+                f"over GPUs, but rollout.sampler={self.sampler}"
             )
         wanted = {"nccl": "disaggregated", "ipc": "colocated"}.get(self.weight_transfer)
         if wanted is not None and self.placement != wanted:

@@ -1,4 +1,4 @@
-"""The `sft` section of the config: rows, mask, loss, schedule, mixture and what is watched meanwhile."""
+"""The `sft` section of the config: rows, mask, loss, schedule, mixture and validation."""
 
 import re
 from typing import Literal, Self
@@ -20,12 +20,12 @@ __all__ = [
 
 
 class SFTRowsConfig(ConfigModel):
-    """What a row is: prompt and answer, a whole chat, or plain text.
+    """The form of a row: prompt and answer, a whole chat, or plain text.
 
     answer     the column with the answer to the data set's prompt
-    messages   the column with a whole chat; used instead of prompt and answer where it is named
+    messages   the column with a whole chat; if named, used instead of prompt and answer
     text       the column with plain text, all of it trained on (pre-training text in a mixture)
-    tools      the column with the tools the chat template is given (a list, or JSON text of one)
+    tools      the column with the tools for the chat template (a list, or a list as JSON text)
     train_on   "all" assistant turns of a chat, or the "last"
     """
 
@@ -43,7 +43,7 @@ class SFTRowsConfig(ConfigModel):
 
 
 class SFTSourceConfig(SFTRowsConfig):
-    """One part of a mixture. `decay_weight` replaces `weight` in the decay phase of the wsd schedule."""
+    """One source of a mixture. `decay_weight` replaces `weight` in the decay phase of the wsd schedule."""
 
     data: DatasetConfig
     weight: NonNegativeFloat = 1.0
@@ -82,9 +82,9 @@ class SFTLossConfig(ConfigModel):
     """How the tokens' negative log-likelihoods become one number.
 
     kind    token_mean     the mean over all trained tokens of the batch (standard cross-entropy)
-            row_mean       each row's own mean, then the mean of the rows: long answers weigh as short ones
-            sequence       each row's sum, then the mean of the rows: -log p of whole answers
-    spans   token weights, the last rule that matches counts; a token in none weighs 1
+            row_mean       the mean of the rows' means: long answers weigh as much as short ones
+            sequence       the mean of the rows' sums: -log p of whole answers
+    spans   token weights; the last rule that matches counts, and a token without a rule weighs 1
     """
 
     kind: Literal["token_mean", "row_mean", "sequence"] = "token_mean"
@@ -92,14 +92,14 @@ class SFTLossConfig(ConfigModel):
 
 
 class SFTValidationConfig(ConfigModel):
-    """What is measured during SFT, every `every_steps` steps (0: only at the end) on rows never trained on.
+    """What is measured every `every_steps` steps of SFT (0: only at its end), on rows never trained on.
 
-    data         the rows, of the same form as the training rows; or `fraction` of those is held out
-    samples      so many greedy answers are generated and scored by the rewards of the config
+    data         the rows, of the same form as the training rows; or hold out `fraction` of those
+    samples      number of greedy answers to generate and score with the rewards of the config
     format       the reward whose mean over them is the format compliance; unset: the one named "format"
-    min_format   SFT that ends with a lower compliance is a failed gate: RL would start from a weak floor
-    patience     stop after so many measurements without a better validation loss (0: never), and go
-                 back to the best weights
+    min_format   SFT fails if it ends with a lower compliance: RL would start from a weak base
+    patience     stop after this many measurements without a better validation loss (0: never), and
+                 return to the best weights
     """
 
     data: DatasetConfig | None = None
@@ -123,14 +123,13 @@ class SFTValidationConfig(ConfigModel):
 
 
 class SFTConfig(SFTRowsConfig):
-    """The supervised warm-up: only answers are trained on. `steps: 0` and `epochs: 0` leave it out.
+    """The supervised warm-up: only answers are trained on. `steps: 0` and `epochs: 0` skip it.
 
-    data         other rows than data.train;  mixture: several sources by name, instead of `data`
-    batch_rows   rows an update; micro-batches follow learner.max_tokens_per_micro_batch
-    mask         "checked": the template's {% generation %} marks, where it has them, must agree with
-                 what its generation prompt says; "template" takes the marks as they are; "prompt" does
-                 without them
-    end_of_turn  further tokens that end a turn, where it is not the tokenizer's eos ("<end_of_turn>")
+    data         rows to use instead of data.train;  mixture: several sources by name, instead of `data`
+    batch_rows   rows per update; micro-batches follow learner.max_tokens_per_micro_batch
+    mask         "checked": the template's {% generation %} marks, if any, must agree with its generation
+                 prompt; "template" trusts the marks; "prompt" ignores them
+    end_of_turn  tokens other than the tokenizer's eos that end a turn ("<end_of_turn>")
     lora         train adapters, merged into the weights at the end
     """
 
@@ -141,7 +140,7 @@ class SFTConfig(SFTRowsConfig):
     batch_rows: PositiveInt = 64
     mask: Literal["checked", "template", "prompt"] = "checked"
     end_of_turn: tuple[str, ...] = ()
-    max_tokens: PositiveInt | None = None  # the longest row; unset: what a rollout may hold
+    max_tokens: PositiveInt | None = None  # of a row; unset: those of a rollout's prompt and completion
     loss: SFTLossConfig = Field(default_factory=SFTLossConfig)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-5, warmup_steps=10)
     lora: LoraConfig | None = None
@@ -152,7 +151,7 @@ class SFTConfig(SFTRowsConfig):
         return self.steps > 0 or self.epochs > 0
 
     def num_steps(self, num_rows: int) -> int:
-        """Updates in all; `epochs` count whole passes over the rows, the last batch filled from the next."""
+        """Number of updates. `epochs` are passes over the rows; the next pass fills up the last batch."""
         return self.steps or max(-(-round(self.epochs * num_rows) // self.batch_rows), 1)
 
     @model_validator(mode="after")

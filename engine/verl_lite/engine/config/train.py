@@ -1,11 +1,10 @@
-"""The one frozen configuration tree of a training run. Importing it never imports torch.
+"""The frozen configuration tree of a training run. Importing it never imports torch.
 
     name, seed, deterministic, steps   model   data   sft   rollout   rewards + scoring   algorithm   learner
     asynchrony   cluster   evaluation   checkpoints   monitors   logging
 
-`rewards` and `scoring` are the plugin room's sections, `algorithm` and `learner` the learner's; the larger
-sections have files of their own.
-Checks across fields run here, before anything loads; units stand in the names.
+`rewards` and `scoring` belong to the plugins; larger sections have files of their own. Checks across
+fields run here, before anything loads; names carry units.
 """
 
 from typing import Any, Literal
@@ -14,9 +13,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.config.cluster import AsynchronyConfig, ClusterConfig
-from verl_lite.engine.config.cross_checks import check_best_metric, check_models, check_updates
+from verl_lite.engine.config.cross_checks import check_address, check_best_metric, check_models, check_updates
 from verl_lite.engine.config.data import DataConfig, DatasetConfig
-from verl_lite.engine.config.launch import launched_rank
 from verl_lite.engine.config.lora_sync import reason_to_merge
 from verl_lite.engine.config.monitors import MonitorsConfig
 from verl_lite.engine.config.rollout import RolloutConfig, ServerConfig, VllmConfig
@@ -43,7 +41,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 class TinyModelConfig(ConfigModel):
-    """The size of the generated Qwen3: 2.4 million parameters as it stands."""
+    """The size of the generated Qwen3; the defaults give 2.4 million parameters."""
 
     hidden_size: PositiveInt = 256
     num_layers: PositiveInt = 4
@@ -56,7 +54,7 @@ class TinyModelConfig(ConfigModel):
 class ModelConfig(ConfigModel):
     """Where the policy comes from: a hub id or folder in `path`, or `tiny` to generate one.
 
-    `dtype` is what the learner holds the weights in.
+    `dtype` is the type of the learner's weights.
     """
 
     path: str | None = None
@@ -71,7 +69,7 @@ class ModelConfig(ConfigModel):
 
 
 class EvaluationConfig(ConfigModel):
-    """Greedy accuracy on data.held_out, before and after training and every `every_steps` (0: not between).
+    """Greedy accuracy on data.held_out: before and after RL, and every `every_steps` steps (0: not between).
 
     A row is right when the reward named `accuracy` (unset: the first one) gives at least `right_at`.
     """
@@ -82,13 +80,13 @@ class EvaluationConfig(ConfigModel):
 
 
 class CheckpointConfig(ConfigModel):
-    """A checkpoint every `every_steps` (0: none between), at Ctrl-C and at the end of RL. Of every stage.
+    """When a stage writes checkpoints: every `every_steps` steps (0: none), at Ctrl-C, and at the end of RL.
 
-    keep               the newest so many stay (0: all stay), until the stage has left its model elsewhere
-    keep_every_steps   those of every so many steps stay too, for good (0: none)
-    keep_best          the one with the best value of this metric stays too ("": none): "evaluation/accuracy"
+    keep               keep this many of the newest (0: all) until the stage's model is saved elsewhere
+    keep_every_steps   also keep, permanently, those of steps divisible by this number (0: none)
+    keep_best          also keep the one with the best value of this metric ("": none): "evaluation/accuracy"
                        of RL, "sft/validation_loss" of SFT, "held_out/accuracy" of DPO and reward models
-    keep_best_lowest   the best is the lowest value
+    keep_best_lowest   the lowest value is the best
     """
 
     every_steps: NonNegativeInt = 50
@@ -101,8 +99,8 @@ class CheckpointConfig(ConfigModel):
 class LoggingConfig(ConfigModel):
     """Trackers of accelerate.tracking by name; metrics.jsonl is always written.
 
-    Rollout records are written every `rollouts_every_steps` steps (0: never). The trackers get a table of
-    `samples` rollouts, the best and the worst, every `samples_every_steps` steps (0: never).
+    Rollout records are written every `rollouts_every_steps` steps (0: never). Every `samples_every_steps`
+    steps (0: never) the trackers get a table of `samples` rollouts, the best and the worst.
     """
 
     trackers: tuple[str, ...] = ("tensorboard",)
@@ -112,9 +110,9 @@ class LoggingConfig(ConfigModel):
 
 
 class TrainConfig(RewardsConfig):
-    """Everything a training run needs to know. Without RL (`steps: 0`) it needs no rewards.
+    """All settings of a training run. Without RL (`steps: 0`) it needs no rewards.
 
-    `deterministic` allows only kernels that give the same bits every time, and on the CPU one thread.
+    `deterministic` allows only kernels that give the same bits every time, and one thread on the CPU.
     """
 
     rewards: dict[str, RewardNode] = Field(default_factory=dict)
@@ -150,20 +148,8 @@ class TrainConfig(RewardsConfig):
         return named or ("format" if "format" in paths else "")
 
     @property
-    def ranks_placed_by_ray(self) -> int:
-        """Learner ranks that are actors: none of a single one, and none of those that torchrun started."""
-        ranks = self.learner.num_ranks
-        return ranks if ranks > 1 and launched_rank() is None else 0
-
-    @property
-    def placed_cpus(self) -> float:
-        """The CPUs that the parts placed by Ray ask for together; 0: the run is one process, without Ray."""
-        rewards = self.cluster.rewards
-        return self.ranks_placed_by_ray + self.rollout.placed_cpus + rewards.count * rewards.cpus
-
-    @property
     def reason_to_merge(self) -> str:
-        """The setting by which vLLM cannot get LoRA adapters without the base; "" where it can."""
+        """The setting that keeps vLLM from getting LoRA adapters alone; "" where it can get them."""
         return reason_to_merge(
             self.learner,
             sampler=self.rollout.sampler,
@@ -187,41 +173,20 @@ class TrainConfig(RewardsConfig):
 
     @model_validator(mode="after")
     def _check_placement(self) -> "TrainConfig":
-        if self.cluster.address is not None and not self.placed_cpus:
-            raise ValueError(
-                f"cluster.address={self.cluster.address} but no part of this run is placed by Ray: set "
-                "learner.num_ranks or rollout.num_engines above 1, cluster.rewards.count above 0, or "
-                "rollout.placement to disaggregated"
-            )
+        check_address(self.cluster, ranks=self.learner.num_ranks > 1, engines=self.rollout.is_placed_by_ray)
         rollout = self.rollout
         hands_out = rollout.is_placed_by_ray or rollout.sampler == "vllm-server"
         if rollout.sequences_in_flight is not None and not hands_out:
             raise ValueError(
-                f"rollout.sequences_in_flight={rollout.sequences_in_flight} is what one of Ray's engines or "
-                "a server is given at once; the engine of this run is in the trainer's process and gets all: "
+                f"rollout.sequences_in_flight={rollout.sequences_in_flight} is for Ray's engines or a "
+                "server; the engine of this run is in the trainer's process and gets all sequences at once: "
                 "leave it out, or set rollout.placement to disaggregated"
             )
         return self
 
     @model_validator(mode="after")
     def _check_across(self) -> "TrainConfig":
-        paths = [leaf.path for leaf in leaves(self.rewards)]
-        if self.steps and not paths:
-            raise ValueError(f"steps={self.steps} of RL need rewards: name at least one, or set steps to 0")
-        if self.accuracy_reward and self.accuracy_reward not in paths:
-            raise ValueError(
-                f"evaluation.accuracy={self.accuracy_reward!r} is not a reward of this config: "
-                f"expected one of {', '.join(paths)}"
-            )
-        if self.format_reward and self.format_reward not in paths:
-            raise ValueError(
-                f"sft.validation.format={self.format_reward!r} is not a reward of this config: "
-                f"expected one of {', '.join(paths) or 'none, there are no rewards'}"
-            )
-        if self.sft.validation is not None and self.sft.validation.min_format and not self.format_reward:
-            raise ValueError(
-                "sft.validation.min_format needs a reward that measures it: name it in sft.validation.format"
-            )
+        self._check_rewards()
         if self.evaluation.every_steps and self.data.held_out is None:
             raise ValueError(
                 f"evaluation.every_steps={self.evaluation.every_steps} needs data.held_out; "
@@ -245,6 +210,25 @@ class TrainConfig(RewardsConfig):
             takes_weights_anytime=self.rollout.is_placed_by_ray,
         )
         return self
+
+    def _check_rewards(self) -> None:
+        paths = [leaf.path for leaf in leaves(self.rewards)]
+        if self.steps and not paths:
+            raise ValueError(f"steps={self.steps} of RL need rewards: name at least one, or set steps to 0")
+        if self.accuracy_reward and self.accuracy_reward not in paths:
+            raise ValueError(
+                f"evaluation.accuracy={self.accuracy_reward!r} is not a reward of this config: "
+                f"expected one of {', '.join(paths)}"
+            )
+        if self.format_reward and self.format_reward not in paths:
+            raise ValueError(
+                f"sft.validation.format={self.format_reward!r} is not a reward of this config: "
+                f"expected one of {', '.join(paths) or 'none, there are no rewards'}"
+            )
+        if self.sft.validation is not None and self.sft.validation.min_format and not self.format_reward:
+            raise ValueError(
+                "sft.validation.min_format needs a reward that measures it: name it in sft.validation.format"
+            )
 
     @model_validator(mode="after")
     def _check_sampling(self) -> "TrainConfig":

@@ -13,10 +13,10 @@ __all__ = ["Comparison", "compare_results"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """`second` less `first` on the prompts both answered.
+    """`second` minus `first` on the same prompts.
 
-    p_value is McNemar's, exact, for greedy answers; None for means of samples, whose interval (the
-    paired bootstrap's) says whether 0 is among the likely differences.
+    `p_value` is McNemar's exact one for greedy answers. Means over samples have None: their interval, from
+    the paired bootstrap, tells whether 0 is a likely difference.
     """
 
     measure: str
@@ -45,9 +45,9 @@ class Comparison:
 def compare_results(
     first: Mapping[str, PromptResult], second: Mapping[str, PromptResult]
 ) -> list[Comparison]:
-    """Paired tests of greedy accuracy and of the mean over samples, where both have them.
+    """Paired tests of greedy accuracy and of the mean over samples, if both results have them.
 
-    Raises DataError when the two have not answered the same prompts.
+    Raises DataError when the two did not answer the same prompts.
     """
     if first.keys() != second.keys():
         raise DataError(

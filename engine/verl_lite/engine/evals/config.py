@@ -16,15 +16,15 @@ __all__ = ["EvalConfig", "load_eval_config", "training_config"]
 
 
 class EvalConfig(RewardsConfig):
-    """What to measure, on which rows, by which rewards.
+    """What to measure, on which rows, with which rewards.
 
-    datasets     data sets by the names they have in the results
-    rollout      how answers are sampled; `num_samples` of each prompt at `temperature`, 0 for none
-    greedy       one greedy answer of each prompt
-    accuracy     the reward that says what is right (unset: the first), from `right_at` up
-    format       the reward that says what is well formed, from 1.0 up; "" for none
-    answer_key   the detail of the accuracy reward's score that majorities are counted by
-    perplexity   the column with the answer whose perplexity is taken; "" for none
+    datasets     data sets by their names in the results
+    rollout      how answers are sampled: `num_samples` per prompt at `temperature`, 0 for none
+    greedy       whether each prompt also gets one greedy answer
+    accuracy     the reward that decides what is right (unset: the first), with at least `right_at`
+    format       the reward that decides what is well formed, with at least 1.0; "" for none
+    answer_key   the detail of the accuracy reward's score by which majorities are counted
+    perplexity   the column with the answer whose perplexity is measured; "" for none
     """
 
     name: str = Field(default="eval", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -53,17 +53,19 @@ class EvalConfig(RewardsConfig):
                 raise ValueError(f"{key}={name!r} is not a reward of this config: {', '.join(paths)}")
         odd = [name for name in self.datasets if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)]
         if odd:
-            raise ValueError(f"datasets: {odd[0]!r} names files: use letters, digits, '.', '_' and '-'")
+            raise ValueError(
+                f"datasets: {odd[0]!r} becomes a file name: use letters, digits, '.', '_' and '-'"
+            )
         if not self.greedy and not self.num_samples:
             raise ValueError("greedy: false and num_samples: 0 leave nothing to measure")
         return self
 
 
 def load_eval_config(path: Path, overrides: list[str]) -> EvalConfig:
-    """An eval config, or what a training config says about its held-out rows.
+    """The eval config in `path`, or one made from the held-out rows of a training config.
 
-    With a training config, overrides may name the keys of both. Raises ConfigError for a mistake, and for
-    a training config without data.held_out.
+    With a training config, overrides may name keys of both kinds. Raises ConfigError for a mistake, and
+    for a training config without data.held_out.
     """
     data = read_yaml(path)
     if "datasets" in apply_overrides(data, overrides):
@@ -77,7 +79,7 @@ def load_eval_config(path: Path, overrides: list[str]) -> EvalConfig:
 
 
 def training_config(train: TrainConfig, *, source: str = "the config") -> EvalConfig:
-    """What a training config says about its held-out rows. Raises ConfigError where it has none."""
+    """An eval config for a training config's held-out rows. Raises ConfigError when it has none."""
     if train.data.held_out is None:
         raise ConfigError(f"{source}: eval needs 'datasets', or the data.held_out of a training config")
     return EvalConfig(

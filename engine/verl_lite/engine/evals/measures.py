@@ -1,7 +1,7 @@
 """From scored rollouts to numbers with intervals: pure, no model.
 
-A share of prompts gets Wilson's interval, a mean over prompts the bootstrap's over prompts. A rollout
-whose score has no value (an error, a time-out) is not right, and is counted in `unscored`.
+A share of prompts gets Wilson's interval, a mean over prompts that of the bootstrap over prompts. A
+rollout whose score has no value (an error, a timeout) is not right, and counts as `unscored`.
 """
 
 import math
@@ -19,7 +19,7 @@ __all__ = ["Measure", "PromptResult", "measure_greedy", "measure_samples", "perp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """One number over `count` prompts, with its 95% interval where it has one."""
+    """One number over `count` prompts, with its 95% interval if it has one."""
 
     name: str
     value: float
@@ -34,7 +34,7 @@ class Measure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptResult:
-    """How one prompt went: what comparisons pair. `greedy` is None where it was not asked for."""
+    """How one prompt went, for paired comparisons. `greedy` is None when there was no greedy answer."""
 
     greedy: bool | None = None
     num_right: int = 0
@@ -44,7 +44,7 @@ class PromptResult:
 def measure_greedy(
     rows: Sequence[ScoredRollout], config: EvalConfig
 ) -> tuple[list[Measure], dict[str, bool]]:
-    """The measures of one greedy answer a prompt, and which prompts were right."""
+    """The measures of one greedy answer per prompt, and which prompts were right."""
     right = {row.rollout.group: is_right(row, config) for row in rows}
     measures = [_share("greedy accuracy", list(right.values()))]
     return [*measures, *_form(rows, config, "greedy")], right
@@ -53,7 +53,7 @@ def measure_greedy(
 def measure_samples(
     groups: Mapping[str, Sequence[ScoredRollout]], config: EvalConfig
 ) -> tuple[list[Measure], dict[str, int]]:
-    """avg@k, pass@1, 2, 4, ... k and maj@k of k samples a prompt, and how many of each were right."""
+    """avg@k, pass@1, 2, 4, ... k and maj@k of k samples per prompt, and how many of each were right."""
     k = min(len(rows) for rows in groups.values())
     right = {name: sum(is_right(row, config) for row in rows) for name, rows in groups.items()}
     counts = [(len(rows), right[name]) for name, rows in groups.items()]
@@ -73,9 +73,9 @@ def is_right(row: ScoredRollout, config: EvalConfig) -> bool:
 
 
 def majority_share(rows: Sequence[ScoredRollout], config: EvalConfig) -> float | None:
-    """Whether the most frequent answer is right; with a tie, the share of the tied answers that are.
+    """1 when the most frequent answer is right, else 0; in a tie, the share of tied answers that are right.
 
-    Samples without an answer have no vote; None where the reward names no answers at all.
+    Samples without an answer have no vote. None when the reward names no answers at all.
     """
     votes: Counter[str] = Counter()
     right: dict[str, bool] = {}
@@ -96,14 +96,14 @@ def majority_share(rows: Sequence[ScoredRollout], config: EvalConfig) -> float |
 
 
 def perplexity_measure(logprobs: Sequence[Sequence[float]]) -> Measure:
-    """exp of the mean negative log-probability a token, over all answers' tokens."""
-    flat = [value for one in logprobs for value in one]
-    value = math.exp(-sum(flat) / len(flat))
+    """exp of the mean negative log-probability per token, over all answers' tokens."""
+    values = [value for one in logprobs for value in one]
+    value = math.exp(-sum(values) / len(values))
     return Measure(name="perplexity", value=value, count=len(logprobs), is_share=False)
 
 
 def _form(rows: Sequence[ScoredRollout], config: EvalConfig, kind: str) -> list[Measure]:
-    """How answers look, right or not."""
+    """Measures of the answers' form, whether they are right or not."""
     found = []
     if config.format:
         values = [row.components[config.format].score.value for row in rows]

@@ -1,20 +1,19 @@
-"""Checkpoints of a supervised loop (SFT, DPO, reward models), from which it goes on as the same run.
+"""Checkpoints of a supervised loop (SFT, DPO, reward models), from which it continues as the same run.
 
-Written and kept as those of RL are (checkpoints.py): aside, with checksums, beside training, by the
-rules of the config's `checkpoints`. One holds what is trained, the optimiser, the random states, what
-the loop remembers, and in policy/ the model as a folder of its own, adapters merged. The order of the
-rows follows from the seed alone, so a resumed loop walks over the batches that were done.
+They are written and kept like those of RL (rundir/checkpoints.py): aside, with checksums, beside
+training, by the config's `checkpoints`. Each holds the trained weights, the optimiser, the random states
+and the loop's own state; policy/ is a complete model folder with adapters merged. The order of the rows
+follows from the seed alone, so a resumed loop skips the batches that were done.
 """
 
-import hashlib
-import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -37,12 +36,12 @@ from verl_lite.engine.rundir.checkpoints import (
 from verl_lite.engine.rundir.interrupt import Interrupt, StopRequested
 from verl_lite.errors import ConfigError
 
-__all__ = ["LoopCheckpoints", "LoopStart", "data_digest", "find_start"]
+__all__ = ["LoopCheckpoints", "LoopStart", "find_start"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopStart:
-    """Where a loop begins: after `step` updates, from `checkpoint` (at 0 from nothing).
+    """Where a loop begins: after `step` updates, from `checkpoint` (None: from its first step).
 
     `data` is the digest of its rows; `lines` tell the user what was found.
     """
@@ -57,16 +56,8 @@ class LoopStart:
 
     @property
     def notes(self) -> Mapping[str, Any]:
-        """The plain data the checkpoint was written with."""
+        """The plain data stored with the checkpoint."""
         return self.checkpoint.trainer["notes"] if self.checkpoint else {}
-
-
-def data_digest(rows: Iterable[Any]) -> str:
-    """SHA-256 of rows of plain data, in order."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(row).encode() + b"\n")
-    return digest.hexdigest()
 
 
 def find_start(folder: Path, *, data: str, resume: bool) -> LoopStart:
@@ -86,7 +77,9 @@ def find_start(folder: Path, *, data: str, resume: bool) -> LoopStart:
             os.replace(one.path, aside)
             lines.append(f"passed over {one.path}: {one.reason}; renamed to {aside.name}")
     if path is None:
-        return LoopStart(data=data, lines=[*lines, f"no whole checkpoint in {folder}: from the first step"])
+        return LoopStart(
+            data=data, lines=[*lines, f"no whole checkpoint in {folder}: starting from the first step"]
+        )
     checkpoint = load_checkpoint(path)
     if checkpoint.trainer["data"] != data:
         raise ConfigError(
@@ -98,9 +91,9 @@ def find_start(folder: Path, *, data: str, resume: bool) -> LoopStart:
 
 
 class LoopCheckpoints:
-    """Restores a loop's start, and saves: every `every_steps` (0: never), and when the user asks to stop.
+    """Restores a loop, and saves it every `every_steps` steps (0: never) and when the user asks to stop.
 
-    What stays is the config's to say; its best is by what `log` has of the checkpoint's step.
+    The config says which checkpoints stay; the best one is chosen by the metrics `log` has of its step.
     """
 
     def __init__(
@@ -114,7 +107,7 @@ class LoopCheckpoints:
         interrupt: Interrupt,
         notes: Mapping[str, Any] | None = None,
     ) -> None:
-        """`notes` is plain data that travels with every checkpoint."""
+        """`notes` is plain data stored with every checkpoint."""
         self._every = config.every_steps
         self._tokenizer = tokenizer
         self._start = start
@@ -125,11 +118,11 @@ class LoopCheckpoints:
 
     @property
     def step(self) -> int:
-        """The finished updates the loop goes on after."""
+        """The finished updates that the loop continues after."""
         return self._start.step
 
     def restore(self, model: Any, optimizer: PolicyOptimizer) -> Mapping[str, Any]:
-        """Put weights, optimiser and random states back; returns what the loop remembered."""
+        """Put weights, optimiser and random states back; returns the loop's own state."""
         if self._start.checkpoint is None:
             return {}
         path = self._start.checkpoint.path
@@ -145,7 +138,7 @@ class LoopCheckpoints:
     def after(
         self, step: int, model: Any, optimizer: PolicyOptimizer, *, memory: Mapping[str, Any] | None = None
     ) -> None:
-        """Between two steps: save if it is time; raises StopRequested, after saving, when asked to stop."""
+        """Between two steps: save if it is time. Raises StopRequested, after saving, when asked to stop."""
         stops = self._interrupt.requested
         if stops or (self._every and step % self._every == 0):
             self._log.sync()  # a checkpoint is never newer than its metrics
@@ -167,13 +160,21 @@ class LoopCheckpoints:
             self._writer.finish()
             raise StopRequested
 
-    def finish(self) -> None:
-        """Wait until the last checkpoint is on the disk; raises CheckpointError when it is not."""
-        self._writer.finish()
+    def __enter__(self) -> "LoopCheckpoints":
+        return self
 
-    def close(self) -> None:
-        """End the writing thread."""
-        self._writer.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait until the last checkpoint is on disk; raises CheckpointError when it cannot be written.
+
+        After an error only the writing thread ends.
+        """
+        try:
+            if error is None:
+                self._writer.finish()
+        finally:
+            self._writer.close()
 
 
 def _start_saving(state: Mapping[str, Any], model: Any, tokenizer: Any, folder: Path) -> Callable[[], None]:

@@ -63,6 +63,10 @@ class Display(Protocol):
 
     def sft_step(self, step: int, num_steps: int, loss: float) -> None: ...
 
+    def preference_step(self, step: int, num_steps: int, metrics: Mapping[str, float]) -> None:
+        """A step of DPO or of a reward model, counted from 1; `metrics` by their names in metrics.jsonl."""
+        ...
+
     def step(self, report: StepReport) -> None: ...
 
     def finish(self) -> None:
@@ -93,6 +97,10 @@ class PlainDisplay:
         if (step + 1) % every == 0 or step + 1 == num_steps:
             self._print(f"sft {step + 1:>4}/{num_steps}  loss {loss:.4f} nats/token")
 
+    def preference_step(self, step: int, num_steps: int, metrics: Mapping[str, float]) -> None:
+        if step % max(num_steps // 10, 1) == 0 or step == num_steps:
+            self._print(f"step {step:>4}/{num_steps}  {_preference_line(metrics)}")
+
     def step(self, report: StepReport) -> None:
         self._print(report.line())
 
@@ -110,18 +118,24 @@ class QuietDisplay(PlainDisplay):
     def sft_step(self, step: int, num_steps: int, loss: float) -> None:
         """Not shown."""
 
+    def preference_step(self, step: int, num_steps: int, metrics: Mapping[str, float]) -> None:
+        """Not shown."""
+
     def step(self, report: StepReport) -> None:
         """Not shown."""
 
 
 class JsonDisplay(PlainDisplay):
-    """One JSON object a line, each with a "kind": note, sft_step or step."""
+    """One JSON object a line, each with a "kind": note, sft_step, preference_step or step."""
 
     def note(self, text: str) -> None:
         self._object("note", text=text)
 
     def sft_step(self, step: int, num_steps: int, loss: float) -> None:
         self._object("sft_step", step=step + 1, num_steps=num_steps, loss=loss)
+
+    def preference_step(self, step: int, num_steps: int, metrics: Mapping[str, float]) -> None:
+        self._object("preference_step", step=step, num_steps=num_steps, **metrics)
 
     def step(self, report: StepReport) -> None:
         self._object("step", **asdict(report))
@@ -159,6 +173,10 @@ class LiveDisplay:
         self._advance("SFT", step + 1, num_steps)
         self._body = Text(f"loss {loss:.4f} nats/token")
 
+    def preference_step(self, step: int, num_steps: int, metrics: Mapping[str, float]) -> None:
+        self._advance("preferences", step, num_steps)
+        self._body = Text(_preference_line(metrics))
+
     def step(self, report: StepReport) -> None:
         self._advance("RL", report.step, report.num_steps)
         self._body = _step_table(report)
@@ -170,6 +188,11 @@ class LiveDisplay:
 
     def finish(self) -> None:
         self._live.stop()
+
+
+def _preference_line(metrics: Mapping[str, float]) -> str:
+    names = ("loss", "accuracy", "margin", "chosen", "rejected")
+    return "  ".join(f"{name} {metrics['train/' + name]:.4f}" for name in names)
 
 
 def _step_table(report: StepReport) -> Table:

@@ -27,10 +27,10 @@ METRICS = (
 
 
 class PreferenceSource(ConfigModel):
-    """Where preferences are read: a .jsonl or .parquet file, or a data set of the hub.
+    """Where preferences come from: a .jsonl or .parquet file, or a data set of the hub.
 
-    A row has `completions` and `ranks`, as `verl-lite preferences collect` writes them, or `chosen`
-    and `rejected`. `prompt` names the column with the prompt; "" for pairs of whole conversations.
+    A row has `completions` and `ranks`, as `verl-lite preferences collect` writes them, or `chosen` and
+    `rejected`. `prompt` names the column with the prompt; "" for pairs of whole conversations.
     """
 
     path: str | None = None
@@ -43,7 +43,7 @@ class PreferenceSource(ConfigModel):
 
     @property
     def dataset(self) -> DatasetConfig:
-        """The same as the engine's reader of rows takes it. Raises ValueError as DatasetConfig does."""
+        """The same for the engine's reader of rows. Raises ValueError as DatasetConfig does."""
         return DatasetConfig(reference="", **self.model_dump())
 
     @model_validator(mode="after")
@@ -56,11 +56,11 @@ class PreferenceSource(ConfigModel):
 
 
 class PreferenceDataConfig(ConfigModel):
-    """`held_out` measures and is never trained on; without it, `held_out_fraction` of the prompts is kept.
+    """`held_out` is never trained on; without it, `held_out_fraction` of the prompts is held out.
 
-    max_tokens   the longest prompt and completion together
-    overlong     what to do with a row that is longer
-    pairs        which pairs of a ranking of more than two are compared
+    max_tokens   the most tokens of prompt and completion together
+    overlong     what happens to a longer row
+    pairs        which pairs are compared in a ranking of more than two
     """
 
     train: PreferenceSource
@@ -74,8 +74,8 @@ class PreferenceDataConfig(ConfigModel):
 class PreferenceConfig(ConfigModel):
     """What DPO and reward models share. `steps: 0` trains for `epochs`; a batch has `batch_rows` rows.
 
-    `checkpoints` are what --resume goes on from; `deterministic` is that of `train`, `trackers` its
-    `logging.trackers`.
+    --resume continues from `checkpoints`. `deterministic` and `trackers` mean the same as `deterministic`
+    and `logging.trackers` of `train`.
     """
 
     name: str = Field(default="preferences", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -96,7 +96,7 @@ class PreferenceConfig(ConfigModel):
         best = self.checkpoints.keep_best
         if best and best not in METRICS:
             raise ValueError(
-                f"checkpoints.keep_best={best!r} is no metric of training on preferences: expected one of "
+                f"checkpoints.keep_best={best!r} is not a metric of training on preferences: expected one of "
                 f"{', '.join(METRICS)}"
             )
         if best.startswith("held_out/") and not self.evaluate_every_steps:
@@ -109,12 +109,12 @@ class PreferenceConfig(ConfigModel):
     def _one_process_of_whole_weights(self) -> Self:
         if self.learner.num_ranks > 1:
             raise ValueError(
-                f"learner.num_ranks={self.learner.num_ranks}: training on preferences is one process; "
+                f"learner.num_ranks={self.learner.num_ranks}: training on preferences runs in one process; "
                 "set it to 1"
             )
         if self.learner.lora is not None and self.learner.lora.quantize:
             raise ValueError(
-                "learner.lora.quantize is not there for training on preferences: set it to false"
+                "learner.lora.quantize is not supported for training on preferences: set it to false"
             )
         return self
 
@@ -124,9 +124,9 @@ class DPOConfig(PreferenceConfig):
 
     loss                sigmoid (the paper's), robust, ipo, hinge: see docs/preferences.md
     beta                how strongly the policy is held to the reference (ipo: its tau)
-    label_smoothing     the share of labels taken to be wrong (sigmoid and robust)
+    label_smoothing     the assumed fraction of wrong labels (sigmoid and robust)
     length_normalised   divide each log-ratio by its number of tokens before the loss
-    reference           a model folder or hub id; unset: the policy as it starts
+    reference           a model folder or hub id; unset: the policy before training
     """
 
     name: str = Field(default="dpo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -150,8 +150,8 @@ class RewardModelConfig(PreferenceConfig):
     """A sequence-classification model that scores completions.
 
     loss           bradley_terry compares pairs, plackett_luce whole rankings
-    margin_scale   times the row's `margin` (or its difference of `scores`) that chosen must be ahead
-    centring       the weight of the term that pulls the mean score of a ranking to 0 (0.01 is usual)
+    margin_scale   multiplies the row's `margin` (or difference of `scores`) by which chosen must be ahead
+    centring       the weight of the term that pulls a ranking's mean score to 0 (0.01 is usual)
     """
 
     name: str = Field(default="reward-model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

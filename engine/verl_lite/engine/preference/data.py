@@ -1,4 +1,4 @@
-"""From preference rows to rankings of token ids: read, tokenise as training's other half will, split."""
+"""From preference rows to rankings of token ids: read, tokenise, split into train and held out."""
 
 import json
 import random
@@ -20,10 +20,10 @@ Tokenise = Callable[[Any, PreferenceRow], list[tuple[list[int], list[int]]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
-    """Completions of one prompt, tokenised. `pairs` are (better, worse) indices; one margin a pair.
+    """Completions of one prompt, tokenised. `pairs` are (better, worse) indices, `margins` one per pair.
 
-    `reference_K` has the reference policy's log-probability of each completion (DPO, once computed);
-    `prompt` is the whole prompt as text, by which rows are kept apart.
+    `reference_K` has the reference policy's log-probability of each completion (DPO, once computed).
+    `prompt` is the whole prompt as text; it decides whether a row is held out.
     """
 
     samples: Sequence[TrainingSample]
@@ -40,8 +40,8 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rankings:
-    """Rows that are in neither list, counted: `num_tied` had nothing but ties, `num_dropped` were too long,
-    and all completions that `num_same` ranked as better and worse were the same tokens."""
+    """What to train on and what is held out. The counts are of rows in neither: `num_tied` had only ties,
+    `num_dropped` were too long, `num_same` ranked completions with equal tokens as better and worse."""
 
     train: Sequence[Ranking]
     held_out: Sequence[Ranking]
@@ -64,20 +64,20 @@ def reply_ids(
 
 
 def chat_ids(tokenizer: Any, row: PreferenceRow) -> list[tuple[list[int], list[int]]]:
-    """Whole conversations as the `reward_model` reward writes them: the beginning they share, the rest."""
+    """Whole conversations as the `reward_model` reward renders them: (shared beginning, rest) of each."""
     whole = []
     for text in row.completions:
         chat = [*row.prompt, {"role": "assistant", "content": text}]
         rendered = tokenizer.apply_chat_template(chat, tokenize=False)
         whole.append(list(tokenizer(rendered, add_special_tokens=False)["input_ids"]))
     equal = takewhile(lambda ids: len(set(ids)) == 1, zip(*whole, strict=False))
-    # at least one token each is left, since the score is read at the last
+    # the rest keeps at least one token, since the score is read at the last
     cut = min(sum(1 for _ in equal), *(len(ids) - 1 for ids in whole))
     return [(ids[:cut], ids[cut:]) for ids in whole]
 
 
 def read_rankings(config: PreferenceConfig, tokenizer: Any, tokenise: Tokenise) -> Rankings:
-    """The config's rows as rankings; no prompt is in both lists. Raises DataError for unusable rows."""
+    """The config's rows as rankings; no prompt is on both sides. Raises DataError for unusable rows."""
     counts = {"tied": 0, "dropped": 0, "same": 0}
 
     def tokenised(source: PreferenceSource) -> list[Ranking]:
@@ -92,7 +92,7 @@ def read_rankings(config: PreferenceConfig, tokenizer: Any, tokenise: Tokenise) 
                 found.append(ranking)
         if not found:
             raise DataError(
-                f"{source.path or source.hub}: no row is left ({counts['tied']} had nothing but ties, "
+                f"{source.path or source.hub}: no row is left ({counts['tied']} had only ties, "
                 f"{counts['same']} ranked equal completions, {counts['dropped']} "
                 f"were longer than data.max_tokens={config.data.max_tokens})"
             )
@@ -164,7 +164,7 @@ def _sample(prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> Trainin
 
 
 def _split(rankings: Sequence[Ranking], *, fraction: float, seed: int) -> tuple[list[Ranking], list[Ranking]]:
-    """Whole prompts go to one side or the other."""
+    """All rows of a prompt go to the same side."""
     prompts = sorted({ranking.prompt for ranking in rankings})
     num_kept = round(len(prompts) * fraction)
     if fraction and not 0 < num_kept < len(prompts):

@@ -1,8 +1,8 @@
-"""The one loop of training on preferences; what is scored, and by which loss, is the objective's.
+"""The loop of training on preferences; the objective decides what is scored and by which loss.
 
 Every ranking counts once in the loss, and its pairs share it equally (InstructGPT, arXiv:2203.02155,
-sec. 3.5): a ranking of two is the usual pair. Rankings stay whole in a forward pass, so a batch's
-micro-batches change nothing but memory.
+sec. 3.5): a ranking of two is the usual pair. Rankings stay whole in a forward pass, so micro-batches
+change nothing but memory.
 
 Shapes: K completions of a ranking, P its pairs.
 """
@@ -29,7 +29,7 @@ __all__ = ["Measured", "Objective", "Scored", "evaluate", "num_steps", "train_pr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """One ranking in one forward pass. `scores_K` is what ranks the completions; `loss` is its own."""
+    """One ranking in one forward pass: its loss, and the scores that rank its completions."""
 
     loss: Tensor
     scores_K: Tensor
@@ -37,7 +37,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """Held-out metrics, and how often pairs were right by how sure the model was of them."""
+    """Held-out metrics, and how often pairs were ordered right, by the model's confidence."""
 
     metrics: dict[str, float]
     calibration: list[CalibrationBin]
@@ -50,7 +50,7 @@ class Objective(Protocol):
     def model(self) -> Any: ...
 
     def score(self, samples: Sequence[TrainingSample]) -> Tensor:
-        """What the loss takes of each sample, in order, with gradients."""
+        """The input of the loss for each sample, in order, with gradients."""
         ...
 
     def loss(self, raw_K: Tensor, ranking: Ranking) -> Scored:
@@ -59,7 +59,7 @@ class Objective(Protocol):
 
 
 def num_steps(config: PreferenceConfig, num_rankings: int) -> int:
-    """`steps`, or as many as `epochs` need (the last batch of all may be filled from the next epoch)."""
+    """`steps`, or as many as `epochs` need (the next epoch may fill up the very last batch)."""
     return config.steps or max(1, -(-config.epochs * num_rankings // config.batch_rows))
 
 
@@ -72,10 +72,10 @@ def train_preferences(
     on_step: Callable[[int, dict[str, float]], None],
     checkpoints: LoopCheckpoints,
 ) -> None:
-    """Train; `on_step(step, metrics)` after each, with held-out metrics where they were measured.
+    """Train, from where `checkpoints` end; calls `on_step(step, metrics)` after each step, counted from 1.
 
-    Goes on where `checkpoints` end. Raises StopRequested when the user asks to stop, and TrainingError
-    when the gradient is no longer finite.
+    The metrics include held-out ones where they were measured. Raises StopRequested when the user asks to
+    stop, and TrainingError when the gradient is no longer finite.
     """
     steps = num_steps(config, len(train))
     optimizer = PolicyOptimizer(objective.model.parameters(), config.learner.optimizer, total_steps=steps)
@@ -86,13 +86,7 @@ def train_preferences(
         batch = next(batches)
         if step < checkpoints.step:
             continue
-        objective.model.train()
-        tally = _Tally()
-        for chunk in _chunks(batch, max_tokens=budget):
-            scored = _forward(objective, chunk)
-            loss = torch.stack([one.loss for one in scored]).sum() / len(batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-            tally.add(scored, chunk)
+        tally = _backward(objective, batch, max_tokens=budget)
         learning_rate = optimizer.learning_rate
         norm, finite = optimizer.step()
         if not finite:
@@ -108,9 +102,21 @@ def train_preferences(
         checkpoints.after(step + 1, objective.model, optimizer)
 
 
+def _backward(objective: Objective, batch: Sequence[Ranking], *, max_tokens: int) -> "_Tally":
+    """Accumulate the gradient of the batch's mean loss."""
+    objective.model.train()
+    tally = _Tally()
+    for chunk in _chunks(batch, max_tokens=max_tokens):
+        scored = _forward(objective, chunk)
+        loss = torch.stack([one.loss for one in scored]).sum() / len(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        tally.add(scored, chunk)
+    return tally
+
+
 @torch.no_grad()
 def evaluate(objective: Objective, rankings: Sequence[Ranking], *, max_tokens: int) -> Measured:
-    """The metrics of training on held-out rankings, and the calibration of the pairs' probabilities.
+    """The metrics of training, on held-out rankings, and how well the pairs' probabilities are calibrated.
 
     Calibration compares sigmoid(difference of scores) with how often that side is right.
     """
@@ -161,7 +167,7 @@ class _Tally:
 
 
 def _batches(rankings: Sequence[Ranking], size: int, *, seed: int) -> Iterator[list[Ranking]]:
-    """Batches without end: each epoch in a new order, epochs following without a remainder."""
+    """Endless batches: each epoch in a new order, with no remainder between epochs."""
     generator = random.Random(f"preferences:{seed}")
     waiting: list[Ranking] = []
     while True:
@@ -172,7 +178,7 @@ def _batches(rankings: Sequence[Ranking], size: int, *, seed: int) -> Iterator[l
 
 
 def _chunks(rankings: Sequence[Ranking], *, max_tokens: int) -> Iterator[list[Ranking]]:
-    """Whole rankings, at most `max_tokens` at a time; a longer one comes alone."""
+    """Whole rankings of at most `max_tokens` together; a longer one comes alone."""
     chunk: list[Ranking] = []
     used = 0
     for ranking in rankings:

@@ -1,4 +1,4 @@
-"""The losses on preferences, pure: tensors in, one loss a pair or ranking out.
+"""The losses on preferences, pure: tensors in, one loss per pair or ranking out.
 
 Shapes: P pairs, K completions of one ranking. Everything in natural logarithms.
 Departures: DPO's label smoothing is cDPO's (the DPO paper has none); `plackett_luce` takes ties.
@@ -55,8 +55,8 @@ def bradley_terry(chosen_P: Tensor, rejected_P: Tensor, margin_P: Tensor | float
 def plackett_luce(scores_K: Tensor, ranks_K: Tensor) -> Tensor:
     """-log p(the ranking), divided by its number of choices: best first, each among what is left.
 
-    A completion is chosen against all that rank below it; those it ties with are left out. Without
-    ties this is Plackett-Luce (1975), and with two completions Bradley-Terry. 0 where all tie.
+    A completion is chosen against all that rank below it; completions it ties with are left out. Without
+    ties this is Plackett-Luce (1975), and with two completions Bradley-Terry. 0 if all tie.
 
     >>> plackett_luce(torch.zeros(3), torch.tensor([1, 2, 3])) * 2 - torch.tensor(6.0).log()
     tensor(0.)
@@ -74,6 +74,6 @@ def plackett_luce(scores_K: Tensor, ranks_K: Tensor) -> Tensor:
 def centring(scores_K: Tensor) -> Tensor:
     """(2 * the ranking's mean score)^2: for a pair (r1 + r2)^2, the term of arXiv:2312.09244, eq. 2.
 
-    A reward model's zero is arbitrary (its loss sees differences only); this pulls it to the middle.
+    A reward model's zero is arbitrary, since its loss sees only differences; this pulls it to the middle.
     """
     return (2.0 * scores_K.mean()).square()

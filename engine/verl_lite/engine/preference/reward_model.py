@@ -1,7 +1,7 @@
 """A reward model: a language model's last hidden state and a linear head, trained on rankings.
 
-What is trained and saved is transformers' own sequence-classification class, so the folder loads
-anywhere. The head of a new model starts at 0: the first loss of a pair is exactly log 2.
+The model is transformers' own sequence-classification class, so its folder loads anywhere. The head of a
+new model starts at 0: the first loss of a pair is exactly log 2.
 """
 
 from collections.abc import Sequence
@@ -29,15 +29,15 @@ __all__ = ["RewardModelObjective", "ScoringHead", "load_scoring_model", "save_sc
 def load_scoring_model(path: str, *, dtype: str, device: torch.device, pad_token_id: int) -> Any:
     """The model in `path` with one output; a language model gets a new head of zeros.
 
-    Raises DataError when it cannot be loaded and ConfigError for one whose parts are not where
-    transformers usually has them.
+    Raises DataError when it cannot be loaded and ConfigError for an architecture without the usual
+    .model and .score.
     """
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # that the head is new is no news
+    logging.set_verbosity_error()  # a new head is expected
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             path, num_labels=1, dtype=getattr(torch, dtype), output_loading_info=True

@@ -1,7 +1,7 @@
-"""Which checkpoint folders are whole, which stay, and how one comes to be: aside, fsync, rename.
+"""Which checkpoint folders are whole, which are kept, and how one is written: aside, fsync, rename.
 
-manifest.json is written last and lists every other file with its size and SHA-256. A folder without
-one, or with a file that does not match it, is not whole and never resumed from.
+manifest.json is written last and lists every other file with its size and SHA-256. A folder without it,
+or with a file that does not match it, is not whole, and no run resumes from it.
 """
 
 import errno
@@ -39,7 +39,7 @@ WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPE
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """A checkpoint that resuming does not use, and why."""
+    """A checkpoint that a resumed run cannot use, and why."""
 
     path: Path
     reason: str
@@ -47,9 +47,9 @@ class PassedOver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """The newest `keep` stay (0: all do), those of every `every_steps` steps (0: none), and the best.
+    """Keep the newest `keep` (0: all), those of steps divisible by `every_steps` (0: none), and the best.
 
-    `best_metric` is looked up in the numbers a checkpoint was saved with; "" keeps no best.
+    `best_metric` is looked up in the metrics saved with a checkpoint; "" keeps no best.
     """
 
     keep: int = 0
@@ -59,7 +59,7 @@ class Retention:
 
 
 def write_manifest(folder: Path) -> None:
-    """List every file under `folder` with size and SHA-256, all of it flushed to the disk."""
+    """List every file under `folder` with size and SHA-256, and flush all of them to disk."""
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as file:
@@ -73,7 +73,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def put_in_place(aside: Path, final: Path) -> None:
-    """Rename the finished folder; one that is there already (the same step again) makes room first."""
+    """Rename the finished folder; an older checkpoint of the same step is deleted first."""
     if final.exists():
         _remove(final)
     os.replace(aside, final)
@@ -105,9 +105,9 @@ def _refuse_escape(name: str) -> None:
 
 
 def newest_whole(folder: Path, *, up_to_step: int | None = None) -> tuple[Path | None, list[PassedOver]]:
-    """The newest whole checkpoint under `folder`, and the newer ones that are not, newest first.
+    """The newest whole checkpoint under `folder`, and the newer, damaged ones, newest first.
 
-    With `up_to_step` those of later steps are not looked at.
+    With `up_to_step`, later steps are ignored.
     """
     passed: list[PassedOver] = []
     for path in reversed(_finished(folder)):
@@ -121,7 +121,7 @@ def newest_whole(folder: Path, *, up_to_step: int | None = None) -> tuple[Path |
 
 
 def _finished(folder: Path) -> list[Path]:
-    """Every folder that carries a checkpoint's name, oldest first: whole ones and damaged ones."""
+    """Every folder with the name of a checkpoint, whole or damaged, oldest first."""
     return sorted((path for path in folder.glob("step_*") if path.is_dir()), key=_step)
 
 
@@ -138,7 +138,7 @@ def remove_checkpoints_after(folder: Path, step: int) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what a killed process left half written or half deleted."""
+    """Delete the checkpoints that a killed process left half written or half deleted."""
     for path in folder.glob(".step_*"):
         shutil.rmtree(path)
 
@@ -146,7 +146,7 @@ def remove_leftovers(folder: Path) -> None:
 def apply_retention(folder: Path, rules: Retention, *, is_over: bool = False) -> None:
     """Delete the checkpoints that no rule keeps.
 
-    Once a stage `is_over`, its result lies elsewhere and nothing resumes from it: the newest go too.
+    Once a stage `is_over`, its model is saved elsewhere and nothing resumes from it: the newest go too.
     """
     found = _finished(folder)
     if not rules.keep:
@@ -181,11 +181,11 @@ def _numbers(path: Path) -> Mapping[str, Any]:
 
 
 def _remove(path: Path) -> None:
-    """Delete a checkpoint. Renamed first, so that half of one never carries a checkpoint's name."""
-    doomed = path.with_name(f".{path.name}.old")
-    shutil.rmtree(doomed, ignore_errors=True)
-    os.replace(path, doomed)
-    shutil.rmtree(doomed)
+    """Delete a checkpoint. It is renamed first, so that a half-deleted one never has a checkpoint's name."""
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    os.replace(path, old)
+    shutil.rmtree(old)
 
 
 def _sync_folder(path: Path) -> None:
@@ -198,7 +198,7 @@ def _sync_folder(path: Path) -> None:
 
 @contextmanager
 def clear_write_errors(what: str) -> Iterator[None]:
-    """Turn a full disk, a read-only folder or a failing device into one TrainingError that says so."""
+    """Turn a full disk, a read-only folder or a failing device into a TrainingError that names it."""
     try:
         yield
     except (OSError, SafetensorError) as error:  # safetensors hides the error's number
@@ -207,7 +207,7 @@ def clear_write_errors(what: str) -> Iterator[None]:
         reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else error
         raise TrainingError(
             f"cannot write {what}: {reason}. Training has stopped; make room there "
-            "(or make it writable) and go on with --resume"
+            "(or make it writable) and continue with --resume"
         ) from error
 
 

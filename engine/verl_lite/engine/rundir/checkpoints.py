@@ -1,11 +1,11 @@
-"""Checkpoints: a snapshot of one step, written aside and renamed, beside the training that goes on.
+"""Checkpoints: a snapshot of one step, written while training continues.
 
 checkpoints/step_000050/
     policy/        the weights (safetensors), config and tokenizer: a Hugging Face folder
-    trainer.json   step, data position, the numbers the summary needs
+    trainer.json   step, data position, the numbers for the summary
     learner.pt     optimiser, scheduler, controllers (tensors and plain data: read with weights_only)
     rng.pt         the random states of this process
-    rollouts.parquet  rollouts sampled but not trained on yet, if any: the run goes on with them
+    rollouts.parquet  rollouts sampled but not yet trained on, if any: a resumed run starts with them
     manifest.json  size and SHA-256 of every file above; written last
 """
 
@@ -58,9 +58,9 @@ ROLLOUTS = "rollouts.parquet"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """`step` counts the finished updates. `trainer` is plain data; the learner reads its part of `path`.
+    """`step` counts the finished updates. `trainer` is plain data; the learner reads its files in `path`.
 
-    `rollouts` were sampled but not trained on when it was written.
+    `rollouts` had been sampled but not trained on.
     """
 
     step: int
@@ -70,7 +70,7 @@ class Checkpoint:
 
 
 def copy_of(tree: Any) -> Any:
-    """The same tree with every tensor copied to the CPU: later updates do not reach it.
+    """The same tree with every tensor copied to the CPU, out of reach of later updates.
 
     >>> weights = {"a": torch.zeros(1), "steps": [1, 2]}
     >>> kept = copy_of(weights)
@@ -88,10 +88,10 @@ def copy_of(tree: Any) -> Any:
 
 
 class CheckpointWriter:
-    """Writes checkpoints on a thread of its own, one at a time.
+    """Writes checkpoints on its own thread, one at a time.
 
-    `submit` waits for the one before it, so at most one snapshot is in memory beside the model.
-    What went wrong while writing is raised by the next `submit` or `finish`, as CheckpointError.
+    `submit` waits for the one before it, so at most one snapshot is in memory beside the model. If writing
+    fails, the next `submit` or `finish` raises CheckpointError.
     """
 
     def __init__(self, folder: Path, retention: Retention) -> None:
@@ -108,9 +108,9 @@ class CheckpointWriter:
         trainer: Mapping[str, Any],
         rollouts: Sequence[ScoredRollout] = (),
     ) -> Path:
-        """Have the checkpoint of `step` written; returns where it will be.
+        """Begin to write the checkpoint of `step`; returns its future path.
 
-        `start_saving` is called here, as PolicyLearner.start_saving; what it returns runs on the thread.
+        `start_saving` (as in PolicyLearner) is called here; the function it returns runs on the thread.
         """
         self.finish()
         with _clear_errors(self._folder, step):
@@ -128,18 +128,18 @@ class CheckpointWriter:
         return self._folder / _name(step)
 
     def finish(self) -> None:
-        """Wait until the last checkpoint is on the disk; raises CheckpointError when it is not."""
+        """Wait until the last checkpoint is on disk; raises CheckpointError when it cannot be written."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def close(self) -> None:
-        """End the thread after what it is writing; its errors were raised or are no longer of interest."""
+        """End the thread once it has written; errors not raised so far are dropped."""
         self._thread.shutdown(wait=True)
 
 
 def retention(config: CheckpointConfig) -> Retention:
-    """The rules of the config."""
+    """The config's rules for keeping checkpoints."""
     return Retention(
         keep=config.keep,
         every_steps=config.keep_every_steps,
@@ -149,7 +149,7 @@ def retention(config: CheckpointConfig) -> Retention:
 
 
 def retire(folder: Path, config: CheckpointConfig) -> None:
-    """Delete what only --resume needed: the stage is over and its model lies elsewhere."""
+    """Delete what only --resume needed: the stage is over and its model is saved elsewhere."""
     with clear_write_errors(str(folder)):
         apply_retention(folder, retention(config), is_over=True)
 
@@ -162,7 +162,7 @@ def save_checkpoint(
     trainer: Mapping[str, Any],
     keep: int,
 ) -> Path:
-    """Write checkpoints/step_<step> at once and delete all but the newest `keep` (0: delete none)."""
+    """Write checkpoints/step_<step> now and delete all but the newest `keep` (0: delete none)."""
     with _clear_errors(folder, step):
         finish_saving = start_saving(_make_aside(folder, step))
     return _write(
@@ -211,8 +211,7 @@ def _clear_errors(folder: Path, step: int) -> Iterator[None]:
             raise
         raise CheckpointError(
             f"could not write the checkpoint {folder / _name(step)}: {_reason(error)}. Training has stopped; "
-            "older checkpoints are as they were. Make room there (or make it writable) and go on "
-            "with --resume"
+            "older checkpoints are unharmed. Make room there (or make it writable) and continue with --resume"
         ) from error
 
 
@@ -232,20 +231,20 @@ def _name(step: int) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    while error.__context__ is not None:  # torch's writer fails again while closing: the first says why
+    while error.__context__ is not None:  # torch's writer fails again while closing: the first error says why
         error = error.__context__
     return str(error).split("\n")[0]
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint; one that is cut off or damaged does not count."""
+    """The newest whole checkpoint; damaged ones do not count."""
     return newest_whole(folder)[0]
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint; raises CheckpointError when a part is missing or damaged.
 
-    The random states are not restored here: `restore_random_states` does, right before the loop.
+    It leaves the random states alone: `restore_random_states` sets them, right before the loop.
     """
     try:
         trainer = json.loads((path / "trainer.json").read_text(encoding="utf-8"))
@@ -265,7 +264,7 @@ def _load_rollouts(file: Path) -> list[ScoredRollout]:
 
 
 def load_tensors(file: Path) -> dict[str, Any]:
-    """Tensors and plain data only: a pickle with anything else in it is refused, not run."""
+    """The tensors and plain data in `file`; a pickle with anything else is refused, not run."""
     try:
         loaded: dict[str, Any] = torch.load(file, weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
@@ -291,7 +290,7 @@ def _numpy_state() -> list[Any]:
 
 
 def restore_random_states(path: Path) -> None:
-    """Put Python's, NumPy's and torch's generators where they were when the checkpoint was written."""
+    """Set Python's, NumPy's and torch's generators to their states in the checkpoint."""
     states = load_tensors(path / "rng.pt")
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))

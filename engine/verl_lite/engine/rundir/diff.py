@@ -1,4 +1,4 @@
-"""What two runs were told differently, and what they ran on: config.yaml and environment.json compared."""
+"""How two runs differ: their config.yaml and environment.json compared."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ __all__ = ["Difference", "diff_runs"]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One value that differs; `first` or `second` is None where that run has no such key."""
+    """One different value; `first` or `second` is None when that run has no such key."""
 
     where: str
     key: str
@@ -24,7 +24,7 @@ class Difference:
 
 
 def diff_runs(first: Path, second: Path) -> list[Difference]:
-    """The differences of two runs, each a run folder or a config file alone.
+    """The differences between two runs, each given as a run folder or a config file.
 
     Raises DataError for a path that is neither.
     """
@@ -44,7 +44,7 @@ def _compare(where: str, first: Mapping[str, Any], second: Mapping[str, Any]) ->
 
 
 def _flat(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """(dotted key, plain value) of every leaf; a list of named things counts by name."""
+    """(dotted key, plain value) of every leaf; a list of named items counts as a mapping by name."""
     if isinstance(tree, list) and tree and all(isinstance(item, Mapping) and "name" in item for item in tree):
         tree = {item["name"]: {k: v for k, v in item.items() if k != "name"} for item in tree}
     if not isinstance(tree, Mapping):

@@ -1,24 +1,23 @@
-"""What a run ran on: environment.json, and what must be the same when it is resumed.
+"""What a run ran on: environment.json; and the settings of torch that decide whether it can be repeated.
 
-Versions of every installed package, plugins with their hashes, the state of the git checkout, the
-hardware, fingerprints of the data. Environment variables only by the list below: others may be secrets.
+environment.json has the versions of all packages, plugins with their hashes, the state of the git
+checkout, the hardware and fingerprints of the data. Of the environment variables it has only those listed
+below: others may be secrets.
 """
 
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from verl_lite.engine.rundir.seeds import derive_seed
-from verl_lite.engine.types import PromptRow
 
-__all__ = ["changed_data", "describe_environment", "fingerprint_rows", "make_deterministic", "seed_torch"]
+__all__ = ["describe_environment", "make_deterministic", "seed_torch"]
 
 VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
 GIT_TIMEOUT_S = 5.0
@@ -27,7 +26,7 @@ GIT_TIMEOUT_S = 5.0
 def describe_environment(
     plugins: Sequence[Mapping[str, str]], data: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The content of environment.json; `data` are the fingerprints by name."""
+    """The content of environment.json; `data` has the fingerprints by name."""
     import torch
 
     return {
@@ -65,7 +64,7 @@ def _cpu_model() -> str:
 
 
 def _git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit and whether files differ from it; None outside a checkout or without git."""
+    """The commit and the files that differ from it; None outside a checkout or without git."""
     commit, status = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain")
     if commit is None or status is None:
         return None
@@ -87,29 +86,10 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def fingerprint_rows(rows: Iterable[PromptRow]) -> dict[str, Any]:
-    """Number and SHA-256 of the rows as training sees them: tokens, reference and columns, in order."""
-    digest, count = hashlib.sha256(), 0
-    for row in rows:
-        content = [row.id, list(row.prompt_ids), row.reference, dict(row.columns)]
-        digest.update(json.dumps(content, sort_keys=True, default=str).encode())
-        count += 1
-    return {"rows": count, "sha256": digest.hexdigest()}
-
-
-def changed_data(environment_file: Path, data: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The names of the data whose rows are not those environment.json tells of."""
-    try:
-        began = json.loads(environment_file.read_text(encoding="utf-8")).get("data", {})
-    except (OSError, ValueError):
-        return []  # a run without a readable environment.json: nothing to compare with
-    return [name for name, now in data.items() if name in began and began[name] != dict(now)]
-
-
 def make_deterministic() -> None:
-    """Only kernels that give the same bits every time; on the CPU one thread.
+    """Allow only kernels that give the same bits every time, and one thread on the CPU.
 
-    torch raises RuntimeError at an operation that has no such kernel.
+    torch then raises RuntimeError at an operation without such a kernel.
     """
     import torch
 
@@ -121,7 +101,7 @@ def make_deterministic() -> None:
 
 
 def seed_torch(seed: int) -> None:
-    """Start torch's own generators from the run's seed: new adapters and dropout draw from them."""
+    """Seed torch's own generators from the run's seed: new adapters and dropout draw from them."""
     import torch
 
     torch.manual_seed(derive_seed(seed, "torch"))

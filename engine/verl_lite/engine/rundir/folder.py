@@ -1,4 +1,4 @@
-"""The folder of a run: claimed before anything is written, never shared by two runs.
+"""The folder of a run: claimed before anything is written, and never shared by two runs.
 
 config.yaml  environment.json  metrics.jsonl  rollouts/  checkpoints/  summary.json
 """
@@ -20,24 +20,24 @@ from verl_lite.engine.rundir.lock import LOCK_FILE
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import ConfigModel, load_config
 
-__all__ = ["FREE_FOR_MEMORY", "FREE_TO_CHANGE", "RunFolder", "choose_run_dir"]
+__all__ = ["FREE_FOR_MEMORY", "FREE_TO_CHANGE", "FolderConfig", "RunFolder", "choose_run_dir"]
 
-# settings that trade memory for time and may differ in a resumed run
+# settings that trade memory for time; a resumed run may change them
 FREE_FOR_MEMORY = (
     "rollout.vllm.kv_cache_gib",
     "rollout.vllm.gpu_memory_utilization",
     "learner.max_tokens_per_micro_batch",
     "learner.gradient_checkpointing",
 )
-# what may differ between a run and its continuation: none of it changes what was computed so far
+# settings that a resumed run may change, since they do not alter what was computed so far
 FREE_TO_CHANGE = (
     *("steps", "evaluation", "checkpoints", "monitors", "logging", "name", *FREE_FOR_MEMORY),
     *("cluster", "learner.num_ranks", "learner.parallel", "rollout.num_engines"),
 )
 
 
-class RunConfig(Protocol):
-    """What a config needs to be a run's."""
+class FolderConfig(Protocol):
+    """What a run's folder needs of its config."""
 
     @property
     def name(self) -> str: ...
@@ -45,11 +45,11 @@ class RunConfig(Protocol):
     def model_dump(self, *, mode: str) -> dict[str, Any]: ...
 
 
-def choose_run_dir(config: RunConfig, run_dir: Path | None, *, resume: bool) -> Path:
+def choose_run_dir(config: FolderConfig, run_dir: Path | None, *, resume: bool) -> Path:
     """`run_dir`, or runs/<name>, or the first free runs/<name>-2, -3, ... of a new run.
 
-    Raises ConfigError when a new run is sent into a folder that holds another, and when there is
-    nothing to resume.
+    Raises ConfigError when the folder of a new run holds something else, or when there is nothing to
+    resume.
     """
     if resume:
         chosen = run_dir or Path("runs") / config.name
@@ -59,7 +59,7 @@ def choose_run_dir(config: RunConfig, run_dir: Path | None, *, resume: bool) -> 
     if run_dir is not None:
         if run_dir.is_file():
             raise ConfigError(f"--run-dir {run_dir} is a file; name a folder")
-        # a start that was killed at its first file leaves .config.yaml.part and its lock, nothing else
+        # a run that was killed while it wrote its first file leaves only .config.yaml.part and its lock
         if run_dir.is_dir() and any(
             path.suffix != ".part" and path.name != LOCK_FILE for path in run_dir.iterdir()
         ):
@@ -127,7 +127,7 @@ class RunFolder:
 
     def claim(
         self,
-        config: RunConfig,
+        config: FolderConfig,
         plugins: Sequence[Mapping[str, str]],
         data: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     ) -> None:
@@ -140,7 +140,7 @@ class RunFolder:
             write_whole(self.environment, json.dumps(environment, indent=2) + "\n")
 
     def check_same_run(self, config: ConfigModel, *, free: Sequence[str] = FREE_TO_CHANGE) -> None:
-        """Raises ConfigError when `config` would continue this run with other settings than it began with.
+        """Raises ConfigError when `config` differs from the settings this run began with.
 
         `free` names the settings that may differ, as dotted paths.
         """
@@ -150,7 +150,7 @@ class RunFolder:
         if changed:
             raise ConfigError(
                 f"--resume: {', '.join(changed)} differ from what {self.path} began with; continue with its "
-                f"own config ({self.path / 'config.yaml'}), or start a new run. Free to change: "
+                f"own config ({self.path / 'config.yaml'}), or start a new run. These may change: "
                 f"{', '.join(free)}"
             )
 
@@ -160,9 +160,9 @@ class RunFolder:
             raise ConfigError(f"--resume: {self.path} is finished: its model is in {self.model}/")
 
     def cut_back(self, step: int, passed_over: Sequence[PassedOver]) -> None:
-        """Take out what the run wrote after `step`, before it goes on from there; metrics are MetricsLog's.
+        """Delete what the run wrote after `step`, from where it continues; MetricsLog does so for metrics.
 
-        Damaged checkpoints are renamed to damaged_step_..., so that they count for nothing any more.
+        Damaged checkpoints are renamed to damaged_step_..., so that nothing mistakes them for whole ones.
         """
         with clear_write_errors(str(self.path)):
             remove_leftovers(self.checkpoints)
@@ -176,7 +176,7 @@ class RunFolder:
             self.summary.unlink(missing_ok=True)
 
     def set_aside(self, step: int, *, into: str) -> None:
-        """Move the records of later steps to rolled_back/<into>/rollouts/; metrics are MetricsLog's."""
+        """Move the records of later steps to rolled_back/<into>/rollouts/; MetricsLog does so for metrics."""
         aside = self.path / "rolled_back" / into / "rollouts"
         with clear_write_errors(str(aside)):
             aside.mkdir(parents=True, exist_ok=True)
@@ -185,7 +185,7 @@ class RunFolder:
                     os.replace(path, aside / path.name)
 
     def write_calibration(self, bins: Sequence[Mapping[str, Any]]) -> None:
-        """calibration.json: of a reward model or DPO, how often held-out pairs were right, by confidence."""
+        """calibration.json: how often a reward model or DPO ordered held-out pairs right, by confidence."""
         write_whole(self.path / "calibration.json", json.dumps(list(bins), indent=1) + "\n")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -204,7 +204,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _without(tree: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
-    """The tree less what the dotted paths name."""
+    """The tree without what the dotted paths name."""
     rest = dict(tree)
     for path in paths:
         head, _, tail = path.partition(".")

@@ -1,6 +1,6 @@
-"""Ctrl-C or SIGTERM ends a run in order: the first asks, the loop stops at its next safe point.
+"""Ctrl-C or SIGTERM ends a run in order: after the first one the loop stops at its next safe point.
 
-The second insists. SIGTERM is what a cluster's scheduler sends before it takes a machine away.
+A second one stops it at once. A cluster's scheduler sends SIGTERM before it takes a machine away.
 """
 
 import queue
@@ -13,16 +13,16 @@ from typing import TypeVar
 __all__ = ["Interrupt", "StopRequested", "next_of"]
 
 Answer = TypeVar("Answer")
-LOOK_S = 0.1  # how often those who wait look whether they still want what they wait for
+LOOK_S = 0.1  # how often a waiting thread checks whether it should still wait
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequested(Exception):
-    """The user asked to stop; raised where the state is whole. No error: it ends the loop."""
+    """The user asked to stop. Raised where the state is whole; it is no error, it ends the loop."""
 
 
 def next_of(answers: "queue.SimpleQueue[Answer]", check: Callable[[], None]) -> Answer:
-    """The queue's next entry; `check` is called meanwhile, and what it raises ends the wait."""
+    """The queue's next entry. `check` is called while waiting; an exception from it ends the wait."""
     while True:
         check()
         try:

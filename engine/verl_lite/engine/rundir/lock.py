@@ -1,7 +1,7 @@
-"""One process a run: a lock on its folder that ends with the process, however that ends.
+"""One process per run: a lock on its folder that ends with the process, however that ends.
 
-It is a POSIX record lock: the kernel drops it at a kill -9, the reward workers forked later do not
-inherit it (they would outlive the kill for a moment), and network file systems know it.
+It is a POSIX record lock: the kernel drops it at a kill -9, network file systems support it, and reward
+workers forked later do not inherit it (they outlive the kill for a moment).
 """
 
 import errno
@@ -22,10 +22,10 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[str]:
-    """Hold `folder`, made if need be, as this process's own.
+    """Lock `folder` for this process; the folder is made if need be.
 
-    Yields who held it last and was killed, "" when that one ended in order. Raises ConfigError when
-    another process holds it now, TrainingError when nothing can be written there.
+    Yields the last holder if it was killed, else "". Raises ConfigError when another process holds the
+    lock, TrainingError when nothing can be written there.
     """
     with clear_write_errors(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def run_lock(folder: Path) -> Iterator[str]:
 def _refusal(folder: Path, holder: str, error: OSError) -> ConfigError:
     if error.errno in (errno.EACCES, errno.EAGAIN):
         return ConfigError(
-            f"{folder} is in use by {holder or 'another process'}: two at once would write over each other's "
+            f"{folder} is in use by {holder or 'another process'}: two at once would overwrite each other's "
             "steps. Wait for it or stop it, or choose another --run-dir"
         )
     return ConfigError(
@@ -61,7 +61,7 @@ def _refusal(folder: Path, holder: str, error: OSError) -> ConfigError:
 
 
 def _same(folder: Path, descriptor: int) -> bool:
-    """Whether the lock is still the folder's: not when the user deleted it meanwhile."""
+    """Whether the folder still has this lock file: the user may have deleted it meanwhile."""
     try:
         return os.path.samestat((folder / LOCK_FILE).stat(), os.fstat(descriptor))
     except OSError:

@@ -1,6 +1,6 @@
-"""Out of memory, told once: where it happened, what to change, and that the run can go on.
+"""Out-of-memory errors that say where it happened, what to change, and how to continue.
 
-The kernel's own out-of-memory killer gives no process a chance to speak; run_lock.py notices it later.
+A process killed by the kernel's out-of-memory killer cannot say anything; lock.py notices that later.
 """
 
 from collections.abc import Iterator
@@ -15,16 +15,16 @@ __all__ = ["ADVICE", "clear_memory_errors"]
 
 ADVICE = {
     "starting the sampler": (
-        "lower rollout.vllm.kv_cache_gib (on the CPU), or set rollout.vllm.gpu_memory_utilization to what "
-        "is free"
+        "lower rollout.vllm.kv_cache_gib (on the CPU), or set rollout.vllm.gpu_memory_utilization to the "
+        "free fraction"
     ),
     "generating": (
-        "lower rollout.vllm.kv_cache_gib (on the CPU) or rollout.vllm.gpu_memory_utilization; past that, "
-        "rollout.num_prompts and rollout.num_samples, in a new run"
+        "lower rollout.vllm.kv_cache_gib (on the CPU) or rollout.vllm.gpu_memory_utilization; if that is not "
+        "enough, rollout.num_prompts or rollout.num_samples in a new run"
     ),
     "updating": "lower learner.max_tokens_per_micro_batch, or set learner.gradient_checkpointing: true",
 }
-# torch's CPU allocator and others raise no type of their own
+# torch's CPU allocator, among others, raises a plain RuntimeError
 WORDS = ("can't allocate memory", "cannot allocate memory", "out of memory", "not enough memory")
 
 Where = Literal["starting the sampler", "generating", "updating"]
@@ -32,7 +32,7 @@ Where = Literal["starting the sampler", "generating", "updating"]
 
 @contextmanager
 def clear_memory_errors(where: Where, *, step: int | None = None) -> Iterator[None]:
-    """Turn MemoryError and torch's errors of that kind into one TrainingError that says what to change."""
+    """Turn MemoryError and its torch equivalents into a TrainingError that says what to change."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -41,8 +41,8 @@ def clear_memory_errors(where: Where, *, step: int | None = None) -> Iterator[No
         at = "" if step is None else f"step {step}: "
         reason = str(error).split("\n")[0] or type(error).__name__
         raise TrainingError(
-            f"{at}out of memory while {where} ({reason:.160}). To go on, {ADVICE[where]}, and continue with "
-            "--resume from the newest checkpoint"
+            f"{at}out of memory while {where} ({reason:.160}). To continue, {ADVICE[where]}, and use "
+            "--resume, which starts from the newest checkpoint"
         ) from error
 
 

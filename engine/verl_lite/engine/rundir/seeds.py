@@ -1,4 +1,4 @@
-"""Seeds derived by name: every random choice of a run follows from `seed` and what it is for."""
+"""Seeds derived by name: every random choice of a run follows from `seed` and its purpose."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ __all__ = ["derive_seed"]
 
 
 def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from the parts, the same on every machine and in every process.
+    """A 63-bit seed from the parts, equal on every machine and in every process.
 
     >>> derive_seed(0, "step", 3) == derive_seed(0, "step", 3) != derive_seed(0, "step", 4)
     True

@@ -3,9 +3,11 @@
 rows.py            data set row -> conversation
 chat_template.py   conversation -> text, tokens, the span of each response
 examples.py        -> token ids with a loss weight each; faults.py: what is wrong with them, decoded
-data.py            every source of the config, read and checked; stream.py: their order
+data.py            every source of the config, read and checked; stream.py: the order of their rows
 loss.py            token weights -> one number;  training.py: the loop
-validation.py      loss, perplexity, generated answers;  stage.py: all of it as a stage of a run
+validation.py      loss, perplexity, generated answers
+
+engine/warm_up.py makes a stage of a run of it.
 """
 
 from verl_lite.engine.sft.chat_template import ChatTemplate, Conversation

@@ -1,9 +1,8 @@
 """The model's chat template: a conversation as text, as tokens, and the spans of its responses.
 
-A response is found by asking the template what it finds at inference: the chat before a turn is
-rendered with the generation prompt, the chat with the turn without it, and what the second has more
-than the first is what the model would have generated. Whatever follows the end-of-turn token (a line
-break, in ChatML) is never generated and belongs to nobody.
+A response is found by two renderings: the chat before a turn, with the generation prompt, and the chat
+with that turn, without it. What the second has beyond the first is what the model would have generated.
+Text after the end-of-turn token (a line break, in ChatML) is never generated and is not trained on.
 """
 
 import re
@@ -22,7 +21,7 @@ GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """One row to train on: a chat with at least one assistant turn. `id` names it in messages."""
+    """One row to train on: a chat with at least one assistant turn. `id` names it in error messages."""
 
     id: str
     messages: Sequence[Message]
@@ -31,16 +30,16 @@ class Conversation:
 
     @property
     def assistant_turns(self) -> list[int]:
-        """Those that answer something: a chat's first message answers nothing."""
+        """Indices of assistant turns, except a first message, which answers nothing."""
         return [at for at, message in enumerate(self.messages) if at and message["role"] == "assistant"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """One assistant turn in the rendered text `after`: characters [start, end), the end of turn included.
+    """One assistant turn in the rendered text `after`: characters [start, end), including the end of turn.
 
-    `prompt` is what the template renders for inference, `agrees` whether `after` begins with it,
-    `is_ended` whether an end-of-turn token closes it, `is_empty` whether nothing else is in it.
+    `prompt` is rendered for inference; `agrees` says whether `after` begins with it, `is_ended` whether an
+    end-of-turn token closes the turn, `is_empty` whether it has nothing else.
     """
 
     turn: int
@@ -58,7 +57,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Token ids of a text with each token's characters [start, end)."""
+    """Token ids of a text, and each token's characters [start, end)."""
 
     ids: Sequence[int]
     offsets: Sequence[tuple[int, int]]
@@ -69,12 +68,12 @@ class Tokens:
 
 
 class ChatTemplate:
-    """Rendering with one tokenizer. `ends` are the tokens (as text) that end a turn, besides its eos."""
+    """Renders with one tokenizer. `ends` are tokens, as text, that end a turn besides its eos."""
 
     def __init__(self, tokenizer: Any, ends: Sequence[str] = ()) -> None:
         if not tokenizer.is_fast:
             raise DataError(
-                f"SFT needs a fast tokenizer (one that says which characters a token covers), got "
+                "SFT needs a fast tokenizer (one that knows the characters of each token), got "
                 f"{type(tokenizer).__name__}"
             )
         named_token_ids(tokenizer, ends)
@@ -82,12 +81,12 @@ class ChatTemplate:
         self.ends = tuple(dict.fromkeys([str(tokenizer.eos_token), *ends]))
 
     def marks_responses(self, conversation: Conversation) -> bool:
-        """Whether the template itself has {% generation %} marks."""
+        """Whether the template has {% generation %} marks."""
         tools = list(conversation.tools) if conversation.tools else None
         return bool(GENERATION_TAG.search(self.tokenizer.get_chat_template(tools=tools)))
 
     def render(self, conversation: Conversation, num_messages: int, *, for_inference: bool = False) -> str:
-        """The first `num_messages` as text. Raises DataError where the template refuses them."""
+        """The first `num_messages` as text. Raises DataError when the template refuses them."""
         from jinja2 import TemplateError
 
         try:
@@ -123,12 +122,12 @@ class ChatTemplate:
         )
 
     def tokens(self, text: str) -> Tokens:
-        """The text's tokens, nothing added at its ends."""
+        """The text's tokens, without special tokens added."""
         coded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return Tokens(coded["input_ids"], coded["offset_mapping"])
 
     def marked(self, conversation: Conversation, num_tokens: int) -> list[bool] | None:
-        """Whether each token stands inside {% generation %}; None where the template's tokens are others."""
+        """Whether each token is inside {% generation %}; None when the template tokenises differently."""
         coded = self.tokenizer.apply_chat_template(
             list(conversation.messages),
             tools=list(conversation.tools) if conversation.tools else None,

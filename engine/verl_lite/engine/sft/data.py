@@ -1,4 +1,4 @@
-"""What SFT trains on and is measured on: the sources of the config, read, rendered, masked and checked."""
+"""The rows of SFT, for training and validation: read, rendered, masked and checked."""
 
 import random
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from verl_lite.engine.config.data import DatasetConfig
 from verl_lite.engine.config.sft import SFTRowsConfig
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.data.prompts import read_rows
-from verl_lite.engine.learner.loop_checkpoints import data_digest
+from verl_lite.engine.rundir.fingerprints import data_digest
 from verl_lite.engine.sft.chat_template import ChatTemplate, Conversation
 from verl_lite.engine.sft.examples import ExampleBuilder, SFTExample, describe_example
 from verl_lite.engine.sft.faults import raise_faults
@@ -22,7 +22,7 @@ __all__ = ["SFTData", "SFTSource", "read_sft"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SFTSource:
-    """The examples of one source, and its share of a batch before and in the decay phase."""
+    """The examples of one source, and its weight in a batch before and in the decay phase."""
 
     name: str
     examples: Sequence[SFTExample]
@@ -32,9 +32,9 @@ class SFTSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SFTData:
-    """`validation` is never trained on; `prompts` ask what its chats answer. `notes` are for people.
+    """`validation` is never trained on; `prompts` are the questions of its chats. `notes` are for the user.
 
-    `digest` is the SHA-256 of what is trained on.
+    `digest` is the SHA-256 of the examples to train on.
     """
 
     sources: Sequence[SFTSource]
@@ -50,14 +50,14 @@ class SFTData:
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """What one row gives: examples, and the conversation where it is one."""
+    """The examples of one row, and its conversation if it is one."""
 
     examples: Sequence[SFTExample]
     conversation: Conversation | None = None
 
 
 def read_sft(config: TrainConfig, tokenizer: Any) -> SFTData:
-    """Read every source of `config.sft`. Raises DataError for rows and masks nothing should be trained on."""
+    """Read every source of `config.sft`. Raises DataError for faulty rows and masks."""
     sft = config.sft
     template = ChatTemplate(tokenizer, sft.end_of_turn)
     reader = _Reader(config, template)
@@ -126,14 +126,14 @@ class _Reader:
         return _Unit(self._builder.from_chat(chat, rows, drop_overlong=drops), chat)
 
     def notes(self, first: SFTExample) -> list[str]:
-        """The first example decoded, and what was done to the rows."""
+        """The first example, decoded, and what was done to the rows."""
         lines = ["SFT, the first row: only what is marked + is trained on"]
         for trained, text in describe_example(first, self._template.tokenizer):
             lines.append(f"  {'+' if trained else '-'} {text!r}")
         if self._builder.num_rewritten:
             lines.append(
                 f"SFT: the chat template rewrites earlier turns of {self._builder.num_rewritten} chats; each "
-                "of their turns is a row of its own, as the model sees it at inference"
+                "turn of these chats becomes a row, as the model sees it at inference"
             )
         if self._num_dropped:
             lines.append(f"SFT: {self._num_dropped} rows are too long and left out (overlong: drop)")
@@ -141,7 +141,7 @@ class _Reader:
 
 
 def _split(units: list[_Unit], config: TrainConfig, name: str) -> tuple[list[_Unit], list[_Unit]]:
-    """(rows to train on, rows held out) by `sft.validation.fraction`; whole chats go to one side."""
+    """(rows to train on, rows held out) by `sft.validation.fraction`; chats stay whole."""
     validation = config.sft.validation
     if validation is None or not validation.fraction:
         return units, []
@@ -154,7 +154,7 @@ def _split(units: list[_Unit], config: TrainConfig, name: str) -> tuple[list[_Un
 
 
 def _prompt(template: ChatTemplate, chat: Conversation) -> PromptRow:
-    """What the chat's last answer answers, ready to sample from."""
+    """The chat up to its last answer, ready to sample from."""
     turn = chat.assistant_turns[-1]
     reference = chat.columns.get("reference")
     text = template.render(chat, turn, for_inference=True)

@@ -1,8 +1,8 @@
 """From conversations to token ids with a loss weight each: response-only, weighted by spans, checked.
 
-A template that rewrites earlier turns (Qwen3 drops their reasoning) has no rendering in which all
-turns look as they did at inference: such a chat becomes one example a turn, each seen as the model
-would have seen it. Everything else is one example a chat.
+A template that rewrites earlier turns (Qwen3 drops their reasoning) has no rendering in which all turns
+look as they did at inference. Such a chat becomes one example per turn, each as the model would have seen
+it. Every other chat is one example.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SFTExample:
-    """One sequence of SFT. `weights_T[i]` is the weight of token i in the loss, 0 where it is not trained."""
+    """One sequence of SFT. `weights_T[i]` is the weight of token i in the loss, 0 if it is not trained on."""
 
     input_ids: Sequence[int]
     weights_T: Sequence[float]
@@ -29,12 +29,12 @@ class SFTExample:
 
     @property
     def labels(self) -> list[int]:
-        """As transformers has them: the token where it is trained on, IGNORED elsewhere."""
+        """Labels as in transformers: the token if it is trained on, else IGNORED."""
         return [i if w > 0 else IGNORED for i, w in zip(self.input_ids, self.weights_T, strict=True)]
 
 
 def describe_example(example: SFTExample, tokenizer: object) -> list[tuple[bool, str]]:
-    """(is trained on, decoded text) of each run of tokens, every special token shown."""
+    """(is trained on, decoded text with special tokens) of each run of tokens."""
     runs = groupby(zip(example.weights_T, example.input_ids, strict=True), key=lambda pair: pair[0] > 0)
     return [(trained, tokenizer.decode([i for _, i in pairs])) for trained, pairs in runs]  # type: ignore[attr-defined]
 
@@ -59,7 +59,7 @@ class ExampleBuilder:
     def from_chat(
         self, conversation: Conversation, rows: SFTRowsConfig, *, drop_overlong: bool = False
     ) -> list[SFTExample]:
-        """The examples of one chat; none where it is too long and those are dropped, else DataError."""
+        """The examples of one chat. A chat that is too long gives none if `drop_overlong`, else DataError."""
         turns = conversation.assistant_turns
         if not turns:
             raise DataError(f"row {conversation.id}: the chat has no assistant turn, so nothing to train on")
@@ -84,7 +84,7 @@ class ExampleBuilder:
         )
 
     def from_text(self, row: str, text: str) -> Iterator[SFTExample]:
-        """Plain text with an end token, cut where it is longer than a row may be; all but its first token."""
+        """Plain text and its end token in rows of at most `max_tokens`; a row's first token has weight 0."""
         ids = [*self._template.tokens(text).ids, self._template.tokenizer.eos_token_id]
         for start in range(0, len(ids), self._max_tokens):
             piece = ids[start : start + self._max_tokens]
@@ -100,7 +100,7 @@ class ExampleBuilder:
         compares = is_whole and self._mask != "prompt" and all(one.agrees for one in responses)
         if compares and self._template.marks_responses(conversation):
             trained = self._compare_marks(conversation, text, tokens, trained, responses)
-        trained.discard(0)  # nothing comes before the first token to predict it from
+        trained.discard(0)  # nothing precedes the first token to predict it from
         weights = [1.0 if at in trained else 0.0 for at in range(len(tokens.ids))]
         for start, end, weight in _weighted_spans(text, responses, self._spans):
             for at in tokens.inside(start, end):
@@ -119,13 +119,13 @@ class ExampleBuilder:
         expected: set[int],
         responses: Sequence[Response],
     ) -> set[int]:
-        """The tokens to train on by the template's own marks, which must be the `expected` ones."""
+        """The tokens to train on by the template's marks; a fault where these are not the `expected` ones."""
         marks = self._template.marked(conversation, len(tokens.ids))
         if marks is None:
             self._fault(FaultKind.TOKENS_DIFFER, conversation, f"{text[:200]!r}")
             return expected
         marked = {at for at, bit in enumerate(marks) if bit}
-        # trained turns only, and not the line break behind an end of turn: no model is asked for it
+        # only trained turns count, and not the line break after an end of turn, which no model generates
         unwanted = [(one.end, len(one.after)) for one in responses]
         first_turn = responses[0].turn
         if any(message["role"] == "assistant" for message in conversation.messages[:first_turn]):
@@ -192,7 +192,7 @@ def _weighted_spans(
 
 
 def _show(text: str, tokens: Tokens, wrong: set[int]) -> str:
-    """The first run of wrong tokens, marked in the text around it."""
+    """The first run of wrong tokens, marked in its context."""
     first = last = min(wrong)
     while last + 1 in wrong:
         last += 1

@@ -1,4 +1,4 @@
-"""What can be wrong with the rows and masks of SFT: collected first, then shown decoded, before training."""
+"""What can be wrong with SFT's rows and masks. All faults are collected and shown decoded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,24 +21,24 @@ class FaultKind(StrEnum):
 
 
 ADVICE = {
-    FaultKind.PROMPT_TRAINED: "move {% generation %} in the chat template behind the header of the turn",
-    FaultKind.RESPONSE_LOST: "let {% generation %} ... {% endgeneration %} hold the whole response and its "
-    "end of turn, or set sft.mask: prompt",
-    FaultKind.TEMPLATE_DIFFERS: "what add_generation_prompt adds must be how an assistant turn begins: the "
-    "model would be trained on text it never continues at inference",
-    FaultKind.TOKENS_DIFFER: "let the generation prompt end with a token of its own (a special token or a "
-    "line break), so that no token joins prompt and response",
-    FaultKind.NO_END: "the model would never learn to stop: write the end-of-turn token in the template, or "
+    FaultKind.PROMPT_TRAINED: "in the chat template, move {% generation %} behind the header of the turn",
+    FaultKind.RESPONSE_LOST: "let {% generation %} ... {% endgeneration %} enclose the whole response and "
+    "its end of turn, or set sft.mask: prompt",
+    FaultKind.TEMPLATE_DIFFERS: "add_generation_prompt must add exactly how an assistant turn begins: "
+    "otherwise the model is trained on text it never continues at inference",
+    FaultKind.TOKENS_DIFFER: "let the generation prompt end with a separate token (a special token or a line "
+    "break), so that no token spans prompt and response",
+    FaultKind.NO_END: "the model would never learn to stop: put the end-of-turn token in the template, or "
     "name the one it has in sft.end_of_turn",
-    FaultKind.EMPTY: "leave such rows out",
-    FaultKind.PADDING: "rows come as text, without padding: take it out of the column",
-    FaultKind.DOUBLE_START: "take the start token out of the column; the template writes it",
+    FaultKind.EMPTY: "remove such rows",
+    FaultKind.PADDING: "remove the padding from the column: rows are plain text",
+    FaultKind.DOUBLE_START: "remove the start token from the column: the template writes it",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault of one row. `evidence` is the text that shows it, decoded."""
+    """One fault of one row. `evidence` is the decoded text that shows it."""
 
     kind: FaultKind
     row: str
@@ -46,7 +46,7 @@ class Fault:
 
 
 def raise_faults(faults: Sequence[Fault], *, source: str) -> None:
-    """Raises DataError with every kind of fault, how many rows have it, and the first one's evidence."""
+    """Raises DataError with every kind of fault, the number of rows that have it, and the first evidence."""
     if not faults:
         return
     lines = []

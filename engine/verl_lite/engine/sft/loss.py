@@ -1,6 +1,6 @@
-"""The loss of SFT: minus a weighted sum of log-probabilities, its denominators counted over the batch.
+"""The loss of SFT: minus a weighted sum of log-probabilities, with denominators counted over the batch.
 
-Micro-batches only add up: cutting a batch differently changes nothing.
+So micro-batches add up: splitting a batch differently changes nothing.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ __all__ = ["as_sample", "sft_loss", "token_factors", "trained_part"]
 
 
 def token_factors(weights: Sequence[Sequence[float]], kind: str) -> list[list[float]]:
-    """What each token's -log p is multiplied with, for a batch of rows of token weights.
+    """The factor of each token's -log p, for a batch of rows of token weights.
 
     >>> token_factors([[1.0, 1.0], [2.0]], "token_mean")
     [[0.25, 0.25], [0.5]]
@@ -43,7 +43,7 @@ def sft_loss(logprobs_N: Tensor, factors_N: Tensor) -> Tensor:
 
 
 def as_sample(example: SFTExample) -> tuple[TrainingSample, list[float]]:
-    """(what packing takes, the weights of its completion); nothing behind the last trained token is kept."""
+    """(sample for packing, weights of its completion); tokens after the last trained one are dropped."""
     trained = [at for at, weight in enumerate(example.weights_T) if weight > 0]
     first, last = trained[0], trained[-1]
     sample = TrainingSample(
@@ -57,7 +57,7 @@ def as_sample(example: SFTExample) -> tuple[TrainingSample, list[float]]:
 
 
 def trained_part(batch: PackedBatch, factors: Sequence[Sequence[float]]) -> tuple[PackedBatch, Tensor]:
-    """The batch predicting trained tokens alone (no logits for the turns of others), and their factors."""
+    """The batch with predictions of trained tokens only (no logits for other turns), and their factors."""
     factors_N = torch.tensor([f for index in batch.sample_indices for f in factors[index]])
     keep = factors_N.nonzero().squeeze(1)
     part = replace(

@@ -1,4 +1,4 @@
-"""From data set rows to conversations: prompt and answer, or a column with the whole chat."""
+"""From data set rows to conversations: prompt and answer, or a whole chat in one column."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 
 
 def conversation_of(row: Row, index: int, data: DatasetConfig, rows: SFTRowsConfig) -> Conversation:
-    """The chat of row `index`. Raises DataError for columns that hold no chat, no answer or no tools."""
+    """The chat of row `index`. Raises DataError for columns that are not a chat, an answer or tools."""
     name = str(row.get("id", index))
     if rows.messages:
         messages = _chat(row[rows.messages], name, rows.messages)
@@ -38,7 +38,7 @@ def _chat(value: Any, name: str, column: str) -> list[Message]:
         raise DataError(
             f"row {name}, column {column!r}: expected a list of messages {{role, content}}, got {value!r:.80}"
         )
-    # Parquet fills the keys a message lacks with None; a call of a tool has no content of its own
+    # Parquet fills missing keys of a message with None; a tool call has no content of its own
     return [
         cast(Message, {"content": "", **{key: part for key, part in message.items() if part is not None}})
         for message in value

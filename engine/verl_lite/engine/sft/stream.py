@@ -1,4 +1,4 @@
-"""The order of the rows: whole passes in an order of the seed, sources mixed by weight."""
+"""The order of the rows: whole passes, shuffled by the seed, with sources mixed by weight."""
 
 import random
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ __all__ = ["SFTStream"]
 
 
 class SFTStream:
-    """Each source is walked in whole passes without a remainder, each pass in a new order.
+    """Walks each source in whole passes, without a remainder and each in a new order.
 
-    With several sources, each row's source is drawn by weight; `is_decaying` chooses the weights.
+    With several sources, each row's source is drawn by weight; `is_decaying` selects the weights.
     """
 
     def __init__(self, sources: Sequence[SFTSource], *, seed: int) -> None:
@@ -22,15 +22,15 @@ class SFTStream:
         self._generators = [random.Random(f"sft:{seed}{name}") for name in names]
         self._waiting: list[list[SFTExample]] = [[] for _ in sources]
 
-    def take(self, num_rows: int, *, is_decaying: bool = False) -> list[SFTExample]:
+    def next(self, num_rows: int, *, is_decaying: bool = False) -> list[SFTExample]:
         """The next rows of a batch."""
         if len(self._sources) == 1:
-            return [self._next(0) for _ in range(num_rows)]
+            return [self._next_of(0) for _ in range(num_rows)]
         weights = [s.decay_weight if is_decaying else s.weight for s in self._sources]
         chosen = self._choice.choices(range(len(self._sources)), weights, k=num_rows)
-        return [self._next(at) for at in chosen]
+        return [self._next_of(at) for at in chosen]
 
-    def _next(self, at: int) -> SFTExample:
+    def _next_of(self, at: int) -> SFTExample:
         waiting, examples = self._waiting[at], self._sources[at].examples
         if not waiting:
             waiting += self._generators[at].sample(list(examples), len(examples))

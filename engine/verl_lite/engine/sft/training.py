@@ -1,7 +1,7 @@
-"""The loop of SFT: take rows, add up the micro-batches' gradients, step; stop early when it stops helping."""
+"""The loop of SFT: next rows, gradients summed over micro-batches, update; early stopping if configured."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ Measure = Callable[[int], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SFTStep:
-    """One finished update: `step` counts from 1; `loss` is the batch's, as sft.loss.kind defines it."""
+    """One finished update. `step` counts from 1; `loss` is the batch's, by sft.loss.kind."""
 
     step: int
     num_steps: int
@@ -49,14 +49,14 @@ def train_sft(
     """Train for config.steps or config.epochs; returns the number of updates behind the final weights.
 
     `measure(step)` gives the validation loss every `validation.every_steps` steps and at the end. With
-    `validation.patience`, training stops after that many measurements without a better one, and the
-    weights of the best come back. With `checkpoints` it goes on where they end, and raises StopRequested
-    when the user asks to stop. Raises TrainingError when a gradient is no longer finite.
+    `validation.patience`, training stops after that many measurements without a better one, and returns to
+    the best weights. With `checkpoints`, it continues where they end, and raises StopRequested when the
+    user asks to stop. Raises TrainingError when a gradient is no longer finite.
     """
     num_steps = config.num_steps(data.num_examples)
     optimizer = PolicyOptimizer(policy.model.parameters(), config.optimizer, total_steps=num_steps)
-    is_wsd = config.optimizer.schedule == "wsd"
-    decay_at = decay_start(config.optimizer, num_steps) if is_wsd else num_steps
+    decays = config.optimizer.schedule == "wsd"
+    decay_at = decay_start(config.optimizer, num_steps) if decays else num_steps
     stream = SFTStream(data.sources, seed=seed)
     watch = _Watch(policy, config, measure)
     first = 0
@@ -65,28 +65,11 @@ def train_sft(
         watch.load_state_dict(checkpoints.restore(policy.model, optimizer))
     policy.model.train()
     for step in range(1, num_steps + 1):
-        batch = stream.take(config.batch_rows, is_decaying=step > decay_at)
+        batch = stream.next(config.batch_rows, is_decaying=step > decay_at)
         if step <= first:
             continue
-        loss, num_trained = backward(policy, batch, config.loss.kind)
-        learning_rate = optimizer.learning_rate
-        norm, is_finite = optimizer.step()
-        if not is_finite:
-            raise TrainingError(
-                f"SFT step {step}: the gradient is not finite; lower sft.optimizer.learning_rate"
-            )
-        on_step(
-            SFTStep(
-                step=step,
-                num_steps=num_steps,
-                loss=loss,
-                grad_norm=norm,
-                learning_rate=learning_rate,
-                num_tokens=sum(len(example.input_ids) for example in batch),
-                num_trained_tokens=num_trained,
-                is_decaying=step > decay_at,
-            )
-        )
+        done = _update(policy, optimizer, batch, config.loss.kind, step=step, num_steps=num_steps)
+        on_step(replace(done, is_decaying=step > decay_at))
         if watch.is_over(step, is_last=step == num_steps):
             break
         if checkpoints is not None:
@@ -94,8 +77,33 @@ def train_sft(
     return watch.restore_best(step)
 
 
+def _update(
+    policy: Policy,
+    optimizer: PolicyOptimizer,
+    batch: Sequence[SFTExample],
+    kind: str,
+    *,
+    step: int,
+    num_steps: int,
+) -> SFTStep:
+    loss, num_trained = backward(policy, batch, kind)
+    learning_rate = optimizer.learning_rate
+    norm, is_finite = optimizer.step()
+    if not is_finite:
+        raise TrainingError(f"SFT step {step}: the gradient is not finite; lower sft.optimizer.learning_rate")
+    return SFTStep(
+        step=step,
+        num_steps=num_steps,
+        loss=loss,
+        grad_norm=norm,
+        learning_rate=learning_rate,
+        num_tokens=sum(len(example.input_ids) for example in batch),
+        num_trained_tokens=num_trained,
+    )
+
+
 def backward(policy: Policy, batch: Sequence[SFTExample], kind: str) -> tuple[float, int]:
-    """Add the gradient of the batch's loss; returns (that loss, the number of trained tokens)."""
+    """Accumulate the gradient of the batch's loss; returns (loss, number of trained tokens)."""
     samples, weights = zip(*(as_sample(example) for example in batch), strict=True)
     factors = token_factors(weights, kind)
     total, num_trained = 0.0, 0
@@ -112,7 +120,7 @@ def backward(policy: Policy, batch: Sequence[SFTExample], kind: str) -> tuple[fl
 
 
 class _Watch:
-    """Measures when it is time, remembers the best weights, and says when to stop."""
+    """Measures when it is time, keeps the best weights, and decides when to stop."""
 
     def __init__(self, policy: Policy, config: SFTConfig, measure: Measure | None) -> None:
         self._policy = policy
@@ -149,7 +157,7 @@ class _Watch:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """An empty one changes nothing."""
+        """Continue from `state`; an empty one changes nothing."""
         if state:
             self._best_loss, self._best_step = state["best_loss"], state["best_step"]
             self._num_worse, self._best = state["num_worse"], state["best"]

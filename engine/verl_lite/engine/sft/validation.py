@@ -1,4 +1,4 @@
-"""What is measured while SFT runs: held-out loss and perplexity, and answers as the rewards see them."""
+"""Measurements during SFT: held-out loss, perplexity, and generated answers scored by the rewards."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ class Scores(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """Greedy answers and their scores. `means` holds each reward's mean over the answers it scored."""
+    """Greedy answers and their scores. `means` has each reward's mean over the answers it scored."""
 
     rows: Sequence[ScoredRollout]
     means: Mapping[str, float] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Answers:
 
 @torch.no_grad()
 def validation_loss(policy: Policy, examples: Sequence[SFTExample]) -> float:
-    """Mean -log p of the trained tokens, each with weight 1 whatever the loss."""
+    """Mean -log p of the trained tokens, in nats; every token has weight 1, whatever the loss."""
     policy.model.eval()
     samples = [as_sample(example)[0] for example in examples]
     masks = [[float(bit) for bit in sample.loss_mask_T] for sample in samples]
@@ -44,14 +44,14 @@ def validation_loss(policy: Policy, examples: Sequence[SFTExample]) -> float:
 
 
 def perplexity(loss: float) -> float:
-    """exp(loss), infinite where that is too large for a float."""
+    """exp(loss); infinity if that is too large for a float."""
     return math.exp(loss) if loss < 700 else math.inf
 
 
 def answer(
     sampler: Sampler, score: Scores | None, prompts: Sequence[PromptRow], *, max_new_tokens: int
 ) -> Answers:
-    """One greedy answer a prompt; scored where there are rewards."""
+    """One greedy answer per prompt, scored if there is a `score`."""
     settings = SamplerSettings(temperature=0.0, max_new_tokens=max_new_tokens, seed=0)
     groups = sampler.generate(prompts, num_samples=1, settings=settings)
     rollouts = [rollout for group in groups for rollout in group]

@@ -1,6 +1,6 @@
-"""Is a warm-up needed? The base model is sampled on the RL prompts and scored by the RL rewards.
+"""Is a warm-up needed? Samples the base model on the RL prompts and scores it with the RL rewards.
 
-What it says follows from fixed rules over what it measured, in the order of `recommend`.
+The advice follows from the measurements by fixed rules, in the order of `recommend`.
 """
 
 import math
@@ -30,12 +30,12 @@ ROWS_FOR_A_FORMAT = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """Shares are of 1. `format_rate` is None where no reward measures the format.
+    """Rates are fractions of 1. `format_rate` is None when no reward measures the format.
 
-    pass_at             {k: unbiased pass@k} over the prompts, for 1, 2, 4, ... and all samples
-    no_variance         share of groups whose rewards are all equal: they give GRPO no gradient
-    all_right, all_wrong  share of groups by the accuracy reward
-    entropy             nats a token: the mean of -log p of what was sampled
+    pass_at               {k: unbiased pass@k} over the prompts, for 1, 2, 4, ... and all samples
+    no_variance           fraction of groups whose rewards are all equal: they give GRPO no gradient
+    all_right, all_wrong  fractions of groups, by the accuracy reward
+    entropy               nats per token: the mean of -log p of the sampled tokens
     """
 
     num_prompts: int
@@ -52,7 +52,7 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
-    """`verdict` is "warm up", "too hard", "too easy" or "skip the warm-up"; `rule` is why, in numbers."""
+    """`verdict` is "warm up", "too hard", "too easy" or "skip the warm-up"; `rule` says why, with numbers."""
 
     verdict: str
     rule: str
@@ -68,7 +68,7 @@ def diagnose(
     records_path: Path | None = None,
     debug_inline: bool = False,
 ) -> tuple[Diagnosis, Advice]:
-    """Sample `num_prompts` x `num_samples` and judge. Raises ConfigError for a config without rewards."""
+    """Sample `num_prompts` x `num_samples` and advise. Raises ConfigError for a config without rewards."""
     if not config.rewards:
         raise ConfigError("diagnose scores with the rewards of RL, but the config has none")
     rows = sample_and_score(
@@ -93,7 +93,7 @@ def diagnose(
 def summarise(
     rows: Sequence[ScoredRollout], *, accuracy_reward: str, right_at: float, format_reward: str = ""
 ) -> Diagnosis:
-    """Count. A score that is missing is not right; groups may come in any order but must be equally large."""
+    """Measure the rows, in any order. A missing score is not right. ValueError for groups of unequal size."""
     groups: dict[str, list[ScoredRollout]] = {}
     for row in rows:
         groups.setdefault(row.rollout.group, []).append(row)
@@ -113,13 +113,13 @@ def summarise(
     ks = sorted({*(2**power for power in range(size.bit_length()) if 2**power <= size), size})
     logprobs = [logprob for row in rows for logprob in row.rollout.logprobs]
     formats = [value(row, format_reward) for row in rows] if format_reward else []
-    flat = [group for group in groups.values() if len({row.reward for row in group}) == 1]
+    zero_variance = [group for group in groups.values() if len({row.reward for row in group}) == 1]
     return Diagnosis(
         num_prompts=len(groups),
         num_samples=size,
         format_rate=sum(one or 0.0 for one in formats) / len(rows) if formats else None,
         pass_at={k: sum(pass_at_k(size, count, k) for count in right) / len(right) for k in ks},
-        no_variance=len(flat) / len(groups),
+        no_variance=len(zero_variance) / len(groups),
         all_right=sum(count == size for count in right) / len(right),
         all_wrong=sum(count == 0 for count in right) / len(right),
         entropy=-sum(logprobs) / len(logprobs) if logprobs else float("nan"),
@@ -132,14 +132,7 @@ def recommend(diagnosis: Diagnosis, sft: SFTConfig) -> Advice:
     """The first rule that applies: format, too hard, too easy; else no warm-up is needed."""
     best = diagnosis.pass_at[diagnosis.num_samples]
     first = diagnosis.pass_at[1]
-    also = []
-    if diagnosis.truncated > TRUNCATED:
-        also.append(
-            f"{diagnosis.truncated:.0%} of the completions were cut at rollout.max_new_tokens (more than "
-            f"{TRUNCATED:.0%}): raise it, or the reward punishes length"
-        )
-    if diagnosis.entropy < 0.05:
-        also.append(f"an entropy of {diagnosis.entropy:.3f} nats a token leaves little to explore")
+    also = _remarks(diagnosis)
     rate = diagnosis.format_rate
     if rate is not None and rate < FORMAT_FLOOR:
         rows = (0.95 - rate) / 0.95 * ROWS_FOR_A_FORMAT
@@ -173,6 +166,18 @@ def recommend(diagnosis: Diagnosis, sft: SFTConfig) -> Advice:
         + ("" if rate is None else f", and the format rate is {rate:.1%}"),
         also=also,
     )
+
+
+def _remarks(diagnosis: Diagnosis) -> list[str]:
+    also = []
+    if diagnosis.truncated > TRUNCATED:
+        also.append(
+            f"{diagnosis.truncated:.0%} of the completions were cut at rollout.max_new_tokens (more than "
+            f"{TRUNCATED:.0%}): raise it, or the reward punishes length"
+        )
+    if diagnosis.entropy < 0.05:
+        also.append(f"an entropy of {diagnosis.entropy:.3f} nats per token leaves little to explore")
+    return also
 
 
 def as_json(diagnosis: Diagnosis, advice: Advice) -> dict[str, Any]:

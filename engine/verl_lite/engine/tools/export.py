@@ -1,4 +1,4 @@
-"""A checkpoint's policy as one Hugging Face folder, whatever number of ranks wrote the checkpoint."""
+"""A checkpoint's policy as one Hugging Face folder, however many ranks wrote the checkpoint."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ __all__ = ["export_policy"]
 def export_policy(checkpoint: Path, folder: Path) -> None:
     """Write the policy in `checkpoint` to `folder`: safetensors, configuration and tokenizer.
 
-    Needs memory for the whole model once, and no GPU. Raises CheckpointError when the checkpoint is
+    Needs memory for one copy of the model, and no GPU. Raises CheckpointError when the checkpoint is
     damaged, ConfigError when `checkpoint` is no checkpoint or `folder` exists.
     """
     if not (checkpoint / "policy").is_dir():
@@ -46,7 +46,7 @@ def _join_shards(checkpoint: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint / "policy")
     except (OSError, ValueError) as error:
         raise damaged(checkpoint, error) from error
-    with torch.device("meta"):  # the shape alone: the weights are at hand
+    with torch.device("meta"):  # the shape alone: the weights are loaded already
         model = AutoModelForCausalLM.from_config(config)
     config.dtype = next(iter(weights.values())).dtype
     model.save_pretrained(folder, state_dict=weights)

@@ -1,7 +1,7 @@
-"""Stages one after another, each a command of its own whose folder the next one reads; resumable.
+"""Stages run one after another; each is a command of its own, and the next one reads its folder.
 
-A stage is a process: what it held (a model, an inference engine) is gone before the next begins. One of
-training that was interrupted goes on from its own checkpoint.
+Every stage is a process, so its model and inference engine are gone before the next begins. An
+interrupted stage of training continues from its own checkpoint.
 """
 
 import json
@@ -19,38 +19,40 @@ from verl_lite.plugins.config_file import ConfigModel
 
 __all__ = ["PipelineConfig", "StageConfig", "run_pipeline"]
 
-FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # a stage has a folder, which is deleted when it runs anew
-RESUMABLE = ("sft", "train", "dpo", "reward-model")  # those that know --resume
+FOLDER_NAME = (
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # of a stage's folder, which is deleted when the stage runs again
+)
+RESUMABLE = ("sft", "train", "dpo", "reward-model")  # the commands with --resume
 START = "import sys; from verl_lite.cli import main; sys.argv[0] = 'verl-lite'; main()"
 
 
 class StageConfig(ConfigModel):
-    """One command. `{folder}` in any text is the pipeline's folder, `{stage}` the stage's own in it.
+    """One command. In any text `{folder}` stands for the pipeline's folder, `{stage}` for the stage's own.
 
-    `config` is written to a file that comes first among the arguments, or where they say `{config}`.
+    `config` is written to a file, which becomes the first argument or replaces `{config}` in them.
     """
 
-    command: str = Field(description="of verl-lite: sft, train, eval, preferences collect, ...")
+    command: str = Field(description="a command of verl-lite: sft, train, eval, preferences collect, ...")
     config: dict[str, Any] = Field(default_factory=dict)
     arguments: tuple[str, ...] = ()
 
 
 class PipelineConfig(ConfigModel):
-    """Stages in their order."""
+    """The stages, in order."""
 
     name: str = Field(default="pipeline", pattern=FOLDER_NAME)
     stages: dict[Annotated[str, Field(pattern=FOLDER_NAME)], StageConfig] = Field(min_length=1)
 
 
 def run_pipeline(config: PipelineConfig, folder: Path, *, say: Callable[[str], None]) -> None:
-    """Run every stage that is not done yet; `say` is told what happens.
+    """Run every stage that is not done yet; `say` gets a line about each.
 
-    Raises ConfigError when a finished stage would now run with other settings, or the folder holds
-    something else, and TrainingError when a stage fails.
+    Raises ConfigError when a finished stage now has other settings or the folder holds something else,
+    and TrainingError when a stage fails.
     """
     marks = folder / ".stages"
     if folder.is_dir() and any(folder.iterdir()) and not marks.is_dir():
-        raise ConfigError(f"{folder} holds files of something else: choose another folder")
+        raise ConfigError(f"{folder} holds other files: choose another folder")
     marks.mkdir(parents=True, exist_ok=True)
     again = False
     for number, (name, stage) in enumerate(config.stages.items(), start=1):
@@ -59,14 +61,14 @@ def run_pipeline(config: PipelineConfig, folder: Path, *, say: Callable[[str], N
         if mark.exists() and not again:
             if mark.read_text(encoding="utf-8") != wanted:
                 raise ConfigError(
-                    f"stage {name} was run with other settings: delete {mark} to run it and those after it "
+                    f"stage {name} was run with other settings: delete {mark} to run it and the later stages "
                     "again, or choose another folder"
                 )
             say(f"stage {number}/{len(config.stages)} {name}: done before")
             continue
         begun = marks / f"{name}.begun"
         goes_on = not again and _can_go_on(stage, folder / name, begun, wanted)
-        again = True  # what comes after a stage that runs now is out of date
+        again = True  # the results of later stages are out of date
         if not goes_on:
             shutil.rmtree(folder / name, ignore_errors=True)
         mark.unlink(missing_ok=True)
@@ -76,14 +78,14 @@ def run_pipeline(config: PipelineConfig, folder: Path, *, say: Callable[[str], N
         code = subprocess.run([sys.executable, "-c", START, *command], check=False).returncode
         if code != 0:
             raise TrainingError(
-                f"stage {name} ended with exit code {code}: put it right and run the pipeline again, which "
-                "goes on here"
+                f"stage {name} ended with exit code {code}: fix the cause and run the pipeline again; it "
+                "continues with this stage"
             )
         mark.write_text(wanted, encoding="utf-8")
 
 
 def _can_go_on(stage: StageConfig, folder: Path, begun: Path, wanted: str) -> bool:
-    """Whether the stage was interrupted, after a checkpoint and with these very settings."""
+    """Whether the stage was interrupted after a checkpoint, with the same settings as now."""
     if stage.command not in RESUMABLE or (folder / "summary.json").exists():
         return False
     is_same = begun.is_file() and begun.read_text(encoding="utf-8") == wanted

@@ -1,7 +1,8 @@
-"""Sampling without training: a config's model on its prompts, scored by its rewards where it has any."""
+"""Sampling without training: a config's model on its prompts, scored by its rewards if it has any."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +25,7 @@ PROMPTS_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampled:
-    """What was written. Means are over the rows that have a value; None where none has (no rewards)."""
+    """A summary of the records. Means are over the rows with a value; None where there are none."""
 
     model: str
     num_prompts: int
@@ -51,14 +52,16 @@ def write_rollouts(
     debug_inline: bool = False,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Sampled:
-    """Sample the config's model, or the folder `model`, on its prompts and write the records to `path`.
+    """Sample the config's model, or the one in `model`, on its prompts and write the records to `path`.
 
-    The first `num_prompts` rows of data.train, or of data.held_out (all of them if left out), each
-    `num_samples` times (rollout.num_samples). Without rewards the records are not scored. Raises
+    Samples the first `num_prompts` rows (default: all) of data.train, or of data.held_out, `num_samples`
+    times each (default: rollout.num_samples). Without rewards the records are not scored. Raises
     ConfigError, DataError or PluginError before a model is loaded.
     """
     if held_out and config.data.held_out is None:
-        raise ConfigError("--held-out samples on the rows of data.held_out, but the config names none")
+        raise ConfigError(
+            "--held-out samples on data.held_out, but the config has none: add it, or leave --held-out out"
+        )
     if model is not None:
         config = config.model_copy(update={"model": ModelConfig(path=model, dtype=config.model.dtype)})
     count = num_samples or config.rollout.num_samples
@@ -79,7 +82,7 @@ def write_rollouts(
 def sample_and_score(
     config: TrainConfig, *, num_prompts: int, num_samples: int, seed: int, debug_inline: bool = False
 ) -> list[ScoredRollout]:
-    """The config's model on the first `num_prompts` training rows, groups in the order they ended."""
+    """Sample the config's model on the first `num_prompts` training rows; groups come as they finish."""
     prepared = _without_training(config)
     prompts, settings = prepared.train_prompts[:num_prompts], config.rollout.settings(seed=seed)
     parts = _parts(prepared, prompts, settings, num_samples=num_samples, debug_inline=debug_inline)
@@ -87,9 +90,9 @@ def sample_and_score(
 
 
 def _without_training(config: TrainConfig) -> PreparedRun:
-    """The config's inputs, checked, as a run would sample from them before its first stage."""
+    """The config's inputs, checked as for a run, with nothing to train."""
     sft = config.sft.model_copy(update={"steps": 0, "epochs": 0.0})
-    one = config.rollout.model_copy(update={"num_prompts": 1})  # batches are this file's, not a step's
+    one = config.rollout.model_copy(update={"num_prompts": 1})  # the batches here are not those of steps
     return prepare_run(config.model_copy(update={"sft": sft, "steps": 0, "rollout": one}))
 
 
@@ -101,31 +104,27 @@ def _parts(
     num_samples: int,
     debug_inline: bool,
 ) -> Iterator[Sequence[ScoredRollout]]:
-    """Rows of some prompts at a time: all that is held of a large data set."""
+    """The scored rows, some prompts at a time, so that a large data set is never in memory as a whole."""
     from verl_lite.engine.build import make_sampler
 
     config = prepared.config
     with TemporaryDirectory() as folder:
-        sampler = make_sampler(
-            prepared, prepare_model(config.model, Path(folder) / "model", seed=config.seed)
-        )
-        try:
+        path = prepare_model(config.model, Path(folder) / "model", seed=config.seed)
+        with closing(make_sampler(prepared, path)) as sampler:
+            chunks = _groups(sampler, prompts, settings, num_samples)
             if not config.rewards:
-                for groups in _groups(sampler, prompts, settings, num_samples):
-                    yield [
-                        ScoredRollout(rollout=one, components={}, reward=None) for g in groups for one in g
-                    ]
+                for groups in chunks:
+                    rollouts = [rollout for group in groups for rollout in group]
+                    yield [ScoredRollout(rollout=one, components={}, reward=None) for one in rollouts]
                 return
             with Scorer(
                 config, catalog=prepared.catalog, debug_inline=debug_inline, decode=prepared.tokenizer.decode
             ) as scorer:
-                for groups in _groups(sampler, prompts, settings, num_samples):
+                for groups in chunks:
                     session = scorer.start()
                     for group in groups:
                         session.add(group)
                     yield session.finish().rows
-        finally:
-            sampler.close()
 
 
 def _groups(
@@ -137,7 +136,7 @@ def _groups(
 
 
 class _Totals:
-    """Sums over the rows so far, which themselves need not be kept."""
+    """Sums over the rows so far; the rows themselves are not kept."""
 
     def __init__(self) -> None:
         self.num_rollouts = self.num_dropped = self.num_truncated = self.num_tokens = 0

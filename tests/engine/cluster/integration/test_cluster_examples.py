@@ -4,6 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from verl_lite.engine.build import placed_by_ray
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.plugins.config_file import load_config
 
@@ -13,7 +14,7 @@ EXAMPLES = Path(__file__).parents[4] / "examples"
 def test_the_command_of_the_docs_is_a_config() -> None:
     overrides = ["cluster.address=auto", "learner.num_ranks=8", "rollout.num_engines=8"]
     config = load_config(TrainConfig, EXAMPLES / "gsm8k_grpo.yaml", overrides)
-    assert config.placed_cpus == 16
+    assert placed_by_ray(config, launched=False).cpus == 16
 
 
 def test_the_job_script_asks_for_what_it_needs() -> None:

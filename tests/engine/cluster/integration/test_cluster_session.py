@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from verl_lite.engine.build import OnRay, placed_by_ray
 from verl_lite.engine.cluster.ray_runtime import SLOW, TERMINATED, RayRuntime
 from verl_lite.engine.cluster.watchdog import descendants
 from verl_lite.engine.config.cluster import ClusterConfig
@@ -214,14 +215,24 @@ def test_an_address_without_anything_to_place_is_refused(tiny_run: dict[str, obj
 
 
 def test_placed_cpus_counts_the_parts(tiny_run: dict[str, object]) -> None:
-    assert TrainConfig.model_validate(tiny_run).placed_cpus == 0
+    assert placed_by_ray(TrainConfig.model_validate(tiny_run), launched=False).cpus == 0
     placed = {
         **tiny_run,
         "learner": {"num_ranks": 2},
         "rollout": {"num_engines": 3, "max_prompt_tokens": 64, "max_new_tokens": 64},
         "cluster": {"rewards": {"count": 2, "cpus": 1.5}},
     }
-    assert TrainConfig.model_validate(placed).placed_cpus == 2 + 3 + 3
+    config = TrainConfig.model_validate(placed)
+    assert placed_by_ray(config, launched=False) == OnRay(num_ranks=2, cpus=2 + 3 + 3)
+    assert placed_by_ray(config, launched=True) == OnRay(num_ranks=0, cpus=3 + 3)  # torchrun's ranks
+
+
+def test_the_ranks_of_torchrun_are_no_reason_for_an_address(tiny_run: dict[str, object]) -> None:
+    tree = {**tiny_run, "learner": {"num_ranks": 2}, "cluster": {"address": "auto"}}
+    config = TrainConfig.model_validate(tree)
+    assert placed_by_ray(config, launched=False).num_ranks == 2
+    with pytest.raises(ConfigError, match="no part of this run is placed by Ray"):
+        placed_by_ray(config, launched=True)
 
 
 @pytest.fixture

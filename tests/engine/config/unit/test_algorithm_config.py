@@ -99,11 +99,14 @@ QLORA = {"lora": {"quantize": True}}
         ({"algorithm": REINFORCE, "asynchrony": {"mode": "one_ahead"}}, "samples of older policies"),
         ({"algorithm": {"mini_batches": 5}}, "mini_batches=5 is more than rollout.num_prompts=4"),
         ({"algorithm": {"overlong": {"mode": "shape", "buffer_tokens": 17}}}, "every completion would be"),
-        ({"learner": {"optimizer": {"betas": [2, 3]}}}, "betas=[2.0, 3.0]: expected two numbers from 0 up"),
+        (
+            {"learner": {"optimizer": {"betas": [2, 3]}}},
+            "betas=[2.0, 3.0]: expected two numbers of at least 0",
+        ),
         ({"learner": {"optimizer": {"learning_rate": math.inf}}}, "learning_rate: input should be a finite"),
         ({"rollout": {"temperature": math.inf}}, "rollout.temperature: input should be a finite number"),
-        ({"checkpoints": {"keep_best": "nonsense/metric"}}, "is no metric of a training run"),
-        ({"checkpoints": {"keep_best": "reward/maen"}}, "is no metric of a training run"),
+        ({"checkpoints": {"keep_best": "nonsense/metric"}}, "is not a metric of a training run"),
+        ({"checkpoints": {"keep_best": "reward/maen"}}, "is not a metric of a training run"),
     ],
 )
 def test_sections_that_do_not_go_together(sections, reason):

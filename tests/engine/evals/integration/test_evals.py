@@ -15,6 +15,7 @@ from verl_lite.cli import main
 from verl_lite.engine.data.prompts import read_prompts
 from verl_lite.engine.evals.compare import compare_results
 from verl_lite.engine.evals.config import EvalConfig, load_eval_config
+from verl_lite.engine.evals.evaluate import evaluate_model, read_result
 from verl_lite.engine.evals.measures import (
     Measure,
     PromptResult,
@@ -22,7 +23,6 @@ from verl_lite.engine.evals.measures import (
     measure_greedy,
     measure_samples,
 )
-from verl_lite.engine.evals.run import evaluate_model, read_result
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.statistics import mcnemar_exact, mean_interval, pass_at_k, wilson_interval
 from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout, ScoreOutcome
@@ -218,7 +218,7 @@ def test_mistakes_in_the_config(tmp_path: Path) -> None:
 
     assert "accuracy='corect' is not a reward of this config: correct, format" in refused(accuracy="corect")
     assert "leave nothing to measure" in refused(greedy=False)
-    assert "names files" in refused(datasets={"a/b": {"task": "arithmetic"}})
+    assert "becomes a file name" in refused(datasets={"a/b": {"task": "arithmetic"}})
 
 
 def test_a_training_config_takes_the_keys_of_both() -> None:

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import re
+import signal
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,20 @@ import pytest
 import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from typer.testing import CliRunner
 
+from verl_lite.cli.app import app
 from verl_lite.engine.config.algorithm import LearnerConfig
 from verl_lite.engine.data.arithmetic import arithmetic_rows, worked_answer
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.model.tiny import build_tiny_tokenizer
-from verl_lite.engine.observe.metrics_log import read_metrics
+from verl_lite.engine.observe.display import DisplayMode
+from verl_lite.engine.observe.metrics_log import MetricsLog, read_metrics
 from verl_lite.engine.preference.config import DPOConfig, PreferenceConfig, RewardModelConfig
 from verl_lite.engine.preference.data import chat_ids, read_rankings, reply_ids
 from verl_lite.engine.preference.dpo import sequence_logprobs, with_reference
 from verl_lite.engine.preference.reward_model import ScoringHead, load_scoring_model
-from verl_lite.engine.preference.run import train_dpo, train_reward_model
+from verl_lite.engine.preference.training import train_dpo, train_reward_model
 from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.preferences import to_preference
@@ -94,6 +99,67 @@ def test_dpo_prefers_the_chosen_and_the_reference_stays(options: Any, tmp_path: 
         )
     margin = config.beta * ((now - ref)[:, 0] - (now - ref)[:, 1]).mean()
     assert margin.item() == pytest.approx(result.metrics["held_out/margin"]["after"], rel=1e-3)
+
+
+RUNS: dict[str, tuple[type[PreferenceConfig], Any]] = {
+    "dpo": (DPOConfig, train_dpo),
+    "reward-model": (RewardModelConfig, train_reward_model),
+}
+
+
+@pytest.mark.parametrize("command", list(RUNS))
+def test_a_run_is_shown_as_lines_as_json_or_hardly_at_all(command: str, options: Any, tmp_path: Path) -> None:
+    kind, start = RUNS[command]
+    said = {}
+    for show in ("auto", "quiet", "json"):
+        text = StringIO()
+        config = kind(**options(pair_rows(8), steps=2, batch_rows=2, name="small"))
+        start(config, run_dir=tmp_path / show, console=Console(file=text, width=200), show=show)
+        said[show] = text.getvalue()
+    model = f"the model is in {tmp_path / 'auto' / 'model'}/"
+    assert re.search(r"step    1/2  loss 0.\d{4}  accuracy ", said["auto"])
+    assert "6 rows to train on (6 pairs), 2 held out, 2 steps" in said["quiet"]
+    assert "step    1/2" not in said["quiet"]
+    assert "held-out pairs" in said["quiet"]  # the table
+    assert said["auto"].splitlines()[-1].endswith(model)
+    objects = [json.loads(line) for line in said["json"].splitlines()]
+    assert [one["kind"] for one in objects] == ["note", "preference_step", "preference_step", "summary"]
+    rows = [row for row in read_metrics(tmp_path / "json" / "metrics.jsonl") if "train/loss" in row]
+    steps = [{**one} for one in objects if one["kind"] == "preference_step"]
+    assert [(one["step"], one["num_steps"], one["train/loss"]) for one in steps] == [
+        (row["step"], 2, row["train/loss"]) for row in rows
+    ]
+    summary = json.loads((tmp_path / "json" / "summary.json").read_text())
+    assert objects[-1] == {"kind": "summary", **summary}
+    assert list(summary) == ["name", "steps", "seconds", "metrics"]
+
+
+@pytest.mark.parametrize("show", ["auto", "json"])
+@pytest.mark.parametrize("command", list(RUNS))
+def test_ctrl_c_names_the_command_that_continues(
+    command: str, show: DisplayMode, options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, start = RUNS[command]
+    run, text, write = tmp_path / "run", StringIO(), MetricsLog.log
+
+    def interrupted(self: MetricsLog, metrics: Any, *, step: int) -> None:
+        write(self, metrics, step=step)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsLog, "log", interrupted)
+        config = kind(**options(pair_rows(8), steps=3, batch_rows=2))
+        result = start(config, run_dir=run, console=Console(file=text, width=200), show=show)
+    assert (result.model_dir, result.metrics) == (None, {})
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_000001"]
+    continued = f"verl-lite {command} {run / 'config.yaml'} --run-dir {run} --resume"
+    last = text.getvalue().splitlines()[-1]
+    if show == "json":
+        assert json.loads(last) == {"kind": "summary", "stopped": True, "continue_with": continued}
+    else:
+        assert last == f"stopped; continue with: {continued}"
+    assert CliRunner().invoke(app, continued.split()[1:]).exit_code == 0
+    assert (run / "model" / "model.safetensors").is_file()
 
 
 def test_a_deterministic_one_is(options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +305,7 @@ def test_rows_that_are_no_preferences(options: Any, tokenizer: Any) -> None:
     assert "expected at least two completions, got 1" in refused(
         {"prompt": "1", "completions": ["a"], "ranks": [1]}
     )
-    assert "no row is left (1 had nothing but ties" in refused(
+    assert "no row is left (1 had only ties" in refused(
         {"prompt": "1", "completions": ["a", "b"], "ranks": [1, 1]}
     )
     assert "1 ranked equal completions" in refused({"prompt": "1+1=", "chosen": "2", "rejected": "2"})
@@ -294,8 +360,8 @@ def test_equal_completions_are_no_pair_and_are_said(options: Any, tokenizer: Any
 @pytest.mark.parametrize(
     ("learner", "reason"),
     [
-        ({"num_ranks": 4}, "learner.num_ranks=4: training on preferences is one process"),
-        ({"lora": {"quantize": True}}, "lora.quantize is not there for training on preferences"),
+        ({"num_ranks": 4}, "learner.num_ranks=4: training on preferences runs in one process"),
+        ({"lora": {"quantize": True}}, "lora.quantize is not supported for training on preferences"),
         ({"optimizer": {"betas": [2, 3]}}, "betas=[2.0, 3.0]: expected two numbers"),
     ],
 )
@@ -312,7 +378,7 @@ def test_what_the_learner_section_has_no_meaning_for(
     [
         (DPOConfig, {"beta": math.inf}, "beta: input should be a finite number"),
         (RewardModelConfig, {"margin_scale": math.inf}, "margin_scale: input should be a finite number"),
-        (DPOConfig, {"checkpoints": {"keep_best": "held_out/acuracy"}}, "is no metric of training on"),
+        (DPOConfig, {"checkpoints": {"keep_best": "held_out/acuracy"}}, "is not a metric of training on"),
     ],
 )
 def test_numbers_and_metrics_that_are_none(

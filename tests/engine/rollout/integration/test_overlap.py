@@ -96,7 +96,7 @@ def paced(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[PacedSampler]]:
             return made[-1]
 
         monkeypatch.setattr(training, "make_sampler", make)
-        monkeypatch.setattr(training, "open_cluster", lambda config: nullcontext())
+        monkeypatch.setattr(training, "open_cluster", lambda *_: nullcontext())
         monkeypatch.setattr(build, "Learner", PacedLearner)
         monkeypatch.setattr(PacedLearner, "update_s", update_s)
         return made

@@ -9,12 +9,8 @@ import pytest
 import torch
 
 from verl_lite.engine.rundir.diff import Difference, diff_runs
-from verl_lite.engine.rundir.environment import (
-    changed_data,
-    describe_environment,
-    fingerprint_rows,
-    make_deterministic,
-)
+from verl_lite.engine.rundir.environment import describe_environment, make_deterministic
+from verl_lite.engine.rundir.fingerprints import changed_data, fingerprint_rows
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import DataError
 

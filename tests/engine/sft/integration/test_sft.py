@@ -186,7 +186,7 @@ def test_epochs_are_whole_passes(examples: list[SFTExample]) -> None:
     assert SFTConfig(epochs=2, batch_rows=8).num_steps(12) == 3
     assert SFTConfig(epochs=0.5, batch_rows=8).num_steps(12) == 1
     stream = SFTStream(data_of(examples).sources, seed=3)
-    rows = [example.row for _ in range(3) for example in stream.take(8)]
+    rows = [example.row for _ in range(3) for example in stream.next(8)]
     assert Counter(rows) == {example.row: 2 for example in examples}
 
 
@@ -206,9 +206,9 @@ def test_the_mixture_changes_in_the_decay_phase(tokenizer: Any, tmp_path: Path, 
     assert list(longest.weights_T) == [0.0, *[1.0] * (len(longest.input_ids) - 1)]
     stream = SFTStream(data.sources, seed=0)
     sums = {id(example) for example in data.sources[1].examples}
-    before = sum(id(example) in sums for _ in range(10) for example in stream.take(40))
+    before = sum(id(example) in sums for _ in range(10) for example in stream.next(40))
     assert 60 <= before <= 140  # a quarter of 400
-    assert all(id(example) in sums for example in stream.take(40, is_decaying=True))
+    assert all(id(example) in sums for example in stream.next(40, is_decaying=True))
     steps: list[SFTStep] = []
     train_sft(small_policy(small_model), data, config.sft, seed=0, on_step=steps.append)
     assert [step.is_decaying for step in steps] == [False] * 6 + [True] * 2

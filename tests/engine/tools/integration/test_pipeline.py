@@ -109,7 +109,7 @@ def test_a_stage_of_training_that_was_interrupted_goes_on_from_its_checkpoint(
 def test_a_folder_of_something_else_is_refused(rollouts: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="holds files of something else"):
+    with pytest.raises(ConfigError, match="holds other files: choose another folder"):
         run_pipeline(config(rollouts), tmp_path / "run", say=lambda _: None)
 
 

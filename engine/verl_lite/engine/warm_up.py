@@ -1,20 +1,24 @@
-"""SFT as a stage of a run: adapters, log, measurements, the gate at its end. Leaves metrics in sft.jsonl."""
+"""The supervised warm-up as a stage of a run: adapters, log, measurements, and the gate at its end.
 
-from collections.abc import Iterator, Sequence
+The room `sft` has the data, the loss and the loop; this stage adds the run. Its metrics go to sft.jsonl.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from verl_lite.engine.build import make_scorer
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints, LoopStart, find_start
+from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints, find_start
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.model.end_tokens import end_token_ids
 from verl_lite.engine.model.folder import pad_token_id
 from verl_lite.engine.model.lora import add_adapters, merged
 from verl_lite.engine.observe.display import Display
 from verl_lite.engine.observe.metrics_log import MetricsLog, read_metrics
+from verl_lite.engine.open_run import Run
 from verl_lite.engine.preparation import PreparedRun
-from verl_lite.engine.rundir.interrupt import Interrupt
 from verl_lite.engine.sft.data import SFTData
 from verl_lite.engine.sft.training import SFTStep, train_sft
 from verl_lite.engine.sft.validation import Answers, Scores, answer, perplexity, validation_loss
@@ -22,7 +26,6 @@ from verl_lite.engine.types import Sampler
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, ScoredRollout
 from verl_lite.plugins.records import RecordWriter
-from verl_lite.plugins.scorer import Scorer
 
 __all__ = ["run_sft"]
 
@@ -30,98 +33,81 @@ METRICS_FILE = "sft.jsonl"
 
 
 def run_sft(
-    prepared: PreparedRun,
-    model: Any,
-    display: Display,
-    interrupt: Interrupt,
-    *,
-    debug_inline: bool = False,
-    trackers: Sequence[str] = (),
+    run: Run[PreparedRun], model: Any, *, debug_inline: bool = False, trackers: Sequence[str] = ()
 ) -> tuple[Any, dict[str, float]]:
     """Train `model`; returns it (adapters merged) and the last measurements.
 
-    A resumed run goes on from the newest checkpoint of <run>/sft_checkpoints. Raises TrainingError when
+    A resumed run continues from the newest checkpoint in <run>/sft_checkpoints. Raises TrainingError when
     the format compliance at the end is below sft.validation.min_format.
     """
-    config, data, folder = prepared.config, prepared.sft, prepared.folder
+    prepared = run.inputs
+    config, data = prepared.config, prepared.sft
     assert data is not None
-    start = find_start(folder.sft_checkpoints, data=data.digest, resume=prepared.resumes)
+    start = find_start(run.folder.sft_checkpoints, data=data.digest, resume=prepared.resumes)
     for note in (*data.notes, *start.lines):
-        display.note(note)
-    log = MetricsLog(
-        folder.path,
-        run_name=config.name,
-        trackers=trackers,
-        config=config.model_dump(mode="json"),
-        resume_at=start.step if prepared.resumes else None,
-        file_name=METRICS_FILE,
-    )
-    if config.sft.end_of_turn:  # the trained model's folder says where its answers end
-        ends = end_token_ids(prepared.tokenizer, model, config.sft.end_of_turn)
-        model.generation_config.eos_token_id = list(ends)
-    trained = add_adapters(model, config.sft.lora)
+        run.display.note(note)
+    trained = _trained(prepared, model)
     policy = Policy(trained, config.learner, pad_token_id=pad_token_id(prepared.tokenizer))
-    checkpoints = _checkpoints(prepared, start, log, interrupt)
-    try:
-        with _scores(prepared, debug_inline=debug_inline) as score:
-            measure = _Measurements(prepared, data, policy, score, display, log)
-            done = train_sft(
-                policy,
-                data,
-                config.sft,
-                seed=config.seed,
-                on_step=lambda step: _on_step(step, log, display),
-                measure=measure if data.validation else None,
-                checkpoints=checkpoints,
-            )
-            metrics = measure.at(done)
-        checkpoints.finish()
-    finally:
-        checkpoints.close()
-        log.close()
+    resume_at = start.step if prepared.resumes else None
+    with (
+        run.open_log(trackers, resume_at=resume_at, file_name=METRICS_FILE) as log,
+        LoopCheckpoints(
+            run.folder.sft_checkpoints,
+            start,
+            config=config.checkpoints,
+            tokenizer=prepared.tokenizer,
+            log=log,
+            interrupt=run.interrupt,
+        ) as checkpoints,
+        _scores(prepared, debug_inline=debug_inline) as score,
+    ):
+        measure = _Measurements(prepared, data, policy, score, run.display, log)
+        done = train_sft(
+            policy,
+            data,
+            config.sft,
+            seed=config.seed,
+            on_step=_report_to(log, run.display),
+            measure=measure if data.validation else None,
+            checkpoints=checkpoints,
+        )
+        metrics = measure.at(done)
     _check_floor(config, metrics)
     return (merged(trained) if config.sft.lora is not None else trained), metrics
 
 
-def _checkpoints(
-    prepared: PreparedRun, start: LoopStart, log: MetricsLog, interrupt: Interrupt
-) -> LoopCheckpoints:
-    return LoopCheckpoints(
-        prepared.folder.sft_checkpoints,
-        start,
-        config=prepared.config.checkpoints,
-        tokenizer=prepared.tokenizer,
-        log=log,
-        interrupt=interrupt,
-    )
+def _trained(prepared: PreparedRun, model: Any) -> Any:
+    """The model as SFT trains it: with adapters if configured, its folder naming where answers end."""
+    sft = prepared.config.sft
+    if sft.end_of_turn:
+        ends = end_token_ids(prepared.tokenizer, model, sft.end_of_turn)
+        model.generation_config.eos_token_id = list(ends)
+    return add_adapters(model, sft.lora)
 
 
-def _on_step(step: SFTStep, log: MetricsLog, display: Display) -> None:
-    metrics = {
-        "sft/loss": step.loss,
-        "sft/grad_norm": step.grad_norm,
-        "sft/learning_rate": step.learning_rate,
-        "sft/tokens": float(step.num_tokens),
-        "sft/trained_tokens": float(step.num_trained_tokens),
-        "sft/is_decaying": float(step.is_decaying),
-    }
-    log.log(metrics, step=step.step)
-    display.sft_step(step.step - 1, step.num_steps, step.loss)
+def _report_to(log: MetricsLog, display: Display) -> Callable[[SFTStep], None]:
+    def report(step: SFTStep) -> None:
+        metrics = {
+            "sft/loss": step.loss,
+            "sft/grad_norm": step.grad_norm,
+            "sft/learning_rate": step.learning_rate,
+            "sft/tokens": float(step.num_tokens),
+            "sft/trained_tokens": float(step.num_trained_tokens),
+            "sft/is_decaying": float(step.is_decaying),
+        }
+        log.log(metrics, step=step.step)
+        display.sft_step(step.step - 1, step.num_steps, step.loss)
+
+    return report
 
 
 @contextmanager
 def _scores(prepared: PreparedRun, *, debug_inline: bool) -> Iterator[Scores | None]:
-    """How answers are scored: by the rewards of the config, where there are any and answers are wanted."""
+    """How answers are scored: by the config's rewards; None where it has none or no answers are sampled."""
     if prepared.sft is None or not prepared.sft.prompts or not prepared.config.rewards:
         yield None
         return
-    with Scorer(
-        prepared.config,
-        catalog=prepared.catalog,
-        debug_inline=debug_inline,
-        decode=prepared.tokenizer.decode,
-        failures_path=prepared.folder.path / "failed_rollouts.jsonl",
-    ) as scorer:
+    with make_scorer(prepared, debug_inline=debug_inline) as scorer:
 
         def score(rollouts: Sequence[Rollout]) -> Sequence[ScoredRollout]:
             return scorer.score(rollouts).rows
@@ -130,7 +116,7 @@ def _scores(prepared: PreparedRun, *, debug_inline: bool) -> Iterator[Scores | N
 
 
 class _Measurements:
-    """Called with a step: measures, logs, shows, keeps the answers as rollout records."""
+    """Called with a step number: measures, logs, shows, and keeps the answers as rollout records."""
 
     def __init__(
         self,
@@ -172,18 +158,18 @@ class _Measurements:
         return answers
 
     def at(self, step: int) -> dict[str, float]:
-        """What was measured after `step`."""
+        """The measurements after `step`; empty where there were none."""
         return self._by_step.get(step, {})
 
 
 def _measured(file: Path) -> dict[int, dict[str, float]]:
-    """The measurements in the log of SFT, by step."""
+    """The measurements in SFT's log, by step."""
     rows = [row for row in read_metrics(file) if "sft/validation_loss" in row]
     return {row["step"]: {name: value for name, value in row.items() if name != "step"} for row in rows}
 
 
 def _sampler(prepared: PreparedRun, policy: Policy) -> Sampler:
-    """Samples from the very weights that are trained: there is nothing to sync."""
+    """Samples from the trained weights themselves, so there is nothing to sync."""
     from verl_lite.engine.rollout.transformers_sampler import TransformersSampler
 
     assert prepared.sft is not None
@@ -205,6 +191,6 @@ def _check_floor(config: TrainConfig, metrics: dict[str, float]) -> None:
     if reached < validation.min_format:
         raise TrainingError(
             f"SFT ended with a format compliance ({config.format_reward}) of {reached:.1%}, below "
-            f"sft.validation.min_format={validation.min_format:.1%}: RL from here would mostly see groups "
+            f"sft.validation.min_format={validation.min_format:.1%}: from here RL would mostly see groups "
             "without a right answer. Train longer, or look at the answers in sft_answers/"
         )

@@ -1,8 +1,12 @@
-"""One evaluation from its config to its folder: results.json and every sample as rollout records."""
+"""One evaluation, from its config to its folder with results.json and every sample as a rollout record.
+
+It is no run in the sense of open_run: nothing is trained, so there is nothing to lock, log or resume.
+"""
 
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +75,7 @@ def evaluate_model(
     Raises ConfigError, DataError or PluginError before the model is loaded.
     """
     if out_dir is not None and (out_dir / RESULTS).exists():
-        raise ConfigError(f"{out_dir} already holds the results of an evaluation: name another folder")
+        raise ConfigError(f"{out_dir} already holds the results of an evaluation: choose another folder")
     model = ModelConfig(path=model_path)
     tokenizer = load_tokenizer(model)
     check_context(model, needed_tokens=config.rollout.context_tokens)
@@ -82,23 +86,24 @@ def evaluate_model(
         for name, data in config.datasets.items()
     }
     end_id = end_of_answer(tokenizer, end_token_ids(tokenizer, model_path))
-    with Scorer(without_breaker(config), debug_inline=debug_inline, decode=tokenizer.decode) as scorer:
-        canary = next(iter(prompts.values()))[0]
-        sampler = sampler_for(
-            model_path,
-            tokenizer,
-            config.rollout,
-            canary_prompt=canary,
-            seed=config.seed,
-            cluster=config.cluster,
-        )
-        try:
-            results = {
-                name: _Dataset(config, name, rows, tokenizer, out_dir, end_id=end_id).measure(sampler, scorer)
-                for name, rows in prompts.items()
-            }
-        finally:
-            sampler.close()
+    canary = next(iter(prompts.values()))[0]
+    with (
+        Scorer(without_breaker(config), debug_inline=debug_inline, decode=tokenizer.decode) as scorer,
+        closing(
+            sampler_for(
+                model_path,
+                tokenizer,
+                config.rollout,
+                canary_prompt=canary,
+                seed=config.seed,
+                cluster=config.cluster,
+            )
+        ) as sampler,
+    ):
+        results = {
+            name: _Dataset(config, name, rows, tokenizer, out_dir, end_id=end_id).measure(sampler, scorer)
+            for name, rows in prompts.items()
+        }
     result = EvalResult(name=config.name, model=model_path, datasets=results)
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -107,7 +112,7 @@ def evaluate_model(
 
 
 def read_result(folder: Path) -> EvalResult:
-    """What `evaluate_model` kept in `folder`. Raises DataError where there is nothing of it."""
+    """The results that `evaluate_model` kept in `folder`. Raises DataError when there are none."""
     path = folder / RESULTS
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -200,7 +205,7 @@ class _Dataset:
         return rows
 
     def _answer_logprobs(self, sampler: Sampler) -> list[list[float]]:
-        """log p of every token of every prompt's answer, end of turn included."""
+        """log p of every token of every prompt's answer, including the end of turn."""
         found = []
         for prompt in self._prompts:
             text = prompt.columns[self._config.perplexity]

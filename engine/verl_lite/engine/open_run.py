@@ -1,0 +1,182 @@
+"""One life-cycle for every run: `train`, `sft`, `dpo` and `reward-model` each work inside `open_run`.
+
+It joins the run's folder (rundir) with its log and display (observe); what is trained is the caller's.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from rich.console import Console
+
+from verl_lite.engine.config.train import CheckpointConfig
+from verl_lite.engine.observe.display import Display, DisplayMode, SummaryRow, make_display, summary_table
+from verl_lite.engine.observe.metrics_log import MetricsLog
+from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
+from verl_lite.engine.rundir.checkpoints import retire
+from verl_lite.engine.rundir.environment import make_deterministic, seed_torch
+from verl_lite.engine.rundir.folder import FolderConfig, RunFolder, choose_run_dir
+from verl_lite.engine.rundir.interrupt import Interrupt, StopRequested
+from verl_lite.engine.rundir.lock import run_lock
+
+__all__ = ["Run", "RunConfig", "open_run"]
+
+KILLED = "was killed while it trained here; if nobody did that, the kernel was out of memory (see dmesg)"
+Inputs = TypeVar("Inputs")
+
+
+class RunConfig(FolderConfig, Protocol):
+    """What a run needs of its config, whatever it trains."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def deterministic(self) -> bool: ...
+    @property
+    def checkpoints(self) -> CheckpointConfig: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Run(Generic[Inputs]):
+    """An open run. `inputs` are what `prepare` checked and read before it began.
+
+    `summary` is the content of summary.json, empty before `finish`; `stopped` says that Ctrl-C ended the run.
+    """
+
+    config: RunConfig
+    command: str
+    folder: RunFolder
+    inputs: Inputs
+    display: Display
+    interrupt: Interrupt
+    started: float
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    stopped: bool = False
+    model: Path | None = None
+
+    @property
+    def how_to_continue(self) -> str:
+        """The command that resumes the run."""
+        path = self.folder.path
+        return f"verl-lite {self.command} {path / 'config.yaml'} --run-dir {path} --resume"
+
+    def open_log(
+        self, trackers: Sequence[str], *, resume_at: int | None, file_name: str = "metrics.jsonl"
+    ) -> AbstractContextManager[MetricsLog]:
+        """The log of one stage; `resume_at` counts the finished steps of a stage that continues."""
+        return closing(
+            MetricsLog(
+                self.folder.path,
+                run_name=self.config.name,
+                trackers=trackers,
+                config=self.config.model_dump(mode="json"),
+                resume_at=resume_at,
+                file_name=file_name,
+            )
+        )
+
+    def finish(
+        self, metrics: Mapping[str, Mapping[str, float]], *, model: Path | None = None, **counts: int
+    ) -> None:
+        """Write summary.json: the counts, the seconds so far and {metric: {"before": ..., "after": ...}}.
+
+        `model` is the folder of the trained model, where there is one besides the checkpoints.
+        """
+        seconds = round(time.perf_counter() - self.started, 1)
+        summary = {"name": self.config.name, **counts, "seconds": seconds, "metrics": metrics}
+        with clear_write_errors(str(self.folder.summary)):
+            self.folder.write_summary(summary)
+        self.summary, self.model = summary, model
+
+    def retire(self, checkpoints: Path) -> None:
+        """Delete the checkpoints of a stage that is over, except those the config keeps for good."""
+        retire(checkpoints, self.config.checkpoints)
+
+    def tell(self, console: Console, *, as_json: bool, first_column: str) -> None:
+        """Print how the run ended: the summary, or the command that continues it."""
+        if as_json:
+            stopped = {"stopped": True, "continue_with": self.how_to_continue}
+            line = {"kind": "summary", **(stopped if self.stopped else self.summary)}
+            console.print(json.dumps(line), markup=False, highlight=False, soft_wrap=True)
+        elif self.stopped:
+            _print(console, f"stopped; continue with: {self.how_to_continue}")
+        else:
+            if rows := _rows(self.summary["metrics"]):
+                steps = f": {self.summary['steps']} steps" if "steps" in self.summary else ""
+                title = f"{self.config.name}{steps}"
+                console.print(summary_table(rows, title=title, first_column=first_column))
+            result = f"the model is in {self.model}/" if self.model else f"{self.folder.path}/"
+            _print(console, f"{self.summary['seconds']:.0f} s, {result}")
+
+
+@contextmanager
+def open_run(
+    config: RunConfig,
+    prepare: Callable[[RunFolder], Inputs],
+    *,
+    command: str,
+    run_dir: Path | None = None,
+    resume: bool = False,
+    console: Console | None = None,
+    show: DisplayMode = "auto",
+    first_column: str = "held out, greedy",
+) -> Iterator[Run[Inputs]]:
+    """Hold a run's folder from its checks to its last line; `verl-lite <command>` is what resumes it.
+
+    `prepare` checks and reads everything, so that a refused run leaves nothing behind; the body claims the
+    folder of a new run. Ctrl-C ends the body at its next safe point: StopRequested is caught here and sets
+    `stopped`. Every other error passes. Raises ConfigError when the folder is taken.
+    """
+    started = time.perf_counter()
+    console = console or Console()
+    folder = RunFolder(choose_run_dir(config, run_dir, resume=resume))
+    with ExitStack() as held:
+        # a resumed run is locked before it is read: another process may still be writing there
+        killed = held.enter_context(run_lock(folder.path)) if resume else ""
+        inputs = prepare(folder)
+        if not resume:
+            held.enter_context(run_lock(folder.path))
+        if config.deterministic:
+            make_deterministic()
+        seed_torch(config.seed)
+        interrupt = held.enter_context(Interrupt())
+        display = make_display(console, show)
+        held.callback(display.finish)
+        if killed:
+            display.note(f"{killed} {KILLED}")
+        run = Run(
+            config=config,
+            command=command,
+            folder=folder,
+            inputs=inputs,
+            display=display,
+            interrupt=interrupt,
+            started=started,
+        )
+        try:
+            yield run
+        except StopRequested:
+            run.stopped = True
+    run.tell(console, as_json=show == "json", first_column=first_column)
+
+
+def _rows(metrics: Mapping[str, Mapping[str, float]]) -> list[SummaryRow]:
+    """Metrics with a value before and after, by their names without the room: evaluation/reward_mean."""
+    return [
+        SummaryRow(
+            name=name.partition("/")[2].replace("_", " "),
+            before=values["before"],
+            after=values["after"],
+            is_fraction=name.endswith("accuracy"),
+        )
+        for name, values in metrics.items()
+        if "before" in values
+    ]
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,295 @@
+"""One run of DPO or of a reward model, from its config to its folder and table."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints, LoopStart, find_start
+from verl_lite.engine.learner.policy import Policy
+from verl_lite.engine.model.end_tokens import end_of_answer, end_token_ids
+from verl_lite.engine.model.folder import (
+    check_context,
+    default_device,
+    load_policy,
+    load_tokenizer,
+    pad_token_id,
+    prepare_model,
+    save_policy,
+)
+from verl_lite.engine.model.lora import add_adapters
+from verl_lite.engine.model.weights import float32_master_weights
+from verl_lite.engine.observe.display import DisplayMode
+from verl_lite.engine.observe.metrics_log import check_trackers
+from verl_lite.engine.open_run import Run, open_run
+from verl_lite.engine.preference.config import DPOConfig, PreferenceConfig, RewardModelConfig
+from verl_lite.engine.preference.data import (
+    Ranking,
+    Rankings,
+    Tokenise,
+    chat_ids,
+    read_rankings,
+    reply_ids,
+)
+from verl_lite.engine.preference.dpo import DPOObjective, with_reference
+from verl_lite.engine.preference.loop import Measured, Objective, evaluate, num_steps, train_preferences
+from verl_lite.engine.preference.reward_model import (
+    RewardModelObjective,
+    ScoringHead,
+    load_scoring_model,
+    save_scoring_model,
+)
+from verl_lite.engine.rundir.fingerprints import data_digest
+from verl_lite.engine.rundir.folder import FREE_FOR_MEMORY, RunFolder
+from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
+
+__all__ = ["PreferenceResult", "train_dpo", "train_reward_model"]
+
+FREE_TO_CHANGE = ("checkpoints", "trackers", "name", *FREE_FOR_MEMORY)
+SHOWN = ("accuracy", "margin", "chosen", "rejected", "loss", "calibration_error")  # in this order
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferenceResult:
+    """How a run ended; without `model_dir` when Ctrl-C stopped it."""
+
+    run_dir: Path
+    model_dir: Path | None
+    metrics: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    tokenizer: Any
+    pad_token_id: int
+    rankings: Rankings
+    device: torch.device
+    start: LoopStart
+    resumes: bool
+
+
+def train_dpo(
+    config: DPOConfig,
+    *,
+    run_dir: Path | None = None,
+    resume: bool = False,
+    console: Console | None = None,
+    show: DisplayMode = "auto",
+) -> PreferenceResult:
+    """Train the policy on the config's pairs; it is saved in <run>/model.
+
+    `resume` continues the run in its folder, as the same run as if it had not stopped. Ctrl-C ends it
+    between two steps, with a checkpoint.
+    """
+    return _run(
+        config,
+        "dpo",
+        _replies(config),
+        lambda run: _dpo(run, config),
+        run_dir=run_dir,
+        resume=resume,
+        console=console,
+        show=show,
+    )
+
+
+def train_reward_model(
+    config: RewardModelConfig,
+    *,
+    run_dir: Path | None = None,
+    resume: bool = False,
+    console: Console | None = None,
+    show: DisplayMode = "auto",
+) -> PreferenceResult:
+    """Train a reward model on the config's rankings; it is saved in <run>/model. `resume` as in train_dpo."""
+    return _run(
+        config,
+        "reward-model",
+        chat_ids,
+        lambda run: _reward_model(run, config),
+        run_dir=run_dir,
+        resume=resume,
+        console=console,
+        show=show,
+    )
+
+
+def _run(
+    config: PreferenceConfig,
+    command: str,
+    tokenise: Tokenise,
+    train: Callable[[Run[_Prepared]], None],
+    *,
+    run_dir: Path | None,
+    resume: bool,
+    console: Console | None,
+    show: DisplayMode,
+) -> PreferenceResult:
+    with open_run(
+        config,
+        partial(_prepare, config, tokenise, resume=resume),
+        command=command,
+        run_dir=run_dir,
+        resume=resume,
+        console=console,
+        show=show,
+        first_column="held-out pairs",
+    ) as run:
+        if not resume:
+            rows = {"rows": len(run.inputs.rankings.train), "sha256": run.inputs.start.data}
+            run.folder.claim(config, [], {"data.train": rows})
+        train(run)
+    return PreferenceResult(
+        run_dir=run.folder.path,
+        model_dir=None if run.stopped else run.folder.model,
+        metrics=dict(run.summary.get("metrics", {})),
+    )
+
+
+def _prepare(config: PreferenceConfig, tokenise: Tokenise, folder: RunFolder, *, resume: bool) -> _Prepared:
+    """Check everything and read the data; damaged checkpoints of a resumed run are renamed."""
+    if resume:
+        folder.check_same_run(config, free=FREE_TO_CHANGE)
+        folder.refuse_finished()
+    check_trackers(config.trackers)
+    tokenizer = load_tokenizer(config.model)
+    check_context(config.model, needed_tokens=config.data.max_tokens, what="data.max_tokens")
+    rankings = read_rankings(config, tokenizer, tokenise)
+    return _Prepared(
+        tokenizer=tokenizer,
+        pad_token_id=pad_token_id(tokenizer),
+        rankings=rankings,
+        device=default_device(),
+        start=find_start(folder.checkpoints, data=_digest(rankings), resume=resume),
+        resumes=resume,
+    )
+
+
+def _digest(rankings: Rankings) -> str:
+    return data_digest(
+        [list(sample.prompt_ids), list(sample.completion_ids), rank]
+        for ranking in rankings.train
+        for sample, rank in zip(ranking.samples, ranking.ranks, strict=True)
+    )
+
+
+def _replies(config: DPOConfig) -> Tokenise:
+    """How completions become replies of the config's model, ended as its chat template ends them."""
+
+    @cache
+    def end_id(tokenizer: Any) -> int:
+        return end_of_answer(tokenizer, end_token_ids(tokenizer, config.model.path or ""))
+
+    return lambda tokenizer, row: reply_ids(tokenizer, row, end_id=end_id(tokenizer))
+
+
+def _dpo(run: Run[_Prepared], config: DPOConfig) -> None:
+    prepared = run.inputs
+    path = prepare_model(config.model, run.folder.model, seed=config.seed)
+    train, held_out = prepared.rankings.train, prepared.rankings.held_out
+
+    def make_policy(model: Any) -> Policy:
+        float32_master_weights(model)
+        return Policy(model, config.learner, pad_token_id=prepared.pad_token_id)
+
+    if config.reference is not None:
+        other = load_policy(config.reference, dtype=config.model.dtype, device=prepared.device)
+        train, held_out = (with_reference(part, make_policy(other)) for part in (train, held_out))
+        del other
+    model = load_policy(path, dtype=config.model.dtype, device=prepared.device)
+    policy = make_policy(add_adapters(model, config.learner.lora))
+    if config.reference is None:
+        train, held_out = (with_reference(part, policy) for part in (train, held_out))
+    _train(
+        run,
+        config,
+        DPOObjective(policy, config),
+        (train, held_out),
+        save=lambda folder: save_policy(policy.model, prepared.tokenizer, folder),
+    )
+
+
+def _reward_model(run: Run[_Prepared], config: RewardModelConfig) -> None:
+    prepared = run.inputs
+    path = prepare_model(config.model, run.folder.path / "start", seed=config.seed)
+    model = load_scoring_model(
+        path, dtype=config.model.dtype, device=prepared.device, pad_token_id=prepared.pad_token_id
+    )
+    head = ScoringHead(model, config.learner, pad_token_id=prepared.pad_token_id)
+    _train(
+        run,
+        config,
+        RewardModelObjective(head, config),
+        (prepared.rankings.train, prepared.rankings.held_out),
+        save=lambda folder: save_scoring_model(head.model, prepared.tokenizer, folder),
+    )
+
+
+def _train(
+    run: Run[_Prepared],
+    config: PreferenceConfig,
+    objective: Objective,
+    data: tuple[Sequence[Ranking], Sequence[Ranking]],
+    *,
+    save: Callable[[Path], None],
+) -> None:
+    """Measure, train on `data` (train, held out), measure again, save; StopRequested after a Ctrl-C."""
+    prepared, (train, held_out) = run.inputs, data
+    start, steps = prepared.start, num_steps(config, len(train))
+    for line in (_what(prepared.rankings, steps), *start.lines):
+        run.display.note(line)
+    with (
+        run.open_log(config.trackers, resume_at=start.step if prepared.resumes else None) as log,
+        clear_memory_errors("updating"),
+    ):
+        run.interrupt.check()  # after the reference's pass over the data, which may be long
+        before = dict(start.notes) if start.step else _measure(objective, held_out, config).metrics
+        run.interrupt.check()
+
+        def on_step(step: int, metrics: dict[str, float]) -> None:
+            log.log(metrics, step=step)
+            run.display.preference_step(step, steps, metrics)
+
+        with LoopCheckpoints(
+            run.folder.checkpoints,
+            start,
+            config=config.checkpoints,
+            tokenizer=prepared.tokenizer,
+            log=log,
+            interrupt=run.interrupt,
+            notes=before,  # what was measured before the first step travels with them
+        ) as checkpoints:
+            train_preferences(objective, train, held_out, config, on_step=on_step, checkpoints=checkpoints)
+        measured = _measure(objective, held_out, config)
+        if after := measured.metrics:
+            log.log(after, step=steps)
+    save(run.folder.model)
+    run.folder.write_calibration([asdict(one) for one in measured.calibration])
+    names = [f"held_out/{name}" for name in SHOWN if f"held_out/{name}" in after]
+    metrics = {name: {"before": before[name], "after": after[name]} for name in names}
+    run.finish(metrics, model=run.folder.model, steps=steps)
+    run.retire(run.folder.checkpoints)
+
+
+def _measure(objective: Objective, held_out: Sequence[Ranking], config: PreferenceConfig) -> Measured:
+    if not held_out:
+        return Measured(metrics={}, calibration=[])
+    return evaluate(objective, held_out, max_tokens=config.learner.max_tokens_per_micro_batch)
+
+
+def _what(rankings: Rankings, steps: int) -> str:
+    pairs = sum(len(ranking.pairs) for ranking in rankings.train)
+    counts = {
+        "with ties only": rankings.num_tied,
+        "that rank equal completions": rankings.num_same,
+        "too long": rankings.num_dropped,
+    }
+    left_out = ", ".join(f"{count} {why}" for why, count in counts.items() if count)
+    return (
+        f"{len(rankings.train):,} rows to train on ({pairs:,} pairs), {len(rankings.held_out):,} held out, "
+        f"{steps:,} steps{'; left out: ' + left_out if left_out else ''}"
+    )

@@ -1,0 +1,38 @@
+"""Fingerprints of the rows a run trains on: a resumed run must get the rows it began with."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from verl_lite.engine.types import PromptRow
+
+__all__ = ["changed_data", "data_digest", "fingerprint_rows"]
+
+
+def data_digest(rows: Iterable[Any]) -> str:
+    """SHA-256 of rows of plain data, in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def fingerprint_rows(rows: Iterable[PromptRow]) -> dict[str, Any]:
+    """Number and SHA-256 of the rows as training sees them: tokens, reference and columns, in order."""
+    digest, count = hashlib.sha256(), 0
+    for row in rows:
+        content = [row.id, list(row.prompt_ids), row.reference, dict(row.columns)]
+        digest.update(json.dumps(content, sort_keys=True, default=str).encode())
+        count += 1
+    return {"rows": count, "sha256": digest.hexdigest()}
+
+
+def changed_data(environment_file: Path, data: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names of the data sets whose rows differ from those that environment.json recorded."""
+    try:
+        began = json.loads(environment_file.read_text(encoding="utf-8")).get("data", {})
+    except (OSError, ValueError):
+        return []  # without a readable environment.json there is nothing to compare with
+    return [name for name, now in data.items() if name in began and began[name] != dict(now)]
