@@ -116,10 +116,10 @@ class Trainer:
         clock = StageClock(self._timeline, step=self.step + 1)
         batch = self._batches.take(self.step, clock)
         with clock.stage("update"), clear_memory_errors("updating", step=self.step + 1):
-            notes = self._learner.annotate(batch.trained)
+            statistics = self._learner.token_statistics(batch.trained)
             coefficient = self._learner.kl_coefficient
             samples = estimate_advantages(
-                batch.trained, self._config.algorithm, notes, kl_coefficient=coefficient
+                batch.trained, self._config.algorithm, statistics, kl_coefficient=coefficient
             )
             stats = self._learner.update(samples)
         self.step += 1

@@ -18,10 +18,10 @@ from verl_lite.plugins import Message, Rollout, SamplerSettings, ScoredRollout
 
 __all__ = [
     "AdapterSource",
-    "Annotation",
     "PolicyLearner",
     "PromptRow",
     "Sampler",
+    "TokenStatistics",
     "TrainingSample",
     "UpdateStats",
     "WeightSource",
@@ -41,7 +41,7 @@ class PromptRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Annotation:
+class TokenStatistics:
     """What the learner knows of one rollout before advantages: lists of length T, empty where not needed."""
 
     old_logprobs_T: Sequence[float] = ()
@@ -122,7 +122,7 @@ class PolicyLearner(WeightSource, Protocol):
         """The KL term's present weight."""
         ...
 
-    def annotate(self, scored: Sequence[ScoredRollout]) -> list[Annotation]:
+    def token_statistics(self, scored: Sequence[ScoredRollout]) -> list[TokenStatistics]:
         """What `estimate_advantages` needs of the models: critic values, log-probs for a KL reward."""
         ...
 

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from verl_lite.engine.config.algorithm import AlgorithmConfig, KLConfig, OverlongConfig
-from verl_lite.engine.types import Annotation, TrainingSample
+from verl_lite.engine.types import TokenStatistics, TrainingSample
 from verl_lite.plugins import ScoredRollout, gdpo_advantages
 from verl_lite.plugins.composite.flat import is_flat
 
@@ -117,37 +117,37 @@ def overlong_penalty(num_tokens: int, max_tokens: int, config: OverlongConfig) -
 def estimate_advantages(
     scored: Sequence[ScoredRollout],
     config: AlgorithmConfig,
-    annotations: Sequence[Annotation] | None = None,
+    token_statistics: Sequence[TokenStatistics] | None = None,
     *,
     kl_coefficient: float | None = None,
 ) -> list[TrainingSample]:
     """One training sample for each scored rollout that has a reward and tokens, in their order.
 
-    `annotations` come from `Learner.annotate` and are needed by gae (values) and by a KL in the
+    `token_statistics` come from the learner's method of that name; needed by gae (values) and by a KL in the
     reward (reference and own log-probabilities). `kl_coefficient` is the controller's present one.
-    Raises ValueError when an annotation the estimator needs is missing.
+    Raises ValueError when statistics the estimator needs is missing.
     """
-    notes = annotations if annotations is not None else [Annotation()] * len(scored)
+    all_stats = token_statistics if token_statistics is not None else [TokenStatistics()] * len(scored)
     rows = [
-        (row, note)
-        for row, note in zip(scored, notes, strict=True)
+        (row, stats)
+        for row, stats in zip(scored, all_stats, strict=True)
         if row.reward is not None and row.rollout.completion_ids
     ]
     masks = [_loss_mask(row, config.overlong) for row, _ in rows]
     returns: list[list[float]] = [[] for _ in rows]
     if config.advantage == "gae":
-        pairs = [_gae_of(row, note, config, kl_coefficient) for row, note in rows]
+        pairs = [_gae_of(row, stats, config, kl_coefficient) for row, stats in rows]
         advantages = [advantage for advantage, _ in pairs]
         returns = [target for _, target in pairs]
     elif config.advantage == "reinforce_pp":
-        penalised = [_token_rewards(row, note, config, kl_coefficient) for row, note in rows]
+        penalised = [_token_rewards(row, stats, config, kl_coefficient) for row, stats in rows]
         advantages = [discounted_returns(rewards_T, config.gamma) for rewards_T in penalised]
     else:
         advantages = _group_advantages([row for row, _ in rows], config)
     if config.whiten or config.advantage in ("reinforce_pp", "reinforce_pp_baseline"):
         advantages = _whiten(advantages, masks)
     parts = zip(rows, advantages, masks, returns, strict=True)
-    return [_sample(row, note, a_T, m_T, r_T) for (row, note), a_T, m_T, r_T in parts]
+    return [_sample(row, stats, a_T, m_T, r_T) for (row, stats), a_T, m_T, r_T in parts]
 
 
 def _group_advantages(rows: Sequence[ScoredRollout], config: AlgorithmConfig) -> list[list[float]]:
@@ -177,26 +177,26 @@ def _one_group(group: Sequence[ScoredRollout], config: AlgorithmConfig) -> list[
 
 def _process_advantages(group: Sequence[ScoredRollout], config: AlgorithmConfig) -> list[list[float]]:
     returns = [
-        discounted_returns(_token_rewards(row, Annotation(), config, 0.0), config.gamma) for row in group
+        discounted_returns(_token_rewards(row, TokenStatistics(), config, 0.0), config.gamma) for row in group
     ]
     flat = iter(group_standardize([value for values_T in returns for value in values_T]))
     return [[next(flat) for _ in values_T] for values_T in returns]
 
 
 def _gae_of(
-    row: ScoredRollout, note: Annotation, config: AlgorithmConfig, kl_coefficient: float | None
+    row: ScoredRollout, stats: TokenStatistics, config: AlgorithmConfig, kl_coefficient: float | None
 ) -> tuple[list[float], list[float]]:
-    if len(note.values_T) != len(row.rollout.completion_ids):
+    if len(stats.values_T) != len(row.rollout.completion_ids):
         raise ValueError(
             f"advantage=gae needs one value a token: expected {len(row.rollout.completion_ids)} for rollout "
-            f"{row.rollout.id!r}, got {len(note.values_T)}; pass Learner.annotate's answer"
+            f"{row.rollout.id!r}, got {len(stats.values_T)}; pass Learner.token_statistics(...)"
         )
-    rewards_T = _token_rewards(row, note, config, kl_coefficient)
-    return gae(rewards_T, note.values_T, gamma=config.gamma, lam=config.lam)
+    rewards_T = _token_rewards(row, stats, config, kl_coefficient)
+    return gae(rewards_T, stats.values_T, gamma=config.gamma, lam=config.lam)
 
 
 def _token_rewards(
-    row: ScoredRollout, note: Annotation, config: AlgorithmConfig, kl_coefficient: float | None
+    row: ScoredRollout, stats: TokenStatistics, config: AlgorithmConfig, kl_coefficient: float | None
 ) -> list[float]:
     """Process rewards where they stand, the outcome at the last token, less the KL penalty at each."""
     length = len(row.rollout.completion_ids)
@@ -204,18 +204,18 @@ def _token_rewards(
     rewards_T[-1] += _shaped_reward(row, config.overlong)
     coefficient = config.kl.coefficient if kl_coefficient is None else kl_coefficient
     if config.kl.placement == "reward" and coefficient > 0:
-        penalties_T = _kl_penalties(note, config.kl, length)
+        penalties_T = _kl_penalties(stats, config.kl, length)
         rewards_T = [r - coefficient * kl for r, kl in zip(rewards_T, penalties_T, strict=True)]
     return rewards_T
 
 
-def _kl_penalties(note: Annotation, config: KLConfig, length: int) -> list[float]:
-    if len(note.ref_logprobs_T) != length or len(note.old_logprobs_T) != length:
+def _kl_penalties(stats: TokenStatistics, config: KLConfig, length: int) -> list[float]:
+    if len(stats.ref_logprobs_T) != length or len(stats.old_logprobs_T) != length:
         raise ValueError(
             "kl.placement=reward needs the policy's and the reference's log-probabilities of every token: "
-            "pass Learner.annotate's answer"
+            "pass Learner.token_statistics(...)"
         )
-    pairs = zip(note.old_logprobs_T, note.ref_logprobs_T, strict=True)
+    pairs = zip(stats.old_logprobs_T, stats.ref_logprobs_T, strict=True)
     return [_kl(policy - reference, config.estimator) for policy, reference in pairs]
 
 
@@ -254,7 +254,7 @@ def _whiten(advantages: list[list[float]], masks: Sequence[Sequence[int]]) -> li
 
 def _sample(
     row: ScoredRollout,
-    note: Annotation,
+    stats: TokenStatistics,
     advantages_T: list[float],
     mask_T: list[int],
     returns_T: list[float],
@@ -268,9 +268,9 @@ def _sample(
         loss_mask_T=mask_T,
         group=rollout.group,
         returns_T=returns_T,
-        values_T=note.values_T,
-        ref_logprobs_T=note.ref_logprobs_T,
-        old_logprobs_T=note.old_logprobs_T,
+        values_T=stats.values_T,
+        ref_logprobs_T=stats.ref_logprobs_T,
+        old_logprobs_T=stats.old_logprobs_T,
     )
 
 

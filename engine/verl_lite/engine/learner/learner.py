@@ -38,7 +38,7 @@ from verl_lite.engine.learner.ranks import ALONE, Ranks
 from verl_lite.engine.learner.reference import make_reference
 from verl_lite.engine.model.lora import adapter_weights, add_adapters
 from verl_lite.engine.model.weights import float32_master_weights, named_weights
-from verl_lite.engine.types import Annotation, TrainingSample, UpdateStats
+from verl_lite.engine.types import TokenStatistics, TrainingSample, UpdateStats
 from verl_lite.plugins import Rollout, ScoredRollout
 
 __all__ = ["Learner"]
@@ -98,15 +98,15 @@ class Learner:
         )
         self._generator = torch.Generator().manual_seed(seed)
 
-    def annotate(self, scored: Sequence[ScoredRollout]) -> list[Annotation]:
+    def token_statistics(self, scored: Sequence[ScoredRollout]) -> list[TokenStatistics]:
         """What `estimate_advantages` needs of the models: critic values, and log-probs for a KL reward.
 
-        Nothing is computed, and every annotation is empty, where neither is configured.
+        Nothing is computed, and all statistics are empty, where neither is configured.
         """
         kl_in_reward = self._reference is not None and not self._kl_in_loss
         wanted = [i for i, row in enumerate(scored) if row.reward is not None and row.rollout.completion_ids]
         if not wanted or (self._critic is None and not kl_in_reward):
-            return [Annotation()] * len(scored)
+            return [TokenStatistics()] * len(scored)
         samples = [_bare_sample(scored[i].rollout) for i in wanted]
         if self._critic is not None:
             rewards = (scored[i].reward for i in wanted)
@@ -118,10 +118,10 @@ class Learner:
             assert self._reference is not None
             old = self.policy.completion_logprobs(samples)
             ref = self._reference.completion_logprobs(samples, device=self.policy.device)
-        notes = [Annotation()] * len(scored)
+        stats = [TokenStatistics()] * len(scored)
         for index, old_T, ref_T, values_T in zip(wanted, old, ref, values, strict=True):
-            notes[index] = Annotation(old_logprobs_T=old_T, ref_logprobs_T=ref_T, values_T=values_T)
-        return notes
+            stats[index] = TokenStatistics(old_logprobs_T=old_T, ref_logprobs_T=ref_T, values_T=values_T)
+        return stats
 
     def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
         """Epochs over mini-batches over micro-batches; the metrics are means over all of them, those of
