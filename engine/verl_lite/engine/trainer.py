@@ -20,10 +20,10 @@ from verl_lite.engine.observe.rollback import Events, RollbackRules, Trouble, go
 from verl_lite.engine.observe.sample_tables import sample_table
 from verl_lite.engine.observe.timeline import StageClock, Timeline
 from verl_lite.engine.preparation import PreparedRun
+from verl_lite.engine.rollout.async_source import OneAhead, Overlapped
+from verl_lite.engine.rollout.batch_source import Batches, BatchesState, InTurn
 from verl_lite.engine.rollout.canary import canary_limit
 from verl_lite.engine.rollout.dynamic_sampling import StepBatch
-from verl_lite.engine.rollout.overlap import OneAhead, Overlapped
-from verl_lite.engine.rollout.sources import Batches, BatchesState, InTurn
 from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
 from verl_lite.engine.rundir.checkpoints import (
     Checkpoint,

@@ -23,7 +23,7 @@ from verl_lite.engine.evals.config import training_config
 from verl_lite.engine.evals.run import evaluate_model
 from verl_lite.engine.learner import files as learner_files
 from verl_lite.engine.observe.metrics_log import read_metrics
-from verl_lite.engine.rollout.sources import Rounds
+from verl_lite.engine.rollout.batch_source import Rounds
 from verl_lite.engine.training import train, train_only_sft
 from verl_lite.errors import CheckpointError, ConfigError, TrainingError
 from verl_lite.plugins.config_file import validate

@@ -8,7 +8,7 @@ import pytest
 
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.observe.timeline import StageClock
-from verl_lite.engine.rollout.sources import Rounds
+from verl_lite.engine.rollout.batch_source import Rounds
 from verl_lite.engine.rundir.interrupt import StopRequested
 from verl_lite.plugins.config_file import validate
 

@@ -27,8 +27,8 @@ from typing import Any
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.data.prompts import PromptStream
 from verl_lite.engine.observe.timeline import StageClock, Timeline
+from verl_lite.engine.rollout.batch_source import BatchesState, Rounds, rollout_settings
 from verl_lite.engine.rollout.dynamic_sampling import StepBatch, fill_batch
-from verl_lite.engine.rollout.sources import BatchesState, Rounds, rollout_settings
 from verl_lite.engine.rundir.interrupt import LOOK_S, StopRequested
 from verl_lite.engine.types import PromptRow, Sampler
 from verl_lite.plugins import Rollout, ScoredBatch, ScoredRollout
