@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from verl_lite.engine import build, training
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.observe.metrics_log import read_metrics
-from verl_lite.engine.observe.rollback import RollbackRules, Trouble
+from verl_lite.engine.observe.rollback import RollbackRules, Trigger
 from verl_lite.engine.testing.fakes import PacedLearner, PacedSampler
 from verl_lite.engine.training import train
 from verl_lite.errors import ConfigError, TrainingError
@@ -297,16 +297,16 @@ def test_evaluation_and_rollback_beside_sampling(
         checkpoints={"every_steps": 1, "keep": 0},
         monitors={"rollback": {"on": "rollback", "max_kl": 1e6, "max_rollbacks": 1}},
     )
-    judge, calls = RollbackRules.judge, []
+    check, calls = RollbackRules.check, []
 
-    def trouble_once(self: RollbackRules, metrics: Any, *, step: int) -> Trouble | None:
+    def broken_once(self: RollbackRules, metrics: Any, *, step: int) -> Trigger | None:
         calls.append(step)
         return (
-            Trouble("kl_blow_up", "for the test", 2) if len(calls) == 3 else judge(self, metrics, step=step)
+            Trigger("kl_blow_up", "for the test", 2) if len(calls) == 3 else check(self, metrics, step=step)
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RollbackRules, "judge", trouble_once)
+        patch.setattr(RollbackRules, "check", broken_once)
         result = train(config, run_dir=tmp_path / "run", debug_inline=True)
     assert calls == [1, 2, 3, 3, 4]
     assert result.summary["steps"] == 4
