@@ -1,16 +1,15 @@
 """The simulator's predictions beside real runs with 1, 2 and 4 engines that sleep for each token.
 
-Engines sleep for each token and updates do nothing but sleep, so that the load of the machine is seen as
-little as possible; the run around them is real. The simulator is given the
-lengths of the completions and three times, measured in the one-engine run of mode sync: an engine's
-decoding step, an update, a weight sync. It predicts the step time of all runs.
+Updates only sleep too, so the machine's load matters as little as possible; everything else is a real run.
+The simulator gets the lengths of the completions and three times, measured in the one-engine run in mode
+sync: an engine's decoding step, an update, a weight sync. From these it predicts every run's step time.
 
     OMP_NUM_THREADS=1 python benchmarks/check_simulation.py
     OMP_NUM_THREADS=1 python benchmarks/check_simulation.py --vllm --engines 1 2
 
-With --vllm nothing sleeps: the engines are vLLM's, placed by Ray with one thread each, and the learner
-trains. Where engines and learner together are more than the cores they take from each other, which the
-simulator knows nothing of; nor does it know that a step of an engine that holds little is shorter.
+With --vllm nothing sleeps: Ray places vLLM engines with one thread each, and the learner trains. If there
+are more of them than cores, they slow each other down, which the simulator does not model; nor does it know
+that a step of an engine with few sequences is shorter.
 """
 
 import argparse
@@ -25,14 +24,14 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
 
-from one_ahead import MODES, NUM_SLOTS, config_of, paced
+from one_ahead import MODES, NUM_SLOTS, config_of, use_fakes
 from rich.console import Console
 from simulate_cluster import Batch, Cluster, simulate
 
 from verl_lite.engine import training as run
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.observe.metrics_log import read_metrics
-from verl_lite.engine.testing.fakes import PacedLearner
+from verl_lite.engine.testing.fakes import SlowedLearner
 from verl_lite.engine.types import TrainingSample, UpdateStats
 from verl_lite.plugins.config_file import validate
 from verl_lite.plugins.records import read_records
@@ -41,7 +40,7 @@ Metrics = list[dict[str, float]]
 Measured = tuple[Metrics, list[Batch]]
 
 
-class SleepingLearner(PacedLearner):
+class SleepingLearner(SlowedLearner):
     """An update that only takes time."""
 
     def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
@@ -59,7 +58,9 @@ def sleeping(mode: str, *, num_engines: int, steps: int, step_s: float) -> Measu
     config = config_of(MODES[mode], steps=steps, num_engines=num_engines)
     return measured(
         config,
-        paced(length, num_engines=num_engines, step_s=step_s, update_s=30 * step_s, learner=SleepingLearner),
+        use_fakes(
+            length, num_engines=num_engines, step_s=step_s, update_s=30 * step_s, learner=SleepingLearner
+        ),
     )
 
 

@@ -1,7 +1,7 @@
-"""A sampler and a learner that take as long as they are told: for tests and for measurements.
+"""A sampler and a learner whose speed can be set, for tests and measurements.
 
-The sampler's engines are threads that sleep `step_s` for each token of all their sequences together, as an
-engine with continuous batching does. The tokens are random, so nothing is learned from them.
+The sampler's engines are threads that sleep `step_s` for one token of all their sequences, as an engine with
+continuous batching would. The tokens are random, so there is nothing to learn from them.
 """
 
 import math
@@ -20,7 +20,7 @@ from verl_lite.engine.rundir.seeds import derive_seed
 from verl_lite.engine.types import PromptRow, TrainingSample, UpdateStats, WeightSource, never_stop
 from verl_lite.plugins import Rollout, SamplerSettings
 
-__all__ = ["PacedLearner", "PacedSampler"]
+__all__ = ["FakeSampler", "SlowedLearner"]
 
 
 @dataclass(slots=True, eq=False)
@@ -33,11 +33,12 @@ class _Sequence:
     versions: list[int] = field(default_factory=list)
 
 
-class PacedSampler:
-    """The Sampler protocol on `num_engines` threads of `num_slots` sequences each.
+class FakeSampler:
+    """A Sampler without a model: `num_engines` threads with `num_slots` sequences each.
 
-    `length` gives a completion's tokens for its seed. New weights are taken in the middle of
-    completions; every token carries its version. Any number of `generate` may run at a time.
+    `length` maps a completion's seed to its number of tokens. New weights arrive in the middle of
+    completions, and every token carries its version. Any number of `generate` calls may run at once.
+    `busy_s` counts each engine's seconds of work.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class PacedSampler:
                     self._news.wait()
                 if self._closed:
                     return
-                # no more than an even share of what waits, so that the other engines get theirs
+                # at most an even share of what is waiting: the rest is for the other engines
                 share = math.ceil(len(self._waiting) / len(self._threads))
                 for _ in range(min(self._num_slots - len(running), share)):
                     running.append(self._waiting.popleft())
@@ -135,11 +136,11 @@ class PacedSampler:
         )
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """Those of a uniform policy, which random tokens have."""
+        """Those of a uniform policy, which the random tokens come from."""
         return [-math.log(len(self._tokenizer))] * (len(token_ids) - 1)
 
     def load_weights(self, source: WeightSource, *, version: int) -> float:
-        """Only the version is taken: there are no weights here, and so nothing for a canary to see."""
+        """Takes the version only: there are no weights, so a canary has nothing to compare."""
         self.version = version
         return 0.0
 
@@ -157,8 +158,8 @@ class PacedSampler:
             thread.join()
 
 
-class PacedLearner(Learner):
-    """A learner whose updates take at least `update_s` seconds: what is missing is slept."""
+class SlowedLearner(Learner):
+    """A real learner whose updates take at least `update_s` seconds: it sleeps for the rest."""
 
     update_s = 0.0
 
