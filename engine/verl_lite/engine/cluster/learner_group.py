@@ -43,8 +43,7 @@ class LearnerGroup:
     def __init__(self, transport: Transport, algorithm: AlgorithmConfig) -> None:
         self._ranks = transport
         self._kl_coefficient = algorithm.kl.coefficient
-        in_reward = algorithm.kl.placement == "reward" and algorithm.kl.coefficient > 0
-        self._needs_statistics = algorithm.critic is not None or in_reward
+        self._needs_statistics = algorithm.critic is not None or algorithm.kl.in_reward
 
     @property
     def kl_coefficient(self) -> float:

@@ -103,11 +103,11 @@ class Rollback:
     def check(
         self, metrics: Mapping[str, float], *, step: int, finish_saving: Callable[[], None]
     ) -> Path | None:
-        """The checkpoint to continue from, or None to go on.
+        """The checkpoint to go back to, or None to go on.
 
-        Newer checkpoints are then gone, and the records of later steps are kept aside. `finish_saving` waits
-        until the newest checkpoint is on disk. Raises TrainingError when the run is to stop, was rolled back
-        too often, or has no checkpoint to go back to.
+        When it returns one, newer checkpoints are deleted and the records of later steps moved to
+        rolled_back/. `finish_saving` waits until the newest checkpoint is on disk. Raises TrainingError when
+        the rules say stop, max_rollbacks is reached, or no good checkpoint is left.
         """
         trigger = self._rules.check(metrics, step=step)
         if trigger is None:

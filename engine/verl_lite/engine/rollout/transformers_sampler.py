@@ -1,8 +1,8 @@
 """Rollouts from `transformers.generate`: the sampler for machines without vLLM.
 
-Sampling is exact and seeded by completion: Gumbel noise of the completion's own generator is added
-to the log-probabilities, and `generate` takes the largest. So a completion depends on its seed and
-the weights, not on what else is in the batch.
+Sampling is exact, with one generator per completion: its Gumbel noise is added to the log-probabilities,
+and `generate` takes the largest. So a completion depends on its seed and the weights, not on the rest of the
+batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,9 +28,9 @@ BATCH_ROWS = 256
 
 
 class TransformersSampler:
-    """The Sampler protocol on a model of its own: with the learner's, a sync that fails would not show.
+    """A Sampler with its own copy of the model: on the learner's, a failed sync would go unnoticed.
 
-    `batch_rows` completions are generated at once, prompts of equal length together.
+    Up to `batch_rows` completions are generated at once, for prompts of equal length.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class TransformersSampler:
         settings: SamplerSettings,
         check: Callable[[], None] = never_stop,
     ) -> Iterator[list[Rollout]]:
-        """See Sampler.generate. `settings.seed` is the batch's: each completion's is derived from it."""
+        """See Sampler.generate. Each completion's seed is derived from `settings.seed`."""
         prompts_at_once = max(self._batch_rows // num_samples, 1)
         by_length: dict[int, list[PromptRow]] = {}
-        for prompt in prompts:  # equal lengths together: no padding, so no padding can change a result
+        for prompt in prompts:  # equal lengths together: without padding, none can change a result
             by_length.setdefault(len(prompt.prompt_ids), []).append(prompt)
         for same in by_length.values():
             for start in range(0, len(same), prompts_at_once):
@@ -155,7 +155,7 @@ class TransformersSampler:
             own[name].copy_(tensor)
 
     def sleep(self) -> None:
-        """Nothing to free: the weights are all it holds."""
+        """Nothing to free: it holds only the weights."""
 
     def wake(self) -> None:
         """See sleep."""
@@ -166,9 +166,9 @@ class TransformersSampler:
 
 @contextmanager
 def _own_generation_config(model: Any) -> Iterator[None]:
-    """Inside, `generate` knows only what it is told: a folder's penalties would change the policy.
+    """Inside, `generate` ignores the model's generation config: its penalties would change the policy.
 
-    Handing `generate` a configuration is not enough: what that leaves open, it takes from the model's.
+    Passing a configuration to `generate` is not enough: it fills unset fields from the model's.
     """
     from transformers import GenerationConfig
 
@@ -181,7 +181,7 @@ def _own_generation_config(model: Any) -> Iterator[None]:
 
 
 class _Chooser:
-    """Makes `generate`'s greedy choice an exact sample, and keeps the choice's log-probability."""
+    """Turns `generate`'s greedy choice into an exact sample, and keeps its log-probability."""
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ class _Chooser:
         choice_BV = logprobs_BV
         if self._settings.temperature > 0:
             noise = [torch.empty(logits_BV.shape[1]).exponential_(generator=g) for g in self._generators]
-            # -log(exponential) is Gumbel distributed, and the largest of log p + Gumbel is a sample of p
+            # -log(exponential) is Gumbel noise, and the largest of log p + Gumbel noise is a sample of p
             choice_BV = logprobs_BV - torch.stack(noise).log().to(logprobs_BV.device)
         chosen_B1 = choice_BV.argmax(-1, keepdim=True)
         self.logprobs.append(logprobs_BV.gather(1, chosen_B1)[:, 0].cpu())
@@ -211,7 +211,7 @@ class _Chooser:
 
 
 def _processed(logits_BV: Tensor, settings: SamplerSettings) -> Tensor:
-    """The logits of the distribution that is sampled from: temperature, then top-k, then top-p."""
+    """The logits after temperature, then top-k, then top-p."""
     if settings.temperature > 0:
         logits_BV = logits_BV / settings.temperature
     if settings.top_k:
@@ -220,7 +220,7 @@ def _processed(logits_BV: Tensor, settings: SamplerSettings) -> Tensor:
     if settings.top_p < 1:
         ordered, order = logits_BV.sort(descending=True)
         probabilities = ordered.softmax(-1)
-        # a token goes when the more likely ones before it already hold top_p
+        # a token is dropped when the more likely ones already have probability top_p
         drop = probabilities.cumsum(-1) - probabilities >= settings.top_p
         logits_BV = logits_BV.masked_fill(drop.scatter(1, order, drop), -torch.inf)
     return logits_BV

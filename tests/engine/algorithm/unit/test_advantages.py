@@ -105,7 +105,7 @@ def test_gae_uses_the_critics_values_and_demands_them():
     assert sample.advantages_T == pytest.approx([0.328, 0.4])
     assert sample.returns_T == pytest.approx([0.828, 1.0])
     assert sample.values_T == [0.5, 0.6]
-    with pytest.raises(ValueError, match="one value a token: expected 2"):
+    with pytest.raises(ValueError, match="one value per token: expected 2"):
         estimate_advantages([row(1.0)], config)
 
 
