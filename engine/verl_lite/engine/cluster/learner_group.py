@@ -38,7 +38,7 @@ class Transport(Protocol):
 
 
 class LearnerGroup:
-    """See stages.PolicyLearner for the methods without a docstring."""
+    """See types.PolicyLearner for the methods without a docstring."""
 
     def __init__(self, transport: Transport, algorithm: AlgorithmConfig) -> None:
         self._ranks = transport
