@@ -1,35 +1,16 @@
 """Held-out accuracy: greedy answers, scored by the same rewards as in training."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.observe.rollout_metrics import fraction_right
 from verl_lite.engine.rollout.scoring import scoring
 from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
 from verl_lite.engine.types import PromptRow, Sampler, never_stop
-from verl_lite.plugins import SamplerSettings, ScoredRollout
+from verl_lite.plugins import SamplerSettings
 from verl_lite.plugins.scorer import Scorer
 
-__all__ = ["Evaluation", "HeldOutEvaluator"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """`accuracy` over all rows; `reward_mean` over those with a reward; `rows` for the records."""
-
-    accuracy: float
-    reward_mean: float
-    completion_tokens_mean: float
-    rows: Sequence[ScoredRollout]
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        return {
-            "evaluation/accuracy": self.accuracy,
-            "evaluation/reward_mean": self.reward_mean,
-            "evaluation/completion_tokens_mean": self.completion_tokens_mean,
-        }
+__all__ = ["HeldOutEvaluator"]
 
 
 class HeldOutEvaluator:
@@ -43,10 +24,11 @@ class HeldOutEvaluator:
         self._prompts = prompts
         self._config = config
 
-    def evaluate(self, step: int, *, check: Callable[[], None] = never_stop) -> Evaluation:
-        """One greedy answer per prompt, with training's template, sampler and rewards.
+    def evaluate(self, step: int, *, check: Callable[[], None] = never_stop) -> dict[str, float]:
+        """One greedy answer per prompt, with training's template, sampler and rewards: the metrics.
 
-        What `check` raises, as in Sampler.generate, ends it.
+        Accuracy is over all rows, the mean reward over those that have one. What `check` raises, as in
+        Sampler.generate, ends it.
         """
         config = self._config
         settings = SamplerSettings(temperature=0.0, max_new_tokens=config.rollout.max_new_tokens, seed=0)
@@ -58,9 +40,9 @@ class HeldOutEvaluator:
                     session.add(group)
             rows = session.finish().rows
         rewards = [row.reward for row in rows if row.reward is not None]
-        return Evaluation(
-            accuracy=fraction_right(rows, config.accuracy_reward, config.evaluation.right_at),
-            reward_mean=sum(rewards) / len(rewards) if rewards else float("nan"),
-            completion_tokens_mean=sum(len(row.rollout.completion_ids) for row in rows) / len(rows),
-            rows=rows,
-        )
+        num_tokens = sum(len(row.rollout.completion_ids) for row in rows)
+        return {
+            "evaluation/accuracy": fraction_right(rows, config.accuracy_reward, config.evaluation.right_at),
+            "evaluation/reward_mean": sum(rewards) / len(rewards) if rewards else float("nan"),
+            "evaluation/completion_tokens_mean": num_tokens / len(rows),
+        }

@@ -14,7 +14,7 @@ from verl_lite.engine.algorithm.advantages import estimate_advantages
 from verl_lite.engine.checkpointing import RunCheckpoints
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.data.prompts import PromptStream
-from verl_lite.engine.evaluation import Evaluation, HeldOutEvaluator
+from verl_lite.engine.evaluation import HeldOutEvaluator
 from verl_lite.engine.observe.display import Display
 from verl_lite.engine.observe.metrics_log import MetricsLog
 from verl_lite.engine.observe.monitors import Monitors
@@ -85,7 +85,7 @@ class Trainer:
         timeline: Timeline | None = None,
     ) -> None:
         config, folder = prepared.config, prepared.folder
-        self._config: TrainConfig = config
+        self._config = config
         self._learner = learner
         self._sampler = sampler
         self._interrupt = interrupt
@@ -128,11 +128,9 @@ class Trainer:
         batch = self._source.next(self.step, clock)
         with clock.stage("update"), clear_memory_errors("updating", step=self.step + 1):
             statistics = self._learner.token_statistics(batch.trained)
+            kl = self._learner.kl_coefficient
             samples = estimate_advantages(
-                batch.trained,
-                self._config.algorithm,
-                statistics,
-                kl_coefficient=self._learner.kl_coefficient,
+                batch.trained, self._config.algorithm, statistics, kl_coefficient=kl
             )
             stats = self._learner.update(samples)
         self.step += 1
@@ -167,7 +165,7 @@ class Trainer:
             return
         is_last = self.step == self._config.steps
         if self._is_due(self._config.evaluation.every_steps) and not is_last:
-            self._reporter.report_held_out(self.step, self.evaluate().metrics, before=self.before)
+            self._reporter.report_held_out(self.step, self.evaluate(), before=self.before)
         if self._is_due(self._config.checkpoints.every_steps) or is_last:
             self._save()
         if not is_last:
@@ -176,8 +174,8 @@ class Trainer:
     def _is_due(self, every_steps: int) -> bool:
         return bool(every_steps) and self.step % every_steps == 0
 
-    def evaluate(self, *, may_stop: bool = False) -> Evaluation:
-        """Held-out greedy accuracy of the sampler's current weights.
+    def evaluate(self, *, may_stop: bool = False) -> dict[str, float]:
+        """Held-out metrics of the sampler's current weights, greedy.
 
         With `may_stop` a Ctrl-C ends it with StopRequested: for measurements that a resumed run repeats.
         """

@@ -330,12 +330,12 @@ def _train_and_measure(
         display.note(f"resumed from {prepared.checkpoint_path} after {trainer.step} steps")
         restore_random_states(prepared.checkpoint_path)
     elif measures:
-        trainer.before = trainer.evaluate(may_stop=True).metrics
+        trainer.before = trainer.evaluate(may_stop=True)
         display.note(f"held-out accuracy before RL: {trainer.before['evaluation/accuracy']:.1%}")
     trainer.run_steps()
     if trainer.step:
         retire(folder.sft_checkpoints, prepared.config.checkpoints)
-    after = trainer.evaluate(may_stop=True).metrics if measures else {}
+    after = trainer.evaluate(may_stop=True) if measures else {}
     summary = {
         "name": prepared.config.name,
         "steps": trainer.step,

@@ -7,18 +7,17 @@ batch.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from verl_lite.engine.config.train import RolloutConfig
-from verl_lite.engine.model.end_tokens import without_end
 from verl_lite.engine.model.folder import pad_token_id
 from verl_lite.engine.model.weights import base_model
 from verl_lite.engine.rollout.canary import TOLERANCES, Canary
-from verl_lite.engine.rundir.seeds import derive_seed
+from verl_lite.engine.rollout.requests import FinishedSequence, GroupBuilder, SequenceRequest
 from verl_lite.engine.types import PromptRow, WeightSource, never_stop
 from verl_lite.plugins import Rollout, SamplerSettings
 
@@ -64,32 +63,29 @@ class TransformersSampler:
         check: Callable[[], None] = never_stop,
     ) -> Iterator[list[Rollout]]:
         """See Sampler.generate. Each completion's seed is derived from `settings.seed`."""
-        prompts_at_once = max(self._batch_rows // num_samples, 1)
-        by_length: dict[int, list[PromptRow]] = {}
-        for prompt in prompts:  # equal lengths together: without padding, none can change a result
-            by_length.setdefault(len(prompt.prompt_ids), []).append(prompt)
+        groups = GroupBuilder(
+            prompts,
+            num_samples=num_samples,
+            settings=settings,
+            decode=partial(self._tokenizer.decode, skip_special_tokens=True),
+            end_ids=self._end_ids,
+        )
+        at_once = max(self._batch_rows // num_samples, 1) * num_samples
+        by_length: dict[int, list[SequenceRequest]] = {}
+        for request in groups.requests:  # equal lengths together: without padding, none can change a result
+            by_length.setdefault(len(request.prompt_ids), []).append(request)
         for same in by_length.values():
-            for start in range(0, len(same), prompts_at_once):
-                batch = same[start : start + prompts_at_once]
-                yield from self._generate_batch(batch, num_samples, settings, check)
+            for start in range(0, len(same), at_once):
+                for finished in self._generate_batch(same[start : start + at_once], settings, check):
+                    if (group := groups.add(finished)) is not None:
+                        yield group
 
     @torch.no_grad()
     def _generate_batch(
-        self,
-        prompts: Sequence[PromptRow],
-        num_samples: int,
-        settings: SamplerSettings,
-        check: Callable[[], None],
-    ) -> Iterator[list[Rollout]]:
-        rows = [
-            (prompt, index, derive_seed(settings.seed, prompt.id, index))
-            for prompt in prompts
-            for index in range(num_samples)
-        ]
-        input_BT = torch.tensor([list(prompt.prompt_ids) for prompt, _, _ in rows], device=self._model.device)
-        chooser = _Chooser(
-            [seed for _, _, seed in rows], settings, num_prompt_tokens=input_BT.shape[1], check=check
-        )
+        self, requests: Sequence[SequenceRequest], settings: SamplerSettings, check: Callable[[], None]
+    ) -> list[FinishedSequence]:
+        input_BT = torch.tensor([request.prompt_ids for request in requests], device=self._model.device)
+        chooser = _Chooser([request.settings.seed for request in requests], settings, check=check)
         with _own_generation_config(self._model):
             output_BT = self._model.generate(
                 input_BT,
@@ -101,39 +97,20 @@ class TransformersSampler:
                 pad_token_id=pad_token_id(self._tokenizer),
             )[:, input_BT.shape[1] :].tolist()
         logprobs_BT = torch.stack(chooser.logprobs, dim=1).tolist()
-        rollouts = [
-            self._rollout(prompt, index, replace(settings, seed=seed), ids, logprobs)
-            for (prompt, index, seed), ids, logprobs in zip(rows, output_BT, logprobs_BT, strict=True)
+        return [
+            self._finished(request.id, ids, logprobs)
+            for request, ids, logprobs in zip(requests, output_BT, logprobs_BT, strict=True)
         ]
-        for start in range(0, len(rollouts), num_samples):
-            yield rollouts[start : start + num_samples]
 
-    def _rollout(
-        self,
-        prompt: PromptRow,
-        sample_index: int,
-        settings: SamplerSettings,
-        ids: list[int],
-        logprobs: list[float],
-    ) -> Rollout:
-        stops = [at for at, id in enumerate(ids) if id in self._end_ids]
+    def _finished(self, id: str, ids: list[int], logprobs: list[float]) -> FinishedSequence:
+        stops = [at for at, token in enumerate(ids) if token in self._end_ids]
         length = stops[0] + 1 if stops else len(ids)
-        return Rollout(
-            id=f"{prompt.id}/{sample_index}",
-            group=prompt.id,
-            sample_index=sample_index,
-            prompt=prompt.messages,
-            prompt_ids=prompt.prompt_ids,
-            completion=self._tokenizer.decode(
-                without_end(ids[:length], self._end_ids), skip_special_tokens=True
-            ),
-            completion_ids=ids[:length],
+        return FinishedSequence(
+            id=id,
+            token_ids=ids[:length],
             logprobs=logprobs[:length],
+            token_versions=[self._version] * length,
             finish_reason="stop" if stops else "length",
-            reference=prompt.reference,
-            columns=prompt.columns,
-            policy_version=self._version,
-            sampling=settings,
         )
 
     @torch.no_grad()
@@ -183,17 +160,9 @@ def _own_generation_config(model: Any) -> Iterator[None]:
 class _Chooser:
     """Turns `generate`'s greedy choice into an exact sample, and keeps its log-probability."""
 
-    def __init__(
-        self,
-        seeds: Sequence[int],
-        settings: SamplerSettings,
-        *,
-        num_prompt_tokens: int,
-        check: Callable[[], None],
-    ) -> None:
+    def __init__(self, seeds: Sequence[int], settings: SamplerSettings, *, check: Callable[[], None]) -> None:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._settings = settings
-        self._num_prompt_tokens = num_prompt_tokens
         self._check = check
         self.logprobs: list[Tensor] = []
 

@@ -10,13 +10,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
 from verl_lite.engine.learner.learner import Learner
+from verl_lite.engine.rollout.requests import FinishedSequence, GroupBuilder
 from verl_lite.engine.rundir.interrupt import next_of
-from verl_lite.engine.rundir.seeds import derive_seed
 from verl_lite.engine.types import PromptRow, TrainingSample, UpdateStats, WeightSource, never_stop
 from verl_lite.plugins import Rollout, SamplerSettings
 
@@ -25,9 +26,7 @@ __all__ = ["FakeSampler", "SlowedLearner"]
 
 @dataclass(slots=True, eq=False)
 class _Sequence:
-    prompt: PromptRow
-    index: int
-    settings: SamplerSettings
+    id: str
     token_ids: list[int]
     done: "SimpleQueue[_Sequence]"
     versions: list[int] = field(default_factory=list)
@@ -50,7 +49,9 @@ class FakeSampler:
         num_slots: int = 64,
         step_s: float = 0.001,
     ) -> None:
-        self._tokenizer = tokenizer
+        self._decode = partial(tokenizer.decode, skip_special_tokens=True)
+        self._num_tokens = len(tokenizer)
+        self._logprob = -math.log(len(tokenizer))
         self._length = length
         self._num_slots = num_slots
         self._step_s = step_s
@@ -73,24 +74,20 @@ class FakeSampler:
     ) -> Iterator[list[Rollout]]:
         """See Sampler.generate."""
         done: SimpleQueue[_Sequence] = SimpleQueue()
+        groups = GroupBuilder(prompts, num_samples=num_samples, settings=settings, decode=self._decode)
         sequences = []
-        for prompt in prompts:
-            for index in range(num_samples):
-                seed = derive_seed(settings.seed, prompt.id, index)
-                chooser = random.Random(seed)
-                ids = [chooser.randrange(len(self._tokenizer)) for _ in range(self._length(seed))]
-                sequences.append(_Sequence(prompt, index, replace(settings, seed=seed), ids, done))
+        for request in groups.requests:
+            seed = request.settings.seed
+            chooser = random.Random(seed)
+            ids = [chooser.randrange(self._num_tokens) for _ in range(self._length(seed))]
+            sequences.append(_Sequence(request.id, ids, done))
         with self._news:
             self._waiting.extend(sequences)
             self._news.notify_all()
-        groups: dict[str, list[Rollout]] = {}
         try:
             for _ in sequences:
-                rollout = self._rollout(next_of(done, check))
-                group = groups.setdefault(rollout.group, [])
-                group.append(rollout)
-                if len(group) == num_samples:
-                    yield sorted(groups.pop(rollout.group), key=lambda r: r.sample_index)
+                if (group := groups.add(self._finished(next_of(done, check)))) is not None:
+                    yield group
         finally:
             with self._news:
                 self._waiting = deque(one for one in self._waiting if one.done is not done)
@@ -116,28 +113,18 @@ class FakeSampler:
                     sequence.done.put(sequence)
             running = [one for one in running if len(one.versions) < len(one.token_ids)]
 
-    def _rollout(self, sequence: _Sequence) -> Rollout:
-        prompt, ids = sequence.prompt, sequence.token_ids
-        return Rollout(
-            id=f"{prompt.id}/{sequence.index}",
-            group=prompt.id,
-            sample_index=sequence.index,
-            prompt=prompt.messages,
-            prompt_ids=prompt.prompt_ids,
-            completion=self._tokenizer.decode(ids, skip_special_tokens=True),
-            completion_ids=ids,
-            logprobs=[-math.log(len(self._tokenizer))] * len(ids),
-            finish_reason="length",
-            reference=prompt.reference,
-            columns=prompt.columns,
-            policy_version=sequence.versions[0],
+    def _finished(self, sequence: _Sequence) -> FinishedSequence:
+        return FinishedSequence(
+            id=sequence.id,
+            token_ids=sequence.token_ids,
+            logprobs=[self._logprob] * len(sequence.token_ids),
             token_versions=sequence.versions,
-            sampling=sequence.settings,
+            finish_reason="length",
         )
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         """Those of a uniform policy, which the random tokens come from."""
-        return [-math.log(len(self._tokenizer))] * (len(token_ids) - 1)
+        return [self._logprob] * (len(token_ids) - 1)
 
     def load_weights(self, source: WeightSource, *, version: int) -> float:
         """Takes the version only: there are no weights, so a canary has nothing to compare."""

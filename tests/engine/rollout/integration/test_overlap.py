@@ -19,10 +19,10 @@ from verl_lite.engine import build, training
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.observe.metrics_log import read_metrics
 from verl_lite.engine.observe.rollback import RollbackRules, Trigger
+from verl_lite.engine.rollout.requests import FinishedSequence
 from verl_lite.engine.testing.fakes import FakeSampler, SlowedLearner
 from verl_lite.engine.training import train
 from verl_lite.errors import ConfigError, TrainingError
-from verl_lite.plugins import Rollout
 from verl_lite.plugins.config_file import validate
 from verl_lite.plugins.records import read_records
 
@@ -118,11 +118,17 @@ def records(run_dir: Path, step: int) -> list[Any]:
     return list(read_records(run_dir / "rollouts" / f"step_{step:06d}.parquet"))
 
 
+def token_versions(record: Any) -> list[int]:
+    """The policy version of each token; records leave the list out where all are the same."""
+    rollout = record.rollout
+    return list(rollout.token_versions) or [rollout.policy_version] * len(rollout.completion_ids)
+
+
 def lags(run_dir: Path, step: int) -> dict[str, int]:
     """By group: how many updates before this one its oldest token was sampled."""
     found: dict[str, int] = {}
     for record in records(run_dir, step):
-        lag = step - 1 - min(record.rollout.token_versions)
+        lag = step - 1 - min(token_versions(record))
         found[record.rollout.group] = max(lag, found.get(record.rollout.group, 0))
     return found
 
@@ -141,7 +147,7 @@ def test_async_trains_on_what_is_finished_and_counts_what_is_old(
         assert len(kept) == 12
         assert len({record.rollout.group for record in kept}) == 4
         for record in kept:
-            versions = list(record.rollout.token_versions)
+            versions = token_versions(record)
             assert versions == sorted(versions)
             assert versions[0] == record.rollout.policy_version
             assert versions[-1] <= row["step"] - 1
@@ -174,15 +180,15 @@ def test_a_stale_group_is_dropped_and_replaced(
 def test_what_goes_wrong_in_the_background_is_raised_by_the_next_step(
     mode: str, make_config: Callable[..., TrainConfig], use_fakes: Callable[..., Any], tmp_path: Path
 ) -> None:
-    def break_down(self: FakeSampler, sequence: Any) -> Rollout:
+    def break_down(self: FakeSampler, sequence: Any) -> FinishedSequence:
         if self.version >= 1:
             raise TrainingError("the engine is gone")
-        return rollout_of(self, sequence)
+        return finished(self, sequence)
 
-    rollout_of = FakeSampler._rollout
+    finished = FakeSampler._finished
     use_fakes(length=lambda seed: 4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FakeSampler, "_rollout", break_down)
+        patch.setattr(FakeSampler, "_finished", break_down)
         with pytest.raises(TrainingError, match="the engine is gone"):
             train(
                 make_config(steps=6, asynchrony={**ASYNC, "mode": mode}, rollout=VLLM),
