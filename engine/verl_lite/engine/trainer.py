@@ -143,7 +143,7 @@ class Trainer:
             "canary/max_difference": canary_difference,
             "time/checkpoint_s": self._checkpoints.take_seconds(),
         }
-        self._reporter.report(self.step, batch, samples, measured, clock.seconds)
+        self._reporter.report(self.step, batch, samples, measured=measured, seconds=clock.seconds)
 
     def sync(self) -> float:
         """Load the learner's weights into the sampler; returns the canary's largest difference.

@@ -38,6 +38,7 @@ class StepReporter:
         step: int,
         batch: StepBatch,
         samples: Sequence[TrainingSample],
+        *,
         measured: Mapping[str, float],
         seconds: Mapping[str, float],
     ) -> None:
