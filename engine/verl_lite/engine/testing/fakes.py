@@ -37,7 +37,6 @@ class FakeSampler:
 
     `length` maps a completion's seed to its number of tokens. New weights arrive in the middle of
     completions, and every token carries its version. Any number of `generate` calls may run at once.
-    `busy_s` counts each engine's seconds of work.
     """
 
     def __init__(
@@ -59,8 +58,7 @@ class FakeSampler:
         self._news = threading.Condition()
         self._closed = False
         self.version = 0
-        self.busy_s = [0.0] * num_engines
-        self._threads = [threading.Thread(target=self._engine, args=(i,)) for i in range(num_engines)]
+        self._threads = [threading.Thread(target=self._engine) for _ in range(num_engines)]
         for thread in self._threads:
             thread.start()
 
@@ -92,7 +90,7 @@ class FakeSampler:
             with self._news:
                 self._waiting = deque(one for one in self._waiting if one.done is not done)
 
-    def _engine(self, index: int) -> None:
+    def _engine(self) -> None:
         running: list[_Sequence] = []
         while True:
             with self._news:
@@ -104,9 +102,7 @@ class FakeSampler:
                 share = math.ceil(len(self._waiting) / len(self._threads))
                 for _ in range(min(self._num_slots - len(running), share)):
                     running.append(self._waiting.popleft())
-            started = time.perf_counter()
             time.sleep(self._step_s)
-            self.busy_s[index] += time.perf_counter() - started
             for sequence in running:
                 sequence.versions.append(self.version)
                 if len(sequence.versions) == len(sequence.token_ids):
