@@ -28,6 +28,12 @@ class SequenceRequest:
     end_ids: Sequence[int] = ()
     ignore_end: bool = False
 
+    @property
+    def seed(self) -> int:
+        """`settings.seed`, which every request has."""
+        assert self.settings.seed is not None
+        return self.settings.seed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedSequence:

@@ -85,7 +85,7 @@ class TransformersSampler:
         self, requests: Sequence[SequenceRequest], settings: SamplerSettings, check: Callable[[], None]
     ) -> list[FinishedSequence]:
         input_BT = torch.tensor([request.prompt_ids for request in requests], device=self._model.device)
-        chooser = _Chooser([request.settings.seed for request in requests], settings, check=check)
+        chooser = _Chooser([request.seed for request in requests], settings, check=check)
         with _own_generation_config(self._model):
             output_BT = self._model.generate(
                 input_BT,

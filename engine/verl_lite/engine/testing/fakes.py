@@ -75,9 +75,8 @@ class FakeSampler:
         groups = GroupBuilder(prompts, num_samples=num_samples, settings=settings, decode=self._decode)
         sequences = []
         for request in groups.requests:
-            seed = request.settings.seed
-            chooser = random.Random(seed)
-            ids = [chooser.randrange(self._num_tokens) for _ in range(self._length(seed))]
+            chooser = random.Random(request.seed)
+            ids = [chooser.randrange(self._num_tokens) for _ in range(self._length(request.seed))]
             sequences.append(_Sequence(request.id, ids, done))
         with self._news:
             self._waiting.extend(sequences)
