@@ -1,9 +1,9 @@
-"""One step ahead and overlapped against in turn, where generating and training take the same time.
+"""The modes one_ahead and async against sync, where generating and training take the same time.
 
-The stages are padded by sleeping: engines that sleep for each token (verl_lite.engine.testing), updates that
-sleep until they have taken as long as a batch of equal lengths does. All else is a real run: trainer,
-scorer, learner (a very small model), records. The long tail: one completion in ten is ten times longer
-than the others, at the same number of tokens in all.
+The stages sleep (verl_lite.engine.testing): engines for each token, updates until they have taken as long as
+a batch of equal lengths does. Everything else is a real run: trainer, scorer, learner (a very small model),
+records. In the long tail one completion in ten is ten times longer than the others, with the same number of
+tokens in total.
 
 OMP_NUM_THREADS=1 python benchmarks/one_ahead.py
 """
@@ -24,7 +24,7 @@ from rich.console import Console
 from verl_lite.engine import build, training
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.observe.metrics_log import read_metrics
-from verl_lite.engine.testing.fakes import PacedLearner, PacedSampler
+from verl_lite.engine.testing.fakes import FakeSampler, SlowedLearner
 from verl_lite.plugins import validate
 
 NUM_TOKENS = 38
@@ -44,13 +44,13 @@ def equal(seed: int) -> int:
 
 
 def long_tail(seed: int) -> int:
-    """Mean NUM_TOKENS: 9 of 10 have 20 tokens, the tenth 200."""
+    """9 of 10 completions have 20 tokens, the tenth 200: NUM_TOKENS on average."""
     return 200 if seed % 10 == 0 else 20
 
 
 def config_of(asynchrony: dict[str, Any], *, steps: int) -> TrainConfig:
     data = {
-        "name": "paced",
+        "name": "fakes",
         "steps": steps,
         "model": {"tiny": {**SMALL, "max_context_tokens": 256}},
         "data": {"train": {"task": "arithmetic", "num_rows": 200}},
@@ -73,26 +73,26 @@ def config_of(asynchrony: dict[str, Any], *, steps: int) -> TrainConfig:
 
 
 @contextmanager
-def paced(length: Callable[[int], int], *, step_s: float) -> Iterator[None]:
-    """Inside, an engine takes `step_s` per decoding step and an update as long as NUM_TOKENS of them."""
+def use_fakes(length: Callable[[int], int], *, step_s: float) -> Iterator[None]:
+    """Inside, an engine takes `step_s` per decoding step, and an update as long as NUM_TOKENS of them."""
 
-    def make_sampler(prepared: Any, path: str, session: Any) -> PacedSampler:
-        return PacedSampler(
+    def make_sampler(prepared: Any, path: str, session: Any) -> FakeSampler:
+        return FakeSampler(
             prepared.tokenizer, length=length, num_engines=NUM_ENGINES, num_slots=NUM_SLOTS, step_s=step_s
         )
 
     with (
         patch.object(training, "make_sampler", make_sampler),
-        patch.object(build, "Learner", PacedLearner),
+        patch.object(build, "Learner", SlowedLearner),
         patch.object(training, "open_cluster", lambda *_: nullcontext()),
-        patch.object(PacedLearner, "update_s", NUM_TOKENS * step_s),
+        patch.object(SlowedLearner, "update_s", NUM_TOKENS * step_s),
     ):
         yield
 
 
 def measure(config: TrainConfig, length: Callable[[int], int], *, step_s: float) -> list[dict[str, float]]:
     """The metrics of every step."""
-    with tempfile.TemporaryDirectory() as folder, paced(length, step_s=step_s):
+    with tempfile.TemporaryDirectory() as folder, use_fakes(length, step_s=step_s):
         training.train(config, run_dir=Path(folder) / "run", console=Console(file=io.StringIO()))
         return read_metrics(Path(folder) / "run" / "metrics.jsonl")
 
@@ -100,7 +100,9 @@ def measure(config: TrainConfig, length: Callable[[int], int], *, step_s: float)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--steps", type=int, default=14)
-    parser.add_argument("--step-s", type=float, default=0.025, help="of an engine, for a token of everyone")
+    parser.add_argument(
+        "--step-s", type=float, default=0.025, help="seconds per token of an engine's sequences"
+    )
     options = parser.parse_args()
     print(
         f"generating and training {NUM_TOKENS * options.step_s:.2f} s each; load {os.getloadavg()[0]:.1f}\n"
@@ -111,7 +113,7 @@ def main() -> None:
         base = 0.0
         for mode, asynchrony in MODES.items():
             rows = measure(config_of(asynchrony, steps=options.steps), length, step_s=options.step_s)
-            rows = rows[3:-3]  # neither the start nor the end, where there is nothing to overlap with
+            rows = rows[3:-3]  # the first and last steps have nothing to overlap with
             step_s = fmean(row["time/step_s"] for row in rows)
             base = base or step_s
             training = [row.get("time/wait_rollouts_s", row.get("time/rollout_s", 0.0)) for row in rows]

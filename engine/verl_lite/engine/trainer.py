@@ -1,49 +1,76 @@
-"""The training run: a supervised warm-up, then the RL loop, on the parts that preparation checked.
+"""GRPO, PPO and their relatives: the two short things that a run repeats, in the order of the data.
 
-The loop is `Trainer.run_steps`; everything around it is set-up, records, logging and checkpoints.
+    BatchMaker.__call__   next prompts -> generate -> score, until the batch is full
+    Trainer._one_step     next batch -> token statistics -> advantages -> update -> load weights -> report
+
+The batch source says when a batch is made: SyncSource on demand, PrefetchSource one step ahead in a thread.
+AsyncSource has no batches to make: it does the same to each group of a stream (rollout/async_source.py).
 """
 
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from verl_lite.engine.algorithm.advantages import estimate_advantages
+from verl_lite.engine.checkpointing import RunCheckpoints
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.data.prompts import PromptStream
-from verl_lite.engine.evaluation import Evaluation, evaluate, fraction_right
-from verl_lite.engine.learner.bad_steps import bad_batch_path
-from verl_lite.engine.observe.display import Display, StepReport
+from verl_lite.engine.evaluation import HeldOutEvaluator
+from verl_lite.engine.observe.display import Display
 from verl_lite.engine.observe.metrics_log import MetricsLog
 from verl_lite.engine.observe.monitors import Monitors
-from verl_lite.engine.observe.rollback import Events, RollbackRules, Trouble, go_back, offer
-from verl_lite.engine.observe.sample_tables import sample_table
+from verl_lite.engine.observe.reporter import StepReporter
+from verl_lite.engine.observe.rollback import Rollback
 from verl_lite.engine.observe.timeline import StageClock, Timeline
 from verl_lite.engine.preparation import PreparedRun
+from verl_lite.engine.rollout.async_source import AsyncSource
+from verl_lite.engine.rollout.batch_source import BatchSource, SyncSource, rollout_settings
 from verl_lite.engine.rollout.canary import canary_limit
-from verl_lite.engine.rollout.dynamic_sampling import StepBatch
-from verl_lite.engine.rollout.overlap import OneAhead, Overlapped
-from verl_lite.engine.rollout.sources import Batches, BatchesState, InTurn
-from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
-from verl_lite.engine.rundir.checkpoints import (
-    Checkpoint,
-    CheckpointWriter,
-    load_checkpoint,
-    restore_random_states,
-    retention,
-)
+from verl_lite.engine.rollout.dynamic_sampling import BatchBuilder
+from verl_lite.engine.rollout.prefetch_source import PrefetchSource
+from verl_lite.engine.rollout.scoring import scoring
+from verl_lite.engine.rundir.checkpoints import Checkpoint, load_checkpoint, restore_random_states
 from verl_lite.engine.rundir.interrupt import Interrupt, StopRequested
 from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
-from verl_lite.engine.types import PolicyLearner, Sampler, TrainingSample, never_stop
-from verl_lite.plugins import ScoredRollout
-from verl_lite.plugins.records import RecordWriter
+from verl_lite.engine.types import PolicyLearner, Sampler, StepBatch, never_stop
 from verl_lite.plugins.scorer import Scorer
 
-__all__ = ["Trainer"]
+__all__ = ["BatchMaker", "Trainer"]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchMaker:
+    """Makes one batch; scores are computed while other groups are still being generated."""
+
+    prompts: PromptStream
+    sampler: Sampler
+    scorer: Scorer
+    config: TrainConfig
+
+    def __call__(self, step: int, clock: StageClock, *, check: Callable[[], None]) -> StepBatch:
+        """The batch of `step`. `check` is called several times per second and may raise to stop."""
+        num_samples, settings = self.config.rollout.num_samples, rollout_settings(self.config, step)
+        batch = BatchBuilder(self.config, num_rows=self.prompts.num_rows)
+        while num_prompts := batch.num_missing:
+            prompts = self.prompts.take(num_prompts, besides=batch.prompts)
+            with (
+                clock.stage("rollout"),
+                clear_memory_errors("generating", step=step + 1),
+                scoring(self.scorer, step=step) as scores,
+            ):
+                for group in self.sampler.generate(
+                    prompts, num_samples=num_samples, settings=settings, check=check
+                ):
+                    scores.add(group)
+            with clock.stage("reward"):
+                batch.add(prompts, scores.finish())
+        return batch.build(epoch=self.prompts.epoch)
 
 
 class Trainer:
-    """Holds the parts of a run. `step` counts finished updates and is where a resumed run goes on."""
+    """Runs the RL steps. `step` counts finished updates and is where a resumed run goes on.
+
+    `before` is the held-out measurement before the first step, if there was one.
+    """
 
     def __init__(
         self,
@@ -57,272 +84,124 @@ class Trainer:
         interrupt: Interrupt,
         timeline: Timeline | None = None,
     ) -> None:
-        self._prepared = prepared
-        self._config: TrainConfig = prepared.config
+        config, folder = prepared.config, prepared.folder
+        self._config = config
         self._learner = learner
         self._sampler = sampler
-        self._scorer = scorer
-        self._log = log
-        self._display = display
         self._interrupt = interrupt
         self._timeline = timeline
-        self._batches = _batches(
-            sampler,
-            scorer,
-            prepared.config,
-            PromptStream(prepared.train_prompts, seed=prepared.config.seed),
-            check=interrupt.check,
-            timeline=timeline,
-        )
+        prompts = PromptStream(prepared.train_prompts, seed=config.seed)
+        maker = BatchMaker(prompts, sampler, scorer, config)
+        self._source = _batch_source(maker, check=interrupt.check, timeline=timeline)
+        self._held_out = HeldOutEvaluator(sampler, scorer, prepared.held_out_prompts, config)
+        max_lag = config.asynchrony.largest_lag
+        monitors = Monitors(config.monitors, canary_limit=canary_limit(config), max_lag=max_lag)
+        self._reporter = StepReporter(config, folder, monitors=monitors, log=log, display=display)
+        self._rollback = Rollback(config.monitors, folder, log=log, display=display)
+        self._checkpoints = RunCheckpoints(prepared, learner, self._source, log=log)
         self.step = 0
         self.before: Mapping[str, float] = {}
-        self._canary_difference = 0.0
-        self._numbers: dict[str, float] = {}  # what was measured at this step
-        self._num_bad_steps = 0
-        self._checkpoint_s = 0.0
-        self._saved_step: int | None = None
-        self._writer = CheckpointWriter(prepared.folder.checkpoints, retention(prepared.config.checkpoints))
-        self._monitors = Monitors(
-            prepared.config.monitors,
-            canary_limit=canary_limit(prepared.config),
-            max_lag=prepared.config.asynchrony.largest_lag,
-        )
-        self._rules = RollbackRules(prepared.config.monitors)
-        self._is_in_trouble = False  # a broken rule was said, and is still broken
-        self._events = Events(prepared.folder.events)
         if prepared.checkpoint is not None:
             self._restore(prepared.checkpoint)
 
     def run_steps(self) -> None:
-        """Train until `config.steps` updates are done; raises StopRequested after a Ctrl-C's checkpoint."""
+        """Train until `config.steps` updates are done. Raises StopRequested after a Ctrl-C's checkpoint."""
         try:
             while self.step < self._config.steps:
                 self._one_step()
                 self._between_steps()
         except StopRequested:
-            self.save()
-            self._writer.finish()
+            self._save()
+            self._checkpoints.finish()
             raise
-        self._writer.finish()
+        self._checkpoints.finish()
 
     def __enter__(self) -> "Trainer":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._batches.close()
-        self._writer.close()
+        self._source.close()
+        self._checkpoints.close()
 
     def _one_step(self) -> None:
         clock = StageClock(self._timeline, step=self.step + 1)
-        batch = self._batches.take(self.step, clock)
+        batch = self._source.next(self.step, clock)
         with clock.stage("update"), clear_memory_errors("updating", step=self.step + 1):
-            notes = self._learner.annotate(batch.trained)
-            coefficient = self._learner.kl_coefficient
+            statistics = self._learner.token_statistics(batch.trained)
+            kl = self._learner.kl_coefficient
             samples = estimate_advantages(
-                batch.trained, self._config.algorithm, notes, kl_coefficient=coefficient
+                batch.trained, self._config.algorithm, statistics, kl_coefficient=kl
             )
             stats = self._learner.update(samples)
         self.step += 1
-        self._batches.settle(clock)
+        self._source.drain(clock)
         with clock.stage("sync"):
-            self.sync()
-        self._report(batch, samples, stats.metrics, clock.seconds)
+            canary_difference = self.sync()
+        measured = {
+            **stats.metrics,
+            **getattr(self._sampler, "metrics", {}),  # of engines that can be lost
+            "canary/max_difference": canary_difference,
+            "time/checkpoint_s": self._checkpoints.take_seconds(),
+        }
+        self._reporter.report(self.step, batch, samples, measured=measured, seconds=clock.seconds)
 
-    def sync(self) -> None:
-        """Hand the learner's weights to the sampler; raises TrainingError when they did not arrive."""
+    def sync(self) -> float:
+        """Load the learner's weights into the sampler; returns the canary's largest difference.
+
+        Raises TrainingError when the weights did not arrive.
+        """
         self._sampler.wake()
-        self._canary_difference = self._sampler.load_weights(self._learner, version=self.step)
+        return self._sampler.load_weights(self._learner, version=self.step)
 
     def _between_steps(self) -> None:
-        trouble = self._rules.judge(self._numbers, step=self.step)
-        if trouble is not None and self._config.monitors.rollback.on != "nothing":
-            self._go_back(trouble)
+        """Roll back, or measure, save and look for a Ctrl-C, where they are due."""
+        path = self._rollback.check(
+            self._reporter.metrics, step=self.step, finish_saving=self._checkpoints.finish
+        )
+        if path is not None:
+            self._restore(load_checkpoint(path))
+            self.sync()
+            restore_random_states(path)
             return
-        if trouble is not None and not self._is_in_trouble:
-            self._writer.finish()
-            checkpoints = self._prepared.folder.checkpoints
-            self._display.note(offer(trouble, step=self.step, checkpoints=checkpoints))
-        self._is_in_trouble = trouble is not None
-        every = self._config.evaluation.every_steps
-        if every and self.step % every == 0 and self.step < self._config.steps:
-            self._measure()
-        every = self._config.checkpoints.every_steps
-        if self.step == self._config.steps or (every and self.step % every == 0):
-            self.save()
-        if self.step < self._config.steps:
+        is_last = self.step == self._config.steps
+        if self._is_due(self._config.evaluation.every_steps) and not is_last:
+            self._reporter.report_held_out(self.step, self.evaluate(), before=self.before)
+        if self._is_due(self._config.checkpoints.every_steps) or is_last:
+            self._save()
+        if not is_last:
             self._interrupt.check()
 
-    def _measure(self) -> None:
-        measured = self.evaluate().metrics
-        accuracy = measured["evaluation/accuracy"]
-        self._display.note(f"held-out accuracy after step {self.step}: {accuracy:.1%}")
-        warning = self._monitors.look_held_out(accuracy, before=self.before.get("evaluation/accuracy"))
-        if warning is not None:
-            self._display.note(str(warning))
-        self._log.log(measured, step=self.step)
-        self._numbers |= measured
+    def _is_due(self, every_steps: int) -> bool:
+        return bool(every_steps) and self.step % every_steps == 0
 
-    def _go_back(self, trouble: Trouble) -> None:
-        """Return to the last good checkpoint, or raise TrainingError; what came after it is kept aside."""
-        folder, step = self._prepared.folder, self.step
-        self._writer.finish()
-        path = go_back(
-            trouble,
-            step=step,
-            config=self._config.monitors,
-            checkpoints=folder.checkpoints,
-            events=self._events,
-        )
-        self._restore(load_checkpoint(path))
-        into = f"{self._events.num_rollbacks():02d}"
-        self._log.set_aside(self.step, into=folder.path / "rolled_back" / into / "metrics.jsonl")
-        folder.set_aside(self.step, into=into)
-        self.sync()
-        restore_random_states(path)
-        self._display.note(
-            f"{trouble.rule} at step {step}: {trouble.why}; back to step {self.step}, "
-            "with a lower learning rate"
-        )
+    def evaluate(self, *, may_stop: bool = False) -> dict[str, float]:
+        """Held-out metrics of the sampler's current weights, greedy.
 
-    def evaluate(self, *, may_stop: bool = False) -> Evaluation:
-        """Held-out greedy accuracy of the weights the sampler has now.
-
-        With `may_stop` a Ctrl-C ends it (StopRequested): where a resumed run measures it again.
+        With `may_stop` a Ctrl-C ends it with StopRequested: for measurements that a resumed run repeats.
         """
-        with clear_memory_errors("generating", step=self.step):
-            return evaluate(
-                self._sampler,
-                self._scorer,
-                self._prepared.held_out_prompts,
-                max_new_tokens=self._config.rollout.max_new_tokens,
-                accuracy_reward=self._config.accuracy_reward,
-                right_at=self._config.evaluation.right_at,
-                step=self.step,
-                check=self._interrupt.check if may_stop else never_stop,
-            )
+        check = self._interrupt.check if may_stop else never_stop
+        return self._held_out.evaluate(self.step, check=check)
 
-    def save(self) -> None:
-        """Have a checkpoint of the finished steps written while training goes on."""
-        if self._saved_step == self.step:
-            return
-        started = time.perf_counter()
-        self._log.sync()
-        batches = self._batches.state()
-        self._writer.submit(
-            step=self.step,
-            start_saving=partial(self._learner.start_saving, tokenizer=self._prepared.tokenizer),
-            rollouts=batches.rows,
-            trainer={
-                **batches.plain,
-                "before": dict(self.before),
-                "monitors": self._monitors.state_dict(),
-                "rules": self._rules.state_dict(),
-                "metrics": {name: value for name, value in self._numbers.items() if math.isfinite(value)},
-            },
-        )
-        self._saved_step = self.step
-        self._checkpoint_s += time.perf_counter() - started
+    def _save(self) -> None:
+        state = {**self._reporter.state_dict(), **self._rollback.state_dict(), "before": dict(self.before)}
+        self._checkpoints.save(self.step, state)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        self._learner.restore(checkpoint.path)
-        self._batches.restore(BatchesState(plain=checkpoint.trainer, rows=checkpoint.rollouts))
+        self._checkpoints.restore(checkpoint)
+        self._reporter.load_state_dict(checkpoint.trainer)
+        self._rollback.load_state_dict(checkpoint.trainer)
+        self._learner.scale_learning_rate(self._rollback.learning_rate_scale)
         self.before = checkpoint.trainer["before"]
-        self._monitors.load_state_dict(checkpoint.trainer["monitors"])
-        self._rules.load_state_dict(checkpoint.trainer["rules"])
-        factor = self._config.monitors.rollback.learning_rate_factor
-        self._learner.scale_learning_rate(factor ** self._events.num_rollbacks())
-        self._num_bad_steps = int(checkpoint.trainer["metrics"].get("learner/bad_steps", 0))
-        self.step = self._saved_step = checkpoint.step
-
-    def _report(
-        self,
-        batch: StepBatch,
-        samples: Sequence[TrainingSample],
-        update_metrics: Mapping[str, float],
-        main_seconds: Mapping[str, float],
-    ) -> None:
-        config, rows = self._config, batch.scored.rows
-        seconds = {**batch.seconds, **main_seconds}
-        every = config.logging.rollouts_every_steps
-        if every and (self.step - 1) % every == 0:
-            path = self._prepared.folder.rollouts(self.step)
-            with clear_write_errors(f"rollouts to {path}"), RecordWriter(path) as writer:
-                writer.write(rows, step=self.step, advantages=_advantages_by_row(batch, samples))
-        num_tokens = sum(len(row.rollout.completion_ids) for row in rows)
-        accuracy = fraction_right(rows, config.accuracy_reward, config.evaluation.right_at)
-        metrics = {
-            **batch.metrics,
-            **update_metrics,
-            "rollout/accuracy": accuracy,
-            "rollout/completion_tokens_mean": num_tokens / len(rows),
-            "rollout/truncated_fraction": sum(row.rollout.is_truncated for row in rows) / len(rows),
-            "rollout/tokens_per_s": num_tokens / seconds["rollout"],
-            **getattr(self._sampler, "metrics", {}),  # of engines that can be lost
-            "canary/max_difference": self._canary_difference,
-            "data/epoch": float(batch.epoch),
-            **{f"time/{name}_s": value for name, value in seconds.items()},
-            "time/step_s": sum(main_seconds.values()),
-            "time/checkpoint_s": self._checkpoint_s,
-        }
-        watched, warnings = self._monitors.look(metrics, rows, version=self.step - 1)
-        metrics |= watched
-        for warning in warnings:
-            self._display.note(str(warning))
-        self._tell_bad_steps(int(metrics.get("learner/bad_steps", 0)))
-        self._numbers, self._checkpoint_s = dict(metrics), 0.0
-        self._log.log(metrics, step=self.step)
-        every = config.logging.samples_every_steps
-        if every and (self.step - 1) % every == 0:
-            table = sample_table(rows, step=self.step, count=config.logging.samples)
-            self._log.log_samples(table, step=self.step)
-        self._display.step(
-            StepReport(
-                step=self.step,
-                num_steps=config.steps,
-                reward=metrics.get("reward/mean", float("nan")),
-                components=_component_means(metrics, rows),
-                accuracy=accuracy,
-                tokens_per_s=metrics["rollout/tokens_per_s"],
-                seconds=main_seconds,
-            )
-        )
-
-    def _tell_bad_steps(self, number: int) -> None:
-        """Say that updates were skipped, and where the last one's batch lies; `number` counts them all."""
-        skipped, self._num_bad_steps = number - self._num_bad_steps, number
-        if skipped > 0:
-            self._display.note(
-                f"step {self.step}: updates skipped because of nan or inf in their gradients: {skipped}; "
-                f"the last batch is kept in {bad_batch_path(self._prepared.folder.bad_batches, number)}"
-            )
+        self.step = checkpoint.step
 
 
-def _advantages_by_row(batch: StepBatch, samples: Sequence[TrainingSample]) -> list[float | None]:
-    """One advantage a row (its first token's); None for rows that left the batch."""
-    rest = iter(samples)
-    trained = [
-        row.reward is not None and bool(row.rollout.completion_ids) and row.rollout.group in batch.groups
-        for row in batch.scored.rows
-    ]
-    return [next(rest).advantages_T[0] if kept else None for kept in trained]
-
-
-def _component_means(metrics: Mapping[str, float], rows: Sequence[ScoredRollout]) -> dict[str, float]:
-    names = list(rows[0].components) if rows else []
-    return {name: metrics[f"reward/{name}/mean"] for name in names if f"reward/{name}/mean" in metrics}
-
-
-def _batches(
-    sampler: Sampler,
-    scorer: Scorer,
-    config: TrainConfig,
-    prompts: PromptStream,
-    *,
-    check: Callable[[], None],
-    timeline: Timeline | None,
-) -> Batches:
-    """The batches of the config's asynchrony.mode. `check` raises StopRequested after a Ctrl-C."""
-    if config.asynchrony.mode == "sync":
-        return InTurn(sampler, scorer, config, prompts, check=check)
-    kind = OneAhead if config.asynchrony.mode == "one_ahead" else Overlapped
-    return kind(sampler, scorer, config, prompts, check=check, timeline=timeline)
+def _batch_source(make: BatchMaker, *, check: Callable[[], None], timeline: Timeline | None) -> BatchSource:
+    """The source that `asynchrony.mode` names. `check` raises StopRequested after a Ctrl-C."""
+    config, prompts = make.config, make.prompts
+    match config.asynchrony.mode:
+        case "sync":
+            return SyncSource(make, prompts, make.sampler, check=check)
+        case "one_ahead":
+            return PrefetchSource(make, prompts, num_steps=config.steps, check=check, timeline=timeline)
+        case "async":
+            return AsyncSource(make.sampler, make.scorer, config, prompts, check=check, timeline=timeline)

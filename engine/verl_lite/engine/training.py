@@ -247,11 +247,11 @@ def _train_and_measure(run: Run[PreparedRun], trainer: Trainer) -> None:
         display.note(f"resumed from {prepared.checkpoint.path} after {trainer.step} steps")
         restore_random_states(prepared.checkpoint.path)
     elif measures:
-        trainer.before = trainer.evaluate(may_stop=True).metrics
+        trainer.before = trainer.evaluate(may_stop=True)
         display.note(f"held-out accuracy before RL: {trainer.before['evaluation/accuracy']:.1%}")
     trainer.run_steps()
     if trainer.step:
         run.retire(run.folder.sft_checkpoints)
-    after = trainer.evaluate(may_stop=True).metrics if measures else {}
+    after = trainer.evaluate(may_stop=True) if measures else {}
     metrics = {name: {"before": trainer.before[name], "after": after[name]} for name in after}
     run.finish(metrics, steps=trainer.step)

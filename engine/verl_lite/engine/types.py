@@ -1,10 +1,10 @@
-"""The frozen types of the data's way through the engine, one a stage, in the order of the data.
+"""The frozen types of the data's way through the engine, one per stage, in the order of the data.
 
-    PromptRow -> Rollout -> ScoredRollout -> TrainingSample -> PackedBatch -> UpdateStats
-    dataset      sampler    rewards          advantages        tensors begin  learner
+    PromptRow -> Rollout -> ScoredRollout -> StepBatch -> TrainingSample -> PackedBatch -> UpdateStats
+    dataset      sampler    rewards          rollouts     advantages        tensors begin  learner
 
-`Rollout` and `ScoredRollout` are the plugin room's: rewards see exactly what training saw.
-Token positions: `T` counts the completion's tokens. No stage reuses a field for another meaning.
+`Rollout` and `ScoredRollout` are the plugins': rewards see exactly what training saw.
+`T` counts the completion's tokens. No stage reuses a field for another meaning.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,24 +14,27 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from verl_lite.plugins import Message, Rollout, SamplerSettings, ScoredRollout
+from verl_lite.plugins import Message, Rollout, SamplerSettings, ScoredBatch, ScoredRollout
 
 __all__ = [
     "AdapterSource",
-    "Annotation",
     "PolicyLearner",
     "PromptRow",
     "Sampler",
+    "StepBatch",
+    "TokenStatistics",
     "TrainingSample",
     "UpdateStats",
     "WeightSource",
+    "is_trainable",
+    "never_stop",
     "weights_of",
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptRow:
-    """One data set row, ready to sample from. `id` is stable across runs and is the rollouts' group."""
+    """One dataset row, ready to sample from. `id` is stable across runs and names the rollouts' group."""
 
     id: str
     messages: Sequence[Message]
@@ -40,9 +43,56 @@ class PromptRow:
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
+def is_trainable(row: ScoredRollout) -> bool:
+    """Whether there is something to train on: tokens, and a reward (None: the row was dropped)."""
+    return row.reward is not None and bool(row.rollout.completion_ids)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Annotation:
-    """What the learner knows of one rollout before advantages: lists of length T, empty where not needed."""
+class StepBatch:
+    """Everything a step sampled. It trains on `groups`; the other groups had nothing to teach.
+
+    num_rounds  how often prompts were sampled; more than once only with dynamic sampling
+    epoch       of the prompts
+    seconds     by stage, of what ran beside the trainer
+    """
+
+    scored: ScoredBatch
+    groups: frozenset[str]
+    num_rounds: int = 1
+    epoch: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> list[ScoredRollout]:
+        """The rows that are trained on, in the order of `scored.rows`."""
+        return [row for row in self.scored.rows if self._is_trained(row)]
+
+    def _is_trained(self, row: ScoredRollout) -> bool:
+        return row.rollout.group in self.groups and is_trainable(row)
+
+    def advantages(self, samples: Sequence["TrainingSample"]) -> list[float | None]:
+        """One advantage per row: its first token's; None for a row that is not in `trained`.
+
+        `samples` are those of `trained`, in its order.
+        """
+        rest = iter(samples)
+        return [next(rest).advantages_T[0] if self._is_trained(row) else None for row in self.scored.rows]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The scores' metrics over everything sampled, and how much of it was kept."""
+        return {
+            **self.scored.metrics,
+            "rollout/refills": float(self.num_rounds - 1),
+            "rollout/groups_sampled": float(len({row.rollout.group for row in self.scored.rows})),
+            "rollout/groups_trained": float(len(self.groups)),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenStatistics:
+    """What the models say of one rollout's tokens, for its advantages. Each T, or empty where not needed."""
 
     old_logprobs_T: Sequence[float] = ()
     ref_logprobs_T: Sequence[float] = ()
@@ -51,14 +101,15 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSample:
-    """One completion with what the loss needs. Lists of length T.
+    """One completion with what the loss needs. Each list has length T.
 
-    sampler_logprobs_T  log-probabilities the sampler reported
-    advantages_T        the advantage at each token (constant over T for outcome rewards)
+    sampler_logprobs_T  log-probabilities as the sampler reported them
+    advantages_T        constant over T for outcome rewards
     loss_mask_T         1 where the token counts in the loss
-    returns_T           the critic's targets; values_T its predictions at sampling time (PPO only)
-    ref_logprobs_T      the reference policy's; old_logprobs_T the policy's own at the start of the step;
-                        both empty when the learner is to compute them, if it needs them
+    returns_T           the critic's targets (PPO only)
+    values_T            the critic's predictions before the update (PPO only)
+    ref_logprobs_T      the reference policy's; empty: the learner computes them if it needs them
+    old_logprobs_T      the policy's at the start of the step; empty: likewise
     """
 
     prompt_ids: Sequence[int]
@@ -75,13 +126,13 @@ class TrainingSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateStats:
-    """What one policy update reports: metric names as documented in docs/metrics.md."""
+    """What one policy update reports, by the metric names of docs/training.md."""
 
     metrics: Mapping[str, float]
 
 
 class WeightSource(Protocol):
-    """What a sampler takes new weights from: the learner."""
+    """Where a sampler gets new weights: the learner."""
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every (Hugging Face parameter name, full tensor) of the policy."""
@@ -94,7 +145,7 @@ class WeightSource(Protocol):
 
 @runtime_checkable
 class AdapterSource(Protocol):
-    """A learner whose LoRA adapters a sampler may take without the base they stand on."""
+    """A learner whose LoRA adapters a sampler may load without the base model."""
 
     def adapter_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(PEFT name, full tensor) of the adapters alone."""
@@ -102,11 +153,14 @@ class AdapterSource(Protocol):
 
 
 def never_stop() -> None:
-    """The check of those who never want to stop."""
+    """The `check` that never stops anything."""
 
 
 def weights_of(source: WeightSource, *, adapters: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    """What a sampler loads: every weight of the policy, or its adapters alone. TypeError without any."""
+    """What a sampler loads: every weight of the policy, or its adapters alone.
+
+    Raises TypeError when `source` has no adapters.
+    """
     if not adapters:
         return source.named_weights()
     if not isinstance(source, AdapterSource):
@@ -115,38 +169,38 @@ def weights_of(source: WeightSource, *, adapters: bool) -> Iterator[tuple[str, t
 
 
 class PolicyLearner(WeightSource, Protocol):
-    """What the trainer trains: `Learner` in this process, or a group of ranks behind the same calls."""
+    """What the trainer trains: `Learner` in this process, or a group of ranks with the same methods."""
 
     @property
     def kl_coefficient(self) -> float:
-        """The KL term's present weight."""
+        """The current weight of the KL term."""
         ...
 
-    def annotate(self, scored: Sequence[ScoredRollout]) -> list[Annotation]:
-        """What `estimate_advantages` needs of the models: critic values, log-probs for a KL reward."""
+    def token_statistics(self, scored: Sequence[ScoredRollout]) -> list[TokenStatistics]:
+        """Per row what `estimate_advantages` needs: critic values, log-probs for a KL in the reward."""
         ...
 
     def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
-        """One policy update on `samples`; raises TrainingError past the limit of bad steps."""
+        """One policy update on `samples`. Raises TrainingError past the limit of bad steps."""
         ...
 
     def scale_learning_rate(self, scale: float) -> None:
-        """Multiply the scheduled learning rate by `scale` from now on; no part of the state."""
+        """Multiply the scheduled learning rate by `scale` from now on. Not saved in checkpoints."""
         ...
 
     def start_saving(self, folder: Path, tokenizer: Any) -> Callable[[], None]:
-        """Begin to write `folder`'s policy/ and the learner's state, as of now.
+        """Start writing policy/ and the learner's current state into `folder`.
 
-        What it returns finishes the write; it may run in another thread while training goes on.
+        Call the returned function to finish; it may run in another thread while training goes on.
         """
         ...
 
     def restore(self, folder: Path) -> None:
-        """Continue from the state in the checkpoint `folder`; raises CheckpointError when damaged."""
+        """Continue from the checkpoint in `folder`. Raises CheckpointError if it is damaged."""
         ...
 
     def close(self) -> None:
-        """End what it started beside this process."""
+        """End the processes it started."""
         ...
 
 
@@ -166,26 +220,26 @@ class Sampler(Protocol):
         settings: SamplerSettings,
         check: Callable[[], None] = never_stop,
     ) -> Iterator[list[Rollout]]:
-        """Yield one list of `num_samples` rollouts a prompt, as each group finishes (any order).
+        """Yield each prompt's group of `num_samples` rollouts as it finishes, in any order.
 
-        `check` is called several times a second, also while no group ends; what it raises ends the sampling.
+        `check` is called several times per second; what it raises ends the sampling.
         """
         ...
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """As WeightSource.token_logprobs, computed by the sampler's own weights."""
+        """As WeightSource.token_logprobs, by the sampler's own weights."""
         ...
 
     def load_weights(self, source: WeightSource, *, version: int) -> float:
-        """Take the source's weights, drop caches of the old ones, and pass the canary.
+        """Load the source's weights, drop what was cached with the old ones, check the canary.
 
-        Returns the canary's largest difference of log-probabilities; raises TrainingError when it
-        is beyond the dtype's tolerance.
+        Returns the canary's largest difference in log-probability. Raises TrainingError when it exceeds
+        the dtype's tolerance.
         """
         ...
 
     def sleep(self) -> None:
-        """Free the device's memory for the learner (a no-op on the CPU)."""
+        """Free the device's memory for the learner. Does nothing on the CPU."""
         ...
 
     def wake(self) -> None: ...

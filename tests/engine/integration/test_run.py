@@ -23,7 +23,7 @@ from verl_lite.engine.evals.config import training_config
 from verl_lite.engine.evals.evaluate import evaluate_model
 from verl_lite.engine.learner import checkpoint as learner_files
 from verl_lite.engine.observe.metrics_log import read_metrics
-from verl_lite.engine.rollout.sources import Rounds
+from verl_lite.engine.trainer import BatchMaker
 from verl_lite.engine.training import train, train_only_sft
 from verl_lite.errors import CheckpointError, ConfigError, TrainingError
 from verl_lite.plugins.config_file import validate
@@ -189,17 +189,17 @@ def test_dropped_samples_are_recorded_and_not_trained_on(
 def test_stopping_during_a_rollout_forgets_its_prompts(
     make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sample = Rounds.sample
+    make_batch = BatchMaker.__call__
 
-    def stop_in_the_third(self: Rounds, clock: Any, step: int, prompts: Any) -> Any:
+    def stop_in_the_third(self: BatchMaker, step: int, clock: Any, *, check: Any) -> Any:
         if step == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        return sample(self, clock, step, prompts)
+        return make_batch(self, step, clock, check=check)
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(make_config(), run_dir=whole, debug_inline=True)
     with monkeypatch.context() as patch:
-        patch.setattr(Rounds, "sample", stop_in_the_third)
+        patch.setattr(BatchMaker, "__call__", stop_in_the_third)
         result = train(make_config(checkpoints={"every_steps": 0}), run_dir=cut, debug_inline=True)
     assert result.stopped
     assert [path.name for path in (cut / "checkpoints").iterdir()] == ["step_000002"]

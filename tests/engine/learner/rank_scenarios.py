@@ -104,7 +104,7 @@ def make_learner(name: str, ranks: Ranks, folder: Path | None = None) -> Learner
 
 
 def run(name: str, ranks: Ranks, folder: Path | None = None) -> dict[str, Any]:
-    """The metrics of every update and the weights, log-probabilities and annotations after them."""
+    """The metrics of every update and the weights, log-probabilities and statistics after them."""
     scenario, learner = SCENARIOS[name], make_learner(name, ranks, folder)
     metrics = []
     for step in range(STEPS):
@@ -125,16 +125,16 @@ def steps_samples(scenario: Mapping[str, Any], step: int, learner: Learner) -> l
         seed=step,
         completion=scenario.get("completion", (1, 24)),
     )
-    notes = learner.annotate([as_scored(sample) for sample in samples])
+    stats = learner.token_statistics([as_scored(sample) for sample in samples])
     samples = [
         replace(
             sample,
-            values_T=note.values_T,
-            returns_T=[value + 0.1 * (at + 1) for at, value in enumerate(note.values_T)],
-            old_logprobs_T=note.old_logprobs_T,
-            ref_logprobs_T=note.ref_logprobs_T,
+            values_T=one.values_T,
+            returns_T=[value + 0.1 * (at + 1) for at, value in enumerate(one.values_T)],
+            old_logprobs_T=one.old_logprobs_T,
+            ref_logprobs_T=one.ref_logprobs_T,
         )
-        for sample, note in zip(samples, notes, strict=True)
+        for sample, one in zip(samples, stats, strict=True)
     ]
     if scenario.get("infinite") and step == 0:
         samples[-1] = replace(samples[-1], advantages_T=[math.inf] * len(samples[-1].completion_ids))

@@ -1,18 +1,18 @@
-"""Advantage estimators: scored rollouts in, one advantage a completion token out.
+"""Advantage estimators: scored rollouts in, one advantage per completion token out.
 
-A row whose reward is None has left the batch: it is in no baseline, no count and no loss.
+A row whose reward is None was dropped: it is in no baseline, no count and no loss.
 
 Departures from the papers:
 - GRPO (arXiv:2402.03300, sec. 4.1.2): population standard deviation plus `EPS`; a group whose
   rewards are all equal gives exactly 0, and the learner then spends nothing on it.
-- Dr.GRPO (arXiv:2503.20783): the mean alone is taken off. Its loss side is aggregate=sequence_sum_norm.
+- Dr.GRPO (arXiv:2503.20783): only the mean is subtracted. Its loss side is aggregate=sequence_sum_norm.
 - RLOO (arXiv:2402.14740): each sample's baseline is the mean of the *other* samples of its group.
-- REINFORCE++ (arXiv:2501.03262): the reward comes at the last token, a k1 KL penalty at each (when
-  configured), returns are discounted by gamma and standardised over the batch's tokens.
-  With baseline: the group's mean is taken off first, then the whole batch is standardised.
-- GDPO (arXiv:2601.05242): `verl_lite.plugins.gdpo_advantages`, which says its own departures.
+- REINFORCE++ (arXiv:2501.03262): the reward comes at the last token, a KL penalty (if configured) at
+  every token; returns are discounted by gamma and standardised over the batch's tokens.
+  With baseline: the group's mean is subtracted first, then the whole batch is standardised.
+- GDPO (arXiv:2601.05242): `verl_lite.plugins.gdpo_advantages`, which lists its own departures.
 - Process rewards: each token's return is the sum of its own and later step rewards, plus the outcome
-  reward at the end, less the mean return of the group's tokens, over the group's standard deviation.
+  reward at the end; returns are standardised over the group's tokens.
 - GAE (arXiv:1506.02438): the value after the last token is 0, also for truncated completions.
 
 Shapes: G samples of one group, T completion tokens, B samples of the batch.
@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from verl_lite.engine.config.algorithm import AlgorithmConfig, KLConfig, OverlongConfig
-from verl_lite.engine.types import Annotation, TrainingSample
+from verl_lite.engine.types import TokenStatistics, TrainingSample, is_trainable
 from verl_lite.plugins import ScoredRollout, gdpo_advantages
 from verl_lite.plugins.statistics import EPS, group_center, group_standardize, has_zero_variance, mean_and_std
 
@@ -54,7 +54,7 @@ def leave_one_out(rewards_G: Sequence[float]) -> list[float]:
 
 
 def discounted_returns(rewards_T: Sequence[float], gamma: float) -> list[float]:
-    """The discounted sum of each token's own and later rewards.
+    """Each token's discounted sum of its own and later rewards.
 
     >>> discounted_returns([0.0, 0.0, 1.0], 0.5)
     [0.25, 0.5, 1.0]
@@ -66,7 +66,7 @@ def discounted_returns(rewards_T: Sequence[float], gamma: float) -> list[float]:
 def gae(
     rewards_T: Sequence[float], values_T: Sequence[float], *, gamma: float, lam: float
 ) -> tuple[list[float], list[float]]:
-    """Generalised advantage estimates and the critic's targets (advantage + value), both of T.
+    """Generalised advantage estimates and the critic's targets (advantage + value), each of length T.
 
     >>> gae([0.0, 1.0], [0.5, 0.5], gamma=1.0, lam=1.0)
     ([0.5, 0.5], [1.0, 1.0])
@@ -93,37 +93,33 @@ def overlong_penalty(num_tokens: int, max_tokens: int, config: OverlongConfig) -
 def estimate_advantages(
     scored: Sequence[ScoredRollout],
     config: AlgorithmConfig,
-    annotations: Sequence[Annotation] | None = None,
+    token_statistics: Sequence[TokenStatistics] | None = None,
     *,
     kl_coefficient: float | None = None,
 ) -> list[TrainingSample]:
-    """One training sample for each scored rollout that has a reward and tokens, in their order.
+    """One training sample per trainable row, in their order.
 
-    `annotations` come from `Learner.annotate` and are needed by gae (values) and by a KL in the
-    reward (reference and own log-probabilities). `kl_coefficient` is the controller's present one.
-    Raises ValueError when an annotation the estimator needs is missing.
+    `token_statistics`, one per row, are PolicyLearner.token_statistics: gae needs the values, a KL in the
+    reward both models' log-probabilities. `kl_coefficient` is the controller's current one; by default the
+    config's. Raises ValueError when the estimator needs statistics that are missing.
     """
-    notes = annotations if annotations is not None else [Annotation()] * len(scored)
-    rows = [
-        (row, note)
-        for row, note in zip(scored, notes, strict=True)
-        if row.reward is not None and row.rollout.completion_ids
-    ]
+    all_stats = token_statistics if token_statistics is not None else [TokenStatistics()] * len(scored)
+    rows = [(row, stats) for row, stats in zip(scored, all_stats, strict=True) if is_trainable(row)]
     masks = [_loss_mask(row, config.overlong) for row, _ in rows]
     returns: list[list[float]] = [[] for _ in rows]
     if config.advantage == "gae":
-        pairs = [_gae_of(row, note, config, kl_coefficient) for row, note in rows]
+        pairs = [_gae_of(row, stats, config, kl_coefficient) for row, stats in rows]
         advantages = [advantage for advantage, _ in pairs]
         returns = [target for _, target in pairs]
     elif config.advantage == "reinforce_pp":
-        penalised = [_token_rewards(row, note, config, kl_coefficient) for row, note in rows]
+        penalised = [_token_rewards(row, stats, config, kl_coefficient) for row, stats in rows]
         advantages = [discounted_returns(rewards_T, config.gamma) for rewards_T in penalised]
     else:
         advantages = _group_advantages([row for row, _ in rows], config)
     if config.whiten or config.advantage in ("reinforce_pp", "reinforce_pp_baseline"):
         advantages = _whiten(advantages, masks)
     parts = zip(rows, advantages, masks, returns, strict=True)
-    return [_sample(row, note, a_T, m_T, r_T) for (row, note), a_T, m_T, r_T in parts]
+    return [_sample(row, stats, a_T, m_T, r_T) for (row, stats), a_T, m_T, r_T in parts]
 
 
 def _group_advantages(rows: Sequence[ScoredRollout], config: AlgorithmConfig) -> list[list[float]]:
@@ -153,50 +149,51 @@ def _one_group(group: Sequence[ScoredRollout], config: AlgorithmConfig) -> list[
 
 def _process_advantages(group: Sequence[ScoredRollout], config: AlgorithmConfig) -> list[list[float]]:
     returns = [
-        discounted_returns(_token_rewards(row, Annotation(), config, 0.0), config.gamma) for row in group
+        discounted_returns(_token_rewards(row, TokenStatistics(), config, 0.0), config.gamma) for row in group
     ]
     flat = iter(group_standardize([value for values_T in returns for value in values_T]))
     return [[next(flat) for _ in values_T] for values_T in returns]
 
 
 def _gae_of(
-    row: ScoredRollout, note: Annotation, config: AlgorithmConfig, kl_coefficient: float | None
+    row: ScoredRollout, stats: TokenStatistics, config: AlgorithmConfig, kl_coefficient: float | None
 ) -> tuple[list[float], list[float]]:
-    if len(note.values_T) != len(row.rollout.completion_ids):
+    if len(stats.values_T) != len(row.rollout.completion_ids):
         raise ValueError(
-            f"advantage=gae needs one value a token: expected {len(row.rollout.completion_ids)} for rollout "
-            f"{row.rollout.id!r}, got {len(note.values_T)}; pass Learner.annotate's answer"
+            f"advantage=gae needs one value per token: expected {len(row.rollout.completion_ids)} for "
+            f"rollout {row.rollout.id!r}, got {len(stats.values_T)}; pass what Learner.token_statistics "
+            "returns"
         )
-    rewards_T = _token_rewards(row, note, config, kl_coefficient)
-    return gae(rewards_T, note.values_T, gamma=config.gamma, lam=config.lam)
+    rewards_T = _token_rewards(row, stats, config, kl_coefficient)
+    return gae(rewards_T, stats.values_T, gamma=config.gamma, lam=config.lam)
 
 
 def _token_rewards(
-    row: ScoredRollout, note: Annotation, config: AlgorithmConfig, kl_coefficient: float | None
+    row: ScoredRollout, stats: TokenStatistics, config: AlgorithmConfig, kl_coefficient: float | None
 ) -> list[float]:
-    """Process rewards where they stand, the outcome at the last token, less the KL penalty at each."""
+    """Process rewards at their tokens, the outcome at the last token, minus each token's KL penalty."""
     length = len(row.rollout.completion_ids)
     rewards_T = list(row.token_rewards) or [0.0] * length
     rewards_T[-1] += _shaped_reward(row, config.overlong)
     coefficient = config.kl.coefficient if kl_coefficient is None else kl_coefficient
-    if config.kl.placement == "reward" and coefficient > 0:
-        penalties_T = _kl_penalties(note, config.kl, length)
+    if config.kl.in_reward and coefficient > 0:
+        penalties_T = _kl_penalties(stats, config.kl, length)
         rewards_T = [r - coefficient * kl for r, kl in zip(rewards_T, penalties_T, strict=True)]
     return rewards_T
 
 
-def _kl_penalties(note: Annotation, config: KLConfig, length: int) -> list[float]:
-    if len(note.ref_logprobs_T) != length or len(note.old_logprobs_T) != length:
+def _kl_penalties(stats: TokenStatistics, config: KLConfig, length: int) -> list[float]:
+    if len(stats.ref_logprobs_T) != length or len(stats.old_logprobs_T) != length:
         raise ValueError(
             "kl.placement=reward needs the policy's and the reference's log-probabilities of every token: "
-            "pass Learner.annotate's answer"
+            "pass what Learner.token_statistics returns"
         )
-    pairs = zip(note.old_logprobs_T, note.ref_logprobs_T, strict=True)
+    pairs = zip(stats.old_logprobs_T, stats.ref_logprobs_T, strict=True)
     return [_kl(policy - reference, config.estimator) for policy, reference in pairs]
 
 
 def _kl(difference: float, estimator: str) -> float:
-    """`kl_estimate` of one token, on floats."""
+    """`kl.kl_estimate` of one token, on floats: log p_policy - log p_reference is `difference`."""
     if estimator == "k1":
         return difference
     if estimator == "k2":
@@ -218,7 +215,7 @@ def _loss_mask(row: ScoredRollout, config: OverlongConfig) -> list[int]:
 
 
 def _whiten(advantages: list[list[float]], masks: Sequence[Sequence[int]]) -> list[list[float]]:
-    """Standardise over the batch's counted tokens."""
+    """Standardise over the batch's tokens that count in the loss."""
     counted = [
         a for a_T, m_T in zip(advantages, masks, strict=True) for a, m in zip(a_T, m_T, strict=True) if m
     ]
@@ -228,7 +225,7 @@ def _whiten(advantages: list[list[float]], masks: Sequence[Sequence[int]]) -> li
 
 def _sample(
     row: ScoredRollout,
-    note: Annotation,
+    stats: TokenStatistics,
     advantages_T: list[float],
     mask_T: list[int],
     returns_T: list[float],
@@ -242,15 +239,15 @@ def _sample(
         loss_mask_T=mask_T,
         group=rollout.group,
         returns_T=returns_T,
-        values_T=note.values_T,
-        ref_logprobs_T=note.ref_logprobs_T,
-        old_logprobs_T=note.old_logprobs_T,
+        values_T=stats.values_T,
+        ref_logprobs_T=stats.ref_logprobs_T,
+        old_logprobs_T=stats.old_logprobs_T,
     )
 
 
 def informative_groups(scored: Sequence[ScoredRollout], config: AlgorithmConfig) -> set[str]:
-    """The groups with something to teach: some sample has an advantage and counts in the loss."""
-    rows = [row for row in scored if row.reward is not None and row.rollout.completion_ids]
+    """The groups with something to teach: a sample with a nonzero advantage counts in the loss."""
+    rows = [row for row in scored if is_trainable(row)]
     advantages = _group_advantages(rows, config)
     return {
         row.rollout.group

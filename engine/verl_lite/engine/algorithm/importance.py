@@ -1,9 +1,9 @@
-"""Sampler and learner compute different probabilities for the same weights; this weighs it out.
+"""Importance weights: sampler and learner compute different probabilities from the same weights.
 
-The weight is p_old / p_sampler (old = the learner's probabilities at the step's start), truncated
-(TIS) or masked (left out when outside [low, high]), a token or a sequence at a time. It carries no
-gradient. The sequence weight is the product over the completion's counted tokens.
-The mismatch is measured whether or not it is corrected: k3 and k1 of KL(sampler || learner).
+The weight is p_old / p_sampler, where old is the learner at the start of the step. It is truncated (TIS) or
+masked (0 outside [low, high]), per token or per sequence, and carries no gradient. A sequence's weight is
+the product over its counted tokens. The mismatch is measured whether or not it is corrected: the k3
+estimate of KL(sampler || learner), and the mean |difference| of the log-probabilities.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ __all__ = [
 def importance_weights(
     sampler_logprobs_N: Tensor, batch: LossInput, config: ImportanceConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weights of N (1 where uncorrected) and how many counted tokens were changed."""
+    """weights_N (1 where uncorrected), and the number of counted tokens whose weight was changed."""
     log_weight_N = (batch.old_logprobs_N - sampler_logprobs_N).detach() * batch.mask_N
     if config.level == "sequence":
         totals_S = log_weight_N.new_zeros(batch.num_sequences).index_add(0, batch.sequence_N, log_weight_N)
@@ -44,7 +44,7 @@ def importance_weights(
 
 
 def mismatch_metrics(sampler_logprobs_N: Tensor, old_logprobs_N: Tensor, mask_N: Tensor) -> dict[str, Tensor]:
-    """Sums over the counted tokens of the k3 estimate of KL(sampler || learner) and of |difference|."""
+    """Sums over the counted tokens: the k3 estimate of KL(sampler || learner), and |difference|."""
     log_r_N = ((old_logprobs_N - sampler_logprobs_N).detach() * mask_N).clamp(max=MAX_LOG_RATIO)
     return {
         "policy/kl_sampler_trainer": (log_r_N.exp() - 1 - log_r_N).sum(),
@@ -53,12 +53,12 @@ def mismatch_metrics(sampler_logprobs_N: Tensor, old_logprobs_N: Tensor, mask_N:
 
 
 def has_sampler_logprobs(sample: TrainingSample) -> bool:
-    """Whether the sampler said how likely each token was, or nothing of the sample counts in the loss."""
+    """Whether every token has the sampler's log-probability, or none counts in the loss."""
     return len(sample.sampler_logprobs_T) == len(sample.completion_ids) or not any(sample.loss_mask_T)
 
 
 def refuse_without_logprobs(samples: Sequence[TrainingSample], config: ImportanceConfig) -> None:
-    """Raises TrainingError where weights are asked for that cannot be made of every sample."""
+    """Raises TrainingError when `config` weighs samples and some lack the sampler's log-probabilities."""
     lacking = sum(not has_sampler_logprobs(sample) for sample in samples)
     if lacking and config.mode != "off":
         raise TrainingError(
@@ -70,7 +70,7 @@ def refuse_without_logprobs(samples: Sequence[TrainingSample], config: Importanc
 def mismatch_means(
     samples: Sequence[TrainingSample], old_logprobs: Sequence[Sequence[float]]
 ) -> dict[str, float]:
-    """`mismatch_metrics` per counted token of `samples`, which have the sampler's log-probabilities."""
+    """`mismatch_metrics` per counted token; every sample must have the sampler's log-probabilities."""
 
     def flat(lists: Sequence[Sequence[float]]) -> Tensor:
         return torch.tensor([value for one in lists for value in one], dtype=torch.float64)

@@ -1,10 +1,11 @@
 """KL to the reference policy from sampled tokens, and the controller of its coefficient.
 
-Departures: k3 in the loss is differentiated as it stands (as GRPO does, arXiv:2402.03300 eq. 4); its
-gradient is then that of the *forward* KL estimated on policy samples. `ratio_weighted` multiplies k1 or
-k3 by the ratio with its gradient, which makes it that of KL(policy || reference) (DeepSeek-V3.2,
-arXiv:2512.02556). k2's own gradient is that one in expectation; k1's own is 0, and k2's times the ratio
-is neither: the config refuses both. The controller follows Ziegler et al., arXiv:1909.08593 sec. 2.2.
+Departures: k3 in the loss is differentiated as it stands (like GRPO, arXiv:2402.03300 eq. 4); its gradient
+is that of the *forward* KL, estimated on policy samples. `ratio_weighted` multiplies k1 or k3 by the ratio
+with its gradient; the gradient is then that of KL(policy || reference) (DeepSeek-V3.2, arXiv:2512.02556).
+k2 alone has that gradient in expectation. The gradient of k1 alone is 0 in expectation, and k2 times the
+ratio is neither KL: the config refuses both. The controller is that of Ziegler et al., arXiv:1909.08593
+sec. 2.2.
 """
 
 from dataclasses import dataclass

@@ -1,17 +1,17 @@
-"""Policy losses: pure functions of flat tokens, tensors in, (loss of each token, metrics) out.
+"""Policy losses: pure functions of flat tokens, tensors in, (loss per token, metrics) out.
 
-Every loss returns one value a token. Aggregation is a weight a token, made once over the *global*
-batch (`token_weights`), so the gradient does not depend on how the batch is cut into micro-batches
-or ranks. Metrics are sums over the counted tokens; the learner divides by the global count.
+Aggregation is a weight per token, computed once over the *global* batch (`token_weights`), so the gradient
+does not depend on how the batch is cut into micro-batches or ranks. Metrics are sums over the counted
+tokens; the learner divides by the global count.
 
 Departures from the papers:
 - PPO-clip (arXiv:1707.06347) with separate bounds (DAPO, arXiv:2503.14476, eq. 10) and an optional
   dual clip (arXiv:1912.09729). The ratio is to the policy that started the step, not to the sampler.
 - GSPO (arXiv:2507.18071): the ratio is the geometric mean over the sequence's *counted* tokens.
 - CISPO (arXiv:2506.13585): only the upper bound clips, unless the config sets a `clip_low` below 1.
-- Policy gradient: the ratio is left out, so it is right on-policy only (the config refuses the rest).
+- Policy gradient: there is no ratio, so it is right on-policy only (the config refuses the rest).
 
-Shapes: N completion tokens of the micro-batch, S its sequences.
+Shapes: N completion tokens and S sequences of the micro-batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ MAX_LOG_RATIO = 20.0  # e^20 is past any clip; exp of more is inf in float32 and
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossInput:
-    """What a policy loss reads, one value a token. `mask_N` is 1 where the token counts."""
+    """What a policy loss reads, one value per token. `mask_N` is 1 where the token counts."""
 
     logprobs_N: Tensor
     old_logprobs_N: Tensor
@@ -56,7 +56,7 @@ PolicyLoss = Callable[[LossInput], tuple[Tensor, Metrics]]
 def token_weights(
     mask_lengths_S: Sequence[int], aggregate: str, *, norm_tokens: int | None = None
 ) -> list[float]:
-    """The weight of each counted token of each sequence, over the global batch.
+    """For each sequence the weight of each of its counted tokens, over the global batch.
 
     token_mean         1 / all counted tokens
     sequence_mean      1 / (sequences with a counted token x tokens of this one)
@@ -94,7 +94,7 @@ def ppo_clip(
 
 
 def gspo(batch: LossInput, *, clip_low: float, clip_high: float) -> tuple[Tensor, Metrics]:
-    """PPO-clip with one ratio a sequence: exp of the mean log-ratio over its counted tokens."""
+    """PPO-clip with one ratio per sequence: exp of the mean log-ratio over its counted tokens."""
     log_ratio_N = batch.logprobs_N - batch.old_logprobs_N
     mean_S = sequence_mean(log_ratio_N, batch)
     ratio_N = mean_S.clamp(max=MAX_LOG_RATIO).exp()[batch.sequence_N]
@@ -102,7 +102,7 @@ def gspo(batch: LossInput, *, clip_low: float, clip_high: float) -> tuple[Tensor
 
 
 def cispo(batch: LossInput, *, clip_low: float, clip_high: float) -> tuple[Tensor, Metrics]:
-    """-sg(clip(r, 1 - low, 1 + high)) A log p: a clipped token keeps its (bounded) gradient."""
+    """-sg(clip(r, 1 - low, 1 + high)) A log p: a clipped token keeps a (bounded) gradient."""
     ratio_N = ratio(batch).detach()
     bounded_N = ratio_N.clamp(1.0 - clip_low, 1.0 + clip_high)
     loss_N = -bounded_N * batch.advantages_N * batch.logprobs_N
@@ -115,7 +115,7 @@ def policy_gradient(batch: LossInput) -> tuple[Tensor, Metrics]:
 
 
 def policy_loss(config: AlgorithmConfig) -> PolicyLoss:
-    """The loss the config names, with its options bound; chosen once, at start-up."""
+    """The loss that the config names, with its options bound. Choose once, at start-up."""
     low, high = config.clip_low, config.clip_high
     match config.loss:
         case "ppo_clip":
@@ -129,7 +129,7 @@ def policy_loss(config: AlgorithmConfig) -> PolicyLoss:
 
 
 def sequence_mean(values_N: Tensor, batch: LossInput) -> Tensor:
-    """The mean over each sequence's counted tokens: of S; 0 for a sequence without any."""
+    """mean_S over each sequence's counted tokens; 0 for a sequence without any."""
     zeros_S = values_N.new_zeros(batch.num_sequences)
     totals_S = zeros_S.index_add(0, batch.sequence_N, values_N * batch.mask_N)
     counts_S = zeros_S.index_add(0, batch.sequence_N, batch.mask_N.to(values_N.dtype))
@@ -137,7 +137,7 @@ def sequence_mean(values_N: Tensor, batch: LossInput) -> Tensor:
 
 
 def ratio(batch: LossInput) -> Tensor:
-    """p / p_old of each token, with its gradient."""
+    """p / p_old per token, with its gradient."""
     return (batch.logprobs_N - batch.old_logprobs_N).clamp(max=MAX_LOG_RATIO).exp()
 
 

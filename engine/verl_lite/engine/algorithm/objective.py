@@ -2,7 +2,7 @@
 
     L = sum_n w_n [ i_n l_n + beta KL_n - eta H_n ]
 
-w are the global token weights, i the importance weights (no gradient), l the policy loss.
+w are the global token weights, i the importance weights (no gradient), l the policy loss, H the entropy.
 """
 
 from collections import defaultdict
@@ -21,11 +21,11 @@ __all__ = ["Terms", "objective", "step_means"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What the objective reads beside the loss's own input, one value a token.
+    """What the objective reads beside the policy loss's input, one value per token.
 
-    `weights_N` are the global token weights (0 where the token does not count). `sampler_logprobs_N`
-    is None when the sampler reported none, `ref_logprobs_N` when there is no
-    reference. A KL in the reward is measured here and left out of the loss.
+    `weights_N` are the global token weights, 0 where the token does not count. `sampler_logprobs_N` is None
+    if the sampler reported none, `ref_logprobs_N` if there is no reference. A KL in the reward is measured
+    here but not in the loss.
     """
 
     weights_N: Tensor
@@ -37,7 +37,7 @@ class Terms:
 def objective(
     batch: LossInput, terms: Terms, *, policy_loss: PolicyLoss, config: AlgorithmConfig, kl_coefficient: float
 ) -> tuple[Tensor, Metrics]:
-    """(loss to call backward on, sums over counted tokens). `loss/*` are already weighted sums."""
+    """The loss to call backward on, and sums over the counted tokens; `loss/*` are weighted sums already."""
     loss_N, metrics = policy_loss(batch)
     if terms.sampler_logprobs_N is not None:
         metrics |= mismatch_metrics(terms.sampler_logprobs_N, batch.old_logprobs_N, batch.mask_N)
@@ -51,7 +51,7 @@ def objective(
     if terms.ref_logprobs_N is not None:
         kl_N = kl_estimate(batch.logprobs_N, terms.ref_logprobs_N, config.kl.estimator)
         metrics["policy/kl_reference"] = (kl_N * batch.mask_N).sum().detach()
-        if config.kl.placement == "loss":
+        if config.kl.in_loss:
             if config.kl.ratio_weighted:
                 kl_N = kl_N * ratio(batch)
             kl = kl_coefficient * (kl_N * terms.weights_N).sum()
@@ -63,7 +63,7 @@ def objective(
 
 
 def step_means(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each metric over the optimiser steps; of `policy/` ones over the steps that have it."""
+    """Mean of each metric over the optimiser steps; for `policy/` metrics, over the steps that have it."""
     values: dict[str, list[float]] = defaultdict(list)
     for metrics in steps:
         for name, value in metrics.items():

@@ -12,7 +12,7 @@ import torch
 
 from verl_lite.engine.cluster.weight_transfer import unpack
 from verl_lite.engine.config.algorithm import AlgorithmConfig
-from verl_lite.engine.types import Annotation, TrainingSample, UpdateStats
+from verl_lite.engine.types import TokenStatistics, TrainingSample, UpdateStats
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import ScoredRollout
 
@@ -38,23 +38,22 @@ class Transport(Protocol):
 
 
 class LearnerGroup:
-    """See PolicyLearner for the methods without a docstring."""
+    """See types.PolicyLearner for the methods without a docstring."""
 
     def __init__(self, transport: Transport, algorithm: AlgorithmConfig) -> None:
         self._ranks = transport
         self._kl_coefficient = algorithm.kl.coefficient
-        in_reward = algorithm.kl.placement == "reward" and algorithm.kl.coefficient > 0
-        self._annotates = algorithm.critic is not None or in_reward
+        self._needs_statistics = algorithm.critic is not None or algorithm.kl.in_reward
 
     @property
     def kl_coefficient(self) -> float:
         return self._kl_coefficient
 
-    def annotate(self, scored: Sequence[ScoredRollout]) -> list[Annotation]:
-        if not self._annotates:
-            return [Annotation()] * len(scored)
-        notes: list[Annotation] = self._ranks.call("annotate", scored)
-        return notes
+    def token_statistics(self, scored: Sequence[ScoredRollout]) -> list[TokenStatistics]:
+        if not self._needs_statistics:
+            return [TokenStatistics()] * len(scored)
+        stats: list[TokenStatistics] = self._ranks.call("token_statistics", scored)
+        return stats
 
     def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
         stats: UpdateStats = self._ranks.call("update", samples)

@@ -17,7 +17,7 @@ from verl_lite.engine.model.weights import base_model
 from verl_lite.engine.rundir.environment import make_deterministic
 from verl_lite.engine.rundir.folder import RunFolder
 from verl_lite.engine.rundir.seeds import derive_seed
-from verl_lite.engine.types import Annotation, TrainingSample, UpdateStats
+from verl_lite.engine.types import TokenStatistics, TrainingSample, UpdateStats
 from verl_lite.plugins import ScoredRollout
 
 __all__ = ["LearnerSpec", "RankWorker"]
@@ -59,10 +59,10 @@ class RankWorker:
         )
         torch.manual_seed(derive_seed(config.seed, "dropout", self._ranks.rank))
 
-    def annotate(self, scored: Sequence[ScoredRollout]) -> list[Annotation]:
-        notes = self.learner.annotate(scored)
+    def token_statistics(self, scored: Sequence[ScoredRollout]) -> list[TokenStatistics]:
+        stats = self.learner.token_statistics(scored)
         self._empty_cache()
-        return notes
+        return stats
 
     def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
         stats = self.learner.update(samples)

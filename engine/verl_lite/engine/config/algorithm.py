@@ -41,6 +41,16 @@ class KLConfig(ConfigModel):
     horizon_samples: int = Field(default=10_000, gt=0)
     ratio_weighted: bool = False  # k1, k3: times the ratio; the gradient is KL(policy || reference)'s
 
+    @property
+    def in_reward(self) -> bool:
+        """Whether each token's reward is lowered by a KL penalty."""
+        return self.coefficient > 0 and self.placement == "reward"
+
+    @property
+    def in_loss(self) -> bool:
+        """Whether the loss has a KL term."""
+        return self.coefficient > 0 and self.placement == "loss"
+
     @model_validator(mode="after")
     def _coherent(self) -> Self:
         if self.coefficient > 0 and self.reference == "none":
@@ -195,9 +205,7 @@ class AlgorithmConfig(ConfigModel):
                 "advantage=dr_grpo removes the length bias that aggregate=sequence_mean brings back: "
                 "use sequence_sum_norm (the paper's) or token_mean"
             )
-        if self.kl.placement == "reward" and self.kl.coefficient > 0 and self.advantage not in (
-            "gae", "reinforce_pp"
-        ):  # fmt: skip
+        if self.kl.in_reward and self.advantage not in ("gae", "reinforce_pp"):
             raise ValueError(
                 f"kl.placement=reward gives a penalty per token, which advantage={self.advantage} (one "
                 "value per completion) cannot place: use gae or reinforce_pp, or kl.placement: loss"

@@ -5,15 +5,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from verl_lite.engine.rundir.folder import bad_batch_path
 from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import TrainingError
 
-__all__ = ["BadStepGuard", "bad_batch_path"]
-
-
-def bad_batch_path(folder: Path, number: int) -> Path:
-    """The file of the batch of bad step `number`, counted from 1."""
-    return folder / f"bad_batch_{number:03d}.jsonl"
+__all__ = ["BadStepGuard"]
 
 
 class BadStepGuard:

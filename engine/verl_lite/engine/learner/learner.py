@@ -40,7 +40,7 @@ from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.learner.reference import make_reference
 from verl_lite.engine.model.lora import adapter_weights, add_adapters
 from verl_lite.engine.model.weights import float32_master_weights, named_weights
-from verl_lite.engine.types import Annotation, TrainingSample, UpdateStats
+from verl_lite.engine.types import TokenStatistics, TrainingSample, UpdateStats, is_trainable
 from verl_lite.plugins import Rollout, ScoredRollout
 
 __all__ = ["Learner"]
@@ -97,15 +97,15 @@ class Learner:
         self._optimizer = PolicyOptimizer(model.parameters(), config.optimizer, total_steps=num_updates)
         self._generator = torch.Generator().manual_seed(seed)
 
-    def annotate(self, scored: Sequence[ScoredRollout]) -> list[Annotation]:
+    def token_statistics(self, scored: Sequence[ScoredRollout]) -> list[TokenStatistics]:
         """What `estimate_advantages` needs of the models: critic values, and log-probs for a KL reward.
 
-        Nothing is computed, and every annotation is empty, where neither is configured.
+        Nothing is computed, and all statistics are empty, where neither is configured.
         """
-        kl_in_reward = self._reference is not None and not self._kl_in_loss
-        wanted = [i for i, row in enumerate(scored) if row.reward is not None and row.rollout.completion_ids]
+        kl_in_reward = self._algorithm.kl.in_reward
+        wanted = [i for i, row in enumerate(scored) if is_trainable(row)]
         if not wanted or (self._critic is None and not kl_in_reward):
-            return [Annotation()] * len(scored)
+            return [TokenStatistics()] * len(scored)
         samples = [_bare_sample(scored[i].rollout) for i in wanted]
         if self._critic is not None:
             rewards = (scored[i].reward for i in wanted)
@@ -117,10 +117,10 @@ class Learner:
             assert self._reference is not None
             old = self.policy.completion_logprobs(samples)
             ref = self._reference.completion_logprobs(samples, device=self.policy.device)
-        notes = [Annotation()] * len(scored)
+        stats = [TokenStatistics()] * len(scored)
         for index, old_T, ref_T, values_T in zip(wanted, old, ref, values, strict=True):
-            notes[index] = Annotation(old_logprobs_T=old_T, ref_logprobs_T=ref_T, values_T=values_T)
-        return notes
+            stats[index] = TokenStatistics(old_logprobs_T=old_T, ref_logprobs_T=ref_T, values_T=values_T)
+        return stats
 
     def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
         """Epochs over mini-batches over micro-batches.
@@ -231,15 +231,11 @@ class Learner:
         measured = [s for s in samples if s.sampler_logprobs_T and any(s.loss_mask_T)]
         return mismatch_means(measured, self.policy.completion_logprobs(measured)) if measured else {}
 
-    @property
-    def _kl_in_loss(self) -> bool:
-        return self._reference is not None and self._algorithm.kl.placement == "loss"
-
     def _is_active(self, sample: TrainingSample) -> bool:
         """Whether the sample contributes a gradient."""
         if not any(sample.loss_mask_T):
             return False
-        return self._kl_in_loss or self._algorithm.entropy_bonus != 0.0 or any(sample.advantages_T)
+        return self._algorithm.kl.in_loss or self._algorithm.entropy_bonus != 0.0 or any(sample.advantages_T)
 
     def _mini_batches(self, samples: Sequence[TrainingSample]) -> Iterator[list[int]]:
         """Sample indices per mini-batch: whole groups, reshuffled each epoch, as even as groups allow."""
@@ -257,7 +253,7 @@ class Learner:
 
     def _with_reference(self, samples: Sequence[TrainingSample]) -> list[TrainingSample]:
         are_known = all(sample.ref_logprobs_T for sample in samples)
-        if self._reference is None or not self._kl_in_loss or are_known:
+        if self._reference is None or not self._algorithm.kl.in_loss or are_known:
             return list(samples)
         logprobs = self._reference.completion_logprobs(samples, device=self.policy.device)
         return [replace(s, ref_logprobs_T=lp) for s, lp in zip(samples, logprobs, strict=True)]

@@ -1,1 +1,1 @@
-"""observe"""
+"""What is seen of a run: metrics, displays, sample tables, timelines, monitors and rollback."""

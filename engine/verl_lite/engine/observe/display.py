@@ -26,7 +26,7 @@ DisplayMode = Literal["auto", "quiet", "json"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """One step as shown. `components` are the rewards' mean values; `seconds` one entry a stage, in order."""
+    """One step as shown. `components` are the rewards' means; `seconds` has the stages in order."""
 
     step: int
     num_steps: int
@@ -58,7 +58,7 @@ class SummaryRow:
 
 class Display(Protocol):
     def note(self, text: str) -> None:
-        """Say something once."""
+        """Show a line of text once."""
         ...
 
     def sft_step(self, step: int, num_steps: int, loss: float) -> None: ...
@@ -75,7 +75,7 @@ class Display(Protocol):
 
 
 def make_display(console: Console, mode: DisplayMode = "auto") -> Display:
-    """auto: a live panel on a terminal, lines elsewhere; quiet: nothing but notes; json: JSON lines."""
+    """auto: a live panel on a terminal, lines elsewhere; quiet: only notes; json: JSON lines."""
     if mode == "json":
         return JsonDisplay(console)
     if mode == "quiet":
@@ -84,7 +84,7 @@ def make_display(console: Console, mode: DisplayMode = "auto") -> Display:
 
 
 class PlainDisplay:
-    """One line a step; SFT about ten lines in all."""
+    """One line per step; about ten lines for all of SFT."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -108,12 +108,12 @@ class PlainDisplay:
         """Nothing is pending."""
 
     def _print(self, text: str) -> None:
-        # no wrapping: a log's line is a line, whatever the width of a terminal that is not there
+        # no wrapping: there is no terminal whose width could matter to a log
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class QuietDisplay(PlainDisplay):
-    """Only what is said once: warnings, resumes, the accuracy before RL."""
+    """Only notes: warnings, resumes, the accuracy before RL."""
 
     def sft_step(self, step: int, num_steps: int, loss: float) -> None:
         """Not shown."""
@@ -126,7 +126,7 @@ class QuietDisplay(PlainDisplay):
 
 
 class JsonDisplay(PlainDisplay):
-    """One JSON object a line, each with a "kind": note, sft_step, preference_step or step."""
+    """One JSON object per line, each with a "kind": note, sft_step, preference_step or step."""
 
     def note(self, text: str) -> None:
         self._object("note", text=text)
@@ -146,7 +146,7 @@ class JsonDisplay(PlainDisplay):
 
 
 class LiveDisplay:
-    """A progress bar and a table of the newest step, redrawn in place."""
+    """A progress bar and a table of the newest step, updated in place."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -211,7 +211,7 @@ def _step_table(report: StepReport) -> Table:
 
 
 def summary_table(rows: Sequence[SummaryRow], *, title: str, first_column: str = "held out, greedy") -> Table:
-    """The table a run ends with: each metric before and after."""
+    """The table at the end of a run: each metric before and after."""
     table = Table(title=title, title_justify="left")
     for column, justify in ((first_column, "left"), ("before", "right"), ("after", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]

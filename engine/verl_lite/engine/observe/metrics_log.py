@@ -15,7 +15,7 @@ __all__ = ["MetricsLog", "check_trackers", "cut_back", "read_metrics"]
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises ConfigError for a tracker accelerate does not know or whose package is not installed."""
+    """Raises ConfigError for a tracker that accelerate does not know or that is not installed."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
     known = sorted(LOGGER_TYPE_TO_CLASS)
@@ -30,7 +30,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 class MetricsLog:
-    """Appends one JSON object a step and passes the same numbers to the trackers."""
+    """Appends one JSON object per step and sends the same numbers to the trackers."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class MetricsLog:
         resume_at: int | None = None,
         file_name: str = "metrics.jsonl",
     ) -> None:
-        """`resume_at` counts the finished steps of a resumed run: lines of later ones are taken out."""
+        """`resume_at` counts the finished steps of a resumed run: lines of later steps are removed."""
         self._path = run_dir / file_name
         self._latest: tuple[int, dict[str, float]] = (0, {})
         if resume_at is not None:
@@ -50,7 +50,7 @@ class MetricsLog:
         if trackers:
             from accelerate import PartialState
 
-            PartialState()  # accelerate's trackers log, and its loggers refuse to without it
+            PartialState()  # accelerate's loggers, which its trackers use, refuse to work without it
         with clear_write_errors(str(self._path)):
             self._file = self._path.open("ab" if resume_at is not None else "wb", buffering=0)
             self._trackers = {
@@ -66,12 +66,12 @@ class MetricsLog:
                 tracker.log(finite, step=step)
 
     def of_step(self, step: int) -> Mapping[str, float]:
-        """What was logged of `step`, if it is the newest one; else nothing."""
+        """What was logged for `step`, if it is the newest; otherwise nothing."""
         latest, metrics = self._latest
         return metrics if latest == step else {}
 
     def log_samples(self, table: SampleTable, *, step: int) -> None:
-        """Show a few rollouts of the step in the trackers; metrics.jsonl holds numbers only."""
+        """Send a few rollouts of the step to the trackers; metrics.jsonl holds numbers only."""
         with clear_write_errors("the trackers' files"):
             for name, tracker in self._trackers.items():
                 send_table(name, tracker, table, step=step)
@@ -86,7 +86,7 @@ class MetricsLog:
             self._file = self._path.open("ab", buffering=0)
 
     def sync(self) -> None:
-        """Have every line on the disk: a checkpoint must never be newer than its metrics."""
+        """Flush every line to the disk: a checkpoint must never be newer than its metrics."""
         with clear_write_errors(f"metrics to {self._path}"):
             os.fsync(self._file.fileno())
 
@@ -98,13 +98,13 @@ class MetricsLog:
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
-    # nan and inf are no JSON: null says "no value" to every reader
+    # JSON has no nan and inf: null means "no value" to every reader
     clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
     return (json.dumps(clean) + "\n").encode()
 
 
 def cut_back(path: Path, step: int) -> None:
-    """Take the lines of later steps out, in a new file that takes the name of the old one."""
+    """Remove the lines of later steps: a new file replaces the old one."""
     if not path.exists():
         return
     lines = b"".join(_line(row) for row in read_metrics(path) if row["step"] <= step)
@@ -121,16 +121,16 @@ def _start_tracker(
 
     kind = LOGGER_TYPE_TO_CLASS[name]
     options: dict[str, Any] = {}
-    if kind.requires_logging_directory:  # it writes into runs/<run>/<its name>/
+    if kind.requires_logging_directory:  # it writes to runs/<run>/<its name>/
         options["logging_dir"] = str(run_dir)
     if name == "tensorboard" and resume_at is not None:
-        options["purge_step"] = resume_at + 1  # it hides the points of steps that are taken back
+        options["purge_step"] = resume_at + 1  # hides the points of removed steps
     if name == "wandb":
         options["dir"] = str(run_dir)
-    if name == "trackio":  # as it is imported it reads where its database lies
+    if name == "trackio":  # it reads where its database is when it is imported
         os.environ.setdefault("TRACKIO_DIR", str(run_dir.resolve() / "trackio"))
         options["embed"] = False
-    if name == "mlflow":  # without a server of the user's own: a store in the run's folder
+    if name == "mlflow":  # unless the user has a server: a store in the run's folder
         os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{run_dir.resolve() / 'mlflow.db'}")
         options["logging_dir"] = (run_dir.resolve() / "mlruns").as_uri()
     tracker = kind(name if "logging_dir" in options and name != "mlflow" else run_name, **options)
@@ -140,7 +140,7 @@ def _start_tracker(
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The tree as {"a.b": scalar}; lists as text: all that every tracker can hold."""
+    """The tree as {"a.b": scalar}, lists as text: what every tracker can hold."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, Mapping):
@@ -151,7 +151,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a last line cut off by a crash is left out."""
+    """The rows of a metrics.jsonl, without a last line that a crash cut off."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:

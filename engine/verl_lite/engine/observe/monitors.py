@@ -1,8 +1,8 @@
-"""Watches a run for the ways training goes wrong; one warning a step and fault, where it happens.
+"""Watches a run for the ways training goes wrong, and warns in the step where it happens.
 
-Each monitor reads the step's metrics or rollouts and says "too much" or nothing. Its threshold is in
-the config (`monitors.`), its causes and cures in docs/monitors.md under its own name. Monitors never
-change training; rollback.py does, by rules of its own.
+Each monitor reads the step's metrics or rollouts. Its threshold is in the config (`monitors.`), its causes
+and cures are in docs/monitors.md under its name. Monitors never change training; rollback.py does, by
+rules of its own.
 """
 
 from collections import deque
@@ -12,14 +12,14 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from verl_lite.engine.config.monitors import MonitorsConfig
+from verl_lite.engine.observe.rollout_metrics import quality_metrics
 from verl_lite.plugins import ScoredRollout
 
-__all__ = ["MONITORS", "Monitors", "Warned", "duplicate_fraction", "repetition"]
+__all__ = ["MONITORS", "Monitors", "Warned"]
 
 DOCS = "docs/monitors.md"
-NGRAM = 4
 
-# name -> (the metric it reads, one line that says what it means)
+# name -> (the metric it reads, what it means)
 MONITORS: Mapping[str, tuple[str, str]] = {
     "flat_groups": (
         "reward/flat_group_fraction",
@@ -60,7 +60,7 @@ MONITORS: Mapping[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """One threshold crossed: `value` of `metric` against `limit`."""
+    """A threshold that was crossed: `value` of `metric` against `limit`."""
 
     name: str
     metric: str
@@ -76,7 +76,7 @@ class Warned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Divergence:
-    """By how much more the trained reward rose than a shadow; left behind: than twice what it rose."""
+    """By how much more the trained reward rose. Left behind: the shadow rose less than half as much."""
 
     shadow: str
     gap: float
@@ -84,26 +84,26 @@ class _Divergence:
 
 
 class Monitors:
-    """Looks at every step; `canary_limit` is the difference at which the run would stop.
+    """Checks every step. `canary_limit` is the difference at which the run would stop.
 
-    `max_lag` is how many updates old samples may be by asynchrony's rule: no fault up to there.
+    `max_lag` is how many updates old samples may be by `asynchrony`: no warning up to there.
     """
 
     def __init__(self, config: MonitorsConfig, *, canary_limit: float = 1.0, max_lag: int = 0) -> None:
         self._config = config
         self._max_lag = max_lag
         self._canary_limit = canary_limit
-        self._on: set[str] = set()  # the warnings of the step before
-        self._first: dict[str, list[float]] = {}  # the first window of each number that drifts
+        self._on: set[str] = set()  # the last step's warnings
+        self._first: dict[str, list[float]] = {}  # the first window of each drifting number
         self._last: dict[str, deque[float]] = {}
-        self._rewards: deque[float] = deque(maxlen=config.window_steps)  # the trained reward's last means
-        self._best: tuple[float, float] | None = None  # best held-out accuracy, the reward at that time
-        self._hacked: Warned | None = None  # as of the last held-out measurement
+        self._rewards: deque[float] = deque(maxlen=config.window_steps)  # the trained reward's newest means
+        self._best: tuple[float, float] | None = None  # best held-out accuracy, reward at that time
+        self._hacked: Warned | None = None  # by the last held-out measurement
 
-    def look_held_out(self, accuracy: float, *, before: float | None = None) -> Warned | None:
-        """Compare a held-out measurement with the best one so far; returns a warning that is new.
+    def check_held_out(self, accuracy: float, *, before: float | None = None) -> Warned | None:
+        """Compare a held-out accuracy with the best so far; returns a warning if it is new.
 
-        `before` is the accuracy before the first step; the reward it goes with is that of the first steps.
+        `before` is the accuracy before the first step; it is paired with the first steps' reward.
         """
         if not self._config.enabled or not self._rewards:
             return None
@@ -121,23 +121,17 @@ class Monitors:
             self._best = (accuracy, reward)
         return None if was_hacked else self._hacked
 
-    def look(
+    def check(
         self, metrics: Mapping[str, float], rows: Sequence[ScoredRollout], *, version: int
     ) -> tuple[dict[str, float], list[Warned]]:
-        """(the monitors' own numbers with every `warning/<name>` as 0 or 1, the warnings that are new:
-        those the step before did not have).
+        """The monitors' own metrics, with every `warning/<name>` as 0 or 1, and the new warnings.
 
-        `version` counts the updates behind the newest weights when `rows` were sampled.
+        New are those that the last step did not have. `version` is the newest policy version while `rows`
+        were sampled.
         """
         if not self._config.enabled or not rows:
             return {}, []
-        texts = [row.rollout.completion for row in rows]
-        own = {
-            "rollout/repetition": fmean(map(repetition, texts)),
-            "rollout/duplicate_fraction": duplicate_fraction(rows),
-            "rollout/staleness_max": float(max(version - row.rollout.policy_version for row in rows)),
-            "rollout/staleness_mean": _mean_staleness(rows, version),
-        }
+        own = quality_metrics(rows, version=version)
         drift = self._drift(metrics)
         if (divergence := self._divergence(metrics)) is not None:
             own["monitor/divergence"] = divergence.gap
@@ -155,7 +149,7 @@ class Monitors:
         return own | flags, [warning for warning in warned if warning.name not in before]
 
     def _above(self, metrics: Mapping[str, float]) -> list[Warned]:
-        """The monitors that compare one number of the step with one limit."""
+        """Monitors that compare one number with one limit."""
         c = self._config
         limits = {
             "flat_groups": c.flat_groups,
@@ -207,15 +201,15 @@ class Monitors:
         return found
 
     def _drift(self, metrics: Mapping[str, float]) -> float | None:
-        """Mean length of the last window over that of the first; None until both are full."""
+        """Mean length in the last window over that in the first; None until both are full."""
         first, last = self._windows("length", metrics.get(MONITORS["length_drift"][0]))
         return fmean(last) / fmean(first) if last and fmean(first) and fmean(last) else None
 
     def _divergence(self, metrics: Mapping[str, float]) -> _Divergence | None:
-        """Of the shadow reward that stayed behind the trained one most.
+        """The divergence of the shadow reward (weight 0) that lags the trained one most.
 
-        Rises are in standard deviations, within the first batch's window, of the samples' values; None
-        without a reward of weight 0 or before both windows are full.
+        Rises are in standard deviations of the samples' values in the first window. None without a shadow,
+        and until both windows are full.
         """
         trained = self._rise("trained", metrics.get("reward/mean"), metrics.get("reward/std"))
         found = []
@@ -238,7 +232,7 @@ class Monitors:
         return (fmean(last) - fmean(first)) / unit
 
     def _windows(self, name: str, value: float | None) -> tuple[Sequence[float], Sequence[float]]:
-        """(first window, last window): the last is empty until it shares no step with the first."""
+        """The first window and the last one, which is empty until it shares no step with the first."""
         size = self._config.window_steps
         first = self._first.setdefault(name, [])
         last = self._last.setdefault(name, deque(maxlen=size))
@@ -267,38 +261,6 @@ class Monitors:
         self._last = {name: deque(values, maxlen=size) for name, values in state["last"].items()}
 
 
-def _mean_staleness(rows: Sequence[ScoredRollout], version: int) -> float:
-    """Updates behind `version`, in the mean over completion tokens (of which each may have its own)."""
-    total = count = 0
-    for row in rows:
-        rollout, num_tokens = row.rollout, len(row.rollout.completion_ids)
-        total += (
-            sum(rollout.token_versions) if rollout.token_versions else rollout.policy_version * num_tokens
-        )
-        count += num_tokens
-    return version - total / count if count else 0.0
-
-
 def _reward_names(metrics: Mapping[str, float]) -> list[str]:
     end = "/weight"
     return [name[7 : -len(end)] for name in metrics if name.startswith("reward/") and name.endswith(end)]
-
-
-def repetition(text: str) -> float:
-    """The part of the four-word sequences of `text` that stood in it before.
-
-    >>> repetition("so it is so it is so it is"), repetition("one two three four five")
-    (0.5, 0.0)
-    """
-    words = text.split()
-    sequences = [tuple(words[at : at + NGRAM]) for at in range(len(words) - NGRAM + 1)]
-    return 1 - len(set(sequences)) / len(sequences) if sequences else 0.0
-
-
-def duplicate_fraction(rows: Sequence[ScoredRollout]) -> float:
-    """The part of the samples whose text is also that of another sample of their group."""
-    counts: dict[tuple[str, str], int] = {}
-    keys = [(row.rollout.group, row.rollout.completion) for row in rows]
-    for key in keys:
-        counts[key] = counts.get(key, 0) + 1
-    return sum(counts[key] > 1 for key in keys) / len(keys)

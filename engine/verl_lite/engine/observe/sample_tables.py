@@ -1,6 +1,6 @@
-"""A few rollouts of a step as a table, for the trackers that show one; rollouts/ has every sample.
+"""A few rollouts of a step as a table, for trackers that show tables; rollouts/ has every sample.
 
-TensorBoard has no tables: it gets the same as text, indented so that no markup of a completion is read.
+TensorBoard has no tables: it gets the same as text, indented so that a completion's markup is not rendered.
 """
 
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ MAX_CHARS = 4_000  # of a prompt or a completion
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleTable:
-    """`data` has one list a sample, in the order of `columns`; None where a reward gave no value."""
+    """`data` has one list per sample, in the order of `columns`; None where a reward gave no value."""
 
     columns: Sequence[str]
     data: Sequence[Sequence[Any]]
 
 
 def sample_table(rows: Sequence[ScoredRollout], *, step: int, count: int) -> SampleTable:
-    """The best and the worst samples, half each, by reward; ties in the order of the batch.
+    """The `count` best and worst samples by reward, half each; ties stay in the order of the batch.
 
-    Columns: step, prompt, completion, reward, and one for each reward component.
+    Columns: step, prompt, completion, reward, and one per reward component.
     """
     scored = sorted(
         (row for row in rows if row.reward is not None), key=lambda row: row.reward or 0.0, reverse=True
@@ -50,7 +50,7 @@ def sample_table(rows: Sequence[ScoredRollout], *, step: int, count: int) -> Sam
 
 
 def send_table(name: str, tracker: Any, table: SampleTable, *, step: int) -> None:
-    """Hand the table to the tracker called `name`; one that has neither tables nor text gets nothing."""
+    """Send the table to the tracker called `name`; one without tables and text gets nothing."""
     if name == "tensorboard":
         tracker.writer.add_text(NAME, _as_text(table), step)
     elif name == "wandb":

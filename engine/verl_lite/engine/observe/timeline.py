@@ -1,8 +1,8 @@
 """How long each stage of a step took, and timeline.jsonl: who worked when, and who waited for whom.
 
-One line a stage:  {"stage": "update", "worker": "learner", "start_s": ..., "end_s": ..., "step": 3}
-Times are seconds of the Unix clock, so that lines of several hosts share one axis; `step` counts from 1
-like the metrics'. A run of one process that samples, trains and syncs in turn writes none.
+One line per stage:  {"stage": "update", "worker": "learner", "start_s": ..., "end_s": ..., "step": 3}
+Times are in seconds of the Unix clock, so that several hosts share one axis; `step` counts from 1, as in
+the metrics. A run in mode sync in one process writes no timeline: its stages follow each other.
 """
 
 import json
@@ -19,7 +19,7 @@ __all__ = ["StageClock", "Timeline"]
 
 
 class Timeline:
-    """Appends stages to a file, from any thread. `resume_at` counts the finished steps of a resumed run."""
+    """Appends stages to a file, from any thread. `resume_at` counts a resumed run's finished steps."""
 
     def __init__(self, path: Path, *, resume_at: int | None = None) -> None:
         if resume_at is not None:
@@ -30,7 +30,7 @@ class Timeline:
             self._file = path.open("ab" if resume_at is not None else "wb", buffering=0)
 
     def add(self, stage: str, *, worker: str, start_s: float, end_s: float, step: int) -> None:
-        """Append one stage; lines of a closed timeline (a worker that ended late) are dropped."""
+        """Append one stage. After `close` it is dropped: a worker may end late."""
         line = {"stage": stage, "worker": worker, "start_s": start_s, "end_s": end_s, "step": step}
         with self._lock, clear_write_errors(str(self._path)):
             if not self._file.closed:
@@ -42,7 +42,7 @@ class Timeline:
 
 
 class StageClock:
-    """Seconds by stage of one step; each stage goes to the timeline, where there is one.
+    """Seconds by stage of one step; each stage also goes to the timeline, if there is one.
 
     >>> clock = StageClock()
     >>> with clock.stage("update"):

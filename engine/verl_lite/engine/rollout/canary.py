@@ -1,9 +1,9 @@
 """The canary: after each weight sync, a fixed sequence must have the same log-probabilities on both sides.
 
-Weights that never reached the sampler do not crash anything; training just learns from a policy
-that no longer exists. So both sides compute log p of the same tokens and the largest difference
-must stay within what the dtype explains. What it cannot see: a stale update smaller than that
-tolerance (in bfloat16 a single step at a learning rate of 1e-6 is).
+Weights that never reach the sampler crash nothing: training learns from a policy that no longer exists. So
+both sides compute log p of the same tokens, and the largest difference must stay within what the dtype
+explains. An update smaller than that tolerance goes unnoticed, such as a single step at a learning rate of
+1e-6 in bfloat16.
 """
 
 import math
@@ -17,13 +17,13 @@ from verl_lite.errors import TrainingError
 
 __all__ = ["TOLERANCES", "Canary", "canary_limit"]
 
-# The largest difference of natural log-probabilities two correct implementations show, by dtype.
+# The largest difference in log-probability (nats) between two correct implementations, by dtype.
 # float32 on one CPU: 1e-6 measured; GPUs add TF32 and other summation orders.
 TOLERANCES = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}
 
 
 def canary_limit(config: TrainConfig) -> float:
-    """The difference at which a run with this config stops."""
+    """The difference in log-probability (nats) at which a run with this config stops."""
     rollout = config.rollout
     if rollout.canary_tolerance is not None:
         return rollout.canary_tolerance
@@ -35,7 +35,7 @@ def canary_limit(config: TrainConfig) -> float:
 
 
 class Canary:
-    """The fixed sequence and the difference allowed."""
+    """The fixed sequence, and the largest difference allowed."""
 
     def __init__(self, token_ids: Sequence[int], *, tolerance: float) -> None:
         if len(token_ids) < 2:
@@ -44,14 +44,14 @@ class Canary:
         self.tolerance = tolerance
 
     def check(self, source: WeightSource, sampled: Sequence[float], *, version: int) -> float:
-        """The largest difference of `sampled` (the sampler's log-probabilities) from the source's.
+        """The largest difference between the sampler's log-probabilities and the source's.
 
-        Raises TrainingError when it is beyond the tolerance or not a number.
+        Raises TrainingError when it exceeds the tolerance or is not a number.
         """
         return self.compare(source.token_logprobs(self.token_ids), sampled, version=version)
 
     def compare(self, trained: Sequence[float], sampled: Sequence[float], *, version: int) -> float:
-        """As `check`, with the learner's log-probabilities at hand."""
+        """As `check`, with log-probabilities that the learner has computed."""
         differences = [abs(a - b) for a, b in zip(trained, sampled, strict=True)]
         largest = max(differences, key=lambda d: math.inf if math.isnan(d) else d)
         # `not <=` instead of `>`: nan must trip it too

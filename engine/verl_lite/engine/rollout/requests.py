@@ -1,7 +1,7 @@
-"""One request, one sequence: what every sampler asks of an engine, and how rollouts come of it.
+"""One request, one sequence: what a sampler asks of an engine, and how rollouts are made of the answers.
 
-Each completion of a batch is a request with a seed of its own, so its tokens depend on the weights
-and that seed, never on which engine made it or beside what.
+Each completion is a request with its own seed, so its tokens depend on the weights and that seed, never on
+which engine made it or what else ran there.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,9 +17,9 @@ __all__ = ["FinishedSequence", "GroupBuilder", "SequenceRequest"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceRequest:
-    """One completion to sample; `settings.seed` is its own.
+    """One completion to sample, with its own `settings.seed`.
 
-    `end_ids` end it, beside the tokenizer's eos; `ignore_end` samples past them and past eos.
+    It ends at the tokenizer's eos and at `end_ids`, unless `ignore_end`.
     """
 
     id: str
@@ -28,12 +28,18 @@ class SequenceRequest:
     end_ids: Sequence[int] = ()
     ignore_end: bool = False
 
+    @property
+    def seed(self) -> int:
+        """`settings.seed`, which every request has."""
+        assert self.settings.seed is not None
+        return self.settings.seed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedSequence:
-    """The answer to the request of that id; the lists have one entry a completion token.
+    """The answer to the request with that id; the lists have one entry per completion token.
 
-    `token_versions` are the policy versions whose weights sampled the tokens.
+    `token_versions` are the policy versions that sampled the tokens.
     """
 
     id: str
@@ -44,7 +50,7 @@ class FinishedSequence:
 
 
 class GroupBuilder:
-    """The requests of a batch, and its groups of rollouts as the answers come in."""
+    """Makes the requests of a batch, and its groups of rollouts from the answers."""
 
     def __init__(
         self,
@@ -72,7 +78,7 @@ class GroupBuilder:
 
     @property
     def requests(self) -> list[SequenceRequest]:
-        """Those without an answer, in the order of the prompts."""
+        """The requests without an answer, in the order of the prompts."""
         return [
             SequenceRequest(
                 id=id, prompt_ids=tuple(prompt.prompt_ids), settings=settings, end_ids=self._end_ids
@@ -81,7 +87,7 @@ class GroupBuilder:
         ]
 
     def add(self, finished: FinishedSequence) -> list[Rollout] | None:
-        """The group that this sequence completes, in order of sample_index; None while others are missing."""
+        """The group that this sequence completes, by sample_index; None while others are missing."""
         prompt, sample_index, settings = self._waiting.pop(finished.id)
         group = self._groups.setdefault(finished.id.rpartition("/")[0], [])
         group.append(self._rollout(prompt, sample_index, settings, finished))

@@ -1,7 +1,7 @@
 """A running `vllm serve` over HTTP: completions by token ids, prompt log-probabilities, new weights.
 
-New weights travel through a folder that both sides see: the server is told to reload it by vLLM's
-`/collective_rpc`, which it offers when started with VLLM_SERVER_DEV_MODE=1.
+New weights travel through a folder that both sides see: `/collective_rpc` tells the server to reload it.
+vLLM offers that endpoint when started with VLLM_SERVER_DEV_MODE=1.
 """
 
 import os
@@ -21,10 +21,10 @@ SHORTEST_TRY_S = 1.0
 
 
 class ServerClient:
-    """May be used by many threads. A request that fails is made again, `retries` times.
+    """Usable from many threads. A failed request is repeated up to `retries` times.
 
-    It has `timeout_s` for all its tries together: one that hangs is not tried again. Raises ConfigError when
-    no server answers at `url`, TrainingError when it stops answering later.
+    `timeout_s` is for all tries together, so a request that hangs is not repeated. Raises ConfigError when no
+    server answers at `url`, TrainingError when it stops answering later.
     """
 
     def __init__(self, url: str, *, api_key_env: str, timeout_s: float, retries: int) -> None:
@@ -77,25 +77,25 @@ class ServerClient:
         return [step[str(token)]["logprob"] for step, token in zip(steps, ids[1:], strict=True)]
 
     def gives_processed_logprobs(self, token_ids: Sequence[int]) -> bool:
-        """Whether reported log-probabilities are the sampling policy's, after temperature and top-k.
+        """Whether the server reports log-probabilities after temperature and top-k.
 
-        With top-k 1 the sampled token has probability 1 by it, less by the model's own distribution.
+        With top-k 1 the sampled token then has probability 1; by the model's own distribution it has less.
         """
         (choice,) = self._completion(prompt=list(token_ids), max_tokens=1, top_k=1, logprobs=0)
         return bool(choice["logprobs"]["token_logprobs"][0] > -1e-6)
 
     def takes_weights(self) -> bool:
-        """Whether the server offers `/collective_rpc` (an empty call is refused, not unknown)."""
+        """Whether the server has `/collective_rpc`: it then refuses an empty call with 400, not 404."""
         return self._post("/collective_rpc", {}, fine=(400, 404, 405)).status_code == 400
 
     def reload(self, folder: str) -> None:
-        """Have the server replace its weights by those in `folder`, and forget what it cached of the old."""
+        """Have the server load the weights in `folder` and drop what it cached with the old ones."""
         call = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
         self._post("/collective_rpc", call)
-        # with requests under way, which may be others' or given up here: they are computed again
+        # requests under way, of others or given up here, are computed again
         answer = self._post("/reset_prefix_cache?reset_running_requests=true", {})
         if answer.content and not answer.json().get("success", True):
-            raise TrainingError(f"{self.url} kept its prefix cache of the weights before")
+            raise TrainingError(f"{self.url} kept its prefix cache of the old weights")
 
     def close(self) -> None:
         self._http.close()
@@ -104,7 +104,7 @@ class ServerClient:
         body = {
             "model": self._model,
             "return_token_ids": True,
-            # against a model's own generation_config, which servers apply where a field is missing
+            # a server fills missing fields from the model's generation_config
             "repetition_penalty": 1.0,
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,

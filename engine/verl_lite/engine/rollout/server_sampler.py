@@ -1,8 +1,8 @@
-"""Rollouts from a `vllm serve` process, here or elsewhere: one HTTP request a completion.
+"""Rollouts from a `vllm serve` process, here or elsewhere: one HTTP request per completion.
 
-The server schedules what runs together; as many requests are open as `rollout.sequences_in_flight`.
-It must report the sampling policy's log-probabilities (`--logprobs-mode processed_logprobs`) unless
-the policy samples at temperature 1 without top-p and top-k, where they are the model's own.
+The server schedules the requests; up to `rollout.sequences_in_flight` are open at once. It must report the
+sampling policy's log-probabilities (`--logprobs-mode processed_logprobs`), unless sampling is at temperature
+1 without top-p and top-k, where they equal the model's own.
 """
 
 import json
@@ -31,7 +31,7 @@ IN_FLIGHT = 64
 
 
 class ServerSampler:
-    """The Sampler protocol on the server of `rollout.server`, whose model must be the one in `model_path`."""
+    """A Sampler on the server of `rollout.server`, which must serve the model in `model_path`."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class ServerSampler:
         settings: SamplerSettings,
         check: Callable[[], None] = never_stop,
     ) -> Iterator[list[Rollout]]:
-        """See Sampler.generate. `settings.seed` is the batch's: each request's is derived from it."""
+        """See Sampler.generate. Each request's seed is derived from `settings.seed`."""
         is_plain = settings.temperature == 1 and settings.top_p == 1 and settings.top_k == 0
         if not self._processed and not is_plain and settings.temperature > 0:
             raise ConfigError(
@@ -96,7 +96,7 @@ class ServerSampler:
         answers: SimpleQueue[FinishedSequence | Exception] = SimpleQueue()
         complete = partial(self.client.complete, version=self._version)
         for _ in range(min(self._in_flight, len(waiting))):
-            # nobody waits for a request that is not wanted any more: daemons end with the process
+            # daemons: at exit nobody waits for requests that are no longer wanted
             Thread(target=_work_off, args=(waiting, complete, answers), daemon=True).start()
         try:
             for _ in groups.requests:
@@ -133,7 +133,7 @@ class ServerSampler:
         if config.is_file():
             shutil.copy(config, folder)
             if json.loads(config.read_text()).get("tie_word_embeddings"):
-                # vLLM's CPU build keeps a copy of a tied head (see vllm_engine.py); others pass it over
+                # vLLM's CPU build keeps a copy of a tied head (see vllm_engine.py); others ignore this one
                 embeddings = next(t for name, t in weights.items() if name.endswith("embed_tokens.weight"))
                 weights.setdefault("lm_head.weight", embeddings.clone())
         save_file(weights, folder / "model.safetensors")
@@ -153,7 +153,7 @@ def _work_off(
     complete: Callable[[SequenceRequest], FinishedSequence],
     answers: "SimpleQueue[FinishedSequence | Exception]",
 ) -> None:
-    """What a thread does: one request after the other, until none is left."""
+    """What a thread does: one request after another until none is left."""
     while True:
         try:
             request = waiting.popleft()

@@ -1,24 +1,23 @@
 """Rollouts from `transformers.generate`: the sampler for machines without vLLM.
 
-Sampling is exact and seeded by completion: Gumbel noise of the completion's own generator is added
-to the log-probabilities, and `generate` takes the largest. So a completion depends on its seed and
-the weights, not on what else is in the batch.
+Sampling is exact, with one generator per completion: its Gumbel noise is added to the log-probabilities,
+and `generate` takes the largest. So a completion depends on its seed and the weights, not on the rest of the
+batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from verl_lite.engine.config.train import RolloutConfig
-from verl_lite.engine.model.end_tokens import without_end
 from verl_lite.engine.model.folder import pad_token_id
 from verl_lite.engine.model.weights import base_model
 from verl_lite.engine.rollout.canary import TOLERANCES, Canary
-from verl_lite.engine.rundir.seeds import derive_seed
+from verl_lite.engine.rollout.requests import FinishedSequence, GroupBuilder, SequenceRequest
 from verl_lite.engine.types import PromptRow, WeightSource, never_stop
 from verl_lite.plugins import Rollout, SamplerSettings
 
@@ -28,9 +27,9 @@ BATCH_ROWS = 256
 
 
 class TransformersSampler:
-    """The Sampler protocol on a model of its own: with the learner's, a sync that fails would not show.
+    """A Sampler with its own copy of the model: on the learner's, a failed sync would go unnoticed.
 
-    `batch_rows` completions are generated at once, prompts of equal length together.
+    Up to `batch_rows` completions are generated at once, for prompts of equal length.
     """
 
     def __init__(
@@ -63,33 +62,30 @@ class TransformersSampler:
         settings: SamplerSettings,
         check: Callable[[], None] = never_stop,
     ) -> Iterator[list[Rollout]]:
-        """See Sampler.generate. `settings.seed` is the batch's: each completion's is derived from it."""
-        prompts_at_once = max(self._batch_rows // num_samples, 1)
-        by_length: dict[int, list[PromptRow]] = {}
-        for prompt in prompts:  # equal lengths together: no padding, so no padding can change a result
-            by_length.setdefault(len(prompt.prompt_ids), []).append(prompt)
+        """See Sampler.generate. Each completion's seed is derived from `settings.seed`."""
+        groups = GroupBuilder(
+            prompts,
+            num_samples=num_samples,
+            settings=settings,
+            decode=partial(self._tokenizer.decode, skip_special_tokens=True),
+            end_ids=self._end_ids,
+        )
+        at_once = max(self._batch_rows // num_samples, 1) * num_samples
+        by_length: dict[int, list[SequenceRequest]] = {}
+        for request in groups.requests:  # equal lengths together: without padding, none can change a result
+            by_length.setdefault(len(request.prompt_ids), []).append(request)
         for same in by_length.values():
-            for start in range(0, len(same), prompts_at_once):
-                batch = same[start : start + prompts_at_once]
-                yield from self._generate_batch(batch, num_samples, settings, check)
+            for start in range(0, len(same), at_once):
+                for finished in self._generate_batch(same[start : start + at_once], settings, check):
+                    if (group := groups.add(finished)) is not None:
+                        yield group
 
     @torch.no_grad()
     def _generate_batch(
-        self,
-        prompts: Sequence[PromptRow],
-        num_samples: int,
-        settings: SamplerSettings,
-        check: Callable[[], None],
-    ) -> Iterator[list[Rollout]]:
-        rows = [
-            (prompt, index, derive_seed(settings.seed, prompt.id, index))
-            for prompt in prompts
-            for index in range(num_samples)
-        ]
-        input_BT = torch.tensor([list(prompt.prompt_ids) for prompt, _, _ in rows], device=self._model.device)
-        chooser = _Chooser(
-            [seed for _, _, seed in rows], settings, num_prompt_tokens=input_BT.shape[1], check=check
-        )
+        self, requests: Sequence[SequenceRequest], settings: SamplerSettings, check: Callable[[], None]
+    ) -> list[FinishedSequence]:
+        input_BT = torch.tensor([request.prompt_ids for request in requests], device=self._model.device)
+        chooser = _Chooser([request.seed for request in requests], settings, check=check)
         with _own_generation_config(self._model):
             output_BT = self._model.generate(
                 input_BT,
@@ -101,39 +97,20 @@ class TransformersSampler:
                 pad_token_id=pad_token_id(self._tokenizer),
             )[:, input_BT.shape[1] :].tolist()
         logprobs_BT = torch.stack(chooser.logprobs, dim=1).tolist()
-        rollouts = [
-            self._rollout(prompt, index, replace(settings, seed=seed), ids, logprobs)
-            for (prompt, index, seed), ids, logprobs in zip(rows, output_BT, logprobs_BT, strict=True)
+        return [
+            self._finished(request.id, ids, logprobs)
+            for request, ids, logprobs in zip(requests, output_BT, logprobs_BT, strict=True)
         ]
-        for start in range(0, len(rollouts), num_samples):
-            yield rollouts[start : start + num_samples]
 
-    def _rollout(
-        self,
-        prompt: PromptRow,
-        sample_index: int,
-        settings: SamplerSettings,
-        ids: list[int],
-        logprobs: list[float],
-    ) -> Rollout:
-        stops = [at for at, id in enumerate(ids) if id in self._end_ids]
+    def _finished(self, id: str, ids: list[int], logprobs: list[float]) -> FinishedSequence:
+        stops = [at for at, token in enumerate(ids) if token in self._end_ids]
         length = stops[0] + 1 if stops else len(ids)
-        return Rollout(
-            id=f"{prompt.id}/{sample_index}",
-            group=prompt.id,
-            sample_index=sample_index,
-            prompt=prompt.messages,
-            prompt_ids=prompt.prompt_ids,
-            completion=self._tokenizer.decode(
-                without_end(ids[:length], self._end_ids), skip_special_tokens=True
-            ),
-            completion_ids=ids[:length],
+        return FinishedSequence(
+            id=id,
+            token_ids=ids[:length],
             logprobs=logprobs[:length],
+            token_versions=[self._version] * length,
             finish_reason="stop" if stops else "length",
-            reference=prompt.reference,
-            columns=prompt.columns,
-            policy_version=self._version,
-            sampling=settings,
         )
 
     @torch.no_grad()
@@ -155,7 +132,7 @@ class TransformersSampler:
             own[name].copy_(tensor)
 
     def sleep(self) -> None:
-        """Nothing to free: the weights are all it holds."""
+        """Nothing to free: it holds only the weights."""
 
     def wake(self) -> None:
         """See sleep."""
@@ -166,9 +143,9 @@ class TransformersSampler:
 
 @contextmanager
 def _own_generation_config(model: Any) -> Iterator[None]:
-    """Inside, `generate` knows only what it is told: a folder's penalties would change the policy.
+    """Inside, `generate` ignores the model's generation config: its penalties would change the policy.
 
-    Handing `generate` a configuration is not enough: what that leaves open, it takes from the model's.
+    Passing a configuration to `generate` is not enough: it fills unset fields from the model's.
     """
     from transformers import GenerationConfig
 
@@ -181,19 +158,11 @@ def _own_generation_config(model: Any) -> Iterator[None]:
 
 
 class _Chooser:
-    """Makes `generate`'s greedy choice an exact sample, and keeps the choice's log-probability."""
+    """Turns `generate`'s greedy choice into an exact sample, and keeps its log-probability."""
 
-    def __init__(
-        self,
-        seeds: Sequence[int],
-        settings: SamplerSettings,
-        *,
-        num_prompt_tokens: int,
-        check: Callable[[], None],
-    ) -> None:
+    def __init__(self, seeds: Sequence[int], settings: SamplerSettings, *, check: Callable[[], None]) -> None:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._settings = settings
-        self._num_prompt_tokens = num_prompt_tokens
         self._check = check
         self.logprobs: list[Tensor] = []
 
@@ -203,7 +172,7 @@ class _Chooser:
         choice_BV = logprobs_BV
         if self._settings.temperature > 0:
             noise = [torch.empty(logits_BV.shape[1]).exponential_(generator=g) for g in self._generators]
-            # -log(exponential) is Gumbel distributed, and the largest of log p + Gumbel is a sample of p
+            # -log(exponential) is Gumbel noise, and the largest of log p + Gumbel noise is a sample of p
             choice_BV = logprobs_BV - torch.stack(noise).log().to(logprobs_BV.device)
         chosen_B1 = choice_BV.argmax(-1, keepdim=True)
         self.logprobs.append(logprobs_BV.gather(1, chosen_B1)[:, 0].cpu())
@@ -211,7 +180,7 @@ class _Chooser:
 
 
 def _processed(logits_BV: Tensor, settings: SamplerSettings) -> Tensor:
-    """The logits of the distribution that is sampled from: temperature, then top-k, then top-p."""
+    """The logits after temperature, then top-k, then top-p."""
     if settings.temperature > 0:
         logits_BV = logits_BV / settings.temperature
     if settings.top_k:
@@ -220,7 +189,7 @@ def _processed(logits_BV: Tensor, settings: SamplerSettings) -> Tensor:
     if settings.top_p < 1:
         ordered, order = logits_BV.sort(descending=True)
         probabilities = ordered.softmax(-1)
-        # a token goes when the more likely ones before it already hold top_p
+        # a token is dropped when the more likely ones already have probability top_p
         drop = probabilities.cumsum(-1) - probabilities >= settings.top_p
         logits_BV = logits_BV.masked_fill(drop.scatter(1, order, drop), -torch.inf)
     return logits_BV

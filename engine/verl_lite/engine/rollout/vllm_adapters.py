@@ -1,6 +1,6 @@
-"""LoRA adapters inside a vLLM engine: a sync writes the small folder vLLM reads them from; the base stays.
+"""LoRA adapters in a vLLM engine: a sync writes a small folder that vLLM loads; the base weights stay.
 
-The adapter keeps its name and is replaced in place, so sequences under way go on under the new one.
+The adapter keeps its name and is replaced in place, so sequences under way go on with the new one.
 """
 
 import json
@@ -21,7 +21,7 @@ NAME = "policy"
 
 
 def takes_adapters(model_path: str) -> bool:
-    """Whether vLLM's own class for the (dense) model in `model_path` can have LoRA adapters."""
+    """Whether the model in `model_path` is dense and vLLM's class for it supports LoRA."""
     from transformers import AutoConfig
     from vllm.model_executor.models import ModelRegistry, supports_lora
 
@@ -34,7 +34,7 @@ def takes_adapters(model_path: str) -> bool:
 
 
 class VllmAdapters:
-    """The adapters of one shape. `request` goes with every sequence; None before the first `load`."""
+    """Adapters of one shape. Pass `request` with every sequence; it is None before the first `load`."""
 
     def __init__(self, config: LoraConfig) -> None:
         self._config = config
@@ -43,12 +43,12 @@ class VllmAdapters:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What vLLM's `LLM` must be started with."""
+        """Arguments for vLLM's `LLM`."""
         rank = next(rank for rank in RANKS if rank >= self._config.rank)
         return {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
 
     def load(self, llm: Any, tensors: Mapping[str, Tensor]) -> None:
-        """Replace the adapters by these (PEFT's names, as `lora.adapter_weights` gives them)."""
+        """Replace the adapters by these, named as in `lora.adapter_weights` (PEFT)."""
         from safetensors.torch import save_file
         from vllm.lora.request import LoRARequest
 
@@ -66,7 +66,7 @@ class VllmAdapters:
         kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(kept, folder / "adapter_model.safetensors")
         llm.llm_engine.add_lora(LoRARequest(NAME, 1, str(folder), load_inplace=True))
-        self.request = LoRARequest(NAME, 1, str(folder))  # without the reload, which would repeat each step
+        self.request = LoRARequest(NAME, 1, str(folder))  # load_inplace would reload with every request
 
     def close(self) -> None:
         if self._directory is not None:

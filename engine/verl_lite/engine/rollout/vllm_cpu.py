@@ -1,7 +1,7 @@
-"""Kernels that vLLM's CPU build has and leaves lying about; for the version that the extra `cpu` pins.
+"""Kernels that vLLM's CPU build has but does not use; for the version that the extra `cpu` pins.
 
-It takes RMSNorm and SwiGLU apart into a handful of torch calls each, although its extension has a
-kernel for either. Here they are registered the way vLLM lets others register theirs.
+It computes RMSNorm and SwiGLU with several torch calls each, although its extension has a kernel for both.
+Here the kernels are registered through vLLM's own extension points.
 """
 
 from typing import Any
@@ -12,11 +12,11 @@ from torch import Tensor
 __all__ = ["use_kernels"]
 
 PROVIDER = "verl_lite_cpu"
-LANES = 16  # float32 numbers in a register of AVX-512: the kernels take whole ones
+LANES = 16  # float32 numbers per AVX-512 register: the kernels need whole registers
 
 
 def use_kernels() -> dict[str, Any]:
-    """Register the kernels, before the model is made; returns the arguments that tell `LLM` of them."""
+    """Register the kernels before the model is made; returns the arguments that `LLM` then needs."""
     from vllm import ir
     from vllm.model_executor.custom_op import op_registry_oot
     from vllm.model_executor.layers.activation import SiluAndMul

@@ -1,13 +1,13 @@
-"""One vLLM engine, stepped by hand, one request a sequence: in this process, or in one of Ray's.
+"""One vLLM engine, stepped by hand, one request per sequence: in this process or in one of Ray's.
 
-Weights go in through `reload_weights`, which repacks them as loading from disk would, without the
-disk. They may go in while sequences are under way: those go on from the tokens they have, and every
-token carries the version of the weights that sampled it.
+New weights go through `reload_weights`, which repacks them as if loaded from disk. They may arrive while
+sequences are under way: those go on from the tokens they have, and every token carries the version of the
+weights that sampled it.
 """
 
 import os
 
-# Before vLLM is imported, which reads them once. A user's own setting wins.
+# vLLM reads these once, when it is imported. The user's own settings win.
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the engine lives in this process
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -33,8 +33,8 @@ from verl_lite.errors import ConfigError
 __all__ = ["VllmEngine"]
 
 CANARY_ID = "canary"
-BEFORE_ALL = -1  # vLLM begins the smallest first, and those of one priority in the order they came
-TOKENS_PER_STEP = 8192  # on the CPU, where prompts are not cut
+BEFORE_ALL = -1  # vLLM starts the smallest priority first; within one, in order of arrival
+TOKENS_PER_STEP = 8192  # on the CPU, where prompts are not split
 
 
 @dataclass(slots=True)
@@ -45,11 +45,11 @@ class _Running:
 
 
 class VllmEngine:
-    """`model_path` is only loaded once; later weights come through `load`. `options` go to vLLM.
+    """`model_path` is loaded once; later weights come through `load`. `options` are vLLM's.
 
-    `loads_midway` says that weights may arrive while sequences are under way. Without, vLLM hands each
-    sequence out once, at its end, which saves a good part of its work on the Python side.
-    With `lora`, and a model that vLLM has adapters for, `load` takes the adapters alone.
+    `loads_midway` allows new weights while sequences are under way. Without it, vLLM returns each sequence
+    once, at its end, which saves much of its work in Python. With `lora`, and a model for which vLLM
+    supports adapters, `load` takes the adapters alone.
     """
 
     def __init__(
@@ -85,26 +85,26 @@ class VllmEngine:
 
     @property
     def dtype(self) -> str:
-        """What it computes in: "float32", "bfloat16" or "float16"."""
+        """The dtype it computes in: "float32", "bfloat16" or "float16"."""
         return str(self._llm.llm_engine.model_config.dtype).removeprefix("torch.")
 
     @property
     def places(self) -> int:
-        """Sequences it works on at once, as far as its KV cache takes them."""
+        """The most sequences it works on at once; its KV cache may hold fewer."""
         return int(self._llm.llm_engine.vllm_config.scheduler_config.max_num_seqs)
 
     @property
     def takes_adapters(self) -> bool:
-        """Whether `load` wants LoRA adapters (PEFT's names), over the weights the engine started with."""
+        """Whether `load` takes LoRA adapters (PEFT's names) instead of full weights."""
         return self._adapters is not None
 
     @property
     def num_unfinished(self) -> int:
-        """Sequences that no step has handed out yet."""
+        """Sequences that no step has returned yet."""
         return len(self._running) + len(self._finished)
 
     def add(self, requests: Iterable[SequenceRequest]) -> None:
-        """Queue sequences to sample; vLLM starts as many at once as its KV cache takes."""
+        """Queue sequences to sample; vLLM runs as many at once as its KV cache holds."""
         for request in requests:
             parameters = _parameters(request, each_token=self._loads_midway)
             self._add(request.id, request.prompt_ids, parameters)
@@ -130,7 +130,7 @@ class VllmEngine:
                 continue
             running, (completion,) = self._running[output.request_id], output.outputs
             ids = completion.token_ids
-            assert len(completion.logprobs.logprobs) == len(ids)  # logprobs=0: one a token
+            assert len(completion.logprobs.logprobs) == len(ids)  # logprobs=0: one per token
             running.token_ids += ids
             running.logprobs += completion.logprobs.logprobs
             running.versions += [self.version] * len(ids)
@@ -148,7 +148,7 @@ class VllmEngine:
         return canary
 
     def abort(self, ids: Iterable[str]) -> None:
-        """Forget these sequences; ids that are not under way are passed over."""
+        """Drop these sequences; ids that are not under way are ignored."""
         known = [id for id in ids if self._running.pop(id, None) is not None]
         if known:
             self._llm.llm_engine.abort_request(known)
@@ -170,9 +170,9 @@ class VllmEngine:
                 return [step[token].logprob for step, token in zip(steps, token_ids[1:], strict=True)]
 
     def load(self, weights: Iterable[tuple[str, torch.Tensor]], *, version: int) -> None:
-        """Replace the weights by these before the next step.
+        """Replace the weights before the next step.
 
-        Hugging Face names and full tensors, or where `takes_adapters` those of the adapters alone.
+        Hugging Face names and full tensors; if `takes_adapters`, those of the adapters alone.
         """
         named = dict(weights)
         if self._adapters is not None:
@@ -181,20 +181,20 @@ class VllmEngine:
             return
         hf_config = self._llm.llm_engine.model_config.hf_config
         if not self._on_gpu and getattr(hf_config, "tie_word_embeddings", False):
-            # vLLM's CPU build repacks a tied output head into a copy of its own, which embed_tokens
-            # alone would leave at the old weights (the canary shows it)
+            # vLLM's CPU build keeps a repacked copy of a tied output head, which embed_tokens alone would
+            # leave at the old weights (the canary notices)
             embeddings = next(t for name, t in named.items() if name.endswith("embed_tokens.weight"))
             named.setdefault("lm_head.weight", embeddings)
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(named.items())})
         self.weights_arrived(version=version)
 
     def weights_arrived(self, *, version: int) -> None:
-        """After weights came in: drop what was cached of the old ones; later tokens are of this version."""
+        """After new weights: drop what was cached with the old ones; later tokens get this version."""
         assert self._loads_midway or not self._running, "versions of the tokens under way are not kept"
         caches = self._llm.llm_engine.vllm_config.cache_config.enable_prefix_caching
-        # sequences under way hold blocks of the cache: theirs are computed anew
+        # blocks that sequences under way hold are computed again
         if caches and not self._llm.reset_prefix_cache(reset_running_requests=bool(self._running)):
-            raise RuntimeError("vLLM kept its prefix cache of the weights before")
+            raise RuntimeError("vLLM kept the prefix cache of the old weights")
         self.version = version
 
     def sleep(self) -> None:
@@ -206,7 +206,7 @@ class VllmEngine:
             self._llm.wake_up()
 
     def close(self) -> None:
-        """Free the engine; it cannot be used afterwards."""
+        """Free the engine, which cannot be used afterwards."""
         import gc
 
         llm = self.__dict__.pop("_llm", None)
@@ -234,7 +234,7 @@ def _parameters(request: SequenceRequest, *, each_token: bool) -> Any:
         logprobs=0,  # the sampled token's own
         flat_logprobs=True,
         detokenize=False,
-        # token by token each gets the version of its step
+        # delivered one by one, each token gets the version of its step
         output_kind=RequestOutputKind.DELTA if each_token else RequestOutputKind.FINAL_ONLY,
     )
 
@@ -245,7 +245,7 @@ def _start(
     vllm = config.vllm
     if vllm.tensor_parallel_size > 1 and not on_gpu:
         raise ConfigError(
-            f"rollout.vllm.tensor_parallel_size={vllm.tensor_parallel_size} cuts an engine over GPUs, and "
+            f"rollout.vllm.tensor_parallel_size={vllm.tensor_parallel_size} splits an engine over GPUs, and "
             "there is none here: set it to 1"
         )
     arguments: dict[str, Any] = {
@@ -256,21 +256,21 @@ def _start(
         "tensor_parallel_size": vllm.tensor_parallel_size,
     }
     if not on_gpu:
-        # compiling the one op that returns logprobs costs 10 s and gains nothing here
+        # compiling the op that returns logprobs costs 10 s and gains nothing here
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
         arguments = {
             "enforce_eager": True,
             "dtype": "float32" if vllm.dtype == "auto" else vllm.dtype,
             "kv_cache_memory_bytes": int(vllm.kv_cache_gib * 2**30),
-            # a prompt cut over two steps fails on the CPU when its request has a seed ("CPU Generator
-            # does not use offset"); whole prompts have to fit into a step then
+            # on the CPU a prompt split over two steps fails if its request has a seed ("CPU Generator does
+            # not use offset"), so whole prompts must fit into a step
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(config.context_tokens, TOKENS_PER_STEP),
         }
     with _quiet_start():
         from vllm import LLM
 
-        # in a process of its own, vLLM's worker would not know what is registered here
+        # a vLLM worker in another process would not know what is registered here
         if not on_gpu and os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0":
             arguments |= use_kernels()
         return LLM(
@@ -291,7 +291,7 @@ def _start(
 
 @contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Keep what vLLM's libraries write to stderr while starting; shown only when the start fails."""
+    """Hold back what vLLM's libraries write to stderr while starting; show it if the start fails."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as aside:

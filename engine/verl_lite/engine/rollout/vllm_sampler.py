@@ -1,7 +1,7 @@
-"""Rollouts from vLLM inside this process: one request a completion, each with a seed of its own.
+"""Rollouts from vLLM in this process: one request per completion, each with its own seed.
 
-A prompt's group is handed out as soon as its last completion ends, and rewards are computed while
-the rest still generates.
+A prompt's group is yielded as soon as its last completion ends, so rewards are computed while the rest is
+still being generated.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +20,9 @@ __all__ = ["VllmSampler"]
 
 
 class VllmSampler:
-    """The Sampler protocol on vLLM. `model_path` is only loaded once; later weights come from the learner.
+    """A Sampler on vLLM. `model_path` is loaded once; later weights come from the learner.
 
-    With `lora` the learner's adapters alone, where vLLM takes them.
+    With `lora` only the learner's adapters come, if vLLM supports them for the model.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class VllmSampler:
         settings: SamplerSettings,
         check: Callable[[], None] = never_stop,
     ) -> Iterator[list[Rollout]]:
-        """See Sampler.generate. `settings.seed` is the batch's: each request's is derived from it."""
+        """See Sampler.generate. Each request's seed is derived from `settings.seed`."""
         groups = GroupBuilder(
             prompts,
             num_samples=num_samples,
@@ -70,7 +70,7 @@ class VllmSampler:
                     if (group := groups.add(finished)) is not None:
                         yield group
         finally:
-            self.engine.abort_all()  # the caller stopped early (Ctrl-C): leave the engine empty
+            self.engine.abort_all()  # if the caller stops early (Ctrl-C), leave the engine empty
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         return self.engine.token_logprobs(token_ids)

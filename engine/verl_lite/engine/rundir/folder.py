@@ -20,7 +20,14 @@ from verl_lite.engine.rundir.lock import LOCK_FILE
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import ConfigModel, load_config
 
-__all__ = ["FREE_FOR_MEMORY", "FREE_TO_CHANGE", "FolderConfig", "RunFolder", "choose_run_dir"]
+__all__ = [
+    "FREE_FOR_MEMORY",
+    "FREE_TO_CHANGE",
+    "FolderConfig",
+    "RunFolder",
+    "bad_batch_path",
+    "choose_run_dir",
+]
 
 # settings that trade memory for time; a resumed run may change them
 FREE_FOR_MEMORY = (
@@ -190,6 +197,11 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         write_whole(self.summary, json.dumps(summary, indent=2) + "\n")
+
+
+def bad_batch_path(folder: Path, number: int) -> Path:
+    """Where the batch of the bad step `number`, counted from 1, is kept."""
+    return folder / f"bad_batch_{number:03d}.jsonl"
 
 
 def write_whole(path: Path, text: str) -> None:

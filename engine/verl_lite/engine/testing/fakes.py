@@ -1,7 +1,7 @@
-"""A sampler and a learner that take as long as they are told: for tests and for measurements.
+"""A sampler and a learner whose speed can be set, for tests and measurements.
 
-The sampler's engines are threads that sleep `step_s` for each token of all their sequences together, as an
-engine with continuous batching does. The tokens are random, so nothing is learned from them.
+The sampler's engines are threads that sleep `step_s` for one token of all their sequences, as an engine with
+continuous batching would. The tokens are random, so there is nothing to learn from them.
 """
 
 import math
@@ -10,34 +10,33 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
 from verl_lite.engine.learner.learner import Learner
+from verl_lite.engine.rollout.requests import FinishedSequence, GroupBuilder
 from verl_lite.engine.rundir.interrupt import next_of
-from verl_lite.engine.rundir.seeds import derive_seed
 from verl_lite.engine.types import PromptRow, TrainingSample, UpdateStats, WeightSource, never_stop
 from verl_lite.plugins import Rollout, SamplerSettings
 
-__all__ = ["PacedLearner", "PacedSampler"]
+__all__ = ["FakeSampler", "SlowedLearner"]
 
 
 @dataclass(slots=True, eq=False)
 class _Sequence:
-    prompt: PromptRow
-    index: int
-    settings: SamplerSettings
+    id: str
     token_ids: list[int]
     done: "SimpleQueue[_Sequence]"
     versions: list[int] = field(default_factory=list)
 
 
-class PacedSampler:
-    """The Sampler protocol on `num_engines` threads of `num_slots` sequences each.
+class FakeSampler:
+    """A Sampler without a model: `num_engines` threads with `num_slots` sequences each.
 
-    `length` gives a completion's tokens for its seed. New weights are taken in the middle of
-    completions; every token carries its version. Any number of `generate` may run at a time.
+    `length` maps a completion's seed to its number of tokens. New weights arrive in the middle of
+    completions, and every token carries its version. Any number of `generate` calls may run at once.
     """
 
     def __init__(
@@ -49,7 +48,9 @@ class PacedSampler:
         num_slots: int = 64,
         step_s: float = 0.001,
     ) -> None:
-        self._tokenizer = tokenizer
+        self._decode = partial(tokenizer.decode, skip_special_tokens=True)
+        self._num_tokens = len(tokenizer)
+        self._logprob = -math.log(len(tokenizer))
         self._length = length
         self._num_slots = num_slots
         self._step_s = step_s
@@ -57,8 +58,7 @@ class PacedSampler:
         self._news = threading.Condition()
         self._closed = False
         self.version = 0
-        self.busy_s = [0.0] * num_engines
-        self._threads = [threading.Thread(target=self._engine, args=(i,)) for i in range(num_engines)]
+        self._threads = [threading.Thread(target=self._engine) for _ in range(num_engines)]
         for thread in self._threads:
             thread.start()
 
@@ -72,29 +72,24 @@ class PacedSampler:
     ) -> Iterator[list[Rollout]]:
         """See Sampler.generate."""
         done: SimpleQueue[_Sequence] = SimpleQueue()
+        groups = GroupBuilder(prompts, num_samples=num_samples, settings=settings, decode=self._decode)
         sequences = []
-        for prompt in prompts:
-            for index in range(num_samples):
-                seed = derive_seed(settings.seed, prompt.id, index)
-                chooser = random.Random(seed)
-                ids = [chooser.randrange(len(self._tokenizer)) for _ in range(self._length(seed))]
-                sequences.append(_Sequence(prompt, index, replace(settings, seed=seed), ids, done))
+        for request in groups.requests:
+            chooser = random.Random(request.seed)
+            ids = [chooser.randrange(self._num_tokens) for _ in range(self._length(request.seed))]
+            sequences.append(_Sequence(request.id, ids, done))
         with self._news:
             self._waiting.extend(sequences)
             self._news.notify_all()
-        groups: dict[str, list[Rollout]] = {}
         try:
             for _ in sequences:
-                rollout = self._rollout(next_of(done, check))
-                group = groups.setdefault(rollout.group, [])
-                group.append(rollout)
-                if len(group) == num_samples:
-                    yield sorted(groups.pop(rollout.group), key=lambda r: r.sample_index)
+                if (group := groups.add(self._finished(next_of(done, check)))) is not None:
+                    yield group
         finally:
             with self._news:
                 self._waiting = deque(one for one in self._waiting if one.done is not done)
 
-    def _engine(self, index: int) -> None:
+    def _engine(self) -> None:
         running: list[_Sequence] = []
         while True:
             with self._news:
@@ -102,44 +97,32 @@ class PacedSampler:
                     self._news.wait()
                 if self._closed:
                     return
-                # no more than an even share of what waits, so that the other engines get theirs
+                # at most an even share of what is waiting: the rest is for the other engines
                 share = math.ceil(len(self._waiting) / len(self._threads))
                 for _ in range(min(self._num_slots - len(running), share)):
                     running.append(self._waiting.popleft())
-            started = time.perf_counter()
             time.sleep(self._step_s)
-            self.busy_s[index] += time.perf_counter() - started
             for sequence in running:
                 sequence.versions.append(self.version)
                 if len(sequence.versions) == len(sequence.token_ids):
                     sequence.done.put(sequence)
             running = [one for one in running if len(one.versions) < len(one.token_ids)]
 
-    def _rollout(self, sequence: _Sequence) -> Rollout:
-        prompt, ids = sequence.prompt, sequence.token_ids
-        return Rollout(
-            id=f"{prompt.id}/{sequence.index}",
-            group=prompt.id,
-            sample_index=sequence.index,
-            prompt=prompt.messages,
-            prompt_ids=prompt.prompt_ids,
-            completion=self._tokenizer.decode(ids, skip_special_tokens=True),
-            completion_ids=ids,
-            logprobs=[-math.log(len(self._tokenizer))] * len(ids),
-            finish_reason="length",
-            reference=prompt.reference,
-            columns=prompt.columns,
-            policy_version=sequence.versions[0],
+    def _finished(self, sequence: _Sequence) -> FinishedSequence:
+        return FinishedSequence(
+            id=sequence.id,
+            token_ids=sequence.token_ids,
+            logprobs=[self._logprob] * len(sequence.token_ids),
             token_versions=sequence.versions,
-            sampling=sequence.settings,
+            finish_reason="length",
         )
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """Those of a uniform policy, which random tokens have."""
-        return [-math.log(len(self._tokenizer))] * (len(token_ids) - 1)
+        """Those of a uniform policy, which the random tokens come from."""
+        return [self._logprob] * (len(token_ids) - 1)
 
     def load_weights(self, source: WeightSource, *, version: int) -> float:
-        """Only the version is taken: there are no weights here, and so nothing for a canary to see."""
+        """Takes the version only: there are no weights, so a canary has nothing to compare."""
         self.version = version
         return 0.0
 
@@ -157,8 +140,8 @@ class PacedSampler:
             thread.join()
 
 
-class PacedLearner(Learner):
-    """A learner whose updates take at least `update_s` seconds: what is missing is slept."""
+class SlowedLearner(Learner):
+    """A real learner whose updates take at least `update_s` seconds: it sleeps for the rest."""
 
     update_s = 0.0
 

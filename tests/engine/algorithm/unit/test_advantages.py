@@ -16,7 +16,7 @@ from verl_lite.engine.algorithm.advantages import (
     overlong_penalty,
 )
 from verl_lite.engine.config.algorithm import AlgorithmConfig, CriticConfig, KLConfig, OverlongConfig
-from verl_lite.engine.types import Annotation
+from verl_lite.engine.types import TokenStatistics
 from verl_lite.lab.statistics import group_advantages
 from verl_lite.plugins import ComponentScore, Rollout, SamplerSettings, Score, ScoredRollout, gdpo_advantages
 from verl_lite.plugins.composite.metrics import batch_metrics
@@ -101,11 +101,11 @@ def test_returns_and_gae_by_hand():
 
 def test_gae_uses_the_critics_values_and_demands_them():
     config = AlgorithmConfig(advantage="gae", critic=CriticConfig(), gamma=0.9, lam=0.8)
-    (sample,) = estimate_advantages([row(1.0)], config, [Annotation(values_T=[0.5, 0.6])])
+    (sample,) = estimate_advantages([row(1.0)], config, [TokenStatistics(values_T=[0.5, 0.6])])
     assert sample.advantages_T == pytest.approx([0.328, 0.4])
     assert sample.returns_T == pytest.approx([0.828, 1.0])
     assert sample.values_T == [0.5, 0.6]
-    with pytest.raises(ValueError, match="one value a token: expected 2"):
+    with pytest.raises(ValueError, match="one value per token: expected 2"):
         estimate_advantages([row(1.0)], config)
 
 
@@ -113,14 +113,14 @@ def test_reinforce_pp_takes_the_kl_off_and_standardises_over_tokens():
     config = AlgorithmConfig(
         advantage="reinforce_pp", kl=KLConfig(coefficient=0.1, placement="reward", estimator="k1")
     )
-    notes = [Annotation(old_logprobs_T=[-1.0, -1.0], ref_logprobs_T=[-2.0, -1.0]), *[Annotation(
+    stats = [TokenStatistics(old_logprobs_T=[-1.0, -1.0], ref_logprobs_T=[-2.0, -1.0]), *[TokenStatistics(
         old_logprobs_T=[-1.0, -1.0], ref_logprobs_T=[-1.0, -1.0])]]  # fmt: skip
     returns = [0.9, 1.0, 0.0, 0.0]  # 1 - 0.1 * (1, 0) summed backwards; 0
     mean, std = statistics.fmean(returns), statistics.pstdev(returns)
-    samples = estimate_advantages([row(1.0, group="a"), row(0.0, group="b")], config, notes)
+    samples = estimate_advantages([row(1.0, group="a"), row(0.0, group="b")], config, stats)
     flat = [a for s in samples for a in s.advantages_T]
     assert flat == pytest.approx([(r - mean) / std for r in returns], rel=1e-5)
-    with pytest.raises(ValueError, match="annotate"):
+    with pytest.raises(ValueError, match="token_statistics"):
         estimate_advantages([row(1.0)], config)
 
 

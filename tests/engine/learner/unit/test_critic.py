@@ -1,4 +1,4 @@
-"""The critic learns a value it can learn; PPO's loop of annotate, GAE and update holds together."""
+"""The critic learns a value it can learn; PPO's loop of statistics, GAE and update holds together."""
 
 import math
 import random
@@ -91,12 +91,12 @@ def test_the_first_values_are_the_mean_reward_and_later_ones_are_learned(tiny_mo
     rows = [replace(row, reward=2.0 + at) for at, row in enumerate(scored_rollouts(make_samples()))]
     rows[0] = replace(rows[0], reward=None)  # left out of the mean
     mean = sum(row.reward for row in rows[1:]) / len(rows[1:])
-    notes = learner.annotate(rows)
-    assert all(value == pytest.approx(mean) for note in notes[1:] for value in note.values_T)
-    learner.update(estimate_advantages(rows, algorithm, notes))
-    again = learner.annotate([replace(row, reward=0.0) for row in rows])  # no second beginning
-    assert all(value > mean / 2 for note in again for value in note.values_T)
-    assert len({value for note in again for value in note.values_T}) > 1
+    stats = learner.token_statistics(rows)
+    assert all(value == pytest.approx(mean) for one in stats[1:] for value in one.values_T)
+    learner.update(estimate_advantages(rows, algorithm, stats))
+    again = learner.token_statistics([replace(row, reward=0.0) for row in rows])  # no second beginning
+    assert all(value > mean / 2 for one in again for value in one.values_T)
+    assert len({value for one in again for value in one.values_T}) > 1
 
 
 def scored_rollouts(samples):
@@ -112,32 +112,32 @@ def scored_rollouts(samples):
     ]  # fmt: skip
 
 
-def test_ppo_annotates_estimates_warms_up_and_updates(tiny_model, make_samples):
+def test_ppo_takes_statistics_estimates_warms_up_and_updates(tiny_model, make_samples):
     algorithm = AlgorithmConfig(
         advantage="gae", lam=0.95, critic=CriticConfig(warmup_steps=1, learning_rate=1e-3), mini_batches=2
     )
     model = tiny_model(torch.float32)
     learner = Learner(model, LearnerConfig(optimizer=OPTIMIZER), algorithm, pad_token_id=0, total_steps=4)
     scored = scored_rollouts(make_samples())
-    notes = learner.annotate(scored)
-    for row, note in zip(scored, notes, strict=True):
-        assert len(note.values_T) == (0 if row.reward is None else len(row.rollout.completion_ids))
+    stats = learner.token_statistics(scored)
+    for row, one in zip(scored, stats, strict=True):
+        assert len(one.values_T) == (0 if row.reward is None else len(row.rollout.completion_ids))
     before = [p.detach().clone() for p in model.parameters()]
-    first = learner.update(estimate_advantages(scored, algorithm, notes)).metrics
+    first = learner.update(estimate_advantages(scored, algorithm, stats)).metrics
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)), "critic warm-up"
     assert first["loss/critic"] > 0
-    second = learner.update(estimate_advantages(scored, algorithm, learner.annotate(scored))).metrics
+    second = learner.update(estimate_advantages(scored, algorithm, learner.token_statistics(scored))).metrics
     assert not all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert second["loss/critic"] < first["loss/critic"]
     assert "policy/clip_fraction" in second
 
 
-def test_nothing_is_annotated_without_a_critic_or_a_kl_reward(tiny_model, make_samples):
+def test_no_statistics_are_computed_without_a_critic_or_a_kl_reward(tiny_model, make_samples):
     learner = Learner(
         tiny_model(torch.float32), LearnerConfig(), AlgorithmConfig(), pad_token_id=0, total_steps=1
     )
-    notes = learner.annotate(scored_rollouts(make_samples()))
-    assert not any(note.values_T or note.old_logprobs_T or note.ref_logprobs_T for note in notes)
+    stats = learner.token_statistics(scored_rollouts(make_samples()))
+    assert not any(one.values_T or one.old_logprobs_T or one.ref_logprobs_T for one in stats)
 
 
 def test_a_smaller_critic_of_another_folder(tiny_model, make_samples, tmp_path):
@@ -210,10 +210,10 @@ def test_nan_in_the_critic_is_kept_counted_and_stops_the_run(tiny_model, make_sa
         replace(s, returns_T=[1.0] * len(v), values_T=v) for s, v in zip(make_samples(), values, strict=True)
     ]
     poisoned = [replace(samples[0], returns_T=[math.nan] * len(values[0])), *samples[1:]]
-    before = learner.annotate(scored_rollouts(make_samples()))
+    before = learner.token_statistics(scored_rollouts(make_samples()))
     metrics = learner.update(poisoned).metrics
     assert (metrics["critic/bad_steps"], metrics["learner/bad_steps"]) == (2.0, 2.0)
-    assert learner.annotate(scored_rollouts(make_samples())) == before
+    assert learner.token_statistics(scored_rollouts(make_samples())) == before
     kept = sorted(tmp_path.iterdir())
     assert [path.name for path in kept] == ["bad_batch_001.jsonl", "bad_batch_002.jsonl"]
     assert len(kept[0].read_text().splitlines()) == len(samples)

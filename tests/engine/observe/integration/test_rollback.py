@@ -11,7 +11,7 @@ from rich.console import Console
 from verl_lite.engine.config.monitors import MonitorsConfig
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.observe.metrics_log import read_metrics
-from verl_lite.engine.observe.rollback import RollbackRules, Trouble, offer
+from verl_lite.engine.observe.rollback import RollbackRules, Trigger, advice
 from verl_lite.engine.training import train
 from verl_lite.errors import TrainingError
 from verl_lite.plugins.config_file import validate
@@ -19,14 +19,14 @@ from verl_lite.plugins.config_file import validate
 RULES = MonitorsConfig.model_validate({"window_steps": 2, "rollback": {"on": "rollback"}})
 
 
-def judge(rewards: list[float], rules: RollbackRules | None = None) -> list[Trouble | None]:
+def check(rewards: list[float], rules: RollbackRules | None = None) -> list[Trigger | None]:
     rules = rules or RollbackRules(RULES)
-    return [rules.judge({"reward/mean": reward}, step=i + 1) for i, reward in enumerate(rewards)]
+    return [rules.check({"reward/mean": reward}, step=i + 1) for i, reward in enumerate(rewards)]
 
 
 def test_a_reward_that_falls_by_half_of_what_it_gained() -> None:
     # means of two: 0.1 0.5 0.9 0.65 0.4; the gain is 0.8, so below 0.5 is a collapse
-    found = judge([0.1, 0.1, 0.9, 0.9, 0.4, 0.4])
+    found = check([0.1, 0.1, 0.9, 0.9, 0.4, 0.4])
     assert found[:5] == [None] * 5
     assert found[5] is not None
     assert (found[5].rule, found[5].good_step) == ("reward_collapse", 4)
@@ -34,23 +34,23 @@ def test_a_reward_that_falls_by_half_of_what_it_gained() -> None:
 
 
 def test_a_run_that_gained_nothing_cannot_collapse() -> None:
-    assert judge([0.5, 0.5, 0.55, 0.55, 0.1]) == [None] * 5  # it had gained 0.05
+    assert check([0.5, 0.5, 0.55, 0.55, 0.1]) == [None] * 5  # it had gained 0.05
 
 
 def test_a_kl_that_blows_up_or_is_no_number() -> None:
     rules = RollbackRules(RULES)
-    assert rules.judge({"policy/kl_sampler_trainer": 9.0}, step=1) is None
+    assert rules.check({"policy/kl_sampler_trainer": 9.0}, step=1) is None
     for kl in (11.0, float("nan")):
-        trouble = rules.judge({"policy/kl_reference": kl, "policy/kl_sampler_trainer": 0.0}, step=8)
-        assert trouble is not None
-        assert (trouble.rule, trouble.good_step) == ("kl_blow_up", 7)
+        trigger = rules.check({"policy/kl_reference": kl, "policy/kl_sampler_trainer": 0.0}, step=8)
+        assert trigger is not None
+        assert (trigger.rule, trigger.good_step) == ("kl_blow_up", 7)
 
 
 def test_the_rules_state_survives_a_resume() -> None:
     first, second = RollbackRules(RULES), RollbackRules(RULES)
-    judge([0.1, 0.1, 0.9, 0.9], first)
+    check([0.1, 0.1, 0.9, 0.9], first)
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    assert [r.judge({"reward/mean": 0.0}, step=5) for r in (first, second)][1] is not None
+    assert [r.check({"reward/mean": 0.0}, step=5) for r in (first, second)][1] is not None
 
 
 REWARD_FILE = """
@@ -118,8 +118,8 @@ def test_where_the_rules_do_nothing_the_last_good_checkpoint_is_offered(tmp_path
     assert f"the last good checkpoint is {run / 'checkpoints' / 'step_000004'}: go on from it" in line
     assert (run / "checkpoints" / "step_000004" / "policy" / "model.safetensors").is_file()
     assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == list(range(1, 9))  # it goes on
-    assert "no checkpoint of step 4 or before is left" in offer(
-        Trouble("reward_collapse", "it fell", 4), step=8, checkpoints=tmp_path / "none"
+    assert "no checkpoint of step 4 or before is left" in advice(
+        Trigger("reward_collapse", "it fell", 4), step=8, checkpoints=tmp_path / "none"
     )
 
 

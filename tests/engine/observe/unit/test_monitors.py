@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from verl_lite.engine.config.monitors import MonitorsConfig
-from verl_lite.engine.observe.monitors import MONITORS, Monitors, Warned, duplicate_fraction, repetition
+from verl_lite.engine.observe.monitors import MONITORS, Monitors, Warned
+from verl_lite.engine.observe.rollout_metrics import duplicate_fraction, repetition
 from verl_lite.plugins import Rollout, ScoredRollout
 
 HEALTHY = {
@@ -44,7 +45,7 @@ def watch(*steps: Mapping[str, float], samples: list[ScoredRollout] | None = Non
     """The numbers of the last of `steps`, each over a healthy one."""
     monitors = Monitors(MonitorsConfig(window_steps=3), canary_limit=1e-3)
     for step in steps:
-        numbers, _ = monitors.look({**HEALTHY, **step}, samples or rows(), version=7)
+        numbers, _ = monitors.check({**HEALTHY, **step}, samples or rows(), version=7)
     return numbers
 
 
@@ -123,38 +124,38 @@ def test_a_reward_that_rises_while_held_out_accuracy_falls_is_hacked() -> None:
 
     def steps(*rewards: float) -> dict[str, float]:
         for reward in rewards:
-            numbers, _ = monitors.look({**HEALTHY, "reward/mean": reward}, rows(), version=7)
+            numbers, _ = monitors.check({**HEALTHY, "reward/mean": reward}, rows(), version=7)
         return numbers
 
     steps(0.2, 0.3, 0.4)
-    assert monitors.look_held_out(0.6, before=0.5) is None
+    assert monitors.check_held_out(0.6, before=0.5) is None
     steps(0.6, 0.7, 0.8)
-    assert monitors.look_held_out(0.55) is None  # within the limit of 0.1
-    warning = monitors.look_held_out(0.45)
+    assert monitors.check_held_out(0.55) is None  # within the limit of 0.1
+    warning = monitors.check_held_out(0.45)
     assert warning is not None
     assert (warning.name, warning.value) == ("held_out", pytest.approx(0.15))
-    assert monitors.look_held_out(0.44) is None  # it was said
+    assert monitors.check_held_out(0.44) is None  # it was said
     assert raised(steps(0.8)) == ["held_out"]
     again = Monitors(MonitorsConfig(window_steps=3))
     again.load_state_dict(json.loads(json.dumps(monitors.state_dict())))
-    assert again.look_held_out(0.44) is None
-    assert monitors.look_held_out(0.58) is None
+    assert again.check_held_out(0.44) is None
+    assert monitors.check_held_out(0.58) is None
     assert raised(steps(0.8)) == []
     steps(0.1, 0.1, 0.1)
-    assert monitors.look_held_out(0.2) is None  # the reward fell too: a collapse, and no hacking
+    assert monitors.check_held_out(0.2) is None  # the reward fell too: a collapse, and no hacking
 
 
 def test_hacking_from_the_first_step_is_measured_against_the_start() -> None:
     monitors = Monitors(MonitorsConfig(window_steps=3))
     for reward in (0.2, 0.5, 0.8):
-        monitors.look({**HEALTHY, "reward/mean": reward}, rows(), version=7)
-    assert monitors.look_held_out(0.3, before=0.55) is not None
+        monitors.check({**HEALTHY, "reward/mean": reward}, rows(), version=7)
+    assert monitors.check_held_out(0.3, before=0.55) is not None
 
 
 def test_a_warning_is_said_when_it_begins_and_flagged_while_it_lasts() -> None:
     monitors = Monitors(MonitorsConfig())
     bad = {**HEALTHY, "policy/entropy": 0.0}
-    said = [monitors.look(step, rows(), version=7) for step in (bad, bad, HEALTHY, bad)]
+    said = [monitors.check(step, rows(), version=7) for step in (bad, bad, HEALTHY, bad)]
     assert [len(new) for _, new in said] == [1, 0, 0, 1]
     assert [numbers["warning/entropy"] for numbers, _ in said] == [1, 1, 0, 1]
     assert str(said[0][1][0]) == (
@@ -166,17 +167,17 @@ def test_a_warning_is_said_when_it_begins_and_flagged_while_it_lasts() -> None:
 def test_the_state_survives_a_resume() -> None:
     first, second = (Monitors(MonitorsConfig(window_steps=3)) for _ in range(2))
     for _ in range(4):
-        first.look({**HEALTHY, **shadow(0.2, 0.2)}, rows(), version=7)
+        first.check({**HEALTHY, **shadow(0.2, 0.2)}, rows(), version=7)
     second.load_state_dict(first.state_dict())
     for _ in range(3):
-        expected = first.look({**HEALTHY, **shadow(0.9, 0.2)}, rows(), version=7)
-        assert second.look({**HEALTHY, **shadow(0.9, 0.2)}, rows(), version=7) == expected
+        expected = first.check({**HEALTHY, **shadow(0.9, 0.2)}, rows(), version=7)
+        assert second.check({**HEALTHY, **shadow(0.9, 0.2)}, rows(), version=7) == expected
     assert expected[0]["warning/divergence"] == 1
 
 
 def test_switched_off_it_says_nothing() -> None:
     off = Monitors(MonitorsConfig(enabled=False))
-    assert off.look({**HEALTHY, "policy/entropy": 0.0}, rows(), version=7) == ({}, [])
+    assert off.check({**HEALTHY, "policy/entropy": 0.0}, rows(), version=7) == ({}, [])
 
 
 def test_repetition_and_duplicates_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""One round of sampling and scoring, when it is cut off."""
+"""The making of a batch, when it is cut off."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 
 from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.data.prompts import PromptStream
 from verl_lite.engine.observe.timeline import StageClock
-from verl_lite.engine.rollout.sources import Rounds
 from verl_lite.engine.rundir.interrupt import StopRequested
+from verl_lite.engine.trainer import BatchMaker
+from verl_lite.engine.types import PromptRow
 from verl_lite.plugins.config_file import validate
 
 
-def test_the_scores_of_a_round_that_is_given_up_are_given_up_too(small_run: dict[str, Any]) -> None:
-    """Otherwise its verifiers run on beside the batch that comes in its place."""
+def test_the_scores_of_a_batch_that_is_given_up_are_given_up_too(small_run: dict[str, Any]) -> None:
+    """Otherwise its verifiers would run on beside the batch that replaces it."""
     heard: list[str] = []
 
     def generate(prompts: Any, *, check: Any, **_: Any) -> Iterator[Any]:
@@ -27,7 +29,8 @@ def test_the_scores_of_a_round_that_is_given_up_are_given_up_too(small_run: dict
     session = SimpleNamespace(add=heard.extend, cancel=lambda: heard.append("cancelled"))
     sampler, scorer = SimpleNamespace(generate=generate), SimpleNamespace(start=lambda step: session)
     config = validate(TrainConfig, small_run, source="test")
-    rounds = Rounds(sampler, scorer, config, check=stop)  # type: ignore[arg-type]
+    prompts = PromptStream([PromptRow(id=str(i), messages=[], prompt_ids=[i]) for i in range(6)], seed=0)
+    make_batch = BatchMaker(prompts, sampler, scorer, config)  # type: ignore[arg-type]
     with pytest.raises(StopRequested):
-        rounds.sample(StageClock(None, step=1), 0, [])
+        make_batch(0, StageClock(None, step=1), check=stop)
     assert heard == ["a group", "cancelled"]

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ from safetensors.torch import load_file
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.data.prompts import PromptStream
 from verl_lite.engine.observe.metrics_log import read_metrics
-from verl_lite.engine.rollout.dynamic_sampling import fill_batch
+from verl_lite.engine.observe.timeline import StageClock
+from verl_lite.engine.trainer import BatchMaker
 from verl_lite.engine.training import train
-from verl_lite.engine.types import PromptRow
+from verl_lite.engine.types import PromptRow, StepBatch, never_stop
 from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredBatch, ScoredRollout
 from verl_lite.plugins.composite import batch_metrics
 from verl_lite.plugins.config_file import validate
@@ -63,6 +65,21 @@ def stream_of(num_rows: int) -> PromptStream:
     return PromptStream([PromptRow(id=str(i), messages=[], prompt_ids=[i]) for i in range(num_rows)], seed=0)
 
 
+def batch_of(
+    sample: Callable[[Sequence[PromptRow]], ScoredBatch], prompts: PromptStream, config: TrainConfig
+) -> StepBatch:
+    """A batch of rounds that `sample` generates and scores."""
+
+    def start(*, step: int) -> Any:
+        asked: list[PromptRow] = []
+        return SimpleNamespace(add=asked.append, finish=lambda: sample(asked))
+
+    sampler = SimpleNamespace(generate=lambda prompts, **_: iter(prompts))
+    scorer = SimpleNamespace(start=start)
+    make_batch = BatchMaker(prompts, sampler, scorer, config)  # type: ignore[arg-type]
+    return make_batch(0, StageClock(), check=never_stop)
+
+
 def test_refills_ask_for_what_is_missing_and_keep_every_teaching_group(
     make_config: Callable[..., TrainConfig],
 ) -> None:
@@ -73,7 +90,7 @@ def test_refills_ask_for_what_is_missing_and_keep_every_teaching_group(
         return scored(prompts, teaching=lambda number: number % 3 == 0)
 
     config = make_config(algorithm={**ALGORITHM, "max_refills": 100})
-    batch = fill_batch(sample, stream_of(40), config)
+    batch = batch_of(sample, stream_of(40), config)
     numbers = [number for one in asked for number in one]
     assert len(set(numbers)) == len(numbers)  # nobody twice
     found = 0
@@ -101,15 +118,15 @@ def test_refills_are_bounded(make_config: Callable[..., TrainConfig]) -> None:
         rounds.append(len(prompts))
         return scored(prompts, teaching=lambda number: False)
 
-    batch = fill_batch(sample, stream_of(40), make_config())
+    batch = batch_of(sample, stream_of(40), make_config())
     assert rounds == [6, 6, 6]
     assert batch.trained == []
     rounds.clear()
     many = make_config(algorithm={**ALGORITHM, "max_refills": 100})
-    fill_batch(sample, stream_of(20), many)
+    batch_of(sample, stream_of(20), many)
     assert rounds == [6, 6, 6, 2]  # every row once, then the update takes what there is
     rounds.clear()
-    fill_batch(sample, stream_of(40), make_config(algorithm={}))
+    batch_of(sample, stream_of(40), make_config(algorithm={}))
     assert rounds == [6]
 
 

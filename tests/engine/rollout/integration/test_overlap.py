@@ -1,4 +1,4 @@
-"""Sampling while training: what each mode guarantees, on a very small model and on engines that are faked."""
+"""Sampling while training: what each mode guarantees, on a very small model and with fake engines."""
 
 import json
 import os
@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 from verl_lite.engine import build, training
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.observe.metrics_log import read_metrics
-from verl_lite.engine.observe.rollback import RollbackRules, Trouble
-from verl_lite.engine.testing.fakes import PacedLearner, PacedSampler
+from verl_lite.engine.observe.rollback import RollbackRules, Trigger
+from verl_lite.engine.rollout.requests import FinishedSequence
+from verl_lite.engine.testing.fakes import FakeSampler, SlowedLearner
 from verl_lite.engine.training import train
 from verl_lite.errors import ConfigError, TrainingError
-from verl_lite.plugins import Rollout
 from verl_lite.plugins.config_file import validate
 from verl_lite.plugins.records import read_records
 
@@ -86,19 +86,19 @@ def test_one_ahead_samples_by_the_version_before_and_resumes_bitwise(
 
 
 @pytest.fixture
-def paced(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[PacedSampler]]:
-    """Runs from now on have engines that only pass time; returns where they will be found."""
-    made: list[PacedSampler] = []
+def use_fakes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[FakeSampler]]:
+    """From now on, runs have fake engines; returns the list in which they will be found."""
+    made: list[FakeSampler] = []
 
     def install(*, length: Callable[[int], int], step_s: float = 0.001, update_s: float = 0.0) -> Any:
-        def make(prepared: Any, path: str, session: Any) -> PacedSampler:
-            made.append(PacedSampler(prepared.tokenizer, length=length, num_engines=2, step_s=step_s))
+        def make(prepared: Any, path: str, session: Any) -> FakeSampler:
+            made.append(FakeSampler(prepared.tokenizer, length=length, num_engines=2, step_s=step_s))
             return made[-1]
 
         monkeypatch.setattr(training, "make_sampler", make)
         monkeypatch.setattr(training, "open_cluster", lambda *_: nullcontext())
-        monkeypatch.setattr(build, "Learner", PacedLearner)
-        monkeypatch.setattr(PacedLearner, "update_s", update_s)
+        monkeypatch.setattr(build, "Learner", SlowedLearner)
+        monkeypatch.setattr(SlowedLearner, "update_s", update_s)
         return made
 
     return install
@@ -118,19 +118,25 @@ def records(run_dir: Path, step: int) -> list[Any]:
     return list(read_records(run_dir / "rollouts" / f"step_{step:06d}.parquet"))
 
 
+def token_versions(record: Any) -> list[int]:
+    """The policy version of each token; records leave the list out where all are the same."""
+    rollout = record.rollout
+    return list(rollout.token_versions) or [rollout.policy_version] * len(rollout.completion_ids)
+
+
 def lags(run_dir: Path, step: int) -> dict[str, int]:
     """By group: how many updates before this one its oldest token was sampled."""
     found: dict[str, int] = {}
     for record in records(run_dir, step):
-        lag = step - 1 - min(record.rollout.token_versions)
+        lag = step - 1 - min(token_versions(record))
         found[record.rollout.group] = max(lag, found.get(record.rollout.group, 0))
     return found
 
 
 def test_async_trains_on_what_is_finished_and_counts_what_is_old(
-    make_config: Callable[..., TrainConfig], paced: Callable[..., Any], tmp_path: Path
+    make_config: Callable[..., TrainConfig], use_fakes: Callable[..., Any], tmp_path: Path
 ) -> None:
-    paced(length=long_tail, step_s=0.004, update_s=0.03)
+    use_fakes(length=long_tail, step_s=0.004, update_s=0.03)
     config = make_config(steps=10, asynchrony=ASYNC, rollout=VLLM, monitors={"stale_versions": 0})
     train(config, run_dir=tmp_path / "run", debug_inline=True)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
@@ -141,7 +147,7 @@ def test_async_trains_on_what_is_finished_and_counts_what_is_old(
         assert len(kept) == 12
         assert len({record.rollout.group for record in kept}) == 4
         for record in kept:
-            versions = list(record.rollout.token_versions)
+            versions = token_versions(record)
             assert versions == sorted(versions)
             assert versions[0] == record.rollout.policy_version
             assert versions[-1] <= row["step"] - 1
@@ -157,9 +163,9 @@ def test_async_trains_on_what_is_finished_and_counts_what_is_old(
 
 
 def test_a_stale_group_is_dropped_and_replaced(
-    make_config: Callable[..., TrainConfig], paced: Callable[..., Any], tmp_path: Path
+    make_config: Callable[..., TrainConfig], use_fakes: Callable[..., Any], tmp_path: Path
 ) -> None:
-    paced(length=lambda seed: 40 if seed % 16 == 0 else 2, step_s=0.004, update_s=0.02)
+    use_fakes(length=lambda seed: 40 if seed % 16 == 0 else 2, step_s=0.004, update_s=0.02)
     config = make_config(steps=10, asynchrony={"mode": "async", "max_lag": 1, "stale": "drop"}, rollout=VLLM)
     train(config, run_dir=tmp_path / "run", debug_inline=True)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
@@ -172,17 +178,17 @@ def test_a_stale_group_is_dropped_and_replaced(
 
 @pytest.mark.parametrize("mode", ["one_ahead", "async"])
 def test_what_goes_wrong_in_the_background_is_raised_by_the_next_step(
-    mode: str, make_config: Callable[..., TrainConfig], paced: Callable[..., Any], tmp_path: Path
+    mode: str, make_config: Callable[..., TrainConfig], use_fakes: Callable[..., Any], tmp_path: Path
 ) -> None:
-    def break_down(self: PacedSampler, sequence: Any) -> Rollout:
+    def break_down(self: FakeSampler, sequence: Any) -> FinishedSequence:
         if self.version >= 1:
             raise TrainingError("the engine is gone")
-        return rollout_of(self, sequence)
+        return finished(self, sequence)
 
-    rollout_of = PacedSampler._rollout
-    paced(length=lambda seed: 4)
+    finished = FakeSampler._finished
+    use_fakes(length=lambda seed: 4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PacedSampler, "_rollout", break_down)
+        patch.setattr(FakeSampler, "_finished", break_down)
         with pytest.raises(TrainingError, match="the engine is gone"):
             train(
                 make_config(steps=6, asynchrony={**ASYNC, "mode": mode}, rollout=VLLM),
@@ -194,9 +200,9 @@ def test_what_goes_wrong_in_the_background_is_raised_by_the_next_step(
 
 
 def interrupted_update(at: int) -> Callable[..., Any]:
-    update, calls = PacedLearner.update, []
+    update, calls = SlowedLearner.update, []
 
-    def interrupt(self: PacedLearner, samples: Any) -> Any:
+    def interrupt(self: SlowedLearner, samples: Any) -> Any:
         calls.append(1)
         if len(calls) == at:
             os.kill(os.getpid(), signal.SIGINT)
@@ -206,13 +212,13 @@ def interrupted_update(at: int) -> Callable[..., Any]:
 
 
 def test_ctrl_c_in_one_ahead_keeps_the_batch_that_is_being_sampled(
-    make_config: Callable[..., TrainConfig], paced: Callable[..., Any], tmp_path: Path
+    make_config: Callable[..., TrainConfig], use_fakes: Callable[..., Any], tmp_path: Path
 ) -> None:
     config, (whole, cut) = make_config(checkpoints={"every_steps": 0}), (tmp_path / "whole", tmp_path / "cut")
-    paced(length=lambda seed: 2 + seed % 9)
+    use_fakes(length=lambda seed: 2 + seed % 9)
     train(config, run_dir=whole, debug_inline=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PacedLearner, "update", interrupted_update(at=2))
+        patch.setattr(SlowedLearner, "update", interrupted_update(at=2))
         assert train(config, run_dir=cut, debug_inline=True).stopped
     assert [path.name for path in (cut / "checkpoints").iterdir()] == ["step_000002"]
     assert (cut / "checkpoints" / "step_000002" / "rollouts.parquet").exists()
@@ -223,12 +229,12 @@ def test_ctrl_c_in_one_ahead_keeps_the_batch_that_is_being_sampled(
 
 
 def test_ctrl_c_in_async_waits_for_no_long_completion(
-    make_config: Callable[..., TrainConfig], paced: Callable[..., Any], tmp_path: Path
+    make_config: Callable[..., TrainConfig], use_fakes: Callable[..., Any], tmp_path: Path
 ) -> None:
     config = make_config(steps=6, asynchrony=ASYNC, rollout=VLLM)
-    paced(length=lambda seed: 4 if seed % 5 else 60_000)  # those take a minute
+    use_fakes(length=lambda seed: 4 if seed % 5 else 60_000)  # those take a minute
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PacedLearner, "update", interrupted_update(at=1))
+        patch.setattr(SlowedLearner, "update", interrupted_update(at=1))
         started = time.monotonic()
         assert train(config, run_dir=tmp_path / "run", debug_inline=True).stopped
     assert time.monotonic() - started < 30
@@ -237,7 +243,7 @@ def test_ctrl_c_in_async_waits_for_no_long_completion(
 
 @pytest.mark.parametrize("measures", [False, True])
 def test_ctrl_c_in_sync_waits_for_no_long_completion(
-    measures: bool, make_config: Callable[..., TrainConfig], paced: Callable[..., Any], tmp_path: Path
+    measures: bool, make_config: Callable[..., TrainConfig], use_fakes: Callable[..., Any], tmp_path: Path
 ) -> None:
     """In the first batch, and in the evaluation before it; the run goes on with --resume."""
     data = {"train": {"task": "arithmetic", "num_rows": 20}}
@@ -251,23 +257,23 @@ def test_ctrl_c_in_sync_waits_for_no_long_completion(
             timer.start()
         return 60_000
 
-    paced(length=length)
+    use_fakes(length=length)
     started = time.monotonic()
     assert train(config, run_dir=tmp_path / "run", debug_inline=True).stopped
     assert time.monotonic() - started < 30
-    paced(length=lambda seed: 4)
+    use_fakes(length=lambda seed: 4)
     result = train(config, run_dir=tmp_path / "run", resume=True, debug_inline=True)
     assert result.summary["steps"] == 2
     assert bool(result.summary["metrics"]) == measures
 
 
 def test_an_async_run_goes_on_with_the_rollouts_it_has_paid_for(
-    make_config: Callable[..., TrainConfig], paced: Callable[..., Any], tmp_path: Path
+    make_config: Callable[..., TrainConfig], use_fakes: Callable[..., Any], tmp_path: Path
 ) -> None:
     config = make_config(steps=6, asynchrony=ASYNC, rollout=VLLM, checkpoints={"every_steps": 0})
-    paced(length=long_tail, step_s=0.002, update_s=0.05)
+    use_fakes(length=long_tail, step_s=0.002, update_s=0.05)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PacedLearner, "update", interrupted_update(at=3))
+        patch.setattr(SlowedLearner, "update", interrupted_update(at=3))
         assert train(config, run_dir=tmp_path / "run", debug_inline=True).stopped
     checkpoint = tmp_path / "run" / "checkpoints" / "step_000003"
     pending = json.loads((checkpoint / "trainer.json").read_text())["pending"]
@@ -287,9 +293,9 @@ def test_an_async_run_goes_on_with_the_rollouts_it_has_paid_for(
 
 @pytest.mark.parametrize("mode", ["one_ahead", "async"])
 def test_evaluation_and_rollback_beside_sampling(
-    mode: str, make_config: Callable[..., TrainConfig], paced: Callable[..., Any], tmp_path: Path
+    mode: str, make_config: Callable[..., TrainConfig], use_fakes: Callable[..., Any], tmp_path: Path
 ) -> None:
-    paced(length=lambda seed: 2 + seed % 5)
+    use_fakes(length=lambda seed: 2 + seed % 5)
     config = make_config(
         steps=4,
         asynchrony={**ASYNC, "mode": mode},
@@ -302,16 +308,16 @@ def test_evaluation_and_rollback_beside_sampling(
         checkpoints={"every_steps": 1, "keep": 0},
         monitors={"rollback": {"on": "rollback", "max_kl": 1e6, "max_rollbacks": 1}},
     )
-    judge, calls = RollbackRules.judge, []
+    check, calls = RollbackRules.check, []
 
-    def trouble_once(self: RollbackRules, metrics: Any, *, step: int) -> Trouble | None:
+    def broken_once(self: RollbackRules, metrics: Any, *, step: int) -> Trigger | None:
         calls.append(step)
         return (
-            Trouble("kl_blow_up", "for the test", 2) if len(calls) == 3 else judge(self, metrics, step=step)
+            Trigger("kl_blow_up", "for the test", 2) if len(calls) == 3 else check(self, metrics, step=step)
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RollbackRules, "judge", trouble_once)
+        patch.setattr(RollbackRules, "check", broken_once)
         result = train(config, run_dir=tmp_path / "run", debug_inline=True)
     assert calls == [1, 2, 3, 3, 4]
     assert result.summary["steps"] == 4

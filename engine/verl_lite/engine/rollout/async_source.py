@@ -1,0 +1,270 @@
+"""Sampling as a stream: the engines never wait for a batch to finish.
+
+The prompts of batch t are handed out as soon as update t - max_lag begins. A batch is the first
+`num_prompts` groups that finish, whichever batch they were handed out for. New weights arrive in the
+middle of completions.
+
+So a group is at most `max_lag` updates old when it is trained on, unless groups that began later overtake
+it because it is long; `asynchrony.stale` says what happens then. The bound is AReaL's (arXiv:2505.24298,
+staleness-aware training), counted in batches.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.data.prompts import PromptStream
+from verl_lite.engine.observe.timeline import StageClock, Timeline
+from verl_lite.engine.rollout.batch_source import GivenUp, SourceState, rollout_settings
+from verl_lite.engine.rundir.interrupt import LOOK_S
+from verl_lite.engine.types import PromptRow, Sampler, StepBatch
+from verl_lite.plugins import Rollout, ScoredRollout
+from verl_lite.plugins.scorer import Scorer, ScoringSession
+
+__all__ = ["AsyncSource"]
+
+
+@dataclass(slots=True)
+class _Filling:
+    """A batch that takes in groups as they finish. `num_stale` counts groups; `took_s` until it was full."""
+
+    session: ScoringSession
+    rollouts: list[Rollout] = field(default_factory=list)
+    groups: set[str] = field(default_factory=set)
+    num_stale: int = 0
+    took_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Stream:
+    """Everything under way; a stream that is given up is replaced as a whole.
+
+    waiting    prompts that were handed out and not trained on
+    in_flight  by a thread's key: the groups that it is still to deliver
+    """
+
+    threads: set[threading.Thread] = field(default_factory=set)
+    is_unwanted: bool = False
+    num_handed_out: int = 0
+    num_extra: int = 0
+    num_taken: int = 0
+    waiting: dict[str, PromptRow] = field(default_factory=dict)
+    in_flight: dict[str, list[str]] = field(default_factory=dict)
+    filling: _Filling | None = None
+    filling_step: int = 0
+    full: dict[int, _Filling] = field(default_factory=dict)
+    num_dropped: int = 0
+    last_full: float = field(default_factory=time.perf_counter)
+    idle_since: float | None = None
+    idle_s: float = 0.0
+
+    @property
+    def batches(self) -> list[_Filling]:
+        """The batches that are not trained on yet, in the order of their steps."""
+        full = [self.full[step] for step in sorted(self.full)]
+        return [*full, self.filling] if self.filling is not None else full
+
+
+class AsyncSource:
+    """A stream of groups under changing weights. Every hand-out of prompts has a thread that samples them.
+
+    The sampler must take new weights while it generates, and many `generate` calls at once.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        scorer: Scorer,
+        config: TrainConfig,
+        prompts: PromptStream,
+        *,
+        check: Callable[[], None],
+        timeline: Timeline | None = None,
+    ) -> None:
+        self._sampler = sampler
+        self._scorer = scorer
+        self._config = config
+        self._prompts = prompts
+        self._check = check
+        self._timeline = timeline
+        self._news = threading.Condition()  # guards everything below
+        self._saved: SourceState | None = None
+        self._error: BaseException | None = None
+        self._stream = _Stream()
+
+    def next(self, step: int, clock: StageClock) -> StepBatch:
+        with self._news:
+            self._go_on_from_saved()
+            stream, last = self._stream, min(step + self._config.asynchrony.max_lag, self._config.steps - 1)
+            while stream.num_handed_out <= last:
+                self._hand_out(str(stream.num_handed_out), self._config.rollout.num_prompts)
+                stream.num_handed_out += 1
+        with clock.stage("wait_rollouts"), self._news:
+            while step not in stream.full:
+                self._raise_error()
+                self._check()
+                self._news.wait(LOOK_S)
+            batch = stream.full.pop(step)
+            stream.num_taken = step + 1
+            for group in batch.groups:
+                del stream.waiting[group]
+            idle_s, stream.idle_s = stream.idle_s, 0.0
+            num_stale, stream.num_dropped = batch.num_stale + stream.num_dropped, 0
+            epoch = self._prompts.epoch
+        with clock.stage("wait_rewards"):
+            scored = batch.session.finish()
+        metrics = {**scored.metrics, "rollout/stale_groups": float(num_stale)}
+        return StepBatch(
+            scored=replace(scored, metrics=metrics),
+            groups=frozenset(batch.groups),
+            epoch=epoch,
+            seconds={"rollout": batch.took_s, "wait_training": idle_s},
+        )
+
+    def drain(self, clock: StageClock) -> None:
+        """The sampler takes new weights at any time."""
+        with self._news:
+            self._raise_error()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _hand_out(self, key: str, num_prompts: int) -> None:
+        """Next prompts: `key` names the batch they are handed out for."""
+        prompts = self._prompts.take(num_prompts, besides=list(self._stream.waiting.values()))
+        self._stream.waiting.update((prompt.id, prompt) for prompt in prompts)
+        self._start(key, prompts)
+
+    def _start(self, key: str, prompts: Sequence[PromptRow]) -> None:
+        stream = self._stream
+        stream.in_flight[key] = [prompt.id for prompt in prompts]
+        if stream.idle_since is not None:
+            stream.idle_s += time.perf_counter() - stream.idle_since
+            stream.idle_since = None
+        thread = threading.Thread(target=self._generate, args=(key, prompts), name=f"rollouts {key}")
+        stream.threads.add(thread)
+        thread.start()
+
+    def _generate(self, key: str, prompts: Sequence[PromptRow]) -> None:
+        """What a thread does: generate for `prompts`, and put each group into a batch as it finishes."""
+        clock = StageClock(self._timeline, step=int(key.partition("+")[0]) + 1, worker=f"rollouts {key}")
+        try:
+            with clock.stage("rollout"):
+                for group in self._sampler.generate(
+                    prompts,
+                    num_samples=self._config.rollout.num_samples,
+                    settings=rollout_settings(self._config, key),
+                    check=self._check_wanted,
+                ):
+                    with self._news:
+                        self._check_wanted()
+                        self._stream.in_flight[key].remove(group[0].group)
+                        self._add(group)
+        except GivenUp:
+            pass
+        except BaseException as error:  # noqa: BLE001 - raised again in the trainer's thread, at its next step
+            with self._news:
+                self._error = self._error or error
+        finally:
+            with self._news:
+                self._thread_ended(key)
+
+    def _thread_ended(self, key: str) -> None:
+        stream = self._stream
+        stream.threads.discard(threading.current_thread())
+        if not stream.in_flight.get(key):
+            stream.in_flight.pop(key, None)
+        if not stream.threads:
+            stream.idle_since = time.perf_counter()
+        self._news.notify_all()
+
+    def _check_wanted(self) -> None:
+        if self._stream.is_unwanted:
+            raise GivenUp
+
+    def _add(self, group: Sequence[Rollout]) -> None:
+        """Score a finished group in the batch that is being filled, or drop it as `asynchrony.stale` says."""
+        config, stream, name = self._config, self._stream, group[0].group
+        lag = stream.filling_step - min(rollout.policy_version for rollout in group)
+        is_stale = lag > config.asynchrony.max_lag
+        if is_stale and config.asynchrony.stale == "drop":
+            stream.num_dropped += 1
+            del stream.waiting[name]
+            stream.num_extra += 1
+            self._hand_out(f"{stream.filling_step}+{stream.num_extra}", 1)
+            return
+        if stream.filling is None:
+            stream.filling = _Filling(self._scorer.start(step=stream.filling_step))
+        batch = stream.filling
+        batch.num_stale += is_stale
+        batch.groups.add(name)
+        batch.rollouts += group
+        batch.session.add(group)
+        if len(batch.groups) == config.rollout.num_prompts:
+            now = time.perf_counter()
+            batch.took_s, stream.last_full = now - stream.last_full, now
+            stream.full[stream.filling_step] = batch
+            stream.filling, stream.filling_step = None, stream.filling_step + 1
+            self._news.notify_all()
+
+    def state(self) -> SourceState:
+        with self._news:
+            self._raise_error()
+            if self._saved is not None:
+                return self._saved
+            stream = self._stream
+            rows = [
+                ScoredRollout(rollout=rollout, components={}, reward=None)
+                for batch in stream.batches
+                for rollout in batch.rollouts
+            ]
+            pending: dict[str, Any] = {
+                "in_flight": {key: list(ids) for key, ids in stream.in_flight.items() if ids},
+                "handed_out": stream.num_handed_out,
+                "extra": stream.num_extra,
+                "taken": stream.num_taken,
+            }
+            plain = {"prompts": self._prompts.state_dict(), "pending": pending}
+            return SourceState(plain=plain, rows=rows)
+
+    def restore(self, state: SourceState) -> None:
+        """Finished groups will be scored again and trained on; unfinished ones are sampled again first."""
+        self._give_up()
+        self._prompts.load_state_dict(state.plain["prompts"])
+        self._saved = state
+
+    def _go_on_from_saved(self) -> None:
+        state, self._saved = self._saved, None
+        pending = None if state is None else state.plain.get("pending")
+        if state is None or pending is None:
+            return
+        stream = self._stream
+        stream.num_handed_out, stream.num_extra = pending["handed_out"], pending["extra"]
+        stream.num_taken = stream.filling_step = pending["taken"]
+        groups: dict[str, list[Rollout]] = {}
+        for row in state.rows:
+            groups.setdefault(row.rollout.group, []).append(row.rollout)
+        cut_off = {key: self._prompts.find(ids) for key, ids in pending["in_flight"].items()}
+        found = [*self._prompts.find(list(groups)), *(one for some in cut_off.values() for one in some)]
+        stream.waiting.update((prompt.id, prompt) for prompt in found)
+        for group in groups.values():
+            self._add(group)
+        for key, prompts in cut_off.items():
+            self._start(key, prompts)
+
+    def _give_up(self) -> None:
+        with self._news:
+            self._stream.is_unwanted = True
+            threads = list(self._stream.threads)
+        for thread in threads:
+            thread.join()
+        for batch in self._stream.batches:
+            batch.session.cancel()
+        self._error, self._stream = None, _Stream()
+
+    def close(self) -> None:
+        self._give_up()

@@ -1,0 +1,107 @@
+"""When a batch is made. `SyncSource` makes it on demand; the other sources sample while the learner trains.
+
+Version v is the weights after v updates; the batch of step t turns version t into t + 1.
+
+    SyncSource      version t samples batch t
+    PrefetchSource  version t - 1 samples batch t during update t - 1; version 0 also samples batch 0
+    AsyncSource     batches are cut from a stream of groups, sampled under changing weights
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.data.prompts import PromptStream
+from verl_lite.engine.observe.timeline import StageClock
+from verl_lite.engine.rundir.interrupt import StopRequested
+from verl_lite.engine.rundir.seeds import derive_seed
+from verl_lite.engine.types import Sampler, StepBatch
+from verl_lite.plugins import SamplerSettings, ScoredRollout
+
+__all__ = ["BatchSource", "GivenUp", "MakeBatch", "SourceState", "SyncSource", "rollout_settings"]
+
+
+class MakeBatch(Protocol):
+    """Next prompts, generate, score: makes the batch of `step`. What `check` raises ends the sampling."""
+
+    def __call__(self, step: int, clock: StageClock, *, check: Callable[[], None]) -> StepBatch: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceState:
+    """What a checkpoint keeps: plain data, and the rollouts that were sampled but not trained on yet."""
+
+    plain: Mapping[str, Any]
+    rows: Sequence[ScoredRollout] = field(default=())
+
+
+class BatchSource(Protocol):
+    """The batches of a run, one per step. Only the trainer's thread calls it."""
+
+    def next(self, step: int, clock: StageClock) -> StepBatch:
+        """The batch that turns version `step` into the next one; `clock` gets the time it took.
+
+        Raises whatever went wrong while sampling, and StopRequested after a Ctrl-C.
+        """
+        ...
+
+    def drain(self, clock: StageClock) -> None:
+        """Wait until the sampler can take new weights. Raises whatever went wrong in the meantime."""
+        ...
+
+    def state(self) -> SourceState:
+        """What `restore` needs to go on from here."""
+        ...
+
+    def restore(self, state: SourceState) -> None:
+        """Go on from `state`; whatever is being sampled is given up."""
+        ...
+
+    def close(self) -> None:
+        """Give up what is being sampled and wait until it has stopped. Raises nothing."""
+        ...
+
+
+class GivenUp(Exception):
+    """Ends a thread whose rollouts nobody wants any more."""
+
+
+class SyncSource:
+    """Makes each batch when it is asked for, with the weights that the step then changes."""
+
+    def __init__(
+        self, make_batch: MakeBatch, prompts: PromptStream, sampler: Sampler, *, check: Callable[[], None]
+    ) -> None:
+        self._make_batch = make_batch
+        self._prompts = prompts
+        self._sampler = sampler
+        self._check = check
+
+    def next(self, step: int, clock: StageClock) -> StepBatch:
+        position = self._prompts.state_dict()
+        try:
+            batch = self._make_batch(step, clock, check=self._check)
+        except StopRequested:
+            self._prompts.load_state_dict(position)  # these prompts were not trained on
+            raise
+        with clock.stage("update"):  # which needs the memory
+            self._sampler.sleep()
+        return batch
+
+    def drain(self, clock: StageClock) -> None:
+        """The sampler is idle while the learner trains."""
+
+    def state(self) -> SourceState:
+        return SourceState(plain={"prompts": self._prompts.state_dict()})
+
+    def restore(self, state: SourceState) -> None:
+        self._prompts.load_state_dict(state.plain["prompts"])
+
+    def close(self) -> None:
+        """Nothing runs in the background."""
+
+
+def rollout_settings(config: TrainConfig, batch: int | str) -> SamplerSettings:
+    """How a batch is sampled. Its seed follows from the run's seed and the batch's number or name."""
+    return config.rollout.settings(seed=derive_seed(config.seed, "rollout", batch))
