@@ -4,8 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from verl_lite.plugins import Rollout, Score, ScoreOutcome, definition_of
-from verl_lite.plugins.builtin import MathRewardOptions
-from verl_lite.plugins.builtin import math as plugin
+from verl_lite.plugins.builtin import MathRewardOptions, math as plugin
 from verl_lite.verifiers import Outcome, Verdict
 
 

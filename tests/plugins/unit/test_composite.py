@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from verl_lite.errors import ConfigError, DataError, PluginError, RewardError
 from verl_lite.plugins import (

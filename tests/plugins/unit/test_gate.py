@@ -1,8 +1,7 @@
 """`when:` conditions: what they mean, and that nothing else gets through."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from verl_lite.plugins.composite import parse_gate
 

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import RewardsConfig, load_rewards_config, validate

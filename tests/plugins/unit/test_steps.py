@@ -3,8 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from verl_lite.plugins import StepScore
 from verl_lite.plugins.composite import even_spans, spans_from_pieces, steps_to_tokens, token_pieces

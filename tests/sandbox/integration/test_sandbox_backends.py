@@ -11,8 +11,15 @@ from typing import Any, ClassVar
 import pytest
 
 from verl_lite.errors import SandboxError
-from verl_lite.sandbox import Limits, Sandbox, State, Status, UnsafeSandboxWarning, probe
-from verl_lite.sandbox import sandbox as sandbox_module
+from verl_lite.sandbox import (
+    Limits,
+    Sandbox,
+    State,
+    Status,
+    UnsafeSandboxWarning,
+    probe,
+    sandbox as sandbox_module,
+)
 
 GREETINGS = {
     "python": ("print(int(input()) + 1)", "print(1 / 0)"),

@@ -4,8 +4,7 @@ import time
 from fractions import Fraction
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
 from verl_lite.verifiers import MathOptions, Outcome, verify_math, verify_math_batch
 

@@ -6,8 +6,7 @@ batch is complete and goes into the checkpoint with its scores.
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError as NotYet
 from dataclasses import replace
 
 from verl_lite.engine.data.prompts import PromptStream

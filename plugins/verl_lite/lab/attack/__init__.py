@@ -1,16 +1,5 @@
 """Hostile answers and programs against a reward: what is rewarded without being right."""
 
-from verl_lite.lab.attack.corpus import Attack, attack_rollout, load_attacks, wrong_answers
-from verl_lite.lab.attack.exploits import AttackReport, Exploit, FamilyTally, attack_rewards, default_rows
+import lazy_loader
 
-__all__ = [
-    "Attack",
-    "AttackReport",
-    "Exploit",
-    "FamilyTally",
-    "attack_rewards",
-    "attack_rollout",
-    "default_rows",
-    "load_attacks",
-    "wrong_answers",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

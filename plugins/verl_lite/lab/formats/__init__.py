@@ -6,6 +6,6 @@
 "verl-lite".
 """
 
-from verl_lite.lab.formats.detect import AUTO, FORMATS, OWN, Format, converter_for, detect_format
+import lazy_loader
 
-__all__ = ["AUTO", "FORMATS", "OWN", "Format", "converter_for", "detect_format"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,16 +1,5 @@
 """One self-contained HTML file from rollouts or a run: curves, distributions, a rollout browser."""
 
-from verl_lite.lab.report.page import write_report
-from verl_lite.lab.report.report_data import ReportOptions, collect
-from verl_lite.lab.report.tallies import Correlations, Histogram
-from verl_lite.lab.report.timeline import NOTHING, timeline_data
+import lazy_loader
 
-__all__ = [
-    "NOTHING",
-    "Correlations",
-    "Histogram",
-    "ReportOptions",
-    "collect",
-    "timeline_data",
-    "write_report",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,21 +4,6 @@ as_*        one of our configs as a reward function of TRL, verl, OpenRLHF or ve
 foreign.py  the other way: `use: trl:my_module.my_reward` in a config
 """
 
-from verl_lite.plugins.adapters.bridge import RewardBridge
-from verl_lite.plugins.adapters.foreign_calls import OpenRlhfCall, TrlCall, VerlCall
-from verl_lite.plugins.adapters.openrlhf import as_openrlhf_reward_func
-from verl_lite.plugins.adapters.trl import as_trl_reward_func
-from verl_lite.plugins.adapters.verifiers import as_verifiers_reward, as_verifiers_rubric
-from verl_lite.plugins.adapters.verl import as_verl_compute_score
+import lazy_loader
 
-__all__ = [
-    "OpenRlhfCall",
-    "RewardBridge",
-    "TrlCall",
-    "VerlCall",
-    "as_openrlhf_reward_func",
-    "as_trl_reward_func",
-    "as_verifiers_reward",
-    "as_verifiers_rubric",
-    "as_verl_compute_score",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,18 +13,6 @@ The pytest fixture `score_rollouts` (a whole config, installed rewards) comes wi
 plugin; the function of that name here scores with one reward, installed or not.
 """
 
-from verl_lite.plugins.testing.assertions import assert_any_order, assert_group_scores, assert_score
-from verl_lite.plugins.testing.chat_server import ChatRequest, FakeChatServer
-from verl_lite.plugins.testing.fakes import component_for, fake_group, fake_rollout, score_rollouts
+import lazy_loader
 
-__all__ = [
-    "ChatRequest",
-    "FakeChatServer",
-    "assert_any_order",
-    "assert_group_scores",
-    "assert_score",
-    "component_for",
-    "fake_group",
-    "fake_rollout",
-    "score_rollouts",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

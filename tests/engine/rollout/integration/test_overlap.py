@@ -359,7 +359,5 @@ def test_what_async_refuses(changes: Any, why: str, make_config: Callable[..., T
 
 def test_async_needs_enough_rows(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     config = make_config(asynchrony={"mode": "async", "max_lag": 5}, rollout=VLLM)
-    with pytest.raises(
-        ConfigError, match=r"5 \+ 1 batches of rollout.num_prompts=4 prompts in use at once"
-    ):
+    with pytest.raises(ConfigError, match=r"5 \+ 1 batches of rollout.num_prompts=4 prompts in use at once"):
         train(config, run_dir=tmp_path / "run", debug_inline=True)

@@ -1,6 +1,5 @@
 """Math verification: `verify_math(response, reference)` and its batch form. See docs/math.md."""
 
-from verl_lite.verifiers.math.options import MathOptions
-from verl_lite.verifiers.math.verify import verify_math, verify_math_batch, warm_up
+import lazy_loader
 
-__all__ = ["MathOptions", "verify_math", "verify_math_batch", "warm_up"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,4 @@
+from .page import write_report as write_report
+from .report_data import ReportOptions as ReportOptions, collect as collect
+from .tallies import Correlations as Correlations, Histogram as Histogram
+from .timeline import NOTHING as NOTHING, timeline_data as timeline_data

@@ -1,0 +1,27 @@
+from .choice import ChoiceOptions as ChoiceOptions, choice_reward as choice_reward
+from .code import CodeReward as CodeReward, CodeRewardOptions as CodeRewardOptions
+from .equations import equations_in as equations_in
+from .exact import ExactOptions as ExactOptions, exact_reward as exact_reward
+from .format import (
+    FormatOptions as FormatOptions,
+    RegexOptions as RegexOptions,
+    format_reward as format_reward,
+    regex_reward as regex_reward,
+)
+from .guard import GuardOptions as GuardOptions, guard_reward as guard_reward
+from .json_schema import JsonSchemaOptions as JsonSchemaOptions, JsonSchemaReward as JsonSchemaReward
+from .judge import Judge as Judge, JudgeOptions as JudgeOptions
+from .judge_client import BusyError as BusyError, ChatClient as ChatClient
+from .judge_prompt import (
+    DEFAULT_RUBRIC as DEFAULT_RUBRIC,
+    fenced as fenced,
+    make_messages as make_messages,
+    read_reply as read_reply,
+    template_problem as template_problem,
+)
+from .length import LengthOptions as LengthOptions, length_reward as length_reward
+from .math import MathRewardOptions as MathRewardOptions, math_reward as math_reward
+from .process import ProcessOptions as ProcessOptions, process_reward as process_reward
+from .process_model import ProcessModel as ProcessModel, ProcessModelOptions as ProcessModelOptions
+from .repetition import RepetitionOptions as RepetitionOptions, repetition_reward as repetition_reward
+from .reward_model import RewardModel as RewardModel, RewardModelOptions as RewardModelOptions

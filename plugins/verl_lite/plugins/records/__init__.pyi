@@ -1,0 +1,19 @@
+from .reader import (
+    BadRow as BadRow,
+    Convert as Convert,
+    Shard as Shard,
+    check_record_file as check_record_file,
+    first_row as first_row,
+    own_records as own_records,
+    read_records as read_records,
+    shard_records as shard_records,
+)
+from .rows import to_record as to_record, to_scored as to_scored
+from .schema import (
+    SCHEMA_VERSION as SCHEMA_VERSION,
+    Record as Record,
+    StoredScore as StoredScore,
+    arrow_schema as arrow_schema,
+    to_json as to_json,
+)
+from .writer import RecordWriter as RecordWriter, join_record_files as join_record_files

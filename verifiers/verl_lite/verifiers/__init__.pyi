@@ -1,0 +1,19 @@
+from .answer_marks import AnswerMark as AnswerMark, find_boxed as find_boxed, find_tagged as find_tagged
+from .code import (
+    CodeOptions as CodeOptions,
+    CodeTest as CodeTest,
+    load_tests as load_tests,
+    verify_code as verify_code,
+)
+from .format import (
+    FormatPattern as FormatPattern,
+    FormatShape as FormatShape,
+    format_problem as format_problem,
+    verify_format as verify_format,
+)
+from .math import (
+    MathOptions as MathOptions,
+    verify_math as verify_math,
+    verify_math_batch as verify_math_batch,
+)
+from .verdict import Outcome as Outcome, Verdict as Verdict

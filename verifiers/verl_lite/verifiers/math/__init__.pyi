@@ -1,0 +1,2 @@
+from .options import MathOptions as MathOptions
+from .verify import verify_math as verify_math, verify_math_batch as verify_math_batch, warm_up as warm_up
