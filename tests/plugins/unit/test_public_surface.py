@@ -187,7 +187,7 @@ SIGNATURES = {
         *
         rows: Sequence[ScoredRollout]
         metrics: Mapping[str, float]
-        slowest: Mapping[str, Sequence['SlowRow']] = <factory>
+        slowest: Mapping[str, Sequence[SlowRow]] = <factory>
     """,
     "to_score": """
         answer: object
