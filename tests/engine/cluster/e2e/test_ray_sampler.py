@@ -20,7 +20,7 @@ from verl_lite.engine.types import PromptRow
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 
-# two vLLM processes below Ray take a minute to start; in this process: test_engine_actor.py, test_engine_pool.py
+# two vLLM below Ray take a minute to start; in this process: test_engine_actor.py, test_engine_pool.py
 pytestmark = pytest.mark.slow
 SETTINGS = SamplerSettings(max_new_tokens=90, seed=5)
 CONFIG = RolloutConfig(
