@@ -20,6 +20,8 @@ from verl_lite.engine.types import PromptRow
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 
+# two vLLM below Ray take a minute to start; in this process: test_engine_actor.py, test_engine_pool.py
+pytestmark = pytest.mark.slow
 SETTINGS = SamplerSettings(max_new_tokens=90, seed=5)
 CONFIG = RolloutConfig(
     max_prompt_tokens=32, max_new_tokens=96, sequences_in_flight=8, vllm=VllmConfig(kv_cache_gib=0.1)
@@ -198,7 +200,6 @@ def interrupted(
     return rollouts | by_id(groups), victim
 
 
-@pytest.mark.slow  # with engines of this process: unit/test_engine_pool.py
 def test_a_killed_engine_is_replaced_and_its_sequences_are_sampled_again(
     sampler: Any, source: Any, in_process: dict[str, Rollout], prompts: list[PromptRow]
 ) -> None:
@@ -227,7 +228,6 @@ def test_an_engine_that_does_not_start_in_time_says_what_it_asked_for(
         RaySampler(str(small_model), tokenizer, CONFIG, cluster, canary_ids=canary_ids, seed=0)
 
 
-@pytest.mark.slow
 def test_a_silent_engine_is_replaced(
     ray_runtime: RayRuntime,
     small_model: Path,
