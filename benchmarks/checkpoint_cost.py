@@ -22,11 +22,10 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.learner.checkpoint import start_saving
-from verl_lite.engine.observe.metrics_log import read_metrics
-from verl_lite.engine.rundir.checkpoint_files import write_manifest
-from verl_lite.engine.rundir.checkpoints import load_tensors, save_checkpoint
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.learner import start_saving
+from verl_lite.engine.observe import read_metrics
+from verl_lite.engine.rundir import load_tensors, save_checkpoint, write_manifest
 from verl_lite.engine.training import train
 from verl_lite.plugins import load_config
 

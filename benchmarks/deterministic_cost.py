@@ -30,8 +30,8 @@ def run_side(side: str, model: Path, run_dir: Path, steps: int) -> None:
     import torch
     from rich.console import Console
 
-    from verl_lite.engine.config.train import TrainConfig
-    from verl_lite.engine.observe.metrics_log import read_metrics
+    from verl_lite.engine.config import TrainConfig
+    from verl_lite.engine.observe import read_metrics
     from verl_lite.engine.training import train
     from verl_lite.plugins import load_config
 
@@ -55,7 +55,7 @@ def warm_up(folder: Path) -> Path:
     """The quickstart's model after its SFT."""
     from rich.console import Console
 
-    from verl_lite.engine.config.train import TrainConfig
+    from verl_lite.engine.config import TrainConfig
     from verl_lite.engine.training import train_only_sft
     from verl_lite.plugins import load_config
 

@@ -37,7 +37,7 @@ from typing import Any
 import torch
 from fault_runs import Process, differences, fingerprint, make_config
 
-from verl_lite.engine.rundir.checkpoint_files import newest_whole
+from verl_lite.engine.rundir import newest_whole
 
 KINDS = ("kill", "kill_writing", "damage", "file_limit", "disk_full", "read_only", "worker")
 

@@ -18,8 +18,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401
 
-from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.observe.metrics_log import read_metrics
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.observe import read_metrics
 from verl_lite.engine.training import train
 from verl_lite.errors import VerlLiteError
 from verl_lite.plugins import validate

@@ -17,14 +17,18 @@ from typing import Any
 
 import torch
 
-from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
-from verl_lite.engine.config.train import DatasetConfig, RolloutConfig, TinyModelConfig
-from verl_lite.engine.data.prompts import read_prompts
-from verl_lite.engine.learner.learner import Learner
-from verl_lite.engine.model.folder import load_policy
-from verl_lite.engine.model.tiny import build_tiny_model, build_tiny_tokenizer
-from verl_lite.engine.rollout.vllm_sampler import VllmSampler
-from verl_lite.engine.rundir.seeds import derive_seed
+from verl_lite.engine.config import (
+    AlgorithmConfig,
+    DatasetConfig,
+    LearnerConfig,
+    RolloutConfig,
+    TinyModelConfig,
+)
+from verl_lite.engine.data import read_prompts
+from verl_lite.engine.learner import Learner
+from verl_lite.engine.model import build_tiny_model, build_tiny_tokenizer, load_policy
+from verl_lite.engine.rollout import VllmSampler
+from verl_lite.engine.rundir import derive_seed
 from verl_lite.engine.types import PromptRow
 from verl_lite.plugins import SamplerSettings
 

@@ -32,8 +32,8 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig, LoraConfig
-    from verl_lite.engine.learner.learner import Learner
+    from verl_lite.engine.config import AlgorithmConfig, LearnerConfig, LoraConfig
+    from verl_lite.engine.learner import Learner
     from verl_lite.engine.types import TrainingSample
 
     shape = Qwen3Config(

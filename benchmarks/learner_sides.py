@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig, OptimizerConfig
-from verl_lite.engine.learner.learner import Learner
+from verl_lite.engine.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
+from verl_lite.engine.learner import Learner
 from verl_lite.engine.types import TrainingSample
 
 LEARNING_RATE = 1e-6

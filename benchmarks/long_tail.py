@@ -26,15 +26,17 @@ from pathlib import Path
 
 import psutil
 
-from verl_lite.engine.cluster.engine_actor import EngineActor
-from verl_lite.engine.cluster.engine_pool import EnginePool, PoolLimits
-from verl_lite.engine.cluster.ray_engine import RayEngine
-from verl_lite.engine.cluster.ray_runtime import RayRuntime
-from verl_lite.engine.cluster.resources import engine_resources
-from verl_lite.engine.config.cluster import ClusterConfig
-from verl_lite.engine.config.train import RolloutConfig, TinyModelConfig, VllmConfig
-from verl_lite.engine.model.tiny import build_tiny_model
-from verl_lite.engine.rollout.requests import SequenceRequest
+from verl_lite.engine.cluster import (
+    EngineActor,
+    EnginePool,
+    PoolLimits,
+    RayEngine,
+    RayRuntime,
+    engine_resources,
+)
+from verl_lite.engine.config import ClusterConfig, RolloutConfig, TinyModelConfig, VllmConfig
+from verl_lite.engine.model import build_tiny_model
+from verl_lite.engine.rollout import SequenceRequest
 from verl_lite.plugins import SamplerSettings
 
 SHORT, LONG, GROUP = 24, 240, 8

@@ -22,9 +22,9 @@ from unittest.mock import patch
 from rich.console import Console
 
 from verl_lite.engine import build, training
-from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.observe.metrics_log import read_metrics
-from verl_lite.engine.testing.fakes import FakeSampler, SlowedLearner
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.observe import read_metrics
+from verl_lite.engine.testing import FakeSampler, SlowedLearner
 from verl_lite.plugins import validate
 
 NUM_TOKENS = 38

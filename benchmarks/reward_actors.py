@@ -11,9 +11,8 @@ import random
 import time
 from typing import Any
 
-from verl_lite.engine.cluster.ray_runtime import RayRuntime
-from verl_lite.engine.cluster.reward_actors import RewardActors
-from verl_lite.engine.config.cluster import ClusterConfig, RewardActorsConfig
+from verl_lite.engine.cluster import RayRuntime, RewardActors
+from verl_lite.engine.config import ClusterConfig, RewardActorsConfig
 from verl_lite.plugins import Rollout, reward
 from verl_lite.plugins.execution import Execution
 from verl_lite.plugins.testing import component_for, fake_rollout

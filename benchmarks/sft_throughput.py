@@ -53,8 +53,8 @@ def conversations(count: int) -> list[dict[str, Any]]:
 
 
 def make_inputs(folder: Path, num_steps: int) -> None:
-    from verl_lite.engine.config.train import TinyModelConfig
-    from verl_lite.engine.model.tiny import build_tiny_model, build_tiny_tokenizer
+    from verl_lite.engine.config import TinyModelConfig
+    from verl_lite.engine.model import build_tiny_model, build_tiny_tokenizer
 
     build_tiny_model(folder / "model", TinyModelConfig(max_context_tokens=ROW_TOKENS), seed=0)
     tokenizer = build_tiny_tokenizer()
@@ -68,9 +68,9 @@ def our_side(folder: Path, num_steps: int) -> None:
     import torch
     from transformers import AutoTokenizer
 
-    from verl_lite.engine.config.train import TrainConfig
-    from verl_lite.engine.learner.policy import Policy
-    from verl_lite.engine.model.folder import load_policy
+    from verl_lite.engine.config import TrainConfig
+    from verl_lite.engine.learner import Policy
+    from verl_lite.engine.model import load_policy
     from verl_lite.engine.sft import SFTStep, read_sft, train_sft
 
     torch.set_num_threads(2)

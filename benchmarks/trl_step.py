@@ -76,8 +76,8 @@ def now() -> Step:
 
 def our_side(model: str, num_steps: int, dtype: str, changes: Sequence[str]) -> list[Step]:
     """What runs in our process; the ends of the steps."""
-    from verl_lite.engine.config.train import TrainConfig
-    from verl_lite.engine.observe.metrics_log import MetricsLog
+    from verl_lite.engine.config import TrainConfig
+    from verl_lite.engine.observe import MetricsLog
     from verl_lite.engine.training import train
     from verl_lite.plugins import load_config
 
@@ -110,7 +110,7 @@ def trl_side(model: str, num_steps: int, dtype: str, changes: Sequence[str]) -> 
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from verl_lite.engine.data.arithmetic import arithmetic_rows
+    from verl_lite.engine.data import arithmetic_rows
 
     ends: list[Step] = []
 

@@ -16,9 +16,8 @@ import time
 import ray
 import torch
 
-from verl_lite.engine.cluster.ray_runtime import RayRuntime
-from verl_lite.engine.cluster.weight_transfer import PackedWeights, pack, unpack
-from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.engine.cluster import PackedWeights, RayRuntime, pack, unpack
+from verl_lite.engine.config import ClusterConfig
 
 ENGINES, LAYER_MB = 2, 8
 

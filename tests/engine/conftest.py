@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from verl_lite.engine.config.train import TinyModelConfig
+from verl_lite.engine.config import TinyModelConfig
 from verl_lite.engine.model import tiny
 from verl_lite.engine.types import TrainingSample
 

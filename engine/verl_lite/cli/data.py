@@ -10,7 +10,7 @@ import typer
 from verl_lite.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from verl_lite.engine.data.quality import DataReport, TextRow
+    from verl_lite.engine.data import DataReport, TextRow
 
 __all__ = ["data_app"]
 
@@ -52,7 +52,7 @@ def check(
     Example: verl-lite data check rows.jsonl --html data.html
     """
     from verl_lite.cli.terminal import print_json
-    from verl_lite.engine.data.quality import check_rows
+    from verl_lite.engine.data import check_rows
     from verl_lite.errors import ConfigError
 
     if max_tokens is not None and model is None:
@@ -71,9 +71,8 @@ def check(
 
 
 def _read(path: Path, names: dict[str, str]) -> "list[TextRow]":
-    from verl_lite.engine.config.data import DatasetConfig
-    from verl_lite.engine.data.prompts import read_rows
-    from verl_lite.engine.data.quality import text_row
+    from verl_lite.engine.config import DatasetConfig
+    from verl_lite.engine.data import read_rows, text_row
     from verl_lite.errors import ConfigError
 
     if path.suffix not in (".jsonl", ".parquet"):
@@ -83,8 +82,8 @@ def _read(path: Path, names: dict[str, str]) -> "list[TextRow]":
 
 
 def _tokens_of(model: str) -> Callable[[str], int]:
-    from verl_lite.engine.config.train import ModelConfig
-    from verl_lite.engine.model.folder import load_tokenizer
+    from verl_lite.engine.config import ModelConfig
+    from verl_lite.engine.model import load_tokenizer
 
     tokenizer = load_tokenizer(ModelConfig(path=model))
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
@@ -111,7 +110,7 @@ def _findings(found: "DataReport") -> list[list[str]]:
 
 
 def _write_page(found: "DataReport", path: Path, *, title: str, unit: str, limit: int | None) -> None:
-    from verl_lite.engine.data.page import data_page
+    from verl_lite.engine.data import data_page
 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(data_page(found, _findings(found), title=title, unit=unit, limit=limit), encoding="utf-8")

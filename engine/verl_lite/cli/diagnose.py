@@ -9,7 +9,7 @@ from verl_lite.cli.options import AsJson, ConfigFile, DebugInline, Overrides
 from verl_lite.cli.start import load_run_config
 
 if TYPE_CHECKING:
-    from verl_lite.engine.tools.diagnosis import Advice, Diagnosis
+    from verl_lite.engine.tools import Advice, Diagnosis
 
 __all__ = ["diagnose"]
 
@@ -31,7 +31,7 @@ def diagnose(
     Example: verl-lite diagnose examples/quickstart.yaml --prompts 100 --samples 8
     """
     from verl_lite.cli.terminal import print_json
-    from verl_lite.engine.config.train import TrainConfig
+    from verl_lite.engine.config import TrainConfig
 
     checked = load_run_config(TrainConfig, config, overrides)
     from verl_lite.engine.tools import diagnosis as room

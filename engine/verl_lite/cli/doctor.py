@@ -53,9 +53,8 @@ def doctor(
 
 
 def _look_at_cluster(address: str | None, runs: Path, *, as_json: bool) -> None:
-    from verl_lite.engine.cluster.nodes import inspect_cluster
-    from verl_lite.engine.cluster.ray_runtime import RayRuntime
-    from verl_lite.engine.config.cluster import ClusterConfig
+    from verl_lite.engine.cluster import RayRuntime, inspect_cluster
+    from verl_lite.engine.config import ClusterConfig
 
     with RayRuntime(ClusterConfig(address=address), cpus=1) as session:
         report = inspect_cluster(session.ray, runs)

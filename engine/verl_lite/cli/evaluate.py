@@ -9,9 +9,7 @@ from verl_lite.cli.options import AsJson, ConfigFile, DebugInline, Overrides
 from verl_lite.cli.start import calm_threads
 
 if TYPE_CHECKING:
-    from verl_lite.engine.evals.compare import Comparison
-    from verl_lite.engine.evals.config import EvalConfig
-    from verl_lite.engine.evals.evaluate import EvalResult
+    from verl_lite.engine.evals import Comparison, EvalConfig, EvalResult
 
 __all__ = ["evaluate"]
 
@@ -35,8 +33,7 @@ def evaluate(
     """
     calm_threads()
     from verl_lite.cli.terminal import print_json
-    from verl_lite.engine.evals.config import load_eval_config
-    from verl_lite.engine.evals.evaluate import evaluate_model
+    from verl_lite.engine.evals import evaluate_model, load_eval_config
     from verl_lite.errors import ConfigError
 
     checked = load_eval_config(config, overrides or [])
@@ -56,7 +53,7 @@ def evaluate(
 
 
 def _other(config: "EvalConfig", compare: str, out: Path | None, debug_inline: bool) -> "EvalResult":
-    from verl_lite.engine.evals.evaluate import RESULTS, evaluate_model, read_result
+    from verl_lite.engine.evals import RESULTS, evaluate_model, read_result
 
     if (Path(compare) / RESULTS).is_file():
         return read_result(Path(compare))
@@ -65,7 +62,7 @@ def _other(config: "EvalConfig", compare: str, out: Path | None, debug_inline: b
 
 
 def _comparisons(first: "EvalResult", second: "EvalResult") -> dict[str, list["Comparison"]]:
-    from verl_lite.engine.evals.compare import compare_results
+    from verl_lite.engine.evals import compare_results
     from verl_lite.errors import DataError
 
     missing = second.datasets.keys() - first.datasets.keys()

@@ -19,7 +19,7 @@ def export(
     Example: verl-lite export runs/quickstart/checkpoints/step_000040 my-model
     """
     calm_threads()
-    from verl_lite.engine.tools.export import export_policy
+    from verl_lite.engine.tools import export_policy
 
     export_policy(checkpoint, folder)
     typer.echo(f"the model is in {folder}/")

@@ -20,7 +20,7 @@ def pipeline(
 
     Example: verl-lite pipeline examples/pipeline.yaml
     """
-    from verl_lite.engine.tools.pipeline import PipelineConfig, run_pipeline
+    from verl_lite.engine.tools import PipelineConfig, run_pipeline
     from verl_lite.plugins.config_file import load_config
 
     checked = load_config(PipelineConfig, config)

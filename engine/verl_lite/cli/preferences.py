@@ -40,10 +40,10 @@ def dpo(
 
     Example: verl-lite dpo examples/dpo.yaml beta=0.2
     """
-    from verl_lite.engine.preference.config import DPOConfig
+    from verl_lite.engine.preference import DPOConfig
 
     checked = load_run_config(DPOConfig, config, overrides)
-    from verl_lite.engine.preference.training import train_dpo
+    from verl_lite.engine.preference import train_dpo
 
     result = train_dpo(checked, run_dir=run_dir, resume=resume, show=show.value)
     if result.model_dir is None:
@@ -61,10 +61,10 @@ def reward_model(
 
     Example: verl-lite reward-model examples/reward_model.yaml loss=plackett_luce
     """
-    from verl_lite.engine.preference.config import RewardModelConfig
+    from verl_lite.engine.preference import RewardModelConfig
 
     checked = load_run_config(RewardModelConfig, config, overrides)
-    from verl_lite.engine.preference.training import train_reward_model
+    from verl_lite.engine.preference import train_reward_model
 
     result = train_reward_model(checked, run_dir=run_dir, resume=resume, show=show.value)
     if result.model_dir is None:

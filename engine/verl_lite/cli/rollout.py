@@ -9,7 +9,7 @@ from verl_lite.cli.options import AsJson, ConfigFile, DebugInline, Overrides
 from verl_lite.cli.start import load_run_config
 
 if TYPE_CHECKING:
-    from verl_lite.engine.tools.sampling import Sampled
+    from verl_lite.engine.tools import Sampled
 
 __all__ = ["rollout"]
 
@@ -42,10 +42,10 @@ def rollout(
     Example: verl-lite rollout examples/quickstart.yaml --model runs/quickstart/model -o r.parquet
     """
     from verl_lite.cli.terminal import print_json, progress
-    from verl_lite.engine.config.train import TrainConfig
+    from verl_lite.engine.config import TrainConfig
 
     checked = load_run_config(TrainConfig, config, overrides)
-    from verl_lite.engine.tools.sampling import write_rollouts
+    from verl_lite.engine.tools import write_rollouts
 
     with progress("sampled") as on_progress:
         sampled = write_rollouts(

@@ -20,7 +20,7 @@ from verl_lite.cli.start import INTERRUPTED, load_run_config
 from verl_lite.errors import ConfigError
 
 if TYPE_CHECKING:
-    from verl_lite.engine.config.train import TrainConfig
+    from verl_lite.engine.config import TrainConfig
 
 __all__ = ["config_app", "sft", "train"]
 
@@ -118,7 +118,7 @@ def check(
     """
     checked = _load(config, overrides)
     from verl_lite.engine.memory_plan import Gpu, local_gpu, plan_memory
-    from verl_lite.engine.model.shape import shape_of
+    from verl_lite.engine.model import shape_of
     from verl_lite.engine.preparation import prepare_run
 
     prepared = prepare_run(checked)
@@ -145,7 +145,7 @@ def diff_runs(
     from dataclasses import asdict
 
     from verl_lite.cli.terminal import print_json, print_table
-    from verl_lite.engine.rundir.diff import diff_runs as differences
+    from verl_lite.engine.rundir import diff_runs as differences
 
     found = differences(first, second)
     if as_json:
@@ -169,21 +169,21 @@ def schema() -> None:
 
     Example: verl-lite config schema > verl-lite.schema.json
     """
-    from verl_lite.engine.config.train import json_schema
+    from verl_lite.engine.config import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))
 
 
 def _follows(config: "TrainConfig") -> bool:
     """Join the other processes that torchrun started, if any; True in those that only follow the first."""
-    from verl_lite.engine.cluster.launch import check_launch, launched_rank
+    from verl_lite.engine.cluster import check_launch, launched_rank
 
     is_shared = config.rollout.sampler == "vllm" and not config.rollout.is_placed_by_ray
     check_launch(num_ranks=config.learner.num_ranks, sampler_shares_process=is_shared)
     rank = launched_rank()
     if rank is None:
         return False
-    from verl_lite.engine.cluster.torchrun_ranks import follow, join
+    from verl_lite.engine.cluster import follow, join
 
     join(config.cluster)
     if rank > 0:
@@ -192,6 +192,6 @@ def _follows(config: "TrainConfig") -> bool:
 
 
 def _load(config: Path, overrides: list[str] | None) -> "TrainConfig":
-    from verl_lite.engine.config.train import TrainConfig
+    from verl_lite.engine.config import TrainConfig
 
     return load_run_config(TrainConfig, config, overrides)

@@ -72,7 +72,7 @@ def test_the_contract_is_imported_from_the_wheel_without_heavy_packages(wheel: P
 def test_an_unknown_name_is_an_attribute_error() -> None:
     import verl_lite.plugins
 
-    with pytest.raises(AttributeError, match="No verl_lite.plugins attribute scorer_of_rewards"):
+    with pytest.raises(AttributeError, match=r"No verl_lite\.plugins attribute scorer_of_rewards"):
         _ = verl_lite.plugins.scorer_of_rewards
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from verl_lite.cli import doctor as doctor_module
 from verl_lite.cli.app import app
-from verl_lite.engine.cluster.nodes import NodeReport, version_mismatches
+from verl_lite.engine.cluster import NodeReport, version_mismatches
 from verl_lite.sandbox import Layer, State
 
 WORKING = [Layer("seccomp", State.ACTIVE, "an allow-list"), Layer("python backend", State.ACTIVE, "native")]

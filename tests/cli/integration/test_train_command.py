@@ -16,7 +16,7 @@ import yaml
 
 from verl_lite.cli import main
 from verl_lite.engine import training as engine_run
-from verl_lite.engine.model.tiny import build_tiny_tokenizer
+from verl_lite.engine.model import build_tiny_tokenizer
 
 Cli = Callable[..., tuple[int, str, str]]
 

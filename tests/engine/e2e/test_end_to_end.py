@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from verl_lite.engine.observe.metrics_log import read_metrics
+from verl_lite.engine.observe import read_metrics
 from verl_lite.plugins.records import read_records
 
 QUICKSTART = Path(__file__).parents[3] / "examples" / "quickstart.yaml"

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from verl_lite.engine.algorithm.advantages import estimate_advantages
-from verl_lite.engine.config.algorithm import AlgorithmConfig, KLConfig, LearnerConfig, OptimizerConfig
-from verl_lite.engine.learner.learner import Learner
+from verl_lite.engine.algorithm import estimate_advantages
+from verl_lite.engine.config import AlgorithmConfig, KLConfig, LearnerConfig, OptimizerConfig
+from verl_lite.engine.learner import Learner
 from verl_lite.plugins import Rollout, ScoredRollout
 
 CURVE = Path(__file__).parents[2] / "fixtures" / "golden_grpo_curve.json"

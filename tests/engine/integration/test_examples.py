@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from verl_lite.cli import main
-from verl_lite.engine.config.train import TinyModelConfig
-from verl_lite.engine.evals import evaluate as evals
-from verl_lite.engine.evals.config import load_eval_config
-from verl_lite.engine.model.tiny import build_tiny_model
+from verl_lite.engine.config import TinyModelConfig
+from verl_lite.engine.evals import evaluate as evals, load_eval_config
+from verl_lite.engine.model import build_tiny_model
 from verl_lite.engine.types import PromptRow
 from verl_lite.plugins import Rollout, SamplerSettings
 

@@ -18,11 +18,10 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from verl_lite.engine import trainer
-from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.evals.config import training_config
-from verl_lite.engine.evals.evaluate import evaluate_model
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.evals import evaluate_model, training_config
 from verl_lite.engine.learner import checkpoint as learner_files
-from verl_lite.engine.observe.metrics_log import read_metrics
+from verl_lite.engine.observe import read_metrics
 from verl_lite.engine.trainer import BatchMaker
 from verl_lite.engine.training import train, train_only_sft
 from verl_lite.errors import CheckpointError, ConfigError, TrainingError
@@ -155,7 +154,7 @@ def test_more_steps_can_be_added_to_a_finished_run(
 def test_a_sync_that_does_not_arrive_stops_the_run(
     make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from verl_lite.engine.rollout.transformers_sampler import TransformersSampler
+    from verl_lite.engine.rollout import TransformersSampler
 
     replace, calls = TransformersSampler._replace_weights, []
 

@@ -12,10 +12,9 @@ import torch
 import yaml
 from rich.console import Console
 
-from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.learner.checkpoint import saved_state
-from verl_lite.engine.rundir.checkpoint_files import why_not_whole
-from verl_lite.engine.rundir.checkpoints import restore_random_states, save_checkpoint
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.learner import saved_state
+from verl_lite.engine.rundir import restore_random_states, save_checkpoint, why_not_whole
 from verl_lite.engine.training import train
 from verl_lite.errors import CheckpointError, ConfigError
 from verl_lite.lab.report import collect, write_report

@@ -16,9 +16,8 @@ from typing import Any
 
 import torch
 
-from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
-from verl_lite.engine.learner.learner import Learner
-from verl_lite.engine.learner.ranks import Ranks
+from verl_lite.engine.config import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.learner import Learner, Ranks
 from verl_lite.engine.types import TrainingSample
 from verl_lite.plugins import Rollout
 from verl_lite.plugins.scorer import ScoredRollout
@@ -160,9 +159,8 @@ def as_rank(rank: int, size: int, folder: Path, names: Sequence[str]) -> None:
     """What each process does: every scenario both ways; checkpoints in shards, written and read."""
     import torch.distributed as dist
 
-    from verl_lite.engine.cluster.rank_group import RankGroup
-    from verl_lite.engine.learner.checkpoint import saved_state
-    from verl_lite.engine.learner.sharded_checkpoint import distribute_like, write_sharded
+    from verl_lite.engine.cluster import RankGroup
+    from verl_lite.engine.learner import distribute_like, saved_state, write_sharded
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=size)

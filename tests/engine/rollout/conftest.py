@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from verl_lite.engine.config.cluster import ClusterConfig
-from verl_lite.engine.config.train import DatasetConfig, RolloutConfig
-from verl_lite.engine.data.prompts import read_prompts
-from verl_lite.engine.rollout.server_sampler import ServerSampler
+from verl_lite.engine.config import ClusterConfig, DatasetConfig, RolloutConfig
+from verl_lite.engine.data import read_prompts
+from verl_lite.engine.rollout import ServerSampler
 from verl_lite.engine.types import PromptRow
 
 CLUSTER = ClusterConfig(max_restarts=1, call_timeout_s=30)

@@ -6,13 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from verl_lite.engine.config.algorithm import LearnerConfig
-from verl_lite.engine.config.train import ModelConfig, TinyModelConfig, TrainConfig
-from verl_lite.engine.learner.policy import Policy
+from verl_lite.engine.config import LearnerConfig, ModelConfig, TinyModelConfig, TrainConfig
+from verl_lite.engine.learner import Policy
 from verl_lite.engine.memory_plan import GIB, Gpu, activation_bytes, plan_memory
-from verl_lite.engine.model import tiny
-from verl_lite.engine.model.folder import load_policy
-from verl_lite.engine.model.shape import ModelShape, shape_of, shape_of_config
+from verl_lite.engine.model import ModelShape, load_policy, shape_of, shape_of_config, tiny
 from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import load_config

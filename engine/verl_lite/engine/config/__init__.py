@@ -2,3 +2,7 @@
 
 Importing it never imports torch, and no config reads the environment or the file system.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

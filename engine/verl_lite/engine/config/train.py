@@ -20,7 +20,7 @@ from verl_lite.engine.config.monitors import MonitorsConfig
 from verl_lite.engine.config.rollout import RolloutConfig, ServerConfig, VllmConfig
 from verl_lite.engine.config.sft import SFTConfig
 from verl_lite.plugins.composite.config import RewardNode, RewardsConfig, leaves
-from verl_lite.plugins.config_file import ConfigModel
+from verl_lite.plugins.config_file import ConfigModel, load_config
 
 __all__ = [
     "CheckpointConfig",
@@ -35,6 +35,7 @@ __all__ = [
     "TinyModelConfig",
     "TrainConfig",
     "VllmConfig",
+    "load_config",
 ]
 
 Dtype = Literal["float32", "bfloat16", "float16"]

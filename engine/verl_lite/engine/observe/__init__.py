@@ -1,1 +1,5 @@
 """What is seen of a run: metrics, displays, sample tables, timelines, monitors and rollback."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

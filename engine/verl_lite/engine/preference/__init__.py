@@ -1,1 +1,5 @@
 """Training on preferences: DPO and reward models, one loop for both."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,24 +10,6 @@ validation.py      loss, perplexity, generated answers
 engine/warm_up.py makes a stage of a run of it.
 """
 
-from verl_lite.engine.sft.chat_template import ChatTemplate, Conversation
-from verl_lite.engine.sft.data import SFTData, SFTSource, read_sft
-from verl_lite.engine.sft.examples import IGNORED, ExampleBuilder, SFTExample, describe_example
-from verl_lite.engine.sft.faults import Fault, FaultKind
-from verl_lite.engine.sft.training import SFTStep, train_sft
+import lazy_loader
 
-__all__ = [
-    "IGNORED",
-    "ChatTemplate",
-    "Conversation",
-    "ExampleBuilder",
-    "Fault",
-    "FaultKind",
-    "SFTData",
-    "SFTExample",
-    "SFTSource",
-    "SFTStep",
-    "describe_example",
-    "read_sft",
-    "train_sft",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

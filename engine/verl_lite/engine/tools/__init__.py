@@ -1,1 +1,5 @@
 """Commands around training: sample only, diagnose, run a pipeline, export a checkpoint."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

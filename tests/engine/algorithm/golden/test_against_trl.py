@@ -8,11 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from verl_lite.engine.algorithm.advantages import EPS, estimate_advantages, group_center, group_standardize
-from verl_lite.engine.algorithm.losses import LossInput, policy_loss, token_weights
-from verl_lite.engine.algorithm.objective import Terms, objective
-from verl_lite.engine.config.algorithm import AlgorithmConfig
-from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout
+from verl_lite.engine.algorithm import (
+    LossInput,
+    Terms,
+    estimate_advantages,
+    group_center,
+    group_standardize,
+    objective,
+    policy_loss,
+    token_weights,
+)
+from verl_lite.engine.config import AlgorithmConfig
+from verl_lite.plugins import EPS, ComponentScore, Rollout, Score, ScoredRollout
 
 FIXTURE = json.loads((Path(__file__).parents[3] / "fixtures" / "trl_losses.json").read_text(encoding="utf-8"))
 

@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from verl_lite.engine.algorithm.advantages import (
+from verl_lite.engine.algorithm import (
     discounted_returns,
     estimate_advantages,
     gae,
@@ -15,7 +15,7 @@ from verl_lite.engine.algorithm.advantages import (
     leave_one_out,
     overlong_penalty,
 )
-from verl_lite.engine.config.algorithm import AlgorithmConfig, CriticConfig, KLConfig, OverlongConfig
+from verl_lite.engine.config import AlgorithmConfig, CriticConfig, KLConfig, OverlongConfig
 from verl_lite.engine.types import TokenStatistics
 from verl_lite.lab.statistics import group_advantages
 from verl_lite.plugins import ComponentScore, Rollout, SamplerSettings, Score, ScoredRollout, gdpo_advantages

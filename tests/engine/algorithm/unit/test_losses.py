@@ -5,19 +5,22 @@ import math
 import pytest
 import torch
 
-from verl_lite.engine.algorithm.importance import importance_weights, mismatch_metrics
-from verl_lite.engine.algorithm.kl import KLController, kl_estimate
-from verl_lite.engine.algorithm.losses import (
+from verl_lite.engine.algorithm import (
+    KLController,
     LossInput,
+    Terms,
     cispo,
     gspo,
+    importance_weights,
+    kl_estimate,
+    mismatch_metrics,
+    objective,
     policy_gradient,
     policy_loss,
     ppo_clip,
     token_weights,
 )
-from verl_lite.engine.algorithm.objective import Terms, objective
-from verl_lite.engine.config.algorithm import AlgorithmConfig, ImportanceConfig, KLConfig
+from verl_lite.engine.config import AlgorithmConfig, ImportanceConfig, KLConfig
 
 
 def batch_of(ratios, advantages, *, mask=None, sequence=None, old=-1.0) -> LossInput:

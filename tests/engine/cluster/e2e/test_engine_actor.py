@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from verl_lite.engine.cluster import engine_actor
-from verl_lite.engine.cluster.engine_actor import EngineActor
-from verl_lite.engine.config.train import RolloutConfig, VllmConfig
-from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
+from verl_lite.engine.cluster import EngineActor, engine_actor
+from verl_lite.engine.config import RolloutConfig, VllmConfig
+from verl_lite.engine.rollout import FinishedSequence, SequenceRequest
 from verl_lite.plugins import SamplerSettings
 
 PROMPT = tuple(range(10, 30))

@@ -14,12 +14,10 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
-from verl_lite.engine.cluster.rank_worker import LearnerSpec
-from verl_lite.engine.cluster.ray_ranks import RayRanks, reserve_placement_group
-from verl_lite.engine.cluster.ray_runtime import RayRuntime
-from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.observe.metrics_log import read_metrics
-from verl_lite.engine.tools.export import export_policy
+from verl_lite.engine.cluster import LearnerSpec, RayRanks, RayRuntime, reserve_placement_group
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.observe import read_metrics
+from verl_lite.engine.tools import export_policy
 from verl_lite.engine.training import train
 from verl_lite.errors import ConfigError, RankLost
 from verl_lite.plugins.config_file import validate

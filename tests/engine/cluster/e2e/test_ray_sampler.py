@@ -10,12 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from verl_lite.engine.cluster.engine_pool import EngineLost
-from verl_lite.engine.cluster.ray_engine import RayEngine
-from verl_lite.engine.cluster.ray_runtime import RayRuntime
-from verl_lite.engine.config.cluster import ClusterConfig
-from verl_lite.engine.config.train import DatasetConfig, RolloutConfig, VllmConfig
-from verl_lite.engine.data.prompts import read_prompts
+from verl_lite.engine.cluster import EngineLost, RayEngine, RayRuntime
+from verl_lite.engine.config import ClusterConfig, DatasetConfig, RolloutConfig, VllmConfig
+from verl_lite.engine.data import read_prompts
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
@@ -45,7 +42,7 @@ def ray_runtime() -> Iterator[RayRuntime]:
 def sampler(
     ray_runtime: RayRuntime, small_model: Path, tokenizer: Any, prompts: list[PromptRow]
 ) -> Iterator[Any]:
-    from verl_lite.engine.cluster.ray_sampler import RaySampler
+    from verl_lite.engine.cluster import RaySampler
 
     config = CONFIG.model_copy(update={"num_engines": 2})
     canary_ids = prompts[0].prompt_ids
@@ -59,7 +56,7 @@ def sampler(
 @pytest.fixture(scope="module")
 def in_process(small_model: Path, tokenizer: Any, prompts: list[PromptRow]) -> dict[str, Rollout]:
     """What the in-process sampler samples."""
-    from verl_lite.engine.rollout.vllm_sampler import VllmSampler
+    from verl_lite.engine.rollout import VllmSampler
 
     sampler = VllmSampler(str(small_model), tokenizer, CONFIG, canary_ids=prompts[0].prompt_ids, seed=0)
     rollouts = by_id(sampler.generate(prompts, num_samples=4, settings=SETTINGS))
@@ -125,7 +122,7 @@ def test_both_engines_get_new_weights_and_sing(sampler: Any, source: Any, prompt
 def test_stale_weights_in_the_store_trip_the_canary(sampler: Any, source: Any) -> None:
     import ray
 
-    from verl_lite.engine.cluster.weight_transfer import pack
+    from verl_lite.engine.cluster import pack
 
     stale = ray.put(pack(source.named_weights()))
     source.move(seed=2, scale=0.05)
@@ -218,7 +215,7 @@ def test_a_killed_engine_is_replaced_and_its_sequences_are_sampled_again(
 def test_an_engine_that_does_not_start_in_time_says_what_it_asked_for(
     ray_runtime: RayRuntime, small_model: Path, tokenizer: Any, prompts: list[PromptRow]
 ) -> None:
-    from verl_lite.engine.cluster.ray_sampler import RaySampler
+    from verl_lite.engine.cluster import RaySampler
 
     cluster, canary_ids = ClusterConfig(start_timeout_s=0.5), prompts[0].prompt_ids
     message = (
@@ -235,7 +232,7 @@ def test_a_silent_engine_is_replaced(
     in_process: dict[str, Rollout],
     prompts: list[PromptRow],
 ) -> None:
-    from verl_lite.engine.cluster.ray_sampler import RaySampler
+    from verl_lite.engine.cluster import RaySampler
 
     cluster = ClusterConfig(engine_timeout_s=15, max_restarts=1)
     config = CONFIG.model_copy(update={"num_engines": 2})

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from verl_lite.engine.build import placed_by_ray
-from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.config import TrainConfig
 from verl_lite.plugins.config_file import load_config
 
 EXAMPLES = Path(__file__).parents[4] / "examples"

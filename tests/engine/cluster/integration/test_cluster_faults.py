@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.learner.learner import Learner
-from verl_lite.engine.observe.metrics_log import read_metrics
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.learner import Learner
+from verl_lite.engine.observe import read_metrics
 from verl_lite.engine.training import train
 from verl_lite.engine.types import TrainingSample, UpdateStats
 from verl_lite.errors import RankLost

@@ -13,18 +13,16 @@ from pathlib import Path
 import pytest
 
 from verl_lite.engine.build import OnRay, placed_by_ray
-from verl_lite.engine.cluster.ray_runtime import SLOW, TERMINATED, RayRuntime
-from verl_lite.engine.cluster.watchdog import descendants
-from verl_lite.engine.config.cluster import ClusterConfig
-from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.cluster import SLOW, TERMINATED, RayRuntime, descendants
+from verl_lite.engine.config import ClusterConfig, TrainConfig
 from verl_lite.errors import ConfigError
 
 pytest.importorskip("ray")
 
 DRIVER = """
 import os, subprocess, sys, time
-from verl_lite.engine.cluster.ray_runtime import RayRuntime
-from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.engine.cluster import RayRuntime
+from verl_lite.engine.config import ClusterConfig
 
 class Actor:
     def start(self):
@@ -139,8 +137,8 @@ def test_a_node_that_missed_its_start_is_ended_before_the_next_try(monkeypatch: 
 
 DIES = """
 import os, signal, time
-from verl_lite.engine.cluster.ray_runtime import RayRuntime
-from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.engine.cluster import RayRuntime
+from verl_lite.engine.config import ClusterConfig
 
 class Actor:
     def die(self):

@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from verl_lite.engine.cluster.gpu_transfer import EngineClient, WeightSender, weight_source
-from verl_lite.engine.cluster.ray_sampler import RaySampler
-from verl_lite.engine.cluster.resources import engine_resources
-from verl_lite.engine.config.train import RolloutConfig, VllmConfig
+from verl_lite.engine.cluster import EngineClient, RaySampler, WeightSender, engine_resources, weight_source
+from verl_lite.engine.config import RolloutConfig, VllmConfig
 
 WEIGHTS = {"model.embed": torch.ones(4, 2), "model.layers.0.w": torch.zeros(3, dtype=torch.bfloat16)}
 

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from verl_lite.engine.cluster.ray_runtime import RayRuntime
-from verl_lite.engine.cluster.reward_actors import RewardActors
-from verl_lite.engine.config.cluster import ClusterConfig, RewardActorsConfig
+from verl_lite.engine.cluster import RayRuntime, RewardActors
+from verl_lite.engine.config import ClusterConfig, RewardActorsConfig
 from verl_lite.errors import RewardError
 from verl_lite.plugins import RewardsConfig, Rollout, Score, ScoreOutcome, Scorer, reward
 from verl_lite.plugins.execution import Execution, TimedScore

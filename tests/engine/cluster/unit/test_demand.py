@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from verl_lite.engine.cluster.resources import ResourceRequest, check_capacity, resource_requests
-from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.cluster import ResourceRequest, check_capacity, resource_requests
+from verl_lite.engine.config import TrainConfig
 from verl_lite.errors import ConfigError
 
 

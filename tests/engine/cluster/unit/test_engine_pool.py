@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from verl_lite.engine.cluster.engine_pool import EngineLost, EnginePool, PoolLimits
-from verl_lite.engine.cluster.ray_engine import RayEngine
-from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
+from verl_lite.engine.cluster import EngineLost, EnginePool, PoolLimits, RayEngine
+from verl_lite.engine.rollout import FinishedSequence, SequenceRequest
 from verl_lite.errors import RankLost, TrainingError
 from verl_lite.plugins import SamplerSettings
 

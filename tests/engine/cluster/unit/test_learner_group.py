@@ -6,12 +6,8 @@ from typing import Any
 
 import pytest
 
-from verl_lite.engine.cluster.learner_group import LearnerGroup
-from verl_lite.engine.cluster.nodes import write_probe_file
-from verl_lite.engine.cluster.rank_worker import LearnerSpec
-from verl_lite.engine.cluster.ray_ranks import RankActor
-from verl_lite.engine.config.algorithm import AlgorithmConfig
-from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.cluster import LearnerGroup, LearnerSpec, RankActor, write_probe_file
+from verl_lite.engine.config import AlgorithmConfig, TrainConfig
 from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.plugins.config_file import validate
 

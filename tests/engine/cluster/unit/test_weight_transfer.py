@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from verl_lite.engine.cluster.weight_transfer import PackedWeights, pack, unpack
+from verl_lite.engine.cluster import PackedWeights, pack, unpack
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int8, torch.int64, torch.bool]
 

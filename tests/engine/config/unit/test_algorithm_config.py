@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
-from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.config import AlgorithmConfig, LearnerConfig, TrainConfig
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import validate
 

@@ -9,8 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from verl_lite.cli import main
-from verl_lite.engine.data.page import data_page, length_plot
-from verl_lite.engine.data.quality import TextRow, check_rows, near_duplicates, text_row
+from verl_lite.engine.data import TextRow, check_rows, data_page, length_plot, near_duplicates, text_row
 
 LONG = "a train leaves the station at noon and travels north for three hours until it meets another one"
 

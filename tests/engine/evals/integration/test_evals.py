@@ -12,16 +12,18 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from verl_lite.cli import main
-from verl_lite.engine.data.prompts import read_prompts
-from verl_lite.engine.evals.compare import compare_results
-from verl_lite.engine.evals.config import EvalConfig, load_eval_config
-from verl_lite.engine.evals.evaluate import evaluate_model, read_result
-from verl_lite.engine.evals.measures import (
+from verl_lite.engine.data import read_prompts
+from verl_lite.engine.evals import (
+    EvalConfig,
     Measure,
     PromptResult,
+    compare_results,
+    evaluate_model,
+    load_eval_config,
     majority_share,
     measure_greedy,
     measure_samples,
+    read_result,
 )
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.statistics import mcnemar_exact, mean_interval, pass_at_k, wilson_interval

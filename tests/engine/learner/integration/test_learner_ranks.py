@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from verl_lite.engine.config.algorithm import LearnerConfig
-from verl_lite.engine.learner.packing import balance_ranks
-from verl_lite.engine.learner.ranks import SINGLE_RANK
+from verl_lite.engine.config import LearnerConfig
+from verl_lite.engine.learner import SINGLE_RANK, balance_ranks
 from verl_lite.errors import CheckpointError
 
 SCRIPT = Path(__file__).parents[1] / "rank_scenarios.py"

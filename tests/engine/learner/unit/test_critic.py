@@ -7,19 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from verl_lite.engine.algorithm.advantages import estimate_advantages
-from verl_lite.engine.config.algorithm import (
+from verl_lite.engine.algorithm import estimate_advantages
+from verl_lite.engine.config import (
     AlgorithmConfig,
     CriticConfig,
     LearnerConfig,
     LoraConfig,
+    ModelConfig,
     OptimizerConfig,
 )
-from verl_lite.engine.config.train import ModelConfig
-from verl_lite.engine.learner.critic import explained_variance, make_critic, value_loss
-from verl_lite.engine.learner.learner import Learner
-from verl_lite.engine.model.folder import check_critic
-from verl_lite.engine.model.lora import add_adapters
+from verl_lite.engine.learner import Learner, explained_variance, make_critic, value_loss
+from verl_lite.engine.model import add_adapters, check_critic
 from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.plugins import Rollout, ScoredRollout
 

@@ -9,15 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from verl_lite.engine.config.algorithm import (
-    AlgorithmConfig,
-    KLConfig,
-    LearnerConfig,
-    LoraConfig,
-    OptimizerConfig,
-)
-from verl_lite.engine.learner import attention
-from verl_lite.engine.learner.learner import Learner
+from verl_lite.engine.config import AlgorithmConfig, KLConfig, LearnerConfig, LoraConfig, OptimizerConfig
+from verl_lite.engine.learner import Learner, attention
 from verl_lite.errors import TrainingError
 
 

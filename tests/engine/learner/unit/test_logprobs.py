@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from verl_lite.engine.learner import logprobs as module
-from verl_lite.engine.learner.logprobs import token_logprobs_and_entropy
+from verl_lite.engine.learner import logprobs as module, token_logprobs_and_entropy
 
 
 def full(hidden, weight, targets, temperature):

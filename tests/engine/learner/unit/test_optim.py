@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from verl_lite.engine.config.algorithm import OptimizerConfig
-from verl_lite.engine.learner.optimizer import PolicyOptimizer, decay_start, learning_rate_factor
+from verl_lite.engine.config import OptimizerConfig
+from verl_lite.engine.learner import PolicyOptimizer, decay_start, learning_rate_factor
 from verl_lite.errors import ConfigError
 
 

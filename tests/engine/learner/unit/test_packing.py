@@ -5,8 +5,14 @@ import random
 import pytest
 import torch
 
-from verl_lite.engine.learner.attention import attention_metadata, packed_attention
-from verl_lite.engine.learner.packing import Segment, pack, pack_padded, split_micro_batches
+from verl_lite.engine.learner import (
+    Segment,
+    attention_metadata,
+    pack,
+    pack_padded,
+    packed_attention,
+    split_micro_batches,
+)
 from verl_lite.engine.types import TrainingSample
 
 

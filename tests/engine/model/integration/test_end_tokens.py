@@ -8,11 +8,10 @@ import pytest
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from verl_lite.engine import build
-from verl_lite.engine.config.cluster import ClusterConfig
-from verl_lite.engine.config.train import DatasetConfig, RolloutConfig, TrainConfig
-from verl_lite.engine.data.prompts import read_prompts
-from verl_lite.engine.model.end_tokens import end_of_answer, end_token_ids, without_end
-from verl_lite.engine.preference.data import reply_ids
+from verl_lite.engine.config import ClusterConfig, DatasetConfig, RolloutConfig, TrainConfig
+from verl_lite.engine.data import read_prompts
+from verl_lite.engine.model import end_of_answer, end_token_ids, without_end
+from verl_lite.engine.preference import reply_ids
 from verl_lite.engine.training import train
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import DataError

@@ -8,12 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig, LoraConfig, OptimizerConfig
-from verl_lite.engine.learner.learner import Learner
-from verl_lite.engine.learner.optimizer import PolicyOptimizer
-from verl_lite.engine.model.folder import load_policy, save_policy
-from verl_lite.engine.model.lora import add_adapters
-from verl_lite.engine.model.quantization import check_bitsandbytes
+from verl_lite.engine.config import AlgorithmConfig, LearnerConfig, LoraConfig, OptimizerConfig
+from verl_lite.engine.learner import Learner, PolicyOptimizer
+from verl_lite.engine.model import add_adapters, check_bitsandbytes, load_policy, save_policy
 from verl_lite.errors import ConfigError
 
 CPU = torch.device("cpu")

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from verl_lite.engine.config.train import TinyModelConfig
-from verl_lite.engine.data.arithmetic import arithmetic_rows, worked_answer
-from verl_lite.engine.model.tiny import build_tiny_model
-from verl_lite.engine.rundir.seeds import derive_seed
+from verl_lite.engine.config import TinyModelConfig
+from verl_lite.engine.data import arithmetic_rows, worked_answer
+from verl_lite.engine.model import build_tiny_model
+from verl_lite.engine.rundir import derive_seed
 
 TINIEST = TinyModelConfig(
     hidden_size=16, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=16, max_context_tokens=64

@@ -7,9 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from verl_lite.engine.config.monitors import MonitorsConfig
-from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.observe.metrics_log import read_metrics
+from verl_lite.engine.config import MonitorsConfig, TrainConfig
+from verl_lite.engine.observe import read_metrics
 from verl_lite.engine.training import train
 from verl_lite.lab.report import collect
 from verl_lite.plugins.config_file import validate

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.observe.metrics_log import read_metrics
-from verl_lite.engine.observe.monitors import MONITORS
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.observe import MONITORS, read_metrics
 from verl_lite.engine.training import train
 from verl_lite.plugins.config_file import validate
 

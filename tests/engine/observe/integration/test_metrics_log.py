@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from verl_lite.engine.observe.metrics_log import MetricsLog, check_trackers, read_metrics
-from verl_lite.engine.observe.sample_tables import sample_table
+from verl_lite.engine.observe import MetricsLog, check_trackers, read_metrics, sample_table
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import ComponentScore, Score, ScoredRollout, ScoreOutcome
 from verl_lite.plugins.testing import fake_rollout

@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from verl_lite.engine.config.monitors import MonitorsConfig
-from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.observe.metrics_log import read_metrics
-from verl_lite.engine.observe.rollback import RollbackRules, Trigger, advice
+from verl_lite.engine.config import MonitorsConfig, TrainConfig
+from verl_lite.engine.observe import RollbackRules, Trigger, advice, read_metrics
 from verl_lite.engine.training import train
 from verl_lite.errors import TrainingError
 from verl_lite.plugins.config_file import validate

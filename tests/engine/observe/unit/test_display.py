@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from verl_lite.engine.observe.display import StepReport, SummaryRow, make_display, summary_table
+from verl_lite.engine.observe import StepReport, SummaryRow, make_display, summary_table
 
 REPORT = StepReport(
     step=3,

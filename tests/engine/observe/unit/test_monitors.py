@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from verl_lite.engine.config.monitors import MonitorsConfig
-from verl_lite.engine.observe.monitors import MONITORS, Monitors, Warned
-from verl_lite.engine.observe.rollout_metrics import duplicate_fraction, repetition
+from verl_lite.engine.config import MonitorsConfig
+from verl_lite.engine.observe import MONITORS, Monitors, Warned, duplicate_fraction, repetition
 from verl_lite.plugins import Rollout, ScoredRollout
 
 HEALTHY = {

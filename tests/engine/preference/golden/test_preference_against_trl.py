@@ -7,10 +7,13 @@ from typing import Any, cast
 import pytest
 import torch
 
-from verl_lite.engine.preference.config import DPOConfig, RewardModelConfig
-from verl_lite.engine.preference.data import Ranking
-from verl_lite.engine.preference.dpo import DPOObjective
-from verl_lite.engine.preference.reward_model import RewardModelObjective
+from verl_lite.engine.preference import (
+    DPOConfig,
+    DPOObjective,
+    Ranking,
+    RewardModelConfig,
+    RewardModelObjective,
+)
 from verl_lite.engine.types import TrainingSample
 
 PATH = Path(__file__).parents[3] / "fixtures" / "trl_preference_losses.json"

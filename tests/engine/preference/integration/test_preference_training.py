@@ -16,17 +16,25 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from typer.testing import CliRunner
 
 from verl_lite.cli.app import app
-from verl_lite.engine.config.algorithm import LearnerConfig
-from verl_lite.engine.data.arithmetic import arithmetic_rows, worked_answer
-from verl_lite.engine.learner.policy import Policy
-from verl_lite.engine.model.tiny import build_tiny_tokenizer
-from verl_lite.engine.observe.display import DisplayMode
-from verl_lite.engine.observe.metrics_log import MetricsLog, read_metrics
-from verl_lite.engine.preference.config import DPOConfig, PreferenceConfig, RewardModelConfig
-from verl_lite.engine.preference.data import chat_ids, read_rankings, reply_ids
-from verl_lite.engine.preference.dpo import sequence_logprobs, with_reference
-from verl_lite.engine.preference.reward_model import ScoringHead, load_scoring_model
-from verl_lite.engine.preference.training import train_dpo, train_reward_model
+from verl_lite.engine.config import LearnerConfig
+from verl_lite.engine.data import arithmetic_rows, worked_answer
+from verl_lite.engine.learner import Policy
+from verl_lite.engine.model import build_tiny_tokenizer
+from verl_lite.engine.observe import DisplayMode, MetricsLog, read_metrics
+from verl_lite.engine.preference import (
+    DPOConfig,
+    PreferenceConfig,
+    RewardModelConfig,
+    ScoringHead,
+    chat_ids,
+    load_scoring_model,
+    read_rankings,
+    reply_ids,
+    sequence_logprobs,
+    train_dpo,
+    train_reward_model,
+    with_reference,
+)
 from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.preferences import to_preference

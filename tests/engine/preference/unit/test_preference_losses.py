@@ -5,7 +5,7 @@ from math import exp, log
 import pytest
 import torch
 
-from verl_lite.engine.preference.losses import bradley_terry, centring, dpo_loss, plackett_luce
+from verl_lite.engine.preference import bradley_terry, centring, dpo_loss, plackett_luce
 
 
 def sigmoid(x: float) -> float:

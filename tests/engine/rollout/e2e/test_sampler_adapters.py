@@ -9,12 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig, LoraConfig
-from verl_lite.engine.config.train import DatasetConfig, RolloutConfig, TrainConfig, VllmConfig
-from verl_lite.engine.data.prompts import read_prompts
-from verl_lite.engine.learner.learner import Learner
-from verl_lite.engine.model.lora import adapters_to_sync
-from verl_lite.engine.observe.metrics_log import read_metrics
+from verl_lite.engine.config import (
+    AlgorithmConfig,
+    DatasetConfig,
+    LearnerConfig,
+    LoraConfig,
+    RolloutConfig,
+    TrainConfig,
+    VllmConfig,
+)
+from verl_lite.engine.data import read_prompts
+from verl_lite.engine.learner import Learner
+from verl_lite.engine.model import adapters_to_sync
+from verl_lite.engine.observe import read_metrics
 from verl_lite.engine.training import train
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError, TrainingError
@@ -35,7 +42,7 @@ def prompts(tokenizer: Any) -> list[PromptRow]:
 
 @pytest.fixture(scope="module")
 def sampler(small_model: Path, tokenizer: Any, prompts: list[PromptRow]) -> Iterator[Any]:
-    from verl_lite.engine.rollout.vllm_sampler import VllmSampler
+    from verl_lite.engine.rollout import VllmSampler
 
     ids = prompts[0].prompt_ids
     started = VllmSampler(str(small_model), tokenizer, ROLLOUT, canary_ids=ids, seed=0, lora=LORA)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from verl_lite.engine.config.train import DatasetConfig, RolloutConfig, VllmConfig
-from verl_lite.engine.data.prompts import read_prompts
-from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
+from verl_lite.engine.config import DatasetConfig, RolloutConfig, VllmConfig
+from verl_lite.engine.data import read_prompts
+from verl_lite.engine.rollout import FinishedSequence, SequenceRequest
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
@@ -26,7 +26,7 @@ def prompts(tokenizer: Any) -> list[PromptRow]:
 
 @pytest.fixture(scope="module")
 def sampler(small_model: Path, tokenizer: Any, prompts: list[PromptRow]) -> Iterator[Any]:
-    from verl_lite.engine.rollout.vllm_sampler import VllmSampler
+    from verl_lite.engine.rollout import VllmSampler
 
     config = RolloutConfig(max_prompt_tokens=32, max_new_tokens=32, vllm=VllmConfig(kv_cache_gib=0.25))
     started = VllmSampler(str(small_model), tokenizer, config, canary_ids=prompts[0].prompt_ids, seed=0)

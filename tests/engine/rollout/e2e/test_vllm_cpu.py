@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from verl_lite.engine.rollout.vllm_cpu import PROVIDER, use_kernels
+from verl_lite.engine.rollout import PROVIDER, use_kernels
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig, LoraConfig
-from verl_lite.engine.config.train import RolloutConfig, VllmConfig
-from verl_lite.engine.learner.learner import Learner
-from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
+from verl_lite.engine.config import AlgorithmConfig, LearnerConfig, LoraConfig, RolloutConfig, VllmConfig
+from verl_lite.engine.learner import Learner
+from verl_lite.engine.rollout import FinishedSequence, SequenceRequest
 from verl_lite.plugins import SamplerSettings
 
 PROMPT = tuple(range(10, 60))
@@ -17,7 +16,7 @@ PROMPT = tuple(range(10, 60))
 
 @pytest.mark.slow
 def test_a_prefix_cache_of_older_weights_is_not_read(small_model: Path, source: Any) -> None:
-    from verl_lite.engine.rollout.vllm_engine import VllmEngine
+    from verl_lite.engine.rollout import VllmEngine
 
     vllm = VllmConfig(kv_cache_gib=0.1, prefix_caching=True)
     engine = VllmEngine(
@@ -47,7 +46,7 @@ def test_a_prefix_cache_of_older_weights_is_not_read(small_model: Path, source: 
 def test_sequences_under_way_go_on_under_new_adapters(small_model: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    from verl_lite.engine.rollout.vllm_engine import VllmEngine
+    from verl_lite.engine.rollout import VllmEngine
 
     lora = LoraConfig(rank=4, alpha=16)
     model = AutoModelForCausalLM.from_pretrained(small_model)

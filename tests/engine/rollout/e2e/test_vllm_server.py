@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from verl_lite.engine.config.train import RolloutConfig
+from verl_lite.engine.config import RolloutConfig
 from verl_lite.engine.types import PromptRow
 from verl_lite.plugins import Rollout, SamplerSettings
 
@@ -69,8 +69,8 @@ def test_a_real_server_samples_what_the_in_process_engine_does(
     prompts: list[PromptRow],
     tmp_path: Path,
 ) -> None:
-    from verl_lite.engine.config.train import VllmConfig
-    from verl_lite.engine.rollout.vllm_sampler import VllmSampler
+    from verl_lite.engine.config import VllmConfig
+    from verl_lite.engine.rollout import VllmSampler
 
     warm = SamplerSettings(temperature=0.7, top_k=5, max_new_tokens=16, seed=5)
     config = RolloutConfig(max_prompt_tokens=32, max_new_tokens=96, vllm=VllmConfig(kv_cache_gib=0.1))

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.data.prompts import PromptStream
-from verl_lite.engine.observe.timeline import StageClock
-from verl_lite.engine.rundir.interrupt import StopRequested
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.data import PromptStream
+from verl_lite.engine.observe import StageClock
+from verl_lite.engine.rundir import StopRequested
 from verl_lite.engine.trainer import BatchMaker
 from verl_lite.engine.types import PromptRow
 from verl_lite.plugins.config_file import validate

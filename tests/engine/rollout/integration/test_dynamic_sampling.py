@@ -10,10 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.data.prompts import PromptStream
-from verl_lite.engine.observe.metrics_log import read_metrics
-from verl_lite.engine.observe.timeline import StageClock
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.data import PromptStream
+from verl_lite.engine.observe import StageClock, read_metrics
 from verl_lite.engine.trainer import BatchMaker
 from verl_lite.engine.training import train
 from verl_lite.engine.types import PromptRow, StepBatch, never_stop

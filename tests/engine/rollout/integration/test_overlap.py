@@ -16,11 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 from verl_lite.engine import build, training
-from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.observe.metrics_log import read_metrics
-from verl_lite.engine.observe.rollback import RollbackRules, Trigger
-from verl_lite.engine.rollout.requests import FinishedSequence
-from verl_lite.engine.testing.fakes import FakeSampler, SlowedLearner
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.observe import RollbackRules, Trigger, read_metrics
+from verl_lite.engine.rollout import FinishedSequence
+from verl_lite.engine.testing import FakeSampler, SlowedLearner
 from verl_lite.engine.training import train
 from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.plugins.config_file import validate

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from verl_lite.engine.config.cluster import ClusterConfig
-from verl_lite.engine.config.train import RolloutConfig
+from verl_lite.engine.config import ClusterConfig, RolloutConfig
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
@@ -130,7 +129,7 @@ def by_id(groups: Iterator[list[Rollout]]) -> dict[str, Rollout]:
 def test_every_completion_is_a_request_with_the_in_process_seed(
     server: FakeServer, connect: Any, prompts: list[PromptRow]
 ) -> None:
-    from verl_lite.engine.rundir.seeds import derive_seed
+    from verl_lite.engine.rundir import derive_seed
 
     sampler = connect(server.url + "/v1", end_ids=[1, 20])
     rollouts = by_id(sampler.generate(prompts, num_samples=4, settings=SETTINGS))

@@ -10,12 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from verl_lite.engine.config.algorithm import LoraConfig
-from verl_lite.engine.config.train import DatasetConfig, RolloutConfig
-from verl_lite.engine.data.prompts import read_prompts
-from verl_lite.engine.model.lora import add_adapters
-from verl_lite.engine.model.weights import base_model
-from verl_lite.engine.rollout.transformers_sampler import TransformersSampler
+from verl_lite.engine.config import DatasetConfig, LoraConfig, RolloutConfig
+from verl_lite.engine.data import read_prompts
+from verl_lite.engine.model import add_adapters, base_model
+from verl_lite.engine.rollout import TransformersSampler
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import SamplerSettings

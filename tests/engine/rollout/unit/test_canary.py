@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 import torch
 
-from verl_lite.engine.rollout.canary import TOLERANCES, Canary
+from verl_lite.engine.rollout import TOLERANCES, Canary
 from verl_lite.errors import TrainingError
 
 

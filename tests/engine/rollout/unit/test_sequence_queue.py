@@ -3,8 +3,8 @@
 import queue
 from collections.abc import Sequence
 
-from verl_lite.engine.cluster.sequence_queue import Batch, EngineLoad, Job, SequenceQueue
-from verl_lite.engine.rollout.requests import SequenceRequest
+from verl_lite.engine.cluster import Batch, EngineLoad, Job, SequenceQueue
+from verl_lite.engine.rollout import SequenceRequest
 from verl_lite.plugins import SamplerSettings
 
 

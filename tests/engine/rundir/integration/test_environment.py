@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from verl_lite.engine.rundir.diff import Difference, diff_runs
-from verl_lite.engine.rundir.environment import describe_environment, make_deterministic
-from verl_lite.engine.rundir.fingerprints import changed_data, fingerprint_rows
+from verl_lite.engine.rundir import (
+    Difference,
+    changed_data,
+    describe_environment,
+    diff_runs,
+    fingerprint_rows,
+    make_deterministic,
+)
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import DataError
 

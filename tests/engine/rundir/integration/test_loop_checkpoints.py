@@ -12,11 +12,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-from verl_lite.engine.config.train import DatasetConfig, TrainConfig
-from verl_lite.engine.data.arithmetic import arithmetic_rows, worked_answer
-from verl_lite.engine.observe.metrics_log import MetricsLog, read_metrics
-from verl_lite.engine.preference.config import DPOConfig, RewardModelConfig
-from verl_lite.engine.preference.training import train_dpo, train_reward_model
+from verl_lite.engine.config import DatasetConfig, TrainConfig
+from verl_lite.engine.data import arithmetic_rows, worked_answer
+from verl_lite.engine.observe import MetricsLog, read_metrics
+from verl_lite.engine.preference import DPOConfig, RewardModelConfig, train_dpo, train_reward_model
 from verl_lite.engine.training import train, train_only_sft
 from verl_lite.errors import ConfigError
 

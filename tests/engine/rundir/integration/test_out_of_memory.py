@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.learner.learner import Learner
-from verl_lite.engine.observe.metrics_log import read_metrics
-from verl_lite.engine.rollout.transformers_sampler import TransformersSampler
-from verl_lite.engine.rundir.folder import FREE_FOR_MEMORY, FREE_TO_CHANGE
-from verl_lite.engine.rundir.out_of_memory import ADVICE, clear_memory_errors
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.learner import Learner
+from verl_lite.engine.observe import read_metrics
+from verl_lite.engine.rollout import TransformersSampler
+from verl_lite.engine.rundir import ADVICE, FREE_FOR_MEMORY, FREE_TO_CHANGE, clear_memory_errors
 from verl_lite.engine.training import train
 from verl_lite.errors import ConfigError, RewardError, TrainingError
 from verl_lite.plugins.config_file import validate

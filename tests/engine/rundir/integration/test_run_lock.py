@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from verl_lite.engine.rundir.folder import choose_run_dir
-from verl_lite.engine.rundir.lock import LOCK_FILE, run_lock
+from verl_lite.engine.rundir import LOCK_FILE, choose_run_dir, run_lock
 from verl_lite.errors import ConfigError
 
 # holds the lock, forks a child that outlives it, and waits to be killed
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from verl_lite.engine.rundir.lock import run_lock
+from verl_lite.engine.rundir import run_lock
 with run_lock(Path(sys.argv[1])):
     if os.fork() == 0:
         time.sleep(60)

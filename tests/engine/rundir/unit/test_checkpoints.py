@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from verl_lite.engine.rundir.checkpoint_files import Retention, newest_whole, remove_leftovers, why_not_whole
-from verl_lite.engine.rundir.checkpoints import (
+from verl_lite.engine.rundir import (
     CheckpointWriter,
+    Retention,
     copy_of,
     latest_checkpoint,
     load_checkpoint,
     load_tensors,
+    newest_whole,
+    remove_leftovers,
     restore_random_states,
     save_checkpoint,
+    why_not_whole,
 )
 from verl_lite.errors import CheckpointError
 

@@ -12,25 +12,25 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM
 
-from verl_lite.engine.config.algorithm import LearnerConfig, LoraConfig, OptimizerConfig
-from verl_lite.engine.config.sft import SFTConfig
-from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.learner.policy import Policy
-from verl_lite.engine.model.lora import add_adapters, merged
+from verl_lite.engine.config import LearnerConfig, LoraConfig, OptimizerConfig, SFTConfig, TrainConfig
+from verl_lite.engine.learner import Policy
+from verl_lite.engine.model import add_adapters, merged
 from verl_lite.engine.sft import (
     IGNORED,
     SFTData,
     SFTExample,
     SFTSource,
     SFTStep,
+    SFTStream,
+    as_sample,
+    backward,
     describe_example,
     read_sft,
+    token_factors,
     train_sft,
+    trained_part,
+    validation_loss,
 )
-from verl_lite.engine.sft.loss import as_sample, token_factors, trained_part
-from verl_lite.engine.sft.stream import SFTStream
-from verl_lite.engine.sft.training import backward
-from verl_lite.engine.sft.validation import validation_loss
 from verl_lite.engine.training import train_only_sft
 from verl_lite.errors import ConfigError, DataError, TrainingError
 from verl_lite.plugins.config_file import validate
@@ -96,7 +96,7 @@ def reference_loss(model: Any, examples: list[SFTExample]) -> torch.Tensor:
 
 
 def test_a_row_is_the_template_s_chat_with_the_prompt_masked(tokenizer: Any) -> None:
-    from verl_lite.engine.data.prompts import read_rows
+    from verl_lite.engine.data import read_rows
 
     config = config_of({})
     row = read_rows(config.data.train, seed=0)[0]

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from verl_lite.engine.config.sft import SFTConfig, SFTRowsConfig
-from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.model.tiny import CHAT_TEMPLATE, build_tiny_tokenizer
+from verl_lite.engine.config import SFTConfig, SFTRowsConfig, TrainConfig
+from verl_lite.engine.model import CHAT_TEMPLATE, build_tiny_tokenizer
 from verl_lite.engine.sft import ChatTemplate, Conversation, ExampleBuilder, FaultKind, SFTExample, read_sft
 from verl_lite.errors import DataError
 from verl_lite.plugins.config_file import validate

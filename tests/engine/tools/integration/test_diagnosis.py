@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from verl_lite.engine.config.sft import SFTConfig
-from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.tools.diagnosis import Diagnosis, diagnose, pass_at_k, recommend, summarise
+from verl_lite.engine.config import SFTConfig, TrainConfig
+from verl_lite.engine.tools import Diagnosis, diagnose, pass_at_k, recommend, summarise
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout
 from verl_lite.plugins.config_file import validate

@@ -10,8 +10,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from verl_lite.cli.app import app
-from verl_lite.engine.tools import pipeline as pipeline_module
-from verl_lite.engine.tools.pipeline import PipelineConfig, run_pipeline
+from verl_lite.engine.tools import PipelineConfig, pipeline as pipeline_module, run_pipeline
 from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.lab.preferences import read_preferences
 from verl_lite.plugins.config_file import load_config

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from verl_lite.cli.app import app
-from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.tools import sampling
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.plugins.config_file import validate

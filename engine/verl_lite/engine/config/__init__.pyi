@@ -1,0 +1,23 @@
+from .algorithm import (
+    AlgorithmConfig as AlgorithmConfig,
+    CriticConfig as CriticConfig,
+    ImportanceConfig as ImportanceConfig,
+    KLConfig as KLConfig,
+    LearnerConfig as LearnerConfig,
+    LoraConfig as LoraConfig,
+    OptimizerConfig as OptimizerConfig,
+    OverlongConfig as OverlongConfig,
+)
+from .cluster import ClusterConfig as ClusterConfig, RewardActorsConfig as RewardActorsConfig
+from .data import DatasetConfig as DatasetConfig
+from .monitors import MonitorsConfig as MonitorsConfig
+from .sft import SFTConfig as SFTConfig, SFTRowsConfig as SFTRowsConfig
+from .train import (
+    ModelConfig as ModelConfig,
+    RolloutConfig as RolloutConfig,
+    TinyModelConfig as TinyModelConfig,
+    TrainConfig as TrainConfig,
+    VllmConfig as VllmConfig,
+    json_schema as json_schema,
+    load_config as load_config,
+)

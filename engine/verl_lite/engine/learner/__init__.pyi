@@ -1,0 +1,24 @@
+from .attention import attention_metadata as attention_metadata, packed_attention as packed_attention
+from .checkpoint import saved_state as saved_state, start_saving as start_saving
+from .critic import (
+    explained_variance as explained_variance,
+    make_critic as make_critic,
+    value_loss as value_loss,
+)
+from .learner import Learner as Learner
+from .logprobs import token_logprobs_and_entropy as token_logprobs_and_entropy
+from .optimizer import (
+    PolicyOptimizer as PolicyOptimizer,
+    decay_start as decay_start,
+    learning_rate_factor as learning_rate_factor,
+)
+from .packing import (
+    Segment as Segment,
+    balance_ranks as balance_ranks,
+    pack as pack,
+    pack_padded as pack_padded,
+    split_micro_batches as split_micro_batches,
+)
+from .policy import Policy as Policy
+from .ranks import SINGLE_RANK as SINGLE_RANK, Ranks as Ranks
+from .sharded_checkpoint import distribute_like as distribute_like, write_sharded as write_sharded

@@ -1,0 +1,20 @@
+from .end_tokens import (
+    end_of_answer as end_of_answer,
+    end_token_ids as end_token_ids,
+    without_end as without_end,
+)
+from .folder import (
+    check_critic as check_critic,
+    load_policy as load_policy,
+    load_tokenizer as load_tokenizer,
+    save_policy as save_policy,
+)
+from .lora import adapters_to_sync as adapters_to_sync, add_adapters as add_adapters, merged as merged
+from .quantization import check_bitsandbytes as check_bitsandbytes
+from .shape import ModelShape as ModelShape, shape_of as shape_of, shape_of_config as shape_of_config
+from .tiny import (
+    CHAT_TEMPLATE as CHAT_TEMPLATE,
+    build_tiny_model as build_tiny_model,
+    build_tiny_tokenizer as build_tiny_tokenizer,
+)
+from .weights import base_model as base_model

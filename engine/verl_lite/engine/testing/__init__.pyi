@@ -1,0 +1,1 @@
+from .fakes import FakeSampler as FakeSampler, SlowedLearner as SlowedLearner
