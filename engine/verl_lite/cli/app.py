@@ -23,8 +23,6 @@ from verl_lite.cli.score import score
 from verl_lite.cli.train import config_app, sft, train
 from verl_lite.errors import ConfigError, DataError, PluginError, VerlLiteError
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

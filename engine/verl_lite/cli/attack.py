@@ -10,8 +10,6 @@ from verl_lite.cli.options import AsJson, Format, NoPlugins, RewardsFile, Worker
 if TYPE_CHECKING:
     from verl_lite.lab.attack import AttackReport
 
-__all__ = ["attack"]
-
 
 def attack(
     config: RewardsFile,

@@ -9,8 +9,6 @@ from verl_lite.cli.options import AsJson, Format, NoPlugins, RewardsFile, Rollou
 if TYPE_CHECKING:
     from verl_lite.lab.check import CheckReport
 
-__all__ = ["check"]
-
 
 def check(
     rollouts: Rollouts,

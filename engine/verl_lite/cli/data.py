@@ -12,8 +12,6 @@ from verl_lite.cli.options import AsJson
 if TYPE_CHECKING:
     from verl_lite.engine.data import DataReport, TextRow
 
-__all__ = ["data_app"]
-
 data_app = typer.Typer(no_args_is_help=True, help="Look at data sets.")
 
 

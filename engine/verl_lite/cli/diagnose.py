@@ -11,8 +11,6 @@ from verl_lite.cli.start import load_run_config
 if TYPE_CHECKING:
     from verl_lite.engine.tools import Advice, Diagnosis
 
-__all__ = ["diagnose"]
-
 
 def diagnose(
     config: ConfigFile,

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from verl_lite.lab.diff import ComponentDiff, DiffReport
     from verl_lite.lab.scoring import ScoringOptions
 
-__all__ = ["diff"]
-
 RECORDED = "recorded"
 
 

@@ -11,8 +11,6 @@ from verl_lite.cli.start import calm_threads
 if TYPE_CHECKING:
     from verl_lite.engine.evals import Comparison, EvalConfig, EvalResult
 
-__all__ = ["evaluate"]
-
 
 def evaluate(
     config: ConfigFile,

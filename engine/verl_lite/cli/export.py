@@ -7,8 +7,6 @@ import typer
 
 from verl_lite.cli.start import calm_threads
 
-__all__ = ["export"]
-
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="runs/<name>/checkpoints/step_<n>", show_default=False)],

@@ -7,8 +7,6 @@ import typer
 
 from verl_lite.cli.options import ConfigFile
 
-__all__ = ["pipeline"]
-
 
 def pipeline(
     config: ConfigFile,

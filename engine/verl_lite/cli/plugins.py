@@ -16,8 +16,6 @@ from verl_lite.cli.plugins_show import show_reward
 if TYPE_CHECKING:
     from verl_lite.plugins import PluginInfo, RewardCatalog
 
-__all__ = ["plugins_app"]
-
 plugins_app = typer.Typer(no_args_is_help=True, help="The rewards of this environment and their plugins.")
 
 

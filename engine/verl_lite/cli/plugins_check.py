@@ -10,8 +10,6 @@ from verl_lite.cli.options import AsJson
 if TYPE_CHECKING:
     from verl_lite.lab.authoring.checks import PluginReport
 
-__all__ = ["check_reward"]
-
 
 def check_reward(
     name: Annotated[str, typer.Argument(help="A reward's name, ./file.py:function or module:function")],

@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["new_plugin"]
-
 
 def new_plugin(
     name: Annotated[str, typer.Argument(help="The name of the reward, such as cites_sources")],

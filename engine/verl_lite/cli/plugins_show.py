@@ -11,8 +11,6 @@ from verl_lite.cli.options import AsJson, NoPlugins
 if TYPE_CHECKING:
     from verl_lite.lab.authoring.describe import OptionDescription, RewardDescription
 
-__all__ = ["show_reward"]
-
 
 def show_reward(
     name: Annotated[str, typer.Argument(help="A reward's name, ./file.py:function or module:function")],

@@ -24,8 +24,6 @@ from verl_lite.cli.start import INTERRUPTED, load_run_config
 if TYPE_CHECKING:
     from verl_lite.lab.preferences import Candidates
 
-__all__ = ["dpo", "preferences_app", "reward_model"]
-
 preferences_app = typer.Typer(no_args_is_help=True, help="Collect preferences and look at them.")
 
 

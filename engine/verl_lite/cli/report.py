@@ -8,8 +8,6 @@ import typer
 
 from verl_lite.cli.options import Cache, Format, NoCache, NoPlugins, Workers, scoring_options
 
-__all__ = ["report"]
-
 
 def report(
     sources: Annotated[

@@ -11,8 +11,6 @@ from verl_lite.cli.start import load_run_config
 if TYPE_CHECKING:
     from verl_lite.engine.tools import Sampled
 
-__all__ = ["rollout"]
-
 
 def rollout(
     config: ConfigFile,

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from verl_lite.lab.scoring import ScoringOptions
     from verl_lite.lab.summary import ScoreSummary
 
-__all__ = ["score"]
-
 
 def score(
     rollouts: Rollouts,

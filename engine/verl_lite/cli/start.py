@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from verl_lite.plugins.config_file import ConfigModel
 
-__all__ = ["INTERRUPTED", "calm_threads", "load_run_config"]
-
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended
 Config = TypeVar("Config", bound="ConfigModel")
 

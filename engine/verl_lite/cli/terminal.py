@@ -11,8 +11,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-__all__ = ["console", "excerpt", "number", "print_json", "print_table", "progress", "share"]
-
 console = Console(highlight=False)
 
 

@@ -22,8 +22,6 @@ from verl_lite.errors import ConfigError
 if TYPE_CHECKING:
     from verl_lite.engine.config import TrainConfig
 
-__all__ = ["config_app", "sft", "train"]
-
 AutoResume = Annotated[
     bool,
     typer.Option("--auto-resume", help="--resume if the folder of --run-dir holds the run already"),

@@ -9,7 +9,8 @@ from typing import Any
 from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.engine.config.cross_checks import check_address
-from verl_lite.engine.config.train import RolloutConfig, TrainConfig
+from verl_lite.engine.config.rollout import RolloutConfig
+from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.learner.learner import Learner
 from verl_lite.engine.model.end_tokens import end_token_ids
 from verl_lite.engine.model.folder import default_device, load_policy, pad_token_id
@@ -20,19 +21,6 @@ from verl_lite.engine.rundir.seeds import derive_seed
 from verl_lite.engine.types import PolicyLearner, PromptRow, Sampler
 from verl_lite.plugins.execution import Placement
 from verl_lite.plugins.scorer import Scorer
-
-__all__ = [
-    "OnRay",
-    "make_learner",
-    "make_sampler",
-    "make_scorer",
-    "make_timeline",
-    "open_cluster",
-    "place_for_ranks",
-    "placed_by_ray",
-    "reward_actors",
-    "sampler_for",
-]
 
 CANARY_TOKENS = 64
 

@@ -11,8 +11,6 @@ from verl_lite.engine.rollout.batch_source import BatchSource, SourceState
 from verl_lite.engine.rundir.checkpoints import Checkpoint, CheckpointWriter, retention
 from verl_lite.engine.types import PolicyLearner
 
-__all__ = ["RunCheckpoints"]
-
 
 class RunCheckpoints:
     """Saves the run beside the training that goes on, each step at most once."""

@@ -10,8 +10,6 @@ from verl_lite.engine.types import PromptRow, Sampler, never_stop
 from verl_lite.plugins import SamplerSettings
 from verl_lite.plugins.scorer import Scorer
 
-__all__ = ["HeldOutEvaluator"]
-
 
 class HeldOutEvaluator:
     """Measures the sampler's current weights on `prompts`."""

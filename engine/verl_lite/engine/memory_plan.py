@@ -18,16 +18,6 @@ from verl_lite.engine.model.shape import ModelShape
 from verl_lite.engine.rollout.transformers_sampler import BATCH_ROWS
 from verl_lite.errors import ConfigError
 
-__all__ = [
-    "DevicePlan",
-    "Gpu",
-    "MemoryPlan",
-    "Part",
-    "activation_bytes",
-    "local_gpu",
-    "plan_memory",
-]
-
 GIB = 2**30
 PROCESS_BYTES = GIB  # CUDA context, kernels, fragmentation
 ENGINE_WORK_BYTES = 2 * GIB  # vLLM's activations of a full batch of prefill tokens, CUDA graphs, logits

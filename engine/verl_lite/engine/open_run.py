@@ -23,8 +23,6 @@ from verl_lite.engine.rundir.folder import FolderConfig, RunFolder, choose_run_d
 from verl_lite.engine.rundir.interrupt import Interrupt, StopRequested
 from verl_lite.engine.rundir.lock import run_lock
 
-__all__ = ["Run", "RunConfig", "open_run"]
-
 KILLED = "was killed while it trained here; if nobody did that, the kernel was out of memory (see dmesg)"
 Inputs = TypeVar("Inputs")
 

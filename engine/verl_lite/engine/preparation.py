@@ -23,8 +23,6 @@ from verl_lite.plugins.composite import build_composite
 from verl_lite.plugins.config_file import load_config
 from verl_lite.plugins.discovery import RewardCatalog, find_rewards
 
-__all__ = ["PreparedRun", "prepare_run"]
-
 FREE_IN_SFT = ("checkpoints", "logging", "name", *FREE_FOR_MEMORY)
 
 

@@ -34,8 +34,6 @@ from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
 from verl_lite.engine.types import PolicyLearner, Sampler, StepBatch, never_stop
 from verl_lite.plugins.scorer import Scorer
 
-__all__ = ["BatchMaker", "Trainer"]
-
 
 @dataclass(frozen=True, slots=True)
 class BatchMaker:

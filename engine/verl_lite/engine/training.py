@@ -37,8 +37,6 @@ from verl_lite.engine.trainer import Trainer
 from verl_lite.engine.warm_up import run_sft
 from verl_lite.errors import ConfigError, RankLost
 
-__all__ = ["RunResult", "train", "train_only_sft"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:

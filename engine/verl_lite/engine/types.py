@@ -16,21 +16,6 @@ import torch
 
 from verl_lite.plugins import Message, Rollout, SamplerSettings, ScoredBatch, ScoredRollout
 
-__all__ = [
-    "AdapterSource",
-    "PolicyLearner",
-    "PromptRow",
-    "Sampler",
-    "StepBatch",
-    "TokenStatistics",
-    "TrainingSample",
-    "UpdateStats",
-    "WeightSource",
-    "is_trainable",
-    "never_stop",
-    "weights_of",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptRow:

@@ -27,8 +27,6 @@ from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, ScoredRollout
 from verl_lite.plugins.records import RecordWriter
 
-__all__ = ["run_sft"]
-
 METRICS_FILE = "sft.jsonl"
 
 

@@ -18,8 +18,6 @@ from verl_lite.errors import DataError
 from verl_lite.plugins import Component, Rollout, Score, ScoredRollout, ScoreOutcome, Scorer, StepScore
 from verl_lite.plugins.records.schema import to_json
 
-__all__ = ["ScoreCache", "default_cache_path", "digest", "rollout_digest"]
-
 _SCHEMA_VERSION = 2  # raise it when the stored value or the key changes
 _MAX_KEYS_A_QUERY = 500
 

@@ -17,8 +17,6 @@ from verl_lite.lab.groups import consecutive_groups
 from verl_lite.lab.statistics import group_advantages, pair_inversions
 from verl_lite.plugins.records import Record, StoredScore
 
-__all__ = ["ComponentDiff", "DiffReport", "Example", "GrpoDiff", "diff_records"]
-
 REWARD = "reward"  # the combined reward is compared like a component
 _MISSING = StoredScore(value=None, outcome="absent")
 

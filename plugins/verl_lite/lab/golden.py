@@ -20,8 +20,6 @@ from verl_lite.plugins import ScoredRollout, load_rewards_config
 from verl_lite.plugins.config_file import ConfigModel, validate
 from verl_lite.plugins.records import read_records
 
-__all__ = ["Golden", "GoldenRow", "Mismatch", "compare_golden", "make_golden", "read_golden", "write_golden"]
-
 SUFFIX = ".golden.json"
 
 

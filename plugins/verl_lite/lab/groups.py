@@ -4,8 +4,6 @@ from collections.abc import Iterable, Iterator
 
 from verl_lite.plugins.records import Record
 
-__all__ = ["consecutive_groups", "group_key"]
-
 GroupKey = tuple[int | None, str]
 
 

@@ -18,8 +18,6 @@ import pytest
 if TYPE_CHECKING:
     from verl_lite.plugins import ScoredRollout
 
-__all__ = ["pytest_addoption", "pytest_collect_file", "score_rollouts"]
-
 ScoreRollouts = Callable[[Mapping[str, Any], Sequence[Mapping[str, Any]]], "list[ScoredRollout]"]
 
 

@@ -18,8 +18,6 @@ from verl_lite.lab.summary import ScoreSummary
 from verl_lite.plugins import RewardsConfig, Scorer
 from verl_lite.plugins.records import SCHEMA_VERSION, BadRow
 
-__all__ = ["KeptResult", "ResultStore"]
-
 _NUM_KEPT = 20
 _BLOCK_BYTES = 1 << 20
 

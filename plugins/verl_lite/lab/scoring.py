@@ -37,15 +37,6 @@ from verl_lite.plugins.records import (
 from verl_lite.plugins.records.reader import check_record_file
 from verl_lite.plugins.records.writer import join_record_files
 
-__all__ = [
-    "ScoringOptions",
-    "open_scorer",
-    "primary_component",
-    "score_file",
-    "score_records",
-    "without_breaker",
-]
-
 _CHUNK_ROWS = 2048
 _OBJECTS_PER_ROW = 60  # about twice what three components allocate
 _SHARD_ROWS = 20_000  # files of at least two shards are scored by several processes

@@ -8,21 +8,6 @@ from dataclasses import dataclass
 
 from verl_lite.plugins.statistics import EPS, group_standardize
 
-__all__ = [
-    "CalibrationBin",
-    "Confusion",
-    "calibration_bins",
-    "calibration_error",
-    "cohen_kappa",
-    "group_advantages",
-    "mcnemar_exact",
-    "mean_interval",
-    "pair_inversions",
-    "pass_at_k",
-    "quantile",
-    "wilson_interval",
-]
-
 _Z_95 = 1.959963984540054  # the 97.5% quantile of the normal distribution
 
 

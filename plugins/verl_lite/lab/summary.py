@@ -13,8 +13,6 @@ from verl_lite.plugins import ScoredRollout
 from verl_lite.plugins.records import BadRow
 from verl_lite.plugins.statistics import Moments
 
-__all__ = ["ComponentSummary", "Latencies", "ScoreSummary"]
-
 _BINS_PER_E = 20  # latencies are counted in bins 5% wide
 _NUM_SLOWEST = 5
 

@@ -11,8 +11,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from verl_lite.errors import ConfigError
 
-__all__ = ["ConfigModel", "apply_overrides", "load_config", "read_yaml", "validate"]
-
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 

@@ -17,8 +17,6 @@ from verl_lite.errors import PluginError
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
 
-__all__ = ["API_VERSION", "Component", "Form", "NoOptions", "RewardDefinition", "hookimpl", "reward"]
-
 API_VERSION = 1
 PROJECT = "verl_lite"  # the pluggy project and the entry-point group
 BUILTIN_DISTRIBUTION = "verl-lite"  # the distribution of the built-in rewards

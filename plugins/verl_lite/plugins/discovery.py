@@ -30,8 +30,6 @@ from verl_lite.plugins.contract import (
 )
 from verl_lite.plugins.local_files import import_file
 
-__all__ = ["PluginInfo", "PluginStatus", "RewardCatalog", "content_hash", "find_rewards"]
-
 LOAD_PLUGINS_ENV = "VERL_LITE_LOAD_PLUGINS"
 
 

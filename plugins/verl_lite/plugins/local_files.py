@@ -8,8 +8,6 @@ from types import ModuleType
 
 from verl_lite.errors import PluginError
 
-__all__ = ["import_file"]
-
 
 def import_file(path: Path) -> ModuleType:
     """The module in the Python file `path`, loaded once per process under a unique name.

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-__all__ = ["Message", "Rollout", "SamplerSettings"]
-
 
 class Message(TypedDict, total=False):
     """One chat message as chat templates take it; `role` and `content` are always present."""

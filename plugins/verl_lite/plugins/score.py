@@ -8,17 +8,6 @@ from typing import Any, Literal
 
 from verl_lite.plugins.rollout import Rollout
 
-__all__ = [
-    "ComponentScore",
-    "Score",
-    "ScoreOutcome",
-    "ScoredBatch",
-    "ScoredRollout",
-    "SlowRow",
-    "StepScore",
-    "to_score",
-]
-
 
 class ScoreOutcome(StrEnum):
     OK = "ok"

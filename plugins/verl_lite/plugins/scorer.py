@@ -21,8 +21,6 @@ from verl_lite.plugins.execution import Execution, Placement, TimedScore
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoredBatch, ScoredRollout
 
-__all__ = ["Scorer", "ScoringSession"]
-
 
 class Scorer:
     """Scores rollouts with the rewards of a config. Use as a context manager: it owns worker processes.

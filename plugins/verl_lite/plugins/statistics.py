@@ -5,15 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-__all__ = [
-    "EPS",
-    "Moments",
-    "group_center",
-    "group_standardize",
-    "has_zero_variance",
-    "mean_and_std",
-]
-
 EPS = 1e-6  # added to a standard deviation before dividing by it
 _REL_TOL, _ABS_TOL = 1e-9, 1e-12  # sums of a few rewards in another order differ by 1e-15 or so
 

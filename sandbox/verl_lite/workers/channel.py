@@ -7,8 +7,6 @@ what they send.
 import socket
 import struct
 
-__all__ = ["Inbox", "frame", "receive_frame", "send_frame"]
-
 _LENGTH = struct.Struct("<Q")
 MAX_FRAME_BYTES = 1 << 32  # a longer frame means that the stream is damaged
 

@@ -22,8 +22,6 @@ from typing import NoReturn, TypeAlias
 from verl_lite.errors import VerlLiteError
 from verl_lite.workers.progress import ProgressPage, Slot
 
-__all__ = ["Serve", "child_pids", "main"]
-
 Serve: TypeAlias = Callable[[socket.socket, Slot], None]  # the life of a worker; it ends when this returns
 
 PARENT_DIED = signal.SIGUSR1

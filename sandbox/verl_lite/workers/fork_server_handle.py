@@ -12,8 +12,6 @@ from verl_lite.errors import VerlLiteError
 from verl_lite.workers.progress import ProgressPage
 from verl_lite.workers.worker_handle import WorkerHandle
 
-__all__ = ["ForkServerHandle", "WorkerStartError"]
-
 END_S = 5.0
 
 

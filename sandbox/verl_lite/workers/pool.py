@@ -13,8 +13,6 @@ from typing import Literal
 from verl_lite.workers.fork_server_handle import ForkServerHandle, WorkerStartError
 from verl_lite.workers.worker_handle import WorkerHandle, how_it_ended
 
-__all__ = ["Answer", "WorkerPool"]
-
 CHECK_S = 0.005  # how often a fork server that is still importing is looked at
 REPORT_S = 1.0  # how long to wait for the report of how a worker ended
 

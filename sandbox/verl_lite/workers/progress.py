@@ -8,8 +8,6 @@ import mmap
 import os
 from dataclasses import dataclass
 
-__all__ = ["Progress", "ProgressPage", "Slot"]
-
 FIELDS = 4  # chunk, position, started_ns, limit: 8 bytes each
 
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from verl_lite.workers.channel import Inbox, frame
 from verl_lite.workers.progress import Slot
 
-__all__ = ["CHANNEL_CLOSED", "WorkerHandle", "how_it_ended", "resident_mb"]
-
 CHANNEL_CLOSED = 71  # the exit code of a worker that found its channel closed by a job
 TAIL_BYTES = 2000  # of what a worker prints, kept for the message when it dies
 

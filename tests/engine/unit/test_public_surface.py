@@ -85,7 +85,7 @@ ROOMS: dict[str, str] = {
         FakeSampler SlowedLearner
     """,
     "verl_lite.engine.tools": """
-        Advice Diagnosis PipelineConfig Sampled diagnose export_policy pass_at_k recommend
+        Advice Diagnosis PipelineConfig Sampled diagnose export_policy recommend
         run_pipeline summarise write_rollouts
     """,
 }

@@ -8,7 +8,8 @@ import pytest
 
 from verl_lite.verifiers import Outcome, verify_math
 from verl_lite.verifiers.math.algebra import numeric
-from verl_lite.verifiers.math.algebra.normal_form import NoForm, NormalForms, exact_value
+from verl_lite.verifiers.math.algebra.normal_form import NormalForms, exact_value
+from verl_lite.verifiers.math.algebra.powers import NoForm
 from verl_lite.verifiers.math.algebra.ring import TooBig
 from verl_lite.verifiers.math.answers.answer import Answer
 from verl_lite.verifiers.math.answers.grammar import parse_answer

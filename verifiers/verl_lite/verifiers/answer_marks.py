@@ -3,8 +3,6 @@ r"""Finds the answers marked in a text: \boxed{...} and <tag>...</tag>. Always i
 import re
 from dataclasses import dataclass
 
-__all__ = ["AnswerMark", "find_boxed", "find_tagged"]
-
 # An escaped brace is a character, not a brace; a control word before a brace is not an escape.
 _BRACES = re.compile(r"\\[{}\\]|\\boxed\s{0,8}\{|[{}]")
 

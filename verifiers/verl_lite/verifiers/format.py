@@ -8,8 +8,6 @@ from typing import Literal, Protocol
 from verl_lite.verifiers.answer_marks import find_boxed
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
-__all__ = ["FormatPattern", "FormatShape", "Shape", "format_problem", "verify_format"]
-
 FormatPattern = Literal["boxed", "think_answer", "think_boxed", "code_fence"]
 
 

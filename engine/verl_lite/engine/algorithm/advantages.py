@@ -26,18 +26,13 @@ from itertools import accumulate
 from verl_lite.engine.config.algorithm import AlgorithmConfig, KLConfig, OverlongConfig
 from verl_lite.engine.types import TokenStatistics, TrainingSample, is_trainable
 from verl_lite.plugins import ScoredRollout, gdpo_advantages
-from verl_lite.plugins.statistics import EPS, group_center, group_standardize, has_zero_variance, mean_and_std
-
-__all__ = [
-    "discounted_returns",
-    "estimate_advantages",
-    "gae",
-    "group_center",
-    "group_standardize",
-    "informative_groups",
-    "leave_one_out",
-    "overlong_penalty",
-]
+from verl_lite.plugins.statistics import (
+    EPS,
+    group_center as group_center,
+    group_standardize as group_standardize,
+    has_zero_variance,
+    mean_and_std,
+)
 
 
 def leave_one_out(rewards_G: Sequence[float]) -> list[float]:

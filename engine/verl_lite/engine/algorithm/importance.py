@@ -16,14 +16,6 @@ from verl_lite.engine.config.algorithm import ImportanceConfig
 from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import TrainingError
 
-__all__ = [
-    "has_sampler_logprobs",
-    "importance_weights",
-    "mismatch_means",
-    "mismatch_metrics",
-    "refuse_without_logprobs",
-]
-
 
 def importance_weights(
     sampler_logprobs_N: Tensor, batch: LossInput, config: ImportanceConfig

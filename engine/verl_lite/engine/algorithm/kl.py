@@ -14,8 +14,6 @@ from torch import Tensor
 
 from verl_lite.engine.config.algorithm import KLConfig
 
-__all__ = ["KLController", "kl_estimate"]
-
 
 def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tensor:
     """An estimate of KL(policy || reference) at each sampled token, in nats (Schulman 2020).

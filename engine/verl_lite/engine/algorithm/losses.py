@@ -22,18 +22,6 @@ from torch import Tensor
 
 from verl_lite.engine.config.algorithm import AlgorithmConfig
 
-__all__ = [
-    "LossInput",
-    "cispo",
-    "gspo",
-    "policy_gradient",
-    "policy_loss",
-    "ppo_clip",
-    "ratio",
-    "sequence_mean",
-    "token_weights",
-]
-
 Metrics = dict[str, Tensor]
 MAX_LOG_RATIO = 20.0  # e^20 is past any clip; exp of more is inf in float32 and its gradient nan
 

@@ -16,8 +16,6 @@ from verl_lite.engine.algorithm.kl import kl_estimate
 from verl_lite.engine.algorithm.losses import LossInput, Metrics, PolicyLoss, ratio
 from verl_lite.engine.config.algorithm import AlgorithmConfig
 
-__all__ = ["Terms", "objective", "step_means"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:

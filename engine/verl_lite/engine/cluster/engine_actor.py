@@ -12,10 +12,8 @@ from typing import Any
 
 from verl_lite.engine.cluster.weight_transfer import PackedWeights, unpack
 from verl_lite.engine.config.algorithm import LoraConfig
-from verl_lite.engine.config.train import RolloutConfig
+from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
-
-__all__ = ["EngineActor"]
 
 MIN_SLICE_S = 0.02  # long enough that calls cost little compared with decoding
 MAX_SLICE_S = 0.25  # short enough that new weights and sequences do not wait long

@@ -20,8 +20,6 @@ from verl_lite.engine.rundir.interrupt import next_of
 from verl_lite.engine.types import never_stop
 from verl_lite.errors import TrainingError, VerlLiteError
 
-__all__ = ["EngineLost", "EnginePool", "PoolLimits", "RemoteEngine"]
-
 CALLS_IN_FLIGHT = 2  # while one answer travels, the engine works on the next call
 
 

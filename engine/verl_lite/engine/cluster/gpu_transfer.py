@@ -13,8 +13,6 @@ from torch import Tensor
 
 from verl_lite.engine.cluster.nodes import rendezvous
 
-__all__ = ["EngineClient", "WeightSender", "weight_source"]
-
 Backend = Literal["ipc", "nccl"]
 
 

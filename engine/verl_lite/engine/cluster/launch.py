@@ -4,8 +4,6 @@ import os
 
 from verl_lite.errors import ConfigError
 
-__all__ = ["check_launch", "launched_rank"]
-
 
 def launched_rank() -> int | None:
     """This process's rank among those that torchrun started; None without torchrun, or for one process."""

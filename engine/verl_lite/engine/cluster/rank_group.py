@@ -19,8 +19,6 @@ from torch.utils._pytree import tree_map_only
 from verl_lite.engine.config.algorithm import ParallelName
 from verl_lite.engine.learner.ranks import Ranks
 
-__all__ = ["RankGroup"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")

@@ -20,8 +20,6 @@ from verl_lite.engine.rundir.seeds import derive_seed
 from verl_lite.engine.types import TokenStatistics, TrainingSample, UpdateStats
 from verl_lite.plugins import ScoredRollout
 
-__all__ = ["LearnerSpec", "RankWorker"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerSpec:

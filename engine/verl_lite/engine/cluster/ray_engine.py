@@ -6,8 +6,6 @@ from typing import Any
 from verl_lite.engine.cluster.engine_pool import EngineLost
 from verl_lite.errors import RankLost
 
-__all__ = ["RayEngine"]
-
 
 class RayEngine:
     """Starts an actor of `actor_class` with `arguments`; `resources` are its Ray options."""

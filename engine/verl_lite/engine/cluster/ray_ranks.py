@@ -19,8 +19,6 @@ from verl_lite.engine.cluster.rank_worker import LearnerSpec, RankWorker
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.errors import ConfigError, RankLost, VerlLiteError
 
-__all__ = ["RankActor", "RayRanks", "reserve_placement_group"]
-
 GRACE_S = 5.0  # after one rank failed: how long to wait for the cause to show on another
 
 

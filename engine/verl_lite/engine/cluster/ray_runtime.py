@@ -20,8 +20,6 @@ from verl_lite.engine.cluster.watchdog import Watchdog, descendants, kill_after_
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.errors import ConfigError
 
-__all__ = ["RayRuntime"]
-
 # Ray wants a choice about the devices of actors that request none: ours see all that their process sees.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

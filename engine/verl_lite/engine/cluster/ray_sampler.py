@@ -19,14 +19,12 @@ from verl_lite.engine.cluster.resources import engine_resources
 from verl_lite.engine.cluster.weight_transfer import pack
 from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.cluster import ClusterConfig
-from verl_lite.engine.config.train import RolloutConfig
+from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.rollout.canary import TOLERANCES, Canary
 from verl_lite.engine.rollout.requests import GroupBuilder
 from verl_lite.engine.types import PromptRow, WeightSource, never_stop, weights_of
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
-
-__all__ = ["RaySampler"]
 
 
 class RaySampler:

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from verl_lite.engine.config.train import RolloutConfig, TrainConfig
+from verl_lite.engine.config.rollout import RolloutConfig
+from verl_lite.engine.config.train import TrainConfig
 from verl_lite.errors import ConfigError
-
-__all__ = ["ResourceRequest", "check_capacity", "engine_resources", "resource_requests"]
 
 
 @dataclass(frozen=True, slots=True)

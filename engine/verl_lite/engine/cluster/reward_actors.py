@@ -28,8 +28,6 @@ from verl_lite.plugins.execution.spec import spec_of
 from verl_lite.plugins.execution.wire import unpack_rows
 from verl_lite.plugins.score import Score, ScoreOutcome
 
-__all__ = ["RewardActors"]
-
 CHUNKS_PER_PROCESS = 2  # in flight: one runs, one waits
 MAX_THREAD_CALLS = 2  # in flight per actor, of a reward in a thread
 POLL_S = 0.5  # how often deadlines are checked

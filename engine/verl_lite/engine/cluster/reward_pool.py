@@ -12,8 +12,6 @@ from verl_lite.plugins.execution.batcher import Call
 from verl_lite.plugins.execution.host import HostAnswer, RewardHost
 from verl_lite.plugins.execution.spec import RewardSpec
 
-__all__ = ["Request", "RewardActor", "RewardPool", "cause_of"]
-
 CLOSE_TIMEOUT_S = 5.0
 MAX_REQUESTS = 1000  # in flight per actor: threads of the actor, created when needed
 

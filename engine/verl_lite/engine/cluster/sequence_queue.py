@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
 from verl_lite.errors import VerlLiteError
 
-__all__ = ["Batch", "EngineLoad", "Job", "SequenceQueue"]
-
 
 @dataclass(slots=True, eq=False)
 class Batch:

@@ -18,8 +18,6 @@ from verl_lite.engine.cluster.rank_worker import LearnerSpec, RankWorker
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.errors import VerlLiteError
 
-__all__ = ["TorchrunRanks", "follow", "join"]
-
 BETWEEN_CALLS = timedelta(days=30)
 
 

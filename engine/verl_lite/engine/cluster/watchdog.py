@@ -13,8 +13,6 @@ import subprocess
 import sys
 import time
 
-__all__ = ["Process", "Watchdog", "descendants", "kill_after_grace"]
-
 POLL_S = 1.0  # how often the list of descendants is renewed
 GRACE_S = 1.0  # how long they have to exit by themselves
 

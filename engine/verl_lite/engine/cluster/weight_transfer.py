@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["PackedTensor", "PackedWeights", "pack", "unpack"]
-
 
 @dataclass(frozen=True, slots=True)
 class PackedTensor:

@@ -11,13 +11,12 @@ from .algorithm import (
 from .cluster import ClusterConfig as ClusterConfig, RewardActorsConfig as RewardActorsConfig
 from .data import DatasetConfig as DatasetConfig
 from .monitors import MonitorsConfig as MonitorsConfig
+from .rollout import RolloutConfig as RolloutConfig, VllmConfig as VllmConfig
 from .sft import SFTConfig as SFTConfig, SFTRowsConfig as SFTRowsConfig
 from .train import (
     ModelConfig as ModelConfig,
-    RolloutConfig as RolloutConfig,
     TinyModelConfig as TinyModelConfig,
     TrainConfig as TrainConfig,
-    VllmConfig as VllmConfig,
     json_schema as json_schema,
     load_config as load_config,
 )

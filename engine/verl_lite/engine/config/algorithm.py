@@ -9,18 +9,6 @@ from pydantic import Field, model_validator
 
 from verl_lite.plugins.config_file import ConfigModel
 
-__all__ = [
-    "AlgorithmConfig",
-    "CriticConfig",
-    "ImportanceConfig",
-    "KLConfig",
-    "LearnerConfig",
-    "LoraConfig",
-    "OptimizerConfig",
-    "OverlongConfig",
-    "ParallelName",
-]
-
 AdvantageName = Literal[
     "grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "gae", "gdpo", "process"
 ]

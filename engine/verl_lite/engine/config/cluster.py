@@ -9,8 +9,6 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from verl_lite.plugins.config_file import ConfigModel
 
-__all__ = ["AsynchronyConfig", "ClusterConfig", "RewardActorsConfig"]
-
 
 class RewardActorsConfig(ConfigModel):
     """`count` reward workers as Ray actors (0: rewards run beside the trainer), and the resources of each."""

@@ -7,8 +7,6 @@ from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.composite.metrics import METRICS
 
-__all__ = ["check_address", "check_best_metric", "check_models", "check_updates"]
-
 EVALUATED = ("evaluation/accuracy", "evaluation/reward_mean", "evaluation/completion_tokens_mean")
 SFT = (
     *("sft/loss", "sft/grad_norm", "sft/learning_rate", "sft/tokens", "sft/trained_tokens"),

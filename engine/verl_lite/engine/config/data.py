@@ -6,8 +6,6 @@ from pydantic import NonNegativeInt, model_validator
 
 from verl_lite.plugins.config_file import ConfigModel
 
-__all__ = ["DataConfig", "DatasetConfig"]
-
 
 class DatasetConfig(ConfigModel):
     """Rows to sample prompts from: a local file, a data set of the hub, or generated arithmetic.

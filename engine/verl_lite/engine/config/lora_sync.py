@@ -7,8 +7,6 @@ from typing import Literal
 
 from verl_lite.engine.config.algorithm import LearnerConfig
 
-__all__ = ["MAX_RANK", "RANKS", "LoraSync", "reason_to_merge"]
-
 LoraSync = Literal["auto", "adapters", "merged"]
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the ranks vLLM reserves room for
 MAX_RANK = RANKS[-1]

@@ -6,8 +6,6 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from verl_lite.plugins.config_file import ConfigModel
 
-__all__ = ["MonitorsConfig", "RollbackConfig"]
-
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -8,8 +8,6 @@ from verl_lite.engine.config.lora_sync import LoraSync
 from verl_lite.plugins import SamplerSettings
 from verl_lite.plugins.config_file import ConfigModel
 
-__all__ = ["RolloutConfig", "ServerConfig", "VllmConfig"]
-
 
 class VllmConfig(ConfigModel):
     """How a vLLM engine is built.

@@ -9,15 +9,6 @@ from verl_lite.engine.config.algorithm import LoraConfig, OptimizerConfig
 from verl_lite.engine.config.data import DatasetConfig
 from verl_lite.plugins.config_file import ConfigModel
 
-__all__ = [
-    "SFTConfig",
-    "SFTLossConfig",
-    "SFTRowsConfig",
-    "SFTSourceConfig",
-    "SFTValidationConfig",
-    "SpanWeight",
-]
-
 
 class SFTRowsConfig(ConfigModel):
     """The form of a row: prompt and answer, a whole chat, or plain text.

@@ -14,29 +14,13 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.config.cluster import AsynchronyConfig, ClusterConfig
 from verl_lite.engine.config.cross_checks import check_address, check_best_metric, check_models, check_updates
-from verl_lite.engine.config.data import DataConfig, DatasetConfig
+from verl_lite.engine.config.data import DataConfig
 from verl_lite.engine.config.lora_sync import reason_to_merge
 from verl_lite.engine.config.monitors import MonitorsConfig
-from verl_lite.engine.config.rollout import RolloutConfig, ServerConfig, VllmConfig
+from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.config.sft import SFTConfig
 from verl_lite.plugins.composite.config import RewardNode, RewardsConfig, leaves
-from verl_lite.plugins.config_file import ConfigModel, load_config
-
-__all__ = [
-    "CheckpointConfig",
-    "DataConfig",
-    "DatasetConfig",
-    "EvaluationConfig",
-    "LoggingConfig",
-    "ModelConfig",
-    "RolloutConfig",
-    "SFTConfig",
-    "ServerConfig",
-    "TinyModelConfig",
-    "TrainConfig",
-    "VllmConfig",
-    "load_config",
-]
+from verl_lite.plugins.config_file import ConfigModel, load_config as load_config
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 

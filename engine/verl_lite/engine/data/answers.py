@@ -10,8 +10,6 @@ from typing import Any
 from verl_lite.verifiers import CodeOptions, Outcome, verify_math_batch
 from verl_lite.verifiers.code import BadTests, Submission, has_tests, load_tests, verify_programs
 
-__all__ = ["verify_answers"]
-
 
 def verify_answers(
     answers: Sequence[str],

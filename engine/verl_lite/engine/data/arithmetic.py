@@ -13,8 +13,6 @@ import random
 from collections.abc import Iterator
 from typing import Any, Literal
 
-__all__ = ["arithmetic_rows", "worked_answer"]
-
 SMALLEST, LARGEST = 10, 99
 HELD_OUT_PAIRS = 1000
 FORGETS_CARRY = 0.7

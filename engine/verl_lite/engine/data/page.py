@@ -5,8 +5,6 @@ from collections.abc import Sequence
 
 from verl_lite.engine.data.quality import DataReport
 
-__all__ = ["data_page", "length_plot"]
-
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 260, 56, 40, 12
 TICKS = 4
 PAGE = """<!doctype html>

@@ -12,8 +12,6 @@ from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.plugins import Message
 
-__all__ = ["PromptStream", "read_prompts", "read_rows", "row_messages"]
-
 Row = Mapping[str, Any]
 
 

@@ -15,8 +15,6 @@ from typing import Any
 from verl_lite.engine.data.answers import verify_answers
 from verl_lite.verifiers import Outcome
 
-__all__ = ["DataReport", "TextRow", "check_rows", "near_duplicates", "text_row"]
-
 NUM_BANDS, BAND_ROWS = 16, 4
 NEAR = 0.8
 MARKS = {"think block": "<think>", "box": r"\boxed", "code": "```", "####": "####"}

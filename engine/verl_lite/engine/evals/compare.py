@@ -8,8 +8,6 @@ from verl_lite.engine.evals.measures import PromptResult
 from verl_lite.errors import DataError
 from verl_lite.lab.statistics import mcnemar_exact, mean_interval
 
-__all__ = ["Comparison", "compare_results"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:

@@ -7,12 +7,12 @@ from typing import Self
 from pydantic import Field, NonNegativeInt, model_validator
 
 from verl_lite.engine.config.cluster import ClusterConfig
-from verl_lite.engine.config.train import DatasetConfig, ModelConfig, RolloutConfig, TrainConfig
+from verl_lite.engine.config.data import DatasetConfig
+from verl_lite.engine.config.rollout import RolloutConfig
+from verl_lite.engine.config.train import ModelConfig, TrainConfig
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.composite.config import RewardsConfig, leaves
 from verl_lite.plugins.config_file import apply_overrides, read_yaml, validate
-
-__all__ = ["EvalConfig", "load_eval_config", "training_config"]
 
 
 class EvalConfig(RewardsConfig):

@@ -32,8 +32,6 @@ from verl_lite.plugins import SamplerSettings, ScoredRollout
 from verl_lite.plugins.records import RecordWriter
 from verl_lite.plugins.scorer import Scorer
 
-__all__ = ["DatasetResult", "EvalResult", "evaluate_model", "read_result"]
-
 RESULTS = "results.json"
 
 

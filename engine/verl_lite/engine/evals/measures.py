@@ -14,8 +14,6 @@ from verl_lite.engine.evals.config import EvalConfig
 from verl_lite.lab.statistics import mean_interval, pass_at_k, wilson_interval
 from verl_lite.plugins import ScoredRollout
 
-__all__ = ["Measure", "PromptResult", "measure_greedy", "measure_samples", "perplexity_measure"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:

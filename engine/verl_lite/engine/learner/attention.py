@@ -22,14 +22,6 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from verl_lite.engine.learner.packing import Segment
 
-__all__ = [
-    "ATTENTION_NAME",
-    "AttentionMetadata",
-    "attention_metadata",
-    "packed_forward",
-    "register_attention",
-]
-
 ATTENTION_NAME = "verl_lite_packed"
 # On the CPU, SDPA's backward pass takes longer in bfloat16 than in float32: 4x with a mask; without one 8x at
 # 21 tokens, 2x at 128, 1x at 512, 0.67x at 1,024.

@@ -9,8 +9,6 @@ from verl_lite.engine.rundir.folder import bad_batch_path
 from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import TrainingError
 
-__all__ = ["BadStepGuard"]
-
 
 class BadStepGuard:
     """Counts bad steps of the policy and its critic; training stops at `max_bad_steps`."""

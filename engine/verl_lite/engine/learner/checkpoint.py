@@ -15,8 +15,6 @@ from verl_lite.engine.model.folder import save_policy
 from verl_lite.engine.model.weights import named_weights
 from verl_lite.engine.rundir.checkpoints import copy_of, load_tensors
 
-__all__ = ["is_sharded", "saved_state", "start_saving"]
-
 
 class _Learner(Protocol):
     policy: Policy

@@ -32,8 +32,6 @@ from verl_lite.engine.model.weights import base_model, float32_master_weights
 from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError
 
-__all__ = ["Critic", "explained_variance", "make_critic", "value_loss"]
-
 
 def value_loss(values_N: Tensor, old_values_N: Tensor, returns_N: Tensor, *, clip: float | None) -> Tensor:
     """Half the squared error per token; with `clip`, the larger of that and the clipped value's.

@@ -43,8 +43,6 @@ from verl_lite.engine.model.weights import float32_master_weights, named_weights
 from verl_lite.engine.types import TokenStatistics, TrainingSample, UpdateStats, is_trainable
 from verl_lite.plugins import Rollout, ScoredRollout
 
-__all__ = ["Learner"]
-
 
 class Learner:
     """Owns the policy's weights, its optimiser and the KL controller; a WeightSource for samplers.

@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["token_logprobs_and_entropy"]
-
 
 def token_logprobs_and_entropy(
     hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, temperature: float = 1.0, tile_mb: int = 16

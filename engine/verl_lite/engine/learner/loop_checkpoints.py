@@ -36,8 +36,6 @@ from verl_lite.engine.rundir.checkpoints import (
 from verl_lite.engine.rundir.interrupt import Interrupt, StopRequested
 from verl_lite.errors import ConfigError
 
-__all__ = ["LoopCheckpoints", "LoopStart", "find_start"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopStart:

@@ -11,8 +11,6 @@ from verl_lite.engine.config.algorithm import OptimizerConfig
 from verl_lite.engine.model.quantization import adamw_8bit
 from verl_lite.errors import ConfigError
 
-__all__ = ["PolicyOptimizer", "decay_start", "learning_rate_factor"]
-
 
 def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -> float:
     """The fraction of the learning rate at `step` (0-based): linear warm-up, then the schedule.

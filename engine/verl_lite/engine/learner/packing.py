@@ -20,18 +20,6 @@ from torch import Tensor
 
 from verl_lite.engine.types import TrainingSample
 
-__all__ = [
-    "PackedBatch",
-    "Segment",
-    "balance_ranks",
-    "by_sample",
-    "dummy_batch",
-    "pack",
-    "pack_padded",
-    "split_micro_batches",
-    "token_values",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Segment:

@@ -33,8 +33,6 @@ from verl_lite.engine.model.weights import base_model
 from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError
 
-__all__ = ["Policy", "hidden_states", "micro_batches", "prepare_backbone"]
-
 
 class Policy:
     """Runs a model on micro-batches. Holds no optimiser; the reference policy is a `Policy` too.

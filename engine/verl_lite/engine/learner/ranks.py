@@ -9,8 +9,6 @@ from typing import ParamSpec, TypeVar
 
 from torch import nn
 
-__all__ = ["SINGLE_RANK", "Ranks"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")

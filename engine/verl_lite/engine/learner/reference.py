@@ -14,8 +14,6 @@ from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError
 
-__all__ = ["ReferencePolicy", "make_reference"]
-
 
 class ReferencePolicy:
     """Log-probabilities of a policy that never changes."""

@@ -25,8 +25,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from verl_lite.engine.rundir.checkpoint_files import damaged
 from verl_lite.engine.rundir.checkpoints import load_tensors
 
-__all__ = ["distribute_like", "read_policy", "read_sharded", "write_sharded"]
-
 SHARDS = "learner"
 MARK = "sharded:"
 

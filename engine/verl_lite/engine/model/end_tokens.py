@@ -6,8 +6,6 @@ from typing import Any
 from verl_lite.engine.model.weights import base_model
 from verl_lite.errors import DataError
 
-__all__ = ["end_of_answer", "end_token_ids", "named_token_ids", "without_end"]
-
 ANSWER = "answer"
 
 

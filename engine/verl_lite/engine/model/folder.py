@@ -14,18 +14,6 @@ from verl_lite.engine.model.tiny import build_tiny_model, build_tiny_tokenizer
 from verl_lite.engine.model.weights import base_model, named_weights
 from verl_lite.errors import ConfigError, DataError
 
-__all__ = [
-    "check_context",
-    "check_critic",
-    "check_critic_vocabulary",
-    "default_device",
-    "load_policy",
-    "load_tokenizer",
-    "pad_token_id",
-    "prepare_model",
-    "save_policy",
-]
-
 
 def default_device() -> torch.device:
     """The GPU if there is one, else the CPU."""

@@ -10,8 +10,6 @@ from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.model.weights import full_tensor
 
-__all__ = ["adapter_weights", "adapters_to_sync", "add_adapters", "merged"]
-
 
 def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str = "CAUSAL_LM") -> nn.Module:
     """`model` with the adapters `config` describes; unchanged for None or if it has adapters already.

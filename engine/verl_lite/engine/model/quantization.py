@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from verl_lite.engine.config.algorithm import LearnerConfig
 from verl_lite.errors import ConfigError
 
-__all__ = ["adamw_8bit", "check_bitsandbytes", "dequantized", "four_bit_config", "keep_training_kernels"]
-
 
 def check_bitsandbytes(config: LearnerConfig) -> None:
     """Raises ConfigError if `config` needs the package and it is not installed."""

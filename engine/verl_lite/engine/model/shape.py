@@ -9,8 +9,6 @@ from verl_lite.engine.config.train import ModelConfig
 from verl_lite.engine.model.tiny import build_tiny_tokenizer, tiny_model_config
 from verl_lite.errors import DataError
 
-__all__ = ["ModelShape", "shape_of", "shape_of_config"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:

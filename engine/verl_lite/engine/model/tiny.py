@@ -14,8 +14,6 @@ from verl_lite.engine.config.train import TinyModelConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3Config
 
-__all__ = ["CHAT_TEMPLATE", "build_tiny_model", "build_tiny_tokenizer", "tiny_model_config"]
-
 ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>")
 END_TOKEN = "<|end|>"
 PAD_TOKEN = "<|pad|>"

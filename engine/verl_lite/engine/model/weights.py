@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from verl_lite.engine.model.quantization import dequantized
 
-__all__ = ["base_model", "float32_master_weights", "full_tensor", "named_weights"]
-
 
 def base_model(model: Any) -> Any:
     """The transformers causal model itself, without its PEFT wrapper if it has one."""

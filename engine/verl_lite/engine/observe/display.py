@@ -19,8 +19,6 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Display", "DisplayMode", "StepReport", "SummaryRow", "make_display", "summary_table"]
-
 DisplayMode = Literal["auto", "quiet", "json"]
 
 

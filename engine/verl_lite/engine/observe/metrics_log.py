@@ -11,8 +11,6 @@ from verl_lite.engine.observe.sample_tables import SampleTable, send_table
 from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
 from verl_lite.errors import ConfigError
 
-__all__ = ["MetricsLog", "check_trackers", "cut_back", "read_metrics"]
-
 
 def check_trackers(names: Sequence[str]) -> None:
     """Raises ConfigError for a tracker that accelerate does not know or that is not installed."""

@@ -15,8 +15,6 @@ from verl_lite.engine.config.monitors import MonitorsConfig
 from verl_lite.engine.observe.rollout_metrics import quality_metrics
 from verl_lite.plugins import ScoredRollout
 
-__all__ = ["MONITORS", "Monitors", "Warned"]
-
 DOCS = "docs/monitors.md"
 
 # name -> (the metric it reads, what it means)

@@ -16,8 +16,6 @@ from verl_lite.engine.types import StepBatch, TrainingSample
 from verl_lite.plugins import ScoredRollout
 from verl_lite.plugins.records import RecordWriter
 
-__all__ = ["StepReporter"]
-
 
 class StepReporter:
     """Writes and shows what happened. `metrics` are the newest step's, with its held-out measurement."""

@@ -26,8 +26,6 @@ from verl_lite.engine.rundir.checkpoint_files import (
 from verl_lite.engine.rundir.folder import RunFolder
 from verl_lite.errors import TrainingError
 
-__all__ = ["Rollback", "RollbackRules", "Trigger", "advice"]
-
 
 @dataclass(frozen=True, slots=True)
 class Trigger:

@@ -6,8 +6,6 @@ from statistics import fmean
 
 from verl_lite.plugins import ScoredRollout
 
-__all__ = ["duplicate_fraction", "fraction_right", "length_metrics", "quality_metrics", "repetition"]
-
 NGRAM = 4
 
 

@@ -9,8 +9,6 @@ from typing import Any
 
 from verl_lite.plugins import ScoredRollout
 
-__all__ = ["SampleTable", "sample_table", "send_table"]
-
 NAME = "samples"
 MAX_CHARS = 4_000  # of a prompt or a completion
 

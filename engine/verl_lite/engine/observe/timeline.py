@@ -15,8 +15,6 @@ from pathlib import Path
 from verl_lite.engine.observe.metrics_log import cut_back
 from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
 
-__all__ = ["StageClock", "Timeline"]
-
 
 class Timeline:
     """Appends stages to a file, from any thread. `resume_at` counts a resumed run's finished steps."""

@@ -8,16 +8,9 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from verl_lite.engine.config.algorithm import LearnerConfig, OptimizerConfig
-from verl_lite.engine.config.train import CheckpointConfig, DatasetConfig, ModelConfig
+from verl_lite.engine.config.data import DatasetConfig
+from verl_lite.engine.config.train import CheckpointConfig, ModelConfig
 from verl_lite.plugins.config_file import ConfigModel
-
-__all__ = [
-    "DPOConfig",
-    "PreferenceConfig",
-    "PreferenceDataConfig",
-    "PreferenceSource",
-    "RewardModelConfig",
-]
 
 METRICS = (
     *("held_out/accuracy", "held_out/margin", "held_out/chosen", "held_out/rejected", "held_out/loss"),

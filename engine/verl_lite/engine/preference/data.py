@@ -13,8 +13,6 @@ from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.preferences import PreferenceRow, to_preference
 
-__all__ = ["Ranking", "Rankings", "Tokenise", "chat_ids", "read_rankings", "reply_ids"]
-
 Tokenise = Callable[[Any, PreferenceRow], list[tuple[list[int], list[int]]]]
 
 

@@ -17,8 +17,6 @@ from verl_lite.engine.preference.loop import Scored
 from verl_lite.engine.preference.losses import dpo_loss
 from verl_lite.engine.types import TrainingSample
 
-__all__ = ["DPOObjective", "sequence_logprobs", "with_reference"]
-
 
 def sequence_logprobs(policy: Policy, samples: Sequence[TrainingSample]) -> Tensor:
     """log p of each whole completion, with gradients."""

@@ -24,8 +24,6 @@ from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import TrainingError
 from verl_lite.lab.statistics import CalibrationBin, calibration_bins, calibration_error
 
-__all__ = ["Measured", "Objective", "Scored", "evaluate", "num_steps", "train_preferences"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:

@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["DPOLoss", "bradley_terry", "centring", "dpo_loss", "plackett_luce"]
-
 DPOLoss = Literal["sigmoid", "robust", "ipo", "hinge"]
 
 

@@ -23,8 +23,6 @@ from verl_lite.engine.preference.losses import bradley_terry, centring, plackett
 from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError, DataError
 
-__all__ = ["RewardModelObjective", "ScoringHead", "load_scoring_model", "save_scoring_model"]
-
 
 def load_scoring_model(path: str, *, dtype: str, device: torch.device, pad_token_id: int) -> Any:
     """The model in `path` with one output; a language model gets a new head of zeros.

@@ -47,8 +47,6 @@ from verl_lite.engine.rundir.fingerprints import data_digest
 from verl_lite.engine.rundir.folder import FREE_FOR_MEMORY, RunFolder
 from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
 
-__all__ = ["PreferenceResult", "train_dpo", "train_reward_model"]
-
 FREE_TO_CHANGE = ("checkpoints", "trackers", "name", *FREE_FOR_MEMORY)
 SHOWN = ("accuracy", "margin", "chosen", "rejected", "loss", "calibration_error")  # in this order
 

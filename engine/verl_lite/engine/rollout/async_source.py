@@ -24,8 +24,6 @@ from verl_lite.engine.types import PromptRow, Sampler, StepBatch
 from verl_lite.plugins import Rollout, ScoredRollout
 from verl_lite.plugins.scorer import Scorer, ScoringSession
 
-__all__ = ["AsyncSource"]
-
 
 @dataclass(slots=True)
 class _Filling:

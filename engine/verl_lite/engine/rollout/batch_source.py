@@ -19,8 +19,6 @@ from verl_lite.engine.rundir.seeds import derive_seed
 from verl_lite.engine.types import Sampler, StepBatch
 from verl_lite.plugins import SamplerSettings, ScoredRollout
 
-__all__ = ["BatchSource", "GivenUp", "MakeBatch", "SourceState", "SyncSource", "rollout_settings"]
-
 
 class MakeBatch(Protocol):
     """Next prompts, generate, score: makes the batch of `step`. What `check` raises ends the sampling."""

@@ -15,8 +15,6 @@ from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.types import WeightSource
 from verl_lite.errors import TrainingError
 
-__all__ = ["TOLERANCES", "Canary", "canary_limit"]
-
 # The largest difference in log-probability (nats) between two correct implementations, by dtype.
 # float32 on one CPU: 1e-6 measured; GPUs add TF32 and other summation orders.
 TOLERANCES = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}

@@ -18,8 +18,6 @@ from verl_lite.engine.types import PromptRow, StepBatch
 from verl_lite.plugins import ScoredBatch
 from verl_lite.plugins.composite import batch_metrics
 
-__all__ = ["BatchBuilder"]
-
 
 class BatchBuilder:
     """Collects rounds of scored rollouts until the batch is full. `num_rows` counts the training rows."""

@@ -16,8 +16,6 @@ from verl_lite.engine.rundir.interrupt import LOOK_S, StopRequested
 from verl_lite.engine.types import StepBatch, never_stop
 from verl_lite.plugins import ScoredBatch
 
-__all__ = ["PrefetchSource"]
-
 
 class PrefetchSource:
     """While a step trains, a thread makes the next batch with the weights from before the update.

@@ -12,8 +12,6 @@ from verl_lite.engine.rundir.seeds import derive_seed
 from verl_lite.engine.types import PromptRow
 from verl_lite.plugins import Rollout, SamplerSettings
 
-__all__ = ["FinishedSequence", "GroupBuilder", "SequenceRequest"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceRequest:

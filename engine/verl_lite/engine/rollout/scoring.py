@@ -5,8 +5,6 @@ from contextlib import contextmanager
 
 from verl_lite.plugins.scorer import Scorer, ScoringSession
 
-__all__ = ["scoring"]
-
 
 @contextmanager
 def scoring(scorer: Scorer, *, step: int) -> Iterator[ScoringSession]:

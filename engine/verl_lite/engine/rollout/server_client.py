@@ -14,8 +14,6 @@ import httpx
 from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
 from verl_lite.errors import ConfigError, TrainingError
 
-__all__ = ["ServerClient"]
-
 RETRY_PAUSE_S = 1.0
 SHORTEST_TRY_S = 1.0
 

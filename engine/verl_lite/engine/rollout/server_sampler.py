@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Any
 
 from verl_lite.engine.config.cluster import ClusterConfig
-from verl_lite.engine.config.train import RolloutConfig
+from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.rollout.canary import TOLERANCES, Canary
 from verl_lite.engine.rollout.requests import FinishedSequence, GroupBuilder, SequenceRequest
 from verl_lite.engine.rollout.server_client import ServerClient
@@ -24,8 +24,6 @@ from verl_lite.engine.rundir.interrupt import next_of
 from verl_lite.engine.types import PromptRow, WeightSource, never_stop
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import Rollout, SamplerSettings
-
-__all__ = ["ServerSampler"]
 
 IN_FLIGHT = 64
 

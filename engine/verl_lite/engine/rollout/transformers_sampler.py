@@ -13,15 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from verl_lite.engine.config.train import RolloutConfig
+from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.model.folder import pad_token_id
 from verl_lite.engine.model.weights import base_model
 from verl_lite.engine.rollout.canary import TOLERANCES, Canary
 from verl_lite.engine.rollout.requests import FinishedSequence, GroupBuilder, SequenceRequest
 from verl_lite.engine.types import PromptRow, WeightSource, never_stop
 from verl_lite.plugins import Rollout, SamplerSettings
-
-__all__ = ["TransformersSampler"]
 
 BATCH_ROWS = 256
 

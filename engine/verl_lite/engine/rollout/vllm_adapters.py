@@ -14,8 +14,6 @@ from torch import Tensor
 from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.lora_sync import RANKS
 
-__all__ = ["VllmAdapters", "takes_adapters"]
-
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 NAME = "policy"
 

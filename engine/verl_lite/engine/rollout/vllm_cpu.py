@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["use_kernels"]
-
 PROVIDER = "verl_lite_cpu"
 LANES = 16  # float32 numbers per AVX-512 register: the kernels need whole registers
 

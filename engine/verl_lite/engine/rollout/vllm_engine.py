@@ -24,13 +24,11 @@ from typing import Any
 import torch
 
 from verl_lite.engine.config.algorithm import LoraConfig
-from verl_lite.engine.config.train import RolloutConfig
+from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
 from verl_lite.engine.rollout.vllm_adapters import VllmAdapters, takes_adapters
 from verl_lite.engine.rollout.vllm_cpu import use_kernels
 from verl_lite.errors import ConfigError
-
-__all__ = ["VllmEngine"]
 
 CANARY_ID = "canary"
 BEFORE_ALL = -1  # vLLM starts the smallest priority first; within one, in order of arrival

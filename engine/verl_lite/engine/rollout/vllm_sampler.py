@@ -9,14 +9,12 @@ from functools import partial
 from typing import Any
 
 from verl_lite.engine.config.algorithm import LoraConfig
-from verl_lite.engine.config.train import RolloutConfig
+from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.rollout.canary import TOLERANCES, Canary
 from verl_lite.engine.rollout.requests import GroupBuilder
 from verl_lite.engine.rollout.vllm_engine import VllmEngine
 from verl_lite.engine.types import PromptRow, WeightSource, never_stop, weights_of
 from verl_lite.plugins import Rollout, SamplerSettings
-
-__all__ = ["VllmSampler"]
 
 
 class VllmSampler:

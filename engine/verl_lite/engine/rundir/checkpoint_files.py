@@ -19,20 +19,6 @@ from safetensors import SafetensorError
 
 from verl_lite.errors import CheckpointError, TrainingError
 
-__all__ = [
-    "PassedOver",
-    "Retention",
-    "apply_retention",
-    "clear_write_errors",
-    "damaged",
-    "newest_whole",
-    "put_in_place",
-    "remove_checkpoints_after",
-    "remove_leftovers",
-    "why_not_whole",
-    "write_manifest",
-]
-
 MANIFEST = "manifest.json"
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
 

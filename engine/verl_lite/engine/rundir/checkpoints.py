@@ -38,19 +38,6 @@ from verl_lite.errors import CheckpointError, DataError, VerlLiteError
 from verl_lite.plugins import ScoredRollout
 from verl_lite.plugins.records import RecordWriter, read_records, to_scored
 
-__all__ = [
-    "Checkpoint",
-    "CheckpointWriter",
-    "copy_of",
-    "latest_checkpoint",
-    "load_checkpoint",
-    "load_tensors",
-    "restore_random_states",
-    "retention",
-    "retire",
-    "save_checkpoint",
-]
-
 FORMAT = 2
 StartSaving = Callable[[Path], Callable[[], None]]
 ROLLOUTS = "rollouts.parquet"

@@ -10,8 +10,6 @@ import yaml
 
 from verl_lite.errors import DataError
 
-__all__ = ["Difference", "diff_runs"]
-
 
 @dataclass(frozen=True, slots=True)
 class Difference:

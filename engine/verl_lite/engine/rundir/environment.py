@@ -17,8 +17,6 @@ from typing import Any
 
 from verl_lite.engine.rundir.seeds import derive_seed
 
-__all__ = ["describe_environment", "make_deterministic", "seed_torch"]
-
 VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
 GIT_TIMEOUT_S = 5.0
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from verl_lite.engine.types import PromptRow
 
-__all__ = ["changed_data", "data_digest", "fingerprint_rows"]
-
 
 def data_digest(rows: Iterable[Any]) -> str:
     """SHA-256 of rows of plain data, in order."""

@@ -20,15 +20,6 @@ from verl_lite.engine.rundir.lock import LOCK_FILE
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import ConfigModel, load_config
 
-__all__ = [
-    "FREE_FOR_MEMORY",
-    "FREE_TO_CHANGE",
-    "FolderConfig",
-    "RunFolder",
-    "bad_batch_path",
-    "choose_run_dir",
-]
-
 # settings that trade memory for time; a resumed run may change them
 FREE_FOR_MEMORY = (
     "rollout.vllm.kv_cache_gib",

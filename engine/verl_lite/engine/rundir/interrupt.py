@@ -10,8 +10,6 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import TypeVar
 
-__all__ = ["Interrupt", "StopRequested", "next_of"]
-
 Answer = TypeVar("Answer")
 LOOK_S = 0.1  # how often a waiting thread checks whether it should still wait
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -15,8 +15,6 @@ from pathlib import Path
 from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
 from verl_lite.errors import ConfigError
 
-__all__ = ["LOCK_FILE", "run_lock"]
-
 LOCK_FILE = ".lock"
 
 

@@ -11,8 +11,6 @@ import torch
 
 from verl_lite.errors import TrainingError, VerlLiteError
 
-__all__ = ["ADVICE", "clear_memory_errors"]
-
 ADVICE = {
     "starting the sampler": (
         "lower rollout.vllm.kv_cache_gib (on the CPU), or set rollout.vllm.gpu_memory_utilization to the "

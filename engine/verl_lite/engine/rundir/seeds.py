@@ -2,8 +2,6 @@
 
 import hashlib
 
-__all__ = ["derive_seed"]
-
 
 def derive_seed(*parts: object) -> int:
     """A 63-bit seed from the parts, equal on every machine and in every process.

@@ -14,8 +14,6 @@ from verl_lite.engine.model.end_tokens import named_token_ids
 from verl_lite.errors import DataError
 from verl_lite.plugins import Message
 
-__all__ = ["ChatTemplate", "Conversation", "Response", "Tokens"]
-
 GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 

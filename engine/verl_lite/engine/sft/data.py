@@ -17,8 +17,6 @@ from verl_lite.engine.sft.rows import conversation_of
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import DataError
 
-__all__ = ["SFTData", "SFTSource", "read_sft"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SFTSource:

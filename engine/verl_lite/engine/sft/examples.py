@@ -14,8 +14,6 @@ from verl_lite.engine.sft.chat_template import ChatTemplate, Conversation, Respo
 from verl_lite.engine.sft.faults import Fault, FaultKind
 from verl_lite.errors import DataError
 
-__all__ = ["IGNORED", "ExampleBuilder", "SFTExample", "describe_example"]
-
 IGNORED = -100
 
 

@@ -6,8 +6,6 @@ from enum import StrEnum
 
 from verl_lite.errors import DataError
 
-__all__ = ["Fault", "FaultKind", "raise_faults"]
-
 
 class FaultKind(StrEnum):
     PROMPT_TRAINED = "prompt tokens would be trained on"

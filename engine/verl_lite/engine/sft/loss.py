@@ -13,8 +13,6 @@ from verl_lite.engine.learner.packing import PackedBatch
 from verl_lite.engine.sft.examples import SFTExample
 from verl_lite.engine.types import TrainingSample
 
-__all__ = ["as_sample", "sft_loss", "token_factors", "trained_part"]
-
 
 def token_factors(weights: Sequence[Sequence[float]], kind: str) -> list[list[float]]:
     """The factor of each token's -log p, for a batch of rows of token weights.

@@ -11,8 +11,6 @@ from verl_lite.engine.sft.chat_template import Conversation
 from verl_lite.errors import DataError
 from verl_lite.plugins import Message
 
-__all__ = ["conversation_of"]
-
 Row = Mapping[str, Any]
 
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from verl_lite.engine.sft.data import SFTSource
 from verl_lite.engine.sft.examples import SFTExample
 
-__all__ = ["SFTStream"]
-
 
 class SFTStream:
     """Walks each source in whole passes, without a remainder and each in a new order.

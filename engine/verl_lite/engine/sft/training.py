@@ -17,8 +17,6 @@ from verl_lite.engine.sft.loss import as_sample, sft_loss, token_factors, traine
 from verl_lite.engine.sft.stream import SFTStream
 from verl_lite.errors import TrainingError
 
-__all__ = ["SFTStep", "train_sft"]
-
 Measure = Callable[[int], float]
 
 

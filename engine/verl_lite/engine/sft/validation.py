@@ -13,8 +13,6 @@ from verl_lite.engine.sft.loss import as_sample, trained_part
 from verl_lite.engine.types import PromptRow, Sampler
 from verl_lite.plugins import Rollout, SamplerSettings, ScoredRollout
 
-__all__ = ["Answers", "Scores", "answer", "perplexity", "validation_loss"]
-
 
 class Scores(Protocol):
     def __call__(self, rollouts: Sequence[Rollout]) -> Sequence[ScoredRollout]: ...

@@ -21,8 +21,6 @@ from verl_lite.engine.rundir.interrupt import next_of
 from verl_lite.engine.types import PromptRow, TrainingSample, UpdateStats, WeightSource, never_stop
 from verl_lite.plugins import Rollout, SamplerSettings
 
-__all__ = ["FakeSampler", "SlowedLearner"]
-
 
 @dataclass(slots=True, eq=False)
 class _Sequence:

@@ -2,7 +2,6 @@ from .diagnosis import (
     Advice as Advice,
     Diagnosis as Diagnosis,
     diagnose as diagnose,
-    pass_at_k as pass_at_k,
     recommend as recommend,
     summarise as summarise,
 )

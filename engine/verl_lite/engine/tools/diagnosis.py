@@ -18,8 +18,6 @@ from verl_lite.lab.statistics import pass_at_k
 from verl_lite.plugins import ScoredRollout
 from verl_lite.plugins.records import RecordWriter
 
-__all__ = ["Advice", "Diagnosis", "as_json", "diagnose", "pass_at_k", "recommend", "summarise"]
-
 FORMAT_FLOOR = 0.5
 HARD_PASS_AT_K = 0.05
 EASY_PASS_AT_1 = 0.9

@@ -8,8 +8,6 @@ import torch
 from verl_lite.engine.rundir.checkpoint_files import clear_write_errors, damaged, why_not_whole
 from verl_lite.errors import CheckpointError, ConfigError
 
-__all__ = ["export_policy"]
-
 
 def export_policy(checkpoint: Path, folder: Path) -> None:
     """Write the policy in `checkpoint` to `folder`: safetensors, configuration and tokenizer.

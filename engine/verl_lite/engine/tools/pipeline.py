@@ -17,8 +17,6 @@ from pydantic import Field
 from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.plugins.config_file import ConfigModel
 
-__all__ = ["PipelineConfig", "StageConfig", "run_pipeline"]
-
 FOLDER_NAME = (
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # of a stage's folder, which is deleted when the stage runs again
 )

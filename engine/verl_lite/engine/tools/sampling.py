@@ -18,8 +18,6 @@ from verl_lite.plugins import Rollout, SamplerSettings, ScoredRollout
 from verl_lite.plugins.records import RecordWriter
 from verl_lite.plugins.scorer import Scorer
 
-__all__ = ["Sampled", "sample_and_score", "write_rollouts"]
-
 PROMPTS_AT_ONCE = 256
 
 

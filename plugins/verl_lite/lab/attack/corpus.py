@@ -15,8 +15,6 @@ from importlib.resources import files
 
 from verl_lite.plugins import Rollout
 
-__all__ = ["Attack", "attack_rollout", "load_attacks"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attack:

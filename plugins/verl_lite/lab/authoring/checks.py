@@ -14,8 +14,6 @@ from verl_lite.lab.check import Finding, Level
 from verl_lite.lab.golden import compare_golden, read_golden
 from verl_lite.plugins import RewardCatalog, RewardDefinition, Score, ScoreOutcome, find_rewards
 
-__all__ = ["PluginReport", "check_plugin"]
-
 TOLERANCE = 1e-6  # between two passes: a model's batches differ by rounding
 _MAX_EXAMPLES = 3
 

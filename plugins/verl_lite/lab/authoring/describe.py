@@ -11,8 +11,6 @@ from pydantic.fields import FieldInfo
 
 from verl_lite.plugins import RewardDefinition
 
-__all__ = ["OptionDescription", "RewardDescription", "describe_options", "describe_reward"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionDescription:

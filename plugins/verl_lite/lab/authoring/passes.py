@@ -9,8 +9,6 @@ from verl_lite.lab.authoring.subjects import Subject, odd_rollouts
 from verl_lite.plugins import Component, Rollout, Score, ScoreOutcome
 from verl_lite.plugins.execution import Execution, TimedScore
 
-__all__ = ["Passes", "run_passes"]
-
 MIN_CALLS = 200  # enough for a meaningful p99, unless they take longer than
 MAX_TIMING_S = 2.0
 

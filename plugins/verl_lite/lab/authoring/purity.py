@@ -23,8 +23,6 @@ from pydantic import BaseModel, ConfigDict
 from verl_lite.plugins import Component, RewardDefinition, Rollout, Score
 from verl_lite.plugins.execution.calls import bind
 
-__all__ = ["Impurities", "impurities_of", "purity_probe"]
-
 _CLOCKS = (time.time, time.time_ns, time.localtime, time.gmtime)
 _DATES = ("now", "utcnow", "today")
 _GLOBAL_RANDOM = getattr(random.random, "__self__", None)  # the generator behind the module's functions

@@ -21,8 +21,6 @@ from verl_lite.plugins.composite import build_composite
 from verl_lite.plugins.execution.spec import spec_of
 from verl_lite.plugins.records import read_records
 
-__all__ = ["Subject", "find_golden_files", "odd_rollouts", "subjects_of"]
-
 COMPONENT = "reward"  # the component name of the reward under test
 _SKIPPED_FOLDERS = ("node_modules", "site-packages", "dist", "build")
 

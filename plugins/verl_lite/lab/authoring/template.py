@@ -11,8 +11,6 @@ from verl_lite.errors import ConfigError
 from verl_lite.plugins.composite.gate import FUNCTIONS
 from verl_lite.plugins.contract import API_VERSION
 
-__all__ = ["PluginNames", "write_plugin"]
-
 _FILES = {
     "pyproject.toml.in": "pyproject.toml",
     "README.md.in": "README.md",

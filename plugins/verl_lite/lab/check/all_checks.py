@@ -24,8 +24,6 @@ from verl_lite.lab.scoring import (
 from verl_lite.plugins import RewardsConfig, Rollout, ScoredRollout
 from verl_lite.plugins.records import Record, read_records
 
-__all__ = ["CheckOptions", "check_file"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckOptions:

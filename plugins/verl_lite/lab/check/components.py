@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from verl_lite.lab.check.findings import Finding, Level
 from verl_lite.plugins import ScoredRollout
 
-__all__ = ["ComponentTally", "component_findings", "tally_components"]
-
 _SATURATED_SHARE = 0.95  # above this nearly every sample has the same value: little is left to learn
 _ERROR_SHARE = 0.05  # the default of scoring.max_error_fraction
 _MAX_DISTINCT = 1000  # distinct values that are counted

@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["CheckReport", "Finding", "Level"]
-
 
 class Level(StrEnum):
     OK = "ok"

@@ -8,8 +8,6 @@ from verl_lite.lab.check.findings import Finding, Level
 from verl_lite.plugins import ScoredRollout, gdpo_advantages
 from verl_lite.plugins.statistics import Moments, group_standardize
 
-__all__ = ["GroupTally", "group_findings"]
-
 _ZERO_VARIANCE_SHARE = 0.5  # above this share most of the compute teaches nothing
 _OVERTURN_SHARE = 0.01
 

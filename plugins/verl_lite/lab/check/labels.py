@@ -10,8 +10,6 @@ from verl_lite.lab.check.findings import Finding, Level
 from verl_lite.lab.statistics import Confusion, calibration_error, cohen_kappa
 from verl_lite.plugins import Rollout, ScoredRollout
 
-__all__ = ["LabelTally", "label_findings", "read_label", "truth"]
-
 THRESHOLD = 0.5  # this score and above counts as "correct"
 _TRUE = frozenset({"true", "yes", "1", "correct", "1.0"})
 _FALSE = frozenset({"false", "no", "0", "wrong", "incorrect", "0.0"})

@@ -12,8 +12,6 @@ from typing import Any
 from verl_lite.lab.check.findings import Finding, Level
 from verl_lite.plugins import Rollout, ScoredRollout, Scorer
 
-__all__ = ["determinism", "empty_answers", "own_references", "swapped_references"]
-
 ACCEPTED = 0.5  # this value and above counts as "correct"
 _MAX_EXAMPLES = 5
 

@@ -11,8 +11,6 @@ from verl_lite.lab.formats import open_instruct, openrlhf, trl, verifiers, verl
 from verl_lite.plugins.records import Convert, own_records
 from verl_lite.plugins.records.reader import first_row
 
-__all__ = ["AUTO", "FORMATS", "OWN", "Format", "converter_for", "detect_format"]
-
 AUTO = "auto"
 OWN = "verl-lite"
 

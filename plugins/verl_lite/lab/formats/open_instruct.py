@@ -12,8 +12,6 @@ from typing import Any
 from verl_lite.lab.formats.rows import make_record
 from verl_lite.plugins.records import Record
 
-__all__ = ["KEYS", "convert", "matches"]
-
 KEYS = "decoded_responses, scores"
 _OURS = frozenset(
     {"decoded_responses", "decoded_queries", "queries", "ground_truths", "scores", "finish_reasons",

@@ -9,8 +9,6 @@ from typing import Any
 from verl_lite.lab.formats.rows import make_record
 from verl_lite.plugins.records import Record
 
-__all__ = ["KEYS", "convert", "matches"]
-
 KEYS = "input, output, reward"
 _OURS = frozenset({"input", "output", "reward", "label", "step"})
 

@@ -6,8 +6,6 @@ from typing import Any
 
 from verl_lite.plugins.records import Record, StoredScore, to_record
 
-__all__ = ["last_reply", "make_record", "number_or_none", "stored_scores", "text_of"]
-
 
 def make_record(
     number: int,

@@ -13,8 +13,6 @@ from typing import Any
 from verl_lite.lab.formats.rows import last_reply, make_record, number_or_none
 from verl_lite.plugins.records import Record
 
-__all__ = ["KEYS", "convert", "matches"]
-
 KEYS = "step, prompt, completion, advantage"
 _OURS = frozenset({"step", "prompt", "completion", "advantage", "reference"})
 

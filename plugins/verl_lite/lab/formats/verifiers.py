@@ -12,8 +12,6 @@ from typing import Any
 from verl_lite.lab.formats.rows import last_reply, make_record, number_or_none, text_of
 from verl_lite.plugins.records import Record
 
-__all__ = ["KEYS", "convert", "matches"]
-
 KEYS = "traces and task, or nodes and task, or example_id, prompt and completion"
 _RESULT = frozenset(
     {"example_id", "prompt", "completion", "answer", "reward", "metrics", "info", "task", "is_truncated",

@@ -10,8 +10,6 @@ from typing import Any
 from verl_lite.lab.formats.rows import make_record, number_or_none
 from verl_lite.plugins.records import Record
 
-__all__ = ["KEYS", "convert", "matches"]
-
 KEYS = "input, output, score, step"
 _OURS = frozenset({"input", "output", "gts", "score", "step", "uid", "request_id"})
 

@@ -8,8 +8,6 @@ from itertools import combinations
 from verl_lite.lab.preferences.rows import PreferenceRow
 from verl_lite.lab.statistics import cohen_kappa, wilson_interval
 
-__all__ = ["Agreement", "annotator_agreement", "annotator_name"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:

@@ -22,8 +22,6 @@ from verl_lite.plugins.builtin.judge_client import BusyError, ChatClient
 from verl_lite.plugins.builtin.judge_prompt import fenced
 from verl_lite.plugins.config_file import ConfigModel
 
-__all__ = ["ComparisonJudge", "JudgeReport", "rank_by_judge", "read_verdict"]
-
 Verdict = Literal["A", "B", "tie"]
 TRIES = 4
 

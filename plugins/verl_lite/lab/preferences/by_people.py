@@ -25,8 +25,6 @@ from verl_lite.errors import ConfigError
 from verl_lite.lab.preferences.candidates import Candidates
 from verl_lite.lab.preferences.rows import PreferenceRow, read_preferences, write_preferences
 
-__all__ = ["AnnotationPage", "AnnotationStore"]
-
 MAX_BODY_BYTES = 64 * 1024
 
 

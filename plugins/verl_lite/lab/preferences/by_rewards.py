@@ -8,8 +8,6 @@ from verl_lite.lab.preferences.candidates import Candidates
 from verl_lite.lab.preferences.rows import PreferenceRow
 from verl_lite.plugins import Scorer
 
-__all__ = ["rank_by_rewards", "ranks_of"]
-
 _GROUPS_AT_ONCE = 256
 
 

@@ -12,8 +12,6 @@ from verl_lite.lab.preferences.rows import PreferenceRow
 from verl_lite.plugins import Message, Rollout
 from verl_lite.plugins.records import Record, read_records
 
-__all__ = ["Candidates", "read_candidates"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:

@@ -9,8 +9,6 @@ from typing import Any, Literal, cast
 from verl_lite.errors import DataError
 from verl_lite.plugins import Message
 
-__all__ = ["PairChoice", "PreferenceRow", "read_preferences", "to_preference", "write_preferences"]
-
 PairChoice = Literal["all", "adjacent", "best_worst"]
 
 

@@ -7,8 +7,6 @@ from typing import Any
 from verl_lite.lab.check.labels import truth
 from verl_lite.plugins.records import Record
 
-__all__ = ["find_label", "rollout_columns"]
-
 _LABELS = ("label", "is_correct", "correct")
 
 

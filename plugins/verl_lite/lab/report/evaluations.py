@@ -6,8 +6,6 @@ from typing import Any
 
 from verl_lite.errors import DataError
 
-__all__ = ["evaluation_data", "is_evaluation", "sample_files"]
-
 RESULTS = "results.json"
 
 

@@ -13,8 +13,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_report"]
-
 _SCRIPTS = (
     "uPlot.iife.min.js",
     "data.js",

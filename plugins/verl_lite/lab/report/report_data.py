@@ -18,8 +18,6 @@ from verl_lite.lab.statistics import Confusion
 from verl_lite.plugins.records import Record, read_records
 from verl_lite.plugins.statistics import has_zero_variance
 
-__all__ = ["ReportOptions", "collect"]
-
 _NUM_SLOWEST = 10
 
 

@@ -6,8 +6,6 @@ from typing import Any
 
 from verl_lite.lab.report.timeline import timeline_data
 
-__all__ = ["is_run", "record_files", "run_data"]
-
 
 def run_data(folder: Path) -> dict[str, Any]:
     """One run: its metric series by step, its config and its environment."""

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Correlations", "Histogram"]
-
 _EXACT_VALUES = 24  # up to this many distinct values get a bar each
 _NUM_BINS = 30
 _MAX_KEPT = 200_000  # distinct values; later ones are counted in the bins of the first

@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["timeline_data"]
-
 MAX_STAGES = 20_000  # the last ones are read
 DRAWN_STEPS = 8  # the last ones are drawn
 MAX_DRAWN = 4_000

@@ -25,8 +25,6 @@ from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import ScoredBatch, ScoredRollout
 from verl_lite.plugins.scorer import Scorer
 
-__all__ = ["BridgeSettings", "ConfigSource", "RewardBridge", "component_values", "make_rollout"]
-
 ConfigSource = str | Path | Mapping[str, Any] | RewardsConfig
 
 

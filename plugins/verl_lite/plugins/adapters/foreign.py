@@ -22,8 +22,6 @@ from verl_lite.plugins.adapters.foreign_verifiers import RubricCall, RubricGroup
 from verl_lite.plugins.contract import Form, RewardDefinition
 from verl_lite.plugins.rollout import Rollout
 
-__all__ = ["PEERS", "foreign_reward"]
-
 PEERS = ("openrlhf", "trl", "verifiers", "verl")
 
 

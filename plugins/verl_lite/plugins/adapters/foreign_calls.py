@@ -11,8 +11,6 @@ from verl_lite.plugins.contract import Form
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, to_score
 
-__all__ = ["OpenRlhfCall", "Prepared", "TrlCall", "TrlOptions", "VerlCall"]
-
 Read = Callable[[Any], Sequence[object]]
 Prepared = tuple[dict[str, Any], Read]  # the keyword arguments, and the reader of the result
 

@@ -12,8 +12,6 @@ from verl_lite.plugins.contract import Form
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
 
-__all__ = ["RubricCall", "RubricGroupCall", "TaskRewardCall"]
-
 
 @dataclass(frozen=True, slots=True)
 class RubricCall:

@@ -20,8 +20,6 @@ from verl_lite.plugins.adapters.bridge import (
 )
 from verl_lite.plugins.rollout import Rollout
 
-__all__ = ["OpenRlhfRewardFunc", "as_openrlhf_reward_func"]
-
 END_TOKENS = (
     "<|im_end|>",
     "<|endoftext|>",

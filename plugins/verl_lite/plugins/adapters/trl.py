@@ -19,8 +19,6 @@ from verl_lite.plugins.adapters.bridge import (
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import ScoredBatch
 
-__all__ = ["TrlRewardFunc", "as_trl_reward_func"]
-
 _NOT_COLUMNS = ("trainer_state", "log_extra", "log_metric", "environments")
 
 

@@ -25,8 +25,6 @@ from verl_lite.plugins.adapters.bridge import (
 from verl_lite.plugins.adapters.trl import split_completion
 from verl_lite.plugins.rollout import Rollout
 
-__all__ = ["as_verifiers_reward", "as_verifiers_rubric"]
-
 
 def as_verifiers_reward(
     config: ConfigSource,

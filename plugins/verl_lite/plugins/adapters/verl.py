@@ -18,8 +18,6 @@ from verl_lite.plugins.adapters.bridge import (
     make_rollout,
 )
 
-__all__ = ["VerlComputeScore", "as_verl_compute_score"]
-
 
 class VerlComputeScore:
     """Returned by `as_verl_compute_score`. verl calls it from several threads."""

@@ -4,8 +4,6 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-__all__ = ["NoValue", "Token", "read_tokens", "value_of"]
-
 MAX_DIGITS = 30
 MAX_EXPONENT = 64
 MAX_DEPTH = 20

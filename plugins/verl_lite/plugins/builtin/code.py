@@ -26,8 +26,6 @@ from verl_lite.verifiers.code import (
     verify_programs,
 )
 
-__all__ = ["CodeReward", "CodeRewardOptions", "register_rewards"]
-
 
 class CodeRewardOptions(BaseModel):
     """Options of the reward `code`."""

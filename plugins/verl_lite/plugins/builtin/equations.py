@@ -12,8 +12,6 @@ from fractions import Fraction
 
 from verl_lite.plugins.builtin.arithmetic import NoValue, Token, read_tokens, value_of
 
-__all__ = ["Equation", "equations_in"]
-
 MAX_SIDE_CHARS = 200  # read on either side of an equals sign
 
 _SIGN = re.compile(r"(?<![<>=!:~])(?:=|≈)(?![=>])")

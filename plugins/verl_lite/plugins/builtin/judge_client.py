@@ -7,8 +7,6 @@ from typing import Any
 
 from verl_lite.errors import RewardError
 
-__all__ = ["BusyError", "ChatClient", "ReplyError"]
-
 BUSY_STATUS = frozenset({429, 500, 502, 503, 504})
 MAX_RETRY_AFTER_S = 30.0
 MAX_REPLY_BYTES = 4 * 2**20

@@ -14,16 +14,6 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = [
-    "DEFAULT_RUBRIC",
-    "PLACEHOLDERS",
-    "JudgeReply",
-    "fenced",
-    "make_messages",
-    "read_reply",
-    "template_problem",
-]
-
 PLACEHOLDERS = ("question", "completion", "reference")
 REPLY_KEYS = frozenset({"score", "reason"})
 MAX_SHOWN_CHARS = 120

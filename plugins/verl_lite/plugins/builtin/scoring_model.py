@@ -17,8 +17,6 @@ from verl_lite.plugins.rollout import Rollout
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Chat", "ModelOptions", "ScoringModel", "clean_text"]
-
 MISSING = "this reward needs torch and transformers, which are not installed: pip install 'verl-lite[train]'"
 _SURROGATES = re.compile("[\ud800-\udfff]")
 

@@ -16,8 +16,6 @@ from verl_lite.plugins.discovery import RewardCatalog
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
 
-__all__ = ["Composite", "Condition", "build_composite"]
-
 
 @dataclass(frozen=True, slots=True)
 class Condition:

@@ -31,8 +31,6 @@ from verl_lite.plugins.composite.tree import Node, leaf_nodes, tree_at
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import ComponentScore, Score, ScoredRollout, ScoreOutcome
 
-__all__ = ["Combiner", "Timed"]
-
 
 class Timed(Protocol):
     """Execution's result for one component and rollout."""

@@ -18,17 +18,6 @@ from verl_lite.plugins.composite.gate import FUNCTIONS, Gate, parse_gate
 from verl_lite.plugins.composite.schedule import Weight
 from verl_lite.plugins.config_file import ConfigModel, load_config
 
-__all__ = [
-    "ComponentConfig",
-    "GroupConfig",
-    "Leaf",
-    "RewardNode",
-    "RewardsConfig",
-    "ScoringConfig",
-    "leaves",
-    "load_rewards_config",
-]
-
 FailurePolicy = Literal["drop", "zero", "abort"]
 AbstainPolicy = Literal["skip", "drop", "zero"]
 Bounds = tuple[FiniteFloat | None, FiniteFloat | None]

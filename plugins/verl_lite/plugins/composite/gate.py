@@ -16,8 +16,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["FUNCTIONS", "Gate", "parse_gate"]
-
 MAX_LENGTH = 300  # characters
 FUNCTIONS: Mapping[str, Callable[..., float]] = {"abs": abs, "max": max, "min": min}
 _COMPARE: Mapping[type[ast.AST], Callable[[float, float], bool]] = {

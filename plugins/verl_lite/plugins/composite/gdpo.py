@@ -19,8 +19,6 @@ from collections.abc import Mapping, Sequence
 from verl_lite.plugins.score import ScoredRollout
 from verl_lite.plugins.statistics import EPS, mean_and_std
 
-__all__ = ["gdpo_advantages", "normalised_contributions"]
-
 
 def gdpo_advantages(
     rows: Sequence[ScoredRollout], *, eps: float = EPS, normalise_batch: bool = True

@@ -10,8 +10,6 @@ from verl_lite.plugins.composite.policies import was_run
 from verl_lite.plugins.score import ScoredRollout, ScoreOutcome
 from verl_lite.plugins.statistics import Moments, has_zero_variance
 
-__all__ = ["METRICS", "batch_metrics"]
-
 METRICS: tuple[tuple[str, str, str], ...] = (
     ("reward/mean", "reward", "mean reward of the rollouts that were kept"),
     ("reward/std", "reward", "their standard deviation (population)"),

@@ -10,8 +10,6 @@ from verl_lite.plugins.composite.config import ScoringConfig
 from verl_lite.plugins.records import RecordWriter
 from verl_lite.plugins.score import Score, ScoredRollout, ScoreOutcome
 
-__all__ = ["CircuitBreaker", "was_run"]
-
 MAX_SAVED_ROWS = 1000
 
 

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 from verl_lite.plugins.score import StepScore
 
-__all__ = ["Decode", "TokenSpans", "even_spans", "spans_from_pieces", "steps_to_tokens", "token_pieces"]
-
 Decode = Callable[[Sequence[int]], str]
 TokenSpans = Sequence[tuple[int, int]]  # [start, end) of each token, in characters of the completion
 

@@ -7,8 +7,6 @@ from pydantic import Discriminator, FiniteFloat, NonNegativeInt, Tag, model_vali
 
 from verl_lite.plugins.config_file import ConfigModel
 
-__all__ = ["Schedule", "Weight", "weight_at", "weights_of"]
-
 
 class Schedule(ConfigModel):
     """Exactly one of three shapes; the keys of `linear` and `step` are training steps.

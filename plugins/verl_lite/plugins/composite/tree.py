@@ -10,8 +10,6 @@ from verl_lite.plugins.composite.config import ComponentConfig, GroupConfig
 from verl_lite.plugins.composite.schedule import weight_at
 from verl_lite.plugins.score import ScoreOutcome
 
-__all__ = ["Node", "leaf_nodes", "tree_at"]
-
 Nodes: TypeAlias = Mapping[str, ComponentConfig | GroupConfig]
 
 

@@ -13,8 +13,6 @@ from verl_lite.plugins.contract import RewardDefinition
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.rollout import Rollout
 
-__all__ = ["Batcher", "Call", "Receiver", "Rows", "batcher_for"]
-
 Rows = tuple[int, ...]
 
 

@@ -16,8 +16,6 @@ from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome, to_score
 
-__all__ = ["Caller", "backoff_s", "bind", "checked_answers", "failed_score"]
-
 BACKOFF_S = 0.25  # the pause before the first retry; each further one is twice as long
 REASON_CHARS = 300
 TRACEBACK_CHARS = 2000

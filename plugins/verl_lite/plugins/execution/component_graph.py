@@ -7,8 +7,6 @@ from graphlib import CycleError, TopologicalSorter
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.contract import Component
 
-__all__ = ["ComponentGraph", "make_graph"]
-
 
 @dataclass(frozen=True, slots=True)
 class ComponentGraph:

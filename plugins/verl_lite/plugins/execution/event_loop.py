@@ -16,8 +16,6 @@ from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome, to_score
 
-__all__ = ["DebugAsyncRunner", "EventLoopRunner"]
-
 GRACE_S = 0.5  # past its deadline by this much, a call that was not even cancelled counts as blocking
 END_S = 2.0  # how long `close` waits for calls that were cancelled
 

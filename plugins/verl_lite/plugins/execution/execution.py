@@ -13,8 +13,6 @@ from verl_lite.plugins.execution.inline import InlineRunner
 from verl_lite.plugins.execution.limits import WorkerLimits
 from verl_lite.plugins.execution.stats import ExecutionStats, StatsCollector
 
-__all__ = ["Execution"]
-
 
 class Execution:
     """A context manager that holds worker processes and threads for `components` while it is open.

@@ -16,8 +16,6 @@ from verl_lite.plugins.execution.stats import ExecutionStats, StatsCollector
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
-__all__ = ["ExecutionRun", "Placement", "Runner"]
-
 NOT_APPLIED = TimedScore(Score(None, ScoreOutcome.ABSTAIN, "does not apply"), 0.0, 0)
 NOT_SCORED = TimedScore(Score.failed(ScoreOutcome.ERROR, "not scored yet"), 0.0, 0)
 CHECK_S = 0.2  # how often a waiting `finish` checks whether a runner failed

@@ -22,8 +22,6 @@ from verl_lite.plugins.execution.wire import PickledRow, RowAnswer, pack_row
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
-__all__ = ["HostAnswer", "RewardHost"]
-
 # the answers of each call, and why worker processes were replaced since the last answer
 HostAnswer: TypeAlias = tuple[list[list[RowAnswer]], dict[str, int]]
 

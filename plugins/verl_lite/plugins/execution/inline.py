@@ -10,8 +10,6 @@ from verl_lite.plugins.execution.calls import Caller
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.rollout import Rollout
 
-__all__ = ["InlineRunner", "private_copy"]
-
 _IMMUTABLE = frozenset({str, int, float, bool, bytes, type(None)})
 
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from verl_lite.plugins.execution.wire import Health
 
-__all__ = ["WorkerLimits"]
-
 
 def _default_memory_mb() -> int:
     total_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20

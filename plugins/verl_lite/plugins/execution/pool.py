@@ -27,8 +27,6 @@ from verl_lite.plugins.execution.worker_failures import blame_calls
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.workers import ForkServerHandle, WorkerStartError, resident_mb
 
-__all__ = ["ProcessPool"]
-
 LOAD_S = 120.0  # the longest that importing the rewards may take
 BUILD_S = 120.0  # the longest that building a reward of class form may take
 STEAL_S = 0.05  # a call that takes longer than this gives the rest of its chunk to others

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 from verl_lite.plugins.execution.batcher import Call
 from verl_lite.plugins.execution.wire import PickledRow
 
-__all__ = ["CHUNK_BYTES", "CallQueues", "pickle_rows"]
-
 CHUNK_S = 0.025  # seconds of work per chunk: enough to hide the cost of sending it
 FIRST_CALLS = 4  # calls per chunk while their speed is unknown
 MAX_CALLS = 512

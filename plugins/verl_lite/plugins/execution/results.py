@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from verl_lite.plugins.score import Score
 
-__all__ = ["TimedScore"]
-
 
 @dataclass(frozen=True, slots=True)
 class TimedScore:

@@ -7,8 +7,6 @@ from verl_lite.plugins.execution.batcher import Call
 from verl_lite.plugins.execution.wire import PickledRow
 from verl_lite.workers import WorkerHandle
 
-__all__ = ["KillReason", "RewardWorker", "SentChunk"]
-
 
 @dataclass(slots=True)
 class SentChunk:

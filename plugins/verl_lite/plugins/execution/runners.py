@@ -12,8 +12,6 @@ from verl_lite.plugins.execution.limits import WorkerLimits
 from verl_lite.plugins.execution.pool import ProcessPool
 from verl_lite.plugins.execution.threads import ThreadRunner
 
-__all__ = ["make_debug_runners", "make_runners", "place_of"]
-
 Place = Literal["process", "event loop", "thread", "inline"]
 
 

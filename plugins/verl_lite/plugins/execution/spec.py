@@ -17,8 +17,6 @@ from types import ModuleType
 from verl_lite.errors import PluginError
 from verl_lite.plugins.contract import Component
 
-__all__ = ["RewardSpec", "load", "spec_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class RewardSpec:

@@ -9,8 +9,6 @@ from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import ScoreOutcome, SlowRow
 
-__all__ = ["ComponentStats", "ExecutionStats", "StatsCollector", "percentile"]
-
 NUM_SLOWEST = 5
 KEPT_LATENCIES = 100_000  # per component: the latest
 

@@ -11,8 +11,6 @@ from verl_lite.plugins.execution.inline import InlineRunner
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.score import Score, ScoreOutcome
 
-__all__ = ["ThreadRunner"]
-
 END_S = 2.0  # how long `close` waits for the call that is running
 GIVE_UP_AFTER = 3  # when a call is this many deadlines late, the calls behind it time out too
 

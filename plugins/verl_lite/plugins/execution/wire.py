@@ -10,18 +10,6 @@ from typing import TypeAlias
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.score import Score, ScoreOutcome
 
-__all__ = [
-    "AnswerBatch",
-    "Answers",
-    "Chunk",
-    "Health",
-    "PickledRow",
-    "RowAnswer",
-    "pack_row",
-    "read_answers",
-    "unpack_rows",
-]
-
 PickledRow: TypeAlias = bytes  # each row by itself: what a reward does to one cannot reach another
 Chunk: TypeAlias = tuple[int, int, list[list[PickledRow]]]  # serial, component, rows of each call
 RowAnswer: TypeAlias = tuple[float | bytes, float, int]  # score, latency_s, attempts

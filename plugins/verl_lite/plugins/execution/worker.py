@@ -26,8 +26,6 @@ from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.workers import CHANNEL_CLOSED, Slot, receive_frame, resident_mb, send_frame
 from verl_lite.workers.fork_server import Serve, child_pids
 
-__all__ = ["prepare"]
-
 FLUSH_S = 0.005  # finished answers wait at most this long before they are sent (or for one call to end)
 
 

@@ -15,8 +15,6 @@ from verl_lite.workers import Progress, how_it_ended
 
 _STOPPED = {"timeout": "took too long", "memory": "used too much memory"}
 
-__all__ = ["WorkerFailure", "blame_calls"]
-
 
 @dataclass(slots=True)
 class WorkerFailure:

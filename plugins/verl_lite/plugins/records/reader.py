@@ -19,8 +19,6 @@ from verl_lite.plugins.records.schema import METADATA_KEY, SCHEMA_VERSION, Recor
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-__all__ = ["BadRow", "Convert", "Shard", "own_records", "read_records", "shard_records"]
-
 Convert = Callable[[Any, int], Iterable[Record]]  # (row, row number) -> its records
 
 _BATCH_ROWS = 2048

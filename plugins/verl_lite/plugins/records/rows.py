@@ -9,8 +9,6 @@ from verl_lite.plugins.records.schema import SCHEMA_VERSION, Record, StoredScore
 from verl_lite.plugins.rollout import Message, Rollout, SamplerSettings
 from verl_lite.plugins.score import ComponentScore, Score, ScoredRollout, ScoreOutcome, StepScore
 
-__all__ = ["to_record", "to_scored"]
-
 _NOT_KNOWN = SamplerSettings()
 _RESERVED = frozenset(
     {

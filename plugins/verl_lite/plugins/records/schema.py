@@ -15,8 +15,6 @@ from verl_lite.plugins.rollout import Rollout
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["METADATA_KEY", "SCHEMA_VERSION", "Record", "StoredScore", "arrow_schema", "from_json", "to_json"]
-
 SCHEMA_VERSION = 2
 METADATA_KEY = b"verl_lite.schema_version"
 

@@ -15,8 +15,6 @@ from verl_lite.plugins.score import ComponentScore, ScoredRollout
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-__all__ = ["RecordWriter", "join_record_files"]
-
 _UNSCORED: Mapping[str, Any] = {"reward": None, "dropped_because": "", "components": [], "token_rewards": []}
 
 

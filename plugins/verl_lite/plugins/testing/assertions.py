@@ -12,8 +12,6 @@ from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.plugins.testing.fakes import score_rollouts
 
-__all__ = ["assert_any_order", "assert_group_scores", "assert_score"]
-
 TOLERANCE = 1e-9
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 from verl_lite.plugins.rollout import Message
 
-__all__ = ["ChatRequest", "FakeChatServer"]
-
 Reply = str | int
 
 

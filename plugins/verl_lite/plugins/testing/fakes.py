@@ -8,8 +8,6 @@ from verl_lite.plugins.execution import Execution, TimedScore
 from verl_lite.plugins.rollout import Message, Rollout
 from verl_lite.plugins.score import Score
 
-__all__ = ["component_for", "fake_group", "fake_rollout", "score_rollouts"]
-
 
 def fake_rollout(
     completion: str = "The answer is 4.", *, question: str = "What is 2 + 2?", **fields: Any

@@ -11,8 +11,6 @@ from typing import Any, Literal
 
 from verl_lite.verifiers.code.types import AssertTest, CallTest, CodeTest, UnitTestFile
 
-__all__ = ["NotReadable", "TestCode", "read_test_code", "split_asserts"]
-
 _BUILTINS = frozenset(dir(builtins))
 _DATA_ATTRIBUTES = frozenset(
     name for kind in (list, tuple, dict, set, frozenset, str, bytes, int, float, complex)

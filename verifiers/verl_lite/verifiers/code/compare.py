@@ -13,8 +13,6 @@ from typing import Any
 from verl_lite.verifiers.code.types import Comparison, ValueRules
 from verl_lite.verifiers.code.wire import NotPlainData, decode, encode
 
-__all__ = ["matches_text", "matches_value", "show", "show_data"]
-
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?", re.ASCII)
 _MAX_DIGITS = 400  # longer numbers are compared as text
 

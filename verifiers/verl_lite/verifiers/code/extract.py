@@ -3,8 +3,6 @@
 import re
 from dataclasses import dataclass
 
-__all__ = ["LANGUAGE_TAGS", "extract_program"]
-
 LANGUAGE_TAGS: dict[str, frozenset[str]] = {
     "python": frozenset({"python", "py", "python3", "py3"}),
     "bash": frozenset({"bash", "sh", "shell"}),

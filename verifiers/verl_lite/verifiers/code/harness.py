@@ -22,8 +22,6 @@ from verl_lite.verifiers.code.compare import matches_text, matches_value, show, 
 from verl_lite.verifiers.code.types import CallTest, CodeOptions, ObjectTest, StdinTest, TestResult
 from verl_lite.verifiers.code.wire import encode
 
-__all__ = ["Harness", "Run", "run_call_test", "run_object_test", "run_stdin_test", "run_test_code"]
-
 _MAX_ROUNDS = 100
 _MAX_CALLS = 2000
 _MAX_STDERR_LINE = 200

@@ -29,8 +29,6 @@ from verl_lite.verifiers.code.row_formats import (
     read_verl,
 )
 
-__all__ = ["has_tests", "load_tests"]
-
 Reader = Callable[[Mapping[str, Any]], LoadedTests]
 
 

@@ -6,8 +6,6 @@ import pickletools
 import zlib
 from typing import Any
 
-__all__ = ["unpack_private_cases"]
-
 _MAX_UNPACKED_MB = 256
 _PICKLE_OF_A_STRING = {"PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT", "STOP"}
 

@@ -17,20 +17,6 @@ from verl_lite.verifiers.code.types import (
     UnitTestFile,
 )
 
-__all__ = [
-    "BadTests",
-    "LoadedTests",
-    "read_apps",
-    "read_ground_truth_column",
-    "read_humaneval",
-    "read_livecodebench",
-    "read_mbpp",
-    "read_own",
-    "read_reference",
-    "read_unit_tests",
-    "read_verl",
-]
-
 # What starter code in data sets assumes, above all `List[int]` in signatures.
 LEETCODE_PRELUDE = (
     "from typing import *\nfrom collections import *\nfrom heapq import *\nfrom bisect import *\n"

@@ -15,8 +15,6 @@ from verl_lite.verifiers.code.harness import Harness, Run
 from verl_lite.verifiers.code.types import CodeOptions, CodeTest, TestResult
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
-__all__ = ["Grading", "Scheduler"]
-
 _RUNS_AHEAD_PER_CORE = 4
 # A remote service returns only output: the reply goes to stdout, and what is printed to stderr.
 _REPLY_ON_STDOUT = "import os\nos.dup2(1, 3)\nos.dup2(2, 1)\n"

@@ -15,19 +15,6 @@ from typing import Any, Literal, TypeAlias
 
 from verl_lite.sandbox import Limits
 
-__all__ = [
-    "AssertTest",
-    "CallTest",
-    "CodeOptions",
-    "CodeTest",
-    "Comparison",
-    "ObjectTest",
-    "StdinTest",
-    "TestResult",
-    "TestStatus",
-    "UnitTestFile",
-]
-
 Comparison = Literal["tokens", "lines", "floats", "exact", "checker"]
 ValueRules = Literal["json", "python"]
 TestStatus = Literal["passed", "failed", "bad_reference", "error", "not_run"]

@@ -19,8 +19,6 @@ from verl_lite.verifiers.code.types import (
 )
 from verl_lite.verifiers.code.wire import NotPlainData, encode
 
-__all__ = ["find_problem", "find_suite_problem"]
-
 _NAME = re.compile(r"[^\W\d]\w*")
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)?")
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)

@@ -29,8 +29,6 @@ from verl_lite.verifiers.code.types import (
 from verl_lite.verifiers.code.validation import find_problem, find_suite_problem
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
-__all__ = ["Submission", "verify_code", "verify_programs"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:

@@ -14,8 +14,6 @@ import fractions
 import math
 from typing import Any
 
-__all__ = ["MAX_DEPTH", "NotPlainData", "decode", "encode"]
-
 MAX_DEPTH = 100  # of nested values
 _MAX_ITEMS = 1_000_000
 _SMALL = 1 << 53

@@ -28,8 +28,6 @@ from verl_lite.verifiers.math.comparer import Ask, Comparer, Decision, TreeType
 from verl_lite.verifiers.math.options import MathOptions
 from verl_lite.verifiers.verdict import Outcome
 
-__all__ = ["compare", "fault", "new_comparer"]
-
 
 class TextType(NamedTuple):
     """A type that is read from an answer's text.

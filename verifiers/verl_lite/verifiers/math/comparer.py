@@ -12,14 +12,13 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from verl_lite.verifiers.math.algebra import numeric
-from verl_lite.verifiers.math.algebra.normal_form import NoForm, NormalForms
+from verl_lite.verifiers.math.algebra.normal_form import NormalForms
+from verl_lite.verifiers.math.algebra.powers import NoForm
 from verl_lite.verifiers.math.algebra.ring import TooBig
 from verl_lite.verifiers.math.expressions import EXPRESSION_HEADS, Expr, call, neg, node, num, symbols, walk
 from verl_lite.verifiers.math.options import MathOptions
 from verl_lite.verifiers.math.pool import Reply
 from verl_lite.verifiers.verdict import Outcome
-
-__all__ = ["Ask", "Comparer", "Decision", "TreeType", "Undecided", "decided"]
 
 Ask = Callable[..., Reply]
 _TIERS = ("number", "algebra", "symbolic")

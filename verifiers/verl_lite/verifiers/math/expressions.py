@@ -17,11 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-__all__ = [
-    "EXPRESSION_HEADS", "Expr", "Unreadable", "call", "is_value", "neg", "node", "num", "substitute", "sym",
-    "symbols", "walk",
-]  # fmt: skip
-
 EXPRESSION_HEADS = frozenset(
     "num sym const add neg mul div pow percent deg func call fact binom abs base".split()
 )

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["MathOptions"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MathOptions:

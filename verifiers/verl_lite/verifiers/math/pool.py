@@ -16,8 +16,6 @@ from typing import Any
 from verl_lite.verifiers.math.expressions import Expr
 from verl_lite.workers import WorkerPool
 
-__all__ = ["WORKER_MEMORY_MB", "Reply", "ask", "close", "num_workers", "start", "wait_until_ready"]
-
 WORKER_MEMORY_MB = 1024
 JOBS_PER_WORKER = 300  # sympy's caches grow; a fresh fork is cheap
 

@@ -18,8 +18,6 @@ from verl_lite.verifiers.math.pool import Reply
 from verl_lite.verifiers.math.reading.extraction import Extraction, extract
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
-__all__ = ["verify_math", "verify_math_batch", "warm_up"]
-
 MAX_REFERENCE_CHARS = 20_000
 MAX_COMPARED_CHARS = 8000
 FIRST_SLICE_S = 0.4

@@ -18,8 +18,6 @@ from verl_lite.verifiers.math.expressions import num, sym
 from verl_lite.workers import Slot, receive_frame, send_frame
 from verl_lite.workers.fork_server import Serve
 
-__all__ = ["prepare"]
-
 
 def prepare(memory_mb: int) -> Serve:
     """For the fork server: import what answering takes, also what sympy imports late."""

@@ -9,8 +9,6 @@ from verl_lite.verifiers.math.algebra.powers import HALF, NoForm, PowerRing
 from verl_lite.verifiers.math.algebra.ring import UNIT, Quotient
 from verl_lite.verifiers.math.expressions import Expr
 
-__all__ = ["apply"]
-
 
 class Forms(Protocol):
     """The normal forms that the arguments of a function are read into."""

@@ -9,8 +9,6 @@ from verl_lite.verifiers.math.algebra.powers import NoForm, PowerRing
 from verl_lite.verifiers.math.algebra.ring import ONE, UNIT, Quotient, TooBig
 from verl_lite.verifiers.math.expressions import Expr
 
-__all__ = ["NoForm", "NormalForms", "exact_value"]
-
 MAX_FACTORIAL = 2500
 
 

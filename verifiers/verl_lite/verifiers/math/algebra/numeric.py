@@ -11,8 +11,6 @@ from fractions import Fraction
 
 from verl_lite.verifiers.math.expressions import Expr, symbols, walk
 
-__all__ = ["Undefined", "approximate", "differs", "evaluate", "sample_points"]
-
 EPS = 4e-16
 HUGE = 1e150
 

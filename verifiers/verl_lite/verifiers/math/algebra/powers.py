@@ -12,8 +12,6 @@ from math import gcd, isqrt
 
 from verl_lite.verifiers.math.algebra.ring import ONE, UNIT, Monomial, Poly, Quotient, Ring, TooBig
 
-__all__ = ["HALF", "NoForm", "PowerRing"]
-
 HALF = Fraction(1, 2)
 
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, TypeAlias
 
-__all__ = ["Monomial", "Poly", "Quotient", "Ring", "TooBig"]
-
 Monomial: TypeAlias = tuple[tuple[int, Fraction], ...]
 Poly: TypeAlias = dict[Monomial, Fraction]
 

@@ -11,8 +11,6 @@ from sympy import Integer, Rational, S, Symbol
 
 from verl_lite.verifiers.math.expressions import Expr
 
-__all__ = ["equal", "same_solutions", "solve_inequality"]
-
 
 class Refused(ValueError):
     """A tree that sympy must not see: too high a power, too large a factorial, an unknown head."""

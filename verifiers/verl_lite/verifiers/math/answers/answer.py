@@ -12,8 +12,6 @@ from verl_lite.verifiers.math.expressions import Expr, Unreadable, num, walk
 from verl_lite.verifiers.math.reading.normalise import clean, string_key
 from verl_lite.verifiers.math.reading.words import number_in_words, plain_words
 
-__all__ = ["Answer", "read_answer"]
-
 Reading = TypeVar("Reading")
 _LABELLED = re.compile(
     r"(?:\\(?:text|mathrm|operatorname)\s*\{[A-Za-z .,'-]+\}|[A-Za-z][A-Za-z .'-]{2,}+)"

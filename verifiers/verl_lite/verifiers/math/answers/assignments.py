@@ -8,8 +8,6 @@ from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import Expr, is_value, symbols
 
-__all__ = ["assignment", "compare", "same_in_order", "same_part", "systems", "unassigned"]
-
 
 def assignment(tree: Expr) -> tuple[str, Expr] | None:
     """(name, value) of "x = 5", "f(2) = 7", "angle ABC = 30": a name and what it stands for."""

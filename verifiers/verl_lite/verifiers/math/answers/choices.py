@@ -8,8 +8,6 @@ from verl_lite.verifiers.math.answers.assignments import assignment
 from verl_lite.verifiers.math.comparer import Comparer, Decision, decided
 from verl_lite.verifiers.verdict import Outcome
 
-__all__ = ["Choice", "compare", "read_choice"]
-
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|textsf)\s*\{([^{}]*)\}")
 _LETTER = re.compile(
     r"(?:(?:option|choice|answer|letter)s?\s*:?\s*)?"

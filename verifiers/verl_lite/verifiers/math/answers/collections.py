@@ -8,8 +8,6 @@ from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import Expr, is_value, neg, node, num, walk
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
 
-__all__ = ["compare", "compare_plus_minus", "members", "read_plus_minus", "share_of_parts"]
-
 MAX_UNORDERED = 80  # members of a set that are matched pair by pair
 
 

@@ -7,8 +7,6 @@ from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, neg, node, symbols
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
 
-__all__ = ["MODULO", "at_modulus", "compare", "read_congruence", "refuse"]
-
 MODULO = ("pmod", "mod", "bmod")
 
 

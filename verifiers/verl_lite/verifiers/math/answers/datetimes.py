@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from verl_lite.verifiers.math.answers.answer import Answer
 from verl_lite.verifiers.math.comparer import Comparer, Decision, decided
 
-__all__ = ["Datetime", "compare", "compare_read", "read_datetime"]
-
 _MONTHS = "january february march april may june july august september october november december".split()
 _MONTH = "|".join(f"{name}|{name[:3]}\\.?" for name in _MONTHS) + "|sept\\.?"
 _TIME = re.compile(

@@ -2,12 +2,11 @@
 
 from fractions import Fraction
 
-from verl_lite.verifiers.math.algebra.normal_form import NoForm, NormalForms
+from verl_lite.verifiers.math.algebra.normal_form import NormalForms
+from verl_lite.verifiers.math.algebra.powers import NoForm
 from verl_lite.verifiers.math.algebra.ring import Poly, Ring, TooBig
 from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import Expr, is_value, neg, node, symbols
-
-__all__ = ["compare", "proportion", "same_equation"]
 
 
 def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:

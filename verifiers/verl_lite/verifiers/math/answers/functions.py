@@ -7,8 +7,6 @@ from verl_lite.verifiers.math.reading.names import GREEK
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
 from verl_lite.verifiers.math.reading.tokens import Token
 
-__all__ = ["compare", "read_definition", "same_function"]
-
 _ARROWS = ("mapsto", "to", "->")
 
 

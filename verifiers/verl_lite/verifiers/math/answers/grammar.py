@@ -13,8 +13,6 @@ from verl_lite.verifiers.math.reading.parser import ExpressionParser
 from verl_lite.verifiers.math.reading.phrases import with_notation
 from verl_lite.verifiers.math.reading.tokens import tokenize
 
-__all__ = ["MAX_PARSED_CHARS", "AnswerParser", "parse_answer"]
-
 MAX_PARSED_CHARS = 8000
 MAX_TREE_DEPTH = 120
 

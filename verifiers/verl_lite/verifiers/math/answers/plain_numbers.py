@@ -10,8 +10,6 @@ from typing import NamedTuple
 from verl_lite.verifiers.math.comparer import Decision
 from verl_lite.verifiers.verdict import Outcome
 
-__all__ = ["PlainNumber", "compare_plain", "plain_number", "plain_reference"]
-
 # Gaps are possessive: splitting a run of blanks among several of them would take cubic time.
 _PLAIN = re.compile(
     r"\s*+(?:\$\s*+)?+([+-]?)\s*+(?:"

@@ -24,8 +24,6 @@ from verl_lite.verifiers.math.comparer import Comparer, Decision, decided
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, is_value, node, num, symbols
 from verl_lite.verifiers.math.reading.tokens import Token, tokenize
 
-__all__ = ["Quantity", "bare_value", "compare", "compare_read", "quantity_of", "read_quantity"]
-
 MAX_QUANTITY_TOKENS = 60
 
 

@@ -5,8 +5,6 @@ from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import Expr, is_value, node
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
 
-__all__ = ["at_ratio", "compare", "read_ratio", "same_ratio"]
-
 
 def at_ratio(parser: ExpressionParser) -> bool:
     if parser.peek().kind == "word" and parser.peek().text == "to":

@@ -22,8 +22,6 @@ from verl_lite.verifiers.math.expressions import (
 from verl_lite.verifiers.math.reading.commands import parse_expression
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
 
-__all__ = ["NoRealSet", "RealSet", "compare", "is_real_set", "read_number_set", "read_real_set"]
-
 INFINITY = Expr("const", (), "inf")
 FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!=", "=": "="}
 

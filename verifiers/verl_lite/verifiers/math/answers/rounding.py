@@ -8,8 +8,6 @@ from verl_lite.verifiers.math.algebra.normal_form import exact_value
 from verl_lite.verifiers.math.expressions import Expr, symbols
 from verl_lite.verifiers.math.options import MathOptions
 
-__all__ = ["rounds_to"]
-
 MIN_ROUNDED_DIGITS = 3  # of a decimal reference that is taken for a rounding
 MIN_SHOWN_DIGITS = 6  # of a decimal response to an exact reference
 

@@ -7,8 +7,6 @@ from verl_lite.verifiers.math.answers.rounding import rounds_to
 from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import Expr, node, num, walk
 
-__all__ = ["base_value", "same_value"]
-
 
 def same_value(comparer: Comparer, reference: Expr, response: Expr) -> bool:
     """Whether `response` is the value `reference`, under the rounding policy of the options."""

@@ -9,8 +9,6 @@ from verl_lite.verifiers.math.expressions import Unreadable
 from verl_lite.verifiers.math.reading.tokens import MAX_DIGITS
 from verl_lite.verifiers.verdict import Outcome
 
-__all__ = ["compare", "is_prose", "read_text", "same_text"]
-
 _PROSE = re.compile(r"[A-Za-z0-9 .,;:!?'\"()/%&+-]*\Z")
 _TEXT_ONLY = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}\\]*)\}")
 

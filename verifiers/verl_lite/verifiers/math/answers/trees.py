@@ -1,6 +1,7 @@
 """Answers that the grammar reads: the reference's tree decides the type."""
 
-from verl_lite.verifiers.math.algebra.normal_form import NoForm, NormalForms
+from verl_lite.verifiers.math.algebra.normal_form import NormalForms
+from verl_lite.verifiers.math.algebra.powers import NoForm
 from verl_lite.verifiers.math.algebra.ring import TooBig
 from verl_lite.verifiers.math.answers import datetimes, quantities
 from verl_lite.verifiers.math.answers.answer import Answer
@@ -11,8 +12,6 @@ from verl_lite.verifiers.math.answers.words import read_word_class, unread
 from verl_lite.verifiers.math.comparer import Comparer, Decision, decided
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, symbols, walk
 from verl_lite.verifiers.verdict import Outcome
-
-__all__ = ["compare", "fault", "read_tree"]
 
 
 def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:

@@ -8,8 +8,6 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["ANGLES", "CURRENCIES", "CURRENCY_COMMANDS", "MAGNITUDES", "Unit", "convert", "unit_name"]
-
 Unit = tuple[tuple[str, int], ...]  # sorted (pint name or currency code, power) pairs
 
 _ALIASES = {

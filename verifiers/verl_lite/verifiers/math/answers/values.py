@@ -8,8 +8,6 @@ from verl_lite.verifiers.math.answers.vectors import as_matrix, as_vector, unit_
 from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import Expr, is_value, node, symbols
 
-__all__ = ["compare"]
-
 
 def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     """The same value, which may be named, calculated, approximated, in braces, or a ratio."""

@@ -6,11 +6,6 @@ from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, neg, node, num, substitute, symbols
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
 
-__all__ = [
-    "as_matrix", "as_vector", "compare", "compare_system", "read_environment", "read_tuple",
-    "unit_vector_entries",
-]  # fmt: skip
-
 _MATRICES = frozenset("matrix pmatrix bmatrix Bmatrix array smallmatrix".split())
 _DETERMINANTS = frozenset(("vmatrix",))
 _CASES = frozenset("cases aligned align gathered split".split())

@@ -10,8 +10,6 @@ from verl_lite.verifiers.math.comparer import Comparer, Decision, decided
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, neg, node
 from verl_lite.verifiers.verdict import Outcome
 
-__all__ = ["compare", "read_word_class", "unread"]
-
 _CLASSES = {
     "yes": "yes|true|correct|right|affirmative|it is true|it does|y",
     "no": "no|false|incorrect|not true|it is false|it does not|n",

@@ -8,8 +8,6 @@ from verl_lite.verifiers.math.reading.names import CONSTANTS, FUNCTIONS, INVERSE
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
 from verl_lite.verifiers.math.reading.tokens import tokenize
 
-__all__ = ["COMMANDS", "parse_expression"]
-
 _FACTOR_COMMANDS = frozenset("pi theta alpha beta phi omega sqrt usqrt frac lambda".split())
 _ARITIES = {"gcd": 0, "lcm": 0, "max": 0, "min": 0, "binom": 2, "log": 0, "det": 0}  # 0: any number
 

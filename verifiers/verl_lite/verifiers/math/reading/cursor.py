@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from verl_lite.verifiers.math.expressions import Unreadable
 from verl_lite.verifiers.math.reading.tokens import Token
 
-__all__ = ["Cursor"]
-
 END = Token("op", "")
 
 

@@ -8,8 +8,6 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Extraction", "extract"]
-
 MAX_ANSWER_CHARS = 100_000
 MAX_TAIL_CHARS = 4000  # phrases and bare answers are searched at the end
 

@@ -2,8 +2,6 @@
 
 from verl_lite.verifiers.math.expressions import Expr, call, num, sym
 
-__all__ = ["CONSTANTS", "FUNCTIONS", "GREEK", "RELATIONS", "constant", "split_word"]
-
 FUNCTIONS = {
     "sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc", "cosec": "csc",
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "asin": "asin", "acos": "acos", "atan": "atan",

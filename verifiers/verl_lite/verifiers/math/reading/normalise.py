@@ -6,8 +6,6 @@
 import re
 import unicodedata
 
-__all__ = ["clean", "string_key"]
-
 _PLAIN = re.compile(r"[A-Za-z0-9 .,/+\-()=%]*\Z")
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]"

@@ -14,8 +14,6 @@ from verl_lite.verifiers.math.reading.cursor import Cursor
 from verl_lite.verifiers.math.reading.names import FUNCTIONS, GREEK, constant, split_word
 from verl_lite.verifiers.math.reading.tokens import Token
 
-__all__ = ["MAX_DEPTH", "ExpressionParser"]
-
 MAX_DEPTH = 60
 UNION, INTERSECT, SUM, PRODUCT, SIGN, POWER, POSTFIX = 5, 7, 10, 20, 25, 30, 35
 _CLOSERS = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "{": ("}",)}

@@ -2,8 +2,6 @@
 
 import re
 
-__all__ = ["with_notation"]
-
 _PHRASES = [
     (re.compile(pattern, re.IGNORECASE), replacement)
     for pattern, replacement in (

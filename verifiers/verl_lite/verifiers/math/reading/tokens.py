@@ -7,8 +7,6 @@ from typing import Literal
 
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, node, num, sym
 
-__all__ = ["MAX_DIGITS", "Token", "number_expr", "tokenize"]
-
 MAX_TOKENS = 2000
 MAX_DIGITS = 4000  # int() is quadratic in the digits, and Python refuses more than 4300
 MAX_EXPONENT = 4000

@@ -3,8 +3,6 @@
 import re
 from fractions import Fraction
 
-__all__ = ["number_in_words", "plain_words"]
-
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
 _NOT_WORDS = re.compile(r"[^a-z0-9%.:/'+-]+")
 _ARTICLES = frozenset(("the", "a", "an"))
