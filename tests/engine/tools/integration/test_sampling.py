@@ -91,7 +91,7 @@ def test_mistakes_are_said_before_a_model_is_loaded(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampling, "prepare_model", lambda *_, **__: pytest.fail("a model was made"))
-    with pytest.raises(ConfigError, match=r"--held-out samples on the rows of data\.held_out"):
+    with pytest.raises(ConfigError, match=r"--held-out samples on data\.held_out"):
         sampling.write_rollouts(config, tmp_path / "r.parquet", held_out=True)
     with pytest.raises(DataError, match=r"\.parquet or \.jsonl"):
         sampling.write_rollouts(config, tmp_path / "r.txt")
