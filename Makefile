@@ -1,8 +1,8 @@
 # Two commands are the contract: `make demo` trains, `make test` tests. Both set up what they need.
 PYTHON ?= python3
 BIN := .venv/bin
-# on two cores: one of three workers usually waits. A file's tests stay together; see tests/README.md
-PARALLEL ?= -n 3 --dist loadfile --no-loadscope-reorder
+# A file's tests stay together; see tests/README.md
+PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-slow test-all setup lint types contracts check format clean
 

@@ -31,7 +31,7 @@ INSIDE = ("verifiers/verl_lite/verifiers/code/inside_", "sandbox/verl_lite/sandb
 OWN_CHANNELS = (
     "plugins/verl_lite/plugins/execution/",
     "plugins/verl_lite/lab/",
-    "verifiers/verl_lite/verifiers/math/pool.py",
+    "sandbox/verl_lite/workers/",
     "verifiers/verl_lite/verifiers/math/worker.py",
 )
 
