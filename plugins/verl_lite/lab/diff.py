@@ -104,7 +104,7 @@ class GrpoDiff:
             return
         self.groups_changed += 1
         old, new = group_advantages(before), group_advantages(after)
-        had, has = _varies(old), _varies(new)
+        had, has = any(old), any(new)
         self.gained_all_variance += has and not had
         self.lost_all_variance += had and not has
         self.samples_newly_dropped += sum(n is None and o is not None for o, n in zip(old, new, strict=True))
@@ -117,10 +117,6 @@ class GrpoDiff:
         inversions = pair_inversions([o for o, _ in both], [n for _, n in both])
         self.rank_inversions += inversions
         self.groups_with_rank_changes += inversions > 0
-
-
-def _varies(advantages: list[float | None]) -> bool:
-    return any(advantages)
 
 
 @dataclass(slots=True, kw_only=True)

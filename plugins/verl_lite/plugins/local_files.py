@@ -18,8 +18,11 @@ def import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise PluginError(f"there is no file {path}; a relative path starts at the working folder")
     name = f"verl_lite_local_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
+    return sys.modules.get(name) or load_module(name, path)
+
+
+def load_module(name: str, path: Path) -> ModuleType:
+    """The module in the file `path`, loaded under `name`. Raises PluginError for other than Python files."""
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginError(f"{path} is not a Python file (.py)")

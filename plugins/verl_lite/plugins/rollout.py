@@ -15,6 +15,13 @@ class Message(TypedDict, total=False):
     tool_call_id: str
 
 
+def content_text(content: Any) -> str:
+    """The text of a message's content, which is text, a list of parts, or nothing."""
+    if isinstance(content, str):
+        return content
+    return "".join(str(part.get("text") or "") for part in content or () if isinstance(part, Mapping))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplerSettings:
     """How the completion was sampled. `seed` is the request's own seed."""

@@ -4,7 +4,6 @@ import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from verl_lite.errors import RewardError
 from verl_lite.plugins.composite import (
@@ -59,11 +58,9 @@ class Scorer:
         self._is_open = True
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._is_open = False
-        self._execution.__exit__(kind, error, trace)
+        self._execution.close()
 
     @property
     def components(self) -> tuple[Component, ...]:

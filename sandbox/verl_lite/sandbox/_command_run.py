@@ -177,7 +177,8 @@ _SIGNALS = {int(number) for number in signal.valid_signals()}
 
 def _spawn(command: Sequence[str], handed: Mapping[int, int]) -> int:
     """Start `command` in its own session, with the `handed` descriptors under their new numbers."""
-    high = {_duplicate_high(descriptor): number for descriptor, number in handed.items()}
+    # Copies above every number we hand out, so that no dup2 overwrites a descriptor still needed.
+    high = {fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64): number for fd, number in handed.items()}
     actions = [(os.POSIX_SPAWN_DUP2, descriptor, number) for descriptor, number in high.items()]
     try:
         environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8"}
@@ -185,8 +186,3 @@ def _spawn(command: Sequence[str], handed: Mapping[int, int]) -> int:
     finally:
         for descriptor in high:
             os.close(descriptor)
-
-
-def _duplicate_high(descriptor: int) -> int:
-    """A copy above every number we hand out, so that no dup2 overwrites a descriptor still needed."""
-    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 64)

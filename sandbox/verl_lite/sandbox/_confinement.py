@@ -24,14 +24,12 @@ class KernelLimits:
     open_files: int
 
     def pack(self) -> bytes:
-        """As bytes, to send to the fork server."""
         return _LIMITS.pack(
             self.memory_bytes, self.cpu_s, self.processes, self.file_bytes, self.disk_bytes, self.open_files
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> "KernelLimits":
-        """The inverse of `pack`."""
         return cls(*_LIMITS.unpack(data))
 
 

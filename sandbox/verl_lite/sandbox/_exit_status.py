@@ -30,8 +30,6 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """A status with its exit code and the reason in words."""
-
     status: Status
     exit_code: int | None
     message: str

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 MACHINE = os.uname().machine if hasattr(os, "uname") else ""
-SUPPORTED_MACHINES = ("x86_64", "aarch64")
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -90,12 +89,10 @@ def clone_init() -> int:
 
 
 def unshare_call(flags: int) -> Call:
-    """unshare(2)."""
     return _libc.unshare, (flags,), "unshare"
 
 
 def unshare(flags: int) -> None:
-    """unshare(2)."""
     make_calls([unshare_call(flags)])
 
 
@@ -105,14 +102,12 @@ def enter_namespace(descriptor: int, kind: int) -> None:
 
 
 def mount_call(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> Call:
-    """mount(2)."""
     source_, target_, kind_, data_ = (None if t is None else t.encode() for t in (source, target, kind, data))
     arguments = (source_, target_, kind_, ctypes.c_ulong(flags), data_)
     return _libc.mount, arguments, f"mount {kind or source} on {target}"
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
-    """mount(2)."""
     make_calls([mount_call(source, target, kind, flags, data)])
 
 
@@ -144,13 +139,11 @@ def unmount(target: str) -> None:
 
 
 def prctl_call(option: int, value: int) -> Call:
-    """prctl(2) with one argument."""
     zero = ctypes.c_ulong(0)
     return _libc.prctl, (option, ctypes.c_ulong(value), zero, zero, zero), f"prctl {option}"
 
 
 def prctl(option: int, value: int) -> None:
-    """prctl(2) with one argument."""
     make_calls([prctl_call(option, value)])
 
 
@@ -160,12 +153,10 @@ def drop_capabilities_call() -> Call:
 
 
 def limit_call(which: int, soft: int, hard: int) -> Call:
-    """setrlimit(2)."""
     return _libc.setrlimit, (which, struct.pack("@LL", soft, hard)), f"setrlimit {which}"
 
 
 def hard_limit(which: int) -> int:
-    """The hard limit of getrlimit(2)."""
     both = ctypes.create_string_buffer(16)
     _check(_libc.getrlimit(which, both), f"getrlimit {which}")
     hard: int = struct.unpack("@LL", both.raw)[1]
@@ -173,7 +164,6 @@ def hard_limit(which: int) -> int:
 
 
 def landlock_restrict_call(ruleset: int) -> Call:
-    """landlock_restrict_self(2)."""
     arguments = (LANDLOCK_RESTRICT, ruleset, 0)
     return _libc.syscall, tuple(map(ctypes.c_long, arguments)), "landlock_restrict_self"
 

@@ -47,9 +47,10 @@ def _install_streams() -> None:
     for number, kind in enumerate((file, writing, writing)):
         os.dup2(kind, number)
     stdin = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8")  # noqa: SIM115
-    stdout = io.TextIOWrapper(_writer(1), encoding="utf-8", newline="\n")
+    out, err = (open(number, "wb", closefd=False) for number in (1, 2))  # noqa: SIM115
+    stdout = io.TextIOWrapper(out, encoding="utf-8", newline="\n")
     stderr = io.TextIOWrapper(
-        _writer(2), encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True
+        err, encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True
     )
     for number, descriptor in enumerate(kept):
         os.dup2(descriptor, number)
@@ -58,10 +59,6 @@ def _install_streams() -> None:
     sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]
     sys.stdout = sys.__stdout__ = stdout  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = stderr  # type: ignore[misc]
-
-
-def _writer(descriptor: int) -> io.BufferedWriter:
-    return open(descriptor, "wb", closefd=False)
 
 
 def _execute(source: bytes, path: str, main: types.ModuleType) -> int:

@@ -17,7 +17,6 @@ def pack_program(source: bytes, args: Sequence[str], files: Mapping[str, bytes])
 
 
 def unpack_program(data: bytes) -> tuple[bytes, list[str], dict[str, bytes]]:
-    """The inverse of `pack_program`: source, arguments and files."""
     source, args, files = marshal.loads(data)
     return source, args, files
 

@@ -59,8 +59,6 @@ class ForkServerGone(Exception):
 
 @dataclass
 class Run:
-    """One run in progress."""
-
     limits: Limits
     run_id: int
     streams: OutputStreams

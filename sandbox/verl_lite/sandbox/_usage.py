@@ -15,7 +15,6 @@ class TreeUsage:
 
     memory_bytes: int
     cpu_s: float
-    num_processes: int
 
 
 def tree_usage(root: int, *, shared_bytes: int) -> TreeUsage:
@@ -24,7 +23,7 @@ def tree_usage(root: int, *, shared_bytes: int) -> TreeUsage:
     `shared_bytes` is the memory that each process shares with the fork server; it is not counted.
     Processes that end meanwhile are left out.
     """
-    memory, cpu_s, num = 0, 0.0, 0
+    memory, cpu_s = 0, 0.0
     waiting = _children(root)
     while waiting:
         pid = waiting.pop()
@@ -33,9 +32,8 @@ def tree_usage(root: int, *, shared_bytes: int) -> TreeUsage:
             cpu_s += _cpu_s(pid)
         except (OSError, ValueError, IndexError):
             continue
-        num += 1
         waiting += _children(pid)
-    return TreeUsage(memory, cpu_s, num)
+    return TreeUsage(memory, cpu_s)
 
 
 def _children(pid: int) -> list[int]:

@@ -64,12 +64,10 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether it can run programs."""
         return not self.closed and self._process.poll() is None
 
     @property
     def pid(self) -> int:
-        """The supervisor's process id."""
         return self._process.pid
 
     def run(self, request: Request, run_id: int) -> Result:

@@ -24,7 +24,31 @@ _SYSTEM = ("/bin", "/lib", "/lib64", "/sbin", "/etc/alternatives", "/etc/ld.so.c
 _UNUSED_UID = 999_999_999
 
 
-class BubblewrapBackend:
+class _CommandBackend:
+    """Starts a command per run and keeps the runs in progress."""
+
+    def __init__(self) -> None:
+        self.languages = installed_languages()
+        self._running: set[CommandRun] = set()
+
+    def close(self) -> None:
+        for run in list(self._running):
+            run.stop()
+
+    def _supervise(self, run: CommandRun, cancel_token: CancelToken) -> Result:
+        self._running.add(run)
+        try:
+            cancel_token.attach(run.stop)
+            return run.wait()
+        except BaseException:  # the caller was interrupted: nothing of the run may continue
+            run.stop()
+            raise
+        finally:
+            cancel_token.detach()
+            self._running.discard(run)
+
+
+class BubblewrapBackend(_CommandBackend):
     """Starts `bwrap` per run."""
 
     name = "bubblewrap"
@@ -41,14 +65,12 @@ class BubblewrapBackend:
         if os.geteuid() == 0:  # the user we switch to must be able to read what is mounted
             self._paths = [path for path in self._paths if _visible_to_others(path)]
         self._filter = _seccomp.strict_filter()
-        self._running: set[CommandRun] = set()
-        self.languages = installed_languages()
+        super().__init__()
         if not set(_rootfs.python_paths()) <= set(self._paths):
             self.languages -= {"python"}
         self._check()
 
     def run(self, request: Request) -> Result:
-        """Run one program in its own sandbox."""
         language = LANGUAGES[request.language]
         contents = {**request.files, language.file: request.source}
         given = {
@@ -57,12 +79,7 @@ class BubblewrapBackend:
         }
         numbers = dict(zip(contents, list(given.values())[1:], strict=True))
         command = self._command(request, numbers)
-        return _supervise(CommandRun(command, request, given), request.cancel_token, self._running)
-
-    def close(self) -> None:
-        """Kill every run in progress."""
-        for run in list(self._running):
-            run.stop()
+        return self._supervise(CommandRun(command, request, given), request.cancel_token)
 
     def _check(self) -> None:
         probe = Request("bash" if "bash" in self.languages else "python", b"", b"", {}, [], Limits())
@@ -99,15 +116,11 @@ class BubblewrapBackend:
         return [*options, "--proc", "/proc", "--dev", "/dev"]
 
 
-class UnsafeBackend:
+class UnsafeBackend(_CommandBackend):
     """No isolation, only the kernel's limits: for `unsafe=True` where nothing else works."""
 
     name = "unsafe"
     isolated = False
-
-    def __init__(self) -> None:
-        self.languages = installed_languages()
-        self._running: set[CommandRun] = set()
 
     def run(self, request: Request) -> Result:
         """Run one program in a temporary folder, with the rights of this process."""
@@ -117,25 +130,7 @@ class UnsafeBackend:
             limited = limited_command(language, request.limits, request.args, extra_processes=10_000)
             variables = [f"{k}={v}" for k, v in clean_environment().items() if k not in ("HOME", "PATH")]
             command = ["env", "-C", folder, f"HOME={folder}", *variables, *limited]
-            return _supervise(CommandRun(command, request, {}), request.cancel_token, self._running)
-
-    def close(self) -> None:
-        """Kill every run in progress."""
-        for run in list(self._running):
-            run.stop()
-
-
-def _supervise(run: CommandRun, cancel_token: CancelToken, running: set[CommandRun]) -> Result:
-    running.add(run)
-    try:
-        cancel_token.attach(run.stop)
-        return run.wait()
-    except BaseException:  # the caller was interrupted: nothing of the run may continue
-        run.stop()
-        raise
-    finally:
-        cancel_token.detach()
-        running.discard(run)
+            return self._supervise(CommandRun(command, request, {}), request.cancel_token)
 
 
 def _visible_to_others(path: str) -> bool:

@@ -19,11 +19,6 @@ class Language:
     compile: tuple[str, ...] = ()
     reserves_memory: bool = False
 
-    @property
-    def installed(self) -> bool:
-        """Whether its compiler or interpreter is on the PATH."""
-        return shutil.which(self.tool) is not None
-
 
 _C_FLAGS = ("-O2", "-o", "program")
 LANGUAGES = {
@@ -39,5 +34,5 @@ LANGUAGES = {
 
 
 def installed_languages() -> frozenset[str]:
-    """The names of the languages whose tools are installed."""
-    return frozenset(name for name, language in LANGUAGES.items() if language.installed)
+    """The names of the languages whose compiler or interpreter is on the PATH."""
+    return frozenset(name for name, language in LANGUAGES.items() if shutil.which(language.tool))

@@ -56,7 +56,6 @@ class NativeBackend:
         return result
 
     def close(self) -> None:
-        """Kill all fork servers with their runs."""
         with self._lock:
             self._closed = True
             workers = [*self._busy]

@@ -12,7 +12,6 @@ MAX_FRAME_BYTES = 1 << 32  # a longer frame means that the stream is damaged
 
 
 def frame(body: bytes) -> bytes:
-    """`body` as it travels."""
     return _LENGTH.pack(len(body)) + body
 
 

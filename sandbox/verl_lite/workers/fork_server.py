@@ -154,7 +154,6 @@ def _peek_dead() -> int | None:
 
 
 def child_pids() -> set[int]:
-    """The children of this process."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
             return {int(pid) for pid in file.read().split()}

@@ -7,8 +7,6 @@ from typing import Any
 
 
 class Outcome(StrEnum):
-    """How a verification ended."""
-
     CORRECT = "correct"
     WRONG = "wrong"
     UNPARSED = "unparsed"  # the response holds no readable answer

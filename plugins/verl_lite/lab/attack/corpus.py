@@ -32,7 +32,6 @@ class Attack:
 
 @cache
 def load_attacks() -> tuple[Attack, ...]:
-    """Every attack of the corpus, in its order."""
     text = files("verl_lite.lab.attack").joinpath("corpus.jsonl").read_text(encoding="utf-8")
     return tuple(Attack(**json.loads(line)) for line in text.splitlines())
 

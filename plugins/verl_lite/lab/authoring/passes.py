@@ -68,10 +68,6 @@ def run_passes(subject: Subject) -> Passes:
     )
 
 
-def _impurities(subject: Subject, watched: Sequence[Score] | None) -> Impurities:
-    return impurities_of(watched) if watched else Impurities(not_watched=subject.stays_because)
-
-
 def _variants(subject: Subject) -> Iterator[Component]:
     component = subject.component
     if component.definition.form == "batch":

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from verl_lite.errors import DataError
@@ -149,10 +149,7 @@ def _percent(share: float | None, interval: tuple[float, float]) -> str:
 
 def _confusion_json(confusion: Confusion) -> dict[str, Any]:
     return {
-        "true_positive": confusion.true_positive,
-        "false_positive": confusion.false_positive,
-        "true_negative": confusion.true_negative,
-        "false_negative": confusion.false_negative,
+        **asdict(confusion),
         "precision": confusion.precision,
         "precision_95": confusion.precision_interval,
         "recall": confusion.recall,

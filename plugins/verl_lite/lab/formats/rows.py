@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from verl_lite.plugins.records import Record, StoredScore, to_record
+from verl_lite.plugins.rollout import content_text
 
 
 def make_record(
@@ -19,24 +20,20 @@ def make_record(
 
     Their weights are unknown: each has weight 1.0 and no contribution.
     """
-    record = to_record({key: value for key, value in row.items() if value is not None}, number)
+    record = to_record(without_none(row), number)
     return Record(
         rollout=record.rollout,
         row=number,
         step=record.step,
         reward=number_or_none(reward),
         advantage=number_or_none(advantage),
-        components=stored_scores(scores or {}),
+        components={name: _stored_score(value) for name, value in (scores or {}).items()},
     )
 
 
-def stored_scores(values: Mapping[str, Any]) -> dict[str, StoredScore]:
-    """Recorded numbers as scores; anything but a finite number becomes a score without a value."""
-    known = {name: number_or_none(value) for name, value in values.items()}
-    return {
-        name: StoredScore(value=value, outcome="abstain" if value is None else "ok")
-        for name, value in known.items()
-    }
+def _stored_score(recorded: Any) -> StoredScore:
+    value = number_or_none(recorded)
+    return StoredScore(value=value, outcome="abstain" if value is None else "ok")
 
 
 def number_or_none(value: Any) -> float | None:
@@ -44,13 +41,6 @@ def number_or_none(value: Any) -> float | None:
     if isinstance(value, (bool, int, float)) and math.isfinite(value):
         return float(value)
     return None
-
-
-def text_of(content: Any) -> str:
-    """The text of a message's content, which is text, a list of parts, or nothing."""
-    if isinstance(content, str):
-        return content
-    return "".join(str(part.get("text") or "") for part in content or () if isinstance(part, Mapping))
 
 
 def last_reply(prompt: Any, completion: Any) -> tuple[Any, str]:
@@ -65,10 +55,10 @@ def last_reply(prompt: Any, completion: Any) -> tuple[Any, str]:
     if not completion:
         return prompt, ""
     if len(completion) == 1:
-        return prompt, text_of(completion[0].get("content"))
+        return prompt, content_text(completion[0].get("content"))
     before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt or ())
-    return [*before, *map(_message, completion[:-1])], text_of(completion[-1].get("content"))
+    return [*before, *map(without_none, completion[:-1])], content_text(completion[-1].get("content"))
 
 
-def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in message.items() if value is not None}
+def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if value is not None}

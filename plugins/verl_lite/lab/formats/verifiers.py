@@ -9,8 +9,9 @@ As written by verifiers 0.4.0 (`Episode.to_record`) and 0.3.1 (`state_to_output`
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from verl_lite.lab.formats.rows import last_reply, make_record, number_or_none, text_of
+from verl_lite.lab.formats.rows import last_reply, make_record, number_or_none, without_none
 from verl_lite.plugins.records import Record
+from verl_lite.plugins.rollout import content_text
 
 KEYS = "traces and task, or nodes and task, or example_id, prompt and completion"
 _RESULT = frozenset(
@@ -70,7 +71,7 @@ def _trace(trace: Mapping[str, Any], number: int, episode: Mapping[str, Any]) ->
     group = (episode.get("group") or {}).get("id") or (trace.get("task") or {}).get("key")
     paths = list(_branches(nodes))
     for branch, path in enumerate(paths):
-        messages = [_message(node["message"]) for node in path]
+        messages = [without_none(node["message"]) for node in path]
         prompt_ids, completion_ids, logprobs = _tokens(path)
         yield make_record(
             number,
@@ -79,7 +80,7 @@ def _trace(trace: Mapping[str, Any], number: int, episode: Mapping[str, Any]) ->
             step=work.get("step"),
             policy_version=(work.get("policy") or {}).get("end"),
             prompt=messages[:-1],
-            completion=text_of(messages[-1].get("content")),
+            completion=content_text(messages[-1].get("content")),
             reference=task.get("answer"),
             finish_reason=_trace_finish(trace),
             prompt_ids=prompt_ids,
@@ -133,10 +134,6 @@ def _tokens(path: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int], li
     sampled_ids = [token for token, sampled in zip(ids, mask, strict=True) if sampled]
     logprobs = last.get("logprobs") or []
     return before + scaffold, sampled_ids, logprobs if len(logprobs) == len(sampled_ids) else []
-
-
-def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in message.items() if value is not None}
 
 
 def _trace_finish(trace: Mapping[str, Any]) -> str | None:

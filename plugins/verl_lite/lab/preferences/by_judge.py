@@ -6,7 +6,6 @@ completion, the pair is a tie. A completion's score is its wins plus half its ti
 
 import asyncio
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,11 +13,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from verl_lite.errors import ConfigError, RewardError
+from verl_lite.errors import RewardError
 from verl_lite.lab.preferences.by_rewards import ranks_of
 from verl_lite.lab.preferences.candidates import Candidates
 from verl_lite.lab.preferences.rows import PreferenceRow
-from verl_lite.plugins.builtin.judge_client import BusyError, ChatClient
+from verl_lite.plugins.builtin.judge_client import BusyError, ChatClient, read_api_key
 from verl_lite.plugins.builtin.judge_prompt import fenced
 from verl_lite.plugins.config_file import ConfigModel
 
@@ -79,7 +78,7 @@ def rank_by_judge(candidates: Iterable[Candidates], judge: ComparisonJudge) -> J
 async def _rank_all(candidates: Sequence[Candidates], judge: ComparisonJudge) -> JudgeReport:
     client = ChatClient(
         judge.base_url,
-        api_key=_api_key(judge.api_key_env),
+        api_key=read_api_key(judge.api_key_env),
         max_concurrent=judge.max_concurrent,
         request_timeout_s=judge.request_timeout_s,
     )
@@ -143,12 +142,3 @@ async def _ask(client: ChatClient, judge: ComparisonJudge, question: str, first:
             if attempt == TRIES - 1:
                 raise RewardError(f"the judge's answer cannot be read: {error}") from None
     raise AssertionError("the last attempt returns or raises")
-
-
-def _api_key(variable: str) -> str | None:
-    if not variable:
-        return None
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise ConfigError(f"the environment variable {variable} (api_key_env of the judge) is not set")
-    return key

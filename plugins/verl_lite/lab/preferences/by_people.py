@@ -18,7 +18,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Any
 
 from verl_lite.errors import ConfigError
@@ -132,9 +131,7 @@ class AnnotationPage:
     def __enter__(self) -> "AnnotationPage":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.server_close()
 
 

@@ -25,7 +25,6 @@ class _Table:
 
 
 def rollout_columns(records: Sequence[Record], label: str | None) -> dict[str, Any]:
-    """The browser's rows as columns, ready for JSON."""
     texts = _Table()
     names = list(dict.fromkeys(name for record in records for name in record.components))
     return {

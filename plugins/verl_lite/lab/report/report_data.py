@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -139,11 +139,4 @@ def _tally(gathered: _Gathered, record: Record, options: ReportOptions) -> None:
 
 def _confusion_json(pairs: list[tuple[bool, bool]]) -> dict[str, Any]:
     confusion = Confusion.count(pairs)
-    return {
-        "true_positive": confusion.true_positive,
-        "false_positive": confusion.false_positive,
-        "true_negative": confusion.true_negative,
-        "false_negative": confusion.false_negative,
-        "precision": confusion.precision,
-        "recall": confusion.recall,
-    }
+    return {**asdict(confusion), "precision": confusion.precision, "recall": confusion.recall}

@@ -8,7 +8,6 @@ from verl_lite.lab.report.timeline import timeline_data
 
 
 def run_data(folder: Path) -> dict[str, Any]:
-    """One run: its metric series by step, its config and its environment."""
     return {
         "name": folder.name,
         "series": _series(folder / "metrics.jsonl"),

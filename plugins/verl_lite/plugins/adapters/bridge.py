@@ -60,8 +60,8 @@ class RewardBridge:
         self._lock = threading.Lock()
         self._scorer: Scorer | None = None
         self._owner = 0
-        self._components = self._new_scorer().components
-        _check_forms(self._components, settings)
+        self.components = self._new_scorer().components
+        _check_forms(self.components, settings)
 
     def score(self, rollouts: Sequence[Rollout], *, step: int = 0) -> ScoredBatch:
         """Score `rollouts` at `step`. Raises RewardError if scoring stops, and for process rewards."""
@@ -100,11 +100,6 @@ class RewardBridge:
 
     def __reduce__(self) -> tuple[type["RewardBridge"], tuple[RewardsConfig, BridgeSettings]]:
         return RewardBridge, (self.config, self.settings)
-
-    @property
-    def components(self) -> tuple[Component, ...]:
-        """The components to run, in the order of the config."""
-        return self._components
 
     def _new_scorer(self) -> Scorer:
         settings = self.settings

@@ -89,10 +89,8 @@ def _task_and_trace(rollout: Rollout) -> tuple[Any, Any]:
     from pydantic import TypeAdapter
     from verifiers.v1.configs.agent import WireAgentConfig
 
-    columns = {"answer": rollout.reference, **rollout.columns}
-    data = vf.WireTaskData(
-        prompt=[dict(message) for message in rollout.prompt], **_without(columns, "prompt")
-    )
+    prompt = [dict(message) for message in rollout.prompt]
+    data = vf.WireTaskData(**{"answer": rollout.reference, **rollout.columns, "prompt": prompt})
     read = TypeAdapter(vf.Message)
     messages = [read.validate_python(dict(message)) for message in rollout.prompt]
     messages.append(vf.AssistantMessage(content=rollout.completion))
@@ -109,7 +107,3 @@ def _task_and_trace(rollout: Rollout) -> tuple[Any, Any]:
         ok=True,
     )
     return data, trace
-
-
-def _without(columns: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in columns.items() if name != key}

@@ -16,7 +16,7 @@ from verl_lite.plugins.adapters.bridge import (
     component_values,
     make_rollout,
 )
-from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.rollout import Rollout, content_text
 from verl_lite.plugins.score import ScoredBatch
 
 _NOT_COLUMNS = ("trainer_state", "log_extra", "log_metric", "environments")
@@ -104,14 +104,6 @@ def split_completion(completion: Any) -> tuple[list[Mapping[str, Any]], str]:
     if not completion or not all(isinstance(message, Mapping) for message in completion):
         raise DataError(f"TRL completion: expected text or messages, got {completion!r:.80}")
     return list(completion[:-1]), content_text(completion[-1].get("content"))
-
-
-def content_text(content: Any) -> str:
-    """The text of a message's content, which is text, a list of parts, or nothing."""
-    if isinstance(content, str):
-        return content
-    parts = content or []
-    return "".join(str(part.get("text") or "") for part in parts if isinstance(part, Mapping))
 
 
 def _log(

@@ -130,7 +130,8 @@ def _read(answer: str, texts: Mapping[str, str], options: ChoiceOptions) -> Choi
     if len(answer) > MAX_ANSWER_CHARS:
         return None
     plain = _DECORATION.sub(lambda match: match[1] or "", answer).strip()
-    plain = plain[_label_end(plain) :].strip()
+    label = _LABEL.match(plain)
+    plain = plain[label.end() if label else 0 :].strip()
     text = _normalised(plain, options)
     same = sorted(letter for letter, known in texts.items() if known == text)
     if same:
@@ -145,11 +146,6 @@ def _read(answer: str, texts: Mapping[str, str], options: ChoiceOptions) -> Choi
     if texts and letter not in texts:
         return None
     return letter, _normalised(rest, options)
-
-
-def _label_end(plain: str) -> int:
-    match = _LABEL.match(plain)
-    return match.end() if match else 0
 
 
 def _normalised(text: str, options: ChoiceOptions) -> str:

@@ -168,7 +168,7 @@ class CodeReward:
 
     def _score(self, verdict: Verdict) -> Score:
         if verdict.outcome is Outcome.BAD_REFERENCE:
-            return self._unusable(verdict.reason, **{k: verdict.details[k] for k in verdict.details})
+            return self._unusable(verdict.reason, **verdict.details)
         details = {"verdict": verdict.outcome.value, **verdict.details}
         if verdict.outcome in (Outcome.ERROR, Outcome.TIMEOUT):
             return Score(None, ScoreOutcome.ERROR, verdict.reason, details)

@@ -50,7 +50,8 @@ def guard_reward(rollout: Rollout, options: GuardOptions) -> Score:
 
 
 def _problem(rollout: Rollout, options: GuardOptions) -> str:
-    marks = sorted(find_boxed(rollout.completion) + find_tagged(rollout.completion, "answer"), key=_start)
+    marks = [*find_boxed(rollout.completion), *find_tagged(rollout.completion, "answer")]
+    marks.sort(key=lambda mark: mark.start)
     if options.require_answer and not marks:
         return r"there is no answer in \boxed{...} or <answer>...</answer>"
     return (
@@ -58,10 +59,6 @@ def _problem(rollout: Rollout, options: GuardOptions) -> str:
         or _stuffing_problem(marks, options)
         or _copy_problem(rollout, options)
     )
-
-
-def _start(mark: AnswerMark) -> int:
-    return mark.start
 
 
 def _reasoning_problem(text: str, marks: Sequence[AnswerMark], options: GuardOptions) -> str:

@@ -88,11 +88,16 @@ def _misfit(validator: Any, value: Any) -> str:
 def _parsed(text: str) -> tuple[Any, str]:
     """(the value, "") or (None, why `text` is no JSON)."""
     try:
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates), ""
+        return strict_json(text), ""
     except RecursionError:
         return None, "the JSON is nested too deeply"
     except ValueError as error:
         return None, f"no JSON: {error}"[:300]
+
+
+def strict_json(text: str) -> Any:
+    """`text` as JSON; raises ValueError also for NaN, Infinity and duplicate keys."""
+    return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
 
 
 def _no_constant(name: str) -> Any:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import os
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -13,14 +12,8 @@ from weakref import WeakValueDictionary
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from verl_lite.errors import ConfigError
-from verl_lite.plugins.builtin.judge_client import BusyError, ChatClient
-from verl_lite.plugins.builtin.judge_prompt import (
-    DEFAULT_RUBRIC,
-    make_messages,
-    read_reply,
-    template_problem,
-)
+from verl_lite.plugins.builtin.judge_client import BusyError, ChatClient, read_api_key
+from verl_lite.plugins.builtin.judge_prompt import DEFAULT_RUBRIC, make_messages, read_reply, template_problem
 from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
@@ -52,8 +45,7 @@ class JudgeOptions(ConfigModel):
     )
     max_score: float = Field(default=10.0, allow_inf_nan=False, description="the highest")
     normalise: bool = Field(
-        default=True,
-        description="map min_score..max_score to 0..1; else the value is the judge's own number",
+        default=True, description="map min_score..max_score to 0..1; else the value is the judge's own number"
     )
     needs_reference: bool = Field(
         default=False, description="abstain if the rollout has no reference, instead of asking without one"
@@ -125,7 +117,7 @@ class Judge:
 
     def __init__(self, options: JudgeOptions) -> None:
         self._options = options
-        self._api_key = _api_key(options.api_key_env)
+        self._api_key = read_api_key(options.api_key_env)
         self._cache: OrderedDict[bytes, Score] = OrderedDict()
         self._client: tuple[asyncio.AbstractEventLoop, ChatClient] | None = None
         self._asking: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
@@ -205,17 +197,6 @@ class Judge:
             self._client = loop, client
             self._asking = WeakValueDictionary()
         return self._client[1]
-
-
-def _api_key(variable: str) -> str | None:
-    if not variable:
-        return None
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise ConfigError(f"judge: the environment variable {variable} (option api_key_env) is not set")
-    if not key.isascii() or not key.isprintable():
-        raise ConfigError(f"judge: the key in {variable} has characters that no header can carry")
-    return key
 
 
 def _digest(request: Mapping[str, Any]) -> bytes:

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
-from verl_lite.errors import RewardError
+from verl_lite.errors import ConfigError, RewardError
 
 BUSY_STATUS = frozenset({429, 500, 502, 503, 504})
 MAX_RETRY_AFTER_S = 30.0
@@ -19,6 +20,18 @@ class BusyError(RewardError):
 
 class ReplyError(RewardError):
     """The endpoint refused the request, or its reply is not a chat completion."""
+
+
+def read_api_key(variable: str) -> str | None:
+    """The key in the environment variable `variable`; None if that is "". Raises ConfigError."""
+    if not variable:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ConfigError(f"judge: the environment variable {variable} (option api_key_env) is not set")
+    if not key.isascii() or not key.isprintable():
+        raise ConfigError(f"judge: the key in {variable} has characters that an HTTP header cannot hold")
+    return key
 
 
 class ChatClient:

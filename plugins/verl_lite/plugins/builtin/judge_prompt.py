@@ -8,11 +8,11 @@ the page on built-in rewards.
 """
 
 import hashlib
-import json
 import re
 import string
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+
+from verl_lite.plugins.builtin.json_schema import strict_json
 
 PLACEHOLDERS = ("question", "completion", "reference")
 REPLY_KEYS = frozenset({"score", "reason"})
@@ -94,7 +94,7 @@ def read_reply(content: object, *, low: float, high: float) -> tuple[float, str]
     text = content.strip()
     block = re.fullmatch(r"```(?:json)?\s*\n(.*)\n\s*```", text, re.DOTALL)
     try:
-        value = json.loads(block[1] if block else text, object_pairs_hook=_object, parse_constant=_refuse)
+        value = strict_json(block[1] if block else text)
     except (ValueError, RecursionError) as error:
         raise JudgeReply(f"expected one JSON object, got {_shown(text)}: {str(error)[:80]}") from None
     if not isinstance(value, dict) or "score" not in value or not REPLY_KEYS.issuperset(value):
@@ -105,17 +105,6 @@ def read_reply(content: object, *, low: float, high: float) -> tuple[float, str]
     if not low <= score <= high:
         raise JudgeReply(f"score {score!r:.40} is outside {low:g} to {high:g}")
     return float(score), reason
-
-
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key occurs twice")
-    return found
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON value")
 
 
 def _shown(text: str) -> str:

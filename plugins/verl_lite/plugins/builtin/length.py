@@ -40,15 +40,13 @@ class LengthOptions(ConfigModel):
     )
     target: PositiveInt = Field(default=256, description="linear: the greatest length with value 1.0")
     zero_at: PositiveInt | None = Field(
-        default=None,
-        description="linear: the length from which the value is 0.0; by default twice `target`",
+        default=None, description="linear: the length from which the value is 0.0; by default twice `target`"
     )
     max_length: PositiveInt = Field(
         default=4096, description="cosine and overlong: L_max, usually the sampler's limit"
     )
     buffer: PositiveInt = Field(
-        default=1024,
-        description="overlong: L_cache, the range below `max_length` where the punishment grows",
+        default=1024, description="overlong: L_cache, the range below `max_length` where the punishment grows"
     )
     at_zero: float = Field(
         default=2.0, allow_inf_nan=False, description="cosine: the value of an empty completion"

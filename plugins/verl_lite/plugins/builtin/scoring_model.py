@@ -29,8 +29,7 @@ class ModelOptions(ConfigModel):
     )
     revision: str | None = Field(default=None, description="the hub's branch, tag or commit")
     device: str = Field(
-        default="auto",
-        description="auto (a GPU if there is one), cpu, cuda, cuda:1, ... as in torch",
+        default="auto", description="auto (a GPU if there is one), cpu, cuda, cuda:1, ... as in torch"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="of the weights; auto: as saved"

@@ -39,7 +39,6 @@ class Condition:
         return self.sources is None and not self.gates
 
     def takes(self, rollout: Rollout) -> bool:
-        """Whether the component takes the rollout's data source."""
         return self.sources is None or str(rollout.columns.get(self.source_column)) in self.sources
 
     def state(
@@ -50,17 +49,12 @@ class Condition:
             return "other source"
         if not self.gates:
             return "open"
-        values = {name: _value(scores, path) for name, path in self.paths.items()}
-        known = {name: value for name, value in values.items() if value is not None}
+        read = [(name, scores[path].value) for name, path in self.paths.items() if path in scores]
+        known = {name: value for name, value in read if value is not None}
         answers = [gate.is_open(known) for gate in self.gates]
         if any(answer is False for answer in answers):
             return "closed"
         return "undecided" if None in answers else "open"
-
-
-def _value(scores: Mapping[str, Score], path: str) -> float | None:
-    score = scores.get(path)
-    return None if score is None else score.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,10 +50,7 @@ def batch_metrics(rows: Sequence[ScoredRollout], *, combine: str = "sum") -> dic
         return metrics
     kept = [row.reward for row in rows if row.reward is not None]
     num_dropped = len(rows) - len(kept)
-    metrics |= {
-        "reward/dropped_rows": float(num_dropped),
-        "reward/dropped_fraction": num_dropped / len(rows),
-    }
+    metrics |= {"reward/dropped_rows": float(num_dropped), "reward/dropped_fraction": num_dropped / len(rows)}
     if kept:
         found = Moments.of(kept)
         metrics |= {"reward/mean": found.mean, "reward/std": found.std}

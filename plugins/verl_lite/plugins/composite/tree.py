@@ -45,7 +45,6 @@ class Node:
 
 
 def tree_at(composite: Composite, step: int) -> tuple[Node, ...]:
-    """The tree's top-level nodes at training step `step`."""
     return tuple(_Builder(composite, step).build(composite.config.rewards))
 
 

@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
-from types import TracebackType
 
 from verl_lite.errors import ConfigError, RewardError
 from verl_lite.plugins.contract import Component
@@ -65,9 +64,7 @@ class Execution:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def start(self) -> ExecutionRun:

@@ -16,7 +16,6 @@ Place = Literal["process", "event loop", "thread", "inline"]
 
 
 def place_of(definition: RewardDefinition) -> Place:
-    """Where the calls of a reward run."""
     if definition.is_async:
         return "event loop"
     if definition.isolate:

@@ -5,7 +5,6 @@ by name (a script, a test file, a local file) is loaded from its path under that
 """
 
 import importlib
-import importlib.util
 import pickle
 import pickletools
 import sys
@@ -16,6 +15,7 @@ from types import ModuleType
 
 from verl_lite.errors import PluginError
 from verl_lite.plugins.contract import Component
+from verl_lite.plugins.local_files import load_module
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +75,13 @@ def _import(name: str, file: str) -> ModuleType:
     if name == "__main__":
         # as multiprocessing does: under another name, so that the script's main part does not run
         known = (module for module in sys.modules.values() if getattr(module, "__file__", None) == file)
-        return next(known, None) or _import_file("__mp_main__", file)
+        return next(known, None) or load_module("__mp_main__", Path(file))
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
             raise  # the module is there, one that it imports is not
-        return _import_file(name, file)
+        return load_module(name, Path(file))
     found = getattr(module, "__file__", None)
     same = found is not None and Path(found).resolve() == Path(file)
-    return module if same else _import_file(name, file)
-
-
-def _import_file(name: str, file: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"{file} cannot be loaded as a Python module")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    return module if same else load_module(name, Path(file))

@@ -97,12 +97,10 @@ class StatsCollector:
         self._replaced_before = Counter(replaced)
 
     def add(self, rollouts: Sequence[Rollout], rows: Sequence[Mapping[str, TimedScore]]) -> None:
-        """Add a finished run."""
         for name, part in self._parts.items():
             part.merge(_measure(name, rollouts, rows))
 
     def merge(self, other: "StatsCollector") -> None:
-        """Add everything another collector holds."""
         for name, part in self._parts.items():
             part.merge(other._parts[name])
 

@@ -55,7 +55,6 @@ def _pack_score(score: Score) -> float | bytes:
 
 
 def unpack_rows(rows: list[RowAnswer]) -> list[TimedScore]:
-    """The scores of one call."""
     return [TimedScore(_unpack_score(score), latency_s, attempts) for score, latency_s, attempts in rows]
 
 

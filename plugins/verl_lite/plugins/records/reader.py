@@ -23,13 +23,7 @@ Convert = Callable[[Any, int], Iterable[Record]]  # (row, row number) -> its rec
 
 _BATCH_ROWS = 2048
 _DECODER = json.JSONDecoder()
-_BAD_ROW = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    RecursionError,
-)  # of odd rows
+_BAD_ROW = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # of odd rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,8 +143,11 @@ def _parquet_file(path: Path) -> "Iterator[pq.ParquetFile]":
     try:
         with parquet.ParquetFile(path) as file:
             version = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
-            if version is not None:
-                _check_version(int(version), path)
+            if version is not None and int(version) > SCHEMA_VERSION:
+                raise DataError(
+                    f"{path} was written with record schema {int(version)}, this verl-lite reads up to "
+                    f"{SCHEMA_VERSION}: upgrade verl-lite"
+                )
             yield file
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet (truncated or damaged?): {error}") from None
@@ -214,11 +211,3 @@ def _parquet_rows(path: Path, shard: Shard | None) -> Iterator[tuple[int, object
             for values in zip(*columns, strict=True):
                 yield number, dict(zip(names, values, strict=True))
                 number += 1
-
-
-def _check_version(version: int, path: Path) -> None:
-    if version > SCHEMA_VERSION:
-        raise DataError(
-            f"{path} was written with record schema {version}, this verl-lite reads up to {SCHEMA_VERSION}: "
-            "upgrade verl-lite"
-        )

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any
 
 from verl_lite.plugins.rollout import Message
@@ -15,8 +14,6 @@ Reply = str | int
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One request as received."""
-
     body: Mapping[str, Any]
     headers: Mapping[str, str]
 
@@ -61,9 +58,7 @@ class FakeChatServer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -85,7 +85,8 @@ def _as_call_test(node: ast.Assert, test: AssertTest, source: str) -> CallTest |
         if test.names and path not in test.names:
             continue
         try:
-            args, kwargs, expected = _literal_arguments(call), _literal_keywords(call), _literal(value)
+            args = tuple(_literal(arg) for arg in call.args)  # refuses a starred argument
+            kwargs, expected = _literal_keywords(call), _literal(value)
         except ValueError:
             continue
         return CallTest(
@@ -120,10 +121,6 @@ def _literal(node: ast.expr) -> Any:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise ValueError("not a literal") from None
-
-
-def _literal_arguments(call: ast.Call) -> tuple[Any, ...]:
-    return tuple(_literal(arg) for arg in call.args)  # a starred argument is no literal
 
 
 def _literal_keywords(call: ast.Call) -> dict[str, Any]:

@@ -183,9 +183,8 @@ def _run_tests(request: dict[str, Any], namespace: dict[str, Any], calls: Calls)
     if request["mode"] == "separate":
         tree = ast.fix_missing_locations(_SkipWhileMissing().visit(tree))
     namespace["verl_lite_missing_call"] = MissingCall
-    steps: list[tuple[str, Callable[[], Any]]]
     code = compile(tree, "<tests>", "exec")
-    steps = [("", lambda: exec(code, namespace))]
+    steps: list[tuple[str, Callable[[], Any]]] = [("", lambda: exec(code, namespace))]
     ran = 0
     while steps:
         name, step = steps.pop(0)

@@ -19,14 +19,12 @@ from verl_lite.verifiers.code.row_formats import (
     BadTests,
     LoadedTests,
     read_apps,
-    read_ground_truth_column,
+    read_ground_truth,
     read_humaneval,
     read_livecodebench,
     read_mbpp,
     read_own,
-    read_reference,
     read_unit_tests,
-    read_verl,
 )
 
 Reader = Callable[[Mapping[str, Any]], LoadedTests]
@@ -44,7 +42,7 @@ def load_tests(columns: Mapping[str, Any], *, reference: str | None = None) -> L
         if all(_present(columns, name) for name in wanted):
             return _read(read, columns, wanted)
     if reference is not None and reference.strip():
-        return _read(read_reference, {"reference": reference}, ("reference",))
+        return _read(lambda _: read_ground_truth(reference), columns, ("reference",))
     known = "; ".join(" + ".join(wanted) for wanted, _ in _SHAPES)
     raise BadTests(f"no tests in the row: expected one of [{known}], got columns {sorted(columns)}")
 
@@ -85,6 +83,6 @@ _SHAPES: tuple[tuple[tuple[str, ...], Reader], ...] = (
     (("input_output",), read_apps),
     (("public_test_cases",), read_livecodebench),
     (("unit_tests",), read_unit_tests),
-    (("reward_model",), read_verl),
-    (("ground_truth",), read_ground_truth_column),
+    (("reward_model",), lambda columns: read_ground_truth(columns["reward_model"]["ground_truth"])),
+    (("ground_truth",), lambda columns: read_ground_truth(columns["ground_truth"])),
 )

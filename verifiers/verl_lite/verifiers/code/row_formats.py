@@ -8,14 +8,7 @@ from typing import Any
 
 from verl_lite.verifiers.code.asserts import split_asserts
 from verl_lite.verifiers.code.packed_cases import unpack_private_cases
-from verl_lite.verifiers.code.types import (
-    AssertTest,
-    CallTest,
-    CodeTest,
-    ObjectTest,
-    StdinTest,
-    UnitTestFile,
-)
+from verl_lite.verifiers.code.types import AssertTest, CallTest, CodeTest, ObjectTest, StdinTest, UnitTestFile
 
 # What starter code in data sets assumes, above all `List[int]` in signatures.
 LEETCODE_PRELUDE = (
@@ -182,20 +175,7 @@ def read_apps(columns: Mapping[str, Any]) -> LoadedTests:
     return _inputs_outputs(_from_json(columns["input_output"]), "apps")
 
 
-def read_verl(columns: Mapping[str, Any]) -> LoadedTests:
-    truth = columns["reward_model"]["ground_truth"]
-    return _read_ground_truth(truth)
-
-
-def read_ground_truth_column(columns: Mapping[str, Any]) -> LoadedTests:
-    return _read_ground_truth(columns["ground_truth"])
-
-
-def read_reference(columns: Mapping[str, Any]) -> LoadedTests:
-    return _read_ground_truth(columns["reference"])
-
-
-def _read_ground_truth(truth: Any) -> LoadedTests:
+def read_ground_truth(truth: Any) -> LoadedTests:
     data = _from_json(truth)
     if isinstance(data, str):
         return _read_asserts([data], "verl")

@@ -60,7 +60,7 @@ def _find_problem(test: Any, options: CodeOptions) -> str:
 
 
 def _stdin_problem(test: StdinTest) -> str:
-    if not _all_text(test.stdin, test.expected):
+    if not all(isinstance(text, str) for text in (test.stdin, test.expected)):
         return "stdin and expected must be text"
     if test.compare not in get_args(Comparison):
         return f"compare={test.compare!r}: expected one of {', '.join(get_args(Comparison))}"
@@ -75,10 +75,6 @@ def _tolerance_problem(tolerance: Any) -> str:
     if not math.isfinite(tolerance) or tolerance < 0:
         return f"tolerance={tolerance!r}: expected a finite number from 0 up"
     return ""
-
-
-def _all_text(*values: Any) -> bool:
-    return all(isinstance(value, str) for value in values)
 
 
 def _call_problem(test: CallTest) -> str:

@@ -19,21 +19,13 @@ from verl_lite.verifiers.code.harness import (
     run_test_code,
 )
 from verl_lite.verifiers.code.scheduler import Grading, Scheduler
-from verl_lite.verifiers.code.types import (
-    CallTest,
-    CodeOptions,
-    CodeTest,
-    ObjectTest,
-    StdinTest,
-)
+from verl_lite.verifiers.code.types import CallTest, CodeOptions, CodeTest, ObjectTest, StdinTest
 from verl_lite.verifiers.code.validation import find_problem, find_suite_problem
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """One response and the tests that grade it."""
-
     response: str
     tests: Sequence[CodeTest]
     options: CodeOptions = field(default_factory=CodeOptions)

@@ -20,7 +20,6 @@ class Forms(Protocol):
 
 
 def apply(forms: Forms, expr: Expr) -> Quotient:
-    """The normal form of a "func" node."""
     name = expr.name
     if name == "root":
         degree = forms.form(expr.args[1]).constant

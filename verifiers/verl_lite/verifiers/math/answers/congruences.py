@@ -10,11 +10,6 @@ from verl_lite.verifiers.math.reading.parser import ExpressionParser
 MODULO = ("pmod", "mod", "bmod")
 
 
-def refuse(parser: ExpressionParser) -> Expr:
-    """A modulus that stands behind no equation."""
-    raise Unreadable("a congruence")
-
-
 def at_modulus(parser: ExpressionParser) -> bool:
     return parser.at(*MODULO) or (parser.at("(") and parser.peek(1).text in MODULO)
 

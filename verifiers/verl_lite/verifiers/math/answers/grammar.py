@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from verl_lite.verifiers.math.answers import collections, congruences, functions, ratios, real_sets, vectors
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, node
-from verl_lite.verifiers.math.reading.commands import COMMANDS
+from verl_lite.verifiers.math.reading.commands import COMMANDS, refused
 from verl_lite.verifiers.math.reading.names import RELATIONS
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
 from verl_lite.verifiers.math.reading.phrases import with_notation
@@ -32,7 +32,7 @@ ANSWER_COMMANDS: dict[str, Callable[[ExpressionParser], Expr]] = {
     "langle": vectors.read_tuple,
     "begin": vectors.read_environment,
     "lbrace": lambda parser: parser.braces(),
-    **dict.fromkeys(congruences.MODULO, congruences.refuse),
+    **dict.fromkeys(congruences.MODULO, partial(refused, what="a modulus without an equation")),
 }
 
 

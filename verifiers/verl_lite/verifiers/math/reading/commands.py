@@ -35,7 +35,7 @@ def _figure(parser: ExpressionParser, name: str) -> Expr:
     return sym(f"{name} {token.text}")
 
 
-def _refused(parser: ExpressionParser, what: str) -> Expr:
+def refused(parser: ExpressionParser, what: str) -> Expr:
     raise Unreadable(what)
 
 
@@ -123,7 +123,7 @@ COMMANDS: dict[str, Callable[[ExpressionParser], Expr]] = {
     "bar": lambda parser: call("conj", parser.argument()),
     "angle": partial(_figure, name="angle"),
     "triangle": partial(_figure, name="triangle"),
-    "neg": partial(_refused, what="a logical formula"),
+    "neg": partial(refused, what="a logical formula"),
 }
 
 
