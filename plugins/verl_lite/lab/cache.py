@@ -1,8 +1,8 @@
 """A cache of scores, keyed by the reward (code, version, options) and the rollout.
 
 One SQLite file. An interrupted run resumes where it stopped; a changed component rescores only itself.
-Errors and time-outs are never kept: they may not happen again. Nor are rewards faster than a look-up
-(`RewardDefinition.cache`).
+Errors and time-outs are never cached, since they may not happen again. Rewards that are faster than a
+look-up are not cached either (`RewardDefinition.cache`).
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from verl_lite.plugins import Component, Rollout, Score, ScoredRollout, ScoreOut
 from verl_lite.plugins.records.schema import to_json
 
 _SCHEMA_VERSION = 2  # raise it when the stored value or the key changes
-_MAX_KEYS_A_QUERY = 500
+_MAX_KEYS_PER_QUERY = 500
 
 
 def default_cache_path() -> Path:
@@ -78,8 +78,8 @@ class ScoreCache:
         """Each rollout's cached score for this component digest; None where there is none."""
         keys = [_key(component, rollout) for rollout in rollouts]
         found: dict[bytes, str] = {}
-        for start in range(0, len(keys), _MAX_KEYS_A_QUERY):
-            part = keys[start : start + _MAX_KEYS_A_QUERY]
+        for start in range(0, len(keys), _MAX_KEYS_PER_QUERY):
+            part = keys[start : start + _MAX_KEYS_PER_QUERY]
             marks = ",".join("?" * len(part))
             found.update(self._db.execute(f"SELECT key, score FROM scores WHERE key IN ({marks})", part))
         return [_from_text(found[key]) if key in found else None for key in keys]

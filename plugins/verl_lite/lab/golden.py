@@ -92,7 +92,7 @@ def compare_golden(path: str | Path, options: ScoringOptions | None = None) -> l
     if len(scored) != len(golden.rows):
         raise DataError(
             f"{path} pins {len(golden.rows)} rows, {golden.rollouts} has {len(scored)}: "
-            "pin anew with --update-golden"
+            "pin again with --update-golden"
         )
     compared = (_compare(golden, old, new) for old, new in zip(golden.rows, scored, strict=True))
     return [mismatch for mismatch in compared if mismatch.differences]

@@ -68,7 +68,7 @@ def clone_process(flags: int) -> int:
     """fork(2) with namespace flags: 0 in the child, which is the first process of its namespaces.
 
     At-fork hooks do not run and the C library's thread id is stale in the child, so the child may
-    only set things up and call `os.fork()`; that child is in order again.
+    only set things up and call `os.fork()`; the grandchild is consistent again.
     """
     return syscall(_CLONE, flags | SIGCHLD, 0, 0, 0, 0, name="clone")
 

@@ -1,8 +1,8 @@
-"""Worker processes that stay, are forked from a warm fork server and can be killed at a deadline.
+"""Persistent worker processes, forked from a warm fork server and killed at a deadline.
 
 A leaf: it knows nothing of rewards, verdicts or plugins. A client names a function that prepares
-(imports, builds) and returns what a worker does with its channel. `WorkerPool` serves callers that
-wait for one job each; `ForkServerHandle` and `WorkerHandle` serve those who watch many.
+(imports, builds) and returns the function that every worker runs on its channel. `WorkerPool` is for
+callers that wait for one job each, `ForkServerHandle` and `WorkerHandle` for those that watch many.
 Workers run with the rights of the caller: untrusted programs belong in the sandbox.
 """
 

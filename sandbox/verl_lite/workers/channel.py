@@ -1,6 +1,6 @@
-"""The wire format of workers: frames over a socket, each eight bytes of length and then the body.
+"""The wire format of workers: frames over a socket, eight bytes of length and then the body.
 
-What a body means is up to the two sides. A client that does not trust its workers must not unpickle
+The two sides decide what a body means. A client that does not trust its workers must not unpickle
 what they send.
 """
 
@@ -38,13 +38,13 @@ def _read_exactly(channel: socket.socket, length: int) -> bytes:
 
 
 class Inbox:
-    """Collects what arrives on a non-blocking socket and returns it as whole bodies."""
+    """Collects what arrives on a non-blocking socket and returns complete bodies."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def read(self, channel: socket.socket) -> bool:
-        """Read what is there; False when the other side is gone."""
+        """Read what has arrived; False when the other side is gone."""
         while True:
             try:
                 part = channel.recv(1 << 18)
@@ -57,7 +57,7 @@ class Inbox:
             self._buffer += part
 
     def bodies(self) -> list[bytes]:
-        """Every whole body received since the last call; raises ValueError when the stream is damaged."""
+        """Every complete body received since the last call; raises ValueError when the stream is damaged."""
         found = []
         while len(self._buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer)

@@ -1,4 +1,4 @@
-"""The process that imports once and forks the workers: clean, single-threaded, ours.
+"""The process that imports once and forks the workers; single-threaded.
 
 A killed worker is replaced in milliseconds, because the replacement imports nothing. Forking the
 caller itself would copy its threads and locks; this process has neither. It runs no jobs. It adopts
@@ -22,7 +22,9 @@ from typing import NoReturn, TypeAlias
 from verl_lite.errors import VerlLiteError
 from verl_lite.workers.progress import ProgressPage, Slot
 
-Serve: TypeAlias = Callable[[socket.socket, Slot], None]  # the life of a worker; it ends when this returns
+Serve: TypeAlias = Callable[
+    [socket.socket, Slot], None
+]  # a worker's main function; the worker exits when it returns
 
 PARENT_DIED = signal.SIGUSR1
 _PR_SET_PDEATHSIG = 1
@@ -97,7 +99,7 @@ class _ForkServer:
             self.serve(socket.socket(fileno=channel_fd), slot)
             code = 0
         finally:
-            os._exit(code)  # threads and exit handlers that a job left have no say here
+            os._exit(code)  # skips threads and exit handlers that a job left
 
     def _reap(self) -> None:
         """Report the workers that died, and kill whatever they left behind."""
@@ -185,7 +187,7 @@ def main(parent: int, control_fd: int, page_fd: int, workers: int, dies_with_thr
     """Import and prepare, report that or why not, and fork for the parent until it ends. Never returns.
 
     `dies_with_thread`: die at once when the thread that started this ends, also while an import hangs
-    in C code. Afterwards only the end of the whole parent process counts.
+    in C code. Once ready, only the end of the parent process counts.
     """
     if dies_with_thread:
         _die_with_parent(parent, signal.SIGKILL)
@@ -212,4 +214,4 @@ def main(parent: int, control_fd: int, page_fd: int, workers: int, dies_with_thr
         server.run()
     finally:
         server.end()
-    os._exit(0)  # without tearing down what was imported, which takes longer
+    os._exit(0)  # skips the slow tear-down of imported modules

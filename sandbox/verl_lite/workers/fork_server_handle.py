@@ -1,4 +1,4 @@
-"""The fork server as the parent sees it: start it, ask it for workers, learn how they ended."""
+"""The parent's handle to the fork server: start it, fork workers, learn how they ended."""
 
 import contextlib
 import os
@@ -22,8 +22,8 @@ class WorkerStartError(VerlLiteError, RuntimeError):
 class ForkServerHandle:
     """A fork server for up to `workers` workers at a time.
 
-    It imports `entry` ("module:function") and calls it with `argument`, which is pickled. What the
-    function returns, a `Serve`, is the life of every worker. It starts in the background: nothing is
+    It imports `entry` ("module:function") and calls it with `argument`, which is pickled. The
+    function returns a `Serve`, which every worker runs. The server starts in the background: nothing is
     forked before `wait_ready` is True. `dies_with_thread`: see `fork_server.main`; only for a thread
     that outlives the server.
     """
@@ -56,8 +56,8 @@ class ForkServerHandle:
             pickle.dump((entry, argument), pipe, 5)
 
     def wait_ready(self, timeout_s: float) -> bool:
-        """Whether it forks workers, after at most `timeout_s`. Raises WorkerStartError when it never will."""
-        if self.is_ready or not self._has_news(timeout_s):
+        """Whether it is ready to fork, after at most `timeout_s`. Raises WorkerStartError if it failed."""
+        if self.is_ready or not self._has_message(timeout_s):
             return self.is_ready
         answer = self.control.recv(1 << 20)
         if not answer:
@@ -71,7 +71,7 @@ class ForkServerHandle:
         return True
 
     def fork(self, index: int) -> WorkerHandle:
-        """A new worker with part `index` of the progress page. It takes jobs at once, before it exists."""
+        """A new worker with slot `index` of the progress page. It accepts jobs before the process exists."""
         ours, theirs = socket.socketpair()
         output_fd, printed_fd = os.pipe()
         ours.setblocking(False)
@@ -93,12 +93,12 @@ class ForkServerHandle:
             self.control.send(pickle.dumps(("kill", worker.key), 5))
 
     def exits(self, timeout_s: float = 0.0) -> list[WorkerHandle] | None:
-        """The workers that ended since, after up to `timeout_s` of waiting; None when the server is gone.
+        """The workers that ended since the last call, after at most `timeout_s`; None if the server is gone.
 
         Also fills in `pid` and `exit_status` of the handles.
         """
         ended: list[WorkerHandle] = []
-        while self._has_news(0.0 if ended else timeout_s):
+        while self._has_message(0.0 if ended else timeout_s):
             try:
                 message = self.control.recv(1 << 16)
             except OSError:  # it was killed with requests unread
@@ -114,7 +114,7 @@ class ForkServerHandle:
                 ended.append(worker)
         return ended
 
-    def _has_news(self, timeout_s: float) -> bool:
+    def _has_message(self, timeout_s: float) -> bool:
         poller = select.poll()  # not select.select, which refuses descriptors above 1023
         poller.register(self.control, select.POLLIN)
         return bool(poller.poll(timeout_s * 1000))
@@ -124,7 +124,7 @@ class ForkServerHandle:
         self._process.kill()
 
     def close(self) -> None:
-        """End it; first it kills its workers and everything they left behind."""
+        """End the server, which first kills its workers and everything they left behind."""
         if not self.is_ready:
             self.abort()
         self.control.close()
@@ -136,7 +136,7 @@ class ForkServerHandle:
         self._page.close()
 
     def forget(self) -> None:
-        """Close only this process's ends: for a forked copy of the parent, which does not own the server."""
+        """In a forked child, which does not own the server: close only this process's ends."""
         self.control.close()
         self._page.close()
-        self._process.returncode = 0  # nobody waits for it here
+        self._process.returncode = 0  # not ours to reap

@@ -1,7 +1,7 @@
-"""A pool for callers that wait: any thread asks, the answer is there by the deadline or the worker dies.
+"""A pool for callers that wait: any thread may ask; a worker without an answer by the deadline is killed.
 
-No thread of its own: the caller talks to the worker directly, which keeps the cost of a job at one
-round trip. A client that hands out many jobs at a time drives `ForkServerHandle` itself.
+It has no thread: the caller talks to the worker directly, so a job costs one round trip. A client that
+hands out many jobs at a time drives `ForkServerHandle` itself.
 """
 
 import threading
@@ -13,7 +13,7 @@ from typing import Literal
 from verl_lite.workers.fork_server_handle import ForkServerHandle, WorkerStartError
 from verl_lite.workers.worker_handle import WorkerHandle, how_it_ended
 
-CHECK_S = 0.005  # how often a fork server that is still importing is looked at
+CHECK_S = 0.005  # how often a fork server that is still importing is polled
 REPORT_S = 1.0  # how long to wait for the report of how a worker ended
 
 
@@ -77,9 +77,9 @@ class WorkerPool:
                 self._changed.wait(CHECK_S)
 
     def ask(self, job: bytes, deadline_s: float) -> Answer:
-        """What a worker replies to `job` by `deadline_s` (monotonic clock), whatever the worker does."""
+        """A worker's reply to `job` by `deadline_s` (monotonic clock), whatever the worker does."""
         why = "the workers ended before they took the job"
-        for _ in range(self.size + 1):  # a worker that died before is no reason to fail
+        for _ in range(self.size + 1):  # a worker that died earlier must not fail this job
             keep = False
             worker = None
             try:
@@ -111,7 +111,7 @@ class WorkerPool:
             self._drop_server()
 
     def forget(self) -> None:
-        """For a forked copy of the caller: let go of the workers, which are not its own."""
+        """In a forked child: close the handles of workers that belong to the parent."""
         for worker in self.workers.values():
             worker.close()
         if self.server is not None:
@@ -134,7 +134,7 @@ class WorkerPool:
     def _release(self, worker: WorkerHandle, *, keep: bool) -> None:
         with self._changed:
             if self.workers.get(worker.key) is not worker:
-                worker.close()  # of a fork server that is gone, and with it the worker
+                worker.close()  # its fork server is gone, and the worker with it
             elif keep:
                 self._idle.append(worker)
             else:
@@ -165,13 +165,13 @@ class WorkerPool:
         return self._server_is_alive()
 
     def _server_is_alive(self, timeout_s: float = 0.0) -> bool:
-        """Read its news, after waiting up to `timeout_s` for some; a server that is gone is dropped."""
+        """Read the server's messages, waiting up to `timeout_s`; a server that is gone is dropped."""
         if self.server is not None and self.server.exits(timeout_s) is None:
             self._drop_server()
         return self.server is not None
 
     def _how_it_ended(self, worker: WorkerHandle | None) -> str:
-        """How a worker died, in words; "" when its fork server was killed, which is no fault of a job."""
+        """How a worker died, in words; "" when its fork server was killed, which is not the job's fault."""
         assert worker is not None
         deadline_s = time.monotonic() + REPORT_S
         with self._changed:

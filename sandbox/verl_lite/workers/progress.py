@@ -13,7 +13,7 @@ FIELDS = 4  # chunk, position, started_ns, limit: 8 bytes each
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A worker runs call `position` of chunk `chunk` since `started_ns` (0: it runs no call)."""
+    """A worker has been running call `position` of chunk `chunk` since `started_ns` (0: no call)."""
 
     chunk: int
     position: int

@@ -1,4 +1,4 @@
-"""One worker process as the parent sees it: its socket, what it printed, how it ended."""
+"""The parent's handle to one worker process: its socket, what it printed, how it ended."""
 
 import os
 import select
@@ -36,7 +36,7 @@ class WorkerHandle:
         return self.write()
 
     def write(self) -> bool:
-        """Send what waits, as much as fits; False when the worker is gone."""
+        """Send as much of `outgoing` as fits; False when the worker is gone."""
         try:
             while self.outgoing:
                 sent = self.channel.send(self.outgoing[: 1 << 18])
@@ -52,7 +52,7 @@ class WorkerHandle:
         """Send a job to an idle worker and wait for its answer until `deadline_s` (monotonic clock).
 
         Raises TimeoutError at the deadline, BrokenPipeError when the worker died before it took the
-        job, and EOFError when it died with it.
+        job, and EOFError when it died with the job.
         """
         if not self.send(job):
             raise BrokenPipeError
@@ -69,7 +69,7 @@ class WorkerHandle:
                 raise EOFError
 
     def read_output(self) -> bool:
-        """Read what the worker printed; False at the end of it."""
+        """Read what the worker printed; False at end of file."""
         try:
             printed = os.read(self.output_fd, 1 << 16)
         except BlockingIOError:

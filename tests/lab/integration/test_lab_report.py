@@ -257,7 +257,7 @@ def test_a_warm_up_alone_shows_its_curves_and_its_answers(
     open_report(driver, write_report(data, tmp_path / "r.html"))
     titles = [heading.text for heading in driver.find_elements("css selector", "#warm-up h3")]
     assert titles == [
-        "Loss in nats a token", "Perplexity on held-out rows", "Rewards of generated answers (mean)",
+        "Loss in nats per token", "Perplexity on held-out rows", "Rewards of generated answers (mean)",
         "Gradient norm",
     ]  # fmt: skip
     legend = driver.find_element("css selector", "#warm-up .u-legend").text.split()

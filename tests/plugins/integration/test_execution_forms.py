@@ -217,7 +217,7 @@ def test_a_condition_that_raises_is_an_error_of_its_row_alone() -> None:
         ([component_for(inline, needs=["other"])], "'inline' needs 'other', which is none of: inline"),
         (
             [component_for(inline, needs=["model"]), component_for(model, needs=["inline"])],
-            "in a circle: (inline -> model -> inline|model -> inline -> model)",
+            "in a cycle: (inline -> model -> inline|model -> inline -> model)",
         ),
     ],
 )

@@ -31,7 +31,7 @@ def score(text: str, schema: Any = PERSON, where: str = "whole") -> Any:
         ('{"name": "Ada", "age": true}', "at $.age: True is not of type 'integer'"),
         ('{"name": "Ada", "wit": 1}', "at $: Additional properties are not allowed"),
         ('{"name": "Ada", "name": "Bo"}', "no JSON: a key occurs twice"),
-        ('{"name": "Ada", "age": NaN}', "no JSON: NaN is no JSON value"),
+        ('{"name": "Ada", "age": NaN}', "no JSON: NaN is not a JSON value"),
         ('{"name": "Ada"} trailing', "no JSON: Extra data"),
         ("{'name': 'Ada'}", "no JSON: Expecting property name"),
         ("", "no JSON: Expecting value"),

@@ -1,4 +1,4 @@
-"""`verl-lite plugins check`: does a reward keep the contract? Its findings are like `verl-lite check`'s."""
+"""`verl-lite plugins check`: whether a reward keeps the contract, as findings like those of `check`."""
 
 import math
 from collections.abc import Sequence

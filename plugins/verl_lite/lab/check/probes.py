@@ -100,7 +100,7 @@ def swapped_references(groups: Groups, scorer: Scorer, primary: str, *, seed: in
 
 def own_references(groups: Groups, scorer: Scorer, primary: str) -> Finding:
     """Does the verifier accept every reference when it is given as the answer?"""
-    rollouts = [rollout for rollout in _one_a_group(groups) if rollout.reference]
+    rollouts = [rollout for rollout in _first_samples(groups) if rollout.reference]
     if not rollouts:
         return _not_applicable("own references", "no row has a reference")
     pending = rollouts
@@ -124,7 +124,7 @@ def empty_answers(groups: Groups, scorer: Scorer, primary: str) -> Finding:
     """Does the reward reject an empty answer and a program that does nothing?"""
     rollouts = [
         replace(rollout, id=f"{rollout.id}/empty-{index}", completion=empty, completion_ids=(), logprobs=())
-        for rollout in _one_a_group(groups)
+        for rollout in _first_samples(groups)
         for index, empty in enumerate(EMPTY_ANSWERS)
     ]
     accepted = [row for row in scorer.score(rollouts).rows if _accepts(row, primary)]
@@ -136,7 +136,7 @@ def empty_answers(groups: Groups, scorer: Scorer, primary: str) -> Finding:
     )
 
 
-def _one_a_group(groups: Groups) -> Iterator[Rollout]:
+def _first_samples(groups: Groups) -> Iterator[Rollout]:
     return (group[0] for group in groups)
 
 

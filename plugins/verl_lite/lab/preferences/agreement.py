@@ -13,7 +13,7 @@ from verl_lite.lab.statistics import cohen_kappa, wilson_interval
 class Agreement:
     """Two annotators on the pairs both judged (better, worse or tie).
 
-    `kappa` is 1 for full agreement and 0 for what chance gives; None where chance alone agrees fully.
+    `kappa` is 1 for full agreement and 0 at chance level; None where chance alone would agree fully.
     """
 
     first: str

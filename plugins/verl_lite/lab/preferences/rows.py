@@ -152,7 +152,7 @@ def read_preferences(path: Path) -> Iterator[PreferenceRow]:
 
 
 def write_preferences(path: Path, rows: Sequence[PreferenceRow]) -> None:
-    """Write all rows to `path`, whole or not at all."""
+    """Write all rows to `path`, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
     text = "".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows)

@@ -32,7 +32,7 @@ _POLICY = (
 
 
 def write_report(data: Mapping[str, Any], path: str | Path) -> Path:
-    """Write the report of `collect`'s data to `path`, whole or not at all; returns the path."""
+    """Write the report of `collect`'s data to `path`, atomically; returns the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -142,16 +142,16 @@ def _read(config: ConfigSource) -> RewardsConfig:
 def _check(config: RewardsConfig, settings: BridgeSettings) -> None:
     if config.scoring.combine == "gdpo":
         raise ConfigError(
-            f"scoring.combine: gdpo makes advantages, and {settings.peer} makes its own from one reward a "
-            "sample: use combine: sum here"
+            f"scoring.combine: gdpo makes advantages, and {settings.peer} makes its own from one reward "
+            "per sample: use combine: sum here"
         )
     if settings.dropped is not None and not math.isfinite(settings.dropped):
         raise ConfigError(f"dropped={settings.dropped!r}: expected a finite number")
     scheduled = None if settings.tells_step else _scheduled(config.rewards)
     if scheduled:
         raise ConfigError(
-            f"rewards.{scheduled}.weight follows a schedule, and {settings.peer} does not tell a reward "
-            "function the training step: give a fixed weight"
+            f"rewards.{scheduled}.weight follows a schedule, and {settings.peer} does not pass the "
+            "training step to reward functions: give a fixed weight"
         )
 
 
@@ -171,6 +171,6 @@ def _check_forms(components: Sequence[Component], settings: BridgeSettings) -> N
     for component in components:
         if component.definition.form == "group":
             raise ConfigError(
-                f"reward {component.name!r} compares all samples of a prompt, and {settings.peer} hands a "
-                "reward function one sample at a time: leave that reward out here"
+                f"reward {component.name!r} compares all samples of a prompt, and {settings.peer} "
+                "passes reward functions one sample at a time: leave that reward out here"
             )

@@ -16,7 +16,7 @@ from verl_lite.verifiers import find_boxed, find_tagged
 Mode = Literal["auto", "boxed", "tag", "phrase", "whole", "last_letter"]
 
 LETTERS = "ABCDEFGHIJ"
-MAX_PHRASES = 20  # the number of last "the answer is" that are read
+MAX_PHRASES = 20  # of several "the answer is", only the last ones are read
 MAX_ANSWER_CHARS = 2000  # longer text is no answer to a multiple-choice question
 # A look-ahead for the rest, so that a later "the answer is" on the same line is another match.
 _PHRASE = re.compile(

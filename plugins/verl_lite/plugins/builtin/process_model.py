@@ -32,11 +32,11 @@ class ProcessModelOptions(ModelOptions):
     prompt_separator: str = Field(default="", description="what separates the prompt from the first step")
     label: int = Field(default=1, ge=0, description="the head's output for a good step")
     scale: float = Field(
-        default=1.0, allow_inf_nan=False, description="a step's value is scale * p + offset ..."
+        default=1.0,
+        allow_inf_nan=False,
+        description="a step's value is scale * p + offset, with p the probability that it is good",
     )
-    offset: float = Field(
-        default=0.0, allow_inf_nan=False, description="... where p is the probability that it is good"
-    )
+    offset: float = Field(default=0.0, allow_inf_nan=False, description="see scale")
     value: Literal["none", "min", "mean", "product", "last"] = Field(
         default="none", description="the value of the whole completion: 0.0, or the steps' p combined"
     )

@@ -81,7 +81,8 @@ class ScoringModel:
         if report["missing_keys"]:
             missing = ", ".join(sorted(report["missing_keys"])[:3])
             raise DataError(
-                f"{options.model!r} is no model for {head}: its weights lack {missing}, which would be random"
+                f"{options.model!r} is not a model for {head}: its weights lack {missing}, "
+                "which would be random"
             )
         self._model: Any = model.eval().to(self.device)
         self.num_labels: int = model.config.num_labels

@@ -1,6 +1,7 @@
 """Gather the rows of one component into calls: one row each, full batches, or whole groups.
 
-Rows arrive in any order, as the scores they need are known; which rows share a call depends on that alone.
+Rows are released in any order, once the scores they need are known; that order alone decides which rows
+share a call.
 """
 
 from collections import defaultdict
@@ -17,7 +18,7 @@ Rows = tuple[int, ...]
 
 
 class Receiver(Protocol):
-    """What receives the scores of a call: one run of an execution."""
+    """Receives the scores of a call: one run of an execution."""
 
     rollouts: list[Rollout]
     cancelled: bool
@@ -30,7 +31,7 @@ class Call:
     """One call of a component, for some rows of a run.
 
     starts      how many workers died with it
-    alone       it needs a chunk of its own: it may be what killed a worker
+    alone       it needs its own chunk, because it may have killed a worker
     may_split   its rows need not share a call (form "batch", not "group")
     """
 
@@ -46,7 +47,7 @@ class Call:
 class Batcher:
     """Turns rows into calls. Each row is announced by `expect`, then either released or skipped.
 
-    This one makes a call of each row.
+    This base class makes one call per row.
     """
 
     def expect(self, rows: Sequence[int], rollouts: Sequence[Rollout]) -> None:
@@ -89,7 +90,7 @@ class _Batches(Batcher):
 class _Groups(Batcher):
     """A group is ready once each of its rows was released or skipped; skipped rows are left out.
 
-    A rollout that names no group is a group of its own.
+    A rollout without a group is its own group.
     """
 
     name: str

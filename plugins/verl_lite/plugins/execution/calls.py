@@ -39,8 +39,8 @@ class Caller:
     """A component with a synchronous reward, to be called in this process and thread.
 
     A class is built at the first call; if that fails, every row is an "error". `catch` are the
-    exceptions that become a score. `on_call` is called when a call begins, for whoever watches the
-    deadline; the tries of one call share its deadline.
+    exceptions that become a score. `on_call` is called when a call begins, so that its deadline can be
+    watched; the tries of one call share it.
     """
 
     def __init__(
@@ -146,8 +146,8 @@ def backoff_s(attempts: int) -> float:
 def checked_answers(answer: object, expected: int) -> list[Score]:
     """One score per row from what a batch or group reward returned.
 
-    A wrong length or no sequence at all is an "error" for every row of the call; a value that cannot
-    be a score is one only for its own row.
+    Something other than a sequence, or a wrong length, is an "error" for every row of the call; a value
+    that cannot be a score is one for its row only.
     """
     if isinstance(answer, (str, bytes, Mapping)) or not hasattr(answer, "__len__"):
         reason = f"returned {_shown(answer)}: expected one answer for each of the {expected} rollouts"
@@ -162,7 +162,7 @@ def checked_answers(answer: object, expected: int) -> list[Score]:
 def _checked(answer: object) -> Score:
     try:
         return to_score(answer)
-    except Exception as error:  # noqa: BLE001 - the border: what a reward returns may raise when looked at
+    except Exception as error:  # noqa: BLE001 - the border: what a reward returns may raise when it is read
         return failed_score(error)
 
 

@@ -18,12 +18,12 @@ class ComponentGraph:
 
 
 def make_graph(components: Sequence[Component]) -> ComponentGraph:
-    """Raises ConfigError for a name used twice, a need that does not exist and needs that form a circle."""
+    """Raises ConfigError for a name used twice, a need that does not exist, and cyclic needs."""
     index = {component.name: at for at, component in enumerate(components)}
     if len(index) < len(components):
         names = [component.name for component in components]
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise ConfigError(f"component {twice[0]!r} is there twice; names must differ")
+        raise ConfigError(f"component {twice[0]!r} is there twice: names must differ")
     for component in components:
         unknown = sorted(component.needs - index.keys())
         if unknown:
@@ -32,7 +32,7 @@ def make_graph(components: Sequence[Component]) -> ComponentGraph:
     try:
         TopologicalSorter({component.name: component.needs for component in components}).prepare()
     except CycleError as error:
-        raise ConfigError(f"components need each other in a circle: {' -> '.join(error.args[1])}") from None
+        raise ConfigError(f"components need each other in a cycle: {' -> '.join(error.args[1])}") from None
     needed_by = tuple(
         tuple(at for at, other in enumerate(components) if component.name in other.needs)
         for component in components

@@ -16,7 +16,7 @@ from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome, to_score
 
-GRACE_S = 0.5  # past its deadline by this much, a call that was not even cancelled counts as blocking
+GRACE_S = 0.5  # a call this far past its deadline that could not even be cancelled blocks the loop
 END_S = 2.0  # how long `close` waits for calls that were cancelled
 
 
@@ -42,7 +42,7 @@ class _AsyncCaller:
         elif done:
             scores = task.result()
         else:
-            task.cancel()  # and never waited for: a reward may swallow the cancellation
+            task.cancel()  # not awaited: a reward may swallow the cancellation
             reason = f"no answer within {self._wait_s:g} s; the call was cancelled"
             scores = [Score.failed(ScoreOutcome.TIMEOUT, reason)] * len(rollouts)
         share_s = (time.perf_counter() - started) / len(rollouts)
@@ -90,7 +90,7 @@ class EventLoopRunner:
     """Runs the calls of the async `components` (index in the execution -> component).
 
     A reward that blocks the loop (a plain `time.sleep`, a synchronous request) is detected when its
-    deadline passes: its row is a "timeout", it keeps the loop, and the other calls move to a new one.
+    deadline passes: its row is a "timeout", its loop is abandoned, and the other calls move to a new one.
     """
 
     def __init__(self, components: dict[int, Component]) -> None:
@@ -104,7 +104,7 @@ class EventLoopRunner:
         self._loop.submit(calls)
 
     def check(self) -> None:
-        """Raise what went wrong inside; replace a loop that is blocked."""
+        """Raise the loop's own failure, if any; replace a blocked loop."""
         if self._loop.failure is not None:
             raise self._loop.failure
         blocking = self._loop.blocking_call()
@@ -120,7 +120,7 @@ class EventLoopRunner:
         blocking.run.complete(blocking.component, blocking.rows, [timed] * len(blocking.rows))
 
     def close(self) -> None:
-        """Cancel what still runs and end the thread."""
+        """Cancel the running calls and end the thread."""
         self._loop.close()
 
 
@@ -133,7 +133,7 @@ class _Loop:
         self._free = {index: component.definition.max_concurrency for index, component in components.items()}
         self._waiting: dict[int, deque[Call]] = {index: deque() for index in components}
         self._active: dict[asyncio.Task[None], tuple[Call, float]] = {}  # and when it began
-        self._lock = threading.Lock()  # answers are given by this loop, or taken from it by `abandon`
+        self._lock = threading.Lock()  # a call is answered by this loop or taken over by `abandon`
         self._abandoned = False
         self.failure: Exception | None = None
         self._loop = asyncio.new_event_loop()
@@ -164,7 +164,7 @@ class _Loop:
             for waiting in self._waiting.values():
                 calls += waiting
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._loop.stop)  # for when the call comes back after all
+            self._loop.call_soon_threadsafe(self._loop.stop)  # in case the call returns later
         return [call for call in calls if not call.answered]
 
     def close(self) -> None:
@@ -212,7 +212,7 @@ class _Loop:
                         return
                     call.answered = True
                 call.run.complete(call.component, call.rows, scores)
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits in `finish`
+        except Exception as error:  # noqa: BLE001 - raised in `finish`
             self.failure = error
         finally:
             self._free[call.component] += 1

@@ -1,4 +1,4 @@
-"""Run the components of a composite, each where it belongs, all at the same time."""
+"""Run the components of a composite concurrently, each where it belongs."""
 
 import os
 from collections import Counter
@@ -79,7 +79,7 @@ class Execution:
         return self._collector.stats()
 
     def close(self) -> None:
-        """End all workers and threads; nothing a reward started stays behind."""
+        """End all workers and threads, with everything that rewards started."""
         background, self._background, self._runners = self._background, [], []
         for runner in background:
             runner.close()

@@ -1,4 +1,4 @@
-"""One run: rollouts are added while others are still being generated; scores come out in that order."""
+"""One run: rollouts are added while others are still being generated; scores are returned in that order."""
 
 import threading
 from collections import Counter, deque
@@ -22,21 +22,21 @@ CHECK_S = 0.2  # how often a waiting `finish` checks whether a runner failed
 
 
 class Runner(Protocol):
-    """What answers calls in the background: the worker processes, the event loop, a thread."""
+    """Answers calls in the background: the worker processes, the event loop, or a thread."""
 
     def start(self) -> None: ...
 
     def submit(self, calls: Sequence[Call]) -> None: ...
 
     def check(self) -> None:
-        """Called now and then while someone waits: raises what went wrong inside."""
+        """Called repeatedly while `finish` waits; raises the runner's own failure."""
         ...
 
     def close(self) -> None: ...
 
 
 class Placement(Protocol):
-    """Runs components somewhere else than beside the trainer."""
+    """Runs components on other machines than the trainer's."""
 
     def take(self, components: Mapping[int, Component], replaced: Counter[str]) -> Mapping[int, Runner]:
         """The runners of the components it takes, by index; `replaced` counts its lost workers by reason."""
@@ -46,7 +46,7 @@ class Placement(Protocol):
 class ExecutionRun:
     """Made by `Execution.start`. `add` starts the work, `finish` waits for it.
 
-    Components in the calling thread run inside `add` and `finish`; everything else goes on meanwhile.
+    Components in the calling thread run inside `add` and `finish`; the others run in the background.
     """
 
     def __init__(
@@ -67,12 +67,14 @@ class ExecutionRun:
         self._scores: list[dict[str, TimedScore]] = []
         self._blank = dict.fromkeys((part.name for part in graph.components), NOT_SCORED)  # keeps their order
         self._known: dict[int, Mapping[str, Score]] = {}
-        self._missing: dict[tuple[int, int], int] = {}  # (component, row) -> needed scores not there yet
+        self._missing: dict[
+            tuple[int, int], int
+        ] = {}  # (component, row) -> number of needed scores still missing
         self._unreleased = [0] * len(graph.components)
         self._unanswered = 0
         self._inline: deque[tuple[int, list[Rows]]] = deque()
         self._closing = False
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
 
     def add(self, rollouts: Sequence[Rollout], known: Sequence[Mapping[str, Score]] = ()) -> None:
         """Start scoring `rollouts`; all samples of a group must come in one call.
@@ -81,7 +83,7 @@ class ExecutionRun:
         They count where the component applies, with no latency and no attempt.
         Raises DataError when a component scores whole groups and a group comes in parts.
         """
-        with self._news:
+        with self._changed:
             if self._closing:
                 raise RewardError("rollouts were added to a run that is finished: start another one")
             rows = range(len(self.rollouts), len(self.rollouts) + len(rollouts))
@@ -103,24 +105,24 @@ class ExecutionRun:
 
     def finish(self) -> list[Mapping[str, TimedScore]]:
         """Wait for every score. Returns, per rollout in the order added, component name -> score."""
-        with self._news:
+        with self._changed:
             self._closing = True
             for component in range(len(self._batchers)):
                 self._flush(component)
         while True:
             self._run_inline()
-            with self._news:
+            with self._changed:
                 if not self._unanswered:
                     break
                 if not self._inline:
-                    self._news.wait(CHECK_S)
+                    self._changed.wait(CHECK_S)
             self._check()
         self._own.add(self.rollouts, self._scores)
         self._total.merge(self._own)
         return list(self._scores)
 
     def cancel(self) -> None:
-        """Give up the run: calls that have not started are dropped."""
+        """Abandon the run: calls that have not started are dropped."""
         self.cancelled = self._closing = True
 
     def stats(self) -> ExecutionStats:
@@ -129,14 +131,14 @@ class ExecutionRun:
 
     def complete(self, component: int, rows: Sequence[int], scores: Sequence[TimedScore]) -> None:
         """Store scores from a runner, in whatever thread it runs."""
-        with self._news:
+        with self._changed:
             if self.cancelled:
                 return
             ready: deque[tuple[int, Sequence[int]]] = deque()
             self._store(component, rows, scores, ready)
             self._release(ready)
             if self._inline or not self._unanswered:
-                self._news.notify_all()
+                self._changed.notify_all()
 
     def _check(self) -> None:
         if self.cancelled:
@@ -151,7 +153,7 @@ class ExecutionRun:
 
     def _run_inline(self) -> None:
         while self._inline:
-            with self._news:
+            with self._changed:
                 if not self._inline:
                     return
                 component, calls = self._inline.popleft()
@@ -169,7 +171,7 @@ class ExecutionRun:
         scores: Sequence[TimedScore],
         ready: deque[tuple[int, Sequence[int]]],
     ) -> None:
-        """Store the scores; append to `ready` the rows that waited for nothing else."""
+        """Store the scores; append to `ready` the rows that were waiting only for these."""
         name = self._graph.components[component].name
         for row, score in zip(rows, scores, strict=True):
             self._scores[row][name] = score

@@ -1,7 +1,7 @@
-"""Run components for a driver on another machine: what a reward worker of a cluster does.
+"""Run components for a driver on another machine, in a reward worker of a cluster.
 
-The same runners as beside the trainer, with the same deadlines and kills; but calls come in as bytes
-and scores go out as builtins. The driver decides which rows share a call.
+The runners, deadlines and kills are those of the trainer's own process, but calls arrive as bytes and
+scores leave as builtins. The driver decides which rows share a call.
 """
 
 import pickle
@@ -71,7 +71,7 @@ class _Pending:
         self._rows: list[range] = []
         self._scores: list[TimedScore | None] = []
         self._missing = 0
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
 
     def add(self, component: int, rows: Sequence[PickledRow], *, may_split: bool) -> None:
         places = range(len(self._scores), len(self._scores) + len(rows))
@@ -90,18 +90,18 @@ class _Pending:
         self.calls.append(Call(self, component, tuple(places), may_split))
 
     def complete(self, component: int, rows: Sequence[int], scores: Sequence[TimedScore]) -> None:
-        with self._news:
+        with self._changed:
             for row, score in zip(rows, scores, strict=True):
                 self._scores[row] = score
             self._missing -= len(rows)
             if not self._missing:
-                self._news.notify_all()
+                self._changed.notify_all()
 
     def wait(self, runner: Runner) -> list[list[RowAnswer]]:
-        """The answers; raises what went wrong inside the runner, which is never a score."""
-        with self._news:
+        """The answers; raises the runner's own failure, which is never a score."""
+        with self._changed:
             while self._missing:
-                self._news.wait(CHECK_S)
+                self._changed.wait(CHECK_S)
                 runner.check()
         return [[_packed(self._scores[row]) for row in rows] for rows in self._rows]
 

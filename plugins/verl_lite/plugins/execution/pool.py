@@ -1,7 +1,7 @@
 """The worker processes: hand out chunks of calls, watch deadlines, replace what dies.
 
-One thread of the parent does all of it. A call that passes its deadline loses its worker and nothing
-else: unanswered calls of the same chunk are sent out again.
+One thread of the parent does all of it. A call past its deadline costs its worker and nothing else: the
+unanswered calls of the same chunk are sent out again.
 """
 
 import contextlib
@@ -29,12 +29,12 @@ from verl_lite.workers import ForkServerHandle, WorkerStartError, resident_mb
 
 LOAD_S = 120.0  # the longest that importing the rewards may take
 BUILD_S = 120.0  # the longest that building a reward of class form may take
-STEAL_S = 0.05  # a call that takes longer than this gives the rest of its chunk to others
-STALL_S = 60.0  # a worker that sends nothing for so long while no call runs is replaced
+STEAL_S = 0.05  # once a call takes longer than this, the rest of its chunk goes to other workers
+STALL_S = 60.0  # a worker that sends nothing for this long outside a call is replaced
 WATCH_S = 0.05  # how often busy workers are checked
-FORK_SERVER_TRIES = 3  # so many deaths of the fork server within this period end the run
+FORK_SERVER_TRIES = 3  # deaths of the fork server within FORK_SERVER_PERIOD_S that end the run
 FORK_SERVER_PERIOD_S = 600.0
-EARLY_DEATHS = 20  # workers in a row that died without an answer or a row to blame: ends the run
+EARLY_DEATHS = 20  # consecutive deaths of workers without an answer or a row to blame that end the run
 
 
 class ProcessPool:
@@ -65,7 +65,7 @@ class ProcessPool:
         self._thread = threading.Thread(target=self._run, name="verl-lite-reward-pool", daemon=True)
 
     def start(self) -> None:
-        """Start the processes; raises PluginError when a reward cannot be loaded there."""
+        """Start the processes; raises PluginError when a reward cannot be loaded in them."""
         self._thread.start()
         self._ready.wait()
         self.check()
@@ -75,12 +75,12 @@ class ProcessPool:
         self._notify()
 
     def check(self) -> None:
-        """Raise what ended the pool's thread, if anything did."""
+        """Raise the error that ended the pool's thread, if any."""
         if self._failure is not None:
             raise self._failure
 
     def close(self) -> None:
-        """Kill every worker and all that they left behind."""
+        """Kill every worker and every process it left behind."""
         self._stopping = True
         if not self._ready.is_set() and self._server is not None:
             self._server.abort()
@@ -109,7 +109,7 @@ class ProcessPool:
                     if self._selector.get_map().get(key.fd) is key:  # not closed by an event before it
                         key.data(events)
                 self._watch()
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits in `finish`, never swallowed
+        except Exception as error:  # noqa: BLE001 - raised in `finish`
             self._failure = error
         finally:
             self._end()
@@ -131,7 +131,7 @@ class ProcessPool:
         if not is_ready:
             names = ", ".join(spec.name for spec in self._specs)
             raise PluginError(f"importing the rewards took longer than {LOAD_S:g} s: {names}")
-        self._selector.register(server.control, selectors.EVENT_READ, self._on_news)
+        self._selector.register(server.control, selectors.EVENT_READ, self._on_exits)
         for index in range(self._num_workers):
             self._add_worker(index)
 
@@ -254,7 +254,7 @@ class ProcessPool:
             self._queues.learn(chunk.component, batch.spent_s / len(batch.scores))
         if batch.health is not None:
             worker.chunk = None
-            # calls are left over where it stopped early because its streams were damaged
+            # calls are left where it stopped early because its streams were damaged
             self._queues.put_back([chunk.calls[at] for at in chunk.open_positions()])
             why = self._limits.worn_out(batch.health, worker.rows_done)
             if why:
@@ -309,7 +309,7 @@ class ProcessPool:
             worker.killed = reason
             self._server.kill(worker.process)
 
-    def _on_news(self, events: int) -> None:
+    def _on_exits(self, events: int) -> None:
         assert self._server is not None
         ended = self._server.exits()
         if ended is None:
@@ -320,7 +320,7 @@ class ProcessPool:
             self._add_worker(process.index)
 
     def _on_exit(self, worker: RewardWorker, status: int) -> None:
-        """Settle the calls of a worker that is gone, after reading the last it sent."""
+        """Read the last messages of a worker that exited and decide about its calls."""
         process = worker.process
         self._receive(worker)
         process.read_output()

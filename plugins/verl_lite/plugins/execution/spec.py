@@ -1,6 +1,6 @@
 """Describe a component so that another process finds the same reward, and find it there.
 
-Functions and classes travel by module and name, never as code. A module that a worker cannot import
+Functions and classes are sent by module and name, never as code. A module that a worker cannot import
 by name (a script, a test file, a local file) is loaded from its path under that name.
 """
 
@@ -20,7 +20,7 @@ from verl_lite.plugins.local_files import load_module
 
 @dataclass(frozen=True, slots=True)
 class RewardSpec:
-    """A component as it travels: `modules` are (name, file) of everything the pickle refers to."""
+    """A component as it is sent: `modules` are (name, file) of everything the pickle refers to."""
 
     name: str
     modules: tuple[tuple[str, str], ...]
@@ -63,7 +63,7 @@ def _files(reward: str, names: Iterable[str]) -> Iterable[tuple[str, str]]:
 
 
 def load(spec: RewardSpec) -> Component:
-    """The component in this process, without its needs. What its modules raise on import passes through."""
+    """The component in this process, without its needs. Exceptions raised on import pass through."""
     for name, file in spec.modules:
         if name not in sys.modules or name == "__main__":
             sys.modules[name] = _import(name, file)

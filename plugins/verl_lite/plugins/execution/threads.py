@@ -16,10 +16,10 @@ GIVE_UP_AFTER = 3  # when a call is this many deadlines late, the calls behind i
 
 
 class ThreadRunner:
-    """Runs the calls of one component, one after another, in a thread of its own.
+    """Runs the calls of one component, one after another, in its own thread.
 
     A thread cannot be killed. A call past its deadline is a "timeout"; if it returns later, the thread
-    continues with the next call, and if it does not, the calls behind it time out as well.
+    continues with the next call; if it never does, the calls behind it time out as well.
     """
 
     def __init__(self, component: Component) -> None:
@@ -39,7 +39,7 @@ class ThreadRunner:
             self._calls.put(call)
 
     def check(self) -> None:
-        """Raise what went wrong inside; time out a call that is late."""
+        """Raise the thread's own failure, if any; time out a call that is late."""
         if self._failure is not None:
             raise self._failure
         current = self._current
@@ -55,10 +55,10 @@ class ThreadRunner:
             while not self._calls.empty():
                 behind = self._calls.get()
                 if behind is not None:
-                    self._time_out(behind, "an earlier call of this reward never came back")
+                    self._time_out(behind, "an earlier call of this reward never returned")
 
     def close(self) -> None:
-        """Have the thread end after its current call; a call that hangs is left behind."""
+        """End the thread after its current call; a hanging call is abandoned."""
         self._calls.put(None)
         if self._thread.is_alive():
             self._thread.join(END_S)
@@ -82,5 +82,5 @@ class ThreadRunner:
                     self._current = call, time.monotonic()
                     self._answer(call, self._inline.run([call.rows], call.run.rollouts))
                     self._current = None
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits in `finish`
+        except Exception as error:  # noqa: BLE001 - raised in `finish`
             self._failure = error

@@ -30,7 +30,7 @@ class AnswerBatch:
 
 
 def read_answers(body: bytes) -> AnswerBatch:
-    """Raises ValueError where `body` is not what our own loop sends: the reward may have written it."""
+    """Raises ValueError for a `body` that our own loop did not send: the reward may have written it."""
     try:
         serial, first, answers, health = pickle.loads(body)
         scores = [unpack_rows(rows) for rows in answers]

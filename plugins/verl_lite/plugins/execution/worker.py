@@ -1,7 +1,7 @@
-"""What a reward worker does: take a chunk of calls, answer each, record where it is.
+"""The reward worker: takes a chunk of calls, answers each, and records its progress.
 
-Whatever the reward does here stays here. Its prints go to a pipe of their own, copies of the process
-that it forked never reach our loop, and alarms it left are cancelled. The parent replaces a worker
+Whatever the reward does here stays here. Its prints go to a separate pipe, copies of the process that it
+forked never reach our loop, and alarms it left are cancelled. The parent replaces a worker
 whose streams were closed or that holds too much memory afterwards.
 """
 
@@ -125,12 +125,12 @@ class _Worker:
 
     def _send(self, answers: Answers) -> None:
         if not self._streams.channel_is_ours():
-            os._exit(CHANNEL_CLOSED)  # by the reward; the parent finds out by which row
+            os._exit(CHANNEL_CLOSED)  # the reward closed it; the parent finds out which row did
         send_frame(self._channel, pickle.dumps(answers, 5))
 
 
 class _Streams:
-    """Standard input, output and error and the channel, as they were when the worker began."""
+    """Standard input, output, error and the channel, as they were when the worker started."""
 
     def __init__(self, channel_fd: int) -> None:
         self._files = (sys.stdin, sys.stdout, sys.stderr)

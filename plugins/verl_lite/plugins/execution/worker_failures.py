@@ -1,8 +1,8 @@
-"""Decide what the end of a worker means for the calls it had: which failed, which are made again.
+"""Decide what the end of a worker means for the calls it had: which failed, which are repeated.
 
-Pure: what the worker was sent, where it was, why it was killed and how it ended. A call that passed its
-deadline is known with certainty. When a worker dies by itself, the calls since its last answer are
-sent out again one by one; the call that loses its worker again, alone, is the one at fault.
+A pure function of what the worker was sent, its progress, why it was killed and how it ended. A call past
+its deadline is certainly at fault. When a worker dies by itself, the calls since its last answer are sent
+out again one by one; a call that then kills a worker alone is at fault.
 """
 
 from dataclasses import dataclass, field, replace

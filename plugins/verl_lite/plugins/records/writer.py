@@ -1,4 +1,4 @@
-"""Write scored rollouts to Parquet or JSONL, whole or not at all."""
+"""Write scored rollouts to Parquet or JSONL, atomically."""
 
 import os
 import shutil
@@ -97,7 +97,7 @@ class RecordWriter:
 
 
 def join_record_files(parts: Sequence[Path], path: Path) -> None:
-    """Concatenate record files of one format into `path`, whole or not at all."""
+    """Concatenate record files of one format into `path`, atomically."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     if path.suffix == ".parquet":
         import pyarrow.parquet as parquet

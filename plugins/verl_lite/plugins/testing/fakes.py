@@ -55,7 +55,7 @@ def score_rollouts(
     debug_inline: bool = False,
     **options: Any,
 ) -> list[TimedScore]:
-    """The scores of a single reward, run by the machinery that training uses."""
+    """The scores of a single reward, run as in training."""
     component = component_for(reward, **options)
     with Execution([component], workers=workers, debug_inline=debug_inline) as execution:
         run = execution.start()

@@ -66,7 +66,7 @@ def _request(request: dict[str, Any]) -> bytes:
 
 
 def _fault(result: Result) -> TestResult | None:
-    """The test result of a run that did not end well; None for one that did.
+    """The test result of a run that failed; None for one that did not.
 
     Only a fault of the sandbox is an error. A program that was stopped has failed.
     """

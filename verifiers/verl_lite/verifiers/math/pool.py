@@ -1,6 +1,6 @@
 """The caller's side of the math workers: one pool per process, safe under fork and threads.
 
-`ask` may be called from any thread, from a forked child (which gets workers of its own) or inside
+`ask` may be called from any thread, from a forked child (which starts its own workers) or inside
 Ray. It returns by the deadline, whatever the worker does. The calling process never imports sympy.
 """
 

@@ -1,4 +1,4 @@
-"""What a math worker does: answer one question after the other with sympy, in a capped memory.
+"""The math worker: answers one question after another with sympy, within a memory cap.
 
 The fork server imports sympy once (`prepare`); a worker killed at its deadline costs a fork. Questions
 are pickled trees from our own caller. Replies are JSON, because nothing that a worker sends is trusted.
@@ -20,7 +20,7 @@ from verl_lite.workers.fork_server import Serve
 
 
 def prepare(memory_mb: int) -> Serve:
-    """For the fork server: import what answering takes, also what sympy imports late."""
+    """For the fork server: import all that answering needs, including what sympy imports late."""
     equal(sym("x"), num(1))
     return partial(_serve, memory_mb)
 

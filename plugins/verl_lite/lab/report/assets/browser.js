@@ -148,14 +148,14 @@ class Browser {
     const order = (a, b) => {
       const [x, y] = [key(a), key(b)];
       if (x === y) return a - b;
-      if (x === null) return 1; // rows without a value stand last either way
+      if (x === null) return 1; // rows without a value come last in either order
       if (y === null) return -1;
       return x < y ? -sign : sign;
     };
     this.shown.sort(order);
   }
 
-  get step() { // pixels of scrolling a row
+  get step() { // pixels of scrolling per row
     return this.shown.length ? Math.min(ROW_HEIGHT, MAX_LIST_PX / this.shown.length) : ROW_HEIGHT;
   }
 

@@ -51,13 +51,13 @@ function warningLines(warnings) {
   };
 }
 
-// the legend says the newest values while nothing is pointed at
+// the legend shows the newest values while the cursor is elsewhere
 function showLast(plot) {
   if (plot.cursor.idx !== null && plot.cursor.idx !== undefined) return;
   plot.setLegend({ idxs: plot.data.map((values) => values.findLastIndex((value) => value !== null)) });
 }
 
-// values that are all the same lie in the middle; all zeros on the floor
+// equal values are drawn in the middle; all zeros at the bottom
 function spread(plot, low, high) {
   if (low === null || high === null) return [0, 1];
   if (low !== high) return uPlot.rangeNum(low, high, 0.1, true);

@@ -1,5 +1,5 @@
 "use strict";
-// One row a step: the samples with the highest and the lowest reward, each a link into the browser.
+// One row per step: the samples with the highest and the lowest reward, each a link into the browser.
 
 const MOST_STEPS = 40; // of more, evenly spaced ones are shown
 

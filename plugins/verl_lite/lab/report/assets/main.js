@@ -24,12 +24,12 @@ const CURVES = [ // title, the metrics drawn together
 ];
 
 const WARM_UP = [
-  ["Loss in nats a token", /^sft\/(loss|validation_loss)$/],
+  ["Loss in nats per token", /^sft\/(loss|validation_loss)$/],
   ["Perplexity on held-out rows", /^sft\/perplexity$/],
   ["Rewards of generated answers (mean)", /^sft\/answers\//],
   ["Gradient norm", /^sft\/grad_norm$/],
   ["Learning rate", /^sft\/learning_rate$/],
-  ["Tokens a step", /^sft\/(trained_)?tokens$/],
+  ["Tokens per step", /^sft\/(trained_)?tokens$/],
 ];
 
 function overview(data) {
@@ -119,7 +119,7 @@ function calibration(data) {
   for (const run of data.runs.filter((one) => one.calibration.length)) {
     const pairs = run.calibration.reduce((sum, bin) => sum + bin.count, 0);
     show("calibration").append(card(run.name, reliabilityChart(run.calibration), element("p", { class: "muted" },
-      `${number(pairs)} pairs: how often the better one has the higher score, by the probability the model gives that. On the line it is as often right as it says; larger points stand for more pairs.`)));
+      `${number(pairs)} pairs: how often the better one has the higher score, by the probability the model gives to that. A point on the line is calibrated; larger points are more pairs.`)));
   }
 }
 

@@ -1,5 +1,5 @@
 "use strict";
-// Who worked when: one lane a worker, one colour a stage. Names only ever become text nodes.
+// Who worked when: one lane per worker, one colour per stage. Names only ever become text nodes.
 
 function timelineChart(bars) {
   const workers = [...new Set(bars.map((bar) => bar[0]))];

@@ -24,7 +24,7 @@ def apply(forms: Forms, expr: Expr) -> Quotient:
     if name == "root":
         degree = forms.form(expr.args[1]).constant
         if degree is None or degree.denominator != 1 or not 2 <= degree <= 1000:
-            raise NoForm("a root of no fixed degree")
+            raise NoForm("a root without a fixed degree")
         return forms.ring.root(forms.form(expr.args[0]), int(degree))
     if name == "log":
         return _logarithm(forms, expr)

@@ -54,7 +54,7 @@ class NormalForms:
         value = argument.constant
         if value is not None:
             if value.denominator != 1 or value < 0:
-                raise NoForm("the factorial of no natural number")
+                raise NoForm("the factorial of something other than a natural number")
             if value > MAX_FACTORIAL:
                 return self.ring.power_of(UNIT, "func", "fact", value)
             return self.ring.rational(Fraction(factorial(int(value))))
@@ -85,7 +85,7 @@ class NormalForms:
 
     def number_binomial(self, top: Fraction, bottom: Fraction) -> Quotient:
         if top.denominator != 1 or bottom.denominator != 1 or top < 0:
-            raise NoForm("a binomial of no natural numbers")
+            raise NoForm("a binomial of something other than natural numbers")
         if bottom < 0 or bottom > top:
             return self.ring.rational(Fraction(0))
         if min(bottom, top - bottom) > MAX_FACTORIAL or top > 10**6:

@@ -176,7 +176,7 @@ def _absolute(expr: Expr, point: Point) -> Bounded:
 def _factorial(expr: Expr, point: Point) -> Bounded:
     value, error = evaluate(expr.args[0], point)
     if value.imag or value.real < 0:
-        raise Undefined("a factorial of no natural number")
+        raise Undefined("a factorial of something other than a natural number")
     result = math.gamma(value.real + 1)
     return complex(result), abs(result) * (error * (1 + math.log1p(value.real)) + 1e-14)
 

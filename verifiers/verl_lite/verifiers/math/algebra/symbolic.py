@@ -142,7 +142,7 @@ def _binomial(top: Any, bottom: Any) -> Any:
 def _function(name: str, args: list[Any]) -> Any:
     if name == "root":
         if not args[1].is_Integer or not 2 <= args[1] <= 1000:
-            raise Refused("a root of no fixed degree")
+            raise Refused("a root without a fixed degree")
         return _power(args[0], Rational(1, args[1]))
     if name == "log" and len(args) == 2:
         return sympy.log(args[0]) / sympy.log(args[1])

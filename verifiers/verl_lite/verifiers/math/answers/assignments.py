@@ -10,7 +10,7 @@ from verl_lite.verifiers.math.expressions import Expr, is_value, symbols
 
 
 def assignment(tree: Expr) -> tuple[str, Expr] | None:
-    """(name, value) of "x = 5", "f(2) = 7", "angle ABC = 30": a name and what it stands for."""
+    """(name, value) of "x = 5", "f(2) = 7", "angle ABC = 30": a name and its value."""
     if tree.head == "chain" and all(link.value in ("=", "~") for link in tree.args):
         first = assignment(tree.args[0])
         last = tree.args[-1].args[1]

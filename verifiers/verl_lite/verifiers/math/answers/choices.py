@@ -68,7 +68,7 @@ def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision
         inner = comparer.compare_texts(comparer, ours.text, response.raw)
         if inner.outcome is Outcome.CORRECT:
             return Decision(Outcome.CORRECT, inner.matched_by)
-    return decided(False, "", "another choice" if theirs else "the answer is no choice")
+    return decided(False, "", "another choice" if theirs else "the answer is not a choice")
 
 
 def _counts(choice: Choice, text: str) -> bool:

@@ -101,7 +101,7 @@ def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision
     ours = reference.read(read_datetime)
     if ours is None or not ours.is_explicit:
         return None
-    return compare_read(reference, response) or decided(False, "", "the answer is no time or date")
+    return compare_read(reference, response) or decided(False, "", "the answer is not a time or date")
 
 
 def compare_read(reference: Answer, response: Answer) -> Decision | None:

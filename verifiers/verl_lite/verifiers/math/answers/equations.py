@@ -59,7 +59,7 @@ def _is_linear(difference: Expr) -> bool:
 
 
 def _cleared(ring: Ring, poly: Poly) -> Poly:
-    """`poly` times the symbols that stand in its terms' denominators."""
+    """`poly` times the symbols in its terms' denominators."""
     lowest: dict[int, Fraction] = {}
     for monomial in poly:
         for generator, exponent in monomial:

@@ -1,4 +1,4 @@
-"""Whole answers: relations, lists, unions, set builders, and what the types add of their own."""
+"""Complete answers: relations, lists, unions, set builders, and what each type adds."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
@@ -61,7 +61,7 @@ def _depth(tree: Expr) -> int:
 
 
 class AnswerParser(ExpressionParser):
-    """Expressions, and what stands around them in answers."""
+    """Expressions, and what surrounds them in answers."""
 
     commands: ClassVar[Mapping[str, Callable[[ExpressionParser], Expr]]] = COMMANDS | ANSWER_COMMANDS
     building_set = False

@@ -301,7 +301,7 @@ def quantity_of(answer: Answer) -> Quantity | None:
 
 
 def _is_named(left: str, value: Expr) -> bool:
-    """Whether what stands before "=" is a name, or a calculation of the value, rather than an equation."""
+    """Whether the text before "=" is a name or a calculation of the value, rather than an equation."""
     head = read_answer(left)
     if head.expr is None:
         return head.read(is_prose)

@@ -181,7 +181,7 @@ def _relation(comparer: Comparer, tree: Expr, name: str) -> list[Span]:
     if relation == "notin":
         return _complement(comparer, right, name)
     if not is_value(left) or not is_value(right) or relation == "~":
-        raise NoRealSet("a relation between other things than numbers")
+        raise NoRealSet("a relation between things other than numbers")
     if left.head == "sym" and name not in symbols(right):
         return _half_line(relation, right)
     if right.head == "sym" and name not in symbols(left):
@@ -265,7 +265,7 @@ def _complement(comparer: Comparer, tree: Expr, name: str) -> list[Span]:
 def _position(end: Expr) -> float:
     value = numeric.approximate(end)
     if value is None:
-        raise NoRealSet("an end that is no real number")
+        raise NoRealSet("an end that is not a real number")
     return value
 
 

@@ -75,7 +75,7 @@ def extract(response: str, *, mode: Literal["lenient", "strict"] = "lenient") ->
     hashes = response.rfind("####")
     if hashes >= 0:
         line = response[hashes + 4 :].strip().split("\n", 1)[0].strip()
-        return _within(line, "nothing stands after ####")
+        return _within(line, "nothing follows ####")
     if "<" in response and "<answer>" in response[-MAX_TAIL_CHARS:].lower():
         return Extraction(None, "the <answer> tag is not closed")
     tail = response[-MAX_TAIL_CHARS:] if len(response) > MAX_ANSWER_CHARS else response
@@ -221,7 +221,7 @@ def _bare(response: str) -> Extraction:
 
 
 def _after_equals(line: str) -> str:
-    """The value of "We compute 9 * 2 = 18": what follows the last "=", where prose stands before it."""
+    """The value of "We compute 9 * 2 = 18": what follows the last "=", if prose precedes it."""
     left, equals, right = line.rpartition("=")
     words = [
         word for word in re.findall(r"(?<![\\A-Za-z])[A-Za-z]{3,}", left) if word not in ("and", "sin", "cos")
@@ -266,7 +266,7 @@ def _from_sentence(line: str) -> Extraction:
             return Extraction(_with_unit(after[1], inner[0]))
     if not spans and numbers and "=" in sentence:
         return Extraction(numbers[-1])
-    return Extraction(None, "no single answer stands at the end of the response")
+    return Extraction(None, "the response does not end with a single answer")
 
 
 _ASIDE = re.compile(

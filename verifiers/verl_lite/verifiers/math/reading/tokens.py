@@ -69,7 +69,7 @@ def tokenize(text: str) -> list[Token]:
             continue
         match = _SCANNER.match(text, position)
         if match is None:
-            raise Unreadable(f"no answer has the character {text[position]!r}")
+            raise Unreadable(f"the character {text[position]!r}, which no answer has")
         position = match.end()
         if match.lastgroup == "space":
             spaced = True
