@@ -3,7 +3,7 @@
     python benchmarks/deterministic_cost.py [--steps 10] [--repeats 3] [--model FOLDER]
 
 The model is the quickstart's after its SFT, or the one in FOLDER. Deterministic means one thread on the
-CPU and only kernels that give the same bits every time. Sides run in turns, each in a process of its
+CPU and only kernels that give the same bits every time. Sides alternate, each in a process of its
 own; a third one has one thread without the deterministic kernels, so that the two can be told apart.
 Shown are medians over the steps of all repeats, the first two of each left out. The checkpoints of all
 deterministic runs must be the same bytes. GPUs are not measured.

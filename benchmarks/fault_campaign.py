@@ -6,8 +6,8 @@ Every trial is a run of a very small model (one thread) in a forked process, wit
 or, by --sampler vllm, with vLLM in it. Faults are injected into it, it is resumed until it finishes, and
 then weights, metrics and rollout records must be those of the undisturbed run, each line and each record
 exactly once. A process that ends by itself must end with one message of the project's own error types.
-The JSON file is written after every trial, so that a campaign can be watched; one that is there is gone
-on with, after --limit-s for instance. Kinds:
+The JSON file is written after every trial, so that a campaign can be watched; an existing file
+continues its campaign, after --limit-s for instance. Kinds:
 
     kill            kill -9 after a random time
     kill_writing    kill -9 while a checkpoint is being written
@@ -250,7 +250,7 @@ def can_mount(folder: Path) -> bool:
 
 
 def run_campaign(folder: Path, options: argparse.Namespace) -> list[Trial]:
-    """Trials of every kind in turn until enough faults have been injected, or the time is up."""
+    """Trials of each kind in rotation until enough faults have been injected or the time is up."""
     trials: list[Trial] = []
     if options.json is not None and options.json.exists():
         trials = [Trial(**trial) for trial in json.loads(options.json.read_text())]

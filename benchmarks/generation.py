@@ -36,7 +36,7 @@ NUM_PROMPTS, NUM_SAMPLES, NEW_TOKENS = 32, 8, 64
 
 
 def ours(sampler: VllmSampler, prompts: list[PromptRow], seed: int) -> float:
-    """Tokens a second of Sampler.generate."""
+    """Tokens per second of Sampler.generate."""
     settings = SamplerSettings(max_new_tokens=NEW_TOKENS, seed=seed)
     started = time.perf_counter()
     groups = list(sampler.generate(prompts, num_samples=NUM_SAMPLES, settings=settings))
@@ -45,7 +45,7 @@ def ours(sampler: VllmSampler, prompts: list[PromptRow], seed: int) -> float:
 
 
 def raw(llm: Any, prompts: list[PromptRow], seed: int) -> float:
-    """Tokens a second of LLM.generate on the same requests."""
+    """Tokens per second of LLM.generate on the same requests."""
     from vllm import SamplingParams
 
     requests = [

@@ -1,7 +1,7 @@
 """Learner tokens/s, MFU and peak memory on a GPU: Qwen3-0.6B-shaped random weights at 8k to 16k tokens.
 
-Skips without a GPU. MFU counts 6 FLOPs a parameter and token (the output head on completion tokens
-only), plus 12 x layers x heads x head_dim x length / 2 a token for causal attention, against the dense
+Skips without a GPU. MFU counts 6 FLOPs per parameter and token (the output head on completion tokens
+only), plus 12 x layers x heads x head_dim x length / 2 per token for causal attention, against the dense
 bfloat16 peak given by --peak-tflops (989 for an H100 or H200 SXM).
 
     python benchmarks/gpu_mfu.py [--length 8192] [--samples 4] [--lora]

@@ -1,14 +1,14 @@
 """Whole training runs on a local Ray cluster of several nodes, with processes killed under them.
 
     python benchmarks/kill_cluster.py [--kills 20] [--kinds engine reward rank node]
-    python benchmarks/kill_cluster.py --nodes 0 --kinds engine reward rank       on a Ray of the run's own
+    python benchmarks/kill_cluster.py --nodes 0 --kinds engine reward rank       on a Ray that the run starts
     python benchmarks/kill_cluster.py --record KILLS.jsonl --seconds 240   kills that begin in that time
 
 Each kill is SIGKILL of a random process of the kind (for "node": of all processes of a node, which another
 one then replaces). A kill is recovered from when the run writes metrics of two more steps within the
 deadline. At the end, after a Ctrl-C: every step is in metrics.jsonl once, no row lacks its reward, and
 nothing that the run started is left. Exit code 1 otherwise. With `--record` kills are kept as lines, and the
-next call, on a new cluster and a new run, goes on after the last.
+next call, on a new cluster and a new run, continues after the last.
 """
 
 import argparse

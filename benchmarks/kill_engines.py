@@ -1,4 +1,4 @@
-"""Kill a rollout engine at a random moment, again and again: does every run of sequences come back whole?
+"""Kill a rollout engine at a random moment, again and again: does every run of sequences come back complete?
 
     python benchmarks/kill_engines.py [--kills 20] [--engines 2] [--at-once 1] [--record KILLS.jsonl]
 
@@ -6,7 +6,7 @@ Engines are vLLM processes that Ray places. In each round a batch is sampled and
 at random, get SIGKILL at random moments of the batch, or while new weights load. Recovered means:
 every sequence arrived, with the tokens of an undisturbed run, and afterwards all engines, the
 replacement among them, pass the canary. Exit code 1 unless all recover. With `--record` each kill is kept
-as a line, and the next call goes on after the last; `--seconds` ends a call early.
+as a line, and the next call continues after the last; `--seconds` ends a call early.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What it costs to score in Ray actors instead of beside the trainer: microseconds of the driver a rollout.
+"""What it costs to score in Ray actors instead of beside the trainer: microseconds of the driver per rollout.
 
     python benchmarks/reward_actors.py [--rollouts 4096] [--tokens 512] [--actors 2]
 

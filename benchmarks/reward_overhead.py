@@ -2,7 +2,7 @@
 
     python benchmarks/reward_overhead.py [--rollouts N] [--repeats N] [--workers N]
 
-Prints the median over the repeats of the wall time a rollout, from `add` of all rollouts to the end
+Prints the median over the repeats of the wall time per rollout, from `add` of all rollouts to the end
 of `finish`, for the same reward in-process and in worker processes. The workers are up before the
 clock starts. Exits with 1 when a figure is above its limit.
 """
@@ -50,7 +50,7 @@ def make_rollouts(num_rollouts: int) -> list[Rollout]:
 
 
 def measure_us(function: Callable[..., Any], rollouts: list[Rollout], workers: int) -> float:
-    """Microseconds a rollout of one pass."""
+    """Microseconds per rollout of one pass."""
     with Execution([component_for(function, name="it")], workers=workers) as execution:
         started = time.perf_counter()
         run = execution.start()

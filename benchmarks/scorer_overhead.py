@@ -1,4 +1,4 @@
-"""What `Scorer.score` costs a rollout when the reward itself costs nothing: scores, composite, metrics.
+"""What `Scorer.score` costs per rollout when the reward itself costs nothing: scores, composite, metrics.
 
     python benchmarks/scorer_overhead.py [--rollouts N] [--repeats N] [--workers N]
 

@@ -2,8 +2,8 @@
 
     python benchmarks/sft_throughput.py --trl-python SCRATCH/bin/python [--steps 12]
 
-SCRATCH is an environment with `trl` in it (no dependency of this project). Both sides run in processes
-of their own, in turns, on the same model folder and the same conversations, float32, AdamW, loss on
+SCRATCH is an environment with `trl` in it (no dependency of this project). The two sides alternate, each in
+its own process, on the same model folder and the same conversations, float32, AdamW, loss on
 assistant turns alone, 2 threads. A step is about 4,096 tokens on both sides: ours takes 24 rows, TRL
 packs ("bfd") into rows of 1,024 and takes 4 of them. Counted are the tokens of the conversations,
 padding is not; the first two steps are warm-up; the figures are medians over the other steps, of tokens

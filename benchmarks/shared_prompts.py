@@ -31,7 +31,7 @@ def main() -> None:
         kind: our_step(copy.deepcopy(model), samples, dtype=args.dtype, share_prompts=kind) for kind in kinds
     }
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for repeat in range(args.repeats + 1):  # turn and turn about, so that a busy machine hits both
+    for repeat in range(args.repeats + 1):  # alternating, so that a busy machine slows both
         for kind in kinds:
             started = time.process_time()
             steps[kind]()

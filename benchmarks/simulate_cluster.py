@@ -119,7 +119,7 @@ class Engines:
         self.now = max(self.now, time)
 
     def run_until(self, num_groups: int) -> float:
-        """Until so many groups have ended; returns when that was."""
+        """Run until the given number of groups has ended; returns the time."""
         while len(self.finished) < num_groups:
             self._next_end()
         return self.finished_at[num_groups - 1]

@@ -4,7 +4,7 @@
 
 progress.jsonl in the run's folder gets a line every ten seconds: step, memory of this process and of its
 reward workers, descriptors. It and the line printed every 100 steps can be watched. The same command on a
-folder that holds a run goes on with it. With --report nothing runs: what the folder holds is summed up,
+folder that holds a run continues it. With --report nothing runs: it sums up the folder,
 also while a run is writing it.
 
 Does a step take longer because the process has grown old? The machine's own speed drifts within an hour, and
