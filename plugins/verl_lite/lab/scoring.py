@@ -213,7 +213,6 @@ def _collector_for_chunks() -> Iterator[None]:
 
 
 def _advantages(chunk: list[Record], rows: list[ScoredRollout]) -> list[float | None]:
-    """GRPO's advantages, group by group."""
     rewards = iter(row.reward for row in rows)
     return [
         advantage

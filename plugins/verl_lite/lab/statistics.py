@@ -38,7 +38,6 @@ class Confusion:
 
     @classmethod
     def count(cls, pairs: Sequence[tuple[bool, bool]]) -> "Confusion":
-        """Count (decision, label) pairs."""
         tally = dict.fromkeys(((True, True), (True, False), (False, False), (False, True)), 0)
         for pair in pairs:
             tally[pair] += 1

@@ -81,7 +81,7 @@ class Scorer:
     def score_rows(
         self, rollouts: Sequence[Rollout], *, step: int = 0, known: Sequence[Mapping[str, Score]] = ()
     ) -> list[ScoredRollout]:
-        """The rows of `score` without the metrics, for callers with tallies of their own."""
+        """The rows of `score` without the metrics, for callers that keep their own tallies."""
         session = self.start(step=step)
         session.add(rollouts, known)
         return session.finish_rows()

@@ -90,7 +90,7 @@ def _usable(group: Path) -> bool:
     try:
         if not set(wanted) <= set(switch.read_text().split()):
             switch.write_text(" ".join(f"+{name}" for name in wanted))
-    except OSError:  # busy: the group has processes of its own
+    except OSError:  # busy: the group itself has processes
         return False
     return bool(wanted)
 

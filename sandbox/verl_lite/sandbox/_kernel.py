@@ -59,7 +59,6 @@ def _check(result: int, what: str) -> int:
 
 
 def syscall(number: int, *arguments: int | bytes | None, name: str) -> int:
-    """Any system call; integers are passed as C longs."""
     converted = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     return _check(_libc.syscall(ctypes.c_long(number), *converted), name)
 
@@ -129,12 +128,10 @@ def _set_mount(target: str, add: int, remove: int, *, recursive: bool) -> None:
 
 
 def pivot_root(new: str, old: str) -> None:
-    """Make `new` the root and move the former root to `old`."""
     syscall(_PIVOT_ROOT, new.encode(), old.encode(), name="pivot_root")
 
 
 def unmount(target: str) -> None:
-    """Detach `target`, with everything below it."""
     _check(_libc.umount2(target.encode(), MNT_DETACH), f"umount {target}")
 
 

@@ -22,7 +22,6 @@ def unpack_program(data: bytes) -> tuple[bytes, list[str], dict[str, bytes]]:
 
 
 def write_files(files: Mapping[str, bytes], directory: str) -> None:
-    """Write `files` below `directory`, creating folders."""
     for name, data in files.items():
         if "/" in name:
             os.makedirs(f"{directory}/{os.path.dirname(name)}", exist_ok=True)
@@ -39,7 +38,6 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def read_all(descriptor: int) -> bytes:
-    """The whole contents of the file `descriptor`."""
     size = os.fstat(descriptor).st_size
     data = os.pread(descriptor, size, 0)
     while len(data) < size:  # read(2) stops at 2 GiB

@@ -39,7 +39,6 @@ class OutputStreams:
         return descriptor in self._open
 
     def fill(self, descriptor: int) -> None:
-        """Read once from a ready `descriptor`."""
         try:
             data = os.read(descriptor, _CHUNK)
         except BlockingIOError:

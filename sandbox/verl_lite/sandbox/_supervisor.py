@@ -69,7 +69,6 @@ class Run:
 
     @property
     def started(self) -> bool:
-        """Whether the program itself has started."""
         return self.streams.header("reply")[:1] == IS_STARTED
 
 

@@ -90,7 +90,6 @@ class Worker:
         return _result(*answer)
 
     def cancel(self, run_id: int) -> None:
-        """Stop run `run_id` if it is in progress."""
         with self._send_lock, contextlib.suppress(OSError):
             send_frame(self._link, run_id)
 

@@ -43,7 +43,6 @@ class _ForkServer:
     is_ending: bool = False
 
     def run(self) -> None:
-        """Serve until the parent is gone."""
         poller = select.poll()  # not select.select, which refuses descriptors above 1023
         for watched in (self.control.fileno(), self.wake_fd):
             poller.register(watched, select.POLLIN)

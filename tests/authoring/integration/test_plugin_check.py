@@ -163,7 +163,7 @@ def test_good_rewards_of_every_form_pass(check: Check, name: str) -> None:
             "normalises",
             {"batch size": "fail"},
             "batch size",
-            "when each is a batch of its own; sample-0: ",
+            "when each is its own batch; sample-0: ",
         ),
         ("local", {"pickling": "fail", "purity": "note"}, "pickling", "at the top level of a module"),
     ],

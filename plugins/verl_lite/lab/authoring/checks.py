@@ -171,7 +171,7 @@ def _batch_size(definition: RewardDefinition, checked: Checked) -> Finding:
         what = "rollout" if definition.form == "rollout" else "group"
         message = f"every {what} is scored by itself"
         return Finding(check="batch size", level=Level.OK, message=message)
-    return _same("batch size", checked, ("in_ones",), "when each is a batch of its own")
+    return _same("batch size", checked, ("in_ones",), "when each is its own batch")
 
 
 def _deadline(checked: Checked) -> Finding:

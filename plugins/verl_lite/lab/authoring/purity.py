@@ -87,7 +87,6 @@ def purity_probe(component: Component, *, name: str) -> Component:
 
 
 def impurities_of(scores: Sequence[Score]) -> Impurities:
-    """What the probe saw over all rows."""
     if all(score.value is None for score in scores):
         return Impurities(not_watched=scores[0].reason)
     return Impurities(

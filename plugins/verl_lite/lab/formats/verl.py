@@ -21,8 +21,10 @@ def matches(row: Mapping[str, Any]) -> bool:
 def convert(row: Any, number: int) -> Iterable[Record]:
     """One record per row. Numbers of the reward's dict become recorded components, the rest columns."""
     others = {key: value for key, value in row.items() if key not in _OURS}
-    scores = {
-        key: value for key, value in others.items() if number_or_none(value) is not None or _is_nan(value)
+    scores = {  # a non-finite float is a component without a value
+        key: value
+        for key, value in others.items()
+        if isinstance(value, float) or number_or_none(value) is not None
     }
     yield make_record(
         number,
@@ -36,7 +38,3 @@ def convert(row: Any, number: int) -> Iterable[Record]:
         scores=scores,
         columns={**{k: v for k, v in others.items() if k not in scores}, "ground_truth": row.get("gts")},
     )
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float)  # a non-finite number: a component without a value

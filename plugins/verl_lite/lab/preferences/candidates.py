@@ -45,7 +45,6 @@ class Candidates:
         scores: Sequence[float] = (),
         reason: str = "",
     ) -> PreferenceRow:
-        """The preference row for these ranks, with its origin."""
         columns = {
             "group": self.records[0].rollout.group,
             "rollout_ids": [rollout.id for rollout in self.rollouts],

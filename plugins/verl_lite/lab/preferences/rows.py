@@ -65,7 +65,6 @@ class PreferenceRow:
         return [(i, j) for i in indices for j in indices if ranks[i] < ranks[j]]
 
     def to_json(self) -> dict[str, Any]:
-        """The row as it stands in the file."""
         return {
             "id": self.id,
             "prompt": [dict(message) for message in self.prompt],

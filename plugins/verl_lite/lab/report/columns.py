@@ -62,7 +62,6 @@ def _component_columns(name: str, records: Sequence[Record], texts: _Table) -> d
 
 
 def _extracted(details: Mapping[str, Any]) -> str:
-    """The answer the verifier extracted from the completion, if it is in the details."""
     found = details.get("extracted")
     return found if isinstance(found, str) else ""
 

@@ -18,7 +18,7 @@ class Node:
     """One node of the tree, a single reward or a group, with everything that is fixed during a step.
 
     closed_contribution  the contribution recorded for a closed gate: 0.0 in a sum, None in a product
-    has_effect           whether its failures follow the policies (groups have none of their own)
+    has_effect           whether its failures follow the policies (groups have no policies)
     condition            None if the reward runs for every rollout
     """
 

@@ -120,13 +120,10 @@ class EventLoopRunner:
         blocking.run.complete(blocking.component, blocking.rows, [timed] * len(blocking.rows))
 
     def close(self) -> None:
-        """Cancel the running calls and end the thread."""
         self._loop.close()
 
 
 class _Loop:
-    """One event loop in its thread, and the calls it has."""
-
     def __init__(self, components: dict[int, Component]) -> None:
         self._components = components
         self._callers = {index: _AsyncCaller(component) for index, component in components.items()}

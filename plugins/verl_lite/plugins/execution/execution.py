@@ -75,7 +75,6 @@ class Execution:
         return ExecutionRun(self._graph, self._runners, own, self._collector)
 
     def stats(self) -> ExecutionStats:
-        """The figures of all runs finished so far."""
         return self._collector.stats()
 
     def close(self) -> None:

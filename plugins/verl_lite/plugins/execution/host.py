@@ -78,7 +78,7 @@ class _Pending:
         self._rows.append(places)
         try:
             self.rollouts += [pickle.loads(row) for row in rows]
-        except Exception as error:  # noqa: BLE001 - unpickling runs code of whoever made the columns
+        except Exception as error:  # noqa: BLE001 - unpickling runs code of the columns' classes
             reason = f"the rollout cannot be unpickled in the reward worker: {type(error).__name__}: {error}"
             failed = TimedScore(Score.failed(ScoreOutcome.ERROR, reason[:300]))
             del self.rollouts[places.start :]

@@ -42,7 +42,7 @@ class InlineRunner:
 
 
 def private_copy(rollout: Rollout) -> Rollout:
-    """A rollout with containers of its own: what a reward does to them reaches nothing else."""
+    """A copy with its own containers, so that a reward's changes reach nothing else."""
     if type(rollout) is not Rollout:
         return copy.deepcopy(rollout)
     # Written out because it is the hot path: dataclasses.replace takes three times as long.

@@ -64,5 +64,5 @@ def pickle_rows(call: Call) -> list[PickledRow] | str:
     """The rollouts of a call, pickled, or the reason why they cannot be."""
     try:
         return [pickle.dumps(call.run.rollouts[row], 5) for row in call.rows]
-    except Exception as error:  # noqa: BLE001 - pickling runs code of whoever made the columns
+    except Exception as error:  # noqa: BLE001 - pickling runs code of the columns' classes
         return f"the rollout cannot be pickled for a worker process: {type(error).__name__}: {error}"[:300]

@@ -19,7 +19,6 @@ class SentChunk:
     sent_s: float
 
     def open_positions(self) -> list[int]:
-        """The positions still this worker's to answer."""
         return [at for at, call in enumerate(self.calls[: self.limit]) if not call.answered]
 
 

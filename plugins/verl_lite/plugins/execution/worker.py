@@ -20,7 +20,7 @@ from verl_lite.plugins.contract import Component
 from verl_lite.plugins.execution.calls import CATCH_IN_WORKER, Caller
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.execution.spec import RewardSpec, load
-from verl_lite.plugins.execution.wire import Answers, Chunk, Health, PickledRow, RowAnswer, pack_row
+from verl_lite.plugins.execution.wire import Answers, Chunk, PickledRow, RowAnswer, pack_row
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.workers import CHANNEL_CLOSED, Slot, receive_frame, resident_mb, send_frame
@@ -45,7 +45,6 @@ def prepare(specs: Sequence[RewardSpec]) -> Serve:
 
 
 def _serve(rewards: Sequence[Component], channel: socket.socket, slot: Slot) -> None:
-    """Answer chunks until the parent closes the channel."""
     worker = _Worker(channel, slot, rewards)
     while True:
         try:
@@ -86,13 +85,14 @@ class _Worker:
                 first, answers, flushed = position + 1, [], time.perf_counter()
             if damage:
                 break
-        self._send((serial, first, answers, self._health(damage)))
+        grown_mb = resident_mb(self._process) - self._built_mb
+        self._send((serial, first, answers, (grown_mb, len(child_pids()), threading.active_count(), damage)))
 
     def _answer(self, caller: Caller, rows: Sequence[PickledRow]) -> list[RowAnswer]:
         self._begin_call()
         try:
             rollouts: list[Rollout] = [pickle.loads(row) for row in rows]
-        except Exception as error:  # noqa: BLE001 - unpickling runs code of whoever made the columns
+        except Exception as error:  # noqa: BLE001 - unpickling runs code of the columns' classes
             reason = f"the rollout cannot be unpickled in the worker: {type(error).__name__}: {error}"
             scores = [TimedScore(Score.failed(ScoreOutcome.ERROR, reason[:300]))] * len(rows)
         else:
@@ -115,10 +115,6 @@ class _Worker:
     def _exit_if_copied(self) -> None:
         if os.getpid() != self._process:
             os._exit(0)  # a copy of this worker that the reward forked and let return
-
-    def _health(self, damage: str) -> Health:
-        grown_mb = resident_mb(self._process) - self._built_mb
-        return grown_mb, len(child_pids()), threading.active_count(), damage
 
     def _begin_call(self) -> None:
         self._slot.begin_call(self._chunk, self._position, time.monotonic_ns())

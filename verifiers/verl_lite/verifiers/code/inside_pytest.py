@@ -30,8 +30,6 @@ class _Approx:
 
 
 class _Raises:
-    """pytest.raises as a context manager or a call."""
-
     def __init__(self, expected: Any, match: str | None = None) -> None:
         self.expected, self.value = expected, None
 
@@ -66,7 +64,6 @@ def _parametrize(names: Any, rows: Any, **_: Any) -> Callable[[Any], Any]:
 
 
 def pytest_stub() -> types.ModuleType:
-    """A module `pytest` with raises, approx and mark.parametrize."""
     module = types.ModuleType("pytest")
     mark = types.SimpleNamespace(parametrize=_parametrize)
     module.__dict__.update(raises=_raises, approx=_Approx, mark=mark)

@@ -128,16 +128,16 @@ class Scheduler:
         self._turns = self._take_turns(gradings)
         self._threads = ThreadPoolExecutor(max_workers=cores)
 
-    def _received(self, run: Run, result: Result) -> Result:
-        return replace(result, reply=result.stdout) if run.replies and self._remote else result
-
     def run(self) -> None:
         try:
             self._start_more()
             while self._in_flight:
                 step, position, future = self._ended.get()
                 self._in_flight -= 1
-                step.results[position] = self._received(step.runs[position], future.result())
+                result = future.result()
+                if self._remote and step.runs[position].replies:
+                    result = replace(result, reply=result.stdout)
+                step.results[position] = result
                 step.waiting -= 1
                 if step.waiting == 0:
                     self._advance(step)

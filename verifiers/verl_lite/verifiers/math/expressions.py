@@ -84,7 +84,6 @@ def walk(expr: Expr) -> Iterator[Expr]:
 
 
 def substitute(expr: Expr, values: dict[str, Expr]) -> Expr:
-    """`expr` with the symbols named in `values` replaced."""
     if expr.head == "sym":
         return values.get(expr.name, expr)
     if not expr.args:

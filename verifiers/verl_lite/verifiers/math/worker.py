@@ -26,7 +26,6 @@ def prepare(memory_mb: int) -> Serve:
 
 
 def _serve(memory_mb: int, channel: socket.socket, slot: Slot) -> None:
-    """A worker's life, until the caller closes the channel."""
     limit = memory_mb << 20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -72,7 +72,6 @@ class Ring:
         return Quotient({ONE: value} if value else {}, {ONE: UNIT})
 
     def power_of(self, exponent: Fraction, *key: Any) -> Quotient:
-        """One generator to a rational power."""
         return self.from_poly(self.reduced({((self.generator(*key), exponent),): UNIT}))
 
     def from_poly(self, poly: Poly) -> Quotient:

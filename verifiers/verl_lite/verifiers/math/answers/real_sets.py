@@ -341,7 +341,6 @@ def _earlier(a: Span, b: Span) -> tuple[Expr, bool]:
 
 
 def _outside(span: Span) -> list[Span]:
-    """The spans on either side of a span."""
     ends = [
         Span(neg(INFINITY), False, span.low, not span.low_closed),
         Span(span.high, not span.high_closed, INFINITY, False),

@@ -55,14 +55,10 @@ def _same_percentage(comparer: Comparer, reference: Expr, response: Expr) -> boo
     return same_value(comparer, reference, num(hundredth, places + 2 if places >= 0 else -1))
 
 
-def _has_pi(expr: Expr) -> bool:
-    return any(part == Expr("const", (), "pi") for part in walk(expr))
-
-
 def _same_angle(comparer: Comparer, reference: Expr, response: Expr) -> bool:
     """30 degrees = pi/6; a bare 30 is read in degrees where the other side is, unless it holds pi."""
     sides = (reference, response)
-    if any(side.head != "deg" and _has_pi(side) for side in sides):
+    if any(side.head != "deg" and Expr("const", (), "pi") in walk(side) for side in sides):
         return comparer.same(reference, response)
     return same_value(comparer, *(side.args[0] if side.head == "deg" else side for side in sides))
 

@@ -40,7 +40,7 @@ _ALIASES = {
     "candela": "cd", "lumen": "lm", "kilonewton": "kN", "millimole": "mmol", "megawatt": "MW", "megajoule": "MJ",
 }  # fmt: skip
 _UNITS = {alias: name for name, aliases in _ALIASES.items() for alias in (name, *aliases.split())}
-# name -> (code, how much of it); the code stands for a dimension of its own
+# name -> (currency, how many make one unit of it); each currency is its own dimension
 CURRENCIES = {
     "dollar": ("USD", 1), "dollars": ("USD", 1), "usd": ("USD", 1), "$": ("USD", 1), "us$": ("USD", 1), "bucks": ("USD", 1),
     "cent": ("USD", 100), "cents": ("USD", 100), "penny": ("USD", 100), "pennies": ("USD", 100),
