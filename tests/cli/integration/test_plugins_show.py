@@ -15,7 +15,10 @@ def test_show_prints_the_docstring_and_the_options() -> None:
     assert done.exit_code == 0
     assert done.stdout.startswith("length (verl-lite), version 1\n\nA value for the completion's length")
     assert "called with one rollout, in the trainer's process, deadline 10 s\n" in done.stdout
-    assert "\n  zero_at: int | None, default None  linear: the length from which the value is 0.0;" in done.stdout
+    assert (
+        "\n  zero_at: int | None, default None  linear: the length from which the value is 0.0;"
+        in done.stdout
+    )
     assert "\n  unit: Literal['tokens', 'words', 'characters'], default 'tokens'  what is" in done.stdout
     assert done.stdout.endswith('  length: {use: "length", weight: 1.0, options: {...}}\n')
 
