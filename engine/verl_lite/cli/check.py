@@ -1,5 +1,6 @@
 """`verl-lite check`: does a reward do what it claims? A gate for CI."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,12 +40,10 @@ def check(
     from verl_lite.plugins import load_rewards_config
 
     options = CheckOptions(label=label, primary=primary, num_probes=num_probes)
-    if by:
-        options = CheckOptions(label=label, primary=primary, num_probes=num_probes, by=tuple(by))
     report = check_file(
         rollouts,
         load_rewards_config(config),
-        check=options,
+        check=replace(options, by=tuple(by)) if by else options,
         scoring=scoring_options(workers=workers, no_plugins=no_plugins, format=format),
     )
     if as_json:
@@ -58,13 +57,11 @@ def check(
 def _print_report(report: "CheckReport", max_examples: int) -> None:
     from rich.markup import escape
 
-    from verl_lite.cli.terminal import console, excerpt
-    from verl_lite.lab.check import Level
+    from verl_lite.cli.terminal import LEVEL_STYLES, console, excerpt
 
-    styles = {Level.OK: "green", Level.NOTE: "blue", Level.WARN: "yellow", Level.FAIL: "bold red"}
     print(f"{report.num_rows:,} rollouts in {report.num_groups:,} groups\n")
     for finding in report.findings:
-        style = styles[finding.level]
+        style = LEVEL_STYLES[finding.level]
         console.print(f"[{style}]{finding.level:>4}[/]  [bold]{finding.check}[/]: {escape(finding.message)}")
         for row in list(finding.numbers.get("disagreements", []))[:max_examples]:
             said = "accepted" if row.score >= 0.5 else "rejected"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from verl_lite.cli.options import NoPlugins
 from verl_lite.cli.plugins_check import check_reward
 from verl_lite.cli.plugins_new import new_plugin
 from verl_lite.cli.plugins_show import show_reward
@@ -32,7 +33,7 @@ plugins_app.command("check")(check_reward)
 @plugins_app.command("list")
 def list_plugins(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table")] = False,
-    no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Load the built-in rewards alone")] = False,
+    no_plugins: NoPlugins = False,
 ) -> None:
     """List all rewards, and every plugin that failed to load, with the reason.
 

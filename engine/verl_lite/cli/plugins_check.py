@@ -42,15 +42,15 @@ def _print(report: "PluginReport") -> None:
 
     from rich.text import Text
 
-    from verl_lite.cli.terminal import console
-    from verl_lite.lab.check import Level
+    from verl_lite.cli.terminal import LEVEL_STYLES, console
 
-    styles = {Level.OK: "green", Level.NOTE: "blue", Level.WARN: "yellow", Level.FAIL: "bold red"}
     source = ", ".join(report.golden_files) or "samples of verl-lite's own"
     print(f"{report.reward} ({report.distribution}) on {report.num_rollouts} rollouts of {source}\n")
     for finding in report.findings:
         first, *rest = textwrap.wrap(finding.message, 86)
-        line = Text.assemble((f"{finding.level:>4}", styles[finding.level]), f"  {finding.check:<13}{first}")
+        line = Text.assemble(
+            (f"{finding.level:>4}", LEVEL_STYLES[finding.level]), f"  {finding.check:<13}{first}"
+        )
         console.print(line, soft_wrap=True)
         for more in rest:
             print(" " * 19 + more)

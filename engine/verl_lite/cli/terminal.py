@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 console = Console(highlight=False)
+LEVEL_STYLES = {"ok": "green", "note": "blue", "warn": "yellow", "fail": "bold red"}
 
 
 def print_json(data: object) -> None:

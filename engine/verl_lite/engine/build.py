@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.cluster import ClusterConfig
@@ -18,9 +18,12 @@ from verl_lite.engine.model.lora import adapters_to_sync
 from verl_lite.engine.observe.timeline import Timeline
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.rundir.seeds import derive_seed
-from verl_lite.engine.types import PolicyLearner, PromptRow, Sampler
+from verl_lite.engine.types import PolicyLearner, PreTrainedModel, PromptRow, Sampler, Tokenizer
 from verl_lite.plugins.execution import Placement
 from verl_lite.plugins.scorer import Scorer
+
+if TYPE_CHECKING:
+    from verl_lite.engine.cluster.ray_runtime import RayRuntime
 
 CANARY_TOKENS = 64
 
@@ -46,7 +49,7 @@ def placed_by_ray(config: TrainConfig, *, launched: bool) -> OnRay:
     )
 
 
-def open_cluster(config: TrainConfig, on_ray: OnRay) -> AbstractContextManager[Any]:
+def open_cluster(config: TrainConfig, on_ray: OnRay) -> "AbstractContextManager[RayRuntime | None]":
     """A Ray session, or None where Ray places nothing."""
     if not on_ray.cpus:
         return nullcontext()
@@ -67,26 +70,32 @@ def make_scorer(prepared: PreparedRun, *, debug_inline: bool, placement: Placeme
     )
 
 
-def reward_actors(config: TrainConfig, session: Any) -> Placement | None:
+def reward_actors(config: TrainConfig, session: "RayRuntime | None") -> Placement | None:
     """The reward workers on the cluster; None where the config has none there."""
     if not config.cluster.rewards.count:
         return None
     from verl_lite.engine.cluster.reward_actors import RewardActors
 
+    assert session is not None
     return RewardActors(session.ray, config.cluster)
 
 
-def place_for_ranks(config: TrainConfig, on_ray: OnRay, session: Any) -> AbstractContextManager[Any]:
+def place_for_ranks(
+    config: TrainConfig, on_ray: OnRay, session: "RayRuntime | None"
+) -> AbstractContextManager[Any]:
     """Ray's reservation for the learner ranks, made before engines are placed; None without such ranks."""
     if not on_ray.num_ranks:
         return nullcontext()
     from verl_lite.engine.cluster.ray_ranks import reserve_placement_group
 
+    assert session is not None
     timeout_s = config.cluster.start_timeout_s
     return reserve_placement_group(on_ray.num_ranks, on_gpu=session.on_gpu, timeout_s=timeout_s)
 
 
-def make_learner(prepared: PreparedRun, path: str, model: Any, place: Any = None) -> PolicyLearner:
+def make_learner(
+    prepared: PreparedRun, path: str, model: "PreTrainedModel | None", place: Any = None
+) -> PolicyLearner:
     """The learner that trains `model`, or a group of ranks that each load the weights in `path`.
 
     `place` comes from `place_for_ranks`.
@@ -94,6 +103,7 @@ def make_learner(prepared: PreparedRun, path: str, model: Any, place: Any = None
     config = prepared.config
     if config.learner.num_ranks > 1:
         return _make_ranks(prepared, path, place)
+    assert model is not None
     return Learner(
         model,
         config.learner,
@@ -151,7 +161,7 @@ def make_timeline(prepared: PreparedRun, on_ray: OnRay) -> Timeline | None:
     return Timeline(prepared.folder.timeline, resume_at=resume_at)
 
 
-def make_sampler(prepared: PreparedRun, model_path: str, session: Any = None) -> Sampler:
+def make_sampler(prepared: PreparedRun, model_path: str, session: "RayRuntime | None" = None) -> Sampler:
     """The config's sampler with the weights in `model_path`; `session` comes from `open_cluster`."""
     return sampler_for(
         model_path,
@@ -168,7 +178,7 @@ def make_sampler(prepared: PreparedRun, model_path: str, session: Any = None) ->
 
 def sampler_for(
     model_path: str,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     rollout: RolloutConfig,
     *,
     canary_prompt: PromptRow,

@@ -1,6 +1,7 @@
 """Held-out accuracy: greedy answers, scored by the same rewards as in training."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.observe.rollout_metrics import fraction_right
@@ -11,29 +12,27 @@ from verl_lite.plugins import SamplerSettings
 from verl_lite.plugins.scorer import Scorer
 
 
+@dataclass(frozen=True, slots=True)
 class HeldOutEvaluator:
     """Measures the sampler's current weights on `prompts`."""
 
-    def __init__(
-        self, sampler: Sampler, scorer: Scorer, prompts: Sequence[PromptRow], config: TrainConfig
-    ) -> None:
-        self._sampler = sampler
-        self._scorer = scorer
-        self._prompts = prompts
-        self._config = config
+    sampler: Sampler
+    scorer: Scorer
+    prompts: Sequence[PromptRow]
+    config: TrainConfig
 
     def evaluate(self, step: int, *, check: Callable[[], None] = never_stop) -> dict[str, float]:
-        """One greedy answer per prompt, with training's template, sampler and rewards: the metrics.
+        """Metrics of one greedy answer per prompt, with the template, sampler and rewards of training.
 
-        Accuracy is over all rows, the mean reward over those that have one. What `check` raises, as in
-        Sampler.generate, ends it.
+        Accuracy is over all rows, the mean reward over the rows that have one. An exception from `check`
+        ends the evaluation, as in Sampler.generate.
         """
-        config = self._config
+        config = self.config
         settings = SamplerSettings(temperature=0.0, max_new_tokens=config.rollout.max_new_tokens, seed=0)
         with clear_memory_errors("generating", step=step):
-            with scoring(self._scorer, step=step) as session:
-                for group in self._sampler.generate(
-                    self._prompts, num_samples=1, settings=settings, check=check
+            with scoring(self.scorer, step=step) as session:
+                for group in self.sampler.generate(
+                    self.prompts, num_samples=1, settings=settings, check=check
                 ):
                     session.add(group)
             rows = session.finish().rows

@@ -162,8 +162,7 @@ def _learner(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DeviceP
 
 def _cast_of_base(config: TrainConfig, shape: ModelShape) -> int:
     """Number of weights below LoRA that are cast for computing: none if they are bfloat16 already."""
-    lora = config.learner.lora
-    if lora is not None and lora.quantize:
+    if config.learner.is_quantized:
         return shape.layer_parameters  # one matrix at a time; this is a bound
     return 0 if config.model.dtype == "bfloat16" else shape.num_parameters
 

@@ -14,7 +14,14 @@ from typing import Any, Generic, Protocol, TypeVar
 from rich.console import Console
 
 from verl_lite.engine.config.train import CheckpointConfig
-from verl_lite.engine.observe.display import Display, DisplayMode, SummaryRow, make_display, summary_table
+from verl_lite.engine.observe.display import (
+    Display,
+    DisplayMode,
+    SummaryRow,
+    make_display,
+    print_plain,
+    summary_table,
+)
 from verl_lite.engine.observe.metrics_log import MetricsLog
 from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
 from verl_lite.engine.rundir.checkpoints import retire
@@ -99,16 +106,16 @@ class Run(Generic[Inputs]):
         if as_json:
             stopped = {"stopped": True, "continue_with": self.how_to_continue}
             line = {"kind": "summary", **(stopped if self.stopped else self.summary)}
-            console.print(json.dumps(line), markup=False, highlight=False, soft_wrap=True)
+            print_plain(console, json.dumps(line))
         elif self.stopped:
-            _print(console, f"stopped; continue with: {self.how_to_continue}")
+            print_plain(console, f"stopped; continue with: {self.how_to_continue}")
         else:
             if rows := _rows(self.summary["metrics"]):
                 steps = f": {self.summary['steps']} steps" if "steps" in self.summary else ""
                 title = f"{self.config.name}{steps}"
                 console.print(summary_table(rows, title=title, first_column=first_column))
             result = f"the model is in {self.model}/" if self.model else f"{self.folder.path}/"
-            _print(console, f"{self.summary['seconds']:.0f} s, {result}")
+            print_plain(console, f"{self.summary['seconds']:.0f} s, {result}")
 
 
 @contextmanager
@@ -174,7 +181,3 @@ def _rows(metrics: Mapping[str, Mapping[str, float]]) -> list[SummaryRow]:
         for name, values in metrics.items()
         if "before" in values
     ]
-
-
-def _print(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -17,7 +17,7 @@ from verl_lite.engine.rundir.checkpoints import Checkpoint, load_checkpoint
 from verl_lite.engine.rundir.fingerprints import changed_data, fingerprint_rows
 from verl_lite.engine.rundir.folder import FREE_FOR_MEMORY, FREE_TO_CHANGE, RunFolder, choose_run_dir
 from verl_lite.engine.sft.data import SFTData, read_sft
-from verl_lite.engine.types import PromptRow
+from verl_lite.engine.types import PromptRow, Tokenizer
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.composite import build_composite
 from verl_lite.plugins.config_file import load_config
@@ -37,7 +37,7 @@ class PreparedRun:
     config: TrainConfig
     folder: RunFolder
     catalog: RewardCatalog
-    tokenizer: Any
+    tokenizer: Tokenizer
     train_prompts: Sequence[PromptRow]
     held_out_prompts: Sequence[PromptRow]
     sft: SFTData | None
@@ -109,7 +109,7 @@ def prepare_run(
     return prepared
 
 
-def _check_model(config: TrainConfig, *, only_sft: bool) -> Any:
+def _check_model(config: TrainConfig, *, only_sft: bool) -> Tokenizer:
     """The tokenizer, once it and the model's configuration fit the config."""
     check_bitsandbytes(config.learner)
     tokenizer = load_tokenizer(config.model)
@@ -148,7 +148,7 @@ def _had_checkpoints(folder: RunFolder, config: TrainConfig) -> bool:
     return bool(began.checkpoints.every_steps) and last > 2 * every
 
 
-def _read_prompts(config: TrainConfig, tokenizer: Any) -> tuple[list[PromptRow], list[PromptRow]]:
+def _read_prompts(config: TrainConfig, tokenizer: Tokenizer) -> tuple[list[PromptRow], list[PromptRow]]:
     def prompts(data: DatasetConfig) -> list[PromptRow]:
         limit = config.rollout.max_prompt_tokens
         return read_prompts(data, tokenizer, max_prompt_tokens=limit, seed=config.seed)

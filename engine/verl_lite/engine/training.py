@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -34,8 +34,12 @@ from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
 from verl_lite.engine.rundir.checkpoints import restore_random_states
 from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
 from verl_lite.engine.trainer import Trainer
+from verl_lite.engine.types import PreTrainedModel
 from verl_lite.engine.warm_up import run_sft
 from verl_lite.errors import ConfigError, RankLost
+
+if TYPE_CHECKING:
+    from verl_lite.engine.cluster.ray_runtime import RayRuntime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +121,9 @@ def _check_trainable(config: TrainConfig) -> None:
         )
 
 
-def _tell_memory_plan(config: TrainConfig, on_ray: OnRay, session: Any, display: Display) -> None:
+def _tell_memory_plan(
+    config: TrainConfig, on_ray: OnRay, session: "RayRuntime | None", display: Display
+) -> None:
     """Say what the run needs where there are GPUs or a cluster; ConfigError where they cannot hold it."""
     gpu = local_gpu()
     if session is not None:
@@ -147,7 +153,9 @@ def _begin(run: Run[PreparedRun]) -> None:
         run.folder.claim(prepared.config, prepared.plugins, prepared.data)
 
 
-def _train_with_restarts(run: Run[PreparedRun], on_ray: OnRay, session: Any, *, debug_inline: bool) -> None:
+def _train_with_restarts(
+    run: Run[PreparedRun], on_ray: OnRay, session: "RayRuntime | None", *, debug_inline: bool
+) -> None:
     """Train; again from the last checkpoint when a learner rank is lost, cluster.max_restarts times."""
     config = run.inputs.config
     most = config.cluster.max_restarts
@@ -163,7 +171,7 @@ def _train_with_restarts(run: Run[PreparedRun], on_ray: OnRay, session: Any, *, 
         _begin(run)
 
 
-def _train(run: Run[PreparedRun], on_ray: OnRay, session: Any, *, debug_inline: bool) -> None:
+def _train(run: Run[PreparedRun], on_ray: OnRay, session: "RayRuntime | None", *, debug_inline: bool) -> None:
     prepared = run.inputs
     config = prepared.config
     path, model = _first_policy(run, debug_inline=debug_inline)
@@ -196,7 +204,7 @@ def _train(run: Run[PreparedRun], on_ray: OnRay, session: Any, *, debug_inline: 
         _train_and_measure(run, trainer)
 
 
-def _first_policy(run: Run[PreparedRun], *, debug_inline: bool) -> tuple[str, Any]:
+def _first_policy(run: Run[PreparedRun], *, debug_inline: bool) -> tuple[str, "PreTrainedModel | None"]:
     """(path, model) of the policy that RL begins with, after SFT if any.
 
     With several learner ranks the model is None: each rank loads it.
@@ -216,7 +224,7 @@ def _first_policy(run: Run[PreparedRun], *, debug_inline: bool) -> tuple[str, An
         path = str(folder.model)
         with clear_write_errors(path):
             save_policy(model, prepared.tokenizer, folder.model)
-        if not _is_quantized(config) and config.learner.num_ranks == 1:
+        if not config.learner.is_quantized and config.learner.num_ranks == 1:
             return path, model
         del model
         if device.type == "cuda":  # what SFT held belongs to the ranks and the engines now
@@ -224,14 +232,10 @@ def _first_policy(run: Run[PreparedRun], *, debug_inline: bool) -> tuple[str, An
     return path, _load_to_train(config, path, device)
 
 
-def _load_to_train(config: TrainConfig, path: str, device: torch.device) -> Any:
+def _load_to_train(config: TrainConfig, path: str, device: torch.device) -> "PreTrainedModel | None":
     if config.learner.num_ranks > 1:
         return None
-    return load_policy(path, dtype=config.model.dtype, device=device, quantize=_is_quantized(config))
-
-
-def _is_quantized(config: TrainConfig) -> bool:
-    return config.learner.lora is not None and config.learner.lora.quantize
+    return load_policy(path, dtype=config.model.dtype, device=device, quantize=config.learner.is_quantized)
 
 
 def _train_and_measure(run: Run[PreparedRun], trainer: Trainer) -> None:

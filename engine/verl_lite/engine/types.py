@@ -10,11 +10,17 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 
 from verl_lite.plugins import Message, Rollout, SamplerSettings, ScoredBatch, ScoredRollout
+
+if TYPE_CHECKING:
+    import transformers
+
+Tokenizer: TypeAlias = "transformers.PreTrainedTokenizerBase"
+PreTrainedModel: TypeAlias = "transformers.PreTrainedModel"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +127,9 @@ class WeightSource(Protocol):
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every (Hugging Face parameter name, full tensor) of the policy."""
-        ...
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         """log p(token t | tokens before t) for t >= 1: length len(token_ids) - 1; for the canary."""
-        ...
 
 
 @runtime_checkable
@@ -134,7 +138,6 @@ class AdapterSource(Protocol):
 
     def adapter_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(PEFT name, full tensor) of the adapters alone."""
-        ...
 
 
 def never_stop() -> None:
@@ -159,34 +162,27 @@ class PolicyLearner(WeightSource, Protocol):
     @property
     def kl_coefficient(self) -> float:
         """The current weight of the KL term."""
-        ...
 
     def token_statistics(self, scored: Sequence[ScoredRollout]) -> list[TokenStatistics]:
         """Per row what `estimate_advantages` needs: critic values, log-probs for a KL in the reward."""
-        ...
 
     def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
         """One policy update on `samples`. Raises TrainingError past the limit of bad steps."""
-        ...
 
     def scale_learning_rate(self, scale: float) -> None:
         """Multiply the scheduled learning rate by `scale` from now on. Not saved in checkpoints."""
-        ...
 
-    def start_saving(self, folder: Path, tokenizer: Any) -> Callable[[], None]:
+    def start_saving(self, folder: Path, tokenizer: Tokenizer) -> Callable[[], None]:
         """Start writing policy/ and the learner's current state into `folder`.
 
         Call the returned function to finish; it may run in another thread while training goes on.
         """
-        ...
 
     def restore(self, folder: Path) -> None:
         """Continue from the checkpoint in `folder`. Raises CheckpointError if it is damaged."""
-        ...
 
     def close(self) -> None:
         """End the processes it started."""
-        ...
 
 
 class Sampler(Protocol):
@@ -195,7 +191,6 @@ class Sampler(Protocol):
     @property
     def version(self) -> int:
         """The policy version of the weights it samples from."""
-        ...
 
     def generate(
         self,
@@ -209,11 +204,9 @@ class Sampler(Protocol):
 
         `check` is called several times per second; what it raises ends the sampling.
         """
-        ...
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         """As WeightSource.token_logprobs, by the sampler's own weights."""
-        ...
 
     def load_weights(self, source: WeightSource, *, version: int) -> float:
         """Load the source's weights, drop what was cached with the old ones, check the canary.
@@ -221,11 +214,9 @@ class Sampler(Protocol):
         Returns the canary's largest difference in log-probability. Raises TrainingError when it exceeds
         the dtype's tolerance.
         """
-        ...
 
     def sleep(self) -> None:
         """Free the device's memory for the learner. Does nothing on the CPU."""
-        ...
 
     def wake(self) -> None: ...
 

@@ -6,7 +6,6 @@ The room `sft` has the data, the loss and the loop; this stage adds the run. Its
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from verl_lite.engine.build import make_scorer
 from verl_lite.engine.config.train import TrainConfig
@@ -22,7 +21,7 @@ from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.sft.data import SFTData
 from verl_lite.engine.sft.training import SFTStep, train_sft
 from verl_lite.engine.sft.validation import Answers, Scores, answer, perplexity, validation_loss
-from verl_lite.engine.types import Sampler
+from verl_lite.engine.types import PreTrainedModel, Sampler
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, ScoredRollout
 from verl_lite.plugins.records import RecordWriter
@@ -31,8 +30,12 @@ METRICS_FILE = "sft.jsonl"
 
 
 def run_sft(
-    run: Run[PreparedRun], model: Any, *, debug_inline: bool = False, trackers: Sequence[str] = ()
-) -> tuple[Any, dict[str, float]]:
+    run: Run[PreparedRun],
+    model: PreTrainedModel,
+    *,
+    debug_inline: bool = False,
+    trackers: Sequence[str] = (),
+) -> tuple[PreTrainedModel, dict[str, float]]:
     """Train `model`; returns it (adapters merged) and the last measurements.
 
     A resumed run continues from the newest checkpoint in <run>/sft_checkpoints. Raises TrainingError when
@@ -74,7 +77,7 @@ def run_sft(
     return (merged(trained) if config.sft.lora is not None else trained), metrics
 
 
-def _trained(prepared: PreparedRun, model: Any) -> Any:
+def _trained(prepared: PreparedRun, model: PreTrainedModel) -> PreTrainedModel:
     """The model as SFT trains it: with adapters if configured, its folder naming where answers end."""
     sft = prepared.config.sft
     if sft.end_of_turn:

@@ -35,15 +35,12 @@ class RemoteEngine(Protocol):
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Send a call; returns the handle that `answer` takes. Raises EngineLost if it cannot be sent."""
-        ...
 
     def answer(self, call: Any, *, timeout_s: float) -> Any:
         """Wait for the answer; raises EngineLost if the engine died, failed, or took longer."""
-        ...
 
     def kill(self) -> None:
         """Kill its process, whatever state it is in."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

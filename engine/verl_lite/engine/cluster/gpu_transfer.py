@@ -7,6 +7,7 @@ start at rank 0, so every engine gets its own rank offset.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
@@ -16,27 +17,25 @@ from verl_lite.engine.cluster.nodes import rendezvous
 Backend = Literal["ipc", "nccl"]
 
 
+@dataclass(frozen=True, slots=True)
 class EngineClient:
     """vLLM's VLLMWeightSyncClient over engine actors of `gpus_per_engine` GPUs each.
 
     `wait` resolves references within the run's deadline.
     """
 
-    def __init__(
-        self, actors: Sequence[Any], *, gpus_per_engine: int, wait: Callable[[list[Any]], list[Any]]
-    ) -> None:
-        self._actors = actors
-        self._gpus_per_engine = gpus_per_engine
-        self._wait = wait
+    actors: Sequence[Any]
+    gpus_per_engine: int
+    wait: Callable[[list[Any]], list[Any]]
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         calls = []
-        for index, actor in enumerate(self._actors):
+        for index, actor in enumerate(self.actors):
             own = dict(init_info)
             if "rank_offset" in own:  # NCCL: one group, in which the learner is rank 0
-                own["rank_offset"] += index * self._gpus_per_engine
+                own["rank_offset"] += index * self.gpus_per_engine
             calls.append(actor.transfer.remote("init_weight_transfer_engine", {"init_info": own}))
-        self._wait(calls)
+        self.wait(calls)
 
     def start_weight_update(self) -> None:
         self._broadcast("start_weight_update")
@@ -48,7 +47,7 @@ class EngineClient:
         self._broadcast("finish_weight_update")
 
     def _broadcast(self, method: str, *arguments: Any) -> None:
-        self._wait([actor.transfer.remote(method, *arguments) for actor in self._actors])
+        self.wait([actor.transfer.remote(method, *arguments) for actor in self.actors])
 
 
 class WeightSender:

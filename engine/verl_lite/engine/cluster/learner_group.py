@@ -12,7 +12,7 @@ import torch
 
 from verl_lite.engine.cluster.weight_transfer import unpack
 from verl_lite.engine.config.algorithm import AlgorithmConfig
-from verl_lite.engine.types import TokenStatistics, TrainingSample, UpdateStats
+from verl_lite.engine.types import Tokenizer, TokenStatistics, TrainingSample, UpdateStats
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import ScoredRollout
 
@@ -22,15 +22,12 @@ class Transport(Protocol):
 
     def call(self, method: str, *args: Any) -> Any:
         """Rank 0's result, once all ranks have returned."""
-        ...
 
     def start(self, method: str, *args: Any) -> Callable[[], Any]:
         """Start a `call`; the returned function waits for it. Later calls run after it on every rank."""
-        ...
 
     def put(self, method: str) -> Any:
         """Like `call`, but leaves the result in Ray's object store and returns a reference to it."""
-        ...
 
     def close(self) -> None: ...
 
@@ -40,12 +37,8 @@ class LearnerGroup:
 
     def __init__(self, transport: Transport, algorithm: AlgorithmConfig) -> None:
         self._ranks = transport
-        self._kl_coefficient = algorithm.kl.coefficient
+        self.kl_coefficient = algorithm.kl.coefficient
         self._needs_statistics = algorithm.critic is not None or algorithm.kl.in_reward
-
-    @property
-    def kl_coefficient(self) -> float:
-        return self._kl_coefficient
 
     def token_statistics(self, scored: Sequence[ScoredRollout]) -> list[TokenStatistics]:
         if not self._needs_statistics:
@@ -55,13 +48,13 @@ class LearnerGroup:
 
     def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
         stats: UpdateStats = self._ranks.call("update", samples)
-        self._kl_coefficient = stats.metrics["policy/kl_coefficient"]
+        self.kl_coefficient = stats.metrics["policy/kl_coefficient"]
         return stats
 
     def scale_learning_rate(self, scale: float) -> None:
         self._ranks.call("scale_learning_rate", scale)
 
-    def start_saving(self, folder: Path, tokenizer: Any) -> Callable[[], None]:
+    def start_saving(self, folder: Path, tokenizer: Tokenizer) -> Callable[[], None]:
         """See PolicyLearner.start_saving; every rank must be able to write to `folder`.
 
         The returned function raises TrainingError if the ranks wrote to a folder of that name on another
@@ -81,7 +74,7 @@ class LearnerGroup:
         return finish_here
 
     def restore(self, folder: Path) -> None:
-        self._kl_coefficient = self._ranks.call("restore", folder.absolute())
+        self.kl_coefficient = self._ranks.call("restore", folder.absolute())
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every (Hugging Face parameter name, full tensor) of the policy, read-only, on the CPU."""

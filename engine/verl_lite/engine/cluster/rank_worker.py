@@ -40,7 +40,7 @@ class RankWorker:
             make_deterministic()
         self._ranks = RankGroup(config.learner.parallel, device)
         self._shares_gpu = config.rollout.shares_gpus and device.type == "cuda"
-        is_quantized = config.learner.lora is not None and config.learner.lora.quantize
+        is_quantized = config.learner.is_quantized
         # whole weights stay in host memory until they are sharded: the device only ever holds a shard
         start = torch.device("cpu") if self._ranks.is_sharded and not is_quantized else device
         model = load_policy(spec.model_path, dtype=config.model.dtype, device=start, quantize=is_quantized)

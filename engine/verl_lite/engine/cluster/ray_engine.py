@@ -8,22 +8,20 @@ from verl_lite.errors import RankLost
 
 
 class RayEngine:
-    """Starts an actor of `actor_class` with `arguments`; `resources` are its Ray options."""
+    """Starts an actor of `actor_class` with `arguments`; `resources` are its Ray options.
+
+    `actor` is Ray's handle, for calls that do not go through the pool.
+    """
 
     def __init__(self, actor_class: type, resources: Mapping[str, Any], **arguments: Any) -> None:
         import ray
 
         self._ray = ray
-        self._actor = ray.remote(actor_class).options(**resources).remote(**arguments)
-
-    @property
-    def actor(self) -> Any:
-        """Ray's handle, for calls that do not go through the pool."""
-        return self._actor
+        self.actor = ray.remote(actor_class).options(**resources).remote(**arguments)
 
     def call(self, method: str, *arguments: Any) -> Any:
         try:
-            return getattr(self._actor, method).remote(*arguments)
+            return getattr(self.actor, method).remote(*arguments)
         except self._ray.exceptions.RayActorError as error:
             raise EngineLost(f"is gone: {_reason(error)}") from None
 
@@ -43,7 +41,7 @@ class RayEngine:
             raise EngineLost(f"is gone: {_reason(error)}") from None
 
     def kill(self) -> None:
-        self._ray.kill(self._actor, no_restart=True)
+        self._ray.kill(self.actor, no_restart=True)
 
 
 def _reason(error: Exception) -> str:

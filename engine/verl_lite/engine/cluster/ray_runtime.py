@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from verl_lite.engine.cluster.watchdog import Watchdog, descendants, kill_after_grace
@@ -96,9 +96,7 @@ class RayRuntime:
             is_default = on_sigterm in (signal.SIG_DFL, None)
             signal.signal(signal.SIGTERM, _exit if is_default else on_sigterm)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._was_initialized:
             return
         try:

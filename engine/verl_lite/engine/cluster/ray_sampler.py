@@ -22,7 +22,7 @@ from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.rollout.canary import TOLERANCES, Canary
 from verl_lite.engine.rollout.requests import GroupBuilder
-from verl_lite.engine.types import PromptRow, WeightSource, never_stop, weights_of
+from verl_lite.engine.types import PromptRow, Tokenizer, WeightSource, never_stop, weights_of
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 
@@ -37,7 +37,7 @@ class RaySampler:
     def __init__(
         self,
         model_path: str,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         config: RolloutConfig,
         cluster: ClusterConfig,
         *,
@@ -47,10 +47,10 @@ class RaySampler:
         lora: LoraConfig | None = None,
         on_gpu: bool | None = None,
     ) -> None:
-        self._end_ids = end_ids
-        self._decode = partial(tokenizer.decode, skip_special_tokens=True)
+        decode = partial(tokenizer.decode, skip_special_tokens=True)
+        self._build_groups = partial(GroupBuilder, decode=decode, end_ids=end_ids)
         self._batch_numbers = itertools.count()
-        self._version = 0
+        self.version = 0
         self._config = config
         self._sender: WeightSender | None = None
         self._runtime = RayRuntime(cluster, cpus=config.placed_cpus)
@@ -81,10 +81,6 @@ class RaySampler:
             self.close()
             raise
 
-    @property
-    def version(self) -> int:
-        return self._version
-
     def generate(
         self,
         prompts: Sequence[PromptRow],
@@ -94,17 +90,9 @@ class RaySampler:
         check: Callable[[], None] = never_stop,
     ) -> Iterator[list[Rollout]]:
         """See Sampler.generate. `settings.seed` is the batch's: request seeds are derived from it."""
-        groups = GroupBuilder(
-            prompts,
-            num_samples=num_samples,
-            settings=settings,
-            decode=self._decode,
-            end_ids=self._end_ids,
-            id_prefix=f"{next(self._batch_numbers)}/",
-        )
-        for finished in self.pool.run(groups.requests, check=check):
-            if (group := groups.add(finished)) is not None:
-                yield group
+        id_prefix = f"{next(self._batch_numbers)}/"
+        groups = self._build_groups(prompts, num_samples=num_samples, settings=settings, id_prefix=id_prefix)
+        yield from groups.completed(self.pool.run(groups.requests, check=check))
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         """By the engine that answers first; all have the same weights."""
@@ -121,7 +109,7 @@ class RaySampler:
         else:
             self._send(source, self._config.weight_transfer)
             differences = self.pool.broadcast("weights_arrived", version, canary_ids, check=check)
-        self._version = version
+        self.version = version
         return float(max(differences))
 
     def _put(self, source: WeightSource, version: int) -> Any:
@@ -168,7 +156,7 @@ class RaySampler:
         if self._sender is not None:
             self._sender.close()
         self.pool.close()
-        self._runtime.__exit__(None, None, None)
+        self._runtime.__exit__()
 
 
 def _engine_options(config: RolloutConfig) -> dict[str, Any]:

@@ -34,6 +34,7 @@ POLL_S = 0.5  # how often deadlines are checked
 OPEN = 0  # the serial number of an actor's `open` call
 
 
+@dataclass(frozen=True, slots=True)
 class RewardActors:
     """The placement that a Scorer takes: `cluster.rewards` says how many actors, and of what size.
 
@@ -41,9 +42,8 @@ class RewardActors:
     times, then scoring stops with a RewardError: a loss never becomes a score.
     """
 
-    def __init__(self, ray: Any, config: ClusterConfig) -> None:
-        self._ray = ray
-        self._config = config
+    ray: Any
+    config: ClusterConfig
 
     def take(self, components: Mapping[int, Component], replaced: Counter[str]) -> Mapping[int, Runner]:
         taken = {
@@ -51,7 +51,7 @@ class RewardActors:
             for index, component in components.items()
             if place_of(component.definition) != "inline"
         }
-        return dict.fromkeys(taken, _Dispatcher(self._ray, self._config, taken, replaced)) if taken else {}
+        return dict.fromkeys(taken, _Dispatcher(self.ray, self.config, taken, replaced)) if taken else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,11 +225,6 @@ class AlgorithmConfig(ConfigModel):
                 "importance.mode: off, epochs: 1 and mini_batches: 1"
             )
 
-    @property
-    def is_on_policy(self) -> bool:
-        """One update per rollout batch: the ratio to the old policy is exactly 1."""
-        return self.epochs * self.mini_batches == 1
-
 
 class OptimizerConfig(ConfigModel):
     """AdamW, its schedule and its guards."""
@@ -282,6 +277,11 @@ class LearnerConfig(ConfigModel):
     logits_tile_mb: int = Field(default=16, gt=0)  # the most logits that exist at one time
     lora: LoraConfig | None = None
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the frozen base is loaded in 4 bits (QLoRA)."""
+        return self.lora is not None and self.lora.quantize
+
     @model_validator(mode="after")
     def _coherent(self) -> Self:
         if self.share_prompts == "always" and self.backend == "padded":
@@ -295,7 +295,7 @@ class LearnerConfig(ConfigModel):
 
     def _check_shards(self) -> None:
         why, ranks = "", f"learner.num_ranks={self.num_ranks} with parallel=fsdp"
-        if self.lora is not None and self.lora.quantize:
+        if self.is_quantized:
             why = (
                 "lora.quantize packs the base into 4-bit blocks, which cannot be split into the ranks' shards"
             )

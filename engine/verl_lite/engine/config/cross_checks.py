@@ -37,7 +37,7 @@ def check_models(algorithm: AlgorithmConfig, learner: LearnerConfig) -> None:
             "algorithm.kl.reference=adapter_off is the model with its LoRA adapters switched off, but there "
             "is no learner.lora: add it, or use copy or offload"
         )
-    if algorithm.critic is not None and not algorithm.critic.model and lora is not None and lora.quantize:
+    if algorithm.critic is not None and not algorithm.critic.model and learner.is_quantized:
         raise ValueError(
             "learner.lora.quantize=true with a critic that starts from the policy's weights: a critic is "
             "trained in full, and 4-bit weights cannot be; name a model in algorithm.critic.model"

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from verl_lite.engine.config.data import DatasetConfig
 from verl_lite.engine.data.arithmetic import arithmetic_rows
-from verl_lite.engine.types import PromptRow
+from verl_lite.engine.types import PromptRow, Tokenizer
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.plugins import Message
 
@@ -119,7 +119,7 @@ def _is_message(item: object) -> bool:
 
 def read_prompts(
     config: DatasetConfig,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     *,
     max_prompt_tokens: int,
     seed: int,

@@ -25,7 +25,7 @@ from verl_lite.engine.evals.measures import (
 from verl_lite.engine.model.end_tokens import end_of_answer, end_token_ids
 from verl_lite.engine.model.folder import check_context, load_tokenizer
 from verl_lite.engine.rundir.folder import write_whole
-from verl_lite.engine.types import PromptRow, Sampler
+from verl_lite.engine.types import PromptRow, Sampler, Tokenizer
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.scoring import without_breaker
 from verl_lite.plugins import SamplerSettings, ScoredRollout
@@ -99,7 +99,7 @@ def evaluate_model(
         ) as sampler,
     ):
         results = {
-            name: _Dataset(config, name, rows, tokenizer, out_dir, end_id=end_id).measure(sampler, scorer)
+            name: _Dataset(config, name, rows, tokenizer, out_dir, end_id).measure(sampler, scorer)
             for name, rows in prompts.items()
         }
     result = EvalResult(name=config.name, model=model_path, datasets=results)
@@ -129,88 +129,79 @@ def read_result(folder: Path) -> EvalResult:
     )
 
 
+@dataclass(frozen=True, slots=True)
 class _Dataset:
     """One data set's prompts on their way through sampler and scorer."""
 
-    def __init__(
-        self,
-        config: EvalConfig,
-        name: str,
-        prompts: Sequence[PromptRow],
-        tokenizer: Any,
-        out_dir: Path | None,
-        *,
-        end_id: int,
-    ) -> None:
-        self._config = config
-        self._name = name
-        self._prompts = prompts
-        self._tokenizer = tokenizer
-        self._end_id = end_id
-        self._out_dir = out_dir
+    config: EvalConfig
+    name: str
+    prompts: Sequence[PromptRow]
+    tokenizer: Tokenizer
+    out_dir: Path | None
+    end_id: int
 
     def measure(self, sampler: Sampler, scorer: Scorer) -> DatasetResult:
         measures: list[Measure] = []
         greedy: dict[str, bool] = {}
         right: dict[str, int] = {}
-        if self._config.greedy:
+        if self.config.greedy:
             settings = self._settings(temperature=0.0)
             rows = self._score(sampler, scorer, settings, num_samples=1, kind="greedy")
-            found, greedy = measure_greedy(rows, self._config)
+            found, greedy = measure_greedy(rows, self.config)
             measures += found
-        if self._config.num_samples:
+        if self.config.num_samples:
             groups: dict[str, list[ScoredRollout]] = defaultdict(list)
-            settings = self._settings(temperature=self._config.rollout.temperature)
+            settings = self._settings(temperature=self.config.rollout.temperature)
             for row in self._score(
-                sampler, scorer, settings, num_samples=self._config.num_samples, kind="samples"
+                sampler, scorer, settings, num_samples=self.config.num_samples, kind="samples"
             ):
                 groups[row.rollout.group].append(row)
-            found, right = measure_samples(groups, self._config)
+            found, right = measure_samples(groups, self.config)
             measures += found
-        if self._config.perplexity:
+        if self.config.perplexity:
             measures.append(perplexity_measure(self._answer_logprobs(sampler)))
         prompts = {
             prompt.id: PromptResult(
                 greedy=greedy.get(prompt.id),
                 num_right=right.get(prompt.id, 0),
-                num_samples=self._config.num_samples,
+                num_samples=self.config.num_samples,
             )
-            for prompt in self._prompts
+            for prompt in self.prompts
         }
         return DatasetResult(measures=measures, prompts=prompts)
 
     def _settings(self, *, temperature: float) -> SamplerSettings:
-        rollout = self._config.rollout
+        rollout = self.config.rollout
         greedy = temperature == 0.0
         return SamplerSettings(
             temperature=temperature,
             top_p=1.0 if greedy else rollout.top_p,
             top_k=0 if greedy else rollout.top_k,
             max_new_tokens=rollout.max_new_tokens,
-            seed=self._config.seed,
+            seed=self.config.seed,
         )
 
     def _score(
         self, sampler: Sampler, scorer: Scorer, settings: SamplerSettings, *, num_samples: int, kind: str
     ) -> Sequence[ScoredRollout]:
         session = scorer.start()
-        for group in sampler.generate(self._prompts, num_samples=num_samples, settings=settings):
+        for group in sampler.generate(self.prompts, num_samples=num_samples, settings=settings):
             session.add(group)
         rows = session.finish().rows
-        if self._out_dir is not None:
-            with RecordWriter(self._out_dir / f"{self._name}_{kind}.parquet") as writer:
+        if self.out_dir is not None:
+            with RecordWriter(self.out_dir / f"{self.name}_{kind}.parquet") as writer:
                 writer.write(rows)
         return rows
 
     def _answer_logprobs(self, sampler: Sampler) -> list[list[float]]:
         """log p of every token of every prompt's answer, including the end of turn."""
         found = []
-        for prompt in self._prompts:
-            text = prompt.columns[self._config.perplexity]
+        for prompt in self.prompts:
+            text = prompt.columns[self.config.perplexity]
             if not isinstance(text, str) or not text:
                 raise DataError(
-                    f"row {prompt.id}: expected text in column {self._config.perplexity!r}, got {text!r:.80}"
+                    f"row {prompt.id}: expected text in column {self.config.perplexity!r}, got {text!r:.80}"
                 )
-            answer = [*self._tokenizer.encode(text, add_special_tokens=False), self._end_id]
+            answer = [*self.tokenizer.encode(text, add_special_tokens=False), self.end_id]
             found.append(sampler.token_logprobs([*prompt.prompt_ids, *answer])[-len(answer) :])
         return found

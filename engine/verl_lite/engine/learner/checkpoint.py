@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.model.folder import save_policy
 from verl_lite.engine.model.weights import named_weights
 from verl_lite.engine.rundir.checkpoints import copy_of, load_tensors
+from verl_lite.engine.types import Tokenizer
 
 
 class _Learner(Protocol):
@@ -22,12 +24,19 @@ class _Learner(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
 
-def start_saving(learner: _Learner, folder: Path, tokenizer: Any) -> Callable[[], None]:
+def start_saving(learner: _Learner, folder: Path, tokenizer: "Tokenizer | None") -> Callable[[], None]:
     """Copy the learner's state now; the returned function writes the copy into `folder`."""
     model = learner.policy.model
     state = learner.state_dict()
     if not hasattr(model, "disable_adapter"):
         state.pop("model")  # policy/ holds the same weights
+    return start_writing(state, model, tokenizer, folder)
+
+
+def start_writing(
+    state: Mapping[str, Any], model: nn.Module, tokenizer: "Tokenizer | None", folder: Path
+) -> Callable[[], None]:
+    """Copy `state` and the weights now; the returned function writes them to learner.pt and policy/."""
     state, weights = copy_of(state), copy_of(dict(named_weights(model)))
 
     def finish() -> None:

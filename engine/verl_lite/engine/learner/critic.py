@@ -29,7 +29,7 @@ from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.model.folder import check_critic_vocabulary
 from verl_lite.engine.model.weights import base_model, float32_master_weights
-from verl_lite.engine.types import TrainingSample
+from verl_lite.engine.types import PreTrainedModel, TrainingSample
 from verl_lite.errors import ConfigError
 
 
@@ -202,7 +202,7 @@ def make_critic(
     )
 
 
-def _critic_model(config: CriticConfig, policy: nn.Module) -> Any:
+def _critic_model(config: CriticConfig, policy: nn.Module) -> PreTrainedModel:
     causal = base_model(policy)
     if not config.model:
         has_adapters = hasattr(policy, "disable_adapter")
@@ -210,7 +210,7 @@ def _critic_model(config: CriticConfig, policy: nn.Module) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(config.model)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(config.model)
     except (OSError, ValueError) as error:
         raise ConfigError(f"algorithm.critic.model={config.model}: {error}") from None
     check_critic_vocabulary(config.model, model.config.vocab_size, needed=causal.config.vocab_size)

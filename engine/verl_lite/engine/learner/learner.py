@@ -40,7 +40,7 @@ from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.learner.reference import make_reference
 from verl_lite.engine.model.lora import adapter_weights, add_adapters
 from verl_lite.engine.model.weights import float32_master_weights, named_weights
-from verl_lite.engine.types import TokenStatistics, TrainingSample, UpdateStats, is_trainable
+from verl_lite.engine.types import Tokenizer, TokenStatistics, TrainingSample, UpdateStats, is_trainable
 from verl_lite.plugins import Rollout, ScoredRollout
 
 
@@ -284,7 +284,7 @@ class Learner:
     def kl_coefficient(self) -> float:
         return self.kl_controller.coefficient
 
-    def start_saving(self, folder: Path, tokenizer: Any) -> Callable[[], None]:
+    def start_saving(self, folder: Path, tokenizer: Tokenizer) -> Callable[[], None]:
         """See PolicyLearner.start_saving: copies the state now; the returned function writes the copy."""
         return start_saving(self, folder, tokenizer)
 

@@ -7,33 +7,36 @@ follows from the seed alone, so a resumed loop skips the batches that were done.
 """
 
 import math
-import os
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
+from torch import nn
 
 from verl_lite.engine.config.train import CheckpointConfig
+from verl_lite.engine.learner.checkpoint import start_writing
 from verl_lite.engine.learner.optimizer import PolicyOptimizer
-from verl_lite.engine.model.folder import save_policy
-from verl_lite.engine.model.weights import named_weights
+from verl_lite.engine.model.weights import trained_parameters
 from verl_lite.engine.observe.metrics_log import MetricsLog
-from verl_lite.engine.rundir.checkpoint_files import clear_write_errors, newest_whole, remove_leftovers
+from verl_lite.engine.rundir.checkpoint_files import (
+    clear_write_errors,
+    newest_whole,
+    remove_leftovers,
+    rename_damaged,
+)
 from verl_lite.engine.rundir.checkpoints import (
     Checkpoint,
     CheckpointWriter,
-    copy_of,
     load_checkpoint,
     load_tensors,
     restore_random_states,
     retention,
 )
 from verl_lite.engine.rundir.interrupt import Interrupt, StopRequested
+from verl_lite.engine.types import Tokenizer
 from verl_lite.errors import ConfigError
 
 
@@ -70,9 +73,7 @@ def find_start(folder: Path, *, data: str, resume: bool) -> LoopStart:
         remove_leftovers(folder)
         path, passed = newest_whole(folder)
         for one in passed:
-            aside = one.path.with_name(f"damaged_{one.path.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            os.replace(one.path, aside)
+            aside = rename_damaged(one)
             lines.append(f"passed over {one.path}: {one.reason}; renamed to {aside.name}")
     if path is None:
         return LoopStart(
@@ -100,7 +101,7 @@ class LoopCheckpoints:
         start: LoopStart,
         *,
         config: CheckpointConfig,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         log: MetricsLog,
         interrupt: Interrupt,
         notes: Mapping[str, Any] | None = None,
@@ -119,14 +120,14 @@ class LoopCheckpoints:
         """The finished updates that the loop continues after."""
         return self._start.step
 
-    def restore(self, model: Any, optimizer: PolicyOptimizer) -> Mapping[str, Any]:
+    def restore(self, model: nn.Module, optimizer: PolicyOptimizer) -> Mapping[str, Any]:
         """Put weights, optimiser and random states back; returns the loop's own state."""
         if self._start.checkpoint is None:
             return {}
         path = self._start.checkpoint.path
         learner = load_tensors(path / "learner.pt")
         with torch.no_grad():
-            for name, parameter in _trained(model):
+            for name, parameter in trained_parameters(model):
                 parameter.copy_(learner["trained"][name])
         optimizer.load_state_dict(learner["optimizer"])
         restore_random_states(path)
@@ -134,20 +135,25 @@ class LoopCheckpoints:
         return memory
 
     def after(
-        self, step: int, model: Any, optimizer: PolicyOptimizer, *, memory: Mapping[str, Any] | None = None
+        self,
+        step: int,
+        model: nn.Module,
+        optimizer: PolicyOptimizer,
+        *,
+        memory: Mapping[str, Any] | None = None,
     ) -> None:
         """Between two steps: save if it is time. Raises StopRequested, after saving, when asked to stop."""
         stops = self._interrupt.requested
         if stops or (self._every and step % self._every == 0):
             self._log.sync()  # a checkpoint is never newer than its metrics
             state = {
-                "trained": {name: parameter.detach() for name, parameter in _trained(model)},
+                "trained": {name: parameter.detach() for name, parameter in trained_parameters(model)},
                 "optimizer": optimizer.state_dict(),
                 "memory": memory or {},
             }
             self._writer.submit(
                 step=step,
-                start_saving=partial(_start_saving, state, model, self._tokenizer),
+                start_saving=partial(start_writing, state, model, self._tokenizer),
                 trainer={
                     "data": self._start.data,
                     "notes": self._notes,
@@ -161,29 +167,13 @@ class LoopCheckpoints:
     def __enter__(self) -> "LoopCheckpoints":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         """Wait until the last checkpoint is on disk; raises CheckpointError when it cannot be written.
 
         After an error only the writing thread ends.
         """
         try:
-            if error is None:
+            if error_type is None:
                 self._writer.finish()
         finally:
             self._writer.close()
-
-
-def _start_saving(state: Mapping[str, Any], model: Any, tokenizer: Any, folder: Path) -> Callable[[], None]:
-    state, weights = copy_of(state), copy_of(dict(named_weights(model)))
-
-    def finish() -> None:
-        save_policy(model, tokenizer, folder / "policy", weights=weights)
-        torch.save(state, folder / "learner.pt")
-
-    return finish
-
-
-def _trained(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
-    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]

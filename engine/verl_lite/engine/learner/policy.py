@@ -6,7 +6,6 @@ Shapes: N completion tokens of a micro-batch, D hidden.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +29,7 @@ from verl_lite.engine.learner.packing import (
 )
 from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.model.weights import base_model
-from verl_lite.engine.types import TrainingSample
+from verl_lite.engine.types import PreTrainedModel, TrainingSample
 from verl_lite.errors import ConfigError
 
 
@@ -160,7 +159,7 @@ def _shares_prompt(samples: Sequence[TrainingSample], config: LearnerConfig) -> 
     return [counts[tuple(s.prompt_ids)] > 1 and len(s.prompt_ids) >= min_tokens for s in samples]
 
 
-def prepare_backbone(causal: Any, config: LearnerConfig) -> bool:
+def prepare_backbone(causal: PreTrainedModel, config: LearnerConfig) -> bool:
     """Set the model's attention and gradient checkpointing. Returns whether it runs packed."""
     windows = getattr(causal.config, "layer_types", None) or ()
     packed = config.backend == "packed" and all(kind == "full_attention" for kind in windows)
@@ -186,7 +185,7 @@ def hidden_states(backbone: nn.Module, batch: PackedBatch, device: torch.device)
     return output.last_hidden_state.flatten(0, 1)[batch.predict_from_N.to(device)]  # type: ignore[no-any-return]
 
 
-def _refuse_unusual_heads(causal: Any) -> None:
+def _refuse_unusual_heads(causal: PreTrainedModel) -> None:
     head = causal.get_output_embeddings()
     odd = [
         name

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -11,17 +11,17 @@ from torch import nn
 from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
-from verl_lite.engine.types import TrainingSample
+from verl_lite.engine.types import PreTrainedModel, TrainingSample
 from verl_lite.errors import ConfigError
 
 
+@dataclass(frozen=True, slots=True)
 class ReferencePolicy:
     """Log-probabilities of a policy that never changes."""
 
-    def __init__(self, policy: Policy, *, offload: bool = False, adapter_off: bool = False) -> None:
-        self._policy = policy
-        self._offload = offload
-        self._adapter_off = adapter_off
+    policy: Policy
+    offload: bool = False
+    adapter_off: bool = False
 
     def completion_logprobs(
         self, samples: Sequence[TrainingSample], *, device: torch.device
@@ -30,13 +30,13 @@ class ReferencePolicy:
 
         An offloaded copy is moved there and back.
         """
-        model: Any = self._policy.model
-        base: AbstractContextManager[None] = model.disable_adapter() if self._adapter_off else nullcontext()
-        if self._offload:
+        model: PreTrainedModel = self.policy.model
+        base: AbstractContextManager[None] = model.disable_adapter() if self.adapter_off else nullcontext()
+        if self.offload:
             model.to(device)
         with base:
-            logprobs = self._policy.completion_logprobs(samples)
-        if self._offload:
+            logprobs = self.policy.completion_logprobs(samples)
+        if self.offload:
             model.to("cpu")
         return logprobs
 

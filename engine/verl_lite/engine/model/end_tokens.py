@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from verl_lite.engine.model.weights import base_model
+from verl_lite.engine.types import PreTrainedModel, Tokenizer
 from verl_lite.errors import DataError
 
 ANSWER = "answer"
 
 
-def end_token_ids(tokenizer: Any, model: Any, named: Sequence[str] = ()) -> tuple[int, ...]:
+def end_token_ids(
+    tokenizer: Tokenizer, model: "PreTrainedModel | str", named: Sequence[str] = ()
+) -> tuple[int, ...]:
     """The tokenizer's eos, the model's generation_config's, and the tokens `named` by the config.
 
     `model` is a loaded model, or the folder or hub id of one. A model whose chat template ends turns with
@@ -22,7 +25,7 @@ def end_token_ids(tokenizer: Any, model: Any, named: Sequence[str] = ()) -> tupl
     return tuple(dict.fromkeys(id for id in ids if 0 <= id < len(tokenizer)))
 
 
-def named_token_ids(tokenizer: Any, named: Sequence[str]) -> list[int]:
+def named_token_ids(tokenizer: Tokenizer, named: Sequence[str]) -> list[int]:
     """The ids of the tokens of sft.end_of_turn. Raises DataError for a text that is not one token."""
     coded = {text: tokenizer.encode(text, add_special_tokens=False) for text in named}
     for text, ids in coded.items():
@@ -31,7 +34,7 @@ def named_token_ids(tokenizer: Any, named: Sequence[str]) -> list[int]:
     return [ids[0] for ids in coded.values()]
 
 
-def end_of_answer(tokenizer: Any, end_ids: Sequence[int]) -> int:
+def end_of_answer(tokenizer: Tokenizer, end_ids: Sequence[int]) -> int:
     """The one of `end_ids` that the chat template puts after an answer; eos if it puts none."""
     from jinja2 import TemplateError
 

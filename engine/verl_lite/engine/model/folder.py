@@ -12,6 +12,7 @@ from verl_lite.engine.config.train import ModelConfig
 from verl_lite.engine.model.quantization import four_bit_config, keep_training_kernels
 from verl_lite.engine.model.tiny import build_tiny_model, build_tiny_tokenizer
 from verl_lite.engine.model.weights import base_model, named_weights
+from verl_lite.engine.types import PreTrainedModel, Tokenizer
 from verl_lite.errors import ConfigError, DataError
 
 
@@ -20,7 +21,7 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_tokenizer(config: ModelConfig) -> Any:
+def load_tokenizer(config: ModelConfig) -> Tokenizer:
     """The policy's tokenizer, without loading the policy.
 
     Raises DataError if the folder is missing or holds no tokenizer, or if the tokenizer has no chat
@@ -110,7 +111,7 @@ def prepare_model(config: ModelConfig, folder: Path, *, seed: int) -> str:
     return str(folder)
 
 
-def load_policy(path: str, *, dtype: str, device: torch.device, quantize: bool = False) -> Any:
+def load_policy(path: str, *, dtype: str, device: torch.device, quantize: bool = False) -> PreTrainedModel:
     """The causal language model in `path` on `device`; with `quantize`, its linear layers in 4 bits.
 
     Raises DataError if it cannot be loaded.
@@ -133,7 +134,11 @@ def load_policy(path: str, *, dtype: str, device: torch.device, quantize: bool =
 
 
 def save_policy(
-    model: Any, tokenizer: Any, folder: Path, *, weights: Mapping[str, torch.Tensor] | None = None
+    model: PreTrainedModel,
+    tokenizer: "Tokenizer | None",
+    folder: Path,
+    *,
+    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Write weights (safetensors, adapters merged), configuration and tokenizer as one model folder.
 
@@ -151,7 +156,7 @@ def save_policy(
         tokenizer.save_pretrained(folder)
 
 
-def _unquantized_twin(causal: Any) -> Any:
+def _unquantized_twin(causal: PreTrainedModel) -> PreTrainedModel:
     """The same model without weights and quantisation, to save plain weights with."""
     config = copy.deepcopy(causal.config)
     del config.quantization_config
@@ -159,7 +164,7 @@ def _unquantized_twin(causal: Any) -> Any:
         return type(causal)(config)
 
 
-def pad_token_id(tokenizer: Any) -> int:
+def pad_token_id(tokenizer: Tokenizer) -> int:
     """The token that pads rows; eos if the tokenizer names none, as nothing attends to padding."""
     return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 

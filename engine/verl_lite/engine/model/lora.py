@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.model.weights import full_tensor
+from verl_lite.engine.types import PreTrainedModel
 
 
 def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str = "CAUSAL_LM") -> nn.Module:
@@ -33,7 +34,7 @@ def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str 
     return peft.get_peft_model(model, adapters)  # type: ignore[no-any-return]
 
 
-def merged(model: Any) -> Any:
+def merged(model: PreTrainedModel) -> PreTrainedModel:
     """The plain model with its adapters merged into the weights."""
     return model.merge_and_unload()
 

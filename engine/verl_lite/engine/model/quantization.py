@@ -17,7 +17,7 @@ from verl_lite.errors import ConfigError
 def check_bitsandbytes(config: LearnerConfig) -> None:
     """Raises ConfigError if `config` needs the package and it is not installed."""
     wanted = {"learner.optimizer.bits=8": config.optimizer.bits == 8}
-    wanted["learner.lora.quantize=true"] = config.lora is not None and config.lora.quantize
+    wanted["learner.lora.quantize=true"] = config.is_quantized
     keys = [key for key, is_wanted in wanted.items() if is_wanted]
     if keys and importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(

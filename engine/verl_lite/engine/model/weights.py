@@ -1,17 +1,17 @@
 """The policy's weights as samplers load them: Hugging Face names, full tensors, adapters merged."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from verl_lite.engine.model.quantization import dequantized
+from verl_lite.engine.types import PreTrainedModel
 
 
-def base_model(model: Any) -> Any:
+def base_model(model: nn.Module) -> PreTrainedModel:
     """The transformers causal model itself, without its PEFT wrapper if it has one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 
 def float32_master_weights(model: nn.Module) -> None:
@@ -19,6 +19,11 @@ def float32_master_weights(model: nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
             parameter.data = parameter.data.float()
+
+
+def trained_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """(name, parameter) of everything that gets a gradient."""
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
 def full_tensor(tensor: Tensor) -> Tensor:

@@ -57,19 +57,16 @@ class SummaryRow:
 class Display(Protocol):
     def note(self, text: str) -> None:
         """Show a line of text once."""
-        ...
 
     def sft_step(self, step: int, num_steps: int, loss: float) -> None: ...
 
     def preference_step(self, step: int, num_steps: int, metrics: Mapping[str, float]) -> None:
         """A step of DPO or of a reward model, counted from 1; `metrics` by their names in metrics.jsonl."""
-        ...
 
     def step(self, report: StepReport) -> None: ...
 
     def finish(self) -> None:
         """Stop updating; what was shown stays."""
-        ...
 
 
 def make_display(console: Console, mode: DisplayMode = "auto") -> Display:
@@ -79,6 +76,11 @@ def make_display(console: Console, mode: DisplayMode = "auto") -> Display:
     if mode == "quiet":
         return QuietDisplay(console)
     return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+
+
+def print_plain(console: Console, text: str) -> None:
+    """Print `text` as it is, without wrapping: logs have no width."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class PlainDisplay:
@@ -106,8 +108,7 @@ class PlainDisplay:
         """Nothing is pending."""
 
     def _print(self, text: str) -> None:
-        # no wrapping: there is no terminal whose width could matter to a log
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        print_plain(self._console, text)
 
 
 class QuietDisplay(PlainDisplay):

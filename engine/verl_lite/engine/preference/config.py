@@ -105,7 +105,7 @@ class PreferenceConfig(ConfigModel):
                 f"learner.num_ranks={self.learner.num_ranks}: training on preferences runs in one process; "
                 "set it to 1"
             )
-        if self.learner.lora is not None and self.learner.lora.quantize:
+        if self.learner.is_quantized:
             raise ValueError(
                 "learner.lora.quantize is not supported for training on preferences: set it to false"
             )

@@ -5,15 +5,14 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
 
 from verl_lite.engine.data.prompts import read_rows, row_messages
 from verl_lite.engine.preference.config import PreferenceConfig, PreferenceSource
-from verl_lite.engine.types import TrainingSample
+from verl_lite.engine.types import Tokenizer, TrainingSample
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.preferences import PreferenceRow, to_preference
 
-Tokenise = Callable[[Any, PreferenceRow], list[tuple[list[int], list[int]]]]
+Tokenise = Callable[[Tokenizer, PreferenceRow], list[tuple[list[int], list[int]]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +48,7 @@ class Rankings:
 
 
 def reply_ids(
-    tokenizer: Any, row: PreferenceRow, *, end_id: int | None = None
+    tokenizer: Tokenizer, row: PreferenceRow, *, end_id: int | None = None
 ) -> list[tuple[list[int], list[int]]]:
     """(prompt, completion) ids as a sampler would have made them: template, answer, end of turn.
 
@@ -61,7 +60,7 @@ def reply_ids(
     return [(list(prompt), [*ids, end]) for ids in encoded]
 
 
-def chat_ids(tokenizer: Any, row: PreferenceRow) -> list[tuple[list[int], list[int]]]:
+def chat_ids(tokenizer: Tokenizer, row: PreferenceRow) -> list[tuple[list[int], list[int]]]:
     """Whole conversations as the `reward_model` reward renders them: (shared beginning, rest) of each."""
     whole = []
     for text in row.completions:
@@ -74,7 +73,7 @@ def chat_ids(tokenizer: Any, row: PreferenceRow) -> list[tuple[list[int], list[i
     return [(ids[:cut], ids[cut:]) for ids in whole]
 
 
-def read_rankings(config: PreferenceConfig, tokenizer: Any, tokenise: Tokenise) -> Rankings:
+def read_rankings(config: PreferenceConfig, tokenizer: Tokenizer, tokenise: Tokenise) -> Rankings:
     """The config's rows as rankings; no prompt is on both sides. Raises DataError for unusable rows."""
     counts = {"tied": 0, "dropped": 0, "same": 0}
 

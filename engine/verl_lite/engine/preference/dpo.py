@@ -5,7 +5,7 @@ taken before the first step, so no second model is held while training.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -36,31 +36,31 @@ def with_reference(rankings: Sequence[Ranking], policy: Policy) -> list[Ranking]
     return [replace(ranking, reference_K=[next(sums) for _ in ranking.samples]) for ranking in rankings]
 
 
+@dataclass(frozen=True, slots=True)
 class DPOObjective:
     """The policy under DPO's loss; scores are the implicit rewards."""
 
-    def __init__(self, policy: Policy, config: DPOConfig) -> None:
-        self._policy = policy
-        self._config = config
+    policy: Policy
+    config: DPOConfig
 
     @property
     def model(self) -> nn.Module:
-        return self._policy.model
+        return self.policy.model
 
     def score(self, samples: Sequence[TrainingSample]) -> Tensor:
-        return sequence_logprobs(self._policy, samples)
+        return sequence_logprobs(self.policy, samples)
 
     def loss(self, raw_K: Tensor, ranking: Ranking) -> Scored:
         ratios_K = raw_K - raw_K.new_tensor(ranking.reference_K)
         compared_K = ratios_K
-        if self._config.length_normalised:
+        if self.config.length_normalised:
             compared_K = ratios_K / raw_K.new_tensor([len(s.completion_ids) for s in ranking.samples])
         better, worse = (list(side) for side in zip(*ranking.pairs, strict=True))
         losses_P = dpo_loss(
             compared_K[better],
             compared_K[worse],
-            loss=self._config.loss,
-            beta=self._config.beta,
-            label_smoothing=self._config.label_smoothing,
+            loss=self.config.loss,
+            beta=self.config.beta,
+            label_smoothing=self.config.label_smoothing,
         )
-        return Scored(loss=losses_P.mean(), scores_K=self._config.beta * ratios_K)
+        return Scored(loss=losses_P.mean(), scores_K=self.config.beta * ratios_K)

@@ -11,10 +11,10 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints
 from verl_lite.engine.learner.optimizer import PolicyOptimizer
@@ -45,15 +45,13 @@ class Objective(Protocol):
     """A model and a loss on rankings."""
 
     @property
-    def model(self) -> Any: ...
+    def model(self) -> nn.Module: ...
 
     def score(self, samples: Sequence[TrainingSample]) -> Tensor:
         """The input of the loss for each sample, in order, with gradients."""
-        ...
 
     def loss(self, raw_K: Tensor, ranking: Ranking) -> Scored:
         """One ranking's loss from its part of `score`."""
-        ...
 
 
 def num_steps(config: PreferenceConfig, num_rankings: int) -> int:

@@ -5,9 +5,8 @@ new model starts at 0: the first loss of a pair is exactly log 2.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +19,11 @@ from verl_lite.engine.preference.config import RewardModelConfig
 from verl_lite.engine.preference.data import Ranking
 from verl_lite.engine.preference.loop import Scored
 from verl_lite.engine.preference.losses import bradley_terry, centring, plackett_luce
-from verl_lite.engine.types import TrainingSample
+from verl_lite.engine.types import PreTrainedModel, Tokenizer, TrainingSample
 from verl_lite.errors import ConfigError, DataError
 
 
-def load_scoring_model(path: str, *, dtype: str, device: torch.device, pad_token_id: int) -> Any:
+def load_scoring_model(path: str, *, dtype: str, device: torch.device, pad_token_id: int) -> PreTrainedModel:
     """The model in `path` with one output; a language model gets a new head of zeros.
 
     Raises DataError when it cannot be loaded and ConfigError for an architecture without the usual
@@ -58,7 +57,7 @@ def load_scoring_model(path: str, *, dtype: str, device: torch.device, pad_token
     return model.to(device)
 
 
-def save_scoring_model(model: Any, tokenizer: Any, folder: Path) -> None:
+def save_scoring_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
     """A folder for AutoModelForSequenceClassification and the `reward_model` reward, adapters merged."""
     from transformers.utils import logging
 
@@ -72,7 +71,7 @@ def save_scoring_model(model: Any, tokenizer: Any, folder: Path) -> None:
 class ScoringHead:
     """Scores of whole conversations, read at their last token."""
 
-    def __init__(self, model: Any, config: LearnerConfig, *, pad_token_id: int) -> None:
+    def __init__(self, model: PreTrainedModel, config: LearnerConfig, *, pad_token_id: int) -> None:
         self.model = add_adapters(model, config.lora, task_type="SEQ_CLS")
         float32_master_weights(self.model)
         self._config = config
@@ -102,27 +101,27 @@ class ScoringHead:
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._config.dtype == "bfloat16")
 
 
+@dataclass(frozen=True, slots=True)
 class RewardModelObjective:
     """The head under the config's loss and the centring term."""
 
-    def __init__(self, head: ScoringHead, config: RewardModelConfig) -> None:
-        self._head = head
-        self._config = config
+    head: ScoringHead
+    config: RewardModelConfig
 
     @property
-    def model(self) -> Any:
-        return self._head.model
+    def model(self) -> nn.Module:
+        return self.head.model
 
     def score(self, samples: Sequence[TrainingSample]) -> Tensor:
-        return self._head.score(samples)
+        return self.head.score(samples)
 
     def loss(self, raw_K: Tensor, ranking: Ranking) -> Scored:
-        if self._config.loss == "plackett_luce":
+        if self.config.loss == "plackett_luce":
             loss = plackett_luce(raw_K, torch.tensor(ranking.ranks, device=raw_K.device))
         else:
             better, worse = (list(side) for side in zip(*ranking.pairs, strict=True))
-            margin_P = self._config.margin_scale * raw_K.new_tensor(ranking.margins)
+            margin_P = self.config.margin_scale * raw_K.new_tensor(ranking.margins)
             loss = bradley_terry(raw_K[better], raw_K[worse], margin_P).mean()
-        if self._config.centring:
-            loss = loss + self._config.centring * centring(raw_K)
+        if self.config.centring:
+            loss = loss + self.config.centring * centring(raw_K)
         return Scored(loss=loss, scores_K=raw_K)

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints, LoopStart, find_start
 from verl_lite.engine.learner.policy import Policy
@@ -46,6 +46,7 @@ from verl_lite.engine.preference.reward_model import (
 from verl_lite.engine.rundir.fingerprints import data_digest
 from verl_lite.engine.rundir.folder import FREE_FOR_MEMORY, RunFolder
 from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
+from verl_lite.engine.types import Tokenizer
 
 FREE_TO_CHANGE = ("checkpoints", "trackers", "name", *FREE_FOR_MEMORY)
 SHOWN = ("accuracy", "margin", "chosen", "rejected", "loss", "calibration_error")  # in this order
@@ -62,7 +63,7 @@ class PreferenceResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Prepared:
-    tokenizer: Any
+    tokenizer: Tokenizer
     pad_token_id: int
     rankings: Rankings
     device: torch.device
@@ -179,7 +180,7 @@ def _replies(config: DPOConfig) -> Tokenise:
     """How completions become replies of the config's model, ended as its chat template ends them."""
 
     @cache
-    def end_id(tokenizer: Any) -> int:
+    def end_id(tokenizer: Tokenizer) -> int:
         return end_of_answer(tokenizer, end_token_ids(tokenizer, config.model.path or ""))
 
     return lambda tokenizer, row: reply_ids(tokenizer, row, end_id=end_id(tokenizer))
@@ -190,7 +191,7 @@ def _dpo(run: Run[_Prepared], config: DPOConfig) -> None:
     path = prepare_model(config.model, run.folder.model, seed=config.seed)
     train, held_out = prepared.rankings.train, prepared.rankings.held_out
 
-    def make_policy(model: Any) -> Policy:
+    def make_policy(model: nn.Module) -> Policy:
         float32_master_weights(model)
         return Policy(model, config.learner, pad_token_id=prepared.pad_token_id)
 

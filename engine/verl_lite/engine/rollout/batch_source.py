@@ -42,59 +42,52 @@ class BatchSource(Protocol):
 
         Raises whatever went wrong while sampling, and StopRequested after a Ctrl-C.
         """
-        ...
 
     def drain(self, clock: StageClock) -> None:
         """Wait until the sampler can take new weights. Raises whatever went wrong in the meantime."""
-        ...
 
     def state(self) -> SourceState:
         """What `restore` needs to go on from here."""
-        ...
 
     def restore(self, state: SourceState) -> None:
         """Go on from `state`; whatever is being sampled is given up."""
-        ...
 
     def close(self) -> None:
         """Give up what is being sampled and wait until it has stopped. Raises nothing."""
-        ...
 
 
 class GivenUp(Exception):
     """Ends a thread whose rollouts nobody wants any more."""
 
 
+@dataclass(frozen=True, slots=True)
 class SyncSource:
-    """Makes each batch when it is asked for, with the weights that the step then changes."""
+    """Makes each batch on demand, with the weights that the step then updates."""
 
-    def __init__(
-        self, make_batch: MakeBatch, prompts: PromptStream, sampler: Sampler, *, check: Callable[[], None]
-    ) -> None:
-        self._make_batch = make_batch
-        self._prompts = prompts
-        self._sampler = sampler
-        self._check = check
+    make_batch: MakeBatch
+    prompts: PromptStream
+    sampler: Sampler
+    check: Callable[[], None]
 
     def next(self, step: int, clock: StageClock) -> StepBatch:
-        position = self._prompts.state_dict()
+        position = self.prompts.state_dict()
         try:
-            batch = self._make_batch(step, clock, check=self._check)
+            batch = self.make_batch(step, clock, check=self.check)
         except StopRequested:
-            self._prompts.load_state_dict(position)  # these prompts were not trained on
+            self.prompts.load_state_dict(position)  # these prompts were not trained on
             raise
         with clock.stage("update"):  # which needs the memory
-            self._sampler.sleep()
+            self.sampler.sleep()
         return batch
 
     def drain(self, clock: StageClock) -> None:
         """The sampler is idle while the learner trains."""
 
     def state(self) -> SourceState:
-        return SourceState(plain={"prompts": self._prompts.state_dict()})
+        return SourceState(plain={"prompts": self.prompts.state_dict()})
 
     def restore(self, state: SourceState) -> None:
-        self._prompts.load_state_dict(state.plain["prompts"])
+        self.prompts.load_state_dict(state.plain["prompts"])
 
     def close(self) -> None:
         """Nothing runs in the background."""

@@ -4,7 +4,7 @@ Each completion is a request with its own seed, so its tokens depend on the weig
 which engine made it or what else ran there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from verl_lite.engine.model.end_tokens import without_end
@@ -92,6 +92,12 @@ class GroupBuilder:
         if len(group) < self._num_samples:
             return None
         return sorted(group, key=lambda rollout: rollout.sample_index)
+
+    def completed(self, finished: Iterable[FinishedSequence]) -> Iterator[list[Rollout]]:
+        """Each group as soon as `finished` brings its last sequence."""
+        for sequence in finished:
+            if (group := self.add(sequence)) is not None:
+                yield group
 
     def _rollout(
         self, prompt: PromptRow, sample_index: int, settings: SamplerSettings, finished: FinishedSequence

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any
 
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.engine.config.rollout import RolloutConfig
@@ -21,7 +20,7 @@ from verl_lite.engine.rollout.canary import TOLERANCES, Canary
 from verl_lite.engine.rollout.requests import FinishedSequence, GroupBuilder, SequenceRequest
 from verl_lite.engine.rollout.server_client import ServerClient
 from verl_lite.engine.rundir.interrupt import next_of
-from verl_lite.engine.types import PromptRow, WeightSource, never_stop
+from verl_lite.engine.types import PromptRow, Tokenizer, WeightSource, never_stop
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import Rollout, SamplerSettings
 
@@ -34,7 +33,7 @@ class ServerSampler:
     def __init__(
         self,
         model_path: str,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         config: RolloutConfig,
         cluster: ClusterConfig,
         *,
@@ -43,12 +42,12 @@ class ServerSampler:
     ) -> None:
         server = config.server
         assert server is not None  # the config's check
-        self._end_ids = end_ids
-        self._decode = partial(tokenizer.decode, skip_special_tokens=True)
+        decode = partial(tokenizer.decode, skip_special_tokens=True)
+        self._build_groups = partial(GroupBuilder, decode=decode, end_ids=end_ids)
         self._model_path = Path(model_path)
         self._in_flight = config.sequences_in_flight or IN_FLIGHT
         self._weights_dir = None if server.weights_dir is None else Path(server.weights_dir)
-        self._version = 0
+        self.version = 0
         self.canary = Canary(canary_ids, tolerance=config.canary_tolerance or TOLERANCES[server.dtype])
         self.client = ServerClient(
             server.url,
@@ -63,10 +62,6 @@ class ServerSampler:
                 f"rollout.server.weights_dir={server.weights_dir}, but {server.url} takes no new weights: "
                 "start it with VLLM_SERVER_DEV_MODE=1 in its environment"
             )
-
-    @property
-    def version(self) -> int:
-        return self._version
 
     def generate(
         self,
@@ -83,16 +78,10 @@ class ServerSampler:
                 f"{self.client.url} reports log-probabilities before temperature, top-p and top-k: start it "
                 "with --logprobs-mode processed_logprobs, or sample with temperature 1, top_p 1, top_k 0"
             )
-        groups = GroupBuilder(
-            prompts,
-            num_samples=num_samples,
-            settings=settings,
-            decode=self._decode,
-            end_ids=self._end_ids,
-        )
+        groups = self._build_groups(prompts, num_samples=num_samples, settings=settings)
         waiting = deque(groups.requests)
         answers: SimpleQueue[FinishedSequence | Exception] = SimpleQueue()
-        complete = partial(self.client.complete, version=self._version)
+        complete = partial(self.client.complete, version=self.version)
         for _ in range(min(self._in_flight, len(waiting))):
             # daemons: at exit nobody waits for requests that are no longer wanted
             Thread(target=_work_off, args=(waiting, complete, answers), daemon=True).start()
@@ -119,7 +108,7 @@ class ServerSampler:
         folder = self._weights_dir / f"version_{version % 2}"  # one is read while the other is written
         self._write(source, folder)
         self.client.reload(str(folder))
-        self._version = version
+        self.version = version
         return self.canary.check(source, self.token_logprobs(self.canary.token_ids), version=version)
 
     def _write(self, source: WeightSource, folder: Path) -> None:

@@ -8,7 +8,6 @@ batch.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from verl_lite.engine.model.folder import pad_token_id
 from verl_lite.engine.model.weights import base_model
 from verl_lite.engine.rollout.canary import TOLERANCES, Canary
 from verl_lite.engine.rollout.requests import FinishedSequence, GroupBuilder, SequenceRequest
-from verl_lite.engine.types import PromptRow, WeightSource, never_stop
+from verl_lite.engine.types import PreTrainedModel, PromptRow, Tokenizer, WeightSource, never_stop
 from verl_lite.plugins import Rollout, SamplerSettings
 
 BATCH_ROWS = 256
@@ -32,8 +31,8 @@ class TransformersSampler:
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        model: PreTrainedModel,
+        tokenizer: Tokenizer,
         config: RolloutConfig,
         *,
         canary_ids: Sequence[int],
@@ -41,16 +40,14 @@ class TransformersSampler:
         batch_rows: int = BATCH_ROWS,
     ) -> None:
         self._model = model.eval()
-        self._tokenizer = tokenizer
+        self._pad_token_id = pad_token_id(tokenizer)
         self._end_ids = list(dict.fromkeys([tokenizer.eos_token_id, *end_ids]))
+        decode = partial(tokenizer.decode, skip_special_tokens=True)
+        self._build_groups = partial(GroupBuilder, decode=decode, end_ids=self._end_ids)
         self._batch_rows = batch_rows
-        self._version = 0
+        self.version = 0
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
         self.canary = Canary(canary_ids, tolerance=config.canary_tolerance or TOLERANCES[dtype])
-
-    @property
-    def version(self) -> int:
-        return self._version
 
     def generate(
         self,
@@ -61,22 +58,15 @@ class TransformersSampler:
         check: Callable[[], None] = never_stop,
     ) -> Iterator[list[Rollout]]:
         """See Sampler.generate. Each completion's seed is derived from `settings.seed`."""
-        groups = GroupBuilder(
-            prompts,
-            num_samples=num_samples,
-            settings=settings,
-            decode=partial(self._tokenizer.decode, skip_special_tokens=True),
-            end_ids=self._end_ids,
-        )
+        groups = self._build_groups(prompts, num_samples=num_samples, settings=settings)
         at_once = max(self._batch_rows // num_samples, 1) * num_samples
         by_length: dict[int, list[SequenceRequest]] = {}
         for request in groups.requests:  # equal lengths together: without padding, none can change a result
             by_length.setdefault(len(request.prompt_ids), []).append(request)
         for same in by_length.values():
             for start in range(0, len(same), at_once):
-                for finished in self._generate_batch(same[start : start + at_once], settings, check):
-                    if (group := groups.add(finished)) is not None:
-                        yield group
+                batch = same[start : start + at_once]
+                yield from groups.completed(self._generate_batch(batch, settings, check))
 
     @torch.no_grad()
     def _generate_batch(
@@ -92,7 +82,7 @@ class TransformersSampler:
                 max_new_tokens=settings.max_new_tokens,
                 logits_processor=[chooser],
                 eos_token_id=self._end_ids,
-                pad_token_id=pad_token_id(self._tokenizer),
+                pad_token_id=self._pad_token_id,
             )[:, input_BT.shape[1] :].tolist()
         logprobs_BT = torch.stack(chooser.logprobs, dim=1).tolist()
         return [
@@ -107,7 +97,7 @@ class TransformersSampler:
             id=id,
             token_ids=ids[:length],
             logprobs=logprobs[:length],
-            token_versions=[self._version] * length,
+            token_versions=[self.version] * length,
             finish_reason="stop" if stops else "length",
         )
 
@@ -121,7 +111,7 @@ class TransformersSampler:
     @torch.no_grad()
     def load_weights(self, source: WeightSource, *, version: int) -> float:
         self._replace_weights(source)
-        self._version = version
+        self.version = version
         return self.canary.check(source, self.token_logprobs(self.canary.token_ids), version=version)
 
     def _replace_weights(self, source: WeightSource) -> None:
@@ -140,7 +130,7 @@ class TransformersSampler:
 
 
 @contextmanager
-def _own_generation_config(model: Any) -> Iterator[None]:
+def _own_generation_config(model: PreTrainedModel) -> Iterator[None]:
     """Inside, `generate` ignores the model's generation config: its penalties would change the policy.
 
     Passing a configuration to `generate` is not enough: it fills unset fields from the model's.

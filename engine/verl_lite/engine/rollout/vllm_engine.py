@@ -43,7 +43,7 @@ class _Running:
 
 
 class VllmEngine:
-    """`model_path` is loaded once; later weights come through `load`. `options` are vLLM's.
+    """`model_path` is loaded once; later weights come through `load`. `options` are those of vLLM's `LLM`.
 
     `loads_midway` allows new weights while sequences are under way. Without it, vLLM returns each sequence
     once, at its end, which saves much of its work in Python. With `lora`, and a model for which vLLM
@@ -71,25 +71,20 @@ class VllmEngine:
             )
         self._adapters = VllmAdapters(lora) if lora is not None and can_adapt else None
         started_with = {**(options or {}), **(self._adapters.options if self._adapters else {})}
-        self._llm = _start(model_path, config, on_gpu=self._on_gpu, seed=seed, options=started_with)
+        self.llm = _start(model_path, config, on_gpu=self._on_gpu, seed=seed, options=started_with)
         self._running: dict[str, _Running] = {}
         self._finished: list[FinishedSequence] = []
         self.version = 0
 
     @property
-    def llm(self) -> Any:
-        """vLLM's own `LLM`."""
-        return self._llm
-
-    @property
     def dtype(self) -> str:
         """The dtype it computes in: "float32", "bfloat16" or "float16"."""
-        return str(self._llm.llm_engine.model_config.dtype).removeprefix("torch.")
+        return str(self.llm.llm_engine.model_config.dtype).removeprefix("torch.")
 
     @property
     def places(self) -> int:
         """The most sequences it works on at once; its KV cache may hold fewer."""
-        return int(self._llm.llm_engine.vllm_config.scheduler_config.max_num_seqs)
+        return int(self.llm.llm_engine.vllm_config.scheduler_config.max_num_seqs)
 
     @property
     def takes_adapters(self) -> bool:
@@ -111,7 +106,7 @@ class VllmEngine:
     def _add(self, id: str, prompt_ids: Sequence[int], parameters: Any, *, priority: int = 0) -> None:
         adapter = self._adapters.request if self._adapters else None
         prompt = {"prompt_token_ids": list(prompt_ids)}
-        self._llm.llm_engine.add_request(id, prompt, parameters, lora_request=adapter, priority=priority)
+        self.llm.llm_engine.add_request(id, prompt, parameters, lora_request=adapter, priority=priority)
 
     def step(self) -> list[FinishedSequence]:
         """One token for every sequence under way; returns those that ended."""
@@ -122,7 +117,7 @@ class VllmEngine:
     def _step(self) -> Any:
         """One engine step; returns the canary's output when it is done."""
         canary = None
-        for output in self._llm.llm_engine.step():
+        for output in self.llm.llm_engine.step():
             if output.request_id == CANARY_ID:
                 canary = output
                 continue
@@ -149,7 +144,7 @@ class VllmEngine:
         """Drop these sequences; ids that are not under way are ignored."""
         known = [id for id in ids if self._running.pop(id, None) is not None]
         if known:
-            self._llm.llm_engine.abort_request(known)
+            self.llm.llm_engine.abort_request(known)
 
     def abort_all(self) -> None:
         self.abort(list(self._running))
@@ -174,40 +169,40 @@ class VllmEngine:
         """
         named = dict(weights)
         if self._adapters is not None:
-            self._adapters.load(self._llm, named)
+            self._adapters.load(self.llm, named)
             self.weights_arrived(version=version)
             return
-        hf_config = self._llm.llm_engine.model_config.hf_config
+        hf_config = self.llm.llm_engine.model_config.hf_config
         if not self._on_gpu and getattr(hf_config, "tie_word_embeddings", False):
             # vLLM's CPU build keeps a repacked copy of a tied output head, which embed_tokens alone would
             # leave at the old weights (the canary notices)
             embeddings = next(t for name, t in named.items() if name.endswith("embed_tokens.weight"))
             named.setdefault("lm_head.weight", embeddings)
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(named.items())})
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(named.items())})
         self.weights_arrived(version=version)
 
     def weights_arrived(self, *, version: int) -> None:
         """After new weights: drop what was cached with the old ones; later tokens get this version."""
         assert self._loads_midway or not self._running, "versions of the tokens under way are not kept"
-        caches = self._llm.llm_engine.vllm_config.cache_config.enable_prefix_caching
+        caches = self.llm.llm_engine.vllm_config.cache_config.enable_prefix_caching
         # blocks that sequences under way hold are computed again
-        if caches and not self._llm.reset_prefix_cache(reset_running_requests=bool(self._running)):
+        if caches and not self.llm.reset_prefix_cache(reset_running_requests=bool(self._running)):
             raise RuntimeError("vLLM kept the prefix cache of the old weights")
         self.version = version
 
     def sleep(self) -> None:
         if self._sleeps:
-            self._llm.sleep(level=1)
+            self.llm.sleep(level=1)
 
     def wake(self) -> None:
         if self._sleeps:
-            self._llm.wake_up()
+            self.llm.wake_up()
 
     def close(self) -> None:
         """Free the engine, which cannot be used afterwards."""
         import gc
 
-        llm = self.__dict__.pop("_llm", None)
+        llm = self.__dict__.pop("llm", None)
         if llm is not None:
             llm.llm_engine.engine_core.shutdown()
             del llm

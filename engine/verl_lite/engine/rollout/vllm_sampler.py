@@ -6,14 +6,13 @@ still being generated.
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.rollout.canary import TOLERANCES, Canary
 from verl_lite.engine.rollout.requests import GroupBuilder
 from verl_lite.engine.rollout.vllm_engine import VllmEngine
-from verl_lite.engine.types import PromptRow, WeightSource, never_stop, weights_of
+from verl_lite.engine.types import PromptRow, Tokenizer, WeightSource, never_stop, weights_of
 from verl_lite.plugins import Rollout, SamplerSettings
 
 
@@ -26,7 +25,7 @@ class VllmSampler:
     def __init__(
         self,
         model_path: str,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         config: RolloutConfig,
         *,
         canary_ids: Sequence[int],
@@ -34,8 +33,8 @@ class VllmSampler:
         end_ids: Sequence[int] = (),
         lora: LoraConfig | None = None,
     ) -> None:
-        self._end_ids = end_ids
-        self._decode = partial(tokenizer.decode, skip_special_tokens=True)
+        decode = partial(tokenizer.decode, skip_special_tokens=True)
+        self._build_groups = partial(GroupBuilder, decode=decode, end_ids=end_ids)
         self.engine = VllmEngine(model_path, config, seed=seed, loads_midway=False, lora=lora)
         tolerance = config.canary_tolerance or TOLERANCES[self.engine.dtype]
         self.canary = Canary(canary_ids, tolerance=tolerance)
@@ -53,20 +52,12 @@ class VllmSampler:
         check: Callable[[], None] = never_stop,
     ) -> Iterator[list[Rollout]]:
         """See Sampler.generate. Each request's seed is derived from `settings.seed`."""
-        groups = GroupBuilder(
-            prompts,
-            num_samples=num_samples,
-            settings=settings,
-            decode=self._decode,
-            end_ids=self._end_ids,
-        )
+        groups = self._build_groups(prompts, num_samples=num_samples, settings=settings)
         try:
             self.engine.add(groups.requests)
             while self.engine.num_unfinished:
                 check()
-                for finished in self.engine.step():
-                    if (group := groups.add(finished)) is not None:
-                        yield group
+                yield from groups.completed(self.engine.step())
         finally:
             self.engine.abort_all()  # if the caller stops early (Ctrl-C), leave the engine empty
 

@@ -129,6 +129,14 @@ def remove_leftovers(folder: Path) -> None:
         shutil.rmtree(path)
 
 
+def rename_damaged(passed: PassedOver) -> Path:
+    """Rename the checkpoint to damaged_step_..., so that nothing takes it for a whole one."""
+    aside = passed.path.with_name(f"damaged_{passed.path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(passed.path, aside)
+    return aside
+
+
 def apply_retention(folder: Path, rules: Retention, *, is_over: bool = False) -> None:
     """Delete the checkpoints that no rule keeps.
 

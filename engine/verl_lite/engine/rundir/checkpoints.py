@@ -150,16 +150,13 @@ def save_checkpoint(
     keep: int,
 ) -> Path:
     """Write checkpoints/step_<step> now and delete all but the newest `keep` (0: delete none)."""
-    with _clear_errors(folder, step):
-        finish_saving = start_saving(_make_aside(folder, step))
-    return _write(
-        folder,
-        step=step,
-        finish_saving=finish_saving,
-        random_states=_random_states(),
-        trainer=trainer,
-        rules=Retention(keep=keep),
-    )
+    writer = CheckpointWriter(folder, Retention(keep=keep))
+    try:
+        path = writer.submit(step=step, start_saving=start_saving, trainer=trainer)
+        writer.finish()
+    finally:
+        writer.close()
+    return path
 
 
 def _write(
@@ -170,7 +167,7 @@ def _write(
     random_states: Mapping[str, Any],
     trainer: Mapping[str, Any],
     rules: Retention,
-    rollouts: Sequence[ScoredRollout] = (),
+    rollouts: Sequence[ScoredRollout],
 ) -> Path:
     final, aside = folder / _name(step), _aside(folder, step)
     with _clear_errors(folder, step):

@@ -5,7 +5,6 @@ config.yaml  environment.json  metrics.jsonl  rollouts/  checkpoints/  summary.j
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,12 @@ from typing import Any, Protocol
 
 import yaml
 
-from verl_lite.engine.rundir.checkpoint_files import PassedOver, clear_write_errors, remove_leftovers
+from verl_lite.engine.rundir.checkpoint_files import (
+    PassedOver,
+    clear_write_errors,
+    remove_leftovers,
+    rename_damaged,
+)
 from verl_lite.engine.rundir.environment import describe_environment
 from verl_lite.engine.rundir.lock import LOCK_FILE
 from verl_lite.errors import ConfigError
@@ -158,16 +162,11 @@ class RunFolder:
             raise ConfigError(f"--resume: {self.path} is finished: its model is in {self.model}/")
 
     def cut_back(self, step: int, passed_over: Sequence[PassedOver]) -> None:
-        """Delete what the run wrote after `step`, from where it continues; MetricsLog does so for metrics.
-
-        Damaged checkpoints are renamed to damaged_step_..., so that nothing mistakes them for whole ones.
-        """
+        """Delete what the run wrote after `step` (MetricsLog cuts metrics); rename damaged checkpoints."""
         with clear_write_errors(str(self.path)):
             remove_leftovers(self.checkpoints)
             for passed in passed_over:
-                aside = passed.path.with_name(f"damaged_{passed.path.name}")
-                shutil.rmtree(aside, ignore_errors=True)
-                os.replace(passed.path, aside)
+                rename_damaged(passed)
             for path in [*self.rollouts(0).parent.glob("step_*.parquet"), *self.path.rglob(".*.part")]:
                 if path.suffix == ".part" or int(path.stem.removeprefix("step_")) > step:
                     path.unlink()

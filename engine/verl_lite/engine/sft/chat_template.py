@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from verl_lite.engine.model.end_tokens import named_token_ids
+from verl_lite.engine.types import Tokenizer
 from verl_lite.errors import DataError
 from verl_lite.plugins import Message
 
@@ -68,7 +69,7 @@ class Tokens:
 class ChatTemplate:
     """Renders with one tokenizer. `ends` are tokens, as text, that end a turn besides its eos."""
 
-    def __init__(self, tokenizer: Any, ends: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, ends: Sequence[str] = ()) -> None:
         if not tokenizer.is_fast:
             raise DataError(
                 "SFT needs a fast tokenizer (one that knows the characters of each token), got "

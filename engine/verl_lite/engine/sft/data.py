@@ -14,7 +14,7 @@ from verl_lite.engine.sft.chat_template import ChatTemplate, Conversation
 from verl_lite.engine.sft.examples import ExampleBuilder, SFTExample, describe_example
 from verl_lite.engine.sft.faults import raise_faults
 from verl_lite.engine.sft.rows import conversation_of
-from verl_lite.engine.types import PromptRow
+from verl_lite.engine.types import PromptRow, Tokenizer
 from verl_lite.errors import DataError
 
 
@@ -54,7 +54,7 @@ class _Unit:
     conversation: Conversation | None = None
 
 
-def read_sft(config: TrainConfig, tokenizer: Any) -> SFTData:
+def read_sft(config: TrainConfig, tokenizer: Tokenizer) -> SFTData:
     """Read every source of `config.sft`. Raises DataError for faulty rows and masks."""
     sft = config.sft
     template = ChatTemplate(tokenizer, sft.end_of_turn)

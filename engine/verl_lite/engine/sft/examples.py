@@ -12,6 +12,7 @@ from itertools import groupby
 from verl_lite.engine.config.sft import SFTConfig, SFTRowsConfig, SpanWeight
 from verl_lite.engine.sft.chat_template import ChatTemplate, Conversation, Response, Tokens
 from verl_lite.engine.sft.faults import Fault, FaultKind
+from verl_lite.engine.types import Tokenizer
 from verl_lite.errors import DataError
 
 IGNORED = -100
@@ -31,10 +32,10 @@ class SFTExample:
         return [i if w > 0 else IGNORED for i, w in zip(self.input_ids, self.weights_T, strict=True)]
 
 
-def describe_example(example: SFTExample, tokenizer: object) -> list[tuple[bool, str]]:
+def describe_example(example: SFTExample, tokenizer: Tokenizer) -> list[tuple[bool, str]]:
     """(is trained on, decoded text with special tokens) of each run of tokens."""
     runs = groupby(zip(example.weights_T, example.input_ids, strict=True), key=lambda pair: pair[0] > 0)
-    return [(trained, tokenizer.decode([i for _, i in pairs])) for trained, pairs in runs]  # type: ignore[attr-defined]
+    return [(trained, tokenizer.decode([i for _, i in pairs])) for trained, pairs in runs]
 
 
 class ExampleBuilder:

@@ -11,6 +11,8 @@ from verl_lite.engine.config.sft import SFTConfig
 from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints
 from verl_lite.engine.learner.optimizer import PolicyOptimizer, decay_start
 from verl_lite.engine.learner.policy import Policy
+from verl_lite.engine.model.weights import trained_parameters
+from verl_lite.engine.rundir.checkpoints import copy_of
 from verl_lite.engine.sft.data import SFTData
 from verl_lite.engine.sft.examples import SFTExample
 from verl_lite.engine.sft.loss import as_sample, sft_loss, token_factors, trained_part
@@ -141,7 +143,7 @@ class _Watch:
             return False
         if loss < self._best_loss:
             self._best_loss, self._best_step, self._num_worse = loss, step, 0
-            self._best = {name: value.to("cpu", copy=True) for name, value in self._trained()}
+            self._best = copy_of(dict(trained_parameters(self._policy.model)))
         else:
             self._num_worse += 1
         return self._num_worse >= validation.patience
@@ -160,14 +162,10 @@ class _Watch:
             self._best_loss, self._best_step = state["best_loss"], state["best_step"]
             self._num_worse, self._best = state["num_worse"], state["best"]
 
-    def _trained(self) -> list[tuple[str, Tensor]]:
-        parameters = self._policy.model.named_parameters()
-        return [(name, p.detach()) for name, p in parameters if p.requires_grad]
-
     @torch.no_grad()
     def restore_best(self, step: int) -> int:
         if self._best is None:
             return step
-        for name, parameter in self._trained():
+        for name, parameter in trained_parameters(self._policy.model):
             parameter.copy_(self._best[name])
         return self._best_step

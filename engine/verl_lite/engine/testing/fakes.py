@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
-from typing import Any
 
 from verl_lite.engine.learner.learner import Learner
 from verl_lite.engine.rollout.requests import FinishedSequence, GroupBuilder
 from verl_lite.engine.rundir.interrupt import next_of
-from verl_lite.engine.types import PromptRow, TrainingSample, UpdateStats, WeightSource, never_stop
+from verl_lite.engine.types import PromptRow, Tokenizer, TrainingSample, UpdateStats, WeightSource, never_stop
 from verl_lite.plugins import Rollout, SamplerSettings
 
 
@@ -39,7 +38,7 @@ class FakeSampler:
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         *,
         length: Callable[[int], int],
         num_engines: int = 1,
@@ -80,9 +79,7 @@ class FakeSampler:
             self._waiting.extend(sequences)
             self._news.notify_all()
         try:
-            for _ in sequences:
-                if (group := groups.add(self._finished(next_of(done, check)))) is not None:
-                    yield group
+            yield from groups.completed(self._finished(next_of(done, check)) for _ in sequences)
         finally:
             with self._news:
                 self._waiting = deque(one for one in self._waiting if one.done is not done)
