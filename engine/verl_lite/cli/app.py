@@ -1,4 +1,4 @@
-"""The Typer application. Commands are grouped by file; a mistake of the user ends with exit code 2."""
+"""The Typer application: one file per group of commands. User errors end with exit code 2."""
 
 import sys
 from importlib.metadata import version
@@ -68,7 +68,7 @@ app.add_typer(data_app, name="data")
 
 
 def main() -> None:
-    """Run the command; a VerlLiteError is one message and an exit code, never a traceback."""
+    """Run the command; a VerlLiteError prints one message and sets the exit code, without a traceback."""
     try:
         app()
     except (ConfigError, DataError, PluginError) as error:

@@ -15,7 +15,7 @@ def attack(
     config: RewardsFile,
     rollouts: Annotated[
         Path | None,
-        typer.Argument(help="Your own rows to attack (.parquet or .jsonl); default: a few built-in ones"),
+        typer.Argument(help="Rows to attack (.parquet or .jsonl); default: a few built-in ones"),
     ] = None,
     primary: Annotated[
         str | None, typer.Option(help="Component that decides what is correct; default: the heaviest")
@@ -29,7 +29,7 @@ def attack(
     no_plugins: NoPlugins = False,
     as_json: AsJson = False,
 ) -> None:
-    """Attack the rewards with answers that deserve nothing; exit code 1 when too many are rewarded.
+    """Attack the rewards with answers that deserve no reward; exit code 1 when too many get one.
 
     Example: verl-lite attack -c rewards.yaml rollouts.jsonl
     """

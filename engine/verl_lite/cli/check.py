@@ -15,7 +15,7 @@ def check(
     rollouts: Rollouts,
     config: RewardsFile,
     label: Annotated[
-        str | None, typer.Option(help="Column with the truth: whether a completion is correct")
+        str | None, typer.Option(help="Column that says whether a completion is correct")
     ] = None,
     by: Annotated[list[str] | None, typer.Option(help="Columns to slice the agreement by")] = None,
     primary: Annotated[

@@ -1,4 +1,4 @@
-"""`verl-lite data check`: what is wrong with a file of rows to train on."""
+"""`verl-lite data check`: find faults in a file of training rows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -34,7 +34,7 @@ def check(
     ] = None,
     prompt: Annotated[str, typer.Option(help="The column with the question")] = "question",
     answer: Annotated[str, typer.Option(help="The column with the answer")] = "answer",
-    messages: Annotated[str, typer.Option(help="The column with a whole chat")] = "messages",
+    messages: Annotated[str, typer.Option(help="The column with the chat")] = "messages",
     reference: Annotated[str, typer.Option(help="The column with the right answer")] = "reference",
     page: Annotated[
         Path | None,
@@ -44,8 +44,8 @@ def check(
 ) -> None:
     """Find duplicates, long rows, broken turns, odd style, leaked evaluation rows and wrong answers.
 
-    Lengths are in characters unless --model names a tokenizer. Answers are verified as mathematics against
-    the reference, or as programs by the row's tests.
+    Lengths are in characters unless --model names a tokenizer. Answers are checked as mathematics against
+    the reference, or as programs against the row's tests.
 
     Example: verl-lite data check rows.jsonl --html data.html
     """

@@ -19,12 +19,12 @@ def diagnose(
     samples: Annotated[int, typer.Option(min=2, help="Completions per prompt")] = 8,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Keep the rollouts (.parquet or .jsonl)", show_default=False),
+        typer.Option("--out", "-o", help="Write the rollouts here (.parquet or .jsonl)", show_default=False),
     ] = None,
     debug_inline: DebugInline = False,
     as_json: AsJson = False,
 ) -> None:
-    """Sample the base model on the RL prompts, score the answers, and say whether SFT should come first.
+    """Sample the base model on the RL prompts, score the answers, and advise whether to run SFT first.
 
     Example: verl-lite diagnose examples/quickstart.yaml --prompts 100 --samples 8
     """

@@ -1,4 +1,4 @@
-"""`verl-lite diff`: what another reward would change on the same rollouts."""
+"""`verl-lite diff`: what changes when the same rollouts are scored by other rewards."""
 
 import subprocess
 import tempfile
@@ -28,12 +28,12 @@ RECORDED = "recorded"
 
 def diff(
     rollouts: Rollouts,
-    a: Annotated[str, typer.Option("-a", help=f"Rewards before; '{RECORDED}' for the scores the file holds")],
-    b: Annotated[str | None, typer.Option("-b", help="Rewards after; default: those of -a")] = None,
+    a: Annotated[str, typer.Option("-a", help=f"Rewards before; '{RECORDED}': the scores in the file")],
+    b: Annotated[str | None, typer.Option("-b", help="Rewards after; default: the same as -a")] = None,
     a_env: Annotated[Path | None, typer.Option(help="Virtual environment that scores side a")] = None,
     b_env: Annotated[Path | None, typer.Option(help="Virtual environment that scores side b")] = None,
     fail_on_flips: Annotated[
-        int | None, typer.Option(min=0, help="Exit with 1 when more verdicts than this flip")
+        int | None, typer.Option(min=0, help="Exit with 1 when more than this many verdicts flip")
     ] = None,
     max_examples: Annotated[int, typer.Option(min=0, help="Changed rows shown per component")] = 5,
     format: Format = "auto",
@@ -43,7 +43,7 @@ def diff(
     no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score the same rollouts in two ways and show what changes, including GRPO's advantages.
+    """Score the same rollouts twice and show what changes, including GRPO's advantages.
 
     Example: verl-lite diff rollouts.parquet -a old.yaml -b new.yaml --fail-on-flips 0
     """
@@ -106,11 +106,7 @@ def _score_elsewhere(
     arguments = ["score", str(rollouts), "-c", rewards, "-o", str(output), "--json"]
     more = [] if options.load_plugins else ["--no-plugins"]
     more += [] if options.format == "auto" else ["--format", options.format]
-    done = subprocess.run(
-        [command, *arguments, *more],
-        capture_output=True,
-        text=True,
-    )
+    done = subprocess.run([command, *arguments, *more], capture_output=True, text=True)
     if done.returncode:
         raise ConfigError(f"{command} ended with exit code {done.returncode}: {done.stderr.strip()}")
 

@@ -1,4 +1,4 @@
-"""`verl-lite doctor`: what this machine can do, layer by layer, or whether a cluster's nodes fit."""
+"""`verl-lite doctor`: versions and isolation on this machine, or whether a cluster's nodes fit together."""
 
 import json
 import platform
@@ -17,18 +17,16 @@ GIB = 2**30
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables")] = False,
-    cluster: Annotated[bool, typer.Option("--cluster", help="Look at the nodes of a Ray cluster")] = False,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Check the nodes of a Ray cluster")] = False,
     address: Annotated[
         str | None,
-        typer.Option(
-            help="With --cluster: auto or host:port, like cluster.address; default: a Ray of its own"
-        ),
+        typer.Option(help="With --cluster: auto or host:port, like cluster.address; default: a local Ray"),
     ] = None,
     runs: Annotated[Path, typer.Option(help="With --cluster: the folder that must be shared")] = Path("runs"),
 ) -> None:
-    """Show this machine's versions and the sandbox's layers of isolation, or the nodes of a cluster.
+    """Show this machine's versions and the sandbox's layers of isolation, or check a cluster's nodes.
 
-    Exit code 1 when programs cannot be isolated here, or when the nodes do not fit together.
+    Exit code 1 when programs cannot be isolated, or when the nodes cannot be used together.
 
     Example: verl-lite doctor --cluster --address auto
     """

@@ -1,4 +1,4 @@
-"""`verl-lite eval`: a model on data sets, and two models side by side."""
+"""`verl-lite eval`: measure a model on data sets, or compare two."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,13 +19,13 @@ def evaluate(
     compare: Annotated[
         str | None, typer.Option(help="A second model, or the --out folder of an earlier eval")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for results.json and every sample")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for results.json and all samples")] = None,
     debug_inline: DebugInline = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model on data sets with the rewards of a config; compare it with another.
+    """Measure a model on data sets with the rewards of a config; compare it with another model.
 
-    A training config works too: its held-out rows are measured on.
+    With a training config, it measures on the held-out rows.
 
     Example: verl-lite eval examples/eval_gsm8k.yaml --model runs/gsm8k/model --out evals/gsm8k
     """

@@ -10,9 +10,11 @@ from verl_lite.cli.start import calm_threads
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="runs/<name>/checkpoints/step_<n>", show_default=False)],
-    folder: Annotated[Path, typer.Argument(help="Where the model goes; must not exist", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder to write the model to; must not exist", show_default=False)
+    ],
 ) -> None:
-    """Write a checkpoint's policy as one Hugging Face folder, whether or not it was written in shards.
+    """Write a checkpoint's policy, sharded or not, as one Hugging Face folder.
 
     Example: verl-lite export runs/quickstart/checkpoints/step_000040 my-model
     """

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 ConfigFile = Annotated[Path, typer.Argument(help="The run's YAML file", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="key.path=value: settings that replace those in the file", show_default=False),
+    typer.Argument(help="key.path=value: override settings in the file", show_default=False),
 ]
 RunDir = Annotated[
-    Path | None, typer.Option(help="The run's folder; default: runs/<name>, numbered if that is taken")
+    Path | None, typer.Option(help="The run's folder; default: runs/<name>, with a number if that exists")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in its folder")]
 
@@ -44,14 +44,14 @@ DebugInline = Annotated[
 Format = Annotated[
     str,
     typer.Option(
-        help="Who wrote the rollouts: verl-lite, verl, trl, verifiers, openrlhf, open-instruct; "
-        "auto: decide by the first row"
+        help="Format of the rollouts: verl-lite, verl, trl, verifiers, openrlhf, open-instruct; "
+        "auto: detect it from the first row"
     ),
 ]
-NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Load the built-in rewards alone")]
+NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Load only the built-in rewards")]
 Cache = Annotated[
     Path | None,
-    typer.Option(help="File that keeps scores; default: one in your cache folder", show_default=False),
+    typer.Option(help="File for cached scores; default: one in your cache folder", show_default=False),
 ]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor write cached scores")]
 

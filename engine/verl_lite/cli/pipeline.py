@@ -10,11 +10,9 @@ from verl_lite.cli.options import ConfigFile
 
 def pipeline(
     config: ConfigFile,
-    folder: Annotated[
-        Path | None, typer.Option(help="Where the stages' folders go; default: runs/<name>")
-    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder for the stages; default: runs/<name>")] = None,
 ) -> None:
-    """Run the stages of a pipeline in order; run it again to continue after a failure.
+    """Run the stages of a pipeline in order; after a failure, run it again to continue.
 
     Example: verl-lite pipeline examples/pipeline.yaml
     """

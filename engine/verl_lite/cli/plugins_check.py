@@ -1,4 +1,4 @@
-"""`verl-lite plugins check`: does a reward keep the contract? A gate for the CI of plugins."""
+"""`verl-lite plugins check`: does a reward keep the contract? A gate for a plugin's CI."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,9 @@ def check_reward(
     name: Annotated[str, typer.Argument(help="A reward's name, ./file.py:function or module:function")],
     golden: Annotated[
         Path | None,
-        typer.Option(help="Golden file to check it on; default: those below this folder", show_default=False),
+        typer.Option(
+            help="Golden file to check it on; default: all below the current folder", show_default=False
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -44,7 +46,7 @@ def _print(report: "PluginReport") -> None:
 
     from verl_lite.cli.terminal import LEVEL_STYLES, console
 
-    source = ", ".join(report.golden_files) or "samples of verl-lite's own"
+    source = ", ".join(report.golden_files) or "built-in samples"
     print(f"{report.reward} ({report.distribution}) on {report.num_rollouts} rollouts of {source}\n")
     for finding in report.findings:
         first, *rest = textwrap.wrap(finding.message, 86)

@@ -1,4 +1,4 @@
-"""`verl-lite dpo`, `reward-model` and `preferences`: thin fronts of the engine and the lab."""
+"""`verl-lite dpo`, `reward-model` and `preferences`."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -24,7 +24,7 @@ from verl_lite.cli.start import INTERRUPTED, load_run_config
 if TYPE_CHECKING:
     from verl_lite.lab.preferences import Candidates
 
-preferences_app = typer.Typer(no_args_is_help=True, help="Collect preferences and look at them.")
+preferences_app = typer.Typer(no_args_is_help=True, help="Collect preferences and inspect them.")
 
 
 def dpo(
@@ -55,7 +55,7 @@ def reward_model(
     resume: Resume = False,
     show: ShowOption = Show.AUTO,
 ) -> None:
-    """Train a reward model on preferences; the reward `reward_model` and transformers can load its folder.
+    """Train a reward model on preferences, for the reward `reward_model` and for transformers.
 
     Example: verl-lite reward-model examples/reward_model.yaml loss=plackett_luce
     """
@@ -81,7 +81,7 @@ def collect(
     ] = None,
     tie_within: Annotated[float, typer.Option(min=0, help="Rewards at most this far apart are ties")] = 0.0,
     port: Annotated[int, typer.Option(help="Port of the page; default: a free one")] = 0,
-    seed: Annotated[int, typer.Option(help="Decides which completions of a prompt are kept")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed that selects which completions of a prompt are kept")] = 0,
     workers: Workers = None,
 ) -> None:
     """Rank the completions of each prompt: by rewards, by a judge model, or by hand.
@@ -152,7 +152,7 @@ def agreement(
     files: Annotated[list[Path], typer.Argument(help="Preferences (.jsonl)", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Show how far annotators agree on the pairs that both have judged.
+    """Show how often annotators agree on the pairs that both judged.
 
     Example: verl-lite preferences agreement ann.jsonl ben.jsonl by_rewards.jsonl
     """

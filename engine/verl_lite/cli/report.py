@@ -1,4 +1,4 @@
-"""`verl-lite report`: one HTML file for looking at rollouts or runs, offline."""
+"""`verl-lite report`: rollouts or runs as one HTML file, to read offline."""
 
 import tempfile
 from pathlib import Path
@@ -12,7 +12,7 @@ from verl_lite.cli.options import Cache, Format, NoCache, NoPlugins, Workers, sc
 def report(
     sources: Annotated[
         list[Path],
-        typer.Argument(help="Rollouts (.parquet or .jsonl) or run folders; further runs add their curves"),
+        typer.Argument(help="Rollouts (.parquet or .jsonl) or run folders; more runs add their curves"),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file")] = Path("report.html"),
     config: Annotated[
@@ -21,9 +21,11 @@ def report(
     against: Annotated[
         Path | None, typer.Option(help="Earlier scores of the same rollouts: show what changed")
     ] = None,
-    label: Annotated[str | None, typer.Option(help="Column with the truth: what is correct")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column that says whether a completion is correct")
+    ] = None,
     title: Annotated[str, typer.Option(help="Title of the page")] = "",
-    max_rollouts: Annotated[int, typer.Option(min=1, help="Rollouts in the browser")] = 50_000,
+    max_rollouts: Annotated[int, typer.Option(min=1, help="Rollouts to include")] = 50_000,
     format: Format = "auto",
     workers: Workers = None,
     no_plugins: NoPlugins = False,

@@ -1,4 +1,4 @@
-"""`verl-lite rollout`: sample from a model, score what it wrote, keep the records."""
+"""`verl-lite rollout`: sample from a model, score the completions, write the records."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,9 +33,9 @@ def rollout(
     debug_inline: DebugInline = False,
     as_json: AsJson = False,
 ) -> None:
-    """Sample a model on a training config's prompts and keep the rollouts, scored by its rewards if any.
+    """Sample a model on a training config's prompts; write the rollouts, scored by its rewards if any.
 
-    The records are what score, diff, check and report read. Nothing is trained.
+    The records are input for score, diff, check and report. Nothing is trained.
 
     Example: verl-lite rollout examples/quickstart.yaml --model runs/quickstart/model -o r.parquet
     """

@@ -32,7 +32,7 @@ def score(
     ] = None,
     golden: Annotated[
         Path | None,
-        typer.Option(help="Pin the scores in this .golden.json; if it exists, compare and gate"),
+        typer.Option(help="Pin the scores in this .golden.json; if it exists, fail on a difference"),
     ] = None,
     update_golden: Annotated[bool, typer.Option("--update-golden", help="Pin the scores again")] = False,
     format: Format = "auto",

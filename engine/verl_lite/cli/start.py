@@ -1,4 +1,4 @@
-"""What commands that load models do first. Like the whole room, it imports nothing heavy itself."""
+"""Start-up shared by commands that load models. Imports nothing heavy itself."""
 
 import os
 from pathlib import Path
@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from verl_lite.plugins.config_file import ConfigModel
 
-INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended
+INTERRUPTED = 130  # exit code after Ctrl-C
 Config = TypeVar("Config", bound="ConfigModel")
 
 
 def calm_threads() -> None:
-    """Have idle OpenMP threads sleep instead of spin; call it before torch, which reads this once.
+    """Let idle OpenMP threads sleep instead of spin. Call it before importing torch, which reads this once.
 
-    Wherever the cores have other work (reward workers, say), spinning delays every small matrix product.
+    When other processes (such as reward workers) need the cores, spinning delays every small matmul.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def load_run_config(kind: type[Config], path: Path, overrides: list[str] | None) -> Config:
-    """The config in `path` with its overrides, and threads calmed for what is loaded next."""
+    """The config in `path` with its overrides; calms threads before torch is loaded."""
     from verl_lite.plugins.config_file import load_config
 
     calm_threads()

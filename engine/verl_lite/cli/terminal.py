@@ -1,4 +1,4 @@
-"""How results look on a terminal: tables, numbers, a progress bar that pipes do not get."""
+"""Terminal output: tables, numbers, and a progress bar when it is a terminal."""
 
 import json
 import math
@@ -16,7 +16,7 @@ LEVEL_STYLES = {"ok": "green", "note": "blue", "warn": "yellow", "fail": "bold r
 
 
 def print_json(data: object) -> None:
-    """Print `data` as JSON; nan and infinity, which JSON lacks, become null."""
+    """Print `data` as JSON; nan and infinity become null."""
     print(json.dumps(_without_nan(data), indent=2, ensure_ascii=False, default=str))
 
 
@@ -31,7 +31,7 @@ def _without_nan(data: Any) -> Any:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table whose first column is text, and the others numbers."""
+    """Print a table: the first column is text, the others are numbers."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(escape(column), justify="left" if index == 0 else "right")
@@ -56,7 +56,7 @@ def excerpt(text: str, width: int = 160) -> str:
 
 @contextmanager
 def progress(what: str, *, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error, if that is a terminal. Call the result with the number of finished rows."""
+    """A progress bar on stderr if it is a terminal. Call the result with the number of finished rows."""
     errors = Console(stderr=True)
     columns = (TextColumn(f"{what} {{task.completed:,}} rows"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:

@@ -1,4 +1,4 @@
-"""`verl-lite train`, `sft` and `config`: thin fronts of the engine."""
+"""`verl-lite train`, `sft` and `config`."""
 
 import json
 from pathlib import Path
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 AutoResume = Annotated[
     bool,
-    typer.Option("--auto-resume", help="--resume if the folder of --run-dir holds the run already"),
+    typer.Option("--auto-resume", help="Like --resume if --run-dir already holds the run"),
 ]
 
-config_app = typer.Typer(no_args_is_help=True, help="Look at training configs.")
+config_app = typer.Typer(no_args_is_help=True, help="Inspect training configs.")
 
 
 def train(
@@ -46,19 +46,13 @@ def train(
     checked = _load(config, overrides)
     if auto_resume:
         if run_dir is None:
-            raise ConfigError("--auto-resume looks into the folder of --run-dir: name it")
+            raise ConfigError("--auto-resume needs --run-dir: name the run's folder")
         resume = resume or (run_dir / "config.yaml").is_file()
     if _follows(checked):
         return
     from verl_lite.engine.training import train as run
 
-    result = run(
-        checked,
-        run_dir=run_dir,
-        resume=resume,
-        debug_inline=debug_inline,
-        show=show.value,
-    )
+    result = run(checked, run_dir=run_dir, resume=resume, debug_inline=debug_inline, show=show.value)
     if result.stopped:
         raise typer.Exit(INTERRUPTED)
 
@@ -71,9 +65,9 @@ def sft(
     debug_inline: DebugInline = False,
     show: ShowOption = Show.AUTO,
 ) -> None:
-    """Run the supervised warm-up alone; the model is saved in <run>/model.
+    """Run only the supervised warm-up; the model is saved in <run>/model.
 
-    The rows' masks are checked first: faults are shown decoded and end with exit code 2.
+    The loss masks are checked first: faults are shown decoded, and the exit code is 2.
 
     Example: verl-lite sft examples/quickstart.yaml sft.steps=200
     """
@@ -89,16 +83,13 @@ def sft(
 
 @config_app.command("show")
 def show(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Print the whole config, defaults and overrides filled in.
+    """Print the config with all defaults and overrides.
 
     Example: verl-lite config show examples/quickstart.yaml seed=1
     """
     import yaml
 
-    typer.echo(
-        yaml.safe_dump(_load(config, overrides).model_dump(mode="json"), sort_keys=False),
-        nl=False,
-    )
+    typer.echo(yaml.safe_dump(_load(config, overrides).model_dump(mode="json"), sort_keys=False), nl=False)
 
 
 @config_app.command("check")
@@ -110,7 +101,7 @@ def check(
         typer.Option(help="Plan for GPUs with this much memory; default: this machine's", min=1),
     ] = None,
 ) -> None:
-    """Check a config, its rewards, data and tokenizer, without loading the model, and plan its memory.
+    """Check a config with its rewards, data and tokenizer, and plan its memory, without loading the model.
 
     Example: verl-lite config check examples/gsm8k_grpo.yaml --gpu-gib 80
     """
@@ -136,7 +127,7 @@ def diff_runs(
     second: Annotated[Path, typer.Argument(help="The other one", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Show how the configs of two runs differ, and the environments they ran in.
+    """Show how two runs differ in config and environment.
 
     Example: verl-lite config diff runs/quickstart runs/quickstart-2
     """
@@ -163,7 +154,7 @@ def _shown(value: object) -> str:
 
 @config_app.command("schema")
 def schema() -> None:
-    """Print the JSON Schema with which editors complete and check configs.
+    """Print the JSON Schema of training configs, for editors.
 
     Example: verl-lite config schema > verl-lite.schema.json
     """
@@ -173,7 +164,7 @@ def schema() -> None:
 
 
 def _follows(config: "TrainConfig") -> bool:
-    """Join the other processes that torchrun started, if any; True in those that only follow the first."""
+    """Join the processes that torchrun started, if any. Returns True in every rank but 0, after the run."""
     from verl_lite.engine.cluster import check_launch, launched_rank
 
     is_shared = config.rollout.sampler == "vllm" and not config.rollout.is_placed_by_ray

@@ -1,4 +1,4 @@
-"""Make what a run is made of, as its config says. Each choice is made here, once; imports follow it."""
+"""Build the parts of a run from its config. Each choice is made once, here; imports follow it."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -30,17 +30,14 @@ CANARY_TOKENS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnRay:
-    """What Ray places for a run, decided once at start-up: `num_ranks` of the learner, `cpus` in all.
-
-    Without any CPUs the run is one process, or torchrun's processes, and Ray is not started.
-    """
+    """What Ray places for a run: `num_ranks` learner ranks, `cpus` in total. Ray starts only if cpus > 0."""
 
     num_ranks: int
     cpus: float
 
 
 def placed_by_ray(config: TrainConfig, *, launched: bool) -> OnRay:
-    """`launched` says that torchrun started the learner ranks. Raises ConfigError for a useless address."""
+    """`launched`: torchrun started the learner ranks. Raises ConfigError for an address without use."""
     num_ranks = config.learner.num_ranks if config.learner.num_ranks > 1 and not launched else 0
     rewards = config.cluster.rewards
     check_address(config.cluster, ranks=num_ranks > 0, engines=config.rollout.is_placed_by_ray)
@@ -59,7 +56,7 @@ def open_cluster(config: TrainConfig, on_ray: OnRay) -> "AbstractContextManager[
 
 
 def make_scorer(prepared: PreparedRun, *, debug_inline: bool, placement: Placement | None = None) -> Scorer:
-    """The config's rewards, open until the scorer is closed; `placement` comes from `reward_actors`."""
+    """A scorer with the config's rewards; the caller closes it. `placement` comes from `reward_actors`."""
     return Scorer(
         prepared.config,
         catalog=prepared.catalog,
@@ -71,7 +68,7 @@ def make_scorer(prepared: PreparedRun, *, debug_inline: bool, placement: Placeme
 
 
 def reward_actors(config: TrainConfig, session: "RayRuntime | None") -> Placement | None:
-    """The reward workers on the cluster; None where the config has none there."""
+    """The reward workers on the cluster; None if the config has none."""
     if not config.cluster.rewards.count:
         return None
     from verl_lite.engine.cluster.reward_actors import RewardActors
@@ -83,7 +80,7 @@ def reward_actors(config: TrainConfig, session: "RayRuntime | None") -> Placemen
 def place_for_ranks(
     config: TrainConfig, on_ray: OnRay, session: "RayRuntime | None"
 ) -> AbstractContextManager[Any]:
-    """Ray's reservation for the learner ranks, made before engines are placed; None without such ranks."""
+    """Reserve resources for Ray's learner ranks, before engines are placed; None without such ranks."""
     if not on_ray.num_ranks:
         return nullcontext()
     from verl_lite.engine.cluster.ray_ranks import reserve_placement_group
@@ -96,10 +93,7 @@ def place_for_ranks(
 def make_learner(
     prepared: PreparedRun, path: str, model: "PreTrainedModel | None", place: Any = None
 ) -> PolicyLearner:
-    """The learner that trains `model`, or a group of ranks that each load the weights in `path`.
-
-    `place` comes from `place_for_ranks`.
-    """
+    """A learner of `model`, or a group of ranks in `place` (from `place_for_ranks`) that each load `path`."""
     config = prepared.config
     if config.learner.num_ranks > 1:
         return _make_ranks(prepared, path, place)
@@ -117,7 +111,7 @@ def make_learner(
 
 
 def _make_ranks(prepared: PreparedRun, path: str, place: Any) -> PolicyLearner:
-    """The learner as several processes: torchrun's, or actors placed by Ray."""
+    """A learner of several processes: torchrun's, or Ray actors."""
     from verl_lite.engine.cluster.learner_group import LearnerGroup, Transport
     from verl_lite.engine.cluster.rank_worker import LearnerSpec
 
@@ -141,7 +135,7 @@ def _make_ranks(prepared: PreparedRun, path: str, place: Any) -> PolicyLearner:
 
 
 def _findable(model_path: str) -> str:
-    """The absolute path of a folder, since Ray's processes run elsewhere; a hub id as it is."""
+    """The absolute path of a folder, as Ray's processes have another working directory; a hub id as is."""
     return str(Path(model_path).absolute()) if Path(model_path).exists() else model_path
 
 
@@ -154,7 +148,7 @@ def _with_findable_critic(config: TrainConfig) -> TrainConfig:
 
 
 def make_timeline(prepared: PreparedRun, on_ray: OnRay) -> Timeline | None:
-    """Who worked when, for runs in which one process may wait for another; else None."""
+    """The timeline, for runs in which one process may wait for another; else None."""
     if prepared.config.asynchrony.mode == "sync" and not on_ray.cpus:
         return None
     resume_at = prepared.checkpoint.step if prepared.checkpoint else None
@@ -162,7 +156,7 @@ def make_timeline(prepared: PreparedRun, on_ray: OnRay) -> Timeline | None:
 
 
 def make_sampler(prepared: PreparedRun, model_path: str, session: "RayRuntime | None" = None) -> Sampler:
-    """The config's sampler with the weights in `model_path`; `session` comes from `open_cluster`."""
+    """The config's sampler, loaded from `model_path`; `session` comes from `open_cluster`."""
     return sampler_for(
         model_path,
         prepared.tokenizer,
@@ -188,11 +182,11 @@ def sampler_for(
     lora: LoraConfig | None = None,
     on_gpu: bool | None = None,
 ) -> Sampler:
-    """The sampler that `rollout` names, with the weights in `model_path`; the prompt's tokens are its canary.
+    """The sampler that `rollout` names, loaded from `model_path`.
 
-    Answers end at the end tokens of the model's folder and at those of `end_of_turn`. With `lora` vLLM gets
-    the adapters alone (see lora.adapters_to_sync). `on_gpu` says whether engines placed by Ray ask for GPUs;
-    unset, they do where there are any.
+    Its canary is the prompt's first tokens. Answers end at the model's end tokens and those of `end_of_turn`.
+    With `lora`, vLLM is sent only the adapters (see lora.adapters_to_sync). `on_gpu`: Ray's engines request
+    GPUs (None: if there are any).
     """
     shared: dict[str, Any] = {
         "canary_ids": list(canary_prompt.prompt_ids)[:CANARY_TOKENS],

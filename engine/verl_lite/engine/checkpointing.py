@@ -1,4 +1,4 @@
-"""Checkpoints of the RL run as a whole: the learner, the batch source, and the trainer's plain state."""
+"""Checkpoints of an RL run: the learner, the batch source, and the trainer's plain state."""
 
 import time
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from verl_lite.engine.types import PolicyLearner
 
 
 class RunCheckpoints:
-    """Saves the run beside the training that goes on, each step at most once."""
+    """Saves the run while training continues, at most once per step."""
 
     def __init__(
         self, prepared: PreparedRun, learner: PolicyLearner, source: BatchSource, *, log: MetricsLog
@@ -43,20 +43,20 @@ class RunCheckpoints:
         self._seconds += time.perf_counter() - started
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Put the learner and the batch source where they were."""
+        """Restore the learner and the batch source."""
         self._learner.restore(checkpoint.path)
         self._source.restore(SourceState(plain=checkpoint.trainer, rows=checkpoint.rollouts))
         self._saved_step = checkpoint.step
 
     def take_seconds(self) -> float:
-        """How long training waited for `save` since this was last asked."""
+        """Seconds training waited for `save` since the last call."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
     def finish(self) -> None:
-        """Wait until the last checkpoint is on the disk; raises CheckpointError when it is not."""
+        """Wait until the last checkpoint is on disk; raises CheckpointError if writing failed."""
         self._writer.finish()
 
     def close(self) -> None:
-        """End the writing thread after its current checkpoint. Raises nothing."""
+        """Stop the writer thread after its current checkpoint. Raises nothing."""
         self._writer.close()

@@ -1,11 +1,11 @@
-"""How much memory and time a run needs per GPU, computed before anything loads; what cannot fit is refused.
+"""Memory and time per GPU, computed before anything loads; runs that cannot fit are refused.
 
     learner GPU   weights, gradients, moments, reference, critic, activations of one micro-batch
     engine GPU    vLLM's share: weights, working memory, the KV cache of the sequences in flight
 
 Weights, moments and KV cache are exact. Activations are what autograd keeps for a decoder layer of the
-Llama and Qwen families: KEPT bytes per token, counted with saved-tensor hooks on our policy (and again in
-tests/engine/unit/test_plan.py). Throughput is an upper bound from the GPU's data sheet.
+Llama and Qwen families: KEPT bytes per token, counted with saved-tensor hooks on our policy (and checked by
+the tests of the memory plan). Throughput is an upper bound from the GPU's data sheet.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def local_gpu() -> Gpu | None:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One use of memory; `rests` says that it stays on the GPU while the engine generates."""
+    """One use of memory; `rests`: it stays on the GPU while the engine generates."""
 
     name: str
     num_bytes: float
@@ -88,7 +88,7 @@ class MemoryPlan:
 
 
 def plan_memory(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> MemoryPlan:
-    """The memory of each kind of GPU. Raises ConfigError, with what to change, when `gpu` is too small."""
+    """Plan the memory per kind of GPU. Raises ConfigError, with advice, if `gpu` is too small."""
     learner, throughput = _learner(config, shape, gpu), _throughput(config, shape, gpu)
     if gpu is not None:
         _check_learner(config, learner)
@@ -107,7 +107,7 @@ def plan_memory(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> Memo
 def activation_bytes(
     shape: ModelShape, num_tokens: int, *, dtype: str, gradient_checkpointing: bool
 ) -> float:
-    """The most that autograd keeps of a micro-batch of `num_tokens` computed tokens."""
+    """Peak bytes that autograd keeps for a micro-batch of `num_tokens` tokens."""
     hidden, query, key, mlp = KEPT[dtype]
     layer = (
         hidden * shape.hidden_size
@@ -161,9 +161,9 @@ def _learner(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DeviceP
 
 
 def _cast_of_base(config: TrainConfig, shape: ModelShape) -> int:
-    """Number of weights below LoRA that are cast for computing: none if they are bfloat16 already."""
+    """Number of LoRA base weights cast for computing: none if they are bfloat16 already."""
     if config.learner.is_quantized:
-        return shape.layer_parameters  # one matrix at a time; this is a bound
+        return shape.layer_parameters  # an upper bound: one matrix at a time
     return 0 if config.model.dtype == "bfloat16" else shape.num_parameters
 
 
@@ -205,7 +205,7 @@ def _transformers(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> De
 
 
 def _sequence_bytes(config: TrainConfig, shape: ModelShape) -> float:
-    """The KV cache of one full-length sequence on one GPU, which has at least one key head."""
+    """KV cache bytes of one full-length sequence per GPU, which has at least one key head."""
     heads = -(-shape.num_kv_heads // config.rollout.vllm.tensor_parallel_size)
     bytes_per_token = 2 * shape.num_layers * heads * shape.head_dim * BYTES[_engine_dtype(config)]
     return float(bytes_per_token * config.rollout.context_tokens)
@@ -248,7 +248,7 @@ def _check_engine(config: TrainConfig, shape: ModelShape, device: DevicePlan) ->
 
 
 def _check_shared(config: TrainConfig, learner: DevicePlan, gpu: Gpu) -> None:
-    """Both on one GPU: the engine's share beside the learner at rest, or beside all of it if both work."""
+    """Check one GPU for both: vLLM's share plus the learner at rest, or at its peak if both work at once."""
     vllm, mode = config.rollout.vllm, config.asynchrony.mode
     share = vllm.gpu_memory_utilization * gpu.memory_bytes
     takes_turns = vllm.sleep and mode == "sync"
@@ -274,7 +274,7 @@ def _check_shared(config: TrainConfig, learner: DevicePlan, gpu: Gpu) -> None:
 def _check_beside_transformers(
     config: TrainConfig, learner: DevicePlan, sampler: DevicePlan, gpu: Gpu
 ) -> None:
-    """Its weights stay on the GPU; when they take turns, its cache and the learner's work do not overlap."""
+    """The sampler's weights stay on the GPU; in sync mode its cache and the learner's peak do not overlap."""
     in_turns = config.asynchrony.mode == "sync"
     sampling = sampler.total_bytes + sum(p.num_bytes for p in learner.parts if p.rests or not in_turns)
     updating = learner.total_bytes + sum(p.num_bytes for p in sampler.parts if p.rests or not in_turns)

@@ -1,7 +1,4 @@
-"""One life-cycle for every run: `train`, `sft`, `dpo` and `reward-model` each work inside `open_run`.
-
-It joins the run's folder (rundir) with its log and display (observe); what is trained is the caller's.
-"""
+"""The life-cycle of a run: `train`, `sft`, `dpo` and `reward-model` all work inside `open_run`."""
 
 import json
 import time
@@ -35,7 +32,7 @@ Inputs = TypeVar("Inputs")
 
 
 class RunConfig(FolderConfig, Protocol):
-    """What a run needs of its config, whatever it trains."""
+    """The settings that every run has."""
 
     @property
     def seed(self) -> int: ...
@@ -47,9 +44,9 @@ class RunConfig(FolderConfig, Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Run(Generic[Inputs]):
-    """An open run. `inputs` are what `prepare` checked and read before it began.
+    """An open run. `inputs` is the result of `prepare`; `stopped`: Ctrl-C ended the run.
 
-    `summary` is the content of summary.json, empty before `finish`; `stopped` says that Ctrl-C ended the run.
+    `summary` is the content of summary.json, empty before `finish`.
     """
 
     config: RunConfig
@@ -72,7 +69,7 @@ class Run(Generic[Inputs]):
     def open_log(
         self, trackers: Sequence[str], *, resume_at: int | None, file_name: str = "metrics.jsonl"
     ) -> AbstractContextManager[MetricsLog]:
-        """The log of one stage; `resume_at` counts the finished steps of a stage that continues."""
+        """The log of one stage; `resume_at`: finished steps of a resumed stage."""
         return closing(
             MetricsLog(
                 self.folder.path,
@@ -89,7 +86,7 @@ class Run(Generic[Inputs]):
     ) -> None:
         """Write summary.json: the counts, the seconds so far and {metric: {"before": ..., "after": ...}}.
 
-        `model` is the folder of the trained model, where there is one besides the checkpoints.
+        `model` is the folder of the trained model, if it is not only in the checkpoints.
         """
         seconds = round(time.perf_counter() - self.started, 1)
         summary = {"name": self.config.name, **counts, "seconds": seconds, "metrics": metrics}
@@ -98,7 +95,7 @@ class Run(Generic[Inputs]):
         self.summary, self.model = summary, model
 
     def retire(self, checkpoints: Path) -> None:
-        """Delete the checkpoints of a stage that is over, except those the config keeps for good."""
+        """Delete a finished stage's checkpoints, except those to keep permanently."""
         retire(checkpoints, self.config.checkpoints)
 
     def tell(self, console: Console, *, as_json: bool, first_column: str) -> None:
@@ -130,17 +127,17 @@ def open_run(
     show: DisplayMode = "auto",
     first_column: str = "held out, greedy",
 ) -> Iterator[Run[Inputs]]:
-    """Hold a run's folder from its checks to its last line; `verl-lite <command>` is what resumes it.
+    """Lock the run's folder, prepare, run the body, and print the result; `verl-lite <command>` resumes it.
 
-    `prepare` checks and reads everything, so that a refused run leaves nothing behind; the body claims the
-    folder of a new run. Ctrl-C ends the body at its next safe point: StopRequested is caught here and sets
-    `stopped`. Every other error passes. Raises ConfigError when the folder is taken.
+    `prepare` checks and reads everything, so that a refused run writes nothing; the body claims the folder
+    of a new run. After Ctrl-C the body raises StopRequested at its next safe point, which sets `stopped`
+    here. Other errors propagate. Raises ConfigError if the folder is in use.
     """
     started = time.perf_counter()
     console = console or Console()
     folder = RunFolder(choose_run_dir(config, run_dir, resume=resume))
     with ExitStack() as held:
-        # a resumed run is locked before it is read: another process may still be writing there
+        # lock a resumed run before reading: another process may still be writing
         killed = held.enter_context(run_lock(folder.path)) if resume else ""
         inputs = prepare(folder)
         if not resume:
@@ -170,7 +167,7 @@ def open_run(
 
 
 def _rows(metrics: Mapping[str, Mapping[str, float]]) -> list[SummaryRow]:
-    """Metrics with a value before and after, by their names without the room: evaluation/reward_mean."""
+    """Metrics with values before and after; evaluation/reward_mean is shown as "reward mean"."""
     return [
         SummaryRow(
             name=name.partition("/")[2].replace("_", " "),

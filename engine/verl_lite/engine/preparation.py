@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a run, checked before a model is loaded or a file written."""
+"""Checks everything about a run before a model is loaded or a file written."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,10 +28,10 @@ FREE_IN_SFT = ("checkpoints", "logging", "name", *FREE_FOR_MEMORY)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedRun:
-    """A run whose inputs are all there and fit together.
+    """A run with its checked inputs.
 
     RL continues from `checkpoint`; `passed_over` are newer, damaged ones. A run that `resumes` without a
-    checkpoint had not finished SFT and continues there. `sft` is None where there is no SFT.
+    checkpoint continues with SFT, or from RL's first step. `sft` is None without SFT.
     """
 
     config: TrainConfig
@@ -75,7 +75,7 @@ def prepare_run(
 ) -> PreparedRun:
     """Check everything and read the data. Raises ConfigError, DataError or PluginError; writes nothing.
 
-    Without a `folder`, that of a new run. `only_sft` leaves out the prompts of RL: rows of SFT need none.
+    `folder` defaults to a new run's. `only_sft` skips the prompts of RL.
     """
     folder = folder or RunFolder(choose_run_dir(config, None, resume=resume))
     if resume:
@@ -110,7 +110,7 @@ def prepare_run(
 
 
 def _check_model(config: TrainConfig, *, only_sft: bool) -> Tokenizer:
-    """The tokenizer, once it and the model's configuration fit the config."""
+    """The tokenizer, after checking it and the model's configuration."""
     check_bitsandbytes(config.learner)
     tokenizer = load_tokenizer(config.model)
     named_token_ids(tokenizer, config.sft.end_of_turn)
@@ -123,7 +123,7 @@ def _check_model(config: TrainConfig, *, only_sft: bool) -> Tokenizer:
 
 
 def _checkpoint(folder: RunFolder, config: TrainConfig) -> tuple[Checkpoint | None, list[PassedOver]]:
-    """The newest whole checkpoint of RL and the damaged newer ones; ConfigError where there must be one."""
+    """The newest intact RL checkpoint and newer damaged ones. Raises ConfigError if one must exist."""
     path, passed_over = newest_whole(folder.checkpoints)
     if path is None and (passed_over or _had_checkpoints(folder, config)):
         broken = "".join(f"; {passed.path.name}: {passed.reason}" for passed in passed_over)
@@ -135,12 +135,12 @@ def _checkpoint(folder: RunFolder, config: TrainConfig) -> tuple[Checkpoint | No
 
 
 def _had_checkpoints(folder: RunFolder, config: TrainConfig) -> bool:
-    """Whether RL got far enough to have left a checkpoint; if not, it may begin at its first step again.
+    """Whether RL must have left a checkpoint; if not, it may start at its first step again.
 
-    The second checkpoint is begun only once the first is on disk; by then its step is in the metrics.
+    The second checkpoint is started only once the first is on disk; by then its step is in the metrics.
     """
     if folder.summary.is_file() and "steps" in json.loads(folder.summary.read_text(encoding="utf-8")):
-        return True  # RL had ended, with a checkpoint; the summary of SFT has no steps
+        return True  # RL had ended, with a checkpoint; SFT's summary has no steps
     rows = read_metrics(folder.metrics) if folder.metrics.is_file() else []
     last = max((row["step"] for row in rows if "reward/mean" in row), default=0)
     began = load_config(type(config), folder.path / "config.yaml")

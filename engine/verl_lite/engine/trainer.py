@@ -1,10 +1,10 @@
-"""GRPO, PPO and their relatives: the two short things that a run repeats, in the order of the data.
+"""GRPO, PPO and relatives: the two functions that a run repeats, in the order of the data.
 
     BatchMaker.__call__   next prompts -> generate -> score, until the batch is full
     Trainer._one_step     next batch -> token statistics -> advantages -> update -> load weights -> report
 
-The batch source says when a batch is made: SyncSource on demand, PrefetchSource one step ahead in a thread.
-AsyncSource has no batches to make: it does the same to each group of a stream (rollout/async_source.py).
+The batch source decides when: SyncSource on demand, PrefetchSource one step ahead in a thread. AsyncSource
+does the same per group of a stream (rollout/async_source.py).
 """
 
 from collections.abc import Callable, Mapping
@@ -37,7 +37,7 @@ from verl_lite.plugins.scorer import Scorer
 
 @dataclass(frozen=True, slots=True)
 class BatchMaker:
-    """Makes one batch; scores are computed while other groups are still being generated."""
+    """Makes one batch; groups are scored while others are still being generated."""
 
     prompts: PromptStream
     sampler: Sampler
@@ -65,10 +65,7 @@ class BatchMaker:
 
 
 class Trainer:
-    """Runs the RL steps. `step` counts finished updates and is where a resumed run goes on.
-
-    `before` is the held-out measurement before the first step, if there was one.
-    """
+    """Runs the RL steps. `step` counts finished updates; `before`: held-out metrics before the first."""
 
     def __init__(
         self,
@@ -103,7 +100,7 @@ class Trainer:
             self._restore(prepared.checkpoint)
 
     def run_steps(self) -> None:
-        """Train until `config.steps` updates are done. Raises StopRequested after a Ctrl-C's checkpoint."""
+        """Train until `config.steps` updates are done. After Ctrl-C, saves and raises StopRequested."""
         try:
             while self.step < self._config.steps:
                 self._one_step()
@@ -137,22 +134,19 @@ class Trainer:
             canary_difference = self.sync()
         measured = {
             **stats.metrics,
-            **getattr(self._sampler, "metrics", {}),  # of engines that can be lost
+            **getattr(self._sampler, "metrics", {}),  # of engines placed by Ray
             "canary/max_difference": canary_difference,
             "time/checkpoint_s": self._checkpoints.take_seconds(),
         }
         self._reporter.report(self.step, batch, samples, measured=measured, seconds=clock.seconds)
 
     def sync(self) -> float:
-        """Load the learner's weights into the sampler; returns the canary's largest difference.
-
-        Raises TrainingError when the weights did not arrive.
-        """
+        """Load the learner's weights into the sampler. Returns, and raises, as Sampler.load_weights."""
         self._sampler.wake()
         return self._sampler.load_weights(self._learner, version=self.step)
 
     def _between_steps(self) -> None:
-        """Roll back, or measure, save and look for a Ctrl-C, where they are due."""
+        """Roll back; or evaluate and save where due, and check for Ctrl-C."""
         path = self._rollback.check(
             self._reporter.metrics, step=self.step, finish_saving=self._checkpoints.finish
         )
@@ -175,7 +169,7 @@ class Trainer:
     def evaluate(self, *, may_stop: bool = False) -> dict[str, float]:
         """Held-out metrics of the sampler's current weights, greedy.
 
-        With `may_stop` a Ctrl-C ends it with StopRequested: for measurements that a resumed run repeats.
+        With `may_stop` Ctrl-C raises StopRequested: for evaluations that a resumed run repeats.
         """
         check = self._interrupt.check if may_stop else never_stop
         return self._held_out.evaluate(self.step, check=check)
@@ -194,7 +188,7 @@ class Trainer:
 
 
 def _batch_source(make: BatchMaker, *, check: Callable[[], None], timeline: Timeline | None) -> BatchSource:
-    """The source that `asynchrony.mode` names. `check` raises StopRequested after a Ctrl-C."""
+    """The source that `asynchrony.mode` names. `check` raises StopRequested after Ctrl-C."""
     config, prompts = make.config, make.prompts
     match config.asynchrony.mode:
         case "sync":

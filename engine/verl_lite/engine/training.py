@@ -1,4 +1,4 @@
-"""One training run from end to end: prepare, warm up, start the sampler, train, measure, sum up."""
+"""One training run: prepare, warm up, start the sampler, train, evaluate, summarise."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """How a run ended. `stopped` says that Ctrl-C ended it; `summary` is the content of summary.json."""
+    """The end of a run. `stopped`: by Ctrl-C; `summary` is the content of summary.json."""
 
     run_dir: Path
     summary: Mapping[str, Any]
@@ -60,10 +60,7 @@ def train(
     console: Console | None = None,
     show: DisplayMode = "auto",
 ) -> RunResult:
-    """SFT warm-up if configured, then RL. preparation.py says what is refused before anything is loaded.
-
-    Ctrl-C ends it at the next safe point, with a checkpoint once RL has begun.
-    """
+    """SFT warm-up if configured, then RL. Ctrl-C ends it at the next safe point, with a checkpoint."""
     _check_trainable(config)
     on_ray = placed_by_ray(config, launched=launched_rank() is not None)
     prepare = partial(prepare_run, config, resume=resume)
@@ -88,9 +85,9 @@ def train_only_sft(
     console: Console | None = None,
     show: DisplayMode = "auto",
 ) -> RunResult:
-    """The supervised warm-up alone; the model is saved in <run>/model. Raises ConfigError without sft.steps.
+    """Only the supervised warm-up; the model is saved in <run>/model.
 
-    Ctrl-C ends it between two steps, with a checkpoint.
+    Ctrl-C ends it between two steps, with a checkpoint. Raises ConfigError without sft.steps or sft.epochs.
     """
     if not config.sft.is_on:
         raise ConfigError("sft.steps=0 and sft.epochs=0: there is nothing to do; set one of them")
@@ -124,7 +121,7 @@ def _check_trainable(config: TrainConfig) -> None:
 def _tell_memory_plan(
     config: TrainConfig, on_ray: OnRay, session: "RayRuntime | None", display: Display
 ) -> None:
-    """Say what the run needs where there are GPUs or a cluster; ConfigError where they cannot hold it."""
+    """Show the memory plan if there are GPUs or a cluster. Raises ConfigError if they are too small."""
     gpu = local_gpu()
     if session is not None:
         from verl_lite.engine.cluster.resources import check_capacity
@@ -144,7 +141,7 @@ def _tell_memory_plan(
 
 
 def _begin(run: Run[PreparedRun]) -> None:
-    """Claim the folder of a new run; take out of a resumed one what it wrote after its checkpoint."""
+    """Claim a new run's folder; remove from a resumed one what it wrote after its checkpoint."""
     prepared = run.inputs
     if prepared.resumes:
         done = prepared.checkpoint.step if prepared.checkpoint else 0
@@ -156,7 +153,7 @@ def _begin(run: Run[PreparedRun]) -> None:
 def _train_with_restarts(
     run: Run[PreparedRun], on_ray: OnRay, session: "RayRuntime | None", *, debug_inline: bool
 ) -> None:
-    """Train; again from the last checkpoint when a learner rank is lost, cluster.max_restarts times."""
+    """Train; restart from the last checkpoint if a learner rank dies, at most cluster.max_restarts times."""
     config = run.inputs.config
     most = config.cluster.max_restarts
     for restarts in count(1):
@@ -176,7 +173,9 @@ def _train(run: Run[PreparedRun], on_ray: OnRay, session: "RayRuntime | None", *
     config = prepared.config
     path, model = _first_policy(run, debug_inline=debug_inline)
     resume_at = prepared.checkpoint.step if prepared.checkpoint else None
-    if resume_at is None and run.folder.metrics.exists():  # of a start that ended before its first checkpoint
+    if (
+        resume_at is None and run.folder.metrics.exists()
+    ):  # RL had no checkpoint yet
         resume_at = 0
     with ExitStack() as opened:
         place = opened.enter_context(place_for_ranks(config, on_ray, session))
@@ -205,10 +204,7 @@ def _train(run: Run[PreparedRun], on_ray: OnRay, session: "RayRuntime | None", *
 
 
 def _first_policy(run: Run[PreparedRun], *, debug_inline: bool) -> tuple[str, "PreTrainedModel | None"]:
-    """(path, model) of the policy that RL begins with, after SFT if any.
-
-    With several learner ranks the model is None: each rank loads it.
-    """
+    """(path, model) of the initial policy, after SFT if any; with several ranks, each loads it (None)."""
     prepared, folder = run.inputs, run.folder
     config, device = prepared.config, default_device()
     if prepared.checkpoint is not None:
@@ -227,7 +223,7 @@ def _first_policy(run: Run[PreparedRun], *, debug_inline: bool) -> tuple[str, "P
         if not config.learner.is_quantized and config.learner.num_ranks == 1:
             return path, model
         del model
-        if device.type == "cuda":  # what SFT held belongs to the ranks and the engines now
+        if device.type == "cuda":  # free SFT's memory for ranks and engines
             torch.cuda.empty_cache()
     return path, _load_to_train(config, path, device)
 
@@ -239,7 +235,7 @@ def _load_to_train(config: TrainConfig, path: str, device: torch.device) -> "Pre
 
 
 def _train_and_measure(run: Run[PreparedRun], trainer: Trainer) -> None:
-    """Raises StopRequested after a Ctrl-C, once there is a checkpoint of the finished steps."""
+    """Train between two held-out evaluations. Raises StopRequested after Ctrl-C, with a checkpoint."""
     prepared, display = run.inputs, run.display
     measures = bool(prepared.held_out_prompts)
     trainer.sync()

@@ -1,10 +1,10 @@
-"""The frozen types of the data's way through the engine, one per stage, in the order of the data.
+"""The frozen types of the engine, one per stage, in the order of the data.
 
     PromptRow -> Rollout -> ScoredRollout -> StepBatch -> TrainingSample -> PackedBatch -> UpdateStats
     dataset      sampler    rewards          rollouts     advantages        tensors begin  learner
 
 `Rollout` and `ScoredRollout` are the plugins': rewards see exactly what training saw.
-`T` counts the completion's tokens. No stage reuses a field for another meaning.
+`T` is the number of completion tokens. A field never changes meaning.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ PreTrainedModel: TypeAlias = "transformers.PreTrainedModel"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptRow:
-    """One dataset row, ready to sample from. `id` is stable across runs and names the rollouts' group."""
+    """One dataset row, ready to sample from. `id` is stable across runs and is the rollouts' group."""
 
     id: str
     messages: Sequence[Message]
@@ -35,17 +35,17 @@ class PromptRow:
 
 
 def is_trainable(row: ScoredRollout) -> bool:
-    """Whether there is something to train on: tokens, and a reward (None: the row was dropped)."""
+    """Whether the row has tokens and a reward (None: it was dropped)."""
     return row.reward is not None and bool(row.rollout.completion_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepBatch:
-    """Everything a step sampled. It trains on `groups`; the other groups had nothing to teach.
+    """Everything a step sampled. It trains on `groups`; the others have no gradient.
 
-    num_rounds  how often prompts were sampled; more than once only with dynamic sampling
-    epoch       of the prompts
-    seconds     by stage, of what ran beside the trainer
+    num_rounds  rounds of prompts; more than one only with dynamic sampling
+    epoch       epoch of the prompts
+    seconds     by stage, of work outside the trainer's thread
     """
 
     scored: ScoredBatch
@@ -63,16 +63,13 @@ class StepBatch:
         return row.rollout.group in self.groups and is_trainable(row)
 
     def advantages(self, samples: Sequence["TrainingSample"]) -> list[float | None]:
-        """One advantage per row: its first token's; None for a row that is not in `trained`.
-
-        `samples` are those of `trained`, in its order.
-        """
+        """Per row the first token's advantage; None if not in `trained`, whose `samples` these are."""
         rest = iter(samples)
         return [next(rest).advantages_T[0] if self._is_trained(row) else None for row in self.scored.rows]
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The scores' metrics over everything sampled, and how much of it was kept."""
+        """Metrics of all scores, and how many groups were kept."""
         return {
             **self.scored.metrics,
             "rollout/refills": float(self.num_rounds - 1),
@@ -83,7 +80,7 @@ class StepBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenStatistics:
-    """What the models say of one rollout's tokens, for its advantages. Each T, or empty where not needed."""
+    """Model outputs per token of one rollout, for its advantages. Each has length T, or is empty."""
 
     old_logprobs_T: Sequence[float] = ()
     ref_logprobs_T: Sequence[float] = ()
@@ -92,14 +89,14 @@ class TokenStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSample:
-    """One completion with what the loss needs. Each list has length T.
+    """One completion and the loss's inputs. Each list has length T, or is empty.
 
     sampler_logprobs_T  log-probabilities as the sampler reported them
-    advantages_T        constant over T for outcome rewards
+    advantages_T        the same for all tokens under outcome rewards
     loss_mask_T         1 where the token counts in the loss
     returns_T           the critic's targets (PPO only)
     values_T            the critic's predictions before the update (PPO only)
-    ref_logprobs_T      the reference policy's; empty: the learner computes them if it needs them
+    ref_logprobs_T      the reference policy's; empty: the learner computes them if needed
     old_logprobs_T      the policy's at the start of the step; empty: likewise
     """
 
@@ -117,13 +114,13 @@ class TrainingSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateStats:
-    """What one policy update reports, by the metric names of docs/training.md."""
+    """Metrics of one policy update, by their names in docs/training.md."""
 
     metrics: Mapping[str, float]
 
 
 class WeightSource(Protocol):
-    """Where a sampler gets new weights: the learner."""
+    """The source of new weights for a sampler: the learner."""
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every (Hugging Face parameter name, full tensor) of the policy."""
@@ -137,18 +134,15 @@ class AdapterSource(Protocol):
     """A learner whose LoRA adapters a sampler may load without the base model."""
 
     def adapter_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """(PEFT name, full tensor) of the adapters alone."""
+        """(PEFT name, full tensor) of the adapters."""
 
 
 def never_stop() -> None:
-    """The `check` that never stops anything."""
+    """A `check` that never stops."""
 
 
 def weights_of(source: WeightSource, *, adapters: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    """What a sampler loads: every weight of the policy, or its adapters alone.
-
-    Raises TypeError when `source` has no adapters.
-    """
+    """Every weight of the policy, or only its adapters. Raises TypeError if `source` has none."""
     if not adapters:
         return source.named_weights()
     if not isinstance(source, AdapterSource):
@@ -164,10 +158,10 @@ class PolicyLearner(WeightSource, Protocol):
         """The current weight of the KL term."""
 
     def token_statistics(self, scored: Sequence[ScoredRollout]) -> list[TokenStatistics]:
-        """Per row what `estimate_advantages` needs: critic values, log-probs for a KL in the reward."""
+        """Critic values, and log-probs for a KL in the reward, per row, for `estimate_advantages`."""
 
     def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
-        """One policy update on `samples`. Raises TrainingError past the limit of bad steps."""
+        """One policy update on `samples`. Raises TrainingError at the limit of bad steps."""
 
     def scale_learning_rate(self, scale: float) -> None:
         """Multiply the scheduled learning rate by `scale` from now on. Not saved in checkpoints."""
@@ -175,18 +169,18 @@ class PolicyLearner(WeightSource, Protocol):
     def start_saving(self, folder: Path, tokenizer: Tokenizer) -> Callable[[], None]:
         """Start writing policy/ and the learner's current state into `folder`.
 
-        Call the returned function to finish; it may run in another thread while training goes on.
+        The returned function finishes; it may run in another thread while training continues.
         """
 
     def restore(self, folder: Path) -> None:
         """Continue from the checkpoint in `folder`. Raises CheckpointError if it is damaged."""
 
     def close(self) -> None:
-        """End the processes it started."""
+        """Stop the processes it started."""
 
 
 class Sampler(Protocol):
-    """Anything that generates: vLLM in-process or by HTTP, Ray actors, `transformers`."""
+    """Generates rollouts: vLLM in-process, by HTTP or in Ray actors, or `transformers`."""
 
     @property
     def version(self) -> int:
@@ -202,17 +196,17 @@ class Sampler(Protocol):
     ) -> Iterator[list[Rollout]]:
         """Yield each prompt's group of `num_samples` rollouts as it finishes, in any order.
 
-        `check` is called several times per second; what it raises ends the sampling.
+        `check` is called several times per second; an exception from it ends the sampling.
         """
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """As WeightSource.token_logprobs, by the sampler's own weights."""
+        """Like WeightSource.token_logprobs, with the sampler's weights."""
 
     def load_weights(self, source: WeightSource, *, version: int) -> float:
-        """Load the source's weights, drop what was cached with the old ones, check the canary.
+        """Load the source's weights, reset caches, check the canary.
 
-        Returns the canary's largest difference in log-probability. Raises TrainingError when it exceeds
-        the dtype's tolerance.
+        Returns the canary's largest difference in log-probability. Raises TrainingError if it exceeds the
+        dtype's tolerance.
         """
 
     def sleep(self) -> None:

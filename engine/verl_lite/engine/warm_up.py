@@ -1,10 +1,10 @@
-"""The supervised warm-up as a stage of a run: adapters, log, measurements, and the gate at its end.
+"""The supervised warm-up as a stage of a run: adapters, log, validation, and the final gate.
 
-The room `sft` has the data, the loss and the loop; this stage adds the run. Its metrics go to sft.jsonl.
+Data, loss and loop are in the room `sft`. Metrics go to sft.jsonl.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from verl_lite.engine.build import make_scorer
@@ -20,11 +20,11 @@ from verl_lite.engine.open_run import Run
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.sft.data import SFTData
 from verl_lite.engine.sft.training import SFTStep, train_sft
-from verl_lite.engine.sft.validation import Answers, Scores, answer, perplexity, validation_loss
+from verl_lite.engine.sft.validation import Answers, answer, perplexity, validation_loss
 from verl_lite.engine.types import PreTrainedModel, Sampler
 from verl_lite.errors import TrainingError
-from verl_lite.plugins import Rollout, ScoredRollout
 from verl_lite.plugins.records import RecordWriter
+from verl_lite.plugins.scorer import Scorer
 
 METRICS_FILE = "sft.jsonl"
 
@@ -39,7 +39,7 @@ def run_sft(
     """Train `model`; returns it (adapters merged) and the last measurements.
 
     A resumed run continues from the newest checkpoint in <run>/sft_checkpoints. Raises TrainingError when
-    the format compliance at the end is below sft.validation.min_format.
+    the final format compliance is below sft.validation.min_format.
     """
     prepared = run.inputs
     config, data = prepared.config, prepared.sft
@@ -60,9 +60,9 @@ def run_sft(
             log=log,
             interrupt=run.interrupt,
         ) as checkpoints,
-        _scores(prepared, debug_inline=debug_inline) as score,
+        _scorer(prepared, debug_inline=debug_inline) as scorer,
     ):
-        measure = _Measurements(prepared, data, policy, score, run.display, log)
+        measure = _Measurements(prepared, data, policy, scorer, run.display, log)
         done = train_sft(
             policy,
             data,
@@ -78,7 +78,7 @@ def run_sft(
 
 
 def _trained(prepared: PreparedRun, model: PreTrainedModel) -> PreTrainedModel:
-    """The model as SFT trains it: with adapters if configured, its folder naming where answers end."""
+    """The model with adapters if configured; its generation config gets the end tokens."""
     sft = prepared.config.sft
     if sft.end_of_turn:
         ends = end_token_ids(prepared.tokenizer, model, sft.end_of_turn)
@@ -102,34 +102,27 @@ def _report_to(log: MetricsLog, display: Display) -> Callable[[SFTStep], None]:
     return report
 
 
-@contextmanager
-def _scores(prepared: PreparedRun, *, debug_inline: bool) -> Iterator[Scores | None]:
-    """How answers are scored: by the config's rewards; None where it has none or no answers are sampled."""
+def _scorer(prepared: PreparedRun, *, debug_inline: bool) -> AbstractContextManager[Scorer | None]:
+    """The config's rewards, for the answers; None without rewards or answers."""
     if prepared.sft is None or not prepared.sft.prompts or not prepared.config.rewards:
-        yield None
-        return
-    with make_scorer(prepared, debug_inline=debug_inline) as scorer:
-
-        def score(rollouts: Sequence[Rollout]) -> Sequence[ScoredRollout]:
-            return scorer.score(rollouts).rows
-
-        yield score
+        return nullcontext()
+    return make_scorer(prepared, debug_inline=debug_inline)
 
 
 class _Measurements:
-    """Called with a step number: measures, logs, shows, and keeps the answers as rollout records."""
+    """Called with a step number: measures, logs, shows, and writes the answers as rollout records."""
 
     def __init__(
         self,
         prepared: PreparedRun,
         data: SFTData,
         policy: Policy,
-        score: Scores | None,
+        scorer: Scorer | None,
         display: Display,
         log: MetricsLog,
     ) -> None:
         self._prepared, self._data, self._policy = prepared, data, policy
-        self._score, self._display, self._log = score, display, log
+        self._scorer, self._display, self._log = scorer, display, log
         self._sampler = _sampler(prepared, policy) if data.prompts else None
         self._by_step = _measured(prepared.folder.path / METRICS_FILE)  # before a resume
 
@@ -152,14 +145,14 @@ class _Measurements:
         config = self._prepared.config
         assert config.sft.validation is not None
         limit = config.sft.validation.max_new_tokens or config.rollout.max_new_tokens
-        answers = answer(sampler, self._score, self._data.prompts, max_new_tokens=limit)
+        answers = answer(sampler, self._scorer, self._data.prompts, max_new_tokens=limit)
         path = self._prepared.folder.path / "sft_answers" / f"step_{step:06d}.parquet"
         with RecordWriter(path) as writer:
             writer.write(answers.rows, step=step)
         return answers
 
     def at(self, step: int) -> dict[str, float]:
-        """The measurements after `step`; empty where there were none."""
+        """The measurements after `step`, if any."""
         return self._by_step.get(step, {})
 
 
@@ -170,7 +163,7 @@ def _measured(file: Path) -> dict[int, dict[str, float]]:
 
 
 def _sampler(prepared: PreparedRun, policy: Policy) -> Sampler:
-    """Samples from the trained weights themselves, so there is nothing to sync."""
+    """A sampler on the trained weights themselves: nothing to sync."""
     from verl_lite.engine.rollout.transformers_sampler import TransformersSampler
 
     assert prepared.sft is not None

@@ -1,10 +1,10 @@
 """Advantage estimators: scored rollouts in, one advantage per completion token out.
 
-A row whose reward is None was dropped: it is in no baseline, no count and no loss.
+Rows with reward None were dropped: they enter no baseline, count or loss.
 
 Departures from the papers:
 - GRPO (arXiv:2402.03300, sec. 4.1.2): population standard deviation plus `EPS`; a group whose
-  rewards are all equal gives exactly 0, and the learner then spends nothing on it.
+  rewards are all equal gives exactly 0, and the learner skips it.
 - Dr.GRPO (arXiv:2503.20783): only the mean is subtracted. Its loss side is aggregate=sequence_sum_norm.
 - RLOO (arXiv:2402.14740): each sample's baseline is the mean of the *other* samples of its group.
 - REINFORCE++ (arXiv:2501.03262): the reward comes at the last token, a KL penalty (if configured) at
@@ -92,11 +92,11 @@ def estimate_advantages(
     *,
     kl_coefficient: float | None = None,
 ) -> list[TrainingSample]:
-    """One training sample per trainable row, in their order.
+    """One training sample per trainable row, in order.
 
-    `token_statistics`, one per row, are PolicyLearner.token_statistics: gae needs the values, a KL in the
-    reward both models' log-probabilities. `kl_coefficient` is the controller's current one; by default the
-    config's. Raises ValueError when the estimator needs statistics that are missing.
+    `token_statistics` has one entry per row, from PolicyLearner.token_statistics: gae needs the values, a KL
+    in the reward needs both models' log-probabilities. `kl_coefficient` defaults to the config's; pass the
+    controller's current one. Raises ValueError when the estimator lacks statistics.
     """
     all_stats = token_statistics if token_statistics is not None else [TokenStatistics()] * len(scored)
     rows = [(row, stats) for row, stats in zip(scored, all_stats, strict=True) if is_trainable(row)]
@@ -156,8 +156,8 @@ def _gae_of(
     if len(stats.values_T) != len(row.rollout.completion_ids):
         raise ValueError(
             f"advantage=gae needs one value per token: expected {len(row.rollout.completion_ids)} for "
-            f"rollout {row.rollout.id!r}, got {len(stats.values_T)}; pass what Learner.token_statistics "
-            "returns"
+            f"rollout {row.rollout.id!r}, got {len(stats.values_T)}; pass the result of "
+            "Learner.token_statistics"
         )
     rewards_T = _token_rewards(row, stats, config, kl_coefficient)
     return gae(rewards_T, stats.values_T, gamma=config.gamma, lam=config.lam)
@@ -181,14 +181,14 @@ def _kl_penalties(stats: TokenStatistics, config: KLConfig, length: int) -> list
     if len(stats.ref_logprobs_T) != length or len(stats.old_logprobs_T) != length:
         raise ValueError(
             "kl.placement=reward needs the policy's and the reference's log-probabilities of every token: "
-            "pass what Learner.token_statistics returns"
+            "pass the result of Learner.token_statistics"
         )
     pairs = zip(stats.old_logprobs_T, stats.ref_logprobs_T, strict=True)
     return [_kl(policy - reference, config.estimator) for policy, reference in pairs]
 
 
 def _kl(difference: float, estimator: str) -> float:
-    """`kl.kl_estimate` of one token, on floats: log p_policy - log p_reference is `difference`."""
+    """`kl.kl_estimate` for one token, on floats; `difference` is log p_policy - log p_reference."""
     if estimator == "k1":
         return difference
     if estimator == "k2":
@@ -241,7 +241,7 @@ def _sample(
 
 
 def informative_groups(scored: Sequence[ScoredRollout], config: AlgorithmConfig) -> set[str]:
-    """The groups with something to teach: a sample with a nonzero advantage counts in the loss."""
+    """Groups with a gradient: at least one sample has a nonzero advantage and counts in the loss."""
     rows = [row for row in scored if is_trainable(row)]
     advantages = _group_advantages(rows, config)
     return {

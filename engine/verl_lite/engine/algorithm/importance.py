@@ -2,7 +2,7 @@
 
 The weight is p_old / p_sampler, where old is the learner at the start of the step. It is truncated (TIS) or
 masked (0 outside [low, high]), per token or per sequence, and carries no gradient. A sequence's weight is
-the product over its counted tokens. The mismatch is measured whether or not it is corrected: the k3
+the product over its counted tokens. The mismatch is always measured, corrected or not: the k3
 estimate of KL(sampler || learner), and the mean |difference| of the log-probabilities.
 """
 
@@ -50,7 +50,7 @@ def has_sampler_logprobs(sample: TrainingSample) -> bool:
 
 
 def refuse_without_logprobs(samples: Sequence[TrainingSample], config: ImportanceConfig) -> None:
-    """Raises TrainingError when `config` weighs samples and some lack the sampler's log-probabilities."""
+    """Raise TrainingError if `config` weighs samples and some lack the sampler's log-probabilities."""
     lacking = sum(not has_sampler_logprobs(sample) for sample in samples)
     if lacking and config.mode != "off":
         raise TrainingError(

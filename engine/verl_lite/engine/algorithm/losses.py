@@ -9,7 +9,7 @@ Departures from the papers:
   dual clip (arXiv:1912.09729). The ratio is to the policy that started the step, not to the sampler.
 - GSPO (arXiv:2507.18071): the ratio is the geometric mean over the sequence's *counted* tokens.
 - CISPO (arXiv:2506.13585): only the upper bound clips, unless the config sets a `clip_low` below 1.
-- Policy gradient: there is no ratio, so it is right on-policy only (the config refuses the rest).
+- Policy gradient: there is no ratio, so it is only right on-policy (the config refuses the rest).
 
 Shapes: N completion tokens and S sequences of the micro-batch.
 """
@@ -23,7 +23,7 @@ from torch import Tensor
 from verl_lite.engine.config.algorithm import AlgorithmConfig
 
 Metrics = dict[str, Tensor]
-MAX_LOG_RATIO = 20.0  # e^20 is past any clip; exp of more is inf in float32 and its gradient nan
+MAX_LOG_RATIO = 20.0  # e^20 is past any clip; a larger exp overflows float32, and its gradient is nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ PolicyLoss = Callable[[LossInput], tuple[Tensor, Metrics]]
 def token_weights(
     mask_lengths_S: Sequence[int], aggregate: str, *, norm_tokens: int | None = None
 ) -> list[float]:
-    """For each sequence the weight of each of its counted tokens, over the global batch.
+    """Per sequence, the weight of each of its counted tokens in the global batch.
 
     token_mean         1 / all counted tokens
     sequence_mean      1 / (sequences with a counted token x tokens of this one)

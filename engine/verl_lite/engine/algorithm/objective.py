@@ -1,4 +1,4 @@
-"""The whole objective of one micro-batch: policy loss x importance weight + KL - entropy, weighted.
+"""The objective of one micro-batch: policy loss x importance weight + KL - entropy, weighted.
 
     L = sum_n w_n [ i_n l_n + beta KL_n - eta H_n ]
 
@@ -19,11 +19,11 @@ from verl_lite.engine.config.algorithm import AlgorithmConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What the objective reads beside the policy loss's input, one value per token.
+    """What the objective reads besides the policy loss's input, one value per token.
 
-    `weights_N` are the global token weights, 0 where the token does not count. `sampler_logprobs_N` is None
+    `weights_N` are the global token weights, 0 for tokens that do not count. `sampler_logprobs_N` is None
     if the sampler reported none, `ref_logprobs_N` if there is no reference. A KL in the reward is measured
-    here but not in the loss.
+    but not added to the loss.
     """
 
     weights_N: Tensor
@@ -35,7 +35,7 @@ class Terms:
 def objective(
     batch: LossInput, terms: Terms, *, policy_loss: PolicyLoss, config: AlgorithmConfig, kl_coefficient: float
 ) -> tuple[Tensor, Metrics]:
-    """The loss to call backward on, and sums over the counted tokens; `loss/*` are weighted sums already."""
+    """The loss to backpropagate, and metrics summed over the counted tokens (`loss/*` are weighted sums)."""
     loss_N, metrics = policy_loss(batch)
     if terms.sampler_logprobs_N is not None:
         metrics |= mismatch_metrics(terms.sampler_logprobs_N, batch.old_logprobs_N, batch.mask_N)

@@ -1,7 +1,7 @@
 """A Ray actor that owns one vLLM engine and advances it one time slice per call.
 
-Every method is short, so an engine that does not answer can be taken for lost, and new weights fit between
-two slices. Methods run one at a time, in the order of the calls.
+Every method is short, so a missing answer means that the engine is lost, and new weights load between two
+slices. Methods run one at a time, in call order.
 """
 
 import os
@@ -20,7 +20,7 @@ MAX_SLICE_S = 0.25  # short enough that new weights and sequences do not wait lo
 
 
 class EngineActor:
-    """One engine as `config` describes it; starts with the weights in `model_path`, as version 0."""
+    """One engine, loaded from `model_path` as version 0."""
 
     def __init__(
         self,
@@ -36,13 +36,12 @@ class EngineActor:
         # with asynchronous scheduling a token may be in flight while weights change: its version is unknown
         exact = {"async_scheduling": False}
         self._engine = VllmEngine(model_path, config, seed=seed, options=exact | (options or {}), lora=lora)
-        self._waiting: deque[SequenceRequest] = deque()  # for a slot; vLLM gets only what it decodes
+        self._waiting: deque[SequenceRequest] = (
+            deque()
+        )  # for a slot; vLLM is given only what it can decode now
 
     def describe(self) -> dict[str, Any]:
-        """The engine's dtype, process id, kind of weights, and number of sequences it decodes at once.
-
-        The first answer means that the engine has started.
-        """
+        """dtype, process id, kind of weights, slots. The first answer means that the engine has started."""
         return {
             "dtype": self._engine.dtype,
             "pid": os.getpid(),
@@ -52,11 +51,11 @@ class EngineActor:
 
     @property
     def _num_slots(self) -> int:
-        """One fewer than vLLM has, so that the canary, which training waits for, finds one free."""
+        """One fewer than vLLM has: the canary, which training waits for, always finds a free slot."""
         return max(self._engine.places - 1, 1)
 
     def advance(self, add: Sequence[SequenceRequest], abort: Sequence[str]) -> list[FinishedSequence]:
-        """Add and abort these, then decode until one finishes, the slice ends, or nothing is left."""
+        """Abort and add these, then decode until a sequence finishes, the slice ends, or nothing is left."""
         self._engine.abort(abort)
         self._waiting = deque(request for request in self._waiting if request.id not in abort)
         self._waiting.extend(add)
@@ -78,7 +77,7 @@ class EngineActor:
         return self._engine.token_logprobs(canary_ids)
 
     def transfer(self, method: str, *arguments: Any) -> None:
-        """A call of vLLM's weight transfer, made by the learner; the engine does not step between them."""
+        """Make one call of vLLM's weight transfer for the learner. The engine must not step meanwhile."""
         getattr(self._engine.llm, method)(*arguments)
 
     def weights_arrived(self, version: int, canary_ids: Sequence[int]) -> list[float]:

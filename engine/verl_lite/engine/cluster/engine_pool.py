@@ -1,4 +1,4 @@
-"""Many engines, one queue of sequences: each engine takes the next when one of its own has finished.
+"""Many engines, one queue of sequences: an engine takes the next sequence when one of its own finishes.
 
 A supervisor thread per engine keeps calls in flight to it. An engine that died, failed or stopped
 answering is replaced and gets the current weights, and its unfinished sequences return to the front of
@@ -20,7 +20,7 @@ from verl_lite.engine.rundir.interrupt import next_of
 from verl_lite.engine.types import never_stop
 from verl_lite.errors import TrainingError, VerlLiteError
 
-CALLS_IN_FLIGHT = 2  # while one answer travels, the engine works on the next call
+CALLS_IN_FLIGHT = 2  # the engine works on one call while the answer to the other travels
 
 
 class EngineLost(Exception):
@@ -28,19 +28,16 @@ class EngineLost(Exception):
 
 
 class RemoteEngine(Protocol):
-    """An engine in another process. `method` is one of EngineActor's; calls are answered in their order.
-
-    The answer to "describe" holds "num_slots": how many sequences the engine decodes at once.
-    """
+    """An engine in another process. `method` names one of EngineActor's; answers come in call order."""
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Send a call; returns the handle that `answer` takes. Raises EngineLost if it cannot be sent."""
+        """Send a call. Returns a handle for `answer`; raises EngineLost if it cannot be sent."""
 
     def answer(self, call: Any, *, timeout_s: float) -> Any:
         """Wait for the answer; raises EngineLost if the engine died, failed, or took longer."""
 
     def kill(self) -> None:
-        """Kill its process, whatever state it is in."""
+        """Kill its process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +50,16 @@ class PoolLimits:
     in_flight: int | None = None
 
     def max_in_flight(self, num_slots: int) -> int:
-        """Sequences beyond an engine's slots wait inside it, to start at the step at which a slot frees up.
+        """Sequences beyond the slots wait inside the engine and start at the step that frees a slot.
 
-        Twice the slots, as sequences of one length finish together, before the next call can bring more.
+        Twice the slots: sequences of equal length finish together, before the next call can add more.
         """
         return self.in_flight or 2 * num_slots
 
 
 @dataclass(slots=True, eq=False)
 class _Command:
-    """A call that every engine gets once, between two slices; `check` raises at a wrong answer."""
+    """A call for every engine, between two slices; `check` raises on a wrong answer."""
 
     method: str
     arguments: tuple[Any, ...]
@@ -81,7 +78,7 @@ class EnginePool:
         self.start = start
         self.lock = threading.Condition()
         self.batches: list[Batch] = []
-        self.current: _Command | None = None  # brings the newest weights: a replacement gets it first
+        self.current: _Command | None = None  # loaded the newest weights; a replacement runs it first
         self.is_paused = False
         self.error: VerlLiteError | None = None
         self.closed = False
@@ -128,9 +125,9 @@ class EnginePool:
         check: Callable[[Any], Any] = lambda answer: answer,
         replay: bool = False,
     ) -> list[Any]:
-        """Call every engine between two slices; returns what `check` makes of the answers, in any order.
+        """Call every engine between two slices; returns `check(answer)` of each, in any order.
 
-        With `replay` the call and its check are repeated on engines started later: it brings the weights.
+        With `replay` (for new weights) the call and its check are repeated on engines started later.
         """
         command = _Command(method, arguments, check, queue.SimpleQueue())
         with self.lock:
@@ -148,7 +145,7 @@ class EnginePool:
 
     @contextmanager
     def paused(self) -> Iterator[list[RemoteEngine]]:
-        """The engines; inside, none steps or is called. Afterwards sequences continue where they were."""
+        """Yields the engines; until exit none steps or is called. Then sequences continue where they were."""
         with self.lock:
             self.raise_error()
             self.is_paused = True
@@ -168,7 +165,7 @@ class EnginePool:
             raise self.error
 
     def fail(self, error: VerlLiteError) -> None:
-        """Raise `error` in every waiting and every later call."""
+        """Raise `error` in every waiting and later call."""
         with self.lock:
             self.error = self.error or error
             for batch in self.batches:

@@ -1,9 +1,9 @@
 """Weights from the learner's GPU to the engines' GPUs by vLLM's weight transfer: the trainer's side.
 
 CUDA IPC if engines share the learner's GPU, NCCL broadcast otherwise. `vllm.distributed.weight_transfer`
-moves the bytes; this file provides the weights as one of its sources and the engines as one of its
-clients. vLLM's own Ray client expects replicas of one engine with consecutive ranks; our engines each
-start at rank 0, so every engine gets its own rank offset.
+moves the bytes; this file implements its source (the weights) and its client (the engines). vLLM's own Ray
+client expects replicas of one engine with consecutive ranks; our engines each start at rank 0, so every
+engine gets its own rank offset.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +19,7 @@ Backend = Literal["ipc", "nccl"]
 
 @dataclass(frozen=True, slots=True)
 class EngineClient:
-    """vLLM's VLLMWeightSyncClient over engine actors of `gpus_per_engine` GPUs each.
-
-    `wait` resolves references within the run's deadline.
-    """
+    """vLLM's VLLMWeightSyncClient over engine actors; `wait` resolves references within a deadline."""
 
     actors: Sequence[Any]
     gpus_per_engine: int

@@ -6,7 +6,7 @@ from verl_lite.errors import ConfigError
 
 
 def launched_rank() -> int | None:
-    """This process's rank among those that torchrun started; None without torchrun, or for one process."""
+    """This process's rank under torchrun; None without torchrun or with a single process."""
     names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     if any(name not in os.environ for name in names) or int(os.environ["WORLD_SIZE"]) < 2:
         return None
@@ -14,7 +14,7 @@ def launched_rank() -> int | None:
 
 
 def check_launch(*, num_ranks: int, sampler_shares_process: bool) -> None:
-    """Raises ConfigError when the started processes do not fit the config."""
+    """Raise ConfigError if torchrun's processes do not fit the config."""
     if launched_rank() is None:
         return
     started = int(os.environ["WORLD_SIZE"])
@@ -25,7 +25,7 @@ def check_launch(*, num_ranks: int, sampler_shares_process: bool) -> None:
         )
     if sampler_shares_process:
         raise ConfigError(
-            "a vLLM engine in a process that torchrun started would take the other ranks for its own: use "
+            "a vLLM engine in a process that torchrun started would use the other ranks as its own: use "
             "rollout.sampler: transformers, rollout.num_engines above 1 (Ray places them), or start without "
             "torchrun and let Ray place the ranks"
         )

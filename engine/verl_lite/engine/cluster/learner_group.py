@@ -1,7 +1,7 @@
 """A learner of several ranks as the trainer sees it: each call here is a call on every rank.
 
-A transport brings calls to the ranks: Ray actors (`ray_ranks.py`), or the processes torchrun started, of
-which this is rank 0 (`torchrun_ranks.py`).
+A transport delivers calls to the ranks: Ray actors (`ray_ranks.py`), or torchrun's processes, of which this
+is rank 0 (`torchrun_ranks.py`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -57,8 +57,7 @@ class LearnerGroup:
     def start_saving(self, folder: Path, tokenizer: Tokenizer) -> Callable[[], None]:
         """See PolicyLearner.start_saving; every rank must be able to write to `folder`.
 
-        The returned function raises TrainingError if the ranks wrote to a folder of that name on another
-        disk.
+        The returned function raises TrainingError if the ranks wrote to another disk.
         """
         tokenizer.save_pretrained(folder / "policy")
         finish = self._ranks.start("save", folder.absolute())
@@ -67,8 +66,8 @@ class LearnerGroup:
             finish()
             if not (folder / "learner.pt").is_file():
                 raise TrainingError(
-                    f"the learner ranks wrote their part of a checkpoint, but {folder.absolute()} has none "
-                    "of it: name a run folder that all nodes share with --run-dir"
+                    f"the learner ranks wrote their part of a checkpoint, but {folder.absolute()} does "
+                    "not have it: name a run folder that all nodes share with --run-dir"
                 )
 
         return finish_here
@@ -81,7 +80,7 @@ class LearnerGroup:
         return unpack(self._ranks.call("packed_weights"))
 
     def put_weights(self, version: int) -> Any:
-        """A reference to the packed weights, which rank 0 puts into Ray's object store."""
+        """A reference to the packed weights; rank 0 puts them into Ray's object store."""
         return self._ranks.put("packed_weights")
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:

@@ -25,7 +25,7 @@ class NodeReport:
 
     versions      of python, the packages and the plugins' distributions; None: not installed
     gpus          (name, bytes) of each, as the NVIDIA driver reports them
-    round_trip_s  for 1 MiB through the object store to the node, and its hash back; None: no answer
+    round_trip_s  to send 1 MiB through the object store and get its hash back; None: no answer
     sees_folder   whether the node sees the file that the driver wrote into the run folder
     """
 
@@ -53,7 +53,7 @@ def inspect_cluster(ray: Any, folder: Path, *, timeout_s: float = 60.0) -> Clust
         nodes = [_inspect(ray, node, probe, timeout_s) for node in alive]
     finally:
         probe.unlink(missing_ok=True)
-    # afterwards, as Ray lists a node that has just died as alive for some seconds
+    # afterwards: Ray lists a node as alive for some seconds after its death
     dead = [_name(node) for node in ray.nodes() if not node["Alive"]]
     problems = [f"node {name} is dead" for name in dead]
     problems += [
@@ -72,7 +72,7 @@ def inspect_cluster(ray: Any, folder: Path, *, timeout_s: float = 60.0) -> Clust
 
 
 def smallest_gpu(ray: Any, *, timeout_s: float = 60.0) -> tuple[str, int] | None:
-    """(name, bytes) of the GPU with the least memory on any node; None if no node has one or answers."""
+    """(name, bytes) of the smallest GPU on any node; None if no node has one or answers."""
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
     calls = [_on_node(ray, node, _gpus).remote() for node in nodes]
     done, _ = ray.wait(calls, num_returns=len(calls), timeout=timeout_s) if calls else ([], [])
@@ -80,7 +80,7 @@ def smallest_gpu(ray: Any, *, timeout_s: float = 60.0) -> tuple[str, int] | None
 
 
 def version_mismatches(nodes: Sequence[NodeReport]) -> list[str]:
-    """What is not installed in the same version on all nodes, one sentence per package."""
+    """Packages whose version differs between nodes, one sentence each."""
     found = []
     for name in sorted({name for node in nodes for name in node.versions}):
         by_version: dict[str, list[str]] = {}
@@ -93,7 +93,7 @@ def version_mismatches(nodes: Sequence[NodeReport]) -> list[str]:
 
 
 def write_probe_file(folder: Path) -> Path:
-    """A new file in `folder`: a node that sees it shares the folder, rather than having one of that name."""
+    """Write a new file into `folder`: only nodes that share the folder see it."""
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder.resolve() / f".cluster-check-{uuid.uuid4().hex}"
     probe.write_text("seen", encoding="utf-8")
@@ -101,7 +101,7 @@ def write_probe_file(folder: Path) -> Path:
 
 
 def rendezvous() -> tuple[str, int]:
-    """Where processes of several nodes can meet: this node's cluster address, and a free port on it."""
+    """An address for a process group: this node's cluster address and a free port."""
     import ray
 
     with socket.socket() as probe:

@@ -1,7 +1,7 @@
 """Several learner ranks over torch.distributed: the collectives, and how a module is sharded.
 
 Gradients are *summed* over ranks: the loss's token weights are computed over the global mini-batch, so
-each rank's gradient is its part of the whole. FSDP2 by default divides by the number of ranks.
+each rank's gradient is its part of the sum. FSDP2 by default divides by the number of ranks.
 """
 
 import types
@@ -49,7 +49,7 @@ class RankGroup(Ranks):
         layers = getattr(getattr(module, "model", None), "layers", ())
         for layer in layers:
             fully_shard(layer, mesh=self._mesh)
-        # the root's weights (embedding, head) are used again at once in the backward pass
+        # the backward pass starts with the root's weights (embedding, head)
         fully_shard(module, mesh=self._mesh, reshard_after_forward=False)
         for part in module.modules():
             if isinstance(part, FSDPModule):
@@ -63,7 +63,7 @@ class RankGroup(Ranks):
             return function(*args, **kwargs)
         result: R = module._call_function(function, *args, **kwargs)  # type: ignore[operator]
         if not torch.is_grad_enabled():
-            module.reshard()  # no backward pass does; unsharded weights would survive the next update
+            module.reshard()  # else the full weights, without a backward pass, survive the next update
         return result
 
     def all_reduce_max(self, count: int) -> int:

@@ -23,7 +23,7 @@ from verl_lite.plugins import ScoredRollout
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerSpec:
-    """What every rank creates its learner from. Both paths must exist on every node with a rank."""
+    """What a rank needs to create its learner. Both paths must exist on every node with a rank."""
 
     config: TrainConfig
     model_path: str
@@ -41,7 +41,7 @@ class RankWorker:
         self._ranks = RankGroup(config.learner.parallel, device)
         self._shares_gpu = config.rollout.shares_gpus and device.type == "cuda"
         is_quantized = config.learner.is_quantized
-        # whole weights stay in host memory until they are sharded: the device only ever holds a shard
+        # full weights stay in host memory until sharded, so the device only ever holds a shard
         start = torch.device("cpu") if self._ranks.is_sharded and not is_quantized else device
         model = load_policy(spec.model_path, dtype=config.model.dtype, device=start, quantize=is_quantized)
         self.learner = Learner(
@@ -68,7 +68,7 @@ class RankWorker:
         return stats
 
     def _empty_cache(self) -> None:
-        """Free torch's cached memory for the engine that wakes up next on the same GPU."""
+        """Free torch's cached memory for the engine on the same GPU."""
         if self._shares_gpu:
             torch.cuda.empty_cache()
 
@@ -79,7 +79,7 @@ class RankWorker:
         return self.learner.token_logprobs(token_ids)
 
     def packed_weights(self) -> PackedWeights | None:
-        """The policy's full weights on rank 0; None on the other ranks, which take part in gathering them."""
+        """The policy's full weights on rank 0; None on the others, which only take part in the gather."""
         weights = ((name, tensor.cpu()) for name, tensor in self.learner.named_weights())
         if self._ranks.rank == 0:
             return pack(weights)

@@ -26,12 +26,12 @@ class RayEngine:
             raise EngineLost(f"is gone: {_reason(error)}") from None
 
     def answer(self, call: Any, *, timeout_s: float) -> Any:
-        """See RemoteEngine.answer; raises RankLost if a rank died whose weights the engine was to load."""
+        """See RemoteEngine.answer. Raises RankLost if the rank that put the new weights has died."""
         errors = self._ray.exceptions
         try:
             return self._ray.get(call, timeout=timeout_s)
         except errors.OwnerDiedError:
-            # the driver owns the answers, so this is about an argument: weights that a rank had put
+            # the driver owns the answers, so the lost object is an argument: weights that a rank had put
             raise RankLost("a learner rank died, and the newest weights with it") from None
         except errors.GetTimeoutError:
             raise EngineLost(f"gave no answer for {timeout_s:g} s") from None

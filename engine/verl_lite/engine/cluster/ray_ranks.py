@@ -19,7 +19,7 @@ from verl_lite.engine.cluster.rank_worker import LearnerSpec, RankWorker
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.errors import ConfigError, RankLost, VerlLiteError
 
-GRACE_S = 5.0  # after one rank failed: how long to wait for the cause to show on another
+GRACE_S = 5.0  # after one rank failed: how long to wait for the cause on another
 
 
 class RankActor:
@@ -102,7 +102,7 @@ class RayRanks:
         return self.start(method, *args)()
 
     def start(self, method: str, *args: Any) -> Callable[[], Any]:
-        shared = self._ray.put(args)  # once, however many ranks read it
+        shared = self._ray.put(args)  # stored once for all ranks
         references = [actor.call.remote(method, shared) for actor in self._actors]
         return lambda: self._wait(references, self._timeout_s)[0]
 
@@ -115,7 +115,7 @@ class RayRanks:
         self._actors = []
 
     def _wait(self, references: Sequence[Any], timeout_s: float) -> list[Any]:
-        """The results of all ranks; raises as soon as one has failed."""
+        """The results of all ranks; raises as soon as one fails."""
         results: dict[Any, Any] = {}
         pending, deadline = list(references), time.monotonic() + timeout_s
         while pending:
@@ -132,7 +132,7 @@ class RayRanks:
         return [results[reference] for reference in references]
 
     def _cause(self, error: Exception, pending: Sequence[Any]) -> Exception:
-        """The death of one rank fails the others' collectives: look for it behind the first error."""
+        """The error behind `error`: a dead rank fails the others' collectives first."""
         errors = [error]
         if pending:
             done, _ = self._ray.wait(list(pending), num_returns=len(pending), timeout=GRACE_S)

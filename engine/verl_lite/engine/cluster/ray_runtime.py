@@ -20,7 +20,7 @@ from verl_lite.engine.cluster.watchdog import Watchdog, descendants, kill_after_
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.errors import ConfigError
 
-# Ray wants a choice about the devices of actors that request none: ours see all that their process sees.
+# Actors that request no GPU still see all GPUs of their node.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Ray's workers run at niceness 15 by default: with anything else running, engines starved.
@@ -36,9 +36,9 @@ TERMINATED = 128 + signal.SIGTERM
 class RayRuntime:
     """A context manager inside which `ray` is initialised. Raises ConfigError if that fails.
 
-    `cpus` is what the run's actors request in total. A local Ray offers at least that many, however few
-    cores the machine has, so that actors can share them. If the process has initialised Ray before, that
-    Ray is used and left running.
+    `cpus` is the total that the run's actors request. A local Ray offers at least that many, even on fewer
+    cores, so that actors share them. A Ray that the process has already initialised is used and left
+    running.
     """
 
     def __init__(self, config: ClusterConfig, *, cpus: float) -> None:
@@ -47,7 +47,7 @@ class RayRuntime:
         self._watchdog: Watchdog | None = None
         self._was_initialized = False
         self.ray: Any = None
-        self.on_gpu = False  # as the cluster was at the start: a run does not continue without its GPUs
+        self.on_gpu = False  # fixed at the start: a run does not continue without its GPUs
 
     def __enter__(self) -> "RayRuntime":
         try:
@@ -111,7 +111,7 @@ class RayRuntime:
 
 
 def _try_init(ray: Any, options: dict[str, Any]) -> Exception | None:
-    """The error of a `ray.init` that failed, once every process it started is gone; else None."""
+    """Call `ray.init`. Returns its error, after killing every process it started; None on success."""
     before = descendants(os.getpid())
     try:
         ray.init(**options)
@@ -125,17 +125,17 @@ def _try_init(ray: Any, options: dict[str, Any]) -> Exception | None:
 
 
 def _hint(address: str | None) -> str:
-    """Ray sends its token to a cluster it finds itself ("auto"), but to a named address only on request."""
+    """Advice on tokens: Ray sends its token to a cluster it finds ("auto"), but not to a named address."""
     if address in (None, "auto") or "RAY_AUTH_MODE" in os.environ:
         return ""
     return (
-        "; if the cluster asks for Ray's token, as one does whose head had a ~/.ray/auth_token when it "
-        "started, set RAY_AUTH_MODE=token and have that file here too"
+        "; if the cluster asks for Ray's token (its head had a ~/.ray/auth_token when it started), set "
+        "RAY_AUTH_MODE=token and copy that file here"
     )
 
 
 def _check_that_it_listens(address: str) -> None:
-    """Ray itself would retry for five minutes and print meanwhile."""
+    """Fail early: Ray itself would retry for five minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         return  # "auto", or a form that Ray knows
@@ -146,7 +146,7 @@ def _check_that_it_listens(address: str) -> None:
 
 
 def _kill_node_of(error: BaseException) -> None:
-    """Kill the processes of a node that did not start: Ray forgets it, but the error's frames hold it."""
+    """Kill the processes of a node that did not start: only the error's frames still hold it."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         node: Any = frame.f_locals.get("self")
         if hasattr(node, "kill_all_processes"):

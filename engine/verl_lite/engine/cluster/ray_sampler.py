@@ -1,6 +1,6 @@
-"""The Sampler protocol on N vLLM engines that Ray places: one queue of sequences, one put of the weights.
+"""A Sampler on N vLLM engines placed by Ray: one queue of sequences, one copy of the weights in the store.
 
-Every sequence has the seed it has in-process, so its tokens do not depend on the engine. All methods are
+A sequence has the same seed as in-process, so its tokens do not depend on the engine. All methods are
 thread-safe. Weights may be loaded while another thread generates: engines load them between two steps,
 and rollouts carry a version per token.
 """
@@ -28,10 +28,10 @@ from verl_lite.plugins import Rollout, SamplerSettings
 
 
 class RaySampler:
-    """`rollout.num_engines` engines with the weights in `model_path`, in the run's Ray or its own.
+    """`rollout.num_engines` engines, in the Ray that is running or in a local one.
 
-    `model_path` must be readable where the engines run. `on_gpu` says whether engines request GPUs (None:
-    if Ray has any). Raises TrainingError if an engine does not start.
+    `model_path` must be readable on the engines' nodes. `on_gpu`: engines request GPUs (None: if Ray has
+    any). Raises TrainingError if an engine does not start.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class RaySampler:
         self.canary = Canary(canary_ids, tolerance=config.canary_tolerance or TOLERANCES[engine["dtype"]])
 
     def _wait_for_start(self, cluster: ClusterConfig, resources: Mapping[str, Any]) -> dict[str, Any]:
-        """What one engine describes itself as, once all have started; closes the sampler on failure."""
+        """One engine's description, once all have started; closes the sampler on failure."""
         try:
             description: dict[str, Any] = self.pool.broadcast("describe")[0]
             return description
@@ -95,7 +95,7 @@ class RaySampler:
         yield from groups.completed(self.pool.run(groups.requests, check=check))
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """By the engine that answers first; all have the same weights."""
+        """From the engine that answers first; all have the same weights."""
         logprobs: list[float] = self.pool.broadcast("token_logprobs", list(token_ids))[0]
         return logprobs
 
@@ -143,7 +143,7 @@ class RaySampler:
         }
 
     def sleep(self) -> None:
-        """Does nothing if engines have their own GPUs: no update then waits for an engine being replaced."""
+        """Does nothing if engines have their own GPUs, so that no update waits for a replacement."""
         if self._config.engines_sleep:
             self.pool.broadcast("sleep")
 
@@ -152,7 +152,7 @@ class RaySampler:
             self.pool.broadcast("wake")
 
     def close(self) -> None:
-        """Kill the engines, and stop Ray if this started it; the sampler cannot be used afterwards."""
+        """Kill the engines, and stop Ray if this sampler started it."""
         if self._sender is not None:
             self._sender.close()
         self.pool.close()
@@ -170,7 +170,7 @@ def _limits(config: RolloutConfig, cluster: ClusterConfig) -> PoolLimits:
     return PoolLimits(
         start_timeout_s=cluster.start_timeout_s,
         call_timeout_s=cluster.engine_timeout_s,
-        # vLLM's transfer has a fixed membership: a replacement could not get the weights
+        # vLLM's transfer has fixed members: a replacement could not receive weights
         max_restarts=cluster.max_restarts if config.weight_transfer == "object_store" else 0,
         in_flight=config.sequences_in_flight,
     )
@@ -179,7 +179,7 @@ def _limits(config: RolloutConfig, cluster: ClusterConfig) -> PoolLimits:
 def _start_advice(
     config: RolloutConfig, cluster: ClusterConfig, requested: Mapping[str, Any], free: Mapping[str, float]
 ) -> str:
-    """What an engine that did not start requested, what Ray had free, and what to change."""
+    """What an engine requests, what Ray had free, and what to change."""
     return (
         f"Each of rollout.num_engines={config.num_engines} asks Ray for cpus: {requested['num_cpus']}, "
         f"gpus: {requested.get('num_gpus', 0)}; free were CPUs: {free.get('CPU', 0):g}, "

@@ -1,4 +1,4 @@
-"""What the parts of a run request from Ray, checked against the cluster before anything waits for it."""
+"""What a run requests from Ray, checked against the cluster before anything waits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,8 +43,8 @@ def check_capacity(
 ) -> str:
     """Compare the run's requests with `resources`, which is ray.cluster_resources().
 
-    Returns a warning to print, "" if the cluster has enough. Raises ConfigError if it has too little and
-    cannot grow; nodes may still join an existing cluster (`may_grow`).
+    Returns a warning, "" if the cluster has enough. Raises ConfigError if it has too little and cannot grow
+    (`may_grow`: nodes may still join).
     """
     requests = resource_requests(config, num_ranks=num_ranks, on_gpus=resources.get("GPU", 0) > 0)
     wanted = {
@@ -68,12 +68,12 @@ def engine_resources(config: RolloutConfig, index: int, *, on_gpu: bool) -> dict
     if not on_gpu:
         environment = {
             "OMP_NUM_THREADS": str(threads),
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # engines would bind to the same cores
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else engines bind to the same cores
         }
         return {"num_cpus": threads, "runtime_env": {"env_vars": environment}}
     if config.placement != "colocated":
         return {"num_cpus": threads, "num_gpus": num_gpus}
-    # the learner holds these GPUs in Ray's accounting, so the engine requests none but sees them
+    # in Ray's accounting these GPUs are the learner's, so the engine requests none but sees them
     shared = ",".join(str(index * num_gpus + gpu) for gpu in range(num_gpus))
     return {
         "num_cpus": threads,

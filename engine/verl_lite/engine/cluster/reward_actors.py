@@ -1,9 +1,9 @@
 """Reward workers as Ray actors: the driver sends calls, and each actor runs them as a trainer would.
 
-Rewards that may hang (worker processes), wait (async) or need a device (form "batch" in a thread) go to
-the actors. Inline rewards stay in the driver: their authors declare that they cannot hang, and sending a
-rollout costs more than such a call. The composite, its breaker and the metrics never leave the driver.
-An actor that is lost is replaced, and its calls are made again.
+Rewards that may hang (worker processes), wait (async) or need a device (form "batch" in a thread) run on
+the actors. Inline rewards stay in the driver: they are declared not to hang, and sending a rollout costs
+more than the call. The composite, its breaker and the metrics stay in the driver too. A lost actor is
+replaced, and its calls are repeated.
 """
 
 import math
@@ -36,10 +36,10 @@ OPEN = 0  # the serial number of an actor's `open` call
 
 @dataclass(frozen=True, slots=True)
 class RewardActors:
-    """The placement that a Scorer takes: `cluster.rewards` says how many actors, and of what size.
+    """A Scorer's placement on the actors of `cluster.rewards`.
 
-    `ray` must stay initialised while the Scorer is open. An actor is replaced at most `max_restarts`
-    times, then scoring stops with a RewardError: a loss never becomes a score.
+    `ray` must stay initialised while the Scorer is open. After `max_restarts` replacements of one actor,
+    scoring stops with a RewardError: a loss never becomes a score.
     """
 
     ray: Any
@@ -56,7 +56,7 @@ class RewardActors:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """The end of a request; `handle` is the process that was asked, which may have been replaced since."""
+    """A finished request; `handle` is the process that was asked, possibly replaced since."""
 
     actor: RewardActor
     handle: Any
@@ -68,7 +68,7 @@ Event: TypeAlias = Sequence[Call] | _Answer | None  # calls to make; an answer; 
 
 
 class _Dispatcher:
-    """Runs the calls of `components` on the actors; a Runner. One thread of the driver does all of it."""
+    """A Runner that makes the calls of `components` on the actors, from one thread of the driver."""
 
     def __init__(
         self, ray: Any, config: ClusterConfig, components: Mapping[int, Component], replaced: Counter[str]
@@ -101,12 +101,12 @@ class _Dispatcher:
         self._events.put(calls)
 
     def check(self) -> None:
-        """Raise what stopped the dispatcher, if anything did."""
+        """Raise the error that stopped the dispatcher, if any."""
         if self._failure is not None:
             raise self._failure
 
     def close(self) -> None:
-        """Stop the dispatcher and all actors, with what runs in them."""
+        """Stop the dispatcher and kill all actors."""
         self._events.put(None)
         if self._thread.is_alive():
             self._thread.join()
@@ -139,7 +139,7 @@ class _Dispatcher:
                 self._waiting[call.component] += self._split(call)
 
     def _split(self, call: Call) -> Sequence[Call]:
-        """A call whose rows may be scored apart, as one call per actor."""
+        """Split a call whose rows may be scored separately into one call per actor."""
         if not call.may_split:
             return [call]
         size = -(-len(call.rows) // len(self._pool.actors))
@@ -206,7 +206,7 @@ class _Dispatcher:
     def _receive(self, answer: _Answer) -> None:
         actor, serial = answer.actor, answer.serial
         if answer.handle is not actor.handle:
-            return  # from a process that was lost, whose calls were requeued
+            return  # from a lost process; its calls were requeued
         try:
             result = answer.future.result()
         except self._ray.exceptions.RayTaskError as error:
@@ -246,7 +246,7 @@ class _Dispatcher:
         self._pool.check_room()
 
     def _replace(self, actor: RewardActor, why: str) -> None:
-        """Kill the actor's process and start another; its calls go to whichever actor is free first."""
+        """Kill the actor's process and start another; its calls return to the queue."""
         actor.num_lost += 1
         if actor.num_lost > self._config.max_restarts:
             names = {self._components[request.component].name for request in actor.in_flight.values()}

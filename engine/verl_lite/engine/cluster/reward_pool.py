@@ -13,11 +13,11 @@ from verl_lite.plugins.execution.host import HostAnswer, RewardHost
 from verl_lite.plugins.execution.spec import RewardSpec
 
 CLOSE_TIMEOUT_S = 5.0
-MAX_REQUESTS = 1000  # in flight per actor: threads of the actor, created when needed
+MAX_REQUESTS = 1000  # in flight per actor; its threads are created on demand
 
 
 class _HostActor:
-    """Runs in the actor. `open` is apart from the constructor so that its errors keep their type."""
+    """Runs in the actor. `open` is not part of the constructor, so that its errors keep their type."""
 
     def __init__(self, specs: Sequence[RewardSpec], workers: int) -> None:
         self._specs, self._workers = specs, workers
@@ -34,7 +34,7 @@ class _HostActor:
 
 @dataclass(slots=True)
 class Request:
-    """Calls of one component that an actor has been sent together."""
+    """Calls of one component, sent to an actor together."""
 
     component: int
     calls: list[Call]
@@ -72,10 +72,7 @@ class RewardPool:
         return [actor for actor in self.actors if actor.is_ready]
 
     def start(self) -> None:
-        """Start all actors.
-
-        Raises PluginError for rewards they cannot load, ConfigError if the cluster has no room for them.
-        """
+        """Start all actors. Raises PluginError for rewards they cannot load, ConfigError without room."""
         opened = {self.launch(actor): actor for actor in self.actors}
         done, late = self._ray.wait(
             list(opened), num_returns=len(opened), timeout=self._config.start_timeout_s, fetch_local=False
@@ -116,7 +113,7 @@ class RewardPool:
             raise RewardError(self._no_room(len(self.actors)))
 
     def close(self) -> None:
-        """Stop all actors, with what runs in them."""
+        """Stop all actors."""
         closing = [actor.handle.close.remote() for actor in self.ready]
         with contextlib.suppress(self._ray.exceptions.RayError):
             self._ray.wait(closing, num_returns=len(closing), timeout=CLOSE_TIMEOUT_S) if closing else None

@@ -1,8 +1,8 @@
 """One queue of sequences for many engines: which engine takes which sequence, and what each has in flight.
 
-An engine takes the next sequence when one of its own has finished. It may hold more than it decodes at
-once, so that a free slot is filled at the next step; once the queue is empty, an engine with free slots
-steals what still waits inside another. Nothing here is thread-safe: EnginePool holds a lock.
+An engine takes the next sequence when one of its own finishes. It may hold more than it decodes at once,
+so that a free slot is filled at the next step; once the queue is empty, an engine with free slots steals
+sequences that wait inside another. Nothing here is thread-safe: EnginePool holds a lock.
 """
 
 import math
@@ -36,16 +36,16 @@ class EngineLoad:
     max_in_flight: int = 0
     is_ready: bool = False
     in_flight: dict[str, Job] = field(default_factory=dict)  # by id, oldest first
-    stolen: list[str] = field(default_factory=list)  # ids that the engine has yet to abort
+    stolen: list[str] = field(default_factory=list)  # ids for the engine to abort
 
     @property
     def num_queued(self) -> int:
-        """How many wait inside the engine for a slot: it starts them in the order in which it got them."""
+        """How many wait inside the engine for a slot; it starts them in order of arrival."""
         return max(len(self.in_flight) - self.num_slots, 0)
 
 
 class SequenceQueue:
-    """`loads` are those of all engines in the pool."""
+    """`loads` has the load of every engine in the pool."""
 
     def __init__(self, loads: list[EngineLoad]) -> None:
         self._loads = loads
@@ -55,7 +55,7 @@ class SequenceQueue:
         self._waiting.extend(jobs)
 
     def cancel(self, batch: Batch) -> None:
-        """Drop the batch; engines that have some of it abort it with their next call."""
+        """Drop the batch; engines abort their part of it with their next call."""
         batch.is_cancelled = True
         self._waiting = [job for job in self._waiting if job.batch is not batch]
 
@@ -63,13 +63,13 @@ class SequenceQueue:
         return bool(self._capacity(load) or self._steal_from(load))
 
     def take(self, load: EngineLoad) -> list[Job]:
-        """What this engine starts now; it counts as in flight there from here on."""
+        """Jobs for this engine to start now; they then count as in flight."""
         jobs = self._take_waiting(load) if self._waiting else self._steal(load)
         load.in_flight |= {job.request.id: job for job in jobs}
         return jobs
 
     def take_aborts(self, load: EngineLoad) -> list[str]:
-        """Ids the engine is to abort: those of cancelled batches, and those other engines have stolen."""
+        """Ids for the engine to abort: of cancelled batches, or stolen by other engines."""
         cancelled = [id for id, job in load.in_flight.items() if job.batch.is_cancelled]
         for id in cancelled:
             del load.in_flight[id]
@@ -77,7 +77,7 @@ class SequenceQueue:
         return cancelled + stolen
 
     def requeue(self, load: EngineLoad) -> int:
-        """Move what a lost engine had to the front of the queue. Returns how many sequences."""
+        """Move a lost engine's sequences to the front of the queue. Returns their number."""
         jobs = [job for job in load.in_flight.values() if not job.batch.is_cancelled]
         self._waiting[:0] = jobs
         load.in_flight.clear()
@@ -85,7 +85,7 @@ class SequenceQueue:
         return len(jobs)
 
     def _capacity(self, load: EngineLoad) -> int:
-        """How many waiting sequences this engine may take: no more than an even share of all unfinished."""
+        """How many waiting sequences this engine may take: at most an even share of all unfinished ones."""
         if not self._waiting:
             return 0
         unfinished = len(self._waiting) + sum(len(other.in_flight) for other in self._loads)
@@ -97,10 +97,7 @@ class SequenceQueue:
         return sum(load.is_ready for load in self._loads)
 
     def _take_waiting(self, load: EngineLoad) -> list[Job]:
-        """As many as fit, strided so that neighbours go to different engines.
-
-        A prompt's samples are neighbours, and tend to be long or short together.
-        """
+        """As many as fit, strided: a prompt's samples are neighbours with similar lengths, so spread them."""
         capacity = self._capacity(load)
         stride = min(self._num_ready, max(len(self._waiting) // max(capacity, 1), 1))
         taken = slice(0, capacity * stride, stride)
@@ -109,10 +106,9 @@ class SequenceQueue:
         return jobs
 
     def _steal(self, load: EngineLoad) -> list[Job]:
-        """What waits inside another engine, newest first, for this one's free slots.
+        """Sequences that wait inside another engine, newest first, for this one's free slots.
 
-        A sequence that has started since the other engine's last answer starts again: its seed gives the
-        same tokens.
+        If one has started there meanwhile, it starts again here: its seed gives the same tokens.
         """
         other = self._steal_from(load)
         if other is None:

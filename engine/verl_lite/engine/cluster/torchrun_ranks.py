@@ -1,7 +1,7 @@
 """Learner ranks that torchrun started: rank 0 is the trainer, the other ranks execute its calls.
 
-Rank 0 broadcasts (method, arguments) before it runs the method itself. Between calls the other ranks wait,
-however long rank 0 samples; when it exits, so do they, and torchrun stops what is left.
+Rank 0 broadcasts (method, arguments), then runs the method itself. Between calls the other ranks wait for
+as long as rank 0 samples. When it exits, they exit too, and torchrun stops the rest.
 """
 
 import os
@@ -22,7 +22,7 @@ BETWEEN_CALLS = timedelta(days=30)
 
 
 def join(config: ClusterConfig) -> None:
-    """Join the process group; every process calls this before anything else of the run."""
+    """Join the process group; every process calls this first."""
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -32,12 +32,12 @@ def join(config: ClusterConfig) -> None:
 
 def follow() -> None:
     """The loop of every rank but 0: execute rank 0's calls until it sends "stop" or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 handles Ctrl-C, and needs the other ranks for it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 handles Ctrl-C and needs the other ranks to do so
     commands, worker = _commands(), None
     while True:
         try:
             method, arguments = _broadcast(None, commands)
-        except RuntimeError:  # the connection is closed: rank 0 has exited and says why
+        except RuntimeError:  # the connection is closed: rank 0 has exited and reported why
             raise SystemExit(1) from None
         if method == "stop":
             dist.destroy_process_group()
@@ -64,7 +64,7 @@ class TorchrunRanks:
         return getattr(self._worker, method)(*args)
 
     def start(self, method: str, *args: Any) -> Callable[[], Any]:
-        """Runs the call at once: this process is one of the ranks."""
+        """Runs the call immediately, as this process is one of the ranks."""
         result = self.call(method, *args)
         return lambda: result
 

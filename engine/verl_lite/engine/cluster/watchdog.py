@@ -1,8 +1,8 @@
-"""Kills what a run started if the run itself is killed: Ray's agents outlive their driver by a minute.
+"""Kills a run's child processes if the run is killed: Ray's agents outlive their driver by a minute.
 
 The watchdog is a separate process that reads a pipe from the run and keeps a list of the run's
-descendants, as nothing leads to them after the run's death. If the pipe closes without a message, the run
-has died: the watchdog kills those of its descendants that are still alive.
+descendants, which cannot be found after its death. If the pipe closes without a message, the run has died,
+and the watchdog kills the descendants that are still alive.
 """
 
 import contextlib
@@ -32,12 +32,12 @@ class Watchdog:
         )
 
     def close(self) -> None:
-        """End the watchdog without killing anything: the run exits in order."""
+        """Stop the watchdog without killing anything."""
         self._process.communicate(b"close")
 
 
 def descendants(root: int, exclude: frozenset[int] = frozenset()) -> set[Process]:
-    """All processes below `root`, without those in `exclude` and their descendants."""
+    """All processes below `root`, except those in `exclude` and their descendants."""
     children: dict[int, list[Process]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():

@@ -1,8 +1,8 @@
 """Weights for Ray's object store: names and raw bytes, so that readers need no copy.
 
 Pickle protocol 5 passes every array as an out-of-band buffer: `ray.put(pack(weights))` copies each tensor
-once, into shared memory, and the tensors of `unpack(ray.get(reference))` on the same node lie there. Works
-for every torch dtype (bytes travel, as NumPy has no bfloat16).
+once, into shared memory, and `unpack(ray.get(reference))` on the same node views it. Tensors travel as
+bytes, since NumPy has no bfloat16.
 """
 
 import warnings

@@ -1,6 +1,6 @@
 """The `algorithm` and `learner` sections of the config, and what they refuse together.
 
-Every refusal says why the combination means nothing; it happens before anything is loaded.
+Every refusal gives its reason, before anything is loaded.
 """
 
 from typing import Any, Literal, Self
@@ -19,19 +19,21 @@ GROUP_ESTIMATORS = ("grpo", "dr_grpo", "rloo", "reinforce_pp_baseline", "gdpo", 
 
 
 class KLConfig(ConfigModel):
-    """The pull towards the reference policy. At coefficient 0 no reference is loaded or run."""
+    """KL penalty towards the reference policy. At coefficient 0 no reference is loaded."""
 
     coefficient: float = Field(default=0.0, ge=0)
     estimator: Literal["k1", "k2", "k3"] = "k3"
     placement: Literal["loss", "reward"] = "loss"
     reference: Literal["copy", "offload", "adapter_off", "none"] = "copy"
-    target: float | None = Field(default=None, gt=0)  # adaptive when set: the KL per completion, in nats
+    target: float | None = Field(
+        default=None, gt=0
+    )  # makes the coefficient adaptive: KL per completion, nats
     horizon_samples: int = Field(default=10_000, gt=0)
-    ratio_weighted: bool = False  # k1, k3: times the ratio; the gradient is KL(policy || reference)'s
+    ratio_weighted: bool = False  # k1, k3: multiply by the ratio, for the gradient of KL(policy || reference)
 
     @property
     def in_reward(self) -> bool:
-        """Whether each token's reward is lowered by a KL penalty."""
+        """Whether the KL is subtracted from each token's reward."""
         return self.coefficient > 0 and self.placement == "reward"
 
     @property
@@ -75,12 +77,12 @@ class KLConfig(ConfigModel):
 
 
 class ImportanceConfig(ConfigModel):
-    """Correction for the sampler's probabilities differing from the learner's. KL is always logged."""
+    """Correct differences between sampler and learner probabilities. Their KL is always logged."""
 
     mode: Literal["off", "truncate", "mask"] = "off"
     level: Literal["token", "sequence"] = "token"
-    low: float = Field(default=0.5, ge=0)  # mask: weights below are left out
-    high: float = Field(default=2.0, gt=0)  # truncate: the cap; mask: weights above are left out
+    low: float = Field(default=0.5, ge=0)  # mask: drop tokens with lower weights
+    high: float = Field(default=2.0, gt=0)  # truncate: the cap; mask: drop tokens with higher weights
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -90,13 +92,11 @@ class ImportanceConfig(ConfigModel):
 
 
 class OverlongConfig(ConfigModel):
-    """What happens to completions cut at the limit, and to those near it."""
+    """How completions at or near the length limit are treated."""
 
     mode: Literal["keep", "mask", "shape"] = "keep"
-    buffer_tokens: int = Field(
-        default=0, ge=0
-    )  # shape: the last tokens over which the penalty grows linearly
-    penalty: float = Field(default=1.0, ge=0)  # shape: what the reward loses at the limit
+    buffer_tokens: int = Field(default=0, ge=0)  # shape: the penalty grows linearly over the last tokens
+    penalty: float = Field(default=1.0, ge=0)  # shape: subtracted from the reward at the limit
 
     @model_validator(mode="after")
     def _has_buffer(self) -> Self:
@@ -110,7 +110,7 @@ class OverlongConfig(ConfigModel):
 class CriticConfig(ConfigModel):
     """The value model of PPO."""
 
-    model: str = ""  # a model folder or hub id; empty: the policy's own initial weights
+    model: str = ""  # a model folder or hub id; empty: the policy's initial weights
     learning_rate: float = Field(default=1e-5, gt=0)
     value_clip: float | None = Field(default=0.2, gt=0)
     warmup_steps: int = Field(default=0, ge=0)  # steps in which only the critic learns
@@ -118,10 +118,9 @@ class CriticConfig(ConfigModel):
 
 
 class AlgorithmConfig(ConfigModel):
-    """From scores to a gradient: the advantage estimator, the policy loss and what surrounds them.
+    """The advantage estimator, the policy loss and their options.
 
-    clip_low, clip_high   the ratio is clipped to [1 - low, 1 + high]; under cispo, clip_low is 1 unless
-                          set: no lower bound
+    The ratio is clipped to [1 - clip_low, 1 + clip_high]. Under cispo clip_low defaults to 1: no bound.
     """
 
     advantage: AdvantageName = "grpo"
@@ -138,7 +137,7 @@ class AlgorithmConfig(ConfigModel):
     gamma: float = Field(default=1.0, ge=0, le=1)
     lam: float = Field(default=1.0, ge=0, le=1)
     dynamic_sampling: bool = False
-    max_refills: int = Field(default=3, ge=1)  # dynamic sampling: most further rounds of prompts per step
+    max_refills: int = Field(default=3, ge=1)  # dynamic sampling: extra rounds of prompts per step
     kl: KLConfig = KLConfig()
     importance: ImportanceConfig = ImportanceConfig()
     overlong: OverlongConfig = OverlongConfig()
@@ -210,7 +209,7 @@ class AlgorithmConfig(ConfigModel):
             )
 
     def check_rollout(self, *, num_samples: int, top_p: float = 1.0, top_k: int = 0) -> None:
-        """Refuse what the rollout section makes meaningless; raises ValueError with the reason."""
+        """Raise ValueError, with the reason, if the rollout section contradicts the algorithm."""
         if self.advantage in GROUP_ESTIMATORS and num_samples < 2:
             raise ValueError(
                 f"rollout.num_samples={num_samples}: advantage={self.advantage} compares the samples of one "
@@ -235,12 +234,12 @@ class OptimizerConfig(ConfigModel):
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["constant", "linear", "cosine", "wsd"] = "cosine"  # wsd: warmup, stable, decay
     warmup_steps: int = Field(default=0, ge=0)
-    decay_fraction: float = Field(default=0.2, gt=0, le=1)  # wsd: the fraction of the steps that decays
+    decay_fraction: float = Field(default=0.2, gt=0, le=1)  # wsd: the fraction of steps in the decay phase
     min_lr_fraction: float = Field(default=0.1, ge=0, le=1)
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     bits: Literal[8, 32] = 32
     offload: bool = False  # keep the moments in CPU memory
-    max_bad_steps: int = Field(default=5, ge=1)  # steps with nan or inf before the run stops
+    max_bad_steps: int = Field(default=5, ge=1)  # steps with nan or inf after which the run stops
 
     @model_validator(mode="after")
     def _decaying(self) -> Self:
@@ -266,15 +265,15 @@ class LearnerConfig(ConfigModel):
     """How an update is computed, not what it computes."""
 
     optimizer: OptimizerConfig = OptimizerConfig()
-    num_ranks: int = Field(default=1, ge=1)  # processes, one per GPU, that share each update
-    parallel: ParallelName = "fsdp"  # ranks hold shards of the weights, or whole copies
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the matrix products; master weights are fp32
+    num_ranks: int = Field(default=1, ge=1)  # processes, one per GPU
+    parallel: ParallelName = "fsdp"  # shard the weights over the ranks, or copy them to each
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of matrix products; master weights are float32
     max_tokens_per_micro_batch: int = Field(default=16_384, gt=0)
     backend: Literal["packed", "padded"] = "packed"
     share_prompts: Literal["auto", "always", "never"] = "auto"
     share_prompts_min_tokens: int = Field(default=8, ge=1)  # auto: the shortest prompt that is shared
     gradient_checkpointing: bool = False
-    logits_tile_mb: int = Field(default=16, gt=0)  # the most logits that exist at one time
+    logits_tile_mb: int = Field(default=16, gt=0)  # memory for logits at any time
     lora: LoraConfig | None = None
 
     @property

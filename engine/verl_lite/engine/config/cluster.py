@@ -1,7 +1,4 @@
-"""The `cluster` and `asynchrony` sections of the config: where parts run, and how far rollouts run ahead.
-
-Their numbers are settings of the parts themselves: learner.num_ranks, rollout.num_engines.
-"""
+"""The `cluster` and `asynchrony` sections of the config: where parts run, and how far rollouts run ahead."""
 
 from typing import Literal
 
@@ -11,7 +8,7 @@ from verl_lite.plugins.config_file import ConfigModel
 
 
 class RewardActorsConfig(ConfigModel):
-    """`count` reward workers as Ray actors (0: rewards run beside the trainer), and the resources of each."""
+    """`count` reward workers as Ray actors (0: none; rewards run with the trainer); resources per worker."""
 
     count: NonNegativeInt = 0
     cpus: PositiveFloat = 1.0
@@ -19,13 +16,12 @@ class RewardActorsConfig(ConfigModel):
 
 
 class ClusterConfig(ConfigModel):
-    """How a run uses Ray, which is started only when it places something of the run.
+    """How a run uses Ray. Ray starts only if it places part of the run.
 
-    address           unset: a Ray of this run's own, gone with it; "auto" or host:port: a running cluster
-    start_timeout_s   the longest that an actor may take to start
-    call_timeout_s    the longest that a call may take; after it the actor counts as lost
-    engine_timeout_s  the longest that a rollout engine may stay silent before it counts as lost: its calls
-                      are short, only new weights take longer
+    address           unset: a local Ray for this run; "auto" or host:port: a running cluster
+    start_timeout_s   limit for starting an actor
+    call_timeout_s    limit per call, after which the actor counts as lost
+    engine_timeout_s  limit per call of a rollout engine; calls are short, new weights take longest
     max_restarts      how often a lost engine, reward worker or learner is replaced before the run stops
     """
 
@@ -40,12 +36,12 @@ class ClusterConfig(ConfigModel):
 class AsynchronyConfig(ConfigModel):
     """How far sampling runs ahead of training.
 
-    mode     sync: sample, train and sync in turn. one_ahead: the next batch is sampled by the old policy
-             while this one trains. async: engines never wait; they get new weights in the middle of
-             completions, and every token carries the version that sampled it
-    max_lag  most updates between the version that sampled a token and the one that trains on it (async)
-    stale    what happens to a group of completions older than max_lag, because later ones overtook it:
-             drop it, or train on it with algorithm.importance's weights (correct)
+    mode     sync: sample, train and sync in turn. one_ahead: the old policy samples the next batch while
+             this one trains. async: engines never wait; they load new weights in the middle of completions,
+             and every token carries the version that sampled it
+    max_lag  maximum number of updates between sampling a token and training on it (async)
+    stale    what to do with a group older than max_lag, overtaken by later ones: drop it, or train on it
+             with algorithm.importance's weights (correct)
     """
 
     mode: Literal["sync", "one_ahead", "async"] = "sync"
@@ -54,7 +50,7 @@ class AsynchronyConfig(ConfigModel):
 
     @property
     def largest_lag(self) -> int:
-        """Updates between sampling and training that the mode itself causes."""
+        """Updates between sampling and training, by mode."""
         return {"sync": 0, "one_ahead": 1, "async": self.max_lag}[self.mode]
 
     def check(
@@ -66,7 +62,7 @@ class AsynchronyConfig(ConfigModel):
         dynamic_sampling: bool,
         takes_weights_anytime: bool,
     ) -> None:
-        """Raise ValueError, with the reason, for what the mode rules out."""
+        """Raise ValueError, with the reason, for settings the mode rules out."""
         if self.mode != "sync" and loss == "policy_gradient" and importance == "off":
             raise ValueError(
                 f"asynchrony.mode={self.mode} trains on samples of older policies, but loss=policy_gradient "

@@ -20,7 +20,7 @@ OF_REWARDS = [re.escape(name).replace("<name>", ".+") for name, _, _ in METRICS]
 
 
 def check_address(cluster: ClusterConfig, *, ranks: bool, engines: bool) -> None:
-    """An address needs something that Ray places: learner `ranks`, rollout `engines` or reward workers."""
+    """Refuse an address if Ray places nothing: no learner `ranks`, rollout `engines` or reward workers."""
     if cluster.address is not None and not (ranks or engines or cluster.rewards.count):
         raise ConfigError(
             f"cluster.address={cluster.address} but no part of this run is placed by Ray: set "
@@ -30,7 +30,7 @@ def check_address(cluster: ClusterConfig, *, ranks: bool, engines: bool) -> None
 
 
 def check_models(algorithm: AlgorithmConfig, learner: LearnerConfig) -> None:
-    """A reference or critic that is made of the policy's own weights."""
+    """Refuse a reference or critic that cannot be made from the policy's weights."""
     kl, lora = algorithm.kl, learner.lora
     if kl.coefficient > 0 and kl.reference == "adapter_off" and lora is None:
         raise ValueError(
@@ -45,7 +45,7 @@ def check_models(algorithm: AlgorithmConfig, learner: LearnerConfig) -> None:
 
 
 def check_updates(algorithm: AlgorithmConfig, *, num_prompts: int, max_new_tokens: int) -> None:
-    """Settings that count prompts or tokens, against how many there are."""
+    """Refuse settings that exceed the number of prompts or tokens per step."""
     overlong = algorithm.overlong
     if overlong.mode == "shape" and overlong.buffer_tokens > max_new_tokens:
         raise ValueError(

@@ -13,14 +13,14 @@ class DatasetConfig(ConfigModel):
     path              a .jsonl or .parquet file
     hub, hub_subset   a data set of the hub, read with `datasets`
     task              "arithmetic": `num_rows` generated two-digit additions
-    split             the hub's split, or the task's: "train" or "held_out"
-    prompt            the column with the user's message (text) or the whole chat (messages)
-    prompt_template   text with {column} in it, used instead of the plain column
+    split             the split: the hub's name for it, or "train" or "held_out" of the task
+    prompt            the column with the user's message (text) or the chat (messages)
+    prompt_template   text with {column} placeholders, instead of the plain column
     system_prompt     put before the prompt unless the chat has a system message
-    reference         the column with the right answer; "" where there is none
-    reference_after   keep only what follows the last occurrence of this text in the reference ("####")
+    reference         the column with the right answer; "" for none
+    reference_after   keep only the part of the reference after the last occurrence of this text ("####")
     num_rows          use this many rows from the start (0: all)
-    overlong          what happens to a prompt longer than rollout.max_prompt_tokens
+    overlong          how to treat prompts longer than rollout.max_prompt_tokens
     """
 
     path: str | None = None

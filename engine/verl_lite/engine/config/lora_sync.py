@@ -1,4 +1,4 @@
-"""Which weights vLLM gets under LoRA: the adapters alone, for its own base, or all weights, merged.
+"""Which weights vLLM gets under LoRA: only the adapters, on its own base, or all weights, merged.
 
 Importing it never imports torch.
 """
@@ -8,7 +8,7 @@ from typing import Literal
 from verl_lite.engine.config.algorithm import LearnerConfig
 
 LoraSync = Literal["auto", "adapters", "merged"]
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the ranks vLLM reserves room for
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the ranks vLLM supports
 MAX_RANK = RANKS[-1]
 # Layers with the same name on both sides: what "all-linear" finds in the Qwen and Llama families.
 LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -17,10 +17,10 @@ LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 def reason_to_merge(
     learner: LearnerConfig, *, sampler: str, weight_transfer: str, model_dtype: str, vllm_dtype: str
 ) -> str:
-    """The setting that forbids sending adapters alone; "" where they can be.
+    """The setting that rules out sending only adapters; "" if none does.
 
-    vLLM read its base from disk, so the learner's must be the same numbers: not in 4 bits, and not rounded
-    to fewer bits than vLLM computes in.
+    vLLM reads its base from disk, so the learner's base must be the same: not in 4 bits, and not rounded to
+    fewer bits than vLLM computes in.
     """
     lora = learner.lora
     if lora is None:

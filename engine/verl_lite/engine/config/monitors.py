@@ -10,12 +10,12 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class RollbackConfig(ConfigModel):
-    """What happens on a reward collapse or a KL blow-up; by default it is only reported.
+    """What to do on a reward collapse or a KL blow-up; by default, only report it.
 
-    on                    "nothing": report it and name the last good checkpoint; "stop"; "rollback" to it
-    reward_drop_fraction  collapse: the mean reward over monitors.window_steps has fallen from its best
-                          such mean by this fraction of the distance between best and lowest
-    min_reward_range      no collapse is possible until the means have moved by this much
+    on                    "nothing": report it with the last good checkpoint; "stop"; "rollback" to it
+    reward_drop_fraction  collapse: the mean reward over monitors.window_steps has fallen from its best by
+                          this fraction of the distance between best and lowest
+    min_reward_range      no collapse is reported before the means have moved by this much
     max_kl                blow-up: KL to the reference (or between sampler and trainer), nats per token
     learning_rate_factor  the learning rate is multiplied by this at each rollback
     max_rollbacks         the run stops instead of rolling back more often
@@ -47,9 +47,9 @@ class MonitorsConfig(ConfigModel):
                           than half as much, each in standard deviations of its own first window
     error_fraction        fraction of rollouts on which a reward failed or timed out
     canary_part           fraction of the canary's tolerance
-    stale_versions        updates by which weights are older than the newest
+    stale_versions        updates by which sampled weights lag the newest
     bad_steps             updates skipped so far because of nan or inf
-    window_steps          length of the windows for drift, divergence and collapse
+    window_steps          window length for drift, divergence and collapse
     """
 
     enabled: bool = True

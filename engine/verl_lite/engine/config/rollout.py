@@ -1,4 +1,4 @@
-"""The `rollout` section of the config: what samples, how much, and where its engines run."""
+"""The `rollout` section of the config: sampler, batch size, and where engines run."""
 
 from typing import Literal
 
@@ -12,11 +12,11 @@ from verl_lite.plugins.config_file import ConfigModel
 class VllmConfig(ConfigModel):
     """How a vLLM engine is built.
 
-    gpu_memory_utilization   vLLM's fraction of the GPU's memory while it generates
-    sleep                    frees the GPU for the learner during each update (GPU only)
-    tensor_parallel_size     GPUs that one engine is split over
+    gpu_memory_utilization   fraction of GPU memory for vLLM while it generates
+    sleep                    free the GPU for the learner during each update (GPU only)
+    tensor_parallel_size     GPUs per engine
     kv_cache_gib             size of the KV cache on the CPU
-    cpu_threads              threads of one engine on the CPU, where Ray places it
+    cpu_threads              CPU threads per engine placed by Ray
     prefix_caching           unset: on with a GPU; off on the CPU, where runs are bitwise repeatable
     """
 
@@ -35,9 +35,9 @@ class ServerConfig(ConfigModel):
 
     url          its address, such as http://localhost:8000
     api_key_env  the environment variable with its API key, if it needs one
-    weights_dir  a folder that both sides see, through which it gets new weights; unset, it keeps its own,
-                 which is enough for eval, rollout and diagnose, but not for train
-    dtype        what it computes in; decides how closely the canary must agree
+    weights_dir  a folder that both sides see, for new weights; unset, the server keeps its weights, which
+                 is enough for eval, rollout and diagnose, but not for train
+    dtype        what it computes in; sets the canary's tolerance
     """
 
     url: str = Field(pattern=r"^https?://")
@@ -49,15 +49,15 @@ class ServerConfig(ConfigModel):
 class RolloutConfig(ConfigModel):
     """One step samples `num_samples` completions of each of `num_prompts` prompts.
 
-    `canary_tolerance` is the largest difference of log-probabilities (natural logarithms) allowed
-    after a weight sync; unset, the one for the sampler's dtype.
+    `canary_tolerance` is the largest difference in log-probability (nats) allowed after a weight sync; unset,
+    it follows from the sampler's dtype.
 
     placement            in_process: one engine in the trainer's process. disaggregated: Ray places the
                          engines on GPUs of their own. colocated: Ray places them on the learner's GPUs,
                          and they sleep during updates. Unset: in_process for one engine, disaggregated
                          for more
-    lora_sync            what vLLM gets under LoRA: the adapters alone, or all weights with the adapters
-                         merged in. auto: adapters on a GPU if vLLM takes them, else merged
+    lora_sync            what vLLM gets under LoRA: only the adapters, or all weights with the adapters
+                         merged in. auto: adapters on a GPU if vLLM supports them, else merged
     weight_transfer      how weights reach Ray's engines. object_store: through host memory, on every
                          platform. By vLLM between GPUs: nccl (disaggregated), ipc (colocated)
     sequences_in_flight  sequences given to one of Ray's engines at once; it gets another when one ends.
@@ -86,7 +86,7 @@ class RolloutConfig(ConfigModel):
         return self.max_prompt_tokens + self.max_new_tokens
 
     def settings(self, *, seed: int) -> SamplerSettings:
-        """The sampler settings of one batch, whose seed is `seed`."""
+        """The sampler settings of a batch with this seed."""
         return SamplerSettings(
             temperature=self.temperature,
             top_p=self.top_p,
@@ -101,20 +101,17 @@ class RolloutConfig(ConfigModel):
 
     @property
     def shares_gpus(self) -> bool:
-        """Whether an engine and the learner use the same GPUs.
-
-        An engine in the trainer's process uses that machine's first GPU, which Ray gives to a rank too.
-        """
+        """Whether engines use the learner's GPUs. An in-process engine uses the first GPU, as a rank does."""
         return self.placement == "colocated" or not self.is_placed_by_ray
 
     @property
     def engines_sleep(self) -> bool:
-        """Whether engines free their GPUs for the learner during updates, since they share them."""
+        """Whether engines free shared GPUs during updates."""
         return self.vllm.sleep and self.shares_gpus
 
     @property
     def placed_cpus(self) -> int:
-        """The CPUs that all engines together ask Ray for."""
+        """CPUs that all engines together request from Ray."""
         return self.num_engines * self.vllm.cpu_threads if self.is_placed_by_ray else 0
 
     @model_validator(mode="after")

@@ -11,11 +11,11 @@ from verl_lite.plugins.config_file import ConfigModel
 
 
 class SFTRowsConfig(ConfigModel):
-    """The form of a row: prompt and answer, a whole chat, or plain text.
+    """The form of a row: prompt and answer, a chat, or plain text.
 
     answer     the column with the answer to the data set's prompt
-    messages   the column with a whole chat; if named, used instead of prompt and answer
-    text       the column with plain text, all of it trained on (pre-training text in a mixture)
+    messages   the column with a chat; if set, used instead of prompt and answer
+    text       the column with plain text, trained on in full (pre-training text in a mixture)
     tools      the column with the tools for the chat template (a list, or a list as JSON text)
     train_on   "all" assistant turns of a chat, or the "last"
     """
@@ -48,7 +48,7 @@ class SFTSourceConfig(SFTRowsConfig):
 
 
 class SpanWeight(ConfigModel):
-    """Tokens of the answer inside <tag>...</tag>, or matched by `pattern`, weigh `weight` in the loss."""
+    """The loss weight of answer tokens inside <tag>...</tag>, or matched by `pattern`."""
 
     tag: str = ""
     pattern: str = ""
@@ -70,12 +70,12 @@ class SpanWeight(ConfigModel):
 
 
 class SFTLossConfig(ConfigModel):
-    """How the tokens' negative log-likelihoods become one number.
+    """How the tokens' negative log-likelihoods are aggregated.
 
     kind    token_mean     the mean over all trained tokens of the batch (standard cross-entropy)
             row_mean       the mean of the rows' means: long answers weigh as much as short ones
-            sequence       the mean of the rows' sums: -log p of whole answers
-    spans   token weights; the last rule that matches counts, and a token without a rule weighs 1
+            sequence       the mean of the rows' sums: -log p of the answers
+    spans   token weights; the last matching rule wins, and tokens without a match weigh 1
     """
 
     kind: Literal["token_mean", "row_mean", "sequence"] = "token_mean"
@@ -83,12 +83,12 @@ class SFTLossConfig(ConfigModel):
 
 
 class SFTValidationConfig(ConfigModel):
-    """What is measured every `every_steps` steps of SFT (0: only at its end), on rows never trained on.
+    """Validation every `every_steps` steps of SFT (0: only at the end), on rows never trained on.
 
-    data         the rows, of the same form as the training rows; or hold out `fraction` of those
+    data         the rows, in the form of the training rows; or hold out `fraction` of the training rows
     samples      number of greedy answers to generate and score with the rewards of the config
-    format       the reward whose mean over them is the format compliance; unset: the one named "format"
-    min_format   SFT fails if it ends with a lower compliance: RL would start from a weak base
+    format       the reward whose mean is the format compliance; unset: the one named "format"
+    min_format   the lowest format compliance at the end with which SFT succeeds
     patience     stop after this many measurements without a better validation loss (0: never), and
                  return to the best weights
     """
@@ -116,11 +116,12 @@ class SFTValidationConfig(ConfigModel):
 class SFTConfig(SFTRowsConfig):
     """The supervised warm-up: only answers are trained on. `steps: 0` and `epochs: 0` skip it.
 
-    data         rows to use instead of data.train;  mixture: several sources by name, instead of `data`
+    data         rows to use instead of data.train
+    mixture      several sources by name, instead of `data`
     batch_rows   rows per update; micro-batches follow learner.max_tokens_per_micro_batch
     mask         "checked": the template's {% generation %} marks, if any, must agree with its generation
                  prompt; "template" trusts the marks; "prompt" ignores them
-    end_of_turn  tokens other than the tokenizer's eos that end a turn ("<end_of_turn>")
+    end_of_turn  tokens besides the tokenizer's eos that end a turn ("<end_of_turn>")
     lora         train adapters, merged into the weights at the end
     """
 
@@ -131,7 +132,7 @@ class SFTConfig(SFTRowsConfig):
     batch_rows: PositiveInt = 64
     mask: Literal["checked", "template", "prompt"] = "checked"
     end_of_turn: tuple[str, ...] = ()
-    max_tokens: PositiveInt | None = None  # of a row; unset: those of a rollout's prompt and completion
+    max_tokens: PositiveInt | None = None  # per row; unset: rollout prompt + completion
     loss: SFTLossConfig = Field(default_factory=SFTLossConfig)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-5, warmup_steps=10)
     lora: LoraConfig | None = None
@@ -142,7 +143,7 @@ class SFTConfig(SFTRowsConfig):
         return self.steps > 0 or self.epochs > 0
 
     def num_steps(self, num_rows: int) -> int:
-        """Number of updates. `epochs` are passes over the rows; the next pass fills up the last batch."""
+        """Number of updates. `epochs` counts passes over the rows; the next pass completes the last batch."""
         return self.steps or max(-(-round(self.epochs * num_rows) // self.batch_rows), 1)
 
     @model_validator(mode="after")

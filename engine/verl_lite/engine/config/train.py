@@ -54,7 +54,7 @@ class ModelConfig(ConfigModel):
 
 
 class EvaluationConfig(ConfigModel):
-    """Greedy accuracy on data.held_out: before and after RL, and every `every_steps` steps (0: not between).
+    """Greedy accuracy on data.held_out, before and after RL and every `every_steps` steps (0: never between).
 
     A row is right when the reward named `accuracy` (unset: the first one) gives at least `right_at`.
     """
@@ -67,10 +67,10 @@ class EvaluationConfig(ConfigModel):
 class CheckpointConfig(ConfigModel):
     """When a stage writes checkpoints: every `every_steps` steps (0: none), at Ctrl-C, and at the end of RL.
 
-    keep               keep this many of the newest (0: all) until the stage's model is saved elsewhere
-    keep_every_steps   also keep, permanently, those of steps divisible by this number (0: none)
-    keep_best          also keep the one with the best value of this metric ("": none): "evaluation/accuracy"
-                       of RL, "sft/validation_loss" of SFT, "held_out/accuracy" of DPO and reward models
+    keep               the number of newest checkpoints to keep (0: all) until the stage's model is saved
+    keep_every_steps   also keep checkpoints of steps divisible by this number (0: none)
+    keep_best          also keep the best checkpoint by this metric ("": none): "evaluation/accuracy" for RL,
+                       "sft/validation_loss" for SFT, "held_out/accuracy" for DPO and reward models
     keep_best_lowest   the lowest value is the best
     """
 
@@ -84,8 +84,8 @@ class CheckpointConfig(ConfigModel):
 class LoggingConfig(ConfigModel):
     """Trackers of accelerate.tracking by name; metrics.jsonl is always written.
 
-    Rollout records are written every `rollouts_every_steps` steps (0: never). Every `samples_every_steps`
-    steps (0: never) the trackers get a table of `samples` rollouts, the best and the worst.
+    Rollout records are written every `rollouts_every_steps` steps (0: never). Trackers get a table of the
+    best and worst rollouts, `samples` in total, every `samples_every_steps` steps (0: never).
     """
 
     trackers: tuple[str, ...] = ("tensorboard",)
@@ -97,7 +97,7 @@ class LoggingConfig(ConfigModel):
 class TrainConfig(RewardsConfig):
     """All settings of a training run. Without RL (`steps: 0`) it needs no rewards.
 
-    `deterministic` allows only kernels that give the same bits every time, and one thread on the CPU.
+    `deterministic` allows only bitwise repeatable kernels, and one thread on the CPU.
     """
 
     rewards: dict[str, RewardNode] = Field(default_factory=dict)
@@ -134,7 +134,7 @@ class TrainConfig(RewardsConfig):
 
     @property
     def reason_to_merge(self) -> str:
-        """The setting that keeps vLLM from getting LoRA adapters alone; "" where it can get them."""
+        """The setting that rules out sending vLLM only LoRA adapters; "" if none does."""
         return reason_to_merge(
             self.learner,
             sampler=self.rollout.sampler,

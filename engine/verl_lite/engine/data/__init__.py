@@ -1,4 +1,4 @@
-"""Data sets in: rows become prompts, in an order that resumes exactly; and what is wrong with the rows.
+"""Data sets: rows to prompts, in an order that resumes exactly, and checks of the rows.
 
 `answers`, `quality` and `page` import without torch.
 """

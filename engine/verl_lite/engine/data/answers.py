@@ -18,10 +18,9 @@ def verify_answers(
     *,
     questions: Sequence[str] = (),
 ) -> dict[int, Outcome]:
-    """The outcome per row index; rows without an answer, or without tests and reference, are left out.
+    """The outcome per row index, without rows that lack an answer, or tests and reference.
 
-    `questions` stand in for a missing column `prompt`: an answer may be just the body that continues it, as
-    in HumanEval.
+    `questions` replaces a missing column `prompt`, which a program may continue, as in HumanEval.
     """
     answered = [at for at, answer in enumerate(answers) if answer.strip()]
     programs = [at for at in answered if has_tests(columns[at])]

@@ -1,12 +1,12 @@
-"""The embedded task: generated two-digit addition with a scratch line, so no data set is needed.
+"""The built-in task: generated two-digit additions with a scratch line.
 
     user       47+38=
     assistant  <think>7+8=15,4+3+1=8</think>\\boxed{85}
 
-The training answers come from a teacher with a bad habit, who forgets the carry seven times in ten
-(4+3+0=7, so 75). A model that imitates the teacher gets sums without a carry right, and those with one
-(45%) mostly wrong. References are always right, so a reward can tell the two apart. A fixed rule splits
-the pairs of numbers: no held-out pair is ever trained on.
+The teacher of the training answers forgets the carry in 70% of the cases (4+3+0=7, so 75). A model that
+imitates it gets sums without a carry right, and sums with one (45%) mostly wrong. References are always
+right, so a reward can tell the two apart. The split of the pairs of numbers never changes: no held-out pair
+is trained on.
 """
 
 import random
@@ -38,8 +38,8 @@ def arithmetic_rows(
 ) -> Iterator[dict[str, Any]]:
     """`num_rows` rows {question, answer, reference} of the split; `seed` chooses and orders them.
 
-    Training answers are the teacher's; held-out answers are right. Raises ValueError for more rows than the
-    split has pairs (7,100 in train, 1,000 held out).
+    Training answers are the teacher's; held-out answers are right. Raises ValueError for more rows than pairs
+    (7,100 in train, 1,000 held out).
     """
     numbers = range(SMALLEST, LARGEST + 1)
     pairs = [(a, b) for a in numbers for b in numbers]

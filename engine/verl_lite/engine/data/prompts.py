@@ -1,4 +1,4 @@
-"""Data set rows to prompts: read, check the columns, apply the chat template, order by seed."""
+"""Data set rows to prompts: read, check the columns, apply the chat template, shuffle by seed."""
 
 import json
 import random
@@ -20,7 +20,7 @@ def read_rows(
 ) -> list[Row]:
     """The rows of the data set, at most `num_rows`. Raises DataError for a missing file or column.
 
-    With `asks` the rows hold prompts (and references), whose columns are needed too.
+    With `asks` the columns of prompt and reference are required too.
     """
     source, rows = _open(config, seed=seed)
     taken: list[Row] = []
@@ -93,7 +93,7 @@ def _hub_rows(config: DatasetConfig) -> Iterable[Row]:
 
 
 def row_messages(row: Row, config: DatasetConfig) -> list[Message]:
-    """The chat that asks the row's question. Raises DataError if the prompt is neither text nor a chat."""
+    """The row's prompt as a chat. Raises DataError if it is neither text nor a chat."""
     content: Any
     if config.prompt_template:
         try:
@@ -125,10 +125,10 @@ def read_prompts(
     seed: int,
     needed: Iterable[str] = (),
 ) -> list[PromptRow]:
-    """The data set's rows as prompts, by the model's own chat template.
+    """The data set's rows as prompts, by the model's chat template.
 
-    A prompt longer than `max_prompt_tokens` is dropped if the config says so, else a DataError. Raises
-    DataError if no row is left.
+    Prompts longer than `max_prompt_tokens` are dropped with overlong=drop. Raises DataError otherwise, and
+    if no row is left.
     """
     rows = read_rows(config, seed=seed, needed=needed)
     source = config.path or config.hub or config.task or ""
@@ -187,10 +187,9 @@ def _check_ids(prompts: Sequence[PromptRow], source: str) -> None:
 
 
 class PromptStream:
-    """The prompts, epoch after epoch, each epoch in a new order fixed by the seed.
+    """Endless prompts, each epoch in a new order that follows from the seed.
 
-    A batch never holds a prompt twice, even if it spans two epochs. `state_dict` is the exact position, so
-    a resumed run sees the prompts it would have seen.
+    A batch never contains a prompt twice, even across epochs. `state_dict` is the exact position.
     """
 
     def __init__(self, prompts: Sequence[PromptRow], *, seed: int) -> None:
@@ -209,10 +208,7 @@ class PromptStream:
         return len(self._prompts)
 
     def take(self, num_prompts: int, *, besides: Sequence[PromptRow] = ()) -> list[PromptRow]:
-        """The next prompts, none of them in `besides` (those in use).
-
-        Raises ConfigError if the data set has too few.
-        """
+        """The next prompts, except those in use (`besides`). ConfigError if there are too few rows."""
         if num_prompts + len(besides) > len(self._prompts):
             raise ConfigError(
                 f"rollout.num_prompts={num_prompts} is more than the {len(self._prompts)} rows there are"
@@ -232,7 +228,7 @@ class PromptStream:
                 break
             self.epoch += 1
             fresh = self._order(epoch=self.epoch)
-            # prompts in use come last, so that no group is sampled twice at once
+            # prompts in use come last: no group may be in flight twice
             in_use = {i for i in fresh if i in batch or self._prompts[i].id in before}
             self._remaining += [i for i in fresh if i not in in_use] + [i for i in fresh if i in in_use]
         return [self._prompts[index] for index in batch]

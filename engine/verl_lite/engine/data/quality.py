@@ -1,4 +1,4 @@
-"""What is wrong with training rows: duplicates, lengths, malformed turns, leaks, wrong answers.
+"""Checks of training rows: duplicates, lengths, malformed turns, leaks, wrong answers.
 
 Near duplicates are found by MinHash over three-word shingles (64 hashes, 16 bands of 4) and confirmed by
 the exact Jaccard similarity of the shingles. Style is compared among questions that are equal up to their
@@ -22,7 +22,7 @@ MARKS = {"think block": "<think>", "box": r"\boxed", "code": "```", "####": "###
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextRow:
-    """A row as text. `faults` describe its malformed turns; `columns` is the whole row."""
+    """A row as text. `faults` describes malformed turns; `columns` is the original row."""
 
     question: str
     answer: str
@@ -59,7 +59,7 @@ class DataReport:
 
 
 def text_row(row: Mapping[str, Any], *, prompt: str, answer: str, messages: str, reference: str) -> TextRow:
-    """The row's question and answer; anything malformed becomes a fault, never an exception."""
+    """The row's question and answer; malformed parts become faults, never exceptions."""
     known = row.get(reference)
     kept = None if known is None else str(known)
     if messages in row:
@@ -117,7 +117,11 @@ def check_rows(
     again = {later for _, later in exact}
     near = [pair for pair in near_duplicates(texts) if not again & set(pair)]
     asked = {_normalised(question) for question in held_out}
-    verified = _verified(rows) if verify else {}
+    verified: dict[int, Outcome] = {}
+    if verify:
+        answers, references = [row.answer for row in rows], [row.reference for row in rows]
+        questions = [row.question for row in rows]
+        verified = verify_answers(answers, references, [row.columns for row in rows], questions=questions)
     unjudged = (Outcome.BAD_REFERENCE, Outcome.TIMEOUT, Outcome.ERROR)
     return DataReport(
         num_rows=len(rows),
@@ -133,15 +137,6 @@ def check_rows(
         unparsed=[at for at, outcome in sorted(verified.items()) if outcome == Outcome.UNPARSED],
         unjudged=[(at, outcome.value) for at, outcome in sorted(verified.items()) if outcome in unjudged],
         histogram=_histogram(lengths),
-    )
-
-
-def _verified(rows: Sequence[TextRow]) -> dict[int, Outcome]:
-    return verify_answers(
-        [row.answer for row in rows],
-        [row.reference for row in rows],
-        [row.columns for row in rows],
-        questions=[row.question for row in rows],
     )
 
 
@@ -183,7 +178,7 @@ def _shingles(text: str) -> set[str]:
 
 
 def _signature(shingles: set[str]) -> list[bytes]:
-    """The minimum of each of 64 hashes of eight bytes, which are slices of wider digests."""
+    """The minima of 64 hashes of eight bytes, cut from wider digests."""
     digests = [b"".join(_wide(one, salt) for salt in range(8)) for one in shingles]
     return [min(digest[at : at + 8] for digest in digests) for at in range(0, 8 * NUM_BANDS * BAND_ROWS, 8)]
 
@@ -193,7 +188,7 @@ def _wide(text: str, salt: int) -> bytes:
 
 
 def _odd_style(rows: Sequence[TextRow]) -> list[tuple[int, str]]:
-    """Rows whose answer lacks (or has) a mark that nine in ten answers to such questions have (or lack)."""
+    """Rows whose answer differs in a mark on which 90% of the answers to similar questions agree."""
     alike: dict[str, list[int]] = defaultdict(list)
     for at, row in enumerate(rows):
         alike[re.sub(r"\d+", "0", _normalised(row.question))].append(at)

@@ -1,4 +1,4 @@
-"""Measuring models: greedy and sampled answers over data sets, and whether two models really differ."""
+"""Evaluation: greedy and sampled answers on data sets, and significance tests between two models."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Two models on the same prompts: is the difference more than chance?"""
+"""Two models on the same prompts: is the difference significant?"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,8 +13,8 @@ from verl_lite.lab.statistics import mcnemar_exact, mean_interval
 class Comparison:
     """`second` minus `first` on the same prompts.
 
-    `p_value` is McNemar's exact one for greedy answers. Means over samples have None: their interval, from
-    the paired bootstrap, tells whether 0 is a likely difference.
+    `p_value` is McNemar's exact test of greedy answers. Means over samples have None; their interval comes
+    from the paired bootstrap.
     """
 
     measure: str
@@ -45,7 +45,7 @@ def compare_results(
 ) -> list[Comparison]:
     """Paired tests of greedy accuracy and of the mean over samples, if both results have them.
 
-    Raises DataError when the two did not answer the same prompts.
+    Raises DataError if the prompts differ.
     """
     if first.keys() != second.keys():
         raise DataError(

@@ -19,11 +19,11 @@ class EvalConfig(RewardsConfig):
     """What to measure, on which rows, with which rewards.
 
     datasets     data sets by their names in the results
-    rollout      how answers are sampled: `num_samples` per prompt at `temperature`, 0 for none
+    rollout      how answers are sampled: `num_samples` per prompt (0: none) at its `temperature`
     greedy       whether each prompt also gets one greedy answer
-    accuracy     the reward that decides what is right (unset: the first), with at least `right_at`
-    format       the reward that decides what is well formed, with at least 1.0; "" for none
-    answer_key   the detail of the accuracy reward's score by which majorities are counted
+    accuracy     the reward (unset: the first) that is at least `right_at` for right answers
+    format       the reward that is at least 1.0 for well-formed answers; "" for none
+    answer_key   the detail of the accuracy reward's score that majorities count
     perplexity   the column with the answer whose perplexity is measured; "" for none
     """
 
@@ -62,10 +62,10 @@ class EvalConfig(RewardsConfig):
 
 
 def load_eval_config(path: Path, overrides: list[str]) -> EvalConfig:
-    """The eval config in `path`, or one made from the held-out rows of a training config.
+    """The eval config in `path`, or one for the held-out rows of the training config in `path`.
 
-    With a training config, overrides may name keys of both kinds. Raises ConfigError for a mistake, and
-    for a training config without data.held_out.
+    With a training config, overrides may name keys of both kinds. Raises ConfigError for mistakes, and for a
+    training config without data.held_out.
     """
     data = read_yaml(path)
     if "datasets" in apply_overrides(data, overrides):

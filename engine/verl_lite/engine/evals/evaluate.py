@@ -1,6 +1,6 @@
-"""One evaluation, from its config to its folder with results.json and every sample as a rollout record.
+"""One evaluation: from its config to a folder with results.json and all samples as rollout records.
 
-It is no run in the sense of open_run: nothing is trained, so there is nothing to lock, log or resume.
+It does not use open_run: nothing is trained, so there is nothing to lock, log or resume.
 """
 
 import json
@@ -37,7 +37,7 @@ RESULTS = "results.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetResult:
-    """The measures on one data set, and how each prompt went."""
+    """Measures on one data set, and the result per prompt."""
 
     measures: Sequence[Measure]
     prompts: Mapping[str, PromptResult]
@@ -68,7 +68,7 @@ class EvalResult:
 def evaluate_model(
     config: EvalConfig, model_path: str, *, out_dir: Path | None = None, debug_inline: bool = False
 ) -> EvalResult:
-    """Measure the model in `model_path`; with `out_dir`, keep the results and every sample there.
+    """Measure the model in `model_path`; with `out_dir`, write results and samples there.
 
     Raises ConfigError, DataError or PluginError before the model is loaded.
     """
@@ -110,7 +110,7 @@ def evaluate_model(
 
 
 def read_result(folder: Path) -> EvalResult:
-    """The results that `evaluate_model` kept in `folder`. Raises DataError when there are none."""
+    """The results that `evaluate_model` wrote to `folder`. Raises DataError if there are none."""
     path = folder / RESULTS
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -131,7 +131,7 @@ def read_result(folder: Path) -> EvalResult:
 
 @dataclass(frozen=True, slots=True)
 class _Dataset:
-    """One data set's prompts on their way through sampler and scorer."""
+    """Samples, scores and measures one data set."""
 
     config: EvalConfig
     name: str

@@ -1,7 +1,7 @@
 """From scored rollouts to numbers with intervals: pure, no model.
 
-A share of prompts gets Wilson's interval, a mean over prompts that of the bootstrap over prompts. A
-rollout whose score has no value (an error, a timeout) is not right, and counts as `unscored`.
+Shares of prompts get Wilson's interval, means over prompts a bootstrap interval. A rollout without a score
+(error, timeout) is not right and counts as `unscored`.
 """
 
 import math
@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from verl_lite.engine.evals.config import EvalConfig
+from verl_lite.engine.observe.rollout_metrics import is_right
 from verl_lite.lab.statistics import mean_interval, pass_at_k, wilson_interval
 from verl_lite.plugins import ScoredRollout
 
@@ -32,7 +33,7 @@ class Measure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptResult:
-    """How one prompt went, for paired comparisons. `greedy` is None when there was no greedy answer."""
+    """One prompt's result, for paired comparisons. `greedy` is None without a greedy answer."""
 
     greedy: bool | None = None
     num_right: int = 0
@@ -43,7 +44,7 @@ def measure_greedy(
     rows: Sequence[ScoredRollout], config: EvalConfig
 ) -> tuple[list[Measure], dict[str, bool]]:
     """The measures of one greedy answer per prompt, and which prompts were right."""
-    right = {row.rollout.group: is_right(row, config) for row in rows}
+    right = {row.rollout.group: _is_right(row, config) for row in rows}
     measures = [_share("greedy accuracy", list(right.values()))]
     return [*measures, *_form(rows, config, "greedy")], right
 
@@ -53,7 +54,7 @@ def measure_samples(
 ) -> tuple[list[Measure], dict[str, int]]:
     """avg@k, pass@1, 2, 4, ... k and maj@k of k samples per prompt, and how many of each were right."""
     k = min(len(rows) for rows in groups.values())
-    right = {name: sum(is_right(row, config) for row in rows) for name, rows in groups.items()}
+    right = {name: sum(_is_right(row, config) for row in rows) for name, rows in groups.items()}
     counts = [(len(rows), right[name]) for name, rows in groups.items()]
     measures = [_mean(f"avg@{k}", [found / total for total, found in counts])]
     for size in _powers_of_two(k):
@@ -65,15 +66,14 @@ def measure_samples(
     return [*measures, *_form(everything, config, "sampled")], right
 
 
-def is_right(row: ScoredRollout, config: EvalConfig) -> bool:
-    value = row.components[config.accuracy_reward].score.value
-    return value is not None and value >= config.right_at
+def _is_right(row: ScoredRollout, config: EvalConfig) -> bool:
+    return is_right(row, config.accuracy_reward, config.right_at)
 
 
 def majority_share(rows: Sequence[ScoredRollout], config: EvalConfig) -> float | None:
-    """1 when the most frequent answer is right, else 0; in a tie, the share of tied answers that are right.
+    """1 if the most frequent answer is right, else 0; in a tie, the share of the tied answers that is right.
 
-    Samples without an answer have no vote. None when the reward names no answers at all.
+    Samples without an answer do not vote. None if the reward names no answers.
     """
     votes: Counter[str] = Counter()
     right: dict[str, bool] = {}
@@ -85,7 +85,7 @@ def majority_share(rows: Sequence[ScoredRollout], config: EvalConfig) -> float |
         if answer is not None and answer != "":
             key = "".join(str(answer).split())
             votes[key] += 1
-            right[key] = right.get(key, False) or is_right(row, config)
+            right[key] = right.get(key, False) or _is_right(row, config)
     if not votes:
         return 0.0 if named else None
     most = max(votes.values())

@@ -1,7 +1,7 @@
-"""The policy update: samples are packed into micro-batches, and the learner turns them into one step.
+"""The policy update: the learner packs samples into micro-batches and makes one step of them.
 
 Holds the policy, critic and reference models, the optimiser, and the learner's part of a checkpoint. Runs
-on one rank or, through `Ranks`, on several; this room does not know how ranks are started.
+on one rank or, through `Ranks`, on several; ranks are started elsewhere (`cluster`).
 """
 
 import lazy_loader

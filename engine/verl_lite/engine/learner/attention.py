@@ -1,9 +1,8 @@
 """Attention over a packed row: segments are independent, except that completions see their shared prompt.
 
 Registered with transformers under our own name; calls without metadata (generation, padded rows) fall
-through to its SDPA. Segments of similar length share one SDPA call, as do completions of different
-prompts of equal length. The right padding this needs comes after every real query, so causal attention
-never sees it.
+through to its SDPA. Segments of similar length share one SDPA call, as do completions of prompts of equal
+length. Right padding comes after every real query, so causal attention never sees it.
 
 Shapes: H query heads, K key heads, T tokens in the row, E head size, n segments in a bucket, m in the
 bucket of their prompts, L their padded length.
@@ -41,9 +40,9 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Prefixes:
-    """The prompts a bucket's segments continue: `size` tokens each, in rows of another bucket.
+    """The prompts that a bucket's segments continue: `size` tokens each, in rows of another bucket.
 
-    `rows_n` is the row per segment; None if all of them continue row `row`.
+    `rows_n` is the row per segment; None if all continue `row`.
     """
 
     bucket: int
@@ -54,7 +53,7 @@ class Prefixes:
 
 @dataclass(frozen=True, slots=True)
 class AttentionMetadata:
-    """Built once per micro-batch, used by every layer. The indices are None if the buckets keep the order."""
+    """Built once per micro-batch for all layers. The indices are None if the buckets keep the order."""
 
     buckets: tuple[Bucket, ...]
     gather: Tensor | None  # row -> padded buckets end to end
@@ -175,7 +174,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask_LK: Tensor | None, s
 
 
 def _split(x_THE: Tensor, sizes: list[int], metadata: AttentionMetadata) -> list[Tensor]:
-    """x_nHLE of each bucket. A single split rather than slices: its backward is a single concatenation."""
+    """x_nHLE of each bucket. One split instead of slices: its backward pass is one concatenation."""
     parts = zip(torch.split(x_THE, sizes), metadata.buckets, strict=True)
     return [part.view(b.count, b.length, *part.shape[1:]).transpose(1, 2) for part, b in parts]
 

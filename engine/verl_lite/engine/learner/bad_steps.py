@@ -1,4 +1,4 @@
-"""Bad steps, those with nan or inf in the gradients: they are skipped, counted, and their batches kept."""
+"""Bad steps (nan or inf in the gradients): skipped, counted, and their batches written to disk."""
 
 import dataclasses
 import json

@@ -1,7 +1,7 @@
 """The learner's part of a checkpoint, written by one process and read back by any.
 
-policy/ holds the weights; learner.pt holds the rest, and the adapters under LoRA, which are merged into
-the base in policy/. The checkpoint of a sharded learner has learner/ too (see sharded_checkpoint.py).
+policy/ holds the weights (adapters merged), learner.pt the rest and any LoRA adapters. A sharded learner
+also writes learner/ (see sharded_checkpoint.py).
 """
 
 from collections.abc import Callable, Mapping

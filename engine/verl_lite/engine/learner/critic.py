@@ -1,10 +1,10 @@
 """PPO's critic: a language model and a linear value head on its hidden states, with its own optimiser.
 
-The value at token t is the value of the state before token t: of the hidden state that predicts it.
+The value at token t is that of the state before it, read from the hidden state that predicts token t.
 
 Departures from PPO (arXiv:1707.06347) and its usual code: the head's weights start at 0 and its bias at
 the mean reward of the first batch, so the first values are that baseline. With a bias of 0 the first
-gradients are twenty times larger than later ones and all point the same way: they bend the whole body
+gradients are twenty times larger than later ones and all point the same way: they move the whole model
 towards the mean and inflate AdamW's second moments, which shortens later steps (both measured:
 benchmarks/results/quickstart.md). The value loss is averaged over the batch's counted tokens; clipping
 around the value at sampling time is optional (`value_clip: null`).
@@ -90,7 +90,7 @@ class Critic:
 
     @torch.no_grad()
     def init_values(self, value: float) -> None:
-        """Predict `value` for every token; does nothing after the first update."""
+        """Predict `value` for every token. Does nothing after the first update."""
         if not self._optimizer.num_steps:
             self._head.bias.fill_(value)
 
@@ -109,9 +109,9 @@ class Critic:
         return [found[index] for index in range(len(samples))]
 
     def update(self, samples: Sequence[TrainingSample]) -> dict[str, float]:
-        """Epochs of regression on `returns_T`; the last epoch's metrics and the bad steps of all epochs.
+        """Regress on `returns_T`. Returns the last epoch's metrics, with the bad steps of all epochs.
 
-        An epoch with gradients that are not finite changes nothing and goes to the guard, as for the policy.
+        An epoch with nan or inf gradients changes nothing and is recorded by the guard.
         """
         metrics: dict[str, float] = {}
         num_bad = 0.0
@@ -187,9 +187,8 @@ def make_critic(
 ) -> Critic:
     """The critic that `config` names: its own model, or a copy of the policy's current weights.
 
-    All its weights are trained; a copy under LoRA is the base without adapters. Call it before the policy's
-    weights are distributed over the ranks; the critic's are distributed here. `guard` records bad steps
-    (unset: one of its own, without a folder).
+    All its weights are trained; under LoRA the copy is the base without adapters. Call it before the policy's
+    weights are distributed over the ranks. `guard` records bad steps (default: a new one without a folder).
     """
     return Critic(
         _critic_model(config, policy).requires_grad_(True),

@@ -47,11 +47,10 @@ from verl_lite.plugins import Rollout, ScoredRollout
 class Learner:
     """Owns the policy's weights, its optimiser and the KL controller; a WeightSource for samplers.
 
-    `model` is the initial policy, from which the KL reference is copied: a resumed run passes it too and
-    then calls `restore`. `total_steps` counts rollout batches; log-probabilities are taken at the
-    sampling `temperature`; batches that gave nan or inf are kept in `bad_batch_dir`. With several
-    `ranks`, every rank creates a learner from the same arguments and makes the same calls, with the same
-    results.
+    `model` is the initial policy, also the source of the KL reference: a resumed run passes it too, then
+    calls `restore`. `total_steps` counts rollout batches; log-probabilities are at the sampling
+    `temperature`; batches with nan or inf are written to `bad_batch_dir`. With several `ranks`, every rank
+    creates its learner from the same arguments and makes the same calls, with the same results.
     """
 
     def __init__(
@@ -96,10 +95,7 @@ class Learner:
         self._generator = torch.Generator().manual_seed(seed)
 
     def token_statistics(self, scored: Sequence[ScoredRollout]) -> list[TokenStatistics]:
-        """What `estimate_advantages` needs of the models: critic values, and log-probs for a KL reward.
-
-        Nothing is computed, and all statistics are empty, where neither is configured.
-        """
+        """Critic values and log-probs for a KL reward, for `estimate_advantages`; empty if not configured."""
         kl_in_reward = self._algorithm.kl.in_reward
         wanted = [i for i, row in enumerate(scored) if is_trainable(row)]
         if not wanted or (self._critic is None and not kl_in_reward):
@@ -123,14 +119,14 @@ class Learner:
     def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
         """Epochs over mini-batches over micro-batches.
 
-        Metrics are means over the mini-batches; those of the policy's tokens over mini-batches that
-        computed any. A step with gradients that are not finite changes nothing, leaves its batch on disk
-        and counts in `learner/bad_steps`; raises TrainingError at the configured number of them.
+        Metrics are means over the mini-batches; `policy/` metrics over mini-batches with computed tokens.
+        A step with nan or inf gradients changes nothing, leaves its batch on disk and counts in
+        `learner/bad_steps`; raises TrainingError at the configured number of bad steps.
         """
         started = time.perf_counter()
         refuse_without_logprobs(samples, self._algorithm.importance)
         mismatch: dict[str, float] = {}
-        if not all(map(has_sampler_logprobs, samples)):  # measured now, on the samples that have them
+        if not all(map(has_sampler_logprobs, samples)):  # measure on the samples that have them
             mismatch = self._mismatch(samples)
             samples = [replace(sample, sampler_logprobs_T=()) for sample in samples]
         critic_only = self._critic is not None and self._critic.is_warming_up
@@ -143,7 +139,7 @@ class Learner:
             metrics, samples = self._step(samples, members, keep_old=len(schedule) > 1)
             steps.append(metrics)
         sums = step_means(steps)
-        if "policy/kl_sampler_trainer" not in sums:  # no sample had a gradient to give
+        if "policy/kl_sampler_trainer" not in sums:  # no sample had a gradient
             sums |= mismatch or self._mismatch(samples)
         if self._critic is not None and samples:
             sums |= self._critic.update(samples)
@@ -153,7 +149,7 @@ class Learner:
     def _step(
         self, samples: Sequence[TrainingSample], members: Sequence[int], *, keep_old: bool
     ) -> tuple[dict[str, float], Sequence[TrainingSample]]:
-        """One optimiser step on `members`; with `keep_old`, the returned samples have their old log-probs."""
+        """One optimiser step on `members`; with `keep_old`, returns the samples with their old log-probs."""
         self.policy.model.train()
         lengths = [sum(samples[i].loss_mask_T) for i in members]
         config = self._algorithm
@@ -225,7 +221,7 @@ class Learner:
         return loss, metrics, logprobs_N.detach()
 
     def _mismatch(self, samples: Sequence[TrainingSample]) -> dict[str, float]:
-        """The sampler-trainer mismatch of samples no update step measures, by an extra forward pass."""
+        """The sampler-trainer mismatch, by an extra forward pass."""
         measured = [s for s in samples if s.sampler_logprobs_T and any(s.loss_mask_T)]
         return mismatch_means(measured, self.policy.completion_logprobs(measured)) if measured else {}
 
@@ -259,10 +255,7 @@ class Learner:
     def _with_old_logprobs(
         self, samples: list[TrainingSample], *, first: Sequence[int], later: Sequence[Sequence[int]]
     ) -> list[TrainingSample]:
-        """Compute the log-probs of the policy before the update where `later` mini-batches need them.
-
-        The `first` mini-batch's own forward pass is by that policy, so it is not computed twice.
-        """
+        """Add pre-update log-probs for `later` mini-batches; `first` gets its own from its forward pass."""
         needed = sorted({i for members in later for i in members} - set(first))
         missing = [i for i in needed if self._is_active(samples[i]) and not samples[i].old_logprobs_T]
         if missing:
@@ -285,7 +278,7 @@ class Learner:
         return self.kl_controller.coefficient
 
     def start_saving(self, folder: Path, tokenizer: Tokenizer) -> Callable[[], None]:
-        """See PolicyLearner.start_saving: copies the state now; the returned function writes the copy."""
+        """See PolicyLearner.start_saving."""
         return start_saving(self, folder, tokenizer)
 
     def restore(self, folder: Path) -> None:
@@ -298,7 +291,7 @@ class Learner:
             self.load_state_dict(saved_state(folder, dtype=next(self.policy.model.parameters()).dtype))
 
     def template(self) -> dict[str, Any]:
-        """A state dict with every tensor a later one has; moments may still be zeros."""
+        """A state dict with every tensor that later states have; moments may be zeros."""
         self._optimizer.init_moments()
         if self._critic is not None:
             self._critic.init_moments()
@@ -320,15 +313,12 @@ class Learner:
         return adapter_weights(self.policy.model)
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """log p(token t | tokens before t) for t >= 1, at temperature 1; for the canary.
-
-        In the dtype the weights are sent in: autocast would add an error the sampler does not have.
-        """
+        """See WeightSource. At temperature 1 and without autocast, whose error the sampler does not have."""
         sample = _bare_sample(Rollout(completion="", prompt_ids=token_ids[:1], completion_ids=token_ids[1:]))
         return self.policy.completion_logprobs([sample], temperature=1.0, autocast=False)[0]
 
     def state_dict(self) -> dict[str, Any]:
-        """All a resumed run needs to continue exactly: weights, moments, controller, generator."""
+        """Everything an exact resume needs: weights, moments, controller, generator."""
         return {
             "model": self._trained_state(),
             "optimizer": self._optimizer.state_dict(),
@@ -339,7 +329,7 @@ class Learner:
         }
 
     def _trained_state(self) -> dict[str, Tensor]:
-        """The weights that change: under LoRA the adapters, as the base stays what the run started with."""
+        """The weights that change: under LoRA only the adapters."""
         model = self.policy.model
         every = model.named_parameters(remove_duplicate=False)  # tied weights have two names
         frozen = {name for name, p in every if not p.requires_grad}
@@ -365,7 +355,7 @@ class Learner:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Inside, torch draws from `seed`: the same on every rank, whatever their number."""
+    """Inside, torch draws from `seed`: the same numbers on every rank."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield

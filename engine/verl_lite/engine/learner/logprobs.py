@@ -1,10 +1,9 @@
 """Log-probability and entropy of chosen tokens from hidden states, without full logits.
 
 The vocabulary is processed in tiles: forward keeps a running maximum and sums (online softmax), backward
-recomputes each tile and writes its part of the weight's gradient once. At most one tile of logits exists
-at a time, whatever N and V are; autograd keeps the inputs and two vectors. Tiles are over the vocabulary
-rather than the tokens so that each row of the weight's gradient is written once per micro-batch instead
-of once per chunk.
+recomputes each tile. At most one tile of logits exists at a time; autograd keeps the inputs and two
+vectors. Tiles split the vocabulary rather than the tokens, so each row of the weight's gradient is written
+once per micro-batch instead of once per chunk.
 
 Shapes: N tokens, D hidden, V vocabulary, v the tile's part of it.
 """
@@ -20,8 +19,8 @@ def token_logprobs_and_entropy(
 ) -> tuple[Tensor, Tensor]:
     """log p(targets) and the entropy of softmax(hidden @ weight.T / temperature), both of N, in nats.
 
-    Both are differentiable in `hidden_ND` and `weight_VD`. Under autocast the products run in its dtype
-    and everything after them in float32 (float64 inputs stay float64). `tile_mb` is the size of a tile.
+    Both are differentiable in `hidden_ND` and `weight_VD`. Under autocast the products run in its dtype, the
+    rest in float32 (float64 inputs stay float64). `tile_mb` is the size of a tile.
     """
     device_type = hidden_ND.device.type
     dtype = hidden_ND.dtype

@@ -1,9 +1,8 @@
-"""Checkpoints of a supervised loop (SFT, DPO, reward models), from which it continues as the same run.
+"""Checkpoints of a supervised loop (SFT, DPO, reward models), for an exact resume.
 
-They are written and kept like those of RL (rundir/checkpoints.py): aside, with checksums, beside
-training, by the config's `checkpoints`. Each holds the trained weights, the optimiser, the random states
-and the loop's own state; policy/ is a complete model folder with adapters merged. The order of the rows
-follows from the seed alone, so a resumed loop skips the batches that were done.
+They are written and kept like those of RL (rundir/checkpoints.py). Each has the trained weights, optimiser,
+random states and the loop's state; policy/ is a complete model folder with adapters merged. The order of
+the rows follows from the seed, so a resumed loop skips finished batches.
 """
 
 import math
@@ -44,7 +43,7 @@ from verl_lite.errors import ConfigError
 class LoopStart:
     """Where a loop begins: after `step` updates, from `checkpoint` (None: from its first step).
 
-    `data` is the digest of its rows; `lines` tell the user what was found.
+    `data` is the digest of its rows; `lines` are notes for the user.
     """
 
     data: str
@@ -62,9 +61,9 @@ class LoopStart:
 
 
 def find_start(folder: Path, *, data: str, resume: bool) -> LoopStart:
-    """The newest whole checkpoint in `folder` when resuming; damaged ones are renamed to damaged_step_...
+    """The newest intact checkpoint in `folder` when resuming; renames damaged ones.
 
-    Raises ConfigError when the rows are not those the run began with.
+    Raises ConfigError if the rows differ from the original run's.
     """
     if not resume:
         return LoopStart(data=data)
@@ -92,7 +91,7 @@ def find_start(folder: Path, *, data: str, resume: bool) -> LoopStart:
 class LoopCheckpoints:
     """Restores a loop, and saves it every `every_steps` steps (0: never) and when the user asks to stop.
 
-    The config says which checkpoints stay; the best one is chosen by the metrics `log` has of its step.
+    The config says which checkpoints are kept; the best one is chosen by the metrics in `log`.
     """
 
     def __init__(
@@ -117,11 +116,11 @@ class LoopCheckpoints:
 
     @property
     def step(self) -> int:
-        """The finished updates that the loop continues after."""
+        """The number of finished updates."""
         return self._start.step
 
     def restore(self, model: nn.Module, optimizer: PolicyOptimizer) -> Mapping[str, Any]:
-        """Put weights, optimiser and random states back; returns the loop's own state."""
+        """Restore weights, optimiser and random states; returns the loop's state."""
         if self._start.checkpoint is None:
             return {}
         path = self._start.checkpoint.path
@@ -142,7 +141,7 @@ class LoopCheckpoints:
         *,
         memory: Mapping[str, Any] | None = None,
     ) -> None:
-        """Between two steps: save if it is time. Raises StopRequested, after saving, when asked to stop."""
+        """Save after `step` if due. Raises StopRequested, after saving, if the user asked to stop."""
         stops = self._interrupt.requested
         if stops or (self._every and step % self._every == 0):
             self._log.sync()  # a checkpoint is never newer than its metrics
@@ -168,10 +167,7 @@ class LoopCheckpoints:
         return self
 
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
-        """Wait until the last checkpoint is on disk; raises CheckpointError when it cannot be written.
-
-        After an error only the writing thread ends.
-        """
+        """Wait for the last checkpoint (CheckpointError if writing failed); after an error just stop."""
         try:
             if error_type is None:
                 self._writer.finish()

@@ -46,7 +46,7 @@ class PolicyOptimizer:
         self._config = config
         self._total_steps = total_steps
         self._trained = [p for p in parameters if p.requires_grad]
-        # With offload the optimiser works on copies in CPU memory, moments and all.
+        # With offload the optimiser works on copies in CPU memory.
         self._parameters = [_on_cpu(p) for p in self._trained] if config.offload else self._trained
         if not self._parameters:
             raise ConfigError("the model has no trainable parameters: nothing to update")
@@ -61,7 +61,7 @@ class PolicyOptimizer:
         return self._config.learning_rate * factor * self.rate_scale
 
     def step(self) -> tuple[float, bool]:
-        """(gradient norm before clipping, whether it was finite); the weights change only if it was."""
+        """Update if the gradients are finite. Returns (norm before clipping, whether it is finite)."""
         if self._config.offload:
             for parameter, host in zip(self._trained, self._parameters, strict=True):
                 host.grad = None if parameter.grad is None else parameter.grad.to("cpu")
@@ -92,7 +92,7 @@ class PolicyOptimizer:
             parameter.copy_(host)
 
     def init_moments(self) -> None:
-        """Give zero moments to parameters never updated, so that a state can be read into them."""
+        """Create zero moments for parameters without any, to read a state into."""
         for parameter in self._parameters:
             if not self._adam.state[parameter]:
                 self._adam.state[parameter] = {
@@ -107,7 +107,7 @@ class PolicyOptimizer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._adam.load_state_dict(state["adam"])
         self.num_steps = int(state["num_steps"])
-        if self._config.offload:  # the weights were loaded into the model: the copies follow it
+        if self._config.offload:  # the model has the loaded weights: update the copies
             for parameter, host in zip(self._trained, self._parameters, strict=True):
                 host.data.copy_(parameter.data)
 

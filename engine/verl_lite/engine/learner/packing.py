@@ -1,11 +1,10 @@
 """Micro-batches filled by tokens, without padding and without computing anything shared twice.
 
 A packed micro-batch is one row of prompts and completions, each with its own positions. `attention.py`
-keeps the segments apart; a completion of a shared prompt attends to that prompt and to itself, as it
-would in a row of its own, so the result is the same. Equal completions of a shared prompt, which a
-trained policy samples often, are computed once and read by every sample that has them. The last token
-of a completion predicts nothing and is not computed. The padded form (right-padded rows of similar
-length) is for models our attention does not support.
+keeps the segments apart; a completion of a shared prompt attends to that prompt and to itself, so the
+result is the same as in a separate row. Equal completions of a shared prompt, frequent in a trained policy,
+are computed once. The last token of a completion predicts nothing and is not computed. The padded form
+(right-padded rows of similar length) is for models our attention does not support.
 
 Shapes: R rows and L columns (1 and all tokens if packed), N completion tokens predicted, T those of one
 sample.
@@ -53,9 +52,8 @@ def split_micro_batches(
 ) -> list[list[int]]:
     """Sample indices per micro-batch, each of at most `max_tokens` computed tokens.
 
-    `shared[i]`: sample i's prompt is computed once for all samples of that prompt in the micro-batch, and
-    equal completions too. A sample longer than the budget gets a micro-batch of its own. The result
-    depends on the samples alone.
+    `shared[i]`: sample i's prompt is computed once per micro-batch for all its samples, and so are equal
+    completions. A sample longer than the budget gets its own micro-batch. Deterministic.
     """
     units = _units(samples, max_tokens, shared)
     units.sort(key=lambda unit: (-max(_num_tokens(samples[i]) for i in unit), unit[0]))
@@ -77,10 +75,10 @@ def split_micro_batches(
 def balance_ranks(
     samples: Sequence[TrainingSample], *, num_ranks: int, max_tokens: int, shared: Sequence[bool]
 ) -> list[list[int]]:
-    """Sample indices per rank, of about equally many tokens: longest first, to the rank with the fewest.
+    """Sample indices per rank, balanced by tokens: longest first, to the rank with the fewest.
 
-    Samples of a shared prompt stay together up to half of a rank's fair share, so no rank exceeds its
-    share by more than that. The result depends on the samples alone.
+    Samples of a shared prompt stay together up to half of a rank's fair share, so no rank exceeds its share
+    by more than that. Deterministic.
     """
     fair = sum(_num_tokens(sample) for sample in samples) // num_ranks
     units = _units(samples, min(max_tokens, fair // 2), shared)
@@ -95,7 +93,7 @@ def balance_ranks(
 
 
 def dummy_batch(*, packed: bool, token_id: int) -> PackedBatch:
-    """One token that predicts nothing: what a rank runs while other ranks have micro-batches left."""
+    """One token that predicts nothing, for a rank to run while others have micro-batches left."""
     nothing = torch.zeros(0, dtype=torch.long)
     return PackedBatch(
         input_ids_RL=torch.tensor([[token_id]]),
@@ -118,12 +116,12 @@ def by_sample(
 
 
 def token_values(samples: Sequence[TrainingSample], name: str, like_N: Tensor) -> Tensor:
-    """The samples' lists `name` end to end, one value per completion token; dtype and device of `like_N`."""
+    """The samples' lists `name`, concatenated, with the dtype and device of `like_N`."""
     return like_N.new_tensor([value for sample in samples for value in getattr(sample, name)])
 
 
 def _num_tokens(sample: TrainingSample) -> int:
-    """Tokens computed for the sample in a row of its own: the last one predicts nothing."""
+    """Tokens computed for the sample alone: all but the last."""
     return len(sample.prompt_ids) + len(sample.completion_ids) - 1
 
 

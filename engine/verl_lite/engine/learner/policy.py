@@ -1,4 +1,4 @@
-"""The policy: a causal transformers model that gives log-probabilities and entropies per completion token.
+"""The policy: a causal transformers model; log-probabilities and entropies per completion token.
 
 Shapes: N completion tokens of a micro-batch, D hidden.
 """
@@ -36,7 +36,7 @@ from verl_lite.errors import ConfigError
 class Policy:
     """Runs a model on micro-batches. Holds no optimiser; the reference policy is a `Policy` too.
 
-    With several `ranks`, micro-batches are this rank's own, and results cover all ranks.
+    With several `ranks`, it computes this rank's micro-batches and returns results of all ranks.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Policy:
         _refuse_unusual_heads(self._causal)
 
     def distribute(self) -> None:
-        """Distribute the weights over the ranks: after the model is copied, before it gets an optimiser."""
+        """Distribute the weights over the ranks: after copying the model, before creating its optimiser."""
         self._ranks.distribute(self._causal)
 
     @property
@@ -125,10 +125,9 @@ def micro_batches(
     pad_token_id: int,
     ranks: Ranks = SINGLE_RANK,
 ) -> Iterator[PackedBatch]:
-    """This rank's samples within the config's token budget: each micro-batch one packed row, or padded rows.
+    """This rank's micro-batches within the token budget, each one packed row or padded rows.
 
-    Every rank gets as many micro-batches as the rank with the most, as ranks step through a sharded model
-    together.
+    Every rank gets the same number, as ranks step through a sharded model together.
     """
     shared = _shares_prompt(samples, config) if packed else [False] * len(samples)
     budget = config.max_tokens_per_micro_batch

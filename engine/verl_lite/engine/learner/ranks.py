@@ -1,7 +1,7 @@
-"""The collectives that learner ranks share an update with, and the trivial ones of a single process.
+"""The collectives of learner ranks, and their trivial form for a single process.
 
-Every rank runs the same code on the same samples and computes its shard of them. Whatever concerns all
-ranks goes through this interface; `RankGroup` in the cluster room implements it over torch.distributed.
+Every rank runs the same code on the same samples and computes its shard of them. `RankGroup` in the cluster
+room implements this interface over torch.distributed.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +24,7 @@ class Ranks:
         """Shard or replicate the module's weights: once, before an optimiser takes its parameters."""
 
     def forward(self, module: nn.Module, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """`function(*args)` as one forward pass of `module`: inside, the module's own weights are whole."""
+        """`function(*args)` as one forward pass of `module`; inside, the module's weights are gathered."""
         return function(*args, **kwargs)
 
     def all_reduce_max(self, count: int) -> int:
@@ -40,7 +40,7 @@ class Ranks:
         return dict(parts)
 
     def all_reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Sum the gradients over ranks, unless the backward pass has done so."""
+        """Sum the gradients over ranks, unless the backward pass did so."""
 
 
 SINGLE_RANK = Ranks()

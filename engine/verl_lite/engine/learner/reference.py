@@ -26,10 +26,7 @@ class ReferencePolicy:
     def completion_logprobs(
         self, samples: Sequence[TrainingSample], *, device: torch.device
     ) -> list[list[float]]:
-        """log p of every completion token, per sample, computed on `device`.
-
-        An offloaded copy is moved there and back.
-        """
+        """log p of every completion token, per sample; an offloaded copy is moved to `device` and back."""
         model: PreTrainedModel = self.policy.model
         base: AbstractContextManager[None] = model.disable_adapter() if self.adapter_off else nullcontext()
         if self.offload:
@@ -52,7 +49,7 @@ def make_reference(
 ) -> ReferencePolicy | None:
     """What `kl.reference` names, made from the policy's current weights; None at coefficient 0.
 
-    Call it before the policy's weights are distributed over the ranks; the copy's are distributed here.
+    Call it before the policy's weights are distributed over the ranks.
     """
     if algorithm.kl.coefficient == 0:
         return None

@@ -1,10 +1,10 @@
-"""A sharded learner's state on disk: every rank writes its shards, any number of ranks reads them back.
+"""A sharded learner's state on disk: every rank writes its shards, any number of ranks reads them.
 
 learner/*.safetensors   the sharded tensors, by torch.distributed.checkpoint in its safetensors format,
                         whose index is JSON (that of its default format is a pickle)
-learner.pt              the rest: the state's tree with "sharded:<name>" in place of each sharded tensor
+learner.pt              the state's tree, with "sharded:<name>" in place of each sharded tensor
 
-A learner in one process saves and loads the same tree with whole tensors.
+A learner in one process saves and loads the same tree with full tensors.
 """
 
 import warnings
@@ -40,7 +40,7 @@ def write_sharded(
         folder.mkdir(parents=True, exist_ok=True)
         tree = _map(state, lambda name, leaf: MARK + names[name] if name in names else leaf)
         torch.save(tree, folder / "learner.pt")
-    # last: it returns on all ranks together, so that none reads what another has yet to write
+    # last: it returns on all ranks together, so no rank reads what another has yet to write
     save(shards, storage_writer=HuggingFaceStorageWriter(str(folder / SHARDS), save_distributed=True))
 
 
@@ -71,7 +71,7 @@ def read_sharded(template: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def read_policy(folder: Path) -> dict[str, Tensor]:
-    """The policy's whole weights by name, tied ones once; for one process, without a model."""
+    """The policy's full weights by name, tied ones once; for one process, without a model."""
     tree = load_tensors(folder / "learner.pt")
     own = {f"{MARK}model/{name}": name for name in tree["model"]}
     names = {name for name, leaf in tree["model"].items() if own.get(leaf) == name}
@@ -99,7 +99,7 @@ def _read(shards: dict[str, Any], folder: Path) -> None:
 
 
 def distribute_like(template: Any, state: Any) -> Any:
-    """`state`, whose tensors are whole, with each tensor sharded like its counterpart in `template`."""
+    """`state` with each full tensor sharded like its counterpart in `template`."""
     own = _leaves(template)
 
     def shard(name: str, leaf: Any) -> Any:
@@ -112,7 +112,7 @@ def distribute_like(template: Any, state: Any) -> Any:
 
 
 def _first_names(tensors: Mapping[str, DTensor]) -> dict[str, str]:
-    """The first name of each tensor, by all its names: tied weights are written once."""
+    """Each name's tensor under its first name: tied weights are written once."""
     first: dict[tuple[int, torch.Size], str] = {}
     return {
         name: first.setdefault((tensor.to_local().data_ptr(), tensor.shape), name)

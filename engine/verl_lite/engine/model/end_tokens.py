@@ -15,8 +15,8 @@ def end_token_ids(
 ) -> tuple[int, ...]:
     """The tokenizer's eos, the model's generation_config's, and the tokens `named` by the config.
 
-    `model` is a loaded model, or the folder or hub id of one. A model whose chat template ends turns with
-    another token than eos (Gemma's <end_of_turn>) names it in its generation_config, or nowhere.
+    `model` is a loaded model, or its folder or hub id. A model whose chat template ends turns with a token
+    other than eos (Gemma's <end_of_turn>) names it in its generation_config, or nowhere.
     """
     generation = _generation_config(model) if isinstance(model, str) else base_model(model).generation_config
     found = getattr(generation, "eos_token_id", None)
@@ -26,7 +26,7 @@ def end_token_ids(
 
 
 def named_token_ids(tokenizer: Tokenizer, named: Sequence[str]) -> list[int]:
-    """The ids of the tokens of sft.end_of_turn. Raises DataError for a text that is not one token."""
+    """The ids of the tokens of sft.end_of_turn. Raises DataError for text that is not one token."""
     coded = {text: tokenizer.encode(text, add_special_tokens=False) for text in named}
     for text, ids in coded.items():
         if len(ids) != 1:

@@ -24,8 +24,7 @@ def default_device() -> torch.device:
 def load_tokenizer(config: ModelConfig) -> Tokenizer:
     """The policy's tokenizer, without loading the policy.
 
-    Raises DataError if the folder is missing or holds no tokenizer, or if the tokenizer has no chat
-    template or eos token.
+    Raises DataError for a missing folder or tokenizer, chat template or eos token.
     """
     if config.tiny is not None:
         return build_tiny_tokenizer()
@@ -68,7 +67,7 @@ def check_context(
     needed_tokens: int,
     what: str = "rollout.max_prompt_tokens + rollout.max_new_tokens",
 ) -> None:
-    """Raises ConfigError if `needed_tokens`, which the settings `what` allow, exceed the model's context."""
+    """Raise ConfigError if `needed_tokens`, set by `what`, exceeds the model's context."""
     longest = context_tokens(config)
     if longest is not None and needed_tokens > longest:
         lower = "one of the two" if "+" in what else "it"
@@ -142,7 +141,7 @@ def save_policy(
 ) -> None:
     """Write weights (safetensors, adapters merged), configuration and tokenizer as one model folder.
 
-    Without a `tokenizer` only the rest is written. `weights` replace the model's own: a copy taken earlier.
+    `tokenizer` may be None. `weights`: an earlier copy to write instead of the model's weights.
     """
     from transformers.utils import logging
 
@@ -157,7 +156,7 @@ def save_policy(
 
 
 def _unquantized_twin(causal: PreTrainedModel) -> PreTrainedModel:
-    """The same model without weights and quantisation, to save plain weights with."""
+    """The model without weights and quantisation, to save plain weights with."""
     config = copy.deepcopy(causal.config)
     del config.quantization_config
     with torch.device("meta"):
@@ -170,7 +169,7 @@ def pad_token_id(tokenizer: Tokenizer) -> int:
 
 
 def _refuse_missing_folder(path: str) -> None:
-    """Raise OSError for a path that looks like a folder and is none: './model' is not asked of the hub."""
+    """Raise OSError for a missing local folder, instead of asking the hub for './model'."""
     looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
     if looks_local and not Path(path).is_dir():
         raise OSError(f"there is no folder {path} (looked from {Path.cwd()})")

@@ -13,7 +13,7 @@ from verl_lite.engine.types import PreTrainedModel
 
 
 def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str = "CAUSAL_LM") -> nn.Module:
-    """`model` with the adapters `config` describes; unchanged for None or if it has adapters already.
+    """Add the adapters to `model`; unchanged for None or if it has adapters already.
 
     `task_type` is PEFT's: with "SEQ_CLS" the classification head is trained in full.
     """
@@ -40,7 +40,7 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def adapter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """(PEFT name, full tensor) of the adapters alone, for samplers that load them without the base."""
+    """(PEFT name, full tensor) of the adapters, for samplers that load only those."""
     import peft
 
     for name, tensor in peft.get_peft_model_state_dict(model).items():
@@ -48,9 +48,9 @@ def adapter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def adapters_to_sync(config: TrainConfig) -> LoraConfig | None:
-    """The adapters to sync to vLLM without their base; None if it gets merged weights.
+    """The config of adapters to sync to vLLM; None to sync merged weights.
 
-    `rollout.lora_sync: auto` merges on the CPU, where vLLM would copy the adapters for every token.
+    `auto` merges on the CPU, where vLLM would copy the adapters for every token.
     """
     is_wanted = config.rollout.lora_sync == "adapters" or (
         config.rollout.lora_sync == "auto" and torch.cuda.is_available()

@@ -1,4 +1,4 @@
-"""What bitsandbytes does: AdamW's moments in 8 bits, and a frozen base in 4 bits (QLoRA).
+"""bitsandbytes: AdamW's moments in 8 bits, and a frozen base in 4 bits (QLoRA).
 
 Both run on GPUs and, with a recent bitsandbytes, on CPUs. The 4-bit format is NF4 with double quantisation
 (QLoRA, arXiv:2305.14314); the output head and the embeddings are not quantised.
@@ -15,7 +15,7 @@ from verl_lite.errors import ConfigError
 
 
 def check_bitsandbytes(config: LearnerConfig) -> None:
-    """Raises ConfigError if `config` needs the package and it is not installed."""
+    """Raise ConfigError if `config` needs bitsandbytes and it is not installed."""
     wanted = {"learner.optimizer.bits=8": config.optimizer.bits == 8}
     wanted["learner.lora.quantize=true"] = config.is_quantized
     keys = [key for key, is_wanted in wanted.items() if is_wanted]
@@ -46,20 +46,14 @@ def four_bit_config(dtype: torch.dtype) -> Any:
 
 
 def keep_training_kernels(model: nn.Module) -> None:
-    """Make evaluation compute as training does.
-
-    On CPUs bitsandbytes otherwise repacks the weights for inference and multiplies in bfloat16.
-    """
+    """Make evaluation use training's kernels: on CPUs bitsandbytes would repack and compute in bfloat16."""
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def dequantized(parameter: Tensor) -> Tensor:
-    """The weight as the forward pass sees it, in float32 so that an adapter can be added.
-
-    A parameter that is not quantised is returned as it is.
-    """
+    """The weight that the forward pass uses: in float32 if quantised, else as it is."""
     state = getattr(parameter, "quant_state", None)
     if state is None:
         return parameter.detach()

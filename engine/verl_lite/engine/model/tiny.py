@@ -1,7 +1,6 @@
 """A tiny Qwen3 with a character tokenizer and a chat template, built in a second without downloads.
 
-For examples and tests. It is written as an ordinary Hugging Face folder, so everything downstream treats
-it like any other model.
+For examples and tests, as an ordinary Hugging Face folder.
 """
 
 from pathlib import Path
@@ -18,7 +17,7 @@ ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>")
 END_TOKEN = "<|end|>"
 PAD_TOKEN = "<|pad|>"
 UNKNOWN_TOKEN = "<|unk|>"
-# single tokens but ordinary text: decoding keeps them, so rewards see them
+# single tokens, but not special: decoding keeps them, so rewards see them
 TEXT_TOKENS = ("<think>", "</think>", "\\boxed{")
 
 CHAT_TEMPLATE = (
@@ -68,7 +67,7 @@ def build_tiny_model(folder: Path, config: TinyModelConfig, *, seed: int) -> Non
 
 
 def tiny_model_config(config: TinyModelConfig, tokenizer: "PreTrainedTokenizerFast") -> "Qwen3Config":
-    """The transformers configuration of that size for the tokenizer."""
+    """The transformers configuration for this size and tokenizer."""
     from transformers import Qwen3Config
 
     return Qwen3Config(

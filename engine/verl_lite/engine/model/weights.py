@@ -10,7 +10,7 @@ from verl_lite.engine.types import PreTrainedModel
 
 
 def base_model(model: nn.Module) -> PreTrainedModel:
-    """The transformers causal model itself, without its PEFT wrapper if it has one."""
+    """The transformers model, without its PEFT wrapper if it has one."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 
@@ -27,15 +27,15 @@ def trained_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """The full tensor. If it is sharded, this gathers it, so every rank must call."""
+    """The full tensor. A sharded one is gathered: every rank must call."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """(name, full tensor) of every weight of the base model, LoRA layers with their adapters merged in.
 
-    A layer that PEFT trains in full (a classifier's head) yields its trained weight. A sharded model is
-    gathered one tensor at a time, so every rank must exhaust the iterator.
+    Layers that PEFT trains in full (a classifier's head) yield their trained weight. A sharded model is
+    gathered tensor by tensor: every rank must exhaust the iterator.
     """
     causal = base_model(model)
     merged = {

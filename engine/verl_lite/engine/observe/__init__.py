@@ -1,4 +1,4 @@
-"""What is seen of a run: metrics, displays, sample tables, timelines, monitors and rollback."""
+"""Observing a run: metrics, displays, sample tables, timelines, monitors and rollback."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What the person at the terminal sees: a live panel there, plain lines where output is piped."""
+"""Progress for the user: a live panel on a terminal, plain lines when piped."""
 
 import json
 import math
@@ -24,7 +24,7 @@ DisplayMode = Literal["auto", "quiet", "json"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """One step as shown. `components` are the rewards' means; `seconds` has the stages in order."""
+    """One step. `components` are the rewards' means; `seconds` has the stages in order."""
 
     step: int
     num_steps: int
@@ -56,17 +56,17 @@ class SummaryRow:
 
 class Display(Protocol):
     def note(self, text: str) -> None:
-        """Show a line of text once."""
+        """Show a line of text."""
 
     def sft_step(self, step: int, num_steps: int, loss: float) -> None: ...
 
     def preference_step(self, step: int, num_steps: int, metrics: Mapping[str, float]) -> None:
-        """A step of DPO or of a reward model, counted from 1; `metrics` by their names in metrics.jsonl."""
+        """A step of DPO or a reward model, counted from 1; `metrics` as in metrics.jsonl."""
 
     def step(self, report: StepReport) -> None: ...
 
     def finish(self) -> None:
-        """Stop updating; what was shown stays."""
+        """Stop updating."""
 
 
 def make_display(console: Console, mode: DisplayMode = "auto") -> Display:

@@ -1,4 +1,4 @@
-"""Where metrics go: always metrics.jsonl, and the trackers named in the config."""
+"""Metrics: always metrics.jsonl, and the trackers named in the config."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from verl_lite.errors import ConfigError
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises ConfigError for a tracker that accelerate does not know or that is not installed."""
+    """Raise ConfigError for a tracker that accelerate does not know or that is not installed."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
     known = sorted(LOGGER_TYPE_TO_CLASS)
@@ -40,7 +40,7 @@ class MetricsLog:
         resume_at: int | None = None,
         file_name: str = "metrics.jsonl",
     ) -> None:
-        """`resume_at` counts the finished steps of a resumed run: lines of later steps are removed."""
+        """`resume_at`: finished steps of a resumed run; lines of later steps are removed."""
         self._path = run_dir / file_name
         self._latest: tuple[int, dict[str, float]] = (0, {})
         if resume_at is not None:
@@ -48,7 +48,7 @@ class MetricsLog:
         if trackers:
             from accelerate import PartialState
 
-            PartialState()  # accelerate's loggers, which its trackers use, refuse to work without it
+            PartialState()  # required by accelerate's loggers
         with clear_write_errors(str(self._path)):
             self._file = self._path.open("ab" if resume_at is not None else "wb", buffering=0)
             self._trackers = {
@@ -64,12 +64,12 @@ class MetricsLog:
                 tracker.log(finite, step=step)
 
     def of_step(self, step: int) -> Mapping[str, float]:
-        """What was logged for `step`, if it is the newest; otherwise nothing."""
+        """The metrics of `step` if it is the newest; else {}."""
         latest, metrics = self._latest
         return metrics if latest == step else {}
 
     def log_samples(self, table: SampleTable, *, step: int) -> None:
-        """Send a few rollouts of the step to the trackers; metrics.jsonl holds numbers only."""
+        """Send a few rollouts of the step to the trackers."""
         with clear_write_errors("the trackers' files"):
             for name, tracker in self._trackers.items():
                 send_table(name, tracker, table, step=step)
@@ -102,7 +102,7 @@ def _line(row: Mapping[str, Any]) -> bytes:
 
 
 def cut_back(path: Path, step: int) -> None:
-    """Remove the lines of later steps: a new file replaces the old one."""
+    """Remove the lines of later steps."""
     if not path.exists():
         return
     lines = b"".join(_line(row) for row in read_metrics(path) if row["step"] <= step)
@@ -119,16 +119,16 @@ def _start_tracker(
 
     kind = LOGGER_TYPE_TO_CLASS[name]
     options: dict[str, Any] = {}
-    if kind.requires_logging_directory:  # it writes to runs/<run>/<its name>/
+    if kind.requires_logging_directory:  # it writes to runs/<run>/<tracker>/
         options["logging_dir"] = str(run_dir)
     if name == "tensorboard" and resume_at is not None:
         options["purge_step"] = resume_at + 1  # hides the points of removed steps
     if name == "wandb":
         options["dir"] = str(run_dir)
-    if name == "trackio":  # it reads where its database is when it is imported
+    if name == "trackio":  # it reads its database's path on import
         os.environ.setdefault("TRACKIO_DIR", str(run_dir.resolve() / "trackio"))
         options["embed"] = False
-    if name == "mlflow":  # unless the user has a server: a store in the run's folder
+    if name == "mlflow":  # default: a store in the run's folder
         os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{run_dir.resolve() / 'mlflow.db'}")
         options["logging_dir"] = (run_dir.resolve() / "mlruns").as_uri()
     tracker = kind(name if "logging_dir" in options and name != "mlflow" else run_name, **options)
@@ -138,7 +138,7 @@ def _start_tracker(
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The tree as {"a.b": scalar}, lists as text: what every tracker can hold."""
+    """The tree as {"a.b": scalar}, lists as text, for every tracker."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, Mapping):

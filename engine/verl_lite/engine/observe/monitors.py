@@ -1,8 +1,8 @@
-"""Watches a run for the ways training goes wrong, and warns in the step where it happens.
+"""Monitors that warn in the step in which training goes wrong.
 
 Each monitor reads the step's metrics or rollouts. Its threshold is in the config (`monitors.`), its causes
-and cures are in docs/monitors.md under its name. Monitors never change training; rollback.py does, by
-rules of its own.
+and cures are in docs/monitors.md under its name. Monitors never change training; rollback.py does, by its
+own rules.
 """
 
 from collections import deque
@@ -74,7 +74,7 @@ class Warned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Divergence:
-    """By how much more the trained reward rose. Left behind: the shadow rose less than half as much."""
+    """How much more the trained reward rose; left behind: the shadow rose less than half as much."""
 
     shadow: str
     gap: float
@@ -82,10 +82,7 @@ class _Divergence:
 
 
 class Monitors:
-    """Checks every step. `canary_limit` is the difference at which the run would stop.
-
-    `max_lag` is how many updates old samples may be by `asynchrony`: no warning up to there.
-    """
+    """Checks every step. `canary_limit`: difference at which the run stops; `max_lag`: allowed staleness."""
 
     def __init__(self, config: MonitorsConfig, *, canary_limit: float = 1.0, max_lag: int = 0) -> None:
         self._config = config
@@ -101,7 +98,7 @@ class Monitors:
     def check_held_out(self, accuracy: float, *, before: float | None = None) -> Warned | None:
         """Compare a held-out accuracy with the best so far; returns a warning if it is new.
 
-        `before` is the accuracy before the first step; it is paired with the first steps' reward.
+        `before` is the accuracy before the first step.
         """
         if not self._config.enabled or not self._rewards:
             return None
@@ -122,10 +119,9 @@ class Monitors:
     def check(
         self, metrics: Mapping[str, float], rows: Sequence[ScoredRollout], *, version: int
     ) -> tuple[dict[str, float], list[Warned]]:
-        """The monitors' own metrics, with every `warning/<name>` as 0 or 1, and the new warnings.
+        """(the monitors' metrics with every `warning/<name>` as 0 or 1, warnings the last step did not have).
 
-        New are those that the last step did not have. `version` is the newest policy version while `rows`
-        were sampled.
+        `version` is the newest policy version when `rows` were sampled.
         """
         if not self._config.enabled or not rows:
             return {}, []
@@ -199,15 +195,14 @@ class Monitors:
         return found
 
     def _drift(self, metrics: Mapping[str, float]) -> float | None:
-        """Mean length in the last window over that in the first; None until both are full."""
+        """Mean length of the last window divided by the first's; None until both are full."""
         first, last = self._windows("length", metrics.get(MONITORS["length_drift"][0]))
         return fmean(last) / fmean(first) if last and fmean(first) and fmean(last) else None
 
     def _divergence(self, metrics: Mapping[str, float]) -> _Divergence | None:
-        """The divergence of the shadow reward (weight 0) that lags the trained one most.
+        """The divergence of the shadow reward (weight 0) that lags most; None until both windows are full.
 
-        Rises are in standard deviations of the samples' values in the first window. None without a shadow,
-        and until both windows are full.
+        Rises are in standard deviations of the samples' values in the first window.
         """
         trained = self._rise("trained", metrics.get("reward/mean"), metrics.get("reward/std"))
         found = []
@@ -230,7 +225,7 @@ class Monitors:
         return (fmean(last) - fmean(first)) / unit
 
     def _windows(self, name: str, value: float | None) -> tuple[Sequence[float], Sequence[float]]:
-        """The first window and the last one, which is empty until it shares no step with the first."""
+        """The first window, and the last one: empty until it shares no step with the first."""
         size = self._config.window_steps
         first = self._first.setdefault(name, [])
         last = self._last.setdefault(name, deque(maxlen=size))

@@ -1,4 +1,4 @@
-"""What a finished step leaves behind: records, metrics, warnings, sample tables, a line on the display."""
+"""Reports a finished step: records, metrics, warnings, sample tables, a line on the display."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from verl_lite.plugins.records import RecordWriter
 
 
 class StepReporter:
-    """Writes and shows what happened. `metrics` are the newest step's, with its held-out measurement."""
+    """Writes and shows steps. `metrics` are the newest step's, with its held-out evaluation."""
 
     def __init__(
         self, config: TrainConfig, folder: RunFolder, *, monitors: Monitors, log: MetricsLog, display: Display
@@ -42,7 +42,7 @@ class StepReporter:
     ) -> None:
         """Report `step`, which trained on `samples` of `batch`.
 
-        `measured` are metrics of the update and the sync; `seconds` the trainer's stages, in order.
+        `measured`: metrics of update and sync; `seconds`: the trainer's stages, in order.
         """
         rows, logging = batch.scored.rows, self._config.logging
         if _is_due(logging.rollouts_every_steps, step):
@@ -77,7 +77,7 @@ class StepReporter:
             writer.write(rows, step=step, advantages=advantages)
 
     def _note_bad_steps(self, step: int, number: int) -> None:
-        """Say that updates were skipped and where the last one's batch is; `number` counts all of the run."""
+        """Note newly skipped updates and where the last batch is; `number` counts all skipped so far."""
         skipped, self._num_bad_steps = number - self._num_bad_steps, number
         if skipped > 0:
             self._display.note(
@@ -100,7 +100,7 @@ class StepReporter:
     def report_held_out(
         self, step: int, measured: Mapping[str, float], *, before: Mapping[str, float]
     ) -> None:
-        """Report the held-out measurement after `step`; `before` is the one before the first step."""
+        """Report the held-out evaluation after `step`; `before` is the one before the first step."""
         accuracy = measured["evaluation/accuracy"]
         self._display.note(f"held-out accuracy after step {step}: {accuracy:.1%}")
         warning = self._monitors.check_held_out(accuracy, before=before.get("evaluation/accuracy"))

@@ -1,8 +1,8 @@
-"""Rules that notice a reward collapse or a KL blow-up, and what monitors.rollback.on does then.
+"""Detects a reward collapse or KL blow-up and reacts as monitors.rollback.on says.
 
-It names the last good checkpoint, stops the run, or goes back to that checkpoint with a lower learning
-rate. events.jsonl in the run folder has one line per rollback; their number sets the learning rate, also
-after a resume.
+It names the last good checkpoint, stops the run, or returns to that checkpoint with a lower learning rate.
+events.jsonl in the run folder has one line per rollback; their number sets the learning rate, also after a
+resume.
 """
 
 import json
@@ -86,7 +86,7 @@ class RollbackRules:
 
 
 class Rollback:
-    """Checks the rules after each step, and does on disk what monitors.rollback.on says."""
+    """Checks the rules after each step and reacts as monitors.rollback.on says."""
 
     def __init__(
         self, config: MonitorsConfig, folder: RunFolder, *, log: MetricsLog, display: Display
@@ -96,16 +96,16 @@ class Rollback:
         self._log = log
         self._display = display
         self._rules = RollbackRules(config)
-        self._is_noted = False  # the rule that is broken was reported
+        self._is_noted = False  # the broken rule was reported
 
     def check(
         self, metrics: Mapping[str, float], *, step: int, finish_saving: Callable[[], None]
     ) -> Path | None:
-        """The checkpoint to go back to, or None to go on.
+        """The checkpoint to roll back to, or None to continue.
 
-        When it returns one, newer checkpoints are deleted and the records of later steps moved to
-        rolled_back/. `finish_saving` waits until the newest checkpoint is on disk. Raises TrainingError when
-        the rules say stop, max_rollbacks is reached, or no good checkpoint is left.
+        On a rollback newer checkpoints are deleted and records of later steps moved to rolled_back/.
+        `finish_saving` waits until the newest checkpoint is on disk. Raises TrainingError to stop, at
+        max_rollbacks, or if no good checkpoint is left.
         """
         trigger = self._rules.check(metrics, step=step)
         if trigger is None:
@@ -171,7 +171,7 @@ class Rollback:
 
     @property
     def learning_rate_scale(self) -> float:
-        """What the rollbacks so far make of the scheduled learning rate."""
+        """The factor on the scheduled learning rate after the rollbacks so far."""
         return self._config.learning_rate_factor ** self._num_rollbacks()
 
     def state_dict(self) -> dict[str, Any]:
@@ -182,13 +182,13 @@ class Rollback:
 
 
 def advice(trigger: Trigger, *, step: int, checkpoints: Path) -> str:
-    """What to tell the user when the run goes on: what broke, and the last good checkpoint."""
+    """The note when the run continues: what broke, and the last good checkpoint."""
     path, _ = newest_whole(checkpoints, up_to_step=trigger.good_step)
     if path is None:
         then = f"no checkpoint of step {trigger.good_step} or before is left"
     else:
         then = (
-            f"the last good checkpoint is {path}: go on from it with model.path={path / 'policy'}, or have "
-            "it done with monitors.rollback.on=rollback"
+            f"the last good checkpoint is {path}: continue from it with model.path={path / 'policy'}, or "
+            "automatically with monitors.rollback.on=rollback"
         )
     return f"{trigger.rule} at step {step}: {trigger.why}; {then}; docs/monitors.md#rollback"

@@ -1,4 +1,4 @@
-"""Numbers of a batch's rollouts: how many are right, how long they are, how often they repeat."""
+"""Metrics of a batch's rollouts: accuracy, length, repetition, staleness."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,14 +9,19 @@ from verl_lite.plugins import ScoredRollout
 NGRAM = 4
 
 
+def is_right(row: ScoredRollout, accuracy_reward: str, right_at: float) -> bool:
+    """Whether the reward `accuracy_reward` is at least `right_at`; a row without its value is not right."""
+    value = row.components[accuracy_reward].score.value
+    return value is not None and value >= right_at
+
+
 def fraction_right(rows: Sequence[ScoredRollout], accuracy_reward: str, right_at: float) -> float:
-    """The fraction of rows whose reward `accuracy_reward` is at least `right_at`; no value is not right."""
-    values = [row.components[accuracy_reward].score.value for row in rows]
-    return sum(value is not None and value >= right_at for value in values) / len(rows)
+    """The fraction of right rows, by `is_right`."""
+    return sum(is_right(row, accuracy_reward, right_at) for row in rows) / len(rows)
 
 
 def length_metrics(rows: Sequence[ScoredRollout], *, seconds: float) -> dict[str, float]:
-    """Tokens per completion, per second of the `seconds` that sampling took, and the fraction cut off."""
+    """Tokens per completion and per second of sampling, and the fraction truncated."""
     num_tokens = sum(len(row.rollout.completion_ids) for row in rows)
     return {
         "rollout/completion_tokens_mean": num_tokens / len(rows),
@@ -26,7 +31,7 @@ def length_metrics(rows: Sequence[ScoredRollout], *, seconds: float) -> dict[str
 
 
 def quality_metrics(rows: Sequence[ScoredRollout], *, version: int) -> dict[str, float]:
-    """Repetition, duplicates, and how many updates old the rows were at policy version `version`."""
+    """Repetition, duplicates, and staleness relative to the policy version `version`."""
     return {
         "rollout/repetition": fmean(repetition(row.rollout.completion) for row in rows),
         "rollout/duplicate_fraction": duplicate_fraction(rows),
@@ -36,7 +41,7 @@ def quality_metrics(rows: Sequence[ScoredRollout], *, version: int) -> dict[str,
 
 
 def repetition(text: str) -> float:
-    """The fraction of the four-word sequences in `text` that occurred in it before.
+    """The fraction of four-word sequences in `text` that repeat earlier ones.
 
     >>> repetition("so it is so it is so it is"), repetition("one two three four five")
     (0.5, 0.0)
@@ -54,7 +59,7 @@ def duplicate_fraction(rows: Sequence[ScoredRollout]) -> float:
 
 
 def _mean_staleness(rows: Sequence[ScoredRollout], version: int) -> float:
-    """Mean updates behind `version` over the completion tokens, each of which may have its own version."""
+    """Mean number of updates behind `version`, over completion tokens."""
     total = count = 0
     for row in rows:
         rollout, num_tokens = row.rollout, len(row.rollout.completion_ids)

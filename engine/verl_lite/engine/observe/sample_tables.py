@@ -1,6 +1,6 @@
 """A few rollouts of a step as a table, for trackers that show tables; rollouts/ has every sample.
 
-TensorBoard has no tables: it gets the same as text, indented so that a completion's markup is not rendered.
+TensorBoard has no tables: it gets text, indented so that markup in completions is not rendered.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ MAX_CHARS = 4_000  # of a prompt or a completion
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleTable:
-    """`data` has one list per sample, in the order of `columns`; None where a reward gave no value."""
+    """`data` has one list per sample, in the order of `columns`; None for a reward without a value."""
 
     columns: Sequence[str]
     data: Sequence[Sequence[Any]]
@@ -48,7 +48,7 @@ def sample_table(rows: Sequence[ScoredRollout], *, step: int, count: int) -> Sam
 
 
 def send_table(name: str, tracker: Any, table: SampleTable, *, step: int) -> None:
-    """Send the table to the tracker called `name`; one without tables and text gets nothing."""
+    """Send the table to the tracker `name`; trackers without tables or text get nothing."""
     if name == "tensorboard":
         tracker.writer.add_text(NAME, _as_text(table), step)
     elif name == "wandb":

@@ -1,8 +1,8 @@
-"""How long each stage of a step took, and timeline.jsonl: who worked when, and who waited for whom.
+"""Seconds per stage of a step, and timeline.jsonl: who worked when, and who waited.
 
 One line per stage:  {"stage": "update", "worker": "learner", "start_s": ..., "end_s": ..., "step": 3}
-Times are in seconds of the Unix clock, so that several hosts share one axis; `step` counts from 1, as in
-the metrics. A run in mode sync in one process writes no timeline: its stages follow each other.
+Times are Unix seconds, comparable between hosts; `step` counts from 1, as in the metrics. A sync run in one
+process writes no timeline: its stages run in sequence.
 """
 
 import json
@@ -17,7 +17,7 @@ from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
 
 
 class Timeline:
-    """Appends stages to a file, from any thread. `resume_at` counts a resumed run's finished steps."""
+    """Appends stages to a file, from any thread. `resume_at`: finished steps of a resumed run."""
 
     def __init__(self, path: Path, *, resume_at: int | None = None) -> None:
         if resume_at is not None:
@@ -28,7 +28,7 @@ class Timeline:
             self._file = path.open("ab" if resume_at is not None else "wb", buffering=0)
 
     def add(self, stage: str, *, worker: str, start_s: float, end_s: float, step: int) -> None:
-        """Append one stage. After `close` it is dropped: a worker may end late."""
+        """Append one stage. Ignored after `close`, as a worker may end late."""
         line = {"stage": stage, "worker": worker, "start_s": start_s, "end_s": end_s, "step": step}
         with self._lock, clear_write_errors(str(self._path)):
             if not self._file.closed:
@@ -40,7 +40,7 @@ class Timeline:
 
 
 class StageClock:
-    """Seconds by stage of one step; each stage also goes to the timeline, if there is one.
+    """Seconds per stage of one step; stages also go to the timeline, if any.
 
     >>> clock = StageClock()
     >>> with clock.stage("update"):

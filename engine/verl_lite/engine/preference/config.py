@@ -23,7 +23,7 @@ class PreferenceSource(ConfigModel):
     """Where preferences come from: a .jsonl or .parquet file, or a data set of the hub.
 
     A row has `completions` and `ranks`, as `verl-lite preferences collect` writes them, or `chosen` and
-    `rejected`. `prompt` names the column with the prompt; "" for pairs of whole conversations.
+    `rejected`. `prompt` names the column with the prompt; "" for pairs of conversations.
     """
 
     path: str | None = None
@@ -36,7 +36,7 @@ class PreferenceSource(ConfigModel):
 
     @property
     def dataset(self) -> DatasetConfig:
-        """The same for the engine's reader of rows. Raises ValueError as DatasetConfig does."""
+        """As a DatasetConfig. Raises its ValueErrors."""
         return DatasetConfig(reference="", **self.model_dump())
 
     @model_validator(mode="after")
@@ -51,9 +51,9 @@ class PreferenceSource(ConfigModel):
 class PreferenceDataConfig(ConfigModel):
     """`held_out` is never trained on; without it, `held_out_fraction` of the prompts is held out.
 
-    max_tokens   the most tokens of prompt and completion together
-    overlong     what happens to a longer row
-    pairs        which pairs are compared in a ranking of more than two
+    max_tokens   limit for prompt plus completion
+    overlong     how to treat longer rows
+    pairs        the pairs to compare in a ranking of more than two
     """
 
     train: PreferenceSource
@@ -116,7 +116,7 @@ class DPOConfig(PreferenceConfig):
     """Direct preference optimisation.
 
     loss                sigmoid (the paper's), robust, ipo, hinge: see docs/preferences.md
-    beta                how strongly the policy is held to the reference (ipo: its tau)
+    beta                strength of the pull towards the reference (ipo: its tau)
     label_smoothing     the assumed fraction of wrong labels (sigmoid and robust)
     length_normalised   divide each log-ratio by its number of tokens before the loss
     reference           a model folder or hub id; unset: the policy before training
@@ -142,9 +142,9 @@ class DPOConfig(PreferenceConfig):
 class RewardModelConfig(PreferenceConfig):
     """A sequence-classification model that scores completions.
 
-    loss           bradley_terry compares pairs, plackett_luce whole rankings
-    margin_scale   multiplies the row's `margin` (or difference of `scores`) by which chosen must be ahead
-    centring       the weight of the term that pulls a ranking's mean score to 0 (0.01 is usual)
+    loss           bradley_terry compares pairs, plackett_luce rankings
+    margin_scale   factor on the row's `margin` (or difference of `scores`) that chosen must lead by
+    centring       weight of the term that pulls a ranking's mean score to 0 (0.01 is usual)
     """
 
     name: str = Field(default="reward-model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

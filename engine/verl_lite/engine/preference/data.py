@@ -20,7 +20,7 @@ class Ranking:
     """Completions of one prompt, tokenised. `pairs` are (better, worse) indices, `margins` one per pair.
 
     `reference_K` has the reference policy's log-probability of each completion (DPO, once computed).
-    `prompt` is the whole prompt as text; it decides whether a row is held out.
+    Rows are split into train and held out by `prompt`.
     """
 
     samples: Sequence[TrainingSample]
@@ -37,8 +37,8 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rankings:
-    """What to train on and what is held out. The counts are of rows in neither: `num_tied` had only ties,
-    `num_dropped` were too long, `num_same` ranked completions with equal tokens as better and worse."""
+    """Training and held-out rankings, and counts of unused rows: `num_tied` with only ties, `num_dropped`
+    too long, `num_same` that rank equal completions."""
 
     train: Sequence[Ranking]
     held_out: Sequence[Ranking]
@@ -50,7 +50,7 @@ class Rankings:
 def reply_ids(
     tokenizer: Tokenizer, row: PreferenceRow, *, end_id: int | None = None
 ) -> list[tuple[list[int], list[int]]]:
-    """(prompt, completion) ids as a sampler would have made them: template, answer, end of turn.
+    """(prompt, completion) ids as a sampler would produce them: template, answer, end of turn.
 
     `end_id` is the token that ends a turn; unset, the tokenizer's eos.
     """
@@ -61,14 +61,14 @@ def reply_ids(
 
 
 def chat_ids(tokenizer: Tokenizer, row: PreferenceRow) -> list[tuple[list[int], list[int]]]:
-    """Whole conversations as the `reward_model` reward renders them: (shared beginning, rest) of each."""
+    """Conversations as the `reward_model` reward renders them: (common prefix, rest) of each."""
     whole = []
     for text in row.completions:
         chat = [*row.prompt, {"role": "assistant", "content": text}]
         rendered = tokenizer.apply_chat_template(chat, tokenize=False)
         whole.append(list(tokenizer(rendered, add_special_tokens=False)["input_ids"]))
     equal = takewhile(lambda ids: len(set(ids)) == 1, zip(*whole, strict=False))
-    # the rest keeps at least one token, since the score is read at the last
+    # the rest keeps at least one token: the score is read at the last
     cut = min(sum(1 for _ in equal), *(len(ids) - 1 for ids in whole))
     return [(ids[:cut], ids[cut:]) for ids in whole]
 

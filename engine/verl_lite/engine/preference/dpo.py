@@ -1,7 +1,7 @@
 """DPO (arXiv:2305.18290): the policy as its own reward model, against a reference computed once.
 
 A completion's implicit reward is beta * log(pi(y) / pi_ref(y)). The reference's log-probabilities are
-taken before the first step, so no second model is held while training.
+computed before the first step, so training holds one model.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def sequence_logprobs(policy: Policy, samples: Sequence[TrainingSample]) -> Tens
 
 
 def with_reference(rankings: Sequence[Ranking], policy: Policy) -> list[Ranking]:
-    """The rankings with `policy`'s log-probabilities of every completion as their reference."""
+    """The rankings with `policy`'s log-probabilities as reference."""
     logprobs = policy.completion_logprobs([sample for ranking in rankings for sample in ranking.samples])
     sums = iter(sum(one) for one in logprobs)
     return [replace(ranking, reference_K=[next(sums) for _ in ranking.samples]) for ranking in rankings]

@@ -1,8 +1,8 @@
-"""The loop of training on preferences; the objective decides what is scored and by which loss.
+"""The loop of training on preferences, for any objective.
 
-Every ranking counts once in the loss, and its pairs share it equally (InstructGPT, arXiv:2203.02155,
-sec. 3.5): a ranking of two is the usual pair. Rankings stay whole in a forward pass, so micro-batches
-change nothing but memory.
+Every ranking has the same weight in the loss, divided equally among its pairs (InstructGPT,
+arXiv:2203.02155, sec. 3.5): a ranking of two is the usual pair. A ranking is never split over forward
+passes, so micro-batches change only memory.
 
 Shapes: K completions of a ranking, P its pairs.
 """
@@ -35,7 +35,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """Held-out metrics, and how often pairs were ordered right, by the model's confidence."""
+    """Held-out metrics, and the accuracy on pairs by the model's confidence."""
 
     metrics: dict[str, float]
     calibration: list[CalibrationBin]
@@ -48,14 +48,14 @@ class Objective(Protocol):
     def model(self) -> nn.Module: ...
 
     def score(self, samples: Sequence[TrainingSample]) -> Tensor:
-        """The input of the loss for each sample, in order, with gradients."""
+        """The loss's input per sample, in order, with gradients."""
 
     def loss(self, raw_K: Tensor, ranking: Ranking) -> Scored:
         """One ranking's loss from its part of `score`."""
 
 
 def num_steps(config: PreferenceConfig, num_rankings: int) -> int:
-    """`steps`, or as many as `epochs` need (the next epoch may fill up the very last batch)."""
+    """`steps`, or the number that `epochs` need (the next epoch completes the last batch)."""
     return config.steps or max(1, -(-config.epochs * num_rankings // config.batch_rows))
 
 
@@ -68,10 +68,10 @@ def train_preferences(
     on_step: Callable[[int, dict[str, float]], None],
     checkpoints: LoopCheckpoints,
 ) -> None:
-    """Train, from where `checkpoints` end; calls `on_step(step, metrics)` after each step, counted from 1.
+    """Train, continuing from `checkpoints`; calls `on_step(step, metrics)` after each step, from 1.
 
-    The metrics include held-out ones where they were measured. Raises StopRequested when the user asks to
-    stop, and TrainingError when the gradient is no longer finite.
+    The metrics include held-out ones if measured. Raises StopRequested if the user asks to stop, and
+    TrainingError for a gradient that is not finite.
     """
     steps = num_steps(config, len(train))
     optimizer = PolicyOptimizer(objective.model.parameters(), config.learner.optimizer, total_steps=steps)
@@ -112,10 +112,7 @@ def _backward(objective: Objective, batch: Sequence[Ranking], *, max_tokens: int
 
 @torch.no_grad()
 def evaluate(objective: Objective, rankings: Sequence[Ranking], *, max_tokens: int) -> Measured:
-    """The metrics of training, on held-out rankings, and how well the pairs' probabilities are calibrated.
-
-    Calibration compares sigmoid(difference of scores) with how often that side is right.
-    """
+    """Metrics on held-out rankings, and calibration: sigmoid(score difference) against accuracy."""
     objective.model.eval()
     tally = _Tally()
     for chunk in _chunks(rankings, max_tokens=max_tokens):
@@ -163,7 +160,7 @@ class _Tally:
 
 
 def _batches(rankings: Sequence[Ranking], size: int, *, seed: int) -> Iterator[list[Ranking]]:
-    """Endless batches: each epoch in a new order, with no remainder between epochs."""
+    """Endless batches, each epoch in a new order; batches may span epochs."""
     generator = random.Random(f"preferences:{seed}")
     waiting: list[Ranking] = []
     while True:
@@ -174,7 +171,7 @@ def _batches(rankings: Sequence[Ranking], size: int, *, seed: int) -> Iterator[l
 
 
 def _chunks(rankings: Sequence[Ranking], *, max_tokens: int) -> Iterator[list[Ranking]]:
-    """Whole rankings of at most `max_tokens` together; a longer one comes alone."""
+    """Chunks of rankings within `max_tokens`; a longer ranking is its own chunk."""
     chunk: list[Ranking] = []
     used = 0
     for ranking in rankings:

@@ -1,6 +1,6 @@
-"""The losses on preferences, pure: tensors in, one loss per pair or ranking out.
+"""Losses on preferences: tensors in, one loss per pair or ranking out.
 
-Shapes: P pairs, K completions of one ranking. Everything in natural logarithms.
+Shapes: P pairs, K completions of one ranking. Natural logarithms.
 Departures: DPO's label smoothing is cDPO's (the DPO paper has none); `plackett_luce` takes ties.
 """
 
@@ -51,10 +51,10 @@ def bradley_terry(chosen_P: Tensor, rejected_P: Tensor, margin_P: Tensor | float
 
 
 def plackett_luce(scores_K: Tensor, ranks_K: Tensor) -> Tensor:
-    """-log p(the ranking), divided by its number of choices: best first, each among what is left.
+    """-log p(ranking) per choice: the best is chosen first, then the best of the rest, and so on.
 
-    A completion is chosen against all that rank below it; completions it ties with are left out. Without
-    ties this is Plackett-Luce (1975), and with two completions Bradley-Terry. 0 if all tie.
+    A completion is compared with all that rank below it, and not with ties. Without ties this is
+    Plackett-Luce (1975), and with two completions Bradley-Terry. 0 if all tie.
 
     >>> plackett_luce(torch.zeros(3), torch.tensor([1, 2, 3])) * 2 - torch.tensor(6.0).log()
     tensor(0.)
@@ -72,6 +72,6 @@ def plackett_luce(scores_K: Tensor, ranks_K: Tensor) -> Tensor:
 def centring(scores_K: Tensor) -> Tensor:
     """(2 * the ranking's mean score)^2: for a pair (r1 + r2)^2, the term of arXiv:2312.09244, eq. 2.
 
-    A reward model's zero is arbitrary, since its loss sees only differences; this pulls it to the middle.
+    The loss sees only differences, so a reward model's zero is arbitrary; this centres it.
     """
     return (2.0 * scores_K.mean()).square()

@@ -1,7 +1,7 @@
 """A reward model: a language model's last hidden state and a linear head, trained on rankings.
 
-The model is transformers' own sequence-classification class, so its folder loads anywhere. The head of a
-new model starts at 0: the first loss of a pair is exactly log 2.
+The model is transformers' sequence-classification class, so its folder loads anywhere. A new head starts at
+0: the first loss of a pair is exactly log 2.
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,7 @@ from verl_lite.errors import ConfigError, DataError
 def load_scoring_model(path: str, *, dtype: str, device: torch.device, pad_token_id: int) -> PreTrainedModel:
     """The model in `path` with one output; a language model gets a new head of zeros.
 
-    Raises DataError when it cannot be loaded and ConfigError for an architecture without the usual
-    .model and .score.
+    Raises DataError if it cannot be loaded, ConfigError for an architecture without .model and .score.
     """
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
@@ -58,7 +57,7 @@ def load_scoring_model(path: str, *, dtype: str, device: torch.device, pad_token
 
 
 def save_scoring_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
-    """A folder for AutoModelForSequenceClassification and the `reward_model` reward, adapters merged."""
+    """Write a folder for AutoModelForSequenceClassification, adapters merged."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -69,7 +68,7 @@ def save_scoring_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Pat
 
 
 class ScoringHead:
-    """Scores of whole conversations, read at their last token."""
+    """Scores of conversations, read at their last token."""
 
     def __init__(self, model: PreTrainedModel, config: LearnerConfig, *, pad_token_id: int) -> None:
         self.model = add_adapters(model, config.lora, task_type="SEQ_CLS")
@@ -82,8 +81,8 @@ class ScoringHead:
     def score(self, samples: Sequence[TrainingSample]) -> Tensor:
         """The score of each sample, with gradients."""
         device = next(self.model.parameters()).device
-        # Packing computes what predicts each completion token: one more token, and that is also the
-        # hidden state of the last real one.
+        # Packing computes the hidden states that predict completion tokens: with one more token, that
+        # includes the last real token's.
         longer = [replace(s, completion_ids=[*s.completion_ids, self._pad_token_id]) for s in samples]
         found: list[Tensor] = [torch.empty(0)] * len(samples)
         batches = micro_batches(longer, self._config, packed=self._is_packed, pad_token_id=self._pad_token_id)
@@ -103,7 +102,7 @@ class ScoringHead:
 
 @dataclass(frozen=True, slots=True)
 class RewardModelObjective:
-    """The head under the config's loss and the centring term."""
+    """The head with the config's loss and the centring term."""
 
     head: ScoringHead
     config: RewardModelConfig

@@ -1,4 +1,4 @@
-"""One run of DPO or of a reward model, from its config to its folder and table."""
+"""One run of DPO or a reward model, from its config to its folder and table."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -81,8 +81,7 @@ def train_dpo(
 ) -> PreferenceResult:
     """Train the policy on the config's pairs; it is saved in <run>/model.
 
-    `resume` continues the run in its folder, as the same run as if it had not stopped. Ctrl-C ends it
-    between two steps, with a checkpoint.
+    `resume` continues the run in its folder exactly. Ctrl-C ends it between two steps, with a checkpoint.
     """
     return _run(
         config,
@@ -150,7 +149,7 @@ def _run(
 
 
 def _prepare(config: PreferenceConfig, tokenise: Tokenise, folder: RunFolder, *, resume: bool) -> _Prepared:
-    """Check everything and read the data; damaged checkpoints of a resumed run are renamed."""
+    """Check everything and read the data; rename damaged checkpoints of a resumed run."""
     if resume:
         folder.check_same_run(config, free=FREE_TO_CHANGE)
         folder.refuse_finished()
@@ -177,7 +176,7 @@ def _digest(rankings: Rankings) -> str:
 
 
 def _replies(config: DPOConfig) -> Tokenise:
-    """How completions become replies of the config's model, ended as its chat template ends them."""
+    """Tokenise completions as replies of the config's model, with its chat template's end of turn."""
 
     @cache
     def end_id(tokenizer: Tokenizer) -> int:
@@ -236,7 +235,7 @@ def _train(
     *,
     save: Callable[[Path], None],
 ) -> None:
-    """Measure, train on `data` (train, held out), measure again, save; StopRequested after a Ctrl-C."""
+    """Evaluate, train on `data` (train, held out), evaluate, save. Raises StopRequested after Ctrl-C."""
     prepared, (train, held_out) = run.inputs, data
     start, steps = prepared.start, num_steps(config, len(train))
     for line in (_what(prepared.rankings, steps), *start.lines):
@@ -245,7 +244,7 @@ def _train(
         run.open_log(config.trackers, resume_at=start.step if prepared.resumes else None) as log,
         clear_memory_errors("updating"),
     ):
-        run.interrupt.check()  # after the reference's pass over the data, which may be long
+        run.interrupt.check()  # the reference's pass over the data may take long
         before = dict(start.notes) if start.step else _measure(objective, held_out, config).metrics
         run.interrupt.check()
 
@@ -260,7 +259,7 @@ def _train(
             tokenizer=prepared.tokenizer,
             log=log,
             interrupt=run.interrupt,
-            notes=before,  # what was measured before the first step travels with them
+            notes=before,  # the metrics before the first step are saved with every checkpoint
         ) as checkpoints:
             train_preferences(objective, train, held_out, config, on_step=on_step, checkpoints=checkpoints)
         measured = _measure(objective, held_out, config)

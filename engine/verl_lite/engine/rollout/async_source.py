@@ -1,11 +1,10 @@
 """Sampling as a stream: the engines never wait for a batch to finish.
 
-The prompts of batch t are handed out as soon as update t - max_lag begins. A batch is the first
-`num_prompts` groups that finish, whichever batch they were handed out for. New weights arrive in the
-middle of completions.
+The prompts of batch t start when update t - max_lag begins. A batch is the first `num_prompts` groups that
+finish, whichever batch they were started for. New weights arrive in the middle of completions.
 
-So a group is at most `max_lag` updates old when it is trained on, unless groups that began later overtake
-it because it is long; `asynchrony.stale` says what happens then. The bound is AReaL's (arXiv:2505.24298,
+So a group is at most `max_lag` updates old when it is trained on, unless it is long and later groups
+overtake it; `asynchrony.stale` says what happens then. The bound is AReaL's (arXiv:2505.24298,
 staleness-aware training), counted in batches.
 """
 
@@ -27,7 +26,7 @@ from verl_lite.plugins.scorer import Scorer, ScoringSession
 
 @dataclass(slots=True)
 class _Filling:
-    """A batch that takes in groups as they finish. `num_stale` counts groups; `took_s` until it was full."""
+    """A batch being filled with finished groups. `num_stale` counts groups; `took_s`: until it was full."""
 
     session: ScoringSession
     rollouts: list[Rollout] = field(default_factory=list)
@@ -38,10 +37,10 @@ class _Filling:
 
 @dataclass(slots=True)
 class _Stream:
-    """Everything under way; a stream that is given up is replaced as a whole.
+    """All work in progress; a cancelled stream is replaced by a new one.
 
-    waiting    prompts that were handed out and not trained on
-    in_flight  by a thread's key: the groups that it is still to deliver
+    waiting    prompts that were started and not yet trained on
+    in_flight  groups that each thread has yet to deliver, by its key
     """
 
     threads: set[threading.Thread] = field(default_factory=set)
@@ -61,15 +60,15 @@ class _Stream:
 
     @property
     def batches(self) -> list[_Filling]:
-        """The batches that are not trained on yet, in the order of their steps."""
+        """The batches not trained on yet, in order of their steps."""
         full = [self.full[step] for step in sorted(self.full)]
         return [*full, self.filling] if self.filling is not None else full
 
 
 class AsyncSource:
-    """A stream of groups under changing weights. Every hand-out of prompts has a thread that samples them.
+    """A stream of groups under changing weights, with one sampling thread per set of prompts.
 
-    The sampler must take new weights while it generates, and many `generate` calls at once.
+    The sampler must accept new weights while generating, and concurrent `generate` calls.
     """
 
     def __init__(
@@ -123,7 +122,7 @@ class AsyncSource:
         )
 
     def drain(self, clock: StageClock) -> None:
-        """The sampler takes new weights at any time."""
+        """Nothing to wait for: the sampler accepts new weights at any time."""
         with self._news:
             self._raise_error()
 
@@ -132,7 +131,7 @@ class AsyncSource:
             raise self._error
 
     def _hand_out(self, key: str, num_prompts: int) -> None:
-        """Next prompts: `key` names the batch they are handed out for."""
+        """Start sampling the next prompts; `key` names the batch they are for."""
         prompts = self._prompts.take(num_prompts, besides=list(self._stream.waiting.values()))
         self._stream.waiting.update((prompt.id, prompt) for prompt in prompts)
         self._start(key, prompts)
@@ -148,7 +147,7 @@ class AsyncSource:
         thread.start()
 
     def _generate(self, key: str, prompts: Sequence[PromptRow]) -> None:
-        """What a thread does: generate for `prompts`, and put each group into a batch as it finishes."""
+        """A thread's work: generate for `prompts`, and add each finished group to a batch."""
         clock = StageClock(self._timeline, step=int(key.partition("+")[0]) + 1, worker=f"rollouts {key}")
         try:
             with clock.stage("rollout"):
@@ -185,7 +184,7 @@ class AsyncSource:
             raise GivenUp
 
     def _add(self, group: Sequence[Rollout]) -> None:
-        """Score a finished group in the batch that is being filled, or drop it as `asynchrony.stale` says."""
+        """Score a finished group in the batch being filled, or drop it by `asynchrony.stale`."""
         config, stream, name = self._config, self._stream, group[0].group
         lag = stream.filling_step - min(rollout.policy_version for rollout in group)
         is_stale = lag > config.asynchrony.max_lag
@@ -230,7 +229,7 @@ class AsyncSource:
             return SourceState(plain=plain, rows=rows)
 
     def restore(self, state: SourceState) -> None:
-        """Finished groups will be scored again and trained on; unfinished ones are sampled again first."""
+        """Finished groups are scored again and trained on; unfinished ones are sampled again."""
         self._give_up()
         self._prompts.load_state_dict(state.plain["prompts"])
         self._saved = state

@@ -1,4 +1,4 @@
-"""When a batch is made. `SyncSource` makes it on demand; the other sources sample while the learner trains.
+"""When batches are made: `SyncSource` on demand, the other sources while the learner trains.
 
 Version v is the weights after v updates; the batch of step t turns version t into t + 1.
 
@@ -21,14 +21,14 @@ from verl_lite.plugins import SamplerSettings, ScoredRollout
 
 
 class MakeBatch(Protocol):
-    """Next prompts, generate, score: makes the batch of `step`. What `check` raises ends the sampling."""
+    """Next prompts, generate, score: makes the batch of `step`. An exception from `check` ends it."""
 
     def __call__(self, step: int, clock: StageClock, *, check: Callable[[], None]) -> StepBatch: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceState:
-    """What a checkpoint keeps: plain data, and the rollouts that were sampled but not trained on yet."""
+    """A source's part of a checkpoint: plain data, and rollouts sampled but not yet trained on."""
 
     plain: Mapping[str, Any]
     rows: Sequence[ScoredRollout] = field(default=())
@@ -38,26 +38,26 @@ class BatchSource(Protocol):
     """The batches of a run, one per step. Only the trainer's thread calls it."""
 
     def next(self, step: int, clock: StageClock) -> StepBatch:
-        """The batch that turns version `step` into the next one; `clock` gets the time it took.
+        """The batch that turns version `step` into the next; timed by `clock`.
 
-        Raises whatever went wrong while sampling, and StopRequested after a Ctrl-C.
+        Raises errors of the sampling, and StopRequested after Ctrl-C.
         """
 
     def drain(self, clock: StageClock) -> None:
-        """Wait until the sampler can take new weights. Raises whatever went wrong in the meantime."""
+        """Wait until the sampler accepts new weights. Raises errors of the sampling."""
 
     def state(self) -> SourceState:
-        """What `restore` needs to go on from here."""
+        """The state for `restore`."""
 
     def restore(self, state: SourceState) -> None:
-        """Go on from `state`; whatever is being sampled is given up."""
+        """Continue from `state`; cancels current sampling."""
 
     def close(self) -> None:
-        """Give up what is being sampled and wait until it has stopped. Raises nothing."""
+        """Cancel current sampling and wait until it has stopped. Raises nothing."""
 
 
 class GivenUp(Exception):
-    """Ends a thread whose rollouts nobody wants any more."""
+    """Ends a cancelled sampling thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class SyncSource:
         return batch
 
     def drain(self, clock: StageClock) -> None:
-        """The sampler is idle while the learner trains."""
+        """Nothing to wait for: the sampler is idle."""
 
     def state(self) -> SourceState:
         return SourceState(plain={"prompts": self.prompts.state_dict()})
@@ -94,5 +94,5 @@ class SyncSource:
 
 
 def rollout_settings(config: TrainConfig, batch: int | str) -> SamplerSettings:
-    """How a batch is sampled. Its seed follows from the run's seed and the batch's number or name."""
+    """The sampler settings of a batch, seeded by the run's seed and the batch's number or name."""
     return config.rollout.settings(seed=derive_seed(config.seed, "rollout", batch))

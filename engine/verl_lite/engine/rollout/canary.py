@@ -1,9 +1,8 @@
 """The canary: after each weight sync, a fixed sequence must have the same log-probabilities on both sides.
 
-Weights that never reach the sampler crash nothing: training learns from a policy that no longer exists. So
-both sides compute log p of the same tokens, and the largest difference must stay within what the dtype
-explains. An update smaller than that tolerance goes unnoticed, such as a single step at a learning rate of
-1e-6 in bfloat16.
+Without it, weights that never reach the sampler go unnoticed, and training learns from an old policy. Both
+sides compute log p of the same tokens; the largest difference must be within the dtype's tolerance. Smaller
+updates are not detected, such as a single step at a learning rate of 1e-6 in bfloat16.
 """
 
 import math
@@ -44,15 +43,15 @@ class Canary:
     def check(self, source: WeightSource, sampled: Sequence[float], *, version: int) -> float:
         """The largest difference between the sampler's log-probabilities and the source's.
 
-        Raises TrainingError when it exceeds the tolerance or is not a number.
+        Raises TrainingError if it exceeds the tolerance or is nan.
         """
         return self.compare(source.token_logprobs(self.token_ids), sampled, version=version)
 
     def compare(self, trained: Sequence[float], sampled: Sequence[float], *, version: int) -> float:
-        """As `check`, with log-probabilities that the learner has computed."""
+        """Like `check`, with the learner's log-probabilities."""
         differences = [abs(a - b) for a, b in zip(trained, sampled, strict=True)]
         largest = max(differences, key=lambda d: math.inf if math.isnan(d) else d)
-        # `not <=` instead of `>`: nan must trip it too
+        # `not <=` instead of `>`: nan must fail too
         if not largest <= self.tolerance:
             position = differences.index(largest)
             raise TrainingError(

@@ -1,12 +1,12 @@
-"""One step's batch: one round of prompts, or several until enough groups have something to teach.
+"""One step's batch: one round of prompts, or several until enough groups are informative.
 
-Dynamic sampling (DAPO, arXiv:2503.14476, sec. 3.2): a group whose advantages would all be 0 leaves the
-update, and another prompt takes its place.
+Dynamic sampling (DAPO, arXiv:2503.14476, sec. 3.2): groups whose advantages are all 0 are replaced by
+another prompt's.
 
-Departures: the paper judges groups by accuracy (neither all right nor all wrong); here the advantage
-estimator itself decides, so any reward works. A round samples exactly the missing prompts, so nothing
-informative is thrown away. After `algorithm.max_refills` more rounds, or when the step has sampled every
-training row once, the update takes what there is.
+Departures: the paper selects groups by accuracy (neither all right nor all wrong); here the advantage
+estimator decides, so any reward works. A round samples exactly the missing prompts, so no informative group
+is discarded. After `algorithm.max_refills` more rounds, or once the step has sampled every training row, it
+trains on the groups it has.
 """
 
 from collections.abc import Sequence
@@ -60,10 +60,7 @@ class BatchBuilder:
 
 
 def _in_order(scored: ScoredBatch, prompts: Sequence[PromptRow], *, combine: str) -> ScoredBatch:
-    """The rows in the order of the prompts: groups finish in any order, and no result may depend on it.
-
-    Sums of floats do, so the metrics are computed again when the order changes.
-    """
+    """The rows in the order of the prompts, as results (sums of floats) must not depend on timing."""
     place = {prompt.id: index for index, prompt in enumerate(prompts)}
     rows = sorted(scored.rows, key=lambda row: (place[row.rollout.group], row.rollout.sample_index))
     if all(one is other for one, other in zip(rows, scored.rows, strict=True)):
@@ -72,7 +69,7 @@ def _in_order(scored: ScoredBatch, prompts: Sequence[PromptRow], *, combine: str
 
 
 def _merged(rounds: Sequence[ScoredBatch], *, combine: str) -> ScoredBatch:
-    """The rounds as one batch. Counts of the execution add up; a latency is the slowest round's."""
+    """The rounds as one batch. Execution counts are summed; latencies are the slowest round's."""
     if len(rounds) == 1:
         return rounds[0]
     rows = [row for batch in rounds for row in batch.rows]

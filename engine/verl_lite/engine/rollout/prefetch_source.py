@@ -1,7 +1,7 @@
 """Sampling one step ahead: while update t runs, a thread makes the batch of step t + 1 with version t.
 
-Weights move between batches, so each batch has one version. At the end of a step nothing runs: the next
-batch is complete and goes into the checkpoint with its scores.
+Weights load between batches, so each batch has one version. At the end of a step nothing runs: the next
+batch is complete and is saved in the checkpoint with its scores.
 """
 
 import time
@@ -18,10 +18,9 @@ from verl_lite.plugins import ScoredBatch
 
 
 class PrefetchSource:
-    """While a step trains, a thread makes the next batch with the weights from before the update.
+    """Makes the next batch in a thread while a step trains; `num_steps` is the length of the run.
 
-    A Ctrl-C does not stop that thread: the batch is finished and saved, so a resumed run is exactly the run
-    that was never stopped. `num_steps` is where the run ends.
+    Ctrl-C does not stop the thread: the batch is finished and saved, so that resuming is exact.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class PrefetchSource:
 
     def next(self, step: int, clock: StageClock) -> StepBatch:
         clock.seconds["wait_rollouts"] = 0.0
-        if self._ready is None:  # the run's first batch, or the first after a stop while it was made
+        if self._ready is None:  # the run's first batch, or one that was stopped
             self._begin(step)
             self._wait(clock, check=self._check)
         batch, self._ready = self._ready, None
@@ -90,7 +89,7 @@ class PrefetchSource:
         self._running = None
 
     def _give_up(self) -> None:
-        """End the running batch; its prompts were not trained on."""
+        """Cancel the running batch and return its prompts."""
         self._unwanted = True
         assert self._running is not None
         self._running.exception()  # waits for GivenUp, or for an error that no longer matters

@@ -1,7 +1,7 @@
-"""One request, one sequence: what a sampler asks of an engine, and how rollouts are made of the answers.
+"""One request per sequence: what a sampler sends to an engine, and how the answers become rollouts.
 
-Each completion is a request with its own seed, so its tokens depend on the weights and that seed, never on
-which engine made it or what else ran there.
+Each completion is a request with its own seed, so its tokens depend only on the weights and that seed, not
+on the engine or its other requests.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,10 +15,7 @@ from verl_lite.plugins import Rollout, SamplerSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceRequest:
-    """One completion to sample, with its own `settings.seed`.
-
-    It ends at the tokenizer's eos and at `end_ids`, unless `ignore_end`.
-    """
+    """One completion to sample. It ends at the tokenizer's eos and at `end_ids`, unless `ignore_end`."""
 
     id: str
     prompt_ids: Sequence[int]
@@ -35,10 +32,7 @@ class SequenceRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedSequence:
-    """The answer to the request with that id; the lists have one entry per completion token.
-
-    `token_versions` are the policy versions that sampled the tokens.
-    """
+    """The answer to the request with this id. Lists have one entry per completion token."""
 
     id: str
     token_ids: list[int]
@@ -48,7 +42,7 @@ class FinishedSequence:
 
 
 class GroupBuilder:
-    """Makes the requests of a batch, and its groups of rollouts from the answers."""
+    """Makes a batch's requests, and groups of rollouts from the answers."""
 
     def __init__(
         self,
@@ -85,7 +79,7 @@ class GroupBuilder:
         ]
 
     def add(self, finished: FinishedSequence) -> list[Rollout] | None:
-        """The group that this sequence completes, by sample_index; None while others are missing."""
+        """The group that this sequence completes, by sample_index; None if it is still incomplete."""
         prompt, sample_index, settings = self._waiting.pop(finished.id)
         group = self._groups.setdefault(finished.id.rpartition("/")[0], [])
         group.append(self._rollout(prompt, sample_index, settings, finished))

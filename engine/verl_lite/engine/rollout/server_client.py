@@ -1,7 +1,7 @@
-"""A running `vllm serve` over HTTP: completions by token ids, prompt log-probabilities, new weights.
+"""Client of a running `vllm serve`: completions by token ids, prompt log-probabilities, new weights.
 
-New weights travel through a folder that both sides see: `/collective_rpc` tells the server to reload it.
-vLLM offers that endpoint when started with VLLM_SERVER_DEV_MODE=1.
+New weights go through a shared folder: `/collective_rpc` (with VLLM_SERVER_DEV_MODE=1) tells the server to
+reload it.
 """
 
 import os
@@ -19,10 +19,10 @@ SHORTEST_TRY_S = 1.0
 
 
 class ServerClient:
-    """Usable from many threads. A failed request is repeated up to `retries` times.
+    """Thread-safe. A failed request is repeated up to `retries` times.
 
-    `timeout_s` is for all tries together, so a request that hangs is not repeated. Raises ConfigError when no
-    server answers at `url`, TrainingError when it stops answering later.
+    `timeout_s` limits all attempts together, so a hanging request is not repeated. Raises ConfigError if no
+    server answers at `url`, TrainingError if it stops answering later.
     """
 
     def __init__(self, url: str, *, api_key_env: str, timeout_s: float, retries: int) -> None:
@@ -77,20 +77,20 @@ class ServerClient:
     def gives_processed_logprobs(self, token_ids: Sequence[int]) -> bool:
         """Whether the server reports log-probabilities after temperature and top-k.
 
-        With top-k 1 the sampled token then has probability 1; by the model's own distribution it has less.
+        If so, the sampled token has probability 1 at top-k 1.
         """
         (choice,) = self._completion(prompt=list(token_ids), max_tokens=1, top_k=1, logprobs=0)
         return bool(choice["logprobs"]["token_logprobs"][0] > -1e-6)
 
     def takes_weights(self) -> bool:
-        """Whether the server has `/collective_rpc`: it then refuses an empty call with 400, not 404."""
+        """Whether the server has `/collective_rpc`: it refuses an empty call with 400 instead of 404."""
         return self._post("/collective_rpc", {}, fine=(400, 404, 405)).status_code == 400
 
     def reload(self, folder: str) -> None:
-        """Have the server load the weights in `folder` and drop what it cached with the old ones."""
+        """Make the server load the weights in `folder` and reset its caches."""
         call = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
         self._post("/collective_rpc", call)
-        # requests under way, of others or given up here, are computed again
+        # recomputes running requests, ours that were cancelled and others'
         answer = self._post("/reset_prefix_cache?reset_running_requests=true", {})
         if answer.content and not answer.json().get("success", True):
             raise TrainingError(f"{self.url} kept its prefix cache of the old weights")

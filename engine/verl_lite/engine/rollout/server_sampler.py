@@ -1,8 +1,8 @@
-"""Rollouts from a `vllm serve` process, here or elsewhere: one HTTP request per completion.
+"""Rollouts from a `vllm serve` process: one HTTP request per completion.
 
-The server schedules the requests; up to `rollout.sequences_in_flight` are open at once. It must report the
-sampling policy's log-probabilities (`--logprobs-mode processed_logprobs`), unless sampling is at temperature
-1 without top-p and top-k, where they equal the model's own.
+Up to `rollout.sequences_in_flight` requests are open at once. The server must report the sampling policy's
+log-probabilities (`--logprobs-mode processed_logprobs`), except at temperature 1 without top-p and top-k,
+where they equal the model's.
 """
 
 import json
@@ -83,7 +83,7 @@ class ServerSampler:
         answers: SimpleQueue[FinishedSequence | Exception] = SimpleQueue()
         complete = partial(self.client.complete, version=self.version)
         for _ in range(min(self._in_flight, len(waiting))):
-            # daemons: at exit nobody waits for requests that are no longer wanted
+            # daemons, so that exit does not wait for cancelled requests
             Thread(target=_work_off, args=(waiting, complete, answers), daemon=True).start()
         try:
             for _ in groups.requests:
@@ -126,7 +126,7 @@ class ServerSampler:
         save_file(weights, folder / "model.safetensors")
 
     def sleep(self) -> None:
-        """The server's memory is its own."""
+        """Nothing to free: the server has its own memory."""
 
     def wake(self) -> None:
         """See sleep."""
@@ -140,7 +140,7 @@ def _work_off(
     complete: Callable[[SequenceRequest], FinishedSequence],
     answers: "SimpleQueue[FinishedSequence | Exception]",
 ) -> None:
-    """What a thread does: one request after another until none is left."""
+    """A thread's work: one request after another until none is left."""
     while True:
         try:
             request = waiting.popleft()

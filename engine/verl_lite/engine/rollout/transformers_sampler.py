@@ -1,8 +1,7 @@
 """Rollouts from `transformers.generate`: the sampler for machines without vLLM.
 
-Sampling is exact, with one generator per completion: its Gumbel noise is added to the log-probabilities,
-and `generate` takes the largest. So a completion depends on its seed and the weights, not on the rest of the
-batch.
+Sampling is exact, with one generator per completion: Gumbel noise is added to the log-probabilities, and
+`generate` takes the largest. So a completion depends on its seed and the weights, not on its batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ BATCH_ROWS = 256
 
 
 class TransformersSampler:
-    """A Sampler with its own copy of the model: on the learner's, a failed sync would go unnoticed.
+    """A Sampler with its own copy of the model: with the learner's, a failed sync would go unnoticed.
 
     Up to `batch_rows` completions are generated at once, for prompts of equal length.
     """
@@ -61,7 +60,7 @@ class TransformersSampler:
         groups = self._build_groups(prompts, num_samples=num_samples, settings=settings)
         at_once = max(self._batch_rows // num_samples, 1) * num_samples
         by_length: dict[int, list[SequenceRequest]] = {}
-        for request in groups.requests:  # equal lengths together: without padding, none can change a result
+        for request in groups.requests:  # equal lengths together, as padding could change results
             by_length.setdefault(len(request.prompt_ids), []).append(request)
         for same in by_length.values():
             for start in range(0, len(same), at_once):
@@ -131,9 +130,9 @@ class TransformersSampler:
 
 @contextmanager
 def _own_generation_config(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, `generate` ignores the model's generation config: its penalties would change the policy.
+    """Inside, `generate` ignores the model's generation config, whose penalties would change the policy.
 
-    Passing a configuration to `generate` is not enough: it fills unset fields from the model's.
+    Passing a config to `generate` is not enough: it fills unset fields from the model's.
     """
     from transformers import GenerationConfig
 
@@ -160,7 +159,7 @@ class _Chooser:
         choice_BV = logprobs_BV
         if self._settings.temperature > 0:
             noise = [torch.empty(logits_BV.shape[1]).exponential_(generator=g) for g in self._generators]
-            # -log(exponential) is Gumbel noise, and the largest of log p + Gumbel noise is a sample of p
+            # -log(exponential) is Gumbel noise; the argmax of log p + Gumbel noise is a sample of p
             choice_BV = logprobs_BV - torch.stack(noise).log().to(logprobs_BV.device)
         chosen_B1 = choice_BV.argmax(-1, keepdim=True)
         self.logprobs.append(logprobs_BV.gather(1, chosen_B1)[:, 0].cpu())
@@ -177,7 +176,7 @@ def _processed(logits_BV: Tensor, settings: SamplerSettings) -> Tensor:
     if settings.top_p < 1:
         ordered, order = logits_BV.sort(descending=True)
         probabilities = ordered.softmax(-1)
-        # a token is dropped when the more likely ones already have probability top_p
+        # drop a token if the more likely ones already have probability top_p
         drop = probabilities.cumsum(-1) - probabilities >= settings.top_p
         logits_BV = logits_BV.masked_fill(drop.scatter(1, order, drop), -torch.inf)
     return logits_BV

@@ -1,6 +1,6 @@
 """LoRA adapters in a vLLM engine: a sync writes a small folder that vLLM loads; the base weights stay.
 
-The adapter keeps its name and is replaced in place, so sequences under way go on with the new one.
+The adapter is replaced in place, so running sequences continue with the new one.
 """
 
 import json

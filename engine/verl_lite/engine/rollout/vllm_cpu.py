@@ -1,7 +1,7 @@
 """Kernels that vLLM's CPU build has but does not use; for the version that the extra `cpu` pins.
 
-It computes RMSNorm and SwiGLU with several torch calls each, although its extension has a kernel for both.
-Here the kernels are registered through vLLM's own extension points.
+It computes RMSNorm and SwiGLU with several torch calls each, although its extension has kernels for both.
+They are registered through vLLM's extension points.
 """
 
 from typing import Any
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 PROVIDER = "verl_lite_cpu"
-LANES = 16  # float32 numbers per AVX-512 register: the kernels need whole registers
+LANES = 16  # floats per AVX-512 register: the kernels need full registers
 
 
 def use_kernels() -> dict[str, Any]:
-    """Register the kernels before the model is made; returns the arguments that `LLM` then needs."""
+    """Register the kernels, before the model is created. Returns arguments for `LLM`."""
     from vllm import ir
     from vllm.model_executor.custom_op import op_registry_oot
     from vllm.model_executor.layers.activation import SiluAndMul

@@ -1,8 +1,7 @@
-"""One vLLM engine, stepped by hand, one request per sequence: in this process or in one of Ray's.
+"""One vLLM engine, stepped manually, one request per sequence: in this process or a Ray actor.
 
 New weights go through `reload_weights`, which repacks them as if loaded from disk. They may arrive while
-sequences are under way: those go on from the tokens they have, and every token carries the version of the
-weights that sampled it.
+sequences run: these continue from their tokens, and every token carries the version that sampled it.
 """
 
 import os
@@ -45,9 +44,9 @@ class _Running:
 class VllmEngine:
     """`model_path` is loaded once; later weights come through `load`. `options` are those of vLLM's `LLM`.
 
-    `loads_midway` allows new weights while sequences are under way. Without it, vLLM returns each sequence
-    once, at its end, which saves much of its work in Python. With `lora`, and a model for which vLLM
-    supports adapters, `load` takes the adapters alone.
+    `loads_midway` allows new weights while sequences run. Without it, vLLM returns each sequence once, at
+    its end, which saves Python overhead. With `lora`, and a model for which vLLM supports adapters, `load`
+    takes only the adapters.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class VllmEngine:
 
     @property
     def places(self) -> int:
-        """The most sequences it works on at once; its KV cache may hold fewer."""
+        """The maximum number of sequences decoded at once; the KV cache may hold fewer."""
         return int(self.llm.llm_engine.vllm_config.scheduler_config.max_num_seqs)
 
     @property
@@ -109,13 +108,13 @@ class VllmEngine:
         self.llm.llm_engine.add_request(id, prompt, parameters, lora_request=adapter, priority=priority)
 
     def step(self) -> list[FinishedSequence]:
-        """One token for every sequence under way; returns those that ended."""
+        """One token for every running sequence; returns those that ended."""
         self._step()
         finished, self._finished = self._finished, []
         return finished
 
     def _step(self) -> Any:
-        """One engine step; returns the canary's output when it is done."""
+        """One engine step; returns the canary's output if there is one."""
         canary = None
         for output in self.llm.llm_engine.step():
             if output.request_id == CANARY_ID:
@@ -141,7 +140,7 @@ class VllmEngine:
         return canary
 
     def abort(self, ids: Iterable[str]) -> None:
-        """Drop these sequences; ids that are not under way are ignored."""
+        """Drop these sequences; unknown ids are ignored."""
         known = [id for id in ids if self._running.pop(id, None) is not None]
         if known:
             self.llm.llm_engine.abort_request(known)
@@ -151,7 +150,7 @@ class VllmEngine:
         self._finished.clear()
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """log p(token t | tokens before t) for t >= 1; sequences under way move on meanwhile."""
+        """log p(token t | tokens before t) for t >= 1; running sequences advance meanwhile."""
         from vllm import SamplingParams
 
         parameters = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
@@ -174,18 +173,18 @@ class VllmEngine:
             return
         hf_config = self.llm.llm_engine.model_config.hf_config
         if not self._on_gpu and getattr(hf_config, "tie_word_embeddings", False):
-            # vLLM's CPU build keeps a repacked copy of a tied output head, which embed_tokens alone would
-            # leave at the old weights (the canary notices)
+            # vLLM's CPU build keeps a repacked copy of a tied output head, which loading embed_tokens alone
+            # does not update (the canary notices)
             embeddings = next(t for name, t in named.items() if name.endswith("embed_tokens.weight"))
             named.setdefault("lm_head.weight", embeddings)
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(named.items())})
         self.weights_arrived(version=version)
 
     def weights_arrived(self, *, version: int) -> None:
-        """After new weights: drop what was cached with the old ones; later tokens get this version."""
-        assert self._loads_midway or not self._running, "versions of the tokens under way are not kept"
+        """Call after new weights: resets caches, and later tokens get this version."""
+        assert self._loads_midway or not self._running, "versions of running sequences are not kept"
         caches = self.llm.llm_engine.vllm_config.cache_config.enable_prefix_caching
-        # blocks that sequences under way hold are computed again
+        # recomputes the blocks of running sequences
         if caches and not self.llm.reset_prefix_cache(reset_running_requests=bool(self._running)):
             raise RuntimeError("vLLM kept the prefix cache of the old weights")
         self.version = version
@@ -199,7 +198,7 @@ class VllmEngine:
             self.llm.wake_up()
 
     def close(self) -> None:
-        """Free the engine, which cannot be used afterwards."""
+        """Free the engine."""
         import gc
 
         llm = self.__dict__.pop("llm", None)
@@ -227,7 +226,7 @@ def _parameters(request: SequenceRequest, *, each_token: bool) -> Any:
         logprobs=0,  # the sampled token's own
         flat_logprobs=True,
         detokenize=False,
-        # delivered one by one, each token gets the version of its step
+        # token by token, so that each gets the version of its step
         output_kind=RequestOutputKind.DELTA if each_token else RequestOutputKind.FINAL_ONLY,
     )
 
@@ -263,7 +262,7 @@ def _start(
     with _quiet_start():
         from vllm import LLM
 
-        # a vLLM worker in another process would not know what is registered here
+        # a vLLM worker in another process does not see what is registered here
         if not on_gpu and os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0":
             arguments |= use_kernels()
         return LLM(
@@ -284,7 +283,7 @@ def _start(
 
 @contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Hold back what vLLM's libraries write to stderr while starting; show it if the start fails."""
+    """Capture stderr while vLLM starts; show it if the start fails."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as aside:

@@ -1,7 +1,6 @@
 """Rollouts from vLLM in this process: one request per completion, each with its own seed.
 
-A prompt's group is yielded as soon as its last completion ends, so rewards are computed while the rest is
-still being generated.
+A prompt's group is yielded when its last completion ends, so rewards are computed during generation.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from verl_lite.plugins import Rollout, SamplerSettings
 class VllmSampler:
     """A Sampler on vLLM. `model_path` is loaded once; later weights come from the learner.
 
-    With `lora` only the learner's adapters come, if vLLM supports them for the model.
+    With `lora`, only the adapters are synced, if vLLM supports them for the model.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class VllmSampler:
                 check()
                 yield from groups.completed(self.engine.step())
         finally:
-            self.engine.abort_all()  # if the caller stops early (Ctrl-C), leave the engine empty
+            self.engine.abort_all()  # also if the caller stops early (Ctrl-C)
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         return self.engine.token_logprobs(token_ids)
@@ -75,5 +74,5 @@ class VllmSampler:
         self.engine.wake()
 
     def close(self) -> None:
-        """Free the engine; the sampler cannot be used afterwards."""
+        """Free the engine."""
         self.engine.close()

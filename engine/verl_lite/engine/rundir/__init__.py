@@ -1,4 +1,4 @@
-"""The folder of a run: who holds it, its checkpoints, its environment; how a run is stopped and resumed."""
+"""The folder of a run: lock, checkpoints, environment, interrupts, resume."""
 
 import lazy_loader
 

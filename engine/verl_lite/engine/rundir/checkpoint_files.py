@@ -1,7 +1,7 @@
-"""Which checkpoint folders are whole, which are kept, and how one is written: aside, fsync, rename.
+"""Checkpoint folders: atomic writes (aside, fsync, rename), integrity, retention.
 
-manifest.json is written last and lists every other file with its size and SHA-256. A folder without it,
-or with a file that does not match it, is not whole, and no run resumes from it.
+manifest.json is written last and lists every other file with its size and SHA-256. A folder that lacks it or
+does not match it is damaged, and no run resumes from it.
 """
 
 import errno
@@ -33,7 +33,7 @@ class PassedOver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """Keep the newest `keep` (0: all), those of steps divisible by `every_steps` (0: none), and the best.
+    """Keep the newest `keep` (0: all), steps divisible by `every_steps` (0: none), and the best.
 
     `best_metric` is looked up in the metrics saved with a checkpoint; "" keeps no best.
     """
@@ -67,7 +67,7 @@ def put_in_place(aside: Path, final: Path) -> None:
 
 
 def why_not_whole(folder: Path) -> str:
-    """What is wrong with the checkpoint in `folder`; "" for a whole one. Reads every byte of it."""
+    """What is wrong with the checkpoint in `folder`; "" if it is intact. Reads every byte."""
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         for name, expected in files.items():
@@ -91,7 +91,7 @@ def _refuse_escape(name: str) -> None:
 
 
 def newest_whole(folder: Path, *, up_to_step: int | None = None) -> tuple[Path | None, list[PassedOver]]:
-    """The newest whole checkpoint under `folder`, and the newer, damaged ones, newest first.
+    """The newest intact checkpoint under `folder`, and newer damaged ones, newest first.
 
     With `up_to_step`, later steps are ignored.
     """
@@ -107,7 +107,7 @@ def newest_whole(folder: Path, *, up_to_step: int | None = None) -> tuple[Path |
 
 
 def _finished(folder: Path) -> list[Path]:
-    """Every folder with the name of a checkpoint, whole or damaged, oldest first."""
+    """All checkpoint folders, intact or damaged, oldest first."""
     return sorted((path for path in folder.glob("step_*") if path.is_dir()), key=_step)
 
 
@@ -124,13 +124,13 @@ def remove_checkpoints_after(folder: Path, step: int) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the checkpoints that a killed process left half written or half deleted."""
+    """Delete checkpoints that a killed process left half written or half deleted."""
     for path in folder.glob(".step_*"):
         shutil.rmtree(path)
 
 
 def rename_damaged(passed: PassedOver) -> Path:
-    """Rename the checkpoint to damaged_step_..., so that nothing takes it for a whole one."""
+    """Rename the checkpoint to damaged_step_..., so that nothing takes it for an intact one."""
     aside = passed.path.with_name(f"damaged_{passed.path.name}")
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(passed.path, aside)
@@ -140,7 +140,7 @@ def rename_damaged(passed: PassedOver) -> Path:
 def apply_retention(folder: Path, rules: Retention, *, is_over: bool = False) -> None:
     """Delete the checkpoints that no rule keeps.
 
-    Once a stage `is_over`, its model is saved elsewhere and nothing resumes from it: the newest go too.
+    Once a stage `is_over`, nothing resumes from it: the newest are deleted too.
     """
     found = _finished(folder)
     if not rules.keep:
@@ -175,7 +175,7 @@ def _numbers(path: Path) -> Mapping[str, Any]:
 
 
 def _remove(path: Path) -> None:
-    """Delete a checkpoint. It is renamed first, so that a half-deleted one never has a checkpoint's name."""
+    """Delete a checkpoint; renamed first, so that a half-deleted one never has a checkpoint's name."""
     old = path.with_name(f".{path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     os.replace(path, old)
@@ -192,7 +192,7 @@ def _sync_folder(path: Path) -> None:
 
 @contextmanager
 def clear_write_errors(what: str) -> Iterator[None]:
-    """Turn a full disk, a read-only folder or a failing device into a TrainingError that names it."""
+    """Turn write errors (full disk, read-only folder, failing device) into a TrainingError."""
     try:
         yield
     except (OSError, SafetensorError) as error:  # safetensors hides the error's number

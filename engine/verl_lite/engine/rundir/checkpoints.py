@@ -1,11 +1,11 @@
-"""Checkpoints: a snapshot of one step, written while training continues.
+"""Checkpoints: snapshots of a step, written while training continues.
 
 checkpoints/step_000050/
     policy/        the weights (safetensors), config and tokenizer: a Hugging Face folder
-    trainer.json   step, data position, the numbers for the summary
+    trainer.json   step, data position, metrics for the summary
     learner.pt     optimiser, scheduler, controllers (tensors and plain data: read with weights_only)
     rng.pt         the random states of this process
-    rollouts.parquet  rollouts sampled but not yet trained on, if any: a resumed run starts with them
+    rollouts.parquet  rollouts sampled but not yet trained on, if any
     manifest.json  size and SHA-256 of every file above; written last
 """
 
@@ -57,7 +57,7 @@ class Checkpoint:
 
 
 def copy_of(tree: Any) -> Any:
-    """The same tree with every tensor copied to the CPU, out of reach of later updates.
+    """The tree with every tensor copied to the CPU.
 
     >>> weights = {"a": torch.zeros(1), "steps": [1, 2]}
     >>> kept = copy_of(weights)
@@ -77,8 +77,8 @@ def copy_of(tree: Any) -> Any:
 class CheckpointWriter:
     """Writes checkpoints on its own thread, one at a time.
 
-    `submit` waits for the one before it, so at most one snapshot is in memory beside the model. If writing
-    fails, the next `submit` or `finish` raises CheckpointError.
+    `submit` waits for the previous checkpoint, so at most one snapshot is in memory. If writing fails, the
+    next `submit` or `finish` raises CheckpointError.
     """
 
     def __init__(self, folder: Path, retention: Retention) -> None:
@@ -95,9 +95,9 @@ class CheckpointWriter:
         trainer: Mapping[str, Any],
         rollouts: Sequence[ScoredRollout] = (),
     ) -> Path:
-        """Begin to write the checkpoint of `step`; returns its future path.
+        """Start writing the checkpoint of `step`; returns its future path.
 
-        `start_saving` (as in PolicyLearner) is called here; the function it returns runs on the thread.
+        `start_saving` (see PolicyLearner) is called here; the function it returns runs on the thread.
         """
         self.finish()
         with _clear_errors(self._folder, step):
@@ -115,13 +115,13 @@ class CheckpointWriter:
         return self._folder / _name(step)
 
     def finish(self) -> None:
-        """Wait until the last checkpoint is on disk; raises CheckpointError when it cannot be written."""
+        """Wait until the last checkpoint is on disk; raises CheckpointError if writing failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def close(self) -> None:
-        """End the thread once it has written; errors not raised so far are dropped."""
+        """Stop the thread after its current checkpoint; drops errors not raised so far."""
         self._thread.shutdown(wait=True)
 
 
@@ -136,7 +136,7 @@ def retention(config: CheckpointConfig) -> Retention:
 
 
 def retire(folder: Path, config: CheckpointConfig) -> None:
-    """Delete what only --resume needed: the stage is over and its model is saved elsewhere."""
+    """Delete the checkpoints of a finished stage that only --resume needed."""
     with clear_write_errors(str(folder)):
         apply_retention(folder, retention(config), is_over=True)
 
@@ -215,21 +215,18 @@ def _name(step: int) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    while error.__context__ is not None:  # torch's writer fails again while closing: the first error says why
+    while error.__context__ is not None:  # torch's writer fails again while closing: report the first error
         error = error.__context__
     return str(error).split("\n")[0]
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint; damaged ones do not count."""
+    """The newest intact checkpoint."""
     return newest_whole(folder)[0]
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; raises CheckpointError when a part is missing or damaged.
-
-    It leaves the random states alone: `restore_random_states` sets them, right before the loop.
-    """
+    """Read a checkpoint, without its random states. Raises CheckpointError if it is damaged."""
     try:
         trainer = json.loads((path / "trainer.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -248,7 +245,7 @@ def _load_rollouts(file: Path) -> list[ScoredRollout]:
 
 
 def load_tensors(file: Path) -> dict[str, Any]:
-    """The tensors and plain data in `file`; a pickle with anything else is refused, not run."""
+    """The tensors and plain data in `file`; any other pickle is refused, not run."""
     try:
         loaded: dict[str, Any] = torch.load(file, weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:

@@ -1,4 +1,4 @@
-"""How two runs differ: their config.yaml and environment.json compared."""
+"""The differences between two runs: config.yaml and environment.json."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from verl_lite.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One different value; `first` or `second` is None when that run has no such key."""
+    """One difference; `first` or `second` is None if that run has no such key."""
 
     where: str
     key: str

@@ -1,8 +1,8 @@
-"""What a run ran on: environment.json; and the settings of torch that decide whether it can be repeated.
+"""environment.json, and torch's settings for repeatable runs.
 
 environment.json has the versions of all packages, plugins with their hashes, the state of the git
-checkout, the hardware and fingerprints of the data. Of the environment variables it has only those listed
-below: others may be secrets.
+checkout, the hardware and fingerprints of the data, and only the environment variables below: others may be
+secrets.
 """
 
 import hashlib
@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from verl_lite.engine.rundir.seeds import derive_seed
 
 VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
@@ -25,8 +27,6 @@ def describe_environment(
     plugins: Sequence[Mapping[str, str]], data: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """The content of environment.json; `data` has the fingerprints by name."""
-    import torch
-
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
@@ -46,8 +46,6 @@ def describe_environment(
 
 
 def _gpu(index: int) -> dict[str, Any]:
-    import torch
-
     properties = torch.cuda.get_device_properties(index)
     return {"name": properties.name, "memory_gib": round(properties.total_memory / 2**30, 1)}
 
@@ -85,12 +83,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def make_deterministic() -> None:
-    """Allow only kernels that give the same bits every time, and one thread on the CPU.
-
-    torch then raises RuntimeError at an operation without such a kernel.
-    """
-    import torch
-
+    """Use one CPU thread and only bitwise repeatable kernels; operations without one raise RuntimeError."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
@@ -99,7 +92,5 @@ def make_deterministic() -> None:
 
 
 def seed_torch(seed: int) -> None:
-    """Seed torch's own generators from the run's seed: new adapters and dropout draw from them."""
-    import torch
-
+    """Seed torch's generators, for new adapters and dropout."""
     torch.manual_seed(derive_seed(seed, "torch"))

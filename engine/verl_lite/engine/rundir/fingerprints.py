@@ -1,4 +1,4 @@
-"""Fingerprints of the rows a run trains on: a resumed run must get the rows it began with."""
+"""Fingerprints of training rows: a resumed run must have the same rows."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ def fingerprint_rows(rows: Iterable[PromptRow]) -> dict[str, Any]:
 
 
 def changed_data(environment_file: Path, data: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The names of the data sets whose rows differ from those that environment.json recorded."""
+    """Names of the data sets whose rows differ from environment.json."""
     try:
         began = json.loads(environment_file.read_text(encoding="utf-8")).get("data", {})
     except (OSError, ValueError):

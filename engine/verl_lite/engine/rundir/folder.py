@@ -1,4 +1,4 @@
-"""The folder of a run: claimed before anything is written, and never shared by two runs.
+"""The folder of a run, never shared by two runs.
 
 config.yaml  environment.json  metrics.jsonl  rollouts/  checkpoints/  summary.json
 """
@@ -6,7 +6,6 @@ config.yaml  environment.json  metrics.jsonl  rollouts/  checkpoints/  summary.j
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -31,7 +30,7 @@ FREE_FOR_MEMORY = (
     "learner.max_tokens_per_micro_batch",
     "learner.gradient_checkpointing",
 )
-# settings that a resumed run may change, since they do not alter what was computed so far
+# settings that a resumed run may change: they do not affect what was computed so far
 FREE_TO_CHANGE = (
     *("steps", "evaluation", "checkpoints", "monitors", "logging", "name", *FREE_FOR_MEMORY),
     *("cluster", "learner.num_ranks", "learner.parallel", "rollout.num_engines"),
@@ -39,7 +38,7 @@ FREE_TO_CHANGE = (
 
 
 class FolderConfig(Protocol):
-    """What a run's folder needs of its config."""
+    """The part of a config that a run's folder uses."""
 
     @property
     def name(self) -> str: ...
@@ -50,8 +49,7 @@ class FolderConfig(Protocol):
 def choose_run_dir(config: FolderConfig, run_dir: Path | None, *, resume: bool) -> Path:
     """`run_dir`, or runs/<name>, or the first free runs/<name>-2, -3, ... of a new run.
 
-    Raises ConfigError when the folder of a new run holds something else, or when there is nothing to
-    resume.
+    Raises ConfigError if a new run's folder is not empty, or if there is nothing to resume.
     """
     if resume:
         chosen = run_dir or Path("runs") / config.name
@@ -61,7 +59,7 @@ def choose_run_dir(config: FolderConfig, run_dir: Path | None, *, resume: bool) 
     if run_dir is not None:
         if run_dir.is_file():
             raise ConfigError(f"--run-dir {run_dir} is a file; name a folder")
-        # a run that was killed while it wrote its first file leaves only .config.yaml.part and its lock
+        # a run killed while it wrote its first file leaves only .config.yaml.part and its lock
         if run_dir.is_dir() and any(
             path.suffix != ".part" and path.name != LOCK_FILE for path in run_dir.iterdir()
         ):
@@ -82,47 +80,20 @@ def _suffixes() -> Iterator[str]:
         number += 1
 
 
-@dataclass(frozen=True, slots=True)
 class RunFolder:
     """The paths of a run and the small files that describe it."""
 
-    path: Path
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def sft_checkpoints(self) -> Path:
-        return self.path / "sft_checkpoints"
-
-    @property
-    def summary(self) -> Path:
-        return self.path / "summary.json"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def timeline(self) -> Path:
-        return self.path / "timeline.jsonl"
-
-    @property
-    def bad_batches(self) -> Path:
-        return self.path / "bad_batches"
-
-    @property
-    def environment(self) -> Path:
-        return self.path / "environment.json"
-
-    @property
-    def events(self) -> Path:
-        return self.path / "events.jsonl"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.model = path / "model"
+        self.checkpoints = path / "checkpoints"
+        self.sft_checkpoints = path / "sft_checkpoints"
+        self.summary = path / "summary.json"
+        self.metrics = path / "metrics.jsonl"
+        self.timeline = path / "timeline.jsonl"
+        self.bad_batches = path / "bad_batches"
+        self.environment = path / "environment.json"
+        self.events = path / "events.jsonl"
 
     def rollouts(self, step: int) -> Path:
         return self.path / "rollouts" / f"step_{step:06d}.parquet"
@@ -142,10 +113,7 @@ class RunFolder:
             write_whole(self.environment, json.dumps(environment, indent=2) + "\n")
 
     def check_same_run(self, config: ConfigModel, *, free: Sequence[str] = FREE_TO_CHANGE) -> None:
-        """Raises ConfigError when `config` differs from the settings this run began with.
-
-        `free` names the settings that may differ, as dotted paths.
-        """
+        """Raise ConfigError if `config` differs from the run's settings, except in `free` (dotted paths)."""
         began = load_config(type(config), self.path / "config.yaml")
         old, new = (_without(one.model_dump(mode="json"), free) for one in (began, config))
         changed = [key for key in new if json.dumps(old.get(key)) != json.dumps(new[key])]
@@ -157,7 +125,7 @@ class RunFolder:
             )
 
     def refuse_finished(self) -> None:
-        """Raises ConfigError when the run has nothing left to do."""
+        """Raise ConfigError if the run is finished."""
         if self.summary.is_file():
             raise ConfigError(f"--resume: {self.path} is finished: its model is in {self.model}/")
 
@@ -173,7 +141,7 @@ class RunFolder:
             self.summary.unlink(missing_ok=True)
 
     def set_aside(self, step: int, *, into: str) -> None:
-        """Move the records of later steps to rolled_back/<into>/rollouts/; MetricsLog does so for metrics."""
+        """Move the records of later steps to rolled_back/<into>/rollouts/ (MetricsLog moves metrics)."""
         aside = self.path / "rolled_back" / into / "rollouts"
         with clear_write_errors(str(aside)):
             aside.mkdir(parents=True, exist_ok=True)
@@ -182,7 +150,7 @@ class RunFolder:
                     os.replace(path, aside / path.name)
 
     def write_calibration(self, bins: Sequence[Mapping[str, Any]]) -> None:
-        """calibration.json: how often a reward model or DPO ordered held-out pairs right, by confidence."""
+        """Write calibration.json: accuracy on held-out pairs, by the model's confidence."""
         write_whole(self.path / "calibration.json", json.dumps(list(bins), indent=1) + "\n")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -190,12 +158,12 @@ class RunFolder:
 
 
 def bad_batch_path(folder: Path, number: int) -> Path:
-    """Where the batch of the bad step `number`, counted from 1, is kept."""
+    """The file of bad step `number`, counted from 1."""
     return folder / f"bad_batch_{number:03d}.jsonl"
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write the file aside and rename it: a reader sees all of it or none."""
+    """Write the file atomically: a reader sees all of it or none."""
     aside = path.with_name(f".{path.name}.part")
     try:
         aside.write_text(text, encoding="utf-8")
@@ -206,7 +174,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _without(tree: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
-    """The tree without what the dotted paths name."""
+    """The tree without the dotted paths."""
     rest = dict(tree)
     for path in paths:
         head, _, tail = path.partition(".")

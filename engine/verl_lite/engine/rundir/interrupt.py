@@ -1,6 +1,6 @@
-"""Ctrl-C or SIGTERM ends a run in order: after the first one the loop stops at its next safe point.
+"""After Ctrl-C or SIGTERM the loop stops at its next safe point; a second one stops it immediately.
 
-A second one stops it at once. A cluster's scheduler sends SIGTERM before it takes a machine away.
+Cluster schedulers send SIGTERM before they reclaim a machine.
 """
 
 import queue
@@ -11,12 +11,12 @@ from types import FrameType
 from typing import TypeVar
 
 Answer = TypeVar("Answer")
-LOOK_S = 0.1  # how often a waiting thread checks whether it should still wait
+LOOK_S = 0.1  # polling interval of waiting threads
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequested(Exception):
-    """The user asked to stop. Raised where the state is whole; it is no error, it ends the loop."""
+    """The user asked to stop. Raised at safe points; not an error, it ends the loop."""
 
 
 def next_of(answers: "queue.SimpleQueue[Answer]", check: Callable[[], None]) -> Answer:

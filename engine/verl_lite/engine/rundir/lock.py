@@ -1,7 +1,7 @@
-"""One process per run: a lock on its folder that ends with the process, however that ends.
+"""One process per run: a lock on its folder that ends with the process.
 
-It is a POSIX record lock: the kernel drops it at a kill -9, network file systems support it, and reward
-workers forked later do not inherit it (they outlive the kill for a moment).
+It is a POSIX record lock: the kernel drops it after kill -9, network file systems support it, and reward
+workers, which may outlive the run briefly, do not inherit it.
 """
 
 import errno
@@ -20,10 +20,10 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[str]:
-    """Lock `folder` for this process; the folder is made if need be.
+    """Lock `folder` for this process; creates it if missing.
 
-    Yields the last holder if it was killed, else "". Raises ConfigError when another process holds the
-    lock, TrainingError when nothing can be written there.
+    Yields the last holder if it was killed, else "". Raises ConfigError if another process holds the lock,
+    TrainingError if the folder is not writable.
     """
     with clear_write_errors(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,4 @@
-"""Out-of-memory errors that say where it happened, what to change, and how to continue.
-
-A process killed by the kernel's out-of-memory killer cannot say anything; lock.py notices that later.
-"""
+"""Out-of-memory errors with advice. Kills by the kernel's out-of-memory killer are noticed by lock.py."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,13 +1,13 @@
-"""The supervised warm-up: the policy learns to write the data set's answers, and only those.
+"""The supervised warm-up: train on the data set's answers only.
 
 rows.py            data set row -> conversation
 chat_template.py   conversation -> text, tokens, the span of each response
-examples.py        -> token ids with a loss weight each; faults.py: what is wrong with them, decoded
-data.py            every source of the config, read and checked; stream.py: the order of their rows
+examples.py        -> token ids with loss weights; faults.py: faults in them, decoded
+data.py            all sources of the config, read and checked; stream.py: the order of their rows
 loss.py            token weights -> one number;  training.py: the loop
 validation.py      loss, perplexity, generated answers
 
-engine/warm_up.py makes a stage of a run of it.
+engine/warm_up.py runs it as a stage of a run.
 """
 
 import lazy_loader

@@ -1,8 +1,8 @@
 """The model's chat template: a conversation as text, as tokens, and the spans of its responses.
 
-A response is found by two renderings: the chat before a turn, with the generation prompt, and the chat
-with that turn, without it. What the second has beyond the first is what the model would have generated.
-Text after the end-of-turn token (a line break, in ChatML) is never generated and is not trained on.
+A response is found by two renderings: the chat before a turn with the generation prompt, and the chat
+including the turn. The model would generate what the second adds. Text after the end-of-turn token (a line
+break in ChatML) is never generated and not trained on.
 """
 
 import re
@@ -29,7 +29,7 @@ class Conversation:
 
     @property
     def assistant_turns(self) -> list[int]:
-        """Indices of assistant turns, except a first message, which answers nothing."""
+        """Indices of assistant turns, except a first message."""
         return [at for at, message in enumerate(self.messages) if at and message["role"] == "assistant"]
 
 
@@ -37,8 +37,8 @@ class Conversation:
 class Response:
     """One assistant turn in the rendered text `after`: characters [start, end), including the end of turn.
 
-    `prompt` is rendered for inference; `agrees` says whether `after` begins with it, `is_ended` whether an
-    end-of-turn token closes the turn, `is_empty` whether it has nothing else.
+    `prompt` is rendered for inference. `agrees`: `after` starts with it; `is_ended`: an end-of-turn token
+    closes the turn; `is_empty`: the turn has nothing else.
     """
 
     turn: int
@@ -67,7 +67,7 @@ class Tokens:
 
 
 class ChatTemplate:
-    """Renders with one tokenizer. `ends` are tokens, as text, that end a turn besides its eos."""
+    """Renders with one tokenizer. `ends` are tokens (as text) that end a turn besides eos."""
 
     def __init__(self, tokenizer: Tokenizer, ends: Sequence[str] = ()) -> None:
         if not tokenizer.is_fast:

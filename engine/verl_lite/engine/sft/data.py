@@ -20,7 +20,7 @@ from verl_lite.errors import DataError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SFTSource:
-    """The examples of one source, and its weight in a batch before and in the decay phase."""
+    """The examples of one source, and its weight before and in the decay phase."""
 
     name: str
     examples: Sequence[SFTExample]
@@ -30,10 +30,7 @@ class SFTSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SFTData:
-    """`validation` is never trained on; `prompts` are the questions of its chats. `notes` are for the user.
-
-    `digest` is the SHA-256 of the examples to train on.
-    """
+    """`validation` is never trained on; `prompts` are its questions. `digest` is of the training examples."""
 
     sources: Sequence[SFTSource]
     validation: Sequence[SFTExample] = ()
@@ -48,7 +45,7 @@ class SFTData:
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """The examples of one row, and its conversation if it is one."""
+    """The examples of one row, and its conversation if any."""
 
     examples: Sequence[SFTExample]
     conversation: Conversation | None = None
@@ -124,7 +121,7 @@ class _Reader:
         return _Unit(self._builder.from_chat(chat, rows, drop_overlong=drops), chat)
 
     def notes(self, first: SFTExample) -> list[str]:
-        """The first example, decoded, and what was done to the rows."""
+        """Notes for the user: the first example, decoded, and rewritten or dropped rows."""
         lines = ["SFT, the first row: only what is marked + is trained on"]
         for trained, text in describe_example(first, self._template.tokenizer):
             lines.append(f"  {'+' if trained else '-'} {text!r}")
@@ -139,7 +136,7 @@ class _Reader:
 
 
 def _split(units: list[_Unit], config: TrainConfig, name: str) -> tuple[list[_Unit], list[_Unit]]:
-    """(rows to train on, rows held out) by `sft.validation.fraction`; chats stay whole."""
+    """(rows to train on, rows held out) by `sft.validation.fraction`."""
     validation = config.sft.validation
     if validation is None or not validation.fraction:
         return units, []

@@ -1,8 +1,8 @@
-"""From conversations to token ids with a loss weight each: response-only, weighted by spans, checked.
+"""From conversations to token ids with loss weights: response-only, weighted by spans, checked.
 
 A template that rewrites earlier turns (Qwen3 drops their reasoning) has no rendering in which all turns
-look as they did at inference. Such a chat becomes one example per turn, each as the model would have seen
-it. Every other chat is one example.
+look as at inference. Such a chat becomes one example per turn, as the model would see it. Every other chat
+is one example.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,7 +39,7 @@ def describe_example(example: SFTExample, tokenizer: Tokenizer) -> list[tuple[bo
 
 
 class ExampleBuilder:
-    """Makes the examples of conversations, and collects what is wrong with them in `faults`.
+    """Makes the examples of conversations, and collects their `faults`.
 
     `num_rewritten` counts the chats whose template rewrites earlier turns.
     """
@@ -58,7 +58,7 @@ class ExampleBuilder:
     def from_chat(
         self, conversation: Conversation, rows: SFTRowsConfig, *, drop_overlong: bool = False
     ) -> list[SFTExample]:
-        """The examples of one chat. A chat that is too long gives none if `drop_overlong`, else DataError."""
+        """The examples of one chat; too long, none if `drop_overlong`, else DataError."""
         turns = conversation.assistant_turns
         if not turns:
             raise DataError(f"row {conversation.id}: the chat has no assistant turn, so nothing to train on")
@@ -99,7 +99,7 @@ class ExampleBuilder:
         compares = is_whole and self._mask != "prompt" and all(one.agrees for one in responses)
         if compares and self._template.marks_responses(conversation):
             trained = self._compare_marks(conversation, text, tokens, trained, responses)
-        trained.discard(0)  # nothing precedes the first token to predict it from
+        trained.discard(0)  # nothing predicts the first token
         weights = [1.0 if at in trained else 0.0 for at in range(len(tokens.ids))]
         for start, end, weight in _weighted_spans(text, responses, self._spans):
             for at in tokens.inside(start, end):
@@ -118,7 +118,7 @@ class ExampleBuilder:
         expected: set[int],
         responses: Sequence[Response],
     ) -> set[int]:
-        """The tokens to train on by the template's marks; a fault where these are not the `expected` ones."""
+        """The tokens to train on by the template's marks; a fault if they are not the `expected` ones."""
         marks = self._template.marked(conversation, len(tokens.ids))
         if marks is None:
             self._fault(FaultKind.TOKENS_DIFFER, conversation, f"{text[:200]!r}")

@@ -1,4 +1,4 @@
-"""What can be wrong with SFT's rows and masks. All faults are collected and shown decoded."""
+"""Faults in SFT's rows and masks, collected and shown decoded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Fault:
 
 
 def raise_faults(faults: Sequence[Fault], *, source: str) -> None:
-    """Raises DataError with every kind of fault, the number of rows that have it, and the first evidence."""
+    """Raise DataError with every kind of fault, its number of rows, and the first evidence."""
     if not faults:
         return
     lines = []

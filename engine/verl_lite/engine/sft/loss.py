@@ -1,7 +1,4 @@
-"""The loss of SFT: minus a weighted sum of log-probabilities, with denominators counted over the batch.
-
-So micro-batches add up: splitting a batch differently changes nothing.
-"""
+"""The loss of SFT: a weighted sum of -log p, whose denominators are counted over the whole batch."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +12,7 @@ from verl_lite.engine.types import TrainingSample
 
 
 def token_factors(weights: Sequence[Sequence[float]], kind: str) -> list[list[float]]:
-    """The factor of each token's -log p, for a batch of rows of token weights.
+    """The factor on each token's -log p, from a batch of rows of token weights.
 
     >>> token_factors([[1.0, 1.0], [2.0]], "token_mean")
     [[0.25, 0.25], [0.5]]

@@ -1,4 +1,4 @@
-"""The order of the rows: whole passes, shuffled by the seed, with sources mixed by weight."""
+"""The order of the rows: shuffled epochs, with sources mixed by weight."""
 
 import random
 from collections.abc import Sequence
@@ -8,10 +8,7 @@ from verl_lite.engine.sft.examples import SFTExample
 
 
 class SFTStream:
-    """Walks each source in whole passes, without a remainder and each in a new order.
-
-    With several sources, each row's source is drawn by weight; `is_decaying` selects the weights.
-    """
+    """Endless epochs over each source, each in a new order; sources are drawn by weight."""
 
     def __init__(self, sources: Sequence[SFTSource], *, seed: int) -> None:
         self._sources = sources
@@ -21,7 +18,7 @@ class SFTStream:
         self._waiting: list[list[SFTExample]] = [[] for _ in sources]
 
     def next(self, num_rows: int, *, is_decaying: bool = False) -> list[SFTExample]:
-        """The next rows of a batch."""
+        """The rows of the next batch, with decay weights if `is_decaying`."""
         if len(self._sources) == 1:
             return [self._next_of(0) for _ in range(num_rows)]
         weights = [s.decay_weight if is_decaying else s.weight for s in self._sources]

@@ -24,7 +24,7 @@ Measure = Callable[[int], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SFTStep:
-    """One finished update. `step` counts from 1; `loss` is the batch's, by sft.loss.kind."""
+    """One update. `step` counts from 1; `loss` is the batch's, by sft.loss.kind."""
 
     step: int
     num_steps: int
@@ -48,10 +48,10 @@ def train_sft(
 ) -> int:
     """Train for config.steps or config.epochs; returns the number of updates behind the final weights.
 
-    `measure(step)` gives the validation loss every `validation.every_steps` steps and at the end. With
-    `validation.patience`, training stops after that many measurements without a better one, and returns to
-    the best weights. With `checkpoints`, it continues where they end, and raises StopRequested when the
-    user asks to stop. Raises TrainingError when a gradient is no longer finite.
+    `measure(step)` returns the validation loss, every `validation.every_steps` steps and at the end. With
+    `validation.patience`, training stops after that many measurements without improvement and restores the
+    best weights. With `checkpoints`, it resumes from them and raises StopRequested if the user asks to stop.
+    Raises TrainingError for a gradient that is not finite.
     """
     num_steps = config.num_steps(data.num_examples)
     optimizer = PolicyOptimizer(policy.model.parameters(), config.optimizer, total_steps=num_steps)
@@ -120,7 +120,7 @@ def backward(policy: Policy, batch: Sequence[SFTExample], kind: str) -> tuple[fl
 
 
 class _Watch:
-    """Measures when it is time, keeps the best weights, and decides when to stop."""
+    """Measures when due, keeps the best weights, and decides when to stop."""
 
     def __init__(self, policy: Policy, config: SFTConfig, measure: Measure | None) -> None:
         self._policy = policy

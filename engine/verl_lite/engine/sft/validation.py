@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 
@@ -11,11 +10,8 @@ from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.sft.examples import SFTExample
 from verl_lite.engine.sft.loss import as_sample, trained_part
 from verl_lite.engine.types import PromptRow, Sampler
-from verl_lite.plugins import Rollout, SamplerSettings, ScoredRollout
-
-
-class Scores(Protocol):
-    def __call__(self, rollouts: Sequence[Rollout]) -> Sequence[ScoredRollout]: ...
+from verl_lite.plugins import SamplerSettings, ScoredRollout
+from verl_lite.plugins.scorer import Scorer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +24,7 @@ class Answers:
 
 @torch.no_grad()
 def validation_loss(policy: Policy, examples: Sequence[SFTExample]) -> float:
-    """Mean -log p of the trained tokens, in nats; every token has weight 1, whatever the loss."""
+    """Mean -log p of the trained tokens, in nats, unweighted."""
     policy.model.eval()
     samples = [as_sample(example)[0] for example in examples]
     masks = [[float(bit) for bit in sample.loss_mask_T] for sample in samples]
@@ -47,15 +43,15 @@ def perplexity(loss: float) -> float:
 
 
 def answer(
-    sampler: Sampler, score: Scores | None, prompts: Sequence[PromptRow], *, max_new_tokens: int
+    sampler: Sampler, scorer: Scorer | None, prompts: Sequence[PromptRow], *, max_new_tokens: int
 ) -> Answers:
-    """One greedy answer per prompt, scored if there is a `score`."""
+    """One greedy answer per prompt, scored if there is a `scorer`."""
     settings = SamplerSettings(temperature=0.0, max_new_tokens=max_new_tokens, seed=0)
     groups = sampler.generate(prompts, num_samples=1, settings=settings)
     rollouts = [rollout for group in groups for rollout in group]
-    if score is None:
+    if scorer is None:
         return Answers(rows=[ScoredRollout(rollout=r, components={}, reward=None) for r in rollouts])
-    rows = score(rollouts)
+    rows = scorer.score(rollouts).rows
     means = {}
     for name in rows[0].components:
         values = [row.components[name].score.value for row in rows]

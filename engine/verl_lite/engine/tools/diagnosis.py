@@ -1,7 +1,4 @@
-"""Is a warm-up needed? Samples the base model on the RL prompts and scores it with the RL rewards.
-
-The advice follows from the measurements by fixed rules, in the order of `recommend`.
-"""
+"""Is a warm-up needed? Samples the base model on the RL prompts and scores it with the RL rewards."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,6 +8,7 @@ from typing import Any
 
 from verl_lite.engine.config.sft import SFTConfig
 from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.observe.rollout_metrics import is_right
 from verl_lite.engine.rundir.seeds import derive_seed
 from verl_lite.engine.tools.sampling import sample_and_score
 from verl_lite.errors import ConfigError
@@ -91,7 +89,7 @@ def diagnose(
 def summarise(
     rows: Sequence[ScoredRollout], *, accuracy_reward: str, right_at: float, format_reward: str = ""
 ) -> Diagnosis:
-    """Measure the rows, in any order. A missing score is not right. ValueError for groups of unequal size."""
+    """Measure the rows, in any order. Raises ValueError for groups of unequal size."""
     groups: dict[str, list[ScoredRollout]] = {}
     for row in rows:
         groups.setdefault(row.rollout.group, []).append(row)
@@ -100,17 +98,10 @@ def summarise(
         raise ValueError(f"groups of different sizes: {sorted(sizes)}")
     (size,) = sizes
 
-    def value(row: ScoredRollout, name: str) -> float | None:
-        return row.components[name].score.value
-
-    def is_right(row: ScoredRollout) -> bool:
-        score = value(row, accuracy_reward)
-        return score is not None and score >= right_at
-
-    right = [sum(map(is_right, group)) for group in groups.values()]
+    right = [sum(is_right(row, accuracy_reward, right_at) for row in group) for group in groups.values()]
     ks = sorted({*(2**power for power in range(size.bit_length()) if 2**power <= size), size})
     logprobs = [logprob for row in rows for logprob in row.rollout.logprobs]
-    formats = [value(row, format_reward) for row in rows] if format_reward else []
+    formats = [row.components[format_reward].score.value for row in rows] if format_reward else []
     zero_variance = [group for group in groups.values() if len({row.reward for row in group}) == 1]
     return Diagnosis(
         num_prompts=len(groups),
@@ -127,7 +118,7 @@ def summarise(
 
 
 def recommend(diagnosis: Diagnosis, sft: SFTConfig) -> Advice:
-    """The first rule that applies: format, too hard, too easy; else no warm-up is needed."""
+    """Apply the first rule that matches: format, too hard, too easy; else no warm-up is needed."""
     best = diagnosis.pass_at[diagnosis.num_samples]
     first = diagnosis.pass_at[1]
     also = _remarks(diagnosis)

@@ -12,8 +12,8 @@ from verl_lite.errors import CheckpointError, ConfigError
 def export_policy(checkpoint: Path, folder: Path) -> None:
     """Write the policy in `checkpoint` to `folder`: safetensors, configuration and tokenizer.
 
-    Needs memory for one copy of the model, and no GPU. Raises CheckpointError when the checkpoint is
-    damaged, ConfigError when `checkpoint` is no checkpoint or `folder` exists.
+    Needs memory for one copy of the model, and no GPU. Raises CheckpointError for a damaged checkpoint,
+    ConfigError if `checkpoint` is not one or `folder` exists.
     """
     if not (checkpoint / "policy").is_dir():
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""Stages run one after another; each is a command of its own, and the next one reads its folder.
+"""A pipeline: stages run in sequence, each a command whose folder later stages read.
 
-Every stage is a process, so its model and inference engine are gone before the next begins. An
-interrupted stage of training continues from its own checkpoint.
+Every stage is a process, so its model and engine are gone before the next starts. An interrupted training
+stage continues from its checkpoint.
 """
 
 import json
@@ -17,17 +17,16 @@ from pydantic import Field
 from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.plugins.config_file import ConfigModel
 
-FOLDER_NAME = (
-    r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # of a stage's folder, which is deleted when the stage runs again
-)
+# a stage's folder is deleted when the stage runs again, so its name may not lead elsewhere
+FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 RESUMABLE = ("sft", "train", "dpo", "reward-model")  # the commands with --resume
 START = "import sys; from verl_lite.cli import main; sys.argv[0] = 'verl-lite'; main()"
 
 
 class StageConfig(ConfigModel):
-    """One command. In any text `{folder}` stands for the pipeline's folder, `{stage}` for the stage's own.
+    """One command. In all texts `{folder}` is the pipeline's folder, `{stage}` the stage's.
 
-    `config` is written to a file, which becomes the first argument or replaces `{config}` in them.
+    `config` is written to a file, which is the first argument or replaces `{config}` in the arguments.
     """
 
     command: str = Field(description="a command of verl-lite: sft, train, eval, preferences collect, ...")
@@ -43,10 +42,10 @@ class PipelineConfig(ConfigModel):
 
 
 def run_pipeline(config: PipelineConfig, folder: Path, *, say: Callable[[str], None]) -> None:
-    """Run every stage that is not done yet; `say` gets a line about each.
+    """Run every stage that is not done yet; `say` gets a line per stage.
 
-    Raises ConfigError when a finished stage now has other settings or the folder holds something else,
-    and TrainingError when a stage fails.
+    Raises ConfigError if a finished stage has new settings or the folder holds other files, TrainingError if
+    a stage fails.
     """
     marks = folder / ".stages"
     if folder.is_dir() and any(folder.iterdir()) and not marks.is_dir():
@@ -65,13 +64,13 @@ def run_pipeline(config: PipelineConfig, folder: Path, *, say: Callable[[str], N
             say(f"stage {number}/{len(config.stages)} {name}: done before")
             continue
         begun = marks / f"{name}.begun"
-        goes_on = not again and _can_go_on(stage, folder / name, begun, wanted)
+        resumes = not again and _can_resume(stage, folder / name, begun, wanted)
         again = True  # the results of later stages are out of date
-        if not goes_on:
+        if not resumes:
             shutil.rmtree(folder / name, ignore_errors=True)
         mark.unlink(missing_ok=True)
         begun.write_text(wanted, encoding="utf-8")
-        command = [*_command(name, stage, folder), *(["--resume"] if goes_on else [])]
+        command = [*_command(name, stage, folder), *(["--resume"] if resumes else [])]
         say(f"stage {number}/{len(config.stages)} {name}: verl-lite {' '.join(command)}")
         code = subprocess.run([sys.executable, "-c", START, *command], check=False).returncode
         if code != 0:
@@ -82,8 +81,8 @@ def run_pipeline(config: PipelineConfig, folder: Path, *, say: Callable[[str], N
         mark.write_text(wanted, encoding="utf-8")
 
 
-def _can_go_on(stage: StageConfig, folder: Path, begun: Path, wanted: str) -> bool:
-    """Whether the stage was interrupted after a checkpoint, with the same settings as now."""
+def _can_resume(stage: StageConfig, folder: Path, begun: Path, wanted: str) -> bool:
+    """Whether the stage was interrupted after a checkpoint and has the same settings."""
     if stage.command not in RESUMABLE or (folder / "summary.json").exists():
         return False
     is_same = begun.is_file() and begun.read_text(encoding="utf-8") == wanted

@@ -12,9 +12,9 @@ from verl_lite.engine.config.train import ModelConfig, TrainConfig
 from verl_lite.engine.model.folder import prepare_model
 from verl_lite.engine.preparation import PreparedRun, prepare_run
 from verl_lite.engine.rundir.seeds import derive_seed
-from verl_lite.engine.types import PromptRow, Sampler
+from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError
-from verl_lite.plugins import Rollout, SamplerSettings, ScoredRollout
+from verl_lite.plugins import SamplerSettings, ScoredRollout
 from verl_lite.plugins.records import RecordWriter
 from verl_lite.plugins.scorer import Scorer
 
@@ -23,7 +23,7 @@ PROMPTS_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampled:
-    """A summary of the records. Means are over the rows with a value; None where there are none."""
+    """A summary of the records. Means are over rows with a value; None if there are none."""
 
     model: str
     num_prompts: int
@@ -52,9 +52,9 @@ def write_rollouts(
 ) -> Sampled:
     """Sample the config's model, or the one in `model`, on its prompts and write the records to `path`.
 
-    Samples the first `num_prompts` rows (default: all) of data.train, or of data.held_out, `num_samples`
-    times each (default: rollout.num_samples). Without rewards the records are not scored. Raises
-    ConfigError, DataError or PluginError before a model is loaded.
+    Samples the first `num_prompts` rows (default: all) of data.train or data.held_out, `num_samples` times
+    each (default: rollout.num_samples). Without rewards, records are unscored. Raises ConfigError, DataError
+    or PluginError before a model is loaded.
     """
     if held_out and config.data.held_out is None:
         raise ConfigError(
@@ -80,7 +80,7 @@ def write_rollouts(
 def sample_and_score(
     config: TrainConfig, *, num_prompts: int, num_samples: int, seed: int, debug_inline: bool = False
 ) -> list[ScoredRollout]:
-    """Sample the config's model on the first `num_prompts` training rows; groups come as they finish."""
+    """Sample the config's model on the first `num_prompts` training rows, in any order."""
     prepared = _without_training(config)
     prompts, settings = prepared.train_prompts[:num_prompts], config.rollout.settings(seed=seed)
     parts = _parts(prepared, prompts, settings, num_samples=num_samples, debug_inline=debug_inline)
@@ -88,9 +88,9 @@ def sample_and_score(
 
 
 def _without_training(config: TrainConfig) -> PreparedRun:
-    """The config's inputs, checked as for a run, with nothing to train."""
+    """The config's inputs, checked as for a run that trains nothing."""
     sft = config.sft.model_copy(update={"steps": 0, "epochs": 0.0})
-    one = config.rollout.model_copy(update={"num_prompts": 1})  # the batches here are not those of steps
+    one = config.rollout.model_copy(update={"num_prompts": 1})  # batches here are not those of steps
     return prepare_run(config.model_copy(update={"sft": sft, "steps": 0, "rollout": one}))
 
 
@@ -102,14 +102,19 @@ def _parts(
     num_samples: int,
     debug_inline: bool,
 ) -> Iterator[Sequence[ScoredRollout]]:
-    """The scored rows, some prompts at a time, so that a large data set is never in memory as a whole."""
+    """The scored rows in chunks, so that memory stays bounded."""
     from verl_lite.engine.build import make_sampler
 
     config = prepared.config
     with TemporaryDirectory() as folder:
         path = prepare_model(config.model, Path(folder) / "model", seed=config.seed)
         with closing(make_sampler(prepared, path)) as sampler:
-            chunks = _groups(sampler, prompts, settings, num_samples)
+            chunks = (
+                sampler.generate(
+                    prompts[at : at + PROMPTS_AT_ONCE], num_samples=num_samples, settings=settings
+                )
+                for at in range(0, len(prompts), PROMPTS_AT_ONCE)
+            )
             if not config.rewards:
                 for groups in chunks:
                     rollouts = [rollout for group in groups for rollout in group]
@@ -123,14 +128,6 @@ def _parts(
                     for group in groups:
                         session.add(group)
                     yield session.finish().rows
-
-
-def _groups(
-    sampler: Sampler, prompts: Sequence[PromptRow], settings: SamplerSettings, num_samples: int
-) -> Iterator[Iterator[list[Rollout]]]:
-    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
-        chunk = prompts[start : start + PROMPTS_AT_ONCE]
-        yield sampler.generate(chunk, num_samples=num_samples, settings=settings)
 
 
 class _Totals:
