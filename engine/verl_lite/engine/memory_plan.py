@@ -267,7 +267,7 @@ def _check_shared(config: TrainConfig, learner: DevicePlan, gpu: Gpu) -> None:
         f"learner and engine share a GPU of {gpu.memory_bytes / GIB:.1f} GiB, but vLLM's share "
         f"(gpu_memory_utilization {vllm.gpu_memory_utilization:g}) is {share / GIB:.1f} and the learner "
         f"{when} holds {beside / GIB:.1f} beside it: {lower}"
-        f"{sleep}or give the engines GPUs of their own"
+        f"{sleep}or give the engines separate GPUs"
     )
 
 

@@ -128,7 +128,7 @@ def _checkpoint(folder: RunFolder, config: TrainConfig) -> tuple[Checkpoint | No
     if path is None and (passed_over or _had_checkpoints(folder, config)):
         broken = "".join(f"; {passed.path.name}: {passed.reason}" for passed in passed_over)
         raise ConfigError(
-            f"--resume: {folder.path} has no whole checkpoint any more; put them back, or delete the "
+            f"--resume: {folder.path} has no intact checkpoint left; restore them, or delete the "
             f"folder and start the run anew{broken}"
         )
     return load_checkpoint(path) if path else None, passed_over

@@ -173,9 +173,7 @@ def _train(run: Run[PreparedRun], on_ray: OnRay, session: "RayRuntime | None", *
     config = prepared.config
     path, model = _first_policy(run, debug_inline=debug_inline)
     resume_at = prepared.checkpoint.step if prepared.checkpoint else None
-    if (
-        resume_at is None and run.folder.metrics.exists()
-    ):  # RL had no checkpoint yet
+    if resume_at is None and run.folder.metrics.exists():  # RL had no checkpoint yet
         resume_at = 0
     with ExitStack() as opened:
         place = opened.enter_context(place_for_ranks(config, on_ray, session))

@@ -114,7 +114,7 @@ def test_resume_refuses_another_config_and_an_empty_folder(
     with pytest.raises(ConfigError, match="holds no run; name its folder with --run-dir"):
         train(config, run_dir=tmp_path / "nothing", resume=True)
     shutil.rmtree(run_dir / "checkpoints")  # of a run that has ended
-    with pytest.raises(ConfigError, match="has no whole checkpoint any more"):
+    with pytest.raises(ConfigError, match="has no intact checkpoint left"):
         train(config, run_dir=run_dir, resume=True)
     with pytest.raises(ConfigError, match="already holds another run"):
         train(config, run_dir=run_dir)
@@ -130,7 +130,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_resumed_from_its_b
     shutil.copytree(whole, cut)
     shutil.rmtree(cut / "checkpoints")
     (cut / "summary.json").unlink()
-    with pytest.raises(ConfigError, match="has no whole checkpoint any more"):  # there were four
+    with pytest.raises(ConfigError, match="has no intact checkpoint left"):  # there were four
         train(config, run_dir=cut, resume=True, debug_inline=True)
     lines = (cut / "metrics.jsonl").read_text().splitlines(keepends=True)
     (cut / "metrics.jsonl").write_text("".join(lines[:2]))  # killed while the first was written

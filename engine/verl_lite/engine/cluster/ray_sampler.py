@@ -181,7 +181,7 @@ def _start_advice(
 ) -> str:
     """What an engine requests, what Ray had free, and what to change."""
     return (
-        f"Each of rollout.num_engines={config.num_engines} asks Ray for cpus: {requested['num_cpus']}, "
+        f"Each of rollout.num_engines={config.num_engines} requests cpus: {requested['num_cpus']}, "
         f"gpus: {requested.get('num_gpus', 0)}; free were CPUs: {free.get('CPU', 0):g}, "
         f"GPUs: {free.get('GPU', 0):g}. If it waits for resources, lower the number; if it only starts "
         f"slowly, raise cluster.start_timeout_s={cluster.start_timeout_s:g}"

@@ -54,8 +54,8 @@ def check_capacity(
     short = [kind for kind, amount in wanted.items() if amount > resources.get(kind, 0)]
     if not short:
         return ""
-    totals = " and ".join(f"{wanted[kind]:g} {kind}s of {resources.get(kind, 0):g}" for kind in short)
-    text = f"this run asks Ray for {totals} that it has: {'; '.join(map(str, requests))}"
+    totals = " and ".join(f"{wanted[kind]:g} {kind}s (Ray has {resources.get(kind, 0):g})" for kind in short)
+    text = f"this run requests {totals}: {'; '.join(map(str, requests))}"
     if not may_grow:
         raise ConfigError(f"{text}. Lower one of these, or add nodes and name the cluster in cluster.address")
     limit = f"cluster.start_timeout_s={config.cluster.start_timeout_s:g}"

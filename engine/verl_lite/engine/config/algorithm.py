@@ -200,7 +200,7 @@ class AlgorithmConfig(ConfigModel):
         if self.advantage == "gdpo" and self.overlong.mode == "shape":
             raise ValueError(
                 "overlong.mode=shape changes the summed reward, which advantage=gdpo does not use: "
-                "make the penalty a reward of its own (length), or use overlong.mode: mask"
+                "make the penalty a separate reward (length), or use overlong.mode: mask"
             )
         if self.dynamic_sampling and self.advantage not in GROUP_ESTIMATORS:
             raise ValueError(

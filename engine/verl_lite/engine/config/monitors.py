@@ -44,7 +44,7 @@ class MonitorsConfig(ConfigModel):
     repetition            mean fraction of a completion's words that repeat earlier four-word sequences
     duplicate_fraction    fraction of samples with the same text as another sample of their group
     divergence            the trained reward's rise minus that of a shadow reward (weight 0) which rose less
-                          than half as much, each in standard deviations of its own first window
+                          than half as much, each in standard deviations of its first window
     error_fraction        fraction of rollouts on which a reward failed or timed out
     canary_part           fraction of the canary's tolerance
     stale_versions        updates by which sampled weights lag the newest

@@ -53,7 +53,7 @@ class RolloutConfig(ConfigModel):
     it follows from the sampler's dtype.
 
     placement            in_process: one engine in the trainer's process. disaggregated: Ray places the
-                         engines on GPUs of their own. colocated: Ray places them on the learner's GPUs,
+                         engines on separate GPUs. colocated: Ray places them on the learner's GPUs,
                          and they sleep during updates. Unset: in_process for one engine, disaggregated
                          for more
     lora_sync            what vLLM gets under LoRA: only the adapters, or all weights with the adapters

@@ -3,7 +3,7 @@
     name, seed, deterministic, steps   model   data   sft   rollout   rewards + scoring   algorithm   learner
     asynchrony   cluster   evaluation   checkpoints   monitors   logging
 
-`rewards` and `scoring` belong to the plugins; larger sections have files of their own. Checks across
+`rewards` and `scoring` belong to the plugins; larger sections have their own files. Checks across
 fields run here, before anything loads; names carry units.
 """
 

@@ -46,7 +46,7 @@ def arithmetic_rows(
     random.Random("the split never changes").shuffle(pairs)
     pairs = pairs[:HELD_OUT_PAIRS] if split == "held_out" else pairs[HELD_OUT_PAIRS:]
     if num_rows > len(pairs):
-        raise ValueError(f"{split} has {len(pairs)} pairs of numbers, {num_rows} rows were asked for")
+        raise ValueError(f"{split} has {len(pairs)} pairs of numbers, {num_rows} rows were requested")
     generator = random.Random(f"{split}:{seed}")
     for a, b in generator.sample(pairs, num_rows):
         forgets = split == "train" and generator.random() < FORGETS_CARRY

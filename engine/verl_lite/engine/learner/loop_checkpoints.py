@@ -76,7 +76,7 @@ def find_start(folder: Path, *, data: str, resume: bool) -> LoopStart:
             lines.append(f"passed over {one.path}: {one.reason}; renamed to {aside.name}")
     if path is None:
         return LoopStart(
-            data=data, lines=[*lines, f"no whole checkpoint in {folder}: starting from the first step"]
+            data=data, lines=[*lines, f"no intact checkpoint in {folder}: starting from the first step"]
         )
     checkpoint = load_checkpoint(path)
     if checkpoint.trainer["data"] != data:

@@ -17,7 +17,7 @@ from typing import Any
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.data.prompts import PromptStream
 from verl_lite.engine.observe.timeline import StageClock, Timeline
-from verl_lite.engine.rollout.batch_source import GivenUp, SourceState, rollout_settings
+from verl_lite.engine.rollout.batch_source import Cancelled, SourceState, rollout_settings
 from verl_lite.engine.rundir.interrupt import LOOK_S
 from verl_lite.engine.types import PromptRow, Sampler, StepBatch
 from verl_lite.plugins import Rollout, ScoredRollout
@@ -25,7 +25,7 @@ from verl_lite.plugins.scorer import Scorer, ScoringSession
 
 
 @dataclass(slots=True)
-class _Filling:
+class _OpenBatch:
     """A batch being filled with finished groups. `num_stale` counts groups; `took_s`: until it was full."""
 
     session: ScoringSession
@@ -44,22 +44,22 @@ class _Stream:
     """
 
     threads: set[threading.Thread] = field(default_factory=set)
-    is_unwanted: bool = False
-    num_handed_out: int = 0
+    is_cancelled: bool = False
+    num_started: int = 0
     num_extra: int = 0
     num_taken: int = 0
     waiting: dict[str, PromptRow] = field(default_factory=dict)
     in_flight: dict[str, list[str]] = field(default_factory=dict)
-    filling: _Filling | None = None
+    filling: _OpenBatch | None = None
     filling_step: int = 0
-    full: dict[int, _Filling] = field(default_factory=dict)
+    full: dict[int, _OpenBatch] = field(default_factory=dict)
     num_dropped: int = 0
     last_full: float = field(default_factory=time.perf_counter)
     idle_since: float | None = None
     idle_s: float = 0.0
 
     @property
-    def batches(self) -> list[_Filling]:
+    def batches(self) -> list[_OpenBatch]:
         """The batches not trained on yet, in order of their steps."""
         full = [self.full[step] for step in sorted(self.full)]
         return [*full, self.filling] if self.filling is not None else full
@@ -87,23 +87,23 @@ class AsyncSource:
         self._prompts = prompts
         self._check = check
         self._timeline = timeline
-        self._news = threading.Condition()  # guards everything below
+        self._changed = threading.Condition()  # guards everything below
         self._saved: SourceState | None = None
         self._error: BaseException | None = None
         self._stream = _Stream()
 
     def next(self, step: int, clock: StageClock) -> StepBatch:
-        with self._news:
-            self._go_on_from_saved()
+        with self._changed:
+            self._resume_from_saved()
             stream, last = self._stream, min(step + self._config.asynchrony.max_lag, self._config.steps - 1)
-            while stream.num_handed_out <= last:
-                self._hand_out(str(stream.num_handed_out), self._config.rollout.num_prompts)
-                stream.num_handed_out += 1
-        with clock.stage("wait_rollouts"), self._news:
+            while stream.num_started <= last:
+                self._start_next(str(stream.num_started), self._config.rollout.num_prompts)
+                stream.num_started += 1
+        with clock.stage("wait_rollouts"), self._changed:
             while step not in stream.full:
                 self._raise_error()
                 self._check()
-                self._news.wait(LOOK_S)
+                self._changed.wait(LOOK_S)
             batch = stream.full.pop(step)
             stream.num_taken = step + 1
             for group in batch.groups:
@@ -123,14 +123,14 @@ class AsyncSource:
 
     def drain(self, clock: StageClock) -> None:
         """Nothing to wait for: the sampler accepts new weights at any time."""
-        with self._news:
+        with self._changed:
             self._raise_error()
 
     def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
 
-    def _hand_out(self, key: str, num_prompts: int) -> None:
+    def _start_next(self, key: str, num_prompts: int) -> None:
         """Start sampling the next prompts; `key` names the batch they are for."""
         prompts = self._prompts.take(num_prompts, besides=list(self._stream.waiting.values()))
         self._stream.waiting.update((prompt.id, prompt) for prompt in prompts)
@@ -155,19 +155,19 @@ class AsyncSource:
                     prompts,
                     num_samples=self._config.rollout.num_samples,
                     settings=rollout_settings(self._config, key),
-                    check=self._check_wanted,
+                    check=self._check_cancelled,
                 ):
-                    with self._news:
-                        self._check_wanted()
+                    with self._changed:
+                        self._check_cancelled()
                         self._stream.in_flight[key].remove(group[0].group)
                         self._add(group)
-        except GivenUp:
+        except Cancelled:
             pass
         except BaseException as error:  # noqa: BLE001 - raised again in the trainer's thread, at its next step
-            with self._news:
+            with self._changed:
                 self._error = self._error or error
         finally:
-            with self._news:
+            with self._changed:
                 self._thread_ended(key)
 
     def _thread_ended(self, key: str) -> None:
@@ -177,11 +177,11 @@ class AsyncSource:
             stream.in_flight.pop(key, None)
         if not stream.threads:
             stream.idle_since = time.perf_counter()
-        self._news.notify_all()
+        self._changed.notify_all()
 
-    def _check_wanted(self) -> None:
-        if self._stream.is_unwanted:
-            raise GivenUp
+    def _check_cancelled(self) -> None:
+        if self._stream.is_cancelled:
+            raise Cancelled
 
     def _add(self, group: Sequence[Rollout]) -> None:
         """Score a finished group in the batch being filled, or drop it by `asynchrony.stale`."""
@@ -192,10 +192,10 @@ class AsyncSource:
             stream.num_dropped += 1
             del stream.waiting[name]
             stream.num_extra += 1
-            self._hand_out(f"{stream.filling_step}+{stream.num_extra}", 1)
+            self._start_next(f"{stream.filling_step}+{stream.num_extra}", 1)
             return
         if stream.filling is None:
-            stream.filling = _Filling(self._scorer.start(step=stream.filling_step))
+            stream.filling = _OpenBatch(self._scorer.start(step=stream.filling_step))
         batch = stream.filling
         batch.num_stale += is_stale
         batch.groups.add(name)
@@ -206,10 +206,10 @@ class AsyncSource:
             batch.took_s, stream.last_full = now - stream.last_full, now
             stream.full[stream.filling_step] = batch
             stream.filling, stream.filling_step = None, stream.filling_step + 1
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def state(self) -> SourceState:
-        with self._news:
+        with self._changed:
             self._raise_error()
             if self._saved is not None:
                 return self._saved
@@ -221,7 +221,7 @@ class AsyncSource:
             ]
             pending: dict[str, Any] = {
                 "in_flight": {key: list(ids) for key, ids in stream.in_flight.items() if ids},
-                "handed_out": stream.num_handed_out,
+                "handed_out": stream.num_started,
                 "extra": stream.num_extra,
                 "taken": stream.num_taken,
             }
@@ -230,17 +230,17 @@ class AsyncSource:
 
     def restore(self, state: SourceState) -> None:
         """Finished groups are scored again and trained on; unfinished ones are sampled again."""
-        self._give_up()
+        self._cancel()
         self._prompts.load_state_dict(state.plain["prompts"])
         self._saved = state
 
-    def _go_on_from_saved(self) -> None:
+    def _resume_from_saved(self) -> None:
         state, self._saved = self._saved, None
         pending = None if state is None else state.plain.get("pending")
         if state is None or pending is None:
             return
         stream = self._stream
-        stream.num_handed_out, stream.num_extra = pending["handed_out"], pending["extra"]
+        stream.num_started, stream.num_extra = pending["handed_out"], pending["extra"]
         stream.num_taken = stream.filling_step = pending["taken"]
         groups: dict[str, list[Rollout]] = {}
         for row in state.rows:
@@ -253,9 +253,9 @@ class AsyncSource:
         for key, prompts in cut_off.items():
             self._start(key, prompts)
 
-    def _give_up(self) -> None:
-        with self._news:
-            self._stream.is_unwanted = True
+    def _cancel(self) -> None:
+        with self._changed:
+            self._stream.is_cancelled = True
             threads = list(self._stream.threads)
         for thread in threads:
             thread.join()
@@ -264,4 +264,4 @@ class AsyncSource:
         self._error, self._stream = None, _Stream()
 
     def close(self) -> None:
-        self._give_up()
+        self._cancel()

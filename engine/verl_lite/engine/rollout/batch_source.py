@@ -56,7 +56,7 @@ class BatchSource(Protocol):
         """Cancel current sampling and wait until it has stopped. Raises nothing."""
 
 
-class GivenUp(Exception):
+class Cancelled(Exception):
     """Ends a cancelled sampling thread."""
 
 

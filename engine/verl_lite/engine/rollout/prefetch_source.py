@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from verl_lite.engine.data.prompts import PromptStream
 from verl_lite.engine.observe.timeline import StageClock, Timeline
-from verl_lite.engine.rollout.batch_source import GivenUp, MakeBatch, SourceState
+from verl_lite.engine.rollout.batch_source import Cancelled, MakeBatch, SourceState
 from verl_lite.engine.rundir.interrupt import LOOK_S, StopRequested
 from verl_lite.engine.types import StepBatch, never_stop
 from verl_lite.plugins import ScoredBatch
@@ -41,7 +41,7 @@ class PrefetchSource:
         self._running: Future[StepBatch] | None = None
         self._ready: StepBatch | None = None
         self._position = prompts.state_dict()
-        self._unwanted = False
+        self._cancelled = False
         self._idle_since: float | None = None
 
     def next(self, step: int, clock: StageClock) -> StepBatch:
@@ -66,7 +66,7 @@ class PrefetchSource:
 
     def _make(self, step: int, idle_s: float) -> StepBatch:
         clock = StageClock(self._timeline, step=step + 1, worker="rollouts")
-        batch = self._make_batch(step, clock, check=self._check_wanted)
+        batch = self._make_batch(step, clock, check=self._check_cancelled)
         self._idle_since = time.perf_counter()
         return replace(batch, seconds={**clock.seconds, "wait_training": idle_s})
 
@@ -78,27 +78,27 @@ class PrefetchSource:
                     self._ready = self._running.result(timeout=LOOK_S)
                     break
                 except NotYet:
-                    if self._running.done():  # just now, or with a TimeoutError of its own
+                    if self._running.done():  # just now, or it raised a TimeoutError itself
                         self._ready = self._running.result()
                         break
                 try:
                     check()
                 except StopRequested:
-                    self._give_up()
+                    self._cancel()
                     raise
         self._running = None
 
-    def _give_up(self) -> None:
+    def _cancel(self) -> None:
         """Cancel the running batch and return its prompts."""
-        self._unwanted = True
+        self._cancelled = True
         assert self._running is not None
-        self._running.exception()  # waits for GivenUp, or for an error that no longer matters
-        self._running, self._unwanted = None, False
+        self._running.exception()  # waits for Cancelled, or for an error that no longer matters
+        self._running, self._cancelled = None, False
         self._prompts.load_state_dict(self._position)
 
-    def _check_wanted(self) -> None:
-        if self._unwanted:
-            raise GivenUp
+    def _check_cancelled(self) -> None:
+        if self._cancelled:
+            raise Cancelled
 
     def state(self) -> SourceState:
         if self._ready is None:
@@ -116,7 +116,7 @@ class PrefetchSource:
 
     def restore(self, state: SourceState) -> None:
         if self._running is not None:
-            self._give_up()
+            self._cancel()
         self._prompts.load_state_dict(state.plain["prompts"])
         self._ready, pending = None, state.plain.get("pending")
         if pending is not None:
@@ -129,5 +129,5 @@ class PrefetchSource:
             )
 
     def close(self) -> None:
-        self._unwanted = True
+        self._cancelled = True
         self._thread.shutdown(wait=True)

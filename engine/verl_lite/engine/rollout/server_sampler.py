@@ -84,7 +84,7 @@ class ServerSampler:
         complete = partial(self.client.complete, version=self.version)
         for _ in range(min(self._in_flight, len(waiting))):
             # daemons, so that exit does not wait for cancelled requests
-            Thread(target=_work_off, args=(waiting, complete, answers), daemon=True).start()
+            Thread(target=_complete_all, args=(waiting, complete, answers), daemon=True).start()
         try:
             for _ in groups.requests:
                 answer = next_of(answers, check)
@@ -135,7 +135,7 @@ class ServerSampler:
         self.client.close()
 
 
-def _work_off(
+def _complete_all(
     waiting: deque[SequenceRequest],
     complete: Callable[[SequenceRequest], FinishedSequence],
     answers: "SimpleQueue[FinishedSequence | Exception]",

@@ -36,7 +36,7 @@ def _chat(value: Any, name: str, column: str) -> list[Message]:
         raise DataError(
             f"row {name}, column {column!r}: expected a list of messages {{role, content}}, got {value!r:.80}"
         )
-    # Parquet fills missing keys of a message with None; a tool call has no content of its own
+    # Parquet fills missing keys of a message with None; a tool call may have no content
     return [
         cast(Message, {"content": "", **{key: part for key, part in message.items() if part is not None}})
         for message in value

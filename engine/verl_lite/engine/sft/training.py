@@ -58,11 +58,11 @@ def train_sft(
     decays = config.optimizer.schedule == "wsd"
     decay_at = decay_start(config.optimizer, num_steps) if decays else num_steps
     stream = SFTStream(data.sources, seed=seed)
-    watch = _Watch(policy, config, measure)
+    stopping = _EarlyStopping(policy, config, measure)
     first = 0
     if checkpoints is not None:
         first = checkpoints.step
-        watch.load_state_dict(checkpoints.restore(policy.model, optimizer))
+        stopping.load_state_dict(checkpoints.restore(policy.model, optimizer))
     policy.model.train()
     for step in range(1, num_steps + 1):
         batch = stream.next(config.batch_rows, is_decaying=step > decay_at)
@@ -70,11 +70,11 @@ def train_sft(
             continue
         done = _update(policy, optimizer, batch, config.loss.kind, step=step, num_steps=num_steps)
         on_step(replace(done, is_decaying=step > decay_at))
-        if watch.is_over(step, is_last=step == num_steps):
+        if stopping.is_over(step, is_last=step == num_steps):
             break
         if checkpoints is not None:
-            checkpoints.after(step, policy.model, optimizer, memory=watch.state_dict())
-    return watch.restore_best(step)
+            checkpoints.after(step, policy.model, optimizer, memory=stopping.state_dict())
+    return stopping.restore_best(step)
 
 
 def _update(
@@ -119,7 +119,7 @@ def backward(policy: Policy, batch: Sequence[SFTExample], kind: str) -> tuple[fl
     return total, num_trained
 
 
-class _Watch:
+class _EarlyStopping:
     """Measures when due, keeps the best weights, and decides when to stop."""
 
     def __init__(self, policy: Policy, config: SFTConfig, measure: Measure | None) -> None:

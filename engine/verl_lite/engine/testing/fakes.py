@@ -52,7 +52,7 @@ class FakeSampler:
         self._num_slots = num_slots
         self._step_s = step_s
         self._waiting: deque[_Sequence] = deque()
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._closed = False
         self.version = 0
         self._threads = [threading.Thread(target=self._engine) for _ in range(num_engines)]
@@ -75,21 +75,21 @@ class FakeSampler:
             chooser = random.Random(request.seed)
             ids = [chooser.randrange(self._num_tokens) for _ in range(self._length(request.seed))]
             sequences.append(_Sequence(request.id, ids, done))
-        with self._news:
+        with self._changed:
             self._waiting.extend(sequences)
-            self._news.notify_all()
+            self._changed.notify_all()
         try:
             yield from groups.completed(self._finished(next_of(done, check)) for _ in sequences)
         finally:
-            with self._news:
+            with self._changed:
                 self._waiting = deque(one for one in self._waiting if one.done is not done)
 
     def _engine(self) -> None:
         running: list[_Sequence] = []
         while True:
-            with self._news:
+            with self._changed:
                 while not self._waiting and not running and not self._closed:
-                    self._news.wait()
+                    self._changed.wait()
                 if self._closed:
                     return
                 # at most an even share of what is waiting: the rest is for the other engines
@@ -128,9 +128,9 @@ class FakeSampler:
         """See sleep."""
 
     def close(self) -> None:
-        with self._news:
+        with self._changed:
             self._closed = True
-            self._news.notify_all()
+            self._changed.notify_all()
         for thread in self._threads:
             thread.join()
 

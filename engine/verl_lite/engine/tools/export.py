@@ -20,7 +20,7 @@ def export_policy(checkpoint: Path, folder: Path) -> None:
             f"{checkpoint} is not a checkpoint: expected a folder such as runs/NAME/checkpoints/step_000040"
         )
     if reason := why_not_whole(checkpoint):
-        raise CheckpointError(f"{checkpoint} is not a whole checkpoint: {reason}")
+        raise CheckpointError(f"{checkpoint} is damaged: {reason}")
     if folder.exists():
         raise ConfigError(f"{folder} exists: name a folder that does not, or delete it")
     policy = checkpoint / "policy"

@@ -218,9 +218,7 @@ def test_an_engine_that_does_not_start_in_time_says_what_it_asked_for(
     from verl_lite.engine.cluster import RaySampler
 
     cluster, canary_ids = ClusterConfig(start_timeout_s=0.5), prompts[0].prompt_ids
-    message = (
-        r"gave no answer for 0\.5 s\. Each of rollout\.num_engines=1 asks Ray for cpus: 1, gpus: 0; free"
-    )
+    message = r"gave no answer for 0\.5 s\. Each of rollout\.num_engines=1 requests cpus: 1, gpus: 0; free"
     with pytest.raises(TrainingError, match=message):
         RaySampler(str(small_model), tokenizer, CONFIG, cluster, canary_ids=canary_ids, seed=0)
 

@@ -53,7 +53,7 @@ def test_too_few_gpus_are_named_before_anything_waits() -> None:
     """The command of the docs on one node: 8 ranks and 8 engines want 16 GPUs."""
     docs = config(learner={"num_ranks": 8}, rollout={"num_engines": 8})
     message = (
-        r"asks Ray for 16 GPUs of 8 that it has: learner.num_ranks=8 of 1 CPU and 1 GPU each; "
+        r"requests 16 GPUs \(Ray has 8\): learner.num_ranks=8 of 1 CPU and 1 GPU each; "
         r"rollout.num_engines=8 of 1 CPU and 1 GPU each. Lower one of these"
     )
     with pytest.raises(ConfigError, match=message):
@@ -63,7 +63,7 @@ def test_too_few_gpus_are_named_before_anything_waits() -> None:
 
 
 def test_fewer_gpus_than_ranks_do_not_become_ranks_without_any() -> None:
-    with pytest.raises(ConfigError, match="asks Ray for 4 GPUs of 2 that it has"):
+    with pytest.raises(ConfigError, match=r"requests 4 GPUs \(Ray has 2\)"):
         check_capacity(
             config(learner={"num_ranks": 4}), {"CPU": 8.0, "GPU": 2.0}, num_ranks=4, may_grow=False
         )

@@ -57,7 +57,7 @@ def test_arithmetic_splits_share_no_row_and_follow_the_seed() -> None:
     assert list(arithmetic_rows("train", num_rows=5, seed=3)) != list(
         arithmetic_rows("train", num_rows=5, seed=4)
     )
-    with pytest.raises(ValueError, match="has 1000 pairs of numbers, 1001 rows were asked for"):
+    with pytest.raises(ValueError, match="has 1000 pairs of numbers, 1001 rows were requested"):
         next(arithmetic_rows("held_out", num_rows=1001, seed=0))
 
 
