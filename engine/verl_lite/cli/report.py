@@ -21,9 +21,7 @@ def report(
     against: Annotated[
         Path | None, typer.Option(help="Earlier scores of the same rollouts: show what changed")
     ] = None,
-    label: Annotated[
-        str | None, typer.Option(help="Column that says whether a completion is correct")
-    ] = None,
+    label: Annotated[str | None, typer.Option(help="Column that marks correct completions")] = None,
     title: Annotated[str, typer.Option(help="Title of the page")] = "",
     max_rollouts: Annotated[int, typer.Option(min=1, help="Rollouts to include")] = 50_000,
     format: Format = "auto",

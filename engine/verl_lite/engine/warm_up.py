@@ -30,11 +30,7 @@ METRICS_FILE = "sft.jsonl"
 
 
 def run_sft(
-    run: Run[PreparedRun],
-    model: PreTrainedModel,
-    *,
-    debug_inline: bool = False,
-    trackers: Sequence[str] = (),
+    run: Run[PreparedRun], model: PreTrainedModel, *, debug_inline: bool = False, trackers: Sequence[str] = ()
 ) -> tuple[PreTrainedModel, dict[str, float]]:
     """Train `model`; returns it (adapters merged) and the last measurements.
 

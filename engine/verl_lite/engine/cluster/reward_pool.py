@@ -60,7 +60,7 @@ class RewardActor:
 class RewardPool:
     """`cluster.rewards.count` actors, each with `num_processes` worker processes."""
 
-    def __init__(self, ray: Any, config: ClusterConfig, specs: Sequence[Any]) -> None:
+    def __init__(self, ray: Any, config: ClusterConfig, specs: Sequence[RewardSpec]) -> None:
         self._ray = ray
         self._config = config
         self._specs = specs
