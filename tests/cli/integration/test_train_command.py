@@ -266,4 +266,4 @@ def test_the_same_command_begins_a_run_and_goes_on_with_it(
     assert resumed == [False, True]
     code, _, err = cli(*command)
     assert code == 2
-    assert "--auto-resume looks into the folder of --run-dir" in err
+    assert "--auto-resume needs --run-dir" in err

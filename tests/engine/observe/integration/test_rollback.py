@@ -113,7 +113,7 @@ def test_where_the_rules_do_nothing_the_last_good_checkpoint_is_offered(tmp_path
     (line,) = [
         line for line in said.getvalue().splitlines() if "reward_collapse" in line
     ]  # once, not each step
-    assert f"the last good checkpoint is {run / 'checkpoints' / 'step_000004'}: go on from it" in line
+    assert f"the last good checkpoint is {run / 'checkpoints' / 'step_000004'}: continue from it" in line
     assert (run / "checkpoints" / "step_000004" / "policy" / "model.safetensors").is_file()
     assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == list(range(1, 9))  # it goes on
     assert "no checkpoint of step 4 or before is left" in advice(
