@@ -22,11 +22,11 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
+from verl_lite.engine import train
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.learner import start_saving
 from verl_lite.engine.observe import read_metrics
 from verl_lite.engine.rundir import load_tensors, save_checkpoint, write_manifest
-from verl_lite.engine.training import train
 from verl_lite.plugins import load_config
 
 QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart.yaml"

@@ -30,9 +30,9 @@ def run_side(side: str, model: Path, run_dir: Path, steps: int) -> None:
     import torch
     from rich.console import Console
 
+    from verl_lite.engine import train
     from verl_lite.engine.config import TrainConfig
     from verl_lite.engine.observe import read_metrics
-    from verl_lite.engine.training import train
     from verl_lite.plugins import load_config
 
     changes = [f"steps={steps}", "sft.steps=0", "model.tiny=null", f"model.path={model}"]
@@ -55,8 +55,8 @@ def warm_up(folder: Path) -> Path:
     """The quickstart's model after its SFT."""
     from rich.console import Console
 
+    from verl_lite.engine import train_only_sft
     from verl_lite.engine.config import TrainConfig
-    from verl_lite.engine.training import train_only_sft
     from verl_lite.plugins import load_config
 
     changes = ["logging.trackers=[]", "checkpoints.every_steps=0"]

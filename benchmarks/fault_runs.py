@@ -18,9 +18,9 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401
 
+from verl_lite.engine import train
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.observe import read_metrics
-from verl_lite.engine.training import train
 from verl_lite.errors import VerlLiteError
 from verl_lite.plugins import validate
 from verl_lite.plugins.records import read_records

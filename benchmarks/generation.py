@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from verl_lite.engine import PromptRow
 from verl_lite.engine.config import (
     AlgorithmConfig,
     DatasetConfig,
@@ -29,7 +30,6 @@ from verl_lite.engine.learner import Learner
 from verl_lite.engine.model import build_tiny_model, build_tiny_tokenizer, load_policy
 from verl_lite.engine.rollout import VllmSampler
 from verl_lite.engine.rundir import derive_seed
-from verl_lite.engine.types import PromptRow
 from verl_lite.plugins import SamplerSettings
 
 NUM_PROMPTS, NUM_SAMPLES, NEW_TOKENS = 32, 8, 64

@@ -32,9 +32,9 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
+    from verl_lite.engine import TrainingSample
     from verl_lite.engine.config import AlgorithmConfig, LearnerConfig, LoraConfig
     from verl_lite.engine.learner import Learner
-    from verl_lite.engine.types import TrainingSample
 
     shape = Qwen3Config(
         vocab_size=151_936, hidden_size=1024, intermediate_size=3072, num_hidden_layers=28,

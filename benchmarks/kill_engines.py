@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+from verl_lite.engine import PromptRow
 from verl_lite.engine.cluster import RaySampler
 from verl_lite.engine.config import (
     AlgorithmConfig,
@@ -39,7 +40,6 @@ from verl_lite.engine.config import (
 from verl_lite.engine.data import read_prompts
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.model import build_tiny_model, build_tiny_tokenizer, load_policy
-from verl_lite.engine.types import PromptRow
 from verl_lite.plugins import Rollout, SamplerSettings
 
 NUM_PROMPTS, NUM_SAMPLES, NEW_TOKENS = 16, 8, 96

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from verl_lite.engine import TrainingSample
 from verl_lite.engine.config import AlgorithmConfig, LearnerConfig, OptimizerConfig
 from verl_lite.engine.learner import Learner
-from verl_lite.engine.types import TrainingSample
 
 LEARNING_RATE = 1e-6
 

@@ -76,9 +76,9 @@ def now() -> Step:
 
 def our_side(model: str, num_steps: int, dtype: str, changes: Sequence[str]) -> list[Step]:
     """What runs in our process; the ends of the steps."""
+    from verl_lite.engine import train
     from verl_lite.engine.config import TrainConfig
     from verl_lite.engine.observe import MetricsLog
-    from verl_lite.engine.training import train
     from verl_lite.plugins import load_config
 
     ends: list[Step] = []

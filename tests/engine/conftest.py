@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from verl_lite.engine import TrainingSample
 from verl_lite.engine.config import TinyModelConfig
 from verl_lite.engine.model import tiny
-from verl_lite.engine.types import TrainingSample
 
 VOCAB = 61
 SMALL = TinyModelConfig(

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from verl_lite.cli import main
+from verl_lite.engine import PromptRow
 from verl_lite.engine.config import TinyModelConfig
 from verl_lite.engine.evals import evaluate as evals, load_eval_config
 from verl_lite.engine.model import build_tiny_model
-from verl_lite.engine.types import PromptRow
 from verl_lite.plugins import Rollout, SamplerSettings
 
 ROOT = Path(__file__).parents[3]

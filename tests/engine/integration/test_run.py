@@ -17,15 +17,14 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from verl_lite.engine import trainer
+from verl_lite.engine import train, train_only_sft, trainer
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.evals import evaluate_model, training_config
 from verl_lite.engine.learner import checkpoint as learner_files
 from verl_lite.engine.observe import read_metrics
 from verl_lite.engine.trainer import BatchMaker
-from verl_lite.engine.training import train, train_only_sft
 from verl_lite.errors import CheckpointError, ConfigError, TrainingError
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import validate
 from verl_lite.plugins.records import read_records
 
 NEVER = """

@@ -12,15 +12,15 @@ import torch
 import yaml
 from rich.console import Console
 
+from verl_lite.engine import train
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.learner import saved_state
 from verl_lite.engine.rundir import restore_random_states, save_checkpoint, why_not_whole
-from verl_lite.engine.training import train
 from verl_lite.errors import CheckpointError, ConfigError
+from verl_lite.lab import score_file
 from verl_lite.lab.report import collect, write_report
-from verl_lite.lab.scoring import score_file
+from verl_lite.plugins import load_config, validate
 from verl_lite.plugins.composite.config import RewardsConfig
-from verl_lite.plugins.config_file import load_config, validate
 from verl_lite.plugins.records import read_records
 
 ROOT = Path(__file__).parents[3]

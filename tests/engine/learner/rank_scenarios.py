@@ -16,11 +16,10 @@ from typing import Any
 
 import torch
 
+from verl_lite.engine import TrainingSample
 from verl_lite.engine.config import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.learner import Learner, Ranks
-from verl_lite.engine.types import TrainingSample
-from verl_lite.plugins import Rollout
-from verl_lite.plugins.scorer import ScoredRollout
+from verl_lite.plugins import Rollout, ScoredRollout
 
 VOCAB = 61
 STEPS = 2

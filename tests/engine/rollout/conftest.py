@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from verl_lite.engine import PromptRow
 from verl_lite.engine.config import ClusterConfig, DatasetConfig, RolloutConfig
 from verl_lite.engine.data import read_prompts
 from verl_lite.engine.rollout import ServerSampler
-from verl_lite.engine.types import PromptRow
 
 CLUSTER = ClusterConfig(max_restarts=1, call_timeout_s=30)
 

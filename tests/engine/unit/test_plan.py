@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+from verl_lite.engine import TrainingSample
 from verl_lite.engine.config import LearnerConfig, ModelConfig, TinyModelConfig, TrainConfig
 from verl_lite.engine.learner import Policy
 from verl_lite.engine.memory_plan import GIB, Gpu, activation_bytes, plan_memory
 from verl_lite.engine.model import ModelShape, load_policy, shape_of, shape_of_config, tiny
-from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError
-from verl_lite.plugins.config_file import load_config
+from verl_lite.plugins import load_config
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 H100 = Gpu(name="NVIDIA H100 80GB HBM3", memory_bytes=80 * GIB)

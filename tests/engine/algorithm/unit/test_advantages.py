@@ -5,6 +5,7 @@ import statistics
 
 import pytest
 
+from verl_lite.engine import TokenStatistics
 from verl_lite.engine.algorithm import (
     discounted_returns,
     estimate_advantages,
@@ -16,8 +17,7 @@ from verl_lite.engine.algorithm import (
     overlong_penalty,
 )
 from verl_lite.engine.config import AlgorithmConfig, CriticConfig, KLConfig, OverlongConfig
-from verl_lite.engine.types import TokenStatistics
-from verl_lite.lab.statistics import group_advantages
+from verl_lite.lab import group_advantages
 from verl_lite.plugins import ComponentScore, Rollout, SamplerSettings, Score, ScoredRollout, gdpo_advantages
 from verl_lite.plugins.composite.metrics import batch_metrics
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from verl_lite.engine import train
 from verl_lite.engine.cluster import descendants
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.observe import read_metrics
-from verl_lite.engine.training import train
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import validate
 from verl_lite.plugins.records import read_records
 
 pytestmark = pytest.mark.slow

@@ -14,13 +14,13 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
+from verl_lite.engine import train
 from verl_lite.engine.cluster import LearnerSpec, RayRanks, RayRuntime, reserve_placement_group
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.observe import read_metrics
 from verl_lite.engine.tools import export_policy
-from verl_lite.engine.training import train
 from verl_lite.errors import ConfigError, RankLost
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import validate
 
 pytestmark = pytest.mark.slow
 OPTIMIZER = {"learning_rate": 3e-3, "schedule": "constant"}

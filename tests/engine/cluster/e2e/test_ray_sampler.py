@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from verl_lite.engine import PromptRow
 from verl_lite.engine.cluster import EngineLost, RayEngine, RayRuntime
 from verl_lite.engine.config import ClusterConfig, DatasetConfig, RolloutConfig, VllmConfig
 from verl_lite.engine.data import read_prompts
-from verl_lite.engine.types import PromptRow
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 

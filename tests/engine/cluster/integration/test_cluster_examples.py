@@ -6,7 +6,7 @@ from pathlib import Path
 
 from verl_lite.engine.build import placed_by_ray
 from verl_lite.engine.config import TrainConfig
-from verl_lite.plugins.config_file import load_config
+from verl_lite.plugins import load_config
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 

@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
+from verl_lite.engine import TrainingSample, UpdateStats, train
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.observe import read_metrics
-from verl_lite.engine.training import train
-from verl_lite.engine.types import TrainingSample, UpdateStats
 from verl_lite.errors import RankLost
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import validate
 
 KILL_CLUSTER = Path(__file__).parents[4] / "benchmarks" / "kill_cluster.py"
 

@@ -9,7 +9,7 @@ import pytest
 from verl_lite.engine.cluster import LearnerGroup, LearnerSpec, RankActor, write_probe_file
 from verl_lite.engine.config import AlgorithmConfig, TrainConfig
 from verl_lite.errors import ConfigError, TrainingError
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import validate
 
 
 class Elsewhere:

@@ -9,7 +9,7 @@ import yaml
 
 from verl_lite.engine.config import AlgorithmConfig, LearnerConfig, TrainConfig
 from verl_lite.errors import ConfigError
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import validate
 
 DOCS = Path(__file__).parents[4] / "docs" / "algorithms.md"
 

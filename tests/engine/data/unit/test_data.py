@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from verl_lite.engine import PromptRow
 from verl_lite.engine.config import DatasetConfig
 from verl_lite.engine.data import PromptStream, read_prompts, read_rows, row_messages
-from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError, DataError
 
 GSM8K_ROWS = [

@@ -26,7 +26,7 @@ from verl_lite.engine.evals import (
     read_result,
 )
 from verl_lite.errors import ConfigError, DataError
-from verl_lite.lab.statistics import mcnemar_exact, mean_interval, pass_at_k, wilson_interval
+from verl_lite.lab import mcnemar_exact, mean_interval, pass_at_k, wilson_interval
 from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout, ScoreOutcome
 from verl_lite.plugins.records import read_records
 

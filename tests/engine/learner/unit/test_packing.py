@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from verl_lite.engine import TrainingSample
 from verl_lite.engine.learner import (
     Segment,
     attention_metadata,
@@ -13,7 +14,6 @@ from verl_lite.engine.learner import (
     packed_attention,
     split_micro_batches,
 )
-from verl_lite.engine.types import TrainingSample
 
 
 def sample(prompt, completion) -> TrainingSample:

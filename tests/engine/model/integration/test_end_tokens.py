@@ -7,17 +7,14 @@ from typing import Any
 import pytest
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from verl_lite.engine import build
+from verl_lite.engine import PromptRow, build, train
 from verl_lite.engine.config import ClusterConfig, DatasetConfig, RolloutConfig, TrainConfig
 from verl_lite.engine.data import read_prompts
 from verl_lite.engine.model import end_of_answer, end_token_ids, without_end
 from verl_lite.engine.preference import reply_ids
-from verl_lite.engine.training import train
-from verl_lite.engine.types import PromptRow
 from verl_lite.errors import DataError
 from verl_lite.lab.preferences import to_preference
-from verl_lite.plugins import Rollout, SamplerSettings
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import Rollout, SamplerSettings, validate
 from verl_lite.plugins.records import read_records
 
 TEMPLATES = Path(__file__).parents[3] / "fixtures" / "chat_templates"

@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.console import Console
 
+from verl_lite.engine import train
 from verl_lite.engine.config import MonitorsConfig, TrainConfig
 from verl_lite.engine.observe import read_metrics
-from verl_lite.engine.training import train
 from verl_lite.lab.report import collect
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import validate
 
 BOX = r"\boxed{"
 LENIENT = """

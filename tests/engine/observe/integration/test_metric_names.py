@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from verl_lite.engine import train
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.observe import MONITORS, read_metrics
-from verl_lite.engine.training import train
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import validate
 
 ROOT = Path(__file__).parents[4]
 FAMILIES = (

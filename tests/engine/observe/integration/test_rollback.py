@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from verl_lite.engine import train
 from verl_lite.engine.config import MonitorsConfig, TrainConfig
 from verl_lite.engine.observe import RollbackRules, Trigger, advice, read_metrics
-from verl_lite.engine.training import train
 from verl_lite.errors import TrainingError
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import validate
 
 RULES = MonitorsConfig.model_validate({"window_steps": 2, "rollback": {"on": "rollback"}})
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 import torch
 
+from verl_lite.engine import TrainingSample
 from verl_lite.engine.preference import (
     DPOConfig,
     DPOObjective,
@@ -14,7 +15,6 @@ from verl_lite.engine.preference import (
     RewardModelConfig,
     RewardModelObjective,
 )
-from verl_lite.engine.types import TrainingSample
 
 PATH = Path(__file__).parents[3] / "fixtures" / "trl_preference_losses.json"
 FIXTURE = json.loads(PATH.read_text(encoding="utf-8"))

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from typer.testing import CliRunner
 
 from verl_lite.cli.app import app
+from verl_lite.engine import TrainingSample
 from verl_lite.engine.config import LearnerConfig
 from verl_lite.engine.data import arithmetic_rows, worked_answer
 from verl_lite.engine.learner import Policy
@@ -35,11 +36,9 @@ from verl_lite.engine.preference import (
     train_reward_model,
     with_reference,
 )
-from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.preferences import to_preference
-from verl_lite.plugins import Message, RewardsConfig, Rollout, Scorer
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import Message, RewardsConfig, Rollout, Scorer, validate
 
 Rows = list[dict[str, Any]]
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from verl_lite.engine import PromptRow, train
 from verl_lite.engine.config import (
     AlgorithmConfig,
     DatasetConfig,
@@ -22,11 +23,8 @@ from verl_lite.engine.data import read_prompts
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.model import adapters_to_sync
 from verl_lite.engine.observe import read_metrics
-from verl_lite.engine.training import train
-from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError, TrainingError
-from verl_lite.plugins import Rollout, SamplerSettings
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import Rollout, SamplerSettings, validate
 
 LORA = LoraConfig(rank=4, alpha=16)
 ROLLOUT = RolloutConfig(

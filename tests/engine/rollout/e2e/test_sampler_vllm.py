@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from verl_lite.engine import PromptRow
 from verl_lite.engine.config import DatasetConfig, RolloutConfig, VllmConfig
 from verl_lite.engine.data import read_prompts
 from verl_lite.engine.rollout import FinishedSequence, SequenceRequest
-from verl_lite.engine.types import PromptRow
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from verl_lite.engine import PromptRow
 from verl_lite.engine.config import RolloutConfig
-from verl_lite.engine.types import PromptRow
 from verl_lite.plugins import Rollout, SamplerSettings
 
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from verl_lite.engine import PromptRow
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.data import PromptStream
 from verl_lite.engine.observe import StageClock
 from verl_lite.engine.rundir import StopRequested
 from verl_lite.engine.trainer import BatchMaker
-from verl_lite.engine.types import PromptRow
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import validate
 
 
 def test_the_scores_of_a_batch_that_is_given_up_are_given_up_too(small_run: dict[str, Any]) -> None:

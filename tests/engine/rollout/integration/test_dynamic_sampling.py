@@ -10,15 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from verl_lite.engine import PromptRow, StepBatch, train
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.data import PromptStream
 from verl_lite.engine.observe import StageClock, read_metrics
 from verl_lite.engine.trainer import BatchMaker
-from verl_lite.engine.training import train
-from verl_lite.engine.types import PromptRow, StepBatch, never_stop
-from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredBatch, ScoredRollout
+from verl_lite.engine.types import never_stop
+from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredBatch, ScoredRollout, validate
 from verl_lite.plugins.composite import batch_metrics
-from verl_lite.plugins.config_file import validate
 from verl_lite.plugins.records import read_records
 
 REWARD_FILE = '''

@@ -15,14 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from verl_lite.engine import build, training
+from verl_lite.engine import build, train, training
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.observe import RollbackRules, Trigger, read_metrics
 from verl_lite.engine.rollout import FinishedSequence
 from verl_lite.engine.testing import FakeSampler, SlowedLearner
-from verl_lite.engine.training import train
 from verl_lite.errors import ConfigError, TrainingError
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import validate
 from verl_lite.plugins.records import read_records
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from verl_lite.engine import PromptRow
 from verl_lite.engine.config import ClusterConfig, RolloutConfig
-from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from verl_lite.engine import PromptRow
 from verl_lite.engine.config import DatasetConfig, LoraConfig, RolloutConfig
 from verl_lite.engine.data import read_prompts
 from verl_lite.engine.model import add_adapters, base_model
 from verl_lite.engine.rollout import TransformersSampler
-from verl_lite.engine.types import PromptRow
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import SamplerSettings
 

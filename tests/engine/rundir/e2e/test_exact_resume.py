@@ -22,10 +22,10 @@ import yaml
 from rich.console import Console
 from safetensors.torch import load_file
 
+from verl_lite.engine import train
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.observe import MetricsLog, read_metrics
-from verl_lite.engine.training import train
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import validate
 from verl_lite.plugins.records import read_records
 
 STEPS = 5

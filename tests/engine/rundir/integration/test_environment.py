@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from verl_lite.engine import PromptRow
 from verl_lite.engine.rundir import (
     Difference,
     changed_data,
@@ -16,7 +17,6 @@ from verl_lite.engine.rundir import (
     fingerprint_rows,
     make_deterministic,
 )
-from verl_lite.engine.types import PromptRow
 from verl_lite.errors import DataError
 
 

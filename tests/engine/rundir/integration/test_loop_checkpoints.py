@@ -12,11 +12,11 @@ import pytest
 import yaml
 from rich.console import Console
 
+from verl_lite.engine import train, train_only_sft
 from verl_lite.engine.config import DatasetConfig, TrainConfig
 from verl_lite.engine.data import arithmetic_rows, worked_answer
 from verl_lite.engine.observe import MetricsLog, read_metrics
 from verl_lite.engine.preference import DPOConfig, RewardModelConfig, train_dpo, train_reward_model
-from verl_lite.engine.training import train, train_only_sft
 from verl_lite.errors import ConfigError
 
 Start = Callable[..., Any]

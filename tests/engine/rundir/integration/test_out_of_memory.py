@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+from verl_lite.engine import train
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.observe import read_metrics
 from verl_lite.engine.rollout import TransformersSampler
 from verl_lite.engine.rundir import ADVICE, FREE_FOR_MEMORY, FREE_TO_CHANGE, clear_memory_errors
-from verl_lite.engine.training import train
 from verl_lite.errors import ConfigError, RewardError, TrainingError
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import validate
 
 TOO_MANY_BYTES = 2**50
 SMALL = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 64}

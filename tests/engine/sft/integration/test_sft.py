@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM
 
+from verl_lite.engine import train_only_sft
 from verl_lite.engine.config import LearnerConfig, LoraConfig, OptimizerConfig, SFTConfig, TrainConfig
 from verl_lite.engine.learner import Policy
 from verl_lite.engine.model import add_adapters, merged
@@ -31,9 +32,8 @@ from verl_lite.engine.sft import (
     trained_part,
     validation_loss,
 )
-from verl_lite.engine.training import train_only_sft
 from verl_lite.errors import ConfigError, DataError, TrainingError
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import validate
 from verl_lite.plugins.records import read_records
 
 SMALL = {"hidden_size": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 128}

@@ -13,7 +13,7 @@ from verl_lite.engine.config import SFTConfig, SFTRowsConfig, TrainConfig
 from verl_lite.engine.model import CHAT_TEMPLATE, build_tiny_tokenizer
 from verl_lite.engine.sft import ChatTemplate, Conversation, ExampleBuilder, FaultKind, SFTExample, read_sft
 from verl_lite.errors import DataError
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import validate
 
 TEMPLATES = Path(__file__).parents[3] / "fixtures" / "chat_templates"
 SOUND = ("chatml", "llama3", "mistral", "gemma", "qwen3")

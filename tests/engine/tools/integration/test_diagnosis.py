@@ -9,8 +9,7 @@ from verl_lite.engine.config import SFTConfig, TrainConfig
 from verl_lite.engine.tools import Diagnosis, diagnose, recommend, summarise
 from verl_lite.errors import ConfigError
 from verl_lite.lab import pass_at_k
-from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout, validate
 from verl_lite.plugins.records import read_records
 
 

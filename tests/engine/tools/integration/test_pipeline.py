@@ -13,7 +13,7 @@ from verl_lite.cli.app import app
 from verl_lite.engine.tools import PipelineConfig, pipeline as pipeline_module, run_pipeline
 from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.lab.preferences import read_preferences
-from verl_lite.plugins.config_file import load_config
+from verl_lite.plugins import load_config
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "pipeline.yaml"
 

@@ -11,7 +11,7 @@ from verl_lite.cli.app import app
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.tools import sampling
 from verl_lite.errors import ConfigError, DataError
-from verl_lite.plugins.config_file import validate
+from verl_lite.plugins import validate
 from verl_lite.plugins.records import Record, read_records
 
 
