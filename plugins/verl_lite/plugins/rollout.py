@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+from verl_lite.plugins.fast_init import fast_init
+
 
 class Message(TypedDict, total=False):
     """One chat message as chat templates take it; `role` and `content` are always present."""
@@ -33,6 +35,7 @@ class SamplerSettings:
     seed: int | None = None
 
 
+@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
     """One sampled completion. Frozen and self-contained: it can be scored again from this alone.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from verl_lite.plugins.fast_init import fast_init
 from verl_lite.plugins.rollout import Rollout
 
 
@@ -41,6 +42,7 @@ class StepScore:
             raise ValueError(f"StepScore(unit={self.unit!r}): expected 'char' or 'token'")
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class Score:
     """One reward's score of one rollout. `value` is a finite float exactly when `outcome` is ok.
@@ -93,6 +95,7 @@ def to_score(answer: object) -> Score:
     )
 
 
+@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentScore:
     """One component's part in one rollout's reward.
@@ -109,6 +112,7 @@ class ComponentScore:
     latency_s: float = 0.0
 
 
+@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredRollout:
     """A rollout with every component's score. `reward` is None when the sample was dropped.

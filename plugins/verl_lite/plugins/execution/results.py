@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from verl_lite.plugins.fast_init import fast_init
 from verl_lite.plugins.score import Score
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class TimedScore:
     """A component's score for one rollout, and what it cost.

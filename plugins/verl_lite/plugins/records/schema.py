@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from verl_lite.plugins.fast_init import fast_init
 from verl_lite.plugins.rollout import Rollout
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class StoredScore:
     latency_s: float = 0.0
 
 
+@fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """A rollout with its recorded scores; `row` is its position in the file, from 1.
