@@ -77,7 +77,7 @@ def reward_actors(config: TrainConfig, session: "RayRuntime | None") -> Placemen
     return RewardActors(session.ray, config.cluster)
 
 
-def place_for_ranks(
+def reserve_ranks(
     config: TrainConfig, on_ray: OnRay, session: "RayRuntime | None"
 ) -> AbstractContextManager[Any]:
     """Reserve resources for Ray's learner ranks, before engines are placed; None without such ranks."""
@@ -91,12 +91,12 @@ def place_for_ranks(
 
 
 def make_learner(
-    prepared: PreparedRun, path: str, model: "PreTrainedModel | None", place: Any = None
+    prepared: PreparedRun, path: str, model: "PreTrainedModel | None", placement_group: Any = None
 ) -> PolicyLearner:
-    """A learner of `model`, or a group of ranks in `place` (from `place_for_ranks`) that each load `path`."""
+    """A learner of `model`, or ranks in `placement_group` (from `reserve_ranks`) that each load `path`."""
     config = prepared.config
     if config.learner.num_ranks > 1:
-        return _make_ranks(prepared, path, place)
+        return _make_ranks(prepared, path, placement_group)
     assert model is not None
     return Learner(
         model,
@@ -110,7 +110,7 @@ def make_learner(
     )
 
 
-def _make_ranks(prepared: PreparedRun, path: str, place: Any) -> PolicyLearner:
+def _make_ranks(prepared: PreparedRun, path: str, placement_group: Any) -> PolicyLearner:
     """A learner of several processes: torchrun's, or Ray actors."""
     from verl_lite.engine.cluster.learner_group import LearnerGroup, Transport
     from verl_lite.engine.cluster.rank_worker import LearnerSpec
@@ -123,10 +123,10 @@ def _make_ranks(prepared: PreparedRun, path: str, place: Any) -> PolicyLearner:
         run_dir=prepared.folder.path.absolute(),
     )
     transport: Transport
-    if place is not None:
+    if placement_group is not None:
         from verl_lite.engine.cluster.ray_ranks import RayRanks
 
-        transport = RayRanks(spec, config.cluster, place)
+        transport = RayRanks(spec, config.cluster, placement_group)
     else:
         from verl_lite.engine.cluster.torchrun_ranks import TorchrunRanks
 

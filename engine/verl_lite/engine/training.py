@@ -18,8 +18,8 @@ from verl_lite.engine.build import (
     make_scorer,
     make_timeline,
     open_cluster,
-    place_for_ranks,
     placed_by_ray,
+    reserve_ranks,
     reward_actors,
 )
 from verl_lite.engine.cluster.launch import launched_rank
@@ -176,7 +176,7 @@ def _train(run: Run[PreparedRun], on_ray: OnRay, session: "RayRuntime | None", *
     if resume_at is None and run.folder.metrics.exists():  # RL had no checkpoint yet
         resume_at = 0
     with ExitStack() as opened:
-        place = opened.enter_context(place_for_ranks(config, on_ray, session))
+        placement_group = opened.enter_context(reserve_ranks(config, on_ray, session))
         placement = reward_actors(config, session)
         scorer = make_scorer(prepared, debug_inline=debug_inline, placement=placement)
         opened.enter_context(scorer)
@@ -186,7 +186,7 @@ def _train(run: Run[PreparedRun], on_ray: OnRay, session: "RayRuntime | None", *
         timeline = make_timeline(prepared, on_ray)
         if timeline is not None:
             opened.callback(timeline.close)
-        learner = opened.enter_context(closing(make_learner(prepared, path, model, place)))
+        learner = opened.enter_context(closing(make_learner(prepared, path, model, placement_group)))
         trainer = Trainer(
             prepared,
             learner=learner,
