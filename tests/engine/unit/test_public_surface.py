@@ -82,7 +82,7 @@ ROOMS: dict[str, str] = {
         train_sft trained_part validation_loss
     """,
     "verl_lite.engine.testing": """
-        FakeSampler SlowedLearner
+        FAMILIES FakeSampler Family SlowedLearner family_config family_model write_family
     """,
     "verl_lite.engine.tools": """
         Advice Diagnosis PipelineConfig Sampled diagnose export_policy recommend
