@@ -6,13 +6,16 @@ from pydantic import NonNegativeInt, model_validator
 
 from verl_lite.plugins.config_file import ConfigModel
 
+Task = Literal["arithmetic", "sums", "word_problems"]
+
 
 class DatasetConfig(ConfigModel):
-    """Rows to sample prompts from: a local file, a data set of the hub, or generated arithmetic.
+    """Rows to sample prompts from: a local file, a data set of the hub, or a generated task.
 
     path              a .jsonl or .parquet file
     hub, hub_subset   a data set of the hub, read with `datasets`
-    task              "arithmetic": `num_rows` generated two-digit additions
+    task              `num_rows` generated rows: "arithmetic" (two-digit additions for the tiny model), "sums"
+                      (What is 41 - 17?) or "word_problems" (two to four steps)
     split             the split: the hub's name for it, or "train" or "held_out" of the task
     prompt            the column with the user's message (text) or the chat (messages)
     prompt_template   text with {column} placeholders, instead of the plain column
@@ -26,7 +29,7 @@ class DatasetConfig(ConfigModel):
     path: str | None = None
     hub: str | None = None
     hub_subset: str | None = None
-    task: Literal["arithmetic"] | None = None
+    task: Task | None = None
     split: str = "train"
     prompt: str = "question"
     prompt_template: str = ""

@@ -16,6 +16,7 @@ from typing import Any, Literal
 SMALLEST, LARGEST = 10, 99
 HELD_OUT_PAIRS = 1000
 FORGETS_CARRY = 0.7
+Split = Literal["train", "held_out"]
 
 
 def worked_answer(a: int, b: int, *, forgets_carry: bool = False) -> str:
@@ -33,9 +34,7 @@ def worked_answer(a: int, b: int, *, forgets_carry: bool = False) -> str:
     return f"<think>{scratch}</think>\\boxed{{{10 * tens + ones % 10}}}"
 
 
-def arithmetic_rows(
-    split: Literal["train", "held_out"], *, num_rows: int, seed: int
-) -> Iterator[dict[str, Any]]:
+def arithmetic_rows(split: Split, *, num_rows: int, seed: int) -> Iterator[dict[str, Any]]:
     """`num_rows` rows {question, answer, reference} of the split; `seed` chooses and orders them.
 
     Training answers are the teacher's; held-out answers are right. Raises ValueError for more rows than pairs

@@ -2,17 +2,23 @@
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from verl_lite.engine.config.data import DatasetConfig
+from verl_lite.engine.config.data import DatasetConfig, Task
 from verl_lite.engine.data.arithmetic import arithmetic_rows
+from verl_lite.engine.data.word_problems import sum_rows, word_problem_rows
 from verl_lite.engine.types import PromptRow, Tokenizer
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.plugins import Message
 
 Row = Mapping[str, Any]
+TASKS: Mapping[Task, Callable[..., Iterator[Row]]] = {
+    "arithmetic": arithmetic_rows,
+    "sums": sum_rows,
+    "word_problems": word_problem_rows,
+}
 
 
 def read_rows(
@@ -44,7 +50,7 @@ def _open(config: DatasetConfig, *, seed: int) -> tuple[str, Iterable[Row]]:
         num_rows = config.num_rows or 1000
         split = cast(Any, config.split)
         try:
-            return f"the task {config.task}", list(arithmetic_rows(split, num_rows=num_rows, seed=seed))
+            return f"the task {config.task}", list(TASKS[config.task](split, num_rows=num_rows, seed=seed))
         except ValueError as error:
             raise ConfigError(f"the task {config.task}: {error}; lower num_rows") from None
     if config.hub is not None:
