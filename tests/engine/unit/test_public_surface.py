@@ -51,9 +51,10 @@ ROOMS: dict[str, str] = {
         token_logprobs_and_entropy value_loss write_sharded
     """,
     "verl_lite.engine.model": """
-        CHAT_TEMPLATE ModelShape adapters_to_sync add_adapters base_model build_tiny_model
-        build_tiny_tokenizer check_bitsandbytes check_critic end_of_answer end_token_ids load_policy
-        load_tokenizer merged save_policy shape_of shape_of_config without_end
+        CHAT_TEMPLATE ModelShape PACKAGED_MODELS adapters_to_sync add_adapters base_model
+        build_tiny_model build_tiny_tokenizer check_bitsandbytes check_critic end_of_answer
+        end_token_ids fetch_model load_policy load_tokenizer merged save_policy shape_of
+        shape_of_config without_end
     """,
     "verl_lite.engine.observe": """
         DisplayMode MONITORS MetricsLog Monitors RollbackRules StageClock StepReport SummaryRow

@@ -36,10 +36,15 @@ class TinyModelConfig(ConfigModel):
     max_context_tokens: PositiveInt = 512
 
 
-class ModelConfig(ConfigModel):
-    """Where the policy comes from: a hub id or folder in `path`, or `tiny` to generate one.
+def is_gguf(path: str | None) -> bool:
+    """Whether `path` names a GGUF file."""
+    return path is not None and path.lower().endswith(".gguf")
 
-    `dtype` is the type of the learner's weights.
+
+class ModelConfig(ConfigModel):
+    """Where the policy comes from: a hub id, folder or .gguf file in `path`, or `tiny` to generate one.
+
+    A GGUF file is de-quantised once into the run's folder. `dtype` is the type of the learner's weights.
     """
 
     path: str | None = None
@@ -49,8 +54,13 @@ class ModelConfig(ConfigModel):
     @model_validator(mode="after")
     def _one_source(self) -> "ModelConfig":
         if (self.path is None) == (self.tiny is None):
-            raise ValueError("expected exactly one of 'path' (a hub id or a folder) and 'tiny'")
+            raise ValueError("expected exactly one of 'path' (a hub id, a folder or a .gguf file) and 'tiny'")
         return self
+
+    @property
+    def is_written(self) -> bool:
+        """Whether a run writes the model into its own folder before it trains."""
+        return self.tiny is not None or is_gguf(self.path)
 
 
 class EvaluationConfig(ConfigModel):

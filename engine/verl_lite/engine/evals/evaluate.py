@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from verl_lite.engine.build import sampler_for
@@ -23,7 +24,7 @@ from verl_lite.engine.evals.measures import (
     perplexity_measure,
 )
 from verl_lite.engine.model.end_tokens import end_of_answer, end_token_ids
-from verl_lite.engine.model.folder import check_context, load_tokenizer
+from verl_lite.engine.model.folder import check_context, load_tokenizer, prepare_model
 from verl_lite.engine.rundir.folder import write_whole
 from verl_lite.engine.types import PromptRow, Sampler, Tokenizer
 from verl_lite.errors import ConfigError, DataError
@@ -86,10 +87,11 @@ def evaluate_model(
     end_id = end_of_answer(tokenizer, end_token_ids(tokenizer, model_path))
     canary = next(iter(prompts.values()))[0]
     with (
+        TemporaryDirectory() as unpacked,
         Scorer(without_breaker(config), debug_inline=debug_inline, decode=tokenizer.decode) as scorer,
         closing(
             sampler_for(
-                model_path,
+                prepare_model(model, Path(unpacked) / "model", seed=config.seed),
                 tokenizer,
                 config.rollout,
                 canary_prompt=canary,

@@ -3,6 +3,7 @@ from .end_tokens import (
     end_token_ids as end_token_ids,
     without_end as without_end,
 )
+from .fetch import PACKAGED_MODELS as PACKAGED_MODELS, fetch_model as fetch_model
 from .folder import (
     check_critic as check_critic,
     load_policy as load_policy,

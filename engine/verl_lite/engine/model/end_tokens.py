@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from verl_lite.engine.config.train import is_gguf
 from verl_lite.engine.model.weights import base_model
 from verl_lite.engine.types import PreTrainedModel, Tokenizer
 from verl_lite.errors import DataError
@@ -53,6 +54,8 @@ def without_end(token_ids: list[int], end_ids: Sequence[int]) -> list[int]:
 
 
 def _generation_config(path: str) -> Any:
+    if is_gguf(path):
+        return None  # its only end token is the tokenizer's
     from transformers import GenerationConfig
 
     try:

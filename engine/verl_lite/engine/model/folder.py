@@ -2,13 +2,16 @@
 
 import copy
 from collections.abc import Mapping
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
-from verl_lite.engine.config.train import ModelConfig
+from verl_lite.engine.config.train import ModelConfig, is_gguf
+from verl_lite.engine.model.gguf import from_pretrained
 from verl_lite.engine.model.quantization import four_bit_config, keep_training_kernels
 from verl_lite.engine.model.tiny import build_tiny_model, build_tiny_tokenizer
 from verl_lite.engine.model.weights import base_model, named_weights
@@ -33,7 +36,7 @@ def load_tokenizer(config: ModelConfig) -> Tokenizer:
     path = config.path or ""
     try:
         _refuse_missing_folder(path)
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = from_pretrained(AutoTokenizer, path)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load the tokenizer of model.path={path!r}: {_first_line(error)}") from None
     if not tokenizer.chat_template:
@@ -54,7 +57,7 @@ def context_tokens(config: ModelConfig) -> int | None:
 
     try:
         _refuse_missing_folder(config.path or "")
-        model_config = AutoConfig.from_pretrained(config.path)
+        model_config = from_pretrained(AutoConfig, config.path)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load model.path={config.path!r}: {_first_line(error)}") from None
     found = getattr(model_config, "max_position_embeddings", None)
@@ -83,13 +86,13 @@ def check_critic(path: str, policy: ModelConfig) -> None:
 
     try:
         _refuse_missing_folder(path)
-        vocabulary = AutoConfig.from_pretrained(path).vocab_size
+        vocabulary = from_pretrained(AutoConfig, path).vocab_size
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(f"cannot load algorithm.critic.model={path!r}: {_first_line(error)}") from None
     if policy.tiny is not None:
         needed = len(build_tiny_tokenizer())
     else:
-        needed = getattr(AutoConfig.from_pretrained(policy.path), "vocab_size", 0)
+        needed = getattr(from_pretrained(AutoConfig, policy.path), "vocab_size", 0)
     check_critic_vocabulary(path, vocabulary, needed=needed)
 
 
@@ -103,10 +106,18 @@ def check_critic_vocabulary(path: str, vocabulary: int, *, needed: int) -> None:
 
 
 def prepare_model(config: ModelConfig, folder: Path, *, seed: int) -> str:
-    """The path or hub id to load the policy from; a tiny model is built into `folder` first."""
-    if config.tiny is None:
+    """The path or hub id to load the policy from; a tiny or GGUF model is written into `folder` first.
+
+    A GGUF file is de-quantised: its values as plain float32 weights, so that every sampler can load them.
+    """
+    if config.tiny is not None:
+        build_tiny_model(folder, config.tiny, seed=seed)
+    elif is_gguf(config.path):
+        with redirect_stderr(StringIO()):  # transformers' progress bar has no switch here
+            model = load_policy(str(config.path), dtype="float32", device=torch.device("cpu"))
+        save_policy(model, load_tokenizer(config), folder)
+    else:
         return str(config.path)
-    build_tiny_model(folder, config.tiny, seed=seed)
     return str(folder)
 
 
@@ -123,7 +134,7 @@ def load_policy(path: str, *, dtype: str, device: torch.device, quantize: bool =
     if quantize:  # layers are quantised on the device, one by one
         options |= {"quantization_config": four_bit_config(options["dtype"]), "device_map": {"": device}}
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, **options)
+        model = from_pretrained(AutoModelForCausalLM, path, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"cannot load the model {path!r}: {_first_line(error)}") from None
     if quantize:
@@ -148,7 +159,7 @@ def save_policy(
     logging.disable_progress_bar()
     state = dict(named_weights(model) if weights is None else weights)
     causal = base_model(model)
-    if getattr(causal, "is_loaded_in_4bit", False):
+    if getattr(causal.config, "quantization_config", None) is not None:  # loaded in 4 bits or from GGUF
         causal = _unquantized_twin(causal)
     causal.save_pretrained(folder, state_dict=state)
     if tokenizer is not None:
@@ -160,7 +171,9 @@ def _unquantized_twin(causal: PreTrainedModel) -> PreTrainedModel:
     config = copy.deepcopy(causal.config)
     del config.quantization_config
     with torch.device("meta"):
-        return type(causal)(config)
+        twin = type(causal)(config)
+    twin.generation_config = causal.generation_config
+    return twin
 
 
 def pad_token_id(tokenizer: Tokenizer) -> int:
@@ -170,6 +183,8 @@ def pad_token_id(tokenizer: Tokenizer) -> int:
 
 def _refuse_missing_folder(path: str) -> None:
     """Raise OSError for a missing local folder, instead of asking the hub for './model'."""
+    if is_gguf(path):
+        return  # `from_pretrained` looks for it
     looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
     if looks_local and not Path(path).is_dir():
         raise OSError(f"there is no folder {path} (looked from {Path.cwd()})")

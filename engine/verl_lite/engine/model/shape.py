@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from verl_lite.engine.config.train import ModelConfig
+from verl_lite.engine.model.gguf import from_pretrained
 from verl_lite.engine.model.tiny import build_tiny_tokenizer, tiny_model_config
 from verl_lite.errors import DataError
 
@@ -43,7 +44,7 @@ def shape_of(config: ModelConfig) -> ModelShape:
     from transformers import AutoConfig
 
     try:
-        return shape_of_config(AutoConfig.from_pretrained(config.path))
+        return shape_of_config(from_pretrained(AutoConfig, config.path))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read the configuration of model.path={config.path!r}: {error}") from None
 
