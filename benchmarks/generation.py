@@ -27,7 +27,7 @@ from verl_lite.engine.config import (
 )
 from verl_lite.engine.data import read_prompts
 from verl_lite.engine.learner import Learner
-from verl_lite.engine.model import build_tiny_model, build_tiny_tokenizer, load_policy
+from verl_lite.engine.model import ChatTemplate, build_tiny_model, build_tiny_tokenizer, load_policy
 from verl_lite.engine.rollout import VllmSampler
 from verl_lite.engine.rundir import derive_seed
 from verl_lite.plugins import SamplerSettings
@@ -71,7 +71,7 @@ def main() -> None:
         build_tiny_model(Path(folder), TinyModelConfig(), seed=0)
         tokenizer = build_tiny_tokenizer()
         rows = DatasetConfig(task="arithmetic", num_rows=NUM_PROMPTS)
-        prompts = read_prompts(rows, tokenizer, max_prompt_tokens=32, seed=0)
+        prompts = read_prompts(rows, ChatTemplate(tokenizer), max_prompt_tokens=32, seed=0)
         config = RolloutConfig(max_prompt_tokens=32, max_new_tokens=NEW_TOKENS)
         sampler = VllmSampler(folder, tokenizer, config, canary_ids=prompts[0].prompt_ids, seed=0)
         model = load_policy(folder, dtype="float32", device=torch.device("cpu"))

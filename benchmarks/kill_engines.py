@@ -39,7 +39,7 @@ from verl_lite.engine.config import (
 )
 from verl_lite.engine.data import read_prompts
 from verl_lite.engine.learner import Learner
-from verl_lite.engine.model import build_tiny_model, build_tiny_tokenizer, load_policy
+from verl_lite.engine.model import ChatTemplate, build_tiny_model, build_tiny_tokenizer, load_policy
 from verl_lite.plugins import Rollout, SamplerSettings
 
 NUM_PROMPTS, NUM_SAMPLES, NEW_TOKENS = 16, 8, 96
@@ -125,7 +125,7 @@ def main() -> None:
     if options.record is not None and options.record.is_file():
         rows = [json.loads(line) for line in options.record.read_text().splitlines()]
     task = DatasetConfig(task="arithmetic", num_rows=NUM_PROMPTS)
-    prompts = read_prompts(task, build_tiny_tokenizer(), max_prompt_tokens=32, seed=0)
+    prompts = read_prompts(task, ChatTemplate(build_tiny_tokenizer()), max_prompt_tokens=32, seed=0)
     with engines(options.engines, prompts, kills=options.kills) as (sampler, learner):
         sample(sampler, prompts)  # warm-up
         started = time.perf_counter()

@@ -1,17 +1,22 @@
 """A tiny Qwen3 and ragged training samples; one thread, so that sums come in one order."""
 
 import copy
+import json
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from verl_lite.engine import TrainingSample
 from verl_lite.engine.config import TinyModelConfig
-from verl_lite.engine.model import tiny
+from verl_lite.engine.model import ChatTemplate, end_token_ids, tiny
 
 VOCAB = 61
 SMALL = TinyModelConfig(
@@ -152,3 +157,49 @@ def small_tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def small_run(small_tree: dict[str, Any]) -> dict[str, Any]:
     """`small_tree`, to be changed at will."""
     return copy.deepcopy(small_tree)
+
+
+FAMILIES = Path(__file__).parents[1] / "fixtures" / "chat_templates"
+SPECIAL = re.compile(r"<[|｜][^<>]+[|｜]>|<(?:start|end)_of_\w+>|\[/?[A-Z_]{3,}\]|\[gMASK\]|<sop>|<image>")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatFamily:
+    """A model family's template and a tokenizer with its special tokens; `about` is from families.json."""
+
+    name: str
+    tokenizer: Any
+    about: dict[str, Any]
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        named = self.about.get("ends", [self.about["eos"]])
+        model = SimpleNamespace(generation_config=GenerationConfig(eos_token_id=self.ids(named)))
+        return end_token_ids(self.tokenizer, model, self.about.get("named", ()))  # type: ignore[arg-type]
+
+    def ids(self, tokens: Sequence[str]) -> list[int]:
+        return [int(self.tokenizer.convert_tokens_to_ids(token)) for token in tokens]
+
+    def template(self, **options: Any) -> ChatTemplate:
+        return ChatTemplate(self.tokenizer, **{"arguments": self.about.get("arguments", {}), **options})
+
+
+def make_family(name: str) -> ChatFamily:
+    about = json.loads((FAMILIES / "families" / "families.json").read_text(encoding="utf-8"))[name]
+    source = (FAMILIES / "families" / f"{about.get('template', name)}.jinja").read_text(encoding="utf-8")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(FAMILIES / "tokenizer.json"))
+    tokenizer.chat_template = source
+    named = [about[key] for key in ("bos", "eos") if key in about]
+    found = dict.fromkeys([*SPECIAL.findall(source), *about.get("ends", []), *named])
+    tokenizer.add_special_tokens({"additional_special_tokens": list(found)})
+    tokenizer.eos_token = about["eos"]
+    if "bos" in about:
+        tokenizer.bos_token = about["bos"]
+    return ChatFamily(name=name, tokenizer=tokenizer, about=about)
+
+
+@pytest.fixture(scope="session")
+def chat_families() -> dict[str, ChatFamily]:
+    """Templates in the shapes of the families people train, by name."""
+    names = json.loads((FAMILIES / "families" / "families.json").read_text(encoding="utf-8"))
+    return {name: make_family(name) for name in names}

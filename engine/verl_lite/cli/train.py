@@ -114,6 +114,8 @@ def check(
     asked = None if gpu_gib is None else Gpu(name="GPU", memory_bytes=int(gpu_gib * 2**30))
     for line in plan_memory(checked, shape_of(checked.model), asked or local_gpu()).lines():
         typer.echo(line)
+    for note in prepared.notes:
+        typer.echo(note)
     typer.echo(
         f"{config}: fine; {len(prepared.train_prompts)} training prompts, "
         f"{len(prepared.held_out_prompts)} held out, "

@@ -8,13 +8,14 @@ from typing import Any
 from verl_lite.engine.config.data import DatasetConfig
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.data.prompts import read_prompts
-from verl_lite.engine.model.end_tokens import named_token_ids
-from verl_lite.engine.model.folder import check_context, check_critic, load_tokenizer
+from verl_lite.engine.model.chat_template import ChatTemplate
+from verl_lite.engine.model.end_tokens import end_token_ids, named_token_ids, note_on_end
+from verl_lite.engine.model.folder import check_context, check_critic, load_tokenizer, open_chat_template
 from verl_lite.engine.model.quantization import check_bitsandbytes
 from verl_lite.engine.observe.metrics_log import check_trackers, read_metrics
 from verl_lite.engine.rundir.checkpoint_files import PassedOver, newest_whole
 from verl_lite.engine.rundir.checkpoints import Checkpoint, load_checkpoint
-from verl_lite.engine.rundir.fingerprints import changed_data, fingerprint_rows
+from verl_lite.engine.rundir.fingerprints import changed_data, date_of, fingerprint_rows
 from verl_lite.engine.rundir.folder import FREE_FOR_MEMORY, FREE_TO_CHANGE, RunFolder, choose_run_dir
 from verl_lite.engine.sft.data import SFTData, read_sft
 from verl_lite.engine.types import PromptRow, Tokenizer
@@ -31,7 +32,8 @@ class PreparedRun:
     """A run with its checked inputs.
 
     RL continues from `checkpoint`; `passed_over` are newer, damaged ones. A run that `resumes` without a
-    checkpoint continues with SFT, or from RL's first step. `sft` is None without SFT.
+    checkpoint continues with SFT, or from RL's first step. `sft` is None without SFT. `date` is the date that
+    chat templates write, `notes` are to be shown to the user.
     """
 
     config: TrainConfig
@@ -44,6 +46,8 @@ class PreparedRun:
     checkpoint: Checkpoint | None
     passed_over: Sequence[PassedOver] = ()
     resumes: bool = False
+    date: str = ""
+    notes: Sequence[str] = ()
 
     @property
     def data(self) -> dict[str, Mapping[str, Any]]:
@@ -87,7 +91,10 @@ def prepare_run(
         build_composite(config, catalog)
     check_trackers(config.logging.trackers)
     tokenizer = _check_model(config, only_sft=only_sft)
-    train, held_out = ([], []) if only_sft else _read_prompts(config, tokenizer)
+    model, named = config.model.path, config.sft.end_of_turn
+    today = config.data.date or date_of(folder.environment)
+    template = open_chat_template(tokenizer, config.data, today=today)
+    train, held_out = ([], []) if only_sft else _read_prompts(config, template)
     checkpoint, passed_over = _checkpoint(folder, config) if resume and not only_sft else (None, [])
     prepared = PreparedRun(
         config=config,
@@ -96,10 +103,14 @@ def prepare_run(
         tokenizer=tokenizer,
         train_prompts=train,
         held_out_prompts=held_out,
-        sft=read_sft(config, tokenizer) if config.sft.is_on else None,
+        sft=read_sft(config, template, end_ids=end_token_ids(tokenizer, model, named))
+        if config.sft.is_on
+        else None,
         checkpoint=checkpoint,
         passed_over=passed_over,
         resumes=resume,
+        date=today.isoformat(),
+        notes=[note for note in [note_on_end(tokenizer, model, named)] if note],
     )
     if resume and (changed := changed_data(folder.environment, prepared.data)):
         raise ConfigError(
@@ -112,7 +123,7 @@ def prepare_run(
 def _check_model(config: TrainConfig, *, only_sft: bool) -> Tokenizer:
     """The tokenizer, after checking it and the model's configuration."""
     check_bitsandbytes(config.learner)
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = load_tokenizer(config.model, chat_template=config.data.chat_template)
     named_token_ids(tokenizer, config.sft.end_of_turn)
     check_context(config.model, needed_tokens=config.sft.max_tokens or 0)
     check_context(config.model, needed_tokens=config.rollout.context_tokens)
@@ -148,10 +159,10 @@ def _had_checkpoints(folder: RunFolder, config: TrainConfig) -> bool:
     return bool(began.checkpoints.every_steps) and last > 2 * every
 
 
-def _read_prompts(config: TrainConfig, tokenizer: Tokenizer) -> tuple[list[PromptRow], list[PromptRow]]:
+def _read_prompts(config: TrainConfig, template: ChatTemplate) -> tuple[list[PromptRow], list[PromptRow]]:
     def prompts(data: DatasetConfig) -> list[PromptRow]:
         limit = config.rollout.max_prompt_tokens
-        return read_prompts(data, tokenizer, max_prompt_tokens=limit, seed=config.seed)
+        return read_prompts(data, template, max_prompt_tokens=limit, seed=config.seed)
 
     train = prompts(config.data.train)
     if config.rollout.num_prompts > len(train):

@@ -97,7 +97,9 @@ def train_only_sft(
     ) as run:
         folder = run.folder
         if not resume:
-            folder.claim(config, run.inputs.plugins, run.inputs.data)
+            folder.claim(config, run.inputs.plugins, run.inputs.data, date=run.inputs.date)
+        for note in run.inputs.notes:
+            run.display.note(note)
         path = prepare_model(config.model, folder.model, seed=config.seed)
         model = load_policy(path, dtype=config.model.dtype, device=default_device())
         with clear_memory_errors("updating"):
@@ -147,7 +149,9 @@ def _begin(run: Run[PreparedRun]) -> None:
         done = prepared.checkpoint.step if prepared.checkpoint else 0
         run.folder.cut_back(done, prepared.passed_over)
     else:
-        run.folder.claim(prepared.config, prepared.plugins, prepared.data)
+        run.folder.claim(prepared.config, prepared.plugins, prepared.data, date=prepared.date)
+    for note in prepared.notes:
+        run.display.note(note)
 
 
 def _train_with_restarts(

@@ -76,8 +76,8 @@ def run_sft(
 def _trained(prepared: PreparedRun, model: PreTrainedModel) -> PreTrainedModel:
     """The model with adapters if configured; its generation config gets the end tokens."""
     sft = prepared.config.sft
-    if sft.end_of_turn:
-        ends = end_token_ids(prepared.tokenizer, model, sft.end_of_turn)
+    ends = end_token_ids(prepared.tokenizer, model, sft.end_of_turn)
+    if set(ends) - {prepared.tokenizer.eos_token_id}:
         model.generation_config.eos_token_id = list(ends)
     return add_adapters(model, sft.lora)
 

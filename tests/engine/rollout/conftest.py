@@ -9,6 +9,7 @@ import pytest
 from verl_lite.engine import PromptRow
 from verl_lite.engine.config import ClusterConfig, DatasetConfig, RolloutConfig
 from verl_lite.engine.data import read_prompts
+from verl_lite.engine.model import ChatTemplate
 from verl_lite.engine.rollout import ServerSampler
 
 CLUSTER = ClusterConfig(max_restarts=1, call_timeout_s=30)
@@ -17,7 +18,7 @@ CLUSTER = ClusterConfig(max_restarts=1, call_timeout_s=30)
 @pytest.fixture(scope="module")
 def prompts(tokenizer: Any) -> list[PromptRow]:
     rows = DatasetConfig(task="arithmetic", num_rows=4)
-    return read_prompts(rows, tokenizer, max_prompt_tokens=32, seed=0)
+    return read_prompts(rows, ChatTemplate(tokenizer), max_prompt_tokens=32, seed=0)
 
 
 @pytest.fixture

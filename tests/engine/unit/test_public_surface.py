@@ -38,7 +38,7 @@ ROOMS: dict[str, str] = {
     """,
     "verl_lite.engine.data": """
         DataReport PromptStream TextRow arithmetic_rows check_rows data_page length_plot
-        near_duplicates read_prompts read_rows row_messages text_row worked_answer
+        near_duplicates read_prompts read_rows row_messages text_row to_messages to_tools worked_answer
     """,
     "verl_lite.engine.evals": """
         Comparison EvalConfig EvalResult Measure PromptResult RESULTS compare_results evaluate_model
@@ -51,10 +51,10 @@ ROOMS: dict[str, str] = {
         token_logprobs_and_entropy value_loss write_sharded
     """,
     "verl_lite.engine.model": """
-        CHAT_TEMPLATE ModelShape PACKAGED_MODELS adapters_to_sync add_adapters base_model
+        CHAT_TEMPLATE ChatTemplate ModelShape PACKAGED_MODELS adapters_to_sync add_adapters base_model
         build_tiny_model build_tiny_tokenizer check_bitsandbytes check_critic end_of_answer
-        end_token_ids fetch_model load_policy load_tokenizer merged save_policy shape_of
-        shape_of_config without_end
+        end_token_ids fetch_model load_policy load_tokenizer merged note_on_end open_chat_template
+        save_policy shape_of shape_of_config without_end
     """,
     "verl_lite.engine.observe": """
         DisplayMode MONITORS MetricsLog Monitors RollbackRules StageClock StepReport SummaryRow
@@ -78,7 +78,7 @@ ROOMS: dict[str, str] = {
         save_checkpoint why_not_whole write_manifest
     """,
     "verl_lite.engine.sft": """
-        ChatTemplate Conversation ExampleBuilder Fault FaultKind IGNORED SFTData SFTExample
+        Conversation ExampleBuilder Fault FaultKind IGNORED ResponseFinder SFTData SFTExample
         SFTSource SFTStep SFTStream as_sample backward describe_example read_sft token_factors
         train_sft trained_part validation_loss
     """,

@@ -1,8 +1,9 @@
-"""The `data` section of the config: where rows come from."""
+"""The `data` section of the config: where rows come from, and how the chat template shows them."""
 
-from typing import Literal
+import datetime
+from typing import Any, Literal
 
-from pydantic import NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from verl_lite.plugins.config_file import ConfigModel
 
@@ -20,10 +21,12 @@ class DatasetConfig(ConfigModel):
     prompt            the column with the user's message (text) or the chat (messages)
     prompt_template   text with {column} placeholders, instead of the plain column
     system_prompt     put before the prompt unless the chat has a system message
+    tools             the column with the tools for the chat template, where a row has one
     reference         the column with the right answer; "" for none
     reference_after   keep only the part of the reference after the last occurrence of this text ("####")
     num_rows          use this many rows from the start (0: all)
     overlong          how to treat prompts longer than rollout.max_prompt_tokens
+    ignore            columns to leave out, as if the rows did not have them
     """
 
     path: str | None = None
@@ -34,10 +37,12 @@ class DatasetConfig(ConfigModel):
     prompt: str = "question"
     prompt_template: str = ""
     system_prompt: str = ""
+    tools: str = "tools"
     reference: str = "reference"
     reference_after: str = ""
     num_rows: NonNegativeInt = 0
     overlong: Literal["error", "drop"] = "error"
+    ignore: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _one_source(self) -> "DatasetConfig":
@@ -51,7 +56,20 @@ class DatasetConfig(ConfigModel):
         return self
 
 
-class DataConfig(ConfigModel):
+class ChatConfig(ConfigModel):
+    """How the chat template is used, in every stage.
+
+    chat_template    a file with the template to use instead of the model's own
+    template_kwargs  variables of the template, such as {enable_thinking: false}
+    date             the date that templates write into the prompt (2026-07-31); unset: the day a run began
+    """
+
+    chat_template: str | None = None
+    template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    date: datetime.date | None = None
+
+
+class DataConfig(ChatConfig):
     """`train` feeds the updates; `held_out` is never trained on and measures accuracy."""
 
     train: DatasetConfig

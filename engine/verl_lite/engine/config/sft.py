@@ -121,7 +121,11 @@ class SFTConfig(SFTRowsConfig):
     batch_rows   rows per update; micro-batches follow learner.max_tokens_per_micro_batch
     mask         "checked": the template's {% generation %} marks, if any, must agree with its generation
                  prompt; "template" trusts the marks; "prompt" ignores them
-    end_of_turn  tokens besides the tokenizer's eos that end a turn ("<end_of_turn>")
+    end_of_turn  tokens that end a turn besides those of the tokenizer, generation_config.json and the chat
+                 template; where the template writes none, the first of them is written behind each answer
+    without_reasoning
+                 an answer without reasoning where the template's generation prompt opens some (<think>) is
+                 an error, or "close": the model learns to close the empty block first
     lora         train adapters, merged into the weights at the end
     """
 
@@ -132,6 +136,7 @@ class SFTConfig(SFTRowsConfig):
     batch_rows: PositiveInt = 64
     mask: Literal["checked", "template", "prompt"] = "checked"
     end_of_turn: tuple[str, ...] = ()
+    without_reasoning: Literal["error", "close"] = "error"
     max_tokens: PositiveInt | None = None  # per row; unset: rollout prompt + completion
     loss: SFTLossConfig = Field(default_factory=SFTLossConfig)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-5, warmup_steps=10)

@@ -1,4 +1,5 @@
 from .arithmetic import arithmetic_rows as arithmetic_rows, worked_answer as worked_answer
+from .messages import to_messages as to_messages, to_tools as to_tools
 from .page import data_page as data_page, length_plot as length_plot
 from .prompts import (
     PromptStream as PromptStream,

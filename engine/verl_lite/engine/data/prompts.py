@@ -8,8 +8,10 @@ from typing import Any, cast
 
 from verl_lite.engine.config.data import DatasetConfig, Task
 from verl_lite.engine.data.arithmetic import arithmetic_rows
+from verl_lite.engine.data.messages import refuse_media, to_messages, to_tools
 from verl_lite.engine.data.word_problems import sum_rows, word_problem_rows
-from verl_lite.engine.types import PromptRow, Tokenizer
+from verl_lite.engine.model.chat_template import ChatTemplate
+from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.plugins import Message
 
@@ -98,34 +100,31 @@ def _hub_rows(config: DatasetConfig) -> Iterable[Row]:
         raise DataError(f"cannot load the data set {config.hub!r} ({config.split}): {error}") from None
 
 
-def row_messages(row: Row, config: DatasetConfig) -> list[Message]:
-    """The row's prompt as a chat. Raises DataError if it is neither text nor a chat."""
-    content: Any
+def row_messages(row: Row, config: DatasetConfig, *, where: str = "the row") -> list[Message]:
+    """The row's prompt as a chat. Raises DataError if it is neither text nor a chat, or has images."""
+    refuse_media({key: value for key, value in row.items() if key not in config.ignore}, where=where)
     if config.prompt_template:
         try:
-            content = config.prompt_template.format_map(row)
+            messages = to_messages(config.prompt_template.format_map(row), where=where)
         except KeyError as error:
             raise DataError(f"prompt_template names {error}; the row has {', '.join(row)}") from None
     else:
-        content = row[config.prompt]
-    if isinstance(content, str):
-        messages = [Message(role="user", content=content)]
-    elif isinstance(content, Sequence) and content and all(_is_message(item) for item in content):
-        messages = [cast(Message, {k: v for k, v in item.items() if v is not None}) for item in content]
-    else:
-        raise DataError(f"column {config.prompt!r}: expected text or a list of messages, got {content!r:.80}")
-    if config.system_prompt and messages[0].get("role") != "system":
+        messages = to_messages(row[config.prompt], where=f"{where}, column {config.prompt!r}")
+    if config.system_prompt and messages[0]["role"] != "system":
         messages.insert(0, Message(role="system", content=config.system_prompt))
     return messages
 
 
-def _is_message(item: object) -> bool:
-    return isinstance(item, Mapping) and isinstance(item.get("role"), str) and "content" in item
+def row_tools(row: Row, config: DatasetConfig, *, where: str = "the row") -> list[Mapping[str, Any]]:
+    """The row's tools for the chat template. Raises DataError if they are none."""
+    if not config.tools or config.tools in config.ignore:
+        return []
+    return to_tools(row.get(config.tools), where=f"{where}, column {config.tools!r}")
 
 
 def read_prompts(
     config: DatasetConfig,
-    tokenizer: Tokenizer,
+    template: ChatTemplate,
     *,
     max_prompt_tokens: int,
     seed: int,
@@ -140,13 +139,15 @@ def read_prompts(
     source = config.path or config.hub or config.task or ""
     prompts = []
     for index, row in enumerate(rows):
-        messages = row_messages(row, config)
-        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        where = f"{source}, row {index}"
+        messages = row_messages(row, config, where=where)
+        tools = row_tools(row, config, where=where)
+        ids = template.prompt_ids(messages, where=where, tools=tools)
         if len(ids) <= max_prompt_tokens:
             prompts.append(_prompt_row(row, config, messages, ids, index=index))
         elif config.overlong == "error":
             raise DataError(
-                f"{source}, row {index}: the prompt has {len(ids)} tokens, more than "
+                f"{where}: the prompt has {len(ids)} tokens, more than "
                 f"rollout.max_prompt_tokens={max_prompt_tokens}; raise it, or set overlong: drop"
             )
     if not prompts:

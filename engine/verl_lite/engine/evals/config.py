@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, NonNegativeInt, model_validator
 
 from verl_lite.engine.config.cluster import ClusterConfig
-from verl_lite.engine.config.data import DatasetConfig
+from verl_lite.engine.config.data import ChatConfig, DatasetConfig
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.config.train import ModelConfig, TrainConfig
 from verl_lite.errors import ConfigError
@@ -15,7 +15,7 @@ from verl_lite.plugins.composite.config import RewardsConfig, leaves
 from verl_lite.plugins.config_file import apply_overrides, read_yaml, validate
 
 
-class EvalConfig(RewardsConfig):
+class EvalConfig(RewardsConfig, ChatConfig):
     """What to measure, on which rows, with which rewards.
 
     datasets     data sets by their names in the results
@@ -89,6 +89,9 @@ def training_config(train: TrainConfig, *, source: str = "the config") -> EvalCo
         datasets={"held_out": train.data.held_out},
         rollout=train.rollout,
         cluster=train.cluster,
+        chat_template=train.data.chat_template,
+        template_kwargs=train.data.template_kwargs,
+        date=train.data.date,
         accuracy=train.accuracy_reward,
         right_at=train.evaluation.right_at,
         rewards=train.rewards,

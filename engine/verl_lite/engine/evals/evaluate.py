@@ -24,7 +24,7 @@ from verl_lite.engine.evals.measures import (
     perplexity_measure,
 )
 from verl_lite.engine.model.end_tokens import end_of_answer, end_token_ids
-from verl_lite.engine.model.folder import check_context, load_tokenizer, prepare_model
+from verl_lite.engine.model.folder import check_context, load_tokenizer, open_chat_template, prepare_model
 from verl_lite.engine.rundir.folder import write_whole
 from verl_lite.engine.types import PromptRow, Sampler, Tokenizer
 from verl_lite.errors import ConfigError, DataError
@@ -76,12 +76,13 @@ def evaluate_model(
     if out_dir is not None and (out_dir / RESULTS).exists():
         raise ConfigError(f"{out_dir} already holds the results of an evaluation: choose another folder")
     model = ModelConfig(path=model_path)
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(model, chat_template=config.chat_template)
+    template = open_chat_template(tokenizer, config)
     check_context(model, needed_tokens=config.rollout.context_tokens)
     limit = config.rollout.max_prompt_tokens
     needed = [config.perplexity] if config.perplexity else []
     prompts = {
-        name: read_prompts(data, tokenizer, max_prompt_tokens=limit, seed=config.seed, needed=needed)
+        name: read_prompts(data, template, max_prompt_tokens=limit, seed=config.seed, needed=needed)
         for name, data in config.datasets.items()
     }
     end_id = end_of_answer(tokenizer, end_token_ids(tokenizer, model_path))

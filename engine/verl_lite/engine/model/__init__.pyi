@@ -1,6 +1,8 @@
+from .chat_template import ChatTemplate as ChatTemplate
 from .end_tokens import (
     end_of_answer as end_of_answer,
     end_token_ids as end_token_ids,
+    note_on_end as note_on_end,
     without_end as without_end,
 )
 from .fetch import PACKAGED_MODELS as PACKAGED_MODELS, fetch_model as fetch_model
@@ -8,6 +10,7 @@ from .folder import (
     check_critic as check_critic,
     load_policy as load_policy,
     load_tokenizer as load_tokenizer,
+    open_chat_template as open_chat_template,
     save_policy as save_policy,
 )
 from .lora import adapters_to_sync as adapters_to_sync, add_adapters as add_adapters, merged as merged

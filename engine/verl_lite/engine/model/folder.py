@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from contextlib import redirect_stderr
+from datetime import date
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from verl_lite.engine.config.data import ChatConfig
 from verl_lite.engine.config.train import ModelConfig, is_gguf
+from verl_lite.engine.model.chat_template import ChatTemplate
 from verl_lite.engine.model.gguf import from_pretrained
 from verl_lite.engine.model.quantization import four_bit_config, keep_training_kernels
 from verl_lite.engine.model.tiny import build_tiny_model, build_tiny_tokenizer
@@ -24,13 +27,51 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_tokenizer(config: ModelConfig) -> Tokenizer:
-    """The policy's tokenizer, without loading the policy.
+def load_tokenizer(config: ModelConfig, *, chat_template: str | None = None) -> Tokenizer:
+    """The policy's tokenizer, without loading the policy; with the template in the file `chat_template`.
 
     Raises DataError for a missing folder or tokenizer, chat template or eos token.
     """
-    if config.tiny is not None:
-        return build_tiny_tokenizer()
+    tokenizer = build_tiny_tokenizer() if config.tiny is not None else _own_tokenizer(config)
+    if chat_template is not None:
+        tokenizer.chat_template = read_template(chat_template)
+    if not tokenizer.chat_template:
+        raise DataError(
+            f"the tokenizer of model.path={config.path!r} has no chat template: use an instruction-tuned "
+            "model, or name a file with one in data.chat_template"
+        )
+    if tokenizer.eos_token_id is None:
+        raise DataError(
+            f"the tokenizer of model.path={config.path!r} has no eos token: answers could never end; set "
+            "eos_token in its tokenizer_config.json"
+        )
+    return tokenizer
+
+
+def open_chat_template(tokenizer: Tokenizer, chat: ChatConfig, *, today: date | None = None) -> ChatTemplate:
+    """The tokenizer's template with the config's variables and date; `today` if it has no date."""
+    return ChatTemplate(tokenizer, arguments=chat.template_kwargs, today=chat.date or today)
+
+
+def read_template(path: str) -> str:
+    """The chat template in the file. Raises DataError if there is none, or one that is not Jinja."""
+    from jinja2 import TemplateSyntaxError
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"data.chat_template: cannot read {path} (looked from {Path.cwd()}): {error}"
+        ) from None
+    try:
+        render_jinja_template([], chat_template=text)
+    except TemplateSyntaxError as error:
+        raise DataError(f"data.chat_template: {path}, line {error.lineno}: {error.message}") from None
+    return text
+
+
+def _own_tokenizer(config: ModelConfig) -> Tokenizer:
     from transformers import AutoTokenizer
 
     path = config.path or ""
@@ -39,13 +80,6 @@ def load_tokenizer(config: ModelConfig) -> Tokenizer:
         tokenizer = from_pretrained(AutoTokenizer, path)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load the tokenizer of model.path={path!r}: {_first_line(error)}") from None
-    if not tokenizer.chat_template:
-        raise DataError(
-            f"the tokenizer of model.path={path!r} has no chat template: use an instruction-tuned model, "
-            "or put a chat_template.jinja into a copy of the folder"
-        )
-    if tokenizer.eos_token_id is None:
-        raise DataError(f"the tokenizer of model.path={path!r} has no eos token: answers could never end")
     return tokenizer
 
 

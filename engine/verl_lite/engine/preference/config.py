@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from verl_lite.engine.config.algorithm import LearnerConfig, OptimizerConfig
-from verl_lite.engine.config.data import DatasetConfig
+from verl_lite.engine.config.data import ChatConfig, DatasetConfig
 from verl_lite.engine.config.train import CheckpointConfig, ModelConfig
 from verl_lite.plugins.config_file import ConfigModel
 
@@ -48,7 +48,7 @@ class PreferenceSource(ConfigModel):
         return self
 
 
-class PreferenceDataConfig(ConfigModel):
+class PreferenceDataConfig(ChatConfig):
     """`held_out` is never trained on; without it, `held_out_fraction` of the prompts is held out.
 
     max_tokens   limit for prompt plus completion

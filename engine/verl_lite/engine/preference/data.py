@@ -6,13 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+from verl_lite.engine.data.messages import to_messages
 from verl_lite.engine.data.prompts import read_rows, row_messages
+from verl_lite.engine.model.chat_template import ChatTemplate, behind_prompt
 from verl_lite.engine.preference.config import PreferenceConfig, PreferenceSource
-from verl_lite.engine.types import Tokenizer, TrainingSample
+from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.preferences import PreferenceRow, to_preference
+from verl_lite.plugins import Message
 
-Tokenise = Callable[[Tokenizer, PreferenceRow], list[tuple[list[int], list[int]]]]
+Tokenise = Callable[[ChatTemplate, PreferenceRow], list[tuple[list[int], list[int]]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,39 +51,36 @@ class Rankings:
 
 
 def reply_ids(
-    tokenizer: Tokenizer, row: PreferenceRow, *, end_id: int | None = None
+    template: ChatTemplate, row: PreferenceRow, *, end_id: int | None = None
 ) -> list[tuple[list[int], list[int]]]:
     """(prompt, completion) ids as a sampler would produce them: template, answer, end of turn.
 
     `end_id` is the token that ends a turn; unset, the tokenizer's eos.
     """
-    end = tokenizer.eos_token_id if end_id is None else end_id
-    prompt = tokenizer.apply_chat_template(list(row.prompt), add_generation_prompt=True, return_dict=False)
-    encoded = [tokenizer.encode(text, add_special_tokens=False) for text in row.completions]
-    return [(list(prompt), [*ids, end]) for ids in encoded]
+    end = int(template.tokenizer.eos_token_id) if end_id is None else end_id
+    prompt = template.render(row.prompt, where=_name(row), for_inference=True)
+    answers = [template.encode(behind_prompt(prompt, text)) for text in row.completions]
+    return [(template.encode(prompt), [*ids, end]) for ids in answers]
 
 
-def chat_ids(tokenizer: Tokenizer, row: PreferenceRow) -> list[tuple[list[int], list[int]]]:
+def chat_ids(template: ChatTemplate, row: PreferenceRow) -> list[tuple[list[int], list[int]]]:
     """Conversations as the `reward_model` reward renders them: (common prefix, rest) of each."""
-    whole = []
-    for text in row.completions:
-        chat = [*row.prompt, {"role": "assistant", "content": text}]
-        rendered = tokenizer.apply_chat_template(chat, tokenize=False)
-        whole.append(list(tokenizer(rendered, add_special_tokens=False)["input_ids"]))
+    chats = [[*row.prompt, Message(role="assistant", content=text)] for text in row.completions]
+    whole = [template.encode(template.render(chat, where=_name(row))) for chat in chats]
     equal = takewhile(lambda ids: len(set(ids)) == 1, zip(*whole, strict=False))
     # the rest keeps at least one token: the score is read at the last
     cut = min(sum(1 for _ in equal), *(len(ids) - 1 for ids in whole))
     return [(ids[:cut], ids[cut:]) for ids in whole]
 
 
-def read_rankings(config: PreferenceConfig, tokenizer: Tokenizer, tokenise: Tokenise) -> Rankings:
+def read_rankings(config: PreferenceConfig, template: ChatTemplate, tokenise: Tokenise) -> Rankings:
     """The config's rows as rankings; no prompt is on both sides. Raises DataError for unusable rows."""
     counts = {"tied": 0, "dropped": 0, "same": 0}
 
     def tokenised(source: PreferenceSource) -> list[Ranking]:
         found = []
         for name, row in _rows(source, config.seed):
-            ranking = _ranking(row, name, config, tokenise(tokenizer, row))
+            ranking = _ranking(row, name, config, tokenise(template, row))
             if ranking is None:
                 counts["dropped"] += 1
             elif not ranking.pairs:
@@ -109,16 +109,26 @@ def read_rankings(config: PreferenceConfig, tokenizer: Tokenizer, tokenise: Toke
     )
 
 
+def _name(row: PreferenceRow) -> str:
+    return f"row {row.id}" if row.id else "a row"
+
+
 def _rows(source: PreferenceSource, seed: int) -> list[tuple[str, PreferenceRow]]:
     name = source.path or source.hub
     rows = []
     for index, row in enumerate(read_rows(source.dataset, seed=seed)):
-        prompt = row_messages(row, source.dataset) if source.prompt else None
+        where = f"{name}, row {index}"
+        prompt = row_messages(row, source.dataset, where=where) if source.prompt else None
+        chats = {
+            key: to_messages(row[key], where=f"{where}, column {key!r}")
+            for key in ("chosen", "rejected")
+            if isinstance(row.get(key), list)
+        }
         try:
-            preference = to_preference(row, prompt=prompt)
+            preference = to_preference({**row, **chats, "id": row.get("id", index)}, prompt=prompt)
         except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{name}, row {index}: {error}") from None
-        rows.append((f"{name}, row {index}", preference))
+            raise DataError(f"{where}: {error}") from None
+        rows.append((where, preference))
     return rows
 
 

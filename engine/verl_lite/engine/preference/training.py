@@ -17,6 +17,7 @@ from verl_lite.engine.model.folder import (
     default_device,
     load_policy,
     load_tokenizer,
+    open_chat_template,
     pad_token_id,
     prepare_model,
     save_policy,
@@ -43,7 +44,7 @@ from verl_lite.engine.preference.reward_model import (
     load_scoring_model,
     save_scoring_model,
 )
-from verl_lite.engine.rundir.fingerprints import data_digest
+from verl_lite.engine.rundir.fingerprints import data_digest, date_of
 from verl_lite.engine.rundir.folder import FREE_FOR_MEMORY, RunFolder
 from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
 from verl_lite.engine.types import Tokenizer
@@ -69,6 +70,7 @@ class _Prepared:
     device: torch.device
     start: LoopStart
     resumes: bool
+    date: str
 
 
 def train_dpo(
@@ -139,7 +141,7 @@ def _run(
     ) as run:
         if not resume:
             rows = {"rows": len(run.inputs.rankings.train), "sha256": run.inputs.start.data}
-            run.folder.claim(config, [], {"data.train": rows})
+            run.folder.claim(config, [], {"data.train": rows}, date=run.inputs.date)
         train(run)
     return PreferenceResult(
         run_dir=run.folder.path,
@@ -154,9 +156,11 @@ def _prepare(config: PreferenceConfig, tokenise: Tokenise, folder: RunFolder, *,
         folder.check_same_run(config, free=FREE_TO_CHANGE)
         folder.refuse_finished()
     check_trackers(config.trackers)
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = load_tokenizer(config.model, chat_template=config.data.chat_template)
+    today = config.data.date or date_of(folder.environment)
     check_context(config.model, needed_tokens=config.data.max_tokens, what="data.max_tokens")
-    rankings = read_rankings(config, tokenizer, tokenise)
+    template = open_chat_template(tokenizer, config.data, today=today)
+    rankings = read_rankings(config, template, tokenise)
     return _Prepared(
         tokenizer=tokenizer,
         pad_token_id=pad_token_id(tokenizer),
@@ -164,6 +168,7 @@ def _prepare(config: PreferenceConfig, tokenise: Tokenise, folder: RunFolder, *,
         device=default_device(),
         start=find_start(folder.checkpoints, data=_digest(rankings), resume=resume),
         resumes=resume,
+        date=today.isoformat(),
     )
 
 
@@ -180,9 +185,9 @@ def _replies(config: DPOConfig) -> Tokenise:
 
     @cache
     def end_id(tokenizer: Tokenizer) -> int:
-        return end_of_answer(tokenizer, end_token_ids(tokenizer, config.model.path or ""))
+        return end_of_answer(tokenizer, end_token_ids(tokenizer, config.model.path))
 
-    return lambda tokenizer, row: reply_ids(tokenizer, row, end_id=end_id(tokenizer))
+    return lambda template, row: reply_ids(template, row, end_id=end_id(template.tokenizer))
 
 
 def _dpo(run: Run[_Prepared], config: DPOConfig) -> None:

@@ -24,10 +24,11 @@ GIT_TIMEOUT_S = 5.0
 
 
 def describe_environment(
-    plugins: Sequence[Mapping[str, str]], data: Mapping[str, Mapping[str, Any]]
+    plugins: Sequence[Mapping[str, str]], data: Mapping[str, Mapping[str, Any]], *, date: str = ""
 ) -> dict[str, Any]:
-    """The content of environment.json; `data` has the fingerprints by name."""
+    """The content of environment.json; `data` has the fingerprints by name, `date` is the templates'."""
     return {
+        "date": date,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "num_cpus": os.cpu_count(),

@@ -1,8 +1,9 @@
-"""Fingerprints of training rows: a resumed run must have the same rows."""
+"""What a resumed run must share with its beginning: fingerprints of its rows, and the date in them."""
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,14 @@ def fingerprint_rows(rows: Iterable[PromptRow]) -> dict[str, Any]:
         digest.update(json.dumps(content, sort_keys=True, default=str).encode())
         count += 1
     return {"rows": count, "sha256": digest.hexdigest()}
+
+
+def date_of(environment_file: Path) -> date:
+    """The date that the run's chat template writes: that of environment.json; today for a new run."""
+    try:
+        return date.fromisoformat(json.loads(environment_file.read_text(encoding="utf-8"))["date"])
+    except (OSError, ValueError, KeyError):
+        return date.today()
 
 
 def changed_data(environment_file: Path, data: Mapping[str, Mapping[str, Any]]) -> list[str]:

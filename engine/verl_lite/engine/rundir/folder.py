@@ -103,13 +103,15 @@ class RunFolder:
         config: FolderConfig,
         plugins: Sequence[Mapping[str, str]],
         data: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+        *,
+        date: str = "",
     ) -> None:
-        """Create the folder with config.yaml and environment.json."""
+        """Create the folder with config.yaml and environment.json; `date` is what chat templates write."""
         with clear_write_errors(str(self.path)):
             self.path.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
             write_whole(self.path / "config.yaml", text)
-            environment = describe_environment(plugins, data)
+            environment = describe_environment(plugins, data, date=date)
             write_whole(self.environment, json.dumps(environment, indent=2) + "\n")
 
     def check_same_run(self, config: ConfigModel, *, free: Sequence[str] = FREE_TO_CHANGE) -> None:

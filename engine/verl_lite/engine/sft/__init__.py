@@ -1,7 +1,7 @@
 """The supervised warm-up: train on the data set's answers only.
 
 rows.py            data set row -> conversation
-chat_template.py   conversation -> text, tokens, the span of each response
+responses.py       conversation -> text, tokens, the span of each response
 examples.py        -> token ids with loss weights; faults.py: faults in them, decoded
 data.py            all sources of the config, read and checked; stream.py: the order of their rows
 loss.py            token weights -> one number;  training.py: the loop

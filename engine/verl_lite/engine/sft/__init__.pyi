@@ -1,4 +1,3 @@
-from .chat_template import ChatTemplate as ChatTemplate, Conversation as Conversation
 from .data import SFTData as SFTData, SFTSource as SFTSource, read_sft as read_sft
 from .examples import (
     IGNORED as IGNORED,
@@ -8,6 +7,7 @@ from .examples import (
 )
 from .faults import Fault as Fault, FaultKind as FaultKind
 from .loss import as_sample as as_sample, token_factors as token_factors, trained_part as trained_part
+from .responses import Conversation as Conversation, ResponseFinder as ResponseFinder
 from .stream import SFTStream as SFTStream
 from .training import SFTStep as SFTStep, backward as backward, train_sft as train_sft
 from .validation import validation_loss as validation_loss

@@ -9,12 +9,13 @@ from verl_lite.engine.config.data import DatasetConfig
 from verl_lite.engine.config.sft import SFTRowsConfig
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.data.prompts import read_rows
+from verl_lite.engine.model.chat_template import ChatTemplate
 from verl_lite.engine.rundir.fingerprints import data_digest
-from verl_lite.engine.sft.chat_template import ChatTemplate, Conversation
 from verl_lite.engine.sft.examples import ExampleBuilder, SFTExample, describe_example
 from verl_lite.engine.sft.faults import raise_faults
+from verl_lite.engine.sft.responses import Conversation, ResponseFinder
 from verl_lite.engine.sft.rows import conversation_of
-from verl_lite.engine.types import PromptRow, Tokenizer
+from verl_lite.engine.types import PromptRow
 from verl_lite.errors import DataError
 
 
@@ -51,11 +52,19 @@ class _Unit:
     conversation: Conversation | None = None
 
 
-def read_sft(config: TrainConfig, tokenizer: Tokenizer) -> SFTData:
-    """Read every source of `config.sft`. Raises DataError for faulty rows and masks."""
+def read_sft(config: TrainConfig, template: ChatTemplate, *, end_ids: Sequence[int] = ()) -> SFTData:
+    """Read every source of `config.sft`; a turn ends with eos or one of `end_ids`.
+
+    Raises DataError for faulty rows and masks.
+    """
     sft = config.sft
-    template = ChatTemplate(tokenizer, sft.end_of_turn)
-    reader = _Reader(config, template)
+    finder = ResponseFinder(
+        template,
+        end_ids=end_ids,
+        named=sft.end_of_turn,
+        closes_reasoning=sft.without_reasoning == "close",
+    )
+    reader = _Reader(config, finder)
     sources, validation = [], []
     parts: dict[str, tuple[DatasetConfig, SFTRowsConfig, float, float]] = {
         name: (part.data, part, part.weight, part.weight_in("decay_weight"))
@@ -72,9 +81,7 @@ def read_sft(config: TrainConfig, tokenizer: Tokenizer) -> SFTData:
     return SFTData(
         sources=sources,
         validation=[example for unit in validation for example in unit.examples],
-        prompts=[
-            _prompt(template, chat) for chat in asked[: sft.validation.samples if sft.validation else 0]
-        ],
+        prompts=[_prompt(finder, chat) for chat in asked[: sft.validation.samples if sft.validation else 0]],
         notes=reader.notes(sources[0].examples[0]),
         digest=data_digest(
             [source.name, list(example.input_ids), list(example.weights_T)]
@@ -85,11 +92,11 @@ def read_sft(config: TrainConfig, tokenizer: Tokenizer) -> SFTData:
 
 
 class _Reader:
-    def __init__(self, config: TrainConfig, template: ChatTemplate) -> None:
+    def __init__(self, config: TrainConfig, finder: ResponseFinder) -> None:
         self._config = config
-        self._template = template
+        self._finder = finder
         limit = config.sft.max_tokens or config.rollout.context_tokens
-        self._builder = ExampleBuilder(template, config.sft, max_tokens=limit)
+        self._builder = ExampleBuilder(finder, config.sft, max_tokens=limit)
         self._num_dropped = 0
 
     def units(self, data: DatasetConfig, rows: SFTRowsConfig) -> list[_Unit]:
@@ -123,12 +130,13 @@ class _Reader:
     def notes(self, first: SFTExample) -> list[str]:
         """Notes for the user: the first example, decoded, and rewritten or dropped rows."""
         lines = ["SFT, the first row: only what is marked + is trained on"]
-        for trained, text in describe_example(first, self._template.tokenizer):
+        for trained, text in describe_example(first, self._finder.tokenizer):
             lines.append(f"  {'+' if trained else '-'} {text!r}")
         if self._builder.num_rewritten:
             lines.append(
-                f"SFT: the chat template rewrites earlier turns of {self._builder.num_rewritten} chats; each "
-                "turn of these chats becomes a row, as the model sees it at inference"
+                f"SFT: {self._builder.num_rewritten} chats have turns that the chat template shows "
+                "differently later, or without their reasoning; each turn of these becomes a row, as the "
+                "model sees it at inference"
             )
         if self._num_dropped:
             lines.append(f"SFT: {self._num_dropped} rows are too long and left out (overlong: drop)")
@@ -148,15 +156,15 @@ def _split(units: list[_Unit], config: TrainConfig, name: str) -> tuple[list[_Un
     return kept, [unit for at, unit in enumerate(units) if at in chosen]
 
 
-def _prompt(template: ChatTemplate, chat: Conversation) -> PromptRow:
+def _prompt(finder: ResponseFinder, chat: Conversation) -> PromptRow:
     """The chat up to its last answer, ready to sample from."""
     turn = chat.assistant_turns[-1]
     reference = chat.columns.get("reference")
-    text = template.render(chat, turn, for_inference=True)
+    text = finder.render(chat, turn, for_inference=True)
     return PromptRow(
         id=chat.id,
         messages=chat.messages[:turn],
-        prompt_ids=template.tokens(text).ids,
+        prompt_ids=finder.tokens(text).ids,
         reference=None if reference is None else str(reference),
         columns=chat.columns,
     )

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from verl_lite.engine.config.sft import SFTConfig, SFTRowsConfig, SpanWeight
-from verl_lite.engine.sft.chat_template import ChatTemplate, Conversation, Response, Tokens
 from verl_lite.engine.sft.faults import Fault, FaultKind
+from verl_lite.engine.sft.responses import Conversation, Response, ResponseFinder, Tokens
 from verl_lite.engine.types import Tokenizer
 from verl_lite.errors import DataError
 
@@ -44,14 +44,14 @@ class ExampleBuilder:
     `num_rewritten` counts the chats whose template rewrites earlier turns.
     """
 
-    def __init__(self, template: ChatTemplate, config: SFTConfig, *, max_tokens: int) -> None:
-        self._template = template
+    def __init__(self, finder: ResponseFinder, config: SFTConfig, *, max_tokens: int) -> None:
+        self._finder = finder
         self._mask = config.mask
         self._spans = config.loss.spans
         self._max_tokens = max_tokens
         self.faults: list[Fault] = []
         self.num_rewritten = 0
-        tokenizer = template.tokenizer
+        tokenizer = finder.tokenizer
         is_padding = tokenizer.pad_token_id not in (None, tokenizer.eos_token_id, tokenizer.unk_token_id)
         self._pad_id = tokenizer.pad_token_id if is_padding else None
 
@@ -63,14 +63,16 @@ class ExampleBuilder:
         if not turns:
             raise DataError(f"row {conversation.id}: the chat has no assistant turn, so nothing to train on")
         turns = turns[-1:] if rows.train_on == "last" else turns
-        responses = [self._template.response(conversation, turn) for turn in turns]
-        whole = self._template.render(conversation, len(conversation.messages))
+        responses = [self._finder.response(conversation, turn) for turn in turns]
+        whole = rendered = self._finder.render(conversation, len(conversation.messages))
         self._check_responses(conversation, responses)
-        if all(whole.startswith(response.after[: response.end]) for response in responses):
-            made = [self._example(conversation, whole, responses, is_whole=True)]
+        if responses[-1].closed.startswith(whole):  # the end of turn that the template does not write
+            whole = responses[-1].closed
+        if all(whole.startswith(response.closed) for response in responses):
+            made = [self._example(conversation, whole, responses, is_marked=whole == rendered)]
         else:
             self.num_rewritten += 1
-            made = [self._example(conversation, one.after, [one], is_whole=False) for one in responses]
+            made = [self._example(conversation, one.after, [one], is_marked=False) for one in responses]
         longest = max(len(example.input_ids) for example in made)
         if longest <= self._max_tokens:
             return made
@@ -83,21 +85,23 @@ class ExampleBuilder:
         )
 
     def from_text(self, row: str, text: str) -> Iterator[SFTExample]:
-        """Plain text and its end token in rows of at most `max_tokens`; a row's first token has weight 0."""
-        ids = [*self._template.tokens(text).ids, self._template.tokenizer.eos_token_id]
+        """Plain text, with the start token if the tokenizer has one and the end token, in rows of at most
+        `max_tokens`; a row's first token has weight 0.
+        """
+        ids = _text_ids(self._finder.tokenizer, text)
         for start in range(0, len(ids), self._max_tokens):
             piece = ids[start : start + self._max_tokens]
             if len(piece) > 1:
                 yield SFTExample(input_ids=piece, weights_T=[0.0, *[1.0] * (len(piece) - 1)], row=row)
 
     def _example(
-        self, conversation: Conversation, text: str, responses: Sequence[Response], *, is_whole: bool
+        self, conversation: Conversation, text: str, responses: Sequence[Response], *, is_marked: bool
     ) -> SFTExample:
-        tokens = self._template.tokens(text)
+        tokens = self._finder.tokens(text)
         trained = {at for one in responses for at in tokens.inside(one.start, one.end)}
         self._check_tokens(conversation, tokens, responses[-1])
-        compares = is_whole and self._mask != "prompt" and all(one.agrees for one in responses)
-        if compares and self._template.marks_responses(conversation):
+        compares = is_marked and self._mask != "prompt" and all(one.agrees for one in responses)
+        if compares and self._finder.marks_responses(conversation):
             trained = self._compare_marks(conversation, text, tokens, trained, responses)
         trained.discard(0)  # nothing predicts the first token
         weights = [1.0 if at in trained else 0.0 for at in range(len(tokens.ids))]
@@ -119,7 +123,7 @@ class ExampleBuilder:
         responses: Sequence[Response],
     ) -> set[int]:
         """The tokens to train on by the template's marks; a fault if they are not the `expected` ones."""
-        marks = self._template.marked(conversation, len(tokens.ids))
+        marks = self._finder.marked(conversation, len(tokens.ids))
         if marks is None:
             self._fault(FaultKind.TOKENS_DIFFER, conversation, f"{text[:200]!r}")
             return expected
@@ -128,7 +132,7 @@ class ExampleBuilder:
         unwanted = [(one.end, len(one.after)) for one in responses]
         first_turn = responses[0].turn
         if any(message["role"] == "assistant" for message in conversation.messages[:first_turn]):
-            unwanted.append((0, len(self._template.render(conversation, first_turn))))
+            unwanted.append((0, len(self._finder.render(conversation, first_turn))))
         for start, end in unwanted:
             marked -= set(tokens.inside(start, end)) - expected
         if self._mask == "template":
@@ -145,6 +149,8 @@ class ExampleBuilder:
         for one in responses:
             if not one.agrees:
                 self._fault(FaultKind.TEMPLATE_DIFFERS, conversation, _difference(one))
+            elif one.lost:
+                self._fault(FaultKind.LOST, conversation, f"turn {one.turn} lacks {one.lost}")
             elif one.is_empty:
                 self._fault(FaultKind.EMPTY, conversation, f"turn {one.turn} is {one.after[one.start :]!r}")
             elif not one.is_ended:
@@ -152,14 +158,14 @@ class ExampleBuilder:
                 self._fault(
                     FaultKind.NO_END,
                     conversation,
-                    f"turn {one.turn} ends with {tail!r}, not with {' or '.join(self._template.ends)}",
+                    f"turn {one.turn} ends with {tail!r}, not with {' or '.join(self._finder.ends)}",
                 )
 
     def _check_tokens(self, conversation: Conversation, tokens: Tokens, last: Response) -> None:
-        at_inference = self._template.tokens(last.prompt).ids
+        at_inference = self._finder.tokens(last.prompt).ids
         count = len(at_inference)
         if last.agrees and list(tokens.ids[:count]) != list(at_inference):
-            decode = self._template.tokenizer.decode
+            decode = self._finder.tokenizer.decode
             self._fault(
                 FaultKind.TOKENS_DIFFER,
                 conversation,
@@ -170,15 +176,22 @@ class ExampleBuilder:
             places = [at for at, token in enumerate(tokens.ids) if token == self._pad_id]
             side = "left" if places[0] < len(tokens.ids) / 2 else "right"
             count = len(places)
-            shown = self._template.tokenizer.decode(tokens.ids[max(places[0] - 8, 0) : places[0] + 8])
+            shown = self._finder.tokenizer.decode(tokens.ids[max(places[0] - 8, 0) : places[0] + 8])
             self._fault(FaultKind.PADDING, conversation, f"{count} at its {side} side: {shown!r}")
-        start = self._template.tokenizer.bos_token_id
+        start = self._finder.tokenizer.bos_token_id
         if start is not None and list(tokens.ids[:2]) == [start, start]:
-            shown = self._template.tokenizer.decode(tokens.ids[:8])
+            shown = self._finder.tokenizer.decode(tokens.ids[:8])
             self._fault(FaultKind.DOUBLE_START, conversation, f"{shown!r}")
 
     def _fault(self, kind: FaultKind, conversation: Conversation, evidence: str) -> None:
         self.faults.append(Fault(kind, conversation.id, evidence))
+
+
+def _text_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    start = tokenizer.bos_token
+    is_written = start is not None and text.startswith(str(start))
+    ids = list(tokenizer(text, add_special_tokens=not is_written)["input_ids"])
+    return ids if ids[-1:] == [tokenizer.eos_token_id] else [*ids, int(tokenizer.eos_token_id)]
 
 
 def _weighted_spans(

@@ -11,6 +11,7 @@ class FaultKind(StrEnum):
     PROMPT_TRAINED = "prompt tokens would be trained on"
     RESPONSE_LOST = "tokens of the response would not be trained on"
     TEMPLATE_DIFFERS = "the template renders the prompt of inference and of training differently"
+    LOST = "the template drops a part of the answer, so it would not be trained on"
     TOKENS_DIFFER = "the prompt has other tokens in training than at inference"
     NO_END = "the response has no end-of-turn token"
     EMPTY = "the response is empty"
@@ -19,15 +20,20 @@ class FaultKind(StrEnum):
 
 
 ADVICE = {
-    FaultKind.PROMPT_TRAINED: "in the chat template, move {% generation %} behind the header of the turn",
+    FaultKind.PROMPT_TRAINED: "set sft.mask: prompt, which trains on the response alone; or, in the chat "
+    "template, move {% generation %} behind the header of the turn",
     FaultKind.RESPONSE_LOST: "let {% generation %} ... {% endgeneration %} enclose the whole response and "
     "its end of turn, or set sft.mask: prompt",
     FaultKind.TEMPLATE_DIFFERS: "add_generation_prompt must add exactly how an assistant turn begins: "
-    "otherwise the model is trained on text it never continues at inference",
+    "otherwise the model is trained on text it never continues at inference. Where it opens reasoning that "
+    "the answers lack: write the reasoning into them (it ends with </think>), or set sft.without_reasoning: "
+    "close, which trains on an empty block, or name a template that opens none in data.chat_template",
+    FaultKind.LOST: "put what is in reasoning_content into the content, as the model writes it "
+    "(<think>...</think>); or name a template that keeps it in data.chat_template",
     FaultKind.TOKENS_DIFFER: "let the generation prompt end with a separate token (a special token or a line "
     "break), so that no token spans prompt and response",
     FaultKind.NO_END: "the model would never learn to stop: put the end-of-turn token in the template, or "
-    "name the one it has in sft.end_of_turn",
+    "name one in sft.end_of_turn, which is then written behind every answer",
     FaultKind.EMPTY: "remove such rows",
     FaultKind.PADDING: "remove the padding from the column: rows are plain text",
     FaultKind.DOUBLE_START: "remove the start token from the column: the template writes it",

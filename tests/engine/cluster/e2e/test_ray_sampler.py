@@ -15,6 +15,7 @@ from verl_lite.engine import PromptRow
 from verl_lite.engine.cluster import EngineLost, RayEngine, RayRuntime
 from verl_lite.engine.config import ClusterConfig, DatasetConfig, RolloutConfig, VllmConfig
 from verl_lite.engine.data import read_prompts
+from verl_lite.engine.model import ChatTemplate
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
 
@@ -29,7 +30,7 @@ CONFIG = RolloutConfig(
 @pytest.fixture(scope="module")
 def prompts(tokenizer: Any) -> list[PromptRow]:
     rows = DatasetConfig(task="arithmetic", num_rows=16)
-    return read_prompts(rows, tokenizer, max_prompt_tokens=32, seed=0)
+    return read_prompts(rows, ChatTemplate(tokenizer), max_prompt_tokens=32, seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 from verl_lite.engine import PromptRow
 from verl_lite.engine.config import DatasetConfig
 from verl_lite.engine.data import PromptStream, read_prompts, read_rows, row_messages
+from verl_lite.engine.model import ChatTemplate
 from verl_lite.errors import ConfigError, DataError
 
 GSM8K_ROWS = [
@@ -37,7 +38,9 @@ def test_jsonl_parquet_and_datasets_give_the_same_prompts(tmp_path: Path, tokeni
     parquet = tmp_path / "rows.parquet"
     pq.write_table(pa.Table.from_pylist(GSM8K_ROWS), parquet)
     sources = [gsm8k(path=str(jsonl)), gsm8k(path=str(parquet)), gsm8k(hub=str(folder))]
-    first, *others = [read_prompts(s, tokenizer, max_prompt_tokens=100, seed=0) for s in sources]
+    first, *others = [
+        read_prompts(s, ChatTemplate(tokenizer), max_prompt_tokens=100, seed=0) for s in sources
+    ]
     assert [prompt.reference for prompt in first] == ["7", "2,400", "5"]
     assert first[0].columns["question"] == GSM8K_ROWS[0]["question"]
     assert first[0].columns["reference"] == "7"
@@ -94,20 +97,22 @@ def test_overlong_prompts_are_an_error_or_left_out(tmp_path: Path, tokenizer: An
     with pytest.raises(
         DataError, match=r"row 0: the prompt has 41 tokens, more than rollout\.max_prompt_tokens=20"
     ):
-        read_prompts(gsm8k(path=path), tokenizer, max_prompt_tokens=20, seed=0)
-    kept = read_prompts(gsm8k(path=path, overlong="drop"), tokenizer, max_prompt_tokens=20, seed=0)
+        read_prompts(gsm8k(path=path), ChatTemplate(tokenizer), max_prompt_tokens=20, seed=0)
+    kept = read_prompts(
+        gsm8k(path=path, overlong="drop"), ChatTemplate(tokenizer), max_prompt_tokens=20, seed=0
+    )
     assert [prompt.id for prompt in kept] == ["2"]  # the row's own number, whatever was left out
     with pytest.raises(DataError, match="all 3 prompts are longer"):
-        read_prompts(gsm8k(path=path, overlong="drop"), tokenizer, max_prompt_tokens=3, seed=0)
+        read_prompts(gsm8k(path=path, overlong="drop"), ChatTemplate(tokenizer), max_prompt_tokens=3, seed=0)
 
 
 def test_a_reference_without_its_mark_and_ids_given_twice(tmp_path: Path, tokenizer: Any) -> None:
     unmarked = write_jsonl(tmp_path / "a.jsonl", [{"question": "q", "answer": "7"}])
     with pytest.raises(DataError, match="the reference '7' lacks '####'"):
-        read_prompts(gsm8k(path=str(unmarked)), tokenizer, max_prompt_tokens=50, seed=0)
+        read_prompts(gsm8k(path=str(unmarked)), ChatTemplate(tokenizer), max_prompt_tokens=50, seed=0)
     twice = write_jsonl(tmp_path / "b.jsonl", [{"id": "x", "question": "q", "answer": "#### 7"}] * 2)
     with pytest.raises(DataError, match="two rows have id='x'"):
-        read_prompts(gsm8k(path=str(twice)), tokenizer, max_prompt_tokens=50, seed=0)
+        read_prompts(gsm8k(path=str(twice)), ChatTemplate(tokenizer), max_prompt_tokens=50, seed=0)
 
 
 def rows_of(num_rows: int) -> list[PromptRow]:

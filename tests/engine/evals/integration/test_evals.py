@@ -25,6 +25,7 @@ from verl_lite.engine.evals import (
     measure_samples,
     read_result,
 )
+from verl_lite.engine.model import ChatTemplate
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab import mcnemar_exact, mean_interval, pass_at_k, wilson_interval
 from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout, ScoreOutcome
@@ -172,7 +173,9 @@ def test_a_model_is_measured_and_its_samples_are_records(
     # perplexity again, by transformers' own loss, weighted by tokens
     model = AutoModelForCausalLM.from_pretrained(small_model)
     total, count = 0.0, 0
-    for prompt in read_prompts(checked.datasets["sums"], tokenizer, max_prompt_tokens=32, seed=0):
+    for prompt in read_prompts(
+        checked.datasets["sums"], ChatTemplate(tokenizer), max_prompt_tokens=32, seed=0
+    ):
         answer = [*tokenizer.encode(prompt.columns["answer"]), tokenizer.eos_token_id]
         ids = torch.tensor([[*prompt.prompt_ids, *answer]])
         labels = torch.tensor([[-100] * len(prompt.prompt_ids) + answer])

@@ -10,7 +10,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config,
 from verl_lite.engine import PromptRow, build, train
 from verl_lite.engine.config import ClusterConfig, DatasetConfig, RolloutConfig, TrainConfig
 from verl_lite.engine.data import read_prompts
-from verl_lite.engine.model import end_of_answer, end_token_ids, without_end
+from verl_lite.engine.model import ChatTemplate, end_of_answer, end_token_ids, without_end
 from verl_lite.engine.preference import reply_ids
 from verl_lite.errors import DataError
 from verl_lite.lab.preferences import to_preference
@@ -51,7 +51,9 @@ def folder(gemma: Any, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def prompts(gemma: Any) -> list[PromptRow]:
-    return read_prompts(DatasetConfig(task="arithmetic", num_rows=8), gemma, max_prompt_tokens=64, seed=0)
+    return read_prompts(
+        DatasetConfig(task="arithmetic", num_rows=8), ChatTemplate(gemma), max_prompt_tokens=64, seed=0
+    )
 
 
 def rollouts_of(groups: Iterator[list[Rollout]]) -> list[Rollout]:
@@ -67,7 +69,8 @@ def test_ends_come_from_the_tokenizer_the_folder_and_the_config(
     assert end_token_ids(gemma, Qwen3ForCausalLM.from_pretrained(folder)) == (eos, end)
     assert end_token_ids(gemma, str(folder), ["<|im_end|>"]) == (eos, end, other)
     (folder / "generation_config.json").unlink()
-    assert end_token_ids(gemma, str(folder)) == (eos,)
+    assert end_token_ids(gemma, str(folder)) == (eos, end)  # the template writes it
+    assert end_token_ids(gemma, None) == (eos, end)
     assert end_token_ids(gemma, str(folder), [END_OF_TURN]) == (eos, end)
     GenerationConfig(eos_token_id=[-1, end, len(gemma)]).save_pretrained(folder)
     assert end_token_ids(gemma, str(folder)) == (eos, end)
@@ -92,7 +95,9 @@ def test_the_end_of_a_reply_is_the_template_s(template: str, end: str) -> None:
 def test_a_pair_s_reply_is_the_conversation_that_the_template_renders(gemma: Any, folder: Path) -> None:
     row = to_preference({"prompt": "1+1=", "chosen": "2", "rejected": "23"})
     end_id = end_of_answer(gemma, end_token_ids(gemma, str(folder)))
-    for (prompt, reply), text in zip(reply_ids(gemma, row, end_id=end_id), ("2", "23"), strict=True):
+    for (prompt, reply), text in zip(
+        reply_ids(ChatTemplate(gemma), row, end_id=end_id), ("2", "23"), strict=True
+    ):
         chat = [*row.prompt, {"role": "assistant", "content": text}]
         assert gemma.decode([*prompt, *reply]) == gemma.apply_chat_template(chat, tokenize=False).rstrip()
 

@@ -20,7 +20,7 @@ from verl_lite.engine import TrainingSample
 from verl_lite.engine.config import LearnerConfig
 from verl_lite.engine.data import arithmetic_rows, worked_answer
 from verl_lite.engine.learner import Policy
-from verl_lite.engine.model import build_tiny_tokenizer
+from verl_lite.engine.model import ChatTemplate, build_tiny_tokenizer
 from verl_lite.engine.observe import DisplayMode, MetricsLog, read_metrics
 from verl_lite.engine.preference import (
     DPOConfig,
@@ -95,7 +95,7 @@ def test_dpo_prefers_the_chosen_and_the_reference_stays(options: Any, tmp_path: 
     assert "held_out/accuracy" in rows[3]
     assert "held_out/accuracy" not in rows[4]
     # the held-out margin again, from nothing but the two saved models
-    rankings = read_rankings(config, tokenizer, reply_ids).held_out
+    rankings = read_rankings(config, ChatTemplate(tokenizer), reply_ids).held_out
     policies = [
         Policy(AutoModelForCausalLM.from_pretrained(path), LearnerConfig(), pad_token_id=0)
         for path in (config.model.path, result.model_dir)
@@ -194,7 +194,7 @@ def test_another_reference_is_used(options: Any, tmp_path: Path, small_model: Pa
 
 def test_sequence_logprobs_are_those_of_transformers(options: Any, small_model: Path, tokenizer: Any) -> None:
     config = PreferenceConfig(**options(ranking_rows(3), data={"held_out_fraction": 0.0}))
-    rankings = read_rankings(config, tokenizer, reply_ids).train
+    rankings = read_rankings(config, ChatTemplate(tokenizer), reply_ids).train
     model = AutoModelForCausalLM.from_pretrained(small_model)
     policy = Policy(model, LearnerConfig(), pad_token_id=0)
     reference = [one.reference_K for one in with_reference(rankings, policy)]
@@ -233,7 +233,7 @@ def test_a_reward_model_ranks_and_loads_in_transformers(
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     assert model.config.num_labels == 1
-    rankings = read_rankings(config, tokenizer, chat_ids).held_out
+    rankings = read_rankings(config, ChatTemplate(tokenizer), chat_ids).held_out
     margins = []
     for ranking in rankings:
         rows = [[*s.prompt_ids, *s.completion_ids] for s in ranking.samples]
@@ -262,7 +262,7 @@ def test_micro_batches_change_no_gradient(
     options: Any, small_model: Path, tokenizer: Any, backend: str
 ) -> None:
     config = RewardModelConfig(**options(ranking_rows(6), data={"held_out_fraction": 0.0}))
-    rankings = read_rankings(config, tokenizer, chat_ids).train
+    rankings = read_rankings(config, ChatTemplate(tokenizer), chat_ids).train
     samples = [sample for ranking in rankings for sample in ranking.samples]
 
     def scores(**learner: Any) -> torch.Tensor:
@@ -281,12 +281,12 @@ def test_micro_batches_change_no_gradient(
 
 def test_the_template_of_the_reward_is_the_template_of_training(tokenizer: Any) -> None:
     row = to_preference({"prompt": "1+1=", "chosen": "2", "rejected": "23"})
-    whole = [tokenizer.decode([*prompt, *rest]) for prompt, rest in chat_ids(tokenizer, row)]
+    whole = [tokenizer.decode([*prompt, *rest]) for prompt, rest in chat_ids(ChatTemplate(tokenizer), row)]
     assert whole == ["<|user|>1+1=<|end|><|assistant|>2<|end|>", "<|user|>1+1=<|end|><|assistant|>23<|end|>"]
-    (prompt, first), (_, second) = chat_ids(tokenizer, row)
+    (prompt, first), (_, second) = chat_ids(ChatTemplate(tokenizer), row)
     assert tokenizer.decode(prompt) == "<|user|>1+1=<|end|><|assistant|>2"
     assert (tokenizer.decode(first), tokenizer.decode(second)) == ("<|end|>", "3<|end|>")
-    sampled = [tokenizer.decode([*prompt, *rest]) for prompt, rest in reply_ids(tokenizer, row)]
+    sampled = [tokenizer.decode([*prompt, *rest]) for prompt, rest in reply_ids(ChatTemplate(tokenizer), row)]
     assert sampled == whole
 
 
@@ -294,18 +294,18 @@ def test_ties_and_long_rows_are_counted_and_prompts_never_on_both_sides(options:
     rows = [*ranking_rows(8), *ranking_rows(8), {**ranking_rows(1)[0], "ranks": [1, 1, 1]}]
     rows.append({"prompt": "1+1=", "chosen": "2" * 90, "rejected": "3"})
     config = PreferenceConfig(**options(rows, data={"overlong": "drop"}))
-    found = read_rankings(config, tokenizer, reply_ids)
+    found = read_rankings(config, ChatTemplate(tokenizer), reply_ids)
     assert (found.num_tied, found.num_dropped) == (1, 1)
     assert (len(found.train), len(found.held_out)) == (12, 4)
     assert not {r.prompt for r in found.train} & {r.prompt for r in found.held_out}
     with pytest.raises(DataError, match=r"row 17: 98 tokens, more than data.max_tokens=80"):
-        read_rankings(PreferenceConfig(**options(rows)), tokenizer, reply_ids)
+        read_rankings(PreferenceConfig(**options(rows)), ChatTemplate(tokenizer), reply_ids)
 
 
 def test_rows_that_are_no_preferences(options: Any, tokenizer: Any) -> None:
     def refused(row: dict[str, Any]) -> str:
         with pytest.raises(DataError) as error:
-            read_rankings(PreferenceConfig(**options([row])), tokenizer, reply_ids)
+            read_rankings(PreferenceConfig(**options([row])), ChatTemplate(tokenizer), reply_ids)
         return str(error.value)
 
     assert "row 0: expected 'completions' and 'ranks', or 'chosen'" in refused({"prompt": "1"})
@@ -317,7 +317,7 @@ def test_rows_that_are_no_preferences(options: Any, tokenizer: Any) -> None:
     )
     assert "1 ranked equal completions" in refused({"prompt": "1+1=", "chosen": "2", "rejected": "2"})
     with pytest.raises(ConfigError, match="of 1 prompts leaves one side empty"):
-        read_rankings(PreferenceConfig(**options(pair_rows(1))), tokenizer, reply_ids)
+        read_rankings(PreferenceConfig(**options(pair_rows(1))), ChatTemplate(tokenizer), reply_ids)
 
 
 def test_the_reward_model_reward_loads_the_folder(options: Any, tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_the_reward_model_reward_loads_the_folder(options: Any, tmp_path: Path) 
         LearnerConfig(),
         pad_token_id=0,
     )
-    rows = chat_ids(build_tiny_tokenizer(), to_preference(kept))
+    rows = chat_ids(ChatTemplate(build_tiny_tokenizer()), to_preference(kept))
     samples = [
         TrainingSample(
             prompt_ids=ids, completion_ids=rest, sampler_logprobs_T=(), advantages_T=(), loss_mask_T=()
@@ -353,7 +353,7 @@ def test_equal_completions_are_no_pair_and_are_said(options: Any, tokenizer: Any
     rows = pair_rows(8)
     rows += [{**row, "rejected": row["chosen"]} for row in pair_rows(3)]
     rows.append({"prompt": "1+1=", "completions": ["2", "3", "2"], "ranks": [1, 2, 3]})
-    found = read_rankings(PreferenceConfig(**options(rows)), tokenizer, reply_ids)
+    found = read_rankings(PreferenceConfig(**options(rows)), ChatTemplate(tokenizer), reply_ids)
     assert (found.num_same, found.num_tied, found.num_dropped) == (3, 0, 0)
     together = [*found.train, *found.held_out]
     assert len(together) == 9

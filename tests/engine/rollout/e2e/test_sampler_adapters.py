@@ -21,7 +21,7 @@ from verl_lite.engine.config import (
 )
 from verl_lite.engine.data import read_prompts
 from verl_lite.engine.learner import Learner
-from verl_lite.engine.model import adapters_to_sync
+from verl_lite.engine.model import ChatTemplate, adapters_to_sync
 from verl_lite.engine.observe import read_metrics
 from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings, validate
@@ -35,7 +35,9 @@ SETTINGS = SamplerSettings(temperature=0.7, max_new_tokens=24, seed=5)
 
 @pytest.fixture(scope="module")
 def prompts(tokenizer: Any) -> list[PromptRow]:
-    return read_prompts(DatasetConfig(task="arithmetic", num_rows=6), tokenizer, max_prompt_tokens=32, seed=0)
+    return read_prompts(
+        DatasetConfig(task="arithmetic", num_rows=6), ChatTemplate(tokenizer), max_prompt_tokens=32, seed=0
+    )
 
 
 @pytest.fixture(scope="module")

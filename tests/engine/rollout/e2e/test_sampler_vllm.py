@@ -11,6 +11,7 @@ import pytest
 from verl_lite.engine import PromptRow
 from verl_lite.engine.config import DatasetConfig, RolloutConfig, VllmConfig
 from verl_lite.engine.data import read_prompts
+from verl_lite.engine.model import ChatTemplate
 from verl_lite.engine.rollout import FinishedSequence, SequenceRequest
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings
@@ -22,7 +23,7 @@ TOKENS_PER_STEP = 8192  # the engine's, on the CPU
 
 @pytest.fixture(scope="module")
 def prompts(tokenizer: Any) -> list[PromptRow]:
-    return read_prompts(ROWS, tokenizer, max_prompt_tokens=32, seed=0)
+    return read_prompts(ROWS, ChatTemplate(tokenizer), max_prompt_tokens=32, seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from verl_lite.engine import PromptRow
 from verl_lite.engine.config import DatasetConfig, LoraConfig, RolloutConfig
 from verl_lite.engine.data import read_prompts
-from verl_lite.engine.model import add_adapters, base_model
+from verl_lite.engine.model import ChatTemplate, add_adapters, base_model
 from verl_lite.engine.rollout import TransformersSampler
 from verl_lite.errors import TrainingError
 from verl_lite.plugins import SamplerSettings
@@ -21,7 +21,9 @@ from verl_lite.plugins import SamplerSettings
 
 @pytest.fixture
 def prompts(tokenizer: Any) -> list[PromptRow]:
-    return read_prompts(DatasetConfig(task="arithmetic", num_rows=6), tokenizer, max_prompt_tokens=32, seed=0)
+    return read_prompts(
+        DatasetConfig(task="arithmetic", num_rows=6), ChatTemplate(tokenizer), max_prompt_tokens=32, seed=0
+    )
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from verl_lite.engine import train_only_sft
 from verl_lite.engine.config import LearnerConfig, LoraConfig, OptimizerConfig, SFTConfig, TrainConfig
 from verl_lite.engine.learner import Policy
-from verl_lite.engine.model import add_adapters, merged
+from verl_lite.engine.model import ChatTemplate, add_adapters, merged
 from verl_lite.engine.sft import (
     IGNORED,
     SFTData,
@@ -59,7 +59,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 @pytest.fixture
 def examples(tokenizer: Any) -> list[SFTExample]:
-    return list(read_sft(config_of({}), tokenizer).sources[0].examples)
+    return list(read_sft(config_of({}), ChatTemplate(tokenizer)).sources[0].examples)
 
 
 @pytest.fixture
@@ -74,7 +74,9 @@ def multi_turn(tokenizer: Any, tmp_path: Path) -> list[SFTExample]:
         for n in (1, 4, 7)
     ]
     data = write_rows(tmp_path / "chats.jsonl", [{"messages": chat} for chat in chats])
-    return list(read_sft(config_of({"messages": "messages"}, data), tokenizer).sources[0].examples)
+    return list(
+        read_sft(config_of({"messages": "messages"}, data), ChatTemplate(tokenizer)).sources[0].examples
+    )
 
 
 def data_of(examples: list[SFTExample], validation: list[SFTExample] | None = None) -> SFTData:
@@ -100,7 +102,7 @@ def test_a_row_is_the_template_s_chat_with_the_prompt_masked(tokenizer: Any) -> 
 
     config = config_of({})
     row = read_rows(config.data.train, seed=0)[0]
-    data = read_sft(config, tokenizer)
+    data = read_sft(config, ChatTemplate(tokenizer))
     example = data.sources[0].examples[0]
     chat = [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}]
     assert example.input_ids == tokenizer.apply_chat_template(chat, return_dict=False)
@@ -146,7 +148,7 @@ def test_loss_kinds_by_hand() -> None:
 
 def test_spans_weigh_their_tokens(tokenizer: Any) -> None:
     spans = [{"tag": "think", "weight": 0.5}, {"pattern": r"\d+(?=\})", "weight": 3.0}]
-    example = read_sft(config_of({"loss": {"spans": spans}}), tokenizer).sources[0].examples[0]
+    example = read_sft(config_of({"loss": {"spans": spans}}), ChatTemplate(tokenizer)).sources[0].examples[0]
     by_token = [(tokenizer.decode([i]), w) for i, w in zip(example.input_ids, example.weights_T, strict=True)]
     start = next(at for at, (_, weight) in enumerate(by_token) if weight)
     text = tokenizer.decode(example.input_ids[start:])
@@ -199,7 +201,7 @@ def test_the_mixture_changes_in_the_decay_phase(tokenizer: Any, tmp_path: Path, 
     optimizer = {"schedule": "wsd", "decay_fraction": 0.25, "min_lr_fraction": 0.0, "learning_rate": 1.0e-3}
     sft = {"steps": 8, "mixture": mixture, "batch_rows": 40, "optimizer": optimizer}
     config = config_of(sft)
-    data = read_sft(config, tokenizer)
+    data = read_sft(config, ChatTemplate(tokenizer))
     assert [source.name for source in data.sources] == ["web", "sums"]
     longest = data.sources[0].examples[-1]
     assert len(longest.input_ids) <= 128  # cut at what a row may hold, all of it trained but its first token
@@ -321,11 +323,11 @@ def test_answers_that_cannot_be_trained_on(tokenizer: Any, tmp_path: Path) -> No
     row = {"id": "7", "question": "a", "answer": None}
     data = write_rows(tmp_path / "rows.jsonl", [row])
     with pytest.raises(DataError, match="row 7: expected text in column 'answer', got None"):
-        read_sft(config_of({}, data), tokenizer)
+        read_sft(config_of({}, data), ChatTemplate(tokenizer))
     rows = [{"id": "7", "question": "a", "answer": "0123456789"}, {"id": "8", "question": "a", "answer": "0"}]
     data = write_rows(tmp_path / "rows.jsonl", rows)
     with pytest.raises(DataError, match="row 7: prompt and answer have 15 tokens, more than 12"):
-        read_sft(config_of({"max_tokens": 12}, data), tokenizer)
-    kept = read_sft(config_of({"max_tokens": 12}, {**data, "overlong": "drop"}), tokenizer)
+        read_sft(config_of({"max_tokens": 12}, data), ChatTemplate(tokenizer))
+    kept = read_sft(config_of({"max_tokens": 12}, {**data, "overlong": "drop"}), ChatTemplate(tokenizer))
     assert [example.row for example in kept.sources[0].examples] == ["8"]
     assert any("1 rows are too long and left out" in note for note in kept.notes)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from verl_lite.engine.config import SFTConfig, SFTRowsConfig, TrainConfig
-from verl_lite.engine.model import CHAT_TEMPLATE, build_tiny_tokenizer
-from verl_lite.engine.sft import ChatTemplate, Conversation, ExampleBuilder, FaultKind, SFTExample, read_sft
+from verl_lite.engine.model import CHAT_TEMPLATE, ChatTemplate, build_tiny_tokenizer
+from verl_lite.engine.sft import Conversation, ExampleBuilder, FaultKind, ResponseFinder, SFTExample, read_sft
 from verl_lite.errors import DataError
 from verl_lite.plugins import validate
 
@@ -41,7 +41,9 @@ def recorded(*templates: str) -> Iterator[dict[str, Any]]:
 
 
 def builder_of(tokenizer: Any, **options: Any) -> ExampleBuilder:
-    return ExampleBuilder(ChatTemplate(tokenizer), SFTConfig(steps=1, **options), max_tokens=4096)
+    return ExampleBuilder(
+        ResponseFinder(ChatTemplate(tokenizer)), SFTConfig(steps=1, **options), max_tokens=4096
+    )
 
 
 def build(builder: ExampleBuilder, messages: list[dict[str, Any]], **rows: Any) -> list[SFTExample]:
@@ -210,7 +212,7 @@ def test_reading_the_data_refuses_faults_in_one_message_with_advice(tmp_path: Pa
         "<|assistant|>{% endif %}", "<|assistant|><think>{% endif %}"
     )
     with pytest.raises(DataError) as caught:
-        read_sft(config_of(chats, {"steps": 1, "messages": "messages"}), tokenizer)
+        read_sft(config_of(chats, {"steps": 1, "messages": "messages"}), ChatTemplate(tokenizer))
     message = str(caught.value)
     assert "SFT would train on the wrong tokens" in message
     assert f"{FaultKind.TEMPLATE_DIFFERS} (3 rows)" in message
@@ -236,4 +238,4 @@ def test_rows_that_are_no_chats(tmp_path: Path, row: dict[str, Any], message: st
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row) + "\n")
     with pytest.raises(DataError, match=message):
-        read_sft(config_of(path, {"steps": 1, "messages": "messages"}), build_tiny_tokenizer())
+        read_sft(config_of(path, {"steps": 1, "messages": "messages"}), ChatTemplate(build_tiny_tokenizer()))
