@@ -75,7 +75,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:..."}}
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([{"role": "user", "content": [IMAGE, {"type": "text", "text": "?"}]}], r"row 3, message 0: its content has"
+        ([{"role": "user", "content": [IMAGE]}], r"row 3, message 0: its content has"
          r" a part of type 'image_url', and models are trained on text alone; remove such rows"),
         ([{"role": "user", "content": [{"type": "input_audio"}]}], "a part of type 'input_audio'"),
         ([{"role": "user", "content": [3]}], "its content has 3"),
@@ -96,7 +96,7 @@ def test_what_is_refused(value: Any, message: str) -> None:
 @pytest.mark.parametrize("column", ["images", "image", "videos", "audio"])
 def test_columns_of_images_are_refused_unless_ignored(column: str) -> None:
     row: dict[str, Any] = {"question": "what is this?", column: [{"bytes": b"...", "path": None}]}
-    with pytest.raises(DataError, match=rf"row 5: column '{column}' .* .ignore: \[{column}\]. "):
+    with pytest.raises(DataError, match=rf"row 5: column '{column}' .* .ignore: .{column}.. "):
         row_messages(row, DatasetConfig(path="x.jsonl"), where="row 5")
     kept = row_messages(row, DatasetConfig(path="x.jsonl", ignore=(column,)), where="row 5")
     assert kept == [{"role": "user", "content": "what is this?"}]

@@ -191,5 +191,5 @@ def test_tokenizers_without_a_template_or_eos_are_refused(tmp_path: Path) -> Non
     assert load_tokenizer(ModelConfig(path=str(tmp_path / "a")), chat_template=str(own)).chat_template
     config = json.loads((tmp_path / "a" / "tokenizer_config.json").read_text())
     (tmp_path / "a" / "tokenizer_config.json").write_text(json.dumps({**config, "eos_token": None}))
-    with pytest.raises(DataError, match="has no eos token: .* set eos_token"):
+    with pytest.raises(DataError, match=r"has no eos token: .* set eos_token"):
         load_tokenizer(ModelConfig(path=str(tmp_path / "a")), chat_template=str(own))
