@@ -149,7 +149,7 @@ def prepare_model(config: ModelConfig, folder: Path, *, seed: int) -> str:
     elif is_gguf(config.path):
         with redirect_stderr(StringIO()):  # transformers' progress bar has no switch here
             model = load_policy(str(config.path), dtype="float32", device=torch.device("cpu"))
-        save_policy(model, load_tokenizer(config), folder)
+        save_policy(model, _own_tokenizer(config), folder)
     else:
         return str(config.path)
     return str(folder)
