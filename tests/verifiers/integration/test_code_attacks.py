@@ -133,8 +133,8 @@ def test_hostile_programs_that_take_their_time(attack: dict[str, Any], sandbox: 
 
 def test_a_test_in_the_programs_process_is_always_marked(sandbox: Sandbox) -> None:
     """What trusts the program says so, and is refused where the caller asked for that."""
-    forged = "class Yes:\n    def __eq__(self, other): return True\nclass Box:\n    value = Yes()\n"
-    test = AssertTest(source="assert Box().value == 3")
+    forged = "class Box:\n    def __eq__(self, other): return True\n"
+    test = AssertTest(source="box = Box()\nassert box == 3")
     allowed = replace(OPTIONS, trusting_tests="allow")
     given = [Submission(response=forged, tests=[test], options=options) for options in (allowed, OPTIONS)]
     trusting, refused = verify_programs(given, sandbox=sandbox)

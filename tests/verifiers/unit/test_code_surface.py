@@ -114,6 +114,8 @@ def test_the_options_and_their_defaults() -> None:
         "prelude": "",
         "continues": "",
         "limits": dataclasses.asdict(Limits()),
+        "compare": None,
+        "tolerance": None,
         "stop_on_first_failure": True,
         "max_timeouts": 3,
         "trusting_tests": "allow",

@@ -1,9 +1,12 @@
 """The parts of verify_code that run outside the sandbox: values, comparison, extraction, reading tests."""
 
 import collections
+import datetime
 import doctest
+import enum
 import json
 import math
+import re
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -80,6 +83,14 @@ def test_further_plain_types(value: Any, back: Any) -> None:
     assert type(found) is type(back)
 
 
+class _Color(enum.Enum):
+    RED = 1
+
+
+class _Grade(enum.IntEnum):
+    A = 1
+
+
 class _Lie(int):
     def __eq__(self, other: object) -> bool:
         return True
@@ -88,11 +99,34 @@ class _Lie(int):
 
 
 @pytest.mark.parametrize(
-    "value", [_Lie(3), [_Lie(3)], {1: _Lie(3)}, object(), print, int, math.nan, [math.nan], Decimal("NaN")]
+    "value", [object(), [print], int, re.match("a", "a"), datetime.date(2020, 1, 2), _Color.RED]
 )
 def test_what_is_not_plain_data_is_refused(value: Any) -> None:
     with pytest.raises(NotPlainData):
         encode(value)
+
+
+class _Text(str):
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = str.__hash__
+
+
+@pytest.mark.parametrize("value", [_Lie(3), [_Lie(3)], {1: _Lie(3)}, _Text("a"), _Grade.A])
+def test_of_an_instance_of_a_subclass_only_the_value_under_it_counts(value: Any) -> None:
+    base = {"_Lie": 3, "list": [3], "dict": {1: 3}, "_Text": "a", "_Grade": 1}[type(value).__name__]
+    assert matches_value(encode(value), base, rules="python")
+    for other in (4, [4], {1: 4}, "b"):
+        assert not matches_value(encode(value), other, rules="python")
+        assert not matches_value(encode(value), other, rules="json")
+
+
+@pytest.mark.parametrize("value", [math.nan, [math.nan], Decimal("NaN"), complex(math.nan, 0)])
+def test_nan_is_no_right_answer(value: Any) -> None:
+    for expected in (0, 1.0, [1.0], complex(1, 0), math.nan):
+        assert not matches_value(encode(value), expected, rules="python")
+        assert not matches_value(encode(value), expected, rules="json")
 
 
 def test_nesting_is_bounded() -> None:
@@ -156,6 +190,21 @@ def test_rules_for_values(got: Any, expected: Any, json_rules: bool, python_rule
     ("output", "expected", "how", "same"),
     [
         ("1 2\n", "1\n2", "tokens", True),
+        ("1\n2\n3", "1 2 3\n", "tokens", True),
+        ("1\n2 3", "1 2\n3", "tokens", False),
+        ("1 2 3", "1 2\n3", "tokens", False),
+        ("a b\n\nc", "a b\nc\n", "tokens", True),
+        ("*\n***", " *\n***", "tokens", False),
+        (" *\n***\n", " *\n***", "tokens", True),
+        ("1 2\n33 4", " 1 2\n33 4", "tokens", True),
+        ("0.333333", "0.333333333333", "tokens", True),
+        ("0.3333", "0.333333333333", "tokens", False),
+        ("6.0", "6", "tokens", True),
+        ("6.00001", "6", "tokens", False),
+        ("1.50", "1.5", "tokens", True),
+        ("1000000000000000001", "1000000000000000000", "tokens", False),
+        ("1e18", "1000000000000000001", "tokens", False),
+        ("nan", "1.0", "tokens", False),
         ("1 2\n", "1\n2", "lines", False),
         ("a  \nb\n\n", "a\nb", "lines", True),
         ("a\r\nb", "a\nb", "lines", True),
@@ -228,16 +277,64 @@ def test_other_asserts_stay_asserts(line: str) -> None:
         ("assert f(3).upper() == 'A'", ""),
         ("assert list(map(f, [1])) == [1]", ""),
         ("assert Solution().f(1) == g(1)", ""),
-        ("assert f(Pair(1)) == 1", "Pair"),
-        ("s = Stack()\nassert s.pop() == 1", "Stack"),
-        ("assert f(1).value == 1", ".value"),
+        ("assert f(Pair(1)) == 1", ""),
+        ("s = Stack()\nassert s.pop() == 1", ""),
+        ("assert f(1).value == 1", ""),
+        ("assert f(lambda x: x) == 1", ""),
+        ("assert Color.RED.value == 1", ""),
+        ("assert Config.SIZE == 5", ""),
+        ("assert len(Pair(1)) == 1", ""),
         ("assert f.calls == 1", "f.calls"),
-        ("assert f(lambda x: x) == 1", "passes a function"),
+        ("assert Pair(1) == Pair(1)", "compares objects of the class Pair"),
+        ("assert f(1) == Color.RED", "compares objects of the class Color"),
+        ("p = Pair(1)\nassert [f(1)] == [p]", "compares objects of the class Pair"),
+        ("s = Bag()\nassert 3 in s", "compares objects of the class Bag"),
+        ("assert (Money(3) - 3).value < 1", "compares objects of the class Money"),
+        ("class Mine(Base): pass\nassert Mine().f() == 1", "derives Mine"),
     ],
 )
 def test_which_tests_trust_the_program(source: str, reason: str) -> None:
     code = read_test_code(AssertTest(source=source))
     assert (code.mode == "together") == bool(reason)
+    assert reason in code.trusts_because
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("assert eval(f(1)) == 2", "runs text with eval()"),
+        ("e = eval\nassert e(f(1)) == 2", "uses eval"),
+        ("from builtins import exec as e\ne(f(1))\nassert f(2)", "imports exec"),
+        ("import builtins as b\nassert b.eval(f(1)) == 2", "builtins.eval"),
+        ("import builtins\nassert getattr(builtins, 'ev' + 'al')(f(1))", "getattr()"),
+        ("assert getattr(object, f(1))", "getattr()"),
+        ("assert __builtins__['eval'](f(1))", "__builtins__"),
+        ("ns = {}\nexec(compile(f(1), 'x', 'exec'), ns)\nassert ns", "runs text with exec()"),
+        ("import pickle\nassert pickle.loads(f(1)) == 3", "imports pickle"),
+        ("import marshal as m\nassert m.loads(f(1))", "imports marshal"),
+        ("import numpy as np\nassert np.load(f(1), allow_pickle=True)", "allows pickles"),
+        ("import yaml\nassert yaml.load(f(1), Loader=yaml.Loader)", "library yaml"),
+        ("import os\nassert os.system(f(1)) == 0", "uses os.system"),
+        ("from os import popen\nassert popen(f(1)).read()", "imports popen"),
+        ("import subprocess\nassert subprocess.check_output(f(1))", "imports subprocess"),
+        ("import importlib.util\nassert importlib.util.spec_from_file_location('m', f(1))", "loads code"),
+        ("from operator import methodcaller\nassert methodcaller(f(1))('')", "methodcaller()"),
+        (
+            "import doctest, solution\nassert doctest.testmod(solution).failed == solution.f(0)",
+            "imports doctest",
+        ),
+        ("import typing\nassert typing.get_type_hints(f)", "get_type_hints"),
+        ("assert f(eval)('1') == 1", "uses eval"),
+        ("assert eval('1 + 1') == f(2)", ""),
+        ("import ast\nassert ast.literal_eval(f(1)) == 2", ""),
+        ("import re\nassert re.compile(f(1))", ""),
+        ("import json\nassert getattr(json, 'loads')(f(1)) == 2", ""),
+        ("import importlib\nassert importlib.import_module(f(1)).pi > 3", ""),
+    ],
+)
+def test_tests_that_run_the_programs_text_trust_it(source: str, reason: str) -> None:
+    code = read_test_code(AssertTest(source=source, names=("f",)))
+    assert (code.mode == "together") == bool(reason), code.trusts_because
     assert reason in code.trusts_because
 
 
@@ -248,7 +345,8 @@ def test_which_tests_trust_the_program(source: str, reason: str) -> None:
         ("from solution import *\ndef test(): assert f(g(1))", ("f", "g"), "separate"),
         ("import solution as s\ndef test(): assert s.f(1)", ("f",), "separate"),
         ("def test(): assert f(1)", ("f",), "separate"),
-        ("from solution import f as g\ndef test(): assert g(1)", ("f",), "together"),
+        ("from solution import f as g\ndef test(): assert g(1)", ("f",), "separate"),
+        ("import solution\ndef test(): assert hasattr(solution, 'f') and solution.f(1)", ("f",), "separate"),
         ("import solution\ndef test(): assert vars(solution)['f'](1) == solution.f(1)", ("f",), "together"),
     ],
 )

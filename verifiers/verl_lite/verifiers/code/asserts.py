@@ -5,17 +5,14 @@ The tests alone decide this, never the program, so no program can choose to be t
 
 import ast
 import builtins
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from verl_lite.verifiers.code.trust import is_alias, looks_like_class, module_aliases, why_together
 from verl_lite.verifiers.code.types import AssertTest, CallTest, CodeTest, UnitTestFile
 
 _BUILTINS = frozenset(dir(builtins))
-_DATA_ATTRIBUTES = frozenset(
-    name for kind in (list, tuple, dict, set, frozenset, str, bytes, int, float, complex)
-    for name in dir(kind) if not name.startswith("_")
-)  # fmt: skip
 
 
 class NotReadable(ValueError):
@@ -29,7 +26,6 @@ class TestCode:
     source: str
     setup: str
     names: tuple[str, ...]
-    classes: tuple[str, ...]
     module: str
     collect: bool
     mode: Literal["separate", "together"]
@@ -104,16 +100,12 @@ def _called_path(node: ast.expr, functions: Sequence[str]) -> str | None:
         return None
     if isinstance(node.func, ast.Name):
         name = node.func.id
-        return name if name in functions or not _looks_like_class(name) else None
+        return name if name in functions or not looks_like_class(name) else None
     if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call):
         maker = node.func.value
         if isinstance(maker.func, ast.Name) and not maker.args and not maker.keywords:
-            return f"{maker.func.id}.{node.func.attr}" if _looks_like_class(maker.func.id) else None
+            return f"{maker.func.id}.{node.func.attr}" if looks_like_class(maker.func.id) else None
     return None
-
-
-def _looks_like_class(name: str) -> bool:
-    return name.lstrip("_")[:1].isupper()
 
 
 def _literal(node: ast.expr) -> Any:
@@ -132,32 +124,39 @@ def _literal_keywords(call: ast.Call) -> dict[str, Any]:
 def read_test_code(test: AssertTest | UnitTestFile, prelude: str = "") -> TestCode:
     """How to run `test`. Raises NotReadable for tests that cannot be used."""
     collect = isinstance(test, UnitTestFile)
-    setup = "" if isinstance(test, UnitTestFile) else test.setup
+    setup = test.setup
     module = test.module if isinstance(test, UnitTestFile) else "solution"
-    tree = _parse(test.source)
-    known = _defined_names(tree) | _defined_names(_parse(setup)) | _BUILTINS
-    if isinstance(test, AssertTest) and test.names:
-        names = set(test.names)
-    elif isinstance(test, AssertTest):
-        names = _read_names(tree) - (known | _defined_names(_parse(prelude)))
-        names |= _read_names(_parse(setup)) - known - _defined_names(_parse(prelude))
+    tree, setup_tree = _parse(test.source), _parse(setup)
+    if isinstance(test, AssertTest):
+        names = set(test.names) or _names_of_program(tree, setup_tree, _parse(prelude))
     else:
         names = _imported_from_program(tree, module)
     if not names:
         raise NotReadable(f"the test calls nothing of the program: {test.source!r:.120}")
-    given = test.names if isinstance(test, AssertTest) else ()
-    classes = {name for name in names if _looks_like_class(name) and name not in given}
-    reason = _why_together((tree, _parse(setup)), names, classes, module)
+    reason = why_together((tree, setup_tree), names, module)
     return TestCode(
         source=test.source,
         setup=setup,
-        names=tuple(sorted(names - classes)),
-        classes=tuple(sorted(classes)),
+        names=tuple(sorted(names)),
         module=module,
         collect=collect,
         mode="together" if reason else "separate",
         trusts_because=reason,
     )
+
+
+def _names_of_program(tree: ast.Module, setup: ast.Module, prelude: ast.Module) -> set[str]:
+    """What the asserts read and nothing else defines; if that is nothing, the builtins they call.
+
+    A program may define a function with a builtin's name: `assert sum(1, 2) == 3`.
+    """
+    known = _defined_names(tree) | _defined_names(setup) | _defined_names(prelude)
+    names = (_read_names(tree) | _read_names(setup)) - known
+    if names - _BUILTINS:
+        return names - _BUILTINS
+    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    called = {func.id for func in calls if isinstance(func, ast.Name)} & names
+    return {name for name in called if not hasattr(builtins, name) or name.islower()}
 
 
 def _read_names(tree: ast.AST) -> set[str]:
@@ -185,80 +184,12 @@ def _defined_names(tree: ast.AST) -> set[str]:
 def _imported_from_program(tree: ast.AST, module: str) -> set[str]:
     """The names a test file takes from the program: `from solution import f`, or `solution.f`."""
     names: set[str] = set()
-    aliases = _module_aliases(tree, module)
+    aliases = module_aliases(tree, module)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == module:
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.Attribute) and _is_alias(node.value, aliases):
+        elif isinstance(node, ast.Attribute) and is_alias(node.value, aliases):
             names.add(node.attr)
     if "*" in names or not names:
         names |= _read_names(tree) - _defined_names(tree) - _BUILTINS
     return names - {"*"}
-
-
-def _module_aliases(tree: ast.AST, module: str) -> set[str]:
-    return {
-        alias.asname or alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import)
-        for alias in node.names
-        if alias.name == module
-    }
-
-
-def _is_alias(node: ast.AST | None, aliases: set[str]) -> bool:
-    return isinstance(node, ast.Name) and node.id in aliases
-
-
-def _why_together(parts: Sequence[ast.Module], names: set[str], classes: set[str], module: str) -> str:
-    """Why the tests must share the program's process; "" if they need not."""
-    for part in parts:
-        aliases = _module_aliases(part, module)
-        parents = {child: node for node in ast.walk(part) for child in ast.iter_child_nodes(node)}
-        for node in ast.walk(part):
-            reason = _import_reason(node, module)
-            name = ""
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-                name = node.id
-                if name in aliases and not isinstance(parents.get(node), ast.Attribute):
-                    reason = f"uses the module {module} itself"
-            elif isinstance(node, ast.Attribute) and _is_alias(node.value, aliases):
-                name = node.attr
-            if not reason and name in names:
-                read = _class_reason if name in classes else _function_reason
-                reason = read(node, name, parents)
-            if reason:
-                return reason
-    return ""
-
-
-def _import_reason(node: ast.AST, module: str) -> str:
-    if isinstance(node, ast.ImportFrom) and node.module == module:
-        renamed = [alias.name for alias in node.names if alias.asname]
-        if renamed:
-            return f"imports {renamed[0]} under another name"
-    return ""
-
-
-def _class_reason(node: ast.AST, name: str, parents: Mapping[ast.AST, ast.AST]) -> str:
-    """`Name().method(...)` is an ordinary call; any other use needs the object itself."""
-    made = parents.get(node)
-    if isinstance(made, ast.Call) and made.func is node and not made.args and not made.keywords:
-        method = parents.get(made)
-        call = parents.get(method) if isinstance(method, ast.Attribute) else None
-        if isinstance(call, ast.Call) and call.func is method:
-            return ""
-    return f"uses objects of the class {name}"
-
-
-def _function_reason(node: ast.AST, name: str, parents: Mapping[ast.AST, ast.AST]) -> str:
-    parent = parents.get(node)
-    if isinstance(parent, ast.Attribute):
-        return f"reads {name}.{parent.attr}"
-    if isinstance(parent, ast.Call) and parent.func is node:
-        user = parents.get(parent)
-        if isinstance(user, ast.Attribute) and user.attr not in _DATA_ATTRIBUTES:
-            return f"reads .{user.attr} of what {name} returns"
-        if any(isinstance(arg, ast.Lambda) for arg in parent.args):
-            return f"passes a function to {name}"
-    return ""

@@ -4,6 +4,7 @@ Results are hostile: they are never decoded into objects larger than the expecte
 have their own grammar (`float()` also accepts "nan", "infinity", "1_0" and non-ASCII digits).
 """
 
+import decimal
 import json
 import math
 import re
@@ -14,6 +15,7 @@ from verl_lite.verifiers.code.types import Comparison, ValueRules
 from verl_lite.verifiers.code.wire import NotPlainData, decode, encode
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?", re.ASCII)
+_INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _MAX_DIGITS = 400  # longer numbers are compared as text
 
 
@@ -22,19 +24,24 @@ def matches_text(output: str, expected: str, how: Comparison, tolerance: float =
 
     >>> matches_text("3  4\\n", "3\\n4", "tokens"), matches_text("3  4\\n", "3\\n4", "lines")
     (True, False)
-    >>> matches_text("0.3333333333", "0.33333333", "floats"), matches_text("nan", "0.5", "floats")
+    >>> matches_text("1\\n2 3", "1 2\\n3", "tokens"), matches_text("1\\n2 3", "1 2\\n3", "floats")
+    (False, True)
+    >>> matches_text("0.3333333333", "0.33333333", "tokens"), matches_text("nan", "0.5", "floats")
     (True, False)
     """
     if how == "exact":
         return output == expected
     if how == "lines":
         return _lines(output) == _lines(expected)
-    got, wanted = output.split(), expected.split()
     if how == "floats":
-        if len(got) != len(wanted):
-            return False
-        return all(_token_close(a, b, tolerance) for a, b in zip(got, wanted, strict=True))
-    return got == wanted
+        return _same_tokens(output.split(), expected.split(), tolerance, _token_close)
+    return _same_layout(output, expected) and _same_tokens(
+        output.split(), expected.split(), tolerance, _token_equal
+    )
+
+
+def _same_tokens(got: list[str], wanted: list[str], tolerance: float, same: Callable[..., bool]) -> bool:
+    return len(got) == len(wanted) and all(same(a, b, tolerance) for a, b in zip(got, wanted, strict=True))
 
 
 def _lines(text: str) -> list[str]:
@@ -44,15 +51,59 @@ def _lines(text: str) -> list[str]:
     return lines
 
 
+def _same_layout(output: str, expected: str) -> bool:
+    """Whether line breaks and indentation agree where they mean something.
+
+    Line breaks mean nothing in a plain list of tokens: one line, or one token per line. Indentation
+    means something in a drawing: several lines, not only of numbers, of which some are indented.
+    """
+    got, wanted = ([line for line in _lines(text) if line] for text in (output, expected))
+    if _is_drawing(wanted):
+        return got == wanted
+    if [len(line.split()) for line in got] == [len(line.split()) for line in wanted]:
+        return True
+    return _is_list(got) and _is_list(wanted)
+
+
+def _is_list(lines: list[str]) -> bool:
+    return len(lines) <= 1 or all(len(line.split()) == 1 for line in lines)
+
+
+def _is_drawing(lines: list[str]) -> bool:
+    indents = {len(line) - len(line.lstrip()) for line in lines}
+    return len(indents) > 1 and not all(_NUMBER.fullmatch(t) for line in lines for t in line.split())
+
+
+def _token_equal(got: str, wanted: str, tolerance: float) -> bool:
+    """The same text, or numbers within `tolerance`; two integers only as text.
+
+    An integer is met by `6.0` or `5.9999999`: within `tolerance` of it, not relative to its size.
+    """
+    if got == wanted:
+        return True
+    if (
+        tolerance == 0
+        or not _are_numbers(got, wanted)
+        or (_INTEGER.fullmatch(got) and _INTEGER.fullmatch(wanted))
+    ):
+        return False
+    if _INTEGER.fullmatch(wanted):
+        return abs(decimal.Decimal(got) - decimal.Decimal(wanted)) <= decimal.Decimal(tolerance)
+    return _close(float(got), float(wanted), tolerance)
+
+
 def _token_close(got: str, wanted: str, tolerance: float) -> bool:
     if got == wanted:
         return True
-    for token in (got, wanted):
-        if len(token) > _MAX_DIGITS or not _NUMBER.fullmatch(token):
-            return False
-    if not ({".", "e", "E"} & set(wanted)) and not ({".", "e", "E"} & set(got)):
+    if not _are_numbers(got, wanted):
+        return False
+    if _INTEGER.fullmatch(got) and _INTEGER.fullmatch(wanted):
         return int(got) == int(wanted)
     return _close(float(got), float(wanted), tolerance)
+
+
+def _are_numbers(*tokens: str) -> bool:
+    return all(len(token) <= _MAX_DIGITS and _NUMBER.fullmatch(token) for token in tokens)
 
 
 def _close(got: float, wanted: float, tolerance: float) -> bool:
@@ -84,22 +135,37 @@ def _parts(data: Any) -> tuple[str, Any]:
     return type(data).__name__, data
 
 
-def _number(data: Any) -> int | float | None:
+def _number(data: Any) -> Any:
     tag, content = _parts(data)
     if tag in ("int", "float", "bool"):
-        return content  # type: ignore[no-any-return]
+        return content
     if tag == "i" and type(content) is str and re.fullmatch(r"-?0x[0-9a-f]+", content):
         return int(content, 16)
     if tag == "inf":
         return math.inf if content is True else -math.inf
+    if tag in ("dec", "fr", "c"):
+        return _exact_number(data)
     return None
+
+
+def _exact_number(data: Any) -> Any:
+    """A Decimal, a Fraction or a complex number; None if it is malformed or not finite."""
+    try:
+        value = decode(data)
+        return (
+            value
+            if value == value and not (isinstance(value, decimal.Decimal) and value.is_infinite())
+            else None
+        )
+    except (NotPlainData, ValueError, TypeError, ArithmeticError):
+        return None
 
 
 def _same_json(data: Any, expected: Any, tolerance: float) -> bool:
     tag, content = _parts(data)
     kind = type(expected)
     if kind in (list, tuple):
-        return tag in ("l", "t") and _same_items(
+        return tag in ("l", "t", "it") and _same_items(
             content, expected, lambda got, wanted: _same_json(got, wanted, tolerance)
         )
     if kind is dict:
@@ -111,7 +177,7 @@ def _same_json(data: Any, expected: Any, tolerance: float) -> bool:
         if kind is float and math.isfinite(expected):
             try:
                 return _close(float(number), expected, tolerance)
-            except OverflowError:
+            except (OverflowError, TypeError):  # too large, or complex
                 return False
         return bool(number == expected)
     return type(data) is kind and bool(data == expected)  # None, bool, str
@@ -163,7 +229,10 @@ def _same_python(data: Any, expected: Any) -> bool:
         )
     if kind is str or expected is None:
         return type(data) is kind and bool(data == expected)
-    return bool(data == encode(expected))  # bytes, complex
+    if kind is complex:
+        number = _number(data)
+        return number is not None and bool(number == expected)
+    return bool(data == encode(expected))  # bytes
 
 
 def _same_unordered(got: Any, wanted: list[Any]) -> bool:
@@ -200,7 +269,10 @@ def show(value: Any, limit: int = 80) -> str:
     """`value` for a message, cut to `limit` characters."""
     if isinstance(value, str) and len(value) > 4 * limit:
         value = value[: 4 * limit]
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        text = "a value with a very large integer"
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 

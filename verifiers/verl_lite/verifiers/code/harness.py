@@ -5,11 +5,13 @@ their results, and returns the TestResult. It never waits itself, so a scheduler
 harnesses of many programs at once.
 """
 
+import ast
 import functools
 import json
 import marshal
 import math
 import re
+import secrets
 import sys
 from collections.abc import Generator
 from dataclasses import dataclass, replace
@@ -19,11 +21,16 @@ from typing import Any, TypeAlias
 from verl_lite.sandbox import Limits, Result, Status
 from verl_lite.verifiers.code.asserts import TestCode
 from verl_lite.verifiers.code.compare import matches_text, matches_value, show, show_data
+from verl_lite.verifiers.code.trust import runs_text
 from verl_lite.verifiers.code.types import CallTest, CodeOptions, ObjectTest, StdinTest, TestResult
 from verl_lite.verifiers.code.wire import encode
 
-_MAX_ROUNDS = 100
-_MAX_CALLS = 2000
+_CALLS_TIMES = 4  # a test file may take this many times the limit of one call
+_PROGRAM = ("wire", "inside_link", "inside_remote", "inside_program")
+_SESSION = (
+    *_PROGRAM, "inside_numpy", "inside_pytest", "inside_collect",
+    "inside_tests",
+)  # fmt: skip
 _MAX_STDERR_LINE = 200
 
 
@@ -50,7 +57,7 @@ def _sandboxed_source(*names: str) -> str:
     parts = []
     for name in names:
         text = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
-        text = re.sub(r"^from verl_lite\..*$", "", text, flags=re.MULTILINE)
+        text = re.sub(r"^from verl_lite\.[\w.]+ import (\([^)]*\)|.*)$", "", text, flags=re.MULTILINE)
         parts.append(text if name == names[-1] else text.partition('\nif __name__ == "__main__":')[0])
     source = "\n".join(parts)
     compiled = marshal.dumps(compile(source, "<inside>", "exec"))
@@ -130,7 +137,9 @@ def run_stdin_test(test: StdinTest, program: str, options: CodeOptions) -> Harne
     output = result.stdout.decode("utf-8", "replace")
     if test.compare == "checker":
         return (yield from _check_output(test, output, options))
-    if matches_text(output, test.expected, test.compare, test.tolerance):
+    tolerance = test.tolerance if options.tolerance is None else options.tolerance
+    how = options.compare or test.compare
+    if matches_text(output, test.expected, how, tolerance):
         return TestResult(status="passed", kind="")
     return _failed(f"printed {show(output)}, expected {show(test.expected)}")
 
@@ -139,17 +148,22 @@ def _check_output(test: StdinTest, output: str, options: CodeOptions) -> Harness
     if callable(test.checker):
         good = test.checker(test.stdin, output, test.expected)
         return TestResult(status="passed", kind="") if good is True else _failed(f"checker: {show(output)}")
+    why = runs_text(ast.parse(test.checker or ""))
+    if why and options.trusting_tests == "refuse":
+        return _bad(
+            f"refused, for the checker trusts the program: {why} (trusting_tests: allow would run it)"
+        )
     request = {"checker": test.checker, "stdin": test.stdin, "output": output, "expected": test.expected}
-    source = _sandboxed_source("wire", "inside_program", "inside_checker")
+    source = _sandboxed_source(*_PROGRAM, "inside_checker")
     (result,) = yield [Run(source=source, stdin=_request(request), limits=options.limits, replies=True)]
     fault = _fault(result)
     if fault:
         return replace(fault, reason=f"the checker: {fault.reason}")
-    reply = _reply(result) or {"status": "not_ready", "message": "no reply"}
+    reply = _reply(result) or {"status": "failed", "message": "the checker ended without an answer"}
     if reply["status"] == "not_ready":
         return _bad(f"the checker does not work: {reply['message']}")
     if reply["status"] == "passed":
-        return TestResult(status="passed", kind="")
+        return TestResult(status="passed", kind="", trusts_program=bool(why), reason=why)
     return _failed(reply["message"] or f"the checker refused {show(output)}")
 
 
@@ -158,7 +172,7 @@ def _check_output(test: StdinTest, output: str, options: CodeOptions) -> Harness
 
 def _call_run(request: dict[str, Any], program: str, options: CodeOptions) -> Run:
     request = {**request, "program": program, "prelude": options.prelude}
-    source = _sandboxed_source("wire", "inside_program")
+    source = _sandboxed_source(*_PROGRAM)
     return Run(source=source, stdin=_request(request), limits=options.limits, replies=True)
 
 
@@ -226,105 +240,55 @@ def run_object_test(test: ObjectTest, program: str, options: CodeOptions) -> Har
 
 
 def run_test_code(code: TestCode, program: str, options: CodeOptions) -> Harness:
-    """Run test code apart from the program; each round makes the calls it asks for (inside_tests.py)."""
-    if code.mode == "together":
-        return (yield from _run_together(code, program, options))
-    answers: dict[str, Any] = {}
-    for _ in range(_MAX_ROUNDS):
-        (result,) = yield [_tests_run(code, answers, "", options)]
-        fault = _fault(result)
-        if fault:
-            return _tests_fault(fault, answers)
-        reply = _reply(result) or {"status": "failed", "message": "the tests ended without a reply"}
-        if reply["status"] == "unsupported" and not answers:
-            together = replace(code, mode="together", trusts_because=reply["message"])
-            return (yield from _run_together(together, program, options))
-        if reply["status"] != "calls":
-            return _tests_verdict(reply, code, answers)
-        results = yield [_call_run(call, program, options) for call in reply["calls"]]
-        for call, called in zip(reply["calls"], results, strict=True):
-            answer = _answer(called, call["function"])
-            if isinstance(answer, TestResult):
-                return answer
-            answers[json.dumps(call, sort_keys=True)] = answer
-    return _failed(f"the tests needed more than {_MAX_ROUNDS} rounds of calls")
+    """Run test code in a process beside the program's (inside_tests.py), or in the same one."""
+    trusts = code.mode == "together"
+    why = f"runs inside the program's process: {code.trusts_because}"
+    if trusts and options.trusting_tests == "refuse":
+        return _bad(f"refused, for the test {why} (trusting_tests: allow would run it)")
+    key = secrets.token_hex(16)
+    (result,) = yield [_tests_run(code, key, program, options)]
+    fault = _fault(result)
+    if fault:
+        return replace(fault, trusts_program=trusts)
+    reply = _reply(result)
+    if reply is None or reply.get("key") != key:
+        return replace(_failed(_no_reply(result)), trusts_program=trusts)
+    if reply["status"] == "passed":
+        verdict = _passed(reply, code)
+        return replace(verdict, reason=why, trusts_program=True) if trusts and verdict.passed else verdict
+    message = str(reply.get("message"))[:300]
+    if reply["status"] == "not_ready":
+        return _bad(message)
+    if reply["status"] == "error":
+        return TestResult(status="error", kind="", reason=message)
+    return replace(_failed(message), trusts_program=trusts, timed_out=bool(reply.get("timed_out")))
 
 
-def _tests_run(code: TestCode, answers: dict[str, Any], program: str, options: CodeOptions) -> Run:
+def _tests_run(code: TestCode, key: str, program: str, options: CodeOptions) -> Run:
     request = {
         "mode": code.mode,
         "source": code.source,
         "setup": code.setup,
         "names": list(code.names),
-        "classes": list(code.classes),
         "module": code.module,
         "collect": code.collect,
         "prelude": options.prelude,
         "program": program,
-        "answers": answers,
-        "max_calls": _MAX_CALLS,
+        "timeout_s": options.limits.wall_s,
+        "key": key,
     }
-    source = _sandboxed_source("wire", "inside_program", "inside_pytest", "inside_tests")
-    return Run(source=source, stdin=_request(request), limits=options.limits, replies=True)
+    limits = replace(
+        options.limits,
+        wall_s=_CALLS_TIMES * options.limits.wall_s,
+        cpu_s=_CALLS_TIMES * options.limits.cpu_limit_s,
+        processes=options.limits.processes + 1,
+    )
+    return Run(source=_sandboxed_source(*_SESSION), stdin=_request(request), limits=limits, replies=True)
 
 
-def _tests_fault(fault: TestResult, answers: dict[str, Any]) -> TestResult:
-    """Tests that fail before the program was called are the data set's fault."""
-    if fault.status == "error" or answers:
-        return replace(fault, reason=f"the tests, given the program's results: {fault.reason}")
-    return _bad(f"the tests fail by themselves: {fault.reason}")
-
-
-def _tests_verdict(reply: dict[str, Any], code: TestCode, answers: dict[str, Any]) -> TestResult:
-    status, message = reply["status"], str(reply.get("message", ""))[:300]
-    if status == "passed":
-        if code.collect and not reply["ran"]:
-            return _bad("the test file holds no test")
-        if not reply["made"]:
-            return _bad("the tests never call the program")
-        return TestResult(status="passed", kind="")
-    if status == "not_ready":
-        return _bad(message)
-    if not answers:
-        return _bad(f"the tests fail before they call the program: {message}")
-    return _failed(message)
-
-
-def _answer(result: Result, function: str) -> dict[str, Any] | TestResult:
-    """The result of a call in the form that inside_tests.py reads; a TestResult if it is unusable."""
-    reply = _reply(result)
-    fault = _fault(result)
-    if fault:
-        return replace(fault, reason=f"{function}: {fault.reason}")
-    if reply is None:
-        return _failed(f"{function}: {_no_reply(result)}")
-    if "raised" in reply:
-        return {"raised": str(reply["raised"]), "message": str(reply.get("message"))[:500]}
-    value = reply.get("value")
-    if type(value) is not dict or "data" not in value:
-        what = value.get("not_plain") if type(value) is dict else "nothing"
-        return _failed(f"{function} returned {str(what)[:120]}; plain data is expected")
-    changed = reply.get("changed")
-    changes = changed if type(changed) is dict else {}
-    kept = {k: v["data"] for k, v in changes.items() if type(v) is dict and "data" in v}
-    return {"value": value["data"], "changed": kept}
-
-
-def _run_together(code: TestCode, program: str, options: CodeOptions) -> Harness:
-    why = f"runs inside the program's process: {code.trusts_because}"
-    if options.trusting_tests == "refuse":
-        return _bad(f"refused, for the test {why} (trusting_tests: allow would run it)")
-    code = replace(code, mode="together")
-    (result,) = yield [_tests_run(code, {}, program, options)]
-    fault = _fault(result)
-    if fault:
-        return replace(fault, trusts_program=True)
-    reply = _reply(result)
-    if reply is None:
-        return replace(_failed(_no_reply(result)), trusts_program=True)
-    passed = reply.get("status") == "passed"
-    if passed and code.collect and not reply.get("ran"):
+def _passed(reply: dict[str, Any], code: TestCode) -> TestResult:
+    if code.collect and not reply["ran"]:
         return _bad("the test file holds no test")
-    if passed:
-        return TestResult(status="passed", kind="", reason=why, trusts_program=True)
-    return replace(_failed(str(reply.get("message"))[:300]), trusts_program=True)
+    if not reply["made"]:
+        return _bad("the tests never call the program")
+    return TestResult(status="passed", kind="")

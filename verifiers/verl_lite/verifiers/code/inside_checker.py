@@ -11,12 +11,12 @@ def main() -> None:
     try:
         exec(compile(request["checker"], "<checker>", "exec"), namespace)
         check = namespace["check"]
-    except Exception as error:  # noqa: BLE001  whatever it raises, the checker is broken
+    except BaseException as error:  # noqa: BLE001  whatever it raises, the checker is broken
         send_reply({"status": "not_ready", "message": f"{type(error).__name__}: {error}"})
         os._exit(0)
     try:
         answer = check(request["stdin"], request["output"], request["expected"])  # type: ignore[operator]
-    except Exception as error:  # noqa: BLE001  an output it cannot read is wrong
+    except BaseException as error:  # noqa: BLE001  an output it cannot read is wrong; so is one it exits on
         send_reply(
             {"status": "failed", "message": f"the checker raised {type(error).__name__}: {error}"[:500]}
         )

@@ -1,235 +1,368 @@
-"""Runs inside the sandbox: the tests' process, which looks up calls to the program in a table.
+"""Runs inside the sandbox: the tests' process.
 
-In "separate" mode the program is not in this process. Each of its functions is a stub that answers
-from the table of calls already made; a call that is not in the table is recorded and its assert
-skipped. The reply asks for the recorded calls; outside, each is made in a process of the program, and
-this process is run again with the larger table, until no call is missing. So expected values and
-program never share a process, while the tests stay plain Python.
+In "separate" mode the program runs in another process (inside_program.py), forked before this one reads
+its request, so it never held a test or an expected value. It cannot read this process either: that is
+not dumpable, which hides its memory and descriptors. What the tests import of the program are stand-ins
+that ask it through a pipe, so the tests stay plain Python.
 
 In "together" mode the program is loaded into this process: the tests trust it.
 """
 
-import ast
 import builtins
-import functools
-import json
+import contextlib
+import ctypes
+import importlib
 import os
 import random
+import re
+import signal
 import sys
 import types
-from collections.abc import Callable
 from typing import Any
 
-from verl_lite.verifiers.code.inside_program import load_program, read_request, send_reply
-from verl_lite.verifiers.code.inside_pytest import pytest_stub
-from verl_lite.verifiers.code.wire import NotPlainData, decode, encode
+from verl_lite.verifiers.code.inside_collect import Step, test_steps
+from verl_lite.verifiers.code.inside_link import Peer, PeerGone, Pipe
+from verl_lite.verifiers.code.inside_numpy import numpy_stub
+from verl_lite.verifiers.code.inside_program import load_program, read_request, send_reply, serve_program
+from verl_lite.verifiers.code.inside_pytest import Skipped, pytest_stub
+from verl_lite.verifiers.code.inside_remote import (
+    Remote,
+    RemoteClass,
+    describe,
+    describe_error,
+    rebuild_error,
+    stand_in,
+)
+from verl_lite.verifiers.code.wire import Encoder, decode
+
+_PR_SET_DUMPABLE, _CAPABILITY_VERSION = 4, 0x20080522
+# Builtin functions that a program may be handed as a callback; others could reach beyond the call.
+_CALLBACKS = frozenset(
+    "abs all any bin chr divmod hash hex len max min oct ord pow print repr round sorted sum".split()
+)
+_NO_CALLBACKS = frozenset(
+    "builtins code codeop ctypes importlib marshal multiprocessing operator os pickle posix pty runpy shutil"
+    " signal socket subprocess sys types".split()
+)
 
 
-class MissingCall(BaseException):
-    """A call without an answer yet. A BaseException, so that no `except Exception` of a test catches it."""
+class TestsEnd(Peer):
+    """The tests' end of a session. What comes from the program is never trusted."""
+
+    __test__ = False
+
+    def __init__(self, pipe: Pipe, request: dict[str, Any]) -> None:
+        super().__init__(pipe, timeout_s=request["timeout_s"])
+        self.made_calls = 0
+        self.note = ""
+        self.lacks = ""
+        self.not_finite = _named_not_finite(request["source"] + request["setup"])
+        self._sent: dict[str, Any] = {
+            "environ": dict(os.environ),
+            "folder": os.getcwd(),
+            "argv": list(sys.argv),
+        }
+        self._watched = _watched_names(request["source"])
+        self._originals = {path: _look_up(path) for path in self._watched}
+        self._patched_now = False
+
+    def describe(self, value: Any) -> dict[str, Any]:
+        return describe(value, self)
+
+    def stand_in(self, number: int, info: dict[str, Any]) -> Any:
+        return stand_in(number, info, self)
+
+    def raised(self, error: BaseException) -> dict[str, Any]:
+        return describe_error(error)
+
+    def rebuild(self, raised: dict[str, Any]) -> BaseException:
+        return rebuild_error(raised, decode)
+
+    def allows(self, operation: str, target: Any, name: Any) -> bool:
+        """What the program may do with the tests' objects: nothing that reaches the tests' own code."""
+        if operation == "call":
+            return _may_be_called(target)
+        if operation in ("get", "set", "del"):
+            return _may_be_touched(operation, target, name)
+        return not isinstance(target, types.ModuleType)
+
+    def perform(self, operation: str, target: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if operation == "stdin":
+            return getattr(sys.stdin, args[0])(args[1])
+        if operation == "input":
+            return builtins.input(args[0])
+        return super().perform(operation, target, args, kwargs)
+
+    def may_operate(self, left: Any, right: Any) -> bool:
+        """Arithmetic is asked for between the program's own objects alone."""
+        if isinstance(right, Remote):
+            return True
+        self.equal(left, right)
+        return False
+
+    def equal(self, left: Any, right: Any) -> bool:
+        """Whether two values are equal by their data; what only the program could decide is not asked."""
+        if not hasattr(type(left), "_peer"):
+            return False
+        self.note = f"returned an instance of {type(left).__name__}; plain data is expected"
+        return False
+
+    def before(self, message: dict[str, Any]) -> None:
+        """Add what the tests changed around the program since the last message."""
+        self.made_calls += message.get("do") not in (None, "load", "resolve", "module")
+        now = {"environ": dict(os.environ), "folder": os.getcwd(), "argv": list(sys.argv)}
+        for name, value in now.items():
+            if value != self._sent[name]:
+                message[name] = self._sent[name] = value
+        values = {path: _look_up(path) for path in self._watched}
+        patched = {path: value for path, value in values.items() if value is not self._originals[path]}
+        if patched or self._patched_now:
+            self._patched_now = bool(patched)
+            encoder = Encoder(self._refer)
+            message["patched"] = {path: encoder.encode(value) for path, value in patched.items()}
+
+    def after(self, message: dict[str, Any]) -> None:
+        for stream, text in zip((sys.stdout, sys.stderr), message.get("printed", ()), strict=False):
+            stream.write(str(text))
 
 
-class Unsupported(BaseException):
-    """The tests do something that needs the program in their own process."""
+def _named_not_finite(source: str) -> frozenset[str]:
+    """Which of nan and inf the tests name: a test that names neither must not meet one."""
+    names = {
+        name.lower()
+        for name in re.findall(r"(?<![a-zA-Z])(?:is)?(inf|nan|finite)(?:ity)?(?![a-zA-Z])", source)
+    }
+    return frozenset({"nan", "inf"} if "finite" in names else names)
 
 
-# Unicode errors need five arguments; exceptions such as SystemExit would end the tests themselves.
-_RAISED = {
-    kind
-    for kind in vars(builtins).values()
-    if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, UnicodeError)
-}
-
-
-class Calls:
-    """The table of the program's answers, and the calls missing from it."""
-
-    def __init__(self, answers: dict[str, Any], max_calls: int, allow_infinity: bool) -> None:
-        self.answers = answers
-        self.missing: dict[str, Any] = {}
-        self.made = 0
-        self.max_calls = max_calls
-        self.allow_infinity = allow_infinity
-
-    def stub(self, path: str) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return self._answer(path, args, kwargs)
-
-        call.__name__ = path.rpartition(".")[2]
-        return call
-
-    def _answer(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        try:
-            request = {
-                "function": path,
-                "args": [encode(arg) for arg in args],
-                "kwargs": {name: encode(value) for name, value in kwargs.items()},
-            }
-        except NotPlainData as error:
-            raise Unsupported(f"{path} is called with {error}") from None
-        key = json.dumps(request, sort_keys=True)
-        self.made += 1
-        if key not in self.answers:
-            if len(self.missing) >= self.max_calls:
-                raise Unsupported(f"more than {self.max_calls} different calls")
-            self.missing[key] = request
-            raise MissingCall
-        answer = self.answers[key]
-        if '["inf", ' in json.dumps(answer) and not self.allow_infinity:
-            raise AssertionError(f"{path} gave an infinite number")
-        return _replay(answer, args)
-
-
-def _replay(answer: dict[str, Any], args: tuple[Any, ...]) -> Any:
-    """Repeat what the program did: return, raise, or change an argument in place."""
-    if "raised" in answer:
-        kind = getattr(builtins, answer["raised"], RuntimeError)
-        error: Any = kind(answer["message"]) if kind in _RAISED else RuntimeError(answer["message"])
-        error.from_program = True
-        raise error
-    for index, after in answer.get("changed", {}).items():
-        _change_in_place(args[int(index)], decode(after))
-    return decode(answer["value"])
-
-
-def _change_in_place(value: Any, after: Any) -> None:
-    value.clear()
-    if isinstance(value, list):
-        value.extend(after)
-    else:
-        value.update(after)
-
-
-class _ClassStub:
-    """Stub of a class used as `Name().method(...)`, with a new object per call."""
-
-    def __init__(self, calls: Calls, name: str) -> None:
-        self._calls, self._name = calls, name
-
-    def __call__(self) -> "_ClassStub":
-        return self
-
-    def __getattr__(self, method: str) -> Any:
-        return self._calls.stub(f"{self._name}.{method}")
-
-
-class _SkipWhileMissing(ast.NodeTransformer):
-    """Wraps each assert, so that a missing answer does not hide the calls of later asserts."""
-
-    def visit_Assert(self, node: ast.Assert) -> ast.AST:
-        return self._wrap(node)
-
-    def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        """`self.assertEqual(...)` and its relatives."""
-        called = node.value.func if isinstance(node.value, ast.Call) else None
-        is_assert = isinstance(called, ast.Attribute) and called.attr.startswith("assert")
-        return self._wrap(node) if is_assert else node
-
-    def _wrap(self, node: ast.stmt) -> ast.AST:
-        skip = ast.ExceptHandler(
-            type=ast.Name(id="verl_lite_missing_call", ctx=ast.Load()), name=None, body=[ast.Pass()]
-        )
-        return ast.Try(body=[node], handlers=[skip], orelse=[], finalbody=[])
-
-
-def _test_functions(namespace: dict[str, Any]) -> list[tuple[str, Callable[[], Any]]]:
-    """The tests that a file defines, in order: functions, methods of plain classes, unittest cases."""
-    found: list[tuple[str, Callable[[], Any]]] = []
-    unittest = sys.modules.get("unittest")  # only if the tests imported it: it is slow to load
-    test_case: Any = unittest.TestCase if unittest else ()
-    for name, value in namespace.items():
-        if isinstance(value, types.FunctionType) and name.startswith("test"):
-            found += _each_row(name, value)
-        elif isinstance(value, type) and unittest and issubclass(value, test_case):
-            methods = unittest.defaultTestLoader.getTestCaseNames(value)
-            found += [(f"{name}.{method}", value(method).debug) for method in methods]
-        elif isinstance(value, type) and name.startswith("Test"):
-            methods = [method for method in vars(value) if method.startswith("test")]
-            for method in methods:
-                found += _each_row(f"{name}.{method}", getattr(value(), method))
+def _watched_names(source: str) -> list[str]:
+    """What the tests may patch of modules that the program uses too: "time.sleep", "builtins.print"."""
+    paths = re.findall(r"""\bpatch(?:\.dict)?\(\s*["']([\w.]+)["']""", source)
+    pairs = re.findall(r"""(?:\bpatch\.object|\bsetattr)\(\s*([\w.]+)\s*,\s*["'](\w+)["']""", source)
+    paths += re.findall(r"""\bsetattr\(\s*["']([\w.]+)["']""", source)
+    paths += [f"{owner}.{name}" for owner, name in pairs]
+    found = []
+    for path in dict.fromkeys(paths):
+        module = path.rpartition(".")[0]
+        outside = module.partition(".")[0] in sys.stdlib_module_names and path != "builtins.input"
+        if outside and module != "sys" and _look_up(path) is not None:
+            found.append(path)
     return found
 
 
-def _each_row(name: str, function: Any) -> list[tuple[str, Callable[[], Any]]]:
-    rows = getattr(function, "__verl_lite_rows__", [{}])
-    return [(name, functools.partial(function, **row)) for row in rows]
+def _look_up(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    with contextlib.suppress(ImportError):
+        return getattr(importlib.import_module(module), name, None)
+    return None
 
 
-def _prepare(request: dict[str, Any], calls: Calls) -> dict[str, Any]:
-    """The namespace the tests run in, with the program or with its stubs."""
-    namespace: dict[str, Any] = {"__name__": "tests"}
-    module_name = request["module"]
+def _may_be_called(target: Any) -> bool:
+    if isinstance(target, types.BuiltinFunctionType) and target.__module__ in ("builtins", "_io", "io"):
+        return target.__name__ in _CALLBACKS
+    if isinstance(target, type):
+        return target is not type and target.__module__ not in _NO_CALLBACKS - {"builtins"}
+    return str(getattr(target, "__module__", "")).partition(".")[0] not in _NO_CALLBACKS
+
+
+def _may_be_touched(operation: str, target: Any, name: Any) -> bool:
+    """Public attributes of instances; no method of a class may be replaced."""
+    kind = type(target)
+    if type(name) is not str or name.startswith("_"):
+        return False
+    if kind.__module__ == "unittest.mock":
+        return operation == "get" and name not in dir(kind())
+    if kind.__module__ not in ("tests", "_io", "tempfile") or isinstance(target, type):
+        return False
+    replaced = getattr(kind, name, None)
+    return operation == "get" or not (callable(replaced) or isinstance(replaced, property))
+
+
+class _Module(types.ModuleType):
+    """The program as the tests import it."""
+
+    def __init__(self, name: str, end: TestsEnd, names: list[str]) -> None:
+        super().__init__(name)
+        self.__dict__.update(__end__=end, __all__=names, __file__=f"{name}.py")
+
+    def __getattr__(self, name: str) -> Any:
+        end = self.__dict__["__end__"]
+        if name.startswith("__"):
+            raise AttributeError(name)
+        try:
+            value = end.ask("resolve", None, name)
+        except NameError as error:
+            end.lacks = end.lacks or str(error)
+            raise AttributeError(str(error)) from None
+        if isinstance(value, (RemoteClass, types.FunctionType)):
+            self.__dict__[name] = value
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.__dict__["__end__"].ask("set_global", None, name, value)
+        self.__dict__[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        self.__dict__["__end__"].ask("del_global", None, name)
+        self.__dict__.pop(name, None)
+
+
+# -- running ----------------------------------------------------------------------------------------
+
+
+def _prepare(request: dict[str, Any], end: TestsEnd | None) -> dict[str, Any]:
+    """The namespace the tests run in, with the program or with what stands for it."""
+    tests = types.ModuleType("tests")
+    sys.modules["tests"] = tests
+    namespace = tests.__dict__
     if "pytest" in request["source"]:
         sys.modules["pytest"] = pytest_stub()
-    if request["mode"] == "together":
+    if "numpy" in request["source"] + request["setup"]:
+        try:
+            import numpy  # noqa: F401
+        except ImportError:
+            sys.modules["numpy"] = numpy_stub()
+    if end is None:
         module = load_program(request)
         namespace.update({k: v for k, v in module.__dict__.items() if not k.startswith("__")})
         exec(compile(request["setup"], "<setup>", "exec"), namespace)
         return namespace
-    for text in (request["prelude"], request["setup"]):
-        exec(compile(text, "<setup>", "exec"), namespace)
-    module = types.ModuleType(module_name)
-    for name in request["names"]:
-        setattr(module, name, calls.stub(name))
-    for name in request["classes"]:
-        setattr(module, name, _ClassStub(calls, name))
-    sys.modules[module_name] = module
-    namespace.update({name: getattr(module, name) for name in request["names"] + request["classes"]})
+    exec(compile(request["prelude"], "<setup>", "exec"), namespace)
+    wanted = request["names"]
+    module = _Module(request["module"], end, wanted)
+    sys.modules[request["module"]] = module
+    for name in wanted:
+        with contextlib.suppress(AttributeError):
+            namespace[name] = getattr(module, name)
+    exec(compile(request["setup"], "<setup>", "exec"), namespace)
     return namespace
 
 
-def _run_tests(request: dict[str, Any], namespace: dict[str, Any], calls: Calls) -> dict[str, Any]:
-    tree = ast.parse(request["source"])
-    if request["mode"] == "separate":
-        tree = ast.fix_missing_locations(_SkipWhileMissing().visit(tree))
-    namespace["verl_lite_missing_call"] = MissingCall
-    code = compile(tree, "<tests>", "exec")
-    steps: list[tuple[str, Callable[[], Any]]] = [("", lambda: exec(code, namespace))]
+def _run_tests(request: dict[str, Any], namespace: dict[str, Any], end: TestsEnd | None) -> dict[str, Any]:
+    code = compile(request["source"], "<tests>", "exec")
+    steps: list[Step] = [("", lambda: exec(code, namespace))]
     ran = 0
     while steps:
         name, step = steps.pop(0)
         try:
             step()
-        except MissingCall:
-            pass
-        except Exception as error:  # noqa: BLE001  a test may fail with anything
-            if _lacks_module(request, error):
-                return {"status": "not_ready", "message": f"the tests: {error}"}
-            if not calls.missing or isinstance(error, AssertionError):
-                return {"status": "failed", "message": _message(name, error)}
+        except Skipped:
+            ran -= 1
+        except PeerGone:
+            raise
+        except BaseException as error:  # noqa: BLE001  a test may fail with anything
+            return _failure(request, name, error, end)
+        if end is not None and end.broken:  # a bare `except` of the tests swallowed it
+            raise PeerGone(end.broken)
         if name == "" and request["collect"]:
-            steps = _test_functions(namespace)
+            steps = test_steps(namespace)
+            ran -= bool(steps)
         ran += 1 if name or not request["collect"] else 0
-    if calls.missing:
-        return {"status": "calls", "calls": list(calls.missing.values())}
-    return {"status": "passed", "ran": ran, "made": calls.made}
+    return {"status": "passed", "ran": ran, "made": end.made_calls if end else 1}
 
 
-def _lacks_module(request: dict[str, Any], error: Exception) -> bool:
-    """Whether the tests import a missing module: in separate mode, not the program's fault."""
-    own = request["mode"] == "separate" and isinstance(error, ImportError)
-    return own and not hasattr(error, "from_program")
+def _failure(
+    request: dict[str, Any], name: str, error: BaseException, end: TestsEnd | None
+) -> dict[str, Any]:
+    """Why a test failed; "not_ready" where no program could have passed it."""
+    message = _message(request, name, error)
+    if end is not None and end.lacks and not end.made_calls:
+        return {"status": "failed", "message": end.lacks}
+    own = not hasattr(error, "from_program")
+    if own and isinstance(error, ImportError) and _imports(request["source"], error.name or ""):
+        return {"status": "not_ready", "message": f"the tests: {error}"}
+    if end is None:
+        return {"status": "failed", "message": message}
+    if not end.made_calls:
+        return {"status": "not_ready", "message": f"the tests fail before they call the program: {message}"}
+    return {"status": "failed", "message": f"{message}: {end.note}" if end.note else message}
 
 
-def _message(name: str, error: BaseException) -> str:
+def _imports(source: str, name: str) -> bool:
+    """Whether the tests themselves import the module `name`, rather than one the program named."""
+    return (
+        bool(name)
+        and re.search(rf"^\s*(import|from)\s.*\b{re.escape(name)}\b", source, re.MULTILINE) is not None
+    )
+
+
+def _message(request: dict[str, Any], name: str, error: BaseException) -> str:
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<tests>":
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    lines = request["source"].splitlines()
+    if isinstance(error, AssertionError) and not str(error) and 0 < line <= len(lines):
+        text = f"{text}: {lines[line - 1].strip()[:200]}"
+    method = getattr(error, "__verl_lite_name__", "")
+    name = f"{name}.{method}" if method else name
     return (f"{name}: {text}" if name else text)[:500]
 
 
-def main() -> None:
-    request = read_request()
-    random.seed(0)  # the tests run several times and must repeat their calls
-    calls = Calls(request["answers"], request["max_calls"], "inf" in request["source"])
+def _fork_program() -> tuple[Pipe, int]:
+    """A process for the program, which has nothing of this one's descriptors but its pipe."""
+    to_program, from_tests = os.pipe()
+    to_tests, from_program = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(to_program)
+        os.close(from_program)
+        return Pipe(to_tests, from_tests), pid
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(nothing, number)
+    os.dup2(to_program, 3)
+    os.dup2(from_program, 4)
+    os.closerange(5, 256)
+    with contextlib.suppress(OSError, AttributeError):  # outside of our sandbox a root may have them
+        header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+        ctypes.CDLL(None).capset(header, (ctypes.c_uint32 * 6)())
+    return serve_program(Pipe(3, 4))
+
+
+def _run_apart(request: dict[str, Any], pipe: Pipe) -> dict[str, Any]:
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    end = TestsEnd(pipe, request)
     try:
+        load = {"program": request["program"], "prelude": request["prelude"], "module": request["module"]}
         try:
-            namespace = _prepare(request, calls)
-        except Exception as error:  # noqa: BLE001  the program or the set-up may raise anything
-            where = "the program" if request["mode"] == "together" else "the tests' set-up"
-            send_reply({"status": "not_ready", "message": f"{where}: {_message('', error)}"})
-        else:
-            send_reply(_run_tests(request, namespace, calls))
-    except Unsupported as error:
-        send_reply({"status": "unsupported", "message": str(error)})
+            end.ask("load", None, load)
+        except BaseException as error:
+            if isinstance(error, PeerGone):
+                raise
+            return {"status": "failed", "message": f"the program: {_message(request, '', error)}"}
+        try:
+            namespace = _prepare(request, end)
+        except Exception as error:  # noqa: BLE001  the tests' set-up may raise anything
+            return {"status": "not_ready", "message": f"the tests' set-up: {_message(request, '', error)}"}
+        return _run_tests(request, namespace, end)
+    except PeerGone as gone:
+        return {"status": "failed", "message": f"the program {gone}", "timed_out": str(gone) == "timed out"}
+
+
+def _run_together(request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        namespace = _prepare(request, None)
+    except Exception as error:  # noqa: BLE001  the program may raise anything
+        return {"status": "not_ready", "message": f"the program: {_message(request, '', error)}"}
+    return _run_tests(request, namespace, None)
+
+
+def main() -> None:
+    pipe, program = _fork_program()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        send_reply({"status": "error", "message": "the tests' process cannot be hidden from the program"})
+        os._exit(0)
+    request = read_request()
+    sys.path[:] = [path for path in sys.path if path and path != os.getcwd()]  # the program may write there
+    random.seed(0)
+    reply = _run_together(request) if request["mode"] == "together" else _run_apart(request, pipe)
+    send_reply({**reply, "key": request["key"]})
+    with contextlib.suppress(OSError):
+        os.kill(program, signal.SIGKILL)
     os._exit(0)
 
 

@@ -25,9 +25,11 @@ Checker: TypeAlias = Callable[[str, str, str], bool]
 class StdinTest:
     """Run the program on `stdin` and compare what it printed with `expected`.
 
-    compare   "tokens":  equal after splitting at white space (the rule of programming contests)
+    compare   "tokens":  equal tokens in the same lines, numbers within `tolerance` (relative or
+                         absolute; of an integer absolute, 0 for the same text). A plain list of tokens
+                         may stand on one line or on many; a drawing must be indented as expected
               "lines":   equal line by line, ignoring trailing spaces and trailing empty lines
-              "floats":  like tokens, but numbers may differ by `tolerance`, relative or absolute
+              "floats":  equal tokens wherever they stand, numbers within `tolerance`
               "exact":   the same text
               "checker": `checker(stdin, output, expected)` decides. A str is Python source that
                          defines `check`; it runs in its own sandboxed process after the program
@@ -95,10 +97,14 @@ class AssertTest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitTestFile:
-    """A test file (plain `test_*` functions or unittest) that imports the program as `module`."""
+    """A test file (plain `test_*` functions or unittest) that imports the program as `module`.
+
+    `setup` runs before it, in the same namespace.
+    """
 
     source: str
     module: str = "solution"
+    setup: str = ""
 
 
 CodeTest: TypeAlias = StdinTest | CallTest | ObjectTest | AssertTest | UnitTestFile
@@ -113,6 +119,7 @@ class CodeOptions:
     continues              text that the response continues (HumanEval's prompt), used if the program
                            does not define what the tests call
     limits                 per process
+    compare, tolerance     for stdin tests, instead of their own; a checker stays
     stop_on_first_failure  skip the tests after the first failure ("not_run")
     max_timeouts           skip the tests after that many time-outs, so that a hanging program costs at
                            most this many wall limits
@@ -124,6 +131,8 @@ class CodeOptions:
     prelude: str = ""
     continues: str = ""
     limits: Limits = field(default_factory=Limits)
+    compare: Literal["tokens", "lines", "floats", "exact"] | None = None
+    tolerance: float | None = None
     stop_on_first_failure: bool = True
     max_timeouts: int = 3
     trusting_tests: Literal["allow", "refuse"] = "allow"

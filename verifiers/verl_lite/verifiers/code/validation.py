@@ -1,5 +1,6 @@
 """Checks tests before any program runs. Unusable ones give the outcome bad_reference."""
 
+import ast
 import math
 import re
 from collections.abc import Sequence
@@ -66,6 +67,11 @@ def _stdin_problem(test: StdinTest) -> str:
         return f"compare={test.compare!r}: expected one of {', '.join(get_args(Comparison))}"
     if (test.compare == "checker") != (test.checker is not None):
         return "compare='checker' and a checker belong together"
+    if isinstance(test.checker, str):
+        try:
+            ast.parse(test.checker)
+        except SyntaxError as error:
+            return f"the checker is not Python: {error}"
     if test.compare == "floats" and any(_NOT_FINITE.fullmatch(token) for token in test.expected.split()):
         return "the expected output holds nan or inf, which no tolerance can compare"
     return _tolerance_problem(test.tolerance)
@@ -110,17 +116,17 @@ def _values_problem(groups: Sequence[tuple[str, Sequence[Any]]]) -> str:
                 encode(value)
             except NotPlainData as error:
                 return f"{what} value is {error}; plain data is needed"
-            if what == "expected" and _has_infinity(value):
-                return "an expected value holds an infinite number"
+            if what == "expected" and _not_finite(value):
+                return "an expected value holds nan or an infinite number"
     return ""
 
 
-def _has_infinity(value: Any) -> bool:
+def _not_finite(value: Any) -> bool:
     if isinstance(value, float):
-        return math.isinf(value)
+        return not math.isfinite(value)
     if isinstance(value, dict):
-        return any(_has_infinity(item) for pair in value.items() for item in pair)
-    return isinstance(value, (list, tuple, set, frozenset)) and any(map(_has_infinity, value))
+        return any(_not_finite(item) for pair in value.items() for item in pair)
+    return isinstance(value, (list, tuple, set, frozenset)) and any(map(_not_finite, value))
 
 
 def _code_problem(test: AssertTest | UnitTestFile, options: CodeOptions) -> str:
