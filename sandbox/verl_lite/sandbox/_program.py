@@ -1,15 +1,27 @@
 """Runs one Python program as `python main.py` would, in the process forked for it."""
 
+import _sitebuiltins  # type: ignore[import-not-found]
 import atexit
+import builtins
+import contextlib
+import gc
 import io
 import linecache
 import os
 import sys
 import traceback
 import types
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from verl_lite.sandbox._program_files import MAIN_FILE
+
+_OPENS = (
+    b"open",
+    b"Writer",
+    b"Wrapper",
+    b"stdout__",
+    b"stderr__",
+)  # a program that has none leaves nothing open
 
 
 class Interpreter:
@@ -20,6 +32,7 @@ class Interpreter:
     def __init__(self, directory: str) -> None:
         self._directory, self._path = directory, os.path.join(directory, MAIN_FILE)
         _install_streams()
+        _install_builtins()
         self._main = types.ModuleType("__main__")
         self._main.__dict__.update(__file__=self._path, __builtins__=__builtins__, __annotations__={})
         sys.modules["__main__"] = self._main
@@ -32,7 +45,10 @@ class Interpreter:
         """
         sys.argv = [self._path, *args]
         sys.path.insert(0, self._directory)  # only now: the import system caches missing folders
-        os._exit(_finish(_execute(source, self._path, self._main)))
+        code = _finish(_execute(source, self._path, self._main))
+        if any(word in source for word in _OPENS):
+            _write_open_files()
+        os._exit(code)
 
 
 def _install_streams() -> None:
@@ -52,6 +68,9 @@ def _install_streams() -> None:
     stderr = io.TextIOWrapper(
         err, encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True
     )
+    for stream, name in ((stdin, "<stdin>"), (stdout, "<stdout>"), (stderr, "<stderr>")):
+        stream.buffer.raw.name = name  # type: ignore[attr-defined]
+        stream.mode = "r" if stream is stdin else "w"  # type: ignore[attr-defined] # as the interpreter's have
     for number, descriptor in enumerate(kept):
         os.dup2(descriptor, number)
     for descriptor in (*kept, reading, writing, file):
@@ -59,6 +78,14 @@ def _install_streams() -> None:
     sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]
     sys.stdout = sys.__stdout__ = stdout  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = stderr  # type: ignore[misc]
+
+
+def _install_builtins() -> None:
+    """`exit`, `quit`, `help` and the like, which the module `site` brings."""
+    leave = "Ctrl-D (i.e. EOF)"
+    more = {name: _sitebuiltins._Printer(name, "") for name in ("copyright", "credits", "license")}
+    leaving = {name: _sitebuiltins.Quitter(name, leave) for name in ("exit", "quit")}
+    builtins.__dict__.update(leaving, help=_sitebuiltins._Helper(), **more)
 
 
 def _execute(source: bytes, path: str, main: types.ModuleType) -> int:
@@ -82,6 +109,17 @@ def _exit_code(code: object) -> int:
         return code & 0xFF
     print(code, file=sys.stderr)
     return 1
+
+
+def _write_open_files() -> None:
+    """Flush what the program left open, as the interpreter does when it takes the objects down."""
+    files: list[Any] = [sys.__stdout__, sys.__stderr__]  # frozen by the fork server: the collector omits them
+    files += [thing for thing in gc.get_objects() if isinstance(thing, (io.TextIOWrapper, io.BufferedWriter))]
+    for kind in (io.TextIOWrapper, io.BufferedWriter):  # the text first: it goes through the other
+        for file in files:
+            if type(file) is kind and not file.closed:
+                with contextlib.suppress(OSError, ValueError, AttributeError):
+                    file.flush()
 
 
 def _finish(code: int) -> int:

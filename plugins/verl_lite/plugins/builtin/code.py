@@ -39,6 +39,12 @@ class CodeRewardOptions(BaseModel):
     stop_on_first_failure: bool | None = Field(
         None, description="skip the tests after the first failure; the default if credit is 'all'"
     )
+    compare: Literal["tokens", "lines", "floats", "exact"] | None = Field(
+        None, description="how printed output is compared, instead of what the tests say"
+    )
+    tolerance: float | None = Field(
+        None, ge=0, description="of printed numbers, instead of the tests' own; 0 compares them as text"
+    )
     max_timeouts: int = Field(3, gt=0, description="skip the tests after this many timeouts")
     trusting_tests: Literal["refuse", "allow"] = Field(
         "refuse", description="what to do with tests that share the program's process, which can forge them"
@@ -71,6 +77,8 @@ class CodeRewardOptions(BaseModel):
                 processes=self.processes,
                 output_kb=self.output_kb,
             ),
+            compare=self.compare,
+            tolerance=self.tolerance,
             stop_on_first_failure=self.credit == "all" if stop is None else stop,
             max_timeouts=self.max_timeouts,
             trusting_tests=self.trusting_tests,

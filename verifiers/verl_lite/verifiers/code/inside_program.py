@@ -14,10 +14,17 @@ import os
 import random
 import sys
 import types
+import warnings
 from typing import Any, NoReturn
 
 from verl_lite.verifiers.code.inside_link import Peer, Pipe
-from verl_lite.verifiers.code.inside_remote import describe, describe_error, rebuild_error, stand_in
+from verl_lite.verifiers.code.inside_remote import (
+    describe,
+    describe_error,
+    error_mro,
+    rebuild_error,
+    stand_in,
+)
 from verl_lite.verifiers.code.wire import Decoder, NotPlainData, decode, encode
 
 _REPLY_FD = 3
@@ -133,6 +140,9 @@ class ProgramEnd(Peer):
             self._printed.append(raw)
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
+        self._warned: list[list[Any]] = []
+        warnings.simplefilter("always")
+        warnings.showwarning = self._keep_warning
         sys.stdin = sys.__stdin__ = _Input(self)  # type: ignore[misc,assignment]
         builtins.input = lambda prompt="": str(self.ask("input", None, str(prompt)))
 
@@ -157,8 +167,13 @@ class ProgramEnd(Peer):
     def equal(self, left: Any, right: Any) -> bool:
         return False
 
+    def _keep_warning(self, text: Any, category: type[Warning], *_: Any, **__: Any) -> None:
+        self._warned.append([error_mro(category), str(text)])
+
     def before(self, message: dict[str, Any]) -> None:
-        """What was printed since the last message."""
+        """What was printed and warned of since the last message."""
+        if self._warned:
+            message["warned"], self._warned = self._warned, []
         printed = []
         for raw in self._printed:
             printed.append(raw.getvalue().decode("utf-8", "replace"))

@@ -18,6 +18,7 @@ import re
 import signal
 import sys
 import types
+import warnings
 from typing import Any
 
 from verl_lite.verifiers.code.inside_collect import Step, test_steps
@@ -30,6 +31,7 @@ from verl_lite.verifiers.code.inside_remote import (
     RemoteClass,
     describe,
     describe_error,
+    error_class,
     rebuild_error,
     stand_in,
 )
@@ -124,6 +126,9 @@ class TestsEnd(Peer):
     def after(self, message: dict[str, Any]) -> None:
         for stream, text in zip((sys.stdout, sys.stderr), message.get("printed", ()), strict=False):
             stream.write(str(text))
+        for mro, text in message.get("warned", ()):
+            category: Any = error_class(mro)
+            warnings.warn_explicit(str(text), category, "solution.py", 1)
 
 
 def _named_not_finite(source: str) -> frozenset[str]:
