@@ -1,6 +1,6 @@
 """Runs one Python program as `python main.py` would, in the process forked for it."""
 
-import _sitebuiltins  # type: ignore[import-not-found]
+import _sitebuiltins
 import atexit
 import builtins
 import contextlib
@@ -68,9 +68,10 @@ def _install_streams() -> None:
     stderr = io.TextIOWrapper(
         err, encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True
     )
-    for stream, name in ((stdin, "<stdin>"), (stdout, "<stdout>"), (stderr, "<stderr>")):
-        stream.buffer.raw.name = name  # type: ignore[attr-defined]
-        stream.mode = "r" if stream is stdin else "w"  # type: ignore[attr-defined] # as the interpreter's have
+    streams: list[Any] = [stdin, stdout, stderr]
+    for stream, name in zip(streams, ("<stdin>", "<stdout>", "<stderr>"), strict=True):
+        stream.buffer.raw.name = name  # as the interpreter's have
+        stream.mode = "r" if stream is stdin else "w"
     for number, descriptor in enumerate(kept):
         os.dup2(descriptor, number)
     for descriptor in (*kept, reading, writing, file):

@@ -142,7 +142,7 @@ class ProgramEnd(Peer):
             setattr(sys, f"__{name}__", stream)
         self._warned: list[list[Any]] = []
         warnings.simplefilter("always")
-        warnings.showwarning = self._keep_warning
+        warnings.showwarning = self._keep_warning  # type: ignore[assignment]
         sys.stdin = sys.__stdin__ = _Input(self)  # type: ignore[misc,assignment]
         builtins.input = lambda prompt="": str(self.ask("input", None, str(prompt)))
 
