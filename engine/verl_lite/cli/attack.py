@@ -1,11 +1,10 @@
 """`verl-lite attack`: hostile answers and programs, and the rewards they earn."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import AsJson, Format, NoPlugins, RewardsFile, Workers, scoring_options
+from verl_lite.cli.options import AsJson, Format, Map, NoPlugins, RewardsFile, Workers, scoring_options
 
 if TYPE_CHECKING:
     from verl_lite.lab.attack import AttackReport
@@ -14,8 +13,8 @@ if TYPE_CHECKING:
 def attack(
     config: RewardsFile,
     rollouts: Annotated[
-        Path | None,
-        typer.Argument(help="Rows to attack (.parquet or .jsonl); default: a few built-in ones"),
+        list[str] | None,
+        typer.Argument(help="Rows to attack: files, folders, ...; default: a few built-in ones"),
     ] = None,
     primary: Annotated[
         str | None, typer.Option(help="Component that decides what is correct; default: the heaviest")
@@ -25,6 +24,7 @@ def attack(
     max_rate: Annotated[float, typer.Option(min=0, max=1, help="Exit with 1 above this exploit rate")] = 0.0,
     max_examples: Annotated[int, typer.Option(min=0, help="Exploits shown")] = 10,
     format: Format = "auto",
+    map: Map = None,
     workers: Workers = None,
     no_plugins: NoPlugins = False,
     as_json: AsJson = False,
@@ -39,11 +39,11 @@ def attack(
 
     report = attack_rewards(
         load_rewards_config(config),
-        rollouts,
+        rollouts or None,
         primary=primary,
         num_rows=num_rows,
         families=family or (),
-        scoring=scoring_options(workers=workers, no_plugins=no_plugins, format=format),
+        scoring=scoring_options(workers=workers, no_plugins=no_plugins, format=format, renames=map),
     )
     if as_json:
         print_json(report.to_json())

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import AsJson, Format, NoPlugins, RewardsFile, Rollouts, Workers, scoring_options
+from verl_lite.cli.options import (
+    AsJson,
+    Format,
+    Map,
+    NoPlugins,
+    RewardsFile,
+    Rollouts,
+    Workers,
+    scoring_options,
+)
 
 if TYPE_CHECKING:
     from verl_lite.lab.check import CheckReport
@@ -24,6 +33,7 @@ def check(
     num_probes: Annotated[int, typer.Option(min=1, help="Rollouts that the probes score")] = 400,
     max_examples: Annotated[int, typer.Option(min=0, help="Disagreements shown")] = 5,
     format: Format = "auto",
+    map: Map = None,
     workers: Workers = None,
     no_plugins: NoPlugins = False,
     as_json: AsJson = False,
@@ -44,7 +54,7 @@ def check(
         rollouts,
         load_rewards_config(config),
         check=replace(options, by=tuple(by)) if by else options,
-        scoring=scoring_options(workers=workers, no_plugins=no_plugins, format=format),
+        scoring=scoring_options(workers=workers, no_plugins=no_plugins, format=format, renames=map),
     )
     if as_json:
         print_json(report.to_json())

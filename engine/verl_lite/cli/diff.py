@@ -2,6 +2,7 @@
 
 import subprocess
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from verl_lite.cli.options import (
     AsJson,
     Cache,
     Format,
+    Map,
     NoCache,
     NoPlugins,
     Rollouts,
@@ -20,7 +22,10 @@ from verl_lite.cli.options import (
 from verl_lite.errors import ConfigError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from verl_lite.lab.diff import ComponentDiff, DiffReport
+    from verl_lite.lab.reading import Rollouts as OpenRollouts
     from verl_lite.lab.scoring import ScoringOptions
 
 RECORDED = "recorded"
@@ -37,6 +42,7 @@ def diff(
     ] = None,
     max_examples: Annotated[int, typer.Option(min=0, help="Changed rows shown per component")] = 5,
     format: Format = "auto",
+    map: Map = None,
     workers: Workers = None,
     no_plugins: NoPlugins = False,
     cache: Cache = None,
@@ -48,25 +54,19 @@ def diff(
     Example: verl-lite diff rollouts.parquet -a old.yaml -b new.yaml --fail-on-flips 0
     """
     from verl_lite.cli.terminal import print_json
-    from verl_lite.lab.diff import diff_records
-    from verl_lite.lab.formats import OWN, converter_for
-    from verl_lite.plugins.records import read_records
+    from verl_lite.lab.diff import diff_groups
 
     if b is None and a_env is None and b_env is None:
         raise ConfigError("nothing to compare: give -b NEW.yaml, or --a-env / --b-env for two environments")
     options = scoring_options(
-        workers=workers, no_plugins=no_plugins, format=format, cache=cache, no_cache=no_cache
+        workers=workers, no_plugins=no_plugins, format=format, renames=map, cache=cache, no_cache=no_cache
     )
-    with tempfile.TemporaryDirectory() as folder:
-        sides = [
-            _scored(rollouts, rewards, env, Path(folder) / f"{name}.parquet", options)
-            for name, rewards, env in (("a", a, a_env), ("b", b or a, b_env))
-        ]
-        streams = [
-            read_records(side, convert=converter_for(side, format if side == rollouts else OWN))
-            for side in sides
-        ]
-        report = diff_records(*streams, max_examples=max_examples)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        streams = []
+        for name, rewards, env in (("a", a, a_env), ("b", b or a, b_env)):
+            side = _scored(rollouts, rewards, env, Path(folder) / f"{name}.parquet", options)
+            streams.append(stack.enter_context(side).groups())
+        report = diff_groups(*streams, max_examples=max_examples)
     if as_json:
         print_json(report.to_json())
     else:
@@ -77,35 +77,38 @@ def diff(
         raise typer.Exit(1)
 
 
-def _scored(rollouts: Path, rewards: str, env: Path | None, output: Path, options: "ScoringOptions") -> Path:
-    """The file that holds one side's scores."""
+def _scored(
+    rollouts: list[str], rewards: str, env: Path | None, output: Path, options: "ScoringOptions"
+) -> "AbstractContextManager[OpenRollouts]":
+    """One side: the rollouts with its scores."""
     from verl_lite.cli.terminal import progress
+    from verl_lite.lab.reading import open_rollouts
     from verl_lite.lab.scoring import score_file
     from verl_lite.plugins import load_rewards_config
 
     if rewards == RECORDED:
-        return rollouts
+        return open_rollouts(rollouts, format=options.format, renames=options.renames)
     if env is not None:
         _score_elsewhere(rollouts, rewards, env, output, options)
-        return output
-    with progress(f"scored with {rewards}") as on_progress:
-        score_file(
-            rollouts, load_rewards_config(rewards), output=output, options=options, on_progress=on_progress
-        )
-    return output
+    else:
+        config = load_rewards_config(rewards)
+        with progress(f"scored with {rewards}") as on_progress:
+            score_file(rollouts, config, output=output, options=options, on_progress=on_progress)
+    return open_rollouts(output)
 
 
 def _score_elsewhere(
-    rollouts: Path, rewards: str, env: Path, output: Path, options: "ScoringOptions"
+    rollouts: list[str], rewards: str, env: Path, output: Path, options: "ScoringOptions"
 ) -> None:
     command = env / "bin" / "verl-lite"
     if not command.exists():
         raise ConfigError(
             f"{env}: no verl-lite command in bin/; expected a virtual environment with verl-lite"
         )
-    arguments = ["score", str(rollouts), "-c", rewards, "-o", str(output), "--json"]
+    arguments = ["score", *rollouts, "-c", rewards, "-o", str(output), "--json"]
     more = [] if options.load_plugins else ["--no-plugins"]
     more += [] if options.format == "auto" else ["--format", options.format]
+    more += [text for new, old in options.renames.items() for text in ("--map", f"{new}={old}")]
     done = subprocess.run([command, *arguments, *more], capture_output=True, text=True)
     if done.returncode:
         raise ConfigError(f"{command} ended with exit code {done.returncode}: {done.stderr.strip()}")

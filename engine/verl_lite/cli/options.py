@@ -30,7 +30,19 @@ ShowOption = Annotated[
     Show,
     typer.Option(help="auto: a panel, or lines if piped; quiet: no line per step; json: one object per line"),
 ]
-Rollouts = Annotated[Path, typer.Argument(help="Rollouts: .parquet or .jsonl", show_default=False)]
+Rollouts = Annotated[
+    list[str],
+    typer.Argument(
+        help="Rollouts: files, folders, globs, run folders, URLs, - for standard input", show_default=False
+    ),
+]
+Map = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map", help="NEW=OLD: a column by another name, such as reference=reward_model.ground_truth"
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists")]
 RewardsFile = Annotated[
     Path, typer.Option("--config", "-c", help="YAML file with the rewards", show_default=False)
 ]
@@ -43,10 +55,7 @@ DebugInline = Annotated[
 ]
 Format = Annotated[
     str,
-    typer.Option(
-        help="Format of the rollouts: verl-lite, verl, trl, verifiers, openrlhf, open-instruct; "
-        "auto: detect it from the first row"
-    ),
+    typer.Option(help="Who wrote the rollouts (docs/importing.md has the formats); auto: see the first row"),
 ]
 NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Load only the built-in rewards")]
 Cache = Annotated[
@@ -61,17 +70,20 @@ def scoring_options(
     workers: int | None,
     no_plugins: bool,
     format: str = "auto",
+    renames: list[str] | None = None,
     debug_inline: bool = False,
     cache: Path | None = None,
     no_cache: bool = True,
 ) -> "ScoringOptions":
     """A command's scoring options. With `debug_inline` nothing is cached, so that breakpoints hit."""
     from verl_lite.lab.cache import default_cache_path
+    from verl_lite.lab.reading.mapping import parse_map
     from verl_lite.lab.scoring import ScoringOptions
 
     use_cache = not no_cache and not debug_inline
     return ScoringOptions(
         format=format,
+        renames=parse_map(renames or ()),
         workers=workers,
         debug_inline=debug_inline,
         load_plugins=not no_plugins,

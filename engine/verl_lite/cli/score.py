@@ -10,13 +10,16 @@ from verl_lite.cli.options import (
     Cache,
     DebugInline,
     Format,
+    Map,
     NoCache,
     NoPlugins,
+    Overwrite,
     RewardsFile,
     Rollouts,
     Workers,
     scoring_options,
 )
+from verl_lite.errors import ConfigError
 
 if TYPE_CHECKING:
     from verl_lite.lab.scoring import ScoringOptions
@@ -35,7 +38,9 @@ def score(
         typer.Option(help="Pin the scores in this .golden.json; if it exists, fail on a difference"),
     ] = None,
     update_golden: Annotated[bool, typer.Option("--update-golden", help="Pin the scores again")] = False,
+    overwrite: Overwrite = False,
     format: Format = "auto",
+    map: Map = None,
     workers: Workers = None,
     debug_inline: DebugInline = False,
     no_plugins: NoPlugins = False,
@@ -48,6 +53,7 @@ def score(
     Example: verl-lite score rollouts.jsonl -c rewards.yaml -o scored.parquet
     """
     from verl_lite.cli.terminal import print_json, progress
+    from verl_lite.lab.outputs import bad_rows_path
     from verl_lite.lab.scoring import score_file
     from verl_lite.plugins import load_rewards_config
 
@@ -55,19 +61,23 @@ def score(
         workers=workers,
         no_plugins=no_plugins,
         format=format,
+        renames=map,
         debug_inline=debug_inline,
         cache=cache,
         no_cache=no_cache,
     )
     if golden is not None:
-        _pin_or_compare(golden, config, rollouts, options, update=update_golden)
+        if len(rollouts) > 1:
+            raise ConfigError("--golden pins the scores of one file of rollouts")
+        _pin_or_compare(golden, config, Path(rollouts[0]), options, update=update_golden)
         return
-    bad_rows = (output or rollouts).with_suffix(".bad.jsonl")
+    bad_rows = bad_rows_path(output, rollouts)
     with progress("scored") as on_progress:
         summary = score_file(
             rollouts,
             load_rewards_config(config),
             output=output,
+            overwrite=overwrite,
             bad_rows=bad_rows,
             options=options,
             on_progress=on_progress,

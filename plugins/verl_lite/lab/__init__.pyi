@@ -12,12 +12,18 @@ from .check import (
     Level as Level,
     check_file as check_file,
 )
-from .diff import ComponentDiff as ComponentDiff, DiffReport as DiffReport, diff_records as diff_records
+from .diff import ComponentDiff as ComponentDiff, DiffReport as DiffReport, diff_groups as diff_groups
 from .golden import (
     compare_golden as compare_golden,
     make_golden as make_golden,
     read_golden as read_golden,
     write_golden as write_golden,
+)
+from .reading import (
+    Rollouts as Rollouts,
+    Sources as Sources,
+    group_records as group_records,
+    open_rollouts as open_rollouts,
 )
 from .report import ReportOptions as ReportOptions, write_report as write_report
 from .scoring import (
@@ -25,7 +31,7 @@ from .scoring import (
     open_scorer as open_scorer,
     primary_component as primary_component,
     score_file as score_file,
-    score_records as score_records,
+    score_groups as score_groups,
     without_breaker as without_breaker,
 )
 from .statistics import (

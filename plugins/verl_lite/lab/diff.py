@@ -13,7 +13,6 @@ from itertools import zip_longest
 from typing import Any
 
 from verl_lite.errors import DataError
-from verl_lite.lab.groups import consecutive_groups
 from verl_lite.lab.statistics import group_advantages, pair_inversions
 from verl_lite.plugins.records import Record, StoredScore
 
@@ -145,10 +144,12 @@ def _component_json(part: ComponentDiff) -> dict[str, Any]:
     return {**data, "num_flips": part.num_flips, "outcome_changes": outcomes}
 
 
-def diff_records(before: Iterable[Record], after: Iterable[Record], *, max_examples: int = 10) -> DiffReport:
-    """Compare two scorings row by row; at most `max_examples` changed rows per component are kept.
+def diff_groups(
+    before: Iterable[list[Record]], after: Iterable[list[Record]], *, max_examples: int = 10
+) -> DiffReport:
+    """Compare two scorings group by group; at most `max_examples` changed rows per component are kept.
 
-    Raises DataError unless both sides hold the same rollouts in the same order.
+    Raises DataError unless both sides hold the same rollouts in the same order of groups.
     """
     report = DiffReport(reward=ComponentDiff(name=REWARD), components={}, grpo=GrpoDiff())
     for pairs in _paired_groups(before, after):
@@ -159,9 +160,9 @@ def diff_records(before: Iterable[Record], after: Iterable[Record], *, max_examp
 
 
 def _paired_groups(
-    before: Iterable[Record], after: Iterable[Record]
+    before: Iterable[list[Record]], after: Iterable[list[Record]]
 ) -> Iterator[list[tuple[Record, Record]]]:
-    for old, new in zip_longest(consecutive_groups(before), consecutive_groups(after)):
+    for old, new in zip_longest(before, after):
         if old is None or new is None or len(old) != len(new):
             where = (old or new)[0].row
             raise DataError(f"the two sides differ at row {where}: they must hold the same rollouts in order")

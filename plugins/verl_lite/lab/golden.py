@@ -7,18 +7,17 @@ A golden file (`NAME.golden.json`) names its rollouts and rewards by paths relat
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import Field
 
 from verl_lite.errors import DataError
-from verl_lite.lab.formats import converter_for
-from verl_lite.lab.scoring import ScoringOptions, open_scorer, score_records, without_breaker
+from verl_lite.lab.reading import open_rollouts
+from verl_lite.lab.scoring import ScoringOptions, open_scorer, score_groups, without_breaker
 from verl_lite.plugins import ScoredRollout, load_rewards_config
 from verl_lite.plugins.config_file import ConfigModel, validate
-from verl_lite.plugins.records import read_records
 
 SUFFIX = ".golden.json"
 
@@ -65,7 +64,7 @@ def make_golden(
     return Golden(
         config=os.path.relpath(Path(config).resolve(), folder),
         rollouts=os.path.relpath(Path(rollouts).resolve(), folder),
-        rows=list(_score(Path(config), Path(rollouts), options)),
+        rows=_score(Path(config), Path(rollouts), options),
     )
 
 
@@ -88,7 +87,7 @@ def compare_golden(path: str | Path, options: ScoringOptions | None = None) -> l
     """Score the golden file's rollouts again and return the rows that differ, in order."""
     golden = read_golden(path)
     folder = Path(path).parent
-    scored = list(_score(folder / golden.config, folder / golden.rollouts, options))
+    scored = _score(folder / golden.config, folder / golden.rollouts, options)
     if len(scored) != len(golden.rows):
         raise DataError(
             f"{path} pins {len(golden.rows)} rows, {golden.rollouts} has {len(scored)}: "
@@ -98,14 +97,20 @@ def compare_golden(path: str | Path, options: ScoringOptions | None = None) -> l
     return [mismatch for mismatch in compared if mismatch.differences]
 
 
-def _score(config: Path, rollouts: Path, options: ScoringOptions | None) -> Iterator[GoldenRow]:
+def _score(config: Path, rollouts: Path, options: ScoringOptions | None) -> list[GoldenRow]:
+    """Every row's scores, in the order of the file."""
     options = options or ScoringOptions()
     rewards = without_breaker(load_rewards_config(config))
-    records_in = read_records(rollouts, convert=converter_for(rollouts, options.format))
-    with open_scorer(rewards, options) as scorer:
-        for records, rows in score_records(records_in, scorer):
-            for record, row in zip(records, rows, strict=True):
-                yield _pin(record.row, row)
+    with (
+        open_rollouts(rollouts, format=options.format, renames=options.renames) as opened,
+        open_scorer(rewards, options) as scorer,
+    ):
+        pinned = [
+            _pin(record.row, row)
+            for records, rows in score_groups(opened.groups(), scorer)
+            for record, row in zip(records, rows, strict=True)
+        ]
+    return sorted(pinned, key=lambda row: row.row)
 
 
 def _pin(number: int, row: ScoredRollout) -> GoldenRow:

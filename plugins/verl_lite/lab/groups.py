@@ -31,3 +31,18 @@ def consecutive_groups(records: Iterable[Record]) -> Iterator[list[Record]]:
         current = key
     if group:
         yield group
+
+
+def number_samples(group: list[Record]) -> list[Record]:
+    """`group` with distinct sample indices: where those of the rows are not, the position is the index.
+
+    >>> from verl_lite.plugins import Rollout
+    >>> rows = [Record(rollout=Rollout(completion=text, group="g")) for text in "xy"]
+    >>> [record.rollout.sample_index for record in number_samples(rows)]
+    [0, 1]
+    """
+    if len({record.rollout.sample_index for record in group}) < len(group):
+        for index, record in enumerate(group):
+            # The reader made this rollout and nobody else has it yet: a copy would cost a tenth of scoring.
+            object.__setattr__(record.rollout, "sample_index", index)
+    return group

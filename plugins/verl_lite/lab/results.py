@@ -9,12 +9,14 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from verl_lite.lab.cache import digest
+from verl_lite.lab.reading import RecordFile
 from verl_lite.lab.summary import ScoreSummary
 from verl_lite.plugins import RewardsConfig, Scorer
 from verl_lite.plugins.records import SCHEMA_VERSION, BadRow
@@ -31,19 +33,16 @@ class KeptResult:
 
 
 class ResultStore:
-    """Results below `folder` for one source file, one format and one set of rewards."""
+    """Results below `folder` for some files and one set of rewards."""
 
     def __init__(
-        self, folder: Path, source: Path, converter: str, config: RewardsConfig, scorer: Scorer
+        self, folder: Path, files: Sequence[RecordFile], config: RewardsConfig, scorer: Scorer
     ) -> None:
         self._parent = folder
-        self._source = source
         self._identity = [
             version("verl-lite"),
             SCHEMA_VERSION,
-            _file_digest(source),
-            source.suffix,
-            converter,
+            [_identity(file) for file in files],
             config.model_dump(mode="json"),
             scorer.environment(),
         ]
@@ -87,6 +86,12 @@ class ResultStore:
         kept = sorted(self._parent.iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)
         for folder in kept[_NUM_KEPT:]:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _identity(file: RecordFile) -> list[object]:
+    """Everything that the file's records depend on."""
+    suffixes = "".join(Path(file.name).suffixes[-2:])
+    return [_file_digest(file.origin), suffixes, file.format, dict(file.renames), file.prefix]
 
 
 def _file_digest(path: Path) -> str:

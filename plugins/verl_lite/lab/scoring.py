@@ -1,8 +1,8 @@
-"""Score a file of rollouts: streamed, on every core, with the same Scorer as training.
+"""Score rollouts: streamed, on every core, with the same Scorer as training.
 
-Each process holds one chunk of whole groups in memory, whatever the size of the file. Large files are
-cut into shards that split no group; each process scores shards and writes parts, which are joined in
-the order of the file.
+Each process holds one chunk of whole groups in memory, whatever the size of the files. Large sources are
+cut into pieces that split no group; each process scores pieces and writes parts, which are joined in
+their order.
 """
 
 import gc
@@ -11,44 +11,36 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from verl_lite.errors import ConfigError
+from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.cache import ScoreCache
-from verl_lite.lab.formats import AUTO, converter_for
+from verl_lite.lab.formats import AUTO
 from verl_lite.lab.groups import consecutive_groups
+from verl_lite.lab.outputs import check_output
+from verl_lite.lab.reading import Piece, Rollouts, Sources, open_rollouts
 from verl_lite.lab.results import KeptResult, ResultStore
 from verl_lite.lab.statistics import group_advantages
 from verl_lite.lab.summary import ScoreSummary
 from verl_lite.plugins import RewardsConfig, Rollout, ScoredRollout, Scorer, find_rewards
-from verl_lite.plugins.records import (
-    BadRow,
-    Convert,
-    Record,
-    RecordWriter,
-    Shard,
-    read_records,
-    shard_records,
-)
-from verl_lite.plugins.records.reader import check_record_file
-from verl_lite.plugins.records.writer import join_record_files
+from verl_lite.plugins.records import BadRow, Record, RecordWriter, join_record_files
 
 _CHUNK_ROWS = 2048
 _OBJECTS_PER_ROW = 60  # about twice what three components allocate
-_SHARD_ROWS = 20_000  # files of at least two shards are scored by several processes
 
 Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringOptions:
-    """How to score, apart from the rewards: the file's format, processes, plugins.
+    """How to score, apart from the rewards: how to read the files, processes, plugins.
 
-    format        who wrote the file (lab/formats); "auto" looks at its first row
+    format        who wrote the files (lab/formats); "auto" looks at the first row of each
+    renames       columns by other names: new name -> path in the row, as in `--map`
     workers       processes; None for one per core
     debug_inline  score in this process, so that breakpoints hit
     load_plugins  False uses the built-in rewards and local files only
@@ -56,6 +48,7 @@ class ScoringOptions:
     """
 
     format: str = AUTO
+    renames: Mapping[str, str] = field(default_factory=dict)
     workers: int | None = None
     debug_inline: bool = False
     load_plugins: bool = True
@@ -67,30 +60,34 @@ class ScoringOptions:
 
 
 def score_file(
-    source: str | Path,
+    sources: Sources,
     config: RewardsConfig,
     *,
     output: str | Path | None = None,
+    overwrite: bool = False,
     bad_rows: str | Path | None = None,
     options: ScoringOptions | None = None,
     on_progress: Progress | None = None,
 ) -> ScoreSummary:
-    """Score every rollout of `source`; write the scored records to `output` if given.
+    """Score every rollout of `sources`; write the scored records to `output` if given, group by group.
 
     Unreadable rows are counted and, if `bad_rows` is given, written there as JSONL with position and
-    reason. `on_progress` is called with the number of rows just finished. Raises DataError for an
-    unreadable file, PluginError and ConfigError for the rewards.
+    reason. `on_progress` is called with the number of rows just finished. Raises DataError for unreadable
+    sources, sources of which no row could be read, and an output that cannot be written or would replace
+    something without `overwrite`; PluginError and ConfigError for the rewards.
     """
     options = options or ScoringOptions()
     started = time.perf_counter()
-    source = check_record_file(source)
-    convert = converter_for(source, options.format)
-    task = _Task(source, convert, without_breaker(config), options)
     target = Path(output) if output else None
-    with open_scorer(task.config, options) as scorer:
-        store = _result_store(task, scorer)
+    if target is not None:
+        check_output(target, inputs=sources, overwrite=overwrite)
+    with ExitStack() as stack:
+        rollouts = stack.enter_context(open_rollouts(sources, format=options.format, renames=options.renames))
+        task = _Task(without_breaker(config), options)
+        scorer = stack.enter_context(open_scorer(task.config, options))
+        store = _result_store(task, rollouts, scorer)
         kept = store.fetch(target) if store else None
-        result = kept or _score_all(task, scorer, target, on_progress)
+        result = kept or _score_all(task, rollouts, scorer, target, on_progress)
         if store is not None and kept is None:
             store.keep(target, result)
     if bad_rows is not None and result.bad_rows:
@@ -101,31 +98,50 @@ def score_file(
     return result.summary
 
 
-def _result_store(task: "_Task", scorer: Scorer) -> ResultStore | None:
+def _result_store(task: "_Task", rollouts: Rollouts, scorer: Scorer) -> ResultStore | None:
     if task.options.cache is None:
         return None
     folder = task.options.cache.with_name(task.options.cache.stem + "-results")
-    return ResultStore(folder, task.source, task.convert.__module__, task.config, scorer)
+    return ResultStore(folder, rollouts.files, task.config, scorer)
 
 
 def _score_all(
-    task: "_Task", scorer: Scorer, output: Path | None, on_progress: Progress | None
+    task: "_Task", rollouts: Rollouts, scorer: Scorer, output: Path | None, on_progress: Progress | None
 ) -> KeptResult:
-    shards = shard_records(task.source, rows_per_shard=_SHARD_ROWS, convert=task.convert)
-    if len(shards) < 2 or task.options.num_processes < 2:
-        return _score_shard(task, scorer, None, output, on_progress)
-    return _score_on_processes(task, shards, output, on_progress)
+    """Score into parts beside `output`, and put it in its place when all of it is there."""
+    total = KeptResult(ScoreSummary(), [])
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=output.parent if output else None)))
+        parts = _Parts(folder, output.suffix if output else "")
+        for result in _results(task, rollouts, scorer, parts, stack):
+            total.summary.merge(result.summary)
+            total.bad_rows.extend(result.bad_rows)
+            if on_progress is not None:
+                on_progress(result.summary.num_rows)
+        if not total.summary.num_rows:
+            raise DataError(_nothing_read(rollouts, total.bad_rows))
+        if output is not None:
+            join_record_files([part for part in parts.written if part.exists()], output)
+    return total
 
 
-def score_records(
-    records: Iterable[Record], scorer: Scorer, cache: ScoreCache | None = None
+def _nothing_read(rollouts: Rollouts, bad_rows: Sequence[BadRow]) -> str:
+    names = ", ".join(file.name for file in rollouts.files[:3])
+    if not bad_rows:
+        return f"{names}: the rows hold no completion"
+    first = f"the first, row {bad_rows[0].row}: {bad_rows[0].reason}"
+    return f"{names}: none of the {len(bad_rows):,} rows could be read; {first}"
+
+
+def score_groups(
+    groups: Iterable[list[Record]], scorer: Scorer, cache: ScoreCache | None = None
 ) -> Iterator[tuple[list[Record], list[ScoredRollout]]]:
-    """Score a stream in chunks of whole groups; a chunk has one step, whose reward weights apply.
+    """Score a stream of whole groups in chunks; a chunk has one step, whose reward weights apply.
 
     A cache is read and written chunk by chunk, so an interrupted pass resumes where it stopped.
     """
     chunk: list[Record] = []
-    for group in consecutive_groups(records):
+    for group in groups:
         if chunk and (len(chunk) + len(group) > _CHUNK_ROWS or group[0].step != chunk[0].step):
             yield chunk, _score_chunk(chunk, scorer, cache)
             chunk = []
@@ -174,27 +190,54 @@ def primary_component(scorer: Scorer, wanted: str | None) -> str:
 class _Task:
     """What every process of one scoring run shares."""
 
-    source: Path
-    convert: Convert
     config: RewardsConfig
     options: ScoringOptions
 
 
-def _score_shard(
-    task: _Task, scorer: Scorer, shard: Shard | None, output: Path | None, on_progress: Progress | None = None
-) -> KeptResult:
+class _Parts:
+    """The files that pieces are scored into; None for each without an output."""
+
+    def __init__(self, folder: Path, suffix: str) -> None:
+        self._folder, self._suffix = folder, suffix
+        self.written: list[Path] = []
+
+    def new(self) -> Path | None:
+        if not self._suffix:
+            return None
+        self.written.append(self._folder / f"{len(self.written)}{self._suffix}")
+        return self.written[-1]
+
+
+def _results(
+    task: _Task, rollouts: Rollouts, scorer: Scorer, parts: _Parts, stack: ExitStack
+) -> Iterator[KeptResult]:
+    """Each piece's result, in order: from a pool where there is enough to share out."""
+    if task.options.num_processes < 2 or rollouts.num_spans < 2:
+        for piece in rollouts.pieces():
+            yield _score_piece(task, scorer, piece, parts.new())
+        return
+    pool = stack.enter_context(
+        ProcessPoolExecutor(
+            min(task.options.num_processes, rollouts.num_spans),
+            mp_context=multiprocessing.get_context("spawn"),  # never fork a process with threads or torch
+            initializer=_start_process,
+            initargs=(task,),
+        )
+    )
+    pieces = rollouts.pieces(map=pool.map)
+    yield from pool.map(_score_in_process, pieces, [parts.new() for _ in pieces])
+
+
+def _score_piece(task: _Task, scorer: Scorer, piece: Piece, output: Path | None) -> KeptResult:
     result = KeptResult(ScoreSummary(), [])
-    records = read_records(task.source, on_bad_row=result.bad_rows.append, shard=shard, convert=task.convert)
     with ExitStack() as stack:
         stack.enter_context(_collector_for_chunks())
         writer = stack.enter_context(RecordWriter(output)) if output else None
         cache = stack.enter_context(ScoreCache(task.options.cache)) if task.options.cache else None
-        for chunk, rows in score_records(records, scorer, cache):
+        for chunk, rows in score_groups(piece.groups(result.bad_rows.append), scorer, cache):
             result.summary.add(rows)
             if writer is not None:
                 writer.write(rows, steps=[r.step for r in chunk], advantages=_advantages(chunk, rows))
-            if on_progress is not None:
-                on_progress(len(rows))
     return result
 
 
@@ -221,32 +264,6 @@ def _advantages(chunk: list[Record], rows: list[ScoredRollout]) -> list[float | 
     ]
 
 
-def _score_on_processes(
-    task: _Task, shards: list[Shard], output: Path | None, on_progress: Progress | None
-) -> KeptResult:
-    total = KeptResult(ScoreSummary(), [])
-    context = multiprocessing.get_context("spawn")  # never fork a process that may hold threads or torch
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=output.parent if output else None)))
-        parts = [folder / f"{i}{output.suffix}" if output else None for i in range(len(shards))]
-        pool = stack.enter_context(
-            ProcessPoolExecutor(
-                min(task.options.num_processes, len(shards)),
-                mp_context=context,
-                initializer=_start_process,
-                initargs=(task,),
-            )
-        )
-        for result in pool.map(_score_in_process, shards, parts):
-            total.summary.merge(result.summary)
-            total.bad_rows.extend(result.bad_rows)
-            if on_progress is not None:
-                on_progress(result.summary.num_rows)
-        if output is not None:
-            join_record_files([part for part in parts if part is not None], output)
-    return total
-
-
 _process: tuple[_Task, Scorer] | None = None  # one pool process's state between shards
 
 
@@ -257,10 +274,10 @@ def _start_process(task: _Task) -> None:
     _process = task, scorer
 
 
-def _score_in_process(shard: Shard, output: Path | None) -> KeptResult:
+def _score_in_process(piece: Piece, output: Path | None) -> KeptResult:
     assert _process is not None, "the pool's initializer runs first"
     task, scorer = _process
-    return _score_shard(task, scorer, shard, output)
+    return _score_piece(task, scorer, piece, output)
 
 
 def _write_bad_rows(path: Path, rows: list[BadRow]) -> None:

@@ -139,7 +139,7 @@ def test_the_best_and_worst_of_each_step_lead_to_their_rows(
         config = rewards(
             correct={"use": "math"}, short={"use": "length", "weight": 0.1, "options": {"target": 1}}
         )
-        score_file(rollout_file(rows), config, output=output)
+        score_file(rollout_file(rows), config, output=output, overwrite=True)
         with RecordWriter(run / "rollouts" / f"step_{step:06d}.parquet") as writer:
             writer.write([to_scored(record) for record in read_records(output)], step=step)
     (run / "metrics.jsonl").write_text('{"step": 1, "reward/mean": 0.5}\n')
@@ -409,7 +409,7 @@ def test_a_finished_run_shows_before_and_after(driver: Any, tmp_path: Path) -> N
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="neither rollouts nor metrics"):
+    with pytest.raises(DataError, match="holds no file of rollouts"):
         collect([tmp_path])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from verl_lite.lab import ScoreCache, ScoringOptions, open_scorer, score_file, score_records
+from verl_lite.lab import ScoreCache, ScoringOptions, open_rollouts, open_scorer, score_file, score_groups
 from verl_lite.plugins import RewardsConfig
 from verl_lite.plugins.records import read_records
 
@@ -154,8 +154,12 @@ def test_an_interrupted_pass_goes_on_where_it_was(
     config = rewards(second={"use": f"{plugin}:second"})
     source = rollout_file(sums)
     assert options.cache is not None
-    with ScoreCache(options.cache) as cache, open_scorer(config, options) as scorer:
-        chunks = score_records(read_records(source), scorer, cache)
+    with (
+        ScoreCache(options.cache) as cache,
+        open_scorer(config, options) as scorer,
+        open_rollouts(source) as rollouts,
+    ):
+        chunks = score_groups(rollouts.groups(), scorer, cache)
         next(chunks)
         next(chunks)  # the pass ends here, in the middle
     assert calls() == {"second": 16}

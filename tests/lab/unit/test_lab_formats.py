@@ -10,17 +10,24 @@ import pytest
 
 from verl_lite.cli import main
 from verl_lite.errors import ConfigError, DataError
-from verl_lite.lab import score_file
-from verl_lite.lab.formats import FORMATS, converter_for, detect_format
+from verl_lite.lab import open_rollouts, score_file
+from verl_lite.lab.formats import FORMATS
 from verl_lite.plugins import RewardsConfig
-from verl_lite.plugins.records import BadRow, Record, read_records
+from verl_lite.plugins.records import BadRow, Record
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 EXACT = RewardsConfig(rewards={"correct": {"use": "exact"}})
 
 
-def read(path: Path, name: str = "auto") -> list[Record]:
-    return list(read_records(path, convert=converter_for(path, name)))
+def read(path: Path, name: str = "auto", bad: list[BadRow] | None = None) -> list[Record]:
+    with open_rollouts(path, format=name) as rollouts:
+        groups = rollouts.groups(None if bad is None else bad.append)
+        return [record for group in groups for record in group]
+
+
+def detected(path: Path) -> str:
+    with open_rollouts(path) as rollouts:
+        return rollouts.files[0].format
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -34,7 +41,7 @@ def values(record: Record) -> dict[str, float | None]:
 
 def test_a_dump_that_verl_wrote() -> None:
     path = FIXTURES / "verl_rollouts.jsonl"
-    assert detect_format(path) == "verl"
+    assert detected(path) == "verl"
     first, second, third = read(path)
     assert first.rollout.prompt == ({"role": "user", "content": "What is 2 + 2?"},)
     assert [r.rollout.completion for r in (first, second, third)] == ["4", "the answer is 5", "6"]
@@ -63,7 +70,7 @@ def test_keys_of_verls_reward_dicts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["trl_completions", "trl_completions_text"])
 def test_tables_that_trl_wrote(name: str) -> None:
     path = FIXTURES / f"{name}.parquet"
-    assert detect_format(path) == "trl"
+    assert detected(path) == "trl"
     records = read(path)
     assert [r.rollout.prompt[0]["content"] for r in records] == ["What is 3 + 3?"] * 2 + [
         "What is 2 + 2?"
@@ -93,7 +100,7 @@ def test_the_rewards_of_a_trl_table_are_those_of_a_single_function(tmp_path: Pat
 
 def test_traces_that_verifiers_wrote() -> None:
     path = FIXTURES / "verifiers_traces.jsonl"
-    assert detect_format(path) == "verifiers"
+    assert detected(path) == "verifiers"
     first, second, failed = read(path)
     assert [dict(m) for m in first.rollout.prompt] == [{"role": "user", "content": "What is 2 + 2?"}]
     assert [r.rollout.completion for r in (first, second, failed)] == ["4", "the answer is 5", "drop me"]
@@ -131,7 +138,7 @@ def test_a_trace_has_one_record_a_branch(tmp_path: Path) -> None:
 
 def test_results_that_verifiers_wrote() -> None:
     path = FIXTURES / "verifiers_results.jsonl"
-    assert detect_format(path) == "verifiers"
+    assert detected(path) == "verifiers"
     records = read(path)
     assert [r.rollout.completion for r in records] == ["4", "the answer is 5", "6"]
     assert [r.reward for r in records] == [1.5, 0.125, 1.5]
@@ -150,7 +157,7 @@ def test_a_result_with_an_error_has_no_reward(tmp_path: Path) -> None:
 def test_openrlhf_by_its_documented_format(tmp_path: Path) -> None:
     row = {"input": "q", "output": "a", "reward": -0.5, "label": "a", "source": "s"}
     path = write(tmp_path / "out.jsonl", row)
-    assert detect_format(path) == "openrlhf"
+    assert detected(path) == "openrlhf"
     (record,) = read(path)
     assert (record.reward, record.rollout.reference, record.rollout.columns) == (
         -0.5,
@@ -174,9 +181,9 @@ def test_open_instruct_by_its_documented_format(tmp_path: Path) -> None:
         "lr": 0.1,
     }
     path = write(tmp_path / "traces_run.jsonl", row, {**row, "scores": [1.0]})
-    assert detect_format(path) == "open-instruct"
+    assert detected(path) == "open-instruct"
     bad: list[BadRow] = []
-    one, two = read_records(path, convert=converter_for(path), on_bad_row=bad.append)
+    one, two = read(path, bad=bad)
     assert (one.rollout.prompt_text, one.rollout.completion, one.rollout.reference) == ("q", "a", "a")
     assert (two.rollout.reference, two.rollout.finish_reason, two.rollout.completion_ids) == (
         '["x", "y"]',
@@ -191,28 +198,28 @@ def test_open_instruct_by_its_documented_format(tmp_path: Path) -> None:
 
 def test_files_of_ours_and_plain_ones_are_read_as_before(tmp_path: Path) -> None:
     plain = {"prompt": "q", "completion": "a", "answer": "4", "reward": 1.0, "step": 2, "advantage": 0.5}
-    assert detect_format(write(tmp_path / "p.jsonl", plain)) == "verl-lite"
+    assert detected(write(tmp_path / "p.jsonl", plain)) == "verl-lite"
     scored = tmp_path / "scored.parquet"
     score_file(tmp_path / "p.jsonl", EXACT, output=scored)
-    assert detect_format(scored) == "verl-lite"
+    assert detected(scored) == "verl-lite"
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"completion": \n')
-    assert detect_format(bad) == "verl-lite"
+    assert detected(bad) == "verl-lite"
 
 
 def test_what_fits_no_format_or_two_is_said(tmp_path: Path) -> None:
     none = write(tmp_path / "none.jsonl", {"question": "q", "response": "a"})
     with pytest.raises(DataError, match=r"keys are: question, response\. Known are: .*verl: input, output"):
-        detect_format(none)
+        detected(none)
     row = {"input": "q", "output": "a", "score": 1.0, "reward": 1.0, "step": 1}
     two = write(tmp_path / "two.jsonl", row)
     with pytest.raises(DataError, match=r"verl and openrlhf; choose one with --format\. Its keys: input"):
-        detect_format(two)
+        detected(two)
     assert [r.reward for r in read(two, "verl")] == [1.0]
     with pytest.raises(ConfigError, match="--format vrel: the formats are auto, verl-lite, verl, trl"):
-        converter_for(two, "vrel")
+        read(two, "vrel")
     with pytest.raises(DataError, match="no rollout file"):
-        converter_for(tmp_path / "missing.jsonl")
+        read(tmp_path / "missing.jsonl")
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
@@ -229,7 +236,7 @@ def test_rows_of_the_wrong_shape_are_bad_rows(name: str, tmp_path: Path) -> None
     ]
     path = write(tmp_path / "odd.jsonl", *rows)
     bad: list[BadRow] = []
-    assert list(read_records(path, convert=converter_for(path, name), on_bad_row=bad.append)) == []
+    assert read(path, name, bad) == []
     assert [b.row for b in bad] == list(range(1, len(rows) + 1))
     assert all(b.reason for b in bad)
 

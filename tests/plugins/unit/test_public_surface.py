@@ -37,8 +37,8 @@ ROOMS = {
         steps_to_tokens token_pieces weight_at weights_of
     """,
     "verl_lite.plugins.records": """
-        SCHEMA_VERSION BadRow Convert Record RecordWriter Shard StoredScore arrow_schema
-        check_record_file first_row join_record_files own_records read_records shard_records to_json
+        SCHEMA_VERSION BadRow Convert Record RecordWriter Span StoredScore arrow_schema
+        check_record_file join_record_files own_records read_records read_rows spans_of to_json
         to_record to_scored
     """,
     "verl_lite.plugins.testing": """
@@ -47,11 +47,12 @@ ROOMS = {
     """,
     "verl_lite.lab": """
         AttackReport CalibrationBin CheckOptions CheckReport ComponentDiff Confusion DiffReport
-        Finding Latencies Level ReportOptions ScoreCache ScoreSummary ScoringOptions attack_rewards
-        calibration_bins calibration_error check_file cohen_kappa compare_golden default_cache_path
-        diff_records digest group_advantages make_golden mcnemar_exact mean_interval open_scorer
-        pair_inversions pass_at_k primary_component quantile read_golden rollout_digest score_file
-        score_records wilson_interval without_breaker write_golden write_report
+        Finding Latencies Level ReportOptions Rollouts ScoreCache ScoreSummary ScoringOptions Sources
+        attack_rewards calibration_bins calibration_error check_file cohen_kappa compare_golden
+        default_cache_path diff_groups digest group_advantages group_records make_golden mcnemar_exact
+        mean_interval open_rollouts open_scorer pair_inversions pass_at_k primary_component quantile
+        read_golden rollout_digest score_file score_groups wilson_interval without_breaker write_golden
+        write_report
     """,
     "verl_lite.lab.attack": """
         Attack AttackReport Exploit FamilyTally attack_rewards attack_rollout default_rows
@@ -66,15 +67,18 @@ ROOMS = {
         component_findings group_findings label_findings read_label
     """,
     "verl_lite.lab.formats": """
-        AUTO FORMATS OWN Format converter_for detect_format
+        AUTO FORMATS OWN Format UnknownFormatError format_of
     """,
     "verl_lite.lab.preferences": """
         Agreement AnnotationPage AnnotationStore Candidates ComparisonJudge PairChoice PreferenceRow
         annotator_agreement annotator_name rank_by_judge rank_by_rewards read_candidates
         read_preferences to_preference write_preferences
     """,
+    "verl_lite.lab.reading": """
+        Piece RecordFile Rollouts Sources detect group_records open_rollouts records_of_rows
+    """,
     "verl_lite.lab.report": """
-        NOTHING Correlations Histogram ReportOptions collect timeline_data write_report
+        NOTHING Correlations Histogram ReportOptions collect shown_rollouts timeline_data write_report
     """,
 }
 

@@ -18,7 +18,7 @@ from verl_lite.plugins import (
     ScoredRollout,
     StepScore,
 )
-from verl_lite.plugins.records import BadRow, RecordWriter, read_records, shard_records
+from verl_lite.plugins.records import BadRow, RecordWriter, read_records, spans_of
 
 ROLLOUT = Rollout(
     completion="a \u2264 b\x00 \\boxed{4}",
@@ -163,13 +163,13 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
-def test_shards_hold_every_row_once_and_split_no_group(tmp_path: Path, suffix: str) -> None:
+def test_spans_hold_every_row_once(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"rollouts{suffix}"
-    groups = "aaaabbbccd"
     with RecordWriter(path) as writer:
-        for i, group in enumerate(groups):
-            writer.write_rollouts([Rollout(completion=str(i), group=group)])
-    shards = shard_records(path, rows_per_shard=3)
-    assert [shard.num_rows for shard in shards] == [4, 3, 3]
-    read = [(r.row, r.rollout.completion) for shard in shards for r in read_records(path, shard=shard)]
-    assert read == [(i + 1, str(i)) for i in range(10)]
+        for i in range(10):
+            writer.write_rollouts([Rollout(completion=str(i), group="a")])
+    spans = spans_of(path, num_rows=3, num_bytes=path.stat().st_size // 3)
+    assert len(spans) in (3, 4)
+    assert [r.rollout.completion for span in spans for r in read_records(path, span=span)] == [
+        str(i) for i in range(10)
+    ]

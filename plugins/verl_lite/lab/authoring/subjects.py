@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from verl_lite.errors import ConfigError, PluginError
 from verl_lite.lab.golden import SUFFIX, read_golden
+from verl_lite.lab.reading import open_rollouts
 from verl_lite.plugins import (
     Component,
     Message,
@@ -19,7 +20,6 @@ from verl_lite.plugins import (
 )
 from verl_lite.plugins.composite import build_composite
 from verl_lite.plugins.execution.spec import spec_of
-from verl_lite.plugins.records import read_records
 
 COMPONENT = "reward"  # the component name of the reward under test
 _SKIPPED_FOLDERS = ("node_modules", "site-packages", "dist", "build")
@@ -127,8 +127,8 @@ def _golden_subjects(definition: RewardDefinition, catalog: RewardCatalog, path:
     components = list(_components(definition, catalog, path))
     if not components:
         raise ConfigError(f"--golden {path}: its config does not use the reward {definition.name!r}")
-    records = read_records(path.parent / read_golden(path).rollouts)
-    rollouts = [record.rollout for record in records]
+    with open_rollouts(path.parent / read_golden(path).rollouts) as opened:
+        rollouts = [record.rollout for group in opened.groups() for record in group]
     rollouts = [replace(row, id=row.id or f"row-{i}") for i, row in enumerate(rollouts, start=1)]
     for part in components:
         yield _subject(definition, part.options, part.timeout_s, rollouts, path)

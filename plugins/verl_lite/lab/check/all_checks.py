@@ -4,7 +4,6 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from verl_lite.lab.cache import digest
 from verl_lite.lab.check.components import ComponentTally, component_findings, tally_components
@@ -12,17 +11,17 @@ from verl_lite.lab.check.findings import CheckReport, Finding, Level
 from verl_lite.lab.check.group_effects import GroupTally, group_findings
 from verl_lite.lab.check.labels import LabelTally, label_findings, read_label
 from verl_lite.lab.check.probes import determinism, empty_answers, own_references, swapped_references
-from verl_lite.lab.formats import converter_for
 from verl_lite.lab.groups import consecutive_groups
+from verl_lite.lab.reading import Sources, open_rollouts
 from verl_lite.lab.scoring import (
     ScoringOptions,
     open_scorer,
     primary_component,
-    score_records,
+    score_groups,
     without_breaker,
 )
 from verl_lite.plugins import RewardsConfig, Rollout, ScoredRollout
-from verl_lite.plugins.records import Record, read_records
+from verl_lite.plugins.records import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,24 +51,27 @@ class _Tallies:
 
 
 def check_file(
-    source: str | Path,
+    sources: Sources,
     config: RewardsConfig,
     *,
     check: CheckOptions | None = None,
     scoring: ScoringOptions | None = None,
 ) -> CheckReport:
-    """Check the rewards of `config` on the rollouts of `source`.
+    """Check the rewards of `config` on the rollouts of `sources`.
 
     Raises DataError for a file or label that cannot be read, ConfigError for an unknown `primary`.
     """
     check, scoring = check or CheckOptions(), scoring or ScoringOptions()
     config = without_breaker(config)
-    convert = converter_for(source, scoring.format)
-    with open_scorer(config, scoring) as scorer, open_scorer(config, replace(scoring, workers=1)) as other:
+    with (
+        open_rollouts(sources, format=scoring.format, renames=scoring.renames) as rollouts,
+        open_scorer(config, scoring) as scorer,
+        open_scorer(config, replace(scoring, workers=1)) as other,
+    ):
         primary = primary_component(scorer, check.primary)
         tallies = _Tallies(groups=GroupTally(primary=primary))
         sample = _Sample(check.num_probes, check.seed)
-        for chunk, rows in score_records(read_records(source, convert=convert), scorer):
+        for chunk, rows in score_groups(rollouts.groups(), scorer):
             remaining = iter(rows)
             for records in consecutive_groups(chunk):
                 group = [next(remaining) for _ in records]

@@ -3,6 +3,6 @@ from .detect import (
     FORMATS as FORMATS,
     OWN as OWN,
     Format as Format,
-    converter_for as converter_for,
-    detect_format as detect_format,
+    UnknownFormatError as UnknownFormatError,
+    format_of as format_of,
 )

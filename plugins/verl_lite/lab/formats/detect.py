@@ -1,15 +1,12 @@
 """Detect which trainer wrote a file from the keys of its first row."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.formats import open_instruct, openrlhf, trl, verifiers, verl
 from verl_lite.plugins.records import Convert, own_records
-from verl_lite.plugins.records.reader import first_row
 
 AUTO = "auto"
 OWN = "verl-lite"
@@ -47,29 +44,23 @@ FORMATS = {
 }
 
 
-def converter_for(path: str | Path, name: str = AUTO) -> Convert:
-    """The function that turns the rows of `path` into records, by format name or by the first row.
+class UnknownFormatError(DataError):
+    """No format fits the rows of a file."""
 
-    Raises ConfigError for an unknown name, DataError for a file whose format cannot be detected.
+
+def format_of(row: Mapping[str, Any] | None, *, name: str, format: str = AUTO) -> str:
+    """The name of the format of a file `name` whose first readable row is `row`, or `format` unless "auto".
+
+    A file without a readable row is left to the reader to report. Raises ConfigError for an unknown name,
+    UnknownFormatError for a row that no format fits, DataError for one that fits several.
     """
-    if name == AUTO:
-        return FORMATS[detect_format(path)].convert
-    if name not in FORMATS:
-        raise ConfigError(f"--format {name}: the formats are {', '.join([AUTO, *FORMATS])}")
-    return FORMATS[name].convert
-
-
-def detect_format(path: str | Path) -> str:
-    """The name of the format of `path`. An unreadable first row is left to the reader to report."""
-    row = first_row(path)
-    if isinstance(row, str):
-        try:
-            row = json.loads(row)
-        except (ValueError, RecursionError):
-            row = None
-    if not isinstance(row, dict) or "schema_version" in row or "columns_json" in row:
+    if format != AUTO:
+        if format not in FORMATS:
+            raise ConfigError(f"--format {format}: the formats are {', '.join([AUTO, *FORMATS])}")
+        return format
+    if row is None or "schema_version" in row or "columns_json" in row:
         return OWN
-    fitting = [name for name, found in FORMATS.items() if found.matches(row)]
+    fitting = [known for known, found in FORMATS.items() if found.matches(row)]
     if OWN in fitting and len(fitting) > 1:
         fitting.remove(OWN)  # the least specific: a trainer's own keys say more
     if len(fitting) == 1:
@@ -77,10 +68,10 @@ def detect_format(path: str | Path) -> str:
     keys = ", ".join(map(str, row))
     if fitting:
         raise DataError(
-            f"{path}: the first row fits {' and '.join(fitting)}; choose one with --format. Its keys: {keys}"
+            f"{name}: the first row fits {' and '.join(fitting)}; choose one with --format. Its keys: {keys}"
         )
-    known = "; ".join(f"{name}: {found.keys}" for name, found in FORMATS.items())
-    raise DataError(
-        f"{path}: no format fits the first row, whose keys are: {keys}. Known are: {known}. Rename the "
-        "keys, or choose one with --format"
+    known = "; ".join(f"{known}: {found.keys}" for known, found in FORMATS.items())
+    raise UnknownFormatError(
+        f"{name}: no format fits the first row, whose keys are: {keys}. Known are: {known}. Rename the "
+        "keys with --map, or choose a format with --format"
     )

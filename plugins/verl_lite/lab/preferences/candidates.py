@@ -4,13 +4,12 @@ import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from verl_lite.errors import DataError
-from verl_lite.lab.groups import consecutive_groups
 from verl_lite.lab.preferences.rows import PreferenceRow
+from verl_lite.lab.reading import Sources, open_rollouts
 from verl_lite.plugins import Message, Rollout
-from verl_lite.plugins.records import Record, read_records
+from verl_lite.plugins.records import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,27 +63,29 @@ class Candidates:
 
 
 def read_candidates(
-    path: str | Path, *, max_completions: int | None = None, seed: int = 0
+    sources: Sources, *, max_completions: int | None = None, seed: int = 0
 ) -> Iterator[Candidates]:
     """Each prompt's distinct completions, at most `max_completions` of them, chosen with `seed`.
 
     Leaves out prompts with fewer than two. Raises DataError if none is left.
     """
     found = False
-    for group in consecutive_groups(read_records(path)):
-        firsts: dict[str, Record] = {}
-        for record in group:
-            firsts.setdefault(record.rollout.completion, record)
-        distinct = list(firsts.values())
-        if len(distinct) < 2:
-            continue
-        found = True
-        name = group[0].rollout.group
-        if max_completions is not None and len(distinct) > max_completions:
-            chosen = random.Random(f"{seed}:{name}").sample(range(len(distinct)), max_completions)
-            distinct = [distinct[index] for index in sorted(chosen)]
-        texts = "\0".join(record.rollout.completion for record in distinct)
-        digest = hashlib.blake2b(texts.encode("utf-8", "replace"), digest_size=6).hexdigest()
-        yield Candidates(id=f"{name}:{digest}", records=distinct)
+    with open_rollouts(sources) as rollouts:
+        for group in rollouts.groups():
+            firsts: dict[str, Record] = {}
+            for record in group:
+                firsts.setdefault(record.rollout.completion, record)
+            if len(firsts) > 1:
+                found = True
+                yield _candidates(group[0].rollout.group, list(firsts.values()), max_completions, seed)
     if not found:
-        raise DataError(f"{path}: no prompt has two different completions: sample several per prompt")
+        raise DataError(f"{sources}: no prompt has two different completions: sample several per prompt")
+
+
+def _candidates(name: str, distinct: list[Record], max_completions: int | None, seed: int) -> Candidates:
+    if max_completions is not None and len(distinct) > max_completions:
+        chosen = random.Random(f"{seed}:{name}").sample(range(len(distinct)), max_completions)
+        distinct = [distinct[index] for index in sorted(chosen)]
+    texts = "\0".join(record.rollout.completion for record in distinct)
+    digest = hashlib.blake2b(texts.encode("utf-8", "replace"), digest_size=6).hexdigest()
+    return Candidates(id=f"{name}:{digest}", records=distinct)

@@ -1,4 +1,8 @@
 from .page import write_report as write_report
-from .report_data import ReportOptions as ReportOptions, collect as collect
+from .report_data import (
+    ReportOptions as ReportOptions,
+    collect as collect,
+    shown_rollouts as shown_rollouts,
+)
 from .tallies import Correlations as Correlations, Histogram as Histogram
 from .timeline import NOTHING as NOTHING, timeline_data as timeline_data

@@ -5,12 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_lite.errors import DataError
-
-RESULTS = "results.json"
-
-
-def is_evaluation(folder: Path) -> bool:
-    return (folder / RESULTS).is_file()
+from verl_lite.lab.reading.run_folders import RESULTS
 
 
 def evaluation_data(folder: Path) -> dict[str, Any]:
@@ -22,11 +17,3 @@ def evaluation_data(folder: Path) -> dict[str, Any]:
         return {"name": folder.name, "model": str(data["model"]), "datasets": datasets}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} holds no results of an evaluation: {error!r}") from None
-
-
-def sample_files(folder: Path) -> list[Path]:
-    """The records to browse: each data set's samples, or its greedy answers if it has no samples."""
-    samples = sorted(folder.glob("*_samples.parquet"))
-    sampled = {path.name.removesuffix("_samples.parquet") for path in samples}
-    greedy = sorted(folder.glob("*_greedy.parquet"))
-    return samples + [path for path in greedy if path.name.removesuffix("_greedy.parquet") not in sampled]

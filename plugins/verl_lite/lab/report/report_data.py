@@ -1,21 +1,21 @@
 """Collect the report's data from a file of rollouts or a run folder, finished or still growing."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from verl_lite.errors import DataError
-from verl_lite.lab.formats import AUTO, converter_for
-from verl_lite.lab.groups import consecutive_groups
+from verl_lite.lab.formats import AUTO
+from verl_lite.lab.reading import Sources, open_rollouts
+from verl_lite.lab.reading.run_folders import is_evaluation, is_run, run_records
 from verl_lite.lab.report.columns import find_label, rollout_columns
-from verl_lite.lab.report.evaluations import evaluation_data, is_evaluation, sample_files
-from verl_lite.lab.report.runs import is_run, record_files, run_data
+from verl_lite.lab.report.evaluations import evaluation_data
+from verl_lite.lab.report.runs import run_data
 from verl_lite.lab.report.tallies import Correlations, Histogram
 from verl_lite.lab.statistics import Confusion
-from verl_lite.plugins.records import Record, read_records
+from verl_lite.plugins.records import Record
 from verl_lite.plugins.statistics import has_zero_variance
 
 _NUM_SLOWEST = 10
@@ -26,12 +26,14 @@ class ReportOptions:
     """max_rollouts  rollouts in the browser; beyond that, a random choice of whole groups
     label         the label column; by default one of label, is_correct, correct
     format        who wrote the rollouts (lab/formats); "auto" looks at the first row
+    renames       columns by other names: new name -> path in the row
     """
 
     max_rollouts: int = 50_000
     label: str | None = None
     title: str = ""
     format: str = AUTO
+    renames: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
 
 
@@ -50,18 +52,34 @@ class _Gathered:
     num_kept: int = 0
 
 
-def collect(sources: Sequence[str | Path], options: ReportOptions | None = None) -> dict[str, Any]:
+def shown_rollouts(sources: Sequence[str | Path]) -> list[str | Path]:
+    """The sources whose rollouts a report shows: the first if it is a run or an evaluation, else all others.
+
+    Empty for a run that kept no rollouts.
+    """
+    folders = [source for source in sources if _is_folder_of_ours(Path(source))]
+    shown = [sources[0]] if sources[0] in folders else [s for s in sources if s not in folders]
+    return shown if run_records(Path(shown[0])) != [] else []
+
+
+def _is_folder_of_ours(folder: Path) -> bool:
+    return is_run(folder) or is_evaluation(folder)
+
+
+def collect(
+    sources: Sequence[str | Path], options: ReportOptions | None = None, *, rollouts: Sources | None = None
+) -> dict[str, Any]:
     """The report's data, ready for JSON. The first source is shown in full; further runs add curves.
 
-    A source is a record file, the run folder of `train`, `sft`, `dpo` or `reward-model` (its `rollouts/`,
-    `metrics.jsonl`, `config.yaml`, ...) or the --out folder of an evaluation.
-    Raises DataError where there is nothing to show.
+    A source is anything that `open_rollouts` takes; those that are the run folder of `train`, `sft`, `dpo`
+    or `reward-model`, or the --out folder of an evaluation, add their curves. `rollouts` are shown instead
+    of those of `shown_rollouts`. Raises DataError where there is nothing to show.
     """
     options = options or ReportOptions()
     paths = [Path(source) for source in sources]
-    gathered = _gather(_records(paths[0], options.format), options)
-    has_more = is_run(paths[0]) or is_evaluation(paths[0])
-    if not gathered.num_rows and not has_more:
+    folders = [path for path in paths if _is_folder_of_ours(path)]
+    gathered = _gather(rollouts or shown_rollouts(sources), options)
+    if not gathered.num_rows and not folders:
         raise DataError(
             f"{paths[0]} holds neither rollouts nor metrics nor results of an evaluation: expected a run "
             "folder, the --out folder of an eval, or a record file"
@@ -82,38 +100,38 @@ def collect(sources: Sequence[str | Path], options: ReportOptions | None = None)
         "correlations": gathered.correlations.to_json(),
         "confusion": {name: _confusion_json(pairs) for name, pairs in gathered.verdicts.items()},
         "slowest": gathered.slowest,
-        "runs": [run_data(path) for path in paths if path.is_dir() and not is_evaluation(path)],
-        "evaluations": [evaluation_data(path) for path in paths if is_evaluation(path)],
+        "runs": [run_data(path) for path in folders if is_run(path)],
+        "evaluations": [evaluation_data(path) for path in folders if is_evaluation(path)],
         "rollouts": rollout_columns(records, options.label),
     }
 
 
-def _records(path: Path, format_name: str) -> Iterator[Record]:
-    if not path.is_dir():
-        return read_records(path, convert=converter_for(path, format_name))
-    files = sample_files(path) if is_evaluation(path) else record_files(path)
-    return chain.from_iterable(map(read_records, files))
-
-
-def _gather(records: Iterator[Record], options: ReportOptions) -> _Gathered:
+def _gather(sources: Sources, options: ReportOptions) -> _Gathered:
+    """The tallies of all rollouts and the groups to show."""
     gathered = _Gathered()
-    rng = random.Random(options.seed)
-    for group in consecutive_groups(records):
-        gathered.num_groups += 1
-        rewards = [record.reward for record in group if record.reward is not None]
-        gathered.num_flat += bool(rewards) and has_zero_variance(rewards)
-        for record in group:
-            _tally(gathered, record, options)
-        if gathered.num_kept + len(group) <= options.max_rollouts:
-            gathered.groups.append((gathered.num_groups, group))
-            gathered.num_kept += len(group)
-        elif gathered.groups:
-            place = rng.randrange(gathered.num_groups)
-            if place < len(gathered.groups):
-                gathered.num_kept += len(group) - len(gathered.groups[place][1])
-                gathered.groups[place] = (gathered.num_groups, group)
+    if sources:
+        rng = random.Random(options.seed)
+        with open_rollouts(sources, format=options.format, renames=options.renames) as rollouts:
+            for group in rollouts.groups():
+                _add_group(gathered, group, options, rng)
     gathered.slowest = sorted(gathered.slowest, reverse=True)[:_NUM_SLOWEST]
     return gathered
+
+
+def _add_group(gathered: _Gathered, group: list[Record], options: ReportOptions, rng: random.Random) -> None:
+    gathered.num_groups += 1
+    rewards = [record.reward for record in group if record.reward is not None]
+    gathered.num_flat += bool(rewards) and has_zero_variance(rewards)
+    for record in group:
+        _tally(gathered, record, options)
+    if gathered.num_kept + len(group) <= options.max_rollouts:
+        gathered.groups.append((gathered.num_groups, group))
+        gathered.num_kept += len(group)
+    elif gathered.groups:
+        place = rng.randrange(gathered.num_groups)
+        if place < len(gathered.groups):
+            gathered.num_kept += len(group) - len(gathered.groups[place][1])
+            gathered.groups[place] = (gathered.num_groups, group)
 
 
 def _tally(gathered: _Gathered, record: Record, options: ReportOptions) -> None:

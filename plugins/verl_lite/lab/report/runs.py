@@ -21,18 +21,6 @@ def run_data(folder: Path) -> dict[str, Any]:
     }
 
 
-def is_run(folder: Path) -> bool:
-    """Whether the folder holds the metrics of a training stage."""
-    return any((folder / name).is_file() for name in ("metrics.jsonl", "sft.jsonl"))
-
-
-def record_files(folder: Path) -> list[Path]:
-    """The rollouts to browse: those of RL, or the answers generated during SFT."""
-    return sorted((folder / "rollouts").glob("*.parquet")) or sorted(
-        (folder / "sft_answers").glob("*.parquet")
-    )
-
-
 def _series(path: Path) -> dict[str, list[Any]]:
     """Every numeric metric as a list over `step`, null where a step lacks it.
 

@@ -1,12 +1,12 @@
 from .reader import (
     BadRow as BadRow,
     Convert as Convert,
-    Shard as Shard,
+    Span as Span,
     check_record_file as check_record_file,
-    first_row as first_row,
     own_records as own_records,
     read_records as read_records,
-    shard_records as shard_records,
+    read_rows as read_rows,
+    spans_of as spans_of,
 )
 from .rows import to_record as to_record, to_scored as to_scored
 from .schema import (

@@ -1,4 +1,4 @@
-"""Read rollouts from Parquet or JSONL: our own records of any version, or any file with a `completion`.
+"""Read rows and records from the two kinds of file that are read in place: JSONL and Parquet.
 
 A plain file needs only what the rewards read: `completion`, usually `prompt` (text or messages) and
 `reference`; every other key becomes a column of the rollout. Rows of one prompt form a group unless
@@ -6,7 +6,7 @@ A plain file needs only what the rewards read: `completion`, usually `prompt` (t
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 Convert = Callable[[Any, int], Iterable[Record]]  # (row, row number) -> its records
+Row = tuple[int, object]  # its number and its content: text in JSONL, else a dict
 
 _BATCH_ROWS = 2048
 _DECODER = json.JSONDecoder()
-_BAD_ROW = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # of odd rows
+BAD_ROW = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # of odd rows
+JSONL_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,19 +35,20 @@ class BadRow:
     row: int
     reason: str
     text: str
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shard:
-    """A range of a record file that splits no group: `num_rows` rows from `first_row` (counted from 1).
+class Span:
+    """A part of a file: byte offsets of whole lines in JSONL, row-group indices in Parquet.
 
-    It spans `position` to `end`: byte offsets in JSONL, row-group indices in Parquet.
+    `first_row` is the number of its first row, counted from 1; `num_rows` is 0 where nobody has counted.
     """
 
     position: int
     end: int
-    first_row: int
-    num_rows: int
+    first_row: int = 1
+    num_rows: int = 0
 
 
 def own_records(row: Any, number: int) -> Iterable[Record]:
@@ -57,33 +60,54 @@ def read_records(
     path: str | Path,
     *,
     on_bad_row: Callable[[BadRow], None] | None = None,
-    shard: Shard | None = None,
+    span: Span | None = None,
     convert: Convert = own_records,
+    name: str = "",
 ) -> Iterator[Record]:
-    """Stream the records of `path` (or of one shard of it) in file order.
+    """Stream the records of `path` (or of one span of it) in file order.
 
     `convert` makes the records of a row; it raises ValueError, TypeError or KeyError for a bad one.
+    `name` is what messages call the file.
 
     An unreadable row is passed to `on_bad_row` and reading continues; without `on_bad_row` it raises
     DataError with its position. Raises DataError for a file that is missing, empty, truncated, neither
     Parquet nor JSONL, or written with a newer schema.
     """
-    path = check_record_file(path)
-    rows = _parquet_rows(path, shard) if path.suffix == ".parquet" else _json_rows(path, shard)
+    name = name or str(path)
     empty = True
-    for number, row in rows:
+    for number, row in read_rows(path, span):
         empty = False
-        try:
-            records = tuple(convert(_parsed(row) if isinstance(row, str) else row, number))
-        except _BAD_ROW as error:
-            bad = BadRow(row=number, reason=_reason(error), text=row if isinstance(row, str) else repr(row))
-            if on_bad_row is None:
-                raise DataError(f"{path}, row {number}: {bad.reason}") from None
-            on_bad_row(bad)
-        else:
+        records = converted(row, number, convert, on_bad_row, name)
+        if records:
             yield from records
-    if empty and shard is None:
-        raise DataError(f"{path} holds no rollouts")
+    if empty and span is None:
+        raise DataError(f"{name} holds no rollouts")
+
+
+def converted(
+    row: object, number: int, convert: Convert, on_bad_row: Callable[[BadRow], None] | None, name: str
+) -> Iterable[Record]:
+    """The records of one row; a bad one is passed to `on_bad_row`, or raises DataError without it."""
+    try:
+        return tuple(convert(parsed(row), number))
+    except BAD_ROW as error:
+        text = row if isinstance(row, str) else repr(row)
+        bad = BadRow(row=number, reason=_reason(error), text=text, file=name)
+        if on_bad_row is None:
+            raise DataError(f"{name}, row {number}: {bad.reason}") from None
+        on_bad_row(bad)
+        return ()
+
+
+def read_rows(
+    path: str | Path, span: Span | None = None, *, columns: Sequence[str] | None = None
+) -> Iterator[Row]:
+    """The rows of a file, or of one span, with their numbers from 1; empty lines are left out.
+
+    `columns` leaves out the other columns of a Parquet file.
+    """
+    path = check_record_file(path)
+    return _parquet_rows(path, span, columns) if path.suffix == ".parquet" else _json_rows(path, span)
 
 
 def check_record_file(path: str | Path) -> Path:
@@ -91,30 +115,54 @@ def check_record_file(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"no rollout file at {path}")
-    if path.suffix not in (".parquet", ".jsonl", ".ndjson", ".json"):
+    if path.suffix not in (".parquet", *JSONL_SUFFIXES):
         raise DataError(f"{path}: expected a .parquet or .jsonl file, got the suffix {path.suffix!r}")
     return path
 
 
-def shard_records(path: str | Path, *, rows_per_shard: int, convert: Convert = own_records) -> list[Shard]:
-    """Cut a record file into shards of at least `rows_per_shard` rows, never inside a group."""
-    path = check_record_file(path)
+def spans_of(path: Path, *, num_rows: int, num_bytes: int) -> list[Span]:
+    """Cut a file into spans of about `num_bytes` (JSONL) or at least `num_rows` (Parquet), uncounted."""
     if path.suffix == ".parquet":
-        return list(_parquet_shards(path, rows_per_shard))
-    return list(_json_shards(path, rows_per_shard, convert))
+        return list(_parquet_spans(path, num_rows))
+    return list(_json_spans(path, num_bytes))
 
 
-def first_row(path: str | Path) -> object:
-    """The first row of a record file (text, if it is JSONL); None for an empty file."""
-    path = check_record_file(path)
-    rows = _parquet_rows(path, None) if path.suffix == ".parquet" else _json_rows(path, None)
-    return next((row for _, row in rows), None)
+def lines_at(path: Path, span: Span) -> Iterator[tuple[int, str]]:
+    """(byte offset, text) of every line of a JSONL span, empty ones included."""
+    offset = span.position
+    with path.open("rb") as file:
+        file.seek(offset)
+        for line in file:
+            yield offset, _text(line)
+            offset += len(line)
+            if offset >= span.end:
+                return
 
 
-def _parsed(text: str) -> Any:
-    """The JSON value in text without white space around it; faster than json.loads on short rows."""
-    value, end = _DECODER.raw_decode(text)
-    return value if end == len(text) else json.loads(text)  # to raise the error about the rest
+def group_columns(path: Path, span: Span) -> list[str]:
+    """The columns of our own Parquet files that say which group a row of the span is in."""
+    with _parquet_file(path) as file:
+        names = file.schema_arrow.names
+        wanted = ["step", "group"] if _is_full(file, "group", span) else ["step", "group", "prompt"]
+        return [name for name in wanted if name in names]
+
+
+def _is_full(file: "pq.ParquetFile", column: str, span: Span) -> bool:
+    """Whether the file's statistics say that the column has a value in every row of the span."""
+    names = [file.metadata.schema.column(i).path for i in range(file.metadata.num_columns)]
+    if column not in names:
+        return False
+    index = names.index(column)
+    found = [file.metadata.row_group(i).column(index).statistics for i in range(span.position, span.end)]
+    return all(part is not None and part.has_null_count and part.null_count == 0 for part in found)
+
+
+def parsed(row: object) -> Any:
+    """A row's value: text is JSON without white space around it (faster than json.loads on short rows)."""
+    if not isinstance(row, str):
+        return row
+    value, end = _DECODER.raw_decode(row)
+    return value if end == len(row) else json.loads(row)  # to raise the error about the rest
 
 
 def _reason(error: Exception) -> str:
@@ -123,16 +171,32 @@ def _reason(error: Exception) -> str:
     return f"there is no key {error}" if isinstance(error, KeyError) else str(error)
 
 
-def _json_rows(path: Path, shard: Shard | None) -> Iterator[tuple[int, object]]:
-    first, last = (shard.first_row, shard.first_row + shard.num_rows) if shard else (1, 0)
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", errors="replace").strip("\ufeff \t\r\n")
+
+
+def _json_rows(path: Path, span: Span | None) -> Iterator[Row]:
+    offset, end = (span.position, span.end) if span else (0, path.stat().st_size)
     with path.open("rb") as file:
-        file.seek(shard.position if shard else 0)
-        for number, line in enumerate(file, start=first):
-            if number == last:
-                return
-            text = line.decode("utf-8", errors="replace").strip("\ufeff \t\r\n")
+        file.seek(offset)
+        for number, line in enumerate(file, start=span.first_row if span else 1):
+            text = _text(line)
             if text:
                 yield number, text
+            offset += len(line)
+            if offset >= end:
+                return
+
+
+def _json_spans(path: Path, num_bytes: int) -> Iterator[Span]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        begin = 0
+        while begin < size:
+            file.seek(min(begin + num_bytes, size) - 1)
+            file.readline()  # to the end of the line that the last byte is in
+            yield Span(position=begin, end=file.tell())
+            begin = file.tell()
 
 
 @contextmanager
@@ -153,61 +217,22 @@ def _parquet_file(path: Path) -> "Iterator[pq.ParquetFile]":
         raise DataError(f"{path} cannot be read as Parquet (truncated or damaged?): {error}") from None
 
 
-def _parquet_shards(path: Path, rows_per_shard: int) -> Iterator[Shard]:
+def _parquet_spans(path: Path, num_rows: int) -> Iterator[Span]:
     with _parquet_file(path) as file:
         begin, first, count = 0, 1, 0
         for index in range(file.num_row_groups):
-            size = file.metadata.row_group(index).num_rows
-            if count >= rows_per_shard and _group_of_row(file, index - 1, -1) != _group_of_row(
-                file, index, 0
-            ):
-                yield Shard(position=begin, end=index, first_row=first, num_rows=count)
-                begin, first, count = index, first + count, 0
-            count += size
-        if count:
-            yield Shard(position=begin, end=file.num_row_groups, first_row=first, num_rows=count)
+            count += file.metadata.row_group(index).num_rows
+            if count >= num_rows or index == file.num_row_groups - 1:
+                yield Span(position=begin, end=index + 1, first_row=first, num_rows=count)
+                begin, first, count = index + 1, first + count, 0
 
 
-def _group_of_row(file: "pq.ParquetFile", row_group: int, row: int) -> object:
-    """The values that identify a row's group; reads only their columns."""
-    names = set(file.schema_arrow.names)
-    wanted = ["step", "group"] if "group" in names else ["step", "prompt"]
-    table = file.read_row_group(row_group, columns=[name for name in wanted if name in names])
-    return [column[row].as_py() for column in table.columns] or object()
-
-
-def _json_shards(path: Path, rows_per_shard: int, convert: Convert) -> Iterator[Shard]:
-    with path.open("rb") as file:
-        begin = offset = 0
-        first, previous = 1, b""
-        for number, line in enumerate(file, start=1):
-            if number - first >= rows_per_shard and _group_of_line(
-                previous, convert, place=-1
-            ) != _group_of_line(line, convert, place=0):
-                yield Shard(position=begin, end=offset, first_row=first, num_rows=number - first)
-                begin, first = offset, number
-            offset += len(line)
-            previous = line
-        if offset > begin:
-            yield Shard(position=begin, end=offset, first_row=first, num_rows=number + 1 - first)
-
-
-def _group_of_line(line: bytes, convert: Convert, *, place: int) -> object:
-    """The group of the first (`place` 0) or the last (-1) record of a line."""
-    try:
-        record = tuple(convert(json.loads(line), 0))[place]
-    except _BAD_ROW:
-        return object()  # an unreadable line belongs to no group
-    return record.step, record.rollout.group
-
-
-def _parquet_rows(path: Path, shard: Shard | None) -> Iterator[tuple[int, object]]:
-    number = shard.first_row if shard else 1
+def _parquet_rows(path: Path, span: Span | None, columns: Sequence[str] | None = None) -> Iterator[Row]:
+    number = span.first_row if span else 1
     with _parquet_file(path) as file:
-        groups = range(shard.position, shard.end) if shard else range(file.num_row_groups)
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups):
+        groups = range(span.position, span.end) if span else range(file.num_row_groups)
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=columns):
             names = batch.schema.names
-            columns = [column.to_pylist() for column in batch.columns]
-            for values in zip(*columns, strict=True):
+            for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 yield number, dict(zip(names, values, strict=True))
                 number += 1

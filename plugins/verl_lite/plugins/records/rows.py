@@ -62,6 +62,14 @@ def to_record(row: Any, number: int) -> Record:
     )
 
 
+def own_key(row: Any, number: int) -> tuple[int | None, str]:
+    """(step, group) of the record in `row`, as `to_record` gives it, without making the record."""
+    group = _text(row.get("group"))
+    return row.get("step"), group or _group_of(_messages(row.get("prompt"))) or _text(
+        row.get("id")
+    ) or f"row-{number}"
+
+
 def to_scored(record: Record) -> ScoredRollout:
     """The recorded scored rollout; it has no components if it was never scored."""
     components = {

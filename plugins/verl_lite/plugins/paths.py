@@ -1,0 +1,58 @@
+"""Look values up by a path such as `reward_model.ground_truth` or `choices.0.message.content`."""
+
+import ast
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MISSING: Any = object()  # what `dig` returns where the path leads nowhere; None is a value
+
+
+def dig(value: Any, path: str) -> Any:
+    """The value at `path`: keys and list positions, separated by dots; MISSING where there is none.
+
+    A key that contains dots itself is found too. Text on the way that holds a JSON or Python literal is
+    read: data sets store nested columns as text.
+
+    >>> dig({"reward_model": {"ground_truth": "4"}}, "reward_model.ground_truth")
+    '4'
+    >>> dig({"info": '{"answers": ["a", "b"]}'}, "info.answers.1")
+    'b'
+    """
+    if isinstance(value, Mapping):
+        if path in value:
+            return value[path]
+        at = path.find(".")
+        while at > 0:
+            if path[:at] in value:
+                found = dig(value[path[:at]], path[at + 1 :])
+                if found is not MISSING:
+                    return found
+            at = path.find(".", at + 1)
+        return MISSING
+    if isinstance(value, str):
+        read = _literal(value)
+        return dig(read, path) if read is not None else MISSING
+    if isinstance(value, Sequence) or hasattr(value, "tolist"):
+        return _element(value if isinstance(value, Sequence) else value.tolist(), path)
+    return MISSING
+
+
+def _element(items: Sequence[Any], path: str) -> Any:
+    index, _, rest = path.partition(".")
+    if not index.removeprefix("-").isdigit() or not -len(items) <= int(index) < len(items):
+        return MISSING
+    return dig(items[int(index)], rest) if rest else items[int(index)]
+
+
+def _literal(text: str) -> Any:
+    """The mapping or list written in `text`; None for any other text."""
+    if text[:1] not in ("{", "["):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return value if isinstance(value, (dict, list)) else None
+    return None
