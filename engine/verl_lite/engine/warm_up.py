@@ -44,7 +44,10 @@ def run_sft(
     for note in (*data.notes, *start.lines):
         run.display.note(note)
     trained = _trained(prepared, model)
-    policy = Policy(trained, config.learner, pad_token_id=pad_token_id(prepared.tokenizer))
+    learner = config.learner.model_copy(update={"dropout": config.sft.dropout})
+    policy = Policy(trained, learner, pad_token_id=pad_token_id(prepared.tokenizer))
+    if policy.arrangement.note:
+        run.display.note(policy.arrangement.note)
     resume_at = start.step if prepared.resumes else None
     with (
         run.open_log(trackers, resume_at=resume_at, file_name=METRICS_FILE) as log,

@@ -261,6 +261,16 @@ class LoraConfig(ConfigModel):
     quantize: bool = False
 
 
+def check_dropout(lora: LoraConfig | None, *, dropout: bool) -> None:
+    """Raise ValueError for adapters whose dropout is set while `dropout` is off."""
+    if lora is not None and lora.dropout and not dropout:
+        raise ValueError(
+            f"lora.dropout={lora.dropout} does nothing while dropout is off, as it is by default: in RL and "
+            "DPO it makes the probabilities of an update differ from those that they are compared with; leave "
+            "it out, or set dropout: true beside lora"
+        )
+
+
 class LearnerConfig(ConfigModel):
     """How an update is computed, not what it computes."""
 
@@ -273,6 +283,7 @@ class LearnerConfig(ConfigModel):
     share_prompts: Literal["auto", "always", "never"] = "auto"
     share_prompts_min_tokens: int = Field(default=8, ge=1)  # auto: the shortest prompt that is shared
     gradient_checkpointing: bool = False
+    dropout: bool = False  # train with the dropout of the model's config and of lora.dropout
     logits_tile_mb: int = Field(default=16, gt=0)  # memory for logits at any time
     lora: LoraConfig | None = None
 
@@ -288,6 +299,7 @@ class LearnerConfig(ConfigModel):
                 "share_prompts=always needs backend: packed "
                 "(a padded row cannot attend to another row's prompt)"
             )
+        check_dropout(self.lora, dropout=self.dropout)
         if self.num_ranks > 1 and self.parallel == "fsdp":
             self._check_shards()
         return self

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
-from verl_lite.engine.config.algorithm import LoraConfig, OptimizerConfig
+from verl_lite.engine.config.algorithm import LoraConfig, OptimizerConfig, check_dropout
 from verl_lite.engine.config.data import DatasetConfig
 from verl_lite.plugins.config_file import ConfigModel
 
@@ -127,6 +127,7 @@ class SFTConfig(SFTRowsConfig):
                  an answer without reasoning where the template's generation prompt opens some (<think>) is
                  an error, or "close": the model learns to close the empty block first
     lora         train adapters, merged into the weights at the end
+    dropout      train with the dropout of the model's config and of sft.lora.dropout
     """
 
     steps: NonNegativeInt = 0
@@ -141,6 +142,7 @@ class SFTConfig(SFTRowsConfig):
     loss: SFTLossConfig = Field(default_factory=SFTLossConfig)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-5, warmup_steps=10)
     lora: LoraConfig | None = None
+    dropout: bool = False
     validation: SFTValidationConfig | None = None
 
     @property
@@ -157,6 +159,7 @@ class SFTConfig(SFTRowsConfig):
             raise ValueError(f"steps={self.steps} and epochs={self.epochs}: set one of them")
         if self.lora is not None and self.lora.quantize:
             raise ValueError("sft.lora.quantize: SFT merges its adapters, which needs whole weights")
+        check_dropout(self.lora, dropout=self.dropout)
         if self.mixture:
             self._check_mixture()
         return self

@@ -6,7 +6,10 @@ from .critic import (
     value_loss as value_loss,
 )
 from .learner import Learner as Learner
-from .logprobs import token_logprobs_and_entropy as token_logprobs_and_entropy
+from .logprobs import (
+    LogitRule as LogitRule,
+    token_logprobs_and_entropy as token_logprobs_and_entropy,
+)
 from .optimizer import (
     PolicyOptimizer as PolicyOptimizer,
     decay_start as decay_start,

@@ -1,8 +1,11 @@
 """Attention over a packed row: segments are independent, except that completions see their shared prompt.
 
-Registered with transformers under our own name; calls without metadata (generation, padded rows) fall
-through to its SDPA. Segments of similar length share one SDPA call, as do completions of prompts of equal
-length. Right padding comes after every real query, so causal attention never sees it.
+Registered with transformers under our own name; calls outside a packed forward (generation, padded rows)
+fall through to its SDPA. Segments of similar length share one SDPA call, as do completions of prompts of
+equal length. Right padding comes after every real query, so causal attention never sees it.
+
+A layer's window, soft cap and sinks are those that it passes to the attention interface; no configuration
+is read. What cannot be honoured in a packed row raises, and proof.py finds what a layer keeps to itself.
 
 Shapes: H query heads, K key heads, T tokens in the row, E head size, n segments in a bucket, m in the
 bucket of their prompts, L their padded length.
@@ -12,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +28,12 @@ ATTENTION_NAME = "verl_lite_packed"
 # On the CPU, SDPA's backward pass takes longer in bfloat16 than in float32: 4x with a mask; without one 8x at
 # 21 tokens, 2x at 128, 1x at 512, 0.67x at 1,024.
 MIN_BFLOAT16_TOKENS = 1024
+
+
+class NotPacked(RuntimeError):
+    """A layer cannot be computed in a packed row."""
+
+
 _packing: ContextVar[bool] = ContextVar("packing", default=False)
 
 
@@ -35,7 +44,6 @@ class Bucket:
     count: int
     length: int
     prefix: "Prefixes | None" = None
-    mask_LK: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,41 @@ class AttentionMetadata:
     buckets: tuple[Bucket, ...]
     gather: Tensor | None  # row -> padded buckets end to end
     scatter_T: Tensor | None  # and back
+    masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
+
+    def mask_LK(self, bucket: Bucket, window: int | None, device: torch.device) -> Tensor | None:
+        """Which keys (the prefix's, then the bucket's own) each query sees; None if plainly causal."""
+        size = bucket.prefix.size if bucket.prefix is not None else 0
+        total = size + bucket.length
+        if window is not None and window >= total:
+            window = None
+        key = (size, bucket.length, window)
+        if key not in self.masks:
+            mask = None
+            if size or window is not None:
+                mask = torch.ones(bucket.length, total, dtype=torch.bool, device=device).tril(size)
+                if window is not None:
+                    mask = mask.triu(size - window + 1)
+            self.masks[key] = mask
+        return self.masks[key]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerRule:
+    """How one layer attends: a query sees the last `window` tokens, itself among them.
+
+    Scores are `cap * tanh(scores / cap)` with a soft cap; `sinks_H` adds one key without a value per head.
+    """
+
+    scale: float
+    window: int | None = None
+    cap: float | None = None
+    sinks_H: Tensor | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether SDPA computes it."""
+        return self.cap is None and self.sinks_H is None
 
 
 def attention_metadata(segments: Sequence[Segment], device: torch.device) -> AttentionMetadata:
@@ -70,12 +113,7 @@ def attention_metadata(segments: Sequence[Segment], device: torch.device) -> Att
     scatter_T = [0] * segments[-1].end
     for members in groups:
         length = max(_length(segments[at]) for at in members)
-        prefix = _prefixes(segments, members, row_of, device)
-        mask = None
-        if prefix is not None:
-            ones = torch.ones(length, prefix.size + length, dtype=torch.bool, device=device)
-            mask = ones.tril(prefix.size)
-        buckets.append(Bucket(len(members), length, prefix, mask))
+        buckets.append(Bucket(len(members), length, _prefixes(segments, members, row_of, device)))
         for at in members:
             start, end = segments[at].start, segments[at].end
             scatter_T[start:end] = range(len(gather), len(gather) + end - start)
@@ -139,7 +177,7 @@ def _prefixes(
 
 
 def packed_attention(
-    query_HTE: Tensor, key_KTE: Tensor, value_KTE: Tensor, metadata: AttentionMetadata, scale: float
+    query_HTE: Tensor, key_KTE: Tensor, value_KTE: Tensor, metadata: AttentionMetadata, rule: LayerRule
 ) -> Tensor:
     """Attention output_THE of a packed row."""
     query, key, value = (x.transpose(0, 1) for x in (query_HTE, key_KTE, value_KTE))
@@ -153,13 +191,14 @@ def packed_attention(
         if bucket.prefix is not None:
             k = _with_prefix(keys[bucket.prefix.bucket], bucket.prefix, k)
             v = _with_prefix(values[bucket.prefix.bucket], bucket.prefix, v)
-        out = _attend(queries[at], k, v, bucket.mask_LK, scale)
+        mask_LK = metadata.mask_LK(bucket, rule.window, query.device)
+        out = _attend(queries[at], k, v, mask_LK, rule)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
     output = torch.cat(outputs)
     return output if metadata.scatter_T is None else output.index_select(0, metadata.scatter_T)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask_LK: Tensor | None, scale: float) -> Tensor:
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask_LK: Tensor | None, rule: LayerRule) -> Tensor:
     device_type, dtype = query.device.type, query.dtype
     if torch.is_autocast_enabled(device_type):
         dtype = torch.get_autocast_dtype(device_type)
@@ -168,9 +207,40 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask_LK: Tensor | None, s
     query, key, value = query.to(inside), key.to(inside), value.to(inside)
     grouped = query.shape[1] != key.shape[1]
     with torch.autocast(device_type, enabled=False):  # it would cast them back
+        if not rule.is_plain:
+            return _unusual_attention(query, key, value, mask_LK, rule).to(dtype)
         return scaled_dot_product_attention(
-            query, key, value, attn_mask=mask_LK, is_causal=mask_LK is None, scale=scale, enable_gqa=grouped
+            query,
+            key,
+            value,
+            attn_mask=mask_LK,
+            is_causal=mask_LK is None,
+            scale=rule.scale,
+            enable_gqa=grouped,
         ).to(dtype)
+
+
+def _unusual_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, rule: LayerRule
+) -> Tensor:
+    """Attention with a soft cap or sinks, of which SDPA has neither: all scores exist at once.
+
+    `mask` is True where a query sees a key, causal if None.
+    """
+    repeats = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    scores = query @ key.transpose(2, 3) * rule.scale
+    if rule.cap is not None:
+        scores = rule.cap * torch.tanh(scores / rule.cap)
+    if mask is None:
+        ones = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
+        mask = ones.tril(scores.shape[-1] - scores.shape[-2])
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).float()
+    if rule.sinks_H is not None:
+        sinks = rule.sinks_H.float().view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+        scores = torch.cat((scores, sinks), dim=-1)
+    shares = scores.softmax(-1)[..., : key.shape[2]]
+    return shares.to(value.dtype) @ value
 
 
 def _split(x_THE: Tensor, sizes: list[int], metadata: AttentionMetadata) -> list[Tensor]:
@@ -198,14 +268,50 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     metadata: AttentionMetadata | None = kwargs.pop("packed_metadata", None)
-    if metadata is None:
+    rule = LayerRule(
+        scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        window=kwargs.get("sliding_window"),
+        cap=kwargs.get("softcap"),
+        sinks_H=kwargs.get("s_aux"),
+    )
+    if metadata is not None or _packing.get():
+        _refuse_in_packed_row(module, metadata, attention_mask, dropout, kwargs)
+        assert metadata is not None
+        return packed_attention(query[0], key[0], value[0], metadata, rule).unsqueeze(0), None
+    if rule.is_plain:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return packed_attention(query[0], key[0], value[0], metadata, scale).unsqueeze(0), None
+    return _unusual_attention(query, key, value, attention_mask, rule).transpose(1, 2).contiguous(), None
+
+
+_HARMLESS = ("sliding_window", "softcap", "s_aux", "position_ids", "cache_position", "token_type_ids")
+
+
+def _refuse_in_packed_row(
+    module: torch.nn.Module,
+    metadata: AttentionMetadata | None,
+    mask: Tensor | None,
+    dropout: float,
+    options: Mapping[str, Any],
+) -> None:
+    """Raise NotPacked for a layer that a packed row would compute wrongly."""
+    reasons = {
+        "loses the plan of the packed row": metadata is None,
+        "builds a mask of its own": mask is not None,
+        "has dropout on its attention weights": dropout > 0.0,
+        "is not causal": not options.get("is_causal", getattr(module, "is_causal", True)),
+    }
+    reasons |= {
+        f"passes {name} to its attention": isinstance(value, Tensor)
+        for name, value in options.items()
+        if name not in _HARMLESS
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise NotPacked(f"{type(module).__name__} {reason}")
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:

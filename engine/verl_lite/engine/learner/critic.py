@@ -102,6 +102,7 @@ class Critic:
     @torch.no_grad()
     def values(self, samples: Sequence[TrainingSample]) -> list[list[float]]:
         """The value at every completion token, per sample."""
+        self._body.model.eval()
         found: dict[int, list[float]] = {}
         for batch in self._body.micro_batches(samples):
             found |= by_sample(self._values(batch), batch, samples)
@@ -129,6 +130,7 @@ class Critic:
     def _epoch(self, samples: Sequence[TrainingSample]) -> dict[str, float]:
         weights = token_weights([sum(sample.loss_mask_T) for sample in samples], "token_mean")
         sums: dict[str, float] = defaultdict(float)
+        self._body.begin_training()
         for batch in self._body.micro_batches(samples):
             values_N = self._values(batch)
             chosen = [samples[index] for index in batch.sample_indices]

@@ -150,7 +150,7 @@ class Learner:
         self, samples: Sequence[TrainingSample], members: Sequence[int], *, keep_old: bool
     ) -> tuple[dict[str, float], Sequence[TrainingSample]]:
         """One optimiser step on `members`; with `keep_old`, returns the samples with their old log-probs."""
-        self.policy.model.train()
+        self.policy.begin_training()
         lengths = [sum(samples[i].loss_mask_T) for i in members]
         config = self._algorithm
         per_sample = token_weights(lengths, config.aggregate, norm_tokens=config.norm_tokens)

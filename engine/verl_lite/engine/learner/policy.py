@@ -6,18 +6,14 @@ Shapes: N completion tokens of a micro-batch, D hidden.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from verl_lite.engine.config.algorithm import LearnerConfig
-from verl_lite.engine.learner.attention import (
-    ATTENTION_NAME,
-    attention_metadata,
-    packed_forward,
-    register_attention,
-)
-from verl_lite.engine.learner.logprobs import token_logprobs_and_entropy
+from verl_lite.engine.learner.backbone import backbone_of, begin_training, hidden_states
+from verl_lite.engine.learner.head import output_head
 from verl_lite.engine.learner.packing import (
     PackedBatch,
     balance_ranks,
@@ -27,10 +23,10 @@ from verl_lite.engine.learner.packing import (
     pack_padded,
     split_micro_batches,
 )
+from verl_lite.engine.learner.proof import arrange
 from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.model.weights import base_model
-from verl_lite.engine.types import PreTrainedModel, TrainingSample
-from verl_lite.errors import ConfigError
+from verl_lite.engine.types import TrainingSample
 
 
 class Policy:
@@ -53,9 +49,19 @@ class Policy:
         self._pad_token_id = pad_token_id
         self._temperature = temperature
         self._causal = base_model(model)
+        self._backbone = backbone_of(self._causal)
+        self._head = output_head(self._causal, self._backbone)
         self._ranks = ranks
-        self.is_packed = prepare_backbone(self._causal, config)
-        _refuse_unusual_heads(self._causal)
+        self.arrangement = arrange(
+            self._causal, _CausalReading(self), config, pad_id=pad_token_id, ranks=ranks
+        )
+        self.is_packed = self.arrangement.is_packed
+        if config.gradient_checkpointing:
+            self._causal.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def begin_training(self) -> None:
+        """Training mode, with dropout only where the config asks for it."""
+        begin_training(self.model, dropout=self._config.dropout)
 
     def distribute(self) -> None:
         """Distribute the weights over the ranks: after copying the model, before creating its optimiser."""
@@ -86,9 +92,8 @@ class Policy:
             return self._ranks.forward(self._causal, self._logprobs, batch, temperature)
 
     def _logprobs(self, batch: PackedBatch, temperature: float | None) -> tuple[Tensor, Tensor]:
-        return token_logprobs_and_entropy(
-            hidden_states(self._causal.model, batch, self.device),
-            self._causal.get_output_embeddings().weight,
+        return self._head.logprobs(
+            hidden_states(self._backbone, batch, self.device),
             batch.targets_N.to(self.device),
             temperature=self._temperature if temperature is None else temperature,
             tile_mb=self._config.logits_tile_mb,
@@ -96,7 +101,7 @@ class Policy:
 
     def hidden(self, batch: PackedBatch) -> Tensor:
         """hidden_ND: the hidden states that predict the completion tokens."""
-        return self._ranks.forward(self._causal, hidden_states, self._causal.model, batch, self.device)
+        return self._ranks.forward(self._causal, hidden_states, self._backbone, batch, self.device)
 
     @torch.no_grad()
     def completion_logprobs(
@@ -158,43 +163,23 @@ def _shares_prompt(samples: Sequence[TrainingSample], config: LearnerConfig) -> 
     return [counts[tuple(s.prompt_ids)] > 1 and len(s.prompt_ids) >= min_tokens for s in samples]
 
 
-def prepare_backbone(causal: PreTrainedModel, config: LearnerConfig) -> bool:
-    """Set the model's attention and gradient checkpointing. Returns whether it runs packed."""
-    windows = getattr(causal.config, "layer_types", None) or ()
-    packed = config.backend == "packed" and all(kind == "full_attention" for kind in windows)
-    packed = packed and getattr(causal, "_supports_attention_backend", False)
-    if packed:
-        register_attention()
-        causal.set_attn_implementation(ATTENTION_NAME)
-    if config.gradient_checkpointing:
-        causal.gradient_checkpointing_enable({"use_reentrant": False})
-    return packed
+@dataclass(frozen=True, slots=True)
+class _CausalReading:
+    """Log-probabilities at temperature 1, without autocast."""
 
+    policy: Policy
 
-def hidden_states(backbone: nn.Module, batch: PackedBatch, device: torch.device) -> Tensor:
-    """hidden_ND: the last hidden states that predict the batch's completion tokens."""
-    metadata = attention_metadata(batch.segments, device) if batch.segments else None
-    with packed_forward() if metadata is not None else nullcontext():
-        output = backbone(
-            input_ids=batch.input_ids_RL.to(device),
-            position_ids=batch.position_ids_RL.to(device),
-            use_cache=False,
-            **({"packed_metadata": metadata} if metadata is not None else {}),
-        )
-    return output.last_hidden_state.flatten(0, 1)[batch.predict_from_N.to(device)]  # type: ignore[no-any-return]
+    def learned(self, batch: PackedBatch) -> Sequence[Tensor]:
+        logprobs_N, _ = self.policy.logprobs(batch, temperature=1.0, autocast=False)
+        return [logprobs_N[batch.sequence_N == at] for at in range(len(batch.sample_indices))]
 
-
-def _refuse_unusual_heads(causal: PreTrainedModel) -> None:
-    head = causal.get_output_embeddings()
-    odd = [
-        name
-        for name in ("final_logit_softcapping", "logit_scale", "logits_scaling")
-        if getattr(causal.config, name, None) not in (None, 1, 1.0)
-    ]
-    if getattr(head, "bias", None) is not None:
-        odd.append("a bias on the output head")
-    if odd:
-        raise ConfigError(
-            f"{type(causal).__name__} changes its logits after the output head ({', '.join(odd)}), which the "
-            "learner's head does not compute: use a model of the Qwen or Llama families"
-        )
+    def plain(self, sample: TrainingSample) -> tuple[Tensor, float]:
+        device = self.policy.device
+        ids = torch.tensor([*sample.prompt_ids, *sample.completion_ids], device=device)
+        start = len(sample.prompt_ids)
+        logits_TV = base_model(self.policy.model)(input_ids=ids[None], use_cache=False).logits[
+            0, start - 1 : -1
+        ]
+        wide = logits_TV if logits_TV.dtype == torch.float64 else logits_TV.float()
+        logprobs_T = wide.log_softmax(-1).gather(1, ids[start:, None]).squeeze(1)
+        return logprobs_T, float(wide.detach().std(-1).mean())

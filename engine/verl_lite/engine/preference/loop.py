@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from verl_lite.engine.learner.backbone import begin_training
 from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints
 from verl_lite.engine.learner.optimizer import PolicyOptimizer
 from verl_lite.engine.preference.config import PreferenceConfig
@@ -82,7 +83,7 @@ def train_preferences(
         batch = next(batches)
         if step < checkpoints.step:
             continue
-        tally = _backward(objective, batch, max_tokens=budget)
+        tally = _backward(objective, batch, max_tokens=budget, dropout=config.learner.dropout)
         learning_rate = optimizer.learning_rate
         norm, finite = optimizer.step()
         if not finite:
@@ -98,9 +99,9 @@ def train_preferences(
         checkpoints.after(step + 1, objective.model, optimizer)
 
 
-def _backward(objective: Objective, batch: Sequence[Ranking], *, max_tokens: int) -> "_Tally":
+def _backward(objective: Objective, batch: Sequence[Ranking], *, max_tokens: int, dropout: bool) -> "_Tally":
     """Accumulate the gradient of the batch's mean loss."""
-    objective.model.train()
+    begin_training(objective.model, dropout=dropout)
     tally = _Tally()
     for chunk in _chunks(batch, max_tokens=max_tokens):
         scored = _forward(objective, chunk)

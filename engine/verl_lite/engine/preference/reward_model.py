@@ -4,7 +4,8 @@ The model is transformers' sequence-classification class, so its folder loads an
 0: the first loss of a pair is exactly log 2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from verl_lite.engine.config.algorithm import LearnerConfig
-from verl_lite.engine.learner.policy import hidden_states, micro_batches, prepare_backbone
+from verl_lite.engine.learner.backbone import backbone_of, hidden_states
+from verl_lite.engine.learner.packing import PackedBatch
+from verl_lite.engine.learner.policy import micro_batches
+from verl_lite.engine.learner.proof import arrange
 from verl_lite.engine.model.lora import add_adapters
 from verl_lite.engine.model.weights import base_model, float32_master_weights
 from verl_lite.engine.preference.config import RewardModelConfig
@@ -26,7 +30,7 @@ from verl_lite.errors import ConfigError, DataError
 def load_scoring_model(path: str, *, dtype: str, device: torch.device, pad_token_id: int) -> PreTrainedModel:
     """The model in `path` with one output; a language model gets a new head of zeros.
 
-    Raises DataError if it cannot be loaded, ConfigError for an architecture without .model and .score.
+    Raises DataError if it cannot be loaded, ConfigError for an architecture without .score.
     """
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
@@ -44,9 +48,10 @@ def load_scoring_model(path: str, *, dtype: str, device: torch.device, pad_token
     finally:
         logging.set_verbosity(verbosity)
     missing = set(report["missing_keys"])
-    if not hasattr(model, "score") or not hasattr(model, "model"):
+    if not hasattr(model, "score"):
         raise ConfigError(
-            f"{type(model).__name__} has no .model and .score: use one of the Qwen or Llama families"
+            f"{type(model).__name__} has no .score that reads the last token: use a model whose class for "
+            "sequence classification has one, as those of the Llama, Qwen, Mistral, Gemma and GPT-2 families"
         )
     if missing - {"score.weight", "score.bias"}:
         raise DataError(f"{path!r} lacks {sorted(missing)[0]}, which would be random")
@@ -76,7 +81,12 @@ class ScoringHead:
         self._config = config
         self._pad_token_id = pad_token_id
         self._classifier = base_model(self.model)
-        self._is_packed = prepare_backbone(self._classifier, config)
+        self._backbone = backbone_of(self._classifier)
+        reading = _ScoreReading(self)
+        with _moved(self._classifier.score):
+            self.arrangement = arrange(self._classifier, reading, config, pad_id=pad_token_id)
+        if config.gradient_checkpointing:
+            self._classifier.gradient_checkpointing_enable({"use_reentrant": False})
 
     def score(self, samples: Sequence[TrainingSample]) -> Tensor:
         """The score of each sample, with gradients."""
@@ -85,19 +95,60 @@ class ScoringHead:
         # includes the last real token's.
         longer = [replace(s, completion_ids=[*s.completion_ids, self._pad_token_id]) for s in samples]
         found: list[Tensor] = [torch.empty(0)] * len(samples)
-        batches = micro_batches(longer, self._config, packed=self._is_packed, pad_token_id=self._pad_token_id)
+        batches = micro_batches(
+            longer, self._config, packed=self.arrangement.is_packed, pad_token_id=self._pad_token_id
+        )
         for micro in batches:
-            lengths = torch.tensor([len(longer[index].completion_ids) for index in micro.sample_indices])
-            last_S = (lengths.cumsum(0) - 1).to(device)
             with self._autocast(device):
-                hidden_ND = hidden_states(self._classifier.model, micro, device)
-                scores_S = self._classifier.score(hidden_ND[last_S]).squeeze(-1).float()
+                scores_S = self.last_scores(micro).float()
             for index, value in zip(micro.sample_indices, scores_S, strict=True):
                 found[index] = value
         return torch.stack(found)
 
+    def last_scores(self, batch: PackedBatch) -> Tensor:
+        """The score read at the last predicting state of each sample in the batch."""
+        lengths_S = torch.bincount(batch.sequence_N, minlength=len(batch.sample_indices))
+        device = next(self.model.parameters()).device
+        hidden_ND = hidden_states(self._backbone, batch, device)
+        scores: Tensor = self._classifier.score(hidden_ND[(lengths_S.cumsum(0) - 1).to(device)])
+        return scores.squeeze(-1)
+
     def _autocast(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._config.dtype == "bfloat16")
+
+
+@contextmanager
+def _moved(head: nn.Module) -> Iterator[None]:
+    """Inside, random numbers are added to the head: scores of a new one, all zeros, could not differ."""
+    before = [parameter.detach().clone() for parameter in head.parameters()]
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter += (
+                torch.randn(parameter.shape, generator=generator).to(parameter) / parameter.shape[-1] ** 0.5
+            )
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(head.parameters(), before, strict=True):
+                parameter.copy_(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _ScoreReading:
+    """Scores read at the last token that predicts."""
+
+    head: ScoringHead
+
+    def learned(self, batch: PackedBatch) -> Sequence[Tensor]:
+        return list(self.head.last_scores(batch).split(1))
+
+    def plain(self, sample: TrainingSample) -> tuple[Tensor, float]:
+        model = base_model(self.head.model)
+        ids = torch.tensor([[*sample.prompt_ids, *sample.completion_ids[:-1]]])
+        score = model(input_ids=ids.to(next(model.parameters()).device), use_cache=False).logits[0]
+        return score, max(1.0, float(score.detach().abs()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ def train_sft(
     if checkpoints is not None:
         first = checkpoints.step
         stopping.load_state_dict(checkpoints.restore(policy.model, optimizer))
-    policy.model.train()
+    policy.begin_training()
     for step in range(1, num_steps + 1):
         batch = stream.next(config.batch_rows, is_decaying=step > decay_at)
         if step <= first:
@@ -138,7 +138,7 @@ class _EarlyStopping:
         if not is_last and not (validation.every_steps and step % validation.every_steps == 0):
             return False
         loss = self._measure(step)
-        self._policy.model.train()
+        self._policy.begin_training()
         if not validation.patience:
             return False
         if loss < self._best_loss:

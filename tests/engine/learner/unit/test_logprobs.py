@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from verl_lite.engine.learner import logprobs as module, token_logprobs_and_entropy
+from verl_lite.engine.learner import LogitRule, logprobs as module, token_logprobs_and_entropy
 
 
 def full(hidden, weight, targets, temperature):
@@ -34,6 +34,30 @@ def test_equal_to_the_full_softmax(temperature, scale):
         torch.testing.assert_close(left, right, atol=1e-10, rtol=1e-9)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("rule", [LogitRule(scale=0.125), LogitRule(cap=3.0), LogitRule(scale=2.5, cap=1.5)])
+def test_heads_with_a_bias_a_scale_and_a_soft_cap(rule, biased, temperature):
+    hidden, weight, targets = inputs()
+    targets[:4] = torch.tensor([0, 255, 256, 999])
+    bias = torch.linspace(-2, 3, 1000, dtype=torch.float64).requires_grad_() if biased else None
+    inner = [hidden, weight, *([bias] if biased else [])]
+
+    def gradients(logp, entropy):
+        return torch.autograd.grad((logp * 0.3 - entropy * 0.2).sum(), inner)
+
+    mine = token_logprobs_and_entropy(
+        hidden, weight, targets, bias_V=bias, rule=rule, temperature=temperature, tile_mb=0
+    )
+    logits = (torch.nn.functional.linear(hidden, weight, bias) * rule.scale) / temperature
+    if rule.cap is not None:
+        logits = rule.cap / temperature * torch.tanh(logits * temperature / rule.cap)
+    logp = logits.log_softmax(-1)
+    expected = logp.gather(1, targets[:, None]).squeeze(1), -(logp.exp() * logp).sum(-1)
+    for left, right in zip((*mine, *gradients(*mine)), (*expected, *gradients(*expected)), strict=True):
+        torch.testing.assert_close(left, right, atol=1e-10, rtol=1e-9)
+
+
 def test_gradients_by_finite_differences():
     hidden, weight, targets = inputs(N=3, D=4, V=300)
 
@@ -56,14 +80,14 @@ def test_only_what_is_asked_for_gets_a_gradient():
 
 def test_no_piece_of_logits_is_larger_than_a_tile(monkeypatch):
     pieces = []
-    inner = module._tile_logits
+    inner = module._Options.logits
 
     def spying(*args):
         piece = inner(*args)
         pieces.append(piece.numel() * piece.element_size())
         return piece
 
-    monkeypatch.setattr(module, "_tile_logits", spying)
+    monkeypatch.setattr(module._Options, "logits", spying)
     hidden, weight, targets = inputs(N=64, D=8, V=20_000, dtype=torch.float32)
     token_logprobs_and_entropy(hidden, weight, targets, tile_mb=1)[0].sum().backward()
     assert len(pieces) == 2 * 5
