@@ -191,6 +191,8 @@ def _train(run: Run[PreparedRun], on_ray: OnRay, session: "RayRuntime | None", *
         if timeline is not None:
             opened.callback(timeline.close)
         learner = opened.enter_context(closing(make_learner(prepared, path, model, placement_group)))
+        for note in learner.notes:
+            run.display.note(note)
         trainer = Trainer(
             prepared,
             learner=learner,

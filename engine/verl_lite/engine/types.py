@@ -157,6 +157,10 @@ class PolicyLearner(WeightSource, Protocol):
     def kl_coefficient(self) -> float:
         """The current weight of the KL term."""
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """One line per model that does not run packed, with the reason."""
+
     def token_statistics(self, scored: Sequence[ScoredRollout]) -> list[TokenStatistics]:
         """Critic values, and log-probs for a KL in the reward, per row, for `estimate_advantages`."""
 

@@ -45,10 +45,10 @@ ROOMS: dict[str, str] = {
         load_eval_config majority_share measure_greedy measure_samples read_result training_config
     """,
     "verl_lite.engine.learner": """
-        Learner Policy PolicyOptimizer Ranks SINGLE_RANK Segment attention_metadata balance_ranks
-        decay_start distribute_like explained_variance learning_rate_factor make_critic pack
-        pack_padded packed_attention saved_state split_micro_batches start_saving
-        token_logprobs_and_entropy value_loss write_sharded
+        LayerRule Learner LogitRule Policy PolicyOptimizer Ranks SINGLE_RANK Segment
+        attention_metadata balance_ranks decay_start distribute_like explained_variance
+        learning_rate_factor make_critic pack pack_padded packed_attention
+        saved_state split_micro_batches start_saving token_logprobs_and_entropy value_loss write_sharded
     """,
     "verl_lite.engine.model": """
         CHAT_TEMPLATE ChatTemplate ModelShape PACKAGED_MODELS adapters_to_sync add_adapters base_model

@@ -83,6 +83,11 @@ class LearnerGroup:
         """A reference to the packed weights; rank 0 puts them into Ray's object store."""
         return self._ranks.put("packed_weights")
 
+    @property
+    def notes(self) -> list[str]:
+        notes: list[str] = self._ranks.call("notes")
+        return notes
+
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         logprobs: list[float] = self._ranks.call("token_logprobs", list(token_ids))
         return logprobs

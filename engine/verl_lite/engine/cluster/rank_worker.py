@@ -75,6 +75,9 @@ class RankWorker:
     def scale_learning_rate(self, scale: float) -> None:
         self.learner.scale_learning_rate(scale)
 
+    def notes(self) -> list[str]:
+        return self.learner.notes
+
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         return self.learner.token_logprobs(token_ids)
 

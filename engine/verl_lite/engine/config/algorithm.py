@@ -266,7 +266,7 @@ def check_dropout(lora: LoraConfig | None, *, dropout: bool) -> None:
     if lora is not None and lora.dropout and not dropout:
         raise ValueError(
             f"lora.dropout={lora.dropout} does nothing while dropout is off, as it is by default: in RL and "
-            "DPO it makes the probabilities of an update differ from those that they are compared with; leave "
+            "DPO it makes the probabilities of an update differ from those they are compared with; leave "
             "it out, or set dropout: true beside lora"
         )
 

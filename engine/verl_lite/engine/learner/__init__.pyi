@@ -1,4 +1,8 @@
-from .attention import attention_metadata as attention_metadata, packed_attention as packed_attention
+from .attention import (
+    LayerRule as LayerRule,
+    attention_metadata as attention_metadata,
+    packed_attention as packed_attention,
+)
 from .checkpoint import saved_state as saved_state, start_saving as start_saving
 from .critic import (
     explained_variance as explained_variance,

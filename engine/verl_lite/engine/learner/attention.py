@@ -96,6 +96,7 @@ class LayerRule:
     window: int | None = None
     cap: float | None = None
     sinks_H: Tensor | None = None
+    dropout: float = 0.0  # of attention weights
 
     @property
     def is_plain(self) -> bool:
@@ -214,6 +215,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask_LK: Tensor | None, r
             key,
             value,
             attn_mask=mask_LK,
+            dropout_p=rule.dropout,
             is_causal=mask_LK is None,
             scale=rule.scale,
             enable_gqa=grouped,
@@ -235,12 +237,13 @@ def _unusual_attention(
     if mask is None:
         ones = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
         mask = ones.tril(scores.shape[-1] - scores.shape[-2])
-    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).float()
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    scores = scores if scores.dtype == torch.float64 else scores.float()
     if rule.sinks_H is not None:
-        sinks = rule.sinks_H.float().view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+        sinks = rule.sinks_H.to(scores.dtype).view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
         scores = torch.cat((scores, sinks), dim=-1)
-    shares = scores.softmax(-1)[..., : key.shape[2]]
-    return shares.to(value.dtype) @ value
+    shares = scores.softmax(-1)[..., : key.shape[2]].to(value.dtype)
+    return torch.dropout(shares, rule.dropout, rule.dropout > 0.0) @ value
 
 
 def _split(x_THE: Tensor, sizes: list[int], metadata: AttentionMetadata) -> list[Tensor]:
@@ -273,9 +276,10 @@ def _attention(
         window=kwargs.get("sliding_window"),
         cap=kwargs.get("softcap"),
         sinks_H=kwargs.get("s_aux"),
+        dropout=dropout,
     )
     if metadata is not None or _packing.get():
-        _refuse_in_packed_row(module, metadata, attention_mask, dropout, kwargs)
+        _refuse_in_packed_row(module, metadata, attention_mask, kwargs)
         assert metadata is not None
         return packed_attention(query[0], key[0], value[0], metadata, rule).unsqueeze(0), None
     if rule.is_plain:
@@ -294,14 +298,12 @@ def _refuse_in_packed_row(
     module: torch.nn.Module,
     metadata: AttentionMetadata | None,
     mask: Tensor | None,
-    dropout: float,
     options: Mapping[str, Any],
 ) -> None:
     """Raise NotPacked for a layer that a packed row would compute wrongly."""
     reasons = {
         "loses the plan of the packed row": metadata is None,
         "builds a mask of its own": mask is not None,
-        "has dropout on its attention weights": dropout > 0.0,
         "is not causal": not options.get("is_causal", getattr(module, "is_causal", True)),
     }
     reasons |= {

@@ -73,13 +73,13 @@ class Critic:
         self._config = config
         self._guard = guard
         self._ranks = ranks
-        self._body = Policy(model, learner, pad_token_id=pad_token_id, ranks=ranks)
+        self.body = Policy(model, learner, pad_token_id=pad_token_id, ranks=ranks)
         hidden_size = model.get_output_embeddings().weight.shape[1]  # type: ignore[operator]
         reference = next(model.parameters())
         self._head = nn.Linear(hidden_size, 1, device=reference.device, dtype=reference.dtype)
         nn.init.zeros_(self._head.weight)
         nn.init.zeros_(self._head.bias)
-        self._body.distribute()
+        self.body.distribute()
         ranks.distribute(self._head)
         optimizer = learner.optimizer.model_copy(update={"learning_rate": config.learning_rate})
         self._parameters = [*model.parameters(), *self._head.parameters()]
@@ -102,9 +102,9 @@ class Critic:
     @torch.no_grad()
     def values(self, samples: Sequence[TrainingSample]) -> list[list[float]]:
         """The value at every completion token, per sample."""
-        self._body.model.eval()
+        self.body.model.eval()
         found: dict[int, list[float]] = {}
-        for batch in self._body.micro_batches(samples):
+        for batch in self.body.micro_batches(samples):
             found |= by_sample(self._values(batch), batch, samples)
         found = self._ranks.all_gather(found)
         return [found[index] for index in range(len(samples))]
@@ -130,8 +130,8 @@ class Critic:
     def _epoch(self, samples: Sequence[TrainingSample]) -> dict[str, float]:
         weights = token_weights([sum(sample.loss_mask_T) for sample in samples], "token_mean")
         sums: dict[str, float] = defaultdict(float)
-        self._body.begin_training()
-        for batch in self._body.micro_batches(samples):
+        self.body.begin_training()
+        for batch in self.body.micro_batches(samples):
             values_N = self._values(batch)
             chosen = [samples[index] for index in batch.sample_indices]
             returns_N = token_values(chosen, "returns_T", values_N)
@@ -153,8 +153,8 @@ class Critic:
         return dict(sums)
 
     def _values(self, batch: PackedBatch) -> Tensor:
-        with self._body.autocast():
-            hidden_ND = self._body.hidden(batch)
+        with self.body.autocast():
+            hidden_ND = self.body.hidden(batch)
             values_N1: Tensor = self._ranks.forward(self._head, self._head.forward, hidden_ND)
             return values_N1.squeeze(1).float()
 
@@ -164,14 +164,14 @@ class Critic:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "model": self._body.model.state_dict(),
+            "model": self.body.model.state_dict(),
             "head": self._head.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "num_updates": self.num_updates,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._body.model.load_state_dict(state["model"])
+        self.body.model.load_state_dict(state["model"])
         self._head.load_state_dict(state["head"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.num_updates = int(state["num_updates"])

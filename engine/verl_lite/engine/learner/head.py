@@ -1,9 +1,9 @@
 """A model's output head, as the tiled log-probabilities compute it.
 
 Between the hidden states and the logits of a causal model is a linear map, perhaps with a bias; many classes
-multiply or divide by a constant around it, some cap the logits softly. Names and directions differ from class
-to class (`logits_scaling` divides in Granite and multiplies in HyperCLOVA X), so the constants are measured on
-a few tokens of the model's own forward pass, and taken only if they reproduce its logits.
+multiply or divide by a constant around it, some cap the logits softly. Names and directions differ
+(`logits_scaling` divides in Granite and multiplies in HyperCLOVA X), so the constants are measured on a few
+tokens of the model's own forward pass, and taken only if they reproduce its logits.
 """
 
 import math
@@ -43,7 +43,7 @@ class OutputHead:
 
 
 def output_head(model: PreTrainedModel, backbone: nn.Module) -> OutputHead:
-    """The head of a causal model. Raises ConfigError if its logits are more than the head, scaled and capped."""
+    """The head of a causal model. Raises ConfigError if its logits are more than that, scaled and capped."""
     linear = model.get_output_embeddings()
     if linear is None or not hasattr(linear, "weight"):
         raise ConfigError(f"{type(model).__name__} has no output head that gives one logit per token")
@@ -54,8 +54,8 @@ def output_head(model: PreTrainedModel, backbone: nn.Module) -> OutputHead:
         if seen.is_explained_by(rule):
             return OutputHead(linear, rule)
     raise ConfigError(
-        f"{type(model).__name__} computes its logits in a way that the learner's head does not know (known: a "
-        "linear map of the last hidden states, a bias, a constant factor, a soft cap)"
+        f"{type(model).__name__} computes its logits in a way that the learner's head does not know (known: "
+        "a linear map of the last hidden states, a bias, a constant factor, a soft cap)"
     )
 
 
@@ -75,21 +75,15 @@ class _Seen:
 
 @torch.no_grad()
 def _observe(model: PreTrainedModel, backbone: nn.Module, linear: nn.Module) -> _Seen:
-    hidden: list[Tensor] = []
-    hook = backbone.register_forward_hook(
-        lambda module, args, output: hidden.append(output.last_hidden_state[0])
-    )
     weight: Tensor = linear.weight  # type: ignore[assignment]
     size = weight.shape[0]
     ids = torch.arange(size // 8, size // 8 + 4, device=weight.device)[None]
-    try:
-        with undisturbed(model):
-            logits_NV = model(input_ids=ids, use_cache=False).logits[0]
-    finally:
-        hook.remove()
+    with undisturbed(model):
+        logits_NV = model(input_ids=ids, use_cache=False).logits[0]
+        hidden_ND = backbone(input_ids=ids, use_cache=False).last_hidden_state[0]
     bias = getattr(linear, "bias", None)
-    linear_NV = nn.functional.linear(hidden[0].to(weight.dtype), weight, bias)
-    return _Seen(hidden_ND=hidden[0], linear_NV=linear_NV.double(), logits_NV=logits_NV.double())
+    linear_NV = nn.functional.linear(hidden_ND.to(weight.dtype), weight, bias)
+    return _Seen(hidden_ND=hidden_ND, linear_NV=linear_NV.double(), logits_NV=logits_NV.double())
 
 
 def _scale(seen: _Seen, cap: float | None, numbers: Iterable[float]) -> float:

@@ -274,6 +274,12 @@ class Learner:
         metrics["learner/tokens_per_s"] = num_tokens / seconds
 
     @property
+    def notes(self) -> list[str]:
+        """See PolicyLearner.notes."""
+        bodies = [self.policy, *([self._critic.body] if self._critic is not None else [])]
+        return list(dict.fromkeys(body.arrangement.note for body in bodies if body.arrangement.note))
+
+    @property
     def kl_coefficient(self) -> float:
         return self.kl_controller.coefficient
 

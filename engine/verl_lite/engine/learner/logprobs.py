@@ -44,10 +44,10 @@ def token_logprobs_and_entropy(
     temperature: float = 1.0,
     tile_mb: int = 16,
 ) -> tuple[Tensor, Tensor]:
-    """log p(targets) and entropy of softmax(rule(hidden @ weight.T + bias) / temperature), both of N, in nats.
+    """log p(targets) and entropy of softmax(rule(hidden @ weight.T + bias) / temperature), in nats.
 
-    Both are differentiable in `hidden_ND`, `weight_VD` and `bias_V`. Under autocast the products run in its
-    dtype, the rest in float32 (float64 inputs stay float64). `tile_mb` is the size of a tile.
+    Both, of N, are differentiable in `hidden_ND`, `weight_VD` and `bias_V`. Under autocast the products run
+    in its dtype, the rest in float32 (float64 inputs stay float64). `tile_mb` is the size of a tile.
     """
     device_type = hidden_ND.device.type
     dtype = hidden_ND.dtype

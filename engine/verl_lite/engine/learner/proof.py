@@ -11,8 +11,10 @@ up like a random walk in the hidden state, and reach a logit in proportion to th
 
     noise = u / sqrt(3) * sqrt(ROUNDINGS * layers + 2) * sqrt(2) * (standard deviation of the logits)
 
+to which comes the rounding of the log-probability itself, u * |log p|.
+
 The root mean square of the differences may be MARGIN times that, the largest MARGIN**2 times. Gradients are
-compared as vectors, by the length of the difference.
+compared as vectors: the difference's length may be MARGIN**2 times the same, without the last factor.
 
 Verdicts are kept in the user's cache folder, by configuration, class, versions, dtype and device.
 """
@@ -43,7 +45,7 @@ from verl_lite.engine.types import PreTrainedModel, TrainingSample
 from verl_lite.errors import ConfigError
 
 ROUNDINGS = 12
-MARGIN = 4.0
+MARGIN = 8.0
 WINDOW = 8
 MAX_GRADIENT_ELEMENTS = 32 * 2**20
 _WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size")
@@ -128,7 +130,8 @@ def _prove(model: PreTrainedModel, reading: Reading, config: LearnerConfig, *, p
             raise ConfigError(
                 f"{name} cannot be trained: given tokens alone, it fails with: {error}"
             ) from error
-        allowed = noise(_dtype(model), num_layers=_num_layers(model), spread=spread)
+        relative = noise(_dtype(model), num_layers=_num_layers(model), spread=1.0)
+        allowed = relative * spread + rounding_unit(_dtype(model)) * float(expected.values.abs().max())
         for is_packed, attention in _candidates(model, config):
             form = f"{'packed' if is_packed else 'padded'}{f' ({attention})' if len(why) > 1 else ''}"
             try:
@@ -139,7 +142,7 @@ def _prove(model: PreTrainedModel, reading: Reading, config: LearnerConfig, *, p
             except _FAILURES as error:
                 why.append(f"{form}: {_one_line(error)}")
                 continue
-            difference = _difference(learned, expected, allowed)
+            difference = _difference(learned, expected, allowed=allowed, relative=relative)
             if difference is None:
                 note = f"{name} runs {form}; {why[0]}" if why else ""
                 return Arrangement(
@@ -147,14 +150,19 @@ def _prove(model: PreTrainedModel, reading: Reading, config: LearnerConfig, *, p
                 )
             why.append(f"{form}: {difference}")
     raise ConfigError(
-        f"{name} cannot be trained: the learner does not compute what transformers computes ({'; '.join(why)})"
+        f"{name} cannot be trained: the learner does not compute what transformers does ({'; '.join(why)})"
     )
+
+
+def rounding_unit(dtype: torch.dtype) -> float:
+    """Half the relative distance between numbers; models in float64 compute some parts in float32."""
+    return max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) / 2
 
 
 def noise(dtype: torch.dtype, *, num_layers: int, spread: float) -> float:
     """The usual rounding error of a log-probability, in nats; see the top of the file."""
-    unit = torch.finfo(dtype).eps / 2
-    return unit / math.sqrt(3) * math.sqrt(ROUNDINGS * num_layers + 2) * math.sqrt(2) * spread
+    roundings = ROUNDINGS * num_layers + 2
+    return rounding_unit(dtype) / math.sqrt(3) * math.sqrt(2 * roundings) * spread
 
 
 def _candidates(model: PreTrainedModel, config: LearnerConfig) -> Iterator[tuple[bool, str | None]]:
@@ -205,7 +213,7 @@ def _with_gradients(values: Tensor, parameters: Sequence[nn.Parameter]) -> _Meas
     return _Measured(values=values.detach().double(), gradients=[gradient.double() for gradient in filled])
 
 
-def _difference(learned: _Measured, expected: _Measured, allowed: float) -> str | None:
+def _difference(learned: _Measured, expected: _Measured, *, allowed: float, relative: float) -> str | None:
     """What differs by more than rounding explains, in words; None if nothing does."""
     gap = (learned.values - expected.values).abs()
     typical, largest = float(gap.square().mean().sqrt()), float(gap.max())
@@ -217,7 +225,7 @@ def _difference(learned: _Measured, expected: _Measured, allowed: float) -> str 
     pairs = list(zip(learned.gradients, expected.gradients, strict=True))
     length = math.sqrt(sum(float(right.square().sum()) for _, right in pairs))
     apart = math.sqrt(sum(float((left - right).square().sum()) for left, right in pairs))
-    limit = MARGIN**2 * allowed
+    limit = MARGIN**2 * relative
     if not apart <= limit * length:
         return (
             f"gradients differ from plain transformers' by {apart / max(length, 1e-30):.2g} of their length "
@@ -228,7 +236,7 @@ def _difference(learned: _Measured, expected: _Measured, allowed: float) -> str 
 
 def _samples(model: PreTrainedModel, pad_id: int) -> list[TrainingSample]:
     """Two prompts with several completions each, one twice, and two of their own; all outgrow WINDOW."""
-    size = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[union-attr]
+    size = int(model.get_input_embeddings().weight.shape[0])
     choices = [token for token in range(size // 8, max(size // 2, size // 8 + 2)) if token != pad_id]
     rng = random.Random(0)
 
@@ -298,8 +306,9 @@ def _few_gradients(model: PreTrainedModel) -> Iterator[list[nn.Parameter]]:
 
 def _dtype(model: PreTrainedModel) -> torch.dtype:
     """The least exact dtype of the weights."""
-    kinds = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-    return max(kinds, key=lambda kind: torch.finfo(kind).eps)
+    floating = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    found: torch.dtype = max(floating, key=lambda dtype: torch.finfo(dtype).eps)
+    return found
 
 
 def _num_layers(model: PreTrainedModel) -> int:

@@ -124,9 +124,8 @@ def _moved(head: nn.Module) -> Iterator[None]:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in head.parameters():
-            parameter += (
-                torch.randn(parameter.shape, generator=generator).to(parameter) / parameter.shape[-1] ** 0.5
-            )
+            noise = torch.randn(parameter.shape, generator=generator) / parameter.shape[-1] ** 0.5
+            parameter.add_(noise.to(parameter))
     try:
         yield
     finally:
@@ -142,7 +141,7 @@ class _ScoreReading:
     head: ScoringHead
 
     def learned(self, batch: PackedBatch) -> Sequence[Tensor]:
-        return list(self.head.last_scores(batch).split(1))
+        return list(torch.split(self.head.last_scores(batch), 1))
 
     def plain(self, sample: TrainingSample) -> tuple[Tensor, float]:
         model = base_model(self.head.model)

@@ -11,6 +11,7 @@ from torch import nn
 
 from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints, LoopStart, find_start
 from verl_lite.engine.learner.policy import Policy
+from verl_lite.engine.learner.proof import Arrangement
 from verl_lite.engine.model.end_tokens import end_of_answer, end_token_ids
 from verl_lite.engine.model.folder import (
     check_context,
@@ -205,6 +206,7 @@ def _dpo(run: Run[_Prepared], config: DPOConfig) -> None:
         del other
     model = load_policy(path, dtype=config.model.dtype, device=prepared.device)
     policy = make_policy(add_adapters(model, config.learner.lora))
+    _tell(run, policy.arrangement)
     if config.reference is None:
         train, held_out = (with_reference(part, policy) for part in (train, held_out))
     _train(
@@ -223,6 +225,7 @@ def _reward_model(run: Run[_Prepared], config: RewardModelConfig) -> None:
         path, dtype=config.model.dtype, device=prepared.device, pad_token_id=prepared.pad_token_id
     )
     head = ScoringHead(model, config.learner, pad_token_id=prepared.pad_token_id)
+    _tell(run, head.arrangement)
     _train(
         run,
         config,
@@ -230,6 +233,12 @@ def _reward_model(run: Run[_Prepared], config: RewardModelConfig) -> None:
         (prepared.rankings.train, prepared.rankings.held_out),
         save=lambda folder: save_scoring_model(head.model, prepared.tokenizer, folder),
     )
+
+
+def _tell(run: Run[_Prepared], arrangement: Arrangement) -> None:
+    """Show why a model does not run packed."""
+    if arrangement.note:
+        run.display.note(arrangement.note)
 
 
 def _train(

@@ -7,6 +7,7 @@ import torch
 
 from verl_lite.engine import TrainingSample
 from verl_lite.engine.learner import (
+    LayerRule,
     Segment,
     attention_metadata,
     pack,
@@ -136,8 +137,10 @@ def row_of(*pieces) -> list[Segment]:
         pytest.param(row_of((30, None), (31, None), (29, None)), 1, id="nothing shared"),
     ],
 )  # fmt: skip
-def test_packed_attention_equals_a_dense_mask(segments, num_buckets):
-    """Segments, shared prompts and ragged completions against one explicit T x T mask."""
+@pytest.mark.parametrize("window", [None, 1, 8, 1000])
+@pytest.mark.parametrize(("cap", "sinks"), [(None, False), (1.5, False), (None, True), (0.7, True)])
+def test_packed_attention_equals_a_dense_mask(segments, num_buckets, window, cap, sinks):
+    """Segments, shared prompts, ragged completions, windows, caps and sinks against one T x T mask."""
     T, H, K, E = segments[-1].end, 4, 2, 8
     torch.manual_seed(0)
     query, key, value = (
@@ -148,11 +151,22 @@ def test_packed_attention_equals_a_dense_mask(segments, num_buckets):
         mask[s.start : s.end, s.start : s.end] = torch.ones(s.end - s.start, s.end - s.start).tril().bool()
         if s.prefix is not None:
             mask[s.start : s.end, segments[s.prefix].start : segments[s.prefix].end] = True
+    if window is not None:
+        sizes = [s.end - s.start for s in segments]
+        before = [0 if s.prefix is None else sizes[s.prefix] for s in segments]
+        positions = torch.cat([torch.arange(b, b + size) for b, size in zip(before, sizes, strict=True)])
+        mask &= positions[:, None] - positions[None, :] < window
     scores = query @ key.repeat_interleave(2, 0).transpose(1, 2) * 0.3
-    dense = scores.masked_fill(~mask, -torch.inf).softmax(-1) @ value.repeat_interleave(2, 0)
+    scores = scores if cap is None else cap * torch.tanh(scores / cap)
+    scores = scores.masked_fill(~mask, -torch.inf)
+    extra = torch.linspace(-1, 1, H, dtype=torch.float64) if sinks else None
+    if extra is not None:
+        scores = torch.cat((scores, extra[:, None, None].expand(H, T, 1)), dim=-1)
+    dense = scores.softmax(-1)[..., :T] @ value.repeat_interleave(2, 0)
     plan = attention_metadata(segments, torch.device("cpu"))
     assert len(plan.buckets) == num_buckets
-    packed = packed_attention(query, key, value, plan, 0.3)
+    rule = LayerRule(scale=0.3, window=window, cap=cap, sinks_H=extra)
+    packed = packed_attention(query, key, value, plan, rule)
     torch.testing.assert_close(packed, dense.transpose(0, 1))
     seed = torch.randn(T, H, E, dtype=torch.float64)
     expected = torch.autograd.grad(

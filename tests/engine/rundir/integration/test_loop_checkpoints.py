@@ -55,7 +55,7 @@ def starts(
         "data": {"train": {"path": str(preferences)}, "max_tokens": 80, "held_out_fraction": 0.25},
         "steps": 7,
         "batch_rows": 5,
-        "learner": {**LEARNER, "lora": {"rank": 4, "alpha": 8, "dropout": 0.1}},
+        "learner": {**LEARNER, "dropout": True, "lora": {"rank": 4, "alpha": 8, "dropout": 0.1}},
         "checkpoints": checkpoints or CHECKPOINTS,
         "evaluate_every_steps": evaluate_every_steps,
         "trackers": (),
@@ -77,6 +77,7 @@ def starts(
             "model": {"path": str(small_model)},
             "data": {"train": {"task": "arithmetic", "num_rows": 40}},
             "sft": {
+                "dropout": True,
                 "lora": {"rank": 4, "alpha": 8, "dropout": 0.1},
                 "steps": 7,
                 "batch_rows": 5,
