@@ -47,7 +47,7 @@ from verl_lite.errors import ConfigError
 ROUNDINGS = 12
 MARGIN = 8.0
 WINDOW = 8
-MAX_GRADIENT_ELEMENTS = 32 * 2**20
+MAX_GRADIENT_ELEMENTS = 4 * 2**20
 _WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size")
 _FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError)
 
@@ -210,7 +210,7 @@ def _with_gradients(values: Tensor, parameters: Sequence[nn.Parameter]) -> _Meas
     factors = torch.randn(values.shape, generator=generator, dtype=torch.float64).to(values)
     gradients = torch.autograd.grad((values * factors).sum(), parameters, allow_unused=True)
     filled = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters, strict=True)]
-    return _Measured(values=values.detach().double(), gradients=[gradient.double() for gradient in filled])
+    return _Measured(values=values.detach().double(), gradients=filled)
 
 
 def _difference(learned: _Measured, expected: _Measured, *, allowed: float, relative: float) -> str | None:
@@ -223,8 +223,8 @@ def _difference(learned: _Measured, expected: _Measured, *, allowed: float, rela
             f"(rounding explains {MARGIN**2 * allowed:.2g})"
         )
     pairs = list(zip(learned.gradients, expected.gradients, strict=True))
-    length = math.sqrt(sum(float(right.square().sum()) for _, right in pairs))
-    apart = math.sqrt(sum(float((left - right).square().sum()) for left, right in pairs))
+    length = math.sqrt(sum(float(right.double().square().sum()) for _, right in pairs))
+    apart = math.sqrt(sum(float((left - right).double().square().sum()) for left, right in pairs))
     limit = MARGIN**2 * relative
     if not apart <= limit * length:
         return (
