@@ -10,11 +10,16 @@ _REL_TOL, _ABS_TOL = 1e-9, 1e-12  # sums of a few rewards in another order diffe
 
 
 def has_zero_variance(values: Sequence[float]) -> bool:
-    """Whether all are equal but for rounding, as 0.1 + 0.2 and 0.3 are. Raises ValueError for no values.
+    """Whether all are equal but for rounding, as 0.1 + 0.2 and 0.3 are.
+
+    Raises ValueError for no values, and for nan and inf, which have no variance.
 
     >>> has_zero_variance([0.1 + 0.2, 0.3]), has_zero_variance([0.3, 0.3001]), has_zero_variance([1.0])
     (True, False, True)
     """
+    if not all(map(math.isfinite, values)):
+        at = next(at for at, value in enumerate(values) if not math.isfinite(value))
+        raise ValueError(f"value {at} of {len(values)} is {values[at]}: expected finite numbers")
     return math.isclose(min(values), max(values), rel_tol=_REL_TOL, abs_tol=_ABS_TOL)
 
 

@@ -1,11 +1,12 @@
 """Mean, deviation and GRPO's standardisation, by hand and against Python's own exact statistics."""
 
+import math
 import statistics
 
 import pytest
 from hypothesis import given, strategies as st
 
-from verl_lite.plugins import Moments, group_center, group_standardize, mean_and_std
+from verl_lite.plugins import Moments, group_center, group_standardize, has_zero_variance, mean_and_std
 
 REWARDS = st.lists(st.floats(-1e6, 1e6) | st.sampled_from([0.0, 0.1, 0.2, 1.0, 1.2]), min_size=1, max_size=16)
 
@@ -41,3 +42,11 @@ def test_moments_by_hand():
     found = Moments.of([1.0, 3.0])
     assert (found.count, found.mean, found.squares, found.std) == (2, 2.0, 2.0, 1.0)
     assert Moments.of([]).to_json() == {"count": 0, "mean": None, "std": None, "min": None, "max": None}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("estimate", [group_standardize, group_center, mean_and_std, has_zero_variance])
+def test_what_is_not_finite_is_refused_not_called_equal(estimate, bad):
+    for rewards in ([1.0, bad], [bad, 1.0], [bad], [bad, bad], [0.0, 1.0, bad]):
+        with pytest.raises(ValueError, match=rf"value {rewards.index(bad)} of {len(rewards)} is (nan|-?inf)"):
+            estimate(rewards)

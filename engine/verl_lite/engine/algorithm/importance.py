@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from verl_lite.engine.algorithm.losses import MAX_LOG_RATIO, LossInput
+from verl_lite.engine.algorithm.losses import MAX_LOG_RATIO, LossInput, counted
 from verl_lite.engine.config.algorithm import ImportanceConfig
 from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import TrainingError
@@ -21,7 +21,7 @@ def importance_weights(
     sampler_logprobs_N: Tensor, batch: LossInput, config: ImportanceConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """weights_N (1 where uncorrected), and the number of counted tokens whose weight was changed."""
-    log_weight_N = (batch.old_logprobs_N - sampler_logprobs_N).detach() * batch.mask_N
+    log_weight_N = counted((batch.old_logprobs_N - sampler_logprobs_N).detach(), batch.mask_N)
     if config.level == "sequence":
         totals_S = log_weight_N.new_zeros(batch.num_sequences).index_add(0, batch.sequence_N, log_weight_N)
         log_weight_N = totals_S[batch.sequence_N]
@@ -37,7 +37,7 @@ def importance_weights(
 
 def mismatch_metrics(sampler_logprobs_N: Tensor, old_logprobs_N: Tensor, mask_N: Tensor) -> dict[str, Tensor]:
     """Sums over the counted tokens: the k3 estimate of KL(sampler || learner), and |difference|."""
-    log_r_N = ((old_logprobs_N - sampler_logprobs_N).detach() * mask_N).clamp(max=MAX_LOG_RATIO)
+    log_r_N = counted((old_logprobs_N - sampler_logprobs_N).detach(), mask_N).clamp(max=MAX_LOG_RATIO)
     return {
         "policy/kl_sampler_trainer": (log_r_N.exp() - 1 - log_r_N).sum(),
         "policy/logprob_difference": log_r_N.abs().sum(),

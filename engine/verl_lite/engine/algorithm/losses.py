@@ -15,7 +15,7 @@ Shapes: N completion tokens and S sequences of the micro-batch.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,6 +36,25 @@ class LossInput:
     mask_N: Tensor
     sequence_N: Tensor
     num_sequences: int
+
+
+def counted(values_N: Tensor, mask_N: Tensor) -> Tensor:
+    """The values where the mask counts, exactly 0 elsewhere: 0 times nan or inf would be nan.
+
+    >>> counted(torch.tensor([2.0, float("nan")]), torch.tensor([1.0, 0.0]))
+    tensor([2., 0.])
+    """
+    return torch.where(mask_N > 0, values_N, 0.0)
+
+
+def only_counted(batch: LossInput) -> LossInput:
+    """The batch with 0 at every token that does not count, so that nothing there reaches loss or gradient."""
+    return replace(
+        batch,
+        logprobs_N=counted(batch.logprobs_N, batch.mask_N),
+        old_logprobs_N=counted(batch.old_logprobs_N, batch.mask_N),
+        advantages_N=counted(batch.advantages_N, batch.mask_N),
+    )
 
 
 PolicyLoss = Callable[[LossInput], tuple[Tensor, Metrics]]

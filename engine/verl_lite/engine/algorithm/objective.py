@@ -13,7 +13,14 @@ from torch import Tensor
 
 from verl_lite.engine.algorithm.importance import importance_weights, mismatch_metrics
 from verl_lite.engine.algorithm.kl import kl_estimate
-from verl_lite.engine.algorithm.losses import LossInput, Metrics, PolicyLoss, ratio
+from verl_lite.engine.algorithm.losses import (
+    LossInput,
+    Metrics,
+    PolicyLoss,
+    counted,
+    only_counted,
+    ratio,
+)
 from verl_lite.engine.config.algorithm import AlgorithmConfig
 
 
@@ -36,6 +43,7 @@ def objective(
     batch: LossInput, terms: Terms, *, policy_loss: PolicyLoss, config: AlgorithmConfig, kl_coefficient: float
 ) -> tuple[Tensor, Metrics]:
     """The loss to backpropagate, and metrics summed over the counted tokens (`loss/*` are weighted sums)."""
+    batch, terms = only_counted(batch), _only_counted(terms, batch.mask_N)
     loss_N, metrics = policy_loss(batch)
     if terms.sampler_logprobs_N is not None:
         metrics |= mismatch_metrics(terms.sampler_logprobs_N, batch.old_logprobs_N, batch.mask_N)
@@ -58,6 +66,20 @@ def objective(
     if config.entropy_bonus != 0.0:
         loss = loss - config.entropy_bonus * (terms.entropy_N * terms.weights_N).sum()
     return loss, metrics
+
+
+def _only_counted(terms: Terms, mask_N: Tensor) -> Terms:
+    """See losses.only_counted."""
+
+    def optional(values_N: Tensor | None) -> Tensor | None:
+        return None if values_N is None else counted(values_N, mask_N)
+
+    return Terms(
+        weights_N=counted(terms.weights_N, mask_N),
+        entropy_N=counted(terms.entropy_N, mask_N),
+        sampler_logprobs_N=optional(terms.sampler_logprobs_N),
+        ref_logprobs_N=optional(terms.ref_logprobs_N),
+    )
 
 
 def step_means(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from verl_lite.engine.algorithm.losses import token_weights
+from verl_lite.engine.algorithm.losses import counted, token_weights
 from verl_lite.engine.config.algorithm import CriticConfig, LearnerConfig
 from verl_lite.engine.learner.bad_steps import BadStepGuard
 from verl_lite.engine.learner.optimizer import PolicyOptimizer
@@ -49,7 +49,7 @@ def value_loss(values_N: Tensor, old_values_N: Tensor, returns_N: Tensor, *, cli
 
 def explained_variance(values_N: Tensor, returns_N: Tensor) -> float:
     """1 - Var(returns - values) / Var(returns): 1 is perfect, 0 no better than a constant; never nan."""
-    variance = returns_N.var(correction=0)
+    variance = returns_N.var(correction=0) if len(returns_N) else torch.zeros(())
     if float(variance) == 0.0:
         return 0.0
     return float(1.0 - (returns_N - values_N).var(correction=0) / variance)
@@ -121,10 +121,11 @@ class Critic:
             num_bad += metrics["critic/bad_steps"]
         metrics["critic/bad_steps"] = num_bad
         self.num_updates += 1
-        returns = torch.tensor([value for sample in samples for value in sample.returns_T])
-        old_values = torch.tensor([value for sample in samples for value in sample.values_T])
+        mask = torch.tensor([bit for sample in samples for bit in sample.loss_mask_T]) > 0
+        returns = torch.tensor([value for sample in samples for value in sample.returns_T])[mask]
+        old_values = torch.tensor([value for sample in samples for value in sample.values_T])[mask]
         metrics["critic/explained_variance"] = explained_variance(old_values, returns)
-        metrics["critic/value"] = float(old_values.mean())
+        metrics["critic/value"] = float(old_values.mean()) if len(old_values) else 0.0
         return metrics
 
     def _epoch(self, samples: Sequence[TrainingSample]) -> dict[str, float]:
@@ -134,13 +135,13 @@ class Critic:
         for batch in self.body.micro_batches(samples):
             values_N = self._values(batch)
             chosen = [samples[index] for index in batch.sample_indices]
-            returns_N = token_values(chosen, "returns_T", values_N)
-            old_values_N = token_values(chosen, "values_T", values_N)
+            mask_N = token_values(chosen, "loss_mask_T", values_N)
+            returns_N = counted(token_values(chosen, "returns_T", values_N), mask_N)
+            old_values_N = counted(token_values(chosen, "values_T", values_N), mask_N)
             weight_S = values_N.new_tensor([weights[index] for index in batch.sample_indices])
             weights_N = weight_S[batch.sequence_N.to(values_N.device)]
-            weights_N = weights_N * token_values(chosen, "loss_mask_T", values_N)
             loss_N = value_loss(values_N, old_values_N, returns_N, clip=self._config.value_clip)
-            loss = (loss_N * weights_N).sum()
+            loss = (loss_N * weights_N * mask_N).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             sums["loss/critic"] += float(loss.detach())
         sums = defaultdict(float, self._ranks.all_reduce_sum(sums))

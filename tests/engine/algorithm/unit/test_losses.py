@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from verl_lite.engine import TrainingSample
 from verl_lite.engine.algorithm import (
     KLController,
     LossInput,
@@ -20,6 +21,7 @@ from verl_lite.engine.algorithm import (
     ppo_clip,
     token_weights,
 )
+from verl_lite.engine.algorithm.importance import mismatch_means
 from verl_lite.engine.config import AlgorithmConfig, ImportanceConfig, KLConfig
 
 
@@ -246,3 +248,103 @@ def test_the_expected_gradient_of_a_kl_in_the_loss(estimator, ratio_weighted, is
     (estimated,) = torch.autograd.grad(loss, logits_V)
     assert torch.allclose(estimated, exact, rtol=1e-9, atol=1e-12) is is_the_kls
     assert exact.abs().max() > 0.05
+
+
+def everything_the_objective_can_do() -> list[AlgorithmConfig]:
+    """Every loss with every importance correction, and every KL in the loss."""
+    losses = [
+        {"loss": "ppo_clip"},
+        {"loss": "ppo_clip", "dual_clip": 3.0},
+        {"loss": "gspo", "aggregate": "sequence_mean"},
+        {"loss": "cispo"},
+        {"loss": "policy_gradient"},
+    ]
+    importances = [{"mode": "off"}]
+    corrections = [(mode, level) for mode in ("truncate", "mask") for level in ("token", "sequence")]
+    importances += [{"mode": mode, "level": level} for mode, level in corrections]
+    estimators = [("k1", True), ("k2", False), ("k3", True), ("k3", False)]
+    kls = [{"coefficient": 0.0}]
+    kls += [{"coefficient": 0.1, "estimator": e, "ratio_weighted": weighted} for e, weighted in estimators]
+    kls += [{"coefficient": 0.1, "estimator": "k1", "placement": "reward"}]
+    return [
+        AlgorithmConfig(
+            **loss,
+            importance=importance,
+            kl=kl,
+            entropy_bonus=0.01,
+            advantage="reinforce_pp" if kl.get("placement") else "grpo",
+        )
+        for loss in losses
+        for importance in importances
+        for kl in kls
+    ]
+
+
+FIELDS = ("logprobs_N", "old_logprobs_N", "advantages_N", "entropy_N", "sampler_logprobs_N", "ref_logprobs_N")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_at_masked_tokens_reaches_neither_loss_nor_gradient_nor_metrics(bad):
+    """Under every option: with `bad` at the masked tokens of every input, the same bits as with 0 there."""
+    generator = torch.Generator().manual_seed(0)
+    mask_N = torch.tensor([1, 1, 0, 1, 0, 0, 1, 0], dtype=torch.float64)
+    sequence_N = torch.tensor([0, 0, 0, 1, 1, 2, 3, 3])  # the third sequence does not count at all
+    clean = {name: torch.randn(8, generator=generator, dtype=torch.float64) for name in FIELDS}
+    weights_N = mask_N / 4
+
+    def run(config: AlgorithmConfig, at_masked: float):
+        values = {name: torch.where(mask_N > 0, one, at_masked) for name, one in clean.items()}
+        values["logprobs_N"].requires_grad_()
+        values["entropy_N"].requires_grad_()
+        own = {name: values[name] for name in FIELDS[:3]}
+        batch = LossInput(**own, mask_N=mask_N, sequence_N=sequence_N, num_sequences=4)
+        terms = Terms(weights_N=weights_N, **{name: values[name] for name in FIELDS[3:]})
+        loss, metrics = objective(
+            batch, terms, policy_loss=policy_loss(config), config=config, kl_coefficient=0.1
+        )
+        inputs = (values["logprobs_N"], values["entropy_N"])
+        return loss, metrics, torch.autograd.grad(loss, inputs)
+
+    configs = everything_the_objective_can_do()
+    assert len(configs) == 5 * 5 * 6
+    for config in configs:
+        loss, metrics, gradients = run(config, bad)
+        expected_loss, expected_metrics, expected_gradients = run(config, 0.0)
+        assert loss.isfinite()
+        assert torch.equal(loss, expected_loss)
+        assert metrics.keys() == expected_metrics.keys()
+        for name, value in metrics.items():
+            assert torch.equal(value, expected_metrics[name]), name
+        for gradient, expected in zip(gradients, expected_gradients, strict=True):
+            assert torch.equal(gradient, expected)
+        assert not gradients[0][mask_N == 0].any()
+        assert gradients[0].any() or config.loss == "ppo_clip"
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_nan_at_a_token_that_counts_is_not_hidden(name):
+    """It makes loss or metrics nan, which the learner counts as a bad step and the monitors stop on."""
+    config = AlgorithmConfig(importance={"mode": "truncate"}, kl={"coefficient": 0.1}, entropy_bonus=0.1)
+    values = {field: torch.zeros(2, dtype=torch.float64) for field in FIELDS}
+    values[name][1] = math.nan
+    ones = torch.ones(2, dtype=torch.float64)
+    batch = LossInput(
+        **{field: values[field] for field in FIELDS[:3]},
+        mask_N=ones,
+        sequence_N=torch.tensor([0, 1]),
+        num_sequences=2,
+    )
+    terms = Terms(weights_N=ones, **{field: values[field] for field in FIELDS[3:]})
+    loss, _ = objective(batch, terms, policy_loss=policy_loss(config), config=config, kl_coefficient=0.1)
+    assert loss.isnan()
+
+
+def test_the_mismatch_of_a_batch_leaves_masked_tokens_out():
+    sample = TrainingSample(
+        prompt_ids=[1],
+        completion_ids=[2, 3],
+        sampler_logprobs_T=[-1.0, math.nan],
+        advantages_T=[1.0, 1.0],
+        loss_mask_T=[1, 0],
+    )
+    assert mismatch_means([sample], [[-1.5, math.inf]])["policy/logprob_difference"] == pytest.approx(0.5)
