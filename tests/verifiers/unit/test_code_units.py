@@ -16,6 +16,7 @@ from hypothesis import given, settings, strategies as st
 
 from verl_lite.verifiers.code import (
     AssertTest,
+    BadTests,
     CallTest,
     NotPlainData,
     NotReadable,
@@ -25,6 +26,7 @@ from verl_lite.verifiers.code import (
     encode,
     extract,
     extract_program,
+    load_tests,
     loading,
     matches_text,
     matches_value,
@@ -389,3 +391,28 @@ def test_extraction_of_other_languages() -> None:
     response = "```cpp\nint main() {}\n```\n```python\nx\n```"
     assert extract_program(response, "cpp") == "int main() {}\n"
     assert extract_program(response, "bash") is None
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"test": "see below", "entry_point": ""}, "the nearest format is HumanEval (test + entry_point)"),
+        ({"inputs": ["1"], "question": "?"}, "inputs and outputs (inputs + outputs), and lacks outputs"),
+        ({"label": "42"}, "the nearest format is label (label), whose values are not tests"),
+        ({"question": "?"}, "expected one of [tests; base_input"),
+    ],
+)
+def test_an_unknown_row_names_the_nearest_format(columns: dict[str, Any], reason: str) -> None:
+    with pytest.raises(BadTests) as info:
+        load_tests(columns)
+    assert reason in str(info.value)
+    assert str(sorted(columns)) in str(info.value)
+
+
+def test_integers_of_any_length_are_read() -> None:
+    digits = "7" * 5000
+    loaded = load_tests({"input_output": f'{{"fn_name": "f", "inputs": [[1]], "outputs": [{digits}]}}'})
+    (test,) = loaded.tests
+    assert isinstance(test, CallTest)
+    assert test.expected % 10**9 == 777777777
+    assert not matches_value(encode(1), test.expected, rules="json")

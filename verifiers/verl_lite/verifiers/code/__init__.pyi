@@ -6,7 +6,7 @@ from .asserts import (
 from .compare import matches_text as matches_text, matches_value as matches_value
 from .extract import extract_program as extract_program
 from .loading import has_tests as has_tests, load_tests as load_tests
-from .row_formats import BadTests as BadTests, LoadedTests as LoadedTests
+from .row_values import BadTests as BadTests, LoadedTests as LoadedTests
 from .types import (
     AssertTest as AssertTest,
     CallTest as CallTest,

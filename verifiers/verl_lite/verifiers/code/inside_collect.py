@@ -246,14 +246,15 @@ class _Runner:
 
 
 def _arguments(function: Any) -> list[str]:
-    """The names of the arguments that fixtures or rows give: those without a default."""
+    """The names of the arguments that fixtures or rows give: those without a default.
+
+    `mock.patch` as a decorator gives the first ones itself.
+    """
     parameters = inspect.signature(function).parameters.values()
     wanted = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [
-        p.name
-        for p in parameters
-        if p.kind in wanted and p.default is p.empty and p.name not in ("self", "cls")
-    ]
+    names = [p.name for p in parameters if p.kind in wanted and p.default is p.empty]
+    patched = [p for p in getattr(function, "patchings", ()) if repr(p.new) == "sentinel.DEFAULT"]
+    return [name for name in names if name not in ("self", "cls")][len(patched) :]
 
 
 def _bound(owner: Any) -> dict[str, Any]:

@@ -1,60 +1,75 @@
-"""Readers of a row's tests, one per data-set shape. They index freely: `loading` catches the errors."""
+"""The formats of data sets: which columns tell one, and how its rows are read."""
 
 import ast
-import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from verl_lite.verifiers.code.asserts import split_asserts
 from verl_lite.verifiers.code.packed_cases import unpack_private_cases
+from verl_lite.verifiers.code.row_values import (
+    LEETCODE_PRELUDE,
+    BadTests,
+    LoadedTests,
+    from_json,
+    has_test_functions,
+    read_asserts,
+    read_case,
+    read_cases,
+    read_check,
+    read_code,
+    read_inputs_outputs,
+    read_value,
+    strings,
+)
 from verl_lite.verifiers.code.types import AssertTest, CallTest, CodeTest, ObjectTest, StdinTest, UnitTestFile
 
-# What starter code in data sets assumes, above all `List[int]` in signatures.
-LEETCODE_PRELUDE = (
-    "from typing import *\nfrom collections import *\nfrom heapq import *\nfrom bisect import *\n"
-    "from itertools import *\nfrom functools import *\nfrom math import inf, gcd, sqrt, ceil, floor\n"
-    "import collections, functools, heapq, itertools, math, re, string, bisect, random, operator\n"
-)
+Reader = Callable[[Mapping[str, Any]], LoadedTests]
 
 
-class BadTests(ValueError):
-    """A row whose tests cannot be used; the message says what was expected and what was found."""
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A row is of this format if it has all `columns`, with values that `fits`."""
+
+    name: str
+    columns: tuple[str, ...]
+    read: Reader
+    fits: Callable[[Mapping[str, Any]], bool] = lambda columns: True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedTests:
-    """The tests of one row, the shape they were read from, and the CodeOptions that go with them."""
+def _value_of(column: str, shape: str) -> Reader:
+    return lambda columns: read_value(columns[column], shape, columns=_beside(columns, column))
 
-    tests: tuple[CodeTest, ...]
-    shape: str
-    prelude: str = ""
-    continues: str = ""
+
+def _beside(columns: Mapping[str, Any], column: str) -> Mapping[str, Any]:
+    """The other columns of a row, where a value may leave something to them: the function's name."""
+    return {name: value for name, value in columns.items() if name != column}
 
 
 # -- our own shape ----------------------------------------------------------------------------------
 
 
-def read_own(columns: Mapping[str, Any]) -> LoadedTests:
-    rows = _from_json(columns["tests"])
+def _read_own(columns: Mapping[str, Any]) -> LoadedTests:
+    rows = from_json(columns["tests"])
     if isinstance(rows, str):
-        return _read_asserts([rows], "verl-lite")
+        return read_code(rows, "verl-lite")
+    if isinstance(rows, Mapping):
+        return read_value(rows, "verl-lite", columns=_beside(columns, "tests"))
     if not isinstance(rows, Sequence):
         raise BadTests(f"tests: expected a list, got {type(rows).__name__}")
-    tests: list[CodeTest] = []
-    for index, row in enumerate(rows):
-        tests += _own_test(row, index)
+    if rows and not any(isinstance(row, Mapping) and "kind" in row for row in rows):
+        return read_cases(rows, "verl-lite", _beside(columns, "tests"))
+    tests = [test for index, row in enumerate(rows) for test in _own_test(row, index)]
     return LoadedTests(tests=tuple(tests), shape="verl-lite", prelude=str(columns.get("prelude") or ""))
 
 
 def _own_test(row: Any, index: int) -> list[CodeTest]:
     if isinstance(row, str):
         return split_asserts(AssertTest(source=row))
-    if not isinstance(row, Mapping):
-        raise BadTests(f"tests[{index}]: expected an object or an assert line, got {type(row).__name__}")
+    if not isinstance(row, Mapping) or "kind" not in row:
+        return [read_case(row, index, {})]
     fields = {key: value for key, value in row.items() if value is not None}
-    if "kind" not in fields:
-        return [_case(fields, index)]
     kind = fields.pop("kind")
     if kind == "asserts":
         return split_asserts(AssertTest(**_tuples(fields)))
@@ -78,169 +93,82 @@ def _tuples(fields: Mapping[str, Any], keep: Sequence[str] = ()) -> dict[str, An
     return {k: tuple(v) if isinstance(v, list) and k not in keep else v for k, v in fields.items()}
 
 
-def _case(row: Mapping[str, Any], index: int) -> CodeTest:
-    """One {input, output} case, as in LiveCodeBench and DeepCoder."""
-    if "input" not in row or "output" not in row:
-        raise BadTests(f"tests[{index}]: expected 'kind', or 'input' and 'output'; got {sorted(row)}")
-    kind = row.get("testtype") or row.get("type") or "stdin"
-    function = row.get("fn_name") or _metadata(row).get("func_name")
-    if kind in ("functional", "function_call") or (function and kind != "stdin"):
-        if not function:
-            raise BadTests(f"tests[{index}] is functional but no func_name is given")
-        return _functional(str(function), row["input"], row["output"])
-    return StdinTest(stdin=_text(row["input"]), expected=_text(row["output"]))
+# -- the others -------------------------------------------------------------------------------------
 
 
-# -- HumanEval and MBPP -----------------------------------------------------------------------------
+def _read_mbpp(columns: Mapping[str, Any]) -> LoadedTests:
+    """MBPP's asserts and, in MBPP+, the script `test` beside them."""
+    imports = strings(from_json(columns.get("test_imports") or ()))
+    setup = "\n".join([*imports, str(columns.get("test_setup_code") or "")]).strip()
+    lines = strings(from_json(columns["test_list"])) + strings(columns.get("challenge_test_list") or ())
+    loaded = read_asserts(lines, "mbpp", setup=setup)
+    script = columns.get("test")
+    if not isinstance(script, str) or not script.strip():
+        return loaded
+    called = [test.function for test in loaded.tests if isinstance(test, CallTest)]
+    defined = re.findall(r"^def (\w+)", str(columns.get("code") or ""), re.MULTILINE)
+    wanted = next((name for name in [*called, *defined] if re.search(rf"\b{name}\(", script)), "")
+    whole = AssertTest(source=script, setup=setup, names=(wanted.partition(".")[0],) if wanted else ())
+    return replace(loaded, tests=(*loaded.tests, *split_asserts(whole)), shape="mbpp+")
 
 
-def read_humaneval(columns: Mapping[str, Any]) -> LoadedTests:
-    name, source = str(columns["entry_point"]), str(columns["test"])
-    prompt = columns.get("prompt")
-    prelude = _stub(prompt, name)
+def _read_evalplus(columns: Mapping[str, Any]) -> LoadedTests:
+    """EvalPlus' releases: inputs, and a reference program whose results are the expected ones.
+
+    The reference program runs in the tests' process; an input it does not take is left out.
+    """
+    name = str(columns["entry_point"])
+    inputs = [*(from_json(columns["base_input"]) or ()), *(from_json(columns.get("plus_input")) or ())]
+    prompt = str(columns.get("prompt") or "")
+    reference = str(columns["canonical_solution"])
+    if not re.search(rf"^def {name}\b", reference, re.MULTILINE):
+        reference = prompt + reference
+    tolerance = max(float(columns.get("atol") or 0), 1e-6)
+    setup = f"_candidate = {name}\n{reference}\n_reference = {name}\n"
+    source = _EVALPLUS.format(inputs=inputs, tolerance=tolerance)
+    stub = f"{prompt.rstrip()}\n    pass\n"
+    test = AssertTest(source=source, setup=setup, names=(name,))
+    continues = prompt if re.search(rf"^def {name}\b", prompt, re.MULTILINE) else ""
+    return LoadedTests(
+        tests=(test,), shape="evalplus", prelude=stub if continues else "", continues=continues
+    )
+
+
+_EVALPLUS = """\
+import copy, math
+_INPUTS = {inputs!r}
+def _same(got, wanted):  # nan and inf like any other number
+    if isinstance(wanted, float) and type(got) in (int, float):
+        return got == wanted or math.isclose(got, wanted, rel_tol=1e-7, abs_tol={tolerance!r})
+    if isinstance(wanted, (list, tuple)) and type(got) is type(wanted):
+        return len(got) == len(wanted) and all(map(_same, got, wanted))
+    return got == wanted
+_answered = 0
+for _given in _INPUTS:
     try:
-        tree = ast.parse(source)
-    except SyntaxError as error:
-        raise BadTests(f"test is not Python: {error}") from None
-    check = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
-    if check is None:
-        raise BadTests("test defines no check(candidate)")
-    tests = _plain_checks(check, name)
-    if tests is None:
-        tests = [AssertTest(source=f"{source}\n\ncheck({name})\n", names=(name,))]
-    continues = str(prompt) if prelude else ""
-    return LoadedTests(tests=tuple(tests), shape="humaneval", prelude=prelude, continues=continues)
+        _wanted = _reference(*copy.deepcopy(_given))
+    except Exception:
+        continue
+    _answered += 1
+    _got = _candidate(*_given)
+    assert _same(_got, _wanted), f"returned {{_got!r:.80}} for {{_given!r:.80}}, expected {{_wanted!r:.80}}"
+assert _answered, "the reference program takes none of the inputs"
+"""
 
 
-def _stub(prompt: object, name: str) -> str:
-    """The prompt as a module that defines `name`; "" when the prompt is something else, such as a chat."""
-    if not isinstance(prompt, str):
-        return ""
-    for text in (prompt, f"{prompt.rstrip()}\n    pass\n"):  # a stub without even a docstring
-        try:
-            body = ast.parse(text).body
-        except (SyntaxError, ValueError):
-            continue
-        return text if any(isinstance(node, ast.FunctionDef) and node.name == name for node in body) else ""
-    return ""
-
-
-def _plain_checks(check: ast.FunctionDef, name: str) -> list[CodeTest] | None:
-    """One test per assert if check() contains nothing else (skipping `assert True` and docstrings)."""
-    parameter = check.args.args[0].arg
-    tests: list[CodeTest] = []
-    for node in check.body:
-        if isinstance(node, ast.Pass) or (
-            isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        ):
-            continue
-        if not isinstance(node, ast.Assert):
-            return None
-        if isinstance(node.test, ast.Constant) and node.test.value:
-            continue
-        for part in ast.walk(node):
-            if isinstance(part, ast.Name) and part.id == parameter:
-                part.id = name
-        tests += split_asserts(AssertTest(source=ast.unparse(node), names=(name,)))
-    return tests if all(isinstance(test, CallTest) for test in tests) and tests else None
-
-
-def read_mbpp(columns: Mapping[str, Any]) -> LoadedTests:
-    setup = [*_strings(columns.get("test_imports") or ()), str(columns.get("test_setup_code") or "")]
-    lines = _strings(_from_json(columns["test_list"]))
-    lines += _strings(columns.get("challenge_test_list") or ())
-    return _read_asserts(lines, "mbpp", setup="\n".join(setup).strip())
-
-
-def _read_asserts(lines: Sequence[str], shape: str, setup: str = "") -> LoadedTests:
-    tests: list[CodeTest] = []
-    for line in lines:
-        tests += split_asserts(AssertTest(source=line, setup=setup))
-    return LoadedTests(tests=tuple(tests), shape=shape)
-
-
-def _strings(values: Any) -> list[str]:
-    if isinstance(values, str):
-        return [values]
-    for value in values:
-        if not isinstance(value, str):
-            raise BadTests(f"expected lines of text, got {type(value).__name__}: {value!r:.60}")
-    return list(values)
-
-
-# -- APPS, LiveCodeBench, verl ----------------------------------------------------------------------
-
-
-def read_apps(columns: Mapping[str, Any]) -> LoadedTests:
-    return _inputs_outputs(_from_json(columns["input_output"]), "apps")
-
-
-def read_ground_truth(truth: Any) -> LoadedTests:
-    data = _from_json(truth)
-    if isinstance(data, str):
-        return _read_asserts([data], "verl")
-    if isinstance(data, Sequence):
-        return read_own({"tests": data})
-    if isinstance(data, Mapping) and data.get("assert_case"):
-        return _read_asserts(_strings(data["assert_case"]), "verl")
-    if isinstance(data, Mapping) and "functional" in data:
-        return _read_asserts([str(data["functional"])], "verl")
-    return _inputs_outputs(data, "verl")
-
-
-def _inputs_outputs(data: Any, shape: str) -> LoadedTests:
-    if not isinstance(data, Mapping) or "inputs" not in data or "outputs" not in data:
-        raise BadTests(f"{shape}: expected an object with inputs and outputs, got {data!r:.80}")
-    inputs, outputs = data["inputs"], data["outputs"]
-    if len(inputs) != len(outputs):
-        raise BadTests(f"{shape}: {len(inputs)} inputs but {len(outputs)} outputs")
-    function = data.get("fn_name")
-    if not function:
-        tests: list[CodeTest] = [
-            StdinTest(stdin=_text(given), expected=_text(wanted))
-            for given, wanted in zip(inputs, outputs, strict=True)
-        ]
-        return LoadedTests(tests=tuple(tests), shape=shape)
-    # APPS wraps each result in a list of one; where every output is such a list, accept both readings.
-    calls = [_functional(str(function), given, wanted) for given, wanted in zip(inputs, outputs, strict=True)]
-    wrapped = all(isinstance(call.expected, list) and len(call.expected) == 1 for call in calls)
-    tests = [replace(call, also=(call.expected[0],)) if wrapped else call for call in calls]
-    return LoadedTests(tests=tuple(tests), shape=shape, prelude=LEETCODE_PRELUDE)
-
-
-def _json_args(given: Any) -> tuple[Any, ...]:
-    if isinstance(given, str):
-        return tuple(json.loads(line) for line in given.strip().split("\n"))
-    if not isinstance(given, (list, tuple)):
-        raise BadTests(f"expected a list of arguments, got {type(given).__name__}")
-    return tuple(given)
-
-
-def _functional(function: str, given: Any, wanted: Any) -> CallTest:
-    """`given` and `wanted` as values, or as JSON text with one argument per line (LiveCodeBench, verl)."""
-    expected = json.loads(wanted) if isinstance(given, str) and isinstance(wanted, str) else wanted
-    return CallTest(function=function, args=_json_args(given), expected=expected)
-
-
-def read_livecodebench(columns: Mapping[str, Any]) -> LoadedTests:
-    rows = list(_from_json(columns["public_test_cases"]))
+def _read_livecodebench(columns: Mapping[str, Any]) -> LoadedTests:
+    rows = list(from_json(columns["public_test_cases"]))
     if columns.get("private_test_cases"):
         rows += _private_cases(columns["private_test_cases"])
-    function = _metadata(columns).get("func_name")
-    tests: list[CodeTest] = []
-    for index, row in enumerate(rows):
-        if function and row.get("testtype") != "stdin":
-            tests.append(_functional(str(function), row["input"], row["output"]))
-        else:
-            tests.append(_case(row, index))
-    return LoadedTests(
-        tests=tuple(tests), shape="livecodebench", prelude=LEETCODE_PRELUDE if function else ""
-    )
+    beside = {"metadata": columns.get("metadata")}
+    tests = [read_case(row, index, beside) for index, row in enumerate(rows)]
+    calls = any(isinstance(test, CallTest) for test in tests)
+    return LoadedTests(tests=tuple(tests), shape="livecodebench", prelude=LEETCODE_PRELUDE if calls else "")
 
 
 def _private_cases(packed: Any) -> list[Any]:
     """JSON, or the data set's packed form of it."""
-    cases = _from_json(packed)
+    cases = from_json(packed)
     if isinstance(cases, str):
         try:
             cases = unpack_private_cases(cases)
@@ -249,33 +177,91 @@ def _private_cases(packed: Any) -> list[Any]:
     return list(cases)
 
 
-def _metadata(columns: Mapping[str, Any]) -> Mapping[str, Any]:
-    metadata = columns.get("metadata")
-    data = _from_json(metadata) if metadata else {}
-    return data if isinstance(data, Mapping) else {}
+def _read_codecontests(columns: Mapping[str, Any]) -> LoadedTests:
+    """Public, private and generated tests, each as lists of inputs and outputs or as a list of cases."""
+    tests: list[CodeTest] = []
+    for name in ("public_tests", "private_tests", "generated_tests"):
+        value = from_json(columns.get(name))
+        if value:
+            tests += read_value(value, "codecontests").tests
+    return LoadedTests(tests=tuple(tests), shape="codecontests")
 
 
-def read_unit_tests(columns: Mapping[str, Any]) -> LoadedTests:
-    module = str(columns.get("module") or "solution")
-    test = UnitTestFile(source=str(columns["unit_tests"]), module=module)
-    return LoadedTests(tests=(test,), shape="unit tests")
+def _read_codeforces(columns: Mapping[str, Any]) -> LoadedTests:
+    """open-r1's Codeforces: official tests, with the generated checker where the problem has many answers."""
+    if not columns.get("official_tests_complete", True):
+        raise BadTests("codeforces: official_tests_complete is false: the tests that are cut off are missing")
+    loaded = read_value(columns["official_tests"], "codeforces")
+    checker = columns.get("generated_checker")
+    if not checker:
+        return loaded
+    tests = [
+        replace(test, compare="checker", checker=str(checker))
+        for test in loaded.tests
+        if isinstance(test, StdinTest)
+    ]
+    return replace(loaded, tests=tuple(tests))
 
 
-def _from_json(value: Any) -> Any:
-    """`value`, parsed if it is JSON text; other text stays text."""
-    if hasattr(value, "tolist"):  # an array, as pandas reads from Parquet
-        value = value.tolist()
+def _read_test(columns: Mapping[str, Any]) -> LoadedTests:
+    """`test` alone: KodCode's test file, or SandboxFusion's list of cases."""
+    labels = from_json(columns.get("labels"))
+    beside = {**columns, **(labels if isinstance(labels, Mapping) else {})}
+    if beside.get("entry_point"):
+        return read_check(beside, "sandboxfusion")
+    return read_value(columns["test"], "test", columns=_beside(beside, "test"))
+
+
+def _read_unit_tests(columns: Mapping[str, Any]) -> LoadedTests:
+    """A test file, or OpenCodeInstruct's list of asserts."""
+    value = from_json(columns["unit_tests"])
     if not isinstance(value, str):
-        return value
+        return read_value(value, "unit tests")
+    module = str(columns.get("module") or "solution")
+    return LoadedTests(tests=(UnitTestFile(source=value, module=module),), shape="unit tests")
+
+
+def _is_structured(column: str) -> Callable[[Mapping[str, Any]], bool]:
+    """For columns that other data sets use for a plain answer."""
+    return lambda columns: isinstance(from_json(columns[column]), (Mapping, list))
+
+
+def _is_code(columns: Mapping[str, Any]) -> bool:
+    value = from_json(columns["test"])
+    if not isinstance(value, str):
+        return bool(value)
     try:
-        return json.loads(value)
-    except ValueError:
-        return value
+        tree = ast.parse(value)
+    except (SyntaxError, ValueError):
+        return False
+    return has_test_functions(tree) or any(isinstance(node, ast.Assert) for node in ast.walk(tree))
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, (list, tuple)):
-        return "\n".join(str(line) for line in value)
-    return str(value)
+FORMATS: tuple[Format, ...] = (
+    Format("verl-lite", ("tests",), _read_own),
+    Format("EvalPlus", ("base_input", "canonical_solution", "entry_point"), _read_evalplus),
+    Format("HumanEval", ("test", "entry_point"), lambda columns: read_check(columns, "humaneval")),
+    Format("MBPP", ("test_list",), _read_mbpp),
+    Format("APPS", ("input_output",), _value_of("input_output", "apps")),
+    Format("LiveCodeBench", ("public_test_cases",), _read_livecodebench),
+    Format("CodeContests", ("public_tests",), _read_codecontests),
+    Format("CodeContests", ("private_tests",), _read_codecontests),
+    Format("Codeforces", ("official_tests",), _read_codeforces),
+    Format("unit tests", ("unit_tests",), _read_unit_tests),
+    Format("test cases", ("test_cases",), _value_of("test_cases", "test cases")),
+    Format("verification_info", ("verification_info",), _value_of("verification_info", "verification_info")),
+    Format("verl", ("reward_model",), lambda columns: _read_reward_model(columns)),
+    Format("ground_truth", ("ground_truth",), _value_of("ground_truth", "verl")),
+    Format("test", ("test",), _read_test, _is_code),
+    Format(
+        "inputs and outputs",
+        ("inputs", "outputs"),
+        lambda columns: read_inputs_outputs(columns, "cases", columns),
+    ),
+    Format("label", ("label",), _value_of("label", "label"), _is_structured("label")),
+)
+
+
+def _read_reward_model(columns: Mapping[str, Any]) -> LoadedTests:
+    model = from_json(columns["reward_model"])
+    return read_value(model["ground_truth"], "verl", columns=columns)
