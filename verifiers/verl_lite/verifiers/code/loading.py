@@ -44,12 +44,11 @@ def _format_of(columns: Mapping[str, Any]) -> Format | None:
 
 def _nearest(columns: Mapping[str, Any]) -> str:
     """The format with the most of its columns in the row, or all of them if there is none."""
-    names = {name.lower(): name for name in columns}
+    alike = {name.lower().rstrip("s") for name in columns}
 
     def share(known: Format) -> float:
-        return sum(name.rstrip("s") in {n.rstrip("s") for n in names} for name in known.columns) / len(
-            known.columns
-        )
+        near = [1.0 if name in columns else 0.9 * (name.rstrip("s") in alike) for name in known.columns]
+        return sum(near) / len(near)
 
     best = max(FORMATS, key=share)
     if share(best) == 0:
