@@ -1,6 +1,6 @@
 """LoRA through PEFT: adapters on a frozen base, which doubles as the KL reference."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -8,14 +8,18 @@ from torch import Tensor, nn
 
 from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.model.weights import full_tensor
+from verl_lite.engine.model.weights import base_model, full_tensor
 from verl_lite.engine.types import PreTrainedModel
+from verl_lite.errors import ConfigError
+
+READ_BY_KERNELS = ("conv1d", "x_proj", "dt_proj", "out_proj")
 
 
 def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str = "CAUSAL_LM") -> nn.Module:
     """Add the adapters to `model`; unchanged for None or if it has adapters already.
 
-    `task_type` is PEFT's: with "SEQ_CLS" the classification head is trained in full.
+    `task_type` is PEFT's: with "SEQ_CLS" the classification head is trained in full. "all-linear" leaves out
+    layers that cannot be adapted; raises ConfigError if other `target_modules` name one.
     """
     if config is None or hasattr(model, "disable_adapter"):
         return model
@@ -23,15 +27,62 @@ def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str 
         raise ValueError("lora.quantize needs a base in 4 bits: load_policy(..., quantize=True)")
     import peft
 
+    unfit = _unfit_layers(model)
     target: Any = config.target_modules
     adapters = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=target if isinstance(target, str) else list(target),
+        exclude_modules=sorted(unfit) if target == "all-linear" and unfit else None,
         task_type=task_type,
     )
-    return peft.get_peft_model(model, adapters)  # type: ignore[no-any-return]
+    try:
+        wrapped: nn.Module = peft.get_peft_model(model, adapters)
+    except ValueError as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"learner.lora with target_modules={target!r}: {first}") from error
+    _refuse_adapters_on(unfit, wrapped)
+    return wrapped
+
+
+def _unfit_layers(model: nn.Module) -> dict[str, str]:
+    """Layers whose adapters would not count in every forward pass, or not fit into one weight: why, by name."""
+    unfit: dict[str, str] = {}
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name.rpartition(".")[0])
+    for shared in names.values():
+        for name in shared if len(shared) > 1 else ():
+            unfit[name] = f"{' and '.join(one for one in shared if one != name)} has the same weight"
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith("transformers.") and not _is_product(module):
+            unfit[name] = f"{type(module).__name__} returns more than a product with its weight"
+        if hasattr(module, "A_log") and hasattr(module, "D"):
+            for child in READ_BY_KERNELS:
+                unfit[f"{name}.{child}"] = "the kernels of state-space layers read its weight past the adapter"
+    return unfit
+
+
+@torch.no_grad()
+def _is_product(module: nn.Module) -> bool:
+    """False for a linear layer with a forward pass of its own, as routers have: their scores are no product."""
+    if not isinstance(module, nn.Linear) or type(module).forward is nn.Linear.forward:
+        return True
+    x = torch.linspace(-1, 1, 2 * module.in_features).view(2, -1).to(module.weight)
+    with torch.random.fork_rng(devices=[]):
+        found = module(x)
+    product = nn.functional.linear(x, module.weight, module.bias)
+    return isinstance(found, Tensor) and found.shape == product.shape and torch.allclose(found, product)
+
+
+def _refuse_adapters_on(unfit: Mapping[str, str], wrapped: nn.Module) -> None:
+    for name, module in base_model(wrapped).named_modules():
+        if hasattr(module, "get_delta_weight") and name in unfit:
+            raise ConfigError(
+                f"learner.lora.target_modules adapts {name}, which cannot be adapted: {unfit[name]}. Leave it "
+                "out, or set target_modules: all-linear, which does"
+            )
 
 
 def merged(model: PreTrainedModel) -> PreTrainedModel:

@@ -1,6 +1,7 @@
 """The policy's weights as samplers load them: Hugging Face names, full tensors, adapters merged."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,21 +35,39 @@ def full_tensor(tensor: Tensor) -> Tensor:
 def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """(name, full tensor) of every weight of the base model, LoRA layers with their adapters merged in.
 
-    Layers that PEFT trains in full (a classifier's head) yield their trained weight. A sharded model is
-    gathered tensor by tensor: every rank must exhaust the iterator.
+    Buffers that belong to the model's state, such as a router's bias, are among them. Layers that PEFT trains
+    in full (a classifier's head) yield their trained weight. A sharded model is gathered tensor by tensor:
+    every rank must exhaust the iterator.
     """
     causal = base_model(model)
-    merged = {
-        f"{name}.base_layer.weight": module
-        for name, module in causal.named_modules()
-        if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer")
-    }
+    adapters = adapters_by_weight(causal)
     for name, parameter in causal.named_parameters():
         if ".lora_" in name or ".original_module." in name:
             continue
         tensor = full_tensor(dequantized(parameter))
-        layer = merged.get(name)
-        if layer is not None:
+        for layer in adapters.get(id(parameter), ()):
             for adapter in layer.active_adapters:
                 tensor = tensor + full_tensor(layer.get_delta_weight(adapter).detach()).to(tensor.dtype)
-        yield name.replace(".base_layer", "").replace(".modules_to_save.default", ""), tensor
+        yield _plain_name(name), tensor
+    saved = causal.state_dict().keys()
+    for name, buffer in causal.named_buffers():
+        if name in saved and ".lora_" not in name:
+            yield _plain_name(name), full_tensor(buffer.detach())
+
+
+def adapters_by_weight(causal: nn.Module) -> dict[int, list[Any]]:
+    """The LoRA layers that adapt each parameter, by the parameter's id."""
+    found: dict[int, list[Any]] = {}
+    for layer in causal.modules():
+        if not (hasattr(layer, "get_delta_weight") and hasattr(layer, "get_base_layer")):
+            continue
+        # PEFT wraps single parameters too: the experts of a layer are one tensor, not linear layers
+        base = layer.get_base_layer()
+        name = getattr(layer, "parameter_name", "weight")
+        found.setdefault(id(getattr(base, name)), []).append(layer)
+    return found
+
+
+def _plain_name(name: str) -> str:
+    """The name in the model without adapters."""
+    return name.replace(".base_layer", "").replace(".modules_to_save.default", "")
