@@ -16,7 +16,13 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from verl_lite.engine import TrainingSample
 from verl_lite.engine.config import TinyModelConfig
-from verl_lite.engine.model import ChatTemplate, end_token_ids, tiny
+from verl_lite.engine.model import (
+    ChatTemplate,
+    end_token_ids,
+    in_checkpoint_format,
+    named_weights,
+    tiny,
+)
 
 VOCAB = 61
 SMALL = TinyModelConfig(
@@ -54,7 +60,10 @@ class ModelSource:
         self.model: Any = AutoModelForCausalLM.from_pretrained(folder)
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        return ((name, p.detach()) for name, p in self.model.named_parameters())
+        return named_weights(self.model)
+
+    def checkpoint_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        return in_checkpoint_format(self.model, self.named_weights())
 
     @torch.no_grad()
     def token_logprobs(self, token_ids: Sequence[int], temperature: float = 1.0) -> list[float]:

@@ -3,13 +3,18 @@
 import time
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from verl_lite.engine.model.saved import check_saved_policy
 from verl_lite.engine.observe.metrics_log import MetricsLog
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.rollout.batch_source import BatchSource, SourceState
+from verl_lite.engine.rollout.canary import TOLERANCES
 from verl_lite.engine.rundir.checkpoints import Checkpoint, CheckpointWriter, retention
 from verl_lite.engine.types import PolicyLearner
+
+COMPARED_TOKENS = 64
 
 
 class RunCheckpoints:
@@ -23,7 +28,11 @@ class RunCheckpoints:
         self._log = log
         self._start_saving = partial(learner.start_saving, tokenizer=prepared.tokenizer)
         self._writer = CheckpointWriter(prepared.folder.checkpoints, retention(prepared.config.checkpoints))
+        self._prompt_ids = list(prepared.train_prompts[0].prompt_ids)[:COMPARED_TOKENS]
+        # trained weights are saved in float32; merged adapters in the base's dtype
+        self._dtype = "float32" if prepared.config.learner.lora is None else prepared.config.model.dtype
         self._saved_step: int | None = None
+        self._saved_path: Path | None = None
         self._seconds = 0.0
 
     def save(self, step: int, trainer: Mapping[str, Any]) -> None:
@@ -33,7 +42,7 @@ class RunCheckpoints:
         started = time.perf_counter()
         self._log.sync()  # a checkpoint must never be newer than its metrics
         source = self._source.state()
-        self._writer.submit(
+        self._saved_path = self._writer.submit(
             step=step,
             start_saving=self._start_saving,
             rollouts=source.rows,
@@ -56,6 +65,19 @@ class RunCheckpoints:
     def finish(self) -> None:
         """Wait until the last checkpoint is on disk; raises CheckpointError if writing failed."""
         self._writer.finish()
+
+    def check_last(self) -> None:
+        """Load the policy just saved again and compare it with the learner (see check_saved_policy)."""
+        if self._saved_path is None or len(self._prompt_ids) < 2:
+            return
+        check_saved_policy(
+            self._saved_path / "policy",
+            self._prompt_ids,
+            self._learner.token_logprobs(self._prompt_ids),
+            dtype=self._dtype,
+            limit=TOLERANCES[self._dtype],
+            names=lambda: (name for name, _ in self._learner.checkpoint_weights()),
+        )
 
     def close(self) -> None:
         """Stop the writer thread after its current checkpoint. Raises nothing."""

@@ -110,6 +110,7 @@ class Trainer:
             self._checkpoints.finish()
             raise
         self._checkpoints.finish()
+        self._checkpoints.check_last()
 
     def __enter__(self) -> "Trainer":
         return self

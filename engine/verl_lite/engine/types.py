@@ -123,7 +123,10 @@ class WeightSource(Protocol):
     """The source of new weights for a sampler: the learner."""
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every (Hugging Face parameter name, full tensor) of the policy."""
+        """Every (name in the model, full tensor) of the policy, buffers that are saved included."""
+
+    def checkpoint_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The same weights as its files have them (see model.checkpoint_names)."""
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         """log p(token t | tokens before t) for t >= 1: length len(token_ids) - 1; for the canary."""
@@ -142,9 +145,9 @@ def never_stop() -> None:
 
 
 def weights_of(source: WeightSource, *, adapters: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every weight of the policy, or only its adapters. Raises TypeError if `source` has none."""
+    """The policy in the checkpoint format, or only its adapters. Raises TypeError if `source` has none."""
     if not adapters:
-        return source.named_weights()
+        return source.checkpoint_weights()
     if not isinstance(source, AdapterSource):
         raise TypeError(f"{type(source).__name__} has no adapters to give")
     return source.adapter_weights()

@@ -53,8 +53,8 @@ ROOMS: dict[str, str] = {
     "verl_lite.engine.model": """
         CHAT_TEMPLATE ChatTemplate ModelShape PACKAGED_MODELS adapters_to_sync add_adapters base_model
         build_tiny_model build_tiny_tokenizer check_bitsandbytes check_critic end_of_answer
-        end_token_ids fetch_model load_policy load_tokenizer merged note_on_end open_chat_template
-        save_policy shape_of shape_of_config without_end
+        end_token_ids fetch_model in_checkpoint_format load_policy load_tokenizer merged
+        named_weights note_on_end open_chat_template save_policy shape_of shape_of_config without_end
     """,
     "verl_lite.engine.observe": """
         DisplayMode MONITORS MetricsLog Monitors RollbackRules StageClock StepReport SummaryRow
@@ -83,7 +83,8 @@ ROOMS: dict[str, str] = {
         train_sft trained_part validation_loss
     """,
     "verl_lite.engine.testing": """
-        FAMILIES FakeSampler Family SlowedLearner family_config family_model write_family
+        FAMILIES FakeSampler Family LearnerRow SamplerRow SlowedLearner family_config
+        family_model learner_row sampler_row write_family
     """,
     "verl_lite.engine.tools": """
         Advice Diagnosis PipelineConfig Sampled diagnose export_policy recommend

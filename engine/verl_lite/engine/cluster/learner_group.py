@@ -76,7 +76,11 @@ class LearnerGroup:
         self.kl_coefficient = self._ranks.call("restore", folder.absolute())
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every (Hugging Face parameter name, full tensor) of the policy, read-only, on the CPU."""
+        """Every (name in the model, full tensor) of the policy, read-only, on the CPU."""
+        return unpack(self._ranks.call("packed_weights", False))
+
+    def checkpoint_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The same weights as the policy's files have them."""
         return unpack(self._ranks.call("packed_weights"))
 
     def put_weights(self, version: int) -> Any:

@@ -12,6 +12,7 @@ from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.learner.checkpoint import is_sharded, saved_state, start_saving
 from verl_lite.engine.learner.learner import Learner
 from verl_lite.engine.learner.sharded_checkpoint import distribute_like, write_sharded
+from verl_lite.engine.model.checkpoint_names import in_checkpoint_format
 from verl_lite.engine.model.folder import load_policy
 from verl_lite.engine.model.weights import base_model
 from verl_lite.engine.rundir.environment import make_deterministic
@@ -81,11 +82,16 @@ class RankWorker:
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         return self.learner.token_logprobs(token_ids)
 
-    def packed_weights(self) -> PackedWeights | None:
-        """The policy's full weights on rank 0; None on the others, which only take part in the gather."""
+    def packed_weights(self, as_checkpoint: bool = True) -> PackedWeights | None:
+        """The policy's full weights on rank 0; None on the others, which only take part in the gather.
+
+        In the checkpoint format, or as they are in the model.
+        """
         weights = ((name, tensor.cpu()) for name, tensor in self.learner.named_weights())
         if self._ranks.rank == 0:
-            return pack(weights)
+            return pack(
+                in_checkpoint_format(self.learner.policy.model, weights) if as_checkpoint else weights
+            )
         for _ in weights:
             pass
         return None

@@ -130,7 +130,7 @@ class RaySampler:
                 )
                 num_engine_gpus = len(engines) * gpus_per_engine
                 self._sender = WeightSender(
-                    backend, client, source.named_weights, num_engine_gpus=num_engine_gpus
+                    backend, client, source.checkpoint_weights, num_engine_gpus=num_engine_gpus
                 )
             self._sender.send()
 

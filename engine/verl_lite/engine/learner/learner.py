@@ -38,6 +38,7 @@ from verl_lite.engine.learner.packing import PackedBatch, by_sample, token_value
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.learner.reference import make_reference
+from verl_lite.engine.model.checkpoint_names import in_checkpoint_format
 from verl_lite.engine.model.lora import adapter_weights, add_adapters
 from verl_lite.engine.model.weights import float32_master_weights, named_weights
 from verl_lite.engine.types import Tokenizer, TokenStatistics, TrainingSample, UpdateStats, is_trainable
@@ -311,8 +312,12 @@ class Learner:
         self._optimizer.rate_scale = scale
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every (Hugging Face parameter name, full tensor) of the policy, LoRA adapters merged in."""
+        """Every (name in the model, full tensor) of the policy, LoRA adapters merged in."""
         return named_weights(self.policy.model)
+
+    def checkpoint_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The same weights as the policy's files have them, for samplers that load such files."""
+        return in_checkpoint_format(self.policy.model, self.named_weights())
 
     def adapter_weights(self) -> Iterator[tuple[str, Tensor]]:
         """(PEFT name, tensor) of the LoRA adapters alone, for samplers that serve adapters."""

@@ -71,7 +71,7 @@ def read_sharded(template: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def read_policy(folder: Path) -> dict[str, Tensor]:
-    """The policy's full weights by name, tied ones once; for one process, without a model."""
+    """The policy's full weights and buffers by name, tied ones once; for one process, without a model."""
     tree = load_tensors(folder / "learner.pt")
     own = {f"{MARK}model/{name}": name for name in tree["model"]}
     names = {name for name, leaf in tree["model"].items() if own.get(leaf) == name}
@@ -83,7 +83,8 @@ def read_policy(folder: Path) -> dict[str, Tensor]:
             raise damaged(folder, ValueError(f"the shards of {name} are missing"))
         shards[f"model/{name}"] = torch.empty(shard.size, dtype=shard.properties.dtype)
     _read(shards, folder)
-    return {name: shards[f"model/{name}"] for name in sorted(names)}
+    whole = {name: leaf for name, leaf in tree["model"].items() if isinstance(leaf, Tensor)}
+    return {name: shards[f"model/{name}"] for name in sorted(names)} | whole
 
 
 def _read(shards: dict[str, Any], folder: Path) -> None:

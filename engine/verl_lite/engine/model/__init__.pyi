@@ -1,4 +1,5 @@
 from .chat_template import ChatTemplate as ChatTemplate
+from .checkpoint_names import in_checkpoint_format as in_checkpoint_format
 from .end_tokens import (
     end_of_answer as end_of_answer,
     end_token_ids as end_token_ids,
@@ -21,4 +22,4 @@ from .tiny import (
     build_tiny_model as build_tiny_model,
     build_tiny_tokenizer as build_tiny_tokenizer,
 )
-from .weights import base_model as base_model
+from .weights import base_model as base_model, named_weights as named_weights

@@ -47,7 +47,7 @@ def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str 
 
 
 def _unfit_layers(model: nn.Module) -> dict[str, str]:
-    """Layers whose adapters would not count in every forward pass, or not fit into one weight: why, by name."""
+    """Layers with adapters that a forward pass would miss or one weight could not hold: why, by name."""
     unfit: dict[str, str] = {}
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -60,13 +60,13 @@ def _unfit_layers(model: nn.Module) -> dict[str, str]:
             unfit[name] = f"{type(module).__name__} returns more than a product with its weight"
         if hasattr(module, "A_log") and hasattr(module, "D"):
             for child in READ_BY_KERNELS:
-                unfit[f"{name}.{child}"] = "the kernels of state-space layers read its weight past the adapter"
+                unfit[f"{name}.{child}"] = "kernels of state-space layers read its weight past the adapter"
     return unfit
 
 
 @torch.no_grad()
 def _is_product(module: nn.Module) -> bool:
-    """False for a linear layer with a forward pass of its own, as routers have: their scores are no product."""
+    """False for a linear layer with another forward pass, such as a router that returns scores."""
     if not isinstance(module, nn.Linear) or type(module).forward is nn.Linear.forward:
         return True
     x = torch.linspace(-1, 1, 2 * module.in_features).view(2, -1).to(module.weight)
@@ -80,8 +80,8 @@ def _refuse_adapters_on(unfit: Mapping[str, str], wrapped: nn.Module) -> None:
     for name, module in base_model(wrapped).named_modules():
         if hasattr(module, "get_delta_weight") and name in unfit:
             raise ConfigError(
-                f"learner.lora.target_modules adapts {name}, which cannot be adapted: {unfit[name]}. Leave it "
-                "out, or set target_modules: all-linear, which does"
+                f"learner.lora.target_modules adapts {name}, which cannot be adapted: {unfit[name]}. Leave "
+                "it out, or set target_modules: all-linear, which does"
             )
 
 

@@ -58,6 +58,7 @@ def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def adapters_by_weight(causal: nn.Module) -> dict[int, list[Any]]:
     """The LoRA layers that adapt each parameter, by the parameter's id."""
     found: dict[int, list[Any]] = {}
+    layer: Any  # torch types the attributes of a module as tensors
     for layer in causal.modules():
         if not (hasattr(layer, "get_delta_weight") and hasattr(layer, "get_base_layer")):
             continue

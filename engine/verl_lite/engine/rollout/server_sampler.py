@@ -116,13 +116,13 @@ class ServerSampler:
 
         folder.mkdir(parents=True, exist_ok=True)
         config = self._model_path / "config.json"
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in source.named_weights()}
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in source.checkpoint_weights()}
         if config.is_file():
             shutil.copy(config, folder)
             if json.loads(config.read_text()).get("tie_word_embeddings"):
                 # vLLM's CPU build keeps a copy of a tied head (see vllm_engine.py); others ignore this one
-                embeddings = next(t for name, t in weights.items() if name.endswith("embed_tokens.weight"))
-                weights.setdefault("lm_head.weight", embeddings.clone())
+                for name in [name for name in weights if name.endswith("embed_tokens.weight")]:
+                    weights.setdefault("lm_head.weight", weights[name].clone())
         save_file(weights, folder / "model.safetensors")
 
     def sleep(self) -> None:

@@ -1,7 +1,9 @@
 """Kernels that vLLM's CPU build has but does not use; for the version that the extra `cpu` pins.
 
 It computes RMSNorm and SwiGLU with several torch calls each, although its extension has kernels for both.
-They are registered through vLLM's extension points.
+They are registered through vLLM's extension points. So are two repairs of what 0.32.0 gets wrong when weights
+are loaded again: experts stay in the layout of the files, and tied output heads keep a packed copy of the old
+embeddings.
 """
 
 from typing import Any
@@ -18,6 +20,7 @@ def use_kernels() -> dict[str, Any]:
     from vllm import ir
     from vllm.model_executor.custom_op import op_registry_oot
     from vllm.model_executor.layers.activation import SiluAndMul
+    from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
 
     if PROVIDER not in ir.ops.rms_norm.impls:
         ir.ops.rms_norm.register_impl(PROVIDER, supports_args=_norm_fits)(_rms_norm)
@@ -31,7 +34,32 @@ def use_kernels() -> dict[str, Any]:
                 return _silu_and_mul(x)
 
         SiluAndMul.register_oot(KernelSiluAndMul, name="SiluAndMul")
+    if "UnquantizedFusedMoEMethod" not in op_registry_oot:
+        UnquantizedFusedMoEMethod.register_oot(_repacked_experts(), name="UnquantizedFusedMoEMethod")
     return {"ir_op_priority": {name: [PROVIDER, "native"] for name in ("rms_norm", "fused_add_rms_norm")}}
+
+
+def _repacked_experts() -> type[Any]:
+    """The method of unquantised experts that packs them for its kernel at every load, not the first alone."""
+    from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
+
+    class RepackedExperts(UnquantizedFusedMoEMethod):  # type: ignore[misc]
+        def _setup_kernel(self, layer: Any, w13: Tensor, w2: Tensor) -> None:
+            is_update = self.moe_kernel is not None
+            super()._setup_kernel(layer, w13, w2)
+            if is_update:
+                self.moe_kernel.fused_experts.process_weights_after_loading(layer)
+
+    return RepackedExperts
+
+
+def repack_heads(model: Any) -> None:
+    """Pack the output heads again, for `LLM.apply_model`: a tied one is not loaded on its own."""
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+    for module in model.modules():
+        if isinstance(module, ParallelLMHead):
+            module.quant_method.process_weights_after_loading(module)
 
 
 def _fits(x: Tensor, weight: Tensor | None, variance_size: int | None) -> bool:

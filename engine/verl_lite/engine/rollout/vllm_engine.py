@@ -26,7 +26,8 @@ from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
 from verl_lite.engine.rollout.vllm_adapters import VllmAdapters, takes_adapters
-from verl_lite.engine.rollout.vllm_cpu import use_kernels
+from verl_lite.engine.rollout.vllm_classes import classes_of_its_own, clear_start_errors
+from verl_lite.engine.rollout.vllm_cpu import repack_heads, use_kernels
 from verl_lite.errors import ConfigError
 
 CANARY_ID = "canary"
@@ -164,20 +165,16 @@ class VllmEngine:
     def load(self, weights: Iterable[tuple[str, torch.Tensor]], *, version: int) -> None:
         """Replace the weights before the next step.
 
-        Hugging Face names and full tensors; if `takes_adapters`, those of the adapters alone.
+        Names of the checkpoint format and full tensors; if `takes_adapters`, those of the adapters alone.
         """
         named = dict(weights)
         if self._adapters is not None:
             self._adapters.load(self.llm, named)
             self.weights_arrived(version=version)
             return
-        hf_config = self.llm.llm_engine.model_config.hf_config
-        if not self._on_gpu and getattr(hf_config, "tie_word_embeddings", False):
-            # vLLM's CPU build keeps a repacked copy of a tied output head, which loading embed_tokens alone
-            # does not update (the canary notices)
-            embeddings = next(t for name, t in named.items() if name.endswith("embed_tokens.weight"))
-            named.setdefault("lm_head.weight", embeddings)
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(named.items())})
+        if not self._on_gpu and in_this_process():
+            self.llm.apply_model(repack_heads)
         self.weights_arrived(version=version)
 
     def weights_arrived(self, *, version: int) -> None:
@@ -263,22 +260,30 @@ def _start(
         from vllm import LLM
 
         # a vLLM worker in another process does not see what is registered here
-        if not on_gpu and os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0":
+        if not on_gpu and in_this_process():
             arguments |= use_kernels()
-        return LLM(
-            model=model_path,
-            max_model_len=config.context_tokens,
-            enable_prefix_caching=on_gpu if vllm.prefix_caching is None else vllm.prefix_caching,
+        arguments |= {
+            "model": model_path,
+            "max_model_len": config.context_tokens,
+            "enable_prefix_caching": on_gpu if vllm.prefix_caching is None else vllm.prefix_caching,
             # the sampling policy's own: after temperature, top-p and top-k
-            logprobs_mode="processed_logprobs",
-            scheduling_policy="priority",
-            generation_config="vllm",
-            disable_log_stats=True,
-            use_tqdm_on_load=False,
-            seed=seed % 2**31,
-            **arguments,
-            **options,
-        )
+            "logprobs_mode": "processed_logprobs",
+            "scheduling_policy": "priority",
+            "generation_config": "vllm",
+            "disable_log_stats": True,
+            "use_tqdm_on_load": False,
+            "seed": seed % 2**31,
+        }
+        with clear_start_errors(model_path), classes_of_its_own() as separate:
+            llm = LLM(**arguments, **options)
+            if in_this_process():
+                llm.apply_model(separate)
+        return llm
+
+
+def in_this_process() -> bool:
+    """Whether vLLM's worker runs in this process, as it does unless the user's environment says otherwise."""
+    return os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
 
 
 @contextmanager

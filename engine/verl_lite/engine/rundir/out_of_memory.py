@@ -31,7 +31,7 @@ def clear_memory_errors(where: Where, *, step: int | None = None) -> Iterator[No
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, VerlLiteError) or not _is_out_of_memory(error):
+        if isinstance(error, VerlLiteError) or not is_out_of_memory(error):
             raise
         at = "" if step is None else f"step {step}: "
         reason = str(error).split("\n")[0] or type(error).__name__
@@ -41,7 +41,8 @@ def clear_memory_errors(where: Where, *, step: int | None = None) -> Iterator[No
         ) from error
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that there was too little memory, of any kind."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return any(word in str(error).lower() for word in WORDS)

@@ -41,12 +41,12 @@ _SLIDING, _FULL, _LINEAR = "sliding_attention", "full_attention", "linear_attent
 _QWEN_EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
 _LATENT = {
     "q_lora_rank": 48,
-    "kv_lora_rank": 64,
+    "kv_lora_rank": 512,  # with the 64 below what vLLM's kernels for latent attention are built for
     "qk_nope_head_dim": 32,
-    "qk_rope_head_dim": 32,
+    "qk_rope_head_dim": 64,
     "v_head_dim": 32,
     "num_key_value_heads": 4,
-    "head_dim": 32,
+    "head_dim": 64,
 }
 _DEEPSEEK_EXPERTS = {
     "n_routed_experts": 8,
@@ -205,7 +205,7 @@ FAMILIES: Mapping[str, Family] = {
     "qwen3-moe": _moe("qwen3_moe", **_QWEN_EXPERTS, norm_topk_prob=True),
     "qwen3-moe-window": _moe("qwen3_moe", **_QWEN_EXPERTS, use_sliding_window=True, sliding_window=WINDOW),
     "deepseek-v2": _moe("deepseek_v2", **_LATENT, **_DEEPSEEK_EXPERTS, topk_method="group_limited_greedy"),
-    "deepseek-v3": _moe("deepseek_v3", **_LATENT, **_DEEPSEEK_EXPERTS),
+    "deepseek-v3": _moe("deepseek_v3", **_LATENT, **_DEEPSEEK_EXPERTS, topk_method="noaux_tc"),
     "glm4-moe": _moe("glm4_moe", **_UNGROUPED_EXPERTS, use_qk_norm=True),
     "glm4-moe-lite": _moe("glm4_moe_lite", **_LATENT, **_UNGROUPED_EXPERTS),
     "deepseek-v3_2": _moe("deepseek_v32", **_LATENT, **_DEEPSEEK_EXPERTS, **_INDEXER),
@@ -219,16 +219,26 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "mimo-v2-flash": _moe("mimo_v2_flash", sliding_window=WINDOW, v_head_dim=32, **_UNGROUPED_EXPERTS),
     "solar-open": _moe("solar_open", **_UNGROUPED_EXPERTS),
-    "afmoe": _moe("afmoe", **_MIXED, **_QWEN_EXPERTS, num_shared_experts=1),
+    "afmoe": _moe("afmoe", **_MIXED, **_QWEN_EXPERTS, num_shared_experts=1, score_func="sigmoid"),
     "gpt-oss": _moe(
         "gpt_oss",
         num_local_experts=8,
         num_experts_per_tok=2,
         sliding_window=WINDOW,
         layer_types=[_SLIDING, _FULL],
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 128,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "truncate": False,
+        },
     ),
-    "minimax-m2": _moe("minimax_m2", num_local_experts=8, num_experts_per_tok=2, rotary_dim=16),
+    "minimax-m2": _moe(
+        "minimax_m2", num_local_experts=8, num_experts_per_tok=2, rotary_dim=16, scoring_func="sigmoid"
+    ),
     "phimoe": _moe("phimoe", num_local_experts=8, sliding_window=WINDOW, lm_head_bias=True),
     "olmoe": _moe("olmoe", num_experts=8, num_experts_per_tok=2),
     "granite-moe": _moe("granitemoe", num_local_experts=8, logits_scaling=4.0, embedding_multiplier=6.0),
@@ -313,7 +323,7 @@ FAMILIES: Mapping[str, Family] = {
         mamba_ngroups=1,
         chunk_size=16,
     ),
-    "lfm2": _hybrid("lfm2", num_hidden_layers=4, layer_types=["conv", _FULL, "conv", _FULL]),
+    "lfm2": _hybrid("lfm2", num_hidden_layers=4, layer_types=["conv", _FULL, "conv", _FULL], conv_dim=128),
     "lfm2-moe": _hybrid(
         "lfm2_moe",
         **_QWEN_EXPERTS,

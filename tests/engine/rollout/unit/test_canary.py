@@ -19,6 +19,9 @@ class Fixed:
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         return iter(())
 
+    def checkpoint_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        return iter(())
+
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         return self.logprobs
 

