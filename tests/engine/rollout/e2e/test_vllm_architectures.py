@@ -1,0 +1,59 @@
+"""Families on real vLLM: changed weights arrive whole, and the learner's class stays as it was."""
+
+import pytest
+import torch
+
+from verl_lite.engine.testing import family_model, sampler_row
+
+IDS = torch.arange(6, 46)[None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "implementation"),
+    [
+        ("qwen3", "Qwen3ForCausalLM"),
+        ("gpt2", "GPT2LMHeadModel"),  # a tied head, and embeddings of another name
+        ("mixtral", "MixtralForCausalLM"),  # fused experts under other names
+        ("deepseek-v3", "DeepseekV3ForCausalLM"),  # a router's bias, which is no parameter
+        ("solar-open", "TransformersMoEForCausalLM"),
+    ],
+)
+def test_vllm_agrees_with_the_learner_before_and_after_syncs(family: str, implementation: str) -> None:
+    row = sampler_row(family)
+    assert not row.error
+    assert row.implementation == implementation
+    assert row.start is not None
+    assert row.synced is not None
+    assert max(row.start, row.synced) < 1e-3
+
+
+@pytest.mark.slow
+def test_a_class_that_vllm_takes_from_transformers_is_the_learners_own_afterwards() -> None:
+    model = family_model("olmo2")
+    with torch.no_grad():
+        before = model(input_ids=IDS).logits
+        row = sampler_row("olmo2")
+        assert row.implementation == "TransformersForCausalLM"
+        assert row.synced is not None
+        assert row.synced < 1e-3
+        assert torch.equal(model(input_ids=IDS).logits, before)
+        assert torch.equal(family_model("olmo2")(input_ids=IDS).logits, before)  # new ones can be made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "phi3"])
+def test_adapters_alone_are_synced(family: str) -> None:
+    row = sampler_row(family, adapters=True)
+    assert not row.error
+    assert row.adapters is not None
+    assert row.adapters < 1e-3
+
+
+@pytest.mark.slow
+def test_a_model_that_vllm_cannot_run_is_one_line() -> None:
+    error = sampler_row("gpt-neo").error
+    assert error.startswith("vLLM ")
+    assert "GPTNeoForCausalLM" in error
+    assert "Set rollout.sampler: transformers" in error
+    assert "\n" not in error
