@@ -1,5 +1,6 @@
 """LoRA through PEFT: adapters on a frozen base, which doubles as the KL reference."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -8,10 +9,12 @@ from torch import Tensor, nn
 
 from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.model.checkpoint_names import name_in_checkpoint
 from verl_lite.engine.model.weights import base_model, full_tensor
 from verl_lite.engine.types import PreTrainedModel
 from verl_lite.errors import ConfigError
 
+PEFT_PREFIX = "base_model.model."
 READ_BY_KERNELS = ("conv1d", "x_proj", "dt_proj", "out_proj")
 
 
@@ -38,7 +41,12 @@ def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str 
         task_type=task_type,
     )
     try:
-        wrapped: nn.Module = peft.get_peft_model(model, adapters)
+        with warnings.catch_warnings():
+            # PEFT names the experts in its own rank patterns, then does not find them; rank and alpha are right
+            warnings.filterwarnings(
+                "ignore", message=r"The following (rank|alpha)_pattern keys did not match"
+            )
+            wrapped: nn.Module = peft.get_peft_model(model, adapters)
     except ValueError as error:
         first = str(error).strip().partition("\n")[0]
         raise ConfigError(f"learner.lora with target_modules={target!r}: {first}") from error
@@ -91,11 +99,16 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def adapter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """(PEFT name, full tensor) of the adapters, for samplers that load only those."""
+    """(PEFT name, full tensor) of the adapters, for samplers that load only those.
+
+    Layers have the names of the checkpoint format, which samplers know.
+    """
     import peft
 
     for name, tensor in peft.get_peft_model_state_dict(model).items():
-        yield name, full_tensor(tensor)
+        layer, _, rest = name.removeprefix(PEFT_PREFIX).partition(".lora_")
+        known = name_in_checkpoint(model, f"{layer}.weight").removesuffix(".weight")
+        yield f"{PEFT_PREFIX}{known}.lora_{rest}", full_tensor(tensor)
 
 
 def adapters_to_sync(config: TrainConfig) -> LoraConfig | None:

@@ -149,7 +149,7 @@ def _token_logprobs(model: Any, ids_BT: Tensor = IDS_BT) -> Tensor:
 
 
 def _largest(found: Tensor, expected: Tensor) -> float:
-    difference = float((found - expected).abs().max())
+    difference = float((found - expected).detach().abs().max())
     return difference if difference == difference else float("inf")
 
 

@@ -376,5 +376,8 @@ def family_model(name: str, *, seed: int = 0) -> PreTrainedModel:
 
 def write_family(name: str, folder: Path, *, seed: int = 0) -> None:
     """Write the family's random model, with the tiny tokenizer, as a Hugging Face folder."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     family_model(name, seed=seed).save_pretrained(folder)
     build_tiny_tokenizer().save_pretrained(folder)

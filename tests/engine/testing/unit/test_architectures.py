@@ -7,6 +7,7 @@ import torch
 
 from verl_lite.engine.config import LoraConfig
 from verl_lite.engine.model import add_adapters, in_checkpoint_format, load_policy, named_weights, save_policy
+from verl_lite.engine.model.lora import adapter_weights
 from verl_lite.engine.testing import family_model, learner_row, write_family
 from verl_lite.errors import ConfigError
 
@@ -59,6 +60,15 @@ def test_adapters_that_would_be_lost_are_refused_by_name_and_left_out_of_all(fam
     wrapped = [name for name, part in adapted.named_modules() if hasattr(part, "get_delta_weight")]
     assert wrapped
     assert not any(name.endswith(module) and (family, module) != ("zamba2", "q_proj") for name in wrapped)
+
+
+def test_adapters_have_the_names_of_the_files(tmp_path: Path) -> None:
+    write_family("qwen3_5", tmp_path)
+    model = load_policy(str(tmp_path), dtype="float32", device=CPU)
+    adapted = add_adapters(model, LoraConfig(rank=2, target_modules=("q_proj",)))
+    names = {name for name, _ in adapter_weights(adapted)}
+    layer = "base_model.model.model.language_model.layers.3.self_attn.q_proj"
+    assert names == {f"{layer}.lora_A.weight", f"{layer}.lora_B.weight"}
 
 
 def test_what_peft_refuses_is_one_line() -> None:
