@@ -42,7 +42,7 @@ def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str 
     )
     try:
         with warnings.catch_warnings():
-            # PEFT names the experts in its own rank patterns, then does not find them; rank and alpha are right
+            # of PEFT's own patterns for experts, which it does not find: rank and alpha are as configured
             warnings.filterwarnings(
                 "ignore", message=r"The following (rank|alpha)_pattern keys did not match"
             )

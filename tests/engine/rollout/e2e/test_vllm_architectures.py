@@ -15,7 +15,7 @@ IDS = torch.arange(6, 46)[None]
         ("qwen3", "Qwen3ForCausalLM"),
         ("gpt2", "GPT2LMHeadModel"),  # a tied head, and embeddings of another name
         ("mixtral", "MixtralForCausalLM"),  # fused experts under other names
-        ("deepseek-v3", "DeepseekV3ForCausalLM"),  # a router's bias, which is no parameter
+        ("glm4-moe", "Glm4MoeForCausalLM"),  # a router's bias, which is no parameter
         ("solar-open", "TransformersMoEForCausalLM"),
     ],
 )
