@@ -235,6 +235,7 @@ def _form(path: str) -> dict[str, Any]:
     ordered = [found[index] for index in range(len(samples))]
     return {
         "form": "packed" if policy.is_packed else "padded",
+        "why": policy.arrangement.note,
         "logprobs": max(_largest(a, b) for a, b in zip(ordered, expected, strict=True)),
         "gradients": _gradient_difference(_gradients(learner, ordered), _gradients(plain, expected)),
     }
