@@ -84,12 +84,15 @@ def score(
         )
     if as_json:
         print_json(summary.to_json())
-        return
+        raise typer.Exit(1 if summary.scored_nothing else 0)
     _print_summary(summary)
     if summary.num_bad_rows:
         print(f"{summary.num_bad_rows:,} rows could not be read: see {bad_rows}")
     if output is not None:
         print(f"scored records: {output}")
+    if summary.scored_nothing:
+        print(f"gate: no row has a value of: {', '.join(summary.scored_nothing)}")
+        raise typer.Exit(1)
 
 
 def _pin_or_compare(
@@ -125,6 +128,9 @@ def _print_summary(summary: "ScoreSummary") -> None:
         for name, part in summary.components.items()
     ]
     print_table("rewards", ["component", "mean", "std", "ok", "abstain", "error", "timeout", "p50 ms"], rows)
+    for name, part in summary.components.items():
+        for reason in part.why:
+            print(f"{name}: {reason.sentence}")
     dropped = f", {summary.num_dropped:,} dropped" if summary.num_dropped else ""
     rate = summary.num_rows / summary.wall_s
     mean = summary.reward.mean if summary.reward.count else None

@@ -22,6 +22,7 @@ from verl_lite.plugins import RewardsConfig, Scorer
 from verl_lite.plugins.records import SCHEMA_VERSION, BadRow
 
 _NUM_KEPT = 20
+_SUMMARY_FORMAT = 2  # of ScoreSummary.to_text: results in another one are computed again
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class ResultStore:
         self._identity = [
             version("verl-lite"),
             SCHEMA_VERSION,
+            _SUMMARY_FORMAT,
             [_identity(file) for file in files],
             config.model_dump(mode="json"),
             scorer.environment(),

@@ -90,6 +90,7 @@ def score_file(
         result = kept or _score_all(task, rollouts, scorer, target, on_progress)
         if store is not None and kept is None:
             store.keep(target, result)
+    result.summary.name_sources(scorer.components)
     if bad_rows is not None and result.bad_rows:
         _write_bad_rows(Path(bad_rows), result.bad_rows)
     result.summary.is_cached = kept is not None

@@ -4,12 +4,14 @@ import json
 import math
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from heapq import nlargest
 from typing import Any
 
-from verl_lite.plugins import ScoredRollout
+from verl_lite.lab.reasons import Reason, ReasonTally
+from verl_lite.plugins import Component, ScoredRollout
+from verl_lite.plugins.execution.calls import source_of
 from verl_lite.plugins.records import BadRow
 from verl_lite.plugins.statistics import Moments
 
@@ -45,19 +47,35 @@ class Latencies:
 
 @dataclass(slots=True)
 class ComponentSummary:
+    """`reasons` are those of the rows without a value, `source` is the reward's "file:line"."""
+
     values: Moments = field(default_factory=Moments)
     outcomes: Counter[str] = field(default_factory=Counter)
     latencies: Latencies = field(default_factory=Latencies)
+    reasons: ReasonTally = field(default_factory=ReasonTally)
+    source: str = ""
+
+    @property
+    def scored_nothing(self) -> bool:
+        """Whether it ran on rows and gave none of them a value."""
+        return bool(self.reasons.kinds) and not self.values.count
+
+    @property
+    def why(self) -> list[Reason]:
+        """The commonest reasons for no value."""
+        return self.reasons.commonest(source=self.source)
 
     def merge(self, other: "ComponentSummary") -> None:
         self.values.merge(other.values)
         self.outcomes += other.outcomes
         self.latencies.bins += other.latencies.bins
+        self.reasons.merge(other.reasons)
 
     def to_json(self) -> dict[str, Any]:
         return {
             **self.values.to_json(),
             "outcomes": dict(self.outcomes),
+            "reasons": self.reasons.to_json(source=self.source),
             "latency_p50_s": self.latencies.quantile(0.5),
             "latency_p95_s": self.latencies.quantile(0.95),
             "latency_p99_s": self.latencies.quantile(0.99),
@@ -80,6 +98,17 @@ class ScoreSummary:
     def num_rows(self) -> int:
         return self.reward.count + self.num_dropped
 
+    @property
+    def scored_nothing(self) -> list[str]:
+        """The components that ran and gave no row a value."""
+        return [name for name, part in self.components.items() if part.scored_nothing]
+
+    def name_sources(self, components: Iterable[Component]) -> None:
+        """Say where each component's reward is defined."""
+        for component in components:
+            if component.name in self.components:
+                self.components[component.name].source = source_of(component.definition)
+
     def add(self, rows: Sequence[ScoredRollout]) -> None:
         """Add rows that were scored together, column by column: this runs for every rollout of a file."""
         rewards = [row.reward for row in rows if row.reward is not None]
@@ -91,7 +120,8 @@ class ScoreSummary:
             values = [part.score.value for part in parts if part.score.value is not None]
             summary.values.merge(Moments.of(values))
             summary.outcomes.update({"ok": len(values)} if values else {})
-            summary.outcomes.update([p.score.outcome.value for p in parts if p.score.value is None])
+            if len(values) < len(rows):
+                _add_missing(summary, name, rows)
             latencies = [part.latency_s for part in parts]
             summary.latencies.add([seconds for seconds in latencies if seconds > 0])  # 0: never called
             slowest = sorted(range(len(rows)), key=latencies.__getitem__, reverse=True)[:_NUM_SLOWEST]
@@ -128,6 +158,7 @@ class ScoreSummary:
                 "values": asdict(part.values),
                 "outcomes": dict(part.outcomes),
                 "latencies": dict(part.latencies.bins),
+                "reasons": {kind: asdict(reason) for kind, reason in part.reasons.kinds.items()},
             }
             for name, part in self.components.items()
         }
@@ -151,6 +182,7 @@ class ScoreSummary:
                     values=Moments(**part["values"]),
                     outcomes=Counter(part["outcomes"]),
                     latencies=Latencies(Counter({int(i): n for i, n in part["latencies"].items()})),
+                    reasons=ReasonTally({kind: Reason(**kept) for kind, kept in part["reasons"].items()}),
                 )
                 for name, part in data["components"].items()
             },
@@ -158,3 +190,11 @@ class ScoreSummary:
             slowest=[(seconds, name, row) for seconds, name, row in data["slowest"]],
         )
         return summary, [BadRow(**row) for row in data["bad_rows"]]
+
+
+def _add_missing(summary: ComponentSummary, name: str, rows: Sequence[ScoredRollout]) -> None:
+    for row in rows:
+        score = row.components[name].score
+        if score.value is None:
+            summary.outcomes[score.outcome.value] += 1
+            summary.reasons.add(score, row.rollout.id)

@@ -55,6 +55,38 @@ def new(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A reward that always raises, deep in a library, beside one that works."""
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "import json\nfrom verl_lite.plugins import reward\n"
+        "def read(text):\n    return json.loads(text)\n"
+        "@reward('mine')\ndef mine(rollout):\n    return read('{' + rollout.completion)\n"
+    )
+    path = tmp_path / "broken.yaml"
+    path.write_text(f"rewards: {{mine: {{use: '{mine}:mine'}}, correct: {{use: exact}}}}\n")
+    return path
+
+
+def test_a_reward_that_always_raises_says_why_and_ends_with_1(
+    cli: Cli, rollouts: Path, broken: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli("score", rollouts, "-c", broken) == 1
+    printed = capsys.readouterr().out
+    where = f"{broken.with_name('mine.py')}:4"
+    assert "mine: 4 error: JSONDecodeError: Expecting property name" in printed
+    assert f"; first row row-1; {where}" in printed
+    assert "gate: no row has a value of: mine" in printed
+    assert cli("score", rollouts, "-c", broken, "--json") == 1
+    [reason] = json.loads(capsys.readouterr().out)["components"]["mine"]["reasons"]
+    assert (reason["count"], reason["id"], reason["where"]) == (4, "row-1", where)
+    assert cli("check", rollouts, "-c", broken, "--json") == 1
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    dead = next(finding for finding in findings if finding["check"] == "dead components")
+    assert dead["numbers"]["reasons"] == [reason]
+
+
 def test_score_prints_a_table(
     cli: Cli, rollouts: Path, old: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,6 +95,20 @@ def test_references_the_verifier_rejects_are_listed(
     assert (finding.level, finding.numbers["rejected"]) == (Level.FAIL, 10)
 
 
+def test_the_process_reward_passes_on_its_defaults(
+    rewards: Callable[..., RewardsConfig], rollout_file: Callable[..., Path]
+) -> None:
+    rows = [
+        {"group": f"g{g}", "prompt": f"{g}", "completion": f"{g} + 1 = {g + 1 + s}", "reference": str(g + 1)}
+        for g in range(3)
+        for s in range(2)
+    ]
+    report = check_file(rollout_file(rows), rewards(steps={"use": "process"}))
+    assert not report.failed, report.findings
+    assert levels(report)["group variance"] is Level.OK
+    assert levels(report)["own references"] is Level.NOTE
+
+
 def test_prompts_with_two_references_fail(
     rewards: Callable[..., RewardsConfig], rollout_file: Callable[..., Path], sums: Rows
 ) -> None:

@@ -15,7 +15,7 @@ from verl_lite.lab.check import (
     label_findings,
     read_label,
 )
-from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout
+from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout, ScoreOutcome, StepScore
 
 
 def scored(
@@ -37,8 +37,8 @@ def level_of(tally: ComponentTally) -> list[tuple[str, Level]]:
 
 def tally_of(*values: float | None, outcome: str = "ok") -> ComponentTally:
     tally = ComponentTally()
-    for value in values:
-        tally.add(value, outcome)
+    for row, value in enumerate(values):
+        tally.add(Score(value, ScoreOutcome.OK if value is not None else ScoreOutcome(outcome)), f"r{row}")
     return tally
 
 
@@ -58,9 +58,31 @@ def test_nineteen_equal_values_of_twenty_are_saturated() -> None:
 def test_errors_past_one_in_twenty_fail() -> None:
     few, many = tally_of(*[0.0, 1.0] * 10), tally_of(0.0, 1.0)
     for tally in (few, many):
-        tally.add(None, "error")
+        tally.add(Score.failed(ScoreOutcome.ERROR, "broken"), "last")
     assert level_of(few)[1] == ("outcomes", Level.WARN)
     assert level_of(many)[1] == ("outcomes", Level.FAIL)
+
+
+def test_a_component_that_always_fails_says_why_and_where() -> None:
+    tally = ComponentTally()
+    for row, name in enumerate(("x", "y")):
+        reason = f"KeyError: {name!r} (a.py:3)"
+        tally.add(Score.failed(ScoreOutcome.ERROR, reason, where="/w/a.py:3"), f"r{row}")
+    dead, outcomes = component_findings({"mine": tally})
+    assert dead.message.endswith("\n        2 error: KeyError: 'x'; first row r0; /w/a.py:3")
+    assert [reason["count"] for reason in outcomes.numbers["reasons"]] == [2]
+
+
+def test_a_process_reward_is_judged_by_its_steps() -> None:
+    def stepped(*values: float) -> Score:
+        return Score(0.0, steps=tuple(StepScore(i, i + 1, value) for i, value in enumerate(values)))
+
+    varied, flat = ComponentTally(), ComponentTally()
+    varied.add(stepped(0.0, -1.0), "r0")
+    varied.add(stepped(0.0), "r1")
+    flat.add(stepped(0.0, 0.0), "r0")
+    assert level_of(varied) == [("saturation", Level.OK)]
+    assert level_of(flat) == [("saturation", Level.WARN)]
 
 
 def test_variance_shares_sum_to_one_and_follow_the_covariance() -> None:

@@ -78,7 +78,7 @@ def check_file(
                 _add_group(tallies, group, check)
                 sample.add(records)
         findings = [
-            *component_findings(tallies.components),
+            *component_findings(tallies.components, scorer.components),
             *group_findings(tallies.groups),
             *label_findings(tallies.labels, primary),
             *_duplicates(tallies),

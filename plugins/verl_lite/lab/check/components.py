@@ -1,11 +1,13 @@
 """Does each component work? Finds constant, saturated, silent and failing ones in one pass over the rows."""
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 from verl_lite.lab.check.findings import Finding, Level
-from verl_lite.plugins import ScoredRollout
+from verl_lite.lab.reasons import Reason, ReasonTally
+from verl_lite.plugins import Component, Score, ScoredRollout
+from verl_lite.plugins.execution.calls import source_of
 
 _SATURATED_SHARE = 0.95  # above this nearly every sample has the same value: little is left to learn
 _ERROR_SHARE = 0.05  # the default of scoring.max_error_fraction
@@ -17,11 +19,17 @@ class ComponentTally:
     outcomes: Counter[str] = field(default_factory=Counter)
     values: Counter[float] = field(default_factory=Counter)
     overflow: int = 0  # values beyond the first _MAX_DISTINCT distinct ones
+    steps: Counter[float] = field(default_factory=Counter)  # values of its process rewards
+    reasons: ReasonTally = field(default_factory=ReasonTally)
 
-    def add(self, value: float | None, outcome: str) -> None:
-        self.outcomes[outcome] += 1
+    def add(self, score: Score, row_id: str) -> None:
+        value = score.value
+        self.outcomes[score.outcome] += 1
         if value is None:
+            self.reasons.add(score, row_id)
             return
+        if score.steps and len(self.steps) < _MAX_DISTINCT:
+            self.steps.update(step.value for step in score.steps)
         if value in self.values or len(self.values) < _MAX_DISTINCT:
             self.values[value] += 1
         else:
@@ -44,12 +52,17 @@ class ComponentTally:
 
 def tally_components(tallies: dict[str, ComponentTally], row: ScoredRollout) -> None:
     for name, part in row.components.items():
-        tallies.setdefault(name, ComponentTally()).add(part.score.value, part.score.outcome)
+        tallies.setdefault(name, ComponentTally()).add(part.score, row.rollout.id)
 
 
-def component_findings(tallies: dict[str, ComponentTally]) -> Iterator[Finding]:
+def component_findings(
+    tallies: Mapping[str, ComponentTally], components: Iterable[Component] = ()
+) -> Iterator[Finding]:
+    """What each component did; `components` say where their rewards are defined."""
+    sources = {component.name: source_of(component.definition) for component in components}
     for name, tally in tallies.items():
-        yield _value_finding(name, tally)
+        why = tally.reasons.commonest(source=sources.get(name, ""))
+        yield _value_finding(name, tally, why)
         bad = tally.outcomes["error"] + tally.outcomes["timeout"]
         if bad:
             share = bad / tally.num_rows
@@ -57,21 +70,25 @@ def component_findings(tallies: dict[str, ComponentTally]) -> Iterator[Finding]:
                 check="outcomes",
                 level=Level.FAIL if share > _ERROR_SHARE else Level.WARN,
                 message=f"{name}: {bad:,} of {tally.num_rows:,} rows have no value because scoring failed "
-                f"({tally.outcomes['error']:,} errors, {tally.outcomes['timeout']:,} time-outs)",
-                numbers=dict(tally.outcomes),
+                f"({tally.outcomes['error']:,} errors, {tally.outcomes['timeout']:,} time-outs)"
+                + (_listed(why) if tally.num_values else ""),  # without values the finding before lists them
+                numbers={**tally.outcomes, "reasons": [asdict(reason) for reason in why]},
             )
 
 
-def _value_finding(name: str, tally: ComponentTally) -> Finding:
+def _value_finding(name: str, tally: ComponentTally, why: Sequence[Reason]) -> Finding:
     if not tally.num_values:
         return Finding(
             check="dead components",
             level=Level.FAIL,
-            message=f"{name} never gave a value on {tally.num_rows:,} rows: does it read the right column?",
-            numbers=dict(tally.outcomes),
+            message=f"{name} never gave a value on {tally.num_rows:,} rows: does it read the right column?"
+            + _listed(why),
+            numbers={**tally.outcomes, "reasons": [asdict(reason) for reason in why]},
         )
     value, share = tally.most_common
     numbers = {"most_common_value": value, "share": share, "num_values": tally.num_values}
+    if share == 1.0 and tally.steps:
+        return _step_finding(name, tally)
     if share == 1.0:
         message = f"{name} is {value:g} on every one of {tally.num_values:,} rows: it teaches nothing"
         return Finding(check="dead components", level=Level.FAIL, message=message, numbers=numbers)
@@ -80,3 +97,20 @@ def _value_finding(name: str, tally: ComponentTally) -> Finding:
         return Finding(check="saturation", level=Level.WARN, message=message, numbers=numbers)
     message = f"{name} varies; its most common value is {value:g} ({share:.1%})"
     return Finding(check="saturation", level=Level.OK, message=message, numbers=numbers)
+
+
+def _step_finding(name: str, tally: ComponentTally) -> Finding:
+    """A process reward that gives whole completions one value: its steps are what it teaches."""
+    step, count = tally.steps.most_common(1)[0]
+    total = tally.steps.total()
+    numbers = {"most_common_step": step, "share": count / total, "num_steps": total}
+    if len(tally.steps) == 1:
+        message = f"{name} is a process reward, and each of its {total:,} steps is {step:g}: nothing differs"
+        return Finding(check="saturation", level=Level.WARN, message=message, numbers=numbers)
+    share = f"{count / total:.1%}"
+    message = f"{name} is a process reward of {total:,} steps; the most common is {step:g} ({share})"
+    return Finding(check="saturation", level=Level.OK, message=message, numbers=numbers)
+
+
+def _listed(why: Sequence[Reason]) -> str:
+    return "".join(f"\n        {reason.sentence}" for reason in why)

@@ -37,7 +37,7 @@ class GroupTally:
         self.num_samples += len(kept)
         rewards = [row.reward for row in kept if row.reward is not None]
         advantages = group_standardize(rewards)
-        self.num_flat += not any(advantages)
+        self.num_flat += not any(advantages) and not _has_steps(kept)
         self._add_shares(kept, rewards)
         self._add_pairs(kept, rewards)
         self._add_gdpo(kept, advantages)
@@ -76,6 +76,12 @@ class GroupTally:
         if self.variance == 0.0:
             return {}
         return {name: value / self.variance for name, value in self.covariances.items()}
+
+
+def _has_steps(kept: Sequence[ScoredRollout]) -> bool:
+    """Whether process rewards tell the tokens apart where the rewards do not."""
+    parts = (part for row in kept for part in row.components.values() if part.weight)
+    return any(step.value for part in parts for step in part.score.steps)
 
 
 def _contributions(kept: Sequence[ScoredRollout]) -> dict[str, list[float]]:

@@ -110,6 +110,8 @@ def own_references(groups: Groups, scorer: Scorer, primary: str) -> Finding:
         pending = [old for old, row in zip(pending, rows, strict=True) if not _accepts(row, primary)]
         if not pending:
             break
+    if len(pending) == len(rollouts) and _ignores_reference(rollouts, scorer, primary):
+        return _not_applicable("own references", f"{primary} scores the same without a reference")
     examples = [{"id": rollout.id, "reference": rollout.reference} for rollout in pending[:_MAX_EXAMPLES]]
     return Finding(
         check="own references",
@@ -118,6 +120,19 @@ def own_references(groups: Groups, scorer: Scorer, primary: str) -> Finding:
         + (f"; first: {examples[0]['reference']!r} of {examples[0]['id']}" if examples else ""),
         numbers={"rejected": len(pending), "num_rows": len(rollouts), "examples": examples},
     )
+
+
+def _ignores_reference(rollouts: Sequence[Rollout], scorer: Scorer, primary: str) -> bool:
+    """Whether the component's scores of answers stay as they are when the references are taken away."""
+    bare = [
+        replace(r, reference=None, columns={k: v for k, v in r.columns.items() if k != "reference"})
+        for r in rollouts
+    ]
+    given, without = (
+        [(row.components[primary].score.value, row.components[primary].score.outcome) for row in scored]
+        for scored in (scorer.score(rollouts).rows, scorer.score(bare).rows)
+    )
+    return given == without
 
 
 def empty_answers(groups: Groups, scorer: Scorer, primary: str) -> Finding:

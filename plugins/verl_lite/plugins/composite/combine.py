@@ -196,7 +196,7 @@ def _not_run(state: str, reason: str) -> Score:
 
 
 _GROUP_CLOSED = _not_run("closed", "the gates of its rewards are closed")
-_GROUP_EMPTY = Score.failed(ScoreOutcome.ABSTAIN, "none of its rewards had a value")
+_GROUP_EMPTY = Score.failed(ScoreOutcome.ABSTAIN, "none of its rewards had a value", not_run="empty")
 
 
 def _reasons(condition: Condition) -> list[tuple[str, str]]:

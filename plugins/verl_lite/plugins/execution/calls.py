@@ -4,6 +4,8 @@ One of the three borders where everything is caught: whatever a reward raises be
 "error" of exactly the rows concerned, with the reason, and is counted in the metrics.
 """
 
+import inspect
+import os
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +66,9 @@ class Caller:
             try:
                 self._bound = bind(self._definition, self._options)
             except self._catch as error:
-                self._broken = failed_score(error, "the reward could not be built: ")
+                self._broken = failed_score(
+                    error, "the reward could not be built: ", definition=self._definition
+                )
         return self._broken
 
     def answer(self, rollouts: Sequence[Rollout]) -> list[TimedScore]:
@@ -99,7 +103,8 @@ class Caller:
                 error = another
             else:
                 return TimedScore(score, time.perf_counter() - started, attempts)
-        return TimedScore(failed_score(error), time.perf_counter() - started, attempts)
+        score = failed_score(error, definition=self._definition)
+        return TimedScore(score, time.perf_counter() - started, attempts)
 
     def _many(self, rollouts: Sequence[Rollout], tries_before: int = 0) -> list[TimedScore]:
         assert self._bound is not None
@@ -111,7 +116,7 @@ class Caller:
             attempts += 1
             try:
                 answer = self._bound(rollouts)
-                scores = checked_answers(answer, len(rollouts))
+                scores = checked_answers(answer, len(rollouts), self._definition)
                 break
             except self._catch as error:
                 if self._may_retry(error, attempts, started):
@@ -121,7 +126,7 @@ class Caller:
                     middle = len(rollouts) // 2
                     tries = tries_before + attempts
                     return self._many(rollouts[:middle], tries) + self._many(rollouts[middle:], tries)
-                scores = [failed_score(error)] * len(rollouts)
+                scores = [failed_score(error, definition=self._definition)] * len(rollouts)
                 break
         share_s = (time.perf_counter() - started) / len(rollouts)
         return [TimedScore(score, share_s, tries_before + attempts) for score in scores]
@@ -143,7 +148,7 @@ def backoff_s(attempts: int) -> float:
     return float(BACKOFF_S * 2 ** (attempts - 1))
 
 
-def checked_answers(answer: object, expected: int) -> list[Score]:
+def checked_answers(answer: object, expected: int, definition: RewardDefinition) -> list[Score]:
     """One score per row from what a batch or group reward returned.
 
     Something other than a sequence, or a wrong length, is an "error" for every row of the call; a value
@@ -151,32 +156,59 @@ def checked_answers(answer: object, expected: int) -> list[Score]:
     """
     if isinstance(answer, (str, bytes, Mapping)) or not hasattr(answer, "__len__"):
         reason = f"returned {_shown(answer)}: expected one answer for each of the {expected} rollouts"
-        return [Score.failed(ScoreOutcome.ERROR, reason)] * expected
+        return [_failed_at(reason, source_of(definition))] * expected
     answers: list[object] = list(answer)  # type: ignore[call-overload]
     if len(answers) != expected:
         reason = f"returned {len(answers)} answers for {expected} rollouts: expected one for each, in order"
-        return [Score.failed(ScoreOutcome.ERROR, reason)] * expected
-    return [_checked(item) for item in answers]
+        return [_failed_at(reason, source_of(definition))] * expected
+    return [_checked(item, definition) for item in answers]
 
 
-def _checked(answer: object) -> Score:
+def _checked(answer: object, definition: RewardDefinition) -> Score:
     try:
         return to_score(answer)
     except Exception as error:  # noqa: BLE001 - the border: what a reward returns may raise when it is read
-        return failed_score(error)
+        return failed_score(error, definition=definition)
 
 
-def failed_score(error: BaseException, prefix: str = "") -> Score:
-    """The "error" score for an exception: its type and text, where it was raised, the traceback."""
+def failed_score(error: BaseException, prefix: str = "", *, definition: RewardDefinition) -> Score:
+    """The "error" score for an exception: its type and text, the plugin's own line, the traceback.
+
+    The line is the deepest one in the reward's own file or package, whatever library raised there.
+    """
     try:
         text = str(error)
     except Exception:  # noqa: BLE001 - an exception whose own __str__ raises
         text = "(its text cannot be shown)"
     frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})" if frames else ""
-    reason = f"{prefix}{type(error).__name__}: {text}"[:REASON_CHARS] + where
+    reason = f"{prefix}{type(error).__name__}: {text}"[:REASON_CHARS]
     shown = "".join(traceback.format_list(frames[-8:]))[-TRACEBACK_CHARS:]
-    return Score.failed(ScoreOutcome.ERROR, reason, traceback=shown)
+    return _failed_at(reason, _own_line(frames, definition), traceback=shown)
+
+
+def source_of(definition: RewardDefinition) -> str:
+    """Where the reward is defined, as "file:line"; "" for one without Python source."""
+    call: Any = inspect.unwrap(getattr(definition.call, "function", definition.call))
+    if inspect.isclass(call):
+        call = call.__call__
+    code = getattr(call, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else ""
+
+
+def _own_line(frames: traceback.StackSummary, definition: RewardDefinition) -> str:
+    """The deepest frame in the reward's file, or in its package; else the line of its definition."""
+    source = source_of(definition)
+    file = source.rpartition(":")[0]
+    folder = os.path.dirname(file) + os.sep
+    in_package = os.path.exists(folder + "__init__.py")
+    own = [f for f in frames if f.filename == file or (in_package and f.filename.startswith(folder))]
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else source
+
+
+def _failed_at(reason: str, where: str, **details: Any) -> Score:
+    name = os.path.basename(where)
+    reason = f"{reason} ({name})" if name else reason
+    return Score.failed(ScoreOutcome.ERROR, reason, where=where, **details)
 
 
 def _shown(answer: object) -> str:

@@ -59,7 +59,7 @@ class _AsyncCaller:
                 may_retry = isinstance(error, definition.retry_on) and attempts[0] <= definition.max_retries
                 pause_s = backoff_s(attempts[0])
                 if not may_retry or time.perf_counter() - started + pause_s >= self._component.timeout_s:
-                    return [failed_score(error)] * len(rollouts)
+                    return [failed_score(error, definition=definition)] * len(rollouts)
                 await asyncio.sleep(pause_s)
 
     async def _call(self, rollouts: Sequence[Rollout]) -> list[Score]:
@@ -67,7 +67,8 @@ class _AsyncCaller:
             self._bound = bind(self._component.definition, self._component.options)
         if self._component.definition.form == "rollout":
             return [to_score(await self._bound(rollouts[0]))]
-        return checked_answers(await self._bound(rollouts), len(rollouts))
+        answer = await self._bound(rollouts)
+        return checked_answers(answer, len(rollouts), self._component.definition)
 
 
 class DebugAsyncRunner(InlineRunner):

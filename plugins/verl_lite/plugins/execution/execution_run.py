@@ -222,7 +222,8 @@ class ExecutionRun:
         try:
             applies = part.applies(self.rollouts[row], needed)
         except Exception as error:  # noqa: BLE001 - the border: a condition is the user's, its failure a score
-            return TimedScore(failed_score(error, "its condition failed: "), 0.0, 0)
+            failed = failed_score(error, "its condition failed: ", definition=part.definition)
+            return TimedScore(failed, 0.0, 0)
         if not applies:
             return NOT_APPLIED
         known = self._known.get(row, {}).get(part.name)
