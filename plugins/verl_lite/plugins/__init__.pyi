@@ -27,7 +27,12 @@ from .discovery import (
     content_hash as content_hash,
     find_rewards as find_rewards,
 )
-from .rollout import Message as Message, Rollout as Rollout, SamplerSettings as SamplerSettings
+from .rollout import (
+    Message as Message,
+    Rollout as Rollout,
+    SamplerSettings as SamplerSettings,
+    reference_text as reference_text,
+)
 from .score import (
     ComponentScore as ComponentScore,
     Score as Score,

@@ -75,11 +75,16 @@ class RewardCatalog:
 
     def get(self, use: str) -> RewardDefinition:
         """The reward that `use` names: a registered name, `./file.py:function`, `package.module:function`, or
-        a function written for another trainer (`trl:package.module.function`, adapters/foreign.py).
+        a function written for another trainer (`trl:package.module.function`, adapters/foreign.py), or a
+        reward of a server (`http://host:port/name`, serving/remote.py).
 
         Raises PluginError that says why there is none, and lists those there are.
         """
-        if ":" in use:
+        if use.startswith(("http://", "https://")):
+            from verl_lite.plugins.serving.remote import remote_reward  # it imports the contract
+
+            return remote_reward(use)
+        if ":" in use or use.endswith(".py"):
             return _by_reference(use)
         if use in self.rewards:
             return self.rewards[use]
@@ -246,6 +251,8 @@ def _by_reference(use: str) -> RewardDefinition:
     prefix, _, rest = use.partition(":")
     peer = prefix if prefix in PEERS else ""
     reference = rest if peer else use
+    if reference.removesuffix(":").endswith(".py"):
+        raise PluginError(_choices(use.removesuffix(":"), reference.removesuffix(":")))
     source, _, name = reference.rpartition(":" if ":" in reference else ".")
     if peer and not (source and name):
         raise PluginError(
@@ -257,6 +264,17 @@ def _by_reference(use: str) -> RewardDefinition:
     if not hasattr(call, "__verl_lite_reward__"):
         contract.reward(name)(call)
     return replace(definition_of(call), distribution=source)
+
+
+def _choices(use: str, source: str) -> str:
+    """What a file without `:name` may mean: its rewards, else its functions."""
+    found = vars(_imported(use, source))
+    own = [name for name, value in found.items() if getattr(value, "__module__", "") == found["__name__"]]
+    names = [name for name in own if hasattr(found[name], "__verl_lite_reward__")]
+    names = names or [name for name in own if callable(found[name]) and name[0] != "_"]
+    if not names:
+        return f"use: {use}: expected {use}:function, and the file has no functions"
+    return f"use: {use}: which reward? It has: {', '.join(f'{use}:{name}' for name in sorted(names))}"
 
 
 def _imported(use: str, source: str) -> Any:

@@ -1,5 +1,6 @@
 """The rollout: one sampled completion with everything a reward may read."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
@@ -24,6 +25,15 @@ def content_text(content: Any) -> str:
     return "".join(str(part.get("text") or "") for part in content or () if isinstance(part, Mapping))
 
 
+def reference_text(value: Any) -> str:
+    """A reference as text: a text as it is, anything else as JSON.
+
+    >>> reference_text("4"), reference_text(["four", 4])
+    ('4', '["four", 4]')
+    """
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplerSettings:
     """How the completion was sampled. `seed` is the request's own seed."""
@@ -43,7 +53,8 @@ class Rollout:
     `completion_ids` and `logprobs` have one entry per completion token (natural logarithms under the
     sampling policy, at the sampling temperature); both are empty when only the text is known.
     `finish_reason` is "stop" (ended by itself), "length" (cut at the limit) or "" (unknown).
-    `columns` holds every column of the data set row, including its `reference`.
+    `columns` holds every column of the data set row, including its `reference`. Where that is a list,
+    each element is accepted (`references`), and `reference` is the list as JSON.
     Rollouts of one prompt share `group`; `sample_index` counts within it. `policy_version` is the
     number of updates of the weights that sampled it. If new weights arrived midway, it is that of the
     first token, and `token_versions` has one entry per completion token (else it is empty).
@@ -68,6 +79,20 @@ class Rollout:
     def prompt_text(self) -> str:
         """The contents of the prompt's messages, separated by blank lines."""
         return "\n\n".join(str(message.get("content", "")) for message in self.prompt)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The accepted references, any of which counts; empty without one.
+
+        >>> Rollout(completion="", reference='["4", 5]', columns={"reference": ["4", 5]}).references
+        ('4', '5')
+        >>> Rollout(completion="", reference="4").references
+        ('4',)
+        """
+        given = self.columns.get("reference")
+        if isinstance(given, (list, tuple)):
+            return tuple(reference_text(item) for item in given if item is not None)
+        return () if self.reference is None else (self.reference,)
 
     @property
     def is_truncated(self) -> bool:

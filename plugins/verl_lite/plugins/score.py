@@ -72,10 +72,14 @@ class Score:
         return cls(None, outcome, reason, details)
 
 
+class NotAScoreError(TypeError):
+    """A reward returned something that the contract does not allow, whatever the rollout."""
+
+
 def to_score(answer: object) -> Score:
     """Convert what a reward returned (Score, float, int, bool or None for abstain) to a Score.
 
-    Raises TypeError for other types and ValueError for nan and inf.
+    Raises NotAScoreError, a TypeError, for other types and ValueError for nan and inf.
 
     >>> to_score(True).value, to_score(None).outcome.value
     (1.0, 'abstain')
@@ -89,7 +93,7 @@ def to_score(answer: object) -> Score:
     item = getattr(answer, "item", None)  # numpy and torch scalars, without importing either
     if callable(item) and getattr(answer, "ndim", None) == 0:
         return to_score(item())
-    raise TypeError(
+    raise NotAScoreError(
         f"a reward returned {type(answer).__name__} ({answer!r:.80}): "
         "expected Score, float, int, bool or None"
     )

@@ -86,6 +86,21 @@ def picky(rollout):
     """Fails without a column."""
     return rollout.columns["tests"]
 
+@reward("one_short", form="group")
+def one_short(rollouts):
+    """Forgets the last rollout of a group."""
+    return [1.0] * (len(rollouts) - 1)
+
+@reward("only_five", form="group")
+def only_five(rollouts):
+    """Knows groups of five only."""
+    return [1.0] * 5
+
+@reward("words")
+def words(rollout):
+    """Returns text."""
+    return rollout.completion
+
 def make_local():
     @reward("local")
     def local(rollout):
@@ -137,7 +152,7 @@ def test_good_rewards_of_every_form_pass(check: Check, name: str) -> None:
     assert levels(report) == {"golden": "warn"}
     assert not report.failed
     assert [finding.check for finding in report.findings] == [
-        "docstring", "options", "golden", "pickling", "answers", "odd input",
+        "docstring", "options", "golden", "pickling", "contract", "answers", "odd input",
         "determinism", "order", "batch size", "deadline", "purity",
     ]  # fmt: skip
 
@@ -164,6 +179,24 @@ def test_good_rewards_of_every_form_pass(check: Check, name: str) -> None:
             {"batch size": "fail"},
             "batch size",
             "when each is its own batch; sample-0: ",
+        ),
+        (
+            "one_short",
+            {"contract": "fail", "answers": "warn", "odd input": "warn"},
+            "contract",
+            "for 14 rollouts; sample-0: returned 4 answers for 5 rollouts: expected one for each, in order",
+        ),
+        (
+            "only_five",
+            {"contract": "fail", "odd input": "warn"},
+            "contract",
+            "for 9 rollouts; nothing: returned 5 answers for 9 rollouts",
+        ),
+        (
+            "words",
+            {"contract": "fail", "answers": "warn", "odd input": "warn"},
+            "contract",
+            "for 14 rollouts; sample-0: TypeError: a reward returned str ('4'): expected Score, float",
         ),
         ("local", {"pickling": "fail", "purity": "note"}, "pickling", "at the top level of a module"),
     ],

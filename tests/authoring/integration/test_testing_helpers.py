@@ -1,6 +1,8 @@
 """What `verl_lite.plugins.testing` offers: assertions that explain, a chat server that obeys."""
 
+import asyncio
 import json
+import time
 import urllib.error
 import urllib.request
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from verl_lite.errors import PluginError
 from verl_lite.plugins import Score, reward, testing
 from verl_lite.plugins.testing import (
     FakeChatServer,
@@ -47,6 +50,29 @@ def test_assert_score_returns_the_score() -> None:
     assert_score(size, fake_rollout("abc"), 0.5, options={"target": 6})
     assert_score(size, fake_rollout("abc"), 0.99, tolerance=0.02)
     assert_score(size, fake_rollout(""), None, outcome="abstain")
+
+
+@reward("sleeps", timeout_s=60.0)
+def sleeps(rollout: Any) -> float:
+    """Hangs on "stay"."""
+    time.sleep(30.0 * (rollout.completion == "stay"))
+    return 1.0
+
+
+@reward("waits", timeout_s=0.2)
+async def waits(rollout: Any) -> float:
+    await asyncio.sleep(30.0 * (rollout.completion == "stay"))
+    return 1.0
+
+
+def test_an_expected_time_out_runs_with_the_deadline() -> None:
+    score = assert_score(sleeps, fake_rollout("stay"), None, outcome="timeout", timeout_s=0.3)
+    assert "no answer within 0.3 s" in score.reason
+    assert_score(waits, fake_rollout("stay"), None, outcome="timeout")
+    with pytest.raises(AssertionError, match="expected the outcome 'timeout'; it answered 1"):
+        assert_score(waits, fake_rollout("go"), None, outcome="timeout")
+    with pytest.raises(PluginError, match=r"isolate=False.*cannot end in a time-out"):
+        assert_score(size, fake_rollout("abc"), None, outcome="timeout")
 
 
 @pytest.mark.parametrize(

@@ -90,8 +90,26 @@ def test_the_calls_of_trl_get_the_recorded_rewards(form: str) -> None:
 def test_trl_gets_none_for_a_dropped_sample_and_rewards_by_hand() -> None:
     function = as_trl_reward_func(CONFIG)
     prompts = ["2 + 2?", "2 + 2?", "2 + 2?"]
-    rewards = function(prompts=prompts, completions=["4", "drop me", "no idea"], reference=["4"] * 3)
+    given = {"prompts": prompts, "completions": ["4", "drop me", "no idea"], "reference": ["4"] * 3}
+    with pytest.warns(UserWarning, match=r"dropped 1 of 3 samples .*abstain in brevity.*`other: \{use: trl:"):
+        rewards = function(**given)
     assert rewards == [1.5, None, 0.25]  # 1 + 0.5 * 1; dropped; 0 + 0.5 / 2
+    assert function(**given) == rewards  # and the warning, which would be an error here, came once
+
+
+def test_a_second_function_of_trl_belongs_into_our_config() -> None:
+    """TRL 1.16 made these advantages of the rewards None, 1, 1, 1 beside, and with, a function of zeros."""
+    advantages = recorded("trl_drops")["advantages"]
+    # beside: 0, 1, 1, 1 have the mean 3/4 and the sample deviation 1/2
+    assert advantages["beside"] == pytest.approx([-1.5, 0.5, 0.5, 0.5], abs=1e-3)
+    assert advantages["inside"] == [0.0, 0.0, 0.0, 0.0]
+    rewards = {
+        "first": {"use": f"{REWARDS_FILE}:all_but_first"},
+        "nothing": {"use": f"trl:{REWARDS_FILE}:nothing"},
+    }
+    function = as_trl_reward_func({"rewards": rewards, "scoring": {"on_abstain": "drop"}})
+    with pytest.warns(UserWarning, match="dropped 1 of 4"):
+        assert function(["2 + 2?"] * 4, ["a", "b", "c", "d"]) == [None, 1.0, 1.0, 1.0]
 
 
 def test_trl_sees_whole_groups_and_its_step_moves_weights(tmp_path: Path) -> None:
@@ -243,8 +261,13 @@ def test_what_a_trainer_cannot_carry_is_refused_when_the_adapter_is_made(make: A
 
 def test_process_rewards_and_a_reward_named_score_are_refused(tmp_path: Path) -> None:
     config = use_of(tmp_path, STEPS_REWARD, "steps")
-    with pytest.raises(RewardError, match="TRL takes one number"):
-        as_trl_reward_func(config)(["a"], ["bc"], [[1, 2]])
+    for ids in ([[1, 2]], None):  # also where no tokens are known to carry the steps
+        with pytest.raises(RewardError, match=r"steps gave process rewards .*TRL takes one number"):
+            as_trl_reward_func(config)(["a"], ["bc"], ids)
+    with pytest.raises(RewardError, match=r"process rewards .*verl takes one number"):
+        as_verl_compute_score(config)("d", "bc", "4")
+    shadow = {"rewards": {"e": {"use": "exact"}, "steps": {**config["rewards"]["steps"], "weight": 0.0}}}
+    assert as_verl_compute_score(shadow)("d", "4", "4") == {"e": 1.0, "steps": 0.0, "score": 1.0}
     with pytest.raises(ConfigError, match="keeps the name 'score'"):
         as_verl_compute_score({"rewards": {"score": {"use": "exact"}}})
 

@@ -258,7 +258,12 @@ def test_a_local_file_needs_no_package(tmp_path: Path, monkeypatch: pytest.Monke
     [
         ("./absent.py:f", "there is no file"),
         ("./my_rewards.py:shrt", "has no 'shrt': did you mean 'short'?"),
-        ("./my_rewards.py:", "has no ''"),
+        ("./my_rewards.py:", "which reward? It has: ./my_rewards.py:short"),
+        ("./my_rewards.py", "use: ./my_rewards.py: which reward? It has: ./my_rewards.py:short"),
+        ("./plain.py", "which reward? It has: ./plain.py:f, ./plain.py:g"),
+        ("trl:./my_rewards.py", "which reward? It has: trl:./my_rewards.py:short"),
+        ("./empty.py", "the file has no functions"),
+        ("./absent.py", "there is no file"),
         ("./my_rewards.py:number", "is not a reward"),
         ("./sick.py:f", "cannot be imported: ZeroDivisionError: division by zero"),
         ("./notes.txt:f", "is not a Python file"),
@@ -272,6 +277,8 @@ def test_mistakes_in_a_reference(
     (tmp_path / "my_rewards.py").write_text(LOCAL)
     (tmp_path / "sick.py").write_text("1 / 0")
     (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "plain.py").write_text("from json import loads\ndef g(r): ...\ndef f(r): ...\ndef _h(r): ...")
+    (tmp_path / "empty.py").write_text("")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PluginError) as caught:
         RewardCatalog(rewards={}).get(use)

@@ -114,6 +114,13 @@ def test_a_score_and_what_was_sent(endpoint: FakeEndpoint, monkeypatch: pytest.M
     assert all(text in user for text in ("What is 2 + 2?", "It is 4.", "\n4\nREFERENCE-"))
 
 
+def test_a_judge_sees_every_accepted_reference(endpoint: FakeEndpoint) -> None:
+    endpoint.behave = lambda number, body: grade(5)
+    rollout = fake_rollout("four", reference='["4", "four"]', columns={"reference": ["4", "four"]})
+    score_rollouts(Judge, [rollout], base_url=endpoint.url, model="judge-1")
+    assert "\nany of these:\n- 4\n- four\nREFERENCE-" in endpoint.requests[0]["messages"][1]["content"]
+
+
 def test_the_judges_own_number_and_another_rubric(endpoint: FakeEndpoint) -> None:
     endpoint.behave = lambda number, body: grade(-1)
     options = {"min_score": -2, "max_score": 2, "rubric": "Grade: $completion", "response_format": "none"}

@@ -15,8 +15,8 @@ ROOMS = {
         PluginInfo PluginStatus RewardCatalog RewardDefinition RewardsConfig Rollout SamplerSettings
         Score ScoreOutcome ScoredBatch ScoredRollout Scorer ScoringSession StepScore apply_overrides
         content_hash definition_of find_rewards gdpo_advantages group_center group_standardize
-        has_zero_variance hookimpl load_config load_rewards_config mean_and_std read_yaml reward
-        to_score validate
+        has_zero_variance hookimpl load_config load_rewards_config mean_and_std read_yaml
+        reference_text reward to_score validate
     """,
     "verl_lite.plugins.adapters": """
         OpenRlhfCall RewardBridge TrlCall VerlCall as_openrlhf_reward_func as_trl_reward_func

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -173,3 +174,29 @@ def test_spans_hold_every_row_once(tmp_path: Path, suffix: str) -> None:
     assert [r.rollout.completion for span in spans for r in read_records(path, span=span)] == [
         str(i) for i in range(10)
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "references"),
+    [
+        ("4", ("4",)),
+        (4, ("4",)),
+        (None, ()),
+        ([], ()),
+        (["4", "four"], ("4", "four")),
+        ([4, None, 0.5, ["a", 1]], ("4", "0.5", '["a", 1]')),
+        ("[1, 2]", ("[1, 2]",)),  # a text is one reference, whatever it looks like
+    ],
+)
+def test_every_element_of_a_list_is_an_accepted_reference(
+    tmp_path: Path, given: Any, references: tuple[str, ...]
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"completion": "x", "reference": given}) + "\n")
+    [record] = read_records(path)
+    assert record.rollout.references == references
+    for name in ("out.parquet", "out.jsonl"):  # and stays so in our own records
+        with RecordWriter(tmp_path / name) as writer:
+            writer.write([ScoredRollout(rollout=record.rollout, components={}, reward=None)])
+        [again] = read_records(tmp_path / name)
+        assert again.rollout.references == references

@@ -13,7 +13,7 @@ from verl_lite.engine.data.word_problems import sum_rows, word_problem_rows
 from verl_lite.engine.model.chat_template import ChatTemplate
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError, DataError
-from verl_lite.plugins import Message
+from verl_lite.plugins import Message, reference_text
 
 Row = Mapping[str, Any]
 TASKS: Mapping[Task, Callable[..., Iterator[Row]]] = {
@@ -167,19 +167,25 @@ def _prompt_row(
         id=str(row.get("id", index)),
         messages=messages,
         prompt_ids=prompt_ids,
-        reference=reference,
+        reference=None if reference is None else reference_text(reference),
         columns=row if reference is None else {**row, "reference": reference},
     )
 
 
-def _reference(row: Row, config: DatasetConfig) -> str | None:
-    if not config.reference or row[config.reference] is None:
-        return None
-    text = str(row[config.reference])
+def _reference(row: Row, config: DatasetConfig) -> str | list[str] | None:
+    """The reference, or the accepted ones where the column holds a list."""
+    given = row[config.reference] if config.reference else None
+    if isinstance(given, (list, tuple)):
+        return [_one_reference(item, config) for item in given if item is not None]
+    return None if given is None else _one_reference(given, config)
+
+
+def _one_reference(given: object, config: DatasetConfig) -> str:
+    text = str(given)
     if config.reference_after:
         _, found, text = text.rpartition(config.reference_after)
         if not found:
-            raise DataError(f"the reference {row[config.reference]!r:.80} lacks {config.reference_after!r}")
+            raise DataError(f"the reference {given!r:.80} lacks {config.reference_after!r}")
     return text.strip()
 
 

@@ -13,6 +13,7 @@ from verl_lite.lab.authoring.subjects import Subject, find_golden_files, odd_rol
 from verl_lite.lab.check import Finding, Level
 from verl_lite.lab.golden import compare_golden, read_golden
 from verl_lite.plugins import RewardCatalog, RewardDefinition, Score, ScoreOutcome, find_rewards
+from verl_lite.plugins.execution.calls import breaks_contract
 
 TOLERANCE = 1e-6  # between two passes: a model's batches differ by rounding
 _MAX_EXAMPLES = 3
@@ -58,6 +59,7 @@ def check_plugin(
     else:
         findings += [
             _pickling(definition, subjects),
+            _contract(checked),
             _answers(checked),
             _odd_input(checked),
             _same("determinism", checked, ("again", "elsewhere"), "when they are scored again"),
@@ -120,6 +122,21 @@ def _pickling(definition: RewardDefinition, subjects: Sequence[Subject]) -> Find
         return Finding(check="pickling", level=Level.OK, message=message)
     level = Level.FAIL if definition.isolate else Level.NOTE
     return Finding(check="pickling", level=level, message=reasons[0])
+
+
+def _contract(checked: Checked) -> Finding:
+    """Whether every call returned what the contract allows: one answer per rollout, of the right type."""
+    broken = [
+        f"{rollout.id}: {score.reason}"
+        for subject, passes in checked
+        for rollouts, scores in [(subject.rollouts, passes.first), (odd_rollouts(subject), passes.odd)]
+        for rollout, score in zip(rollouts, scores, strict=True)
+        if breaks_contract(score)
+    ]
+    if broken:
+        message = f"it returned what no reward may return for {len(broken)} rollouts; {broken[0]}"
+        return Finding(check="contract", level=Level.FAIL, message=message, numbers={"broken": broken})
+    return Finding(check="contract", level=Level.OK, message="one answer per rollout, of the right type")
 
 
 def _answers(checked: Checked) -> Finding:

@@ -100,12 +100,12 @@ def swapped_references(groups: Groups, scorer: Scorer, primary: str, *, seed: in
 
 def own_references(groups: Groups, scorer: Scorer, primary: str) -> Finding:
     """Does the verifier accept every reference when it is given as the answer?"""
-    rollouts = [rollout for rollout in _first_samples(groups) if rollout.reference]
+    rollouts = [rollout for rollout in _first_samples(groups) if any(rollout.references)]
     if not rollouts:
         return _not_applicable("own references", "no row has a reference")
     pending = rollouts
     for form in ANSWER_FORMS:
-        answers = [replace(rollout, completion=form.format(rollout.reference)) for rollout in pending]
+        answers = [replace(rollout, completion=form.format(rollout.references[0])) for rollout in pending]
         rows = scorer.score(answers).rows
         pending = [old for old, row in zip(pending, rows, strict=True) if not _accepts(row, primary)]
         if not pending:

@@ -54,36 +54,23 @@ class RewardBridge:
     """
 
     def __init__(self, config: ConfigSource, settings: BridgeSettings) -> None:
-        self.config = _read(config)
+        self.config = read_rewards(config)
         self.settings = settings
-        _check(self.config, settings)
         self._lock = threading.Lock()
         self._scorer: Scorer | None = None
         self._owner = 0
         self.components = self._new_scorer().components
-        _check_forms(self.components, settings)
+        check_support(self.config, self.components, settings)
 
     def score(self, rollouts: Sequence[Rollout], *, step: int = 0) -> ScoredBatch:
         """Score `rollouts` at `step`. Raises RewardError if scoring stops, and for process rewards."""
         batch = self._open().score(rollouts, step=step)
-        if any(row.token_rewards for row in batch.rows):
-            raise RewardError(
-                "a reward gave process rewards (values at positions), and "
-                f"{self.settings.peer} takes one number from a reward function: leave that reward out here"
-            )
+        refuse_steps(batch.rows, self.settings.peer)
         return batch
 
     def reward(self, row: ScoredRollout) -> float:
         """The row's reward; for a dropped row `settings.dropped`, or RewardError if that is None."""
-        if row.reward is not None:
-            return row.reward
-        if self.settings.dropped is None:
-            raise RewardError(
-                f"rollout {row.rollout.id!r} has no reward ({row.dropped_because}), and {self.settings.peer} "
-                "needs a number: set on_error, on_timeout or on_abstain to zero under `scoring:`, "
-                "or give the adapter dropped=NUMBER"
-            )
-        return self.settings.dropped
+        return reward_number(row, self.settings)
 
     def close(self) -> None:
         """Stop the worker processes; the next call starts them again."""
@@ -115,7 +102,31 @@ class RewardBridge:
             return self._scorer
 
 
-def make_rollout(number: int, **row: Any) -> Rollout:
+def refuse_steps(rows: Sequence[ScoredRollout], peer: str) -> None:
+    """Raise RewardError for process rewards, which the peer's one number per sample cannot hold."""
+    for row in rows:
+        stepped = [name for name, part in row.components.items() if part.weight and part.score.steps]
+        if stepped:
+            raise RewardError(
+                f"{stepped[0]} gave process rewards (values at positions), and {peer} takes one number "
+                "per sample: leave that reward out here, or give it weight 0"
+            )
+
+
+def reward_number(row: ScoredRollout, settings: BridgeSettings) -> float:
+    """The row's reward; for a dropped row `settings.dropped`, or RewardError if that is None."""
+    if row.reward is not None:
+        return row.reward
+    if settings.dropped is None:
+        raise RewardError(
+            f"rollout {row.rollout.id!r} has no reward ({row.dropped_because}), and {settings.peer} "
+            "needs a number: set on_error, on_timeout or on_abstain to zero under `scoring:`, "
+            "or give the adapter dropped=NUMBER"
+        )
+    return settings.dropped
+
+
+def make_rollout(number: int, /, **row: Any) -> Rollout:
     """The `number`-th rollout of a call, from the keys of a record file; equal prompts share a group."""
     return to_record(row, number).rollout
 
@@ -131,7 +142,7 @@ def _close_in(process_id: int, scorer: Scorer) -> None:
         scorer.__exit__(None, None, None)
 
 
-def _read(config: ConfigSource) -> RewardsConfig:
+def read_rewards(config: ConfigSource) -> RewardsConfig:
     if isinstance(config, RewardsConfig):
         return config
     if isinstance(config, Mapping):
@@ -139,7 +150,8 @@ def _read(config: ConfigSource) -> RewardsConfig:
     return load_rewards_config(config)
 
 
-def _check(config: RewardsConfig, settings: BridgeSettings) -> None:
+def check_support(config: RewardsConfig, components: Sequence[Component], settings: BridgeSettings) -> None:
+    """Raise ConfigError for what the peer cannot support, whatever the rollouts."""
     if config.scoring.combine == "gdpo":
         raise ConfigError(
             f"scoring.combine: gdpo makes advantages, and {settings.peer} makes its own from one reward "
@@ -153,6 +165,7 @@ def _check(config: RewardsConfig, settings: BridgeSettings) -> None:
             f"rewards.{scheduled}.weight follows a schedule, and {settings.peer} does not pass the "
             "training step to reward functions: give a fixed weight"
         )
+    _check_forms(components, settings)
 
 
 def _scheduled(rewards: Mapping[str, ComponentConfig | GroupConfig]) -> str | None:

@@ -45,7 +45,9 @@ class OpenRlhfRewardFunc:
         import torch  # OpenRLHF has it; we need it only in a call
 
         rows = zip(queries, prompts, labels, strict=True)
-        rollouts = [self._rollout(number, *row) for number, row in enumerate(rows, start=1)]
+        rollouts = [
+            split_query(number, *row, end_tokens=self.end_tokens) for number, row in enumerate(rows, start=1)
+        ]
         scored = self.bridge.score(rollouts).rows
         rewards = torch.tensor([self.bridge.reward(row) for row in scored], dtype=torch.float32)
         values = [component_values(row) for row in scored]
@@ -55,19 +57,26 @@ class OpenRlhfRewardFunc:
     def close(self) -> None:
         self.bridge.close()
 
-    def _rollout(self, number: int, query: str, prompt: str, label: Any) -> Rollout:
-        if not query.startswith(prompt):
-            raise DataError(
-                "OpenRLHF's query does not begin with its prompt (truncated, or changed by the tokenizer), "
-                f"so the completion cannot be separated: query {query!r:.80}, prompt "
-                f"{prompt!r:.80}"
-            )
-        completion = query[len(prompt) :]
-        while completion.endswith(self.end_tokens):
-            completion = next(completion.removesuffix(t) for t in self.end_tokens if completion.endswith(t))
-        return make_rollout(
-            number, prompt=prompt, completion=completion, reference=label, columns={"label": label}
+
+def split_query(
+    number: int, query: str, prompt: str, label: Any, *, end_tokens: Sequence[str] = END_TOKENS
+) -> Rollout:
+    """The rollout of a query, whose completion is what follows the prompt, without trailing `end_tokens`.
+
+    Raises DataError for a query that does not begin with its prompt.
+    """
+    if not (isinstance(query, str) and isinstance(prompt, str) and query.startswith(prompt)):
+        raise DataError(
+            "OpenRLHF's query does not begin with its prompt (truncated, or changed by the tokenizer), "
+            f"so the completion cannot be separated: query {query!r:.80}, prompt {prompt!r:.80}"
         )
+    completion = query[len(prompt) :]
+    ends = tuple(end_tokens)
+    while completion.endswith(ends):
+        completion = next(completion.removesuffix(t) for t in ends if completion.endswith(t))
+    return make_rollout(
+        number, prompt=prompt, completion=completion, reference=label, columns={"label": label}
+    )
 
 
 def as_openrlhf_reward_func(

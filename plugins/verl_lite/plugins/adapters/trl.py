@@ -1,10 +1,13 @@
 """TRL: `GRPOTrainer(reward_funcs=[as_trl_reward_func("rewards.yaml")])`.
 
 TRL takes None as "no reward": a sample that our policies drop becomes None, never 0. If no other
-function rewards that row, TRL warns and its advantage becomes 0. Component values go into TRL's
-completions table, the metrics of the pass into its log.
+function rewards that row, TRL warns and its advantage becomes 0. If another one does, TRL sums what is
+left, as if ours had given 0: the first drop warns of that. With the other function in our config
+(`use: trl:module.function`) the sample is dropped as a whole. Component values go into TRL's completions
+table, the metrics of the pass into its log.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +32,7 @@ class TrlRewardFunc:
         self.bridge = bridge
         self.reference_column = reference_column
         self.__name__ = name  # TRL's metrics have this name
+        self._has_warned = False
 
     def __call__(
         self,
@@ -47,7 +51,22 @@ class TrlRewardFunc:
         ]
         batch = self.bridge.score(rollouts, step=step)
         _log(batch, given["log_extra"], given["log_metric"])
+        self._warn_of_drops(batch)
         return [row.reward for row in batch.rows]
+
+    def _warn_of_drops(self, batch: ScoredBatch) -> None:
+        dropped = [row for row in batch.rows if row.reward is None]
+        if not dropped or self._has_warned:
+            return
+        self._has_warned = True
+        warnings.warn(
+            f"verl-lite dropped {len(dropped)} of {len(batch.rows)} samples (the first: "
+            f"{dropped[0].dropped_because}). TRL sums the other reward_funcs for them, as if this one had "
+            "given 0, which makes wrong advantages. If you have other reward_funcs, list them in the config "
+            "instead: `other: {use: trl:my_module.my_function}`; then the sample is dropped as a whole. "
+            "This is said once.",
+            stacklevel=3,
+        )
 
     def close(self) -> None:
         self.bridge.close()

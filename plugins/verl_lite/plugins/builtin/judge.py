@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
@@ -124,7 +124,7 @@ class Judge:
 
     async def __call__(self, rollout: Rollout) -> Score:
         options = self._options
-        if options.needs_reference and rollout.reference is None:
+        if options.needs_reference and not rollout.references:
             return Score.failed(ScoreOutcome.ABSTAIN, "the rollout has no reference")
         size = len(rollout.completion)
         if size > options.max_completion_chars:
@@ -163,7 +163,7 @@ class Judge:
         texts = {
             "question": rollout.prompt_text,
             "completion": rollout.completion,
-            "reference": rollout.reference or "",
+            "reference": _any_of(rollout.references),
         }
         request: dict[str, Any] = {
             "model": options.model,
@@ -209,6 +209,12 @@ def _reply_schema(options: JudgeOptions) -> dict[str, Any]:
     required = ["reason", "score"]
     schema = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
     return {"name": "grade", "schema": schema, "strict": True}
+
+
+def _any_of(references: Sequence[str]) -> str:
+    if len(references) < 2:
+        return "".join(references)
+    return "any of these:\n" + "\n".join(f"- {reference}" for reference in references)
 
 
 @hookimpl

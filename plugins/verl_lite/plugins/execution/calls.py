@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from verl_lite.plugins.contract import Component, RewardDefinition
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.rollout import Rollout
-from verl_lite.plugins.score import Score, ScoreOutcome, to_score
+from verl_lite.plugins.score import NotAScoreError, Score, ScoreOutcome, to_score
 
 BACKOFF_S = 0.25  # the pause before the first retry; each further one is twice as long
 REASON_CHARS = 300
@@ -156,12 +156,17 @@ def checked_answers(answer: object, expected: int, definition: RewardDefinition)
     """
     if isinstance(answer, (str, bytes, Mapping)) or not hasattr(answer, "__len__"):
         reason = f"returned {_shown(answer)}: expected one answer for each of the {expected} rollouts"
-        return [_failed_at(reason, source_of(definition))] * expected
+        return [_breach(reason, definition)] * expected
     answers: list[object] = list(answer)  # type: ignore[call-overload]
     if len(answers) != expected:
         reason = f"returned {len(answers)} answers for {expected} rollouts: expected one for each, in order"
-        return [_failed_at(reason, source_of(definition))] * expected
+        return [_breach(reason, definition)] * expected
     return [_checked(item, definition) for item in answers]
+
+
+def breaks_contract(score: Score) -> bool:
+    """Whether the reward returned what no reward may return: a wrong type or number of answers."""
+    return bool(score.details.get("breach"))
 
 
 def _checked(answer: object, definition: RewardDefinition) -> Score:
@@ -180,6 +185,8 @@ def failed_score(error: BaseException, prefix: str = "", *, definition: RewardDe
         text = str(error)
     except Exception:  # noqa: BLE001 - an exception whose own __str__ raises
         text = "(its text cannot be shown)"
+    if isinstance(error, NotAScoreError):
+        return _breach(f"TypeError: {text}", definition)
     frames = traceback.extract_tb(error.__traceback__)
     reason = f"{prefix}{type(error).__name__}: {text}"[:REASON_CHARS]
     shown = "".join(traceback.format_list(frames[-8:]))[-TRACEBACK_CHARS:]
@@ -203,6 +210,10 @@ def _own_line(frames: traceback.StackSummary, definition: RewardDefinition) -> s
     in_package = os.path.exists(folder + "__init__.py")
     own = [f for f in frames if f.filename == file or (in_package and f.filename.startswith(folder))]
     return f"{own[-1].filename}:{own[-1].lineno}" if own else source
+
+
+def _breach(reason: str, definition: RewardDefinition) -> Score:
+    return _failed_at(reason, source_of(definition), breach=True)
 
 
 def _failed_at(reason: str, where: str, **details: Any) -> Score:

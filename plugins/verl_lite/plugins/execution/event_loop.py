@@ -44,7 +44,7 @@ class _AsyncCaller:
         else:
             task.cancel()  # not awaited: a reward may swallow the cancellation
             reason = f"no answer within {self._wait_s:g} s; the call was cancelled"
-            scores = [Score.failed(ScoreOutcome.TIMEOUT, reason)] * len(rollouts)
+            scores = [_late(self._component, reason)] * len(rollouts)
         share_s = (time.perf_counter() - started) / len(rollouts)
         return [TimedScore(score, share_s, attempts[0]) for score in scores]
 
@@ -69,6 +69,11 @@ class _AsyncCaller:
             return [to_score(await self._bound(rollouts[0]))]
         answer = await self._bound(rollouts)
         return checked_answers(answer, len(rollouts), self._component.definition)
+
+
+def _late(component: Component, reason: str) -> Score:
+    late_is_error = component.definition.late_is_error
+    return Score.failed(ScoreOutcome.ERROR if late_is_error else ScoreOutcome.TIMEOUT, reason)
 
 
 class DebugAsyncRunner(InlineRunner):
@@ -117,7 +122,8 @@ class EventLoopRunner:
         self._loop.submit(others)
         timeout_s = self._components[blocking.component].timeout_s
         reason = f"no answer within {timeout_s:g} s; it blocks the event loop instead of awaiting"
-        timed = TimedScore(Score.failed(ScoreOutcome.TIMEOUT, reason), timeout_s / len(blocking.rows))
+        late = _late(self._components[blocking.component], reason)
+        timed = TimedScore(late, timeout_s / len(blocking.rows))
         blocking.run.complete(blocking.component, blocking.rows, [timed] * len(blocking.rows))
 
     def close(self) -> None:

@@ -1,13 +1,16 @@
 """Assertions about rewards; their messages say what the reward returned, and why.
 
 They run the reward in the test's own process: breakpoints hit, a test takes microseconds, deadlines are
-not enforced. `score_rollouts` runs it in worker processes, as training does.
+not enforced. Only an expected time-out runs as in training, in a worker process that is killed at the
+deadline; `score_rollouts` runs everything so.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from verl_lite.errors import PluginError
+from verl_lite.plugins.contract import definition_of
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.plugins.testing.fakes import score_rollouts
@@ -24,13 +27,19 @@ def assert_score(
     reason: str = "",
     options: Mapping[str, Any] | None = None,
     tolerance: float = TOLERANCE,
+    timeout_s: float | None = None,
 ) -> Score:
     """Assert that the reward gives the rollout `value` (None for no value), and return the score.
 
     `outcome` ("abstain", "error", "timeout") is why there is no value; `reason` is a part of the
-    score's reason. A reward of form "batch" or "group" gets only this rollout.
+    score's reason. A reward of form "batch" or "group" gets only this rollout. With outcome="timeout" the
+    deadline holds: `timeout_s`, or the one that the reward declares. Raises PluginError for a reward that
+    no deadline can stop (`isolate=False`).
     """
-    [score] = _scores(reward, [rollout], options)
+    if outcome == ScoreOutcome.TIMEOUT:
+        score = _with_deadline(reward, rollout, options, timeout_s)
+    else:
+        [score] = _scores(reward, [rollout], options)
     problems = _problems(score, value, outcome, reason, tolerance)
     assert not problems, f"{rollout.completion!r:.200}: {'; '.join(problems)}; it answered {_shown(score)}"
     return score
@@ -72,6 +81,19 @@ def assert_any_order(
         if one.outcome is not other.outcome or not _close(one.value, other.value, tolerance)
     ]
     assert not problems, "\n".join(["the order of the rollouts changes their scores:", *problems])
+
+
+def _with_deadline(
+    reward: Callable[..., Any], rollout: Rollout, options: Mapping[str, Any] | None, timeout_s: float | None
+) -> Score:
+    definition = definition_of(reward)
+    if not (definition.isolate or definition.is_async):
+        raise PluginError(
+            f"reward {definition.name!r} has isolate=False, so it runs in the trainer's own process and "
+            "nothing stops it at a deadline: it cannot end in a time-out"
+        )
+    [timed] = score_rollouts(reward, [rollout], timeout_s=timeout_s, **(options or {}))
+    return timed.score
 
 
 def _scores(
