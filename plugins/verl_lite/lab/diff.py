@@ -13,6 +13,8 @@ from itertools import zip_longest
 from typing import Any
 
 from verl_lite.errors import DataError
+from verl_lite.lab.groups import consecutive_groups
+from verl_lite.lab.html import html_table
 from verl_lite.lab.statistics import group_advantages, pair_inversions
 from verl_lite.plugins.records import Record, StoredScore
 
@@ -127,6 +129,13 @@ class DiffReport:
     @property
     def num_flips(self) -> int:
         return sum(part.num_flips for part in self.components.values())
+
+    def _repr_html_(self) -> str:
+        parts = [*self.components.values(), self.reward]
+        rows = [[part.name, part.num_changed, part.flips_up, part.flips_down] for part in parts]
+        heads = ["component", f"changed of {self.reward.num_rows:,}", "0 to 1", "1 to 0"]
+        grpo = [[name.replace("_", " "), value] for name, value in asdict(self.grpo).items()]
+        return html_table(heads, rows) + html_table(["what GRPO would see", ""], grpo)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -28,6 +28,18 @@ from verl_lite.lab.statistics import group_advantages
 from verl_lite.lab.summary import ScoreSummary
 from verl_lite.plugins import RewardsConfig, Rollout, ScoredRollout, Scorer, find_rewards
 from verl_lite.plugins.records import BadRow, Record, RecordWriter, join_record_files
+from verl_lite.plugins import RewardCatalog, RewardsConfig, Rollout, ScoredRollout, Scorer, find_rewards
+from verl_lite.plugins.records import (
+    BadRow,
+    Convert,
+    Record,
+    RecordWriter,
+    Shard,
+    read_records,
+    shard_records,
+)
+from verl_lite.plugins.records.reader import check_record_file
+from verl_lite.plugins.records.writer import join_record_files
 
 _CHUNK_ROWS = 2048
 _OBJECTS_PER_ROW = 60  # about twice what three components allocate
@@ -45,6 +57,7 @@ class ScoringOptions:
     debug_inline  score in this process, so that breakpoints hit
     load_plugins  False uses the built-in rewards and local files only
     cache         the file of the score cache (lab/cache.py); None for no cache
+    catalog       the rewards that a config may use; None for the installed ones
     """
 
     format: str = AUTO
@@ -53,6 +66,7 @@ class ScoringOptions:
     debug_inline: bool = False
     load_plugins: bool = True
     cache: Path | None = None
+    catalog: RewardCatalog | None = None
 
     @property
     def num_processes(self) -> int:
@@ -172,7 +186,7 @@ def open_scorer(config: RewardsConfig, options: ScoringOptions) -> Scorer:
         config,
         workers=options.workers,
         debug_inline=options.debug_inline,
-        catalog=find_rewards(load_plugins=options.load_plugins),
+        catalog=options.catalog or find_rewards(load_plugins=options.load_plugins),
     )
 
 

@@ -41,6 +41,10 @@ ROOMS = {
         check_record_file join_record_files own_records read_records read_rows spans_of to_json
         to_record to_scored
     """,
+    "verl_lite.plugins.serving": """
+        RemoteOptions RemoteReward RewardService SHAPES ServingOptions Shape make_app remote_reward
+        serve_rewards
+    """,
     "verl_lite.plugins.testing": """
         ChatRequest FakeChatServer assert_any_order assert_group_scores assert_score component_for
         fake_group fake_rollout score_rollouts
@@ -57,6 +61,9 @@ ROOMS = {
     "verl_lite.lab.attack": """
         Attack AttackReport Exploit FamilyTally attack_rewards attack_rollout default_rows
         load_attacks wrong_answers
+    """,
+    "verl_lite.lab.notebook": """
+        NotebookRewards Scores attack check diff read_rewards read_source score
     """,
     "verl_lite.lab.authoring": """
         OptionDescription PluginNames PluginReport RewardDescription check_plugin describe_reward

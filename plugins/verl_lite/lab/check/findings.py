@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from verl_lite.lab.html import html_table
+
 
 class Level(StrEnum):
     OK = "ok"
@@ -30,6 +32,10 @@ class CheckReport:
     @property
     def failed(self) -> bool:
         return any(finding.level is Level.FAIL for finding in self.findings)
+
+    def _repr_html_(self) -> str:
+        rows = [[finding.level, finding.check, finding.message] for finding in self.findings]
+        return html_table(["", "failed" if self.failed else "passed", ""], rows)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "failed": self.failed}

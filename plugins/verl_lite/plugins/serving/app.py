@@ -149,7 +149,8 @@ def _number(row: ScoredRollout, settings: Any) -> float:
         raise _RefusedError(
             422,
             f"rollout {row.rollout.id!r} has no reward ({row.dropped_because}), and {settings.peer} needs a "
-            "number: set on_error, on_timeout or on_abstain to zero under `scoring:`, or serve with --dropped",
+            "number: set on_error, on_timeout or on_abstain to zero under `scoring:`, or serve with "
+            "--dropped NUMBER",
         )
     return reward_number(row, settings)
 

@@ -110,7 +110,7 @@ class RewardService:
         await asyncio.to_thread(self._scorer.__exit__, None, None, None)
 
     def needs_of(self, only: str) -> list[Component]:
-        """The component `only` and those its gates read, or all for "". Raises DataError for an unknown name."""
+        """The component `only` and those its gates read, or all for ""; DataError for another name."""
         if not only:
             return list(self.components.values())
         if only not in self.components:

@@ -83,8 +83,8 @@ def _read_openrlhf(body: Body) -> Sequence[Rollout]:
     queries, prompts, labels = (_list_in(body, key) for key in ("query", "prompts", "labels"))
     if not len(queries) == len(prompts) == len(labels):
         raise DataError(
-            f"query, prompts and labels have {len(queries)}, {len(prompts)} and {len(labels)} items: expected "
-            "the same number"
+            f"query, prompts and labels have {len(queries)}, {len(prompts)} and {len(labels)} items: "
+            "expected the same number"
         )
     rows = enumerate(zip(queries, prompts, labels, strict=True), start=1)
     return [split_query(number, *row, end_tokens=END_TOKENS) for number, row in rows]
