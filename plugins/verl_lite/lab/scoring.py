@@ -8,7 +8,6 @@ their order.
 import gc
 import json
 import multiprocessing
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -40,6 +39,7 @@ from verl_lite.plugins.records import (
 )
 from verl_lite.plugins.records.reader import check_record_file
 from verl_lite.plugins.records.writer import join_record_files
+from verl_lite.workers import num_cores
 
 _CHUNK_ROWS = 2048
 _OBJECTS_PER_ROW = 60  # about twice what three components allocate
@@ -70,7 +70,7 @@ class ScoringOptions:
 
     @property
     def num_processes(self) -> int:
-        return 1 if self.debug_inline else self.workers or len(os.sched_getaffinity(0))
+        return 1 if self.debug_inline else self.workers or num_cores()
 
 
 def score_file(

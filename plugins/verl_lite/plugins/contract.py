@@ -132,7 +132,7 @@ def reward(
             version=version,
             cache=cache,
         )
-        _check(definition)
+        check_definition(definition)
         call.__verl_lite_reward__ = definition  # type: ignore[attr-defined]
         return call
 
@@ -147,7 +147,7 @@ def definition_of(call: Callable[..., Any]) -> RewardDefinition:
     return found
 
 
-def _check(definition: RewardDefinition) -> None:
+def check_definition(definition: RewardDefinition) -> None:
     """Raise PluginError listing every mistake of the declaration, if there is one."""
     mistakes = [*_wrong_settings(definition), *_wrong_signature(definition)]
     if mistakes:

@@ -1,9 +1,15 @@
 """Runs untrusted programs in isolation, with limits. Knows nothing about rewards."""
 
-from verl_lite.sandbox.backend import RunFuture
-from verl_lite.sandbox.layers import Layer, State, probe
-from verl_lite.sandbox.limits import REPLY_FD, SANDBOX_VERSION, Limits, Result, Status
-from verl_lite.sandbox.sandbox import Sandbox, UnsafeSandboxWarning
+# isort: off
+from verl_lite.sandbox._platform import require_linux
+
+require_linux()  # before anything below imports what only Linux has
+# isort: on
+
+from verl_lite.sandbox.backend import RunFuture  # noqa: E402
+from verl_lite.sandbox.layers import Layer, State, probe  # noqa: E402
+from verl_lite.sandbox.limits import REPLY_FD, SANDBOX_VERSION, Limits, Result, Status  # noqa: E402
+from verl_lite.sandbox.sandbox import Sandbox, UnsafeSandboxWarning  # noqa: E402
 
 __all__ = [
     "REPLY_FD",

@@ -9,7 +9,9 @@ Workers run with the rights of the caller: untrusted programs belong in the sand
 from verl_lite.workers.channel import receive_frame, send_frame
 from verl_lite.workers.fork_server_handle import ForkServerHandle, WorkerStartError
 from verl_lite.workers.pool import Answer, WorkerPool
-from verl_lite.workers.progress import Progress, ProgressPage, Slot
+from verl_lite.workers.progress import Progress, ProgressPage, Serve, Slot
+from verl_lite.workers.spawned import SpawnedPool, SpawnedWorker
+from verl_lite.workers.system import can_fork_workers, child_pids, num_cores
 from verl_lite.workers.worker_handle import CHANNEL_CLOSED, WorkerHandle, how_it_ended, resident_mb
 
 __all__ = [
@@ -18,11 +20,17 @@ __all__ = [
     "ForkServerHandle",
     "Progress",
     "ProgressPage",
+    "Serve",
     "Slot",
+    "SpawnedPool",
+    "SpawnedWorker",
     "WorkerHandle",
     "WorkerPool",
     "WorkerStartError",
+    "can_fork_workers",
+    "child_pids",
     "how_it_ended",
+    "num_cores",
     "receive_frame",
     "resident_mb",
     "send_frame",

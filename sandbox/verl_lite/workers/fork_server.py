@@ -15,16 +15,12 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NoReturn, TypeAlias
+from typing import NoReturn
 
 from verl_lite.errors import VerlLiteError
-from verl_lite.workers.progress import ProgressPage, Slot
-
-Serve: TypeAlias = Callable[
-    [socket.socket, Slot], None
-]  # a worker's main function; the worker exits when it returns
+from verl_lite.workers.progress import ProgressPage, Serve, Slot
+from verl_lite.workers.system import child_pids
 
 PARENT_DIED = signal.SIGUSR1
 _PR_SET_PDEATHSIG = 1
@@ -152,23 +148,6 @@ def _peek_dead() -> int | None:
     except ChildProcessError:
         return None
     return None if found is None else found.si_pid
-
-
-def child_pids() -> set[int]:
-    try:
-        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
-            return {int(pid) for pid in file.read().split()}
-    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
-        pids = map(int, filter(str.isdigit, os.listdir("/proc")))
-        return {pid for pid in pids if _parent_of(pid) == os.getpid()}
-
-
-def _parent_of(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return int(file.read().rpartition(")")[2].split()[1])
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
 
 
 def _prepare() -> Serve:

@@ -6,7 +6,10 @@ the parent still knows which call passed its deadline, and kills the worker.
 
 import mmap
 import os
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 FIELDS = 4  # chunk, position, started_ns, limit: 8 bytes each
 
@@ -54,6 +57,10 @@ class Slot:
     @limit.setter
     def limit(self, position: int) -> None:
         self._numbers[3] = position
+
+
+# a worker's main function; the worker exits when it returns
+Serve: TypeAlias = Callable[[socket.socket, Slot], None]
 
 
 class ProgressPage:

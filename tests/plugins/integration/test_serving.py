@@ -144,6 +144,8 @@ def test_the_trainers_shapes(client: httpx.Client) -> None:
     }
     found = client.post("/compute_score", json=call).json()
     assert found == {"correct": 1.0, "size": 1.0, "gated": 1.0, "score": 1.5}
+    sample = {"prompt": "2 + 2?", "response": "4", "label": "4"}
+    assert client.post("/reward", json=sample).json() == 1.5
     found = client.post("/classify", json={"model": "m", "input": "abc", "use_activation": False}).json()
     assert found["data"][-1]["probs"][-1] == 1.5  # nothing to compare with; 0.5 * 3
 
@@ -169,6 +171,7 @@ def test_the_trainers_shapes(client: httpx.Client) -> None:
         ("/compute_score", '{"solution_str": 4}', 400, "'solution_str' must be text, got int"),
         ("/compute_score", '{"solution_str": "", "extra_info": 1}', 400, "'extra_info' must be an object"),
         ("/compute_score", '{"solution_str": "boom", "ground_truth": "4"}', 422, "error in size: KeyError"),
+        ("/reward", '{"prompt": "a"}', 400, "'response' must be text, got NoneType"),
         ("/classify", '{"input": 3}', 400, "'input' must be text or a list of texts"),
     ],
 )

@@ -19,8 +19,8 @@ ROOMS = {
         reference_text reward to_score validate
     """,
     "verl_lite.plugins.adapters": """
-        OpenRlhfCall RewardBridge TrlCall VerlCall as_openrlhf_reward_func as_trl_reward_func
-        as_verifiers_reward as_verifiers_rubric as_verl_compute_score
+        OpenRlhfCall RewardBridge ScoreOne TrlCall VerlCall as_openrlhf_reward_func as_trl_reward_func
+        as_verifiers_reward as_verifiers_rubric as_verl_compute_score score_one
     """,
     "verl_lite.plugins.builtin": """
         DEFAULT_RUBRIC BusyError ChatClient ChoiceOptions CodeReward CodeRewardOptions ExactOptions
@@ -130,6 +130,7 @@ SIGNATURES = {
         max_retries: int = 2
         version: str = '1'
         cache: bool = True
+        late_is_error: bool = False
         distribution: str = ''
     """,
     "Component": """

@@ -15,9 +15,9 @@ from verl_lite.plugins import (
     definition_of,
     find_rewards,
     load_rewards_config,
-    reward,
     validate,
 )
+from verl_lite.plugins.contract import check_definition
 from verl_lite.plugins.execution.spec import spec_of
 
 _PREFIX = "notebook."  # of the names under which functions in memory enter the catalog
@@ -97,16 +97,11 @@ def _definition(key: str, call: Callable[..., Any]) -> RewardDefinition:
     One that a worker process cannot import (a lambda, a notebook's cell) runs in this process, where no
     deadline stops it.
     """
-    if not hasattr(call, "__verl_lite_reward__"):
-        function = call
-
-        @reward(key, isolate=False)
-        def undeclared(rollout: Any) -> Any:
-            return function(rollout)
-
-        definition = replace(definition_of(undeclared), call=call)
-    else:
+    if hasattr(call, "__verl_lite_reward__"):
         definition = definition_of(call)
+    else:
+        definition = RewardDefinition(name=key, call=call, isolate=False)
+        check_definition(definition)
     definition = replace(definition, name=key, distribution="this notebook", cache=False)
     if definition.isolate and not definition.is_async:
         probe = Component(name=key, definition=definition, options=_options(definition), timeout_s=1.0)

@@ -5,7 +5,6 @@ machine as its host, so that no other page in the browser can reach it.
 """
 
 import base64
-import fcntl
 import hashlib
 import hmac
 import json
@@ -27,6 +26,18 @@ from verl_lite.lab.preferences.rows import PreferenceRow, read_preferences, writ
 MAX_BODY_BYTES = 64 * 1024
 
 
+def _lock_now(file: Any) -> None:
+    """Lock a file for this process; raises OSError where another has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 class AnnotationStore:
     """One annotator's judgements of `candidates`, in `path`; it keeps other annotators' rows there.
 
@@ -41,8 +52,8 @@ class AnnotationStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = path.with_name(f".{path.name}.lock").open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            _lock_now(self._lock)
+        except OSError:
             self._lock.close()
             raise ConfigError(
                 f"{path} is being written by another page: close it, or name another file"

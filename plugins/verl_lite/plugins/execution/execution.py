@@ -1,6 +1,5 @@
 """Run the components of a composite concurrently, each where it belongs."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ from verl_lite.plugins.execution.execution_run import ExecutionRun, Placement, R
 from verl_lite.plugins.execution.inline import InlineRunner
 from verl_lite.plugins.execution.limits import WorkerLimits
 from verl_lite.plugins.execution.stats import ExecutionStats, StatsCollector
+from verl_lite.workers import num_cores
 
 
 class Execution:
@@ -42,7 +42,7 @@ class Execution:
         if workers is not None and workers < 1:
             raise ConfigError(f"workers={workers}: expected at least 1, or None for one per core")
         self._graph = make_graph(components)
-        self._workers = workers or len(os.sched_getaffinity(0))
+        self._workers = workers or num_cores()
         self._limits = limits or WorkerLimits()
         self._debug_inline = debug_inline
         self._placement = placement

@@ -10,7 +10,9 @@ from verl_lite.plugins.execution.execution_run import Runner
 from verl_lite.plugins.execution.inline import InlineRunner
 from verl_lite.plugins.execution.limits import WorkerLimits
 from verl_lite.plugins.execution.pool import ProcessPool
+from verl_lite.plugins.execution.spawn_pool import SpawnPool
 from verl_lite.plugins.execution.threads import ThreadRunner
+from verl_lite.workers import can_fork_workers
 
 Place = Literal["process", "event loop", "thread", "inline"]
 
@@ -34,7 +36,8 @@ def make_runners(
 
     runners: dict[int, Runner | InlineRunner] = {}
     if isolated := at("process"):
-        runners |= dict.fromkeys(isolated, ProcessPool(isolated, workers, limits, replaced))
+        pool = ProcessPool if can_fork_workers() else SpawnPool
+        runners |= dict.fromkeys(isolated, pool(isolated, workers, limits, replaced))
     if asynchronous := at("event loop"):
         runners |= dict.fromkeys(asynchronous, EventLoopRunner(asynchronous))
     runners |= {index: ThreadRunner(component) for index, component in at("thread").items()}

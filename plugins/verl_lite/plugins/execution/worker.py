@@ -23,8 +23,15 @@ from verl_lite.plugins.execution.spec import RewardSpec, load
 from verl_lite.plugins.execution.wire import Answers, Chunk, PickledRow, RowAnswer, pack_row
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
-from verl_lite.workers import CHANNEL_CLOSED, Slot, receive_frame, resident_mb, send_frame
-from verl_lite.workers.fork_server import Serve, child_pids
+from verl_lite.workers import (
+    CHANNEL_CLOSED,
+    Serve,
+    Slot,
+    child_pids,
+    receive_frame,
+    resident_mb,
+    send_frame,
+)
 
 FLUSH_S = 0.005  # finished answers wait at most this long before they are sent (or for one call to end)
 
@@ -99,7 +106,8 @@ class _Worker:
             scores = caller.answer(rollouts)
         self._exit_if_copied()
         self._slot.end_call()
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if hasattr(signal, "setitimer"):  # not on Windows
+            signal.setitimer(signal.ITIMER_REAL, 0)
         return [pack_row(timed) for timed in scores]
 
     def _caller(self, component: int) -> Caller:

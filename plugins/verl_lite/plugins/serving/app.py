@@ -122,7 +122,7 @@ def _status_of(error: Exception) -> int:
 
 
 async def _score(service: RewardService, shape: Shape, request: "Request") -> Any:
-    body = await _body(request, int(service.options.max_request_mb * 2**20))
+    body = await _body(request, service.options.max_request_mb)
     rollouts = shape.read(body)
     only = request.path_params.get("name", "")
     step = body.get("step", 0)
@@ -155,9 +155,10 @@ def _number(row: ScoredRollout, settings: Any) -> float:
     return reward_number(row, settings)
 
 
-async def _body(request: "Request", limit: int) -> dict[str, Any]:
+async def _body(request: "Request", max_mb: float) -> dict[str, Any]:
+    limit = int(max_mb * 2**20)
     too_large = _RefusedError(
-        413, f"the request is larger than {limit / 2**20:g} MiB: send fewer rollouts at a time"
+        413, f"the request is larger than {max_mb:g} MiB: send fewer rollouts at a time"
     )
     if int(request.headers.get("content-length") or 0) > limit:
         raise too_large

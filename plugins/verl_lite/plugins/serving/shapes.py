@@ -3,6 +3,7 @@
 /score, /score/NAME   ours: rollouts as in a record file, and typed scores with outcomes
 /get_reward           OpenRLHF's remote reward (`--reward.remote_url http://...`), 0.11
 /compute_score        the arguments of verl's compute_score, and its dict
+/reward               slime's remote_rm (`--rm-type remote_rm --rm-url http://.../reward`): one number
 /classify             what verl's reward loop asks a discriminative reward model, 0.9
 
 The trainers' shapes carry one number per sample, so what that cannot hold is refused, never dropped:
@@ -117,6 +118,24 @@ def _write_compute_score(body: Body, rows: Sequence[ScoredRollout], numbers: Num
     return {**component_values(rows[0]), "score": numbers[0]}
 
 
+def _read_slime(body: Body) -> Sequence[Rollout]:
+    if not isinstance(body.get("response"), str):
+        raise DataError(f"'response' must be text, got {type(body.get('response')).__name__}")
+    label = body.get("label")
+    rollout = make_rollout(
+        1,
+        prompt=body.get("prompt"),
+        completion=body["response"],
+        reference=label,
+        columns={"label": label},
+    )
+    return [rollout]
+
+
+def _write_slime(body: Body, rows: Sequence[ScoredRollout], numbers: Numbers) -> Any:
+    return numbers[0]
+
+
 def _read_classify(body: Body) -> Sequence[Rollout]:
     given = body.get("input")
     texts = [given] if isinstance(given, str) else given
@@ -161,5 +180,6 @@ SHAPES = (
     Shape(
         path="/compute_score", read=_read_compute_score, write=_write_compute_score, settings=_trainer("verl")
     ),
+    Shape(path="/reward", read=_read_slime, write=_write_slime, settings=_trainer("slime")),
     Shape(path="/classify", read=_read_classify, write=_write_classify, settings=_trainer("verl")),
 )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from verl_lite.verifiers.math.expressions import Expr
-from verl_lite.workers import WorkerPool
+from verl_lite.workers import SpawnedPool, WorkerPool, can_fork_workers, num_cores
 
 WORKER_MEMORY_MB = 1024
 JOBS_PER_WORKER = 300  # sympy's caches grow; a fresh fork is cheap
@@ -31,18 +31,19 @@ class Reply:
 
 def num_workers() -> int:
     """How many questions run at once: one per usable core, at most four."""
-    return min(4, len(os.sched_getaffinity(0)))
+    return min(4, num_cores())
 
 
-_pool: WorkerPool | None = None
+_pool: WorkerPool | SpawnedPool | None = None
 _pool_lock = threading.Lock()
 
 
-def _current() -> WorkerPool:
+def _current() -> WorkerPool | SpawnedPool:
     global _pool
     with _pool_lock:
         if _pool is None:
-            _pool = WorkerPool(
+            kind = WorkerPool if can_fork_workers() else SpawnedPool
+            _pool = kind(
                 "verl_lite.verifiers.math.worker:prepare",
                 WORKER_MEMORY_MB,
                 size=num_workers(),
@@ -93,4 +94,5 @@ def _forget_in_child() -> None:
 
 
 atexit.register(close)
-os.register_at_fork(after_in_child=_forget_in_child)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget_in_child)

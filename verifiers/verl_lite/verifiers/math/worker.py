@@ -7,7 +7,6 @@ are pickled trees from our own caller. Replies are JSON, because nothing that a 
 import json
 import os
 import pickle
-import resource
 import socket
 import time
 from functools import partial
@@ -15,8 +14,7 @@ from typing import Any
 
 from verl_lite.verifiers.math.algebra.symbolic import QUESTIONS, equal
 from verl_lite.verifiers.math.expressions import num, sym
-from verl_lite.workers import Slot, receive_frame, send_frame
-from verl_lite.workers.fork_server import Serve
+from verl_lite.workers import Serve, Slot, receive_frame, send_frame
 
 
 def prepare(memory_mb: int) -> Serve:
@@ -26,15 +24,24 @@ def prepare(memory_mb: int) -> Serve:
 
 
 def _serve(memory_mb: int, channel: socket.socket, slot: Slot) -> None:
-    limit = memory_mb << 20
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _cap_memory(memory_mb << 20)
     for descriptor in (1, 2):
         os.dup2(0, descriptor)  # the null device: nobody reads what sympy prints
     try:
         while True:
             send_frame(channel, _answer(receive_frame(channel)))
     except EOFError:
+        return
+
+
+def _cap_memory(limit: int) -> None:
+    """As far as the system can: macOS ignores the limit, Windows has none; there only deadlines hold."""
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    except (ImportError, ValueError, OSError):
         return
 
 
