@@ -13,7 +13,6 @@ from itertools import zip_longest
 from typing import Any
 
 from verl_lite.errors import DataError
-from verl_lite.lab.groups import consecutive_groups
 from verl_lite.lab.html import html_table
 from verl_lite.lab.statistics import group_advantages, pair_inversions
 from verl_lite.plugins.records import Record, StoredScore

@@ -25,20 +25,8 @@ from verl_lite.lab.reading import Piece, Rollouts, Sources, open_rollouts
 from verl_lite.lab.results import KeptResult, ResultStore
 from verl_lite.lab.statistics import group_advantages
 from verl_lite.lab.summary import ScoreSummary
-from verl_lite.plugins import RewardsConfig, Rollout, ScoredRollout, Scorer, find_rewards
-from verl_lite.plugins.records import BadRow, Record, RecordWriter, join_record_files
 from verl_lite.plugins import RewardCatalog, RewardsConfig, Rollout, ScoredRollout, Scorer, find_rewards
-from verl_lite.plugins.records import (
-    BadRow,
-    Convert,
-    Record,
-    RecordWriter,
-    Shard,
-    read_records,
-    shard_records,
-)
-from verl_lite.plugins.records.reader import check_record_file
-from verl_lite.plugins.records.writer import join_record_files
+from verl_lite.plugins.records import BadRow, Record, RecordWriter, join_record_files
 from verl_lite.workers import num_cores
 
 _CHUNK_ROWS = 2048

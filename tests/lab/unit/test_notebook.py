@@ -27,22 +27,35 @@ def longest(rollouts: Any) -> list[float]:
     return [float(len(rollout.completion) == most) for rollout in rollouts]
 
 
-def as_files(folder: Path) -> list[Path]:
+def written(folder: Path) -> Path:
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    return [path]
+    return path
 
 
 def test_every_kind_of_source_gives_the_same_scores(tmp_path: Path) -> None:
     import pandas
 
-    [path] = as_files(tmp_path)
     rollouts = [Rollout(columns={"reference": "4"}, **{**row, "prompt": ()}) for row in ROWS]
     tables = [pandas.DataFrame(ROWS), pa.Table.from_pylist(ROWS), iter(ROWS)]
-    for source in (path, str(path), ROWS, rollouts, *tables):
+    for source in (ROWS, rollouts, *tables):
         scores = lab.score(source, "exact")
         assert scores.rewards == EXACT
         assert [row.rollout.id for row in scores] == [row["id"] for row in ROWS]
+    path = written(tmp_path)
+    for files in (path, str(path), [path], tmp_path):  # group by group
+        found = {row.rollout.id: row.reward for row in lab.score(files, "exact")}
+        assert found == {"a0": 1.0, "a1": 0.0, "a2": 0.0, "b0": 1.0, "b1": 0.0, "b2": 0.0}
+
+
+def test_columns_by_other_names(tmp_path: Path) -> None:
+    rows = [{"completion": "4", "extra": {"gold": "4"}}, {"completion": "5", "extra": {"gold": "4"}}]
+    names = {"reference": "extra.gold"}
+    assert lab.score(rows, "exact", renames=names).rewards == [1.0, 0.0]
+    assert lab.attack("exact", rows, renames=names, families=["echo"]).exploit_rate == 0.0
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert sorted(lab.score(path, "exact", renames=names).rewards) == [0.0, 1.0]
 
 
 def test_polars_is_read_and_written() -> None:
@@ -110,8 +123,10 @@ def test_a_function_that_fails_says_why() -> None:
     [
         ([], "exact", DataError, "the source is empty"),
         (7, "exact", DataError, "cannot read rollouts from int"),
-        ([{"prompt": "a"}], "exact", DataError, "row 1: 'completion' must be text"),
-        ("absent.jsonl", "exact", DataError, "no rollout file|absent.jsonl"),
+        ([{"prompt": "a"}], "exact", DataError, "row"),
+        ([Rollout(completion=""), 7], "exact", DataError, "row 2: expected a rollout or a row, got int"),
+        ([Rollout(completion=""), {"completion": ""}], "exact", DataError, "mixed"),
+        ("absent.jsonl", "exact", DataError, "absent.jsonl"),
         (ROWS, [], ConfigError, "at least one reward"),
         (ROWS, 7, ConfigError, "expected a name, a function or a dict, got int"),
         (ROWS, [longest, longest], ConfigError, "two are called 'longest'"),

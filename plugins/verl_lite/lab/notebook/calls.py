@@ -6,12 +6,12 @@ from typing import Any
 
 from verl_lite.lab.attack import AttackReport, attack_rewards
 from verl_lite.lab.check import CheckOptions, CheckReport, check_file
-from verl_lite.lab.diff import DiffReport, diff_records
+from verl_lite.lab.diff import DiffReport, diff_groups
 from verl_lite.lab.formats import AUTO
 from verl_lite.lab.groups import GroupKey, group_key
 from verl_lite.lab.notebook.rewards import NotebookRewards, read_rewards
 from verl_lite.lab.notebook.scores import Scores
-from verl_lite.lab.notebook.sources import as_file, read_source
+from verl_lite.lab.notebook.sources import Renames, as_files, read_source
 from verl_lite.lab.scoring import ScoringOptions, open_scorer, without_breaker
 from verl_lite.lab.statistics import group_advantages
 from verl_lite.lab.summary import ScoreSummary
@@ -23,7 +23,13 @@ RECORDED = "recorded"
 
 
 def score(
-    rollouts: Any, rewards: Any, *, format: str = AUTO, workers: int | None = None, debug_inline: bool = False
+    rollouts: Any,
+    rewards: Any,
+    *,
+    format: str = AUTO,
+    renames: Renames | None = None,
+    workers: int | None = None,
+    debug_inline: bool = False,
 ) -> Scores:
     """Score `rollouts` (see read_source) with `rewards` (see read_rewards), as training does.
 
@@ -31,7 +37,8 @@ def score(
     outcomes with reasons; no breaker stops the pass. Raises DataError, ConfigError and PluginError for what
     cannot be read or run.
     """
-    return _score(read_source(rollouts, format=format), read_rewards(rewards), workers, debug_inline)
+    records = read_source(rollouts, format=format, renames=renames)
+    return _score(records, read_rewards(rewards), workers, debug_inline)
 
 
 def diff(
@@ -40,20 +47,21 @@ def diff(
     after: Any,
     *,
     format: str = AUTO,
+    renames: Renames | None = None,
     workers: int | None = None,
     max_examples: int = 10,
 ) -> DiffReport:
     """What changes from the rewards `before` to `after`; before="recorded" are the scores in the source."""
-    records = read_source(rollouts, format=format)
+    records = read_source(rollouts, format=format, renames=renames)
     sides = [
         records
         if isinstance(rewards, str) and rewards == RECORDED
         else _scored_records(records, _score(records, read_rewards(rewards), workers, False))
         for rewards in (before, after)
     ]
-    order = [place for places in _groups(records).values() for place in places]
-    ordered = [[side[place] for place in order] for side in sides]
-    return diff_records(*ordered, max_examples=max_examples)
+    groups = _groups(records).values()
+    streams = [[[side[place] for place in places] for places in groups] for side in sides]
+    return diff_groups(*streams, max_examples=max_examples)
 
 
 def check(
@@ -65,13 +73,15 @@ def check(
     by: Sequence[str] = CheckOptions().by,
     num_probes: int = CheckOptions().num_probes,
     format: str = AUTO,
+    renames: Renames | None = None,
     workers: int | None = None,
 ) -> CheckReport:
     """Whether the rewards can be trusted on these rollouts: the findings of `verl-lite check`."""
     options = CheckOptions(label=label, primary=primary, by=tuple(by), num_probes=num_probes)
     given = read_rewards(rewards)
-    with as_file(rollouts, format=format) as (path, kind):
-        return check_file(path, given.config, check=options, scoring=_options(given, kind, workers))
+    with as_files(rollouts, format=format, renames=renames) as (files, kind, names):
+        scoring = replace(_options(given, kind, workers), renames=names)
+        return check_file(files, given.config, check=options, scoring=scoring)
 
 
 def attack(
@@ -82,6 +92,7 @@ def attack(
     num_rows: int = 20,
     families: Sequence[str] = (),
     format: str = AUTO,
+    renames: Renames | None = None,
     workers: int | None = None,
 ) -> AttackReport:
     """What hostile answers earn, on the first prompts of `rollouts` or on a few built-in ones."""
@@ -89,8 +100,9 @@ def attack(
     chosen: dict[str, Any] = {"primary": primary, "num_rows": num_rows, "families": families}
     if rollouts is None:
         return attack_rewards(given.config, scoring=_options(given, AUTO, workers), **chosen)
-    with as_file(rollouts, format=format) as (path, kind):
-        return attack_rewards(given.config, path, scoring=_options(given, kind, workers), **chosen)
+    with as_files(rollouts, format=format, renames=renames) as (files, kind, names):
+        scoring = replace(_options(given, kind, workers), renames=names)
+        return attack_rewards(given.config, files, scoring=scoring, **chosen)
 
 
 def _options(rewards: NotebookRewards, format: str, workers: int | None) -> ScoringOptions:

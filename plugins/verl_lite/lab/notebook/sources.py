@@ -8,27 +8,46 @@ from pathlib import Path
 from typing import Any
 
 from verl_lite.errors import DataError
-from verl_lite.lab.formats import AUTO, converter_for
+from verl_lite.lab.formats import AUTO
 from verl_lite.lab.groups import GroupKey, group_key
+from verl_lite.lab.reading import open_rollouts, records_of_rows
 from verl_lite.plugins import Rollout, ScoredRollout
-from verl_lite.plugins.records import Record, RecordWriter, read_records, to_record
+from verl_lite.plugins.records import Record, RecordWriter
+
+Renames = Mapping[str, str]
 
 
-def read_source(source: Any, *, format: str = AUTO) -> list[Record]:
-    """The records of `source`, in its order.
+def read_source(source: Any, *, format: str = AUTO, renames: Renames | None = None) -> list[Record]:
+    """The records of `source`: those of files group by group, others in their order.
 
-    A path; Rollout objects, rows (dicts as in a JSONL file) or Records; a pandas or polars DataFrame, an
-    Arrow table or a `datasets.Dataset`, one row per rollout. Raises DataError for anything else, and for a
-    row that is no rollout.
+    Paths as `verl-lite score` takes them, one or a list; Rollout objects, rows (dicts as in a JSONL file) or
+    Records; a pandas or polars DataFrame, an Arrow table or a `datasets.Dataset`, one row per rollout.
+    `renames` is new name -> path in the row. Raises DataError for anything else, and for a row that is no
+    rollout.
     """
-    if isinstance(source, (str, Path)):
-        return list(read_records(source, convert=converter_for(source, format)))
+    if _is_path(source):
+        with open_rollouts(source, format=format, renames=renames) as rollouts:
+            return [record for group in rollouts.groups() for record in group]
     if isinstance(source, (Rollout, Mapping)):
         source = [source]
-    records = [_record(row, number) for number, row in enumerate(_rows(source), start=1)]
+    records: list[Record] = []
+    rows: list[dict[str, Any]] = []
+    for number, item in enumerate(_rows(source), start=1):
+        if isinstance(item, Mapping):
+            rows.append(_plain(item))
+        else:
+            records.append(_record(item, number))
+    if rows and records:
+        raise DataError("rows and rollouts are mixed: give one or the other")
+    records += records_of_rows(rows, format=format, renames=renames)
     if not records:
         raise DataError("there are no rollouts: the source is empty")
     return records
+
+
+def _is_path(source: Any) -> bool:
+    many = isinstance(source, (list, tuple)) and bool(source)
+    return isinstance(source, (str, Path)) or (many and all(isinstance(x, (str, Path)) for x in source))
 
 
 def _rows(source: Any) -> Iterable[Any]:
@@ -45,17 +64,15 @@ def _rows(source: Any) -> Iterable[Any]:
     )
 
 
-def _record(row: Any, number: int) -> Record:
-    if isinstance(row, Record):
-        return row
-    if isinstance(row, ScoredRollout):
-        row = row.rollout
-    if isinstance(row, Rollout):
-        return Record(rollout=row, row=number)
-    try:
-        return to_record(_plain(row), number)
-    except (TypeError, ValueError, LookupError) as error:
-        raise DataError(f"row {number}: {error}") from None
+def _record(item: Any, number: int) -> Record:
+    if isinstance(item, Record):
+        return item
+    rollout = item.rollout if isinstance(item, ScoredRollout) else item
+    if not isinstance(rollout, Rollout):
+        raise DataError(
+            f"row {number}: expected a rollout or a row, got {type(item).__name__} ({item!r:.80})"
+        )
+    return Record(rollout=rollout, row=number)
 
 
 def _plain(value: Any) -> Any:
@@ -80,15 +97,16 @@ def in_groups(records: Iterable[Record]) -> dict[GroupKey, list[Record]]:
 
 
 @contextmanager
-def as_file(source: Any, *, format: str = AUTO) -> Iterator[tuple[Path, str]]:
-    """A file with the rollouts of `source` and its format: the file itself, or a temporary one of ours."""
-    if isinstance(source, (str, Path)):
-        yield Path(source), format
+def as_files(source: Any, *, format: str, renames: Renames | None) -> Iterator[tuple[Any, str, Renames]]:
+    """Files with the rollouts of `source`, their format and renames: its own, or a temporary one of ours."""
+    if _is_path(source):
+        yield source, format, renames or {}
         return
-    records = [record for group in in_groups(read_source(source, format=format)).values() for record in group]
+    groups = in_groups(read_source(source, format=format, renames=renames)).values()
+    records = [record for group in groups for record in group]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rollouts.parquet"
         rows = [ScoredRollout(rollout=record.rollout, components={}, reward=None) for record in records]
         with RecordWriter(path) as writer:
             writer.write(rows, steps=[record.step for record in records])
-        yield path, "verl-lite"
+        yield path, "verl-lite", {}

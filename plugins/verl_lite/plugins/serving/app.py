@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 
-class _RefusedError(VerlLiteError):
+class RefusedError(VerlLiteError):
     """A request that is not scored, with its HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -110,13 +110,13 @@ class _Gate:
     def _check_token(self, request: "Request") -> None:
         given = request.headers.get("authorization", "").encode()
         if self._service.options.token and not hmac.compare_digest(given, self._token):
-            raise _RefusedError(
+            raise RefusedError(
                 401, "expected the header `Authorization: Bearer TOKEN` with the server's token"
             )
 
 
 def _status_of(error: Exception) -> int:
-    if isinstance(error, _RefusedError):
+    if isinstance(error, RefusedError):
         return error.status
     return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
 
@@ -146,7 +146,7 @@ def _only(row: ScoredRollout, name: str) -> ScoredRollout:
 def _number(row: ScoredRollout, settings: Any) -> float:
     """The row's reward. A sample without one is the client's to deal with, not a failure of the server."""
     if row.reward is None and settings.dropped is None:
-        raise _RefusedError(
+        raise RefusedError(
             422,
             f"rollout {row.rollout.id!r} has no reward ({row.dropped_because}), and {settings.peer} needs a "
             "number: set on_error, on_timeout or on_abstain to zero under `scoring:`, or serve with "
@@ -157,9 +157,7 @@ def _number(row: ScoredRollout, settings: Any) -> float:
 
 async def _body(request: "Request", max_mb: float) -> dict[str, Any]:
     limit = int(max_mb * 2**20)
-    too_large = _RefusedError(
-        413, f"the request is larger than {max_mb:g} MiB: send fewer rollouts at a time"
-    )
+    too_large = RefusedError(413, f"the request is larger than {max_mb:g} MiB: send fewer rollouts at a time")
     if int(request.headers.get("content-length") or 0) > limit:
         raise too_large
     received = bytearray()
