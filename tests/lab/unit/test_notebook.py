@@ -160,7 +160,8 @@ def test_html_escapes_what_models_write() -> None:
 def test_scores_written_and_scored_again_are_the_same(tmp_path: Path) -> None:
     scores = lab.score(ROWS, "exact")
     scores.write(tmp_path / "scored.parquet")
-    assert lab.score(tmp_path / "scored.parquet", "exact").rewards == EXACT
+    again = lab.score(tmp_path / "scored.parquet", "exact")
+    assert again.rewards == [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]  # group by group
     report = lab.diff(tmp_path / "scored.parquet", "recorded", "exact")
     assert (report.num_flips, report.grpo.num_groups) == (0, 2)
 
