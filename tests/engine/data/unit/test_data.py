@@ -34,7 +34,7 @@ def gsm8k(**changes: Any) -> DatasetConfig:
 def test_a_list_of_references_stays_a_list(tmp_path: Path, tokenizer: Any) -> None:
     rows = [{"question": "Two?", "answer": ["so #### 2 ", "#### two", None]}]
     source = gsm8k(path=str(write_jsonl(tmp_path / "rows.jsonl", rows)))
-    [prompt] = read_prompts(source, tokenizer, max_prompt_tokens=100, seed=0)
+    [prompt] = read_prompts(source, ChatTemplate(tokenizer), max_prompt_tokens=100, seed=0)
     assert prompt.columns["reference"] == ["2", "two"]
     assert prompt.reference == '["2", "two"]'
 
