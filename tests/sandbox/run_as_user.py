@@ -1,5 +1,7 @@
 """Run a command as an ordinary user, from root: `python run_as_user.py COMMAND...`.
 
+With `--root` first, the command stays root; only the user that its sandboxes switch to sees more.
+
 In a mount namespace of its own, the folders that hide the Python installation and the checkout from
 other users (such as a /root with mode 700) are replaced by empty ones that show only those two.
 """
@@ -43,12 +45,16 @@ def main() -> None:
     check(libc.mount(b"none", b"/", None, 16384 | (1 << 18), None))
     checkout = Path(__file__).resolve().parents[2]
     uncover([Path(sys.base_prefix), Path(sys.prefix).resolve(), checkout])
-    os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
-    os.environ.update(HOME="/tmp", PYTHONDONTWRITEBYTECODE="1")
-    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = "/tmp/.hypothesis-of-nobody"
-    os.execv(sys.argv[1], sys.argv[1:])
+    command = sys.argv[1:]
+    if command[0] == "--root":
+        command = command[1:]
+    else:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        os.environ.update(HOME="/tmp", HYPOTHESIS_STORAGE_DIRECTORY="/tmp/.hypothesis-of-nobody")
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    os.execv(command[0], command)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from verl_lite.sandbox import _kernel
 from verl_lite.sandbox._rootfs import TMP_MOUNT, WORK_DIR
+from verl_lite.sandbox.limits import STACKS_MB
 
 _TMP_FLAGS = _kernel.MS_NOSUID | _kernel.MS_NODEV | _kernel.MS_NOEXEC
 _MB = 1 << 20
@@ -116,15 +117,16 @@ def _private_mounts(confinement: Confinement, limits: KernelLimits) -> list[_ker
 
 def _limit_calls(confinement: Confinement, limits: KernelLimits) -> list[_kernel.Call]:
     address_space = confinement.base_address_space + limits.memory_bytes
+    with_stacks = address_space + STACKS_MB * _MB  # the interpreter raises it for large stacks
     processes = limits.processes + confinement.extra_processes
     stack = min(max(limits.memory_bytes // 4, 8 * _MB), 64 * _MB)
     table = (
-        (_kernel.RLIMIT_AS, address_space, address_space),
+        (_kernel.RLIMIT_AS, address_space, with_stacks),
         (_kernel.RLIMIT_CPU, limits.cpu_s, limits.cpu_s + 1),
         (_kernel.RLIMIT_NPROC, processes, processes),
         (_kernel.RLIMIT_FSIZE, limits.file_bytes, limits.file_bytes),
         (_kernel.RLIMIT_NOFILE, limits.open_files, limits.open_files),
-        (_kernel.RLIMIT_STACK, stack, stack),
+        (_kernel.RLIMIT_STACK, stack, _kernel.RLIM_INFINITY),  # programs may raise it: the rest bounds it
     )
     ceilings = confinement.ceilings  # a lower limit of the host stands
     return [

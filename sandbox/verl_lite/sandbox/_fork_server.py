@@ -15,12 +15,15 @@ import struct
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from verl_lite.sandbox import _confinement, _kernel, _landlock, _rootfs, _seccomp
 from verl_lite.sandbox._program import Interpreter
 from verl_lite.sandbox._program_files import MAIN_FILE, read_all, unpack_program, write_files
 from verl_lite.sandbox.limits import REPLY_FD
+
+if TYPE_CHECKING:
+    import resource
 
 # Sent by the fork server after a run: the program's wait status, when it ended (monotonic seconds),
 # CPU seconds including set-up, and peak resident KiB.
@@ -31,6 +34,7 @@ STARTED = struct.Struct("<cdd")
 IS_STARTED, IS_FAILED = b"S", b"F"
 KILL = b"K"
 DESCRIPTORS = struct.Struct("@5i")  # program, stdin, stdout, stderr, reply
+LISTENER = struct.Struct("@i")  # comes with b"ready": of the filter that asks about shared memory
 _ANCILLARY_BYTES = _socket.CMSG_SPACE(DESCRIPTORS.size)
 _MAX_CACHED_LIMITS = 64
 _RUN_NAMESPACES = _kernel.CLONE_NEWNS | _kernel.CLONE_NEWIPC | _kernel.CLONE_NEWUTS
@@ -59,6 +63,7 @@ class ServerState:
     confinement: _confinement.Confinement
     interpreter: Interpreter
     namespace: int
+    listener: int
     poll: select.poll
     calls: dict[bytes, tuple[_kernel.Call, ...]] = field(default_factory=dict)
 
@@ -83,7 +88,8 @@ def serve(link: _socket.socket, options: ForkServerOptions) -> NoReturn:
     state.poll.register(link, select.POLLIN)
     gc.collect()
     gc.freeze()  # a collection in a run would copy every page
-    link.send(b"ready")
+    link.sendmsg([b"ready"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, LISTENER.pack(state.listener))])
+    os.close(state.listener)
     while True:
         message, ancillary, _, _ = link.recvmsg(_confinement.LIMITS_BYTES, _ANCILLARY_BYTES)
         if not message:
@@ -111,9 +117,19 @@ def _run(
     _, status, usage = os.wait4(program, 0)
     ended_s = time.monotonic()
     os.kill(init, _signal.SIGKILL)  # the kernel then kills everything the program left behind
-    _, _, rest = os.wait4(init, 0)
+    rest = _reap(init)
     cpu_s = usage.ru_utime + usage.ru_stime + rest.ru_utime + rest.ru_stime
     return ENDED.pack(status, ended_s, cpu_s, usage.ru_maxrss)
+
+
+def _reap(init: int) -> "resource.struct_rusage":
+    """Wait for the init of a run's namespace, and for whatever else became our child meanwhile: the kernel
+    ends a namespace only when all its processes are reaped.
+    """
+    while True:
+        pid, _, usage = os.wait4(-1, 0)
+        if pid == init:
+            return usage
 
 
 def _wait(program: int, init: int, link: _socket.socket, poll: select.poll) -> None:
@@ -149,7 +165,7 @@ def _prepare(options: ForkServerOptions) -> ServerState:
         _landlock.make_ruleset(version, execute=executable, own=[_rootfs.PRIVATE_DIR]) if version else None
     )
     _kernel.prctl(_kernel.PR_SET_NO_NEW_PRIVS, 1)
-    _kernel.SeccompFilter(_seccomp.server_filter()).install()
+    listener = _kernel.SeccompFilter(_seccomp.server_filter()).install_with_listener()
     confinement = _confinement.Confinement(
         uid=options.uid,
         gid=options.gid,
@@ -164,7 +180,7 @@ def _prepare(options: ForkServerOptions) -> ServerState:
     )
     _confinement.prepare_fork_server(confinement)
     namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    return ServerState(confinement, interpreter, namespace, select.poll())
+    return ServerState(confinement, interpreter, namespace, listener, select.poll())
 
 
 def _map_identity(options: ForkServerOptions) -> None:

@@ -1,6 +1,7 @@
 """Runs one Python program as `python main.py` would, in the process forked for it."""
 
 import _sitebuiltins
+import _thread
 import atexit
 import builtins
 import contextlib
@@ -13,6 +14,7 @@ import traceback
 import types
 from typing import Any, NoReturn
 
+from verl_lite.sandbox import _kernel
 from verl_lite.sandbox._program_files import MAIN_FILE
 
 _OPENS = (
@@ -22,6 +24,7 @@ _OPENS = (
     b"stdout__",
     b"stderr__",
 )  # a program that has none leaves nothing open
+_USUAL_STACK_BYTES = 8 << 20
 
 
 class Interpreter:
@@ -33,6 +36,7 @@ class Interpreter:
         self._directory, self._path = directory, os.path.join(directory, MAIN_FILE)
         _install_streams()
         _install_builtins()
+        _allow_large_stacks()
         self._main = types.ModuleType("__main__")
         self._main.__dict__.update(__file__=self._path, __builtins__=__builtins__, __annotations__={})
         sys.modules["__main__"] = self._main
@@ -87,6 +91,25 @@ def _install_builtins() -> None:
     more = {name: _sitebuiltins._Printer(name, "") for name in ("copyright", "credits", "license")}
     leaving = {name: _sitebuiltins.Quitter(name, leave) for name in ("exit", "quit")}
     builtins.__dict__.update(leaving, help=_sitebuiltins._Helper(), **more)
+
+
+def _allow_large_stacks() -> None:
+    """Make `threading.stack_size` raise the soft limit of address space, for stacks that are reserved far
+    larger than they are used. The hard limit has an allowance for them, and what is touched counts.
+    """
+    plain = _thread.stack_size
+
+    def stack_size(size: int = 0, /) -> int:
+        previous = plain(size)
+        if size > _USUAL_STACK_BYTES:
+            _kernel.raise_to_hard_limit(_kernel.RLIMIT_AS)
+        return previous
+
+    stack_size.__doc__ = plain.__doc__
+    _thread.stack_size = stack_size  # threading takes it from there
+    threads = sys.modules.get("threading")
+    if threads is not None:
+        threads.stack_size = stack_size  # type: ignore[attr-defined]
 
 
 def _execute(source: bytes, path: str, main: types.ModuleType) -> int:

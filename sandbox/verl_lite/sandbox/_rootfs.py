@@ -16,7 +16,16 @@ WORK_DIR = "/tmp/work"
 PRIVATE_DIR = "/private"
 TMP_MOUNT = "/private/tmp"
 _NO_EXEC = _kernel.MS_NOSUID | _kernel.MS_NODEV | _kernel.MS_NOEXEC
-DEVICES = ("null", "zero", "random", "urandom")
+# By name in the root: the host's device. Shared mappings of /dev/zero are memory of no process; reading
+# /dev/full gives the same zeros, and it cannot be mapped.
+DEVICES = {"null": "null", "zero": "full", "random": "random", "urandom": "urandom"}
+DEVICE_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "shm": "/tmp/.shm",
+}
 _SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 DATA = ("/usr/share/zoneinfo", "/etc/ld.so.cache", "/etc/localtime")
 _ETC = {
@@ -55,8 +64,8 @@ def build_root(*, staging: str, paths: Sequence[str], uid: int, gid: int) -> boo
     _kernel.mount("tmpfs", staging, "tmpfs", _kernel.MS_NOSUID | _kernel.MS_NODEV, "mode=755,size=1m")
     for path in paths:
         _bind(path, staging)
-    for name in DEVICES:
-        _bind_file(f"/dev/{name}", staging + f"/dev/{name}")
+    for name, device in DEVICES.items():
+        _bind_file(f"/dev/{device}", f"{staging}/dev/{name}")
     _make_skeleton(staging, uid, gid)
     own_proc = _try_proc(staging + "/proc")
     _kernel.pivot_root(staging, staging + "/old")
@@ -81,10 +90,8 @@ def _make_skeleton(staging: str, uid: int, gid: int) -> None:
     for folder in ("old", "proc", "private/tmp", "dev", "etc"):
         os.makedirs(f"{staging}/{folder}", mode=0o755, exist_ok=True)
     os.symlink(TMP_MOUNT, f"{staging}/tmp")
-    os.symlink("/proc/self/fd", f"{staging}/dev/fd")
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        os.symlink(f"/proc/self/fd/{number}", f"{staging}/dev/{name}")
-    os.symlink("/tmp/.shm", f"{staging}/dev/shm")
+    for name, target in DEVICE_LINKS.items():
+        os.symlink(target, f"{staging}/dev/{name}")
     for name, text in _ETC.items():
         with open(f"{staging}/etc/{name}", "w", encoding="utf-8") as file:
             file.write(text.format(uid=uid, gid=gid))

@@ -1,7 +1,9 @@
 """The seccomp filter: an allow-list in classic BPF, for x86_64 and aarch64.
 
 A call that is not allowed fails with EPERM. A call through another architecture's entry point
-(int 0x80, x32) kills the process, since its numbers mean other calls.
+(int 0x80, x32) kills the process, since its numbers mean other calls. Shared anonymous memory is in no
+process's resident set once it is unmapped where it was written, so the supervisor is asked about each
+mapping of it (`_shared_mappings`); where nobody can be asked, it is refused.
 """
 
 import struct
@@ -10,12 +12,21 @@ from verl_lite.sandbox import _kernel, _syscalls
 
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
-_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_ALLOW, _KILL, _ERRNO, _ASK = 0x7FFF0000, 0x80000000, 0x00050000, 0x7FC00000
 _EPERM, _ENOSYS = 1, 38
-_NUMBER, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24  # offsets in struct seccomp_data, low halves
+_NUMBER, _ARCH, _ARG0, _ARG1, _ARG2, _ARG3 = (
+    0,
+    4,
+    16,
+    24,
+    32,
+    40,
+)  # offsets in struct seccomp_data, low halves
 
-_NAMESPACE_FLAGS = (
-    _kernel.CLONE_NEWNS
+# CLONE_PARENT makes the child the fork server's: the kernel would wait for it before it ends the namespace.
+_REFUSED_FLAGS = (
+    0x8000  # CLONE_PARENT
+    | _kernel.CLONE_NEWNS
     | _kernel.CLONE_NEWUTS
     | _kernel.CLONE_NEWIPC
     | _kernel.CLONE_NEWUSER
@@ -24,9 +35,13 @@ _NAMESPACE_FLAGS = (
     | 0x02000000  # CLONE_NEWCGROUP
 )
 _AF_UNIX, _SOCK_STREAM, _SOCK_SEQPACKET = 1, 1, 5
-# PDEATHSIG, GET/SET_DUMPABLE, SET/GET_NAME, GET_SECCOMP, CAPBSET_READ, TIMERSLACK, GET_NO_NEW_PRIVS,
+_SHARED_ANONYMOUS = 0x21  # MAP_SHARED and MAP_ANONYMOUS
+_F_SETPIPE_SZ = 1031
+_SOL_SOCKET, _BUFFER_SIZES = 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and what forces them
+# PDEATHSIG, GET_DUMPABLE, SET/GET_NAME, GET_SECCOMP, CAPBSET_READ, TIMERSLACK, GET_NO_NEW_PRIVS,
 # SET_VMA (names of malloc's areas): what libraries use and what affects only the caller.
-_PRCTL_OPTIONS = (1, 2, 3, 4, 15, 16, 21, 23, 29, 30, 39, 0x53564D41)
+_PRCTL_OPTIONS = (1, 2, 3, 15, 16, 21, 23, 29, 30, 39, 0x53564D41)
+_PR_SET_DUMPABLE = 4
 
 _LOAD, _RETURN = 0x20, 0x06
 _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ABOVE, _JUMP_ANY_BIT, _AND = 0x15, 0x35, 0x25, 0x45, 0x54
@@ -66,15 +81,16 @@ _RETURN_ALLOW = _instruction(_RETURN, _ALLOW)
 _RETURN_KILL = _instruction(_RETURN, _KILL)
 _RETURN_EPERM = _instruction(_RETURN, _ERRNO | _EPERM)
 _RETURN_ENOSYS = _instruction(_RETURN, _ERRNO | _ENOSYS)
+_RETURN_NOTHING_DONE = _instruction(_RETURN, _ERRNO)  # the caller sees success
 
 _CLONE_BODY = [
     _instruction(_LOAD, _ARG0),
-    _instruction(_JUMP_ANY_BIT, _NAMESPACE_FLAGS, 0, 1),
+    _instruction(_JUMP_ANY_BIT, _REFUSED_FLAGS, 0, 1),
     _RETURN_EPERM,
     _RETURN_ALLOW,
 ]
-# Stream pairs only: a datagram socket from socketpair could still send to other addresses.
-_SOCKETPAIR_BODY = [
+# Streams of the UNIX family only: a datagram socket from socketpair could still send to other addresses.
+_SOCKET_BODY = [
     _instruction(_LOAD, _ARG0),
     _instruction(_JUMP_EQUAL, _AF_UNIX, 0, 4),
     _instruction(_LOAD, _ARG1),
@@ -84,6 +100,39 @@ _SOCKETPAIR_BODY = [
     _RETURN_EPERM,
     _RETURN_ALLOW,
 ]
+# Only 1: a process that is not dumpable hides its memory from an ordinary user's supervisor.
+_PRCTL_BODY = [
+    _instruction(_LOAD, _ARG0),
+    _instruction(_JUMP_EQUAL, _PR_SET_DUMPABLE, 0, 2),
+    _instruction(_LOAD, _ARG1),
+    _instruction(_JUMP_EQUAL, 1, len(_PRCTL_OPTIONS) + 1, len(_PRCTL_OPTIONS)),
+    *_one_of(_ARG0, _PRCTL_OPTIONS)[1:],
+]
+# What a buffer holds is in no process's memory; its default size is all it gets.
+_SETSOCKOPT_BODY = [
+    _instruction(_LOAD, _ARG1),
+    _instruction(_JUMP_EQUAL, _SOL_SOCKET, 0, len(_BUFFER_SIZES) + 1),
+    _instruction(_LOAD, _ARG2),
+    *(_instruction(_JUMP_EQUAL, v, len(_BUFFER_SIZES) - i, 0) for i, v in enumerate(_BUFFER_SIZES)),
+    _RETURN_ALLOW,
+    _RETURN_NOTHING_DONE,
+]
+_FCNTL_BODY = [
+    _instruction(_LOAD, _ARG1),
+    _instruction(_JUMP_EQUAL, _F_SETPIPE_SZ, 0, 1),
+    _RETURN_EPERM,
+    _RETURN_ALLOW,
+]
+
+
+def _mmap_body(*, can_ask: bool) -> list[bytes]:
+    return [
+        _instruction(_LOAD, _ARG3),
+        _instruction(_AND, _SHARED_ANONYMOUS),
+        _instruction(_JUMP_EQUAL, _SHARED_ANONYMOUS, 0, 1),
+        _instruction(_RETURN, _ASK) if can_ask else _RETURN_EPERM,
+        _RETURN_ALLOW,
+    ]
 
 
 def _start(machine: str) -> list[bytes]:
@@ -110,29 +159,41 @@ def server_filter(machine: str = _kernel.MACHINE) -> bytes:
     column = _syscalls.COLUMN[machine]
     allowed = {*_syscalls.allowed_numbers(machine), *(numbers[column] for numbers in _syscalls.SET_UP)}
     allowed |= {numbers[column] for numbers in (_syscalls.CLONE, _syscalls.PRCTL)}
-    return b"".join(start) + _allow_list(machine, sorted(allowed))
+    return b"".join(start) + _allow_list(machine, sorted(allowed), can_ask=True)
 
 
-def _allow_list(machine: str, numbers: list[int]) -> bytes:
+def _allow_list(machine: str, numbers: list[int], *, can_ask: bool) -> bytes:
     program: list[bytes] = []
     column = _syscalls.COLUMN[machine]
     for first, last in _ranges(numbers):
         program.append(_instruction(_JUMP_AT_LEAST, first, 0, 2))
         program.append(_instruction(_JUMP_ABOVE, last, 1, 0))
         program.append(_RETURN_ALLOW)
-    program += _checked_call(_syscalls.CLONE3[column], [_RETURN_ENOSYS])
-    program += _checked_call(_syscalls.SOCKETPAIR[column], _SOCKETPAIR_BODY)
+    for call, body in (
+        (_syscalls.MMAP, _mmap_body(can_ask=can_ask)),
+        (_syscalls.FCNTL, _FCNTL_BODY),
+        (_syscalls.SOCKET, _SOCKET_BODY),
+        (_syscalls.SOCKETPAIR, _SOCKET_BODY),
+        (_syscalls.SETSOCKOPT, _SETSOCKOPT_BODY),
+        (_syscalls.CLONE3, [_RETURN_ENOSYS]),
+    ):
+        program += _checked_call(call[column], body)
     program.append(_RETURN_EPERM)
     return b"".join(program)
 
 
+def _checks_of_a_run(machine: str) -> list[bytes]:
+    column = _syscalls.COLUMN[machine]
+    return [
+        *_checked_call(_syscalls.CLONE[column], _CLONE_BODY),
+        *_checked_call(_syscalls.PRCTL[column], _PRCTL_BODY),
+    ]
+
+
 def strict_filter(machine: str = _kernel.MACHINE) -> bytes:
     """Both filters in one, for a program started by another launcher (bubblewrap)."""
-    program = _start(machine)
-    column = _syscalls.COLUMN[machine]
-    program += _checked_call(_syscalls.CLONE[column], _CLONE_BODY)
-    program += _checked_call(_syscalls.PRCTL[column], _one_of(_ARG0, _PRCTL_OPTIONS))
-    return b"".join(program) + _allow_list(machine, _syscalls.allowed_numbers(machine))
+    program = b"".join([*_start(machine), *_checks_of_a_run(machine)])
+    return program + _allow_list(machine, _syscalls.allowed_numbers(machine), can_ask=False)
 
 
 def run_filter(machine: str = _kernel.MACHINE) -> bytes:
@@ -141,7 +202,4 @@ def run_filter(machine: str = _kernel.MACHINE) -> bytes:
     column = _syscalls.COLUMN[machine]
     for numbers in _syscalls.SET_UP:
         program += _checked_call(numbers[column], [_RETURN_EPERM])
-    program += _checked_call(_syscalls.CLONE[column], _CLONE_BODY)
-    program += _checked_call(_syscalls.PRCTL[column], _one_of(_ARG0, _PRCTL_OPTIONS))
-    program.append(_RETURN_ALLOW)
-    return b"".join(program)
+    return b"".join([*program, *_checks_of_a_run(machine), _RETURN_ALLOW])

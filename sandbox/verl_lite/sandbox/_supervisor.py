@@ -25,13 +25,15 @@ from verl_lite.sandbox._fork_server import (
     IS_FAILED,
     IS_STARTED,
     KILL,
+    LISTENER,
     STARTED,
     ForkServerOptions,
     serve,
 )
 from verl_lite.sandbox._program_files import memory_file
+from verl_lite.sandbox._shared_mappings import SharedMappings
 from verl_lite.sandbox._streams import OutputStreams
-from verl_lite.sandbox._usage import private_bytes, tree_usage
+from verl_lite.sandbox._usage import Meter, read_process
 from verl_lite.sandbox._wire import receive_frame, send_frame
 from verl_lite.sandbox.limits import Limits, Status
 
@@ -39,10 +41,10 @@ if TYPE_CHECKING:
     from verl_lite.sandbox._cgroup import ControlGroup
 
 _MB = 1 << 20
-_SAMPLE_S = 0.02  # how often a run's memory and CPU time are sampled
+_SAMPLE_S = 0.02  # how often a run's memory and CPU time are sampled, while it is far from its limit
 _SHORT_S = 0.002  # most runs are over by then; until then output waits in its pipes
 _SETUP_S = 20.0  # a run that has not started by then is a sandbox fault
-_GRACE_S = 5.0  # a killed run that still exists by then is a sandbox fault
+_GRACE_S = 5.0  # a run whose processes still exist so long after they were killed is given up
 _UNUSED_UIDS = 1_000_000_000  # as root, a run's user is this plus its fork server's process id
 _FORK_SERVER_NAMESPACES = (
     _kernel.CLONE_NEWPID
@@ -65,6 +67,7 @@ class Run:
     deadline_s: float = field(default_factory=lambda: time.monotonic() + _SETUP_S)
     stopped: str | None = None
     ended: bytes = b""
+    given_up: bool = False  # its processes could not be ended: the fork server has to go with them
     next_sample_s: float | None = None  # None until the program starts
 
     @property
@@ -79,17 +82,15 @@ class Supervisor:
         self._link, self._parent = link, parent
         self._cancelled = 0
         self._server, self._server_pid = _start_fork_server(options, [link.fileno(), parent])
-        ready = self._server.recv(4096).decode(errors="replace")
-        if ready != "ready":
-            raise ForkServerGone(ready.removeprefix("failed: ") or "it ended during its start")
-        self._shared_bytes = private_bytes(self._server_pid)
+        self._mappings = SharedMappings(_await_ready(self._server))
+        self._meter = Meter(self._server_pid, tmp=_rootfs.TMP_MOUNT, base=read_process(self._server_pid))
         self._group = _make_group(self._server_pid, str(options["groups"]))
 
     def serve(self) -> NoReturn:
         """Answer requests until the trainer is gone."""
         send_frame(self._link, "ready", self._group.folders if self._group else [])
         poll = select.poll()
-        for descriptor in (self._link.fileno(), self._parent, self._server.fileno()):
+        for descriptor in (self._link.fileno(), self._parent, self._server.fileno(), self._mappings.listener):
             poll.register(descriptor, select.POLLIN)
         while True:
             ready = {descriptor for descriptor, _ in poll.poll()}
@@ -98,7 +99,11 @@ class Supervisor:
             run_id, *request = receive_frame(self._link)
             if request:
                 limits, program, stdin = request
-                send_frame(self._link, "result", *self._run(run_id, limits, program, stdin, poll))
+                run = self._run(run_id, limits, program, stdin, poll)
+                answer = _result(run, self._peak_kib(run))
+                send_frame(self._link, "last result" if run.given_up else "result", *answer)
+                if run.given_up:
+                    raise ForkServerGone("its last run could not be ended")
             else:  # a cancellation that came too late, or before its run
                 self._cancelled = run_id
 
@@ -111,17 +116,17 @@ class Supervisor:
 
     def _run(
         self, run_id: int, limits: tuple[Any, ...], program: bytes, stdin: bytes, poll: select.poll
-    ) -> tuple[dict[str, object], list[bytes]]:
+    ) -> Run:
         run = self._start(run_id, limits, program, stdin, poll)
         if run.run_id == self._cancelled:
             self._stop(run, "cancelled")
-        while not run.ended:
+        while not (run.ended or run.given_up):
             for descriptor, _ in poll.poll(self._poll_timeout_ms(run)):
                 self._handle(run, descriptor)
             if not run.ended:
                 self._enforce(run)
         run.streams.drain()
-        return _result(run, self._peak_kib(run))
+        return run
 
     def _peak_kib(self, run: Run) -> int:
         """Peak KiB by the control group; also marks the run as stopped if the kernel killed it for memory."""
@@ -136,8 +141,8 @@ class Supervisor:
     ) -> Run:
         limits, packed = _limits(limit_fields)
         if self._group is not None:
-            memory_bytes = (limits.memory_mb + limits.disk_mb) * _MB
-            self._group.begin_run(memory_bytes=memory_bytes, processes=limits.processes)
+            self._group.begin_run(memory_bytes=limits.memory_mb * _MB, processes=limits.processes)
+        self._mappings.begin_run()
         pipes = [os.pipe() for _ in range(3)]
         given = [memory_file(program), memory_file(stdin), *(write for _, write in pipes)]
         rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, DESCRIPTORS.pack(*given))
@@ -153,7 +158,9 @@ class Supervisor:
     def _poll_timeout_ms(self, run: Run) -> float:
         if not run.streams.watched:
             return 1000 * _SHORT_S
-        return 1000 * max(min(_SAMPLE_S, run.deadline_s - time.monotonic()), 0)
+        now = time.monotonic()
+        wait_s = _SAMPLE_S if run.next_sample_s is None or run.stopped else run.next_sample_s - now
+        return 1000 * max(min(wait_s, run.deadline_s - now), 0)
 
     def _handle(self, run: Run, descriptor: int) -> None:
         if run.streams.owns(descriptor):
@@ -163,7 +170,10 @@ class Supervisor:
         elif descriptor == self._server.fileno():
             run.ended = self._server.recv(ENDED.size)
             if not run.ended:
-                raise ForkServerGone("the fork server ended during a run")
+                self._blame_for_the_server(run)
+        elif descriptor == self._mappings.listener:
+            if not self._mappings.answer(limit_bytes=run.limits.memory_mb * _MB):
+                self._stop(run, "memory")
         elif descriptor == self._link.fileno():
             (cancelled,) = receive_frame(self._link)
             if cancelled == run.run_id:
@@ -180,25 +190,47 @@ class Supervisor:
             run.next_sample_s = now + _SAMPLE_S
             run.deadline_s = min(run.deadline_s, started_s + run.limits.wall_s)
         if now >= run.deadline_s:
-            if run.stopped:
-                raise ForkServerGone("a killed run did not end")
-            self._stop(run, "wall" if run.started else "setup")
+            if not run.stopped:
+                self._stop(run, "wall" if run.started else "setup")
+            elif run.started:
+                run.given_up = True
+            else:
+                raise ForkServerGone("a run that had not started did not end")
         elif run.next_sample_s is not None and now >= run.next_sample_s and not run.stopped:
-            run.next_sample_s = now + _SAMPLE_S
-            if self._group is not None and self._group.killed_for_memory():
-                self._stop(run, "memory")
-                return
-            usage = tree_usage(self._server_pid, shared_bytes=self._shared_bytes)
-            if usage.memory_bytes > run.limits.memory_mb * _MB:
-                self._stop(run, "memory")
-            elif usage.cpu_s > run.limits.cpu_limit_s:
-                self._stop(run, "cpu")
+            self._sample(run)
+
+    def _sample(self, run: Run) -> None:
+        limit = run.limits.memory_mb * _MB
+        usage = self._meter.measure(
+            tmp_bytes=run.limits.disk_mb * _MB, limit_bytes=limit, shared_bytes=self._mappings.num_bytes
+        )
+        run.next_sample_s = time.monotonic() + usage.next_sample_s(limit)
+        if usage.memory_bytes > limit or (self._group is not None and self._group.killed_for_memory()):
+            self._stop(run, "memory")
+        elif usage.cpu_s > run.limits.cpu_limit_s:
+            self._stop(run, "cpu")
+
+    def _blame_for_the_server(self, run: Run) -> None:
+        """The fork server is gone: the program's doing if its group was full, for then the kernel chooses."""
+        if self._group is None or not run.started or not self._group.killed_for_memory():
+            raise ForkServerGone("the fork server ended during a run")
+        run.stopped, run.given_up = run.stopped or "memory", True
 
     def _stop(self, run: Run, why: str) -> None:
         if run.stopped is None:
             run.stopped = why
             run.deadline_s = time.monotonic() + _GRACE_S
             self._server.send(KILL)
+
+
+def _await_ready(server: _socket.socket) -> int:
+    """Wait for a fork server's start; returns the listener of its system-call filter."""
+    text, ancillary, _, _ = server.recvmsg(4096, _socket.CMSG_SPACE(LISTENER.size))
+    if text != b"ready":
+        reason = text.decode(errors="replace").removeprefix("failed: ")
+        raise ForkServerGone(reason or "it ended during its start")
+    (listener,) = LISTENER.unpack(ancillary[0][2])
+    return int(listener)
 
 
 def _make_group(pid: int, given: str) -> "ControlGroup | None":
@@ -226,13 +258,14 @@ def _result(run: Run, group_peak_kib: int) -> tuple[dict[str, object], list[byte
         reason = report.decode(errors="replace") or "the run did not start"
         return {"status": Status.SANDBOX_ERROR.value, "message": reason}, outputs
     _, started_s, setup_cpu_s = STARTED.unpack(run.streams.header("reply"))
-    wait_status, ended_s, cpu_s, peak_kib = ENDED.unpack(run.ended)
+    ended = run.ended or ENDED.pack(signal.SIGKILL, time.monotonic(), setup_cpu_s, 0)
+    wait_status, ended_s, cpu_s, peak_kib = ENDED.unpack(ended)
     cpu_s = max(cpu_s - setup_cpu_s, 0.0)
     peak_kib = max(peak_kib, group_peak_kib)
     code = os.waitstatus_to_exitcode(wait_status)
     seen = Observation(code, cpu_s, peak_kib / 1024, outputs[1], run.streams.over, run.stopped)
-    ended = classify_exit(seen, run.limits)
-    header = {"status": ended.status.value, "exit_code": ended.exit_code, "message": ended.message}
+    how = classify_exit(seen, run.limits)
+    header = {"status": how.status.value, "exit_code": how.exit_code, "message": how.message}
     measured = {"wall_s": ended_s - started_s, "cpu_s": cpu_s, "peak_memory_mb": peak_kib / 1024}
     return {**header, **measured}, outputs
 
@@ -285,6 +318,7 @@ def main(link_fd: int, parent_pid: int, options_text: str) -> NoReturn:
     try:
         parent = os.pidfd_open(parent_pid)
         supervisor = Supervisor(link, parent, json.loads(options_text))
+        _kernel.run_first()  # the sooner a run is looked at, the less it exceeds its memory
         try:
             supervisor.serve()
         finally:

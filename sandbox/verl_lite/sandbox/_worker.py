@@ -87,6 +87,8 @@ class Worker:
         if kind == "fault":
             self.kill()
             return Result(status=Status.SANDBOX_ERROR, message=answer[0])
+        if kind == "last result":  # the run could not be ended without its fork server
+            self.kill()
         return _result(*answer)
 
     def cancel(self, run_id: int) -> None:

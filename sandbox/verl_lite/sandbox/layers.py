@@ -5,7 +5,6 @@ Each is tried in a short-lived child process; nothing is inferred from versions.
 
 import os
 import resource
-import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from verl_lite.sandbox import _kernel, _landlock
 from verl_lite.sandbox._cgroup import CGROUP_VARIABLE, CgroupUnavailable, ControlGroup
 from verl_lite.sandbox.backend import Request
 from verl_lite.sandbox.bubblewrap import BubblewrapBackend
-from verl_lite.sandbox.languages import LANGUAGES
+from verl_lite.sandbox.languages import LANGUAGES, ToolchainMissing, find_toolchain
 from verl_lite.sandbox.limits import Limits, Result, Status
 from verl_lite.sandbox.native import NativeBackend
 
@@ -186,7 +185,12 @@ def _bubblewrap_layer() -> Layer:
 def _language_layers() -> list[Layer]:
     layers = []
     for name, language in LANGUAGES.items():
-        if name != "python":
-            path = shutil.which(language.tool)
-            layers.append(Layer(name, State.ACTIVE if path else State.MISSING, path or f"no {language.tool}"))
+        if name == "python":
+            continue
+        try:
+            tools = ", ".join(find_toolchain(name).tools.values())
+            compiled = "; compiled once per program" if language.compile else ""
+            layers.append(Layer(name, State.ACTIVE, tools + compiled))
+        except ToolchainMissing as error:
+            layers.append(Layer(name, State.MISSING, str(error)))
     return layers

@@ -6,7 +6,7 @@ from enum import StrEnum
 REPLY_FD = 3
 """The file descriptor a program writes its reply to, apart from what it prints."""
 
-SANDBOX_VERSION = 2
+SANDBOX_VERSION = 3
 """Incremented with every change that may alter a result. Caches of verdicts include it in their keys."""
 
 
@@ -22,17 +22,25 @@ class Status(StrEnum):
     SANDBOX_ERROR = "sandbox_error"  # the program did not run, or not to its end
 
 
+STACKS_MB = 640
+"""Address space that stacks of threads may reserve beyond `Limits.memory_mb`; what they touch counts."""
+
 _MAX_S = 10_000_000  # 115 days: accepted by every timer
+_WHOLE_NUMBERS = (
+    *("memory_mb", "processes", "file_size_mb", "output_kb", "disk_mb", "open_files"),
+    "compile_memory_mb",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """The limits of one run. `cpu_s=None` means `wall_s`: one core for the whole time.
 
-    `memory_mb` limits the address space of each process beyond what the interpreter itself maps, and
-    the memory of all processes together. `processes` includes threads. `file_size_mb` limits one
-    file, `disk_mb` all files together. `output_kb` limits each of stdout, stderr and the reply.
-    Raises ValueError for a value out of range.
+    `memory_mb` limits what a run holds in memory: all its processes together, what they share, files in
+    /tmp, buffers of pipes and sockets. `processes` includes threads. `file_size_mb` limits one file,
+    `disk_mb` all files together. `output_kb` limits each of stdout, stderr and the reply. `compile_wall_s`
+    and `compile_memory_mb` are the compiler's, which has its own. Raises ValueError for a value out of
+    range.
     """
 
     wall_s: float = 5.0
@@ -43,13 +51,16 @@ class Limits:
     output_kb: int = 1024
     open_files: int = 64
     disk_mb: int = 64
+    compile_wall_s: float = 30.0
+    compile_memory_mb: int = 1024
 
     def __post_init__(self) -> None:
-        for name in ("memory_mb", "processes", "file_size_mb", "output_kb", "disk_mb", "open_files"):
+        for name in _WHOLE_NUMBERS:
             value = getattr(self, name)
             if type(value) is not int or value <= 0:
                 raise ValueError(f"Limits.{name}={value!r}: expected a whole number above 0")
-        for name, seconds in (("wall_s", self.wall_s), ("cpu_s", self.cpu_limit_s)):
+        times = {"wall_s": self.wall_s, "cpu_s": self.cpu_limit_s, "compile_wall_s": self.compile_wall_s}
+        for name, seconds in times.items():
             if not (type(seconds) in (int, float) and 0 < seconds < _MAX_S):
                 raise ValueError(
                     f"Limits.{name}={seconds!r}: expected a number of seconds above 0 and below {_MAX_S}"

@@ -234,3 +234,20 @@ def test_300_mixed_runs_leak_nothing() -> None:
         before = traces()
         run_all(300)
         assert await_that(lambda: traces() == before), (before, traces())
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_be_ended_is_the_programs_failure() -> None:
+    """Its fork server is stopped, so it answers nothing: as a namespace that does not end would do."""
+    others = descendants(os.getpid())
+    with Sandbox(workers=1, backend="native") as own:
+        assert own.run_python("pass").status is Status.OK
+        helpers = descendants(os.getpid()) - others
+        (server,) = [pid for pid in helpers if not descendants(pid)]
+        future = own.submit_python(SLEEP, limits=Limits(wall_s=1.0))
+        assert await_that(lambda: len(descendants(os.getpid()) - others) >= len(helpers) + 2)
+        os.kill(server, signal.SIGSTOP)
+        result = future.result(timeout=30)
+        assert (result.status, result.exit_code) == (Status.TIMEOUT, -9), result
+        assert own.run_python("print('next')").stdout == b"next\n"
+        assert await_that(lambda: not alive(helpers))

@@ -8,6 +8,7 @@ import pytest
 from verl_lite.sandbox import _seccomp, _syscalls
 
 ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
+NOTHING_DONE, ASK = 0x00050000, 0x7FC00000
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 CLONE_THREAD = 0x3D0F00
 
@@ -49,10 +50,7 @@ def both(machine: str, number: int, *arguments: int) -> int:
 @pytest.mark.parametrize("machine", ARCHITECTURES)
 def test_exactly_the_list_is_allowed(machine: str) -> None:
     column = _syscalls.COLUMN[machine]
-    special = {
-        numbers[column]
-        for numbers in (_syscalls.CLONE, _syscalls.CLONE3, _syscalls.PRCTL, _syscalls.SOCKETPAIR)
-    }
+    special = {numbers[column] for numbers in (*_syscalls.DECIDED_BY_ARGUMENTS, _syscalls.CLONE3)}
     allowed = {number for number in range(600) if number not in special and both(machine, number) == ALLOW}
     assert allowed == set(_syscalls.allowed_numbers(machine))
     strict = _seccomp.strict_filter(machine)
@@ -60,26 +58,46 @@ def test_exactly_the_list_is_allowed(machine: str) -> None:
         assert decide(strict, number, ARCHITECTURES[machine]) == both(machine, number), number
 
 
+ARGUMENTS = [
+    ("CLONE", (17,), ALLOW),
+    ("CLONE", (CLONE_THREAD,), ALLOW),
+    *(
+        ("CLONE", (CLONE_THREAD | flag,), EPERM)
+        for flag in (0x8000, 0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
+    ),
+    ("CLONE3", (), ENOSYS),
+    ("PRCTL", (15,), ALLOW),
+    ("PRCTL", (3,), ALLOW),
+    ("PRCTL", (4, 1), ALLOW),
+    ("PRCTL", (4, 0), EPERM),  # not dumpable: hidden from the supervisor
+    ("PRCTL", (22,), EPERM),
+    ("PRCTL", (38,), EPERM),
+    ("PRCTL", (8,), EPERM),
+    *((call, (1, kind), ALLOW) for call in ("SOCKET", "SOCKETPAIR") for kind in (1, 5, 1 | 0o2000000)),
+    *(
+        (call, which, EPERM)
+        for call in ("SOCKET", "SOCKETPAIR")
+        for which in ((1, 2), (1, 3), (2, 1), (10, 1), (16, 3), (40, 1))
+    ),
+    *(("SETSOCKOPT", (3, 1, option), NOTHING_DONE) for option in (7, 8, 32, 33)),
+    ("SETSOCKOPT", (3, 1, 20), ALLOW),  # a receive timeout
+    ("SETSOCKOPT", (3, 6, 7), ALLOW),  # another level
+    ("FCNTL", (3, 1031, 1 << 20), EPERM),
+    ("FCNTL", (3, 1030), ALLOW),
+    ("MMAP", (0, 4096, 3, 0x22), ALLOW),  # private
+    ("MMAP", (0, 4096, 3, 0x01, 5), ALLOW),  # a file, shared
+    ("MMAP", (0, 4096, 3, 0x21), ASK),
+    ("MMAP", (0, 4096, 3, 0x23), ASK),  # MAP_SHARED_VALIDATE
+]
+
+
 @pytest.mark.parametrize("machine", ARCHITECTURES)
-def test_arguments_decide(machine: str) -> None:
-    column = _syscalls.COLUMN[machine]
-    clone, prctl = _syscalls.CLONE[column], _syscalls.PRCTL[column]
-    pair, clone3 = _syscalls.SOCKETPAIR[column], _syscalls.CLONE3[column]
-    assert both(machine, clone, 17) == ALLOW
-    assert both(machine, clone, CLONE_THREAD) == ALLOW
-    for flag in (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000):
-        assert both(machine, clone, CLONE_THREAD | flag) == EPERM
-    assert both(machine, clone3) == ENOSYS
-    assert [both(machine, prctl, option) for option in (4, 15, 22, 38, 8)] == [
-        ALLOW,
-        ALLOW,
-        EPERM,
-        EPERM,
-        EPERM,
-    ]
-    assert both(machine, pair, 1, 1) == ALLOW
-    assert both(machine, pair, 1, 1 | 0o2000000) == ALLOW  # with SOCK_CLOEXEC
-    assert [both(machine, pair, *which) for which in ((1, 2), (2, 1), (16, 3))] == [EPERM, EPERM, EPERM]
+@pytest.mark.parametrize(("call", "arguments", "answer"), ARGUMENTS)
+def test_arguments_decide(machine: str, call: str, arguments: tuple[int, ...], answer: int) -> None:
+    number = getattr(_syscalls, call)[_syscalls.COLUMN[machine]]
+    assert both(machine, number, *arguments) == answer
+    strict = decide(_seccomp.strict_filter(machine), number, ARCHITECTURES[machine], *arguments)
+    assert strict == (EPERM if answer == ASK else answer)  # bubblewrap has nobody to ask
 
 
 @pytest.mark.parametrize("machine", ARCHITECTURES)

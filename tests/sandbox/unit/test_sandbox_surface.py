@@ -76,6 +76,8 @@ def test_the_fields_of_limits_and_result() -> None:
         "output_kb": 1024,
         "open_files": 64,
         "disk_mb": 64,
+        "compile_wall_s": 30.0,
+        "compile_memory_mb": 1024,
     }
     assert [field.name for field in dataclasses.fields(Result)] == [
         "status",
