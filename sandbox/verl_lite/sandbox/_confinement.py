@@ -117,7 +117,7 @@ def _private_mounts(confinement: Confinement, limits: KernelLimits) -> list[_ker
 
 def _limit_calls(confinement: Confinement, limits: KernelLimits) -> list[_kernel.Call]:
     address_space = confinement.base_address_space + limits.memory_bytes
-    with_stacks = address_space + STACKS_MB * _MB  # the interpreter raises it for large stacks
+    with_stacks = address_space + STACKS_MB * _MB  # the interpreter raises it for threads
     processes = limits.processes + confinement.extra_processes
     stack = min(max(limits.memory_bytes // 4, 8 * _MB), 64 * _MB)
     table = (

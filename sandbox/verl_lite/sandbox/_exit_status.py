@@ -4,11 +4,13 @@ import re
 import signal
 from dataclasses import dataclass
 
+from verl_lite.sandbox._streams import DRAINED
 from verl_lite.sandbox.limits import Limits, Status
 
-# The last line of an uncaught MemoryError (or a subclass such as numpy's), of C++, of V8.
+# The last line of an uncaught MemoryError (or a subclass such as numpy's) and of C++; of V8, Java, Rust, Go.
 _OUT_OF_MEMORY = re.compile(
     rb"(?:^|\n)(?:[\w.]*MemoryError\b[^\n]*|[^\n]*std::bad_alloc[^\n]*)\s*$|JavaScript heap out of memory"
+    rb"|java\.lang\.OutOfMemoryError|memory allocation of \d+ bytes failed|runtime: out of memory"
 )
 _CPU_SLACK_S = 0.05  # the kernel charges CPU time by the tick
 
@@ -41,7 +43,8 @@ def classify_exit(seen: Observation, limits: Limits) -> ExitStatus:
     if seen.stopped == "cancelled":
         return ExitStatus(Status.KILLED, code, "cancelled by the caller")
     if seen.over_output is not None:
-        text = f"wrote more than output_kb={limits.output_kb} KiB to {seen.over_output}"
+        times = f"{DRAINED[seen.over_output]} times " if seen.over_output in DRAINED else ""
+        text = f"wrote more than {times}output_kb={limits.output_kb} KiB to {seen.over_output}"
         return ExitStatus(Status.OUTPUT_LIMIT, code, text)
     if seen.stopped == "wall":
         return ExitStatus(Status.TIMEOUT, code, f"ran longer than wall_s={limits.wall_s:g}")

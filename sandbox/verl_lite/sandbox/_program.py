@@ -5,6 +5,7 @@ import _thread
 import atexit
 import builtins
 import contextlib
+import functools
 import gc
 import io
 import linecache
@@ -12,6 +13,7 @@ import os
 import sys
 import traceback
 import types
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from verl_lite.sandbox import _kernel
@@ -24,7 +26,7 @@ _OPENS = (
     b"stdout__",
     b"stderr__",
 )  # a program that has none leaves nothing open
-_USUAL_STACK_BYTES = 8 << 20
+_THREAD_STARTERS = ("start_new_thread", "start_new", "start_joinable_thread")
 
 
 class Interpreter:
@@ -94,22 +96,25 @@ def _install_builtins() -> None:
 
 
 def _allow_large_stacks() -> None:
-    """Make `threading.stack_size` raise the soft limit of address space, for stacks that are reserved far
-    larger than they are used. The hard limit has an allowance for them, and what is touched counts.
+    """Let the first thread raise the soft limit of address space: stacks are reserved far larger than they
+    are used. The hard limit has an allowance for them, and what is touched counts.
     """
-    plain = _thread.stack_size
 
-    def stack_size(size: int = 0, /) -> int:
-        previous = plain(size)
-        if size > _USUAL_STACK_BYTES:
+    def raising(start: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(start)
+        def start_thread(*args: Any, **options: Any) -> Any:
             _kernel.raise_to_hard_limit(_kernel.RLIMIT_AS)
-        return previous
+            return start(*args, **options)
 
-    stack_size.__doc__ = plain.__doc__
-    _thread.stack_size = stack_size  # threading takes it from there
-    threads = sys.modules.get("threading")
-    if threads is not None:
-        threads.stack_size = stack_size  # type: ignore[attr-defined]
+        return start_thread
+
+    threads = sys.modules.get("threading")  # has copied them if it is loaded already
+    for name in _THREAD_STARTERS:
+        start = getattr(_thread, name, None)
+        if start is not None:
+            setattr(_thread, name, raising(start))
+            if threads is not None and hasattr(threads, f"_{name}"):
+                setattr(threads, f"_{name}", getattr(_thread, name))
 
 
 def _execute(source: bytes, path: str, main: types.ModuleType) -> int:

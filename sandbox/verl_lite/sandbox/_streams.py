@@ -4,6 +4,10 @@ import os
 import select
 
 _CHUNK = 1 << 16
+DRAINED = {"stderr": 64}
+"""By stream: how many times its limit is read and thrown away before a run is stopped for it. Warnings and
+progress on stderr are no part of a program's answer.
+"""
 
 
 class OutputStreams:
@@ -24,6 +28,7 @@ class OutputStreams:
         self._poll = poll
         self._names = {descriptor: name for name, descriptor in descriptors.items()}
         self._data = {name: bytearray() for name in descriptors}
+        self._seen = dict.fromkeys(self._data, 0)
         self._open = set(self._names)
         for descriptor in self._open:
             os.set_blocking(descriptor, False)
@@ -49,17 +54,18 @@ class OutputStreams:
         name = self._names[descriptor]
         stored, limit = self._data[name], self._limit(name)
         stored += data[: limit - len(stored) + 1]
-        if len(stored) > limit:
+        self._seen[name] += len(data)
+        if self._seen[name] > limit * DRAINED.get(name, 1):
             self.over = self.over or name
 
     def drain(self) -> None:
         """After the run has ended: read the rest, up to the limits, and close everything."""
         for descriptor in list(self._open):
             name = self._names[descriptor]
-            while self.owns(descriptor) and len(self._data[name]) <= self._limit(name):
-                before = len(self._data[name])
+            while self.owns(descriptor) and self.over != name:
+                before = self._seen[name]
                 self.fill(descriptor)
-                if self.owns(descriptor) and len(self._data[name]) == before:
+                if self.owns(descriptor) and self._seen[name] == before:
                     break  # the write end is still open somewhere: do not wait for more
             self._close(descriptor)
 

@@ -81,6 +81,7 @@ class Supervisor:
     def __init__(self, link: _socket.socket, parent: int, options: dict[str, object]) -> None:
         self._link, self._parent = link, parent
         self._cancelled = 0
+        self._run_uid = _UNUSED_UIDS + os.getpid()
         self._server, self._server_pid = _start_fork_server(options, [link.fileno(), parent])
         self._mappings = SharedMappings(_await_ready(self._server))
         self._meter = Meter(self._server_pid, tmp=_rootfs.TMP_MOUNT, base=read_process(self._server_pid))
@@ -144,6 +145,9 @@ class Supervisor:
             self._group.begin_run(memory_bytes=limits.memory_mb * _MB, processes=limits.processes)
         self._mappings.begin_run()
         pipes = [os.pipe() for _ in range(3)]
+        if os.geteuid() == 0:  # else a run cannot open /dev/stdout
+            for _, write in pipes[:2]:
+                os.fchown(write, self._run_uid, self._run_uid)
         given = [memory_file(program), memory_file(stdin), *(write for _, write in pipes)]
         rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, DESCRIPTORS.pack(*given))
         self._server.sendmsg([packed], [rights])

@@ -139,14 +139,18 @@ def _spawn(link_fd: int, options: dict[str, Any]) -> subprocess.Popen[bytes]:
 
 
 def clean_environment() -> dict[str, str]:
-    """The whole environment of a program. A fixed hash seed makes set order reproducible."""
+    """The whole environment of a program. A fixed hash seed makes set order reproducible; converting large
+    ints to text takes CPU time, which has its own limit.
+    """
     return {
         "PATH": "/usr/bin:/bin",
         "HOME": WORK_DIR,
         "TMPDIR": "/tmp",
         "LANG": "C.UTF-8",
         "PYTHONHASHSEED": "0",
+        "PYTHONINTMAXSTRDIGITS": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "MALLOC_ARENA_MAX": "2",  # each arena reserves 64 MB of address space
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }

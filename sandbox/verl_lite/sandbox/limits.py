@@ -38,7 +38,8 @@ class Limits:
 
     `memory_mb` limits what a run holds in memory: all its processes together, what they share, files in
     /tmp, buffers of pipes and sockets. `processes` includes threads. `file_size_mb` limits one file,
-    `disk_mb` all files together. `output_kb` limits each of stdout, stderr and the reply. `compile_wall_s`
+    `disk_mb` all files together. `output_kb` limits each of stdout, stderr and the reply; a run
+    is stopped only when it writes 64 times as much to stderr. `compile_wall_s`
     and `compile_memory_mb` are the compiler's, which has its own. Raises ValueError for a value out of
     range.
     """

@@ -22,7 +22,7 @@ from verl_lite.sandbox import Limits, Result, Sandbox, Status
 
 FOLDER = Path(__file__).parents[1] / "attacks"
 # Those that are meant to run out of time get little of it, the others enough for a busy machine.
-LIMITS = Limits(wall_s=15.0, memory_mb=256, output_kb=256)
+LIMITS = Limits(wall_s=15.0, memory_mb=256, output_kb=256, processes=16)
 SHORT = dataclasses.replace(LIMITS, wall_s=0.4)
 # What programs may see in bubblewrap that the native backend hides, and why that gives them nothing.
 SEEN_IN_BUBBLEWRAP = {

@@ -153,7 +153,7 @@ def test_a_program_sees_little(sandbox: Sandbox) -> None:
     lines = sandbox.run_python(program).stdout.decode().splitlines()
     assert lines[0].endswith("] 2 /private/tmp/work sandbox")
     assert not {"home", "var", "run", "sys", "boot", "mnt", "srv"} & set(eval(lines[0].split("]")[0] + "]"))
-    assert "'HOME', 'LANG', 'OMP_NUM_THREADS'" in lines[1]
+    assert "'HOME', 'LANG', 'MALLOC_ARENA_MAX', 'OMP_NUM_THREADS'" in lines[1]
     assert lines[1].endswith("[] ['2']")
 
 
@@ -185,3 +185,72 @@ def test_devices(sandbox: Sandbox) -> None:
     program = "open('/dev/null', 'w').write('x'); print(open('/dev/zero', 'rb').read(2))\n"
     program += "print(len(open('/dev/urandom', 'rb').read(9)))"
     assert sandbox.run_python(program).stdout == b"b'\\x00\\x00'\n9\n"
+
+
+HONEST = {
+    "a large stack for a thread": (
+        "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(512 << 20)\n"
+        "def depth(n): return 0 if n == 0 else 1 + max([depth(n - 1)])\n"
+        "thread = threading.Thread(target=lambda: print(depth(50_000)))\nthread.start()\nthread.join()",
+        b"50000\n",
+    ),
+    "deep recursion": (
+        "import sys\nsys.setrecursionlimit(10**6)\ndef f(n): return 0 if n == 0 else 1 + f(n - 1)\n"
+        "print(f(100_000))",
+        b"100000\n",
+    ),
+    "deep recursion through C": (
+        "import functools, sys\nsys.setrecursionlimit(10**6)\n@functools.lru_cache(None)\n"
+        "def f(n): return 0 if n == 0 else 1 + f(n - 1)\nprint(f(20_000))",
+        b"20000\n",
+    ),
+    "a stack without a limit": (
+        "import resource as r\nr.setrlimit(r.RLIMIT_STACK, (r.RLIM_INFINITY, r.RLIM_INFINITY))\nprint(6)",
+        b"6\n",
+    ),
+    "many threads": (
+        "from concurrent.futures import ThreadPoolExecutor as E\nimport time\n"
+        "with E(32) as e: print(sum(e.map(lambda x: (time.sleep(.01), x)[1], range(64))))",
+        b"2016\n",
+    ),
+    "a manager": (
+        "from multiprocessing import Manager, Process\ndef work(d): d['x'] = 7\n"
+        "if __name__ == '__main__':\n  with Manager() as m:\n    d = m.dict()\n"
+        "    p = Process(target=work, args=(d,)); p.start(); p.join(); print(d)",
+        b"{'x': 7}\n",
+    ),
+    "a pool, a queue, shared values": (
+        "from multiprocessing import Pool, Queue, Value, shared_memory\nif __name__ == '__main__':\n"
+        "  with Pool(3) as p: print(p.map(abs, [-1, -2]))\n  q = Queue(); q.put(3); print(q.get())\n"
+        "  print(Value('i', 4).value)\n"
+        "  s = shared_memory.SharedMemory(create=True, size=9)\n"
+        "  s.buf[0] = 5; print(s.buf[0]); s.close(); s.unlink()",
+        b"[1, 2]\n3\n4\n5\n",
+    ),
+    "shared anonymous memory": (
+        "import mmap, os\nblock = mmap.mmap(-1, 1 << 20)\nif os.fork() == 0:\n  block[0] = 7\n  os._exit(0)\n"
+        "os.wait()\nprint(block[0])",
+        b"7\n",
+    ),
+    "an own server": (
+        "import socket, threading\ns = socket.socket(socket.AF_UNIX); s.bind('door'); s.listen()\n"
+        "t = threading.Thread(target=lambda: s.accept()[0].sendall(b'hi')); t.start()\n"
+        "c = socket.socket(socket.AF_UNIX); c.connect('door'); print(c.recv(9)); t.join()",
+        b"b'hi'\n",
+    ),
+    "a large number as text": ("print(len(str(int('9' * 5000) + 1)))", b"5001\n"),
+    "stdout by its name": ("with open('/dev/stdout', 'w') as out: out.write('kept')", b"kept"),
+    "the input, mapped": (
+        "import mmap, sys\nprint(mmap.mmap(0, 0, access=mmap.ACCESS_READ).read())",
+        b"b'41\\n'\n",
+    ),
+    "zeros": ("print(open('/dev/zero', 'rb').read(2))", b"b'\\x00\\x00'\n"),
+    "leaving": ("print(callable(help)); exit()", b"True\n"),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_programs_that_ask_for_much(name: str, sandbox: Sandbox) -> None:
+    program, stdout = HONEST[name]
+    result = sandbox.run_python(program, stdin="41\n", limits=Limits(wall_s=20, processes=64))
+    assert (result.status, result.stdout) == (Status.OK, stdout), result

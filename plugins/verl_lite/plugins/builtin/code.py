@@ -55,7 +55,7 @@ class CodeRewardOptions(BaseModel):
     prelude: str = Field("", description="Python run before every program that is called into")
     timeout_s: float = Field(5.0, gt=0, description="wall-clock seconds per process")
     memory_mb: int = Field(512, gt=0)
-    processes: int = Field(16, gt=0)
+    processes: int = Field(64, gt=0, description="of a run, threads included")
     output_kb: int = Field(1024, gt=0)
     workers: int | None = Field(None, gt=0, description="sandbox workers; by default one per core")
     backend: str = Field("auto", description="auto, native, bubblewrap, or a SandboxFusion service's URL")

@@ -130,7 +130,7 @@ class CodeOptions:
     language: str = "python"
     prelude: str = ""
     continues: str = ""
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = field(default_factory=lambda: Limits(processes=64))  # 32 threads are honest
     compare: Literal["tokens", "lines", "floats", "exact"] | None = None
     tolerance: float | None = None
     stop_on_first_failure: bool = True
