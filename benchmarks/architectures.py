@@ -49,13 +49,13 @@ def main() -> None:
     if args.only in (None, "vllm"):
         _import_vllm()
     results["versions"] = {name: version(name) for name in PACKAGES}
-    for name in args.families or FAMILIES:
-        again = bool(args.families)
-        if args.only in (None, "learner") and (again or name not in results["learner"]):
-            _show(name, results["learner"], _apart(learner_row, name))
-        if args.only in (None, "vllm") and (again or name not in results["vllm"]):
-            _show(name, results["vllm"], _vllm(name))
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    # vLLM first: torch forks no process that has computed gradients
+    for part, measure in (("vllm", _vllm), ("learner", _learner)):
+        for name in args.families or FAMILIES if args.only in (None, part) else ():
+            if args.families or name not in results[part]:
+                results[part][name] = measure(name)
+                print(name, json.dumps(results[part][name]), flush=True)
+                RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     PAGE.write_text(page(results))
 
 
@@ -68,9 +68,9 @@ def _import_vllm() -> None:
     registry._run_in_subprocess = lambda ask: ask()
 
 
-def _show(name: str, rows: dict[str, Any], row: Mapping[str, Any]) -> None:
-    rows[name] = row
-    print(name, json.dumps(row), flush=True)
+def _learner(name: str) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    return _or_error(learner_row, name)
 
 
 def _vllm(name: str) -> dict[str, Any]:
@@ -103,11 +103,15 @@ def _apart(measure: Callable[..., Any], name: str, **options: Any) -> dict[str, 
 
 def _measure(sender: Any, measure: Callable[..., Any], name: str, **options: Any) -> None:
     torch.set_num_threads(1)
+    sender.send(_or_error(measure, name, **options))
+
+
+def _or_error(measure: Callable[..., Any], name: str, **options: Any) -> dict[str, Any]:
     try:
-        row = asdict(measure(name, **options))
+        return asdict(measure(name, **options))
     except Exception as error:  # noqa: BLE001 - what fails is what the table is for
-        row = {"family": name, "error": f"{type(error).__name__}: {str(error).strip().splitlines()[0:1]}"}
-    sender.send(row)
+        first = (str(error).strip().splitlines() or [""])[0]
+        return {"family": name, "error": f"{type(error).__name__}: {first}"}
 
 
 def page(results: Mapping[str, Any]) -> str:

@@ -1,15 +1,39 @@
 """A saved model is loaded again, as users of transformers would, and must be the model that was trained."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from torch import nn
 
-from verl_lite.engine.model.folder import default_device, load_policy
+from verl_lite.engine.model.checkpoint_names import in_checkpoint_format
+from verl_lite.engine.model.folder import default_device, load_policy, save_policy
+from verl_lite.engine.model.weights import base_model, named_weights
+from verl_lite.engine.types import Tokenizer
 from verl_lite.errors import CheckpointError
 
+TOKENS, STRIDE = 64, 7919  # what a model without prompts is compared on: ids all over its vocabulary
 ROOM = 1.5  # memory that a second model needs, as a multiple of its files
+
+
+def save_checked(
+    model: nn.Module, tokenizer: "Tokenizer | None", folder: Path, *, limits: Mapping[str, float]
+) -> None:
+    """`save_policy`, then `check_saved_policy` on the same tokens, with the limit of the model's dtype."""
+    save_policy(model, tokenizer, folder)
+    model.eval()
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    rows = base_model(model).get_input_embeddings().weight.shape[0]
+    ids = [(at * STRIDE) % rows for at in range(1, TOKENS + 1)]
+    check_saved_policy(
+        folder,
+        ids,
+        _token_logprobs(model, ids),
+        dtype=dtype,
+        limit=limits[dtype],
+        names=lambda: (name for name, _ in in_checkpoint_format(model, named_weights(model))),
+    )
 
 
 def check_saved_policy(
@@ -34,11 +58,7 @@ def check_saved_policy(
     if device is None:
         _compare_names(folder, files, set(names()))
         return
-    model = load_policy(str(folder), dtype=dtype, device=device).eval()
-    ids_1T = torch.tensor([list(token_ids)], device=device)
-    with torch.no_grad():
-        logits_TV = model(ids_1T, use_cache=False).logits[0, :-1].float()
-    found = logits_TV.log_softmax(-1).gather(1, ids_1T[0, 1:, None])[:, 0].tolist()
+    found = _token_logprobs(load_policy(str(folder), dtype=dtype, device=device).eval(), token_ids)
     differences = [abs(a - b) for a, b in zip(found, logprobs, strict=True)]
     worst = max(range(len(differences)), key=lambda at: (differences[at] != differences[at], differences[at]))
     if not differences[worst] <= limit:  # nan must fail too
@@ -48,6 +68,15 @@ def check_saved_policy(
             f"{limit:g}. The learner's state beside it is whole, so nothing is lost; this combination of "
             "architecture and transformers cannot be saved correctly, please report it"
         )
+
+
+@torch.no_grad()
+def _token_logprobs(model: nn.Module, token_ids: Sequence[int]) -> list[float]:
+    """log p(token t | tokens before t) for t >= 1, by the model's own forward pass."""
+    ids_1T = torch.tensor([list(token_ids)], device=next(model.parameters()).device)
+    logits_TV = model(input_ids=ids_1T, use_cache=False).logits[0, :-1].float()
+    chosen: list[float] = logits_TV.log_softmax(-1).gather(1, ids_1T[0, 1:, None])[:, 0].tolist()
+    return chosen
 
 
 def _device_with_room(size: int) -> torch.device | None:

@@ -21,9 +21,9 @@ from verl_lite.engine.model.folder import (
     open_chat_template,
     pad_token_id,
     prepare_model,
-    save_policy,
 )
 from verl_lite.engine.model.lora import add_adapters
+from verl_lite.engine.model.saved import save_checked
 from verl_lite.engine.model.weights import float32_master_weights
 from verl_lite.engine.observe.display import DisplayMode
 from verl_lite.engine.observe.metrics_log import check_trackers
@@ -45,6 +45,7 @@ from verl_lite.engine.preference.reward_model import (
     load_scoring_model,
     save_scoring_model,
 )
+from verl_lite.engine.rollout.canary import TOLERANCES
 from verl_lite.engine.rundir.fingerprints import data_digest, date_of
 from verl_lite.engine.rundir.folder import FREE_FOR_MEMORY, RunFolder
 from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
@@ -214,7 +215,7 @@ def _dpo(run: Run[_Prepared], config: DPOConfig) -> None:
         config,
         DPOObjective(policy, config),
         (train, held_out),
-        save=lambda folder: save_policy(policy.model, prepared.tokenizer, folder),
+        save=lambda folder: save_checked(policy.model, prepared.tokenizer, folder, limits=TOLERANCES),
     )
 
 

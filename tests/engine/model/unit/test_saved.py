@@ -1,6 +1,7 @@
 """A saved policy is loaded again and compared with the trained one."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,16 @@ def test_a_model_without_its_router_bias_is_refused(trained: torch.nn.Module, tm
     save_policy(trained, None, tmp_path / "policy", weights=weights)
     with pytest.raises(CheckpointError, match=r"policy is not the one that was trained: .* in training -"):
         _check(tmp_path / "policy", _logprobs(trained))
+
+
+def test_saving_compares_by_itself(
+    trained: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved.save_checked(trained, None, tmp_path / "policy", limits={"float32": 1e-3})
+    without_bias = dict(trained.named_parameters())
+    monkeypatch.setattr(saved, "save_policy", partial(save_policy, weights=without_bias))
+    with pytest.raises(CheckpointError, match="other is not the one that was trained"):
+        saved.save_checked(trained, None, tmp_path / "other", limits={"float32": 1e-3})
 
 
 def test_nan_is_refused(trained: torch.nn.Module, tmp_path: Path) -> None:
