@@ -5,11 +5,18 @@ The tests alone decide this, never the program, so no program can choose to be t
 
 import ast
 import builtins
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from verl_lite.verifiers.code.trust import is_alias, looks_like_class, module_aliases, why_together
+from verl_lite.verifiers.code.trust import (
+    is_alias,
+    looks_like_class,
+    module_aliases,
+    why_together,
+    without_data,
+)
 from verl_lite.verifiers.code.types import AssertTest, CallTest, CodeTest, UnitTestFile
 
 _BUILTINS = frozenset(dir(builtins))
@@ -121,12 +128,13 @@ def _literal_keywords(call: ast.Call) -> dict[str, Any]:
     return {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
 
 
+@functools.lru_cache(maxsize=64)  # the samples of a prompt share their tests
 def read_test_code(test: AssertTest | UnitTestFile, prelude: str = "") -> TestCode:
     """How to run `test`. Raises NotReadable for tests that cannot be used."""
     collect = isinstance(test, UnitTestFile)
     setup = test.setup
     module = test.module if isinstance(test, UnitTestFile) else "solution"
-    tree, setup_tree = _parse(test.source), _parse(setup)
+    tree, setup_tree = without_data(_parse(test.source)), without_data(_parse(setup))
     if isinstance(test, AssertTest):
         names = set(test.names) or _names_of_program(tree, setup_tree, _parse(prelude))
     else:

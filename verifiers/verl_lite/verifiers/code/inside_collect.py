@@ -1,6 +1,5 @@
 """Runs inside the sandbox: finds the tests of a file and runs them with their fixtures."""
 
-import asyncio
 import contextlib
 import inspect
 import itertools
@@ -186,7 +185,7 @@ class _Runner:
                 bound = function if self._instance is None else function.__get__(self._instance)
                 answer = bound(**given)
                 if inspect.iscoroutine(answer):
-                    asyncio.run(answer)
+                    _run_to_end(answer)
 
         return run
 
@@ -237,12 +236,18 @@ class _Runner:
         bound = fixture.function.__get__(self._instance) if needs_self else fixture.function
         made = bound(**given)
         if inspect.iscoroutine(made):
-            return asyncio.run(made)
+            return _run_to_end(made)
         if inspect.isgenerator(made):
             value = next(made)
             ends.callback(next, made, None)
             return value
         return made
+
+
+def _run_to_end(coroutine: Any) -> Any:
+    import asyncio  # slow to load, and few tests need it
+
+    return asyncio.run(coroutine)
 
 
 def _arguments(function: Any) -> list[str]:

@@ -6,11 +6,9 @@ import math
 import os
 import re
 import sys
-import tempfile
 import types
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 
@@ -284,7 +282,10 @@ class _Mocker:
             self._started.pop().stop()
 
 
-def _temporary_folder() -> Path:
+def _temporary_folder() -> Any:
+    import tempfile  # slow to load, and few tests need them
+    from pathlib import Path
+
     return Path(tempfile.mkdtemp())
 
 

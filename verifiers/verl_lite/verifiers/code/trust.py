@@ -9,6 +9,7 @@ import ast
 import builtins
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 _BUILTINS = frozenset(dir(builtins))
 _RUNS_TEXT = frozenset({"eval", "exec", "compile", "breakpoint", "__builtins__"})
@@ -42,6 +43,38 @@ _CONTAINERS = (
 _COMPARING = ("assertEqual", "assertNotEqual", "assertIn", "assertNotIn", "assertLess", "assertGreater",
               "assertListEqual", "assertTupleEqual", "assertSetEqual", "assertDictEqual", "assertCountEqual",
               "assertAlmostEqual", "assertSequenceEqual")  # fmt: skip
+
+
+def without_data(tree: ast.Module) -> ast.Module:
+    """`tree` with a constant in place of each literal list, tuple, set and dict: data means nothing here,
+    and the tests of some data sets are mostly data.
+    """
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        for name, value in ast.iter_fields(node):
+            if isinstance(value, list):
+                value[:] = [ast.Constant(None) if _is_data(item) else item for item in value]
+                waiting += [item for item in value if isinstance(item, ast.AST)]
+            elif isinstance(value, ast.AST):
+                if _is_data(value):
+                    setattr(node, name, ast.Constant(None))
+                else:
+                    waiting.append(value)
+    return tree
+
+
+def _is_data(node: Any) -> bool:
+    """Whether `node` is a literal container of literals."""
+    if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+        return all(_is_literal(item) for item in node.elts)
+    return isinstance(node, ast.Dict) and all(_is_literal(item) for item in [*node.keys, *node.values])
+
+
+def _is_literal(node: Any) -> bool:
+    if isinstance(node, ast.UnaryOp):
+        return isinstance(node.operand, ast.Constant)
+    return isinstance(node, ast.Constant) or _is_data(node)
 
 
 def runs_text(tree: ast.AST) -> str:
