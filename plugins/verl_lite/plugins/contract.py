@@ -58,7 +58,8 @@ class RewardDefinition:
     retry_on    exception types to retry (a busy server), at most `max_retries` times
     version     raise it when the same input may score differently: cached scores are keyed by it
     cache       whether offline scoring caches the scores; False if scoring is faster than a look-up
-    late_is_error  a passed deadline is the outcome "error": a silent server says nothing about its row
+    is_remote   a server computes it: a passed deadline is the outcome "error", for its silence says nothing
+                about the row, and no result is cached, for its code may change unseen
     A class is built once per worker with its options and then called with only the rollout(s).
     """
 
@@ -74,7 +75,7 @@ class RewardDefinition:
     max_retries: int = 2
     version: str = "1"
     cache: bool = True
-    late_is_error: bool = False
+    is_remote: bool = False
     distribution: str = ""  # filled in by discovery
 
     @property

@@ -1,6 +1,7 @@
 """The reward server with real clients over HTTP: shapes, limits, mistakes, load, and its end."""
 
 import asyncio
+import copy
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import pytest
 import uvicorn
 
 from verl_lite.errors import ConfigError, DataError, PluginError
+from verl_lite.lab import ScoringOptions, score_file
 from verl_lite.plugins import RewardsConfig, Rollout, ScoredRollout, Scorer
 from verl_lite.plugins.adapters import as_trl_reward_func, as_verl_compute_score
 from verl_lite.plugins.serving import RewardService, ServingOptions, make_app, serve_rewards
@@ -326,6 +328,18 @@ def test_remote_scores_keep_outcomes_steps_and_groups(file: Path) -> None:
             del os.environ["SERVED_TOKEN"]
 
 
+def test_what_a_server_scored_is_never_cached(tmp_path: Path) -> None:
+    """The server's rewards may change between two passes, and nothing here would show it."""
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"completion": "x", "id": "a"}) + "\n")
+    other = copy.deepcopy(GOOD)
+    other["scores"][0]["components"]["it"]["value"] = 0.25
+    options = ScoringOptions(cache=tmp_path / "cache.sqlite")
+    with flaky((200, GOOD), (200, other)) as (use, app):
+        config = RewardsConfig.model_validate({"rewards": {"far": {"use": use}}})
+        means = [score_file(tmp_path / "rows.jsonl", config, options=options).reward.mean for _ in range(2)]
+    assert (means, app.calls) == ([0.75, 0.25], 2)
+
+
 class Flaky:
     """An ASGI app that lists one reward and answers scores as told, call after call."""
 
@@ -360,7 +374,7 @@ def flaky(*answers: tuple[int, Any]) -> Iterator[tuple[str, Flaky]]:
         thread.join(30)
 
 
-GOOD = {
+GOOD: dict[str, Any] = {
     "scores": [
         {
             "id": "a",

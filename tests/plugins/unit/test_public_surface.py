@@ -130,7 +130,7 @@ SIGNATURES = {
         max_retries: int = 2
         version: str = '1'
         cache: bool = True
-        late_is_error: bool = False
+        is_remote: bool = False
         distribution: str = ''
     """,
     "Component": """

@@ -72,8 +72,8 @@ class _AsyncCaller:
 
 
 def _late(component: Component, reason: str) -> Score:
-    late_is_error = component.definition.late_is_error
-    return Score.failed(ScoreOutcome.ERROR if late_is_error else ScoreOutcome.TIMEOUT, reason)
+    outcome = ScoreOutcome.ERROR if component.definition.is_remote else ScoreOutcome.TIMEOUT
+    return Score.failed(outcome, reason)
 
 
 class DebugAsyncRunner(InlineRunner):

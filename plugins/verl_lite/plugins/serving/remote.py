@@ -109,8 +109,8 @@ def remote_reward(use: str) -> RewardDefinition:
         options_model=RemoteOptions,
         form="group" if described["compares_groups"] else "batch",
         timeout_s=float(described["deadlines_s"]) + 60.0,
-        late_is_error=True,
-        cache=False,  # what the server computes may change without notice
+        is_remote=True,
+        cache=False,
         distribution=base,
     )
 
