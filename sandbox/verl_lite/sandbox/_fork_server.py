@@ -53,6 +53,7 @@ class ForkServerOptions:
     as_root: bool
     network_per_run: bool
     preload: list[str]
+    libraries: list[str]
     module_paths: list[str]
 
 
@@ -151,6 +152,11 @@ def _prepare(options: ForkServerOptions) -> ServerState:
     for name in options.preload:
         with contextlib.suppress(ImportError):  # a Python built without this module
             __import__(name)
+    for name in options.libraries:
+        try:
+            __import__(name)
+        except Exception as error:
+            raise ValueError(f"library {name} cannot be imported: {type(error).__name__}: {error}") from error
     if not options.as_root:
         _map_identity(options)
     _kernel.set_host_name("sandbox")

@@ -51,6 +51,8 @@ class Interpreter:
         """
         sys.argv = [self._path, *args]
         sys.path.insert(0, self._directory)  # only now: the import system caches missing folders
+        if b"random" in source and "numpy" in sys.modules:
+            sys.modules["numpy"].random.seed()  # else every run would draw the fork server's numbers
         code = _finish(_execute(source, self._path, self._main))
         if any(word in source for word in _OPENS):
             _write_open_files()

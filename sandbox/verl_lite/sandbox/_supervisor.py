@@ -302,6 +302,7 @@ def _start_fork_server(options: dict[str, object], own_fds: list[int]) -> tuple[
         as_root=as_root,
         network_per_run=bool(options["network_per_run"]),
         preload=options["preload"],  # type: ignore[arg-type]
+        libraries=options["libraries"],  # type: ignore[arg-type]
         module_paths=options["paths"],  # type: ignore[arg-type]
     )
     flags = _FORK_SERVER_NAMESPACES | (0 if as_root else _kernel.CLONE_NEWUSER)

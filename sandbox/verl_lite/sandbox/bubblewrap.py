@@ -38,7 +38,7 @@ _UNUSED_UID = 999_999_999
 _LAUNCHERS = 1  # bubblewrap's init, which the kernel counts with the run's processes
 
 
-class _CommandBackend:
+class CommandBackend:
     """Compiles a program once, starts a command per run, and keeps the runs in progress."""
 
     tmp = "/tmp"  # where the meter finds their files
@@ -111,7 +111,7 @@ class _CommandBackend:
             self._running.discard(run)
 
 
-class BubblewrapBackend(_CommandBackend):
+class BubblewrapBackend(CommandBackend):
     """Starts `bwrap` per run."""
 
     name = "bubblewrap"
@@ -194,7 +194,7 @@ def _full_path(tool: str) -> str:
     return shutil.which(tool) or tool
 
 
-class UnsafeBackend(_CommandBackend):
+class UnsafeBackend(CommandBackend):
     """No isolation, only the kernel's limits: for `unsafe=True` where nothing else works."""
 
     name = "unsafe"

@@ -192,6 +192,17 @@ def _typescript(tsc: str) -> str:
     return os.path.join(os.path.dirname(os.path.dirname(tsc)), "lib", "typescript.js")
 
 
+def why_missing(name: str) -> str:
+    """Why this machine cannot run language `name`."""
+    if name not in LANGUAGES:
+        return f"known are {', '.join(LANGUAGES)}"
+    try:
+        find_toolchain(name)
+    except ToolchainMissing as error:
+        return str(error)
+    return f"{LANGUAGES[name].tools[0]} cannot be executed by the user that runs have"
+
+
 def installed_languages() -> frozenset[str]:
     """The names of the languages whose tools this machine has."""
     found = []

@@ -26,11 +26,19 @@ class NativeBackend:
     isolated = True
     languages = frozenset({"python"})
 
-    def __init__(self, workers: int, *, read_only_paths: Sequence[str], network_per_run: bool) -> None:
+    def __init__(
+        self,
+        workers: int,
+        *,
+        read_only_paths: Sequence[str],
+        network_per_run: bool,
+        libraries: Sequence[str] = (),
+    ) -> None:
         self._options = {
             "paths": list(read_only_paths),
             "network_per_run": network_per_run,
             "preload": PRELOADED_MODULES.split(),
+            "libraries": list(libraries),
         }
         self._num_workers = workers
         self._lock = threading.Lock()

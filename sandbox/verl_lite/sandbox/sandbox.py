@@ -1,5 +1,6 @@
 """`Sandbox`: runs untrusted programs; thread-safe."""
 
+import ast
 import os
 import threading
 import warnings
@@ -9,7 +10,9 @@ from typing import Self
 
 from verl_lite.errors import SandboxError
 from verl_lite.sandbox.backend import Backend, Request, RunFuture
-from verl_lite.sandbox.bubblewrap import BubblewrapBackend, UnsafeBackend
+from verl_lite.sandbox.bubblewrap import BubblewrapBackend, CommandBackend, UnsafeBackend
+from verl_lite.sandbox.languages import why_missing
+from verl_lite.sandbox.libraries import find_libraries, missing_modules
 from verl_lite.sandbox.limits import Limits, Result, Status
 from verl_lite.sandbox.native import NativeBackend
 from verl_lite.sandbox.remote import RemoteBackend
@@ -28,7 +31,9 @@ class Sandbox:
     `workers` is how many programs run at once, by default one per core. `backend` is "auto" (native,
     or bubblewrap where that does not work), "native", "bubblewrap" or the URL of a SandboxFusion
     service. `read_only_paths` are host folders that programs may read, such as a site-packages with
-    numpy; each is added to Python's module path. `network_per_run` gives each run its own network
+    numpy; each is added to Python's module path. `libraries` are packages of this environment that the
+    native backend imports once, before any program ("numpy", or a set such as "science", see
+    `LIBRARY_SETS`); their folder is readable too. `network_per_run` gives each run its own network
     namespace instead of one per worker. Where programs cannot be isolated, raises SandboxError naming
     what is missing; with `unsafe=True` it warns and runs them without isolation.
 
@@ -44,12 +49,14 @@ class Sandbox:
         unsafe: bool = False,
         *,
         read_only_paths: Sequence[str] = (),
+        libraries: Sequence[str] = (),
         network_per_run: bool = False,
     ) -> None:
         if workers is not None and workers < 1:
             raise ValueError(f"workers={workers}: expected at least 1, or None for one per core")
         self._num_workers = workers or len(os.sched_getaffinity(0))
-        self._paths = _checked_paths(read_only_paths)
+        self._modules, folders = find_libraries(libraries)
+        self._paths = _checked_paths([*read_only_paths, *folders])
         self._network_per_run = network_per_run
         self._backend = self._choose(backend, unsafe)
         self._others: Backend | None = None
@@ -103,11 +110,48 @@ class Sandbox:
         args: Sequence[str] = (),
         limits: Limits = _DEFAULT_LIMITS,
     ) -> Result:
-        """Like `run_python` for a program in `language`: python, bash, c, cpp or javascript.
+        """Like `run_python` for a program in `language`: python, bash, c, cpp, go, java, javascript, rust or
+        typescript. A program is compiled once, however often it is run.
 
         Raises SandboxError where the language's tools, or bubblewrap, are not installed.
         """
         return self._run(_request(language, source, stdin, files, args, limits))
+
+    def missing_modules(self, source: str) -> list[str]:
+        """The modules that Python program `source` imports and this sandbox does not have.
+
+        Read from the text: [] for a program that is no Python, and for a remote service, which is not known.
+        """
+        if isinstance(self._backend, RemoteBackend):
+            return []
+        try:
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return []
+        imported: list[str] = []
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                imported += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.append(node.module)
+        return missing_modules(imported, self._paths)
+
+    def compile(
+        self,
+        language: str,
+        source: str,
+        *,
+        files: Mapping[str, bytes] = _NO_FILES,
+        limits: Limits = _DEFAULT_LIMITS,
+    ) -> Result:
+        """Compile `source` now, so that later runs of it start at once; the compiler's result.
+
+        Runs compile too, once per program: this only says earlier whether it compiles. A language that is
+        not compiled is `ok`. Raises as `run` does.
+        """
+        request = _request(language, source, b"", files, (), limits)
+        backend = self._backend_for(language)
+        return backend.compile(request) if isinstance(backend, CommandBackend) else Result(status=Status.OK)
 
     def close(self) -> None:
         """Kill every run and end the sandbox's processes. Runs in progress end as `killed`."""
@@ -181,7 +225,10 @@ class Sandbox:
         if name == "bubblewrap":
             return BubblewrapBackend(read_only_paths=self._paths)
         return NativeBackend(
-            self._num_workers, read_only_paths=self._paths, network_per_run=self._network_per_run
+            self._num_workers,
+            read_only_paths=self._paths,
+            libraries=self._modules,
+            network_per_run=self._network_per_run,
         )
 
     def _backend_for(self, language: str) -> Backend:
@@ -197,7 +244,9 @@ class Sandbox:
                 self._others = self._local("bubblewrap")
         if language not in self._others.languages:
             known = ", ".join(sorted(self._backend.languages | self._others.languages))
-            raise SandboxError(f"no tools for language {language!r} here: installed are {known}")
+            raise SandboxError(
+                f"no tools for language {language!r} here ({why_missing(language)}): installed are {known}"
+            )
         return self._others
 
 

@@ -13,6 +13,7 @@ from verl_lite.sandbox import Limits, Result, Sandbox
 
 def test_the_public_names_of_the_sandbox() -> None:
     names = [
+        "LIBRARY_SETS",
         "REPLY_FD",
         "SANDBOX_VERSION",
         "Layer",
@@ -57,7 +58,8 @@ def test_the_signatures_of_the_sandbox() -> None:
     )
     assert signature(Sandbox) == (
         "(workers: int | None = None, backend: str = 'auto', unsafe: bool = False, *, "
-        "read_only_paths: Sequence[str] = (), network_per_run: bool = False) -> None"
+        "read_only_paths: Sequence[str] = (), libraries: Sequence[str] = (), "
+        "network_per_run: bool = False) -> None"
     )
     assert signature(Sandbox.run) == f"(self, language: str, source: str, {options} -> Result"
     assert signature(Sandbox.run_python) == f"(self, source: str, {options} -> Result"

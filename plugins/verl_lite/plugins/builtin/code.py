@@ -60,6 +60,9 @@ class CodeRewardOptions(BaseModel):
     workers: int | None = Field(None, gt=0, description="sandbox workers; by default one per core")
     backend: str = Field("auto", description="auto, native, bubblewrap, or a SandboxFusion service's URL")
     read_only_paths: tuple[str, ...] = Field((), description="folders of packages that programs may import")
+    libraries: tuple[str, ...] = Field(
+        (), description="packages of this environment to import before any program, or sets: arrays, science"
+    )
     unsafe: bool = Field(
         False, description="run without isolation where there is none: trusted programs only"
     )
@@ -159,6 +162,7 @@ class CodeReward:
                     backend=options.backend,
                     unsafe=options.unsafe,
                     read_only_paths=options.read_only_paths,
+                    libraries=options.libraries,
                 )
                 self._sandbox = sandbox
                 self._end = weakref.finalize(self, sandbox.close)
