@@ -150,6 +150,13 @@ def drop_capabilities_call() -> Call:
     return _libc.syscall, _NO_CAPABILITIES, "capset"
 
 
+def may_make_namespaces() -> bool:
+    """Whether this process has CAP_SYS_ADMIN."""
+    with open("/proc/self/status", encoding="utf-8") as file:
+        effective = next(line.split()[1] for line in file if line.startswith("CapEff:"))
+    return bool(int(effective, 16) >> 21 & 1)
+
+
 def run_first() -> None:
     """Let this process, which uses little, run before programs that use all they get: in real time where
     that is allowed, else in short slices (Linux 6.12). Its children do not inherit it.

@@ -317,11 +317,31 @@ def _start_fork_server(options: dict[str, object], own_fds: list[int]) -> tuple[
     return near, pid
 
 
+def _become_ordinary() -> None:
+    """Root in a container may have no right to make namespaces, but an ordinary user often has, in a user
+    namespace. Not root there: the kernel does not limit the number of root's processes.
+    """
+    unused = _UNUSED_UIDS + os.getpid()
+    try:
+        os.setgroups([])
+        os.setresgid(unused, unused, unused)
+        os.setresuid(unused, unused, unused)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"root without CAP_SYS_ADMIN, and no other user to become ({error.strerror}): give the container "
+            "CAP_SYS_ADMIN, or CAP_SETUID and CAP_SETGID, or run it as an ordinary user",
+        ) from error
+    _kernel.prctl(_kernel.PR_SET_DUMPABLE, 1)  # the change of user cleared it, which hides our own /proc
+
+
 def main(link_fd: int, parent_pid: int, options_text: str) -> NoReturn:
     """Entry point of the process. `link_fd` is a socket to the trainer, process `parent_pid`."""
     link = _socket.socket(fileno=link_fd)
     try:
         parent = os.pidfd_open(parent_pid)
+        if os.geteuid() == 0 and not _kernel.may_make_namespaces():
+            _become_ordinary()
         supervisor = Supervisor(link, parent, json.loads(options_text))
         _kernel.run_first()  # the sooner a run is looked at, the less it exceeds its memory
         try:

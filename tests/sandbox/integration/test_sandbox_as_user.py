@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +46,34 @@ def test_the_same_holds_as_an_ordinary_user(launched: list[str], suites: list[st
     passed = re.search(r"(\d+) passed", ran.stdout)
     assert passed is not None
     assert int(passed.group(1)) >= 60
+
+
+WITHOUT_RIGHTS = """
+from verl_lite.sandbox import Sandbox
+program = '''
+import os, time
+count = 0
+try:
+    while count < 100:
+        if os.fork() == 0:
+            time.sleep(30)
+        count += 1
+except OSError:
+    print(count, flush=True)
+os._exit(0)
+'''
+with Sandbox(workers=1, backend="native") as sandbox:
+    print(sandbox.run_python(program).stdout, sandbox.run_python("open('/etc/shadow')").status.value)
+"""
+
+
+def test_root_without_the_right_to_make_namespaces_makes_a_user_namespace() -> None:
+    """As in a container with the usual capabilities."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root and setpriv")
+    launcher = [sys.executable, str(LAUNCHER), "--root", "/usr/bin/setpriv", "--bounding-set=-sys_admin"]
+    command = [*launcher, "--inh-caps=-all", sys.executable, "-c", WITHOUT_RIGHTS]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "user namespace" in ran.stderr or "Operation not permitted" in ran.stderr:
+        pytest.skip(f"no user namespaces here: {ran.stderr[-300:]}")
+    assert ran.stdout == "b'15\\n' error\n", ran.stdout + ran.stderr[-2000:]

@@ -165,3 +165,23 @@ class _Recorder:
         future: Future[Result] = Future()
         future.set_result(Result(status=Status.OK))
         return future
+
+
+@pytest.mark.parametrize(
+    ("program", "outcome"),
+    [
+        ("import no_such_library_x\nprint(int(input()))", Outcome.NOT_INSTALLED),
+        ("raise ImportError(\"No module named 'numpy'\")", Outcome.WRONG),  # a claim, without an import
+        (
+            "try:\n    import no_such_library_x\nexcept ImportError:\n    pass\nprint(int(input()))",
+            Outcome.CORRECT,
+        ),
+    ],
+)
+def test_a_library_that_is_not_there_is_named(program: str, outcome: Outcome, sandbox: Sandbox) -> None:
+    verdict = verify_code(program, [StdinTest(stdin="3", expected="3")], options=OPTIONS, sandbox=sandbox)
+    assert verdict.outcome is outcome, verdict.reason
+    assert verdict.credit == (outcome is Outcome.CORRECT)
+    assert (verdict.details.get("not_installed") == ["no_such_library_x"]) == (
+        outcome is Outcome.NOT_INSTALLED
+    )

@@ -11,6 +11,7 @@ class Outcome(StrEnum):
     WRONG = "wrong"
     UNPARSED = "unparsed"  # the response holds no readable answer
     BAD_REFERENCE = "bad_reference"  # the data set's answer or tests cannot be used
+    NOT_INSTALLED = "not_installed"  # the program failed for want of a library that the sandbox lacks
     TIMEOUT = "timeout"  # undecided at the deadline
     ERROR = "error"  # the verifier's fault, never the response's
 

@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from verl_lite.sandbox import Sandbox
 from verl_lite.verifiers.code.asserts import NotReadable, read_test_code
@@ -41,7 +41,8 @@ def verify_code(
     """Whether the program in `response` passes all `tests`.
 
     Outcomes: correct (all passed), wrong (credit is the fraction that passed; a program that times
-    out or crashes is wrong), unparsed (no program in the response), bad_reference (unusable tests,
+    out or crashes is wrong), not_installed (it failed for want of a library; no
+    credit), unparsed (no program in the response), bad_reference (unusable tests,
     including an empty list), error (the sandbox failed). `details` holds one row per test under
     "tests", and the counts "passed", "total", "timed_out" and "trusting" (passes that a program could
     have forged). Without `sandbox`, one per process is created and kept. Raises SandboxError where
@@ -63,13 +64,33 @@ def verify_programs(submissions: Sequence[Submission], *, sandbox: Sandbox | Non
         else:
             gradings[index] = prepared
     if gradings:
-        Scheduler(sandbox or _shared_sandbox(), list(gradings.values())).run()
+        sandbox = sandbox or _shared_sandbox()
+        Scheduler(sandbox, list(gradings.values())).run()
     for index, grading in gradings.items():
         wall_s = (grading.finished_s or time.monotonic()) - started
-        verdicts[index] = grading.verdict(wall_s)
+        verdict = grading.verdict(wall_s)
+        if sandbox is not None and grading.options.language == "python":
+            verdict = _naming_missing_modules(verdict, grading.program, sandbox)
+        verdicts[index] = verdict
     return [verdicts[index] for index in range(len(submissions))]
 
 
+def _naming_missing_modules(verdict: Verdict, program: str, sandbox: Sandbox) -> Verdict:
+    """A program that failed because the sandbox has no such library: no credit either, but another outcome.
+
+    What counts is what its text imports, for it could claim any error.
+    """
+    if verdict.outcome is not Outcome.WRONG or _NO_MODULE not in repr(verdict.details.get("tests")):
+        return verdict
+    modules = sandbox.missing_modules(program)
+    if not modules:
+        return verdict
+    reason = f"not installed in the sandbox: {', '.join(modules)} (the option `libraries`); {verdict.reason}"
+    details = {**verdict.details, "not_installed": modules}
+    return replace(verdict, outcome=Outcome.NOT_INSTALLED, reason=reason, details=details)
+
+
+_NO_MODULE = "No module named"
 _shared_lock = threading.Lock()
 _shared: dict[int, Sandbox] = {}
 
