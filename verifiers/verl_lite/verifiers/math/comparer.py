@@ -22,6 +22,7 @@ from verl_lite.verifiers.verdict import Outcome
 
 Ask = Callable[..., Reply]
 _TIERS = ("number", "algebra", "symbolic")
+MAX_STEPS = 200_000  # of one comparison in the calling process; most take under 1,000
 
 
 class Decision(NamedTuple):
@@ -43,13 +44,20 @@ class Undecided(Exception):
         self.status = status
 
 
+class OutOfSteps(Exception):
+    """The comparison takes more of the caller's own work than MAX_STEPS."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the comparison takes more than {MAX_STEPS} steps")
+
+
 @dataclass
 class Comparer:
     """The state of one comparison, and equality of expressions.
 
     `ask(question, *trees)` puts a question to a worker process. `compare_texts` and `tree_types` come
     from compare.py and compare the parts of answers. `tier` is the most expensive step that was needed;
-    `notes` are for the reader of the verdict.
+    `notes` are for the reader of the verdict. `steps` counts the caller's own work, see `spend`.
     """
 
     options: MathOptions
@@ -58,6 +66,14 @@ class Comparer:
     tree_types: Sequence[TreeType]
     tier: str = "number"
     notes: list[str] = field(default_factory=list)
+    steps: int = 0
+    same_parts: dict[tuple[Expr, Expr], bool] = field(default_factory=dict)  # nested sets ask again and again
+
+    def spend(self, steps: int) -> None:
+        """Count work done here; raises OutOfSteps past the budget of one comparison."""
+        self.steps += steps
+        if self.steps > MAX_STEPS:
+            raise OutOfSteps
 
     def note(self, text: str) -> None:
         if text not in self.notes:
@@ -73,6 +89,7 @@ class Comparer:
             return True
         if reference.is_number and response.is_number:
             return reference.fraction == response.fraction
+        self.spend(20)
         if not _is_expression(reference) or not _is_expression(response):
             return False
         if symbols(reference) != symbols(response) and not (symbols(reference) and symbols(response)):
@@ -85,8 +102,8 @@ class Comparer:
         """`same`, with `log_base` as what a bare "log" means."""
         if log_base != "e":
             reference, response = _with_base_ten(reference), _with_base_ten(response)
+        forms = NormalForms()
         try:
-            forms = NormalForms()
             left, right = forms.form(reference), forms.form(response)
             if left.constant is not None and right.constant is not None:
                 return left.constant == right.constant
@@ -98,6 +115,8 @@ class Comparer:
             if numeric.differs(reference, response) is not True:
                 self.note("too large to be compared exactly, and not shown equal")
             return False
+        finally:
+            self.spend(forms.ring.work)
         differs = numeric.differs(reference, response)
         if not equal and differs is False:
             equal = _same_angle_exactly(reference, response)

@@ -11,7 +11,7 @@ from verl_lite.verifiers.math.answers.answer import Answer, read_answer
 from verl_lite.verifiers.math.answers.collections import share_of_parts
 from verl_lite.verifiers.math.answers.plain_numbers import compare_plain, plain_reference
 from verl_lite.verifiers.math.compare import compare, fault, new_comparer
-from verl_lite.verifiers.math.comparer import Ask, Decision, Undecided
+from verl_lite.verifiers.math.comparer import Ask, Decision, OutOfSteps, Undecided
 from verl_lite.verifiers.math.expressions import Expr
 from verl_lite.verifiers.math.options import MathOptions
 from verl_lite.verifiers.math.pool import Reply
@@ -172,6 +172,8 @@ def _decide(expected: Answer, extraction: Extraction, options: MathOptions, ask:
     except Undecided as stopped:
         outcome = Outcome.ERROR if stopped.status == "error" else Outcome.TIMEOUT
         return Decision(outcome, "", str(stopped))
+    except OutOfSteps as stopped:
+        return Decision(Outcome.UNPARSED, "", str(stopped))
     except RecursionError:  # the caller's own stack may leave little room
         return Decision(Outcome.UNPARSED, "", "the answer is nested too deeply")
 

@@ -191,14 +191,14 @@ def _binomial(expr: Expr, point: Point) -> Bounded:
 
 def _function(expr: Expr, point: Point) -> Bounded:
     name = expr.name
-    values = [evaluate(arg, point) for arg in expr.args]
-    if name in ("max", "min"):
-        pick = max if name == "max" else min
-        return pick(values, key=lambda pair: pair[0].real)
     if name == "root":
         return _power(
             Expr("pow", (expr.args[0], Expr("div", (Expr("num", (), Fraction(1)), expr.args[1])))), point
         )
+    values = [evaluate(arg, point) for arg in expr.args]
+    if name in ("max", "min"):
+        pick = max if name == "max" else min
+        return pick(values, key=lambda pair: pair[0].real)
     if name == "log" and len(values) == 2:
         top, bottom = _logarithm(*values[0]), _logarithm(*values[1])
         ratio = top[0] / bottom[0]

@@ -90,6 +90,14 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
 
 def same_part(comparer: Comparer, reference: Expr, response: Expr) -> bool:
     """Whether two parts of answers are equal: values, which may be named, or answers themselves."""
+    known = comparer.same_parts.get((reference, response))
+    if known is None:
+        comparer.spend(5)
+        known = comparer.same_parts[reference, response] = _same_part(comparer, reference, response)
+    return known
+
+
+def _same_part(comparer: Comparer, reference: Expr, response: Expr) -> bool:
     if is_value(reference):
         found = unassigned(response)
         return is_value(found) and same_value(comparer, reference, found)

@@ -84,13 +84,15 @@ def _same_members(comparer: Comparer, ours: Sequence[Expr], theirs: Sequence[Exp
         if all(item.is_number for item in (*ours, *theirs)):
             return {item.value for item in ours} == {item.value for item in theirs}
         return same_in_order(comparer, ours, theirs)
-    remaining = list(theirs)
+    met: set[int] = set()
     for item in ours:
-        matches = [other for other in remaining if same_part(comparer, item, other)]
-        if not matches and not any(same_part(comparer, item, other) for other in theirs):
+        found = next((at for at, other in enumerate(theirs) if same_part(comparer, item, other)), None)
+        if found is None:
             return False
-        remaining = [other for other in remaining if other not in matches]
-    return not remaining
+        met.add(found)
+    return all(
+        at in met or any(same_part(comparer, item, other) for item in ours) for at, other in enumerate(theirs)
+    )
 
 
 def share_of_parts(comparer: Comparer, reference: Expr, response: Expr) -> float:

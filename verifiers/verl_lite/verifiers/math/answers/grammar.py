@@ -15,7 +15,9 @@ from verl_lite.verifiers.math.reading.tokens import tokenize
 
 MAX_PARSED_CHARS = 8000
 MAX_TREE_DEPTH = 120
+MAX_TREE_NODES = 5000
 
+_NESTING = {"(": 1, "[": 1, "\\{": 1, "{": 1, "lbrace": 1, ")": -1, "]": -1, "\\}": -1, "}": -1, "rbrace": -1}
 _INEQUALITIES = frozenset(("<", "<=", ">", ">=", "!=", "in", "notin"))
 _CONNECTIVES = {
     "and": "and", "&": "and", "land": "and", "also": "and", "or": "or", "lor": "or", ",": ",", ";": ",",
@@ -45,19 +47,22 @@ def parse_answer(text: str) -> Expr | Unreadable:
         tree = AnswerParser(tokenize(with_notation(text))).answer()
     except Unreadable as reason:
         return Unreadable(str(reason))  # a cached exception that was raised keeps its callers' frames alive
-    if _depth(tree) > MAX_TREE_DEPTH:
-        return Unreadable(f"more than {MAX_TREE_DEPTH} operations deep")
-    return tree
+    return _oversized(tree) or tree
 
 
-def _depth(tree: Expr) -> int:
-    """The depth of a tree. A long sum is as deep as it is long; iterative, so that no stack is needed."""
-    deepest, stack = 0, [(tree, 1)]
+def _oversized(tree: Expr) -> Unreadable | None:
+    """Why a tree is too large. A long sum is as deep as it is long; shared parts count as often as they
+    stand in it, because whatever walks the tree meets them as often."""
+    seen, stack = 0, [(tree, 1)]
     while stack:
         node_, depth = stack.pop()
-        deepest = max(deepest, depth)
+        seen += 1
+        if depth > MAX_TREE_DEPTH:
+            return Unreadable(f"more than {MAX_TREE_DEPTH} operations deep")
+        if seen > MAX_TREE_NODES:
+            return Unreadable(f"more than {MAX_TREE_NODES} operations")
         stack.extend((arg, depth + 1) for arg in node_.args)
-    return deepest
+    return None
 
 
 class AnswerParser(ExpressionParser):
@@ -133,24 +138,31 @@ class AnswerParser(ExpressionParser):
 
     def braces(self) -> Expr:
         """A set, or a set builder `{x | condition}`, which is its condition."""
-        start, depth = self.position, self.depth
+        if not self._builds_set():
+            return super().braces()
         bars, self.open_bars = self.open_bars, 1
         was_building, self.building_set = self.building_set, True
-        try:
-            bound = self.item()
-            if self.at("|", "vert", ":"):
-                self.take()
-                return self.condition(bound)
-        except Unreadable:
-            if not any(token.text in ("|", "vert", ":") for token in self.tokens[start:]):
-                raise
-        finally:
-            self.open_bars, self.building_set = bars, was_building
-        self.position, self.depth = start, depth
-        return super().braces()
+        bound = self.item()
+        self.open_bars, self.building_set = bars, was_building
+        self.expect("|", "vert", ":")
+        return self.condition(bound)
+
+    def _builds_set(self) -> bool:
+        """Whether a bar or colon divides what is inside these braces: an odd bar, or not the colon of 1:2."""
+        depth, bars, colon = 1, 0, False
+        for at in range(self.position, len(self.tokens)):
+            token = self.tokens[at]
+            depth += _NESTING.get(token.text, 0) if token.kind in ("op", "cmd") else 0
+            if depth == 0:
+                break
+            if depth == 1 and token.text in ("|", "vert"):
+                bars += 1
+            elif depth == 1 and token.text == ":":
+                colon |= self.tokens[at - 1].kind != "num"
+        return colon or bars % 2 == 1
 
     def condition(self, bound: Expr) -> Expr:
-        self.open_bars = 0
+        bars, self.open_bars = self.open_bars, 0
         conditions = [self.item()]
         joints: list[str] = []
         while not self.at("\\}", "rbrace"):
@@ -160,6 +172,7 @@ class AnswerParser(ExpressionParser):
             joints.append(joint)
             conditions.append(self.item())
         self.take()
+        self.open_bars = bars
         result = conditions[0] if not joints else _conjunction(conditions, joints)
         if bound.head == "rel" and bound.value == "in":
             named = bound.args[1]

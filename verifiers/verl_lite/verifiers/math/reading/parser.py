@@ -15,6 +15,7 @@ from verl_lite.verifiers.math.reading.names import FUNCTIONS, GREEK, constant, s
 from verl_lite.verifiers.math.reading.tokens import Token
 
 MAX_DEPTH = 60
+MAX_STEPS = 20_000  # of one parser; a grammar that reads each token a few times needs under 8 per token
 UNION, INTERSECT, SUM, PRODUCT, SIGN, POWER, POSTFIX = 5, 7, 10, 20, 25, 30, 35
 _CLOSERS = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "{": ("}",)}
 _BASE_NAMES = {
@@ -39,13 +40,15 @@ class ExpressionParser(Cursor):
     def __init__(self, tokens: Sequence[Token]) -> None:
         super().__init__(tokens)
         self.depth = 0
+        self.steps = 0
         self.open_bars = 0
 
     # Pratt core
 
-    def expression(self, binding: int = 0) -> Expr:
+    def expression(self, binding: int = 0, *, left: Expr | None = None) -> Expr:
+        """What binds tighter than `binding`; `left` is its first operand where that has been read."""
         self.descend()
-        left = self.prefix()
+        left = self.prefix() if left is None else left
         while True:
             following = self.infix(left, binding)
             if following is None:
@@ -55,8 +58,11 @@ class ExpressionParser(Cursor):
         return left
 
     def descend(self) -> None:
-        """One level deeper; raises Unreadable before Python's stack is full."""
+        """One level deeper; raises Unreadable before Python's stack is full, or past the budget."""
         self.depth += 1
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            raise Unreadable(f"more than {MAX_STEPS} steps to read")
         if self.depth > MAX_DEPTH:
             raise Unreadable(f"nested deeper than {MAX_DEPTH}")
 
@@ -113,13 +119,11 @@ class ExpressionParser(Cursor):
         literal = before.kind == "num" and left.head == "num"
         fresh = literal and left.places < 0 and left.fraction.denominator == 1
         if fresh and first.text == "frac":
-            start = self.position
             right = self.prefix()
             is_proper = _is_fraction(right) and right.args[0].fraction < right.args[1].fraction
             if is_proper and not self.at("^", "**"):
                 return _mixed(left, right)
-            self.position = start
-            return node("mul", left, self.expression(PRODUCT))
+            return node("mul", left, self.expression(PRODUCT, left=right))
         if first.kind == "num":
             if fresh and first.spaced and self.peek(1).text == "/" and self.peek(2).kind == "num":
                 top, bottom = first.expr, self.peek(2).expr
