@@ -134,6 +134,7 @@ def test_the_options_and_their_defaults() -> None:
         "rounding": "reference",
         "units": "convert",
         "partial": False,
+        "unclosed_thinking": "refuse",
     }
 
 

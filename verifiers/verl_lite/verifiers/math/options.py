@@ -16,6 +16,8 @@ class MathOptions:
                and a more precise answer that rounds to it is correct; "exact": only rel_tol counts
     units      "convert": where both name a unit they must agree after conversion, if only one does,
                it is implied; "require": the reference's unit must be given; "strip": units ignored
+    unclosed_thinking  "refuse": a response whose `<think>` is not closed has no answer; "read": it is
+               read like any other
     partial    for a reference with several parts, a wrong answer gets the share of right parts
                as `credit` (the outcome stays "wrong")
     """
@@ -26,6 +28,7 @@ class MathOptions:
     rounding: Literal["reference", "exact"] = "reference"
     units: Literal["convert", "require", "strip"] = "convert"
     partial: bool = False
+    unclosed_thinking: Literal["refuse", "read"] = "refuse"
 
     def __post_init__(self) -> None:
         if self.mode not in ("lenient", "strict"):
@@ -34,6 +37,8 @@ class MathOptions:
             raise ValueError(f"rounding={self.rounding!r}: expected 'reference' or 'exact'")
         if self.units not in ("convert", "require", "strip"):
             raise ValueError(f"units={self.units!r}: expected 'convert', 'require' or 'strip'")
+        if self.unclosed_thinking not in ("refuse", "read"):
+            raise ValueError(f"unclosed_thinking={self.unclosed_thinking!r}: expected 'refuse' or 'read'")
         if not self.timeout_s > 0:
             raise ValueError(f"timeout_s={self.timeout_s!r}: expected a positive number of seconds")
         if not 0 <= self.rel_tol < 1:

@@ -127,7 +127,7 @@ def _verify(response: str, reference: str, options: MathOptions, ask: Ask) -> Ve
     started = time.perf_counter()
     wanted = plain_reference(reference)
     if wanted is not None:
-        extraction = extract(response, mode=options.mode)
+        extraction = _extracted(response, options)
         quick = compare_plain(wanted, extraction.answer or "") if not extraction.boxes else None
         if quick is not None:
             return _verdict(quick, extraction.answer, started)
@@ -137,10 +137,14 @@ def _verify(response: str, reference: str, options: MathOptions, ask: Ask) -> Ve
     if expected.may_need_proof:
         pool.start()
     if wanted is None:
-        extraction = extract(response, mode=options.mode)
+        extraction = _extracted(response, options)
     if extraction.answer is None:
         return _verdict(Decision(Outcome.UNPARSED, "", extraction.reason), None, started)
     return _verdict(_decide(expected, extraction, options, ask), extraction.answer, started)
+
+
+def _extracted(response: str, options: MathOptions) -> Extraction:
+    return extract(response, mode=options.mode, read_unclosed=options.unclosed_thinking == "read")
 
 
 def _verdict(decision: Decision, answer: str | None, started: float) -> Verdict:
@@ -189,6 +193,6 @@ def _long(expected: Answer, text: str) -> Decision:
 def _read_reference(reference: str) -> Answer:
     """The reference's answer; a whole solution is read like a response."""
     if "boxed" in reference or "####" in reference:
-        return read_answer(extract(reference, mode="strict").answer or "")
+        return read_answer(extract(reference, mode="strict", read_unclosed=True).answer or "")
     is_long = len(reference) > MAX_REFERENCE_CHARS
     return read_answer(reference[:MAX_REFERENCE_CHARS] + " ..." if is_long else reference)

@@ -51,11 +51,13 @@ def _strategies(has_symbols: bool) -> list[Callable[[Any], Any]]:
 
 
 def same_solutions(left: Expr, right: Expr, name: str) -> bool | None:
-    """Whether two expressions in one unknown vanish at the same real points."""
+    """Whether two expressions in one unknown vanish at the same real points; None where they have none."""
     symbol = Symbol(name, real=True)
     table = {name: symbol}
     solved = [sympy.solveset(_convert(side, table), symbol, S.Reals) for side in (left, right)]
-    if any(not isinstance(one, sympy.FiniteSet) and one is not S.EmptySet for one in solved):
+    if any(one is S.EmptySet or one is S.Reals for one in solved):
+        return None if solved[0] == solved[1] else False  # all such equations have these solutions
+    if any(not isinstance(one, sympy.FiniteSet) for one in solved):
         return True if solved[0] == solved[1] else None
     if len(solved[0]) != len(solved[1]):
         return False

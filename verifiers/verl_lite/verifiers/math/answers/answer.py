@@ -17,6 +17,7 @@ _LABELLED = re.compile(
     r"(?:\\(?:text|mathrm|operatorname)\s*\{[A-Za-z .,'-]+\}|[A-Za-z][A-Za-z .'-]{2,}+)"
     r"\s*+(?:\([A-Za-z]++\)\s*+)?+[=:]\s*+([^=]++)\Z"
 )
+_NAME_AT_END = re.compile(r"\s([A-Za-z]\s*=\s*)\Z")
 
 
 class Answer:
@@ -41,7 +42,10 @@ class Answer:
         if isinstance(parsed, Unreadable) and (value := number_in_words(self.words)) is not None:
             return num(value)
         if isinstance(parsed, Unreadable) and (labelled := _LABELLED.match(self.text)) is not None:
-            return parse_answer(clean(labelled[1]))  # Area = 12
+            label, value = labelled[0][: labelled.start(1)], labelled[1]
+            if (named := _NAME_AT_END.search(label)) is not None:  # the line x = 3
+                return parse_answer(clean(named[1] + value))
+            return parse_answer(clean(value))  # Area = 12
         return parsed
 
     @cached_property

@@ -57,7 +57,7 @@ def systems(tree: Expr) -> dict[str, Expr] | None:
         if len(left.args) != len(right.args) or any(arg.head != "sym" for arg in left.args):
             return None
         return {name.name: value for name, value in zip(left.args, right.args, strict=True)}
-    if tree.head not in ("list", "and"):
+    if tree.head not in ("list", "and") or tree.value == "or":
         return None
     named = [assignment(item) for item in tree.args]
     found = {pair[0]: pair[1] for pair in named if pair is not None}

@@ -61,6 +61,8 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     ours = members(reference)
     if ours is None:
         return None
+    if _names_clash(reference, response):
+        return False
     given = unassigned(response)
     if given.head == "tuple" and reference.head == "list":
         return same_in_order(comparer, ours, given.args)
@@ -70,11 +72,24 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     return theirs is not None and _same_members(comparer, ours, theirs)
 
 
+def _names_clash(reference: Expr, response: Expr) -> bool:
+    """a = 1, b = -1 is not a = 1 or -1, and x = 1 or y = 2 is not both."""
+    ours, theirs = _names(reference), _names(response)
+    if not ours or not theirs:
+        return False
+    return ours != theirs or (len(ours) > 1 and (reference.value == "or") != (response.value == "or"))
+
+
+def _names(tree: Expr) -> set[str]:
+    items = tree.args if tree.head in ("list", "set", "and", "or") else (tree,)
+    return {named[0] for item in items if (named := assignment(item)) is not None}
+
+
 def compare_plus_minus(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     both = alternatives(reference)
     if len(both) != 2:
         return None
-    theirs = members(response)
+    theirs = None if _names_clash(reference, response) else members(response)
     return theirs is not None and _same_members(comparer, [unassigned(one) for one in both], theirs)
 
 

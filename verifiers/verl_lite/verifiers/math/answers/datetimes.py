@@ -15,6 +15,7 @@ _TIME = re.compile(
     r"(a\.?\s?m\.?|p\.?\s?m\.?|noon|midnight|o'clock)?(?:\s+in the (morning|afternoon|evening))?\Z",
     re.IGNORECASE,
 )
+_PADDED = re.compile(r":0[0-9]")
 _DAY_FIRST = re.compile(
     rf"([0-9]{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?({_MONTH}),?(?:\s+([0-9]{{4}}))?\Z", re.IGNORECASE
 )
@@ -97,10 +98,14 @@ def _time(match: re.Match[str]) -> Datetime | None:
 
 
 def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:
-    """Only for a reference that can be nothing but a time or date."""
+    """Only where one side can be nothing but a time or date: "3:30" may be a ratio, "3:00" and "3:30 PM" not."""
     ours = reference.read(read_datetime)
-    if ours is None or not ours.is_explicit:
+    if ours is None:
         return None
+    if not ours.is_explicit:
+        theirs = response.read(read_datetime)
+        is_time = theirs is not None and (theirs.is_explicit or _PADDED.search(reference.text + response.text))
+        return compare_read(reference, response) if is_time else None
     return compare_read(reference, response) or decided(False, "", "the answer is not a time or date")
 
 

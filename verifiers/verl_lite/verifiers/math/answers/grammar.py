@@ -6,7 +6,7 @@ from string import ascii_uppercase
 from typing import ClassVar
 
 from verl_lite.verifiers.math.answers import collections, congruences, functions, ratios, real_sets, vectors
-from verl_lite.verifiers.math.expressions import Expr, Unreadable, node
+from verl_lite.verifiers.math.expressions import Expr, Unreadable, is_value, node
 from verl_lite.verifiers.math.reading.commands import COMMANDS, refused
 from verl_lite.verifiers.math.reading.names import RELATIONS
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
@@ -21,7 +21,8 @@ _NESTING = {"(": 1, "[": 1, "\\{": 1, "{": 1, "lbrace": 1, ")": -1, "]": -1, "\\
 _INEQUALITIES = frozenset(("<", "<=", ">", ">=", "!=", "in", "notin"))
 _CONNECTIVES = {
     "and": "and", "&": "and", "land": "and", "also": "and", "or": "or", "lor": "or", ",": ",", ";": ",",
-}  # fmt: skip
+}
+_LOGICAL = frozenset(("land", "lor"))  # fmt: skip
 _FILLERS = frozenset(
     ("x is", "where", "the", "either", "both", "approximately", "about", "roughly", "exactly", "for")
 )
@@ -78,9 +79,12 @@ class AnswerParser(ExpressionParser):
             raise Unreadable("empty")
         items, joints = [functions.read_definition(self) or self.item()], []
         while not self.is_done():
+            is_logical = self.at(*_LOGICAL)
             joint = self.connective()
             if joint is None:
                 raise Unreadable(f"unexpected {self.peek().text!r}")
+            if is_logical and is_value(items[-1]):
+                raise Unreadable("a logical formula")
             if self.is_done() and joint == ",":
                 break
             joints.append(joint)

@@ -74,6 +74,8 @@ def _plain_units(text: str) -> str:
     """Units without `\\text`; 5'6" as five feet six inches."""
     if "\\" in text:
         text = _UNIT_FRACTION.sub(r"\1/\2", _TEXT.sub(r" \1 ", text).replace("{ ", "{").replace(" }", "}"))
+    if "cent" in text:
+        text = re.sub(r"\bper\s?cent\b", "%", text)
     if "'" in text:
         text = re.sub(r"(?<![0-9.])([0-9.]++)\s*+'\s*+([0-9.]++)\s*+(?:\"|'')", r"\1 feet \2 inches", text)
     return text
@@ -264,6 +266,9 @@ def compare_read(comparer: Comparer, reference: Answer, response: Answer) -> Dec
     ours, theirs = reference.read(read_quantity), quantity_of(response)
     assert ours is not None
     units = comparer.options.units
+    given = unassigned(response.expr) if response.expr is not None else None
+    if given is not None and given.head == "percent" and ours.value.head != "percent":
+        return decided(False, "", "a percentage for a quantity")
     if theirs is None:
         if response.expr is None:
             return unread(response)
@@ -274,9 +279,14 @@ def compare_read(comparer: Comparer, reference: Answer, response: Answer) -> Dec
         return _converted(comparer, ours, theirs)
     if units == "require" and ours.unit:
         return decided(False, "", "the answer has another unit")
+    if units != "strip" and ours.unit and theirs.label and not _NEUTRAL_LABELS & set(theirs.label.split()):
+        return decided(False, "", f"expected a unit, got {theirs.label}")
     if ours.label and theirs.label and not _share_a_word(ours.label, theirs.label):
         return decided(False, "", f"expected {ours.label}, got {theirs.label}")
     return decided(same_value(comparer, ours.value, theirs.value), "units", "another number")
+
+
+_NEUTRAL_LABELS = frozenset("unit units total altogether long tall wide high deep apart away old more less".split())
 
 
 def _share_a_word(ours: str, theirs: str) -> bool:

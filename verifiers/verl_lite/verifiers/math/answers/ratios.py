@@ -25,6 +25,10 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     return same_ratio(comparer, reference, unassigned(response)) if reference.head == "ratio" else None
 
 
+def is_zero(part: Expr) -> bool:
+    return part.is_number and part.fraction == 0
+
+
 def same_ratio(comparer: Comparer, reference: Expr, response: Expr) -> bool:
     """3:4 = 6:8 = 3/4: proportional parts in the same order. Either side may be the fraction."""
     if reference.head != "ratio":
@@ -32,9 +36,12 @@ def same_ratio(comparer: Comparer, reference: Expr, response: Expr) -> bool:
     if response.head != "ratio":
         if len(reference.args) != 2 or not is_value(response):
             return False
-        return comparer.same(node("div", *reference.args), response)
+        return not is_zero(reference.args[1]) and comparer.same(node("div", *reference.args), response)
     if len(reference.args) != len(response.args):
         return False
+    zeros = [[is_zero(part) for part in side.args] for side in (reference, response)]
+    if any(map(any, zeros)):  # any two ratios to 0 are proportional
+        return all(comparer.same(a, b) for a, b in zip(reference.args, response.args, strict=True))
     first, other = reference.args[0], response.args[0]
     return all(
         comparer.same(node("mul", a, other), node("mul", b, first))

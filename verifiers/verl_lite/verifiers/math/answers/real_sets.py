@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from verl_lite.verifiers.math.algebra import numeric
-from verl_lite.verifiers.math.answers.assignments import same_part, systems
+from verl_lite.verifiers.math.answers.assignments import same_in_order, same_part, systems
 from verl_lite.verifiers.math.answers.equations import proportion
 from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.comparer import Comparer
@@ -84,10 +84,18 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     if not is_ours and not (reference.head == "tuple" and is_real_set(response)):
         return None
     try:
-        return _same_set(comparer, read_real_set(comparer, reference), read_real_set(comparer, response))
+        ours, theirs = read_real_set(comparer, reference), read_real_set(comparer, response)
     except NoRealSet as reason:
         comparer.note(str(reason))
         return _same_relation(comparer, reference, response)
+    if ours.spans in _TRIVIAL and _is_condition(reference) and _is_condition(response):
+        return _same_relation(comparer, reference, response)
+    return _same_set(comparer, ours, theirs)
+
+
+def _is_condition(tree: Expr) -> bool:
+    """Whether a set is given by what holds in it. Conditions that hold nowhere are not all the same."""
+    return tree.head in ("rel", "chain", "and", "or")
 
 
 def _same_relation(comparer: Comparer, reference: Expr, response: Expr) -> bool:
@@ -100,11 +108,18 @@ def _same_relation(comparer: Comparer, reference: Expr, response: Expr) -> bool:
         return shapes[0] == shapes[1] and all(same_part(comparer, a, b) for a, b in pairs)
     if not all(is_value(side) for side in (*reference.args, *response.args)):
         return False
+    if not symbols(reference):
+        turned = response if reference.value == response.value else _turned(response)
+        return reference.value == turned.value and same_in_order(comparer, reference.args, turned.args)
     ours, other = (node("add", side.args[0], node("neg", side.args[1])) for side in (reference, response))
     factor = proportion(ours, other)
     if factor is None:
         return False
     return reference.name == (response.name if factor > 0 else FLIPPED.get(response.name))
+
+
+def _turned(relation: Expr) -> Expr:
+    return node("rel", *relation.args[::-1], value=FLIPPED.get(relation.name, relation.name))
 
 
 def _same_set(comparer: Comparer, reference: RealSet, response: RealSet) -> bool:
@@ -146,9 +161,9 @@ def _read(comparer: Comparer, tree: Expr, name: str) -> list[Span]:
     if head == "interval":
         if len(tree.args) != 2 or not all(is_value(arg) for arg in tree.args):
             raise NoRealSet("an interval without two ends")
-        return [_between(tree.args[0], tree.name[0] == "[", tree.args[1], tree.name[1] == "]")]
+        return [_interval(tree.args[0], tree.name[0] == "[", tree.args[1], tree.name[1] == "]")]
     if head == "tuple" and len(tree.args) == 2 and all(is_value(arg) for arg in tree.args):
-        return [_between(tree.args[0], False, tree.args[1], False)]
+        return [_interval(tree.args[0], False, tree.args[1], False)]
     if head == "named":
         if tree.name not in _NAMED:
             raise NoRealSet(f"the set {tree.name}")
@@ -180,6 +195,8 @@ def _relation(comparer: Comparer, tree: Expr, name: str) -> list[Span]:
         return _read(comparer, right, name)
     if relation == "notin":
         return _complement(comparer, right, name)
+    if not name:
+        raise NoRealSet("a relation without an unknown")
     if not is_value(left) or not is_value(right) or relation == "~":
         raise NoRealSet("a relation between things other than numbers")
     if left.head == "sym" and name not in symbols(right):
@@ -273,6 +290,14 @@ def _between(low: Expr, low_closed: bool, high: Expr, high_closed: bool) -> Span
     return Span(low, low_closed and not _is_infinite(low), high, high_closed and not _is_infinite(high))
 
 
+def _interval(low: Expr, low_closed: bool, high: Expr, high_closed: bool) -> Span:
+    """An interval as written; one whose ends are reversed is no set, not the empty one."""
+    span = _between(low, low_closed, high, high_closed)
+    if not symbols(low) and not symbols(high) and _is_empty(span):
+        raise NoRealSet("an interval with its ends reversed")
+    return span
+
+
 def _is_infinite(expr: Expr) -> bool:
     return expr == INFINITY or expr == neg(INFINITY)
 
@@ -348,6 +373,7 @@ def _outside(span: Span) -> list[Span]:
     return [part for part in ends if not (_is_infinite(part.low) and _is_infinite(part.high))]
 
 
+_TRIVIAL = ((), (WHOLE,))
 _NAMED = {
     "R": [WHOLE],
     "empty": [],

@@ -43,13 +43,19 @@ def _is_rounding_of(options: MathOptions, reference: Expr, response: Expr) -> bo
         return True
     if shown >= MIN_SHOWN_DIGITS and _is_close(options, value, reference.fraction):
         return True
-    if options.rounding == "exact" or shown < MIN_ROUNDED_DIGITS:
+    if options.rounding == "exact" or shown < MIN_ROUNDED_DIGITS or _is_exact(reference):
         return False
     if response.is_number and response.places < 0 and response.fraction.denominator == 1:
         return False  # an integer is not a more precise form of a decimal
     target = reference.fraction * 10**reference.places
     scaled = value * 10**reference.places
     return target in (round(scaled), _half_up(scaled))
+
+
+def _is_exact(decimal: Expr) -> bool:
+    """112.0, 2.75, 0.375: an integer or halves of halves is no rounding; 2.50 shows to what it was rounded."""
+    value, last_digit = decimal.fraction, decimal.fraction * 10**decimal.places % 10
+    return value.denominator == 1 or (last_digit != 0 and value.denominator & (value.denominator - 1) == 0)
 
 
 def _is_shorter_rounding(options: MathOptions, reference: Expr, response: Expr) -> bool:

@@ -51,6 +51,9 @@ def _same_percentage(comparer: Comparer, reference: Expr, response: Expr) -> boo
         return True
     if hundredth is None:
         return comparer.same(reference, response)
+    whole = exact_value(reference)
+    if whole is not None and whole.denominator == 1 and abs(whole) > 1:
+        return False  # 1200% is no way to write 12
     places = response.args[0].places
     return same_value(comparer, reference, num(hundredth, places + 2 if places >= 0 else -1))
 

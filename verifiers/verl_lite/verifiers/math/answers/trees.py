@@ -23,6 +23,8 @@ def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision
         return decided(False, "", f"expected a {_kind(tree)}, got {said!r}")
     if tree.head == "base" and response.key.upper().lstrip("0") == tree.args[0].name.lstrip("0"):
         return Decision(Outcome.CORRECT, "base")
+    if tree.head == "percent" and (stated := response.read(read_quantity)) is not None and stated.unit:
+        return decided(False, "", "a quantity for a percentage")
     theirs = _tree_of(tree, response)
     if theirs is None:
         return _compare_unread(comparer, reference, response)

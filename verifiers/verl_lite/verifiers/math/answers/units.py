@@ -34,7 +34,7 @@ _ALIASES = {
     "coulomb": "C coulombs", "farad": "F farads", "tesla": "T", "mole": "mol moles", "calorie": "cal calories",
     "kilocalorie": "kcal", "electron_volt": "eV", "megaelectron_volt": "MeV", "kelvin": "K kelvins",
     "degree_Celsius": "celsius Celsius degC", "degree_Fahrenheit": "fahrenheit Fahrenheit degF",
-    "knot": "knots", "mile/hour": "mph", "kilometer/hour": "kph kmh", "byte": "bytes B", "kilobyte": "kB KB",
+    "knot": "knots", "mile/hour": "mph", "kilometer/hour": "kph kmh kmph", "byte": "bytes B", "kilobyte": "kB KB",
     "megabyte": "MB", "gigabyte": "GB", "terabyte": "TB", "bit": "bits",
     "radian": "rad radians rads", "degree": "deg degs degrees", "steradian": "sr", "revolution": "rev revolutions",
     "candela": "cd", "lumen": "lm", "kilonewton": "kN", "millimole": "mmol", "megawatt": "MW", "megajoule": "MJ",

@@ -2,7 +2,7 @@
 
 import re
 
-from verl_lite.verifiers.math.answers.answer import Answer
+from verl_lite.verifiers.math.answers.answer import Answer, read_answer
 from verl_lite.verifiers.math.answers.assignments import unassigned
 from verl_lite.verifiers.math.answers.datetimes import read_datetime
 from verl_lite.verifiers.math.answers.texts import is_prose, same_text
@@ -41,6 +41,7 @@ _INFINITY = Expr("const", (), "inf")
 _TREE_CLASSES = {
     node("named", value="empty"): "nothing", _INFINITY: "infinity", neg(_INFINITY): "minus infinity",
 }  # fmt: skip
+_LEADING = re.compile(r"(?:\\text\s*\{)?\s*(yes|no)\s*\}?\s*[,.;:]", re.IGNORECASE)
 
 
 def read_word_class(answer: Answer) -> str:
@@ -55,10 +56,8 @@ def read_word_class(answer: Answer) -> str:
     for name, pattern in _CLASS_PATTERNS:
         if pattern.match(words):
             return name
-    leading = words.split(" ", 1)[0]
-    if leading in ("yes", "no") and "," in key[:8]:
-        return leading
-    return ""
+    leading = _LEADING.match(answer.text)
+    return leading[1].lower() if leading is not None else ""
 
 
 def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:
@@ -72,11 +71,27 @@ def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision
     if not theirs and ours in ("yes", "no"):
         said = {word for word in response.words.replace(".", " ").split() if word in ("yes", "no")}
         theirs = response.words.split(" ", 1)[0].strip(".") if len(said) == 1 else ""
+    if ours == theirs and ours in ("yes", "no") and (claim := _claim(reference)):
+        inner = comparer.compare_texts(comparer, claim, _claim(response))
+        return decided(inner.outcome is Outcome.CORRECT, "boolean", f"what follows {ours!r} is not the same")
     if ours == theirs:
         matched = "boolean" if ours in ("yes", "no") else "infinity" if "infinity" in ours else "words"
         return Decision(Outcome.CORRECT, matched)
     both_prose = reference.read(is_prose) and response.read(is_prose)
     return decided(both_prose and same_text(reference, response), "text", f"expected {ours!r}")
+
+
+_CLAIM = re.compile(
+    r"(?:\\text\s*\{)?\s*(?:yes|no|true|false)\b[\s.,;:!}\\]*+(?!since\b|because\b|as\b|for\b|by\b|due\b)(.*)\Z",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def _claim(answer: Answer) -> str:
+    """The formula behind "Yes, p = 3"; "" where there is none, or only a reason in words."""
+    match = _CLAIM.match(answer.text)
+    content = match[1].strip() if match is not None else ""
+    return content if content and (read_answer(content).expr is not None or "=" in content) else ""
 
 
 def unread(response: Answer) -> Decision:

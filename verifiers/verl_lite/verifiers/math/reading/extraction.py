@@ -55,13 +55,20 @@ _TRAILING_CLAUSE = re.compile(
     r"when|if|by\s|in\s+total|altogether|as\s+we|per\s+the|according|this|that)\b",
     re.IGNORECASE,
 )
-_THINKING_END = "</think>"
+_THINKING, _THINKING_END = "<think>", "</think>"
 
 
-def extract(response: str, *, mode: Literal["lenient", "strict"] = "lenient") -> Extraction:
-    """The answer of a response, or why there is none."""
+def extract(
+    response: str, *, mode: Literal["lenient", "strict"] = "lenient", read_unclosed: bool = False
+) -> Extraction:
+    """The answer of a response, or why there is none.
+
+    `read_unclosed`: also of one that ends inside `<think>`, where a box is a thought and no answer.
+    """
     if _THINKING_END in response:
         response = response.rsplit(_THINKING_END, 1)[1]
+    if not read_unclosed and _THINKING in response:
+        return Extraction(None, "the response ends inside <think>")
     tag = None
     if "</" in response and "</answer>" in response.lower():
         tag = _last_tag(response)

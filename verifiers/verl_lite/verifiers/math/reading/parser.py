@@ -285,11 +285,24 @@ class ExpressionParser(Cursor):
             self.take()
             name += "'"
         symbol = symbol if name == symbol.name else sym(name)
-        if name.rstrip("'")[:1] in tuple("fghFGP") and self.at("(") and not self.peek().spaced:
+        if self.at("(") and not self.peek().spaced and self._is_called(name):
             self.take()
             items, _ = self.items((")",))
             return Expr("call", tuple(items), name)
         return symbol
+
+    def _is_called(self, name: str) -> bool:
+        """Whether the bracket behind a letter holds its arguments: f(x + 1), T(10), y(0), but not n(2)."""
+        letter = name.rstrip("'")
+        if letter[:1] in tuple("fghFGP"):
+            return True
+        argument, closing = self.peek(1), self.peek(2)
+        if closing.text != ")" or argument.kind not in ("num", "word") or letter[:1] == "\\":
+            return False
+        if len(letter) > 1 and "_" not in letter:
+            return False
+        is_upper = letter[:1].isupper() and (argument.kind == "num" or len(argument.text) == 1)
+        return is_upper or argument.text == "0" or (argument.kind == "num" and self.peek(3).text == "=")
 
     def subscript(self) -> str:
         token = self.take()

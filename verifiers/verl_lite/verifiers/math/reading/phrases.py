@@ -16,7 +16,7 @@ _PHRASES = [
         (r"\b(?:is\s+)?equals?(?:\s+to)?\b", "="),
         (r"\bdivided\s+by\b", "/"),
         (r"\bmultiplied\s+by\b|(?<=[0-9)])\s*\btimes\b", "*"),
-        (r"(?<=[0-9)}])\s*\bpercent\b", "%"),
+        (r"(?<=[0-9)}])\s*\bper\s?cent\b", "%"),
         (r"\bsquared\b", "^2"),
         (r"\bcubed\b", "^3"),
         (r"\b(?:negative|minus)\s+(?=[0-9a-z\\(])", "-"),
