@@ -13,6 +13,7 @@ from verl_lite.verifiers.math.answers import (
     collections,
     congruences,
     datetimes,
+    forms,
     functions,
     quantities,
     ratios,
@@ -46,6 +47,7 @@ TEXT_TYPES = (
     TextType(quantities.read_quantity, quantities.compare),
     TextType(texts.read_text, texts.compare),
     TextType(trees.read_tree, trees.compare),
+    TextType(forms.read_form, forms.compare),
 )
 # Types of trees, with what `matched_by` says ("value": the tier that decided).
 TREE_TYPES: tuple[TreeType, ...] = (
@@ -88,4 +90,6 @@ def fault(reference: Answer) -> str:
     """Why an answer cannot be a reference; "" if a type reads it."""
     if not reference.text:
         return "the reference is empty"
-    return "" if any(reference.read(one.read) for one in TEXT_TYPES) else trees.fault(reference)
+    if any(reference.read(one.read) for one in TEXT_TYPES):
+        return ""
+    return trees.fault(reference) or forms.fault(reference)

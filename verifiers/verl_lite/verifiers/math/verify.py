@@ -138,6 +138,8 @@ def _verify(response: str, reference: str, options: MathOptions, ask: Ask) -> Ve
         pool.start()
     if wanted is None:
         extraction = _extracted(response, options)
+    if options.mode == "lenient" and len(response) <= MAX_COMPARED_CHARS and Answer(response).key == expected.key:
+        return _verdict(Decision(Outcome.CORRECT, "string"), response.strip(), started)
     if extraction.answer is None:
         return _verdict(Decision(Outcome.UNPARSED, "", extraction.reason), None, started)
     return _verdict(_decide(expected, extraction, options, ask), extraction.answer, started)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from verl_lite.verifiers.math.answers.grammar import parse_answer
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, num, walk
+from verl_lite.verifiers.math.reading.escapes import restored
 from verl_lite.verifiers.math.reading.normalise import clean, string_key
 from verl_lite.verifiers.math.reading.words import number_in_words, plain_words
 
@@ -25,7 +26,7 @@ class Answer:
 
     def __init__(self, raw: str) -> None:
         self.raw = raw
-        self.text = clean(raw)
+        self.text = clean(restored(raw))
         self.key = string_key(self.text)
         self._readings: dict[Callable[[Answer], Any], Any] = {}
 

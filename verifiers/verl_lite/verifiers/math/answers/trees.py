@@ -68,13 +68,13 @@ def _kind(tree: Expr) -> str:
 
 def read_tree(answer: Answer) -> Expr | None:
     """The tree of an answer; None if it cannot be a reference."""
-    return None if fault(answer) else answer.expr
+    return None if answer.expr is None or fault(answer) else answer.expr
 
 
 def fault(answer: Answer) -> str:
     """Why the tree of an answer cannot be a reference; "" where it can."""
     if isinstance(answer.tree, Unreadable):
-        return f"the reference cannot be read: {answer.tree}"
+        return ""  # forms.py says whether it can be a reference
     for part in walk(answer.tree):
         if part.head == "base" and base_value(part) is None:
             return f"the reference has a digit that base {part.name} does not"

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from verl_lite.verifiers.math.reading.escapes import with_commands
+
 MAX_ANSWER_CHARS = 100_000
 MAX_TAIL_CHARS = 4000  # phrases and bare answers are searched at the end
 
@@ -65,6 +67,7 @@ def extract(
 
     `read_unclosed`: also of one that ends inside `<think>`, where a box is a thought and no answer.
     """
+    response = with_commands(response)
     if _THINKING_END in response:
         response = response.rsplit(_THINKING_END, 1)[1]
     if not read_unclosed and _THINKING in response:

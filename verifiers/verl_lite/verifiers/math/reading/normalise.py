@@ -73,7 +73,8 @@ _LATEX_NAMES = {
     "rightarrow": "to", "longrightarrow": "to", "sim": "approx", "doteq": "approx", "simeq": "approx",
     "textdegree": "circ", "percent": "%", "lt": "<", "gt": ">", "ldots": "...", "dots": "...", "cdots": "...",
     "colon": ":", "textdollar": "dollar", "cent": "cents", "pound": "pounds", "arcctg": "arccot",
-    "tg": "tan", "ctg": "cot", "lg": "log10", "asymp": "approx",
+    "infin": "infty", "oslash": "emptyset", "textcirc": "circ", "nleq": "nle", "overset": "overset",
+    "implies": "Rightarrow", "iff": "Leftrightarrow", "tg": "tan", "ctg": "cot", "lg": "log10", "asymp": "approx",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _DOLLAR_MONEY = re.compile(r"\$(?=\s*-?(?:[0-9]|\.[0-9]))")
@@ -146,6 +147,8 @@ def _strip_ends(text: str) -> str:
     while text != previous:
         previous = text
         text = text.strip(" \t\r\n`")
+        if text.endswith("\\\\"):
+            text = text[:-2]
         if text.endswith((".", ",", ";", ":")) and not text.endswith("...") and stops == 0:
             text, stops = text[:-1], 1
         if len(text) > 4 and text.startswith("**") and text.endswith("**"):
