@@ -6,6 +6,8 @@ heads of expressions
     add, mul, pow, neg, div         pm      (a, b): a plus or minus b; value "+-" or "-+"
     func     value: sin, ln, ...    call    value: f, with arguments (an unknown function)
     fact, binom, abs, percent, deg, base (value: the base; args: digits as sym)
+    big      value: sum | prod | int | lim and the number of its variable; args: body, low, high
+    bound    value: the number of such a variable
 heads of answers
     tuple, list, set, matrix (rows), row, interval (value: "[]", "[)", "(]", "()")
     rel      value: = < <= > >= != ~ in notin
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 EXPRESSION_HEADS = frozenset(
-    "num sym const add neg mul div pow percent deg func call fact binom abs base".split()
+    "num sym const add neg mul div pow percent deg func call fact binom abs base big bound".split()
 )
 
 
@@ -89,6 +91,19 @@ def substitute(expr: Expr, values: dict[str, Expr]) -> Expr:
     if not expr.args:
         return expr
     return Expr(expr.head, tuple(substitute(arg, values) for arg in expr.args), expr.value, expr.places)
+
+
+def bound(number: int) -> Expr:
+    """The variable of a sum, product, integral or limit with `number` others inside it."""
+    return Expr("bound", (), f"{number}")
+
+
+def replace(expr: Expr, old: Expr, new: Expr) -> Expr:
+    if expr == old:
+        return new
+    if not expr.args:
+        return expr
+    return Expr(expr.head, tuple(replace(arg, old, new) for arg in expr.args), expr.value, expr.places)
 
 
 def symbols(expr: Expr) -> frozenset[str]:

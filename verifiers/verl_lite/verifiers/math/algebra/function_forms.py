@@ -6,8 +6,8 @@ from typing import Protocol
 
 from verl_lite.verifiers.math.algebra.numeric import Undefined, evaluate
 from verl_lite.verifiers.math.algebra.powers import HALF, NoForm, PowerRing
-from verl_lite.verifiers.math.algebra.ring import UNIT, Quotient
-from verl_lite.verifiers.math.expressions import Expr
+from verl_lite.verifiers.math.algebra.ring import ONE, UNIT, Quotient
+from verl_lite.verifiers.math.expressions import Expr, node, num
 
 
 class Forms(Protocol):
@@ -28,7 +28,9 @@ def apply(forms: Forms, expr: Expr) -> Quotient:
         return forms.ring.root(forms.form(expr.args[0]), int(degree))
     if name == "log":
         return _logarithm(forms, expr)
-    if name in ("gcd", "lcm", "max", "min"):
+    if name == "fact2":
+        return forms.form(_double_factorial(forms, expr.args[0]))
+    if name in ("mod", "gcd", "lcm", "max", "min"):
         return _of_numbers(forms, name, [forms.form(arg).constant for arg in expr.args])
     if len(expr.args) != 1:
         raise NoForm(name)
@@ -52,6 +54,22 @@ def apply(forms: Forms, expr: Expr) -> Quotient:
     return forms.ring.power_of(UNIT, "func", name, forms.ring.key_of(argument))
 
 
+def _double_factorial(forms: Forms, argument: Expr) -> Expr:
+    """(2k)!! = 2^k k! and (2k-1)!! = (2k)! / (2^k k!)."""
+    form = forms.form(argument)
+    top, odd = form.top.get(ONE, Fraction(0)), False
+    rest = [factor for monomial, factor in form.top.items() if monomial != ONE]
+    if form.bottom != {ONE: UNIT} or any(factor.denominator != 1 or factor % 2 for factor in (*rest,)):
+        raise NoForm("a double factorial of unknown parity")
+    if top.denominator != 1 or (not rest and not -1 <= top <= 2000):
+        raise NoForm("a double factorial of something other than a natural number")
+    odd = top % 2 == 1
+    even = node("add", argument, num(1)) if odd else argument
+    half = node("div", even, num(2))
+    product = node("mul", node("pow", num(2), half), node("fact", half))
+    return node("div", node("fact", even), product) if odd else product
+
+
 def _logarithm(forms: Forms, expr: Expr) -> Quotient:
     top = forms.ring.logarithm(forms.form(expr.args[0]))
     if len(expr.args) == 1:
@@ -67,6 +85,10 @@ def _of_numbers(forms: Forms, name: str, values: list[Fraction | None]) -> Quoti
     numbers = [value for value in values if value is not None]
     if len(numbers) < len(values) or not numbers:
         raise NoForm(f"{name} of formulas")
+    if name == "mod":
+        if len(numbers) != 2 or numbers[1] == 0:
+            raise NoForm("a remainder of a division by zero")
+        return forms.ring.rational(numbers[0] % numbers[1])
     if name in ("max", "min"):
         return forms.ring.rational(max(numbers) if name == "max" else min(numbers))
     if any(value.denominator != 1 for value in numbers):

@@ -7,9 +7,10 @@ from math import comb, factorial
 from verl_lite.verifiers.math.algebra import function_forms
 from verl_lite.verifiers.math.algebra.powers import NoForm, PowerRing
 from verl_lite.verifiers.math.algebra.ring import ONE, UNIT, Quotient, TooBig
-from verl_lite.verifiers.math.expressions import Expr
+from verl_lite.verifiers.math.expressions import Expr, bound, num, replace
 
 MAX_FACTORIAL = 2500
+MAX_BIG_TERMS = 200
 
 
 class NormalForms:
@@ -71,6 +72,20 @@ class NormalForms:
             result = self.ring.divide(result, self.ring.add(base, self.ring.rational(Fraction(step))))
         return result
 
+    def big(self, expr: Expr) -> Quotient:
+        """A sum or product over a fixed range of integers, term by term."""
+        kind, number = expr.name.split(" ")
+        low, high = (self.form(end).constant for end in expr.args[1:])
+        if kind not in ("sum", "prod") or low is None or high is None or low.denominator != 1:
+            raise NoForm(f"a {kind} over a range that is not fixed")
+        if high.denominator != 1 or high - low >= MAX_BIG_TERMS:
+            raise NoForm("too long a range")
+        result = self.ring.rational(Fraction(1 if kind == "prod" else 0))
+        combine = self.ring.multiply if kind == "prod" else self.ring.add
+        for at in range(int(low), int(high) + 1):
+            result = combine(result, self.form(replace(expr.args[0], bound(int(number)), num(at))))
+        return result
+
     def binomial(self, expr: Expr) -> Quotient:
         top, bottom = self.form(expr.args[0]), self.form(expr.args[1])
         count = bottom.constant
@@ -118,5 +133,6 @@ _HANDLERS: dict[str, Callable[[NormalForms, Expr], Quotient]] = {
     "call": NormalForms.unknown_call,
     "fact": NormalForms.factorial,
     "binom": NormalForms.binomial,
+    "big": NormalForms.big,
     "abs": lambda forms, expr: forms.ring.absolute(forms.form(expr.args[0])),
 }

@@ -9,7 +9,7 @@ from typing import Any
 import sympy
 from sympy import Integer, Rational, S, Symbol
 
-from verl_lite.verifiers.math.expressions import Expr
+from verl_lite.verifiers.math.expressions import Expr, symbols as expr_symbols
 
 
 class Refused(ValueError):
@@ -108,6 +108,10 @@ def _convert(expr: Expr, symbols: dict[str, Any]) -> Any:
         return symbols.setdefault(expr.name, Symbol(f"v{len(symbols)}", positive=True))
     if head == "const":
         return {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "inf": sympy.oo}[expr.name]
+    if head == "bound":
+        return symbols.setdefault(f"bound {expr.name}", Symbol(f"b{expr.name}", integer=True))
+    if head == "big":
+        return _big(expr, symbols)
     args = [_convert(arg, symbols) for arg in expr.args]
     if head == "func":
         return _function(expr.name, args)
@@ -115,6 +119,23 @@ def _convert(expr: Expr, symbols: dict[str, Any]) -> Any:
     if handler is None:
         raise Refused(head)
     return handler(*args)
+
+
+def _big(expr: Expr, symbols: dict[str, Any]) -> Any:
+    kind, number = expr.name.split(" ")
+    is_integer = kind in ("sum", "prod")
+    variable = Symbol(f"b{number}", integer=True) if is_integer else Symbol(f"b{number}", real=True)
+    for symbol in sorted(expr_symbols(expr)):
+        symbols.setdefault(symbol, Symbol(f"v{len(symbols)}", positive=True))
+    body, low, high = (_convert(arg, symbols | {f"bound {number}": variable}) for arg in expr.args)
+    if kind == "lim":
+        return sympy.limit(body, variable, low)
+    found = {"sum": sympy.summation, "prod": sympy.product, "int": sympy.integrate}[kind](
+        body, (variable, low, high)
+    )
+    if found.has(sympy.Sum, sympy.Product, sympy.Integral):
+        raise Refused(f"a {kind} without a closed form")
+    return found
 
 
 def _power(base: Any, exponent: Any) -> Any:
@@ -173,7 +194,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
         "atanh exp sqrt floor gcd lcm re im"
     ).split()
 } | {
-    "ln": sympy.log, "log": sympy.log, "ceil": sympy.ceiling, "max": sympy.Max, "min": sympy.Min,
+    "mod": sympy.Mod, "fact2": sympy.factorial2, "ln": sympy.log, "log": sympy.log, "ceil": sympy.ceiling, "max": sympy.Max, "min": sympy.Min,
     "sgn": sympy.sign, "conj": sympy.conjugate,
 }  # fmt: skip
 

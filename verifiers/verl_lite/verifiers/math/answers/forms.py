@@ -13,7 +13,7 @@ _FONT = re.compile(
 )
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|[0-9]+(?:\.[0-9]+)?|[A-Za-z]+|\S")
 _SINGLE = re.compile(r"\{ (\S+) \}")
-_RELATIONS = frozenset("= < > \\le \\ge \\ne \\in \\notin \\subset \\subseteq \\approx \\equiv".split())
+_RELATIONS = frozenset("= < > \\times \\div \\le \\ge \\ne \\in \\notin \\subset \\subseteq \\approx \\equiv".split())
 _NO_CONTENT = frozenset(
     r"\quad \qquad \left \right \frac \sqrt \end \begin \cdot \ \, \; \: \! ? ▲ △ _ . , ; : ( ) [ ] { } $ # | - + * / ^ ~ ' "
     r'" & ...'.split()
@@ -50,8 +50,8 @@ def _damage(answer: Answer) -> str:
     if len(text) > MAX_FORM_CHARS:
         return f"longer than {MAX_FORM_CHARS} characters"
     found = answer.read(signs)
-    if len(found) == 1 and found[0] in _RELATIONS:
-        return ""
+    if found and all(sign in _RELATIONS or sign in ",;" for sign in found):
+        return ""  # a sign to be filled in: <, >, =
     if all(sign in _NO_CONTENT for sign in found):
         return "it holds no answer"
     if _UNFINISHED.search(text):
@@ -71,7 +71,8 @@ def _imbalance(text: str) -> str:
     if text.count("\\begin") != text.count("\\end"):
         return "an environment that does not end"
     opened, closed = (sum(map(text.count, kind)) for kind in ("([", ")]"))
-    return "brackets that do not match" if opened != closed else ""
+    is_prose = len(re.findall("[A-Za-z]{3,}", re.sub(r"\\[A-Za-z]+", " ", text))) > 1
+    return "brackets that do not match" if opened != closed and not is_prose else ""
 
 
 def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:

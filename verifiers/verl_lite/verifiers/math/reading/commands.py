@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, call, neg, node, num, sym
+from verl_lite.verifiers.math.reading.big_operators import read_big, read_limit
 from verl_lite.verifiers.math.reading.names import CONSTANTS, FUNCTIONS, INVERSES, constant, root
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
 from verl_lite.verifiers.math.reading.tokens import tokenize
@@ -121,6 +122,10 @@ COMMANDS: dict[str, Callable[[ExpressionParser], Expr]] = {
     "vert": lambda parser: parser.absolute("vert"),
     "overline": lambda parser: call("conj", parser.argument()),
     "bar": lambda parser: call("conj", parser.argument()),
+    "sum": partial(read_big, kind="sum"),
+    "prod": partial(read_big, kind="prod"),
+    "int": partial(read_big, kind="int"),
+    "lim": read_limit,
     "angle": partial(_figure, name="angle"),
     "triangle": partial(_figure, name="triangle"),
     "neg": partial(refused, what="a logical formula"),

@@ -29,7 +29,7 @@ _DOUBLED = re.compile(
     r"overline|overrightarrow|vec|exists|forall|angle|sum|prod|int|lim|binom|quad|emptyset|varnothing|"
     r"subset|subseteq|setminus|approx|equiv|pmod|perp|parallel|cdots|ldots|dots|neg|vee|wedge|sim|to|"
     r"rightarrow|Rightarrow|triangle|omega|phi|lambda|mu|sigma|rho|Delta|hat|mid|lvert|rvert|lfloor|rfloor|displaystyle|mathcal)"
-    r"(?![A-Za-z])|[{}])"
+    r"(?![A-Za-z])|[{},;!])"
 )
 _UNICODE = re.compile(r"\\u([0-9A-Fa-f]{4})(?![0-9A-Fa-f])")
 _LIST = re.compile(r"\s*\[\s*(['\"])(.*)\1\s*,?\s*\]\s*\Z", re.DOTALL)

@@ -97,6 +97,8 @@ def clean(text: str) -> str:
         text = _without_dollars(text)
     if "\\" in text or "~" in text:
         text = _plain_latex(text)
+    if "^" in text:
+        text = _marks(text)
     if "...." in text:
         text = re.sub(r"\.{4,}", "...", text)
     return _strip_ends(text)
@@ -122,6 +124,8 @@ def _without_dollars(text: str) -> str:
 
 def _plain_latex(text: str) -> str:
     text = text.replace("\\$", "\\dollar ").replace("\\%", "%").replace("\\#", "#").replace("\\&", "&")
+    if text.count("\\]") > text.count("\\["):
+        text = text.replace("\\]", "]")  # [1, 2\] was meant as an interval
     text = re.sub(r"(?<!\\)\\[()\[\]]", " ", text)
     text = re.sub(r",\s*\\!\s*(?=[0-9]{3})", "{,}", text)
     text = _LATEX_NOISE.sub("", text)
@@ -139,6 +143,31 @@ def _rename(match: re.Match[str]) -> str:
     if name is None:
         return match[0]
     return f"\\{name}" if name.isalnum() else f"{name} "
+
+
+_PRIMES = re.compile(r"\^\s*+(?:\{\s*+((?:\\prime\s*+)++)\}|(\\prime)(?![A-Za-z]))")
+_DEGREE = re.compile(
+    r"\^\s*+(?:\{\s*+)?+(?:\\(?:text|mathrm|rm)\s*+\{?\s*+)?+(?:\\circ\b|o(?![a-z]))\s*+\}*+"
+    r"|(?<=[0-9])\^\s*+\Z"
+)
+
+
+def _marks(text: str) -> str:
+    """Primes, degree signs and the ends of ordinals, however they are raised."""
+    if "\\prime" in text:
+        text = _PRIMES.sub(lambda match: "'" * (match[1] or match[2]).count("\\prime"), text)
+    if "^" in text:
+        text = _DEGREE.sub(_degree, text)
+    return text
+
+
+def _degree(match: re.Match[str]) -> str:
+    """The sign alone, with as many closing braces as it did not open."""
+    opened, closed = match[0].count("{"), match[0].count("}")
+    before = match.string[: match.start()].rstrip()
+    if "circ" not in match[0] and not before[-1:].isdigit():
+        return match[0]
+    return "^\\circ " + "}" * max(0, closed - opened)
 
 
 def _strip_ends(text: str) -> str:

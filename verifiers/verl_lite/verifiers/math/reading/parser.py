@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import ClassVar
 
-from verl_lite.verifiers.math.expressions import Expr, Unreadable, neg, node, num, sym
+from verl_lite.verifiers.math.expressions import Expr, Unreadable, call, neg, node, num, sym
 from verl_lite.verifiers.math.reading.cursor import Cursor
 from verl_lite.verifiers.math.reading.names import FUNCTIONS, GREEK, constant, split_word
 from verl_lite.verifiers.math.reading.tokens import Token
@@ -25,7 +25,7 @@ _BASE_NAMES = {
 _SET_OPERATORS = {"cup": ("union", UNION), "setminus": ("minus", UNION), "cap": ("intersect", INTERSECT)}
 _STARTS = frozenset(
     "frac sqrt usqrt binom pi infty lfloor lceil vert overline bar mathbb langle begin emptyset circ lbrace "
-    "angle triangle partial nabla".split()
+    "angle triangle partial nabla sum prod int lim".split()
 )
 
 
@@ -82,10 +82,26 @@ class ExpressionParser(Cursor):
                 return self.power(left)
             if binding < POSTFIX and text in ("!", "%"):
                 self.take()
+                if text == "!" and self.at("!") and not self.peek().spaced:
+                    self.take()
+                    return call("fact2", left)
                 return node("fact" if text == "!" else "percent", left)
+            if text == "_" and left.head == "sym" and "_" not in left.name:  # {g}_{k}
+                self.take()
+                return sym(f"{left.name}_{self.subscript()}")
+            if text == "bmod" and binding < PRODUCT and not self.has_relation():
+                self.take()
+                return call("mod", left, self.expression(PRODUCT))
+            if text == "choose" and binding < POSTFIX:
+                self.take()
+                return node("binom", left, self.expression())
         if binding < PRODUCT and self.starts_factor():
             return self.juxtaposed(left)
         return None
+
+    def has_relation(self) -> bool:
+        """Whether a relation stands before: n = 3 mod 5 is a congruence."""
+        return any(token.text in ("=", "equiv") for token in self.tokens[: self.position])
 
     def sum(self, left: Expr) -> Expr:
         text = self.take().text
@@ -108,10 +124,25 @@ class ExpressionParser(Cursor):
         if self.at("{") and self.peek(1).text == "circ" and self.peek(2).text == "}":
             self.position += 3
             return node("deg", left)
-        if self.at("prime"):
-            raise Unreadable("a derivative")
-        exponent = self.group() if self.at("{") else self.expression(SIGN)
-        return node("pow", left, exponent)
+        if self.peek().kind == "num" and self.peek(1).text == "_" and left.head == "sym":
+            exponent = self.take().expr or left  # v^2_0
+        else:
+            exponent = self.group() if self.at("{") else self.expression(SIGN)
+        if self.at("_") and left.head == "sym" and "_" not in left.name:
+            self.take()
+            left = sym(f"{left.name}_{self.subscript()}")
+        return self.counted(left, exponent) or node("pow", left, exponent)
+
+    def counted(self, left: Expr, exponent: Expr) -> Expr | None:
+        """C_5^2 and A_5^2 with numbers: combinations and arrangements, as many textbooks write them."""
+        letter, _, total = left.name.partition("_")
+        if letter not in ("C", "A", "P") or not total.isdigit() or not exponent.is_number:
+            return None
+        chosen = exponent.fraction
+        if chosen.denominator != 1 or not 0 <= chosen <= int(total[:6]) or int(total[:6]) < 2:
+            return None
+        ways = node("binom", num(int(total[:6])), exponent)
+        return ways if letter == "C" else node("mul", ways, node("fact", exponent))
 
     def juxtaposed(self, left: Expr) -> Expr:
         """`left` and what follows without a sign: a mixed number or a product."""
@@ -131,9 +162,10 @@ class ExpressionParser(Cursor):
                 if _is_fraction(fraction):
                     self.position += 3
                     return _mixed(left, fraction)
-            if left == constant("i"):
-                return node("mul", left, self.expression(PRODUCT))
-            raise Unreadable("two numbers side by side")
+            is_power = left.head == "pow" and first.spaced  # 2^3 3^4
+            if before.kind == "num" and not is_power:
+                raise Unreadable("two numbers side by side")
+            return node("mul", left, self.expression(PRODUCT))
         is_power_of_ten = self.peek(1).text == "10" and self.peek(2).text in ("^", "**")
         if literal and first.text in ("x", "X") and is_power_of_ten:
             self.take()  # 3x10^8
@@ -278,6 +310,12 @@ class ExpressionParser(Cursor):
     def symbol(self, symbol: Expr) -> Expr:
         """A letter with its subscript and primes, and its arguments where it names a function."""
         name = symbol.name
+        following = self.peek()
+        if following.kind == "num" and not following.spaced and len(name) == 1 and following.text.isdigit():
+            exponent = self.peek(2)
+            is_factor = self.peek(1).text in ("^", "**") and not (exponent.kind == "num" and exponent.text < "3")
+            if not is_factor and symbol.head == "sym":  # x1 is the first x, N2^{-N} a product
+                name += "_" + self.take().text
         if self.at("_"):
             self.take()
             name += "_" + self.subscript()

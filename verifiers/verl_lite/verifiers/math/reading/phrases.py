@@ -1,8 +1,9 @@
 """Phrases replaced by the notation they stand for: "is at most 5" as \\le 5, {1, 2} as a set."""
 
 import re
+from collections.abc import Callable
 
-_PHRASES = [
+_PHRASES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(pattern, re.IGNORECASE), replacement)
     for pattern, replacement in (
         (r"\bplus\s*(?:or|/)\s*minus\b|\+/-|\+-(?=\s*[0-9\\(a-zA-Z])", r"\\pm "),
@@ -36,6 +37,15 @@ _PHRASES = [
         (r"\b(?:all|any)\s+integers\b", r"\\mathbb{Z} "),
         (r"\b(?:except|excluding|other\s+than|but\s+not)\s*(?:for|when|where|at)?\b", r"\\setminus "),
         (r"(?<=[0-9)])\s*[xX]\s*(?=10\s*\^)", "*"),
+        (
+            r"(?<=[0-9])(?:\s*+\^\s*+)?+(?:\{\s*+)?+(?:\\(?:text|textsuperscript|mathrm|rm)\s*+\{?\s*+)?+"
+            r"(?:st|nd|rd|th)\b\s*+\}*+",
+            lambda match: " " + "}" * (match[0].count("}") - match[0].count("{")),
+        ),
+        (
+            r"([0-9.]+)\s*+\^\\circ\s*+([0-9.]+)\s*+'(?!')(?:\s*+([0-9.]+)\s*+(?:''|\"))?+",
+            lambda match: f"({match[1]}+{match[2]}/60+{match[3] or 0}/3600)^\\circ ",
+        ),
         (r"\bunion\b|(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
         (r"\bintersection\b", r"\\cap "),
     )
@@ -47,7 +57,7 @@ def with_notation(text: str) -> str:
     """A cleaned answer with its phrases and plain brackets written as LaTeX."""
     if text[:1] in "{<" and text[-1:] in "}>":
         text = _with_plain_brackets(text)
-    if re.search(r"[A-Za-z]{2}|U|\+/?-", text):
+    if re.search(r"[A-Za-z]{2}|U|\+/?-|'", text):
         text = _with_phrases(text)
     return text
 

@@ -52,7 +52,7 @@ _REPEATING = re.compile(
     r"|\((?P<paren>[0-9]+)\)(?:\.\.\.)?(?![0-9A-Za-z(])"
     r"|(?=[0-9]{2,}+\.\.\.)(?P<block>[0-9]{1,12}?)(?P=block)(?P<again>(?P=block)*+)(?P<rest>[0-9]*+)\.\.\.)"
 )
-_DIGITS_IN_BASE = re.compile(r"\(?([0-9]*[A-Fa-f][0-9A-Fa-f]*)\)?_\{?(16|1[1-5])\}?(?![0-9])")
+_DIGITS_IN_BASE = re.compile(r"\(?([0-9]*[A-Fa-f][0-9A-Fa-f]*)\)?_\{?(16|1[1-5])\}?(?![0-9]|\s*\^)")
 _BASED = re.compile(r"0(?:[xX][0-9a-fA-F]+|[bB][01]+|[oO][0-7]+)(?![0-9A-Za-z])")
 
 

@@ -1,0 +1,71 @@
+r"""Sums, products, integrals and limits: `\sum_{k=1}^{n} k`. Their variable is bound: its name does not count."""
+
+from verl_lite.verifiers.math.expressions import Expr, Unreadable, bound, node, num, replace, walk
+from verl_lite.verifiers.math.reading.parser import SUM, ExpressionParser
+
+_ARROWS = ("to", "->", "rightarrow")
+
+
+def read_big(parser: ExpressionParser, kind: str) -> Expr:
+    """The "big" (body, low, high) of a sum, a product or a definite integral, read after its command."""
+    low = high = name = None
+    while parser.at("_", "^"):
+        if parser.take().text == "^":
+            high = parser.argument()
+        elif kind == "int":
+            low = parser.argument()
+        else:
+            name, low = _start(parser)
+    if low is None or high is None:
+        raise Unreadable(f"a {kind} without both ends")
+    body = parser.expression(SUM)
+    if name is None:
+        body, name = _integrand(body)
+    return _closed(kind, body, name, low, high)
+
+
+def read_limit(parser: ExpressionParser) -> Expr:
+    parser.expect("_")
+    parser.expect("{")
+    name = parser.prefix()
+    if name.head != "sym" or not parser.accept(*_ARROWS):
+        raise Unreadable("a limit without a variable")
+    target = parser.expression()
+    parser.expect("}")
+    body = parser.expression(SUM)
+    return _closed("lim", body, name, target, target)
+
+
+def _start(parser: ExpressionParser) -> tuple[Expr, Expr]:
+    parser.expect("{")
+    name = parser.prefix()
+    if name.head == "const" and name.name == "i":
+        name = Expr("sym", (), "i")
+    if name.head != "sym":
+        raise Unreadable("a sum without a variable")
+    parser.expect("=")
+    low = parser.expression()
+    parser.expect("}")
+    return name, low
+
+
+def _integrand(product: Expr) -> tuple[Expr, Expr]:
+    """x^2 d x as (x^2, x)."""
+    if product.head == "mul" and product.args[1].head == "sym":
+        rest, name = product.args
+        if rest == Expr("sym", (), "d"):
+            return num(1), name
+        if rest.head == "mul" and rest.args[1] == Expr("sym", (), "d"):
+            return rest.args[0], name
+    raise Unreadable("an integral without its variable")
+
+
+def _closed(kind: str, body: Expr, name: Expr, low: Expr, high: Expr) -> Expr:
+    """Variables are numbered from the innermost, so that renaming one changes nothing."""
+    inside = sum(part.head == "big" for part in walk(body))
+    letter_i = Expr("const", (), "i")
+    variable = bound(inside)
+    body = replace(body, name, variable)
+    if name.name == "i":
+        body = replace(body, letter_i, variable)
+    return node("big", body, low, high, value=f"{kind} {inside}")
