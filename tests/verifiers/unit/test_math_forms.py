@@ -52,7 +52,7 @@ def test_numbers_are_read_exactly(text: str, value: Fraction) -> None:
         "x^",
         "\\frac{1}",
         "(1,2",
-        "2 3",
+        "2 3 x",
         "the cat",
         "--5",
         "1e999999999",

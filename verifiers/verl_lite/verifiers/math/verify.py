@@ -8,14 +8,15 @@ from functools import partial
 
 from verl_lite.verifiers.math import pool
 from verl_lite.verifiers.math.answers.answer import Answer, read_answer
-from verl_lite.verifiers.math.answers.collections import share_of_parts
+from verl_lite.verifiers.math.answers.choices import is_letter, read_choice
+from verl_lite.verifiers.math.answers.collections import count_parts, share_of_parts
 from verl_lite.verifiers.math.answers.plain_numbers import compare_plain, plain_reference
 from verl_lite.verifiers.math.compare import compare, fault, new_comparer
 from verl_lite.verifiers.math.comparer import Ask, Decision, OutOfSteps, Undecided
 from verl_lite.verifiers.math.expressions import Expr
 from verl_lite.verifiers.math.options import MathOptions
 from verl_lite.verifiers.math.pool import Reply
-from verl_lite.verifiers.math.reading.extraction import Extraction, extract
+from verl_lite.verifiers.math.reading.extraction import Extraction, extract, is_solution
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
 MAX_REFERENCE_CHARS = 20_000
@@ -138,11 +139,22 @@ def _verify(response: str, reference: str, options: MathOptions, ask: Ask) -> Ve
         pool.start()
     if wanted is None:
         extraction = _extracted(response, options)
-    if options.mode == "lenient" and len(response) <= MAX_COMPARED_CHARS and Answer(response).key == expected.key:
-        return _verdict(Decision(Outcome.CORRECT, "string"), response.strip(), started)
     if extraction.answer is None:
-        return _verdict(Decision(Outcome.UNPARSED, "", extraction.reason), None, started)
-    return _verdict(_decide(expected, extraction, options, ask), extraction.answer, started)
+        decision = Decision(Outcome.UNPARSED, "", extraction.reason)
+    else:
+        decision = _decide(expected, extraction, options, ask)
+    if decision.outcome is not Outcome.CORRECT and not extraction.boxes:
+        whole = response if options.mode == "lenient" else ""
+        if any(_is_same_text(text, reference) for text in (extraction.answer or "", whole)):
+            decision = Decision(Outcome.CORRECT, "string")
+    return _verdict(decision, extraction.answer, started)
+
+
+def _is_same_text(text: str, reference: str) -> bool:
+    """Whether a text is the reference itself, however that is read: a sentence, a whole solution."""
+    if len(text) > MAX_COMPARED_CHARS or len(reference) > MAX_COMPARED_CHARS or not text.strip():
+        return False
+    return read_answer(text).key == read_answer(reference).key
 
 
 def _extracted(response: str, options: MathOptions) -> Extraction:
@@ -170,7 +182,7 @@ def _decide(expected: Answer, extraction: Extraction, options: MathOptions, ask:
     try:
         if extraction.boxes:
             return compare(comparer, expected, read_answer(", ".join(extraction.boxes)))
-        given = read_answer(text)
+        given = read_answer(_meant(expected, extraction, text))
         decision = compare(comparer, expected, given)
         if options.partial and decision.outcome is Outcome.WRONG and expected.expr and given.expr:
             return decision._replace(credit=share_of_parts(comparer, expected.expr, given.expr))
@@ -184,6 +196,16 @@ def _decide(expected: Answer, extraction: Extraction, options: MathOptions, ask:
         return Decision(Outcome.UNPARSED, "", "the answer is nested too deeply")
 
 
+def _meant(expected: Answer, extraction: Extraction, text: str) -> str:
+    """The last box, unless the reference asks for more: a letter stated behind it, or a value per box."""
+    if extraction.later is not None and expected.read(is_letter) and read_choice(read_answer(text)) is None:
+        return extraction.later
+    parts = extraction.all_boxes
+    if parts and expected.expr is not None and count_parts(expected.expr) == len(parts):
+        return ", ".join(parts)
+    return text
+
+
 def _long(expected: Answer, text: str) -> Decision:
     """An answer beyond the size any comparison takes: equal as a string, or not read."""
     if len(expected.key) > MAX_COMPARED_CHARS and Answer(text).key == expected.key:
@@ -193,8 +215,13 @@ def _long(expected: Answer, text: str) -> Decision:
 
 
 def _read_reference(reference: str) -> Answer:
-    """The reference's answer; a whole solution is read like a response."""
+    """The reference's answer; a whole solution is read like a response. Of several boxes all are meant."""
     if "boxed" in reference or "####" in reference:
-        return read_answer(extract(reference, mode="strict", read_unclosed=True).answer or "")
+        found = extract(reference, mode="strict", read_unclosed=True)
+        return read_answer(", ".join(found.boxes or found.all_boxes) or found.answer or "")
+    if is_solution(reference):
+        stated = extract(reference, mode="lenient", read_unclosed=True).answer
+        if stated is not None and read_answer(stated).expr is not None:
+            return read_answer(stated)
     is_long = len(reference) > MAX_REFERENCE_CHARS
     return read_answer(reference[:MAX_REFERENCE_CHARS] + " ..." if is_long else reference)

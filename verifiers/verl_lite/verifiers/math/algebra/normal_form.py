@@ -83,6 +83,7 @@ class NormalForms:
         result = self.ring.rational(Fraction(1 if kind == "prod" else 0))
         combine = self.ring.multiply if kind == "prod" else self.ring.add
         for at in range(int(low), int(high) + 1):
+            self.ring.spend(20)
             result = combine(result, self.form(replace(expr.args[0], bound(int(number)), num(at))))
         return result
 

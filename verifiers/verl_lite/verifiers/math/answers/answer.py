@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 from verl_lite.verifiers.math.answers.grammar import parse_answer
+from verl_lite.verifiers.math.answers.parts import read_parts
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, num, walk
 from verl_lite.verifiers.math.reading.escapes import restored
 from verl_lite.verifiers.math.reading.normalise import clean, string_key
@@ -47,6 +48,8 @@ class Answer:
             if (named := _NAME_AT_END.search(label)) is not None:  # the line x = 3
                 return parse_answer(clean(named[1] + value))
             return parse_answer(clean(value))  # Area = 12
+        if isinstance(parsed, Unreadable) and (parts := read_parts(self.text)) is not None:
+            return parts
         return parsed
 
     @cached_property

@@ -6,7 +6,7 @@ from verl_lite.verifiers.math.answers import equations
 from verl_lite.verifiers.math.answers.functions import same_function
 from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.comparer import Comparer
-from verl_lite.verifiers.math.expressions import Expr, is_value, symbols
+from verl_lite.verifiers.math.expressions import Expr, is_value, num, symbols, walk
 
 
 def assignment(tree: Expr) -> tuple[str, Expr] | None:
@@ -14,7 +14,7 @@ def assignment(tree: Expr) -> tuple[str, Expr] | None:
     if tree.head == "chain" and all(link.value in ("=", "~") for link in tree.args):
         first = assignment(tree.args[0])
         last = tree.args[-1].args[1]
-        return None if first is None or not is_value(last) else (first[0], last)
+        return None if first is None else (first[0], last)
     if tree.head != "rel" or tree.value not in ("=", "~", "in"):
         return None
     left, right = tree.args
@@ -24,11 +24,52 @@ def assignment(tree: Expr) -> tuple[str, Expr] | None:
     if not symbols(left) & symbols(right):
         if left.head == "sym":
             return left.name, right
+        if left.head == "const" and left.name in ("i", "e") and left not in walk(right):  # i = 3
+            return left.name, right
         if left.head in ("call", "abs") or _is_product_of_names(left):  # AB = 5: the length of a segment
+            return _printed(left), right
+        if _is_named_object(left):  # cos A = 1/2, A cap B = (0, 3), (x, y) = (1, 2)
             return _printed(left), right
     if right.head == "sym" and is_value(left) and not symbols(left):
         return right.name, left
     return None
+
+
+def stated(tree: Expr) -> Expr:
+    """The value that an equation states of a formula: 7 of "a + b = 7". The tree itself for everything else.
+
+    An equation to be solved states nothing: x^2 = 5, or a sum that is 0.
+    """
+    if tree.head == "congruence" and tree.args[0].head == "sym" and not symbols(tree.args[1]):
+        return tree.args[1]
+    if tree.head != "rel" or tree.value not in ("=", "~") or assignment(tree) is not None:
+        return unassigned(tree)
+    left, right = tree.args
+    is_statement = is_value(left) and is_value(right) and symbols(left) and not symbols(right)
+    if not is_statement or _is_to_be_solved(left) or (right == num(0) and left.head == "add"):
+        return tree
+    return right
+
+
+def _is_to_be_solved(left: Expr) -> bool:
+    """x + 1, x^2, 2x + 3y: a formula whose equation asks for its unknowns."""
+    is_polynomial = {part.head for part in walk(left)} <= {"sym", "num", "add", "neg", "mul", "div", "pow", "const"}
+    return is_polynomial and (len(symbols(left)) == 1 or _has_coefficient(left))
+
+
+def _has_coefficient(left: Expr) -> bool:
+    """A number other than an exponent: 2x + 3y is a curve's formula, x + y and xy are sought values."""
+    if left.head == "pow":
+        return _has_coefficient(left.args[0])
+    return left.is_number or any(map(_has_coefficient, left.args))
+
+
+def _is_named_object(left: Expr) -> bool:
+    """What is called by a formula in names: the cosine of an angle, a union of sets, a point."""
+    if left.head == "func" and left.name != "sqrt":
+        return bool(symbols(left)) and all(arg.head in ("sym", "call") for arg in left.args)
+    parts = left.args if left.head in ("union", "intersect", "minus", "tuple") else ()
+    return len(parts) > 1 and all(part.head in ("sym", "union", "intersect", "minus") for part in parts)
 
 
 def _is_product_of_names(expr: Expr) -> bool:
@@ -86,6 +127,18 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     if response.head == "rel" and response.value == "=":
         return reference.head == "rel" and equations.same_equation(comparer, reference, response)
     return same_part(comparer, value, response)
+
+
+def compare_statement(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
+    """The value alone for "a + b = 7". In x, y and z the equation may be a curve, and is one."""
+    value = stated(reference)
+    if reference.head not in ("rel", "congruence") or value is reference or not is_value(response):
+        return None
+    if assignment(reference) is not None:
+        return None
+    if reference.head == "rel" and symbols(reference) & {"x", "y", "z"}:
+        return None
+    return same_value(comparer, value, response)
 
 
 def same_part(comparer: Comparer, reference: Expr, response: Expr) -> bool:

@@ -51,6 +51,12 @@ def read_choice(answer: Answer) -> Choice | None:
     return None
 
 
+def is_letter(answer: Answer) -> bool:
+    """Whether an answer is nothing but the letter of a choice."""
+    choice = answer.read(read_choice)
+    return choice is not None and len(choice.letters) == 1 and not choice.text
+
+
 def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:
     """The same letters; for a letter with a text, the letter or the text."""
     ours = reference.read(read_choice)

@@ -28,8 +28,13 @@ def _chosen(tree: Expr, *, upper: bool) -> Expr:
     if tree.head != "pm":
         return Expr(tree.head, args, tree.value, tree.places) if args else tree
     adds = upper == (tree.value == "+-")
-    right = args[1] if adds else neg(args[1])
+    right = args[1] if adds else _negated(args[1])
     return right if args[0] == num(0) else node("add", args[0], right)
+
+
+def _negated(tree: Expr) -> Expr:
+    """-(1, 2) is (-1, -2)."""
+    return Expr(tree.head, tuple(map(neg, tree.args))) if tree.head in ("tuple", "row") else neg(tree)
 
 
 def members(tree: Expr) -> tuple[Expr, ...] | None:
@@ -64,6 +69,9 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     if _names_clash(reference, response):
         return False
     given = unassigned(response)
+    if given.head == "row" and reference.head == "list":  # [1, 2, 3]
+        given = node("list", *given.args)
+        response = given
     if given.head == "tuple" and reference.head == "list":
         return same_in_order(comparer, ours, given.args)
     theirs = members(response)
@@ -87,7 +95,7 @@ def _names(tree: Expr) -> set[str]:
 
 def compare_plus_minus(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     both = alternatives(reference)
-    if len(both) != 2:
+    if len(both) != 2 or reference.head in ("list", "set", "or"):
         return None
     theirs = None if _names_clash(reference, response) else members(response)
     return theirs is not None and _same_members(comparer, [unassigned(one) for one in both], theirs)
@@ -108,6 +116,12 @@ def _same_members(comparer: Comparer, ours: Sequence[Expr], theirs: Sequence[Exp
     return all(
         at in met or any(same_part(comparer, item, other) for item in ours) for at, other in enumerate(theirs)
     )
+
+
+def count_parts(tree: Expr) -> int:
+    """The number of values in a list, set, tuple or system; 1 for everything else."""
+    parts = as_vector(tree) or members(tree)
+    return len(parts) if parts else 1
 
 
 def share_of_parts(comparer: Comparer, reference: Expr, response: Expr) -> float:

@@ -15,7 +15,7 @@ _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|[0-9]+(?:\.[0-9]+)?|[A-Za-z]+|\S")
 _SINGLE = re.compile(r"\{ (\S+) \}")
 _RELATIONS = frozenset("= < > \\times \\div \\le \\ge \\ne \\in \\notin \\subset \\subseteq \\approx \\equiv".split())
 _NO_CONTENT = frozenset(
-    r"\quad \qquad \left \right \frac \sqrt \end \begin \cdot \ \, \; \: \! ? ▲ △ _ . , ; : ( ) [ ] { } $ # | - + * / ^ ~ ' "
+    r"\sum \int \prod \lim \quad \qquad \left \right \frac \sqrt \end \begin \cdot \ \, \; \: \! ? ▲ △ _ . , ; : ( ) [ ] { } $ # | - + * / ^ ~ ' "
     r'" & ...'.split()
 )
 _UNFINISHED = re.compile(r"(?:[-+*/^_=<>]|\\(?:cdot|times|frac|sqrt|div|pm|le|ge|ne|cup|cap|in|left|right))\s*\Z")
@@ -70,6 +70,10 @@ def _imbalance(text: str) -> str:
         return "braces that do not match"
     if text.count("\\begin") != text.count("\\end"):
         return "an environment that does not end"
+    if text.count("\\{") > text.count("\\}") and "cases" not in text and "\\}" not in text:
+        return "a set that does not end"
+    if text.count("\\}") > text.count("\\{"):
+        return "a set that does not begin"
     opened, closed = (sum(map(text.count, kind)) for kind in ("([", ")]"))
     is_prose = len(re.findall("[A-Za-z]{3,}", re.sub(r"\\[A-Za-z]+", " ", text))) > 1
     return "brackets that do not match" if opened != closed and not is_prose else ""

@@ -2,17 +2,30 @@ r"""Functions: `f(x) = 2x`, `f: x -> 2x`, `x \mapsto 2x`. Their variables are bo
 
 from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.comparer import Comparer
-from verl_lite.verifiers.math.expressions import Expr, Unreadable, is_value, substitute, sym, symbols
+from verl_lite.verifiers.math.expressions import (
+    Expr,
+    Unreadable,
+    is_value,
+    neg,
+    node,
+    num,
+    substitute,
+    sym,
+    symbols,
+)
 from verl_lite.verifiers.math.reading.names import GREEK
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
 from verl_lite.verifiers.math.reading.tokens import Token
 
+INDEXED = "Z"
+_INTEGER_NAMES = frozenset("kmnlN")
 _ARROWS = ("mapsto", "to", "->")
 
 
 def read_definition(parser: ExpressionParser) -> Expr | None:
     """The function that the tokens define, as a "lambda"; None, with nothing taken, if they define none."""
-    if any(token.kind in ("cmd", "op") and token.text in _ARROWS for token in parser.tokens):
+    commands = {token.text for token in parser.tokens if token.kind in ("cmd", "op")}
+    if "lim" not in commands and commands & set(_ARROWS):
         return _read_arrow(parser)
     texts = [token.text for token in parser.tokens]
     if "(" not in texts[1:8] or ")" not in texts or texts[0][:1] == "P":
@@ -25,7 +38,9 @@ def read_definition(parser: ExpressionParser) -> Expr | None:
     inside = parser.tokens[start + 1 : close]
     names, commas = inside[::2], inside[1::2]
     is_bound = all(_is_name(token) for token in names) and all(token.text == "," for token in commas)
-    is_called = _is_name(parser.peek()) and is_bound and len(inside) % 2 == 1
+    named = parser.peek()
+    is_letter = named.kind == "word" and len(named.text) == 1 and named.text not in "ei"
+    is_called = (is_letter or _is_name(named)) and is_bound and len(inside) % 2 == 1
     if not is_called or texts[close + 1 : close + 2] != ["="]:
         return None
     parser.position = close + 2
@@ -48,14 +63,61 @@ def _read_arrow(parser: ExpressionParser) -> Expr:
 
 
 def _is_name(token: Token) -> bool:
-    """A variable: one letter that is not a constant, or a Greek name."""
+    """A variable: one small letter that is not a constant, or a Greek name. Capitals are random variables."""
     if token.kind == "cmd":
         return token.text in GREEK
-    return token.kind == "word" and len(token.text) == 1 and token.text not in "ei"
+    return token.kind == "word" and len(token.text) == 1 and token.text not in "ei" and token.text.islower()
+
+
+def with_index(item: Expr, index: Expr) -> Expr | None:
+    """k pi, k in Z: a "lambda" of the index, whose name is free. Also of x = k pi, as its value."""
+    is_named = item.head == "rel" and item.value == "=" and item.args[0].head == "sym"
+    body = item.args[1] if is_named else item
+    if body.head == "rel" or index.args[0].name not in symbols(body):
+        return None
+    return Expr("lambda", (index.args[0], body), INDEXED)
 
 
 def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
-    return same_function(comparer, reference, response) if reference.head == "lambda" else None
+    if reference.head == "lambda":
+        if reference.name == INDEXED:
+            return _same_family(comparer, reference, response)
+        return same_function(comparer, reference, response)
+    return None
+
+
+def compare_family(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
+    """pi/6 + 2n pi for "pi/6 + 2k pi, k in Z": the reference leaves out what n is."""
+    if response.head != "lambda" or response.name != INDEXED:
+        return None
+    index = _index_of(reference)
+    body = reference.args[1] if reference.head == "rel" else reference
+    return None if index is None else _same_family(comparer, Expr("lambda", (index, body), INDEXED), response)
+
+
+def _index_of(tree: Expr) -> Expr | None:
+    """The one letter of a formula, or of the value in "x = k pi", if it is one that integers have."""
+    if tree.head == "rel" and tree.value == "=" and tree.args[0].head == "sym":
+        tree = tree.args[1]
+    names = symbols(tree) if is_value(tree) else frozenset()
+    return sym(next(iter(names))) if len(names) == 1 and names <= _INTEGER_NAMES else None
+
+
+def _same_family(comparer: Comparer, reference: Expr, response: Expr) -> bool:
+    """The same values for all integers: equal for k, for -k, or for k shifted by one."""
+    index, body = reference.args
+    if response.head == "lambda" and len(response.args) == 2:
+        other, given = response.args
+    else:
+        found = _index_of(response)
+        if found is None:
+            return False
+        other, given = found, response.args[1] if response.head == "rel" else response
+    if not is_value(body) or not is_value(given):
+        return False
+    shifts = [index, neg(index)]
+    shifts += [node("add", one, num(by)) for one in shifts[:2] for by in (1, -1)]
+    return any(same_value(comparer, body, substitute(given, {other.name: shift})) for shift in shifts)
 
 
 def same_function(comparer: Comparer, reference: Expr, response: Expr) -> bool:

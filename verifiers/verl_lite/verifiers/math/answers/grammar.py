@@ -5,7 +5,7 @@ from functools import lru_cache, partial
 from string import ascii_uppercase
 from typing import ClassVar
 
-from verl_lite.verifiers.math.answers import collections, congruences, functions, ratios, real_sets, vectors
+from verl_lite.verifiers.math.answers import assignments, collections, congruences, functions, ratios, real_sets, vectors
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, is_value, node
 from verl_lite.verifiers.math.reading.commands import COMMANDS, refused
 from verl_lite.verifiers.math.reading.names import RELATIONS
@@ -20,7 +20,7 @@ MAX_TREE_NODES = 5000
 _NESTING = {"(": 1, "[": 1, "\\{": 1, "{": 1, "lbrace": 1, ")": -1, "]": -1, "\\}": -1, "}": -1, "rbrace": -1}
 _INEQUALITIES = frozenset(("<", "<=", ">", ">=", "!=", "in", "notin"))
 _CONNECTIVES = {
-    "and": "and", "&": "and", "land": "and", "also": "and", "or": "or", "lor": "or", ",": ",", ";": ",",
+    "and": "and", "&": "and", "land": "and", "also": "and", "or": "or", "lor": "or", ",": ",", ";": ";", "\\\\": ",",
 }
 _LOGICAL = frozenset(("land", "lor"))  # fmt: skip
 _FILLERS = frozenset(
@@ -79,13 +79,19 @@ class AnswerParser(ExpressionParser):
             raise Unreadable("empty")
         items, joints = [functions.read_definition(self) or self.item()], []
         while not self.is_done():
+            if self.peek().kind == "num" and self.peek().spaced and items[-1].is_number:
+                joints.append(",")  # -2 3 5
+                items.append(self.item())
+                if not items[-1].is_number:
+                    raise Unreadable("two numbers side by side")
+                continue
             is_logical = self.at(*_LOGICAL)
             joint = self.connective()
             if joint is None:
                 raise Unreadable(f"unexpected {self.peek().text!r}")
             if is_logical and is_value(items[-1]):
                 raise Unreadable("a logical formula")
-            if self.is_done() and joint == ",":
+            if self.is_done() and joint in (",", ";"):
                 break
             joints.append(joint)
             items.append(self.item())
@@ -101,7 +107,7 @@ class AnswerParser(ExpressionParser):
             return None
         self.take()
         after = _CONNECTIVES.get(self.peek().text.lower().strip(" ,"))
-        if found == "," and after in ("and", "or"):
+        if found in (",", ";") and after in ("and", "or"):
             self.take()
             return after
         return found
@@ -189,11 +195,26 @@ class AnswerParser(ExpressionParser):
 def _joined(items: list[Expr], joints: list[str]) -> Expr:
     if not joints:
         return items[0]
-    if len(items) == 2 and _is_index(items[1]) and items[0].head != "rel":
-        return Expr("lambda", (items[1].args[0], items[0]), "Z")  # k pi, k in Z: the name k is free
+    if len(items) == 2 and _is_index(items[1]) and (general := functions.with_index(items[0], items[1])):
+        return general
+    if ";" in joints and (solutions := _solutions(items, joints)) is not None:
+        return solutions
     if any(_is_condition(item) for item in items):
         return _conjunction(items, joints)
     return node("list", *items, value="or" if "or" in joints else "and" if set(joints) == {"and"} else None)
+
+
+def _solutions(items: list[Expr], joints: list[str]) -> Expr | None:
+    """p = 5, q = 2; p = 7, q = 2: a list of tuples, one per solution; None for other items."""
+    groups: list[list[Expr]] = [[]]
+    for item, joint in zip(items, (*joints, ""), strict=True):
+        groups[-1].append(item)
+        if joint == ";":
+            groups.append([])
+    named = [assignments.systems(node("list", *group)) for group in groups]
+    if len({tuple(sorted(names)) if names else None for names in named}) != 1:
+        return None
+    return node("list", *(node("tuple", *(names[name] for name in sorted(names))) for names in named if names)) if named[0] else None
 
 
 def _is_index(item: Expr) -> bool:

@@ -42,8 +42,11 @@ def read_quantity(answer: Answer) -> Quantity | None:
     if len(answer.text) > 400:
         return None
     try:
-        tokens = [token for token in tokenize(_plain_units(answer.text)) if token.text != "approx"]
+        tokens = tokenize(_plain_units(answer.text))
     except Unreadable:
+        return None
+    tokens = tokens[1:] if tokens and tokens[0].text == "approx" else tokens
+    if any(token.text == "approx" for token in tokens):
         return None
     if not 1 < len(tokens) <= MAX_QUANTITY_TOKENS:
         return None
@@ -54,6 +57,8 @@ def read_quantity(answer: Answer) -> Quantity | None:
         return None if value is None else Quantity(value, ((currency, 1),))
     total = parts[0]
     if currency:
+        if len(parts) == 1 and total.unit and all(power < 0 for _, power in total.unit):  # $15/hr
+            return Quantity(total.value, tuple(sorted(((currency, 1), *total.unit))), total.label)
         if total.unit or len(parts) > 1:
             is_same = [name for name, _ in total.unit] == [currency]
             return total if is_same and len(parts) == 1 else None

@@ -83,6 +83,9 @@ def _same_in_base(comparer: Comparer, reference: Expr, response: Expr) -> bool:
         value = base_value(reference)
         return value is not None and value == base_value(response)
     if reference.head == "base":
+        if int(reference.name) > 10 and not reference.args[0].name.isdigit():  # FF_16 = 255
+            value = base_value(reference)
+            return value is not None and same_value(comparer, num(value), response)
         if not response.is_number or response.places >= 0 or response.fraction.denominator != 1:
             return False
         return str(response.fraction.numerator) == reference.args[0].name.lstrip("0")

@@ -40,8 +40,8 @@ def _is_balanced(text: str) -> bool:
 
 
 def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:
-    """The same words, or the same time or date. None for a reference that the grammar reads."""
-    if not isinstance(reference.tree, Unreadable):
+    """The same words, or the same time or date. None for a reference of another type."""
+    if not reference.read(read_text):
         return None
     if same_text(reference, response):
         return Decision(Outcome.CORRECT, "text")
@@ -49,5 +49,9 @@ def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision
 
 
 def same_text(reference: Answer, response: Answer) -> bool:
-    """Whether two texts have the same words, ignoring case, articles and punctuation."""
-    return bool(reference.words) and reference.words == response.words
+    """Whether two texts have the same words, ignoring case, articles and punctuation (not formulas: a < b)."""
+    return bool(reference.words) and reference.words == response.words and response.read(_is_wordy)
+
+
+def _is_wordy(answer: Answer) -> bool:
+    return answer.read(is_prose) or not re.search(r"[<>=^_|{}]|\\(?!text|math|[ ,;])", _TEXT_ONLY.sub(" ", answer.text))

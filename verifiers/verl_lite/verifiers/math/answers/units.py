@@ -35,7 +35,8 @@ _ALIASES = {
     "kilocalorie": "kcal", "electron_volt": "eV", "megaelectron_volt": "MeV", "kelvin": "K kelvins",
     "degree_Celsius": "celsius Celsius degC", "degree_Fahrenheit": "fahrenheit Fahrenheit degF",
     "knot": "knots", "mile/hour": "mph", "kilometer/hour": "kph kmh kmph", "byte": "bytes B", "kilobyte": "kB KB",
-    "megabyte": "MB", "gigabyte": "GB", "terabyte": "TB", "bit": "bits",
+    "megabyte": "MB", "gigabyte": "GB", "terabyte": "TB", "bit": "bits", "megabit": "Mb Mbit megabits", "gigabit": "Gb Gbit gigabits", "kilobit": "kb kbit kilobits",
+    "megabit/second": "Mbps", "gigabit/second": "Gbps", "kilobit/second": "kbps",
     "radian": "rad radians rads", "degree": "deg degs degrees", "steradian": "sr", "revolution": "rev revolutions",
     "candela": "cd", "lumen": "lm", "kilonewton": "kN", "millimole": "mmol", "megawatt": "MW", "megajoule": "MJ",
 }  # fmt: skip

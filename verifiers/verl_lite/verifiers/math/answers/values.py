@@ -1,7 +1,7 @@
 """Numbers and other single expressions: an answer that is one value."""
 
 from verl_lite.verifiers.math.algebra import numeric
-from verl_lite.verifiers.math.answers.assignments import assignment, same_in_order, unassigned
+from verl_lite.verifiers.math.answers.assignments import assignment, same_in_order, stated
 from verl_lite.verifiers.math.answers.ratios import same_ratio
 from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.answers.vectors import as_matrix, as_vector, unit_vector_entries
@@ -11,6 +11,8 @@ from verl_lite.verifiers.math.expressions import Expr, is_value, node, symbols
 
 def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     """The same value, which may be named, calculated, approximated, in braces, or a ratio."""
+    if (known := _read_approximation(reference)) is not None and is_value(known[0]):
+        return any(compare(comparer, value, response) is True for value in known)
     if not is_value(reference) or (reference.head in ("mul", "div") and as_matrix(reference) is not None):
         return None
     if response.head in ("tuple", "matrix") and (entries := unit_vector_entries(reference)) is not None:
@@ -19,7 +21,7 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
         return compare(comparer, reference, both[0]) or same_value(comparer, reference, both[1])
     if response.head == "chain":
         return _compare_chain(comparer, reference, response)
-    given = unassigned(response)
+    given = stated(response)
     if response.head == "rel" and given is response and response.value in ("=", "~"):
         left, right = response.args
         if symbols(left) or symbols(right) or not (is_value(left) and is_value(right)):
@@ -64,8 +66,9 @@ def _compare_chain(comparer: Comparer, reference: Expr, chain: Expr) -> bool:
     named = assignment(chain)
     if named is not None:
         parts = [link.args[1] for link in chain.args]
-        agree = all(is_value(part) and comparer.same(parts[-1], part) for part in parts[:-1])
-        return agree and same_value(comparer, reference, named[1])
+        known = [part for part in parts[:-1] if symbols(part) <= symbols(parts[-1])]  # not y of x = 2y = 6
+        agree = all(is_value(part) and comparer.same(parts[-1], part) for part in known)
+        return is_value(named[1]) and agree and same_value(comparer, reference, named[1])
     if any(link.value not in ("=", "~") for link in chain.args):
         return False
     parts = [chain.args[0].args[0], *(link.args[1] for link in chain.args)]

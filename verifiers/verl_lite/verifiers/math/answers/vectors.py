@@ -8,6 +8,8 @@ from verl_lite.verifiers.math.reading.parser import ExpressionParser
 
 _MATRICES = frozenset("matrix pmatrix bmatrix Bmatrix array smallmatrix".split())
 _DETERMINANTS = frozenset(("vmatrix",))
+_CONDITION_WORDS = frozenset(("if", "for", "when", "where"))
+_OTHERWISE = frozenset(("otherwise", "else", "elsewhere"))
 _CASES = frozenset("cases aligned align gathered split".split())
 
 
@@ -32,7 +34,7 @@ def read_environment(parser: ExpressionParser) -> Expr:
         if parser.accept("\\\\"):
             rows.append([])
         elif not parser.accept("&"):
-            rows[-1].append(parser.item())
+            rows[-1].append(_cell(parser) if name in _CASES else parser.item())
             if not parser.at("&", "\\\\", "end"):
                 parser.expect(",", "&", "\\\\", "end")
     parser.take()
@@ -42,12 +44,29 @@ def read_environment(parser: ExpressionParser) -> Expr:
     if not filled:
         raise Unreadable("an empty matrix")
     if name in _CASES:
-        return node("list", *(item for row in filled for item in row))
+        return node("list", *(item for row in filled for item in _case(row)))
     if len({len(row) for row in filled}) != 1:
         raise Unreadable("a matrix with rows of different lengths")
     if name in _DETERMINANTS:
         return _determinant(filled)
     return node("matrix", *(node("row", *row) for row in filled))
+
+
+def _cell(parser: ExpressionParser) -> Expr:
+    """A cell of `cases`: a value, or a condition that may begin with "if" or be "otherwise"."""
+    word = parser.peek().text.lower().strip(" ,")
+    if parser.peek().kind in ("word", "text") and word in _CONDITION_WORDS:
+        parser.take()
+    if word in _OTHERWISE:
+        parser.take()
+        return Expr("sym", (), "otherwise")
+    return parser.item()
+
+
+def _case(row: list[Expr]) -> list[Expr]:
+    """A value with its condition as a pair; the equations of a system one by one."""
+    has_condition = len(row) == 2 and (is_real_set(row[1]) or row[1].head in ("rel", "sym"))
+    return [node("tuple", *row)] if has_condition and row[0].head != "rel" else row
 
 
 def _determinant(rows: list[list[Expr]]) -> Expr:
@@ -82,7 +101,8 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
         return None
     named = systems(response)
     if named is not None and ours is not None:
-        return same_in_order(comparer, ours, [named[name] for name in sorted(named)])
+        in_order = sorted(named) if all(len(name.split("_")[0]) == 1 for name in named) else list(named)
+        return same_in_order(comparer, ours, [named[name] for name in in_order])
     given = unassigned(response)
     other_matrix = as_matrix(given)
     if matrix is not None and other_matrix is not None:

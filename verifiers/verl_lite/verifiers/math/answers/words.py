@@ -74,7 +74,7 @@ def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision
     if ours == theirs and ours in ("yes", "no") and (claim := _claim(reference)):
         inner = comparer.compare_texts(comparer, claim, _claim(response))
         return decided(inner.outcome is Outcome.CORRECT, "boolean", f"what follows {ours!r} is not the same")
-    if ours == theirs:
+    if ours == theirs or {ours, theirs} == {"infinitely many", "infinity"}:
         matched = "boolean" if ours in ("yes", "no") else "infinity" if "infinity" in ours else "words"
         return Decision(Outcome.CORRECT, matched)
     both_prose = reference.read(is_prose) and response.read(is_prose)

@@ -17,11 +17,14 @@ MAX_TAIL_CHARS = 4000  # phrases and bare answers are searched at the end
 @dataclass(frozen=True, slots=True)
 class Extraction:
     """`answer` is None if there is none; `reason` then says why. `boxes` holds the boxes of a final run
-    joined only by commas and "and", for references that are lists."""
+    joined only by commas and "and", for references that are lists; `all_boxes` those of the last sentence,
+    whatever words stand between them. `later` is what an answer phrase behind the last box states."""
 
     answer: str | None
     reason: str = ""
     boxes: tuple[str, ...] = ()
+    all_boxes: tuple[str, ...] = ()
+    later: str | None = None
 
 
 _BOX = re.compile(r"\\f?boxed\b\s*|\\fbox\s*")
@@ -31,6 +34,7 @@ _PHRASE = re.compile(
     r"(?:(?:final|correct|right)\s+)?(?:\banswers?\b|\bresult\b|\bsolution\b)(?:\s+\w+){0,4}?\s*+"
     r"(?:\*\*\s*+)?+(?:\bis\b|\bare\b|\bequals\b|\bwould be\b|\bwill be\b|:|=)"
     r"(?:\s*+(?:\*\*\s*+)?+:)?+\s*+(?:\*\*)?"
+    r"|\banswer\s*+(?=\$|\\\[|\\\()"
     r"|^[^\S\n]*+\**+(?:A|Ans)\**+\s*+[:.]\s*+\**",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -67,7 +71,7 @@ def extract(
 
     `read_unclosed`: also of one that ends inside `<think>`, where a box is a thought and no answer.
     """
-    response = with_commands(response)
+    response = _without_run_on(with_commands(response))
     if _THINKING_END in response:
         response = response.rsplit(_THINKING_END, 1)[1]
     if not read_unclosed and _THINKING in response:
@@ -97,6 +101,21 @@ def extract(
     return _bare(response)
 
 
+_RUN_ON = re.compile(r"\n\s*+\**+(?:Question|Problem|Q)\b\s*+[0-9]*+\**+\s*+:", re.IGNORECASE)
+_CALCULATOR = re.compile(r"<<[^<>\n]*+>>")
+
+
+def _without_run_on(response: str) -> str:
+    """Without a further "Question:" behind an answer, and without the data set's <<2*3=6>>."""
+    if "<<" in response:
+        response = _CALCULATOR.sub("", response)
+    if ":" in response and (run_on := _RUN_ON.search(response)) is not None:
+        before = response[: run_on.start()]
+        if "boxed" in before or "####" in before or "</answer>" in before or _PHRASE.search(before):
+            return before
+    return response
+
+
 def _within(text: str, reason_if_empty: str) -> Extraction:
     """Marked text, which may again say "the answer is ..."."""
     if not text:
@@ -122,7 +141,7 @@ def _boxed(text: str) -> Extraction | None:
         content = text[only + 7 : end]
         is_plain = "{" not in content and "\\" not in content and "answer" not in content
         if end > 0 and is_plain and content.strip():
-            return Extraction(content)  # the common case: one box, a plain content
+            return Extraction(content, later=_later(text, end))  # the common case: one box, a plain content
     matches = list(_BOX.finditer(text))
     if not matches:
         return None
@@ -139,6 +158,7 @@ def _boxed(text: str) -> Extraction | None:
         return _within(content, "")
     boxes = [content]
     start = last.start()
+    sentence = _boxes_of_sentence(text, matches[-20:])
     for match in reversed(matches[-50:-1]):
         earlier, earlier_end = _box_content(text, match.end())
         if earlier is None or earlier_end > start:
@@ -149,7 +169,39 @@ def _boxed(text: str) -> Extraction | None:
             break
         boxes.insert(0, earlier)
         start = match.start()
-    return Extraction(content, boxes=tuple(boxes) if len(boxes) > 1 else ())
+    run = tuple(boxes) if len(boxes) > 1 else ()
+    return Extraction(content, boxes=run, all_boxes=sentence, later=_later(text, end))
+
+
+def _later(text: str, end: int) -> str | None:
+    """What an answer phrase behind the last box states."""
+    if len(text) - end < 5:
+        return None
+    found = _phrased(text[max(end, len(text) - MAX_TAIL_CHARS) :])
+    return found.answer if found is not None else None
+
+
+_CORRECTED = re.compile(
+    r"\b(?:wait|actually|no|not|instead|or|correction|correct|mistake|sorry|hmm|but|however|so|thus|therefore|hence|then|"
+    r"rather|maybe|perhaps|simplif\w+|equals?|gives?|becomes?)\b|[=?!;]|\.\s|\n\s*\n",
+    re.IGNORECASE,
+)
+
+
+def _boxes_of_sentence(text: str, matches: list[re.Match[str]]) -> tuple[str, ...]:
+    r"""The boxes of the last sentence, `\boxed{3} goats and \boxed{4} cows`; () where words take one back."""
+    found: list[str] = []
+    start = len(text)
+    for match in reversed(matches):
+        content, end = _box_content(text, match.end())
+        between = text[end:start] if content is not None else ""
+        if content is None or end > start:
+            return ()
+        if found and (len(between) > 60 or _CORRECTED.search(between)):
+            break
+        found.insert(0, content)
+        start = match.start()
+    return tuple(found) if len(found) > 1 else ()
 
 
 def _box_content(text: str, start: int) -> tuple[str | None, int]:
@@ -186,6 +238,9 @@ def _phrased(text: str) -> Extraction | None:
     return None
 
 
+_WITHIN_STATEMENT = re.compile(r"(?:The|It|There|So|Thus|We)\s[^.=]{1,150}?\s(?:is|are|equals|be)\s+(?=[-$\\0-9(\[{])(.+)\Z")
+
+
 def _first_sentence(text: str) -> str:
     if text.startswith(("\\[", "$$")):
         span = _MATH_SPAN.match(text)
@@ -198,6 +253,8 @@ def _first_sentence(text: str) -> str:
 def _stated(sentence: str) -> Extraction:
     """What "the answer is ..." states, without the clauses behind it."""
     sentence = " ".join(sentence.split()).strip("* ")
+    if (within := _WITHIN_STATEMENT.match(sentence)) is not None:  # Final Answer: The largest n is 34
+        sentence = within[1]
     if _UNDECIDED.match(sentence):
         return Extraction(None, "several answers are offered")
     clause = _TRAILING_CLAUSE.search(sentence)
@@ -215,17 +272,20 @@ def _stated(sentence: str) -> Extraction:
     return Extraction(sentence) if sentence else Extraction(None, "the answer phrase states nothing")
 
 
+_ENDS_IN_MATH = re.compile(r"[A-Z][a-z]+\b[^$]*\$[^$]+\$\W*\Z")
+
+
 def _bare(response: str) -> Extraction:
     text = response.strip()
     if not text:
         return Extraction(None, "the response is empty")
-    if len(text) <= 200 and "\n" not in text and not _is_sentence(text):
+    if len(text) <= 200 and "\n" not in text and not _is_sentence(text) and not _ENDS_IN_MATH.match(text):
         return Extraction(_after_equals(text))
     if len(text) > MAX_TAIL_CHARS and " " not in text[-MAX_TAIL_CHARS:] and "\n" not in text:
         return Extraction(text)
     lines = [line.strip() for line in text[-MAX_TAIL_CHARS:].split("\n")]
     line = next((line for line in reversed(lines) if line and not line.startswith("```")), "")
-    if _is_sentence(line) or re.match(r"[A-Z][a-z]+\b[^$]*\$[^$]+\$\W*\Z", line):
+    if _is_sentence(line) or _ENDS_IN_MATH.match(line):
         return _from_sentence(line)
     return Extraction(_after_equals(line))
 
@@ -247,6 +307,26 @@ def _is_sentence(text: str) -> bool:
     return len(words) >= 5 or bool(opens_one and len(words) >= 3) or bool(_HEDGE.match(text))
 
 
+def is_solution(reference: str) -> bool:
+    """Whether a reference is a whole solution, or a sentence that says what the answer is."""
+    if len(reference) < 12 or " " not in reference:
+        return False
+    if "answer" in reference.lower() and _PHRASE.search(reference[-MAX_TAIL_CHARS:]):
+        return True
+    words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", reference[-MAX_TAIL_CHARS:])
+    return len(words) >= 15 and re.search(r"(?:[.]\s+[A-Z]|\n)", reference.strip()) is not None
+
+
+def state(text: str) -> str:
+    """What one sentence states, as it is found at the end of a response; "" where that is not one thing."""
+    text = " ".join(text.split()).strip("* ")
+    if "\n\n" in text or re.match(r"if\b|let\b|when\b|suppose\b", text, re.IGNORECASE):
+        return ""
+    if not (_is_sentence(text) or _ENDS_IN_MATH.match(text) or re.match(r"[A-Z][a-z]+ [a-z]+ ", text)):
+        return ""
+    return _from_sentence(text).answer or ""
+
+
 def _from_sentence(line: str) -> Extraction:
     """The one thing a final sentence states; a hedge or several candidates state nothing."""
     line = " ".join(line.split())
@@ -255,6 +335,8 @@ def _from_sentence(line: str) -> Extraction:
     sentences = [part.strip() for part in _SENTENCE_END.split(line) if part and part.strip()]
     sentence = sentences[-1] if sentences else line
     sentence = _ASIDE.sub("", sentence)
+    if (result := _MONEY_RESULT.search(sentence)) is not None:
+        return Extraction(result[1])
     if _HEDGE.search(re.sub(r"\\text\{[^{}]*\}", " ", sentence)):
         return Extraction(None, "the response hedges between answers")
     after = re.match(
@@ -279,6 +361,8 @@ def _from_sentence(line: str) -> Extraction:
     return Extraction(None, "the response does not end with a single answer")
 
 
+# "... $200,000 - $130,000 = $70,000": dollar signs before numbers, and no formula between two of them.
+_MONEY_RESULT = re.compile(r"\$[0-9][0-9,.]*[^$=\\]*[-+*/x×÷][^=\\]*=\s*(\$[0-9][0-9,]*(?:\.[0-9]+)?)(?![0-9])[^$=]{0,40}\Z")
 _ASIDE = re.compile(
     r"\s*\((?=[^()]*[a-z]{3})[^()]*+\)\s*+(?=\W*\Z)|,?\s+or\s+(?:about|approximately|roughly|equivalently)\b.*\Z",
     re.DOTALL,

@@ -95,7 +95,7 @@ class ExpressionParser(Cursor):
             if text == "choose" and binding < POSTFIX:
                 self.take()
                 return node("binom", left, self.expression())
-        if binding < PRODUCT and self.starts_factor():
+        if binding < PRODUCT and self.starts_factor() and not self.at_another_number(left):
             return self.juxtaposed(left)
         return None
 
@@ -136,13 +136,7 @@ class ExpressionParser(Cursor):
     def counted(self, left: Expr, exponent: Expr) -> Expr | None:
         """C_5^2 and A_5^2 with numbers: combinations and arrangements, as many textbooks write them."""
         letter, _, total = left.name.partition("_")
-        if letter not in ("C", "A", "P") or not total.isdigit() or not exponent.is_number:
-            return None
-        chosen = exponent.fraction
-        if chosen.denominator != 1 or not 0 <= chosen <= int(total[:6]) or int(total[:6]) < 2:
-            return None
-        ways = node("binom", num(int(total[:6])), exponent)
-        return ways if letter == "C" else node("mul", ways, node("fact", exponent))
+        return _ways(letter, [num(int(total[:6])), exponent]) if total.isdigit() else None
 
     def juxtaposed(self, left: Expr) -> Expr:
         """`left` and what follows without a sign: a mixed number or a product."""
@@ -170,6 +164,12 @@ class ExpressionParser(Cursor):
         if literal and first.text in ("x", "X") and is_power_of_ten:
             self.take()  # 3x10^8
         return node("mul", left, self.expression(PRODUCT))
+
+    def at_another_number(self, left: Expr) -> bool:
+        """Whether a plain number follows a plain number: 2 3, but not the mixed number 2 1/3."""
+        token, before = self.peek(), self.peek(-1)
+        is_mixed = self.peek(1).text == "/" and self.peek(2).kind == "num" and token.spaced
+        return token.kind == before.kind == "num" and left.is_number and not is_mixed
 
     def starts_factor(self) -> bool:
         """Whether the next token can begin a factor written without a multiplication sign."""
@@ -326,7 +326,7 @@ class ExpressionParser(Cursor):
         if self.at("(") and not self.peek().spaced and self._is_called(name):
             self.take()
             items, _ = self.items((")",))
-            return Expr("call", tuple(items), name)
+            return _ways(name, items) or Expr("call", tuple(items), name)
         return symbol
 
     def _is_called(self, name: str) -> bool:
@@ -335,6 +335,8 @@ class ExpressionParser(Cursor):
         if letter[:1] in tuple("fghFGP"):
             return True
         argument, closing = self.peek(1), self.peek(2)
+        if letter == "C" and argument.kind == "num" and closing.text == "," and self.peek(4).text == ")":
+            return True
         if closing.text != ")" or argument.kind not in ("num", "word") or letter[:1] == "\\":
             return False
         if len(letter) > 1 and "_" not in letter:
@@ -378,6 +380,17 @@ class ExpressionParser(Cursor):
         if read is None:
             raise Unreadable(f"the command \\{name}")
         return read(self)
+
+
+def _ways(letter: str, counts: Sequence[Expr]) -> Expr | None:
+    """C(5, 2), P(5, 2): combinations and arrangements of whole numbers; None for anything else."""
+    if letter not in ("C", "A", "P") or len(counts) != 2 or not all(count.is_number for count in counts):
+        return None
+    total, chosen = (count.fraction for count in counts)
+    if total.denominator != 1 or chosen.denominator != 1 or not 0 <= chosen <= total or total < 2:
+        return None
+    ways = node("binom", *counts)
+    return ways if letter == "C" else node("mul", ways, node("fact", counts[1]))
 
 
 def _math_name(text: str) -> str | None:

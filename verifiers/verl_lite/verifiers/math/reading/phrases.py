@@ -46,6 +46,13 @@ _PHRASES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
             r"([0-9.]+)\s*+\^\\circ\s*+([0-9.]+)\s*+'(?!')(?:\s*+([0-9.]+)\s*+(?:''|\"))?+",
             lambda match: f"({match[1]}+{match[2]}/60+{match[3] or 0}/3600)^\\circ ",
         ),
+        (
+            r"(?:\{\}\s*|(?<![A-Za-z0-9})]))[_^]\s*\{?\s*([0-9]{1,5})\s*\}?\s*([CP])\s*_\s*\{?\s*([0-9]{1,5})\s*\}?(?![0-9])"
+            r"|(?<![A-Za-z0-9_^{.])([0-9]{1,3})([CP])([0-9]{1,3})(?![A-Za-z0-9.])",
+            lambda match: f" {match[2] or match[5]}({match[1] or match[4]},{match[3] or match[6]})",
+        ),
+        (r"[,;]?\s*\(\s*([a-zA-Z])\s*\\in\s*(\\mathbb\s*\{?\s*[ZN]\s*\}?|Z)\s*\)", r" , \1 \\in \2 "),
+        (r"\\mathbf\s*\{\s*([RZNQC])\s*\}", r"\\mathbb{\1}"),
         (r"\bunion\b|(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
         (r"\bintersection\b", r"\\cap "),
     )
@@ -55,9 +62,9 @@ _TEXT_COMMAND = re.compile(r"\\(?:text|textrm|mathrm|mbox|textbf)\s*\{([^{}]*)\}
 
 def with_notation(text: str) -> str:
     """A cleaned answer with its phrases and plain brackets written as LaTeX."""
-    if text[:1] in "{<" and text[-1:] in "}>":
+    if text.startswith(("{", "<")) and text[-1:] in "}>":
         text = _with_plain_brackets(text)
-    if re.search(r"[A-Za-z]{2}|U|\+/?-|'", text):
+    if re.search(r"[A-Za-z]{2}|[UCP(]|\+/?-|'", text):
         text = _with_phrases(text)
     return text
 
