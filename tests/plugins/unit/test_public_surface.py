@@ -26,7 +26,8 @@ ROOMS = {
         DEFAULT_RUBRIC BusyError ChatClient ChoiceOptions CodeReward CodeRewardOptions ExactOptions
         FormatOptions GuardOptions JsonSchemaOptions JsonSchemaReward Judge JudgeOptions
         LengthOptions MathRewardOptions ProcessModel ProcessModelOptions ProcessOptions RegexOptions
-        RepetitionOptions RewardModel RewardModelOptions choice_reward equations_in exact_reward
+        RepetitionOptions RewardModel RewardModelOptions SecondStageOptions choice_reward
+        equations_in exact_reward
         fenced format_reward guard_reward length_reward make_messages math_reward process_reward
         read_reply regex_reward repetition_reward template_problem
     """,

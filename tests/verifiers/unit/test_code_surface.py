@@ -35,6 +35,7 @@ def test_the_public_names_of_the_verifiers() -> None:
         "find_boxed",
         "find_tagged",
         "format_problem",
+        "is_text_reference",
         "load_tests",
         "verify_code",
         "verify_format",

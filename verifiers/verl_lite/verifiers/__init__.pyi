@@ -13,6 +13,7 @@ from .format import (
 )
 from .math import (
     MathOptions as MathOptions,
+    is_text_reference as is_text_reference,
     verify_math as verify_math,
     verify_math_batch as verify_math_batch,
 )

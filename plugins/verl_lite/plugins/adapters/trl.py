@@ -19,6 +19,7 @@ from verl_lite.plugins.adapters.bridge import (
     component_values,
     make_rollout,
 )
+from verl_lite.plugins.references import reference_text
 from verl_lite.plugins.rollout import Rollout, content_text
 from verl_lite.plugins.score import ScoredBatch
 
@@ -87,7 +88,7 @@ class TrlRewardFunc:
             prompt=prompt,
             completion=text,
             completion_ids=ids,
-            reference=columns.get(self.reference_column),
+            reference=reference_text(columns.get(self.reference_column)),
             columns=dict(columns),
             policy_version=step,
             id=f"step-{step}/{number}",

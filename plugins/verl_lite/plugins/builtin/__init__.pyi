@@ -25,3 +25,4 @@ from .process import ProcessOptions as ProcessOptions, process_reward as process
 from .process_model import ProcessModel as ProcessModel, ProcessModelOptions as ProcessModelOptions
 from .repetition import RepetitionOptions as RepetitionOptions, repetition_reward as repetition_reward
 from .reward_model import RewardModel as RewardModel, RewardModelOptions as RewardModelOptions
+from .second_stage import SecondStageOptions as SecondStageOptions

@@ -2,13 +2,14 @@
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
 from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.references import accepted_references
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.verifiers import find_boxed, find_tagged
@@ -67,35 +68,43 @@ Choice = tuple[str, str]  # a letter or "", a text or ""
 @reward("choice", options=ChoiceOptions, isolate=False, cache=False)
 def choice_reward(rollout: Rollout, options: ChoiceOptions) -> Score:
     """1.0 when the completion chooses the reference's option, else 0.0; naming several is wrong."""
-    if rollout.reference is None:
+    references = accepted_references(rollout)
+    if not references:
         return Score.failed(ScoreOutcome.ABSTAIN, "the rollout has no reference")
     try:
         texts = _texts(rollout.columns.get(options.choices_column), options)
-        expected = _read(rollout.reference, texts, options)
+        accepted = [_expected(reference, texts, options) for reference in references]
     except ValueError as error:
         return Score.failed(ScoreOutcome.ERROR, f"bad row: {error}")
-    if expected is None or (texts and not expected[0]):
-        return Score.failed(ScoreOutcome.ERROR, f"the reference {rollout.reference[:80]!r} names no option")
     candidates = _EXTRACT[options.extract](rollout.completion)
     if not candidates:
         return Score(0.0, reason=f"no answer was found (extract: {options.extract})")
     try:
-        given = _first_option(candidates, expected, texts, options)
+        given = _first_option(candidates, accepted, texts, options)
     except ValueError as error:
         return Score(0.0, reason=str(error))
     if given is None:
         return Score(0.0, reason=f"{candidates[0][:80]!r} names no option")
     details = {"letter": given[0], "text": given[1][:200]}
-    if _agree(given, expected, options):
+    if any(_agree(given, expected, options) for expected in accepted):
         return Score(1.0, details=details)
-    return Score(0.0, reason=f"expected {_shown(expected)}, got {_shown(given)}", details=details)
+    wanted = " or ".join(map(_shown, accepted))
+    return Score(0.0, reason=f"expected {wanted}, got {_shown(given)}", details=details)
+
+
+def _expected(reference: str, texts: Mapping[str, str], options: ChoiceOptions) -> Choice:
+    """The option that a reference names; raises ValueError if it names none or several."""
+    expected = _read(reference, texts, options)
+    if expected is None or (texts and not expected[0]):
+        raise ValueError(f"the reference {reference[:80]!r} names no option")
+    return expected
 
 
 def _first_option(
-    candidates: Iterable[str], expected: Choice, texts: Mapping[str, str], options: ChoiceOptions
+    candidates: Iterable[str], accepted: Sequence[Choice], texts: Mapping[str, str], options: ChoiceOptions
 ) -> Choice | None:
     """The first candidate that names an option; without option texts it must be a letter."""
-    wants_letter = not texts and not expected[1]
+    wants_letter = not texts and not any(text for _, text in accepted)
     for candidate in candidates:
         given = _read(candidate, texts, options)
         if given is not None and (given[0] or not wants_letter):

@@ -1,15 +1,25 @@
 """Rewards for answers that are compared as text: `exact`."""
 
 import unicodedata
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 
+from verl_lite.plugins.builtin.second_stage import (
+    Question,
+    SecondStage,
+    SecondStageOptions,
+    model_score,
+    second_stage,
+)
 from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.references import accepted_references
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
-from verl_lite.verifiers import find_tagged
+from verl_lite.verifiers import find_tagged, is_text_reference
 
 
 class ExactOptions(ConfigModel):
@@ -29,6 +39,9 @@ class ExactOptions(ConfigModel):
         default="",
         description="compare only the content of the last complete <tag>...</tag>; empty for everything",
     )
+    second_stage: SecondStageOptions | None = Field(
+        default=None, description="a learned verifier for references that are text; none without it"
+    )
     only_answer: bool = Field(
         default=False, description="0.0 if <tag>...</tag> occurs more than once, whatever its content"
     )
@@ -36,8 +49,9 @@ class ExactOptions(ConfigModel):
 
 @reward("exact", options=ExactOptions, isolate=False, cache=False)
 def exact_reward(rollout: Rollout, options: ExactOptions) -> Score:
-    """1.0 when the completion is the reference, else 0.0; abstains without a reference."""
-    if rollout.reference is None:
+    """1.0 when the completion is the reference, or one of several, else 0.0; abstains without one."""
+    references = accepted_references(rollout)
+    if not references:
         return Score.failed(ScoreOutcome.ABSTAIN, "the rollout has no reference")
     answer = rollout.completion
     if options.answer_tag:
@@ -47,10 +61,25 @@ def exact_reward(rollout: Rollout, options: ExactOptions) -> Score:
         if options.only_answer and len(marks) > 1:
             return Score(0.0, reason=f"{len(marks)} times <{options.answer_tag}>, expected one answer")
         answer = marks[-1].content
-    found, expected = _normalised(answer, options), _normalised(rollout.reference, options)
-    if found == expected:
+    found = _normalised(answer, options)
+    expected = [_normalised(reference, options) for reference in references]
+    if found in expected:
         return Score(1.0)
-    return Score(0.0, reason=f"expected {expected[:80]!r}, got {found[:80]!r}")
+    wanted = " or ".join(repr(one[:80]) for one in expected[:5])
+    score = Score(0.0, reason=f"expected {wanted}, got {found[:80]!r}")
+    if options.second_stage is None:
+        return score
+    return _second_opinion(second_stage(options.second_stage), references, answer, score)
+
+
+def _second_opinion(stage: SecondStage, references: Sequence[str], answer: str, score: Score) -> Score:
+    allowed = stage.allowance(1)
+    if not answer.strip() or not all(map(is_text_reference, references)):
+        return score
+    (ruling,) = stage.rule([Question(" OR ".join(references), answer.strip())], at_most=allowed)
+    if ruling is None:
+        return replace(score, details={"second_stage": "not asked"})
+    return model_score(ruling, wrong=0.0, details={})
 
 
 def _normalised(text: str, options: ExactOptions) -> str:

@@ -1,24 +1,36 @@
 """The reward `math`: is the answer in the completion the reference?"""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from verl_lite.plugins.builtin.second_stage import (
+    Question,
+    SecondStage,
+    SecondStageOptions,
+    model_score,
+    second_stage,
+)
 from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.references import accepted_references
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
-from verl_lite.verifiers import MathOptions, Outcome, Verdict, verify_math_batch
+from verl_lite.verifiers import MathOptions, Outcome, Verdict, is_text_reference, verify_math_batch
 
 
 class MathRewardOptions(BaseModel):
     """The options of `verify_math`, and what each outcome is worth.
 
-    mode, timeout_s, rel_tol, rounding, units: see MathOptions; `timeout_s` is the deadline per pair
+    mode, timeout_s, rel_tol, rounding, units, unclosed_thinking: see MathOptions; `timeout_s` is the
+              deadline per pair
     unparsed  the value if no answer can be read; None for no value
     wrong     the value of a wrong answer
     partial   credit for a reference of several parts (a list, set, tuple or vector), by the share of
               parts that are right: 0 for none, 0.5 for at most half of full marks
+    second_stage  a learned verifier for references that are text, see SecondStageOptions
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +43,8 @@ class MathRewardOptions(BaseModel):
     unparsed: float | None = 0.0
     wrong: float = 0.0
     partial: float = Field(default=0.0, ge=0, lt=1)
+    unclosed_thinking: Literal["refuse", "read"] = "refuse"
+    second_stage: SecondStageOptions | None = None
 
     def verifier_options(self) -> MathOptions:
         return MathOptions(
@@ -40,6 +54,7 @@ class MathRewardOptions(BaseModel):
             rounding=self.rounding,
             units=self.units,
             partial=self.partial > 0,
+            unclosed_thinking=self.unclosed_thinking,
         )
 
 
@@ -47,12 +62,61 @@ class MathRewardOptions(BaseModel):
 # The call's deadline leaves time to start them on a busy machine.
 @reward("math", options=MathRewardOptions, form="batch", isolate=False, timeout_s=60.0, max_batch=256)
 def math_reward(rollouts: Sequence[Rollout], options: MathRewardOptions) -> list[Score]:
-    """1.0 when the completion's answer is the reference, whatever its notation, else 0.0."""
-    pairs = [(rollout.completion, rollout.reference) for rollout in rollouts]
-    known = [(completion, reference) for completion, reference in pairs if reference is not None]
-    verdicts = iter(verify_math_batch(known, options=options.verifier_options()))
-    missing = Score.failed(ScoreOutcome.ABSTAIN, "the rollout has no reference")
-    return [missing if reference is None else _score(next(verdicts), options) for _, reference in pairs]
+    """1.0 when the completion's answer is the reference or one of several, in any notation, else 0.0."""
+    accepted = [accepted_references(rollout) for rollout in rollouts]
+    pairs = [
+        (rollout.completion, reference)
+        for rollout, references in zip(rollouts, accepted, strict=True)
+        for reference in references
+    ]
+    verdicts = iter(verify_math_batch(pairs, options=options.verifier_options()))
+    best = [min(islice(verdicts, len(references)), key=_rank, default=None) for references in accepted]
+    scores = [_MISSING if verdict is None else _score(verdict, options) for verdict in best]
+    if options.second_stage is not None:
+        _ask_second_stage(second_stage(options.second_stage), accepted, best, scores, options)
+    return scores
+
+
+_MISSING = Score.failed(ScoreOutcome.ABSTAIN, "the rollout has no reference")
+_RANKS = [
+    Outcome.CORRECT,
+    Outcome.TIMEOUT,
+    Outcome.ERROR,
+    Outcome.WRONG,
+    Outcome.UNPARSED,
+    Outcome.BAD_REFERENCE,
+]
+
+
+def _rank(verdict: Verdict) -> tuple[int, float]:
+    """Of the verdicts for several accepted references, the first of these counts."""
+    return _RANKS.index(verdict.outcome), -verdict.credit
+
+
+def _ask_second_stage(
+    stage: SecondStage,
+    accepted: Sequence[Sequence[str]],
+    verdicts: Sequence[Verdict | None],
+    scores: list[Score],
+    options: MathRewardOptions,
+) -> None:
+    """Replace the scores of rows that the rules refused although their reference is text."""
+    allowed = stage.allowance(len(scores))
+    wanted = [
+        (at, Question(" OR ".join(accepted[at]), verdict.extracted))
+        for at, verdict in enumerate(verdicts)
+        if verdict is not None
+        and verdict.outcome in (Outcome.WRONG, Outcome.UNPARSED)
+        and verdict.extracted
+        and all(map(is_text_reference, accepted[at]))
+    ]
+    rulings = stage.rule([question for _, question in wanted], at_most=allowed)
+    for (at, _), ruling in zip(wanted, rulings, strict=True):
+        details = dict(scores[at].details)
+        if ruling is None:
+            scores[at] = replace(scores[at], details={**details, "second_stage": "not asked"})
+        else:
+            scores[at] = model_score(ruling, wrong=options.wrong, details=details)
 
 
 def _score(verdict: Verdict, options: MathRewardOptions) -> Score:

@@ -159,7 +159,7 @@ _INVERSE_FUNCTIONS = frozenset(("asin", "acos", "atan", "acot"))
 
 
 def _sums_up(parts: Sequence[Expr]) -> bool:
-    """Whether infinity only stands at the end of a sum, an integral or a limit, and nothing unknown is called."""
+    """Whether infinity is only the end of a sum, integral or limit, and no unknown function is called."""
     infinite = sum(part.name == "inf" for part in parts)
     ends = [end for part in parts if part.head == "big" for end in part.args[1:]]
     at_ends = sum(part.name == "inf" for end in ends for part in walk(end))

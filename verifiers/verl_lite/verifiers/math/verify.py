@@ -10,7 +10,10 @@ from verl_lite.verifiers.math import pool
 from verl_lite.verifiers.math.answers.answer import Answer, read_answer
 from verl_lite.verifiers.math.answers.choices import is_letter, read_choice
 from verl_lite.verifiers.math.answers.collections import count_parts, share_of_parts
+from verl_lite.verifiers.math.answers.datetimes import read_datetime
 from verl_lite.verifiers.math.answers.plain_numbers import compare_plain, plain_reference
+from verl_lite.verifiers.math.answers.quantities import read_quantity
+from verl_lite.verifiers.math.answers.words import read_word_class
 from verl_lite.verifiers.math.compare import compare, fault, new_comparer
 from verl_lite.verifiers.math.comparer import Ask, Decision, OutOfSteps, Undecided
 from verl_lite.verifiers.math.expressions import Expr
@@ -62,6 +65,19 @@ def verify_math_batch(pairs: Sequence[tuple[str, str]], *, options: MathOptions 
     if hard:
         _decide_hard(hard, found, options)
     return [found[pair] for pair in pairs]
+
+
+def is_text_reference(reference: str) -> bool:
+    """Whether a reference is words that rules can only compare as they are written.
+
+    >>> is_text_reference("The vectors are collinear."), is_text_reference("2x+1"), is_text_reference("none")
+    (True, False, False)
+    """
+    answer = read_answer(reference)
+    if answer.read(fault) or answer.expr is not None:
+        return False
+    is_known = any(answer.read(read) for read in (read_datetime, read_word_class, read_choice, read_quantity))
+    return not is_known
 
 
 def warm_up(timeout_s: float = START_S) -> None:

@@ -244,5 +244,6 @@ _FUNCTIONS: dict[str, Callable[[complex], complex]] = {
 _HANDLERS: dict[str, Callable[[Expr, Point], Bounded]] = {
     "num": _number, "sym": _symbol, "const": _constant, "add": _add, "neg": _negative, "mul": _multiply,
     "div": _divide, "pow": _power, "percent": _scaled(0.01), "deg": _scaled(math.pi / 180), "abs": _absolute,
-    "fact": _factorial, "bound": lambda expr, point: (complex(point[f"bound {expr.name}"]), 0.0), "binom": _binomial, "func": _function,
+    "fact": _factorial,
+     "binom": _binomial, "func": _function,
 }  # fmt: skip

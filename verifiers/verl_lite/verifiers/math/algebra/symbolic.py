@@ -194,7 +194,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
         "atanh exp sqrt floor gcd lcm re im"
     ).split()
 } | {
-    "mod": sympy.Mod, "fact2": sympy.factorial2, "ln": sympy.log, "log": sympy.log, "ceil": sympy.ceiling, "max": sympy.Max, "min": sympy.Min,
+    "mod": sympy.Mod, "fact2": sympy.factorial2,
+    "ln": sympy.log, "log": sympy.log, "ceil": sympy.ceiling, "max": sympy.Max, "min": sympy.Min,
     "sgn": sympy.sign, "conj": sympy.conjugate,
 }  # fmt: skip
 

@@ -41,16 +41,14 @@ class Answer:
     @cached_property
     def tree(self) -> Expr | Unreadable:
         parsed = parse_answer(self.text)
-        if isinstance(parsed, Unreadable) and (value := number_in_words(self.words)) is not None:
+        if not isinstance(parsed, Unreadable):
+            return parsed
+        if (value := number_in_words(self.words)) is not None:
             return num(value)
-        if isinstance(parsed, Unreadable) and (labelled := _LABELLED.match(self.text)) is not None:
-            label, value = labelled[0][: labelled.start(1)], labelled[1]
-            if (named := _NAME_AT_END.search(label)) is not None:  # the line x = 3
-                return parse_answer(clean(named[1] + value))
-            return parse_answer(clean(value))  # Area = 12
-        if isinstance(parsed, Unreadable) and (parts := read_parts(self.text)) is not None:
-            return parts
-        return parsed
+        if (labelled := _LABELLED.match(self.text)) is not None:
+            named = _NAME_AT_END.search(labelled[0][: labelled.start(1)])  # the line x = 3
+            return parse_answer(clean(named[1] + labelled[1] if named else labelled[1]))  # Area = 12
+        return read_parts(self.text) or parsed
 
     @cached_property
     def expr(self) -> Expr | None:

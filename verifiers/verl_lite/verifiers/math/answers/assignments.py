@@ -53,7 +53,16 @@ def stated(tree: Expr) -> Expr:
 
 def _is_to_be_solved(left: Expr) -> bool:
     """x + 1, x^2, 2x + 3y: a formula whose equation asks for its unknowns."""
-    is_polynomial = {part.head for part in walk(left)} <= {"sym", "num", "add", "neg", "mul", "div", "pow", "const"}
+    is_polynomial = {part.head for part in walk(left)} <= {
+        "sym",
+        "num",
+        "add",
+        "neg",
+        "mul",
+        "div",
+        "pow",
+        "const",
+    }
     return is_polynomial and (len(symbols(left)) == 1 or _has_coefficient(left))
 
 

@@ -98,13 +98,15 @@ def _time(match: re.Match[str]) -> Datetime | None:
 
 
 def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:
-    """Only where one side can be nothing but a time or date: "3:30" may be a ratio, "3:00" and "3:30 PM" not."""
+    """Only where one side can be nothing else: "3:30" may be a ratio, "3:00" and "3:30 PM" may not."""
     ours = reference.read(read_datetime)
     if ours is None:
         return None
     if not ours.is_explicit:
         theirs = response.read(read_datetime)
-        is_time = theirs is not None and (theirs.is_explicit or _PADDED.search(reference.text + response.text))
+        is_time = theirs is not None and (
+            theirs.is_explicit or _PADDED.search(reference.text + response.text)
+        )
         return compare_read(reference, response) if is_time else None
     return compare_read(reference, response) or decided(False, "", "the answer is not a time or date")
 

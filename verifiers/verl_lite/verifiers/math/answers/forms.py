@@ -1,4 +1,4 @@
-"""What no other type reads is compared by how it is written: logic, sequences with dots, formulas in prose."""
+"""What no other type reads is compared as it is written: logic, sequences with dots, formulas in prose."""
 
 import re
 
@@ -13,12 +13,16 @@ _FONT = re.compile(
 )
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|[0-9]+(?:\.[0-9]+)?|[A-Za-z]+|\S")
 _SINGLE = re.compile(r"\{ (\S+) \}")
-_RELATIONS = frozenset("= < > \\times \\div \\le \\ge \\ne \\in \\notin \\subset \\subseteq \\approx \\equiv".split())
-_NO_CONTENT = frozenset(
-    r"\sum \int \prod \lim \quad \qquad \left \right \frac \sqrt \end \begin \cdot \ \, \; \: \! ? ▲ △ _ . , ; : ( ) [ ] { } $ # | - + * / ^ ~ ' "
-    r'" & ...'.split()
+_RELATIONS = frozenset(
+    "= < > \\times \\div \\le \\ge \\ne \\in \\notin \\subset \\subseteq \\approx \\equiv".split()
 )
-_UNFINISHED = re.compile(r"(?:[-+*/^_=<>]|\\(?:cdot|times|frac|sqrt|div|pm|le|ge|ne|cup|cap|in|left|right))\s*\Z")
+_NO_CONTENT = frozenset(
+    r"\sum \int \prod \lim \quad \qquad \left \right \frac \sqrt \end \begin \cdot \ \, \; \: \! ".split()
+    + "? ▲ △ _ . , ; : ( ) [ ] { } $ # | - + * / ^ ~ ' \" & ...".split()
+)
+_UNFINISHED = re.compile(
+    r"(?:[-+*/^_=<>]|\\(?:cdot|times|frac|sqrt|div|pm|le|ge|ne|cup|cap|in|left|right))\s*\Z"
+)
 
 
 def read_form(answer: Answer) -> tuple[str, ...]:

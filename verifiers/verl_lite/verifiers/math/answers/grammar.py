@@ -5,7 +5,15 @@ from functools import lru_cache, partial
 from string import ascii_uppercase
 from typing import ClassVar
 
-from verl_lite.verifiers.math.answers import assignments, collections, congruences, functions, ratios, real_sets, vectors
+from verl_lite.verifiers.math.answers import (
+    assignments,
+    collections,
+    congruences,
+    functions,
+    ratios,
+    real_sets,
+    vectors,
+)
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, is_value, node
 from verl_lite.verifiers.math.reading.commands import COMMANDS, refused
 from verl_lite.verifiers.math.reading.names import RELATIONS
@@ -20,7 +28,15 @@ MAX_TREE_NODES = 5000
 _NESTING = {"(": 1, "[": 1, "\\{": 1, "{": 1, "lbrace": 1, ")": -1, "]": -1, "\\}": -1, "}": -1, "rbrace": -1}
 _INEQUALITIES = frozenset(("<", "<=", ">", ">=", "!=", "in", "notin"))
 _CONNECTIVES = {
-    "and": "and", "&": "and", "land": "and", "also": "and", "or": "or", "lor": "or", ",": ",", ";": ";", "\\\\": ",",
+    "and": "and",
+    "&": "and",
+    "land": "and",
+    "also": "and",
+    "or": "or",
+    "lor": "or",
+    ",": ",",
+    ";": ";",
+    "\\\\": ",",
 }
 _LOGICAL = frozenset(("land", "lor"))  # fmt: skip
 _FILLERS = frozenset(
@@ -214,7 +230,11 @@ def _solutions(items: list[Expr], joints: list[str]) -> Expr | None:
     named = [assignments.systems(node("list", *group)) for group in groups]
     if len({tuple(sorted(names)) if names else None for names in named}) != 1:
         return None
-    return node("list", *(node("tuple", *(names[name] for name in sorted(names))) for names in named if names)) if named[0] else None
+    return (
+        node("list", *(node("tuple", *(names[name] for name in sorted(names))) for names in named if names))
+        if named[0]
+        else None
+    )
 
 
 def _is_index(item: Expr) -> bool:

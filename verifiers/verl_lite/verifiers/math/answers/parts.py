@@ -12,7 +12,9 @@ _TEXT = re.compile(r"\\(?:text|textrm|textbf|mathrm|mbox)\s*+\{([^{}]*+)\}")
 _BETWEEN = re.compile(r"\s*(?:[,;]\s*(?:and\b)?|\\\\|&|\band\b)\s*")
 _NAMED = re.compile(r"([A-Za-z][A-Za-z0-9 .'()-]*?)\s*(?::|=|\bis\b)\s*([^=:]+)\Z")
 _COUNTED = re.compile(r"([^A-Za-z]+?)\s*([A-Za-z][A-Za-z .'-]*)\Z")
-_NO_LABELS = frozenset("or but not if for when where either maybe than mod modulo base percent i e pi x y z".split())
+_NO_LABELS = frozenset(
+    "or but not if for when where either maybe than mod modulo base percent i e pi x y z".split()
+)
 
 
 def read_parts(text: str) -> Expr | None:

@@ -291,7 +291,9 @@ def compare_read(comparer: Comparer, reference: Answer, response: Answer) -> Dec
     return decided(same_value(comparer, ours.value, theirs.value), "units", "another number")
 
 
-_NEUTRAL_LABELS = frozenset("unit units total altogether long tall wide high deep apart away old more less".split())
+_NEUTRAL_LABELS = frozenset(
+    "unit units total altogether long tall wide high deep apart away old more less".split()
+)
 
 
 def _share_a_word(ours: str, theirs: str) -> bool:

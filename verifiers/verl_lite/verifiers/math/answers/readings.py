@@ -1,4 +1,4 @@
-"""A simpler reading of an answer that carries more than the answer: a letter, a label, a condition, a sentence.
+"""A simpler reading of an answer that says more than the answer: a letter, a label, a condition.
 
 compare.py tries it where the answer as it stands is not equal. What is left out must be the same on both
 sides, or be missing on one.
@@ -34,7 +34,10 @@ _MARKED = re.compile(r"\s*(?:\(\s*[A-Ja-j]\s*\)|\[\s*[A-J]\s*\]|[A-J]\s*[).:])")
 _UNIT_AT_END = re.compile(rf"(.*[^\s,;])[\s~]*((?:{_TEXT}[\s/]*)+)\Z", re.DOTALL)
 _DECIMAL_WITH_UNIT = re.compile(r"\s*-?[0-9.,]+\s*([^0-9]+)\Z")
 _NUMBER_AND_LETTER = re.compile(r"(-?[0-9.,]+)\s*([A-Za-z]{1,2})\Z")
-_LEAD = re.compile(r"\s*(?:only|exactly|just|simply|namely|i\.e\.|thus|hence|so|therefore|then|we have|we get)\b[,:]?\s*", re.I)
+_LEAD = re.compile(
+    r"\s*(?:only|exactly|just|simply|namely|i\.e\.|thus|hence|so|therefore|then|we have|we get)\b[,:]?\s*",
+    re.I,
+)
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 
 

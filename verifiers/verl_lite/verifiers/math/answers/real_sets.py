@@ -100,7 +100,11 @@ def _with_named_calls(tree: Expr) -> Expr:
     """0 < f(x) < 1 with f(x) as the unknown."""
     if tree.head == "call":
         return Expr("sym", (), f"{tree.name}({','.join(sorted(symbols(tree)))})")
-    return Expr(tree.head, tuple(map(_with_named_calls, tree.args)), tree.value, tree.places) if tree.args else tree
+    return (
+        Expr(tree.head, tuple(map(_with_named_calls, tree.args)), tree.value, tree.places)
+        if tree.args
+        else tree
+    )
 
 
 def _is_condition(tree: Expr) -> bool:

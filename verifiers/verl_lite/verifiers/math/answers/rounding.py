@@ -53,7 +53,7 @@ def _is_rounding_of(options: MathOptions, reference: Expr, response: Expr) -> bo
 
 
 def _is_exact(decimal: Expr) -> bool:
-    """112.0, 2.75, 0.375: an integer or halves of halves is no rounding; 2.50 shows to what it was rounded."""
+    """112.0, 2.75, 0.375: an integer or halves of halves is no rounding; 2.50 shows that it is one."""
     value, last_digit = decimal.fraction, decimal.fraction * 10**decimal.places % 10
     return value.denominator == 1 or (last_digit != 0 and value.denominator & (value.denominator - 1) == 0)
 

@@ -51,8 +51,8 @@ def _same_percentage(comparer: Comparer, reference: Expr, response: Expr) -> boo
         return True
     if hundredth is None:
         return comparer.same(reference, response)
-    whole = exact_value(reference)
-    if whole is not None and whole.denominator == 1 and abs(whole) > 1:
+    wanted = exact_value(reference)
+    if wanted is not None and wanted.denominator == 1 and abs(wanted) > 1:
         return False  # 1200% is no way to write 12
     places = response.args[0].places
     return same_value(comparer, reference, num(hundredth, places + 2 if places >= 0 else -1))
@@ -84,8 +84,8 @@ def _same_in_base(comparer: Comparer, reference: Expr, response: Expr) -> bool:
         return value is not None and value == base_value(response)
     if reference.head == "base":
         if int(reference.name) > 10 and not reference.args[0].name.isdigit():  # FF_16 = 255
-            value = base_value(reference)
-            return value is not None and same_value(comparer, num(value), response)
+            meant = base_value(reference)
+            return meant is not None and same_value(comparer, num(meant), response)
         if not response.is_number or response.places >= 0 or response.fraction.denominator != 1:
             return False
         return str(response.fraction.numerator) == reference.args[0].name.lstrip("0")

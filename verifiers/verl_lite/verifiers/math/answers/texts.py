@@ -49,9 +49,11 @@ def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision
 
 
 def same_text(reference: Answer, response: Answer) -> bool:
-    """Whether two texts have the same words, ignoring case, articles and punctuation (not formulas: a < b)."""
+    """Whether two texts (not formulas) have the same words, ignoring case, articles and punctuation."""
     return bool(reference.words) and reference.words == response.words and response.read(_is_wordy)
 
 
 def _is_wordy(answer: Answer) -> bool:
-    return answer.read(is_prose) or not re.search(r"[<>=^_|{}]|\\(?!text|math|[ ,;])", _TEXT_ONLY.sub(" ", answer.text))
+    return answer.read(is_prose) or not re.search(
+        r"[<>=^_|{}]|\\(?!text|math|[ ,;])", _TEXT_ONLY.sub(" ", answer.text)
+    )

@@ -1,4 +1,4 @@
-r"""Sums, products, integrals and limits: `\sum_{k=1}^{n} k`. Their variable is bound: its name does not count."""
+r"""Sums, products, integrals and limits: `\sum_{k=1}^{n} k`. Their variable is bound."""
 
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, bound, node, num, replace, walk
 from verl_lite.verifiers.math.reading.parser import SUM, ExpressionParser

@@ -19,9 +19,7 @@ _RESTS = {
 _LETTERS = {"\a": "a", "\b": "b", "\t": "t", "\n": "n", "\v": "v", "\f": "f", "\r": "r"}
 _CONTROL = re.compile("[\a\b\t\v\f\r]|\n(?=e|otin)")
 _ESCAPED = re.compile(
-    "|".join(
-        f"{re.escape(char)}(?=(?:{'|'.join(rests.split())})(?![a-z]))" for char, rests in _RESTS.items()
-    )
+    "|".join(f"{re.escape(char)}(?=(?:{'|'.join(rests.split())})(?![a-z]))" for char, rests in _RESTS.items())
 )
 _DOUBLED = re.compile(
     r"\\\\(?=(?:[dt]?frac|sqrt|text|textbf|mathrm|mathbb|mathbf|operatorname|left|right|boxed|le|ge|leq|geq|leqslant|"

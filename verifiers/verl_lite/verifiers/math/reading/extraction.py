@@ -238,7 +238,9 @@ def _phrased(text: str) -> Extraction | None:
     return None
 
 
-_WITHIN_STATEMENT = re.compile(r"(?:The|It|There|So|Thus|We)\s[^.=]{1,150}?\s(?:is|are|equals|be)\s+(?=[-$\\0-9(\[{])(.+)\Z")
+_WITHIN_STATEMENT = re.compile(
+    r"(?:The|It|There|So|Thus|We)\s[^.=]{1,150}?\s(?:is|are|equals|be)\s+(?=[-$\\0-9(\[{])(.+)\Z"
+)
 
 
 def _first_sentence(text: str) -> str:
@@ -362,7 +364,9 @@ def _from_sentence(line: str) -> Extraction:
 
 
 # "... $200,000 - $130,000 = $70,000": dollar signs before numbers, and no formula between two of them.
-_MONEY_RESULT = re.compile(r"\$[0-9][0-9,.]*[^$=\\]*[-+*/x×÷][^=\\]*=\s*(\$[0-9][0-9,]*(?:\.[0-9]+)?)(?![0-9])[^$=]{0,40}\Z")
+_MONEY_RESULT = re.compile(
+    r"\$[0-9][0-9,.]*[^$=\\]*[-+*/x×÷][^=\\]*=\s*(\$[0-9][0-9,]*(?:\.[0-9]+)?)(?![0-9])[^$=]{0,40}\Z"
+)
 _ASIDE = re.compile(
     r"\s*\((?=[^()]*[a-z]{3})[^()]*+\)\s*+(?=\W*\Z)|,?\s+or\s+(?:about|approximately|roughly|equivalently)\b.*\Z",
     re.DOTALL,

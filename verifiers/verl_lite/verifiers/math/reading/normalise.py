@@ -74,7 +74,8 @@ _LATEX_NAMES = {
     "textdegree": "circ", "percent": "%", "lt": "<", "gt": ">", "ldots": "...", "dots": "...", "cdots": "...",
     "colon": ":", "textdollar": "dollar", "cent": "cents", "pound": "pounds", "arcctg": "arccot",
     "infin": "infty", "oslash": "emptyset", "textcirc": "circ", "nleq": "nle", "overset": "overset",
-    "implies": "Rightarrow", "iff": "Leftrightarrow", "tg": "tan", "ctg": "cot", "lg": "log10", "asymp": "approx",
+    "implies": "Rightarrow", "iff": "Leftrightarrow",
+    "tg": "tan", "ctg": "cot", "lg": "log10", "asymp": "approx",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _DOLLAR_MONEY = re.compile(r"\$(?=\s*-?(?:[0-9]|\.[0-9]))")

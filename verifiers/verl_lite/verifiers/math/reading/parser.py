@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, call, neg, node, num, sym
 from verl_lite.verifiers.math.reading.cursor import Cursor
-from verl_lite.verifiers.math.reading.names import FUNCTIONS, GREEK, constant, split_word
+from verl_lite.verifiers.math.reading.names import FUNCTIONS, GREEK, split_word
 from verl_lite.verifiers.math.reading.tokens import Token
 
 MAX_DEPTH = 60
@@ -313,7 +313,9 @@ class ExpressionParser(Cursor):
         following = self.peek()
         if following.kind == "num" and not following.spaced and len(name) == 1 and following.text.isdigit():
             exponent = self.peek(2)
-            is_factor = self.peek(1).text in ("^", "**") and not (exponent.kind == "num" and exponent.text < "3")
+            is_factor = self.peek(1).text in ("^", "**") and not (
+                exponent.kind == "num" and exponent.text < "3"
+            )
             if not is_factor and symbol.head == "sym":  # x1 is the first x, N2^{-N} a product
                 name += "_" + self.take().text
         if self.at("_"):
