@@ -28,7 +28,7 @@ _QUALIFIER = re.compile(
 _UNIVERSAL = re.compile(r"[\s,;(]*\\forall\b")
 _FILLERS = frozenset(
     "for all any every each some where when if with is are constant real integer number positive "
-    "provided such that given an arbitrary a , . ( ) and".split()
+    "\\forall provided such that given an arbitrary a , . ( ) and".split()
 )
 _MARKED = re.compile(r"\s*(?:\(\s*[A-Ja-j]\s*\)|\[\s*[A-J]\s*\]|[A-J]\s*[).:])")
 _UNIT_AT_END = re.compile(rf"(.*[^\s,;])[\s~]*((?:{_TEXT}[\s/]*)+)\Z", re.DOTALL)

@@ -156,8 +156,7 @@ class ExpressionParser(Cursor):
                 if _is_fraction(fraction):
                     self.position += 3
                     return _mixed(left, fraction)
-            is_power = left.head == "pow" and first.spaced  # 2^3 3^4
-            if before.kind == "num" and not is_power:
+            if before.kind == "num" and (left.is_number or self.peek(-2).text == "/" or not first.spaced):
                 raise Unreadable("two numbers side by side")
             return node("mul", left, self.expression(PRODUCT))
         is_power_of_ten = self.peek(1).text == "10" and self.peek(2).text in ("^", "**")
