@@ -66,3 +66,27 @@ def test_options_reach_the_verifier() -> None:
 def test_it_is_declared_as_a_batch_that_guards_itself() -> None:
     definition = definition_of(plugin.math_reward)
     assert (definition.name, definition.form, definition.isolate) == ("math", "batch", False)
+
+
+@pytest.mark.parametrize(
+    ("completion", "reference", "value"),
+    [
+        ("\\boxed{0.5}", '["1/2", "7"]', 1.0),
+        ("\\boxed{7}", '["1/2", "7"]', 1.0),
+        ("\\boxed{8}", '["1/2", "7"]', 0.0),
+        ("\\boxed{1/2, 7}", '["1/2", "7"]', 0.0),  # any of them, not all
+        ("\\boxed{1/2, 7}", "1/2, 7", 1.0),  # all of them
+        ("\\boxed{7}", "1/2, 7", 0.0),
+        ("\\boxed{1/2, 7}", "['1/2', '7']", 1.0),  # a list as Python prints it is one answer
+        ("\\boxed{7}", "['1/2', '7']", 0.0),
+        ("\\boxed{7}", '["\\\\frac{1}{", "7"]', 1.0),  # one that cannot be read does not spoil the others
+    ],
+)
+def test_a_list_of_references_accepts_any_of_them(completion: str, reference: str, value: float) -> None:
+    (score,) = scores([(completion, reference)])
+    assert (score.value, score.outcome) == (value, ScoreOutcome.OK)
+
+
+def test_references_that_can_all_not_be_read_are_an_error() -> None:
+    (score,) = scores([("\\boxed{7}", '["\\\\frac{1}{", "3+"]')])
+    assert (score.value, score.outcome) == (None, ScoreOutcome.ERROR)

@@ -112,3 +112,11 @@ def test_rows_that_cannot_be_used_are_errors(reference: str, choices: Any, reaso
 
 def test_without_a_reference_there_is_nothing_to_say() -> None:
     assert score("B", None, CITIES).outcome is ScoreOutcome.ABSTAIN
+
+
+@pytest.mark.parametrize(
+    ("completion", "value"), [("\\boxed{B}", 1.0), ("\\boxed{(D)}", 1.0), ("\\boxed{A}", 0.0)]
+)
+def test_a_list_of_references_accepts_any_of_them(completion: str, value: float) -> None:
+    rollout = Rollout(completion=completion, reference='["B", "D"]')
+    assert choice_reward(rollout, ChoiceOptions()).value == value

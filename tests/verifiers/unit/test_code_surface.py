@@ -135,6 +135,7 @@ def test_the_options_and_their_defaults() -> None:
         "rounding": "reference",
         "units": "convert",
         "partial": False,
+        "decimal_comma": False,
         "unclosed_thinking": "refuse",
     }
 

@@ -16,6 +16,7 @@ class MathOptions:
                and a more precise answer that rounds to it is correct; "exact": only rel_tol counts
     units      "convert": where both name a unit they must agree after conversion, if only one does,
                it is implied; "require": the reference's unit must be given; "strip": units ignored
+    decimal_comma  read 3,5 as three and a half, in answers and references, instead of a list
     unclosed_thinking  "refuse": a response whose `<think>` is not closed has no answer; "read": it is
                read like any other
     partial    for a reference with several parts, a wrong answer gets the share of right parts
@@ -28,6 +29,7 @@ class MathOptions:
     rounding: Literal["reference", "exact"] = "reference"
     units: Literal["convert", "require", "strip"] = "convert"
     partial: bool = False
+    decimal_comma: bool = False
     unclosed_thinking: Literal["refuse", "read"] = "refuse"
 
     def __post_init__(self) -> None:

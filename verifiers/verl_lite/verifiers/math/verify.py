@@ -20,6 +20,7 @@ from verl_lite.verifiers.math.expressions import Expr
 from verl_lite.verifiers.math.options import MathOptions
 from verl_lite.verifiers.math.pool import Reply
 from verl_lite.verifiers.math.reading.extraction import Extraction, extract, is_solution
+from verl_lite.verifiers.math.reading.normalise import with_decimal_points
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
 MAX_REFERENCE_CHARS = 20_000
@@ -142,6 +143,8 @@ def _decide_hard(
 
 def _verify(response: str, reference: str, options: MathOptions, ask: Ask) -> Verdict:
     started = time.perf_counter()
+    if options.decimal_comma:
+        response, reference = with_decimal_points(response), with_decimal_points(reference)
     wanted = plain_reference(reference)
     if wanted is not None:
         extraction = _extracted(response, options)

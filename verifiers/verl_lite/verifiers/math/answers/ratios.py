@@ -1,6 +1,7 @@
 """Ratios: 3:4, 3 to 4, 1:2:3."""
 
 from verl_lite.verifiers.math.answers.assignments import unassigned
+from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import Expr, is_value, node
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
@@ -36,7 +37,7 @@ def same_ratio(comparer: Comparer, reference: Expr, response: Expr) -> bool:
     if response.head != "ratio":
         if len(reference.args) != 2 or not is_value(response):
             return False
-        return not is_zero(reference.args[1]) and comparer.same(node("div", *reference.args), response)
+        return not is_zero(reference.args[1]) and same_value(comparer, node("div", *reference.args), response)
     if len(reference.args) != len(response.args):
         return False
     zeros = [[is_zero(part) for part in side.args] for side in (reference, response)]

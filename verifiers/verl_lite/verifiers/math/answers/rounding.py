@@ -1,7 +1,7 @@
 """Rounding: when a decimal stands for a value that it does not equal."""
 
 from fractions import Fraction
-from math import floor
+from math import ceil, floor, log10
 
 from verl_lite.verifiers.math.algebra import numeric
 from verl_lite.verifiers.math.algebra.normal_form import exact_value
@@ -9,7 +9,7 @@ from verl_lite.verifiers.math.expressions import Expr, symbols
 from verl_lite.verifiers.math.options import MathOptions
 
 MIN_ROUNDED_DIGITS = 3  # of a decimal reference that is taken for a rounding
-MIN_SHOWN_DIGITS = 6  # of a decimal response to an exact reference
+MIN_SHOWN_DIGITS = 6  # of a decimal response to an exact reference; fewer where rel_tol is larger than 1e-6
 
 
 def rounds_to(options: MathOptions, reference: Expr, response: Expr) -> bool:
@@ -22,9 +22,16 @@ def rounds_to(options: MathOptions, reference: Expr, response: Expr) -> bool:
         return False
     shown = _shown_digits(response)
     exact = _exact_or_float(reference)
-    if shown < MIN_SHOWN_DIGITS or exact is None:
+    if shown < _needed_digits(options) or exact is None:
         return False
     return _is_close(options, response.fraction, exact)
+
+
+def _needed_digits(options: MathOptions) -> int:
+    """The digits a decimal must show to be within the tolerance by more than chance: two for 0.01."""
+    if options.rel_tol <= 0:
+        return MIN_SHOWN_DIGITS
+    return min(MIN_SHOWN_DIGITS, max(1, ceil(-log10(options.rel_tol))))
 
 
 def _is_close(options: MathOptions, given: Fraction, exact: Fraction) -> bool:
@@ -36,12 +43,14 @@ def _is_rounding_of(options: MathOptions, reference: Expr, response: Expr) -> bo
     value = _exact_or_float(response)
     if value is None:
         return False
-    shown = _shown_digits(reference)
+    shown, needed = _shown_digits(reference), _needed_digits(options)
+    if needed < MIN_SHOWN_DIGITS and min(shown, _shown_digits(response)) >= needed:
+        return _is_close(options, value, reference.fraction)  # a tolerance that was asked for
     if _is_decimal(response) and response.places <= reference.places:
         return _is_shorter_rounding(options, reference, response)
     if _is_float_noise(reference, response):
         return True
-    if shown >= MIN_SHOWN_DIGITS and _is_close(options, value, reference.fraction):
+    if shown >= needed and _is_close(options, value, reference.fraction):
         return True
     if options.rounding == "exact" or shown < MIN_ROUNDED_DIGITS or _is_exact(reference):
         return False

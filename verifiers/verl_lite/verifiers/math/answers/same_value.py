@@ -55,7 +55,7 @@ def _same_percentage(comparer: Comparer, reference: Expr, response: Expr) -> boo
     if wanted is not None and wanted.denominator == 1 and abs(wanted) > 1:
         return False  # 1200% is no way to write 12
     places = response.args[0].places
-    return same_value(comparer, reference, num(hundredth, places + 2 if places >= 0 else -1))
+    return same_value(comparer, reference, num(hundredth, max(places, 0) + 2))
 
 
 def _same_angle(comparer: Comparer, reference: Expr, response: Expr) -> bool:

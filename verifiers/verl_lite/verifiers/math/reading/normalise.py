@@ -105,6 +105,18 @@ def clean(text: str) -> str:
     return _strip_ends(text)
 
 
+_DECIMAL_COMMA = re.compile(r"(?<![0-9.,])([0-9]{1,3}(?:\.[0-9]{3})+|[0-9]+),([0-9]+)(?![0-9]*[.,][0-9])")
+
+
+def with_decimal_points(text: str) -> str:
+    """`text` with every comma between digits read as a decimal point, and points before it as separators.
+
+    >>> with_decimal_points("1.000,99 and (0,5; 2)")
+    '1000.99 and (0.5; 2)'
+    """
+    return _DECIMAL_COMMA.sub(lambda match: f"{match[1].replace('.', '')}.{match[2]}", text)
+
+
 def _from_unicode(text: str) -> str:
     text = _INVISIBLE.sub("", text)
     text = _COMBINING_OVERLINE.sub(lambda run: "\\overline{" + re.sub("[^0-9]", "", run[1]) + "}", text)

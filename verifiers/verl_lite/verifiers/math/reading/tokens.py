@@ -44,6 +44,10 @@ _NESTING = {
 }  # fmt: skip
 _THOUSANDS = re.compile(r"[0-9]{1,3}(?:(?:,|\{,\})[0-9]{3})+(?![0-9])(?:\.[0-9]+)?")
 _SPACED_THOUSANDS = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+(?![0-9])(?:\.[0-9]+)?")
+_EUROPEAN = re.compile(
+    r"([0-9]{1,3}(?:\.[0-9]{3})+(?=,[0-9]{2})|[0-9]{1,3}(?:\.[0-9]{3}){2,}|0(?=,[0-9]{3})),([0-9]+)"
+    r"(?![0-9]|\s*,|\.[0-9])"
+)
 _DECIMAL_COMMA = re.compile(r"[0-9]+\{,\}[0-9]+")
 _REPEATING = re.compile(
     r"(?P<head>[0-9]*\.[0-9]*?)"
@@ -141,6 +145,9 @@ def _special_number(text: str, start: int, depth: int) -> tuple[Token, int] | No
     repeating = _REPEATING.match(text, start, start + 200)
     if repeating is not None and (value := _repeating_value(repeating)) is not None:
         return Token("num", repeating[0], expr=num(value)), repeating.end()
+    if depth == 0 and (match := _EUROPEAN.match(text, start, start + 200)) is not None:
+        digits = match[1].replace(".", "") + "." + match[2]  # 1.000,99 and 0,111: nothing else is written so
+        return Token("num", digits, expr=number_expr(digits)), match.end()
     if depth == 0 and (match := _THOUSANDS.match(text, start, start + MAX_DIGITS)) is not None:
         digits = match[0].replace("{,}", "").replace(",", "")
         return Token("num", digits, expr=number_expr(digits)), match.end()
