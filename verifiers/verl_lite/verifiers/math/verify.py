@@ -19,7 +19,7 @@ from verl_lite.verifiers.math.comparer import Ask, Decision, OutOfSteps, Undecid
 from verl_lite.verifiers.math.expressions import Expr
 from verl_lite.verifiers.math.options import MathOptions
 from verl_lite.verifiers.math.pool import Reply
-from verl_lite.verifiers.math.reading.extraction import Extraction, extract, is_solution
+from verl_lite.verifiers.math.reading.extraction import Extraction, extract, is_solution, stated_behind
 from verl_lite.verifiers.math.reading.normalise import with_decimal_points
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
@@ -217,8 +217,8 @@ def _decide(expected: Answer, extraction: Extraction, options: MathOptions, ask:
 
 def _meant(expected: Answer, extraction: Extraction, text: str) -> str:
     """The last box, unless the reference asks for more: a letter stated behind it, or a value per box."""
-    if extraction.later is not None and expected.read(is_letter) and read_choice(read_answer(text)) is None:
-        return extraction.later
+    if extraction.behind and expected.read(is_letter) and read_choice(read_answer(text)) is None:
+        return stated_behind(extraction) or text
     parts = extraction.all_boxes
     if parts and expected.expr is not None and count_parts(expected.expr) == len(parts):
         return ", ".join(parts)

@@ -39,7 +39,7 @@ def with_commands(text: str) -> str:
     >>> with_commands("\text{m} and \frac{1}{2}")
     '\\text{m} and \\frac{1}{2}'
     """
-    if _CONTROL.search(text) is None:
+    if text.isprintable() or _CONTROL.search(text) is None:
         return text
     return _ESCAPED.sub(lambda match: "\\" + _LETTERS[match[0]], text)
 

@@ -18,13 +18,13 @@ MAX_TAIL_CHARS = 4000  # phrases and bare answers are searched at the end
 class Extraction:
     """`answer` is None if there is none; `reason` then says why. `boxes` holds the boxes of a final run
     joined only by commas and "and", for references that are lists; `all_boxes` those of the last sentence,
-    whatever words stand between them. `later` is what an answer phrase behind the last box states."""
+    whatever words stand between them. `behind` is the text after the last box."""
 
     answer: str | None
     reason: str = ""
     boxes: tuple[str, ...] = ()
     all_boxes: tuple[str, ...] = ()
-    later: str | None = None
+    behind: str = ""
 
 
 _BOX = re.compile(r"\\f?boxed\b\s*|\\fbox\s*")
@@ -109,7 +109,7 @@ def _without_run_on(response: str) -> str:
     """Without a further "Question:" behind an answer, and without the data set's <<2*3=6>>."""
     if "<<" in response:
         response = _CALCULATOR.sub("", response)
-    if ":" in response and (run_on := _RUN_ON.search(response)) is not None:
+    if "\n" in response and ":" in response and (run_on := _RUN_ON.search(response)) is not None:
         before = response[: run_on.start()]
         if "boxed" in before or "####" in before or "</answer>" in before or _PHRASE.search(before):
             return before
@@ -141,7 +141,7 @@ def _boxed(text: str) -> Extraction | None:
         content = text[only + 7 : end]
         is_plain = "{" not in content and "\\" not in content and "answer" not in content
         if end > 0 and is_plain and content.strip():
-            return Extraction(content, later=_later(text, end))  # the common case: one box, a plain content
+            return Extraction(content, behind=text[end + 1 :])  # the common case: one box, a plain content
     matches = list(_BOX.finditer(text))
     if not matches:
         return None
@@ -158,7 +158,7 @@ def _boxed(text: str) -> Extraction | None:
         return _within(content, "")
     boxes = [content]
     start = last.start()
-    sentence = _boxes_of_sentence(text, matches[-20:])
+    sentence = _boxes_of_sentence(text, matches[-20:]) if len(matches) > 1 else ()
     for match in reversed(matches[-50:-1]):
         earlier, earlier_end = _box_content(text, match.end())
         if earlier is None or earlier_end > start:
@@ -170,14 +170,12 @@ def _boxed(text: str) -> Extraction | None:
         boxes.insert(0, earlier)
         start = match.start()
     run = tuple(boxes) if len(boxes) > 1 else ()
-    return Extraction(content, boxes=run, all_boxes=sentence, later=_later(text, end))
+    return Extraction(content, boxes=run, all_boxes=sentence, behind=text[end:])
 
 
-def _later(text: str, end: int) -> str | None:
-    """What an answer phrase behind the last box states."""
-    if len(text) - end < 5:
-        return None
-    found = _phrased(text[max(end, len(text) - MAX_TAIL_CHARS) :])
+def stated_behind(extraction: Extraction) -> str | None:
+    """What an answer phrase behind the last box states; None where there is none."""
+    found = _phrased(extraction.behind[-MAX_TAIL_CHARS:]) if len(extraction.behind) > 4 else None
     return found.answer if found is not None else None
 
 
