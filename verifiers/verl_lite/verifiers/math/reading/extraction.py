@@ -5,8 +5,7 @@ one is not used instead. Prose that offers several answers ("3, 5 or 7") offers 
 """
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from verl_lite.verifiers.math.reading.escapes import with_commands
 
@@ -14,8 +13,7 @@ MAX_ANSWER_CHARS = 100_000
 MAX_TAIL_CHARS = 4000  # phrases and bare answers are searched at the end
 
 
-@dataclass(frozen=True, slots=True)
-class Extraction:
+class Extraction(NamedTuple):
     """`answer` is None if there is none; `reason` then says why. `boxes` holds the boxes of a final run
     joined only by commas and "and", for references that are lists; `all_boxes` those of the last sentence,
     whatever words stand between them. `behind` is the text after the last box."""
@@ -71,7 +69,8 @@ def extract(
 
     `read_unclosed`: also of one that ends inside `<think>`, where a box is a thought and no answer.
     """
-    response = _without_run_on(with_commands(response))
+    if not response.isprintable() or "<<" in response:
+        response = _without_run_on(with_commands(response))
     if _THINKING_END in response:
         response = response.rsplit(_THINKING_END, 1)[1]
     if not read_unclosed and _THINKING in response:

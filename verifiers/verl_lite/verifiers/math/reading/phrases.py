@@ -3,58 +3,76 @@
 import re
 from collections.abc import Callable
 
-_PHRASES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
-    (re.compile(pattern, re.IGNORECASE), replacement)
-    for pattern, replacement in (
-        (r"\bplus\s*(?:or|/)\s*minus\b|\+/-|\+-(?=\s*[0-9\\(a-zA-Z])", r"\\pm "),
-        (r"\b(?:the\s+)?square\s+root\s+of\b", r"\\usqrt "),
-        (r"\b(?:the\s+)?cube\s+root\s+of\b", r"\\usqrt[3] "),
-        (r"\b(?:is\s+)?(?:less|smaller)\s+than\s+or\s+equal\s+to\b|\bis\s+at\s+most\b", r"\\le "),
-        (r"\b(?:is\s+)?(?:greater|more|larger)\s+than\s+or\s+equal\s+to\b|\bis\s+at\s+least\b", r"\\ge "),
-        (r"\b(?:is\s+)?(?:less|smaller)\s+than\b", "<"),
-        (r"\b(?:is\s+)?(?:greater|more|larger)\s+than\b", ">"),
-        (r"\b(?:is\s+)?not\s+equal\s+to\b", r"\\ne "),
-        (r"\b(?:is\s+)?equals?(?:\s+to)?\b", "="),
-        (r"\bdivided\s+by\b", "/"),
-        (r"\bmultiplied\s+by\b|(?<=[0-9)])\s*\btimes\b", "*"),
-        (r"(?<=[0-9)}])\s*\bper\s?cent\b", "%"),
-        (r"\bsquared\b", "^2"),
-        (r"\bcubed\b", "^3"),
-        (r"\b(?:negative|minus)\s+(?=[0-9a-z\\(])", "-"),
-        (r"\b(?:positive)\s+(?=infinity|\\infty|[0-9])", ""),
-        (r"\b(?:all\s+|any\s+)?positive\s+(?:real\s+numbers?|reals?)\b", r"\\mathbb{R}^+ "),
-        (r"\b(?:all\s+|any\s+)?negative\s+(?:real\s+numbers?|reals?)\b", r"\\mathbb{R}^- "),
-        (r"\b(?:all\s+|any\s+)?non-?negative\s+(?:real\s+numbers?|reals?)\b", r"[0,\\infty) "),
+# Letters without which a pattern cannot match, the pattern, and what it stands for.
+_PHRASES: list[tuple[list[str], re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
+    (needles.split(), re.compile(pattern, re.IGNORECASE), replacement)
+    for needles, pattern, replacement in (
+        ("plus +/- +-", r"\bplus\s*(?:or|/)\s*minus\b|\+/-|\+-(?=\s*[0-9\\(a-zA-Z])", r"\\pm "),
+        ("square", r"\b(?:the\s+)?square\s+root\s+of\b", r"\\usqrt "),
+        ("cube", r"\b(?:the\s+)?cube\s+root\s+of\b", r"\\usqrt[3] "),
+        (
+            "than most",
+            r"\b(?:is\s+)?(?:less|smaller)\s+than\s+or\s+equal\s+to\b|\bis\s+at\s+most\b",
+            r"\\le ",
+        ),
+        (
+            "than least",
+            r"\b(?:is\s+)?(?:greater|more|larger)\s+than\s+or\s+equal\s+to\b|\bis\s+at\s+least\b",
+            r"\\ge ",
+        ),
+        ("than", r"\b(?:is\s+)?(?:less|smaller)\s+than\b", "<"),
+        ("than", r"\b(?:is\s+)?(?:greater|more|larger)\s+than\b", ">"),
+        ("equal", r"\b(?:is\s+)?not\s+equal\s+to\b", r"\\ne "),
+        ("equal", r"\b(?:is\s+)?equals?(?:\s+to)?\b", "="),
+        ("divided", r"\bdivided\s+by\b", "/"),
+        ("times multiplied", r"\bmultiplied\s+by\b|(?<=[0-9)])\s*\btimes\b", "*"),
+        ("cent", r"(?<=[0-9)}])\s*\bper\s?cent\b", "%"),
+        ("squared", r"\bsquared\b", "^2"),
+        ("cubed", r"\bcubed\b", "^3"),
+        ("negative minus", r"\b(?:negative|minus)\s+(?=[0-9a-z\\(])", "-"),
+        ("positive", r"\b(?:positive)\s+(?=infinity|\\infty|[0-9])", ""),
+        ("positive", r"\b(?:all\s+|any\s+)?positive\s+(?:real\s+numbers?|reals?)\b", r"\\mathbb{R}^+ "),
+        ("negative", r"\b(?:all\s+|any\s+)?negative\s+(?:real\s+numbers?|reals?)\b", r"\\mathbb{R}^- "),
+        ("negative", r"\b(?:all\s+|any\s+)?non-?negative\s+(?:real\s+numbers?|reals?)\b", r"[0,\\infty) "),
         (  # of a long number only the last 65 digits are matched; the others stay in front
+            "base",
             r"([0-9][0-9A-Fa-f]{0,64})\s*+(?:\(\s*+)?+(?:in\s+)?base[\s-]*+([0-9]{1,2}|[a-z]+)\s*+\)?",
             r"\1_{\2}",
         ),
         (
+            "real",
             r"\b(?:the\s+set\s+of\s+)?(?:all|any)\s+(?:the\s+)?real\s+numbers?\b|\ball\s+reals?\b",
             r"\\mathbb{R} ",
         ),
-        (r"\b(?:the\s+)?real\s+numbers\b|\breals\b", r"\\mathbb{R} "),
-        (r"\b(?:all|any)\s+integers\b", r"\\mathbb{Z} "),
-        (r"\b(?:except|excluding|other\s+than|but\s+not)\s*(?:for|when|where|at)?\b", r"\\setminus "),
-        (r"(?<=[0-9)])\s*[xX]\s*(?=10\s*\^)", "*"),
+        ("real", r"\b(?:the\s+)?real\s+numbers\b|\breals\b", r"\\mathbb{R} "),
+        ("integers", r"\b(?:all|any)\s+integers\b", r"\\mathbb{Z} "),
         (
+            "except exclud other but",
+            r"\b(?:except|excluding|other\s+than|but\s+not)\s*(?:for|when|where|at)?\b",
+            r"\\setminus ",
+        ),
+        ("10", r"(?<=[0-9)])\s*[xX]\s*(?=10\s*\^)", "*"),
+        (
+            "st nd rd th",
             r"(?<=[0-9])(?:\s*+\^\s*+)?+(?:\{\s*+)?+(?:\\(?:text|textsuperscript|mathrm|rm)\s*+\{?\s*+)?+"
             r"(?:st|nd|rd|th)\b\s*+\}*+",
             lambda match: " " + "}" * (match[0].count("}") - match[0].count("{")),
         ),
         (
+            "circ",
             r"([0-9.]+)\s*+\^\\circ\s*+([0-9.]+)\s*+'(?!')(?:\s*+([0-9.]+)\s*+(?:''|\"))?+",
             lambda match: f"({match[1]}+{match[2]}/60+{match[3] or 0}/3600)^\\circ ",
         ),
         (
-            r"(?:\{\}\s*|(?<![A-Za-z0-9})]))[_^]\s*\{?\s*([0-9]{1,5})\s*\}?\s*([CP])\s*_\s*\{?\s*([0-9]{1,5})\s*\}?(?![0-9])"
-            r"|(?<![A-Za-z0-9_^{.])([0-9]{1,3})([CP])([0-9]{1,3})(?![A-Za-z0-9.])",
+            "c p",
+            r"(?:\{\}\s*|(?<![A-Za-z0-9})]))[_^]\s*\{?\s*([0-9]{1,5})\s*\}?\s*((?-i:[CP]))\s*_\s*\{?\s*([0-9]{1,5})\s*\}?(?![0-9])"
+            r"|(?<![A-Za-z0-9_^{.])([0-9]{1,3})((?-i:[CP]))([0-9]{1,3})(?![A-Za-z0-9.])",
             lambda match: f" {match[2] or match[5]}({match[1] or match[4]},{match[3] or match[6]})",
         ),
-        (r"[,;]?\s*\(\s*([a-zA-Z])\s*\\in\s*(\\mathbb\s*\{?\s*[ZN]\s*\}?|Z)\s*\)", r" , \1 \\in \2 "),
-        (r"\\mathbf\s*\{\s*([RZNQC])\s*\}", r"\\mathbb{\1}"),
-        (r"\bunion\b|(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
-        (r"\bintersection\b", r"\\cap "),
+        ("\\in", r"[,;]?\s*\(\s*([a-zA-Z])\s*\\in\s*(\\mathbb\s*\{?\s*[ZN]\s*\}?|Z)\s*\)", r" , \1 \\in \2 "),
+        ("mathbf", r"\\mathbf\s*\{\s*([RZNQC])\s*\}", r"\\mathbb{\1}"),
+        ("union u", r"\bunion\b|(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
+        ("intersection", r"\bintersection\b", r"\\cap "),
     )
 ]
 _TEXT_COMMAND = re.compile(r"\\(?:text|textrm|mathrm|mbox|textbf)\s*\{([^{}]*)\}")
@@ -82,8 +100,10 @@ def _with_plain_brackets(text: str) -> str:
 def _with_phrases(text: str) -> str:
     if "\\text" in text or "\\m" in text:
         text = _TEXT_COMMAND.sub(lambda match: _inline_words(match[1], match[0]), text)
-    for pattern, replacement in _PHRASES:
-        text = pattern.sub(replacement, text)
+    lowered = text.casefold()
+    for needles, pattern, replacement in _PHRASES:
+        if any(needle in lowered for needle in needles):
+            text = pattern.sub(replacement, text)
     return text
 
 
