@@ -68,25 +68,32 @@ def test_it_is_declared_as_a_batch_that_guards_itself() -> None:
     assert (definition.name, definition.form, definition.isolate) == ("math", "batch", False)
 
 
+def any_of(completion: str, *references: str) -> Score:
+    rollout = Rollout(completion=completion, reference="a list", columns={"reference": list(references)})
+    return plugin.math_reward([rollout], MathRewardOptions())[0]
+
+
 @pytest.mark.parametrize(
-    ("completion", "reference", "value"),
+    ("completion", "references", "value"),
     [
-        ("\\boxed{0.5}", '["1/2", "7"]', 1.0),
-        ("\\boxed{7}", '["1/2", "7"]', 1.0),
-        ("\\boxed{8}", '["1/2", "7"]', 0.0),
-        ("\\boxed{1/2, 7}", '["1/2", "7"]', 0.0),  # any of them, not all
-        ("\\boxed{1/2, 7}", "1/2, 7", 1.0),  # all of them
-        ("\\boxed{7}", "1/2, 7", 0.0),
-        ("\\boxed{1/2, 7}", "['1/2', '7']", 1.0),  # a list as Python prints it is one answer
-        ("\\boxed{7}", "['1/2', '7']", 0.0),
-        ("\\boxed{7}", '["\\\\frac{1}{", "7"]', 1.0),  # one that cannot be read does not spoil the others
+        ("\\boxed{0.5}", ["1/2", "7"], 1.0),
+        ("\\boxed{7}", ["1/2", "7"], 1.0),
+        ("\\boxed{8}", ["1/2", "7"], 0.0),
+        ("\\boxed{1/2, 7}", ["1/2", "7"], 0.0),  # any of them, not all
+        ("\\boxed{1/2, 7}", ["1/2, 7"], 1.0),  # all of them
+        ("\\boxed{7}", ["1/2, 7"], 0.0),
+        ("\\boxed{1/2, 7}", ["['1/2', '7']"], 1.0),  # a list as Python prints it is one answer
+        ("\\boxed{7}", ["['1/2', '7']"], 0.0),
+        ("\\boxed{7}", ["\\frac{1}{", "7"], 1.0),  # one that cannot be read does not spoil the others
     ],
 )
-def test_a_list_of_references_accepts_any_of_them(completion: str, reference: str, value: float) -> None:
-    (score,) = scores([(completion, reference)])
+def test_a_list_of_references_accepts_any_of_them(
+    completion: str, references: list[str], value: float
+) -> None:
+    score = any_of(completion, *references)
     assert (score.value, score.outcome) == (value, ScoreOutcome.OK)
 
 
 def test_references_that_can_all_not_be_read_are_an_error() -> None:
-    (score,) = scores([("\\boxed{7}", '["\\\\frac{1}{", "3+"]')])
+    score = any_of("\\boxed{7}", "\\frac{1}{", "3+")
     assert (score.value, score.outcome) == (None, ScoreOutcome.ERROR)

@@ -118,5 +118,5 @@ def test_without_a_reference_there_is_nothing_to_say() -> None:
     ("completion", "value"), [("\\boxed{B}", 1.0), ("\\boxed{(D)}", 1.0), ("\\boxed{A}", 0.0)]
 )
 def test_a_list_of_references_accepts_any_of_them(completion: str, value: float) -> None:
-    rollout = Rollout(completion=completion, reference='["B", "D"]')
+    rollout = Rollout(completion=completion, reference="a list", columns={"reference": ["B", "D"]})
     assert choice_reward(rollout, ChoiceOptions()).value == value

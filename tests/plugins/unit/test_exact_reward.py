@@ -59,5 +59,5 @@ def test_what_counts_as_alike(
 
 @pytest.mark.parametrize(("completion", "value"), [("Paris", 1.0), ("Lutetia", 1.0), ("Rome", 0.0)])
 def test_a_list_of_references_accepts_any_of_them(completion: str, value: float) -> None:
-    rollout = Rollout(completion=completion, reference='["Paris", "Lutetia"]')
+    rollout = Rollout(completion=completion, reference="a list", columns={"reference": ["Paris", "Lutetia"]})
     assert exact_reward(rollout, ExactOptions()).value == value

@@ -19,7 +19,6 @@ from verl_lite.plugins.adapters.bridge import (
     component_values,
     make_rollout,
 )
-from verl_lite.plugins.references import reference_text
 from verl_lite.plugins.rollout import Rollout, content_text
 from verl_lite.plugins.score import ScoredBatch
 
@@ -88,7 +87,7 @@ class TrlRewardFunc:
             prompt=prompt,
             completion=text,
             completion_ids=ids,
-            reference=reference_text(columns.get(self.reference_column)),
+            reference=columns.get(self.reference_column),
             columns=dict(columns),
             policy_version=step,
             id=f"step-{step}/{number}",

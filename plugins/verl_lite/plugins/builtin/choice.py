@@ -9,7 +9,6 @@ from pydantic import Field
 
 from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
-from verl_lite.plugins.references import accepted_references
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.verifiers import find_boxed, find_tagged
@@ -68,7 +67,7 @@ Choice = tuple[str, str]  # a letter or "", a text or ""
 @reward("choice", options=ChoiceOptions, isolate=False, cache=False)
 def choice_reward(rollout: Rollout, options: ChoiceOptions) -> Score:
     """1.0 when the completion chooses the reference's option, else 0.0; naming several is wrong."""
-    references = accepted_references(rollout)
+    references = rollout.references
     if not references:
         return Score.failed(ScoreOutcome.ABSTAIN, "the rollout has no reference")
     try:

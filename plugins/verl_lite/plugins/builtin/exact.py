@@ -16,7 +16,6 @@ from verl_lite.plugins.builtin.second_stage import (
 )
 from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
-from verl_lite.plugins.references import accepted_references
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.verifiers import find_tagged, is_text_reference
@@ -50,7 +49,7 @@ class ExactOptions(ConfigModel):
 @reward("exact", options=ExactOptions, isolate=False, cache=False)
 def exact_reward(rollout: Rollout, options: ExactOptions) -> Score:
     """1.0 when the completion is the reference, or one of several, else 0.0; abstains without one."""
-    references = accepted_references(rollout)
+    references = rollout.references
     if not references:
         return Score.failed(ScoreOutcome.ABSTAIN, "the rollout has no reference")
     answer = rollout.completion

@@ -15,7 +15,6 @@ from verl_lite.plugins.builtin.second_stage import (
     second_stage,
 )
 from verl_lite.plugins.contract import Register, hookimpl, reward
-from verl_lite.plugins.references import accepted_references
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.verifiers import MathOptions, Outcome, Verdict, is_text_reference, verify_math_batch
@@ -65,7 +64,7 @@ class MathRewardOptions(BaseModel):
 @reward("math", options=MathRewardOptions, form="batch", isolate=False, timeout_s=60.0, max_batch=256)
 def math_reward(rollouts: Sequence[Rollout], options: MathRewardOptions) -> list[Score]:
     """1.0 when the completion's answer is the reference or one of several, in any notation, else 0.0."""
-    accepted = [accepted_references(rollout) for rollout in rollouts]
+    accepted = [rollout.references for rollout in rollouts]
     pairs = [
         (rollout.completion, reference)
         for rollout, references in zip(rollouts, accepted, strict=True)

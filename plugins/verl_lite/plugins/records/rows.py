@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from verl_lite.plugins.records.schema import SCHEMA_VERSION, Record, StoredScore, from_json
-from verl_lite.plugins.references import reference_text
 from verl_lite.plugins.rollout import Message, Rollout, SamplerSettings
 from verl_lite.plugins.score import ComponentScore, Score, ScoredRollout, ScoreOutcome, StepScore
 
@@ -38,7 +37,7 @@ def to_record(row: Any, number: int) -> Record:
     rollout = Rollout(
         completion=_clean(completion),
         prompt=prompt,
-        reference=_reference(row.get("reference")),
+        reference=_text(row.get("reference")),
         columns=_columns(row),
         id=identity,
         group=_text(row.get("group")) or _group_of(prompt) or identity,
@@ -164,11 +163,6 @@ def _text(value: object) -> str | None:
     if value is None:
         return None
     return _clean(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _reference(value: object) -> str | None:
-    text = reference_text(value)
-    return None if text is None else _clean(text)
 
 
 def _clean(text: str) -> str:
