@@ -141,6 +141,7 @@ class ProgramEnd(Peer):
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
         self._warned: list[list[Any]] = []
+        self._logged: list[list[Any]] = []
         warnings.simplefilter("always")
         warnings.showwarning = self._keep_warning  # type: ignore[assignment]
         sys.stdin = sys.__stdin__ = _Input(self)  # type: ignore[misc,assignment]
@@ -170,8 +171,21 @@ class ProgramEnd(Peer):
     def _keep_warning(self, text: Any, category: type[Warning], *_: Any, **__: Any) -> None:
         self._warned.append([error_mro(category), str(text)])
 
+    def _forward_logs(self) -> None:
+        """Let the tests see what the program logs, of any level."""
+        import logging  # slow to load, and few tests need it
+
+        handler = logging.Handler()
+        handler.emit = lambda record: self._logged.append(  # type: ignore[method-assign]
+            [record.name, record.levelno, record.getMessage()]
+        )
+        logging.root.addHandler(handler)
+        logging.root.setLevel(1)
+
     def before(self, message: dict[str, Any]) -> None:
-        """What was printed and warned of since the last message."""
+        """What was printed, logged and warned of since the last message."""
+        if self._logged:
+            message["logged"], self._logged = self._logged, []
         if self._warned:
             message["warned"], self._warned = self._warned, []
         printed = []
@@ -207,6 +221,8 @@ class ProgramEnd(Peer):
 
     def perform(self, operation: str, target: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         if operation == "load":
+            if args[0]["logs"]:
+                self._forward_logs()
             self._module = load_program(args[0])
             return None
         if operation == "resolve":

@@ -257,6 +257,44 @@ class _MonkeyPatch:
     close = undo
 
 
+class _LogCapture:
+    """caplog: what is logged, here and by the program."""
+
+    def __init__(self) -> None:
+        import logging
+
+        self._logging = logging
+        self.records: list[Any] = []
+        self.handler = logging.Handler()
+        self.handler.emit = self.records.append  # type: ignore[method-assign,assignment]
+        self._level = logging.root.level
+        logging.root.addHandler(self.handler)
+
+    messages = property(lambda self: [record.getMessage() for record in self.records])
+    text = property(lambda self: "\n".join(f"{r.levelname} {r.name}: {r.getMessage()}" for r in self.records))
+
+    @property
+    def record_tuples(self) -> list[Any]:
+        return [(r.name, r.levelno, r.getMessage()) for r in self.records]
+
+    def set_level(self, level: Any, logger: str | None = None) -> None:
+        self._logging.getLogger(logger).setLevel(level)
+
+    @contextlib.contextmanager
+    def at_level(self, level: Any, logger: str | None = None) -> Any:
+        before = self._logging.getLogger(logger).level
+        self.set_level(level, logger)
+        yield
+        self.set_level(before, logger)
+
+    def clear(self) -> None:
+        self.records.clear()
+
+    def close(self) -> None:
+        self._logging.root.removeHandler(self.handler)
+        self._logging.root.setLevel(self._level)
+
+
 class _Mocker:
     """mocker of pytest-mock: patches that end with the test."""
 
@@ -292,6 +330,7 @@ def _temporary_folder() -> Any:
 BROUGHT: dict[str, Callable[[], Any]] = {
     "capsys": _Capture,
     "capfd": _Capture,
+    "caplog": _LogCapture,
     "monkeypatch": _MonkeyPatch,
     "mocker": _Mocker,
     "tmp_path": _temporary_folder,

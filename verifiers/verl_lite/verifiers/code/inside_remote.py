@@ -228,6 +228,7 @@ OPERATIONS["send"] = lambda target, value: target.send(value)
 
 # Of these libraries an exception would end a test as skipped or passed, were it the real one.
 _NO_ERRORS_OF = frozenset({"unittest", "doctest", "bdb", "pdb", "_pytest", "pytest"})
+_MAX_CAUSES = 3
 _own_errors: dict[tuple[str, str], type] = {}
 _made_errors: dict[tuple[str, str], type] = {}
 
@@ -260,7 +261,7 @@ def error_class(mro: list[list[str]]) -> type:
     return _made_errors[module, name]
 
 
-def describe_error(error: BaseException) -> dict[str, Any]:
+def describe_error(error: BaseException, depth: int = 0) -> dict[str, Any]:
     try:
         text = str(error)[:2000]
     except Exception:  # noqa: BLE001  its own __str__
@@ -269,7 +270,9 @@ def describe_error(error: BaseException) -> dict[str, Any]:
     reduced = error.__reduce__() if known else ()
     args = reduced[1] if len(reduced) > 1 and type(reduced[1]) is tuple else error.args
     own = {name: value for name, value in vars(error).items() if not name.startswith("_")}
+    cause = error.__cause__ if depth < _MAX_CAUSES else None
     return {
+        "cause": None if cause is None else describe_error(cause, depth + 1),
         "mro": error_mro(type(error)),
         "args": _data_or(args, ()),
         "own": {name: _data_or(value, None) for name, value in own.items()},
@@ -300,4 +303,6 @@ def rebuild_error(raised: dict[str, Any], decode: Callable[[Any], Any]) -> BaseE
         error._text = text
     for name, value in raised["own"].items():
         setattr(error, name, decode(value))
+    if raised.get("cause"):
+        error.__cause__ = rebuild_error(raised["cause"], decode)
     return error  # type: ignore[no-any-return]

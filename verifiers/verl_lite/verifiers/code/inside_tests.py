@@ -111,7 +111,7 @@ class TestsEnd(Peer):
 
     def before(self, message: dict[str, Any]) -> None:
         """Add what the tests changed around the program since the last message."""
-        self.made_calls += message.get("do") not in (None, "load", "resolve", "module")
+        self.made_calls += message.get("do") not in (None, "load", "resolve", "seed")
         now = {"environ": dict(os.environ), "folder": os.getcwd(), "argv": list(sys.argv)}
         for name, value in now.items():
             if value != self._sent[name]:
@@ -129,6 +129,27 @@ class TestsEnd(Peer):
         for mro, text in message.get("warned", ()):
             category: Any = error_class(mro)
             warnings.warn_explicit(str(text), category, "solution.py", 1)
+        for name, level, text in message.get("logged", ()):
+            _log(str(name), int(level), str(text))
+
+
+def _log(name: str, level: int, text: str) -> None:
+    import logging
+
+    logger = logging.getLogger(name)
+    if logger.isEnabledFor(level):
+        logger.log(level, "%s", text)
+
+
+def _forward_seeds(end: TestsEnd) -> None:
+    """Tests that seed the random numbers mean the program's too."""
+    own = random.seed
+
+    def seed(*args: Any) -> None:
+        own(*args)
+        end.ask("seed", None, *args)
+
+    random.seed = seed  # type: ignore[assignment]
 
 
 def _named_not_finite(source: str) -> frozenset[str]:
@@ -331,13 +352,15 @@ def _run_apart(request: dict[str, Any], pipe: Pipe) -> dict[str, Any]:
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     end = TestsEnd(pipe, request)
     try:
-        load = {"program": request["program"], "prelude": request["prelude"], "module": request["module"]}
+        logs = "Logs" in request["source"] or "caplog" in request["source"]
+        load = {name: request[name] for name in ("program", "prelude", "module")} | {"logs": logs}
         try:
             end.ask("load", None, load)
         except BaseException as error:
             if isinstance(error, PeerGone):
                 raise
             return {"status": "failed", "message": f"the program: {_message(request, '', error)}"}
+        _forward_seeds(end)
         try:
             namespace = _prepare(request, end)
         except Exception as error:  # noqa: BLE001  the tests' set-up may raise anything
@@ -358,10 +381,11 @@ def _run_together(request: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     pipe, program = _fork_program()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        send_reply({"status": "error", "message": "the tests' process cannot be hidden from the program"})
-        os._exit(0)
     request = read_request()
+    if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:  # before the program gets to run
+        reason = "the tests' process cannot be hidden from the program"
+        send_reply({"status": "error", "message": reason, "key": request["key"]})
+        os._exit(0)
     sys.path[:] = [path for path in sys.path if path and path != os.getcwd()]  # the program may write there
     random.seed(0)
     reply = _run_together(request) if request["mode"] == "together" else _run_apart(request, pipe)

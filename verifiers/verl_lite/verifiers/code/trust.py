@@ -260,21 +260,14 @@ class _Objects:
         """The program's objects in an operand, but for those that a call of the program is given."""
         if self._object(node):
             yield node
-        elif isinstance(node, _CONTAINERS) or (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id in _BUILTINS - self._names
-        ):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
-                "len",
-                "str",
-                "repr",
-                "isinstance",
-                "next",
-            ):
-                return
+        elif isinstance(node, _CONTAINERS):
             for child in ast.iter_child_nodes(node):
                 yield from self._objects_in(child)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            # list(CountDown(3)) is its items, max([Card(1), Card(2)]) is one of the objects
+            if node.func.id in _BUILTINS - self._names and not any(map(self._object, node.args)):
+                for child in node.args:
+                    yield from self._objects_in(child)
 
     def _object(self, node: ast.AST) -> str:
         """The class whose object `node` is, as far as it is written there; else ""."""

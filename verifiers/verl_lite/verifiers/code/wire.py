@@ -81,6 +81,9 @@ _BUILTIN_TYPES = {
 } | {"NoneType": type(None)}
 
 
+_FACTORIES = (int, float, str, list, dict, set, tuple, bool)
+
+
 class NotPlainData(TypeError):
     """A value that cannot be encoded; the message says what it is."""
 
@@ -170,7 +173,8 @@ class Encoder:
         if name in _KNOWN:
             return ["x", name, [self.encode(item, depth) for item in _KNOWN[name](value)]]
         if kind is collections.defaultdict:
-            return ["d", self.items(value, depth)]
+            factory = getattr(value.default_factory, "__name__", "")
+            return ["dd", factory if value.default_factory in _FACTORIES else "", self.items(value, depth)]
         if kind in _VIEWS:
             return ["view", _VIEWS[kind], self.items(dict(value.mapping), depth)]
         numpy = sys.modules.get("numpy")
@@ -251,7 +255,7 @@ class Decoder:
         if type(data) is not list or len(data) < 2 or type(data[0]) is not str or depth > MAX_DEPTH:
             raise NotPlainData("a malformed value")
         tag, items = data[0], data[1]
-        if tag in ("l", "d", "s", "ba", "dq"):
+        if tag in ("l", "d", "dd", "s", "ba", "dq"):
             return self._container(tag, data, depth + 1)
         if tag in _MAKERS:
             return _MAKERS[tag]([self.decode(item, depth + 1) for item in items])
@@ -281,6 +285,8 @@ class Decoder:
     def _container(self, tag: str, data: list[Any], depth: int) -> Any:
         if tag == "ba":
             made: Any = bytearray.fromhex(data[1])
+        elif tag == "dd":
+            made = collections.defaultdict(_BUILTIN_TYPES.get(data[1]))
         elif tag == "dq":
             made = collections.deque(maxlen=data[1])
         else:
