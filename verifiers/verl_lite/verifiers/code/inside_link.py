@@ -107,11 +107,9 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "setitem": operator.setitem,
     "delitem": operator.delitem,
     "enter": lambda target: type(target).__enter__(target),
-    "exit": lambda target: type(target).__exit__(target, None, None, None),
     "await": _await,
     "anext": lambda target: _await(anext(target)),
     "aenter": lambda target: _await(type(target).__aenter__(target)),
-    "aexit": lambda target: _await(type(target).__aexit__(target, None, None, None)),
     **{name: getattr(operator, name) for name in _BINARY},
 }
 

@@ -12,8 +12,15 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from verl_lite.verifiers.code.inside_link import _BINARY, OPERATIONS, Peer, number_of, remember
-from verl_lite.verifiers.code.wire import _LAZY, Encoder, NotPlainData, _plain_base
+from verl_lite.verifiers.code.inside_link import (
+    _BINARY,
+    OPERATIONS,
+    Peer,
+    _await,
+    number_of,
+    remember,
+)
+from verl_lite.verifiers.code.wire import _LAZY, Encoder, NotPlainData, _plain_base, decode
 
 # Special methods that are asked for, if the other end's class has them.
 _SPECIAL = {
@@ -43,7 +50,14 @@ def _special_method(name: str, operation: str) -> Callable[..., Any]:
         yield from ()
         return _ask(self, "await")
 
-    found: Any = {"await": wait, "aenter": later, "aexit": later, "anext": later}.get(operation, method)
+    def leave(self: Any, kind: Any, error: Any, trace: Any) -> Any:
+        return _ask(self, operation, None if error is None else describe_error(error))
+
+    async def leave_later(self: Any, *raised: Any) -> Any:
+        return leave(self, *raised)
+
+    special = {"await": wait, "aenter": later, "anext": later, "exit": leave, "aexit": leave_later}
+    found: Any = special.get(operation, method)
     found.__name__ = name
     return found  # type: ignore[no-any-return]
 
@@ -278,6 +292,20 @@ def describe_error(error: BaseException, depth: int = 0) -> dict[str, Any]:
         "own": {name: _data_or(value, None) for name, value in own.items()},
         "text": text,
     }
+
+
+def _raised_arguments(raised: dict[str, Any] | None) -> tuple[Any, Any, Any]:
+    """What `__exit__` is given for an exception of the other end, or for none."""
+    if raised is None:
+        return None, None, None
+    error = rebuild_error(raised, decode)
+    return type(error), error, None
+
+
+OPERATIONS["exit"] = lambda target, raised: type(target).__exit__(target, *_raised_arguments(raised))
+OPERATIONS["aexit"] = lambda target, raised: _await(
+    type(target).__aexit__(target, *_raised_arguments(raised))
+)
 
 
 def _data_or(value: Any, otherwise: Any) -> Any:

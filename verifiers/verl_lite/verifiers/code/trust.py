@@ -263,11 +263,14 @@ class _Objects:
         elif isinstance(node, _CONTAINERS):
             for child in ast.iter_child_nodes(node):
                 yield from self._objects_in(child)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            # list(CountDown(3)) is its items, max([Card(1), Card(2)]) is one of the objects
-            if node.func.id in _BUILTINS - self._names and not any(map(self._object, node.args)):
-                for child in node.args:
-                    yield from self._objects_in(child)
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in _BUILTINS - self._names
+            and not any(map(self._object, node.args))  # list(CountDown(3)) is its items
+        ):
+            for child in node.args:
+                yield from self._objects_in(child)
 
     def _object(self, node: ast.AST) -> str:
         """The class whose object `node` is, as far as it is written there; else ""."""
