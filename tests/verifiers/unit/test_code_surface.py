@@ -156,5 +156,6 @@ def test_the_verdict() -> None:
         "unparsed",
         "bad_reference",
         "timeout",
+        "not_installed",
         "error",
     ]
