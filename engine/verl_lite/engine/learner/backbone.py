@@ -4,8 +4,10 @@ Shapes: N completion tokens of a micro-batch, D hidden.
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -75,18 +77,34 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 def begin_training(model: nn.Module, *, dropout: bool) -> None:
     """Training mode; without `dropout`, as in evaluation but with gradient checkpointing.
 
-    In evaluation mode no module drops anything, whatever its config says. Checkpointed layers need training
-    mode to be recomputed; what they drop by themselves is switched off.
+    In evaluation mode no module drops anything, whatever its config says. transformers recomputes only layers
+    in training mode: those keep it until they are recomputed, and run in evaluation mode.
     """
     model.train(dropout)
-    if dropout:
-        return
-    for module in model.modules():
-        if getattr(module, "gradient_checkpointing", False) and _is_checkpointed_layer(module):
-            module.training = True
-            for name, value in vars(module).items():
-                if "drop" in name and isinstance(value, float):
-                    setattr(module, name, 0.0)
+    for layer in model.modules():
+        if getattr(layer, "gradient_checkpointing", False) and _is_checkpointed_layer(layer):
+            recompute: Any = layer._gradient_checkpointing_func  # a partial of torch.utils.checkpoint
+            plain = recompute.checkpoint if isinstance(recompute, _InEvaluation) else recompute
+            layer._gradient_checkpointing_func = plain if dropout else _InEvaluation(layer, plain)  # type: ignore[assignment]
+            layer.training = True
+
+
+@dataclass(frozen=True, slots=True)
+class _InEvaluation:
+    """A layer's `checkpoint`, with the layer itself in evaluation mode inside."""
+
+    layer: nn.Module
+    checkpoint: Callable[..., Any]
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        return self.checkpoint(partial(self._run, function), *args, **options)
+
+    def _run(self, function: Callable[..., Any], *args: Any) -> Any:
+        self.layer.training = False
+        try:
+            return function(*args)
+        finally:
+            self.layer.training = True
 
 
 def _is_checkpointed_layer(module: nn.Module) -> bool:
