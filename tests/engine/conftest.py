@@ -72,6 +72,9 @@ class ModelSource:
         chosen: list[float] = logprobs.gather(1, torch.tensor(token_ids[1:])[:, None])[:, 0].tolist()
         return chosen
 
+    def logprob_noise(self, token_ids: Sequence[int], dtype: str) -> float:
+        return 0.0
+
     @torch.no_grad()
     def move(self, seed: int, *, scale: float = 0.02, only: str = "") -> None:
         """Add noise to every weight whose name contains `only`."""

@@ -15,17 +15,17 @@ from verl_lite.engine.learner.learner import Learner
 from verl_lite.engine.model.end_tokens import end_token_ids
 from verl_lite.engine.model.folder import default_device, load_policy, pad_token_id
 from verl_lite.engine.model.lora import adapters_to_sync
+from verl_lite.engine.model.shape import attention_window
 from verl_lite.engine.observe.timeline import Timeline
 from verl_lite.engine.preparation import PreparedRun
+from verl_lite.engine.rollout.canary import canary_tokens
 from verl_lite.engine.rundir.seeds import derive_seed
-from verl_lite.engine.types import PolicyLearner, PreTrainedModel, PromptRow, Sampler, Tokenizer
+from verl_lite.engine.types import PolicyLearner, PreTrainedModel, Sampler, Tokenizer
 from verl_lite.plugins.execution import Placement
 from verl_lite.plugins.scorer import Scorer
 
 if TYPE_CHECKING:
     from verl_lite.engine.cluster.ray_runtime import RayRuntime
-
-CANARY_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,13 +155,23 @@ def make_timeline(prepared: PreparedRun, on_ray: OnRay) -> Timeline | None:
     return Timeline(prepared.folder.timeline, resume_at=resume_at)
 
 
+def run_canary(prepared: PreparedRun, model_path: str) -> tuple[list[int], str]:
+    """See `canary_tokens`: from the run's prompts, longer than the model's window."""
+    return canary_tokens(
+        prepared.train_prompts,
+        window=attention_window(model_path),
+        context=prepared.config.rollout.context_tokens,
+    )
+
+
 def make_sampler(prepared: PreparedRun, model_path: str, session: "RayRuntime | None" = None) -> Sampler:
     """The config's sampler, loaded from `model_path`; `session` comes from `open_cluster`."""
+    ids, _ = run_canary(prepared, model_path)
     return sampler_for(
         model_path,
         prepared.tokenizer,
         prepared.config.rollout,
-        canary_prompt=prepared.train_prompts[0],
+        canary_ids=ids,
         seed=prepared.config.seed,
         cluster=prepared.config.cluster,
         end_of_turn=prepared.config.sft.end_of_turn,
@@ -175,7 +185,7 @@ def sampler_for(
     tokenizer: Tokenizer,
     rollout: RolloutConfig,
     *,
-    canary_prompt: PromptRow,
+    canary_ids: Sequence[int],
     seed: int,
     cluster: ClusterConfig,
     end_of_turn: Sequence[str] = (),
@@ -184,12 +194,12 @@ def sampler_for(
 ) -> Sampler:
     """The sampler that `rollout` names, loaded from `model_path`.
 
-    Its canary is the prompt's first tokens. Answers end at the model's end tokens and those of `end_of_turn`.
+    Answers end at the model's end tokens and those of `end_of_turn`.
     With `lora`, vLLM is sent only the adapters (see lora.adapters_to_sync). `on_gpu`: Ray's engines request
     GPUs (None: if there are any).
     """
     shared: dict[str, Any] = {
-        "canary_ids": list(canary_prompt.prompt_ids)[:CANARY_TOKENS],
+        "canary_ids": canary_ids,
         "end_ids": end_token_ids(tokenizer, model_path, end_of_turn),
     }
     if rollout.is_placed_by_ray:

@@ -24,7 +24,7 @@ from verl_lite.engine.observe.timeline import StageClock, Timeline
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.rollout.async_source import AsyncSource
 from verl_lite.engine.rollout.batch_source import BatchSource, SyncSource, rollout_settings
-from verl_lite.engine.rollout.canary import canary_limit
+from verl_lite.engine.rollout.canary import mismatch_limit, refuse_mismatch
 from verl_lite.engine.rollout.dynamic_sampling import BatchBuilder
 from verl_lite.engine.rollout.prefetch_source import PrefetchSource
 from verl_lite.engine.rollout.scoring import scoring
@@ -90,7 +90,9 @@ class Trainer:
         self._source = _batch_source(maker, check=interrupt.check, timeline=timeline)
         self._held_out = HeldOutEvaluator(sampler, scorer, prepared.held_out_prompts, config)
         max_lag = config.asynchrony.largest_lag
-        monitors = Monitors(config.monitors, canary_limit=canary_limit(config), max_lag=max_lag)
+        explained = mismatch_limit(config, sampler)
+        self._mismatch_limit = None if config.monitors.kl_sampler_trainer else explained
+        monitors = Monitors(config.monitors, mismatch_limit=explained, max_lag=max_lag)
         self._reporter = StepReporter(config, folder, monitors=monitors, log=log, display=display)
         self._rollback = Rollback(config.monitors, folder, log=log, display=display)
         self._checkpoints = RunCheckpoints(prepared, learner, self._source, log=log)
@@ -129,6 +131,7 @@ class Trainer:
                 batch.trained, self._config.algorithm, statistics, kl_coefficient=kl
             )
             stats = self._learner.update(samples)
+            refuse_mismatch(stats.metrics.get("policy/kl_sampler_trainer", 0.0), self._mismatch_limit)
         self.step += 1
         self._source.drain(clock)
         with clock.stage("sync"):
@@ -137,6 +140,7 @@ class Trainer:
             **stats.metrics,
             **getattr(self._sampler, "metrics", {}),  # of engines placed by Ray
             "canary/max_difference": canary_difference,
+            **_canary_limit(self._sampler),
             "time/checkpoint_s": self._checkpoints.take_seconds(),
         }
         self._reporter.report(self.step, batch, samples, measured=measured, seconds=clock.seconds)
@@ -186,6 +190,11 @@ class Trainer:
         self._learner.scale_learning_rate(self._rollback.learning_rate_scale)
         self.before = checkpoint.trainer["before"]
         self.step = checkpoint.step
+
+
+def _canary_limit(sampler: Sampler) -> dict[str, float]:
+    canary = getattr(sampler, "canary", None)
+    return {} if canary is None else {"canary/limit": canary.limit}
 
 
 def _batch_source(make: BatchMaker, *, check: Callable[[], None], timeline: Timeline | None) -> BatchSource:

@@ -21,6 +21,7 @@ from verl_lite.engine.build import (
     placed_by_ray,
     reserve_ranks,
     reward_actors,
+    run_canary,
 )
 from verl_lite.engine.cluster.launch import launched_rank
 from verl_lite.engine.config.train import TrainConfig
@@ -193,7 +194,8 @@ def _train(run: Run[PreparedRun], on_ray: OnRay, session: "RayRuntime | None", *
         if timeline is not None:
             opened.callback(timeline.close)
         learner = opened.enter_context(closing(make_learner(prepared, path, model, placement_group)))
-        for note in learner.notes:
+        _, canary_note = run_canary(prepared, path)
+        for note in (*learner.notes, *([canary_note] if canary_note else [])):
             run.display.note(note)
         trainer = Trainer(
             prepared,

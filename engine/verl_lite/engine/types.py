@@ -131,6 +131,9 @@ class WeightSource(Protocol):
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         """log p(token t | tokens before t) for t >= 1: length len(token_ids) - 1; for the canary."""
 
+    def logprob_noise(self, token_ids: Sequence[int], dtype: str) -> float:
+        """What a sampler that computes in `dtype` may differ by, usually, in nats; see model/precision.py."""
+
 
 @runtime_checkable
 class AdapterSource(Protocol):

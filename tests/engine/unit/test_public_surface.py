@@ -67,8 +67,8 @@ ROOMS: dict[str, str] = {
         read_rankings reply_ids sequence_logprobs train_dpo train_reward_model with_reference
     """,
     "verl_lite.engine.rollout": """
-        Canary FinishedSequence PROVIDER SequenceRequest ServerSampler TOLERANCES
-        TransformersSampler VllmEngine VllmSampler use_kernels
+        Canary FinishedSequence PROVIDER SequenceRequest ServerSampler TransformersSampler
+        VllmEngine VllmSampler canary_tokens use_kernels
     """,
     "verl_lite.engine.rundir": """
         ADVICE CheckpointWriter Difference FREE_FOR_MEMORY FREE_TO_CHANGE LOCK_FILE Retention

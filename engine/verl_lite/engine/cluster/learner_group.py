@@ -96,6 +96,10 @@ class LearnerGroup:
         logprobs: list[float] = self._ranks.call("token_logprobs", list(token_ids))
         return logprobs
 
+    def logprob_noise(self, token_ids: Sequence[int], dtype: str) -> float:
+        noise: float = self._ranks.call("logprob_noise", list(token_ids), dtype)
+        return noise
+
     def close(self) -> None:
         """Stop the ranks; the group cannot be used afterwards."""
         self._ranks.close()

@@ -76,6 +76,9 @@ class RankWorker:
     def scale_learning_rate(self, scale: float) -> None:
         self.learner.scale_learning_rate(scale)
 
+    def logprob_noise(self, token_ids: Sequence[int], dtype: str) -> float:
+        return self.learner.logprob_noise(token_ids, dtype)
+
     def notes(self) -> list[str]:
         return self.learner.notes
 

@@ -20,7 +20,7 @@ from verl_lite.engine.cluster.weight_transfer import pack
 from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.engine.config.rollout import RolloutConfig
-from verl_lite.engine.rollout.canary import TOLERANCES, Canary
+from verl_lite.engine.rollout.canary import Canary
 from verl_lite.engine.rollout.requests import GroupBuilder
 from verl_lite.engine.types import PromptRow, Tokenizer, WeightSource, never_stop, weights_of
 from verl_lite.errors import TrainingError
@@ -66,7 +66,7 @@ class RaySampler:
         )
         engine = self._wait_for_start(cluster, resources(0))
         self._takes_adapters = bool(engine["takes_adapters"])
-        self.canary = Canary(canary_ids, tolerance=config.canary_tolerance or TOLERANCES[engine["dtype"]])
+        self.canary = Canary(canary_ids, dtype=engine["dtype"], tolerance=config.canary_tolerance)
 
     def _wait_for_start(self, cluster: ClusterConfig, resources: Mapping[str, Any]) -> dict[str, Any]:
         """One engine's description, once all have started; closes the sampler on failure."""
@@ -102,7 +102,7 @@ class RaySampler:
     def load_weights(self, source: WeightSource, *, version: int) -> float:
         """See Sampler.load_weights. Every engine passes the canary; returns the largest difference."""
         canary_ids = self.canary.token_ids
-        check = partial(self.canary.compare, source.token_logprobs(canary_ids), version=version)
+        check = partial(self.canary.compare, self.canary.expect(source), version=version)
         if self._config.weight_transfer == "object_store":
             weights = self._put(source, version)
             differences = self.pool.broadcast("load", weights, version, canary_ids, check=check, replay=True)

@@ -35,7 +35,9 @@ class MonitorsConfig(ConfigModel):
     flat_groups           fraction of groups whose rewards are all equal
     entropy_below         nats per token
     clip_fraction         fraction of tokens whose ratio was clipped
-    kl_sampler_trainer    nats per token between sampler and trainer
+    kl_sampler_trainer    nats per token between sampler and trainer; unset: what their dtypes explain (1e-3
+                          in float32, 0.05 in bfloat16), and ten times that stops the run; 0.1 without a stop
+                          where samples come from older weights or a truncated distribution
     kl_reference_above    nats per token between policy and reference
     kl_reference_below    the same, averaged over the last window
     held_out_drop         fall of held-out accuracy below its best while the trained reward rose
@@ -46,7 +48,7 @@ class MonitorsConfig(ConfigModel):
     divergence            the trained reward's rise minus that of a shadow reward (weight 0) which rose less
                           than half as much, each in standard deviations of its first window
     error_fraction        fraction of rollouts on which a reward failed or timed out
-    canary_part           fraction of the canary's tolerance
+    canary_part           fraction of the canary's limit
     stale_versions        updates by which sampled weights lag the newest
     bad_steps             updates skipped so far because of nan or inf
     window_steps          window length for drift, divergence and collapse
@@ -56,7 +58,7 @@ class MonitorsConfig(ConfigModel):
     flat_groups: Fraction = 0.9
     entropy_below: NonNegativeFloat = 0.01
     clip_fraction: Fraction = 0.3
-    kl_sampler_trainer: PositiveFloat = 0.1
+    kl_sampler_trainer: PositiveFloat | None = None
     kl_reference_above: PositiveFloat = 1.0
     kl_reference_below: NonNegativeFloat = 1e-6
     held_out_drop: Fraction = 0.1

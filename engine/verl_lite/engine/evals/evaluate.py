@@ -25,6 +25,7 @@ from verl_lite.engine.evals.measures import (
 )
 from verl_lite.engine.model.end_tokens import end_of_answer, end_token_ids
 from verl_lite.engine.model.folder import check_context, load_tokenizer, open_chat_template, prepare_model
+from verl_lite.engine.rollout.canary import canary_tokens
 from verl_lite.engine.rundir.folder import write_whole
 from verl_lite.engine.types import PromptRow, Sampler, Tokenizer
 from verl_lite.errors import ConfigError, DataError
@@ -86,7 +87,8 @@ def evaluate_model(
         for name, data in config.datasets.items()
     }
     end_id = end_of_answer(tokenizer, end_token_ids(tokenizer, model_path))
-    canary = next(iter(prompts.values()))[0]
+    first = next(iter(prompts.values()))
+    canary, _ = canary_tokens(first, window=None, context=config.rollout.context_tokens)
     with (
         TemporaryDirectory() as unpacked,
         Scorer(without_breaker(config), debug_inline=debug_inline, decode=tokenizer.decode) as scorer,
@@ -95,7 +97,7 @@ def evaluate_model(
                 prepare_model(model, Path(unpacked) / "model", seed=config.seed),
                 tokenizer,
                 config.rollout,
-                canary_prompt=canary,
+                canary_ids=canary,
                 seed=config.seed,
                 cluster=config.cluster,
             )

@@ -27,6 +27,11 @@ class OutputHead:
     linear: nn.Module
     rule: LogitRule
 
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """logits_NV in full: for a few tokens."""
+        bias = getattr(self.linear, "bias", None)
+        return self.rule.apply(nn.functional.linear(hidden_ND, self.linear.weight, bias).float())  # type: ignore[arg-type]
+
     def logprobs(
         self, hidden_ND: Tensor, targets_N: Tensor, *, temperature: float, tile_mb: int
     ) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ them; they still count in the denominators.
 Shapes: N completion tokens of a micro-batch, T those of one sample.
 """
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.learner.reference import make_reference
 from verl_lite.engine.model.checkpoint_names import in_checkpoint_format
 from verl_lite.engine.model.lora import adapter_weights, add_adapters
+from verl_lite.engine.model.precision import logprob_noise, num_layers, weights_dtype
 from verl_lite.engine.model.weights import float32_master_weights, named_weights
 from verl_lite.engine.types import Tokenizer, TokenStatistics, TrainingSample, UpdateStats, is_trainable
 from verl_lite.plugins import Rollout, ScoredRollout
@@ -327,6 +329,15 @@ class Learner:
         """See WeightSource. At temperature 1 and without autocast, whose error the sampler does not have."""
         sample = _bare_sample(Rollout(completion="", prompt_ids=token_ids[:1], completion_ids=token_ids[1:]))
         return self.policy.completion_logprobs([sample], temperature=1.0, autocast=False)[0]
+
+    def logprob_noise(self, token_ids: Sequence[int], dtype: str) -> float:
+        """See WeightSource."""
+        sample = _bare_sample(Rollout(completion="", prompt_ids=token_ids[:1], completion_ids=token_ids[1:]))
+        model, spread = self.policy.model, self.policy.logit_spread(sample)
+        dtypes = (getattr(torch, dtype), weights_dtype(model))  # both sides round
+        return math.hypot(
+            *(logprob_noise(kind, num_layers=num_layers(model), spread=spread) for kind in dtypes)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything an exact resume needs: weights, moments, controller, generator."""

@@ -28,6 +28,8 @@ from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.model.weights import base_model
 from verl_lite.engine.types import TrainingSample
 
+SPREAD_TOKENS = 64
+
 
 class Policy:
     """Runs a model on micro-batches. Holds no optimiser; the reference policy is a `Policy` too.
@@ -115,6 +117,20 @@ class Policy:
             found |= by_sample(logprobs_N, batch, samples)
         found = self._ranks.all_gather(found)
         return [found[index] for index in range(len(samples))]
+
+    @torch.no_grad()
+    def logit_spread(self, sample: TrainingSample) -> float:
+        """The mean standard deviation of the logits at the sample's first completion tokens."""
+        self.model.eval()
+        found: dict[int, float] = {}
+        for batch in self.micro_batches([sample]):
+            spread = self._ranks.forward(self._causal, self._spread, batch)
+            found |= dict.fromkeys(batch.sample_indices, float(spread))
+        return self._ranks.all_gather(found)[0]
+
+    def _spread(self, batch: PackedBatch) -> Tensor:
+        hidden_ND = hidden_states(self._backbone, batch, self.device)[:SPREAD_TOKENS]
+        return self._head.logits(hidden_ND).std(-1).mean()
 
     def autocast(self) -> AbstractContextManager[None]:
         if self._config.dtype == "bfloat16":

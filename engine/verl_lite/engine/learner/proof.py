@@ -5,16 +5,9 @@ once as the learner would: packed, with shared prompts. Log-probabilities (or a 
 gradients must agree. If they do not, the learner's padded form is tried; if that differs too, the model is
 refused. Windows are shortened meanwhile, so that short sequences outgrow them.
 
-The allowed difference is derived. A 16- or 32-bit number is rounded to a relative error of u / sqrt(3) on
-average (u: half the distance to the next number). About ROUNDINGS of them per layer, and two at the ends, add
-up like a random walk in the hidden state, and reach a logit in proportion to the logits' spread:
-
-    noise = u / sqrt(3) * sqrt(ROUNDINGS * layers + 2) * sqrt(2) * (standard deviation of the logits)
-
-to which comes the rounding of the log-probability itself, u * |log p|.
-
-The root mean square of the differences may be MARGIN times that, the largest MARGIN**2 times. Gradients are
-compared as vectors: the difference's length may be MARGIN**2 times the same, without the last factor.
+The allowed difference is derived: the root mean square may be MARGIN times what rounding explains
+(model/precision.py) and the rounding of the log-probability itself, the largest MARGIN**2 times. Gradients
+are compared as vectors: the difference's length may be MARGIN**2 times the same, relative to theirs.
 
 Verdicts are kept in the user's cache folder, by configuration, class, versions, dtype and device.
 """
@@ -41,11 +34,16 @@ from verl_lite.engine.learner.attention import ATTENTION_NAME
 from verl_lite.engine.learner.backbone import set_attention, undisturbed
 from verl_lite.engine.learner.packing import PackedBatch, pack, pack_padded
 from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
+from verl_lite.engine.model.precision import (
+    logprob_noise,
+    num_layers,
+    rounding_unit,
+    weights_dtype,
+)
 from verl_lite.engine.types import PreTrainedModel, TrainingSample
 from verl_lite.errors import ConfigError
 
-ROUNDINGS = 12
-MARGIN = 8.0
+MARGIN = 12.0
 WINDOW = 8
 MAX_GRADIENT_ELEMENTS = 4 * 2**20
 _WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size")
@@ -130,8 +128,8 @@ def _prove(model: PreTrainedModel, reading: Reading, config: LearnerConfig, *, p
             raise ConfigError(
                 f"{name} cannot be trained: given tokens alone, it fails with: {error}"
             ) from error
-        relative = noise(_dtype(model), num_layers=_num_layers(model), spread=1.0)
-        allowed = relative * spread + rounding_unit(_dtype(model)) * float(expected.values.abs().max())
+        relative = logprob_noise(weights_dtype(model), num_layers=num_layers(model), spread=1.0)
+        allowed = relative * spread + rounding_unit(weights_dtype(model)) * float(expected.values.abs().max())
         for is_packed, attention in _candidates(model, config):
             form = f"{'packed' if is_packed else 'padded'}{f' ({attention})' if len(why) > 1 else ''}"
             try:
@@ -152,17 +150,6 @@ def _prove(model: PreTrainedModel, reading: Reading, config: LearnerConfig, *, p
     raise ConfigError(
         f"{name} cannot be trained: the learner does not compute what transformers does ({'; '.join(why)})"
     )
-
-
-def rounding_unit(dtype: torch.dtype) -> float:
-    """Half the relative distance between numbers; models in float64 compute some parts in float32."""
-    return max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) / 2
-
-
-def noise(dtype: torch.dtype, *, num_layers: int, spread: float) -> float:
-    """The usual rounding error of a log-probability, in nats; see the top of the file."""
-    roundings = ROUNDINGS * num_layers + 2
-    return rounding_unit(dtype) / math.sqrt(3) * math.sqrt(2 * roundings) * spread
 
 
 def _candidates(model: PreTrainedModel, config: LearnerConfig) -> Iterator[tuple[bool, str | None]]:
@@ -304,18 +291,6 @@ def _few_gradients(model: PreTrainedModel) -> Iterator[list[nn.Parameter]]:
             parameter.requires_grad_(needs)
 
 
-def _dtype(model: PreTrainedModel) -> torch.dtype:
-    """The least exact dtype of the weights."""
-    floating = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
-    found: torch.dtype = max(floating, key=lambda dtype: torch.finfo(dtype).eps)
-    return found
-
-
-def _num_layers(model: PreTrainedModel) -> int:
-    config = model.config.get_text_config()
-    return int(getattr(config, "num_hidden_layers", 0) or 32)
-
-
 def _one_line(error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         raise error
@@ -330,7 +305,13 @@ def _key(model: PreTrainedModel, reading: str, config: LearnerConfig) -> str:
     settings.pop("_name_or_path", None)
     parameter = next(model.parameters())
     parts = [
-        *(type(model).__module__, type(model).__qualname__, reading, config.backend, str(_dtype(model))),
+        *(
+            type(model).__module__,
+            type(model).__qualname__,
+            reading,
+            config.backend,
+            str(weights_dtype(model)),
+        ),
         *(parameter.device.type, transformers.__version__, torch.__version__, _own_sources()),
         json.dumps(settings, sort_keys=True, default=str),
     ]

@@ -49,6 +49,18 @@ def shape_of(config: ModelConfig) -> ModelShape:
         raise DataError(f"cannot read the configuration of model.path={config.path!r}: {error}") from None
 
 
+def attention_window(path: str) -> int | None:
+    """The longest window of attention in the model's configuration; None if it names none, or reads all."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    if not getattr(config, "use_sliding_window", True) or (kinds and not any("sliding" in k for k in kinds)):
+        return None
+    window = getattr(config, "sliding_window", None) or getattr(config, "attention_window_size", None)
+    return int(window) if window else None
+
+
 def shape_of_config(config: Any) -> ModelShape:
     """The shape of a transformers configuration; parameters are counted on a meta-device model."""
     from transformers import AutoModelForCausalLM

@@ -5,6 +5,7 @@ and cures are in docs/monitors.md under its name. Monitors never change training
 own rules.
 """
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from verl_lite.engine.observe.rollout_metrics import quality_metrics
 from verl_lite.plugins import ScoredRollout
 
 DOCS = "docs/monitors.md"
+UNEXPLAINED_MISMATCH = 0.1  # nats per token, where more than the dtypes differs
 
 # name -> (the metric it reads, what it means)
 MONITORS: Mapping[str, tuple[str, str]] = {
@@ -82,12 +84,14 @@ class _Divergence:
 
 
 class Monitors:
-    """Checks every step. `canary_limit`: difference at which the run stops; `max_lag`: allowed staleness."""
+    """Checks every step. `max_lag`: allowed staleness; `mismatch_limit`: the KL that the dtypes explain."""
 
-    def __init__(self, config: MonitorsConfig, *, canary_limit: float = 1.0, max_lag: int = 0) -> None:
+    def __init__(
+        self, config: MonitorsConfig, *, mismatch_limit: float | None = None, max_lag: int = 0
+    ) -> None:
         self._config = config
         self._max_lag = max_lag
-        self._canary_limit = canary_limit
+        self._mismatch_limit = config.kl_sampler_trainer or mismatch_limit or UNEXPLAINED_MISMATCH
         self._on: set[str] = set()  # the last step's warnings
         self._first: dict[str, list[float]] = {}  # the first window of each drifting number
         self._last: dict[str, deque[float]] = {}
@@ -148,19 +152,19 @@ class Monitors:
         limits = {
             "flat_groups": c.flat_groups,
             "clip_fraction": c.clip_fraction,
-            "mismatch_kl": c.kl_sampler_trainer,
+            "mismatch_kl": self._mismatch_limit,
             "kl_high": c.kl_reference_above,
             "truncation": c.truncated_fraction,
             "repetition": c.repetition,
             "duplicates": c.duplicate_fraction,
-            "canary": c.canary_part * self._canary_limit,
+            "canary": c.canary_part * metrics.get("canary/limit", math.inf),
             "stale_weights": float(max(c.stale_versions, self._max_lag)),
             "bad_steps": float(c.bad_steps),
         }
         found = []
         for name, limit in limits.items():
             metric = MONITORS[name][0]
-            if metrics.get(metric, 0.0) > limit:
+            if not metrics.get(metric, 0.0) <= limit:  # nan is beyond every limit
                 found.append(Warned(name, metric, metrics[metric], limit))
         entropy = metrics.get("policy/entropy")
         if entropy is not None and entropy < c.entropy_below:

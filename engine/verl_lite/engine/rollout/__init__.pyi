@@ -1,4 +1,4 @@
-from .canary import TOLERANCES as TOLERANCES, Canary as Canary
+from .canary import Canary as Canary, canary_tokens as canary_tokens
 from .requests import FinishedSequence as FinishedSequence, SequenceRequest as SequenceRequest
 from .server_sampler import ServerSampler as ServerSampler
 from .transformers_sampler import TransformersSampler as TransformersSampler

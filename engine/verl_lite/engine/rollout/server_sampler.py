@@ -16,7 +16,7 @@ from threading import Thread
 
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.engine.config.rollout import RolloutConfig
-from verl_lite.engine.rollout.canary import TOLERANCES, Canary
+from verl_lite.engine.rollout.canary import Canary
 from verl_lite.engine.rollout.requests import FinishedSequence, GroupBuilder, SequenceRequest
 from verl_lite.engine.rollout.server_client import ServerClient
 from verl_lite.engine.rundir.interrupt import next_of
@@ -48,7 +48,7 @@ class ServerSampler:
         self._in_flight = config.sequences_in_flight or IN_FLIGHT
         self._weights_dir = None if server.weights_dir is None else Path(server.weights_dir)
         self.version = 0
-        self.canary = Canary(canary_ids, tolerance=config.canary_tolerance or TOLERANCES[server.dtype])
+        self.canary = Canary(canary_ids, dtype=server.dtype, tolerance=config.canary_tolerance)
         self.client = ServerClient(
             server.url,
             api_key_env=server.api_key_env,

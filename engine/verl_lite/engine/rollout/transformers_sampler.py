@@ -14,7 +14,7 @@ from torch import Tensor
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.model.folder import pad_token_id
 from verl_lite.engine.model.weights import base_model
-from verl_lite.engine.rollout.canary import TOLERANCES, Canary
+from verl_lite.engine.rollout.canary import Canary
 from verl_lite.engine.rollout.requests import FinishedSequence, GroupBuilder, SequenceRequest
 from verl_lite.engine.types import PreTrainedModel, PromptRow, Tokenizer, WeightSource, never_stop
 from verl_lite.plugins import Rollout, SamplerSettings
@@ -46,7 +46,7 @@ class TransformersSampler:
         self._batch_rows = batch_rows
         self.version = 0
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        self.canary = Canary(canary_ids, tolerance=config.canary_tolerance or TOLERANCES[dtype])
+        self.canary = Canary(canary_ids, dtype=dtype, tolerance=config.canary_tolerance)
 
     def generate(
         self,

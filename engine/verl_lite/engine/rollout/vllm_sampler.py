@@ -8,7 +8,7 @@ from functools import partial
 
 from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.rollout import RolloutConfig
-from verl_lite.engine.rollout.canary import TOLERANCES, Canary
+from verl_lite.engine.rollout.canary import Canary
 from verl_lite.engine.rollout.requests import GroupBuilder
 from verl_lite.engine.rollout.vllm_engine import VllmEngine
 from verl_lite.engine.types import PromptRow, Tokenizer, WeightSource, never_stop, weights_of
@@ -35,8 +35,7 @@ class VllmSampler:
         decode = partial(tokenizer.decode, skip_special_tokens=True)
         self._build_groups = partial(GroupBuilder, decode=decode, end_ids=end_ids)
         self.engine = VllmEngine(model_path, config, seed=seed, loads_midway=False, lora=lora)
-        tolerance = config.canary_tolerance or TOLERANCES[self.engine.dtype]
-        self.canary = Canary(canary_ids, tolerance=tolerance)
+        self.canary = Canary(canary_ids, dtype=self.engine.dtype, tolerance=config.canary_tolerance)
 
     @property
     def version(self) -> int:

@@ -25,6 +25,7 @@ HEALTHY = {
     "rollout/completion_tokens_mean": 40.0,
     "rollout/truncated_fraction": 0.05,
     "canary/max_difference": 1e-5,
+    "canary/limit": 1e-3,
 }
 
 
@@ -42,7 +43,7 @@ def rows(*texts: str, version: int = 7) -> list[ScoredRollout]:
 
 def watch(*steps: Mapping[str, float], samples: list[ScoredRollout] | None = None) -> dict[str, float]:
     """The numbers of the last of `steps`, each over a healthy one."""
-    monitors = Monitors(MonitorsConfig(window_steps=3), canary_limit=1e-3)
+    monitors = Monitors(MonitorsConfig(window_steps=3), mismatch_limit=1e-3)
     for step in steps:
         numbers, _ = monitors.check({**HEALTHY, **step}, samples or rows(), version=7)
     return numbers
