@@ -10,7 +10,7 @@ from verl_lite.engine.model.saved import check_saved_policy
 from verl_lite.engine.observe.metrics_log import MetricsLog
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.rollout.batch_source import BatchSource, SourceState
-from verl_lite.engine.rollout.canary import TOLERANCES
+from verl_lite.engine.rollout.canary import Canary
 from verl_lite.engine.rundir.checkpoints import Checkpoint, CheckpointWriter, retention
 from verl_lite.engine.types import PolicyLearner
 
@@ -70,12 +70,13 @@ class RunCheckpoints:
         """Load the policy just saved again and compare it with the learner (see check_saved_policy)."""
         if self._saved_path is None or len(self._prompt_ids) < 2:
             return
+        canary = Canary(self._prompt_ids, dtype=self._dtype)
         check_saved_policy(
             self._saved_path / "policy",
             self._prompt_ids,
-            self._learner.token_logprobs(self._prompt_ids),
+            canary.expect(self._learner),
             dtype=self._dtype,
-            limit=TOLERANCES[self._dtype],
+            limit=canary.limit,
             names=lambda: (name for name, _ in self._learner.checkpoint_weights()),
         )
 

@@ -9,6 +9,7 @@ from verl_lite.engine.config.data import DatasetConfig
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.data.prompts import read_prompts
 from verl_lite.engine.model.chat_template import ChatTemplate
+from verl_lite.engine.model.compatibility import check_config, check_vocabulary
 from verl_lite.engine.model.end_tokens import end_token_ids, named_token_ids, note_on_end
 from verl_lite.engine.model.folder import check_context, check_critic, load_tokenizer, open_chat_template
 from verl_lite.engine.model.quantization import check_bitsandbytes
@@ -123,7 +124,9 @@ def prepare_run(
 def _check_model(config: TrainConfig, *, only_sft: bool) -> Tokenizer:
     """The tokenizer, after checking it and the model's configuration."""
     check_bitsandbytes(config.learner)
+    check_config(config.model.path or "")
     tokenizer = load_tokenizer(config.model, chat_template=config.data.chat_template)
+    check_vocabulary(tokenizer, config.model)
     named_token_ids(tokenizer, config.sft.end_of_turn)
     check_context(config.model, needed_tokens=config.sft.max_tokens or 0)
     check_context(config.model, needed_tokens=config.rollout.context_tokens)

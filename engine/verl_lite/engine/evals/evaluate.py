@@ -23,6 +23,7 @@ from verl_lite.engine.evals.measures import (
     measure_samples,
     perplexity_measure,
 )
+from verl_lite.engine.model.compatibility import check_config, check_vocabulary
 from verl_lite.engine.model.end_tokens import end_of_answer, end_token_ids
 from verl_lite.engine.model.folder import check_context, load_tokenizer, open_chat_template, prepare_model
 from verl_lite.engine.rollout.canary import canary_tokens
@@ -79,6 +80,8 @@ def evaluate_model(
     model = ModelConfig(path=model_path)
     tokenizer = load_tokenizer(model, chat_template=config.chat_template)
     template = open_chat_template(tokenizer, config)
+    check_config(model_path)
+    check_vocabulary(tokenizer, model)
     check_context(model, needed_tokens=config.rollout.context_tokens)
     limit = config.rollout.max_prompt_tokens
     needed = [config.perplexity] if config.perplexity else []

@@ -27,10 +27,10 @@ from verl_lite.engine.learner.optimizer import PolicyOptimizer
 from verl_lite.engine.learner.packing import PackedBatch, by_sample, token_values
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
-from verl_lite.engine.model.folder import check_critic_vocabulary
+from verl_lite.engine.model.folder import check_critic_vocabulary, load_policy
 from verl_lite.engine.model.weights import base_model, float32_master_weights
 from verl_lite.engine.types import PreTrainedModel, TrainingSample
-from verl_lite.errors import ConfigError
+from verl_lite.errors import ConfigError, DataError
 
 
 def value_loss(values_N: Tensor, old_values_N: Tensor, returns_N: Tensor, *, clip: float | None) -> Tensor:
@@ -209,11 +209,9 @@ def _critic_model(config: CriticConfig, policy: nn.Module) -> PreTrainedModel:
     if not config.model:
         has_adapters = hasattr(policy, "disable_adapter")
         return copy.deepcopy(policy).unload() if has_adapters else copy.deepcopy(causal)  # type: ignore[operator]
-    from transformers import AutoModelForCausalLM
-
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(config.model)
-    except (OSError, ValueError) as error:
+        model = load_policy(config.model, dtype="float32", device=torch.device("cpu"))
+    except DataError as error:
         raise ConfigError(f"algorithm.critic.model={config.model}: {error}") from None
     check_critic_vocabulary(config.model, model.config.vocab_size, needed=causal.config.vocab_size)
     return model.to(next(causal.parameters()).device)

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from verl_lite.engine.config.data import ChatConfig
 from verl_lite.engine.config.train import ModelConfig, is_gguf
 from verl_lite.engine.model.chat_template import ChatTemplate
+from verl_lite.engine.model.compatibility import check_config, check_loaded
 from verl_lite.engine.model.gguf import from_pretrained
 from verl_lite.engine.model.quantization import four_bit_config, keep_training_kernels
 from verl_lite.engine.model.tiny import build_tiny_model, build_tiny_tokenizer
@@ -77,7 +78,7 @@ def _own_tokenizer(config: ModelConfig) -> Tokenizer:
     path = config.path or ""
     try:
         _refuse_missing_folder(path)
-        tokenizer = from_pretrained(AutoTokenizer, path)
+        tokenizer = from_pretrained(AutoTokenizer, path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load the tokenizer of model.path={path!r}: {_first_line(error)}") from None
     return tokenizer
@@ -118,6 +119,7 @@ def check_critic(path: str, policy: ModelConfig) -> None:
     """Raises ConfigError if algorithm.critic.model=`path` cannot be read or lacks the policy's tokens."""
     from transformers import AutoConfig
 
+    check_config(path, "algorithm.critic.model")
     try:
         _refuse_missing_folder(path)
         vocabulary = from_pretrained(AutoConfig, path).vocab_size
@@ -167,10 +169,17 @@ def load_policy(path: str, *, dtype: str, device: torch.device, quantize: bool =
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if quantize:  # layers are quantised on the device, one by one
         options |= {"quantization_config": four_bit_config(options["dtype"]), "device_map": {"": device}}
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loaded refuses them
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # check_loaded says it
     try:
-        model = from_pretrained(AutoModelForCausalLM, path, **options)
+        model, report = from_pretrained(AutoModelForCausalLM, path, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"cannot load the model {path!r}: {_first_line(error)}") from None
+    finally:
+        logging.set_verbosity(verbosity)
+    if not is_gguf(path):
+        check_loaded(model, report, path)
     if quantize:
         keep_training_kernels(model)
         return model

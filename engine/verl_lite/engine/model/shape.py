@@ -53,7 +53,7 @@ def attention_window(path: str) -> int | None:
     """The longest window of attention in the model's configuration; None if it names none, or reads all."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
+    config = from_pretrained(AutoConfig, path).get_text_config()
     kinds = getattr(config, "layer_types", None)
     if not getattr(config, "use_sliding_window", True) or (kinds and not any("sliding" in k for k in kinds)):
         return None

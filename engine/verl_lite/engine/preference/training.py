@@ -12,6 +12,7 @@ from torch import nn
 from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints, LoopStart, find_start
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.learner.proof import Arrangement
+from verl_lite.engine.model.compatibility import check_config, check_vocabulary
 from verl_lite.engine.model.end_tokens import end_of_answer, end_token_ids
 from verl_lite.engine.model.folder import (
     check_context,
@@ -160,6 +161,9 @@ def _prepare(config: PreferenceConfig, tokenise: Tokenise, folder: RunFolder, *,
     check_trackers(config.trackers)
     tokenizer = load_tokenizer(config.model, chat_template=config.data.chat_template)
     today = config.data.date or date_of(folder.environment)
+    if isinstance(config, DPOConfig):  # a reward model may start from another one
+        check_config(config.model.path or "")
+    check_vocabulary(tokenizer, config.model)
     check_context(config.model, needed_tokens=config.data.max_tokens, what="data.max_tokens")
     template = open_chat_template(tokenizer, config.data, today=today)
     rankings = read_rankings(config, template, tokenise)

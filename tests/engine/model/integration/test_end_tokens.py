@@ -107,7 +107,7 @@ def test_the_transformers_sampler_stops_at_the_end_of_a_turn(
 ) -> None:
     rollout = RolloutConfig(sampler="transformers")
     sampler = build.sampler_for(
-        str(folder), gemma, rollout, canary_prompt=prompts[0], seed=0, cluster=ClusterConfig()
+        str(folder), gemma, rollout, canary_ids=prompts[0].prompt_ids, seed=0, cluster=ClusterConfig()
     )
     end = gemma.convert_tokens_to_ids(END_OF_TURN)
     settings = SamplerSettings(max_new_tokens=100, seed=1)
@@ -145,7 +145,7 @@ def test_every_sampler_is_told(
         str(folder),
         gemma,
         RolloutConfig.model_validate(options),
-        canary_prompt=prompts[0],
+        canary_ids=prompts[0].prompt_ids,
         seed=0,
         cluster=ClusterConfig(),
         end_of_turn=["<|im_end|>"],

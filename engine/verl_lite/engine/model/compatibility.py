@@ -1,0 +1,140 @@
+"""Whether a model folder can be trained as a causal language model, told before anything loads."""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from verl_lite.engine.config.train import ModelConfig, is_gguf
+from verl_lite.engine.types import PreTrainedModel, Tokenizer
+from verl_lite.errors import ConfigError, DataError
+
+# what the architecture in a config.json ends with -> what such a model is
+OTHER_HEADS: Mapping[str, str] = {
+    "ForSequenceClassification": "classifies sequences (or is a reward model)",
+    "ForTokenClassification": "classifies tokens",
+    "ForMultipleChoice": "chooses between answers",
+    "ForQuestionAnswering": "marks answers in a text",
+    "ForMaskedLM": "fills masked tokens",
+    "ForPreTraining": "is trained on several objectives of an encoder",
+    "ForNextSentencePrediction": "compares sentences",
+    "ForImageClassification": "classifies images",
+}
+
+
+def check_config(path: str, what: str = "model.path") -> None:
+    """Raise ConfigError unless the config.json in the folder `path` is that of a causal language model.
+
+    Hub ids and GGUF files are passed over: transformers reads them when they are loaded.
+    """
+    file = Path(path) / "config.json"
+    if is_gguf(path) or not file.is_file():
+        return
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{what}={path!r}: config.json is not JSON: {error}") from None
+    if problem := _problem(config):
+        raise ConfigError(f"{what}={path!r}: {problem}")
+
+
+def _problem(config: Mapping[str, Any]) -> str:
+    """Why the config's model cannot be trained; empty if nothing is known against it."""
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+
+    kind, architectures = config.get("model_type"), config.get("architectures") or []
+    if kind is None:
+        return "its config.json names no model_type; is this the folder of a transformers model?"
+    if kind not in CONFIG_MAPPING:
+        code = ", whose code is in the folder (auto_map)" if config.get("auto_map") else ""
+        return (
+            f"transformers {transformers.__version__} has no model_type {kind!r}{code}. verl-lite runs "
+            "no code from model folders (trust_remote_code): use a model that transformers has, or update it"
+        )
+    for name in architectures:
+        for ending, meaning in OTHER_HEADS.items():
+            if name.endswith(ending):
+                return (
+                    f"its architecture is {name}, which {meaning}; expected a causal language model, such as "
+                    "Qwen3ForCausalLM"
+                )
+    if config.get("is_encoder_decoder"):
+        return f"{kind} is an encoder and a decoder; expected a model with a decoder alone"
+    if kind not in CAUSAL:
+        return f"{kind} is no causal language model in transformers {transformers.__version__}"
+    return ""
+
+
+def check_loaded(model: PreTrainedModel, report: Mapping[str, Collection[Any]], path: str) -> None:
+    """Raise DataError unless the weights in `path` are those of the model's configuration.
+
+    `report` is transformers' loading information. Weights of parts that the model does not have (towers for
+    images, heads of other trainers) are passed over; further layers and parameters of its own parts are not.
+    """
+    parts = [
+        (sorted(report["missing_keys"]), "lack {}, which would be random"),
+        (sorted(report["mismatched_keys"]), "have other shapes than the configuration: {}"),
+        (
+            sorted(name for name in report["unexpected_keys"] if _belongs(model, name)),
+            "have {}, which the model of the configuration has no place for",
+        ),
+    ]
+    found = [text.format(_some(names)) for names, text in parts if names]
+    if found:
+        raise DataError(
+            f"the weights in {path!r} {'; they '.join(found)}: config.json and weights are not of one model, "
+            "or the copy is not whole"
+        )
+
+
+def _belongs(model: nn.Module, name: str) -> bool:
+    """Whether the weight's name is one of a module that the model has, or of a further layer in its lists."""
+    if name.endswith("inv_freq"):  # computed from the configuration
+        return False
+    path = name.split(".")
+    modules = dict(model.named_modules())
+    lists = {at for at, module in modules.items() if isinstance(module, nn.ModuleList)}
+    return ".".join(path[:-1]) in modules or any(".".join(path[:n]) in lists for n in range(1, len(path)))
+
+
+def _some(names: Collection[Any]) -> str:
+    first = next(iter(names))
+    name = first if isinstance(first, str) else " ".join(map(str, first))
+    return name if len(names) == 1 else f"{name} and {len(names) - 1} more"
+
+
+def _vocabulary(path: str) -> int:
+    from transformers import AutoConfig
+
+    try:
+        return int(AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config().vocab_size)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot load model.path={path!r}: {str(error).strip().splitlines()[0]}") from None
+
+
+def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig) -> None:
+    """Raise ConfigError if tokens of the tokenizer have no row in the model's embedding.
+
+    Added tokens beyond it are allowed, as some models have for images, unless text ends with them.
+    """
+    if config.tiny is not None or is_gguf(config.path):
+        return
+    path, vocabulary = config.path, _vocabulary(str(config.path))
+    added = set(tokenizer.get_added_vocab().values())
+    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id} - {None}
+    beyond = sorted(
+        (index, token)
+        for token, index in tokenizer.get_vocab().items()
+        if index >= vocabulary and (index not in added or index in ends)
+    )
+    if beyond:
+        index, token = beyond[0]
+        raise ConfigError(
+            f"the tokenizer of {path!r} has {len(tokenizer):,} tokens, its model {vocabulary:,}: {token!r} "
+            f"is token {index:,}, which the model does not have. Use the tokenizer of this model, "
+            "or resize the model's embeddings"
+        )
