@@ -32,7 +32,6 @@ from verl_lite.engine.model.shape import shape_of
 from verl_lite.engine.observe.display import Display, DisplayMode
 from verl_lite.engine.open_run import Run, open_run
 from verl_lite.engine.preparation import PreparedRun, prepare_run
-from verl_lite.engine.rollout.canary import TOLERANCES
 from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
 from verl_lite.engine.rundir.checkpoints import restore_random_states
 from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
@@ -107,7 +106,7 @@ def train_only_sft(
         model = load_policy(path, dtype=config.model.dtype, device=default_device())
         with clear_memory_errors("updating"):
             model, metrics = run_sft(run, model, debug_inline=debug_inline, trackers=config.logging.trackers)
-        save_checked(model, run.inputs.tokenizer, folder.model, limits=TOLERANCES)
+        save_checked(model, run.inputs.tokenizer, folder.model)
         run.finish({name: {"after": value} for name, value in metrics.items()}, model=folder.model)
         run.retire(folder.sft_checkpoints)
     return RunResult(run_dir=folder.path, summary=run.summary, stopped=run.stopped)

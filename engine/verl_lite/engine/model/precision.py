@@ -12,6 +12,7 @@ where 0.05 to 0.10 are measured; the largest of 39 to 63 tokens is off by up to 
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -19,6 +20,9 @@ from torch import nn
 from verl_lite.engine.model.weights import base_model
 
 ROUNDINGS = 4
+MARGIN = 3.0  # times the noise: what two correct computations may differ by as root mean square
+# Two of them in float32 differ by 1e-6 on one CPU; GPUs add TF32 and other summation orders.
+LEAST_LIMIT = 1e-3
 
 
 def rounding_unit(dtype: torch.dtype) -> float:
@@ -42,3 +46,21 @@ def num_layers(model: nn.Module) -> int:
     """The depth of the language model; 32 if its configuration has no name for it that is known here."""
     config = base_model(model).config.get_text_config()
     return int(getattr(config, "num_hidden_layers", 0) or 32)
+
+
+def typical_difference(noise: float) -> float:
+    """The root mean square of log-probability differences (nats) that `noise` explains."""
+    return max(LEAST_LIMIT, MARGIN * noise)
+
+
+def largest_difference(noise: float) -> float:
+    """The largest of some 64 log-probability differences (nats) that `noise` explains."""
+    return max(LEAST_LIMIT, MARGIN**2 * noise)
+
+
+@torch.no_grad()
+def model_noise(model: nn.Module, token_ids: Sequence[int]) -> float:
+    """`logprob_noise` of the model's own dtype on these tokens, by its own forward pass."""
+    ids = torch.tensor([list(token_ids)], device=next(model.parameters()).device)
+    spread = float(model(input_ids=ids, use_cache=False).logits[0].float().std(-1).mean())
+    return logprob_noise(weights_dtype(model), num_layers=num_layers(model), spread=spread)

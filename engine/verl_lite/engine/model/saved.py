@@ -1,6 +1,6 @@
 """A saved model is loaded again, as users of transformers would, and must be the model that was trained."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -9,18 +9,17 @@ from torch import nn
 
 from verl_lite.engine.model.checkpoint_names import in_checkpoint_format
 from verl_lite.engine.model.folder import default_device, load_policy, save_policy
+from verl_lite.engine.model.precision import largest_difference, model_noise
 from verl_lite.engine.model.weights import base_model, named_weights
 from verl_lite.engine.types import Tokenizer
-from verl_lite.errors import CheckpointError
+from verl_lite.errors import CheckpointError, DataError
 
 TOKENS, STRIDE = 64, 7919  # what a model without prompts is compared on: ids all over its vocabulary
 ROOM = 1.5  # memory that a second model needs, as a multiple of its files
 
 
-def save_checked(
-    model: nn.Module, tokenizer: "Tokenizer | None", folder: Path, *, limits: Mapping[str, float]
-) -> None:
-    """`save_policy`, then `check_saved_policy` on the same tokens, with the limit of the model's dtype."""
+def save_checked(model: nn.Module, tokenizer: "Tokenizer | None", folder: Path) -> None:
+    """`save_policy`, then `check_saved_policy` on the same tokens, with the limit that the dtype explains."""
     save_policy(model, tokenizer, folder)
     model.eval()
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
@@ -31,7 +30,7 @@ def save_checked(
         ids,
         _token_logprobs(model, ids),
         dtype=dtype,
-        limit=limits[dtype],
+        limit=largest_difference(model_noise(model, ids)),
         names=lambda: (name for name, _ in in_checkpoint_format(model, named_weights(model))),
     )
 
@@ -58,7 +57,13 @@ def check_saved_policy(
     if device is None:
         _compare_names(folder, files, set(names()))
         return
-    found = _token_logprobs(load_policy(str(folder), dtype=dtype, device=device).eval(), token_ids)
+    try:
+        loaded = load_policy(str(folder), dtype=dtype, device=device).eval()
+    except DataError as error:
+        raise CheckpointError(
+            f"the model saved in {folder} is not the one that was trained: {error}"
+        ) from None
+    found = _token_logprobs(loaded, token_ids)
     differences = [abs(a - b) for a, b in zip(found, logprobs, strict=True)]
     worst = max(range(len(differences)), key=lambda at: (differences[at] != differences[at], differences[at]))
     if not differences[worst] <= limit:  # nan must fail too

@@ -46,7 +46,6 @@ from verl_lite.engine.preference.reward_model import (
     load_scoring_model,
     save_scoring_model,
 )
-from verl_lite.engine.rollout.canary import TOLERANCES
 from verl_lite.engine.rundir.fingerprints import data_digest, date_of
 from verl_lite.engine.rundir.folder import FREE_FOR_MEMORY, RunFolder
 from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
@@ -219,7 +218,7 @@ def _dpo(run: Run[_Prepared], config: DPOConfig) -> None:
         config,
         DPOObjective(policy, config),
         (train, held_out),
-        save=lambda folder: save_checked(policy.model, prepared.tokenizer, folder, limits=TOLERANCES),
+        save=lambda folder: save_checked(policy.model, prepared.tokenizer, folder),
     )
 
 

@@ -13,12 +13,10 @@ import math
 from collections.abc import Sequence
 
 from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.model.precision import LEAST_LIMIT, largest_difference, typical_difference
 from verl_lite.engine.types import PromptRow, WeightSource
 from verl_lite.errors import TrainingError
 
-MARGIN = 3.0
-# Two correct implementations in float32 differ by 1e-6 on one CPU; GPUs add TF32 and other summation orders.
-LEAST_LIMIT = 1e-3
 CANARY_TOKENS = 64
 MAX_CANARY_TOKENS = 2048
 
@@ -98,8 +96,7 @@ class Canary:
         """The source's log-probabilities; the limits follow from its weights."""
         if self._tolerance is None:
             noise = source.logprob_noise(self.token_ids, self.dtype)
-            self._typical = max(LEAST_LIMIT, MARGIN * noise)
-            self.limit = max(LEAST_LIMIT, MARGIN**2 * noise)
+            self._typical, self.limit = typical_difference(noise), largest_difference(noise)
         return source.token_logprobs(self.token_ids)
 
     def check(self, source: WeightSource, sampled: Sequence[float], *, version: int) -> float:
