@@ -19,7 +19,7 @@ def rewards() -> None:
 def serve(
     config: RewardsFile,
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one")] = 8770,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one")] = 8770,
     workers: Workers = None,
     token_env: Annotated[str, typer.Option(help="Environment variable with the clients' token")] = "",
     open_: Annotated[bool, typer.Option("--open", help="Let others in without a token")] = False,

@@ -5,6 +5,7 @@ import copy
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -438,6 +439,23 @@ def test_a_bad_row_costs_no_other_request_its_scores(file: Path) -> None:
     first, wrong, last = asyncio.run(ask())
     assert [first[0].reward, last[0].reward] == [2.0, 2.0]
     assert isinstance(wrong, DataError)
+
+
+def test_rewards_that_cannot_start_and_a_port_that_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "local.py").write_text(
+        "from verl_lite.plugins import reward\n"
+        "def make():\n    @reward('local')\n    def local(r):\n        return 1.0\n    return local\n"
+        "local = make()\n"
+    )
+    local = RewardsConfig.model_validate({"rewards": {"it": {"use": f"{tmp_path / 'local.py'}:local"}}})
+    with pytest.raises(PluginError, match="cannot be sent to a worker process"):
+        serve_rewards(local, port=0)
+    exact = RewardsConfig.model_validate({"rewards": {"it": {"use": "exact"}}})
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(ConfigError, match="cannot listen on"),
+    ):
+        serve_rewards(exact, port=taken.getsockname()[1])
 
 
 def test_the_command_ends_gracefully_with_a_request_in_flight(file: Path, tmp_path: Path) -> None:

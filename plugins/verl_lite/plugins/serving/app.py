@@ -51,9 +51,13 @@ def make_app(config: RewardsConfig, options: ServingOptions | None = None) -> "S
     service = RewardService(config, options or ServingOptions())
 
     @asynccontextmanager
-    async def lifespan(_: "Starlette") -> Any:
-        async with service:
-            yield
+    async def lifespan(app: "Starlette") -> Any:
+        try:
+            async with service:
+                yield
+        except VerlLiteError as error:
+            app.state.failure = error  # for whoever started the server
+            raise
 
     gate = _Gate(service)
     routes = [

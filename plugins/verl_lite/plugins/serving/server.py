@@ -27,7 +27,8 @@ def serve_rewards(
     """Serve until SIGTERM or Ctrl-C, then answer what was accepted and return.
 
     `on_start` gets the server's URL; `port` 0 takes a free one. Raises ConfigError for a port that is taken,
-    and for a host that others reach without a token, unless `is_open`.
+    and for a host that others reach without a token, unless `is_open`; and what the rewards raise that cannot
+    start.
     """
     options = options or ServingOptions()
     if host not in _LOOPBACK and not (options.token or is_open):
@@ -40,17 +41,17 @@ def serve_rewards(
 
     settings = uvicorn.Config(
         app,
-        log_level="warning",
+        log_level="critical",
         timeout_graceful_shutdown=int(options.end_s),
         backlog=_BACKLOG,
         lifespan="on",
     )
     listening = _listen(host, port)
     server = _make_server(settings, lambda: on_start(f"http://{_shown(host)}:{listening.getsockname()[1]}"))
-    with _ending_quietly(), listening:
+    with _ending_quietly(), listening, contextlib.suppress(SystemExit):  # uvicorn's for a failed start
         server.run(sockets=[listening])
     if not server.has_started:
-        raise ConfigError("the rewards did not start: see the error above")
+        raise getattr(app.state, "failure", None) or ConfigError("the server did not start")
 
 
 def _make_server(settings: Any, on_start: Callable[[], None]) -> Any:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from verl_lite.errors import PluginError
-from verl_lite.plugins.contract import definition_of
+from verl_lite.plugins.contract import Component, definition_of
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
-from verl_lite.plugins.testing.fakes import score_rollouts
+from verl_lite.plugins.testing.fakes import score_rollouts, score_with
 
 TOLERANCE = 1e-9
 
@@ -92,7 +92,14 @@ def _with_deadline(
             f"reward {definition.name!r} has isolate=False, so it runs in the trainer's own process and "
             "nothing stops it at a deadline: it cannot end in a time-out"
         )
-    [timed] = score_rollouts(reward, [rollout], timeout_s=timeout_s, **(options or {}))
+    # not by component_for: a reward may have an option of its own that is called timeout_s
+    component = Component(
+        name=definition.name,
+        definition=definition,
+        options=definition.options_model(**(options or {})),
+        timeout_s=timeout_s or definition.timeout_s,
+    )
+    [timed] = score_with(component, [rollout])
     return timed.score
 
 

@@ -57,6 +57,12 @@ def score_rollouts(
 ) -> list[TimedScore]:
     """The scores of a single reward, run as in training."""
     component = component_for(reward, **options)
+    return score_with(component, rollouts, workers=workers, debug_inline=debug_inline)
+
+
+def score_with(
+    component: Component, rollouts: Sequence[Rollout], *, workers: int | None = 1, debug_inline: bool = False
+) -> list[TimedScore]:
     with Execution([component], workers=workers, debug_inline=debug_inline) as execution:
         run = execution.start()
         run.add(rollouts)
