@@ -21,6 +21,7 @@ from verl_lite.cli.preferences import dpo, preferences_app, reward_model
 from verl_lite.cli.report import report
 from verl_lite.cli.rewards import rewards_app
 from verl_lite.cli.rollout import rollout
+from verl_lite.cli.sandbox import sandbox_app
 from verl_lite.cli.score import score
 from verl_lite.cli.train import config_app, sft, train
 from verl_lite.errors import ConfigError, DataError, PluginError, VerlLiteError
@@ -66,6 +67,7 @@ app.command()(export)
 app.add_typer(plugins_app, name="plugins")
 app.add_typer(model_app, name="model")
 app.add_typer(rewards_app, name="rewards")
+app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(config_app, name="config")
 app.add_typer(preferences_app, name="preferences")
 app.add_typer(data_app, name="data")

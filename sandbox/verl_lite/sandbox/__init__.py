@@ -10,7 +10,7 @@ from verl_lite.sandbox.backend import RunFuture  # noqa: E402
 from verl_lite.sandbox.layers import Layer, State, probe  # noqa: E402
 from verl_lite.sandbox.libraries import LIBRARY_SETS  # noqa: E402
 from verl_lite.sandbox.limits import REPLY_FD, SANDBOX_VERSION, Limits, Result, Status  # noqa: E402
-from verl_lite.sandbox.sandbox import Sandbox, UnsafeSandboxWarning  # noqa: E402
+from verl_lite.sandbox.sandbox import Sandbox, UnsafeSandboxWarning, serve_sandbox  # noqa: E402
 
 __all__ = [
     "LIBRARY_SETS",
@@ -25,4 +25,5 @@ __all__ = [
     "Status",
     "UnsafeSandboxWarning",
     "probe",
+    "serve_sandbox",
 ]

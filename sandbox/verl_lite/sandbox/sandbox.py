@@ -16,7 +16,9 @@ from verl_lite.sandbox.libraries import find_libraries, missing_modules
 from verl_lite.sandbox.limits import Limits, Result, Status
 from verl_lite.sandbox.native import NativeBackend
 from verl_lite.sandbox.remote import RemoteBackend
+from verl_lite.sandbox.served import SandboxServer, ServedBackend
 
+TOKEN_VARIABLE = "VERL_LITE_SANDBOX_TOKEN"
 _DEFAULT_LIMITS = Limits()
 _NO_FILES: Mapping[str, bytes] = {}
 
@@ -122,7 +124,7 @@ class Sandbox:
 
         Read from the text: [] for a program that is no Python, and for a remote service, which is not known.
         """
-        if isinstance(self._backend, RemoteBackend):
+        if isinstance(self._backend, (RemoteBackend, ServedBackend)):
             return []
         try:
             tree = ast.parse(source)
@@ -201,11 +203,14 @@ class Sandbox:
             future.set_exception(error)
 
     def _choose(self, backend: str, unsafe: bool) -> Backend:
+        if backend.startswith(("verl+http://", "verl+https://")):
+            return ServedBackend(backend, os.environ.get(TOKEN_VARIABLE, ""))
         if backend.startswith(("http://", "https://")):
             return RemoteBackend(backend)
         if backend not in ("auto", "native", "bubblewrap"):
             raise SandboxError(
-                f"backend={backend!r}: expected auto, native, bubblewrap or a SandboxFusion service's URL"
+                f"backend={backend!r}: expected auto, native, bubblewrap, verl+http://HOST:PORT "
+                "(verl-lite sandbox serve) or a SandboxFusion service's URL"
             )
         reasons = []
         for name in ("native", "bubblewrap") if backend == "auto" else (backend,):
@@ -234,7 +239,9 @@ class Sandbox:
     def _backend_for(self, language: str) -> Backend:
         if language in self._backend.languages:
             return self._backend
-        if isinstance(self._backend, RemoteBackend):  # with a service chosen, nothing may run on this machine
+        if isinstance(
+            self._backend, (RemoteBackend, ServedBackend)
+        ):  # with a service chosen, nothing may run on this machine
             known = ", ".join(sorted(self._backend.languages))
             raise SandboxError(
                 f"the service at {self._backend.url} does not run {language!r}: it runs {known}"
@@ -248,6 +255,27 @@ class Sandbox:
                 f"no tools for language {language!r} here ({why_missing(language)}): installed are {known}"
             )
         return self._others
+
+
+def serve_sandbox(
+    sandbox: Sandbox,
+    *,
+    token: str,
+    host: str = "127.0.0.1",
+    port: int = 8090,
+    most: Limits,
+    max_waiting: int = 512,
+) -> SandboxServer:
+    """An HTTP server, listening, that runs programs of its clients in `sandbox`; start its `serve_forever`.
+
+    No limit of a request exceeds `most`; more than `max_waiting` requests at once are told to try again.
+    Raises ValueError for a token shorter than 16 characters.
+    """
+    if len(token) < 16:
+        raise ValueError(
+            f"token: {len(token)} characters: expected at least 16; it is all that protects this"
+        )
+    return SandboxServer((host, port), sandbox._run, token=token, most=most, max_waiting=max_waiting)
 
 
 def _checked_paths(paths: Sequence[str]) -> list[str]:

@@ -25,6 +25,7 @@ def test_the_public_names_of_the_sandbox() -> None:
         "Status",
         "UnsafeSandboxWarning",
         "probe",
+        "serve_sandbox",
     ]
     assert verl_lite.sandbox.__all__ == names == sorted(names, key=lambda name: (not name.isupper(), name))
     assert all(getattr(verl_lite.sandbox, name) is not None for name in names)
