@@ -57,6 +57,7 @@ def test_the_public_names_of_the_code_verifier() -> None:
         "NotPlainData",
         "NotReadable",
         "ObjectTest",
+        "ProgramTest",
         "StdinTest",
         "Submission",
         "TestResult",
@@ -155,7 +156,7 @@ def test_the_verdict() -> None:
         "wrong",
         "unparsed",
         "bad_reference",
-        "timeout",
         "not_installed",
+        "timeout",
         "error",
     ]

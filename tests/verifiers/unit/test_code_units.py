@@ -30,6 +30,7 @@ from verl_lite.verifiers.code import (
     loading,
     matches_text,
     matches_value,
+    program_tests,
     read_test_code,
     split_asserts,
 )
@@ -41,7 +42,7 @@ PLAIN = st.recursive(
 )
 
 
-@pytest.mark.parametrize("module", [compare, extract, loading])
+@pytest.mark.parametrize("module", [compare, extract, loading, program_tests])
 def test_the_examples_in_docstrings_hold(module: Any) -> None:
     assert doctest.testmod(module).failed == 0
     assert doctest.testmod(module).attempted > 0

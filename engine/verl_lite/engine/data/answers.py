@@ -41,7 +41,9 @@ def _verify_programs(answers: Mapping[int, str], rows: Mapping[int, Mapping[str,
         except BadTests:
             found[at] = Outcome.BAD_REFERENCE
             continue
-        options = CodeOptions(prelude=loaded.prelude, continues=loaded.continues)
+        options = CodeOptions(
+            language=loaded.language or "python", prelude=loaded.prelude, continues=loaded.continues
+        )
         submissions[at] = Submission(response=answer, tests=loaded.tests, options=options)
     verdicts = verify_programs(list(submissions.values()))
     return found | {at: verdict.outcome for at, verdict in zip(submissions, verdicts, strict=True)}

@@ -71,7 +71,7 @@ class CodeRewardOptions(BaseModel):
     def for_tests(self, loaded: LoadedTests) -> CodeOptions:
         stop = self.stop_on_first_failure
         return CodeOptions(
-            language=self.language,
+            language=loaded.language or self.language,
             prelude=loaded.prelude + self.prelude,
             continues=loaded.continues,
             limits=Limits(

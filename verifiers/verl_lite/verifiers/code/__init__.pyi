@@ -13,6 +13,7 @@ from .types import (
     CodeOptions as CodeOptions,
     CodeTest as CodeTest,
     ObjectTest as ObjectTest,
+    ProgramTest as ProgramTest,
     StdinTest as StdinTest,
     TestResult as TestResult,
     UnitTestFile as UnitTestFile,

@@ -14,7 +14,11 @@ LANGUAGE_TAGS: dict[str, frozenset[str]] = {
     "bash": frozenset({"bash", "sh", "shell"}),
     "c": frozenset({"c"}),
     "cpp": frozenset({"cpp", "c++", "cc", "cxx"}),
+    "go": frozenset({"go", "golang"}),
+    "java": frozenset({"java"}),
     "javascript": frozenset({"javascript", "js", "node"}),
+    "rust": frozenset({"rust", "rs"}),
+    "typescript": frozenset({"typescript", "ts"}),
 }
 
 _OPENING = re.compile(r"^(?P<before>.*?)(?P<fence>`{3,}|~{3,})(?P<info>[^\n]*)$")

@@ -21,8 +21,16 @@ from typing import Any, TypeAlias
 from verl_lite.sandbox import Limits, Result, Status
 from verl_lite.verifiers.code.asserts import TestCode
 from verl_lite.verifiers.code.compare import matches_text, matches_value, show, show_data
+from verl_lite.verifiers.code.program_tests import joined
 from verl_lite.verifiers.code.trust import runs_text
-from verl_lite.verifiers.code.types import CallTest, CodeOptions, ObjectTest, StdinTest, TestResult
+from verl_lite.verifiers.code.types import (
+    CallTest,
+    CodeOptions,
+    ObjectTest,
+    ProgramTest,
+    StdinTest,
+    TestResult,
+)
 from verl_lite.verifiers.code.wire import encode
 
 _CALLS_TIMES = 4  # a test file may take this many times the limit of one call
@@ -234,6 +242,19 @@ def run_object_test(test: ObjectTest, program: str, options: CodeOptions) -> Har
         if not compared.passed:
             return replace(compared, reason=f"{method}: {compared.reason}")
     return compared
+
+
+def run_program_test(test: ProgramTest, program: str, options: CodeOptions) -> Harness:
+    """Run the program with test code of its own language behind it; exit code 0 passes."""
+    why = "runs inside the program's process: it is part of the program"
+    if options.trusting_tests == "refuse":
+        return _bad(f"refused, for the test {why} (trusting_tests: allow would run it)")
+    source = joined(program, prompt=test.prompt, tests=test.source)
+    (result,) = yield [Run(source=source, stdin=b"", limits=options.limits, language=options.language)]
+    fault = _fault(result)
+    if fault:
+        return replace(fault, trusts_program=True)
+    return TestResult(status="passed", kind="", reason=why, trusts_program=True)
 
 
 # -- test code --------------------------------------------------------------------------------------

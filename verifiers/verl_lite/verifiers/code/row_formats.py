@@ -23,7 +23,15 @@ from verl_lite.verifiers.code.row_values import (
     read_value,
     strings,
 )
-from verl_lite.verifiers.code.types import AssertTest, CallTest, CodeTest, ObjectTest, StdinTest, UnitTestFile
+from verl_lite.verifiers.code.types import (
+    AssertTest,
+    CallTest,
+    CodeTest,
+    ObjectTest,
+    ProgramTest,
+    StdinTest,
+    UnitTestFile,
+)
 
 Reader = Callable[[Mapping[str, Any]], LoadedTests]
 
@@ -237,7 +245,26 @@ def _is_code(columns: Mapping[str, Any]) -> bool:
     return has_test_functions(tree) or any(isinstance(node, ast.Assert) for node in ast.walk(tree))
 
 
+_LANGUAGES = {
+    "cpp": "cpp", "c++": "cpp", "c": "c", "js": "javascript", "javascript": "javascript", "ts": "typescript",
+    "typescript": "typescript", "go": "go", "go_test.go": "go", "rs": "rust", "rust": "rust", "java": "java",
+    "sh": "bash", "bash": "bash",
+}  # fmt: skip
+
+
+def _read_multiple(columns: Mapping[str, Any]) -> LoadedTests:
+    """MultiPL-E: test code in the program's language, after the program."""
+    test = ProgramTest(source=str(columns["tests"]), prompt=str(columns.get("prompt") or ""))
+    language = _LANGUAGES[str(columns["language"]).lower()]
+    return LoadedTests(tests=(test,), shape="multipl-e", language=language)
+
+
+def _is_other_language(columns: Mapping[str, Any]) -> bool:
+    return str(columns["language"]).lower() in _LANGUAGES and isinstance(from_json(columns["tests"]), str)
+
+
 FORMATS: tuple[Format, ...] = (
+    Format("MultiPL-E", ("tests", "language"), _read_multiple, _is_other_language),
     Format("verl-lite", ("tests",), _read_own),
     Format("EvalPlus", ("base_input", "canonical_solution", "entry_point"), _read_evalplus),
     Format("HumanEval", ("test", "entry_point"), lambda columns: read_check(columns, "humaneval")),

@@ -42,6 +42,7 @@ class LoadedTests:
     shape: str
     prelude: str = ""
     continues: str = ""
+    language: str = ""  # of the programs, where the row says so
 
 
 def from_json(value: Any) -> Any:

@@ -24,6 +24,7 @@ _KIND_NAMES = {
     "ObjectTest": "object",
     "AssertTest": "asserts",
     "UnitTestFile": "unit_tests",
+    "ProgramTest": "program",
 }
 
 

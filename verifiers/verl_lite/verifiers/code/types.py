@@ -7,6 +7,7 @@ Which tests keep the expected values out of the program's process, and which tru
     ObjectTest    separate   the same for a sequence of calls on one object
     AssertTest    separate if the asserts only call functions with data, else trusting
     UnitTestFile  likewise
+    ProgramTest   trusting
 """
 
 from collections.abc import Callable, Mapping
@@ -107,7 +108,18 @@ class UnitTestFile:
     setup: str = ""
 
 
-CodeTest: TypeAlias = StdinTest | CallTest | ObjectTest | AssertTest | UnitTestFile
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramTest:
+    """Test code in the program's own language, put behind it: the whole must end with exit code 0.
+
+    It always trusts the program, which can end early. `prompt` is what the program may continue.
+    """
+
+    source: str
+    prompt: str = ""
+
+
+CodeTest: TypeAlias = StdinTest | CallTest | ObjectTest | AssertTest | UnitTestFile | ProgramTest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

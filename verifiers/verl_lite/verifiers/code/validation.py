@@ -15,6 +15,7 @@ from verl_lite.verifiers.code.types import (
     CodeTest,
     Comparison,
     ObjectTest,
+    ProgramTest,
     StdinTest,
     UnitTestFile,
 )
@@ -47,8 +48,10 @@ def find_problem(test: Any, options: CodeOptions) -> str:
 def _find_problem(test: Any, options: CodeOptions) -> str:
     if options.language not in LANGUAGE_TAGS:
         return f"language {options.language!r}: expected one of {', '.join(sorted(LANGUAGE_TAGS))}"
-    if options.language != "python" and not isinstance(test, StdinTest):
-        return f"a {options.language} program can be graded by stdin tests only"
+    if options.language != "python" and not isinstance(test, (StdinTest, ProgramTest)):
+        return f"a {options.language} program can be graded by stdin tests and test programs only"
+    if isinstance(test, ProgramTest):
+        return "" if test.source.strip() else "empty test code"
     if isinstance(test, StdinTest):
         return _stdin_problem(test)
     if isinstance(test, CallTest):

@@ -15,11 +15,12 @@ from verl_lite.verifiers.code.harness import (
     Harness,
     run_call_test,
     run_object_test,
+    run_program_test,
     run_stdin_test,
     run_test_code,
 )
 from verl_lite.verifiers.code.scheduler import Grading, Scheduler
-from verl_lite.verifiers.code.types import CallTest, CodeOptions, CodeTest, ObjectTest, StdinTest
+from verl_lite.verifiers.code.types import CallTest, CodeOptions, CodeTest, ObjectTest, ProgramTest, StdinTest
 from verl_lite.verifiers.code.validation import find_problem, find_suite_problem
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
@@ -150,6 +151,8 @@ def _harness_for(test: CodeTest, program: str, options: CodeOptions) -> Callable
         return functools.partial(run_stdin_test, test, program, options)
     if isinstance(test, CallTest):
         return functools.partial(run_call_test, test, program, options)
+    if isinstance(test, ProgramTest):
+        return functools.partial(run_program_test, test, program, options)
     if isinstance(test, ObjectTest):
         return functools.partial(run_object_test, test, program, options)
     code = read_test_code(test, options.prelude)
