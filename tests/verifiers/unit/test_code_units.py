@@ -400,7 +400,7 @@ def test_extraction_of_other_languages() -> None:
         ({"test": "see below", "entry_point": ""}, "the nearest format is HumanEval (test + entry_point)"),
         ({"inputs": ["1"], "question": "?"}, "inputs and outputs (inputs + outputs), and lacks outputs"),
         ({"label": "42"}, "the nearest format is label (label), whose values are not tests"),
-        ({"question": "?"}, "expected one of [tests; base_input"),
+        ({"question": "?"}, "expected one of [tests + language; tests; base_input"),
     ],
 )
 def test_an_unknown_row_names_the_nearest_format(columns: dict[str, Any], reason: str) -> None:
