@@ -10,6 +10,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import import_module
@@ -184,12 +185,23 @@ def _reasons(results: Mapping[str, Any]) -> str:
     for name in FAMILIES:
         learner, vllm = results["learner"].get(name, {}), results["vllm"].get(name, {})
         notes = [learner.get("why", ""), learner.get("error", ""), learner.get("lora_why", "")]
+        if (learner.get("logprobs") or 0) > EXACT:
+            notes.append(f"the learner's numbers are wrong ({learner['logprobs']:.1g} nats): do not train it")
         notes.append(vllm.get("error", "").partition(". Set rollout")[0])
         if vllm.get("synced") is not None and max(vllm["start"], vllm["synced"]) > SYNCED[vllm["dtype"]]:
-            notes.append(f"vLLM computes something else ({vllm['start']:.1g} nats before any sync)")
-        said = "; ".join(note.replace("|", "/").replace("\n", " ") for note in notes if note)
+            if vllm["start"] > SYNCED[vllm["dtype"]]:
+                notes.append(f"vLLM computes something else ({vllm['start']:.1g} nats before any sync)")
+            else:
+                notes.append(f"vLLM has wrong weights after a sync ({vllm['synced']:.1g} nats)")
+        said = "; ".join(_short(note) for note in notes if note)
         lines += [f"- `{name}`: {said}"] if said else []
     return "\n".join(lines)
+
+
+def _short(note: str) -> str:
+    """The note without the temporary folder, and without lists that vLLM appends."""
+    note = re.sub(r" the model '/\S*'", " it", note.replace("|", "/").replace("\n", " "))
+    return re.split(r" \[type=|\. Supported architectures|\. The available parameters", note)[0]
 
 
 TEXT = """# Architectures
@@ -214,7 +226,9 @@ Every number is the largest difference between two computations that should agre
 - *adapters*: `rollout.lora_sync: adapters`; `merged`: vLLM takes only merged weights, which `auto` sends.
 
 A CPU build of vLLM has no kernels for state-space layers, sparse attention and some experts: those families
-run on a GPU only. Families that read images need `torchvision` to be served by vLLM.
+run on a GPU only; so does latent attention (DeepSeek, GLM-4.7), whose CPU kernel gives other numbers. Families
+that read images ("failed to be inspected") need `torchvision` to be served by vLLM. Wherever vLLM's number is
+bold, the canary stops a run in its first sync: use `rollout.sampler: transformers`.
 
 | family | form | log-probabilities | gradients | reload | LoRA merged | vLLM | adapters |
 |---|---|---|---|---|---|---|---|

@@ -25,6 +25,7 @@ from verl_lite.errors import ConfigError
 from verl_lite.plugins import Rollout, SamplerSettings
 
 IN_FLIGHT = 64
+HEADLESS = {"Gemma2ForCausalLM"}  # vLLM's class has no output head, and refuses one among the weights
 
 
 class ServerSampler:
@@ -119,7 +120,9 @@ class ServerSampler:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in source.checkpoint_weights()}
         if config.is_file():
             shutil.copy(config, folder)
-            if json.loads(config.read_text()).get("tie_word_embeddings"):
+            described = json.loads(config.read_text())
+            has_head = not HEADLESS.intersection(described.get("architectures") or ())
+            if described.get("tie_word_embeddings") and has_head:
                 # vLLM's CPU build keeps a copy of a tied head (see vllm_engine.py); others ignore this one
                 for name in [name for name in weights if name.endswith("embed_tokens.weight")]:
                     weights.setdefault("lm_head.weight", weights[name].clone())
