@@ -225,10 +225,10 @@ Every number is the largest difference between two computations that should agre
   transformers'. `no`: vLLM cannot run it here; `rollout.sampler: transformers` does.
 - *adapters*: `rollout.lora_sync: adapters`; `merged`: vLLM takes only merged weights, which `auto` sends.
 
-A CPU build of vLLM has no kernels for state-space layers, sparse attention and some experts: those families
-run on a GPU only; so does latent attention (DeepSeek, GLM-4.7), whose CPU kernel gives other numbers. Families
+The CPU build of vLLM has no kernels for state-space layers, sparse attention and some experts, and its latent
+attention (DeepSeek, GLM-4.7) gives other numbers than transformers'. None of this was tried on a GPU. Families
 that read images ("failed to be inspected") need `torchvision` to be served by vLLM. Wherever vLLM's number is
-bold, the canary stops a run in its first sync: use `rollout.sampler: transformers`.
+bold, the canary stops a run in its first syncs: use `rollout.sampler: transformers`.
 
 | family | form | log-probabilities | gradients | reload | LoRA merged | vLLM | adapters |
 |---|---|---|---|---|---|---|---|
