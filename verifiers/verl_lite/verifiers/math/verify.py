@@ -147,7 +147,7 @@ def _verify(response: str, reference: str, options: MathOptions, ask: Ask) -> Ve
         response, reference = with_decimal_points(response), with_decimal_points(reference)
     wanted = plain_reference(reference)
     if wanted is not None:
-        extraction = _extracted(response, options)
+        extraction = extract(response, mode=options.mode, read_unclosed=options.unclosed_thinking == "read")
         quick = compare_plain(wanted, extraction.answer or "") if not extraction.boxes else None
         if quick is not None:
             return _verdict(quick, extraction.answer, started)
@@ -157,7 +157,7 @@ def _verify(response: str, reference: str, options: MathOptions, ask: Ask) -> Ve
     if expected.may_need_proof:
         pool.start()
     if wanted is None:
-        extraction = _extracted(response, options)
+        extraction = extract(response, mode=options.mode, read_unclosed=options.unclosed_thinking == "read")
     if extraction.answer is None:
         decision = Decision(Outcome.UNPARSED, "", extraction.reason)
     else:
@@ -171,13 +171,9 @@ def _verify(response: str, reference: str, options: MathOptions, ask: Ask) -> Ve
 
 def _is_same_text(text: str, reference: str) -> bool:
     """Whether a text is the reference itself, however that is read: a sentence, a whole solution."""
-    if len(text) > MAX_COMPARED_CHARS or len(reference) > MAX_COMPARED_CHARS or not text.strip():
+    if len(text) > min(MAX_COMPARED_CHARS, 3 * len(reference) + 40) or not text.strip():
         return False
     return read_answer(text).key == read_answer(reference).key
-
-
-def _extracted(response: str, options: MathOptions) -> Extraction:
-    return extract(response, mode=options.mode, read_unclosed=options.unclosed_thinking == "read")
 
 
 def _verdict(decision: Decision, answer: str | None, started: float) -> Verdict:

@@ -51,7 +51,7 @@ class Reading(NamedTuple):
 
 def read_simpler(answer: Answer) -> Reading | None:
     """The first reading of the table that applies; None for an answer that is nothing but itself."""
-    if len(answer.text) > MAX_CHARS or not answer.text:
+    if len(answer.text) > MAX_CHARS or not any(map(str.isalpha, answer.text)):
         return None
     return next((found for read in _READINGS if (found := read(answer)) is not None), None)
 

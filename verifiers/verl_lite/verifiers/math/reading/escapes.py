@@ -17,7 +17,7 @@ _RESTS = {
     "\r": "ight angle floor ceil m oot ightarrow ho",
 }
 _LETTERS = {"\a": "a", "\b": "b", "\t": "t", "\n": "n", "\v": "v", "\f": "f", "\r": "r"}
-_CONTROL = re.compile("[\a\b\t\v\f\r]|\n(?=e|otin)")
+_MARKS = ("\t", "\f", "\b", "\r", "\a", "\v", "\ne", "\notin")  # what is left of some command
 _ESCAPED = re.compile(
     "|".join(f"{re.escape(char)}(?=(?:{'|'.join(rests.split())})(?![a-z]))" for char, rests in _RESTS.items())
 )
@@ -39,7 +39,7 @@ def with_commands(text: str) -> str:
     >>> with_commands("\text{m} and \frac{1}{2}")
     '\\text{m} and \\frac{1}{2}'
     """
-    if text.isprintable() or _CONTROL.search(text) is None:
+    if text.isprintable() or not any(mark in text for mark in _MARKS):
         return text
     return _ESCAPED.sub(lambda match: "\\" + _LETTERS[match[0]], text)
 
