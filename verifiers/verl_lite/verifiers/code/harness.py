@@ -308,8 +308,12 @@ def _tests_run(code: TestCode, key: str, program: str, options: CodeOptions) -> 
 
 
 def _passed(reply: dict[str, Any], code: TestCode) -> TestResult:
+    if reply["lacks"] and not reply["made"]:
+        return _failed(str(reply["lacks"])[:300])
     if code.collect and not reply["ran"]:
-        return _bad("the test file holds no test")
+        skipped = _failed("every test was skipped, after it called the program")
+        own = code.mode == "separate" and reply["made"] and reply["collected"]
+        return skipped if own else _bad("the test file holds no test")
     if not reply["made"]:
         return _bad("the tests never call the program")
     return TestResult(status="passed", kind="")

@@ -43,7 +43,7 @@ _CALLBACKS = frozenset(
     "abs all any bin chr divmod hash hex len max min oct ord pow print repr round sorted sum".split()
 )
 _NO_CALLBACKS = frozenset(
-    "builtins code codeop ctypes importlib marshal multiprocessing operator os pickle posix pty runpy shutil"
+    "builtins code codeop ctypes importlib marshal multiprocessing os pickle posix pty runpy shutil"
     " signal socket subprocess sys types".split()
 )
 
@@ -90,7 +90,8 @@ class TestsEnd(Peer):
 
     def perform(self, operation: str, target: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         if operation == "stdin":
-            return getattr(sys.stdin, args[0])(args[1])
+            read = {"read": sys.stdin.read, "readline": sys.stdin.readline}[args[0]]
+            return read(int(args[1]))
         if operation == "input":
             return builtins.input(args[0])
         return super().perform(operation, target, args, kwargs)
@@ -187,7 +188,7 @@ def _may_be_called(target: Any) -> bool:
     if isinstance(target, types.BuiltinFunctionType) and target.__module__ in ("builtins", "_io", "io"):
         return target.__name__ in _CALLBACKS
     if isinstance(target, type):
-        return target is not type and target.__module__ not in _NO_CALLBACKS - {"builtins"}
+        return target is not type and target.__module__ not in (_NO_CALLBACKS | {"operator"}) - {"builtins"}
     return str(getattr(target, "__module__", "")).partition(".")[0] not in _NO_CALLBACKS
 
 
@@ -233,9 +234,6 @@ class _Module(types.ModuleType):
         self.__dict__.pop(name, None)
 
 
-# -- running ----------------------------------------------------------------------------------------
-
-
 def _prepare(request: dict[str, Any], end: TestsEnd | None) -> dict[str, Any]:
     """The namespace the tests run in, with the program or with what stands for it."""
     tests = types.ModuleType("tests")
@@ -267,7 +265,7 @@ def _prepare(request: dict[str, Any], end: TestsEnd | None) -> dict[str, Any]:
 def _run_tests(request: dict[str, Any], namespace: dict[str, Any], end: TestsEnd | None) -> dict[str, Any]:
     code = compile(request["source"], "<tests>", "exec")
     steps: list[Step] = [("", lambda: exec(code, namespace))]
-    ran = 0
+    ran = collected = 0
     while steps:
         name, step = steps.pop(0)
         try:
@@ -282,9 +280,11 @@ def _run_tests(request: dict[str, Any], namespace: dict[str, Any], end: TestsEnd
             raise PeerGone(end.broken)
         if name == "" and request["collect"]:
             steps = test_steps(namespace)
+            collected = len(steps)
             ran -= bool(steps)
         ran += 1 if name or not request["collect"] else 0
-    return {"status": "passed", "ran": ran, "made": end.made_calls if end else 1}
+    made, lacks = (end.made_calls, end.lacks) if end else (1, "")
+    return {"status": "passed", "ran": ran, "made": made, "lacks": lacks, "collected": collected}
 
 
 def _failure(
