@@ -31,7 +31,7 @@ def dig(value: Any, path: str) -> Any:
             at = path.find(".", at + 1)
         return MISSING
     if isinstance(value, str):
-        read = _literal(value)
+        read = literal(value)
         return dig(read, path) if read is not None else MISSING
     if isinstance(value, Sequence) or hasattr(value, "tolist"):
         return _element(value if isinstance(value, Sequence) else value.tolist(), path)
@@ -45,7 +45,7 @@ def _element(items: Sequence[Any], path: str) -> Any:
     return dig(items[int(index)], rest) if rest else items[int(index)]
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
     """The mapping or list written in `text`; None for any other text."""
     if text[:1] not in ("{", "["):
         return None

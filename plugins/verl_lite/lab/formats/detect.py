@@ -1,11 +1,13 @@
 """Detect which trainer wrote a file from the keys of its first row."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from verl_lite.errors import ConfigError, DataError
-from verl_lite.lab.formats import open_instruct, openrlhf, trl, verifiers, verl
+from verl_lite.lab.formats import open_instruct, openrlhf, pairs, table, trl, verifiers, verl
+from verl_lite.lab.formats.fields import Fields
+from verl_lite.plugins.paths import MISSING, dig
 from verl_lite.plugins.records import Convert, own_records
 
 AUTO = "auto"
@@ -14,32 +16,73 @@ OWN = "verl-lite"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """One kind of file. `convert` is a module-level function, so it can be pickled."""
+    """One kind of file.
+
+    marks      paths that a row must have; "a|b" is either of them
+    without    paths that it must not have
+    is_general several others' rows fit too: any format that says more comes first, then the table's order
+    step       where rows do not say it: a pattern for the step in the file's name
+    """
 
     name: str
-    keys: str  # the keys that identify it, for messages
-    matches: Callable[[Mapping[str, Any]], bool]
+    marks: tuple[str, ...]
     convert: Convert
+    without: tuple[str, ...] = ()
+    is_general: bool = False
+    step: str = ""
+
+    @property
+    def keys(self) -> str:
+        """The marks, for messages."""
+        return ", ".join(mark.replace("|", " or ") for mark in self.marks)
+
+    def matches(self, row: Mapping[str, Any]) -> bool:
+        return all(_has(row, mark) for mark in self.marks) and not any(_has(row, m) for m in self.without)
 
 
-def _is_own(row: Mapping[str, Any]) -> bool:
-    return isinstance(row.get("completion"), str)
+def _has(row: Mapping[str, Any], mark: str) -> bool:
+    return any(dig(row, path) is not MISSING for path in mark.split("|"))
 
 
+def _table(name: str, fields: Fields, *marks: str, **more: Any) -> Format:
+    return Format(name=name, marks=marks, convert=fields.convert, **more)
+
+
+_EVENT = "resourceSpans|attributes.llm.output_messages.0.message.role"
+_SPAN = f"{_EVENT}|attributes.gen_ai.output.messages|attributes.gen_ai.completion.0.role"
 FORMATS = {
     found.name: found
     for found in (
-        Format(name=OWN, keys="completion (text)", matches=_is_own, convert=own_records),
-        Format(name="verl", keys=verl.KEYS, matches=verl.matches, convert=verl.convert),
-        Format(name="trl", keys=trl.KEYS, matches=trl.matches, convert=trl.convert),
-        Format(name="verifiers", keys=verifiers.KEYS, matches=verifiers.matches, convert=verifiers.convert),
-        Format(name="openrlhf", keys=openrlhf.KEYS, matches=openrlhf.matches, convert=openrlhf.convert),
-        Format(
-            name="open-instruct",
-            keys=open_instruct.KEYS,
-            matches=open_instruct.matches,
-            convert=open_instruct.convert,
+        _table("messages-completion", table.CONVERSATIONS, "prompt", "completion.0.role", is_general=True),
+        Format(name=OWN, marks=("completion",), convert=own_records, is_general=True),
+        Format(name="verl", marks=("input", "output", "score", "step"), convert=verl.convert),
+        Format(name="trl", marks=trl.MARKS, without=("id", "reward"), convert=trl.convert),
+        Format(name="verifiers", marks=verifiers.MARKS, convert=verifiers.convert),
+        Format(name="openrlhf", marks=openrlhf.MARKS, without=("gts",), convert=openrlhf.convert),
+        Format(name="open-instruct", marks=("decoded_responses", "scores"), convert=open_instruct.convert),
+        _table("skyrl", table.SKYRL, "input_prompt", "output_response", step=r"global_step_(\d+)"),
+        _table("areal", table.AREAL, "task_id", "sample_idx", "completion", "tail_version"),
+        _table("slime", table.SLIME, "group_index", "response", "status"),
+        _table("nemo-gym", table.NEMO_GYM, "responses_create_params", "response", "reward"),
+        _table("nemo-rl", table.NEMO_RL, "content", "rewards", "input_lengths", step=r"data_step(\d+)"),
+        _table("atropos", table.ATROPOS, "tokens", "masks", "scores"),
+        _table("eval-protocol", table.EVAL_PROTOCOL, "messages", "input_metadata", "rollout_status"),
+        _table("openai-batch", table.OPENAI_BATCH, "custom_id", "response"),
+        _table("openai-evals", table.OPENAI_EVALS, "datasource_item", "sample"),
+        _table("openai-evals-log", table.OPENAI_EVALS_LOG, "spec.run_id|event_id"),
+        _table("openai-chat", table.OPENAI_CHAT, "choices|response.choices", without=("custom_id",)),
+        _table("lm-eval", table.LM_EVAL, "doc_id", "resps", "arguments"),
+        _table("inspect", table.INSPECT, "eval.task", "samples|output"),
+        _table("vllm", table.VLLM, "request_id", "prompt", "outputs"),
+        _table("tgi", table.TGI, "generated_text"),
+        _table("langfuse", table.LANGFUSE, "traceId|observations|projectId", "input", "output"),
+        _table("opentelemetry", table.OPENTELEMETRY, _SPAN),
+        _table(
+            "evalplus", table.EVALPLUS, "task_id|eval", "solution|completion|hash", without=("sample_idx",)
         ),
+        _table("llama-factory", table.LLAMA_FACTORY, "prompt", "predict", "label"),
+        Format(name="pairs", marks=("chosen", "rejected"), convert=pairs.convert),
+        _table("messages", table.CONVERSATIONS, "messages|conversations|conversation", is_general=True),
     )
 }
 
@@ -61,17 +104,28 @@ def format_of(row: Mapping[str, Any] | None, *, name: str, format: str = AUTO) -
     if row is None or "schema_version" in row or "columns_json" in row:
         return OWN
     fitting = [known for known, found in FORMATS.items() if found.matches(row)]
-    if OWN in fitting and len(fitting) > 1:
-        fitting.remove(OWN)  # the least specific: a trainer's own keys say more
-    if len(fitting) == 1:
-        return fitting[0]
+    special = [known for known in fitting if not FORMATS[known].is_general]
+    if len(special) == 1 or (fitting and not special):
+        return (special or fitting)[0]
     keys = ", ".join(map(str, row))
-    if fitting:
+    if special:
         raise DataError(
-            f"{name}: the first row fits {' and '.join(fitting)}; choose one with --format. Its keys: {keys}"
+            f"{name}: the first row fits {' and '.join(special)}; choose one with --format. Its keys: {keys}"
         )
-    known = "; ".join(f"{known}: {found.keys}" for known, found in FORMATS.items())
     raise UnknownFormatError(
-        f"{name}: no format fits the first row, whose keys are: {keys}. Known are: {known}. Rename the "
-        "keys with --map, or choose a format with --format"
+        f"{name}: no format fits the first row, whose keys are: {keys}. {_nearest(row)} Rename keys with "
+        "--map, as in --map completion=KEY, or choose a format with --format; docs/importing.md lists them"
     )
+
+
+def _nearest(row: Mapping[str, Any]) -> str:
+    """The format that lacks the smallest share of its marks, and what it lacks."""
+
+    def lacking(known: Format) -> list[str]:
+        return [mark for mark in known.marks if not _has(row, mark)]
+
+    near = min(
+        FORMATS.values(), key=lambda known: (len(lacking(known)) / len(known.marks), known.name != OWN)
+    )
+    absent = ", ".join(mark.replace("|", " or ") for mark in lacking(near))
+    return f"The nearest is {near.name}, which also has {absent}."

@@ -12,15 +12,10 @@ from typing import Any
 from verl_lite.lab.formats.rows import make_record
 from verl_lite.plugins.records import Record
 
-KEYS = "decoded_responses, scores"
 _OURS = frozenset(
     {"decoded_responses", "decoded_queries", "queries", "ground_truths", "scores", "finish_reasons",
      "training_step", "responses", "advantages", "masks"}
 )  # fmt: skip
-
-
-def matches(row: Mapping[str, Any]) -> bool:
-    return {"decoded_responses", "scores"} <= row.keys()
 
 
 def convert(row: Any, number: int) -> Iterable[Record]:

@@ -3,18 +3,14 @@
 As documented (the output of its batch inference); 0.11 no longer writes such files.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from verl_lite.lab.formats.rows import make_record
 from verl_lite.plugins.records import Record
 
-KEYS = "input, output, reward"
+MARKS = ("input", "output", "reward")
 _OURS = frozenset({"input", "output", "reward", "label", "step"})
-
-
-def matches(row: Mapping[str, Any]) -> bool:
-    return {"input", "output", "reward"} <= row.keys() and "gts" not in row
 
 
 def convert(row: Any, number: int) -> Iterable[Record]:

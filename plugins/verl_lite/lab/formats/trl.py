@@ -13,12 +13,8 @@ from typing import Any
 from verl_lite.lab.formats.rows import last_reply, make_record, number_or_none
 from verl_lite.plugins.records import Record
 
-KEYS = "step, prompt, completion, advantage"
+MARKS = ("step", "prompt", "completion", "advantage")
 _OURS = frozenset({"step", "prompt", "completion", "advantage", "reference"})
-
-
-def matches(row: Mapping[str, Any]) -> bool:
-    return {"step", "prompt", "completion", "advantage"} <= row.keys() and not {"id", "reward"} & row.keys()
 
 
 def convert(row: Any, number: int) -> Iterable[Record]:

@@ -13,20 +13,11 @@ from verl_lite.lab.formats.rows import last_reply, make_record, number_or_none, 
 from verl_lite.plugins.records import Record
 from verl_lite.plugins.rollout import content_text
 
-KEYS = "traces and task, or nodes and task, or example_id, prompt and completion"
+MARKS = ("traces|nodes|example_id", "task|completion")
 _RESULT = frozenset(
     {"example_id", "prompt", "completion", "answer", "reward", "metrics", "info", "task", "is_truncated",
      "error", "timing", "is_completed", "stop_condition", "tool_defs", "token_usage", "trajectory"}
 )  # fmt: skip
-
-
-def matches(row: Mapping[str, Any]) -> bool:
-    keys = row.keys()
-    return (
-        {"traces", "task"} <= keys
-        or {"nodes", "task"} <= keys
-        or {"example_id", "prompt", "completion"} <= keys
-    )
 
 
 def convert(row: Any, number: int) -> Iterable[Record]:

@@ -1,21 +1,19 @@
 """verl's rollout dumps: one JSONL file per step, from `trainer.rollout_data_dir` or validation_data_dir.
 
     {"input", "output", "gts", "score", "step", and every key of the reward's dict}
-As written by verl 0.9.1 (`RayPPOTrainer._write_generations`). Older files lack `gts`.
+As written by verl 0.9.1. Older files lack `gts`; those of the newer trainer (`ppo/v1`) have
+`uid` = `{uid}_{session}_{output}`, different for every sample: the group is the uid before them.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from verl_lite.lab.formats.rows import make_record, number_or_none
 from verl_lite.plugins.records import Record
 
-KEYS = "input, output, score, step"
 _OURS = frozenset({"input", "output", "gts", "score", "step", "uid", "request_id"})
-
-
-def matches(row: Mapping[str, Any]) -> bool:
-    return {"input", "output", "score", "step"} <= row.keys()
+_KEY = re.compile(r"(.+)_(\d+)_(\d+)")
 
 
 def convert(row: Any, number: int) -> Iterable[Record]:
@@ -26,10 +24,13 @@ def convert(row: Any, number: int) -> Iterable[Record]:
         for key, value in others.items()
         if isinstance(value, float) or number_or_none(value) is not None
     }
+    uid = row.get("uid")
+    sample = _KEY.fullmatch(uid) if isinstance(uid, str) else None
     yield make_record(
         number,
-        id=row.get("request_id"),
-        group=row.get("uid"),
+        id=row.get("request_id") or (uid if sample else None),
+        group=sample[1] if sample else uid,
+        sample_index=int(sample[2]) if sample else None,
         step=row.get("step"),
         prompt=row.get("input"),
         completion=row.get("output"),

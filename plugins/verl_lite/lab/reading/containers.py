@@ -8,7 +8,10 @@ only where they do not (CSV).
 import ast
 import csv
 import json
+import os
+import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -22,6 +25,8 @@ from verl_lite.plugins.records.reader import JSONL_SUFFIXES
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\x04\x22\x4d\x18": "lz4"}
 _XZ = b"\xfd7zXZ\x00"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")  # what PowerShell's `>` writes
+_ZIP_ZSTD = 93
+_ZIP_HEADER = struct.Struct("<26xHH")  # of a member: the lengths of its name and its extra field are last
 _READ_CHARS = 1 << 20
 _BETWEEN = re.compile(r"[\s,]*")
 
@@ -36,7 +41,7 @@ def plain_file(place: Place, folder: Path) -> Path:
     target = folder / f"plain-{len(list(folder.iterdir()))}.jsonl"
     try:
         return _plain(place, head, target, folder)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, csv.Error) as error:
+    except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, csv.Error) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{place.name} cannot be read (truncated or damaged?): {error}") from None
@@ -129,14 +134,51 @@ def _from_arrow(place: Place, target: Path) -> Path:
 
 
 def _from_archive(place: Place, target: Path) -> Path:
-    """inspect's `.eval` log: one line per sample, with the log's header under `eval`."""
+    """A zip archive: inspect's `.eval` log, or what torch saved."""
     with zipfile.ZipFile(place.path) as archive:
-        names = [name for name in archive.namelist() if name.startswith("samples/")]
-        if "header.json" not in archive.namelist() or not names:
-            raise DataError(f"{place.name}: a zip archive, but not an .eval log of inspect with samples")
-        header = json.loads(archive.read("header.json"))
-        rows = ({"eval": header["eval"], **json.loads(archive.read(name))} for name in names)
-        return _write(target, rows)
+        names = archive.namelist()
+        samples = [name for name in names if name.startswith("samples/")]
+        if "header.json" in names and samples:
+            header = json.loads(_member(archive, "header.json"))
+            rows = ({"eval": header["eval"], **json.loads(_member(archive, name))} for name in samples)
+            return _write(target, rows)
+    if any(name.endswith("data.pkl") for name in names):
+        return _write(target, _torch_rows(place))
+    raise DataError(f"{place.name}: a zip archive, but neither an .eval log of inspect nor a file of torch")
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """One file of a zip archive, also where it is compressed with zstd, which Python's zipfile lacks."""
+    info = archive.getinfo(name)
+    if info.compress_type != _ZIP_ZSTD or archive.fp is None:
+        return archive.read(name)
+    import pyarrow as pa
+
+    archive.fp.seek(info.header_offset)
+    header = archive.fp.read(_ZIP_HEADER.size)
+    name_bytes, extra_bytes = _ZIP_HEADER.unpack(header)
+    archive.fp.seek(name_bytes + extra_bytes, os.SEEK_CUR)
+    packed = archive.fp.read(info.compress_size)
+    plain: bytes = pa.decompress(packed, decompressed_size=info.file_size, codec="zstd", asbytes=True)
+    return plain
+
+
+def _torch_rows(place: Place) -> Iterator[dict[str, Any]]:
+    """The `samples` of slime's debug data, read without running anything that is in the file."""
+    try:
+        import torch
+    except ImportError:
+        raise DataError(
+            f"{place.name}: a file of torch needs torch: pip install 'verl-lite[train]'"
+        ) from None
+    try:
+        data = torch.load(place.path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        raise DataError(f"{place.name} holds more than plain data: {error}") from None
+    if not isinstance(data, dict) or not isinstance(data.get("samples"), list):
+        raise DataError(f"{place.name}: expected a dictionary with a list of 'samples'")
+    for sample in data["samples"]:
+        yield {"rollout_id": data.get("rollout_id"), **sample}
 
 
 _BINARY: dict[bytes, Callable[[Place, Path], Path]] = {

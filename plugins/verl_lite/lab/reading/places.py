@@ -14,7 +14,7 @@ from verl_lite.lab.outputs import BAD_ROWS
 from verl_lite.lab.reading.run_folders import run_records
 
 STDIN = "-"
-_SUFFIXES = frozenset(".parquet .jsonl .ndjson .json .arrow .feather .csv .tsv .eval".split())
+_SUFFIXES = frozenset(".parquet .jsonl .ndjson .json .arrow .feather .csv .tsv .eval .pt".split())
 COMPRESSIONS = frozenset(".gz .zst .xz .bz2 .lz4".split())
 
 

@@ -1,6 +1,7 @@
 """One JSONL or Parquet file as records: by its format, with the user's `--map`, several files kept apart."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, takewhile
@@ -26,6 +27,7 @@ class RecordFile:
     format   a name in FORMATS
     renames  `--map`: new name -> path in the row
     prefix   with several files: put before the ids that we make up, so that they differ
+    step     that of rows without one, where the format has it in the file's name
     clashes  digests of the groups' keys that another file has for another prompt -> that of this prompt
     """
 
@@ -35,6 +37,7 @@ class RecordFile:
     format: str = OWN
     renames: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""
+    step: int | None = None
     clashes: Mapping[int, int] = field(default_factory=dict)
 
     @property
@@ -51,12 +54,14 @@ class RecordFile:
     def convert(self, row: Any, number: int) -> Iterable[Record]:
         """The records of one row. Raises as `converted` expects for a bad one."""
         convert = FORMATS[self.format].convert
-        if not (self.renames or self.prefix):
+        if not (self.renames or self.prefix or self.step is not None):
             return convert(row, number)
         mapped = map_row(row, self.renames) if self.renames else row
         records = convert(mapped, number)
         if self.renames and self.format != OWN:
             records = (map_record(record, mapped, self.renames) for record in records)
+        if self.step is not None:
+            records = (r if r.step is not None else replace(r, step=self.step) for r in records)
         return [self._apart(record, number) for record in records] if self.prefix else records
 
     def keys(self, row: object, number: int, with_openings: bool) -> Sequence[tuple[GroupKey, int]]:
@@ -78,8 +83,8 @@ class RecordFile:
         changed: dict[str, Any] = {}
         if rollout.id == made_up or rollout.id.startswith(f"{made_up}/"):
             changed["id"] = f"{self.prefix}:{rollout.id}"
-            if rollout.group == rollout.id:
-                changed["group"] = changed["id"]
+        if rollout.group in (rollout.id, made_up) and rollout.group.startswith(made_up):
+            changed["group"] = f"{self.prefix}:{rollout.group}"
         if self.clashes and (opening := self.clashes.get(key_digest(group_key(record)))) is not None:
             changed["group"] = f"{rollout.group} ({opening:016x})"
         return replace(record, rollout=replace(rollout, **changed)) if changed else record
@@ -107,6 +112,12 @@ def detect(path: Path, *, name: str, format: str, renames: Mapping[str, str]) ->
     """
     row = next(_readable(path), None)
     return format_of(map_row(row, renames) if row is not None else None, name=name, format=format)
+
+
+def step_in_name(format: str, name: str) -> int | None:
+    """The step that a file's name says, in formats whose rows do not."""
+    found = re.search(FORMATS[format].step, name) if FORMATS[format].step else None
+    return int(found[1]) if found else None
 
 
 def _readable(path: Path) -> Iterator[dict[str, Any]]:

@@ -21,7 +21,7 @@ from verl_lite.lab.reading.containers import plain_file
 from verl_lite.lab.reading.index import SPAN_BYTES, SPAN_ROWS, SpanIndex, find_order, index_span
 from verl_lite.lab.reading.mapping import map_row
 from verl_lite.lab.reading.places import Place, find_places
-from verl_lite.lab.reading.record_file import RecordFile, detect
+from verl_lite.lab.reading.record_file import RecordFile, detect, step_in_name
 from verl_lite.lab.reading.spill import spill
 from verl_lite.plugins.records import BadRow, Record, Span, spans_of
 from verl_lite.plugins.records.reader import converted
@@ -149,7 +149,16 @@ def _record_files(
                 raise
             skipped.append(place.name)
             continue
-        files.append(RecordFile(path=path, origin=place.path, name=place.name, format=found, renames=renames))
+        files.append(
+            RecordFile(
+                path=path,
+                origin=place.path,
+                name=place.name,
+                format=found,
+                renames=renames,
+                step=step_in_name(found, place.name),
+            )
+        )
     found_formats = sorted({file.format for file, place in zip(files, places) if place.is_found})
     if not files:
         raise UnknownFormatError(f"none of these files is in a known format: {', '.join(skipped)}")
