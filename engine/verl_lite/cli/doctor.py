@@ -1,6 +1,5 @@
 """`verl-lite doctor`: versions and isolation on this machine, or whether a cluster's nodes fit together."""
 
-import json
 import platform
 from dataclasses import asdict
 from importlib import metadata, util
@@ -41,8 +40,10 @@ def doctor(
     layers = probe()
     can_isolate = any(layer.name == "python backend" and layer.state is State.ACTIVE for layer in layers)
     if as_json:
+        from verl_lite.cli.terminal import print_json
+
         rows = [{"name": row.name, "state": row.state, "detail": row.detail} for row in layers]
-        typer.echo(json.dumps({"versions": versions, "can_isolate": can_isolate, "layers": rows}, indent=2))
+        print_json({"versions": versions, "can_isolate": can_isolate, "layers": rows})
     else:
         _print_tables(versions, [(row.name, row.state.value, row.detail) for row in layers])
         typer.echo("programs can be isolated here" if can_isolate else "programs can NOT be isolated here")
@@ -57,7 +58,9 @@ def _look_at_cluster(address: str | None, runs: Path, *, as_json: bool) -> None:
     with RayRuntime(ClusterConfig(address=address), cpus=1) as session:
         report = inspect_cluster(session.ray, runs)
     if as_json:
-        typer.echo(json.dumps(asdict(report), indent=2))
+        from verl_lite.cli.terminal import print_json
+
+        print_json(asdict(report))
     else:
         for node in report.nodes:
             typer.echo(

@@ -1,7 +1,6 @@
 """`verl-lite plugins`: the rewards of this environment, and the state of every plugin."""
 
 import dataclasses
-import json
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -42,7 +41,12 @@ def list_plugins(
     from verl_lite.plugins import find_rewards
 
     catalog = find_rewards(load_plugins=not no_plugins)
-    print(json.dumps(_as_data(catalog), indent=2) if as_json else _as_text(catalog))
+    if as_json:
+        from verl_lite.cli.terminal import print_json
+
+        print_json(_as_data(catalog))
+    else:
+        print(_as_text(catalog))
 
 
 def _as_data(catalog: "RewardCatalog") -> dict[str, object]:

@@ -86,6 +86,10 @@ def score(
         print_json(summary.to_json())
         raise typer.Exit(1 if summary.scored_nothing else 0)
     _print_summary(summary)
+    if summary.silent:
+        columns = ", ".join(sorted(summary.columns)) or "none"
+        print(f"abstained on every row: {', '.join(summary.silent)}; the columns are: {columns}")
+        print("  if what it needs has another name: --map reference=COLUMN, or `map:` in the config")
     if summary.num_bad_rows:
         print(f"{summary.num_bad_rows:,} rows could not be read: see {bad_rows}")
     if output is not None:

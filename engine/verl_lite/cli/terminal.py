@@ -15,9 +15,14 @@ console = Console(highlight=False)
 LEVEL_STYLES = {"ok": "green", "note": "blue", "warn": "yellow", "fail": "bold red"}
 
 
+JSON_VERSION = 1  # raise it when a key of any command's --json changes its meaning or goes away
+
+
 def print_json(data: object) -> None:
-    """Print `data` as JSON; nan and infinity become null."""
-    print(json.dumps(_without_nan(data), indent=2, ensure_ascii=False, default=str))
+    """Print `data` as a JSON object with its schema's version, a list under `results`; nan becomes null."""
+    shown = data if isinstance(data, dict) else {"results": data}
+    plain = _without_nan({"schema_version": JSON_VERSION, **shown})
+    print(json.dumps(plain, indent=2, ensure_ascii=False, default=str))
 
 
 def _without_nan(data: Any) -> Any:

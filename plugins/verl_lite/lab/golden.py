@@ -102,7 +102,7 @@ def _score(config: Path, rollouts: Path, options: ScoringOptions | None) -> list
     options = options or ScoringOptions()
     rewards = without_breaker(load_rewards_config(config))
     with (
-        open_rollouts(rollouts, format=options.format, renames=options.renames) as opened,
+        open_rollouts(rollouts, format=options.format, renames=options.mapping(rewards)) as opened,
         open_scorer(rewards, options) as scorer,
     ):
         pinned = [

@@ -26,10 +26,12 @@ from verl_lite.lab.results import KeptResult, ResultStore
 from verl_lite.lab.statistics import group_advantages
 from verl_lite.lab.summary import ScoreSummary
 from verl_lite.plugins import RewardCatalog, RewardsConfig, Rollout, ScoredRollout, Scorer, find_rewards
-from verl_lite.plugins.records import BadRow, Record, RecordWriter, join_record_files
+from verl_lite.plugins.records import BadRow, Record, RecordWriter, infer_columns, join_record_files
+from verl_lite.plugins.records.columns import ColumnTypes
 from verl_lite.workers import num_cores
 
 _CHUNK_ROWS = 2048
+_ROWS_FOR_TYPES = 256  # of every file: the types of the output's columns
 _OBJECTS_PER_ROW = 60  # about twice what three components allocate
 
 Progress = Callable[[int], None]
@@ -55,6 +57,10 @@ class ScoringOptions:
     load_plugins: bool = True
     cache: Path | None = None
     catalog: RewardCatalog | None = None
+
+    def mapping(self, config: RewardsConfig) -> dict[str, str]:
+        """The columns' other names: those of the config, and of `renames`, which count more."""
+        return {**config.map, **self.renames}
 
     @property
     def num_processes(self) -> int:
@@ -84,8 +90,14 @@ def score_file(
     if target is not None:
         check_output(target, inputs=sources, overwrite=overwrite)
     with ExitStack() as stack:
-        rollouts = stack.enter_context(open_rollouts(sources, format=options.format, renames=options.renames))
-        task = _Task(without_breaker(config), options)
+        rollouts = stack.enter_context(
+            open_rollouts(sources, format=options.format, renames=options.mapping(config))
+        )
+        columns = None
+        if target is not None and target.suffix == ".parquet":
+            seen = rollouts.first_records(_ROWS_FOR_TYPES)
+            columns = infer_columns(record.rollout.columns for record in seen)
+        task = _Task(without_breaker(config), options, columns)
         scorer = stack.enter_context(open_scorer(task.config, options))
         store = _result_store(task, rollouts, scorer)
         kept = store.fetch(target) if store else None
@@ -195,6 +207,7 @@ class _Task:
 
     config: RewardsConfig
     options: ScoringOptions
+    columns: ColumnTypes | None = None  # of the output, the same in every part
 
 
 class _Parts:
@@ -235,7 +248,7 @@ def _score_piece(task: _Task, scorer: Scorer, piece: Piece, output: Path | None)
     result = KeptResult(ScoreSummary(), [])
     with ExitStack() as stack:
         stack.enter_context(_collector_for_chunks())
-        writer = stack.enter_context(RecordWriter(output)) if output else None
+        writer = stack.enter_context(RecordWriter(output, columns=task.columns)) if output else None
         cache = stack.enter_context(ScoreCache(task.options.cache)) if task.options.cache else None
         for chunk, rows in score_groups(piece.groups(result.bad_rows.append), scorer, cache):
             result.summary.add(rows)

@@ -84,7 +84,10 @@ class ComponentSummary:
 
 @dataclass(slots=True)
 class ScoreSummary:
-    """Tallies of a file. `slowest` holds (seconds, component, row id) of the slowest calls."""
+    """Tallies of a file. `slowest` holds (seconds, component, row id) of the slowest calls.
+
+    `columns` are those of the first row of each chunk: enough to say what the data set has.
+    """
 
     reward: Moments = field(default_factory=Moments)
     components: dict[str, ComponentSummary] = field(default_factory=dict)
@@ -92,6 +95,7 @@ class ScoreSummary:
     num_bad_rows: int = 0
     is_cached: bool = False
     slowest: list[tuple[float, str, str]] = field(default_factory=list)
+    columns: set[str] = field(default_factory=set)
     wall_s: float = 0.0
 
     @property
@@ -114,6 +118,7 @@ class ScoreSummary:
         rewards = [row.reward for row in rows if row.reward is not None]
         self.reward.merge(Moments.of(rewards))
         self.num_dropped += len(rows) - len(rewards)
+        self.columns.update(rows[0].rollout.columns if rows else ())
         for name in rows[0].components if rows else ():
             parts = [row.components[name] for row in rows]
             summary = self.components.setdefault(name, ComponentSummary())
@@ -127,12 +132,18 @@ class ScoreSummary:
             slowest = sorted(range(len(rows)), key=latencies.__getitem__, reverse=True)[:_NUM_SLOWEST]
             self._keep_slowest([(latencies[i], name, rows[i].rollout.id) for i in slowest])
 
+    @property
+    def silent(self) -> list[str]:
+        """The components that abstained on every row: the column that they need is likely another one."""
+        return [n for n, part in self.components.items() if part.outcomes["abstain"] == self.num_rows > 0]
+
     def merge(self, other: "ScoreSummary") -> None:
         self.reward.merge(other.reward)
         for name, summary in other.components.items():
             self.components.setdefault(name, ComponentSummary()).merge(summary)
         self.num_dropped += other.num_dropped
         self.num_bad_rows += other.num_bad_rows
+        self.columns |= other.columns
         self._keep_slowest(other.slowest)
 
     def _keep_slowest(self, more: list[tuple[float, str, str]]) -> None:
@@ -148,6 +159,7 @@ class ScoreSummary:
             "rows_per_s": self.num_rows / self.wall_s if self.wall_s else None,
             "reward": self.reward.to_json(),
             "components": {name: part.to_json() for name, part in self.components.items()},
+            "columns": sorted(self.columns),
             "slowest": [{"latency_s": s, "component": name, "id": row} for s, name, row in self.slowest],
         }
 
@@ -168,6 +180,7 @@ class ScoreSummary:
                 "components": components,
                 "num_dropped": self.num_dropped,
                 "slowest": self.slowest,
+                "columns": sorted(self.columns),
                 "bad_rows": [asdict(row) for row in bad_rows],
             }
         )
@@ -188,6 +201,7 @@ class ScoreSummary:
             },
             num_dropped=data["num_dropped"],
             slowest=[(seconds, name, row) for seconds, name, row in data["slowest"]],
+            columns=set(data.get("columns", ())),
         )
         return summary, [BadRow(**row) for row in data["bad_rows"]]
 

@@ -3,7 +3,10 @@
 import ast
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+from verl_lite.plugins.rollout import Rollout
 
 MISSING: Any = object()  # what `dig` returns where the path leads nowhere; None is a value
 
@@ -36,6 +39,17 @@ def dig(value: Any, path: str) -> Any:
     if isinstance(value, Sequence) or hasattr(value, "tolist"):
         return _element(value if isinstance(value, Sequence) else value.tolist(), path)
     return MISSING
+
+
+def map_rollout(rollout: Rollout, renames: Mapping[str, str]) -> Rollout:
+    """`rollout` with new names (`new -> path`) for what its columns hold; `reference` is its own too."""
+    found = {new: dig(rollout.columns, path) for new, path in renames.items()}
+    values = {new: value for new, value in found.items() if value is not MISSING}
+    if not values:
+        return rollout
+    reference = values.get("reference", rollout.reference)
+    text = reference if isinstance(reference, str) or reference is None else json.dumps(reference)
+    return replace(rollout, reference=text, columns={**rollout.columns, **values})
 
 
 def _element(items: Sequence[Any], path: str) -> Any:

@@ -17,6 +17,7 @@ from verl_lite.plugins.composite import (
 from verl_lite.plugins.contract import Component
 from verl_lite.plugins.discovery import RewardCatalog, content_hash, find_rewards
 from verl_lite.plugins.execution import Execution, Placement, TimedScore
+from verl_lite.plugins.paths import map_rollout
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoredBatch, ScoredRollout
 
@@ -119,6 +120,8 @@ class ScoringSession:
 
         Raises DataError for a rollout whose data source no component takes.
         """
+        if self._scorer.config.map:
+            rollouts = [map_rollout(rollout, self._scorer.config.map) for rollout in rollouts]
         self._scorer._composite.check_sources(rollouts)
         self._rollouts += rollouts
         self._run.add(rollouts, known)

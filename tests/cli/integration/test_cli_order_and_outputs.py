@@ -180,3 +180,45 @@ def test_a_file_of_which_nothing_can_be_read_fails(run: Run, tmp_path: Path) -> 
     assert code == 2
     assert "none of the 2 rows could be read; the first, row 1: 'prompt' must be text" in error
     assert not (tmp_path / "out.parquet").exists()
+
+
+@pytest.fixture
+def nested(tmp_path: Path) -> Path:
+    """Rows whose columns have other names, the reference inside text as data sets store it."""
+    rows = [
+        {
+            "question": f"{g}+1=",
+            "response": str(g + 1 + s),
+            "reward_model": json.dumps({"ground_truth": str(g + 1)}),
+        }
+        for g in range(3)
+        for s in range(2)
+    ]
+    path = tmp_path / "nested.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "plain.yaml").write_text("rewards:\n  correct: {use: exact}\n")
+    (tmp_path / "mapped.yaml").write_text(
+        "rewards:\n  correct: {use: exact}\n"
+        "map: {reference: reward_model.ground_truth, completion: response, prompt: question}\n"
+    )
+    return path
+
+
+@pytest.mark.usefixtures("nested")
+def test_map_on_the_command_line_and_in_the_config(run: Run) -> None:
+    code, _, error = run("score", "nested.jsonl", "-c", "plain.yaml", "--no-cache")
+    assert (code, "keys are: question, response, reward_model" in error) == (2, True)
+    maps = ["--map", "completion=response", "--map", "prompt=question"]
+    code, text, _ = run("score", "nested.jsonl", "-c", "plain.yaml", "--no-cache", *maps)
+    assert code == 0
+    assert "abstained on every row: correct; the columns are: question, response, reward_model" in text
+    maps += ["--map", "reference=reward_model.ground_truth"]
+    by_option = run("score", "nested.jsonl", "-c", "plain.yaml", "--no-cache", "--json", *maps)[1]
+    by_config = run("score", "nested.jsonl", "-c", "mapped.yaml", "--no-cache", "--json")[1]
+    for summary in (by_option, by_config):
+        assert summary["components"]["correct"]["mean"] == 0.5
+        assert summary["schema_version"] == 1
+    _, checked, _ = run("check", "nested.jsonl", "-c", "mapped.yaml", "--json")
+    assert (checked["num_groups"], checked["schema_version"]) == (3, 1)
+    code, _, error = run("score", "nested.jsonl", "-c", "plain.yaml", "--map", "reference")
+    assert (code, "expected NEW=OLD" in error) == (2, True)

@@ -39,7 +39,7 @@ ROOMS = {
     """,
     "verl_lite.plugins.records": """
         SCHEMA_VERSION BadRow Convert Record RecordWriter Span StoredScore arrow_schema
-        check_record_file join_record_files own_records read_records read_rows spans_of to_json
+        check_record_file infer_columns join_record_files own_records read_records read_rows spans_of to_json
         to_record to_scored
     """,
     "verl_lite.plugins.serving": """

@@ -19,7 +19,14 @@ from verl_lite.plugins import (
     ScoredRollout,
     StepScore,
 )
-from verl_lite.plugins.records import BadRow, RecordWriter, read_records, spans_of
+from verl_lite.plugins.records import (
+    BadRow,
+    RecordWriter,
+    infer_columns,
+    join_record_files,
+    read_records,
+    spans_of,
+)
 
 ROLLOUT = Rollout(
     completion="a \u2264 b\x00 \\boxed{4}",
@@ -200,3 +207,50 @@ def test_every_element_of_a_list_is_an_accepted_reference(
             writer.write([ScoredRollout(rollout=record.rollout, components={}, reward=None)])
         [again] = read_records(tmp_path / name)
         assert again.rollout.references == references
+
+
+COLUMNS: list[dict[str, Any]] = [
+    {
+        "level": 1, "source": "x", "share": 1.5, "good": True, "tags": ["u", "v"],
+        "tests": [{"input": "1", "output": "2"}], "mixed": 1, "nothing": None, "empty": [],
+        "reward": 7, "reference": "4",
+    },
+    {"level": 2, "source": "y", "share": 0.5, "good": False, "tags": ["w"], "mixed": "t", "reference": "5"},
+    {"level": "odd", "tests": [{"input": "1"}], "big": 2**70, "reference": {"x": 1}},
+    {},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_columns_are_columns_of_the_file_and_none_is_lost(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"rollouts{suffix}"
+    references = ["4", "5", '{"x": 1}', None]
+    rollouts = [
+        Rollout(completion=str(i), columns=columns, reference=reference, id=str(i), group="g")
+        for i, (columns, reference) in enumerate(zip(COLUMNS, references, strict=True))
+    ]
+    with RecordWriter(path) as writer:
+        writer.write_rollouts(rollouts[:2])
+        writer.write_rollouts(rollouts[2:])
+    read = [record.rollout for record in read_records(path)]
+    assert [dict(r.columns) for r in read] == COLUMNS
+    assert [r.reference for r in read] == references
+    if suffix == ".parquet":
+        table = pq.read_table(path).to_pylist()
+        assert [row["level"] for row in table] == [1, 2, None, None]
+        assert [row["tags"] for row in table] == [["u", "v"], ["w"], None, None]
+        assert "mixed" not in table[0]  # values of two types stay JSON
+        assert table[3]["columns_json"] is None
+    else:
+        assert json.loads(path.read_text().splitlines()[1])["tags"] == ["w"]
+
+
+def test_parts_written_with_the_same_columns_join(tmp_path: Path) -> None:
+    columns = infer_columns(COLUMNS[:2])
+    parts = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    for part, values in zip(parts, ({"level": 1}, {"level": "x"}), strict=True):
+        with RecordWriter(part, columns=columns) as writer:
+            writer.write_rollouts([Rollout(completion="c", columns=values)])
+    join_record_files(parts, tmp_path / "all.parquet")
+    read = [dict(record.rollout.columns) for record in read_records(tmp_path / "all.parquet")]
+    assert read == [{"level": 1}, {"level": "x"}]

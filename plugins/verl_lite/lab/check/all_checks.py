@@ -64,7 +64,7 @@ def check_file(
     check, scoring = check or CheckOptions(), scoring or ScoringOptions()
     config = without_breaker(config)
     with (
-        open_rollouts(sources, format=scoring.format, renames=scoring.renames) as rollouts,
+        open_rollouts(sources, format=scoring.format, renames=scoring.mapping(config)) as rollouts,
         open_scorer(config, scoring) as scorer,
         open_scorer(config, replace(scoring, workers=1)) as other,
     ):

@@ -107,10 +107,15 @@ class ScoringConfig(ConfigModel):
 
 
 class RewardsConfig(ConfigModel):
-    """The whole reward: its components and how they are scored."""
+    """The whole reward: its components and how they are scored.
+
+    `map` gives columns other names before rewards see them, as `--map` does: new name -> path, such as
+    {reference: reward_model.ground_truth}. In training, paths start at the data set's columns.
+    """
 
     rewards: dict[str, RewardNode] = Field(min_length=1)
     scoring: ScoringConfig = Field(default_factory=ScoringConfig)
+    map: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check_tree(self) -> "RewardsConfig":

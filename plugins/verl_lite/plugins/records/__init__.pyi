@@ -1,3 +1,4 @@
+from .columns import infer_columns as infer_columns
 from .reader import (
     BadRow as BadRow,
     Convert as Convert,

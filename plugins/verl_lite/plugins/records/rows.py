@@ -5,19 +5,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from verl_lite.plugins.records.schema import SCHEMA_VERSION, Record, StoredScore, from_json
+from verl_lite.plugins.records.schema import RESERVED, SCHEMA_VERSION, Record, StoredScore, from_json
 from verl_lite.plugins.rollout import Message, Rollout, SamplerSettings
 from verl_lite.plugins.score import ComponentScore, Score, ScoredRollout, ScoreOutcome, StepScore
 
 _NOT_KNOWN = SamplerSettings()
-_RESERVED = frozenset(
-    {
-        "schema_version", "id", "step", "group", "sample_index", "policy_version", "prompt", "completion",
-        "finish_reason", "reward", "advantage", "dropped_because", "components", "token_rewards",
-        "prompt_ids", "completion_ids", "logprobs", "token_versions", "sampling", "columns",
-        "columns_json",
-    }
-)  # fmt: skip
 
 
 def to_record(row: Any, number: int) -> Record:
@@ -97,12 +89,17 @@ def to_scored(record: Record) -> ScoredRollout:
 
 
 def _columns(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The data set's columns: those recorded as JSON, or all keys of a plain row that are not ours."""
-    if row.get("columns_json") is not None:
-        return dict(from_json(row["columns_json"]))
-    given = row.get("columns")
-    extra = {key: value for key, value in row.items() if key not in _RESERVED}
-    return {**given, **extra} if isinstance(given, dict) else extra
+    """The data set's columns: of our own records, or all keys of a plain row that are not ours."""
+    extra = {key: value for key, value in row.items() if key not in RESERVED}
+    if "columns_json" not in row:
+        if "reference" in row:
+            extra["reference"] = row["reference"]
+        given = row.get("columns")
+        return {**given, **extra} if isinstance(given, dict) else extra
+    own = {key: value for key, value in extra.items() if value is not None}
+    if row["columns_json"] is not None:
+        return {**own, **from_json(row["columns_json"])}
+    return own if row.get("reference") is None else {**own, "reference": row["reference"]}
 
 
 def _messages(prompt: object) -> tuple[Message, ...]:

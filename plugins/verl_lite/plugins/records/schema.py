@@ -1,8 +1,8 @@
 """The record schema. A record is self-contained: it can be scored again from itself alone.
 
-Version 2 added `token_versions`. A reader reads its own version and all older ones, and refuses newer
-ones. Values of any shape (data set columns, score details) are stored as JSON text, so that rows with
-different keys share one Parquet schema and no value is lost.
+Version 2 added `token_versions`; version 3 gives the data set's columns columns of their own (columns.py),
+where they were all in `columns_json` before. A reader reads its own version and all older ones, and
+refuses newer ones. Score details have any shape and are stored as JSON text.
 """
 
 import json
@@ -16,7 +16,15 @@ from verl_lite.plugins.rollout import Rollout
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+RESERVED = frozenset(
+    {
+        "schema_version", "id", "step", "group", "sample_index", "policy_version", "prompt", "completion",
+        "reference", "finish_reason", "reward", "advantage", "dropped_because", "components",
+        "token_rewards", "prompt_ids", "completion_ids", "logprobs", "token_versions", "sampling",
+        "columns", "columns_json",
+    }
+)  # fmt: skip
 METADATA_KEY = b"verl_lite.schema_version"
 
 
@@ -52,8 +60,8 @@ class Record:
     token_rewards: Sequence[float] = ()
 
 
-def arrow_schema() -> "pa.Schema":
-    """The Parquet schema of SCHEMA_VERSION; one row per rollout."""
+def arrow_schema(more: "Mapping[str, pa.DataType] | None" = None) -> "pa.Schema":
+    """The Parquet schema of SCHEMA_VERSION, one row per rollout, with `more` columns of the data set."""
     import pyarrow as pa
 
     text, number, integer = pa.string(), pa.float64(), pa.int32()
@@ -84,7 +92,7 @@ def arrow_schema() -> "pa.Schema":
         "sampling": pa.struct(sampling),
         "columns_json": text,
     }
-    return pa.schema(columns, metadata={METADATA_KEY: str(SCHEMA_VERSION).encode()})
+    return pa.schema({**columns, **(more or {})}, metadata={METADATA_KEY: str(SCHEMA_VERSION).encode()})
 
 
 def to_json(value: object) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from verl_lite.errors import DataError
+from verl_lite.plugins.records.columns import ColumnTypes, infer_columns, split_columns
 from verl_lite.plugins.records.schema import SCHEMA_VERSION, arrow_schema, to_json
 from verl_lite.plugins.rollout import Message, Rollout
 from verl_lite.plugins.score import ComponentScore, ScoredRollout
@@ -22,23 +23,21 @@ class RecordWriter:
     """Writes rows to a Parquet (`.parquet`) or JSONL (`.jsonl`) file. Use as a context manager.
 
     Rows go to a temporary file, renamed to `path` when the writer closes without an error, so a reader
-    never sees half a file. Raises DataError for another suffix.
+    never sees half a file. `columns` are the data set's columns and their types; by default they are
+    those of the first rows written. Raises DataError for another suffix.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, columns: ColumnTypes | None = None) -> None:
         self.path = Path(path)
         if self.path.suffix not in (".parquet", ".jsonl"):
             raise DataError(f"records go to a .parquet or .jsonl file, not {self.path.name!r}")
         self._aside = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._columns = columns
         self._parquet: pq.ParquetWriter | None = None
         self._lines: IO[str] | None = None
+        self._is_closed = False
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.suffix == ".parquet":
-            import pyarrow.parquet as parquet
-
-            self._schema = arrow_schema()
-            self._parquet = parquet.ParquetWriter(self._aside, self._schema, compression="zstd")
-        else:
+        if self.path.suffix == ".jsonl":
             self._lines = self._aside.open("w", encoding="utf-8")
 
     def write(
@@ -59,31 +58,53 @@ class RecordWriter:
             [
                 {**_rollout_row(row.rollout), **_score_row(row), "step": row_step, "advantage": advantage}
                 for row, row_step, advantage in zip(rows, each, known, strict=True)
-            ]
+            ],
+            [row.rollout for row in rows],
         )
 
     def write_rollouts(self, rollouts: Sequence[Rollout], *, step: int | None = None) -> None:
         """Append rollouts that were not scored."""
-        self._append([{**_rollout_row(r), **_UNSCORED, "step": step, "advantage": None} for r in rollouts])
+        rows = [{**_rollout_row(r), **_UNSCORED, "step": step, "advantage": None} for r in rollouts]
+        self._append(rows, rollouts)
 
-    def _append(self, rows: list[dict[str, Any]]) -> None:
-        if self._parquet is not None:
-            import pyarrow as pa
-
-            self._parquet.write_table(pa.Table.from_pylist(rows, schema=self._schema))
-        elif self._lines is not None:
-            for row in rows:
-                self._lines.write(to_json({"schema_version": SCHEMA_VERSION, **row}) + "\n")
-        else:
+    def _append(self, rows: list[dict[str, Any]], rollouts: Sequence[Rollout]) -> None:
+        if self._is_closed:
             raise ValueError(f"the record writer of {self.path} is closed")
+        if self._lines is not None:
+            for row, rollout in zip(rows, rollouts, strict=True):
+                line = {"schema_version": SCHEMA_VERSION, **row, **split_columns(rollout, None)}
+                self._lines.write(to_json(line) + "\n")
+            return
+        import pyarrow as pa
+
+        writer, types = self._open_parquet(rollouts)
+        typed = [
+            {**row, **split_columns(rollout, types)} for row, rollout in zip(rows, rollouts, strict=True)
+        ]
+        writer.write_table(pa.Table.from_pylist(typed, schema=writer.schema))
+
+    def _open_parquet(self, first: Sequence[Rollout]) -> "tuple[pq.ParquetWriter, ColumnTypes]":
+        """The writer, whose columns are those of the first rollouts if nobody gave them."""
+        if self._columns is None:
+            self._columns = infer_columns(rollout.columns for rollout in first)
+        if self._parquet is None:
+            import pyarrow.parquet as parquet
+
+            self._parquet = parquet.ParquetWriter(
+                self._aside, arrow_schema(self._columns), compression="zstd"
+            )
+        return self._parquet, self._columns
 
     def close(self, *, keep: bool = True) -> None:
         """Finish the file and rename it to `path`; with `keep=False` delete it."""
-        writer = self._parquet or self._lines
-        if writer is None:
+        if self._is_closed:
             return
-        writer.close()
-        self._parquet = self._lines = None
+        self._is_closed = True
+        if keep and self._lines is None:
+            self._open_parquet(())
+        for writer in (self._parquet, self._lines):
+            if writer is not None:
+                writer.close()
         if keep:
             os.replace(self._aside, self.path)
         else:
@@ -97,12 +118,13 @@ class RecordWriter:
 
 
 def join_record_files(parts: Sequence[Path], path: Path) -> None:
-    """Concatenate record files of one format into `path`, atomically."""
+    """Concatenate record files with the same columns into `path`, atomically."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     if path.suffix == ".parquet":
         import pyarrow.parquet as parquet
 
-        with parquet.ParquetWriter(aside, arrow_schema(), compression="zstd") as writer:
+        schema = parquet.read_schema(parts[0]) if parts else arrow_schema()
+        with parquet.ParquetWriter(aside, schema, compression="zstd") as writer:
             for part in parts:
                 with parquet.ParquetFile(part) as file:
                     for index in range(file.num_row_groups):
@@ -130,7 +152,6 @@ def _rollout_row(rollout: Rollout) -> dict[str, Any]:
         "logprobs": list(rollout.logprobs),
         "token_versions": list(rollout.token_versions),
         "sampling": asdict(rollout.sampling),
-        "columns_json": to_json(rollout.columns),
     }
 
 
