@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.rollout import Rollout, reference_text
 
 MISSING: Any = object()  # what `dig` returns where the path leads nowhere; None is a value
 
@@ -48,7 +48,7 @@ def map_rollout(rollout: Rollout, renames: Mapping[str, str]) -> Rollout:
     if not values:
         return rollout
     reference = values.get("reference", rollout.reference)
-    text = reference if isinstance(reference, str) or reference is None else json.dumps(reference)
+    text = None if reference is None else reference_text(reference)
     return replace(rollout, reference=text, columns={**rollout.columns, **values})
 
 

@@ -119,13 +119,13 @@ def format_of(row: Mapping[str, Any] | None, *, name: str, format: str = AUTO) -
 
 
 def _nearest(row: Mapping[str, Any]) -> str:
-    """The format that lacks the smallest share of its marks, and what it lacks."""
+    """The format that lacks the smallest share of its marks, and what it lacks; ours, if all lack half."""
 
     def lacking(known: Format) -> list[str]:
         return [mark for mark in known.marks if not _has(row, mark)]
 
-    near = min(
-        FORMATS.values(), key=lambda known: (len(lacking(known)) / len(known.marks), known.name != OWN)
-    )
+    near = min(FORMATS.values(), key=lambda known: len(lacking(known)) / len(known.marks))
+    if 2 * len(lacking(near)) >= len(near.marks):
+        near = FORMATS[OWN]
     absent = ", ".join(mark.replace("|", " or ") for mark in lacking(near))
     return f"The nearest is {near.name}, which also has {absent}."
