@@ -228,13 +228,13 @@ def _results(
     task: _Task, rollouts: Rollouts, scorer: Scorer, parts: _Parts, stack: ExitStack
 ) -> Iterator[KeptResult]:
     """Each piece's result, in order: from a pool where there is enough to share out."""
-    if task.options.num_processes < 2 or rollouts.num_spans < 2:
+    if task.options.num_processes < 2 or rollouts.num_parts < 2:
         for piece in rollouts.pieces():
             yield _score_piece(task, scorer, piece, parts.new())
         return
     pool = stack.enter_context(
         ProcessPoolExecutor(
-            min(task.options.num_processes, rollouts.num_spans),
+            min(task.options.num_processes, rollouts.num_parts),
             mp_context=multiprocessing.get_context("spawn"),  # never fork a process with threads or torch
             initializer=_start_process,
             initargs=(task,),

@@ -210,7 +210,7 @@ def test_map_on_the_command_line_and_in_the_config(run: Run) -> None:
     assert (code, "keys are: question, response, reward_model" in error) == (2, True)
     maps = ["--map", "completion=response", "--map", "prompt=question"]
     code, text, _ = run("score", "nested.jsonl", "-c", "plain.yaml", "--no-cache", *maps)
-    assert code == 0
+    assert code == 1  # nothing was scored
     assert "abstained on every row: correct; the columns are: question, response, reward_model" in text
     maps += ["--map", "reference=reward_model.ground_truth"]
     by_option = run("score", "nested.jsonl", "-c", "plain.yaml", "--no-cache", "--json", *maps)[1]

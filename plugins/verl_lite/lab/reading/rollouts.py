@@ -65,9 +65,14 @@ class Rollouts:
                 raise DataError(f"{file.name} holds no rollouts")
 
     @property
-    def num_spans(self) -> int:
-        """How many parts could be read at the same time."""
-        return sum(map(len, self._spans))
+    def num_parts(self) -> int:
+        """How many processes the rollouts are worth: small files together make one part."""
+        parts = 0.0
+        for file, spans in zip(self.files, self._spans, strict=True):
+            is_parquet = file.path.suffix == ".parquet"
+            size = sum(span.num_rows if is_parquet else span.end - span.position for span in spans)
+            parts += size / (SPAN_ROWS if is_parquet else SPAN_BYTES)
+        return round(parts)
 
     def groups(self, on_bad_row: OnBadRow = None) -> Iterator[list[Record]]:
         """Every group once, all its records together, in the order of the groups' first records.
