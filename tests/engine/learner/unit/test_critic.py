@@ -18,6 +18,7 @@ from verl_lite.engine.config import (
 )
 from verl_lite.engine.learner import Learner, explained_variance, make_critic, value_loss
 from verl_lite.engine.model import add_adapters, check_critic
+from verl_lite.engine.testing import family_model
 from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.plugins import Rollout, ScoredRollout
 
@@ -218,3 +219,45 @@ def test_nan_in_the_critic_is_kept_counted_and_stops_the_run(tiny_model, make_sa
     assert learner.update(samples).metrics["critic/bad_steps"] == 0.0
     with pytest.raises(TrainingError, match="max_bad_steps"):
         learner.update(poisoned)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "phi", "falcon", "mamba"])
+def test_critics_of_other_families(make_samples, family):
+    """Caps, biases and names of their language models are nothing to the critic: it reads hidden states."""
+    model = family_model(family)
+    critic = make_critic(
+        CriticConfig(), LearnerConfig(optimizer=OPTIMIZER), model, pad_token_id=0, total_steps=2
+    )
+    torch.nn.init.constant_(critic._head.weight, 0.1)
+    samples = make_samples(num_groups=2, group_size=2)
+    backbone = model.base_model
+    for sample, values_T in zip(samples, critic.values(samples), strict=True):
+        ids = torch.tensor([[*sample.prompt_ids, *sample.completion_ids]])
+        hidden_TD = backbone(input_ids=ids, use_cache=False).last_hidden_state[0]
+        expected_T = 0.1 * hidden_TD[len(sample.prompt_ids) - 1 : -1].sum(-1)
+        assert values_T == pytest.approx(expected_T.tolist(), abs=1e-4)
+    before = torch.tensor([value for one in critic.values(samples) for value in one])
+    regress(critic, samples, [1.0] * len(samples), updates=1)
+    after = torch.tensor([value for one in critic.values(samples) for value in one])
+    assert not torch.equal(before, after)
+
+
+def test_nan_at_masked_tokens_does_not_reach_the_critic(tiny_model, make_samples):
+    def trained(bad):
+        critic = make_critic(
+            CriticConfig(), LearnerConfig(optimizer=OPTIMIZER), tiny_model(), pad_token_id=0, total_steps=1
+        )
+        samples = [
+            replace(
+                sample,
+                loss_mask_T=[int(at != 0)] * len(sample.completion_ids),
+                returns_T=[bad if at == 0 else 1.0] * len(sample.completion_ids),
+                values_T=[bad if at == 0 else 0.0] * len(sample.completion_ids),
+            )
+            for at, sample in enumerate(make_samples(num_groups=1, group_size=3))
+        ]
+        return critic.update(samples), critic.values(samples)
+
+    metrics, values = trained(math.nan)
+    assert metrics["critic/bad_steps"] == 0
+    assert (metrics, values) == trained(0.0)
