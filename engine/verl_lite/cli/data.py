@@ -22,7 +22,12 @@ def root() -> None:
 
 @data_app.command("check")
 def check(
-    file: Annotated[Path, typer.Argument(help="Rows: .jsonl or .parquet", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Rows: a file (JSONL, JSON, CSV, Parquet, Arrow) or a folder", show_default=False
+        ),
+    ],
     evaluation: Annotated[
         Path | None, typer.Option("--eval", help="The evaluation set, to find leaks", show_default=False)
     ] = None,
@@ -71,10 +76,7 @@ def check(
 def _read(path: Path, names: dict[str, str]) -> "list[TextRow]":
     from verl_lite.engine.config import DatasetConfig
     from verl_lite.engine.data import read_rows, text_row
-    from verl_lite.errors import ConfigError
 
-    if path.suffix not in (".jsonl", ".parquet"):
-        raise ConfigError(f"{path}: expected a .jsonl or .parquet file")
     rows = read_rows(DatasetConfig(path=str(path)), seed=0, asks=False)
     return [text_row(row, **names) for row in rows]
 

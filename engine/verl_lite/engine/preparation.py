@@ -7,7 +7,8 @@ from typing import Any
 
 from verl_lite.engine.config.data import DatasetConfig
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.data.prompts import read_prompts
+from verl_lite.engine.data.prompts import read_prompts, read_sources
+from verl_lite.engine.data.stream import PromptSource
 from verl_lite.engine.model.chat_template import ChatTemplate
 from verl_lite.engine.model.compatibility import check_config, check_vocabulary
 from verl_lite.engine.model.end_tokens import end_token_ids, named_token_ids, note_on_end
@@ -33,8 +34,9 @@ class PreparedRun:
     """A run with its checked inputs.
 
     RL continues from `checkpoint`; `passed_over` are newer, damaged ones. A run that `resumes` without a
-    checkpoint continues with SFT, or from RL's first step. `sft` is None without SFT. `date` is the date that
-    chat templates write, `notes` are to be shown to the user.
+    checkpoint continues with SFT, or from RL's first step. `train_sources` says which prompts are of which
+    data set, if there are several. `sft` is None without SFT. `date` is the date that chat templates write,
+    `notes` are to be shown to the user.
     """
 
     config: TrainConfig
@@ -42,6 +44,7 @@ class PreparedRun:
     catalog: RewardCatalog
     tokenizer: Tokenizer
     train_prompts: Sequence[PromptRow]
+    train_sources: Sequence[PromptSource]
     held_out_prompts: Sequence[PromptRow]
     sft: SFTData | None
     checkpoint: Checkpoint | None
@@ -95,15 +98,16 @@ def prepare_run(
     model, named = config.model.path, config.sft.end_of_turn
     today = config.data.date or date_of(folder.environment)
     template = open_chat_template(tokenizer, config.data, today=today)
-    train, held_out = ([], []) if only_sft else _read_prompts(config, template)
+    prompts = _Prompts() if only_sft else _read_prompts(config, template)
     checkpoint, passed_over = _checkpoint(folder, config) if resume and not only_sft else (None, [])
     prepared = PreparedRun(
         config=config,
         folder=folder,
         catalog=catalog,
         tokenizer=tokenizer,
-        train_prompts=train,
-        held_out_prompts=held_out,
+        train_prompts=prompts.train,
+        train_sources=prompts.sources,
+        held_out_prompts=prompts.held_out,
         sft=read_sft(config, template, end_ids=end_token_ids(tokenizer, model, named))
         if config.sft.is_on
         else None,
@@ -111,7 +115,7 @@ def prepare_run(
         passed_over=passed_over,
         resumes=resume,
         date=today.isoformat(),
-        notes=[note for note in [note_on_end(tokenizer, model, named)] if note],
+        notes=[note for note in [note_on_end(tokenizer, model, named), *prompts.notes] if note],
     )
     if resume and (changed := changed_data(folder.environment, prepared.data)):
         raise ConfigError(
@@ -162,22 +166,44 @@ def _had_checkpoints(folder: RunFolder, config: TrainConfig) -> bool:
     return bool(began.checkpoints.every_steps) and last > 2 * every
 
 
-def _read_prompts(config: TrainConfig, template: ChatTemplate) -> tuple[list[PromptRow], list[PromptRow]]:
-    def prompts(data: DatasetConfig) -> list[PromptRow]:
-        limit = config.rollout.max_prompt_tokens
-        return read_prompts(data, template, max_prompt_tokens=limit, seed=config.seed)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prompts:
+    train: Sequence[PromptRow] = ()
+    sources: Sequence[PromptSource] = ()
+    held_out: Sequence[PromptRow] = ()
+    notes: Sequence[str] = ()
 
-    train = prompts(config.data.train)
-    if config.rollout.num_prompts > len(train):
+
+def _read_prompts(config: TrainConfig, template: ChatTemplate) -> _Prompts:
+    limit, data = config.rollout.max_prompt_tokens, config.data
+    sources: Sequence[PromptSource] = ()
+    if isinstance(data.train, DatasetConfig):
+        train = read_prompts(data.train, template, max_prompt_tokens=limit, seed=config.seed)
+    else:
+        train, sources = read_sources(
+            data.train,
+            template,
+            max_prompt_tokens=limit,
+            seed=config.seed,
+            source_column=config.scoring.source_column,
+        )
+    _check_enough(config, len(train))
+    if data.held_out is None:
+        return _Prompts(train=train, sources=sources, notes=train.notes)
+    held_out = read_prompts(data.held_out, template, max_prompt_tokens=limit, seed=config.seed)
+    return _Prompts(train=train, sources=sources, held_out=held_out, notes=[*train.notes, *held_out.notes])
+
+
+def _check_enough(config: TrainConfig, num_rows: int) -> None:
+    if config.rollout.num_prompts > num_rows:
         raise ConfigError(
-            f"rollout.num_prompts={config.rollout.num_prompts} is more than the {len(train)} training rows: "
+            f"rollout.num_prompts={config.rollout.num_prompts} is more than the {num_rows} training rows: "
             "a step would sample a prompt twice; lower it"
         )
     in_use = config.rollout.num_prompts * (config.asynchrony.max_lag + 1)
-    if config.asynchrony.mode == "async" and in_use > len(train):
+    if config.asynchrony.mode == "async" and in_use > num_rows:
         raise ConfigError(
             f"asynchrony.max_lag={config.asynchrony.max_lag} has {config.asynchrony.max_lag} + 1 batches of "
             f"rollout.num_prompts={config.rollout.num_prompts} prompts in use at once, more than the "
-            f"{len(train)} training rows: lower one of them"
+            f"{num_rows} training rows: lower one of them"
         )
-    return train, prompts(config.data.held_out) if config.data.held_out is not None else []

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from verl_lite.engine.algorithm.advantages import estimate_advantages
 from verl_lite.engine.checkpointing import RunCheckpoints
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.data.prompts import PromptStream
+from verl_lite.engine.data.stream import Prompts, make_stream
 from verl_lite.engine.evaluation import HeldOutEvaluator
 from verl_lite.engine.observe.display import Display
 from verl_lite.engine.observe.metrics_log import MetricsLog
@@ -39,7 +39,7 @@ from verl_lite.plugins.scorer import Scorer
 class BatchMaker:
     """Makes one batch; groups are scored while others are still being generated."""
 
-    prompts: PromptStream
+    prompts: Prompts
     sampler: Sampler
     scorer: Scorer
     config: TrainConfig
@@ -85,7 +85,7 @@ class Trainer:
         self._sampler = sampler
         self._interrupt = interrupt
         self._timeline = timeline
-        prompts = PromptStream(prepared.train_prompts, seed=config.seed)
+        prompts = make_stream(prepared.train_prompts, prepared.train_sources, seed=config.seed)
         maker = BatchMaker(prompts, sampler, scorer, config)
         self._source = _batch_source(maker, check=interrupt.check, timeline=timeline)
         self._held_out = HeldOutEvaluator(sampler, scorer, prepared.held_out_prompts, config)

@@ -34,11 +34,12 @@ ROOMS: dict[str, str] = {
         AlgorithmConfig ClusterConfig CriticConfig DatasetConfig ImportanceConfig KLConfig
         LearnerConfig LoraConfig ModelConfig MonitorsConfig OptimizerConfig OverlongConfig
         RewardActorsConfig RolloutConfig SFTConfig SFTRowsConfig TinyModelConfig TrainConfig
-        VllmConfig json_schema load_config
+        TrainSourceConfig VllmConfig json_schema load_config
     """,
     "verl_lite.engine.data": """
-        DataReport PromptStream TextRow arithmetic_rows check_rows data_page length_plot
-        near_duplicates read_prompts read_rows row_messages text_row to_messages to_tools worked_answer
+        DataReport MixedStream PromptSource PromptStream RowStore TextRow arithmetic_rows check_rows
+        data_page iterate_rows length_plot make_stream near_duplicates read_prompts read_rows
+        read_sources row_messages text_row to_messages to_tools worked_answer
     """,
     "verl_lite.engine.evals": """
         Comparison EvalConfig EvalResult Measure PromptResult RESULTS compare_results evaluate_model

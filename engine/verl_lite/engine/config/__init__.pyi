@@ -9,7 +9,7 @@ from .algorithm import (
     OverlongConfig as OverlongConfig,
 )
 from .cluster import ClusterConfig as ClusterConfig, RewardActorsConfig as RewardActorsConfig
-from .data import DatasetConfig as DatasetConfig
+from .data import DatasetConfig as DatasetConfig, TrainSourceConfig as TrainSourceConfig
 from .monitors import MonitorsConfig as MonitorsConfig
 from .rollout import RolloutConfig as RolloutConfig, VllmConfig as VllmConfig
 from .sft import SFTConfig as SFTConfig, SFTRowsConfig as SFTRowsConfig

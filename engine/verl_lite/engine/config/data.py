@@ -1,24 +1,38 @@
 """The `data` section of the config: where rows come from, and how the chat template shows them."""
 
 import datetime
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from verl_lite.plugins.config_file import ConfigModel
 
 Task = Literal["arithmetic", "sums", "word_problems"]
 
 
+Format = Literal["verl", "trl", "openai", "sharegpt"]
+FORMATS: Mapping[str, Mapping[str, str]] = {
+    "verl": {"prompt": "prompt", "reference": "reward_model.ground_truth"},
+    "trl": {"prompt": "prompt", "reference": "solution"},
+    "openai": {"prompt": "messages", "reference": ""},
+    "sharegpt": {"prompt": "conversations", "reference": ""},
+}
+
+
 class DatasetConfig(ConfigModel):
     """Rows to sample prompts from: a local file, a data set of the hub, or a generated task.
 
-    path              a .jsonl or .parquet file
+    path              a file (.jsonl, .json, .csv, .tsv, .parquet, .arrow; text also compressed), a folder of
+                      them, a folder saved by `datasets`, a glob, or a list of these
     hub, hub_subset   a data set of the hub, read with `datasets`
     task              `num_rows` generated rows: "arithmetic" (two-digit additions for the tiny model), "sums"
                       (What is 41 - 17?) or "word_problems" (two to four steps)
-    split             the split: the hub's name for it, or "train" or "held_out" of the task
-    prompt            the column with the user's message (text) or the chat (messages)
+    split             the split: the hub's name for it, "train" or "held_out" of the task, or which files of a
+                      folder (train-00000.parquet)
+    format            whose columns these are: sets `prompt` and `reference` where they are not given
+    prompt            the column with the user's message (text) or the chat (messages); dots lead into nested
+                      columns (reward_model.ground_truth), also below
     prompt_template   text with {column} placeholders, instead of the plain column
     system_prompt     put before the prompt unless the chat has a system message
     tools             the column with the tools for the chat template, where a row has one
@@ -29,11 +43,12 @@ class DatasetConfig(ConfigModel):
     ignore            columns to leave out, as if the rows did not have them
     """
 
-    path: str | None = None
+    path: str | tuple[str, ...] | None = None
     hub: str | None = None
     hub_subset: str | None = None
     task: Task | None = None
     split: str = "train"
+    format: Format | None = None
     prompt: str = "question"
     prompt_template: str = ""
     system_prompt: str = ""
@@ -44,16 +59,47 @@ class DatasetConfig(ConfigModel):
     overlong: Literal["error", "drop"] = "error"
     ignore: tuple[str, ...] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _columns_of_format(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or given.get("format") not in FORMATS:
+            return given
+        return {**FORMATS[given["format"]], **given}
+
+    @property
+    def source(self) -> str:
+        """What to call the data set in messages."""
+        if self.task is not None:
+            return f"the task {self.task}"
+        if self.hub is not None:
+            return f"{self.hub} ({self.split})"
+        return self.path if isinstance(self.path, str) else ", ".join(self.path or ())
+
+    @property
+    def has_whole_chats(self) -> bool:
+        """Whether the prompt's column holds chats that end with the answer."""
+        return self.format in ("openai", "sharegpt")
+
     @model_validator(mode="after")
     def _one_source(self) -> "DatasetConfig":
         given = [name for name in ("path", "hub", "task") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"expected exactly one of 'path', 'hub' and 'task', got {given or 'none'}")
-        if self.path is not None and not self.path.endswith((".jsonl", ".parquet")):
-            raise ValueError(f"path={self.path!r}: expected a .jsonl or .parquet file")
         if self.task is not None and self.split not in ("train", "held_out"):
             raise ValueError(f"split={self.split!r}: the task has 'train' and 'held_out'")
         return self
+
+
+class TrainSourceConfig(DatasetConfig):
+    """One of several data sets to train on.
+
+    name      becomes the rows' `data_source`, unless they have that column: a reward with
+              `sources: [name]` scores only these rows
+    weight    its share of the prompts of every step, relative to the others'
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    weight: PositiveFloat = 1.0
 
 
 class ChatConfig(ConfigModel):
@@ -70,7 +116,16 @@ class ChatConfig(ConfigModel):
 
 
 class DataConfig(ChatConfig):
-    """`train` feeds the updates; `held_out` is never trained on and measures accuracy."""
+    """`train` (one data set or several) feeds the updates; `held_out` is never trained on, and measures
+    accuracy.
+    """
 
-    train: DatasetConfig
+    train: DatasetConfig | tuple[TrainSourceConfig, ...]
     held_out: DatasetConfig | None = None
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "DataConfig":
+        names = [source.name for source in self.train] if isinstance(self.train, tuple) else ["one"]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"train: expected data sets with names of their own, got {names}")
+        return self

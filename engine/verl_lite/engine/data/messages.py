@@ -39,8 +39,8 @@ def to_messages(value: Any, *, where: str) -> list[Message]:
         value = _parsed_chat(value)
         if isinstance(value, str):
             return [Message(role="user", content=value)]
-    if isinstance(value, Mapping) and isinstance(value.get("messages"), Sequence):
-        value = value["messages"]
+    if isinstance(value, Mapping):  # {"messages": [...]}, or one message (ShareGPT's `chosen`)
+        value = value["messages"] if isinstance(value.get("messages"), Sequence) else [value]
     if not isinstance(value, Sequence) or not value or not all(isinstance(item, Mapping) for item in value):
         raise DataError(f"{where}: expected text or a list of messages, got {_shown(value)}")
     return [_message(item, where=f"{where}, message {index}") for index, item in enumerate(value)]

@@ -1,123 +1,43 @@
-"""Data set rows to prompts: read, check the columns, apply the chat template, shuffle by seed."""
+"""Rows to prompts: messages, tools, the chat template, the right answer."""
 
-import json
-import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from verl_lite.engine.config.data import DatasetConfig, Task
-from verl_lite.engine.data.arithmetic import arithmetic_rows
+from verl_lite.engine.config.data import DatasetConfig, TrainSourceConfig
 from verl_lite.engine.data.messages import refuse_media, to_messages, to_tools
-from verl_lite.engine.data.word_problems import sum_rows, word_problem_rows
+from verl_lite.engine.data.rows import Row, column_of, iterate_rows, reference_of
+from verl_lite.engine.data.store import RowStore
+from verl_lite.engine.data.stream import PromptSource
 from verl_lite.engine.model.chat_template import ChatTemplate
 from verl_lite.engine.types import PromptRow
-from verl_lite.errors import ConfigError, DataError
+from verl_lite.errors import DataError
 from verl_lite.plugins import Message, reference_text
-
-Row = Mapping[str, Any]
-TASKS: Mapping[Task, Callable[..., Iterator[Row]]] = {
-    "arithmetic": arithmetic_rows,
-    "sums": sum_rows,
-    "word_problems": word_problem_rows,
-}
-
-
-def read_rows(
-    config: DatasetConfig, *, seed: int, needed: Iterable[str] = (), asks: bool = True
-) -> list[Row]:
-    """The rows of the data set, at most `num_rows`. Raises DataError for a missing file or column.
-
-    With `asks` the columns of prompt and reference are required too.
-    """
-    source, rows = _open(config, seed=seed)
-    taken: list[Row] = []
-    for row in rows:
-        if config.num_rows and len(taken) == config.num_rows:
-            break
-        taken.append(row)
-    if not taken:
-        raise DataError(f"{source} has no rows")
-    wanted = [config.prompt] if asks and config.prompt and not config.prompt_template else []
-    wanted += [config.reference] if asks and config.reference else []
-    for column in dict.fromkeys([*wanted, *needed]):
-        for index, row in enumerate(taken):
-            if column not in row:
-                raise DataError(f"{source}, row {index}: no column {column!r}; it has {', '.join(row)}")
-    return taken
-
-
-def _open(config: DatasetConfig, *, seed: int) -> tuple[str, Iterable[Row]]:
-    if config.task is not None:
-        num_rows = config.num_rows or 1000
-        split = cast(Any, config.split)
-        try:
-            return f"the task {config.task}", list(TASKS[config.task](split, num_rows=num_rows, seed=seed))
-        except ValueError as error:
-            raise ConfigError(f"the task {config.task}: {error}; lower num_rows") from None
-    if config.hub is not None:
-        return f"{config.hub} ({config.split})", _hub_rows(config)
-    path = Path(config.path or "")
-    if not path.is_file():
-        raise DataError(f"there is no data file {path} (looked from {Path.cwd()})")
-    return str(path), _jsonl_rows(path) if path.suffix == ".jsonl" else _parquet_rows(path)
-
-
-def _jsonl_rows(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}:{number} is not valid JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: expected an object, got {type(row).__name__}")
-            yield row
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path} is not a Parquet file: {error}") from None
-    with file:
-        for batch in file.iter_batches(batch_size=1024):
-            yield from batch.to_pylist()
-
-
-def _hub_rows(config: DatasetConfig) -> Iterable[Row]:
-    import datasets
-    from datasets.exceptions import DatasetNotFoundError
-
-    try:
-        return cast(Iterable[Row], datasets.load_dataset(config.hub, config.hub_subset, split=config.split))
-    except (DatasetNotFoundError, ValueError, OSError) as error:
-        raise DataError(f"cannot load the data set {config.hub!r} ({config.split}): {error}") from None
 
 
 def row_messages(row: Row, config: DatasetConfig, *, where: str = "the row") -> list[Message]:
     """The row's prompt as a chat. Raises DataError if it is neither text nor a chat, or has images."""
-    refuse_media({key: value for key, value in row.items() if key not in config.ignore}, where=where)
+    refuse_media(row, where=where)
     if config.prompt_template:
         try:
             messages = to_messages(config.prompt_template.format_map(row), where=where)
         except KeyError as error:
             raise DataError(f"prompt_template names {error}; the row has {', '.join(row)}") from None
     else:
-        messages = to_messages(row[config.prompt], where=f"{where}, column {config.prompt!r}")
-    if config.system_prompt and messages[0]["role"] != "system":
-        messages.insert(0, Message(role="system", content=config.system_prompt))
-    return messages
+        messages = to_messages(column_of(row, config.prompt), where=f"{where}, column {config.prompt!r}")
+    return with_system(messages, row, config)
+
+
+def with_system(messages: list[Message], row: Row, config: DatasetConfig) -> list[Message]:
+    """The chat with its system message: its own, that of ShareGPT's column, or the config's."""
+    text = (row.get("system") if config.format == "sharegpt" else None) or config.system_prompt
+    if not text or messages[0]["role"] == "system":
+        return messages
+    return [Message(role="system", content=str(text)), *messages]
 
 
 def row_tools(row: Row, config: DatasetConfig, *, where: str = "the row") -> list[Mapping[str, Any]]:
     """The row's tools for the chat template. Raises DataError if they are none."""
-    if not config.tools or config.tools in config.ignore:
+    if not config.tools:
         return []
     return to_tools(row.get(config.tools), where=f"{where}, column {config.tools!r}")
 
@@ -129,140 +49,133 @@ def read_prompts(
     max_prompt_tokens: int,
     seed: int,
     needed: Iterable[str] = (),
-) -> list[PromptRow]:
-    """The data set's rows as prompts, by the model's chat template.
+) -> RowStore[PromptRow]:
+    """The data set's rows as prompts, by the model's chat template; they are not kept in memory.
 
     Prompts longer than `max_prompt_tokens` are dropped with overlong=drop. Raises DataError otherwise, and
     if no row is left.
     """
-    rows = read_rows(config, seed=seed, needed=needed)
-    source = config.path or config.hub or config.task or ""
-    prompts = []
-    for index, row in enumerate(rows):
-        where = f"{source}, row {index}"
-        messages = row_messages(row, config, where=where)
-        tools = row_tools(row, config, where=where)
-        ids = template.prompt_ids(messages, where=where, tools=tools)
-        if len(ids) <= max_prompt_tokens:
-            prompts.append(_prompt_row(row, config, messages, ids, index=index))
-        elif config.overlong == "error":
-            raise DataError(
-                f"{where}: the prompt has {len(ids)} tokens, more than "
-                f"rollout.max_prompt_tokens={max_prompt_tokens}; raise it, or set overlong: drop"
-            )
-    if not prompts:
-        raise DataError(
-            f"{source}: all {len(rows)} prompts are longer than rollout.max_prompt_tokens="
-            f"{max_prompt_tokens}, so no row is left; raise it"
-        )
-    _check_ids(prompts, source)
+    found = _Prompts(config, template, max_prompt_tokens)
+    prompts = RowStore(found.read(seed=seed, needed=needed))
+    found.check()
+    prompts.notes += found.notes()
     return prompts
 
 
-def _prompt_row(
-    row: Row, config: DatasetConfig, messages: Sequence[Message], prompt_ids: Sequence[int], *, index: int
-) -> PromptRow:
-    reference = _reference(row, config)
-    return PromptRow(
-        id=str(row.get("id", index)),
-        messages=messages,
-        prompt_ids=prompt_ids,
-        reference=None if reference is None else reference_text(reference),
-        columns=row if reference is None else {**row, "reference": reference},
-    )
+def read_sources(
+    configs: Sequence[TrainSourceConfig],
+    template: ChatTemplate,
+    *,
+    max_prompt_tokens: int,
+    seed: int,
+    source_column: str,
+) -> tuple[RowStore[PromptRow], list[PromptSource]]:
+    """The prompts of several data sets, one after the other, and which are whose; as `read_prompts`.
 
-
-def _reference(row: Row, config: DatasetConfig) -> str | list[str] | None:
-    """The reference, or the accepted ones where the column holds a list."""
-    given = row[config.reference] if config.reference else None
-    if isinstance(given, (list, tuple)):
-        return [_one_reference(item, config) for item in given if item is not None]
-    return None if given is None else _one_reference(given, config)
-
-
-def _one_reference(given: object, config: DatasetConfig) -> str:
-    text = str(given)
-    if config.reference_after:
-        _, found, text = text.rpartition(config.reference_after)
-        if not found:
-            raise DataError(f"the reference {given!r:.80} lacks {config.reference_after!r}")
-    return text.strip()
-
-
-def _check_ids(prompts: Sequence[PromptRow], source: str) -> None:
-    seen: set[str] = set()
-    for prompt in prompts:
-        if prompt.id in seen:
-            raise DataError(
-                f"{source}: two rows have id={prompt.id!r}; ids group samples, so they must differ"
-            )
-        seen.add(prompt.id)
-
-
-class PromptStream:
-    """Endless prompts, each epoch in a new order that follows from the seed.
-
-    A batch never contains a prompt twice, even across epochs. `state_dict` is the exact position.
+    Rows without a column `source_column` get one with the name of their data set.
     """
+    sources: list[PromptSource] = []
+    notes: list[str] = []
 
-    def __init__(self, prompts: Sequence[PromptRow], *, seed: int) -> None:
-        self._prompts = prompts
-        self._seed = seed
-        self.epoch = 0
-        self._remaining = self._order(epoch=0)
+    def prompts() -> Iterator[PromptRow]:
+        start = 0
+        for config in configs:
+            found = _Prompts(config, template, max_prompt_tokens, name=(source_column, config.name))
+            yield from found.read(seed=seed, needed=())
+            found.check()
+            notes.extend(found.notes())
+            rows = range(start, start + found.num_kept)
+            sources.append(PromptSource(name=config.name, weight=config.weight, rows=rows))
+            start = rows.stop
 
-    def _order(self, *, epoch: int) -> list[int]:
-        order = list(range(len(self._prompts)))
-        random.Random(f"prompts:{self._seed}:{epoch}").shuffle(order)
-        return order
+    store = RowStore(prompts())
+    store.notes += notes
+    return store, sources
+
+
+class _Prompts:
+    """Reads the prompts of one data set, and counts what is left out."""
+
+    def __init__(
+        self,
+        config: DatasetConfig,
+        template: ChatTemplate,
+        max_tokens: int,
+        *,
+        name: tuple[str, str] | None = None,
+    ) -> None:
+        self._config, self._template, self._max_tokens = config, template, max_tokens
+        self._name = name
+        self._ids: set[str] = set()
+        self._num_rows = self._num_long = self._num_without_reference = 0
+        self._first_long = ""
 
     @property
-    def num_rows(self) -> int:
-        return len(self._prompts)
+    def num_kept(self) -> int:
+        return self._num_rows - self._num_long
 
-    def take(self, num_prompts: int, *, besides: Sequence[PromptRow] = ()) -> list[PromptRow]:
-        """The next prompts, except those in use (`besides`). ConfigError if there are too few rows."""
-        if num_prompts + len(besides) > len(self._prompts):
-            raise ConfigError(
-                f"rollout.num_prompts={num_prompts} is more than the {len(self._prompts)} rows there are"
+    def read(self, *, seed: int, needed: Iterable[str]) -> Iterator[PromptRow]:
+        config = self._config
+        for where, row in iterate_rows(config, seed=seed, needed=needed):
+            messages = _asked(row_messages(row, config, where=where), config, where)
+            ids = self._template.prompt_ids(messages, where=where, tools=row_tools(row, config, where=where))
+            if len(ids) <= self._max_tokens:
+                yield self._prompt(row, messages, ids, where=where)
+            else:
+                self._num_long += 1
+                self._first_long = self._first_long or f"{where}: the prompt has {len(ids)} tokens"
+            self._num_rows += 1
+
+    def _prompt(self, row: Row, messages: Sequence[Message], ids: Sequence[int], *, where: str) -> PromptRow:
+        config = self._config
+        reference = reference_of(row, config, where=where)
+        self._num_without_reference += bool(config.reference) and reference is None
+        columns = {name: value for name, value in row.items() if name != "reference" or not config.reference}
+        if self._name is not None:
+            columns.setdefault(*self._name)
+        name = str(row.get("id", self._num_rows))
+        if name in self._ids:
+            raise DataError(f"{where}: two rows have id={name!r}; ids group samples, so they must differ")
+        self._ids.add(name)
+        return PromptRow(
+            id=name if self._name is None else f"{self._name[1]}:{name}",
+            messages=messages,
+            prompt_ids=ids,
+            reference=None if reference is None else reference_text(reference),
+            columns=columns if reference is None else {**columns, "reference": reference},
+        )
+
+    def check(self) -> None:
+        """Raise DataError for prompts that are too long, unless they are dropped and others are left."""
+        limit = f"rollout.max_prompt_tokens={self._max_tokens}"
+        if self._num_long == self._num_rows:
+            raise DataError(
+                f"{self._config.source}: all {self._num_rows} prompts are longer than {limit}, so no row is "
+                "left; raise it"
             )
-        before = {prompt.id for prompt in besides}
-        batch: list[int] = []
-        while True:
-            skipped: list[int] = []
-            at = 0
-            while at < len(self._remaining) and len(batch) < num_prompts:
-                index = self._remaining[at]
-                taken = index in batch or self._prompts[index].id in before
-                (skipped if taken else batch).append(index)
-                at += 1
-            self._remaining = skipped + self._remaining[at:]
-            if len(batch) == num_prompts:
-                break
-            self.epoch += 1
-            fresh = self._order(epoch=self.epoch)
-            # prompts in use come last: no group may be in flight twice
-            in_use = {i for i in fresh if i in batch or self._prompts[i].id in before}
-            self._remaining += [i for i in fresh if i not in in_use] + [i for i in fresh if i in in_use]
-        return [self._prompts[index] for index in batch]
-
-    def find(self, ids: Sequence[str]) -> list[PromptRow]:
-        """The prompts with these ids, in the data's order. Raises ConfigError for an unknown id."""
-        wanted = set(ids)
-        found = [prompt for prompt in self._prompts if prompt.id in wanted]
-        if len(found) != len(wanted):
-            missing = ", ".join(sorted(wanted - {prompt.id for prompt in found}))
-            raise ConfigError(f"the checkpoint is of other training rows: there is no row with id {missing}")
-        return found
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "remaining": list(self._remaining), "num_rows": len(self._prompts)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if state["num_rows"] != len(self._prompts):
-            raise ConfigError(
-                f"the checkpoint was made with {state['num_rows']} training rows, the data now has "
-                f"{len(self._prompts)}: resume with the same data"
+        if self._num_long and self._config.overlong == "error":
+            raise DataError(
+                f"{self._first_long}, more than {limit}, and so have {self._num_long:,} of "
+                f"{self._num_rows:,} rows; raise it, or set overlong: drop"
             )
-        self.epoch = state["epoch"]
-        self._remaining = list(state["remaining"])
+
+    def notes(self) -> list[str]:
+        of = f"of {self._num_rows:,} rows of {self._config.source}"
+        counts = {
+            f"{of} have prompts of more than {self._max_tokens} tokens and are left out": self._num_long,
+            f"{of} have no reference: rewards that need one abstain on them": self._num_without_reference,
+        }
+        return [f"{count:,} {what}" for what, count in counts.items() if count]
+
+
+def _asked(messages: list[Message], config: DatasetConfig, where: str) -> list[Message]:
+    """The chat up to what the model is to answer: whole chats (OpenAI, ShareGPT) end with the answer."""
+    asked = list(messages)
+    while config.has_whole_chats and asked and asked[-1]["role"] == "assistant":
+        asked.pop()
+    if not asked or asked[-1]["role"] == "assistant":
+        raise DataError(
+            f"{where}: the prompt ends with an assistant turn, so there is nothing to answer; "
+            "format: openai leaves that turn out"
+        )
+    return asked

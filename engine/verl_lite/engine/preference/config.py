@@ -20,13 +20,13 @@ METRICS = (
 
 
 class PreferenceSource(ConfigModel):
-    """Where preferences come from: a .jsonl or .parquet file, or a data set of the hub.
+    """Where preferences come from: files as in data.train.path of `train`, or a data set of the hub.
 
     A row has `completions` and `ranks`, as `verl-lite preferences collect` writes them, or `chosen` and
     `rejected`. `prompt` names the column with the prompt; "" for pairs of conversations.
     """
 
-    path: str | None = None
+    path: str | tuple[str, ...] | None = None
     hub: str | None = None
     hub_subset: str | None = None
     split: str = "train"
@@ -42,9 +42,7 @@ class PreferenceSource(ConfigModel):
     @model_validator(mode="after")
     def _readable(self) -> Self:
         if (self.path is None) == (self.hub is None):
-            raise ValueError("expected exactly one of 'path' (a .jsonl or .parquet file) and 'hub'")
-        if self.path is not None and not self.path.endswith((".jsonl", ".parquet")):
-            raise ValueError(f"path={self.path!r}: expected a .jsonl or .parquet file")
+            raise ValueError("expected exactly one of 'path' (files) and 'hub'")
         return self
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from verl_lite.engine.data.messages import to_messages
-from verl_lite.engine.data.prompts import read_rows, row_messages
+from verl_lite.engine.data.prompts import row_messages
+from verl_lite.engine.data.rows import iterate_rows
 from verl_lite.engine.model.chat_template import ChatTemplate, behind_prompt
 from verl_lite.engine.preference.config import PreferenceConfig, PreferenceSource
 from verl_lite.engine.types import TrainingSample
@@ -89,7 +90,7 @@ def read_rankings(config: PreferenceConfig, template: ChatTemplate, tokenise: To
                 found.append(ranking)
         if not found:
             raise DataError(
-                f"{source.path or source.hub}: no row is left ({counts['tied']} had only ties, "
+                f"{source.dataset.source}: no row is left ({counts['tied']} had only ties, "
                 f"{counts['same']} ranked equal completions, {counts['dropped']} "
                 f"were longer than data.max_tokens={config.data.max_tokens})"
             )
@@ -114,15 +115,13 @@ def _name(row: PreferenceRow) -> str:
 
 
 def _rows(source: PreferenceSource, seed: int) -> list[tuple[str, PreferenceRow]]:
-    name = source.path or source.hub
     rows = []
-    for index, row in enumerate(read_rows(source.dataset, seed=seed)):
-        where = f"{name}, row {index}"
+    for index, (where, row) in enumerate(iterate_rows(source.dataset, seed=seed)):
         prompt = row_messages(row, source.dataset, where=where) if source.prompt else None
         chats = {
             key: to_messages(row[key], where=f"{where}, column {key!r}")
             for key in ("chosen", "rejected")
-            if isinstance(row.get(key), list)
+            if isinstance(row.get(key), list | dict)
         }
         try:
             preference = to_preference({**row, **chats, "id": row.get("id", index)}, prompt=prompt)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.data.prompts import PromptStream
+from verl_lite.engine.data.stream import Prompts
 from verl_lite.engine.observe.timeline import StageClock, Timeline
 from verl_lite.engine.rollout.batch_source import Cancelled, SourceState, rollout_settings
 from verl_lite.engine.rundir.interrupt import LOOK_S
@@ -76,7 +76,7 @@ class AsyncSource:
         sampler: Sampler,
         scorer: Scorer,
         config: TrainConfig,
-        prompts: PromptStream,
+        prompts: Prompts,
         *,
         check: Callable[[], None],
         timeline: Timeline | None = None,

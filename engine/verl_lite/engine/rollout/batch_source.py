@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.data.prompts import PromptStream
+from verl_lite.engine.data.stream import Prompts
 from verl_lite.engine.observe.timeline import StageClock
 from verl_lite.engine.rundir.interrupt import StopRequested
 from verl_lite.engine.rundir.seeds import derive_seed
@@ -65,7 +65,7 @@ class SyncSource:
     """Makes each batch on demand, with the weights that the step then updates."""
 
     make_batch: MakeBatch
-    prompts: PromptStream
+    prompts: Prompts
     sampler: Sampler
     check: Callable[[], None]
 

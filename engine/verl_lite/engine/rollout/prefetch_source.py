@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError as NotYet
 from dataclasses import replace
 
-from verl_lite.engine.data.prompts import PromptStream
+from verl_lite.engine.data.stream import Prompts
 from verl_lite.engine.observe.timeline import StageClock, Timeline
 from verl_lite.engine.rollout.batch_source import Cancelled, MakeBatch, SourceState
 from verl_lite.engine.rundir.interrupt import LOOK_S, StopRequested
@@ -26,7 +26,7 @@ class PrefetchSource:
     def __init__(
         self,
         make_batch: MakeBatch,
-        prompts: PromptStream,
+        prompts: Prompts,
         *,
         num_steps: int,
         check: Callable[[], None],

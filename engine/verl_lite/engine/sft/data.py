@@ -1,14 +1,15 @@
 """The rows of SFT, for training and validation: read, rendered, masked and checked."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from verl_lite.engine.config.data import DatasetConfig
 from verl_lite.engine.config.sft import SFTRowsConfig
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.data.prompts import read_rows
+from verl_lite.engine.data.rows import column_of, iterate_rows
+from verl_lite.engine.data.store import RowStore
 from verl_lite.engine.model.chat_template import ChatTemplate
 from verl_lite.engine.rundir.fingerprints import data_digest
 from verl_lite.engine.sft.examples import ExampleBuilder, SFTExample, describe_example
@@ -16,7 +17,7 @@ from verl_lite.engine.sft.faults import raise_faults
 from verl_lite.engine.sft.responses import Conversation, ResponseFinder
 from verl_lite.engine.sft.rows import conversation_of
 from verl_lite.engine.types import PromptRow
-from verl_lite.errors import DataError
+from verl_lite.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +66,16 @@ def read_sft(config: TrainConfig, template: ChatTemplate, *, end_ids: Sequence[i
         closes_reasoning=sft.without_reasoning == "close",
     )
     reader = _Reader(config, finder)
-    sources, validation = [], []
+    sources: list[SFTSource] = []
+    validation: Sequence[_Unit] = []
     parts: dict[str, tuple[DatasetConfig, SFTRowsConfig, float, float]] = {
         name: (part.data, part, part.weight, part.weight_in("decay_weight"))
         for name, part in sft.mixture.items()
-    } or {"sft": (sft.data or config.data.train, sft, 1.0, 1.0)}
+    } or {"sft": (sft.data or _only_data(config), sft, 1.0, 1.0)}
     for name, (data, rows, weight, decay_weight) in parts.items():
         kept, held_out = _split(reader.units(data, rows), config, name)
-        validation += held_out
-        examples = [example for unit in kept for example in unit.examples]
+        validation = [*validation, *held_out]
+        examples = RowStore(example for unit in kept for example in unit.examples)
         sources.append(SFTSource(name=name, examples=examples, weight=weight, decay_weight=decay_weight))
     if sft.validation is not None and sft.validation.data is not None:
         validation = reader.units(sft.validation.data, sft)
@@ -91,6 +93,13 @@ def read_sft(config: TrainConfig, template: ChatTemplate, *, end_ids: Sequence[i
     )
 
 
+def _only_data(config: TrainConfig) -> DatasetConfig:
+    """data.train, if it is one data set."""
+    if isinstance(config.data.train, DatasetConfig):
+        return config.data.train
+    raise ConfigError("data.train has several data sets: name those of SFT in sft.data or sft.mixture")
+
+
 class _Reader:
     def __init__(self, config: TrainConfig, finder: ResponseFinder) -> None:
         self._config = config
@@ -99,25 +108,27 @@ class _Reader:
         self._builder = ExampleBuilder(finder, config.sft, max_tokens=limit)
         self._num_dropped = 0
 
-    def units(self, data: DatasetConfig, rows: SFTRowsConfig) -> list[_Unit]:
-        column = rows.text or rows.messages or rows.answer
-        needed = [column, rows.tools] if rows.tools else [column]
-        asks = not (rows.text or rows.messages)
-        source = data.path or data.hub or data.task or ""
-        units = []
-        for index, row in enumerate(read_rows(data, seed=self._config.seed, needed=needed, asks=asks)):
-            unit = self._text(row, index, rows.text) if rows.text else self._chat(row, index, data, rows)
-            if unit.examples:
-                units.append(unit)
-            else:
-                self._num_dropped += 1
-        raise_faults(self._builder.faults, source=source)
+    def units(self, data: DatasetConfig, rows: SFTRowsConfig) -> RowStore[_Unit]:
+        units = RowStore(self._units(data, rows))
+        raise_faults(self._builder.faults, source=data.source)
         if not units:
-            raise DataError(f"{source}: no row is left to train on; raise sft.max_tokens")
+            raise DataError(f"{data.source}: no row is left to train on; raise sft.max_tokens")
         return units
 
+    def _units(self, data: DatasetConfig, rows: SFTRowsConfig) -> Iterator[_Unit]:
+        column = rows.text or rows.messages or ("" if data.format else rows.answer)
+        needed = [name for name in (column, rows.tools) if name]
+        asks = not (rows.text or rows.messages or data.format)
+        found = iterate_rows(data, seed=self._config.seed, needed=needed, asks=asks)
+        for index, (_, row) in enumerate(found):
+            unit = self._text(row, index, rows.text) if rows.text else self._chat(row, index, data, rows)
+            if unit.examples:
+                yield unit
+            else:
+                self._num_dropped += 1
+
     def _text(self, row: Any, index: int, column: str) -> _Unit:
-        text = row[column]
+        text = column_of(row, column)
         if not isinstance(text, str) or not text:
             raise DataError(f"row {index}: expected text in column {column!r}, got {text!r:.80}")
         return _Unit(list(self._builder.from_text(str(index), text)))
@@ -143,16 +154,16 @@ class _Reader:
         return lines
 
 
-def _split(units: list[_Unit], config: TrainConfig, name: str) -> tuple[list[_Unit], list[_Unit]]:
+def _split(units: Sequence[_Unit], config: TrainConfig, name: str) -> tuple[Iterator[_Unit], Sequence[_Unit]]:
     """(rows to train on, rows held out) by `sft.validation.fraction`."""
     validation = config.sft.validation
     if validation is None or not validation.fraction:
-        return units, []
+        return iter(units), []
     count = max(round(validation.fraction * len(units)), 1)
     if count >= len(units):
         raise DataError(f"sft.validation.fraction={validation.fraction} leaves nothing of {len(units)} rows")
     chosen = set(random.Random(f"sft validation:{config.seed}:{name}").sample(range(len(units)), count))
-    kept = [unit for at, unit in enumerate(units) if at not in chosen]
+    kept = (unit for at, unit in enumerate(units) if at not in chosen)
     return kept, [unit for at, unit in enumerate(units) if at in chosen]
 
 

@@ -15,7 +15,7 @@ class SFTStream:
         self._choice = random.Random(f"sft mixture:{seed}")
         names = [f":{source.name}" if len(sources) > 1 else "" for source in sources]
         self._generators = [random.Random(f"sft:{seed}{name}") for name in names]
-        self._waiting: list[list[SFTExample]] = [[] for _ in sources]
+        self._waiting: list[list[int]] = [[] for _ in sources]
 
     def next(self, num_rows: int, *, is_decaying: bool = False) -> list[SFTExample]:
         """The rows of the next batch, with decay weights if `is_decaying`."""
@@ -28,6 +28,6 @@ class SFTStream:
     def _next_of(self, at: int) -> SFTExample:
         waiting, examples = self._waiting[at], self._sources[at].examples
         if not waiting:
-            waiting += self._generators[at].sample(list(examples), len(examples))
+            waiting += self._generators[at].sample(range(len(examples)), len(examples))
             waiting.reverse()  # so that the next one is popped from the end
-        return waiting.pop()
+        return examples[waiting.pop()]

@@ -10,8 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from verl_lite.engine import PromptRow
-from verl_lite.engine.config import DatasetConfig
-from verl_lite.engine.data import PromptStream, read_prompts, read_rows, row_messages
+from verl_lite.engine.config import DatasetConfig, TrainSourceConfig
+from verl_lite.engine.data import (
+    MixedStream,
+    PromptSource,
+    PromptStream,
+    read_prompts,
+    read_rows,
+    read_sources,
+    row_messages,
+)
 from verl_lite.engine.model import ChatTemplate
 from verl_lite.errors import ConfigError, DataError
 
@@ -151,3 +159,67 @@ def test_the_stream_goes_on_where_it_stopped() -> None:
         PromptStream(rows_of(9), seed=1).load_state_dict(state)
     with pytest.raises(ConfigError, match="more than the 10 rows"):
         stream.take(11)
+
+
+def mixed(counts: Sequence[int], weights: Sequence[float], *, seed: int = 1) -> MixedStream:
+    rows, sources = [], []
+    for at, (count, weight) in enumerate(zip(counts, weights, strict=True)):
+        start = len(rows)
+        rows += [PromptRow(id=f"{at}:{n}", messages=[], prompt_ids=[n]) for n in range(count)]
+        sources.append(PromptSource(name=str(at), weight=weight, rows=range(start, len(rows))))
+    return MixedStream(rows, sources, seed=seed)
+
+
+def shares(batch: Sequence[PromptRow]) -> list[int]:
+    return [sum(row.id.startswith(f"{at}:") for row in batch) for at in range(3)]
+
+
+def test_several_data_sets_are_mixed_by_weight_in_every_batch() -> None:
+    stream = mixed([40, 50, 60], [3, 2, 1])
+    batches = [stream.take(6) for _ in range(20)]
+    assert [shares(batch) for batch in batches] == [[3, 2, 1]] * 20
+    uneven = mixed([40, 50, 60], [1, 1, 1])
+    taken = [row for _ in range(9) for row in uneven.take(4)]
+    assert shares(taken) == [12, 12, 12]
+    assert all(len({row.id for row in batch}) == len(batch) for batch in batches)
+    assert stream.epoch == 1  # 60 of the 40 rows of the first
+    assert shares(mixed([2, 50, 60], [8, 1, 1]).take(6))[0] == 2  # as many as it has
+
+
+def test_a_mixture_goes_on_where_it_stopped() -> None:
+    stream = mixed([7, 5, 9], [0.5, 0.3, 0.2])
+    for _ in range(5):
+        stream.take(4)
+    state = json.loads(json.dumps(stream.state_dict()))
+    resumed = mixed([7, 5, 9], [0.5, 0.3, 0.2])
+    resumed.load_state_dict(state)
+    assert [resumed.take(4) for _ in range(6)] == [stream.take(4) for _ in range(6)]
+    found = stream.find(["2:3", "0:1"])
+    assert [row.id for row in found] == ["0:1", "2:3"]
+    busy = stream.take(6)
+    assert not {row.id for row in stream.take(6, besides=busy)} & {row.id for row in busy}
+    with pytest.raises(ConfigError, match="no row with id 9:9"):
+        stream.find(["9:9"])
+    with pytest.raises(ConfigError, match="other data sets"):
+        mixed([7, 5], [1, 1]).load_state_dict(state)
+    with pytest.raises(ConfigError, match="more than the 21 rows"):
+        stream.take(22)
+
+
+def test_rows_of_several_data_sets_have_their_name(tmp_path: Path, tokenizer: Any) -> None:
+    first = write_jsonl(tmp_path / "a.jsonl", [{"question": "1", "reference": "1"}] * 2)
+    own = {"question": "2", "reference": "2", "data_source": "own"}
+    second = write_jsonl(tmp_path / "b.jsonl", [{"question": "2", "reference": "2"}, own])
+    configs = [
+        TrainSourceConfig(name="a", path=str(first), weight=2.0),
+        TrainSourceConfig(name="b", path=str(second)),
+    ]
+    prompts, sources = read_sources(
+        configs, ChatTemplate(tokenizer), max_prompt_tokens=50, seed=0, source_column="data_source"
+    )
+    assert [row.id for row in prompts] == ["a:0", "a:1", "b:0", "b:1"]
+    assert [row.columns["data_source"] for row in prompts] == ["a", "a", "b", "own"]
+    assert sources == [
+        PromptSource(name="a", weight=2.0, rows=range(2)),
+        PromptSource(name="b", weight=1.0, rows=range(2, 4)),
+    ]

@@ -1,12 +1,13 @@
 """What rows hold as a chat becomes messages, or one line that says which row, where, and what to do."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from verl_lite.engine.config import DatasetConfig
-from verl_lite.engine.data import row_messages, to_messages, to_tools
+from verl_lite.engine.data import read_rows, row_messages, to_messages, to_tools
 from verl_lite.errors import DataError
 
 USER = [{"role": "user", "content": "hi"}]
@@ -94,12 +95,14 @@ def test_what_is_refused(value: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("column", ["images", "image", "videos", "audio"])
-def test_columns_of_images_are_refused_unless_ignored(column: str) -> None:
+def test_columns_of_images_are_refused_unless_ignored(column: str, tmp_path: Path) -> None:
     row: dict[str, Any] = {"question": "what is this?", column: [{"bytes": b"...", "path": None}]}
     with pytest.raises(DataError, match=rf"row 5: column '{column}' .* .ignore: .{column}.. "):
         row_messages(row, DatasetConfig(path="x.jsonl"), where="row 5")
-    kept = row_messages(row, DatasetConfig(path="x.jsonl", ignore=(column,)), where="row 5")
-    assert kept == [{"role": "user", "content": "what is this?"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({**row, column: [{"path": "a.png"}]}))
+    config = DatasetConfig(path=str(path), ignore=(column,), reference="")
+    assert read_rows(config, seed=0) == [{"question": "what is this?"}]
     for empty in (None, [], ""):
         assert row_messages({**row, column: empty}, DatasetConfig(path="x.jsonl"))
 

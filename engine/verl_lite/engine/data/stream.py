@@ -1,0 +1,182 @@
+"""The order of the prompts: shuffled epochs by seed, several data sets by weight; resumes exactly."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from verl_lite.engine.rundir.seeds import derive_seed
+from verl_lite.engine.types import PromptRow
+from verl_lite.errors import ConfigError
+
+
+class Prompts(Protocol):
+    """An endless stream of prompts; `state_dict` is its exact position."""
+
+    @property
+    def epoch(self) -> int:
+        """Passes over the rows so far; of several data sets, over the one that comes round most often."""
+
+    @property
+    def num_rows(self) -> int: ...
+
+    def take(self, num_prompts: int, *, besides: Sequence[PromptRow] = ()) -> list[PromptRow]:
+        """The next prompts, except those in use (`besides`). ConfigError if there are too few rows."""
+
+    def find(self, ids: Sequence[str]) -> list[PromptRow]:
+        """The prompts with these ids, in the data's order. Raises ConfigError for an unknown id."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptSource:
+    """One of several data sets: its `rows` among all prompts, and its weight."""
+
+    name: str
+    weight: float
+    rows: range
+
+
+def make_stream(prompts: Sequence[PromptRow], sources: Sequence[PromptSource], *, seed: int) -> Prompts:
+    """The stream of a run: of one data set, or of several by weight."""
+    return MixedStream(prompts, sources, seed=seed) if sources else PromptStream(prompts, seed=seed)
+
+
+class MixedStream:
+    """Several data sets, each in an order of its own; of all prompts so far each has its share, within one.
+
+    A data set with too few rows for its share of a batch gives what it has; the others fill the batch.
+    """
+
+    def __init__(self, prompts: Sequence[PromptRow], sources: Sequence[PromptSource], *, seed: int) -> None:
+        self._parts = [
+            PromptStream(prompts, seed=derive_seed(seed, "prompts", source.name), rows=source.rows)
+            for source in sources
+        ]
+        total = sum(source.weight for source in sources)
+        self._shares = [source.weight / total for source in sources]
+        self._credits = [0.0] * len(sources)
+
+    @property
+    def epoch(self) -> int:
+        return max(part.epoch for part in self._parts)
+
+    @property
+    def num_rows(self) -> int:
+        return sum(part.num_rows for part in self._parts)
+
+    def take(self, num_prompts: int, *, besides: Sequence[PromptRow] = ()) -> list[PromptRow]:
+        """As `Prompts.take`."""
+        ids = {prompt.id for prompt in besides}
+        used = [[prompt for prompt in besides if prompt.id in part.ids & ids] for part in self._parts]
+        free = [part.num_rows - len(those) for part, those in zip(self._parts, used, strict=True)]
+        _check_enough(num_prompts, besides, self.num_rows)
+        order = [self._next_source(free) for _ in range(num_prompts)]
+        taken = [
+            iter(part.take(order.count(at), besides=those))
+            for at, (part, those) in enumerate(zip(self._parts, used, strict=True))
+        ]
+        return [next(taken[at]) for at in order]
+
+    def _next_source(self, free: list[int]) -> int:
+        self._credits = [had + share for had, share in zip(self._credits, self._shares, strict=True)]
+        chosen = max((at for at in range(len(free)) if free[at]), key=lambda at: self._credits[at])
+        self._credits[chosen] -= 1
+        free[chosen] -= 1
+        return chosen
+
+    def find(self, ids: Sequence[str]) -> list[PromptRow]:
+        """As `Prompts.find`."""
+        _check_known(ids, frozenset[str]().union(*(part.ids for part in self._parts)))
+        return [row for part in self._parts for row in part.find([id for id in ids if id in part.ids])]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"credits": list(self._credits), "parts": [part.state_dict() for part in self._parts]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if len(state.get("parts", ())) != len(self._parts):
+            raise ConfigError("the checkpoint was made with other data sets: resume with the same data.train")
+        self._credits = list(state["credits"])
+        for part, own in zip(self._parts, state["parts"], strict=True):
+            part.load_state_dict(own)
+
+
+class PromptStream:
+    """Endless prompts, each epoch in a new order that follows from the seed.
+
+    A batch never contains a prompt twice, even across epochs. `rows` are those of the prompts to use.
+    """
+
+    def __init__(self, prompts: Sequence[PromptRow], *, seed: int, rows: range | None = None) -> None:
+        self._prompts = prompts
+        self._rows = range(len(prompts)) if rows is None else rows
+        self._id_of = {index: prompts[index].id for index in self._rows}
+        self.ids = frozenset(self._id_of.values())
+        self._seed = seed
+        self.epoch = 0
+        self._remaining = self._order(epoch=0)
+
+    def _order(self, *, epoch: int) -> list[int]:
+        order = list(self._rows)
+        random.Random(f"prompts:{self._seed}:{epoch}").shuffle(order)
+        return order
+
+    @property
+    def num_rows(self) -> int:
+        return len(self._rows)
+
+    def take(self, num_prompts: int, *, besides: Sequence[PromptRow] = ()) -> list[PromptRow]:
+        """The next prompts, except those in use (`besides`). ConfigError if there are too few rows."""
+        _check_enough(num_prompts, besides, self.num_rows)
+        before = {prompt.id for prompt in besides}
+        batch: list[int] = []
+        while True:
+            skipped: list[int] = []
+            at = 0
+            while at < len(self._remaining) and len(batch) < num_prompts:
+                index = self._remaining[at]
+                taken = index in batch or self._id_of[index] in before
+                (skipped if taken else batch).append(index)
+                at += 1
+            self._remaining = skipped + self._remaining[at:]
+            if len(batch) == num_prompts:
+                break
+            self.epoch += 1
+            fresh = self._order(epoch=self.epoch)
+            # prompts in use come last: no group may be in flight twice
+            in_use = {i for i in fresh if i in batch or self._id_of[i] in before}
+            self._remaining += [i for i in fresh if i not in in_use] + [i for i in fresh if i in in_use]
+        return [self._prompts[index] for index in batch]
+
+    def find(self, ids: Sequence[str]) -> list[PromptRow]:
+        """The prompts with these ids, in the data's order. Raises ConfigError for an unknown id."""
+        _check_known(ids, self.ids)
+        wanted = set(ids)
+        return [self._prompts[index] for index in self._rows if self._id_of[index] in wanted]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "remaining": list(self._remaining), "num_rows": self.num_rows}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state["num_rows"] != self.num_rows:
+            raise ConfigError(
+                f"the checkpoint was made with {state['num_rows']} training rows, the data now has "
+                f"{self.num_rows}: resume with the same data"
+            )
+        self.epoch = state["epoch"]
+        self._remaining = list(state["remaining"])
+
+
+def _check_enough(num_prompts: int, besides: Sequence[PromptRow], num_rows: int) -> None:
+    if num_prompts + len(besides) > num_rows:
+        raise ConfigError(f"rollout.num_prompts={num_prompts} is more than the {num_rows} rows there are")
+
+
+def _check_known(ids: Sequence[str], known: "frozenset[str]") -> None:
+    if missing := sorted(set(ids) - known):
+        raise ConfigError(
+            f"the checkpoint is of other training rows: there is no row with id {', '.join(missing)}"
+        )
