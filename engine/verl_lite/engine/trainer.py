@@ -20,6 +20,7 @@ from verl_lite.engine.observe.metrics_log import MetricsLog
 from verl_lite.engine.observe.monitors import Monitors
 from verl_lite.engine.observe.reporter import StepReporter
 from verl_lite.engine.observe.rollback import Rollback
+from verl_lite.engine.observe.rollout_metrics import why_unjudged
 from verl_lite.engine.observe.timeline import StageClock, Timeline
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.rollout.async_source import AsyncSource
@@ -32,6 +33,7 @@ from verl_lite.engine.rundir.checkpoints import Checkpoint, load_checkpoint, res
 from verl_lite.engine.rundir.interrupt import Interrupt, StopRequested
 from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
 from verl_lite.engine.types import PolicyLearner, Sampler, StepBatch, never_stop
+from verl_lite.errors import TrainingError
 from verl_lite.plugins.scorer import Scorer
 
 
@@ -97,6 +99,7 @@ class Trainer:
         self._rollback = Rollback(config.monitors, folder, log=log, display=display)
         self._checkpoints = RunCheckpoints(prepared, learner, self._source, log=log)
         self.step = 0
+        self._is_judged = False
         self.before: Mapping[str, float] = {}
         if prepared.checkpoint is not None:
             self._restore(prepared.checkpoint)
@@ -124,6 +127,7 @@ class Trainer:
     def _one_step(self) -> None:
         clock = StageClock(self._timeline, step=self.step + 1)
         batch = self._source.next(self.step, clock)
+        self._check_judged(batch)
         with clock.stage("update"), clear_memory_errors("updating", step=self.step + 1):
             statistics = self._learner.token_statistics(batch.trained)
             kl = self._learner.kl_coefficient
@@ -144,6 +148,12 @@ class Trainer:
             "time/checkpoint_s": self._checkpoints.take_seconds(),
         }
         self._reporter.report(self.step, batch, samples, measured=measured, seconds=clock.seconds)
+
+    def _check_judged(self, batch: StepBatch) -> None:
+        """Raise TrainingError if every reward abstained on every row, and no earlier batch was judged."""
+        if not self._is_judged and (why := why_unjudged(batch.scored.rows)):
+            raise TrainingError(f"step {self.step + 1}: {why}")
+        self._is_judged = True
 
     def sync(self) -> float:
         """Load the learner's weights into the sampler. Returns, and raises, as Sampler.load_weights."""

@@ -60,7 +60,7 @@ ROOMS: dict[str, str] = {
     "verl_lite.engine.observe": """
         DisplayMode MONITORS MetricsLog Monitors RollbackRules StageClock StepReport SummaryRow
         Trigger Warned advice check_trackers duplicate_fraction make_display read_metrics repetition
-        sample_table summary_table
+        sample_table summary_table why_unjudged
     """,
     "verl_lite.engine.preference": """
         DPOConfig DPOObjective PreferenceConfig Ranking RewardModelConfig RewardModelObjective

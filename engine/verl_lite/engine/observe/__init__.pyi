@@ -12,6 +12,10 @@ from .metrics_log import (
 )
 from .monitors import MONITORS as MONITORS, Monitors as Monitors, Warned as Warned
 from .rollback import RollbackRules as RollbackRules, Trigger as Trigger, advice as advice
-from .rollout_metrics import duplicate_fraction as duplicate_fraction, repetition as repetition
+from .rollout_metrics import (
+    duplicate_fraction as duplicate_fraction,
+    repetition as repetition,
+    why_unjudged as why_unjudged,
+)
 from .sample_tables import sample_table as sample_table
 from .timeline import StageClock as StageClock

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 
-from verl_lite.plugins import ScoredRollout
+from verl_lite.plugins import ScoredRollout, ScoreOutcome
 
 NGRAM = 4
 
@@ -18,6 +18,27 @@ def is_right(row: ScoredRollout, accuracy_reward: str, right_at: float) -> bool:
 def fraction_right(rows: Sequence[ScoredRollout], accuracy_reward: str, right_at: float) -> float:
     """The fraction of right rows, by `is_right`."""
     return sum(is_right(row, accuracy_reward, right_at) for row in rows) / len(rows)
+
+
+def why_unjudged(rows: Sequence[ScoredRollout]) -> str:
+    """What to tell the user when no reward gave any row a value: each one's reason; "" if one did.
+
+    Only abstentions count: errors and timeouts have their own limits.
+    """
+    parts = [(name, part.score) for row in rows for name, part in row.components.items()]
+    if not parts or any(score.outcome != ScoreOutcome.ABSTAIN for _, score in parts):
+        return ""
+    counts = Counter((name, score.reason) for name, score in parts)
+    reasons = "; ".join(
+        f"{name}: {reason} ({count:,} times)" for (name, reason), count in counts.most_common(5)
+    )
+    first = rows[0].rollout
+    has = f"reference {first.reference!r:.60}" if first.reference is not None else "no reference"
+    return (
+        f"no reward judged any of {len(rows):,} completions: {reasons}. The first row has {has} and the "
+        f"columns {', '.join(first.columns)}: name the column with the right answer in reference (of "
+        "data.train), or the columns that the rewards read in their options"
+    )
 
 
 def length_metrics(rows: Sequence[ScoredRollout], *, seconds: float) -> dict[str, float]:

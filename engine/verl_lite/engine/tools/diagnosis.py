@@ -8,10 +8,10 @@ from typing import Any
 
 from verl_lite.engine.config.sft import SFTConfig
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.observe.rollout_metrics import is_right
+from verl_lite.engine.observe.rollout_metrics import is_right, why_unjudged
 from verl_lite.engine.rundir.seeds import derive_seed
 from verl_lite.engine.tools.sampling import sample_and_score
-from verl_lite.errors import ConfigError
+from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.statistics import pass_at_k
 from verl_lite.plugins import ScoredRollout
 from verl_lite.plugins.records import RecordWriter
@@ -74,6 +74,8 @@ def diagnose(
         seed=derive_seed(config.seed, "diagnose"),
         debug_inline=debug_inline,
     )
+    if why := why_unjudged(rows):
+        raise DataError(why)
     if records_path is not None:
         with RecordWriter(records_path) as writer:
             writer.write(rows, step=0)
