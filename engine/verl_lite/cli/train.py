@@ -110,7 +110,7 @@ def check(
     from verl_lite.engine.model import shape_of
     from verl_lite.engine.preparation import prepare_run
 
-    prepared = prepare_run(checked)
+    prepared = prepare_run(checked, only_sft=checked.sft.is_on and not checked.steps)
     asked = None if gpu_gib is None else Gpu(name="GPU", memory_bytes=int(gpu_gib * 2**30))
     for line in plan_memory(checked, shape_of(checked.model), asked or local_gpu()).lines():
         typer.echo(line)
