@@ -79,7 +79,7 @@ def test_a_prompt_that_ends_with_the_answer_is_refused_without_a_format(
         (0.5, "0.5", "0.5"),
         (0, "0", "0"),
         (False, "False", "False"),
-        (["7", 7.5, None, ""], "7", ["7", "7.5"]),
+        (["7", 7.5, None, ""], '["7", "7.5"]', ["7", "7.5"]),
         (["7"], "7", "7"),
         ({"a": 1}, '{"a": 1}', '{"a": 1}'),
         (None, None, None),
