@@ -70,7 +70,7 @@ def our_side(folder: Path, num_steps: int) -> None:
 
     from verl_lite.engine.config import TrainConfig
     from verl_lite.engine.learner import Policy
-    from verl_lite.engine.model import load_policy
+    from verl_lite.engine.model import ChatTemplate, load_policy
     from verl_lite.engine.sft import SFTStep, read_sft, train_sft
 
     torch.set_num_threads(2)
@@ -88,7 +88,7 @@ def our_side(folder: Path, num_steps: int) -> None:
             "learner": {"max_tokens_per_micro_batch": ROW_TOKENS * TRL_ROWS},
         }
     )
-    data = read_sft(config, AutoTokenizer.from_pretrained(folder / "model"))
+    data = read_sft(config, ChatTemplate(AutoTokenizer.from_pretrained(folder / "model")))
     model = load_policy(str(folder / "model"), dtype="float32", device=torch.device("cpu"))
     ends, tokens = [now()], []
 
