@@ -89,12 +89,12 @@ class CompiledPrograms:
                 excess -= num_bytes
 
 
-def compiler_limits(limits: Limits) -> Limits:
+def compiler_limits(limits: Limits, *, time_factor: int) -> Limits:
     """The limits of the compiler, as those of a run."""
     return replace(
         limits,
-        wall_s=limits.compile_wall_s,
-        cpu_s=4 * limits.compile_wall_s,
+        wall_s=time_factor * limits.compile_wall_s,
+        cpu_s=4 * time_factor * limits.compile_wall_s,
         memory_mb=limits.compile_memory_mb,
         processes=64,
         open_files=256,

@@ -73,7 +73,10 @@ class Meter:
             pids, tmp_bytes, unseen=min(tmp_bytes, limit_bytes // 8)
         )
         used = elsewhere + sum(process.private for process in processes)
-        if used > limit_bytes:  # rarely: exact, and slower
+        alone = max((process.private - self._base.private for process in processes), default=0)
+        if elsewhere + alone > limit_bytes:  # one process by itself, whatever it shares
+            used = elsewhere + alone
+        elif used > limit_bytes:  # rarely: exact, and slower, for it waits for the processes' own mappings
             used = elsewhere + sum(
                 _proportional(pid, process.anonymous) + process.besides
                 for pid, process in zip(pids, processes, strict=True)

@@ -78,7 +78,7 @@ class CommandBackend:
 
     def _compile(self, request: Request) -> Compiled:
         language = LANGUAGES[request.language]
-        limits = compiler_limits(request.limits)
+        limits = compiler_limits(request.limits, time_factor=language.compile_time_factor)
         compiler = shlex.join(self._words(language.compile, request))
         keep = f"tar -cf - {' '.join(language.keep)} >&{REPLY_FD}"
         command = Command(

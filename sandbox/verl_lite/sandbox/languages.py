@@ -18,6 +18,7 @@ class Language:
     names one, its full path is used. `keep` are the files that a compilation makes, as shell patterns.
     `reserves_memory`: the runtime (`compiler_reserves_memory`: the compiler) maps far more address space
     than it uses, so RLIMIT_DATA applies instead of RLIMIT_AS. `own_threads` are those of the runtime.
+    `compile_time_factor` multiplies `Limits.compile_wall_s`.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Language:
     reserves_memory: bool = False
     compiler_reserves_memory: bool = False
     own_threads: int = 0
+    compile_time_factor: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def words(self, command: tuple[str, ...], source: bytes, memory_mb: int) -> list[str]:
@@ -87,6 +89,7 @@ LANGUAGES = {
             reserves_memory=True,
             compiler_reserves_memory=True,
             own_threads=16,
+            compile_time_factor=4,  # it compiles the standard library too, each time
             environment={"CGO_ENABLED": "0", "GO111MODULE": "off", "GOFLAGS": "-p=2", "GOTOOLCHAIN": "local"},
         ),
         Language(
@@ -189,7 +192,10 @@ def _behind_rustup(tool: str) -> str:
 
 
 def _typescript(tsc: str) -> str:
-    return os.path.join(os.path.dirname(os.path.dirname(tsc)), "lib", "typescript.js")
+    library = os.path.join(os.path.dirname(os.path.dirname(tsc)), "lib", "typescript.js")
+    if not os.path.exists(library):
+        raise ToolchainMissing(f"no {library}: TypeScript 7 has none, `npm install typescript@5`")
+    return library
 
 
 def why_missing(name: str) -> str:
