@@ -178,6 +178,8 @@ class Supervisor:
         elif descriptor == self._mappings.listener:
             if not self._mappings.answer(limit_bytes=run.limits.memory_mb * _MB):
                 self._stop(run, "memory")
+            elif run.next_sample_s is not None:
+                run.next_sample_s = 0.0  # now: what it has besides counts too
         elif descriptor == self._link.fileno():
             (cancelled,) = receive_frame(self._link)
             if cancelled == run.run_id:
