@@ -25,6 +25,7 @@ _QUALIFIER = re.compile(
     r"|where\b|when\b|if\b|with\b|provided\b|such\s+that\b|given\b|as\s+long\s+as\b)",
     re.IGNORECASE,
 )
+_OTHER_CASE = re.compile(r"\b(?:otherwise|else|elsewhere)\b|;", re.IGNORECASE)
 _UNIVERSAL = re.compile(r"[\s,;(]*\\forall\b")
 _FILLERS = frozenset(
     "for all any every each some where when if with is are constant real integer number positive "
@@ -96,7 +97,12 @@ def _qualified(answer: Answer) -> Reading | None:
         return None
     text = _UNWRAP.sub(r" \1 ", answer.text)
     found = _QUALIFIER.search(text) or _UNIVERSAL.search(text)
-    if found is None or found.start() == 0 or _QUALIFIER.search(text, found.end()):
+    if (
+        found is None
+        or found.start() == 0
+        or _OTHER_CASE.search(text)
+        or _QUALIFIER.search(text, found.end())
+    ):
         return None
     core = text[: found.start()].rstrip(" ,;(")
     if read_answer(core).expr is None:

@@ -316,10 +316,18 @@ def is_solution(reference: str) -> bool:
     return len(words) >= 15 and re.search(r"(?:[.]\s+[A-Z]|\n)", reference.strip()) is not None
 
 
+# Words with which a sentence says what its number is not, or only bounds it.
+_DENIED = re.compile(
+    r"\b(?:not|cannot|never|neither|nor|except|unless|otherwise|less|more|greater|fewer|least|most|if|wrong|incorrect)\b"
+    r"|n't\b",
+    re.IGNORECASE,
+)
+
+
 def state(text: str) -> str:
     """What one sentence states, as it is found at the end of a response; "" where that is not one thing."""
     text = " ".join(text.split()).strip("* ")
-    if "\n\n" in text or re.match(r"if\b|let\b|when\b|suppose\b", text, re.IGNORECASE):
+    if _DENIED.search(text) or re.match(r"if\b|let\b|when\b|suppose\b", text, re.IGNORECASE):
         return ""
     if not (_is_sentence(text) or _ENDS_IN_MATH.match(text) or re.match(r"[A-Z][a-z]+ [a-z]+ ", text)):
         return ""
