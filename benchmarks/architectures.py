@@ -226,9 +226,9 @@ Every number is the largest difference between two computations that should agre
 - *adapters*: `rollout.lora_sync: adapters`; `merged`: vLLM takes only merged weights, which `auto` sends.
 
 The CPU build of vLLM has no kernels for state-space layers, sparse attention and some experts, and its latent
-attention (DeepSeek, GLM-4.7) gives other numbers than transformers'. None of this was tried on a GPU. Families
-that read images ("failed to be inspected") need `torchvision` to be served by vLLM. Wherever vLLM's number is
-bold, the canary stops a run in its first syncs: use `rollout.sampler: transformers`.
+attention (DeepSeek, GLM-4.7) gives other numbers than transformers'. None of this was tried on a GPU.
+Families that read images ("failed to be inspected") need `torchvision` to be served by vLLM. Wherever a
+number of vLLM is bold, the canary stops a run in its first syncs: use `rollout.sampler: transformers`.
 
 | family | form | log-probabilities | gradients | reload | LoRA merged | vLLM | adapters |
 |---|---|---|---|---|---|---|---|

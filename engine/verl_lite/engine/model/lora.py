@@ -42,10 +42,9 @@ def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str 
     )
     try:
         with warnings.catch_warnings():
-            # of PEFT's own patterns for experts, which it does not find: rank and alpha are as configured
-            warnings.filterwarnings(
-                "ignore", message=r"The following (rank|alpha)_pattern keys did not match"
-            )
+            # about PEFT's own patterns for experts, and what it sets right for GPT-2's transposed layers
+            for message in (r"The following (rank|alpha)_pattern keys did not", "fan_in_fan_out is set to"):
+                warnings.filterwarnings("ignore", message=message)
             wrapped: nn.Module = peft.get_peft_model(model, adapters)
     except ValueError as error:
         first = str(error).strip().partition("\n")[0]

@@ -14,7 +14,7 @@ from verl_lite.errors import ConfigError
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("family", ["llama", "deepseek-v3", "mixtral", "qwen3_5"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "deepseek-v3", "mixtral", "qwen3_5"])
 def test_a_family_is_saved_and_loaded_whole(family: str) -> None:
     row = learner_row(family)
     assert row.reload == 0
