@@ -112,7 +112,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options.one, proves=options.prove)))
         return
-        columns = ["model", "parameters", "runs", "proof, s", "from the cache, s"]
+    columns = ["model", "parameters", "runs", "proof, s", "from the cache, s"]
     columns += ["peak memory, MB", "without a proof, MB", "ratio"]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for name in SHAPES:
