@@ -29,6 +29,7 @@ ROOMS = ("engine", "plugins", "verifiers", "sandbox")
 INSIDE = ("verifiers/verl_lite/verifiers/code/inside_", "sandbox/verl_lite/sandbox/")
 # messages between this program's own processes over pipes and sockets that it made itself
 OWN_CHANNELS = (
+    "engine/verl_lite/engine/data/store.py",  # a file without a name, which only its process can open
     "plugins/verl_lite/plugins/execution/",
     "plugins/verl_lite/lab/",
     "sandbox/verl_lite/workers/",

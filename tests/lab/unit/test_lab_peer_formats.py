@@ -285,3 +285,37 @@ def test_an_unknown_file_names_its_columns_and_the_nearest_format(tmp_path: Path
     expected = r"keys are: doc_id, resps, text\. The nearest is lm-eval, which also has arguments\. Rename"
     with pytest.raises(DataError, match=expected):
         read(path)
+
+
+DATA_SET_COLUMNS: dict[str, Any] = {
+    "choices": ["13", "15"],
+    "task_id": "HumanEval/0",
+    "solution": "return 1",
+    "answer": "4",
+    "messages": [{"role": "user", "content": "q"}],
+    "conversation": "s1",
+    "input": "1 2",
+    "output": "3",
+    "score": 0.5,
+    "label": 1,
+    "response": "text",
+    "status": "done",
+    "rewards": [0.5],
+    "content": "text",
+    "tokens": [1, 2],
+    "eval": "easy",
+    "hash": "0af",
+    "metrics": {"a": 1},
+    "samples": 4,
+    "source": "s",
+}
+
+
+@pytest.mark.parametrize("column", DATA_SET_COLUMNS)
+def test_a_column_of_the_data_set_makes_no_other_format_of_our_own_rows(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    own = {"id": "a", "prompt": "q", "completion": "c", "reference": "r"}
+    path.write_text(json.dumps({**own, column: DATA_SET_COLUMNS[column]}) + "\n")
+    name, groups = read(path)
+    assert (name, texts(groups)) == ("verl-lite", [["c"]])
+    assert groups[0][0].rollout.columns[column] == DATA_SET_COLUMNS[column]

@@ -148,15 +148,15 @@ class _Prompts:
     def check(self) -> None:
         """Raise DataError for prompts that are too long, unless they are dropped and others are left."""
         limit = f"rollout.max_prompt_tokens={self._max_tokens}"
-        if self._num_long == self._num_rows:
-            raise DataError(
-                f"{self._config.source}: all {self._num_rows} prompts are longer than {limit}, so no row is "
-                "left; raise it"
-            )
         if self._num_long and self._config.overlong == "error":
             raise DataError(
                 f"{self._first_long}, more than {limit}, and so have {self._num_long:,} of "
                 f"{self._num_rows:,} rows; raise it, or set overlong: drop"
+            )
+        if self._num_long == self._num_rows:
+            raise DataError(
+                f"{self._config.source}: all {self._num_rows} prompts are longer than {limit}, so no row is "
+                "left; raise it"
             )
 
     def notes(self) -> list[str]:

@@ -49,6 +49,7 @@ def _table(name: str, fields: Fields, *marks: str, **more: Any) -> Format:
 
 
 _EVENT = "resourceSpans|attributes.llm.output_messages.0.message.role"
+_CHOICE = "|".join(f"{at}choices.0.{kind}" for at in ("", "response.") for kind in ("message", "text"))
 _SPAN = f"{_EVENT}|attributes.gen_ai.output.messages|attributes.gen_ai.completion.0.role"
 FORMATS = {
     found.name: found
@@ -70,7 +71,7 @@ FORMATS = {
         _table("openai-batch", table.OPENAI_BATCH, "custom_id", "response"),
         _table("openai-evals", table.OPENAI_EVALS, "datasource_item", "sample"),
         _table("openai-evals-log", table.OPENAI_EVALS_LOG, "spec.run_id|event_id"),
-        _table("openai-chat", table.OPENAI_CHAT, "choices|response.choices", without=("custom_id",)),
+        _table("openai-chat", table.OPENAI_CHAT, _CHOICE, without=("custom_id", "completion")),
         _table("lm-eval", table.LM_EVAL, "doc_id", "resps", "arguments"),
         _table("inspect", table.INSPECT, "eval.task", "samples|output"),
         _table("vllm", table.VLLM, "request_id", "prompt", "outputs"),
@@ -78,7 +79,11 @@ FORMATS = {
         _table("langfuse", table.LANGFUSE, "traceId|observations|projectId", "input", "output"),
         _table("opentelemetry", table.OPENTELEMETRY, _SPAN),
         _table(
-            "evalplus", table.EVALPLUS, "task_id|eval", "solution|completion|hash", without=("sample_idx",)
+            "evalplus",
+            table.EVALPLUS,
+            "task_id|eval",
+            "solution|completion|hash",
+            without=("sample_idx", "id"),
         ),
         _table("llama-factory", table.LLAMA_FACTORY, "prompt", "predict", "label"),
         Format(name="pairs", marks=("chosen", "rejected"), convert=pairs.convert),
