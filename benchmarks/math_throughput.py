@@ -6,6 +6,10 @@ VENV holds math-verify 0.9.0 (`pip install "math-verify[antlr4_13_2]==0.9.0"`). 
 setting on two cores: Math-Verify in two warm worker processes, with its time-outs on their main threads;
 ours in this process with its worker processes for what needs sympy (`verify_math_batch`). Pairs are new
 in each repeat, so that no cache of either side has seen them. Without the option only ours is measured.
+
+    python benchmarks/math_throughput.py --former-python VENV/bin/python
+
+compares with another version of this project, installed in VENV: CPU time of single calls, in turn.
 """
 
 import argparse
@@ -116,6 +120,42 @@ def time_ours(pairs: Sequence[Pair]) -> tuple[float, list[bool]]:
     return time.perf_counter() - started, [verdict.is_correct for verdict in verdicts]
 
 
+# another version of this project
+
+CPU_PAIRS = {"easy": (easy_pairs, 12_000), "hard": (hard_pairs, 400)}
+CPU_REPEATS = 5
+
+
+def print_pairs_per_cpu_second(name: str, seed: int) -> None:
+    """Single calls in this process, after some pairs that are not counted."""
+    from verl_lite.verifiers import verify_math
+    from verl_lite.verifiers.math import warm_up
+
+    warm_up(120)
+    make, count = CPU_PAIRS[name]
+    for response, reference in make(random.Random(1000), 300):
+        verify_math(response, reference)
+    pairs = make(random.Random(seed), count)
+    started = time.process_time()
+    for response, reference in pairs:
+        verify_math(response, reference)
+    print(count / (time.process_time() - started))
+
+
+def compare_versions(former: str) -> None:
+    """The version under `former` and this one in turn, each repeat in a process of its own."""
+    for name in CPU_PAIRS:
+        figures: dict[str, list[float]] = {former: [], sys.executable: []}
+        for seed in range(CPU_REPEATS):
+            for python, found in figures.items():
+                command = [python, __file__, "--cpu", name, str(seed)]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                found.append(float(done.stdout))
+        before, after = (statistics.median(found) for found in figures.values())
+        ratio = after / before
+        print(f"{name:5} pairs/CPU s   former {before:7,.0f}   this {after:7,.0f}   ratio {ratio:.2f}")
+
+
 # the report
 
 
@@ -193,8 +233,16 @@ def main() -> None:
     parser.add_argument("--math-verify-python", default="", help="a Python that has math-verify 0.9.0")
     parser.add_argument("--easy", type=int, default=4000)
     parser.add_argument("--hard", type=int, default=200)
+    parser.add_argument("--former-python", default="", help="a Python with another version of this project")
     parser.add_argument("--side", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--cpu", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.cpu:
+        print_pairs_per_cpu_second(args.cpu[0], int(args.cpu[1]))
+        return
+    if args.former_python:
+        compare_versions(args.former_python)
+        return
     if args.side:
         run_math_verify([tuple(pair) for pair in json.load(sys.stdin)])
         return

@@ -4,9 +4,13 @@ import time
 from fractions import Fraction
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings, strategies as st
+from hypothesis import HealthCheck, assume, example, given, settings, strategies as st
 
 from verl_lite.verifiers import MathOptions, Outcome, verify_math, verify_math_batch
+from verl_lite.verifiers.math.answers.answer import read_answer
+from verl_lite.verifiers.math.answers.plain_numbers import compare_plain, plain_number
+from verl_lite.verifiers.math.compare import compare, new_comparer
+from verl_lite.verifiers.math.pool import ask
 
 OPTIONS = MathOptions(timeout_s=1.0)
 GRACE_S = 0.5
@@ -50,6 +54,15 @@ def _grow(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 balanced = st.recursive(st.sampled_from(ATOMS), _grow, max_leaves=6)
 soup = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=4), max_size=25).map("".join)
 numbers = st.fractions(min_value=-99, max_value=99, max_denominator=60)
+# Numbers in all plain notations, often near one another, where a decimal may be a rounding.
+near = st.integers(-30, 30).flatmap(lambda n: st.sampled_from([n, 10 * n, 100 * n, 1000 + n]))
+plain_texts = st.one_of(
+    near.map(str),
+    near.map(lambda n: f"{n:,}"),
+    st.builds(lambda n, places: f"{n / 7:.{places}f}", near, st.integers(1, 8)),
+    st.builds(lambda n, below: f"{n}/{below}", near, st.integers(1, 9)),
+    st.builds(lambda n, below: f"\\frac{{{abs(n)}}}{{{below}}}", near, st.integers(1, 9)),
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -163,3 +176,20 @@ def test_rational_answers_are_equal_exactly_when_the_numbers_are(value: Fraction
     verdict = verify_math(in_box(_as_quotient(value)), _as_fraction(other), options=OPTIONS)
     assert verdict.is_correct == (value == other)
     assert verify_math(in_box(_as_sum(value)), _as_fraction(value), options=OPTIONS).is_correct
+
+
+@FUZZ
+@given(answer=plain_texts, reference=plain_texts, rel_tol=st.sampled_from([0.0, 1e-6, 0.01, 0.3, 0.9]))
+@example(answer="2.4", reference="2.5", rel_tol=0.05)  # within the tolerance
+@example(answer="12346", reference="12345.7", rel_tol=1e-6)
+def test_the_short_cut_for_plain_numbers_decides_like_the_whole_comparison(
+    answer: str, reference: str, rel_tol: float
+) -> None:
+    wanted = plain_number(reference)
+    assert wanted is not None
+    quick = compare_plain(wanted, answer, rel_tol)
+    if quick is None:
+        assert "." in answer + reference
+        return
+    comparer = new_comparer(MathOptions(rel_tol=rel_tol), ask)
+    assert quick.outcome is compare(comparer, read_answer(reference), read_answer(answer)).outcome

@@ -148,9 +148,10 @@ def _verify(response: str, reference: str, options: MathOptions, ask: Ask) -> Ve
     wanted = plain_reference(reference)
     if wanted is not None:
         extraction = extract(response, mode=options.mode, read_unclosed=options.unclosed_thinking == "read")
-        quick = compare_plain(wanted, extraction.answer or "") if not extraction.boxes else None
-        if quick is not None:
-            return _verdict(quick, extraction.answer, started)
+        if extraction.answer is not None and not extraction.boxes:
+            quick = compare_plain(wanted, extraction.answer, options.rel_tol)
+            if quick is not None:
+                return _verdict(quick, extraction.answer, started)
     expected = _read_reference(reference)
     if reason := expected.read(fault):
         return Verdict(outcome=Outcome.BAD_REFERENCE, reason=reason, wall_s=time.perf_counter() - started)

@@ -64,11 +64,19 @@ def plain_reference(text: str) -> PlainNumber | None:
     return plain_number(text)
 
 
-def compare_plain(wanted: PlainNumber, answer: str) -> Decision | None:
+def compare_plain(wanted: PlainNumber, answer: str, rel_tol: float) -> Decision | None:
     """The decision over two plain numbers; None where it takes more than exact arithmetic."""
     given = plain_number(answer) if len(answer) <= 100 else None
     if given is None:
         return None
     if given.equals(wanted):
         return _SAME_NUMBER
-    return None if given.is_decimal or wanted.is_decimal else _ANOTHER_NUMBER
+    if (given.is_decimal or wanted.is_decimal) and not _is_far(given, wanted, rel_tol):
+        return None
+    return _ANOTHER_NUMBER
+
+
+def _is_far(given: PlainNumber, wanted: PlainNumber, rel_tol: float) -> bool:
+    """Beyond what any rounding of a decimal forgives: half of one, and twice the tolerance."""
+    gap = abs(given.top * wanted.bottom - wanted.top * given.bottom)  # over both bottoms
+    return 2 * gap > given.bottom * wanted.bottom and gap > 2 * rel_tol * abs(wanted.top) * given.bottom

@@ -42,7 +42,7 @@ def read_quantity(answer: Answer) -> Quantity | None:
     if len(answer.text) > 400:
         return None
     try:
-        tokens = tokenize(_plain_units(answer.text))
+        tokens = list(tokenize(_plain_units(answer.text)))
     except Unreadable:
         return None
     tokens = tokens[1:] if tokens and tokens[0].text == "approx" else tokens

@@ -29,10 +29,10 @@ _BOX = re.compile(r"\\f?boxed\b\s*|\\fbox\s*")
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 # Quantifiers that could share a run of blanks are possessive, here and below: linear time for any text.
 _PHRASE = re.compile(
-    r"(?:(?:final|correct|right)\s+)?(?:\banswers?\b|\bresult\b|\bsolution\b)(?:\s+\w+){0,4}?\s*+"
+    r"\b(?:(?:answers?|result|solution)\b(?:\s+\w+){0,4}?\s*+"
     r"(?:\*\*\s*+)?+(?:\bis\b|\bare\b|\bequals\b|\bwould be\b|\bwill be\b|:|=)"
     r"(?:\s*+(?:\*\*\s*+)?+:)?+\s*+(?:\*\*)?"
-    r"|\banswer\s*+(?=\$|\\\[|\\\()"
+    r"|answer\s*+(?=\$|\\\[|\\\())"
     r"|^[^\S\n]*+\**+(?:A|Ans)\**+\s*+[:.]\s*+\**",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -201,6 +201,9 @@ def _boxes_of_sentence(text: str, matches: list[re.Match[str]]) -> tuple[str, ..
     return tuple(found) if len(found) > 1 else ()
 
 
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+
+
 def _box_content(text: str, start: int) -> tuple[str | None, int]:
     r"""What a box holds from `start`: a group with balanced braces, or the next word for `\boxed 5`."""
     if start >= len(text):
@@ -209,7 +212,7 @@ def _box_content(text: str, start: int) -> tuple[str | None, int]:
         word = re.match(r"\\?[A-Za-z0-9.+-]+", text[start:])
         return (word[0], start + word.end()) if word else (None, start)
     depth = 0
-    for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
+    for match in _BRACE.finditer(text, start):
         if match[0] == "{":
             depth += 1
         elif match[0] == "}":
@@ -240,6 +243,14 @@ _WITHIN_STATEMENT = re.compile(
 )
 
 
+_FILLER = re.compile(
+    r"^(?:(?:approximately|about|roughly|exactly|simply|just|therefore|thus|then|indeed|equal to|"
+    r"probably|given by|at)\b[:,]?\s*)+",
+    re.IGNORECASE,
+)
+_SPELLED = re.compile(r"^[a-z][a-z -]{2,}:\s*(?=[-$\\]*[0-9])", re.IGNORECASE)  # seven: 7
+
+
 def _first_sentence(text: str) -> str:
     if text.startswith(("\\[", "$$")):
         span = _MATH_SPAN.match(text)
@@ -252,22 +263,16 @@ def _first_sentence(text: str) -> str:
 def _stated(sentence: str) -> Extraction:
     """What "the answer is ..." states, without the clauses behind it."""
     sentence = " ".join(sentence.split()).strip("* ")
-    if (within := _WITHIN_STATEMENT.match(sentence)) is not None:  # Final Answer: The largest n is 34
-        sentence = within[1]
-    if _UNDECIDED.match(sentence):
+    leads_in = sentence[:1].isalpha()  # a bare number or formula has nothing to drop in front
+    if leads_in and (within := _WITHIN_STATEMENT.match(sentence)) is not None:
+        sentence = within[1]  # Final Answer: The largest n is 34
+    if leads_in and _UNDECIDED.match(sentence):
         return Extraction(None, "several answers are offered")
-    clause = _TRAILING_CLAUSE.search(sentence)
+    clause = _TRAILING_CLAUSE.search(sentence) if " " in sentence else None
     if clause is not None and clause.start() > 0:
         sentence = sentence[: clause.start()]
-    sentence = re.sub(
-        r"^(?:(?:approximately|about|roughly|exactly|simply|just|therefore|thus|then|indeed|equal to|"
-        r"probably|given by|at)\b[:,]?\s*)+",
-        "",
-        sentence,
-        flags=re.IGNORECASE,
-    )
-    if (spelled := re.match(r"[a-z][a-z -]{2,}:\s*(?=[-$\\]*[0-9])", sentence, re.IGNORECASE)) is not None:
-        sentence = sentence[spelled.end() :]  # seven: 7
+    if leads_in:
+        sentence = _SPELLED.sub("", _FILLER.sub("", sentence))
     return Extraction(sentence) if sentence else Extraction(None, "the answer phrase states nothing")
 
 

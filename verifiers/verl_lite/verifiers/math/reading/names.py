@@ -38,6 +38,13 @@ def constant(name: str) -> Expr:
     return Expr("const", (), CONSTANTS[name])
 
 
+def math_name(text: str) -> str | None:
+    r"""The name in `\mathrm{e}` or `\text{sin}`: a single letter or a function; None for words."""
+    text = text.strip()
+    is_name = len(text) == 1 or text in FUNCTIONS or text in ("pi", "infinity")
+    return text if is_name and text.isalpha() and text.isascii() else None
+
+
 def split_word(word: str) -> list[Expr | str] | None:
     """A run of letters as factors: symbols, constants and function names (as str); None for a word.
 

@@ -6,22 +6,18 @@ Reading decisions: "2\\frac{1}{3}" and "2 1/3" are mixed numbers; `\\frac12` tak
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
 from typing import ClassVar
 
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, call, neg, node, num, sym
 from verl_lite.verifiers.math.reading.cursor import Cursor
-from verl_lite.verifiers.math.reading.names import FUNCTIONS, GREEK, split_word
+from verl_lite.verifiers.math.reading.names import FUNCTIONS, GREEK, math_name, split_word
+from verl_lite.verifiers.math.reading.numerals import in_base, is_fraction, mixed, ways
 from verl_lite.verifiers.math.reading.tokens import Token
 
 MAX_DEPTH = 60
 MAX_STEPS = 20_000  # of one parser; a grammar that reads each token a few times needs under 8 per token
 UNION, INTERSECT, SUM, PRODUCT, SIGN, POWER, POSTFIX = 5, 7, 10, 20, 25, 30, 35
 _CLOSERS = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "{": ("}",)}
-_BASE_NAMES = {
-    "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
-    "ten": "10", "eleven": "11", "twelve": "12", "sixteen": "16",
-}  # fmt: skip
 _SET_OPERATORS = {"cup": ("union", UNION), "setminus": ("minus", UNION), "cap": ("intersect", INTERSECT)}
 _STARTS = frozenset(
     "frac sqrt usqrt binom pi infty lfloor lceil vert overline bar mathbb langle begin emptyset circ lbrace "
@@ -136,7 +132,7 @@ class ExpressionParser(Cursor):
     def counted(self, left: Expr, exponent: Expr) -> Expr | None:
         """C_5^2 and A_5^2 with numbers: combinations and arrangements, as many textbooks write them."""
         letter, _, total = left.name.partition("_")
-        return _ways(letter, [num(int(total[:6])), exponent]) if total.isdigit() else None
+        return ways(letter, [num(int(total[:6])), exponent]) if total.isdigit() else None
 
     def juxtaposed(self, left: Expr) -> Expr:
         """`left` and what follows without a sign: a mixed number or a product."""
@@ -145,17 +141,17 @@ class ExpressionParser(Cursor):
         fresh = literal and left.places < 0 and left.fraction.denominator == 1
         if fresh and first.text == "frac":
             right = self.prefix()
-            is_proper = _is_fraction(right) and right.args[0].fraction < right.args[1].fraction
+            is_proper = is_fraction(right) and right.args[0].fraction < right.args[1].fraction
             if is_proper and not self.at("^", "**"):
-                return _mixed(left, right)
+                return mixed(left, right)
             return node("mul", left, self.expression(PRODUCT, left=right))
         if first.kind == "num":
             if fresh and first.spaced and self.peek(1).text == "/" and self.peek(2).kind == "num":
                 top, bottom = first.expr, self.peek(2).expr
                 fraction = node("div", top, bottom) if top is not None and bottom is not None else left
-                if _is_fraction(fraction):
+                if is_fraction(fraction):
                     self.position += 3
-                    return _mixed(left, fraction)
+                    return mixed(left, fraction)
             if before.kind == "num" and (left.is_number or self.peek(-2).text == "/" or not first.spaced):
                 raise Unreadable("two numbers side by side")
             return node("mul", left, self.expression(PRODUCT))
@@ -183,7 +179,7 @@ class ExpressionParser(Cursor):
             known = token.text in _STARTS or token.text in FUNCTIONS or token.text in GREEK
             return known or token.text.startswith("board")
         if token.kind == "text":
-            return _math_name(token.text) is not None
+            return math_name(token.text) is not None
         if token.text == "(":
             return self.peek(1).text not in ("mod", "bmod", "pmod")
         return token.text in ("[", "{", "\\{")
@@ -327,7 +323,7 @@ class ExpressionParser(Cursor):
         if self.at("(") and not self.peek().spaced and self._is_called(name):
             self.take()
             items, _ = self.items((")",))
-            return _ways(name, items) or Expr("call", tuple(items), name)
+            return ways(name, items) or Expr("call", tuple(items), name)
         return symbol
 
     def _is_called(self, name: str) -> bool:
@@ -360,7 +356,7 @@ class ExpressionParser(Cursor):
         return "".join(parts).strip("()")
 
     def text(self, text: str) -> Expr:
-        name = _math_name(text)
+        name = math_name(text)
         if name is None:
             raise Unreadable(f"the words {text!r}")
         return self.word(name)
@@ -368,11 +364,7 @@ class ExpressionParser(Cursor):
     def based(self, token: Token) -> Expr:
         """1010_2, 1F_{16}: digits in a base."""
         self.take()
-        base = self.subscript().lower()
-        base = _BASE_NAMES.get(base, base)
-        if not base.isdigit() or not 2 <= int(base[:3]) <= 36 or token.text.count(".") > 0:
-            raise Unreadable("a subscript on a number")
-        return node("base", sym(token.text.upper()), value=base)
+        return in_base(token.text, self.subscript().lower())
 
     def command(self, name: str) -> Expr:
         if name in GREEK:
@@ -381,37 +373,3 @@ class ExpressionParser(Cursor):
         if read is None:
             raise Unreadable(f"the command \\{name}")
         return read(self)
-
-
-def _ways(letter: str, counts: Sequence[Expr]) -> Expr | None:
-    """C(5, 2), P(5, 2): combinations and arrangements of whole numbers; None for anything else."""
-    if letter not in ("C", "A", "P") or len(counts) != 2 or not all(count.is_number for count in counts):
-        return None
-    total, chosen = (count.fraction for count in counts)
-    if total.denominator != 1 or chosen.denominator != 1 or not 0 <= chosen <= total or total < 2:
-        return None
-    ways = node("binom", *counts)
-    return ways if letter == "C" else node("mul", ways, node("fact", counts[1]))
-
-
-def _math_name(text: str) -> str | None:
-    r"""The name in `\mathrm{e}` or `\text{sin}`: a single letter or a function; None for words."""
-    text = text.strip()
-    is_name = len(text) == 1 or text in FUNCTIONS or text in ("pi", "infinity")
-    return text if is_name and text.isalpha() and text.isascii() else None
-
-
-def _is_fraction(expr: Expr) -> bool:
-    if expr.head != "div":
-        return False
-    top, bottom = expr.args
-    if not (top.is_number and bottom.is_number and top.places < 0 and bottom.places < 0):
-        return False
-    is_whole = top.fraction.denominator == bottom.fraction.denominator == 1
-    return is_whole and top.fraction > 0 and bottom.fraction > 0
-
-
-def _mixed(whole: Expr, fraction: Expr) -> Expr:
-    top, bottom = fraction.args
-    part = Fraction(int(top.fraction), int(bottom.fraction))
-    return num(whole.fraction - part if whole.fraction < 0 else whole.fraction + part)

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, node, num, sym
@@ -60,8 +61,12 @@ _DIGITS_IN_BASE = re.compile(r"\(?([0-9]*[A-Fa-f][0-9A-Fa-f]*)\)?_\{?(16|1[1-5])
 _BASED = re.compile(r"0(?:[xX][0-9a-fA-F]+|[bB][01]+|[oO][0-7]+)(?![0-9A-Za-z])")
 
 
-def tokenize(text: str) -> list[Token]:
-    """The tokens of `text`; raises Unreadable for an unknown character or too many tokens."""
+@lru_cache(maxsize=256)
+def tokenize(text: str) -> tuple[Token, ...]:
+    """The tokens of `text`; raises Unreadable for an unknown character or too many tokens.
+
+    Cached, because an answer is read as a quantity and as a tree one after the other.
+    """
     tokens: list[Token] = []
     position, spaced, depth = 0, False, 0
     while position < len(text):
@@ -83,7 +88,7 @@ def tokenize(text: str) -> list[Token]:
         spaced = False
         if len(tokens) > MAX_TOKENS:
             raise Unreadable(f"longer than {MAX_TOKENS} tokens")
-    return tokens
+    return tuple(tokens)
 
 
 def _nesting(token: Token) -> int:
