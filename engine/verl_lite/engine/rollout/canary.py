@@ -6,7 +6,7 @@ explains. Smaller updates are not detected, such as a single step at a learning 
 
 What the dtype explains is derived (model/precision.py) from the model's depth and the spread of its logits
 on this very sequence: the root mean square may be MARGIN times the expected noise, the largest difference
-MARGIN**2 times (the largest of 64 tokens is 3 to 4.5 times the root mean square).
+LARGEST times as much (the largest of 64 tokens is 3 to 4.5 times the root mean square).
 """
 
 import math
