@@ -48,17 +48,17 @@ def run(folder: Path, *arguments: str) -> str:
 
 
 def test_the_reward_rises(tmp_path: Path, model: str) -> None:
-    overrides = ("steps=10", "data.held_out.num_rows=32", f"model.path={model}", "--run-dir=run")
+    overrides = ("steps=8", "data.held_out.num_rows=32", f"model.path={model}", "--run-dir=run")
     run(tmp_path, "train", str(EXAMPLE), *overrides)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     rewards = [row["reward/mean"] for row in rows if "reward/mean" in row]
-    assert len(rewards) == 10
+    assert len(rewards) == 8
     assert sum(rewards[:2]) / 2 < 0.15
     assert sum(rewards[-2:]) / 2 > 0.4
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     accuracy = summary["metrics"]["evaluation/accuracy"]
     assert accuracy["after"] >= accuracy["before"] + 0.2
-    records = list(read_records(tmp_path / "run" / "rollouts" / "step_000010.parquet"))
+    records = list(read_records(tmp_path / "run" / "rollouts" / "step_000008.parquet"))
     assert len(records) == 128
     boxed = [record for record in records if "\\boxed{" in record.rollout.completion]
     assert len(boxed) > len(records) / 3
