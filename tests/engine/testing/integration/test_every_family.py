@@ -10,6 +10,8 @@ WRONG = {"glm-moe-dsa"}
 
 
 @pytest.mark.slow
+# the code of GPT-BigCode in transformers
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning")
 @pytest.mark.parametrize(
     "family",
     [pytest.param(name, marks=[pytest.mark.xfail(strict=True)] * (name in WRONG)) for name in FAMILIES],
