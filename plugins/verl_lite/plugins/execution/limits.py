@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from verl_lite.plugins.execution.wire import Health
 
+LOAD_S = 120.0  # the longest that importing the rewards may take
+BUILD_S = 120.0  # the longest that building a reward of class form may take
+
 
 def _default_memory_mb() -> int:
     total_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20

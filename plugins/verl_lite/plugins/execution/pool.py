@@ -17,7 +17,7 @@ from dataclasses import replace
 from verl_lite.errors import PluginError, RewardError
 from verl_lite.plugins.contract import Component
 from verl_lite.plugins.execution.batcher import Call, Receiver
-from verl_lite.plugins.execution.limits import WorkerLimits
+from verl_lite.plugins.execution.limits import BUILD_S, LOAD_S, WorkerLimits
 from verl_lite.plugins.execution.queues import CHUNK_BYTES, CallQueues, pickle_rows
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.execution.reward_worker import KillReason, RewardWorker, SentChunk
@@ -27,8 +27,6 @@ from verl_lite.plugins.execution.worker_failures import blame_calls
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.workers import ForkServerHandle, WorkerStartError, resident_mb
 
-LOAD_S = 120.0  # the longest that importing the rewards may take
-BUILD_S = 120.0  # the longest that building a reward of class form may take
 STEAL_S = 0.05  # once a call takes longer than this, the rest of its chunk goes to other workers
 STALL_S = 60.0  # a worker that sends nothing for this long outside a call is replaced
 WATCH_S = 0.05  # how often busy workers are checked

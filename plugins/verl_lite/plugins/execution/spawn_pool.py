@@ -15,7 +15,7 @@ from dataclasses import replace
 from verl_lite.errors import PluginError, RewardError
 from verl_lite.plugins.contract import Component
 from verl_lite.plugins.execution.batcher import Call
-from verl_lite.plugins.execution.limits import WorkerLimits
+from verl_lite.plugins.execution.limits import BUILD_S, LOAD_S, WorkerLimits
 from verl_lite.plugins.execution.queues import pickle_rows
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.execution.spec import spec_of
@@ -24,8 +24,6 @@ from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.workers import SpawnedWorker, WorkerStartError
 
 _ENTRY = "verl_lite.plugins.execution.worker:prepare"
-_START_S = 120.0  # the longest that importing the rewards may take
-_BUILD_S = 120.0  # the longest that building a reward of class form may take
 
 
 class SpawnPool:
@@ -77,10 +75,10 @@ class SpawnPool:
         worker = SpawnedWorker(_ENTRY, self._specs)
         self._workers.add(worker)
         try:
-            worker.wait_ready(time.monotonic() + _START_S)
+            worker.wait_ready(time.monotonic() + LOAD_S)
         except (WorkerStartError, TimeoutError) as error:
             self._drop(worker)
-            raise PluginError(str(error) or f"the rewards were not imported within {_START_S:g} s") from None
+            raise PluginError(str(error) or f"the rewards were not imported within {LOAD_S:g} s") from None
         return worker
 
     def _drop(self, worker: SpawnedWorker) -> None:
@@ -116,7 +114,7 @@ class SpawnPool:
         started = time.monotonic()
         try:
             if call.component not in built:  # a chunk without calls only builds the reward
-                self._ask(worker, position, [], _BUILD_S)
+                self._ask(worker, position, [], BUILD_S)
                 built.add(call.component)
                 started = time.monotonic()
             scores = self._ask(worker, position, [rows], timeout_s)
