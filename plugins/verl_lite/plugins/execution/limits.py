@@ -10,6 +10,8 @@ BUILD_S = 120.0  # the longest that building a reward of class form may take
 
 
 def _default_memory_mb() -> int:
+    if not hasattr(os, "sysconf"):  # Windows
+        return 4096
     total_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
     return min(4096, total_mb // 2)
 
