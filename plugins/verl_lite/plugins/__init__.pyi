@@ -27,10 +27,26 @@ from .discovery import (
     content_hash as content_hash,
     find_rewards as find_rewards,
 )
+from .environments.contract import (
+    EnvironmentDefinition as EnvironmentDefinition,
+    EnvironmentHost as EnvironmentHost,
+    EnvironmentSession as EnvironmentSession,
+    Step as Step,
+    StepResult as StepResult,
+    ToolDefinition as ToolDefinition,
+    ToolSchema as ToolSchema,
+    environment as environment,
+    tool as tool,
+)
 from .rollout import (
+    FunctionCall as FunctionCall,
     Message as Message,
     Rollout as Rollout,
     SamplerSettings as SamplerSettings,
+    Segment as Segment,
+    ToolCall as ToolCall,
+    Turn as Turn,
+    TurnOutcome as TurnOutcome,
     reference_text as reference_text,
 )
 from .score import (

@@ -3,9 +3,26 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, Literal, Required, TypedDict
 
 from verl_lite.plugins.fast_init import fast_init
+
+BUDGETS = frozenset({"length", "turns", "tool_seconds", "context"})  # finish reasons that cut a rollout
+
+
+class FunctionCall(TypedDict):
+    """What a tool call calls. `arguments` is the text of a JSON object, as the model wrote it."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(TypedDict, total=False):
+    """One tool call of an assistant message, in OpenAI's form; `function` is always present."""
+
+    id: str
+    type: str
+    function: Required[FunctionCall]
 
 
 class Message(TypedDict, total=False):
@@ -14,7 +31,7 @@ class Message(TypedDict, total=False):
     role: str
     content: str
     name: str
-    tool_calls: list[dict[str, Any]]
+    tool_calls: Sequence[ToolCall]
     tool_call_id: str
 
 
@@ -45,6 +62,60 @@ class SamplerSettings:
     seed: int | None = None
 
 
+TurnOutcome = Literal["ok", "error", "timeout", "malformed", "unknown_tool", "truncated"]
+
+
+@fast_init
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One message after the prompt.
+
+    `start` and `end` are its tokens in `Rollout.completion_ids`, half open; both 0 without token ids. Those
+    of an assistant's turn are exactly the sampled ones. `seconds` is the time that it took to sample the
+    message, or to run the tool or the environment that wrote it. `outcome` says how that went: an error,
+    a passed deadline, a tool call that cannot be read or does not fit the schema ("malformed"), a tool that
+    does not exist, or a result that was cut ("truncated").
+    """
+
+    role: str
+    content: str
+    tool_calls: Sequence[ToolCall] = ()
+    tool_call_id: str = ""
+    name: str = ""
+    start: int = 0
+    end: int = 0
+    seconds: float = 0.0
+    outcome: TurnOutcome = "ok"
+
+    @property
+    def message(self) -> Message:
+        """The turn as a chat message."""
+        message = Message(role=self.role, content=self.content)
+        if self.name:
+            message["name"] = self.name
+        if self.tool_calls:
+            message["tool_calls"] = self.tool_calls
+        if self.tool_call_id:
+            message["tool_call_id"] = self.tool_call_id
+        return message
+
+
+@fast_init
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One training sample of a trajectory whose chat template rewrites earlier turns.
+
+    `sampled_mask` and `logprobs` have one entry per token of `completion_ids`; `turns` are the indices of
+    the assistant turns that were sampled in it.
+    """
+
+    prompt_ids: Sequence[int]
+    completion_ids: Sequence[int]
+    logprobs: Sequence[float]
+    sampled_mask: Sequence[int]
+    turns: Sequence[int] = ()
+
+
 @fast_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
@@ -52,7 +123,12 @@ class Rollout:
 
     `completion_ids` and `logprobs` have one entry per completion token (natural logarithms under the
     sampling policy, at the sampling temperature); both are empty when only the text is known.
-    `finish_reason` is "stop" (ended by itself), "length" (cut at the limit) or "" (unknown).
+    `finish_reason` is "stop" (ended by itself), "length" (cut at the limit of tokens) or "" (unknown); of a
+    trajectory of several turns also "turns", "tool_seconds" or "context" (the budget that ended it).
+    `turns` are the messages after the prompt, empty for a single completion. `completion` is then the last
+    assistant message, and `completion_ids` everything after the first prompt as the sampler saw it, with
+    0.0 as the log-probability of tokens that were not sampled (`sampled_mask`). `segments` is empty unless
+    the chat template rewrites earlier turns: then they are what is trained instead of `completion_ids`.
     `columns` holds every column of the data set row, including its `reference`. Where that is a list,
     each element is accepted (`references`), and `reference` is the list as JSON.
     Rollouts of one prompt share `group`; `sample_index` counts within it. `policy_version` is the
@@ -74,6 +150,24 @@ class Rollout:
     policy_version: int = 0
     token_versions: Sequence[int] = ()
     sampling: SamplerSettings = field(default_factory=SamplerSettings)
+    turns: Sequence[Turn] = ()
+    segments: Sequence[Segment] = ()
+
+    @property
+    def sampled_mask(self) -> list[int]:
+        """1 at each token of `completion_ids` that the model sampled, 0 at those between its turns.
+
+        >>> turns = (Turn(role="assistant", content="a", end=2), Turn(role="tool", content="b", start=3))
+        >>> Rollout(completion="a", completion_ids=(5, 6, 7, 8), turns=turns).sampled_mask
+        [1, 1, 0, 0]
+        """
+        if not self.turns:
+            return [1] * len(self.completion_ids)
+        mask = [0] * len(self.completion_ids)
+        for turn in self.turns:
+            if turn.role == "assistant":
+                mask[turn.start : turn.end] = [1] * (turn.end - turn.start)
+        return mask
 
     @property
     def prompt_text(self) -> str:
@@ -96,4 +190,5 @@ class Rollout:
 
     @property
     def is_truncated(self) -> bool:
-        return self.finish_reason == "length"
+        """Whether a budget ended it: tokens, or of a trajectory turns, tool seconds or context."""
+        return self.finish_reason in BUDGETS

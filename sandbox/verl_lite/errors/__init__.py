@@ -8,6 +8,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "EnvironmentFailed",
     "PluginError",
     "RankLost",
     "RewardError",
@@ -35,6 +36,10 @@ class PluginError(VerlLiteError, RuntimeError):
 
 class RewardError(VerlLiteError, RuntimeError):
     """Scoring had to stop: `on_error: abort`, or too many rows failed."""
+
+
+class EnvironmentFailed(VerlLiteError, RuntimeError):
+    """An environment failed, hung or died: its trajectory is an error and gets no reward."""
 
 
 class SandboxError(VerlLiteError, RuntimeError):

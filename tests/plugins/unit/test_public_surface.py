@@ -11,12 +11,14 @@ from verl_lite import plugins
 
 ROOMS = {
     "verl_lite.plugins": """
-        API_VERSION EPS Component ComponentScore ConfigModel Form Message Moments NoOptions
+        API_VERSION EPS Component ComponentScore ConfigModel EnvironmentDefinition EnvironmentHost
+        EnvironmentSession Form FunctionCall Message Moments NoOptions
         PluginInfo PluginStatus RewardCatalog RewardDefinition RewardsConfig Rollout SamplerSettings
-        Score ScoreOutcome ScoredBatch ScoredRollout Scorer ScoringSession StepScore apply_overrides
-        content_hash definition_of find_rewards gdpo_advantages group_center group_standardize
+        Score ScoreOutcome ScoredBatch ScoredRollout Scorer ScoringSession Segment Step StepResult StepScore
+        ToolCall ToolDefinition ToolSchema Turn TurnOutcome apply_overrides
+        content_hash definition_of environment find_rewards gdpo_advantages group_center group_standardize
         has_zero_variance hookimpl load_config load_rewards_config mean_and_std read_yaml
-        reference_text reward to_score validate
+        reference_text reward to_score tool validate
     """,
     "verl_lite.plugins.adapters": """
         OpenRlhfCall RewardBridge ScoreOne TrlCall VerlCall as_openrlhf_reward_func as_trl_reward_func
@@ -47,8 +49,8 @@ ROOMS = {
         serve_rewards
     """,
     "verl_lite.plugins.testing": """
-        ChatRequest FakeChatServer assert_any_order assert_group_scores assert_score component_for
-        fake_group fake_rollout score_rollouts
+        ChatRequest FakeChatServer FakeEnvironments assert_any_order assert_group_scores assert_score
+        component_for fake_group fake_rollout score_rollouts
     """,
     "verl_lite.lab": """
         AttackReport CalibrationBin CheckOptions CheckReport ComponentDiff Confusion DiffReport
@@ -159,6 +161,8 @@ SIGNATURES = {
         policy_version: int = 0
         token_versions: Sequence[int] = ()
         sampling: SamplerSettings = <factory>
+        turns: Sequence[Turn] = ()
+        segments: Sequence[Segment] = ()
     """,
     "SamplerSettings": """
         *

@@ -4,6 +4,7 @@ from .assertions import (
     assert_score as assert_score,
 )
 from .chat_server import ChatRequest as ChatRequest, FakeChatServer as FakeChatServer
+from .environments import FakeEnvironments as FakeEnvironments
 from .fakes import (
     component_for as component_for,
     fake_group as fake_group,

@@ -1,0 +1,5 @@
+from .config import (
+    EnvironmentConfig as EnvironmentConfig,
+    ToolConfig as ToolConfig,
+    ToolsConfig as ToolsConfig,
+)

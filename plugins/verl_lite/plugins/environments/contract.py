@@ -1,0 +1,230 @@
+"""The contract of environments and tools: `@tool`, `@environment`, `register_environments`.
+
+A tool is a function that the model may call; an environment is a class that answers the model's messages.
+What runs them is an `EnvironmentHost`; one trajectory is an `EnvironmentSession`.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypedDict, TypeVar
+
+from pydantic import BaseModel
+
+from verl_lite.errors import PluginError
+from verl_lite.plugins.contract import NoOptions, hookspec
+from verl_lite.plugins.rollout import Message, TurnOutcome
+
+Anything = Callable[..., object]
+CallableT = TypeVar("CallableT", bound=Anything)
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+
+
+class FunctionSchema(TypedDict):
+    """`parameters` is a JSON schema of type "object"."""
+
+    name: str
+    description: str
+    parameters: dict[str, object]
+
+
+class ToolSchema(TypedDict):
+    """One tool as OpenAI's `tools` and chat templates take it."""
+
+    type: Literal["function"]
+    function: FunctionSchema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What an environment answers to a message: further messages for the model, and whether it ends.
+
+    `details` (numbers, texts, lists, mappings) are kept with the rollout, in its column `environment`.
+    """
+
+    messages: Sequence[Message] = ()
+    done: bool = False
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """One step of a session. `outcomes` and `seconds` have one entry per message.
+
+    A tool that failed, hung or does not exist is a message that tells the model, with its outcome.
+    """
+
+    messages: Sequence[Message] = ()
+    done: bool = False
+    outcomes: Sequence[TurnOutcome] = ()
+    seconds: Sequence[float] = ()
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+class EnvironmentSession(Protocol):
+    """One trajectory. Belongs to the event loop that `reset` ran on; its methods are awaited one by one."""
+
+    @property
+    def tools(self) -> Sequence[ToolSchema]:
+        """What the model may call, for the chat template."""
+        ...
+
+    async def reset(self) -> Sequence[Message]:
+        """The whole prompt: the messages that the model sees first. Raises EnvironmentFailed."""
+        ...
+
+    async def step(self, message: Message) -> StepResult:
+        """Answer an assistant's message. Raises EnvironmentFailed.
+
+        With tool calls, the answer is one message of role "tool" per call, in order; without, it is the
+        environment's. Without an environment such a message ends the trajectory.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Free what the trajectory holds. Also after a failure; a second call does nothing."""
+        ...
+
+
+class EnvironmentHost(Protocol):
+    """Runs the environments and tools of a config. Thread-safe."""
+
+    def open(self, row: Mapping[str, object], *, seed: int) -> EnvironmentSession:
+        """A trajectory of the data set's `row`: its columns, and its `prompt` as messages. Starts nothing."""
+        ...
+
+    def close(self) -> None:
+        """End every session and worker."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolDefinition:
+    """A tool as its author declared it.
+
+    call        a function, sync or async: called with the model's arguments. Or a class: built once with its
+                options, then `open()` makes one tool per trajectory (state), which is called and closed;
+                without `open`, the object itself is called
+    options_model  of a class
+    isolate     run in a worker process that is killed at the deadline
+    timeout_s   the deadline of one call
+    """
+
+    name: str
+    call: Anything
+    options_model: type[BaseModel] = NoOptions
+    timeout_s: float = 10.0
+    isolate: bool = True
+    distribution: str = ""  # filled in by discovery
+
+    @property
+    def is_class(self) -> bool:
+        return inspect.isclass(self.call)
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.call) or "").split("\n\n")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentDefinition:
+    """An environment as its author declared it: `call(options, row)` makes the one of a trajectory.
+
+    It has `reset() -> messages` and `step(message) -> Step`, sync or async, and may have `tools` (functions
+    or methods that the model may call), `close()`, and a class method `prepare(options)`, called once
+    before any trajectory: what it loads is shared by all. `timeout_s` is the deadline of one reset or step.
+    """
+
+    name: str
+    call: Anything
+    options_model: type[BaseModel] = NoOptions
+    timeout_s: float = 30.0
+    distribution: str = ""  # filled in by discovery
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.call) or "").split("\n\n")[0]
+
+
+class RegisterEnvironment(Protocol):
+    def __call__(self, environment_or_tool: Anything) -> None: ...
+
+
+@hookspec
+def register_environments(register: RegisterEnvironment) -> None:
+    """Hook, called once at start-up: call `register(it)` for each environment and tool of this plugin."""
+
+
+def tool(
+    name: str = "",
+    *,
+    options: type[BaseModel] | None = None,
+    timeout_s: float = 10.0,
+    isolate: bool = True,
+) -> Callable[[CallableT], CallableT]:
+    """Declare a function or class as a tool, by default under its own name; it stays callable as before.
+
+    Type hints and the docstring become its JSON schema. ToolDefinition explains the arguments. Raises
+    PluginError for a declaration that cannot work.
+    """
+
+    def declare(call: CallableT) -> CallableT:
+        definition = ToolDefinition(
+            name=name or getattr(call, "__name__", ""),
+            call=call,
+            options_model=options or NoOptions,
+            timeout_s=timeout_s,
+            isolate=isolate,
+        )
+        _check("tool", definition)
+        call.__verl_lite_tool__ = definition  # type: ignore[attr-defined]
+        return call
+
+    return declare
+
+
+def environment(
+    name: str, *, options: type[BaseModel] | None = None, timeout_s: float = 30.0
+) -> Callable[[CallableT], CallableT]:
+    """Declare a class as the environment `name`. EnvironmentDefinition says what it has.
+
+    Raises PluginError for a declaration that cannot work.
+    """
+
+    def declare(call: CallableT) -> CallableT:
+        definition = EnvironmentDefinition(
+            name=name, call=call, options_model=options or NoOptions, timeout_s=timeout_s
+        )
+        _check("environment", definition)
+        call.__verl_lite_environment__ = definition  # type: ignore[attr-defined]
+        return call
+
+    return declare
+
+
+def _check(kind: str, definition: ToolDefinition | EnvironmentDefinition) -> None:
+    mistakes = [message for message, is_wrong in _mistakes(definition).items() if is_wrong]
+    if mistakes:
+        raise PluginError(f"{kind} {definition.name!r}: {'; '.join(mistakes)}")
+
+
+def _mistakes(definition: ToolDefinition | EnvironmentDefinition) -> dict[str, bool]:
+    model, call = definition.options_model, definition.call
+    found = {
+        "a name is letters, digits, '_', '-' and '.', starting with a letter": not _NAME.fullmatch(
+            definition.name
+        ),
+        f"options must be a pydantic model class, got {model!r}": not (
+            isinstance(model, type) and issubclass(model, BaseModel)
+        ),
+        f"timeout_s={definition.timeout_s!r}; expected seconds above 0": not definition.timeout_s > 0,
+    }
+    if isinstance(definition, EnvironmentDefinition):
+        missing = [name for name in ("reset", "step") if not callable(getattr(call, name, None))]
+        found[f"the class has no {' and no '.join(missing)}: see EnvironmentDefinition"] = bool(missing)
+    elif not definition.is_class:
+        found["options are for a tool that is a class; a function takes only the model's arguments"] = (
+            model is not NoOptions
+        )
+    return found
