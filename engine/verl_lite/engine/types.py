@@ -10,7 +10,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Tokenizer: TypeAlias = "transformers.PreTrainedTokenizerBase"
 PreTrainedModel: TypeAlias = "transformers.PreTrainedModel"
+ComponentName = Literal["policy", "entropy", "reference_kl", "cross_entropy", "distillation"]
+OF_THE_POLICY: tuple[ComponentName, ...] = ("policy", "entropy", "reference_kl")  # share `loss_mask_T`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,8 @@ class TrainingSample:
 
     sampler_logprobs_T  log-probabilities as the sampler reported them
     advantages_T        the same for all tokens under outcome rewards
-    loss_mask_T         1 where the token counts in the loss
+    loss_mask_T         1 where the token counts in the policy's loss, its entropy and its KL to the reference
+    components          weight of each token in further loss components, by name; a weight of 0: not in it
     returns_T           the critic's targets (PPO only)
     values_T            the critic's predictions before the update (PPO only)
     ref_logprobs_T      the reference policy's; empty: the learner computes them if needed
@@ -105,11 +108,23 @@ class TrainingSample:
     sampler_logprobs_T: Sequence[float]
     advantages_T: Sequence[float]
     loss_mask_T: Sequence[int]
+    components: Mapping[ComponentName, Sequence[float]] = field(default_factory=dict)
     group: str = ""
     returns_T: Sequence[float] = ()
     values_T: Sequence[float] = ()
     ref_logprobs_T: Sequence[float] = ()
     old_logprobs_T: Sequence[float] = ()
+
+    @property
+    def is_in_policy(self) -> bool:
+        """Whether a token counts in the policy's loss."""
+        return any(self.loss_mask_T)
+
+    def component(self, name: ComponentName) -> Sequence[float]:
+        """The weight of each token in the component; empty if none is in it."""
+        if name in OF_THE_POLICY:
+            return self.loss_mask_T
+        return self.components.get(name, ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

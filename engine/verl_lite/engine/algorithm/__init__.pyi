@@ -19,4 +19,4 @@ from .losses import (
     ppo_clip as ppo_clip,
     token_weights as token_weights,
 )
-from .objective import Terms as Terms, objective as objective
+from .objective import Terms as Terms, component_weights as component_weights, objective as objective

@@ -45,8 +45,8 @@ def mismatch_metrics(sampler_logprobs_N: Tensor, old_logprobs_N: Tensor, mask_N:
 
 
 def has_sampler_logprobs(sample: TrainingSample) -> bool:
-    """Whether every token has the sampler's log-probability, or none counts in the loss."""
-    return len(sample.sampler_logprobs_T) == len(sample.completion_ids) or not any(sample.loss_mask_T)
+    """Whether every token has the sampler's log-probability, or none counts in the policy's loss."""
+    return len(sample.sampler_logprobs_T) == len(sample.completion_ids) or not sample.is_in_policy
 
 
 def refuse_without_logprobs(samples: Sequence[TrainingSample], config: ImportanceConfig) -> None:

@@ -1,13 +1,20 @@
-"""The objective of one micro-batch: policy loss x importance weight + KL - entropy, weighted.
+"""The objective of one micro-batch: a weighted sum of loss components.
 
-    L = sum_n w_n [ i_n l_n + beta KL_n - eta H_n ]
+    L = sum_c sum_n w_cn l_cn        w_cn = weight of token n in component c / the component's denominator
 
-w are the global token weights, i the importance weights (no gradient), l the policy loss, H the entropy.
+    policy          importance weight (no gradient) x policy loss
+    entropy         -eta x entropy
+    reference_kl    beta x KL to the reference
+    cross_entropy   -log p: demonstrations, and own samples that were right
+
+Denominators are counted per component over the global mini-batch (`component_weights`), so tokens of one
+component never dilute another.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -20,66 +27,116 @@ from verl_lite.engine.algorithm.losses import (
     counted,
     only_counted,
     ratio,
+    token_weights,
 )
 from verl_lite.engine.config.algorithm import AlgorithmConfig
+from verl_lite.engine.types import OF_THE_POLICY, ComponentName, TrainingSample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What the objective reads besides the policy loss's input, one value per token.
 
-    `weights_N` are the global token weights, 0 for tokens that do not count. `sampler_logprobs_N` is None
-    if the sampler reported none, `ref_logprobs_N` if there is no reference. A KL in the reward is measured
-    but not added to the loss.
+    `weights` are the global token weights by component, 0 for tokens that are not in it.
+    `sampler_logprobs_N` is None if the sampler reported none, `ref_logprobs_N` if there is no reference. A KL
+    in the reward is measured but not added to the loss.
     """
 
-    weights_N: Tensor
+    weights: Mapping[ComponentName, Tensor]
     entropy_N: Tensor
     sampler_logprobs_N: Tensor | None = None
     ref_logprobs_N: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveOptions:
+    """The choices of the config; `kl_coefficient` is the controller's current one."""
+
+    policy_loss: PolicyLoss
+    config: AlgorithmConfig
+    kl_coefficient: float
+
+
+Component = Callable[[LossInput, Terms, ObjectiveOptions], tuple[Tensor | None, Metrics]]
+
+
 def objective(
     batch: LossInput, terms: Terms, *, policy_loss: PolicyLoss, config: AlgorithmConfig, kl_coefficient: float
 ) -> tuple[Tensor, Metrics]:
-    """The loss to backpropagate, and metrics summed over the counted tokens (`loss/*` are weighted sums)."""
-    batch, terms = only_counted(batch), _only_counted(terms, batch.mask_N)
-    loss_N, metrics = policy_loss(batch)
+    """The loss to backpropagate, and metrics: sums over the component's tokens (`loss/*` are weighted)."""
+    options = ObjectiveOptions(policy_loss=policy_loss, config=config, kl_coefficient=kl_coefficient)
+    loss, metrics = batch.logprobs_N.new_zeros(()), Metrics()
+    for name, weights_N in terms.weights.items():
+        loss_N, found = COMPONENTS[name](batch, terms, options)
+        metrics |= found
+        if loss_N is not None:
+            part = (loss_N * counted(weights_N, weights_N)).sum()
+            metrics[METRIC_OF.get(name, f"loss/{name}")] = part.detach()
+            loss = loss + part
+    return loss, metrics
+
+
+METRIC_OF: Mapping[ComponentName, str] = {"reference_kl": "loss/kl"}
+
+
+def _policy(batch: LossInput, terms: Terms, options: ObjectiveOptions) -> tuple[Tensor, Metrics]:
+    batch, config = only_counted(batch), options.config
+    loss_N, metrics = options.policy_loss(batch)
     if terms.sampler_logprobs_N is not None:
         metrics |= mismatch_metrics(terms.sampler_logprobs_N, batch.old_logprobs_N, batch.mask_N)
         if config.importance.mode != "off":
             weight_N, changed = importance_weights(terms.sampler_logprobs_N, batch, config.importance)
             loss_N = loss_N * weight_N
             metrics |= changed
-    loss = (loss_N * terms.weights_N).sum()
-    metrics["loss/policy"] = loss.detach()
-    metrics["policy/entropy"] = (terms.entropy_N * batch.mask_N).sum().detach()
-    if terms.ref_logprobs_N is not None:
-        kl_N = kl_estimate(batch.logprobs_N, terms.ref_logprobs_N, config.kl.estimator)
-        metrics["policy/kl_reference"] = (kl_N * batch.mask_N).sum().detach()
-        if config.kl.in_loss:
-            if config.kl.ratio_weighted:
-                kl_N = kl_N * ratio(batch)
-            kl = kl_coefficient * (kl_N * terms.weights_N).sum()
-            metrics["loss/kl"] = kl.detach()
-            loss = loss + kl
-    if config.entropy_bonus != 0.0:
-        loss = loss - config.entropy_bonus * (terms.entropy_N * terms.weights_N).sum()
-    return loss, metrics
+    return loss_N, metrics
 
 
-def _only_counted(terms: Terms, mask_N: Tensor) -> Terms:
-    """See losses.only_counted."""
+def _entropy(batch: LossInput, terms: Terms, options: ObjectiveOptions) -> tuple[Tensor | None, Metrics]:
+    entropy_N, bonus = counted(terms.entropy_N, batch.mask_N), options.config.entropy_bonus
+    return -bonus * entropy_N if bonus else None, {"policy/entropy": entropy_N.sum().detach()}
 
-    def optional(values_N: Tensor | None) -> Tensor | None:
-        return None if values_N is None else counted(values_N, mask_N)
 
-    return Terms(
-        weights_N=counted(terms.weights_N, mask_N),
-        entropy_N=counted(terms.entropy_N, mask_N),
-        sampler_logprobs_N=optional(terms.sampler_logprobs_N),
-        ref_logprobs_N=optional(terms.ref_logprobs_N),
-    )
+def _reference_kl(batch: LossInput, terms: Terms, options: ObjectiveOptions) -> tuple[Tensor | None, Metrics]:
+    if terms.ref_logprobs_N is None:
+        return None, {}
+    batch, kl = only_counted(batch), options.config.kl
+    kl_N = kl_estimate(batch.logprobs_N, counted(terms.ref_logprobs_N, batch.mask_N), kl.estimator)
+    metrics = {"policy/kl_reference": kl_N.sum().detach()}
+    if not kl.in_loss:
+        return None, metrics
+    if kl.ratio_weighted:
+        kl_N = kl_N * ratio(batch)
+    return options.kl_coefficient * kl_N, metrics
+
+
+def _cross_entropy(batch: LossInput, terms: Terms, options: ObjectiveOptions) -> tuple[Tensor, Metrics]:
+    return -counted(batch.logprobs_N, terms.weights["cross_entropy"]), {}
+
+
+COMPONENTS: Mapping[ComponentName, Component] = {
+    "policy": _policy,
+    "entropy": _entropy,
+    "reference_kl": _reference_kl,
+    "cross_entropy": _cross_entropy,
+}
+
+
+def component_weights(
+    samples: Sequence[TrainingSample], config: AlgorithmConfig
+) -> dict[ComponentName, list[float]]:
+    """Per component, the weight of each sample's tokens in the mini-batch `samples`.
+
+    The policy, its entropy and its KL are aggregated as the config says, the others over their tokens
+    (`token_mean`). Components without a token are left out.
+    """
+    own = partial(token_weights, aggregate=config.aggregate, norm_tokens=config.norm_tokens)
+    every = partial(token_weights, aggregate="token_mean")
+    found: dict[ComponentName, list[float]] = {}
+    for name in COMPONENTS:
+        lengths = [sum(weight > 0 for weight in sample.component(name)) for sample in samples]
+        if any(lengths):
+            found[name] = (own if name in OF_THE_POLICY else every)(lengths)
+    return found
 
 
 def step_means(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:

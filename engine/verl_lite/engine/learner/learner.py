@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -28,14 +29,14 @@ from verl_lite.engine.algorithm.importance import (
     refuse_without_logprobs,
 )
 from verl_lite.engine.algorithm.kl import KLController
-from verl_lite.engine.algorithm.losses import LossInput, policy_loss, token_weights
-from verl_lite.engine.algorithm.objective import Terms, objective, step_means
+from verl_lite.engine.algorithm.losses import LossInput, policy_loss
+from verl_lite.engine.algorithm.objective import Terms, component_weights, objective, step_means
 from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.learner.bad_steps import BadStepGuard
 from verl_lite.engine.learner.checkpoint import is_sharded, saved_state, start_saving
 from verl_lite.engine.learner.critic import Critic, make_critic
 from verl_lite.engine.learner.optimizer import PolicyOptimizer
-from verl_lite.engine.learner.packing import PackedBatch, by_sample, token_values
+from verl_lite.engine.learner.packing import PackedBatch, by_sample
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.learner.reference import make_reference
@@ -43,7 +44,14 @@ from verl_lite.engine.model.checkpoint_names import in_checkpoint_format
 from verl_lite.engine.model.lora import adapter_weights, add_adapters
 from verl_lite.engine.model.precision import logprob_noise, num_layers, weights_dtype
 from verl_lite.engine.model.weights import float32_master_weights, named_weights
-from verl_lite.engine.types import Tokenizer, TokenStatistics, TrainingSample, UpdateStats, is_trainable
+from verl_lite.engine.types import (
+    ComponentName,
+    Tokenizer,
+    TokenStatistics,
+    TrainingSample,
+    UpdateStats,
+    is_trainable,
+)
 from verl_lite.plugins import Rollout, ScoredRollout
 
 
@@ -144,8 +152,8 @@ class Learner:
         sums = step_means(steps)
         if "policy/kl_sampler_trainer" not in sums:  # no sample had a gradient
             sums |= mismatch or self._mismatch(samples)
-        if self._critic is not None and samples:
-            sums |= self._critic.update(samples)
+        if self._critic is not None and (valued := [s for s in samples if s.returns_T]):
+            sums |= self._critic.update(valued)
         self._after(sums, samples, time.perf_counter() - started)
         return UpdateStats(metrics=dict(sums))
 
@@ -154,10 +162,8 @@ class Learner:
     ) -> tuple[dict[str, float], Sequence[TrainingSample]]:
         """One optimiser step on `members`; with `keep_old`, returns the samples with their old log-probs."""
         self.policy.begin_training()
-        lengths = [sum(samples[i].loss_mask_T) for i in members]
-        config = self._algorithm
-        per_sample = token_weights(lengths, config.aggregate, norm_tokens=config.norm_tokens)
-        weights = dict(zip(members, per_sample, strict=True))
+        per_member = component_weights([samples[i] for i in members], self._algorithm)
+        weights = {name: dict(zip(members, of, strict=True)) for name, of in per_member.items()}
         active = [i for i in members if self._is_active(samples[i])]
         sums: dict[str, float] = defaultdict(float)
         samples, old = list(samples), dict[int, list[float]]()
@@ -187,29 +193,38 @@ class Learner:
         samples: Sequence[TrainingSample],
         indices: Sequence[int],
         micro: PackedBatch,
-        weights: Mapping[int, float],
+        weights: Mapping[ComponentName, Mapping[int, float]],
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """(loss, metrics, logprobs_N) of a micro-batch, the samples at `indices`; one weight per sample."""
+        """(loss, metrics, logprobs_N) of the samples at `indices`; `weights` by component and sample."""
         logprobs_N, entropy_N = self.policy.logprobs(micro)
         chosen = [samples[i] for i in indices]
 
-        def optional(name: str) -> Tensor | None:
-            known = all(len(getattr(sample, name)) == len(sample.completion_ids) for sample in chosen)
-            return token_values(chosen, name, logprobs_N) if known else None
+        def values(of: Callable[[TrainingSample], Sequence[float]]) -> Tensor:
+            """One value per token, 0 where a sample has none."""
+            rows = (of(sample) or [0.0] * len(sample.completion_ids) for sample in chosen)
+            return logprobs_N.new_tensor([value for row in rows for value in row])
 
-        mask_N = token_values(chosen, "loss_mask_T", logprobs_N)
+        def optional(name: str) -> Tensor | None:
+            of = attrgetter(name)
+            known = all(len(of(s)) == len(s.completion_ids) for s in chosen if s.is_in_policy)
+            return values(of) if known else None
+
+        def weights_N(name: ComponentName) -> Tensor:
+            per_sample = logprobs_N.new_tensor([weights[name][i] for i in indices])
+            return per_sample[sequence_N] * values(lambda sample: sample.component(name))
+
         old_N = optional("old_logprobs_T")
         sequence_N = micro.sequence_N.to(logprobs_N.device)
         batch = LossInput(
             logprobs_N=logprobs_N,
             old_logprobs_N=logprobs_N.detach() if old_N is None else old_N,
-            advantages_N=token_values(chosen, "advantages_T", logprobs_N),
-            mask_N=mask_N,
+            advantages_N=values(lambda sample: sample.advantages_T),
+            mask_N=values(lambda sample: sample.loss_mask_T),
             sequence_N=sequence_N,
             num_sequences=len(indices),
         )
         terms = Terms(
-            weights_N=logprobs_N.new_tensor([weights[i] for i in indices])[sequence_N] * mask_N,
+            weights={name: weights_N(name) for name in weights},
             entropy_N=entropy_N,
             sampler_logprobs_N=optional("sampler_logprobs_T"),
             ref_logprobs_N=optional("ref_logprobs_T") if self._reference is not None else None,
@@ -225,12 +240,14 @@ class Learner:
 
     def _mismatch(self, samples: Sequence[TrainingSample]) -> dict[str, float]:
         """The sampler-trainer mismatch, by an extra forward pass."""
-        measured = [s for s in samples if s.sampler_logprobs_T and any(s.loss_mask_T)]
+        measured = [s for s in samples if s.sampler_logprobs_T and s.is_in_policy]
         return mismatch_means(measured, self.policy.completion_logprobs(measured)) if measured else {}
 
     def _is_active(self, sample: TrainingSample) -> bool:
         """Whether the sample contributes a gradient."""
-        if not any(sample.loss_mask_T):
+        if any(any(weights_T) for weights_T in sample.components.values()):
+            return True
+        if not sample.is_in_policy:
             return False
         return self._algorithm.kl.in_loss or self._algorithm.entropy_bonus != 0.0 or any(sample.advantages_T)
 
@@ -249,18 +266,20 @@ class Learner:
             yield [index for group in chunk for index in group]
 
     def _with_reference(self, samples: Sequence[TrainingSample]) -> list[TrainingSample]:
-        are_known = all(sample.ref_logprobs_T for sample in samples)
-        if self._reference is None or not self._algorithm.kl.in_loss or are_known:
+        needed = [i for i, s in enumerate(samples) if s.is_in_policy and not s.ref_logprobs_T]
+        if self._reference is None or not self._algorithm.kl.in_loss or not needed:
             return list(samples)
-        logprobs = self._reference.completion_logprobs(samples, device=self.policy.device)
-        return [replace(s, ref_logprobs_T=lp) for s, lp in zip(samples, logprobs, strict=True)]
+        found = self._reference.completion_logprobs([samples[i] for i in needed], device=self.policy.device)
+        known = dict(zip(needed, found, strict=True))
+        return [replace(s, ref_logprobs_T=known[i]) if i in known else s for i, s in enumerate(samples)]
 
     def _with_old_logprobs(
         self, samples: list[TrainingSample], *, first: Sequence[int], later: Sequence[Sequence[int]]
     ) -> list[TrainingSample]:
         """Add pre-update log-probs for `later` mini-batches; `first` gets its own from its forward pass."""
         needed = sorted({i for members in later for i in members} - set(first))
-        missing = [i for i in needed if self._is_active(samples[i]) and not samples[i].old_logprobs_T]
+        in_policy = [i for i in needed if samples[i].is_in_policy and self._is_active(samples[i])]
+        missing = [i for i in in_policy if not samples[i].old_logprobs_T]
         if missing:
             logprobs = self.policy.completion_logprobs([samples[i] for i in missing])
             _keep_old_logprobs(samples, dict(zip(missing, logprobs, strict=True)))
@@ -268,9 +287,11 @@ class Learner:
 
     def _after(self, metrics: dict[str, float], samples: Sequence[TrainingSample], seconds: float) -> None:
         num_tokens = sum(len(sample.completion_ids) for sample in samples)
-        if "policy/kl_reference" in metrics and samples:
-            per_completion = metrics["policy/kl_reference"] * num_tokens / len(samples)
-            self.kl_controller.update(per_completion, num_samples=len(samples))
+        own = [sample for sample in samples if sample.is_in_policy]
+        if "policy/kl_reference" in metrics and own:
+            own_tokens = sum(len(sample.completion_ids) for sample in own)
+            per_completion = metrics["policy/kl_reference"] * own_tokens / len(own)
+            self.kl_controller.update(per_completion, num_samples=len(own))
         metrics["policy/kl_coefficient"] = self.kl_controller.coefficient
         metrics["learner/learning_rate"] = self._optimizer.learning_rate
         metrics["learner/bad_steps"] = float(self._guard.num_bad_steps)

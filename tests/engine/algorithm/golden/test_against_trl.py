@@ -19,6 +19,7 @@ from verl_lite.engine.algorithm import (
     token_weights,
 )
 from verl_lite.engine.config import AlgorithmConfig
+from verl_lite.engine.types import OF_THE_POLICY
 from verl_lite.plugins import EPS, ComponentScore, Rollout, Score, ScoredRollout
 
 FIXTURE = json.loads((Path(__file__).parents[3] / "fixtures" / "trl_losses.json").read_text(encoding="utf-8"))
@@ -50,6 +51,11 @@ OURS = {
 }
 
 
+def own(weights_N: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The token weights of the policy, its entropy and its KL to the reference."""
+    return dict.fromkeys(OF_THE_POLICY, weights_N)
+
+
 def flat(name: str) -> torch.Tensor:
     return torch.tensor([x for row in FIXTURE["inputs"][name] for x in row], dtype=torch.float64)
 
@@ -73,7 +79,7 @@ def test_loss_and_gradient_are_trls(variant):
     )
     weights = token_weights(counted, config.aggregate, norm_tokens=config.norm_tokens)
     terms = Terms(
-        weights_N=torch.tensor(weights, dtype=torch.float64)[sequence_N],
+        weights=own(torch.tensor(weights, dtype=torch.float64)[sequence_N]),
         entropy_N=flat("entropies"),
         sampler_logprobs_N=flat("sampler_logprobs"),
         ref_logprobs_N=flat("ref_logprobs") if config.kl.coefficient else None,

@@ -23,6 +23,12 @@ from verl_lite.engine.algorithm import (
 )
 from verl_lite.engine.algorithm.importance import mismatch_means
 from verl_lite.engine.config import AlgorithmConfig, ImportanceConfig, KLConfig
+from verl_lite.engine.types import OF_THE_POLICY
+
+
+def own(weights_N: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The token weights of the policy, its entropy and its KL to the reference."""
+    return dict.fromkeys(OF_THE_POLICY, weights_N)
 
 
 def batch_of(ratios, advantages, *, mask=None, sequence=None, old=-1.0) -> LossInput:
@@ -189,7 +195,7 @@ def test_objective_by_hand():
     )
     batch = batch_of([1.0], [1.0])
     terms = Terms(
-        weights_N=torch.tensor([0.5], dtype=torch.float64),
+        weights=own(torch.tensor([0.5], dtype=torch.float64)),
         entropy_N=torch.tensor([3.0], dtype=torch.float64),
         sampler_logprobs_N=batch.old_logprobs_N - math.log(1.5),
         ref_logprobs_N=batch.old_logprobs_N - 0.5,
@@ -207,7 +213,7 @@ def test_a_kl_in_the_reward_is_measured_but_not_in_the_loss():
     )
     batch = batch_of([1.0], [1.0])
     ones = torch.ones(1, dtype=torch.float64)
-    terms = Terms(weights_N=ones, entropy_N=ones, ref_logprobs_N=batch.old_logprobs_N - 0.5)
+    terms = Terms(weights=own(ones), entropy_N=ones, ref_logprobs_N=batch.old_logprobs_N - 0.5)
     loss, metrics = objective(batch, terms, policy_loss=ppo_clip, config=config, kl_coefficient=0.1)
     assert loss.item() == pytest.approx(-1.0)
     assert metrics["policy/kl_reference"].item() == pytest.approx(0.5)
@@ -243,7 +249,9 @@ def test_the_expected_gradient_of_a_kl_in_the_loss(estimator, ratio_weighted, is
         sequence_N=torch.arange(5),
         num_sequences=5,
     )
-    terms = Terms(weights_N=policy_V.detach().exp(), entropy_N=torch.zeros(5).double(), ref_logprobs_N=ref_V)
+    terms = Terms(
+        weights=own(policy_V.detach().exp()), entropy_N=torch.zeros(5).double(), ref_logprobs_N=ref_V
+    )
     loss, _ = objective(batch, terms, policy_loss=policy_loss(config), config=config, kl_coefficient=1.0)
     (estimated,) = torch.autograd.grad(loss, logits_V)
     assert torch.allclose(estimated, exact, rtol=1e-9, atol=1e-12) is is_the_kls
@@ -296,9 +304,13 @@ def test_what_is_at_masked_tokens_reaches_neither_loss_nor_gradient_nor_metrics(
         values = {name: torch.where(mask_N > 0, one, at_masked) for name, one in clean.items()}
         values["logprobs_N"].requires_grad_()
         values["entropy_N"].requires_grad_()
-        own = {name: values[name] for name in FIELDS[:3]}
-        batch = LossInput(**own, mask_N=mask_N, sequence_N=sequence_N, num_sequences=4)
-        terms = Terms(weights_N=weights_N, **{name: values[name] for name in FIELDS[3:]})
+        batch = LossInput(
+            **{name: values[name] for name in FIELDS[:3]},
+            mask_N=mask_N,
+            sequence_N=sequence_N,
+            num_sequences=4,
+        )
+        terms = Terms(weights=own(weights_N), **{name: values[name] for name in FIELDS[3:]})
         loss, metrics = objective(
             batch, terms, policy_loss=policy_loss(config), config=config, kl_coefficient=0.1
         )
@@ -334,7 +346,7 @@ def test_nan_at_a_token_that_counts_is_not_hidden(name):
         sequence_N=torch.tensor([0, 1]),
         num_sequences=2,
     )
-    terms = Terms(weights_N=ones, **{field: values[field] for field in FIELDS[3:]})
+    terms = Terms(weights=own(ones), **{field: values[field] for field in FIELDS[3:]})
     loss, _ = objective(batch, terms, policy_loss=policy_loss(config), config=config, kl_coefficient=0.1)
     assert loss.isnan()
 

@@ -11,6 +11,7 @@ import torch
 
 from verl_lite.engine.config import AlgorithmConfig, KLConfig, LearnerConfig, LoraConfig, OptimizerConfig
 from verl_lite.engine.learner import Learner, attention
+from verl_lite.engine.types import OF_THE_POLICY
 from verl_lite.errors import TrainingError
 
 
@@ -168,7 +169,8 @@ def test_gradients_are_those_of_finite_differences(gradients, tiny_model, make_s
             (micro,) = learner.policy.micro_batches(samples)
             order = list(micro.sample_indices)
             total = sum(len(s.completion_ids) for s in samples)
-            value, _, _ = learner._loss(samples, order, micro, dict.fromkeys(order, 1 / total))
+            weights = dict.fromkeys(OF_THE_POLICY, dict.fromkeys(order, 1 / total))
+            value, _, _ = learner._loss(samples, order, micro, weights)
             parameter.view(-1)[index] -= delta
         return float(value)
 
@@ -429,3 +431,37 @@ def test_a_mini_batch_without_a_gradient_does_not_dilute_what_the_others_measure
     metrics = learner.update(half).metrics
     assert metrics["learner/active_fraction"] == 0.5
     assert metrics["policy/kl_sampler_trainer"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_component_has_a_denominator_of_its_own(gradients, tiny_model, make_samples):
+    """Demonstrations beside rollouts add their own mean: the sum of the gradients of either alone."""
+    model = tiny_model()
+    rollouts = make_samples()
+    demonstrations = [
+        replace(
+            sample,
+            advantages_T=(),
+            sampler_logprobs_T=(),
+            loss_mask_T=[0] * len(sample.completion_ids),
+            components={"cross_entropy": [0.5] * len(sample.completion_ids)},
+        )
+        for sample in make_samples(num_groups=2, seed=1)
+    ]
+    for algorithm in (AlgorithmConfig(), AlgorithmConfig(importance={"mode": "truncate"}, mini_batches=1)):
+        together = gradients([*rollouts, *demonstrations], algorithm, model=model)
+        alone = [gradients(part, algorithm, model=model) for part in (rollouts, demonstrations)]
+        assert_same(together, {name: alone[0][name] + alone[1][name] for name in together})
+
+
+def test_the_cross_entropy_component_is_the_mean_negative_log_probability(tiny_model, make_samples):
+    model = tiny_model()
+    (sample,) = make_samples(num_groups=1, group_size=1, completion=(4, 4))
+    weights_T = [1.0, 0.0, 0.5, 0.0]
+    sample = replace(
+        sample, loss_mask_T=[0] * 4, advantages_T=[9.0] * 4, components={"cross_entropy": weights_T}
+    )
+    learner = make_learner(model)
+    logprobs_T = learner.policy.completion_logprobs([sample])[0]
+    metrics = learner.update([sample]).metrics
+    assert metrics["loss/cross_entropy"] == pytest.approx(-(logprobs_T[0] + 0.5 * logprobs_T[2]) / 2)
+    assert "loss/policy" not in metrics
