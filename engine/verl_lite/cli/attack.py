@@ -20,6 +20,10 @@ def attack(
         str | None, typer.Option(help="Component that decides what is correct; default: the heaviest")
     ] = None,
     family: Annotated[list[str] | None, typer.Option(help="Only attacks of this family")] = None,
+    attacks: Annotated[
+        list[str] | None,
+        typer.Option(help="Attacks of your own, in the place of ours: rollouts with the column `why`"),
+    ] = None,
     num_rows: Annotated[int, typer.Option(min=1, help="Prompts to attack")] = 20,
     max_rate: Annotated[float, typer.Option(min=0, max=1, help="Exit with 1 above this exploit rate")] = 0.0,
     max_examples: Annotated[int, typer.Option(min=0, help="Exploits shown")] = 10,
@@ -37,12 +41,15 @@ def attack(
     from verl_lite.lab.attack import attack_rewards
     from verl_lite.plugins import load_rewards_config
 
+    if attacks and (rollouts or family):
+        raise typer.BadParameter("--attacks are rows of their own: leave out the rollouts and --family")
     report = attack_rewards(
         load_rewards_config(config),
         rollouts or None,
         primary=primary,
         num_rows=num_rows,
         families=family or (),
+        attacks=attacks or None,
         scoring=scoring_options(workers=workers, no_plugins=no_plugins, format=format, renames=map),
     )
     if as_json:

@@ -114,7 +114,8 @@ def score_file(
 
 
 def _result_store(task: "_Task", rollouts: Rollouts, scorer: Scorer) -> ResultStore | None:
-    if task.options.cache is None or any(part.definition.is_remote for part in scorer.components):
+    definitions = [part.definition for part in scorer.components]
+    if task.options.cache is None or any(one.is_remote and not one.cache for one in definitions):
         return None
     folder = task.options.cache.with_name(task.options.cache.stem + "-results")
     return ResultStore(folder, rollouts.files, task.config, scorer)

@@ -59,7 +59,7 @@ class RewardDefinition:
     version     raise it when the same input may score differently: cached scores are keyed by it
     cache       whether offline scoring caches the scores; False if scoring is faster than a look-up
     is_remote   a server computes it: a passed deadline is the outcome "error", for its silence says nothing
-                about the row, and no result is cached, for its code may change unseen
+                about the row. With `cache=False` too, nothing is kept: its code may change unseen
     A class is built once per worker with its options and then called with only the rollout(s).
     """
 
@@ -111,6 +111,7 @@ def reward(
     max_retries: int = 2,
     version: str = "1",
     cache: bool = True,
+    is_remote: bool = False,
 ) -> Callable[[CallableT], CallableT]:
     """Declare a function or class as the reward `name`; the function stays callable as before.
 
@@ -132,6 +133,7 @@ def reward(
             max_retries=max_retries,
             version=version,
             cache=cache,
+            is_remote=is_remote,
         )
         check_definition(definition)
         call.__verl_lite_reward__ = definition  # type: ignore[attr-defined]

@@ -12,7 +12,6 @@ import pytest
 from verl_lite.errors import DataError, RewardError
 from verl_lite.lab import cohen_kappa
 from verl_lite.lab.preferences import (
-    ComparisonJudge,
     PreferenceRow,
     annotator_agreement,
     rank_by_judge,
@@ -23,6 +22,7 @@ from verl_lite.lab.preferences import (
     write_preferences,
 )
 from verl_lite.plugins import RewardsConfig, Scorer
+from verl_lite.plugins.builtin import ComparisonJudge
 
 Rows = list[dict[str, Any]]
 

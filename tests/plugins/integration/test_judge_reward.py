@@ -16,7 +16,8 @@ from verl_lite.plugins import Rollout, ScoreOutcome
 from verl_lite.plugins.builtin import Judge, JudgeOptions
 from verl_lite.plugins.builtin.judge_client import SHOWN_CHARS
 from verl_lite.plugins.execution import TimedScore
-from verl_lite.plugins.testing import fake_rollout, score_rollouts
+from verl_lite.plugins.testing import component_for, fake_rollout, score_rollouts
+from verl_lite.plugins.testing.fakes import score_with
 
 KEY = "sk-test-5f3a9c"
 PAUSE = "verl_lite.plugins.execution.calls.BACKOFF_S"
@@ -193,7 +194,7 @@ def test_garbage_is_an_error_at_once(endpoint: FakeEndpoint, answer: Answer, rea
     assert timed.attempts == 1
 
 
-def test_a_slow_reply_is_a_timeout(endpoint: FakeEndpoint) -> None:
+def test_a_slow_reply_is_an_error_never_the_rows_time_out(endpoint: FakeEndpoint) -> None:
     released = threading.Event()
 
     def slow(number: int, body: dict[str, Any]) -> Answer:
@@ -202,10 +203,14 @@ def test_a_slow_reply_is_a_timeout(endpoint: FakeEndpoint) -> None:
 
     endpoint.behave = slow
     began = time.perf_counter()
-    [timed] = judged(endpoint, request_timeout_s=0.3)
+    rollout = fake_rollout("4")
+    options = {"base_url": endpoint.url, "model": "judge-1"}
+    [of_request] = judged(endpoint, request_timeout_s=0.3)
+    [of_reward] = score_with(component_for(Judge, timeout_s=0.3, **options), [rollout])
     released.set()
-    assert timed.score.outcome is ScoreOutcome.TIMEOUT
-    assert "within 0.3 s" in timed.score.reason
+    assert (of_request.score.outcome, of_reward.score.outcome) == (ScoreOutcome.ERROR,) * 2
+    assert "within 0.3 s" in of_request.score.reason
+    assert "within 0.3 s" in of_reward.score.reason
     assert time.perf_counter() - began < 10
 
 

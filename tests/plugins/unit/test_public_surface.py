@@ -80,7 +80,7 @@ ROOMS = {
         AUTO FORMATS OWN Format UnknownFormatError format_of
     """,
     "verl_lite.lab.preferences": """
-        Agreement AnnotationPage AnnotationStore Candidates ComparisonJudge PairChoice PreferenceRow
+        Agreement AnnotationPage AnnotationStore Candidates PairChoice PreferenceRow
         annotator_agreement annotator_name rank_by_judge rank_by_rewards read_candidates
         read_preferences to_preference write_preferences
     """,
@@ -117,6 +117,7 @@ SIGNATURES = {
         max_retries: int = 2
         version: str = '1'
         cache: bool = True
+        is_remote: bool = False
         -> Callable[[~CallableT], ~CallableT]
     """,
     "RewardDefinition": """

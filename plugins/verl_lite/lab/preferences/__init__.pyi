@@ -3,7 +3,7 @@ from .agreement import (
     annotator_agreement as annotator_agreement,
     annotator_name as annotator_name,
 )
-from .by_judge import ComparisonJudge as ComparisonJudge, rank_by_judge as rank_by_judge
+from .by_judge import rank_by_judge as rank_by_judge
 from .by_people import AnnotationPage as AnnotationPage, AnnotationStore as AnnotationStore
 from .by_rewards import rank_by_rewards as rank_by_rewards
 from .candidates import Candidates as Candidates, read_candidates as read_candidates

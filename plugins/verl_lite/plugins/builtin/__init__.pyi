@@ -1,5 +1,11 @@
 from .choice import ChoiceOptions as ChoiceOptions, choice_reward as choice_reward
 from .code import CodeReward as CodeReward, CodeRewardOptions as CodeRewardOptions
+from .comparing import (
+    Comparer as Comparer,
+    Comparison as Comparison,
+    ComparisonJudge as ComparisonJudge,
+    read_verdict as read_verdict,
+)
 from .equations import equations_in as equations_in
 from .exact import ExactOptions as ExactOptions, exact_reward as exact_reward
 from .format import (
@@ -12,6 +18,7 @@ from .guard import GuardOptions as GuardOptions, guard_reward as guard_reward
 from .json_schema import JsonSchemaOptions as JsonSchemaOptions, JsonSchemaReward as JsonSchemaReward
 from .judge import Judge as Judge, JudgeOptions as JudgeOptions
 from .judge_client import BusyError as BusyError, ChatClient as ChatClient
+from .judge_endpoint import EndpointOptions as EndpointOptions, JudgeEndpoint as JudgeEndpoint
 from .judge_prompt import (
     DEFAULT_RUBRIC as DEFAULT_RUBRIC,
     fenced as fenced,
@@ -21,8 +28,16 @@ from .judge_prompt import (
 )
 from .length import LengthOptions as LengthOptions, length_reward as length_reward
 from .math import MathRewardOptions as MathRewardOptions, math_reward as math_reward
+from .pairwise import (
+    Listwise as Listwise,
+    ListwiseOptions as ListwiseOptions,
+    Pairwise as Pairwise,
+    PairwiseOptions as PairwiseOptions,
+    ring_pairs as ring_pairs,
+)
 from .process import ProcessOptions as ProcessOptions, process_reward as process_reward
 from .process_model import ProcessModel as ProcessModel, ProcessModelOptions as ProcessModelOptions
 from .repetition import RepetitionOptions as RepetitionOptions, repetition_reward as repetition_reward
 from .reward_model import RewardModel as RewardModel, RewardModelOptions as RewardModelOptions
+from .rubric import Criterion as Criterion, Rubric as Rubric, RubricOptions as RubricOptions
 from .second_stage import SecondStageOptions as SecondStageOptions

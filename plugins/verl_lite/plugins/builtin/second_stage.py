@@ -158,7 +158,7 @@ class SecondStage:
         try:
             reply = await client.ask(request)
         except TimeoutError:
-            return Ruling(None, ScoreOutcome.TIMEOUT, f"no reply within {self.options.request_timeout_s:g} s")
+            return Ruling(None, ScoreOutcome.ERROR, f"no reply within {self.options.request_timeout_s:g} s")
         except (BusyError, ReplyError) as error:
             return Ruling(None, ScoreOutcome.ERROR, str(error))
         verdict = _VERDICTS.get(reply.strip().strip(".").lower())
