@@ -123,8 +123,7 @@ def _by_rewards(
 
 
 def _by_judge(candidates: Iterable["Candidates"], output: Path, config: Path) -> None:
-    from verl_lite.lab.preferences import write_preferences
-    from verl_lite.lab.preferences import rank_by_judge
+    from verl_lite.lab.preferences import rank_by_judge, write_preferences
     from verl_lite.plugins.builtin import ComparisonJudge
     from verl_lite.plugins.config_file import load_config
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from verl_lite.errors import ConfigError
+from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.attack import AttackReport, attack_rewards, attack_rollout, load_attacks, wrong_answers
 from verl_lite.plugins import RewardsConfig, Rollout
 
@@ -69,6 +69,29 @@ def test_the_users_own_rows_are_attacked(
     assert report.num_rows == 3
     hedges = [attack for attack in load_attacks() if attack.family == "hedging"]
     assert report.num_attacks == 3 * len(hedges)
+
+
+def test_attacks_of_ones_own_are_the_rows_with_a_reason(
+    rewards: Callable[..., RewardsConfig], rollout_file: Callable[..., Path], attacked: Any, tmp_path: Path
+) -> None:
+    """Three attacks and a right answer that is there to compare with: the naive reward falls for two."""
+    row = {"prompt": "2 + 2?", "reference": "4", "group": "a"}
+    path = rollout_file(
+        [
+            {**row, "id": "list", "completion": "3 or 4", "why": "names several", "family": "hedging"},
+            {**row, "id": "quote", "completion": "not 4 but 5", "why": "denies it"},
+            {**row, "id": "other", "completion": "5", "why": "is wrong"},
+            {**row, "id": "right", "completion": "4"},
+        ]
+    )
+    report = attack_rewards(rewards(x={"use": f"{tmp_path / 'holes.py'}:contains"}), attacks=path)
+    assert (report.num_attacks, report.num_rows) == (3, 1)
+    assert [(one.attack, one.family, one.why) for one in report.exploits] == [
+        ("list", "hedging", "names several"),
+        ("quote", "own", "denies it"),
+    ]
+    with pytest.raises(DataError, match="no row has the column `why`"):
+        attack_rewards(rewards(), attacks=rollout_file([{**row, "completion": "4"}]))
 
 
 def test_an_unknown_family_is_refused(rewards: Callable[..., RewardsConfig]) -> None:

@@ -141,9 +141,7 @@ def longer(request: ChatRequest) -> str:
 
 
 def group(*completions: str, **fields: Any) -> list[Rollout]:
-    return [
-        fake_rollout(text, group="g", sample_index=at, **fields) for at, text in enumerate(completions)
-    ]
+    return [fake_rollout(text, group="g", sample_index=at, **fields) for at, text in enumerate(completions)]
 
 
 def test_points_are_won_in_both_orders_and_equal_completions_tie_unasked(serve: Any) -> None:

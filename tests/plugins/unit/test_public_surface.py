@@ -25,7 +25,9 @@ ROOMS = {
         as_verifiers_reward as_verifiers_rubric as_verl_compute_score score_one
     """,
     "verl_lite.plugins.builtin": """
-        DEFAULT_RUBRIC BusyError ChatClient ChoiceOptions CodeReward CodeRewardOptions ExactOptions
+        DEFAULT_RUBRIC BusyError ChatClient ChoiceOptions CodeReward CodeRewardOptions Comparer
+        Comparison ComparisonJudge Criterion EndpointOptions ExactOptions JudgeEndpoint Listwise
+        ListwiseOptions Pairwise PairwiseOptions Rubric RubricOptions read_verdict ring_pairs
         FormatOptions GuardOptions JsonSchemaOptions JsonSchemaReward Judge JudgeOptions
         LengthOptions MathRewardOptions ProcessModel ProcessModelOptions ProcessOptions RegexOptions
         RepetitionOptions RewardModel RewardModelOptions SecondStageOptions choice_reward

@@ -1,7 +1,7 @@
 """Two answers before a judge model, in both orders: the core of `pairwise` and of collected preferences."""
 
 import asyncio
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -79,4 +79,4 @@ def read_verdict(content: str) -> Verdict:
     better = read_json_reply(content, {"reason": False, "better": True})["better"]
     if better not in ("A", "B", "tie"):
         raise JudgeReply(f'expected {{"better": "A", "B" or "tie", ...}}, got {content!r:.120}')
-    return cast(Verdict, better)
+    return better

@@ -148,5 +148,8 @@ def object_schema(properties: Mapping[str, object]) -> dict[str, object]:
     """The JSON Schema of an object with exactly these properties."""
     required = list(properties)
     return {
-        "type": "object", "properties": dict(properties), "required": required, "additionalProperties": False
+        "type": "object",
+        "properties": dict(properties),
+        "required": required,
+        "additionalProperties": False,
     }

@@ -28,8 +28,8 @@ class PairwiseOptions(ComparisonJudge):
 
     against: Literal["group", "reference"] = Field(
         default="group",
-        description="group: the other samples of the prompt; reference: the row's reference answer (of several, "
-        "the one it does best against)",
+        description="group: the other samples of the prompt; reference: the row's reference answer (of "
+        "several, the one it does best against)",
     )
     max_opponents: int = Field(
         default=0, ge=0, description="of the group, how many each completion meets at least; 0 for all others"
@@ -114,8 +114,8 @@ _SYSTEM = (
     + """\
 There are several answers to one question, ANSWER 1, ANSWER 2, and so on, by different ones. {criteria}
 Grade them relative to each other: the same grade only for answers that are equally good. Reply with one \
-JSON object and nothing else: {{"reason": "one sentence", "scores": {{"1": NUMBER, "2": NUMBER, ...}}}}, with \
-every answer. NUMBER is from 0 (worst) to {high:g} (best).
+JSON object and nothing else: {{"reason": "one sentence", "scores": {{"1": NUMBER, "2": NUMBER, ...}}}}, \
+with every answer. NUMBER is from 0 (worst) to {high:g} (best).
 """
 )
 
@@ -163,7 +163,9 @@ class Listwise:
             reason = "all completions are equal: there is nothing to compare"
             return [Score.failed(ScoreOutcome.ABSTAIN, reason) for _ in rollouts]
         if len(shown) > options.max_answers:
-            raise ValueError(f"{len(shown)} different completions, more than max_answers={options.max_answers}")
+            raise ValueError(
+                f"{len(shown)} different completions, more than max_answers={options.max_answers}"
+            )
         if not shown:
             return [Score(0.0, reason="not sent: too long") for _ in rollouts]
         there, back = await asyncio.gather(

@@ -8,7 +8,14 @@ from pydantic import Field, model_validator
 from verl_lite.plugins.builtin.judge import any_of, too_long
 from verl_lite.plugins.builtin.judge_client import BusyError
 from verl_lite.plugins.builtin.judge_endpoint import EndpointOptions, JudgeEndpoint, object_schema
-from verl_lite.plugins.builtin.judge_prompt import GRADER, fenced, read_json_reply, read_number, read_object, read_reason
+from verl_lite.plugins.builtin.judge_prompt import (
+    GRADER,
+    fenced,
+    read_json_reply,
+    read_number,
+    read_object,
+    read_reason,
+)
 from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
@@ -47,9 +54,12 @@ class RubricOptions(EndpointOptions):
     """
 
     criteria: tuple[Criterion, ...] = Field(
-        default=(), description="criteria of every row: {description, name, weight}; a weight below 0 is a fault"
+        default=(),
+        description="criteria of every row: {description, name, weight}; a weight below 0 is a fault",
     )
-    column: str = Field(default="rubric", description="the column with a row's own criteria; rows may lack it")
+    column: str = Field(
+        default="rubric", description="the column with a row's own criteria; rows may lack it"
+    )
     max_score: float = Field(
         default=1.0, gt=0, allow_inf_nan=False, description="what a criterion that is fully met gets"
     )
