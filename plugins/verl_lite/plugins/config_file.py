@@ -109,6 +109,19 @@ def validate(model: type[ModelT], data: Mapping[str, Any], *, source: str) -> Mo
         raise ConfigError(f"{source}: " + "\n".join(lines)) from None
 
 
+def validate_options(model: type[ModelT], given: Mapping[str, Any], *, source: str) -> ModelT:
+    """A plugin's options; unknown keys are refused even if its model would ignore them."""
+    fields = {info.alias or name for name, info in model.model_fields.items()} | set(model.model_fields)
+    for key in given:
+        if key not in fields and model.model_config.get("extra") != "allow":
+            near = difflib.get_close_matches(str(key), sorted(fields), n=1)
+            hint = (
+                f"did you mean '{near[0]}'?" if near else f"it takes: {', '.join(sorted(fields)) or 'none'}"
+            )
+            raise ConfigError(f"{source}: unknown option '{key}': {hint}")
+    return validate(model, given, source=source)
+
+
 def _explain(item: Any, model: type[BaseModel], data: Any) -> str:
     path = _path_in(data, item["loc"], is_missing=item["type"] == "missing")
     where = ".".join(path)

@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import pluggy
 from pydantic import BaseModel, ConfigDict
@@ -62,6 +62,8 @@ class RewardDefinition:
                 about the row. With `cache=False` too, nothing is kept: its code may change unseen
     A class is built once per worker with its options and then called with only the rollout(s).
     """
+
+    kind: ClassVar[Literal["reward"]] = "reward"
 
     name: str
     call: Callable[..., Any]

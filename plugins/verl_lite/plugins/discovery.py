@@ -7,15 +7,14 @@ by commas) that may load; empty means none. The built-in rewards always load.
 
 import difflib
 import hashlib
-import importlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pluggy
 
@@ -28,9 +27,15 @@ from verl_lite.plugins.contract import (
     RewardDefinition,
     definition_of,
 )
-from verl_lite.plugins.local_files import import_file
+from verl_lite.plugins.environments import contract as environments_contract
+from verl_lite.plugins.environments.contract import EnvironmentDefinition, ToolDefinition
+from verl_lite.plugins.local_files import is_reference, named_object, one_line
 
 LOAD_PLUGINS_ENV = "VERL_LITE_LOAD_PLUGINS"
+HOOKS = ("register_rewards", "register_environments")
+
+Definition = RewardDefinition | EnvironmentDefinition | ToolDefinition
+DefinitionT = TypeVar("DefinitionT", RewardDefinition, EnvironmentDefinition, ToolDefinition)
 
 
 class PluginStatus(StrEnum):
@@ -52,6 +57,8 @@ class PluginInfo:
     status: PluginStatus
     message: str = ""
     rewards: tuple[str, ...] = ()
+    environments: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
 
     @property
     def is_ok(self) -> bool:
@@ -64,14 +71,17 @@ class PluginInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardCatalog:
-    """Every reward found, and the status of every plugin.
+    """Every reward, environment and tool found, and the status of every plugin.
 
-    `rewards` are the usable ones; a name that two plugins claim is in `clashes`, with both owners.
+    `rewards`, `environments` and `tools` are the usable ones. A name that two plugins claim is in
+    `clashes`, under its kind and name ("reward exact"), with both owners.
     """
 
     rewards: Mapping[str, RewardDefinition]
     plugins: tuple[PluginInfo, ...] = ()
     clashes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    environments: Mapping[str, EnvironmentDefinition] = field(default_factory=dict)
+    tools: Mapping[str, ToolDefinition] = field(default_factory=dict)
 
     def get(self, use: str) -> RewardDefinition:
         """The reward that `use` names: a registered name, `./file.py:function`, `package.module:function`, or
@@ -84,31 +94,31 @@ class RewardCatalog:
             from verl_lite.plugins.serving.remote import remote_reward  # it imports the contract
 
             return remote_reward(use)
-        if ":" in use or use.endswith(".py"):
-            return _by_reference(use)
-        if use in self.rewards:
-            return self.rewards[use]
-        if use in self.clashes:
-            owners = " and ".join(self.clashes[use])
-            raise PluginError(
-                f"reward {use!r} is registered twice, by {owners}: uninstall or disable one of them"
-            )
-        raise PluginError(self._missing(use))
+        return _by_reference(use) if is_reference(use) else self.registered(self.rewards, "reward", use)
 
-    def _missing(self, use: str) -> str:
-        broken = [
-            plugin for plugin in self.plugins if not plugin.is_ok and use in (plugin.name, *plugin.rewards)
-        ]
+    def registered(self, definitions: Mapping[str, DefinitionT], kind: str, use: str) -> DefinitionT:
+        """The one of `definitions`, all of `kind`, that is registered as `use`; raises as `get` does."""
+        if use in definitions:
+            return definitions[use]
+        owners = self.clashes.get(f"{kind} {use}")
+        if owners:
+            raise PluginError(
+                f"{kind} {use!r} is registered twice, by {' and '.join(owners)}: uninstall or disable one of "
+                "them"
+            )
+        raise PluginError(self._missing(sorted(definitions), kind, use))
+
+    def _missing(self, names: Sequence[str], kind: str, use: str) -> str:
+        broken = [plugin for plugin in self.plugins if not plugin.is_ok and use == plugin.name]
         if broken:
             plugin = broken[0]
             where = f"plugin {plugin.name!r} of {plugin.distribution} {plugin.version}"
-            return f"reward {use!r}: {where} is not usable: {plugin.status}: {plugin.message}"
-        names = sorted(self.rewards)
+            return f"{kind} {use!r}: {where} is not usable: {plugin.status}: {plugin.message}"
         near = difflib.get_close_matches(use, names, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         failed = [f"{plugin.name} ({plugin.status})" for plugin in self.plugins if not plugin.is_ok]
         tail = f"; plugins that did not load: {', '.join(failed)}" if failed else ""
-        return f"there is no reward {use!r}: {hint}There are: {', '.join(names) or 'none'}{tail}"
+        return f"there is no {kind} {use!r}: {hint}There are: {', '.join(names) or 'none'}{tail}"
 
     def environment(self) -> dict[str, dict[str, str]]:
         """Version and content hash of each loaded plugin, for a run's environment.json."""
@@ -130,21 +140,33 @@ def find_rewards(*, load_plugins: bool = True, extra: Iterable[EntryPoint] = ())
     """
     found = [*entry_points(group=PROJECT), *extra]
     loaded = [_load(entry_point, load_plugins=load_plugins) for entry_point in sorted(found, key=_order)]
-    owners: dict[str, list[RewardDefinition]] = {}
-    for _, definitions in loaded:
-        for definition in definitions:
+    found_now = [definition for _, definitions in loaded for definition in definitions]
+    clashes: dict[str, tuple[str, ...]] = {}
+    return RewardCatalog(
+        rewards=_usable(found_now, RewardDefinition, clashes),
+        environments=_usable(found_now, EnvironmentDefinition, clashes),
+        tools=_usable(found_now, ToolDefinition, clashes),
+        plugins=tuple(info for info, _ in loaded),
+        clashes=clashes,
+    )
+
+
+def _usable(
+    found: Iterable[Definition], kind: type[DefinitionT], clashes: dict[str, tuple[str, ...]]
+) -> dict[str, DefinitionT]:
+    """Those of one kind whose name one plugin claims, by name; adds the others to `clashes`."""
+    owners: dict[str, list[DefinitionT]] = {}
+    for definition in found:
+        if isinstance(definition, kind):
             claims = owners.setdefault(definition.name, [])
             if all(definition.call is not known.call for known in claims):  # two entry points, one module
                 claims.append(definition)
-    return RewardCatalog(
-        rewards={name: claims[0] for name, claims in sorted(owners.items()) if len(claims) == 1},
-        plugins=tuple(info for info, _ in loaded),
-        clashes={
-            name: tuple(f"{claim.distribution} ({claim.call.__module__})" for claim in claims)
-            for name, claims in owners.items()
-            if len(claims) > 1
-        },
-    )
+    for name, claims in owners.items():
+        if len(claims) > 1:
+            clashes[f"{kind.kind} {name}"] = tuple(
+                f"{claim.distribution} ({claim.call.__module__})" for claim in claims
+            )
+    return {name: claims[0] for name, claims in sorted(owners.items()) if len(claims) == 1}
 
 
 def _order(entry_point: EntryPoint) -> tuple[bool, str, str]:
@@ -157,10 +179,14 @@ def _distribution(entry_point: EntryPoint) -> tuple[str, str]:
     return (dist.name, dist.version) if dist is not None else ("an unknown distribution", "")
 
 
-def _load(entry_point: EntryPoint, *, load_plugins: bool) -> tuple[PluginInfo, list[RewardDefinition]]:
+def _load(entry_point: EntryPoint, *, load_plugins: bool) -> tuple[PluginInfo, list[Definition]]:
     distribution, version = _distribution(entry_point)
 
-    def info(status: PluginStatus, message: str = "", rewards: Iterable[str] = ()) -> PluginInfo:
+    def info(status: PluginStatus, message: str = "", found: Sequence[Definition] = ()) -> PluginInfo:
+        names: dict[type[Definition], tuple[str, ...]] = {
+            kind: tuple(definition.name for definition in found if isinstance(definition, kind))
+            for kind in (RewardDefinition, EnvironmentDefinition, ToolDefinition)
+        }
         return PluginInfo(
             name=entry_point.name,
             distribution=distribution,
@@ -168,7 +194,9 @@ def _load(entry_point: EntryPoint, *, load_plugins: bool) -> tuple[PluginInfo, l
             module=entry_point.module,
             status=status,
             message=message,
-            rewards=tuple(rewards),
+            rewards=names[RewardDefinition],
+            environments=names[EnvironmentDefinition],
+            tools=names[ToolDefinition],
         )
 
     disabled = _why_disabled(entry_point.name, distribution, load_plugins=load_plugins)
@@ -177,7 +205,7 @@ def _load(entry_point: EntryPoint, *, load_plugins: bool) -> tuple[PluginInfo, l
     try:
         plugin = entry_point.load()
     except (Exception, SystemExit) as error:  # noqa: BLE001  the border: one plugin never stops the others
-        return info(PluginStatus.FAILED_IMPORT, _one_line(error)), []
+        return info(PluginStatus.FAILED_IMPORT, one_line(error)), []
     needed = getattr(plugin, "VERL_LITE_API_VERSION", API_VERSION)
     if needed != API_VERSION:
         message = f"written for version {needed!r} of the reward contract, this is {API_VERSION}"
@@ -185,8 +213,8 @@ def _load(entry_point: EntryPoint, *, load_plugins: bool) -> tuple[PluginInfo, l
     try:
         definitions = _registered(plugin, distribution)
     except (Exception, SystemExit) as error:  # noqa: BLE001  the border, as above
-        return info(PluginStatus.FAILED_SIGNATURE, _one_line(error)), []
-    return info(PluginStatus.OK, rewards=(definition.name for definition in definitions)), definitions
+        return info(PluginStatus.FAILED_SIGNATURE, one_line(error)), []
+    return info(PluginStatus.OK, found=definitions), definitions
 
 
 def _why_disabled(name: str, distribution: str, *, load_plugins: bool) -> str:
@@ -200,47 +228,52 @@ def _why_disabled(name: str, distribution: str, *, load_plugins: bool) -> str:
     return f"not named in {LOAD_PLUGINS_ENV}={allowed!r}"
 
 
-def _registered(plugin: Any, distribution: str) -> list[RewardDefinition]:
-    """The rewards the plugin's hook registers. Raises PluginError or pluggy's error for a wrong hook."""
+def _registered(plugin: Any, distribution: str) -> list[Definition]:
+    """What the plugin's hooks register. Raises PluginError or pluggy's error for a wrong hook."""
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(contract)
+    manager.add_hookspecs(environments_contract)
     manager.register(plugin)
-    _check_hooks(manager, plugin)
-    definitions: list[RewardDefinition] = []
+    hooks = _checked_hooks(manager, plugin)
+    definitions: list[Definition] = []
 
-    def register(reward: Callable[..., Any]) -> None:
-        definition = replace(definition_of(reward), distribution=distribution)
-        if any(definition.name == known.name for known in definitions):
-            raise PluginError(f"it registers the reward {definition.name!r} twice")
+    def add(found: Definition) -> None:
+        definition = replace(found, distribution=distribution)
+        if any((definition.kind, definition.name) == (known.kind, known.name) for known in definitions):
+            raise PluginError(f"it registers the {definition.kind} {definition.name!r} twice")
         definitions.append(definition)
 
-    manager.hook.register_rewards(register=register)
-    if not definitions:
-        raise PluginError("its register_rewards registered nothing: call register(fn) for each reward")
+    reading = {
+        "register_rewards": definition_of,
+        "register_environments": environments_contract.environment_or_tool_of,
+    }
+    for name in hooks:
+        before = len(definitions)
+        read = reading[name]
+        getattr(manager.hook, name)(register=lambda call, read=read: add(read(call)))
+        if len(definitions) == before:
+            raise PluginError(f"its {name} registered nothing: call register(it) for each of them")
     return definitions
 
 
-def _check_hooks(manager: pluggy.PluginManager, plugin: Any) -> None:
-    """Report misspelt hooks and forgotten decorators, which pluggy would skip silently."""
-    known = ["register_rewards"]
+def _checked_hooks(manager: pluggy.PluginManager, plugin: Any) -> list[str]:
+    """Its hooks. Reports misspelt ones and forgotten decorators, which pluggy would skip silently."""
     callers = manager.get_hookcallers(plugin) or []
     for caller in callers:
         if not caller.has_spec():
-            near = difflib.get_close_matches(caller.name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the hooks are: {', '.join(known)}"
+            near = difflib.get_close_matches(caller.name, HOOKS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the hooks are: {', '.join(HOOKS)}"
             raise PluginError(f"it implements the unknown hook {caller.name!r}: {hint}")
-    if not callers:
-        forgot = callable(getattr(plugin, "register_rewards", None))
+    names = [caller.name for caller in callers]
+    for name in HOOKS:
+        if name not in names and callable(getattr(plugin, name, None)):
+            raise PluginError(f"its {name} lacks the @hookimpl decorator")
+    if not names:
         raise PluginError(
-            "its register_rewards lacks the @hookimpl decorator"
-            if forgot
-            else "it has no hook: write `@hookimpl def register_rewards(register): register(my_reward)`"
+            "it has no hook: write `@hookimpl def register_rewards(register): register(my_reward)`, or "
+            "`register_environments` for environments and tools"
         )
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
+    return names
 
 
 def _by_reference(use: str) -> RewardDefinition:
@@ -250,63 +283,13 @@ def _by_reference(use: str) -> RewardDefinition:
 
     prefix, _, rest = use.partition(":")
     peer = prefix if prefix in PEERS else ""
-    reference = rest if peer else use
-    if reference.removesuffix(":").endswith(".py"):
-        raise PluginError(_choices(use.removesuffix(":"), reference.removesuffix(":")))
-    source, _, name = reference.rpartition(":" if ":" in reference else ".")
-    if peer and not (source and name):
-        raise PluginError(
-            f"use: {use}: expected {prefix}:package.module.function or {prefix}:./file.py:function"
-        )
-    call = _named_in(_imported(use, source), use, source, name)
+    found = named_object(use, rest if peer else use, kind="reward", peer=peer)
+    call = found.value
     if peer:
-        return foreign_reward(peer, call, name=name, source=source)
+        return foreign_reward(peer, call, name=found.name, source=found.source)
     if not hasattr(call, "__verl_lite_reward__"):
-        contract.reward(name)(call)
-    return replace(definition_of(call), distribution=source)
-
-
-def _choices(use: str, source: str) -> str:
-    """What a file without `:name` may mean: its rewards, else its functions."""
-    found = vars(_imported(use, source))
-    own = [name for name, value in found.items() if getattr(value, "__module__", "") == found["__name__"]]
-    names = [name for name in own if hasattr(found[name], "__verl_lite_reward__")]
-    names = names or [name for name in own if callable(found[name]) and name[0] != "_"]
-    if not names:
-        return f"use: {use}: expected {use}:function, and the file has no functions"
-    return f"use: {use}: which reward? It has: {', '.join(f'{use}:{name}' for name in sorted(names))}"
-
-
-def _imported(use: str, source: str) -> Any:
-    is_file = source.endswith(".py") or "/" in source or os.sep in source
-    try:
-        return import_file(Path(source)) if is_file else _import_from_working_folder(source)
-    except PluginError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise PluginError(f"use: {use}: {source} cannot be imported: {_one_line(error)}") from error
-
-
-def _named_in(module: Any, use: str, source: str, name: str) -> Any:
-    call = getattr(module, name, None)
-    if call is None:
-        functions = sorted(key for key, value in vars(module).items() if callable(value) and key[0] != "_")
-        near = difflib.get_close_matches(name, functions, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(functions) or 'no functions'}"
-        raise PluginError(f"use: {use}: {source} has no {name!r}: {hint}")
-    if not callable(call):
-        raise PluginError(
-            f"use: {use}: {name} is {call!r:.80}, which is not a reward: expected a function or class"
-        )
-    return call
-
-
-def _import_from_working_folder(name: str) -> Any:
-    """Import `name`, also from the working folder, as `python -m` does."""
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
-    return importlib.import_module(name)
+        contract.reward(found.name)(call)
+    return replace(definition_of(call), distribution=found.source)
 
 
 def content_hash(module_name: str) -> str:

@@ -1,12 +1,95 @@
-"""Rewards in a plain file (`use: ./my_rewards.py:brevity`): no packaging, for quick trials."""
+"""`use: ./my_rewards.py:brevity` and `use: package.module:name`: what a config names without a plugin."""
 
+import difflib
 import hashlib
+import importlib
 import importlib.util
+import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from verl_lite.errors import PluginError
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a reference names: `name` in `source`."""
+
+    value: Callable[..., Any]
+    name: str
+    source: str
+
+
+def is_reference(use: str) -> bool:
+    """Whether `use` names something in a file or module, rather than by its registered name."""
+    return ":" in use or use.endswith(".py")
+
+
+def named_object(use: str, reference: str, *, kind: str, peer: str = "") -> Named:
+    """The function or class of `reference`, the part of `use` behind its prefix, wanted as a `kind`.
+
+    With a `peer`, `package.module.function` is understood too. Raises PluginError that says what is wrong.
+    """
+    if reference.removesuffix(":").endswith(".py"):
+        raise PluginError(_choices(use.removesuffix(":"), reference.removesuffix(":"), kind))
+    source, _, name = reference.rpartition(":" if ":" in reference else ".")
+    if peer and not (source and name):
+        raise PluginError(f"use: {use}: expected {peer}:package.module.function or {peer}:./file.py:function")
+    return Named(_named_in(_imported(use, source), use, source, name, kind), name, source)
+
+
+def _choices(use: str, source: str, kind: str) -> str:
+    """What a file without `:name` may mean: what it declares as a `kind`, else its functions."""
+    found = vars(_imported(use, source))
+    own = [name for name, value in found.items() if getattr(value, "__module__", "") == found["__name__"]]
+    names = [name for name in own if hasattr(found[name], f"__verl_lite_{kind}__")]
+    names = names or [name for name in own if callable(found[name]) and name[0] != "_"]
+    if not names:
+        return f"use: {use}: expected {use}:function, and the file has no functions"
+    return f"use: {use}: which {kind}? It has: {', '.join(f'{use}:{name}' for name in sorted(names))}"
+
+
+def _imported(use: str, source: str) -> Any:
+    is_file = source.endswith(".py") or "/" in source or os.sep in source
+    try:
+        return import_file(Path(source)) if is_file else _import_from_working_folder(source)
+    except PluginError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"use: {use}: {source} cannot be imported: {one_line(error)}") from error
+
+
+def _named_in(module: Any, use: str, source: str, name: str, kind: str) -> Callable[..., Any]:
+    call = getattr(module, name, None)
+    if call is None:
+        functions = sorted(key for key, value in vars(module).items() if callable(value) and key[0] != "_")
+        near = difflib.get_close_matches(name, functions, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(functions) or 'no functions'}"
+        raise PluginError(f"use: {use}: {source} has no {name!r}: {hint}")
+    if not callable(call):
+        raise PluginError(
+            f"use: {use}: {name} is {call!r:.80}, which is not a {kind}: expected a function or class"
+        )
+    found: Callable[..., Any] = call
+    return found
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line: the message of a PluginError, else with its type."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
+
+
+def _import_from_working_folder(name: str) -> Any:
+    """Import `name`, also from the working folder, as `python -m` does."""
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+    return importlib.import_module(name)
 
 
 def import_file(path: Path) -> ModuleType:

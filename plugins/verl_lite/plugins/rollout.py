@@ -42,6 +42,17 @@ def content_text(content: Any) -> str:
     return "".join(str(part.get("text") or "") for part in content or () if isinstance(part, Mapping))
 
 
+def clean_text(text: str) -> str:
+    """`text` with lone surrogates replaced by U+FFFD: they cannot be encoded, hashed or stored."""
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
+    return text
+
+
 def reference_text(value: Any) -> str:
     """A reference as text: a text as it is, anything else as JSON.
 

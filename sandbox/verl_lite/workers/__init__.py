@@ -8,7 +8,7 @@ Workers run with the rights of the caller: untrusted programs belong in the sand
 
 from verl_lite.workers.channel import receive_frame, send_frame
 from verl_lite.workers.fork_server_handle import ForkServerHandle, WorkerStartError
-from verl_lite.workers.pool import Answer, WorkerPool
+from verl_lite.workers.pool import Answer, Lease, WorkerPool
 from verl_lite.workers.progress import Progress, ProgressPage, Serve, Slot
 from verl_lite.workers.spawned import SpawnedPool, SpawnedWorker
 from verl_lite.workers.system import can_fork_workers, child_pids, num_cores
@@ -18,6 +18,7 @@ __all__ = [
     "CHANNEL_CLOSED",
     "Answer",
     "ForkServerHandle",
+    "Lease",
     "Progress",
     "ProgressPage",
     "Serve",

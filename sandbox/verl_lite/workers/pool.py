@@ -8,13 +8,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, Protocol, TypeVar
 
 from verl_lite.workers.fork_server_handle import ForkServerHandle, WorkerStartError
 from verl_lite.workers.worker_handle import WorkerHandle, how_it_ended
 
 CHECK_S = 0.005  # how often a fork server that is still importing is polled
 REPORT_S = 1.0  # how long to wait for the report of how a worker ended
+WorkerT = TypeVar("WorkerT")
+WorkerT_contra = TypeVar("WorkerT_contra", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,52 @@ class Answer:
     status: Literal["ok", "timeout", "died", "error"]
     why: str = ""
     body: bytes = b""
+
+
+class _Pool(Protocol[WorkerT_contra]):
+    def _attempt(self, worker: WorkerT_contra, job: bytes, deadline_s: float) -> Answer | None: ...
+
+    def _kill(self, worker: WorkerT_contra) -> None: ...
+
+    def _release(self, worker: WorkerT_contra, *, keep: bool) -> None: ...
+
+
+class Lease(Generic[WorkerT]):
+    """A worker that its holder alone asks, for jobs that share state. Made by a pool's `lease`.
+
+    After an answer that is not ok the worker is gone: the next `ask` is "died" at once.
+    """
+
+    def __init__(self, pool: _Pool[WorkerT], worker: WorkerT) -> None:
+        self._pool = pool
+        self._worker: WorkerT | None = worker
+        self._lock = threading.Lock()
+        self._is_closing = False
+
+    def ask(self, job: bytes, deadline_s: float) -> Answer:
+        """The worker's reply to `job` by `deadline_s` (monotonic clock), whatever the worker does."""
+        with self._lock:
+            if self._worker is None or self._is_closing:
+                return Answer("died", "the worker has ended")
+            answer = self._pool._attempt(self._worker, job, deadline_s)
+            answer = answer or Answer("died", "the worker ended between two jobs")
+            if answer.status != "ok":
+                self._end()
+            return answer
+
+    def close(self) -> None:
+        """Kill the worker, also while another thread asks it."""
+        self._is_closing = True
+        worker = self._worker
+        if worker is not None:
+            self._pool._kill(worker)
+        with self._lock:
+            self._end()
+
+    def _end(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            self._pool._release(worker, keep=False)
 
 
 class WorkerPool:
@@ -80,30 +128,30 @@ class WorkerPool:
         """A worker's reply to `job` by `deadline_s` (monotonic clock), whatever the worker does."""
         why = "the workers ended before they took the job"
         for _ in range(self.size + 1):  # a worker that died earlier must not fail this job
-            keep = False
-            worker = None
             try:
                 worker = self._acquire(deadline_s)
-                if worker is None:
-                    return Answer("timeout", "every worker was busy or still starting until the deadline")
-                body = worker.ask(job, deadline_s)
-                worker.jobs_done += 1
-                keep = worker.jobs_done < self._jobs_per_worker and self._is_clean(body)
-                return Answer("ok", body=body)
-            except TimeoutError:
-                return Answer("timeout", "not decided before the deadline")
-            except BrokenPipeError:
-                continue
-            except (EOFError, ValueError) as error:
-                how = "sent a damaged reply" if isinstance(error, ValueError) else self._how_it_ended(worker)
-                if how:
-                    return Answer("died", how)
             except WorkerStartError as error:
                 why = str(error)
+                continue
+            if worker is None:
+                return Answer("timeout", "every worker was busy or still starting until the deadline")
+            keep = False
+            try:
+                answer = self._attempt(worker, job, deadline_s)
+                is_ok = answer is not None and answer.status == "ok" and self._is_clean(answer.body)
+                keep = is_ok and worker.jobs_done < self._jobs_per_worker
             finally:
-                if worker is not None:
-                    self._release(worker, keep=keep)
+                self._release(worker, keep=keep)
+            if answer is not None:
+                return answer
         return Answer("error", why)
+
+    def lease(self, deadline_s: float) -> "Lease[WorkerHandle]":
+        """A worker for the caller alone, until it closes the lease. Raises TimeoutError, WorkerStartError."""
+        worker = self._acquire(deadline_s)
+        if worker is None:
+            raise TimeoutError
+        return Lease(self, worker)
 
     def close(self) -> None:
         """End the workers and the fork server; the next job starts new ones."""
@@ -116,6 +164,27 @@ class WorkerPool:
             worker.close()
         if self.server is not None:
             self.server.forget()
+
+    def _attempt(self, worker: WorkerHandle, job: bytes, deadline_s: float) -> Answer | None:
+        """The worker's answer; None when it, or its fork server, ended before it could be the job's fault."""
+        try:
+            body = worker.ask(job, deadline_s)
+        except TimeoutError:
+            return Answer("timeout", "not decided before the deadline")
+        except BrokenPipeError:
+            return None
+        except ValueError:
+            return Answer("died", "sent a damaged reply")
+        except EOFError:
+            how = self._how_it_ended(worker)
+            return Answer("died", how) if how else None
+        worker.jobs_done += 1
+        return Answer("ok", body=body)
+
+    def _kill(self, worker: WorkerHandle) -> None:
+        with self._changed:
+            if self.server is not None and self.workers.get(worker.key) is worker:
+                self.server.kill(worker)
 
     def _acquire(self, deadline_s: float) -> WorkerHandle | None:
         """An idle worker or a new one; None where there is none by the deadline."""
@@ -170,9 +239,8 @@ class WorkerPool:
             self._drop_server()
         return self.server is not None
 
-    def _how_it_ended(self, worker: WorkerHandle | None) -> str:
+    def _how_it_ended(self, worker: WorkerHandle) -> str:
         """How a worker died, in words; "" when its fork server was killed, which is not the job's fault."""
-        assert worker is not None
         deadline_s = time.monotonic() + REPORT_S
         with self._changed:
             while self._server_is_alive(REPORT_S) and self.workers.get(worker.key) is worker:

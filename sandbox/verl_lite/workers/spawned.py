@@ -18,7 +18,7 @@ from typing import Any
 from verl_lite.errors import VerlLiteError
 from verl_lite.workers.channel import receive_frame, send_frame
 from verl_lite.workers.fork_server_handle import WorkerStartError
-from verl_lite.workers.pool import Answer
+from verl_lite.workers.pool import Answer, Lease
 from verl_lite.workers.progress import FIELDS, Slot
 
 _READY = b"ready"
@@ -70,6 +70,10 @@ class SpawnedWorker:
     def how_it_ended(self) -> str:
         self._process.join(5.0)
         return f"with exit code {self._process.exitcode}"
+
+    def stop(self) -> None:
+        """Kill the process; whoever waits for it sees its end."""
+        self._process.kill()
 
     def kill(self) -> None:
         self._process.kill()
@@ -140,19 +144,33 @@ class SpawnedPool:
             return Answer("timeout", "every worker was busy until the deadline")
         keep = False
         try:
+            answer = self._attempt(worker, job, deadline_s)
+            keep = answer.status == "ok" and self._is_clean(answer.body)
+        finally:
+            self._release(worker, keep=keep)
+        return answer
+
+    def lease(self, deadline_s: float) -> Lease[SpawnedWorker]:
+        """As WorkerPool's. Raises TimeoutError."""
+        worker = self._acquire(deadline_s)
+        if worker is None:
+            raise TimeoutError
+        return Lease(self, worker)
+
+    def _attempt(self, worker: SpawnedWorker, job: bytes, deadline_s: float) -> Answer:
+        try:
             worker.wait_ready(deadline_s)
             worker.send(job)
-            body = worker.receive(deadline_s)
-            keep = self._is_clean(body)
-            return Answer("ok", body=body)
+            return Answer("ok", body=worker.receive(deadline_s))
         except TimeoutError:
             return Answer("timeout", "not decided before the deadline")
         except (EOFError, OSError):
             return Answer("died", f"ended its worker process {worker.how_it_ended()}")
         except WorkerStartError as error:
             return Answer("error", str(error))
-        finally:
-            self._release(worker, keep=keep)
+
+    def _kill(self, worker: SpawnedWorker) -> None:
+        worker.stop()
 
     def close(self) -> None:
         """End the idle workers; the next job starts new ones."""

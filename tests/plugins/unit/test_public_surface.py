@@ -41,6 +41,9 @@ ROOMS = {
         even_spans gdpo_advantages leaves load_rewards_config parse_gate spans_from_pieces
         steps_to_tokens token_pieces weight_at weights_of
     """,
+    "verl_lite.plugins.environments": """
+        EnvironmentConfig Environments ToolConfig ToolsConfig
+    """,
     "verl_lite.plugins.records": """
         SCHEMA_VERSION BadRow Convert Record RecordWriter Span StoredScore arrow_schema
         check_record_file infer_columns join_record_files own_records read_records read_rows spans_of to_json

@@ -12,6 +12,7 @@ def test_the_public_names() -> None:
         "CHANNEL_CLOSED",
         "Answer",
         "ForkServerHandle",
+        "Lease",
         "Progress",
         "ProgressPage",
         "Serve",

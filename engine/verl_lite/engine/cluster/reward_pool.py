@@ -10,7 +10,7 @@ from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.errors import ConfigError, RewardError, VerlLiteError
 from verl_lite.plugins.execution.batcher import Call
 from verl_lite.plugins.execution.host import HostAnswer, RewardHost
-from verl_lite.plugins.execution.spec import RewardSpec
+from verl_lite.plugins.execution.spec import Spec
 
 CLOSE_TIMEOUT_S = 5.0
 MAX_REQUESTS = 1000  # in flight per actor; its threads are created on demand
@@ -19,7 +19,7 @@ MAX_REQUESTS = 1000  # in flight per actor; its threads are created on demand
 class _HostActor:
     """Runs in the actor. `open` is not part of the constructor, so that its errors keep their type."""
 
-    def __init__(self, specs: Sequence[RewardSpec], workers: int) -> None:
+    def __init__(self, specs: Sequence[Spec], workers: int) -> None:
         self._specs, self._workers = specs, workers
 
     def open(self) -> None:
@@ -60,7 +60,7 @@ class RewardActor:
 class RewardPool:
     """`cluster.rewards.count` actors, each with `num_processes` worker processes."""
 
-    def __init__(self, ray: Any, config: ClusterConfig, specs: Sequence[RewardSpec]) -> None:
+    def __init__(self, ray: Any, config: ClusterConfig, specs: Sequence[Spec]) -> None:
         self._ray = ray
         self._config = config
         self._specs = specs

@@ -1,17 +1,14 @@
 """Build the components to run, with options and conditions, from a config and the installed plugins."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel
-
-from verl_lite.errors import ConfigError, DataError, PluginError
+from verl_lite.errors import DataError, PluginError
 from verl_lite.plugins.composite.config import Leaf, RewardsConfig, leaves
 from verl_lite.plugins.composite.gate import Gate
-from verl_lite.plugins.config_file import validate
-from verl_lite.plugins.contract import Component, RewardDefinition, applies_always
+from verl_lite.plugins.config_file import validate_options
+from verl_lite.plugins.contract import Component, applies_always
 from verl_lite.plugins.discovery import RewardCatalog
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
@@ -111,27 +108,16 @@ def _component(leaf: Leaf, condition: Condition, catalog: RewardCatalog) -> Comp
     return Component(
         name=leaf.path,
         definition=definition,
-        options=_options(definition, leaf.config.options, where),
+        options=validate_options(
+            definition.options_model,
+            leaf.config.options,
+            source=f"{where}.options of reward {definition.name!r}",
+        ),
         timeout_s=leaf.config.timeout_s or definition.timeout_s,
         needs=frozenset(condition.paths.values()),
         # execution knows this function and does not call it for every rollout
         applies=applies_always if condition.is_always_open else condition,
     )
-
-
-def _options(definition: RewardDefinition, given: Mapping[str, Any], where: str) -> BaseModel:
-    """The reward's options; unknown keys are refused even if its model would ignore them."""
-    model = definition.options_model
-    source = f"{where}.options of reward {definition.name!r}"
-    fields = {info.alias or name for name, info in model.model_fields.items()} | set(model.model_fields)
-    for key in given:
-        if key not in fields and model.model_config.get("extra") != "allow":
-            near = difflib.get_close_matches(str(key), sorted(fields), n=1)
-            hint = (
-                f"did you mean '{near[0]}'?" if near else f"it takes: {', '.join(sorted(fields)) or 'none'}"
-            )
-            raise ConfigError(f"{source}: unknown option '{key}': {hint}")
-    return validate(model, given, source=source)
 
 
 def _condition(leaf: Leaf, paths: Mapping[str, str], source_column: str) -> Condition:

@@ -3,3 +3,4 @@ from .config import (
     ToolConfig as ToolConfig,
     ToolsConfig as ToolsConfig,
 )
+from .host import Environments as Environments

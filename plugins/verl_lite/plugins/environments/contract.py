@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypedDict, TypeVar
+from typing import ClassVar, Literal, Protocol, TypedDict, TypeVar
 
 from pydantic import BaseModel
 
@@ -111,6 +111,8 @@ class ToolDefinition:
     timeout_s   the deadline of one call
     """
 
+    kind: ClassVar[Literal["tool"]] = "tool"
+
     name: str
     call: Anything
     options_model: type[BaseModel] = NoOptions
@@ -135,6 +137,8 @@ class EnvironmentDefinition:
     or methods that the model may call), `close()`, and a class method `prepare(options)`, called once
     before any trajectory: what it loads is shared by all. `timeout_s` is the deadline of one reset or step.
     """
+
+    kind: ClassVar[Literal["environment"]] = "environment"
 
     name: str
     call: Anything
@@ -177,7 +181,7 @@ def tool(
             timeout_s=timeout_s,
             isolate=isolate,
         )
-        _check("tool", definition)
+        _check(definition)
         call.__verl_lite_tool__ = definition  # type: ignore[attr-defined]
         return call
 
@@ -196,17 +200,27 @@ def environment(
         definition = EnvironmentDefinition(
             name=name, call=call, options_model=options or NoOptions, timeout_s=timeout_s
         )
-        _check("environment", definition)
+        _check(definition)
         call.__verl_lite_environment__ = definition  # type: ignore[attr-defined]
         return call
 
     return declare
 
 
-def _check(kind: str, definition: ToolDefinition | EnvironmentDefinition) -> None:
+def environment_or_tool_of(call: Anything) -> EnvironmentDefinition | ToolDefinition:
+    """The declaration of `@environment` or `@tool` on `call`. Raises PluginError if there is none."""
+    found = getattr(call, "__verl_lite_environment__", None) or getattr(call, "__verl_lite_tool__", None)
+    if not isinstance(found, (EnvironmentDefinition, ToolDefinition)):
+        raise PluginError(
+            f"{call!r} is no environment and no tool: decorate it with @environment('name') or @tool()"
+        )
+    return found
+
+
+def _check(definition: ToolDefinition | EnvironmentDefinition) -> None:
     mistakes = [message for message, is_wrong in _mistakes(definition).items() if is_wrong]
     if mistakes:
-        raise PluginError(f"{kind} {definition.name!r}: {'; '.join(mistakes)}")
+        raise PluginError(f"{definition.kind} {definition.name!r}: {'; '.join(mistakes)}")
 
 
 def _mistakes(definition: ToolDefinition | EnvironmentDefinition) -> dict[str, bool]:

@@ -17,7 +17,7 @@ from verl_lite.plugins.execution.inline import InlineRunner
 from verl_lite.plugins.execution.limits import WorkerLimits
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.execution.runners import make_runners
-from verl_lite.plugins.execution.spec import RewardSpec, load
+from verl_lite.plugins.execution.spec import Spec, load
 from verl_lite.plugins.execution.wire import PickledRow, RowAnswer, pack_row
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
@@ -29,7 +29,7 @@ HostAnswer: TypeAlias = tuple[list[list[RowAnswer]], dict[str, int]]
 class RewardHost:
     """Holds the runners of `specs`. Raises PluginError for a reward that cannot be loaded here."""
 
-    def __init__(self, specs: Sequence[RewardSpec], *, workers: int) -> None:
+    def __init__(self, specs: Sequence[Spec], *, workers: int) -> None:
         self._components = {at: load(spec) for at, spec in enumerate(specs)}
         self._replaced: Counter[str] = Counter()
         self._reported: Counter[str] = Counter()

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from verl_lite.errors import PluginError
 from verl_lite.plugins.contract import Component
@@ -19,26 +20,31 @@ from verl_lite.plugins.local_files import load_module
 
 
 @dataclass(frozen=True, slots=True)
-class RewardSpec:
-    """A component as it is sent: `modules` are (name, file) of everything the pickle refers to."""
+class Spec:
+    """Something as it is sent: `modules` are (name, file) of everything the pickle refers to."""
 
     name: str
     modules: tuple[tuple[str, str], ...]
     pickled: bytes
 
 
-def spec_of(component: Component) -> RewardSpec:
+def spec_of(component: Component) -> Spec:
     """The spec of `component`; raises PluginError where a worker could not find the reward."""
+    parts = component.definition, component.options, component.timeout_s
+    return packed(parts, name=component.name, what=f"reward {component.name!r}")
+
+
+def packed(value: object, *, name: str, what: str) -> Spec:
+    """`value` for another process; raises PluginError, calling it `what`, where that could not find it."""
     try:
-        pickled = pickle.dumps((component.definition, component.options, component.timeout_s), 5)
+        pickled = pickle.dumps(value, 5)
     except Exception as error:  # noqa: BLE001 - pickling runs code of the plugin, which may raise anything
         raise PluginError(
-            f"reward {component.name!r} cannot be sent to a worker process: {error}; expected a function or "
+            f"{what} cannot be sent to a worker process: {error}; expected a function or "
             "class at the top level of a module, with options that pickle can store. Move it there, or "
             "declare it with isolate=False to run it in the trainer's own process"
         ) from None
-    modules = tuple(_files(component.name, _module_names(pickled)))
-    return RewardSpec(component.name, modules, pickled)
+    return Spec(name, tuple(_files(what, _module_names(pickled))), pickled)
 
 
 def _module_names(pickled: bytes) -> list[str]:
@@ -46,14 +52,14 @@ def _module_names(pickled: bytes) -> list[str]:
     return sorted(strings & set(sys.modules))
 
 
-def _files(reward: str, names: Iterable[str]) -> Iterable[tuple[str, str]]:
+def _files(what: str, names: Iterable[str]) -> Iterable[tuple[str, str]]:
     for name in names:
         file = getattr(sys.modules[name], "__file__", None)
         if name == "__main__":
             spec = getattr(sys.modules[name], "__spec__", None)
             if file is None:
                 raise PluginError(
-                    f"reward {reward!r} was defined in an interactive session: a worker process cannot find "
+                    f"{what} was defined in an interactive session: a worker process cannot find "
                     "it there. Put it into a file, or declare it with isolate=False"
                 )
             if spec is not None and spec.name != "__main__":
@@ -62,13 +68,18 @@ def _files(reward: str, names: Iterable[str]) -> Iterable[tuple[str, str]]:
             yield name, str(Path(file).resolve())
 
 
-def load(spec: RewardSpec) -> Component:
+def load(spec: Spec) -> Component:
     """The component in this process, without its needs. Exceptions raised on import pass through."""
+    definition, options, timeout_s = unpacked(spec)
+    return Component(name=spec.name, definition=definition, options=options, timeout_s=timeout_s)
+
+
+def unpacked(spec: Spec) -> Any:
+    """What was packed, in this process. Exceptions raised on import pass through."""
     for name, file in spec.modules:
         if name not in sys.modules or name == "__main__":
             sys.modules[name] = _import(name, file)
-    definition, options, timeout_s = pickle.loads(spec.pickled)
-    return Component(name=spec.name, definition=definition, options=options, timeout_s=timeout_s)
+    return pickle.loads(spec.pickled)
 
 
 def _import(name: str, file: str) -> ModuleType:

@@ -19,7 +19,7 @@ from verl_lite.errors import PluginError
 from verl_lite.plugins.contract import Component
 from verl_lite.plugins.execution.calls import CATCH_IN_WORKER, Caller
 from verl_lite.plugins.execution.results import TimedScore
-from verl_lite.plugins.execution.spec import RewardSpec, load
+from verl_lite.plugins.execution.spec import Spec, load
 from verl_lite.plugins.execution.wire import Answers, Chunk, PickledRow, RowAnswer, pack_row
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
@@ -36,7 +36,7 @@ from verl_lite.workers import (
 FLUSH_S = 0.005  # finished answers wait at most this long before they are sent (or for one call to end)
 
 
-def prepare(specs: Sequence[RewardSpec]) -> Serve:
+def prepare(specs: Sequence[Spec]) -> Serve:
     """For the fork server: import the rewards. Raises PluginError with every one that cannot be loaded."""
     rewards: list[Component] = []
     failures = []

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from verl_lite.plugins.records.schema import RESERVED, SCHEMA_VERSION, Record, StoredScore, from_json
-from verl_lite.plugins.rollout import Message, Rollout, SamplerSettings
+from verl_lite.plugins.rollout import Message, Rollout, SamplerSettings, clean_text
 from verl_lite.plugins.score import ComponentScore, Score, ScoredRollout, ScoreOutcome, StepScore
 
 _NOT_KNOWN = SamplerSettings()
@@ -27,7 +27,7 @@ def to_record(row: Any, number: int) -> Record:
     prompt = _messages(row.get("prompt"))
     identity = _text(row.get("id")) or f"row-{number}"
     rollout = Rollout(
-        completion=_clean(completion),
+        completion=clean_text(completion),
         prompt=prompt,
         reference=_text(row.get("reference")),
         columns=_columns(row),
@@ -106,7 +106,7 @@ def _messages(prompt: object) -> tuple[Message, ...]:
     if prompt is None:
         return ()
     if isinstance(prompt, str):
-        return ({"role": "user", "content": _clean(prompt)},)
+        return ({"role": "user", "content": clean_text(prompt)},)
     if not isinstance(prompt, Sequence) or not all(isinstance(message, Mapping) for message in prompt):
         raise TypeError(f"'prompt' must be text or a list of messages, got {type(prompt).__name__}")
     return tuple(_message(message) for message in prompt)
@@ -120,7 +120,7 @@ def _message(given: Mapping[str, Any]) -> Message:
             message.pop("content", None)
         message.update(extra)
     if isinstance(message.get("content"), str):
-        message["content"] = _clean(message["content"])
+        message["content"] = clean_text(message["content"])
     return cast(Message, message)
 
 
@@ -159,15 +159,4 @@ def _stored_score(item: Mapping[str, Any]) -> StoredScore:
 def _text(value: object) -> str | None:
     if value is None:
         return None
-    return _clean(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _clean(text: str) -> str:
-    """`text` with lone surrogates replaced by U+FFFD: they cannot be encoded, hashed or stored."""
-    if text.isascii():
-        return text
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
-    return text
+    return clean_text(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

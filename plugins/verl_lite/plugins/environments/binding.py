@@ -1,0 +1,130 @@
+"""The environment and the tools that a config names, with their options, checked before anything starts."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from pydantic import BaseModel
+
+from verl_lite.errors import ConfigError, PluginError
+from verl_lite.plugins.config_file import validate_options
+from verl_lite.plugins.discovery import RewardCatalog
+from verl_lite.plugins.environments.bridges import BRIDGES
+from verl_lite.plugins.environments.config import EnvironmentConfig, ToolConfig
+from verl_lite.plugins.environments.contract import (
+    Anything,
+    EnvironmentDefinition,
+    ToolDefinition,
+    environment,
+    tool,
+)
+from verl_lite.plugins.environments.schema import Signature, signature_of
+from verl_lite.plugins.local_files import is_reference, named_object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundTool:
+    """A tool under the name that the model calls it by."""
+
+    name: str
+    definition: ToolDefinition
+    options: BaseModel
+    timeout_s: float
+
+    @property
+    def has_state(self) -> bool:
+        """Whether each trajectory has its own."""
+        return self.definition.is_class and hasattr(self.definition.call, "open")
+
+    def signature(self) -> Signature:
+        """Raises PluginError for a function whose parameters are no JSON values."""
+        call = self.definition.call
+        if not self.definition.is_class:
+            return signature_of(call, name=self.name)
+        method = vars(call)["__call__"].__get__(object())  # as of an instance: without self
+        return signature_of(method, name=self.name, description=self.definition.summary)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundEnvironment:
+    name: str
+    definition: EnvironmentDefinition
+    options: BaseModel
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """What a worker process builds. `max_result_chars` is the length at which results are cut."""
+
+    environment: BoundEnvironment | None = None
+    tools: tuple[BoundTool, ...] = ()
+    max_result_chars: int = 16_000
+
+
+def bind(config: EnvironmentConfig, tools: Sequence[ToolConfig], catalog: RewardCatalog) -> Binding:
+    """What `config` and `tools` name. Raises PluginError and ConfigError that say what is wrong."""
+    bound = tuple(_bound_tool(item, catalog) for item in tools)
+    names = Counter(item.name for item in bound)
+    for name, count in names.items():
+        if count > 1:
+            raise ConfigError(f"tools: {count} tools are called {name!r}: give one another `name:`")
+    for item in bound:
+        item.signature()
+    chosen = _bound_environment(config, catalog) if config.use else None
+    return Binding(environment=chosen, tools=bound, max_result_chars=config.max_result_chars)
+
+
+def _bound_tool(config: ToolConfig, catalog: RewardCatalog) -> BoundTool:
+    if is_reference(config.use):
+        found = named_object(config.use, config.use, kind="tool")
+        if not hasattr(found.value, "__verl_lite_tool__"):
+            tool(found.name)(found.value)
+        definition = replace(_tool_of(found.value), distribution=found.source)
+    else:
+        definition = catalog.registered(catalog.tools, "tool", config.use)
+    return BoundTool(
+        name=config.name or definition.name,
+        definition=definition,
+        options=validate_options(
+            definition.options_model, config.options, source=f"tools: options of {config.use}"
+        ),
+        timeout_s=config.timeout_s or definition.timeout_s,
+    )
+
+
+def _bound_environment(config: EnvironmentConfig, catalog: RewardCatalog) -> BoundEnvironment:
+    definition = find_environment(config.use, catalog)
+    return BoundEnvironment(
+        name=definition.name,
+        definition=definition,
+        options=validate_options(
+            definition.options_model, config.options, source=f"environment.options of {config.use}"
+        ),
+        timeout_s=config.timeout_s or definition.timeout_s,
+    )
+
+
+def find_environment(use: str, catalog: RewardCatalog) -> EnvironmentDefinition:
+    """The environment that `use` names. Raises PluginError that says why there is none."""
+    prefix, _, rest = use.partition(":")
+    if prefix in BRIDGES:
+        return BRIDGES[prefix](rest)
+    if not is_reference(use):
+        return catalog.registered(catalog.environments, "environment", use)
+    found = named_object(use, use, kind="environment")
+    if not hasattr(found.value, "__verl_lite_environment__"):
+        environment(found.name)(found.value)
+    return replace(_environment_of(found.value), distribution=found.source)
+
+
+def _tool_of(call: Anything) -> ToolDefinition:
+    return cast(ToolDefinition, call.__verl_lite_tool__)  # type: ignore[attr-defined]
+
+
+def _environment_of(call: Anything) -> EnvironmentDefinition:
+    found = call.__verl_lite_environment__  # type: ignore[attr-defined]
+    if not isinstance(found, EnvironmentDefinition):
+        raise PluginError(f"{call!r} is no environment: decorate it with @environment('name')")
+    return found

@@ -1,0 +1,142 @@
+"""A function's signature as a tool's JSON schema, and a model's arguments checked against it (pydantic)."""
+
+import functools
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pydantic_core
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema
+
+from verl_lite.errors import PluginError
+from verl_lite.plugins.environments.contract import Anything, ToolSchema
+
+_SECTION = re.compile(r"^(?:Args|Arguments|Parameters):\n(?P<lines>(?:[ \t]+.*\n?|\n)*)", re.M)
+_ENTRY = re.compile(r"^(?P<indent>[ \t]+)\*{0,2}(?P<name>\w+)(?: *\([^)]*\))?: *(?P<text>.*)$")
+_FIELD = re.compile(r"^:param (?:[\w\[\], |]+ )?(?P<name>\w+): *(?P<text>.*)$", re.M)
+MAX_SHOWN = 5  # mistakes of one call that the model is told
+
+
+class BadArguments(ValueError):
+    """The model's arguments do not fit; the message is for the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a tool takes. `schema` is what the model is shown."""
+
+    schema: ToolSchema
+    _adapter: TypeAdapter[Any]
+
+    def read(self, arguments: str) -> dict[str, object]:
+        """The keyword arguments in the JSON text `arguments`. Raises BadArguments."""
+        try:
+            given = pydantic_core.from_json(arguments or "{}")
+        except ValueError as error:
+            raise BadArguments(f"the arguments are not valid JSON: {error}") from None
+        if not isinstance(given, dict):
+            raise BadArguments(f"the arguments must be a JSON object, got {_shown(given)}")
+        try:
+            _, keywords = self._adapter.validate_python(pydantic_core.ArgsKwargs((), given))
+        except ValidationError as error:
+            raise BadArguments("; ".join(_mistakes(error))) from None
+        return dict(keywords)
+
+
+def signature_of(call: Anything, *, name: str, description: str = "") -> Signature:
+    """The schema of `call`, a function, a method, or an object with `__call__`.
+
+    The docstring's first part is the description; parameters are described by `Annotated[int, Field(
+    description="...")]`, an `Args:` section or `:param name:`. Raises PluginError for a signature that is
+    no set of named JSON values.
+    """
+    function = call if inspect.isroutine(call) else call.__call__  # type: ignore[operator]
+    _check_parameters(function, name)
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(_capture(function))  # type: ignore[arg-type]
+        parameters = adapter.json_schema()
+    except (PydanticUserError, PydanticInvalidForJsonSchema, NameError) as error:
+        why = " ".join(str(error).split("\n\n")[0].split())
+        raise PluginError(f"tool {name!r}: its type hints are not types of JSON values: {why}") from None
+    summary, described = _documented(inspect.getdoc(function) or inspect.getdoc(call) or "")
+    _describe(parameters, described)
+    schema: ToolSchema = {
+        "type": "function",
+        "function": {"name": name, "description": description or summary, "parameters": parameters},
+    }
+    return Signature(schema, adapter)
+
+
+def _check_parameters(function: Anything, name: str) -> None:
+    kinds = inspect.Parameter
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (kinds.POSITIONAL_ONLY, kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD):
+            raise PluginError(
+                f"tool {name!r}: the parameter {str(parameter)!r} has no name that the model could give: "
+                "expected named parameters alone"
+            )
+        if parameter.annotation is kinds.empty:
+            raise PluginError(f"tool {name!r}: the parameter {parameter.name!r} has no type hint")
+
+
+def _capture(function: Anything) -> Callable[..., tuple[tuple[object, ...], dict[str, object]]]:
+    @functools.wraps(function)
+    def captured(*args: object, **keywords: object) -> tuple[tuple[object, ...], dict[str, object]]:
+        return args, keywords
+
+    captured.__annotations__ = {**captured.__annotations__, "return": Any}
+    return captured
+
+
+def _documented(text: str) -> tuple[str, dict[str, str]]:
+    """A docstring's description, and what it says of each parameter.
+
+    >>> _documented("Add.\\n\\nArgs:\\n    a (int): the first\\n        of two\\n    b: the second\\n")
+    ('Add.', {'a': 'the first of two', 'b': 'the second'})
+    """
+    described = {match["name"]: match["text"].strip() for match in _FIELD.finditer(text)}
+    section = _SECTION.search(text + "\n")
+    if section is not None:
+        described |= _entries(section["lines"].splitlines())
+    summary = re.split(r"^(?:\w+:|:\w+.*:.*)$", text, maxsplit=1, flags=re.M)[0]
+    return summary.strip(), described
+
+
+def _entries(lines: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    indent, last = "", ""
+    for line in lines:
+        entry = _ENTRY.match(line)
+        if entry is not None and (not indent or entry["indent"] == indent):
+            indent, last = entry["indent"], entry["name"]
+            found[last] = entry["text"].strip()
+        elif last and line.strip():
+            found[last] = f"{found[last]} {line.strip()}".strip()
+    return found
+
+
+def _describe(parameters: dict[str, Any], described: Mapping[str, str]) -> None:
+    """Add what the docstring says; leave out the titles that pydantic makes of the names."""
+    parameters.setdefault("properties", {})
+    for name, value in parameters["properties"].items():
+        value.pop("title", None)
+        if name in described:
+            value.setdefault("description", described[name])
+
+
+def _mistakes(error: ValidationError) -> list[str]:
+    found = []
+    for item in error.errors(include_url=False)[:MAX_SHOWN]:
+        where = ".".join(map(str, item["loc"]))
+        got = "" if "missing" in item["type"] else f", got {_shown(item['input'])}"
+        found.append(f"{where}: {item['msg']}{got}")
+    return found
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
