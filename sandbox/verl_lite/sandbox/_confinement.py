@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from verl_lite.sandbox import _kernel
-from verl_lite.sandbox._rootfs import TMP_MOUNT, WORK_DIR
+from verl_lite.sandbox._rootfs import TMP_MOUNT, WORK
 from verl_lite.sandbox.limits import STACKS_MB
 
 _TMP_FLAGS = _kernel.MS_NOSUID | _kernel.MS_NODEV | _kernel.MS_NOEXEC
 _MB = 1 << 20
+_DIES_WITH_FORK_SERVER = _kernel.prctl_call(_kernel.PR_SET_PDEATHSIG, 9)
+_UNUSED_UIDS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,36 @@ class Confinement:
     gid: int
     change_identity: bool  # as root: switch to `uid`, which nothing else on the host uses
     own_proc: bool
-    namespaces: int  # created per run, besides its PID namespace
+    namespaces: int  # created per run, besides its PID namespace; 0: none, and no mounts
+    tmp: str  # the private folder
     landlock_ruleset: int | None
     seccomp_seal: _kernel.SeccompFilter
     ceilings: Mapping[int, int]  # the host's own hard limits, by resource
     base_address_space: int  # what the interpreter has mapped before the program starts
-    extra_processes: int  # our own, which the kernel counts with the run's
+    extra_processes: int | None  # ours, which the kernel counts with the run's; None: others' too
+
+
+def unused_uid() -> int:
+    """A user that nothing on this machine has, but the sandbox of this process."""
+    return _UNUSED_UIDS + os.getpid()
+
+
+def become_ordinary() -> None:
+    """Root in a container may have no right to make namespaces, but an ordinary user often has, in a user
+    namespace. Not root there: the kernel does not limit the number of root's processes.
+    """
+    unused = unused_uid()
+    try:
+        os.setgroups([])
+        os.setresgid(unused, unused, unused)
+        os.setresuid(unused, unused, unused)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"root without CAP_SYS_ADMIN, and no other user to become ({error.strerror}): give the container "
+            "CAP_SYS_ADMIN, or CAP_SETUID and CAP_SETGID, or run it as an ordinary user",
+        ) from error
+    _kernel.prctl(_kernel.PR_SET_DUMPABLE, 1)  # the change of user cleared it, which hides our own /proc
 
 
 def prepare_fork_server(confinement: Confinement) -> None:
@@ -88,17 +114,16 @@ def confinement_calls(confinement: Confinement, limits: KernelLimits) -> tuple[_
     """The system calls that confine a process irrevocably: private files, unprivileged user, no
     capabilities, limits, Landlock, seccomp. The order matters: each step needs what a later one drops.
     """
-    uid, ruleset = confinement.uid, confinement.landlock_ruleset
+    uid, ruleset, tmp = confinement.uid, confinement.landlock_ruleset, confinement.tmp
     return (
-        _kernel.unshare_call(confinement.namespaces),
-        *_private_mounts(confinement, limits),
+        *(_private_mounts(confinement, limits) if confinement.namespaces else [_DIES_WITH_FORK_SERVER]),
         (os.setsid, (), "setsid"),  # kill(0, ...) must not reach the fork server's process group
         *([(os.setresuid, (uid, uid, uid), "setresuid")] if confinement.change_identity else []),
         _kernel.drop_capabilities_call(),
         *_limit_calls(confinement, limits),
-        (os.mkdir, (WORK_DIR,), "mkdir"),
-        (os.mkdir, ("/tmp/.shm",), "mkdir"),
-        (os.chdir, (WORK_DIR,), "chdir"),
+        (os.mkdir, (f"{tmp}/{WORK}",), "mkdir"),
+        (os.mkdir, (f"{tmp}/.shm",), "mkdir"),
+        (os.chdir, (f"{tmp}/{WORK}",), "chdir"),
         *([_kernel.landlock_restrict_call(ruleset)] if ruleset is not None else []),
         confinement.seccomp_seal.call,
     )
@@ -109,7 +134,10 @@ def _private_mounts(confinement: Confinement, limits: KernelLimits) -> list[_ker
     inodes = 4096 + limits.disk_bytes // 16384
     owner = f"uid={confinement.uid},gid={confinement.gid}"
     options = f"mode=700,size={limits.disk_bytes},nr_inodes={inodes},{owner}"
-    calls = [_kernel.mount_call("tmpfs", TMP_MOUNT, "tmpfs", _TMP_FLAGS, options)]
+    calls = [
+        _kernel.unshare_call(confinement.namespaces),
+        _kernel.mount_call("tmpfs", TMP_MOUNT, "tmpfs", _TMP_FLAGS, options),
+    ]
     if confinement.own_proc:
         calls.append(_kernel.mount_call("proc", "/proc", "proc", _TMP_FLAGS, "subset=pid,hidepid=2"))
     return calls
@@ -118,7 +146,8 @@ def _private_mounts(confinement: Confinement, limits: KernelLimits) -> list[_ker
 def _limit_calls(confinement: Confinement, limits: KernelLimits) -> list[_kernel.Call]:
     address_space = confinement.base_address_space + limits.memory_bytes
     with_stacks = address_space + STACKS_MB * _MB  # the interpreter raises it for threads
-    processes = limits.processes + confinement.extra_processes
+    extra = confinement.extra_processes
+    processes = _kernel.RLIM_INFINITY if extra is None else limits.processes + extra
     stack = min(max(limits.memory_bytes // 4, 8 * _MB), 64 * _MB)
     table = (
         (_kernel.RLIMIT_AS, address_space, with_stacks),

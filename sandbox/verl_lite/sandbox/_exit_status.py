@@ -27,7 +27,7 @@ class Observation:
     peak_memory_mb: float
     stderr: bytes
     over_output: str | None = None
-    stopped: str | None = None  # "wall" | "cpu" | "memory" | "cancelled"
+    stopped: str | None = None  # "wall" | "cpu" | "memory" | "disk" | "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,10 @@ def classify_exit(seen: Observation, limits: Limits) -> ExitStatus:
     if seen.stopped == "memory":
         return ExitStatus(
             Status.MEMORY, code, f"its processes used more than memory_mb={limits.memory_mb} together"
+        )
+    if seen.stopped == "disk":
+        return ExitStatus(
+            Status.MEMORY, code, f"its files took more than disk_mb={limits.disk_mb}, or were too many"
         )
     if code == 0:
         return ExitStatus(Status.OK, 0, "")

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
-from verl_lite.sandbox import _confinement, _kernel, _landlock, _rootfs, _seccomp
+from verl_lite.sandbox import _confinement, _kernel, _landlock, _rootfs, _seccomp, _shared_host
 from verl_lite.sandbox._program import Interpreter
 from verl_lite.sandbox._program_files import MAIN_FILE, read_all, unpack_program, write_files
 from verl_lite.sandbox.limits import REPLY_FD
@@ -37,14 +37,19 @@ DESCRIPTORS = struct.Struct("@5i")  # program, stdin, stdout, stderr, reply
 LISTENER = struct.Struct("@i")  # comes with b"ready": of the filter that asks about shared memory
 _ANCILLARY_BYTES = _socket.CMSG_SPACE(DESCRIPTORS.size)
 _MAX_CACHED_LIMITS = 64
+_LANDLOCK_NEEDED = 3  # before, it does not keep a program from truncating files of its user
+_END_S = 10.0
 _RUN_NAMESPACES = _kernel.CLONE_NEWNS | _kernel.CLONE_NEWIPC | _kernel.CLONE_NEWUTS
 
 
 @dataclass(frozen=True, slots=True)
 class ForkServerOptions:
-    """`network_per_run`: one network namespace per run instead of one per fork server."""
+    """`network_per_run`: one network namespace per run instead of one per fork server. `folder` is the
+    private folder of runs where there are no namespaces, else "".
+    """
 
-    staging: str
+    folder: str
+    own_user: bool
     paths: list[str]
     uid: int  # the user of a run: as root an unused one, else what `outer_uid` maps to in the user namespace
     gid: int
@@ -59,7 +64,7 @@ class ForkServerOptions:
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """What the fork server prepares once for all its runs. `namespace` is its own PID namespace."""
+    """What the fork server prepares once for all its runs. `namespace` is its own PID namespace; -1: none."""
 
     confinement: _confinement.Confinement
     interpreter: Interpreter
@@ -97,7 +102,25 @@ def serve(link: _socket.socket, options: ForkServerOptions) -> NoReturn:
             os._exit(0)
         if ancillary:  # without descriptors: a kill that came too late
             descriptors = DESCRIPTORS.unpack(ancillary[0][2])
-            link.send(_run(link, state, state.calls_for(message), descriptors))
+            calls = state.calls_for(message)
+            if state.namespace >= 0:
+                link.send(_run(link, state, calls, descriptors))
+            else:
+                link.send(_run_without_namespaces(state, calls, descriptors))
+                _shared_host.reap_all()  # the supervisor kills what is left
+
+
+def _run_without_namespaces(
+    state: ServerState, calls: tuple[_kernel.Call, ...], descriptors: tuple[int, ...]
+) -> bytes:
+    """One run; returns when its program has ended, whatever else it started."""
+    program = os.fork()
+    if program == 0:
+        _start_program(state, calls, descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    _, status, usage = os.wait4(program, 0)
+    return ENDED.pack(status, time.monotonic(), usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
 
 
 def _run(
@@ -157,36 +180,70 @@ def _prepare(options: ForkServerOptions) -> ServerState:
             __import__(name)
         except Exception as error:
             raise ValueError(f"library {name} cannot be imported: {type(error).__name__}: {error}") from error
-    if not options.as_root:
-        _map_identity(options)
-    _kernel.set_host_name("sandbox")
-    interpreter = Interpreter(_rootfs.WORK_DIR)
+    tmp = options.folder or "/tmp"
+    interpreter = Interpreter(f"{tmp}/{_rootfs.WORK}")
     address_space = _address_space()
-    own_proc = _rootfs.build_root(
-        staging=options.staging, paths=options.paths, uid=options.uid, gid=options.gid
-    )
-    version = _landlock.abi()
-    executable = [path for path in options.paths if path not in _rootfs.DATA]
-    ruleset = (
-        _landlock.make_ruleset(version, execute=executable, own=[_rootfs.PRIVATE_DIR]) if version else None
-    )
+    own_proc, ruleset = _share_host(options) if options.folder else _enter_root(options)
     _kernel.prctl(_kernel.PR_SET_NO_NEW_PRIVS, 1)
-    listener = _kernel.SeccompFilter(_seccomp.server_filter()).install_with_listener()
+    isolated = not options.folder
+    listener = _kernel.SeccompFilter(_seccomp.server_filter(namespaces=isolated)).install_with_listener()
+    seal = _seccomp.run_filter(namespaces=isolated, own_user=options.own_user)
+    per_run = _RUN_NAMESPACES | (_kernel.CLONE_NEWNET if options.network_per_run else 0)
     confinement = _confinement.Confinement(
         uid=options.uid,
         gid=options.gid,
         change_identity=options.as_root,
         own_proc=own_proc,
-        namespaces=_RUN_NAMESPACES | (_kernel.CLONE_NEWNET if options.network_per_run else 0),
+        namespaces=per_run if isolated else 0,
+        tmp=tmp,
         landlock_ruleset=ruleset,
-        seccomp_seal=_kernel.SeccompFilter(_seccomp.run_filter()),
+        seccomp_seal=_kernel.SeccompFilter(seal),
         ceilings=_confinement.host_ceilings(),
         base_address_space=address_space,
-        extra_processes=0 if options.as_root else 2,
+        extra_processes=_extra_processes(options),
     )
     _confinement.prepare_fork_server(confinement)
-    namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if isolated else -1
     return ServerState(confinement, interpreter, namespace, listener, select.poll())
+
+
+def _extra_processes(options: ForkServerOptions) -> int | None:
+    """How many processes of a run's user are the sandbox's: its init or supervisor, and the fork server."""
+    if not options.own_user:
+        return None
+    return 0 if options.as_root else 2
+
+
+def _enter_root(options: ForkServerOptions) -> tuple[bool, int | None]:
+    """Take the identity of runs and enter their root; whether they have a /proc, and Landlock's rules."""
+    if not options.as_root:
+        _map_identity(options)
+    _kernel.set_host_name("sandbox")
+    own_proc = _rootfs.build_root(staging="/tmp", paths=options.paths, uid=options.uid, gid=options.gid)
+    version = _landlock.abi()
+    if not version:
+        return own_proc, None
+    executable = [path for path in options.paths if path not in _rootfs.DATA]
+    return own_proc, _landlock.make_ruleset(version, execute=executable, own=[_rootfs.PRIVATE_DIR])
+
+
+def _share_host(options: ForkServerOptions) -> tuple[bool, int]:
+    """Hide the host's files by Landlock alone, and stay alive until no process of a run is."""
+    version = _landlock.abi()
+    if version < _LANDLOCK_NEEDED:
+        raise OSError(f"Landlock's ABI is {version} here: without namespaces, it must be {_LANDLOCK_NEEDED}")
+    _kernel.prctl(_kernel.PR_SET_CHILD_SUBREAPER, 1)
+    _kernel.prctl(_kernel.PR_SET_PDEATHSIG, _signal.SIGTERM)
+    _signal.signal(_signal.SIGTERM, _end_with_runs)
+    os.environ.update(HOME=f"{options.folder}/{_rootfs.WORK}", TMPDIR=options.folder)
+    executable = [path for path in options.paths if path not in _rootfs.DATA]
+    read = [*options.paths, "/dev/random", "/dev/urandom"]
+    return False, _landlock.make_ruleset(version, execute=executable, own=[options.folder], read=read)
+
+
+def _end_with_runs(*_: object) -> NoReturn:
+    _shared_host.end_tree(os.getpid(), patience_s=_END_S)
+    os._exit(0)
 
 
 def _map_identity(options: ForkServerOptions) -> None:
@@ -214,13 +271,16 @@ def _start_program(
     try:
         _kernel.make_calls(calls)
         source, args, files = unpack_program(read_all(program_fd))
-        write_files({MAIN_FILE: source, **files}, _rootfs.WORK_DIR)
+        write_files({MAIN_FILE: source, **files}, f"{state.confinement.tmp}/{_rootfs.WORK}")
     except (OSError, ValueError, MemoryError) as error:
         os.write(reply, IS_FAILED + f"{type(error).__name__}: {error}".encode()[:1000])
         os._exit(1)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
     os.write(reply, STARTED.pack(IS_STARTED, time.monotonic(), time.process_time()))
     _keep_only(streams)
+    if state.confinement.namespaces:
+        _kernel.make_calls(_MAKE_DUMPABLE)
     state.interpreter.run_program(source, args)
 
 
@@ -233,4 +293,3 @@ def _keep_only(streams: list[int]) -> None:
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
     os.closerange(len(streams), 1 << 16)
-    _kernel.make_calls(_MAKE_DUMPABLE)

@@ -34,16 +34,19 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
         os.close(target)
 
 
-def make_ruleset(version: int, *, execute: Sequence[str], own: Sequence[str]) -> int:
-    """A ruleset, as a descriptor: read everything in the root, execute files below `execute`, write to
-    the null device, and do anything except execute below what is mounted inside `own`.
+def make_ruleset(
+    version: int, *, execute: Sequence[str], own: Sequence[str], read: Sequence[str] = ("/",)
+) -> int:
+    """A ruleset, as a descriptor: read what is below `read`, execute files below `execute`, write to the
+    null device, and do anything except execute below `own`, or what is mounted inside it.
     """
     handled = _ALL_FS_BY_ABI.get(version, _ALL_FS_NEWEST)
     fields = [handled] + ([_ALL_NET] if version >= 4 else []) + ([_ALL_SCOPES] if version >= 6 else [])
     attributes = struct.pack(f"<{len(fields)}Q", *fields)
     arguments = (attributes, len(attributes), 0)
     ruleset = _kernel.syscall(_kernel.LANDLOCK_CREATE, *arguments, name="landlock_create_ruleset")
-    _allow(ruleset, "/", _READ_FILE | _READ_DIR)
+    for path in read:
+        _allow(ruleset, path, _READ_FILE | _READ_DIR)
     _allow(ruleset, "/dev/null", _READ_FILE | _WRITE_FILE | (handled & _TRUNCATE))
     for path in execute:
         _allow(ruleset, path, _EXECUTE)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from verl_lite.sandbox import _kernel
 
-WORK_DIR = "/tmp/work"
+WORK = "work"  # below a run's private folder
+WORK_DIR = f"/tmp/{WORK}"
 # A run's private files are mounted one folder down, and /tmp links there: Landlock checks the folders
 # above a mount point but not the mount point itself, so one rule, made once, covers every run.
 PRIVATE_DIR = "/private"

@@ -3,7 +3,9 @@
 A call that is not allowed fails with EPERM. A call through another architecture's entry point
 (int 0x80, x32) kills the process, since its numbers mean other calls. Shared anonymous memory is in no
 process's resident set once it is unmapped where it was written, so the supervisor is asked about each
-mapping of it (`_shared_mappings`); where nobody can be asked, it is refused.
+mapping of it (`_questions`); where nobody can be asked, it is refused. Without namespaces the filters stand
+in for them: the supervisor is also asked about new processes and about signals, and what reaches other
+processes or files of the same user is refused.
 """
 
 import struct
@@ -35,12 +37,17 @@ _REFUSED_FLAGS = (
     | 0x02000000  # CLONE_NEWCGROUP
 )
 _AF_UNIX, _SOCK_STREAM, _SOCK_SEQPACKET = 1, 1, 5
-_SHARED_ANONYMOUS = 0x21  # MAP_SHARED and MAP_ANONYMOUS
+_SHARED, _SHARED_ANONYMOUS = 0x01, 0x21  # MAP_SHARED, and with MAP_ANONYMOUS
 _F_SETPIPE_SZ = 1031
+# Signals from descriptors: F_SETOWN, F_SETSIG, F_SETOWN_EX, FIOSETOWN, SIOCSPGRP.
+_F_OWNERS, _IO_OWNERS = (8, 10, 15), (0x8901, 0x8902)
 _SOL_SOCKET, _BUFFER_SIZES = 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and what forces them
 # PDEATHSIG, GET/SET_DUMPABLE, SET/GET_NAME, GET_SECCOMP, CAPBSET_READ, TIMERSLACK, GET_NO_NEW_PRIVS,
 # SET_VMA (names of malloc's areas): what libraries use and what affects only the caller.
 _PRCTL_OPTIONS = (1, 2, 3, 4, 15, 16, 21, 23, 29, 30, 39, 0x53564D41)
+_PRCTL_WITHOUT_NAMESPACES = (
+    _PRCTL_OPTIONS[1:3] + _PRCTL_OPTIONS[4:]
+)  # dies with its parent, can be looked into
 
 _LOAD, _RETURN = 0x20, 0x06
 _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ABOVE, _JUMP_ANY_BIT, _AND = 0x15, 0x35, 0x25, 0x45, 0x54
@@ -66,7 +73,9 @@ def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
 
 
 def _checked_call(number: int, body: list[bytes]) -> list[bytes]:
-    """`body` decides about call `number` and always returns; other numbers skip it."""
+    """`body` decides about call `number` and always returns; other numbers skip it. -1: there is no call."""
+    if number < 0:
+        return []
     return [_instruction(_JUMP_EQUAL, number, 0, len(body)), *body]
 
 
@@ -76,7 +85,14 @@ def _one_of(offset: int, values: tuple[int, ...]) -> list[bytes]:
     return [_instruction(_LOAD, offset), *tests, _RETURN_EPERM, _RETURN_ALLOW]
 
 
+def _none_of(offset: int, values: tuple[int, ...]) -> list[bytes]:
+    """EPERM when the argument at `offset` is one of `values`, else allow."""
+    tests = [_instruction(_JUMP_EQUAL, v, len(values) - i, 0) for i, v in enumerate(values)]
+    return [_instruction(_LOAD, offset), *tests, _RETURN_ALLOW, _RETURN_EPERM]
+
+
 _RETURN_ALLOW = _instruction(_RETURN, _ALLOW)
+_RETURN_ASK = _instruction(_RETURN, _ASK)
 _RETURN_KILL = _instruction(_RETURN, _KILL)
 _RETURN_EPERM = _instruction(_RETURN, _ERRNO | _EPERM)
 _RETURN_ENOSYS = _instruction(_RETURN, _ERRNO | _ENOSYS)
@@ -116,12 +132,12 @@ _FCNTL_BODY = [
 ]
 
 
-def _mmap_body(*, can_ask: bool) -> list[bytes]:
+def _mmap_body(flags: int, decision: bytes) -> list[bytes]:
     return [
         _instruction(_LOAD, _ARG3),
-        _instruction(_AND, _SHARED_ANONYMOUS),
-        _instruction(_JUMP_EQUAL, _SHARED_ANONYMOUS, 0, 1),
-        _instruction(_RETURN, _ASK) if can_ask else _RETURN_EPERM,
+        _instruction(_AND, flags),
+        _instruction(_JUMP_EQUAL, flags, 0, 1),
+        decision,
         _RETURN_ALLOW,
     ]
 
@@ -139,7 +155,7 @@ def _start(machine: str) -> list[bytes]:
     ]
 
 
-def server_filter(machine: str = _kernel.MACHINE) -> bytes:
+def server_filter(machine: str = _kernel.MACHINE, *, namespaces: bool = True) -> bytes:
     """The allow-list plus what the fork server itself needs; installed once, by the fork server.
 
     On installation the kernel evaluates a filter for every system call, which takes about a third of
@@ -150,10 +166,20 @@ def server_filter(machine: str = _kernel.MACHINE) -> bytes:
     column = _syscalls.COLUMN[machine]
     allowed = {*_syscalls.allowed_numbers(machine), *(numbers[column] for numbers in _syscalls.SET_UP)}
     allowed |= {numbers[column] for numbers in (_syscalls.CLONE, _syscalls.PRCTL)}
-    return b"".join(start) + _allow_list(machine, sorted(allowed), can_ask=True)
+    if namespaces:
+        return b"".join(start) + _allow_list(
+            machine, sorted(allowed), _mmap_body(_SHARED_ANONYMOUS, _RETURN_ASK)
+        )
+    asked = [numbers[column] for numbers in (*_syscalls.FORKS, *_syscalls.SIGNALS)]
+    for number in asked:
+        start += _checked_call(number, [_RETURN_ASK])
+    # A shared file that is unlinked is in no folder and in no process: its mappings are counted too.
+    return b"".join(start) + _allow_list(
+        machine, sorted(allowed - set(asked)), _mmap_body(_SHARED, _RETURN_ASK)
+    )
 
 
-def _allow_list(machine: str, numbers: list[int], *, can_ask: bool) -> bytes:
+def _allow_list(machine: str, numbers: list[int], mmap_body: list[bytes]) -> bytes:
     program: list[bytes] = []
     column = _syscalls.COLUMN[machine]
     for first, last in _ranges(numbers):
@@ -161,7 +187,7 @@ def _allow_list(machine: str, numbers: list[int], *, can_ask: bool) -> bytes:
         program.append(_instruction(_JUMP_ABOVE, last, 1, 0))
         program.append(_RETURN_ALLOW)
     for call, body in (
-        (_syscalls.MMAP, _mmap_body(can_ask=can_ask)),
+        (_syscalls.MMAP, mmap_body),
         (_syscalls.FCNTL, _FCNTL_BODY),
         (_syscalls.SOCKET, _SOCKET_BODY),
         (_syscalls.SOCKETPAIR, _SOCKET_BODY),
@@ -184,13 +210,35 @@ def _checks_of_a_run(machine: str) -> list[bytes]:
 def strict_filter(machine: str = _kernel.MACHINE) -> bytes:
     """Both filters in one, for a program started by another launcher (bubblewrap)."""
     program = b"".join([*_start(machine), *_checks_of_a_run(machine)])
-    return program + _allow_list(machine, _syscalls.allowed_numbers(machine), can_ask=False)
+    return program + _allow_list(
+        machine, _syscalls.allowed_numbers(machine), _mmap_body(_SHARED_ANONYMOUS, _RETURN_EPERM)
+    )
 
 
-def run_filter(machine: str = _kernel.MACHINE) -> bytes:
-    """Denies what only the fork server needed. Both filters apply, and the stricter wins."""
+def run_filter(machine: str = _kernel.MACHINE, *, namespaces: bool = True, own_user: bool = True) -> bytes:
+    """Denies what only the fork server needed. Both filters apply, and the stricter wins.
+
+    `own_user` says whether nothing but the sandbox belongs to the user of a run.
+    """
     program = _start(machine)
     column = _syscalls.COLUMN[machine]
     for numbers in _syscalls.SET_UP:
         program += _checked_call(numbers[column], [_RETURN_EPERM])
+    if not namespaces:
+        program += _checks_without_namespaces(column, own_user=own_user)
     return b"".join([*program, *_checks_of_a_run(machine), _RETURN_ALLOW])
+
+
+def _checks_without_namespaces(column: int, *, own_user: bool) -> list[bytes]:
+    """Refuse what would reach processes, sockets and files outside of the run."""
+    itself = [_instruction(_LOAD, _ARG1), _instruction(_JUMP_EQUAL, 0, 1, 0), _RETURN_EPERM]
+    checks = [
+        (_syscalls.SOCKET, [_RETURN_EPERM]),  # pairs are made by another call
+        (_syscalls.PRCTL, _one_of(_ARG0, _PRCTL_WITHOUT_NAMESPACES)),
+        (_syscalls.FCNTL, _none_of(_ARG1, (_F_SETPIPE_SZ, *_F_OWNERS))),
+        (_syscalls.IOCTL, _none_of(_ARG1, _IO_OWNERS)),
+        (_syscalls.SETPRIORITY, [*itself, *_one_of(_ARG0, (0,))]),
+        *((call, _one_of(_ARG0, (0,))) for call in _syscalls.ON_ONESELF),
+        *((call, [_RETURN_EPERM]) for call in _syscalls.BY_OWNERS if not own_user),
+    ]
+    return [part for call, body in checks for part in _checked_call(call[column], body)]

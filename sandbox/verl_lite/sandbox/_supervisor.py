@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from verl_lite.sandbox import _kernel, _rootfs
-from verl_lite.sandbox._confinement import KernelLimits
+from verl_lite.sandbox._confinement import KernelLimits, become_ordinary, unused_uid
 from verl_lite.sandbox._exit_status import Observation, classify_exit
 from verl_lite.sandbox._fork_server import (
     DESCRIPTORS,
@@ -31,7 +31,8 @@ from verl_lite.sandbox._fork_server import (
     serve,
 )
 from verl_lite.sandbox._program_files import memory_file
-from verl_lite.sandbox._shared_mappings import SharedMappings
+from verl_lite.sandbox._questions import Questions
+from verl_lite.sandbox._shared_host import HostMeter, SharedHost, end_tree, tasks_below
 from verl_lite.sandbox._streams import OutputStreams
 from verl_lite.sandbox._usage import Meter, read_process
 from verl_lite.sandbox._wire import receive_frame, send_frame
@@ -45,7 +46,6 @@ _SAMPLE_S = 0.02  # how often a run's memory and CPU time are sampled, while it 
 _SHORT_S = 0.002  # most runs are over by then; until then output waits in its pipes
 _SETUP_S = 20.0  # a run that has not started by then is a sandbox fault
 _GRACE_S = 5.0  # a run whose processes still exist so long after they were killed is given up
-_UNUSED_UIDS = 1_000_000_000  # as root, a run's user is this plus its fork server's process id
 _FORK_SERVER_NAMESPACES = (
     _kernel.CLONE_NEWPID
     | _kernel.CLONE_NEWNS
@@ -76,22 +76,37 @@ class Run:
 
 
 class Supervisor:
-    """One fork server, one run at a time. `link` is a socket to the trainer, `parent` its pidfd."""
+    """One fork server, one run at a time. `link` is a socket to the trainer, `parent` its pidfd; `host` is
+    where runs are without namespaces.
+    """
 
-    def __init__(self, link: _socket.socket, parent: int, options: dict[str, object]) -> None:
-        self._link, self._parent = link, parent
+    def __init__(
+        self, link: _socket.socket, parent: int, options: dict[str, object], host: SharedHost | None
+    ) -> None:
+        self._link, self._parent, self._host = link, parent, host
         self._cancelled = 0
-        self._run_uid = _UNUSED_UIDS + os.getpid()
-        self._server, self._server_pid = _start_fork_server(options, [link.fileno(), parent])
-        self._mappings = SharedMappings(_await_ready(self._server))
-        self._meter = Meter(self._server_pid, tmp=_rootfs.TMP_MOUNT, base=read_process(self._server_pid))
-        self._group = _make_group(self._server_pid, str(options["groups"]))
+        self._server, self._server_pid = _start_fork_server(options, host, [link.fileno(), parent])
+        server = self._server_pid
+        tasks = (lambda: tasks_below(server)) if self._host else None
+        self._questions = Questions(_await_ready(self._server), server, tasks)
+        self._meter = (
+            HostMeter(server, folder=self._host.folder, base=read_process(server))
+            if self._host
+            else Meter(server, tmp=_rootfs.TMP_MOUNT, base=read_process(server))
+        )
+        self._group = None if self._host else _make_group(server, str(options["groups"]))
 
     def serve(self) -> NoReturn:
         """Answer requests until the trainer is gone."""
-        send_frame(self._link, "ready", self._group.folders if self._group else [])
+        folders = self._group.folders if self._group else [self._host.folder] if self._host else []
+        send_frame(self._link, "ready", folders)
         poll = select.poll()
-        for descriptor in (self._link.fileno(), self._parent, self._server.fileno(), self._mappings.listener):
+        for descriptor in (
+            self._link.fileno(),
+            self._parent,
+            self._server.fileno(),
+            self._questions.listener,
+        ):
             poll.register(descriptor, select.POLLIN)
         while True:
             ready = {descriptor for descriptor, _ in poll.poll()}
@@ -110,6 +125,8 @@ class Supervisor:
 
     def close(self) -> None:
         """Kill the fork server with its run, and remove its control group."""
+        if self._host is not None:  # which ends everything
+            return
         os.kill(self._server_pid, signal.SIGKILL)
         os.waitpid(self._server_pid, 0)
         if self._group is not None:
@@ -126,7 +143,11 @@ class Supervisor:
                 self._handle(run, descriptor)
             if not run.ended:
                 self._enforce(run)
+        if self._host is not None:
+            run.given_up |= not end_tree(self._server_pid, patience_s=_GRACE_S)
         run.streams.drain()
+        if self._host is not None and not run.given_up:
+            self._host.clear()
         return run
 
     def _peak_kib(self, run: Run) -> int:
@@ -143,11 +164,11 @@ class Supervisor:
         limits, packed = _limits(limit_fields)
         if self._group is not None:
             self._group.begin_run(memory_bytes=limits.memory_mb * _MB, processes=limits.processes)
-        self._mappings.begin_run()
+        self._questions.begin_run()
         pipes = [os.pipe() for _ in range(3)]
         if os.geteuid() == 0:  # else a run cannot open /dev/stdout
             for _, write in pipes[:2]:
-                os.fchown(write, self._run_uid, self._run_uid)
+                os.fchown(write, unused_uid(), unused_uid())
         given = [memory_file(program), memory_file(stdin), *(write for _, write in pipes)]
         rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, DESCRIPTORS.pack(*given))
         self._server.sendmsg([packed], [rights])
@@ -175,8 +196,11 @@ class Supervisor:
             run.ended = self._server.recv(ENDED.size)
             if not run.ended:
                 self._blame_for_the_server(run)
-        elif descriptor == self._mappings.listener:
-            if not self._mappings.answer(limit_bytes=run.limits.memory_mb * _MB):
+        elif descriptor == self._questions.listener:
+            limits, stopped = run.limits, run.stopped is not None
+            if not self._questions.answer(
+                limit_bytes=limits.memory_mb * _MB, processes=limits.processes, stopped=stopped
+            ):
                 self._stop(run, "memory")
             elif run.next_sample_s is not None:
                 run.next_sample_s = 0.0  # now: what it has besides counts too
@@ -189,6 +213,8 @@ class Supervisor:
 
     def _enforce(self, run: Run) -> None:
         now = time.monotonic()
+        if run.stopped and self._host is not None:
+            end_tree(self._server_pid, patience_s=_SAMPLE_S)  # again: it may only have started since
         if not run.streams.watched:
             run.streams.watch()
         elif run.next_sample_s is None and run.started and not run.stopped:
@@ -208,11 +234,13 @@ class Supervisor:
     def _sample(self, run: Run) -> None:
         limit = run.limits.memory_mb * _MB
         usage = self._meter.measure(
-            tmp_bytes=run.limits.disk_mb * _MB, limit_bytes=limit, shared_bytes=self._mappings.num_bytes
+            tmp_bytes=run.limits.disk_mb * _MB, limit_bytes=limit, shared_bytes=self._questions.num_bytes
         )
         run.next_sample_s = time.monotonic() + usage.next_sample_s(limit)
         if usage.memory_bytes > limit or (self._group is not None and self._group.killed_for_memory()):
             self._stop(run, "memory")
+        elif isinstance(self._meter, HostMeter) and self._meter.is_full:
+            self._stop(run, "disk")
         elif usage.cpu_s > run.limits.cpu_limit_s:
             self._stop(run, "cpu")
 
@@ -226,7 +254,8 @@ class Supervisor:
         if run.stopped is None:
             run.stopped = why
             run.deadline_s = time.monotonic() + _GRACE_S
-            self._server.send(KILL)
+            if self._host is None:
+                self._server.send(KILL)
 
 
 def _await_ready(server: _socket.socket) -> int:
@@ -291,14 +320,17 @@ def _limits(fields: tuple[Any, ...]) -> tuple[Limits, bytes]:
     return limits, enforced.pack()
 
 
-def _start_fork_server(options: dict[str, object], own_fds: list[int]) -> tuple[_socket.socket, int]:
+def _start_fork_server(
+    options: dict[str, object], host: SharedHost | None, own_fds: list[int]
+) -> tuple[_socket.socket, int]:
     near, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    as_root = os.geteuid() == 0
+    as_root = os.geteuid() == 0 and host is None
     server_options = ForkServerOptions(
-        staging="/tmp",
+        folder=host.folder if host else "",
+        own_user=host is None or host.own_user,
         paths=_rootfs.root_paths(options["paths"]),  # type: ignore[arg-type]
-        uid=_UNUSED_UIDS + os.getpid() if as_root else 1000,
-        gid=_UNUSED_UIDS + os.getpid() if as_root else 1000,
+        uid=unused_uid() if as_root else 1000,
+        gid=unused_uid() if as_root else 1000,
         outer_uid=os.geteuid(),
         outer_gid=os.getegid(),
         as_root=as_root,
@@ -308,7 +340,7 @@ def _start_fork_server(options: dict[str, object], own_fds: list[int]) -> tuple[
         module_paths=options["paths"],  # type: ignore[arg-type]
     )
     flags = _FORK_SERVER_NAMESPACES | (0 if as_root else _kernel.CLONE_NEWUSER)
-    pid = _kernel.clone_process(flags)
+    pid = os.fork() if host else _kernel.clone_process(flags)
     if pid == 0:
         _kernel.prctl(_kernel.PR_SET_PDEATHSIG, 9)
         near.close()
@@ -319,32 +351,18 @@ def _start_fork_server(options: dict[str, object], own_fds: list[int]) -> tuple[
     return near, pid
 
 
-def _become_ordinary() -> None:
-    """Root in a container may have no right to make namespaces, but an ordinary user often has, in a user
-    namespace. Not root there: the kernel does not limit the number of root's processes.
-    """
-    unused = _UNUSED_UIDS + os.getpid()
-    try:
-        os.setgroups([])
-        os.setresgid(unused, unused, unused)
-        os.setresuid(unused, unused, unused)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"root without CAP_SYS_ADMIN, and no other user to become ({error.strerror}): give the container "
-            "CAP_SYS_ADMIN, or CAP_SETUID and CAP_SETGID, or run it as an ordinary user",
-        ) from error
-    _kernel.prctl(_kernel.PR_SET_DUMPABLE, 1)  # the change of user cleared it, which hides our own /proc
-
-
 def main(link_fd: int, parent_pid: int, options_text: str) -> NoReturn:
     """Entry point of the process. `link_fd` is a socket to the trainer, process `parent_pid`."""
     link = _socket.socket(fileno=link_fd)
+    host = None
     try:
         parent = os.pidfd_open(parent_pid)
-        if os.geteuid() == 0 and not _kernel.may_make_namespaces():
-            _become_ordinary()
-        supervisor = Supervisor(link, parent, json.loads(options_text))
+        options = json.loads(options_text)
+        if not options["namespaces"]:
+            host = SharedHost(_rootfs.python_paths() + options["paths"])
+        elif os.geteuid() == 0 and not _kernel.may_make_namespaces():
+            become_ordinary()
+        supervisor = Supervisor(link, parent, options, host)
         _kernel.run_first()  # the sooner a run is looked at, the less it exceeds its memory
         try:
             supervisor.serve()
@@ -355,3 +373,6 @@ def main(link_fd: int, parent_pid: int, options_text: str) -> NoReturn:
     except (ForkServerGone, OSError, ValueError) as error:
         send_frame(link, "fault", f"{type(error).__name__}: {error}")
         sys.exit(1)
+    finally:
+        if host is not None:
+            host.close()

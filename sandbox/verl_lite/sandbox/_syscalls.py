@@ -14,9 +14,21 @@ PRCTL = (157, 167)
 SOCKET, SOCKETPAIR, SETSOCKOPT = (41, 198), (53, 199), (54, 208)
 FCNTL, MMAP = (72, 25), (9, 222)
 DECIDED_BY_ARGUMENTS = (CLONE, PRCTL, SOCKET, SOCKETPAIR, SETSOCKOPT, FCNTL, MMAP)
-# Needed by the fork server to set up a run, never by a program: mount, unshare, setns, setresuid,
-# setresgid, setgroups, capset, landlock_restrict_self.
-SET_UP = ((165, 40), (272, 97), (308, 268), (117, 147), (119, 149), (116, 159), (126, 91), (446, 446))
+# Needed by the fork server to set up and end a run, never by a program: mount, unshare, setns, setresuid,
+# setresgid, setgroups, capset, landlock_restrict_self, pidfd_send_signal.
+SET_UP = (
+    *((165, 40), (272, 97), (308, 268), (117, 147), (119, 149), (116, 159), (126, 91), (446, 446)),
+    (424, 424),
+)
+# Where no namespace separates a run from other processes (see `_questions`): clone, fork, vfork are counted,
+# and kill, tkill, tgkill, rt_sigqueueinfo reach the run's own. What takes a process id as its first argument,
+# prlimit64 and sched_setaffinity, is for the caller itself. What changes files by their owner's right alone,
+# which Landlock does not cover: chmod, fchmod, fchmodat, utime, utimes, futimesat, utimensat.
+FORKS = (CLONE, (57, -1), (58, -1))
+SIGNALS = ((62, 129), (200, 130), (234, 131), (129, 138))
+ON_ONESELF = ((302, 261), (203, 122))
+SETPRIORITY, IOCTL = (141, 140), (16, 29)
+BY_OWNERS = ((90, -1), (91, 52), (268, 53), (132, -1), (235, -1), (261, -1), (280, 88))
 COLUMN = {"x86_64": 0, "aarch64": 1}
 
 ALLOWED = """

@@ -97,7 +97,7 @@ class Meter:
                     continue  # our own process, outside of the run's root
                 files = there.f_files - there.f_ffree
                 found += (there.f_blocks - there.f_bfree) * there.f_frsize + files * _INODE_BYTES
-                found += _num_sockets(pid) * _SOCKET_BYTES
+                found += _num_sockets(pid) * SOCKET_BYTES
                 break
             except PermissionError:
                 denied = True
@@ -105,7 +105,7 @@ class Meter:
                 continue
         else:
             found = unseen if denied else 0
-        return found + sum(_in_pipes(pid) for pid in pids)
+        return found + sum(in_pipes(pid) for pid in pids)
 
 
 def children(pid: int) -> list[int]:
@@ -160,10 +160,10 @@ def _socket_bytes() -> int:
         return 212_992 * 3 // 2
 
 
-_SOCKET_BYTES = _socket_bytes()
+SOCKET_BYTES = _socket_bytes()
 
 
-def _in_pipes(pid: int) -> int:
+def in_pipes(pid: int) -> int:
     try:
         descriptors = len(os.listdir(f"/proc/{pid}/fd"))
     except OSError:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -34,6 +35,7 @@ from verl_lite.sandbox._supervisor import main
 main(int(link), int(parent), options)
 """
 _START_TIMEOUT_S = 30.0
+_ENDS_ITSELF_S = 10.0
 _ANSWER_SLACK_S = 30.0  # beyond the wall limit: set-up and kill, both bounded by the supervisor
 
 
@@ -43,6 +45,7 @@ class Worker:
     def __init__(self, options: dict[str, Any]) -> None:
         self._send_lock = threading.Lock()
         self._groups: list[str] = []
+        self._namespaces = bool(options["namespaces"])
         self._link, far = socket.socketpair()
         with far:
             self._process = _spawn(far.fileno(), options)
@@ -102,12 +105,19 @@ class Worker:
 
     def kill(self) -> None:
         """Kill the processes at once, with every program in them."""
+        with contextlib.suppress(OSError):
+            self._link.shutdown(socket.SHUT_RDWR)  # wakes a thread blocked in `run`
+        if not self._namespaces:  # only the supervisor finds every process of its run
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_ENDS_ITSELF_S)
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGKILL)
         self._process.wait()
-        remove_groups(self._groups)  # the supervisor was killed before it could
-        with contextlib.suppress(OSError):
-            self._link.shutdown(socket.SHUT_RDWR)  # wakes a thread blocked in `run`
+        if self._namespaces:
+            remove_groups(self._groups)  # the supervisor was killed before it could
+        else:
+            for folder in self._groups:
+                shutil.rmtree(folder, ignore_errors=True)
         self._link.close()
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from verl_lite.errors import SandboxError
 from verl_lite.sandbox import _kernel, _landlock
 from verl_lite.sandbox._cgroup import CGROUP_VARIABLE, CgroupUnavailable, ControlGroup
+from verl_lite.sandbox._confinement import become_ordinary
 from verl_lite.sandbox.backend import Request
 from verl_lite.sandbox.bubblewrap import BubblewrapBackend
 from verl_lite.sandbox.languages import LANGUAGES, ToolchainMissing, find_toolchain
 from verl_lite.sandbox.limits import Limits, Result, Status
-from verl_lite.sandbox.native import NativeBackend
+from verl_lite.sandbox.native import LandlockBackend, NativeBackend
 
 
 class State(StrEnum):
@@ -55,17 +56,17 @@ print(status["Seccomp"].strip(), status["NoNewPrivs"].strip())
 
 def probe() -> list[Layer]:
     """The state of every layer on this machine, in the order in which a run meets them."""
-    as_root = os.geteuid() == 0
+    as_root = os.geteuid() == 0 and _kernel.may_make_namespaces()
     layers = [_identity(as_root)]
-    extra = 0 if as_root else _kernel.CLONE_NEWUSER
     for name, flag, detail in _NAMESPACES:
-        reason = _in_child(lambda flag=flag: _kernel.unshare(flag | extra))  # type: ignore[misc]
+        reason = _in_child(lambda flag=flag: _unshare(flag, as_root=as_root))  # type: ignore[misc]
         layers.append(Layer(name, State.MISSING if reason else State.ACTIVE, reason or detail))
     layers += [
         _landlock_layer(),
         *_run_layers(),
         _processes_layer(as_root),
         _cgroup_layer(),
+        _landlock_backend_layer(),
         _bubblewrap_layer(),
     ]
     return [*layers, *_language_layers()]
@@ -74,10 +75,19 @@ def probe() -> list[Layer]:
 def _identity(as_root: bool) -> Layer:
     if as_root:
         return Layer("identity", State.ACTIVE, "root here; runs switch to a user that nothing else uses")
-    reason = _in_child(lambda: _kernel.unshare(_kernel.CLONE_NEWUSER))
+    reason = _in_child(lambda: _unshare(0, as_root=False))
     if reason:
         return Layer("user namespace", State.MISSING, f"{reason}; {_user_namespace_hint()}")
-    return Layer("user namespace", State.ACTIVE, "an ordinary user here; runs have no other identity")
+    root = "root without CAP_SYS_ADMIN here, whose runs become another user"
+    who = root if os.geteuid() == 0 else "an ordinary user here"
+    return Layer("user namespace", State.ACTIVE, f"{who}; runs have no other identity")
+
+
+def _unshare(flag: int, *, as_root: bool) -> None:
+    """As a fork server does: root directly, everyone else in a user namespace, and no one as root there."""
+    if not as_root and os.geteuid() == 0:
+        become_ordinary()
+    _kernel.unshare(flag | (0 if as_root else _kernel.CLONE_NEWUSER))
 
 
 def _user_namespace_hint() -> str:
@@ -103,6 +113,8 @@ def _in_child(step: Callable[[], object]) -> str:
             text = ""
         except OSError as error:
             text = error.strerror or repr(error)
+        except BaseException as error:  # noqa: BLE001 - the child must not go on as this process
+            text = repr(error)
         os.write(writing, text.encode())
         os._exit(0)
     os.close(writing)
@@ -123,7 +135,7 @@ def _landlock_layer() -> Layer:
 def _run_layers() -> list[Layer]:
     """What only a real run can show: /proc, seccomp, and that everything works together."""
     try:
-        result = _one_run()
+        result = _one_run(NativeBackend)
     except SandboxError as error:
         return [Layer("python backend", State.MISSING, str(error))]
     if result.status is Status.SANDBOX_ERROR:
@@ -145,12 +157,24 @@ def _run_layers() -> list[Layer]:
     ]
 
 
-def _one_run() -> Result:
-    backend = NativeBackend(1, read_only_paths=[], network_per_run=False)
+def _one_run(kind: type[NativeBackend], program: str = _REPORT) -> Result:
+    backend = kind(1, read_only_paths=[], network_per_run=False)
     try:
-        return backend.run(Request("python", _REPORT.encode(), b"", {}, [], Limits()))
+        return backend.run(Request("python", program.encode(), b"", {}, [], Limits()))
     finally:
         backend.close()
+
+
+def _landlock_backend_layer() -> Layer:
+    """The weaker backend that needs no namespaces."""
+    name, use = "without namespaces", "only where `backend: landlock` asks for it, since it isolates less"
+    try:
+        result = _one_run(LandlockBackend, "print(1)")
+    except SandboxError as error:
+        return Layer(name, State.MISSING, str(error))
+    if result.status is not Status.OK:
+        return Layer(name, State.MISSING, result.message)
+    return Layer(name, State.ACTIVE, f"{use}; a run took {result.wall_s * 1e3:.1f} ms")
 
 
 def _processes_layer(as_root: bool) -> Layer:

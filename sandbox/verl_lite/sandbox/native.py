@@ -23,6 +23,7 @@ class NativeBackend:
     """A pool of fork servers, each running one program at a time."""
 
     name = "native"
+    namespaces = True
     isolated = True
     languages = frozenset({"python"})
 
@@ -35,6 +36,7 @@ class NativeBackend:
         libraries: Sequence[str] = (),
     ) -> None:
         self._options = {
+            "namespaces": self.namespaces,
             "paths": list(read_only_paths),
             "network_per_run": network_per_run,
             "preload": PRELOADED_MODULES.split(),
@@ -111,3 +113,10 @@ class NativeBackend:
         if worker.closed:
             worker.kill()  # reap it
         self._slots.put(None if worker.closed else worker)
+
+
+class LandlockBackend(NativeBackend):
+    """The same without namespaces: weaker, for where none is allowed, and only for those who ask for it."""
+
+    name = "landlock"
+    namespaces = False

@@ -14,7 +14,7 @@ from verl_lite.sandbox.bubblewrap import BubblewrapBackend, CommandBackend, Unsa
 from verl_lite.sandbox.languages import why_missing
 from verl_lite.sandbox.libraries import find_libraries, missing_modules
 from verl_lite.sandbox.limits import Limits, Result, Status
-from verl_lite.sandbox.native import NativeBackend
+from verl_lite.sandbox.native import LandlockBackend, NativeBackend
 from verl_lite.sandbox.remote import RemoteBackend
 from verl_lite.sandbox.served import SandboxServer, ServedBackend
 
@@ -31,11 +31,12 @@ class Sandbox:
     """Runs each program in its own process, namespaces and file system.
 
     `workers` is how many programs run at once, by default one per core. `backend` is "auto" (native,
-    or bubblewrap where that does not work), "native", "bubblewrap" or the URL of a SandboxFusion
-    service. `read_only_paths` are host folders that programs may read, such as a site-packages with
-    numpy; each is added to Python's module path. `libraries` are packages of this environment that the
-    native backend imports once, before any program ("numpy", or a set such as "science", see
-    `LIBRARY_SETS`); their folder is readable too. `network_per_run` gives each run its own network
+    or bubblewrap where that does not work), "native", "bubblewrap", "landlock" (without namespaces,
+    which isolates less: see docs/sandbox.md) or the URL of a SandboxFusion service. `read_only_paths` are
+    host folders that programs may read, such as a site-packages with numpy; each is added to Python's
+    module path. `libraries` are packages of this environment that the native backend imports once, before
+    any program ("numpy", or a set such as "science", see `LIBRARY_SETS`); their folder is readable too.
+    `network_per_run` gives each run its own network
     namespace instead of one per worker. Where programs cannot be isolated, raises SandboxError naming
     what is missing; with `unsafe=True` it warns and runs them without isolation.
 
@@ -70,7 +71,7 @@ class Sandbox:
 
     @property
     def backend(self) -> str:
-        """Which backend runs Python programs: "native", "bubblewrap", "remote" or "unsafe"."""
+        """What runs Python programs: native, bubblewrap, landlock, remote, served or unsafe."""
         return self._backend.name
 
     def run_python(
@@ -207,9 +208,9 @@ class Sandbox:
             return ServedBackend(backend, os.environ.get(TOKEN_VARIABLE, ""))
         if backend.startswith(("http://", "https://")):
             return RemoteBackend(backend)
-        if backend not in ("auto", "native", "bubblewrap"):
+        if backend not in ("auto", "native", "bubblewrap", "landlock"):
             raise SandboxError(
-                f"backend={backend!r}: expected auto, native, bubblewrap, verl+http://HOST:PORT "
+                f"backend={backend!r}: expected auto, native, bubblewrap, landlock, verl+http://HOST:PORT "
                 "(verl-lite sandbox serve) or a SandboxFusion service's URL"
             )
         reasons = []
@@ -220,7 +221,10 @@ class Sandbox:
                 reasons.append(f"{name}: {error}")
         if not unsafe:
             raise SandboxError(
-                "cannot isolate programs here: " + "; ".join(reasons) + ". See `verl-lite doctor`"
+                "cannot isolate programs here: "
+                + "; ".join(reasons)
+                + ". See `verl-lite doctor`"
+                + " (backend: landlock needs no namespaces, and isolates less)" * (backend != "landlock")
             )
         text = "running programs WITHOUT isolation, with the rights of this process: " + "; ".join(reasons)
         warnings.warn(text, UnsafeSandboxWarning, stacklevel=4)
@@ -229,7 +233,11 @@ class Sandbox:
     def _local(self, name: str) -> Backend:
         if name == "bubblewrap":
             return BubblewrapBackend(read_only_paths=self._paths)
-        return NativeBackend(
+        if name == "landlock" and self._network_per_run:
+            raise SandboxError(
+                "network_per_run needs network namespaces: leave it out with backend='landlock'"
+            )
+        return (LandlockBackend if name == "landlock" else NativeBackend)(
             self._num_workers,
             read_only_paths=self._paths,
             libraries=self._modules,

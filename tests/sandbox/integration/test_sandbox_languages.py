@@ -3,14 +3,15 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 
-from verl_lite.errors import SandboxError
-from verl_lite.sandbox import Limits, Sandbox, Status
+from verl_lite.sandbox import Limits, Result, Sandbox, Status
 
+Run = Callable[..., Result]
 ADD_ONE = {
+    "python": "print(int(input()) + 1)",
     "bash": "read x; echo $((x + 1))",
     "c": '#include <stdio.h>\nint main(){int x;scanf("%d",&x);printf("%d\\n",x+1);}',
     "cpp": "#include <iostream>\nint main(){int x;std::cin>>x;std::cout<<x+1<<std::endl;}",
@@ -36,6 +37,7 @@ BROKEN = {
     "rust": "fn main() {",
     "typescript": "const x: = 1 +",
 }
+FAILING = {"python": "print(1 / 0)", "bash": "exit 5", "javascript": "throw new Error('x')"}
 MACRO_BOMB = "\n".join(
     [
         "#define A0 1,",
@@ -46,37 +48,27 @@ MACRO_BOMB = "\n".join(
 )
 
 
-@pytest.fixture(scope="module")
-def bubblewrap() -> Iterator[Sandbox]:
-    try:
-        opened = Sandbox(backend="bubblewrap")
-    except SandboxError as error:
-        pytest.skip(str(error))
-    with opened:
-        yield opened
-
-
-def run(sandbox: Sandbox, language: str, source: str, **options: object) -> object:
-    try:
-        return sandbox.run(language, source, **options)  # type: ignore[arg-type]
-    except SandboxError as error:
-        pytest.skip(str(error))
-
-
 @pytest.mark.parametrize("language", ADD_ONE)
-def test_a_program_reads_stdin_and_is_compiled_once(language: str, bubblewrap: Sandbox) -> None:
-    first = run(bubblewrap, language, ADD_ONE[language], stdin="41\n")
-    assert (first.status, first.stdout) == (Status.OK, b"42\n"), first  # type: ignore[attr-defined]
+def test_a_program_reads_stdin_and_is_compiled_once(
+    language: str, run_language: Run, bubblewrap: Sandbox
+) -> None:
+    first = run_language(language, ADD_ONE[language], stdin="41\n")
+    assert (first.status, first.stdout) == (Status.OK, b"42\n"), first
     results = [bubblewrap.run(language, ADD_ONE[language], stdin=f"{i}\n") for i in range(3)]
     assert [result.stdout for result in results] == [b"1\n", b"2\n", b"3\n"]
 
 
+@pytest.mark.parametrize("language", FAILING)
+def test_a_program_that_fails(language: str, run_language: Run) -> None:
+    assert run_language(language, FAILING[language]).status is Status.ERROR
+
+
 @pytest.mark.parametrize("language", BROKEN)
-def test_a_program_that_does_not_compile(language: str, bubblewrap: Sandbox) -> None:
-    result = run(bubblewrap, language, BROKEN[language])
-    assert result.status is Status.ERROR  # type: ignore[attr-defined]
-    assert result.message.startswith("the compiler: exit code")  # type: ignore[attr-defined]
-    assert result.stderr  # type: ignore[attr-defined]
+def test_a_program_that_does_not_compile(language: str, run_language: Run) -> None:
+    result = run_language(language, BROKEN[language])
+    assert result.status is Status.ERROR
+    assert result.message.startswith("the compiler: exit code")
+    assert result.stderr
 
 
 def test_many_threads_share_one_compilation(bubblewrap: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,20 +92,20 @@ def test_many_threads_share_one_compilation(bubblewrap: Sandbox, monkeypatch: py
     assert compilations == [1]
 
 
-def test_a_compiler_is_stopped_at_its_own_memory(bubblewrap: Sandbox) -> None:
+def test_a_compiler_is_stopped_at_its_own_memory(run_language: Run) -> None:
     limits = Limits(memory_mb=64, compile_memory_mb=256)
-    result = run(bubblewrap, "cpp", MACRO_BOMB, limits=limits)
-    assert result.status is Status.MEMORY, result  # type: ignore[attr-defined]
-    assert "compile_memory_mb=256" in result.message  # type: ignore[attr-defined]
+    result = run_language("cpp", MACRO_BOMB, limits=limits)
+    assert result.status is Status.MEMORY, result
+    assert "compile_memory_mb=256" in result.message
 
 
-def test_a_compiler_is_stopped_at_its_own_time(bubblewrap: Sandbox) -> None:
+def test_a_compiler_is_stopped_at_its_own_time(run_language: Run) -> None:
     slow = "template<int N> struct F { enum { v = F<N-1>::v + F<N-2>::v + N % 7 }; };\n" + "\n".join(
         f"int f{i}[] = {{{','.join('1' for _ in range(200))}}};" for i in range(20_000)
     )
-    result = run(bubblewrap, "cpp", slow + "\nint main(){}", limits=Limits(compile_wall_s=0.2))
-    assert result.status is Status.TIMEOUT, result  # type: ignore[attr-defined]
-    assert "compile_wall_s=0.2" in result.message  # type: ignore[attr-defined]
+    result = run_language("cpp", slow + "\nint main(){}", limits=Limits(compile_wall_s=0.2))
+    assert result.status is Status.TIMEOUT, result
+    assert "compile_wall_s=0.2" in result.message
 
 
 def test_nothing_open_here_is_open_there(bubblewrap: Sandbox) -> None:

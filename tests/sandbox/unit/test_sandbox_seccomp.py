@@ -99,6 +99,48 @@ def test_arguments_decide(machine: str, call: str, arguments: tuple[int, ...], a
     assert strict == (EPERM if answer == ASK else answer)  # bubblewrap has nobody to ask
 
 
+WITHOUT_NAMESPACES = [
+    *((numbers, (17,), ASK) for numbers in (*_syscalls.FORKS, *_syscalls.SIGNALS)),
+    (_syscalls.CLONE, (0x10000000 | 17,), EPERM),
+    (_syscalls.SOCKET, (1, 1), EPERM),
+    (_syscalls.SOCKETPAIR, (1, 1), ALLOW),
+    *((_syscalls.PRCTL, (option,), EPERM) for option in (1, 4, 22, 36, 38)),
+    *((_syscalls.PRCTL, (option,), ALLOW) for option in (2, 3, 15, 0x53564D41)),
+    *((_syscalls.FCNTL, (3, command), EPERM) for command in (8, 10, 15, 1031)),
+    (_syscalls.FCNTL, (3, 4), ALLOW),
+    *((_syscalls.IOCTL, (3, request), EPERM) for request in (0x8901, 0x8902)),
+    (_syscalls.IOCTL, (3, 0x5401), ALLOW),
+    (_syscalls.SETPRIORITY, (0, 0, 5), ALLOW),
+    *((_syscalls.SETPRIORITY, arguments, EPERM) for arguments in ((0, 9, 5), (2, 0, 5), (1, 0, 5))),
+    *((numbers, (0,), ALLOW) for numbers in _syscalls.ON_ONESELF),
+    *((numbers, (9,), EPERM) for numbers in _syscalls.ON_ONESELF),
+    *((numbers, (), EPERM) for numbers in _syscalls.BY_OWNERS),
+    (_syscalls.MMAP, (0, 4096, 3, 0x22), ALLOW),
+    *((_syscalls.MMAP, (0, 4096, 3, flags), ASK) for flags in (0x01, 0x21, 0x03)),
+]
+
+
+@pytest.mark.parametrize("machine", ARCHITECTURES)
+def test_without_namespaces_what_reaches_others_is_refused_or_asked_about(machine: str) -> None:
+    architecture = ARCHITECTURES[machine]
+    server = _seccomp.server_filter(machine, namespaces=False)
+    run = _seccomp.run_filter(machine, namespaces=False, own_user=False)
+    for numbers, arguments, expected in WITHOUT_NAMESPACES:
+        number = numbers[_syscalls.COLUMN[machine]]
+        if number < 0:
+            continue
+        answers = {decide(program, number, architecture, *arguments) for program in (server, run)}
+        assert (answers - {ALLOW} or {ALLOW}) & {expected}, (number, arguments, answers)
+    column = _syscalls.COLUMN[machine]
+    usual = set(_syscalls.allowed_numbers(machine))
+    asked = {numbers[column] for numbers in (*_syscalls.FORKS, *_syscalls.SIGNALS)}
+    owners = {numbers[column] for numbers in _syscalls.BY_OWNERS}
+    special = {numbers[column] for numbers in (*_syscalls.DECIDED_BY_ARGUMENTS, _syscalls.CLONE3)}
+    for number in range(600):
+        allowed = {decide(program, number, architecture) for program in (server, run)} == {ALLOW}
+        assert allowed <= (number in usual - asked - owners or number in special), number
+
+
 @pytest.mark.parametrize("machine", ARCHITECTURES)
 def test_other_architectures_are_killed(machine: str) -> None:
     for program in (_seccomp.server_filter(machine), _seccomp.run_filter(machine)):
@@ -140,6 +182,7 @@ def test_numbers_agree_with_the_kernels_headers(machine: str, header: str) -> No
         "setgroups",
         "capset",
         "landlock_restrict_self",
+        "pidfd_send_signal",
     ]
     column = _syscalls.COLUMN[machine]
     assert [numbers[name] for name in names] == [pair[column] for pair in _syscalls.SET_UP]

@@ -58,7 +58,10 @@ class CodeRewardOptions(BaseModel):
     processes: int = Field(64, gt=0, description="of a run, threads included")
     output_kb: int = Field(1024, gt=0)
     workers: int | None = Field(None, gt=0, description="sandbox workers; by default one per core")
-    backend: str = Field("auto", description="auto, native, bubblewrap, or a SandboxFusion service's URL")
+    backend: str = Field(
+        "auto",
+        description="auto, native, bubblewrap, landlock (no namespaces: isolates less), or a service's URL",
+    )
     read_only_paths: tuple[str, ...] = Field((), description="folders of packages that programs may import")
     libraries: tuple[str, ...] = Field(
         (), description="packages of this environment to import before any program, or sets: arrays, science"

@@ -46,8 +46,8 @@ def verify_code(
     credit), unparsed (no program in the response), bad_reference (unusable tests,
     including an empty list), error (the sandbox failed). `details` holds one row per test under
     "tests", and the counts "passed", "total", "timed_out" and "trusting" (passes that a program could
-    have forged). Without `sandbox`, one per process is created and kept. Raises SandboxError where
-    programs cannot be isolated.
+    have forged); where isolation was weak, "isolation" is "landlock" or "unsafe". Without `sandbox`, one per
+    process is created and kept. Raises SandboxError where programs cannot be isolated.
     """
     submission = Submission(response=response, tests=tests, options=options or CodeOptions())
     return verify_programs([submission], sandbox=sandbox)[0]
@@ -70,8 +70,11 @@ def verify_programs(submissions: Sequence[Submission], *, sandbox: Sandbox | Non
     for index, grading in gradings.items():
         wall_s = (grading.finished_s or time.monotonic()) - started
         verdict = grading.verdict(wall_s)
-        if sandbox is not None and grading.options.language == "python":
+        python = grading.options.language == "python"
+        if sandbox is not None and python:
             verdict = _naming_missing_modules(verdict, grading.program, sandbox)
+        if sandbox is not None and sandbox.backend in ("unsafe", *(["landlock"] if python else [])):
+            verdict = replace(verdict, details={**verdict.details, "isolation": sandbox.backend})
         verdicts[index] = verdict
     return [verdicts[index] for index in range(len(submissions))]
 
