@@ -64,6 +64,37 @@ with Sandbox(workers=1, backend="native") as sandbox:
 """
 
 
+WITHOUT_NAMESPACES = """
+from verl_lite.errors import SandboxError
+from verl_lite.sandbox import Sandbox
+from verl_lite.verifiers.code import StdinTest, verify_code
+try:
+    Sandbox(workers=1)
+except SandboxError as error:
+    print("CAP_SYS_ADMIN" in str(error), "backend: landlock" in str(error))
+with Sandbox(workers=1, backend="landlock") as sandbox:
+    refused = "import os\\nos.chmod(os.__file__, 0o777)", "import os\\nos.kill(os.getppid(), 0)"
+    print([sandbox.run_python(program).status.value for program in refused])
+    verdict = verify_code("print(6 * 7)", [StdinTest(expected="42")], sandbox=sandbox)
+    print(verdict.outcome.value, verdict.details["isolation"])
+"""
+
+
+def test_where_no_namespace_is_allowed_landlock_isolates_for_those_who_ask() -> None:
+    """Root in a user namespace of its own, without CAP_SYS_ADMIN: as in a pod that may do nothing."""
+    shell = (
+        "echo 0 > /proc/sys/user/max_user_namespaces; exec setpriv --bounding-set=-sys_admin --inh-caps=-all "
+        '"$@"'
+    )
+    command = ["unshare", "-Ur", "sh", "-c", shell, "sh", sys.executable, "-c"]
+    tried = subprocess.run([*command, "pass"], capture_output=True, text=True, check=False)
+    if tried.returncode != 0:
+        pytest.skip(f"no user namespaces here: {tried.stderr[-300:]}")
+    ran = subprocess.run([*command, WITHOUT_NAMESPACES], capture_output=True, text=True, check=False)
+    expected = "True True\n['error', 'error']\ncorrect landlock\n"
+    assert ran.stdout == expected, ran.stdout + ran.stderr[-2000:]
+
+
 def test_root_without_the_right_to_make_namespaces_makes_a_user_namespace() -> None:
     """As in a container with the usual capabilities."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
