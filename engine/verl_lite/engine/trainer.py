@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from verl_lite.engine.algorithm.advantages import estimate_advantages
+from verl_lite.engine.algorithm.entropy import limit_covariance
 from verl_lite.engine.checkpointing import RunCheckpoints
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.data.stream import Prompts, make_stream
@@ -32,6 +33,7 @@ from verl_lite.engine.rollout.scoring import scoring
 from verl_lite.engine.rundir.checkpoints import Checkpoint, load_checkpoint, restore_random_states
 from verl_lite.engine.rundir.interrupt import Interrupt, StopRequested
 from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
+from verl_lite.engine.rundir.seeds import derive_seed
 from verl_lite.engine.types import PolicyLearner, Sampler, StepBatch, never_stop
 from verl_lite.errors import TrainingError
 from verl_lite.plugins.scorer import Scorer
@@ -133,6 +135,11 @@ class Trainer:
             kl = self._learner.kl_coefficient
             samples = estimate_advantages(
                 batch.trained, self._config.algorithm, statistics, kl_coefficient=kl
+            )
+            samples = limit_covariance(
+                samples,
+                self._config.algorithm.entropy,
+                seed=derive_seed(self._config.seed, "covariance", self.step),
             )
             stats = self._learner.update(samples)
             refuse_mismatch(stats.metrics.get("policy/kl_sampler_trainer", 0.0), self._mismatch_limit)

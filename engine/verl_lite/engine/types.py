@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Tokenizer: TypeAlias = "transformers.PreTrainedTokenizerBase"
 PreTrainedModel: TypeAlias = "transformers.PreTrainedModel"
-ComponentName = Literal["policy", "entropy", "reference_kl", "cross_entropy", "distillation"]
+ComponentName = Literal["policy", "entropy", "reference_kl", "kl_cov", "cross_entropy", "distillation"]
 OF_THE_POLICY: tuple[ComponentName, ...] = ("policy", "entropy", "reference_kl")  # share `loss_mask_T`
 
 

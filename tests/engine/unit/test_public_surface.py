@@ -17,9 +17,10 @@ ROOMS: dict[str, str] = {
         train_only_sft train_reward_model write_rollouts
     """,
     "verl_lite.engine.algorithm": """
-        KLController LossInput Terms cispo component_weights discounted_returns estimate_advantages gae
-        group_center group_standardize gspo importance_weights informative_groups kl_estimate leave_one_out
-        mismatch_metrics objective overlong_penalty policy_gradient policy_loss ppo_clip
+        EntropyController KLController LossInput Terms cispo component_weights discounted_returns dppo
+        estimate_advantages gae gmpo group_center group_standardize gspo importance_weights
+        informative_groups kl_estimate leave_one_out limit_covariance mean_normalised mismatch_metrics
+        objective overlong_penalty policy_gradient policy_loss ppo_clip sapo token_covariances
         token_weights
     """,
     "verl_lite.engine.cluster": """

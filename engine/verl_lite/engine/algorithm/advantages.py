@@ -7,6 +7,11 @@ Departures from the papers:
   rewards are all equal gives exactly 0, and the learner skips it.
 - Dr.GRPO (arXiv:2503.20783): only the mean is subtracted. Its loss side is aggregate=sequence_sum_norm.
 - RLOO (arXiv:2402.14740): each sample's baseline is the mean of the *other* samples of its group.
+- MaxRL (arXiv:2602.02710): reward minus the group's mean, divided by that mean; rewards may be graded, not
+  negative. The paper's are 0 or 1.
+- RAFT (arXiv:2304.06767, as in arXiv:2504.11343) and RFT (arXiv:2308.01825): no advantage; samples that are
+  right are in the component `cross_entropy`, RFT's only once each. RAFT's first paper takes the best sample
+  of a group, right or not.
 - REINFORCE++ (arXiv:2501.03262): the reward comes at the last token, a KL penalty (if configured) at
   every token; returns are discounted by gamma and standardised over the batch's tokens.
   With baseline: the group's mean is subtracted first, then the whole batch is standardised.
@@ -20,10 +25,18 @@ Shapes: G samples of one group, T completion tokens, B samples of the batch.
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
+from statistics import fmean
 
-from verl_lite.engine.config.algorithm import AlgorithmConfig, KLConfig, OverlongConfig
+from verl_lite.engine.config.algorithm import (
+    OWN_SAMPLES,
+    AdvantageName,
+    AlgorithmConfig,
+    KLConfig,
+    OverlongConfig,
+)
 from verl_lite.engine.types import TokenStatistics, TrainingSample, is_trainable
 from verl_lite.plugins import ScoredRollout, gdpo_advantages
 from verl_lite.plugins.statistics import (
@@ -42,10 +55,27 @@ def leave_one_out(rewards_G: Sequence[float]) -> list[float]:
     [1.0, -0.5, -0.5]
     """
     others = len(rewards_G) - 1
-    if others == 0 or has_zero_variance(rewards_G):
+    if has_zero_variance(rewards_G) or others == 0:
         return [0.0] * len(rewards_G)
     total = sum(rewards_G)
     return [reward - (total - reward) / others for reward in rewards_G]
+
+
+def mean_normalised(rewards_G: Sequence[float]) -> list[float]:
+    """MaxRL's (reward - mean) / mean (arXiv:2602.02710, eq. 10). Raises ValueError for negative rewards.
+
+    >>> mean_normalised([1.0, 0.0, 0.0, 0.0]), mean_normalised([0.0, 0.0])
+    ([3.0, -1.0, -1.0, -1.0], [0.0, 0.0])
+    """
+    if has_zero_variance(rewards_G):
+        return [0.0] * len(rewards_G)
+    if min(rewards_G) < 0:
+        raise ValueError(
+            f"advantage=maxrl divides by the mean reward of a group, but one reward is {min(rewards_G)}: "
+            "rewards must not be negative; shift them, or use advantage: grpo"
+        )
+    mean = fmean(rewards_G)
+    return [(reward - mean) / mean for reward in rewards_G]
 
 
 def discounted_returns(rewards_T: Sequence[float], gamma: float) -> list[float]:
@@ -114,7 +144,27 @@ def estimate_advantages(
     if config.whiten or config.advantage in ("reinforce_pp", "reinforce_pp_baseline"):
         advantages = _whiten(advantages, masks)
     parts = zip(rows, advantages, masks, returns, strict=True)
-    return [_sample(row, stats, a_T, m_T, r_T) for (row, stats), a_T, m_T, r_T in parts]
+    samples = [_sample(row, stats, a_T, m_T, r_T) for (row, stats), a_T, m_T, r_T in parts]
+    if config.advantage not in OWN_SAMPLES:
+        return samples
+    imitated = _imitated([row for row, _ in rows], config)
+    return [
+        replace(sample, components={"cross_entropy": mask_T}) if chosen else sample
+        for sample, mask_T, chosen in zip(samples, masks, imitated, strict=True)
+    ]
+
+
+def _imitated(rows: Sequence[ScoredRollout], config: AlgorithmConfig) -> list[bool]:
+    """Which rows are right; of equal completions of a prompt only the first under `rft`."""
+    seen: set[tuple[str, tuple[int, ...]]] = set()
+    chosen: list[bool] = []
+    for row in rows:
+        key = (row.rollout.group, tuple(row.rollout.completion_ids))
+        is_new = config.advantage == "raft" or key not in seen
+        chosen.append(_shaped_reward(row, config.overlong) >= config.right_at and is_new)
+        if chosen[-1]:
+            seen.add(key)
+    return chosen
 
 
 def _group_advantages(rows: Sequence[ScoredRollout], config: AlgorithmConfig) -> list[list[float]]:
@@ -134,11 +184,26 @@ def _group_advantages(rows: Sequence[ScoredRollout], config: AlgorithmConfig) ->
     return advantages
 
 
+def _no_advantages(rewards_G: Sequence[float]) -> list[float]:
+    return [0.0] * len(rewards_G)
+
+
+ESTIMATORS: Mapping[AdvantageName, Callable[[Sequence[float]], list[float]]] = {
+    "grpo": group_standardize,
+    "dr_grpo": group_center,
+    "reinforce_pp_baseline": group_center,
+    "rloo": leave_one_out,
+    "maxrl": mean_normalised,
+    "raft": _no_advantages,
+    "rft": _no_advantages,
+    "none": _no_advantages,
+}
+
+
 def _one_group(group: Sequence[ScoredRollout], config: AlgorithmConfig) -> list[list[float]]:
     if config.advantage == "process":
         return _process_advantages(group, config)
-    estimator = {"grpo": group_standardize, "rloo": leave_one_out}.get(config.advantage, group_center)
-    scalars_G = estimator([_shaped_reward(row, config.overlong) for row in group])
+    scalars_G = ESTIMATORS[config.advantage]([_shaped_reward(row, config.overlong) for row in group])
     return [[value] * len(row.rollout.completion_ids) for value, row in zip(scalars_G, group, strict=True)]
 
 

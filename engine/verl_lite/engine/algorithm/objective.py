@@ -5,6 +5,7 @@
     policy          importance weight (no gradient) x policy loss
     entropy         -eta x entropy
     reference_kl    beta x KL to the reference
+    kl_cov          |log p - log p_old| of the tokens that lower the entropy most, per token of the policy
     cross_entropy   -log p: demonstrations, and own samples that were right
 
 Denominators are counted per component over the global mini-batch (`component_weights`), so tokens of one
@@ -55,28 +56,47 @@ class ObjectiveOptions:
     policy_loss: PolicyLoss
     config: AlgorithmConfig
     kl_coefficient: float
+    entropy_bonus: float
 
 
 Component = Callable[[LossInput, Terms, ObjectiveOptions], tuple[Tensor | None, Metrics]]
 
 
 def objective(
-    batch: LossInput, terms: Terms, *, policy_loss: PolicyLoss, config: AlgorithmConfig, kl_coefficient: float
+    batch: LossInput,
+    terms: Terms,
+    *,
+    policy_loss: PolicyLoss,
+    config: AlgorithmConfig,
+    kl_coefficient: float,
+    entropy_bonus: float | None = None,
 ) -> tuple[Tensor, Metrics]:
-    """The loss to backpropagate, and metrics: sums over the component's tokens (`loss/*` are weighted)."""
-    options = ObjectiveOptions(policy_loss=policy_loss, config=config, kl_coefficient=kl_coefficient)
+    """The loss to backpropagate, and metrics: sums over the component's tokens (`loss/*` are weighted).
+
+    `kl_coefficient` and `entropy_bonus` are the controllers' current ones (None: the config's bonus).
+    """
+    bonus = config.entropy_bonus if entropy_bonus is None else entropy_bonus
+    options = ObjectiveOptions(
+        policy_loss=policy_loss, config=config, kl_coefficient=kl_coefficient, entropy_bonus=bonus
+    )
     loss, metrics = batch.logprobs_N.new_zeros(()), Metrics()
     for name, weights_N in terms.weights.items():
         loss_N, found = COMPONENTS[name](batch, terms, options)
         metrics |= found
         if loss_N is not None:
             part = (loss_N * counted(weights_N, weights_N)).sum()
-            metrics[METRIC_OF.get(name, f"loss/{name}")] = part.detach()
+            metrics[METRICS[name]] = part.detach()
             loss = loss + part
     return loss, metrics
 
 
-METRIC_OF: Mapping[ComponentName, str] = {"reference_kl": "loss/kl"}
+METRICS: Mapping[ComponentName, str] = {
+    "policy": "loss/policy",
+    "entropy": "loss/entropy",
+    "reference_kl": "loss/kl",
+    "kl_cov": "loss/kl_cov",
+    "cross_entropy": "loss/cross_entropy",
+}
 
 
 def _policy(batch: LossInput, terms: Terms, options: ObjectiveOptions) -> tuple[Tensor, Metrics]:
@@ -84,7 +104,7 @@ def _policy(batch: LossInput, terms: Terms, options: ObjectiveOptions) -> tuple[
     loss_N, metrics = options.policy_loss(batch)
     if terms.sampler_logprobs_N is not None:
         metrics |= mismatch_metrics(terms.sampler_logprobs_N, batch.old_logprobs_N, batch.mask_N)
-        if config.importance.mode != "off":
+        if config.importance.is_on:
             weight_N, changed = importance_weights(terms.sampler_logprobs_N, batch, config.importance)
             loss_N = loss_N * weight_N
             metrics |= changed
@@ -92,7 +112,7 @@ def _policy(batch: LossInput, terms: Terms, options: ObjectiveOptions) -> tuple[
 
 
 def _entropy(batch: LossInput, terms: Terms, options: ObjectiveOptions) -> tuple[Tensor | None, Metrics]:
-    entropy_N, bonus = counted(terms.entropy_N, batch.mask_N), options.config.entropy_bonus
+    entropy_N, bonus = counted(terms.entropy_N, batch.mask_N), options.entropy_bonus
     return -bonus * entropy_N if bonus else None, {"policy/entropy": entropy_N.sum().detach()}
 
 
@@ -109,6 +129,11 @@ def _reference_kl(batch: LossInput, terms: Terms, options: ObjectiveOptions) -> 
     return options.kl_coefficient * kl_N, metrics
 
 
+def _kl_cov(batch: LossInput, terms: Terms, options: ObjectiveOptions) -> tuple[Tensor, Metrics]:
+    batch = only_counted(batch)
+    return (batch.logprobs_N - batch.old_logprobs_N).abs(), {}
+
+
 def _cross_entropy(batch: LossInput, terms: Terms, options: ObjectiveOptions) -> tuple[Tensor, Metrics]:
     return -counted(batch.logprobs_N, terms.weights["cross_entropy"]), {}
 
@@ -117,6 +142,7 @@ COMPONENTS: Mapping[ComponentName, Component] = {
     "policy": _policy,
     "entropy": _entropy,
     "reference_kl": _reference_kl,
+    "kl_cov": _kl_cov,
     "cross_entropy": _cross_entropy,
 }
 
@@ -126,16 +152,20 @@ def component_weights(
 ) -> dict[ComponentName, list[float]]:
     """Per component, the weight of each sample's tokens in the mini-batch `samples`.
 
-    The policy, its entropy and its KL are aggregated as the config says, the others over their tokens
+    What is per token of the policy is aggregated as the config says, the others over their own tokens
     (`token_mean`). Components without a token are left out.
     """
     own = partial(token_weights, aggregate=config.aggregate, norm_tokens=config.norm_tokens)
     every = partial(token_weights, aggregate="token_mean")
     found: dict[ComponentName, list[float]] = {}
     for name in COMPONENTS:
-        lengths = [sum(weight > 0 for weight in sample.component(name)) for sample in samples]
-        if any(lengths):
-            found[name] = (own if name in OF_THE_POLICY else every)(lengths)
+        per_policy_token = name in (*OF_THE_POLICY, "kl_cov")
+        lengths = [
+            sum(weight > 0 for weight in (sample.loss_mask_T if per_policy_token else sample.component(name)))
+            for sample in samples
+        ]
+        if any(lengths) and any(sample.component(name) for sample in samples):
+            found[name] = (own if per_policy_token else every)(lengths)
     return found
 
 

@@ -3,19 +3,29 @@
 Every refusal gives its reason, before anything is loaded.
 """
 
-from typing import Any, Literal, Self
+import math
+from collections.abc import Mapping
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from verl_lite.plugins.config_file import ConfigModel
 
 AdvantageName = Literal[
-    "grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "gae", "gdpo", "process"
-]
-PolicyLossName = Literal["ppo_clip", "gspo", "cispo", "policy_gradient"]
+    "grpo", "dr_grpo", "rloo", "maxrl", "reinforce_pp", "reinforce_pp_baseline", "gae", "gdpo", "process",
+    "raft", "rft", "none",
+]  # fmt: skip
+PolicyLossName = Literal["ppo_clip", "gspo", "cispo", "policy_gradient", "sapo", "gmpo", "dppo_tv", "dppo_kl"]
 ParallelName = Literal["fsdp", "replicated"]
 AggregateName = Literal["token_mean", "sequence_mean", "sequence_sum_norm"]
-GROUP_ESTIMATORS = ("grpo", "dr_grpo", "rloo", "reinforce_pp_baseline", "gdpo", "process")
+GROUP_ESTIMATORS = ("grpo", "dr_grpo", "rloo", "maxrl", "reinforce_pp_baseline", "gdpo", "process", "raft")
+OWN_SAMPLES = ("raft", "rft")  # cross-entropy on the policy's own samples
+SEQUENCE_LOSSES = ("gspo", "gmpo")  # one ratio per sequence
+CLIPS: Mapping[str, Mapping[str, float]] = {  # where the default is not 0.2
+    "cispo": {"clip_low": 1.0},
+    "gmpo": {"clip_low": 0.4, "clip_high": 0.4},
+    "dppo_kl": {"clip_low": 0.05, "clip_high": 0.05},
+}
 
 
 class KLConfig(ConfigModel):
@@ -76,18 +86,83 @@ class KLConfig(ConfigModel):
             )
 
 
+class RejectConfig(ConfigModel):
+    """Drop tokens or whole completions whose sampler and learner differ too much.
+
+    With r = p_learner / p_sampler:
+
+    statistic      k1: log r, with `low` and `high` given as those of r; k2: (log r)^2 / 2; k3: r - 1 - log r
+    over           token: each alone; of a completion's tokens the sum, mean, min or max, for all of them
+    low, high      what is kept
+    learner        old: the policy that started the step; current: the one being updated
+    only_negative  never drops tokens of positive advantage
+    """
+
+    statistic: Literal["k1", "k2", "k3"] = "k1"
+    over: Literal["token", "sum", "mean", "min", "max"] = "mean"
+    low: float = Field(default=0.0, ge=0)
+    high: float | None = Field(default=None, gt=0)
+    learner: Literal["old", "current"] = "old"
+    only_negative: bool = False
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.low >= (math.inf if self.high is None else self.high):
+            raise ValueError(f"importance.reject: low={self.low} must be below high={self.high}")
+        if self.high is None and self.low == 0.0:
+            raise ValueError(
+                "importance.reject: expected low, high or both; without a bound nothing is dropped"
+            )
+        return self
+
+
 class ImportanceConfig(ConfigModel):
-    """Correct differences between sampler and learner probabilities. Their KL is always logged."""
+    """Correct differences between sampler and learner probabilities. Their KL is always logged.
+
+    `level` is what one weight is for: a token; a sequence (the product over its tokens), or its geometric
+    mean. `reject` applies on top, in any mode.
+    """
 
     mode: Literal["off", "truncate", "mask"] = "off"
-    level: Literal["token", "sequence"] = "token"
+    level: Literal["token", "sequence", "geometric"] = "token"
     low: float = Field(default=0.5, ge=0)  # mask: drop tokens with lower weights
     high: float = Field(default=2.0, gt=0)  # truncate: the cap; mask: drop tokens with higher weights
+    reject: tuple[RejectConfig, ...] = ()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the sampler's log-probabilities decide what a token weighs."""
+        return self.mode != "off" or bool(self.reject)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.mode == "mask" and self.low >= self.high:
             raise ValueError(f"importance.low={self.low} must be below importance.high={self.high}")
+        return self
+
+
+class EntropyConfig(ConfigModel):
+    """Keep the policy's entropy up; `entropy_bonus` is what the adaptive bonus starts from.
+
+    target      nats per token: below it the bonus grows by `step` per update, above it falls, never below 0
+    covariance  clip: no gradient for `fraction` of the tokens, taken from those whose covariance of
+                log-probability and advantage is within low .. high; kl: `coefficient` x |log p - log p_old|
+                for the `fraction` with the highest one
+    """
+
+    target: float | None = Field(default=None, gt=0)
+    step: float = Field(default=1e-3, gt=0)
+    max_bonus: float = Field(default=0.1, gt=0)
+    covariance: Literal["off", "clip", "kl"] = "off"
+    fraction: float = Field(default=2e-4, gt=0, le=1)
+    low: float = 1.0
+    high: float = 5.0
+    coefficient: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"entropy.low={self.low} must be below entropy.high={self.high}")
         return self
 
 
@@ -120,7 +195,8 @@ class CriticConfig(ConfigModel):
 class AlgorithmConfig(ConfigModel):
     """The advantage estimator, the policy loss and their options.
 
-    The ratio is clipped to [1 - clip_low, 1 + clip_high]. Under cispo clip_low defaults to 1: no bound.
+    The ratio is clipped to [1 - clip_low, 1 + clip_high], under gmpo its logarithm to [-clip_low, clip_high];
+    dppo bounds the change of a token's probability (dppo_tv) or a KL (dppo_kl). CLIPS has other defaults.
     """
 
     advantage: AdvantageName = "grpo"
@@ -129,10 +205,15 @@ class AlgorithmConfig(ConfigModel):
     clip_low: float = Field(default=0.2, ge=0)
     clip_high: float = Field(default=0.2, ge=0)
     dual_clip: float | None = Field(default=None, gt=1)
+    ratio_cap: float = Field(default=20.0, ge=1)  # dppo: the largest ratio
+    gate_positive: float = Field(default=1.0, gt=0)  # sapo: steepness of the gate for positive advantages
+    gate_negative: float = Field(default=1.05, gt=0)  # sapo: for negative ones
+    right_at: float = 1.0  # rft: the smallest reward of a sample that is imitated
     norm_tokens: int | None = Field(default=None, gt=0)  # the constant of sequence_sum_norm
     epochs: int = Field(default=1, ge=1)
     mini_batches: int = Field(default=1, ge=1)
     entropy_bonus: float = 0.0
+    entropy: EntropyConfig = EntropyConfig()
     whiten: bool = False  # standardise the advantages over the whole batch's tokens
     gamma: float = Field(default=1.0, ge=0, le=1)
     lam: float = Field(default=1.0, ge=0, le=1)
@@ -145,10 +226,8 @@ class AlgorithmConfig(ConfigModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_lower_bound_in_cispo(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("loss") == "cispo":
-            return {"clip_low": 1.0, **data}
-        return data
+    def _own_clips(cls, data: object) -> object:
+        return {**CLIPS.get(str(data.get("loss")), {}), **data} if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -167,16 +246,21 @@ class AlgorithmConfig(ConfigModel):
             raise ValueError("advantage=gae needs values: add an algorithm.critic section ({} for defaults)")
 
     def _check_ratio(self) -> None:
-        if self.loss == "gspo" and self.aggregate != "sequence_mean":
+        if self.loss in SEQUENCE_LOSSES and self.aggregate != "sequence_mean":
             raise ValueError(
-                f"loss=gspo has one ratio per sequence; aggregate={self.aggregate} would weigh it by the "
-                "sequence's length and bias it: use aggregate: sequence_mean"
+                f"loss={self.loss} has one ratio per sequence; aggregate={self.aggregate} would weigh it by "
+                "the sequence's length and bias it: use aggregate: sequence_mean"
             )
         if self.loss == "policy_gradient" and self.epochs * self.mini_batches > 1:
             raise ValueError(
                 f"loss=policy_gradient has no ratio, so it is only right on-policy, but epochs="
                 f"{self.epochs} x mini_batches={self.mini_batches} makes several updates on one batch: "
                 "set both to 1, or use loss: ppo_clip"
+            )
+        if self.entropy.covariance == "kl" and self.epochs * self.mini_batches == 1:
+            raise ValueError(
+                "entropy.covariance=kl penalises |log p - log p_old|, whose gradient is 0 in the only update "
+                "on a batch: set epochs or mini_batches above 1, or covariance: clip"
             )
         if self.dual_clip is not None and self.loss != "ppo_clip":
             raise ValueError(f"dual_clip bounds the ratio of ppo_clip; loss={self.loss} does not use it")
@@ -197,6 +281,8 @@ class AlgorithmConfig(ConfigModel):
                 f"kl.placement=reward gives a penalty per token, which advantage={self.advantage} (one "
                 "value per completion) cannot place: use gae or reinforce_pp, or kl.placement: loss"
             )
+        if self.advantage in (*OWN_SAMPLES, "none") and self.whiten:
+            raise ValueError(f"whiten standardises advantages, but advantage={self.advantage} has none")
         if self.advantage == "gdpo" and self.overlong.mode == "shape":
             raise ValueError(
                 "overlong.mode=shape changes the summed reward, which advantage=gdpo does not use: "

@@ -58,19 +58,19 @@ class AsynchronyConfig(ConfigModel):
         *,
         advantage: str,
         loss: str,
-        importance: str,
+        is_corrected: bool,
         dynamic_sampling: bool,
         takes_weights_anytime: bool,
     ) -> None:
         """Raise ValueError, with the reason, for settings the mode rules out."""
-        if self.mode != "sync" and loss == "policy_gradient" and importance == "off":
+        if self.mode != "sync" and loss == "policy_gradient" and not is_corrected:
             raise ValueError(
                 f"asynchrony.mode={self.mode} trains on samples of older policies, but loss=policy_gradient "
                 "is only right on-policy: set algorithm.importance.mode to truncate or mask, or mode sync"
             )
         if self.mode != "async":
             return
-        if importance == "off" and (self.stale == "correct" or self.max_lag > 1):
+        if not is_corrected and (self.stale == "correct" or self.max_lag > 1):
             raise ValueError(
                 f"asynchrony.mode=async with stale={self.stale} and max_lag={self.max_lag} trains on tokens "
                 "of policies several updates old, which is only right with importance weights: set "

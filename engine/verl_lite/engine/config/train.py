@@ -200,7 +200,7 @@ class TrainConfig(RewardsConfig):
         self.asynchrony.check(
             advantage=self.algorithm.advantage,
             loss=self.algorithm.loss,
-            importance=self.algorithm.importance.mode,
+            is_corrected=self.algorithm.importance.mode != "off",
             dynamic_sampling=self.algorithm.dynamic_sampling,
             takes_weights_anytime=self.rollout.is_placed_by_ray,
         )

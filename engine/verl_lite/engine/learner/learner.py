@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from verl_lite.engine.algorithm.entropy import EntropyController
 from verl_lite.engine.algorithm.importance import (
     has_sampler_logprobs,
     mismatch_means,
@@ -83,6 +84,7 @@ class Learner:
         self.policy = Policy(model, config, pad_token_id=pad_token_id, temperature=temperature, ranks=ranks)
         self._ranks = ranks
         self.kl_controller = KLController(algorithm.kl)
+        self.entropy_controller = EntropyController(algorithm.entropy, algorithm.entropy_bonus)
         self._algorithm = algorithm
         self._policy_loss = policy_loss(algorithm)
         self._reference = make_reference(
@@ -235,6 +237,7 @@ class Learner:
             policy_loss=self._policy_loss,
             config=self._algorithm,
             kl_coefficient=self.kl_controller.coefficient,
+            entropy_bonus=self.entropy_controller.bonus,
         )
         return loss, metrics, logprobs_N.detach()
 
@@ -249,7 +252,7 @@ class Learner:
             return True
         if not sample.is_in_policy:
             return False
-        return self._algorithm.kl.in_loss or self._algorithm.entropy_bonus != 0.0 or any(sample.advantages_T)
+        return self._algorithm.kl.in_loss or self.entropy_controller.bonus != 0.0 or any(sample.advantages_T)
 
     def _mini_batches(self, samples: Sequence[TrainingSample]) -> Iterator[list[int]]:
         """Sample indices per mini-batch: whole groups, reshuffled each epoch, as even as groups allow."""
@@ -292,6 +295,9 @@ class Learner:
             own_tokens = sum(len(sample.completion_ids) for sample in own)
             per_completion = metrics["policy/kl_reference"] * own_tokens / len(own)
             self.kl_controller.update(per_completion, num_samples=len(own))
+        if "policy/entropy" in metrics:
+            self.entropy_controller.update(metrics["policy/entropy"])
+        metrics["policy/entropy_bonus"] = self.entropy_controller.bonus
         metrics["policy/kl_coefficient"] = self.kl_controller.coefficient
         metrics["learner/learning_rate"] = self._optimizer.learning_rate
         metrics["learner/bad_steps"] = float(self._guard.num_bad_steps)
@@ -366,6 +372,7 @@ class Learner:
             "model": self._trained_state(),
             "optimizer": self._optimizer.state_dict(),
             "kl_controller": self.kl_controller.state_dict(),
+            "entropy_controller": self.entropy_controller.state_dict(),
             "num_bad_steps": self._guard.num_bad_steps,
             "generator": self._generator.get_state(),
             "critic": self._critic.state_dict() if self._critic is not None else None,
@@ -390,6 +397,7 @@ class Learner:
         self.policy.model.load_state_dict(state["model"], strict=False)
         self._optimizer.load_state_dict(state["optimizer"])
         self.kl_controller.load_state_dict(state["kl_controller"])
+        self.entropy_controller.load_state_dict(state["entropy_controller"])
         self._guard.num_bad_steps = int(state["num_bad_steps"])
         self._generator.set_state(state["generator"])
         if self._critic is not None:

@@ -14,6 +14,7 @@ from verl_lite.engine.algorithm import (
     group_standardize,
     informative_groups,
     leave_one_out,
+    mean_normalised,
     overlong_penalty,
 )
 from verl_lite.engine.config import AlgorithmConfig, CriticConfig, KLConfig, OverlongConfig
@@ -51,6 +52,32 @@ def scalars(scored, config, *rest):
     samples = estimate_advantages(scored, config, *rest)
     assert all(len(set(s.advantages_T)) == 1 for s in samples)
     return [s.advantages_T[0] for s in samples]
+
+
+@pytest.mark.parametrize("estimator", [group_standardize, group_center, leave_one_out, mean_normalised])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_reward_that_is_no_number_is_refused_wherever_it_stands(estimator, bad):
+    for rewards in ([1.0, bad], [bad, 1.0], [bad], [bad, bad], [0.0, bad, 1.0]):
+        with pytest.raises(ValueError, match=r"value \d of \d is (nan|-?inf): expected finite numbers"):
+            estimator(rewards)
+
+
+def test_maxrl_weighs_a_hard_prompt_by_one_over_its_success_rate():
+    assert mean_normalised([1.0, 0.0, 0.0, 0.0]) == [3.0, -1.0, -1.0, -1.0]
+    assert mean_normalised([1.0, 1.0, 1.0, 0.0]) == pytest.approx([1 / 3] * 3 + [-1.0])
+    with pytest.raises(ValueError, match="divides by the mean reward"):
+        mean_normalised([-1.0, 1.0])
+    assert scalars([row(1.0), row(0.0)], AlgorithmConfig(advantage="maxrl")) == [1.0, -1.0]
+
+
+def test_own_right_samples_are_imitated():
+    """Of two equal right completions `rft` keeps one; what is wrong is in no component but the policy's."""
+    rows = [row(1.0), row(0.5), row(1.2), row(1.0, tokens=3), row(1.0, group="other")]
+    for advantage, expected in (("raft", [1, 0, 1, 1, 1]), ("rft", [1, 0, 0, 1, 1])):
+        samples = estimate_advantages(rows, AlgorithmConfig(advantage=advantage))
+        found = [sum(s.component("cross_entropy")) / len(s.completion_ids) for s in samples]
+        assert found == expected
+        assert not any(any(s.advantages_T) for s in samples)
 
 
 def test_group_estimators_by_hand():

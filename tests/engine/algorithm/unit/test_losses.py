@@ -11,6 +11,8 @@ from verl_lite.engine.algorithm import (
     LossInput,
     Terms,
     cispo,
+    dppo,
+    gmpo,
     gspo,
     importance_weights,
     kl_estimate,
@@ -19,10 +21,13 @@ from verl_lite.engine.algorithm import (
     policy_gradient,
     policy_loss,
     ppo_clip,
+    sapo,
     token_weights,
 )
 from verl_lite.engine.algorithm.importance import mismatch_means
+from verl_lite.engine.algorithm.losses import LOSSES
 from verl_lite.engine.config import AlgorithmConfig, ImportanceConfig, KLConfig
+from verl_lite.engine.config.algorithm import SEQUENCE_LOSSES
 from verl_lite.engine.types import OF_THE_POLICY
 
 
@@ -101,6 +106,59 @@ def test_cispo_keeps_a_bounded_gradient_where_ppo_has_none():
     assert metrics["policy/clip_fraction"].item() == 1
 
 
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "tau"), [(1.0, 1.0, 1.0), (2.0, 1.0, 1.0), (2.0, -0.5, 1.05), (0.5, 3.0, 1.0)]
+)
+def test_sapo(ratio, advantage, tau):
+    batch = batch_of([ratio], [advantage])
+    loss_N, _ = sapo(batch)
+    gate = 1 / (1 + math.exp(-tau * (ratio - 1)))
+    assert loss_N.item() == pytest.approx(-4 / tau * gate * advantage)
+    loss_N.sum().backward()  # 4 p (1 - p), which is 1 at ratio 1
+    assert batch.logprobs_N.grad.item() == pytest.approx(-4 * gate * (1 - gate) * ratio * advantage)
+
+
+def test_gmpo_is_the_geometric_mean_of_ratios_clipped_on_the_side_of_the_advantage():
+    # up: log-ratios log 4 (clipped to 0.4) and log 0.25 (free); down: log 4 free, log 0.25 clipped to -0.4
+    batch = batch_of([4.0, 0.25, 4.0, 0.25], [1.0, 1.0, -2.0, -2.0], sequence=[0, 0, 1, 1])
+    loss_N, metrics = gmpo(batch)
+    up, down = math.exp((0.4 - math.log(4)) / 2), math.exp((math.log(4) - 0.4) / 2)
+    assert loss_N.tolist() == pytest.approx([-up, -up, 2 * down, 2 * down])
+    assert metrics["policy/clip_fraction"].item() == 2
+    (loss_N / 2).sum().backward()
+    assert batch.logprobs_N.grad.tolist() == pytest.approx([0.0, -up / 2, down, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("divergence", "ratio", "advantage", "gradient"),
+    [
+        ("tv", 1.5, 1.0, 0.0),  # p from 0.37 to 0.55: moved up by 0.18, pushed up
+        ("tv", 1.5, -1.0, 1.5),  # pushed back
+        ("tv", 1.2, 1.0, -1.2),  # moved by 0.07
+        ("tv", 0.5, -1.0, 0.0),
+        ("kl", 1.5, 1.0, 0.0),  # KL of (0.37, 0.63) and (0.55, 0.45) is 0.068
+        ("kl", 1.2, 1.0, -1.2),  # 0.011
+        ("kl", 0.5, 1.0, -0.5),
+        ("kl", 0.5, -1.0, 0.0),
+    ],
+)
+def test_dppo_has_a_gradient_only_inside_its_region_or_towards_it(divergence, ratio, advantage, gradient):
+    batch = batch_of([ratio], [advantage])
+    bound = 0.1 if divergence == "tv" else 0.05
+    loss_N, metrics = dppo(batch, divergence=divergence, low=bound, high=bound)
+    loss_N.sum().backward()
+    assert batch.logprobs_N.grad.item() == pytest.approx(gradient)
+    assert metrics["policy/clip_fraction"].item() == (gradient == 0.0)
+
+
+def test_dppo_judges_a_rare_token_by_its_probability_not_by_its_ratio():
+    """From 1e-4 to 5e-4 is a ratio of 5, which PPO clips; it moves the distribution by 4e-4."""
+    batch = batch_of([5.0], [1.0], old=math.log(1e-4))
+    assert dppo(batch, divergence="tv", low=0.1, high=0.1, ratio_cap=3.0)[0].item() == pytest.approx(
+        -3.0 * math.log(5e-4)
+    )
+
+
 def test_policy_gradient_is_minus_advantage_times_logprob():
     loss_N, _ = policy_gradient(batch_of([1.0, 1.0], [2.0, -1.0], old=-3.0))
     assert loss_N.tolist() == pytest.approx([6.0, -3.0])
@@ -108,8 +166,8 @@ def test_policy_gradient_is_minus_advantage_times_logprob():
 
 def test_on_policy_losses_share_their_gradient():
     """At ratio 1 every loss has the gradient of REINFORCE."""
-    for name, aggregate in [("ppo_clip", "token_mean"), ("gspo", "sequence_mean"), ("cispo", "token_mean"),
-                            ("policy_gradient", "token_mean")]:  # fmt: skip
+    for name in LOSSES:
+        aggregate = "sequence_mean" if name in SEQUENCE_LOSSES else "token_mean"
         batch = batch_of([1.0] * 4, [0.5] * 2 + [-2.0] * 2, sequence=[0, 0, 1, 1])
         loss_N, _ = policy_loss(AlgorithmConfig(loss=name, aggregate=aggregate))(batch)
         (loss_N / 4).sum().backward()
@@ -266,8 +324,16 @@ def everything_the_objective_can_do() -> list[AlgorithmConfig]:
         {"loss": "gspo", "aggregate": "sequence_mean"},
         {"loss": "cispo"},
         {"loss": "policy_gradient"},
+        {"loss": "sapo"},
+        {"loss": "gmpo", "aggregate": "sequence_mean"},
+        {"loss": "dppo_tv"},
+        {"loss": "dppo_kl"},
     ]
-    importances = [{"mode": "off"}]
+    rules = [{"over": over, "low": 0.5, "high": 2.0} for over in ("token", "sum", "mean", "min", "max")]
+    importances = [{"mode": "off"}, {"reject": rules}, {"level": "geometric", "mode": "mask"}]
+    importances += [
+        {"reject": [{"statistic": "k3", "high": 0.5, "learner": "current", "only_negative": True}]}
+    ]
     corrections = [(mode, level) for mode in ("truncate", "mask") for level in ("token", "sequence")]
     importances += [{"mode": mode, "level": level} for mode, level in corrections]
     estimators = [("k1", True), ("k2", False), ("k3", True), ("k3", False)]
@@ -318,7 +384,7 @@ def test_what_is_at_masked_tokens_reaches_neither_loss_nor_gradient_nor_metrics(
         return loss, metrics, torch.autograd.grad(loss, inputs)
 
     configs = everything_the_objective_can_do()
-    assert len(configs) == 5 * 5 * 6
+    assert len(configs) == 9 * 8 * 6
     for config in configs:
         loss, metrics, gradients = run(config, bad)
         expected_loss, expected_metrics, expected_gradients = run(config, 0.0)
@@ -330,7 +396,7 @@ def test_what_is_at_masked_tokens_reaches_neither_loss_nor_gradient_nor_metrics(
         for gradient, expected in zip(gradients, expected_gradients, strict=True):
             assert torch.equal(gradient, expected)
         assert not gradients[0][mask_N == 0].any()
-        assert gradients[0].any() or config.loss == "ppo_clip"
+        assert gradients[0].any() or config.loss in ("ppo_clip", "gmpo") or config.importance.reject
 
 
 @pytest.mark.parametrize("name", FIELDS)
