@@ -411,7 +411,7 @@ def test_samples_without_the_samplers_logprobs(tiny_model, make_samples):
     mixed = [replace(samples[0], sampler_logprobs_T=()), *samples[1:]]
     for mode in ("truncate", "mask"):
         learner = make_learner(tiny_model(torch.float32), AlgorithmConfig(importance={"mode": mode}))
-        with pytest.raises(TrainingError, match="importance weighs .* but 1 of 16 came without"):
+        with pytest.raises(TrainingError, match=r"importance weighs .* but 1 of 16 came without"):
             learner.update(mixed)
     for max_tokens in (64, 16_384):
         learner = make_learner(tiny_model(torch.float32), max_tokens_per_micro_batch=max_tokens)
