@@ -19,12 +19,15 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from verl_lite.plugins import RewardDefinition, find_rewards
+from verl_lite.lab import ScoringOptions
+from verl_lite.lab.attack import attack_rewards
+from verl_lite.plugins import RewardDefinition, find_rewards, load_rewards_config
 from verl_lite.plugins.builtin import DEFAULT_RUBRIC
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "builtin-rewards.md"
 OWN_PAGES = ("code", "math")  # described on pages of their own
 MAX_DEFAULT_CHARS = 40
+CATALOGUE = PAGE.parent.parent / "tests" / "plugins" / "golden" / "catalogue"
 
 
 def main() -> int:
@@ -61,11 +64,24 @@ def filled(page: str) -> str:
 
 
 def table(rewards: dict[str, RewardDefinition]) -> str:
-    lines = ["| reward | value | runs |", "|---|---|---|"]
+    lines = ["| reward | value | runs | hacks that pay |", "|---|---|---|---|"]
     for name in sorted(rewards):
         definition = rewards[name]
-        lines.append(f"| [`{name}`](#{name}) | {cell(definition.summary)} | {where(definition)} |")
+        summary, paid = cell(definition.summary), exploits(definition)
+        lines.append(f"| [`{name}`](#{name}) | {summary} | {where(definition)} | {paid} |")
     return "\n".join(lines)
+
+
+def exploits(definition: RewardDefinition) -> str:
+    """How many of the catalogue's attacks the reward pays for, measured now; "" without a file of them."""
+    if definition.is_remote:
+        return "the judge's own"
+    attacks = CATALOGUE / f"{definition.name}.attacks.jsonl"
+    if not attacks.exists():
+        return ""
+    config = load_rewards_config(CATALOGUE / f"{definition.name}.yaml")
+    report = attack_rewards(config, attacks=attacks, scoring=ScoringOptions(debug_inline=True))
+    return f"{len(report.exploits)} of {report.num_attacks}"
 
 
 def where(definition: RewardDefinition) -> str:

@@ -28,12 +28,12 @@ ROOMS = {
         DEFAULT_RUBRIC BusyError ChatClient ChoiceOptions CodeReward CodeRewardOptions Comparer
         Comparison ComparisonJudge Criterion EndpointOptions ExactOptions JudgeEndpoint Listwise
         ListwiseOptions Pairwise PairwiseOptions Rubric RubricOptions read_verdict ring_pairs
-        FormatOptions GuardOptions JsonSchemaOptions JsonSchemaReward Judge JudgeOptions
+        FormatOptions GuardOptions InstructionOptions JsonSchemaOptions JsonSchemaReward Judge JudgeOptions
         LengthOptions MathRewardOptions ProcessModel ProcessModelOptions ProcessOptions RegexOptions
         RepetitionOptions RewardModel RewardModelOptions SecondStageOptions choice_reward
         equations_in exact_reward
-        fenced format_reward guard_reward length_reward make_messages math_reward process_reward
-        read_reply regex_reward repetition_reward template_problem
+        fenced format_reward guard_reward instructions_reward length_reward make_messages math_reward
+        process_reward read_reply regex_reward repetition_reward template_problem
     """,
     "verl_lite.plugins.composite": """
         METRICS CircuitBreaker Combiner ComponentConfig Composite Decode Gate GroupConfig Leaf

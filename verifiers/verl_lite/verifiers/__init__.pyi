@@ -11,6 +11,12 @@ from .format import (
     format_problem as format_problem,
     verify_format as verify_format,
 )
+from .instructions import (
+    INSTRUCTION_KINDS as INSTRUCTION_KINDS,
+    InstructionResult as InstructionResult,
+    detect_language as detect_language,
+    verify_instructions as verify_instructions,
+)
 from .math import (
     MathOptions as MathOptions,
     is_text_reference as is_text_reference,

@@ -15,6 +15,7 @@ from .format import (
     regex_reward as regex_reward,
 )
 from .guard import GuardOptions as GuardOptions, guard_reward as guard_reward
+from .instructions import InstructionOptions as InstructionOptions, instructions_reward as instructions_reward
 from .json_schema import JsonSchemaOptions as JsonSchemaOptions, JsonSchemaReward as JsonSchemaReward
 from .judge import Judge as Judge, JudgeOptions as JudgeOptions
 from .judge_client import BusyError as BusyError, ChatClient as ChatClient
