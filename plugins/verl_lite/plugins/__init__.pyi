@@ -34,6 +34,7 @@ from .environments.contract import (
     Step as Step,
     StepResult as StepResult,
     ToolDefinition as ToolDefinition,
+    ToolError as ToolError,
     ToolSchema as ToolSchema,
     environment as environment,
     tool as tool,

@@ -11,6 +11,7 @@ from verl_lite.sandbox.layers import Layer, State, probe  # noqa: E402
 from verl_lite.sandbox.libraries import LIBRARY_SETS  # noqa: E402
 from verl_lite.sandbox.limits import REPLY_FD, SANDBOX_VERSION, Limits, Result, Status  # noqa: E402
 from verl_lite.sandbox.sandbox import Sandbox, UnsafeSandboxWarning, serve_sandbox  # noqa: E402
+from verl_lite.sandbox.session import SandboxSession, SessionEnded  # noqa: E402
 
 __all__ = [
     "LIBRARY_SETS",
@@ -21,6 +22,8 @@ __all__ = [
     "Result",
     "RunFuture",
     "Sandbox",
+    "SandboxSession",
+    "SessionEnded",
     "State",
     "Status",
     "UnsafeSandboxWarning",

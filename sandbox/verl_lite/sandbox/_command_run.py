@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from verl_lite.sandbox._exit_status import ExitStatus, Observation, classify_exit
-from verl_lite.sandbox._program_files import memory_file
 from verl_lite.sandbox._streams import OutputStreams
 from verl_lite.sandbox._usage import Meter
 from verl_lite.sandbox.limits import REPLY_FD, STACKS_MB, Limits, Result, Status
@@ -63,17 +62,18 @@ class Command:
 
 
 class CommandRun:
-    """One started command. `given` maps our descriptors to their numbers in the command."""
+    """One started command. `given` maps our descriptors to their numbers in the command; they and `stdin` are
+    closed once it runs.
+    """
 
     def __init__(
-        self, command: Sequence[str], *, limits: Limits, stdin: bytes, given: Mapping[int, int], tmp: str
+        self, command: Sequence[str], *, limits: Limits, stdin: int, given: Mapping[int, int], tmp: str
     ) -> None:
         self._limits = limits
         self._poll = select.poll()
         pipes = {name: os.pipe() for name in ("stdout", "stderr", "reply", "report")}
         numbers = {"stdout": 1, "stderr": 2, "reply": REPLY_FD, "report": _REPORT_FD}
-        self._stdin = memory_file(stdin)
-        handed = {**given, self._stdin: 0, **{pipes[name][1]: number for name, number in numbers.items()}}
+        handed = {**given, stdin: 0, **{pipes[name][1]: number for name, number in numbers.items()}}
         self._started_s = time.monotonic()
         try:
             self.pid = _spawn(command, handed)

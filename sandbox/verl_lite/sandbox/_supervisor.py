@@ -35,7 +35,7 @@ from verl_lite.sandbox._questions import Questions
 from verl_lite.sandbox._shared_host import HostMeter, SharedHost, end_tree, tasks_below
 from verl_lite.sandbox._streams import OutputStreams
 from verl_lite.sandbox._usage import Meter, read_process
-from verl_lite.sandbox._wire import receive_frame, send_frame
+from verl_lite.sandbox._wire import receive_descriptor, receive_frame, send_frame
 from verl_lite.sandbox.limits import Limits, Status
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 _MB = 1 << 20
 _SAMPLE_S = 0.02  # how often a run's memory and CPU time are sampled, while it is far from its limit
+_IDLE_SAMPLE_S = 0.1  # the same for an interactive run that uses no CPU time
 _SHORT_S = 0.002  # most runs are over by then; until then output waits in its pipes
 _SETUP_S = 20.0  # a run that has not started by then is a sandbox fault
 _GRACE_S = 5.0  # a run whose processes still exist so long after they were killed is given up
@@ -69,6 +70,9 @@ class Run:
     ended: bytes = b""
     given_up: bool = False  # its processes could not be ended: the fork server has to go with them
     next_sample_s: float | None = None  # None until the program starts
+    is_interactive: bool = False  # it may wait for its channel for hours
+    cpu_s: float = 0.0  # at the last sample
+    idle_s: float = _SAMPLE_S  # the interval while it waits
 
     @property
     def started(self) -> bool:
@@ -115,7 +119,8 @@ class Supervisor:
             run_id, *request = receive_frame(self._link)
             if request:
                 limits, program, stdin = request
-                run = self._run(run_id, limits, program, stdin, poll)
+                given = receive_descriptor(self._link) if stdin is None else memory_file(stdin)
+                run = self._run(run_id, limits, program, given, poll, is_interactive=stdin is None)
                 answer = _result(run, self._peak_kib(run))
                 send_frame(self._link, "last result" if run.given_up else "result", *answer)
                 if run.given_up:
@@ -133,9 +138,17 @@ class Supervisor:
             self._group.close()
 
     def _run(
-        self, run_id: int, limits: tuple[Any, ...], program: bytes, stdin: bytes, poll: select.poll
+        self,
+        run_id: int,
+        limits: tuple[Any, ...],
+        program: bytes,
+        stdin: int,
+        poll: select.poll,
+        *,
+        is_interactive: bool,
     ) -> Run:
         run = self._start(run_id, limits, program, stdin, poll)
+        run.is_interactive = is_interactive
         if run.run_id == self._cancelled:
             self._stop(run, "cancelled")
         while not (run.ended or run.given_up):
@@ -159,7 +172,7 @@ class Supervisor:
         return self._group.peak_bytes() // 1024
 
     def _start(
-        self, run_id: int, limit_fields: tuple[Any, ...], program: bytes, stdin: bytes, poll: select.poll
+        self, run_id: int, limit_fields: tuple[Any, ...], program: bytes, stdin: int, poll: select.poll
     ) -> Run:
         limits, packed = _limits(limit_fields)
         if self._group is not None:
@@ -169,7 +182,7 @@ class Supervisor:
         if os.geteuid() == 0 and self._host is None:  # else a run cannot open /dev/stdout
             for _, write in pipes[:2]:
                 os.fchown(write, unused_uid(), unused_uid())
-        given = [memory_file(program), memory_file(stdin), *(write for _, write in pipes)]
+        given = [memory_file(program), stdin, *(write for _, write in pipes)]
         rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, DESCRIPTORS.pack(*given))
         self._server.sendmsg([packed], [rights])
         for descriptor in given:
@@ -236,7 +249,12 @@ class Supervisor:
         usage = self._meter.measure(
             tmp_bytes=run.limits.disk_mb * _MB, limit_bytes=limit, shared_bytes=self._questions.num_bytes
         )
-        run.next_sample_s = time.monotonic() + usage.next_sample_s(limit)
+        interval_s = usage.next_sample_s(limit)
+        if run.is_interactive and usage.cpu_s == run.cpu_s:
+            interval_s = run.idle_s = min(2 * run.idle_s, _IDLE_SAMPLE_S)
+        else:
+            run.cpu_s, run.idle_s = usage.cpu_s, _SAMPLE_S
+        run.next_sample_s = time.monotonic() + interval_s
         if usage.memory_bytes > limit or (self._group is not None and self._group.killed_for_memory()):
             self._stop(run, "memory")
         elif isinstance(self._meter, HostMeter) and self._meter.is_full:

@@ -17,7 +17,7 @@ from verl_lite.errors import SandboxError
 from verl_lite.sandbox._cgroup import CGROUP_VARIABLE, remove_groups
 from verl_lite.sandbox._program_files import pack_program
 from verl_lite.sandbox._rootfs import WORK_DIR, base_python
-from verl_lite.sandbox._wire import receive_frame, send_frame
+from verl_lite.sandbox._wire import CHANNEL_FOLLOWS, receive_frame, send_frame
 from verl_lite.sandbox.backend import Request
 from verl_lite.sandbox.limits import Limits, Result, Status
 
@@ -76,10 +76,15 @@ class Worker:
     def run(self, request: Request, run_id: int) -> Result:
         """Run one program. A sandbox fault is a `sandbox_error` result, and kills this worker."""
         program = pack_program(request.source, request.args, request.files)
+        channel = request.channel
         self._link.settimeout(request.limits.wall_s + _ANSWER_SLACK_S)
         try:
             with self._send_lock:
-                send_frame(self._link, run_id, _values(request.limits), program, request.stdin)
+                stdin = request.stdin if channel is None else None
+                send_frame(self._link, run_id, _values(request.limits), program, stdin)
+                if channel is not None:
+                    socket.send_fds(self._link, [CHANNEL_FOLLOWS], [channel.fileno()])
+                    channel.close()
             kind, *answer = receive_frame(self._link)
         except (OSError, EOFError, ValueError) as error:
             self.kill()

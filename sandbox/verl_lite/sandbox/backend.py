@@ -1,12 +1,14 @@
 """The backend protocol, and the request that a backend runs."""
 
+import os
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from verl_lite.sandbox._program_files import check_file_names
+from verl_lite.sandbox._program_files import check_file_names, memory_file
 from verl_lite.sandbox.limits import Limits, Result
 
 
@@ -49,6 +51,9 @@ class Request:
     args: list[str]
     limits: Limits
     cancel_token: CancelToken = field(default_factory=CancelToken)
+    channel: socket.socket | None = (
+        None  # the program's stdin instead; the backend closes it once it is passed
+    )
 
     def __post_init__(self) -> None:
         for name, data in self.files.items():
@@ -62,6 +67,14 @@ class Request:
                 raise TypeError(f"args: {argument!r}: expected text, got {type(argument).__name__}")
             if "\0" in argument:
                 raise ValueError(f"args: {argument!r} holds a NUL character, which the kernel does not allow")
+
+    def stdin_descriptor(self) -> int:
+        """A new descriptor that the program reads from; closes ours of the channel."""
+        if self.channel is None:
+            return memory_file(self.stdin)
+        descriptor = os.dup(self.channel.fileno())
+        self.channel.close()
+        return descriptor
 
 
 class RunFuture(Future[Result]):

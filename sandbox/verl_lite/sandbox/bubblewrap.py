@@ -64,7 +64,7 @@ class CommandBackend:
             extra_processes=language.own_threads,
             made=list(made),
         )
-        return self._start(command, request, {**files, **made}, request.stdin)
+        return self._start(command, request, {**files, **made}, request.stdin_descriptor())
 
     def compile(self, request: Request) -> Result:
         """Compile a program, or do nothing for a language that is not compiled."""
@@ -88,14 +88,14 @@ class CommandBackend:
             extra_processes=language.own_threads,
         )
         files = {**request.files, language.file_of(request.source): request.source}
-        return compiled(self._start(command, request, files, b""), request.limits)
+        return compiled(self._start(command, request, files, memory_file(b"")), request.limits)
 
     def _words(self, command: Sequence[str], request: Request) -> list[str]:
         tools = find_toolchain(request.language).tools
         words = LANGUAGES[request.language].words(tuple(command), request.source, request.limits.memory_mb)
         return [tools.get(word, word) for word in words]
 
-    def _start(self, command: Command, request: Request, files: Mapping[str, bytes], stdin: bytes) -> Result:
+    def _start(self, command: Command, request: Request, files: Mapping[str, bytes], stdin: int) -> Result:
         raise NotImplementedError
 
     def _supervise(self, run: CommandRun, request: Request) -> Result:
@@ -133,7 +133,7 @@ class BubblewrapBackend(CommandBackend):
             self.languages -= {"python"}
         self._check()
 
-    def _start(self, command: Command, request: Request, files: Mapping[str, bytes], stdin: bytes) -> Result:
+    def _start(self, command: Command, request: Request, files: Mapping[str, bytes], stdin: int) -> Result:
         contents = [self._filter, *files.values()]
         given = {memory_file(data): _FIRST_GIVEN_FD + i for i, data in enumerate(contents)}
         numbers = dict(zip(files, list(given.values())[1:], strict=True))
@@ -200,7 +200,7 @@ class UnsafeBackend(CommandBackend):
     name = "unsafe"
     isolated = False
 
-    def _start(self, command: Command, request: Request, files: Mapping[str, bytes], stdin: bytes) -> Result:
+    def _start(self, command: Command, request: Request, files: Mapping[str, bytes], stdin: int) -> Result:
         with tempfile.TemporaryDirectory(prefix="verl-lite-unsafe-") as folder:
             write_files(files, folder)
             limited = replace(command, extra_processes=10_000).shell_command()

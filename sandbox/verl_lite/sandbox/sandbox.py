@@ -2,10 +2,12 @@
 
 import ast
 import os
+import socket
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Self
 
 from verl_lite.errors import SandboxError
@@ -17,6 +19,7 @@ from verl_lite.sandbox.limits import Limits, Result, Status
 from verl_lite.sandbox.native import LandlockBackend, NativeBackend
 from verl_lite.sandbox.remote import RemoteBackend
 from verl_lite.sandbox.served import SandboxServer, ServedBackend
+from verl_lite.sandbox.session import SandboxSession
 
 TOKEN_VARIABLE = "VERL_LITE_SANDBOX_TOKEN"
 _DEFAULT_LIMITS = Limits()
@@ -119,6 +122,27 @@ class Sandbox:
         Raises SandboxError where the language's tools, or bubblewrap, are not installed.
         """
         return self._run(_request(language, source, stdin, files, args, limits))
+
+    def open_python(self, source: str, *, limits: Limits = _DEFAULT_LIMITS) -> SandboxSession:
+        """Start `source`, which answers requests on descriptor 0 (a socket), see SandboxSession.
+
+        It occupies a worker until the session is closed, and waits while all are busy. `limits` are those
+        of the whole session. Raises as `run_python` does, and SandboxError for a service.
+        """
+        if isinstance(self._backend, (RemoteBackend, ServedBackend)):
+            raise SandboxError(
+                f"the service at {self._backend.url} runs programs, and keeps none: use this machine"
+            )
+        ours, theirs = socket.socketpair()
+        request = replace(_request("python", source, b"", _NO_FILES, (), limits), channel=theirs)
+        try:
+            future = self._submit(request)
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
+        future.add_done_callback(lambda _: theirs.close())  # one that never started
+        return SandboxSession(ours, future)
 
     def missing_modules(self, source: str) -> list[str]:
         """The modules that Python program `source` imports and this sandbox does not have.

@@ -15,7 +15,7 @@ ROOMS = {
         EnvironmentSession Form FunctionCall Message Moments NoOptions
         PluginInfo PluginStatus RewardCatalog RewardDefinition RewardsConfig Rollout SamplerSettings
         Score ScoreOutcome ScoredBatch ScoredRollout Scorer ScoringSession Segment Step StepResult StepScore
-        ToolCall ToolDefinition ToolSchema Turn TurnOutcome apply_overrides
+        ToolCall ToolDefinition ToolError ToolSchema Turn TurnOutcome apply_overrides
         content_hash definition_of environment find_rewards gdpo_advantages group_center group_standardize
         has_zero_variance hookimpl load_config load_rewards_config mean_and_std read_yaml
         reference_text reward to_score tool validate

@@ -21,6 +21,8 @@ def test_the_public_names_of_the_sandbox() -> None:
         "Result",
         "RunFuture",
         "Sandbox",
+        "SandboxSession",
+        "SessionEnded",
         "State",
         "Status",
         "UnsafeSandboxWarning",

@@ -99,6 +99,10 @@ class EnvironmentHost(Protocol):
         ...
 
 
+class ToolError(Exception):
+    """Raise it in a tool to answer the model with the message as it is, and the outcome "error"."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolDefinition:
     """A tool as its author declared it.

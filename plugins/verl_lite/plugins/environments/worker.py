@@ -22,7 +22,7 @@ import pydantic_core
 
 from verl_lite.errors import PluginError
 from verl_lite.plugins.environments.binding import Binding
-from verl_lite.plugins.environments.contract import Anything, Step, ToolSchema
+from verl_lite.plugins.environments.contract import Anything, Step, ToolError, ToolSchema
 from verl_lite.plugins.environments.schema import BadArguments, Signature, signature_of
 from verl_lite.plugins.execution.spec import Spec, unpacked
 from verl_lite.plugins.rollout import Message, TurnOutcome, clean_text
@@ -91,6 +91,8 @@ class ReadyTool:
             text = as_text(result)
         except TimeoutError as error:
             return ToolAnswer(f"Error: {error or 'no result in time'}"[: self._max_chars], "timeout")
+        except ToolError as error:
+            return ToolAnswer(cut(clean_text(str(error)), self._max_chars)[0], "error")
         except CATCH as error:  # the border: a tool answers the model with its error
             return ToolAnswer(f"Error: {type(error).__name__}: {error}"[: self._max_chars], "error")
         text, was_cut = cut(text, self._max_chars)
