@@ -38,6 +38,7 @@ def test_the_public_names_of_the_errors() -> None:
         "CheckpointError",
         "ConfigError",
         "DataError",
+        "EnvironmentFailed",
         "PluginError",
         "RankLost",
         "RewardError",
