@@ -149,7 +149,7 @@ def _learner(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DeviceP
     )
     parts += [
         Part(f"activations of {tokens} tokens", kept),
-        Part("logits", 3.0 * learner.logits_tile_mb * 2**20),
+        Part("logits", 3.0 * learner.logits_tile(on_gpu=True) * 2**20),
         Part("process", PROCESS_BYTES, rests=True),
     ]
     kind = learner.parallel if learner.num_ranks > 1 else "one process"

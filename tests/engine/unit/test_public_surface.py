@@ -50,7 +50,8 @@ ROOMS: dict[str, str] = {
         LayerRule Learner LogitRule Policy PolicyOptimizer Ranks SINGLE_RANK Segment
         attention_metadata balance_ranks decay_start distribute_like explained_variance
         learning_rate_factor make_critic pack pack_padded packed_attention
-        saved_state split_micro_batches start_saving token_logprobs_and_entropy value_loss write_sharded
+        saved_state split_micro_batches start_saving token_logprobs token_logprobs_and_entropy value_loss
+        write_sharded
     """,
     "verl_lite.engine.model": """
         CHAT_TEMPLATE ChatTemplate ModelShape PACKAGED_MODELS adapters_to_sync add_adapters base_model

@@ -370,13 +370,17 @@ class LearnerConfig(ConfigModel):
     share_prompts_min_tokens: int = Field(default=8, ge=1)  # auto: the shortest prompt that is shared
     gradient_checkpointing: bool = False
     dropout: bool = False  # train with the dropout of the model's config and of lora.dropout
-    logits_tile_mb: int = Field(default=16, gt=0)  # memory for logits at any time
+    logits_tile_mb: int | None = Field(default=None, gt=0)  # memory for logits; unset: 16, on a GPU 512
     lora: LoraConfig | None = None
 
     @property
     def is_quantized(self) -> bool:
         """Whether the frozen base is loaded in 4 bits (QLoRA)."""
         return self.lora is not None and self.lora.quantize
+
+    def logits_tile(self, *, on_gpu: bool) -> int:
+        """MiB of logits at any time. Small tiles stay in a CPU's cache; a GPU needs large products."""
+        return self.logits_tile_mb or (512 if on_gpu else 16)
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:

@@ -1,8 +1,8 @@
 from .attention import (
-    LayerRule as LayerRule,
     attention_metadata as attention_metadata,
     packed_attention as packed_attention,
 )
+from .attention_buckets import LayerRule as LayerRule
 from .checkpoint import saved_state as saved_state, start_saving as start_saving
 from .critic import (
     explained_variance as explained_variance,
@@ -12,6 +12,7 @@ from .critic import (
 from .learner import Learner as Learner
 from .logprobs import (
     LogitRule as LogitRule,
+    token_logprobs as token_logprobs,
     token_logprobs_and_entropy as token_logprobs_and_entropy,
 )
 from .optimizer import (

@@ -1,33 +1,37 @@
 """Attention over a packed row: segments are independent, except that completions see their shared prompt.
 
 Registered with transformers under our own name; calls outside a packed forward (generation, padded rows)
-fall through to its SDPA. Segments of similar length share one SDPA call, as do completions of prompts of
-equal length. Right padding comes after every real query, so causal attention never sees it.
+fall through to its SDPA. Which implementation computes a packed row is chosen from a table: kernels for
+packed rows on a GPU (attention_kernels.py), or buckets of SDPA (attention_buckets.py).
 
 A layer's window, soft cap and sinks are those that it passes to the attention interface; no configuration
 is read. What cannot be honoured in a packed row raises, and proof.py finds what a layer keeps to itself.
 
-Shapes: H query heads, K key heads, T tokens in the row, E head size, n segments in a bucket, m in the
-bucket of their prompts, L their padded length.
+Shapes: H query heads, K key heads, T tokens in the row, E head size.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
+from verl_lite.engine.learner.attention_buckets import (
+    Buckets,
+    LayerRule,
+    bucketed_attention,
+    dense_attention,
+    make_buckets,
+)
+from verl_lite.engine.learner.attention_kernels import Problem, choose_kernel
+from verl_lite.engine.learner.attention_plans import FlexPlan, VarlenPlan
 from verl_lite.engine.learner.packing import Segment
 
 ATTENTION_NAME = "verl_lite_packed"
-# On the CPU, SDPA's backward pass takes longer in bfloat16 than in float32: 4x with a mask; without one 8x at
-# 21 tokens, 2x at 128, 1x at 512, 0.67x at 1,024.
-MIN_BFLOAT16_TOKENS = 1024
 
 
 class NotPacked(RuntimeError):
@@ -37,227 +41,47 @@ class NotPacked(RuntimeError):
 _packing: ContextVar[bool] = ContextVar("packing", default=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """`count` segments of at most `length` tokens, with the shared prompts they continue, if any."""
-
-    count: int
-    length: int
-    prefix: "Prefixes | None" = None
-
-
-@dataclass(frozen=True, slots=True)
-class Prefixes:
-    """The prompts that a bucket's segments continue: `size` tokens each, in rows of another bucket.
-
-    `rows_n` is the row per segment; None if all continue `row`.
-    """
-
-    bucket: int
-    size: int
-    row: int
-    rows_n: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AttentionMetadata:
-    """Built once per micro-batch for all layers. The indices are None if the buckets keep the order."""
+    """The segments of a packed row; what an implementation needs of them is made once, for all layers."""
 
-    buckets: tuple[Bucket, ...]
-    gather: Tensor | None  # row -> padded buckets end to end
-    scatter_T: Tensor | None  # and back
-    masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
+    segments: tuple[Segment, ...]
+    device: torch.device
 
-    def mask_LK(self, bucket: Bucket, window: int | None, device: torch.device) -> Tensor | None:
-        """Which keys (the prefix's, then the bucket's own) each query sees; None if plainly causal."""
-        size = bucket.prefix.size if bucket.prefix is not None else 0
-        total = size + bucket.length
-        if window is not None and window >= total:
-            window = None
-        key = (size, bucket.length, window)
-        if key not in self.masks:
-            mask = None
-            if size or window is not None:
-                mask = torch.ones(bucket.length, total, dtype=torch.bool, device=device).tril(size)
-                if window is not None:
-                    mask = mask.triu(size - window + 1)
-            self.masks[key] = mask
-        return self.masks[key]
+    @cached_property
+    def buckets(self) -> Buckets:
+        return make_buckets(self.segments, self.device)
 
+    @cached_property
+    def varlen(self) -> VarlenPlan:
+        return VarlenPlan.of(self.segments, self.device)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerRule:
-    """How one layer attends: a query sees the last `window` tokens, itself among them.
-
-    Scores are `cap * tanh(scores / cap)` with a soft cap; `sinks_H` adds one key without a value per head.
-    """
-
-    scale: float
-    window: int | None = None
-    cap: float | None = None
-    sinks_H: Tensor | None = None
-    dropout: float = 0.0  # of attention weights
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether SDPA computes it."""
-        return self.cap is None and self.sinks_H is None
+    @cached_property
+    def flex(self) -> FlexPlan:
+        return FlexPlan.of(self.segments, self.device)
 
 
 def attention_metadata(segments: Sequence[Segment], device: torch.device) -> AttentionMetadata:
-    """Buckets of `segments`, for few SDPA calls. A segment with a prefix comes after its prompt."""
-    roots = _by_length(segments, [at for at, segment in enumerate(segments) if segment.prefix is None])
-    row_of = {at: (b, row) for b, members in enumerate(roots) for row, at in enumerate(members)}
-    groups = roots + _with_equal_prefixes(segments, row_of)
-    buckets: list[Bucket] = []
-    gather: list[int] = []
-    scatter_T = [0] * segments[-1].end
-    for members in groups:
-        length = max(_length(segments[at]) for at in members)
-        buckets.append(Bucket(len(members), length, _prefixes(segments, members, row_of, device)))
-        for at in members:
-            start, end = segments[at].start, segments[at].end
-            scatter_T[start:end] = range(len(gather), len(gather) + end - start)
-            gather += [*range(start, end), *[end - 1] * (length - (end - start))]
-    if gather == list(range(len(gather))):
-        return AttentionMetadata(tuple(buckets), None, None)
-    return AttentionMetadata(
-        tuple(buckets), torch.tensor(gather, device=device), torch.tensor(scatter_T, device=device)
-    )
-
-
-def _length(segment: Segment) -> int:
-    return segment.end - segment.start
-
-
-def _by_length(segments: Sequence[Segment], members: Sequence[int]) -> list[list[int]]:
-    """Runs of `members` whose lengths differ by at most an eighth, or 8 tokens."""
-    groups: list[list[int]] = []
-    shortest = longest = 0
-    for at in members:
-        length = _length(segments[at])
-        low, high = min(shortest, length), max(longest, length)
-        if groups and high - low <= max(8, high // 8):
-            groups[-1].append(at)
-            shortest, longest = low, high
-        else:
-            groups.append([at])
-            shortest = longest = length
-    return groups
-
-
-def _with_equal_prefixes(
-    segments: Sequence[Segment], row_of: Mapping[int, tuple[int, int]]
-) -> list[list[int]]:
-    """Completions whose prompts share a bucket and a length, shortest completions first."""
-    families: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for at, segment in enumerate(segments):
-        if segment.prefix is not None:
-            families[row_of[segment.prefix][0], _length(segments[segment.prefix])].append(at)
-    return [
-        group
-        for members in families.values()
-        for group in _by_length(segments, sorted(members, key=lambda at: (_length(segments[at]), at)))
-    ]
-
-
-def _prefixes(
-    segments: Sequence[Segment],
-    members: Sequence[int],
-    row_of: Mapping[int, tuple[int, int]],
-    device: torch.device,
-) -> Prefixes | None:
-    prefixes = [segments[at].prefix for at in members]
-    first = prefixes[0]
-    if first is None:
-        return None
-    bucket, row = row_of[first]
-    rows = [row_of[prefix][1] for prefix in prefixes if prefix is not None]
-    differ = None if all(one == row for one in rows) else torch.tensor(rows, device=device)
-    return Prefixes(bucket, _length(segments[first]), row, differ)
+    """The plan of a packed row. A segment with a prefix comes after its prompt."""
+    return AttentionMetadata(tuple(segments), device)
 
 
 def packed_attention(
     query_HTE: Tensor, key_KTE: Tensor, value_KTE: Tensor, metadata: AttentionMetadata, rule: LayerRule
 ) -> Tensor:
     """Attention output_THE of a packed row."""
-    query, key, value = (x.transpose(0, 1) for x in (query_HTE, key_KTE, value_KTE))
-    if metadata.gather is not None:
-        query, key, value = (x.index_select(0, metadata.gather) for x in (query, key, value))
-    sizes = [bucket.count * bucket.length for bucket in metadata.buckets]
-    queries, keys, values = (_split(x, sizes, metadata) for x in (query, key, value))
-    outputs = []
-    for at, bucket in enumerate(metadata.buckets):
-        k, v = keys[at], values[at]
-        if bucket.prefix is not None:
-            k = _with_prefix(keys[bucket.prefix.bucket], bucket.prefix, k)
-            v = _with_prefix(values[bucket.prefix.bucket], bucket.prefix, v)
-        mask_LK = metadata.mask_LK(bucket, rule.window, query.device)
-        out = _attend(queries[at], k, v, mask_LK, rule)
-        outputs.append(out.transpose(1, 2).flatten(0, 1))
-    output = torch.cat(outputs)
-    return output if metadata.scatter_T is None else output.index_select(0, metadata.scatter_T)
+    if query_HTE.is_cuda:
+        kernel = choose_kernel(Problem.of(query_HTE, key_KTE, metadata.segments, rule))
+        if kernel is not None:
+            return kernel.attend(query_HTE, key_KTE, value_KTE, metadata, rule)
+    return bucketed_attention(query_HTE, key_KTE, value_KTE, metadata.buckets, rule)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask_LK: Tensor | None, rule: LayerRule) -> Tensor:
-    device_type, dtype = query.device.type, query.dtype
-    if torch.is_autocast_enabled(device_type):
-        dtype = torch.get_autocast_dtype(device_type)
-    is_slow = device_type == "cpu" and (mask_LK is not None or query.shape[2] < MIN_BFLOAT16_TOKENS)
-    inside = torch.float32 if is_slow and dtype == torch.bfloat16 else dtype
-    query, key, value = query.to(inside), key.to(inside), value.to(inside)
-    grouped = query.shape[1] != key.shape[1]
-    with torch.autocast(device_type, enabled=False):  # it would cast them back
-        if not rule.is_plain:
-            return _unusual_attention(query, key, value, mask_LK, rule).to(dtype)
-        return scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask_LK,
-            dropout_p=rule.dropout,
-            is_causal=mask_LK is None,
-            scale=rule.scale,
-            enable_gqa=grouped,
-        ).to(dtype)
-
-
-def _unusual_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, rule: LayerRule
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled layers leave the graph here: plans differ per micro-batch
+def _of_packed_row(
+    query: Tensor, key: Tensor, value: Tensor, metadata: AttentionMetadata, rule: LayerRule
 ) -> Tensor:
-    """Attention with a soft cap or sinks, of which SDPA has neither: all scores exist at once.
-
-    `mask` is True where a query sees a key, causal if None.
-    """
-    repeats = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
-    scores = query @ key.transpose(2, 3) * rule.scale
-    if rule.cap is not None:
-        scores = rule.cap * torch.tanh(scores / rule.cap)
-    if mask is None:
-        ones = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
-        mask = ones.tril(scores.shape[-1] - scores.shape[-2])
-    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    scores = scores if scores.dtype == torch.float64 else scores.float()
-    if rule.sinks_H is not None:
-        sinks = rule.sinks_H.to(scores.dtype).view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
-        scores = torch.cat((scores, sinks), dim=-1)
-    shares = scores.softmax(-1)[..., : key.shape[2]].to(value.dtype)
-    return torch.dropout(shares, rule.dropout, rule.dropout > 0.0) @ value
-
-
-def _split(x_THE: Tensor, sizes: list[int], metadata: AttentionMetadata) -> list[Tensor]:
-    """x_nHLE of each bucket. One split instead of slices: its backward pass is one concatenation."""
-    parts = zip(torch.split(x_THE, sizes), metadata.buckets, strict=True)
-    return [part.view(b.count, b.length, *part.shape[1:]).transpose(1, 2) for part, b in parts]
-
-
-def _with_prefix(prompts_mKLE: Tensor, prefix: Prefixes, own_nKLE: Tensor) -> Tensor:
-    if prefix.rows_n is None:
-        before = prompts_mKLE[prefix.row, :, : prefix.size].expand(own_nKLE.shape[0], -1, -1, -1)
-    else:
-        before = prompts_mKLE[:, :, : prefix.size].index_select(0, prefix.rows_n)
-    return torch.cat((before, own_nKLE), dim=2)
+    return packed_attention(query[0], key[0], value[0], metadata, rule).unsqueeze(0)
 
 
 def _attention(
@@ -281,14 +105,14 @@ def _attention(
     if metadata is not None or _packing.get():
         _refuse_in_packed_row(module, metadata, attention_mask, kwargs)
         assert metadata is not None
-        return packed_attention(query[0], key[0], value[0], metadata, rule).unsqueeze(0), None
+        return _of_packed_row(query, key, value, metadata, rule), None
     if rule.is_plain:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
-    return _unusual_attention(query, key, value, attention_mask, rule).transpose(1, 2).contiguous(), None
+    return dense_attention(query, key, value, attention_mask, rule).transpose(1, 2).contiguous(), None
 
 
 _HARMLESS = ("sliding_window", "softcap", "s_aux", "position_ids", "cache_position", "token_type_ids")

@@ -52,13 +52,14 @@ def set_attention(model: PreTrainedModel, name: str) -> bool:
 
 def hidden_states(backbone: nn.Module, batch: PackedBatch, device: torch.device) -> Tensor:
     """hidden_ND: the last hidden states that predict the batch's completion tokens."""
+    batch = batch.to(device)
     metadata = attention_metadata(batch.segments, device) if batch.segments else None
     options: dict[str, Any] = {"packed_metadata": metadata} if metadata is not None else {}
     if metadata is not None or "position_ids" in inspect.signature(backbone.forward).parameters:
-        options["position_ids"] = batch.position_ids_RL.to(device)
+        options["position_ids"] = batch.position_ids_RL
     with packed_forward() if metadata is not None else nullcontext():
-        output = backbone(input_ids=batch.input_ids_RL.to(device), use_cache=False, **options)
-    return output.last_hidden_state.flatten(0, 1)[batch.predict_from_N.to(device)]  # type: ignore[no-any-return]
+        output = backbone(input_ids=batch.input_ids_RL, use_cache=False, **options)
+    return output.last_hidden_state.flatten(0, 1)[batch.predict_from_N]  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from verl_lite.engine.learner.backbone import undisturbed
-from verl_lite.engine.learner.logprobs import LogitRule, token_logprobs_and_entropy
+from verl_lite.engine.learner.logprobs import LogitRule, token_logprobs, token_logprobs_and_entropy
 from verl_lite.engine.types import PreTrainedModel
 from verl_lite.errors import ConfigError
 
@@ -32,19 +32,25 @@ class OutputHead:
         bias = getattr(self.linear, "bias", None)
         return self.rule.apply(nn.functional.linear(hidden_ND, self.linear.weight, bias).float())  # type: ignore[arg-type]
 
-    def logprobs(
+    def logprobs(self, hidden_ND: Tensor, targets_N: Tensor, *, temperature: float, tile_mb: int) -> Tensor:
+        """See `token_logprobs`."""
+        return token_logprobs(hidden_ND, targets_N=targets_N, **self._arguments(temperature, tile_mb))
+
+    def logprobs_and_entropy(
         self, hidden_ND: Tensor, targets_N: Tensor, *, temperature: float, tile_mb: int
     ) -> tuple[Tensor, Tensor]:
         """See `token_logprobs_and_entropy`."""
-        return token_logprobs_and_entropy(
-            hidden_ND,
-            self.linear.weight,  # type: ignore[arg-type]
-            targets_N,
-            bias_V=getattr(self.linear, "bias", None),
-            rule=self.rule,
-            temperature=temperature,
-            tile_mb=tile_mb,
-        )
+        options = self._arguments(temperature, tile_mb)
+        return token_logprobs_and_entropy(hidden_ND, targets_N=targets_N, **options)
+
+    def _arguments(self, temperature: float, tile_mb: int) -> dict[str, Any]:
+        return {
+            "weight_VD": self.linear.weight,
+            "bias_V": getattr(self.linear, "bias", None),
+            "rule": self.rule,
+            "temperature": temperature,
+            "tile_mb": tile_mb,
+        }
 
 
 def output_head(model: PreTrainedModel, backbone: nn.Module) -> OutputHead:

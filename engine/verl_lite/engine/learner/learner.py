@@ -198,7 +198,7 @@ class Learner:
         weights: Mapping[ComponentName, Mapping[int, float]],
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """(loss, metrics, logprobs_N) of the samples at `indices`; `weights` by component and sample."""
-        logprobs_N, entropy_N = self.policy.logprobs(micro)
+        logprobs_N, entropy_N = self.policy.logprobs_and_entropy(micro)
         chosen = [samples[i] for i in indices]
 
         def values(of: Callable[[TrainingSample], Sequence[float]]) -> Tensor:

@@ -11,7 +11,7 @@ sample.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -45,6 +45,24 @@ class PackedBatch:
     sequence_N: Tensor
     sample_indices: tuple[int, ...]
     segments: tuple[Segment, ...] = ()
+
+    def to(self, device: torch.device) -> "PackedBatch":
+        """The batch with its tensors on `device`, without waiting for it."""
+        return replace(
+            self,
+            input_ids_RL=to_device(self.input_ids_RL, device),
+            position_ids_RL=to_device(self.position_ids_RL, device),
+            predict_from_N=to_device(self.predict_from_N, device),
+            targets_N=to_device(self.targets_N, device),
+            sequence_N=to_device(self.sequence_N, device),
+        )
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`; to a GPU from pinned memory, as other copies wait for its work."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def split_micro_batches(
@@ -117,7 +135,10 @@ def by_sample(
 
 def token_values(samples: Sequence[TrainingSample], name: str, like_N: Tensor) -> Tensor:
     """The samples' lists `name`, concatenated, with the dtype and device of `like_N`."""
-    return like_N.new_tensor([value for sample in samples for value in getattr(sample, name)])
+    values = torch.tensor(
+        [value for sample in samples for value in getattr(sample, name)], dtype=like_N.dtype
+    )
+    return to_device(values, like_N.device)
 
 
 def _num_tokens(sample: TrainingSample) -> int:

@@ -4,9 +4,10 @@ Shapes: N completion tokens of a micro-batch, D hidden.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ from verl_lite.engine.learner.proof import arrange
 from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.model.weights import base_model
 from verl_lite.engine.types import TrainingSample
+
+R = TypeVar("R")
 
 SPREAD_TOKENS = 64
 
@@ -74,31 +77,38 @@ class Policy:
         return next(self.model.parameters()).device
 
     def micro_batches(self, samples: Sequence[TrainingSample]) -> Iterator[PackedBatch]:
-        """The samples, split and packed by the config's token budget."""
-        return micro_batches(
+        """The samples, split and packed by the config's token budget, on the model's device."""
+        device = self.device
+        for batch in micro_batches(
             samples,
             self._config,
             packed=self.is_packed,
             pad_token_id=self._pad_token_id,
             ranks=self._ranks,
-        )
+        ):
+            yield batch.to(device)
 
     def logprobs(
         self, batch: PackedBatch, *, temperature: float | None = None, autocast: bool = True
-    ) -> tuple[Tensor, Tensor]:
-        """(logprobs_N, entropy_N) of the completion tokens, in nats, in the order of `batch.targets_N`.
+    ) -> Tensor:
+        """logprobs_N of the completion tokens, in nats, in the order of `batch.targets_N`.
 
         At the sampling temperature unless another is given. Without `autocast`, in the weights' dtype.
         """
         with self.autocast() if autocast else nullcontext():
-            return self._ranks.forward(self._causal, self._logprobs, batch, temperature)
+            return self._ranks.forward(self._causal, self._read, self._head.logprobs, batch, temperature)
 
-    def _logprobs(self, batch: PackedBatch, temperature: float | None) -> tuple[Tensor, Tensor]:
-        return self._head.logprobs(
+    def logprobs_and_entropy(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """(logprobs_N, entropy_N) at the sampling temperature, both in nats."""
+        with self.autocast():
+            return self._ranks.forward(self._causal, self._read, self._head.logprobs_and_entropy, batch, None)
+
+    def _read(self, head: Callable[..., R], batch: PackedBatch, temperature: float | None) -> R:
+        return head(
             hidden_states(self._backbone, batch, self.device),
             batch.targets_N.to(self.device),
             temperature=self._temperature if temperature is None else temperature,
-            tile_mb=self._config.logits_tile_mb,
+            tile_mb=self._config.logits_tile(on_gpu=self.device.type != "cpu"),
         )
 
     def hidden(self, batch: PackedBatch) -> Tensor:
@@ -113,7 +123,7 @@ class Policy:
         self.model.eval()
         found: dict[int, list[float]] = {}
         for batch in self.micro_batches(samples):
-            logprobs_N, _ = self.logprobs(batch, temperature=temperature, autocast=autocast)
+            logprobs_N = self.logprobs(batch, temperature=temperature, autocast=autocast)
             found |= by_sample(logprobs_N, batch, samples)
         found = self._ranks.all_gather(found)
         return [found[index] for index in range(len(samples))]
@@ -186,7 +196,7 @@ class _CausalReading:
     policy: Policy
 
     def learned(self, batch: PackedBatch) -> Sequence[Tensor]:
-        logprobs_N, _ = self.policy.logprobs(batch, temperature=1.0, autocast=False)
+        logprobs_N = self.policy.logprobs(batch, temperature=1.0, autocast=False)
         return [logprobs_N[batch.sequence_N == at] for at in range(len(batch.sample_indices))]
 
     def plain(self, sample: TrainingSample) -> tuple[Tensor, float]:

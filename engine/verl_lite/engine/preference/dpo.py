@@ -22,7 +22,7 @@ def sequence_logprobs(policy: Policy, samples: Sequence[TrainingSample]) -> Tens
     """log p of each whole completion, with gradients."""
     found: list[Tensor] = [torch.empty(0)] * len(samples)
     for micro in policy.micro_batches(samples):
-        logprobs_N, _ = policy.logprobs(micro)
+        logprobs_N = policy.logprobs(micro)
         lengths = [len(samples[index].completion_ids) for index in micro.sample_indices]
         for index, part in zip(micro.sample_indices, torch.split(logprobs_N, lengths), strict=True):
             found[index] = part.sum()

@@ -111,7 +111,7 @@ def backward(policy: Policy, batch: Sequence[SFTExample], kind: str) -> tuple[fl
         part, factors_N = trained_part(micro_batch, factors)
         if not len(factors_N):
             continue
-        logprobs_N, _ = policy.logprobs(part)
+        logprobs_N = policy.logprobs(part)
         loss = sft_loss(logprobs_N, factors_N.to(logprobs_N.device))
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())

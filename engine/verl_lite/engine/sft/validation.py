@@ -31,7 +31,7 @@ def validation_loss(policy: Policy, examples: Sequence[SFTExample]) -> float:
     total, count = 0.0, 0
     for micro_batch in policy.micro_batches(samples):
         part, ones_N = trained_part(micro_batch, masks)
-        logprobs_N, _ = policy.logprobs(part)
+        logprobs_N = policy.logprobs(part)
         total -= float(logprobs_N.sum())
         count += len(ones_N)
     return total / count

@@ -227,7 +227,7 @@ def _form(path: str) -> dict[str, Any]:
     learner.eval()
     found: dict[int, Tensor] = {}
     for batch in policy.micro_batches(samples):
-        logprobs_N, _ = policy.logprobs(batch)
+        logprobs_N = policy.logprobs(batch)
         lengths = [len(samples[index].completion_ids) for index in batch.sample_indices]
         starts = accumulate(lengths, initial=0)
         parts = [logprobs_N[start : start + count] for start, count in zip(starts, lengths, strict=False)]

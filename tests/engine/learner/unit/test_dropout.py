@@ -94,7 +94,7 @@ def test_gradient_checkpointing_recomputes_without_dropout() -> None:
         layer.fc1.register_forward_hook(lambda *_: calls.append(1))
     policy.begin_training()
     (batch,) = policy.micro_batches(samples())
-    logprobs_N, _ = policy.logprobs(batch)
+    logprobs_N = policy.logprobs(batch)
     assert len(calls) == 2
     logprobs_N.sum().backward()
     assert len(calls) == 4  # recomputed

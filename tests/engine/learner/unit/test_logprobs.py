@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from verl_lite.engine.learner import LogitRule, logprobs as module, token_logprobs_and_entropy
+from verl_lite.engine.learner import (
+    LogitRule,
+    logprobs as module,
+    token_logprobs,
+    token_logprobs_and_entropy,
+)
 
 
 def full(hidden, weight, targets, temperature):
@@ -80,14 +85,14 @@ def test_only_what_is_asked_for_gets_a_gradient():
 
 def test_no_piece_of_logits_is_larger_than_a_tile(monkeypatch):
     pieces = []
-    inner = module._Options.logits
+    inner = module.TileOptions.products
 
     def spying(*args):
         piece = inner(*args)
         pieces.append(piece.numel() * piece.element_size())
         return piece
 
-    monkeypatch.setattr(module._Options, "logits", spying)
+    monkeypatch.setattr(module.TileOptions, "products", spying)
     hidden, weight, targets = inputs(N=64, D=8, V=20_000, dtype=torch.float32)
     token_logprobs_and_entropy(hidden, weight, targets, tile_mb=1)[0].sum().backward()
     assert len(pieces) == 2 * 5
@@ -108,3 +113,39 @@ def test_bfloat16_gradients_are_no_worse_than_the_full_logits_path():
     for name, best, ours, other in zip(("hidden", "weight"), exact, mine, theirs, strict=True):
         assert float((ours - best).norm()) <= 1.1 * float((other - best).norm()), name
         assert abs(float((ours - best).mean() / best.abs().mean())) < 1e-3, f"{name} is biased"
+
+
+def test_without_entropy_the_same_logprobs_and_gradients():
+    hidden, weight, targets = inputs()
+    alone = token_logprobs(hidden, weight, targets, temperature=0.7, tile_mb=0)
+    both, _ = token_logprobs_and_entropy(hidden, weight, targets, temperature=0.7, tile_mb=0)
+    assert torch.equal(alone, both)
+    mine, theirs = (torch.autograd.grad(one.sum(), (hidden, weight)) for one in (alone, both))
+    assert all(torch.equal(left, right) for left, right in zip(mine, theirs, strict=True))
+
+
+class Waits(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts operations after which a GPU's host has to wait: their result is a number or a size."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select")
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        indexes_by_mask = name == "index" and any(x is not None and x.dtype == torch.bool for x in args[1])
+        if name in self.NAMES or indexes_by_mask:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_gpu_never_waits_for_the_host_between_tiles():
+    hidden, weight, targets = inputs()
+    with Waits() as waits:
+        logp, entropy = token_logprobs_and_entropy(hidden, weight, targets, tile_mb=0)
+        (logp.sum() - 0.1 * entropy.sum()).backward()
+        assert waits.seen == []
+        float(logp.detach().sum())  # and the hook sees one that waits
+    assert waits.seen == ["_local_scalar_dense"]

@@ -2,17 +2,11 @@
 
 import random
 
-import pytest
-import torch
-
 from verl_lite.engine import TrainingSample
 from verl_lite.engine.learner import (
-    LayerRule,
     Segment,
-    attention_metadata,
     pack,
     pack_padded,
-    packed_attention,
     split_micro_batches,
 )
 
@@ -110,68 +104,3 @@ def test_equal_completions_of_a_shared_prompt_are_computed_once():
     assert split_micro_batches(samples[:3], max_tokens=4, shared=[True] * 3) == [[0, 1, 2]]
     apart = pack(samples, [0, 1], [False, False])
     assert apart.input_ids_RL.tolist() == [[1, 2, 3, 4, 1, 2, 3, 4]]
-
-
-def row_of(*pieces) -> list[Segment]:
-    """Segments end to end from (length, prefix) pairs."""
-    segments: list[Segment] = []
-    for length, prefix in pieces:
-        start = segments[-1].end if segments else 0
-        segments.append(Segment(start, start + length, prefix))
-    return segments
-
-
-@pytest.mark.parametrize(
-    ("segments", "num_buckets"),
-    [
-        pytest.param(
-            row_of((9, None), (3, 0), (4, 0), (24, 0), (5, None), (2, 4), (13, None), (14, None)), 5,
-            id="two prompts of other lengths",
-        ),
-        pytest.param(
-            row_of((5, None), (3, 0), (4, 0), (5, None), (6, 3), (40, 3), (7, None), (2, 6), (5, None),
-                   (4, 8)),
-            4,
-            id="three prompts of one length attend together, one of another apart",
-        ),
-        pytest.param(row_of((30, None), (31, None), (29, None)), 1, id="nothing shared"),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("window", [None, 1, 8, 1000])
-@pytest.mark.parametrize(("cap", "sinks"), [(None, False), (1.5, False), (None, True), (0.7, True)])
-def test_packed_attention_equals_a_dense_mask(segments, num_buckets, window, cap, sinks):
-    """Segments, shared prompts, ragged completions, windows, caps and sinks against one T x T mask."""
-    T, H, K, E = segments[-1].end, 4, 2, 8
-    torch.manual_seed(0)
-    query, key, value = (
-        torch.randn(heads, T, E, dtype=torch.float64, requires_grad=True) for heads in (H, K, K)
-    )
-    mask = torch.zeros(T, T, dtype=torch.bool)
-    for s in segments:
-        mask[s.start : s.end, s.start : s.end] = torch.ones(s.end - s.start, s.end - s.start).tril().bool()
-        if s.prefix is not None:
-            mask[s.start : s.end, segments[s.prefix].start : segments[s.prefix].end] = True
-    if window is not None:
-        sizes = [s.end - s.start for s in segments]
-        before = [0 if s.prefix is None else sizes[s.prefix] for s in segments]
-        positions = torch.cat([torch.arange(b, b + size) for b, size in zip(before, sizes, strict=True)])
-        mask &= positions[:, None] - positions[None, :] < window
-    scores = query @ key.repeat_interleave(2, 0).transpose(1, 2) * 0.3
-    scores = scores if cap is None else cap * torch.tanh(scores / cap)
-    scores = scores.masked_fill(~mask, -torch.inf)
-    extra = torch.linspace(-1, 1, H, dtype=torch.float64) if sinks else None
-    if extra is not None:
-        scores = torch.cat((scores, extra[:, None, None].expand(H, T, 1)), dim=-1)
-    dense = scores.softmax(-1)[..., :T] @ value.repeat_interleave(2, 0)
-    plan = attention_metadata(segments, torch.device("cpu"))
-    assert len(plan.buckets) == num_buckets
-    rule = LayerRule(scale=0.3, window=window, cap=cap, sinks_H=extra)
-    packed = packed_attention(query, key, value, plan, rule)
-    torch.testing.assert_close(packed, dense.transpose(0, 1))
-    seed = torch.randn(T, H, E, dtype=torch.float64)
-    expected = torch.autograd.grad(
-        (dense.transpose(0, 1) * seed).sum(), (query, key, value), retain_graph=True
-    )
-    got = torch.autograd.grad((packed * seed).sum(), (query, key, value))
-    for left, right in zip(got, expected, strict=True):
-        torch.testing.assert_close(left, right)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from verl_lite.engine import TrainingSample
 from verl_lite.engine.config import LearnerConfig
-from verl_lite.engine.learner import LayerRule, Policy, attention, proof
+from verl_lite.engine.learner import LayerRule, Policy, attention, attention_buckets, proof
 from verl_lite.engine.testing import FAMILIES, family_model
 from verl_lite.errors import ConfigError
 
@@ -79,7 +79,7 @@ def test_a_family_agrees_with_plain_transformers(family: str) -> None:
     assert bool(policy.arrangement.note) != policy.is_packed
     total = torch.zeros(())
     for batch in policy.micro_batches(rows):
-        logprobs_N, _ = policy.logprobs(batch)
+        logprobs_N = policy.logprobs(batch)
         expected = torch.cat([plain_logprobs(plain, rows[index]) for index in batch.sample_indices])
         torch.testing.assert_close(logprobs_N, expected, atol=3e-5, rtol=0)
         total = total + (logprobs_N * torch.sin(expected.detach() * 9)).sum()
@@ -92,7 +92,7 @@ def test_a_family_agrees_with_plain_transformers(family: str) -> None:
 
 
 def without_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention.AttentionMetadata, "mask_LK", _blind(attention.AttentionMetadata.mask_LK))
+    monkeypatch.setattr(attention_buckets.Buckets, "mask_LK", _blind(attention_buckets.Buckets.mask_LK))
 
 
 def _blind(old: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
@@ -118,9 +118,9 @@ def test_what_packing_ignores_is_found(
 
 def test_a_wrong_gradient_alone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a completion that reads its shared prompt without teaching it anything."""
-    inner = attention._with_prefix
+    inner = attention_buckets._with_prefix
     monkeypatch.setattr(
-        attention, "_with_prefix", lambda prompts, prefix, own: inner(prompts.detach(), prefix, own)
+        attention_buckets, "_with_prefix", lambda prompts, prefix, own: inner(prompts.detach(), prefix, own)
     )
     policy = Policy(family_model("llama"), LearnerConfig(), pad_token_id=0)
     assert not policy.is_packed

@@ -7,7 +7,7 @@ import torch
 
 from verl_lite.engine import TrainingSample
 from verl_lite.engine.config import LearnerConfig
-from verl_lite.engine.learner import attention, proof
+from verl_lite.engine.learner import attention_buckets, proof
 from verl_lite.engine.preference import ScoringHead
 from verl_lite.engine.testing import family_config
 
@@ -59,9 +59,9 @@ def test_scores_are_those_of_transformers(family: str, is_packed: bool) -> None:
 
 def test_a_window_that_packing_ignores_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a new head of zeros too, whose scores are all 0."""
-    inner = attention.AttentionMetadata.mask_LK
+    inner = attention_buckets.Buckets.mask_LK
     monkeypatch.setattr(
-        attention.AttentionMetadata,
+        attention_buckets.Buckets,
         "mask_LK",
         lambda self, bucket, window, device: inner(self, bucket, None, device),
     )
