@@ -136,13 +136,13 @@ def test_zero_advantage_samples_cost_no_compute_but_count(gradients, tiny_model,
     zeroed = [replace(s, advantages_T=[0.0] * len(s.advantages_T)) if s.group == "g0" else s for s in samples]
     learner = make_learner(tiny_model())
     seen = []
-    inner = learner.policy.logprobs
+    inner = learner.policy.logprobs_and_entropy
 
     def counting(batch, **options):
         seen.append(len(batch.sample_indices))
         return inner(batch, **options)
 
-    learner.policy.logprobs = counting
+    learner.policy.logprobs_and_entropy = counting
     stats = learner.update(zeroed)
     assert sum(seen) == 12
     assert stats.metrics["learner/active_fraction"] == 0.75
