@@ -70,7 +70,7 @@ def our_step(model: Any, samples: Sequence[TrainingSample], **options: Any) -> C
 
 def our_gradients(model: Any, samples: Sequence[TrainingSample], **options: Any) -> dict[str, torch.Tensor]:
     learner = Learner(model, LearnerConfig(**options), AlgorithmConfig(), pad_token_id=0, total_steps=10)
-    learner._optimizer.step = lambda: (0.0, True)  # type: ignore[method-assign]
+    learner._optimizer.step = lambda norm=None: (0.0, True)  # type: ignore[method-assign]
     learner.update(samples)
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from verl_lite.engine import TrainingSample
@@ -223,3 +224,25 @@ def chat_families() -> dict[str, ChatFamily]:
     """Templates in the shapes of the families people train, by name."""
     names = json.loads((FAMILIES / "families" / "families.json").read_text(encoding="utf-8"))
     return {name: make_family(name) for name in names}
+
+
+class Waits(TorchDispatchMode):
+    """Counts operations after which a GPU's host has to wait: their result is a number or a size."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        indexes_by_mask = name == "index" and any(x is not None and x.dtype == torch.bool for x in args[1])
+        if name in self.NAMES or indexes_by_mask:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def waits() -> Waits:
+    return Waits()

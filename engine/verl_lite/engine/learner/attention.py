@@ -10,7 +10,7 @@ is read. What cannot be honoured in a packed row raises, and proof.py finds what
 Shapes: H query heads, K key heads, T tokens in the row, E head size.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -149,10 +149,23 @@ def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
 
 
 def register_attention() -> None:
-    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
 
     AttentionInterface.register(ATTENTION_NAME, _attention)
     AttentionMaskInterface.register(ATTENTION_NAME, _mask)
+    look = getattr(masking_utils, "find_packed_sequence_indices", None)
+    if look is not None and not isinstance(look, _LooksForRows):
+        masking_utils.find_packed_sequence_indices = _LooksForRows(look)
+
+
+@dataclass(frozen=True, slots=True)
+class _LooksForRows:
+    """transformers' search for packed rows, which waits for the GPU: not in a packed row of ours."""
+
+    look: Callable[..., Tensor | None]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor | None:
+        return None if _packing.get() else self.look(*args, **kwargs)
 
 
 @contextmanager

@@ -13,7 +13,6 @@ Shapes: N completion tokens of a micro-batch, S its samples, D hidden.
 """
 
 import copy
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,8 +22,9 @@ from torch import Tensor, nn
 from verl_lite.engine.algorithm.losses import counted, token_weights
 from verl_lite.engine.config.algorithm import CriticConfig, LearnerConfig
 from verl_lite.engine.learner.bad_steps import BadStepGuard
+from verl_lite.engine.learner.device_sums import DeviceSums
 from verl_lite.engine.learner.optimizer import PolicyOptimizer
-from verl_lite.engine.learner.packing import PackedBatch, by_sample, token_values
+from verl_lite.engine.learner.packing import PackedBatch, by_samples, token_column
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.model.folder import check_critic_vocabulary, load_policy
@@ -103,10 +103,8 @@ class Critic:
     def values(self, samples: Sequence[TrainingSample]) -> list[list[float]]:
         """The value at every completion token, per sample."""
         self.body.model.eval()
-        found: dict[int, list[float]] = {}
-        for batch in self.body.micro_batches(samples):
-            found |= by_sample(self._values(batch), batch, samples)
-        found = self._ranks.all_gather(found)
+        parts = [(self._values(batch), batch) for batch in self.body.micro_batches(samples)]
+        found = self._ranks.all_gather(by_samples(parts, samples))
         return [found[index] for index in range(len(samples))]
 
     def update(self, samples: Sequence[TrainingSample]) -> dict[str, float]:
@@ -130,28 +128,28 @@ class Critic:
 
     def _epoch(self, samples: Sequence[TrainingSample]) -> dict[str, float]:
         weights = token_weights([sum(sample.loss_mask_T) for sample in samples], "token_mean")
-        sums: dict[str, float] = defaultdict(float)
+        sums = DeviceSums()
         self.body.begin_training()
         for batch in self.body.micro_batches(samples):
             values_N = self._values(batch)
             chosen = [samples[index] for index in batch.sample_indices]
-            mask_N = token_values(chosen, "loss_mask_T", values_N)
-            returns_N = counted(token_values(chosen, "returns_T", values_N), mask_N)
-            old_values_N = counted(token_values(chosen, "values_T", values_N), mask_N)
-            weight_S = values_N.new_tensor([weights[index] for index in batch.sample_indices])
-            weights_N = weight_S[batch.sequence_N.to(values_N.device)]
+            mask_N = token_column((s.loss_mask_T for s in chosen), values_N)
+            returns_N = counted(token_column((s.returns_T for s in chosen), values_N), mask_N)
+            old_values_N = counted(token_column((s.values_T for s in chosen), values_N), mask_N)
+            weights_N = token_column([[weights[i] for i in batch.sample_indices]], values_N)[batch.sequence_N]
             loss_N = value_loss(values_N, old_values_N, returns_N, clip=self._config.value_clip)
             loss = (loss_N * weights_N * mask_N).sum()
             loss.backward()  # type: ignore[no-untyped-call]
-            sums["loss/critic"] += float(loss.detach())
-        sums = defaultdict(float, self._ranks.all_reduce_sum(sums))
+            sums.add({"loss/critic": loss})
         self._ranks.all_reduce_gradients(self._parameters)
-        norm, finite = self._optimizer.step()
+        numbers = sums.read(norm=self._optimizer.gradient_norm())
+        norm, finite = self._optimizer.step(numbers.pop("norm"))
         if not finite:
             self._guard.record(samples, norm)
-        sums["critic/grad_norm"] = norm if finite else 0.0
-        sums["critic/bad_steps"] = float(not finite)
-        return dict(sums)
+        metrics = {"loss/critic": 0.0, **self._ranks.all_reduce_sum(numbers)}
+        metrics["critic/grad_norm"] = norm if finite else 0.0
+        metrics["critic/bad_steps"] = float(not finite)
+        return metrics
 
     def _values(self, batch: PackedBatch) -> Tensor:
         with self.body.autocast():

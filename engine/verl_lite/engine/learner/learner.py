@@ -36,8 +36,9 @@ from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.learner.bad_steps import BadStepGuard
 from verl_lite.engine.learner.checkpoint import is_sharded, saved_state, start_saving
 from verl_lite.engine.learner.critic import Critic, make_critic
+from verl_lite.engine.learner.device_sums import DeviceSums
 from verl_lite.engine.learner.optimizer import PolicyOptimizer
-from verl_lite.engine.learner.packing import PackedBatch, by_sample
+from verl_lite.engine.learner.packing import PackedBatch, by_samples, token_column
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.learner.reference import make_reference
@@ -54,6 +55,8 @@ from verl_lite.engine.types import (
     is_trainable,
 )
 from verl_lite.plugins import Rollout, ScoredRollout
+
+MISMATCH_SAMPLES = 16  # measured where no update has computed log-probabilities
 
 
 class Learner:
@@ -167,25 +170,26 @@ class Learner:
         per_member = component_weights([samples[i] for i in members], self._algorithm)
         weights = {name: dict(zip(members, of, strict=True)) for name, of in per_member.items()}
         active = [i for i in members if self._is_active(samples[i])]
-        sums: dict[str, float] = defaultdict(float)
-        samples, old = list(samples), dict[int, list[float]]()
+        sums, old = DeviceSums(), list[tuple[Tensor, PackedBatch]]()
+        samples = list(samples)
         for micro in self.policy.micro_batches([samples[i] for i in active]):
             indices = [active[i] for i in micro.sample_indices]
             loss, metrics, logprobs_N = self._loss(samples, indices, micro, weights)
             loss.backward()  # type: ignore[no-untyped-call]
-            for name, value in metrics.items() if indices else ():
-                sums[name] += float(value)
+            sums.add(metrics if indices else {})
             if keep_old:
-                old |= by_sample(logprobs_N, micro, [samples[i] for i in active])
-        sums = self._ranks.all_reduce_sum(sums)
-        counted = sum(sum(samples[i].loss_mask_T) for i in active)
-        if keep_old:
-            _keep_old_logprobs(samples, {active[at]: o for at, o in self._ranks.all_gather(old).items()})
+                old.append((logprobs_N, micro))
         self._ranks.all_reduce_gradients(self.policy.model.parameters())
-        norm, finite = self._optimizer.step() if active else (0.0, True)
+        numbers = sums.read(norm=self._optimizer.gradient_norm())  # the only wait for the GPU of a step
+        norm, finite = self._optimizer.step(numbers.pop("norm")) if active else (0.0, True)
         if not finite:
             self._guard.record([samples[i] for i in members], norm)
-        result = {n: v if n.startswith("loss/") else v / max(counted, 1) for n, v in sums.items()}
+        if keep_old:
+            known = self._ranks.all_gather(by_samples(old, [samples[i] for i in active]))
+            _keep_old_logprobs(samples, {active[at]: old_T for at, old_T in known.items()})
+        counted = sum(sum(samples[i].loss_mask_T) for i in active)
+        totals = self._ranks.all_reduce_sum(numbers)
+        result = {n: v if n.startswith("loss/") else v / max(counted, 1) for n, v in totals.items()}
         result["learner/grad_norm"] = norm if finite else 0.0
         result["learner/active_fraction"] = len(active) / max(len(members), 1)
         return result, samples
@@ -203,8 +207,7 @@ class Learner:
 
         def values(of: Callable[[TrainingSample], Sequence[float]]) -> Tensor:
             """One value per token, 0 where a sample has none."""
-            rows = (of(sample) or [0.0] * len(sample.completion_ids) for sample in chosen)
-            return logprobs_N.new_tensor([value for row in rows for value in row])
+            return token_column((of(s) or [0.0] * len(s.completion_ids) for s in chosen), logprobs_N)
 
         def optional(name: str) -> Tensor | None:
             of = attrgetter(name)
@@ -212,7 +215,7 @@ class Learner:
             return values(of) if known else None
 
         def weights_N(name: ComponentName) -> Tensor:
-            per_sample = logprobs_N.new_tensor([weights[name][i] for i in indices])
+            per_sample = token_column([[weights[name][i] for i in indices]], logprobs_N)
             return per_sample[sequence_N] * values(lambda sample: sample.component(name))
 
         old_N = optional("old_logprobs_T")
@@ -242,8 +245,8 @@ class Learner:
         return loss, metrics, logprobs_N.detach()
 
     def _mismatch(self, samples: Sequence[TrainingSample]) -> dict[str, float]:
-        """The sampler-trainer mismatch, by an extra forward pass."""
-        measured = [s for s in samples if s.sampler_logprobs_T and s.is_in_policy]
+        """The sampler-trainer mismatch, by an extra forward pass over a few samples."""
+        measured = [s for s in samples if s.sampler_logprobs_T and s.is_in_policy][:MISMATCH_SAMPLES]
         return mismatch_means(measured, self.policy.completion_logprobs(measured)) if measured else {}
 
     def _is_active(self, sample: TrainingSample) -> bool:

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from verl_lite.engine.config.algorithm import OptimizerConfig
 from verl_lite.engine.model.quantization import adamw_8bit
+from verl_lite.engine.model.weights import full_tensor
 from verl_lite.errors import ConfigError
 
 
@@ -60,19 +61,26 @@ class PolicyOptimizer:
         factor = learning_rate_factor(self.num_steps, self._config, self._total_steps)
         return self._config.learning_rate * factor * self.rate_scale
 
-    def step(self) -> tuple[float, bool]:
-        """Update if the gradients are finite. Returns (norm before clipping, whether it is finite)."""
-        if self._config.offload:
-            for parameter, host in zip(self._trained, self._parameters, strict=True):
-                host.grad = None if parameter.grad is None else parameter.grad.to("cpu")
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
+    def gradient_norm(self) -> Tensor:
+        """The norm of all gradients, on their device; 0 without any."""
+        gradients = [p.grad for p in self._trained if p.grad is not None]
+        if not gradients:
+            return torch.zeros((), device=self._trained[0].device)
+        return full_tensor(nn.utils.get_total_norm(gradients))
+
+    def step(self, norm: float | None = None) -> tuple[float, bool]:
+        """Update if the gradients are finite. Returns (norm before clipping, whether it is finite).
+
+        `norm`: what `gradient_norm` gave, if it was read already.
+        """
+        on_device = self.gradient_norm()
+        norm = float(on_device) if norm is None else norm
         finite = math.isfinite(norm)
         if finite:
             if self._config.max_grad_norm is not None:
-                nn.utils.clip_grads_with_norm_(
-                    self._parameters, self._config.max_grad_norm, torch.tensor(norm)
-                )
+                nn.utils.clip_grads_with_norm_(self._trained, self._config.max_grad_norm, on_device)
+            if self._config.offload:
+                self._move_gradients()
             for group in self._adam.param_groups:
                 group["lr"] = self.learning_rate
             self._adam.step()
@@ -86,10 +94,19 @@ class PolicyOptimizer:
         for parameter in (*self._trained, *self._parameters):
             parameter.grad = None
 
+    def _move_gradients(self) -> None:
+        """Copy the gradients into pinned memory, all at once, and wait for them."""
+        for parameter, host in zip(self._trained, self._parameters, strict=True):
+            host.grad = None if parameter.grad is None else _host_like(parameter.grad)
+            if host.grad is not None and parameter.grad is not None:
+                host.grad.copy_(parameter.grad, non_blocking=True)
+        if self._trained[0].is_cuda:
+            torch.cuda.current_stream().synchronize()
+
     @torch.no_grad()
     def _copy_back(self) -> None:
         for parameter, host in zip(self._trained, self._parameters, strict=True):
-            parameter.copy_(host)
+            parameter.copy_(host, non_blocking=True)
 
     def init_moments(self) -> None:
         """Create zero moments for parameters without any, to read a state into."""
@@ -113,7 +130,12 @@ class PolicyOptimizer:
 
 
 def _on_cpu(parameter: nn.Parameter) -> nn.Parameter:
-    return nn.Parameter(parameter.detach().to("cpu", copy=True))
+    return nn.Parameter(_host_like(parameter).copy_(parameter.detach()))
+
+
+def _host_like(tensor: Tensor) -> Tensor:
+    """Empty CPU memory for a copy of the tensor; pinned if it is on a GPU."""
+    return torch.empty_like(tensor, device="cpu", requires_grad=False, pin_memory=tensor.is_cuda)
 
 
 def _adamw(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:

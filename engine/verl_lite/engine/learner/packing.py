@@ -10,7 +10,7 @@ Shapes: R rows and L columns (1 and all tokens if packed), N completion tokens p
 sample.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -124,20 +124,25 @@ def dummy_batch(*, packed: bool, token_id: int) -> PackedBatch:
     )
 
 
-def by_sample(
-    values_N: Tensor, batch: PackedBatch, samples: Sequence[TrainingSample]
+def by_samples(
+    parts: Sequence[tuple[Tensor, PackedBatch]], samples: Sequence[TrainingSample]
 ) -> dict[int, list[float]]:
-    """The batch's values per token as lists of length T, by sample index."""
-    lengths = [len(samples[index].completion_ids) for index in batch.sample_indices]
-    parts = torch.split(values_N.detach().cpu(), lengths) if lengths else ()
-    return {index: part.tolist() for index, part in zip(batch.sample_indices, parts, strict=True)}
+    """The values_N of batches as lists of length T by sample index, in one copy from the device."""
+    if not parts:
+        return {}
+    order = [index for _, batch in parts for index in batch.sample_indices]
+    values = torch.cat([values_N.detach() for values_N, _ in parts]).tolist()
+    found: dict[int, list[float]] = {}
+    start = 0
+    for index in order:
+        found[index] = values[start : start + len(samples[index].completion_ids)]
+        start += len(found[index])
+    return found
 
 
-def token_values(samples: Sequence[TrainingSample], name: str, like_N: Tensor) -> Tensor:
-    """The samples' lists `name`, concatenated, with the dtype and device of `like_N`."""
-    values = torch.tensor(
-        [value for sample in samples for value in getattr(sample, name)], dtype=like_N.dtype
-    )
+def token_column(rows: Iterable[Sequence[float]], like_N: Tensor) -> Tensor:
+    """The rows' values end to end, with the dtype and device of `like_N`, without waiting for the device."""
+    values = torch.tensor([value for row in rows for value in row], dtype=like_N.dtype)
     return to_device(values, like_N.device)
 
 

@@ -18,7 +18,7 @@ from verl_lite.engine.learner.head import output_head
 from verl_lite.engine.learner.packing import (
     PackedBatch,
     balance_ranks,
-    by_sample,
+    by_samples,
     dummy_batch,
     pack,
     pack_padded,
@@ -121,11 +121,11 @@ class Policy:
     ) -> list[list[float]]:
         """log p of every completion token, per sample, without gradients; options as in `logprobs`."""
         self.model.eval()
-        found: dict[int, list[float]] = {}
-        for batch in self.micro_batches(samples):
-            logprobs_N = self.logprobs(batch, temperature=temperature, autocast=autocast)
-            found |= by_sample(logprobs_N, batch, samples)
-        found = self._ranks.all_gather(found)
+        parts = [
+            (self.logprobs(batch, temperature=temperature, autocast=autocast), batch)
+            for batch in self.micro_batches(samples)
+        ]
+        found = self._ranks.all_gather(by_samples(parts, samples))
         return [found[index] for index in range(len(samples))]
 
     @torch.no_grad()

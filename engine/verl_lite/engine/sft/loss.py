@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from verl_lite.engine.learner.packing import PackedBatch
+from verl_lite.engine.learner.packing import PackedBatch, to_device
 from verl_lite.engine.sft.examples import SFTExample
 from verl_lite.engine.types import TrainingSample
 
@@ -54,11 +54,12 @@ def as_sample(example: SFTExample) -> tuple[TrainingSample, list[float]]:
 def trained_part(batch: PackedBatch, factors: Sequence[Sequence[float]]) -> tuple[PackedBatch, Tensor]:
     """The batch with predictions of trained tokens only (no logits for other turns), and their factors."""
     factors_N = torch.tensor([f for index in batch.sample_indices for f in factors[index]])
-    keep = factors_N.nonzero().squeeze(1)
+    trained = factors_N.nonzero().squeeze(1)
+    keep = to_device(trained, batch.targets_N.device)
     part = replace(
         batch,
         predict_from_N=batch.predict_from_N[keep],
         targets_N=batch.targets_N[keep],
         sequence_N=batch.sequence_N[keep],
     )
-    return part, factors_N[keep]
+    return part, to_device(factors_N[trained], keep.device)

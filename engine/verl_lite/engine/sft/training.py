@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from verl_lite.engine.config.sft import SFTConfig
+from verl_lite.engine.learner.device_sums import DeviceSums
 from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints
 from verl_lite.engine.learner.optimizer import PolicyOptimizer, decay_start
 from verl_lite.engine.learner.policy import Policy
@@ -106,17 +107,17 @@ def backward(policy: Policy, batch: Sequence[SFTExample], kind: str) -> tuple[fl
     """Accumulate the gradient of the batch's loss; returns (loss, number of trained tokens)."""
     samples, weights = zip(*(as_sample(example) for example in batch), strict=True)
     factors = token_factors(weights, kind)
-    total, num_trained = 0.0, 0
+    total, num_trained = DeviceSums(), 0
     for micro_batch in policy.micro_batches(samples):
         part, factors_N = trained_part(micro_batch, factors)
         if not len(factors_N):
             continue
         logprobs_N = policy.logprobs(part)
-        loss = sft_loss(logprobs_N, factors_N.to(logprobs_N.device))
+        loss = sft_loss(logprobs_N, factors_N)
         loss.backward()  # type: ignore[no-untyped-call]
-        total += float(loss.detach())
+        total.add({"loss": loss})
         num_trained += len(factors_N)
-    return total, num_trained
+    return total.read().get("loss", 0.0), num_trained
 
 
 class _EarlyStopping:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from verl_lite.engine.config import AlgorithmConfig, KLConfig, LearnerConfig, LoraConfig, OptimizerConfig
-from verl_lite.engine.learner import Learner, attention
+from verl_lite.engine.learner import Learner, attention_buckets
+from verl_lite.engine.learner.device_sums import DeviceSums
 from verl_lite.engine.types import OF_THE_POLICY
 from verl_lite.errors import TrainingError
 
@@ -38,7 +39,7 @@ def gradients(tiny_model):
         learner = make_learner(model, algorithm, **options)
         caught: dict[str, torch.Tensor] = {}
 
-        def step():
+        def step(norm=None):
             caught.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
             return 1.0, True
 
@@ -335,7 +336,7 @@ def test_short_sequences_attend_in_float32_under_bfloat16_autocast_on_the_cpu(
         inside.add(output.dtype)
         return output
 
-    monkeypatch.setattr(attention, "scaled_dot_product_attention", watched)
+    monkeypatch.setattr(attention_buckets, "scaled_dot_product_attention", watched)
     gradients(make_samples(), model=tiny_model(torch.float32), dtype="bfloat16", share_prompts=shared)
     assert inside == {torch.float32}
 
@@ -403,6 +404,42 @@ def test_the_mismatch_is_measured_where_no_sample_has_a_gradient(tiny_model, mak
     assert "loss/policy" not in found
     assert found["policy/kl_sampler_trainer"] == pytest.approx(expected, rel=1e-5)
     assert found["policy/logprob_difference"] > 0
+
+
+def test_measuring_the_mismatch_alone_takes_a_few_samples(tiny_model, make_samples, monkeypatch):
+    samples = [replace(s, advantages_T=[0.0] * len(s.advantages_T)) for s in make_samples(num_groups=10)]
+    assert len(samples) == 40
+    learner, computed = make_learner(tiny_model(torch.float32)), []
+    inner = learner.policy.completion_logprobs
+    monkeypatch.setattr(
+        learner.policy, "completion_logprobs", lambda rows: computed.append(len(rows)) or inner(rows)
+    )
+    assert learner.update(samples).metrics["policy/kl_sampler_trainer"] > 0
+    assert computed == [16]
+
+
+@pytest.mark.parametrize("mini_batches", [1, 2])
+def test_an_update_waits_for_the_gpu_once_per_optimiser_step(
+    tiny_model, make_samples, monkeypatch, waits, mini_batches
+):
+    """All its numbers are read together; with several mini-batches the old log-probabilities once more."""
+    reads = []
+    inner = DeviceSums.read
+    monkeypatch.setattr(DeviceSums, "read", lambda self, **also: reads.append(also) or inner(self, **also))
+    algorithm = AlgorithmConfig(
+        mini_batches=mini_batches,
+        entropy_bonus=0.01,
+        kl=KLConfig(coefficient=0.1),
+        importance={"mode": "mask"},
+    )
+    samples = [replace(s, ref_logprobs_T=s.sampler_logprobs_T) for s in make_samples()]
+    learner = make_learner(tiny_model(torch.float32), algorithm, max_tokens_per_micro_batch=100)
+    learner.update(samples)  # the optimiser's first step creates its state
+    reads.clear()
+    with waits:
+        learner.update(samples)
+    assert len(reads) == mini_batches
+    assert waits.seen == []
 
 
 def test_samples_without_the_samplers_logprobs(tiny_model, make_samples):
