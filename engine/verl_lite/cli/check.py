@@ -41,7 +41,7 @@ def check(
     """Check rewards on saved rollouts; exit code 1 when a check fails.
 
     Determinism, dead and saturated components, variance within groups, agreement with labels, and the
-    scores of references, empty answers and swapped references.
+    scores of references, empty answers, swapped references and answers that are not computed.
 
     Example: verl-lite check rollouts.jsonl -c rewards.yaml --label is_correct
     """

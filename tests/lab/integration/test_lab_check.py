@@ -61,6 +61,7 @@ def test_a_sound_reward_passes(
         "own references": Level.OK,
         "empty answers": Level.OK,
         "swapped references": Level.OK,
+        "uncomputed answers": Level.OK,
     }
 
 
@@ -93,6 +94,25 @@ def test_references_the_verifier_rejects_are_listed(
     report = check_file(rollout_file(sums), rewards(x=tagged))
     finding = next(f for f in report.findings if f.check == "own references")
     assert (finding.level, finding.numbers["rejected"]) == (Level.FAIL, 10)
+
+
+@pytest.mark.parametrize(
+    ("options", "level"), [({}, Level.WARN), ({"computed": True}, Level.OK)], ids=["equal", "computed"]
+)
+def test_copied_questions_are_found(
+    rewards: Callable[..., RewardsConfig],
+    rollout_file: Callable[..., Path],
+    options: dict[str, bool],
+    level: Level,
+) -> None:
+    rows = [
+        {"group": f"g{g}", "prompt": f"What is {g} + 70?", "completion": text, "reference": str(g + 70)}
+        for g in range(2, 5)
+        for text in (f"\\boxed{{{g} + 70}}", f"\\boxed{{{g + 70}}}")
+    ]
+    report = check_file(rollout_file(rows), rewards(x={"use": "math", "options": options}))
+    finding = next(f for f in report.findings if f.check == "uncomputed answers")
+    assert (finding.level, finding.numbers["accepted"]) == (level, 0 if options else 3)
 
 
 def test_the_process_reward_passes_on_its_defaults(

@@ -136,6 +136,7 @@ def test_the_options_and_their_defaults() -> None:
         "rounding": "reference",
         "units": "convert",
         "partial": False,
+        "computed": False,
         "decimal_comma": False,
         "unclosed_thinking": "refuse",
     }

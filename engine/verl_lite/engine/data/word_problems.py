@@ -56,7 +56,7 @@ def _sum(generator: random.Random) -> dict[str, Any]:
         a, b, sign, result = max(a, b), min(a, b), "-", abs(a - b)
     else:
         sign, result = "+", a + b
-    answer = f"{a} {sign} {b} = {result}, so the answer is \\boxed{{{result}}}."
+    answer = f"{a} {sign} {b} = {result}, so \\boxed{{{result}}}."
     return {"question": f"What is {a} {sign} {b}?", "answer": answer, "reference": str(result)}
 
 

@@ -46,7 +46,7 @@ from verl_lite.errors import ConfigError
 MARGIN = 12.0
 WINDOW = 8
 MAX_GRADIENT_ELEMENTS = 4 * 2**20
-_WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size")
+_WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "index_topk")
 _FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError)
 
 

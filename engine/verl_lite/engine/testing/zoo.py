@@ -58,7 +58,8 @@ _DEEPSEEK_EXPERTS = {
     "topk_group": 2,
 }
 _UNGROUPED_EXPERTS = {**_DEEPSEEK_EXPERTS, "n_group": 1, "topk_group": 1}
-_INDEXER = {"index_topk": 16, "index_head_dim": 64, "index_n_heads": 4}
+# With few heads many keys have a score of exactly 0, and the row's length decides which are selected.
+_INDEXER = {"index_topk": 16, "index_head_dim": 64, "index_n_heads": 32}
 _DELTA_NET = {
     "num_hidden_layers": 4,
     "layer_types": [_LINEAR, _LINEAR, _LINEAR, _FULL],

@@ -10,7 +10,13 @@ from verl_lite.lab.check.components import ComponentTally, component_findings, t
 from verl_lite.lab.check.findings import CheckReport, Finding, Level
 from verl_lite.lab.check.group_effects import GroupTally, group_findings
 from verl_lite.lab.check.labels import LabelTally, label_findings, read_label
-from verl_lite.lab.check.probes import determinism, empty_answers, own_references, swapped_references
+from verl_lite.lab.check.probes import (
+    determinism,
+    empty_answers,
+    own_references,
+    swapped_references,
+    uncomputed_answers,
+)
 from verl_lite.lab.groups import consecutive_groups
 from verl_lite.lab.reading import Sources, open_rollouts
 from verl_lite.lab.scoring import (
@@ -86,6 +92,7 @@ def check_file(
             own_references(sample.groups, scorer, primary),
             empty_answers(sample.groups, scorer, primary),
             swapped_references(sample.groups, scorer, primary, seed=check.seed),
+            uncomputed_answers(sample.groups, scorer, primary),
         ]
     return CheckReport(num_rows=tallies.num_rows, num_groups=tallies.num_groups, findings=tuple(findings))
 

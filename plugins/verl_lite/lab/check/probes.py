@@ -1,4 +1,4 @@
-"""Probes: score again, shuffled, against other references, the reference itself, and empty answers.
+"""Probes: score again, shuffled, against other references, the reference itself, odd answers.
 
 Each probe scores a sample of whole groups with the same Scorer as training and compares the result
 with what a trustworthy reward would give.
@@ -11,6 +11,7 @@ from typing import Any
 
 from verl_lite.lab.check.findings import Finding, Level
 from verl_lite.plugins import Rollout, ScoredRollout, Scorer
+from verl_lite.verifiers import MathOptions, verify_math_batch
 
 ACCEPTED = 0.5  # this value and above counts as "correct"
 _MAX_EXAMPLES = 5
@@ -148,6 +149,30 @@ def empty_answers(groups: Groups, scorer: Scorer, primary: str) -> Finding:
         level=Level.FAIL if accepted else Level.OK,
         message=f"{primary} accepts {len(accepted):,} of {len(rollouts):,} empty answers",
         numbers={"accepted": len(accepted), "num_rows": len(rollouts), "examples": _examples(accepted)},
+    )
+
+
+def uncomputed_answers(groups: Groups, scorer: Scorer, primary: str) -> Finding:
+    r"""Does the reward accept arithmetic that is left to do, as \boxed{70 + 59} for 129?
+
+    Each is equal to its reference, so nothing else here finds them; a model learns to copy the question.
+    """
+    rollouts = [rollout for group in groups for rollout in group if any(rollout.references)]
+    rows = [row for row in scorer.score(rollouts).rows if _accepts(row, primary)]
+    if not rows:
+        return _not_applicable("uncomputed answers", "no answer with a reference is accepted")
+    pairs = [(row.rollout.completion, row.rollout.references[0]) for row in rows]
+    equal, computed = (
+        verify_math_batch(pairs, options=MathOptions(computed=computed)) for computed in (False, True)
+    )
+    is_right = [(one.is_correct, other.is_correct) for one, other in zip(equal, computed, strict=True)]
+    undone = [row for row, right in zip(rows, is_right, strict=True) if right == (True, False)]
+    return Finding(
+        check="uncomputed answers",
+        level=Level.WARN if undone else Level.OK,
+        message=f"{primary} accepts {len(undone):,} answers, of {len(rows):,}, that leave arithmetic to do"
+        + (f"; first: {undone[0].rollout.id}; `math` has computed: true" if undone else ""),
+        numbers={"accepted": len(undone), "num_rows": len(rows), "examples": _examples(undone)},
     )
 
 

@@ -23,8 +23,8 @@ from verl_lite.verifiers import MathOptions, Outcome, Verdict, is_text_reference
 class MathRewardOptions(BaseModel):
     """The options of `verify_math`, and what each outcome is worth.
 
-    mode, timeout_s, rel_tol, rounding, units, decimal_comma, unclosed_thinking: see MathOptions;
-              `timeout_s` is the deadline per pair
+    mode, timeout_s, rel_tol, rounding, units, decimal_comma, unclosed_thinking, computed: see
+              MathOptions; `timeout_s` is the deadline per pair
     unparsed  the value if no answer can be read; None for no value
     wrong     the value of a wrong answer
     partial   credit for a reference of several parts (a list, set, tuple or vector), by the share of
@@ -44,6 +44,7 @@ class MathRewardOptions(BaseModel):
     partial: float = Field(default=0.0, ge=0, lt=1)
     decimal_comma: bool = False
     unclosed_thinking: Literal["refuse", "read"] = "refuse"
+    computed: bool = False
     second_stage: SecondStageOptions | None = None
 
     def verifier_options(self) -> MathOptions:
@@ -56,6 +57,7 @@ class MathRewardOptions(BaseModel):
             partial=self.partial > 0,
             decimal_comma=self.decimal_comma,
             unclosed_thinking=self.unclosed_thinking,
+            computed=self.computed,
         )
 
 

@@ -4,6 +4,7 @@ import copy
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ PACKED = (
 )
 PADDED = ("nemotron", "phimoe", "doge", "recurrent-gemma", "llama4", "falcon", "gptj", "bloom", "mamba")
 PADDED_HYBRIDS = ("falcon-h1", "qwen3_5", "lfm2")
+SELECTING = ("glm-moe-dsa", "deepseek-v3_2")  # keys are selected by their scores
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +68,7 @@ def gradients(model: nn.Module, total: Tensor) -> list[Tensor]:
     return [torch.zeros_like(p) if g is None else g for g, p in zip(found, every, strict=True)]
 
 
-@pytest.mark.parametrize("family", [*PACKED, *PADDED, *PADDED_HYBRIDS])
+@pytest.mark.parametrize("family", [*PACKED, *PADDED, *PADDED_HYBRIDS, *SELECTING])
 def test_a_family_agrees_with_plain_transformers(family: str) -> None:
     """Log-probabilities of every token, and gradients of every weight, by transformers' own attention."""
     model = family_model(family)
@@ -142,6 +144,18 @@ def test_a_model_that_differs_padded_too_is_refused(monkeypatch: pytest.MonkeyPa
     ):
         Policy(model, LearnerConfig(), pad_token_id=0)
     assert not proof._proven
+
+
+@pytest.mark.parametrize("family", SELECTING)
+def test_a_model_that_selects_other_keys_in_a_padded_row_is_refused(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one head, many scores are 0; which of the equal keys are selected hangs on the row's length."""
+    zoo = FAMILIES[family]
+    one_head = replace(zoo, options={**zoo.options, "index_n_heads": 1, "index_topk": 2048})
+    monkeypatch.setitem(FAMILIES, family, one_head)
+    with pytest.raises(ConfigError, match=r"cannot be trained: .*padded \(eager\): log-probabilities differ"):
+        Policy(family_model(family), LearnerConfig(), pad_token_id=0)
 
 
 def test_a_head_of_another_form_is_refused() -> None:

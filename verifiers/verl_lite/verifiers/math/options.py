@@ -21,6 +21,8 @@ class MathOptions:
                read like any other
     partial    for a reference with several parts, a wrong answer gets the share of right parts
                as `credit` (the outcome stays "wrong")
+    computed   where the reference is a number, arithmetic that is left to do is wrong: 70 + 59 for 129, 12/4
+               for 3; 1/2 for 0.5, 3e5 and 5 cm stay right
     """
 
     mode: Literal["lenient", "strict"] = "lenient"
@@ -29,6 +31,7 @@ class MathOptions:
     rounding: Literal["reference", "exact"] = "reference"
     units: Literal["convert", "require", "strip"] = "convert"
     partial: bool = False
+    computed: bool = False
     decimal_comma: bool = False
     unclosed_thinking: Literal["refuse", "read"] = "refuse"
 

@@ -10,6 +10,7 @@ from verl_lite.verifiers.math import pool
 from verl_lite.verifiers.math.answers.answer import Answer, read_answer
 from verl_lite.verifiers.math.answers.choices import is_letter, read_choice
 from verl_lite.verifiers.math.answers.collections import count_parts, share_of_parts
+from verl_lite.verifiers.math.answers.computed import left_undone
 from verl_lite.verifiers.math.answers.datetimes import read_datetime
 from verl_lite.verifiers.math.answers.plain_numbers import compare_plain, plain_reference
 from verl_lite.verifiers.math.answers.quantities import read_quantity
@@ -149,7 +150,7 @@ def _verify(response: str, reference: str, options: MathOptions, ask: Ask) -> Ve
     if wanted is not None:
         extraction = extract(response, mode=options.mode, read_unclosed=options.unclosed_thinking == "read")
         if extraction.answer is not None and not extraction.boxes:
-            quick = compare_plain(wanted, extraction.answer, options.rel_tol)
+            quick = compare_plain(wanted, extraction.answer, options.rel_tol, computed=options.computed)
             if quick is not None:
                 return _verdict(quick, extraction.answer, started)
     expected = _read_reference(reference)
@@ -196,11 +197,12 @@ def _decide(expected: Answer, extraction: Extraction, options: MathOptions, ask:
         return _long(expected, text)
     comparer = new_comparer(options, ask)
     try:
-        if extraction.boxes:
-            return compare(comparer, expected, read_answer(", ".join(extraction.boxes)))
-        given = read_answer(_meant(expected, extraction, text))
+        given = read_answer(", ".join(extraction.boxes) or _meant(expected, extraction, text))
+        if options.computed and (undone := left_undone(expected, given)):
+            return Decision(Outcome.WRONG, "", undone)
         decision = compare(comparer, expected, given)
-        if options.partial and decision.outcome is Outcome.WRONG and expected.expr and given.expr:
+        in_parts = options.partial and decision.outcome is Outcome.WRONG and not extraction.boxes
+        if in_parts and expected.expr and given.expr:
             return decision._replace(credit=share_of_parts(comparer, expected.expr, given.expr))
         return decision
     except Undecided as stopped:

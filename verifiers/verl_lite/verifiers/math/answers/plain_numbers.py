@@ -64,10 +64,15 @@ def plain_reference(text: str) -> PlainNumber | None:
     return plain_number(text)
 
 
-def compare_plain(wanted: PlainNumber, answer: str, rel_tol: float) -> Decision | None:
-    """The decision over two plain numbers; None where it takes more than exact arithmetic."""
+def compare_plain(
+    wanted: PlainNumber, answer: str, rel_tol: float, *, computed: bool = False
+) -> Decision | None:
+    """The decision over two plain numbers; None where it takes more than exact arithmetic.
+
+    With `computed`, quotients are left to `left_undone`.
+    """
     given = plain_number(answer) if len(answer) <= 100 else None
-    if given is None:
+    if given is None or (computed and given.bottom != 1 and not given.is_decimal):
         return None
     if given.equals(wanted):
         return _SAME_NUMBER
