@@ -1,9 +1,7 @@
 """The command itself with real vLLM: the quickstart's config made small, and a reward that must rise."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,24 +27,20 @@ SMALL = (
 )
 
 
-def small_quickstart(folder: Path, *overrides: str) -> str:
-    """Train the small quickstart in `folder`; returns what was printed."""
-    (folder / "digits.py").write_text(REWARD_FILE)
-    return run(folder, "train", str(QUICKSTART), *SMALL, *overrides)
+@pytest.fixture
+def small_quickstart(command: Callable[..., str]) -> Callable[..., str]:
+    """`small_quickstart(folder, *overrides)` trains it in `folder`; returns what was printed."""
+
+    def train(folder: Path, *overrides: str) -> str:
+        (folder / "digits.py").write_text(REWARD_FILE)
+        return command(folder, "train", str(QUICKSTART), *SMALL, *overrides)
+
+    return train
 
 
-def run(folder: Path, *arguments: str) -> str:
-    """One command in `folder`, which must succeed in silence on stderr; returns what it printed."""
-    command = [str(Path(sys.executable).parent / "verl-lite"), *arguments]
-    # idle threads of torch and of vLLM sleep instead of spinning on each other's cores
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
-
-
-def test_the_quickstart_made_small_learns_with_vllm(tmp_path: Path) -> None:
+def test_the_quickstart_made_small_learns_with_vllm(
+    tmp_path: Path, small_quickstart: Callable[..., str]
+) -> None:
     printed = small_quickstart(
         tmp_path,
         "steps=12",
@@ -80,7 +74,9 @@ def test_the_quickstart_made_small_learns_with_vllm(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_resumed_with_vllm_is_bitwise_the_run_that_never_stopped(tmp_path: Path) -> None:
+def test_a_run_resumed_with_vllm_is_bitwise_the_run_that_never_stopped(
+    tmp_path: Path, small_quickstart: Callable[..., str]
+) -> None:
     overrides = [
         "deterministic=true",  # with several threads, sums differ in their last bits from run to run
         "sft.steps=2",
@@ -116,8 +112,8 @@ def test_a_run_resumed_with_vllm_is_bitwise_the_run_that_never_stopped(tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_ppo_quickstart_learns_its_task(tmp_path: Path) -> None:
-    run(tmp_path, "train", str(QUICKSTART.with_name("quickstart_ppo.yaml")), "--run-dir=run")
+def test_the_ppo_quickstart_learns_its_task(tmp_path: Path, command: Callable[..., str]) -> None:
+    command(tmp_path, "train", str(QUICKSTART.with_name("quickstart_ppo.yaml")), "--run-dir=run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     accuracy = summary["metrics"]["evaluation/accuracy"]
     assert accuracy["before"] <= 0.65

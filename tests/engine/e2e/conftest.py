@@ -1,0 +1,27 @@
+"""The command, run as users run it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def command() -> Callable[..., str]:
+    """`command(folder, "train", ...)` must succeed, and `is_silent` on stderr; returns what it printed."""
+
+    def run(folder: Path, *arguments: str, is_silent: bool = True) -> str:
+        program = str(Path(sys.executable).parent / "verl-lite")
+        # idle threads of torch and of vLLM sleep instead of spinning on each other's cores
+        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+        done = subprocess.run(
+            [program, *arguments], cwd=folder, capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        assert not is_silent or done.stderr == ""
+        return done.stdout
+
+    return run
