@@ -4,12 +4,12 @@ import datetime
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import Field, JsonValue, NonNegativeInt, PositiveFloat, model_validator
 
 from verl_lite.plugins.config_file import ConfigModel
 
-Task = Literal["arithmetic", "sums", "word_problems"]
-
+TASKS = ("arithmetic", "sums", "word_problems")
+GYM = "reasoning_gym/"
 
 Format = Literal["verl", "trl", "openai", "sharegpt"]
 FORMATS: Mapping[str, Mapping[str, str]] = {
@@ -27,7 +27,9 @@ class DatasetConfig(ConfigModel):
                       them, a folder saved by `datasets`, a glob, or a list of these
     hub, hub_subset   a data set of the hub, read with `datasets`
     task              `num_rows` generated rows: "arithmetic" (two-digit additions for the tiny model), "sums"
-                      (What is 41 - 17?) or "word_problems" (two to four steps)
+                      (What is 41 - 17?), "word_problems" (two to four steps) or "reasoning_gym/NAME" (any
+                      task of that package)
+    task_options      the settings of a reasoning_gym task, such as {min_terms: 2, max_terms: 3}
     split             the split: the hub's name for it, "train" or "held_out" of the task, or which files of a
                       folder (train-00000.parquet)
     format            whose columns these are: sets `prompt` and `reference` where they are not given
@@ -46,7 +48,8 @@ class DatasetConfig(ConfigModel):
     path: str | tuple[str, ...] | None = None
     hub: str | None = None
     hub_subset: str | None = None
-    task: Task | None = None
+    task: str | None = None
+    task_options: dict[str, JsonValue] = Field(default_factory=dict)
     split: str = "train"
     format: Format | None = None
     prompt: str = "question"
@@ -87,6 +90,11 @@ class DatasetConfig(ConfigModel):
             raise ValueError(f"expected exactly one of 'path', 'hub' and 'task', got {given or 'none'}")
         if self.task is not None and self.split not in ("train", "held_out"):
             raise ValueError(f"split={self.split!r}: the task has 'train' and 'held_out'")
+        is_gym = self.task is not None and self.task.startswith(GYM)
+        if self.task is not None and self.task not in TASKS and not is_gym:
+            raise ValueError(f"task={self.task!r}: expected one of {', '.join(TASKS)}, {GYM}NAME")
+        if self.task_options and not is_gym:
+            raise ValueError(f"task_options are for {GYM}NAME, not {self.source}")
         return self
 
 

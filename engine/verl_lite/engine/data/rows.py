@@ -4,16 +4,18 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, cast
 
-from verl_lite.engine.config.data import DatasetConfig, Task
+from verl_lite.engine.config.data import GYM, DatasetConfig
 from verl_lite.engine.data.arithmetic import arithmetic_rows
 from verl_lite.engine.data.files import file_rows, find_files, undecoded
+from verl_lite.engine.data.reasoning import reasoning_rows
 from verl_lite.engine.data.word_problems import sum_rows, word_problem_rows
 from verl_lite.errors import ConfigError, DataError
 
 Row = Mapping[str, Any]
-TASKS: Mapping[Task, Callable[..., Iterator[Row]]] = {
+TASKS: Mapping[str, Callable[..., Iterator[Row]]] = {
     "arithmetic": arithmetic_rows,
     "sums": sum_rows,
     "word_problems": word_problem_rows,
@@ -128,10 +130,13 @@ def _open(config: DatasetConfig, *, seed: int) -> Iterator[tuple[str, Row]]:
 def _task_rows(config: DatasetConfig, *, seed: int) -> list[Row]:
     assert config.task is not None
     try:
-        made = TASKS[config.task](cast(Any, config.split), num_rows=config.num_rows or 1000, seed=seed)
-        return list(made)
+        make = TASKS.get(config.task) or partial(
+            reasoning_rows, config.task.removeprefix(GYM), config.task_options
+        )
+        return list(make(cast(Any, config.split), num_rows=config.num_rows or 1000, seed=seed))
     except ValueError as error:
-        raise ConfigError(f"{config.source}: {error}; lower num_rows") from None
+        advice = "; lower num_rows" if "were requested" in str(error) else ""
+        raise ConfigError(f"{config.source}: {error}{advice}") from None
 
 
 def _hub_rows(config: DatasetConfig) -> Iterable[Row]:

@@ -8,13 +8,13 @@ belongs to the training rows or to the held-out ones by a hash of its text, so n
 """
 
 import random
-import zlib
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 from verl_lite.engine.data.arithmetic import LARGEST, SMALLEST, Split
+from verl_lite.engine.data.splits import HELD_OUT_SHARE, different_rows
 
-HELD_OUT_SHARE = 10  # one question in ten is held out
 NAMES = (("Mia", "She"), ("Tom", "He"), ("Ada", "She"), ("Ben", "He"), ("Eva", "She"), ("Leo", "He"))
 THINGS = ("apples", "books", "coins", "pencils", "stamps", "shells", "marbles", "cards")
 HOLDERS = ("bags", "boxes", "jars", "drawers")
@@ -23,7 +23,10 @@ LOSSES = ("gives away {n} {things}", "loses {n} {things}", "sells {n} {things}")
 
 
 def sum_rows(split: Split, *, num_rows: int, seed: int) -> Iterator[dict[str, Any]]:
-    """`num_rows` different rows {question, answer, reference}: a sum or difference of two-digit numbers."""
+    """`num_rows` different rows {question, answer, reference}: a sum or difference of two-digit numbers.
+
+    Raises ValueError for more than there surely are, as does `word_problem_rows`.
+    """
     return _different(_sum, split, num_rows=num_rows, seed=seed, most=10_000)
 
 
@@ -35,19 +38,11 @@ def word_problem_rows(split: Split, *, num_rows: int, seed: int) -> Iterator[dic
 def _different(
     make: Callable[[random.Random], dict[str, Any]], split: Split, *, num_rows: int, seed: int, most: int
 ) -> Iterator[dict[str, Any]]:
-    """Different rows of the split. Raises ValueError for more than there surely are."""
     most = most // HELD_OUT_SHARE if split == "held_out" else most
     if num_rows > most:
         raise ValueError(f"{split} has {most} rows, {num_rows} were requested")
     generator = random.Random(f"{make.__name__}:{split}:{seed}")
-    seen: set[str] = set()
-    while len(seen) < num_rows:
-        row = make(generator)
-        question = row["question"]
-        is_held_out = zlib.crc32(question.encode()) % HELD_OUT_SHARE == 0
-        if question not in seen and is_held_out == (split == "held_out"):
-            seen.add(question)
-            yield row
+    return different_rows((make(generator) for _ in count()), split, num_rows=num_rows)
 
 
 def _sum(generator: random.Random) -> dict[str, Any]:

@@ -38,7 +38,17 @@ from .pairwise import (
 )
 from .process import ProcessOptions as ProcessOptions, process_reward as process_reward
 from .process_model import ProcessModel as ProcessModel, ProcessModelOptions as ProcessModelOptions
+from .reasoning_gym import (
+    REASONING_COLUMN as REASONING_COLUMN,
+    GymDataset as GymDataset,
+    ReasoningOptions as ReasoningOptions,
+    ReasoningReward as ReasoningReward,
+    encode_entry as encode_entry,
+    open_task as open_task,
+)
 from .repetition import RepetitionOptions as RepetitionOptions, repetition_reward as repetition_reward
 from .reward_model import RewardModel as RewardModel, RewardModelOptions as RewardModelOptions
 from .rubric import Criterion as Criterion, Rubric as Rubric, RubricOptions as RubricOptions
 from .second_stage import SecondStageOptions as SecondStageOptions
+from .tool_call_text import Call as Call, calls_in as calls_in
+from .tool_calls import ToolCallOptions as ToolCallOptions, tool_calls_reward as tool_calls_reward
