@@ -34,7 +34,8 @@ ROOMS = {
         equations_in exact_reward
         fenced format_reward guard_reward instructions_reward length_reward make_messages math_reward
         process_reward read_reply REASONING_COLUMN Call GymDataset ReasoningOptions ReasoningReward
-        ToolCallOptions calls_in encode_entry open_task tool_calls_reward regex_reward repetition_reward template_problem
+        ToolCallOptions calls_in encode_entry open_task tool_calls_reward regex_reward
+        repetition_reward template_problem
     """,
     "verl_lite.plugins.composite": """
         METRICS CircuitBreaker Combiner ComponentConfig Composite Decode Gate GroupConfig Leaf
