@@ -19,8 +19,8 @@ ReadT = TypeVar("ReadT")
 ChatMessages = Sequence[Mapping[str, str]]
 
 
-class EndpointOptions(ConfigModel):
-    """An OpenAI-compatible endpoint. Only 429, 5xx and failed connections are retried (up to four times)."""
+class ModelAddress(ConfigModel):
+    """A model behind an OpenAI-compatible endpoint."""
 
     # A key pasted into the config must not appear in an error message.
     model_config = ConfigDict(hide_input_in_errors=True)
@@ -30,6 +30,28 @@ class EndpointOptions(ConfigModel):
     api_key_env: str = Field(
         default="", description="the environment variable with the key, never the key itself; empty for none"
     )
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("expected a URL like http://host:8000/v1")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("expected a URL without user, password, query and fragment; see api_key_env")
+        return url
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if name and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError("expected the name of an environment variable, such as JUDGE_API_KEY, not a key")
+        return name
+
+
+class EndpointOptions(ModelAddress):
+    """An OpenAI-compatible endpoint. Only 429, 5xx and failed connections are retried (up to four times)."""
+
     response_format: Literal["json_schema", "json_object", "none"] = Field(
         default="json_schema",
         description="what the endpoint is asked to enforce; the reply is checked anyway",
@@ -49,23 +71,6 @@ class EndpointOptions(ConfigModel):
     cache_entries: int = Field(
         default=10_000, ge=0, description="replies cached in memory by model and prompt; 0 for none"
     )
-
-    @field_validator("base_url")
-    @classmethod
-    def _is_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("expected a URL like http://host:8000/v1")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("expected a URL without user, password, query and fragment; see api_key_env")
-        return url
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _is_a_name(cls, name: str) -> str:
-        if name and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise ValueError("expected the name of an environment variable, such as JUDGE_API_KEY, not a key")
-        return name
 
 
 class JudgeEndpoint:
