@@ -17,6 +17,7 @@ from typing import Any
 from verl_lite.errors import DataError
 from verl_lite.plugins import Component, Rollout, Score, ScoredRollout, ScoreOutcome, Scorer, StepScore
 from verl_lite.plugins.records.schema import to_json
+from verl_lite.plugins.records.turns import turn_rows
 
 _SCHEMA_VERSION = 2  # raise it when the stored value or the key changes
 _MAX_KEYS_PER_QUERY = 500
@@ -35,6 +36,7 @@ def digest(*parts: object) -> bytes:
 
 def rollout_digest(rollout: Rollout) -> bytes:
     """A digest of everything a reward may read, `id` and `group` included: a reward may look them up."""
+    trajectory = [list(turn_rows(rollout).values())] if rollout.turns else []  # others keep their keys
     return digest(
         rollout.id,
         rollout.group,
@@ -50,6 +52,7 @@ def rollout_digest(rollout: Rollout) -> bytes:
         rollout.policy_version,
         rollout.token_versions,
         asdict(rollout.sampling),
+        *trajectory,
     )
 
 

@@ -24,22 +24,23 @@ _OK = ScoreOutcome.OK  # member look-up is a function call in Python 3.11
 class StepScore:
     """A process reward: `value` for the span [start, end) of the completion.
 
-    `unit` says whether the positions count characters of the text or tokens of `completion_ids`.
+    `unit` says whether the positions count characters of the text, tokens of `completion_ids` or `turns`
+    of the rollout; a turn is an assistant's, and `StepScore(2, 3, 0.5, "turn")` scores turn 2.
     Raises ValueError for an empty span, a start below 0 and a value that is not finite.
     """
 
     start: int
     end: int
     value: float
-    unit: Literal["char", "token"] = "char"
+    unit: Literal["char", "token", "turn"] = "char"
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.end:
             raise ValueError(f"StepScore({self.start}, {self.end}): expected 0 <= start < end")
         if not math.isfinite(self.value):
             raise ValueError(f"StepScore(value={self.value!r}): expected a finite number")
-        if self.unit not in ("char", "token"):
-            raise ValueError(f"StepScore(unit={self.unit!r}): expected 'char' or 'token'")
+        if self.unit not in ("char", "token", "turn"):
+            raise ValueError(f"StepScore(unit={self.unit!r}): expected 'char', 'token' or 'turn'")
 
 
 @fast_init

@@ -164,7 +164,7 @@ def test_sql_reads(database: Path, tmp_path: Path):
         "select * from items where price > 100",
         "delete from items",
         f"attach '{tmp_path / 'other.db'}' as other",
-        "select * from nothing",
+        "select * from shelves",
         "select 1; select 2",
         "with recursive n(x) as (select 1 union all select x + 1 from n) select x from n",
     ]
@@ -189,9 +189,9 @@ def test_sql_writes_to_a_copy_of_each_trajectory(database: Path):
 
 
 def test_a_missing_database_is_said_before_any_call(tmp_path: Path):
-    with host_of("sql", database=str(tmp_path / "no.db")) as host:
-        with pytest.raises(EnvironmentFailed, match="there is no file"):
-            play(host, [{"query": "select 1"}], tool="sql")
+    missing = str(tmp_path / "no.db")
+    with host_of("sql", database=missing) as host, pytest.raises(EnvironmentFailed, match="there is no file"):
+        play(host, [{"query": "select 1"}], tool="sql")
 
 
 def converse(host: Environments, row: dict, *replies: str):
@@ -211,9 +211,9 @@ def user(server: FakeChatServer, **options: object) -> Environments:
 
 
 def test_a_simulated_user_opens_answers_and_ends():
-    with FakeChatServer(reply=["A table for two.", 503, "At eight.", "Thanks! [END]"]) as server:
-        with user(server) as host:
-            first, second, last = converse(host, {"goal": "a table"}, "When?", "Booked.")
+    replies = ["A table for two.", 503, "At eight.", "Thanks! [END]"]
+    with FakeChatServer(reply=replies) as server, user(server) as host:
+        first, second, last = converse(host, {"goal": "a table"}, "When?", "Booked.")
     assert first == ({"role": "user", "content": "A table for two."},)
     assert second.messages == ({"role": "user", "content": "At eight."},)
     assert last.done
@@ -237,9 +237,12 @@ def test_a_simulated_user_does_not_speak_before_a_prompt_of_the_user():
     [(400, {"goal": "g"}, "answered 400"), ("hi", {}, "the row has no column 'goal'")],
 )
 def test_a_user_that_cannot_answer_is_an_error_of_the_trajectory(reply, row, why):
-    with FakeChatServer(reply=reply) as server, user(server) as host:
-        with pytest.raises(EnvironmentFailed, match=why):
-            converse(host, row)
+    with (
+        FakeChatServer(reply=reply) as server,
+        user(server) as host,
+        pytest.raises(EnvironmentFailed, match=why),
+    ):
+        converse(host, row)
 
 
 def test_a_user_s_options_are_checked_at_once():

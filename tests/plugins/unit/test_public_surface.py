@@ -49,7 +49,7 @@ ROOMS = {
     "verl_lite.plugins.records": """
         SCHEMA_VERSION BadRow Convert Record RecordWriter Span StoredScore arrow_schema
         check_record_file infer_columns join_record_files own_records read_records read_rows spans_of to_json
-        to_record to_scored
+        to_record to_scored turn_rows
     """,
     "verl_lite.plugins.serving": """
         RemoteOptions RemoteReward RewardService SHAPES ServingOptions Shape make_app remote_reward
@@ -191,7 +191,7 @@ SIGNATURES = {
         start: int
         end: int
         value: float
-        unit: Literal['char', 'token'] = 'char'
+        unit: Literal['char', 'token', 'turn'] = 'char'
     """,
     "ComponentScore": """
         *

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from verl_lite.lab.check.labels import truth
+from verl_lite.plugins import Rollout
 from verl_lite.plugins.records import Record
 
 _LABELS = ("label", "is_correct", "correct")
@@ -37,11 +38,31 @@ def rollout_columns(records: Sequence[Record], label: str | None) -> dict[str, A
         "finish": [texts.index(record.rollout.finish_reason) for record in records],
         "prompt": [texts.index(record.rollout.prompt_text) for record in records],
         "completion": [record.rollout.completion for record in records],
+        "turns": [_turns(record.rollout, texts) for record in records],
         "reference": [texts.index(record.rollout.reference or "") for record in records],
         "label": [find_label(record, label) for record in records],
         "components": {name: _component_columns(name, records, texts) for name in names},
         "texts": texts.texts,
     }
+
+
+def _turns(rollout: Rollout, texts: _Table) -> list[list[Any]]:
+    """Per turn: role, text, tool calls as JSON, the tool's name, outcome, seconds, number of tokens.
+
+    Texts but the message itself are indices of `texts`. Empty for a single completion.
+    """
+    return [
+        [
+            texts.index(turn.role),
+            turn.content,
+            texts.index(json.dumps(list(turn.tool_calls), ensure_ascii=False) if turn.tool_calls else ""),
+            texts.index(turn.name),
+            texts.index(turn.outcome),
+            round(turn.seconds, 4),
+            turn.end - turn.start,
+        ]
+        for turn in rollout.turns
+    ]
 
 
 def _component_columns(name: str, records: Sequence[Record], texts: _Table) -> dict[str, list[Any]]:

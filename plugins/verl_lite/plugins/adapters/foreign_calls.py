@@ -78,6 +78,13 @@ class TrlCall:
         return arguments, lambda result: logged.attached_to(_list(result), len(rollouts))
 
 
+def said(rollout: Rollout) -> list[dict[str, Any]]:
+    """The messages after the prompt."""
+    if rollout.turns:
+        return [dict(turn.message) for turn in rollout.turns]
+    return [{"role": "assistant", "content": rollout.completion}]
+
+
 def _conversations(rollouts: Sequence[Rollout], *, as_messages: bool) -> dict[str, list[Any]]:
     if not as_messages:
         return {
@@ -86,7 +93,7 @@ def _conversations(rollouts: Sequence[Rollout], *, as_messages: bool) -> dict[st
         }
     return {
         "prompts": [[dict(message) for message in rollout.prompt] for rollout in rollouts],
-        "completions": [[{"role": "assistant", "content": rollout.completion}] for rollout in rollouts],
+        "completions": [said(rollout) for rollout in rollouts],
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from verl_lite.plugins.adapters.foreign_calls import Prepared
+from verl_lite.plugins.adapters.foreign_calls import Prepared, said
 from verl_lite.plugins.contract import Form
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
@@ -51,7 +51,7 @@ def _wanted(given: dict[str, Any], names: Sequence[str], takes_all: bool) -> dic
 def _row(rollout: Rollout) -> dict[str, Any]:
     """The arguments a Rubric passes to its functions by name, including the row's columns."""
     prompt = [dict(message) for message in rollout.prompt]
-    completion = [{"role": "assistant", "content": rollout.completion}]
+    completion = said(rollout)
     fields = {
         "prompt": prompt,
         "completion": completion,
@@ -92,10 +92,14 @@ def _task_and_trace(rollout: Rollout) -> tuple[Any, Any]:
     prompt = [dict(message) for message in rollout.prompt]
     data = vf.WireTaskData(**{"answer": rollout.reference, **rollout.columns, "prompt": prompt})
     read = TypeAdapter(vf.Message)
-    messages = [read.validate_python(dict(message)) for message in rollout.prompt]
-    messages.append(vf.AssistantMessage(content=rollout.completion))
+    given = [*(dict(message) for message in rollout.prompt), *said(rollout)]
+    messages = [read.validate_python(message) for message in given]
     nodes = [
-        vf.MessageNode(parent=at - 1 if at else None, message=message, sampled=at == len(messages) - 1)
+        vf.MessageNode(
+            parent=at - 1 if at else None,
+            message=message,
+            sampled=at >= len(rollout.prompt) and given[at]["role"] == "assistant",
+        )
         for at, message in enumerate(messages)
     ]
     trace = vf.Trace(

@@ -23,7 +23,9 @@ from verl_lite.plugins.composite.build import Composite, Condition
 from verl_lite.plugins.composite.process_rewards import (
     Decode,
     even_spans,
+    last_reply_spans,
     spans_from_pieces,
+    steps_as_tokens,
     steps_to_tokens,
     token_pieces,
 )
@@ -171,17 +173,11 @@ class Combiner:
                 "move it out of its group, or out of `combine: product`"
             )
         rollout, num_tokens = row.rollout, len(row.rollout.completion_ids)
-        by_token = all(step.unit == "token" for step in score.steps)
         try:
-            if self._decode is not None and num_tokens and not by_token:
-                spans = spans_from_pieces(
-                    token_pieces(rollout.completion_ids, self._decode), rollout.completion
-                )
-            else:
-                # without token ids the text counts as one token: the steps are checked but placed nowhere
-                spans = even_spans(num_tokens or 1, len(rollout.completion))
+            steps = steps_as_tokens(score.steps, rollout.turns)
+            spans = self._spans(rollout, by_token=all(step.unit == "token" for step in steps))
             values = steps_to_tokens(
-                [replace(step, value=node.contribution(step.value)) for step in score.steps], spans
+                [replace(step, value=node.contribution(step.value)) for step in steps], spans
             )
         except ValueError as error:
             return Score(None, ScoreOutcome.ERROR, str(error), score.details)
@@ -189,6 +185,19 @@ class Combiner:
             before = row.token_rewards or [0.0] * num_tokens
             row.token_rewards = [a + b for a, b in zip(before, values, strict=True)]
         return score
+
+    def _spans(self, rollout: Rollout, *, by_token: bool) -> list[tuple[int, int]]:
+        """The characters of each token; of a trajectory, those of its last reply."""
+        num_tokens = len(rollout.completion_ids)
+        if not num_tokens:  # the text counts as one token: the steps are checked but placed nowhere
+            return even_spans(1, len(rollout.completion))
+        said = [turn for turn in rollout.turns if turn.role == "assistant"]
+        ids = rollout.completion_ids[said[-1].start : said[-1].end] if said else rollout.completion_ids
+        if self._decode is not None and not by_token:
+            spans = spans_from_pieces(token_pieces(ids, self._decode), rollout.completion)
+        else:
+            spans = even_spans(len(ids) or 1, len(rollout.completion))
+        return last_reply_spans(rollout.turns, num_tokens, spans) if said else spans
 
 
 def _not_run(state: str, reason: str) -> Score:

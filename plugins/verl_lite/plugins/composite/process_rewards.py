@@ -11,6 +11,7 @@ be known:
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 
+from verl_lite.plugins.rollout import Turn
 from verl_lite.plugins.score import StepScore
 
 Decode = Callable[[Sequence[int]], str]
@@ -66,6 +67,37 @@ def even_spans(num_tokens: int, num_chars: int) -> list[tuple[int, int]]:
     [(0, 3), (3, 6), (6, 10)]
     """
     return [(i * num_chars // num_tokens, (i + 1) * num_chars // num_tokens) for i in range(num_tokens)]
+
+
+def steps_as_tokens(steps: Iterable[StepScore], turns: Sequence[Turn]) -> list[StepScore]:
+    """The steps of a trajectory with those of turns as tokens: the last token of the span's last turn.
+
+    Without token ids they stay where a turn is: nothing is placed. Raises ValueError for a turn that does
+    not exist or that the model did not write.
+
+    >>> turns = (Turn(role="assistant", content="a", end=3), Turn(role="tool", content="b"))
+    >>> steps_as_tokens([StepScore(0, 1, 0.5, "turn")], turns)
+    [StepScore(start=0, end=3, value=0.5, unit='token')]
+    """
+    placed = []
+    for step in steps:
+        if step.unit != "turn":
+            placed.append(step)
+            continue
+        turn = turns[step.end - 1] if step.end <= len(turns) else None
+        if turn is None or turn.role != "assistant":
+            what = "which does not exist" if turn is None else f"which is the {turn.role}'s"
+            raise ValueError(f"the step [{step.start}, {step.end}) ends with turn {step.end - 1}, {what}")
+        if turn.end > turn.start:
+            placed.append(StepScore(turn.start, turn.end, step.value, "token"))
+    return placed
+
+
+def last_reply_spans(turns: Sequence[Turn], num_tokens: int, spans: TokenSpans) -> list[tuple[int, int]]:
+    """`spans` of the last assistant's turn as spans of all `num_tokens` tokens of the trajectory."""
+    last = next(turn for turn in reversed(turns) if turn.role == "assistant")
+    length = spans[-1][1] if spans else 0
+    return [(0, 0)] * last.start + list(spans) + [(length, length)] * (num_tokens - last.end)
 
 
 def steps_to_tokens(steps: Iterable[StepScore], spans: TokenSpans) -> list[float]:

@@ -99,6 +99,12 @@ class EnvironmentHost(Protocol):
         ...
 
 
+class CutText(str):
+    """A tool's result that the tool itself has cut: its outcome is "truncated"."""
+
+    __slots__ = ()
+
+
 class ToolError(Exception):
     """Raise it in a tool to answer the model with the message as it is, and the outcome "error"."""
 

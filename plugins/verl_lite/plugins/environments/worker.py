@@ -22,7 +22,7 @@ import pydantic_core
 
 from verl_lite.errors import PluginError
 from verl_lite.plugins.environments.binding import Binding
-from verl_lite.plugins.environments.contract import Anything, Step, ToolError, ToolSchema
+from verl_lite.plugins.environments.contract import Anything, CutText, Step, ToolError, ToolSchema
 from verl_lite.plugins.environments.schema import BadArguments, Signature, signature_of
 from verl_lite.plugins.execution.spec import Spec, unpacked
 from verl_lite.plugins.rollout import Message, TurnOutcome, clean_text
@@ -96,7 +96,7 @@ class ReadyTool:
         except CATCH as error:  # the border: a tool answers the model with its error
             return ToolAnswer(f"Error: {type(error).__name__}: {error}"[: self._max_chars], "error")
         text, was_cut = cut(text, self._max_chars)
-        return ToolAnswer(text, "truncated" if was_cut else "ok")
+        return ToolAnswer(text, "truncated" if was_cut or isinstance(result, CutText) else "ok")
 
     async def close(self) -> None:
         close = getattr(self.built, "close", None)

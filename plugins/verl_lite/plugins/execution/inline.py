@@ -61,6 +61,8 @@ def private_copy(rollout: Rollout) -> Rollout:
         policy_version=rollout.policy_version,
         token_versions=_own_numbers(rollout.token_versions),
         sampling=rollout.sampling,
+        turns=rollout.turns if not rollout.turns else copy.deepcopy(rollout.turns),
+        segments=rollout.segments,
     )
 
 

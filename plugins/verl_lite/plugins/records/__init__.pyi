@@ -17,4 +17,5 @@ from .schema import (
     arrow_schema as arrow_schema,
     to_json as to_json,
 )
+from .turns import turn_rows as turn_rows
 from .writer import RecordWriter as RecordWriter, join_record_files as join_record_files

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from verl_lite.plugins.records.schema import RESERVED, SCHEMA_VERSION, Record, StoredScore, from_json
+from verl_lite.plugins.records.turns import are_segments, are_turns, read_segments, read_turns
 from verl_lite.plugins.rollout import Message, Rollout, SamplerSettings, clean_text
 from verl_lite.plugins.score import ComponentScore, Score, ScoredRollout, ScoreOutcome, StepScore
 
@@ -41,6 +42,8 @@ def to_record(row: Any, number: int) -> Record:
         policy_version=int(row.get("policy_version") or 0),
         token_versions=row.get("token_versions") or (),
         sampling=_sampling(row.get("sampling")),
+        turns=read_turns(row.get("turns")) if are_turns(row.get("turns")) else (),
+        segments=read_segments(row.get("segments")) if are_segments(row.get("segments")) else (),
     )
     return Record(
         rollout=rollout,
@@ -90,16 +93,23 @@ def to_scored(record: Record) -> ScoredRollout:
 
 def _columns(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """The data set's columns: of our own records, or all keys of a plain row that are not ours."""
-    extra = {key: value for key, value in row.items() if key not in RESERVED}
+    own = RESERVED - _columns_of_those_names(row)
+    extra = {key: value for key, value in row.items() if key not in own}
     if "columns_json" not in row:
         if "reference" in row:
             extra["reference"] = row["reference"]
         given = row.get("columns")
         return {**given, **extra} if isinstance(given, dict) else extra
-    own = {key: value for key, value in extra.items() if value is not None}
+    known = {key: value for key, value in extra.items() if value is not None}
     if row["columns_json"] is not None:
-        return {**own, **from_json(row["columns_json"])}
-    return own if row.get("reference") is None else {**own, "reference": row["reference"]}
+        return {**known, **from_json(row["columns_json"])}
+    return known if row.get("reference") is None else {**known, "reference": row["reference"]}
+
+
+def _columns_of_those_names(row: Mapping[str, Any]) -> set[str]:
+    """The keys that version 4 took, where they are a data set's own columns."""
+    ours = {"turns": are_turns, "segments": are_segments}
+    return {name for name, is_ours in ours.items() if row.get(name) is not None and not is_ours(row[name])}
 
 
 def _messages(prompt: object) -> tuple[Message, ...]:

@@ -1,8 +1,9 @@
 """The record schema. A record is self-contained: it can be scored again from itself alone.
 
 Version 2 added `token_versions`; version 3 gives the data set's columns columns of their own (columns.py),
-where they were all in `columns_json` before. A reader reads its own version and all older ones, and
-refuses newer ones. Score details have any shape and are stored as JSON text.
+where they were all in `columns_json` before; version 4 added `turns` and `segments`. A reader reads its
+own version and all older ones, and refuses newer ones. Score details have any shape and are stored as JSON
+text.
 """
 
 import json
@@ -16,13 +17,13 @@ from verl_lite.plugins.rollout import Rollout
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 RESERVED = frozenset(
     {
         "schema_version", "id", "step", "group", "sample_index", "policy_version", "prompt", "completion",
         "reference", "finish_reason", "reward", "advantage", "dropped_because", "components",
         "token_rewards", "prompt_ids", "completion_ids", "logprobs", "token_versions", "sampling",
-        "columns", "columns_json",
+        "turns", "segments", "columns", "columns_json",
     }
 )  # fmt: skip
 METADATA_KEY = b"verl_lite.schema_version"
@@ -70,6 +71,9 @@ def arrow_schema(more: "Mapping[str, pa.DataType] | None" = None) -> "pa.Schema"
     sampling["seed"] = pa.int64()
     component = {"name": text, "value": number, "outcome": text, "reason": text, "details_json": text}
     component |= {"steps_json": text, "weight": number, "contribution": number, "latency_s": number}
+    turn = {**message, "start": integer, "end": integer, "seconds": number, "outcome": text}
+    segment = {name: pa.list_(integer) for name in ("prompt_ids", "completion_ids", "sampled_mask", "turns")}
+    segment["logprobs"] = pa.list_(number)
     columns = {
         "id": text,
         "step": integer,
@@ -90,6 +94,8 @@ def arrow_schema(more: "Mapping[str, pa.DataType] | None" = None) -> "pa.Schema"
         "logprobs": pa.list_(number),
         "token_versions": pa.list_(integer),
         "sampling": pa.struct(sampling),
+        "turns": pa.list_(pa.struct(turn)),
+        "segments": pa.list_(pa.struct(segment)),
         "columns_json": text,
     }
     return pa.schema({**columns, **(more or {})}, metadata={METADATA_KEY: str(SCHEMA_VERSION).encode()})

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from verl_lite.errors import DataError
 from verl_lite.plugins.records.columns import ColumnTypes, infer_columns, split_columns
 from verl_lite.plugins.records.schema import SCHEMA_VERSION, arrow_schema, to_json
+from verl_lite.plugins.records.turns import turn_rows
 from verl_lite.plugins.rollout import Message, Rollout
 from verl_lite.plugins.score import ComponentScore, ScoredRollout
 
@@ -152,6 +153,7 @@ def _rollout_row(rollout: Rollout) -> dict[str, Any]:
         "logprobs": list(rollout.logprobs),
         "token_versions": list(rollout.token_versions),
         "sampling": asdict(rollout.sampling),
+        **turn_rows(rollout),
     }
 
 

@@ -18,6 +18,7 @@ from verl_lite.errors import ConfigError, PluginError, RewardError
 from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import RewardDefinition
 from verl_lite.plugins.records.schema import to_json
+from verl_lite.plugins.records.turns import turn_rows
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome, StepScore
 
@@ -155,6 +156,7 @@ def _row(rollout: Rollout) -> dict[str, Any]:
     row |= {"finish_reason": rollout.finish_reason, "policy_version": rollout.policy_version}
     row |= {"prompt": [dict(message) for message in rollout.prompt], "columns": dict(rollout.columns)}
     row |= {"completion_ids": list(rollout.completion_ids), "prompt_ids": list(rollout.prompt_ids)}
+    row |= turn_rows(rollout)
     return row
 
 

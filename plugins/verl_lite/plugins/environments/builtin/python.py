@@ -9,7 +9,7 @@ from pydantic import Field
 
 from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import hookimpl
-from verl_lite.plugins.environments.contract import RegisterEnvironment, ToolError, tool
+from verl_lite.plugins.environments.contract import CutText, RegisterEnvironment, ToolError, tool
 
 if TYPE_CHECKING:
     from verl_lite.sandbox import Result, Sandbox, SandboxSession
@@ -109,7 +109,7 @@ class Interpreter:
             raise TimeoutError(output)
         if outcome == "error":
             raise ToolError(output)
-        return output
+        return CutText(output) if outcome == "truncated" else output
 
     def close(self) -> None:
         if self._session is not None:
