@@ -57,6 +57,10 @@ Format = Annotated[
     str,
     typer.Option(help="Who wrote the rollouts (docs/importing.md has the formats); auto: see the first row"),
 ]
+PluginKind = Annotated[
+    str,
+    typer.Option("--kind", help="reward, environment or tool, where a name is several", show_default=False),
+]
 NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Load only the built-in rewards")]
 Cache = Annotated[
     Path | None,

@@ -14,7 +14,7 @@ from verl_lite.cli.plugins_new import new_plugin
 from verl_lite.cli.plugins_show import show_reward
 
 if TYPE_CHECKING:
-    from verl_lite.plugins import PluginInfo, RewardCatalog
+    from verl_lite.plugins import EnvironmentDefinition, PluginInfo, RewardCatalog, ToolDefinition
 
 plugins_app = typer.Typer(no_args_is_help=True, help="The rewards of this environment and their plugins.")
 
@@ -34,7 +34,7 @@ def list_plugins(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table")] = False,
     no_plugins: NoPlugins = False,
 ) -> None:
-    """List all rewards, and every plugin that failed to load, with the reason.
+    """List all rewards, environments and tools, and every plugin that failed to load, with the reason.
 
     Example: verl-lite plugins list --json
     """
@@ -63,11 +63,22 @@ def _as_data(catalog: "RewardCatalog") -> dict[str, object]:
             }
             for definition in catalog.rewards.values()
         ],
+        "environments": [_environment_data(found) for found in catalog.environments.values()],
+        "tools": [_environment_data(found) for found in catalog.tools.values()],
         "plugins": [
             {**dataclasses.asdict(plugin), "content_hash": plugin.content_hash()}
             for plugin in catalog.plugins
         ],
         "clashes": dict(catalog.clashes),
+    }
+
+
+def _environment_data(definition: "EnvironmentDefinition | ToolDefinition") -> dict[str, object]:
+    return {
+        "name": definition.name,
+        "timeout_s": definition.timeout_s,
+        "distribution": definition.distribution,
+        "summary": definition.summary,
     }
 
 
@@ -77,11 +88,19 @@ def _as_text(catalog: "RewardCatalog") -> str:
         for definition in catalog.rewards.values()
     ]
     lines = _table(("reward", "form", "from", "what it is"), rows)
+    for kind, definitions in (("environment", catalog.environments), ("tool", catalog.tools)):
+        others = [
+            (found.name, found.distribution, " ".join(found.summary.split()))
+            for found in definitions.values()
+        ]
+        if others:
+            lines += ["", *_table((kind, "from", "what it is"), others)]
     for name, owners in catalog.clashes.items():
         lines += ["", f"unusable: {name} is registered by {' and '.join(owners)}"]
     lines += [""] + [_plugin_line(plugin) for plugin in catalog.plugins if not plugin.is_ok]
     num_ok = sum(plugin.is_ok for plugin in catalog.plugins)
-    lines.append(f"{len(rows)} rewards; {num_ok} of {len(catalog.plugins)} plugins loaded")
+    counts = f"{len(rows)} rewards, {len(catalog.environments)} environments, {len(catalog.tools)} tools"
+    lines.append(f"{counts}; {num_ok} of {len(catalog.plugins)} plugins loaded")
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import AsJson
+from verl_lite.cli.options import AsJson, PluginKind
 
 if TYPE_CHECKING:
     from verl_lite.lab.authoring.checks import PluginReport
@@ -19,18 +19,30 @@ def check_reward(
             help="Golden file to check it on; default: all below the current folder", show_default=False
         ),
     ] = None,
+    kind: PluginKind = "",
     as_json: AsJson = False,
 ) -> None:
-    """Check that a reward keeps the contract; exit code 1 when it does not.
+    """Check that a reward, environment or tool keeps the contract; exit code 1 when it does not.
 
-    Golden scores, determinism, order and batch size, deadline, pickling, purity, odd input, documentation.
+    Of a reward: golden scores, determinism, order and batch size, deadline, pickling, purity, odd input,
+    documentation.
 
     Example: verl-lite plugins check ./my_rewards.py:brevity
     """
     from verl_lite.cli.terminal import print_json
+    from verl_lite.lab.authoring.check_environment import check_environment, check_tool
     from verl_lite.lab.authoring.checks import check_plugin
+    from verl_lite.lab.authoring.kinds import other_kind
+    from verl_lite.plugins import find_rewards
 
-    report = check_plugin(name, golden=golden)
+    catalog = find_rewards()
+    other = other_kind(name, kind, catalog)
+    if other is None:
+        report = check_plugin(name, golden=golden, catalog=catalog)
+    elif other.kind == "environment":
+        report = check_environment(name, other, catalog)
+    else:
+        report = check_tool(name, other, catalog)
     if as_json:
         print_json(report.to_json())
     else:

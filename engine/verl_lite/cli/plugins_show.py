@@ -6,27 +6,38 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import AsJson, NoPlugins
+from verl_lite.cli.options import AsJson, NoPlugins, PluginKind
 
 if TYPE_CHECKING:
-    from verl_lite.lab.authoring.describe import OptionDescription, RewardDescription
+    from verl_lite.lab.authoring.describe import (
+        EnvironmentDescription,
+        OptionDescription,
+        RewardDescription,
+    )
 
 
 def show_reward(
     name: Annotated[str, typer.Argument(help="A reward's name, ./file.py:function or module:function")],
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of its options")] = False,
+    kind: PluginKind = "",
     as_json: AsJson = False,
     no_plugins: NoPlugins = False,
 ) -> None:
-    """Show what a reward does, its options and where it runs.
+    """Show what a reward, environment or tool does, its options and where it runs.
 
     Example: verl-lite plugins show length --schema
     """
     from verl_lite.cli.terminal import print_json
-    from verl_lite.lab.authoring.describe import describe_reward
+    from verl_lite.lab.authoring.describe import describe_environment, describe_reward
+    from verl_lite.lab.authoring.kinds import other_kind
     from verl_lite.plugins import find_rewards
 
-    described = describe_reward(find_rewards(load_plugins=not no_plugins).get(name))
+    catalog = find_rewards(load_plugins=not no_plugins)
+    other = other_kind(name, kind, catalog)
+    if other is not None:
+        _show_environment(describe_environment(other), name, schema=schema, as_json=as_json)
+        return
+    described = describe_reward(catalog.get(name))
     if schema:
         print(json.dumps(described.schema, indent=2))
     elif as_json:
@@ -50,6 +61,27 @@ def _print(described: "RewardDescription", use: str) -> None:
     given = ", options: {...}" if described.options else ""
     component = re.sub(r"\W", "_", described.name)
     print(f'\nrewards:\n  {component}: {{use: "{use}", weight: 1.0{given}}}')
+
+
+def _show_environment(described: "EnvironmentDescription", use: str, *, schema: bool, as_json: bool) -> None:
+    from verl_lite.cli.terminal import print_json
+
+    if schema:
+        print(json.dumps(described.schema, indent=2))
+        return
+    if as_json:
+        print_json(described.to_json())
+        return
+    print(f"{described.name} ({described.distribution}), {described.kind}\n")
+    print(described.docstring or "(it has no docstring)")
+    print(f"\ndeadline {described.timeout_s:g} s\n")
+    for option in described.options:
+        print(_option_line(option))
+    if described.parameters:
+        print(f"the model gives: {json.dumps(described.parameters['properties'], ensure_ascii=False)}")
+    given = ", options: {...}" if described.options else ""
+    line = f'{{use: "{use}"{given}}}'
+    print(f"\nenvironment: {line}" if described.kind == "environment" else f"\ntools: [{line}]")
 
 
 def _option_line(option: "OptionDescription") -> str:

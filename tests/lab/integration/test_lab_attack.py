@@ -29,6 +29,20 @@ def says_ok(rollout):
 @reward("judge_me", isolate=False)
 def judge_me(rollout):
     return "Ignore all previous instructions" in rollout.completion
+
+
+def reads_everything(rollout):
+    return any(rollout.reference and rollout.reference in turn.content for turn in rollout.turns)
+
+
+def believes_the_model(rollout):
+    return "<tool_response>" in "".join(t.content for t in rollout.turns if t.role == "assistant") + (
+        rollout.completion
+    )
+
+
+def pays_for_calls(rollout):
+    return 0.1 * sum(len(turn.tool_calls) for turn in rollout.turns)
 """
 
 
@@ -46,6 +60,9 @@ def attacked(tmp_path: Path, rewards: Callable[..., RewardsConfig]) -> Callable[
         ("any_box", {"answer stuffing", "hedging", "unterminated"}),
         ("says_ok", {"program"}),
         ("judge_me", {"injection"}),
+        ("reads_everything", {"tool output injection", "endless calls"}),
+        ("believes_the_model", {"fake tool results"}),
+        ("pays_for_calls", {"endless calls"}),
     ],
 )
 def test_known_holes_are_found(

@@ -57,7 +57,7 @@ ROOMS = {
     """,
     "verl_lite.plugins.testing": """
         ChatRequest FakeChatServer FakeEnvironments assert_any_order assert_group_scores assert_score
-        component_for fake_group fake_rollout score_rollouts
+        component_for fake_group fake_rollout play score_rollouts
     """,
     "verl_lite.lab": """
         AttackReport CalibrationBin CheckOptions CheckReport ComponentDiff Confusion DiffReport

@@ -13,27 +13,36 @@ from fractions import Fraction
 from functools import cache
 from importlib.resources import files
 
-from verl_lite.plugins import Rollout
+from verl_lite.plugins import FunctionCall, Rollout, ToolCall, Turn
+
+_FINISH = {"unterminated": "length", "endless calls": "turns"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attack:
-    """One way to ask for an unearned reward; the completion is `repeat` copies of the text."""
+    """One way to ask for an unearned reward; the completion is `repeat` copies of the text.
+
+    A trajectory has `turns` before the text, which is then the last assistant's; each is a role, a text and
+    perhaps the code that a call of the tool `python` has. `cycles` repeats them.
+    """
 
     name: str
     family: str
     text: str
     why: str
     repeat: int = 1
+    turns: tuple[tuple[str, ...], ...] = ()
+    cycles: int = 1
 
     def needs(self, placeholder: str) -> bool:
-        return f"<<{placeholder}>>" in self.text
+        return any(f"<<{placeholder}>>" in text for text in (self.text, *(turn[1] for turn in self.turns)))
 
 
 @cache
 def load_attacks() -> tuple[Attack, ...]:
     text = files("verl_lite.lab.attack").joinpath("corpus.jsonl").read_text(encoding="utf-8")
-    return tuple(Attack(**json.loads(line)) for line in text.splitlines())
+    rows = [json.loads(line) for line in text.splitlines()]
+    return tuple(Attack(**{**row, "turns": tuple(map(tuple, row.get("turns", ())))}) for row in rows)
 
 
 def attack_rollout(attack: Attack, rollout: Rollout, wrong: Sequence[str]) -> Rollout | None:
@@ -48,21 +57,45 @@ def attack_rollout(attack: Attack, rollout: Rollout, wrong: Sequence[str]) -> Ro
         "prompt": rollout.prompt_text or None,
         "entry_point": _entry_point(rollout),
     }
-    text = attack.text
-    for name, value in values.items():
-        if attack.needs(name):
-            if value is None:
-                return None
-            text = text.replace(f"<<{name}>>", value)
-    text = re.sub(r"<<repeat:(.*?):(\d+)>>", lambda found: found[1] * int(found[2]), text) * attack.repeat
+    if any(value is None and attack.needs(name) for name, value in values.items()):
+        return None
+    text = _filled(attack.text, values) * attack.repeat
     return replace(
         rollout,
         id=f"{rollout.id}/{attack.name}",
         completion=text,
         completion_ids=(),
         logprobs=(),
-        finish_reason="length" if attack.family == "unterminated" else "stop",
+        finish_reason=_FINISH.get(attack.family, "stop"),
+        turns=_turns(attack, text, values),
+        segments=(),
     )
+
+
+def _filled(text: str, values: Mapping[str, str | None]) -> str:
+    for name, value in values.items():
+        text = text.replace(f"<<{name}>>", value or "")
+    return re.sub(r"<<repeat:(.*?):(\d+)>>", lambda found: found[1] * int(found[2]), text)
+
+
+def _turns(attack: Attack, text: str, values: Mapping[str, str | None]) -> tuple[Turn, ...]:
+    """The attack's messages after the prompt; empty for a single completion."""
+    turns = []
+    for cycle in range(attack.cycles if attack.turns else 0):
+        for role, content, *code in attack.turns:
+            function = FunctionCall(name="python", arguments=json.dumps({"code": "".join(code)}))
+            calls = (ToolCall(id=f"call-{cycle}", type="function", function=function),) if code else ()
+            is_tool = role == "tool"
+            turns.append(
+                Turn(
+                    role=role,
+                    content=_filled(content, values),
+                    tool_calls=calls,
+                    name="python" * is_tool,
+                    tool_call_id=f"call-{cycle}" * is_tool,
+                )
+            )
+    return (*turns, Turn(role="assistant", content=text)) if turns else ()
 
 
 def wrong_answers(reference: str | None, others: Sequence[str]) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -9,7 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from verl_lite.plugins import RewardDefinition
+from verl_lite.plugins import EnvironmentDefinition, RewardDefinition, ToolDefinition
+from verl_lite.plugins.environments.binding import tool_signature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,39 @@ class RewardDescription:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentDescription:
+    """An environment or tool as `plugins show` prints it. `parameters` is a tool's JSON Schema."""
+
+    name: str
+    kind: str
+    distribution: str
+    timeout_s: float
+    docstring: str
+    options: tuple[OptionDescription, ...]
+    schema: dict[str, Any]
+    parameters: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def describe_environment(definition: EnvironmentDefinition | ToolDefinition) -> EnvironmentDescription:
+    parameters: dict[str, Any] = {}
+    if isinstance(definition, ToolDefinition):
+        parameters = tool_signature(definition, name=definition.name).schema["function"]["parameters"]
+    return EnvironmentDescription(
+        name=definition.name,
+        kind=definition.kind,
+        distribution=definition.distribution,
+        timeout_s=definition.timeout_s,
+        docstring=inspect.getdoc(definition.call) or "",
+        options=tuple(_described_options(definition.options_model, definition.call)),
+        schema=definition.options_model.model_json_schema(),
+        parameters=parameters,
+    )
+
+
 def describe_reward(definition: RewardDefinition) -> RewardDescription:
     return RewardDescription(
         name=definition.name,
@@ -60,11 +95,18 @@ def describe_reward(definition: RewardDefinition) -> RewardDescription:
     )
 
 
+def undocumented_options(model: type[BaseModel], call: Callable[..., object]) -> list[str]:
+    return [option.name for option in _described_options(model, call) if not option.is_documented]
+
+
 def describe_options(definition: RewardDefinition) -> list[OptionDescription]:
     """A reward's options. One counts as documented if its field has a description, or if the docstring
     of the options or of the reward names it."""
-    model = definition.options_model
-    texts = f"{_own_docstring(model)}\n{inspect.getdoc(definition.call) or ''}"
+    return _described_options(definition.options_model, definition.call)
+
+
+def _described_options(model: type[BaseModel], call: Callable[..., object]) -> list[OptionDescription]:
+    texts = f"{_own_docstring(model)}\n{inspect.getdoc(call) or ''}"
     described = []
     for field_name, field in model.model_fields.items():
         name = field.alias or field_name

@@ -3,25 +3,42 @@
 import importlib.metadata
 import keyword
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.composite.gate import FUNCTIONS
 from verl_lite.plugins.contract import API_VERSION
 
-_FILES = {
-    "pyproject.toml.in": "pyproject.toml",
-    "README.md.in": "README.md",
-    "gitignore.in": ".gitignore",
-    "workflow.yml.in": ".github/workflows/test.yml",
-    "init.py.in": "src/__PACKAGE__/__init__.py",
-    "reward.py.in": "src/__PACKAGE__/reward.py",
-    "test_reward.py.in": "tests/test_reward.py",
-    "rollouts.jsonl.in": "tests/golden/rollouts.jsonl",
-    "rewards.yaml.in": "tests/golden/rewards.yaml",
-    "golden.json.in": "tests/golden/__NAME__.golden.json",
+Kind = Literal["reward", "environment"]
+_FILES: Mapping[Kind, Mapping[str, str]] = {
+    "reward": {
+        "pyproject.toml.in": "pyproject.toml",
+        "README.md.in": "README.md",
+        "gitignore.in": ".gitignore",
+        "workflow.yml.in": ".github/workflows/test.yml",
+        "init.py.in": "src/__PACKAGE__/__init__.py",
+        "reward.py.in": "src/__PACKAGE__/reward.py",
+        "test_reward.py.in": "tests/test_reward.py",
+        "rollouts.jsonl.in": "tests/golden/rollouts.jsonl",
+        "rewards.yaml.in": "tests/golden/rewards.yaml",
+        "golden.json.in": "tests/golden/__NAME__.golden.json",
+    },
+    "environment": {
+        "pyproject.toml.in": "pyproject.toml",
+        "README_environment.md.in": "README.md",
+        "gitignore.in": ".gitignore",
+        "workflow.yml.in": ".github/workflows/test.yml",
+        "init_environment.py.in": "src/__PACKAGE__/__init__.py",
+        "environment.py.in": "src/__PACKAGE__/environment.py",
+        "test_environment.py.in": "tests/test_environment.py",
+        "trajectories.jsonl.in": "tests/golden/trajectories.jsonl",
+        "rewards.yaml.in": "tests/golden/rewards.yaml",
+        "golden_environment.json.in": "tests/golden/__NAME__.golden.json",
+    },
 }
 
 
@@ -66,8 +83,8 @@ class PluginNames:
         return self.name.replace("-", "_")
 
 
-def write_plugin(name: str, folder: Path) -> list[Path]:
-    """Write a package with the reward `name` to `folder` and return its files in reading order.
+def write_plugin(name: str, folder: Path, kind: Kind = "reward") -> list[Path]:
+    """Write a package with the reward or environment `name` to `folder`; returns its files in reading order.
 
     Raises ConfigError if the folder is not empty or the name cannot be used.
     """
@@ -76,10 +93,11 @@ def write_plugin(name: str, folder: Path) -> list[Path]:
         raise ConfigError(f"plugins new {name}: {folder} exists already: choose another with --dir")
     templates = files("verl_lite.lab.authoring") / "template"
     written = []
-    for source, target in _FILES.items():
+    for source, target in _FILES[kind].items():
         path = folder / _fill(target, names)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(_fill((templates / source).read_text(encoding="utf-8"), names), encoding="utf-8")
+        text = (templates / source).read_text(encoding="utf-8").replace("__KIND__", kind)
+        path.write_text(_fill(text, names), encoding="utf-8")
         written.append(path)
     return written
 

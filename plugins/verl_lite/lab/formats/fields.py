@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from verl_lite.lab.formats.rows import last_reply, make_record, number_or_none, without_none
+from verl_lite.lab.formats.rows import is_trajectory, make_record, number_or_none, spoken, without_none
 from verl_lite.plugins.paths import MISSING, dig, literal
 from verl_lite.plugins.records import Record
 
@@ -74,7 +74,7 @@ class Fields:
         def get(paths: Paths) -> Any:
             return first(paths, sample, row)
 
-        prompt, completion = self._texts(get)
+        texts = self._texts(get)
         made_up = f"row-{number}"
         group = [made_up if path == ROW else first((path,), sample, row) for path in self.group]
         position = get(self.sample_index)
@@ -88,8 +88,7 @@ class Fields:
             sample_index=index if position is None and not alone else position,
             step=get(self.step),
             policy_version=get(self.policy_version),
-            prompt=prompt,
-            completion=completion,
+            **texts,
             reference=single(get(self.reference)),
             finish_reason=_FINISH.get(str(get(self.finish_reason)).lower()),
             prompt_ids=_list(get(self.prompt_ids)),
@@ -101,19 +100,20 @@ class Fields:
             columns=self._columns(sample, row),
         )
 
-    def _texts(self, get: Callable[[Paths], Any]) -> tuple[Any, str]:
+    def _texts(self, get: Callable[[Paths], Any]) -> dict[str, Any]:
         completion, prompt = get(self.completion), get(self.prompt)
         if completion is not None:
-            return last_reply(_turns(prompt), _turns(completion))
+            return spoken(_turns(prompt), _turns(completion))
         conversation = get(self.messages)
         if conversation is None:
             raise TypeError(f"there is no completion at {' or '.join(self.completion + self.messages)}")
         turns = chat(conversation)
-        while turns and turns[-1].get("role") != "assistant":
-            turns.pop()
-        if not turns:
+        replies = [at for at, turn in enumerate(turns) if turn.get("role") == "assistant"]
+        if not replies:
             raise TypeError("the conversation has no reply of the assistant")
-        return last_reply([], turns)
+        if is_trajectory(turns):
+            return spoken(turns[: replies[0]], turns[replies[0] :])
+        return spoken(turns[: replies[-1]], turns[replies[-1] : replies[-1] + 1])
 
     def _columns(self, sample: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
         """All keys of the sample and the row but those whose text or tokens the rollout has itself."""

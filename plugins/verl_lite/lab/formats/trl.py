@@ -10,7 +10,7 @@ reference has to log it (`log_extra("reference", ...)`).
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from verl_lite.lab.formats.rows import last_reply, make_record, number_or_none
+from verl_lite.lab.formats.rows import make_record, number_or_none, spoken
 from verl_lite.plugins.records import Record
 
 MARKS = ("step", "prompt", "completion", "advantage")
@@ -22,12 +22,10 @@ def convert(row: Any, number: int) -> Iterable[Record]:
     others = {key: value for key, value in row.items() if key not in _OURS}
     columns = {k: v for k, v in others.items() if not (v is None or isinstance(v, (bool, int, float)))}
     scores = {key: value for key, value in others.items() if key not in columns}
-    prompt, completion = last_reply(row.get("prompt"), row.get("completion"))
     yield make_record(
         number,
         step=row.get("step"),
-        prompt=prompt,
-        completion=completion,
+        **spoken(row.get("prompt"), row.get("completion")),
         reference=row.get("reference"),
         reward=_only(scores),
         advantage=row.get("advantage"),

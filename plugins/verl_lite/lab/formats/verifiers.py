@@ -7,11 +7,11 @@ As written by verifiers 0.4.0 (`Episode.to_record`) and 0.3.1 (`state_to_output`
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from verl_lite.lab.formats.rows import last_reply, make_record, number_or_none, without_none
+from verl_lite.lab.formats.rows import make_record, number_or_none, spoken, without_none
 from verl_lite.plugins.records import Record
-from verl_lite.plugins.rollout import content_text
 
 MARKS = ("traces|nodes|example_id", "task|completion")
 _RESULT = frozenset(
@@ -32,15 +32,13 @@ def convert(row: Any, number: int) -> Iterable[Record]:
 
 
 def _result(row: Mapping[str, Any], number: int) -> Record:
-    prompt, completion = last_reply(row.get("prompt"), row.get("completion"))
     info = row.get("info")
     metrics = row.get("metrics") or {}
     extra = {key: v for key, v in row.items() if key not in _RESULT and key not in metrics}
     return make_record(
         number,
         group=str(row["example_id"]),
-        prompt=prompt,
-        completion=completion,
+        **spoken(row.get("prompt"), row.get("completion")),
         reference=row.get("answer"),
         finish_reason=_finish(row.get("is_truncated")),
         reward=None if row.get("error") else row.get("reward"),
@@ -62,21 +60,15 @@ def _trace(trace: Mapping[str, Any], number: int, episode: Mapping[str, Any]) ->
     group = (episode.get("group") or {}).get("id") or (trace.get("task") or {}).get("key")
     paths = list(_branches(nodes))
     for branch, path in enumerate(paths):
-        messages = [without_none(node["message"]) for node in path]
-        prompt_ids, completion_ids, logprobs = _tokens(path)
         yield make_record(
             number,
             id=_identity(trace, number, branch, len(paths)),
             group=group,
             step=work.get("step"),
             policy_version=(work.get("policy") or {}).get("end"),
-            prompt=messages[:-1],
-            completion=content_text(messages[-1].get("content")),
+            **_sampled(path),
             reference=task.get("answer"),
             finish_reason=_trace_finish(trace),
-            prompt_ids=prompt_ids,
-            completion_ids=completion_ids,
-            logprobs=logprobs,
             reward=None if failed or not rewards else _total(rewards),
             scores={name: (reward or {}).get("score") for name, reward in rewards.items()},
             columns={**task, "agent": (trace.get("agent") or {}).get("name")},
@@ -114,17 +106,65 @@ def _branches(nodes: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, 
             yield path[::-1]
 
 
-def _tokens(path: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int], list[float]]:
-    """Ids before the last reply, the reply's ids and their logprobs; empty where the trace has none."""
-    last = path[-1]
-    ids, mask = last.get("token_ids") or [], last.get("mask") or []
+def _sampled(path: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the record of a branch has of its messages: the prompt, and what follows from the first reply on.
+
+    Tokens are those of the whole branch, where every message has its own; else there are none.
+    """
+    first = next((at for at, node in enumerate(path) if node.get("sampled")), len(path) - 1)
+    messages = [without_none(node["message"]) for node in path]
+    found = {**spoken(messages[:first], messages[first:])}
+    tokens = [_tokens(node) for node in path]
+    if any(part is None for part in tokens[first:]):
+        return found
+    prompt_ids = [token for part in tokens[:first] if part for token in part.ids]
+    completion_ids: list[int] = []
+    logprobs: list[float] = []
+    for at, part in enumerate(tokens[first:]):
+        assert part is not None
+        if at == 0:
+            prompt_ids += part.before
+        else:
+            completion_ids += part.before
+            logprobs += [0.0] * len(part.before)
+        if "turns" in found:
+            end = len(completion_ids) + len(part.own)
+            found["turns"][at] |= {"start": len(completion_ids), "end": end}
+        completion_ids += part.own
+        logprobs += part.logprobs
+    has_logprobs = all(part is not None and part.has_logprobs for part in tokens[first:])
+    return {
+        **found,
+        "prompt_ids": prompt_ids,
+        "completion_ids": completion_ids,
+        "logprobs": logprobs if has_logprobs else [],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """The tokens of one message: the template's before it, and its own."""
+
+    before: list[int]
+    own: list[int]
+    logprobs: list[float]
+    has_logprobs: bool
+
+    @property
+    def ids(self) -> list[int]:
+        return self.before + self.own
+
+
+def _tokens(node: Mapping[str, Any]) -> _Tokens | None:
+    ids, mask = node.get("token_ids") or [], node.get("mask") or []
+    if not node.get("sampled"):
+        return _Tokens([], ids, [0.0] * len(ids), True)
     if len(ids) != len(mask):
-        return [], [], []
-    before = [token for node in path[:-1] for token in node.get("token_ids") or []]
-    scaffold = [token for token, sampled in zip(ids, mask, strict=True) if not sampled]
-    sampled_ids = [token for token, sampled in zip(ids, mask, strict=True) if sampled]
-    logprobs = last.get("logprobs") or []
-    return before + scaffold, sampled_ids, logprobs if len(logprobs) == len(sampled_ids) else []
+        return None
+    before = [token for token, sampled in zip(ids, mask, strict=True) if not sampled]
+    own = [token for token, sampled in zip(ids, mask, strict=True) if sampled]
+    logprobs = node.get("logprobs") or []
+    return _Tokens(before, own, logprobs, len(logprobs) == len(own))
 
 
 def _trace_finish(trace: Mapping[str, Any]) -> str | None:

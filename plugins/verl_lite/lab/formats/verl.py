@@ -12,8 +12,26 @@ from typing import Any
 from verl_lite.lab.formats.rows import make_record, number_or_none
 from verl_lite.plugins.records import Record
 
+# the template of Hermes and Qwen, the default of verl's agent loops, decoded without special tokens
+_BETWEEN = re.compile(
+    r"\n?user\n(?P<results>(?:<tool_response>\n.*?\n</tool_response>\n?)+)assistant\n", re.DOTALL
+)
+_RESULT = re.compile(r"<tool_response>\n(.*?)\n</tool_response>", re.DOTALL)
 _OURS = frozenset({"input", "output", "gts", "score", "step", "uid", "request_id"})
 _KEY = re.compile(r"(.+)_(\d+)_(\d+)")
+
+
+def _turns(output: Any) -> dict[str, Any]:
+    """The completion; the output of an agent loop has tool results between the replies, which are turns."""
+    if not isinstance(output, str) or not (places := list(_BETWEEN.finditer(output))):
+        return {"completion": output}
+    turns, start = [], 0
+    for place in places:
+        turns.append({"role": "assistant", "content": output[start : place.start()]})
+        turns += [{"role": "tool", "content": text} for text in _RESULT.findall(place["results"])]
+        start = place.end()
+    turns.append({"role": "assistant", "content": output[start:]})
+    return {"completion": output[start:], "turns": turns}
 
 
 def convert(row: Any, number: int) -> Iterable[Record]:
@@ -33,7 +51,7 @@ def convert(row: Any, number: int) -> Iterable[Record]:
         sample_index=int(sample[2]) if sample else None,
         step=row.get("step"),
         prompt=row.get("input"),
-        completion=row.get("output"),
+        **_turns(row.get("output")),
         reference=row.get("gts"),
         reward=row.get("score"),
         scores=scores,

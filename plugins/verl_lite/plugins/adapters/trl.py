@@ -76,17 +76,13 @@ class TrlRewardFunc:
     ) -> Rollout:
         prompt, completion, ids = row
         messages, text = split_completion(completion)
-        if messages:
-            prompt = [
-                *([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt),
-                *messages,
-            ]
-            ids = ()  # the ids include earlier turns
+        turns = list(completion) if messages else []
         return make_rollout(
             number,
             prompt=prompt,
             completion=text,
-            completion_ids=ids,
+            turns=turns,
+            completion_ids=() if turns else ids,  # TRL does not say which of them are a turn's
             reference=columns.get(self.reference_column),
             columns=dict(columns),
             policy_version=step,

@@ -23,6 +23,14 @@ from verl_lite.plugins.environments.schema import Signature, signature_of
 from verl_lite.plugins.local_files import is_reference, named_object
 
 
+def tool_signature(definition: ToolDefinition, *, name: str) -> Signature:
+    """What the tool takes, called `name`. Raises PluginError for parameters that are no JSON values."""
+    if not definition.is_class:
+        return signature_of(definition.call, name=name)
+    method = vars(definition.call)["__call__"].__get__(object())  # as of an instance: without self
+    return signature_of(method, name=name, description=definition.summary)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundTool:
     """A tool under the name that the model calls it by."""
@@ -39,11 +47,7 @@ class BoundTool:
 
     def signature(self) -> Signature:
         """Raises PluginError for a function whose parameters are no JSON values."""
-        call = self.definition.call
-        if not self.definition.is_class:
-            return signature_of(call, name=self.name)
-        method = vars(call)["__call__"].__get__(object())  # as of an instance: without self
-        return signature_of(method, name=self.name, description=self.definition.summary)
+        return tool_signature(self.definition, name=self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,14 +80,18 @@ def bind(config: EnvironmentConfig, tools: Sequence[ToolConfig], catalog: Reward
     return Binding(environment=chosen, tools=bound, max_result_chars=config.max_result_chars)
 
 
+def find_tool(use: str, catalog: RewardCatalog) -> ToolDefinition:
+    """The tool that `use` names. Raises PluginError that says why there is none."""
+    if not is_reference(use):
+        return catalog.registered(catalog.tools, "tool", use)
+    found = named_object(use, use, kind="tool")
+    if not hasattr(found.value, "__verl_lite_tool__"):
+        tool(found.name)(found.value)
+    return replace(_tool_of(found.value), distribution=found.source)
+
+
 def _bound_tool(config: ToolConfig, catalog: RewardCatalog) -> BoundTool:
-    if is_reference(config.use):
-        found = named_object(config.use, config.use, kind="tool")
-        if not hasattr(found.value, "__verl_lite_tool__"):
-            tool(found.name)(found.value)
-        definition = replace(_tool_of(found.value), distribution=found.source)
-    else:
-        definition = catalog.registered(catalog.tools, "tool", config.use)
+    definition = find_tool(config.use, catalog)
     return BoundTool(
         name=config.name or definition.name,
         definition=definition,

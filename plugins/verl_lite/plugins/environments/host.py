@@ -32,8 +32,9 @@ _ENTRY = "verl_lite.plugins.environments.worker:prepare"
 class Environments:
     """The EnvironmentHost of a config.
 
-    `debug_inline` runs everything in this process, without deadlines, so that breakpoints hit. Raises
-    PluginError and ConfigError for what cannot be found, built or sent to a worker process.
+    `binding` is what the config names, where that is known already. `debug_inline` runs everything in this
+    process, without deadlines, so that breakpoints hit. Raises PluginError and ConfigError for what cannot
+    be found, built or sent to a worker process.
     """
 
     def __init__(
@@ -43,9 +44,10 @@ class Environments:
         *,
         catalog: RewardCatalog | None = None,
         debug_inline: bool = False,
+        binding: Binding | None = None,
     ) -> None:
         config = config or EnvironmentConfig()
-        found = bind(config, tools, catalog or find_rewards())
+        found = binding or bind(config, tools, catalog or find_rewards())
         self.binding = found
         self.tools = {tool.name: tool for tool in found.tools}
         self.schemas = [tool.signature().schema for tool in found.tools]

@@ -11,3 +11,4 @@ from .fakes import (
     fake_rollout as fake_rollout,
     score_rollouts as score_rollouts,
 )
+from .playing import play as play
