@@ -129,7 +129,9 @@ def test_a_trace_has_one_record_a_branch(tmp_path: Path) -> None:
     trace = {"id": "t", "nodes": nodes, "task": {"data": {"answer": 7}}, "rewards": rewards, "ok": True}
     cut = {**trace, "id": "u", "stop_condition": "max_turns", "nodes": nodes[:2]}
     one, other, truncated = read(write(tmp_path / "traces.jsonl", trace, cut))
-    assert [m["content"] for m in one.rollout.prompt] == ["q", "first", "result"]
+    assert [m["content"] for m in one.rollout.prompt] == ["q"]
+    assert [turn.content for turn in one.rollout.turns] == ["first", "result", "one"]
+    assert other.rollout.turns == ()
     assert (one.rollout.completion, other.rollout.completion) == ("one", "other")
     assert (one.rollout.id, other.rollout.id, truncated.rollout.id) == ("t/0", "t/1", "u")
     assert (one.reward, values(one), one.rollout.reference) == (0.75, {"a": 0.5, "b": 1.0}, "7")

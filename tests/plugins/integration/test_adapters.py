@@ -122,12 +122,13 @@ def test_trl_sees_whole_groups_and_its_step_moves_weights(tmp_path: Path) -> Non
     assert rewards == [0.0, 0.5, 0.5]
 
 
-def test_tool_calls_before_the_answer_belong_to_the_prompt(tmp_path: Path) -> None:
+def test_messages_of_a_completion_are_turns(tmp_path: Path) -> None:
     source = (
         "from verl_lite.plugins import reward\n"
         "@reward('seen', isolate=False)\n"
         "def seen(rollout):\n"
-        "    assert [m['role'] for m in rollout.prompt] == ['user', 'assistant', 'tool'], rollout.prompt\n"
+        "    assert [m['role'] for m in rollout.prompt] == ['user'], rollout.prompt\n"
+        "    assert [turn.role for turn in rollout.turns] == ['assistant', 'tool', 'assistant']\n"
         "    assert rollout.completion == '4' and rollout.completion_ids == ()\n"
         "    return 1.0\n"
     )
