@@ -1,4 +1,5 @@
 from .choice import ChoiceOptions as ChoiceOptions, choice_reward as choice_reward
+from .citations import CitationOptions as CitationOptions, citations_reward as citations_reward
 from .code import CodeReward as CodeReward, CodeRewardOptions as CodeRewardOptions
 from .comparing import (
     Comparer as Comparer,
@@ -27,6 +28,7 @@ from .judge_prompt import (
     read_reply as read_reply,
     template_problem as template_problem,
 )
+from .language import LanguageOptions as LanguageOptions, language_reward as language_reward
 from .length import LengthOptions as LengthOptions, length_reward as length_reward
 from .math import MathRewardOptions as MathRewardOptions, math_reward as math_reward
 from .pairwise import (
@@ -49,6 +51,12 @@ from .reasoning_gym import (
 from .repetition import RepetitionOptions as RepetitionOptions, repetition_reward as repetition_reward
 from .reward_model import RewardModel as RewardModel, RewardModelOptions as RewardModelOptions
 from .rubric import Criterion as Criterion, Rubric as Rubric, RubricOptions as RubricOptions
+from .search_answer import (
+    SearchAnswerOptions as SearchAnswerOptions,
+    search_answer_reward as search_answer_reward,
+)
 from .second_stage import SecondStageOptions as SecondStageOptions
+from .sql import SqlOptions as SqlOptions, sql_reward as sql_reward
+from .text_overlap import TextOverlap as TextOverlap, TextOverlapOptions as TextOverlapOptions
 from .tool_call_text import Call as Call, calls_in as calls_in
 from .tool_calls import ToolCallOptions as ToolCallOptions, tool_calls_reward as tool_calls_reward
