@@ -19,10 +19,10 @@ def turn(*calls: tuple[str, dict[str, object]]) -> Turn:
 
 
 def value(
-    expected: object, completion: str = "", turns: tuple[Turn, ...] = (), **options: object
+    expected: object, completion: str = "", made: tuple[Turn, ...] = (), **options: object
 ) -> float | None:
     columns = {"reference": expected, "tools": [ADD]}
-    rollout = Rollout(completion=completion, columns=columns, turns=turns)
+    rollout = Rollout(completion=completion, columns=columns, turns=made)
     return tool_calls_reward(rollout, ToolCallOptions.model_validate(options)).value
 
 
