@@ -118,7 +118,8 @@ class _Prompts:
         config = self._config
         for where, row in iterate_rows(config, seed=seed, needed=needed):
             messages = _asked(row_messages(row, config, where=where), config, where)
-            ids = self._template.prompt_ids(messages, where=where, tools=row_tools(row, config, where=where))
+            template = self._template.of_row(row, where=where)
+            ids = template.prompt_ids(messages, where=where, tools=row_tools(row, config, where=where))
             if len(ids) <= self._max_tokens:
                 yield self._prompt(row, messages, ids, where=where)
             else:

@@ -4,6 +4,7 @@ Departures from calling the template plainly: the date it writes is fixed for th
 conversation may be missing from the text; a template that reads content as a list of parts gets parts.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
@@ -20,6 +21,7 @@ PROBE = "verlprobe"
 END_OF_REASONING = "</think>"
 OPENED_BLOCK = re.compile(r"(<\w+>)(\s*)$")  # a generation prompt that ends with <think>
 SWITCH = re.compile(r"(?<!<)/(no_?)?think\b")  # SmolLM3's template takes these out of the text
+ROW_ARGUMENTS = "chat_template_kwargs"
 NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -34,11 +36,37 @@ class ChatTemplate:
         self, tokenizer: Tokenizer, *, arguments: Mapping[str, Any] = NO_ARGUMENTS, today: date | None = None
     ) -> None:
         self.tokenizer = tokenizer
-        moment = datetime.combine(today or date.today(), time())
-        self._arguments = {"strftime_now": moment.strftime, **arguments}
+        self._today = today or date.today()
+        self._given = arguments
+        self._arguments = {"strftime_now": datetime.combine(self._today, time()).strftime, **arguments}
         self._source = _source(tokenizer)
         self._check_arguments(arguments)
         self._takes_parts: bool | None = None
+        self._of_rows: dict[str, ChatTemplate] = {}
+
+    def of_row(self, columns: Mapping[str, Any], *, where: str) -> "ChatTemplate":
+        """The template with the variables in the row's column `chat_template_kwargs` too, as TRL has them.
+
+        Raises DataError for what is no mapping, or a variable that the template never reads.
+        """
+        given = columns.get(ROW_ARGUMENTS)
+        if not given:
+            return self
+        key = json.dumps(given, sort_keys=True, default=str)
+        if key not in self._of_rows:
+            here = f"{where}, column {ROW_ARGUMENTS!r}"
+            try:
+                value = json.loads(given) if isinstance(given, str) else given
+                own = {name: one for name, one in value.items() if one is not None}  # Arrow fills gaps
+                merged = {**self._given, **own}
+                self._of_rows[key] = ChatTemplate(self.tokenizer, arguments=merged, today=self._today)
+            except ConfigError as error:
+                raise DataError(f"{here}: {str(error).partition(': ')[2]}") from None
+            except (ValueError, AttributeError):
+                raise DataError(
+                    f"{here}: expected an object of template variables, got {given!r:.80}"
+                ) from None
+        return self._of_rows[key]
 
     def render(
         self,
@@ -178,8 +206,6 @@ def _advice(messages: Sequence[Message]) -> str:
 
 
 def _with_arguments_as_text(message: Any) -> Any:
-    import json
-
     calls = message.get("tool_calls")
     if not calls:
         return message

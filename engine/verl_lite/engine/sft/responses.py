@@ -129,9 +129,10 @@ class ResponseFinder:
 
         For inference nothing may be missing; what only the text for training lacks is found by `response`.
         """
-        return self.template.render(
+        where = f"row {conversation.id}"
+        return self.template.of_row(conversation.columns, where=where).render(
             conversation.messages[:num_messages],
-            where=f"row {conversation.id}",
+            where=where,
             tools=conversation.tools,
             for_inference=for_inference,
             may_lose=not for_inference,
@@ -194,7 +195,8 @@ class ResponseFinder:
 
     def marked(self, conversation: Conversation, num_tokens: int) -> list[bool] | None:
         """Whether each token is inside {% generation %}; None when the template tokenises differently."""
-        mask = self.template.assistant_mask(conversation.messages, tools=conversation.tools)
+        template = self.template.of_row(conversation.columns, where=f"row {conversation.id}")
+        mask = template.assistant_mask(conversation.messages, tools=conversation.tools)
         return mask if len(mask) == num_tokens else None
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from verl_lite.engine.config import ModelConfig
-from verl_lite.engine.data import to_messages
+from verl_lite.engine.config import DatasetConfig, ModelConfig
+from verl_lite.engine.data import read_prompts, to_messages
 from verl_lite.engine.model import ChatTemplate, build_tiny_tokenizer, load_tokenizer, note_on_end
 from verl_lite.errors import ConfigError, DataError
 
@@ -94,6 +94,40 @@ def test_arguments_reach_the_template_and_a_typo_is_refused(chat_families: Any) 
         ConfigError, match=r"template_kwargs: the chat template .* never reads 'enable_thinkin'"
     ):
         qwen.template(arguments={"enable_thinkin": False})
+
+
+def test_rows_may_have_arguments_of_their_own(chat_families: Any, tmp_path: Path) -> None:
+    """TRL's column, as an object or as JSON; Arrow gives every object the keys of all others, as null."""
+    qwen = chat_families["qwen3"].template()
+    values = [{"enable_thinking": False}, '{"enable_thinking": false}', {"enable_thinking": None}, None]
+    rows = [{"question": f"q{at}", "chat_template_kwargs": value} for at, value in enumerate(values)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DatasetConfig(path=str(file), reference="")
+    prompts = read_prompts(data, qwen, max_prompt_tokens=10_000, seed=0)
+    texts = [qwen.tokenizer.decode(prompt.prompt_ids) for prompt in prompts]
+    assert [text.endswith("<think>\n\n</think>\n\n") for text in texts] == [True, True, False, False]
+    without = data.model_copy(update={"ignore": ("chat_template_kwargs",)})
+    prompts = read_prompts(without, qwen, max_prompt_tokens=10_000, seed=0)
+    assert not any("<think>" in qwen.tokenizer.decode(prompt.prompt_ids) for prompt in prompts)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            {"enable_thinkin": 1},
+            "row 3, column 'chat_template_kwargs': the chat template .* 'enable_thinkin'",
+        ),
+        ("no JSON", "row 3, column 'chat_template_kwargs': expected an object of template variables"),
+        ([1], "row 3, column 'chat_template_kwargs': expected an object of template variables"),
+    ],
+)
+def test_arguments_of_a_row_that_mean_nothing_are_refused(
+    value: Any, message: str, chat_families: Any
+) -> None:
+    with pytest.raises(DataError, match=message):
+        chat_families["qwen3"].template().of_row({"chat_template_kwargs": value}, where="row 3")
 
 
 SYSTEM = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
