@@ -233,10 +233,10 @@ number of vLLM is bold, the canary stops a run in its first syncs: use `rollout.
 gpt-oss keeps its old experts and sinks: vLLM's `GptOssModel` copies them straight into its parameters
 (`param.copy_`), and during a reload these are on the meta device, where a copy does nothing.
 
-Sparse attention (`deepseek-v3_2`, `glm-moe-dsa`) selects the keys with the highest scores. With few index heads
-many scores are exactly 0, and the length of the row decides which of the equal keys are selected: padded rows then
-differ from a sequence alone by nats, and the proof refuses the model. With 32, as GLM's (DeepSeek's
-released model has 64), they agree.
+Sparse attention (`deepseek-v3_2`, `glm-moe-dsa`) selects the keys with the highest scores. With few index
+heads many scores are exactly 0, and the row's length decides which of the equal keys are selected: padded rows then
+differ from a sequence alone by nats, and the proof refuses the model. With 32, as GLM's (DeepSeek's released
+model has 64), they agree.
 
 | family | form | log-probabilities | gradients | reload | LoRA merged | vLLM | adapters |
 |---|---|---|---|---|---|---|---|
