@@ -234,9 +234,9 @@ gpt-oss keeps its old experts and sinks: vLLM's `GptOssModel` copies them straig
 (`param.copy_`), and during a reload these are on the meta device, where a copy does nothing.
 
 Sparse attention (`deepseek-v3_2`, `glm-moe-dsa`) selects the keys with the highest scores. With few index
-heads many scores are exactly 0, and the row's length decides which of the equal keys are selected: padded rows then
-differ from a sequence alone by nats, and the proof refuses the model. With 32, as GLM's (DeepSeek's released
-model has 64), they agree.
+heads many scores are exactly 0, and the row's length decides which of the equal keys are selected: padded
+rows then differ from a sequence alone by nats, and the proof refuses the model. With 32, as GLM's (DeepSeek's
+released model has 64), they agree.
 
 | family | form | log-probabilities | gradients | reload | LoRA merged | vLLM | adapters |
 |---|---|---|---|---|---|---|---|
