@@ -1,0 +1,236 @@
+"""An installed environment of the package `verifiers`, as it is: `use: "verifiers:NAME"`.
+
+It runs its own loop and asks a model behind an OpenAI-compatible endpoint. That endpoint is here: a local
+server that holds each request until our sampler has answered. So single-turn, multi-turn and tool
+environments run unchanged, in the worker process of their trajectory; the reward and metrics of their
+rubric are the `details` of the last step.
+
+    prompt and tools of the first request   what `reset` returns
+    messages that a further request adds    what `step` returns
+"""
+
+import asyncio
+import json
+import os
+import queue
+import threading
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict
+
+from verl_lite.errors import ConfigError, PluginError
+from verl_lite.plugins.environments.contract import EnvironmentDefinition, Step, ToolSchema
+from verl_lite.plugins.rollout import Message
+
+MODEL = "verl-lite"
+_KEY_VARIABLE = "VERL_LITE_LOCAL_KEY"  # verifiers reads a key from the environment; the server takes any
+_ROW_KEYS = ("prompt", "answer", "task", "info", "example_id")
+
+
+class VerifiersOptions(BaseModel):
+    """The arguments of the environment's `load_environment`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class VerifiersEnvironment:
+    """One rollout of an environment of verifiers."""
+
+    def __init__(self, options: VerifiersOptions, row: Mapping[str, object], *, name: str) -> None:
+        self._environment = load(name, json.dumps(options.model_dump(), sort_keys=True))
+        self._row = row
+        self._server = _ModelServer()
+        self._known: list[dict[str, Any]] = []  # the messages that our model has seen or said
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.tools: Sequence[ToolSchema] = ()
+
+    def reset(self) -> Sequence[Message]:
+        self._thread.start()
+        request = self._server.next_event()
+        if not isinstance(request, _Request):
+            raise RuntimeError(f"the environment ended before it asked the model: {request!r:.300}")
+        self.tools = tuple(request.body.get("tools") or ())
+        self._known = list(request.body["messages"])
+        return [_ours(message) for message in self._known]
+
+    def step(self, message: Message) -> Step:
+        self._server.answer(message)
+        event = self._server.next_event()
+        if isinstance(event, BaseException):
+            raise event
+        if not isinstance(event, _Request):
+            return Step(done=True, details=event)
+        messages = event.body["messages"]
+        before = len(self._known) + 1  # with the reply
+        if len(messages) <= before or [m["role"] for m in messages[:before]] != [
+            *(m["role"] for m in self._known),
+            "assistant",
+        ]:
+            raise RuntimeError("the environment rewrites what the model saw: a trajectory cannot follow that")
+        self._known = list(messages)
+        return Step(messages=[_ours(item) for item in messages[before:]])
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _run(self) -> None:
+        """The environment's own loop, on a thread; ends with an event that is no request."""
+        try:
+            output = asyncio.run(self._rollout())
+            rewards = {"reward": output.get("reward"), "metrics": dict(output.get("metrics") or {})}
+            error = output.get("error")
+            self._server.events.put(RuntimeError(f"verifiers: {error!r:.500}") if error else rewards)
+        except BaseException as error:  # noqa: BLE001 - raised in `step`
+            self._server.events.put(error)
+
+    async def _rollout(self) -> Mapping[str, Any]:
+        from verifiers.types import ClientConfig
+
+        os.environ.setdefault(_KEY_VARIABLE, "none")
+        config = ClientConfig(
+            api_base_url=self._server.base_url, api_key_var=_KEY_VARIABLE, max_retries=0, timeout=86_400.0
+        )
+        row = {key: self._row[key] for key in _ROW_KEYS if self._row.get(key) is not None}
+        row.setdefault("answer", self._row.get("reference") or "")
+        row.setdefault("example_id", 0)
+        found = await self._environment.run_rollout(row, config, MODEL, {})
+        return cast(Mapping[str, Any], found)
+
+
+@lru_cache(maxsize=8)
+def load(name: str, options: str) -> Any:
+    """The environment, loaded once per process. Raises ConfigError where it is not installed."""
+    try:
+        return import_module("verifiers").load_environment(name, **json.loads(options))
+    except (ImportError, AttributeError, ValueError, RuntimeError, TypeError) as error:
+        raise ConfigError(f"environment verifiers:{name} cannot be loaded: {error}") from error
+
+
+def _prepare(options: VerifiersOptions, *, name: str) -> None:
+    load(name, json.dumps(options.model_dump(), sort_keys=True))
+
+
+class VerifiersCall:
+    """Makes a VerifiersEnvironment; pickled by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.prepare = partial(_prepare, name=name)
+
+    def __call__(self, options: VerifiersOptions, row: Mapping[str, object]) -> VerifiersEnvironment:
+        return VerifiersEnvironment(options, row, name=self.name)
+
+
+def verifiers_environment(name: str) -> EnvironmentDefinition:
+    """The environment `name` of verifiers. Raises PluginError where the package cannot run it."""
+    try:
+        package = import_module("verifiers")
+    except ImportError:
+        package = None
+    if package is None or package.__file__ is None:  # a mere folder of that name
+        raise PluginError(
+            f"environment verifiers:{name} needs the package verifiers: pip install 'verifiers<0.4'"
+        )
+    if getattr(package, "load_environment", None) is None:
+        version = getattr(package, "__version__", "of this version")
+        raise PluginError(
+            f"environment verifiers:{name}: verifiers {version} has no load_environment any more: install "
+            "'verifiers<0.4'"
+        )
+    return EnvironmentDefinition(
+        name=f"verifiers:{name}",
+        call=VerifiersCall(name),
+        options_model=VerifiersOptions,
+        timeout_s=300.0,
+        distribution=name,
+    )
+
+
+def _ours(message: Mapping[str, Any]) -> Message:
+    content = message.get("content")
+    if not isinstance(content, str):
+        content = "".join(part.get("text") or "" for part in content or ())
+    kept = {key: message[key] for key in ("tool_calls", "tool_call_id", "name") if message.get(key)}
+    return cast(Message, {"role": message["role"], "content": content, **kept})
+
+
+class _Request:
+    """A request that waits for its reply."""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        self.body = body
+        self.reply: queue.Queue[Message | None] = queue.Queue()
+
+
+class _ModelServer:
+    """An OpenAI-compatible endpoint whose model is whoever calls `answer`."""
+
+    def __init__(self) -> None:
+        self.events: queue.Queue[_Request | Mapping[str, object] | BaseException] = queue.Queue()
+        self._asked: _Request | None = None
+        handler = type("Handler", (_Handler,), {"events": self.events})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    def next_event(self) -> _Request | Mapping[str, object] | BaseException:
+        event = self.events.get()
+        self._asked = event if isinstance(event, _Request) else None
+        return event
+
+    def answer(self, message: Message) -> None:
+        if self._asked is None:
+            raise RuntimeError("the environment has ended")
+        self._asked.reply.put(message)
+
+    def close(self) -> None:
+        if self._asked is not None:
+            self._asked.reply.put(None)
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    events: "queue.Queue[_Request]"
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        request = _Request(body)
+        self.events.put(request)
+        message = request.reply.get()
+        if message is None:
+            return
+        calls = message.get("tool_calls")
+        said = {
+            "role": "assistant",
+            "content": message["content"],
+            "tool_calls": list(calls) if calls else None,
+        }
+        choice = {"index": 0, "message": said, "finish_reason": "tool_calls" if calls else "stop"}
+        usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+        data = json.dumps(
+            {
+                "id": "1",
+                "object": "chat.completion",
+                "created": 0,
+                "model": MODEL,
+                "choices": [choice],
+                "usage": usage,
+            }
+        ).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Nothing: requests are no news."""

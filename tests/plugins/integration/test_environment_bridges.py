@@ -1,0 +1,200 @@
+"""Environments of other packages: a real HTTP server, and the package verifiers where it is installed."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from verl_lite.errors import EnvironmentFailed, PluginError
+from verl_lite.plugins.environments import EnvironmentConfig, Environments
+
+
+def converse(host: Environments, row: dict[str, Any], *replies: Any) -> list[Any]:
+    async def all_of_them() -> list[Any]:
+        session = host.open(row, seed=0)
+        found: list[Any] = [await session.reset(), session.tools]
+        for reply in replies:
+            message = {"role": "assistant", "content": reply} if isinstance(reply, str) else reply
+            found.append(await session.step(message))
+        await session.close()
+        return found
+
+    return asyncio.run(all_of_them())
+
+
+class Echo(BaseHTTPRequestHandler):
+    """As OpenEnv's echo environment: the observation is the message and its length, which is the reward."""
+
+    counts: ClassVar[dict[str, int]] = {}
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        session = self.headers["X-Session-Id"]
+        if self.path == "/reset":
+            self.counts[session] = 0
+            shown = {"text": f"Say something about {body.get('topic')}.", "length": 0}
+            answer = {"observation": shown, "reward": None, "done": False}
+        else:
+            self.counts[session] += 1
+            text = body["action"]["message"]
+            done = self.counts[session] == 2
+            answer = {
+                "observation": {"text": text, "length": len(text)},
+                "reward": 0.1 * len(text),
+                "done": done,
+            }
+        status = 500 if answer["observation"]["text"] == "crash" else 200
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def openenv(url: str, **options: Any) -> Environments:
+    return Environments(EnvironmentConfig(use=f"openenv:{url}", options=options, workers=2))
+
+
+def test_an_openenv_server_is_played(url: str) -> None:
+    with openenv(url, observation="text", columns=["topic"]) as host:
+        first, _, one, two = converse(host, {"topic": "tea"}, "hello", "goodbye")
+    assert first == ({"role": "user", "content": "Say something about tea."},)
+    assert one.messages == ({"role": "user", "content": "hello"},)
+    assert not one.done
+    assert two.done
+    assert two.details["reward"] == pytest.approx(1.2)
+
+
+def test_an_observation_without_a_key_is_shown_as_json(url: str) -> None:
+    with openenv(url) as host:
+        first, _ = converse(host, {})
+    assert json.loads(first[0]["content"]) == {"text": "Say something about None.", "length": 0}
+
+
+@pytest.mark.parametrize(
+    ("options", "replies", "why"),
+    [({"observation": "words"}, (), "has no 'words'"), ({"observation": "text"}, ("crash",), "answered 500")],
+)
+def test_a_server_that_cannot_be_played_is_an_error(
+    url: str, options: dict[str, Any], replies: tuple[str, ...], why: str
+) -> None:
+    with openenv(url, **options) as host, pytest.raises(EnvironmentFailed, match=why):
+        converse(host, {}, *replies)
+
+
+def test_no_server_is_an_error() -> None:
+    with openenv("http://127.0.0.1:9") as host, pytest.raises(EnvironmentFailed, match="ConnectError"):
+        converse(host, {})
+
+
+CLASSIC = '''
+import verifiers as vf
+from datasets import Dataset
+
+ROWS = Dataset.from_list([{"question": "2 + 2?", "answer": "4"}])
+
+
+async def correct(completion, answer):
+    return float(answer in completion[-1]["content"])
+
+
+def add(a: int, b: int) -> int:
+    """Add two integers.
+
+    Args:
+        a: the first
+        b: the second
+    """
+    return a + b
+
+
+class Twice(vf.MultiTurnEnv):
+    async def env_response(self, messages, state, **kwargs):
+        return [{"role": "user", "content": "Are you sure?"}]
+
+    @vf.stop
+    async def is_over(self, state, **kwargs):
+        return len(state["trajectory"]) >= 2
+
+
+def load_environment(kind="single"):
+    rubric = vf.Rubric(funcs=[correct])
+    if kind == "tool":
+        return vf.ToolEnv(dataset=ROWS, rubric=rubric, tools=[add], max_turns=4)
+    return (vf.SingleTurnEnv if kind == "single" else Twice)(dataset=ROWS, rubric=rubric)
+'''
+ROW = {"prompt": [{"role": "user", "content": "2 + 2?"}], "answer": "4", "example_id": 0}
+
+
+@pytest.fixture
+def classic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verifiers = pytest.importorskip("verifiers")
+    if getattr(verifiers, "load_environment", None) is None:
+        pytest.skip("this version of verifiers has no classic environments")
+    (tmp_path / "sums_of_two.py").write_text(CLASSIC)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def of_verifiers(kind: str) -> Environments:
+    return Environments(EnvironmentConfig(use="verifiers:sums_of_two", options={"kind": kind}, workers=2))
+
+
+def test_a_single_turn_of_verifiers(classic: None) -> None:
+    with of_verifiers("single") as host:
+        first, _, right = converse(host, ROW, "It is 4.")
+        *_, wrong = converse(host, ROW, "It is 5.")
+    assert first == ({"role": "user", "content": "2 + 2?"},)
+    assert right.done
+    assert right.details["reward"] == 1.0
+    assert wrong.details["reward"] == 0.0
+
+
+def test_several_turns_of_verifiers(classic: None) -> None:
+    with of_verifiers("multi") as host:
+        *_, one, two = converse(host, ROW, "5?", "No, 4.")
+    assert one.messages == ({"role": "user", "content": "Are you sure?"},)
+    assert two.done
+    assert two.details["reward"] == 1.0
+
+
+def test_tools_of_verifiers(classic: None) -> None:
+    function = {"name": "add", "arguments": '{"a": 2, "b": 2}'}
+    call = {"id": "c1", "type": "function", "function": function}
+    with of_verifiers("tool") as host:
+        _, tools, one, two = converse(
+            host, ROW, {"role": "assistant", "content": "", "tool_calls": [call]}, "It is 4."
+        )
+    assert [tool["function"]["name"] for tool in tools] == ["add"]
+    assert [(message["role"], message["content"]) for message in one.messages] == [("tool", "4")]
+    assert two.done
+    assert two.details["reward"] == 1.0
+
+
+def test_an_environment_of_verifiers_that_is_not_installed(classic: None) -> None:
+    config = EnvironmentConfig(use="verifiers:nothing_of_that_name", workers=1)
+    with Environments(config) as host, pytest.raises(EnvironmentFailed, match="cannot be loaded"):
+        converse(host, ROW)
+
+
+def test_without_the_package_the_message_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "verifiers", None)
+    with pytest.raises(PluginError, match="needs the package verifiers"):
+        Environments(EnvironmentConfig(use="verifiers:x"))
