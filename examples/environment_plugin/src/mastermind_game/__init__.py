@@ -1,0 +1,18 @@
+"""The game Mastermind as a verl-lite plugin: an environment, and its reward."""
+
+from mastermind_game.environment import Mastermind, MastermindOptions, mastermind
+from verl_lite.plugins import hookimpl
+
+__all__ = ["Mastermind", "MastermindOptions", "mastermind"]
+
+VERL_LITE_API_VERSION = 1
+
+
+@hookimpl
+def register_environments(register):
+    register(Mastermind)
+
+
+@hookimpl
+def register_rewards(register):
+    register(mastermind)
