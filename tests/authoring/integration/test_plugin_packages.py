@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from verl_lite.lab.authoring import write_plugin
+
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples" / "reward_plugin"
 NO_REGISTRY = ("Could not connect", "error sending request", "dns error", "client error (Connect)")
@@ -36,6 +38,12 @@ def written(new_environment: Any, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture
 def new_plugin(written: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(written, tmp_path / written.name))
+
+
+@pytest.fixture
+def new_environment_plugin(tmp_path: Path) -> Path:
+    write_plugin("guess-it", tmp_path / "verl-lite-guess-it", "environment")
+    return tmp_path / "verl-lite-guess-it"
 
 
 def test_new_writes_the_files_it_names(new_plugin: Path, environment: Any) -> None:
@@ -72,7 +80,39 @@ def test_a_new_plugin_passes_its_own_tests_and_checks(new_plugin: Path, environm
     assert report["golden_files"] == ["tests/golden/names-things.golden.json"]
 
 
-def test_a_new_plugin_is_clean_code(new_plugin: Path) -> None:
+@pytest.mark.slow  # a new reward goes the same way above
+def test_a_new_environment_passes_its_own_tests_and_checks(
+    new_environment_plugin: Path, environment: Any
+) -> None:
+    wheel = build_wheel(new_environment_plugin, new_environment_plugin.parent)
+    installed = environment.run("python", "-m", "pip", "install", "-q", wheel, cwd=new_environment_plugin)
+    assert installed.returncode == 0, installed.stderr
+    tests = environment.run(
+        "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=new_environment_plugin
+    )
+    assert "7 passed" in tests.stdout, tests.stdout + tests.stderr  # six tests and the golden file
+    for kind in ("environment", "reward"):
+        check = environment.run(
+            "verl-lite", "plugins", "check", "guess-it", "--kind", kind, "--json", cwd=new_environment_plugin
+        )
+        assert {found["level"] for found in json.loads(check.stdout)["findings"]} == {"ok"}, check.stdout
+    listed = environment.run("verl-lite", "plugins", "list", "--json", cwd=new_environment_plugin)
+    assert "guess-it" in {found["name"] for found in json.loads(listed.stdout)["environments"]}
+
+
+@pytest.mark.slow  # a new environment goes the same way above
+def test_the_example_environment_is_installed_tested_and_used(environment: Any, tmp_path: Path) -> None:
+    project = Path(shutil.copytree(EXAMPLE.with_name("environment_plugin"), tmp_path / "environment_plugin"))
+    wheel = build_wheel(project, tmp_path)
+    installed = environment.run("python", "-m", "pip", "install", "-q", wheel, cwd=project)
+    assert installed.returncode == 0, installed.stderr
+    tests = environment.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=project)
+    assert "17 passed" in tests.stdout, tests.stdout + tests.stderr
+
+
+@pytest.mark.parametrize("kind", ["reward", "environment"])
+def test_a_new_plugin_is_clean_code(kind: str, request: pytest.FixtureRequest) -> None:
+    new_plugin = request.getfixturevalue("new_plugin" if kind == "reward" else "new_environment_plugin")
     lint = [
         sys.executable,
         "-m",
