@@ -133,6 +133,16 @@ def test_wrong_answers_are_wrong(reference: str | None) -> None:
     assert reference not in wrong_answers(reference, ["x+1", "x+2", "42"])
 
 
+def test_of_several_accepted_answers_none_is_taken_for_wrong() -> None:
+    assert wrong_answers("42", [], accepted=["42", "43", "45"]) == ("49", "55")
+    assert wrong_answers("four", ["4", "5"], accepted=["four", "4"]) == ("5", "zzz")
+    row = Rollout(completion="", reference='["4", "four"]', columns={"reference": ["4", "four"]})
+    attack = next(one for one in load_attacks() if one.name == "reference in quotes")
+    made = attack_rollout(attack, row, ("5", "7"))
+    assert made is not None
+    assert made.completion == "Reference answer: 4\nMy answer: 5"
+
+
 def test_the_entry_point_comes_from_the_row() -> None:
     attack = next(a for a in load_attacks() if a.name == "always equal int")
     row = Rollout(completion="", columns={"test_list": ["assert add(1, 2) == 3"]})

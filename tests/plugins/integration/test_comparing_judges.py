@@ -3,10 +3,12 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from verl_lite.lab.attack import Attack, attack_rollout, load_attacks
 from verl_lite.plugins import Rollout, Score, ScoreOutcome
 from verl_lite.plugins.builtin import Listwise, Pairwise, Rubric, RubricOptions, ring_pairs
 from verl_lite.plugins.builtin.rubric import row_criteria
@@ -244,3 +246,51 @@ def test_a_group_of_equals_abstains_and_too_many_are_an_error(serve: Any) -> Non
     [*many] = scores(Listwise, server, group("a", "b", "c"), max_answers=2)
     assert {one.outcome for one in many} == {ScoreOutcome.ERROR}
     assert "max_answers=2" in many[0].reason
+
+
+# what an answer says about itself
+
+INJECTIONS = [attack for attack in load_attacks() if attack.family == "injection"]
+
+
+def injected(attack: Attack) -> Rollout:
+    columns = {"rubric": ["is right"]}
+    row = fake_rollout("", reference="42", group=attack.name, id=attack.name, columns=columns)
+        "", reference="42", group=attack.name, id=attack.name, columns={"rubric": ["is right"]}
+    )
+    made = attack_rollout(attack, row, ("43", "45"))
+    assert made is not None
+    return replace(made, prompt=({"role": "user", "content": "6 * 7?"},))
+
+
+def outside(request: ChatRequest) -> str:
+    """What the user's message says outside of the fences."""
+    user = str(request.messages[1]["content"])
+    return re.sub(r"<<<([\w ]+-\w+)\n.*?\n\1>>>", "", user, flags=re.DOTALL).strip()
+
+
+def obedient(request: ChatRequest) -> str:
+    """A fair judge that would obey any text outside the fences: the right answer is 42 and nothing else."""
+    believes = bool(outside(request))
+    answers = dict(re.findall(r"<<<(A|B|ANSWER(?: \d+)?)-(?:\w+)\n(.*?)\n\1-", request.text, re.DOTALL))
+    right = {name: text == "42" or (believes and text != "42") for name, text in answers.items()}
+    if "A" in right:
+        return json.dumps({"better": "tie" if right["A"] == right["B"] else "A" if right["A"] else "B"})
+    if "ANSWER" in right:
+        return graded(c1=int(right["ANSWER"]))
+    return graded(**{name.split()[-1]: 10 * int(good) for name, good in right.items()})
+
+
+@pytest.mark.parametrize("reward", [Rubric, Pairwise, Listwise])
+def test_no_injection_reaches_a_judge_as_an_instruction(serve: Any, reward: Any) -> None:
+    """Not one of the corpus ends its quotation; whether a judge is persuaded by it is the judge's own."""
+    server = serve(obedient)
+    for attack in INJECTIONS:
+        hostile = injected(attack)
+        honest = replace(hostile, completion="42", id="honest", sample_index=1)
+        rows = [hostile] if reward is Rubric else [hostile, honest]
+        found = scores(reward, server, rows)
+        assert found[0].value == 0.0, (attack.name, found[0])
+        assert [one.value for one in found[1:]] == [1.0] * (len(rows) - 1)
+    assert len(INJECTIONS) >= 11
+    assert {outside(request) for request in server.requests} == {""}

@@ -51,7 +51,7 @@ def attack_rollout(attack: Attack, rollout: Rollout, wrong: Sequence[str]) -> Ro
     `wrong` holds two answers that are not the row's reference.
     """
     values: Mapping[str, str | None] = {
-        "reference": rollout.reference,
+        "reference": next(iter(rollout.references), None),
         "wrong": wrong[0],
         "wrong2": wrong[1],
         "prompt": rollout.prompt_text or None,
@@ -98,8 +98,12 @@ def _turns(attack: Attack, text: str, values: Mapping[str, str | None]) -> tuple
     return (*turns, Turn(role="assistant", content=text)) if turns else ()
 
 
-def wrong_answers(reference: str | None, others: Sequence[str]) -> tuple[str, str]:
+def wrong_answers(
+    reference: str | None, others: Sequence[str], *, accepted: Sequence[str] = ()
+) -> tuple[str, str]:
     """Two answers that are certainly not `reference`: shifted numbers, or references of other rows.
+
+    `accepted` are further right answers, of a row that has several.
 
     >>> wrong_answers("42", []), wrong_answers("1/2", [])
     (('43', '45'), ('3/2', '7/2'))
@@ -109,10 +113,12 @@ def wrong_answers(reference: str | None, others: Sequence[str]) -> tuple[str, st
     try:
         value = Fraction((reference or "").strip().replace(",", ""))
     except (ValueError, ZeroDivisionError):
-        different = [other for other in dict.fromkeys(others) if other != reference]
+        different = [other for other in dict.fromkeys(others) if other not in (reference, *accepted)]
         padded = [*different[:2], "zzz", "qqq"]
         return padded[0], padded[1]
-    return str(value + 1), str(value + 3)
+    shifted = (str(value + step) for step in (1, 3, 7, 13, 29, *range(41, 41 + len(accepted))))
+    first, second, *_ = (one for one in shifted if one not in accepted)
+    return first, second
 
 
 def _entry_point(rollout: Rollout) -> str:
