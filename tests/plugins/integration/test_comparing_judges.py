@@ -256,8 +256,6 @@ INJECTIONS = [attack for attack in load_attacks() if attack.family == "injection
 def injected(attack: Attack) -> Rollout:
     columns = {"rubric": ["is right"]}
     row = fake_rollout("", reference="42", group=attack.name, id=attack.name, columns=columns)
-        "", reference="42", group=attack.name, id=attack.name, columns={"rubric": ["is right"]}
-    )
     made = attack_rollout(attack, row, ("43", "45"))
     assert made is not None
     return replace(made, prompt=({"role": "user", "content": "6 * 7?"},))

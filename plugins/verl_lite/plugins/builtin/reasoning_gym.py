@@ -164,6 +164,11 @@ def open_task(name: str, options: Mapping[str, object], *, seed: int, size: int)
         raise ValueError(f"task_options of reasoning_gym/{name}: {error}") from None
 
 
+def task_names() -> list[str]:
+    """The names that `open_task` knows. Raises ValueError without the package."""
+    return sorted(set(_load()[1]) - {"composite"})
+
+
 @cache
 def _load() -> tuple[Callable[..., GymDataset], Collection[str]]:
     """What makes a task, and the names there are. Raises ValueError without the package."""
