@@ -19,6 +19,7 @@ from verl_lite.engine.model.shape import attention_window
 from verl_lite.engine.observe.timeline import Timeline
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.rollout.canary import canary_tokens
+from verl_lite.engine.rollout.turns.plan import with_turns
 from verl_lite.engine.rundir.seeds import derive_seed
 from verl_lite.engine.types import PolicyLearner, PreTrainedModel, Sampler, Tokenizer
 from verl_lite.plugins.execution import Placement
@@ -26,6 +27,7 @@ from verl_lite.plugins.scorer import Scorer
 
 if TYPE_CHECKING:
     from verl_lite.engine.cluster.ray_runtime import RayRuntime
+    from verl_lite.engine.rollout.turns.sampler import InnerSampler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,10 +166,16 @@ def run_canary(prepared: PreparedRun, model_path: str) -> tuple[list[int], str]:
     )
 
 
-def make_sampler(prepared: PreparedRun, model_path: str, session: "RayRuntime | None" = None) -> Sampler:
+def make_sampler(
+    prepared: PreparedRun,
+    model_path: str,
+    session: "RayRuntime | None" = None,
+    *,
+    debug_inline: bool = False,
+) -> Sampler:
     """The config's sampler, loaded from `model_path`; `session` comes from `open_cluster`."""
     ids, _ = run_canary(prepared, model_path)
-    return sampler_for(
+    sampler = sampler_for(
         model_path,
         prepared.tokenizer,
         prepared.config.rollout,
@@ -177,6 +185,9 @@ def make_sampler(prepared: PreparedRun, model_path: str, session: "RayRuntime | 
         end_of_turn=prepared.config.sft.end_of_turn,
         lora=adapters_to_sync(prepared.config),
         on_gpu=None if session is None else session.on_gpu,
+    )
+    return with_turns(
+        sampler, prepared.turns, in_step=prepared.config.deterministic, debug_inline=debug_inline
     )
 
 
@@ -191,7 +202,7 @@ def sampler_for(
     end_of_turn: Sequence[str] = (),
     lora: LoraConfig | None = None,
     on_gpu: bool | None = None,
-) -> Sampler:
+) -> "InnerSampler":
     """The sampler that `rollout` names, loaded from `model_path`.
 
     Answers end at the model's end tokens and those of `end_of_turn`.

@@ -15,6 +15,7 @@ from verl_lite.engine.model.end_tokens import end_token_ids, named_token_ids, no
 from verl_lite.engine.model.folder import check_context, check_critic, load_tokenizer, open_chat_template
 from verl_lite.engine.model.quantization import check_bitsandbytes
 from verl_lite.engine.observe.metrics_log import check_trackers, read_metrics
+from verl_lite.engine.rollout.turns.plan import TurnsPlan, plan_turns
 from verl_lite.engine.rundir.checkpoint_files import PassedOver, newest_whole
 from verl_lite.engine.rundir.checkpoints import Checkpoint, load_checkpoint
 from verl_lite.engine.rundir.fingerprints import changed_data, date_of, fingerprint_rows
@@ -22,6 +23,7 @@ from verl_lite.engine.rundir.folder import FREE_FOR_MEMORY, FREE_TO_CHANGE, RunF
 from verl_lite.engine.sft.data import SFTData, read_sft
 from verl_lite.engine.types import PromptRow, Tokenizer
 from verl_lite.errors import ConfigError
+from verl_lite.plugins import ToolSchema
 from verl_lite.plugins.composite import build_composite
 from verl_lite.plugins.config_file import load_config
 from verl_lite.plugins.discovery import RewardCatalog, find_rewards
@@ -35,8 +37,8 @@ class PreparedRun:
 
     RL continues from `checkpoint`; `passed_over` are newer, damaged ones. A run that `resumes` without a
     checkpoint continues with SFT, or from RL's first step. `train_sources` says which prompts are of which
-    data set, if there are several. `sft` is None without SFT. `date` is the date that chat templates write,
-    `notes` are to be shown to the user.
+    data set, if there are several. `turns` is None for single completions, `sft` is None without SFT.
+    `date` is the date that chat templates write, `notes` are to be shown to the user.
     """
 
     config: TrainConfig
@@ -46,6 +48,7 @@ class PreparedRun:
     train_prompts: Sequence[PromptRow]
     train_sources: Sequence[PromptSource]
     held_out_prompts: Sequence[PromptRow]
+    turns: TurnsPlan | None
     sft: SFTData | None
     checkpoint: Checkpoint | None
     passed_over: Sequence[PassedOver] = ()
@@ -98,7 +101,12 @@ def prepare_run(
     model, named = config.model.path, config.sft.end_of_turn
     today = config.data.date or date_of(folder.environment)
     template = open_chat_template(tokenizer, config.data, today=today)
-    prompts = _Prompts() if only_sft else _read_prompts(config, template)
+    end_ids = end_token_ids(tokenizer, model, named)
+    turns = plan_turns(config, template, catalog, end_ids=end_ids)
+    tools = turns.tools if turns is not None else ()
+    prompts = _Prompts() if only_sft else _read_prompts(config, template, tools=tools)
+    if turns is not None and not only_sft:
+        turns.check(prompts.train[0])
     checkpoint, passed_over = _checkpoint(folder, config) if resume and not only_sft else (None, [])
     prepared = PreparedRun(
         config=config,
@@ -108,9 +116,8 @@ def prepare_run(
         train_prompts=prompts.train,
         train_sources=prompts.sources,
         held_out_prompts=prompts.held_out,
-        sft=read_sft(config, template, end_ids=end_token_ids(tokenizer, model, named))
-        if config.sft.is_on
-        else None,
+        turns=turns,
+        sft=read_sft(config, template, end_ids=end_ids, tools=tools) if config.sft.is_on else None,
         checkpoint=checkpoint,
         passed_over=passed_over,
         resumes=resume,
@@ -174,11 +181,11 @@ class _Prompts:
     notes: Sequence[str] = ()
 
 
-def _read_prompts(config: TrainConfig, template: ChatTemplate) -> _Prompts:
+def _read_prompts(config: TrainConfig, template: ChatTemplate, *, tools: Sequence[ToolSchema]) -> _Prompts:
     limit, data = config.rollout.max_prompt_tokens, config.data
     sources: Sequence[PromptSource] = ()
     if isinstance(data.train, DatasetConfig):
-        train = read_prompts(data.train, template, max_prompt_tokens=limit, seed=config.seed)
+        train = read_prompts(data.train, template, max_prompt_tokens=limit, seed=config.seed, tools=tools)
     else:
         train, sources = read_sources(
             data.train,
@@ -186,11 +193,12 @@ def _read_prompts(config: TrainConfig, template: ChatTemplate) -> _Prompts:
             max_prompt_tokens=limit,
             seed=config.seed,
             source_column=config.scoring.source_column,
+            tools=tools,
         )
     _check_enough(config, len(train))
     if data.held_out is None:
         return _Prompts(train=train, sources=sources, notes=train.notes)
-    held_out = read_prompts(data.held_out, template, max_prompt_tokens=limit, seed=config.seed)
+    held_out = read_prompts(data.held_out, template, max_prompt_tokens=limit, seed=config.seed, tools=tools)
     return _Prompts(train=train, sources=sources, held_out=held_out, notes=[*train.notes, *held_out.notes])
 
 

@@ -187,7 +187,9 @@ def _train(run: Run[PreparedRun], on_ray: OnRay, session: "RayRuntime | None", *
         scorer = make_scorer(prepared, debug_inline=debug_inline, placement=placement)
         opened.enter_context(scorer)
         with clear_memory_errors("starting the sampler"):
-            sampler = opened.enter_context(closing(make_sampler(prepared, path, session)))
+            sampler = opened.enter_context(
+                closing(make_sampler(prepared, path, session, debug_inline=debug_inline))
+            )
         log = opened.enter_context(run.open_log(config.logging.trackers, resume_at=resume_at))
         timeline = make_timeline(prepared, on_ray)
         if timeline is not None:

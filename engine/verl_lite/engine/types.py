@@ -66,7 +66,7 @@ class StepBatch:
 
     def advantages(self, samples: Sequence["TrainingSample"]) -> list[float | None]:
         """Per row the first token's advantage; None if not in `trained`, whose `samples` these are."""
-        rest = iter(samples)
+        rest = iter([sample for sample in samples if sample.part == 0])
         return [next(rest).advantages_T[0] if self._is_trained(row) else None for row in self.scored.rows]
 
     @property
@@ -97,6 +97,7 @@ class TrainingSample:
     advantages_T        the same for all tokens under outcome rewards
     loss_mask_T         1 where the token counts in the policy's loss, its entropy and its KL to the reference
     components          weight of each token in further loss components, by name; a weight of 0: not in it
+    part                which sample of its rollout it is, if the chat template rewrote earlier turns
     returns_T           the critic's targets (PPO only)
     values_T            the critic's predictions before the update (PPO only)
     ref_logprobs_T      the reference policy's; empty: the learner computes them if needed
@@ -110,6 +111,7 @@ class TrainingSample:
     loss_mask_T: Sequence[int]
     components: Mapping[ComponentName, Sequence[float]] = field(default_factory=dict)
     group: str = ""
+    part: int = 0
     returns_T: Sequence[float] = ()
     values_T: Sequence[float] = ()
     ref_logprobs_T: Sequence[float] = ()

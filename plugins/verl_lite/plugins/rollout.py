@@ -135,7 +135,8 @@ class Rollout:
     `completion_ids` and `logprobs` have one entry per completion token (natural logarithms under the
     sampling policy, at the sampling temperature); both are empty when only the text is known.
     `finish_reason` is "stop" (ended by itself), "length" (cut at the limit of tokens) or "" (unknown); of a
-    trajectory of several turns also "turns", "tool_seconds" or "context" (the budget that ended it).
+    trajectory of several turns also "turns", "tool_seconds" or "context" (the budget that ended it), or
+    "error" (its environment failed).
     `turns` are the messages after the prompt, empty for a single completion. `completion` is then the last
     assistant message, and `completion_ids` everything after the first prompt as the sampler saw it, with
     0.0 as the log-probability of tokens that were not sampled (`sampled_mask`). `segments` is empty unless
@@ -198,6 +199,11 @@ class Rollout:
         if isinstance(given, (list, tuple)):
             return tuple(reference_text(item) for item in given if item is not None)
         return () if self.reference is None else (self.reference,)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether its environment failed: then no reward counts."""
+        return self.finish_reason == "error"
 
     @property
     def is_truncated(self) -> bool:

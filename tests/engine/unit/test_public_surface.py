@@ -71,7 +71,7 @@ ROOMS: dict[str, str] = {
     """,
     "verl_lite.engine.rollout": """
         Canary FinishedSequence PROVIDER SequenceRequest ServerSampler TransformersSampler
-        VllmEngine VllmSampler canary_tokens use_kernels
+        TurnsSampler VllmEngine VllmSampler canary_tokens use_kernels
     """,
     "verl_lite.engine.rundir": """
         ADVICE CheckpointWriter Difference FREE_FOR_MEMORY FREE_TO_CHANGE LOCK_FILE Retention

@@ -30,6 +30,13 @@ from dataclasses import replace
 from itertools import accumulate
 from statistics import fmean
 
+from verl_lite.engine.algorithm.trajectories import (
+    sample_parts,
+    sampled,
+    sampled_rewards,
+    spread,
+    turn_lengths,
+)
 from verl_lite.engine.config.algorithm import (
     OWN_SAMPLES,
     AdvantageName,
@@ -105,6 +112,29 @@ def gae(
     return advantages_T, [a + v for a, v in zip(advantages_T, values_T, strict=True)]
 
 
+def turn_gae(
+    rewards_S: Sequence[float],
+    values_S: Sequence[float],
+    turn_lengths_K: Sequence[int],
+    *,
+    gamma: float,
+    lam: float,
+) -> tuple[list[float], list[float]]:
+    """`gae` with turns as actions: see trajectories.py. Advantages and targets per sampled token.
+
+    >>> turn_gae([0.0, 1.0, 2.0], [0.5, 0.9, 1.0], [2, 1], gamma=0.5, lam=1.0)
+    ([1.5, 1.5, 1.0], [2.0, 2.0, 2.0])
+    """
+    starts_K = [0, *accumulate(turn_lengths_K)][:-1]
+    rewards_K = [sum(rewards_S[a : a + n]) for a, n in zip(starts_K, turn_lengths_K, strict=True)]
+    advantages_K, targets_K = gae(rewards_K, [values_S[a] for a in starts_K], gamma=gamma, lam=lam)
+
+    def per_token(values_K: Sequence[float]) -> list[float]:
+        return [value for value, n in zip(values_K, turn_lengths_K, strict=True) for _ in range(n)]
+
+    return per_token(advantages_K), per_token(targets_K)
+
+
 def overlong_penalty(num_tokens: int, max_tokens: int, config: OverlongConfig) -> float:
     """DAPO's soft punishment (arXiv:2503.14476, eq. 13): 0 before the buffer, `-penalty` at the limit.
 
@@ -122,7 +152,7 @@ def estimate_advantages(
     *,
     kl_coefficient: float | None = None,
 ) -> list[TrainingSample]:
-    """One training sample per trainable row, in order.
+    """One training sample per trainable row, in order; several of a row in segments (see trajectories.py).
 
     `token_statistics` has one entry per row, from PolicyLearner.token_statistics: gae needs the values, a KL
     in the reward needs both models' log-probabilities. `kl_coefficient` defaults to the config's; pass the
@@ -138,19 +168,23 @@ def estimate_advantages(
         returns = [target for _, target in pairs]
     elif config.advantage == "reinforce_pp":
         penalised = [_token_rewards(row, stats, config, kl_coefficient) for row, stats in rows]
-        advantages = [discounted_returns(rewards_T, config.gamma) for rewards_T in penalised]
+        advantages = [
+            spread(discounted_returns(rewards_S, config.gamma), row.rollout.sampled_mask)
+            for rewards_S, (row, _) in zip(penalised, rows, strict=True)
+        ]
     else:
         advantages = _group_advantages([row for row, _ in rows], config)
     if config.whiten or config.advantage in ("reinforce_pp", "reinforce_pp_baseline"):
         advantages = _whiten(advantages, masks)
     parts = zip(rows, advantages, masks, returns, strict=True)
-    samples = [_sample(row, stats, a_T, m_T, r_T) for (row, stats), a_T, m_T, r_T in parts]
+    made = [_samples(row, stats, a_T, m_T, r_T) for (row, stats), a_T, m_T, r_T in parts]
     if config.advantage not in OWN_SAMPLES:
-        return samples
+        return [sample for samples in made for sample in samples]
     imitated = _imitated([row for row, _ in rows], config)
     return [
-        replace(sample, components={"cross_entropy": mask_T}) if chosen else sample
-        for sample, mask_T, chosen in zip(samples, masks, imitated, strict=True)
+        replace(sample, components={"cross_entropy": sample.loss_mask_T}) if chosen else sample
+        for samples, chosen in zip(made, imitated, strict=True)
+        for sample in samples
     ]
 
 
@@ -211,8 +245,11 @@ def _process_advantages(group: Sequence[ScoredRollout], config: AlgorithmConfig)
     returns = [
         discounted_returns(_token_rewards(row, TokenStatistics(), config, 0.0), config.gamma) for row in group
     ]
-    flat = iter(group_standardize([value for values_T in returns for value in values_T]))
-    return [[next(flat) for _ in values_T] for values_T in returns]
+    flat = iter(group_standardize([value for values_S in returns for value in values_S]))
+    return [
+        spread([next(flat) for _ in values_S], row.rollout.sampled_mask)
+        for values_S, row in zip(returns, group, strict=True)
+    ]
 
 
 def _gae_of(
@@ -224,22 +261,28 @@ def _gae_of(
             f"rollout {row.rollout.id!r}, got {len(stats.values_T)}; pass the result of "
             "Learner.token_statistics"
         )
-    rewards_T = _token_rewards(row, stats, config, kl_coefficient)
-    return gae(rewards_T, stats.values_T, gamma=config.gamma, lam=config.lam)
+    mask_T = row.rollout.sampled_mask
+    rewards_S = _token_rewards(row, stats, config, kl_coefficient)
+    values_S = sampled(stats.values_T, mask_T)
+    if config.gae_over == "turns":
+        found = turn_gae(rewards_S, values_S, turn_lengths(mask_T), gamma=config.gamma, lam=config.lam)
+    else:
+        found = gae(rewards_S, values_S, gamma=config.gamma, lam=config.lam)
+    return spread(found[0], mask_T), spread(found[1], mask_T)
 
 
 def _token_rewards(
     row: ScoredRollout, stats: TokenStatistics, config: AlgorithmConfig, kl_coefficient: float | None
 ) -> list[float]:
-    """Process rewards at their tokens, the outcome at the last token, minus each token's KL penalty."""
-    length = len(row.rollout.completion_ids)
-    rewards_T = list(row.token_rewards) or [0.0] * length
-    rewards_T[-1] += _shaped_reward(row, config.overlong)
+    """Process rewards of the sampled tokens, the outcome at the last one, minus each one's KL penalty."""
+    length, mask_T = len(row.rollout.completion_ids), row.rollout.sampled_mask
+    rewards_S = sampled_rewards(list(row.token_rewards) or [0.0] * length, mask_T)
+    rewards_S[-1] += _shaped_reward(row, config.overlong)
     coefficient = config.kl.coefficient if kl_coefficient is None else kl_coefficient
     if config.kl.in_reward and coefficient > 0:
-        penalties_T = _kl_penalties(stats, config.kl, length)
-        rewards_T = [r - coefficient * kl for r, kl in zip(rewards_T, penalties_T, strict=True)]
-    return rewards_T
+        penalties_S = sampled(_kl_penalties(stats, config.kl, length), mask_T)
+        rewards_S = [r - coefficient * kl for r, kl in zip(rewards_S, penalties_S, strict=True)]
+    return rewards_S
 
 
 def _kl_penalties(stats: TokenStatistics, config: KLConfig, length: int) -> list[float]:
@@ -266,12 +309,13 @@ def _shaped_reward(row: ScoredRollout, config: OverlongConfig) -> float:
     limit = row.rollout.sampling.max_new_tokens
     if config.mode != "shape" or limit == 0:
         return row.reward
-    return row.reward + overlong_penalty(len(row.rollout.completion_ids), limit, config)
+    return row.reward + overlong_penalty(sum(row.rollout.sampled_mask), limit, config)
 
 
 def _loss_mask(row: ScoredRollout, config: OverlongConfig) -> list[int]:
-    counts = not (config.mode == "mask" and row.rollout.is_truncated)
-    return [int(counts)] * len(row.rollout.completion_ids)
+    if config.mode == "mask" and row.rollout.is_truncated:
+        return [0] * len(row.rollout.completion_ids)
+    return row.rollout.sampled_mask
 
 
 def _whiten(advantages: list[list[float]], masks: Sequence[Sequence[int]]) -> list[list[float]]:
@@ -283,26 +327,30 @@ def _whiten(advantages: list[list[float]], masks: Sequence[Sequence[int]]) -> li
     return [[(a - mean) / (std + EPS) if std else 0.0 for a in a_T] for a_T in advantages]
 
 
-def _sample(
+def _samples(
     row: ScoredRollout,
     stats: TokenStatistics,
     advantages_T: list[float],
     mask_T: list[int],
     returns_T: list[float],
-) -> TrainingSample:
+) -> list[TrainingSample]:
     rollout = row.rollout
-    return TrainingSample(
-        prompt_ids=rollout.prompt_ids,
-        completion_ids=rollout.completion_ids,
-        sampler_logprobs_T=rollout.logprobs,
-        advantages_T=advantages_T,
-        loss_mask_T=mask_T,
-        group=rollout.group,
-        returns_T=returns_T,
-        values_T=stats.values_T,
-        ref_logprobs_T=stats.ref_logprobs_T,
-        old_logprobs_T=stats.old_logprobs_T,
-    )
+    return [
+        TrainingSample(
+            prompt_ids=part.prompt_ids,
+            completion_ids=rollout.completion_ids[part.start : part.end],
+            sampler_logprobs_T=rollout.logprobs[part.start : part.end],
+            advantages_T=advantages_T[part.start : part.end],
+            loss_mask_T=mask_T[part.start : part.end],
+            group=rollout.group,
+            part=index,
+            returns_T=returns_T[part.start : part.end],
+            values_T=stats.values_T[part.start : part.end],
+            ref_logprobs_T=stats.ref_logprobs_T[part.start : part.end],
+            old_logprobs_T=stats.old_logprobs_T[part.start : part.end],
+        )
+        for index, part in enumerate(sample_parts(rollout))
+    ]
 
 
 def informative_groups(scored: Sequence[ScoredRollout], config: AlgorithmConfig) -> set[str]:

@@ -6,17 +6,18 @@ the queue. Beyond `max_restarts` every waiting caller gets one error. Engines ar
 `RemoteEngine`, so nothing here knows Ray.
 """
 
+import itertools
 import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from verl_lite.engine.cluster.sequence_queue import Batch, EngineLoad, Job, SequenceQueue
 from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
-from verl_lite.engine.rundir.interrupt import next_of
+from verl_lite.engine.rollout.streams import QueueStream
 from verl_lite.engine.types import never_stop
 from verl_lite.errors import TrainingError, VerlLiteError
 
@@ -84,6 +85,7 @@ class EnginePool:
         self.closed = False
         self.num_restarts = 0
         self.num_requeued = 0
+        self.stream_numbers = itertools.count()
         self._supervisors = [_Supervisor(self, index) for index in range(num_engines)]
         self.queue = SequenceQueue([supervisor.load for supervisor in self._supervisors])
         for supervisor in self._supervisors:
@@ -100,23 +102,29 @@ class EnginePool:
 
         `check` is called while waiting; an exception from it cancels the rest too.
         """
-        batch = Batch(queue.SimpleQueue())
+        with PoolStream(self, check) as stream:
+            stream.add(requests)
+            while stream.num_unfinished:
+                yield from stream.step()
+
+    def open_batch(self, batch: Batch) -> None:
+        """Let `batch` know when the pool fails. Raises its error if it has failed."""
         with self.lock:
             self.raise_error()
             self.batches.append(batch)
-            self.queue.add(Job(request, batch) for request in requests)
+
+    def send(self, jobs: Sequence[Job]) -> None:
+        """Queue jobs of an open batch."""
+        with self.lock:
+            self.queue.add(jobs)
             self.lock.notify_all()
-        try:
-            for _ in requests:
-                result = next_of(batch.results, check)
-                if isinstance(result, VerlLiteError):
-                    raise result
-                yield result
-        finally:
-            with self.lock:
-                self.batches.remove(batch)
-                self.queue.cancel(batch)
-                self.lock.notify_all()
+
+    def cancel(self, batch: Batch) -> None:
+        """Drop the batch's unfinished jobs."""
+        with self.lock:
+            self.batches.remove(batch)
+            self.queue.cancel(batch)
+            self.lock.notify_all()
 
     def broadcast(
         self,
@@ -189,6 +197,27 @@ class EnginePool:
             supervisor.kill()
         for supervisor in self._supervisors:
             supervisor.thread.join()
+
+
+class PoolStream(QueueStream):
+    """Sequences of one caller on a pool's engines."""
+
+    def __init__(self, pool: EnginePool, check: Callable[[], None]) -> None:
+        super().__init__(check)
+        self._pool = pool
+        self._prefix = f"{next(pool.stream_numbers)}:"  # an engine has sequences of several streams
+        self._batch = Batch(self.results)
+        pool.open_batch(self._batch)
+
+    def send(self, requests: Sequence[SequenceRequest]) -> None:
+        named = [replace(request, id=self._prefix + request.id) for request in requests]
+        self._pool.send([Job(request, self._batch) for request in named])
+
+    def step(self) -> list[FinishedSequence]:
+        return [replace(one, id=one.id.removeprefix(self._prefix)) for one in super().step()]
+
+    def drop(self) -> None:
+        self._pool.cancel(self._batch)
 
 
 @dataclass(slots=True, eq=False)

@@ -5,13 +5,12 @@ thread-safe. Weights may be loaded while another thread generates: engines load 
 and rollouts carry a version per token.
 """
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from verl_lite.engine.cluster.engine_actor import EngineActor
-from verl_lite.engine.cluster.engine_pool import EnginePool, PoolLimits
+from verl_lite.engine.cluster.engine_pool import EnginePool, PoolLimits, PoolStream
 from verl_lite.engine.cluster.gpu_transfer import Backend, EngineClient, WeightSender
 from verl_lite.engine.cluster.ray_engine import RayEngine
 from verl_lite.engine.cluster.ray_runtime import RayRuntime
@@ -21,13 +20,13 @@ from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.rollout.canary import Canary
-from verl_lite.engine.rollout.requests import GroupBuilder
-from verl_lite.engine.types import PromptRow, Tokenizer, WeightSource, never_stop, weights_of
+from verl_lite.engine.rollout.streams import SequenceStream, StreamSampler
+from verl_lite.engine.types import Tokenizer, WeightSource, weights_of
 from verl_lite.errors import TrainingError
-from verl_lite.plugins import Rollout, SamplerSettings
+from verl_lite.plugins import SamplerSettings
 
 
-class RaySampler:
+class RaySampler(StreamSampler):
     """`rollout.num_engines` engines, in the Ray that is running or in a local one.
 
     `model_path` must be readable on the engines' nodes. `on_gpu`: engines request GPUs (None: if Ray has
@@ -47,9 +46,7 @@ class RaySampler:
         lora: LoraConfig | None = None,
         on_gpu: bool | None = None,
     ) -> None:
-        decode = partial(tokenizer.decode, skip_special_tokens=True)
-        self._build_groups = partial(GroupBuilder, decode=decode, end_ids=end_ids)
-        self._batch_numbers = itertools.count()
+        super().__init__(tokenizer, end_ids)
         self.version = 0
         self._config = config
         self._sender: WeightSender | None = None
@@ -81,18 +78,8 @@ class RaySampler:
             self.close()
             raise
 
-    def generate(
-        self,
-        prompts: Sequence[PromptRow],
-        *,
-        num_samples: int,
-        settings: SamplerSettings,
-        check: Callable[[], None] = never_stop,
-    ) -> Iterator[list[Rollout]]:
-        """See Sampler.generate. `settings.seed` is the batch's: request seeds are derived from it."""
-        id_prefix = f"{next(self._batch_numbers)}/"
-        groups = self._build_groups(prompts, num_samples=num_samples, settings=settings, id_prefix=id_prefix)
-        yield from groups.completed(self.pool.run(groups.requests, check=check))
+    def stream(self, settings: SamplerSettings, check: Callable[[], None]) -> SequenceStream:
+        return PoolStream(self.pool, check)
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         """From the engine that answers first; all have the same weights."""

@@ -10,15 +10,15 @@ import queue
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
-from verl_lite.errors import VerlLiteError
+from verl_lite.engine.rollout.requests import SequenceRequest
+from verl_lite.engine.rollout.streams import Result
 
 
 @dataclass(slots=True, eq=False)
 class Batch:
     """Sequences submitted together, and where their results go."""
 
-    results: "queue.SimpleQueue[FinishedSequence | VerlLiteError]"
+    results: "queue.SimpleQueue[Result]"
     is_cancelled: bool = False
 
 

@@ -217,6 +217,7 @@ class AlgorithmConfig(ConfigModel):
     whiten: bool = False  # standardise the advantages over the whole batch's tokens
     gamma: float = Field(default=1.0, ge=0, le=1)
     lam: float = Field(default=1.0, ge=0, le=1)
+    gae_over: Literal["tokens", "turns"] = "tokens"  # what gamma and lam discount
     dynamic_sampling: bool = False
     max_refills: int = Field(default=3, ge=1)  # dynamic sampling: extra rounds of prompts per step
     kl: KLConfig = KLConfig()
@@ -242,6 +243,8 @@ class AlgorithmConfig(ConfigModel):
                 f"algorithm.critic is set but advantage={self.advantage} never asks a critic: "
                 "set advantage: gae, or drop the critic section"
             )
+        if self.gae_over == "turns" and self.advantage != "gae":
+            raise ValueError(f"gae_over=turns is for advantage: gae, but advantage={self.advantage}")
         if self.advantage == "gae" and self.critic is None:
             raise ValueError("advantage=gae needs values: add an algorithm.critic section ({} for defaults)")
 

@@ -1,11 +1,14 @@
 """Combinations of config sections that are refused; each check raises ValueError with the reason."""
 
 import re
+from collections.abc import Sequence
 
 from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.composite.metrics import METRICS
+from verl_lite.plugins.environments import EnvironmentConfig, ToolConfig
 
 EVALUATED = ("evaluation/accuracy", "evaluation/reward_mean", "evaluation/completion_tokens_mean")
 SFT = (
@@ -56,6 +59,24 @@ def check_updates(algorithm: AlgorithmConfig, *, num_prompts: int, max_new_token
         raise ValueError(
             f"algorithm.mini_batches={algorithm.mini_batches} is more than rollout.num_prompts="
             f"{num_prompts}, but a prompt's samples stay in one mini-batch: lower one or raise the other"
+        )
+
+
+def check_turns(
+    rollout: RolloutConfig,
+    environment: EnvironmentConfig | None,
+    tools: Sequence[ToolConfig],
+) -> None:
+    """Refuse settings of turns without turns, and a context without room."""
+    if environment is None and not tools:
+        for name in ("max_context_tokens", "max_turn_tokens"):
+            if getattr(rollout, name) is not None:
+                raise ValueError(f"rollout.{name} is for several turns: add environment or tools")
+        return
+    if rollout.context_tokens <= rollout.max_prompt_tokens:
+        raise ValueError(
+            f"rollout.max_context_tokens={rollout.context_tokens} leaves no room behind a prompt of "
+            f"rollout.max_prompt_tokens={rollout.max_prompt_tokens}: raise the first or lower the second"
         )
 
 

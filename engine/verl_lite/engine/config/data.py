@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue, NonNegativeInt, PositiveFloat, model_vali
 
 from verl_lite.plugins.config_file import ConfigModel
 
-TASKS = ("arithmetic", "sums", "word_problems")
+TASKS = ("arithmetic", "sums", "word_problems", "products")
 GYM = "reasoning_gym/"
 
 Format = Literal["verl", "trl", "openai", "sharegpt"]
@@ -27,8 +27,8 @@ class DatasetConfig(ConfigModel):
                       them, a folder saved by `datasets`, a glob, or a list of these
     hub, hub_subset   a data set of the hub, read with `datasets`
     task              `num_rows` generated rows: "arithmetic" (two-digit additions for the tiny model), "sums"
-                      (What is 41 - 17?), "word_problems" (two to four steps) or "reasoning_gym/NAME" (any
-                      task of that package)
+                      (What is 41 - 17?), "word_problems" (two to four steps), "products" (of two-digit
+                      numbers, for a calculator) or "reasoning_gym/NAME" (any task of that package)
     task_options      the settings of a reasoning_gym task, such as {min_terms: 2, max_terms: 3}
     split             the split: the hub's name for it, "train" or "held_out" of the task, or which files of a
                       folder (train-00000.parquet)

@@ -50,6 +50,8 @@ class MonitorsConfig(ConfigModel):
     error_fraction        fraction of rollouts on which a reward failed or timed out
     canary_part           fraction of the canary's limit
     stale_versions        updates by which sampled weights lag the newest
+    tool_errors           fraction of tool calls that failed, named no tool, or could not be read
+    slow_environment      share of the trajectories' time that is spent in tools and environments
     bad_steps             updates skipped so far because of nan or inf
     window_steps          window length for drift, divergence and collapse
     """
@@ -70,6 +72,8 @@ class MonitorsConfig(ConfigModel):
     error_fraction: Fraction = 0.05
     canary_part: Fraction = 0.5
     stale_versions: NonNegativeInt = 1
+    tool_errors: Fraction = 0.3
+    slow_environment: Fraction = 0.5
     bad_steps: NonNegativeInt = 0
     window_steps: PositiveInt = 10
     rollback: RollbackConfig = Field(default_factory=RollbackConfig)

@@ -60,6 +60,10 @@ class RolloutConfig(ConfigModel):
                          merged in. auto: adapters on a GPU if vLLM supports them, else merged
     weight_transfer      how weights reach Ray's engines. object_store: through host memory, on every
                          platform. By vLLM between GPUs: nccl (disaggregated), ipc (colocated)
+    max_context_tokens   of a trajectory of several turns: its prompt and everything after it. Unset:
+                         max_prompt_tokens + max_new_tokens, of which the latter counts sampled tokens alone
+    max_turn_tokens      tokens that one turn may sample; unset: as many as are left
+    tool_parser          how the model writes tool calls: auto (by its chat template), a family, or vllm:NAME
     sequences_in_flight  sequences given to one of Ray's engines at once; it gets another when one ends.
                          Unset: twice as many as it works on at once
     """
@@ -74,6 +78,9 @@ class RolloutConfig(ConfigModel):
     num_samples: PositiveInt = 8
     max_prompt_tokens: PositiveInt = 512
     max_new_tokens: PositiveInt = 512
+    max_context_tokens: PositiveInt | None = None
+    max_turn_tokens: PositiveInt | None = None
+    tool_parser: str = "auto"
     temperature: PositiveFloat = 1.0
     top_p: float = Field(default=1.0, gt=0, le=1)
     top_k: NonNegativeInt = 0
@@ -83,7 +90,7 @@ class RolloutConfig(ConfigModel):
 
     @property
     def context_tokens(self) -> int:
-        return self.max_prompt_tokens + self.max_new_tokens
+        return self.max_context_tokens or self.max_prompt_tokens + self.max_new_tokens
 
     def settings(self, *, seed: int) -> SamplerSettings:
         """The sampler settings of a batch with this seed."""

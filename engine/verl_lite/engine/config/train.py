@@ -1,7 +1,7 @@
 """The frozen configuration tree of a training run. Importing it never imports torch.
 
-    name, seed, deterministic, steps   model   data   sft   rollout   rewards + scoring   algorithm   learner
-    asynchrony   cluster   evaluation   checkpoints   monitors   logging
+    name, seed, deterministic, steps   model   data   sft   rollout   environment + tools   rewards + scoring
+    algorithm   learner   asynchrony   cluster   evaluation   checkpoints   monitors   logging
 
 `rewards` and `scoring` belong to the plugins; larger sections have their own files. Checks across
 fields run here, before anything loads; names carry units.
@@ -13,7 +13,13 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.config.cluster import AsynchronyConfig, ClusterConfig
-from verl_lite.engine.config.cross_checks import check_address, check_best_metric, check_models, check_updates
+from verl_lite.engine.config.cross_checks import (
+    check_address,
+    check_best_metric,
+    check_models,
+    check_turns,
+    check_updates,
+)
 from verl_lite.engine.config.data import DataConfig
 from verl_lite.engine.config.lora_sync import reason_to_merge
 from verl_lite.engine.config.monitors import MonitorsConfig
@@ -21,6 +27,7 @@ from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.config.sft import SFTConfig
 from verl_lite.plugins.composite.config import RewardNode, RewardsConfig, leaves
 from verl_lite.plugins.config_file import ConfigModel, load_config as load_config
+from verl_lite.plugins.environments import EnvironmentConfig, ToolsConfig
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -120,6 +127,8 @@ class TrainConfig(RewardsConfig):
     data: DataConfig
     sft: SFTConfig = Field(default_factory=SFTConfig)
     rollout: RolloutConfig = Field(default_factory=RolloutConfig)
+    environment: EnvironmentConfig | None = None
+    tools: ToolsConfig = ()
     algorithm: AlgorithmConfig = Field(default_factory=AlgorithmConfig)
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
     asynchrony: AsynchronyConfig = Field(default_factory=AsynchronyConfig)
@@ -192,6 +201,7 @@ class TrainConfig(RewardsConfig):
             num_samples=self.rollout.num_samples, top_p=self.rollout.top_p, top_k=self.rollout.top_k
         )
         check_models(self.algorithm, self.learner)
+        check_turns(self.rollout, self.environment, self.tools)
         check_updates(
             self.algorithm,
             num_prompts=self.rollout.num_prompts,

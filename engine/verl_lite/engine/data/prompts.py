@@ -1,7 +1,7 @@
 """Rows to prompts: messages, tools, the chat template, the right answer."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from verl_lite.engine.config.data import DatasetConfig, TrainSourceConfig
 from verl_lite.engine.data.messages import refuse_media, to_messages, to_tools
@@ -11,7 +11,7 @@ from verl_lite.engine.data.stream import PromptSource
 from verl_lite.engine.model.chat_template import ChatTemplate
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import DataError
-from verl_lite.plugins import Message, reference_text
+from verl_lite.plugins import Message, ToolSchema, reference_text
 
 
 def row_messages(row: Row, config: DatasetConfig, *, where: str = "the row") -> list[Message]:
@@ -49,13 +49,14 @@ def read_prompts(
     max_prompt_tokens: int,
     seed: int,
     needed: Iterable[str] = (),
+    tools: Sequence[ToolSchema] = (),
 ) -> RowStore[PromptRow]:
     """The data set's rows as prompts, by the model's chat template; they are not kept in memory.
 
-    Prompts longer than `max_prompt_tokens` are dropped with overlong=drop. Raises DataError otherwise, and
-    if no row is left.
+    `tools` are shown to the model besides those of the rows. Prompts longer than `max_prompt_tokens` are
+    dropped with overlong=drop. Raises DataError otherwise, and if no row is left.
     """
-    found = _Prompts(config, template, max_prompt_tokens)
+    found = _Prompts(config, template, max_prompt_tokens, tools=tools)
     prompts = RowStore(found.read(seed=seed, needed=needed))
     found.check()
     prompts.notes += found.notes()
@@ -69,6 +70,7 @@ def read_sources(
     max_prompt_tokens: int,
     seed: int,
     source_column: str,
+    tools: Sequence[ToolSchema] = (),
 ) -> tuple[RowStore[PromptRow], list[PromptSource]]:
     """The prompts of several data sets, one after the other, and which are whose; as `read_prompts`.
 
@@ -80,7 +82,9 @@ def read_sources(
     def prompts() -> Iterator[PromptRow]:
         start = 0
         for config in configs:
-            found = _Prompts(config, template, max_prompt_tokens, name=(source_column, config.name))
+            found = _Prompts(
+                config, template, max_prompt_tokens, tools=tools, name=(source_column, config.name)
+            )
             yield from found.read(seed=seed, needed=())
             found.check()
             notes.extend(found.notes())
@@ -102,10 +106,12 @@ class _Prompts:
         template: ChatTemplate,
         max_tokens: int,
         *,
+        tools: Sequence[ToolSchema],
         name: tuple[str, str] | None = None,
     ) -> None:
         self._config, self._template, self._max_tokens = config, template, max_tokens
         self._name = name
+        self._tools = cast(Sequence[Mapping[str, Any]], tools)
         self._ids: set[str] = set()
         self._num_rows = self._num_long = self._num_without_reference = 0
         self._first_long = ""
@@ -118,8 +124,15 @@ class _Prompts:
         config = self._config
         for where, row in iterate_rows(config, seed=seed, needed=needed):
             messages = _asked(row_messages(row, config, where=where), config, where)
+            tools = row_tools(row, config, where=where)
+            if tools and self._tools:
+                raise DataError(
+                    f"{where} has tools in column {config.tools!r}, which are only shown to the model, and "
+                    "the config has `tools` that answer it: leave one of them out (for the data: tools: '')"
+                )
+            tools = tools or list(self._tools)
             template = self._template.of_row(row, where=where)
-            ids = template.prompt_ids(messages, where=where, tools=row_tools(row, config, where=where))
+            ids = template.prompt_ids(messages, where=where, tools=tools)
             if len(ids) <= self._max_tokens:
                 yield self._prompt(row, messages, ids, where=where)
             else:

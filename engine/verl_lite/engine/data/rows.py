@@ -10,6 +10,7 @@ from typing import Any, cast
 from verl_lite.engine.config.data import GYM, DatasetConfig
 from verl_lite.engine.data.arithmetic import arithmetic_rows
 from verl_lite.engine.data.files import file_rows, find_files, undecoded
+from verl_lite.engine.data.products import product_rows
 from verl_lite.engine.data.reasoning import reasoning_rows
 from verl_lite.engine.data.word_problems import sum_rows, word_problem_rows
 from verl_lite.errors import ConfigError, DataError
@@ -19,6 +20,7 @@ TASKS: Mapping[str, Callable[..., Iterator[Row]]] = {
     "arithmetic": arithmetic_rows,
     "sums": sum_rows,
     "word_problems": word_problem_rows,
+    "products": product_rows,
 }
 MISSING: Any = object()
 

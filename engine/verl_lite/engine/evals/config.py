@@ -7,18 +7,21 @@ from typing import Self
 from pydantic import Field, NonNegativeInt, model_validator
 
 from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.engine.config.cross_checks import check_turns
 from verl_lite.engine.config.data import ChatConfig, DatasetConfig
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.config.train import ModelConfig, TrainConfig
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.composite.config import RewardsConfig, leaves
 from verl_lite.plugins.config_file import apply_overrides, read_yaml, validate
+from verl_lite.plugins.environments import EnvironmentConfig, ToolsConfig
 
 
 class EvalConfig(RewardsConfig, ChatConfig):
     """What to measure, on which rows, with which rewards.
 
     datasets     data sets by their names in the results
+    environment  what answers the model in several turns, and its `tools`
     rollout      how answers are sampled: `num_samples` per prompt (0: none) at its `temperature`
     greedy       whether each prompt also gets one greedy answer
     accuracy     the reward (unset: the first) that is at least `right_at` for right answers
@@ -32,6 +35,8 @@ class EvalConfig(RewardsConfig, ChatConfig):
     model: ModelConfig | None = None
     datasets: dict[str, DatasetConfig] = Field(min_length=1)
     rollout: RolloutConfig = Field(default_factory=RolloutConfig)
+    environment: EnvironmentConfig | None = None
+    tools: ToolsConfig = ()
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     num_samples: NonNegativeInt = 0
     greedy: bool = True
@@ -47,6 +52,7 @@ class EvalConfig(RewardsConfig, ChatConfig):
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
+        check_turns(self.rollout, self.environment, self.tools)
         paths = [leaf.path for leaf in leaves(self.rewards)]
         for key, name in (("accuracy", self.accuracy_reward), ("format", self.format)):
             if name and name not in paths:
@@ -88,6 +94,8 @@ def training_config(train: TrainConfig, *, source: str = "the config") -> EvalCo
         model=train.model,
         datasets={"held_out": train.data.held_out},
         rollout=train.rollout,
+        environment=train.environment,
+        tools=train.tools,
         cluster=train.cluster,
         chat_template=train.data.chat_template,
         template_kwargs=train.data.template_kwargs,

@@ -27,11 +27,13 @@ from verl_lite.engine.model.compatibility import check_config, check_vocabulary
 from verl_lite.engine.model.end_tokens import end_of_answer, end_token_ids
 from verl_lite.engine.model.folder import check_context, load_tokenizer, open_chat_template, prepare_model
 from verl_lite.engine.rollout.canary import canary_tokens
+from verl_lite.engine.rollout.turns.plan import plan_turns, with_turns
 from verl_lite.engine.rundir.folder import write_whole
 from verl_lite.engine.types import PromptRow, Sampler, Tokenizer
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.scoring import without_breaker
 from verl_lite.plugins import SamplerSettings, ScoredRollout
+from verl_lite.plugins.discovery import find_rewards
 from verl_lite.plugins.records import RecordWriter
 from verl_lite.plugins.scorer import Scorer
 
@@ -83,26 +85,41 @@ def evaluate_model(
     check_config(model_path)
     check_vocabulary(tokenizer, model)
     check_context(model, needed_tokens=config.rollout.context_tokens)
+    end_ids = end_token_ids(tokenizer, model_path)
+    turns = plan_turns(config, template, find_rewards(), end_ids=end_ids)
     limit = config.rollout.max_prompt_tokens
     needed = [config.perplexity] if config.perplexity else []
     prompts = {
-        name: read_prompts(data, template, max_prompt_tokens=limit, seed=config.seed, needed=needed)
+        name: read_prompts(
+            data,
+            template,
+            max_prompt_tokens=limit,
+            seed=config.seed,
+            needed=needed,
+            tools=turns.tools if turns else (),
+        )
         for name, data in config.datasets.items()
     }
-    end_id = end_of_answer(tokenizer, end_token_ids(tokenizer, model_path))
+    end_id = end_of_answer(tokenizer, end_ids)
     first = next(iter(prompts.values()))
+    if turns is not None:
+        turns.check(first[0])
     canary, _ = canary_tokens(first, window=None, context=config.rollout.context_tokens)
     with (
         TemporaryDirectory() as unpacked,
         Scorer(without_breaker(config), debug_inline=debug_inline, decode=tokenizer.decode) as scorer,
         closing(
-            sampler_for(
-                prepare_model(model, Path(unpacked) / "model", seed=config.seed),
-                tokenizer,
-                config.rollout,
-                canary_ids=canary,
-                seed=config.seed,
-                cluster=config.cluster,
+            with_turns(
+                sampler_for(
+                    prepare_model(model, Path(unpacked) / "model", seed=config.seed),
+                    tokenizer,
+                    config.rollout,
+                    canary_ids=canary,
+                    seed=config.seed,
+                    cluster=config.cluster,
+                ),
+                turns,
+                debug_inline=debug_inline,
             )
         ) as sampler,
     ):

@@ -38,4 +38,4 @@ class BadStepGuard:
 
 def _row(sample: TrainingSample) -> dict[str, object]:
     row = {field.name: getattr(sample, field.name) for field in dataclasses.fields(sample)}
-    return {name: value if isinstance(value, str) else list(value) for name, value in row.items()}
+    return {name: value if isinstance(value, str | int) else list(value) for name, value in row.items()}

@@ -32,6 +32,7 @@ from verl_lite.engine.algorithm.importance import (
 from verl_lite.engine.algorithm.kl import KLController
 from verl_lite.engine.algorithm.losses import LossInput, policy_loss
 from verl_lite.engine.algorithm.objective import Terms, component_weights, objective, step_means
+from verl_lite.engine.algorithm.trajectories import bare_samples
 from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.learner.bad_steps import BadStepGuard
 from verl_lite.engine.learner.checkpoint import is_sharded, saved_state, start_saving
@@ -116,11 +117,12 @@ class Learner:
         wanted = [i for i, row in enumerate(scored) if is_trainable(row)]
         if not wanted or (self._critic is None and not kl_in_reward):
             return [TokenStatistics()] * len(scored)
-        samples = [_bare_sample(scored[i].rollout) for i in wanted]
+        made = [(i, sample) for i in wanted for sample in bare_samples(scored[i].rollout)]
+        samples = [sample for _, sample in made]
         if self._critic is not None:
             rewards = (scored[i].reward for i in wanted)
             self._critic.init_values(fmean(reward for reward in rewards if reward is not None))
-        nothing: list[list[float]] = [[]] * len(wanted)
+        nothing: list[list[float]] = [[]] * len(samples)
         values = self._critic.values(samples) if self._critic is not None else nothing
         old = ref = nothing
         if kl_in_reward:
@@ -128,8 +130,13 @@ class Learner:
             old = self.policy.completion_logprobs(samples)
             ref = self._reference.completion_logprobs(samples, device=self.policy.device)
         stats = [TokenStatistics()] * len(scored)
-        for index, old_T, ref_T, values_T in zip(wanted, old, ref, values, strict=True):
-            stats[index] = TokenStatistics(old_logprobs_T=old_T, ref_logprobs_T=ref_T, values_T=values_T)
+        for (index, _), old_T, ref_T, values_T in zip(made, old, ref, values, strict=True):
+            before = stats[index]  # of the row's samples so far
+            stats[index] = TokenStatistics(
+                old_logprobs_T=[*before.old_logprobs_T, *old_T],
+                ref_logprobs_T=[*before.ref_logprobs_T, *ref_T],
+                values_T=[*before.values_T, *values_T],
+            )
         return stats
 
     def update(self, samples: Sequence[TrainingSample]) -> UpdateStats:
@@ -357,12 +364,12 @@ class Learner:
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         """See WeightSource. At temperature 1 and without autocast, whose error the sampler does not have."""
-        sample = _bare_sample(Rollout(completion="", prompt_ids=token_ids[:1], completion_ids=token_ids[1:]))
+        (sample,) = bare_samples(_as_rollout(token_ids))
         return self.policy.completion_logprobs([sample], temperature=1.0, autocast=False)[0]
 
     def logprob_noise(self, token_ids: Sequence[int], dtype: str) -> float:
         """See WeightSource."""
-        sample = _bare_sample(Rollout(completion="", prompt_ids=token_ids[:1], completion_ids=token_ids[1:]))
+        (sample,) = bare_samples(_as_rollout(token_ids))
         model, spread = self.policy.model, self.policy.logit_spread(sample)
         dtypes = (getattr(torch, dtype), weights_dtype(model))  # both sides round
         return math.hypot(
@@ -415,16 +422,8 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _bare_sample(rollout: Rollout) -> TrainingSample:
-    """A sample without advantages, for forward passes alone."""
-    return TrainingSample(
-        prompt_ids=rollout.prompt_ids,
-        completion_ids=rollout.completion_ids,
-        sampler_logprobs_T=(),
-        advantages_T=(),
-        loss_mask_T=(),
-        group=rollout.group,
-    )
+def _as_rollout(token_ids: Sequence[int]) -> Rollout:
+    return Rollout(completion="", prompt_ids=token_ids[:1], completion_ids=token_ids[1:])
 
 
 def _keep_old_logprobs(samples: list[TrainingSample], old: Mapping[int, list[float]]) -> None:

@@ -20,9 +20,17 @@ UNKNOWN_TOKEN = "<|unk|>"
 # single tokens, but not special: decoding keeps them, so rewards see them
 TEXT_TOKENS = ("<think>", "</think>", "\\boxed{")
 
+# calls are Pythonic, as [func_name1(name="value")]: every character is a token
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "{% if tools %}<|system|>"
+    "{% for tool in tools %}{{ tool['function']['name'] }}{{ ' ' if not loop.last }}{% endfor %}"
+    "<|end|>{% endif %}"
+    "{% for message in messages %}"
+    "<|{{ 'user' if message['role'] == 'tool' else message['role'] }}|>{{ message['content'] }}"
+    "{% for call in message['tool_calls'] or [] %}[{{ call['function']['name'] }}("
+    "{% for key, value in call['function']['arguments'].items() %}"
+    "{{ key }}={{ value | tojson }}{{ ', ' if not loop.last }}{% endfor %})]{% endfor %}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}{# [func_name1( #}"
 )
 
 

@@ -54,6 +54,11 @@ MONITORS: Mapping[str, tuple[str, str]] = {
     "verifier_errors": ("reward/<name>/error_fraction", "a reward fails or times out on many rollouts"),
     "canary": ("canary/max_difference", "the weights in the sampler are close to not being the learner's"),
     "stale_weights": ("rollout/staleness_max", "samples come from weights that are out of date"),
+    "tool_errors": ("turns/tool_error_fraction", "many tool calls fail, or cannot be read"),
+    "slow_environment": (
+        "turns/waiting_share",
+        "trajectories wait for tools and environments longer than for the model",
+    ),
     "bad_steps": ("learner/bad_steps", "updates were skipped because of nan or inf in their gradients"),
 }
 
@@ -159,6 +164,8 @@ class Monitors:
             "duplicates": c.duplicate_fraction,
             "canary": c.canary_part * metrics.get("canary/limit", math.inf),
             "stale_weights": float(max(c.stale_versions, self._max_lag)),
+            "tool_errors": c.tool_errors,
+            "slow_environment": c.slow_environment,
             "bad_steps": float(c.bad_steps),
         }
         found = []

@@ -10,6 +10,7 @@ from verl_lite.engine.observe.metrics_log import MetricsLog
 from verl_lite.engine.observe.monitors import Monitors
 from verl_lite.engine.observe.rollout_metrics import fraction_right, length_metrics
 from verl_lite.engine.observe.sample_tables import sample_table
+from verl_lite.engine.observe.turn_metrics import turn_metrics
 from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
 from verl_lite.engine.rundir.folder import RunFolder, bad_batch_path
 from verl_lite.engine.types import StepBatch, TrainingSample
@@ -54,6 +55,7 @@ class StepReporter:
                 rows, self._config.accuracy_reward, self._config.evaluation.right_at
             ),
             **length_metrics(rows, seconds=every_stage["rollout"]),
+            **turn_metrics(rows),
             **measured,
             "data/epoch": float(batch.epoch),
             **{f"time/{name}_s": value for name, value in every_stage.items()},

@@ -52,14 +52,13 @@ class GroupBuilder:
         settings: SamplerSettings,
         decode: Callable[[list[int]], str],
         end_ids: Sequence[int] = (),
-        id_prefix: str = "",
     ) -> None:
         self._num_samples = num_samples
         self._decode = decode
         self._end_ids = tuple(end_ids)
         self._groups: dict[str, list[Rollout]] = {}
         self._waiting = {
-            f"{id_prefix}{prompt_index}/{sample_index}": (
+            f"{prompt_index}/{sample_index}": (
                 prompt,
                 sample_index,
                 replace(settings, seed=derive_seed(settings.seed, prompt.id, sample_index)),

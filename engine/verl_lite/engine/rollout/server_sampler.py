@@ -7,8 +7,7 @@ where they equal the model's.
 
 import json
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -17,18 +16,18 @@ from threading import Thread
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.rollout.canary import Canary
-from verl_lite.engine.rollout.requests import FinishedSequence, GroupBuilder, SequenceRequest
+from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
 from verl_lite.engine.rollout.server_client import ServerClient
-from verl_lite.engine.rundir.interrupt import next_of
-from verl_lite.engine.types import PromptRow, Tokenizer, WeightSource, never_stop
+from verl_lite.engine.rollout.streams import QueueStream, SequenceStream, StreamSampler
+from verl_lite.engine.types import Tokenizer, WeightSource
 from verl_lite.errors import ConfigError
-from verl_lite.plugins import Rollout, SamplerSettings
+from verl_lite.plugins import SamplerSettings
 
 IN_FLIGHT = 64
 HEADLESS = {"Gemma2ForCausalLM"}  # vLLM's class has no output head, and refuses one among the weights
 
 
-class ServerSampler:
+class ServerSampler(StreamSampler):
     """A Sampler on the server of `rollout.server`, which must serve the model in `model_path`."""
 
     def __init__(
@@ -43,8 +42,7 @@ class ServerSampler:
     ) -> None:
         server = config.server
         assert server is not None  # the config's check
-        decode = partial(tokenizer.decode, skip_special_tokens=True)
-        self._build_groups = partial(GroupBuilder, decode=decode, end_ids=end_ids)
+        super().__init__(tokenizer, end_ids)
         self._model_path = Path(model_path)
         self._in_flight = config.sequences_in_flight or IN_FLIGHT
         self._weights_dir = None if server.weights_dir is None else Path(server.weights_dir)
@@ -64,37 +62,16 @@ class ServerSampler:
                 "start it with VLLM_SERVER_DEV_MODE=1 in its environment"
             )
 
-    def generate(
-        self,
-        prompts: Sequence[PromptRow],
-        *,
-        num_samples: int,
-        settings: SamplerSettings,
-        check: Callable[[], None] = never_stop,
-    ) -> Iterator[list[Rollout]]:
-        """See Sampler.generate. Each request's seed is derived from `settings.seed`."""
+    def stream(self, settings: SamplerSettings, check: Callable[[], None]) -> SequenceStream:
+        """Raises ConfigError for a server whose log-probabilities are not those of `settings`."""
         is_plain = settings.temperature == 1 and settings.top_p == 1 and settings.top_k == 0
         if not self._processed and not is_plain and settings.temperature > 0:
             raise ConfigError(
                 f"{self.client.url} reports log-probabilities before temperature, top-p and top-k: start it "
                 "with --logprobs-mode processed_logprobs, or sample with temperature 1, top_p 1, top_k 0"
             )
-        groups = self._build_groups(prompts, num_samples=num_samples, settings=settings)
-        waiting = deque(groups.requests)
-        answers: SimpleQueue[FinishedSequence | Exception] = SimpleQueue()
         complete = partial(self.client.complete, version=self.version)
-        for _ in range(min(self._in_flight, len(waiting))):
-            # daemons, so that exit does not wait for cancelled requests
-            Thread(target=_complete_all, args=(waiting, complete, answers), daemon=True).start()
-        try:
-            for _ in groups.requests:
-                answer = next_of(answers, check)
-                if isinstance(answer, Exception):
-                    raise answer
-                if (group := groups.add(answer)) is not None:
-                    yield group
-        finally:
-            waiting.clear()
+        return _ServerStream(complete, check, in_flight=self._in_flight)
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         return self.client.token_logprobs(token_ids)
@@ -138,19 +115,40 @@ class ServerSampler:
         self.client.close()
 
 
-def _complete_all(
-    waiting: deque[SequenceRequest],
-    complete: Callable[[SequenceRequest], FinishedSequence],
-    answers: "SimpleQueue[FinishedSequence | Exception]",
-) -> None:
-    """A thread's work: one request after another until none is left."""
-    while True:
-        try:
-            request = waiting.popleft()
-        except IndexError:
-            return
-        try:
-            answers.put(complete(request))
-        except Exception as error:  # noqa: BLE001 - raised again by whoever waits for the answers
-            answers.put(error)
-            return
+class _ServerStream(QueueStream):
+    """Up to `in_flight` threads, each with one open request."""
+
+    def __init__(
+        self,
+        complete: Callable[[SequenceRequest], FinishedSequence],
+        check: Callable[[], None],
+        *,
+        in_flight: int,
+    ) -> None:
+        super().__init__(check)
+        self._complete = complete
+        self._in_flight = in_flight
+        self._waiting: SimpleQueue[SequenceRequest | None] = SimpleQueue()
+        self._num_threads = 0
+
+    def send(self, requests: Sequence[SequenceRequest]) -> None:
+        for request in requests:
+            self._waiting.put(request)
+        while self._num_threads < min(self._in_flight, self.num_unfinished):
+            self._num_threads += 1
+            # daemons, so that exit does not wait for cancelled requests
+            Thread(target=self._complete_all, daemon=True).start()
+
+    def drop(self) -> None:
+        while not self._waiting.empty():
+            self._waiting.get()
+        for _ in range(self._num_threads):
+            self._waiting.put(None)
+
+    def _complete_all(self) -> None:
+        """A thread's work: one request after another."""
+        while (request := self._waiting.get()) is not None:
+            try:
+                self.results.put(self._complete(request))
+            except Exception as error:  # noqa: BLE001 - raised again by whoever waits for the answers
+                self.results.put(error)

@@ -4,9 +4,10 @@ Sampling is exact, with one generator per completion: Gumbel noise is added to t
 `generate` takes the largest. So a completion depends on its seed and the weights, not on its batch.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -15,14 +16,15 @@ from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.model.folder import pad_token_id
 from verl_lite.engine.model.weights import base_model
 from verl_lite.engine.rollout.canary import Canary
-from verl_lite.engine.rollout.requests import FinishedSequence, GroupBuilder, SequenceRequest
-from verl_lite.engine.types import PreTrainedModel, PromptRow, Tokenizer, WeightSource, never_stop
-from verl_lite.plugins import Rollout, SamplerSettings
+from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
+from verl_lite.engine.rollout.streams import SequenceStream, StreamSampler
+from verl_lite.engine.types import PreTrainedModel, Tokenizer, WeightSource
+from verl_lite.plugins import SamplerSettings
 
 BATCH_ROWS = 256
 
 
-class TransformersSampler:
+class TransformersSampler(StreamSampler):
     """A Sampler with its own copy of the model: with the learner's, a failed sync would go unnoticed.
 
     Up to `batch_rows` completions are generated at once, for prompts of equal length.
@@ -40,35 +42,17 @@ class TransformersSampler:
     ) -> None:
         self._model = model.eval()
         self._pad_token_id = pad_token_id(tokenizer)
-        self._end_ids = list(dict.fromkeys([tokenizer.eos_token_id, *end_ids]))
-        decode = partial(tokenizer.decode, skip_special_tokens=True)
-        self._build_groups = partial(GroupBuilder, decode=decode, end_ids=self._end_ids)
-        self._batch_rows = batch_rows
+        super().__init__(tokenizer, list(dict.fromkeys([tokenizer.eos_token_id, *end_ids])))
+        self.batch_rows = batch_rows
         self.version = 0
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
         self.canary = Canary(canary_ids, dtype=dtype, tolerance=config.canary_tolerance)
 
-    def generate(
-        self,
-        prompts: Sequence[PromptRow],
-        *,
-        num_samples: int,
-        settings: SamplerSettings,
-        check: Callable[[], None] = never_stop,
-    ) -> Iterator[list[Rollout]]:
-        """See Sampler.generate. Each completion's seed is derived from `settings.seed`."""
-        groups = self._build_groups(prompts, num_samples=num_samples, settings=settings)
-        at_once = max(self._batch_rows // num_samples, 1) * num_samples
-        by_length: dict[int, list[SequenceRequest]] = {}
-        for request in groups.requests:  # equal lengths together, as padding could change results
-            by_length.setdefault(len(request.prompt_ids), []).append(request)
-        for same in by_length.values():
-            for start in range(0, len(same), at_once):
-                batch = same[start : start + at_once]
-                yield from groups.completed(self._generate_batch(batch, settings, check))
+    def stream(self, settings: SamplerSettings, check: Callable[[], None]) -> SequenceStream:
+        return _BatchStream(self, settings, check)
 
     @torch.no_grad()
-    def _generate_batch(
+    def generate_batch(
         self, requests: Sequence[SequenceRequest], settings: SamplerSettings, check: Callable[[], None]
     ) -> list[FinishedSequence]:
         input_BT = torch.tensor([request.prompt_ids for request in requests], device=self._model.device)
@@ -78,22 +62,23 @@ class TransformersSampler:
                 input_BT,
                 attention_mask=torch.ones_like(input_BT),
                 do_sample=False,
-                max_new_tokens=settings.max_new_tokens,
+                max_new_tokens=max(request.settings.max_new_tokens for request in requests),
                 logits_processor=[chooser],
-                eos_token_id=self._end_ids,
+                eos_token_id=list(self.end_ids),
                 pad_token_id=self._pad_token_id,
             )[:, input_BT.shape[1] :].tolist()
         logprobs_BT = torch.stack(chooser.logprobs, dim=1).tolist()
         return [
-            self._finished(request.id, ids, logprobs)
+            self._finished(request, ids, logprobs)
             for request, ids, logprobs in zip(requests, output_BT, logprobs_BT, strict=True)
         ]
 
-    def _finished(self, id: str, ids: list[int], logprobs: list[float]) -> FinishedSequence:
-        stops = [at for at, token in enumerate(ids) if token in self._end_ids]
+    def _finished(self, request: SequenceRequest, ids: list[int], logprobs: list[float]) -> FinishedSequence:
+        ids = ids[: request.settings.max_new_tokens]
+        stops = [at for at, token in enumerate(ids) if token in self.end_ids]
         length = stops[0] + 1 if stops else len(ids)
         return FinishedSequence(
-            id=id,
+            id=request.id,
             token_ids=ids[:length],
             logprobs=logprobs[:length],
             token_versions=[self.version] * length,
@@ -126,6 +111,45 @@ class TransformersSampler:
 
     def close(self) -> None:
         self.__dict__.pop("_model", None)
+
+
+class _BatchStream:
+    """Sequences in batches of equal prompt lengths, as padding could change results."""
+
+    def __init__(
+        self, sampler: TransformersSampler, settings: SamplerSettings, check: Callable[[], None]
+    ) -> None:
+        self._sampler = sampler
+        self._settings = settings
+        self._check = check
+        self._by_length: dict[int, list[SequenceRequest]] = defaultdict(list)
+
+    @property
+    def num_unfinished(self) -> int:
+        return sum(map(len, self._by_length.values()))
+
+    def add(self, requests: Sequence[SequenceRequest]) -> None:
+        for request in requests:
+            self._by_length[len(request.prompt_ids)].append(request)
+
+    def step(self) -> list[FinishedSequence]:
+        """One batch, to its end."""
+        length = next(iter(self._by_length))
+        waiting = self._by_length[length]
+        batch = waiting[: self._sampler.batch_rows]
+        del waiting[: self._sampler.batch_rows]
+        if not waiting:
+            del self._by_length[length]
+        return self._sampler.generate_batch(batch, self._settings, self._check)
+
+    def wake(self) -> None:
+        """A batch cannot be interrupted."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._by_length.clear()
 
 
 @contextmanager

@@ -1,21 +1,19 @@
-"""Rollouts from vLLM in this process: one request per completion, each with its own seed.
+"""Rollouts from vLLM in this process: one request per completion, each with its own seed."""
 
-A prompt's group is yielded when its last completion ends, so rewards are computed during generation.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from typing import Self
 
 from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.rollout.canary import Canary
-from verl_lite.engine.rollout.requests import GroupBuilder
+from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
+from verl_lite.engine.rollout.streams import SequenceStream, StreamSampler
 from verl_lite.engine.rollout.vllm_engine import VllmEngine
-from verl_lite.engine.types import PromptRow, Tokenizer, WeightSource, never_stop, weights_of
-from verl_lite.plugins import Rollout, SamplerSettings
+from verl_lite.engine.types import Tokenizer, WeightSource, weights_of
+from verl_lite.plugins import SamplerSettings
 
 
-class VllmSampler:
+class VllmSampler(StreamSampler):
     """A Sampler on vLLM. `model_path` is loaded once; later weights come from the learner.
 
     With `lora`, only the adapters are synced, if vLLM supports them for the model.
@@ -32,8 +30,7 @@ class VllmSampler:
         end_ids: Sequence[int] = (),
         lora: LoraConfig | None = None,
     ) -> None:
-        decode = partial(tokenizer.decode, skip_special_tokens=True)
-        self._build_groups = partial(GroupBuilder, decode=decode, end_ids=end_ids)
+        super().__init__(tokenizer, end_ids)
         self.engine = VllmEngine(model_path, config, seed=seed, loads_midway=False, lora=lora)
         self.canary = Canary(canary_ids, dtype=self.engine.dtype, tolerance=config.canary_tolerance)
 
@@ -41,23 +38,8 @@ class VllmSampler:
     def version(self) -> int:
         return self.engine.version
 
-    def generate(
-        self,
-        prompts: Sequence[PromptRow],
-        *,
-        num_samples: int,
-        settings: SamplerSettings,
-        check: Callable[[], None] = never_stop,
-    ) -> Iterator[list[Rollout]]:
-        """See Sampler.generate. Each request's seed is derived from `settings.seed`."""
-        groups = self._build_groups(prompts, num_samples=num_samples, settings=settings)
-        try:
-            self.engine.add(groups.requests)
-            while self.engine.num_unfinished:
-                check()
-                yield from groups.completed(self.engine.step())
-        finally:
-            self.engine.abort_all()  # also if the caller stops early (Ctrl-C)
+    def stream(self, settings: SamplerSettings, check: Callable[[], None]) -> SequenceStream:
+        return _EngineStream(self.engine, check)
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         return self.engine.token_logprobs(token_ids)
@@ -75,3 +57,32 @@ class VllmSampler:
     def close(self) -> None:
         """Free the engine."""
         self.engine.close()
+
+
+class _EngineStream:
+    """The sequences of an engine that has only one caller."""
+
+    def __init__(self, engine: VllmEngine, check: Callable[[], None]) -> None:
+        self._engine = engine
+        self._check = check
+
+    @property
+    def num_unfinished(self) -> int:
+        return self._engine.num_unfinished
+
+    def add(self, requests: Sequence[SequenceRequest]) -> None:
+        self._engine.add(requests)
+
+    def step(self) -> list[FinishedSequence]:
+        """One token for every running sequence."""
+        self._check()
+        return self._engine.step()
+
+    def wake(self) -> None:
+        """Steps are short."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.abort_all()  # also if the caller stops early (Ctrl-C)

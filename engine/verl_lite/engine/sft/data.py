@@ -18,6 +18,7 @@ from verl_lite.engine.sft.responses import Conversation, ResponseFinder
 from verl_lite.engine.sft.rows import conversation_of
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError, DataError
+from verl_lite.plugins import ToolSchema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +54,16 @@ class _Unit:
     conversation: Conversation | None = None
 
 
-def read_sft(config: TrainConfig, template: ChatTemplate, *, end_ids: Sequence[int] = ()) -> SFTData:
+def read_sft(
+    config: TrainConfig,
+    template: ChatTemplate,
+    *,
+    end_ids: Sequence[int] = (),
+    tools: Sequence[ToolSchema] = (),
+) -> SFTData:
     """Read every source of `config.sft`; a turn ends with eos or one of `end_ids`.
 
+    Rows without tools of their own show `tools`, as the prompts of RL do.
     Raises DataError for faulty rows and masks.
     """
     sft = config.sft
@@ -65,7 +73,7 @@ def read_sft(config: TrainConfig, template: ChatTemplate, *, end_ids: Sequence[i
         named=sft.end_of_turn,
         closes_reasoning=sft.without_reasoning == "close",
     )
-    reader = _Reader(config, finder)
+    reader = _Reader(config, finder, tools)
     sources: list[SFTSource] = []
     validation: Sequence[_Unit] = []
     parts: dict[str, tuple[DatasetConfig, SFTRowsConfig, float, float]] = {
@@ -101,8 +109,9 @@ def _only_data(config: TrainConfig) -> DatasetConfig:
 
 
 class _Reader:
-    def __init__(self, config: TrainConfig, finder: ResponseFinder) -> None:
+    def __init__(self, config: TrainConfig, finder: ResponseFinder, tools: Sequence[ToolSchema]) -> None:
         self._config = config
+        self._tools = tools
         self._finder = finder
         limit = config.sft.max_tokens or config.rollout.context_tokens
         self._builder = ExampleBuilder(finder, config.sft, max_tokens=limit)
@@ -134,7 +143,7 @@ class _Reader:
         return _Unit(list(self._builder.from_text(str(index), text)))
 
     def _chat(self, row: Any, index: int, data: DatasetConfig, rows: SFTRowsConfig) -> _Unit:
-        chat = conversation_of(row, index, data, rows)
+        chat = conversation_of(row, index, data, rows, tools=self._tools)
         drops = data.overlong == "drop"
         return _Unit(self._builder.from_chat(chat, rows, drop_overlong=drops), chat)
 

@@ -1,6 +1,7 @@
 """From data set rows to conversations: prompt and answer, or a whole chat in one column."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from verl_lite.engine.config.data import DatasetConfig
 from verl_lite.engine.config.sft import SFTRowsConfig
@@ -9,11 +10,16 @@ from verl_lite.engine.data.prompts import row_messages, row_tools, with_system
 from verl_lite.engine.data.rows import MISSING, Row, column_of, no_column
 from verl_lite.engine.sft.responses import Conversation
 from verl_lite.errors import DataError
-from verl_lite.plugins import Message
+from verl_lite.plugins import Message, ToolSchema
 
 
-def conversation_of(row: Row, index: int, data: DatasetConfig, rows: SFTRowsConfig) -> Conversation:
-    """The chat of row `index`. Raises DataError for columns that are not a chat, an answer or tools."""
+def conversation_of(
+    row: Row, index: int, data: DatasetConfig, rows: SFTRowsConfig, *, tools: Sequence[ToolSchema] = ()
+) -> Conversation:
+    """The chat of row `index`, with its own tools or `tools`.
+
+    Raises DataError for columns that are not a chat, an answer or tools.
+    """
     name = str(row.get("id", index))
     where = f"row {name}"
     column, answer = _columns(row, data, rows)
@@ -25,10 +31,11 @@ def conversation_of(row: Row, index: int, data: DatasetConfig, rows: SFTRowsConf
         asked = row_messages(row, data, where=where)
         messages = [*asked, *_answer(_present(row, answer, where), where, answer)]
     if rows.tools:
-        tools = to_tools(_present(row, rows.tools, where), where=f"{where}, column {rows.tools!r}")
+        own = to_tools(_present(row, rows.tools, where), where=f"{where}, column {rows.tools!r}")
     else:
-        tools = row_tools(row, data, where=where)
-    return Conversation(id=name, messages=messages, tools=tools or None, columns=row)
+        own = row_tools(row, data, where=where)
+    shown = own or cast(Sequence[Mapping[str, Any]], tools)
+    return Conversation(id=name, messages=messages, tools=shown or None, columns=row)
 
 
 def _columns(row: Row, data: DatasetConfig, rows: SFTRowsConfig) -> tuple[str, str]:

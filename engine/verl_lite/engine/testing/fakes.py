@@ -9,46 +9,52 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
 
 from verl_lite.engine.learner.learner import Learner
-from verl_lite.engine.rollout.requests import FinishedSequence, GroupBuilder
-from verl_lite.engine.rundir.interrupt import next_of
-from verl_lite.engine.types import PromptRow, Tokenizer, TrainingSample, UpdateStats, WeightSource, never_stop
-from verl_lite.plugins import Rollout, SamplerSettings
+from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
+from verl_lite.engine.rollout.streams import QueueStream, Result, SequenceStream, StreamSampler
+from verl_lite.engine.types import Tokenizer, TrainingSample, UpdateStats, WeightSource
+from verl_lite.errors import VerlLiteError
+from verl_lite.plugins import SamplerSettings
 
 
 @dataclass(slots=True, eq=False)
 class _Sequence:
-    id: str
-    token_ids: list[int]
-    done: "SimpleQueue[_Sequence]"
+    request: SequenceRequest
+    token_ids: Sequence[int]
+    done: "SimpleQueue[Result]"
     versions: list[int] = field(default_factory=list)
 
 
-class FakeSampler:
+class FakeSampler(StreamSampler):
     """A Sampler without a model: `num_engines` threads with `num_slots` sequences each.
 
-    `length` maps a completion's seed to its number of tokens. New weights arrive in the middle of
-    completions, and every token carries its version. Any number of `generate` calls may run at once.
+    `length` maps a completion's seed to its number of random tokens, whatever the request's limit; `write`
+    has a request's tokens instead, which end at one of `end_ids` or were cut. New weights arrive in the
+    middle of completions, and every token carries its version. Any number of `generate` calls may run at
+    once.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
         *,
-        length: Callable[[int], int],
+        length: Callable[[int], int] | None = None,
+        write: Callable[[SequenceRequest], Sequence[int]] | None = None,
+        end_ids: Sequence[int] = (),
         num_engines: int = 1,
         num_slots: int = 64,
         step_s: float = 0.001,
     ) -> None:
-        self._decode = partial(tokenizer.decode, skip_special_tokens=True)
-        self._num_tokens = len(tokenizer)
+        super().__init__(tokenizer, end_ids)
         self._logprob = -math.log(len(tokenizer))
-        self._length = length
+        self._write = write or partial(
+            _random_tokens, length=length or (lambda seed: 1), below=len(tokenizer)
+        )
         self._num_slots = num_slots
         self._step_s = step_s
         self._waiting: deque[_Sequence] = deque()
@@ -59,30 +65,22 @@ class FakeSampler:
         for thread in self._threads:
             thread.start()
 
-    def generate(
-        self,
-        prompts: Sequence[PromptRow],
-        *,
-        num_samples: int,
-        settings: SamplerSettings,
-        check: Callable[[], None] = never_stop,
-    ) -> Iterator[list[Rollout]]:
-        """See Sampler.generate."""
-        done: SimpleQueue[_Sequence] = SimpleQueue()
-        groups = GroupBuilder(prompts, num_samples=num_samples, settings=settings, decode=self._decode)
+    def stream(self, settings: SamplerSettings, check: Callable[[], None]) -> SequenceStream:
+        return _FakeStream(self, check)
+
+    def start(self, requests: Sequence[SequenceRequest], done: "SimpleQueue[Result]") -> None:
+        """Sample these; each ends in `done`."""
         sequences = []
-        for request in groups.requests:
-            chooser = random.Random(request.seed)
-            ids = [chooser.randrange(self._num_tokens) for _ in range(self._length(request.seed))]
-            sequences.append(_Sequence(request.id, ids, done))
+        for request in requests:
+            sequences.append(_Sequence(request, self._write(request), done))
         with self._changed:
             self._waiting.extend(sequences)
             self._changed.notify_all()
-        try:
-            yield from groups.completed(self._finished(next_of(done, check)) for _ in sequences)
-        finally:
-            with self._changed:
-                self._waiting = deque(one for one in self._waiting if one.done is not done)
+
+    def stop(self, done: "SimpleQueue[Result]") -> None:
+        """Forget what waits for its turn and would end in `done`."""
+        with self._changed:
+            self._waiting = deque(one for one in self._waiting if one.done is not done)
 
     def _engine(self) -> None:
         running: list[_Sequence] = []
@@ -100,16 +98,22 @@ class FakeSampler:
             for sequence in running:
                 sequence.versions.append(self.version)
                 if len(sequence.versions) == len(sequence.token_ids):
-                    sequence.done.put(sequence)
+                    sequence.done.put(self._result(sequence))
             running = [one for one in running if len(one.versions) < len(one.token_ids)]
+
+    def _result(self, sequence: _Sequence) -> Result:
+        try:
+            return self._finished(sequence)
+        except VerlLiteError as error:  # raised again by whoever waits for the sequence
+            return error
 
     def _finished(self, sequence: _Sequence) -> FinishedSequence:
         return FinishedSequence(
-            id=sequence.id,
-            token_ids=sequence.token_ids,
+            id=sequence.request.id,
+            token_ids=list(sequence.token_ids),
             logprobs=[self._logprob] * len(sequence.token_ids),
             token_versions=sequence.versions,
-            finish_reason="length",
+            finish_reason="stop" if sequence.token_ids[-1] in sequence.request.end_ids else "length",
         )
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
@@ -133,6 +137,23 @@ class FakeSampler:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+
+
+def _random_tokens(request: SequenceRequest, *, length: Callable[[int], int], below: int) -> list[int]:
+    chooser = random.Random(request.seed)
+    return [chooser.randrange(below) for _ in range(length(request.seed))]
+
+
+class _FakeStream(QueueStream):
+    def __init__(self, sampler: FakeSampler, check: Callable[[], None]) -> None:
+        super().__init__(check)
+        self._sampler = sampler
+
+    def send(self, requests: Sequence[SequenceRequest]) -> None:
+        self._sampler.start(requests, self.results)
+
+    def drop(self) -> None:
+        self._sampler.stop(self.results)
 
 
 class SlowedLearner(Learner):

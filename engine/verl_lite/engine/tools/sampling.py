@@ -108,7 +108,7 @@ def _parts(
     config = prepared.config
     with TemporaryDirectory() as folder:
         path = prepare_model(config.model, Path(folder) / "model", seed=config.seed)
-        with closing(make_sampler(prepared, path)) as sampler:
+        with closing(make_sampler(prepared, path, debug_inline=debug_inline)) as sampler:
             chunks = (
                 sampler.generate(
                     prompts[at : at + PROMPTS_AT_ONCE], num_samples=num_samples, settings=settings

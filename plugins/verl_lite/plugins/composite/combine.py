@@ -81,6 +81,8 @@ class Combiner:
             row.drop("no component had a value")
         elif total is not None and not math.isfinite(total):
             row.drop(f"the combined reward is {total}")
+        if rollout.has_failed:
+            row.drop("the environment failed")
         scored = ScoredRollout(
             rollout=rollout,
             components=row.components,

@@ -161,4 +161,4 @@ class _Inline:
         return Answer("ok", body=b"\1" + pickle.dumps(self._trajectory.answer(method, arguments), 5))
 
     def close(self) -> None:
-        pass
+        self._trajectory.close_loop()

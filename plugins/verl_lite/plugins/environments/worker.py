@@ -193,6 +193,10 @@ class Trajectory:
         """The result of the method that a job names."""
         return self._loop.run_until_complete(getattr(self, method)(*arguments))
 
+    def close_loop(self) -> None:
+        """After this, nothing can be answered."""
+        self._loop.close()
+
     async def call(self, name: str, arguments: str) -> ToolAnswer:
         if name not in self._opened:
             try:

@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +101,7 @@ def test_answers_end_at_every_end_token(
     sampler: Any, prompts: list[PromptRow], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (end,) = tokenizer.encode("7", add_special_tokens=False)
-    monkeypatch.setattr(sampler, "_build_groups", partial(sampler._build_groups, end_ids=(end,)))
+    monkeypatch.setattr(sampler, "end_ids", (end,))
     found = by_id(sampler.generate(prompts, num_samples=1, settings=SETTINGS)).values()
     assert any(rollout.completion_ids[-1] == end and rollout.finish_reason == "stop" for rollout in found)
     assert all(end not in rollout.completion_ids[:-1] for rollout in found)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +105,7 @@ def test_answers_end_at_every_end_token(
     sampler: Any, prompts: list[PromptRow], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (end,) = tokenizer.encode("7", add_special_tokens=False)
-    monkeypatch.setattr(
-        sampler, "_build_groups", partial(sampler._build_groups, end_ids=(tokenizer.eos_token_id, end))
-    )
+    monkeypatch.setattr(sampler, "end_ids", (tokenizer.eos_token_id, end))
     settings = SamplerSettings(max_new_tokens=32, seed=5)
     found = list(by_id(sampler.generate(prompts, num_samples=8, settings=settings)).values())
     ended = [rollout for rollout in found if rollout.completion_ids[-1] == end]

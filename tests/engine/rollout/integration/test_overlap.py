@@ -89,7 +89,7 @@ def use_fakes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[FakeSampler
     made: list[FakeSampler] = []
 
     def install(*, length: Callable[[int], int], step_s: float = 0.001, update_s: float = 0.0) -> Any:
-        def make(prepared: Any, path: str, session: Any) -> FakeSampler:
+        def make(prepared: Any, path: str, session: Any, **_: Any) -> FakeSampler:
             made.append(FakeSampler(prepared.tokenizer, length=length, num_engines=2, step_s=step_s))
             return made[-1]
 

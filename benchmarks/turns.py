@@ -1,0 +1,156 @@
+"""The cost of turns: tokens/s beside the same tokens in one turn, and the wall time with slow tools.
+
+    python benchmarks/turns.py [--trajectories 64] [--turns 4] [--tokens 48] [--repeats 3]
+
+1. vLLM in this process with a tiny model: trajectories of several turns with an environment that answers at
+   once, against one completion of as many sampled tokens. Turns have a fixed length, prefix caching is on.
+2. 256 trajectories whose tool takes 0.5 s per call, on a sampler with a simulated rate of decoding: the wall
+   time beside the longest chain of one trajectory's decoding and tools.
+"""
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from verl_lite.engine.config import RolloutConfig, TinyModelConfig, VllmConfig
+from verl_lite.engine.model import ChatTemplate, build_tiny_model, build_tiny_tokenizer
+from verl_lite.engine.rollout import FinishedSequence, SequenceRequest, TurnsSampler, VllmSampler
+from verl_lite.engine.rollout.turns.rendering import TurnRenderer
+from verl_lite.engine.rollout.turns.trajectory import TurnBudgets, TurnKit
+from verl_lite.engine.testing import FakeSampler
+from verl_lite.engine.types import PromptRow
+from verl_lite.plugins import SamplerSettings, Step
+from verl_lite.plugins.testing import FakeEnvironments
+
+TOOL_S = 0.5
+STEP_S = 0.005
+SLOW = 256
+
+
+class FixedLengths(VllmSampler):
+    """Every sequence has all the tokens that it may have, and then ends by itself."""
+
+    def stream(self, settings: SamplerSettings, check: Callable[[], None]) -> Any:
+        stream = super().stream(settings, check)
+        add, step = stream.add, stream.step
+
+        def add_unended(requests: Sequence[SequenceRequest]) -> None:
+            add([replace(request, ignore_end=True) for request in requests])
+
+        def step_ended() -> list[FinishedSequence]:
+            return [replace(one, finish_reason="stop") for one in step()]
+
+        stream.add, stream.step = add_unended, step_ended  # type: ignore[method-assign]
+        return stream
+
+
+def kit(tokenizer: Any, *, max_turns: int, turn_tokens: int | None = None) -> TurnKit:
+    return TurnKit(
+        renderer=TurnRenderer(ChatTemplate(tokenizer), end_ids=(tokenizer.eos_token_id,)),
+        parser=None,
+        budgets=TurnBudgets(
+            context_tokens=4096, max_turns=max_turns, max_tool_s=1e9, max_turn_tokens=turn_tokens
+        ),
+    )
+
+
+def rows(count: int) -> list[PromptRow]:
+    tokenizer = build_tiny_tokenizer()
+    template = ChatTemplate(tokenizer)
+    made = []
+    for at in range(count):
+        messages: Any = [{"role": "user", "content": f"{at}+1="}]
+        ids = template.prompt_ids(messages, where="")
+        made.append(PromptRow(id=str(at), messages=messages, prompt_ids=ids))
+    return made
+
+
+def answer(message: Any) -> Step:
+    return Step(messages=[{"role": "user", "content": "go on"}])
+
+
+def tokens_per_s(sampler: Any, count: int, settings: SamplerSettings) -> float:
+    started = time.perf_counter()
+    found = [
+        one for group in sampler.generate(rows(count), num_samples=1, settings=settings) for one in group
+    ]
+    seconds = time.perf_counter() - started
+    return sum(sum(rollout.sampled_mask) for rollout in found) / seconds
+
+
+def beside_one_turn(count: int, turns: int, tokens: int, repeats: int) -> None:
+    tokenizer = build_tiny_tokenizer()
+    config = RolloutConfig(
+        max_prompt_tokens=32,
+        max_new_tokens=992,
+        vllm=VllmConfig(prefix_caching=True, kv_cache_gib=0.5),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        build_tiny_model(Path(folder) / "model", TinyModelConfig(max_context_tokens=1024), seed=0)
+        inner = FixedLengths(str(Path(folder) / "model"), tokenizer, config, canary_ids=[1, 2, 3, 4], seed=0)
+        sampler = TurnsSampler(
+            inner,
+            FakeEnvironments(reply=answer),
+            kit(tokenizer, max_turns=turns, turn_tokens=tokens),
+        )
+        settings = SamplerSettings(max_new_tokens=turns * tokens, seed=1)
+        ratios = []
+        for repeat in range(repeats + 1):
+            plain = tokens_per_s(inner, count, settings)
+            several = tokens_per_s(sampler, count, settings)
+            if repeat:  # the first warms up
+                ratios.append(several / plain)
+                lost_s = count * turns * tokens * (1 / several - 1 / plain)
+                print(f"{count} trajectories, {turns} turns of {tokens} tokens: {several:,.0f} tokens/s")
+                print(f"in one turn {plain:,.0f} tokens/s: {several / plain:.0%}")
+                print(f"overhead per turn {1e3 * lost_s / (count * turns):.2f} ms")
+        print(f"median {statistics.median(ratios):.0%}")
+        sampler.close()
+
+
+def slow_tools(turns: int) -> None:
+    tokenizer = build_tiny_tokenizer()
+    end = tokenizer.eos_token_id
+    chains: dict[str, float] = {}
+
+    def write(request: SequenceRequest) -> list[int]:
+        count = random.Random(request.seed).randrange(10, 60)
+        chains[request.id] = chains.get(request.id, 0.0) + (count + 1) * STEP_S
+        return [50] * count + [end]
+
+    inner = FakeSampler(tokenizer, write=write, end_ids=(end,), num_slots=SLOW, step_s=STEP_S)
+    sampler = TurnsSampler(
+        inner, FakeEnvironments(reply=answer, delay_s=TOOL_S), kit(tokenizer, max_turns=turns)
+    )
+    started = time.perf_counter()
+    settings = SamplerSettings(max_new_tokens=4000, seed=1)
+    found = list(sampler.generate(rows(SLOW), num_samples=1, settings=settings))
+    wall_s = time.perf_counter() - started
+    sampler.close()
+    assert len(found) == SLOW
+    longest_s = max(chains.values()) + turns * TOOL_S
+    print(
+        f"{SLOW} trajectories of {turns} turns, tools of {TOOL_S} s: {wall_s:.2f} s; the longest chain of "
+        f"decoding and tools is {longest_s:.2f} s: {wall_s / longest_s:.2f} x"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--trajectories", type=int, default=64)
+    parser.add_argument("--turns", type=int, default=4)
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    slow_tools(given.turns)
+    beside_one_turn(given.trajectories, given.turns, given.tokens, given.repeats)
+
+
+if __name__ == "__main__":
+    main()
