@@ -48,6 +48,11 @@ class TurnRenderer:
         self._special = re.compile("|".join(special) or r"\Z")
         self._ends = {id: str(template.tokenizer.convert_ids_to_tokens(id)) for id in ids}
 
+    def of_row(self, columns: Mapping[str, object]) -> "TurnRenderer":
+        """The renderer with the template variables of a row; see ChatTemplate.of_row."""
+        template = self._template.of_row(columns, where=WHERE)
+        return self if template is self._template else TurnRenderer(template, end_ids=list(self._ends))
+
     def first(self, messages: Sequence[Message], tools: Sequence[ToolSchema]) -> Prompt:
         """The prompt of a trajectory. Raises DataError when the template refuses it or leaves a part out."""
         text = self._template.render(messages, where=WHERE, tools=_as_tools(tools), for_inference=True)

@@ -93,6 +93,7 @@ class Trajectory:
         self._sample_index = sample_index
         self._settings = settings
         self._kit = kit
+        self._renderer = kit.renderer.of_row(row.columns)
         self._history: list[Message] = []
         self._first: list[Message] = []
         self._tools: Sequence[ToolSchema] = ()
@@ -112,7 +113,7 @@ class Trajectory:
         self._tools = self.session.tools
         self._first = self._history = list(messages)
         try:
-            self._prompt = self._kit.renderer.first(messages, self._tools)
+            self._prompt = self._renderer.first(messages, self._tools)
         except DataError as error:
             self.fail(str(error))
             return
@@ -197,14 +198,14 @@ class Trajectory:
         if self._kit.parser is None or not self._tools:
             return ParsedMessage(text=text)
         parsed = self._kit.parser(text, self._tools)
-        refusal = self._kit.renderer.refusal
+        refusal = self._renderer.refusal
         if len(parsed.calls) > 1 and (why := refusal(self._history, self._called(parsed), self._tools)):
             return ParsedMessage(text=text, mistake=why)
         return replace(parsed, text=text) if parsed.mistake else parsed
 
     def _message(self, parsed: ParsedMessage) -> Message:
         if not parsed.calls:
-            return Message(role="assistant", content=self._kit.renderer.plain(parsed.text))
+            return Message(role="assistant", content=self._renderer.plain(parsed.text))
         message = self._called(parsed)
         self._num_calls += len(parsed.calls)
         return message
@@ -215,7 +216,7 @@ class Trajectory:
             ToolCall(id=f"call{self._num_calls + at:05d}", type="function", function=call)
             for at, call in enumerate(parsed.calls)
         ]
-        return Message(role="assistant", content=self._kit.renderer.plain(parsed.text), tool_calls=calls)
+        return Message(role="assistant", content=self._renderer.plain(parsed.text), tool_calls=calls)
 
     def _add(
         self, message: Message, outcome: TurnOutcome, seconds: float, *, start: int = 0, end: int = 0
@@ -256,7 +257,7 @@ class Trajectory:
         """Show the model the answers, which are the turns from `first` on, if they fit."""
         message = self._turns[first - 1].message
         try:
-            prompt = self._kit.renderer.next(
+            prompt = self._renderer.next(
                 self._prompt,
                 self._history,
                 message,
