@@ -283,3 +283,79 @@ def test_mistakes_in_a_reference(
     with pytest.raises(PluginError) as caught:
         RewardCatalog(rewards={}).get(use)
     assert message in str(caught.value)
+
+
+GAME = """
+from verl_lite.plugins import Step, environment, hookimpl, reward, tool
+
+@environment("{name}")
+class Game:
+    async def reset(self):
+        return []
+    async def step(self, message):
+        return Step(done=True)
+
+@tool("{name}")
+def helps(word: str) -> str:
+    return word
+
+@reward("{name}", isolate=False)
+def score(rollout):
+    return 1.0
+
+@hookimpl
+def register_environments(register):
+    register(Game)
+    register(helps)
+
+@hookimpl
+def register_rewards(register):
+    register(score)
+"""
+
+
+def test_a_plugin_may_have_a_reward_an_environment_and_a_tool_of_one_name(install: Install) -> None:
+    catalog = find_rewards(extra=[install("chess", GAME.format(name="chess"))])
+    (plugin,) = [plugin for plugin in catalog.plugins if plugin.name == "chess"]
+    assert (plugin.rewards, plugin.environments, plugin.tools) == (("chess",), ("chess",), ("chess",))
+    assert catalog.environments["chess"].distribution == "dist-chess"
+    assert catalog.tools["chess"].kind == "tool"
+    assert catalog.get("chess").kind == "reward"
+
+
+def test_two_environments_of_one_name_are_both_refused_by_name(install: Install) -> None:
+    one, other = (install(name, GAME.format(name="chess")) for name in ("one", "other"))
+    catalog = find_rewards(extra=[one, other])
+    assert "chess" not in catalog.environments
+    for kind in ("environment", "tool", "reward"):
+        assert catalog.clashes[f"{kind} chess"] == ("dist-one (one_module)", "dist-other (other_module)")
+    with pytest.raises(PluginError, match="environment 'chess' is registered twice, by dist-one"):
+        catalog.registered(catalog.environments, "environment", "chess")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("@hookimpl\ndef register_environment(register): pass", "did you mean 'register_environments'?"),
+        ("def register_environments(register): pass", "register_environments lacks the @hookimpl decorator"),
+        ("@hookimpl\ndef register_environments(register): pass", "register_environments registered nothing"),
+        ("@hookimpl\ndef register_environments(register): register(print)", "is no environment and no tool"),
+        (
+            "from verl_lite.plugins import environment\n@environment('x')\nclass X:\n  step = print",
+            "environment 'x': the class has no reset",
+        ),
+        (
+            "from verl_lite.plugins import tool\n@tool('a tool')\ndef x(): ...",
+            "tool 'a tool': a name is letters",
+        ),
+        (
+            "from verl_lite.plugins import tool\n@tool(timeout_s=0)\ndef x(): ...",
+            "timeout_s=0; expected seconds above 0",
+        ),
+    ],
+)
+def test_a_wrong_environment_plugin_says_what_is_wrong(install: Install, source: str, message: str) -> None:
+    catalog = find_rewards(extra=[install("wrong", PREFIX + source)])
+    state, why = status(catalog, "wrong")
+    assert state in (PluginStatus.FAILED_SIGNATURE, PluginStatus.FAILED_IMPORT)
+    assert message in why

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from verl_lite.errors import ConfigError, EnvironmentFailed, PluginError
+from verl_lite.errors import ConfigError, EnvironmentFailed, PluginError, SandboxError
 from verl_lite.plugins.environments import EnvironmentConfig, Environments, ToolConfig, ToolsConfig
 
 FILE = Path(__file__).parents[1] / "fixtures" / "environment_tools.py"
@@ -120,6 +120,47 @@ def test_a_tool_with_state_has_one_per_trajectory_and_loses_it_only_when_it_dies
     texts = asyncio.run(play())
     assert [texts[0], texts[1], texts[2], texts[4], texts[5]] == ["1", "3", "5", "1", "6"]
     assert "exit code 1; it lost its state" in texts[3]
+
+
+def test_many_more_trajectories_than_processes_all_end_and_none_is_late():
+    """Each holds an environment and a tool with state, so that waiting for a second process would block."""
+
+    async def one(host, number):
+        session = host.open({"secret": 1}, seed=number)
+        await session.reset()
+        found = await session.step(asking(call("counter"), call("wait", {"seconds": 0.2})))
+        last = await session.step({"role": "assistant", "content": "1"})
+        await session.close()
+        return found.outcomes, last.done
+
+    async def play(host):
+        return await asyncio.gather(*(one(host, number) for number in range(12)))
+
+    given = [*tools("Counter"), ToolConfig(use=f"{FILE}:wait", timeout_s=0.8)]
+    with Environments(EnvironmentConfig(use=f"{FILE}:Guess", workers=2), given) as host:
+        assert asyncio.run(play(host)) == [(("ok", "ok"), True)] * 12
+
+
+def test_a_sandbox_that_cannot_isolate_is_no_fault_of_the_model(monkeypatch):
+    from verl_lite.sandbox import sandbox
+
+    def refuses(*_: object, **__: object) -> None:
+        raise SandboxError("cannot isolate programs here")
+
+    monkeypatch.setattr(sandbox.Sandbox, "_choose", refuses)
+    python = [ToolConfig(use="python")]
+    with Environments(tools=python) as host, pytest.raises(EnvironmentFailed, match="cannot isolate"):
+        asyncio.run(host.open(PROMPT, seed=0).reset())
+
+
+def test_a_host_may_be_closed_on_a_running_event_loop():
+    async def play():
+        with Environments(tools=[ToolConfig(use="calculator")]) as host:
+            session = host.open(PROMPT, seed=0)
+            await session.reset()
+            return await session.step(asking(call("calculator", {"expression": "6*7"})))
+
+    assert asyncio.run(play()).messages[0]["content"] == "42"
 
 
 def test_a_message_without_calls_ends_a_trajectory_that_has_tools_alone(host):

@@ -11,19 +11,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
-from verl_lite.errors import EnvironmentFailed
+from verl_lite.errors import EnvironmentFailed, SandboxError
 from verl_lite.plugins.discovery import RewardCatalog, find_rewards
 from verl_lite.plugins.environments.binding import Binding, bind
 from verl_lite.plugins.environments.config import EnvironmentConfig, ToolConfig
-from verl_lite.plugins.environments.session import Holder, Session
+from verl_lite.plugins.environments.session import Holder, Session, on_thread, run_to_end
 from verl_lite.plugins.environments.worker import Trajectory, build_tools
 from verl_lite.plugins.execution.spec import packed
 from verl_lite.workers import Answer, SpawnedPool, WorkerPool, WorkerStartError, can_fork_workers
 
 START_S = 300.0  # the longest that importing and building may take
-LEASE_S = 3600.0  # the longest that a trajectory waits for a process while others have all of them
+ADMIT_S = 3600.0  # the longest that a trajectory waits while others have all processes
 CALLS_PER_WORKER = 1000
 ValueT = TypeVar("ValueT")
 _ENTRY = "verl_lite.plugins.environments.worker:prepare"
@@ -57,11 +58,14 @@ class Environments:
         called = replace(found, environment=None, tools=tuple(tool for tool in apart if not tool.has_state))
         self.debug_inline = debug_inline
         self.here = build_tools(replace(found, tools=tuple(here)))
+        # a trajectory that was admitted never waits for a process: it may hold others
+        most_held = len(kept.tools) + (kept.environment is not None)
+        self._admission = threading.BoundedSemaphore(config.workers)
         self._called = _pool(called, config.workers)
-        self._kept = None if debug_inline else _pool(kept, config.workers)
-        self._asking = ThreadPoolExecutor(2 * config.workers, "verl-lite-environments")
-        # openings wait in a line of their own: those they wait for need a thread to go on
-        self._opening = ThreadPoolExecutor(4, "verl-lite-environments-opening")
+        self._kept = None if debug_inline else _pool(kept, config.workers * most_held)
+        # as many threads as processes: a call waits for a thread, before its deadline begins
+        self._calling = ThreadPoolExecutor(config.workers, "verl-lite-tools")
+        self._asking = ThreadPoolExecutor(config.workers * max(most_held, 1), "verl-lite-environments")
         self._sessions: set[Session] = set()
         self._lock = threading.Lock()
         self._starting = threading.Lock()
@@ -82,9 +86,11 @@ class Environments:
             for pool in pools:
                 pool.start()
             try:
+                for tool in self.here.values():
+                    tool.prepare()
                 for pool in pools:
                     pool.lease(time.monotonic() + START_S).close()
-            except WorkerStartError as error:
+            except (WorkerStartError, SandboxError) as error:
                 raise EnvironmentFailed(str(error)) from error
             except TimeoutError:
                 raise EnvironmentFailed(f"the workers did not start within {START_S:g} s") from None
@@ -98,10 +104,10 @@ class Environments:
         for pool in (self._called, self._kept):
             if pool is not None:
                 pool.close()
-        for executor in (self._asking, self._opening):
+        for executor in (self._asking, self._calling):
             executor.shutdown(wait=False, cancel_futures=True)
         for tool in self.here.values():
-            asyncio.run(tool.close())
+            on_thread(partial(run_to_end, tool.close)).result()
 
     def __enter__(self) -> "Environments":
         return self
@@ -115,25 +121,36 @@ class Environments:
         with self._lock:
             self._sessions.discard(session)
 
-    async def on_thread(self, function: Callable[[], ValueT], *, opening: bool = False) -> ValueT:
-        executor = self._opening if opening else self._asking
-        return await asyncio.get_running_loop().run_in_executor(executor, function)
+    async def asked(self, function: Callable[[], ValueT]) -> ValueT:
+        """A question to a process of a trajectory's own, on a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._asking, function)
+
+    async def called(self, job: tuple[object, ...], timeout_s: float) -> Answer:
+        """Any process's answer to a stateless tool's call."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._calling, lambda: self._call(job, timeout_s)
+        )
+
+    def admit(self) -> None:
+        """Wait until a trajectory may hold processes; `leave` when it has none any more."""
+        if not self._admission.acquire(timeout=ADMIT_S):
+            raise EnvironmentFailed(f"no process became free within {ADMIT_S:g} s: raise environment.workers")
+
+    def leave(self) -> None:
+        self._admission.release()
 
     def lease(self) -> Holder:
-        """A process, or in debug_inline this one, for one trajectory."""
+        """A process, or in debug_inline this one, for an admitted trajectory."""
         if self._kept is None:
             return _Inline(Trajectory(self.binding, {}))
         try:
-            return self._kept.lease(time.monotonic() + LEASE_S)
+            return self._kept.lease(time.monotonic() + START_S)
         except TimeoutError:
-            raise EnvironmentFailed(
-                f"no process became free within {LEASE_S:g} s: raise environment.workers"
-            ) from None
+            raise EnvironmentFailed(f"no process started within {START_S:g} s") from None
         except WorkerStartError as error:
             raise EnvironmentFailed(str(error)) from error
 
-    def ask(self, job: tuple[object, ...], timeout_s: float) -> Answer:
-        """Any process's answer to a stateless tool's call."""
+    def _call(self, job: tuple[object, ...], timeout_s: float) -> Answer:
         assert self._called is not None
         return self._called.ask(pickle.dumps(job, 5), time.monotonic() + timeout_s)
 

@@ -1,11 +1,12 @@
 """One trajectory: its tool calls answered, its environment asked, its processes ended."""
 
 import asyncio
-import contextlib
 import json
 import pickle
+import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
@@ -43,6 +44,8 @@ class Session:
         self._locks: dict[str, asyncio.Lock] = {}
         self._steps = 0
         self._is_closed = False
+        self._is_admitted = False
+        self._admitting = asyncio.Lock()
 
     @property
     def tools(self) -> Sequence[ToolSchema]:
@@ -51,7 +54,7 @@ class Session:
         return [*self._host.schemas, *own]
 
     async def reset(self) -> Sequence[Message]:
-        await self._host.on_thread(self._host.wait_ready, opening=True)
+        await asyncio.wrap_future(on_thread(self._host.wait_ready))
         if self._host.binding.environment is None:
             return _prompt_of(self._row)
         self._opening = await self._ask_environment(("reset", dict(self._row), self._seed), Opening, "reset")
@@ -85,15 +88,21 @@ class Session:
         self._is_closed = True
         self._host.forget(self)
         endings = [self._ending(holder) for holder in self._holders.values()]
-        endings += [partial(_run_to_end, tool.close) for tool in self._opened.values()]
-        with contextlib.suppress(RuntimeError):  # the host was closed meanwhile, and the processes with it
-            await asyncio.gather(*(self._host.on_thread(end) for end in endings))
+        endings += [partial(run_to_end, tool.close) for tool in self._opened.values()]
+        await asyncio.gather(*(asyncio.wrap_future(on_thread(end)) for end in endings))
+        self._leave()
 
     def kill(self) -> None:
         """End the processes at once, from any thread."""
         self._is_closed = True
         for holder in list(self._holders.values()):
             holder.close()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._is_admitted:
+            self._is_admitted = False
+            self._host.leave()
 
     def _ending(self, holder: Holder) -> Callable[[], None]:
         def end() -> None:
@@ -144,7 +153,7 @@ class Session:
             return await self._call_here(name, arguments, tool.timeout_s)
         job = ("call", name, arguments)
         if not tool.has_state:
-            answer = await self._host.on_thread(lambda: self._host.ask(job, tool.timeout_s))
+            answer = await self._host.called(job, tool.timeout_s)
         else:
             answer = await self._ask_holder(name, job, tool.timeout_s)
         return _tool_answer(answer, tool.timeout_s, lost="; it lost its state" * tool.has_state)
@@ -153,7 +162,7 @@ class Session:
         """A tool of this process, on a thread with an event loop of its own: it may block."""
         async with self._lock(name):
             wait_s = None if self._host.debug_inline else timeout_s
-            asked = asyncio.ensure_future(self._host.on_thread(lambda: self._run_here(name, arguments)))
+            asked = asyncio.wrap_future(on_thread(lambda: self._run_here(name, arguments)))
             done, _ = await asyncio.wait({asked}, timeout=wait_s)
             return asked.result() if done else _late(timeout_s)
 
@@ -193,19 +202,40 @@ class Session:
                 raise EnvironmentFailed("the session is closed")
             holder = self._holders.get(name)
             if holder is None:
-                holder = self._holders[name] = await self._host.on_thread(self._host.lease, opening=True)
+                await self._admit()
+                holder = self._holders[name] = await self._host.asked(self._host.lease)
             ask = holder.ask
-            answer = await self._host.on_thread(lambda: ask(pickled, time.monotonic() + timeout_s))
+            answer = await self._host.asked(lambda: ask(pickled, time.monotonic() + timeout_s))
             if answer.status != "ok" and name:
                 del self._holders[name]  # the next call starts another
             return answer
+
+    async def _admit(self) -> None:
+        async with self._admitting:
+            if not self._is_admitted:
+                await asyncio.wrap_future(on_thread(self._host.admit))
+                self._is_admitted = True
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
 
 
-def _run_to_end(close: Callable[[], Coroutine[None, None, None]]) -> None:
+def run_to_end(close: Callable[[], Coroutine[None, None, None]]) -> None:
     asyncio.run(close())
+
+
+def on_thread(function: Callable[[], ValueT]) -> "Future[ValueT]":
+    """Run `function` on a thread of its own: it may wait for others, who must not wait for its thread."""
+    future: Future[ValueT] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - raised to the waiter
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="verl-lite-environment", daemon=True).start()
+    return future
 
 
 def _prompt_of(row: Mapping[str, object]) -> Sequence[Message]:

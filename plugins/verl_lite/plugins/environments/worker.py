@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 
 import pydantic_core
 
-from verl_lite.errors import PluginError
+from verl_lite.errors import EnvironmentFailed, PluginError, SandboxError
 from verl_lite.plugins.environments.binding import Binding
 from verl_lite.plugins.environments.contract import Anything, CutText, Step, ToolError, ToolSchema
 from verl_lite.plugins.environments.schema import BadArguments, Signature, signature_of
@@ -91,12 +91,20 @@ class ReadyTool:
             text = as_text(result)
         except TimeoutError as error:
             return ToolAnswer(f"Error: {error or 'no result in time'}"[: self._max_chars], "timeout")
+        except SandboxError as error:  # our own failure, and nothing the model did
+            raise EnvironmentFailed(f"tool {self.signature.schema['function']['name']!r}: {error}") from error
         except ToolError as error:
             return ToolAnswer(cut(clean_text(str(error)), self._max_chars)[0], "error")
         except CATCH as error:  # the border: a tool answers the model with its error
             return ToolAnswer(f"Error: {type(error).__name__}: {error}"[: self._max_chars], "error")
         text, was_cut = cut(text, self._max_chars)
         return ToolAnswer(text, "truncated" if was_cut or isinstance(result, CutText) else "ok")
+
+    def prepare(self) -> None:
+        """Start what all trajectories share, where the tool says how."""
+        prepare = getattr(self.built, "prepare", None)
+        if prepare is not None:
+            prepare()
 
     async def close(self) -> None:
         close = getattr(self.built, "close", None)

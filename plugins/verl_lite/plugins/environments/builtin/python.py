@@ -60,9 +60,9 @@ class Python:
         if self._sandbox is not None:
             self._sandbox.close()
 
-    def start(self) -> "SandboxSession":
-        """A new interpreter. Raises SandboxError where programs cannot be isolated."""
-        from verl_lite.sandbox import Limits, Sandbox
+    def prepare(self) -> "Sandbox":
+        """Open the sandbox. Raises SandboxError where programs cannot be isolated."""
+        from verl_lite.sandbox import Sandbox
 
         options = self._options
         with self._lock:
@@ -70,6 +70,13 @@ class Python:
                 self._sandbox = Sandbox(
                     options.interpreters, unsafe=options.unsafe, libraries=options.libraries
                 )
+            return self._sandbox
+
+    def start(self) -> "SandboxSession":
+        """A new interpreter."""
+        from verl_lite.sandbox import Limits
+
+        options, sandbox = self._options, self.prepare()
         limits = Limits(
             wall_s=_SESSION_S,
             cpu_s=options.cpu_s,
@@ -77,7 +84,7 @@ class Python:
             processes=options.processes,
             disk_mb=options.disk_mb,
         )
-        return self._sandbox.open_python(self._program, limits=limits)
+        return sandbox.open_python(self._program, limits=limits)
 
 
 class Interpreter:
