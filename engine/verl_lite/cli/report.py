@@ -1,17 +1,13 @@
 """`verl-lite report`: rollouts or runs as one HTML file, to read offline."""
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from verl_lite.cli.options import Cache, Format, Map, NoCache, NoPlugins, Workers, scoring_options
-
-if TYPE_CHECKING:
-    from verl_lite.lab.report import ReportOptions
 
 
 def report(
@@ -27,6 +23,9 @@ def report(
         str | None, typer.Option(help="Earlier scores of the same rollouts: show what changed")
     ] = None,
     label: Annotated[str | None, typer.Option(help="Column that marks correct completions")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Folder with tokenizer.json, to show tokens; default: the run's")
+    ] = None,
     title: Annotated[str, typer.Option(help="Title of the page")] = "",
     max_rollouts: Annotated[int, typer.Option(min=1, help="Rollouts to include")] = 50_000,
     format: Format = "auto",
@@ -36,7 +35,7 @@ def report(
     cache: Cache = None,
     no_cache: NoCache = False,
 ) -> None:
-    """Write one self-contained HTML file: curves, distributions and a rollout browser.
+    """Write one self-contained HTML file: a rollout browser, distributions and curves.
 
     Example: verl-lite report runs/quickstart -o report.html
     """
@@ -55,6 +54,8 @@ def report(
         format=format,
         renames=scoring.renames,
         max_rollouts=max_rollouts,
+        against=against,
+        tokenizer=tokenizer,
     )
     with tempfile.TemporaryDirectory() as folder:
         rollouts = shown_rollouts(sources)
@@ -64,19 +65,6 @@ def report(
             rollouts = [scored]
             options = replace(options, format="auto", renames={})  # our own records
         data = collect(sources, options, rollouts=rollouts)
-        if against is not None:
-            data["diff"] = _diff(against, rollouts, options)
     write_report(data, output)
     size_mb = output.stat().st_size / 1e6
     print(f"{output}: {data['summary']['num_shown']:,} rollouts, {size_mb:.1f} MB; open it in a browser")
-
-
-def _diff(against: str, shown: Sequence[str | Path], options: "ReportOptions") -> dict[str, Any]:
-    from verl_lite.lab.diff import diff_groups
-    from verl_lite.lab.reading import open_rollouts
-
-    with (
-        open_rollouts(against) as before,
-        open_rollouts(shown, format=options.format, renames=options.renames) as after,
-    ):
-        return diff_groups(before.groups(), after.groups()).to_json()

@@ -18,6 +18,7 @@ from verl_lite.lab.statistics import group_advantages, pair_inversions
 from verl_lite.plugins.records import Record, StoredScore
 
 REWARD = "reward"  # the combined reward is compared like a component
+Pairs = list[tuple[Record, Record]]  # of one group
 _MISSING = StoredScore(value=None, outcome="absent")
 
 
@@ -125,9 +126,19 @@ class DiffReport:
     components: dict[str, ComponentDiff]
     grpo: GrpoDiff
 
+    @classmethod
+    def empty(cls) -> "DiffReport":
+        return cls(reward=ComponentDiff(name=REWARD), components={}, grpo=GrpoDiff())
+
     @property
     def num_flips(self) -> int:
         return sum(part.num_flips for part in self.components.values())
+
+    def add(self, pairs: Pairs, *, max_examples: int = 10) -> None:
+        """Count one group, as (before, after) of each row."""
+        for old, new in pairs:
+            _add_row(self, old, new, max_examples)
+        self.grpo.add([old.reward for old, _ in pairs], [new.reward for _, new in pairs])
 
     def _repr_html_(self) -> str:
         parts = [*self.components.values(), self.reward]
@@ -159,17 +170,14 @@ def diff_groups(
 
     Raises DataError unless both sides hold the same rollouts in the same order of groups.
     """
-    report = DiffReport(reward=ComponentDiff(name=REWARD), components={}, grpo=GrpoDiff())
-    for pairs in _paired_groups(before, after):
-        for old, new in pairs:
-            _add_row(report, old, new, max_examples)
-        report.grpo.add([old.reward for old, _ in pairs], [new.reward for _, new in pairs])
+    report = DiffReport.empty()
+    for pairs in paired_groups(before, after):
+        report.add(pairs, max_examples=max_examples)
     return report
 
 
-def _paired_groups(
-    before: Iterable[list[Record]], after: Iterable[list[Record]]
-) -> Iterator[list[tuple[Record, Record]]]:
+def paired_groups(before: Iterable[list[Record]], after: Iterable[list[Record]]) -> Iterator[Pairs]:
+    """(before, after) of each row, group by group; raises DataError where the rollouts are not the same."""
     for old, new in zip_longest(before, after):
         if old is None or new is None or len(old) != len(new):
             where = (old or new)[0].row

@@ -1,90 +1,123 @@
-"""The browser's rollouts, column by column: small to store, fast to filter."""
+"""The report's rows, column by column: small values for all rows at once, long texts in blocks for later.
+
+A column is of one kind: "number", "flag" (true or false), "text" (each text once, and every row's place in
+them) or "long" (its texts are in the blocks). A missing value is null; an empty text counts as missing.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TypedDict
 
 from verl_lite.lab.check.labels import truth
-from verl_lite.plugins import Rollout
-from verl_lite.plugins.records import Record
+from verl_lite.lab.statistics import group_advantages, pair_inversions
+from verl_lite.plugins.records import Record, StoredScore
+from verl_lite.plugins.statistics import has_zero_variance
+
+Value = bool | int | float | str | None
 
 _LABELS = ("label", "is_correct", "correct")
+_MAX_TEXT = 160  # characters; columns with longer texts are kept in the blocks
+_BLOCK_CHARS = 1 << 20
+_MAX_TOKENS = 1_500_000  # whose values the page holds, in the order of the rows
 
 
-class _Table:
-    """Stores each repeated text once; rows keep its index."""
+class Column(TypedDict, total=False):
+    """A column of all rows; `values` are numbers, flags or places in `levels`, and absent in a long one."""
 
-    def __init__(self) -> None:
-        self._places: dict[str, int] = {}
-
-    def index(self, text: str) -> int:
-        return self._places.setdefault(text, len(self._places))
-
-    @property
-    def texts(self) -> list[str]:
-        return list(self._places)
+    name: str
+    kind: str
+    values: Sequence[Value]
+    levels: list[str]
 
 
-def rollout_columns(records: Sequence[Record], label: str | None) -> dict[str, Any]:
-    texts = _Table()
-    names = list(dict.fromkeys(name for record in records for name in record.components))
-    return {
-        "id": [record.rollout.id for record in records],
-        "group": [record.rollout.group for record in records],
-        "step": [record.step for record in records],
-        "reward": [record.reward for record in records],
-        "advantage": [record.advantage for record in records],
-        "dropped": [texts.index(record.dropped_because) for record in records],
-        "finish": [texts.index(record.rollout.finish_reason) for record in records],
-        "prompt": [texts.index(record.rollout.prompt_text) for record in records],
-        "completion": [record.rollout.completion for record in records],
-        "turns": [_turns(record.rollout, texts) for record in records],
-        "reference": [texts.index(record.rollout.reference or "") for record in records],
-        "label": [find_label(record, label) for record in records],
-        "components": {name: _component_columns(name, records, texts) for name in names},
-        "texts": texts.texts,
-    }
+class Block(TypedDict):
+    """`size` rows in a row: each text once, and per column every row's place in them, -1 for none.
 
-
-def _turns(rollout: Rollout, texts: _Table) -> list[list[Any]]:
-    """Per turn: role, text, tool calls as JSON, the tool's name, outcome, seconds, number of tokens.
-
-    Texts but the message itself are indices of `texts`. Empty for a single completion.
+    Columns whose names begin with "#" hold JSON that is shown, not filtered.
     """
-    return [
-        [
-            texts.index(turn.role),
-            turn.content,
-            texts.index(json.dumps(list(turn.tool_calls), ensure_ascii=False) if turn.tool_calls else ""),
-            texts.index(turn.name),
-            texts.index(turn.outcome),
-            round(turn.seconds, 4),
-            turn.end - turn.start,
-        ]
-        for turn in rollout.turns
-    ]
+
+    size: int
+    texts: list[str]
+    columns: dict[str, list[int]]
 
 
-def _component_columns(name: str, records: Sequence[Record], texts: _Table) -> dict[str, list[Any]]:
-    scores = [record.components.get(name) for record in records]
-    return {
-        "value": [score.value if score else None for score in scores],
-        "outcome": [texts.index(score.outcome if score else "") for score in scores],
-        "reason": [texts.index(score.reason if score else "") for score in scores],
-        "weight": [score.weight if score else None for score in scores],
-        "contribution": [score.contribution if score else None for score in scores],
-        "latency": [round(score.latency_s, 6) if score else None for score in scores],
-        "extracted": [texts.index(_extracted(score.details) if score else "") for score in scores],
-        "details": [
-            texts.index(json.dumps(dict(score.details)) if score and score.details else "")
-            for score in scores
-        ],
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """All samples of one prompt; `before` holds their earlier scores, in the same order, or nothing."""
+
+    rows: Sequence[Record]
+    before: Sequence[Record] = ()
 
 
-def _extracted(details: Mapping[str, Any]) -> str:
-    found = details.get("extracted")
-    return found if isinstance(found, str) else ""
+_BUILT_IN: Mapping[str, Callable[[Record], Value]] = {
+    "id": lambda record: record.rollout.id,
+    "group": lambda record: record.rollout.group,
+    "sample": lambda record: record.rollout.sample_index,
+    "step": lambda record: record.step,
+    "policy_version": lambda record: record.rollout.policy_version or None,
+    "reward": lambda record: record.reward,
+    "advantage": lambda record: record.advantage,
+    "dropped": lambda record: record.dropped_because,
+    "finish": lambda record: record.rollout.finish_reason,
+    "characters": lambda record: len(record.rollout.completion),
+    "tokens": lambda record: len(record.rollout.completion_ids) or None,
+    "turns": lambda record: len(record.rollout.turns) or None,
+    "prompt": lambda record: record.rollout.prompt_text,
+    "completion": lambda record: record.rollout.completion,
+    "reference": lambda record: record.rollout.reference,
+}
+
+_GROUP = ("group.size", "group.mean", "group.spread")
+_CHANGES = (
+    "changed", "group.changed", "group.reordered", "before.reward", "before.group.spread",
+    "before.advantage", "after.advantage", "advantage.change",
+)  # fmt: skip
+_OURS = {*_BUILT_IN, "label", *_GROUP, *_CHANGES}
+
+_SCORES: Mapping[str, Callable[[StoredScore], Value]] = {
+    "": lambda score: score.value,
+    ".outcome": lambda score: score.outcome,
+    ".reason": lambda score: score.reason,
+    ".answer": lambda score: _extracted(score.details),
+    ".contribution": lambda score: score.contribution,
+    ".weight": lambda score: score.weight,
+    ".ms": lambda score: round(score.latency_s * 1000, 3),
+}
+
+_HIDDEN: Mapping[str, Callable[[Record], object]] = {
+    "#messages": lambda record: record.rollout.prompt if _is_chat(record) else None,
+    "#turns": lambda record: [asdict(turn) for turn in record.rollout.turns],
+    "#details": lambda record: {name: s.details for name, s in record.components.items() if s.details},
+    "#steps": lambda record: {name: s.steps for name, s in record.components.items() if s.steps},
+}
+
+
+def page_rows(groups: Sequence[Group], label: str | None) -> tuple[list[Column], list[Block]]:
+    """The columns and blocks of the groups' rows, in their order."""
+    records = [record for group in groups for record in group.rows]
+    columns: list[Column] = []
+    stored: dict[str, Sequence[Value]] = {}
+    used: set[str] = set()
+    for wanted, values in _named_values(groups, records, label):
+        name = f"column.{wanted}" if wanted in used else wanted
+        used.add(name)
+        column = _column(name, values)
+        if column is not None:
+            columns.append(column)
+            if column["kind"] == "long":
+                stored[name] = values
+    for name, of in _HIDDEN.items():
+        stored[name] = [_json(of(record)) for record in records]
+    stored["#tokens"] = list(_token_values(records))
+    return columns, list(_blocks(stored, len(records)))
+
+
+def component_columns(records: Sequence[Record]) -> dict[str, str]:
+    """The component's name -> the column of its values: its name, unless a column of ours has that."""
+    names = dict.fromkeys(name for record in records for name in record.components)
+    return {name: f"component.{name}" if name in _OURS else name for name in names}
 
 
 def find_label(record: Record, column: str | None) -> bool | None:
@@ -92,3 +125,175 @@ def find_label(record: Record, column: str | None) -> bool | None:
     columns = record.rollout.columns
     found = [truth(columns[name]) for name in ((column,) if column else _LABELS) if name in columns]
     return next((label for label in found if label is not None), None)
+
+
+def _named_values(
+    groups: Sequence[Group], records: Sequence[Record], label: str | None
+) -> Iterator[tuple[str, Sequence[Value]]]:
+    """Every column with its name; those of the data set come last."""
+    for name, of in _BUILT_IN.items():
+        yield name, [of(record) for record in records]
+    yield "label", [find_label(record, label) for record in records]
+    yield from _group_values(groups)
+    befores = [record for group in groups for record in group.before]
+    if befores:
+        yield from _changes(groups)
+    for name, column in component_columns(records).items():
+        for end, part in _SCORES.items():
+            yield f"{column}{end}", _scores(records, name, part)
+        for end in ("", ".outcome", ".reason") if befores else ():
+            yield f"before.{column}{end}", _scores(befores, name, _SCORES[end])
+    for name in dict.fromkeys(name for record in records for name in record.rollout.columns):
+        if name not in ("reference", label or "label"):
+            yield name, _plain([record.rollout.columns.get(name) for record in records])
+
+
+def _scores(
+    records: Sequence[Record], name: str, part: Callable[[StoredScore], Value]
+) -> Sequence[Value]:
+    return [part(record.components[name]) if name in record.components else None for record in records]
+
+
+def _group_values(groups: Sequence[Group]) -> Iterator[tuple[str, Sequence[Value]]]:
+    """The size, mean reward and spread (largest less smallest reward) of each row's group."""
+    sizes, means, spreads = [], [], []
+    for group in groups:
+        rewards = [record.reward for record in group.rows if record.reward is not None]
+        sizes += [len(group.rows)] * len(group.rows)
+        means += [sum(rewards) / len(rewards) if rewards else None] * len(group.rows)
+        spreads += [spread(group.rows)] * len(group.rows)
+    yield from zip(_GROUP, (sizes, means, spreads), strict=True)
+
+
+def spread(rows: Sequence[Record]) -> float | None:
+    """The largest reward less the smallest, 0 where they differ by rounding only; None without rewards."""
+    rewards = [record.reward for record in rows if record.reward is not None]
+    if not rewards:
+        return None
+    return 0.0 if has_zero_variance(rewards) else max(rewards) - min(rewards)
+
+
+def _changes(groups: Sequence[Group]) -> Iterator[tuple[str, Sequence[Value]]]:
+    """What the earlier scores were, and GRPO's advantages under both."""
+    columns: dict[str, list[Value]] = {name: [] for name in _CHANGES}
+    for group in groups:
+        old, new = [row.reward for row in group.before], [row.reward for row in group.rows]
+        advantages = group_advantages(old), group_advantages(new)
+        both = [(o, n) for o, n in zip(old, new, strict=True) if o is not None and n is not None]
+        inversions = pair_inversions([o for o, _ in both], [n for _, n in both])
+        size = len(group.rows)
+        columns["changed"] += [_differs(*pair) for pair in zip(group.before, group.rows, strict=True)]
+        columns["group.changed"] += [old != new] * size
+        columns["group.reordered"] += [inversions > 0] * size
+        columns["before.reward"] += old
+        columns["before.group.spread"] += [spread(group.before)] * size
+        columns["before.advantage"] += advantages[0]
+        columns["after.advantage"] += advantages[1]
+        columns["advantage.change"] += [
+            None if o is None or n is None else abs(n - o) for o, n in zip(*advantages, strict=True)
+        ]
+    yield from columns.items()
+
+
+def _differs(old: Record, new: Record) -> bool:
+    """Whether the reward, or the value or outcome of a component, is another one."""
+
+    def verdicts(record: Record) -> object:
+        return record.reward, {name: (s.value, s.outcome) for name, s in record.components.items()}
+
+    return verdicts(old) != verdicts(new)
+
+
+def _column(name: str, values: Sequence[Value]) -> Column | None:
+    """The column of the values; None where all are missing."""
+    present = [value for value in values if value is not None and value != ""]
+    if not present:
+        return None
+    if isinstance(present[0], str):
+        if name in ("prompt", "completion") or max(map(len, map(str, present))) > _MAX_TEXT:
+            return {"name": name, "kind": "long"}
+        places: dict[str, int] = {}
+        codes = [places.setdefault(str(value), len(places)) if value else None for value in values]
+        return {"name": name, "kind": "text", "values": codes, "levels": list(places)}
+    kind = "flag" if isinstance(present[0], bool) else "number"
+    return {"name": name, "kind": kind, "values": [finite(value) for value in values]}
+
+
+def _plain(values: Sequence[object]) -> Sequence[Value]:
+    """The values if all are numbers, or all flags; as texts otherwise, JSON where they are none."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {bool} or kinds <= {int, float}:
+        return values  # type: ignore[return-value]  # the line above has seen every type
+    return [value if value is None or isinstance(value, str) else _json(value) for value in values]
+
+
+def finite(value: Value) -> Value:
+    """None for nan and the infinities, which JSON lacks."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def finite_tree(value: object) -> object:
+    """`value` with nan and the infinities in it as None."""
+    if isinstance(value, Mapping):
+        return {str(key): finite_tree(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite_tree(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _json(value: object) -> str | None:
+    return json.dumps(finite_tree(value), ensure_ascii=False, default=str) if value else None
+
+
+def _extracted(details: Mapping[str, object]) -> str:
+    found = details.get("extracted")
+    return found if isinstance(found, str) else ""
+
+
+def _is_chat(record: Record) -> bool:
+    """Whether the prompt is more than one message of a user."""
+    prompt = record.rollout.prompt
+    return not (len(prompt) == 1 and set(prompt[0]) == {"role", "content"} and prompt[0]["role"] == "user")
+
+
+def _token_values(records: Sequence[Record]) -> Iterator[str | None]:
+    """Ids, log-probabilities, rewards and policy versions per token, while there is room."""
+    room = _MAX_TOKENS
+    for record in records:
+        rollout = record.rollout
+        size = max(len(rollout.completion_ids), len(record.token_rewards))
+        room -= size
+        parts = {
+            "ids": rollout.completion_ids,
+            "logprobs": [round(value, 4) for value in rollout.logprobs],
+            "rewards": [round(value, 4) for value in record.token_rewards],
+            "versions": rollout.token_versions,
+        }
+        yield _json({name: list(part) for name, part in parts.items() if len(part)}) if room >= 0 else None
+
+
+def _blocks(stored: Mapping[str, Sequence[Value]], num_rows: int) -> Iterator[Block]:
+    """The stored texts, cut where a block has about `_BLOCK_CHARS` characters."""
+    rows = iter(range(num_rows))
+    while True:
+        texts: dict[str, int] = {}
+        columns: dict[str, list[int]] = {name: [] for name in stored}
+        size = num_chars = 0
+        for row in rows:
+            size += 1
+            for name, values in stored.items():
+                value = values[row]
+                if value is None or value == "":
+                    columns[name].append(-1)
+                    continue
+                text = str(value)
+                if text not in texts:
+                    texts[text] = len(texts)
+                    num_chars += len(text)
+                columns[name].append(texts[text])
+            if num_chars >= _BLOCK_CHARS:
+                break
+        if not size:
+            return
+        used = {name: places for name, places in columns.items() if any(place >= 0 for place in places)}
+        yield {"size": size, "texts": list(texts), "columns": used}

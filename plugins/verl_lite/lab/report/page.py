@@ -5,33 +5,29 @@ import gzip
 import hashlib
 import html
 import json
-import math
 import os
 import re
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+
+from verl_lite.lab.report.columns import finite_tree
+from verl_lite.lab.report.report_data import ReportData
 
 _SCRIPTS = (
-    "uPlot.iife.min.js",
-    "data.js",
-    "charts.js",
-    "timeline.js",
-    "extremes.js",
-    "browser.js",
-    "main.js",
-)
-_STYLES = ("uPlot.min.css", "report.css")
+    "vendor/uPlot.iife.min.js", "vendor/marked.umd.js", "vendor/temml.min.js", "vendor/prism.min.js",
+    "dom.js", "data.js", "expression.js", "state.js", "text.js", "charts.js", "facets.js", "list.js",
+    "conversation.js", "detail.js", "browser.js", "overview.js", "timeline.js", "training.js", "main.js",
+)  # fmt: skip
+_STYLES = ("vendor/uPlot.min.css", "report.css")
 
-# Only our own script may run, identified by its hash: no requests, no frames, no inline handlers.
+# Only our own script and style sheet, known by their hashes: no requests, no frames, no inline handlers.
 _POLICY = (
-    "default-src 'none'; script-src 'sha256-{}'; style-src 'unsafe-inline'; img-src data:; "
+    "default-src 'none'; script-src 'sha256-{script}'; style-src 'sha256-{style}'; "
     "base-uri 'none'; form-action 'none'"
 )
 
 
-def write_report(data: Mapping[str, Any], path: str | Path) -> Path:
+def write_report(data: ReportData, path: str | Path) -> Path:
     """Write the report of `collect`'s data to `path`, atomically; returns the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,31 +37,36 @@ def write_report(data: Mapping[str, Any], path: str | Path) -> Path:
     return path
 
 
-def _page(data: Mapping[str, Any]) -> str:
-    text = json.dumps(_finite(data), ensure_ascii=True, separators=(",", ":"))
-    payload = base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode()
-    scripts = "\n" + "\n".join(_asset(name) for name in _SCRIPTS) + "\n"
-    digest = base64.b64encode(hashlib.sha256(scripts.encode()).digest()).decode()
+def _page(data: ReportData) -> str:
+    rest = {name: finite_tree(part) for name, part in data.items() if name not in ("columns", "blocks")}
+    sizes = [block["size"] for block in data["blocks"]]
+    scripts, styles = (_assets(names) for names in (_SCRIPTS, _STYLES))
     parts = {
-        "title": html.escape(str(data["title"])),
-        "policy": _POLICY.format(digest),
-        "styles": "\n".join(_asset(name) for name in _STYLES),
+        "title": html.escape(data["title"]),
+        "policy": _POLICY.format(script=_digest(scripts), style=_digest(styles)),
+        "styles": styles,
         "scripts": scripts,
-        "payload": payload,
+        "head": _packed({**rest, "columns": data["columns"], "blocks": sizes}),
+        "blocks": "\n".join(
+            f'<script type="application/octet-stream" class="block">{_packed(block)}</script>'
+            for block in data["blocks"]
+        ),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _asset("page.html"))
 
 
+def _packed(value: object) -> str:
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode()
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _assets(names: tuple[str, ...]) -> str:
+    return "\n" + "\n".join(_asset(name) for name in names) + "\n"
+
+
 def _asset(name: str) -> str:
-    return files("verl_lite.lab.report").joinpath("assets", name).read_text(encoding="utf-8")
-
-
-def _finite(value: Any) -> Any:
-    """`value` with nan and infinities as None: JSON has neither."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
+    return files("verl_lite.lab.report").joinpath("assets", *name.split("/")).read_text(encoding="utf-8")
