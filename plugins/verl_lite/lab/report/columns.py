@@ -24,10 +24,15 @@ _MAX_TOKENS = 1_500_000  # whose values the page holds, in the order of the rows
 
 
 class Column(TypedDict, total=False):
-    """A column of all rows; `values` are numbers, flags or places in `levels`, and absent in a long one."""
+    """A column of all rows; `values` are numbers, flags or places in `levels`, and absent in a long one.
+
+    `of` is the data set's own name of it, and `json` says that its texts stand for other values.
+    """
 
     name: str
     kind: str
+    of: str
+    json: bool
     values: Sequence[Value]
     levels: list[str]
 
@@ -99,19 +104,38 @@ def page_rows(groups: Sequence[Group], label: str | None) -> tuple[list[Column],
     records = [record for group in groups for record in group.rows]
     columns: list[Column] = []
     stored: dict[str, Sequence[Value]] = {}
-    used: set[str] = set()
-    for wanted, values in _named_values(groups, records, label):
-        name = f"column.{wanted}" if wanted in used else wanted
-        used.add(name)
-        column = _column(name, values)
-        if column is not None:
-            columns.append(column)
-            if column["kind"] == "long":
-                stored[name] = values
-    for name, of in _HIDDEN.items():
-        stored[name] = [_json(of(record)) for record in records]
+    for column, values in (*_our_columns(groups, records, label), *_own_columns(records, label)):
+        columns.append(column)
+        if column["kind"] == "long":
+            stored[column["name"]] = values
+    for name, shown in _HIDDEN.items():
+        stored[name] = [_json(shown(record)) for record in records]
     stored["#tokens"] = list(_token_values(records))
     return columns, list(_blocks(stored, len(records)))
+
+
+def _our_columns(
+    groups: Sequence[Group], records: Sequence[Record], label: str | None
+) -> Iterator[tuple[Column, Sequence[Value]]]:
+    for name, values in _named_values(groups, records, label):
+        column = _column(name, values)
+        if column is not None:
+            yield column, values
+
+
+def _own_columns(records: Sequence[Record], label: str | None) -> Iterator[tuple[Column, Sequence[Value]]]:
+    """The data set's columns, but for those that ours say in full; they yield where we have such a name."""
+    taken = {*_OURS, *(f"{name}{end}" for name in component_columns(records).values() for end in _SCORES)}
+    for name in dict.fromkeys(name for record in records for name in record.rollout.columns):
+        own = [record.rollout.columns.get(name) for record in records]
+        is_text = any(isinstance(value, str) for value in own)
+        said = find_label if name == (label or "label") else None
+        if (name == "reference" and is_text) or (said and any(said(r, label) is not None for r in records)):
+            continue
+        values = _plain(own)
+        column = _column(f"column.{name}" if name in taken else name, values)
+        if column is not None:
+            yield {**column, "of": name, "json": not is_text}, values
 
 
 def component_columns(records: Sequence[Record]) -> dict[str, str]:
@@ -130,7 +154,7 @@ def find_label(record: Record, column: str | None) -> bool | None:
 def _named_values(
     groups: Sequence[Group], records: Sequence[Record], label: str | None
 ) -> Iterator[tuple[str, Sequence[Value]]]:
-    """Every column with its name; those of the data set come last."""
+    """Every column of ours with its name."""
     for name, of in _BUILT_IN.items():
         yield name, [of(record) for record in records]
     yield "label", [find_label(record, label) for record in records]
@@ -143,14 +167,9 @@ def _named_values(
             yield f"{column}{end}", _scores(records, name, part)
         for end in ("", ".outcome", ".reason") if befores else ():
             yield f"before.{column}{end}", _scores(befores, name, _SCORES[end])
-    for name in dict.fromkeys(name for record in records for name in record.rollout.columns):
-        if name not in ("reference", label or "label"):
-            yield name, _plain([record.rollout.columns.get(name) for record in records])
 
 
-def _scores(
-    records: Sequence[Record], name: str, part: Callable[[StoredScore], Value]
-) -> Sequence[Value]:
+def _scores(records: Sequence[Record], name: str, part: Callable[[StoredScore], Value]) -> Sequence[Value]:
     return [part(record.components[name]) if name in record.components else None for record in records]
 
 

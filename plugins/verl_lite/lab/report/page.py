@@ -7,22 +7,23 @@ import html
 import json
 import os
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from verl_lite.lab.report.columns import finite_tree
 from verl_lite.lab.report.report_data import ReportData
 
+_LIBRARIES = ("uPlot.iife.min.js", "marked.umd.js", "temml.min.js", "prism.min.js")
 _SCRIPTS = (
-    "vendor/uPlot.iife.min.js", "vendor/marked.umd.js", "vendor/temml.min.js", "vendor/prism.min.js",
     "dom.js", "data.js", "expression.js", "state.js", "text.js", "charts.js", "facets.js", "list.js",
     "conversation.js", "detail.js", "browser.js", "overview.js", "timeline.js", "training.js", "main.js",
 )  # fmt: skip
-_STYLES = ("vendor/uPlot.min.css", "report.css")
+_STYLES = ("vendor/uPlot.min.css", "vendor/temml.css", "report.css")
 
 # Only our own script and style sheet, known by their hashes: no requests, no frames, no inline handlers.
 _POLICY = (
-    "default-src 'none'; script-src 'sha256-{script}'; style-src 'sha256-{style}'; "
+    "default-src 'none'; script-src 'sha256-{script}'; style-src 'sha256-{style}'; img-src data:; "
     "base-uri 'none'; form-action 'none'"
 )
 
@@ -40,7 +41,9 @@ def write_report(data: ReportData, path: str | Path) -> Path:
 def _page(data: ReportData) -> str:
     rest = {name: finite_tree(part) for name, part in data.items() if name not in ("columns", "blocks")}
     sizes = [block["size"] for block in data["blocks"]]
-    scripts, styles = (_assets(names) for names in (_SCRIPTS, _STYLES))
+    libraries = "window.Prism = { manual: true };" + _assets([f"vendor/{name}" for name in _LIBRARIES])
+    scripts = f'{libraries}(() => {{\n"use strict";{_assets(_SCRIPTS)}}})();\n'
+    styles = _assets(_STYLES)
     parts = {
         "title": html.escape(data["title"]),
         "policy": _POLICY.format(script=_digest(scripts), style=_digest(styles)),
@@ -64,7 +67,7 @@ def _digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _assets(names: tuple[str, ...]) -> str:
+def _assets(names: Sequence[str]) -> str:
     return "\n" + "\n".join(_asset(name) for name in names) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The texts of token ids, from a tokenizer.json. Needs the package `tokenizers`, which transformers brings."""
+"""The texts of token ids, from a tokenizer.json, by the package `tokenizers`, which transformers brings."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -10,9 +10,7 @@ from verl_lite.plugins.records import Record
 _FILE = "tokenizer.json"
 
 
-def token_texts(
-    records: Sequence[Record], folder: Path | None, runs: Iterable[Path] = ()
-) -> dict[str, str]:
+def token_texts(records: Sequence[Record], folder: Path | None, runs: Iterable[Path] = ()) -> dict[str, str]:
     """id -> text of every token in the completions, from `folder` or else the newest checkpoint of a run.
 
     Empty where no tokenizer is found. Raises ConfigError for a `folder` without a readable one.
