@@ -11,7 +11,6 @@ from verl_lite.lab import (
     quantile,
     wilson_interval,
 )
-from verl_lite.lab.report import Correlations
 
 
 def test_wilson_interval_of_eight_in_ten() -> None:
@@ -51,18 +50,6 @@ def test_calibration_error_by_hand() -> None:
     # the bin of 0.9 is right half of the time (gap 0.4), the bin of 0.1 never (gap 0.1): 0.25 on average
     assert calibration_error([0.9, 0.9, 0.1, 0.1], [True, False, False, False]) == pytest.approx(0.25)
     assert calibration_error([1.5], [True]) is None
-
-
-def test_correlation() -> None:
-    for first, second, expected in (
-        ([1, 2, 3], [2, 4, 6], pytest.approx(1.0)),
-        ([1, 2, 3], [3, 2, 1], pytest.approx(-1.0)),
-        ([1, 1], [0, 1], None),
-    ):
-        correlations = Correlations()
-        for a, b in zip(first, second, strict=True):
-            correlations.add({"a": a, "b": b})
-        assert [found["r"] for found in correlations.to_json()] == [expected]
 
 
 def test_group_advantages_leave_dropped_samples_out() -> None:

@@ -97,7 +97,7 @@ ROOMS = {
         Piece RecordFile Rollouts Sources detect group_records open_rollouts records_of_rows
     """,
     "verl_lite.lab.report": """
-        NOTHING Correlations Histogram ReportOptions collect shown_rollouts timeline_data write_report
+        NOTHING ReportData ReportOptions collect shown_rollouts timeline_data write_report
     """,
 }
 

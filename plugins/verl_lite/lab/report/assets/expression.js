@@ -177,9 +177,9 @@ function symbolsOf(text) {
   const found = [];
   SYMBOLS.lastIndex = 0;
   while (SYMBOLS.lastIndex < text.trimEnd().length) {
-    const at = SYMBOLS.lastIndex;
+    const at = SYMBOLS.lastIndex + /^\s*/.exec(text.slice(SYMBOLS.lastIndex))[0].length;
     const match = SYMBOLS.exec(text);
-    if (!match) throw new ExpressionError(`cannot read ${text.slice(at, at + 12).trim()} at character ${at + 1}`);
+    if (!match) throw new ExpressionError(`cannot read ${shortened(text.slice(at), 12)} at character ${at + 1}`);
     const [whole, digits, quoted, ticked, word, sign] = match;
     const symbol = { at, text: whole.trim() };
     if (digits !== undefined) symbol.value = Number(digits);

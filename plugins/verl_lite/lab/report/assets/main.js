@@ -99,7 +99,7 @@ async function main() {
   showViews(found);
   if (browser) await browser.start();
   byId("loading").remove();
-  window.report = { head, rows, browser, state, setTheme, parseExpression, recordOf };
+  window.report = { head, rows, browser, state, parseExpression, histogram, correlation }; // for the console and the tests
   document.body.dataset.ready = "yes";
 }
 

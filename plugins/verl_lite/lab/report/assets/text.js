@@ -1,7 +1,8 @@
 // Texts as people read them: markdown, mathematics and code as elements, never as HTML of the text's own.
 // Links and images do nothing: what a model wrote is shown, not followed.
 
-const MAX_RENDERED = 60_000; // characters; longer texts are shown as they are
+const MAX_RENDERED = 100_000; // characters; longer texts are shown as they are
+const MAX_PARAGRAPH = 10_000; // likewise: the parser's time grows with its square
 const MAX_CODE = 20_000; // characters that are coloured
 const MAX_TEX = 4_000;
 const MAX_HITS = 500;
@@ -117,8 +118,8 @@ function thoughts(text) { // [[is it thinking, text]]
 
 function renderedNode(text) {
   const node = element("div", { class: "rendered" });
-  if (text.length > MAX_RENDERED) {
-    node.append(element("p", { class: "muted" }, `${plural(text.length, "character")}: shown as they are`), plainNode(text));
+  if (text.length > MAX_RENDERED || text.split(/\n\s*\n/).some((part) => part.length > MAX_PARAGRAPH)) {
+    node.append(element("p", { class: "muted" }, `${plural(text.length, "character")}, too many in one go: shown as they are`), plainNode(text));
     return node;
   }
   try {
