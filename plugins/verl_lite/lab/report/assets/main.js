@@ -100,6 +100,7 @@ async function main() {
   if (browser) await browser.start();
   byId("loading").remove();
   window.report = { head, rows, browser, state, parseExpression, histogram, correlation }; // for the console and the tests
+  performance.mark("ready");
   document.body.dataset.ready = "yes";
 }
 
