@@ -37,7 +37,10 @@ const {state, browser} = report;
 const start = performance.now();
 Object.assign(state.current, {text: "", where: "", sort: "", row: ""}, changes);
 browser.orders.clear();
-browser.apply().then(() => { document.body.offsetHeight; done([performance.now() - start, browser.shown.length]); });"""
+browser.apply().then(() => {
+    document.body.offsetHeight;
+    done([performance.now() - start, browser.shown.length]);
+});"""
 
 
 def rollouts(num_rows: int, rng: random.Random) -> list[Record]:
@@ -47,16 +50,15 @@ def rollouts(num_rows: int, rng: random.Random) -> list[Record]:
             prompt = " ".join(rng.choices(WORDS, k=40)) + "?"
         answer = rng.randrange(10_000)
         is_right = rng.random() < 0.4
-        text = " ".join(
-            rng.choice(WORDS) if rng.random() < 0.8 else str(rng.randrange(1000)) for _ in range(150)
-        )
+        words = (rng.choice(WORDS) if rng.random() < 0.8 else str(rng.randrange(1000)) for _ in range(150))
         correct = StoredScore(
             value=float(is_right), outcome="ok", reason="" if is_right else "another number",
             details={"extracted": str(answer)}, contribution=float(is_right), latency_s=rng.random() / 1000,
         )  # fmt: skip
         form = StoredScore(value=1.0, outcome="ok", weight=0.1, contribution=0.1, latency_s=1e-5)
         rollout = Rollout(
-            completion=f"{' '.join(words)} so the answer is {answer}", prompt=[{"role": "user", "content": prompt}],
+            completion=f"{' '.join(words)} so the answer is {answer}",
+            prompt=[{"role": "user", "content": prompt}],
             reference=str(answer if is_right else answer + 1), id=f"row-{at}", group=f"g{at // 8}",
             columns={"source": rng.choice(["one", "two", "three"]), "difficulty": rng.random()},
         )  # fmt: skip

@@ -24,8 +24,8 @@ HOSTILE = [
     r"$\def\a{\a\a}\a$ $\gdef\x{\x}\x$ \[\rule{9999em}{9999em}\] \(\label{list}\tag{1} \htmlId{detail}{z}\)",
     "```html\n</pre><img src=x onerror='window.hacked=1'>\n```",
     "```__proto__\nx\n```", "```constructor\nx\n```",
-    ">" * 9_000, "- " * 3_000 + "deep", "[" * 9_000, "*a " * 3_000, "$" * 9_001, "\\boxed{" * 1_400,
-    "|a|\n|-|\n" + "|`" * 2_000, "<think>" * 500 + "</think>", "a_" * 4_900, "\\[" * 4_900, "> - " * 50_000,
+    ">" * 4_000, "- " * 1_500 + "deep", "[" * 4_000, "*a " * 1_500, "$" * 4_001, "\\boxed{" * 700,
+    "|a|\n|-|\n" + "|`" * 1_000, "<think>" * 500 + "</think>", "a_" * 2_000, "\\[" * 2_000, "> - " * 50_000,
     "&lt;script&gt;", "__proto__", "constructor",
 ]  # fmt: skip
 

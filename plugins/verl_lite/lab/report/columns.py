@@ -13,12 +13,14 @@ from typing import TypedDict
 from verl_lite.lab.check.labels import truth
 from verl_lite.lab.statistics import group_advantages, pair_inversions
 from verl_lite.plugins.records import Record, StoredScore
+from verl_lite.plugins.rollout import content_text
 from verl_lite.plugins.statistics import has_zero_variance
 
 Value = bool | int | float | str | None
 
 _LABELS = ("label", "is_correct", "correct")
 _MAX_TEXT = 160  # characters; columns with longer texts are kept in the blocks
+_MAX_INT = 2**53  # larger ones are rounded by a browser
 _BLOCK_CHARS = 1 << 20
 _MAX_TOKENS = 1_500_000  # whose values the page holds, in the order of the rows
 
@@ -69,7 +71,7 @@ _BUILT_IN: Mapping[str, Callable[[Record], Value]] = {
     "characters": lambda record: len(record.rollout.completion),
     "tokens": lambda record: len(record.rollout.completion_ids) or None,
     "turns": lambda record: len(record.rollout.turns) or None,
-    "prompt": lambda record: record.rollout.prompt_text,
+    "prompt": lambda record: "\n\n".join(content_text(m.get("content")) for m in record.rollout.prompt),
     "completion": lambda record: record.rollout.completion,
     "reference": lambda record: record.rollout.reference,
 }
@@ -239,9 +241,10 @@ def _column(name: str, values: Sequence[Value]) -> Column | None:
 
 
 def _plain(values: Sequence[object]) -> Sequence[Value]:
-    """The values if all are numbers, or all flags; as texts otherwise, JSON where they are none."""
+    """The values if all are flags, or numbers that a browser holds; else texts, JSON where they are none."""
     kinds = {type(value) for value in values if value is not None}
-    if kinds <= {bool} or kinds <= {int, float}:
+    is_exact = all(abs(value) <= _MAX_INT for value in values if type(value) is int)
+    if kinds <= {bool} or (kinds <= {int, float} and is_exact):
         return values  # type: ignore[return-value]  # the line above has seen every type
     return [value if value is None or isinstance(value, str) else _json(value) for value in values]
 
@@ -270,9 +273,11 @@ def _extracted(details: Mapping[str, object]) -> str:
 
 
 def _is_chat(record: Record) -> bool:
-    """Whether the prompt is more than one message of a user."""
-    prompt = record.rollout.prompt
-    return not (len(prompt) == 1 and set(prompt[0]) == {"role", "content"} and prompt[0]["role"] == "user")
+    """Whether the prompt is more than one message of a user in plain text."""
+    match record.rollout.prompt:
+        case [{"role": "user", "content": str(), **rest}]:
+            return bool(rest)
+    return True
 
 
 def _token_values(records: Sequence[Record]) -> Iterator[str | None]:

@@ -49,8 +49,8 @@ class Browser {
   }
 
   async start() {
+    document.body.classList.toggle("reading", state.current.row !== "");
     await this.apply();
-    this.rows.loadAll();
   }
 
   changed(changed) {

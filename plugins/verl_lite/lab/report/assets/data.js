@@ -92,6 +92,9 @@ class Rows {
     return block.loading;
   }
 
+  // whether the column's values can be read of every row by now
+  isKnown(name) { return this.columns.has(name) && (this.kind(name) !== "long" || this.allLoaded); }
+
   get allLoaded() { return this.blocks.every((block) => block.texts); }
 
   async loadAll(onBlock = () => {}) {

@@ -225,7 +225,8 @@ function nameText(name) {
   return /^[A-Za-z_][\w.]*$/.test(name) && !WORDS.has(name.toLowerCase()) ? name : `\`${name.replaceAll("`", "``")}\``;
 }
 
-function equals(name, value) {
+function equals(name, value) { // a long text by its beginning
+  if (typeof value === "string" && value.length > 500) return `${nameText(name)} contains ${JSON.stringify(value.slice(0, 500))}`;
   return `${nameText(name)} == ${typeof value === "string" ? JSON.stringify(value) : String(value)}`;
 }
 

@@ -2,7 +2,7 @@
 
 const KEYS = [
   ["j k ↓ ↑", "next or previous row"], ["h l ← →", "previous or next sample of the group"], ["g", "the group's samples side by side"],
-  ["r t", "texts rendered, or as they are"], ["/", "search"], ["f", "filter"], ["c", "columns"], ["x", "export the rows shown"], ["Esc", "back to the rows"], ["?", "this help"],
+  ["r t v", "texts rendered, as they are, or values per token"], ["/", "search"], ["f", "filter"], ["c", "columns"], ["x", "export the rows shown"], ["Esc", "back to the rows"], ["?", "this help"],
 ];
 
 const FILTERS = [
@@ -63,12 +63,11 @@ function help() {
 }
 
 function keys(browser) {
-  const toggle = (name, value, other) => state.go({ [name]: state.current[name] === value ? other : value });
   const actions = {
     j: () => browser.move(1), ArrowDown: () => browser.move(1), k: () => browser.move(-1), ArrowUp: () => browser.move(-1),
     PageDown: () => browser.move(10), PageUp: () => browser.move(-10), Home: () => browser.move(-Infinity), End: () => browser.move(Infinity),
     l: () => browser.sibling(1), ArrowRight: () => browser.sibling(1), h: () => browser.sibling(-1), ArrowLeft: () => browser.sibling(-1),
-    g: () => toggle("pane", "group", "row"), r: () => state.go({ show: "rendered" }), t: () => toggle("show", "text", "tokens"),
+    g: () => state.go({ pane: state.current.pane === "group" ? "row" : "group" }), r: () => state.go({ show: "rendered" }), t: () => state.go({ show: "text" }), v: () => state.go({ show: "tokens" }),
     "/": () => byId("f-text").focus(), f: () => byId("f-where").focus(), c: () => browser.togglePanel(), x: () => browser.save(),
     Enter: () => { document.body.classList.add("reading"); byId("detail").focus(); },
     Escape: () => { document.body.classList.remove("reading"); byId("list").focus(); }, "?": () => byId("help").showModal(),
@@ -102,6 +101,8 @@ async function main() {
   window.report = { head, rows, browser, state, parseExpression, histogram, correlation }; // for the console and the tests
   performance.mark("ready");
   document.body.dataset.ready = "yes";
+  await rows.loadAll();
+  if (rows.size && [...rows.components.values()].some((column) => rows.kind(`${column}.reason`) === "long")) tiles(head, rows); // with the reasons
 }
 
 main().catch((error) => {

@@ -40,16 +40,18 @@ function failuresTile(summary, rows, all) {
   if (!rows.components.size) return null;
   const reasons = new Map();
   for (const column of rows.components.values()) {
-    const [outcome, reason] = [rows.reader(`${column}.outcome`) ?? (() => null), rows.reader(`${column}.reason`) ?? (() => null)];
+    const outcome = rows.reader(`${column}.outcome`) ?? (() => null);
+    const reason = rows.isKnown(`${column}.reason`) ? rows.reader(`${column}.reason`) : () => undefined;
     for (const row of all) {
       if (outcome(row) === null || outcome(row) === "ok") continue;
-      const key = JSON.stringify([column, outcome(row), reason(row)]);
+      const key = JSON.stringify([column, outcome(row), ...(reason(row) === undefined ? [] : [reason(row)])]);
       reasons.set(key, (reasons.get(key) || 0) + 1);
     }
   }
   const lines = [...reasons].sort((a, b) => b[1] - a[1]).slice(0, MAX_REASONS).map(([key, count]) => {
     const [column, outcome, reason] = JSON.parse(key);
-    const where = `${equals(`${column}.outcome`, outcome)} and ${reason === null ? `${nameText(`${column}.reason`)} == null` : equals(`${column}.reason`, reason)}`;
+    const because = reason === null ? `${nameText(`${column}.reason`)} == null` : equals(`${column}.reason`, reason);
+    const where = equals(`${column}.outcome`, outcome) + (reason === undefined ? "" : ` and ${because}`);
     return rowsLink(where, `${number(count)} ${column}: ${shortened(oneLine(reason ?? outcome), 60)}`);
   });
   const failed = Object.values(summary.failed).reduce((sum, counts) => sum + (counts.error || 0) + (counts.timeout || 0), 0);
