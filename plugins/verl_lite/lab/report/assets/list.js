@@ -72,12 +72,13 @@ class RowList {
     const label = rows.get("label", row);
     const value = rows.get(this.primary, row);
     const wrong = label !== null && value !== null && (value >= 0.5) !== label;
-    const said = answer ?? rows.get("completion", row) ?? "";
+    const end = oneLine((rows.get("completion", row) ?? "").slice(-400));
+    const said = answer === null ? (end.length > 48 ? `…${end.slice(-48)}` : end) : shortened(oneLine(answer), 80);
     return [
       element("div", { class: "top" }, outcomeNode(rows, row), element("span", { class: "question" }, shortened(oneLine(question(rows, row)), MAX_CELL) || "–"),
         element("span", { class: "who muted" }, this.who(row))),
       element("div", { class: "under" },
-        element("span", { class: answer === null ? "said muted" : "said" }, shortened(oneLine(answer === null ? said.slice(-120) : said), 80) || "nothing"),
+        element("span", { class: answer === null ? "said muted" : "said" }, said || "nothing"),
         reference === null ? null : element("span", { class: "muted" }, ` of ${shortened(oneLine(String(reference)), 60)}`),
         outcome && outcome !== "ok" ? element("span", { class: "badge bad" }, outcome) : null,
         wrong ? element("span", { class: "badge bad" }, `label: ${label ? "correct" : "wrong"}`) : null,
