@@ -73,7 +73,7 @@ class RowList {
     const value = rows.get(this.primary, row);
     const wrong = label !== null && value !== null && (value >= 0.5) !== label;
     const end = oneLine((rows.get("completion", row) ?? "").slice(-400));
-    const said = answer === null ? (end.length > 48 ? `…${end.slice(-48)}` : end) : shortened(oneLine(answer), 80);
+    const said = answer === null ? (end.length > 36 ? `…${end.slice(-36)}` : end) : shortened(oneLine(answer), 80);
     return [
       element("div", { class: "top" }, outcomeNode(rows, row), element("span", { class: "question" }, shortened(oneLine(question(rows, row)), MAX_CELL) || "–"),
         element("span", { class: "who muted" }, this.who(row))),
