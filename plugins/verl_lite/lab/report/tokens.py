@@ -11,7 +11,7 @@ _FILE = "tokenizer.json"
 
 
 def token_texts(records: Sequence[Record], folder: Path | None, runs: Iterable[Path] = ()) -> dict[str, str]:
-    """id -> text of every token in the completions, from `folder` or else the newest checkpoint of a run.
+    """id -> text of every token in the completions, from `folder` or else a run's newest checkpoint or model.
 
     Empty where no tokenizer is found. Raises ConfigError for a `folder` without a readable one.
     """
@@ -39,5 +39,8 @@ def token_texts(records: Sequence[Record], folder: Path | None, runs: Iterable[P
 
 
 def _of_a_run(runs: Iterable[Path]) -> Path | None:
-    found = [path for run in runs for path in sorted(run.glob(f"checkpoints/*/policy/{_FILE}"))]
-    return found[-1] if found else None
+    for run in runs:
+        found = [*run.glob(f"model/{_FILE}"), *sorted(run.glob(f"checkpoints/*/policy/{_FILE}"))]
+        if found:
+            return found[-1]
+    return None
