@@ -98,6 +98,9 @@ def test_they_are_scored_checked_attacked_and_reported(folder: Path) -> None:
     assert attacked["num_attacks"] == 45
     command(folder, "report", scored, "--output", "report.html")
     assert (folder / "report.html").stat().st_size > 100_000
-    shown = collect([folder / scored])["rollouts"]["turns"]  # what the page has
-    assert [len(turns) for turns in shown] == [3] * NUM_TRAJECTORIES
-    assert shown[3][1][1] == "Error: no result within 10 s; the tool was stopped"
+    data = collect([folder / scored])  # what the page has
+    (turns,) = [column["values"] for column in data["columns"] if column["name"] == "turns"]
+    assert list(turns) == [3] * NUM_TRAJECTORIES
+    first = data["blocks"][0]
+    shown = json.loads(first["texts"][first["columns"]["#turns"][3]])
+    assert shown[1]["content"] == "Error: no result within 10 s; the tool was stopped"

@@ -50,6 +50,8 @@ def conversation(record: Make) -> Record:
         components={"steps": StoredScore(value=0.0, outcome="ok", steps=[
             {"start": 0, "end": 17, "value": -1.0, "unit": "char"},
             {"start": 18, "end": 26, "value": 0.5, "unit": "char"},
+        ]), "calls": StoredScore(value=0.0, outcome="ok", steps=[
+            {"start": 0, "end": 2, "value": 0.25, "unit": "turn"},
         ])},
     )  # fmt: skip
 
@@ -63,6 +65,7 @@ def test_turns_tool_calls_and_roles_are_a_conversation(
     assert report.all(".argument") == ["a\n1", "code\nx\ny"]
     assert "{no json" in report.text(".call:last-child")
     assert report.all(".message .badge.bad") == ["malformed"]
+    assert report.all(".message .badge:not(.bad)") == ["calls 0.25"] * 2
     assert report.text(".thinking").split("\n") == ["thinking", "hm"]
     assert report.text("#completion strong") == "3"
     assert report.run("return document.querySelector('#completion math msub') !== null")

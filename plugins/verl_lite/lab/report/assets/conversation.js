@@ -22,6 +22,8 @@ function question(rows, row) { // what was asked last
 // options: show ("rendered", "text" or "tokens"), search, answers, spans of the last message
 function conversationNode(rows, row, options) {
   const messages = messagesOf(rows, row);
+  const first = messages.findIndex((message) => message.sampled);
+  for (const [turn, values] of options.turnValues) if (messages[first + turn]) messages[first + turn].values = values;
   const last = messages.findLastIndex((message) => message.sampled && message.role === "assistant");
   return element("div", { class: "conversation" }, messages.map((message, index) => messageNode(message, index === last ? options : { ...options, answers: [], spans: [] }, index === last)));
 }
@@ -39,7 +41,8 @@ function messageNode(message, options, isLast) {
   ];
   return element("section", { class: `message ${message.sampled ? "sampled" : "given"} role-${["system", "user", "assistant", "tool"].includes(message.role) ? message.role : "other"}` },
     element("h4", {}, element("span", { class: "role" }, message.role ?? "?"), element("span", { class: "muted" }, facts.filter(Boolean).join(" · ")),
-      message.outcome && message.outcome !== "ok" ? element("span", { class: "badge bad" }, message.outcome) : null),
+      message.outcome && message.outcome !== "ok" ? element("span", { class: "badge bad" }, message.outcome) : null,
+      (message.values ?? []).map((value) => element("span", { class: "badge" }, value))),
     text || !message.tool_calls?.length ? body : null,
     (message.tool_calls || []).map(callNode));
 }

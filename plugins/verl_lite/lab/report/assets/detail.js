@@ -92,7 +92,7 @@ class Detail {
   measures(row) {
     const steps = Object.entries(this.rows.hidden("#steps", row) ?? {}).map(([name, spans]) => [`steps of ${name}`, spans]);
     const tokens = Object.keys(this.rows.hidden("#tokens", row) ?? {}).filter((name) => name !== "ids");
-    return { steps: new Map(steps.filter(([, spans]) => spans.every((span) => span.unit !== "token"))), tokens };
+    return { steps: new Map(steps.filter(([, spans]) => spans.every((span) => span.unit === "char"))), tokens };
   }
 
   textNode(row) {
@@ -108,9 +108,20 @@ class Detail {
     return element("div", {}, select, spans.length ? legend(spans.map((span) => span.value)) : null, conversationNode(this.rows, row, this.options(row, spans)));
   }
 
+  // the steps that score whole turns: turn -> ["name value"]
+  turnValues(row) {
+    const found = new Map();
+    for (const [name, spans] of Object.entries(this.rows.hidden("#steps", row) ?? {})) {
+      for (const span of spans.filter((one) => one.unit === "turn")) {
+        for (let turn = span.start; turn < span.end && turn - span.start < 1000; turn += 1) found.set(turn, [...(found.get(turn) ?? []), `${name} ${number(span.value)}`]);
+      }
+    }
+    return found;
+  }
+
   options(row, spans = []) {
     const answers = [...new Set([...this.rows.components.values()].map((column) => this.rows.get(`${column}.answer`, row)).filter(Boolean))];
-    return { show: state.current.show, search: state.current.text, answers, spans };
+    return { show: state.current.show, search: state.current.text, answers, spans, turnValues: this.turnValues(row) };
   }
 
   groupNodes(row, group) {
@@ -129,7 +140,7 @@ class Detail {
     return element("section", { class: `sample${isChosen ? " chosen" : ""}` },
       element("h4", {}, element("a", { href: state.link({ row: String(row), pane: "row" }) }, shown(this.rows.get("id", row))), " ", outcomeNode(this.rows, row)),
       [...this.rows.components].map(([name, column]) => element("p", { class: "muted" }, `${name} ${number(this.rows.get(column, row))} ${shortened(this.rows.get(`${column}.reason`, row) ?? "", 120)}`)),
-      turns.map((turn, index) => messageNode({ ...turn, sampled: true }, index === turns.length - 1 ? options : { ...options, answers: [] })));
+      turns.map((turn, index) => messageNode({ ...turn, sampled: true, values: options.turnValues.get(index) }, index === turns.length - 1 ? options : { ...options, answers: [] })));
   }
 
   columnsNode(row) {
