@@ -3,6 +3,8 @@
 python benchmarks/sandbox.py throughput            runs/s and latency of a trivial program
 python benchmarks/sandbox.py cpu                   CPU time of a trivial program, all processes together
 python benchmarks/sandbox.py leaks [--runs 10000]  5% of the runs hostile; what they leave behind
+python benchmarks/sandbox.py libraries             runs/s of a program that imports numpy, preloaded or not
+python benchmarks/sandbox.py cpu --beside FOLDER   the same beside another checkout of this project, in turn
 python benchmarks/sandbox.py memory [--backend bubblewrap]  the machine's memory during attacks on memory_mb
 
 The other ways: a cold interpreter, bubblewrap around one, and OpenAI's HumanEval harness if
@@ -76,10 +78,22 @@ def cold_python() -> None:
     subprocess.run([base, "-I", "-S", "-c", PROGRAM], stdout=subprocess.PIPE, check=True)
 
 
-def bubblewrap_python() -> None:
+def bubblewrap_python(program: str = PROGRAM, path: str = "") -> None:
     base = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     view = ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
-    command = ["bwrap", "--unshare-all", "--die-with-parent", *view, base, "-I", "-S", "-c", PROGRAM]
+    variables = ["--setenv", "PYTHONPATH", path, "--setenv", "OPENBLAS_NUM_THREADS", "1"]
+    command = [
+        "bwrap",
+        "--unshare-all",
+        "--die-with-parent",
+        *view,
+        *variables,
+        base,
+        "-s",
+        "-S",
+        "-c",
+        program,
+    ]
     subprocess.run(command, stdout=subprocess.PIPE, check=True)
 
 
@@ -140,6 +154,55 @@ def cpu(runs: int, repeats: int) -> None:
             rate = runs / elapsed_s
             print(f"{each_ms:.2f} ms CPU per run; {rate:.0f} runs/s, at most {bound:.0f} on {CORES} cores")
     print(f"load average {os.getloadavg()[0]:.1f}")
+
+
+def beside(other: Path, runs: int, repeats: int) -> None:
+    """Print CPU ms per run of this checkout and of `other`, one after the other, `repeats` times."""
+    table: dict[str, list[tuple[float, float]]] = {"this": [], "other": []}
+    for _ in range(repeats):
+        for name, folder in (("this", Path(__file__).parents[1]), ("other", other)):
+            script = str(folder / "benchmarks" / "sandbox.py")
+            command = [sys.executable, script, "cpu", "--runs", str(runs), "--repeats", "1"]
+            environment = {**os.environ, "PYTHONPATH": str(folder / "sandbox")}
+            ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+            words = ran.stdout.split()
+            table[name].append((float(words[0]), float(words[words.index("runs/s,") - 1])))
+    for name, rows in table.items():
+        each_ms, rate = (statistics.median(column) for column in zip(*rows, strict=True))
+        print(f"{name:<6} {each_ms:.2f} ms CPU per run; {rate:.0f} runs/s; all: {[row[0] for row in rows]}")
+
+
+def libraries(runs: int, repeats: int) -> None:
+    """Print the throughput of `import numpy`: preloaded, imported by each run, and in bubblewrap."""
+    import numpy
+
+    site = str(Path(numpy.__file__).parents[1])
+    program = "import numpy; print(numpy.arange(4).sum())"
+    with (
+        Sandbox() as plain,
+        Sandbox(libraries=["numpy"]) as warm,
+        Sandbox(read_only_paths=[site]) as cold,
+    ):
+        ways: list[tuple[str, Callable[[], object], int]] = [
+            ("print(1)", lambda: plain.run_python(PROGRAM), runs),
+            ("import numpy, preloaded", lambda: warm.run_python(program), runs),
+            ("import numpy, by each run", lambda: cold.run_python(program), max(runs // 40, 4)),
+            (
+                "bubblewrap + python: import numpy",
+                lambda: bubblewrap_python(program, site),
+                max(runs // 40, 4),
+            ),
+            ("bubblewrap + python: print(1)", bubblewrap_python, max(runs // 8, 4)),
+        ]
+        assert warm.run_python(program).stdout == b"6\n" == cold.run_python(program).stdout
+        table: dict[str, list[tuple[float, float, float]]] = {name: [] for name, _, _ in ways}
+        for _ in range(repeats):
+            for name, run, count in ways:
+                table[name].append(measure(run, count))
+    print(f"medians of {repeats} rounds, {CORES} at once; load average {os.getloadavg()[0]:.1f}")
+    for name, rows in table.items():
+        rate, p50, p95 = (statistics.median(column) for column in zip(*rows, strict=True))
+        print(f"{name:<36} {rate:7.1f} runs/s  p50 {p50:7.2f} ms  p95 {p95:7.2f} ms")
 
 
 def processes_below(pid: int) -> set[int]:
@@ -253,7 +316,7 @@ print(most - first)
         self.peak_mb = float(self._process.communicate("x")[0])
 
 
-def memory(backend: str, repeats: int) -> int:
+def memory(backend: str, repeats: int, sizes_mb: list[int]) -> int:
     """Print the machine's peak during each attack on memory, as a multiple of memory_mb."""
     cells = [text for name in ("memory", "resources") for text in _cells(name)]
     programs = {"eight that fill": EIGHT_THAT_FILL, "one that fills": ONE_THAT_FILLS, **dict(cells)}
@@ -264,8 +327,8 @@ def memory(backend: str, repeats: int) -> int:
         sandbox.run_python("pass")
         for name, program in programs.items():
             row = [f"{name:<32}"]
-            for memory_mb in (128, 256, 512):
-                limits = Limits(wall_s=4.0, memory_mb=memory_mb)
+            for memory_mb in sizes_mb:
+                limits = Limits(wall_s=2.0, memory_mb=memory_mb)
                 peak, status = 0.0, ""
                 for _ in range(repeats):
                     with HeldMemory() as held:
@@ -290,19 +353,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["throughput", "cpu", "leaks", "memory"])
+    parser.add_argument("what", choices=["throughput", "cpu", "libraries", "leaks", "memory"])
     parser.add_argument("--runs", type=int, help="default: 800 for throughput and cpu, 10000 for leaks")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--backend", default="native", help="for memory: native or bubblewrap")
+    parser.add_argument("--backend", default="native", help="for memory: native, bubblewrap or landlock")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512], help="for memory: MB")
+    parser.add_argument("--beside", type=Path, help="for cpu: another checkout")
     arguments = parser.parse_args()
     try:
         if arguments.what == "memory":
-            return memory(arguments.backend, arguments.repeats)
+            return memory(arguments.backend, arguments.repeats, arguments.sizes)
         if arguments.what == "throughput":
             throughput(arguments.runs or 800, arguments.repeats)
             return 0
+        if arguments.what == "cpu" and arguments.beside:
+            beside(arguments.beside, arguments.runs or 800, arguments.repeats)
+            return 0
         if arguments.what == "cpu":
             cpu(arguments.runs or 800, arguments.repeats)
+            return 0
+        if arguments.what == "libraries":
+            libraries(arguments.runs or 400, arguments.repeats)
             return 0
         return leaks(arguments.runs or 10_000)
     except SandboxError as error:

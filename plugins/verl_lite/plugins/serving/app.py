@@ -15,7 +15,7 @@ from verl_lite.plugins.adapters.bridge import check_support, refuse_steps, rewar
 from verl_lite.plugins.composite import RewardsConfig
 from verl_lite.plugins.score import ScoredRollout
 from verl_lite.plugins.serving.service import BusyError, LateError, RewardService, ServingOptions
-from verl_lite.plugins.serving.shapes import SHAPES, Shape, finite
+from verl_lite.plugins.serving.shapes import SHAPES, Shape, to_json
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -100,7 +100,7 @@ class _Gate:
             if not is_open:
                 self._check_token(request)
             answer = await handler(request)
-            content = answer if isinstance(answer, str) else json.dumps(finite(answer), default=str)
+            content = answer if isinstance(answer, str) else to_json(answer)
         except Exception as error:  # noqa: BLE001 - the border: one request's failure is its own answer
             status = _status_of(error)
             message = str(error) if isinstance(error, VerlLiteError) else f"{type(error).__name__}: {error}"

@@ -11,6 +11,7 @@ process rewards, `combine: gdpo`, rewards that compare the samples of a prompt, 
 reward (unless the server has `dropped`).
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -161,13 +162,20 @@ def _list_in(body: Body, key: str) -> Sequence[Any]:
     return value
 
 
-def finite(value: Any) -> Any:
-    """`value` with null for nan and infinity, which JSON lacks."""
+def to_json(value: Any) -> str:
+    """`value` as JSON, with null for nan and infinity, which JSON lacks, and text for what is no data."""
+    try:
+        return json.dumps(value, default=str, allow_nan=False)
+    except (ValueError, TypeError):  # rarely, and slower: a number that is none, or a key that is no text
+        return json.dumps(_finite(value), default=str)
+
+
+def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    return [finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {str(key): _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _trainer(peer: str) -> BridgeSettings:
