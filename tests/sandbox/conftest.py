@@ -45,7 +45,7 @@ def bubblewrap(public_python: None) -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="module")
 def landlock(public_python: None) -> Iterator[Sandbox]:
-    yield from opened("landlock", workers=2)
+    yield from opened("landlock", workers=4)
 
 
 def opened(backend: str, workers: int | None = None) -> Iterator[Sandbox]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from verl_lite.cli.options import Cache, Format, Map, NoCache, NoPlugins, Workers, scoring_options
+from verl_lite.cli.options import Cache, Format, Map, NoCache, NoPlugins, Overwrite, Workers, scoring_options
 
 
 def report(
@@ -28,6 +28,7 @@ def report(
     ] = None,
     title: Annotated[str, typer.Option(help="Title of the page")] = "",
     max_rollouts: Annotated[int, typer.Option(min=1, help="Rollouts to include")] = 50_000,
+    overwrite: Overwrite = False,
     format: Format = "auto",
     map: Map = None,
     workers: Workers = None,
@@ -39,12 +40,13 @@ def report(
 
     Example: verl-lite report runs/quickstart -o report.html
     """
+    from verl_lite.cli.terminal import ending_on_sigterm
     from verl_lite.lab.outputs import check_output
     from verl_lite.lab.report import ReportOptions, collect, shown_rollouts, write_report
     from verl_lite.lab.scoring import score_file
     from verl_lite.plugins import load_rewards_config
 
-    check_output(output, inputs=sources, suffixes=())
+    check_output(output, inputs=sources, overwrite=overwrite, suffixes=())
     scoring = scoring_options(
         workers=workers, no_plugins=no_plugins, format=format, renames=map, cache=cache, no_cache=no_cache
     )
@@ -57,7 +59,7 @@ def report(
         against=against,
         tokenizer=tokenizer,
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with ending_on_sigterm(), tempfile.TemporaryDirectory() as folder:
         rollouts = shown_rollouts(sources)
         if config is not None:
             scored = Path(folder) / "scored.parquet"

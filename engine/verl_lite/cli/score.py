@@ -52,11 +52,6 @@ def score(
 
     Example: verl-lite score rollouts.jsonl -c rewards.yaml -o scored.parquet
     """
-    from verl_lite.cli.terminal import print_json, progress
-    from verl_lite.lab.outputs import bad_rows_path
-    from verl_lite.lab.scoring import score_file
-    from verl_lite.plugins import load_rewards_config
-
     options = scoring_options(
         workers=workers,
         no_plugins=no_plugins,
@@ -70,9 +65,26 @@ def score(
         if len(rollouts) > 1:
             raise ConfigError("--golden pins the scores of one file of rollouts")
         _pin_or_compare(golden, config, Path(rollouts[0]), options, update=update_golden)
-        return
+    else:
+        _score_and_tell(rollouts, config, output, options, overwrite=overwrite, as_json=as_json)
+
+
+def _score_and_tell(
+    rollouts: list[str],
+    config: Path,
+    output: Path | None,
+    options: "ScoringOptions",
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    from verl_lite.cli.terminal import ending_on_sigterm, print_json, progress
+    from verl_lite.lab.outputs import bad_rows_path
+    from verl_lite.lab.scoring import score_file
+    from verl_lite.plugins import load_rewards_config
+
     bad_rows = bad_rows_path(output, rollouts)
-    with progress("scored") as on_progress:
+    with ending_on_sigterm(), progress("scored") as on_progress:
         summary = score_file(
             rollouts,
             load_rewards_config(config),
@@ -84,8 +96,14 @@ def score(
         )
     if as_json:
         print_json(summary.to_json())
-        raise typer.Exit(1 if summary.scored_nothing else 0)
-    _print_summary(summary)
+    else:
+        _print_summary(summary)
+        _print_what_to_do(summary, bad_rows, output)
+    if summary.scored_nothing:
+        raise typer.Exit(1)
+
+
+def _print_what_to_do(summary: "ScoreSummary", bad_rows: Path, output: Path | None) -> None:
     if summary.silent:
         columns = ", ".join(sorted(summary.columns)) or "none"
         print(f"abstained on every row: {', '.join(summary.silent)}; the columns are: {columns}")
@@ -96,7 +114,6 @@ def score(
         print(f"scored records: {output}")
     if summary.scored_nothing:
         print(f"gate: no row has a value of: {', '.join(summary.scored_nothing)}")
-        raise typer.Exit(1)
 
 
 def _pin_or_compare(

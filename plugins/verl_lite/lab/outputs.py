@@ -30,7 +30,7 @@ def check_output(
     if not overwrite and path.exists():
         if any(_is_same(path, Path(source)) for source in named):
             raise DataError(f"{path} is an input too: name another output, or replace it with --overwrite")
-        if path.suffix in _RECORDS and path.stat().st_size:
+        if path.stat().st_size:
             raise DataError(f"{path} exists: name another output, or replace it with --overwrite")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

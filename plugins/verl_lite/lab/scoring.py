@@ -8,12 +8,15 @@ their order.
 import gc
 import json
 import multiprocessing
+import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from verl_lite.errors import ConfigError, DataError
@@ -233,16 +236,24 @@ def _results(
         for piece in rollouts.pieces():
             yield _score_piece(task, scorer, piece, parts.new())
         return
-    pool = stack.enter_context(
-        ProcessPoolExecutor(
-            min(task.options.num_processes, rollouts.num_parts),
-            mp_context=multiprocessing.get_context("spawn"),  # never fork a process with threads or torch
-            initializer=_start_process,
-            initargs=(task,),
-        )
-    )
+    pool = stack.enter_context(_open_pool(task, min(task.options.num_processes, rollouts.num_parts)))
     pieces = rollouts.pieces(map=pool.map)
     yield from pool.map(_score_in_process, pieces, [parts.new() for _ in pieces])
+
+
+@contextmanager
+def _open_pool(task: _Task, size: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that score pieces. They end with this one, however it ends, and at once when it gives up."""
+    context = multiprocessing.get_context("spawn")  # never fork a process with threads or torch
+    watched, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(size, mp_context=context, initializer=_start_process, initargs=(task, watched))
+    try:
+        yield pool
+        pool.shutdown()
+    finally:
+        held.close()
+        pool.shutdown(cancel_futures=True)
+        watched.close()
 
 
 def _score_piece(task: _Task, scorer: Scorer, piece: Piece, output: Path | None) -> KeptResult:
@@ -284,11 +295,18 @@ def _advantages(chunk: list[Record], rows: list[ScoredRollout]) -> list[float | 
 _process: tuple[_Task, Scorer] | None = None  # one pool process's state between shards
 
 
-def _start_process(task: _Task) -> None:
+def _start_process(task: _Task, watched: Connection) -> None:
     global _process
+    threading.Thread(target=_end_with, args=(watched,), daemon=True).start()
     scorer = open_scorer(task.config, replace(task.options, workers=1))
     scorer.__enter__()
     _process = task, scorer
+
+
+def _end_with(watched: Connection) -> None:
+    """End this process when the other end of `watched` is closed, which a dead process's is."""
+    watched.poll(None)
+    os._exit(1)
 
 
 def _score_in_process(piece: Piece, output: Path | None) -> KeptResult:

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
-from verl_lite.sandbox import _confinement, _kernel, _landlock, _rootfs, _seccomp, _shared_host
+from verl_lite.sandbox import _confinement, _kernel, _landlock, _rootfs, _seccomp
 from verl_lite.sandbox._program import Interpreter
 from verl_lite.sandbox._program_files import MAIN_FILE, read_all, unpack_program, write_files
 from verl_lite.sandbox.limits import REPLY_FD
@@ -107,7 +107,7 @@ def serve(link: _socket.socket, options: ForkServerOptions) -> NoReturn:
                 link.send(_run(link, state, calls, descriptors))
             else:
                 link.send(_run_without_namespaces(state, calls, descriptors))
-                _shared_host.reap_all()  # the supervisor kills what is left
+                _reap_all()  # the supervisor kills what is left
 
 
 def _run_without_namespaces(
@@ -242,8 +242,14 @@ def _share_host(options: ForkServerOptions) -> tuple[bool, int]:
 
 
 def _end_with_runs(*_: object) -> NoReturn:
-    _shared_host.end_tree(os.getpid(), patience_s=_END_S)
+    sys.modules["verl_lite.sandbox._shared_host"].end_tree(os.getpid(), patience_s=_END_S)
     os._exit(0)
+
+
+def _reap_all() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
 
 
 def _map_identity(options: ForkServerOptions) -> None:
@@ -276,7 +282,8 @@ def _start_program(
         os.write(reply, IS_FAILED + f"{type(error).__name__}: {error}".encode()[:1000])
         os._exit(1)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
-    _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
+    if not state.confinement.namespaces:
+        _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
     os.write(reply, STARTED.pack(IS_STARTED, time.monotonic(), time.process_time()))
     _keep_only(streams)
     if state.confinement.namespaces:

@@ -1,6 +1,5 @@
 """A program, its arguments and files, packed into one buffer that the fork server never reads."""
 
-import fcntl
 import marshal
 import os
 from collections.abc import Mapping, Sequence
@@ -54,15 +53,3 @@ def check_file_names(files: Mapping[str, bytes]) -> None:
             raise ValueError(f"files: {name!r}: expected a relative path without '.' or '..'")
         if name == MAIN_FILE:
             raise ValueError(f"files: {name!r} is the name of the program itself; use another one")
-
-
-def memory_file(data: bytes) -> int:
-    """An anonymous file with `data`, positioned at its start. As stdin it acts like a redirected file, but
-    cannot grow: it is memory that no limit of the run covers.
-    """
-    descriptor = os.memfd_create("input", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    if data:
-        write_all(descriptor, data)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-    return descriptor

@@ -12,7 +12,7 @@ import time
 
 from verl_lite.sandbox import _kernel
 from verl_lite.sandbox._confinement import become_ordinary
-from verl_lite.sandbox._usage import SOCKET_BYTES, Meter, Process, children, in_pipes
+from verl_lite.sandbox._usage import SOCKET_BYTES, Meter, Process, children, in_pipes, read_process
 
 _PREFIX = "/tmp/verl-lite-run-"
 _BLOCK = 512  # the unit of st_blocks
@@ -69,15 +69,6 @@ def _reap_ended() -> None:
         pass
 
 
-def reap_all() -> None:
-    """Wait for every child of this process to end."""
-    try:
-        while True:
-            os.wait()
-    except ChildProcessError:
-        pass
-
-
 class SharedHost:
     """The place of one fork server's runs. `own_user` says whether their user is nobody else's."""
 
@@ -92,6 +83,17 @@ class SharedHost:
         _kernel.prctl(_kernel.PR_SET_CHILD_SUBREAPER, 1)
         self.folder = f"{_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
         os.mkdir(self.folder, 0o700)
+
+    def meter(self, server: int) -> Meter:
+        return HostMeter(server, folder=self.folder, base=read_process(server))
+
+    def end(self, server: int, *, patience_s: float) -> bool:
+        """Kill what runs below the fork server; False when it is not gone in time."""
+        return end_tree(server, patience_s=patience_s)
+
+    def tasks(self, server: int) -> set[int]:
+        """The processes and threads of its run."""
+        return tasks_below(server)
 
     def clear(self) -> None:
         """Remove what a run left in its folder. By moving folders up, since they may be nested deeper than
@@ -137,7 +139,6 @@ class HostMeter(Meter):
     def __init__(self, root: int, *, folder: str, base: Process) -> None:
         super().__init__(root, tmp=folder, base=base)
         self._device = os.stat(folder).st_dev
-        self.is_full = False
 
     def _outside_processes(self, pids: list[int], tmp_bytes: int, unseen: int) -> int:
         most_names = 4096 + tmp_bytes // 16384  # as many as in the tmpfs of a mount namespace

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from verl_lite.sandbox import _kernel, _rootfs
@@ -30,9 +30,6 @@ from verl_lite.sandbox._fork_server import (
     ForkServerOptions,
     serve,
 )
-from verl_lite.sandbox._program_files import memory_file
-from verl_lite.sandbox._questions import Questions
-from verl_lite.sandbox._shared_host import HostMeter, SharedHost, end_tree, tasks_below
 from verl_lite.sandbox._streams import OutputStreams
 from verl_lite.sandbox._usage import Meter, read_process
 from verl_lite.sandbox._wire import receive_descriptor, receive_frame, send_frame
@@ -40,11 +37,12 @@ from verl_lite.sandbox.limits import Limits, Status
 
 if TYPE_CHECKING:
     from verl_lite.sandbox._cgroup import ControlGroup
+    from verl_lite.sandbox._shared_host import SharedHost
 
 _MB = 1 << 20
 _SAMPLE_S = 0.02  # how often a run's memory and CPU time are sampled, while it is far from its limit
 _IDLE_SAMPLE_S = 0.1  # the same for an interactive run that uses no CPU time
-_SHORT_S = 0.002  # most runs are over by then; until then output waits in its pipes
+_SHORT_S = 0.006  # most runs are over by then; until then output waits in its pipes
 _SETUP_S = 20.0  # a run that has not started by then is a sandbox fault
 _GRACE_S = 5.0  # a run whose processes still exist so long after they were killed is given up
 _FORK_SERVER_NAMESPACES = (
@@ -85,19 +83,22 @@ class Supervisor:
     """
 
     def __init__(
-        self, link: _socket.socket, parent: int, options: dict[str, object], host: SharedHost | None
+        self, link: _socket.socket, parent: int, options: dict[str, object], host: "SharedHost | None"
     ) -> None:
         self._link, self._parent, self._host = link, parent, host
         self._cancelled = 0
+        self._run_uid = unused_uid() if os.geteuid() == 0 and host is None else None
         self._server, self._server_pid = _start_fork_server(options, host, [link.fileno(), parent])
+        # Not before the fork: every run would copy them.
+        from verl_lite.sandbox._memory_file import memory_file
+        from verl_lite.sandbox._questions import Questions
+
+        self._memory_file = memory_file
         server = self._server_pid
-        tasks = (lambda: tasks_below(server)) if self._host else None
-        self._questions = Questions(_await_ready(self._server), server, tasks)
-        self._meter = (
-            HostMeter(server, folder=self._host.folder, base=read_process(server))
-            if self._host
-            else Meter(server, tmp=_rootfs.TMP_MOUNT, base=read_process(server))
-        )
+        tasks = partial(host.tasks, server) if host else None
+        self._questions: Questions = Questions(_await_ready(self._server), server, tasks)
+        base = read_process(server)
+        self._meter = host.meter(server) if host else Meter(server, tmp=_rootfs.TMP_MOUNT, base=base)
         self._group = None if self._host else _make_group(server, str(options["groups"]))
 
     def serve(self) -> NoReturn:
@@ -119,7 +120,7 @@ class Supervisor:
             run_id, *request = receive_frame(self._link)
             if request:
                 limits, program, stdin = request
-                given = receive_descriptor(self._link) if stdin is None else memory_file(stdin)
+                given = receive_descriptor(self._link) if stdin is None else self._memory_file(stdin)
                 run = self._run(run_id, limits, program, given, poll, is_interactive=stdin is None)
                 answer = _result(run, self._peak_kib(run))
                 send_frame(self._link, "last result" if run.given_up else "result", *answer)
@@ -157,7 +158,7 @@ class Supervisor:
             if not run.ended:
                 self._enforce(run)
         if self._host is not None:
-            run.given_up |= not end_tree(self._server_pid, patience_s=_GRACE_S)
+            run.given_up |= not self._host.end(self._server_pid, patience_s=_GRACE_S)
         run.streams.drain()
         if self._host is not None and not run.given_up:
             self._host.clear()
@@ -179,10 +180,10 @@ class Supervisor:
             self._group.begin_run(memory_bytes=limits.memory_mb * _MB, processes=limits.processes)
         self._questions.begin_run()
         pipes = [os.pipe() for _ in range(3)]
-        if os.geteuid() == 0 and self._host is None:  # else a run cannot open /dev/stdout
+        if self._run_uid is not None:  # else a run cannot open /dev/stdout
             for _, write in pipes[:2]:
-                os.fchown(write, unused_uid(), unused_uid())
-        given = [memory_file(program), stdin, *(write for _, write in pipes)]
+                os.fchown(write, self._run_uid, self._run_uid)
+        given = [self._memory_file(program), stdin, *(write for _, write in pipes)]
         rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, DESCRIPTORS.pack(*given))
         self._server.sendmsg([packed], [rights])
         for descriptor in given:
@@ -227,12 +228,12 @@ class Supervisor:
     def _enforce(self, run: Run) -> None:
         now = time.monotonic()
         if run.stopped and self._host is not None:
-            end_tree(self._server_pid, patience_s=_SAMPLE_S)  # again: it may only have started since
+            self._host.end(self._server_pid, patience_s=_SAMPLE_S)  # again: it may only have started since
         if not run.streams.watched:
             run.streams.watch()
         elif run.next_sample_s is None and run.started and not run.stopped:
             _, started_s, _ = STARTED.unpack(run.streams.header("reply"))
-            run.next_sample_s = now + _SAMPLE_S
+            run.next_sample_s = now
             run.deadline_s = min(run.deadline_s, started_s + run.limits.wall_s)
         if now >= run.deadline_s:
             if not run.stopped:
@@ -257,7 +258,7 @@ class Supervisor:
         run.next_sample_s = time.monotonic() + interval_s
         if usage.memory_bytes > limit or (self._group is not None and self._group.killed_for_memory()):
             self._stop(run, "memory")
-        elif isinstance(self._meter, HostMeter) and self._meter.is_full:
+        elif self._meter.is_full:
             self._stop(run, "disk")
         elif usage.cpu_s > run.limits.cpu_limit_s:
             self._stop(run, "cpu")
@@ -339,7 +340,7 @@ def _limits(fields: tuple[Any, ...]) -> tuple[Limits, bytes]:
 
 
 def _start_fork_server(
-    options: dict[str, object], host: SharedHost | None, own_fds: list[int]
+    options: dict[str, object], host: "SharedHost | None", own_fds: list[int]
 ) -> tuple[_socket.socket, int]:
     near, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     as_root = os.geteuid() == 0 and host is None
@@ -369,6 +370,11 @@ def _start_fork_server(
     return near, pid
 
 
+def _load_all() -> None:
+    """Import now what otherwise is after the fork: the user that this process becomes may not read it."""
+    from verl_lite.sandbox import _cgroup, _memory_file, _questions  # noqa: F401
+
+
 def main(link_fd: int, parent_pid: int, options_text: str) -> NoReturn:
     """Entry point of the process. `link_fd` is a socket to the trainer, process `parent_pid`."""
     link = _socket.socket(fileno=link_fd)
@@ -376,7 +382,11 @@ def main(link_fd: int, parent_pid: int, options_text: str) -> NoReturn:
     try:
         parent = os.pidfd_open(parent_pid)
         options = json.loads(options_text)
+        if os.geteuid() == 0 and not (options["namespaces"] and _kernel.may_make_namespaces()):
+            _load_all()
         if not options["namespaces"]:
+            from verl_lite.sandbox._shared_host import SharedHost
+
             host = SharedHost(_rootfs.python_paths() + options["paths"])
         elif os.geteuid() == 0 and not _kernel.may_make_namespaces():
             become_ordinary()

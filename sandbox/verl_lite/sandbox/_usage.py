@@ -4,7 +4,9 @@ The kernel's limits are per process: a run with 16 processes could use 16 times 
 is in no process: files in /tmp, what pipes and sockets hold.
 """
 
+import contextlib
 import os
+import signal
 from dataclasses import dataclass
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -13,6 +15,7 @@ _INODE_BYTES = 1 << 10  # what the kernel needs for a file, besides its contents
 _PIPE_BYTES, _FREE_DESCRIPTORS = 64 << 10, 16  # a full pipe has two ends; a program's first ones are free
 _BESIDES = ("VmSwap", "HugetlbPages", "VmPTE")
 _FILL_BYTES_PER_S = 8 << 30  # how fast programs can touch memory
+_FAR_BYTES_PER_S = 20 << 30  # where they map first: two cores touch a fifth of the limit meanwhile
 _SAMPLE_S = 0.02
 _SHORTEST_S = 0.001
 
@@ -28,7 +31,7 @@ class TreeUsage:
     def next_sample_s(self, limit_bytes: int) -> float:
         """In how many seconds to look again: sooner, the nearer the limit, if they could exceed it."""
         if self.mapped_bytes <= limit_bytes:
-            return _SAMPLE_S
+            return min(_SAMPLE_S, limit_bytes / _FAR_BYTES_PER_S)
         return min(max((limit_bytes - self.memory_bytes) / _FILL_BYTES_PER_S, _SHORTEST_S), _SAMPLE_S)
 
 
@@ -56,6 +59,8 @@ class Meter:
         self._root, self._tmp = root, tmp
         self._base = base or Process(0, 0, 0)
 
+    is_full = False  # whether files took more than `tmp_bytes`, where no mount bounds them
+
     def measure(self, *, tmp_bytes: int, limit_bytes: int, shared_bytes: int = 0) -> TreeUsage:
         """`shared_bytes` is the shared anonymous memory they have mapped."""
         pids, processes, cpu_s = [], [], 0.0
@@ -74,13 +79,19 @@ class Meter:
         )
         used = elsewhere + sum(process.private for process in processes)
         alone = max((process.private - self._base.private for process in processes), default=0)
-        if elsewhere + alone > limit_bytes:  # one process by itself, whatever it shares
-            used = elsewhere + alone
-        elif used > limit_bytes:  # rarely: exact, and slower, for it waits for the processes' own mappings
-            used = elsewhere + sum(
-                _proportional(pid, process.anonymous) + process.besides
-                for pid, process in zip(pids, processes, strict=True)
-            )
+        if used > limit_bytes:
+            stopped = [
+                pid for pid in pids if _stop(pid)
+            ]  # they would fill more while we look, or until they end
+            if elsewhere + alone > limit_bytes:  # one process by itself, whatever it shares
+                used = elsewhere + alone
+            else:  # rarely: exact, and slower
+                used = elsewhere + sum(
+                    _proportional(pid, process.anonymous) + process.besides
+                    for pid, process in zip(pids, processes, strict=True)
+                )
+            if used <= limit_bytes:
+                _continue(stopped)
         mapped = elsewhere + sum(max(process.mapped - self._base.mapped, 0) for process in processes)
         mapped += max(len(processes) - 1, 0) * self._base.private
         return TreeUsage(used, mapped, cpu_s)
@@ -106,6 +117,24 @@ class Meter:
         else:
             found = unseen if denied else 0
         return found + sum(in_pipes(pid) for pid in pids)
+
+
+def _stop(pid: int) -> bool:
+    """Stop a process; False for one that has stopped itself, which must not be continued, or is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            if file.read().rpartition(")")[2].split()[0] == "T":
+                return False
+        os.kill(pid, signal.SIGSTOP)
+    except OSError:
+        return False
+    return True
+
+
+def _continue(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def children(pid: int) -> list[int]:

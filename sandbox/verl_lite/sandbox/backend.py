@@ -8,7 +8,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from verl_lite.sandbox._program_files import check_file_names, memory_file
+from verl_lite.sandbox._memory_file import memory_file
+from verl_lite.sandbox._program_files import check_file_names
 from verl_lite.sandbox.limits import Limits, Result
 
 

@@ -16,7 +16,8 @@ from verl_lite.errors import SandboxError
 from verl_lite.sandbox import _rootfs, _seccomp
 from verl_lite.sandbox._command_run import Command, CommandRun
 from verl_lite.sandbox._compiled_programs import Compiled, CompiledPrograms, compiled, compiler_limits
-from verl_lite.sandbox._program_files import memory_file, write_files
+from verl_lite.sandbox._memory_file import memory_file
+from verl_lite.sandbox._program_files import write_files
 from verl_lite.sandbox._worker import clean_environment
 from verl_lite.sandbox.backend import Request
 from verl_lite.sandbox.languages import (

@@ -10,7 +10,7 @@ from verl_lite.workers.channel import receive_frame, send_frame
 from verl_lite.workers.fork_server_handle import ForkServerHandle, WorkerStartError
 from verl_lite.workers.pool import Answer, Lease, WorkerPool
 from verl_lite.workers.progress import Progress, ProgressPage, Serve, Slot
-from verl_lite.workers.spawned import SpawnedPool, SpawnedWorker
+from verl_lite.workers.spawned import SpawnedPool, SpawnedWorker, pool_kind
 from verl_lite.workers.system import can_fork_workers, child_pids, num_cores
 from verl_lite.workers.worker_handle import CHANNEL_CLOSED, WorkerHandle, how_it_ended, resident_mb
 
@@ -32,6 +32,7 @@ __all__ = [
     "child_pids",
     "how_it_ended",
     "num_cores",
+    "pool_kind",
     "receive_frame",
     "resident_mb",
     "send_frame",

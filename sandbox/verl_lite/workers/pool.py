@@ -6,9 +6,10 @@ hands out many jobs at a time drives `ForkServerHandle` itself.
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from verl_lite.workers.fork_server_handle import ForkServerHandle, WorkerStartError
 from verl_lite.workers.worker_handle import WorkerHandle, how_it_ended
@@ -16,7 +17,6 @@ from verl_lite.workers.worker_handle import WorkerHandle, how_it_ended
 CHECK_S = 0.005  # how often a fork server that is still importing is polled
 REPORT_S = 1.0  # how long to wait for the report of how a worker ended
 WorkerT = TypeVar("WorkerT")
-WorkerT_contra = TypeVar("WorkerT_contra", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,72 @@ class Answer:
     body: bytes = b""
 
 
-class _Pool(Protocol[WorkerT_contra]):
-    def _attempt(self, worker: WorkerT_contra, job: bytes, deadline_s: float) -> Answer | None: ...
+class Pool(ABC, Generic[WorkerT]):
+    """At most `size` workers of the `Serve` of `entry` ("module:function"), called with `argument`.
 
-    def _kill(self, worker: WorkerT_contra) -> None: ...
+    A worker is replaced after a reply for which `is_clean` is False, and after `jobs_per_worker` jobs where
+    that is cheap.
+    """
 
-    def _release(self, worker: WorkerT_contra, *, keep: bool) -> None: ...
+    def __init__(
+        self,
+        entry: str,
+        argument: object,
+        *,
+        size: int,
+        jobs_per_worker: int,
+        is_clean: Callable[[bytes], bool] = bool,
+    ) -> None:
+        self._entry, self._argument = entry, argument
+        self.size = size
+        self._jobs_per_worker = jobs_per_worker
+        self._is_clean = is_clean
+        self._idle: list[WorkerT] = []
+        self._changed = threading.Condition()
+        self._reset()
+
+    @abstractmethod
+    def _reset(self) -> None:
+        """There is no worker yet."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start the first processes; returns at once."""
+
+    @abstractmethod
+    def wait_ready(self, timeout_s: float, count: int = 1) -> None:
+        """Wait until there are `count` workers, or `timeout_s` have passed."""
+
+    @abstractmethod
+    def ask(self, job: bytes, deadline_s: float) -> Answer:
+        """A worker's reply to `job` by `deadline_s` (monotonic clock), whatever the worker does."""
+
+    def lease(self, deadline_s: float) -> "Lease[WorkerT]":
+        """A worker for the caller alone, until it closes the lease. Raises TimeoutError, WorkerStartError."""
+        worker = self._acquire(deadline_s)
+        if worker is None:
+            raise TimeoutError
+        return Lease(self, worker)
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the workers; the next job starts new ones."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """In a forked child: leave the workers to the parent."""
+
+    @abstractmethod
+    def _acquire(self, deadline_s: float) -> WorkerT | None: ...
+
+    @abstractmethod
+    def _attempt(self, worker: WorkerT, job: bytes, deadline_s: float) -> Answer | None: ...
+
+    @abstractmethod
+    def _kill(self, worker: WorkerT) -> None: ...
+
+    @abstractmethod
+    def _release(self, worker: WorkerT, *, keep: bool) -> None: ...
 
 
 class Lease(Generic[WorkerT]):
@@ -47,7 +107,7 @@ class Lease(Generic[WorkerT]):
     After an answer that is not ok the worker is gone: the next `ask` is "died" at once.
     """
 
-    def __init__(self, pool: _Pool[WorkerT], worker: WorkerT) -> None:
+    def __init__(self, pool: Pool[WorkerT], worker: WorkerT) -> None:
         self._pool = pool
         self._worker: WorkerT | None = worker
         self._lock = threading.Lock()
@@ -79,29 +139,12 @@ class Lease(Generic[WorkerT]):
             self._pool._release(worker, keep=False)
 
 
-class WorkerPool:
-    """At most `size` workers of one fork server (see ForkServerHandle); all start when first needed.
+class WorkerPool(Pool[WorkerHandle]):
+    """Workers of one fork server (see ForkServerHandle); all start when first needed."""
 
-    A worker is replaced after `jobs_per_worker` jobs and after a reply for which `is_clean` is False.
-    """
-
-    def __init__(
-        self,
-        entry: str,
-        argument: object,
-        *,
-        size: int,
-        jobs_per_worker: int,
-        is_clean: Callable[[bytes], bool] = bool,
-    ) -> None:
-        self._entry, self._argument = entry, argument
-        self.size = size
-        self._jobs_per_worker = jobs_per_worker
-        self._is_clean = is_clean
+    def _reset(self) -> None:
         self.server: ForkServerHandle | None = None
         self.workers: dict[int, WorkerHandle] = {}  # by key
-        self._idle: list[WorkerHandle] = []
-        self._changed = threading.Condition()
 
     def start(self) -> None:
         """Start the fork server; returns at once."""
@@ -145,13 +188,6 @@ class WorkerPool:
             if answer is not None:
                 return answer
         return Answer("error", why)
-
-    def lease(self, deadline_s: float) -> "Lease[WorkerHandle]":
-        """A worker for the caller alone, until it closes the lease. Raises TimeoutError, WorkerStartError."""
-        worker = self._acquire(deadline_s)
-        if worker is None:
-            raise TimeoutError
-        return Lease(self, worker)
 
     def close(self) -> None:
         """End the workers and the fork server; the next job starts new ones."""

@@ -10,16 +10,15 @@ import multiprocessing
 import os
 import pickle
 import socket
-import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from verl_lite.errors import VerlLiteError
 from verl_lite.workers.channel import receive_frame, send_frame
 from verl_lite.workers.fork_server_handle import WorkerStartError
-from verl_lite.workers.pool import Answer, Lease
+from verl_lite.workers.pool import Answer, Pool, WorkerPool
 from verl_lite.workers.progress import FIELDS, Slot
+from verl_lite.workers.system import can_fork_workers
 
 _READY = b"ready"
 _NO_LIMIT = (1 << 63) - 1
@@ -100,24 +99,11 @@ def _main(channel: socket.socket, entry: str, pickled: bytes) -> None:
         serve(channel, slot)
 
 
-class SpawnedPool:
-    """As WorkerPool, for callers that wait for one job each, with spawned workers."""
+class SpawnedPool(Pool[SpawnedWorker]):
+    """Workers that are spawned one by one, and stay until they fail."""
 
-    def __init__(
-        self,
-        entry: str,
-        argument: object,
-        *,
-        size: int,
-        jobs_per_worker: int,
-        is_clean: Callable[[bytes], bool] = bool,
-    ) -> None:
-        self._entry, self._argument = entry, argument
-        self.size = size
-        self._is_clean = is_clean
-        self._idle: list[SpawnedWorker] = []
+    def _reset(self) -> None:
         self._count = 0
-        self._changed = threading.Condition()
 
     def start(self) -> None:
         """Start the first worker; returns at once."""
@@ -149,13 +135,6 @@ class SpawnedPool:
         finally:
             self._release(worker, keep=keep)
         return answer
-
-    def lease(self, deadline_s: float) -> Lease[SpawnedWorker]:
-        """As WorkerPool's. Raises TimeoutError."""
-        worker = self._acquire(deadline_s)
-        if worker is None:
-            raise TimeoutError
-        return Lease(self, worker)
 
     def _attempt(self, worker: SpawnedWorker, job: bytes, deadline_s: float) -> Answer:
         try:
@@ -202,3 +181,8 @@ class SpawnedPool:
                 worker.kill()
                 self._count -= 1
             self._changed.notify()
+
+
+def pool_kind() -> type[WorkerPool] | type[SpawnedPool]:
+    """The pool that works on this system: of forked workers where that can be."""
+    return WorkerPool if can_fork_workers() else SpawnedPool

@@ -319,3 +319,33 @@ def test_a_column_of_the_data_set_makes_no_other_format_of_our_own_rows(tmp_path
     name, groups = read(path)
     assert (name, texts(groups)) == ("verl-lite", [["c"]])
     assert groups[0][0].rollout.columns[column] == DATA_SET_COLUMNS[column]
+
+
+def test_responses_of_a_batch_are_joined_with_their_requests(tmp_path: Path) -> None:
+    responses = [json.loads(line) for line in (FORMATS / "openai_batch.jsonl").read_text().splitlines()]
+    requests = [
+        {
+            "custom_id": f"sum-{i}", "method": "POST", "url": "/v1/chat/completions",
+            "body": {"model": "m", "messages": ask(question), "metadata": {"answer": answer}},
+        }
+        for i, (question, answer, _) in enumerate(SUMS)
+    ]  # fmt: skip
+    for name, rows in (("in", requests[::-1]), ("out", responses), ("half", requests[:1])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for sources in (
+        [tmp_path / "in.jsonl", tmp_path / "out.jsonl"],
+        [tmp_path / "out.jsonl", tmp_path / "in.jsonl"],
+    ):
+        with open_rollouts(sources) as rollouts:
+            assert [file.format for file in rollouts.files] == ["openai-batch"]
+            check("joined", list(rollouts.groups()))
+    with (
+        pytest.raises(DataError, match=r"out\.jsonl: 1 responses have no request .*'sum-1'"),
+        open_rollouts([tmp_path / "out.jsonl", tmp_path / "half.jsonl"]),
+    ):
+        pass
+    with (
+        pytest.raises(DataError, match="a request of the Batch API"),
+        open_rollouts(tmp_path / "in.jsonl") as alone,
+    ):
+        list(alone.groups())

@@ -26,6 +26,7 @@ def test_the_public_names() -> None:
         "child_pids",
         "how_it_ended",
         "num_cores",
+        "pool_kind",
         "receive_frame",
         "resident_mb",
         "send_frame",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.formats import open_instruct, openrlhf, pairs, table, trl, verifiers, verl
@@ -48,6 +48,10 @@ def _table(name: str, fields: Fields, *marks: str, **more: Any) -> Format:
     return Format(name=name, marks=marks, convert=fields.convert, **more)
 
 
+def _request(row: Any, number: int) -> NoReturn:
+    raise TypeError("a request of the Batch API, which holds no completion: name its output file too")
+
+
 _EVENT = "resourceSpans|attributes.llm.output_messages.0.message.role"
 _CHOICE = "|".join(f"{at}choices.0.{kind}" for at in ("", "response.") for kind in ("message", "text"))
 _SPAN = f"{_EVENT}|attributes.gen_ai.output.messages|attributes.gen_ai.completion.0.role"
@@ -69,6 +73,12 @@ FORMATS = {
         _table("atropos", table.ATROPOS, "tokens", "masks", "scores"),
         _table("eval-protocol", table.EVAL_PROTOCOL, "messages", "input_metadata", "rollout_status"),
         _table("openai-batch", table.OPENAI_BATCH, "custom_id", "response"),
+        Format(
+            name="openai-batch-input",
+            marks=("custom_id", "body", "url"),
+            without=("response",),
+            convert=_request,
+        ),
         _table("openai-evals", table.OPENAI_EVALS, "datasource_item", "sample"),
         _table("openai-evals-log", table.OPENAI_EVALS_LOG, "spec.run_id|event_id"),
         _table("openai-chat", table.OPENAI_CHAT, _CHOICE, without=("custom_id", "completion")),

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from verl_lite.errors import DataError
 from verl_lite.lab.formats import AUTO, UnknownFormatError, format_of
 from verl_lite.lab.groups import GroupKey, consecutive_groups, group_key, number_samples
+from verl_lite.lab.reading.batch_requests import with_requests
 from verl_lite.lab.reading.containers import plain_file
 from verl_lite.lab.reading.index import SPAN_BYTES, SPAN_ROWS, SpanIndex, find_order, index_span
 from verl_lite.lab.reading.mapping import map_row
@@ -164,9 +165,11 @@ def _record_files(
                 step=step_in_name(found, place.name),
             )
         )
-    found_formats = sorted({file.format for file, place in zip(files, places) if place.is_found})
     if not files:
         raise UnknownFormatError(f"none of these files is in a known format: {', '.join(skipped)}")
+    files = with_requests(files, folder)
+    in_folders = {place.name for place in places if place.is_found}
+    found_formats = sorted({file.format for file in files if file.name in in_folders})
     if len(found_formats) > 1:
         raise DataError(
             f"the folder holds rollouts in several formats ({', '.join(found_formats)}), perhaps the same "

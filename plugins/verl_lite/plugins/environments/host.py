@@ -21,7 +21,7 @@ from verl_lite.plugins.environments.config import EnvironmentConfig, ToolConfig
 from verl_lite.plugins.environments.session import Holder, Session, on_thread, run_to_end
 from verl_lite.plugins.environments.worker import Trajectory, build_tools
 from verl_lite.plugins.execution.spec import packed
-from verl_lite.workers import Answer, SpawnedPool, WorkerPool, WorkerStartError, can_fork_workers
+from verl_lite.workers import Answer, SpawnedPool, WorkerPool, WorkerStartError, pool_kind
 
 START_S = 300.0  # the longest that importing and building may take
 ADMIT_S = 3600.0  # the longest that a trajectory waits while others have all processes
@@ -161,8 +161,7 @@ def _pool(binding: Binding, workers: int) -> WorkerPool | SpawnedPool | None:
     named = [f"environment {binding.environment.name!r}"] if binding.environment else []
     names = " and ".join([*named, *(f"tool {tool.name!r}" for tool in binding.tools)])
     spec = packed(binding, name=names, what=names)
-    kind = WorkerPool if can_fork_workers() else SpawnedPool
-    return kind(
+    return pool_kind()(
         _ENTRY, spec, size=workers, jobs_per_worker=CALLS_PER_WORKER, is_clean=lambda body: body[:1] == b"\1"
     )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from verl_lite.verifiers.math.expressions import Expr
-from verl_lite.workers import SpawnedPool, WorkerPool, can_fork_workers, num_cores
+from verl_lite.workers import SpawnedPool, WorkerPool, num_cores, pool_kind
 
 WORKER_MEMORY_MB = 1024
 JOBS_PER_WORKER = 300  # sympy's caches grow; a fresh fork is cheap
@@ -42,8 +42,7 @@ def _current() -> WorkerPool | SpawnedPool:
     global _pool
     with _pool_lock:
         if _pool is None:
-            kind = WorkerPool if can_fork_workers() else SpawnedPool
-            _pool = kind(
+            _pool = pool_kind()(
                 "verl_lite.verifiers.math.worker:prepare",
                 WORKER_MEMORY_MB,
                 size=num_workers(),
