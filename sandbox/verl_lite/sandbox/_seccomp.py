@@ -39,8 +39,9 @@ _REFUSED_FLAGS = (
 _AF_UNIX, _SOCK_STREAM, _SOCK_SEQPACKET = 1, 1, 5
 _SHARED, _SHARED_ANONYMOUS = 0x01, 0x21  # MAP_SHARED, and with MAP_ANONYMOUS
 _F_SETPIPE_SZ = 1031
-# Signals from descriptors: F_SETOWN, F_SETSIG, F_SETOWN_EX, FIOSETOWN, SIOCSPGRP.
-_F_OWNERS, _IO_OWNERS = (8, 10, 15), (0x8901, 0x8902)
+# Signals from descriptors, and leases of files: F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY;
+# FIOSETOWN, SIOCSPGRP.
+_F_OWNERS, _IO_OWNERS = (8, 10, 15, 1024, 1026), (0x8901, 0x8902)
 _SOL_SOCKET, _BUFFER_SIZES = 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and what forces them
 # PDEATHSIG, GET/SET_DUMPABLE, SET/GET_NAME, GET_SECCOMP, CAPBSET_READ, TIMERSLACK, GET_NO_NEW_PRIVS,
 # SET_VMA (names of malloc's areas): what libraries use and what affects only the caller.
@@ -233,7 +234,7 @@ def _checks_without_namespaces(column: int, *, own_user: bool) -> list[bytes]:
     """Refuse what would reach processes, sockets and files outside of the run."""
     itself = [_instruction(_LOAD, _ARG1), _instruction(_JUMP_EQUAL, 0, 1, 0), _RETURN_EPERM]
     checks = [
-        (_syscalls.SOCKET, [_RETURN_EPERM]),  # pairs are made by another call
+        *((call, [_RETURN_EPERM]) for call in _syscalls.WITH_ADDRESSES),  # pairs are made by another call
         (_syscalls.PRCTL, _one_of(_ARG0, _PRCTL_WITHOUT_NAMESPACES)),
         (_syscalls.FCNTL, _none_of(_ARG1, (_F_SETPIPE_SZ, *_F_OWNERS))),
         (_syscalls.IOCTL, _none_of(_ARG1, _IO_OWNERS)),

@@ -27,6 +27,8 @@ SET_UP = (
 FORKS = (CLONE, (57, -1), (58, -1))
 SIGNALS = ((62, 129), (200, 130), (234, 131), (129, 138))
 ON_ONESELF = ((302, 261), (203, 122))
+# socket, connect, bind, listen, accept, accept4
+WITH_ADDRESSES = (SOCKET, (42, 203), (49, 200), (50, 201), (43, 202), (288, 242))
 SETPRIORITY, IOCTL = (141, 140), (16, 29)
 BY_OWNERS = ((90, -1), (91, 52), (268, 53), (132, -1), (235, -1), (261, -1), (280, 88))
 COLUMN = {"x86_64": 0, "aarch64": 1}

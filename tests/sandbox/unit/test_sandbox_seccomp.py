@@ -102,11 +102,11 @@ def test_arguments_decide(machine: str, call: str, arguments: tuple[int, ...], a
 WITHOUT_NAMESPACES = [
     *((numbers, (17,), ASK) for numbers in (*_syscalls.FORKS, *_syscalls.SIGNALS)),
     (_syscalls.CLONE, (0x10000000 | 17,), EPERM),
-    (_syscalls.SOCKET, (1, 1), EPERM),
+    *((numbers, (1, 1), EPERM) for numbers in _syscalls.WITH_ADDRESSES),
     (_syscalls.SOCKETPAIR, (1, 1), ALLOW),
     *((_syscalls.PRCTL, (option,), EPERM) for option in (1, 4, 22, 36, 38)),
     *((_syscalls.PRCTL, (option,), ALLOW) for option in (2, 3, 15, 0x53564D41)),
-    *((_syscalls.FCNTL, (3, command), EPERM) for command in (8, 10, 15, 1031)),
+    *((_syscalls.FCNTL, (3, command), EPERM) for command in (8, 10, 15, 1024, 1031)),
     (_syscalls.FCNTL, (3, 4), ALLOW),
     *((_syscalls.IOCTL, (3, request), EPERM) for request in (0x8901, 0x8902)),
     (_syscalls.IOCTL, (3, 0x5401), ALLOW),
@@ -134,7 +134,7 @@ def test_without_namespaces_what_reaches_others_is_refused_or_asked_about(machin
     column = _syscalls.COLUMN[machine]
     usual = set(_syscalls.allowed_numbers(machine))
     asked = {numbers[column] for numbers in (*_syscalls.FORKS, *_syscalls.SIGNALS)}
-    owners = {numbers[column] for numbers in _syscalls.BY_OWNERS}
+    owners = {numbers[column] for numbers in (*_syscalls.BY_OWNERS, *_syscalls.WITH_ADDRESSES)}
     special = {numbers[column] for numbers in (*_syscalls.DECIDED_BY_ARGUMENTS, _syscalls.CLONE3)}
     for number in range(600):
         allowed = {decide(program, number, architecture) for program in (server, run)} == {ALLOW}
