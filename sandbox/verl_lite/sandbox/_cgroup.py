@@ -216,6 +216,20 @@ class ControlGroup:
         return int(counts.get("oom_kill", 0))
 
 
+def group_with(pid: int, given: str) -> ControlGroup | None:
+    """A control group with process `pid` in it, or None where none can be created."""
+    try:
+        group = ControlGroup(given)
+    except CgroupUnavailable:
+        return None
+    try:
+        group.add_process(pid)
+    except OSError:
+        group.close()
+        return None
+    return group
+
+
 def _remove_stale(place: Path) -> None:
     """Remove groups left behind because their supervisor was killed with everything around it."""
     for folder in place.glob(f"{_PREFIX}*"):

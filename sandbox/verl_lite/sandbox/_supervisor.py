@@ -90,6 +90,7 @@ class Supervisor:
         self._run_uid = unused_uid() if os.geteuid() == 0 and host is None else None
         self._server, self._server_pid = _start_fork_server(options, host, [link.fileno(), parent])
         # Not before the fork: every run would copy them.
+        from verl_lite.sandbox._cgroup import group_with
         from verl_lite.sandbox._memory_file import memory_file
         from verl_lite.sandbox._questions import Questions
 
@@ -99,7 +100,7 @@ class Supervisor:
         self._questions: Questions = Questions(_await_ready(self._server), server, tasks)
         base = read_process(server)
         self._meter = host.meter(server) if host else Meter(server, tmp=_rootfs.TMP_MOUNT, base=base)
-        self._group = None if self._host else _make_group(server, str(options["groups"]))
+        self._group = None if self._host else group_with(server, str(options["groups"]))
 
     def serve(self) -> NoReturn:
         """Answer requests until the trainer is gone."""
@@ -285,22 +286,6 @@ def _await_ready(server: _socket.socket) -> int:
         raise ForkServerGone(reason or "it ended during its start")
     (listener,) = LISTENER.unpack(ancillary[0][2])
     return int(listener)
-
-
-def _make_group(pid: int, given: str) -> "ControlGroup | None":
-    """A control group with the fork server in it, or None where none can be created."""
-    from verl_lite.sandbox._cgroup import CgroupUnavailable, ControlGroup  # not loaded before the fork
-
-    try:
-        group = ControlGroup(given)
-    except CgroupUnavailable:
-        return None
-    try:
-        group.add_process(pid)
-    except OSError:
-        group.close()
-        return None
-    return group
 
 
 def _result(run: Run, group_peak_kib: int) -> tuple[dict[str, object], list[bytes]]:
