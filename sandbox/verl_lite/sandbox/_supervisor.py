@@ -36,7 +36,6 @@ from verl_lite.sandbox._wire import receive_descriptor, receive_frame, send_fram
 from verl_lite.sandbox.limits import Limits, Status
 
 if TYPE_CHECKING:
-    from verl_lite.sandbox._cgroup import ControlGroup
     from verl_lite.sandbox._shared_host import SharedHost
 
 _MB = 1 << 20
