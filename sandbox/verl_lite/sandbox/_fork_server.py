@@ -277,16 +277,16 @@ def _start_program(
     try:
         _kernel.make_calls(calls)
         source, args, files = unpack_program(read_all(program_fd))
-        write_files({MAIN_FILE: source, **files}, f"{state.confinement.tmp}/{_rootfs.WORK}")
+        write_files({MAIN_FILE: source, **files}, state.interpreter.directory)
     except (OSError, ValueError, MemoryError) as error:
         os.write(reply, IS_FAILED + f"{type(error).__name__}: {error}".encode()[:1000])
         os._exit(1)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
-    if not state.confinement.namespaces:
+    if state.namespace < 0:
         _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
     os.write(reply, STARTED.pack(IS_STARTED, time.monotonic(), time.process_time()))
     _keep_only(streams)
-    if state.confinement.namespaces:
+    if state.namespace >= 0:
         _kernel.make_calls(_MAKE_DUMPABLE)
     state.interpreter.run_program(source, args)
 

@@ -35,7 +35,7 @@ class Interpreter:
     """
 
     def __init__(self, directory: str) -> None:
-        self._directory, self._path = directory, os.path.join(directory, MAIN_FILE)
+        self.directory, self._path = directory, os.path.join(directory, MAIN_FILE)
         _install_streams()
         _install_builtins()
         _allow_large_stacks()
@@ -50,7 +50,7 @@ class Interpreter:
         It skips module tear-down, because the process ends anyway.
         """
         sys.argv = [self._path, *args]
-        sys.path.insert(0, self._directory)  # only now: the import system caches missing folders
+        sys.path.insert(0, self.directory)  # only now: the import system caches missing folders
         if b"random" in source and "numpy" in sys.modules:
             sys.modules["numpy"].random.seed()  # else every run would draw the fork server's numbers
         code = _finish(_execute(source, self._path, self._main))
