@@ -46,9 +46,7 @@ _SOL_SOCKET, _BUFFER_SIZES = 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and what
 # PDEATHSIG, GET/SET_DUMPABLE, SET/GET_NAME, GET_SECCOMP, CAPBSET_READ, TIMERSLACK, GET_NO_NEW_PRIVS,
 # SET_VMA (names of malloc's areas): what libraries use and what affects only the caller.
 _PRCTL_OPTIONS = (1, 2, 3, 4, 15, 16, 21, 23, 29, 30, 39, 0x53564D41)
-_PRCTL_WITHOUT_NAMESPACES = (
-    _PRCTL_OPTIONS[1:3] + _PRCTL_OPTIONS[4:]
-)  # dies with its parent, can be looked into
+_PRCTL_WITHOUT_NAMESPACES = _PRCTL_OPTIONS[1:3] + _PRCTL_OPTIONS[4:]  # dies with its parent
 
 _LOAD, _RETURN = 0x20, 0x06
 _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ABOVE, _JUMP_ANY_BIT, _AND = 0x15, 0x35, 0x25, 0x45, 0x54
@@ -232,10 +230,16 @@ def run_filter(machine: str = _kernel.MACHINE, *, namespaces: bool = True, own_u
 
 def _checks_without_namespaces(column: int, *, own_user: bool) -> list[bytes]:
     """Refuse what would reach processes, sockets and files outside of the run."""
+    # To hide from the run's other processes is not needed, for none has a /proc; the supervisor has to see.
+    hidden_already = [
+        _instruction(_LOAD, _ARG0),
+        _instruction(_JUMP_EQUAL, _kernel.PR_SET_DUMPABLE, 0, 1),
+        _RETURN_NOTHING_DONE,
+    ]
     itself = [_instruction(_LOAD, _ARG1), _instruction(_JUMP_EQUAL, 0, 1, 0), _RETURN_EPERM]
     checks = [
         *((call, [_RETURN_EPERM]) for call in _syscalls.WITH_ADDRESSES),  # pairs are made by another call
-        (_syscalls.PRCTL, _one_of(_ARG0, _PRCTL_WITHOUT_NAMESPACES)),
+        (_syscalls.PRCTL, [*hidden_already, *_one_of(_ARG0, _PRCTL_WITHOUT_NAMESPACES)]),
         (_syscalls.FCNTL, _none_of(_ARG1, (_F_SETPIPE_SZ, *_F_OWNERS))),
         (_syscalls.IOCTL, _none_of(_ARG1, _IO_OWNERS)),
         (_syscalls.SETPRIORITY, [*itself, *_one_of(_ARG0, (0,))]),

@@ -68,7 +68,7 @@ with Sandbox(workers=1, backend="native") as sandbox:
 WITHOUT_NAMESPACES = """
 from verl_lite.errors import SandboxError
 from verl_lite.sandbox import Sandbox
-from verl_lite.verifiers.code import StdinTest, verify_code
+from verl_lite.verifiers.code import AssertTest, StdinTest, verify_code
 try:
     Sandbox(workers=1)
 except SandboxError as error:
@@ -76,8 +76,12 @@ except SandboxError as error:
 with Sandbox(workers=1, backend="landlock") as sandbox:
     refused = "import os\\nos.chmod(os.__file__, 0o777)", "import os\\nos.kill(os.getppid(), 0)"
     print([sandbox.run_python(program).status.value for program in refused])
-    verdict = verify_code("print(6 * 7)", [StdinTest(expected="42")], sandbox=sandbox)
-    print(verdict.outcome.value, verdict.details["isolation"])
+    for program, test in (
+        ("print(6 * 7)", StdinTest(expected="42")),
+        ("def f(x): return iter(x)", AssertTest(source="a = f([3, 4])\\nassert [next(a), next(a)] == [3, 4]")),
+    ):
+        verdict = verify_code(program, [test], sandbox=sandbox)
+        print(verdict.outcome.value, verdict.details["isolation"])
 """
 
 
@@ -92,7 +96,7 @@ def test_where_no_namespace_is_allowed_landlock_isolates_for_those_who_ask() -> 
     if tried.returncode != 0:
         pytest.skip(f"no user namespaces here: {tried.stderr[-300:]}")
     ran = subprocess.run([*command, WITHOUT_NAMESPACES], capture_output=True, text=True, check=False)
-    expected = "True True\n['error', 'error']\ncorrect landlock\n"
+    expected = "True True\n['error', 'error']\n" + 2 * "correct landlock\n"
     assert ran.stdout == expected, ran.stdout + ran.stderr[-2000:]
 
 
