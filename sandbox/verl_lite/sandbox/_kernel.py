@@ -167,14 +167,24 @@ def run_first() -> None:
     """Let this process, which uses little, run before programs that use all they get: in real time where
     that is allowed, else in short slices (Linux 6.12). Its children do not inherit it.
     """
-    reset_on_fork, round_robin, slice_ns = 1, 2, 100_000
-    for policy, priority, runtime in ((round_robin, 1, 0), (0, 0, slice_ns)):
-        attributes = struct.pack("=IIQiIQQQ", 48, policy, reset_on_fork, 0, priority, runtime, 0, 0)
-        try:
-            syscall(_SCHED_SETATTR, 0, attributes, 0, name="sched_setattr")
-        except OSError:
-            continue
-        return
+    round_robin, slice_ns = 2, 100_000
+    if not _schedule(round_robin, 1, 0):
+        _schedule(0, 0, slice_ns)
+
+
+def run_as_others() -> None:
+    """The end of `run_first`."""
+    _schedule(0, 0, 0)
+
+
+def _schedule(policy: int, priority: int, slice_ns: int) -> bool:
+    reset_on_fork = 1
+    attributes = struct.pack("=IIQiIQQQ", 48, policy, reset_on_fork, 0, priority, slice_ns, 0, 0)
+    try:
+        syscall(_SCHED_SETATTR, 0, attributes, 0, name="sched_setattr")
+    except OSError:
+        return False
+    return True
 
 
 def limit_call(which: int, soft: int, hard: int) -> Call:

@@ -31,7 +31,7 @@ from verl_lite.sandbox._fork_server import (
     serve,
 )
 from verl_lite.sandbox._streams import OutputStreams
-from verl_lite.sandbox._usage import Meter, read_process
+from verl_lite.sandbox._usage import Meter, longest_wait_s, read_process
 from verl_lite.sandbox._wire import receive_descriptor, receive_frame, send_frame
 from verl_lite.sandbox.limits import Limits, Status
 
@@ -159,6 +159,8 @@ class Supervisor:
                 self._enforce(run)
         if self._host is not None:
             run.given_up |= not self._host.end(self._server_pid, patience_s=_GRACE_S)
+        if run.streams.watched:
+            _kernel.run_as_others()  # it costs a short run a twentieth of its time
         run.streams.drain()
         if self._host is not None and not run.given_up:
             self._host.clear()
@@ -231,9 +233,10 @@ class Supervisor:
             self._host.end(self._server_pid, patience_s=_SAMPLE_S)  # again: it may only have started since
         if not run.streams.watched:
             run.streams.watch()
+            _kernel.run_first()  # the sooner a run is looked at, the less it exceeds its memory
         elif run.next_sample_s is None and run.started and not run.stopped:
             _, started_s, _ = STARTED.unpack(run.streams.header("reply"))
-            run.next_sample_s = now
+            run.next_sample_s = started_s + longest_wait_s(run.limits.memory_mb * _MB)
             run.deadline_s = min(run.deadline_s, started_s + run.limits.wall_s)
         if now >= run.deadline_s:
             if not run.stopped:
@@ -375,7 +378,6 @@ def main(link_fd: int, parent_pid: int, options_text: str) -> NoReturn:
         elif os.geteuid() == 0 and not _kernel.may_make_namespaces():
             become_ordinary()
         supervisor = Supervisor(link, parent, options, host)
-        _kernel.run_first()  # the sooner a run is looked at, the less it exceeds its memory
         try:
             supervisor.serve()
         finally:

@@ -31,8 +31,13 @@ class TreeUsage:
     def next_sample_s(self, limit_bytes: int) -> float:
         """In how many seconds to look again: sooner, the nearer the limit, if they could exceed it."""
         if self.mapped_bytes <= limit_bytes:
-            return min(_SAMPLE_S, limit_bytes / _FAR_BYTES_PER_S)
+            return longest_wait_s(limit_bytes)
         return min(max((limit_bytes - self.memory_bytes) / _FILL_BYTES_PER_S, _SHORTEST_S), _SAMPLE_S)
+
+
+def longest_wait_s(limit_bytes: int) -> float:
+    """In how many seconds a run that had nothing could exceed its limit by a fifth."""
+    return min(_SAMPLE_S, limit_bytes / _FAR_BYTES_PER_S)
 
 
 @dataclass(frozen=True, slots=True)
