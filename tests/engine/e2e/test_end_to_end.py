@@ -123,3 +123,23 @@ def test_the_ppo_quickstart_learns_its_task(tmp_path: Path, command: Callable[..
     assert len(explained) == 50
     assert max(explained[2:8]) > 0.2  # of the policy that SFT left, the prompt tells much
     assert sum(explained[-12:]) / 12 > 0.05
+
+
+@pytest.mark.slow
+def test_the_example_with_a_tool_made_small_trains_what_vllm_sampled(
+    tmp_path: Path, command: Callable[..., str]
+) -> None:
+    """Token-exact with real vLLM: behind the tool's answers the learner has the sampler's probabilities."""
+    tools = QUICKSTART.with_name("tools.yaml")
+    changes = ["sft.steps=60", "steps=3", "rollout.num_prompts=4", "data.held_out.num_rows=8"]
+    command(tmp_path, "train", str(tools), *changes, "rollout.vllm.kv_cache_gib=0.25", "--run-dir=run")
+    rows = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "turns/mean" in row]
+    assert len(rows) == 3
+    assert all(row["policy/kl_sampler_trainer"] < 1e-6 for row in rows)
+    records = list(read_records(tmp_path / "run" / "rollouts" / "step_000003.parquet"))
+    assert len(records) == 32
+    assert any(len(record.rollout.turns) > 1 for record in records)
+    for record in records:
+        rollout = record.rollout
+        pairs = zip(rollout.logprobs, rollout.sampled_mask, strict=True)
+        assert all(value == 0.0 for value, is_sampled in pairs if not is_sampled)
