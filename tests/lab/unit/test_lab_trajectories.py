@@ -121,13 +121,13 @@ def test_an_agent_loop_of_verl(tmp_path: Path) -> None:
 def test_the_report_has_the_turns_of_each_row(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"messages": [QUESTION, *SAID]}) + "\n")
-    shown = collect([path])["rollouts"]
-    texts = shown["texts"]
-    (turns,) = shown["turns"]
-    assert [(texts[turn[0]], turn[1]) for turn in turns] == [
+    (block,) = collect([path])["blocks"]
+    (place,) = block["columns"]["#turns"]
+    turns = json.loads(block["texts"][place])
+    assert [(turn["role"], turn["content"]) for turn in turns] == [
         ("assistant", ""),
         ("tool", "2"),
         ("assistant", "It is 2."),
     ]
-    assert json.loads(texts[turns[0][2]]) == [CALL]
-    assert [texts[turn[4]] for turn in turns] == ["ok", "ok", "ok"]
+    assert turns[0]["tool_calls"] == [CALL]
+    assert [turn["outcome"] for turn in turns] == ["ok", "ok", "ok"]
