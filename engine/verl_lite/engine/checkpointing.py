@@ -11,6 +11,7 @@ from verl_lite.engine.observe.metrics_log import MetricsLog
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.rollout.batch_source import BatchSource, SourceState
 from verl_lite.engine.rollout.canary import Canary
+from verl_lite.engine.rollout.replay import ReplayBuffer
 from verl_lite.engine.rundir.checkpoints import Checkpoint, CheckpointWriter, retention
 from verl_lite.engine.types import PolicyLearner
 
@@ -21,9 +22,16 @@ class RunCheckpoints:
     """Saves the run while training continues, at most once per step."""
 
     def __init__(
-        self, prepared: PreparedRun, learner: PolicyLearner, source: BatchSource, *, log: MetricsLog
+        self,
+        prepared: PreparedRun,
+        learner: PolicyLearner,
+        source: BatchSource,
+        *,
+        log: MetricsLog,
+        replay: ReplayBuffer | None = None,
     ) -> None:
         self._learner = learner
+        self._replay = replay
         self._source = source
         self._log = log
         self._start_saving = partial(learner.start_saving, tokenizer=prepared.tokenizer)
@@ -45,8 +53,8 @@ class RunCheckpoints:
         self._saved_path = self._writer.submit(
             step=step,
             start_saving=self._start_saving,
-            rollouts=source.rows,
-            trainer={**source.plain, **trainer},
+            rollouts=source.rows if self._replay is None else [*source.rows, *self._replay.rows],
+            trainer={**source.plain, **trainer, **self._replay_state(len(source.rows))},
         )
         self._saved_step = step
         self._seconds += time.perf_counter() - started
@@ -54,8 +62,18 @@ class RunCheckpoints:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Restore the learner and the batch source."""
         self._learner.restore(checkpoint.path)
-        self._source.restore(SourceState(plain=checkpoint.trainer, rows=checkpoint.rollouts))
+        kept = checkpoint.trainer.get("replay", {"starts_at": len(checkpoint.rollouts), "steps": {}})
+        fresh, rare = checkpoint.rollouts[: kept["starts_at"]], checkpoint.rollouts[kept["starts_at"] :]
+        self._source.restore(SourceState(plain=checkpoint.trainer, rows=fresh))
+        if self._replay is not None:
+            self._replay.restore(rare, kept["steps"])
         self._saved_step = checkpoint.step
+
+    def _replay_state(self, starts_at: int) -> dict[str, Any]:
+        """Where the replay buffer's rows start among the rollouts, and the steps of its groups."""
+        return (
+            {} if self._replay is None else {"replay": {"starts_at": starts_at, "steps": self._replay.steps}}
+        )
 
     def take_seconds(self) -> float:
         """Seconds training waited for `save` since the last call."""

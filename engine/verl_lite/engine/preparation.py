@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from verl_lite.engine.config.data import DatasetConfig
+from verl_lite.engine.config.sft import SFTRowsConfig
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.data.prompts import read_prompts, read_sources
 from verl_lite.engine.data.stream import PromptSource
@@ -21,6 +22,7 @@ from verl_lite.engine.rundir.checkpoints import Checkpoint, load_checkpoint
 from verl_lite.engine.rundir.fingerprints import changed_data, date_of, fingerprint_rows
 from verl_lite.engine.rundir.folder import FREE_FOR_MEMORY, FREE_TO_CHANGE, RunFolder, choose_run_dir
 from verl_lite.engine.sft.data import SFTData, read_sft
+from verl_lite.engine.teachers import check_teachers
 from verl_lite.engine.types import PromptRow, Tokenizer
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import ToolSchema
@@ -45,11 +47,13 @@ class PreparedRun:
     folder: RunFolder
     catalog: RewardCatalog
     tokenizer: Tokenizer
+    template: ChatTemplate
     train_prompts: Sequence[PromptRow]
     train_sources: Sequence[PromptSource]
     held_out_prompts: Sequence[PromptRow]
     turns: TurnsPlan | None
     sft: SFTData | None
+    demonstrations: SFTData | None
     checkpoint: Checkpoint | None
     passed_over: Sequence[PassedOver] = ()
     resumes: bool = False
@@ -65,6 +69,8 @@ class PreparedRun:
         }
         if self.sft is not None:
             found["sft"] = {"rows": self.sft.num_examples, "sha256": self.sft.digest}
+        if (shown := self.demonstrations) is not None:
+            found["demonstrations"] = {"rows": shown.num_examples, "sha256": shown.digest}
         return found
 
     @property
@@ -113,11 +119,13 @@ def prepare_run(
         folder=folder,
         catalog=catalog,
         tokenizer=tokenizer,
+        template=template,
         train_prompts=prompts.train,
         train_sources=prompts.sources,
         held_out_prompts=prompts.held_out,
         turns=turns,
         sft=read_sft(config, template, end_ids=end_ids, tools=tools) if config.sft.is_on else None,
+        demonstrations=None if only_sft else _read_demonstrations(config, template),
         checkpoint=checkpoint,
         passed_over=passed_over,
         resumes=resume,
@@ -141,6 +149,8 @@ def _check_model(config: TrainConfig, *, only_sft: bool) -> Tokenizer:
     named_token_ids(tokenizer, config.sft.end_of_turn)
     check_context(config.model, needed_tokens=config.sft.max_tokens or 0)
     check_context(config.model, needed_tokens=config.rollout.context_tokens)
+    if not only_sft:
+        check_teachers(config, tokenizer)
     critic = config.algorithm.critic
     if critic is not None and critic.model and not only_sft:
         check_critic(critic.model, config.model)
@@ -171,6 +181,17 @@ def _had_checkpoints(folder: RunFolder, config: TrainConfig) -> bool:
     began = load_config(type(config), folder.path / "config.yaml")
     every = max(one.checkpoints.every_steps for one in (began, config))
     return bool(began.checkpoints.every_steps) and last > 2 * every
+
+
+def _read_demonstrations(config: TrainConfig, template: ChatTemplate) -> SFTData | None:
+    """The rows of `demonstrations`, as SFT would read them."""
+    shown = config.demonstrations
+    if shown is None:
+        return None
+    own = {name: getattr(shown, name) for name in SFTRowsConfig.model_fields}
+    sft = config.sft.model_copy(update={**own, "data": shown.data, "mixture": {}, "validation": None})
+    ends = end_token_ids(template.tokenizer, config.model.path, sft.end_of_turn)
+    return read_sft(config.model_copy(update={"sft": sft}), template, end_ids=ends)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,20 +8,22 @@ does the same per group of a stream (rollout/async_source.py).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from verl_lite.engine.algorithm.advantages import estimate_advantages
 from verl_lite.engine.algorithm.entropy import limit_covariance
+from verl_lite.engine.algorithm.trajectories import sample_parts
 from verl_lite.engine.checkpointing import RunCheckpoints
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.data.stream import Prompts, make_stream
+from verl_lite.engine.demonstrations import Demonstrations
 from verl_lite.engine.evaluation import HeldOutEvaluator
 from verl_lite.engine.observe.display import Display
 from verl_lite.engine.observe.metrics_log import MetricsLog
 from verl_lite.engine.observe.monitors import Monitors
 from verl_lite.engine.observe.reporter import StepReporter
 from verl_lite.engine.observe.rollback import Rollback
-from verl_lite.engine.observe.rollout_metrics import why_unjudged
+from verl_lite.engine.observe.rollout_metrics import success_rates, why_unjudged
 from verl_lite.engine.observe.timeline import StageClock, Timeline
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.rollout.async_source import AsyncSource
@@ -29,11 +31,13 @@ from verl_lite.engine.rollout.batch_source import BatchSource, SyncSource, rollo
 from verl_lite.engine.rollout.canary import mismatch_limit, refuse_mismatch
 from verl_lite.engine.rollout.dynamic_sampling import BatchBuilder
 from verl_lite.engine.rollout.prefetch_source import PrefetchSource
+from verl_lite.engine.rollout.replay import ReplayBuffer
 from verl_lite.engine.rollout.scoring import scoring
 from verl_lite.engine.rundir.checkpoints import Checkpoint, load_checkpoint, restore_random_states
 from verl_lite.engine.rundir.interrupt import Interrupt, StopRequested
 from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
 from verl_lite.engine.rundir.seeds import derive_seed
+from verl_lite.engine.teachers import Teachers
 from verl_lite.engine.types import PolicyLearner, Sampler, StepBatch, never_stop
 from verl_lite.errors import TrainingError
 from verl_lite.plugins.scorer import Scorer
@@ -47,6 +51,7 @@ class BatchMaker:
     sampler: Sampler
     scorer: Scorer
     config: TrainConfig
+    replay: ReplayBuffer | None = None
 
     def __call__(self, step: int, clock: StageClock, *, check: Callable[[], None]) -> StepBatch:
         """The batch of `step`. `check` is called several times per second and may raise to stop."""
@@ -65,7 +70,22 @@ class BatchMaker:
                     scores.add(group)
             with clock.stage("reward"):
                 batch.add(prompts, scores.finish())
-        return batch.build(epoch=self.prompts.epoch)
+        return self._with_replay(batch.build(epoch=self.prompts.epoch), step)
+
+    def _with_replay(self, batch: StepBatch, step: int) -> StepBatch:
+        """Tell the curriculum of the batch, add groups to train on again, and keep rare ones for later."""
+        config, rows = self.config, batch.scored.rows
+        rates = success_rates(rows, config.accuracy_reward, config.evaluation.right_at)
+        self.prompts.observe(rates)
+        if self.replay is None:
+            return replace(batch, prompts=self.prompts.metrics)
+        replayed = self.replay.take(step, besides=rates)
+        self.replay.add(batch.trained, rates, step=step)
+        found = {
+            **self.prompts.metrics,
+            "data/replayed_groups": float(len({r.rollout.group for r in replayed})),
+        }
+        return replace(batch, replayed=replayed, prompts=found)
 
 
 class Trainer:
@@ -88,9 +108,17 @@ class Trainer:
         self._learner = learner
         self._sampler = sampler
         self._interrupt = interrupt
+        shown = config.demonstrations
+        self._demonstrations = Demonstrations(shown, prepared.demonstrations, seed=config.seed)
+        self._teachers = Teachers(config, prepared.tokenizer, prepared.template, learner)
         self._timeline = timeline
-        prompts = make_stream(prepared.train_prompts, prepared.train_sources, seed=config.seed)
-        maker = BatchMaker(prompts, sampler, scorer, config)
+        curriculum = config.data.curriculum
+        prompts = make_stream(
+            prepared.train_prompts, prepared.train_sources, seed=config.seed, curriculum=curriculum
+        )
+        kept = None if curriculum is None else curriculum.replay
+        replay = None if kept is None else ReplayBuffer(kept, seed=config.seed)
+        maker = BatchMaker(prompts, sampler, scorer, config, replay)
         self._source = _batch_source(maker, check=interrupt.check, timeline=timeline)
         self._held_out = HeldOutEvaluator(sampler, scorer, prepared.held_out_prompts, config)
         max_lag = config.asynchrony.largest_lag
@@ -99,7 +127,7 @@ class Trainer:
         monitors = Monitors(config.monitors, mismatch_limit=explained, max_lag=max_lag)
         self._reporter = StepReporter(config, folder, monitors=monitors, log=log, display=display)
         self._rollback = Rollback(config.monitors, folder, log=log, display=display)
-        self._checkpoints = RunCheckpoints(prepared, learner, self._source, log=log)
+        self._checkpoints = RunCheckpoints(prepared, learner, self._source, log=log, replay=replay)
         self.step = 0
         self._is_judged = False
         self.before: Mapping[str, float] = {}
@@ -124,6 +152,7 @@ class Trainer:
 
     def __exit__(self, *_: object) -> None:
         self._source.close()
+        self._teachers.close()
         self._checkpoints.close()
 
     def _one_step(self) -> None:
@@ -131,17 +160,17 @@ class Trainer:
         batch = self._source.next(self.step, clock)
         self._check_judged(batch)
         with clock.stage("update"), clear_memory_errors("updating", step=self.step + 1):
-            statistics = self._learner.token_statistics(batch.trained)
+            rows = [*batch.trained, *batch.replayed]
+            statistics = self._learner.token_statistics(rows)
             kl = self._learner.kl_coefficient
-            samples = estimate_advantages(
-                batch.trained, self._config.algorithm, statistics, kl_coefficient=kl
-            )
+            samples = estimate_advantages(rows, self._config.algorithm, statistics, kl_coefficient=kl)
             samples = limit_covariance(
                 samples,
                 self._config.algorithm.entropy,
                 seed=derive_seed(self._config.seed, "covariance", self.step),
             )
-            stats = self._learner.update(samples)
+            samples, taught = self._teachers.annotate(samples, rows, step=self.step)
+            stats = self._learner.update([*samples, *self._demonstrations.samples(self.step)])
             refuse_mismatch(stats.metrics.get("policy/kl_sampler_trainer", 0.0), self._mismatch_limit)
         self.step += 1
         self._source.drain(clock)
@@ -149,12 +178,14 @@ class Trainer:
             canary_difference = self.sync()
         measured = {
             **stats.metrics,
+            **taught,
             **getattr(self._sampler, "metrics", {}),  # of engines placed by Ray
             "canary/max_difference": canary_difference,
             **_canary_limit(self._sampler),
             "time/checkpoint_s": self._checkpoints.take_seconds(),
         }
-        self._reporter.report(self.step, batch, samples, measured=measured, seconds=clock.seconds)
+        own = samples[: sum(len(sample_parts(row.rollout)) for row in batch.trained)]
+        self._reporter.report(self.step, batch, own, measured=measured, seconds=clock.seconds)
 
     def _check_judged(self, batch: StepBatch) -> None:
         """Raise TrainingError if every reward abstained on every row, and no earlier batch was judged."""
@@ -194,7 +225,16 @@ class Trainer:
         With `may_stop` Ctrl-C raises StopRequested: for evaluations that a resumed run repeats.
         """
         check = self._interrupt.check if may_stop else never_stop
-        return self._held_out.evaluate(self.step, check=check)
+        if self._config.evaluation.weights == "policy":
+            return self._held_out.evaluate(self.step, check=check)
+        average = getattr(self._learner, "ema", None)
+        assert average is not None, "the config refuses it"
+        self._sampler.wake()
+        self._sampler.load_weights(average, version=self.step)
+        try:
+            return self._held_out.evaluate(self.step, check=check)
+        finally:
+            self.sync()
 
     def _save(self) -> None:
         state = {**self._reporter.state_dict(), **self._rollback.state_dict(), "before": dict(self.before)}

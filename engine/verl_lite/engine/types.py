@@ -47,6 +47,8 @@ class StepBatch:
 
     num_rounds  rounds of prompts; more than one only with dynamic sampling
     epoch       epoch of the prompts
+    replayed    rows of older steps that this one trains on again
+    prompts     metrics of the curriculum
     seconds     by stage, of work outside the trainer's thread
     """
 
@@ -55,6 +57,8 @@ class StepBatch:
     num_rounds: int = 1
     epoch: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    replayed: Sequence[ScoredRollout] = ()
+    prompts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def trained(self) -> list[ScoredRollout]:
@@ -77,6 +81,7 @@ class StepBatch:
             "rollout/refills": float(self.num_rounds - 1),
             "rollout/groups_sampled": float(len({row.rollout.group for row in self.scored.rows})),
             "rollout/groups_trained": float(len(self.groups)),
+            **self.prompts,
         }
 
 
@@ -87,6 +92,18 @@ class TokenStatistics:
     old_logprobs_T: Sequence[float] = ()
     ref_logprobs_T: Sequence[float] = ()
     values_T: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TeacherTokens:
+    """A teacher's log-probabilities of K tokens at each of T positions.
+
+    ids_TK is None where K is 1 and the token the sampled one. `is_complete`: the K tokens are all there are.
+    """
+
+    logprobs_TK: torch.Tensor
+    ids_TK: torch.Tensor | None = None
+    is_complete: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +119,7 @@ class TrainingSample:
     values_T            the critic's predictions before the update (PPO only)
     ref_logprobs_T      the reference policy's; empty: the learner computes them if needed
     old_logprobs_T      the policy's at the start of the step; empty: likewise
+    teacher             what the component `distillation` compares with
     """
 
     prompt_ids: Sequence[int]
@@ -116,6 +134,7 @@ class TrainingSample:
     values_T: Sequence[float] = ()
     ref_logprobs_T: Sequence[float] = ()
     old_logprobs_T: Sequence[float] = ()
+    teacher: TeacherTokens | None = None
 
     @property
     def is_in_policy(self) -> bool:

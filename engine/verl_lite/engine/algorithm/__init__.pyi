@@ -9,6 +9,7 @@ from .advantages import (
     mean_normalised as mean_normalised,
     overlong_penalty as overlong_penalty,
 )
+from .distillation import reverse_kl as reverse_kl, sampled_divergence as sampled_divergence
 from .entropy import (
     EntropyController as EntropyController,
     limit_covariance as limit_covariance,

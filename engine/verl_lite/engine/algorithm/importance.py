@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from verl_lite.engine.algorithm.losses import MAX_LOG_RATIO, LossInput, counted, sequence_mean
-from verl_lite.engine.config.algorithm import ImportanceConfig, RejectConfig
+from verl_lite.engine.config.importance import ImportanceConfig, RejectConfig
 from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import TrainingError
 

@@ -7,6 +7,7 @@
     reference_kl    beta x KL to the reference
     kl_cov          |log p - log p_old| of the tokens that lower the entropy most, per token of the policy
     cross_entropy   -log p: demonstrations, and own samples that were right
+    distillation    KL(policy, teacher), see distillation.py
 
 Denominators are counted per component over the global mini-batch (`component_weights`), so tokens of one
 component never dilute another.
@@ -19,6 +20,7 @@ from functools import partial
 
 from torch import Tensor
 
+from verl_lite.engine.algorithm.distillation import reverse_kl, sampled_divergence
 from verl_lite.engine.algorithm.importance import importance_weights, mismatch_metrics
 from verl_lite.engine.algorithm.kl import kl_estimate
 from verl_lite.engine.algorithm.losses import (
@@ -40,13 +42,17 @@ class Terms:
 
     `weights` are the global token weights by component, 0 for tokens that are not in it.
     `sampler_logprobs_N` is None if the sampler reported none, `ref_logprobs_N` if there is no reference. A KL
-    in the reward is measured but not added to the loss.
+    in the reward is measured but not added to the loss. `teacher_NK` are a teacher's log-probabilities,
+    `student_NK` the policy's of the same tokens; None: K is 1, and they are those of the sampled tokens.
     """
 
     weights: Mapping[ComponentName, Tensor]
     entropy_N: Tensor
     sampler_logprobs_N: Tensor | None = None
     ref_logprobs_N: Tensor | None = None
+    teacher_NK: Tensor | None = None
+    student_NK: Tensor | None = None
+    teacher_is_complete: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +102,7 @@ METRICS: Mapping[ComponentName, str] = {
     "reference_kl": "loss/kl",
     "kl_cov": "loss/kl_cov",
     "cross_entropy": "loss/cross_entropy",
+    "distillation": "loss/distillation",
 }
 
 
@@ -138,12 +145,22 @@ def _cross_entropy(batch: LossInput, terms: Terms, options: ObjectiveOptions) ->
     return -counted(batch.logprobs_N, terms.weights["cross_entropy"]), {}
 
 
+def _distillation(batch: LossInput, terms: Terms, options: ObjectiveOptions) -> tuple[Tensor, Metrics]:
+    assert terms.teacher_NK is not None
+    weights_N = terms.weights["distillation"]
+    if terms.student_NK is None:
+        return counted(sampled_divergence(batch.logprobs_N, terms.teacher_NK[:, 0]), weights_N), {}
+    kl_N = reverse_kl(terms.student_NK, terms.teacher_NK, is_complete=terms.teacher_is_complete)
+    return counted(kl_N, weights_N), {}
+
+
 COMPONENTS: Mapping[ComponentName, Component] = {
     "policy": _policy,
     "entropy": _entropy,
     "reference_kl": _reference_kl,
     "kl_cov": _kl_cov,
     "cross_entropy": _cross_entropy,
+    "distillation": _distillation,
 }
 
 

@@ -1,7 +1,6 @@
 from .algorithm import (
     AlgorithmConfig as AlgorithmConfig,
     CriticConfig as CriticConfig,
-    ImportanceConfig as ImportanceConfig,
     KLConfig as KLConfig,
     LearnerConfig as LearnerConfig,
     LoraConfig as LoraConfig,
@@ -10,6 +9,7 @@ from .algorithm import (
 )
 from .cluster import ClusterConfig as ClusterConfig, RewardActorsConfig as RewardActorsConfig
 from .data import DatasetConfig as DatasetConfig, TrainSourceConfig as TrainSourceConfig
+from .importance import ImportanceConfig as ImportanceConfig
 from .monitors import MonitorsConfig as MonitorsConfig
 from .rollout import RolloutConfig as RolloutConfig, VllmConfig as VllmConfig
 from .sft import SFTConfig as SFTConfig, SFTRowsConfig as SFTRowsConfig

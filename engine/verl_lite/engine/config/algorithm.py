@@ -3,12 +3,12 @@
 Every refusal gives its reason, before anything is loaded.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from verl_lite.engine.config.importance import ImportanceConfig
 from verl_lite.plugins.config_file import ConfigModel
 
 AdvantageName = Literal[
@@ -34,7 +34,8 @@ class KLConfig(ConfigModel):
     coefficient: float = Field(default=0.0, ge=0)
     estimator: Literal["k1", "k2", "k3"] = "k3"
     placement: Literal["loss", "reward"] = "loss"
-    reference: Literal["copy", "offload", "adapter_off", "none"] = "copy"
+    reference: Literal["copy", "offload", "adapter_off", "ema", "none"] = "copy"
+    ema_decay: float = Field(default=0.99, ge=0, lt=1)  # ema: how much of the reference a step keeps
     target: float | None = Field(
         default=None, gt=0
     )  # makes the coefficient adaptive: KL per completion, nats
@@ -56,7 +57,7 @@ class KLConfig(ConfigModel):
         if self.coefficient > 0 and self.reference == "none":
             raise ValueError(
                 f"kl.coefficient={self.coefficient} needs a reference policy to compare with, but "
-                "kl.reference=none: choose copy, offload or adapter_off, or set the coefficient to 0"
+                "kl.reference=none: choose copy, offload, adapter_off or ema, or set the coefficient to 0"
             )
         if self.target is not None and self.coefficient == 0:
             raise ValueError(
@@ -84,61 +85,6 @@ class KLConfig(ConfigModel):
                 "kl.ratio_weighted with kl.estimator=k2: the gradient of k2 itself is that of KL(policy || "
                 "reference), and times the ratio it no longer is: leave one of the two out, or use k1 or k3"
             )
-
-
-class RejectConfig(ConfigModel):
-    """Drop tokens or whole completions whose sampler and learner differ too much.
-
-    With r = p_learner / p_sampler:
-
-    statistic      k1: log r, with `low` and `high` given as those of r; k2: (log r)^2 / 2; k3: r - 1 - log r
-    over           token: each alone; of a completion's tokens the sum, mean, min or max, for all of them
-    low, high      what is kept
-    learner        old: the policy that started the step; current: the one being updated
-    only_negative  never drops tokens of positive advantage
-    """
-
-    statistic: Literal["k1", "k2", "k3"] = "k1"
-    over: Literal["token", "sum", "mean", "min", "max"] = "mean"
-    low: float = Field(default=0.0, ge=0)
-    high: float | None = Field(default=None, gt=0)
-    learner: Literal["old", "current"] = "old"
-    only_negative: bool = False
-
-    @model_validator(mode="after")
-    def _bounds(self) -> Self:
-        if self.low >= (math.inf if self.high is None else self.high):
-            raise ValueError(f"importance.reject: low={self.low} must be below high={self.high}")
-        if self.high is None and self.low == 0.0:
-            raise ValueError(
-                "importance.reject: expected low, high or both; without a bound nothing is dropped"
-            )
-        return self
-
-
-class ImportanceConfig(ConfigModel):
-    """Correct differences between sampler and learner probabilities. Their KL is always logged.
-
-    `level` is what one weight is for: a token; a sequence (the product over its tokens), or its geometric
-    mean. `reject` applies on top, in any mode.
-    """
-
-    mode: Literal["off", "truncate", "mask"] = "off"
-    level: Literal["token", "sequence", "geometric"] = "token"
-    low: float = Field(default=0.5, ge=0)  # mask: drop tokens with lower weights
-    high: float = Field(default=2.0, gt=0)  # truncate: the cap; mask: drop tokens with higher weights
-    reject: tuple[RejectConfig, ...] = ()
-
-    @property
-    def is_on(self) -> bool:
-        """Whether the sampler's log-probabilities decide what a token weighs."""
-        return self.mode != "off" or bool(self.reject)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.mode == "mask" and self.low >= self.high:
-            raise ValueError(f"importance.low={self.low} must be below importance.high={self.high}")
-        return self
 
 
 class EntropyConfig(ConfigModel):
@@ -315,8 +261,13 @@ class AlgorithmConfig(ConfigModel):
 
 
 class OptimizerConfig(ConfigModel):
-    """AdamW, its schedule and its guards."""
+    """AdamW or Muon, its schedule and its guards.
 
+    name  muon: torch's, for the policy's hidden matrices in RL; embeddings, head, norms and biases have AdamW
+    """
+
+    name: Literal["adamw", "muon"] = "adamw"
+    muon_momentum: float = Field(default=0.95, ge=0, lt=1)
     learning_rate: float = Field(default=1e-6, gt=0)
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)
@@ -337,6 +288,8 @@ class OptimizerConfig(ConfigModel):
                 f"betas={list(self.betas)}: expected two numbers of at least 0 and below 1, the fractions "
                 "of the old moments that a step keeps; [0.9, 0.95] is usual"
             )
+        if self.name == "muon" and self.bits == 8:
+            raise ValueError("optimizer.bits=8 is for AdamW's moments; Muon has one momentum, in float32")
         return self
 
 
@@ -393,6 +346,11 @@ class LearnerConfig(ConfigModel):
                 "(a padded row cannot attend to another row's prompt)"
             )
         check_dropout(self.lora, dropout=self.dropout)
+        if self.optimizer.name == "muon" and self.is_quantized:
+            raise ValueError(
+                "optimizer.name=muon with lora.quantize has not been tried: use adamw, or adapters on a base "
+                "that is not quantised"
+            )
         if self.num_ranks > 1 and self.parallel == "fsdp":
             self._check_shards()
         return self
@@ -408,6 +366,8 @@ class LearnerConfig(ConfigModel):
                 "optimizer.bits=8 quantises each rank's shard in its own blocks, from which another number "
                 "of ranks could not resume"
             )
+        elif self.optimizer.name == "muon":
+            why = "optimizer.name=muon orthogonalises whole matrices, but a rank holds shards"
         elif self.optimizer.offload:
             why = (
                 "optimizer.offload keeps whole weights and moments on the CPU, but a rank holds shards, and "

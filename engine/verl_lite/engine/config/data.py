@@ -4,8 +4,10 @@ import datetime
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import Field, JsonValue, NonNegativeInt, model_validator
 
+from verl_lite.engine.config.curriculum import CurriculumConfig
+from verl_lite.plugins.composite.schedule import Weight, weights_of
 from verl_lite.plugins.config_file import ConfigModel
 
 TASKS = ("arithmetic", "sums", "word_problems", "products")
@@ -103,11 +105,19 @@ class TrainSourceConfig(DatasetConfig):
 
     name      becomes the rows' `data_source`, unless they have that column: a reward with
               `sources: [name]` scores only these rows
-    weight    its share of the prompts of every step, relative to the others'
+    weight    its share of the prompts of every step, relative to the others'; may follow a schedule
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    weight: PositiveFloat = 1.0
+    weight: Weight = 1.0
+
+    @model_validator(mode="after")
+    def _has_weight(self) -> "TrainSourceConfig":
+        if min(weights_of(self.weight)) <= 0:
+            raise ValueError(
+                f"the data set {self.name} has weight {self.weight}: expected above 0 at every step"
+            )
+        return self
 
 
 class ChatConfig(ConfigModel):
@@ -130,6 +140,7 @@ class DataConfig(ChatConfig):
 
     train: DatasetConfig | tuple[TrainSourceConfig, ...]
     held_out: DatasetConfig | None = None
+    curriculum: CurriculumConfig | None = None
 
     @model_validator(mode="after")
     def _names_differ(self) -> "DataConfig":

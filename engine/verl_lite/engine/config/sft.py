@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model
 
 from verl_lite.engine.config.algorithm import LoraConfig, OptimizerConfig, check_dropout
 from verl_lite.engine.config.data import DatasetConfig
+from verl_lite.plugins.composite.schedule import Weight, weights_of
 from verl_lite.plugins.config_file import ConfigModel
 
 
@@ -45,6 +46,25 @@ class SFTSourceConfig(SFTRowsConfig):
         if phase == "decay_weight" and self.decay_weight is not None:
             return self.decay_weight
         return self.weight
+
+
+class DemonstrationsConfig(SFTRowsConfig):
+    """A supervised term in every RL step: cross-entropy on the answers of rows.
+
+    data           rows to use instead of data.train; rollout records, with answer: completion, are rows too
+    rows_per_step  rows beside the rollouts of each step
+    weight         of their mean loss per token; may follow a schedule
+    """
+
+    data: DatasetConfig | None = None
+    rows_per_step: PositiveInt = 16
+    weight: Weight = 1.0
+
+    @model_validator(mode="after")
+    def _not_negative(self) -> Self:
+        if min(weights_of(self.weight)) < 0:
+            raise ValueError(f"demonstrations.weight={self.weight}: expected at least 0")
+        return self
 
 
 class SpanWeight(ConfigModel):

@@ -1,7 +1,8 @@
 """The frozen configuration tree of a training run. Importing it never imports torch.
 
     name, seed, deterministic, steps   model   data   sft   rollout   environment + tools   rewards + scoring
-    algorithm   learner   asynchrony   cluster   evaluation   checkpoints   monitors   logging
+    algorithm   demonstrations   distillation   learner   asynchrony   cluster   evaluation   checkpoints
+    monitors   logging
 
 `rewards` and `scoring` belong to the plugins; larger sections have their own files. Checks across
 fields run here, before anything loads; names carry units.
@@ -21,10 +22,11 @@ from verl_lite.engine.config.cross_checks import (
     check_updates,
 )
 from verl_lite.engine.config.data import DataConfig
+from verl_lite.engine.config.distillation import DistillationConfig
 from verl_lite.engine.config.lora_sync import reason_to_merge
 from verl_lite.engine.config.monitors import MonitorsConfig
 from verl_lite.engine.config.rollout import RolloutConfig
-from verl_lite.engine.config.sft import SFTConfig
+from verl_lite.engine.config.sft import DemonstrationsConfig, SFTConfig
 from verl_lite.plugins.composite.config import RewardNode, RewardsConfig, leaves
 from verl_lite.plugins.config_file import ConfigModel, load_config as load_config
 from verl_lite.plugins.environments import EnvironmentConfig, ToolsConfig
@@ -71,14 +73,16 @@ class ModelConfig(ConfigModel):
 
 
 class EvaluationConfig(ConfigModel):
-    """Greedy accuracy on data.held_out, before and after RL and every `every_steps` steps (0: never between).
+    """Greedy accuracy on data.held_out: before and after RL, and every `every_steps` steps (0: no more).
 
     A row is right when the reward named `accuracy` (unset: the first one) gives at least `right_at`.
+    `weights` are the policy's, or the moving average's of algorithm.kl.reference: ema.
     """
 
     every_steps: NonNegativeInt = 0
     accuracy: str = ""
     right_at: float = 1.0
+    weights: Literal["policy", "ema"] = "policy"
 
 
 class CheckpointConfig(ConfigModel):
@@ -130,6 +134,8 @@ class TrainConfig(RewardsConfig):
     environment: EnvironmentConfig | None = None
     tools: ToolsConfig = ()
     algorithm: AlgorithmConfig = Field(default_factory=AlgorithmConfig)
+    demonstrations: DemonstrationsConfig | None = None
+    distillation: DistillationConfig = Field(default_factory=DistillationConfig)
     learner: LearnerConfig = Field(default_factory=LearnerConfig)
     asynchrony: AsynchronyConfig = Field(default_factory=AsynchronyConfig)
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
@@ -191,17 +197,25 @@ class TrainConfig(RewardsConfig):
     @model_validator(mode="after")
     def _check_across(self) -> "TrainConfig":
         self._check_rewards()
+        self._check_replay()
         if self.evaluation.every_steps and self.data.held_out is None:
             raise ValueError(
                 f"evaluation.every_steps={self.evaluation.every_steps} needs data.held_out; "
                 "name the rows or set it to 0"
             )
+        if self.evaluation.weights == "ema":
+            self._check_ema()
         self._check_best()
         self.algorithm.check_rollout(
             num_samples=self.rollout.num_samples, top_p=self.rollout.top_p, top_k=self.rollout.top_k
         )
         check_models(self.algorithm, self.learner)
         check_turns(self.rollout, self.environment, self.tools)
+        self.distillation.check_rollout(
+            temperature=self.rollout.temperature,
+            max_lag=self.asynchrony.largest_lag,
+            num_ranks=self.learner.num_ranks,
+        )
         check_updates(
             self.algorithm,
             num_prompts=self.rollout.num_prompts,
@@ -215,6 +229,38 @@ class TrainConfig(RewardsConfig):
             takes_weights_anytime=self.rollout.is_placed_by_ray,
         )
         return self
+
+    def _check_ema(self) -> None:
+        why = ""
+        if self.algorithm.kl.reference != "ema":
+            why = "there is no moving average: set algorithm.kl.reference to ema"
+        elif self.learner.num_ranks > 1:
+            why = f"learner.num_ranks={self.learner.num_ranks} keep it in shards: use one rank"
+        elif self.asynchrony.mode != "sync":
+            why = f"asynchrony.mode={self.asynchrony.mode} samples meanwhile: use sync"
+        elif self.learner.lora is not None and self.rollout.lora_sync != "merged":
+            why = "the sampler takes whole weights then: set rollout.lora_sync to merged"
+        if why:
+            raise ValueError(f"evaluation.weights=ema, but {why}")
+
+    def _check_replay(self) -> None:
+        if self.data.curriculum is None or self.data.curriculum.replay is None:
+            return
+        where = "data.curriculum.replay"
+        if self.algorithm.importance.mode == "off":
+            raise ValueError(
+                f"{where} trains on samples of older policies, which is only right with importance "
+                "weights: set algorithm.importance.mode to truncate or mask"
+            )
+        if self.asynchrony.mode == "async":
+            raise ValueError(
+                f"{where} with asynchrony.mode=async: batches are cut from a stream there; use one_ahead"
+            )
+        if self.algorithm.advantage in ("gae", "reinforce_pp", "raft", "rft"):
+            raise ValueError(
+                f"{where} replays groups, but advantage={self.algorithm.advantage} does not compare the "
+                "samples of a group: use grpo or another estimator of groups"
+            )
 
     def _check_rewards(self) -> None:
         paths = [leaf.path for leaf in leaves(self.rewards)]

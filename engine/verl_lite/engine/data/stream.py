@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from verl_lite.engine.config.curriculum import CurriculumConfig
+from verl_lite.engine.data.curriculum import Curriculum, CurriculumState
 from verl_lite.engine.rundir.seeds import derive_seed
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError
+from verl_lite.plugins.composite.schedule import Weight, weight_at
 
 
 class Prompts(Protocol):
@@ -26,6 +29,13 @@ class Prompts(Protocol):
     def find(self, ids: Sequence[str]) -> list[PromptRow]:
         """The prompts with these ids, in the data's order. Raises ConfigError for an unknown id."""
 
+    def observe(self, rates: Mapping[str, float]) -> None:
+        """The next batch's success rates by prompt; once per batch, in order."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What the curriculum reports; {} without one."""
+
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
@@ -36,13 +46,22 @@ class PromptSource:
     """One of several data sets: its `rows` among all prompts, and its weight."""
 
     name: str
-    weight: float
+    weight: Weight
     rows: range
 
 
-def make_stream(prompts: Sequence[PromptRow], sources: Sequence[PromptSource], *, seed: int) -> Prompts:
+def make_stream(
+    prompts: Sequence[PromptRow],
+    sources: Sequence[PromptSource],
+    *,
+    seed: int,
+    curriculum: CurriculumConfig | None = None,
+) -> Prompts:
     """The stream of a run: of one data set, or of several by weight."""
-    return MixedStream(prompts, sources, seed=seed) if sources else PromptStream(prompts, seed=seed)
+    choice = None if curriculum is None else Curriculum(curriculum, prompts, seed=seed)
+    if sources:
+        return MixedStream(prompts, sources, seed=seed, curriculum=choice)
+    return PromptStream(prompts, seed=seed, curriculum=choice)
 
 
 class MixedStream:
@@ -51,13 +70,27 @@ class MixedStream:
     A data set with too few rows for its share of a batch gives what it has; the others fill the batch.
     """
 
-    def __init__(self, prompts: Sequence[PromptRow], sources: Sequence[PromptSource], *, seed: int) -> None:
+    def __init__(
+        self,
+        prompts: Sequence[PromptRow],
+        sources: Sequence[PromptSource],
+        *,
+        seed: int,
+        curriculum: Curriculum | None = None,
+    ) -> None:
         self._parts = [
-            PromptStream(prompts, seed=derive_seed(seed, "prompts", source.name), rows=source.rows)
+            PromptStream(
+                prompts,
+                seed=derive_seed(seed, "prompts", source.name),
+                rows=source.rows,
+                curriculum=curriculum,
+                owns_curriculum=False,
+            )
             for source in sources
         ]
-        total = sum(source.weight for source in sources)
-        self._shares = [source.weight / total for source in sources]
+        self._curriculum = curriculum
+        self._weights = [source.weight for source in sources]
+        self._step = 0
         self._credits = [0.0] * len(sources)
 
     @property
@@ -82,7 +115,9 @@ class MixedStream:
         return [next(taken[at]) for at in order]
 
     def _next_source(self, free: list[int]) -> int:
-        self._credits = [had + share for had, share in zip(self._credits, self._shares, strict=True)]
+        weights = [weight_at(weight, self._step) for weight in self._weights]
+        shares = [weight / sum(weights) for weight in weights]
+        self._credits = [had + share for had, share in zip(self._credits, shares, strict=True)]
         chosen = max((at for at in range(len(free)) if free[at]), key=lambda at: self._credits[at])
         self._credits[chosen] -= 1
         free[chosen] -= 1
@@ -93,13 +128,28 @@ class MixedStream:
         _check_known(ids, frozenset[str]().union(*(part.ids for part in self._parts)))
         return [row for part in self._parts for row in part.find([id for id in ids if id in part.ids])]
 
+    def observe(self, rates: Mapping[str, float]) -> None:
+        self._step += 1
+        if self._curriculum is not None:
+            self._curriculum.observe(rates)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {} if self._curriculum is None else self._curriculum.metrics
+
     def state_dict(self) -> dict[str, Any]:
-        return {"credits": list(self._credits), "parts": [part.state_dict() for part in self._parts]}
+        return {
+            "credits": list(self._credits),
+            "step": self._step,
+            "parts": [part.state_dict() for part in self._parts],
+            **_state_of(self._curriculum),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if len(state.get("parts", ())) != len(self._parts):
             raise ConfigError("the checkpoint was made with other data sets: resume with the same data.train")
-        self._credits = list(state["credits"])
+        self._credits, self._step = list(state["credits"]), state.get("step", 0)
+        _restore(self._curriculum, state)
         for part, own in zip(self._parts, state["parts"], strict=True):
             part.load_state_dict(own)
 
@@ -107,10 +157,23 @@ class MixedStream:
 class PromptStream:
     """Endless prompts, each epoch in a new order that follows from the seed.
 
-    A batch never contains a prompt twice, even across epochs. `rows` are those of the prompts to use.
+    A batch never contains a prompt twice, even across epochs. `rows` are those of the prompts to use. With a
+    `curriculum`, prompts that are not open are passed over, or all are drawn by it; an epoch is then as many
+    prompts as there are rows. Its state is with its owner.
     """
 
-    def __init__(self, prompts: Sequence[PromptRow], *, seed: int, rows: range | None = None) -> None:
+    def __init__(
+        self,
+        prompts: Sequence[PromptRow],
+        *,
+        seed: int,
+        rows: range | None = None,
+        curriculum: Curriculum | None = None,
+        owns_curriculum: bool = True,
+    ) -> None:
+        self._curriculum = curriculum
+        self._owned = curriculum if owns_curriculum else None
+        self._num_drawn = 0
         self._prompts = prompts
         self._rows = range(len(prompts)) if rows is None else rows
         self._id_of = {index: prompts[index].id for index in self._rows}
@@ -132,6 +195,12 @@ class PromptStream:
         """The next prompts, except those in use (`besides`). ConfigError if there are too few rows."""
         _check_enough(num_prompts, besides, self.num_rows)
         before = {prompt.id for prompt in besides}
+        if self._curriculum is not None:
+            free = [name for name in self._id_of.values() if name not in before]
+            found = self._curriculum.open(free, at_least=num_prompts)
+            if self._curriculum.draws:
+                return self._draw(found, num_prompts)
+            before |= self.ids - found
         batch: list[int] = []
         while True:
             skipped: list[int] = []
@@ -151,6 +220,22 @@ class PromptStream:
             self._remaining += [i for i in fresh if i not in in_use] + [i for i in fresh if i in in_use]
         return [self._prompts[index] for index in batch]
 
+    def _draw(self, names: "set[str]", count: int) -> list[PromptRow]:
+        assert self._curriculum is not None
+        chosen = self._curriculum.draw(sorted(names), count, nonce=self._num_drawn)
+        self._num_drawn += count
+        self.epoch = self._num_drawn // self.num_rows
+        place = {name: at for at, name in enumerate(chosen)}
+        return sorted(self.find(chosen), key=lambda prompt: place[prompt.id])
+
+    def observe(self, rates: Mapping[str, float]) -> None:
+        if self._owned is not None:
+            self._owned.observe(rates)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {} if self._owned is None else self._owned.metrics
+
     def find(self, ids: Sequence[str]) -> list[PromptRow]:
         """The prompts with these ids, in the data's order. Raises ConfigError for an unknown id."""
         _check_known(ids, self.ids)
@@ -158,7 +243,13 @@ class PromptStream:
         return [self._prompts[index] for index in self._rows if self._id_of[index] in wanted]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "remaining": list(self._remaining), "num_rows": self.num_rows}
+        return {
+            "epoch": self.epoch,
+            "remaining": list(self._remaining),
+            "num_rows": self.num_rows,
+            "num_drawn": self._num_drawn,
+            **_state_of(self._owned),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if state["num_rows"] != self.num_rows:
@@ -166,8 +257,18 @@ class PromptStream:
                 f"the checkpoint was made with {state['num_rows']} training rows, the data now has "
                 f"{self.num_rows}: resume with the same data"
             )
-        self.epoch = state["epoch"]
+        self.epoch, self._num_drawn = state["epoch"], state.get("num_drawn", 0)
+        _restore(self._owned, state)
         self._remaining = list(state["remaining"])
+
+
+def _state_of(curriculum: Curriculum | None) -> dict[str, CurriculumState]:
+    return {} if curriculum is None else {"curriculum": curriculum.state_dict()}
+
+
+def _restore(curriculum: Curriculum | None, state: Mapping[str, Any]) -> None:
+    if curriculum is not None and "curriculum" in state:
+        curriculum.load_state_dict(state["curriculum"])
 
 
 def _check_enough(num_prompts: int, besides: Sequence[PromptRow], num_rows: int) -> None:

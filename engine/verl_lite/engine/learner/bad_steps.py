@@ -38,4 +38,7 @@ class BadStepGuard:
 
 def _row(sample: TrainingSample) -> dict[str, object]:
     row = {field.name: getattr(sample, field.name) for field in dataclasses.fields(sample)}
-    return {name: value if isinstance(value, str | int) else list(value) for name, value in row.items()}
+    row["components"] = {name: list(weights_T) for name, weights_T in sample.components.items()}
+    row["teacher"] = None if sample.teacher is None else sample.teacher.logprobs_TK.tolist()
+    plain = (str, int, dict, type(None))
+    return {name: value if isinstance(value, plain) else list(value) for name, value in row.items()}

@@ -81,7 +81,9 @@ class Critic:
         nn.init.zeros_(self._head.bias)
         self.body.distribute()
         ranks.distribute(self._head)
-        optimizer = learner.optimizer.model_copy(update={"learning_rate": config.learning_rate})
+        optimizer = learner.optimizer.model_copy(
+            update={"learning_rate": config.learning_rate, "name": "adamw"}
+        )
         self._parameters = [*model.parameters(), *self._head.parameters()]
         self._optimizer = PolicyOptimizer(
             self._parameters, optimizer, total_steps=total_steps * config.epochs

@@ -9,13 +9,11 @@ them; they still count in the denominators.
 Shapes: N completion tokens of a micro-batch, T those of one sample.
 """
 
-import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,37 +28,39 @@ from verl_lite.engine.algorithm.importance import (
     refuse_without_logprobs,
 )
 from verl_lite.engine.algorithm.kl import KLController
-from verl_lite.engine.algorithm.losses import LossInput, policy_loss
-from verl_lite.engine.algorithm.objective import Terms, component_weights, objective, step_means
+from verl_lite.engine.algorithm.losses import policy_loss
+from verl_lite.engine.algorithm.objective import component_weights, objective, step_means
 from verl_lite.engine.algorithm.trajectories import bare_samples
 from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.learner.bad_steps import BadStepGuard
 from verl_lite.engine.learner.checkpoint import is_sharded, saved_state, start_saving
 from verl_lite.engine.learner.critic import Critic, make_critic
 from verl_lite.engine.learner.device_sums import DeviceSums
+from verl_lite.engine.learner.loss_inputs import loss_inputs
+from verl_lite.engine.learner.muon import hidden_matrices
 from verl_lite.engine.learner.optimizer import PolicyOptimizer
-from verl_lite.engine.learner.packing import PackedBatch, by_samples, token_column
+from verl_lite.engine.learner.packing import PackedBatch, by_samples
 from verl_lite.engine.learner.policy import Policy
+from verl_lite.engine.learner.policy_weights import PolicyWeights
 from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.learner.reference import make_reference
-from verl_lite.engine.model.checkpoint_names import in_checkpoint_format
 from verl_lite.engine.model.lora import adapter_weights, add_adapters
-from verl_lite.engine.model.precision import logprob_noise, num_layers, weights_dtype
-from verl_lite.engine.model.weights import float32_master_weights, named_weights
+from verl_lite.engine.model.weights import base_model, float32_master_weights
 from verl_lite.engine.types import (
     ComponentName,
     Tokenizer,
     TokenStatistics,
     TrainingSample,
     UpdateStats,
+    WeightSource,
     is_trainable,
 )
-from verl_lite.plugins import Rollout, ScoredRollout
+from verl_lite.plugins import ScoredRollout
 
 MISMATCH_SAMPLES = 16  # measured where no update has computed log-probabilities
 
 
-class Learner:
+class Learner(PolicyWeights):
     """Owns the policy's weights, its optimiser and the KL controller; a WeightSource for samplers.
 
     `model` is the initial policy, also the source of the KL reference: a resumed run passes it too, then
@@ -108,7 +108,12 @@ class Learner:
             )
         self.policy.distribute()
         num_updates = total_steps * algorithm.epochs * algorithm.mini_batches
-        self._optimizer = PolicyOptimizer(model.parameters(), config.optimizer, total_steps=num_updates)
+        self._optimizer = PolicyOptimizer(
+            model.parameters(),
+            config.optimizer,
+            total_steps=num_updates,
+            hidden=hidden_matrices(base_model(model)),
+        )
         self._generator = torch.Generator().manual_seed(seed)
 
     def token_statistics(self, scored: Sequence[ScoredRollout]) -> list[TokenStatistics]:
@@ -161,6 +166,8 @@ class Learner:
         for members in schedule:
             metrics, samples = self._step(samples, members, keep_old=len(schedule) > 1)
             steps.append(metrics)
+        if self._algorithm.kl.reference == "ema" and self._reference is not None and schedule:
+            self._reference.follow(self.policy.model, decay=self._algorithm.kl.ema_decay)
         sums = step_means(steps)
         if "policy/kl_sampler_trainer" not in sums:  # no sample had a gradient
             sums |= mismatch or self._mismatch(samples)
@@ -209,38 +216,11 @@ class Learner:
         weights: Mapping[ComponentName, Mapping[int, float]],
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """(loss, metrics, logprobs_N) of the samples at `indices`; `weights` by component and sample."""
-        logprobs_N, entropy_N = self.policy.logprobs_and_entropy(micro)
         chosen = [samples[i] for i in indices]
-
-        def values(of: Callable[[TrainingSample], Sequence[float]]) -> Tensor:
-            """One value per token, 0 where a sample has none."""
-            return token_column((of(s) or [0.0] * len(s.completion_ids) for s in chosen), logprobs_N)
-
-        def optional(name: str) -> Tensor | None:
-            of = attrgetter(name)
-            known = all(len(of(s)) == len(s.completion_ids) for s in chosen if s.is_in_policy)
-            return values(of) if known else None
-
-        def weights_N(name: ComponentName) -> Tensor:
-            per_sample = token_column([[weights[name][i] for i in indices]], logprobs_N)
-            return per_sample[sequence_N] * values(lambda sample: sample.component(name))
-
-        old_N = optional("old_logprobs_T")
-        sequence_N = micro.sequence_N.to(logprobs_N.device)
-        batch = LossInput(
-            logprobs_N=logprobs_N,
-            old_logprobs_N=logprobs_N.detach() if old_N is None else old_N,
-            advantages_N=values(lambda sample: sample.advantages_T),
-            mask_N=values(lambda sample: sample.loss_mask_T),
-            sequence_N=sequence_N,
-            num_sequences=len(indices),
-        )
-        terms = Terms(
-            weights={name: weights_N(name) for name in weights},
-            entropy_N=entropy_N,
-            sampler_logprobs_N=optional("sampler_logprobs_T"),
-            ref_logprobs_N=optional("ref_logprobs_T") if self._reference is not None else None,
-        )
+        per_sample = {name: [of[i] for i in indices] for name, of in weights.items()}
+        batch, terms = loss_inputs(self.policy, micro, chosen, per_sample)
+        if self._reference is None:
+            terms = replace(terms, ref_logprobs_N=None)
         loss, metrics = objective(
             batch,
             terms,
@@ -249,7 +229,7 @@ class Learner:
             kl_coefficient=self.kl_controller.coefficient,
             entropy_bonus=self.entropy_controller.bonus,
         )
-        return loss, metrics, logprobs_N.detach()
+        return loss, metrics, batch.logprobs_N.detach()
 
     def _mismatch(self, samples: Sequence[TrainingSample]) -> dict[str, float]:
         """The sampler-trainer mismatch, by an extra forward pass over a few samples."""
@@ -350,31 +330,16 @@ class Learner:
         """Multiply the policy's scheduled learning rate by `scale` from now on; not part of the state."""
         self._optimizer.rate_scale = scale
 
-    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every (name in the model, full tensor) of the policy, LoRA adapters merged in."""
-        return named_weights(self.policy.model)
-
-    def checkpoint_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """The same weights as the policy's files have them, for samplers that load such files."""
-        return in_checkpoint_format(self.policy.model, self.named_weights())
+    @property
+    def ema(self) -> WeightSource | None:
+        """The moving average as a source of weights; None without one."""
+        if self._algorithm.kl.reference != "ema" or self._reference is None:
+            return None
+        return PolicyWeights(self._reference.policy)
 
     def adapter_weights(self) -> Iterator[tuple[str, Tensor]]:
         """(PEFT name, tensor) of the LoRA adapters alone, for samplers that serve adapters."""
         return adapter_weights(self.policy.model)
-
-    def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """See WeightSource. At temperature 1 and without autocast, whose error the sampler does not have."""
-        (sample,) = bare_samples(_as_rollout(token_ids))
-        return self.policy.completion_logprobs([sample], temperature=1.0, autocast=False)[0]
-
-    def logprob_noise(self, token_ids: Sequence[int], dtype: str) -> float:
-        """See WeightSource."""
-        (sample,) = bare_samples(_as_rollout(token_ids))
-        model, spread = self.policy.model, self.policy.logit_spread(sample)
-        dtypes = (getattr(torch, dtype), weights_dtype(model))  # both sides round
-        return math.hypot(
-            *(logprob_noise(kind, num_layers=num_layers(model), spread=spread) for kind in dtypes)
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything an exact resume needs: weights, moments, controller, generator."""
@@ -383,10 +348,19 @@ class Learner:
             "optimizer": self._optimizer.state_dict(),
             "kl_controller": self.kl_controller.state_dict(),
             "entropy_controller": self.entropy_controller.state_dict(),
+            **self._ema_state(),
             "num_bad_steps": self._guard.num_bad_steps,
             "generator": self._generator.get_state(),
             "critic": self._critic.state_dict() if self._critic is not None else None,
         }
+
+    def _ema_state(self) -> dict[str, dict[str, Tensor]]:
+        """The moving average, which only an EMA has to save: other references are made again."""
+        if self._algorithm.kl.reference != "ema" or self._reference is None:
+            return {}
+        names = self._trained_state()
+        state = self._reference.policy.model.state_dict()
+        return {"ema": {name: value for name, value in state.items() if name in names}}
 
     def _trained_state(self) -> dict[str, Tensor]:
         """The weights that change: under LoRA only the adapters."""
@@ -405,6 +379,8 @@ class Learner:
         if own.keys() != state["model"].keys():
             raise ValueError("the state belongs to a model of another shape or with other adapters")
         self.policy.model.load_state_dict(state["model"], strict=False)
+        if self._reference is not None and "ema" in state:
+            self._reference.policy.model.load_state_dict(state["ema"], strict=False)
         self._optimizer.load_state_dict(state["optimizer"])
         self.kl_controller.load_state_dict(state["kl_controller"])
         self.entropy_controller.load_state_dict(state["entropy_controller"])
@@ -420,10 +396,6 @@ def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
-
-
-def _as_rollout(token_ids: Sequence[int]) -> Rollout:
-    return Rollout(completion="", prompt_ids=token_ids[:1], completion_ids=token_ids[1:])
 
 
 def _keep_old_logprobs(samples: list[TrainingSample], old: Mapping[int, list[float]]) -> None:

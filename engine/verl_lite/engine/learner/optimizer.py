@@ -1,13 +1,14 @@
-"""AdamW with a schedule and gradient clipping; a step with nan or inf in its gradients is skipped."""
+"""AdamW, or Muon beside it: schedule, clipping; a step with nan or inf in its gradients is skipped."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from verl_lite.engine.config.algorithm import OptimizerConfig
+from verl_lite.engine.learner.muon import MuonWithAdamW
 from verl_lite.engine.model.quantization import adamw_8bit
 from verl_lite.engine.model.weights import full_tensor
 from verl_lite.errors import ConfigError
@@ -42,8 +43,14 @@ class PolicyOptimizer:
     """One call per step: check, clip, schedule, update, zero the gradients."""
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], config: OptimizerConfig, *, total_steps: int
+        self,
+        parameters: Iterable[nn.Parameter],
+        config: OptimizerConfig,
+        *,
+        total_steps: int,
+        hidden: Collection[int] = (),
     ) -> None:
+        """`hidden` are the ids of the parameters that Muon takes (see muon.hidden_matrices)."""
         self._config = config
         self._total_steps = total_steps
         self._trained = [p for p in parameters if p.requires_grad]
@@ -51,7 +58,14 @@ class PolicyOptimizer:
         self._parameters = [_on_cpu(p) for p in self._trained] if config.offload else self._trained
         if not self._parameters:
             raise ConfigError("the model has no trainable parameters: nothing to update")
-        self._adam = _adamw(self._parameters, config)
+        pairs = list(zip(self._trained, self._parameters, strict=True))
+        matrices = [own for parameter, own in pairs if config.name == "muon" and id(parameter) in hidden]
+        self._rest = [own for own in self._parameters if not any(own is matrix for matrix in matrices)]
+        if config.name == "muon":
+            adamw = _adamw(self._rest, config) if self._rest else None
+            self._adam: torch.optim.Optimizer | MuonWithAdamW = MuonWithAdamW(matrices, config, adamw=adamw)
+        else:
+            self._adam = _adamw(self._parameters, config)
         self.num_steps = 0
         self.rate_scale = 1.0  # below 1 after a rollback
 
@@ -110,9 +124,15 @@ class PolicyOptimizer:
 
     def init_moments(self) -> None:
         """Create zero moments for parameters without any, to read a state into."""
-        for parameter in self._parameters:
-            if not self._adam.state[parameter]:
-                self._adam.state[parameter] = {
+        adam = self._adam
+        if isinstance(adam, MuonWithAdamW):
+            adam.init_momenta()
+            if adam.adamw is None:
+                return
+            adam = adam.adamw
+        for parameter in self._rest:
+            if not adam.state[parameter]:
+                adam.state[parameter] = {
                     "step": torch.zeros(()),
                     "exp_avg": torch.zeros_like(parameter),
                     "exp_avg_sq": torch.zeros_like(parameter),

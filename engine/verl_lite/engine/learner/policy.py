@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from verl_lite.engine.config.algorithm import LearnerConfig
 from verl_lite.engine.learner.backbone import backbone_of, begin_training, hidden_states
+from verl_lite.engine.learner.chosen import chosen_logprobs, top_logprobs
 from verl_lite.engine.learner.head import output_head
 from verl_lite.engine.learner.packing import (
     PackedBatch,
@@ -102,6 +103,55 @@ class Policy:
         """(logprobs_N, entropy_N) at the sampling temperature, both in nats."""
         with self.autocast():
             return self._ranks.forward(self._causal, self._read, self._head.logprobs_and_entropy, batch, None)
+
+    def logprobs_and_chosen(
+        self, batch: PackedBatch, ids_NK: Tensor, *, is_complete: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(logprobs_N, entropy_N, chosen_NK): as `logprobs`, and log p of the tokens `ids_NK`."""
+        with self.autocast():
+            return self._ranks.forward(self._causal, self._chosen, batch, ids_NK, is_complete)
+
+    def _chosen(self, batch: PackedBatch, ids_NK: Tensor, is_complete: bool) -> tuple[Tensor, Tensor, Tensor]:
+        temperature, tile_mb = self._temperature, self._config.logits_tile(on_gpu=self.device.type != "cpu")
+        hidden_ND, targets_N = hidden_states(self._backbone, batch, self.device), batch.targets_N
+        targets_N = targets_N.to(self.device)
+        logprobs_N, entropy_N = self._head.logprobs_and_entropy(
+            hidden_ND, targets_N, temperature=temperature, tile_mb=tile_mb
+        )
+        chosen_NK = chosen_logprobs(
+            self._head,
+            hidden_ND,
+            targets_N,
+            logprobs_N,
+            ids_NK=None if is_complete else ids_NK,
+            temperature=temperature,
+            tile_mb=tile_mb,
+        )
+        return logprobs_N, entropy_N, chosen_NK
+
+    @torch.no_grad()
+    def top_logprobs(self, samples: Sequence[TrainingSample], k: int) -> list[tuple[Tensor, Tensor]]:
+        """Per sample ids_TK and log p of the k most probable tokens at each place (see chosen.py)."""
+        self.model.eval()
+        found: dict[int, tuple[Tensor, Tensor]] = {}
+        for batch in self.micro_batches(samples):
+            with self.autocast():
+                ids_NK, top_NK = self._ranks.forward(self._causal, self._top, batch, k)
+            lengths = [len(samples[index].completion_ids) for index in batch.sample_indices]
+            parts = zip(*(torch.split(one.cpu(), lengths) for one in (ids_NK, top_NK)), strict=True)
+            found |= dict(zip(batch.sample_indices, parts, strict=True)) if lengths else {}
+        found = self._ranks.all_gather(found)
+        return [found[index] for index in range(len(samples))]
+
+    def _top(self, batch: PackedBatch, k: int) -> tuple[Tensor, Tensor]:
+        hidden_ND = hidden_states(self._backbone, batch, self.device)
+        return top_logprobs(
+            self._head,
+            hidden_ND,
+            k,
+            temperature=self._temperature,
+            tile_mb=self._config.logits_tile(on_gpu=self.device.type != "cpu"),
+        )
 
     def _read(self, head: Callable[..., R], batch: PackedBatch, temperature: float | None) -> R:
         return head(

@@ -1,4 +1,6 @@
-"""The reference policy of the KL term: a frozen copy, a copy offloaded to the CPU, or the base under LoRA."""
+"""The reference policy of the KL term: a frozen copy, one offloaded to the CPU, the base under LoRA, or the
+policy's exponential moving average (EMA), which follows it.
+"""
 
 import copy
 from collections.abc import Sequence
@@ -17,11 +19,18 @@ from verl_lite.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class ReferencePolicy:
-    """Log-probabilities of a policy that never changes."""
+    """Log-probabilities of a policy that changes only by `follow`."""
 
     policy: Policy
     offload: bool = False
     adapter_off: bool = False
+
+    @torch.no_grad()
+    def follow(self, model: nn.Module, *, decay: float) -> None:
+        """reference = decay x reference + (1 - decay) x the trained weights of `model`."""
+        for own, moved in zip(self.policy.model.parameters(), model.parameters(), strict=True):
+            if moved.requires_grad:
+                own.lerp_(moved.to(own.device, own.dtype), 1.0 - decay)
 
     def completion_logprobs(
         self, samples: Sequence[TrainingSample], *, device: torch.device
@@ -47,13 +56,13 @@ def make_reference(
     temperature: float,
     ranks: Ranks = SINGLE_RANK,
 ) -> ReferencePolicy | None:
-    """What `kl.reference` names, made from the policy's current weights; None at coefficient 0.
+    """What `kl.reference` names, made from the policy's current weights; None at coefficient 0 unless an EMA.
 
     Call it before the policy's weights are distributed over the ranks.
     """
-    if algorithm.kl.coefficient == 0:
-        return None
     kind = algorithm.kl.reference
+    if algorithm.kl.coefficient == 0 and kind != "ema":
+        return None
     if kind == "adapter_off":
         if not hasattr(policy.model, "disable_adapter"):
             raise ConfigError(

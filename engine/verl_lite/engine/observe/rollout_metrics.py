@@ -21,6 +21,14 @@ def fraction_right(rows: Sequence[ScoredRollout], accuracy_reward: str, right_at
     return sum(is_right(row, accuracy_reward, right_at) for row in rows) / len(rows)
 
 
+def success_rates(rows: Sequence[ScoredRollout], accuracy_reward: str, right_at: float) -> dict[str, float]:
+    """The fraction of right rows of each group, by `is_right`."""
+    groups: dict[str, list[ScoredRollout]] = {}
+    for row in rows:
+        groups.setdefault(row.rollout.group, []).append(row)
+    return {name: fraction_right(group, accuracy_reward, right_at) for name, group in groups.items()}
+
+
 def why_unjudged(rows: Sequence[ScoredRollout]) -> str:
     """What to tell the user when no reward gave any row a value: each one's reason; "" if one did.
 

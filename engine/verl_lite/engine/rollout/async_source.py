@@ -16,6 +16,7 @@ from typing import Any
 
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.data.stream import Prompts
+from verl_lite.engine.observe.rollout_metrics import success_rates
 from verl_lite.engine.observe.timeline import StageClock, Timeline
 from verl_lite.engine.rollout.batch_source import Cancelled, SourceState, rollout_settings
 from verl_lite.engine.rundir.interrupt import LOOK_S
@@ -113,12 +114,18 @@ class AsyncSource:
             epoch = self._prompts.epoch
         with clock.stage("wait_rewards"):
             scored = batch.session.finish()
+        config = self._config
+        with self._changed:
+            self._prompts.observe(
+                success_rates(scored.rows, config.accuracy_reward, config.evaluation.right_at)
+            )
         metrics = {**scored.metrics, "rollout/stale_groups": float(num_stale)}
         return StepBatch(
             scored=replace(scored, metrics=metrics),
             groups=frozenset(batch.groups),
             epoch=epoch,
             seconds={"rollout": batch.took_s, "wait_training": idle_s},
+            prompts=self._prompts.metrics,
         )
 
     def drain(self, clock: StageClock) -> None:

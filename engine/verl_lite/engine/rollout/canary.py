@@ -34,7 +34,9 @@ def mismatch_limit(config: TrainConfig, sampler: object) -> float | None:
     canary = getattr(sampler, "canary", None)
     rollout = config.rollout
     is_truncated = rollout.top_p < 1.0 or rollout.top_k > 0
-    if canary is None or is_truncated or config.asynchrony.largest_lag > 0:
+    curriculum = config.data.curriculum
+    replays = curriculum is not None and curriculum.replay is not None
+    if canary is None or is_truncated or replays or config.asynchrony.largest_lag > 0:
         return None
     return max(MISMATCH_LIMITS[name] for name in (canary.dtype, config.learner.dtype, config.model.dtype))
 

@@ -110,9 +110,11 @@ class PrefetchSource:
             "num_rounds": batch.num_rounds,
             "epoch": batch.epoch,
             "seconds": dict(batch.seconds),
+            "prompts": dict(batch.prompts),
+            "num_replayed": len(batch.replayed),
         }
         plain = {"prompts": self._prompts.state_dict(), "pending": pending}
-        return SourceState(plain=plain, rows=batch.scored.rows)
+        return SourceState(plain=plain, rows=[*batch.scored.rows, *batch.replayed])
 
     def restore(self, state: SourceState) -> None:
         if self._running is not None:
@@ -120,12 +122,15 @@ class PrefetchSource:
         self._prompts.load_state_dict(state.plain["prompts"])
         self._ready, pending = None, state.plain.get("pending")
         if pending is not None:
+            num_fresh = len(state.rows) - pending.get("num_replayed", 0)
             self._ready = StepBatch(
-                scored=ScoredBatch(rows=state.rows, metrics=pending["metrics"]),
+                scored=ScoredBatch(rows=state.rows[:num_fresh], metrics=pending["metrics"]),
                 groups=frozenset(pending["groups"]),
                 num_rounds=pending["num_rounds"],
                 epoch=pending["epoch"],
                 seconds=pending["seconds"],
+                replayed=state.rows[num_fresh:],
+                prompts=pending.get("prompts", {}),
             )
 
     def close(self) -> None:

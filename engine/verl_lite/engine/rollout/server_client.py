@@ -25,7 +25,15 @@ class ServerClient:
     server answers at `url`, TrainingError if it stops answering later.
     """
 
-    def __init__(self, url: str, *, api_key_env: str, timeout_s: float, retries: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key_env: str,
+        timeout_s: float,
+        retries: int,
+        setting: str = "rollout.server.url",
+    ) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
         self._retries = retries
         self._timeout_s = timeout_s
@@ -38,7 +46,7 @@ class ServerClient:
             answer.raise_for_status()
         except httpx.HTTPError as error:
             self._http.close()
-            raise ConfigError(f"rollout.server.url={url}: no vLLM server answers there ({error})") from None
+            raise ConfigError(f"{setting}={url}: no vLLM server answers there ({error})") from None
         self._model = answer.json()["data"][0]["id"]
 
     def complete(self, request: SequenceRequest, *, version: int) -> FinishedSequence:
@@ -73,6 +81,21 @@ class ServerClient:
         (choice,) = self._completion(prompt=ids, max_tokens=1, temperature=0.0, prompt_logprobs=0)
         steps = choice["prompt_logprobs"][1:]
         return [step[str(token)]["logprob"] for step, token in zip(steps, ids[1:], strict=True)]
+
+    def top_logprobs(self, token_ids: Sequence[int], k: int) -> list[list[tuple[int, float]]]:
+        """For t >= 1 the `k` most probable tokens, with log p(token | tokens before t)."""
+        (choice,) = self._completion(prompt=list(token_ids), max_tokens=1, temperature=0.0, prompt_logprobs=k)
+        found = []
+        for step in choice["prompt_logprobs"][1:]:
+            ranked = sorted(step.items(), key=lambda item: item[1]["rank"])[:k]
+            found.append([(int(token), float(entry["logprob"])) for token, entry in ranked])
+        return found
+
+    def tokenize(self, text: str) -> list[int]:
+        """The server's token ids of plain text."""
+        body = {"model": self._model, "prompt": text, "add_special_tokens": False}
+        ids: list[int] = self._post("/tokenize", body).json()["tokens"]
+        return ids
 
     def gives_processed_logprobs(self, token_ids: Sequence[int]) -> bool:
         """Whether the server reports log-probabilities after temperature and top-k.

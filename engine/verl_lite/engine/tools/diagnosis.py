@@ -20,6 +20,8 @@ FORMAT_FLOOR = 0.5
 HARD_PASS_AT_K = 0.05
 EASY_PASS_AT_1 = 0.9
 TRUNCATED = 0.2
+GATED = 0.5  # the fraction of groups without gradient from which gates are worth it
+REST_STEPS = 20
 # the quickstart's tiny model writes its format after 1,920 rows (30 steps of 64), from random weights
 ROWS_FOR_A_FORMAT = 2000
 
@@ -168,6 +170,12 @@ def _remarks(diagnosis: Diagnosis) -> list[str]:
         )
     if diagnosis.entropy < 0.05:
         also.append(f"an entropy of {diagnosis.entropy:.3f} nats per token leaves little to explore")
+    if diagnosis.all_right + diagnosis.all_wrong > GATED:
+        also.append(
+            f"{diagnosis.all_right:.0%} of the groups are all right and {diagnosis.all_wrong:.0%} all wrong, "
+            "and give no gradient: let such prompts rest with data.curriculum: {gate: {rest_steps: "
+            f"{REST_STEPS}}}}}"
+        )
     return also
 
 

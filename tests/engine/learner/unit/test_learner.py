@@ -502,3 +502,21 @@ def test_the_cross_entropy_component_is_the_mean_negative_log_probability(tiny_m
     metrics = learner.update([sample]).metrics
     assert metrics["loss/cross_entropy"] == pytest.approx(-(logprobs_T[0] + 0.5 * logprobs_T[2]) / 2)
     assert "loss/policy" not in metrics
+
+
+def test_an_average_follows_the_policy_and_is_in_the_state(tiny_model, make_samples):
+    algorithm = AlgorithmConfig(kl=KLConfig(coefficient=0.1, reference="ema", ema_decay=0.75))
+    model = tiny_model()
+    start = copy.deepcopy(model.state_dict())
+    learner = make_learner(model, algorithm)
+    samples = make_samples()
+    learner.update(samples)
+    average = dict(learner.ema.named_weights())
+    for name, value in model.state_dict().items():
+        assert torch.allclose(average[name], 0.75 * start[name] + 0.25 * value), name
+    resumed = make_learner(tiny_model(seed=3), algorithm)
+    resumed.load_state_dict(learner.state_dict())
+    assert all(torch.equal(value, average[name]) for name, value in resumed.ema.named_weights())
+    assert learner.update(samples).metrics["policy/kl_reference"] > 0
+    assert make_learner(tiny_model(), AlgorithmConfig(kl=KLConfig(reference="ema"))).ema is not None
+    assert make_learner(tiny_model(), AlgorithmConfig()).ema is None

@@ -1,5 +1,6 @@
 """The schedule by hand, clipping, offload equal to none, the nan guard."""
 
+import copy
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from verl_lite.engine.config import OptimizerConfig
 from verl_lite.engine.learner import PolicyOptimizer, decay_start, learning_rate_factor
+from verl_lite.engine.learner.muon import hidden_matrices
 from verl_lite.errors import ConfigError
 
 
@@ -89,3 +91,48 @@ def test_warm_up_stable_decay():
     assert decay_start(config, 10) == 6
     factors = [learning_rate_factor(step, config, 10) for step in range(10)]
     assert factors == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0.0])
+
+
+def test_muon_takes_hidden_matrices_and_adamw_the_rest(tiny_model):
+    model = tiny_model(torch.float32)
+    hidden = hidden_matrices(model)
+    names = {name for name, p in model.named_parameters() if id(p) in hidden}
+    assert "model.layers.0.self_attn.q_proj.weight" in names
+    assert not {name for name in names if "embed" in name or "lm_head" in name or "norm" in name}
+    config = OptimizerConfig(name="muon", learning_rate=0.1, schedule="constant", max_grad_norm=None)
+    optimizer = PolicyOptimizer(model.parameters(), config, total_steps=10, hidden=hidden)
+    weight = model.model.layers[0].self_attn.q_proj.weight
+    before, norm_before = weight.detach().clone(), model.model.norm.weight.detach().clone()
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    moved = (before - weight.detach()) / (0.2 * 0.1 * math.sqrt(max(weight.shape)))
+    singular = torch.linalg.svdvals(
+        moved
+    )  # an orthogonal matrix's are 1; five Newton-Schulz steps are near it
+    assert 0.5 < float(singular.min()) < float(singular.max()) < 1.3
+    # AdamW's first step moves every number by the learning rate
+    assert torch.allclose((norm_before - model.model.norm.weight).abs(), torch.tensor(0.1), atol=1e-4)
+
+
+def test_muon_resumes(tiny_model):
+    def run(steps: int, state=None, weights=None):
+        model = tiny_model(torch.float32)
+        config = OptimizerConfig(name="muon", learning_rate=0.01, schedule="constant")
+        optimizer = PolicyOptimizer(model.parameters(), config, total_steps=9, hidden=hidden_matrices(model))
+        optimizer.init_moments()
+        if state is not None:
+            model.load_state_dict(weights)
+            optimizer.load_state_dict(state)
+        for _ in range(steps):
+            for parameter in model.parameters():
+                parameter.grad = parameter.detach().clone()
+            optimizer.step()
+        return model, optimizer
+
+    model, optimizer = run(2)
+    state = copy.deepcopy((optimizer.state_dict(), model.state_dict()))
+    resumed, _ = run(1, *state)
+    whole, _ = run(3)
+    for one, other in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other)

@@ -1,0 +1,216 @@
+"""Distillation, curricula, demonstrations, averages and Muon in whole runs: combined, and resumed exactly."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from verl_lite.engine import train
+from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.model import build_tiny_model
+from verl_lite.engine.observe import read_metrics
+from verl_lite.engine.teachers import best_other, with_hint
+from verl_lite.errors import ConfigError, DataError
+from verl_lite.plugins import Rollout, ScoredRollout, validate
+
+TEACHER = "TEACHER"  # stands for the folder of a model
+HINT = "The answer is {reference}. {feedback}"
+COMBINATIONS: dict[str, dict[str, Any]] = {
+    "top_k distillation with rewards, demonstrations, Muon and an average; shared prompts": {
+        "algorithm": {"kl": {"coefficient": 0.01, "reference": "ema", "ema_decay": 0.5}},
+        "distillation": {
+            "teachers": {"t": {"model": TEACHER}},
+            "estimate": "top_k",
+            "top_k": 4,
+            "weight": {"linear": {0: 1.0, 4: 0.5}},
+        },
+        "demonstrations": {"rows_per_step": 3, "weight": {"linear": {0: 0.5, 3: 0.1}}},
+        "learner": {"optimizer": {"name": "muon", "learning_rate": 1e-3}, "share_prompts": "always"},
+        "evaluation": {"right_at": 0.5, "every_steps": 2, "weights": "ema"},
+    },
+    "gates, draws and replay with importance weights; one step ahead, padded": {
+        "data": {
+            "curriculum": {
+                "gate": {"at_or_above": 0.9, "rest_steps": 2},
+                "order": "difficulty",
+                "replay": {"rare_at": 0.9, "num_prompts": 2},
+            }
+        },
+        "algorithm": {
+            "importance": {"mode": "truncate"},
+            "entropy": {"target": 3.0, "covariance": "clip", "fraction": 0.05, "low": 0.01},
+            "entropy_bonus": 0.01,
+        },
+        "asynchrony": {"mode": "one_ahead"},
+        "learner": {"backend": "padded"},
+    },
+    "the policy with a hint rewards itself; KL-Cov over two updates": {
+        "distillation": {"teachers": {"self": {"hint": HINT}}, "placement": "reward", "weight": 0.2},
+        "algorithm": {
+            "mini_batches": 2,
+            "entropy": {"covariance": "kl", "fraction": 0.1},
+            "loss": "sapo",
+            "aggregate": "sequence_mean",
+        },
+    },
+    "own right samples, a full teacher and levels": {
+        "algorithm": {"advantage": "rft", "right_at": 0.3},
+        "distillation": {"teachers": {"t": {"model": TEACHER}}, "estimate": "full"},
+        "data": {"curriculum": {"levels": {"column": "a", "start": 0.5, "steps": 3}}},
+    },
+}
+CLOCK = ("time/", "latency", "tokens_per_s")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    from verl_lite.engine.config import TinyModelConfig
+
+    folder = tmp_path_factory.mktemp("teacher") / "model"
+    size = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 64}
+    build_tiny_model(folder, TinyModelConfig(**size), seed=5)
+    return str(folder)
+
+
+@pytest.fixture
+def make_config(small_run: dict[str, Any], teacher: str, tmp_path: Path) -> Callable[..., TrainConfig]:
+    rows = [{"question": f"{a}+{b}=", "reference": str(a + b), "answer": f"\\boxed{{{a + b}}}", "a": a}
+            for a in range(1, 6) for b in range(4)]  # fmt: skip
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    small_run["data"] = {"train": {"path": str(path)}, "held_out": {"path": str(path), "num_rows": 4}}
+    small_run |= {"evaluation": {"right_at": 0.3}, "checkpoints": {"every_steps": 2, "keep": 0}}
+
+    def make(changes: dict[str, Any]) -> TrainConfig:
+        changes = json.loads(json.dumps(changes).replace(TEACHER, teacher))
+        data = {**small_run["data"], **changes.pop("data", {})}
+        return validate(TrainConfig, {**small_run, **changes, "data": data}, source="test")
+
+    return make
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_a_combination_trains_and_resumes_exactly(
+    name: str, make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    config = make_config(COMBINATIONS[name])
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(config, run_dir=whole, debug_inline=True)
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "checkpoints" / "step_000004")
+    (cut / "summary.json").unlink()
+    train(config, run_dir=cut, resume=True, debug_inline=True)
+    rows = [read_metrics(run / "metrics.jsonl") for run in (whole, cut)]
+    assert len(rows[0]) == 4 + (config.evaluation.every_steps > 0)
+    for one, other in zip(*rows, strict=True):
+        for metric, value in one.items():
+            assert metric.startswith(CLOCK) or any(c in metric for c in CLOCK) or other[metric] == value, (
+                metric
+            )
+    last = Path("checkpoints/step_000004/policy/model.safetensors")
+    ours, theirs = (load_file(run / last) for run in (whole, cut))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    moved = load_file(whole / "checkpoints/step_000002/policy/model.safetensors")
+    assert any(not torch.equal(ours[key], moved[key]) for key in ours)
+    steps = [row for row in rows[0] if "reward/mean" in row]
+    if config.distillation.teachers:
+        assert all("distillation/kl" in row for row in steps)
+        assert ("loss/distillation" in steps[0]) == (config.distillation.placement == "loss")
+    if config.demonstrations is not None:
+        assert all(row["loss/cross_entropy"] > 0 for row in steps)
+    if name.startswith("gates"):
+        assert sum(row["data/replayed_groups"] for row in steps) > 0
+        assert steps[-1]["policy/entropy_bonus"] != 0.01
+
+
+def refusals() -> list[tuple[dict[str, Any], str]]:
+    taught = {"teachers": {"t": {"model": TEACHER}}}
+    return [
+        ({"distillation": {"teachers": {"t": {}}}}, "the policy itself, which teaches only with a hint"),
+        ({"distillation": {"teachers": {"t": {"model": "a", "server": "http://b"}}}}, "not both"),
+        (
+            {"distillation": {**taught, "placement": "reward", "estimate": "full"}},
+            "rewards the sampled token",
+        ),
+        ({"distillation": {"teachers": {"a": {"model": "x"}, "b": {"model": "y"}}}}, "more than one teacher"),
+        ({"distillation": {**taught, "weight": -1.0}}, "expected at least 0"),
+        (
+            {"distillation": {"teachers": {"t": {"server": "http://x"}}, "estimate": "full"}},
+            "a server does not give",
+        ),
+        (
+            {"distillation": {"teachers": {"t": {"hint": "x"}}}, "learner": {"num_ranks": 2}},
+            "no single process holds",
+        ),
+        ({"data": {"curriculum": {"replay": {}}}}, "only right with importance weights"),
+        (
+            {"data": {"curriculum": {"gate": {"at_or_below": 0.9, "at_or_above": 0.5}}}},
+            "no prompt would be left",
+        ),
+        ({"evaluation": {"weights": "ema"}}, "there is no moving average"),
+        ({"demonstrations": {"weight": -0.5}}, "expected at least 0"),
+        ({"learner": {"optimizer": {"name": "muon", "bits": 8}}}, "Muon has one momentum"),
+        (
+            {"learner": {"optimizer": {"name": "muon"}, "num_ranks": 2}},
+            "orthogonalises whole matrices, but a rank holds shards",
+        ),
+        ({"algorithm": {"entropy": {"covariance": "kl"}}}, "gradient is 0 in the only update"),
+        ({"algorithm": {"loss": "gmpo"}}, "loss=gmpo has one ratio per sequence"),
+        ({"algorithm": {"importance": {"reject": [{}]}}}, "without a bound nothing is dropped"),
+        ({"algorithm": {"advantage": "rft", "whiten": True}}, "advantage=rft has none"),
+    ]
+
+
+@pytest.mark.parametrize(("changes", "message"), refusals())
+def test_what_makes_no_sense_is_refused(
+    changes: dict[str, Any], message: str, make_config: Callable[..., TrainConfig]
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_config(changes)
+
+
+def test_a_teacher_with_another_tokenizer_is_refused_before_anything_loads(
+    make_config: Callable[..., TrainConfig], teacher: str, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(teacher, other)
+    spec = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = spec["model"]["vocab"]
+    vocabulary["1"], vocabulary["2"] = vocabulary["2"], vocabulary["1"]
+    (other / "tokenizer.json").write_text(json.dumps(spec))
+    (other / "model.safetensors").unlink()
+    for path, message in (
+        (other, "2 tokens differ: '1' is .* there"),
+        (tmp_path / "no", "no tokenizer can be read"),
+    ):
+        config = make_config({"distillation": {"teachers": {"t": {"model": str(path)}}}})
+        with pytest.raises(ConfigError, match=message):
+            train(config, run_dir=tmp_path / "run", debug_inline=True)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_hint_that_names_no_column_says_what_there_is(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    config = make_config({"distillation": {"teachers": {"t": {"hint": "{nothing}"}}}})
+    with pytest.raises(DataError, match=r"hint names 'nothing'; the row has .*reference"):
+        train(config, run_dir=tmp_path / "run", debug_inline=True)
+
+
+def test_hints_and_solutions() -> None:
+    chat = [{"role": "user", "content": "q"}]
+    assert with_hint(chat, "h") == [{"role": "user", "content": "q\nh"}]
+    assert with_hint([*chat, {"role": "tool", "content": "t"}], "h")[-1] == {"role": "user", "content": "h"}
+    group = [
+        ScoredRollout(
+            rollout=Rollout(completion=text, group="g", sample_index=i), components={}, reward=reward
+        )
+        for i, (text, reward) in enumerate([("wrong", 0.0), ("right", 1.0), ("lost", None)])
+    ]
+    assert best_other(group[0], group) == "right"
+    assert best_other(group[1], group) is None

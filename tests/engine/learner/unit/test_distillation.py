@@ -1,0 +1,155 @@
+"""Distillation in the learner: numbers by hand, and gradients against autograd of the divergence itself."""
+
+import copy
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from verl_lite.engine.algorithm import reverse_kl, sampled_divergence
+from verl_lite.engine.config import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.learner import Learner
+from verl_lite.engine.learner.bad_steps import BadStepGuard
+from verl_lite.engine.types import TeacherTokens
+
+
+def test_divergences_by_hand():
+    student, teacher = torch.tensor([[0.5, 0.3, 0.2]]).log(), torch.tensor([[0.7, 0.2, 0.1]]).log()
+    full = (
+        0.5 * torch.log(torch.tensor(0.5 / 0.7))
+        + 0.3 * torch.log(torch.tensor(1.5))
+        + 0.2 * torch.log(torch.tensor(2.0))
+    )
+    assert reverse_kl(student, teacher, is_complete=True).item() == pytest.approx(full.item(), rel=1e-5)
+    # of the first token and the other two as one: 0.5 log(0.5/0.7) + 0.5 log(0.5/0.3)
+    assert reverse_kl(student[:, :1], teacher[:, :1], is_complete=False).item() == pytest.approx(0.0871767)
+    assert sampled_divergence(torch.tensor([-1.0]), torch.tensor([-3.0])).tolist() == [2.0]
+    never = torch.tensor([[0.0, -torch.inf]])
+    assert reverse_kl(never, torch.tensor([[0.5, 0.5]]).log(), is_complete=True).isnan().item() is False
+
+
+@pytest.fixture
+def taught(tiny_model, make_samples):
+    """A student, and samples that a teacher of another seed has read."""
+
+    def make(kind: str, k: int = 5, temperature: float = 1.0):
+        student, teacher = tiny_model(), make_learner(tiny_model(seed=1), temperature=temperature).policy
+        samples = make_samples(num_groups=2, group_size=3)
+        if kind == "sampled":
+            answers = [TeacherTokens(logprobs_TK=torch.tensor(row, dtype=torch.float64)[:, None])
+                       for row in teacher.completion_logprobs(samples)]  # fmt: skip
+        else:
+            found = teacher.top_logprobs(samples, 2**31 if kind == "full" else k)
+            answers = [
+                TeacherTokens(ids_TK=ids, logprobs_TK=top, is_complete=kind == "full") for ids, top in found
+            ]
+        distilled = [
+            replace(
+                sample,
+                teacher=answer,
+                advantages_T=[0.0] * len(sample.completion_ids),
+                components={"distillation": [1.0] * len(sample.completion_ids)},
+            )
+            for sample, answer in zip(samples, answers, strict=True)
+        ]
+        return student, distilled
+
+    return make
+
+
+def make_learner(model, *, temperature=1.0, **options) -> Learner:
+    return Learner(
+        model,
+        LearnerConfig(**options),
+        AlgorithmConfig(),
+        pad_token_id=0,
+        total_steps=4,
+        temperature=temperature,
+    )
+
+
+def gradients_of(student, samples, **options) -> tuple[dict[str, torch.Tensor], float]:
+    model = copy.deepcopy(student)
+    learner = make_learner(model, **options)
+    caught: dict[str, torch.Tensor] = {}
+
+    def step(norm=None):
+        caught.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+        return 1.0, True
+
+    learner._optimizer.step = step
+    return caught, learner.update(samples).metrics["loss/distillation"]
+
+
+def plain_kl(student, samples, temperature: float):
+    """The mean KL per token by full logits, one sample at a time."""
+    model = copy.deepcopy(student)
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for sample in samples:
+        ids = torch.tensor([[*sample.prompt_ids, *sample.completion_ids]])
+        logits = model(ids, use_cache=False).logits[0, len(sample.prompt_ids) - 1 : -1] / temperature
+        ours, theirs = logits.log_softmax(-1).double(), sample.teacher.logprobs_TK
+        total = total + (ours.exp() * (ours - theirs)).sum()
+        count += len(sample.completion_ids)
+    (total / count).backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, float(total / count)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize(
+    "options", [{}, {"share_prompts": "never", "backend": "padded"}, {"logits_tile_mb": 1}]
+)
+def test_the_full_divergence_has_autograds_gradient(taught, options, temperature):
+    student, samples = taught("full", temperature=temperature)
+    expected, value = plain_kl(student, samples, temperature)
+    found, loss = gradients_of(student, samples, temperature=temperature, **options)
+    assert loss == pytest.approx(value, rel=1e-6)
+    assert max(float(g.abs().max()) for g in expected.values()) > 1e-3
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, atol=1e-7), name
+
+
+def test_all_tokens_but_one_and_the_rest_as_one_are_the_vocabulary(taught):
+    student, samples = taught("full")
+    expected, loss = gradients_of(student, samples)
+    student, some = taught("top_k", k=60)  # of 61
+    found, top_loss = gradients_of(student, some)
+    # the rest is 1 minus a sum in float32: right to 1e-7 of about 1e-3
+    assert top_loss == pytest.approx(loss, rel=1e-4)
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, atol=1e-6), name
+
+
+def test_fewer_tokens_are_a_lower_bound(taught):
+    losses = [gradients_of(*taught("top_k", k=k))[1] for k in (1, 5, 20, 60)]
+    assert losses == sorted(losses)
+    assert 0 < losses[0] < losses[-1]
+
+
+def test_the_sampled_estimate_is_its_mean_over_tokens(taught):
+    student, samples = taught("sampled")
+    ours = make_learner(student).policy.completion_logprobs(samples)
+    gaps = [o - t for o_T, s in zip(ours, samples, strict=True)
+            for o, t in zip(o_T, s.teacher.logprobs_TK[:, 0].tolist(), strict=True)]  # fmt: skip
+    _, loss = gradients_of(student, samples)
+    assert loss == pytest.approx(sum(gap * gap / 2 for gap in gaps) / len(gaps), rel=1e-5)
+
+
+def test_micro_batches_and_samples_without_a_teacher_change_nothing(taught):
+    student, samples = taught("top_k")
+    expected, loss = gradients_of(student, samples)
+    rest = [replace(s, teacher=None, components={}) for s in samples]
+    found, same = gradients_of(student, [*rest, *samples], max_tokens_per_micro_batch=64)
+    assert same == pytest.approx(loss, rel=1e-6)
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, atol=1e-7), name
+
+
+def test_a_bad_batch_is_kept_with_its_components_and_teacher(taught, tmp_path):
+    _, samples = taught("top_k", k=2)
+    BadStepGuard(tmp_path, max_bad_steps=5).record(samples[:1], float("nan"))
+    (path,) = tmp_path.iterdir()
+    row = json.loads(path.read_text())
+    assert row["components"] == {"distillation": [1.0] * len(samples[0].completion_ids)}
+    assert len(row["teacher"]) == len(samples[0].completion_ids)
