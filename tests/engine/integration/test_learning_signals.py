@@ -31,7 +31,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
         },
         "demonstrations": {"rows_per_step": 3, "weight": {"linear": {0: 0.5, 3: 0.1}}},
         "learner": {"optimizer": {"name": "muon", "learning_rate": 1e-3}, "share_prompts": "always"},
-        "evaluation": {"right_at": 0.5, "every_steps": 2, "weights": "ema"},
+        "evaluation": {"right_at": 0.12, "every_steps": 2, "weights": "ema"},
     },
     "gates, draws and replay with importance weights; one step ahead, padded": {
         "data": {
@@ -59,7 +59,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
         },
     },
     "own right samples, a full teacher and levels": {
-        "algorithm": {"advantage": "rft", "right_at": 0.3},
+        "algorithm": {"advantage": "rft", "right_at": 0.12},
         "distillation": {"teachers": {"t": {"model": TEACHER}}, "estimate": "full"},
         "data": {"curriculum": {"levels": {"column": "a", "start": 0.5, "steps": 3}}},
     },
@@ -84,7 +84,7 @@ def make_config(small_run: dict[str, Any], teacher: str, tmp_path: Path) -> Call
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     small_run["data"] = {"train": {"path": str(path)}, "held_out": {"path": str(path), "num_rows": 4}}
-    small_run |= {"evaluation": {"right_at": 0.3}, "checkpoints": {"every_steps": 2, "keep": 0}}
+    small_run |= {"evaluation": {"right_at": 0.12}, "checkpoints": {"every_steps": 2, "keep": 0}}
 
     def make(changes: dict[str, Any]) -> TrainConfig:
         changes = json.loads(json.dumps(changes).replace(TEACHER, teacher))
@@ -119,7 +119,8 @@ def test_a_combination_trains_and_resumes_exactly(
     assert any(not torch.equal(ours[key], moved[key]) for key in ours)
     steps = [row for row in rows[0] if "reward/mean" in row]
     if config.distillation.teachers:
-        assert all("distillation/kl" in row for row in steps)
+        if config.distillation.estimate != "top_k":  # which may lack the sampled token
+            assert all("distillation/kl" in row for row in steps)
         assert ("loss/distillation" in steps[0]) == (config.distillation.placement == "loss")
     if config.demonstrations is not None:
         assert all(row["loss/cross_entropy"] > 0 for row in steps)
