@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 
 from verl_lite.engine import PromptRow
 from verl_lite.engine.config import RolloutConfig
@@ -56,6 +57,19 @@ def real_server(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         finally:
             process.terminate()
             process.wait(timeout=30)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_server_gives_a_teachers_log_probabilities_and_tokens(
+    real_server: str, connect: Any, source: Any, tokenizer: Any, prompts: list[PromptRow]
+) -> None:
+    client = connect(real_server).client
+    ids = [*prompts[0].prompt_ids, 5, 6, 7]
+    logprobs = source.model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+    for found, expected in zip(client.top_logprobs(ids, 3), logprobs.topk(3).values.tolist(), strict=True):
+        assert [logprob for _, logprob in found] == pytest.approx(expected, abs=1e-4)
+    assert client.tokenize("12+3=") == tokenizer("12+3=", add_special_tokens=False)["input_ids"]
 
 
 @pytest.mark.slow

@@ -13,9 +13,10 @@ import pytest
 from safetensors.torch import load_file
 
 from verl_lite.engine import PromptRow
-from verl_lite.engine.config import ClusterConfig, RolloutConfig
+from verl_lite.engine.config import ClusterConfig, RolloutConfig, TrainConfig
+from verl_lite.engine.teachers import check_teachers
 from verl_lite.errors import ConfigError, TrainingError
-from verl_lite.plugins import Rollout, SamplerSettings
+from verl_lite.plugins import Rollout, SamplerSettings, validate
 
 SETTINGS = SamplerSettings(max_new_tokens=16, seed=5)
 
@@ -77,6 +78,8 @@ class Handler(BaseHTTPRequestHandler):
                 self._answer(200, {"results": [None]})
         elif self.path == "/reset_prefix_cache?reset_running_requests=true":
             self._answer(200, {"success": server.forgets})
+        elif self.path == "/tokenize":
+            self._answer(200, {"tokens": [1, 2, 3], "count": 3})
         elif self.path == "/v1/completions":
             self._answer(200, {"id": "cmpl-1", "object": "text_completion", "choices": [self._choice(body)]})
         else:
@@ -275,3 +278,15 @@ def test_nobody_there_is_a_mistake_in_the_config(connect: Any) -> None:
 def test_sampler_and_server_go_together(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"rollout\.(server|placement)"):
         RolloutConfig.model_validate(options)
+
+
+def test_a_server_that_teaches_must_have_the_policys_tokenizer(
+    server: FakeServer, small_run: dict[str, Any], tokenizer: Any
+) -> None:
+    taught = {"distillation": {"teachers": {"t": {"server": server.url}}}}
+    config = validate(TrainConfig, {**small_run, **taught}, source="test")
+    with pytest.raises(ConfigError, match=r"distillation.teachers.t=http.* is \[1, 2, 3\] there, \["):
+        check_teachers(config, tokenizer)
+    gone = {"distillation": {"teachers": {"t": {"server": "http://127.0.0.1:9"}}}}
+    with pytest.raises(ConfigError, match=r"distillation.teachers.t.server=http.*: no vLLM server answers"):
+        check_teachers(validate(TrainConfig, {**small_run, **gone}, source="test"), tokenizer)
