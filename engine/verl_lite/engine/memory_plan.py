@@ -134,7 +134,8 @@ def _learner(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DeviceP
         Part("gradients", 4.0 * trained / shards),
         Part("optimiser", moments / shards, rests=True),
     ]
-    if config.algorithm.kl.coefficient and config.algorithm.kl.reference == "copy":
+    kl = config.algorithm.kl
+    if kl.reference == "ema" or (kl.coefficient and kl.reference == "copy"):
         parts.append(Part("reference", weights / shards, rests=True))
     if config.algorithm.critic is not None:
         parts.append(Part("critic", (4.0 + 4.0 + 8.0) * total / shards, rests=True))

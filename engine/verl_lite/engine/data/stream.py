@@ -195,25 +195,28 @@ class PromptStream:
         """The next prompts, except those in use (`besides`). ConfigError if there are too few rows."""
         _check_enough(num_prompts, besides, self.num_rows)
         before = {prompt.id for prompt in besides}
+        closed: frozenset[str] = frozenset()
         if self._curriculum is not None:
             free = [name for name in self._id_of.values() if name not in before]
             found = self._curriculum.open(free, at_least=num_prompts)
             if self._curriculum.draws:
                 return self._draw(found, num_prompts)
-            before |= self.ids - found
+            closed = self.ids - found - before
         batch: list[int] = []
         while True:
             skipped: list[int] = []
             at = 0
             while at < len(self._remaining) and len(batch) < num_prompts:
                 index = self._remaining[at]
-                taken = index in batch or self._id_of[index] in before
+                taken = index in batch or self._id_of[index] in before or self._id_of[index] in closed
                 (skipped if taken else batch).append(index)
                 at += 1
             self._remaining = skipped + self._remaining[at:]
             if len(batch) == num_prompts:
                 break
             self.epoch += 1
+            # what is closed is passed over for this epoch: kept, it would come twice in the next
+            self._remaining = [i for i in self._remaining if self._id_of[i] not in closed]
             fresh = self._order(epoch=self.epoch)
             # prompts in use come last: no group may be in flight twice
             in_use = {i for i in fresh if i in batch or self._id_of[i] in before}

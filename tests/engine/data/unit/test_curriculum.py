@@ -43,6 +43,17 @@ def test_what_is_always_or_never_solved_rests_and_comes_back():
     assert set(ids(stream.take(6))) == {f"p{i}" for i in range(6)}
 
 
+def test_what_rested_over_epochs_comes_once_per_epoch_again():
+    stream = make_stream(rows(6), [], seed=0, curriculum=CurriculumConfig(gate={"rest_steps": 30}))
+    stream.observe({"p0": 0.0})
+    for _ in range(30):
+        stream.take(1)
+        stream.observe({})
+    seen = Counter(name for _ in range(60) for name in ids(stream.take(1)))
+    assert max(seen.values()) - min(seen.values()) <= 2  # the window cuts an epoch at both ends
+    assert len(stream.state_dict()["remaining"]) <= 6
+
+
 def test_a_prompt_is_gated_only_after_its_visits_and_by_bounds_of_choice():
     config = CurriculumConfig(gate={"visits": 2, "at_or_below": -1, "at_or_above": 0.9}, memory=0.0)
     curriculum = Curriculum(config, rows(3), seed=0)
