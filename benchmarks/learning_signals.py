@@ -95,7 +95,7 @@ def main() -> None:
     print(f"| seed | arm | before | after | first at {AT:.0%} |\n|---|---|---|---|---|")
     for seed in arguments.seeds:
         for arm, changes in arms.items():
-            key = f"{arm} {seed}"
+            key = f"{arm}-{seed}"
             run_dir = arguments.out / f"{arguments.kind}_{arm}_{seed}"
             curves[key] = run(config, [f"seed={seed}", *changes, *overrides], run_dir)
             result.write_text(json.dumps(curves))

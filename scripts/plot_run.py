@@ -4,7 +4,8 @@
         "loss: train/loss held_out/loss" "accuracy: train/accuracy held_out/accuracy" calibration
 
 A panel is a title and the metrics to draw, from sft.jsonl or metrics.jsonl; `calibration` is the
-reliability diagram of calibration.json. A metric with fewer than 30 values is drawn with points.
+reliability diagram of calibration.json. In place of a run, a JSON file of curves by name, each a list of
+[step, value] (benchmarks/learning_signals.py). A metric with fewer than 30 values is drawn with points.
 """
 
 import argparse
@@ -21,6 +22,8 @@ Points = list[tuple[float, float]]
 
 
 def series(run: Path, name: str) -> Points:
+    if run.is_file():
+        return [(float(step), float(value)) for step, value in json.loads(run.read_text())[name]]
     found: Points = []
     for file in ("sft.jsonl", "metrics.jsonl"):
         if (run / file).is_file():
