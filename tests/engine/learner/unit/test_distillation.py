@@ -3,6 +3,7 @@
 import copy
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -153,3 +154,16 @@ def test_a_bad_batch_is_kept_with_its_components_and_teacher(taught, tmp_path):
     row = json.loads(path.read_text())
     assert row["components"] == {"distillation": [1.0] * len(samples[0].completion_ids)}
     assert len(row["teacher"]) == len(samples[0].completion_ids)
+
+
+def test_the_full_divergence_is_trls():
+    """Recorded by tests/fixtures/record_trl_distillation.py: the mean over the counted tokens."""
+    fixture = json.loads((Path(__file__).parents[3] / "fixtures" / "trl_distillation.json").read_text())
+    logits = torch.tensor(fixture["student_logits"], dtype=torch.float64, requires_grad=True)
+    teacher = torch.tensor(fixture["teacher_logits"], dtype=torch.float64)
+    student_TV, teacher_TV = ((one / fixture["temperature"]).log_softmax(-1) for one in (logits, teacher))
+    kl_T = reverse_kl(student_TV, teacher_TV, is_complete=True)
+    loss = kl_T[torch.tensor(fixture["counted"])].mean()
+    loss.backward()
+    assert loss.item() == pytest.approx(fixture["loss"], rel=1e-9)
+    assert torch.allclose(logits.grad, torch.tensor(fixture["gradient"], dtype=torch.float64), atol=1e-12)
