@@ -20,8 +20,8 @@ ROOMS: dict[str, str] = {
         EntropyController KLController LossInput Terms cispo component_weights discounted_returns dppo
         estimate_advantages gae gmpo group_center group_standardize gspo importance_weights
         informative_groups kl_estimate leave_one_out limit_covariance mean_normalised mismatch_metrics
-        objective overlong_penalty policy_gradient policy_loss ppo_clip sapo token_covariances
-        token_weights
+        objective overlong_penalty policy_gradient policy_loss ppo_clip reverse_kl
+        sampled_divergence sapo token_covariances token_weights
     """,
     "verl_lite.engine.cluster": """
         Batch EngineActor EngineClient EngineLoad EngineLost EnginePool Job LearnerGroup LearnerSpec

@@ -8,6 +8,9 @@ import pytest
 import yaml
 
 from verl_lite.engine.config import AlgorithmConfig, LearnerConfig, TrainConfig
+from verl_lite.engine.config.curriculum import CurriculumConfig
+from verl_lite.engine.config.distillation import DistillationConfig
+from verl_lite.engine.config.sft import DemonstrationsConfig
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import validate
 
@@ -147,7 +150,14 @@ def test_padded_rows_cannot_share_prompts():
 
 def test_every_algorithm_of_the_documentation_is_a_valid_config():
     blocks = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)
-    sections = [yaml.safe_load(block)["algorithm"] for block in blocks]
-    assert len(sections) >= 8
-    for section in sections:
-        AlgorithmConfig.model_validate(section)
+    models = {
+        "algorithm": AlgorithmConfig,
+        "distillation": DistillationConfig,
+        "demonstrations": DemonstrationsConfig,
+        "data": CurriculumConfig,
+    }
+    sections = [item for block in blocks for item in yaml.safe_load(block).items() if item[0] in models]
+    assert len(sections) >= 20
+    assert {name for name, _ in sections} == models.keys()
+    for name, section in sections:
+        models[name].model_validate(section["curriculum"] if name == "data" else section)

@@ -94,7 +94,9 @@ def plain_kl(student, samples, temperature: float):
         total = total + (ours.exp() * (ours - theirs)).sum()
         count += len(sample.completion_ids)
     (total / count).backward()
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, float(total / count)
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, float(
+        (total / count).detach()
+    )
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

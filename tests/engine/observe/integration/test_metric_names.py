@@ -83,6 +83,8 @@ def test_the_loop_s_metrics_are_those_of_the_page(small_run: dict[str, Any], tmp
     small_run["data"]["held_out"] = {"task": "arithmetic", "split": "held_out", "num_rows": 6}
     small_run["evaluation"] = {"every_steps": 1, "right_at": 0.5}
     small_run["checkpoints"] = {"every_steps": 2}
+    small_run["data"]["curriculum"] = {"replay": {}}
+    small_run["algorithm"] = {"importance": {"mode": "truncate"}}
     config = validate(TrainConfig, small_run, source="test")
     train(config, run_dir=tmp_path / "run", debug_inline=True)
     emitted = {name for row in read_metrics(tmp_path / "run" / "metrics.jsonl") for name in row}
