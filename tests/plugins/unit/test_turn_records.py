@@ -10,10 +10,12 @@ import pytest
 from verl_lite.lab.cache import rollout_digest
 from verl_lite.plugins import RewardsConfig, Rollout, Score, Scorer, Segment, StepScore, Turn, reward
 from verl_lite.plugins.adapters.foreign_calls import TrlCall
+from verl_lite.plugins.builtin.environment import environment_reward
 from verl_lite.plugins.contract import definition_of
 from verl_lite.plugins.discovery import RewardCatalog
 from verl_lite.plugins.execution.inline import private_copy
 from verl_lite.plugins.records import RecordWriter, read_records
+from verl_lite.plugins.testing import assert_score
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}}
 TURNS = (
@@ -104,6 +106,23 @@ def test_trl_s_functions_get_the_messages_after_the_prompt() -> None:
         "assistant",
     ]
     assert messages[1] == {"role": "tool", "content": "3", "tool_call_id": "c1", "name": "add"}
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "value", "outcome"),
+    [
+        ({"reward": 0.5}, "reward", 0.5, "ok"),
+        ({"won": True}, "won", 1.0, "ok"),
+        ({"metrics": {"correct": 1}}, "metrics.correct", 1.0, "ok"),
+        ({"reward": None}, "reward", None, "abstain"),
+        (None, "reward", None, "abstain"),
+        ({"reward": "much"}, "reward", None, "error"),
+        ({"reward": float("nan")}, "reward", None, "error"),
+    ],
+)
+def test_the_environment_s_own_number_is_a_reward(given: Any, key: str, value: Any, outcome: str) -> None:
+    rollout = replace(TRAJECTORY, columns={"environment": given})
+    assert_score(environment_reward, rollout, value, outcome=outcome, options={"key": key})
 
 
 def process(*steps: StepScore):
