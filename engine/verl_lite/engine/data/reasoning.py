@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from verl_lite.engine.data.arithmetic import Split
-from verl_lite.engine.data.splits import different_rows
+from verl_lite.engine.data.splits import HELD_OUT_SHARE, PATIENCE, different_rows
 from verl_lite.plugins.builtin import REASONING_COLUMN, GymDataset, encode_entry, open_task
 
-MOST_ENTRIES = 10_000_000
+ENTRIES_PER_ROW = 2 * HELD_OUT_SHARE  # enough for the held-out rows, if half of the questions are new
 
 
 def reasoning_rows(
@@ -22,12 +22,13 @@ def reasoning_rows(
     """
     # its entries are seeded with seed + index: neighbouring seeds would share nearly all of them
     spread = zlib.crc32(f"{name}:{seed}".encode())
-    dataset = open_task(name, options, seed=spread, size=MOST_ENTRIES)
-    return different_rows(_made(dataset, options), split, num_rows=num_rows)
+    size = ENTRIES_PER_ROW * num_rows + PATIENCE  # some tasks make all of their entries at once
+    dataset = open_task(name, options, seed=spread, size=size)
+    return different_rows(_made(dataset, options, size), split, num_rows=num_rows)
 
 
-def _made(dataset: GymDataset, options: Mapping[str, object]) -> Iterator[dict[str, Any]]:
-    for index in range(MOST_ENTRIES):
+def _made(dataset: GymDataset, options: Mapping[str, object], size: int) -> Iterator[dict[str, Any]]:
+    for index in range(size):
         entry = dict(dataset[index])
         metadata = cast(Mapping[str, object], entry["metadata"])
         entry["metadata"] = {**metadata, "task_options": dict(options)}

