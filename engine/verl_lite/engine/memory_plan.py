@@ -10,6 +10,7 @@ the tests of the memory plan). Throughput is an upper bound from the GPU's data 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -49,6 +50,11 @@ def local_gpu() -> Gpu | None:
     return min(gpus, key=lambda gpu: gpu.memory_bytes, default=None)
 
 
+def peak_tensor_bytes() -> int:
+    """The most that torch's tensors of this process took of its GPU; 0 without one."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One use of memory; `rests`: it stays on the GPU while the engine generates."""
@@ -86,6 +92,16 @@ class MemoryPlan:
     def lines(self) -> list[str]:
         return [*map(str, self.devices), self.throughput]
 
+    def compare_learner(self, used_bytes: int) -> str:
+        """The plan of the learner beside the most that its tensors took; "" where nothing was measured."""
+        if not used_bytes:
+            return ""
+        planned = sum(part.num_bytes for part in self.devices[0].parts if part.name != "process")
+        return (
+            f"memory: the tensors of this process took at most {used_bytes / GIB:.1f} GiB of the GPU; "
+            f"planned for the learner were {planned / GIB:.1f}"
+        )
+
 
 def plan_memory(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> MemoryPlan:
     """Plan the memory per kind of GPU. Raises ConfigError, with advice, if `gpu` is too small."""
@@ -105,20 +121,29 @@ def plan_memory(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> Memo
 
 
 def activation_bytes(
-    shape: ModelShape, num_tokens: int, *, dtype: str, gradient_checkpointing: bool
+    shape: ModelShape,
+    num_tokens: int,
+    *,
+    dtype: str,
+    gradient_checkpointing: bool | Literal["selective"],
+    offload: bool = False,
 ) -> float:
-    """Peak bytes that autograd keeps for a micro-batch of `num_tokens` tokens."""
+    """Peak bytes that autograd keeps for a micro-batch of `num_tokens` tokens.
+
+    Checkpointing keeps the input of every layer (with `offload` on the CPU) and one layer computed again;
+    selective checkpointing also the results of its seven products and of attention.
+    """
     hidden, query, key, mlp = KEPT[dtype]
-    layer = (
-        hidden * shape.hidden_size
-        + query * shape.num_heads * shape.head_dim
-        + key * shape.num_kv_heads * shape.head_dim
-        + mlp * shape.intermediate_size
-    )
+    query_size, key_size = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    layer = hidden * shape.hidden_size + query * query_size + key * key_size + mlp * shape.intermediate_size
     ends = KEPT_AT_ENDS * shape.hidden_size
-    if gradient_checkpointing:  # the input of every layer, and one layer computed again
-        return float(num_tokens * (4 * shape.hidden_size * shape.num_layers + layer + ends))
-    return float(num_tokens * (layer * shape.num_layers + ends))
+    if not gradient_checkpointing:
+        return float(num_tokens * (layer * shape.num_layers + ends))
+    between = 0.0 if offload else 4.0 * shape.hidden_size
+    if gradient_checkpointing == "selective":
+        products = 2 * (query_size + key_size + shape.hidden_size + shape.intermediate_size)
+        between += BYTES[dtype] * products
+    return float(num_tokens * (between * shape.num_layers + layer + ends))
 
 
 def _learner(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DevicePlan:
@@ -146,7 +171,11 @@ def _learner(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DeviceP
         parts.append(Part("weights to compute with", (2.0 if learner.dtype == "bfloat16" else 4.0) * whole))
     tokens = max(learner.max_tokens_per_micro_batch, config.rollout.context_tokens)
     kept = activation_bytes(
-        shape, tokens, dtype=learner.dtype, gradient_checkpointing=learner.gradient_checkpointing
+        shape,
+        tokens,
+        dtype=learner.dtype,
+        gradient_checkpointing=learner.gradient_checkpointing,
+        offload=learner.offload_activations,
     )
     parts += [
         Part(f"activations of {tokens} tokens", kept),
@@ -224,6 +253,8 @@ def _check_learner(config: TrainConfig, device: DevicePlan) -> None:
     learner, ways = config.learner, []
     if not learner.gradient_checkpointing:
         ways.append("learner.gradient_checkpointing: true")
+    elif not learner.offload_activations:
+        ways.append("learner.offload_activations: true")
     if learner.max_tokens_per_micro_batch > config.rollout.context_tokens:
         ways.append(f"learner.max_tokens_per_micro_batch: {config.rollout.context_tokens}")
     ways.append(f"more learner.num_ranks than {learner.num_ranks} with parallel: fsdp")
@@ -292,7 +323,7 @@ def _throughput(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> str:
     rollout, learner = config.rollout, config.learner
     sequences = rollout.num_prompts * rollout.num_samples
     trained = sequences * rollout.context_tokens * config.algorithm.epochs
-    passes = 8 if learner.gradient_checkpointing else 6  # forward 2, backward 4, forward again 2
+    passes = 8 if learner.gradient_checkpointing is True else 6  # forward 2, backward 4, forward again 2
     update = passes * shape.num_parameters * trained / learner.num_ranks
     engines = rollout.num_engines * rollout.vllm.tensor_parallel_size
     sampled = 2 * shape.num_parameters * sequences * rollout.context_tokens / engines

@@ -195,8 +195,9 @@ class Trainer:
 
     def sync(self) -> float:
         """Load the learner's weights into the sampler. Returns, and raises, as Sampler.load_weights."""
-        self._sampler.wake()
-        return self._sampler.load_weights(self._learner, version=self.step)
+        with clear_memory_errors("loading the new weights", step=self.step):
+            self._sampler.wake()
+            return self._sampler.load_weights(self._learner, version=self.step)
 
     def _between_steps(self) -> None:
         """Roll back; or evaluate and save where due, and check for Ctrl-C."""

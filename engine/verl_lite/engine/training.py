@@ -25,7 +25,8 @@ from verl_lite.engine.build import (
 )
 from verl_lite.engine.cluster.launch import launched_rank
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.memory_plan import Gpu, local_gpu, plan_memory
+from verl_lite.engine.gpu_checks import check_free_memory, check_machine, this_machine
+from verl_lite.engine.memory_plan import Gpu, MemoryPlan, local_gpu, peak_tensor_bytes, plan_memory
 from verl_lite.engine.model.folder import default_device, load_policy, prepare_model, save_policy
 from verl_lite.engine.model.saved import save_checked
 from verl_lite.engine.model.shape import shape_of
@@ -72,9 +73,11 @@ def train(
         ) as run,
         open_cluster(config, on_ray) as session,
     ):
-        _tell_memory_plan(config, on_ray, session, run.display)
+        plan = _tell_memory_plan(config, on_ray, session, run.display)
         _begin(run)
         _train_with_restarts(run, on_ray, session, debug_inline=debug_inline)
+        if plan is not None and (note := plan.compare_learner(peak_tensor_bytes())):
+            run.display.note(note)
     return RunResult(run_dir=run.folder.path, summary=run.summary, stopped=run.stopped)
 
 
@@ -124,9 +127,11 @@ def _check_trainable(config: TrainConfig) -> None:
 
 def _tell_memory_plan(
     config: TrainConfig, on_ray: OnRay, session: "RayRuntime | None", display: Display
-) -> None:
-    """Show the memory plan if there are GPUs or a cluster. Raises ConfigError if they are too small."""
-    gpu = local_gpu()
+) -> MemoryPlan | None:
+    """Check the GPUs and show the memory plan, if there are GPUs or a cluster. Raises ConfigError."""
+    machine, gpu = this_machine(), local_gpu()
+    for note in check_machine(config, machine):
+        display.note(note)
     if session is not None:
         from verl_lite.engine.cluster.resources import check_capacity
 
@@ -139,9 +144,13 @@ def _tell_memory_plan(
 
             found = smallest_gpu(session.ray)
             gpu = Gpu(name=found[0], memory_bytes=found[1]) if found else None
-    if gpu is not None or session is not None:
-        for line in plan_memory(config, shape_of(config.model), gpu).lines():
-            display.note(line)
+    if gpu is None and session is None:
+        return None
+    shape = shape_of(config.model)
+    plan = plan_memory(config, shape, gpu)
+    for line in (*plan.lines(), *check_free_memory(config, shape, machine)):
+        display.note(line)
+    return plan
 
 
 def _begin(run: Run[PreparedRun]) -> None:
@@ -194,7 +203,8 @@ def _train(run: Run[PreparedRun], on_ray: OnRay, session: "RayRuntime | None", *
         timeline = make_timeline(prepared, on_ray)
         if timeline is not None:
             opened.callback(timeline.close)
-        learner = opened.enter_context(closing(make_learner(prepared, path, model, placement_group)))
+        with clear_memory_errors("loading the policy"):
+            learner = opened.enter_context(closing(make_learner(prepared, path, model, placement_group)))
         _, canary_note = run_canary(prepared, path)
         for note in (*learner.notes, *([canary_note] if canary_note else [])):
             run.display.note(note)
@@ -240,7 +250,9 @@ def _first_policy(run: Run[PreparedRun], *, debug_inline: bool) -> tuple[str, "P
 def _load_to_train(config: TrainConfig, path: str, device: torch.device) -> "PreTrainedModel | None":
     if config.learner.num_ranks > 1:
         return None
-    return load_policy(path, dtype=config.model.dtype, device=device, quantize=config.learner.is_quantized)
+    quantize = config.learner.is_quantized
+    with clear_memory_errors("loading the policy"):
+        return load_policy(path, dtype=config.model.dtype, device=device, quantize=quantize)
 
 
 def _train_and_measure(run: Run[PreparedRun], trainer: Trainer) -> None:

@@ -3,12 +3,14 @@
 CUDA IPC if engines share the learner's GPU, NCCL broadcast otherwise. `vllm.distributed.weight_transfer`
 moves the bytes; this file implements its source (the weights) and its client (the engines). vLLM's own Ray
 client expects replicas of one engine with consecutive ranks; our engines each start at rank 0, so every
-engine gets its own rank offset.
+engine gets its own rank offset. vLLM 0.24 has today's engines' side, but for the trainer only functions; both
+are used here, as the sources of 0.24.0 and 0.32.0 have them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -47,30 +49,27 @@ class EngineClient:
         self.wait([actor.transfer.remote(method, *arguments) for actor in self.actors])
 
 
+Weights = Callable[[], Iterator[tuple[str, Tensor]]]
+
+
+class Transfer(Protocol):
+    """The trainer's half of a transfer."""
+
+    def send_weights(self) -> None:
+        """Send the current weights; when this returns, every engine has them."""
+
+    def shutdown(self) -> None: ...
+
+
 class WeightSender:
     """The learner's side, for a learner of one rank in this process. Engines must not step during `send`."""
 
     def __init__(
-        self,
-        backend: Backend,
-        client: EngineClient,
-        named_weights: Callable[[], Iterator[tuple[str, Tensor]]],
-        *,
-        num_engine_gpus: int,
+        self, backend: Backend, client: EngineClient, named_weights: Weights, *, num_engine_gpus: int
     ) -> None:
-        from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
-        from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
-        from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
-
-        if backend == "ipc":
-            info: Any = IPCTrainerInitInfo(rank=0, packed=True)
-        else:
-            address, port = rendezvous()
-            info = NCCLTrainerInitInfo(
-                rank=0, master_address=address, master_port=port, world_size=1 + num_engine_gpus
-            )
-        source = weight_source(named_weights)
-        self._engine = WeightTransferTrainerFactory.trainer_init(info, client=client, source=source)
+        where = ("", 0) if backend == "ipc" else rendezvous()
+        make = _transfer if _has_trainer_side() else _older_transfer
+        self._engine = make(backend, client, named_weights, where=where, world_size=1 + num_engine_gpus)
 
     def send(self) -> None:
         """Send the current weights; when this returns, every engine has them."""
@@ -78,6 +77,101 @@ class WeightSender:
 
     def close(self) -> None:
         self._engine.shutdown()
+
+
+def _has_trainer_side() -> bool:
+    """Whether vLLM has classes for the trainer's side; 0.24 has only functions."""
+    import vllm.distributed.weight_transfer as module
+
+    return hasattr(module, "WeightTransferTrainerFactory")
+
+
+def _transfer(
+    backend: Backend, client: EngineClient, named_weights: Weights, *, where: tuple[str, int], world_size: int
+) -> Transfer:
+    from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
+    from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
+    from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+
+    if backend == "ipc":
+        info: Any = IPCTrainerInitInfo(rank=0, packed=True)
+    else:
+        address, port = where
+        info = NCCLTrainerInitInfo(rank=0, master_address=address, master_port=port, world_size=world_size)
+    source = weight_source(named_weights)
+    return WeightTransferTrainerFactory.trainer_init(info, client=client, source=source)  # type: ignore[no-any-return]
+
+
+def _older_transfer(
+    backend: Backend, client: EngineClient, named_weights: Weights, *, where: tuple[str, int], world_size: int
+) -> Transfer:
+    if backend == "ipc":
+        client.init_weight_transfer_engine({})
+        return _OlderIpc(client, named_weights)
+    address, port = where
+    return _OlderNccl(client, named_weights, address=address, port=port, world_size=world_size)
+
+
+@dataclass(frozen=True, slots=True)
+class _OlderIpc:
+    """CUDA IPC by the functions of vLLM 0.24."""
+
+    client: EngineClient
+    named_weights: Weights
+
+    def send_weights(self) -> None:
+        from vllm.distributed.weight_transfer.ipc_engine import (
+            IPCTrainerSendWeightsArgs,
+            IPCWeightTransferEngine,
+        )
+
+        self.client.start_weight_update()
+        arguments = IPCTrainerSendWeightsArgs(
+            send_mode=lambda info: self.client.update_weights(asdict(info)), packed=True
+        )
+        IPCWeightTransferEngine.trainer_send_weights(self.named_weights(), arguments)
+        self.client.finish_weight_update()
+
+    def shutdown(self) -> None:
+        """Nothing is held."""
+
+
+class _OlderNccl:
+    """NCCL by the functions of vLLM 0.24: both sides must be called at once, so engines from a thread."""
+
+    def __init__(
+        self, client: EngineClient, named_weights: Weights, *, address: str, port: int, world_size: int
+    ) -> None:
+        from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine
+
+        self._client = client
+        self._named_weights = named_weights
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        group = {"master_address": address, "master_port": port, "world_size": world_size}
+        joined = self._thread.submit(client.init_weight_transfer_engine, {**group, "rank_offset": 1})
+        self._group = NCCLWeightTransferEngine.trainer_init(group)
+        joined.result()
+
+    def send_weights(self) -> None:
+        from vllm.distributed.weight_transfer.nccl_engine import (
+            NCCLTrainerSendWeightsArgs,
+            NCCLWeightTransferEngine,
+        )
+
+        self._client.start_weight_update()
+        described = [
+            (n, str(t.dtype).removeprefix("torch."), list(t.shape)) for n, t in self._named_weights()
+        ]
+        names, dtypes, shapes = map(list, zip(*described, strict=True))
+        info = {"names": names, "dtype_names": dtypes, "shapes": shapes, "packed": True}
+        received = self._thread.submit(self._client.update_weights, info)
+        arguments = NCCLTrainerSendWeightsArgs(group=self._group, packed=True)
+        NCCLWeightTransferEngine.trainer_send_weights(self._named_weights(), arguments)
+        received.result()
+        self._client.finish_weight_update()
+
+    def shutdown(self) -> None:
+        self._thread.shutdown(wait=False)
 
 
 def weight_source(named_weights: Callable[[], Iterator[tuple[str, Tensor]]]) -> Any:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
+
 from verl_lite.engine.cluster.engine_actor import EngineActor
 from verl_lite.engine.cluster.engine_pool import EnginePool, PoolLimits, PoolStream
 from verl_lite.engine.cluster.gpu_transfer import Backend, EngineClient, WeightSender
@@ -136,6 +138,8 @@ class RaySampler(StreamSampler):
 
     def wake(self) -> None:
         if self._config.engines_sleep:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()  # engines on the learner's GPU take memory from the driver
             self.pool.broadcast("wake")
 
     def close(self) -> None:

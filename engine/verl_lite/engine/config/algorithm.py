@@ -324,7 +324,9 @@ class LearnerConfig(ConfigModel):
     backend: Literal["packed", "padded"] = "packed"
     share_prompts: Literal["auto", "always", "never"] = "auto"
     share_prompts_min_tokens: int = Field(default=8, ge=1)  # auto: the shortest prompt that is shared
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Literal["selective"] = False  # selective: keep products and attention
+    offload_activations: bool = False  # keep the layers' checkpointed inputs in CPU memory
+    compile: bool | None = None  # torch.compile the layers; unset: on a GPU, with one rank
     dropout: bool = False  # train with the dropout of the model's config and of lora.dropout
     logits_tile_mb: int | None = Field(default=None, gt=0)  # memory for logits; unset: 16, on a GPU 512
     lora: LoraConfig | None = None
@@ -333,6 +335,12 @@ class LearnerConfig(ConfigModel):
     def is_quantized(self) -> bool:
         """Whether the frozen base is loaded in 4 bits (QLoRA)."""
         return self.lora is not None and self.lora.quantize
+
+    def compiles(self, *, on_gpu: bool) -> bool:
+        """Whether layers are compiled. Selective checkpointing does not see into compiled layers."""
+        if self.compile is None:
+            return on_gpu and self.num_ranks == 1 and self.gradient_checkpointing != "selective"
+        return self.compile
 
     def logits_tile(self, *, on_gpu: bool) -> int:
         """MiB of logits at any time. Small tiles stay in a CPU's cache; a GPU needs large products."""
@@ -344,6 +352,16 @@ class LearnerConfig(ConfigModel):
             raise ValueError(
                 "share_prompts=always needs backend: packed "
                 "(a padded row cannot attend to another row's prompt)"
+            )
+        if self.compile and self.gradient_checkpointing == "selective":
+            raise ValueError(
+                "compile=true hides a layer's products from gradient_checkpointing=selective: use "
+                "gradient_checkpointing: true, or leave compile out"
+            )
+        if self.offload_activations and not self.gradient_checkpointing:
+            raise ValueError(
+                "offload_activations=true moves the inputs of checkpointed layers to the CPU, and there are "
+                "none: set gradient_checkpointing: true too"
             )
         check_dropout(self.lora, dropout=self.dropout)
         if self.optimizer.name == "muon" and self.is_quantized:

@@ -17,6 +17,9 @@ class VllmConfig(ConfigModel):
     tensor_parallel_size     GPUs per engine
     kv_cache_gib             size of the KV cache on the CPU
     cpu_threads              CPU threads per engine placed by Ray
+    quantization             fp8: weights and products of the sampler in 8 bits (GPU only), made anew from
+                             every sync; the learner corrects for it (algorithm.importance)
+    enforce_eager            true: without CUDA graphs
     prefix_caching           unset: on with a GPU; off on the CPU, where runs are bitwise repeatable
     """
 
@@ -27,6 +30,7 @@ class VllmConfig(ConfigModel):
     kv_cache_gib: PositiveFloat = 1.0
     cpu_threads: PositiveInt = 1
     prefix_caching: bool | None = None
+    quantization: Literal["fp8"] | None = None
     enforce_eager: bool | None = None
 
 

@@ -292,6 +292,16 @@ class TrainConfig(RewardsConfig):
                 f"rollout.weight_transfer={self.rollout.weight_transfer} sends from one learner process, but "
                 f"learner.num_ranks={self.learner.num_ranks}: use object_store"
             )
+        if (
+            self.rollout.vllm.quantization is not None
+            and self.algorithm.importance.mode == "off"
+            and self.steps
+        ):
+            raise ValueError(
+                f"rollout.vllm.quantization={self.rollout.vllm.quantization} samples from a coarser policy "
+                "than the learner's, but algorithm.importance.mode=off trains as if they were equal: set it "
+                "to truncate or mask"
+            )
         if self.rollout.placement == "colocated" and self.asynchrony.mode != "sync":
             raise ValueError(
                 f"asynchrony.mode={self.asynchrony.mode} with rollout.placement=colocated: engines on the "

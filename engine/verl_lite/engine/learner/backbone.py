@@ -83,7 +83,7 @@ def begin_training(model: nn.Module, *, dropout: bool) -> None:
     """
     model.train(dropout)
     for layer in model.modules():
-        if getattr(layer, "gradient_checkpointing", False) and _is_checkpointed_layer(layer):
+        if getattr(layer, "gradient_checkpointing", False) and is_checkpointed_layer(layer):
             recompute: Any = layer._gradient_checkpointing_func  # a partial of torch.utils.checkpoint
             plain = recompute.checkpoint if isinstance(recompute, _InEvaluation) else recompute
             layer._gradient_checkpointing_func = plain if dropout else _InEvaluation(layer, plain)  # type: ignore[assignment]
@@ -108,7 +108,8 @@ class _InEvaluation:
             self.layer.training = True
 
 
-def _is_checkpointed_layer(module: nn.Module) -> bool:
+def is_checkpointed_layer(module: nn.Module) -> bool:
+    """Whether it is a decoder layer, as transformers recomputes them."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     return isinstance(module, GradientCheckpointingLayer)

@@ -16,6 +16,7 @@ from verl_lite.engine.config.algorithm import LearnerConfig
 from verl_lite.engine.learner.backbone import backbone_of, begin_training, hidden_states
 from verl_lite.engine.learner.chosen import chosen_logprobs, top_logprobs
 from verl_lite.engine.learner.head import output_head
+from verl_lite.engine.learner.layers import keep_activations, prepare_layers
 from verl_lite.engine.learner.packing import (
     PackedBatch,
     balance_ranks,
@@ -62,8 +63,7 @@ class Policy:
             self._causal, _CausalReading(self), config, pad_id=pad_token_id, ranks=ranks
         )
         self.is_packed = self.arrangement.is_packed
-        if config.gradient_checkpointing:
-            self._causal.gradient_checkpointing_enable({"use_reentrant": False})
+        prepare_layers(self._causal, config, self.device)
 
     def begin_training(self) -> None:
         """Training mode, with dropout only where the config asks for it."""
@@ -155,7 +155,7 @@ class Policy:
 
     def _read(self, head: Callable[..., R], batch: PackedBatch, temperature: float | None) -> R:
         return head(
-            hidden_states(self._backbone, batch, self.device),
+            self._hidden_states(batch),
             batch.targets_N.to(self.device),
             temperature=self._temperature if temperature is None else temperature,
             tile_mb=self._config.logits_tile(on_gpu=self.device.type != "cpu"),
@@ -163,7 +163,11 @@ class Policy:
 
     def hidden(self, batch: PackedBatch) -> Tensor:
         """hidden_ND: the hidden states that predict the completion tokens."""
-        return self._ranks.forward(self._causal, hidden_states, self._backbone, batch, self.device)
+        return self._ranks.forward(self._causal, self._hidden_states, batch)
+
+    def _hidden_states(self, batch: PackedBatch) -> Tensor:
+        with keep_activations(self._config, self.device):
+            return hidden_states(self._backbone, batch, self.device)
 
     @torch.no_grad()
     def completion_logprobs(
@@ -189,7 +193,7 @@ class Policy:
         return self._ranks.all_gather(found)[0]
 
     def _spread(self, batch: PackedBatch) -> Tensor:
-        hidden_ND = hidden_states(self._backbone, batch, self.device)[:SPREAD_TOKENS]
+        hidden_ND = self._hidden_states(batch)[:SPREAD_TOKENS]
         return self._head.logits(hidden_ND).std(-1).mean()
 
     def autocast(self) -> AbstractContextManager[None]:

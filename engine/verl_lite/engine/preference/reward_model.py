@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from verl_lite.engine.config.algorithm import LearnerConfig
 from verl_lite.engine.learner.backbone import backbone_of, hidden_states
+from verl_lite.engine.learner.layers import keep_activations, prepare_layers
 from verl_lite.engine.learner.packing import PackedBatch
 from verl_lite.engine.learner.policy import micro_batches
 from verl_lite.engine.learner.proof import arrange
@@ -85,8 +86,7 @@ class ScoringHead:
         reading = _ScoreReading(self)
         with _moved(self._classifier.score):
             self.arrangement = arrange(self._classifier, reading, config, pad_id=pad_token_id)
-        if config.gradient_checkpointing:
-            self._classifier.gradient_checkpointing_enable({"use_reentrant": False})
+        prepare_layers(self._classifier, config, next(model.parameters()).device)
 
     def score(self, samples: Sequence[TrainingSample]) -> Tensor:
         """The score of each sample, with gradients."""
@@ -109,7 +109,8 @@ class ScoringHead:
         """The score read at the last predicting state of each sample in the batch."""
         lengths_S = torch.bincount(batch.sequence_N, minlength=len(batch.sample_indices))
         device = next(self.model.parameters()).device
-        hidden_ND = hidden_states(self._backbone, batch, device)
+        with keep_activations(self._config, device):
+            hidden_ND = hidden_states(self._backbone, batch, device)
         scores: Tensor = self._classifier.score(hidden_ND[(lengths_S.cumsum(0) - 1).to(device)])
         return scores.squeeze(-1)
 

@@ -72,13 +72,17 @@ class VllmEngine:
         self._adapters = VllmAdapters(lora) if lora is not None and can_adapt else None
         started_with = {**(options or {}), **(self._adapters.options if self._adapters else {})}
         self.llm = _start(model_path, config, on_gpu=self._on_gpu, seed=seed, options=started_with)
+        self._is_eight_bit = config.vllm.quantization == "fp8"
         self._running: dict[str, _Running] = {}
         self._finished: list[FinishedSequence] = []
+        self._asleep: set[str] = set()  # vLLM's names for what it freed
         self.version = 0
 
     @property
     def dtype(self) -> str:
-        """The dtype it computes in: "float32", "bfloat16" or "float16"."""
+        """The least exact dtype it computes in: "float32", "bfloat16", "float16" or "float8_e4m3fn"."""
+        if self._is_eight_bit:
+            return "float8_e4m3fn"
         return str(self.llm.llm_engine.model_config.dtype).removeprefix("torch.")
 
     @property
@@ -180,6 +184,7 @@ class VllmEngine:
     def weights_arrived(self, *, version: int) -> None:
         """Call after new weights: resets caches, and later tokens get this version."""
         assert self._loads_midway or not self._running, "versions of running sequences are not kept"
+        self._wake(*self._asleep)
         caches = self.llm.llm_engine.vllm_config.cache_config.enable_prefix_caching
         # recomputes the blocks of running sequences
         if caches and not self.llm.reset_prefix_cache(reset_running_requests=bool(self._running)):
@@ -187,12 +192,21 @@ class VllmEngine:
         self.version = version
 
     def sleep(self) -> None:
+        """Free the GPU. Only adapters need the old weights again; without them vLLM drops its copy."""
         if self._sleeps:
-            self.llm.sleep(level=1)
+            self.llm.sleep(level=1 if self._adapters is not None else 2)
+            self._asleep = {"weights", "kv_cache"}
 
     def wake(self) -> None:
-        if self._sleeps:
-            self.llm.wake_up()
+        """Take memory for the weights; that of the KV cache is taken when they have arrived."""
+        if "weights" in self._asleep:
+            torch.cuda.empty_cache()  # vLLM takes from the driver what torch may hold in reserve
+            self._wake("weights")
+
+    def _wake(self, *parts: str) -> None:
+        for part in sorted(parts, reverse=True):  # weights before kv_cache
+            self.llm.wake_up(tags=[part])
+            self._asleep.discard(part)
 
     def close(self) -> None:
         """Free the engine."""
@@ -237,12 +251,18 @@ def _start(
             f"rollout.vllm.tensor_parallel_size={vllm.tensor_parallel_size} splits an engine over GPUs, and "
             "there is none here: set it to 1"
         )
+    if vllm.quantization is not None and not on_gpu:
+        raise ConfigError(
+            f"rollout.vllm.quantization={vllm.quantization} needs a GPU with 8-bit products (Ada, Hopper or "
+            "newer), and there is no GPU here: leave it out"
+        )
     arguments: dict[str, Any] = {
         "gpu_memory_utilization": vllm.gpu_memory_utilization,
         "enable_sleep_mode": config.engines_sleep,
         "enforce_eager": bool(vllm.enforce_eager),
         "dtype": vllm.dtype,
         "tensor_parallel_size": vllm.tensor_parallel_size,
+        "quantization": vllm.quantization,
     }
     if not on_gpu:
         # compiling the op that returns logprobs costs 10 s and gains nothing here

@@ -29,6 +29,7 @@ FREE_FOR_MEMORY = (
     "rollout.vllm.gpu_memory_utilization",
     "learner.max_tokens_per_micro_batch",
     "learner.gradient_checkpointing",
+    "learner.offload_activations",
 )
 # settings that a resumed run may change: they do not affect what was computed so far
 FREE_TO_CHANGE = (

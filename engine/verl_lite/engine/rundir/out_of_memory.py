@@ -17,12 +17,24 @@ ADVICE = {
         "lower rollout.vllm.kv_cache_gib (on the CPU) or rollout.vllm.gpu_memory_utilization; if that is not "
         "enough, rollout.num_prompts or rollout.num_samples in a new run"
     ),
-    "updating": "lower learner.max_tokens_per_micro_batch, or set learner.gradient_checkpointing: true",
+    "loading the policy": (
+        "free the device of other processes; if that is not enough, set model.dtype: bfloat16 or "
+        "learner.lora in a new run"
+    ),
+    "updating": (
+        "lower learner.max_tokens_per_micro_batch, or set learner.gradient_checkpointing: true and "
+        "learner.offload_activations: true; if that is not enough, learner.optimizer.offload in a new run"
+    ),
+    "loading the new weights": (
+        "lower rollout.vllm.gpu_memory_utilization, or on the CPU rollout.vllm.kv_cache_gib"
+    ),
 }
 # torch's CPU allocator, among others, raises a plain RuntimeError
 WORDS = ("can't allocate memory", "cannot allocate memory", "out of memory", "not enough memory")
 
-Where = Literal["starting the sampler", "generating", "updating"]
+Where = Literal[
+    "loading the policy", "starting the sampler", "generating", "updating", "loading the new weights"
+]
 
 
 @contextmanager
@@ -36,9 +48,21 @@ def clear_memory_errors(where: Where, *, step: int | None = None) -> Iterator[No
         at = "" if step is None else f"step {step}: "
         reason = str(error).split("\n")[0] or type(error).__name__
         raise TrainingError(
-            f"{at}out of memory while {where} ({reason:.160}). To continue, {ADVICE[where]}, and use "
-            "--resume, which starts from the newest checkpoint"
+            f"{at}out of memory while {where} ({reason:.160}{_held()}). To continue, {ADVICE[where]}, and "
+            "use --resume, which starts from the newest checkpoint"
         ) from error
+
+
+def _held() -> str:
+    """What the GPU held, for the message; "" without a GPU."""
+    if not torch.cuda.is_available():
+        return ""
+    gib, (free, total) = 2**30, torch.cuda.mem_get_info()
+    return (
+        f"; this process held {torch.cuda.memory_allocated() / gib:.1f} GiB of tensors, at most "
+        f"{torch.cuda.max_memory_allocated() / gib:.1f}, and {free / gib:.1f} of the GPU's {total / gib:.1f} "
+        "were free"
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from threading import Barrier
 from types import SimpleNamespace
 from typing import Any
 
@@ -102,6 +103,79 @@ def test_the_backend_is_begun_with_all_ranks(backend: Any, monkeypatch: pytest.M
     assert begun["client"] is client
     if backend == "nccl":
         assert (info.master_address, info.master_port, info.world_size) == ("node-0", 1234, 7)
+
+
+@pytest.mark.parametrize("backend", ["ipc", "nccl"])
+def test_vllm_0_24_has_only_functions_on_the_trainers_side(
+    backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its signatures; for NCCL either side waits for the other, as the stand-ins here do."""
+    import vllm.distributed.weight_transfer as package
+    from vllm.distributed.weight_transfer import ipc_engine, nccl_engine
+
+    told: list[tuple[str, Any]] = []
+    met = {"init": Barrier(2, timeout=20), "send": Barrier(2, timeout=20)}
+
+    @dataclass
+    class Info:
+        names: list[str]
+        packed: bool = True
+
+    class Ipc:
+        @staticmethod
+        def trainer_send_weights(iterator: Any, trainer_args: Any) -> None:
+            assert trainer_args.packed
+            for name, _ in iterator:
+                trainer_args.send_mode(Info([name]))
+
+    class Nccl:
+        @staticmethod
+        def trainer_init(init_info: dict[str, Any]) -> str:
+            assert init_info == {"master_address": "node-0", "master_port": 1234, "world_size": 7}
+            met["init"].wait()
+            return "group"
+
+        @staticmethod
+        def trainer_send_weights(iterator: Any, trainer_args: Any) -> None:
+            assert (trainer_args.group, trainer_args.packed) == ("group", True)
+            assert [name for name, _ in iterator] == list(WEIGHTS)
+            met["send"].wait()
+
+    class Client(EngineClient):
+        def _broadcast(self, method: str, *arguments: Any) -> None:
+            told.append((method, *arguments))
+            if backend == "nccl" and method == "update_weights":
+                met["send"].wait()
+
+        def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+            told.append(("init", init_info))
+            if backend == "nccl":
+                met["init"].wait()
+
+    monkeypatch.delattr(package, "WeightTransferTrainerFactory")
+    monkeypatch.setattr(ipc_engine, "IPCWeightTransferEngine", Ipc)
+    monkeypatch.setattr(nccl_engine, "NCCLWeightTransferEngine", Nccl)
+    for module, name in (
+        (ipc_engine, "IPCTrainerSendWeightsArgs"),
+        (nccl_engine, "NCCLTrainerSendWeightsArgs"),
+    ):
+        monkeypatch.setattr(module, name, SimpleNamespace, raising=False)
+    monkeypatch.setattr("verl_lite.engine.cluster.gpu_transfer.rendezvous", lambda: ("node-0", 1234))
+    client = Client([], gpus_per_engine=2, wait=list)
+    sender = WeightSender(backend, client, lambda: iter(WEIGHTS.items()), num_engine_gpus=6)
+    sender.send()
+    sender.close()
+    if backend == "ipc":
+        info: list[Any] = [{"names": [name], "packed": True} for name in WEIGHTS]
+        began: dict[str, Any] = {}
+    else:
+        shapes = [[4, 2], [3]]
+        info = [
+            {"names": list(WEIGHTS), "dtype_names": ["float32", "bfloat16"], "shapes": shapes, "packed": True}
+        ]
+        began = {"master_address": "node-0", "master_port": 1234, "world_size": 7, "rank_offset": 1}
+    updates = [("update_weights", {"update_info": one}) for one in info]
+    assert told == [("init", began), ("start_weight_update",), *updates, ("finish_weight_update",)]
 
 
 def test_what_an_engine_asks_of_the_cluster() -> None:

