@@ -49,6 +49,12 @@ class AttentionMetadata:
     device: torch.device
 
     @cached_property
+    def num_repeated(self) -> int:
+        """Tokens of shared prompts, once per completion."""
+        prompts = (self.segments[s.prefix] for s in self.segments if s.prefix is not None)
+        return sum(prompt.end - prompt.start for prompt in prompts)
+
+    @cached_property
     def buckets(self) -> Buckets:
         return make_buckets(self.segments, self.device)
 
@@ -71,19 +77,13 @@ def packed_attention(
 ) -> Tensor:
     """Attention output_THE of a packed row."""
     if query_HTE.is_cuda:
-        kernel = choose_kernel(Problem.of(query_HTE, key_KTE, metadata.segments, rule))
+        kernel = choose_kernel(Problem.of(query_HTE, key_KTE, rule, repeated=metadata.num_repeated))
         if kernel is not None:
             return kernel.attend(query_HTE, key_KTE, value_KTE, metadata, rule)
     return bucketed_attention(query_HTE, key_KTE, value_KTE, metadata.buckets, rule)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled layers leave the graph here: plans differ per micro-batch
-def _of_packed_row(
-    query: Tensor, key: Tensor, value: Tensor, metadata: AttentionMetadata, rule: LayerRule
-) -> Tensor:
-    return packed_attention(query[0], key[0], value[0], metadata, rule).unsqueeze(0)
-
-
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # plans differ per micro-batch: a graph ends here
 def _attention(
     module: torch.nn.Module,
     query: Tensor,
@@ -105,7 +105,7 @@ def _attention(
     if metadata is not None or _packing.get():
         _refuse_in_packed_row(module, metadata, attention_mask, kwargs)
         assert metadata is not None
-        return _of_packed_row(query, key, value, metadata, rule), None
+        return packed_attention(query[0], key[0], value[0], metadata, rule).unsqueeze(0), None
     if rule.is_plain:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 

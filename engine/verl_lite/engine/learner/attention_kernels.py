@@ -15,7 +15,7 @@ size.
 import importlib.util
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Protocol
@@ -48,12 +48,8 @@ class Problem:
     repeats_much: bool  # repeated prompts would multiply the keys by more than MAX_KEY_GROWTH
 
     @classmethod
-    def of(
-        cls, query_HTE: Tensor, key_KTE: Tensor, segments: Sequence[Segment], rule: LayerRule
-    ) -> "Problem":
-        repeated = sum(
-            segments[s.prefix].end - segments[s.prefix].start for s in segments if s.prefix is not None
-        )
+    def of(cls, query_HTE: Tensor, key_KTE: Tensor, rule: LayerRule, *, repeated: int) -> "Problem":
+        """`repeated`: how many keys of shared prompts stand before completions."""
         return cls(
             dtype=inner_dtype(query_HTE),
             device=query_HTE.device,

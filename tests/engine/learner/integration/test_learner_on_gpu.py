@@ -92,7 +92,7 @@ def test_packed_attention(device: torch.device, rule: dict[str, Any], chosen: st
     layer = LayerRule(scale=head_size**-0.5, window=rule.get("window"), cap=rule.get("cap"), sinks_H=sinks)
     plan = attention_metadata(ROW, device)
     if device.type == "cuda":
-        kernel = attention_kernels.choose_kernel(Problem.of(query, key, ROW, layer))
+        kernel = attention_kernels.choose_kernel(Problem.of(query, key, layer, repeated=plan.num_repeated))
         assert kernel is not None
         assert ("flex" in kernel.name) == (chosen == "flex") or "flash-attn" in kernel.name
     out = packed_attention(query, key, value, plan, layer)

@@ -159,7 +159,7 @@ def test_every_implementation_equals_a_dense_mask(segments, num_buckets, window,
     assert len(plan.buckets.buckets) == num_buckets
     compare(packed_attention(query, key, value, plan, rule), expected, inner)
     compare(module.dense_row(query, key, value, plan.flex, rule), expected, inner)  # the mask function
-    half = replace(Problem.of(query, key, segments, rule), dtype=torch.bfloat16)
+    half = replace(Problem.of(query, key, rule, repeated=plan.num_repeated), dtype=torch.bfloat16)
     fitting = [kernel for kernel in VARLEN.values() if kernel.fits(half)]
     for kernel in fitting:
         compare(kernel.attend(query, key, value, plan, rule), expected, inner)
@@ -225,11 +225,13 @@ def test_the_table_that_chooses(monkeypatch, changes, chosen):
 
 
 def test_prompts_repeated_for_many_short_completions_go_to_flex():
-    segments = row_of((1000, None), *[(10, 0)] * 8)
-    query, key, _ = inputs(segments)
-    rule = LayerRule(scale=1.0)
-    assert Problem.of(query, key, segments, rule).repeats_much
-    assert not Problem.of(query, key, row_of((100, None), *[(200, 0)] * 8), rule).repeats_much
+    def repeats_much(segments):
+        query, key, _ = inputs(segments)
+        plan = attention_metadata(segments, CPU)
+        return Problem.of(query, key, LayerRule(scale=1.0), repeated=plan.num_repeated).repeats_much
+
+    assert repeats_much(row_of((1000, None), *[(10, 0)] * 8))
+    assert not repeats_much(row_of((100, None), *[(200, 0)] * 8))
 
 
 class Wrong:
