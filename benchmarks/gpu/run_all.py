@@ -18,14 +18,14 @@ TOTAL_S = 480
 # in this order, most important first; seconds on a GPU
 LIMITS = {
     "versions": 20,
-    "tests": 85,
-    "learner": 85,
+    "tests": 110,
+    "learner": 100,
     "quickstart": 40,
-    "grpo_small": 60,
-    "memory": 35,
+    "grpo_small": 55,
+    "memory": 25,
     "smollm2": 45,
-    "grpo_large": 70,
-    "trl": 40,
+    "grpo_large": 50,
+    "trl": 35,
 }
 
 

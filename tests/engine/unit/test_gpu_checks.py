@@ -19,7 +19,8 @@ GIB = 2**30
 
 def config(**tree: Any) -> TrainConfig:
     base: dict[str, Any] = {
-        "steps": 1, "model": {"tiny": {"max_context_tokens": 2048}}, "data": {"train": {"task": "arithmetic", "num_rows": 8}},
+        "steps": 1, "model": {"tiny": {"max_context_tokens": 2048}},
+        "data": {"train": {"task": "arithmetic", "num_rows": 8}},
         "rewards": {"format": {"use": "format"}}, "rollout": {"num_prompts": 4, "num_samples": 2},
         "algorithm": {"importance": {"mode": "truncate"}},
     }  # fmt: skip

@@ -2,8 +2,8 @@
 
     varlen   FlashAttention over segments of any length: the flash-attn packages, or torch's own. A completion
              of a shared prompt is given that prompt's keys again, before its own; windows come for free
-    flex     torch's flex_attention, compiled, with a block mask of the row: soft caps, sinks, float32, and
-             prompts whose repeated keys would need too much memory
+    flex     torch's flex_attention, compiled, with a block mask of the row: soft caps, sinks, and prompts whose
+             repeated keys would need too much memory
 
 Neither fits: SDPA in buckets (attention_buckets.py). Before a kernel is used it must compute a small row with
 its gradients as the dense definition does; one that fails, or cannot run here, is passed over with a warning.
@@ -185,7 +185,12 @@ class Flex:
     name = "flex_attention"
 
     def fits(self, problem: Problem) -> bool:
-        return problem.head_size >= 16 and not problem.has_dropout and problem.dtype != torch.float64
+        # what SDPA computes in float32 is not worth compiling for: it is what proof.py runs before training
+        needed = (
+            problem.dtype != torch.float32 or problem.has_cap or problem.has_sinks or problem.repeats_much
+        )
+        can = problem.head_size >= 16 and not problem.has_dropout and problem.dtype != torch.float64
+        return needed and can
 
     def attend(
         self, query_HTE: Tensor, key_KTE: Tensor, value_KTE: Tensor, plans: Plans, rule: LayerRule

@@ -209,7 +209,8 @@ def problem(**changes):
     [
         ({}, "torch varlen_attn"),
         ({"has_window": True}, "torch varlen_attn"),
-        ({"dtype": torch.float32}, "flex_attention"),
+        ({"dtype": torch.float32}, None),
+        ({"dtype": torch.float32, "has_cap": True}, "flex_attention"),
         ({"has_cap": True}, "flex_attention"),
         ({"has_sinks": True}, "flex_attention"),
         ({"head_size": 512}, "flex_attention"),

@@ -80,7 +80,8 @@ def test_eight_bits_need_a_gpu_and_a_correction() -> None:
     with pytest.raises(ConfigError, match="quantization=fp8 needs a GPU with 8-bit products"):
         _start("folder", fp8, on_gpu=False, seed=0, options={})
     tree = {
-        "steps": 1, "model": {"tiny": {"max_context_tokens": 2048}}, "data": {"train": {"task": "arithmetic", "num_rows": 8}},
+        "steps": 1, "model": {"tiny": {"max_context_tokens": 2048}},
+        "data": {"train": {"task": "arithmetic", "num_rows": 8}},
         "rewards": {"format": {"use": "format"}},
         "rollout": {"vllm": {"quantization": "fp8"}, "num_prompts": 4},
     }  # fmt: skip
