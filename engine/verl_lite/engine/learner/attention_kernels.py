@@ -2,8 +2,8 @@
 
     varlen   FlashAttention over segments of any length: the flash-attn packages, or torch's own. A completion
              of a shared prompt is given that prompt's keys again, before its own; windows come for free
-    flex     torch's flex_attention, compiled, with a block mask of the row: soft caps, sinks, and prompts whose
-             repeated keys would need too much memory
+    flex     torch's flex_attention, compiled, with a block mask of the row: soft caps, sinks, and prompts
+             whose repeated keys would need too much memory
 
 Neither fits: SDPA in buckets (attention_buckets.py). Before a kernel is used it must compute a small row with
 its gradients as the dense definition does; one that fails, or cannot run here, is passed over with a warning.
