@@ -1,9 +1,11 @@
 """Every stage of the GPU script runs on the CPU with tiny shapes, so that a GPU finds no typing errors."""
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,13 +48,35 @@ def test_without_a_gpu_every_stage_says_so(tmp_path: Path) -> None:
     assert stages["versions"]["reason"] == "no GPU that torch can use is here (--rehearse runs on the CPU)"
 
 
-def test_parts_of_packages_are_put_together_in_order(tmp_path: Path) -> None:
+@pytest.fixture
+def run_all(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    return importlib.import_module("run_all")
+
+
+def test_the_stages_take_at_most_eight_minutes_together(run_all: Any) -> None:
+    assert sum(run_all.LIMITS.values()) <= run_all.TOTAL_S == 8 * 60
+    page = (SCRIPT.parent / "README.md").read_text()
+    for stage, seconds in run_all.LIMITS.items():
+        assert f"| `{stage}` | {seconds} |" in page
+
+
+def test_a_stage_over_its_limit_is_ended_and_keeps_what_it_wrote(run_all: Any, tmp_path: Path) -> None:
+    slow = tmp_path / "stages.py"
+    slow.write_text(
+        "import pathlib, sys, time\npathlib.Path(sys.argv[3]).write_text('{\"rows\": 1}')\ntime.sleep(600)\n"
+    )
+    run_all.HERE = tmp_path
+    outcome = run_all.run("learner", tmp_path, [], {"PATH": "/usr/bin:/bin"}, limit_s=5)
+    assert (outcome.status, outcome.reason) == ("timed out", "after 5 s; what it had written is kept")
+    assert json.loads((tmp_path / "learner.json").read_text()) == {"rows": 1}
+    slow.write_text("raise SystemExit('no kernel image is available')\n")
+    outcome = run_all.run("learner", tmp_path, [], {"PATH": "/usr/bin:/bin"}, limit_s=60)
+    assert (outcome.status, outcome.reason) == ("failed", "no kernel image is available")
+
+
+def test_parts_of_packages_are_put_together_in_order(run_all: Any, tmp_path: Path) -> None:
     """And a folder without parts is one clear line."""
-    sys.path.insert(0, str(SCRIPT.parent))
-    try:
-        from run_all import unpack
-    finally:
-        sys.path.remove(str(SCRIPT.parent))
     site = tmp_path / "made"
     site.mkdir()
     (site / "package.py").write_text("x = 1\n" * 5000)
@@ -63,7 +87,7 @@ def test_parts_of_packages_are_put_together_in_order(tmp_path: Path) -> None:
     for at in range(3):
         size = len(data) // 3 + 1
         (parts / f"part-{at:02d}").write_bytes(data[at * size : (at + 1) * size])
-    out = unpack(parts, tmp_path / "site")
+    out = run_all.unpack(parts, tmp_path / "site")
     assert (out / "package.py").read_text() == "x = 1\n" * 5000
     with pytest.raises(SystemExit, match="has no files named part-"):
-        unpack(site, tmp_path / "other")
+        run_all.unpack(site, tmp_path / "other")
