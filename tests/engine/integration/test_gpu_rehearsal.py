@@ -61,12 +61,14 @@ def test_the_stages_take_at_most_eight_minutes_together(run_all: Any) -> None:
         assert f"| `{stage}` | {seconds} |" in page
 
 
-def test_a_stage_over_its_limit_is_ended_and_keeps_what_it_wrote(run_all: Any, tmp_path: Path) -> None:
+def test_a_stage_over_its_limit_is_ended_and_keeps_what_it_wrote(
+    run_all: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     slow = tmp_path / "stages.py"
     slow.write_text(
         "import pathlib, sys, time\npathlib.Path(sys.argv[3]).write_text('{\"rows\": 1}')\ntime.sleep(600)\n"
     )
-    run_all.HERE = tmp_path
+    monkeypatch.setattr(run_all, "HERE", tmp_path)
     outcome = run_all.run("learner", tmp_path, [], {"PATH": "/usr/bin:/bin"}, limit_s=5)
     assert (outcome.status, outcome.reason) == ("timed out", "after 5 s; what it had written is kept")
     assert json.loads((tmp_path / "learner.json").read_text()) == {"rows": 1}
