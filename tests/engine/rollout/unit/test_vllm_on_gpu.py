@@ -96,25 +96,3 @@ def test_an_engine_in_eight_bits_says_so_to_the_canary(log: list[Any]) -> None:
     engine._is_eight_bit = True
     assert engine.dtype == "float8_e4m3fn"
     assert torch.finfo(getattr(torch, engine.dtype)).eps == 0.125
-
-
-def test_what_vllm_is_started_with_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA graphs unless told otherwise, sleep mode where it shares the GPU, prefix caching."""
-    vllm = pytest.importorskip("vllm")
-    seen: dict[str, Any] = {}
-
-    class LLM:
-        def __init__(self, **options: Any) -> None:
-            seen.update(options)
-
-        def apply_model(self, function: Any) -> None: ...
-
-    monkeypatch.setattr(vllm, "LLM", LLM)
-    config = RolloutConfig.model_validate({"vllm": {"quantization": "fp8", "gpu_memory_utilization": 0.4}})
-    _start("folder", config, on_gpu=True, seed=2**31 + 5, options={"enable_lora": True})
-    expected = {
-        "enforce_eager": False, "enable_sleep_mode": True, "quantization": "fp8", "dtype": "auto",
-        "gpu_memory_utilization": 0.4, "enable_prefix_caching": True, "enable_lora": True, "seed": 5,
-        "logprobs_mode": "processed_logprobs", "model": "folder",
-    }  # fmt: skip
-    assert {name: seen[name] for name in expected} == expected
