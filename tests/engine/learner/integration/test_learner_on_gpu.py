@@ -174,7 +174,7 @@ def test_losses_on_a_gpu_are_those_of_the_cpu(device: torch.device, loss: str) -
     rows = [replace(row, old_logprobs_T=[-4.1] * len(row.completion_ids)) for row in samples(vocab)]
     found = []
     for where in (torch.device("cpu"), device):
-        algorithm = AlgorithmConfig(loss=loss, entropy_bonus=0.01)  # type: ignore[arg-type]
+        algorithm = AlgorithmConfig(loss=loss, entropy_bonus=0.01, aggregate="sequence_mean")  # type: ignore[arg-type]
         copied, config = copy.deepcopy(model).to(where), LearnerConfig(compile=False)
         learner = Learner(copied, config, algorithm, pad_token_id=0, total_steps=2)
         found.append(learner.update(rows).metrics)
