@@ -8,6 +8,7 @@ from verl_lite.engine.config import RolloutConfig
 from verl_lite.engine.rollout.vllm_engine import _start
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, while vLLM is imported
 def test_what_vllm_is_started_with_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA graphs unless told otherwise, sleep mode where it shares the GPU, prefix caching."""
     vllm = pytest.importorskip("vllm")
