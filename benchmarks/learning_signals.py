@@ -2,10 +2,10 @@
 
     verl-lite train examples/quickstart.yaml --run-dir runs/quickstart
     python benchmarks/learning_signals.py distill --quickstart runs/quickstart [--seeds 0 1 2]
-    python benchmarks/learning_signals.py curriculum --quickstart runs/quickstart [--seeds 0 1 2]
+    python benchmarks/learning_signals.py curriculum [--seeds 0 1 2]
 
 distill     examples/distill.yaml three times per seed: the teacher alone, rewards alone, both
-curriculum  the quickstart's model after SFT, trained on additions of which a third has no carry (it solves
+curriculum  the quickstart after its own SFT, trained on additions of which a third has no carry (it solves
             them), a third has four digits (it never does) and a third is two digits with a carry, which is
             what the held-out rows ask: with and without data.curriculum.gate
 
@@ -42,7 +42,7 @@ def additions(count: int, kind: str, rng: random.Random) -> list[dict[str, str]]
     return list(found.values())
 
 
-def curriculum_config(quickstart: Path, folder: Path) -> Path:
+def curriculum_config(folder: Path) -> Path:
     rng = random.Random(0)
     carry = additions(1200, "carry", rng)
     train = [*carry[:900], *additions(900, "easy", rng), *additions(900, "hard", rng)]
@@ -52,9 +52,8 @@ def curriculum_config(quickstart: Path, folder: Path) -> Path:
     tree = yaml.safe_load((ROOT / "examples" / "quickstart.yaml").read_text())
     tree |= {
         "name": "curriculum",
-        "model": {"path": str((quickstart / "model").absolute())},
+        "sft": {**tree["sft"], "data": tree["data"]["train"]},
         "data": {name: {"path": str((folder / f"{name}.jsonl").absolute())} for name in files},
-        "sft": {"steps": 0},
         "evaluation": {"every_steps": 2},
         "checkpoints": {"every_steps": 0},
     }
@@ -79,7 +78,7 @@ def run(config: Path, changes: list[str], run_dir: Path) -> list[tuple[int, floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("kind", choices=["distill", "curriculum"])
-    parser.add_argument("--quickstart", type=Path, required=True)
+    parser.add_argument("--quickstart", type=Path, default=Path("runs/quickstart"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/learning_signals"))
     arguments, overrides = parser.parse_known_args()
@@ -89,7 +88,7 @@ def main() -> None:
         config, arms = ROOT / "examples" / "distill.yaml", DISTILL
         overrides = [f"distillation.teachers.quickstart.model={teacher}", *overrides]
     else:
-        config, arms = curriculum_config(arguments.quickstart, arguments.out), CURRICULUM
+        config, arms = curriculum_config(arguments.out), CURRICULUM
     result = arguments.out / f"{arguments.kind}.json"
     curves = json.loads(result.read_text()) if result.exists() else {}
     print(f"| seed | arm | before | after | first at {AT:.0%} |\n|---|---|---|---|---|")
