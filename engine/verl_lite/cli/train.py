@@ -82,13 +82,23 @@ def sft(
 
 
 @config_app.command("show")
-def show(config: ConfigFile, overrides: Overrides = None) -> None:
+def show(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    explained: Annotated[bool, typer.Option("--explain", help="Say above each setting what it does")] = False,
+) -> None:
     """Print the config with all defaults and overrides.
 
-    Example: verl-lite config show examples/quickstart.yaml seed=1
+    Example: verl-lite config show examples/quickstart.yaml seed=1 --explain
     """
     import yaml
 
+    if explained:
+        from verl_lite.plugins.settings import explain
+
+        for line in explain(_load(config, overrides)):
+            typer.echo(line)
+        return
     typer.echo(yaml.safe_dump(_load(config, overrides).model_dump(mode="json"), sort_keys=False), nl=False)
 
 

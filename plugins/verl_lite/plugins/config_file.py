@@ -1,23 +1,32 @@
 """Read a YAML file into a frozen pydantic tree: overrides, suggestions, one message per mistake."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from verl_lite.errors import ConfigError
+from verl_lite.plugins.settings import models_in
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class ConfigModel(BaseModel):
-    """Base of every configuration section: frozen; refuses unknown keys, nan and inf."""
+    """Base of every configuration section: frozen; refuses unknown keys, nan and inf.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+    The docstring below a setting is its description: in the JSON Schema, in messages, in the docs.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
 
 def load_config(model: type[ModelT], path: str | Path, overrides: Sequence[str] = ()) -> ModelT:
@@ -136,7 +145,8 @@ def _explain(item: Any, model: type[BaseModel], data: Any) -> str:
         message = str(item["ctx"]["error"])
         return f"{where}: {message}" if where else message
     got = item.get("input")
-    return f"{where}: {item['msg'].lower()}, got {got!r:.80}"
+    meaning = _description_at(model, path)
+    return f"{where}: {item['msg'].lower()}, got {got!r:.80}" + (f"\n  {where}: {meaning}" if meaning else "")
 
 
 def _path_in(data: Any, loc: Sequence[int | str], *, is_missing: bool) -> list[str]:
@@ -160,22 +170,28 @@ def _has(data: Mapping[Any, Any] | list[Any], part: int | str) -> bool:
 
 
 def _keys_at(model: type[BaseModel], path: Sequence[str]) -> set[str]:
-    """The field names that exist under `path`, through nested models, unions and dict values."""
+    """The field names that exist under `path`."""
+    return {
+        info.alias or name for each in _models_at(model, path) for name, info in each.model_fields.items()
+    }
+
+
+def _description_at(model: type[BaseModel], path: Sequence[str]) -> str:
+    """What the setting at `path` does, or "" if nothing says so."""
+    named = [at for at, part in enumerate(path) if not part.isdigit()]
+    if not named:
+        return ""
+    name = path[named[-1]]
+    fields = [each.model_fields.get(name) for each in _models_at(model, path[: named[-1]])]
+    return next((info.description for info in fields if info is not None and info.description), "")
+
+
+def _models_at(model: type[BaseModel], path: Sequence[str]) -> set[type[BaseModel]]:
+    """The models whose fields may stand under `path`, through nested models, unions and dict values."""
     models = {model}
     for part in path:
-        following: set[type[BaseModel]] = set()
-        for current in models:
-            info = current.model_fields.get(part)
-            if info is not None:
-                following |= set(_models_in(info.annotation))
+        fields = [each.model_fields.get(part) for each in models]
+        following = {found for info in fields if info is not None for found in models_in(info.annotation)}
         # a dict key, a list index or a union's tag stays at the same models
         models = following or models
-    return {info.alias or name for current in models for name, info in current.model_fields.items()}
-
-
-def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif get_origin(annotation) in (Union, UnionType, Annotated, list, dict, tuple, Mapping):
-        for argument in get_args(annotation):
-            yield from _models_in(argument)
+    return models
