@@ -17,7 +17,7 @@ test: setup  ## set up, then run the tests (no GPU, no hub, no network)
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 test-slow: setup  ## what `make test` leaves out: minutes each
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(PARALLEL)
 
 test-all: test test-slow
 

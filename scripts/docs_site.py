@@ -45,7 +45,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Lead links out of docs/ to the site's own copies."""
     markdown = re.sub(r"\]\(\.\./(benchmarks|examples)/", r"](\1/", markdown)
-    return markdown.replace("](../CONTRIBUTING.md", "](contributing.md").replace("](../README.md", "](index.md")
+    return markdown.replace("](../CONTRIBUTING.md", "](contributing.md").replace(
+        "](../README.md", "](index.md"
+    )
 
 
 def _moved(text: str, name: str) -> str:

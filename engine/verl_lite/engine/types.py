@@ -258,6 +258,8 @@ class Sampler(Protocol):
     def sleep(self) -> None:
         """Free the device's memory for the learner. Does nothing on the CPU."""
 
-    def wake(self) -> None: ...
+    def wake(self) -> None:
+        """Take back the memory that `sleep` freed."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Stop the processes it started."""

@@ -39,6 +39,7 @@ def load_config(model: type[ModelT], path: str | Path, overrides: Sequence[str] 
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError for a missing or broken file and duplicate keys."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")

@@ -82,11 +82,13 @@ class RewardDefinition:
 
     @property
     def is_class(self) -> bool:
+        """Whether `call` is a class, built once per worker with its options."""
         return inspect.isclass(self.call)
 
     @property
     def is_async(self) -> bool:
         # the second check is for classes and callable objects
+        """Whether `call` is a coroutine function, or its instances are."""
         by_call = getattr(self.call, "__call__", None)  # noqa: B004
         return inspect.iscoroutinefunction(self.call) or inspect.iscoroutinefunction(by_call)
 
@@ -97,6 +99,7 @@ class RewardDefinition:
 
     @property
     def summary(self) -> str:
+        """The first paragraph of its docstring."""
         return (inspect.getdoc(self.call) or "").split("\n\n")[0]
 
 

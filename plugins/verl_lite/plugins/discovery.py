@@ -39,6 +39,8 @@ DefinitionT = TypeVar("DefinitionT", RewardDefinition, EnvironmentDefinition, To
 
 
 class PluginStatus(StrEnum):
+    """What became of a plugin."""
+
     OK = "ok"
     FAILED_IMPORT = "failed (import)"
     FAILED_SIGNATURE = "failed (signature)"
@@ -62,6 +64,7 @@ class PluginInfo:
 
     @property
     def is_ok(self) -> bool:
+        """Whether it loaded."""
         return self.status is PluginStatus.OK
 
     def content_hash(self) -> str:

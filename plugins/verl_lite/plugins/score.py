@@ -11,6 +11,8 @@ from verl_lite.plugins.rollout import Rollout
 
 
 class ScoreOutcome(StrEnum):
+    """How scoring a rollout ended; only `ok` has a value."""
+
     OK = "ok"
     ABSTAIN = "abstain"  # the reward has nothing to say about this rollout
     ERROR = "error"  # the reward failed; the value is unknown

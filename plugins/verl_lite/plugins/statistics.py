@@ -78,6 +78,7 @@ class Moments:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Moments":
+        """The moments of these values."""
         if not values:
             return cls()
         mean = sum(values) / len(values)
@@ -85,6 +86,7 @@ class Moments:
         return cls(count=len(values), mean=mean, squares=squares, low=min(values), high=max(values))
 
     def merge(self, other: "Moments") -> None:
+        """The moments of both sets of values together."""
         total = self.count + other.count
         if not other.count:
             return
@@ -101,6 +103,7 @@ class Moments:
         return math.sqrt(self.squares / self.count) if self.count else 0.0
 
     def to_json(self) -> dict[str, float | int | None]:
+        """Count, mean, standard deviation and bounds by name."""
         if not self.count:
             return {"count": 0, "mean": None, "std": None, "min": None, "max": None}
         return {"count": self.count, "mean": self.mean, "std": self.std, "min": self.low, "max": self.high}

@@ -87,6 +87,7 @@ class RunFuture(Future[Result]):
     cancel_token: CancelToken
 
     def cancel(self) -> bool:
+        """Kill the program if it still runs."""
         if super().cancel():
             return True
         self.cancel_token.cancel()

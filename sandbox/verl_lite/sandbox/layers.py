@@ -32,6 +32,8 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
+    """One layer of the isolation, and whether it holds here."""
+
     name: str
     state: State
     detail: str

@@ -7,6 +7,8 @@ from typing import Any
 
 
 class Outcome(StrEnum):
+    """How verifying an answer ended."""
+
     CORRECT = "correct"
     WRONG = "wrong"
     UNPARSED = "unparsed"  # the response holds no readable answer
@@ -35,4 +37,5 @@ class Verdict:
 
     @property
     def is_correct(self) -> bool:
+        """Whether the answer was accepted."""
         return self.outcome is Outcome.CORRECT

@@ -50,7 +50,9 @@ class KLController:
         self.coefficient *= 1.0 + error * num_samples / self.config.horizon_samples
 
     def state_dict(self) -> dict[str, float]:
+        """What a checkpoint keeps."""
         return {"coefficient": self.coefficient}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
+        """Continue from what a checkpoint kept."""
         self.coefficient = float(state["coefficient"])

@@ -48,6 +48,7 @@ class EvalConfig(RewardsConfig, ChatConfig):
 
     @property
     def accuracy_reward(self) -> str:
+        """The reward that says whether an answer is right."""
         return self.accuracy or leaves(self.rewards)[0].path
 
     @model_validator(mode="after")

@@ -57,6 +57,7 @@ class EvalResult:
     datasets: Mapping[str, DatasetResult]
 
     def to_json(self) -> dict[str, Any]:
+        """The result as plain data."""
         return {
             "name": self.name,
             "model": self.model,

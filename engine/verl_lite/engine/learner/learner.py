@@ -301,6 +301,7 @@ class Learner(PolicyWeights):
 
     @property
     def kl_coefficient(self) -> float:
+        """The current weight of the KL term."""
         return self.kl_controller.coefficient
 
     def start_saving(self, folder: Path, tokenizer: Tokenizer) -> Callable[[], None]:
@@ -375,6 +376,7 @@ class Learner(PolicyWeights):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state of `state_dict`."""
         own = self._trained_state()
         if own.keys() != state["model"].keys():
             raise ValueError("the state belongs to a model of another shape or with other adapters")
