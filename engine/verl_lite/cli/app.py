@@ -1,6 +1,7 @@
 """The Typer application: one file per group of commands. User errors end with exit code 2."""
 
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
 
@@ -28,7 +29,6 @@ from verl_lite.errors import ConfigError, DataError, PluginError, VerlLiteError
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Write, test and trust the rewards that train language models, and train with them.",
 )
@@ -49,28 +49,46 @@ def root(
     """Write, test and trust the rewards that train language models, and train with them."""
 
 
-app.command()(train)
-app.command()(sft)
-app.command("reward-model")(reward_model)
-app.command()(dpo)
-app.command("eval")(evaluate)
-app.command()(rollout)
-app.command()(pipeline)
-app.command()(diagnose)
-app.command()(score)
-app.command()(diff)
-app.command()(check)
-app.command()(attack)
-app.command()(report)
-app.command()(doctor)
-app.command()(export)
-app.add_typer(plugins_app, name="plugins")
-app.add_typer(model_app, name="model")
-app.add_typer(rewards_app, name="rewards")
-app.add_typer(sandbox_app, name="sandbox")
-app.add_typer(config_app, name="config")
-app.add_typer(preferences_app, name="preferences")
-app.add_typer(data_app, name="data")
+# The groups of `verl-lite --help`, each with an example; the order is that of a project.
+REWARDS = "Rewards    verl-lite check rollouts.jsonl -c rewards.yaml"
+TRAIN = "Train    verl-lite train examples/quickstart.yaml"
+DATA = "Data    verl-lite data check examples/quickstart.yaml"
+OPERATE = "Operate    verl-lite doctor"
+GROUPS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
+    REWARDS: {
+        "score": score,
+        "check": check,
+        "diff": diff,
+        "attack": attack,
+        "report": report,
+        "plugins": plugins_app,
+        "rewards": rewards_app,
+    },
+    TRAIN: {
+        "train": train,
+        "sft": sft,
+        "dpo": dpo,
+        "reward-model": reward_model,
+        "eval": evaluate,
+        "rollout": rollout,
+        "diagnose": diagnose,
+        "pipeline": pipeline,
+    },
+    DATA: {"data": data_app, "preferences": preferences_app, "model": model_app},
+    OPERATE: {"config": config_app, "doctor": doctor, "export": export, "sandbox": sandbox_app},
+}
+
+
+def _add_commands() -> None:
+    for panel, commands in GROUPS.items():
+        for name, command in commands.items():
+            if isinstance(command, typer.Typer):
+                app.add_typer(command, name=name, rich_help_panel=panel)
+            else:
+                app.command(name, rich_help_panel=panel)(command)
+
+
+_add_commands()
 
 
 def main() -> None:
