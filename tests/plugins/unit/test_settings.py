@@ -77,5 +77,5 @@ def test_a_wrong_value_quotes_what_the_setting_is() -> None:
         "a.yaml: inner.rate: input should be less than or equal to 1, got 7\n"
         "  inner.rate: How fast it goes, in steps per second."
     )
-    with pytest.raises(ConfigError, match="others.x.rate: How fast it goes"):
+    with pytest.raises(ConfigError, match=r"others\.x\.rate: How fast it goes"):
         validate(Outer, {"count": 1, "others": {"x": {"rate": 7}}}, source="a.yaml")
