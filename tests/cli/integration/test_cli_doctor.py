@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from verl_lite.cli.versions import TESTED, installed_versions, untested
 from verl_lite.cli.app import app
+from verl_lite.cli.versions import TESTED, installed_versions, untested
 from verl_lite.engine.cluster import NodeReport, version_mismatches
 from verl_lite.sandbox import Layer, State
 

@@ -1,4 +1,4 @@
-"""Pages made from the code are fresh; every setting and public name is explained; examples name their schema."""
+"""Pages made from the code are fresh; settings and public names are explained; examples name their schema."""
 
 import importlib
 import inspect

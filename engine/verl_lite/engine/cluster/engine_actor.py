@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from verl_lite.engine.cluster.weight_transfer import PackedWeights, unpack
-from verl_lite.engine.config.algorithm import LoraConfig
+from verl_lite.engine.config.learner import LoraConfig
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
 

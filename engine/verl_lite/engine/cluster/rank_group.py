@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.utils._pytree import tree_map_only
 
-from verl_lite.engine.config.algorithm import ParallelName
+from verl_lite.engine.config.learner import ParallelName
 from verl_lite.engine.learner.ranks import Ranks
 
 P = ParamSpec("P")

@@ -18,8 +18,8 @@ from verl_lite.engine.cluster.ray_engine import RayEngine
 from verl_lite.engine.cluster.ray_runtime import RayRuntime
 from verl_lite.engine.cluster.resources import engine_resources
 from verl_lite.engine.cluster.weight_transfer import pack
-from verl_lite.engine.config.algorithm import LoraConfig
 from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.engine.config.learner import LoraConfig
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.rollout.canary import Canary
 from verl_lite.engine.rollout.streams import SequenceStream, StreamSampler

@@ -2,14 +2,16 @@ from .algorithm import (
     AlgorithmConfig as AlgorithmConfig,
     CriticConfig as CriticConfig,
     KLConfig as KLConfig,
-    LearnerConfig as LearnerConfig,
-    LoraConfig as LoraConfig,
-    OptimizerConfig as OptimizerConfig,
     OverlongConfig as OverlongConfig,
 )
 from .cluster import ClusterConfig as ClusterConfig, RewardActorsConfig as RewardActorsConfig
 from .data import DatasetConfig as DatasetConfig, TrainSourceConfig as TrainSourceConfig
 from .importance import ImportanceConfig as ImportanceConfig
+from .learner import (
+    LearnerConfig as LearnerConfig,
+    LoraConfig as LoraConfig,
+    OptimizerConfig as OptimizerConfig,
+)
 from .monitors import MonitorsConfig as MonitorsConfig
 from .rollout import RolloutConfig as RolloutConfig, VllmConfig as VllmConfig
 from .sft import SFTConfig as SFTConfig, SFTRowsConfig as SFTRowsConfig

@@ -1,4 +1,4 @@
-"""The `algorithm` and `learner` sections of the config, and what they refuse together.
+"""The `algorithm` section of the config, and what its settings refuse together.
 
 Every refusal gives its reason, before anything is loaded.
 """
@@ -16,7 +16,6 @@ AdvantageName = Literal[
     "raft", "rft", "none",
 ]  # fmt: skip
 PolicyLossName = Literal["ppo_clip", "gspo", "cispo", "policy_gradient", "sapo", "gmpo", "dppo_tv", "dppo_kl"]
-ParallelName = Literal["fsdp", "replicated"]
 AggregateName = Literal["token_mean", "sequence_mean", "sequence_sum_norm"]
 GROUP_ESTIMATORS = ("grpo", "dr_grpo", "rloo", "maxrl", "reinforce_pp_baseline", "gdpo", "process", "raft")
 OWN_SAMPLES = ("raft", "rft")  # cross-entropy on the policy's own samples
@@ -32,15 +31,22 @@ class KLConfig(ConfigModel):
     """KL penalty towards the reference policy. At coefficient 0 no reference is loaded."""
 
     coefficient: float = Field(default=0.0, ge=0)
+    """Weight of the KL penalty. At 0 no reference is loaded."""
     estimator: Literal["k1", "k2", "k3"] = "k3"
+    """The estimate of the KL per token: k1 is the log ratio, k2 half its square, k3 the low-variance one."""
     placement: Literal["loss", "reward"] = "loss"
+    """Add it to the loss, or subtract it from each token's reward."""
     reference: Literal["copy", "offload", "adapter_off", "ema", "none"] = "copy"
-    ema_decay: float = Field(default=0.99, ge=0, lt=1)  # ema: how much of the reference a step keeps
-    target: float | None = Field(
-        default=None, gt=0
-    )  # makes the coefficient adaptive: KL per completion, nats
+    """Where the reference lives: a copy beside the policy, offloaded to CPU memory, the policy with its
+    adapters switched off (LoRA), or ema, a moving average of the policy."""
+    ema_decay: float = Field(default=0.99, ge=0, lt=1)
+    """ema: how much of the reference a step keeps."""
+    target: float | None = Field(default=None, gt=0)
+    """Makes the coefficient adaptive towards this KL per completion, in nats."""
     horizon_samples: int = Field(default=10_000, gt=0)
-    ratio_weighted: bool = False  # k1, k3: multiply by the ratio, for the gradient of KL(policy || reference)
+    """How slowly the adaptive coefficient moves, in completions."""
+    ratio_weighted: bool = False
+    """Multiply k1 or k3 in the loss by the ratio, for the gradient of KL(policy || reference)."""
 
     @property
     def in_reward(self) -> bool:
@@ -88,22 +94,27 @@ class KLConfig(ConfigModel):
 
 
 class EntropyConfig(ConfigModel):
-    """Keep the policy's entropy up; `entropy_bonus` is what the adaptive bonus starts from.
-
-    target      nats per token: below it the bonus grows by `step` per update, above it falls, never below 0
-    covariance  clip: no gradient for `fraction` of the tokens, taken from those whose covariance of
-                log-probability and advantage is within low .. high; kl: `coefficient` x |log p - log p_old|
-                for the `fraction` with the highest one
-    """
+    """Keep the policy's entropy up; `entropy_bonus` is what the adaptive bonus starts from."""
 
     target: float | None = Field(default=None, gt=0)
+    """Nats per token: below it the bonus grows by `step` per update, above it it falls, never below 0. Unset:
+    the bonus stays as it is."""
     step: float = Field(default=1e-3, gt=0)
+    """How much the adaptive bonus moves per update."""
     max_bonus: float = Field(default=0.1, gt=0)
+    """The largest adaptive bonus."""
     covariance: Literal["off", "clip", "kl"] = "off"
+    """clip: no gradient for `fraction` of the tokens, taken from those whose covariance of log-probability
+    and advantage is within low and high. kl: a penalty on |log p - log p_old| for the `fraction` with the
+    highest one."""
     fraction: float = Field(default=2e-4, gt=0, le=1)
+    """The fraction of tokens that `covariance` treats."""
     low: float = 1.0
+    """clip: the smallest covariance of a token that may be taken."""
     high: float = 5.0
+    """clip: the largest."""
     coefficient: float = Field(default=1.0, gt=0)
+    """kl: the weight of the penalty."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -116,8 +127,12 @@ class OverlongConfig(ConfigModel):
     """How completions at or near the length limit are treated."""
 
     mode: Literal["keep", "mask", "shape"] = "keep"
-    buffer_tokens: int = Field(default=0, ge=0)  # shape: the penalty grows linearly over the last tokens
-    penalty: float = Field(default=1.0, ge=0)  # shape: subtracted from the reward at the limit
+    """keep completions cut at the limit as they are, mask them out of the loss, or shape the reward near the
+    limit."""
+    buffer_tokens: int = Field(default=0, ge=0)
+    """shape: the penalty grows linearly over the last tokens before the limit."""
+    penalty: float = Field(default=1.0, ge=0)
+    """shape: subtracted from the reward at the limit."""
 
     @model_validator(mode="after")
     def _has_buffer(self) -> Self:
@@ -131,11 +146,16 @@ class OverlongConfig(ConfigModel):
 class CriticConfig(ConfigModel):
     """The value model of PPO."""
 
-    model: str = ""  # a model folder or hub id; empty: the policy's initial weights
+    model: str = ""
+    """A model folder or hub id for the critic's initial weights; empty: the policy's."""
     learning_rate: float = Field(default=1e-5, gt=0)
+    """Learning rate of the critic."""
     value_clip: float | None = Field(default=0.2, gt=0)
-    warmup_steps: int = Field(default=0, ge=0)  # steps in which only the critic learns
+    """Clip the change of a value per update to this; null: no clip."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps in which only the critic learns."""
     epochs: int = Field(default=1, ge=1)
+    """The critic's passes over each batch."""
 
 
 class AlgorithmConfig(ConfigModel):
@@ -146,30 +166,58 @@ class AlgorithmConfig(ConfigModel):
     """
 
     advantage: AdvantageName = "grpo"
+    """How advantages are estimated from rewards; docs/algorithms.md has each formula and its paper."""
     loss: PolicyLossName = "ppo_clip"
+    """The policy loss; docs/algorithms.md has each formula and its paper."""
     aggregate: AggregateName = "token_mean"
+    """How token losses become one number: the mean over all tokens, the mean of the sequences' means, or the
+    sequences' sums over a constant (norm_tokens)."""
     clip_low: float = Field(default=0.2, ge=0)
+    """The ratio is clipped below 1 - clip_low (gmpo: its logarithm; dppo bounds a change instead). Each loss
+    has the default of its paper."""
     clip_high: float = Field(default=0.2, ge=0)
+    """The ratio is clipped above 1 + clip_high. A higher one than clip_low (0.28) keeps exploration alive."""
     dual_clip: float | None = Field(default=None, gt=1)
-    ratio_cap: float = Field(default=20.0, ge=1)  # dppo: the largest ratio
-    gate_positive: float = Field(default=1.0, gt=0)  # sapo: steepness of the gate for positive advantages
-    gate_negative: float = Field(default=1.05, gt=0)  # sapo: for negative ones
-    right_at: float = 1.0  # rft: the smallest reward of a sample that is imitated
-    norm_tokens: int | None = Field(default=None, gt=0)  # the constant of sequence_sum_norm
+    """Bound the loss of tokens with negative advantage at this multiple of the advantage; unset: no bound. 3
+    is usual."""
+    ratio_cap: float = Field(default=20.0, ge=1)
+    """dppo: the largest ratio."""
+    gate_positive: float = Field(default=1.0, gt=0)
+    """sapo: steepness of the gate for positive advantages."""
+    gate_negative: float = Field(default=1.05, gt=0)
+    """sapo: steepness of the gate for negative advantages."""
+    right_at: float = 1.0
+    """rft: the smallest reward of a sample that is imitated."""
+    norm_tokens: int | None = Field(default=None, gt=0)
+    """The constant of sequence_sum_norm, in tokens, such as rollout.max_new_tokens; needed by it alone."""
     epochs: int = Field(default=1, ge=1)
+    """Passes over each batch. More reuse samples; the clip then matters."""
     mini_batches: int = Field(default=1, ge=1)
+    """Updates per pass, each on its part of the batch."""
     entropy_bonus: float = 0.0
+    """Weight of the entropy in the loss; above 0 it pushes towards more random samples."""
     entropy: EntropyConfig = EntropyConfig()
-    whiten: bool = False  # standardise the advantages over the whole batch's tokens
+    """What keeps the policy's entropy up."""
+    whiten: bool = False
+    """Standardise the advantages over the whole batch's tokens."""
     gamma: float = Field(default=1.0, ge=0, le=1)
+    """Discount per token (gae, and rewards at positions)."""
     lam: float = Field(default=1.0, ge=0, le=1)
-    gae_over: Literal["tokens", "turns"] = "tokens"  # what gamma and lam discount
+    """Lambda of GAE: 1 is the plain return minus the value, lower trades variance for bias."""
+    gae_over: Literal["tokens", "turns"] = "tokens"
+    """What gamma and lam discount: every token, or only from turn to turn."""
     dynamic_sampling: bool = False
-    max_refills: int = Field(default=3, ge=1)  # dynamic sampling: extra rounds of prompts per step
+    """Sample further prompts until num_prompts groups have differing rewards (DAPO)."""
+    max_refills: int = Field(default=3, ge=1)
+    """Dynamic sampling: extra rounds of prompts per step at most."""
     kl: KLConfig = KLConfig()
+    """The KL penalty towards a reference policy."""
     importance: ImportanceConfig = ImportanceConfig()
+    """Correction of differences between sampler and learner."""
     overlong: OverlongConfig = OverlongConfig()
+    """How completions at or near the length limit are treated."""
     critic: CriticConfig | None = None
+    """The value model of PPO (advantage: gae)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -258,138 +306,3 @@ class AlgorithmConfig(ConfigModel):
                 "importance ratios assume the full one: sample with top_p: 1 and top_k: 0, or set "
                 "importance.mode: off, epochs: 1 and mini_batches: 1"
             )
-
-
-class OptimizerConfig(ConfigModel):
-    """AdamW or Muon, its schedule and its guards.
-
-    name  muon: torch's, for the policy's hidden matrices in RL; embeddings, head, norms and biases have AdamW
-    """
-
-    name: Literal["adamw", "muon"] = "adamw"
-    muon_momentum: float = Field(default=0.95, ge=0, lt=1)
-    learning_rate: float = Field(default=1e-6, gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    schedule: Literal["constant", "linear", "cosine", "wsd"] = "cosine"  # wsd: warmup, stable, decay
-    warmup_steps: int = Field(default=0, ge=0)
-    decay_fraction: float = Field(default=0.2, gt=0, le=1)  # wsd: the fraction of steps in the decay phase
-    min_lr_fraction: float = Field(default=0.1, ge=0, le=1)
-    max_grad_norm: float | None = Field(default=1.0, gt=0)
-    bits: Literal[8, 32] = 32
-    offload: bool = False  # keep the moments in CPU memory
-    max_bad_steps: int = Field(default=5, ge=1)  # steps with nan or inf after which the run stops
-
-    @model_validator(mode="after")
-    def _decaying(self) -> Self:
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(
-                f"betas={list(self.betas)}: expected two numbers of at least 0 and below 1, the fractions "
-                "of the old moments that a step keeps; [0.9, 0.95] is usual"
-            )
-        if self.name == "muon" and self.bits == 8:
-            raise ValueError("optimizer.bits=8 is for AdamW's moments; Muon has one momentum, in float32")
-        return self
-
-
-class LoraConfig(ConfigModel):
-    """Train adapters instead of the weights. `quantize` loads the frozen base in 4 bits (QLoRA)."""
-
-    rank: int = Field(default=16, gt=0)
-    alpha: int = Field(default=32, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: str | tuple[str, ...] = "all-linear"
-    quantize: bool = False
-
-
-def check_dropout(lora: LoraConfig | None, *, dropout: bool) -> None:
-    """Raise ValueError for adapters whose dropout is set while `dropout` is off."""
-    if lora is not None and lora.dropout and not dropout:
-        raise ValueError(
-            f"lora.dropout={lora.dropout} does nothing while dropout is off, as it is by default: in RL and "
-            "DPO it makes the probabilities of an update differ from those they are compared with; leave "
-            "it out, or set dropout: true beside lora"
-        )
-
-
-class LearnerConfig(ConfigModel):
-    """How an update is computed, not what it computes."""
-
-    optimizer: OptimizerConfig = OptimizerConfig()
-    num_ranks: int = Field(default=1, ge=1)  # processes, one per GPU
-    parallel: ParallelName = "fsdp"  # shard the weights over the ranks, or copy them to each
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of matrix products; master weights are float32
-    max_tokens_per_micro_batch: int = Field(default=16_384, gt=0)
-    backend: Literal["packed", "padded"] = "packed"
-    share_prompts: Literal["auto", "always", "never"] = "auto"
-    share_prompts_min_tokens: int = Field(default=8, ge=1)  # auto: the shortest prompt that is shared
-    gradient_checkpointing: bool | Literal["selective"] = False  # selective: keep products and attention
-    offload_activations: bool = False  # keep the layers' checkpointed inputs in CPU memory
-    compile: bool | None = None  # torch.compile the layers; unset: on a GPU, with one rank
-    dropout: bool = False  # train with the dropout of the model's config and of lora.dropout
-    logits_tile_mb: int | None = Field(default=None, gt=0)  # memory for logits; unset: 16, on a GPU 512
-    lora: LoraConfig | None = None
-
-    @property
-    def is_quantized(self) -> bool:
-        """Whether the frozen base is loaded in 4 bits (QLoRA)."""
-        return self.lora is not None and self.lora.quantize
-
-    def compiles(self, *, on_gpu: bool) -> bool:
-        """Whether layers are compiled. Selective checkpointing does not see into compiled layers."""
-        if self.compile is None:
-            return on_gpu and self.num_ranks == 1 and self.gradient_checkpointing != "selective"
-        return self.compile
-
-    def logits_tile(self, *, on_gpu: bool) -> int:
-        """MiB of logits at any time. Small tiles stay in a CPU's cache; a GPU needs large products."""
-        return self.logits_tile_mb or (512 if on_gpu else 16)
-
-    @model_validator(mode="after")
-    def _coherent(self) -> Self:
-        if self.share_prompts == "always" and self.backend == "padded":
-            raise ValueError(
-                "share_prompts=always needs backend: packed "
-                "(a padded row cannot attend to another row's prompt)"
-            )
-        if self.compile and self.gradient_checkpointing == "selective":
-            raise ValueError(
-                "compile=true hides a layer's products from gradient_checkpointing=selective: use "
-                "gradient_checkpointing: true, or leave compile out"
-            )
-        if self.offload_activations and not self.gradient_checkpointing:
-            raise ValueError(
-                "offload_activations=true moves the inputs of checkpointed layers to the CPU, and there are "
-                "none: set gradient_checkpointing: true too"
-            )
-        check_dropout(self.lora, dropout=self.dropout)
-        if self.optimizer.name == "muon" and self.is_quantized:
-            raise ValueError(
-                "optimizer.name=muon with lora.quantize has not been tried: use adamw, or adapters on a base "
-                "that is not quantised"
-            )
-        if self.num_ranks > 1 and self.parallel == "fsdp":
-            self._check_shards()
-        return self
-
-    def _check_shards(self) -> None:
-        why, ranks = "", f"learner.num_ranks={self.num_ranks} with parallel=fsdp"
-        if self.is_quantized:
-            why = (
-                "lora.quantize packs the base into 4-bit blocks, which cannot be split into the ranks' shards"
-            )
-        elif self.optimizer.bits == 8:
-            why = (
-                "optimizer.bits=8 quantises each rank's shard in its own blocks, from which another number "
-                "of ranks could not resume"
-            )
-        elif self.optimizer.name == "muon":
-            why = "optimizer.name=muon orthogonalises whole matrices, but a rank holds shards"
-        elif self.optimizer.offload:
-            why = (
-                "optimizer.offload keeps whole weights and moments on the CPU, but a rank holds shards, and "
-                "the moments are already spread over the ranks"
-            )
-        if why:
-            raise ValueError(f"{ranks}: {why}; leave the setting out, or use parallel: replicated")

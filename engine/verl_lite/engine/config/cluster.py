@@ -11,42 +11,42 @@ class RewardActorsConfig(ConfigModel):
     """`count` reward workers as Ray actors (0: none; rewards run with the trainer); resources per worker."""
 
     count: NonNegativeInt = 0
+    """Number of reward workers as Ray actors; 0: rewards run with the trainer."""
     cpus: PositiveFloat = 1.0
+    """CPUs per worker."""
     gpus: NonNegativeFloat = 0.0
+    """GPUs per worker, for rewards that are models."""
 
 
 class ClusterConfig(ConfigModel):
-    """How a run uses Ray. Ray starts only if it places part of the run.
-
-    address           unset: a local Ray for this run; "auto" or host:port: a running cluster
-    start_timeout_s   limit for starting an actor
-    call_timeout_s    limit per call, after which the actor counts as lost
-    engine_timeout_s  limit per call of a rollout engine; calls are short, new weights take longest
-    max_restarts      how often a lost engine, reward worker or learner is replaced before the run stops
-    """
+    """How a run uses Ray. Ray starts only if it places part of the run."""
 
     address: str | None = None
+    """"auto" or host:port of a running Ray cluster. Unset: a local Ray for this run, if anything is placed by
+    it."""
     start_timeout_s: PositiveFloat = 180.0
+    """Limit for starting an actor, in seconds. Raise it for large models on slow disks."""
     call_timeout_s: PositiveFloat = 1800.0
+    """Limit per call in seconds, after which an actor counts as lost."""
     engine_timeout_s: PositiveFloat = 300.0
+    """Limit per call of a rollout engine in seconds; calls are short, new weights take longest."""
     max_restarts: NonNegativeInt = 3
+    """How often a lost engine, reward worker or learner is replaced before the run stops."""
     rewards: RewardActorsConfig = Field(default_factory=RewardActorsConfig)
+    """Reward workers as Ray actors."""
 
 
 class AsynchronyConfig(ConfigModel):
-    """How far sampling runs ahead of training.
-
-    mode     sync: sample, train and sync in turn. one_ahead: the old policy samples the next batch while
-             this one trains. async: engines never wait; they load new weights in the middle of completions,
-             and every token carries the version that sampled it
-    max_lag  maximum number of updates between sampling a token and training on it (async)
-    stale    what to do with a group older than max_lag, overtaken by later ones: drop it, or train on it
-             with algorithm.importance's weights (correct)
-    """
+    """How far sampling runs ahead of training."""
 
     mode: Literal["sync", "one_ahead", "async"] = "sync"
+    """sync: sample, train and sync in turn. one_ahead: the old policy samples the next batch while this one
+    trains. async: engines never wait and load new weights in the middle of completions."""
     max_lag: PositiveInt = 1
+    """Largest number of updates between sampling a token and training on it (async)."""
     stale: Literal["correct", "drop"] = "correct"
+    """What happens to a group older than max_lag: drop it, or train on it with algorithm.importance's weights
+    (correct)."""
 
     @property
     def largest_lag(self) -> int:

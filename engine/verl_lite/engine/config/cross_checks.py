@@ -3,8 +3,9 @@
 import re
 from collections.abc import Sequence
 
-from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.config.algorithm import AlgorithmConfig
 from verl_lite.engine.config.cluster import ClusterConfig
+from verl_lite.engine.config.learner import LearnerConfig
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.composite.metrics import METRICS

@@ -23,46 +23,44 @@ FORMATS: Mapping[str, Mapping[str, str]] = {
 
 
 class DatasetConfig(ConfigModel):
-    """Rows to sample prompts from: a local file, a data set of the hub, or a generated task.
-
-    path              a file (.jsonl, .json, .csv, .tsv, .parquet, .arrow; text also compressed), a folder of
-                      them, a folder saved by `datasets`, a glob, or a list of these
-    hub, hub_subset   a data set of the hub, read with `datasets`
-    task              `num_rows` generated rows: "arithmetic" (two-digit additions for the tiny model), "sums"
-                      (What is 41 - 17?), "word_problems" (two to four steps), "products" (of two-digit
-                      numbers, for a calculator) or "reasoning_gym/NAME" (any task of that package)
-    task_options      the settings of a reasoning_gym task, such as {min_terms: 2, max_terms: 3}
-    split             the split: the hub's name for it, "train" or "held_out" of the task, or which files of a
-                      folder (train-00000.parquet)
-    format            whose columns these are: sets `prompt` and `reference` where they are not given
-    prompt            the column with the user's message (text) or the chat (messages); dots lead into nested
-                      columns (reward_model.ground_truth), also below
-    prompt_template   text with {column} placeholders, instead of the plain column
-    system_prompt     put before the prompt unless the chat has a system message
-    tools             the column with the tools for the chat template, where a row has one
-    reference         the column with the right answer; "" for none
-    reference_after   keep only the part of the reference after the last occurrence of this text ("####")
-    num_rows          use this many rows from the start (0: all)
-    overlong          how to treat prompts longer than rollout.max_prompt_tokens
-    ignore            columns to leave out, as if the rows did not have them
-    """
+    """Rows to sample prompts from: a local file, a data set of the hub, or a generated task."""
 
     path: str | tuple[str, ...] | None = None
+    """A file (.jsonl, .json, .csv, .tsv, .parquet, .arrow; text also compressed), a folder of them, a folder
+    saved by `datasets`, a glob, or a list of these."""
     hub: str | None = None
+    """A data set of the hub by its id, read with `datasets`."""
     hub_subset: str | None = None
+    """The subset (configuration) of the hub's data set."""
     task: str | None = None
+    """Generate `num_rows` rows of this task instead of reading a file."""
     task_options: dict[str, JsonValue] = Field(default_factory=dict)
+    """The settings of a reasoning_gym task, such as {min_terms: 2, max_terms: 3}."""
     split: str = "train"
+    """The split: the hub's name for it, train or held_out of a task, or which files of a folder
+    (train-00000.parquet)."""
     format: Format | None = None
+    """Whose columns these are: sets `prompt` and `reference` where they are not given."""
     prompt: str = "question"
+    """The column with the user's message (text) or the chat (messages). Dots lead into nested columns, here
+    and in the other columns."""
     prompt_template: str = ""
+    """Text with {column} placeholders, instead of the plain column."""
     system_prompt: str = ""
+    """Put before the prompt unless the chat has a system message."""
     tools: str = "tools"
+    """The column with the tools for the chat template, where a row has one."""
     reference: str = "reference"
+    """The column with the right answer; "" for none."""
     reference_after: str = ""
+    """Keep only what follows the last occurrence of this text in the reference, such as "####" for GSM8K."""
     num_rows: NonNegativeInt = 0
+    """Use this many rows from the start; 0: all."""
     overlong: Literal["error", "drop"] = "error"
+    """What a prompt longer than rollout.max_prompt_tokens is: an error before the run starts, or dropped and
+    counted."""
     ignore: tuple[str, ...] = ()
+    """Columns to leave out, as if the rows did not have them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -101,15 +99,13 @@ class DatasetConfig(ConfigModel):
 
 
 class TrainSourceConfig(DatasetConfig):
-    """One of several data sets to train on.
-
-    name      becomes the rows' `data_source`, unless they have that column: a reward with
-              `sources: [name]` scores only these rows
-    weight    its share of the prompts of every step, relative to the others'; may follow a schedule
-    """
+    """One of several data sets to train on."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Becomes the rows' `data_source`, unless they have that column: a reward with `sources: [name]` scores
+    only these rows."""
     weight: Weight = 1.0
+    """Its share of the prompts of every step, relative to the others'; constant or a schedule over steps."""
 
     @model_validator(mode="after")
     def _has_weight(self) -> "TrainSourceConfig":
@@ -121,16 +117,15 @@ class TrainSourceConfig(DatasetConfig):
 
 
 class ChatConfig(ConfigModel):
-    """How the chat template is used, in every stage.
-
-    chat_template    a file with the template to use instead of the model's own
-    template_kwargs  variables of the template, such as {enable_thinking: false}
-    date             the date that templates write into the prompt (2026-07-31); unset: the day a run began
-    """
+    """How the chat template is used, in every stage."""
 
     chat_template: str | None = None
+    """A file with the chat template to use instead of the model's own."""
     template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Variables of the chat template, such as {enable_thinking: false}."""
     date: datetime.date | None = None
+    """The date that templates write into the prompt (2026-07-31). Unset: the day the run began, also after a
+    resume."""
 
 
 class DataConfig(ChatConfig):
@@ -139,8 +134,11 @@ class DataConfig(ChatConfig):
     """
 
     train: DatasetConfig | tuple[TrainSourceConfig, ...]
+    """The prompts to train on: one data set, or a list of several with names and weights."""
     held_out: DatasetConfig | None = None
+    """The prompts that accuracy is measured on; never trained on."""
     curriculum: CurriculumConfig | None = None
+    """Which prompts a step takes, by how often they were solved."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> "DataConfig":

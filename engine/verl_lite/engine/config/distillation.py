@@ -9,21 +9,19 @@ from verl_lite.plugins.config_file import ConfigModel
 
 
 class TeacherConfig(ConfigModel):
-    """A model with the policy's tokenizer; with neither `model` nor `server`, the policy itself.
-
-    model        a folder or hub id, loaded beside the learner
-    server       the address of a running `vllm serve`, which gives log-probabilities of prompts
-    api_key_env  the environment variable with the server's API key, if it needs one
-    sources      the data sources it teaches; empty: all that no other teacher names
-    hint         text that only the teacher reads, after the last message: {columns} of the row, {reference},
-                 {feedback} (the reasons that rewards gave), {solution} (the group's best other completion)
-    """
+    """A model with the policy's tokenizer; with neither `model` nor `server`, the policy itself."""
 
     model: str = ""
+    """A folder or hub id, loaded beside the learner."""
     server: str = Field(default="", pattern=r"^(https?://.*)?$")
+    """The address of a running `vllm serve`, which gives log-probabilities of prompts."""
     api_key_env: str = "VLLM_API_KEY"
+    """The environment variable with the server's API key, if it needs one."""
     sources: tuple[str, ...] = ()
+    """The data sources it teaches; empty: all that no other teacher names."""
     hint: str = ""
+    """Text that only the teacher reads, after the last message: {columns} of the row, {reference}, {feedback}
+    (the reasons that rewards gave), {solution} (the group's best other completion)."""
 
     @property
     def is_self(self) -> bool:
@@ -41,19 +39,19 @@ class TeacherConfig(ConfigModel):
 
 
 class DistillationConfig(ConfigModel):
-    """Reverse KL(policy, teacher) at every token of the policy's own rollouts.
-
-    weight     of the loss component, or per nat of the reward; may follow a schedule
-    placement  loss: a component of its own; reward: log p_teacher - log p_sampler is added to each advantage
-    estimate   sampled: from the sampled token alone; top_k: over the teacher's `top_k` tokens and all others
-               together; full: over the vocabulary
-    """
+    """Reverse KL(policy, teacher) at every token of the policy's own rollouts."""
 
     teachers: dict[str, TeacherConfig] = Field(default_factory=dict)
+    """The teachers by name."""
     weight: Weight = 1.0
+    """Weight of the loss component, or per nat of the reward; constant or a schedule over steps."""
     placement: Literal["loss", "reward"] = "loss"
+    """loss: a component of its own. reward: log p_teacher - log p_sampler is added to each advantage."""
     estimate: Literal["sampled", "top_k", "full"] = "sampled"
+    """sampled: from the sampled token alone. top_k: over the teacher's `top_k` tokens and all others
+    together. full: over the vocabulary."""
     top_k: PositiveInt = 64
+    """top_k: how many of the teacher's tokens."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:

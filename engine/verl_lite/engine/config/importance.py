@@ -12,20 +12,21 @@ class RejectConfig(ConfigModel):
     """Drop tokens or whole completions whose sampler and learner differ too much.
 
     With r = p_learner / p_sampler:
-
-    statistic      k1: log r, with `low` and `high` given as those of r; k2: (log r)^2 / 2; k3: r - 1 - log r
-    over           token: each alone; of a completion's tokens the sum, mean, min or max, for all of them
-    low, high      what is kept
-    learner        old: the policy that started the step; current: the one being updated
-    only_negative  never drops tokens of positive advantage
     """
 
     statistic: Literal["k1", "k2", "k3"] = "k1"
+    """What is measured, with r = p_learner / p_sampler: k1 is log r, with low and high given as those of r;
+    k2 is (log r)^2 / 2; k3 is r - 1 - log r."""
     over: Literal["token", "sum", "mean", "min", "max"] = "mean"
+    """Each token alone, or the sum, mean, min or max of a completion's tokens, for all of them."""
     low: float = Field(default=0.0, ge=0)
+    """What lies below is dropped."""
     high: float | None = Field(default=None, gt=0)
+    """What lies above is dropped; unset: no bound."""
     learner: Literal["old", "current"] = "old"
+    """old: the policy that started the step; current: the one being updated."""
     only_negative: bool = False
+    """Never drop tokens of positive advantage."""
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
@@ -46,10 +47,16 @@ class ImportanceConfig(ConfigModel):
     """
 
     mode: Literal["off", "truncate", "mask"] = "off"
+    """off; truncate: cap the importance weights between learner and sampler; mask: drop tokens with weights
+    outside the bounds."""
     level: Literal["token", "sequence", "geometric"] = "token"
-    low: float = Field(default=0.5, ge=0)  # mask: drop tokens with lower weights
-    high: float = Field(default=2.0, gt=0)  # truncate: the cap; mask: drop tokens with higher weights
+    """One weight per token, or one per completion."""
+    low: float = Field(default=0.5, ge=0)
+    """mask: drop tokens with lower weights."""
+    high: float = Field(default=2.0, gt=0)
+    """truncate: the cap; mask: drop tokens with higher weights."""
     reject: tuple[RejectConfig, ...] = ()
+    """Drop tokens or whole completions whose sampler and learner differ too much."""
 
     @property
     def is_on(self) -> bool:

@@ -5,7 +5,7 @@ Importing it never imports torch.
 
 from typing import Literal
 
-from verl_lite.engine.config.algorithm import LearnerConfig
+from verl_lite.engine.config.learner import LearnerConfig
 
 LoraSync = Literal["auto", "adapters", "merged"]
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the ranks vLLM supports

@@ -5,27 +5,25 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
-from verl_lite.engine.config.algorithm import LoraConfig, OptimizerConfig, check_dropout
 from verl_lite.engine.config.data import DatasetConfig
+from verl_lite.engine.config.learner import LoraConfig, OptimizerConfig, check_dropout
 from verl_lite.plugins.composite.schedule import Weight, weights_of
 from verl_lite.plugins.config_file import ConfigModel
 
 
 class SFTRowsConfig(ConfigModel):
-    """The form of a row: prompt and answer, a chat, or plain text.
-
-    answer     the column with the answer to the data set's prompt
-    messages   the column with a chat; if set, used instead of prompt and answer
-    text       the column with plain text, trained on in full (pre-training text in a mixture)
-    tools      the column with the tools for the chat template (a list, or a list as JSON text)
-    train_on   "all" assistant turns of a chat, or the "last"
-    """
+    """The form of a row: prompt and answer, a chat, or plain text."""
 
     answer: str = "answer"
+    """The column with the answer to the data set's prompt."""
     messages: str = ""
+    """The column with a whole chat; if set, used instead of prompt and answer."""
     text: str = ""
+    """The column with plain text, trained on in full (pre-training text in a mixture)."""
     tools: str = ""
+    """The column with the tools for the chat template: a list, or a list as JSON text."""
     train_on: Literal["all", "last"] = "all"
+    """Which assistant turns of a chat are trained on."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -38,8 +36,11 @@ class SFTSourceConfig(SFTRowsConfig):
     """One source of a mixture. `decay_weight` replaces `weight` in the decay phase of the wsd schedule."""
 
     data: DatasetConfig
+    """The source's rows."""
     weight: NonNegativeFloat = 1.0
+    """Its share of the rows of every batch, relative to the others'."""
     decay_weight: NonNegativeFloat | None = None
+    """Replaces `weight` in the decay phase of schedule: wsd. Unset: the same."""
 
     def weight_in(self, phase: str) -> float:
         """Its weight in the phase "weight" or "decay_weight"."""
@@ -49,16 +50,14 @@ class SFTSourceConfig(SFTRowsConfig):
 
 
 class DemonstrationsConfig(SFTRowsConfig):
-    """A supervised term in every RL step: cross-entropy on the answers of rows.
-
-    data           rows to use instead of data.train; rollout records, with answer: completion, are rows too
-    rows_per_step  rows beside the rollouts of each step
-    weight         of their mean loss per token; may follow a schedule
-    """
+    """A supervised term in every RL step: cross-entropy on the answers of rows."""
 
     data: DatasetConfig | None = None
+    """Rows to use instead of data.train; rollout records, with answer: completion, are rows too."""
     rows_per_step: PositiveInt = 16
+    """Rows beside the rollouts of each step."""
     weight: Weight = 1.0
+    """Weight of their mean loss per token; constant or a schedule over steps."""
 
     @model_validator(mode="after")
     def _not_negative(self) -> Self:
@@ -71,8 +70,11 @@ class SpanWeight(ConfigModel):
     """The loss weight of answer tokens inside <tag>...</tag>, or matched by `pattern`."""
 
     tag: str = ""
+    """The rule matches tokens inside <tag>...</tag>."""
     pattern: str = ""
+    """The rule matches tokens that this regular expression matches; instead of `tag`."""
     weight: NonNegativeFloat
+    """The loss weight of the matched tokens; tokens without a match weigh 1."""
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
@@ -90,37 +92,34 @@ class SpanWeight(ConfigModel):
 
 
 class SFTLossConfig(ConfigModel):
-    """How the tokens' negative log-likelihoods are aggregated.
-
-    kind    token_mean     the mean over all trained tokens of the batch (standard cross-entropy)
-            row_mean       the mean of the rows' means: long answers weigh as much as short ones
-            sequence       the mean of the rows' sums: -log p of the answers
-    spans   token weights; the last matching rule wins, and tokens without a match weigh 1
-    """
+    """How the tokens' negative log-likelihoods are aggregated."""
 
     kind: Literal["token_mean", "row_mean", "sequence"] = "token_mean"
+    """token_mean: the mean over all trained tokens of the batch. row_mean: the mean of the rows' means, so
+    that long answers weigh as much as short ones. sequence: the mean of the rows' sums."""
     spans: tuple[SpanWeight, ...] = ()
+    """Token weights by rule; the last matching rule wins."""
 
 
 class SFTValidationConfig(ConfigModel):
-    """Validation every `every_steps` steps of SFT (0: only at the end), on rows never trained on.
-
-    data         the rows, in the form of the training rows; or hold out `fraction` of the training rows
-    samples      number of greedy answers to generate and score with the rewards of the config
-    format       the reward whose mean is the format compliance; unset: the one named "format"
-    min_format   the lowest format compliance at the end with which SFT succeeds
-    patience     stop after this many measurements without a better validation loss (0: never), and
-                 return to the best weights
-    """
+    """Validation every `every_steps` steps of SFT (0: only at the end), on rows never trained on."""
 
     data: DatasetConfig | None = None
+    """Rows to validate on, in the form of the training rows; instead of `fraction`."""
     fraction: float = Field(default=0.0, ge=0, lt=1)
+    """Fraction of the training rows to hold out for validation."""
     every_steps: NonNegativeInt = 50
+    """Steps between validations; 0: only at the end."""
     samples: NonNegativeInt = 4
+    """Number of greedy answers to generate and score with the rewards of the config."""
     max_new_tokens: NonNegativeInt = 0
+    """Longest generated answer in tokens; 0: rollout.max_new_tokens."""
     format: str = ""
+    """The reward whose mean is the format compliance; unset: the one named "format"."""
     min_format: float = Field(default=0.0, ge=0, le=1)
+    """The lowest format compliance at the end with which SFT succeeds; below it the run stops."""
     patience: NonNegativeInt = 0
+    """Stop after this many validations without a better loss and return to the best weights; 0: never."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -134,36 +133,39 @@ class SFTValidationConfig(ConfigModel):
 
 
 class SFTConfig(SFTRowsConfig):
-    """The supervised warm-up: only answers are trained on. `steps: 0` and `epochs: 0` skip it.
-
-    data         rows to use instead of data.train
-    mixture      several sources by name, instead of `data`
-    batch_rows   rows per update; micro-batches follow learner.max_tokens_per_micro_batch
-    mask         "checked": the template's {% generation %} marks, if any, must agree with its generation
-                 prompt; "template" trusts the marks; "prompt" ignores them
-    end_of_turn  tokens that end a turn besides those of the tokenizer, generation_config.json and the chat
-                 template; where the template writes none, the first of them is written behind each answer
-    without_reasoning
-                 an answer without reasoning where the template's generation prompt opens some (<think>) is
-                 an error, or "close": the model learns to close the empty block first
-    lora         train adapters, merged into the weights at the end
-    dropout      train with the dropout of the model's config and of sft.lora.dropout
-    """
+    """The supervised warm-up: only answers are trained on. `steps: 0` and `epochs: 0` skip it."""
 
     steps: NonNegativeInt = 0
+    """Number of updates; 0 with epochs 0 skips SFT."""
     epochs: NonNegativeFloat = 0.0
+    """Passes over the rows, instead of `steps`."""
     data: DatasetConfig | None = None
+    """Rows to use instead of data.train."""
     mixture: dict[str, SFTSourceConfig] = Field(default_factory=dict)
+    """Several sources by name, instead of `data`."""
     batch_rows: PositiveInt = 64
+    """Rows per update; micro-batches follow learner.max_tokens_per_micro_batch."""
     mask: Literal["checked", "template", "prompt"] = "checked"
+    """checked: the template's {% generation %} marks, if any, must agree with its generation prompt. template
+    trusts the marks, prompt ignores them."""
     end_of_turn: tuple[str, ...] = ()
+    """Tokens that end a turn besides those of the tokenizer, generation_config.json and the template; where
+    the template writes none, the first of them is written behind each answer."""
     without_reasoning: Literal["error", "close"] = "error"
-    max_tokens: PositiveInt | None = None  # per row; unset: rollout prompt + completion
+    """What an answer without reasoning is where the template's generation prompt opens some (<think>): an
+    error, or the model learns to close the empty block first."""
+    max_tokens: PositiveInt | None = None
+    """Longest row in tokens; longer ones are refused. Unset: rollout prompt and completion together."""
     loss: SFTLossConfig = Field(default_factory=SFTLossConfig)
+    """How the tokens' losses are weighed and averaged."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-5, warmup_steps=10)
+    """The optimiser of SFT, apart from RL's."""
     lora: LoraConfig | None = None
+    """Train adapters, merged into the weights at the end."""
     dropout: bool = False
+    """Train with the dropout of the model's config and of sft.lora.dropout."""
     validation: SFTValidationConfig | None = None
+    """Validation on rows never trained on; unset: none."""
 
     @property
     def is_on(self) -> bool:

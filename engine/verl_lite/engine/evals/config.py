@@ -18,33 +18,38 @@ from verl_lite.plugins.environments import EnvironmentConfig, ToolsConfig
 
 
 class EvalConfig(RewardsConfig, ChatConfig):
-    """What to measure, on which rows, with which rewards.
-
-    datasets     data sets by their names in the results
-    environment  what answers the model in several turns, and its `tools`
-    rollout      how answers are sampled: `num_samples` per prompt (0: none) at its `temperature`
-    greedy       whether each prompt also gets one greedy answer
-    accuracy     the reward (unset: the first) that is at least `right_at` for right answers
-    format       the reward that is at least 1.0 for well-formed answers; "" for none
-    answer_key   the detail of the accuracy reward's score that majorities count
-    perplexity   the column with the answer whose perplexity is measured; "" for none
-    """
+    """What to measure, on which rows, with which rewards."""
 
     name: str = Field(default="eval", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the evaluation: its folder is runs/<name>."""
     seed: NonNegativeInt = 0
+    """Seed of everything sampled."""
     model: ModelConfig | None = None
+    """The model to measure; --model on the command line replaces it."""
     datasets: dict[str, DatasetConfig] = Field(min_length=1)
+    """Data sets by their names in the results."""
     rollout: RolloutConfig = Field(default_factory=RolloutConfig)
+    """How answers are sampled: sampler, lengths, temperature."""
     environment: EnvironmentConfig | None = None
+    """The environment that answers the model, turn by turn; unset: one completion per prompt."""
     tools: ToolsConfig = ()
+    """Tools that the model may call: names of built-in or installed ones, or ./file.py:function."""
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
+    """How the evaluation uses Ray."""
     num_samples: NonNegativeInt = 0
+    """Samples per prompt at rollout.temperature, for pass@k and majorities; 0: none."""
     greedy: bool = True
+    """Whether each prompt also gets one greedy answer."""
     accuracy: str = ""
+    """The reward that is at least `right_at` for right answers; unset: the first one."""
     right_at: float = 1.0
+    """An answer is right when that reward gives at least this."""
     format: str = ""
+    """The reward that is at least 1.0 for well-formed answers; "" for none."""
     answer_key: str = "extracted"
+    """The detail of the accuracy reward's score that majorities count."""
     perplexity: str = ""
+    """The column with the answer whose perplexity is measured; "" for none."""
 
     @property
     def accuracy_reward(self) -> str:

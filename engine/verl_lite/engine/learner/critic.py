@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from verl_lite.engine.algorithm.losses import counted, token_weights
-from verl_lite.engine.config.algorithm import CriticConfig, LearnerConfig
+from verl_lite.engine.config.algorithm import CriticConfig
+from verl_lite.engine.config.learner import LearnerConfig
 from verl_lite.engine.learner.bad_steps import BadStepGuard
 from verl_lite.engine.learner.device_sums import DeviceSums
 from verl_lite.engine.learner.optimizer import PolicyOptimizer

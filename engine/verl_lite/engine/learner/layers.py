@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from verl_lite.engine.config.algorithm import LearnerConfig
+from verl_lite.engine.config.learner import LearnerConfig
 from verl_lite.engine.learner.backbone import is_checkpointed_layer
 from verl_lite.engine.types import PreTrainedModel
 

@@ -31,7 +31,8 @@ from verl_lite.engine.algorithm.kl import KLController
 from verl_lite.engine.algorithm.losses import policy_loss
 from verl_lite.engine.algorithm.objective import component_weights, objective, step_means
 from verl_lite.engine.algorithm.trajectories import bare_samples
-from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.config.algorithm import AlgorithmConfig
+from verl_lite.engine.config.learner import LearnerConfig
 from verl_lite.engine.learner.bad_steps import BadStepGuard
 from verl_lite.engine.learner.checkpoint import is_sharded, saved_state, start_saving
 from verl_lite.engine.learner.critic import Critic, make_critic

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from verl_lite.engine.config.algorithm import OptimizerConfig
+from verl_lite.engine.config.learner import OptimizerConfig
 
 
 def hidden_matrices(model: nn.Module) -> set[int]:

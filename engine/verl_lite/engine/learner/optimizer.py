@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from verl_lite.engine.config.algorithm import OptimizerConfig
+from verl_lite.engine.config.learner import OptimizerConfig
 from verl_lite.engine.learner.muon import MuonWithAdamW
 from verl_lite.engine.model.quantization import adamw_8bit
 from verl_lite.engine.model.weights import full_tensor

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from verl_lite.engine.config.algorithm import LearnerConfig
+from verl_lite.engine.config.learner import LearnerConfig
 from verl_lite.engine.learner.backbone import backbone_of, begin_training, hidden_states
 from verl_lite.engine.learner.chosen import chosen_logprobs, top_logprobs
 from verl_lite.engine.learner.head import output_head

@@ -29,7 +29,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from verl_lite.engine.config.algorithm import LearnerConfig
+from verl_lite.engine.config.learner import LearnerConfig
 from verl_lite.engine.learner.attention import ATTENTION_NAME
 from verl_lite.engine.learner.backbone import set_attention, undisturbed
 from verl_lite.engine.learner.packing import PackedBatch, pack, pack_padded

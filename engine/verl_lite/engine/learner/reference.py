@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from verl_lite.engine.config.algorithm import AlgorithmConfig, LearnerConfig
+from verl_lite.engine.config.algorithm import AlgorithmConfig
+from verl_lite.engine.config.learner import LearnerConfig
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.types import PreTrainedModel, TrainingSample

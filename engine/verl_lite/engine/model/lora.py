@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from verl_lite.engine.config.algorithm import LoraConfig
+from verl_lite.engine.config.learner import LoraConfig
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.model.checkpoint_names import name_in_checkpoint
 from verl_lite.engine.model.weights import base_model, full_tensor

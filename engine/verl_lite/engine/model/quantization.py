@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from verl_lite.engine.config.algorithm import LearnerConfig
+from verl_lite.engine.config.learner import LearnerConfig
 from verl_lite.errors import ConfigError
 
 

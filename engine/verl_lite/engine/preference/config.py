@@ -7,8 +7,8 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from verl_lite.engine.config.algorithm import LearnerConfig, OptimizerConfig
 from verl_lite.engine.config.data import ChatConfig, DatasetConfig
+from verl_lite.engine.config.learner import LearnerConfig, OptimizerConfig
 from verl_lite.engine.config.train import CheckpointConfig, ModelConfig
 from verl_lite.plugins.config_file import ConfigModel
 
@@ -27,12 +27,19 @@ class PreferenceSource(ConfigModel):
     """
 
     path: str | tuple[str, ...] | None = None
+    """Files of preferences: a file, a folder, a glob, or a list of these."""
     hub: str | None = None
+    """A data set of the hub by its id; instead of `path`."""
     hub_subset: str | None = None
+    """The subset (configuration) of the hub's data set."""
     split: str = "train"
+    """The split, as the hub names it."""
     prompt: str = "prompt"
+    """The column with the prompt; "" for pairs of conversations."""
     system_prompt: str = ""
+    """Put before the prompt unless the chat has a system message."""
     num_rows: NonNegativeInt = 0
+    """Use this many rows from the start; 0: all."""
 
     @property
     def dataset(self) -> DatasetConfig:
@@ -47,19 +54,20 @@ class PreferenceSource(ConfigModel):
 
 
 class PreferenceDataConfig(ChatConfig):
-    """`held_out` is never trained on; without it, `held_out_fraction` of the prompts is held out.
-
-    max_tokens   limit for prompt plus completion
-    overlong     how to treat longer rows
-    pairs        the pairs to compare in a ranking of more than two
-    """
+    """`held_out` is never trained on; without it, `held_out_fraction` of the prompts is held out."""
 
     train: PreferenceSource
+    """The preferences to train on."""
     held_out: PreferenceSource | None = None
+    """Preferences never trained on; unset: held_out_fraction of the training ones."""
     held_out_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Fraction of the prompts to hold out where there is no `held_out`."""
     max_tokens: PositiveInt = 1024
+    """Longest prompt and completion together, in tokens."""
     overlong: Literal["error", "drop"] = "error"
+    """What a longer row is: an error before training, or dropped and counted."""
     pairs: Literal["all", "adjacent", "best_worst"] = "all"
+    """The pairs to compare in a ranking of more than two."""
 
 
 class PreferenceConfig(ConfigModel):
@@ -70,17 +78,29 @@ class PreferenceConfig(ConfigModel):
     """
 
     name: str = Field(default="preferences", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The run's name: its folder is runs/<name>."""
     seed: NonNegativeInt = 0
+    """Seed of everything random in the run."""
     deterministic: bool = False
+    """Allow only kernels whose results repeat bit by bit, and one thread on the CPU."""
     epochs: PositiveInt = 1
+    """Passes over the pairs, where `steps` is 0."""
     steps: NonNegativeInt = 0
+    """Number of updates; 0: train for `epochs`."""
     batch_rows: PositiveInt = 64
+    """Rows (pairs) per update."""
     model: ModelConfig
+    """The model to start from."""
     data: PreferenceDataConfig
+    """The preferences, and how the chat template shows them."""
     learner: LearnerConfig = LearnerConfig(optimizer=OptimizerConfig(learning_rate=1e-6, warmup_steps=10))
+    """How an update is computed: optimiser, precision, memory, LoRA."""
     evaluate_every_steps: NonNegativeInt = 0
+    """Steps between measurements on held-out pairs; 0: only before and after."""
     checkpoints: CheckpointConfig = CheckpointConfig()
+    """When checkpoints are written and which are kept."""
     trackers: tuple[str, ...] = ("tensorboard",)
+    """Trackers of accelerate.tracking by name; metrics.jsonl is always written."""
 
     @model_validator(mode="after")
     def _measured(self) -> Self:
@@ -111,21 +131,20 @@ class PreferenceConfig(ConfigModel):
 
 
 class DPOConfig(PreferenceConfig):
-    """Direct preference optimisation.
-
-    loss                sigmoid (the paper's), robust, ipo, hinge: see docs/preferences.md
-    beta                strength of the pull towards the reference (ipo: its tau)
-    label_smoothing     the assumed fraction of wrong labels (sigmoid and robust)
-    length_normalised   divide each log-ratio by its number of tokens before the loss
-    reference           a model folder or hub id; unset: the policy before training
-    """
+    """Direct preference optimisation."""
 
     name: str = Field(default="dpo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The run's name: its folder is runs/<name>."""
     loss: Literal["sigmoid", "robust", "ipo", "hinge"] = "sigmoid"
+    """sigmoid (the paper's), robust, ipo or hinge; docs/preferences.md has the formulas."""
     beta: PositiveFloat = 0.1
+    """Strength of the pull towards the reference (ipo: its tau)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    """The assumed fraction of wrong labels (sigmoid and robust)."""
     length_normalised: bool = False
+    """Divide each log-ratio by its number of tokens before the loss."""
     reference: str | None = None
+    """A model folder or hub id of the reference; unset: the policy before training."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -138,17 +157,16 @@ class DPOConfig(PreferenceConfig):
 
 
 class RewardModelConfig(PreferenceConfig):
-    """A sequence-classification model that scores completions.
-
-    loss           bradley_terry compares pairs, plackett_luce rankings
-    margin_scale   factor on the row's `margin` (or difference of `scores`) that chosen must lead by
-    centring       weight of the term that pulls a ranking's mean score to 0 (0.01 is usual)
-    """
+    """A sequence-classification model that scores completions."""
 
     name: str = Field(default="reward-model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The run's name: its folder is runs/<name>."""
     loss: Literal["bradley_terry", "plackett_luce"] = "bradley_terry"
+    """bradley_terry compares pairs, plackett_luce rankings."""
     margin_scale: float = Field(default=0.0, ge=0)
+    """Factor on the row's `margin` (or difference of `scores`) that the chosen one must lead by."""
     centring: float = Field(default=0.01, ge=0)
+    """Weight of the term that pulls a ranking's mean score to 0; 0.01 is usual."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:

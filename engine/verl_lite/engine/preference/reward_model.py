@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from verl_lite.engine.config.algorithm import LearnerConfig
+from verl_lite.engine.config.learner import LearnerConfig
 from verl_lite.engine.learner.backbone import backbone_of, hidden_states
 from verl_lite.engine.learner.layers import keep_activations, prepare_layers
 from verl_lite.engine.learner.packing import PackedBatch

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from verl_lite.engine.config.algorithm import LoraConfig
+from verl_lite.engine.config.learner import LoraConfig
 from verl_lite.engine.config.lora_sync import RANKS
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")

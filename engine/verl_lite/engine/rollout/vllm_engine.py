@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from verl_lite.engine.config.algorithm import LoraConfig
+from verl_lite.engine.config.learner import LoraConfig
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
 from verl_lite.engine.rollout.vllm_adapters import VllmAdapters, takes_adapters

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Self
 
-from verl_lite.engine.config.algorithm import LoraConfig
+from verl_lite.engine.config.learner import LoraConfig
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.rollout.canary import Canary
 from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from verl_lite.engine.config.algorithm import LearnerConfig, LoraConfig
+from verl_lite.engine.config.learner import LearnerConfig, LoraConfig
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.model.checkpoint_names import in_checkpoint_format

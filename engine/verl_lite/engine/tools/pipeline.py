@@ -30,15 +30,21 @@ class StageConfig(ConfigModel):
     """
 
     command: str = Field(description="a command of verl-lite: sft, train, eval, preferences collect, ...")
+    """The command of verl-lite that the stage runs: sft, train, eval, preferences collect, ..."""
     config: dict[str, Any] = Field(default_factory=dict)
+    """The command's config; it is written to a file that becomes the first argument, or replaces {config} in
+    the arguments."""
     arguments: tuple[str, ...] = ()
+    """The command's arguments. {folder} is the pipeline's folder, {stage} the stage's."""
 
 
 class PipelineConfig(ConfigModel):
     """The stages, in order."""
 
     name: str = Field(default="pipeline", pattern=FOLDER_NAME)
+    """The pipeline's name: its folder is runs/<name>."""
     stages: dict[Annotated[str, Field(pattern=FOLDER_NAME)], StageConfig] = Field(min_length=1)
+    """The stages by name, run in this order."""
 
 
 def run_pipeline(config: PipelineConfig, folder: Path, *, say: Callable[[str], None]) -> None:

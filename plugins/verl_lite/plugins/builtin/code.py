@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
@@ -27,10 +28,8 @@ from verl_lite.verifiers.code import (
 )
 
 
-class CodeRewardOptions(BaseModel):
+class CodeRewardOptions(ConfigModel):
     """Options of the reward `code`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     language: str = Field("python", description="of the programs; all but python take stdin tests only")
     credit: Literal["all", "fraction"] = Field(
@@ -55,8 +54,10 @@ class CodeRewardOptions(BaseModel):
     prelude: str = Field("", description="Python run before every program that is called into")
     timeout_s: float = Field(5.0, gt=0, description="wall-clock seconds per process")
     memory_mb: int = Field(512, gt=0)
+    """Memory of a run in MiB, all its processes together."""
     processes: int = Field(64, gt=0, description="of a run, threads included")
     output_kb: int = Field(1024, gt=0)
+    """Output of a run in KiB; beyond, it is cut and the run fails."""
     workers: int | None = Field(None, gt=0, description="sandbox workers; by default one per core")
     backend: str = Field(
         "auto",

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from verl_lite.plugins.builtin.second_stage import (
     Question,
@@ -14,38 +14,43 @@ from verl_lite.plugins.builtin.second_stage import (
     model_score,
     second_stage,
 )
+from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.verifiers import MathOptions, Outcome, Verdict, is_text_reference, verify_math_batch
 
 
-class MathRewardOptions(BaseModel):
-    """The options of `verify_math`, and what each outcome is worth.
-
-    mode, timeout_s, rel_tol, rounding, units, decimal_comma, unclosed_thinking, computed: see
-              MathOptions; `timeout_s` is the deadline per pair
-    unparsed  the value if no answer can be read; None for no value
-    wrong     the value of a wrong answer
-    partial   credit for a reference of several parts (a list, set, tuple or vector), by the share of
-              parts that are right: 0 for none, 0.5 for at most half of full marks
-    second_stage  a learned verifier for references that are text, see SecondStageOptions
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class MathRewardOptions(ConfigModel):
+    """The options of `verify_math`, and what each outcome is worth."""
 
     mode: Literal["lenient", "strict"] = "lenient"
+    """strict reads a box, ####, <answer> or an answer phrase; lenient also a bare final expression."""
     timeout_s: float = Field(default=5.0, gt=0)
+    """Deadline per pair of answer and reference, in seconds."""
     rel_tol: float = Field(default=1e-6, ge=0, lt=1)
+    """How far a decimal may be from the exact reference, relative to the reference."""
     rounding: Literal["reference", "exact"] = "reference"
+    """reference: a decimal reference of three or more significant digits is a rounding, and a more precise
+    answer that rounds to it is right. exact: only rel_tol counts."""
     units: Literal["convert", "require", "strip"] = "convert"
+    """convert: where both sides name a unit they must agree after conversion; if only one does, it is
+    implied. require: the reference's unit must be given. strip: units are ignored."""
     unparsed: float | None = 0.0
+    """The value if no answer can be read; null for no value."""
     wrong: float = 0.0
+    """The value of a wrong answer."""
     partial: float = Field(default=0.0, ge=0, lt=1)
+    """Credit for a reference of several parts (a list, set, tuple or vector), by the share of parts that are
+    right: 0 for none, 0.5 for at most half of full marks."""
     decimal_comma: bool = False
+    """Read 3,5 as three and a half."""
     unclosed_thinking: Literal["refuse", "read"] = "refuse"
+    """What a completion is whose thinking was never closed: without an answer, or read all the same."""
     computed: bool = False
+    """Refuse an answer that leaves arithmetic to do, such as 70 + 59 for 129."""
     second_stage: SecondStageOptions | None = None
+    """A learned verifier for references that are text."""
 
     def verifier_options(self) -> MathOptions:
         return MathOptions(

@@ -41,8 +41,11 @@ class Criterion(ConfigModel):
     """One thing to judge. Where it is a fault, its weight is below 0."""
 
     description: str = Field(min_length=1)
+    """What the judge looks for."""
     name: str = ""
+    """What the criterion is called in details and metrics."""
     weight: float = 1.0
+    """Its share of the value, relative to the others'."""
 
 
 class RubricOptions(EndpointOptions):

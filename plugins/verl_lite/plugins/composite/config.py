@@ -31,11 +31,19 @@ class _Weighted(ConfigModel):
     """
 
     weight: Weight = 1.0
+    """Factor of the value in the combined reward, constant or a schedule over steps. 0 only measures the
+    reward (a shadow)."""
     when: str = ""
+    """A condition on other rewards' values, such as "format > 0": where it is false, this one is not computed
+    and contributes nothing."""
     sources: tuple[str, ...] = ()
+    """Score only rows whose `scoring.source_column` has one of these values. Empty: all rows."""
     clip: Bounds | None = None
+    """Lowest and highest value, applied before scale and offset; null leaves a side open."""
     scale: FiniteFloat = 1.0
+    """Factor of the clipped value, before the offset: to bring rewards of other ranges to a common one."""
     offset: FiniteFloat = 0.0
+    """Added to the scaled value, before the weight."""
 
     @model_validator(mode="after")
     def _check_weighted(self) -> "_Weighted":
@@ -58,18 +66,27 @@ class ComponentConfig(_Weighted):
     """
 
     use: str = Field(min_length=1)
+    """The reward: a registered name (`verl-lite plugins list`), ./file.py:function, package.module:function,
+    or http://host:port/name."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """The reward's own options; `verl-lite plugins show NAME` explains them."""
     timeout_s: PositiveFloat | None = None
+    """Deadline of one call in seconds. Unset: the one that the reward declares."""
     on_error: FailurePolicy | None = None
+    """What an error of this reward does. Unset: scoring.on_error."""
     on_timeout: FailurePolicy | None = None
+    """What a passed deadline of this reward does. Unset: scoring.on_timeout."""
     on_abstain: AbstainPolicy | None = None
+    """What it does when this reward does not judge a row. Unset: scoring.on_abstain."""
 
 
 class GroupConfig(_Weighted):
     """Several rewards combined into one value, which is then treated like a single reward's."""
 
     combine: Literal["sum", "product"] = "sum"
+    """Add the values of the group's rewards, or multiply them."""
     rewards: dict[str, "RewardNode"] = Field(min_length=1)
+    """The rewards of the group by name."""
 
 
 def _kind(value: Any) -> str:
@@ -86,24 +103,30 @@ RewardNode = Annotated[
 class ScoringConfig(ConfigModel):
     """How components become one reward, and what a missing value does.
 
-    combine   sum: add the contributions; product: multiply those that exist; gdpo: advantages are
-              normalised per component (composite/gdpo.py), and `reward` is the plain sum
     on_*      drop: the sample leaves the batch and its group's baseline, and is counted; zero: as if
               the reward were 0.0; abort: the run stops; skip (abstain only): the component contributes
               nothing
-    max_error_fraction, max_timeout_fraction
-              the circuit breaker: the run stops when a component fails on a larger fraction of the
-              rollouts it ran on, counted over at least `breaker_min_rows` of them
     """
 
     combine: Literal["sum", "product", "gdpo"] = "sum"
+    """sum adds the contributions, product multiplies those that exist, gdpo normalises advantages per reward
+    (needs algorithm.advantage: gdpo)."""
     on_error: FailurePolicy = "drop"
+    """What an error of a reward does: drop the sample (it leaves the batch and its group's baseline, and is
+    counted), count it as zero, or abort the run."""
     on_timeout: FailurePolicy = "zero"
+    """The same for a passed deadline. zero by default, for a slow answer may be the model's fault."""
     on_abstain: AbstainPolicy = "skip"
+    """What it does when a reward does not judge a row: skip (it contributes nothing), drop the sample, or
+    count zero."""
     max_error_fraction: float = Field(default=0.05, ge=0, le=1)
+    """The run stops when a reward fails on a larger fraction of the rollouts it ran on."""
     max_timeout_fraction: float = Field(default=0.5, ge=0, le=1)
+    """The run stops when a reward passes its deadline on a larger fraction of the rollouts it ran on."""
     breaker_min_rows: PositiveInt = 20
+    """Rollouts before the two fractions are looked at."""
     source_column: str = "data_source"
+    """The column that names a row's data set, for `sources` and for metrics by source."""
 
 
 class RewardsConfig(ConfigModel):
@@ -114,8 +137,12 @@ class RewardsConfig(ConfigModel):
     """
 
     rewards: dict[str, RewardNode] = Field(min_length=1)
+    """The rewards by name, each with a weight."""
     scoring: ScoringConfig = Field(default_factory=ScoringConfig)
+    """How the rewards are combined, and what a failing or abstaining reward does."""
     map: dict[str, str] = Field(default_factory=dict)
+    """Other names for columns before rewards see them: new name to path, such as {reference:
+    reward_model.ground_truth}. In training, paths start at the data set's columns."""
 
     @model_validator(mode="after")
     def _check_tree(self) -> "RewardsConfig":

@@ -9,16 +9,14 @@ from verl_lite.plugins.config_file import ConfigModel
 
 
 class Schedule(ConfigModel):
-    """Exactly one of three shapes; the keys of `linear` and `step` are training steps.
-
-    constant  the same weight at every step
-    linear    straight lines between the points, flat before the first and after the last
-    step      each weight holds from its step on; the first one also before it
-    """
+    """Exactly one of three shapes; the keys of `linear` and `step` are training steps."""
 
     constant: FiniteFloat | None = None
+    """The same weight at every step."""
     linear: dict[NonNegativeInt, FiniteFloat] | None = None
+    """Straight lines between the points (step to weight), flat before the first and after the last."""
     step: dict[NonNegativeInt, FiniteFloat] | None = None
+    """Each weight holds from its step on; the first one also before it."""
 
     @model_validator(mode="after")
     def _one_shape(self) -> "Schedule":
