@@ -132,10 +132,12 @@ class ToolDefinition:
 
     @property
     def is_class(self) -> bool:
+        """Whether `call` is a class, built once per worker with its options."""
         return inspect.isclass(self.call)
 
     @property
     def summary(self) -> str:
+        """The first paragraph of its docstring."""
         return (inspect.getdoc(self.call) or "").split("\n\n")[0]
 
 
@@ -158,6 +160,7 @@ class EnvironmentDefinition:
 
     @property
     def summary(self) -> str:
+        """The first paragraph of its docstring."""
         return (inspect.getdoc(self.call) or "").split("\n\n")[0]
 
 

@@ -13,6 +13,8 @@ INSTRUCTION_KINDS: Mapping[str, Check] = {**IFEVAL, **IFBENCH_WORDS, **IFBENCH_F
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstructionResult:
+    """Whether one instruction was followed."""
+
     kind: str
     is_followed: bool
 
