@@ -4,7 +4,7 @@ BIN := .venv/bin
 # A file's tests stay together; see tests/README.md
 PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo demo-real test test-slow test-all setup lint types contracts check format clean
+.PHONY: demo demo-real test test-slow test-all setup lint types contracts check docs format clean
 
 demo: setup  ## set up, then train the tiny model: SFT, then GRPO on real vLLM rollouts
 	$(BIN)/verl-lite train examples/quickstart.yaml
@@ -35,6 +35,10 @@ contracts: setup
 	$(BIN)/lint-imports
 
 check: lint types contracts
+
+docs: setup  ## the documentation site, in build/site
+	$(BIN)/python -m pip install --quiet "mkdocs-material>=9.5" "mkdocstrings[python]>=0.30"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 format: setup
 	$(BIN)/ruff check --fix .

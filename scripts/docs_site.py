@@ -15,14 +15,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-PLACES = {
-    "index.md": "README.md",
-    "contributing.md": "CONTRIBUTING.md",
-    "changelog.md": "CHANGELOG.md",
-    "benchmarks/": "benchmarks/*.md",
-    "benchmarks/results/": "benchmarks/results/*.md",
-    "examples/": "examples/*.*",
-}
+NAMES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+COPIED = ("*.md", "benchmarks/**/*.md", "examples/*.*", "examples/*/README.md")
 ROOMS = {
     "Rewards": "plugins/verl_lite/plugins",
     "The lab": "plugins/verl_lite/lab/notebook",
@@ -34,10 +28,10 @@ ROOMS = {
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages from outside docs/."""
-    for place, pattern in PLACES.items():
-        for path in sorted(ROOT.glob(pattern)):
-            name = place + path.name if place.endswith("/") else place
-            files.append(File.generated(config, name, content=_moved(path.read_text(), name)))
+    for path in sorted({path for pattern in COPIED for path in ROOT.glob(pattern)}):
+        own = str(path.relative_to(ROOT))
+        name = NAMES.get(own, own)
+        files.append(File.generated(config, name, content=_moved(path.read_text(), name)))
     files.append(File.generated(config, "api.md", content=api()))
     return files
 
