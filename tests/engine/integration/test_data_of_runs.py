@@ -122,6 +122,12 @@ def test_several_data_sets_with_weights_and_rewards_of_their_own(
     assert len(read_metrics(tmp_path / "resumed" / "metrics.jsonl")) == 2
 
 
+NO_TOOLS = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
@@ -139,7 +145,11 @@ def test_config_check_refuses_rows_that_cannot_be_trained(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    small_run["data"] = {"train": {"path": str(tmp_path / "rows.jsonl")}}
+    (tmp_path / "no_tools.jinja").write_text(NO_TOOLS)
+    small_run["data"] = {
+        "train": {"path": str(tmp_path / "rows.jsonl")},
+        "chat_template": str(tmp_path / "no_tools.jinja"),
+    }
     (tmp_path / "run.yaml").write_text(json.dumps(small_run))
     monkeypatch.setattr("sys.argv", ["verl-lite", "config", "check", str(tmp_path / "run.yaml")])
     with pytest.raises(SystemExit) as ended:

@@ -26,10 +26,15 @@ from verl_lite.plugins.records import read_records
 ROOT = Path(__file__).parents[3]
 ROOMS = ("engine", "plugins", "verifiers", "sandbox")
 # programs that run inside the sandbox, or in the worker that is sandboxed before it runs anything
-INSIDE = ("verifiers/verl_lite/verifiers/code/inside_", "sandbox/verl_lite/sandbox/")
+INSIDE = (
+    "verifiers/verl_lite/verifiers/code/inside_",
+    "sandbox/verl_lite/sandbox/",
+    "plugins/verl_lite/plugins/environments/builtin/interpreter_program.py",
+)
 # messages between this program's own processes over pipes and sockets that it made itself
 OWN_CHANNELS = (
     "engine/verl_lite/engine/data/store.py",  # a file without a name, which only its process can open
+    "plugins/verl_lite/plugins/environments/",
     "plugins/verl_lite/plugins/execution/",
     "plugins/verl_lite/lab/",
     "sandbox/verl_lite/workers/",

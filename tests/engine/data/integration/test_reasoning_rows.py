@@ -50,7 +50,7 @@ def test_a_row_has_what_sft_and_the_reward_read() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"task": "sum"}, "expected one of arithmetic, sums, word_problems, reasoning_gym/NAME"),
+        ({"task": "sum"}, "expected one of arithmetic, sums, word_problems, products, reasoning_gym/NAME"),
         ({"task": "sums", "task_options": {"a": 1}}, "task_options are for reasoning_gym/NAME"),
         ({"task": "reasoning_gym/chain_sum", "split": "test"}, "the task has 'train' and 'held_out'"),
         ({"task": "reasoning_gym/chainsum"}, "no task 'chainsum': did you mean 'chain_sum'"),
