@@ -157,7 +157,7 @@ def test_the_example_plugin_is_installed_tested_and_used(environment: Any, tmp_p
     assert installed.returncode == 0, installed.stderr
     tests = environment.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=project)
     assert "15 passed" in tests.stdout, tests.stdout + tests.stderr
-    check = environment.run("verl-lite", "plugins", "check", "citations", "--json", cwd=project)
+    check = environment.run("verl-lite", "plugins", "check", "cited_claims", "--json", cwd=project)
     assert {finding["level"] for finding in json.loads(check.stdout)["findings"]} == {"ok"}, check.stdout
     score = environment.run(
         "verl-lite", "score", "tests/golden/rollouts.jsonl", "-c", "tests/golden/rewards.yaml", "--no-cache",

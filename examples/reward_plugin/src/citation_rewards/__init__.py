@@ -1,14 +1,14 @@
-"""Rewards for answers that cite their sources: `citations` and `quotes`."""
+"""Rewards for answers that cite their sources: `cited_claims` and `quotes`."""
 
-from citation_rewards.rewards import CitationOptions, QuoteOptions, citations, quotes
+from citation_rewards.rewards import CitationOptions, QuoteOptions, cited_claims, quotes
 from verl_lite.plugins import hookimpl
 
-__all__ = ["CitationOptions", "QuoteOptions", "citations", "quotes"]
+__all__ = ["CitationOptions", "QuoteOptions", "cited_claims", "quotes"]
 
 VERL_LITE_API_VERSION = 1
 
 
 @hookimpl
 def register_rewards(register):
-    register(citations)
+    register(cited_claims)
     register(quotes)

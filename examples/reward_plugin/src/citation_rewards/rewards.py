@@ -29,8 +29,8 @@ class QuoteOptions(BaseModel):
     )
 
 
-@reward("citations", options=CitationOptions, timeout_s=2.0)
-def citations(rollout: Rollout, options: CitationOptions) -> Score:
+@reward("cited_claims", options=CitationOptions, timeout_s=2.0)
+def cited_claims(rollout: Rollout, options: CitationOptions) -> Score:
     """The share of sentences that cite a source which can support them; 0.0 for an invented source.
 
     A citation supports a sentence when both speak of the same things (`min_shared_words`), so putting
