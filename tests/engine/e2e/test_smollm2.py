@@ -14,7 +14,11 @@ ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples" / "smollm2.yaml"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 # Two steps of everything, with some answers right from the start: SFT shows the form first.
-SHORT = ("steps=2", "data.held_out.num_rows=8", "rollout.num_prompts=4", "rollout.num_samples=4")
+SHORT = (
+    *("steps=2", "data.held_out.num_rows=8", "rollout.num_prompts=4", "rollout.num_samples=4"),
+    *("sft.steps=4", "rollout.max_new_tokens=24", "learner.optimizer.learning_rate=1.0e-5"),
+    "learner.optimizer.schedule=constant",
+)
 
 
 @pytest.fixture(scope="module")

@@ -4,18 +4,10 @@ import pytest
 
 from verl_lite.engine.testing import FAMILIES, learner_row
 
-# Rows padded to another length change what its sparse attention selects in transformers 5.19 (1.3 nats), and
-# the proof at start-up does not see it. Strict: it fails here once that is repaired.
-WRONG = {"glm-moe-dsa"}
-
-
 @pytest.mark.slow
 # the code of GPT-BigCode in transformers
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning")
-@pytest.mark.parametrize(
-    "family",
-    [pytest.param(name, marks=[pytest.mark.xfail(strict=True)] * (name in WRONG)) for name in FAMILIES],
-)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_is_learned_saved_and_loaded_right(family: str) -> None:
     row = learner_row(family)
     assert row.reload == 0, "the saved model is another one"
