@@ -4,6 +4,7 @@ import pytest
 
 from verl_lite.engine.testing import FAMILIES, learner_row
 
+
 @pytest.mark.slow
 # the code of GPT-BigCode in transformers
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning")
