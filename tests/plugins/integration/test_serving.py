@@ -248,7 +248,8 @@ def test_a_full_queue_a_large_request_and_a_late_answer(file: Path) -> None:
         assert (large.status_code, "larger than 0.001 MiB" in message(large)) == (413, True)
         chunked = client.post("/score", content=iter([b"x" * 600] * 4))
         assert chunked.status_code == 413
-        # the request given up while it waited was not scored
+        while "verl_lite_queued_rollouts 0" not in client.get("/metrics").text:
+            pass  # the request given up while it waited was not scored
         assert client.post("/score", json=body).status_code == 200
         assert "verl_lite_rollouts_total 2" in client.get("/metrics").text
 
