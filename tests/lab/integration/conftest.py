@@ -82,10 +82,18 @@ class Page:
         return str(self.driver.find_element("css selector", selector).text)
 
     def click(self, selector: str) -> "Page":
-        node = self.driver.find_element("css selector", selector)
-        self.run("arguments[0].scrollIntoView({block: 'center'})", node)
-        node.click()
-        return self
+        """Click it; if the page draws its list anew in between, its successor."""
+        from selenium.common.exceptions import StaleElementReferenceException
+
+        for _ in range(20):
+            try:
+                node = self.driver.find_element("css selector", selector)
+                self.run("arguments[0].scrollIntoView({block: 'center'})", node)
+                node.click()
+                return self
+            except StaleElementReferenceException:
+                continue
+        raise AssertionError(f"{selector} is drawn anew without end")
 
     def listed(self) -> list[str]:
         return list(self.run("return report.browser.shown.map((row) => report.rows.get('id', row))"))
