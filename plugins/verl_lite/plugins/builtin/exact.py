@@ -46,20 +46,30 @@ class ExactOptions(ConfigModel):
     )
 
 
+def answer_in(text: str, tag: str, *, only: bool = False) -> str | Score:
+    """The content of the last <tag>...</tag>, or all of `text` if `tag` is empty; the score if it is missing.
+
+    `only`: several of them are no answer.
+    """
+    if not tag:
+        return text
+    marks = find_tagged(text, tag)
+    if not marks:
+        return Score(0.0, reason=f"there is no <{tag}>...</{tag}>")
+    if only and len(marks) > 1:
+        return Score(0.0, reason=f"{len(marks)} times <{tag}>, expected one answer")
+    return marks[-1].content
+
+
 @reward("exact", options=ExactOptions, isolate=False, cache=False)
 def exact_reward(rollout: Rollout, options: ExactOptions) -> Score:
     """1.0 when the completion is the reference, or one of several, else 0.0; abstains without one."""
     references = rollout.references
     if not references:
         return Score.failed(ScoreOutcome.ABSTAIN, "the rollout has no reference")
-    answer = rollout.completion
-    if options.answer_tag:
-        marks = find_tagged(answer, options.answer_tag)
-        if not marks:
-            return Score(0.0, reason=f"there is no <{options.answer_tag}>...</{options.answer_tag}>")
-        if options.only_answer and len(marks) > 1:
-            return Score(0.0, reason=f"{len(marks)} times <{options.answer_tag}>, expected one answer")
-        answer = marks[-1].content
+    answer = answer_in(rollout.completion, options.answer_tag, only=options.only_answer)
+    if isinstance(answer, Score):
+        return answer
     found = _normalised(answer, options)
     expected = [_normalised(reference, options) for reference in references]
     if found in expected:

@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from verl_lite.plugins.builtin.exact import answer_in
 from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
-from verl_lite.verifiers import find_tagged
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _CLOSED = frozenset({"yes", "no", "noanswer"})
@@ -41,12 +41,9 @@ def search_answer_reward(rollout: Rollout, options: SearchAnswerOptions) -> Scor
     references = rollout.references
     if not references:
         return Score.failed(ScoreOutcome.ABSTAIN, "the rollout has no reference")
-    answer = rollout.completion
-    if options.answer_tag:
-        marks = find_tagged(answer, options.answer_tag)
-        if not marks:
-            return Score(0.0, reason=f"there is no <{options.answer_tag}>...</{options.answer_tag}>")
-        answer = marks[-1].content
+    answer = answer_in(rollout.completion, options.answer_tag)
+    if isinstance(answer, Score):
+        return answer
     given, accepted = normalised_words(answer), [normalised_words(one) for one in references]
     exact = float(given in accepted)
     f1 = max(word_f1(given, one) for one in accepted)
