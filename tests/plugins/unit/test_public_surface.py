@@ -33,11 +33,14 @@ ROOMS = {
         RepetitionOptions RewardModel RewardModelOptions SecondStageOptions choice_reward
         equations_in exact_reward
         fenced format_reward guard_reward instructions_reward length_reward make_messages math_reward
-        process_reward read_reply REASONING_COLUMN Call GymDataset ReasoningOptions ReasoningReward
-        ToolCallOptions calls_in encode_entry open_task tool_calls_reward regex_reward
+        process_reward read_reply REASONING_COLUMN GymDataset ReasoningOptions ReasoningReward
+        ToolCallOptions encode_entry open_task tool_calls_reward regex_reward
         repetition_reward template_problem CitationOptions LanguageOptions SearchAnswerOptions
         SqlOptions TextOverlap TextOverlapOptions citations_reward language_reward
         search_answer_reward sql_reward
+    """,
+    "verl_lite.plugins.calls": """
+        BY_NAME FORMATS Call CallFormat call_of calls_in read_calls split_calls
     """,
     "verl_lite.plugins.composite": """
         METRICS CircuitBreaker Combiner ComponentConfig Composite Decode Gate GroupConfig Leaf

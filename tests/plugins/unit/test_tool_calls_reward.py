@@ -1,13 +1,16 @@
 """`tool_calls`: calls from turns, types, positions; golden and attacks are in the catalogue."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from verl_lite.plugins import Rollout
-from verl_lite.plugins.builtin import Call, ToolCallOptions, calls_in, tool_calls_reward
+from verl_lite.plugins.builtin import ToolCallOptions, tool_calls_reward
+from verl_lite.plugins.calls import Call, calls_in
 from verl_lite.plugins.rollout import FunctionCall, ToolCall, Turn
 
+RECORDED = Path(__file__).parents[2] / "engine" / "rollout" / "fixtures" / "tool_calls.jsonl"
 ADD = {"name": "add", "parameters": {"properties": {"a": {"type": "number"}, "b": {"type": "integer"}}}}
 
 
@@ -86,3 +89,16 @@ def test_prose_has_no_calls_and_broken_ones_are_said_to_be() -> None:
     for text in ("<tool_call>{</tool_call>", "[f(x=y)]", '{"name": 3}', "[f(x=1), 2]"):
         with pytest.raises(ValueError):  # noqa: PT011  whatever the parser of that notation says
             calls_in(text)
+
+
+def test_every_family_is_read_from_text() -> None:
+    """The recorded messages of vLLM's parsers that hold calls, and a family's text values by the schema."""
+    rows = [json.loads(line) for line in RECORDED.read_text("utf-8").splitlines()]
+    called = [row for row in rows if row["kind"] == "whole" and row["calls"]]
+    assert len({row["family"] for row in called}) == 8
+    text = {"properties": {key: {"type": "string"} for key in ("city", "a", "b", "q", "n", "items", "text")}}
+    for row in called:
+        found = calls_in(row["text"], {"look_up": text, "add": text})
+        assert [[call.name, call.arguments] for call in found] == row["calls"], row["family"]
+    tagged = "<function=add><parameter=zip>0123</parameter></function>"
+    assert calls_in(tagged, {"add": {"properties": {"zip": {"type": "str"}}}})[0].arguments == {"zip": "0123"}

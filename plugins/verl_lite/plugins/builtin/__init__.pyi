@@ -58,5 +58,4 @@ from .search_answer import (
 from .second_stage import SecondStageOptions as SecondStageOptions
 from .sql import SqlOptions as SqlOptions, sql_reward as sql_reward
 from .text_overlap import TextOverlap as TextOverlap, TextOverlapOptions as TextOverlapOptions
-from .tool_call_text import Call as Call, calls_in as calls_in
 from .tool_calls import ToolCallOptions as ToolCallOptions, tool_calls_reward as tool_calls_reward

@@ -1,6 +1,5 @@
 """Rewards for structured output: `json_schema`."""
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
+from verl_lite.plugins.strict_json import strict_json
 from verl_lite.verifiers import find_tagged
 
 MISSING = "this reward needs the package jsonschema: pip install 'verl-lite[json]'"
@@ -93,22 +93,6 @@ def _parsed(text: str) -> tuple[Any, str]:
         return None, "the JSON is nested too deeply"
     except ValueError as error:
         return None, f"no JSON: {error}"[:300]
-
-
-def strict_json(text: str) -> Any:
-    """`text` as JSON; raises ValueError also for NaN, Infinity and duplicate keys."""
-    return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON value")
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key occurs twice in one object")
-    return found
 
 
 def _fenced(text: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import re
 import string
 from collections.abc import Mapping
 
-from verl_lite.plugins.builtin.json_schema import strict_json
+from verl_lite.plugins.strict_json import strict_json
 
 PLACEHOLDERS = ("question", "completion", "reference")
 MAX_SHOWN_CHARS = 120

@@ -7,7 +7,7 @@ from typing import Literal, cast
 
 from pydantic import Field
 
-from verl_lite.plugins.builtin.tool_call_text import Call, call_of, calls_in
+from verl_lite.plugins.calls import Call, call_of, calls_in
 from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
@@ -77,8 +77,8 @@ def tool_calls_reward(rollout: Rollout, options: ToolCallOptions) -> Score:
     except ValueError as error:
         return Score.failed(ScoreOutcome.ERROR, f"bad row: {error}")
     try:
-        calls = _calls_of(rollout, options)
-    except (ValueError, RecursionError) as error:
+        calls = _calls_of(rollout, options, schemas)
+    except ValueError as error:
         return Score(0.0, reason=f"malformed call: {error}"[:300])
     best = max((_answer_score(calls, expected, schemas, options) for expected in accepted), key=_value)
     return best
@@ -211,10 +211,10 @@ def _loose(text: str) -> str:
     return _IGNORED.sub("", text).lower().replace("'", '"')
 
 
-def _calls_of(rollout: Rollout, options: ToolCallOptions) -> list[Call]:
+def _calls_of(rollout: Rollout, options: ToolCallOptions, schemas: Schemas) -> list[Call]:
     made = [turn.tool_calls for turn in rollout.turns if turn.role == "assistant" and turn.tool_calls]
     if not rollout.turns or (not made and len(rollout.turns) == 1):
-        return calls_in(rollout.completion)
+        return calls_in(rollout.completion, schemas)
     made = made[:1] if options.turns == "first" else made
     return [call_of(call) for calls in made for call in calls]
 

@@ -4,7 +4,8 @@ contract.py   what plugin authors write, and what the engine calls
 config.py     the sections `environment:` and `tools:`
 schema.py     a function as a JSON schema, and arguments checked against it
 binding.py    what a config names, with its options
-host.py       worker processes and deadlines; session.py is one trajectory of it
+host.py       what a config names, ready to be asked; session.py is one trajectory of it
+processes.py  worker processes and deadlines
 worker.py     what runs in a worker process
 """
 

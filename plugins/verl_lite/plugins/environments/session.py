@@ -3,39 +3,35 @@
 import asyncio
 import json
 import pickle
-import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from typing import TypeVar, cast
 
 from verl_lite.errors import EnvironmentFailed
 from verl_lite.plugins.environments.contract import StepResult, ToolSchema
+from verl_lite.plugins.environments.processes import Holder, Processes, on_thread, run_to_end
 from verl_lite.plugins.environments.worker import Failed, Opening, ReadyTool, Reply, ToolAnswer
 from verl_lite.plugins.rollout import Message, ToolCall
 from verl_lite.workers import Answer
-
-if TYPE_CHECKING:
-    from verl_lite.plugins.environments.host import Environments
 
 CLOSE_S = 2.0  # for an environment's own `close`
 ValueT = TypeVar("ValueT")
 
 
-class Holder(Protocol):
-    """What a session asks of a process of its own: a pool's Lease."""
-
-    def ask(self, job: bytes, deadline_s: float) -> Answer: ...
-
-    def close(self) -> None: ...
-
-
 class Session:
     """The EnvironmentSession of `Environments`. A process each for the environment and a stateful tool."""
 
-    def __init__(self, host: "Environments", row: Mapping[str, object], seed: int) -> None:
-        self._host = host
+    def __init__(
+        self,
+        processes: Processes,
+        row: Mapping[str, object],
+        seed: int,
+        *,
+        on_close: "Callable[[Session], None]",
+    ) -> None:
+        self._processes = processes
+        self._on_close = on_close
         self._row = row
         self._seed = seed
         self._opening: Opening | None = None
@@ -51,14 +47,14 @@ class Session:
     def tools(self) -> Sequence[ToolSchema]:
         """Complete after `reset`: an environment may add its own."""
         own = self._opening.tools if self._opening is not None else ()
-        return [*self._host.schemas, *own]
+        return [*self._processes.schemas, *own]
 
     async def reset(self) -> Sequence[Message]:
-        await asyncio.wrap_future(on_thread(self._host.wait_ready))
-        if self._host.binding.environment is None:
+        await asyncio.wrap_future(on_thread(self._processes.wait_ready))
+        if self._processes.binding.environment is None:
             return _prompt_of(self._row)
         self._opening = await self._ask_environment(("reset", dict(self._row), self._seed), Opening, "reset")
-        clashing = [name for name in map(_name, self._opening.tools) if name in self._host.tools]
+        clashing = [name for name in map(_name, self._opening.tools) if name in self._processes.tools]
         if clashing:
             raise self._failed("reset", f"it offers the tool {clashing[0]!r}, which `tools:` has too")
         return self._opening.messages
@@ -69,7 +65,7 @@ class Session:
         own = self._opening.own if self._opening is not None else frozenset()
         if calls and not own.intersection(map(_called_name, calls)):
             return await self._answer_calls(calls)
-        if self._host.binding.environment is None:
+        if self._processes.binding.environment is None:
             return StepResult(done=True)
         began = time.perf_counter()
         reply = await self._ask_environment(("step", message), Reply, f"step {self._steps}")
@@ -86,7 +82,7 @@ class Session:
         if self._is_closed:
             return
         self._is_closed = True
-        self._host.forget(self)
+        self._on_close(self)
         endings = [self._ending(holder) for holder in self._holders.values()]
         endings += [partial(run_to_end, tool.close) for tool in self._opened.values()]
         await asyncio.gather(*(asyncio.wrap_future(on_thread(end)) for end in endings))
@@ -102,7 +98,7 @@ class Session:
     def _leave(self) -> None:
         if self._is_admitted:
             self._is_admitted = False
-            self._host.leave()
+            self._processes.leave()
 
     def _ending(self, holder: Holder) -> Callable[[], None]:
         def end() -> None:
@@ -143,17 +139,17 @@ class Session:
         if name not in known:
             there = f"there are: {', '.join(known)}" if known else "there are none"
             return ToolAnswer(f"Error: there is no tool {name!r:.100}; {there}", "unknown_tool")
-        tool = self._host.tools.get(name)
+        tool = self._processes.tools.get(name)
         if tool is None:  # the environment's
-            environment = self._host.binding.environment
+            environment = self._processes.binding.environment
             assert environment is not None
             job = ("call_own", name, arguments)
             return await self._ask_environment(job, ToolAnswer, f"its tool {name}")
-        if name in self._host.here:
+        if name in self._processes.here:
             return await self._call_here(name, arguments, tool.timeout_s)
         job = ("call", name, arguments)
         if not tool.has_state:
-            answer = await self._host.called(job, tool.timeout_s)
+            answer = await self._processes.called(job, tool.timeout_s)
         else:
             answer = await self._ask_holder(name, job, tool.timeout_s)
         return _tool_answer(answer, tool.timeout_s, lost="; it lost its state" * tool.has_state)
@@ -161,13 +157,13 @@ class Session:
     async def _call_here(self, name: str, arguments: str, timeout_s: float) -> ToolAnswer:
         """A tool of this process, on a thread with an event loop of its own: it may block."""
         async with self._lock(name):
-            wait_s = None if self._host.debug_inline else timeout_s
+            wait_s = None if self._processes.debug_inline else timeout_s
             asked = asyncio.wrap_future(on_thread(lambda: self._run_here(name, arguments)))
             done, _ = await asyncio.wait({asked}, timeout=wait_s)
             return asked.result() if done else _late(timeout_s)
 
     def _run_here(self, name: str, arguments: str) -> ToolAnswer:
-        ready = self._host.here[name]
+        ready = self._processes.here[name]
         if ready.has_state:
             if name not in self._opened:
                 self._opened[name] = ready.opened()
@@ -177,7 +173,7 @@ class Session:
     # ---- processes
 
     async def _ask_environment(self, job: tuple[object, ...], kind: type[ValueT], where: str) -> ValueT:
-        environment = self._host.binding.environment
+        environment = self._processes.binding.environment
         assert environment is not None
         answer = await self._ask_holder("", job, environment.timeout_s)
         if answer.status == "timeout":
@@ -190,7 +186,7 @@ class Session:
         return cast(ValueT, reply)
 
     def _failed(self, where: str, why: str) -> EnvironmentFailed:
-        environment = self._host.binding.environment
+        environment = self._processes.binding.environment
         assert environment is not None
         return EnvironmentFailed(f"environment {environment.name!r}: {where}: {why}")
 
@@ -203,9 +199,9 @@ class Session:
             holder = self._holders.get(name)
             if holder is None:
                 await self._admit()
-                holder = self._holders[name] = await self._host.asked(self._host.lease)
+                holder = self._holders[name] = await self._processes.asked(self._processes.lease)
             ask = holder.ask
-            answer = await self._host.asked(lambda: ask(pickled, time.monotonic() + timeout_s))
+            answer = await self._processes.asked(lambda: ask(pickled, time.monotonic() + timeout_s))
             if answer.status != "ok" and name:
                 del self._holders[name]  # the next call starts another
             return answer
@@ -213,29 +209,11 @@ class Session:
     async def _admit(self) -> None:
         async with self._admitting:
             if not self._is_admitted:
-                await asyncio.wrap_future(on_thread(self._host.admit))
+                await asyncio.wrap_future(on_thread(self._processes.admit))
                 self._is_admitted = True
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
-
-
-def run_to_end(close: Callable[[], Coroutine[None, None, None]]) -> None:
-    asyncio.run(close())
-
-
-def on_thread(function: Callable[[], ValueT]) -> "Future[ValueT]":
-    """Run `function` on a thread of its own: it may wait for others, who must not wait for its thread."""
-    future: Future[ValueT] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(function())
-        except BaseException as error:  # noqa: BLE001 - raised to the waiter
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="verl-lite-environment", daemon=True).start()
-    return future
 
 
 def _prompt_of(row: Mapping[str, object]) -> Sequence[Message]:

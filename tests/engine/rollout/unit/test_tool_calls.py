@@ -1,13 +1,15 @@
 """Tool calls in each family's format: as vLLM reads them, and mistakes in words instead of guesses."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from verl_lite.engine.rollout.turns.tool_calls import BY_NAME, choose_tool_parser, read_message
+from verl_lite.engine.rollout.turns.tool_calls import choose_tool_parser, read_message
 from verl_lite.errors import ConfigError
+from verl_lite.plugins.calls import BY_NAME
 
 ROWS = [
     json.loads(line)
@@ -96,11 +98,12 @@ def test_the_text_of_a_harmony_message_is_that_of_its_last_channel() -> None:
     ("text", "mistake"),
     [
         ("<tool_call>", "the tool call is empty"),
-        ("<tool_call>[1]</tool_call>", 'a tool call needs "name" and "arguments", got \'1\''),
-        ('<tool_call>{"name": "f", "arguments": [1]}</tool_call>', "are a JSON object, got '[1]'"),
-        ('<tool_call>{"name": "f", "arguments": {"x": NaN}}</tool_call>', "NaN is no number"),
+        ("<tool_call>[1]</tool_call>", 'a tool call needs "name" and "arguments", got 1'),
+        ('<tool_call>{"name": "f", "arguments": [1]}</tool_call>', "are a JSON object, got [1]"),
+        ('<tool_call>{"name": "f", "arguments": {"x": NaN}}</tool_call>', "NaN is not a JSON value"),
         ('<tool_call>{"name": "f"}</tool_call> and more', "this is no complete tool call: 'and more'"),
         ("<tool_call>" + "[" * 100_000, "the tool call is"),
+        ('<tool_call>{"name": "f", "arguments": {"x": 1, "x": 2}}</tool_call>', "a key occurs twice"),
     ],
 )
 def test_a_mistake_is_told_in_words(text: str, mistake: str) -> None:
@@ -108,6 +111,71 @@ def test_a_mistake_is_told_in_words(text: str, mistake: str) -> None:
     assert mistake in found.mistake
     assert found.calls == ()
     assert found.text == "before "
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("[f(x={1})]", "are JSON values"),
+        ("[f(x=b'1')]", "are JSON values"),
+        ("[f(x=1e999)]", "not JSON compliant"),
+        ("[f(**{'x': 1})]", "not by \\*\\*"),
+        ("[f(1)]", "keyword arguments only"),
+        ("[f(x=y)]", "literals"),
+    ],
+)
+def test_python_that_is_no_json_is_a_mistake(text: str, mistake: str) -> None:
+    found = read_message(text, format=BY_NAME["pythonic"])
+    assert re.search(mistake, found.mistake)
+    assert found.calls == ()
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "value"),
+    [
+        ({"type": "string"}, "5", "5"),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "5", "5"),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "null", None),
+        ({"type": ["string", "null"]}, "[1]", "[1]"),
+        ({"anyOf": [{"type": "integer"}, {"type": "string"}]}, "5", 5),
+        ({}, "five", "five"),
+    ],
+)
+def test_tagged_values_have_the_types_of_the_schema(
+    schema: dict[str, object], text: str, value: object
+) -> None:
+    tools: Any = [
+        {"type": "function", "function": {"name": "f", "parameters": {"properties": {"x": schema}}}}
+    ]
+    said = f"<tool_call><function=f><parameter=x>{text}</parameter></function></tool_call>"
+    (call,) = read_message(said, tools, format=BY_NAME["qwen3_coder"]).calls
+    assert json.loads(call["arguments"]) == {"x": value}
+
+
+@pytest.mark.timeout(30)  # in proportion to its square it would take minutes
+@pytest.mark.parametrize(
+    ("family", "begin"),
+    {
+        "deepseek_v3": "<｜tool▁call▁begin｜>f<｜tool▁sep｜>", "mistral": "[TOOL_CALLS]f[ARGS]{",
+        "kimi_k2": "<|tool_call_begin|>f<|tool_call_argument_begin|>", "hermes": "<tool_call>",
+        "harmony": " to=functions.f<|message|>", "qwen3_coder": "<function=f><parameter=x>1",
+        "glm45": "<tool_call>f<arg_key>a</arg_key><arg_value>1</arg_value>", "json_list": "<|tool_call|>{",
+        "pythonic": "<|python_start|>[f(", "llama3_json": "<|python_tag|>{",
+    }.items(),
+)  # fmt: skip
+def test_a_message_of_begins_takes_no_time(family: str, begin: str) -> None:
+    found = read_message(begin * 10_000, format=BY_NAME[family])
+    assert found.mistake
+    assert found.calls == ()
+
+
+def test_calls_in_reasoning_are_none() -> None:
+    call = '<tool_call>{"name": "f", "arguments": {"q": "</think>"}}</tool_call>'
+    hermes = BY_NAME["hermes"]
+    assert read_message(f"<think>or {call[:20]}</think>No.", format=hermes).calls == ()
+    assert read_message(f"<think>or {call[:20]}", format=hermes).mistake == ""
+    (made,) = read_message(f"<think>hm</think>{call}", format=hermes).calls
+    assert json.loads(made["arguments"]) == {"q": "</think>"}
 
 
 @pytest.mark.parametrize(
