@@ -8,7 +8,7 @@ import builtins
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from verl_lite.verifiers.code.trust import (
     is_alias,
@@ -87,10 +87,13 @@ def _as_call_test(node: ast.Assert, test: AssertTest, source: str) -> CallTest |
             continue
         if test.names and path not in test.names:
             continue
+        if any(keyword.arg is None for keyword in call.keywords):
+            continue
         try:
-            args = tuple(_literal(arg) for arg in call.args)  # refuses a starred argument
-            kwargs, expected = _literal_keywords(call), _literal(value)
-        except ValueError:
+            args = tuple(map(ast.literal_eval, call.args))  # refuses a starred argument
+            kwargs = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+            expected = ast.literal_eval(value)
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             continue
         return CallTest(
             function=path, args=args, kwargs=kwargs, expected=expected, rules="python", source=source,
@@ -115,39 +118,25 @@ def _called_path(node: ast.expr, functions: Sequence[str]) -> str | None:
     return None
 
 
-def _literal(node: ast.expr) -> Any:
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        raise ValueError("not a literal") from None
-
-
-def _literal_keywords(call: ast.Call) -> dict[str, Any]:
-    if any(keyword.arg is None for keyword in call.keywords):
-        raise ValueError("**keywords")
-    return {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
-
-
 @functools.lru_cache(maxsize=64)  # the samples of a prompt share their tests
 def read_test_code(test: AssertTest | UnitTestFile, prelude: str = "") -> TestCode:
     """How to run `test`. Raises NotReadable for tests that cannot be used."""
-    collect = isinstance(test, UnitTestFile)
-    setup = test.setup
-    module = test.module if isinstance(test, UnitTestFile) else "solution"
-    tree, setup_tree = without_data(_parse(test.source)), without_data(_parse(setup))
+    tree, setup_tree = without_data(_parse(test.source)), without_data(_parse(test.setup))
     if isinstance(test, AssertTest):
+        module = "solution"
         names = set(test.names) or _names_of_program(tree, setup_tree, _parse(prelude))
     else:
+        module = test.module
         names = _imported_from_program(tree, module)
     if not names:
         raise NotReadable(f"the test calls nothing of the program: {test.source!r:.120}")
     reason = why_together((tree, setup_tree), names, module)
     return TestCode(
         source=test.source,
-        setup=setup,
+        setup=test.setup,
         names=tuple(sorted(names)),
         module=module,
-        collect=collect,
+        collect=isinstance(test, UnitTestFile),
         mode="together" if reason else "separate",
         trusts_because=reason,
     )

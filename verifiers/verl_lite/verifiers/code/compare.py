@@ -81,11 +81,7 @@ def _token_equal(got: str, wanted: str, tolerance: float) -> bool:
     """
     if got == wanted:
         return True
-    if (
-        tolerance == 0
-        or not _are_numbers(got, wanted)
-        or (_INTEGER.fullmatch(got) and _INTEGER.fullmatch(wanted))
-    ):
+    if tolerance == 0 or not _are_numbers(got, wanted) or _are_integers(got, wanted):
         return False
     if _INTEGER.fullmatch(wanted):
         return abs(decimal.Decimal(got) - decimal.Decimal(wanted)) <= decimal.Decimal(tolerance)
@@ -97,13 +93,17 @@ def _token_close(got: str, wanted: str, tolerance: float) -> bool:
         return True
     if not _are_numbers(got, wanted):
         return False
-    if _INTEGER.fullmatch(got) and _INTEGER.fullmatch(wanted):
+    if _are_integers(got, wanted):
         return int(got) == int(wanted)
     return _close(float(got), float(wanted), tolerance)
 
 
 def _are_numbers(*tokens: str) -> bool:
     return all(len(token) <= _MAX_DIGITS and _NUMBER.fullmatch(token) for token in tokens)
+
+
+def _are_integers(*tokens: str) -> bool:
+    return all(_INTEGER.fullmatch(token) for token in tokens)
 
 
 def _close(got: float, wanted: float, tolerance: float) -> bool:
@@ -152,11 +152,8 @@ def _exact_number(data: Any) -> Any:
     """A Decimal, a Fraction or a complex number; None if it is malformed or not finite."""
     try:
         value = decode(data)
-        return (
-            value
-            if value == value and not (isinstance(value, decimal.Decimal) and value.is_infinite())
-            else None
-        )
+        infinite = isinstance(value, decimal.Decimal) and value.is_infinite()
+        return None if infinite or value != value else value
     except (NotPlainData, ValueError, TypeError, ArithmeticError):
         return None
 
@@ -174,12 +171,12 @@ def _same_json(data: Any, expected: Any, tolerance: float) -> bool:
         number = _number(data)
         if number is None or tag == "bool":
             return False
-        if kind is float and math.isfinite(expected):
-            try:
-                return _close(float(number), expected, tolerance)
-            except (OverflowError, TypeError):  # too large, or complex
-                return False
-        return bool(number == expected)
+        if kind is int or not math.isfinite(expected):
+            return bool(number == expected)
+        try:
+            return _close(float(number), expected, tolerance)
+        except (OverflowError, TypeError):  # too large, or complex
+            return False
     return type(data) is kind and bool(data == expected)  # None, bool, str
 
 
@@ -214,32 +211,20 @@ def _same_python(data: Any, expected: Any) -> bool:
     """`==` of plain data: container types must match, 1 == 1.0 == True, sets have no order."""
     tag, content = _parts(data)
     kind = type(expected)
-    if kind in (bool, int, float):
+    if kind in (bool, int, float, complex):
         number = _number(data)
         return number is not None and bool(number == expected)
     if kind in (list, tuple):
         return tag == ("l" if kind is list else "t") and _same_items(content, expected, _same_python)
-    if kind in (set, frozenset):
-        return tag in ("s", "fs") and _same_unordered(content, [encode(item) for item in expected])
+    if kind in (set, frozenset):  # the items are distinct, so the same texts are the same set
+        same_size = tag in ("s", "fs") and type(content) is list and len(content) == len(expected)
+        return same_size and _canonical(["s", content]) == _canonical(["s", list(map(encode, expected))])
     if kind is dict:
         pairs = _pairs(content, len(expected)) if tag == "d" else None
-        wanted = [[encode(key), encode(value)] for key, value in expected.items()]
-        return pairs is not None and sorted(map(_canonical_pair, pairs)) == sorted(
-            map(_canonical_pair, wanted)
-        )
+        return pairs is not None and _canonical(["d", pairs]) == _canonical(encode(expected))
     if kind is str or expected is None:
         return type(data) is kind and bool(data == expected)
-    if kind is complex:
-        number = _number(data)
-        return number is not None and bool(number == expected)
     return bool(data == encode(expected))  # bytes
-
-
-def _same_unordered(got: Any, wanted: list[Any]) -> bool:
-    """Equality of multisets of canonical texts; items of a set are distinct, so this is set equality."""
-    if type(got) is not list or len(got) != len(wanted):
-        return False
-    return sorted(map(_canonical, got)) == sorted(map(_canonical, wanted))
 
 
 def _canonical(data: Any) -> str:

@@ -5,12 +5,11 @@ import html
 import re
 import textwrap
 import warnings
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LANGUAGE_TAGS: dict[str, frozenset[str]] = {
-    "python": frozenset(
-        {"python", "py", "pypy", "cpython", "ipython"}
-    ),  # and with a version: py3, python3.11
+    # and with a version: py3, python3.11
+    "python": frozenset({"python", "py", "pypy", "cpython", "ipython"}),
     "bash": frozenset({"bash", "sh", "shell"}),
     "c": frozenset({"c"}),
     "cpp": frozenset({"cpp", "c++", "cc", "cxx"}),
@@ -34,12 +33,12 @@ _MARKED = re.compile(
     r"|BEGIN SOLUTION(?P<solution>.*?)END SOLUTION",
     re.DOTALL,
 )
+_MARKED_GROUPS = ("html", "square", "latex", "solution")
 _MAX_INNER_FENCES = 8
 _ONE_LINE = re.compile(r"(`{3,})(?:([\w+#.]+)[ \t]+)?([^`\n]+?)\1")
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
+class _Block(NamedTuple):
     tag: str
     text: str
 
@@ -61,7 +60,10 @@ def extract_program(response: str, language: str = "python") -> str | None:
     text = _TURN_ENDS.sub("\n", _after_thoughts(response))
     if language == "python" and "```" in text and _is_python(text):  # the fences are in its strings
         return text
-    blocks = _fenced_blocks(text, language) or _one_line_blocks(text) or _marked_blocks(text)
+    blocks = _fenced_blocks(text, language)
+    if not blocks:  # ```python print(1)``` on one line
+        blocks = [_Block(_tag(tag), code + "\n") for _, tag, code in _ONE_LINE.findall(text)]
+    blocks = blocks or _marked_blocks(text)
     if not blocks:
         return text if text.strip() else None
     tags = LANGUAGE_TAGS.get(language, frozenset({language}))
@@ -98,17 +100,10 @@ def _fenced_blocks(text: str, language: str) -> list[_Block]:
         if match is None or not _opens(match):
             continue
         ends = [i for i in range(at, len(lines)) if _closes(lines[i], match)]
-        # the first fence ends the block, but for one in a string of the program
-        end = next(
-            (
-                i
-                for i in ends[:_MAX_INNER_FENCES]
-                if language != "python" or _is_python(_text(lines[at:i], match))
-            ),
-            None,
-        )
-        if end is None:
-            end = ends[0] if ends else len(lines)
+        end = ends[0] if ends else len(lines)
+        if language == "python":  # the first fence ends the block, but for one in a string of the program
+            whole = (i for i in ends[:_MAX_INNER_FENCES] if _is_python(_text(lines[at:i], match)))
+            end = next(whole, end)
         blocks.append(_Block(_tag(match["info"]), _text(lines[at:end], match)))
         at = end + 1
     return blocks
@@ -149,20 +144,13 @@ def _is_python(text: str) -> bool:
     return True
 
 
-def _one_line_blocks(text: str) -> list[_Block]:
-    """```python print(1)``` on one line."""
-    return [_Block(_tag(tag or ""), code + "\n") for _, tag, code in _ONE_LINE.findall(text)]
-
-
 def _marked_blocks(text: str) -> list[_Block]:
     """Programs between other marks, if they stand there on purpose: not code words within a program."""
     if _is_python(text):
         return []
     found = []
     for match in _MARKED.finditer(text):
-        inner = next(
-            group for name, group in match.groupdict().items() if name != "env" and group is not None
-        )
+        inner = next(group for group in map(match.group, _MARKED_GROUPS) if group is not None)
         inner = html.unescape(inner) if match["html"] is not None else inner
         found.append(_Block("", textwrap.dedent(inner.strip("\n")) + "\n"))
     return found

@@ -35,10 +35,7 @@ from verl_lite.verifiers.code.wire import encode
 
 _CALLS_TIMES = 4  # a test file may take this many times the limit of one call
 _PROGRAM = ("wire", "inside_link", "inside_remote", "inside_program")
-_SESSION = (
-    *_PROGRAM, "inside_numpy", "inside_pytest", "inside_collect",
-    "inside_tests",
-)  # fmt: skip
+_SESSION = (*_PROGRAM, "inside_numpy", "inside_pytest", "inside_collect", "inside_tests")
 _MAX_STDERR_LINE = 200
 
 
@@ -96,13 +93,8 @@ def _fault(result: Result) -> TestResult | None:
         Status.OUTPUT_LIMIT: "printed too much",
         Status.KILLED: "was killed",
     }.get(result.status, f"exit code {result.exit_code}")
-    last = _last_line(result.stderr)
-    return TestResult(status="failed", kind="", reason=f"{reason}: {last}" if last else reason)
-
-
-def _last_line(stderr: bytes) -> str:
-    lines = stderr[-4096:].decode("utf-8", "replace").strip().splitlines()
-    return lines[-1][:_MAX_STDERR_LINE] if lines else ""
+    lines = result.stderr[-4096:].decode("utf-8", "replace").strip().splitlines()
+    return _failed(f"{reason}: {lines[-1][:_MAX_STDERR_LINE]}" if lines else reason)
 
 
 def _failed(reason: str) -> TestResult:
@@ -127,11 +119,7 @@ def _refuse(text: str) -> float:
 
 
 def _finite(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else _refuse(text)
-
-
-# -- stdin and stdout -------------------------------------------------------------------------------
+    return value if math.isfinite(value := float(text)) else _refuse(text)
 
 
 def run_stdin_test(test: StdinTest, program: str, options: CodeOptions) -> Harness:
@@ -175,13 +163,22 @@ def _check_output(test: StdinTest, output: str, options: CodeOptions) -> Harness
     return _failed(reply["message"] or f"the checker refused {show(output)}")
 
 
-# -- calls ------------------------------------------------------------------------------------------
-
-
-def _call_run(request: dict[str, Any], program: str, options: CodeOptions) -> Run:
+def _call(
+    request: dict[str, Any], program: str, options: CodeOptions
+) -> Generator[list[Run], list[Result], TestResult | dict[str, Any]]:
+    """Run the program for one request: its reply, or how it failed."""
     request = {**request, "program": program, "prelude": options.prelude}
     source = _sandboxed_source(*_PROGRAM)
-    return Run(source=source, stdin=_request(request), limits=options.limits, replies=True)
+    (result,) = yield [Run(source=source, stdin=_request(request), limits=options.limits, replies=True)]
+    fault = _fault(result)
+    if fault:
+        return fault
+    reply = _reply(result)
+    if reply is None:
+        return _failed(_no_reply(result))
+    if "raised" in reply:
+        return _failed(f"raised {str(reply.get('type'))[:80]}: {str(reply.get('message'))[:200]}")
+    return reply
 
 
 def run_call_test(test: CallTest, program: str, options: CodeOptions) -> Harness:
@@ -190,11 +187,9 @@ def run_call_test(test: CallTest, program: str, options: CodeOptions) -> Harness
         "args": [encode(arg) for arg in test.args],
         "kwargs": {name: encode(value) for name, value in test.kwargs.items()},
     }
-    (result,) = yield [_call_run(request, program, options)]
-    reply = _reply(result)
-    fault = _fault(result) or _raised(reply)
-    if fault or reply is None:
-        return fault or _failed(_no_reply(result))
+    reply = yield from _call(request, program, options)
+    if isinstance(reply, TestResult):
+        return reply
     value = reply.get("value")
     if test.result_in is not None:
         changed = reply.get("changed")
@@ -205,12 +200,6 @@ def run_call_test(test: CallTest, program: str, options: CodeOptions) -> Harness
 
 def _no_reply(result: Result) -> str:
     return "sent a broken reply" if result.reply else "ended without giving a result"
-
-
-def _raised(reply: dict[str, Any] | None) -> TestResult | None:
-    if reply is None or "raised" not in reply:
-        return None
-    return _failed(f"raised {str(reply.get('type'))[:80]}: {str(reply.get('message'))[:200]}")
 
 
 def _compare(value: Any, expected: tuple[Any, ...], test: CallTest | ObjectTest) -> TestResult:
@@ -229,11 +218,9 @@ def run_object_test(test: ObjectTest, program: str, options: CodeOptions) -> Har
         "args": [encode(arg) for arg in test.args],
         "calls": [[method, [encode(arg) for arg in args]] for method, args in test.calls],
     }
-    (result,) = yield [_call_run(request, program, options)]
-    reply = _reply(result)
-    fault = _fault(result) or _raised(reply)
-    if fault or reply is None:
-        return fault or _failed(_no_reply(result))
+    reply = yield from _call(request, program, options)
+    if isinstance(reply, TestResult):
+        return reply
     values = reply.get("values")
     if type(values) is not list or len(values) != len(test.expected):
         return _failed(f"gave no result for each of the {len(test.expected)} calls")
@@ -255,9 +242,6 @@ def run_program_test(test: ProgramTest, program: str, options: CodeOptions) -> H
     if fault:
         return replace(fault, trusts_program=True)
     return TestResult(status="passed", kind="", reason=why, trusts_program=True)
-
-
-# -- test code --------------------------------------------------------------------------------------
 
 
 def run_test_code(code: TestCode, program: str, options: CodeOptions) -> Harness:

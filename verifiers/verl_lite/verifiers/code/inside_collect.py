@@ -43,7 +43,7 @@ def _case_steps(name: str, kind: Any) -> list[Step]:
 
     def run() -> None:
         suite = unittest.TestSuite(kind(method) for method in methods)
-        result = _Result()
+        result = _new_result()
         suite.run(result)
         if result.error is not None:
             raise result.error
@@ -53,7 +53,7 @@ def _case_steps(name: str, kind: Any) -> list[Step]:
     return [(name, run)] if methods else []
 
 
-def _result_class() -> Any:
+def _new_result() -> Any:
     import unittest
 
     class Result(unittest.TestResult):
@@ -84,11 +84,7 @@ def _result_class() -> Any:
         def addUnexpectedSuccess(self, test: Any) -> None:
             self._keep(test, (None, AssertionError("passed, but is expected to fail"), None))
 
-    return Result
-
-
-def _Result() -> Any:
-    return _result_class()()
+    return Result()
 
 
 class _Request:
@@ -98,7 +94,7 @@ class _Request:
         self._runner, self._values, self.param = runner, values, param
 
     def getfixturevalue(self, name: str) -> Any:
-        return self._runner.value(name, self._values, {})
+        return self._runner.value(name, self._values)
 
     def addfinalizer(self, function: Callable[[], Any]) -> None:
         self._runner.ends.callback(function)
@@ -175,13 +171,11 @@ class _Runner:
                 ):
                     self._hook(hooks, before, function)
                     self.ends.callback(self._hook, hooks, after, function)
-                indirect = {name: value for name, value in row.items() if name in fixtures}
-                params.update(indirect)
+                params.update({name: value for name, value in row.items() if name in fixtures})
                 values = {name: value for name, value in row.items() if name not in fixtures}
                 for name in used:
-                    self.value(name, values, params)
-                arguments = _arguments(function)
-                given = {name: self.value(name, values, params) for name in arguments}
+                    self.value(name, values)
+                given = {name: self.value(name, values) for name in _arguments(function)}
                 bound = function if self._instance is None else function.__get__(self._instance)
                 answer = bound(**given)
                 if inspect.iscoroutine(answer):
@@ -204,7 +198,7 @@ class _Runner:
         if callable(hook):
             hook(*args) if len(inspect.signature(hook).parameters) else hook()
 
-    def value(self, name: str, values: dict[str, Any], params: dict[str, Any]) -> Any:
+    def value(self, name: str, values: dict[str, Any]) -> Any:
         """The value of the fixture or parameter `name` for the test that runs."""
         if name in values:
             return values[name]
@@ -227,11 +221,11 @@ class _Runner:
         return made
 
     def _make(self, fixture: Fixture, values: dict[str, Any], ends: contextlib.ExitStack) -> Any:
-        params = self._current[1]
-        given: dict[str, Any] = {}
-        for name in _arguments(fixture.function):
-            request = _Request(self, values, params.get(fixture.name))
-            given[name] = request if name == "request" else self.value(name, values, params)
+        request = _Request(self, values, self._current[1].get(fixture.name))
+        given = {
+            name: request if name == "request" else self.value(name, values)
+            for name in _arguments(fixture.function)
+        }
         needs_self = next(iter(inspect.signature(fixture.function).parameters), "") == "self"
         bound = fixture.function.__get__(self._instance) if needs_self else fixture.function
         made = bound(**given)

@@ -115,11 +115,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 
 
 class Peer:
-    """One end of a session.
-
-    `describe` says what the other end must know of an object, `stand_in` makes the object that stands
-    for one of the other end, `raised` and `rebuild` do the same for exceptions.
-    """
+    """One end of a session; inside_remote.py says how it shows its objects (`End`)."""
 
     def __init__(self, pipe: Pipe, *, timeout_s: float | None = None) -> None:
         self.pipe = pipe
@@ -131,15 +127,12 @@ class Peer:
         self._stand_ins: dict[int, Any] = {}
         self._lock = threading.RLock()
 
-    # -- what the two ends do differently ---------------------------------------------------------
-
     def describe(self, value: Any) -> dict[str, Any]:
+        """What the other end must know of an object of this one."""
         raise NotImplementedError
 
     def stand_in(self, number: int, info: dict[str, Any]) -> Any:
-        raise NotImplementedError
-
-    def allows(self, operation: str, target: Any, name: Any) -> bool:
+        """The object that stands for one of the other end."""
         raise NotImplementedError
 
     def raised(self, error: BaseException) -> dict[str, Any]:
@@ -148,13 +141,14 @@ class Peer:
     def rebuild(self, raised: dict[str, Any]) -> BaseException:
         raise NotImplementedError
 
+    def allows(self, operation: str, target: Any, name: Any) -> bool:
+        return True
+
     def before(self, message: dict[str, Any]) -> None:
         """Add to a message that is about to be sent."""
 
     def after(self, message: dict[str, Any]) -> None:
         """Read what `before` of the other end added."""
-
-    # -- asking -----------------------------------------------------------------------------------
 
     def ask(self, operation: str, target: Any, *args: Any, **kwargs: Any) -> Any:
         """Have the other end do `operation` with its object number `target`, or with itself (None)."""
@@ -202,8 +196,6 @@ class Peer:
             raise PeerGone("sent a broken reply") from None
         raise error
 
-    # -- answering --------------------------------------------------------------------------------
-
     def serve(self, message: dict[str, Any]) -> None:
         """Do what the other end asks and send the result."""
         answer: dict[str, Any]
@@ -220,7 +212,7 @@ class Peer:
             value = self.perform(operation, given, args, kwargs)
             encoder = Encoder(self._refer, known)
             changed = [
-                [index, _contents(known[index], encoder)]
+                [index, now.hex() if isinstance(now := known[index], bytearray) else encoder.items(now)]
                 for index, snapshot in enumerate(before)
                 if not _unchanged(snapshot, known[index])
             ]
@@ -235,8 +227,6 @@ class Peer:
 
     def perform(self, operation: str, target: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         return OPERATIONS[operation](target, *args, **kwargs)
-
-    # -- references -------------------------------------------------------------------------------
 
     def _refer(self, value: Any) -> Any:
         number = number_of(value, self)
@@ -289,14 +279,8 @@ def _snapshot(container: Any) -> Any:
 
 def _unchanged(snapshot: Any, container: Any) -> bool:
     now = _snapshot(container)
-    if isinstance(container, bytearray):
+    if isinstance(container, bytearray) or len(now) != len(snapshot):
         return bool(now == snapshot)
-    if len(now) != len(snapshot):
-        return False
     if isinstance(container, dict):
         return all(a[0] is b[0] and a[1] is b[1] for a, b in zip(now, snapshot, strict=True))
     return all(a is b for a, b in zip(now, snapshot, strict=True))
-
-
-def _contents(container: Any, encoder: Encoder) -> Any:
-    return container.hex() if isinstance(container, bytearray) else encoder.items(container)

@@ -18,13 +18,7 @@ import warnings
 from typing import Any, NoReturn
 
 from verl_lite.verifiers.code.inside_link import Peer, Pipe
-from verl_lite.verifiers.code.inside_remote import (
-    describe,
-    describe_error,
-    error_mro,
-    rebuild_error,
-    stand_in,
-)
+from verl_lite.verifiers.code.inside_remote import End, error_mro
 from verl_lite.verifiers.code.wire import Decoder, NotPlainData, decode, encode
 
 _REPLY_FD = 3
@@ -126,7 +120,7 @@ class _Input(io.TextIOBase):
         return io.BytesIO(self.read().encode())
 
 
-class ProgramEnd(Peer):
+class ProgramEnd(End):
     """The program's end of a session: it does whatever the tests ask."""
 
     def __init__(self, pipe: Pipe) -> None:
@@ -146,27 +140,6 @@ class ProgramEnd(Peer):
         warnings.showwarning = self._keep_warning  # type: ignore[assignment]
         sys.stdin = sys.__stdin__ = _Input(self)  # type: ignore[misc,assignment]
         builtins.input = lambda prompt="": str(self.ask("input", None, str(prompt)))
-
-    def describe(self, value: Any) -> dict[str, Any]:
-        return describe(value, self)
-
-    def stand_in(self, number: int, info: dict[str, Any]) -> Any:
-        return stand_in(number, info, self)
-
-    def allows(self, operation: str, target: Any, name: Any) -> bool:
-        return True
-
-    def raised(self, error: BaseException) -> dict[str, Any]:
-        return describe_error(error)
-
-    def rebuild(self, raised: dict[str, Any]) -> BaseException:
-        return rebuild_error(raised, decode)
-
-    def may_operate(self, left: Any, right: Any) -> bool:
-        return True
-
-    def equal(self, left: Any, right: Any) -> bool:
-        return False
 
     def _keep_warning(self, text: Any, category: type[Warning], *_: Any, **__: Any) -> None:
         self._warned.append([error_mro(category), str(text)])

@@ -12,15 +12,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from verl_lite.verifiers.code.inside_link import (
-    _BINARY,
-    OPERATIONS,
-    Peer,
-    _await,
-    number_of,
-    remember,
-)
-from verl_lite.verifiers.code.wire import _LAZY, Encoder, NotPlainData, _plain_base, decode
+from verl_lite.verifiers.code.inside_link import _BINARY, OPERATIONS, Peer, _await, number_of, remember
+from verl_lite.verifiers.code.wire import _LAZY, NotPlainData, _plain_base, decode, encode
 
 # Special methods that are asked for, if the other end's class has them.
 _SPECIAL = {
@@ -148,7 +141,7 @@ def describe(value: Any, peer: Peer) -> dict[str, Any]:
     info: dict[str, Any] = {"kind": "instance", "class": peer._refer(type(value))}
     base = _plain_base(value, type(value))
     if base is not None:
-        info["data"] = Encoder().encode(base)
+        info["data"] = encode(base)
     return info
 
 
@@ -238,8 +231,6 @@ _MAKERS_OF_KIND = {
 OPERATIONS["send"] = lambda target, value: target.send(value)
 
 
-# -- exceptions -------------------------------------------------------------------------------------
-
 # Of these libraries an exception would end a test as skipped or passed, were it the real one.
 _NO_ERRORS_OF = frozenset({"unittest", "doctest", "bdb", "pdb", "_pytest", "pytest"})
 _MAX_CAUSES = 3
@@ -288,7 +279,7 @@ def describe_error(error: BaseException, depth: int = 0) -> dict[str, Any]:
     return {
         "cause": None if cause is None else describe_error(cause, depth + 1),
         "mro": error_mro(type(error)),
-        "args": _data_or(args, ()),
+        "args": _data_or(args, ["t", []]),
         "own": {name: _data_or(value, None) for name, value in own.items()},
         "text": text,
     }
@@ -298,7 +289,7 @@ def _raised_arguments(raised: dict[str, Any] | None) -> tuple[Any, Any, Any]:
     """What `__exit__` is given for an exception of the other end, or for none."""
     if raised is None:
         return None, None, None
-    error = rebuild_error(raised, decode)
+    error = rebuild_error(raised)
     return type(error), error, None
 
 
@@ -310,12 +301,12 @@ OPERATIONS["aexit"] = lambda target, raised: _await(
 
 def _data_or(value: Any, otherwise: Any) -> Any:
     try:
-        return Encoder().encode(value)
+        return encode(value)
     except (NotPlainData, RecursionError):
-        return Encoder().encode(otherwise)
+        return otherwise
 
 
-def rebuild_error(raised: dict[str, Any], decode: Callable[[Any], Any]) -> BaseException:
+def rebuild_error(raised: dict[str, Any]) -> BaseException:
     """The exception that `describe_error` describes; its constructor runs only if it is a known one."""
     kind = error_class([[str(module), str(name)] for module, name in raised["mro"]])
     args = decode(raised["args"])
@@ -332,5 +323,27 @@ def rebuild_error(raised: dict[str, Any], decode: Callable[[Any], Any]) -> BaseE
     for name, value in raised["own"].items():
         setattr(error, name, decode(value))
     if raised.get("cause"):
-        error.__cause__ = rebuild_error(raised["cause"], decode)
+        error.__cause__ = rebuild_error(raised["cause"])
     return error  # type: ignore[no-any-return]
+
+
+class End(Peer):
+    """An end of a session that shows its objects to the other one as this file describes them."""
+
+    def describe(self, value: Any) -> dict[str, Any]:
+        return describe(value, self)
+
+    def stand_in(self, number: int, info: dict[str, Any]) -> Any:
+        return stand_in(number, info, self)
+
+    def raised(self, error: BaseException) -> dict[str, Any]:
+        return describe_error(error)
+
+    def rebuild(self, raised: dict[str, Any]) -> BaseException:
+        return rebuild_error(raised)
+
+    def may_operate(self, left: Any, right: Any) -> bool:
+        return True
+
+    def equal(self, left: Any, right: Any) -> bool:
+        return False

@@ -22,20 +22,12 @@ import warnings
 from typing import Any
 
 from verl_lite.verifiers.code.inside_collect import Step, test_steps
-from verl_lite.verifiers.code.inside_link import Peer, PeerGone, Pipe
+from verl_lite.verifiers.code.inside_link import PeerGone, Pipe
 from verl_lite.verifiers.code.inside_numpy import numpy_stub
 from verl_lite.verifiers.code.inside_program import load_program, read_request, send_reply, serve_program
 from verl_lite.verifiers.code.inside_pytest import Skipped, pytest_stub
-from verl_lite.verifiers.code.inside_remote import (
-    Remote,
-    RemoteClass,
-    describe,
-    describe_error,
-    error_class,
-    rebuild_error,
-    stand_in,
-)
-from verl_lite.verifiers.code.wire import Encoder, decode
+from verl_lite.verifiers.code.inside_remote import End, Remote, RemoteClass, error_class
+from verl_lite.verifiers.code.wire import Encoder
 
 _PR_SET_DUMPABLE, _CAPABILITY_VERSION = 4, 0x20080522
 # Builtin functions that a program may be handed as a callback; others could reach beyond the call.
@@ -48,7 +40,7 @@ _NO_CALLBACKS = frozenset(
 )
 
 
-class TestsEnd(Peer):
+class TestsEnd(End):
     """The tests' end of a session. What comes from the program is never trusted."""
 
     __test__ = False
@@ -67,18 +59,6 @@ class TestsEnd(Peer):
         self._watched = _watched_names(request["source"])
         self._originals = {path: _look_up(path) for path in self._watched}
         self._patched_now = False
-
-    def describe(self, value: Any) -> dict[str, Any]:
-        return describe(value, self)
-
-    def stand_in(self, number: int, info: dict[str, Any]) -> Any:
-        return stand_in(number, info, self)
-
-    def raised(self, error: BaseException) -> dict[str, Any]:
-        return describe_error(error)
-
-    def rebuild(self, raised: dict[str, Any]) -> BaseException:
-        return rebuild_error(raised, decode)
 
     def allows(self, operation: str, target: Any, name: Any) -> bool:
         """What the program may do with the tests' objects: nothing that reaches the tests' own code."""

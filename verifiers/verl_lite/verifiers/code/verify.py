@@ -20,7 +20,16 @@ from verl_lite.verifiers.code.harness import (
     run_test_code,
 )
 from verl_lite.verifiers.code.scheduler import Grading, Scheduler
-from verl_lite.verifiers.code.types import CallTest, CodeOptions, CodeTest, ObjectTest, ProgramTest, StdinTest
+from verl_lite.verifiers.code.types import (
+    AssertTest,
+    CallTest,
+    CodeOptions,
+    CodeTest,
+    ObjectTest,
+    ProgramTest,
+    StdinTest,
+    UnitTestFile,
+)
 from verl_lite.verifiers.code.validation import find_problem, find_suite_problem
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
@@ -150,13 +159,14 @@ def _called_name(tests: Sequence[CodeTest]) -> str:
 
 
 def _harness_for(test: CodeTest, program: str, options: CodeOptions) -> Callable[[], Harness]:
-    if isinstance(test, StdinTest):
-        return functools.partial(run_stdin_test, test, program, options)
-    if isinstance(test, CallTest):
-        return functools.partial(run_call_test, test, program, options)
-    if isinstance(test, ProgramTest):
-        return functools.partial(run_program_test, test, program, options)
-    if isinstance(test, ObjectTest):
-        return functools.partial(run_object_test, test, program, options)
-    code = read_test_code(test, options.prelude)
-    return functools.partial(run_test_code, code, program, options)
+    if isinstance(test, (AssertTest, UnitTestFile)):
+        return functools.partial(run_test_code, read_test_code(test, options.prelude), program, options)
+    return functools.partial(_HARNESSES[type(test)], test, program, options)
+
+
+_HARNESSES: dict[type, Callable[..., Harness]] = {
+    StdinTest: run_stdin_test,
+    CallTest: run_call_test,
+    ObjectTest: run_object_test,
+    ProgramTest: run_program_test,
+}
