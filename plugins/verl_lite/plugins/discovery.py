@@ -9,11 +9,12 @@ import difflib
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import pluggy
@@ -246,17 +247,38 @@ def _registered(plugin: Any, distribution: str) -> list[Definition]:
             raise PluginError(f"it registers the {definition.kind} {definition.name!r} twice")
         definitions.append(definition)
 
-    reading = {
-        "register_rewards": definition_of,
-        "register_environments": environments_contract.environment_or_tool_of,
-    }
     for name in hooks:
         before = len(definitions)
-        read = reading[name]
+        read = _READ[name]
         getattr(manager.hook, name)(register=lambda call, read=read: add(read(call)))
         if len(definitions) == before:
             raise PluginError(f"its {name} registered nothing: call register(it) for each of them")
+    for definition in [] if hooks else _declared(plugin):
+        add(definition)
     return definitions
+
+
+_READ: Mapping[str, Callable[[Any], Definition]] = {
+    "register_rewards": definition_of,
+    "register_environments": environments_contract.environment_or_tool_of,
+}
+
+
+def _declared(plugin: object) -> list[Definition]:
+    """What a module without hooks declares itself: not what it imports."""
+    found: list[Definition] = []
+    for value in vars(plugin).values() if isinstance(plugin, ModuleType) else ():
+        own = getattr(value, "__module__", "") == getattr(plugin, "__name__", "")
+        attributes = getattr(value, "__dict__", {}) if own else {}
+        declared = [attributes.get(f"__verl_lite_{kind}__") for kind in ("reward", "environment", "tool")]
+        found += [one for one in declared if one is not None and one not in found]
+    if not found:
+        raise PluginError(
+            "it has no hook and declares nothing: decorate a function of the module with @reward('name'), or "
+            "write `@hookimpl def register_rewards(register): register(my_reward)`, or "
+            "`register_environments` for environments and tools"
+        )
+    return found
 
 
 def _checked_hooks(manager: pluggy.PluginManager, plugin: Any) -> list[str]:
@@ -271,11 +293,6 @@ def _checked_hooks(manager: pluggy.PluginManager, plugin: Any) -> list[str]:
     for name in HOOKS:
         if name not in names and callable(getattr(plugin, name, None)):
             raise PluginError(f"its {name} lacks the @hookimpl decorator")
-    if not names:
-        raise PluginError(
-            "it has no hook: write `@hookimpl def register_rewards(register): register(my_reward)`, or "
-            "`register_environments` for environments and tools"
-        )
     return names
 
 

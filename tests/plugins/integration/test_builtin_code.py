@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from verl_lite.errors import SandboxError
 from verl_lite.plugins import Rollout, ScoreOutcome, Scorer, definition_of
 from verl_lite.plugins.builtin import CodeReward, CodeRewardOptions, code
-from verl_lite.plugins.builtin.code import register_rewards
 from verl_lite.plugins.composite import RewardsConfig
 from verl_lite.plugins.records import Record, RecordWriter, read_records
 from verl_lite.sandbox import Result, Sandbox, Status
@@ -33,10 +32,8 @@ def reward() -> Iterator[CodeReward]:
     made.close()
 
 
-def test_it_registers_under_its_name() -> None:
-    found: list[Any] = []
-    register_rewards(found.append)
-    definition = definition_of(found[0])
+def test_its_declaration() -> None:
+    definition = definition_of(CodeReward)
     assert (definition.name, definition.form, definition.isolate) == ("code", "batch", False)
     assert definition.options_model is CodeRewardOptions
 

@@ -23,6 +23,29 @@ def register_rewards(register):
     register(score)
 """
 PREFIX = "from verl_lite.plugins import hookimpl, reward\n"
+DECLARED = """
+from verl_lite.plugins import reward, tool
+from verl_lite.plugins.builtin import length_reward  # another module's: not this plugin's
+
+@reward("alone")
+def alone(rollout):
+    return 1.0
+
+alias = alone
+
+@tool()
+def clock() -> str:
+    \"\"\"The time.\"\"\"
+    return "12:00"
+
+@reward("steady")
+class Steady:
+    def __init__(self, options): ...
+    def __call__(self, rollout): return 0.5
+
+class Steadier(Steady):  # declares nothing of its own
+    pass
+"""
 
 Install = Callable[..., EntryPoint]
 
@@ -76,6 +99,14 @@ def test_an_installed_plugin_is_found(install: Install) -> None:
     environment = catalog.environment()["shine"]
     assert environment["version"] == "1.2"
     assert len(environment["content_hash"]) == 64
+
+
+def test_a_module_without_hooks_registers_what_it_declares(install: Install) -> None:
+    catalog = find_rewards(extra=[install("plain", DECLARED)])
+    (plain,) = [plugin for plugin in catalog.plugins if plugin.name == "plain"]
+    assert (plain.status, plain.rewards, plain.tools) == (PluginStatus.OK, ("alone", "steady"), ("clock",))
+    assert catalog.get("alone").call(Rollout(completion="")) == 1.0
+    assert catalog.get("length").distribution == "verl-lite"
 
 
 def test_a_distribution_on_the_path_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,14 @@ from typing import Any, Literal
 from pydantic import Field
 
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.verifiers import find_boxed, find_tagged
 
 Mode = Literal["auto", "boxed", "tag", "phrase", "whole", "last_letter"]
 
+_AUTO: Sequence[Mode] = ("boxed", "tag", "phrase", "whole")  # the first that finds an answer counts
 LETTERS = "ABCDEFGHIJ"
 MAX_PHRASES = 20  # of several "the answer is", only the last ones are read
 MAX_ANSWER_CHARS = 2000  # longer text is no answer to a multiple-choice question
@@ -175,14 +176,6 @@ def _shown(found: Choice) -> str:
     return " ".join(part for part in (found[0], found[1][:80]) if part)
 
 
-def _last_box(text: str) -> list[str]:
-    return [mark.content for mark in find_boxed(text)[-1:]]
-
-
-def _last_tag(text: str) -> list[str]:
-    return [mark.content for mark in find_tagged(text, "answer")[-1:]]
-
-
 def _phrases(text: str) -> list[str]:
     """The text after each phrase, last phrase first."""
     rests = deque((match[1] for match in _PHRASE.finditer(text)), maxlen=MAX_PHRASES)
@@ -191,26 +184,15 @@ def _phrases(text: str) -> list[str]:
 
 
 def _last_letter(text: str) -> list[str]:
-    found = None
-    for match in _ANY_LETTER.finditer(text):
-        found = match[1] or match[2]
-    return [found] if found else []
-
-
-def _auto(text: str) -> list[str]:
-    return _last_box(text) or _last_tag(text) or _phrases(text) or [text]
+    last = deque(_ANY_LETTER.finditer(text), maxlen=1)
+    return [match[1] or match[2] for match in last]
 
 
 _EXTRACT: Mapping[Mode, Callable[[str], list[str]]] = {
-    "auto": _auto,
-    "boxed": _last_box,
-    "tag": _last_tag,
+    "auto": lambda text: next(filter(None, (_EXTRACT[mode](text) for mode in _AUTO))),
+    "boxed": lambda text: [mark.content for mark in find_boxed(text)[-1:]],
+    "tag": lambda text: [mark.content for mark in find_tagged(text, "answer")[-1:]],
     "phrase": _phrases,
     "whole": lambda text: [text],
     "last_letter": _last_letter,
 }
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(choice_reward)

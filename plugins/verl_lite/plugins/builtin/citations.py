@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field, field_validator
 
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
@@ -120,8 +120,3 @@ def _names(value: object) -> set[str] | None:
     if not isinstance(value, (list, tuple)):
         raise ValueError(f"the expected citations are {value!r:.60}, expected a list of names")
     return {str(name) for name in value}
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(citations_reward)

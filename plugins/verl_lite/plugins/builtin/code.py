@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.sandbox import SANDBOX_VERSION, Limits, Sandbox
@@ -225,8 +225,3 @@ def _same(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
         or (type(left[name]) is type(right[name]) and type(left[name]) in plain and left[name] == right[name])
         for name in left
     )
-
-
-@hookimpl
-def register_rewards(register: Callable[..., None]) -> None:
-    register(CodeReward)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
@@ -33,8 +33,3 @@ def environment_reward(rollout: Rollout, options: EnvironmentRewardOptions) -> S
     if not isinstance(found, (bool, int, float)):
         raise TypeError(f"the environment's {options.key} is {found!r:.80}: expected a number")
     return Score(float(found))
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(environment_reward)

@@ -15,7 +15,7 @@ from verl_lite.plugins.builtin.second_stage import (
     second_stage,
 )
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.verifiers import find_tagged, is_text_reference
@@ -99,8 +99,3 @@ def _normalised(text: str, options: ExactOptions) -> str:
     if options.ignore_whitespace:
         text = " ".join(text.split())
     return text.casefold() if options.ignore_case else text
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(exact_reward)

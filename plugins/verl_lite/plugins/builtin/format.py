@@ -6,7 +6,7 @@ from functools import lru_cache
 from pydantic import Field, field_validator, model_validator
 
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
 from verl_lite.verifiers import FormatPattern, format_problem
@@ -85,9 +85,3 @@ def regex_reward(rollout: Rollout, options: RegexOptions) -> Score:
 @lru_cache(maxsize=64)
 def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.DOTALL)
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(format_reward)
-    register(regex_reward)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
 from verl_lite.verifiers import AnswerMark, find_boxed, find_tagged
@@ -106,8 +106,3 @@ def _copy_problem(rollout: Rollout, options: GuardOptions) -> str:
     if any(tuple(said[at : at + size]) in runs for at in range(len(said) - size + 1)):
         return f"more than {options.max_prompt_copy_words} words in a row are copied from the prompt"
     return ""
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(guard_reward)

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.verifiers import verify_instructions
@@ -96,8 +96,3 @@ def _plain(value: object) -> object:
         return ast.literal_eval(value.strip())
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return value
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(instructions_reward)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
 from verl_lite.plugins.strict_json import strict_json
@@ -115,8 +115,3 @@ _FIND: Mapping[str, Callable[[str], tuple[str, str]]] = {
     "fence": _fenced,
     "answer": _answered,
 }
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(JsonSchemaReward)

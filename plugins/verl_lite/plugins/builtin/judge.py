@@ -4,10 +4,13 @@ from collections.abc import Sequence
 
 from pydantic import Field, field_validator, model_validator
 
-from verl_lite.plugins.builtin.judge_client import BusyError
-from verl_lite.plugins.builtin.judge_endpoint import EndpointOptions, JudgeEndpoint, object_schema
+from verl_lite.plugins.builtin.judge_endpoint import (
+    EndpointOptions,
+    JudgeEndpoint,
+    judge_reward,
+    object_schema,
+)
 from verl_lite.plugins.builtin.judge_prompt import DEFAULT_RUBRIC, make_messages, read_reply, template_problem
-from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
@@ -50,17 +53,7 @@ class JudgeOptions(EndpointOptions):
         return self
 
 
-@reward(
-    "judge",
-    options=JudgeOptions,
-    isolate=False,
-    timeout_s=300.0,
-    max_concurrency=32,
-    retry_on=(BusyError,),
-    max_retries=4,
-    version="1",
-    is_remote=True,
-)
+@judge_reward("judge", options=JudgeOptions, timeout_s=300.0)
 class Judge:
     """A judge model's score for the completion, from an OpenAI-compatible endpoint."""
 
@@ -106,8 +99,3 @@ def any_of(references: Sequence[str]) -> str:
     if len(references) < 2:
         return "".join(references)
     return "any of these:\n" + "\n".join(f"- {reference}" for reference in references)
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(Judge)

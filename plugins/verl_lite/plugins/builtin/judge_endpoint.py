@@ -1,6 +1,7 @@
 """What every judge shares: which endpoint is asked, and that no question is asked twice."""
 
 import asyncio
+import functools
 import hashlib
 import json
 import re
@@ -12,11 +13,14 @@ from weakref import WeakValueDictionary
 
 from pydantic import ConfigDict, Field, field_validator
 
-from verl_lite.plugins.builtin.judge_client import ChatClient, ReplyError, read_api_key
+from verl_lite.plugins.builtin.judge_client import BusyError, ChatClient, ReplyError, read_api_key
 from verl_lite.plugins.config_file import ConfigModel
+from verl_lite.plugins.contract import reward
 
 ReadT = TypeVar("ReadT")
 ChatMessages = Sequence[Mapping[str, str]]
+# `@reward` for a judge: asked over the network, again where the endpoint is busy.
+judge_reward = functools.partial(reward, isolate=False, retry_on=(BusyError,), max_retries=4, is_remote=True)
 
 
 class ModelAddress(ConfigModel):
@@ -151,10 +155,5 @@ class JudgeEndpoint:
 
 def object_schema(properties: Mapping[str, object]) -> dict[str, object]:
     """The JSON Schema of an object with exactly these properties."""
-    required = list(properties)
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": required,
-        "additionalProperties": False,
-    }
+    closed = {"required": list(properties), "additionalProperties": False}
+    return {"type": "object", "properties": dict(properties), **closed}

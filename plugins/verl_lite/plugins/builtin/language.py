@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pydantic import Field, model_validator
 
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.verifiers import detect_language
@@ -70,8 +70,3 @@ def _parts(text: str) -> list[str]:
     if any(map(str.isalpha, kept)):
         parts[-1:] = [f"{parts[-1]} {kept}"] if parts else [kept]
     return parts
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(language_reward)

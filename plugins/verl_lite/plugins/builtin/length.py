@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
@@ -118,8 +118,3 @@ _VALUES: Mapping[Shape, Callable[[int, LengthOptions], float]] = {
     "cosine": _cosine,
     "overlong": _overlong,
 }
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(length_reward)

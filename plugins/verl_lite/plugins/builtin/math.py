@@ -1,7 +1,7 @@
 """The reward `math`: is the answer in the completion the reference?"""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import islice
 from typing import Literal
 
@@ -15,7 +15,7 @@ from verl_lite.plugins.builtin.second_stage import (
     second_stage,
 )
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.verifiers import MathOptions, Outcome, Verdict, is_text_reference, verify_math_batch
@@ -53,17 +53,8 @@ class MathRewardOptions(ConfigModel):
     """A learned verifier for references that are text."""
 
     def verifier_options(self) -> MathOptions:
-        return MathOptions(
-            mode=self.mode,
-            timeout_s=self.timeout_s,
-            rel_tol=self.rel_tol,
-            rounding=self.rounding,
-            units=self.units,
-            partial=self.partial > 0,
-            decimal_comma=self.decimal_comma,
-            unclosed_thinking=self.unclosed_thinking,
-            computed=self.computed,
-        )
+        shared = {one.name: getattr(self, one.name) for one in fields(MathOptions)}
+        return MathOptions(**{**shared, "partial": self.partial > 0})
 
 
 # Not isolated: verify_math runs whatever can hang in its own killable processes, with its own deadline.
@@ -86,14 +77,7 @@ def math_reward(rollouts: Sequence[Rollout], options: MathRewardOptions) -> list
 
 
 _MISSING = Score.failed(ScoreOutcome.ABSTAIN, "the rollout has no reference")
-_RANKS = [
-    Outcome.CORRECT,
-    Outcome.TIMEOUT,
-    Outcome.ERROR,
-    Outcome.WRONG,
-    Outcome.UNPARSED,
-    Outcome.BAD_REFERENCE,
-]
+_RANKS = ("correct", "timeout", "error", "wrong", "unparsed", "bad_reference")
 
 
 def _rank(verdict: Verdict) -> tuple[int, float]:
@@ -145,8 +129,3 @@ def _score(verdict: Verdict, options: MathRewardOptions) -> Score:
         return Score(options.unparsed, reason=reason, details=details)
     failed = ScoreOutcome.TIMEOUT if verdict.outcome is Outcome.TIMEOUT else ScoreOutcome.ERROR
     return Score.failed(failed, f"{verdict.outcome.value}: {verdict.reason}", **details)
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(math_reward)

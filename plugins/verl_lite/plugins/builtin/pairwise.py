@@ -9,10 +9,13 @@ from pydantic import Field
 
 from verl_lite.plugins.builtin.comparing import Comparer, Comparison, ComparisonJudge
 from verl_lite.plugins.builtin.judge import any_of
-from verl_lite.plugins.builtin.judge_client import BusyError
-from verl_lite.plugins.builtin.judge_endpoint import EndpointOptions, JudgeEndpoint, object_schema
+from verl_lite.plugins.builtin.judge_endpoint import (
+    EndpointOptions,
+    JudgeEndpoint,
+    judge_reward,
+    object_schema,
+)
 from verl_lite.plugins.builtin.judge_prompt import GRADER, fenced, read_json_reply, read_number, read_object
-from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
@@ -39,16 +42,7 @@ class PairwiseOptions(ComparisonJudge):
     )
 
 
-@reward(
-    "pairwise",
-    options=PairwiseOptions,
-    form="group",
-    isolate=False,
-    timeout_s=600.0,
-    retry_on=(BusyError,),
-    max_retries=4,
-    is_remote=True,
-)
+@judge_reward("pairwise", options=PairwiseOptions, form="group", timeout_s=600.0)
 class Pairwise:
     """The share of comparisons a completion wins before a judge model: against its group or the reference."""
 
@@ -137,16 +131,7 @@ class ListwiseOptions(EndpointOptions):
     )
 
 
-@reward(
-    "listwise",
-    options=ListwiseOptions,
-    form="group",
-    isolate=False,
-    timeout_s=300.0,
-    retry_on=(BusyError,),
-    max_retries=4,
-    is_remote=True,
-)
+@judge_reward("listwise", options=ListwiseOptions, form="group", timeout_s=300.0)
 class Listwise:
     """A judge model's grade of each completion among all of its group, the mean of two opposite orders."""
 
@@ -204,9 +189,3 @@ class Listwise:
 
 def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(Pairwise)
-    register(Listwise)

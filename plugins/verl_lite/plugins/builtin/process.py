@@ -7,7 +7,7 @@ from pydantic import Field
 
 from verl_lite.plugins.builtin.equations import equations_in
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome, StepScore
 
@@ -70,8 +70,3 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
     for line in text.split("\n"):
         yield start, line
         start += len(line) + 1
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(process_reward)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.builtin.scoring_model import ModelOptions, ScoringModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome, StepScore
 
@@ -132,8 +132,3 @@ def _together(chances: Sequence[float], how: str) -> float:
     if how == "product":
         return math.prod(chances)
     return min(chances) if how == "min" else chances[-1]
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(ProcessModel)

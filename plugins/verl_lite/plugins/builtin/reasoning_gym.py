@@ -12,7 +12,7 @@ from typing import Literal, Protocol, cast
 from pydantic import Field, JsonValue, model_validator
 
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.verifiers import find_boxed, find_tagged
@@ -90,9 +90,9 @@ def judged(dataset: GymDataset, entry: Mapping[str, object], answer: str) -> tup
     if isinstance(known, str) and answer.strip() == known.strip():
         return 1.0, ""
     try:
-        value = _value(dataset, entry, answer)
+        value = float(dataset.score_answer(answer, entry))
     except Exception as error:
-        if not isinstance(known, str) or _value(dataset, entry, known) < 1.0:
+        if not isinstance(known, str) or float(dataset.score_answer(known, entry)) < 1.0:
             raise
         return 0.0, f"the scorer cannot read it: {type(error).__name__}: {error}"[:200]
     if value < 1.0:
@@ -109,13 +109,9 @@ def judged(dataset: GymDataset, entry: Mapping[str, object], answer: str) -> tup
 
 def _accepts(dataset: GymDataset, entry: Mapping[str, object], answer: str) -> bool:
     try:
-        return _value(dataset, entry, answer) >= 1.0
+        return float(dataset.score_answer(answer, entry)) >= 1.0
     except Exception:  # noqa: BLE001  the border: a scorer may fail on what was made up here
         return False
-
-
-def _value(dataset: GymDataset, entry: Mapping[str, object], answer: str) -> float:
-    return float(dataset.score_answer(answer, entry))
 
 
 def _answer(completion: str, extract: str) -> str | None:
@@ -227,8 +223,3 @@ def _unmarked(value: JsonValue) -> object:
         pairs = cast(list[list[JsonValue]], value["__pairs__"])
         return {_unmarked(key): _unmarked(item) for key, item in pairs}
     return {key: _unmarked(item) for key, item in value.items()}
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(ReasoningReward)

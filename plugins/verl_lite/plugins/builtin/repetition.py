@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome, StepScore
 
@@ -95,8 +95,3 @@ def _covered(repeats: Sequence[int], n: int) -> Iterator[int]:
     for start in repeats:
         yield from range(max(start, done), start + n)
         done = start + n
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(repetition_reward)

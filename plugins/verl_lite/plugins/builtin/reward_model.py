@@ -8,7 +8,7 @@ from pydantic import Field
 
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.builtin.scoring_model import Chat, ModelOptions, ScoringModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
@@ -88,8 +88,3 @@ class RewardModel:
         if not math.isfinite(value):
             return Score.failed(ScoreOutcome.ERROR, f"the model's output is {value}", **details)
         return Score(value, reason=self._cut(chat) if chat.num_cut_tokens else "", details=details)
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(RewardModel)

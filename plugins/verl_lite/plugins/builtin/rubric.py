@@ -6,8 +6,12 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field, model_validator
 
 from verl_lite.plugins.builtin.judge import any_of, too_long
-from verl_lite.plugins.builtin.judge_client import BusyError
-from verl_lite.plugins.builtin.judge_endpoint import EndpointOptions, JudgeEndpoint, object_schema
+from verl_lite.plugins.builtin.judge_endpoint import (
+    EndpointOptions,
+    JudgeEndpoint,
+    judge_reward,
+    object_schema,
+)
 from verl_lite.plugins.builtin.judge_prompt import (
     GRADER,
     fenced,
@@ -17,7 +21,6 @@ from verl_lite.plugins.builtin.judge_prompt import (
     read_reason,
 )
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
@@ -74,15 +77,7 @@ class RubricOptions(EndpointOptions):
         return self
 
 
-@reward(
-    "rubric",
-    options=RubricOptions,
-    isolate=False,
-    timeout_s=300.0,
-    retry_on=(BusyError,),
-    max_retries=4,
-    is_remote=True,
-)
+@judge_reward("rubric", options=RubricOptions, timeout_s=300.0)
 class Rubric:
     """The weighted share of the criteria that a judge model finds met, asked once for all of them."""
 
@@ -114,7 +109,10 @@ class Rubric:
 
 
 def _messages(rollout: Rollout, criteria: Sequence[Criterion], *, high: float) -> list[dict[str, str]]:
-    lines = [f"c{number}: {_shown(one)}" for number, one in enumerate(criteria, start=1)]
+    lines = [
+        " ".join([f"c{number}:", *([f"{one.name}:"] if one.name else []), *one.description.split()])
+        for number, one in enumerate(criteria, start=1)
+    ]
     blocks = [
         fenced("QUESTION", rollout.prompt_text),
         fenced("REFERENCE", any_of(rollout.references)),
@@ -141,11 +139,6 @@ def _score(content: str, criteria: Sequence[Criterion], *, high: float) -> Score
     }
     value = min(1.0, max(0.0, total / best))
     return Score(value, reason=read_reason(reply.get("reason", "")), details={"criteria": by_name})
-
-
-def _shown(criterion: Criterion) -> str:
-    text = " ".join(criterion.description.split())
-    return f"{criterion.name}: {text}" if criterion.name else text
 
 
 def row_criteria(column: object) -> tuple[Criterion, ...]:
@@ -190,8 +183,3 @@ def _criterion(item: object) -> Criterion:
 
 def _first(item: Mapping[str, object], keys: Sequence[str]) -> object:
     return next((item[key] for key in keys if item.get(key) is not None), None)
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(Rubric)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from verl_lite.plugins.builtin.exact import answer_in
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
@@ -67,8 +67,3 @@ def word_f1(given: list[str], accepted: list[str]) -> float:
         return float(given == accepted)
     common = sum((Counter(given) & Counter(accepted)).values())
     return 2 * common / (len(given) + len(accepted))
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(search_answer_reward)

@@ -117,11 +117,8 @@ class SecondStage:
         with self._lock:
             known = {key: self._cache[key] for key in keys if key in self._cache}
             for key, question in zip(keys, questions, strict=True):
-                if (
-                    key not in known
-                    and max(map(len, question)) <= self.options.max_chars
-                    and len(new) < at_most
-                ):
+                is_short = max(map(len, question)) <= self.options.max_chars
+                if key not in known and is_short and len(new) < at_most:
                     new[key] = question
             self._asked += len(new)
         found = dict(zip(new, self._ask(list(new.values())) if new else [], strict=True))
@@ -139,8 +136,6 @@ class SecondStage:
         rows = [self._model.token_ids(prompt, add_special_tokens=True) for prompt in prompts]
         shares = self._model.run(rows, self._share)
         return [Ruling(share >= self.options.threshold) for share in shares]
-
-    # an endpoint
 
     async def _ask_endpoint(self, questions: Sequence[Question]) -> list[Ruling]:
         options = self.options
@@ -165,8 +160,6 @@ class SecondStage:
         if verdict is None:
             return Ruling(None, ScoreOutcome.ERROR, f"expected SAME or DIFFERENT, got {reply[:80]!r}")
         return Ruling(verdict)
-
-    # a local model
 
     def _prompt(self, question: Question) -> str:
         clean = Question(*(self._model.without_special_tokens(text)[0] for text in question))

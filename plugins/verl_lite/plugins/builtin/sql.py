@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from verl_lite.plugins.builtin.sql_engines import ENGINES, MISSING, Database, QueryError, Result
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.verifiers import find_tagged
@@ -143,8 +143,3 @@ def _key(row: Sequence[object]) -> list[tuple[str, float, str]]:
             number = None
         keys.append(("number", number, "") if number is not None else (type(value).__name__, 0.0, str(value)))
     return keys
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(sql_reward)

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
@@ -82,8 +82,3 @@ _MEASURES: Mapping[Metric, Callable[[TextOverlapOptions], Measure]] = {
     "bleu": _bleu,
     "chrf": _chrf,
 }
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(TextOverlap)
