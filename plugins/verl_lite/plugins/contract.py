@@ -1,5 +1,7 @@
 """The contract plugin authors write against: `@reward`, `@hookimpl`, `register_rewards`.
 
+A plugin module's own rewards are found; one with a hook registers what the hook names instead.
+
 A plugin module may state the version of the contract it was written for with
 `VERL_LITE_API_VERSION = 1`; the default is the current one.
 """
@@ -87,7 +89,6 @@ class RewardDefinition:
 
     @property
     def is_async(self) -> bool:
-        # the second check is for classes and callable objects
         """Whether `call` is a coroutine function, or its instances are."""
         by_call = getattr(self.call, "__call__", None)  # noqa: B004
         return inspect.iscoroutinefunction(self.call) or inspect.iscoroutinefunction(by_call)

@@ -34,6 +34,7 @@ from verl_lite.plugins.local_files import is_reference, named_object, one_line
 
 LOAD_PLUGINS_ENV = "VERL_LITE_LOAD_PLUGINS"
 HOOKS = ("register_rewards", "register_environments")
+KINDS = ("reward", "environment", "tool")
 
 Definition = RewardDefinition | EnvironmentDefinition | ToolDefinition
 DefinitionT = TypeVar("DefinitionT", RewardDefinition, EnvironmentDefinition, ToolDefinition)
@@ -187,10 +188,7 @@ def _load(entry_point: EntryPoint, *, load_plugins: bool) -> tuple[PluginInfo, l
     distribution, version = _distribution(entry_point)
 
     def info(status: PluginStatus, message: str = "", found: Sequence[Definition] = ()) -> PluginInfo:
-        names: dict[type[Definition], tuple[str, ...]] = {
-            kind: tuple(definition.name for definition in found if isinstance(definition, kind))
-            for kind in (RewardDefinition, EnvironmentDefinition, ToolDefinition)
-        }
+        names = {kind: tuple(one.name for one in found if one.kind == kind) for kind in KINDS}
         return PluginInfo(
             name=entry_point.name,
             distribution=distribution,
@@ -198,9 +196,9 @@ def _load(entry_point: EntryPoint, *, load_plugins: bool) -> tuple[PluginInfo, l
             module=entry_point.module,
             status=status,
             message=message,
-            rewards=names[RewardDefinition],
-            environments=names[EnvironmentDefinition],
-            tools=names[ToolDefinition],
+            rewards=names["reward"],
+            environments=names["environment"],
+            tools=names["tool"],
         )
 
     disabled = _why_disabled(entry_point.name, distribution, load_plugins=load_plugins)
@@ -270,7 +268,7 @@ def _declared(plugin: object) -> list[Definition]:
     for value in vars(plugin).values() if isinstance(plugin, ModuleType) else ():
         own = getattr(value, "__module__", "") == getattr(plugin, "__name__", "")
         attributes = getattr(value, "__dict__", {}) if own else {}
-        declared = [attributes.get(f"__verl_lite_{kind}__") for kind in ("reward", "environment", "tool")]
+        declared = [attributes.get(f"__verl_lite_{kind}__") for kind in KINDS]
         found += [one for one in declared if one is not None and one not in found]
     if not found:
         raise PluginError(

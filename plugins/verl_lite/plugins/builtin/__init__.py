@@ -1,4 +1,4 @@
-"""The rewards that come with verl-lite, registered through the same entry points as everyone else's.
+"""The rewards that come with verl-lite, found through the same entry points as everyone else's.
 
 A reward's module is named after the reward (`builtin/length.py`), its function `length_reward`, its
 options `LengthOptions`. Names are imported when they are first used.
