@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_lite.errors import DataError
-from verl_lite.plugins import Component, Rollout, Score, ScoredRollout, ScoreOutcome, Scorer, StepScore
+from verl_lite.plugins import Component, Rollout, Score, ScoredRollout, ScoreOutcome, Scorer
 from verl_lite.plugins.records.schema import to_json
 from verl_lite.plugins.records.turns import turn_rows
 
@@ -85,7 +85,7 @@ class ScoreCache:
             part = keys[start : start + _MAX_KEYS_PER_QUERY]
             marks = ",".join("?" * len(part))
             found.update(self._db.execute(f"SELECT key, score FROM scores WHERE key IN ({marks})", part))
-        return [_from_text(found[key]) if key in found else None for key in keys]
+        return [Score.of(json.loads(found[key])) if key in found else None for key in keys]
 
     def put(self, component: bytes, scores: Mapping[bytes, Score]) -> None:
         """Store scores by rollout digest; only the outcomes ok and abstain are kept."""
@@ -170,14 +170,3 @@ def _to_text(score: Score) -> str:
     if score.steps:
         fields["steps"] = [asdict(step) for step in score.steps]
     return to_json(fields)
-
-
-def _from_text(text: str) -> Score:
-    fields = json.loads(text)
-    return Score(
-        value=fields["value"],
-        outcome=ScoreOutcome(fields.get("outcome", "ok")),
-        reason=fields.get("reason", ""),
-        details=fields.get("details", {}),
-        steps=tuple(StepScore(**step) for step in fields.get("steps", ())),
-    )

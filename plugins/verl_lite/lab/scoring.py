@@ -96,11 +96,7 @@ def score_file(
         rollouts = stack.enter_context(
             open_rollouts(sources, format=options.format, renames=options.mapping(config))
         )
-        columns = None
-        if target is not None and target.suffix == ".parquet":
-            seen = rollouts.first_records(_ROWS_FOR_TYPES)
-            columns = infer_columns(record.rollout.columns for record in seen)
-        task = _Task(without_breaker(config), options, columns)
+        task = _Task(without_breaker(config), options, _column_types(rollouts, target))
         scorer = stack.enter_context(open_scorer(task.config, options))
         store = _result_store(task, rollouts, scorer)
         kept = store.fetch(target) if store else None
@@ -114,6 +110,12 @@ def score_file(
     result.summary.num_bad_rows = len(result.bad_rows)
     result.summary.wall_s = time.perf_counter() - started
     return result.summary
+
+
+def _column_types(rollouts: Rollouts, output: Path | None) -> ColumnTypes | None:
+    if output is None or output.suffix != ".parquet":
+        return None
+    return infer_columns(record.rollout.columns for record in rollouts.first_records(_ROWS_FOR_TYPES))
 
 
 def _result_store(task: "_Task", rollouts: Rollouts, scorer: Scorer) -> ResultStore | None:

@@ -141,8 +141,7 @@ def reward(
             cache=cache,
             is_remote=is_remote,
         )
-        check_definition(definition)
-        call.__verl_lite_reward__ = definition  # type: ignore[attr-defined]
+        call.__verl_lite_reward__ = check_definition(definition)  # type: ignore[attr-defined]
         return call
 
     return declare
@@ -156,11 +155,12 @@ def definition_of(call: Callable[..., Any]) -> RewardDefinition:
     return found
 
 
-def check_definition(definition: RewardDefinition) -> None:
-    """Raise PluginError listing every mistake of the declaration, if there is one."""
+def check_definition(definition: RewardDefinition) -> RewardDefinition:
+    """`definition`. Raises PluginError listing every mistake of the declaration, if there is one."""
     mistakes = [*_wrong_settings(definition), *_wrong_signature(definition)]
     if mistakes:
         raise PluginError(f"reward {definition.name!r}: {'; '.join(mistakes)}")
+    return definition
 
 
 def _wrong_settings(definition: RewardDefinition) -> list[str]:

@@ -74,6 +74,13 @@ class Score:
         """A score without a value: abstain, error or timeout, with the reason."""
         return cls(None, outcome, reason, details)
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "Score":
+        """The score of these fields as JSON has them, all but `value` optional; other keys are ignored."""
+        outcome, steps = ScoreOutcome(fields.get("outcome", "ok")), fields.get("steps", ())
+        reason, details = str(fields.get("reason", "")), fields.get("details", {})
+        return cls(fields["value"], outcome, reason, details, tuple(StepScore(**step) for step in steps))
+
 
 class NotAScoreError(TypeError):
     """A reward returned something that the contract does not allow, whatever the rollout."""

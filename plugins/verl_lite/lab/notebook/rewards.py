@@ -100,17 +100,13 @@ def _definition(key: str, call: Callable[..., Any]) -> RewardDefinition:
     if hasattr(call, "__verl_lite_reward__"):
         definition = definition_of(call)
     else:
-        definition = RewardDefinition(name=key, call=call, isolate=False)
-        check_definition(definition)
+        definition = check_definition(RewardDefinition(name=key, call=call, isolate=False))
     definition = replace(definition, name=key, distribution="this notebook", cache=False)
     if definition.isolate and not definition.is_async:
-        probe = Component(name=key, definition=definition, options=_options(definition), timeout_s=1.0)
+        options = definition.options_model.model_construct()
+        probe = Component(name=key, definition=definition, options=options, timeout_s=1.0)
         try:
             spec_of(probe)
         except PluginError:
             return replace(definition, isolate=False)
     return definition
-
-
-def _options(definition: RewardDefinition) -> Any:
-    return definition.options_model.model_construct()

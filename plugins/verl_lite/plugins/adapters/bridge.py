@@ -39,8 +39,8 @@ class BridgeSettings:
     """
 
     peer: str
-    sees_groups: bool
-    tells_step: bool
+    sees_groups: bool = False
+    tells_step: bool = False
     dropped: float | None = None
     workers: int | None = None
     debug_inline: bool = False

@@ -22,7 +22,12 @@ from verl_lite.plugins.adapters.foreign_verifiers import RubricCall, RubricGroup
 from verl_lite.plugins.contract import Form, RewardDefinition
 from verl_lite.plugins.rollout import Rollout
 
-PEERS = ("openrlhf", "trl", "verifiers", "verl")
+_CALLINGS: Mapping[str, Callable[[], "Calling"]] = {
+    "openrlhf": OpenRlhfCall,
+    "trl": TrlCall,
+    "verl": VerlCall,
+}
+PEERS = (*_CALLINGS, "verifiers")
 
 
 class ForeignOptions(BaseModel):
@@ -89,12 +94,8 @@ def foreign_reward(peer: str, function: Callable[..., Any], *, name: str, source
 
 
 def _calling(peer: str, function: Callable[..., Any], name: str) -> Calling:
-    if peer == "trl":
-        return TrlCall()
-    if peer == "verl":
-        return VerlCall()
-    if peer == "openrlhf":
-        return OpenRlhfCall()
+    if peer in _CALLINGS:
+        return _CALLINGS[peer]()
     parameters = inspect.signature(function).parameters
     if "runtime" in parameters and parameters["runtime"].default is inspect.Parameter.empty:
         raise PluginError(

@@ -40,6 +40,7 @@ class _Logged:
 
     def attached_to(self, answers: Any, num_rows: int) -> Sequence[object]:
         """The answers with the logged values in their details; unchanged if their number is wrong."""
+        answers = answers.tolist() if hasattr(answers, "tolist") else answers
         if not (self.columns or self.metrics) or not isinstance(answers, list) or len(answers) != num_rows:
             return answers  # type: ignore[no-any-return]
         columns = {name: list(values) for name, values in self.columns.items() if len(values) == num_rows}
@@ -47,10 +48,6 @@ class _Logged:
             _with_details(answer, {**{name: values[row] for name, values in columns.items()}, **self.metrics})
             for row, answer in enumerate(answers)
         ]
-
-
-def _list(result: Any) -> Any:
-    return result.tolist() if hasattr(result, "tolist") else result
 
 
 class TrlCall:
@@ -75,7 +72,7 @@ class TrlCall:
             "log_metric": logged.log_metric,
             **extra,
         }
-        return arguments, lambda result: logged.attached_to(_list(result), len(rollouts))
+        return arguments, lambda result: logged.attached_to(result, len(rollouts))
 
 
 def said(rollout: Rollout) -> list[dict[str, Any]]:

@@ -94,12 +94,5 @@ def as_openrlhf_reward_func(
     Raises ConfigError for rewards that compare samples and for weight schedules: OpenRLHF passes one
     sample per call and no step.
     """
-    settings = BridgeSettings(
-        peer="OpenRLHF",
-        sees_groups=False,
-        tells_step=False,
-        dropped=dropped,
-        workers=workers,
-        debug_inline=debug_inline,
-    )
+    settings = BridgeSettings(peer="OpenRLHF", dropped=dropped, workers=workers, debug_inline=debug_inline)
     return OpenRlhfRewardFunc(RewardBridge(config, settings), [token for token in end_tokens if token])

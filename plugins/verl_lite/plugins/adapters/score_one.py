@@ -106,14 +106,7 @@ def score_one(
     Raises ConfigError for rewards that compare the samples of a prompt, weights on a schedule and
     `combine: gdpo`: a single completion has neither a group nor a step.
     """
-    settings = BridgeSettings(
-        peer="score_one",
-        sees_groups=False,
-        tells_step=False,
-        dropped=dropped,
-        workers=workers,
-        debug_inline=debug_inline,
-    )
+    settings = BridgeSettings(peer="score_one", dropped=dropped, workers=workers, debug_inline=debug_inline)
     return ScoreOne(RewardBridge(config, settings))
 
 

@@ -41,7 +41,8 @@ def as_verifiers_reward(
     `trace.info["verl_lite"]`. Raises ConfigError for rewards that compare samples and for weight
     schedules: a task is scored one trace at a time, without a step.
     """
-    bridge = RewardBridge(config, _settings(dropped, workers, debug_inline, sees_groups=False))
+    settings = BridgeSettings(peer="verifiers", dropped=dropped, workers=workers, debug_inline=debug_inline)
+    bridge = RewardBridge(config, settings)
 
     async def verl_lite(task: Any, trace: Any) -> float:
         rollout = _rollout_of_trace(task, trace, reference_key)
@@ -67,21 +68,11 @@ def as_verifiers_rubric(
     Raises PluginError if verifiers is not installed or has no Rubric.
     """
     base = _rubric_class()
-    bridge = RewardBridge(config, _settings(dropped, workers, debug_inline, sees_groups=True))
-    return _make_rubric(base, bridge, reference_key)
-
-
-def _settings(
-    dropped: float | None, workers: int | None, debug_inline: bool, *, sees_groups: bool
-) -> BridgeSettings:
-    return BridgeSettings(
-        peer="verifiers",
-        sees_groups=sees_groups,
-        tells_step=False,
-        dropped=dropped,
-        workers=workers,
-        debug_inline=debug_inline,
+    settings = BridgeSettings(
+        peer="verifiers", sees_groups=True, dropped=dropped, workers=workers, debug_inline=debug_inline
     )
+    bridge = RewardBridge(config, settings)
+    return _make_rubric(base, bridge, reference_key)
 
 
 def _rollout_of_trace(task: Any, trace: Any, reference_key: str) -> Rollout:
@@ -106,18 +97,15 @@ def _rubric_class() -> type[Any]:
     except ModuleNotFoundError as error:
         raise PluginError(f"as_verifiers_rubric needs the package verifiers: {error}") from None
     except AttributeError:
+        try:
+            found = version("verifiers")
+        except PackageNotFoundError:
+            found = "(of unknown version)"
         raise PluginError(
-            f"verifiers {_version()} has no Rubric (removed in 0.4): plug as_verifiers_reward(config) into "
+            f"verifiers {found} has no Rubric (removed in 0.4): plug as_verifiers_reward(config) into "
             "the task's rewards"
         ) from None
     return rubric
-
-
-def _version() -> str:
-    try:
-        return version("verifiers")
-    except PackageNotFoundError:
-        return "(of unknown version)"
 
 
 def _make_rubric(base: type[Any], bridge: RewardBridge, reference_key: str) -> Any:

@@ -66,14 +66,7 @@ def as_verl_compute_score(
     the dict. Raises ConfigError for rewards that compare samples and for weight schedules: verl passes
     one sample per call and no step.
     """
-    settings = BridgeSettings(
-        peer="verl",
-        sees_groups=False,
-        tells_step=False,
-        dropped=dropped,
-        workers=workers,
-        debug_inline=debug_inline,
-    )
+    settings = BridgeSettings(peer="verl", dropped=dropped, workers=workers, debug_inline=debug_inline)
     bridge = RewardBridge(config, settings)
     if "score" in bridge.config.rewards:
         raise ConfigError("rewards.score: verl keeps the name 'score' for the total; rename that reward")

@@ -8,23 +8,15 @@ from typing import Any, cast
 from verl_lite.plugins.records.schema import RESERVED, SCHEMA_VERSION, Record, StoredScore, from_json
 from verl_lite.plugins.records.turns import are_segments, are_turns, read_segments, read_turns
 from verl_lite.plugins.rollout import Message, Rollout, SamplerSettings, clean_text
-from verl_lite.plugins.score import ComponentScore, Score, ScoredRollout, ScoreOutcome, StepScore
+from verl_lite.plugins.score import ComponentScore, Score, ScoredRollout
 
 _NOT_KNOWN = SamplerSettings()
+_SCORE_FIELDS = ("value", "outcome", "reason", "details", "steps")
 
 
 def to_record(row: Any, number: int) -> Record:
     """The record in `row`, the file's `number`-th. Raises TypeError or ValueError with the reason."""
-    if not isinstance(row, dict):
-        raise TypeError(f"expected an object with a 'completion', got {type(row).__name__}")
-    if "schema_version" in row and int(row["schema_version"]) > SCHEMA_VERSION:
-        raise ValueError(
-            f"record schema {row['schema_version']} is newer than {SCHEMA_VERSION}: upgrade verl-lite"
-        )
-    completion = row.get("completion")
-    if not isinstance(completion, str):
-        keys = ", ".join(sorted(map(str, row)))
-        raise TypeError(f"'completion' must be text, got {type(completion).__name__}; this row has: {keys}")
+    completion = _completion(row)
     prompt = _messages(row.get("prompt"))
     identity = _text(row.get("id")) or f"row-{number}"
     rollout = Rollout(
@@ -57,25 +49,31 @@ def to_record(row: Any, number: int) -> Record:
     )
 
 
+def _completion(row: Any) -> str:
+    if not isinstance(row, dict):
+        raise TypeError(f"expected an object with a 'completion', got {type(row).__name__}")
+    if "schema_version" in row and int(row["schema_version"]) > SCHEMA_VERSION:
+        raise ValueError(
+            f"record schema {row['schema_version']} is newer than {SCHEMA_VERSION}: upgrade verl-lite"
+        )
+    completion = row.get("completion")
+    if not isinstance(completion, str):
+        keys = ", ".join(sorted(map(str, row)))
+        raise TypeError(f"'completion' must be text, got {type(completion).__name__}; this row has: {keys}")
+    return completion
+
+
 def own_key(row: Any, number: int) -> tuple[int | None, str]:
     """(step, group) of the record in `row`, as `to_record` gives it, without making the record."""
-    group = _text(row.get("group"))
-    return row.get("step"), group or _group_of(_messages(row.get("prompt"))) or _text(
-        row.get("id")
-    ) or f"row-{number}"
+    group = _text(row.get("group")) or _group_of(_messages(row.get("prompt"))) or _text(row.get("id"))
+    return row.get("step"), group or f"row-{number}"
 
 
 def to_scored(record: Record) -> ScoredRollout:
     """The recorded scored rollout; it has no components if it was never scored."""
     components = {
         name: ComponentScore(
-            score=Score(
-                stored.value,
-                ScoreOutcome(stored.outcome),
-                stored.reason,
-                stored.details,
-                tuple(StepScore(**step) for step in stored.steps),
-            ),
+            score=Score.of({name: getattr(stored, name) for name in _SCORE_FIELDS}),
             weight=stored.weight,
             contribution=stored.contribution,
             latency_s=stored.latency_s,
@@ -150,20 +148,19 @@ def _sampling(given: Mapping[str, Any] | None) -> SamplerSettings:
 def _stored_scores(given: object) -> Mapping[str, StoredScore]:
     if not given or not isinstance(given, list):
         return {}
-    return {item["name"]: _stored_score(item) for item in given}
-
-
-def _stored_score(item: Mapping[str, Any]) -> StoredScore:
-    return StoredScore(
-        value=item["value"],
-        outcome=item["outcome"],
-        reason=item.get("reason") or "",
-        details=from_json(item.get("details_json")),
-        steps=from_json(item.get("steps_json")) or (),
-        weight=item.get("weight", 1.0),
-        contribution=item.get("contribution"),
-        latency_s=item.get("latency_s") or 0.0,
-    )
+    return {
+        item["name"]: StoredScore(
+            value=item["value"],
+            outcome=item["outcome"],
+            reason=item.get("reason") or "",
+            details=from_json(item.get("details_json")),
+            steps=from_json(item.get("steps_json")) or (),
+            weight=item.get("weight", 1.0),
+            contribution=item.get("contribution"),
+            latency_s=item.get("latency_s") or 0.0,
+        )
+        for item in given
+    }
 
 
 def _text(value: object) -> str | None:

@@ -15,7 +15,9 @@ def turn_rows(rollout: Rollout) -> dict[str, list[dict[str, Any]]]:
     """The keys `turns` and `segments` of a record."""
     return {
         "turns": [_turn_row(turn) for turn in rollout.turns],
-        "segments": [_segment_row(segment) for segment in rollout.segments],
+        "segments": [
+            {name: list(value) for name, value in asdict(segment).items()} for segment in rollout.segments
+        ],
     }
 
 
@@ -30,10 +32,6 @@ def _turn_row(turn: Turn) -> dict[str, Any]:
         "seconds": turn.seconds,
         "outcome": turn.outcome,
     }
-
-
-def _segment_row(segment: Segment) -> dict[str, list[Any]]:
-    return {name: list(value) for name, value in asdict(segment).items()}
 
 
 def are_turns(value: object) -> bool:

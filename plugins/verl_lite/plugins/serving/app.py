@@ -63,7 +63,7 @@ def make_app(config: RewardsConfig, options: ServingOptions | None = None) -> "S
     routes = [
         Route(path, partial(gate.answer, path, partial(_score, service, shape)), methods=["POST"])
         for shape in SHAPES
-        for path in _paths(shape)
+        for path in (shape.path, *(() if shape.settings else (f"{shape.path}/{{name:path}}",)))
     ]
     routes += [
         Route("/health", partial(gate.answer, "/health", _health, is_open=True)),
@@ -71,10 +71,6 @@ def make_app(config: RewardsConfig, options: ServingOptions | None = None) -> "S
         Route("/rewards", partial(gate.answer, "/rewards", partial(_rewards, service), is_open=True)),
     ]
     return Starlette(routes=routes, lifespan=lifespan)
-
-
-def _paths(shape: Shape) -> list[str]:
-    return [shape.path] if shape.settings else [shape.path, f"{shape.path}/{{name:path}}"]
 
 
 class _Gate:

@@ -22,7 +22,7 @@ from verl_lite.plugins.contract import RewardDefinition
 from verl_lite.plugins.records.schema import to_json
 from verl_lite.plugins.records.turns import turn_rows
 from verl_lite.plugins.rollout import Rollout
-from verl_lite.plugins.score import Score, ScoreOutcome, StepScore
+from verl_lite.plugins.score import Score, ScoreOutcome
 
 _BUSY = frozenset({429, 502, 503, 504})
 _PROBE_TRIES = 3
@@ -78,7 +78,8 @@ class RemoteReward:
             raise RewardError(_problem(self.url, answer))
         try:
             given = answer.json()["scores"]
-            scores = [self._score(item) for item in given]
+            name = self.name
+            scores = [Score.of(item["components"][name]) if name else _combined_score(item) for item in given]
             ids = [item["id"] for item in given]
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise RewardError(
@@ -87,9 +88,6 @@ class RemoteReward:
         if ids != [rollout.id or f"row-{i}" for i, rollout in enumerate(rollouts, start=1)]:
             raise RewardError(f"{self.url} scored other rollouts than it was asked for: {ids!r:.300}")
         return scores
-
-    def _score(self, item: Mapping[str, Any]) -> Score:
-        return _component_score(item["components"][self.name]) if self.name else _combined_score(item)
 
 
 @functools.cache
@@ -169,16 +167,6 @@ def _row(rollout: Rollout) -> dict[str, Any]:
     row |= {"completion_ids": list(rollout.completion_ids), "prompt_ids": list(rollout.prompt_ids)}
     row |= turn_rows(rollout)
     return row
-
-
-def _component_score(part: Mapping[str, Any]) -> Score:
-    return Score(
-        part["value"],
-        ScoreOutcome(part["outcome"]),
-        str(part["reason"]),
-        part["details"],
-        tuple(StepScore(**step) for step in part["steps"]),
-    )
 
 
 def _combined_score(item: Mapping[str, Any]) -> Score:

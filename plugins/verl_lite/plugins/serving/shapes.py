@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import starmap
 from typing import Any
 
 from verl_lite.errors import DataError
@@ -40,11 +41,6 @@ class Shape:
     settings: BridgeSettings | None = None
 
 
-def _read_ours(body: Body) -> Sequence[Rollout]:
-    rows = _list_in(body, "rollouts")
-    return [_rollout(number, row) for number, row in enumerate(rows, start=1)]
-
-
 def _rollout(number: int, row: Any) -> Rollout:
     if not isinstance(row, Mapping):
         raise DataError(f"rollouts[{number - 1}]: expected an object, got {type(row).__name__}")
@@ -52,10 +48,6 @@ def _rollout(number: int, row: Any) -> Rollout:
         return make_rollout(number, **row)
     except (TypeError, ValueError, LookupError) as error:
         raise DataError(f"rollouts[{number - 1}]: {error}") from None
-
-
-def _write_ours(body: Body, rows: Sequence[ScoredRollout], numbers: Numbers) -> Any:
-    return {"scores": [_scored(row) for row in rows]}
 
 
 def _scored(row: ScoredRollout) -> dict[str, Any]:
@@ -115,10 +107,6 @@ def _read_compute_score(body: Body) -> Sequence[Rollout]:
     return [rollout]
 
 
-def _write_compute_score(body: Body, rows: Sequence[ScoredRollout], numbers: Numbers) -> Any:
-    return {**component_values(rows[0]), "score": numbers[0]}
-
-
 def _read_slime(body: Body) -> Sequence[Rollout]:
     if not isinstance(body.get("response"), str):
         raise DataError(f"'response' must be text, got {type(body.get('response')).__name__}")
@@ -131,10 +119,6 @@ def _read_slime(body: Body) -> Sequence[Rollout]:
         columns={"label": label},
     )
     return [rollout]
-
-
-def _write_slime(body: Body, rows: Sequence[ScoredRollout], numbers: Numbers) -> Any:
-    return numbers[0]
 
 
 def _read_classify(body: Body) -> Sequence[Rollout]:
@@ -178,16 +162,20 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _trainer(peer: str) -> BridgeSettings:
-    return BridgeSettings(peer=peer, sees_groups=False, tells_step=False)
-
-
+_OPENRLHF, _VERL, _SLIME = (BridgeSettings(peer=peer) for peer in ("OpenRLHF", "verl", "slime"))
 SHAPES = (
-    Shape(path="/score", read=_read_ours, write=_write_ours),
-    Shape(path="/get_reward", read=_read_openrlhf, write=_write_openrlhf, settings=_trainer("OpenRLHF")),
     Shape(
-        path="/compute_score", read=_read_compute_score, write=_write_compute_score, settings=_trainer("verl")
+        path="/score",
+        read=lambda body: list(starmap(_rollout, enumerate(_list_in(body, "rollouts"), start=1))),
+        write=lambda body, rows, numbers: {"scores": [_scored(row) for row in rows]},
     ),
-    Shape(path="/reward", read=_read_slime, write=_write_slime, settings=_trainer("slime")),
-    Shape(path="/classify", read=_read_classify, write=_write_classify, settings=_trainer("verl")),
+    Shape(path="/get_reward", read=_read_openrlhf, write=_write_openrlhf, settings=_OPENRLHF),
+    Shape(
+        path="/compute_score",
+        read=_read_compute_score,
+        write=lambda body, rows, numbers: {**component_values(rows[0]), "score": numbers[0]},
+        settings=_VERL,
+    ),
+    Shape(path="/reward", read=_read_slime, write=lambda body, rows, numbers: numbers[0], settings=_SLIME),
+    Shape(path="/classify", read=_read_classify, write=_write_classify, settings=_VERL),
 )

@@ -71,11 +71,8 @@ def _nested_quotes(text: str, args: Arguments) -> bool:
 
 def _one_of_the_options(text: str, args: Arguments) -> bool:
     given = args.text("options")
-    parts = (
-        re.split(r"/|,|\bor\b", given)
-        if not re.search(r"\([a-z]\)", given)
-        else re.split(r"(?=\([a-z]\))", given)
-    )
+    lettered = re.search(r"\([a-z]\)", given)
+    parts = re.split(r"(?=\([a-z]\))" if lettered else r"/|,|\bor\b", given)
     options = {_bare(part) for part in parts} - {""}
     letters = {match[1] for part in parts if (match := re.match(r"\W*\(?([a-z])[).]", part.strip().lower()))}
     return _bare(text) in options | letters
@@ -214,16 +211,6 @@ def _title_case(text: str, args: Arguments) -> bool:
     return all(word[0].isupper() or (at and word in _SMALL_WORDS) for at, word in enumerate(words))
 
 
-def _template(text: str, args: Arguments) -> bool:
-    match = _TEMPLATE.search(text)
-    return match is not None and all(part.strip() for part in match.groups())
-
-
-def _reversed_words(text: str, args: Arguments) -> bool:
-    words = plain_words(text)[::-1]
-    return "bald eagle" in " ".join(words)
-
-
 IFBENCH_FORMS: Mapping[str, Check] = {
     "format:parentheses": _parentheses,
     "format:quotes": _nested_quotes,
@@ -237,12 +224,14 @@ IFBENCH_FORMS: Mapping[str, Check] = {
     "format:sub-bullets": _sub_bullets,
     "format:no_bullets_bullets": _sentences_then_bullets,
     "format:title_case": _title_case,
-    "format:output_template": _template,
+    "format:output_template": lambda t, a: (
+        (match := _TEMPLATE.search(t)) is not None and all(part.strip() for part in match.groups())
+    ),
     "format:no_whitespace": lambda t, a: not any(char.isspace() for char in t),
     "custom:multiples": lambda t, a: re.findall(r"\d+", t) == [str(n) for n in range(14, 51, 7)],
     "custom:mcq_count_length": _multiple_choice,
     "custom:reverse_newline": _africa,
-    "custom:word_reverse": _reversed_words,
+    "custom:word_reverse": lambda t, a: "bald eagle" in " ".join(plain_words(t)[::-1]),
     "custom:character_reverse": lambda t, a: "elgae dlab" in t.lower(),
     "custom:sentence_alphabet": _alphabet_story,
     "custom:european_capitals_sort": lambda t, a: (

@@ -70,22 +70,10 @@ def _alphabet(text: str, args: Arguments) -> bool:
     )
 
 
-def _three_vowels(text: str, args: Arguments) -> bool:
-    return "\n" not in text.strip() and len(_VOWELS & set(text.lower())) <= 3
-
-
-def _palindromes(text: str, args: Arguments) -> bool:
-    return sum(len(word) >= 5 and word == word[::-1] for word in plain_words(text)) >= 10
-
-
 def _punctuation(text: str, args: Arguments) -> bool:
     mark = next((mark for mark in ("?!", "!?", "‽") if mark in text), "")
     rest = text.replace(mark, "", 1) if mark else ""
     return bool(mark) and all(one in rest for one in ".,!?;:")
-
-
-def _prime_lengths(text: str, args: Arguments) -> bool:
-    return all(_is_prime(len(word)) for word in plain_words(text))
 
 
 def _is_prime(number: int) -> bool:
@@ -163,23 +151,17 @@ def _keyword_counts(text: str, args: Arguments) -> bool:
     )
 
 
-def _names(text: str, args: Arguments) -> bool:
-    return len(NAMES & set(re.findall(r"\w+", text))) >= args.number("N")
-
-
-def _pronouns(text: str, args: Arguments) -> bool:
-    return sum(word in PRONOUNS for word in plain_words(text.replace("/", " "))) >= args.number("N")
-
-
 IFBENCH_WORDS: Mapping[str, Check] = {
     "count:word_count_range": lambda t, a: a.number("min_words") <= count_words(t) <= a.number("max_words"),
     "count:unique_word_count": lambda t, a: len({w.lower() for w in outer_words(t)}) >= a.number("N"),
     "count:conjunctions": lambda t, a: len(_CONJUNCTIONS & set(plain_words(t))) >= a.number("small_n"),
-    "count:person_names": _names,
+    "count:person_names": lambda t, a: len(NAMES & set(re.findall(r"\w+", t))) >= a.number("N"),
     "count:numbers": _numbers,
     "count:punctuation": _punctuation,
     "count:words_japanese": _japanese,
-    "count:pronouns": _pronouns,
+    "count:pronouns": lambda t, a: (
+        sum(word in PRONOUNS for word in plain_words(t.replace("/", " "))) >= a.number("N")
+    ),
     "count:keywords_multiple": _keyword_counts,
     "ratio:stop_words": _stop_words,
     "ratio:sentence_type": _two_to_one,
@@ -187,10 +169,12 @@ IFBENCH_WORDS: Mapping[str, Check] = {
     "ratio:overlap": _overlap,
     "ratio:sentence_words": _equal_sentences,
     "words:alphabet": _alphabet,
-    "words:vowel": _three_vowels,
+    "words:vowel": lambda t, a: "\n" not in t.strip() and len(_VOWELS & set(t.lower())) <= 3,
     "words:consonants": lambda t, a: all(_CLUSTER.search(word) for word in plain_words(t)),
-    "words:palindrome": _palindromes,
-    "words:prime_lengths": _prime_lengths,
+    "words:palindrome": lambda t, a: (
+        sum(len(word) >= 5 and word == word[::-1] for word in plain_words(t)) >= 10
+    ),
+    "words:prime_lengths": lambda t, a: all(_is_prime(len(word)) for word in plain_words(t)),
     "words:start_verb": lambda t, a: is_verb(next(iter(outer_words(t)), "")),
     "words:repeats": lambda t, a: max(Counter(plain_words(t)).values(), default=0) <= a.number("small_n"),
     "words:odd_even_syllables": _syllable_parity,

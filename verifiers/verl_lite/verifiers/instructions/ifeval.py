@@ -73,35 +73,19 @@ def _is_json(text: str, args: Arguments) -> bool:
     return True
 
 
-def _title(text: str, args: Arguments) -> bool:
-    return any(part.strip(" <>") for part in re.findall(r"<<([^\n]+?)>>", text))
-
-
 def _two_responses(text: str, args: Arguments) -> bool:
     parts = [part.strip() for part in text.split("******")]
     parts = parts[not parts[0] : len(parts) - (not parts[-1])]
     return len(parts) == 2 and all(parts) and parts[0] != parts[1]
 
 
-def _repeats_prompt(text: str, args: Arguments) -> bool:
-    return text.strip().lower().startswith(args.text("prompt_to_repeat").strip().lower())
-
-
 def _ends_with(text: str, args: Arguments) -> bool:
     return text.strip().strip('"').lower().rstrip().endswith(args.text("end_phrase").strip().lower())
-
-
-def _letters(text: str, args: Arguments) -> bool:
-    return args.holds(_occurrences(text, args.text("letter")), "let_frequency", "let_relation")
 
 
 def _capital_words(text: str, args: Arguments) -> bool:
     words = re.findall(r"[^\W_][\w'’.-]*", text)
     return args.holds(sum(word.isupper() for word in words), "capital_frequency", "capital_relation")
-
-
-def _in_language(text: str, args: Arguments) -> bool:
-    return detect_language(text) in (args.text("language"), "")
 
 
 def _quoted(text: str, args: Arguments) -> bool:
@@ -113,8 +97,10 @@ IFEVAL: Mapping[str, Check] = {
     "keywords:existence": lambda t, a: all(_occurrences(t, word) for word in a.texts("keywords")),
     "keywords:frequency": lambda t, a: a.holds(_occurrences(t, a.text("keyword")), "frequency", "relation"),
     "keywords:forbidden_words": lambda t, a: not any(_word_count(t, w) for w in a.texts("forbidden_words")),
-    "keywords:letter_frequency": _letters,
-    "language:response_language": _in_language,
+    "keywords:letter_frequency": lambda t, a: a.holds(
+        _occurrences(t, a.text("letter")), "let_frequency", "let_relation"
+    ),
+    "language:response_language": lambda t, a: detect_language(t) in (a.text("language"), ""),
     "length_constraints:number_sentences": lambda t, a: a.holds(
         len(sentences(t)), "num_sentences", "relation"
     ),
@@ -130,9 +116,13 @@ IFEVAL: Mapping[str, Check] = {
     "detectable_format:number_highlighted_sections": _highlights,
     "detectable_format:multiple_sections": _sections,
     "detectable_format:json_format": _is_json,
-    "detectable_format:title": _title,
+    "detectable_format:title": lambda t, a: any(
+        part.strip(" <>") for part in re.findall(r"<<([^\n]+?)>>", t)
+    ),
     "combination:two_responses": _two_responses,
-    "combination:repeat_prompt": _repeats_prompt,
+    "combination:repeat_prompt": lambda t, a: (
+        t.strip().lower().startswith(a.text("prompt_to_repeat").strip().lower())
+    ),
     "startend:end_checker": _ends_with,
     "startend:quotation": _quoted,
     "change_case:capital_word_frequency": _capital_words,
