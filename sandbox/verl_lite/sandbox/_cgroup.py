@@ -235,7 +235,5 @@ def _remove_stale(place: Path) -> None:
     for folder in place.glob(f"{_PREFIX}*"):
         owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
         if owner.isdigit() and not Path("/proc", owner).exists():
-            with contextlib.suppress(
-                OSError
-            ):  # it holds processes: in use by a supervisor in another PID namespace
+            with contextlib.suppress(OSError):  # in use by a supervisor in another PID namespace
                 folder.rmdir()

@@ -19,13 +19,8 @@ from typing import Any, NoReturn
 from verl_lite.sandbox import _kernel
 from verl_lite.sandbox._program_files import MAIN_FILE
 
-_OPENS = (
-    b"open",
-    b"Writer",
-    b"Wrapper",
-    b"stdout__",
-    b"stderr__",
-)  # a program that has none leaves nothing open
+# A program that has none of these leaves nothing open.
+_OPENS = (b"open", b"Writer", b"Wrapper", b"stdout__", b"stderr__")
 _THREAD_STARTERS = ("start_new_thread", "start_new", "start_joinable_thread")
 
 

@@ -16,14 +16,8 @@ _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
 _ALLOW, _KILL, _ERRNO, _ASK = 0x7FFF0000, 0x80000000, 0x00050000, 0x7FC00000
 _EPERM, _ENOSYS = 1, 38
-_NUMBER, _ARCH, _ARG0, _ARG1, _ARG2, _ARG3 = (
-    0,
-    4,
-    16,
-    24,
-    32,
-    40,
-)  # offsets in struct seccomp_data, low halves
+# Offsets in struct seccomp_data, low halves.
+_NUMBER, _ARCH, _ARG0, _ARG1, _ARG2, _ARG3 = 0, 4, 16, 24, 32, 40
 
 # CLONE_PARENT makes the child the fork server's: the kernel would wait for it before it ends the namespace.
 _REFUSED_FLAGS = (
@@ -97,12 +91,13 @@ _RETURN_EPERM = _instruction(_RETURN, _ERRNO | _EPERM)
 _RETURN_ENOSYS = _instruction(_RETURN, _ERRNO | _ENOSYS)
 _RETURN_NOTHING_DONE = _instruction(_RETURN, _ERRNO)  # the caller sees success
 
-_CLONE_BODY = [
-    _instruction(_LOAD, _ARG0),
-    _instruction(_JUMP_ANY_BIT, _REFUSED_FLAGS, 0, 1),
-    _RETURN_EPERM,
-    _RETURN_ALLOW,
-]
+
+def _refuse_if(offset: int, test: int, value: int) -> list[bytes]:
+    """EPERM when the argument at `offset` passes the `test` against `value`, else allow."""
+    return [_instruction(_LOAD, offset), _instruction(test, value, 0, 1), _RETURN_EPERM, _RETURN_ALLOW]
+
+
+_CLONE_BODY = _refuse_if(_ARG0, _JUMP_ANY_BIT, _REFUSED_FLAGS)
 # Streams of the UNIX family only: a datagram socket from socketpair could still send to other addresses.
 _SOCKET_BODY = [
     _instruction(_LOAD, _ARG0),
@@ -123,12 +118,7 @@ _SETSOCKOPT_BODY = [
     _RETURN_ALLOW,
     _RETURN_NOTHING_DONE,
 ]
-_FCNTL_BODY = [
-    _instruction(_LOAD, _ARG1),
-    _instruction(_JUMP_EQUAL, _F_SETPIPE_SZ, 0, 1),
-    _RETURN_EPERM,
-    _RETURN_ALLOW,
-]
+_FCNTL_BODY = _refuse_if(_ARG1, _JUMP_EQUAL, _F_SETPIPE_SZ)
 
 
 def _mmap_body(flags: int, decision: bytes) -> list[bytes]:
@@ -165,17 +155,15 @@ def server_filter(machine: str = _kernel.MACHINE, *, namespaces: bool = True) ->
     column = _syscalls.COLUMN[machine]
     allowed = {*_syscalls.allowed_numbers(machine), *(numbers[column] for numbers in _syscalls.SET_UP)}
     allowed |= {numbers[column] for numbers in (_syscalls.CLONE, _syscalls.PRCTL)}
-    if namespaces:
-        return b"".join(start) + _allow_list(
-            machine, sorted(allowed), _mmap_body(_SHARED_ANONYMOUS, _RETURN_ASK)
-        )
-    asked = [numbers[column] for numbers in (*_syscalls.FORKS, *_syscalls.SIGNALS)]
-    for number in asked:
-        start += _checked_call(number, [_RETURN_ASK])
-    # A shared file that is unlinked is in no folder and in no process: its mappings are counted too.
-    return b"".join(start) + _allow_list(
-        machine, sorted(allowed - set(asked)), _mmap_body(_SHARED, _RETURN_ASK)
-    )
+    counted = _SHARED_ANONYMOUS
+    if not namespaces:
+        asked = [numbers[column] for numbers in (*_syscalls.FORKS, *_syscalls.SIGNALS)]
+        for number in asked:
+            start += _checked_call(number, [_RETURN_ASK])
+        allowed -= set(asked)
+        # A shared file that is unlinked is in no folder and in no process: its mappings are counted too.
+        counted = _SHARED
+    return b"".join(start) + _allow_list(machine, sorted(allowed), _mmap_body(counted, _RETURN_ASK))
 
 
 def _allow_list(machine: str, numbers: list[int], mmap_body: list[bytes]) -> bytes:

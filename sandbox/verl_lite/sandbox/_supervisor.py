@@ -106,12 +106,8 @@ class Supervisor:
         folders = self._group.folders if self._group else [self._host.folder] if self._host else []
         send_frame(self._link, "ready", folders)
         poll = select.poll()
-        for descriptor in (
-            self._link.fileno(),
-            self._parent,
-            self._server.fileno(),
-            self._questions.listener,
-        ):
+        watched = (self._link.fileno(), self._parent, self._server.fileno(), self._questions.listener)
+        for descriptor in watched:
             poll.register(descriptor, select.POLLIN)
         while True:
             ready = {descriptor for descriptor, _ in poll.poll()}

@@ -85,9 +85,8 @@ class Meter:
         used = elsewhere + sum(process.private for process in processes)
         alone = max((process.private - self._base.private for process in processes), default=0)
         if used > limit_bytes:
-            stopped = [
-                pid for pid in pids if _stop(pid)
-            ]  # they would fill more while we look, or until they end
+            # They would fill more while we look, or until they end.
+            stopped = [pid for pid in pids if _stop(pid)]
             if elsewhere + alone > limit_bytes:  # one process by itself, whatever it shares
                 used = elsewhere + alone
             else:  # rarely: exact, and slower
@@ -95,8 +94,9 @@ class Meter:
                     _proportional(pid, process.anonymous) + process.besides
                     for pid, process in zip(pids, processes, strict=True)
                 )
-            if used <= limit_bytes:
-                _continue(stopped)
+            for pid in stopped if used <= limit_bytes else ():
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGCONT)
         mapped = elsewhere + sum(max(process.mapped - self._base.mapped, 0) for process in processes)
         mapped += max(len(processes) - 1, 0) * self._base.private
         return TreeUsage(used, mapped, cpu_s)
@@ -134,12 +134,6 @@ def _stop(pid: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _continue(pids: list[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGCONT)
 
 
 def children(pid: int) -> list[int]:

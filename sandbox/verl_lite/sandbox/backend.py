@@ -52,9 +52,8 @@ class Request:
     args: list[str]
     limits: Limits
     cancel_token: CancelToken = field(default_factory=CancelToken)
-    channel: socket.socket | None = (
-        None  # the program's stdin instead; the backend closes it once it is passed
-    )
+    # The program's stdin instead; the backend closes it once it is passed.
+    channel: socket.socket | None = None
 
     def __post_init__(self) -> None:
         for name, data in self.files.items():

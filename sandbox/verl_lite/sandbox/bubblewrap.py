@@ -153,14 +153,8 @@ class BubblewrapBackend(CommandBackend):
         work = _rootfs.WORK_DIR
         other_user = ["--reuid", str(_UNUSED_UID), "--regid", str(_UNUSED_UID), "--clear-groups"]
         words = [_full_path("setpriv"), *other_user] if os.geteuid() == 0 else []
-        words += [
-            _full_path("bwrap"),
-            "--unshare-all",
-            "--die-with-parent",
-            "--new-session",
-            "--cap-drop",
-            "ALL",
-        ]
+        words += [_full_path("bwrap"), "--unshare-all", "--die-with-parent", "--new-session"]
+        words += ["--cap-drop", "ALL"]
         words += ["--uid", "1000", "--gid", "1000", "--hostname", "sandbox", "--clearenv"]
         for name, value in {**clean_environment(), **LANGUAGES[language].environment}.items():
             words += ["--setenv", name, value]

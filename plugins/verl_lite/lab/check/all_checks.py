@@ -117,13 +117,9 @@ def _add_group(tallies: _Tallies, group: Sequence[ScoredRollout], check: CheckOp
 def _duplicates(tallies: _Tallies) -> Iterator[Finding]:
     repeated = sum(len(groups) > 1 for groups in tallies.prompt_groups.values())
     conflicting = sum(len(references) > 1 for references in tallies.prompts.values())
-    if conflicting:
-        level = Level.FAIL
-    else:
-        level = Level.WARN if repeated else Level.OK
     yield Finding(
         check="duplicate prompts",
-        level=level,
+        level=Level.FAIL if conflicting else Level.WARN if repeated else Level.OK,
         message=f"{repeated:,} prompts are in more than one group, {conflicting:,} have different references",
         numbers={"repeated": repeated, "conflicting": conflicting, "num_prompts": len(tallies.prompts)},
     )

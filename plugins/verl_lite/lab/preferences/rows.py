@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -65,18 +65,7 @@ class PreferenceRow:
         return [(i, j) for i in indices for j in indices if ranks[i] < ranks[j]]
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "prompt": [dict(message) for message in self.prompt],
-            "completions": list(self.completions),
-            "ranks": list(self.ranks),
-            "scores": list(self.scores),
-            "margin": self.margin,
-            "source": self.source,
-            "annotator": self.annotator,
-            "reason": self.reason,
-            "columns": dict(self.columns),
-        }
+        return {"id": self.id, **asdict(self)}
 
 
 def to_preference(row: Mapping[str, Any], *, prompt: Sequence[Message] | None = None) -> PreferenceRow:

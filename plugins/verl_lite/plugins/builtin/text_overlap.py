@@ -1,6 +1,6 @@
 """Overlap with reference texts, by libraries: `text_overlap` (ROUGE, BLEU, chrF)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Literal
 
@@ -40,7 +40,7 @@ class TextOverlap:
 
     def __init__(self, options: TextOverlapOptions) -> None:
         self._options = options
-        self._measure = _MEASURES[options.metric](options)
+        self._measure = (_rouge if options.metric.startswith("rouge") else _sacrebleu)(options)
 
     def __call__(self, rollout: Rollout) -> Score:
         references = rollout.references
@@ -60,25 +60,8 @@ def _rouge(options: TextOverlapOptions) -> Measure:
     )
 
 
-def _bleu(options: TextOverlapOptions) -> Measure:
-    from sacrebleu.metrics import BLEU
+def _sacrebleu(options: TextOverlapOptions) -> Measure:
+    from sacrebleu.metrics import BLEU, CHRF
 
-    bleu = BLEU(effective_order=True)
-    return lambda text, references: float(bleu.sentence_score(text, list(references)).score) / 100
-
-
-def _chrf(options: TextOverlapOptions) -> Measure:
-    from sacrebleu.metrics import CHRF
-
-    chrf = CHRF()
-    return lambda text, references: float(chrf.sentence_score(text, list(references)).score) / 100
-
-
-_MEASURES: Mapping[Metric, Callable[[TextOverlapOptions], Measure]] = {
-    "rouge1": _rouge,
-    "rouge2": _rouge,
-    "rougeL": _rouge,
-    "rougeLsum": _rouge,
-    "bleu": _bleu,
-    "chrf": _chrf,
-}
+    metric = BLEU(effective_order=True) if options.metric == "bleu" else CHRF()
+    return lambda text, references: float(metric.sentence_score(text, list(references)).score) / 100

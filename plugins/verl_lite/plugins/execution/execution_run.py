@@ -67,9 +67,7 @@ class ExecutionRun:
         self._scores: list[dict[str, TimedScore]] = []
         self._blank = dict.fromkeys((part.name for part in graph.components), NOT_SCORED)  # keeps their order
         self._known: dict[int, Mapping[str, Score]] = {}
-        self._missing: dict[
-            tuple[int, int], int
-        ] = {}  # (component, row) -> number of needed scores still missing
+        self._missing: dict[tuple[int, int], int] = {}  # (component, row) -> needed scores still missing
         self._unreleased = [0] * len(graph.components)
         self._unanswered = 0
         self._inline: deque[tuple[int, list[Rows]]] = deque()

@@ -52,16 +52,12 @@ def main() -> None:
     try:
         answer = check(request["stdin"], request["output"], request["expected"])
     except BaseException as error:  # noqa: BLE001  an output it cannot read is wrong; so is one it exits on
-        send_reply(
-            {"status": "failed", "message": f"the checker raised {type(error).__name__}: {error}"[:500]}
-        )
+        status, message = "failed", f"the checker raised {type(error).__name__}: {error}"[:500]
     else:
-        if type(answer) is bool:
-            send_reply({"status": "passed" if answer else "failed", "message": ""})
-        else:
-            send_reply(
-                {"status": "not_ready", "message": f"check() returned {type(answer).__name__}, not bool"}
-            )
+        status, message = "passed" if answer else "failed", ""
+        if type(answer) is not bool:
+            status, message = "not_ready", f"check() returned {type(answer).__name__}, not bool"
+    send_reply({"status": status, "message": message})
     os._exit(0)
 
 

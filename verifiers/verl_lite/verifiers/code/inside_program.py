@@ -100,9 +100,6 @@ def _raised(error: BaseException) -> dict[str, Any]:
     return {"raised": builtin[0], "type": type(error).__name__, "message": str(error)[:500]}
 
 
-# -- a session with tests ---------------------------------------------------------------------------
-
-
 class _Input(io.TextIOBase):
     """The tests' `sys.stdin`, read through the session."""
 

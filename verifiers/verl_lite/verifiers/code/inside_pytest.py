@@ -177,9 +177,6 @@ def _fixture(
     return make if function is None else make(function)
 
 
-# -- the fixtures that pytest brings ----------------------------------------------------------------
-
-
 class _Captured(tuple[str, str]):
     out = property(lambda self: self[0])
     err = property(lambda self: self[1])

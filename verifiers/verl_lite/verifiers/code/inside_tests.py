@@ -51,11 +51,7 @@ class TestsEnd(End):
         self.note = ""
         self.lacks = ""
         self.not_finite = _named_not_finite(request["source"] + request["setup"])
-        self._sent: dict[str, Any] = {
-            "environ": dict(os.environ),
-            "folder": os.getcwd(),
-            "argv": list(sys.argv),
-        }
+        self._sent = _surroundings()
         self._watched = _watched_names(request["source"])
         self._originals = {path: _look_up(path) for path in self._watched}
         self._patched_now = False
@@ -93,8 +89,7 @@ class TestsEnd(End):
     def before(self, message: dict[str, Any]) -> None:
         """Add what the tests changed around the program since the last message."""
         self.made_calls += message.get("do") not in (None, "load", "resolve", "seed")
-        now = {"environ": dict(os.environ), "folder": os.getcwd(), "argv": list(sys.argv)}
-        for name, value in now.items():
+        for name, value in _surroundings().items():
             if value != self._sent[name]:
                 message[name] = self._sent[name] = value
         values = {path: _look_up(path) for path in self._watched}
@@ -112,6 +107,10 @@ class TestsEnd(End):
             warnings.warn_explicit(str(text), category, "solution.py", 1)
         for name, level, text in message.get("logged", ()):
             _log(str(name), int(level), str(text))
+
+
+def _surroundings() -> dict[str, Any]:
+    return {"environ": dict(os.environ), "folder": os.getcwd(), "argv": list(sys.argv)}
 
 
 def _log(name: str, level: int, text: str) -> None:
@@ -229,15 +228,12 @@ def _prepare(request: dict[str, Any], end: TestsEnd | None) -> dict[str, Any]:
     if end is None:
         module = load_program(request)
         namespace.update({k: v for k, v in module.__dict__.items() if not k.startswith("__")})
-        exec(compile(request["setup"], "<setup>", "exec"), namespace)
-        return namespace
-    exec(compile(request["prelude"], "<setup>", "exec"), namespace)
-    wanted = request["names"]
-    module = _Module(request["module"], end, wanted)
-    sys.modules[request["module"]] = module
-    for name in wanted:
-        with contextlib.suppress(AttributeError):
-            namespace[name] = getattr(module, name)
+    else:
+        exec(compile(request["prelude"], "<setup>", "exec"), namespace)
+        sys.modules[request["module"]] = module = _Module(request["module"], end, request["names"])
+        for name in request["names"]:
+            with contextlib.suppress(AttributeError):
+                namespace[name] = getattr(module, name)
     exec(compile(request["setup"], "<setup>", "exec"), namespace)
     return namespace
 
@@ -286,10 +282,8 @@ def _failure(
 
 def _imports(source: str, name: str) -> bool:
     """Whether the tests themselves import the module `name`, rather than one the program named."""
-    return (
-        bool(name)
-        and re.search(rf"^\s*(import|from)\s.*\b{re.escape(name)}\b", source, re.MULTILINE) is not None
-    )
+    found = re.search(rf"^\s*(import|from)\s.*\b{re.escape(name)}\b", source, re.MULTILINE)
+    return bool(name) and found is not None
 
 
 def _message(request: dict[str, Any], name: str, error: BaseException) -> str:

@@ -55,9 +55,6 @@ def _beside(columns: Mapping[str, Any], column: str) -> Mapping[str, Any]:
     return {name: value for name, value in columns.items() if name != column}
 
 
-# -- our own shape ----------------------------------------------------------------------------------
-
-
 def _read_own(columns: Mapping[str, Any]) -> LoadedTests:
     rows = from_json(columns["tests"])
     if isinstance(rows, str):
@@ -99,9 +96,6 @@ def _own_test(row: Any, index: int) -> list[CodeTest]:
 
 def _tuples(fields: Mapping[str, Any], keep: Sequence[str] = ()) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) and k not in keep else v for k, v in fields.items()}
-
-
-# -- the others -------------------------------------------------------------------------------------
 
 
 def _read_mbpp(columns: Mapping[str, Any]) -> LoadedTests:
@@ -263,6 +257,10 @@ def _is_other_language(columns: Mapping[str, Any]) -> bool:
     return str(columns["language"]).lower() in _LANGUAGES and isinstance(from_json(columns["tests"]), str)
 
 
+def _read_reward_model(columns: Mapping[str, Any]) -> LoadedTests:
+    return read_value(from_json(columns["reward_model"])["ground_truth"], "verl", columns=columns)
+
+
 FORMATS: tuple[Format, ...] = (
     Format("MultiPL-E", ("tests", "language"), _read_multiple, _is_other_language),
     Format("verl-lite", ("tests",), _read_own),
@@ -277,18 +275,9 @@ FORMATS: tuple[Format, ...] = (
     Format("unit tests", ("unit_tests",), _read_unit_tests),
     Format("test cases", ("test_cases",), _value_of("test_cases", "test cases")),
     Format("verification_info", ("verification_info",), _value_of("verification_info", "verification_info")),
-    Format("verl", ("reward_model",), lambda columns: _read_reward_model(columns)),
+    Format("verl", ("reward_model",), _read_reward_model),
     Format("ground_truth", ("ground_truth",), _value_of("ground_truth", "verl")),
     Format("test", ("test",), _read_test, _is_code),
-    Format(
-        "inputs and outputs",
-        ("inputs", "outputs"),
-        lambda columns: read_inputs_outputs(columns, "cases", columns),
-    ),
+    Format("inputs and outputs", ("inputs", "outputs"), lambda row: read_inputs_outputs(row, "cases", row)),
     Format("label", ("label",), _value_of("label", "label"), _is_structured("label")),
 )
-
-
-def _read_reward_model(columns: Mapping[str, Any]) -> LoadedTests:
-    model = from_json(columns["reward_model"])
-    return read_value(model["ground_truth"], "verl", columns=columns)

@@ -27,6 +27,15 @@ _CASE_KEYS = (
     ("input", "output"), ("input", "expected_output"), ("input", "expected"), ("inputs", "outputs"),
     ("stdin", "stdout"), ("stdin", "expected"), ("test_input", "test_output"), ("in", "out"),
 )  # fmt: skip
+_NESTED_KEYS = (
+    "test_cases",
+    "tests",
+    "cases",
+    "ground_truth",
+    "verification_info",
+    "official_tests",
+    "unit_tests",
+)
 _FUNCTION_KEYS = ("fn_name", "func_name", "function_name", "entry_func")
 
 
@@ -79,9 +88,6 @@ def strings(values: Any) -> list[str]:
     return list(values)
 
 
-# -- whatever a column holds ------------------------------------------------------------------------
-
-
 def read_value(value: Any, shape: str, *, columns: Mapping[str, Any] | None = None) -> LoadedTests:
     """The tests in `value`: JSON or not, a list of cases or asserts, inputs and outputs, test code."""
     columns = columns or {}
@@ -103,15 +109,7 @@ def _read_object(data: Mapping[str, Any], shape: str, columns: Mapping[str, Any]
     for key in ("test_code", "functional", "assert_case", "assert", "asserts", "check"):
         if data.get(key):
             return _read_code_of(data, key, shape, columns)
-    for key in (
-        "test_cases",
-        "tests",
-        "cases",
-        "ground_truth",
-        "verification_info",
-        "official_tests",
-        "unit_tests",
-    ):
+    for key in _NESTED_KEYS:
         if data.get(key):
             return read_value(data[key], shape, columns={**columns, **data})
     return read_inputs_outputs(data, shape, columns)
@@ -161,9 +159,6 @@ def read_asserts(lines: Sequence[str], shape: str, setup: str = "") -> LoadedTes
     return LoadedTests(tests=tuple(tests), shape=shape)
 
 
-# -- cases ------------------------------------------------------------------------------------------
-
-
 def read_cases(rows: Sequence[Any], shape: str, columns: Mapping[str, Any]) -> LoadedTests:
     """A list of cases, each an object with an input and an output."""
     tests: list[CodeTest] = []
@@ -190,11 +185,15 @@ def _unwrapped(tests: Sequence[CodeTest]) -> list[CodeTest]:
     return [replace(call, also=(call.expected[0],)) for call in calls]
 
 
+def _case_keys(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    return next((pair for pair in _CASE_KEYS if pair[0] in row and pair[1] in row), None)
+
+
 def read_case(row: Any, index: int, columns: Mapping[str, Any]) -> CodeTest:
     """One case, as in LiveCodeBench, DeepCoder, SYNTHETIC and Codeforces."""
     if not isinstance(row, Mapping):
         raise BadTests(f"tests[{index}]: expected an object or an assert line, got {type(row).__name__}")
-    keys = next((pair for pair in _CASE_KEYS if pair[0] in row and pair[1] in row), None)
+    keys = _case_keys(row)
     if keys is None:
         raise BadTests(f"tests[{index}]: expected 'kind', or 'input' and 'output'; got {sorted(row)}")
     given, wanted = row[keys[0]], row[keys[1]]
@@ -235,11 +234,7 @@ def functional(function: str, given: Any, wanted: Any) -> CallTest:
     function = function.replace("()", "")
     if isinstance(given, str):
         lines = [line for line in given.strip().split("\n") if line.strip()]
-        return CallTest(
-            function=function,
-            args=tuple(json.loads(line, parse_int=_integer) for line in lines),
-            expected=expected,
-        )
+        given = [json.loads(line, parse_int=_integer) for line in lines]
     if isinstance(given, Mapping):
         return CallTest(function=function, kwargs=dict(given), expected=expected)
     if not isinstance(given, (list, tuple)):
@@ -250,10 +245,7 @@ def functional(function: str, given: Any, wanted: Any) -> CallTest:
 def read_inputs_outputs(data: Any, shape: str, columns: Mapping[str, Any] | None = None) -> LoadedTests:
     """Inputs and outputs in two lists, as in APPS, TACO and verl."""
     columns = columns or {}
-    keys = next(
-        (pair for pair in _CASE_KEYS if isinstance(data, Mapping) and pair[0] in data and pair[1] in data),
-        None,
-    )
+    keys = _case_keys(data) if isinstance(data, Mapping) else None
     if keys is None:
         found = sorted(data) if isinstance(data, Mapping) else f"{data!r:.80}"
         raise BadTests(f"{shape}: expected an object with inputs and outputs, got {found}")
@@ -277,9 +269,6 @@ def _is_stdin(given: Any) -> bool:
     return isinstance(given, str) or (
         isinstance(given, (list, tuple)) and all(isinstance(g, str) for g in given)
     )
-
-
-# -- check(candidate), and test files beside an entry point ------------------------------------------
 
 
 def read_check(columns: Mapping[str, Any], shape: str) -> LoadedTests:

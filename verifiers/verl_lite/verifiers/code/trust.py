@@ -95,14 +95,9 @@ def _parents(tree: ast.AST) -> dict[ast.AST, ast.AST]:
 
 
 def _modules_by_alias(tree: ast.AST) -> dict[str, str]:
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
-    return {
-        alias.asname or alias.name.partition(".")[0]: alias.name
-        if alias.asname
-        else alias.name.partition(".")[0]
-        for node in imports
-        for alias in node.names
-    }
+    imports = [alias for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names = [(alias.asname, alias.name, alias.name.partition(".")[0]) for alias in imports]
+    return {given or first: name if given else first for given, name, first in names}
 
 
 def _import_runs(node: ast.AST) -> str:
@@ -151,9 +146,8 @@ def _call_runs(node: ast.Call) -> str:
         asked = node.args[1:2] if name == "getattr" else node.args[:1]
         if not all(isinstance(arg, ast.Constant) for arg in asked):
             return f"{name}() with a name that is not written there"
-        if any(
-            isinstance(arg, ast.Constant) and arg.value in _RUNS_TEXT | {"system", "popen"} for arg in asked
-        ):
+        running = _RUNS_TEXT | {"system", "popen"}
+        if any(isinstance(arg, ast.Constant) and arg.value in running for arg in asked):
             return f"{name}() of what runs text"
     if any(keyword.arg == "allow_pickle" for keyword in node.keywords):
         return "allows pickles"
@@ -188,20 +182,14 @@ class _Objects:
     """Looks for the program's objects where only the program could tell what they mean."""
 
     def __init__(self, tree: ast.Module, names: set[str], module: str) -> None:
-        self._tree, self._names = tree, names
+        self._tree = tree
         self._aliases = module_aliases(tree, module)
         self._module = module
         self._parents = _parents(tree)
-        renamed = [
-            alias.asname
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom) and node.module == module
-            for alias in node.names
-            if alias.asname
-        ]
-        self._names = names | set(renamed)
+        imports = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == module]
+        self._names = names | {alias.asname for node in imports for alias in node.names if alias.asname}
         self._classes = {name for name in self._names if looks_like_class(name)}
-        self._variables = set(self._kept())
+        self._class_of = self._variables()
 
     def reason(self) -> str:
         for node in ast.walk(self._tree):
@@ -277,28 +265,23 @@ class _Objects:
         if isinstance(node, ast.Call):
             name = self._name(node.func)
             return name if name in self._classes else ""
-        if isinstance(node, (ast.Name, ast.Attribute)) and ast.unparse(node) in self._variables:
-            return self._class_of.get(ast.unparse(node), "")
+        if isinstance(node, (ast.Name, ast.Attribute)) and ast.unparse(node) in self._class_of:
+            return self._class_of[ast.unparse(node)]
         if isinstance(node, ast.Attribute):
             name = self._name(node.value)
             return name if name in self._classes else ""
         return ""
 
-    def _kept(self) -> Iterator[str]:
-        """The variables that hold an object of the program's classes: `s = Stack()`."""
-        self._class_of: dict[str, str] = {}
-        self._variables = set()
+    def _variables(self) -> dict[str, str]:
+        """The variables that hold an object of the program's classes, and which: `s = Stack()`."""
+        found = {}
         for node in ast.walk(self._tree):
-            targets = node.targets if isinstance(node, ast.Assign) else []
-            if isinstance(node, (ast.AnnAssign, ast.NamedExpr)):
-                targets = [node.target]
-            if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and isinstance(
-                node.value, ast.Call
-            ):
-                name = self._name(node.value.func)
-                for target in targets if name in self._classes else []:
-                    self._class_of[ast.unparse(target)] = name
-                    yield ast.unparse(target)
+            if not isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)):
+                continue
+            name = self._name(node.value.func) if isinstance(node.value, ast.Call) else ""
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found.update({ast.unparse(target): name for target in targets if name in self._classes})
+        return found
 
 
 def looks_like_class(name: str) -> bool:

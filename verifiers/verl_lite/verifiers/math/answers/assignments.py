@@ -8,6 +8,8 @@ from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import Expr, is_value, num, symbols, walk
 
+_POLYNOMIAL = frozenset("sym num add neg mul div pow const".split())
+
 
 def assignment(tree: Expr) -> tuple[str, Expr] | None:
     """(name, value) of "x = 5", "f(2) = 7", "angle ABC = 30": a name and its value."""
@@ -53,16 +55,7 @@ def stated(tree: Expr) -> Expr:
 
 def _is_to_be_solved(left: Expr) -> bool:
     """x + 1, x^2, 2x + 3y: a formula whose equation asks for its unknowns."""
-    is_polynomial = {part.head for part in walk(left)} <= {
-        "sym",
-        "num",
-        "add",
-        "neg",
-        "mul",
-        "div",
-        "pow",
-        "const",
-    }
+    is_polynomial = {part.head for part in walk(left)} <= _POLYNOMIAL
     return is_polynomial and (len(symbols(left)) == 1 or _has_coefficient(left))
 
 

@@ -28,17 +28,11 @@ MAX_TREE_NODES = 5000
 _NESTING = {"(": 1, "[": 1, "\\{": 1, "{": 1, "lbrace": 1, ")": -1, "]": -1, "\\}": -1, "}": -1, "rbrace": -1}
 _INEQUALITIES = frozenset(("<", "<=", ">", ">=", "!=", "in", "notin"))
 _CONNECTIVES = {
-    "and": "and",
-    "&": "and",
-    "land": "and",
-    "also": "and",
-    "or": "or",
-    "lor": "or",
-    ",": ",",
-    ";": ";",
-    "\\\\": ",",
+    **dict.fromkeys(("and", "&", "land", "also"), "and"),
+    **dict.fromkeys(("or", "lor"), "or"),
+    ",": ",", "\\\\": ",", ";": ";",
 }
-_LOGICAL = frozenset(("land", "lor"))  # fmt: skip
+_LOGICAL = frozenset(("land", "lor"))
 _FILLERS = frozenset(
     ("x is", "where", "the", "either", "both", "approximately", "about", "roughly", "exactly", "for")
 )
@@ -228,13 +222,9 @@ def _solutions(items: list[Expr], joints: list[str]) -> Expr | None:
         if joint == ";":
             groups.append([])
     named = [assignments.systems(node("list", *group)) for group in groups]
-    if len({tuple(sorted(names)) if names else None for names in named}) != 1:
+    if not named[0] or len({tuple(sorted(names)) if names else None for names in named}) != 1:
         return None
-    return (
-        node("list", *(node("tuple", *(names[name] for name in sorted(names))) for names in named if names))
-        if named[0]
-        else None
-    )
+    return node("list", *(node("tuple", *(names[key] for key in sorted(names))) for names in named if names))
 
 
 def _is_index(item: Expr) -> bool:

@@ -286,7 +286,8 @@ def compare_read(comparer: Comparer, reference: Answer, response: Answer) -> Dec
         return decided(False, "", "the answer has another unit")
     if units != "strip" and ours.unit and theirs.label and not _NEUTRAL_LABELS & set(theirs.label.split()):
         return decided(False, "", f"expected a unit, got {theirs.label}")
-    if ours.label and theirs.label and not _share_a_word(ours.label, theirs.label):
+    stems = [{word.rstrip("s") for word in label.split()} for label in (ours.label, theirs.label)]
+    if all(stems) and not stems[0] & stems[1]:
         return decided(False, "", f"expected {ours.label}, got {theirs.label}")
     return decided(same_value(comparer, ours.value, theirs.value), "units", "another number")
 
@@ -294,11 +295,6 @@ def compare_read(comparer: Comparer, reference: Answer, response: Answer) -> Dec
 _NEUTRAL_LABELS = frozenset(
     "unit units total altogether long tall wide high deep apart away old more less".split()
 )
-
-
-def _share_a_word(ours: str, theirs: str) -> bool:
-    stems = [{word.rstrip("s") for word in label.split()} for label in (ours, theirs)]
-    return bool(stems[0] & stems[1])
 
 
 def quantity_of(answer: Answer) -> Quantity | None:

@@ -97,12 +97,7 @@ def _qualified(answer: Answer) -> Reading | None:
         return None
     text = _UNWRAP.sub(r" \1 ", answer.text)
     found = _QUALIFIER.search(text) or _UNIVERSAL.search(text)
-    if (
-        found is None
-        or found.start() == 0
-        or _OTHER_CASE.search(text)
-        or _QUALIFIER.search(text, found.end())
-    ):
+    if not found or not found.start() or _OTHER_CASE.search(text) or _QUALIFIER.search(text, found.end()):
         return None
     core = text[: found.start()].rstrip(" ,;(")
     if read_answer(core).expr is None:

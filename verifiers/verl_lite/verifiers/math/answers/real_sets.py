@@ -100,11 +100,8 @@ def _with_named_calls(tree: Expr) -> Expr:
     """0 < f(x) < 1 with f(x) as the unknown."""
     if tree.head == "call":
         return Expr("sym", (), f"{tree.name}({','.join(sorted(symbols(tree)))})")
-    return (
-        Expr(tree.head, tuple(map(_with_named_calls, tree.args)), tree.value, tree.places)
-        if tree.args
-        else tree
-    )
+    inner = tuple(map(_with_named_calls, tree.args))
+    return Expr(tree.head, inner, tree.value, tree.places) if inner else tree
 
 
 def _is_condition(tree: Expr) -> bool:
@@ -288,9 +285,6 @@ def _complement(comparer: Comparer, tree: Expr, name: str) -> list[Span]:
     for inside in _ordered(_read(comparer, tree, name)):
         spans = _intersection(spans, _outside(inside))
     return spans
-
-
-# spans
 
 
 def _position(end: Expr) -> float:
