@@ -30,7 +30,9 @@ _INEQUALITIES = frozenset(("<", "<=", ">", ">=", "!=", "in", "notin"))
 _CONNECTIVES = {
     **dict.fromkeys(("and", "&", "land", "also"), "and"),
     **dict.fromkeys(("or", "lor"), "or"),
-    ",": ",", "\\\\": ",", ";": ";",
+    ",": ",",
+    "\\\\": ",",
+    ";": ";",
 }
 _LOGICAL = frozenset(("land", "lor"))
 _FILLERS = frozenset(
