@@ -146,7 +146,7 @@ def test_check_gates(cli: Cli, rollouts: Path, old: Path, new: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["score", "absent.jsonl", "-c", "OLD"], "no rollout file at absent.jsonl"),
+        (["score", "absent.jsonl", "-c", "OLD"], "no file at absent.jsonl"),
         (["score", "ROLLOUTS", "-c", "absent.yaml"], "cannot read the config absent.yaml"),
         (["check", "ROLLOUTS", "-c", "OLD", "--label", "okay"], "no label column 'okay'"),
         (["diff", "ROLLOUTS", "-a", "OLD"], "nothing to compare"),

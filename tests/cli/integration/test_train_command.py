@@ -90,7 +90,7 @@ def test_an_unknown_key_suggests_the_nearest(cli: Cli, folder: Path) -> None:
 def test_a_missing_config_and_a_missing_data_file(cli: Cli, folder: Path) -> None:
     assert "cannot read the config nowhere.yaml: No such file" in refused(cli, folder, "nowhere.yaml")
     config = config_file(folder, data={"train": {"path": "nowhere.jsonl"}})
-    assert "there is no data file nowhere.jsonl" in refused(cli, folder, config)
+    assert "no file at nowhere.jsonl" in refused(cli, folder, config)
 
 
 def test_a_missing_column_lists_those_there_are(cli: Cli, folder: Path) -> None:

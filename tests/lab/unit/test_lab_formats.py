@@ -220,7 +220,7 @@ def test_what_fits_no_format_or_two_is_said(tmp_path: Path) -> None:
     assert [r.reward for r in read(two, "verl")] == [1.0]
     with pytest.raises(ConfigError, match=r"--format vrel: the formats are auto, .*verl-lite, verl, trl"):
         read(two, "vrel")
-    with pytest.raises(DataError, match="no rollout file"):
+    with pytest.raises(DataError, match="no file at"):
         read(tmp_path / "missing.jsonl")
 
 

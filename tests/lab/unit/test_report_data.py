@@ -162,7 +162,7 @@ def test_against_other_rollouts_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no file of rollouts"):
+    with pytest.raises(DataError, match="holds no file of rows: expected a file"):
         collect([tmp_path])
 
 

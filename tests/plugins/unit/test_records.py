@@ -164,7 +164,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         ("cut.parquet", "cannot be read as Parquet"),
         ("newer.parquet", "record schema 99"),
         ("rollouts.csv", "suffix '.csv'"),
-        ("absent.parquet", "no rollout file"),
+        ("absent.parquet", "no file at"),
     ]:
         with pytest.raises(DataError, match=message):
             list(read_records(tmp_path / name))

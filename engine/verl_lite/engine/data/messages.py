@@ -9,23 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from verl_lite.errors import DataError
+from verl_lite.lab.formats.chats import ROLE_OF, parsed_chat
 from verl_lite.plugins import Message
 
-ROLE_OF = {
-    "human": "user",
-    "customer": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "ai": "assistant",
-    "observation": "tool",
-    "function": "tool",
-    "function_response": "tool",
-    "function_call": "assistant",
-}
 TEXT_PARTS = ("text", "input_text", "output_text")
 MEDIA_COLUMNS = ("images", "image", "videos", "video", "audios", "audio")
 
@@ -36,7 +22,7 @@ def to_messages(value: Any, *, where: str) -> list[Message]:
     Raises DataError, which begins with `where`, for anything else.
     """
     if isinstance(value, str):
-        value = _parsed_chat(value)
+        value = parsed_chat(value)
         if isinstance(value, str):
             return [Message(role="user", content=value)]
     if isinstance(value, Mapping):  # {"messages": [...]}, or one message (ShareGPT's `chosen`)
@@ -131,21 +117,6 @@ def _call(call: Any) -> Any:
         except json.JSONDecodeError:
             return call
     return call
-
-
-def _parsed_chat(text: str) -> Any:
-    """The list of messages that `text` is in JSON; the text itself if it is anything else."""
-    if not text.lstrip().startswith("[{"):
-        return text
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        return text
-    chats = isinstance(value, list) and all(
-        isinstance(item, dict) and ({"role", "content"} <= item.keys() or {"from", "value"} <= item.keys())
-        for item in value
-    )
-    return value if chats else text
 
 
 def _parsed(text: str, where: str) -> Any:

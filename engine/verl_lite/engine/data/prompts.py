@@ -5,13 +5,15 @@ from typing import Any, cast
 
 from verl_lite.engine.config.data import DatasetConfig, TrainSourceConfig
 from verl_lite.engine.data.messages import refuse_media, to_messages, to_tools
-from verl_lite.engine.data.rows import Row, column_of, iterate_rows, reference_of
+from verl_lite.engine.data.rows import iterate_rows, reference_of
 from verl_lite.engine.data.store import RowStore
 from verl_lite.engine.data.stream import PromptSource
 from verl_lite.engine.model.chat_template import ChatTemplate
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import DataError
+from verl_lite.lab.reading import Row
 from verl_lite.plugins import Message, ToolSchema, reference_text
+from verl_lite.plugins.paths import dig
 
 
 def row_messages(row: Row, config: DatasetConfig, *, where: str = "the row") -> list[Message]:
@@ -23,7 +25,7 @@ def row_messages(row: Row, config: DatasetConfig, *, where: str = "the row") -> 
         except KeyError as error:
             raise DataError(f"prompt_template names {error}; the row has {', '.join(row)}") from None
     else:
-        messages = to_messages(column_of(row, config.prompt), where=f"{where}, column {config.prompt!r}")
+        messages = to_messages(dig(row, config.prompt), where=f"{where}, column {config.prompt!r}")
     return with_system(messages, row, config)
 
 

@@ -9,20 +9,19 @@ from typing import Any, cast
 
 from verl_lite.engine.config.data import GYM, DatasetConfig
 from verl_lite.engine.data.arithmetic import arithmetic_rows
-from verl_lite.engine.data.files import file_rows, find_files, undecoded
 from verl_lite.engine.data.products import product_rows
 from verl_lite.engine.data.reasoning import reasoning_rows
 from verl_lite.engine.data.word_problems import sum_rows, word_problem_rows
 from verl_lite.errors import ConfigError, DataError
+from verl_lite.lab.reading import Row, data_rows
+from verl_lite.plugins.paths import MISSING, dig
 
-Row = Mapping[str, Any]
 TASKS: Mapping[str, Callable[..., Iterator[Row]]] = {
     "arithmetic": arithmetic_rows,
     "sums": sum_rows,
     "word_problems": word_problem_rows,
     "products": product_rows,
 }
-MISSING: Any = object()
 
 
 def iterate_rows(
@@ -42,9 +41,9 @@ def iterate_rows(
             break
         row = {name: value for name, value in row.items() if name not in config.ignore}
         for column in columns:
-            if column_of(row, column) is MISSING:
+            if dig(row, column) is MISSING:
                 raise DataError(f"{where}: {no_column(column, row)}")
-        has_reference = has_reference or column_of(row, reference) is not MISSING
+        has_reference = has_reference or dig(row, reference) is not MISSING
         count += 1
         yield where, row
     if not count:
@@ -63,23 +62,6 @@ def read_rows(
     return [row for _, row in iterate_rows(config, seed=seed, needed=needed, asks=asks)]
 
 
-def column_of(row: Row, name: str) -> Any:
-    """The value of a column; dots lead into nested ones (reward_model.ground_truth). MISSING without one."""
-    if name in row:
-        return row[name]
-    value: Any = row
-    for part in name.split("."):
-        if isinstance(value, str) and value[:1] == "{":
-            try:
-                value = json.loads(value)
-            except json.JSONDecodeError:
-                return MISSING
-        if not isinstance(value, Mapping) or part not in value:
-            return MISSING
-        value = value[part]
-    return value
-
-
 def no_column(name: str, row: Row) -> str:
     """That the row has no such column, which it has, and the nearest."""
     near = difflib.get_close_matches(name, list(row), n=1)
@@ -92,7 +74,7 @@ def reference_of(row: Row, config: DatasetConfig, *, where: str) -> str | list[s
 
     Raises DataError for a reference without `reference_after`.
     """
-    value = column_of(row, config.reference) if config.reference else None
+    value = dig(row, config.reference) if config.reference else None
     if value is MISSING or value is None:
         return None
     several = value if isinstance(value, list | tuple) else [value]
@@ -122,8 +104,7 @@ def _open(config: DatasetConfig, *, seed: int) -> Iterator[tuple[str, Row]]:
     elif config.hub is not None:
         rows = _hub_rows(config)
     else:
-        for file in find_files(config.path or "", split=config.split):
-            yield from file_rows(file, split=config.split)
+        yield from data_rows(config.path or "", split=config.split)
         return
     for index, row in enumerate(rows):
         yield f"{config.source}, row {index}", row
@@ -149,4 +130,7 @@ def _hub_rows(config: DatasetConfig) -> Iterable[Row]:
         loaded = datasets.load_dataset(config.hub, config.hub_subset, split=config.split)
     except (DatasetNotFoundError, ValueError, OSError) as error:
         raise DataError(f"cannot load the data set {config.hub!r} ({config.split}): {error}") from None
-    return cast(Iterable[Row], undecoded(loaded))
+    for name, feature in loaded.features.items():  # images and sound stay bytes: they are refused, never read
+        if isinstance(feature, datasets.Image | datasets.Audio | datasets.Video):
+            loaded = loaded.cast_column(name, type(feature)(decode=False))
+    return cast(Iterable[Row], loaded)

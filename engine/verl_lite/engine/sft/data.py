@@ -8,7 +8,7 @@ from typing import Any
 from verl_lite.engine.config.data import DatasetConfig
 from verl_lite.engine.config.sft import SFTRowsConfig
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.data.rows import column_of, iterate_rows
+from verl_lite.engine.data.rows import iterate_rows
 from verl_lite.engine.data.store import RowStore
 from verl_lite.engine.model.chat_template import ChatTemplate
 from verl_lite.engine.rundir.fingerprints import data_digest
@@ -19,6 +19,7 @@ from verl_lite.engine.sft.rows import conversation_of
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.plugins import ToolSchema
+from verl_lite.plugins.paths import dig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +138,7 @@ class _Reader:
                 self._num_dropped += 1
 
     def _text(self, row: Any, index: int, column: str) -> _Unit:
-        text = column_of(row, column)
+        text = dig(row, column)
         if not isinstance(text, str) or not text:
             raise DataError(f"row {index}: expected text in column {column!r}, got {text!r:.80}")
         return _Unit(list(self._builder.from_text(str(index), text)))

@@ -7,10 +7,12 @@ from verl_lite.engine.config.data import DatasetConfig
 from verl_lite.engine.config.sft import SFTRowsConfig
 from verl_lite.engine.data.messages import refuse_media, to_messages, to_tools
 from verl_lite.engine.data.prompts import row_messages, row_tools, with_system
-from verl_lite.engine.data.rows import MISSING, Row, column_of, no_column
+from verl_lite.engine.data.rows import no_column
 from verl_lite.engine.sft.responses import Conversation
 from verl_lite.errors import DataError
+from verl_lite.lab.reading import Row
 from verl_lite.plugins import Message, ToolSchema
+from verl_lite.plugins.paths import MISSING, dig
 
 
 def conversation_of(
@@ -50,7 +52,7 @@ def _columns(row: Row, data: DatasetConfig, rows: SFTRowsConfig) -> tuple[str, s
 
 
 def _present(row: Row, column: str, where: str) -> Any:
-    value = column_of(row, column)
+    value = dig(row, column)
     if value is MISSING:
         raise DataError(f"{where}: {no_column(column, row)}")
     return value

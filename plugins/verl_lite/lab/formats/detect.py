@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from verl_lite.errors import ConfigError, DataError
-from verl_lite.lab.formats import open_instruct, openrlhf, pairs, table, trl, verifiers, verl
+from verl_lite.lab.formats import table, verifiers
 from verl_lite.lab.formats.fields import Fields
 from verl_lite.plugins.paths import MISSING, dig
 from verl_lite.plugins.records import Convert, own_records
@@ -60,11 +60,11 @@ FORMATS = {
     for found in (
         _table("messages-completion", table.CONVERSATIONS, "prompt", "completion.0.role", is_general=True),
         Format(name=OWN, marks=("completion",), convert=own_records, is_general=True),
-        Format(name="verl", marks=("input", "output", "score", "step"), convert=verl.convert),
-        Format(name="trl", marks=trl.MARKS, without=("id", "reward"), convert=trl.convert),
+        _table("verl", table.VERL, "input", "output", "score", "step"),
+        _table("trl", table.TRL, *"step prompt completion advantage".split(), without=("id", "reward")),
         Format(name="verifiers", marks=verifiers.MARKS, convert=verifiers.convert),
-        Format(name="openrlhf", marks=openrlhf.MARKS, without=("gts",), convert=openrlhf.convert),
-        Format(name="open-instruct", marks=("decoded_responses", "scores"), convert=open_instruct.convert),
+        _table("openrlhf", table.OPENRLHF, "input", "output", "reward", without=("gts",)),
+        _table("open-instruct", table.OPEN_INSTRUCT, "decoded_responses", "scores"),
         _table("skyrl", table.SKYRL, "input_prompt", "output_response", step=r"global_step_(\d+)"),
         _table("areal", table.AREAL, "task_id", "sample_idx", "completion", "tail_version"),
         _table("slime", table.SLIME, "group_index", "response", "status"),
@@ -96,7 +96,7 @@ FORMATS = {
             without=("sample_idx", "id"),
         ),
         _table("llama-factory", table.LLAMA_FACTORY, "prompt", "predict", "label"),
-        Format(name="pairs", marks=("chosen", "rejected"), convert=pairs.convert),
+        _table("pairs", table.PAIRS, "chosen", "rejected"),
         _table("messages", table.CONVERSATIONS, "messages|conversations|conversation", is_general=True),
     )
 }

@@ -4,18 +4,18 @@ Of several paths, the first with a value counts; each is looked up in the sample
 the row.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from verl_lite.lab.formats.rows import is_trajectory, make_record, number_or_none, spoken, without_none
-from verl_lite.plugins.paths import MISSING, dig, literal
+from verl_lite.lab.formats.chats import as_turns, chat
+from verl_lite.lab.formats.rows import is_trajectory, make_record, number_or_none, spoken
+from verl_lite.plugins.paths import MISSING, dig
 from verl_lite.plugins.records import Record
 
 Paths = tuple[str, ...]
 HERE = "here"  # in `each`: the row itself is the only sample
 ROW = "row"  # in `group`: the samples of one row are a group
-_ROLES = {"human": "user", "gpt": "assistant", "bard": "assistant", "model": "assistant", "bot": "assistant"}
 _FINISH = {
     **dict.fromkeys(
         ("stop", "eos", "eos_token", "stop_sequence", "end_turn", "completed", "complete"), "stop"
@@ -35,6 +35,7 @@ class Fields:
     scores        mappings of names to numbers, or lists of {"name", "score" or "value"}
     prepare       brings values within reach of paths first
     keep          which rows (or samples) are rollouts; others are left out without a word
+    hidden        keys that are no columns, besides those of texts and tokens
     """
 
     completion: Paths = ()
@@ -56,6 +57,7 @@ class Fields:
     scores: Paths = ()
     prepare: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     keep: Callable[[Mapping[str, Any]], bool] | None = None
+    hidden: Paths = ()
 
     def convert(self, row: Any, number: int) -> Iterable[Record]:
         """The records of one row. Raises TypeError for a row that is no object, or has no completion."""
@@ -103,7 +105,7 @@ class Fields:
     def _texts(self, get: Callable[[Paths], Any]) -> dict[str, Any]:
         completion, prompt = get(self.completion), get(self.prompt)
         if completion is not None:
-            return spoken(_turns(prompt), _turns(completion))
+            return spoken(as_turns(prompt), as_turns(completion))
         conversation = get(self.messages)
         if conversation is None:
             raise TypeError(f"there is no completion at {' or '.join(self.completion + self.messages)}")
@@ -118,6 +120,7 @@ class Fields:
     def _columns(self, sample: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
         """All keys of the sample and the row but those whose text or tokens the rollout has itself."""
         taken = {path.partition(".")[0] for name in _NOT_COLUMNS for path in getattr(self, name)}
+        taken.update(self.hidden)
         return {k: v for k, v in {**row, **sample}.items() if k and k not in taken}
 
 
@@ -140,49 +143,6 @@ def _samples(row: Mapping[str, Any], paths: Paths) -> list[Any]:
     if not isinstance(found, list):
         raise TypeError(f"there is no list at {' or '.join(paths)}")
     return found
-
-
-def is_chat(value: Any) -> bool:
-    return (
-        isinstance(value, Sequence)
-        and not isinstance(value, str)
-        and bool(value)
-        and all(isinstance(m, Mapping) and ("role" in m or "from" in m) for m in value)
-    )
-
-
-def _turns(text: Any) -> Any:
-    """Messages as such, also from JSON text; plain text as it is."""
-    if isinstance(text, Mapping) or is_chat(text):
-        return chat(text)
-    read = literal(text) if isinstance(text, str) and text.startswith('[{"') else None
-    return chat(read) if is_chat(read) else text
-
-
-def chat(messages: Any) -> list[dict[str, Any]]:
-    """Messages with role and content, also from ShareGPT's `from` and `value`, and JSON text."""
-    if isinstance(messages, str):
-        messages = literal(messages)
-    if isinstance(messages, Mapping):
-        messages = [messages]
-    if not is_chat(messages):
-        raise TypeError(f"expected a list of messages, got {type(messages).__name__}")
-    return [_turn(message) for message in messages]
-
-
-def _turn(message: Mapping[str, Any]) -> dict[str, Any]:
-    if "from" not in message:
-        turn = without_none(message)
-        return {"content": _parts_text(turn.pop("parts")), **turn} if "parts" in turn else turn
-    rest = {k: v for k, v in message.items() if k not in ("from", "value") and v is not None}
-    role = str(message["from"])
-    return {"role": _ROLES.get(role, role), "content": message.get("value"), **rest}
-
-
-def _parts_text(parts: Any) -> str:
-    """The text in OpenTelemetry's message parts."""
-    texts = [part.get("content") for part in parts if part.get("type") == "text"]
-    return "".join(text for text in texts if isinstance(text, str))
 
 
 def named(found: Any) -> Iterable[tuple[str, float | None]]:

@@ -1,13 +1,118 @@
 """Rows whose values stand deeper than a path can say: brought within reach before a table reads them."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from verl_lite.lab.formats.rows import number_or_none
+from verl_lite.lab.formats.chats import chat, is_chat
+from verl_lite.lab.formats.rows import last_reply, number_or_none
 from verl_lite.plugins.rollout import content_text
 
 Row = Mapping[str, Any]
 _LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}  # inspect: correct, partial, incorrect, no answer
+
+
+_SIDES = ("chosen", "rejected")
+# the template of Hermes and Qwen, the default of verl's agent loops, decoded without special tokens
+_BETWEEN = re.compile(
+    r"\n?user\n(?P<results>(?:<tool_response>\n.*?\n</tool_response>\n?)+)assistant\n", re.DOTALL
+)
+_RESULT = re.compile(r"<tool_response>\n(.*?)\n</tool_response>", re.DOTALL)
+_VERL = frozenset({"input", "output", "gts", "score", "step", "uid", "request_id"})
+_VERL_SAMPLE = re.compile(r"(.+)_(\d+)_(\d+)")  # {uid}_{session}_{output}, in files of the newer trainer
+_OPEN_INSTRUCT = frozenset(
+    "decoded_queries queries ground_truths scores finish_reasons responses advantages masks".split()
+)
+_TRL = frozenset({"step", "prompt", "completion", "advantage", "reference"})
+
+
+def verl(row: Row) -> Row:
+    """`scores`: the numbers of the reward's dict; `output` as messages where an agent loop called tools."""
+    others = {key: value for key, value in row.items() if key not in _VERL}
+    # a float that is not finite is a component without a value
+    scores = {k: v for k, v in others.items() if isinstance(v, float) or number_or_none(v) is not None}
+    uid = row.get("uid")
+    sample = _VERL_SAMPLE.fullmatch(uid) if isinstance(uid, str) else None
+    return {
+        **{key: value for key, value in others.items() if key not in scores},
+        **{key: row[key] for key in ("input", "step", "score") if key in row},
+        "output": _verl_turns(row.get("output")),
+        "ground_truth": row.get("gts"),
+        "scores": scores,
+        "id": row.get("request_id") or (uid if sample else None),
+        "group": sample[1] if sample else uid,
+        "sample_index": int(sample[2]) if sample else None,
+    }
+
+
+def _verl_turns(output: Any) -> Any:
+    """The output of an agent loop has tool results between the replies: messages; any other stays text."""
+    if not isinstance(output, str) or not (places := list(_BETWEEN.finditer(output))):
+        return output
+    turns, start = [], 0
+    for place in places:
+        turns.append({"role": "assistant", "content": output[start : place.start()]})
+        turns += [{"role": "tool", "content": text} for text in _RESULT.findall(place["results"])]
+        start = place.end()
+    return [*turns, {"role": "assistant", "content": output[start:]}]
+
+
+def trl(row: Row) -> Row:
+    """`scores`: the reward functions' columns of numbers; `reward`, if there is one function.
+
+    The table lacks the functions' weights and the data set's columns: a reward that needs a reference has
+    to log it (`log_extra("reference", ...)`).
+    """
+    others = {key: value for key, value in row.items() if key not in _TRL}
+    scores = {key: v for key, v in others.items() if v is None or isinstance(v, (bool, int, float))}
+    reward = next(iter(scores.values())) if len(scores) == 1 else None
+    rest = {key: value for key, value in row.items() if key not in scores}
+    return {**rest, "scores": scores, "reward": reward}
+
+
+def open_instruct(row: Row) -> Row:
+    """`samples`: the lists as long as `decoded_responses`, sample by sample; prompts of token ids left out.
+
+    Raises ValueError for lists of another length.
+    """
+    responses = row["decoded_responses"]
+    if not isinstance(responses, list):
+        raise TypeError(f"'decoded_responses' must be a list, got {type(responses).__name__}")
+    lists = {key: v for key, v in row.items() if isinstance(v, list) and len(v) == len(responses)}
+    for key in sorted(_OPEN_INSTRUCT & row.keys() - lists.keys()):
+        if row[key] is not None:
+            got = f"{len(row[key])} entries" if isinstance(row[key], list) else type(row[key]).__name__
+            raise ValueError(f"{key!r} has {got}, 'decoded_responses' has {len(responses)}")
+    samples = [{key: values[at] for key, values in lists.items()} for at in range(len(responses))]
+    for sample in samples:
+        if not (isinstance(sample.get("queries"), str) or is_chat(sample.get("queries"))):
+            sample.pop("queries", None)
+        source = sample.get("datasets", sample.get("dataset", row.get("dataset")))
+        if source is not None:
+            sample["data_source"] = source[0] if isinstance(source, list) and len(source) == 1 else source
+    return {**{key: value for key, value in row.items() if key not in lists}, "samples": samples}
+
+
+def pairs(row: Row) -> Row:
+    """`sides`: the chosen and the rejected completion, each with its prompt and a `label`.
+
+    `verl-lite check --label label` so says how often a reward prefers what people preferred.
+    """
+    rest = {key: value for key, value in row.items() if key not in (*_SIDES, "prompt", "completion")}
+    sides = []
+    for side in _SIDES:
+        prompt, completion = _side(row, side)
+        sides.append({"prompt": prompt, "completion": completion, "label": side == "chosen"})
+    return {**rest, "sides": sides}
+
+
+def _side(row: Row, side: str) -> tuple[Any, str]:
+    """(prompt, completion): the prompt of its own column, or what stands before the last reply."""
+    prompt, said = row.get("prompt", row.get("question")), row[side]
+    turns = chat(said) if is_chat(said) else said
+    if is_chat(turns) and len(turns) > 1:  # whole conversations hold the prompt themselves
+        return last_reply([], turns)
+    return last_reply(chat(prompt) if is_chat(prompt) else prompt, turns)
 
 
 def nemo_gym(row: Row) -> Row:

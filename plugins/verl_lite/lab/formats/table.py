@@ -17,6 +17,62 @@ def _has_choices(sample: Mapping[str, Any]) -> bool:
     return bool((sample.get("output") or {}).get("choices"))  # a sample that failed has none
 
 
+_PREPARED = ("id", "group", "sample_index", "step", "reward", "advantage", "scores")  # by `prepare`
+VERL = Fields(  # a JSONL file per step (rollout_data_dir, validation_data_dir), as written by verl 0.9.1
+    prepare=prepare.verl,
+    completion=("output",),
+    prompt=("input",),
+    reference=("ground_truth",),
+    id=("id",),
+    group=("group",),
+    sample_index=("sample_index",),
+    step=("step",),
+    reward=("score",),
+    scores=("scores",),
+    hidden=(*_PREPARED, "score"),
+)
+TRL = Fields(  # completions/completions_*.parquet of log_completions, as written by TRL 1.16
+    prepare=prepare.trl,
+    completion=("completion",),
+    prompt=("prompt",),
+    reference=("reference",),
+    step=("step",),
+    reward=("reward",),
+    advantage=("advantage",),
+    scores=("scores",),
+    hidden=_PREPARED,
+)
+OPENRLHF = Fields(  # its batch inference, as documented; 0.11 no longer writes such files
+    completion=("output",),
+    prompt=("input",),
+    reference=("label",),
+    step=("step",),
+    reward=("reward",),
+    hidden=("label", "step", "reward"),
+)
+OPEN_INSTRUCT = Fields(  # `grpo_fast.py --save_traces`, as documented: a line per step, with a list per key
+    prepare=prepare.open_instruct,
+    each=("samples",),
+    completion=("decoded_responses",),
+    prompt=("decoded_queries", "queries"),
+    reference=("ground_truths",),
+    step=("training_step",),
+    finish_reason=("finish_reasons",),
+    completion_ids=("responses",),
+    reward=("scores",),
+    advantage=("advantages",),
+    hidden=("training_step", "finish_reasons", "scores", "advantages", "masks"),
+)
+PAIRS = Fields(  # preference pairs: two samples of one prompt; `label` is true for the chosen one
+    prepare=prepare.pairs,
+    each=("sides",),
+    completion=("completion",),
+    prompt=("prompt",),
+    reference=("reference", "answer"),
+    id=("id",),
+    group=(ROW,),
+    hidden=("id",),
+)
 SKYRL = Fields(  # `dump_eval_results`: dump_per_dataset_eval_results of SkyRL 0.4
     completion=("output_response",),
     prompt=("input_prompt",),

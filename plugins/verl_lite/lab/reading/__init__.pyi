@@ -1,3 +1,4 @@
+from .data_rows import Row as Row, data_rows as data_rows
 from .record_file import RecordFile as RecordFile, detect as detect
 from .rollouts import (
     Piece as Piece,

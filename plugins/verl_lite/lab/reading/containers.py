@@ -5,7 +5,6 @@ row, in a temporary folder; a row keeps its number. What a file is, its first by
 only where they do not (CSV).
 """
 
-import ast
 import csv
 import json
 import os
@@ -14,13 +13,17 @@ import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from verl_lite.errors import DataError
-from verl_lite.lab.reading.places import Place
+from verl_lite.lab.formats.chats import parsed_chat
+from verl_lite.lab.reading.places import Place, plain_suffix
 from verl_lite.plugins.records import to_json
-from verl_lite.plugins.records.reader import JSONL_SUFFIXES
+from verl_lite.plugins.records.reader import JSONL_SUFFIXES, refuse_doubles
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\x04\x22\x4d\x18": "lz4"}
 _XZ = b"\xfd7zXZ\x00"
@@ -28,22 +31,25 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")  # what PowerShell's `>` writes
 _ZIP_ZSTD = 93
 _ZIP_HEADER = struct.Struct("<26xHH")  # of a member: the lengths of its name and its extra field are last
 _READ_CHARS = 1 << 20
+_ROW_LISTS = ("data", "rows", "examples")
 _BETWEEN = re.compile(r"[\s,]*")
 
 
 def plain_file(place: Place, folder: Path) -> Path:
     """A JSONL or Parquet file with the rows of `place`: itself, or one made in `folder`.
 
-    Raises DataError for a damaged file, an unknown kind, and a full disk.
+    Raises DataError for a damaged file and an unknown kind.
     """
     with place.path.open("rb") as file:
         head = file.read(1 << 16)
     target = folder / f"plain-{len(list(folder.iterdir()))}.jsonl"
     try:
         return _plain(place, head, target, folder)
-    except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, csv.Error) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place.name} is not UTF-8 text ({error}): save it as UTF-8") from None
+    except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise DataError(f"{place.name} cannot be read (truncated or damaged?): {error}") from None
 
 
@@ -53,30 +59,23 @@ def _plain(place: Place, head: bytes, target: Path, folder: Path) -> Path:
     for magic, rewrite in _BINARY.items():
         if head.startswith(magic):
             return rewrite(place, target)
-    suffix = _suffix(place)
+    suffix = plain_suffix(place.name)
     if head.startswith(b"PAR1") or suffix == ".parquet":
         return _named(place, ".parquet", target)
-    if suffix in (".csv", ".tsv"):
-        return _write(target, _csv_rows(place.path, "\t" if suffix == ".tsv" else ","))
     if head.startswith(_UTF16):
         text = place.path.read_text(encoding="utf-16")
         target.write_text(text, encoding="utf-8")
-        return plain_file(Place(path=target, name=place.name), folder)
-    if _is_document(place.path, head):
-        return _write(target, json_values(place.path))
+        return plain_file(replace(place, path=target), folder)
+    if suffix in (".csv", ".tsv"):
+        return _write(target, _csv_rows(place, "\t" if suffix == ".tsv" else ","))
+    if _is_document(place.path, head, wraps=suffix == ".json"):
+        return _write(target, _unwrapped(json_values(place.path)))
     if suffix not in JSONL_SUFFIXES and not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         raise DataError(
             f"{place.name}: expected JSONL, JSON, Parquet, Arrow, CSV or inspect's .eval, plain or "
             f"compressed (.gz, .zst, .xz, .bz2); the file begins with {head[:20]!r}"
         )
     return _named(place, ".jsonl", target)
-
-
-def _suffix(place: Place) -> str:
-    path = Path(place.name)
-    return (
-        path.with_suffix("").suffix if path.suffix in (".gz", ".zst", ".xz", ".bz2", ".lz4") else path.suffix
-    )
 
 
 def _named(place: Place, suffix: str, target: Path) -> Path:
@@ -104,7 +103,7 @@ def _decompressed(place: Place, head: bytes, target: Path) -> Place:
             kind = next(name for magic, name in _COMPRESSED.items() if head.startswith(magic))
             with pa.input_stream(str(place.path), compression=kind) as packed:
                 shutil.copyfileobj(packed, plain, _READ_CHARS)
-    return Place(path=path, name=place.name, is_found=place.is_found)
+    return replace(place, path=path)
 
 
 def _write(target: Path, rows: Iterable[Any]) -> Path:
@@ -188,39 +187,51 @@ _BINARY: dict[bytes, Callable[[Place, Path], Path]] = {
 }
 
 
-def _csv_rows(path: Path, delimiter: str) -> Iterator[Any]:
-    """Rows of text; empty cells are left out, and a list of messages written as text becomes one."""
+def _csv_rows(place: Place, delimiter: str) -> Iterator[object]:
+    """Rows of text; empty cells are None, and a list of messages written as text becomes one."""
     csv.field_size_limit(2**31 - 1)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for row in csv.DictReader(file, delimiter=delimiter):
-            if None in row:  # text is no row: it is counted as a bad one, with this reason to read
-                yield f"more cells than the header names: {list(row.values())}"
-            else:
-                kept = {key: text for key, text in row.items() if key and text is not None}
-                yield {key: _cell(text) for key, text in kept.items() if text or key == "completion"}
-
-
-def _cell(text: str) -> Any:
-    if not text.startswith("[{"):
-        return text
-    for read in (json.loads, ast.literal_eval):  # as JSON, or as pandas writes lists
+    with place.path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         try:
-            value = read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        if all(isinstance(m, dict) and ("role" in m or "from" in m) for m in value):
-            return value
-    return text
+            refuse_doubles([name for name in reader.fieldnames or () if name], place.name)
+            for row in reader:
+                if None in row:  # text is no row: it is counted as a bad one, with this reason to read
+                    yield f"more cells than the header names: {list(row.values())}"
+                else:
+                    yield {key: _cell(key, text) for key, text in row.items() if key}
+        except csv.Error as error:
+            raise DataError(f"{place.name}:{reader.line_num} is not valid CSV: {error}") from None
 
 
-def _is_document(path: Path, head: bytes) -> bool:
-    """Whether the text is a JSON array, or objects that span lines, rather than an object per line."""
+def _cell(column: str, text: str | None) -> object:
+    if not text:
+        return "" if column == "completion" else None
+    return parsed_chat(text)
+
+
+def _unwrapped(values: Iterator[JsonValue]) -> Iterator[JsonValue]:
+    """The values, or the rows of the first where it is an object that holds them, as in {"data": [...]}."""
+    for value in values:
+        rows = _rows_in(value)
+        yield from rows or [value]
+
+
+def _rows_in(value: JsonValue) -> list[JsonValue]:
+    found = [value[name] for name in _ROW_LISTS if name in value] if isinstance(value, dict) else []
+    return next((rows for rows in found if isinstance(rows, list)), [])
+
+
+def _is_document(path: Path, head: bytes, *, wraps: bool) -> bool:
+    """Whether the text is a JSON array, or objects that span lines, rather than an object per line.
+
+    With `wraps` also an object in one line that holds the rows.
+    """
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if start[:1] not in (b"[", b"{"):
         return False
     first_line, _, rest = start.partition(b"\n")
     if not rest.strip():
-        return start.startswith(b"[")
+        return start.startswith(b"[") or (wraps and bool(_rows_in(next(json_values(path), None))))
     try:
         json.loads(first_line)
     except (ValueError, RecursionError):
@@ -231,14 +242,14 @@ def _is_document(path: Path, head: bytes) -> bool:
     return False
 
 
-def json_values(path: Path) -> Iterator[Any]:
+def json_values(path: Path) -> Iterator[JsonValue]:
     """The elements of a JSON array, or the values that follow one another; never the whole file at once.
 
-    Raises ValueError where the text is no JSON.
+    Raises ValueError, with the line, where the text is no JSON.
     """
     decoder = json.JSONDecoder()
     with path.open(encoding="utf-8-sig") as file:
-        text, at = file.read(_READ_CHARS), 0
+        text, at, lines = file.read(_READ_CHARS), 0, 0
         is_array = text.lstrip().startswith("[")
         if is_array:
             at = text.index("[") + 1
@@ -248,12 +259,13 @@ def json_values(path: Path) -> Iterator[Any]:
                 return
             try:
                 value, end = decoder.raw_decode(text, at)
-            except json.JSONDecodeError:
+            except json.JSONDecodeError as error:
                 more = file.read(max(_READ_CHARS, len(text) - at))
                 if not more and at == len(text) and not is_array:
                     return
                 if not more:
-                    raise
+                    raise ValueError(f"line {lines + error.lineno} is not valid JSON: {error.msg}") from None
+                lines += text.count("\n", 0, at)
                 text, at = text[at:] + more, 0
             else:
                 yield value

@@ -1,11 +1,12 @@
 """From what the user names to files on this disk: files, folders, globs, run folders, stdin, remote paths."""
 
 import glob
+import json
 import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,32 @@ from verl_lite.lab.reading.run_folders import run_records
 STDIN = "-"
 _SUFFIXES = frozenset(".parquet .jsonl .ndjson .json .arrow .feather .csv .tsv .eval .pt".split())
 COMPRESSIONS = frozenset(".gz .zst .xz .bz2 .lz4".split())
+_SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"  # what `datasets` writes with save_to_disk
+_NOT_ROWS = frozenset({_SAVED, _SAVED_SPLITS, "dataset_info.json", "dataset_infos.json"})
+_EXPECTED = (
+    f"a file ({', '.join(sorted(_SUFFIXES))}; text also compressed), a folder of such files, a folder "
+    "saved by `datasets`, or a glob"
+)
+_SPLITS = {
+    **{name: name for name in ("train", "test", "validation", "held_out")},
+    "training": "train",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A file on this disk and what the user calls it. `is_found`: in a folder, not named itself."""
+    """A file on this disk and what the user calls it. `is_found`: in a folder, not named itself.
+
+    `split` is that of a saved data set, which says it.
+    """
 
     path: Path
     name: str
     is_found: bool = False
+    split: str = ""
 
 
 def find_places(sources: Sequence[str | Path], folder: Path) -> list[Place]:
@@ -37,6 +55,30 @@ def find_places(sources: Sequence[str | Path], folder: Path) -> list[Place]:
     return [place for place in places if unique.get(place.path.resolve()) is place]
 
 
+def of_split(places: Sequence[Place], split: str, *, source: str) -> Sequence[Place]:
+    """Of several files of a source whose names say splits (train-00000.parquet), those of `split`.
+
+    Raises DataError where there are none.
+    """
+    named = {place: place.split or _split_of(place.path) for place in places}
+    if not any(named.values()) or (len(set(named.values())) == 1 and not places[0].split):
+        return places
+    chosen = [place for place in places if named[place] in (split, _SPLITS.get(split))]
+    if not chosen:
+        splits = ", ".join(sorted({name for name in named.values() if name}))
+        raise DataError(f"{source}: no file is of the split {split!r}; their names say {splits}: set split")
+    return chosen
+
+
+def _split_of(path: Path) -> str:
+    """The split in the file's name (train-00000-of-00002.parquet), or that of its folder; "" for none."""
+    for text in (path.name, path.parent.name):
+        words = re.split(r"[^a-z_]|_(?!out)", text.lower())
+        if found := [_SPLITS[word] for word in words if word in _SPLITS]:
+            return found[0]
+    return ""
+
+
 def is_remote(source: str | Path) -> bool:
     return re.match(r"[a-z][a-z0-9+.-]*::?//", str(source), re.IGNORECASE) is not None
 
@@ -47,37 +89,53 @@ def _find(source: str | Path, folder: Path) -> Iterator[Place]:
         yield _stdin(folder)
     elif is_remote(source):
         yield from _remote(text, folder)
-    elif Path(source).is_dir():
-        yield from _in_folder(Path(source))
-    elif not Path(source).exists() and glob.has_magic(text):
-        found = sorted(glob.glob(text, recursive=True), key=_natural)
-        if not found:
-            raise DataError(f"no file fits {text}")
-        for name in found:
-            yield from _find(Path(name), folder)
-    elif not Path(source).is_file() and not Path(source).is_fifo():
-        raise DataError(f"no rollout file at {source}")
-    elif Path(source).is_fifo():
-        with Path(source).open("rb") as stream:
-            yield _copied(stream, folder, name=text)
     else:
-        yield Place(path=Path(source), name=text)
+        yield from _local(text, folder)
+
+
+def _local(name: str, folder: Path) -> Iterator[Place]:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        yield from _in_folder(path)
+    elif path.is_fifo():
+        with path.open("rb") as stream:
+            yield _copied(stream, folder, name=name)
+    elif path.is_file():
+        yield Place(path=path, name=name)
+    elif found := sorted(glob.glob(str(path), recursive=True), key=_natural):
+        for one in found:
+            yield from _local(one, folder)
+    else:
+        what = "file fits" if glob.has_magic(name) else "file at"
+        raise DataError(f"no {what} {name} (looked from {Path.cwd()}): expected {_EXPECTED}")
 
 
 def _in_folder(folder: Path) -> Iterator[Place]:
     """A run's rollouts (all its steps), an evaluation's samples, or every readable file below."""
-    files = run_records(folder)
+    if (folder / _SAVED_SPLITS).is_file():
+        for split in json.loads((folder / _SAVED_SPLITS).read_text(encoding="utf-8"))["splits"]:
+            yield from (replace(place, split=split) for place in _in_folder(folder / split))
+        return
+    files = _saved(folder) or run_records(folder)
     if files is None:
         below = (path for path in folder.rglob("*") if _is_candidate(path, folder))
         files = sorted(below, key=lambda path: _natural(str(path)))
     if not files:
-        raise DataError(f"{folder} holds no file of rollouts ({', '.join(sorted(_SUFFIXES))})")
+        raise DataError(f"{folder} holds no file of rows: expected {_EXPECTED}")
     yield from (Place(path=path, name=str(path), is_found=True) for path in files)
 
 
+def _saved(folder: Path) -> list[Path]:
+    """The shards of a data set that `datasets` saved, in their order."""
+    if not (folder / _SAVED).is_file():
+        return []
+    state = json.loads((folder / _SAVED).read_text(encoding="utf-8"))
+    return [folder / shard["filename"] for shard in state["_data_files"]]
+
+
 def _is_candidate(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return _has_known_suffix(path) and not hidden and path.is_file()
+    hidden = any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+    return _has_known_suffix(path) and not hidden and path.name not in _NOT_ROWS and path.is_file()
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -108,7 +166,7 @@ def _remote(url: str, folder: Path) -> Iterator[Place]:
         if is_folder:
             names = [name for name in names if _has_known_suffix(Path(name))]
         if not names:
-            raise DataError(f"{url} holds no file of rollouts")
+            raise DataError(f"{url} holds no file of rows: expected {_EXPECTED}")
         for name in names:
             target = folder / f"{len(list(folder.iterdir()))}-{Path(name).name}"
             system.get_file(name, str(target))
@@ -118,9 +176,14 @@ def _remote(url: str, folder: Path) -> Iterator[Place]:
         raise DataError(f"{url} cannot be fetched: {reason}") from None
 
 
+def plain_suffix(name: str) -> str:
+    """The suffix that says what is in the file, without that of a compression."""
+    path = Path(name)
+    return (path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path).suffix.lower()
+
+
 def _has_known_suffix(path: Path) -> bool:
-    plain = path.with_suffix("") if path.suffix in COMPRESSIONS else path
-    return plain.suffix in _SUFFIXES and not path.name.endswith(BAD_ROWS)
+    return plain_suffix(path.name) in _SUFFIXES and not path.name.endswith(BAD_ROWS)
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

@@ -6,6 +6,7 @@ A plain file needs only what the rewards read: `completion`, usually `prompt` (t
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 Convert = Callable[[Any, int], Iterable[Record]]  # (row, row number) -> its records
-Row = tuple[int, object]  # its number and its content: text in JSONL, else a dict
+Row = tuple[int, object]  # its number and its content: text in JSONL (bytes if not UTF-8), else a dict
 
 _BATCH_ROWS = 2048
 _DECODER = json.JSONDecoder()
@@ -92,7 +93,7 @@ def converted(
         return tuple(convert(parsed(row), number))
     except BAD_ROW as error:
         text = row if isinstance(row, str) else repr(row)
-        bad = BadRow(row=number, reason=_reason(error), text=text, file=name)
+        bad = BadRow(row=number, reason=reason_of(error), text=text, file=name)
         if on_bad_row is None:
             raise DataError(f"{name}, row {number}: {bad.reason}") from None
         on_bad_row(bad)
@@ -114,7 +115,7 @@ def check_record_file(path: str | Path) -> Path:
     """`path`, if it is a file with a readable suffix; raises DataError otherwise."""
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"no rollout file at {path}")
+        raise DataError(f"no file at {path}")
     if path.suffix not in (".parquet", *JSONL_SUFFIXES):
         raise DataError(f"{path}: expected a .parquet or .jsonl file, got the suffix {path.suffix!r}")
     return path
@@ -127,7 +128,7 @@ def spans_of(path: Path, *, num_rows: int, num_bytes: int) -> list[Span]:
     return list(_json_spans(path, num_bytes))
 
 
-def lines_at(path: Path, span: Span) -> Iterator[tuple[int, str]]:
+def lines_at(path: Path, span: Span) -> Iterator[tuple[int, str | bytes]]:
     """(byte offset, text) of every line of a JSONL span, empty ones included."""
     offset = span.position
     with path.open("rb") as file:
@@ -159,20 +160,28 @@ def _is_full(file: "pq.ParquetFile", column: str, span: Span) -> bool:
 
 def parsed(row: object) -> Any:
     """A row's value: text is JSON without white space around it (faster than json.loads on short rows)."""
+    if isinstance(row, bytes):
+        row = row.decode()  # to raise the error about it
     if not isinstance(row, str):
         return row
     value, end = _DECODER.raw_decode(row)
     return value if end == len(row) else json.loads(row)  # to raise the error about the rest
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why a row is a bad one."""
     if isinstance(error, json.JSONDecodeError):
         return f"not valid JSON ({error.msg} at character {error.pos + 1})"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 text (byte {error.object[error.start]:#x} at {error.start + 1})"
     return f"there is no key {error}" if isinstance(error, KeyError) else str(error)
 
 
-def _text(line: bytes) -> str:
-    return line.decode("utf-8", errors="replace").strip("\ufeff \t\r\n")
+def _text(line: bytes) -> str | bytes:
+    try:
+        return line.decode().strip("\ufeff \t\r\n")
+    except UnicodeDecodeError:
+        return line
 
 
 def _json_rows(path: Path, span: Span | None) -> Iterator[Row]:
@@ -186,6 +195,13 @@ def _json_rows(path: Path, span: Span | None) -> Iterator[Row]:
             offset += len(line)
             if offset >= end:
                 return
+
+
+def refuse_doubles(columns: Sequence[str], name: str) -> None:
+    """Raise DataError where two columns of a table have one name: the later would hide the earlier."""
+    doubles = [column for column, count in Counter(columns).items() if count > 1]
+    if doubles:
+        raise DataError(f"{name}: several columns are called {doubles[0]!r}: rename or drop all but one")
 
 
 def _json_spans(path: Path, num_bytes: int) -> Iterator[Span]:
@@ -212,6 +228,7 @@ def _parquet_file(path: Path) -> "Iterator[pq.ParquetFile]":
                     f"{path} was written with record schema {int(version)}, this verl-lite reads up to "
                     f"{SCHEMA_VERSION}: upgrade verl-lite"
                 )
+            refuse_doubles(file.schema_arrow.names, str(path))
             yield file
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet (truncated or damaged?): {error}") from None

@@ -74,8 +74,8 @@ def test_num_rows_takes_the_first_and_every_row_is_checked(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{broken\n", r"rows\.jsonl:1 is not valid JSON"),
-        ("[1]\n", "expected an object, got list"),
+        ("{broken\n", r"rows\.jsonl:1: not valid JSON"),
+        ("[1]\n", "row 0: expected an object, got 1"),
         ("", "no rows"),
     ],
 )
@@ -89,7 +89,7 @@ def test_broken_files_name_the_place(tmp_path: Path, text: str, message: str) ->
 def test_a_parquet_file_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     path.write_text("not parquet")
-    with pytest.raises(DataError, match="is not a Parquet file"):
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
         read_rows(gsm8k(path=str(path)), seed=0)
 
 

@@ -60,11 +60,13 @@ WRITERS: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
     "wrapped.json": lambda rows: json.dumps({"version": 1, "data": rows}).encode(),
     "pretty_wrapped.json": lambda rows: json.dumps({"data": rows}, indent=1).encode(),
     "rows.csv": as_csv,
+    "utf16.csv": lambda rows: as_csv(rows).decode().encode("utf-16"),
     "rows.tsv": lambda rows: as_csv(rows, "\t"),
     "rows.jsonl.gz": lambda rows: gzip.compress(lines(rows)),
     "rows.jsonl.bz2": lambda rows: bz2.compress(lines(rows)),
     "rows.jsonl.zst": lambda rows: zstd(lines(rows)),
     "rows.json.gz": lambda rows: gzip.compress(json.dumps(rows).encode()),
+    "rows.JSONL.GZ": lambda rows: gzip.compress(lines(rows[:3])) + gzip.compress(lines(rows[3:])),
     "rows.csv.gz": lambda rows: gzip.compress(as_csv(rows)),
     "file.arrow": lambda rows: as_arrow(rows, stream=False),
     "stream.arrow": lambda rows: as_arrow(rows, stream=True),
@@ -125,27 +127,34 @@ def test_what_datasets_saved(tmp_path: Path, is_dict: bool) -> None:
     assert read_rows(config(tmp_path / "saved"), seed=0) == ROWS
     if is_dict:
         assert read_rows(config(tmp_path / "saved", split="test"), seed=0) == ROWS[:1]
-        with pytest.raises(DataError, match="has the splits train, test, not 'dev': set split"):
+        with pytest.raises(
+            DataError, match="no file is of the split 'dev'; their names say test, train: set split"
+        ):
             read_rows(config(tmp_path / "saved", split="dev"), seed=0)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"question": "a", "reference": "b"}\n{"question": \n', r"a\.jsonl:2 is not valid JSON"),
-        ("a.jsonl", b"\n[1]\n", r"a\.jsonl, row 0: expected an object, got list"),
-        ("a.json", b'[\n{"question": "a"},\n{"question": }]', r"a\.json:3 is not valid JSON"),
-        ("a.json", b'[1, "x"]', r"a\.json, row 0: expected an object, got int"),
-        ("a.csv", b'question,reference\na,b\nc,d,e\n', r"a\.csv:3: more cells than the 2 columns"),
+        ("a.jsonl", b'{"question": "a", "reference": "b"}\n{"question": \n', r"a\.jsonl:2: not valid JSON \(Expecting value at character \d+\)"),
+        ("a.jsonl", b'\n{"question": "a", "reference": "b"}\n[1]\n', r"a\.jsonl, row 1: expected an object, got \[1\]"),
+        ("a.json", b'[\n{"question": "a"},\n{"question": }]', r"a\.json cannot be read .*: line 3 is not valid JSON"),
+        ("a.json", b'[1, "x"]', r"a\.json, row 0: expected an object, got 1"),
+        ("a.csv", b'question,reference\na,b\nc,d,e\n', r"a\.csv, row 1: .* got \"more cells than the header"),
+        ("a.csv", b'question,question\na,b\n', r"a\.csv: several columns are called 'question'"),
+        ("a.csv", "question,reference\né,b\n".encode("latin-1"), r"a\.csv is not UTF-8 text .*: save it as UTF-8"),
+        ("a.jsonl", '{"question": "é"}\n'.encode("latin-1"), r"a\.jsonl:1: not UTF-8 text \(byte 0xe9 at 15\)"),
         ("a.csv", b'question,reference\na,"b\n', r"a\.csv:\d is not valid CSV: unexpected end of data"),
-        ("a.jsonl", b"\xff\xfe{", r"a\.jsonl cannot be read"),
+        ("a.jsonl", b"\xff\xfe{", r"a\.jsonl is not UTF-8 text"),
         ("a.jsonl.gz", gzip.compress(lines(ROWS), mtime=0)[:30], r"a\.jsonl\.gz cannot be read"),
-        ("a.arrow", b"ARROW1\0\0 and no more", r"a\.arrow is not an Arrow file"),
-        ("a.parquet", b"PAR1", r"a\.parquet is not a Parquet file"),
+        ("a.arrow", b"ARROW1\0\0 and no more", r"a\.arrow cannot be read"),
+        ("a.parquet", b"PAR1", r"a\.parquet cannot be read as Parquet"),
         ("a.jsonl", b"", r"a\.jsonl has no rows"),
         ("a.csv", b"question,reference\n", r"a\.csv has no rows"),
         ("a.json", b"", r"a\.json has no rows"),
-        ("a.xlsx", b"PK", r"cannot tell what is in a \.xlsx file; expected .*\.csv"),
+        ("a.jsonl.gz", b"", r"a\.jsonl\.gz has no rows"),
+        ("a.xlsx", b"PK\3\4", r"a\.xlsx cannot be read"),
+        ("a.txt", b"hello", r"a\.txt: expected JSONL, JSON, Parquet, Arrow, CSV"),
         ("a.jsonl", b'{"qestion": "a"}\n', r"no column 'question'; .* \(did you mean 'qestion'\?\)"),
         ("a.jsonl", b'{"question": "a", "gold": 1}\n', r"no column 'reference'; .* set reference: ''"),
     ],
@@ -159,7 +168,7 @@ def test_bad_files_name_the_place(name: str, content: bytes, message: str, tmp_p
 
 def test_no_file_at_all(tmp_path: Path) -> None:
     for path in (tmp_path / "none.jsonl", tmp_path / "*.jsonl", tmp_path):
-        with pytest.raises(DataError, match=r"there is no data file .*; expected a file \("):
+        with pytest.raises(DataError, match=r"no file .*: expected a file \(\.arrow, .*, or a glob"):
             read_rows(config(path), seed=0)
     with pytest.raises(ConfigError, match="lower num_rows"):
         read_rows(DatasetConfig(task="arithmetic", num_rows=10**6), seed=0)
