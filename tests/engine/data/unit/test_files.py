@@ -136,14 +136,29 @@ def test_what_datasets_saved(tmp_path: Path, is_dict: bool) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"question": "a", "reference": "b"}\n{"question": \n', r"a\.jsonl:2: not valid JSON \(Expecting value at character \d+\)"),
-        ("a.jsonl", b'\n{"question": "a", "reference": "b"}\n[1]\n', r"a\.jsonl, row 1: expected an object, got \[1\]"),
-        ("a.json", b'[\n{"question": "a"},\n{"question": }]', r"a\.json cannot be read .*: line 3 is not valid JSON"),
+        (
+            "a.jsonl", b'{"question": "a", "reference": "b"}\n{"question": \n',
+            r"a\.jsonl:2: not valid JSON \(Expecting value at character \d+\)",
+        ),
+        (
+            "a.jsonl", b'\n{"question": "a", "reference": "b"}\n[1]\n',
+            r"a\.jsonl, row 1: expected an object, got \[1\]",
+        ),
+        (
+            "a.json", b'[\n{"question": "a"},\n{"question": }]',
+            r"a\.json cannot be read .*: line 3 is not valid JSON",
+        ),
         ("a.json", b'[1, "x"]', r"a\.json, row 0: expected an object, got 1"),
         ("a.csv", b'question,reference\na,b\nc,d,e\n', r"a\.csv, row 1: .* got \"more cells than the header"),
         ("a.csv", b'question,question\na,b\n', r"a\.csv: several columns are called 'question'"),
-        ("a.csv", "question,reference\né,b\n".encode("latin-1"), r"a\.csv is not UTF-8 text .*: save it as UTF-8"),
-        ("a.jsonl", '{"question": "é"}\n'.encode("latin-1"), r"a\.jsonl:1: not UTF-8 text \(byte 0xe9 at 15\)"),
+        (
+            "a.csv", "question,reference\né,b\n".encode("latin-1"),
+            r"a\.csv is not UTF-8 text .*: save it as UTF-8",
+        ),
+        (
+            "a.jsonl", '{"question": "é"}\n'.encode("latin-1"),
+            r"a\.jsonl:1: not UTF-8 text \(byte 0xe9 at 15\)",
+        ),
         ("a.csv", b'question,reference\na,"b\n', r"a\.csv:\d is not valid CSV: unexpected end of data"),
         ("a.jsonl", b"\xff\xfe{", r"a\.jsonl is not UTF-8 text"),
         ("a.jsonl.gz", gzip.compress(lines(ROWS), mtime=0)[:30], r"a\.jsonl\.gz cannot be read"),
