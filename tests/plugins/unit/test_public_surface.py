@@ -97,7 +97,7 @@ ROOMS = {
         read_preferences to_preference write_preferences
     """,
     "verl_lite.lab.reading": """
-        Piece RecordFile Rollouts Sources detect group_records open_rollouts records_of_rows
+        Piece RecordFile Rollouts Row Sources data_rows detect group_records open_rollouts records_of_rows
     """,
     "verl_lite.lab.report": """
         NOTHING ReportData ReportOptions collect shown_rollouts timeline_data write_report

@@ -26,7 +26,7 @@ def is_chat(value: Any) -> bool:
 def parsed_chat(text: str) -> Any:
     """The list of messages that `text` is as JSON or as Python writes it; any other text as it is."""
     read = literal(text.strip()) if text.lstrip().startswith("[{") else None
-    return read if is_chat(read) and all(len(message) > 1 for message in read) else text
+    return read if read and is_chat(read) and all(len(message) > 1 for message in read) else text
 
 
 def as_turns(text: Any) -> Any:
