@@ -2,14 +2,15 @@
 
     verl-lite train examples/quickstart.yaml --run-dir runs/quickstart
     python benchmarks/learning_signals.py distill --quickstart runs/quickstart [--seeds 0 1 2]
-    python benchmarks/learning_signals.py curriculum [--seeds 0 1 2]
+    python benchmarks/learning_signals.py curriculum --quickstart runs/quickstart [--seeds 0 1 2]
 
-distill     examples/distill.yaml three times per seed: the teacher alone, rewards alone, both
-curriculum  the quickstart after its own SFT, trained on additions of which a third has no carry (it solves
+distill     examples/distill.yaml after its SFT, three times per seed: the teacher alone, rewards alone, both
+curriculum  the quickstart after its SFT, trained on additions of which a third has no carry (it solves
             them), a third has four digits (it never does) and a third is two digits with a carry, which is
             what the held-out rows ask: with and without data.curriculum.gate
 
-Held-out accuracy every 2 or 5 steps goes to --out as one JSON per kind.
+Every run of a kind begins with the same weights. Runs already in --out are not repeated. Held-out accuracy
+by step goes to --out as one JSON per kind: every run, and the mean over the seeds by arm.
 """
 
 import argparse
@@ -17,17 +18,15 @@ import json
 import random
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean
 
 import yaml
 
 ROOT = Path(__file__).parent.parent
 AT = 0.9
-DISTILL = {
-    "distillation": [],
-    "GRPO": ["distillation.weight=0", "algorithm.advantage=grpo"],
-    "both": ["algorithm.advantage=grpo"],
-}
+Curves = dict[str, list[tuple[int, float]]]
 CURRICULUM = {"plain": [], "gate": ["data.curriculum={gate: {rest_steps: 20}}"]}
 
 
@@ -42,7 +41,7 @@ def additions(count: int, kind: str, rng: random.Random) -> list[dict[str, str]]
     return list(found.values())
 
 
-def curriculum_config(folder: Path) -> Path:
+def curriculum_config(folder: Path, model: Path) -> Path:
     rng = random.Random(0)
     carry = additions(1200, "carry", rng)
     train = [*carry[:900], *additions(900, "easy", rng), *additions(900, "hard", rng)]
@@ -52,7 +51,8 @@ def curriculum_config(folder: Path) -> Path:
     tree = yaml.safe_load((ROOT / "examples" / "quickstart.yaml").read_text())
     tree |= {
         "name": "curriculum",
-        "sft": {**tree["sft"], "data": tree["data"]["train"]},
+        "model": {"path": str(model)},
+        "sft": {},
         "data": {name: {"path": str((folder / f"{name}.jsonl").absolute())} for name in files},
         "evaluation": {"every_steps": 2},
         "checkpoints": {"every_steps": 0},
@@ -62,17 +62,43 @@ def curriculum_config(folder: Path) -> Path:
     return path
 
 
-def run(config: Path, changes: list[str], run_dir: Path) -> list[tuple[int, float]]:
-    """Held-out accuracy by step."""
+def distillation_arms(teacher: Path) -> dict[str, list[str]]:
+    judged = [f"distillation.teachers.quickstart.model={teacher}"]
+    rewarded = "algorithm.advantage=grpo"
+    return {
+        "distillation": judged,
+        "GRPO": ["distillation.teachers={}", rewarded],
+        "both": [*judged, rewarded],
+    }
+
+
+def train(config: Path, changes: list[str], run_dir: Path) -> None:
+    """A run, unless it is there."""
     command = [str(Path(sys.executable).parent / "verl-lite"), "train", str(config), *changes]
-    subprocess.run(
-        [*command, "logging.trackers=[]", "--run-dir", str(run_dir)], check=True, stdout=subprocess.DEVNULL
-    )
+    if not (run_dir / "summary.json").exists():
+        subprocess.run(
+            [*command, "logging.trackers=[]", "--run-dir", str(run_dir)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+
+def accuracy_by_step(run_dir: Path) -> list[tuple[int, float]]:
+    """Held-out accuracy by step."""
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((run_dir / "summary.json").read_text())
     ends = summary["metrics"]["evaluation/accuracy"]
     measured = [(row["step"], row["evaluation/accuracy"]) for row in rows if "evaluation/accuracy" in row]
     return [(0, ends["before"]), *measured, (summary["steps"], ends["after"])]
+
+
+def means(curves: Curves, arms: Iterable[str]) -> Curves:
+    """The mean of each arm's curves over its seeds, by the arm's name."""
+    found: Curves = {}
+    for arm in arms:
+        several = [curve for name, curve in curves.items() if name.rpartition("-")[0] == arm]
+        found[arm] = [(points[0][0], fmean(y for _, y in points)) for points in zip(*several, strict=True)]
+    return found
 
 
 def main() -> None:
@@ -83,26 +109,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/learning_signals"))
     arguments, overrides = parser.parse_known_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    teacher = (arguments.quickstart / "checkpoints" / "step_000040" / "policy").absolute()
+    quickstart = arguments.quickstart.absolute()
     if arguments.kind == "distill":
-        config, arms = ROOT / "examples" / "distill.yaml", DISTILL
-        overrides = [f"distillation.teachers.quickstart.model={teacher}", *overrides]
+        config, student = ROOT / "examples" / "distill.yaml", arguments.out / "student"
+        arms = distillation_arms(quickstart / "checkpoints" / "step_000040" / "policy")
+        train(config, ["steps=0", "evaluation.every_steps=0", "distillation.teachers={}"], student)
+        overrides += [f"model={{path: {student.absolute() / 'model'}}}", "sft.steps=0"]
     else:
-        config, arms = curriculum_config(arguments.out), CURRICULUM
-    result = arguments.out / f"{arguments.kind}.json"
-    curves = json.loads(result.read_text()) if result.exists() else {}
+        config, arms = curriculum_config(arguments.out, quickstart / "model"), CURRICULUM
+    curves: Curves = {}
     print(f"| seed | arm | before | after | first at {AT:.0%} |\n|---|---|---|---|---|")
     for seed in arguments.seeds:
         for arm, changes in arms.items():
-            key = f"{arm}-{seed}"
             run_dir = arguments.out / f"{arguments.kind}_{arm}_{seed}"
-            curves[key] = run(config, [f"seed={seed}", *changes, *overrides], run_dir)
-            result.write_text(json.dumps(curves))
-            first = next((step for step, accuracy in curves[key] if accuracy >= AT), None)
-            print(
-                f"| {seed} | {arm} | {curves[key][0][1]:.1%} | {curves[key][-1][1]:.1%} | {first} |",
-                flush=True,
-            )
+            train(config, [f"seed={seed}", *changes, *overrides], run_dir)
+            curve = curves[f"{arm}-{seed}"] = accuracy_by_step(run_dir)
+            first = next((step for step, accuracy in curve if accuracy >= AT), None)
+            print(f"| {seed} | {arm} | {curve[0][1]:.1%} | {curve[-1][1]:.1%} | {first} |", flush=True)
+    result = arguments.out / f"{arguments.kind}.json"
+    result.write_text(json.dumps({**curves, **means(curves, arms)}))
 
 
 if __name__ == "__main__":

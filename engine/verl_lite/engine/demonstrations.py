@@ -1,47 +1,83 @@
-"""Supervised rows beside the rollouts of a step: tokens of the loss component `cross_entropy`.
+"""Supervised samples beside the rollouts of a step: demonstrations, and a teacher's saved rollouts.
 
-Which rows a step takes follows from the seed and the step alone, so a resumed run continues exactly.
+Which ones a step takes follows from the seed and the step alone, so a resumed run continues exactly.
 """
 
+import random
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Generic, TypeVar
 
-from verl_lite.engine.config.sft import DemonstrationsConfig
+from verl_lite.engine.config.sft import RowsPerStepConfig
 from verl_lite.engine.rundir.seeds import derive_seed
-from verl_lite.engine.sft.data import SFTData
+from verl_lite.engine.sft.examples import SFTExample
 from verl_lite.engine.sft.loss import as_sample
-from verl_lite.engine.sft.stream import SFTStream
-from verl_lite.engine.types import TrainingSample
+from verl_lite.engine.sft.saved_rollouts import SavedRollout
+from verl_lite.engine.teachers import Teachers
+from verl_lite.engine.types import ComponentName, TeacherTokens, TrainingSample
 from verl_lite.plugins.composite.schedule import weight_at
 
-
-class Demonstrations:
-    """The demonstrations of a run; none without data."""
-
-    def __init__(self, config: DemonstrationsConfig | None, data: SFTData | None, *, seed: int) -> None:
-        self._config = config
-        self._data = data
-        self._seed = derive_seed(seed, "demonstrations")
-        self._start()
-
-    def _start(self) -> None:
-        self._step = 0
-        self._stream = None if self._data is None else SFTStream(self._data.sources, seed=self._seed)
-
-    def samples(self, step: int) -> Sequence[TrainingSample]:
-        """The rows of `step`, weighted by the schedule; none where the weight is 0."""
-        if self._config is None or self._stream is None:
-            return []
-        if step < self._step:
-            self._start()
-        assert self._stream is not None
-        for _ in range(step - self._step + 1):
-            examples = self._stream.next(self._config.rows_per_step)
-        self._step = step + 1
-        weight = weight_at(self._config.weight, step)
-        return [_demonstration(*as_sample(example), weight=weight) for example in examples] if weight else []
+Example = TypeVar("Example", bound=SFTExample)
 
 
-def _demonstration(sample: TrainingSample, weights_T: Sequence[float], *, weight: float) -> TrainingSample:
+class StepRows(Generic[Example]):
+    """`rows_per_step` rows for each step, in endless epochs with an order of their own; none without rows."""
+
+    def __init__(
+        self, config: RowsPerStepConfig | None, rows: Sequence[Example] | None, *, seed: int, name: str
+    ) -> None:
+        self._config, self._rows = config, rows or ()
+        self._seed = derive_seed(seed, name)
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def _shuffled(self, epoch: int) -> list[int]:
+        return random.Random(f"{self._seed}:{epoch}").sample(range(len(self._rows)), len(self._rows))
+
+    def of(self, step: int) -> tuple[list[Example], float]:
+        """The rows of `step` and their weight; none where it is 0."""
+        weight = weight_at(self._config.weight, step) if self._config is not None else 0.0
+        if self._config is None or not weight:
+            return [], 0.0
+        first = step * self._config.rows_per_step
+        places = (divmod(first + at, len(self._rows)) for at in range(self._config.rows_per_step))
+        return [self._rows[self._order(epoch)[place]] for epoch, place in places], weight
+
+
+def demonstrated(rows: StepRows[SFTExample], step: int) -> list[TrainingSample]:
+    """The demonstrations of `step`: the component `cross_entropy`."""
+    examples, weight = rows.of(step)
+    return [_supervised(example, "cross_entropy", weight) for example in examples]
+
+
+def from_saved(
+    rows: StepRows[SavedRollout], teachers: Teachers, step: int
+) -> tuple[list[TrainingSample], dict[str, float]]:
+    """The saved rollouts of `step`, and what the teachers that wrote them reach themselves.
+
+    The component is `forward_kl` where a teacher gives more than the sampled token, else `cross_entropy`.
+    The metric `distillation/teacher_cross_entropy` is the mean -log p_teacher per token, where it was saved.
+    """
+    examples, weight = rows.of(step)
+    plain = [_supervised(example, "cross_entropy", weight) for example in examples]
+    answers = teachers.judge(plain, [example.source for example in examples])
+    samples = [
+        before if answer is None else _supervised(example, "forward_kl", weight, teacher=answer)
+        for before, example, answer in zip(plain, examples, answers, strict=True)
+    ]
+    known = [
+        (e.teacher_logprob, sum(map(bool, e.weights_T))) for e in examples if e.teacher_logprob is not None
+    ]
+    if not known:
+        return samples, {}
+    return samples, {
+        "distillation/teacher_cross_entropy": -sum(p for p, _ in known) / sum(count for _, count in known)
+    }
+
+
+def _supervised(
+    example: SFTExample, component: ComponentName, weight: float, *, teacher: TeacherTokens | None = None
+) -> TrainingSample:
+    sample, weights_T = as_sample(example)
     zeros = [0] * len(sample.completion_ids)
     return TrainingSample(
         prompt_ids=sample.prompt_ids,
@@ -49,5 +85,6 @@ def _demonstration(sample: TrainingSample, weights_T: Sequence[float], *, weight
         sampler_logprobs_T=(),
         advantages_T=zeros,
         loss_mask_T=zeros,
-        components={"cross_entropy": [weight * own for own in weights_T]},
+        components={component: [weight * own for own in weights_T]},
+        teacher=teacher,
     )

@@ -19,9 +19,11 @@ from verl_lite.engine.observe.metrics_log import check_trackers, read_metrics
 from verl_lite.engine.rollout.turns.plan import TurnsPlan, plan_turns
 from verl_lite.engine.rundir.checkpoint_files import PassedOver, newest_whole
 from verl_lite.engine.rundir.checkpoints import Checkpoint, load_checkpoint
-from verl_lite.engine.rundir.fingerprints import changed_data, date_of, fingerprint_rows
+from verl_lite.engine.rundir.fingerprints import changed_data, data_digest, date_of, fingerprint_rows
 from verl_lite.engine.rundir.folder import FREE_FOR_MEMORY, FREE_TO_CHANGE, RunFolder, choose_run_dir
 from verl_lite.engine.sft.data import SFTData, read_sft
+from verl_lite.engine.sft.examples import SFTExample
+from verl_lite.engine.sft.saved_rollouts import SavedRollout, read_saved_rollouts
 from verl_lite.engine.teachers import check_teachers
 from verl_lite.engine.types import PromptRow, Tokenizer
 from verl_lite.errors import ConfigError
@@ -54,6 +56,7 @@ class PreparedRun:
     turns: TurnsPlan | None
     sft: SFTData | None
     demonstrations: SFTData | None
+    saved_rollouts: Sequence[SavedRollout] | None
     checkpoint: Checkpoint | None
     passed_over: Sequence[PassedOver] = ()
     resumes: bool = False
@@ -71,7 +74,15 @@ class PreparedRun:
             found["sft"] = {"rows": self.sft.num_examples, "sha256": self.sft.digest}
         if (shown := self.demonstrations) is not None:
             found["demonstrations"] = {"rows": shown.num_examples, "sha256": shown.digest}
+        if (saved := self.saved_rollouts) is not None:
+            digest = data_digest([list(one.input_ids), list(one.weights_T)] for one in saved)
+            found["distillation.rollouts"] = {"rows": len(saved), "sha256": digest}
         return found
+
+    @property
+    def demonstrated(self) -> Sequence[SFTExample]:
+        """The rows of `demonstrations`, which are one source."""
+        return () if self.demonstrations is None else self.demonstrations.sources[0].examples
 
     @property
     def plugins(self) -> list[Mapping[str, str]]:
@@ -108,12 +119,14 @@ def prepare_run(
     today = config.data.date or date_of(folder.environment)
     template = open_chat_template(tokenizer, config.data, today=today)
     end_ids = end_token_ids(tokenizer, model, named)
+    has_saved = config.distillation.rollouts is not None and not only_sft
     turns = plan_turns(config, template, catalog, end_ids=end_ids)
     tools = turns.tools if turns is not None else ()
     prompts = _Prompts() if only_sft else _read_prompts(config, template, tools=tools)
     if turns is not None and not only_sft:
         turns.check(prompts.train[0])
     checkpoint, passed_over = _checkpoint(folder, config) if resume and not only_sft else (None, [])
+    saved = read_saved_rollouts(config, template, end_ids=end_ids) if has_saved else None
     prepared = PreparedRun(
         config=config,
         folder=folder,
@@ -126,11 +139,16 @@ def prepare_run(
         turns=turns,
         sft=read_sft(config, template, end_ids=end_ids, tools=tools) if config.sft.is_on else None,
         demonstrations=None if only_sft else _read_demonstrations(config, template),
+        saved_rollouts=saved,
         checkpoint=checkpoint,
         passed_over=passed_over,
         resumes=resume,
         date=today.isoformat(),
-        notes=[note for note in [note_on_end(tokenizer, model, named), *prompts.notes] if note],
+        notes=[
+            *filter(None, [note_on_end(tokenizer, model, named)]),
+            *prompts.notes,
+            *(saved.notes if saved is not None else ()),
+        ],
     )
     if resume and (changed := changed_data(folder.environment, prepared.data)):
         raise ConfigError(

@@ -53,7 +53,10 @@ def check_teachers(config: TrainConfig, tokenizer: Tokenizer) -> None:
                     )
             client.close()
     if distillation.teachers and distillation.estimate == "full":
-        tokens = config.rollout.num_prompts * config.rollout.num_samples * config.rollout.max_new_tokens
+        saved = 0 if distillation.rollouts is None else distillation.rollouts.rows_per_step
+        tokens = (
+            config.rollout.num_prompts * config.rollout.num_samples + saved
+        ) * config.rollout.max_new_tokens
         size_gb = tokens * len(tokenizer) * 4 / 1e9
         if size_gb > MAX_FULL_GB:
             raise ConfigError(
@@ -124,7 +127,8 @@ class Teachers:
         if not self._config.teachers or weight == 0:
             return result, {}
         gaps: list[float] = []
-        for name, members in self._by_teacher(rows).items():
+        sources = [str(row.rollout.columns.get(self._source_column, "")) for row in rows]
+        for name, members in self._by_teacher(sources).items():
             asked = [
                 (index, asked)
                 for index in members
@@ -136,11 +140,25 @@ class Teachers:
                 gaps += gap
         return result, {"distillation/kl": fmean(gaps)} if gaps else {}
 
-    def _by_teacher(self, rows: Sequence[ScoredRollout]) -> dict[str, list[int]]:
+    def judge(
+        self, samples: Sequence[TrainingSample], sources: Sequence[str]
+    ) -> Sequence[TeacherTokens | None]:
+        """What the teacher of each sample's data source says at its tokens; None without one.
+
+        Under estimate: sampled nobody is asked: one token that the teacher sampled says nothing more.
+        """
+        found: list[TeacherTokens | None] = [None] * len(samples)
+        if self._config.estimate != "sampled":
+            for name, members in self._by_teacher(sources).items():
+                answers = self._ask(name, [samples[index] for index in members])
+                for index, answer in zip(members, answers, strict=True):
+                    found[index] = answer
+        return found
+
+    def _by_teacher(self, sources: Sequence[str]) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
-        for index, row in enumerate(rows):
-            name = self._config.teacher_of(str(row.rollout.columns.get(self._source_column, "")))
-            if name:
+        for index, source in enumerate(sources):
+            if name := self._config.teacher_of(source):
                 found.setdefault(name, []).append(index)
         return found
 

@@ -16,7 +16,7 @@ from verl_lite.engine.algorithm.trajectories import sample_parts
 from verl_lite.engine.checkpointing import RunCheckpoints
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.data.stream import Prompts, make_stream
-from verl_lite.engine.demonstrations import Demonstrations
+from verl_lite.engine.demonstrations import StepRows, demonstrated, from_saved
 from verl_lite.engine.evaluation import HeldOutEvaluator
 from verl_lite.engine.observe.display import Display
 from verl_lite.engine.observe.metrics_log import MetricsLog
@@ -108,8 +108,12 @@ class Trainer:
         self._learner = learner
         self._sampler = sampler
         self._interrupt = interrupt
-        shown = config.demonstrations
-        self._demonstrations = Demonstrations(shown, prepared.demonstrations, seed=config.seed)
+        self._demonstrations = StepRows(
+            config.demonstrations, prepared.demonstrated, seed=config.seed, name="demonstrations"
+        )
+        self._saved = StepRows(
+            config.distillation.rollouts, prepared.saved_rollouts, seed=config.seed, name="saved rollouts"
+        )
         self._teachers = Teachers(config, prepared.tokenizer, prepared.template, learner)
         self._timeline = timeline
         curriculum = config.data.curriculum
@@ -170,7 +174,9 @@ class Trainer:
                 seed=derive_seed(self._config.seed, "covariance", self.step),
             )
             samples, taught = self._teachers.annotate(samples, rows, step=self.step)
-            stats = self._learner.update([*samples, *self._demonstrations.samples(self.step)])
+            saved, judged = from_saved(self._saved, self._teachers, self.step)
+            shown = demonstrated(self._demonstrations, self.step)
+            stats = self._learner.update([*samples, *saved, *shown])
             refuse_mismatch(stats.metrics.get("policy/kl_sampler_trainer", 0.0), self._mismatch_limit)
         self.step += 1
         self._source.drain(clock)
@@ -179,6 +185,7 @@ class Trainer:
         measured = {
             **stats.metrics,
             **taught,
+            **judged,
             **getattr(self._sampler, "metrics", {}),  # of engines placed by Ray
             "canary/max_difference": canary_difference,
             **_canary_limit(self._sampler),

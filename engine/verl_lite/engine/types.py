@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 Tokenizer: TypeAlias = "transformers.PreTrainedTokenizerBase"
 PreTrainedModel: TypeAlias = "transformers.PreTrainedModel"
-ComponentName = Literal["policy", "entropy", "reference_kl", "kl_cov", "cross_entropy", "distillation"]
+ComponentName = Literal[
+    "policy", "entropy", "reference_kl", "kl_cov", "cross_entropy", "distillation", "forward_kl"
+]
 OF_THE_POLICY: tuple[ComponentName, ...] = ("policy", "entropy", "reference_kl")  # share `loss_mask_T`
+OF_TEACHERS: tuple[ComponentName, ...] = ("distillation", "forward_kl")  # compare with `teacher`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +122,7 @@ class TrainingSample:
     values_T            the critic's predictions before the update (PPO only)
     ref_logprobs_T      the reference policy's; empty: the learner computes them if needed
     old_logprobs_T      the policy's at the start of the step; empty: likewise
-    teacher             what the component `distillation` compares with
+    teacher             what the components `distillation` and `forward_kl` compare with
     """
 
     prompt_ids: Sequence[int]

@@ -19,6 +19,7 @@ from verl_lite.errors import ConfigError, DataError
 from verl_lite.plugins import Rollout, ScoredRollout, validate
 
 TEACHER = "TEACHER"  # stands for the folder of a model
+SAVED = "SAVED"  # for that of a run with rollouts
 HINT = "The answer is {reference}. {feedback}"
 COMBINATIONS: dict[str, dict[str, Any]] = {
     "top_k distillation with rewards, demonstrations, Muon and an average; shared prompts": {
@@ -58,6 +59,14 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
             "aggregate": "sequence_mean",
         },
     },
+    "a teacher's rollouts beside the policy's own, and both judged": {
+        "distillation": {
+            "teachers": {"t": {"model": TEACHER}},
+            "estimate": "full",
+            "rollouts": {"path": SAVED, "rows_per_step": 5, "weight": {"linear": {0: 1.0, 4: 0.5}}},
+        },
+        "algorithm": {"advantage": "none"},
+    },
     "own right samples, a full teacher and levels": {
         "algorithm": {"advantage": "rft", "right_at": 0.12},
         "distillation": {"teachers": {"t": {"model": TEACHER}}, "estimate": "full"},
@@ -77,8 +86,19 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+@pytest.fixture(scope="module")
+def saved(small_tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a run that left its rollouts, with token ids and log-probabilities."""
+    folder = tmp_path_factory.mktemp("saved") / "run"
+    config = validate(TrainConfig, {**small_tree, "steps": 1}, source="test")
+    train(config, run_dir=folder, debug_inline=True)
+    return str(folder)
+
+
 @pytest.fixture
-def make_config(small_run: dict[str, Any], teacher: str, tmp_path: Path) -> Callable[..., TrainConfig]:
+def make_config(
+    small_run: dict[str, Any], teacher: str, saved: str, tmp_path: Path
+) -> Callable[..., TrainConfig]:
     rows = [{"question": f"{a}+{b}=", "reference": str(a + b), "answer": f"\\boxed{{{a + b}}}", "a": a}
             for a in range(1, 6) for b in range(4)]  # fmt: skip
     path = tmp_path / "rows.jsonl"
@@ -87,7 +107,7 @@ def make_config(small_run: dict[str, Any], teacher: str, tmp_path: Path) -> Call
     small_run |= {"evaluation": {"right_at": 0.12}, "checkpoints": {"every_steps": 2, "keep": 0}}
 
     def make(changes: dict[str, Any]) -> TrainConfig:
-        changes = json.loads(json.dumps(changes).replace(TEACHER, teacher))
+        changes = json.loads(json.dumps(changes).replace(TEACHER, teacher).replace(SAVED, saved))
         data = {**small_run["data"], **changes.pop("data", {})}
         return validate(TrainConfig, {**small_run, **changes, "data": data}, source="test")
 
@@ -122,11 +142,33 @@ def test_a_combination_trains_and_resumes_exactly(
         if config.distillation.estimate != "top_k":  # which may lack the sampled token
             assert all("distillation/kl" in row for row in steps)
         assert ("loss/distillation" in steps[0]) == (config.distillation.placement == "loss")
+    if config.distillation.rollouts is not None:
+        assert all(row["loss/forward_kl"] > 0 for row in steps)
+        assert all(row["distillation/teacher_cross_entropy"] > 0 for row in steps)
     if config.demonstrations is not None:
         assert all(row["loss/cross_entropy"] > 0 for row in steps)
     if name.startswith("gates"):
         assert sum(row["data/replayed_groups"] for row in steps) > 0
         assert steps[-1]["policy/entropy_bonus"] != 0.01
+
+
+def test_saved_rollouts_alone_teach_what_their_sampler_knows(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    """Without a teacher: cross-entropy, which falls towards that of the model that wrote them."""
+    rollouts = {"path": SAVED, "rows_per_step": 24}
+    adamw = {"optimizer": {"learning_rate": 1e-2}}
+    config = make_config(
+        {"distillation": {"rollouts": rollouts}, "algorithm": {"advantage": "none"}, "learner": adamw}
+    )
+    config = config.model_copy(update={"seed": 1})
+    train(config, run_dir=tmp_path / "run", debug_inline=True)
+    rows = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "reward/mean" in row]
+    losses = [row["loss/cross_entropy"] for row in rows]
+    floor = rows[0]["distillation/teacher_cross_entropy"]
+    assert losses[0] > floor
+    assert losses[-1] < losses[0]
+    assert "loss/forward_kl" not in rows[0]
 
 
 def refusals() -> list[tuple[dict[str, Any], str]]:
@@ -148,6 +190,17 @@ def refusals() -> list[tuple[dict[str, Any], str]]:
             {"distillation": {"teachers": {"t": {"hint": "x"}}}, "learner": {"num_ranks": 2}},
             "no single process holds",
         ),
+        (
+            {
+                "distillation": {
+                    "teachers": {"t": {"hint": "x"}},
+                    "rollouts": {"path": "x"},
+                    "estimate": "top_k",
+                }
+            },
+            "teachers.t is the policy: name a model or a server",
+        ),
+        ({"distillation": {"rollouts": {"path": "x", "weight": -1.0}}}, "expected at least 0"),
         ({"data": {"curriculum": {"replay": {}}}}, "only right with importance weights"),
         (
             {"data": {"curriculum": {"gate": {"at_or_below": 0.9, "at_or_above": 0.5}}}},

@@ -20,8 +20,8 @@ ROOMS: dict[str, str] = {
         EntropyController KLController LossInput Terms cispo component_weights discounted_returns dppo
         estimate_advantages gae gmpo group_center group_standardize gspo importance_weights
         informative_groups kl_estimate leave_one_out limit_covariance mean_normalised mismatch_metrics
-        objective overlong_penalty policy_gradient policy_loss ppo_clip reverse_kl
-        sampled_divergence sapo token_covariances token_weights
+        objective overlong_penalty policy_gradient policy_loss ppo_clip sampled_divergence sapo
+        token_covariances token_kl token_weights
     """,
     "verl_lite.engine.cluster": """
         Batch EngineActor EngineClient EngineLoad EngineLost EnginePool Job LearnerGroup LearnerSpec
@@ -82,8 +82,8 @@ ROOMS: dict[str, str] = {
     """,
     "verl_lite.engine.sft": """
         Conversation ExampleBuilder Fault FaultKind IGNORED ResponseFinder SFTData SFTExample
-        SFTSource SFTStep SFTStream as_sample backward describe_example read_sft token_factors
-        train_sft trained_part validation_loss
+        SFTSource SFTStep SFTStream SavedRollout as_sample backward describe_example
+        read_saved_rollouts read_sft token_factors train_sft trained_part validation_loss
     """,
     "verl_lite.engine.testing": """
         FAMILIES FakeSampler Family LearnerRow SamplerRow SlowedLearner family_config

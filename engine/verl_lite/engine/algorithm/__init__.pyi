@@ -9,7 +9,7 @@ from .advantages import (
     mean_normalised as mean_normalised,
     overlong_penalty as overlong_penalty,
 )
-from .distillation import reverse_kl as reverse_kl, sampled_divergence as sampled_divergence
+from .distillation import sampled_divergence as sampled_divergence, token_kl as token_kl
 from .entropy import (
     EntropyController as EntropyController,
     limit_covariance as limit_covariance,

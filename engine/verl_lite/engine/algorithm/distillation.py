@@ -9,6 +9,9 @@ teacher says how probable it finds each token. Three estimates of KL(student || 
               a lower bound that misses only what is inside the others
     full      the sum over the vocabulary
 
+On a teacher's saved rollouts (off-policy, arXiv:1606.07947) the divergence is the forward one, KL(teacher ||
+student), whose estimate from the teacher's tokens alone is the cross-entropy.
+
 Departures: peers that take the teacher's top k leave out the others, or renormalise; then a student that
 moves its mass out of the top k is not pushed back.
 
@@ -25,18 +28,18 @@ def sampled_divergence(logprobs_N: Tensor, teacher_N: Tensor) -> Tensor:
     return (logprobs_N - teacher_N).square() / 2
 
 
-def reverse_kl(student_NK: Tensor, teacher_NK: Tensor, *, is_complete: bool) -> Tensor:
-    """KL(student || teacher) over K tokens; unless they are all, with the others as one more token.
+def token_kl(first_NK: Tensor, second_NK: Tensor, *, is_complete: bool) -> Tensor:
+    """KL(first || second) over K tokens; unless they are all, with the others as one more token.
 
     >>> half = torch.tensor([[0.5, 0.5]]).log()
-    >>> reverse_kl(half, torch.tensor([[0.9, 0.1]]).log(), is_complete=True)
+    >>> token_kl(half, torch.tensor([[0.9, 0.1]]).log(), is_complete=True)
     tensor([0.5108])
-    >>> reverse_kl(half[:, :1], torch.tensor([[0.9]]).log(), is_complete=False)
+    >>> token_kl(half[:, :1], torch.tensor([[0.9]]).log(), is_complete=False)
     tensor([0.5108])
     """
-    student_NK, teacher_NK = student_NK.clamp(min=-1e4), teacher_NK.clamp(min=-1e4)  # 0 x inf would be nan
-    kl_N = (student_NK.exp() * (student_NK - teacher_NK)).sum(-1)
+    first_NK, second_NK = first_NK.clamp(min=-1e4), second_NK.clamp(min=-1e4)  # 0 x inf would be nan
+    kl_N = (first_NK.exp() * (first_NK - second_NK)).sum(-1)
     if is_complete:
         return kl_N
-    student_N, teacher_N = ((1.0 - part.exp().sum(-1)).clamp(min=TINY) for part in (student_NK, teacher_NK))
-    return kl_N + student_N * (student_N / teacher_N).log()
+    first_N, second_N = ((1.0 - part.exp().sum(-1)).clamp(min=TINY) for part in (first_NK, second_NK))
+    return kl_N + first_N * (first_N / second_N).log()

@@ -6,8 +6,9 @@
     entropy         -eta x entropy
     reference_kl    beta x KL to the reference
     kl_cov          |log p - log p_old| of the tokens that lower the entropy most, per token of the policy
-    cross_entropy   -log p: demonstrations, and own samples that were right
-    distillation    KL(policy, teacher), see distillation.py
+    cross_entropy   -log p: demonstrations, saved rollouts, and own samples that were right
+    distillation    KL(policy, teacher) on the policy's rollouts, see distillation.py
+    forward_kl      KL(teacher, policy) on the teacher's saved rollouts
 
 Denominators are counted per component over the global mini-batch (`component_weights`), so tokens of one
 component never dilute another.
@@ -20,7 +21,7 @@ from functools import partial
 
 from torch import Tensor
 
-from verl_lite.engine.algorithm.distillation import reverse_kl, sampled_divergence
+from verl_lite.engine.algorithm.distillation import sampled_divergence, token_kl
 from verl_lite.engine.algorithm.importance import importance_weights, mismatch_metrics
 from verl_lite.engine.algorithm.kl import kl_estimate
 from verl_lite.engine.algorithm.losses import (
@@ -103,6 +104,7 @@ METRICS: Mapping[ComponentName, str] = {
     "kl_cov": "loss/kl_cov",
     "cross_entropy": "loss/cross_entropy",
     "distillation": "loss/distillation",
+    "forward_kl": "loss/forward_kl",
 }
 
 
@@ -150,8 +152,15 @@ def _distillation(batch: LossInput, terms: Terms, options: ObjectiveOptions) -> 
     weights_N = terms.weights["distillation"]
     if terms.student_NK is None:
         return counted(sampled_divergence(batch.logprobs_N, terms.teacher_NK[:, 0]), weights_N), {}
-    kl_N = reverse_kl(terms.student_NK, terms.teacher_NK, is_complete=terms.teacher_is_complete)
+    kl_N = token_kl(terms.student_NK, terms.teacher_NK, is_complete=terms.teacher_is_complete)
     return counted(kl_N, weights_N), {}
+
+
+def _forward_kl(batch: LossInput, terms: Terms, options: ObjectiveOptions) -> tuple[Tensor, Metrics]:
+    assert terms.teacher_NK is not None
+    assert terms.student_NK is not None
+    kl_N = token_kl(terms.teacher_NK, terms.student_NK, is_complete=terms.teacher_is_complete)
+    return counted(kl_N, terms.weights["forward_kl"]), {}
 
 
 COMPONENTS: Mapping[ComponentName, Component] = {
@@ -161,6 +170,7 @@ COMPONENTS: Mapping[ComponentName, Component] = {
     "kl_cov": _kl_cov,
     "cross_entropy": _cross_entropy,
     "distillation": _distillation,
+    "forward_kl": _forward_kl,
 }
 
 

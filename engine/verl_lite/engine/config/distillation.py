@@ -1,9 +1,10 @@
-"""The `distillation` section: teachers whose token probabilities the policy learns on its own rollouts."""
+"""The `distillation` section: teachers that the policy learns from, on its own rollouts or on saved ones."""
 
 from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from verl_lite.engine.config.sft import RowsPerStepConfig
 from verl_lite.plugins.composite.schedule import Weight, weights_of
 from verl_lite.plugins.config_file import ConfigModel
 
@@ -38,13 +39,28 @@ class TeacherConfig(ConfigModel):
         return self
 
 
+class SavedRolloutsConfig(RowsPerStepConfig):
+    """A teacher's saved rollouts beside the policy's own: KL(teacher, policy) at their tokens.
+
+    With a model or server as teacher and estimate top_k or full it is computed; else it is the cross-entropy
+    of the tokens, which is the same but for a constant.
+    """
+
+    path: str | tuple[str, ...]
+    """Files, folders, globs or runs with rollouts, in any format that `verl-lite score` reads; token ids are
+    taken as they are, and text without ids is read as SFT does."""
+
+
 class DistillationConfig(ConfigModel):
     """Reverse KL(policy, teacher) at every token of the policy's own rollouts."""
 
     teachers: dict[str, TeacherConfig] = Field(default_factory=dict)
     """The teachers by name."""
+    rollouts: SavedRolloutsConfig | None = None
+    """Saved rollouts of teachers to learn from as well; unset: none."""
     weight: Weight = 1.0
-    """Weight of the loss component, or per nat of the reward; constant or a schedule over steps."""
+    """Weight of the loss component, or per nat of the reward; constant or a schedule over steps. At 0 the
+    policy's own rollouts are not distilled."""
     placement: Literal["loss", "reward"] = "loss"
     """loss: a component of its own. reward: log p_teacher - log p_sampler is added to each advantage."""
     estimate: Literal["sampled", "top_k", "full"] = "sampled"
@@ -67,6 +83,13 @@ class DistillationConfig(ConfigModel):
                 "distillation.estimate=full needs the whole distribution, which a server does not give: use "
                 "top_k or sampled, or load the teacher from a folder"
             )
+        if self.rollouts is not None and self.estimate != "sampled":
+            for name, teacher in self.teachers.items():
+                if teacher.is_self:
+                    raise ValueError(
+                        f"distillation.rollouts are another model's, but teachers.{name} is the policy: name "
+                        "a model or a server, or set estimate: sampled"
+                    )
         self._check_sources()
         return self
 

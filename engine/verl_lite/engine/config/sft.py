@@ -49,11 +49,9 @@ class SFTSourceConfig(SFTRowsConfig):
         return self.weight
 
 
-class DemonstrationsConfig(SFTRowsConfig):
-    """A supervised term in every RL step: cross-entropy on the answers of rows."""
+class RowsPerStepConfig(ConfigModel):
+    """Rows that every RL step learns from beside its rollouts."""
 
-    data: DatasetConfig | None = None
-    """Rows to use instead of data.train; rollout records, with answer: completion, are rows too."""
     rows_per_step: PositiveInt = 16
     """Rows beside the rollouts of each step."""
     weight: Weight = 1.0
@@ -62,8 +60,15 @@ class DemonstrationsConfig(SFTRowsConfig):
     @model_validator(mode="after")
     def _not_negative(self) -> Self:
         if min(weights_of(self.weight)) < 0:
-            raise ValueError(f"demonstrations.weight={self.weight}: expected at least 0")
+            raise ValueError(f"weight={self.weight}: expected at least 0")
         return self
+
+
+class DemonstrationsConfig(SFTRowsConfig, RowsPerStepConfig):
+    """A supervised term in every RL step: cross-entropy on the answers of rows."""
+
+    data: DatasetConfig | None = None
+    """Rows to use instead of data.train; rollout records, with answer: completion, are rows too."""
 
 
 class SpanWeight(ConfigModel):

@@ -10,7 +10,7 @@ from verl_lite.engine.algorithm.objective import Terms
 from verl_lite.engine.learner.chosen import read_teachers
 from verl_lite.engine.learner.packing import PackedBatch, token_column
 from verl_lite.engine.learner.policy import Policy
-from verl_lite.engine.types import ComponentName, TrainingSample
+from verl_lite.engine.types import OF_TEACHERS, ComponentName, TrainingSample
 
 Weights = Mapping[ComponentName, Sequence[float]]  # of each sample's tokens, by component
 
@@ -43,7 +43,7 @@ def loss_inputs(
     )
     terms = Terms(
         weights={
-            name: flat.weights(name, of) for name, of in weights.items() if name != "distillation" or teacher
+            name: flat.weights(name, of) for name, of in weights.items() if teacher or name not in OF_TEACHERS
         },
         entropy_N=entropy_N,
         sampler_logprobs_N=flat.known([sample.sampler_logprobs_T for sample in samples]),

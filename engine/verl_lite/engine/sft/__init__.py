@@ -5,6 +5,7 @@ responses.py       conversation -> text, tokens, the span of each response
 examples.py        -> token ids with loss weights; faults.py: faults in them, decoded
 data.py            all sources of the config, read and checked; stream.py: the order of their rows
 loss.py            token weights -> one number;  training.py: the loop
+saved_rollouts.py  records of a teacher -> the same examples
 validation.py      loss, perplexity, generated answers
 
 engine/warm_up.py runs it as a stage of a run.

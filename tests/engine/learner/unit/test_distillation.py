@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from verl_lite.engine.algorithm import reverse_kl, sampled_divergence
+from verl_lite.engine.algorithm import sampled_divergence, token_kl
 from verl_lite.engine.config import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.learner import Learner
 from verl_lite.engine.learner.bad_steps import BadStepGuard
@@ -22,12 +22,14 @@ def test_divergences_by_hand():
         + 0.3 * torch.log(torch.tensor(1.5))
         + 0.2 * torch.log(torch.tensor(2.0))
     )
-    assert reverse_kl(student, teacher, is_complete=True).item() == pytest.approx(full.item(), rel=1e-5)
+    assert token_kl(student, teacher, is_complete=True).item() == pytest.approx(full.item(), rel=1e-5)
+    # 0.7 log(0.7/0.5) + 0.2 log(0.2/0.3) + 0.1 log(0.1/0.2)
+    assert token_kl(teacher, student, is_complete=True).item() == pytest.approx(0.0851225, rel=1e-5)
     # of the first token and the other two as one: 0.5 log(0.5/0.7) + 0.5 log(0.5/0.3)
-    assert reverse_kl(student[:, :1], teacher[:, :1], is_complete=False).item() == pytest.approx(0.0871767)
+    assert token_kl(student[:, :1], teacher[:, :1], is_complete=False).item() == pytest.approx(0.0871767)
     assert sampled_divergence(torch.tensor([-1.0]), torch.tensor([-3.0])).tolist() == [2.0]
     never = torch.tensor([[0.0, -torch.inf]])
-    assert reverse_kl(never, torch.tensor([[0.5, 0.5]]).log(), is_complete=True).isnan().item() is False
+    assert token_kl(never, torch.tensor([[0.5, 0.5]]).log(), is_complete=True).isnan().item() is False
 
 
 @pytest.fixture
@@ -80,18 +82,20 @@ def gradients_of(student, samples, **options) -> tuple[dict[str, torch.Tensor], 
         return 1.0, True
 
     learner._optimizer.step = step
-    return caught, learner.update(samples).metrics["loss/distillation"]
+    metrics = learner.update(samples).metrics
+    return caught, metrics[next(name for name in ("loss/distillation", "loss/forward_kl") if name in metrics)]
 
 
-def plain_kl(student, samples, temperature: float):
-    """The mean KL per token by full logits, one sample at a time."""
+def plain_kl(student, samples, temperature: float, *, forward: bool = False):
+    """The mean KL per token by full logits, sample by sample; `forward`: of the teacher to the student."""
     model = copy.deepcopy(student)
     total, count = torch.zeros((), dtype=torch.float64), 0
     for sample in samples:
         ids = torch.tensor([[*sample.prompt_ids, *sample.completion_ids]])
         logits = model(ids, use_cache=False).logits[0, len(sample.prompt_ids) - 1 : -1] / temperature
         ours, theirs = logits.log_softmax(-1).double(), sample.teacher.logprobs_TK
-        total = total + (ours.exp() * (ours - theirs)).sum()
+        first, second = (theirs, ours) if forward else (ours, theirs)
+        total = total + (first.exp() * (first - second)).sum()
         count += len(sample.completion_ids)
     (total / count).backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, float(
@@ -111,6 +115,34 @@ def test_the_full_divergence_has_autograds_gradient(taught, options, temperature
     assert max(float(g.abs().max()) for g in expected.values()) > 1e-3
     for name, gradient in expected.items():
         assert torch.allclose(found[name], gradient, atol=1e-7), name
+
+
+def of_saved(samples):
+    """The samples as a teacher's saved rollouts: not the policy's own."""
+    return [
+        replace(s, sampler_logprobs_T=(), loss_mask_T=[0] * len(s.completion_ids),
+                components={"forward_kl": s.components["distillation"]})
+        for s in samples
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{}, {"share_prompts": "never", "backend": "padded"}])
+def test_the_forward_divergence_of_saved_rollouts_has_autograds_gradient(taught, options):
+    student, samples = taught("full")
+    expected, value = plain_kl(student, samples, 1.0, forward=True)
+    found, loss = gradients_of(student, of_saved(samples), **options)
+    assert loss == pytest.approx(value, rel=1e-6)
+    assert abs(value - plain_kl(student, samples, 1.0)[1]) > 1e-3 * value  # the reverse one
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, atol=1e-7), name
+
+
+def test_saved_rollouts_and_own_ones_do_not_dilute_each_other(taught):
+    student, samples = taught("top_k")
+    saved = of_saved(samples[:2])
+    metrics = make_learner(copy.deepcopy(student)).update([*samples, *saved]).metrics
+    for name, alone in (("loss/distillation", samples), ("loss/forward_kl", saved)):
+        assert metrics[name] == pytest.approx(gradients_of(student, alone)[1], rel=1e-6)
 
 
 def test_all_tokens_but_one_and_the_rest_as_one_are_the_vocabulary(taught):
@@ -164,7 +196,7 @@ def test_the_full_divergence_is_trls():
     logits = torch.tensor(fixture["student_logits"], dtype=torch.float64, requires_grad=True)
     teacher = torch.tensor(fixture["teacher_logits"], dtype=torch.float64)
     student_TV, teacher_TV = ((one / fixture["temperature"]).log_softmax(-1) for one in (logits, teacher))
-    kl_T = reverse_kl(student_TV, teacher_TV, is_complete=True)
+    kl_T = token_kl(student_TV, teacher_TV, is_complete=True)
     loss = kl_T[torch.tensor(fixture["counted"])].mean()
     loss.backward()
     assert loss.item() == pytest.approx(fixture["loss"], rel=1e-9)
