@@ -15,7 +15,7 @@ from verl_lite.plugins import validate
 ROOT = Path(__file__).parents[4]
 FAMILIES = (
     *("reward", "rollout", "canary", "data", "time", "evaluation", "loss", "policy", "learner"),
-    *("critic", "monitor", "sft", "train", "held_out", "warning"),
+    *("critic", "monitor", "sft", "train", "held_out", "warning", "distillation"),
 )
 NAME = re.compile(rf"({'|'.join(FAMILIES)})(/[a-z_0-9<>]+)+")
 # names made of parts, and the family of written-out names that each stands for in the docs
