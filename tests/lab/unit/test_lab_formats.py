@@ -198,6 +198,24 @@ def test_open_instruct_by_its_documented_format(tmp_path: Path) -> None:
     assert [b.reason for b in bad] == ["'scores' has 1 entries, 'decoded_responses' has 2"]
 
 
+def test_a_flag_in_label_is_no_reference(tmp_path: Path) -> None:
+    """TRL's unpair_preference_dataset writes such rows for KTO."""
+    asked, said = [{"role": "user", "content": "1+1?"}], [{"role": "assistant", "content": "2"}]
+    path = write(tmp_path / "kto.jsonl", {"prompt": asked, "completion": said, "label": True})
+    (record,) = read(path)
+    assert (record.rollout.reference, record.rollout.columns) == (None, {"label": True})
+    text = write(tmp_path / "text.jsonl", {"prompt": asked, "completion": said, "label": "2"})
+    assert [r.rollout.reference for r in read(text)] == ["2"]
+
+
+def test_sharegpts_roles_in_openais_shape(tmp_path: Path) -> None:
+    """As TRL's maybe_convert_to_chatml writes them."""
+    turns = [{"role": "human", "content": "1+1?"}, {"role": "gpt", "content": "2"}]
+    (record,) = read(write(tmp_path / "chatml.jsonl", {"messages": turns}))
+    assert [dict(m) for m in record.rollout.prompt] == [{"role": "user", "content": "1+1?"}]
+    assert record.rollout.completion == "2"
+
+
 def test_files_of_ours_and_plain_ones_are_read_as_before(tmp_path: Path) -> None:
     plain = {"prompt": "q", "completion": "a", "answer": "4", "reward": 1.0, "step": 2, "advantage": 0.5}
     assert detected(write(tmp_path / "p.jsonl", plain)) == "verl-lite"

@@ -47,12 +47,13 @@ def chat(messages: Any) -> list[dict[str, Any]]:
 
 
 def _turn(message: Mapping[str, Any]) -> dict[str, Any]:
-    if "from" not in message:
-        turn = without_none(message)
-        return {"content": _parts_text(turn.pop("parts")), **turn} if "parts" in turn else turn
-    rest = {k: v for k, v in message.items() if k not in ("from", "value") and v is not None}
-    role = str(message["from"])
-    return {"role": ROLE_OF.get(role, role), "content": message.get("value"), **rest}
+    turn = without_none(message)
+    if "parts" in turn:
+        turn = {"content": _parts_text(turn.pop("parts")), **turn}
+    if "from" in turn:
+        turn = {"role": turn.pop("from"), "content": turn.pop("value", None), **turn}
+    role = str(turn.get("role"))
+    return {**turn, "role": ROLE_OF.get(role, role)}  # TRL's maybe_convert_to_chatml leaves "human" and "gpt"
 
 
 def _parts_text(parts: Any) -> str:

@@ -76,6 +76,8 @@ class Fields:
         def get(paths: Paths) -> Any:
             return first(paths, sample, row)
 
+        # of KTO's rows, `label` says whether the completion is good
+        is_flag = isinstance(get(("label",)), bool)
         texts = self._texts(get)
         made_up = f"row-{number}"
         group = [made_up if path == ROW else first((path,), sample, row) for path in self.group]
@@ -91,7 +93,7 @@ class Fields:
             step=get(self.step),
             policy_version=get(self.policy_version),
             **texts,
-            reference=single(get(self.reference)),
+            reference=single(get(tuple(path for path in self.reference if path != "label" or not is_flag))),
             finish_reason=_FINISH.get(str(get(self.finish_reason)).lower()),
             prompt_ids=_list(get(self.prompt_ids)),
             completion_ids=_list(get(self.completion_ids)),

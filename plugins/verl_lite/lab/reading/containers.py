@@ -67,7 +67,7 @@ def _plain(place: Place, head: bytes, target: Path, folder: Path) -> Path:
         target.write_text(text, encoding="utf-8")
         return plain_file(replace(place, path=target), folder)
     if suffix in (".csv", ".tsv"):
-        return _write(target, _csv_rows(place, "\t" if suffix == ".tsv" else ","))
+        return _write(target, _csv_rows(place))
     if _is_document(place.path, head, wraps=suffix == ".json"):
         return _write(target, _unwrapped(json_values(place.path)))
     if suffix not in JSONL_SUFFIXES and not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
@@ -126,14 +126,17 @@ def _from_arrow(place: Place, target: Path) -> Path:
             source.seek(0)
             reader = pa.ipc.open_stream(source)
             batches = reader
-        with parquet.ParquetWriter(path, reader.schema.remove_metadata()) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
+        try:
+            with parquet.ParquetWriter(path, reader.schema.remove_metadata()) as writer:
+                for batch in batches:
+                    writer.write_batch(batch)
+        except pa.ArrowNotImplementedError:  # objects without keys, as in the schemas of tools
+            return _write(target, (row for batch in batches for row in batch.to_pylist()))
     return path
 
 
 def _from_archive(place: Place, target: Path) -> Path:
-    """A zip archive: inspect's `.eval` log, or what torch saved."""
+    """A zip archive: inspect's `.eval` log, what torch saved, or one file of rows."""
     with zipfile.ZipFile(place.path) as archive:
         names = archive.namelist()
         samples = [name for name in names if name.startswith("samples/")]
@@ -143,7 +146,14 @@ def _from_archive(place: Place, target: Path) -> Path:
             return _write(target, rows)
     if any(name.endswith("data.pkl") for name in names):
         return _write(target, _torch_rows(place))
-    raise DataError(f"{place.name}: a zip archive, but neither an .eval log of inspect nor a file of torch")
+    if len(names) != 1:
+        raise DataError(
+            f"{place.name}: a zip archive of {len(names)} files, but neither an .eval log of inspect nor a "
+            "file of torch: unpack it, and name its files"
+        )
+    with zipfile.ZipFile(place.path) as archive:
+        path = Path(archive.extract(names[0], target.with_suffix("")))
+    return plain_file(replace(place, path=path, name=f"{place.name}/{names[0]}"), target.parent)
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -187,11 +197,16 @@ _BINARY: dict[bytes, Callable[[Place, Path], Path]] = {
 }
 
 
-def _csv_rows(place: Place, delimiter: str) -> Iterator[object]:
-    """Rows of text; empty cells are None, and a list of messages written as text becomes one."""
+def _csv_rows(place: Place) -> Iterator[object]:
+    """Rows of text; empty cells are None, and a list of messages written as text becomes one.
+
+    What divides cells is what divides the header: Excel writes tabs and semicolons too.
+    """
     csv.field_size_limit(2**31 - 1)
     with place.path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+        header = file.readline()
+        file.seek(0)
+        reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count), strict=True)
         try:
             refuse_doubles([name for name in reader.fieldnames or () if name], place.name)
             for row in reader:

@@ -57,6 +57,14 @@ class Group:
     rows: Sequence[Record]
     before: Sequence[Record] = ()
 
+    @property
+    def new(self) -> list[float | None]:
+        return [record.reward for record in self.rows]
+
+    @property
+    def old(self) -> list[float | None]:
+        return [record.reward for record in self.before]
+
 
 _BUILT_IN: Mapping[str, Callable[[Record], Value]] = {
     "id": lambda record: record.rollout.id,
@@ -76,18 +84,31 @@ _BUILT_IN: Mapping[str, Callable[[Record], Value]] = {
     "reference": lambda record: record.rollout.reference,
 }
 
-_GROUP = ("group.size", "group.mean", "group.spread")
-_CHANGES = (
-    "changed", "group.changed", "group.reordered", "before.reward", "before.group.spread",
-    "before.advantage", "after.advantage", "advantage.change",
-)  # fmt: skip
+_GROUP: Mapping[str, Callable[[Group], Value]] = {  # the spread is the largest reward less the smallest
+    "group.size": lambda group: len(group.rows),
+    "group.mean": lambda group: sum(found) / len(found) if (found := present(group.new)) else None,
+    "group.spread": lambda group: spread(group.rows),
+}
+_CHANGES: Mapping[str, Callable[[Group], Sequence[Value]]] = {  # the earlier scores, and GRPO's advantages
+    "changed": lambda group: [_differs(*pair) for pair in zip(group.before, group.rows, strict=True)],
+    "group.changed": lambda group: [group.old != group.new] * len(group.rows),
+    "group.reordered": lambda group: [_is_reordered(group)] * len(group.rows),
+    "before.reward": lambda group: group.old,
+    "before.group.spread": lambda group: [spread(group.before)] * len(group.rows),
+    "before.advantage": lambda group: group_advantages(group.old),
+    "after.advantage": lambda group: group_advantages(group.new),
+    "advantage.change": lambda group: [
+        None if old is None or new is None else abs(new - old)
+        for old, new in zip(group_advantages(group.old), group_advantages(group.new), strict=True)
+    ],
+}
 _OURS = {*_BUILT_IN, "label", *_GROUP, *_CHANGES}
 
 _SCORES: Mapping[str, Callable[[StoredScore], Value]] = {
     "": lambda score: score.value,
     ".outcome": lambda score: score.outcome,
     ".reason": lambda score: score.reason,
-    ".answer": lambda score: _extracted(score.details),
+    ".answer": lambda score: found if isinstance(found := score.details.get("extracted"), str) else "",
     ".contribution": lambda score: score.contribution,
     ".weight": lambda score: score.weight,
     ".ms": lambda score: round(score.latency_s * 1000, 3),
@@ -160,10 +181,11 @@ def _named_values(
     for name, of in _BUILT_IN.items():
         yield name, [of(record) for record in records]
     yield "label", [find_label(record, label) for record in records]
-    yield from _group_values(groups)
+    for name, in_group in _GROUP.items():
+        yield name, [value for group in groups for value in [in_group(group)] * len(group.rows)]
     befores = [record for group in groups for record in group.before]
-    if befores:
-        yield from _changes(groups)
+    for name, changes in _CHANGES.items() if befores else ():
+        yield name, [value for group in groups for value in changes(group)]
     for name, column in component_columns(records).items():
         for end, part in _SCORES.items():
             yield f"{column}{end}", _scores(records, name, part)
@@ -175,45 +197,21 @@ def _scores(records: Sequence[Record], name: str, part: Callable[[StoredScore], 
     return [part(record.components[name]) if name in record.components else None for record in records]
 
 
-def _group_values(groups: Sequence[Group]) -> Iterator[tuple[str, Sequence[Value]]]:
-    """The size, mean reward and spread (largest less smallest reward) of each row's group."""
-    sizes, means, spreads = [], [], []
-    for group in groups:
-        rewards = [record.reward for record in group.rows if record.reward is not None]
-        sizes += [len(group.rows)] * len(group.rows)
-        means += [sum(rewards) / len(rewards) if rewards else None] * len(group.rows)
-        spreads += [spread(group.rows)] * len(group.rows)
-    yield from zip(_GROUP, (sizes, means, spreads), strict=True)
+def present(rewards: Sequence[float | None]) -> list[float]:
+    return [reward for reward in rewards if reward is not None]
 
 
 def spread(rows: Sequence[Record]) -> float | None:
     """The largest reward less the smallest, 0 where they differ by rounding only; None without rewards."""
-    rewards = [record.reward for record in rows if record.reward is not None]
+    rewards = present([record.reward for record in rows])
     if not rewards:
         return None
     return 0.0 if has_zero_variance(rewards) else max(rewards) - min(rewards)
 
 
-def _changes(groups: Sequence[Group]) -> Iterator[tuple[str, Sequence[Value]]]:
-    """What the earlier scores were, and GRPO's advantages under both."""
-    columns: dict[str, list[Value]] = {name: [] for name in _CHANGES}
-    for group in groups:
-        old, new = [row.reward for row in group.before], [row.reward for row in group.rows]
-        advantages = group_advantages(old), group_advantages(new)
-        both = [(o, n) for o, n in zip(old, new, strict=True) if o is not None and n is not None]
-        inversions = pair_inversions([o for o, _ in both], [n for _, n in both])
-        size = len(group.rows)
-        columns["changed"] += [_differs(*pair) for pair in zip(group.before, group.rows, strict=True)]
-        columns["group.changed"] += [old != new] * size
-        columns["group.reordered"] += [inversions > 0] * size
-        columns["before.reward"] += old
-        columns["before.group.spread"] += [spread(group.before)] * size
-        columns["before.advantage"] += advantages[0]
-        columns["after.advantage"] += advantages[1]
-        columns["advantage.change"] += [
-            None if o is None or n is None else abs(n - o) for o, n in zip(*advantages, strict=True)
-        ]
-    yield from columns.items()
+def _is_reordered(group: Group) -> bool:
+    both = [(o, n) for o, n in zip(group.old, group.new, strict=True) if o is not None and n is not None]
+    return pair_inversions([o for o, _ in both], [n for _, n in both]) > 0
 
 
 def _differs(old: Record, new: Record) -> bool:
@@ -237,7 +235,11 @@ def _column(name: str, values: Sequence[Value]) -> Column | None:
         codes = [places.setdefault(str(value), len(places)) if value else None for value in values]
         return {"name": name, "kind": "text", "values": codes, "levels": list(places)}
     kind = "flag" if isinstance(present[0], bool) else "number"
-    return {"name": name, "kind": kind, "values": [finite(value) for value in values]}
+    return {
+        "name": name,
+        "kind": kind,
+        "values": [number if _is_finite(number) else None for number in values],
+    }
 
 
 def _plain(values: Sequence[object]) -> Sequence[Value]:
@@ -249,27 +251,21 @@ def _plain(values: Sequence[object]) -> Sequence[Value]:
     return [value if value is None or isinstance(value, str) else _json(value) for value in values]
 
 
-def finite(value: Value) -> Value:
-    """None for nan and the infinities, which JSON lacks."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def finite_tree(value: object) -> object:
     """`value` with nan and the infinities in it as None."""
     if isinstance(value, Mapping):
         return {str(key): finite_tree(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [finite_tree(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return value if _is_finite(value) else None
+
+
+def _is_finite(value: object) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _json(value: object) -> str | None:
     return json.dumps(finite_tree(value), ensure_ascii=False, default=str) if value else None
-
-
-def _extracted(details: Mapping[str, object]) -> str:
-    found = details.get("extracted")
-    return found if isinstance(found, str) else ""
 
 
 def _is_chat(record: Record) -> bool:

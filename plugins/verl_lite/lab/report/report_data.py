@@ -22,8 +22,7 @@ from verl_lite.lab.report.columns import (
     page_rows,
     spread,
 )
-from verl_lite.lab.report.evaluations import evaluation_data
-from verl_lite.lab.report.runs import run_data
+from verl_lite.lab.report.runs import evaluation_data, run_data
 from verl_lite.lab.report.tokens import token_texts
 from verl_lite.plugins.records import Record
 
@@ -48,7 +47,8 @@ class ReportOptions:
     seed: int = 0
 
 
-class Summary(TypedDict):
+@dataclass(kw_only=True)
+class Summary:
     """Counts over all rows, also those that are not in the page.
 
     num_flat     groups whose rewards are all equal
@@ -57,22 +57,22 @@ class Summary(TypedDict):
     primary      the component with the largest weight, which the labels are about
     """
 
-    num_rows: int
-    num_groups: int
-    num_flat: int
-    num_dropped: int
-    num_shown: int
-    num_rewarded: int
-    mean_reward: float | None
-    failed: dict[str, dict[str, int]]
-    labels: dict[str, list[int]]
-    primary: str
+    num_rows: int = 0
+    num_groups: int = 0
+    num_flat: int = 0
+    num_dropped: int = 0
+    num_shown: int = 0
+    num_rewarded: int = 0
+    mean_reward: float | None = None
+    failed: dict[str, Counter[str]] = field(default_factory=dict)
+    labels: dict[str, list[int]] = field(default_factory=dict)
+    primary: str = ""
 
 
 class ReportData(TypedDict):
     title: str
     source: str
-    summary: Summary
+    summary: dict[str, object]
     components: dict[str, str]
     columns: list[Column]
     blocks: list[Block]
@@ -80,28 +80,6 @@ class ReportData(TypedDict):
     diff: dict[str, object] | None
     runs: list[dict[str, object]]
     evaluations: list[dict[str, object]]
-
-
-@dataclass(slots=True)
-class _Gathered:
-    """Tallies of all rows, and the groups to show with their places in the file."""
-
-    num_rows: int = 0
-    num_groups: int = 0
-    num_flat: int = 0
-    num_dropped: int = 0
-    num_rewarded: int = 0
-    sum_rewards: float = 0.0
-    failed: dict[str, Counter[str]] = field(default_factory=dict)
-    labels: dict[str, list[int]] = field(default_factory=dict)
-    weights: dict[str, float] = field(default_factory=dict)
-    groups: list[tuple[int, Group]] = field(default_factory=list)
-    num_kept: int = 0
-    diff: DiffReport | None = None
-
-    @property
-    def primary(self) -> str:
-        return max(self.weights, key=lambda name: abs(self.weights[name]), default="")
 
 
 def shown_rollouts(sources: Sequence[str | Path]) -> list[str | Path]:
@@ -131,54 +109,57 @@ def collect(
     options = options or ReportOptions()
     paths = [Path(source) for source in sources]
     folders = [path for path in paths if _is_folder_of_ours(path)]
-    gathered = _gather(rollouts or shown_rollouts(sources), options)
-    if not gathered.num_rows and not folders:
+    summary = Summary()
+    diff = DiffReport.empty() if options.against else None
+    groups = _gather(rollouts or shown_rollouts(sources), options, summary, diff)
+    if not summary.num_rows and not folders:
         raise DataError(
             f"{paths[0]} holds neither rollouts nor metrics nor results of an evaluation: expected a run "
             "folder, the --out folder of an eval, or a record file"
         )
-    groups = [group for _, group in sorted(gathered.groups, key=lambda item: item[0])]
     records = [record for group in groups for record in group.rows]
     columns, blocks = page_rows(groups, options.label)
     return {
         "title": options.title or paths[0].stem,
         "source": paths[0].name,
-        "summary": _summary(gathered, num_shown=len(records)),
+        "summary": vars(summary),
         "components": component_columns(records),
         "columns": columns,
         "blocks": blocks,
         "token_texts": token_texts(records, options.tokenizer, folders),
-        "diff": gathered.diff.to_json() if gathered.diff else None,
+        "diff": diff.to_json() if diff else None,
         "runs": [run_data(path) for path in folders if is_run(path)],
         "evaluations": [evaluation_data(path) for path in folders if is_evaluation(path)],
     }
 
 
-def _summary(gathered: _Gathered, *, num_shown: int) -> Summary:
-    return {
-        "num_rows": gathered.num_rows,
-        "num_groups": gathered.num_groups,
-        "num_flat": gathered.num_flat,
-        "num_dropped": gathered.num_dropped,
-        "num_shown": num_shown,
-        "num_rewarded": gathered.num_rewarded,
-        "mean_reward": gathered.sum_rewards / gathered.num_rewarded if gathered.num_rewarded else None,
-        "failed": {name: dict(counts) for name, counts in gathered.failed.items()},
-        "labels": gathered.labels,
-        "primary": gathered.primary,
-    }
-
-
-def _gather(sources: Sources, options: ReportOptions) -> _Gathered:
-    """The tallies of all rollouts and the groups to show."""
-    gathered = _Gathered(diff=DiffReport.empty() if options.against else None)
-    if sources:
-        rng = random.Random(options.seed)
-        for group in _groups(sources, options):
-            if gathered.diff:
-                gathered.diff.add(list(zip(group.before, group.rows, strict=True)))
-            _add_group(gathered, group, options, rng)
-    return gathered
+def _gather(
+    sources: Sources, options: ReportOptions, summary: Summary, diff: DiffReport | None
+) -> list[Group]:
+    """The groups to show, in the file's order: a random choice where they are too many; counts all rows."""
+    rng = random.Random(options.seed)
+    weights: dict[str, float] = {}
+    rewards = 0.0
+    kept: list[tuple[int, Group]] = []
+    for number, group in enumerate(_groups(sources, options) if sources else (), start=1):
+        if diff:
+            diff.add(list(zip(group.before, group.rows, strict=True)))
+        summary.num_groups = number
+        summary.num_flat += spread(group.rows) == 0.0
+        for record in group.rows:
+            _tally(summary, record, options)
+            rewards += record.reward or 0.0
+            weights = {**{n: s.weight for n, s in record.components.items() if "/" not in n}, **weights}
+        size = len(group.rows)
+        if summary.num_shown + size <= options.max_rollouts:
+            kept.append((number, group))
+            summary.num_shown += size
+        elif kept and (place := rng.randrange(number)) < len(kept):
+            summary.num_shown += size - len(kept[place][1].rows)
+            kept[place] = (number, group)
+    summary.mean_reward = rewards / summary.num_rewarded if summary.num_rewarded else None
+    summary.primary = max(weights, key=lambda name: abs(weights[name]), default="")
+    return [group for _, group in sorted(kept, key=lambda item: item[0])]
 
 
 def _groups(sources: Sources, options: ReportOptions) -> Iterator[Group]:
@@ -193,35 +174,14 @@ def _groups(sources: Sources, options: ReportOptions) -> Iterator[Group]:
             yield Group(rows=[new for _, new in pairs], before=[old for old, _ in pairs])
 
 
-def _add_group(gathered: _Gathered, group: Group, options: ReportOptions, rng: random.Random) -> None:
-    gathered.num_groups += 1
-    gathered.num_flat += spread(group.rows) == 0.0
-    for record in group.rows:
-        _tally(gathered, record, options)
-    size = len(group.rows)
-    if gathered.num_kept + size <= options.max_rollouts:
-        gathered.groups.append((gathered.num_groups, group))
-        gathered.num_kept += size
-    elif gathered.groups:
-        place = rng.randrange(gathered.num_groups)
-        if place < len(gathered.groups):
-            gathered.num_kept += size - len(gathered.groups[place][1].rows)
-            gathered.groups[place] = (gathered.num_groups, group)
-
-
-def _tally(gathered: _Gathered, record: Record, options: ReportOptions) -> None:
-    gathered.num_rows += 1
-    if record.reward is None:
-        gathered.num_dropped += bool(record.dropped_because)
-    else:
-        gathered.num_rewarded += 1
-        gathered.sum_rewards += record.reward
+def _tally(summary: Summary, record: Record, options: ReportOptions) -> None:
+    summary.num_rows += 1
+    summary.num_rewarded += record.reward is not None
+    summary.num_dropped += record.reward is None and bool(record.dropped_because)
     label = find_label(record, options.label)
     for name, score in record.components.items():
-        if "/" not in name:
-            gathered.weights.setdefault(name, score.weight)
         if score.value is None:
-            gathered.failed.setdefault(name, Counter())[score.outcome] += 1
+            summary.failed.setdefault(name, Counter())[score.outcome] += 1
         elif label is not None:
-            counts = gathered.labels.setdefault(name, [0, 0, 0, 0])
+            counts = summary.labels.setdefault(name, [0, 0, 0, 0])
             counts[2 * (score.value < 0.5) + (not label)] += 1

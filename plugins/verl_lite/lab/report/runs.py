@@ -1,9 +1,11 @@
-"""Read a run folder: metrics by step, timeline, config, environment. Missing files count as empty."""
+"""Read the folders of runs (missing files count as empty) and of `verl-lite eval --out`."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+from verl_lite.errors import DataError
+from verl_lite.lab.reading.run_folders import RESULTS
 from verl_lite.lab.report.timeline import timeline_data
 
 
@@ -19,6 +21,17 @@ def run_data(folder: Path) -> dict[str, Any]:
         "environment": _text(folder / "environment.json"),
         "summary": json.loads(_text(folder / "summary.json") or "null"),
     }
+
+
+def evaluation_data(folder: Path) -> dict[str, Any]:
+    """{name, model, datasets: {data set: [measure]}} of one evaluation. Raises DataError for other files."""
+    path = folder / RESULTS
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        datasets = {name: list(part["measures"]) for name, part in data["datasets"].items()}
+        return {"name": folder.name, "model": str(data["model"]), "datasets": datasets}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} holds no results of an evaluation: {error!r}") from None
 
 
 def _series(path: Path) -> dict[str, list[Any]]:

@@ -7,7 +7,7 @@ wait_*. It waits for the stages that other workers run meanwhile, which share ea
 import json
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,8 @@ DRAWN_STEPS = 8  # the last ones are drawn
 MAX_DRAWN = 4_000
 MAX_LANES = 24  # more workers than this share lanes: "rollouts 12" and "rollouts 13" become "rollouts"
 NOTHING = "nothing (start, end, or unrecorded)"
+
+_Seconds = Mapping[str, Mapping[str, float]]  # of every worker by stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +57,8 @@ def _read(path: Path) -> list[Stage]:
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines()[-MAX_STAGES:]:
         try:
             line = json.loads(text)
-            stage = Stage(
-                str(line["stage"]),
-                str(line["worker"]),
-                float(line["start_s"]),
-                float(line["end_s"]),
-                int(line["step"]),
-            )
+            times = (float(line["start_s"]), float(line["end_s"]))
+            stage = Stage(str(line["stage"]), str(line["worker"]), *times, int(line["step"]))
         except (ValueError, TypeError, KeyError, OverflowError):
             continue
         if math.isfinite(stage.start_s) and math.isfinite(stage.end_s) and stage.end_s >= stage.start_s:
@@ -95,39 +92,22 @@ def _waiting(stages: Sequence[Stage]) -> list[dict[str, Any]]:
     ]
 
 
-def _seconds(
-    working: Sequence[Stage], all_stages: Sequence[Stage]
-) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+def _seconds(working: Sequence[Stage], all_stages: Sequence[Stage]) -> tuple[_Seconds, _Seconds]:
     """Each worker's seconds by its own stage, and its seconds of waiting by the other workers' stage."""
-    workers = list(dict.fromkeys(stage.worker for stage in all_stages))
-    worked_s: dict[str, dict[str, float]] = {worker: defaultdict(float) for worker in workers}
-    waited_s: dict[str, dict[str, float]] = {worker: defaultdict(float) for worker in workers}
-    running: dict[str, dict[str, int]] = {worker: defaultdict(int) for worker in workers}
+    workers = dict.fromkeys(stage.worker for stage in all_stages)
+    worked_s, waited_s = ({worker: defaultdict[str, float](float) for worker in workers} for _ in range(2))
+    running = Counter[tuple[str, str]]()
     edges = [(stage.start_s, 1, stage) for stage in working] + [(stage.end_s, -1, stage) for stage in working]
-    edges.sort(key=lambda edge: edge[0])
+    edges += [(max(stage.end_s for stage in all_stages), 0, all_stages[0])]
     before = min(stage.start_s for stage in all_stages)
-    for at, change, stage in edges:
-        _share_out(worked_s, waited_s, running, at - before)
+    for at, change, stage in sorted(edges, key=lambda edge: edge[0]):
+        active = sorted({name for _, name in running}) or [NOTHING]
+        for worker, name in running:
+            worked_s[worker][name] += at - before
+        for worker in workers.keys() - {worker for worker, _ in running}:
+            for name in active if at > before else ():
+                waited_s[worker][name] += (at - before) / len(active)
         before = at
-        running[stage.worker][stage.stage] += change
-        if not running[stage.worker][stage.stage]:
-            del running[stage.worker][stage.stage]
-    _share_out(worked_s, waited_s, running, max(stage.end_s for stage in all_stages) - before)
+        running[stage.worker, stage.stage] += change
+        running = +running
     return worked_s, waited_s
-
-
-def _share_out(
-    worked_s: Mapping[str, dict[str, float]],
-    waited_s: Mapping[str, dict[str, float]],
-    running: Mapping[str, Mapping[str, int]],
-    seconds: float,
-) -> None:
-    if seconds <= 0:
-        return
-    active = sorted({stage for stages in running.values() for stage in stages}) or [NOTHING]
-    for worker, stages in running.items():
-        for stage in stages:
-            worked_s[worker][stage] += seconds
-        if not stages:
-            for stage in active:
-                waited_s[worker][stage] += seconds / len(active)

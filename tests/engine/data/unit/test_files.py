@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,13 @@ def zstd(content: bytes) -> bytes:
     return bytes(sink.getvalue())
 
 
+def zipped(rows: list[dict[str, Any]]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("rows.jsonl", lines(rows))
+    return content.getvalue()
+
+
 WRITERS: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
     "rows.jsonl": lines,
     "rows.ndjson": lambda rows: b"\xef\xbb\xbf" + lines(rows).replace(b"\n", b"\r\n\n"),
@@ -60,6 +68,8 @@ WRITERS: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
     "wrapped.json": lambda rows: json.dumps({"version": 1, "data": rows}).encode(),
     "pretty_wrapped.json": lambda rows: json.dumps({"data": rows}, indent=1).encode(),
     "rows.csv": as_csv,
+    "semicolons.csv": lambda rows: as_csv(rows, ";"),
+    "excel.csv": lambda rows: as_csv(rows, "\t").decode().encode("utf-16"),
     "utf16.csv": lambda rows: as_csv(rows).decode().encode("utf-16"),
     "rows.tsv": lambda rows: as_csv(rows, "\t"),
     "rows.jsonl.gz": lambda rows: gzip.compress(lines(rows)),
@@ -67,6 +77,7 @@ WRITERS: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
     "rows.jsonl.zst": lambda rows: zstd(lines(rows)),
     "rows.json.gz": lambda rows: gzip.compress(json.dumps(rows).encode()),
     "rows.JSONL.GZ": lambda rows: gzip.compress(lines(rows[:3])) + gzip.compress(lines(rows[3:])),
+    "rows.jsonl.zip": zipped,
     "rows.csv.gz": lambda rows: gzip.compress(as_csv(rows)),
     "file.arrow": lambda rows: as_arrow(rows, stream=False),
     "stream.arrow": lambda rows: as_arrow(rows, stream=True),
@@ -90,6 +101,15 @@ def test_parquet_and_feather_too(tmp_path: Path) -> None:
     pa.feather.write_feather(table, str(tmp_path / "rows.feather"))
     for name in ("rows.parquet", "rows.feather"):
         assert read_rows(config(tmp_path / name), seed=0) == ROWS
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_objects_without_keys_which_parquet_lacks(tmp_path: Path, stream: bool) -> None:
+    """The schema of a tool without arguments, in a saved data set."""
+    tools = [{"name": "now", "parameters": {"type": "object", "properties": {}}}]
+    rows = [{"question": str(n), "reference": "1", "tools": tools} for n in range(7)]
+    (tmp_path / "tools.arrow").write_bytes(as_arrow(rows, stream=stream))
+    assert read_rows(config(tmp_path / "tools.arrow"), seed=0) == rows
 
 
 def test_shards_globs_lists_and_folders(tmp_path: Path) -> None:

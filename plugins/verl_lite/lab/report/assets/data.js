@@ -116,7 +116,10 @@ class Rows {
       const hits = column.lower.map((level) => level.includes(text));
       if (hits.includes(true)) tests.push((row) => hits[column.values[row]] === true);
     }
-    const found = this.blocks.map((block) => block.lower.map((one) => one.includes(text)));
+    const last = this.lastSearch; // typing on narrows what was found: only its texts are read again
+    const within = last && text.includes(last.text) ? last.found : null;
+    const found = this.blocks.map(({ lower }, at) => lower.map((one, place) => (!within || within[at][place]) && one.includes(text)));
+    this.lastSearch = { text, found };
     tests.push((row) => {
       const at = this.blockOf[row];
       const block = this.blocks[at];
