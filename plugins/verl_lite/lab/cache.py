@@ -12,7 +12,6 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from verl_lite.errors import DataError
 from verl_lite.plugins import Component, Rollout, Score, ScoredRollout, ScoreOutcome, Scorer
@@ -160,7 +159,7 @@ def _key(component: bytes, rollout: bytes) -> bytes:
 
 
 def _to_text(score: Score) -> str:
-    fields: dict[str, Any] = {"value": score.value}
+    fields: dict[str, object] = {"value": score.value}
     if score.outcome is not ScoreOutcome.OK:
         fields["outcome"] = score.outcome.value
     if score.reason:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import zip_longest
-from typing import Any
 
 from verl_lite.errors import DataError
 from verl_lite.lab.html import html_table
@@ -147,7 +146,7 @@ class DiffReport:
         grpo = [[name.replace("_", " "), value] for name, value in asdict(self.grpo).items()]
         return html_table(heads, rows) + html_table(["what GRPO would see", ""], grpo)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "num_rows": self.reward.num_rows,
             "num_flips": self.num_flips,
@@ -157,7 +156,7 @@ class DiffReport:
         }
 
 
-def _component_json(part: ComponentDiff) -> dict[str, Any]:
+def _component_json(part: ComponentDiff) -> dict[str, object]:
     outcomes = dict(part.outcome_changes)  # asdict cannot copy a Counter: it would count its items
     data = asdict(replace(part, outcome_changes=Counter()))
     return {**data, "num_flips": part.num_flips, "outcome_changes": outcomes}

@@ -6,7 +6,6 @@ type at one line is one reason; other reasons are counted by their text.
 
 import re
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 from verl_lite.plugins import Score
 from verl_lite.plugins.composite.policies import was_run
@@ -63,7 +62,7 @@ class ReasonTally:
         found = sorted(self.kinds.values(), key=lambda reason: -reason.count)[:NUM_SHOWN]
         return [_with_source(reason, source) for reason in found]
 
-    def to_json(self, *, source: str = "") -> list[dict[str, Any]]:
+    def to_json(self, *, source: str = "") -> list[dict[str, object]]:
         return [asdict(reason) for reason in self.commonest(source=source)]
 
     def _count(self, kind: str, reason: Reason) -> None:

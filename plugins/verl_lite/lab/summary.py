@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from heapq import nlargest
-from typing import Any
 
 from verl_lite.lab.reasons import Reason, ReasonTally
 from verl_lite.plugins import Component, ScoredRollout
@@ -71,7 +70,7 @@ class ComponentSummary:
         self.latencies.bins += other.latencies.bins
         self.reasons.merge(other.reasons)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             **self.values.to_json(),
             "outcomes": dict(self.outcomes),
@@ -149,7 +148,7 @@ class ScoreSummary:
     def _keep_slowest(self, more: list[tuple[float, str, str]]) -> None:
         self.slowest = nlargest(_NUM_SLOWEST, self.slowest + more)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "num_rows": self.num_rows,
             "num_dropped": self.num_dropped,

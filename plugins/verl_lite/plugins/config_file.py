@@ -38,7 +38,7 @@ def load_config(model: type[ModelT], path: str | Path, overrides: Sequence[str] 
     return validate(model, apply_overrides(read_yaml(path), overrides), source=str(path))
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
+def read_yaml(path: str | Path) -> dict[str, object]:
     """The mapping in a YAML file. Raises ConfigError for a missing or broken file and duplicate keys."""
     path = Path(path)
     try:
@@ -61,8 +61,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 class _UniqueKeyLoader(yaml.SafeLoader):
     """Refuses duplicate keys in a mapping, of which YAML's own loader silently keeps the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
+        seen: set[object] = set()
         for key_node, _ in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             if key is not None and key in seen and key_node.tag != "tag:yaml.org,2002:merge":
@@ -110,7 +110,7 @@ def _copy(value: Any) -> Any:
     return value
 
 
-def validate(model: type[ModelT], data: Mapping[str, Any], *, source: str) -> ModelT:
+def validate(model: type[ModelT], data: Mapping[str, object], *, source: str) -> ModelT:
     """`data` as `model`; raises ConfigError with one line per mistake, naming the key and `source`."""
     try:
         return model.model_validate(data)
@@ -119,7 +119,7 @@ def validate(model: type[ModelT], data: Mapping[str, Any], *, source: str) -> Mo
         raise ConfigError(f"{source}: " + "\n".join(lines)) from None
 
 
-def validate_options(model: type[ModelT], given: Mapping[str, Any], *, source: str) -> ModelT:
+def validate_options(model: type[ModelT], given: Mapping[str, object], *, source: str) -> ModelT:
     """A plugin's options; unknown keys are refused even if its model would ignore them."""
     fields = {info.alias or name for name, info in model.model_fields.items()} | set(model.model_fields)
     for key in given:
@@ -150,13 +150,13 @@ def _explain(item: Any, model: type[BaseModel], data: Any) -> str:
     return f"{where}: {item['msg'].lower()}, got {got!r:.80}" + (f"\n  {where}: {meaning}" if meaning else "")
 
 
-def _path_in(data: Any, loc: Sequence[int | str], *, is_missing: bool) -> list[str]:
+def _path_in(data: object, loc: Sequence[int | str], *, is_missing: bool) -> list[str]:
     """The parts of pydantic's `loc` that are keys of `data`, and a missing last key.
 
     The other parts are tags of unions ("rewards.math.component.use"), which are not in the file.
     """
     path: list[str] = []
-    here: Any = data
+    here: object = data
     for position, part in enumerate(loc):
         if isinstance(here, (Mapping, list)) and _has(here, part):
             here = here[part]  # type: ignore[index]
@@ -166,7 +166,7 @@ def _path_in(data: Any, loc: Sequence[int | str], *, is_missing: bool) -> list[s
     return path
 
 
-def _has(data: Mapping[Any, Any] | list[Any], part: int | str) -> bool:
+def _has(data: Mapping[object, object] | list[object], part: int | str) -> bool:
     return part in data if isinstance(data, Mapping) else isinstance(part, int) and part < len(data)
 
 

@@ -31,7 +31,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Register(Protocol):
-    def __call__(self, reward: Callable[..., Any]) -> None: ...
+    def __call__(self, reward: Callable[..., object]) -> None: ...
 
 
 @hookspec
@@ -147,7 +147,7 @@ def reward(
     return declare
 
 
-def definition_of(call: Callable[..., Any]) -> RewardDefinition:
+def definition_of(call: Callable[..., object]) -> RewardDefinition:
     """The declaration that `@reward` attached to `call`. Raises PluginError if there is none."""
     found = getattr(call, "__verl_lite_reward__", None)
     if not isinstance(found, RewardDefinition):
@@ -197,7 +197,7 @@ def _wrong_signature(definition: RewardDefinition) -> list[str]:
     return one and two
 
 
-def _not_callable_with(call: Callable[..., Any], count: int, usage: str) -> list[str]:
+def _not_callable_with(call: Callable[..., object], count: int, usage: str) -> list[str]:
     try:
         signature = inspect.signature(call)
     except (TypeError, ValueError):  # a builtin without a signature: checked by its first call

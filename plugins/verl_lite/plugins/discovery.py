@@ -230,7 +230,7 @@ def _why_disabled(name: str, distribution: str, *, load_plugins: bool) -> str:
     return f"not named in {LOAD_PLUGINS_ENV}={allowed!r}"
 
 
-def _registered(plugin: Any, distribution: str) -> list[Definition]:
+def _registered(plugin: object, distribution: str) -> list[Definition]:
     """What the plugin's hooks register. Raises PluginError or pluggy's error for a wrong hook."""
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(contract)
@@ -279,7 +279,7 @@ def _declared(plugin: object) -> list[Definition]:
     return found
 
 
-def _checked_hooks(manager: pluggy.PluginManager, plugin: Any) -> list[str]:
+def _checked_hooks(manager: pluggy.PluginManager, plugin: object) -> list[str]:
     """Its hooks. Reports misspelt ones and forgotten decorators, which pluggy would skip silently."""
     callers = manager.get_hookcallers(plugin) or []
     for caller in callers:

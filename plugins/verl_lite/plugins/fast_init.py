@@ -45,7 +45,7 @@ def fast_init(cls: ClassT) -> ClassT:
     return cls
 
 
-def _parameter(item: "Field[Any]", names: dict[str, Any]) -> str:
+def _parameter(item: "Field[Any]", names: dict[str, object]) -> str:
     if item.default is not MISSING:
         names[f"default_{item.name}"] = item.default
         return f"{item.name}=default_{item.name}"

@@ -53,7 +53,7 @@ def _choices(use: str, source: str, kind: str) -> str:
     return f"use: {use}: which {kind}? It has: {', '.join(f'{use}:{name}' for name in sorted(names))}"
 
 
-def _imported(use: str, source: str) -> Any:
+def _imported(use: str, source: str) -> object:
     is_file = source.endswith(".py") or "/" in source or os.sep in source
     try:
         return import_file(Path(source)) if is_file else _import_from_working_folder(source)
@@ -63,7 +63,7 @@ def _imported(use: str, source: str) -> Any:
         raise PluginError(f"use: {use}: {source} cannot be imported: {one_line(error)}") from error
 
 
-def _named_in(module: Any, use: str, source: str, name: str, kind: str) -> Callable[..., Any]:
+def _named_in(module: object, use: str, source: str, name: str, kind: str) -> Callable[..., object]:
     call = getattr(module, name, None)
     if call is None:
         functions = sorted(key for key, value in vars(module).items() if callable(value) and key[0] != "_")
@@ -74,7 +74,7 @@ def _named_in(module: Any, use: str, source: str, name: str, kind: str) -> Calla
         raise PluginError(
             f"use: {use}: {name} is {call!r:.80}, which is not a {kind}: expected a function or class"
         )
-    found: Callable[..., Any] = call
+    found: Callable[..., object] = call
     return found
 
 
@@ -84,7 +84,7 @@ def one_line(error: BaseException) -> str:
     return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
 
 
-def _import_from_working_folder(name: str) -> Any:
+def _import_from_working_folder(name: str) -> object:
     """Import `name`, also from the working folder, as `python -m` does."""
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:

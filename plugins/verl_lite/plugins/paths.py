@@ -4,14 +4,13 @@ import ast
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from verl_lite.plugins.rollout import Rollout, reference_text
 
-MISSING: Any = object()  # what `dig` returns where the path leads nowhere; None is a value
+MISSING: object = object()  # what `dig` returns where the path leads nowhere; None is a value
 
 
-def dig(value: Any, path: str) -> Any:
+def dig(value: object, path: str) -> object:
     """The value at `path`: keys and list positions, separated by dots; MISSING where there is none.
 
     A key that contains dots itself is found too. Text on the way that holds a JSON or Python literal is
@@ -52,14 +51,14 @@ def map_rollout(rollout: Rollout, renames: Mapping[str, str]) -> Rollout:
     return replace(rollout, reference=text, columns={**rollout.columns, **values})
 
 
-def _element(items: Sequence[Any], path: str) -> Any:
+def _element(items: Sequence[object], path: str) -> object:
     index, _, rest = path.partition(".")
     if not index.removeprefix("-").isdigit() or not -len(items) <= int(index) < len(items):
         return MISSING
     return dig(items[int(index)], rest) if rest else items[int(index)]
 
 
-def literal(text: str) -> Any:
+def literal(text: str) -> object:
     """The mapping or list written in `text`; None for any other text."""
     if text[:1] not in ("{", "["):
         return None

@@ -53,7 +53,7 @@ def clean_text(text: str) -> str:
     return text
 
 
-def reference_text(value: Any) -> str:
+def reference_text(value: object) -> str:
     """A reference as text: a text as it is, anything else as JSON.
 
     >>> reference_text("4"), reference_text(["four", 4])

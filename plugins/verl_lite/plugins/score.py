@@ -70,7 +70,7 @@ class Score:
             raise ValueError(f"Score(value={self.value!r}): expected a finite number")
 
     @classmethod
-    def failed(cls, outcome: ScoreOutcome, reason: str, **details: Any) -> "Score":
+    def failed(cls, outcome: ScoreOutcome, reason: str, **details: object) -> "Score":
         """A score without a value: abstain, error or timeout, with the reason."""
         return cls(None, outcome, reason, details)
 

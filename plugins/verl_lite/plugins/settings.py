@@ -76,7 +76,7 @@ def sections_of(model: type[BaseModel]) -> list[Section]:
     ]
 
 
-def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_in(annotation: object) -> Iterator[type[BaseModel]]:
     """Every pydantic model that a value of this type may be or hold."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
@@ -140,7 +140,7 @@ def _values(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> str:
     return ", ".join([word, *_bounds(metadata)])
 
 
-def _bounds(metadata: list[Any] | tuple[Any, ...]) -> list[str]:
+def _bounds(metadata: list[object] | tuple[object, ...]) -> list[str]:
     found = []
     for item in metadata:
         nested = getattr(item, "metadata", None)  # a FieldInfo inside Annotated

@@ -97,9 +97,9 @@ def _allow_large_stacks() -> None:
     are used. The hard limit has an allowance for them, and what is touched counts.
     """
 
-    def raising(start: Callable[..., Any]) -> Callable[..., Any]:
+    def raising(start: Callable[..., object]) -> Callable[..., object]:
         @functools.wraps(start)
-        def start_thread(*args: Any, **options: Any) -> Any:
+        def start_thread(*args: object, **options: object) -> object:
             _kernel.raise_to_hard_limit(_kernel.RLIMIT_AS)
             return start(*args, **options)
 
@@ -139,7 +139,10 @@ def _exit_code(code: object) -> int:
 
 def _write_open_files() -> None:
     """Flush what the program left open, as the interpreter does when it takes the objects down."""
-    files: list[Any] = [sys.__stdout__, sys.__stderr__]  # frozen by the fork server: the collector omits them
+    files: list[object] = [
+        sys.__stdout__,
+        sys.__stderr__,
+    ]  # frozen by the fork server: the collector omits them
     files += [thing for thing in gc.get_objects() if isinstance(thing, (io.TextIOWrapper, io.BufferedWriter))]
     for kind in (io.TextIOWrapper, io.BufferedWriter):  # the text first: it goes through the other
         for file in files:

@@ -58,7 +58,7 @@ class RemoteBackend:
         """Nothing to do: the service itself stops runs at their time limit."""
 
 
-def _body(request: Request) -> dict[str, Any]:
+def _body(request: Request) -> dict[str, object]:
     files = {name: base64.b64encode(data).decode() for name, data in request.files.items()}
     return {
         "code": request.source.decode("utf-8", "surrogatepass"),

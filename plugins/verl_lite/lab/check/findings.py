@@ -37,5 +37,5 @@ class CheckReport:
         rows = [[finding.level, finding.check, finding.message] for finding in self.findings]
         return html_table(["", "failed" if self.failed else "passed", ""], rows)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {**asdict(self), "failed": self.failed}

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from verl_lite.errors import DataError
 from verl_lite.lab.check.findings import Finding, Level
@@ -121,7 +120,7 @@ def label_findings(tallies: Mapping[str, LabelTally], primary: str) -> Iterator[
 
 def _agreement(name: str, tally: LabelTally) -> Finding:
     confusion = tally.confusion()
-    numbers: dict[str, Any] = {
+    numbers: dict[str, object] = {
         **_confusion_json(confusion),
         "num_without_value": tally.num_without_value,
         "slices": {
@@ -147,7 +146,7 @@ def _percent(share: float | None, interval: tuple[float, float]) -> str:
     return f"{share:.2%} (95%: {interval[0]:.2%} to {interval[1]:.2%})"
 
 
-def _confusion_json(confusion: Confusion) -> dict[str, Any]:
+def _confusion_json(confusion: Confusion) -> dict[str, object]:
     return {
         **asdict(confusion),
         "precision": confusion.precision,

@@ -7,7 +7,6 @@ with what a trustworthy reward would give.
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from verl_lite.lab.check.findings import Finding, Level
 from verl_lite.plugins import Rollout, ScoredRollout, Scorer
@@ -192,7 +191,7 @@ def _accepts(row: ScoredRollout, primary: str) -> bool:
     return value is not None and value >= ACCEPTED
 
 
-def _examples(rows: Sequence[ScoredRollout]) -> list[dict[str, Any]]:
+def _examples(rows: Sequence[ScoredRollout]) -> list[dict[str, object]]:
     return [
         {
             "id": row.rollout.id,

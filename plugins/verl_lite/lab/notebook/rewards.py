@@ -31,7 +31,7 @@ class NotebookRewards:
     catalog: RewardCatalog
 
 
-def read_rewards(given: Any) -> NotebookRewards:
+def read_rewards(given: object) -> NotebookRewards:
     """`given` as a config.
 
     A path to YAML, a RewardsConfig, a dict with `rewards:` as in YAML; or one reward, a list of rewards or a
@@ -50,13 +50,13 @@ def read_rewards(given: Any) -> NotebookRewards:
     return NotebookRewards(config, replace(catalog, rewards={**catalog.rewards, **functions}))
 
 
-def _named(given: Any) -> dict[str, Any]:
+def _named(given: object) -> dict[str, object]:
     if isinstance(given, Mapping):
         return dict(given)
     many = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     if not many:
         raise ConfigError("rewards: expected at least one reward, got an empty list")
-    names: dict[str, Any] = {}
+    names: dict[str, object] = {}
     for item in many:
         name = _name_of(item)
         if name in names:
@@ -65,7 +65,7 @@ def _named(given: Any) -> dict[str, Any]:
     return names
 
 
-def _name_of(item: Any) -> str:
+def _name_of(item: object) -> str:
     if isinstance(item, str):
         name = item.rpartition(":")[2].rpartition("/")[2]
     elif callable(item):

@@ -50,7 +50,7 @@ def _is_path(source: Any) -> bool:
     return isinstance(source, (str, Path)) or (many and all(isinstance(x, (str, Path)) for x in source))
 
 
-def _rows(source: Any) -> Iterable[Any]:
+def _rows(source: object) -> Iterable[object]:
     if hasattr(source, "to_pylist"):  # an Arrow table
         return source.to_pylist()  # type: ignore[no-any-return]
     if hasattr(source, "to_dicts"):  # polars
@@ -64,7 +64,7 @@ def _rows(source: Any) -> Iterable[Any]:
     )
 
 
-def _record(item: Any, number: int) -> Record:
+def _record(item: object, number: int) -> Record:
     if isinstance(item, Record):
         return item
     rollout = item.rollout if isinstance(item, ScoredRollout) else item
@@ -97,7 +97,7 @@ def in_groups(records: Iterable[Record]) -> dict[GroupKey, list[Record]]:
 
 
 @contextmanager
-def as_files(source: Any, *, format: str, renames: Renames | None) -> Iterator[tuple[Any, str, Renames]]:
+def as_files(source: object, *, format: str, renames: Renames | None) -> Iterator[tuple[Any, str, Renames]]:
     """Files with the rollouts of `source`, their format and renames: its own, or a temporary one of ours."""
     if _is_path(source):
         yield source, format, renames or {}

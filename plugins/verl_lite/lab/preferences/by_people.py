@@ -211,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(HTTPStatus.FORBIDDEN, b"the token is missing or wrong", "text/plain")
         return False
 
-    def _json(self, data: Mapping[str, Any]) -> None:
+    def _json(self, data: Mapping[str, object]) -> None:
         self._answer(HTTPStatus.OK, json.dumps(data).encode(), "application/json")
 
     def _answer(self, status: HTTPStatus, body: bytes, kind: str) -> None:

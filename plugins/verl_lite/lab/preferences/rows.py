@@ -64,7 +64,7 @@ class PreferenceRow:
             return [(i, j) for i in indices for j in indices if ranks[j] == following[ranks[i]]]
         return [(i, j) for i in indices for j in indices if ranks[i] < ranks[j]]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {"id": self.id, **asdict(self)}
 
 
@@ -105,7 +105,7 @@ def to_preference(row: Mapping[str, Any], *, prompt: Sequence[Message] | None = 
     )
 
 
-def _pair(chosen: Any, rejected: Any) -> tuple[list[Message], list[str]]:
+def _pair(chosen: object, rejected: object) -> tuple[list[Message], list[str]]:
     """(common first messages, [better text, worse text])."""
     if isinstance(chosen, str) and isinstance(rejected, str):
         return [], [chosen, rejected]
@@ -118,7 +118,7 @@ def _pair(chosen: Any, rejected: Any) -> tuple[list[Message], list[str]]:
     return first, [str(side[-1].get("content", "")) for side in conversations]
 
 
-def _messages(value: Any) -> list[Message]:
+def _messages(value: object) -> list[Message]:
     if isinstance(value, str):
         return [Message(role="user", content=value)]
     if isinstance(value, Sequence) and all(isinstance(m, Mapping) and "role" in m for m in value):

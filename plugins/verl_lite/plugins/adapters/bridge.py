@@ -126,7 +126,7 @@ def reward_number(row: ScoredRollout, settings: BridgeSettings) -> float:
     return settings.dropped
 
 
-def make_rollout(number: int, /, **row: Any) -> Rollout:
+def make_rollout(number: int, /, **row: object) -> Rollout:
     """The `number`-th rollout of a call, from the keys of a record file; equal prompts share a group."""
     return to_record(row, number).rollout
 

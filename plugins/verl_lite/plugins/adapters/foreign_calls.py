@@ -59,7 +59,7 @@ class TrlCall:
 
     form: Form = "group"
 
-    def prepare(self, rollouts: Sequence[Rollout], options: Mapping[str, Any]) -> Prepared:
+    def prepare(self, rollouts: Sequence[Rollout], options: Mapping[str, object]) -> Prepared:
         extra = {key: value for key, value in options.items() if key != "conversational"}
         keys = dict.fromkeys(key for rollout in rollouts for key in rollout.columns)
         logged = _Logged()
@@ -75,14 +75,14 @@ class TrlCall:
         return arguments, lambda result: logged.attached_to(result, len(rollouts))
 
 
-def said(rollout: Rollout) -> list[dict[str, Any]]:
+def said(rollout: Rollout) -> list[dict[str, object]]:
     """The messages after the prompt."""
     if rollout.turns:
         return [dict(turn.message) for turn in rollout.turns]
     return [{"role": "assistant", "content": rollout.completion}]
 
 
-def _conversations(rollouts: Sequence[Rollout], *, as_messages: bool) -> dict[str, list[Any]]:
+def _conversations(rollouts: Sequence[Rollout], *, as_messages: bool) -> dict[str, list[object]]:
     if not as_messages:
         return {
             "prompts": [rollout.prompt_text for rollout in rollouts],
@@ -102,7 +102,7 @@ class VerlCall:
 
     form: Form = "rollout"
 
-    def prepare(self, rollouts: Sequence[Rollout], options: Mapping[str, Any]) -> Prepared:
+    def prepare(self, rollouts: Sequence[Rollout], options: Mapping[str, object]) -> Prepared:
         (rollout,) = rollouts
         columns = rollout.columns
         reward_model = columns.get("reward_model")
@@ -120,7 +120,7 @@ class VerlCall:
         }
         return arguments, self._answers
 
-    def _answers(self, result: Any) -> Sequence[object]:
+    def _answers(self, result: object) -> Sequence[object]:
         if not isinstance(result, Mapping):
             return [result]
         if "score" not in result:
@@ -133,7 +133,7 @@ class OpenRlhfCall:
 
     form: Form = "rollout"
 
-    def prepare(self, rollouts: Sequence[Rollout], options: Mapping[str, Any]) -> Prepared:
+    def prepare(self, rollouts: Sequence[Rollout], options: Mapping[str, object]) -> Prepared:
         (rollout,) = rollouts
         prompt = rollout.prompt_text
         arguments = {
@@ -144,7 +144,7 @@ class OpenRlhfCall:
         }
         return arguments, self._answers
 
-    def _answers(self, result: Any) -> Sequence[object]:
+    def _answers(self, result: object) -> Sequence[object]:
         if not isinstance(result, Mapping) or "rewards" not in result:
             raise TypeError(f"an OpenRLHF reward returned {result!r:.80}: expected a dict with 'rewards'")
         logs = result.get("extra_logs") or {}
@@ -154,7 +154,7 @@ class OpenRlhfCall:
         return [_with_details(_only(result["rewards"]), details)]
 
 
-def _only(value: Any) -> Any:
+def _only(value: object) -> object:
     """The one number in a tensor or list, or a plain number; raises ValueError if there are several."""
     while hasattr(value, "tolist") or isinstance(value, (list, tuple)):
         if isinstance(value, (list, tuple)):
@@ -166,6 +166,6 @@ def _only(value: Any) -> Any:
     return value
 
 
-def _with_details(value: object, details: Mapping[str, Any]) -> Score:
+def _with_details(value: object, details: Mapping[str, object]) -> Score:
     score = to_score(value)
     return Score(score.value, score.outcome, score.reason, {**score.details, **details})

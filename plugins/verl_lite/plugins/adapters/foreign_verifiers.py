@@ -5,7 +5,7 @@ A function gets the arguments that it names as parameters.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from verl_lite.plugins.adapters.foreign_calls import Prepared, said
 from verl_lite.plugins.contract import Form
@@ -21,7 +21,7 @@ class RubricCall:
     takes_all: bool
     form: ClassVar[Form] = "rollout"
 
-    def prepare(self, rollouts: Sequence[Rollout], options: Mapping[str, Any]) -> Prepared:
+    def prepare(self, rollouts: Sequence[Rollout], options: Mapping[str, object]) -> Prepared:
         given = {**_row(rollouts[0]), **options}
         return _wanted(given, self.names, self.takes_all), lambda result: [result]
 
@@ -37,18 +37,17 @@ class RubricGroupCall:
         {"states", "prompts", "completions", "answers", "tasks", "infos"}
     )
 
-    def prepare(self, rollouts: Sequence[Rollout], options: Mapping[str, Any]) -> Prepared:
+    def prepare(self, rollouts: Sequence[Rollout], options: Mapping[str, object]) -> Prepared:
         rows = [_row(rollout) for rollout in rollouts]
-        given: dict[str, Any] = {name: [row[name.removesuffix("s")] for row in rows] for name in self.plurals}
-        given.update(options)
-        return _wanted(given, self.names, self.takes_all), lambda result: result
+        plurals = {name: [row[name.removesuffix("s")] for row in rows] for name in self.plurals}
+        return _wanted({**plurals, **options}, self.names, self.takes_all), lambda result: result
 
 
-def _wanted(given: dict[str, Any], names: Sequence[str], takes_all: bool) -> dict[str, Any]:
+def _wanted(given: dict[str, object], names: Sequence[str], takes_all: bool) -> dict[str, object]:
     return given if takes_all else {name: given[name] for name in names if name in given}
 
 
-def _row(rollout: Rollout) -> dict[str, Any]:
+def _row(rollout: Rollout) -> dict[str, object]:
     """The arguments a Rubric passes to its functions by name, including the row's columns."""
     prompt = [dict(message) for message in rollout.prompt]
     completion = said(rollout)
@@ -73,18 +72,18 @@ class TaskRewardCall:
     names: tuple[str, ...]
     form: ClassVar[Form] = "rollout"
 
-    def prepare(self, rollouts: Sequence[Rollout], options: Mapping[str, Any]) -> Prepared:
+    def prepare(self, rollouts: Sequence[Rollout], options: Mapping[str, object]) -> Prepared:
         data, trace = _task_and_trace(rollouts[0])
         given = {**options, "task": data, "trace": trace}
         return _wanted(given, self.names, takes_all=False), self._answers
 
-    def _answers(self, result: Any) -> Sequence[object]:
+    def _answers(self, result: object) -> Sequence[object]:
         if not isinstance(result, Mapping):
             return [result]
         return [Score(float(sum(result.values())), details=dict(result))]  # summed as by the trace
 
 
-def _task_and_trace(rollout: Rollout) -> tuple[Any, Any]:
+def _task_and_trace(rollout: Rollout) -> tuple[object, object]:
     import verifiers.v1 as vf
     from pydantic import TypeAdapter
     from verifiers.v1.configs.agent import WireAgentConfig

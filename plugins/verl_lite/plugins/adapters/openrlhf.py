@@ -40,8 +40,8 @@ class OpenRlhfRewardFunc:
         self.__name__ = "reward_func"
 
     def __call__(
-        self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any], **_: Any
-    ) -> dict[str, Any]:
+        self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[object], **_: object
+    ) -> dict[str, object]:
         import torch  # OpenRLHF has it; we need it only in a call
 
         rows = zip(queries, prompts, labels, strict=True)

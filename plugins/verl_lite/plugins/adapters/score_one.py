@@ -19,11 +19,11 @@ class ScoreOne:
 
     def __call__(
         self,
-        completion: Any,
+        completion: object,
         *,
-        prompt: Any = None,
-        reference: Any = None,
-        columns: Mapping[str, Any] | None = None,
+        prompt: object = None,
+        reference: object = None,
+        columns: Mapping[str, object] | None = None,
     ) -> float:
         """The reward of one completion.
 
@@ -50,17 +50,17 @@ class ScoreOne:
 
     def many(
         self,
-        completions: Sequence[Any],
+        completions: Sequence[object],
         *,
-        prompts: Sequence[Any] | None = None,
-        references: Sequence[Any] | None = None,
-        columns: Mapping[str, Sequence[Any]] | None = None,
+        prompts: Sequence[object] | None = None,
+        references: Sequence[object] | None = None,
+        columns: Mapping[str, Sequence[object]] | None = None,
     ) -> list[float]:
         """The rewards of several completions, scored together. `columns` have one value each.
 
         Raises ConfigError for lists of different lengths, and RewardError as for one completion.
         """
-        lists: dict[str, Sequence[Any]] = {**(columns or {})}
+        lists: dict[str, Sequence[object]] = {**(columns or {})}
         lists |= {"prompts": prompts} if prompts is not None else {}
         lists |= {"references": references} if references is not None else {}
         for name, values in lists.items():
@@ -80,11 +80,11 @@ class ScoreOne:
 
     def scored(
         self,
-        completion: Any,
+        completion: object,
         *,
-        prompt: Any = None,
-        reference: Any = None,
-        columns: Mapping[str, Any] | None = None,
+        prompt: object = None,
+        reference: object = None,
+        columns: Mapping[str, object] | None = None,
     ) -> ScoredRollout:
         """Every component's score, outcome and reason; `reward` is None for a dropped sample."""
         (row,) = self.bridge.score([_rollout(1, completion, prompt, reference, columns or {})]).rows

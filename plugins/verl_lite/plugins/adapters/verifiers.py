@@ -33,7 +33,7 @@ def as_verifiers_reward(
     dropped: float | None = None,
     workers: int | None = None,
     debug_inline: bool = False,
-) -> Callable[[Any, Any], Awaitable[float]]:
+) -> Callable[[object, object], Awaitable[float]]:
     """The rewards of `config` as a reward function `(task, trace) -> float` of verifiers' tasks.
 
     The completion is the trace's last reply, the prompt everything before it. Every field of the task's
@@ -91,9 +91,9 @@ def _rollout_of_trace(task: Any, trace: Any, reference_key: str) -> Rollout:
     )
 
 
-def _rubric_class() -> type[Any]:
+def _rubric_class() -> type[object]:
     try:
-        rubric: type[Any] = import_module("verifiers").Rubric
+        rubric: type[object] = import_module("verifiers").Rubric
     except ModuleNotFoundError as error:
         raise PluginError(f"as_verifiers_rubric needs the package verifiers: {error}") from None
     except AttributeError:
@@ -118,7 +118,7 @@ def _make_rubric(base: type[Any], bridge: RewardBridge, reference_key: str) -> A
         def has_group_rewards(self) -> bool:
             return any(component.definition.form == "group" for component in components)
 
-        async def score_rollout(self, state: Any) -> None:
+        async def score_rollout(self, state: object) -> None:
             await self._score([state])
 
         async def score_group(self, states: Sequence[Any]) -> None:

@@ -7,7 +7,6 @@ verl needs a number per sample. A sample that our policies drop raises RewardErr
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.adapters.bridge import (
@@ -31,9 +30,9 @@ class VerlComputeScore:
         self,
         data_source: str,
         solution_str: str,
-        ground_truth: Any,
-        extra_info: Mapping[str, Any] | None = None,
-        **settings: Any,
+        ground_truth: object,
+        extra_info: Mapping[str, object] | None = None,
+        **settings: object,
     ) -> dict[str, float]:
         extra = dict(extra_info or {})
         rollout = make_rollout(

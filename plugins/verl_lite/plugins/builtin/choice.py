@@ -3,7 +3,7 @@
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -112,12 +112,12 @@ def _first_option(
     return None
 
 
-def _texts(column: Any, options: ChoiceOptions) -> dict[str, str]:
+def _texts(column: object, options: ChoiceOptions) -> dict[str, str]:
     """Letter -> normalised text; empty if the row has no options. Raises ValueError for a bad column."""
     if column is None:
         return {}
     if isinstance(column, Mapping):
-        pairs: Iterable[tuple[Any, Any]] = column.items()
+        pairs: Iterable[tuple[object, object]] = column.items()
     elif isinstance(column, (list, tuple)):
         if len(column) > len(LETTERS):
             raise ValueError(f"{len(column)} choices, expected at most {len(LETTERS)}")

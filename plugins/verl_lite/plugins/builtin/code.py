@@ -7,7 +7,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -178,7 +178,7 @@ class CodeReward:
         program = extract_program(submission.response, submission.options.language)
         return _digest((program, tests_key, submission.options, _version(), SANDBOX_VERSION))
 
-    def _unusable(self, reason: str, **details: Any) -> Score:
+    def _unusable(self, reason: str, **details: object) -> Score:
         kind = ScoreOutcome.ABSTAIN if self._options.on_bad_reference == "abstain" else ScoreOutcome.ERROR
         return Score.failed(kind, reason, verdict=Outcome.BAD_REFERENCE.value, **details)
 
@@ -215,7 +215,7 @@ def _remembering_last(load: Callable[..., LoadedTests]) -> Callable[[Rollout], t
     return remembered
 
 
-def _same(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+def _same(left: Mapping[str, object], right: Mapping[str, object]) -> bool:
     """Whether columns are equal; arrays, whose `==` is not a bool, must be the same object."""
     if left.keys() != right.keys():
         return False

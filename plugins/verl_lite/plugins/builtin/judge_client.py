@@ -72,7 +72,7 @@ class ChatClient:
             raise ReplyError(self._clean(f"{self._url} answered {status}: {self._shown(body)}"))
         return self._content(body)
 
-    async def _post(self, request: Mapping[str, Any]) -> tuple[int, float, bytes]:
+    async def _post(self, request: Mapping[str, object]) -> tuple[int, float, bytes]:
         async with self._http.stream("POST", self._url, json=request) as response:
             body = bytearray()
             async for chunk in response.aiter_bytes():

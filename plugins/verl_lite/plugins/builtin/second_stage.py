@@ -192,7 +192,7 @@ def second_stage(options: SecondStageOptions) -> SecondStage:
     return SecondStage(options)
 
 
-def model_score(ruling: Ruling, *, wrong: float, details: dict[str, Any]) -> Score:
+def model_score(ruling: Ruling, *, wrong: float, details: dict[str, object]) -> Score:
     """What a ruling is worth: 1.0, `wrong`, or no value where the verifier failed."""
     details = {**details, "matched_by": "model", "second_stage": "asked"}
     if ruling.is_same is None:

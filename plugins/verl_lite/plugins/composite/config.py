@@ -89,7 +89,7 @@ class GroupConfig(_Weighted):
     """The rewards of the group by name."""
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     if isinstance(value, GroupConfig) or (isinstance(value, Mapping) and "rewards" in value):
         return "group"
     return "component"

@@ -1,7 +1,7 @@
 """Weights that follow a schedule over training steps."""
 
 import bisect
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Discriminator, FiniteFloat, NonNegativeInt, Tag, model_validator
 
@@ -65,7 +65,7 @@ def weights_of(weight: float | Schedule) -> list[float]:
     return [weight.constant] if weight.constant is not None else list(weight.points.values())
 
 
-def _shape(value: Any) -> str:
+def _shape(value: object) -> str:
     return "schedule" if isinstance(value, (dict, Schedule)) else "number"
 
 

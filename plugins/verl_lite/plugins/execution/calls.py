@@ -9,7 +9,6 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -26,11 +25,11 @@ CATCH_IN_PROCESS = (Exception, SystemExit)  # Ctrl-C still ends the program
 CATCH_IN_WORKER = (BaseException,)
 
 
-def bind(definition: RewardDefinition, options: BaseModel) -> Callable[[Any], Any]:
+def bind(definition: RewardDefinition, options: BaseModel) -> Callable[[object], object]:
     """The reward as a function of the rollout(s) alone; a class is built here, with its options."""
     call = definition.call
     if definition.is_class:
-        built: Callable[[Any], Any] = call(options)
+        built: Callable[[object], object] = call(options)
         return built
     if definition.takes_options:
         return lambda rollouts: call(rollouts, options)
@@ -57,7 +56,7 @@ class Caller:
         self._timeout_s = component.timeout_s
         self._catch = catch
         self._on_call = on_call
-        self._bound: Callable[[Any], Any] | None = None
+        self._bound: Callable[[object], object] | None = None
         self._broken: Score | None = None
 
     def build(self) -> Score | None:
@@ -195,7 +194,7 @@ def failed_score(error: BaseException, prefix: str = "", *, definition: RewardDe
 
 def source_of(definition: RewardDefinition) -> str:
     """Where the reward is defined, as "file:line"; "" for one without Python source."""
-    call: Any = inspect.unwrap(getattr(definition.call, "function", definition.call))
+    call: object = inspect.unwrap(getattr(definition.call, "function", definition.call))
     if inspect.isclass(call):
         call = call.__call__
     code = getattr(call, "__code__", None)
@@ -216,7 +215,7 @@ def _breach(reason: str, definition: RewardDefinition) -> Score:
     return _failed_at(reason, source_of(definition), breach=True)
 
 
-def _failed_at(reason: str, where: str, **details: Any) -> Score:
+def _failed_at(reason: str, where: str, **details: object) -> Score:
     name = os.path.basename(where)
     reason = f"{reason} ({name})" if name else reason
     return Score.failed(ScoreOutcome.ERROR, reason, where=where, **details)

@@ -6,7 +6,7 @@ the record itself uses) goes to `columns_json`.
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from verl_lite.plugins.records.schema import RESERVED, to_json
 from verl_lite.plugins.rollout import Rollout
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ColumnTypes = Mapping[str, "pa.DataType"]
 
 
-def infer_columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, "pa.DataType"]:
+def infer_columns(rows: Iterable[Mapping[str, object]]) -> dict[str, "pa.DataType"]:
     """The columns whose values in `rows` are all of one type, with that type.
 
     >>> {n: str(t) for n, t in infer_columns([{"a": 1, "b": "x", "c": [1]}, {"a": 2, "b": 3}]).items()}
@@ -34,13 +34,13 @@ def infer_columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, "pa.DataType"]
     return {name: kind for name, kind in found.items() if kind is not None}
 
 
-def split_columns(rollout: Rollout, types: ColumnTypes | None) -> dict[str, Any]:
+def split_columns(rollout: Rollout, types: ColumnTypes | None) -> dict[str, object]:
     """The rollout's columns as a row of a file; without `types` (JSONL), values of any type have their own.
 
     `columns_json` is null if nothing is left over; then the column `reference` is the rollout's reference.
     """
-    own: dict[str, Any] = {}
-    rest: dict[str, Any] = {}
+    own: dict[str, object] = {}
+    rest: dict[str, object] = {}
     for name, value in rollout.columns.items():
         fits = name not in RESERVED if types is None else name in types and _type_of(value) == types[name]
         if fits and value is not None and isinstance(name, str):
@@ -58,7 +58,7 @@ def _scalar_types() -> "dict[type, pa.DataType]":
     return {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 
-def _type_of(value: Any) -> "pa.DataType | None":
+def _type_of(value: object) -> "pa.DataType | None":
     """The Arrow type that gives the value back as it is; None where none does."""
     import pyarrow as pa
 

@@ -52,7 +52,7 @@ class Span:
     num_rows: int = 0
 
 
-def own_records(row: Any, number: int) -> Iterable[Record]:
+def own_records(row: object, number: int) -> Iterable[Record]:
     """The record in a row of our own files, or of any file with a text `completion`."""
     return (to_record(row, number),)
 
@@ -158,7 +158,7 @@ def _is_full(file: "pq.ParquetFile", column: str, span: Span) -> bool:
     return all(part is not None and part.has_null_count and part.null_count == 0 for part in found)
 
 
-def parsed(row: object) -> Any:
+def parsed(row: object) -> object:
     """A row's value: text is JSON without white space around it (faster than json.loads on short rows)."""
     if isinstance(row, bytes):
         row = row.decode()  # to raise the error about it

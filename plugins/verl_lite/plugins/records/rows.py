@@ -49,7 +49,7 @@ def to_record(row: Any, number: int) -> Record:
     )
 
 
-def _completion(row: Any) -> str:
+def _completion(row: object) -> str:
     if not isinstance(row, dict):
         raise TypeError(f"expected an object with a 'completion', got {type(row).__name__}")
     if "schema_version" in row and int(row["schema_version"]) > SCHEMA_VERSION:
@@ -104,7 +104,7 @@ def _columns(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return known if row.get("reference") is None else {**known, "reference": row["reference"]}
 
 
-def _columns_of_those_names(row: Mapping[str, Any]) -> set[str]:
+def _columns_of_those_names(row: Mapping[str, object]) -> set[str]:
     """The keys that version 4 took, where they are a data set's own columns."""
     ours = {"turns": are_turns, "segments": are_segments}
     return {name for name, is_ours in ours.items() if row.get(name) is not None and not is_ours(row[name])}

@@ -11,7 +11,7 @@ _OUTCOMES = frozenset(get_args(TurnOutcome))
 _EXTRA = ("tool_calls", "tool_call_id", "name")
 
 
-def turn_rows(rollout: Rollout) -> dict[str, list[dict[str, Any]]]:
+def turn_rows(rollout: Rollout) -> dict[str, list[dict[str, object]]]:
     """The keys `turns` and `segments` of a record."""
     return {
         "turns": [_turn_row(turn) for turn in rollout.turns],
@@ -21,7 +21,7 @@ def turn_rows(rollout: Rollout) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _turn_row(turn: Turn) -> dict[str, Any]:
+def _turn_row(turn: Turn) -> dict[str, object]:
     extra = {name: value for name in _EXTRA if (value := getattr(turn, name))}
     return {
         "role": turn.role,

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from verl_lite.errors import DataError
 from verl_lite.plugins.records.columns import ColumnTypes, infer_columns, split_columns
@@ -17,7 +17,12 @@ from verl_lite.plugins.score import ComponentScore, ScoredRollout
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-_UNSCORED: Mapping[str, Any] = {"reward": None, "dropped_because": "", "components": [], "token_rewards": []}
+_UNSCORED: Mapping[str, object] = {
+    "reward": None,
+    "dropped_because": "",
+    "components": [],
+    "token_rewards": [],
+}
 
 
 class RecordWriter:
@@ -68,7 +73,7 @@ class RecordWriter:
         rows = [{**_rollout_row(r), **_UNSCORED, "step": step, "advantage": None} for r in rollouts]
         self._append(rows, rollouts)
 
-    def _append(self, rows: list[dict[str, Any]], rollouts: Sequence[Rollout]) -> None:
+    def _append(self, rows: list[dict[str, object]], rollouts: Sequence[Rollout]) -> None:
         if self._is_closed:
             raise ValueError(f"the record writer of {self.path} is closed")
         if self._lines is not None:
@@ -138,7 +143,7 @@ def join_record_files(parts: Sequence[Path], path: Path) -> None:
     os.replace(aside, path)
 
 
-def _rollout_row(rollout: Rollout) -> dict[str, Any]:
+def _rollout_row(rollout: Rollout) -> dict[str, object]:
     return {
         "id": rollout.id,
         "group": rollout.group,
@@ -157,7 +162,7 @@ def _rollout_row(rollout: Rollout) -> dict[str, Any]:
     }
 
 
-def _message_row(message: Message) -> dict[str, Any]:
+def _message_row(message: Message) -> dict[str, object]:
     """Plain text in its own column; everything else in a message (tool calls, parts, null) as JSON."""
     content = message.get("content")
     extra = {key: value for key, value in message.items() if key not in ("role", "content")}
@@ -170,7 +175,7 @@ def _message_row(message: Message) -> dict[str, Any]:
     }
 
 
-def _score_row(row: ScoredRollout) -> dict[str, Any]:
+def _score_row(row: ScoredRollout) -> dict[str, object]:
     return {
         "reward": row.reward,
         "dropped_because": row.dropped_because,
@@ -179,7 +184,7 @@ def _score_row(row: ScoredRollout) -> dict[str, Any]:
     }
 
 
-def _component_row(name: str, part: ComponentScore) -> dict[str, Any]:
+def _component_row(name: str, part: ComponentScore) -> dict[str, object]:
     return {
         "name": name,
         "value": part.score.value,

@@ -19,13 +19,13 @@ TOLERANCE = 1e-9
 
 
 def assert_score(
-    reward: Callable[..., Any],
+    reward: Callable[..., object],
     rollout: Rollout,
     value: float | None,
     *,
     outcome: str = "",
     reason: str = "",
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, object] | None = None,
     tolerance: float = TOLERANCE,
     timeout_s: float | None = None,
 ) -> Score:
@@ -46,11 +46,11 @@ def assert_score(
 
 
 def assert_group_scores(
-    reward: Callable[..., Any],
+    reward: Callable[..., object],
     group: Sequence[Rollout],
     values: Sequence[float | None],
     *,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, object] | None = None,
     tolerance: float = TOLERANCE,
 ) -> list[Score]:
     """Assert that the reward gives these values to the rollouts, scored together; return the scores."""
@@ -66,10 +66,10 @@ def assert_group_scores(
 
 
 def assert_any_order(
-    reward: Callable[..., Any],
+    reward: Callable[..., object],
     rollouts: Sequence[Rollout],
     *,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, object] | None = None,
     tolerance: float = TOLERANCE,
 ) -> None:
     """Assert that no rollout's score depends on the order of the rollouts."""
@@ -84,7 +84,10 @@ def assert_any_order(
 
 
 def _with_deadline(
-    reward: Callable[..., Any], rollout: Rollout, options: Mapping[str, Any] | None, timeout_s: float | None
+    reward: Callable[..., object],
+    rollout: Rollout,
+    options: Mapping[str, object] | None,
+    timeout_s: float | None,
 ) -> Score:
     definition = definition_of(reward)
     if not (definition.isolate or definition.is_async):

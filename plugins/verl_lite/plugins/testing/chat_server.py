@@ -86,7 +86,7 @@ class FakeChatServer:
                 else:
                     self._send(200, _completion(str(body.get("model", "")), reply))
 
-            def _send(self, status: int, data: Mapping[str, Any]) -> None:
+            def _send(self, status: int, data: Mapping[str, object]) -> None:
                 payload = json.dumps(data).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
@@ -94,13 +94,13 @@ class FakeChatServer:
                 self.end_headers()
                 self.wfile.write(payload)
 
-            def log_message(self, format: str, *args: Any) -> None:
+            def log_message(self, format: str, *args: object) -> None:
                 """No output: tests look at `requests`."""
 
         return Handler
 
 
-def _completion(model: str, text: str) -> dict[str, Any]:
+def _completion(model: str, text: str) -> dict[str, object]:
     message = {"role": "assistant", "content": text}
     return {
         "id": "fake",

@@ -34,7 +34,7 @@ class Pipe:
     def __init__(self, reading: int, writing: int) -> None:
         self._reading, self._writing = reading, writing
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, object]) -> None:
         body = json.dumps(message).encode()
         data = memoryview(_LENGTH.pack(len(body)) + body)
         try:
@@ -43,7 +43,7 @@ class Pipe:
         except OSError:
             raise PeerGone("ended without giving a result") from None
 
-    def receive(self, timeout_s: float | None) -> dict[str, Any]:
+    def receive(self, timeout_s: float | None) -> dict[str, object]:
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size, timeout_s))
         if length > _MAX_FRAME:
             raise PeerGone("sent a broken reply")
@@ -86,7 +86,7 @@ _ITERATES = frozenset({"next", "send", "anext", "await"})
 _BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "matmul", "and_", "or_", "xor", "pow")
 # What one end may ask of an object of the other. A comparison is not among them: the program's own
 # `__eq__` must never be asked about a value that the tests expect.
-OPERATIONS: dict[str, Callable[..., Any]] = {
+OPERATIONS: dict[str, Callable[..., object]] = {
     "call": lambda target, *args, **kwargs: target(*args, **kwargs),
     "get": getattr,
     "set": setattr,
@@ -122,12 +122,12 @@ class Peer:
         self.timeout_s = timeout_s
         self.broken = ""
         self.not_finite = frozenset({"nan", "inf"})  # which of these a result may hold
-        self.objects: list[Any] = []
+        self.objects: list[object] = []
         self._numbers: dict[int, int] = {}
-        self._stand_ins: dict[int, Any] = {}
+        self._stand_ins: dict[int, object] = {}
         self._lock = threading.RLock()
 
-    def describe(self, value: Any) -> dict[str, Any]:
+    def describe(self, value: object) -> dict[str, object]:
         """What the other end must know of an object of this one."""
         raise NotImplementedError
 
@@ -138,7 +138,7 @@ class Peer:
     def raised(self, error: BaseException) -> dict[str, Any]:
         raise NotImplementedError
 
-    def rebuild(self, raised: dict[str, Any]) -> BaseException:
+    def rebuild(self, raised: dict[str, object]) -> BaseException:
         raise NotImplementedError
 
     def allows(self, operation: str, target: Any, name: Any) -> bool:
@@ -165,7 +165,7 @@ class Peer:
                 self.broken = self.broken or str(gone)
                 raise
 
-    def _exchange(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _exchange(self, message: dict[str, object]) -> dict[str, object]:
         self.before(message)
         self.pipe.send(message)
         while True:
@@ -228,7 +228,7 @@ class Peer:
     def perform(self, operation: str, target: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         return OPERATIONS[operation](target, *args, **kwargs)
 
-    def _refer(self, value: Any) -> Any:
+    def _refer(self, value: object) -> object:
         number = number_of(value, self)
         if number is not None:
             return ["own", number]
@@ -258,7 +258,7 @@ class Peer:
         return self._stand_ins[number]
 
 
-_numbers_of_stand_ins: dict[int, tuple[Any, int, Peer]] = {}
+_numbers_of_stand_ins: dict[int, tuple[object, int, Peer]] = {}
 
 
 def remember(stand_in: Any, number: int, peer: Peer) -> None:

@@ -9,13 +9,13 @@ class _Array:
     """numpy.ndarray: nothing is one here."""
 
 
-def _flat(value: Any) -> list[Any]:
+def _flat(value: object) -> list[object]:
     if isinstance(value, (list, tuple)):
         return [item for part in value for item in _flat(part)]
     return [value]
 
 
-def _shape(value: Any) -> Any:
+def _shape(value: object) -> object:
     return [_shape(part) for part in value] if isinstance(value, (list, tuple)) else None
 
 
@@ -32,11 +32,13 @@ def _close(got: Any, wanted: Any, rtol: float, atol: float, equal_nan: bool) -> 
     return bool(abs(got - wanted) <= atol + rtol * abs(wanted))
 
 
-def _is_nan(value: Any) -> bool:
+def _is_nan(value: object) -> bool:
     return bool(value != value)
 
 
-def _allclose(got: Any, wanted: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+def _allclose(
+    got: object, wanted: object, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> bool:
     left, right = _flat(got), _flat(wanted)
     if _shape(got) != _shape(wanted):
         if len(left) == 1 and not isinstance(got, (list, tuple)):
@@ -48,12 +50,12 @@ def _allclose(got: Any, wanted: Any, rtol: float = 1e-5, atol: float = 1e-8, equ
     return all(_close(a, b, rtol, atol, equal_nan) for a, b in zip(left, right, strict=True))
 
 
-def _assert_allclose(got: Any, wanted: Any, rtol: float = 1e-7, atol: float = 0.0, **_: Any) -> None:
+def _assert_allclose(got: object, wanted: object, rtol: float = 1e-7, atol: float = 0.0, **_: object) -> None:
     if not _allclose(got, wanted, rtol, atol, equal_nan=True):
         raise AssertionError("not equal to tolerance")
 
 
-NAMES: dict[str, Any] = {
+NAMES: dict[str, object] = {
     "ndarray": _Array, "float64": float, "float32": float, "float16": float, "int64": int, "int32": int,
     "number": (int, float, complex), "floating": float, "integer": int, "bool_": bool,
     "allclose": _allclose, "isclose": lambda a, b, rtol=1e-5, atol=1e-8: _allclose(a, b, rtol, atol),
@@ -62,7 +64,7 @@ NAMES: dict[str, Any] = {
 
 
 class _Stub(types.ModuleType):
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
             raise AttributeError(name)
         raise ImportError(

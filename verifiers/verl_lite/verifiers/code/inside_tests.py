@@ -72,7 +72,7 @@ class TestsEnd(End):
             return builtins.input(args[0])
         return super().perform(operation, target, args, kwargs)
 
-    def may_operate(self, left: Any, right: Any) -> bool:
+    def may_operate(self, left: object, right: object) -> bool:
         """Arithmetic is asked for between the program's own objects alone."""
         if isinstance(right, Remote):
             return True
@@ -109,7 +109,7 @@ class TestsEnd(End):
             _log(str(name), int(level), str(text))
 
 
-def _surroundings() -> dict[str, Any]:
+def _surroundings() -> dict[str, object]:
     return {"environ": dict(os.environ), "folder": os.getcwd(), "argv": list(sys.argv)}
 
 
@@ -156,14 +156,14 @@ def _watched_names(source: str) -> list[str]:
     return found
 
 
-def _look_up(path: str) -> Any:
+def _look_up(path: str) -> object:
     module, _, name = path.rpartition(".")
     with contextlib.suppress(ImportError):
         return getattr(importlib.import_module(module), name, None)
     return None
 
 
-def _may_be_called(target: Any) -> bool:
+def _may_be_called(target: object) -> bool:
     if isinstance(target, types.BuiltinFunctionType) and target.__module__ in ("builtins", "_io", "io"):
         return target.__name__ in _CALLBACKS
     if isinstance(target, type):
@@ -171,7 +171,7 @@ def _may_be_called(target: Any) -> bool:
     return str(getattr(target, "__module__", "")).partition(".")[0] not in _NO_CALLBACKS
 
 
-def _may_be_touched(operation: str, target: Any, name: Any) -> bool:
+def _may_be_touched(operation: str, target: object, name: object) -> bool:
     """Public attributes of instances; no method of a class may be replaced."""
     kind = type(target)
     if type(name) is not str or name.startswith("_"):
@@ -191,7 +191,7 @@ class _Module(types.ModuleType):
         super().__init__(name)
         self.__dict__.update(__end__=end, __all__=names, __file__=f"{name}.py")
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         end = self.__dict__["__end__"]
         if name.startswith("__"):
             raise AttributeError(name)
@@ -204,7 +204,7 @@ class _Module(types.ModuleType):
             self.__dict__[name] = value
         return value
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         self.__dict__["__end__"].ask("set_global", None, name, value)
         self.__dict__[name] = value
 
@@ -344,7 +344,7 @@ def _run_apart(request: dict[str, Any], pipe: Pipe) -> dict[str, Any]:
         return {"status": "failed", "message": f"the program {gone}", "timed_out": str(gone) == "timed out"}
 
 
-def _run_together(request: dict[str, Any]) -> dict[str, Any]:
+def _run_together(request: dict[str, object]) -> dict[str, object]:
     try:
         namespace = _prepare(request, None)
     except Exception as error:  # noqa: BLE001  the program may raise anything

@@ -1,7 +1,6 @@
 """Loads the tests of a data-set row. Its columns tell the format (row_formats.py)."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from verl_lite.verifiers.code.asserts import NotReadable
 from verl_lite.verifiers.code.row_formats import FORMATS, Format
@@ -10,7 +9,7 @@ from verl_lite.verifiers.code.row_values import BadTests, LoadedTests, read_valu
 _MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError)
 
 
-def load_tests(columns: Mapping[str, Any], *, reference: str | None = None) -> LoadedTests:
+def load_tests(columns: Mapping[str, object], *, reference: str | None = None) -> LoadedTests:
     """The tests in a row's columns, else in its `reference`; the first format that fits decides.
 
     Raises BadTests for a row of unknown format, a malformed one, and one without tests.
@@ -26,7 +25,7 @@ def load_tests(columns: Mapping[str, Any], *, reference: str | None = None) -> L
     raise BadTests(f"no tests in the row: {_nearest(columns)}; got columns {sorted(columns)}")
 
 
-def has_tests(columns: Mapping[str, Any]) -> bool:
+def has_tests(columns: Mapping[str, object]) -> bool:
     """Whether the row has the columns of a known format, usable or not.
 
     >>> has_tests({"test_list": []}), has_tests({"reference": "4"})
@@ -35,14 +34,14 @@ def has_tests(columns: Mapping[str, Any]) -> bool:
     return _format_of(columns) is not None
 
 
-def _format_of(columns: Mapping[str, Any]) -> Format | None:
+def _format_of(columns: Mapping[str, object]) -> Format | None:
     for known in FORMATS:
         if all(_present(columns, name) for name in known.columns) and known.fits(columns):
             return known
     return None
 
 
-def _nearest(columns: Mapping[str, Any]) -> str:
+def _nearest(columns: Mapping[str, object]) -> str:
     """The format with the most of its columns in the row, or all of them if there is none."""
     alike = {name.lower().rstrip("s") for name in columns}
 
@@ -59,7 +58,7 @@ def _nearest(columns: Mapping[str, Any]) -> str:
     return f"the nearest format is {best.name} ({' + '.join(best.columns)}){lacks}"
 
 
-def _present(columns: Mapping[str, Any], name: str) -> bool:
+def _present(columns: Mapping[str, object], name: str) -> bool:
     value = columns.get(name)
     return value is not None and not (isinstance(value, (str, dict)) and not value)
 

@@ -4,7 +4,6 @@ import base64
 import json
 import pickletools
 import zlib
-from typing import Any
 
 _MAX_UNPACKED_MB = 256
 _PICKLE_OF_A_STRING = {"PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT", "STOP"}
@@ -23,7 +22,7 @@ def _pickled_string(raw: bytes) -> str:
     return found[0]
 
 
-def unpack_private_cases(packed: str) -> list[Any]:
+def unpack_private_cases(packed: str) -> list[object]:
     """The cases in `packed`: base64 of zlib of a pickled string of JSON. Raises ValueError for other text."""
     unpacker = zlib.decompressobj()
     try:

@@ -11,6 +11,7 @@ from verl_lite.verifiers.code.packed_cases import unpack_private_cases
 from verl_lite.verifiers.code.row_values import (
     LEETCODE_PRELUDE,
     BadTests,
+    Columns,
     LoadedTests,
     from_json,
     has_test_functions,
@@ -33,7 +34,7 @@ from verl_lite.verifiers.code.types import (
     UnitTestFile,
 )
 
-Reader = Callable[[Mapping[str, Any]], LoadedTests]
+Reader = Callable[[Columns], LoadedTests]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +44,19 @@ class Format:
     name: str
     columns: tuple[str, ...]
     read: Reader
-    fits: Callable[[Mapping[str, Any]], bool] = lambda columns: True
+    fits: Callable[[Columns], bool] = lambda columns: True
 
 
 def _value_of(column: str, shape: str) -> Reader:
     return lambda columns: read_value(columns[column], shape, columns=_beside(columns, column))
 
 
-def _beside(columns: Mapping[str, Any], column: str) -> Mapping[str, Any]:
+def _beside(columns: Columns, column: str) -> Columns:
     """The other columns of a row, where a value may leave something to them: the function's name."""
     return {name: value for name, value in columns.items() if name != column}
 
 
-def _read_own(columns: Mapping[str, Any]) -> LoadedTests:
+def _read_own(columns: Columns) -> LoadedTests:
     rows = from_json(columns["tests"])
     if isinstance(rows, str):
         return read_code(rows, "verl-lite")
@@ -94,11 +95,11 @@ def _own_test(row: Any, index: int) -> list[CodeTest]:
         raise BadTests(f"tests[{index}] ({kind}): {error}") from None
 
 
-def _tuples(fields: Mapping[str, Any], keep: Sequence[str] = ()) -> dict[str, Any]:
+def _tuples(fields: Columns, keep: Sequence[str] = ()) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) and k not in keep else v for k, v in fields.items()}
 
 
-def _read_mbpp(columns: Mapping[str, Any]) -> LoadedTests:
+def _read_mbpp(columns: Columns) -> LoadedTests:
     """MBPP's asserts and, in MBPP+, the script `test` beside them."""
     imports = strings(from_json(columns.get("test_imports") or ()))
     setup = "\n".join([*imports, str(columns.get("test_setup_code") or "")]).strip()
@@ -114,7 +115,7 @@ def _read_mbpp(columns: Mapping[str, Any]) -> LoadedTests:
     return replace(loaded, tests=(*loaded.tests, *split_asserts(whole)), shape="mbpp+")
 
 
-def _read_evalplus(columns: Mapping[str, Any]) -> LoadedTests:
+def _read_evalplus(columns: Columns) -> LoadedTests:
     """EvalPlus' releases: inputs, and a reference program whose results are the expected ones.
 
     The reference program runs in the tests' process; an input it does not take is left out.
@@ -125,7 +126,7 @@ def _read_evalplus(columns: Mapping[str, Any]) -> LoadedTests:
     reference = str(columns["canonical_solution"])
     if not re.search(rf"^def {name}\b", reference, re.MULTILINE):
         reference = prompt + reference
-    tolerance = max(float(columns.get("atol") or 0), 1e-6)
+    tolerance = max(float(str(columns.get("atol") or 0)), 1e-6)
     setup = f"_candidate = {name}\n{reference}\n_reference = {name}\n"
     source = _EVALPLUS.format(inputs=inputs, tolerance=tolerance)
     stub = f"{prompt.rstrip()}\n    pass\n"
@@ -158,7 +159,7 @@ assert _answered, "the reference program takes none of the inputs"
 """
 
 
-def _read_livecodebench(columns: Mapping[str, Any]) -> LoadedTests:
+def _read_livecodebench(columns: Columns) -> LoadedTests:
     rows = list(from_json(columns["public_test_cases"]))
     if columns.get("private_test_cases"):
         rows += _private_cases(columns["private_test_cases"])
@@ -179,7 +180,7 @@ def _private_cases(packed: Any) -> list[Any]:
     return list(cases)
 
 
-def _read_codecontests(columns: Mapping[str, Any]) -> LoadedTests:
+def _read_codecontests(columns: Columns) -> LoadedTests:
     """Public, private and generated tests, each as lists of inputs and outputs or as a list of cases."""
     tests: list[CodeTest] = []
     for name in ("public_tests", "private_tests", "generated_tests"):
@@ -189,7 +190,7 @@ def _read_codecontests(columns: Mapping[str, Any]) -> LoadedTests:
     return LoadedTests(tests=tuple(tests), shape="codecontests")
 
 
-def _read_codeforces(columns: Mapping[str, Any]) -> LoadedTests:
+def _read_codeforces(columns: Columns) -> LoadedTests:
     """open-r1's Codeforces: official tests, with the generated checker where the problem has many answers."""
     if not columns.get("official_tests_complete", True):
         raise BadTests("codeforces: official_tests_complete is false: the tests that are cut off are missing")
@@ -205,7 +206,7 @@ def _read_codeforces(columns: Mapping[str, Any]) -> LoadedTests:
     return replace(loaded, tests=tuple(tests))
 
 
-def _read_test(columns: Mapping[str, Any]) -> LoadedTests:
+def _read_test(columns: Columns) -> LoadedTests:
     """`test` alone: KodCode's test file, or SandboxFusion's list of cases."""
     labels = from_json(columns.get("labels"))
     beside = {**columns, **(labels if isinstance(labels, Mapping) else {})}
@@ -214,7 +215,7 @@ def _read_test(columns: Mapping[str, Any]) -> LoadedTests:
     return read_value(columns["test"], "test", columns=_beside(beside, "test"))
 
 
-def _read_unit_tests(columns: Mapping[str, Any]) -> LoadedTests:
+def _read_unit_tests(columns: Columns) -> LoadedTests:
     """A test file, or OpenCodeInstruct's list of asserts."""
     value = from_json(columns["unit_tests"])
     if not isinstance(value, str):
@@ -223,12 +224,12 @@ def _read_unit_tests(columns: Mapping[str, Any]) -> LoadedTests:
     return LoadedTests(tests=(UnitTestFile(source=value, module=module),), shape="unit tests")
 
 
-def _is_structured(column: str) -> Callable[[Mapping[str, Any]], bool]:
+def _is_structured(column: str) -> Callable[[Columns], bool]:
     """For columns that other data sets use for a plain answer."""
     return lambda columns: isinstance(from_json(columns[column]), (Mapping, list))
 
 
-def _is_code(columns: Mapping[str, Any]) -> bool:
+def _is_code(columns: Columns) -> bool:
     value = from_json(columns["test"])
     if not isinstance(value, str):
         return bool(value)
@@ -246,18 +247,18 @@ _LANGUAGES = {
 }  # fmt: skip
 
 
-def _read_multiple(columns: Mapping[str, Any]) -> LoadedTests:
+def _read_multiple(columns: Columns) -> LoadedTests:
     """MultiPL-E: test code in the program's language, after the program."""
     test = ProgramTest(source=str(columns["tests"]), prompt=str(columns.get("prompt") or ""))
     language = _LANGUAGES[str(columns["language"]).lower()]
     return LoadedTests(tests=(test,), shape="multipl-e", language=language)
 
 
-def _is_other_language(columns: Mapping[str, Any]) -> bool:
+def _is_other_language(columns: Columns) -> bool:
     return str(columns["language"]).lower() in _LANGUAGES and isinstance(from_json(columns["tests"]), str)
 
 
-def _read_reward_model(columns: Mapping[str, Any]) -> LoadedTests:
+def _read_reward_model(columns: Columns) -> LoadedTests:
     return read_value(from_json(columns["reward_model"])["ground_truth"], "verl", columns=columns)
 
 

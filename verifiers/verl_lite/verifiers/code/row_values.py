@@ -22,6 +22,7 @@ LEETCODE_PRELUDE = (
     "import string, sys\n"
     "try:\n    import sortedcontainers\n    from sortedcontainers import *\nexcept ImportError:\n    pass\n"
 )
+Columns = Mapping[str, object]  # of a row, or of what a column holds
 # The names under which rows hold the input and the output of a case.
 _CASE_KEYS = (
     ("input", "output"), ("input", "expected_output"), ("input", "expected"), ("inputs", "outputs"),
@@ -71,7 +72,7 @@ def _integer(digits: str) -> int:
     return int(digits) if len(digits) < 4000 else int(decimal.Decimal(digits))
 
 
-def as_text(value: Any) -> str:
+def as_text(value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, (list, tuple)):
@@ -88,7 +89,7 @@ def strings(values: Any) -> list[str]:
     return list(values)
 
 
-def read_value(value: Any, shape: str, *, columns: Mapping[str, Any] | None = None) -> LoadedTests:
+def read_value(value: object, shape: str, *, columns: Columns | None = None) -> LoadedTests:
     """The tests in `value`: JSON or not, a list of cases or asserts, inputs and outputs, test code."""
     columns = columns or {}
     data = from_json(value)
@@ -105,7 +106,7 @@ def read_value(value: Any, shape: str, *, columns: Mapping[str, Any] | None = No
     return read_cases(data, shape, columns)
 
 
-def _read_object(data: Mapping[str, Any], shape: str, columns: Mapping[str, Any]) -> LoadedTests:
+def _read_object(data: Columns, shape: str, columns: Columns) -> LoadedTests:
     for key in ("test_code", "functional", "assert_case", "assert", "asserts", "check"):
         if data.get(key):
             return _read_code_of(data, key, shape, columns)
@@ -115,7 +116,7 @@ def _read_object(data: Mapping[str, Any], shape: str, columns: Mapping[str, Any]
     return read_inputs_outputs(data, shape, columns)
 
 
-def _read_code_of(data: Mapping[str, Any], key: str, shape: str, columns: Mapping[str, Any]) -> LoadedTests:
+def _read_code_of(data: Columns, key: str, shape: str, columns: Columns) -> LoadedTests:
     entry = data.get("entry_point") or columns.get("entry_point")
     value = from_json(data[key])
     if entry and isinstance(value, str):
@@ -159,7 +160,7 @@ def read_asserts(lines: Sequence[str], shape: str, setup: str = "") -> LoadedTes
     return LoadedTests(tests=tuple(tests), shape=shape)
 
 
-def read_cases(rows: Sequence[Any], shape: str, columns: Mapping[str, Any]) -> LoadedTests:
+def read_cases(rows: Sequence[object], shape: str, columns: Columns) -> LoadedTests:
     """A list of cases, each an object with an input and an output."""
     tests: list[CodeTest] = []
     for index, row in enumerate(rows):
@@ -185,11 +186,11 @@ def _unwrapped(tests: Sequence[CodeTest]) -> list[CodeTest]:
     return [replace(call, also=(call.expected[0],)) for call in calls]
 
 
-def _case_keys(row: Mapping[str, Any]) -> tuple[str, str] | None:
+def _case_keys(row: Columns) -> tuple[str, str] | None:
     return next((pair for pair in _CASE_KEYS if pair[0] in row and pair[1] in row), None)
 
 
-def read_case(row: Any, index: int, columns: Mapping[str, Any]) -> CodeTest:
+def read_case(row: object, index: int, columns: Columns) -> CodeTest:
     """One case, as in LiveCodeBench, DeepCoder, SYNTHETIC and Codeforces."""
     if not isinstance(row, Mapping):
         raise BadTests(f"tests[{index}]: expected an object or an assert line, got {type(row).__name__}")
@@ -218,7 +219,7 @@ def _function(row: Mapping[str, Any]) -> str:
     return ""
 
 
-def _starter_function(columns: Mapping[str, Any]) -> str:
+def _starter_function(columns: Columns) -> str:
     """The function of the starter code, if it has just one."""
     try:
         tree = ast.parse(str(columns.get("starter_code") or "").rstrip() + "\n        pass")
@@ -228,7 +229,7 @@ def _starter_function(columns: Mapping[str, Any]) -> str:
     return found[0] if len(found) == 1 else ""
 
 
-def functional(function: str, given: Any, wanted: Any) -> CallTest:
+def functional(function: str, given: object, wanted: object) -> CallTest:
     """`given` and `wanted` as values, or as JSON text with one argument per line (LiveCodeBench, verl)."""
     expected = from_json(wanted) if isinstance(given, str) and isinstance(wanted, str) else wanted
     function = function.replace("()", "")
@@ -271,7 +272,7 @@ def _is_stdin(given: Any) -> bool:
     )
 
 
-def read_check(columns: Mapping[str, Any], shape: str) -> LoadedTests:
+def read_check(columns: Columns, shape: str) -> LoadedTests:
     """`test` with `check(candidate)`, a test file or asserts, for the function `entry_point`."""
     name, source = str(columns["entry_point"]), str(columns["test"])
     prelude, continues = _prompt_parts(columns.get("prompt"), name)

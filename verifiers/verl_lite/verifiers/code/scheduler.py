@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from verl_lite.sandbox import Result, Sandbox
 from verl_lite.verifiers.code.harness import Harness, Run
@@ -74,7 +73,7 @@ class Grading:
         results = self.final_results()
         passed = sum(result.passed for result in results)
         outcome, reason = _decide(results, passed)
-        details: dict[str, Any] = {
+        details: dict[str, object] = {
             "tests": [result.as_dict(index) for index, result in enumerate(results)],
             "passed": passed,
             "total": len(results),

@@ -9,7 +9,6 @@ import ast
 import builtins
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 _BUILTINS = frozenset(dir(builtins))
 _RUNS_TEXT = frozenset({"eval", "exec", "compile", "breakpoint", "__builtins__"})
@@ -64,14 +63,14 @@ def without_data(tree: ast.Module) -> ast.Module:
     return tree
 
 
-def _is_data(node: Any) -> bool:
+def _is_data(node: object) -> bool:
     """Whether `node` is a literal container of literals."""
     if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
         return all(_is_literal(item) for item in node.elts)
     return isinstance(node, ast.Dict) and all(_is_literal(item) for item in [*node.keys, *node.values])
 
 
-def _is_literal(node: Any) -> bool:
+def _is_literal(node: object) -> bool:
     if isinstance(node, ast.UnaryOp):
         return isinstance(node.operand, ast.Constant)
     return isinstance(node, ast.Constant) or _is_data(node)

@@ -166,9 +166,9 @@ class TestResult:
     def passed(self) -> bool:
         return self.status == "passed"
 
-    def as_dict(self, index: int) -> dict[str, Any]:
+    def as_dict(self, index: int) -> dict[str, object]:
         """The row of `Verdict.details["tests"]`."""
-        row: dict[str, Any] = {"index": index, "kind": self.kind, "status": self.status}
+        row: dict[str, object] = {"index": index, "kind": self.kind, "status": self.status}
         if self.reason:
             row["reason"] = self.reason
         if self.trusts_program:

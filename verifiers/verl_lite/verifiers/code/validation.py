@@ -37,7 +37,7 @@ def find_suite_problem(tests: Sequence[CodeTest]) -> str:
     return ""
 
 
-def find_problem(test: Any, options: CodeOptions) -> str:
+def find_problem(test: object, options: CodeOptions) -> str:
     """What makes `test` unusable; "" when nothing does. Its fields may have any type: rows are data."""
     try:
         return _find_problem(test, options)
@@ -45,7 +45,7 @@ def find_problem(test: Any, options: CodeOptions) -> str:
         return f"malformed {type(test).__name__}: {error}"
 
 
-def _find_problem(test: Any, options: CodeOptions) -> str:
+def _find_problem(test: object, options: CodeOptions) -> str:
     if options.language not in LANGUAGE_TAGS:
         return f"language {options.language!r}: expected one of {', '.join(sorted(LANGUAGE_TAGS))}"
     if options.language != "python" and not isinstance(test, (StdinTest, ProgramTest)):
@@ -112,7 +112,7 @@ def _object_problem(test: ObjectTest) -> str:
     )
 
 
-def _values_problem(groups: Sequence[tuple[str, Sequence[Any]]]) -> str:
+def _values_problem(groups: Sequence[tuple[str, Sequence[object]]]) -> str:
     for what, values in groups:
         for value in values:
             try:
@@ -124,7 +124,7 @@ def _values_problem(groups: Sequence[tuple[str, Sequence[Any]]]) -> str:
     return ""
 
 
-def _not_finite(value: Any) -> bool:
+def _not_finite(value: object) -> bool:
     if isinstance(value, float):
         return not math.isfinite(value)
     if isinstance(value, dict):

@@ -100,7 +100,9 @@ class Encoder:
     ["same", index].
     """
 
-    def __init__(self, refer: Callable[[Any], Any] | None = None, known: list[Any] | None = None) -> None:
+    def __init__(
+        self, refer: Callable[[object], object] | None = None, known: list[object] | None = None
+    ) -> None:
         self._refer = refer
         self.known = [] if known is None else known
         self._indices = {id(value): index for index, value in enumerate(self.known)}
@@ -197,7 +199,7 @@ def encode(value: Any) -> Any:
     return Encoder().encode(value)
 
 
-def _plain_base(value: Any, kind: type) -> Any:
+def _plain_base(value: object, kind: type) -> object:
     """The builtin value under an instance of a subclass; numbers and arrays of numpy as Python's own."""
     for base, convert in _BASES:
         if issubclass(kind, base):
@@ -226,7 +228,7 @@ def _bounded(values: Any) -> Any:
         yield item
 
 
-def _describe(value: Any, kind: type) -> str:
+def _describe(value: object, kind: type) -> str:
     bases = [base.__name__ for base in kind.__mro__[1:] if base.__module__ == "builtins"]
     if bases and bases[0] != "object":
         return f"an instance of {kind.__name__}, a subclass of {bases[0]}"
@@ -241,8 +243,8 @@ class Decoder:
 
     def __init__(
         self,
-        resolve: Callable[[list[Any]], Any] | None = None,
-        known: list[Any] | None = None,
+        resolve: Callable[[list[object]], object] | None = None,
+        known: list[object] | None = None,
         not_finite: frozenset[str] = frozenset({"nan", "inf"}),
     ) -> None:
         self._resolve = resolve

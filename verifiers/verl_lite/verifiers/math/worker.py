@@ -10,7 +10,6 @@ import pickle
 import socket
 import time
 from functools import partial
-from typing import Any
 
 from verl_lite.verifiers.math.algebra.symbolic import QUESTIONS, equal
 from verl_lite.verifiers.math.expressions import num, sym
@@ -59,5 +58,5 @@ def _answer(question: bytes) -> bytes:
     return _reply("ok", "", answer=answer, seconds=time.perf_counter() - started)
 
 
-def _reply(status: str, why: str, **more: Any) -> bytes:
+def _reply(status: str, why: str, **more: object) -> bytes:
     return json.dumps({"status": status, "why": why, **more}).encode()
