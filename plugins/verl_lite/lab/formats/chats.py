@@ -1,7 +1,7 @@
 """The shapes in which files hold conversations: OpenAI's roles, ShareGPT's `from` and `value`, JSON text."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from verl_lite.lab.formats.rows import without_none
 from verl_lite.plugins.paths import literal
@@ -14,7 +14,7 @@ ROLE_OF = {
 }
 
 
-def is_chat(value: Any) -> bool:
+def is_chat(value: object) -> TypeGuard[Sequence[Mapping[str, Any]]]:
     return (
         isinstance(value, Sequence)
         and not isinstance(value, str)
