@@ -34,6 +34,8 @@ def test_rollouts_can_be_searched_filtered_sorted_and_opened(
     assert report.listed() == ["special"]
     assert report.text("#row-id") == "special"
     assert report.text("#completion mark.hit") == "needle"
+    for typed, count in (("needle in", 1), ("needle in a", 0), ("needle", 1), ("special", 1)):
+        assert report.go(text=typed).count() == f"{count} of 40 rollouts", typed
     report.click("#f-clear")
     type_into(report, "f-where", "correct == 1")
     report.wait("return document.getElementById('count').textContent === '21 of 40 rollouts'")

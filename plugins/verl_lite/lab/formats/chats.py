@@ -24,9 +24,14 @@ def is_chat(value: object) -> TypeGuard[Sequence[Mapping[str, Any]]]:
 
 
 def parsed_chat(text: str) -> Any:
-    """The list of messages that `text` is as JSON or as Python writes it; any other text as it is."""
+    """The list of messages that `text` is as JSON or as Python writes it; any other text as it is.
+
+    An answer may be such a list too ('[{"from": "A", "to": "B"}]'): every message must say something.
+    """
     read = literal(text.strip()) if text.lstrip().startswith("[{") else None
-    return read if read and is_chat(read) and all(len(message) > 1 for message in read) else text
+    says = {"value"}, {"content", "parts", "tool_calls"}
+    is_one = read and is_chat(read) and all(message.keys() & says["role" in message] for message in read)
+    return read if is_one else text
 
 
 def as_turns(text: Any) -> Any:

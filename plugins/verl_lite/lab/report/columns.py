@@ -127,26 +127,21 @@ def page_rows(groups: Sequence[Group], label: str | None) -> tuple[list[Column],
     records = [record for group in groups for record in group.rows]
     columns: list[Column] = []
     stored: dict[str, Sequence[Value]] = {}
-    for column, values in (*_our_columns(groups, records, label), *_own_columns(records, label)):
-        columns.append(column)
-        if column["kind"] == "long":
-            stored[column["name"]] = values
+    ours = ((name, values, Column()) for name, values in _our_columns(groups, records, label))
+    for name, values, more in (*ours, *_own_columns(records, label)):
+        if column := _column(name, values):
+            columns.append({**column, **more})
+            if column["kind"] == "long":
+                stored[name] = values
     for name, shown in _HIDDEN.items():
         stored[name] = [_json(shown(record)) for record in records]
     stored["#tokens"] = list(_token_values(records))
     return columns, list(_blocks(stored, len(records)))
 
 
-def _our_columns(
-    groups: Sequence[Group], records: Sequence[Record], label: str | None
-) -> Iterator[tuple[Column, Sequence[Value]]]:
-    for name, values in _named_values(groups, records, label):
-        column = _column(name, values)
-        if column is not None:
-            yield column, values
-
-
-def _own_columns(records: Sequence[Record], label: str | None) -> Iterator[tuple[Column, Sequence[Value]]]:
+def _own_columns(
+    records: Sequence[Record], label: str | None
+) -> Iterator[tuple[str, Sequence[Value], Column]]:
     """The data set's columns, but for those that ours say in full; they yield where we have such a name."""
     taken = {*_OURS, *(f"{name}{end}" for name in component_columns(records).values() for end in _SCORES)}
     for name in dict.fromkeys(name for record in records for name in record.rollout.columns):
@@ -155,10 +150,7 @@ def _own_columns(records: Sequence[Record], label: str | None) -> Iterator[tuple
         said = find_label if name == (label or "label") else None
         if (name == "reference" and is_text) or (said and any(said(r, label) is not None for r in records)):
             continue
-        values = _plain(own)
-        column = _column(f"column.{name}" if name in taken else name, values)
-        if column is not None:
-            yield {**column, "of": name, "json": not is_text}, values
+        yield f"column.{name}" if name in taken else name, _plain(own), {"of": name, "json": not is_text}
 
 
 def component_columns(records: Sequence[Record]) -> dict[str, str]:
@@ -174,7 +166,7 @@ def find_label(record: Record, column: str | None) -> bool | None:
     return next((label for label in found if label is not None), None)
 
 
-def _named_values(
+def _our_columns(
     groups: Sequence[Group], records: Sequence[Record], label: str | None
 ) -> Iterator[tuple[str, Sequence[Value]]]:
     """Every column of ours with its name."""

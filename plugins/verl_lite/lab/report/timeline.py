@@ -10,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +102,11 @@ def _seconds(working: Sequence[Stage], all_stages: Sequence[Stage]) -> tuple[_Se
     edges += [(max(stage.end_s for stage in all_stages), 0, all_stages[0])]
     before = min(stage.start_s for stage in all_stages)
     for at, change, stage in sorted(edges, key=lambda edge: edge[0]):
-        active = sorted({name for _, name in running}) or [NOTHING]
-        for worker, name in running:
-            worked_s[worker][name] += at - before
-        for worker in workers.keys() - {worker for worker, _ in running}:
-            for name in active if at > before else ():
+        if at > before:
+            active = {name for _, name in running} or {NOTHING}
+            for worker, name in running:
+                worked_s[worker][name] += at - before
+            for worker, name in product(workers.keys() - {worker for worker, _ in running}, active):
                 waited_s[worker][name] += (at - before) / len(active)
         before = at
         running[stage.worker, stage.stage] += change

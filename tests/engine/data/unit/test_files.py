@@ -103,6 +103,12 @@ def test_parquet_and_feather_too(tmp_path: Path) -> None:
         assert read_rows(config(tmp_path / name), seed=0) == ROWS
 
 
+def test_an_answer_in_csv_that_looks_like_a_chat_stays_text(tmp_path: Path) -> None:
+    legs, chat = '[{"from": "A", "to": "B"}]', [{"role": "user", "content": "1+1?"}]
+    (tmp_path / "a.csv").write_bytes(as_csv([{"question": json.dumps(chat), "reference": legs}]))
+    assert read_rows(config(tmp_path / "a.csv"), seed=0) == [{"question": chat, "reference": legs}]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_objects_without_keys_which_parquet_lacks(tmp_path: Path, stream: bool) -> None:
     """The schema of a tool without arguments, in a saved data set."""

@@ -34,7 +34,7 @@ def test_forms_of_one_message(value: Any) -> None:
 
 
 def test_text_that_only_looks_like_a_chat_stays_text() -> None:
-    for text in ('[{"a": 1}]', "[{", "[1, 2]", '[{"role": "user"}]'):
+    for text in ('[{"a": 1}]', "[{", "[1, 2]", '[{"role": "user"}]', '[{"from": "A", "to": "B"}]'):
         assert to_messages(text, where="") == [{"role": "user", "content": text}]
 
 
