@@ -283,7 +283,7 @@ def test_several_files_folders_and_globs(rows: Rows, tmp_path: Path) -> None:
     assert read([tmp_path / "1.jsonl", tmp_path / "1.jsonl"]) == read(tmp_path / "1.jsonl")
     with open_rollouts(tmp_path) as opened:
         assert opened.skipped == (str(tmp_path / "config.json"),)
-    for missing, message in [("no*.jsonl", "no file fits"), ("absent.jsonl", "no file at")]:
+    for missing, message in [("no*.jsonl", "no file of rows fits"), ("absent.jsonl", "no file at")]:
         with pytest.raises(DataError, match=message):
             read(str(tmp_path / missing))
 

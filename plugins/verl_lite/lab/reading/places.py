@@ -96,18 +96,38 @@ def _find(source: str | Path, folder: Path) -> Iterator[Place]:
 def _local(name: str, folder: Path) -> Iterator[Place]:
     path = Path(name).expanduser()
     if path.is_dir():
-        yield from _in_folder(path)
-    elif path.is_fifo():
-        with path.open("rb") as stream:
-            yield _copied(stream, folder, name=name)
-    elif path.is_file():
-        yield Place(path=path, name=name)
-    elif found := sorted(glob.glob(str(path), recursive=True), key=_natural):
-        for one in found:
-            yield from _local(one, folder)
+        found = list(_in_folder(path))
+        problem = f"{path} holds no file of rows"
+    elif path.exists():
+        found = [_file(path, folder, name=name)]
     else:
-        what = "file fits" if glob.has_magic(name) else "file at"
-        raise DataError(f"no {what} {name} (looked from {Path.cwd()}): expected {_EXPECTED}")
+        found = list(_fitting(str(path), folder))
+        what = "file of rows fits" if glob.has_magic(name) else "file at"
+        problem = f"no {what} {name} (looked from {Path.cwd()})"
+    if not found:
+        raise DataError(f"{problem}: expected {_EXPECTED}")
+    yield from found
+
+
+def _fitting(pattern: str, folder: Path) -> Iterator[Place]:
+    """The files that a pattern fits, and those in the folders that it fits."""
+    for name in sorted(glob.glob(pattern, recursive=True), key=_natural):
+        if Path(name).is_dir():
+            yield from _in_folder(Path(name))
+        elif not _is_mark(Path(name)):
+            yield _file(Path(name), folder)
+
+
+def _file(path: Path, folder: Path, *, name: str = "") -> Place:
+    if not path.is_fifo():
+        return Place(path=path, name=name or str(path))
+    with path.open("rb") as stream:
+        return _copied(stream, folder, name=name or str(path))
+
+
+def _is_mark(path: Path) -> bool:
+    """Whether a file beside the rows only says that a job is done, as Spark's _SUCCESS does."""
+    return path.name.startswith("_") and not _has_known_suffix(path)
 
 
 def _in_folder(folder: Path) -> Iterator[Place]:
@@ -120,8 +140,6 @@ def _in_folder(folder: Path) -> Iterator[Place]:
     if files is None:
         below = (path for path in folder.rglob("*") if _is_candidate(path, folder))
         files = sorted(below, key=lambda path: _natural(str(path)))
-    if not files:
-        raise DataError(f"{folder} holds no file of rows: expected {_EXPECTED}")
     yield from (Place(path=path, name=str(path), is_found=True) for path in files)
 
 

@@ -126,7 +126,9 @@ def test_shards_globs_lists_and_folders(tmp_path: Path) -> None:
     (tmp_path / "_SUCCESS").write_text("")
     (tmp_path / ".part-9.jsonl").write_text("{broken")
     every = tuple(str(tmp_path / f"part-{at}.jsonl") for at in range(3))
-    for path in (tmp_path, tmp_path / "*.jsonl", tmp_path / "**/part-?.jsonl", every):
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "a.png").write_bytes(b"no rows")
+    for path in (tmp_path, tmp_path / "*.jsonl", tmp_path / "[p_]*", tmp_path / "**/part-?.jsonl", every):
         assert read_rows(config(path), seed=0) == expected
     places = [where for where, _ in iterate_rows(config(tmp_path), seed=0)]
     assert places[3] == f"{tmp_path}/part-1.jsonl, row 0"
