@@ -118,11 +118,14 @@ def check(
     checked = _load(config, overrides)
     from verl_lite.engine.memory_plan import Gpu, local_gpu, plan_memory
     from verl_lite.engine.model import shape_of
+    from verl_lite.engine.model.machine import local_ram
     from verl_lite.engine.preparation import prepare_run
 
     prepared = prepare_run(checked, only_sft=checked.sft.is_on and not checked.steps)
     asked = None if gpu_gib is None else Gpu(name="GPU", memory_bytes=int(gpu_gib * 2**30))
-    for line in plan_memory(checked, shape_of(checked.model), asked or local_gpu()).lines():
+    gpu, ram = asked or local_gpu(), local_ram()
+    plan = plan_memory(checked, shape_of(checked.model), gpu, ram=ram)
+    for line in [*plan.lines(), *([] if gpu else plan.note_on_free(ram))]:
         typer.echo(line)
     for note in prepared.notes:
         typer.echo(note)

@@ -12,10 +12,10 @@ from verl_lite.engine.config.learner import LoraConfig
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.learner.learner import Learner
+from verl_lite.engine.model.configuration import attention_window
 from verl_lite.engine.model.end_tokens import end_token_ids
 from verl_lite.engine.model.folder import default_device, load_policy, pad_token_id
 from verl_lite.engine.model.lora import adapters_to_sync
-from verl_lite.engine.model.shape import attention_window
 from verl_lite.engine.observe.timeline import Timeline
 from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.rollout.canary import canary_tokens

@@ -11,7 +11,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.memory_plan import GIB, Gpu, plan_memory
+from verl_lite.engine.memory_parts import GIB
+from verl_lite.engine.memory_plan import Gpu, plan_memory
 from verl_lite.engine.model.shape import ModelShape
 from verl_lite.errors import ConfigError
 

@@ -1,31 +1,35 @@
-"""Memory and time per GPU, computed before anything loads; runs that cannot fit are refused.
+"""Memory and time per GPU, or of a machine without one, before anything loads; what cannot fit is refused.
 
     learner GPU   weights, gradients, moments, reference, critic, activations of one micro-batch
     engine GPU    vLLM's share: weights, working memory, the KV cache of the sequences in flight
+    machine       both at once, in the largest of three phases: sampling, an update, writing a checkpoint
 
-Weights, moments and KV cache are exact. Activations are what autograd keeps for a decoder layer of the
-Llama and Qwen families: KEPT bytes per token, counted with saved-tensor hooks on our policy (and checked by
-the tests of the memory plan). Throughput is an upper bound from the GPU's data sheet.
+Throughput is an upper bound from the GPU's data sheet.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import torch
 
 from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.memory_parts import (
+    BYTES,
+    CPU_PROCESS_BYTES,
+    ENGINE_WORK_BYTES,
+    GIB,
+    PROCESS_BYTES,
+    Part,
+    cpu_sampler_parts,
+    engine_dtype,
+    learner_parts,
+    sequence_bytes,
+    transformers_parts,
+)
+from verl_lite.engine.model.machine import Ram
 from verl_lite.engine.model.shape import ModelShape
-from verl_lite.engine.rollout.transformers_sampler import BATCH_ROWS
 from verl_lite.errors import ConfigError
 
-GIB = 2**30
-PROCESS_BYTES = GIB  # CUDA context, kernels, fragmentation
-ENGINE_WORK_BYTES = 2 * GIB  # vLLM's activations of a full batch of prefill tokens, CUDA graphs, logits
-# bytes that autograd keeps per token and layer, for each hidden, query, key and MLP unit
-KEPT = {"float32": (24, 22, 24, 16), "bfloat16": (26, 13, 12, 8)}
-KEPT_AT_ENDS = 16  # bytes per token and hidden unit: embedding, last norm, input of the head
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 DENSE_BF16_TFLOPS = {  # NVIDIA's data sheets, without sparsity
     "H200": 989, "H100": 989, "B200": 2250, "A100": 312, "L40S": 362, "L4": 121, "A10": 125, "4090": 165,
 }  # fmt: skip
@@ -53,15 +57,6 @@ def local_gpu() -> Gpu | None:
 def peak_tensor_bytes() -> int:
     """The most that torch's tensors of this process took of its GPU; 0 without one."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One use of memory; `rests`: it stays on the GPU while the engine generates."""
-
-    name: str
-    num_bytes: float
-    rests: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +87,16 @@ class MemoryPlan:
     def lines(self) -> list[str]:
         return [*map(str, self.devices), self.throughput]
 
+    def note_on_free(self, ram: Ram | None) -> list[str]:
+        """One line where less of the machine's memory is free than is planned."""
+        needed = self.devices[0].total_bytes
+        if ram is None or needed <= ram.free_bytes:
+            return []
+        return [
+            f"the run needs {needed / GIB:.1f} GiB at its largest, and {ram.free_bytes / GIB:.1f} of this "
+            "machine's memory are free: close other programs, or it may be killed"
+        ]
+
     def compare_learner(self, used_bytes: int) -> str:
         """The plan of the learner beside the most that its tensors took; "" where nothing was measured."""
         if not used_bytes:
@@ -103,111 +108,83 @@ class MemoryPlan:
         )
 
 
-def plan_memory(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> MemoryPlan:
-    """Plan the memory per kind of GPU. Raises ConfigError, with advice, if `gpu` is too small."""
-    learner, throughput = _learner(config, shape, gpu), _throughput(config, shape, gpu)
-    if gpu is not None:
-        _check_learner(config, learner)
+def plan_memory(
+    config: TrainConfig, shape: ModelShape, gpu: Gpu | None, *, ram: Ram | None = None
+) -> MemoryPlan:
+    """Plan the memory per kind of GPU, or of this machine if `gpu` is None.
+
+    Raises ConfigError, with advice, if `gpu` is too small, or the machine's `ram`.
+    """
+    throughput = _throughput(config, shape, gpu)
+    if gpu is None:
+        machine = _machine(config, shape, ram)
+        _check_machine(config, machine)
+        return MemoryPlan(devices=(machine,), throughput=throughput)
+    learner = _learner(config, shape, gpu)
+    _check_learner(config, learner)
     if config.rollout.sampler == "vllm-server":  # it runs elsewhere
         return MemoryPlan(devices=(learner,), throughput=throughput)
-    engine = _engine(config, shape, gpu)
-    if gpu is not None and config.rollout.sampler == "transformers":
+    if config.rollout.sampler == "transformers":
+        engine = _transformers(config, shape, gpu)
         _check_beside_transformers(config, learner, engine, gpu)
-    elif gpu is not None:
+    else:
+        engine = _engine(config, shape, gpu)
         _check_engine(config, shape, engine)
         if config.rollout.shares_gpus:
             _check_shared(config, learner, gpu)
     return MemoryPlan(devices=(learner, engine), throughput=throughput)
 
 
-def activation_bytes(
-    shape: ModelShape,
-    num_tokens: int,
-    *,
-    dtype: str,
-    gradient_checkpointing: bool | Literal["selective"],
-    offload: bool = False,
-) -> float:
-    """Peak bytes that autograd keeps for a micro-batch of `num_tokens` tokens.
-
-    Checkpointing keeps the input of every layer (with `offload` on the CPU) and one layer computed again;
-    selective checkpointing also the results of its seven products and of attention.
-    """
-    hidden, query, key, mlp = KEPT[dtype]
-    query_size, key_size = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-    layer = hidden * shape.hidden_size + query * query_size + key * key_size + mlp * shape.intermediate_size
-    ends = KEPT_AT_ENDS * shape.hidden_size
-    if not gradient_checkpointing:
-        return float(num_tokens * (layer * shape.num_layers + ends))
-    between = 0.0 if offload else 4.0 * shape.hidden_size
-    if gradient_checkpointing == "selective":
-        products = 2 * (query_size + key_size + shape.hidden_size + shape.intermediate_size)
-        between += BYTES[dtype] * products
-    return float(num_tokens * (between * shape.num_layers + layer + ends))
-
-
-def _learner(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DevicePlan:
-    learner, optimizer = config.learner, config.learner.optimizer
-    shards = learner.num_ranks if learner.parallel == "fsdp" else 1
-    lora, total = learner.lora, shape.num_parameters
-    trained = total if lora is None else shape.num_lora_parameters(lora.rank)
-    base_bytes = 4.0 if lora is None else 0.5 if lora.quantize else float(BYTES[config.model.dtype])
-    weights = base_bytes * total + (4.0 * trained if lora is not None else 0.0)
-    moments = 0.0 if optimizer.offload else (2.0 if optimizer.bits == 8 else 8.0) * trained
-    parts = [
-        Part("weights", weights / shards, rests=True),
-        Part("gradients", 4.0 * trained / shards),
-        Part("optimiser", moments / shards, rests=True),
-    ]
-    kl = config.algorithm.kl
-    if kl.reference == "ema" or (kl.coefficient and kl.reference == "copy"):
-        parts.append(Part("reference", weights / shards, rests=True))
-    if config.algorithm.critic is not None:
-        parts.append(Part("critic", (4.0 + 4.0 + 8.0) * total / shards, rests=True))
-    if learner.dtype == "bfloat16" or shards > 1:
-        whole = 2 * shape.layer_parameters  # FSDP gathers two layers at a time
-        if shards == 1:
-            whole = total if lora is None else trained + _cast_of_base(config, shape)
-        parts.append(Part("weights to compute with", (2.0 if learner.dtype == "bfloat16" else 4.0) * whole))
-    tokens = max(learner.max_tokens_per_micro_batch, config.rollout.context_tokens)
-    kept = activation_bytes(
-        shape,
-        tokens,
-        dtype=learner.dtype,
-        gradient_checkpointing=learner.gradient_checkpointing,
-        offload=learner.offload_activations,
-    )
-    parts += [
-        Part(f"activations of {tokens} tokens", kept),
-        Part("logits", 3.0 * learner.logits_tile(on_gpu=True) * 2**20),
-        Part("process", PROCESS_BYTES, rests=True),
-    ]
+def _learner(config: TrainConfig, shape: ModelShape, gpu: Gpu) -> DevicePlan:
+    learner = config.learner
     kind = learner.parallel if learner.num_ranks > 1 else "one process"
     return DevicePlan(
         title=f"learner, {learner.num_ranks} x ({kind})",
-        parts=parts,
-        limit_bytes=None if gpu is None else float(gpu.memory_bytes),
+        parts=[*learner_parts(config, shape, on_gpu=True), Part("process", PROCESS_BYTES, rests=True)],
+        limit_bytes=float(gpu.memory_bytes),
     )
 
 
-def _cast_of_base(config: TrainConfig, shape: ModelShape) -> int:
-    """Number of LoRA base weights cast for computing: none if they are bfloat16 already."""
-    if config.learner.is_quantized:
-        return shape.layer_parameters  # an upper bound: one matrix at a time
-    return 0 if config.model.dtype == "bfloat16" else shape.num_parameters
+def _machine(config: TrainConfig, shape: ModelShape, ram: Ram | None) -> DevicePlan:
+    """Everything on the CPU of one machine, in its largest phase. Machines of a cluster are not known."""
+    ranks = config.learner.num_ranks
+    one = [*learner_parts(config, shape, on_gpu=False), Part("process", CPU_PROCESS_BYTES, rests=True)]
+    parts = [replace(part, num_bytes=ranks * part.num_bytes) for part in one]
+    sampler = cpu_sampler_parts(config, shape)
+    state = sum(part.num_bytes for part in parts if part.name in ("weights", "optimiser"))
+    phases = {
+        "sampling": [part for part in sampler if not part.rests],
+        "an update": [part for part in parts if not part.rests],
+        "a checkpoint": [Part("copy of weights and optimiser", state)],
+    }
+    if config.asynchrony.mode != "sync":
+        phases["an update"] += phases["sampling"]
+    during, largest = max(phases.items(), key=lambda phase: sum(part.num_bytes for part in phase[1]))
+    return DevicePlan(
+        title=f"this machine, during {during}",
+        parts=[part for part in [*parts, *sampler] if part.rests] + largest,
+        limit_bytes=None if ram is None or config.cluster.address is not None else float(ram.total_bytes),
+    )
 
 
-def _engine(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DevicePlan:
+def _check_machine(config: TrainConfig, machine: DevicePlan) -> None:
+    if machine.limit_bytes is None or machine.total_bytes <= machine.limit_bytes:
+        return
+    ways = ", ".join([*_ways_to_shrink(config), "a smaller rollout.vllm.kv_cache_gib"])
+    raise ConfigError(
+        f"the memory of this machine does not hold the run. {machine}. To make it smaller: {ways} "
+        "(config check --gpu-gib plans GPUs instead)"
+    )
+
+
+def _engine(config: TrainConfig, shape: ModelShape, gpu: Gpu) -> DevicePlan:
     rollout = config.rollout
-    if rollout.sampler == "transformers":
-        return _transformers(config, shape, gpu)
     cuts = rollout.vllm.tensor_parallel_size
-    weights = BYTES[_engine_dtype(config)] * shape.num_parameters / cuts
+    weights = BYTES[engine_dtype(config)] * shape.num_parameters / cuts
     wanted = -(-rollout.num_prompts * rollout.num_samples // rollout.num_engines)
-    one = _sequence_bytes(config, shape)
-    share = None if gpu is None else rollout.vllm.gpu_memory_utilization * gpu.memory_bytes
-    fits = wanted if share is None else int(max(0.0, share - weights - ENGINE_WORK_BYTES) // one)
-    held = min(wanted, fits)
+    one = sequence_bytes(config, shape)
+    share = rollout.vllm.gpu_memory_utilization * gpu.memory_bytes
+    held = min(wanted, int(max(0.0, share - weights - ENGINE_WORK_BYTES) // one))
     note = f"its KV cache holds {held} of {wanted} sequences of {rollout.context_tokens} tokens at once"
     return DevicePlan(
         title=f"engine, {rollout.num_engines} x (tensor parallel {cuts})",
@@ -221,48 +198,41 @@ def _engine(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DevicePl
     )
 
 
-def _transformers(config: TrainConfig, shape: ModelShape, gpu: Gpu | None) -> DevicePlan:
+def _transformers(config: TrainConfig, shape: ModelShape, gpu: Gpu) -> DevicePlan:
     """The transformers sampler in the trainer's process; its weights never leave the GPU."""
-    rows = min(config.rollout.num_prompts * config.rollout.num_samples, BATCH_ROWS)
     return DevicePlan(
         title="sampler (transformers)",
-        parts=[
-            Part("weights", BYTES["bfloat16"] * shape.num_parameters, rests=True),
-            Part(f"KV cache of {rows} sequences", _sequence_bytes(config, shape) * rows),
-        ],
-        limit_bytes=None if gpu is None else float(gpu.memory_bytes),
+        parts=transformers_parts(config, shape, dtype="bfloat16"),
+        limit_bytes=float(gpu.memory_bytes),
     )
-
-
-def _sequence_bytes(config: TrainConfig, shape: ModelShape) -> float:
-    """KV cache bytes of one full-length sequence per GPU, which has at least one key head."""
-    heads = -(-shape.num_kv_heads // config.rollout.vllm.tensor_parallel_size)
-    bytes_per_token = 2 * shape.num_layers * heads * shape.head_dim * BYTES[_engine_dtype(config)]
-    return float(bytes_per_token * config.rollout.context_tokens)
-
-
-def _engine_dtype(config: TrainConfig) -> str:
-    dtype = config.rollout.vllm.dtype
-    return "bfloat16" if dtype == "auto" else dtype  # "auto" reads float32 weights as half precision
 
 
 def _check_learner(config: TrainConfig, device: DevicePlan) -> None:
     assert device.limit_bytes is not None
     if device.total_bytes <= device.limit_bytes:
         return
-    learner, ways = config.learner, []
-    if not learner.gradient_checkpointing:
-        ways.append("learner.gradient_checkpointing: true")
-    elif not learner.offload_activations:
-        ways.append("learner.offload_activations: true")
-    if learner.max_tokens_per_micro_batch > config.rollout.context_tokens:
-        ways.append(f"learner.max_tokens_per_micro_batch: {config.rollout.context_tokens}")
+    learner, ways = config.learner, _ways_to_shrink(config)
+    if learner.gradient_checkpointing and not learner.offload_activations:
+        ways.insert(0, "learner.offload_activations: true")
     ways.append(f"more learner.num_ranks than {learner.num_ranks} with parallel: fsdp")
     if learner.num_ranks == 1 or learner.parallel == "replicated":
-        ways += ["learner.optimizer.bits: 8", "learner.optimizer.offload: true"]
-    if learner.lora is None:
-        ways.append("learner.lora")
+        ways.append("learner.optimizer.offload: true")
     raise ConfigError(f"the learner does not fit on its GPU. {device}. To make it smaller: {', '.join(ways)}")
+
+
+def _ways_to_shrink(config: TrainConfig) -> list[str]:
+    """Settings that make a learner smaller, on any device."""
+    learner = config.learner
+    shards = learner.num_ranks > 1 and learner.parallel == "fsdp"
+    ways = {
+        "learner.gradient_checkpointing: true": not learner.gradient_checkpointing,
+        f"learner.max_tokens_per_micro_batch: {config.rollout.context_tokens}": (
+            learner.max_tokens_per_micro_batch > config.rollout.context_tokens
+        ),
+        "learner.optimizer.bits: 8": learner.optimizer.bits != 8 and not shards,
+        "learner.lora": learner.lora is None,
+    }
+    return [way for way, is_open in ways.items() if is_open]
 
 
 def _check_engine(config: TrainConfig, shape: ModelShape, device: DevicePlan) -> None:
@@ -272,7 +242,7 @@ def _check_engine(config: TrainConfig, shape: ModelShape, device: DevicePlan) ->
     vllm = config.rollout.vllm
     raise ConfigError(
         f"an engine does not fit on its GPU: weights and the KV cache of one sequence of "
-        f"{config.rollout.context_tokens} tokens ({_sequence_bytes(config, shape) / GIB:.2f} GiB). {device}. "
+        f"{config.rollout.context_tokens} tokens ({sequence_bytes(config, shape) / GIB:.2f} GiB). {device}. "
         f"What helps: rollout.vllm.tensor_parallel_size above {vllm.tensor_parallel_size}, "
         f"rollout.vllm.gpu_memory_utilization above {vllm.gpu_memory_utilization:g}, a shorter "
         "rollout.max_new_tokens"

@@ -11,9 +11,10 @@ from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.data.prompts import read_prompts, read_sources
 from verl_lite.engine.data.stream import PromptSource
 from verl_lite.engine.model.chat_template import ChatTemplate
-from verl_lite.engine.model.compatibility import check_config, check_vocabulary
+from verl_lite.engine.model.compatibility import check_config, check_critic, check_vocabulary
+from verl_lite.engine.model.configuration import check_context
 from verl_lite.engine.model.end_tokens import end_token_ids, named_token_ids, note_on_end
-from verl_lite.engine.model.folder import check_context, check_critic, load_tokenizer, open_chat_template
+from verl_lite.engine.model.folder import load_tokenizer, open_chat_template
 from verl_lite.engine.model.quantization import check_bitsandbytes
 from verl_lite.engine.observe.metrics_log import check_trackers, read_metrics
 from verl_lite.engine.rollout.turns.plan import TurnsPlan, plan_turns
@@ -165,7 +166,7 @@ def _check_model(config: TrainConfig, *, only_sft: bool) -> Tokenizer:
     tokenizer = load_tokenizer(config.model, chat_template=config.data.chat_template)
     check_vocabulary(tokenizer, config.model)
     named_token_ids(tokenizer, config.sft.end_of_turn)
-    check_context(config.model, needed_tokens=config.sft.max_tokens or 0)
+    check_context(config.model, needed_tokens=config.sft.max_tokens or 0, what="sft.max_tokens")
     check_context(config.model, needed_tokens=config.rollout.context_tokens)
     if not only_sft:
         check_teachers(config, tokenizer)

@@ -28,6 +28,7 @@ from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.gpu_checks import check_free_memory, check_machine, this_machine
 from verl_lite.engine.memory_plan import Gpu, MemoryPlan, local_gpu, peak_tensor_bytes, plan_memory
 from verl_lite.engine.model.folder import default_device, load_policy, prepare_model, save_policy
+from verl_lite.engine.model.machine import local_ram
 from verl_lite.engine.model.saved import save_checked
 from verl_lite.engine.model.shape import shape_of
 from verl_lite.engine.observe.display import Display, DisplayMode
@@ -128,7 +129,10 @@ def _check_trainable(config: TrainConfig) -> None:
 def _tell_memory_plan(
     config: TrainConfig, on_ray: OnRay, session: "RayRuntime | None", display: Display
 ) -> MemoryPlan | None:
-    """Check the GPUs and show the memory plan, if there are GPUs or a cluster. Raises ConfigError."""
+    """Check the memory, and show its plan if there are GPUs, a cluster, or less of it free than planned.
+
+    Raises ConfigError if the plan does not fit.
+    """
     machine, gpu = this_machine(), local_gpu()
     for note in check_machine(config, machine):
         display.note(note)
@@ -144,11 +148,12 @@ def _tell_memory_plan(
 
             found = smallest_gpu(session.ray)
             gpu = Gpu(name=found[0], memory_bytes=found[1]) if found else None
-    if gpu is None and session is None:
-        return None
-    shape = shape_of(config.model)
-    plan = plan_memory(config, shape, gpu)
-    for line in (*plan.lines(), *check_free_memory(config, shape, machine)):
+    shape, ram = shape_of(config.model), local_ram()
+    plan = plan_memory(config, shape, gpu, ram=ram)
+    notes = check_free_memory(config, shape, machine) if gpu is not None else plan.note_on_free(ram)
+    if gpu is not None or session is not None:
+        notes = [*plan.lines(), *notes]
+    for line in notes:
         display.note(line)
     return plan
 

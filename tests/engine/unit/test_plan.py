@@ -9,8 +9,10 @@ import torch
 from verl_lite.engine import TrainingSample
 from verl_lite.engine.config import LearnerConfig, ModelConfig, TinyModelConfig, TrainConfig
 from verl_lite.engine.learner import Policy
-from verl_lite.engine.memory_plan import GIB, Gpu, activation_bytes, plan_memory
+from verl_lite.engine.memory_parts import GIB, activation_bytes
+from verl_lite.engine.memory_plan import Gpu, plan_memory
 from verl_lite.engine.model import ModelShape, load_policy, shape_of, shape_of_config, tiny
+from verl_lite.engine.model.machine import Ram, local_ram
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import load_config
 
@@ -18,6 +20,7 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 H100 = Gpu(name="NVIDIA H100 80GB HBM3", memory_bytes=80 * GIB)
 QWEN3_8B = ModelShape(
     num_parameters=8_190_735_360,
+    vocab_size=151_936,
     num_layers=36,
     hidden_size=4096,
     num_heads=32,
@@ -114,13 +117,14 @@ def test_an_8b_model_on_eight_ranks_by_hand() -> None:
 def test_lora_and_small_moments_by_hand() -> None:
     """Rank 16 on every linear map of 8B is 43.6 million parameters, as PEFT counts them."""
     assert QWEN3_8B.num_lora_parameters(16) == 43_646_976
-    lora = gib(plan_memory(config(learner={"lora": {"rank": 16}}), QWEN3_8B, None), 0)
+    large = Gpu(name="large", memory_bytes=500 * GIB)
+    lora = gib(plan_memory(config(learner={"lora": {"rank": 16}}), QWEN3_8B, large), 0)
     assert lora["weights"] == round((2 * 8_190_735_360 + 4 * 43_646_976) / GIB, 2)
     assert lora["gradients"] == round(4 * 43_646_976 / GIB, 2)
     # a bfloat16 base is computed with as it is: only the adapters are cast
-    mixed = gib(plan_memory(config(learner={"lora": {"rank": 16}, "dtype": "bfloat16"}), QWEN3_8B, None), 0)
+    mixed = gib(plan_memory(config(learner={"lora": {"rank": 16}, "dtype": "bfloat16"}), QWEN3_8B, large), 0)
     assert mixed["weights to compute with"] == round(2 * 43_646_976 / GIB, 2)
-    eight = gib(plan_memory(config(learner={"optimizer": {"bits": 8}}), QWEN3_8B, None), 0)
+    eight = gib(plan_memory(config(learner={"optimizer": {"bits": 8}}), QWEN3_8B, large), 0)
     assert eight["optimiser"] == round(2 * 8_190_735_360 / GIB, 2)
 
 
@@ -178,17 +182,111 @@ def test_a_server_s_gpu_is_its_own_and_transformers_stays_beside_the_learner() -
     transformers = {"sampler": "transformers", "num_prompts": 4}
     plan = plan_memory(config(learner=LORA, rollout=transformers), QWEN3_8B, H100)
     # 32 sequences of 1,024 tokens; 2 x 36 layers x 8 heads x 128 x 2 bytes a token: 144 KiB
-    assert gib(plan, 1) == {"weights": 15.26, "KV cache of 32 sequences": 4.5}
+    assert gib(plan, 1) == {"sampler's weights": 15.26, "KV cache of 32 sequences": 4.5}
     with pytest.raises(ConfigError, match=r"rollout.sampler: transformers share a GPU of 30.0 GiB, but need"):
         plan_memory(
             config(learner=LORA, rollout=transformers), QWEN3_8B, Gpu(name="30", memory_bytes=30 * GIB)
         )
 
 
-def test_a_plan_without_a_gpu_refuses_nothing() -> None:
+SMOLLM2 = ModelShape(
+    num_parameters=134_515_008,
+    vocab_size=49_152,
+    num_layers=30,
+    hidden_size=576,
+    num_heads=9,
+    num_kv_heads=3,
+    head_dim=64,
+    intermediate_size=1536,
+)
+
+
+def test_a_machine_without_a_gpu_by_hand() -> None:
+    """SmolLM2-135M in float32 on a CPU; benchmarks/results/cpu.md has what such runs really took."""
+    one_row = {"learner": {"max_tokens_per_micro_batch": 1024}, "model": {"path": "any"}}
+    plan = plan_memory(config(**one_row), SMOLLM2, None)
+    assert plan.devices[0].title == "this machine, during an update"
+    parts = gib(plan, 0)
+    assert (parts["weights"], parts["gradients"], parts["optimiser"]) == (0.5, 0.5, 1.0)
+    # vLLM packs the output head, which is the embedding too, into a copy
+    assert parts["vLLM's weights"] == round(4 * (134_515_008 + 49_152 * 576) / GIB, 2) == 0.61
+    kept = 1024 * (30 * (24 * 576 + 22 * 576 + 24 * 192 + 16 * 1536) + 16 * 576)
+    assert parts["activations of 1024 tokens"] == round(kept / GIB, 2) == 1.6
+    assert parts["KV cache"] == 1.0
+    # checkpointing leaves the copy of weights and both moments, 12 bytes a parameter, as the largest phase
+    small = {**one_row, "learner": {"max_tokens_per_micro_batch": 1024, "gradient_checkpointing": True}}
+    plan = plan_memory(config(**small), SMOLLM2, None)
+    assert plan.devices[0].title == "this machine, during a checkpoint"
+    assert gib(plan, 0)["copy of weights and optimiser"] == round(12 * 134_515_008 / GIB, 2) == 1.5
+    assert "gradients" not in gib(plan, 0)
+
+
+def test_samplers_and_ranks_of_a_machine_add_up() -> None:
+    def parts(**sections: Any) -> dict[str, float]:
+        return gib(plan_memory(config(**sections), SMOLLM2, None), 0)
+
+    one = parts()
+    server = {"sampler": "vllm-server", "server": {"url": "http://localhost:8000"}}
+    assert not {"vLLM", "KV cache"} & set(parts(rollout=server))
+    assert parts(rollout={"sampler": "transformers"})["sampler's weights"] == 0.5  # float32 on a CPU
+    many = parts(rollout={"num_engines": 3}, learner={"num_ranks": 2, "parallel": "replicated"})
+    assert many["KV cache"] == 3 * one["KV cache"]
+    assert many["weights"] == pytest.approx(2 * one["weights"], abs=0.02)
+    assert many["vLLM"] == pytest.approx(3 * (0.7 + 0.6), abs=0.01)  # processes of their own
+
+
+def test_a_machine_that_cannot_hold_the_run_is_refused_and_a_full_one_noted() -> None:
+    small, full = Ram(16 * GIB, 16 * GIB), Ram(256 * GIB, 10 * GIB)
+    with pytest.raises(
+        ConfigError,
+        match=r"of this machine does not hold the run.* of 16\.0 GiB.*gradient_checkpointing: true, "
+        r"learner\.max_tokens_per_micro_batch: 1024, .*lora, a smaller rollout\.vllm\.kv_cache_gib",
+    ):
+        plan_memory(config(), QWEN3_8B, None, ram=small)
+    plan = plan_memory(config(), QWEN3_8B, None, ram=full)
+    (note,) = plan.note_on_free(full)
+    assert "and 10.0 of this machine's memory are free" in note
+    assert plan.note_on_free(Ram(256 * GIB, 250 * GIB)) == plan.note_on_free(None) == []
+    joined = {"cluster": {"address": "ray://head:10001"}, "rollout": {"num_engines": 2}}
+    plan_memory(config(**joined), QWEN3_8B, None, ram=small)  # its machines are not this one
     lines = plan_memory(config(), QWEN3_8B, None).lines()
-    assert len(lines) == 3
+    assert len(lines) == 2
     assert " of " not in lines[0].partition(" GiB")[0]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, Ram(2000 * 1024, 1500 * 1024)),
+        ({"memory.max": "max"}, Ram(2000 * 1024, 1500 * 1024)),
+        (
+            {
+                "memory.max": "1000000",
+                "memory.current": "700000",
+                "memory.stat": "a 9\ninactive_file 300000",
+            },
+            Ram(1_000_000, 600_000),
+        ),
+        (
+            {
+                "memory/memory.limit_in_bytes": "1000000",
+                "memory/memory.usage_in_bytes": "10000",
+                "memory/memory.stat": "inactive_file 0",
+            },
+            Ram(1_000_000, 990_000),
+        ),
+        ({"memory/memory.limit_in_bytes": "9223372036854771712"}, Ram(2000 * 1024, 1500 * 1024)),
+    ],
+    ids=["none", "no limit", "v2", "v1", "v1 without a limit"],
+)
+def test_a_container_s_limit_counts(tmp_path: Path, files: dict[str, str], expected: Ram) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:    2000 kB\nMemAvailable:    1500 kB\nHugePages_Total:   0\n")
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert local_ram(meminfo=meminfo, cgroup=tmp_path) == expected
+    assert local_ram(meminfo=tmp_path / "none") is None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -156,6 +156,19 @@ def test_labels_transforms_and_a_llama_without_a_template(tmp_path: Path) -> Non
         RewardModel(RewardModelOptions(model=str(tmp_path), chat_template="always"))
 
 
+def test_a_row_s_template_variables_reach_the_model(folder: Path) -> None:
+    """As the reward model saw such rows in training; other templates ignore the variable."""
+    model = ScoringModel(ModelOptions(model=str(folder)), "SequenceClassification")
+    model.tokenizer.chat_template = "{{ tone }}:{% for m in messages %}{{ m.content }}{% endfor %}"
+    for given, text in [
+        ({"tone": "kind"}, "kind:2+2?4"),
+        ('{"tone": "kind"}', "kind:2+2?4"),
+        (None, ":2+2?4"),
+    ]:
+        rollout = Rollout(prompt=QUESTION, completion="4", columns={"chat_template_kwargs": given})
+        assert model.tokenizer.decode(model.chat(rollout, use_template=True).ids) == text
+
+
 def test_a_model_without_a_padding_token_reads_rows_one_by_one(tmp_path: Path) -> None:
     save_tokenizer(tmp_path)
     save_model(tmp_path, Qwen3ForSequenceClassification, qwen3(num_labels=1, pad_token_id=None))

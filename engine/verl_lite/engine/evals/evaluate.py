@@ -24,8 +24,9 @@ from verl_lite.engine.evals.measures import (
     perplexity_measure,
 )
 from verl_lite.engine.model.compatibility import check_config, check_vocabulary
+from verl_lite.engine.model.configuration import check_context
 from verl_lite.engine.model.end_tokens import end_of_answer, end_token_ids
-from verl_lite.engine.model.folder import check_context, load_tokenizer, open_chat_template, prepare_model
+from verl_lite.engine.model.folder import load_tokenizer, open_chat_template, prepare_model
 from verl_lite.engine.rollout.canary import canary_tokens
 from verl_lite.engine.rollout.turns.plan import plan_turns, with_turns
 from verl_lite.engine.rundir.folder import write_whole

@@ -28,7 +28,8 @@ from verl_lite.engine.learner.optimizer import PolicyOptimizer
 from verl_lite.engine.learner.packing import PackedBatch, by_samples, token_column
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
-from verl_lite.engine.model.folder import check_critic_vocabulary, load_policy
+from verl_lite.engine.model.compatibility import check_critic_vocabulary
+from verl_lite.engine.model.folder import load_policy
 from verl_lite.engine.model.weights import base_model, float32_master_weights
 from verl_lite.engine.types import PreTrainedModel, TrainingSample
 from verl_lite.errors import ConfigError, DataError

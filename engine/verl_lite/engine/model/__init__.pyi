@@ -1,5 +1,6 @@
 from .chat_template import ChatTemplate as ChatTemplate
 from .checkpoint_names import in_checkpoint_format as in_checkpoint_format
+from .compatibility import check_critic as check_critic
 from .end_tokens import (
     end_of_answer as end_of_answer,
     end_token_ids as end_token_ids,
@@ -8,7 +9,6 @@ from .end_tokens import (
 )
 from .fetch import PACKAGED_MODELS as PACKAGED_MODELS, fetch_model as fetch_model
 from .folder import (
-    check_critic as check_critic,
     load_policy as load_policy,
     load_tokenizer as load_tokenizer,
     open_chat_template as open_chat_template,

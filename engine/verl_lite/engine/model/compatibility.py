@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from verl_lite.engine.config.train import ModelConfig, is_gguf
+from verl_lite.engine.model.configuration import configuration_of, read_configuration, vocabulary_of
 from verl_lite.engine.types import PreTrainedModel, Tokenizer
 from verl_lite.errors import ConfigError, DataError
 
@@ -107,13 +108,20 @@ def _some(names: Collection[Any]) -> str:
     return name if len(names) == 1 else f"{name} and {len(names) - 1} more"
 
 
-def _vocabulary(path: str) -> int:
-    from transformers import AutoConfig
+def check_critic(path: str, policy: ModelConfig) -> None:
+    """Raise ConfigError if algorithm.critic.model=`path` lacks tokens of the policy."""
+    check_config(path, "algorithm.critic.model")
+    vocabulary = vocabulary_of(read_configuration(path, what="algorithm.critic.model"))
+    check_critic_vocabulary(path, vocabulary, needed=vocabulary_of(configuration_of(policy)))
 
-    try:
-        return int(AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config().vocab_size)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot load model.path={path!r}: {str(error).strip().splitlines()[0]}") from None
+
+def check_critic_vocabulary(path: str, vocabulary: int, *, needed: int) -> None:
+    """Raises ConfigError if the critic's `vocabulary` is smaller than the policy's."""
+    if vocabulary < needed:
+        raise ConfigError(
+            f"algorithm.critic.model={path} has a vocabulary of {vocabulary}, the policy {needed}: "
+            "the critic reads the policy's tokens, so choose one of the same family"
+        )
 
 
 def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig) -> None:
@@ -123,7 +131,7 @@ def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig) -> None:
     """
     if config.tiny is not None or is_gguf(config.path):
         return
-    path, vocabulary = config.path, _vocabulary(str(config.path))
+    path, vocabulary = config.path, vocabulary_of(configuration_of(config))
     added = set(tokenizer.get_added_vocab().values())
     ends = {tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id} - {None}
     beyond = sorted(

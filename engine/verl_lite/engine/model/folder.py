@@ -14,13 +14,14 @@ from safetensors import SafetensorError
 from verl_lite.engine.config.data import ChatConfig
 from verl_lite.engine.config.train import ModelConfig, is_gguf
 from verl_lite.engine.model.chat_template import ChatTemplate
-from verl_lite.engine.model.compatibility import check_config, check_loaded
+from verl_lite.engine.model.compatibility import check_loaded
+from verl_lite.engine.model.configuration import first_line, refuse_missing_folder
 from verl_lite.engine.model.gguf import from_pretrained
 from verl_lite.engine.model.quantization import four_bit_config, keep_training_kernels
 from verl_lite.engine.model.tiny import build_tiny_model, build_tiny_tokenizer
 from verl_lite.engine.model.weights import base_model, named_weights
 from verl_lite.engine.types import PreTrainedModel, Tokenizer
-from verl_lite.errors import ConfigError, DataError
+from verl_lite.errors import DataError
 
 
 def default_device() -> torch.device:
@@ -77,68 +78,11 @@ def _own_tokenizer(config: ModelConfig) -> Tokenizer:
 
     path = config.path or ""
     try:
-        _refuse_missing_folder(path)
+        refuse_missing_folder(path)
         tokenizer = from_pretrained(AutoTokenizer, path, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot load the tokenizer of model.path={path!r}: {_first_line(error)}") from None
+        raise DataError(f"cannot load the tokenizer of model.path={path!r}: {first_line(error)}") from None
     return tokenizer
-
-
-def context_tokens(config: ModelConfig) -> int | None:
-    """The model's longest context by its config.json, without loading weights; None if it names none."""
-    if config.tiny is not None:
-        return config.tiny.max_context_tokens
-    from transformers import AutoConfig
-
-    try:
-        _refuse_missing_folder(config.path or "")
-        model_config = from_pretrained(AutoConfig, config.path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot load model.path={config.path!r}: {_first_line(error)}") from None
-    found = getattr(model_config, "max_position_embeddings", None)
-    return int(found) if found else None
-
-
-def check_context(
-    config: ModelConfig,
-    *,
-    needed_tokens: int,
-    what: str = "rollout.max_prompt_tokens + rollout.max_new_tokens",
-) -> None:
-    """Raise ConfigError if `needed_tokens`, set by `what`, exceeds the model's context."""
-    longest = context_tokens(config)
-    if longest is not None and needed_tokens > longest:
-        lower = "one of the two" if "+" in what else "it"
-        raise ConfigError(
-            f"{what} = {needed_tokens} tokens, but the context "
-            f"of {config.path or 'the tiny model'} is {longest}: lower {lower}"
-        )
-
-
-def check_critic(path: str, policy: ModelConfig) -> None:
-    """Raises ConfigError if algorithm.critic.model=`path` cannot be read or lacks the policy's tokens."""
-    from transformers import AutoConfig
-
-    check_config(path, "algorithm.critic.model")
-    try:
-        _refuse_missing_folder(path)
-        vocabulary = from_pretrained(AutoConfig, path).vocab_size
-    except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(f"cannot load algorithm.critic.model={path!r}: {_first_line(error)}") from None
-    if policy.tiny is not None:
-        needed = len(build_tiny_tokenizer())
-    else:
-        needed = getattr(from_pretrained(AutoConfig, policy.path), "vocab_size", 0)
-    check_critic_vocabulary(path, vocabulary, needed=needed)
-
-
-def check_critic_vocabulary(path: str, vocabulary: int, *, needed: int) -> None:
-    """Raises ConfigError if the critic's `vocabulary` is smaller than the policy's."""
-    if vocabulary < needed:
-        raise ConfigError(
-            f"algorithm.critic.model={path} has a vocabulary of {vocabulary}, the policy {needed}: "
-            "the critic reads the policy's tokens, so choose one of the same family"
-        )
 
 
 def prepare_model(config: ModelConfig, folder: Path, *, seed: int) -> str:
@@ -175,7 +119,7 @@ def load_policy(path: str, *, dtype: str, device: torch.device, quantize: bool =
     try:
         model, report = from_pretrained(AutoModelForCausalLM, path, **options)
     except (OSError, ValueError, SafetensorError) as error:
-        raise DataError(f"cannot load the model {path!r}: {_first_line(error)}") from None
+        raise DataError(f"cannot load the model {path!r}: {first_line(error)}") from None
     finally:
         logging.set_verbosity(verbosity)
     if not is_gguf(path):
@@ -222,16 +166,3 @@ def _unquantized_twin(causal: PreTrainedModel) -> PreTrainedModel:
 def pad_token_id(tokenizer: Tokenizer) -> int:
     """The token that pads rows; eos if the tokenizer names none, as nothing attends to padding."""
     return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
-
-
-def _refuse_missing_folder(path: str) -> None:
-    """Raise OSError for a missing local folder, instead of asking the hub for './model'."""
-    if is_gguf(path):
-        return  # `from_pretrained` looks for it
-    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
-    if looks_local and not Path(path).is_dir():
-        raise OSError(f"there is no folder {path} (looked from {Path.cwd()})")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

@@ -9,6 +9,7 @@ from torch import nn
 
 from verl_lite.engine.model.checkpoint_names import in_checkpoint_format
 from verl_lite.engine.model.folder import default_device, load_policy, save_policy
+from verl_lite.engine.model.machine import local_ram
 from verl_lite.engine.model.precision import largest_difference, model_noise
 from verl_lite.engine.model.weights import base_model, named_weights
 from verl_lite.engine.types import Tokenizer
@@ -87,9 +88,8 @@ def _token_logprobs(model: nn.Module, token_ids: Sequence[int]) -> list[float]:
 def _device_with_room(size: int) -> torch.device | None:
     if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > ROOM * size:
         return default_device()
-    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
-    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return torch.device("cpu") if not free or free[0] > ROOM * size else None
+    ram = local_ram()
+    return torch.device("cpu") if ram is None or ram.free_bytes > ROOM * size else None
 
 
 def _compare_names(folder: Path, files: Sequence[Path], wanted: set[str]) -> None:

@@ -6,9 +6,7 @@ from typing import Any
 import torch
 
 from verl_lite.engine.config.train import ModelConfig
-from verl_lite.engine.model.gguf import from_pretrained
-from verl_lite.engine.model.tiny import build_tiny_tokenizer, tiny_model_config
-from verl_lite.errors import DataError
+from verl_lite.engine.model.configuration import configuration_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +14,7 @@ class ModelShape:
     """`num_parameters` is exact for any architecture; the rest describes a decoder of the Llama kind."""
 
     num_parameters: int
+    vocab_size: int
     num_layers: int
     hidden_size: int
     num_heads: int
@@ -39,26 +38,7 @@ class ModelShape:
 
 def shape_of(config: ModelConfig) -> ModelShape:
     """The shape of the config's model. Raises DataError if its configuration cannot be read."""
-    if config.tiny is not None:
-        return shape_of_config(tiny_model_config(config.tiny, build_tiny_tokenizer()))
-    from transformers import AutoConfig
-
-    try:
-        return shape_of_config(from_pretrained(AutoConfig, config.path))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the configuration of model.path={config.path!r}: {error}") from None
-
-
-def attention_window(path: str) -> int | None:
-    """The longest window of attention in the model's configuration; None if it names none, or reads all."""
-    from transformers import AutoConfig
-
-    config = from_pretrained(AutoConfig, path).get_text_config()
-    kinds = getattr(config, "layer_types", None)
-    if not getattr(config, "use_sliding_window", True) or (kinds and not any("sliding" in k for k in kinds)):
-        return None
-    window = getattr(config, "sliding_window", None) or getattr(config, "attention_window_size", None)
-    return int(window) if window else None
+    return shape_of_config(configuration_of(config))
 
 
 def shape_of_config(config: Any) -> ModelShape:
@@ -67,13 +47,23 @@ def shape_of_config(config: Any) -> ModelShape:
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    heads = config.num_attention_heads
+    text = config.get_text_config()
+    heads = _first(text, "num_attention_heads") or 1
     return ModelShape(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        num_layers=config.num_hidden_layers,
-        hidden_size=config.hidden_size,
+        vocab_size=text.vocab_size,
+        num_layers=text.num_hidden_layers,
+        hidden_size=text.hidden_size,
         num_heads=heads,
-        num_kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-        intermediate_size=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        num_kv_heads=_first(text, "num_key_value_heads") or heads,
+        head_dim=_first(text, "head_dim") or text.hidden_size // heads,
+        intermediate_size=_first(text, "intermediate_size", "ffn_hidden_size") or 4 * text.hidden_size,
     )
+
+
+def _first(config: Any, *names: str) -> int:
+    """The first of these numbers that the configuration has; 0 without any. Lists are by layer."""
+    for name in names:
+        if found := getattr(config, name, None):
+            return int(max(found) if isinstance(found, list | tuple) else found)
+    return 0

@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from verl_lite.engine.data.messages import to_messages
 from verl_lite.engine.data.prompts import row_messages
-from verl_lite.engine.data.rows import iterate_rows
+from verl_lite.engine.data.rows import Row, iterate_rows
 from verl_lite.engine.model.chat_template import ChatTemplate, behind_prompt
 from verl_lite.engine.preference.config import PreferenceConfig, PreferenceSource
 from verl_lite.engine.types import TrainingSample
@@ -80,8 +80,9 @@ def read_rankings(config: PreferenceConfig, template: ChatTemplate, tokenise: To
 
     def tokenised(source: PreferenceSource) -> list[Ranking]:
         found = []
-        for name, row in _rows(source, config.seed):
-            ranking = _ranking(row, name, config, tokenise(template, row))
+        for name, columns, row in _rows(source, config.seed):
+            own = template.of_row(columns, where=name)
+            ranking = _ranking(row, name, config, tokenise(own, row))
             if ranking is None:
                 counts["dropped"] += 1
             elif not ranking.pairs:
@@ -114,7 +115,8 @@ def _name(row: PreferenceRow) -> str:
     return f"row {row.id}" if row.id else "a row"
 
 
-def _rows(source: PreferenceSource, seed: int) -> list[tuple[str, PreferenceRow]]:
+def _rows(source: PreferenceSource, seed: int) -> list[tuple[str, Row, PreferenceRow]]:
+    """(where, columns, preference) of every row."""
     rows = []
     for index, (where, row) in enumerate(iterate_rows(source.dataset, seed=seed)):
         prompt = row_messages(row, source.dataset, where=where) if source.prompt else None
@@ -127,7 +129,7 @@ def _rows(source: PreferenceSource, seed: int) -> list[tuple[str, PreferenceRow]
             preference = to_preference({**row, **chats, "id": row.get("id", index)}, prompt=prompt)
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(f"{where}: {error}") from None
-        rows.append((where, preference))
+        rows.append((where, row, preference))
     return rows
 
 

@@ -13,9 +13,9 @@ from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints, LoopStart
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.learner.proof import Arrangement
 from verl_lite.engine.model.compatibility import check_config, check_vocabulary
+from verl_lite.engine.model.configuration import check_context
 from verl_lite.engine.model.end_tokens import end_of_answer, end_token_ids
 from verl_lite.engine.model.folder import (
-    check_context,
     default_device,
     load_policy,
     load_tokenizer,

@@ -1,9 +1,9 @@
 """Kernels that vLLM's CPU build has but does not use; for the version that the extra `cpu` pins.
 
 It computes RMSNorm and SwiGLU with several torch calls each, although its extension has kernels for both.
-They are registered through vLLM's extension points. So are two repairs of what 0.32.0 gets wrong when weights
-are loaded again: experts stay in the layout of the files, and tied output heads keep a packed copy of the old
-embeddings.
+They are registered through vLLM's extension points. So are repairs of what 0.32.0 gets wrong: when weights
+are loaded again, experts stay in the layout of the files, and tied output heads keep a packed copy of the old
+embeddings; routers without groups of experts ignore their bias (ERNIE-4.5-MoE).
 """
 
 from typing import Any
@@ -60,6 +60,24 @@ def repack_heads(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, ParallelLMHead):
             module.quant_method.process_weights_after_loading(module)
+
+
+def use_router_bias(model: Any) -> None:
+    """Have routers choose experts by their bias too, for `LLM.apply_model`: with groups, CPURouter does.
+
+    One group of all experts is none.
+    """
+    from vllm.model_executor.layers.fused_moe.router.cpu_router import CPURouter
+
+    for module in model.modules():
+        router = getattr(module, "router", None)
+        if (
+            isinstance(router, CPURouter)
+            and router.e_score_correction_bias is not None
+            and router.scoring_func == "softmax"
+            and not router.use_grouped_topk
+        ):
+            router.use_grouped_topk, router.num_expert_group, router.topk_group = True, 1, 1
 
 
 def _fits(x: Tensor, weight: Tensor | None, variance_size: int | None) -> bool:

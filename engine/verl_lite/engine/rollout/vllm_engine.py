@@ -27,7 +27,7 @@ from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
 from verl_lite.engine.rollout.vllm_adapters import VllmAdapters, takes_adapters
 from verl_lite.engine.rollout.vllm_classes import classes_of_its_own, clear_start_errors
-from verl_lite.engine.rollout.vllm_cpu import repack_heads, use_kernels
+from verl_lite.engine.rollout.vllm_cpu import repack_heads, use_kernels, use_router_bias
 from verl_lite.errors import ConfigError
 
 CANARY_ID = "canary"
@@ -176,7 +176,10 @@ class VllmEngine:
             self._adapters.load(self.llm, named)
             self.weights_arrived(version=version)
             return
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(named.items())})
+        from verl_lite.engine.rollout.vllm_reload import CopiesAreLoaded
+
+        with CopiesAreLoaded():
+            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(named.items())})
         if not self._on_gpu and in_this_process():
             self.llm.apply_model(repack_heads)
         self.weights_arrived(version=version)
@@ -298,6 +301,8 @@ def _start(
             llm = LLM(**arguments, **options)
             if in_this_process():
                 llm.apply_model(separate)
+                if not on_gpu:
+                    llm.apply_model(use_router_bias)
         return llm
 
 

@@ -3,6 +3,7 @@
 torch and transformers are imported only when a model is loaded.
 """
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ class ScoringModel:
         completion, num_special = self.without_special_tokens(rollout.completion)
         if use_template:
             messages = [*rollout.prompt, {"role": "assistant", "content": completion}]
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False)
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, **_variables(rollout))
         else:
             text = f"{rollout.prompt_text}\n\n{completion}" if rollout.prompt else completion
         # a chat template writes its own special tokens
@@ -164,6 +165,13 @@ class ScoringModel:
             attention_mask=torch.tensor(mask, device=self.device),
         )
         return output.logits.float().cpu()
+
+
+def _variables(rollout: Rollout) -> dict[str, object]:
+    """The row's own template variables, in TRL's column; a template ignores those of other models."""
+    given = rollout.columns.get("chat_template_kwargs") or {}
+    found: dict[str, object] = json.loads(given) if isinstance(given, str) else dict(given)
+    return {name: value for name, value in found.items() if value is not None}  # Arrow fills gaps
 
 
 def clean_text(text: str) -> str:

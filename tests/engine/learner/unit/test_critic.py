@@ -19,7 +19,7 @@ from verl_lite.engine.config import (
 from verl_lite.engine.learner import Learner, explained_variance, make_critic, value_loss
 from verl_lite.engine.model import add_adapters, check_critic
 from verl_lite.engine.testing import family_model
-from verl_lite.errors import ConfigError, TrainingError
+from verl_lite.errors import ConfigError, DataError, TrainingError
 from verl_lite.plugins import Rollout, ScoredRollout
 
 OPTIMIZER = OptimizerConfig(learning_rate=3e-3, schedule="constant")
@@ -190,7 +190,7 @@ def test_a_critic_that_cannot_be_is_refused_before_anything_runs(tiny_model, tmp
     tiny_model(torch.float32).save_pretrained(tmp_path / "policy")
     policy = ModelConfig(path=str(tmp_path / "policy"))
     check_critic(str(tmp_path / "policy"), policy)
-    with pytest.raises(ConfigError, match=r"algorithm\.critic\.model='/nope': there is no folder /nope"):
+    with pytest.raises(DataError, match=r"algorithm\.critic\.model='/nope': there is no folder /nope"):
         check_critic("/nope", policy)
     with pytest.raises(ConfigError, match="a vocabulary of 11, the policy 61"):
         check_critic(str(tmp_path / "foreign"), policy)

@@ -12,8 +12,9 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from verl_lite.engine.config import ModelConfig
 from verl_lite.engine.model import load_tokenizer, shape_of
-from verl_lite.engine.model.folder import context_tokens, prepare_model
-from verl_lite.errors import DataError
+from verl_lite.engine.model.configuration import check_context
+from verl_lite.engine.model.folder import prepare_model
+from verl_lite.errors import ConfigError, DataError
 
 gguf: Any = pytest.importorskip("gguf")
 
@@ -138,7 +139,9 @@ def test_a_run_is_checked_with_the_file_alone(tmp_path: Path, llama: LlamaForCau
     tokenizer = load_tokenizer(config)
     assert tokenizer.eos_token == "<|end|>"
     assert tokenizer.decode(tokenizer.encode("the sum is 5\n", add_special_tokens=False)) == "the sum is 5\n"
-    assert context_tokens(config) == CONTEXT
+    check_context(config, needed_tokens=CONTEXT)
+    with pytest.raises(ConfigError, match=f"{CONTEXT + 1} tokens, but the context of .* is {CONTEXT}"):
+        check_context(config, needed_tokens=CONTEXT + 1)
     assert shape_of(config).num_parameters == sum(one.numel() for one in llama.parameters())
     assert config.is_written
     assert [entry.name for entry in tmp_path.iterdir()] == ["small.gguf"]

@@ -16,6 +16,8 @@ IDS = torch.arange(6, 46)[None]
         ("gpt2", "GPT2LMHeadModel"),  # a tied head, and embeddings of another name
         ("mixtral", "MixtralForCausalLM"),  # fused experts under other names
         ("glm4-moe", "Glm4MoeForCausalLM"),  # a router's bias, which is no parameter
+        ("gpt-oss", "GptOssForCausalLM"),  # copied past the weight loaders
+        ("ernie4_5-moe", "Ernie4_5_MoeForCausalLM"),  # a router's bias that the CPU build ignores
         ("solar-open", "TransformersMoEForCausalLM"),
     ],
 )

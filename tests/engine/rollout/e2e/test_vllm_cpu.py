@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from verl_lite.engine.rollout import PROVIDER, use_kernels
+from verl_lite.engine.rollout.vllm_cpu import use_router_bias
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +48,20 @@ def test_kernels_compute_what_vllm_computes_without_them(kernels: None, dtype: t
         torch.testing.assert_close(got, want)
     swiglu = op_registry_oot["SiluAndMul"]
     torch.testing.assert_close(swiglu.forward_cpu(None, x), swiglu.forward_native(x))
+
+
+def test_routers_choose_by_their_bias_and_weigh_without_it(kernels: None) -> None:
+    """Softmax of (2, 1, 0) is (0.665, 0.245, 0.090); with a bias of 0.5 the third comes before the second."""
+    from vllm.model_executor.layers.fused_moe.router.cpu_router import CPURouter
+
+    runner = torch.nn.Module()
+    runner.router = CPURouter(2, 3, e_score_correction_bias=torch.tensor([0.0, 0.0, 0.5]))  # type: ignore[assignment]
+    logits = torch.tensor([[2.0, 1.0, 0.0]])
+    for is_repaired, chosen in ((False, [0, 1]), (True, [0, 2])):
+        if is_repaired:
+            use_router_bias(runner)
+        weights, ids = runner.router._compute_routing(torch.zeros(1, 4), logits, None)  # type: ignore[union-attr, operator]
+        order = ids[0].argsort()
+        assert ids[0][order].tolist() == chosen
+    # renormalised over the two: e^2 / (e^2 + 1)
+    torch.testing.assert_close(weights[0][order], torch.tensor([0.880797, 0.119203]))
