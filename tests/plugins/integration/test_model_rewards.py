@@ -21,6 +21,7 @@ from transformers import (
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.plugins import Message, RewardsConfig, Rollout, ScoreOutcome, Scorer
 from verl_lite.plugins.builtin import ProcessModel, ProcessModelOptions, RewardModel, RewardModelOptions
+from verl_lite.plugins.builtin.scoring_model import ModelOptions, ScoringModel
 from verl_lite.plugins.testing import score_rollouts
 
 CHARS = "\n abcdefghijklmnopqrstuvwxyz0123456789+-*/=.?<>|_:"
