@@ -21,8 +21,9 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from family_trials import learner_row, sampler_row
 
-from verl_lite.engine.testing import FAMILIES, learner_row, sampler_row
+from verl_lite.engine.testing import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "architectures.json"

@@ -1,13 +1,14 @@
 """A tiny Qwen3 and ragged training samples; one thread, so that sums come in one order."""
 
 import copy
+import importlib.util
 import json
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -224,6 +225,18 @@ def chat_families() -> dict[str, ChatFamily]:
     """Templates in the shapes of the families people train, by name."""
     names = json.loads((FAMILIES / "families" / "families.json").read_text(encoding="utf-8"))
     return {name: make_family(name) for name in names}
+
+
+@pytest.fixture(scope="session")
+def trials() -> ModuleType:
+    """benchmarks/family_trials.py: one family of models, tried on the learner or on vLLM."""
+    path = Path(__file__).parents[2] / "benchmarks" / "family_trials.py"
+    spec = importlib.util.spec_from_file_location("family_trials", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Waits(TorchDispatchMode):

@@ -236,7 +236,7 @@ def test_samplers_and_ranks_of_a_machine_add_up() -> None:
 
 
 def test_a_machine_that_cannot_hold_the_run_is_refused_and_a_full_one_noted() -> None:
-    small, full = Ram(16 * GIB, 16 * GIB), Ram(256 * GIB, 10 * GIB)
+    small, full = Ram(16 * GIB, 16 * GIB), Ram(999 * GIB, 10 * GIB)
     with pytest.raises(
         ConfigError,
         match=r"of this machine does not hold the run.* of 16\.0 GiB.*gradient_checkpointing: true, "
@@ -246,7 +246,7 @@ def test_a_machine_that_cannot_hold_the_run_is_refused_and_a_full_one_noted() ->
     plan = plan_memory(config(), QWEN3_8B, None, ram=full)
     (note,) = plan.note_on_free(full)
     assert "and 10.0 of this machine's memory are free" in note
-    assert plan.note_on_free(Ram(256 * GIB, 250 * GIB)) == plan.note_on_free(None) == []
+    assert plan.note_on_free(Ram(999 * GIB, 900 * GIB)) == plan.note_on_free(None) == []
     joined = {"cluster": {"address": "ray://head:10001"}, "rollout": {"num_engines": 2}}
     plan_memory(config(**joined), QWEN3_8B, None, ram=small)  # its machines are not this one
     lines = plan_memory(config(), QWEN3_8B, None).lines()

@@ -86,8 +86,7 @@ ROOMS: dict[str, str] = {
         read_saved_rollouts read_sft token_factors train_sft trained_part validation_loss
     """,
     "verl_lite.engine.testing": """
-        FAMILIES FakeSampler Family LearnerRow SamplerRow SlowedLearner family_config
-        family_model learner_row sampler_row write_family
+        FAMILIES FakeSampler Family SlowedLearner family_config family_model write_family
     """,
     "verl_lite.engine.tools": """
         Advice Diagnosis PipelineConfig Sampled diagnose export_policy recommend

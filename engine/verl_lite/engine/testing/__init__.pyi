@@ -1,9 +1,3 @@
-from .architectures import (
-    LearnerRow as LearnerRow,
-    SamplerRow as SamplerRow,
-    learner_row as learner_row,
-    sampler_row as sampler_row,
-)
 from .fakes import FakeSampler as FakeSampler, SlowedLearner as SlowedLearner
 from .zoo import (
     FAMILIES as FAMILIES,

@@ -1,9 +1,11 @@
 """Families on real vLLM: changed weights arrive whole, and the learner's class stays as it was."""
 
+from typing import Any
+
 import pytest
 import torch
 
-from verl_lite.engine.testing import family_model, sampler_row
+from verl_lite.engine.testing import family_model
 
 IDS = torch.arange(6, 46)[None]
 
@@ -21,8 +23,10 @@ IDS = torch.arange(6, 46)[None]
         ("solar-open", "TransformersMoEForCausalLM"),
     ],
 )
-def test_vllm_agrees_with_the_learner_before_and_after_syncs(family: str, implementation: str) -> None:
-    row = sampler_row(family)
+def test_vllm_agrees_with_the_learner_before_and_after_syncs(
+    family: str, implementation: str, trials: Any
+) -> None:
+    row = trials.sampler_row(family)
     assert not row.error
     assert row.implementation == implementation
     assert row.start is not None
@@ -31,11 +35,11 @@ def test_vllm_agrees_with_the_learner_before_and_after_syncs(family: str, implem
 
 
 @pytest.mark.slow
-def test_a_class_that_vllm_takes_from_transformers_is_the_learners_own_afterwards() -> None:
+def test_a_class_that_vllm_takes_from_transformers_is_the_learners_own_afterwards(trials: Any) -> None:
     model = family_model("olmo2")
     with torch.no_grad():
         before = model(input_ids=IDS).logits
-        row = sampler_row("olmo2")
+        row = trials.sampler_row("olmo2")
         assert row.implementation == "TransformersForCausalLM"
         assert row.synced is not None
         assert row.synced < 1e-3
@@ -45,16 +49,16 @@ def test_a_class_that_vllm_takes_from_transformers_is_the_learners_own_afterward
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "phi3"])
-def test_adapters_alone_are_synced(family: str) -> None:
-    row = sampler_row(family, adapters=True)
+def test_adapters_alone_are_synced(family: str, trials: Any) -> None:
+    row = trials.sampler_row(family, adapters=True)
     assert not row.error
     assert row.adapters is not None
     assert row.adapters < 1e-3
 
 
 @pytest.mark.slow
-def test_a_model_that_vllm_cannot_run_is_one_line() -> None:
-    error = sampler_row("gpt-neo").error
+def test_a_model_that_vllm_cannot_run_is_one_line(trials: Any) -> None:
+    error = trials.sampler_row("gpt-neo").error
     assert error.startswith("vLLM ")
     assert "GPTNeoForCausalLM" in error
     assert "Set rollout.sampler: transformers" in error

@@ -1,6 +1,7 @@
 """Families on the learner's side: a saved model is the trained one, also with LoRA merged."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,15 +9,15 @@ import torch
 from verl_lite.engine.config import LoraConfig
 from verl_lite.engine.model import add_adapters, in_checkpoint_format, load_policy, named_weights, save_policy
 from verl_lite.engine.model.lora import adapter_weights
-from verl_lite.engine.testing import family_model, learner_row, write_family
+from verl_lite.engine.testing import family_model, write_family
 from verl_lite.errors import ConfigError
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "deepseek-v3", "mixtral", "qwen3_5"])
-def test_a_family_is_saved_and_loaded_whole(family: str) -> None:
-    row = learner_row(family)
+def test_a_family_is_saved_and_loaded_whole(family: str, trials: Any) -> None:
+    row = trials.learner_row(family)
     assert row.reload == 0
     assert row.lora_reload is not None
     assert row.lora_reload < 1e-3

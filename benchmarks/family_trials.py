@@ -22,7 +22,7 @@ from verl_lite.engine.model.checkpoint_names import in_checkpoint_format
 from verl_lite.engine.model.folder import load_policy, save_policy
 from verl_lite.engine.model.lora import adapter_weights, add_adapters
 from verl_lite.engine.model.weights import named_weights
-from verl_lite.engine.testing.zoo import FAMILIES, VOCAB, write_family
+from verl_lite.engine.testing import FAMILIES, write_family
 from verl_lite.engine.types import PreTrainedModel, TrainingSample
 from verl_lite.errors import ConfigError
 
@@ -138,6 +138,7 @@ def _load(path: Path) -> PreTrainedModel:
     return load_policy(str(path), dtype="float32", device=CPU).eval()
 
 
+VOCAB = 105  # the tiny tokenizer's
 IDS_BT = torch.randint(6, VOCAB, (2, 40), generator=torch.Generator().manual_seed(0))
 
 
