@@ -220,11 +220,15 @@ def make_family(name: str) -> ChatFamily:
     return ChatFamily(name=name, tokenizer=tokenizer, about=about)
 
 
+def make_families() -> dict[str, ChatFamily]:
+    names = json.loads((FAMILIES / "families" / "families.json").read_text(encoding="utf-8"))
+    return {name: make_family(name) for name in names}
+
+
 @pytest.fixture(scope="session")
 def chat_families() -> dict[str, ChatFamily]:
     """Templates in the shapes of the families people train, by name."""
-    names = json.loads((FAMILIES / "families" / "families.json").read_text(encoding="utf-8"))
-    return {name: make_family(name) for name in names}
+    return make_families()
 
 
 @pytest.fixture(scope="session")
