@@ -162,7 +162,7 @@ def prepare_run(
 def _check_model(config: TrainConfig, *, only_sft: bool) -> Tokenizer:
     """The tokenizer, after checking it and the model's configuration."""
     check_bitsandbytes(config.learner)
-    check_config(config.model.path or "")
+    check_config(config.model.path or "", trains=config.steps > 0 or config.sft.is_on)
     tokenizer = load_tokenizer(config.model, chat_template=config.data.chat_template)
     check_vocabulary(tokenizer, config.model)
     named_token_ids(tokenizer, config.sft.end_of_turn)

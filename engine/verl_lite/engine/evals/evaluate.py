@@ -84,7 +84,7 @@ def evaluate_model(
     model = ModelConfig(path=model_path)
     tokenizer = load_tokenizer(model, chat_template=config.chat_template)
     template = open_chat_template(tokenizer, config)
-    check_config(model_path)
+    check_config(model_path, trains=False)
     check_vocabulary(tokenizer, model)
     check_context(model, needed_tokens=config.rollout.context_tokens)
     end_ids = end_token_ids(tokenizer, model_path)

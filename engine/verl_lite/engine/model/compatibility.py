@@ -12,6 +12,7 @@ from verl_lite.engine.model.configuration import configuration_of, read_configur
 from verl_lite.engine.types import PreTrainedModel, Tokenizer
 from verl_lite.errors import ConfigError, DataError
 
+INDEX, LFS = "model.safetensors.index.json", b"version https://git-lfs"
 # what the architecture in a config.json ends with -> what such a model is
 OTHER_HEADS: Mapping[str, str] = {
     "ForSequenceClassification": "classifies sequences (or is a reward model)",
@@ -25,23 +26,50 @@ OTHER_HEADS: Mapping[str, str] = {
 }
 
 
-def check_config(path: str, what: str = "model.path") -> None:
-    """Raise ConfigError unless the config.json in the folder `path` is that of a causal language model.
+def check_config(path: str, what: str = "model.path", *, trains: bool = True) -> None:
+    """Raise ConfigError unless the folder `path` is a causal language model's, DataError for missing files.
 
-    Hub ids and GGUF files are passed over: transformers reads them when they are loaded.
+    Hub ids and GGUF files are passed over: transformers reads them when they are loaded. Samplers take
+    quantised weights too; a run that `trains` needs plain ones.
     """
-    file = Path(path) / "config.json"
-    if is_gguf(path) or not file.is_file():
+    folder = Path(path)
+    if is_gguf(path) or not folder.is_dir():
         return
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{what}={path!r}: config.json is not JSON: {error}") from None
-    if problem := _problem(config):
+    config, adapter = (_read_json(folder / name, what) for name in ("config.json", "adapter_config.json"))
+    if problem := _problem(config, trains=trains) if config else _without_config(adapter):
         raise ConfigError(f"{what}={path!r}: {problem}")
+    shards = _read_json(folder / INDEX, what).get("weight_map", {}).values()
+    if absent := sorted({name for name in shards if not (folder / name).is_file()}):
+        raise DataError(
+            f"{what}={path!r} lacks {_some(absent)}, which its {INDEX} names: copy the whole folder"
+        )
+    for file in folder.glob("*.safetensors"):
+        with file.open("rb") as opened:
+            if opened.read(len(LFS)) == LFS:
+                raise DataError(
+                    f"{what}={path!r}: {file.name} is a pointer of Git LFS: fetch it (git lfs pull)"
+                )
 
 
-def _problem(config: Mapping[str, Any]) -> str:
+def _read_json(file: Path, what: str) -> dict[str, Any]:
+    """The object in the file; empty without one."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise DataError(f"{what}={str(file.parent)!r}: {file.name} is not JSON: {error}") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _without_config(adapter: Mapping[str, Any]) -> str:
+    if not adapter:
+        return "it has no config.json; is this the folder of a transformers model?"
+    return (
+        f"it holds adapters of {adapter.get('base_model_name_or_path')!r}, not a model: merge them into that "
+        "model (PEFT's merge_and_unload), or train that model with learner.lora"
+    )
+
+
+def _problem(config: Mapping[str, Any], *, trains: bool) -> str:
     """Why the config's model cannot be trained; empty if nothing is known against it."""
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -67,6 +95,11 @@ def _problem(config: Mapping[str, Any]) -> str:
         return f"{kind} is an encoder and a decoder; expected a model with a decoder alone"
     if kind not in CAUSAL:
         return f"{kind} is no causal language model in transformers {transformers.__version__}"
+    if trains and (quantised := config.get("quantization_config")):
+        return (
+            f"its weights are quantised ({quantised.get('quant_method')}), and training needs plain ones: "
+            "use those they were made from (learner.lora.quantize: true quantises a frozen base itself)"
+        )
     return ""
 
 

@@ -45,6 +45,14 @@ def written(folder: Path, **config: Any) -> str:
             r"has no model_type 'mymodel', whose code is in the folder \(auto_map\)\. verl-lite runs no code",
         ),
         ({"architectures": ["LlamaForCausalLM"]}, "its config.json names no model_type"),
+        ({}, "it has no config.json; is this the folder"),
+        *(
+            (
+                {"model_type": "qwen3", "quantization_config": {"quant_method": name}},
+                rf"are quantised \({name}\)",
+            )
+            for name in ("fp8", "gptq", "awq", "mxfp4", "compressed-tensors")
+        ),
     ],
 )
 def test_another_kind_of_model(tmp_path: Path, config: dict[str, Any], message: str) -> None:
@@ -53,6 +61,34 @@ def test_another_kind_of_model(tmp_path: Path, config: dict[str, Any], message: 
         check_config(path)
     assert str(caught.value).startswith(f"model.path={path!r}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_quantised_weights_can_be_sampled_from(tmp_path: Path) -> None:
+    path = written(tmp_path, model_type="qwen3", quantization_config={"quant_method": "fp8"})
+    check_config(path, trains=False)
+
+
+def test_adapters_are_not_a_model(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/base"}))
+    with pytest.raises(ConfigError, match=r"adapters of 'org/base', not a model: merge them .*learner\.lora"):
+        check_config(str(tmp_path))
+
+
+def test_a_copy_that_is_not_whole(tmp_path: Path) -> None:
+    path = written(tmp_path, model_type="qwen3")
+    shards = {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-3.safetensors"}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": shards}))
+    (tmp_path / "model-1.safetensors").write_bytes(b"weights")
+    with pytest.raises(DataError, match=r"lacks model-2\.safetensors and 1 more, which its model\.saf"):
+        check_config(path)
+    index.unlink()
+    check_config(path)
+    (tmp_path / "model-1.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+    )
+    with pytest.raises(DataError, match=r"model-1\.safetensors is a pointer of Git LFS"):
+        check_config(path)
 
 
 def test_a_config_that_is_no_json(tmp_path: Path) -> None:
