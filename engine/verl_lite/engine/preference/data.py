@@ -8,12 +8,13 @@ from itertools import takewhile
 
 from verl_lite.engine.data.messages import to_messages
 from verl_lite.engine.data.prompts import row_messages
-from verl_lite.engine.data.rows import Row, iterate_rows
+from verl_lite.engine.data.rows import iterate_rows
 from verl_lite.engine.model.chat_template import ChatTemplate, behind_prompt
 from verl_lite.engine.preference.config import PreferenceConfig, PreferenceSource
 from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.preferences import PreferenceRow, to_preference
+from verl_lite.lab.reading import Row
 from verl_lite.plugins import Message
 
 Tokenise = Callable[[ChatTemplate, PreferenceRow], list[tuple[list[int], list[int]]]]
