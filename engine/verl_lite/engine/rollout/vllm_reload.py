@@ -11,8 +11,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
-from vllm.model_executor.model_loader.reload import layerwise
-from vllm.model_executor.model_loader.reload.meta import CopyCounter
+
+try:
+    from vllm.model_executor.model_loader.reload import layerwise
+    from vllm.model_executor.model_loader.reload.meta import CopyCounter
+except ImportError:  # a vLLM that reloads in another way
+    layerwise = CopyCounter = None
 
 
 class CopiesAreLoaded(TorchFunctionMode):
@@ -25,7 +29,7 @@ class CopiesAreLoaded(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func is not Tensor.copy_ or not args[0].is_meta or _is_within_a_loader():
+        if layerwise is None or func is not Tensor.copy_ or not args[0].is_meta or _is_within_a_loader():
             return func(*args, **(kwargs or {}))
         layer, name = _owner(args[0])
         parameter: Any = getattr(layer, name)
