@@ -20,9 +20,9 @@ def kernels() -> None:
         from vllm.model_executor.layers import layernorm  # noqa: F401  (loads the kernels)
         from vllm.platforms import current_platform
 
-    if not current_platform.is_cpu():
-        pytest.skip("vLLM is not its CPU build")
-    use_kernels()
+        if not current_platform.is_cpu():
+            pytest.skip("vLLM is not its CPU build")
+        use_kernels()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
