@@ -163,3 +163,14 @@ def test_anything_is_a_config_or_a_config_error(rewards: object, scoring: object
     except ConfigError:
         return
     assert leaves(config.rewards)
+
+
+def test_the_config_of_a_run_is_one_of_rewards_too(tmp_path: Path) -> None:
+    rewards = "rewards: {correct: {use: exact, weight: 2.0}}\nscoring: {combine: sum, on_error: abort}\n"
+    alone, run = tmp_path / "rewards.yaml", tmp_path / "run.yaml"
+    alone.write_text(rewards)
+    run.write_text(rewards + "name: demo\nmodel: {tiny: {}}\ndata: {train: {task: sums}}\n")
+    assert load_rewards_config(run) == load_rewards_config(alone)
+    alone.write_text(rewards + "nmae: demo\n")
+    with pytest.raises(ConfigError, match="unknown key 'nmae'"):
+        load_rewards_config(alone)

@@ -16,7 +16,7 @@ from pydantic import Discriminator, Field, FiniteFloat, PositiveFloat, PositiveI
 
 from verl_lite.plugins.composite.gate import FUNCTIONS, Gate, parse_gate
 from verl_lite.plugins.composite.schedule import Weight
-from verl_lite.plugins.config_file import ConfigModel, load_config
+from verl_lite.plugins.config_file import ConfigModel, apply_overrides, read_yaml, validate
 
 FailurePolicy = Literal["drop", "zero", "abort"]
 AbstainPolicy = Literal["skip", "drop", "zero"]
@@ -169,8 +169,14 @@ class Leaf:
 
 
 def load_rewards_config(path: str | Path, overrides: Sequence[str] = ()) -> RewardsConfig:
-    """The rewards in the YAML file `path`. Raises ConfigError; see config_file.load_config."""
-    return load_config(RewardsConfig, path, overrides)
+    """The rewards in the YAML file `path`: of rewards alone, or of a run, whose other sections are left out.
+
+    Raises ConfigError; see config_file.load_config.
+    """
+    data = apply_overrides(read_yaml(path), overrides)
+    if "data" in data:  # the config of a run
+        data = {name: part for name, part in data.items() if name in RewardsConfig.model_fields}
+    return validate(RewardsConfig, data, source=str(path))
 
 
 def leaves(

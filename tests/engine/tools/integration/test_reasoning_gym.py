@@ -17,9 +17,6 @@ from verl_lite.plugins.records import read_records
 WORDS = {"task": "reasoning_gym/spell_backward", "task_options": {"min_word_len": 3, "max_word_len": 4}}
 
 
-REWARDS = {"correct": {"use": "reasoning_gym", "options": {"extract": "whole"}}}
-
-
 @pytest.fixture
 def config(small_run: dict[str, Any], tmp_path: Path) -> Path:
     held_out = {**WORDS, "split": "held_out", "num_rows": 4}
@@ -27,7 +24,7 @@ def config(small_run: dict[str, Any], tmp_path: Path) -> Path:
         "data": {"train": {**WORDS, "num_rows": 8}, "held_out": held_out},
         "model": {"tiny": {**small_run["model"]["tiny"], "max_context_tokens": 80}},
         "rollout": small_run["rollout"] | {"max_prompt_tokens": 60},
-        "rewards": REWARDS,
+        "rewards": {"correct": {"use": "reasoning_gym", "options": {"extract": "whole"}}},
     }
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**small_run, **changed}))
@@ -56,9 +53,7 @@ def test_the_rows_of_a_rollout_carry_what_the_scorer_needs(config: Path, tmp_pat
         row["completion"] = row["reference"]
     edited, rescored = tmp_path / "edited.jsonl", tmp_path / "rescored.jsonl"
     edited.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    rewards = tmp_path / "rewards.json"
-    rewards.write_text(json.dumps({"rewards": REWARDS}))
-    run("score", edited, "-c", rewards, "-o", rescored)
+    run("score", edited, "-c", config, "-o", rescored)
     assert [value for value, _ in component(rescored)] == [1.0, 0.0] * 4
 
     advice = run("diagnose", config, "--prompts", 3, "--samples", 2, "--debug-inline")
