@@ -28,7 +28,7 @@ from verl_lite.engine.types import (
     Tokenizer,
     TrainingSample,
 )
-from verl_lite.errors import ConfigError, DataError
+from verl_lite.errors import ConfigError, DataError, TrainingError
 from verl_lite.plugins import Message, ScoredRollout
 from verl_lite.plugins.composite.schedule import weight_at
 
@@ -192,8 +192,17 @@ class Teachers:
         return replace(bare, prompt_ids=self._template.prompt_ids(messages, where=f"the hint of {name}"))
 
     def _ask(self, name: str, samples: Sequence[TrainingSample]) -> list[TeacherTokens]:
-        if not samples:
-            return []
+        answers = self._answers(name, samples) if samples else []
+        for answer in answers:
+            bad = torch.isnan(answer.logprobs_TK) if answer.is_complete else ~answer.logprobs_TK.isfinite()
+            if bad.any():
+                raise TrainingError(
+                    f"distillation.teachers.{name} gives a log-probability of {answer.logprobs_TK[bad][0]}: "
+                    "expected a finite number; is it the right model, in a dtype that holds its logits?"
+                )
+        return answers
+
+    def _answers(self, name: str, samples: Sequence[TrainingSample]) -> list[TeacherTokens]:
         if name in self._servers:
             return _ask_server(self._servers[name], samples, self._config)
         policy = self._local.get(name) or self._own_policy()

@@ -79,7 +79,7 @@ class BatchMaker:
         self.prompts.observe(rates)
         if self.replay is None:
             return replace(batch, prompts=self.prompts.metrics)
-        replayed = self.replay.take(step, besides=rates)
+        replayed = self.replay.take(step, besides={row.rollout.group for row in rows})
         self.replay.add(batch.trained, rates, step=step)
         found = {
             **self.prompts.metrics,

@@ -19,6 +19,7 @@ import torch
 from verl_lite.engine import TrainingSample
 from verl_lite.engine.config import AlgorithmConfig, LearnerConfig
 from verl_lite.engine.learner import Learner, Ranks
+from verl_lite.engine.types import OF_TEACHERS, TeacherTokens
 from verl_lite.plugins import Rollout, ScoredRollout
 
 VOCAB = 61
@@ -81,7 +82,19 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "learner": {"lora": {"rank": 4, "alpha": 8}},
     },
     "not finite": {"infinite": True},
+    "components": {
+        "beside": ("cross_entropy", "distillation"),
+        "algorithm": {
+            "entropy_bonus": 0.01,
+            "kl": {"coefficient": 0.1, "reference": "ema", "ema_decay": 0.5},
+        },
+    },
+    "saved rollouts, KL-Cov": {
+        "beside": ("forward_kl", "kl_cov"),
+        "algorithm": {"mini_batches": 2, "entropy": {"covariance": "kl"}},
+    },
 }
+NUM_CHOSEN = 5  # of a teacher's tokens
 
 
 def make_learner(name: str, ranks: Ranks, folder: Path | None = None) -> Learner:
@@ -134,9 +147,25 @@ def steps_samples(scenario: Mapping[str, Any], step: int, learner: Learner) -> l
         )
         for sample, one in zip(samples, stats, strict=True)
     ]
+    if beside := scenario.get("beside"):
+        samples = [with_components(s, beside, at) for at, s in enumerate(samples)]
     if scenario.get("infinite") and step == 0:
         samples[-1] = replace(samples[-1], advantages_T=[math.inf] * len(samples[-1].completion_ids))
     return samples
+
+
+def with_components(sample: TrainingSample, names: Sequence[str], at: int) -> TrainingSample:
+    """Every other sample also in the first component, every third in the second; most have a teacher."""
+    T = len(sample.completion_ids)
+    generator = torch.Generator().manual_seed(at)
+    logits_TV = torch.randn(T, VOCAB, generator=generator, dtype=torch.float64)
+    top = logits_TV.log_softmax(-1).topk(NUM_CHOSEN)
+    found = {
+        name: [0.5 + 0.1 * (at % 3)] * T for name, every in zip(names, (2, 3), strict=True) if not at % every
+    }
+    judged = any(name in OF_TEACHERS for name in found)
+    teacher = TeacherTokens(ids_TK=top.indices, logprobs_TK=top.values) if judged else None
+    return replace(sample, components=found, teacher=teacher)  # type: ignore[arg-type]
 
 
 def without_times(metrics: Mapping[str, float]) -> dict[str, float]:

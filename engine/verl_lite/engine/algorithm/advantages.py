@@ -23,13 +23,15 @@ Departures from the papers:
 Shapes: G samples of one group, T completion tokens, B samples of the batch.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from statistics import fmean
 
+import torch
+
+from verl_lite.engine.algorithm.kl import kl_estimate
 from verl_lite.engine.algorithm.trajectories import (
     sample_parts,
     sampled,
@@ -291,17 +293,11 @@ def _kl_penalties(stats: TokenStatistics, config: KLConfig, length: int) -> list
             "kl.placement=reward needs the policy's and the reference's log-probabilities of every token: "
             "pass the result of Learner.token_statistics"
         )
-    pairs = zip(stats.old_logprobs_T, stats.ref_logprobs_T, strict=True)
-    return [_kl(policy - reference, config.estimator) for policy, reference in pairs]
-
-
-def _kl(difference: float, estimator: str) -> float:
-    """`kl.kl_estimate` for one token, on floats; `difference` is log p_policy - log p_reference."""
-    if estimator == "k1":
-        return difference
-    if estimator == "k2":
-        return difference * difference / 2
-    return math.exp(min(-difference, 20.0)) - 1 + difference
+    policy_T, reference_T = (
+        torch.tensor(of, dtype=torch.float64) for of in (stats.old_logprobs_T, stats.ref_logprobs_T)
+    )
+    penalties_T: list[float] = kl_estimate(policy_T, reference_T, config.estimator).tolist()
+    return penalties_T
 
 
 def _shaped_reward(row: ScoredRollout, config: OverlongConfig) -> float:

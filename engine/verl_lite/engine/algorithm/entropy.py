@@ -9,6 +9,7 @@ clip would take as well. The bonus follows Skywork-OR1 (arXiv:2505.22312, sec. 3
 above the target; here it falls by `step` there.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -84,6 +85,8 @@ def token_covariances(samples: Sequence[TrainingSample]) -> dict[Place, float]:
     if not places:
         return {}
     mean_logprob = fmean(rows[i][t] for i, t in places)
+    if not math.isfinite(mean_logprob):
+        raise TrainingError("algorithm.entropy.covariance: a log-probability of the sampler is nan or inf")
     mean_advantage = fmean(samples[i].advantages_T[t] for i, t in places)
     return {
         (i, t): (samples[i].advantages_T[t] - mean_advantage) * (rows[i][t] - mean_logprob) for i, t in places

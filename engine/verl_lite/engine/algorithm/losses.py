@@ -128,14 +128,16 @@ def policy_gradient(batch: LossInput) -> tuple[Tensor, Metrics]:
     return -batch.advantages_N * batch.logprobs_N, {}
 
 
-def sapo(batch: LossInput, *, positive: float = 1.0, negative: float = 1.05) -> tuple[Tensor, Metrics]:
-    """-4/tau sigmoid(tau (r - 1)) A, with tau `positive` or `negative` by the sign of A.
+def sapo(
+    batch: LossInput, *, gate_positive: float = 1.0, gate_negative: float = 1.05
+) -> tuple[Tensor, Metrics]:
+    """-4/tau sigmoid(tau (r - 1)) A, with tau one of the gates by the sign of A.
 
     At ratio 1 the loss is -2/tau A, and its gradient that of REINFORCE. Ratio 2, tau 1, advantage 1 gives
     -4 / (1 + e^-1) = -2.9242.
     """
     ratio_N = ratio(batch)
-    tau_N = torch.where(batch.advantages_N > 0, positive, negative)
+    tau_N = torch.where(batch.advantages_N > 0, gate_positive, gate_negative)
     gate_N = torch.sigmoid(tau_N * (ratio_N - 1.0)) * 4.0 / tau_N
     return -gate_N * batch.advantages_N, _ratio_metrics(ratio_N, torch.zeros_like(ratio_N), batch)
 
@@ -152,18 +154,20 @@ def gmpo(batch: LossInput, *, clip_low: float = 0.4, clip_high: float = 0.4) -> 
 
 
 def dppo(
-    batch: LossInput, *, divergence: str, low: float, high: float, ratio_cap: float = 20.0
+    batch: LossInput, *, divergence: str, clip_low: float, clip_high: float, ratio_cap: float = 20.0
 ) -> tuple[Tensor, Metrics]:
     """-sg(min(r, cap)) A log p where the token is in the trust region or moves towards it, else 0.
 
-    `divergence` is "tv" (|p - p_old|) or "kl" (of old and new, both as this token or another); `low` bounds
-    it where A < 0 pushes p down, `high` where A > 0 pushes it up.
+    `divergence` is "tv" (|p - p_old|) or "kl" (of old and new, both as this token or another); `clip_low`
+    bounds it where A < 0 pushes p down, `clip_high` where A > 0 pushes it up.
     """
     ratio_N = ratio(batch).detach()
     p_N, old_N = batch.logprobs_N.detach().exp(), batch.old_logprobs_N.exp()
     moved_N = (p_N - old_N).abs() if divergence == "tv" else _binary_kl(old_N, p_N)
     ups_N = batch.advantages_N > 0
-    outside_N = torch.where(ups_N, (p_N > old_N) & (moved_N > high), (p_N < old_N) & (moved_N > low))
+    outside_N = torch.where(
+        ups_N, (p_N > old_N) & (moved_N > clip_high), (p_N < old_N) & (moved_N > clip_low)
+    )
     factor_N = torch.where(outside_N, 0.0, ratio_N.clamp(max=ratio_cap))
     loss_N = -factor_N * batch.advantages_N * batch.logprobs_N
     return loss_N, _ratio_metrics(ratio_N, outside_N, batch)
@@ -176,43 +180,24 @@ def _binary_kl(p_N: Tensor, q_N: Tensor) -> Tensor:
     return p_N * (p_N.clamp(min=tiny) / q_N.clamp(min=tiny)).log() + rest_N
 
 
-def _ppo(config: AlgorithmConfig) -> PolicyLoss:
-    return partial(ppo_clip, clip_low=config.clip_low, clip_high=config.clip_high, dual_clip=config.dual_clip)
-
-
-def _bounded(loss: Callable[..., tuple[Tensor, Metrics]]) -> Callable[[AlgorithmConfig], PolicyLoss]:
-    return lambda config: partial(loss, clip_low=config.clip_low, clip_high=config.clip_high)
-
-
-def _sapo(config: AlgorithmConfig) -> PolicyLoss:
-    return partial(sapo, positive=config.gate_positive, negative=config.gate_negative)
-
-
-def _dppo(divergence: str) -> Callable[[AlgorithmConfig], PolicyLoss]:
-    return lambda config: partial(
-        dppo,
-        divergence=divergence,
-        low=config.clip_low,
-        high=config.clip_high,
-        ratio_cap=config.ratio_cap,
-    )
-
-
-LOSSES: Mapping[PolicyLossName, Callable[[AlgorithmConfig], PolicyLoss]] = {
-    "ppo_clip": _ppo,
-    "gspo": _bounded(gspo),
-    "cispo": _bounded(cispo),
-    "policy_gradient": lambda config: policy_gradient,
-    "sapo": _sapo,
-    "gmpo": _bounded(gmpo),
-    "dppo_tv": _dppo("tv"),
-    "dppo_kl": _dppo("kl"),
+CLIP = ("clip_low", "clip_high")
+# a loss, and the fields of the config that are its options
+LOSSES: Mapping[PolicyLossName, tuple[Callable[..., tuple[Tensor, Metrics]], Sequence[str]]] = {
+    "ppo_clip": (ppo_clip, (*CLIP, "dual_clip")),
+    "gspo": (gspo, CLIP),
+    "cispo": (cispo, CLIP),
+    "policy_gradient": (policy_gradient, ()),
+    "sapo": (sapo, ("gate_positive", "gate_negative")),
+    "gmpo": (gmpo, CLIP),
+    "dppo_tv": (partial(dppo, divergence="tv"), (*CLIP, "ratio_cap")),
+    "dppo_kl": (partial(dppo, divergence="kl"), (*CLIP, "ratio_cap")),
 }
 
 
 def policy_loss(config: AlgorithmConfig) -> PolicyLoss:
     """The loss that the config names, with its options bound. Choose once, at start-up."""
-    return LOSSES[config.loss](config)
+    loss, options = LOSSES[config.loss]
+    return partial(loss, **{name: getattr(config, name) for name in options})
 
 
 def sequence_mean(values_N: Tensor, batch: LossInput) -> Tensor:

@@ -41,10 +41,7 @@ class LevelsConfig(ConfigModel):
 
 
 class ReplayConfig(ConfigModel):
-    """Train again on groups of prompts that are rarely solved, and were.
-
-    max_age_steps after how many steps a group is too old
-    """
+    """Train again on groups of prompts that are rarely solved, and were."""
 
     num_prompts: PositiveInt = 1
     """Groups added to each step."""

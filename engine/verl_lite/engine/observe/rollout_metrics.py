@@ -22,10 +22,14 @@ def fraction_right(rows: Sequence[ScoredRollout], accuracy_reward: str, right_at
 
 
 def success_rates(rows: Sequence[ScoredRollout], accuracy_reward: str, right_at: float) -> dict[str, float]:
-    """The fraction of right rows of each group, by `is_right`."""
+    """The fraction of right rows of each group, by `is_right`, among those that were judged.
+
+    A group without any is left out: an error says nothing about how hard its prompt is.
+    """
     groups: dict[str, list[ScoredRollout]] = {}
     for row in rows:
-        groups.setdefault(row.rollout.group, []).append(row)
+        if row.components[accuracy_reward].score.value is not None:
+            groups.setdefault(row.rollout.group, []).append(row)
     return {name: fraction_right(group, accuracy_reward, right_at) for name, group in groups.items()}
 
 

@@ -43,7 +43,9 @@ class ReplayBuffer:
         for row in rows:
             groups.setdefault(row.rollout.group, []).append(row)
         for name, group in groups.items():
-            if 0 < rates[name] <= self._config.rare_at and all(row.rollout.logprobs for row in group):
+            if 0 < rates.get(name, 0.0) <= self._config.rare_at and all(
+                row.rollout.logprobs for row in group
+            ):
                 self._kept.pop(name, None)
                 self._kept[name] = _Kept(step, group)
         while len(self._kept) > self._config.capacity:

@@ -110,6 +110,8 @@ def _from_ids(rollout: Rollout, source: str, limit: int) -> Iterator[SavedRollou
 
 
 def _from_text(rollout: Rollout, source: str, builder: ExampleBuilder) -> Iterator[SavedRollout]:
+    if not rollout.prompt:
+        raise DataError(f"distillation.rollouts: {rollout.id} has no prompt: there is nothing to answer")
     only = [Message(role="assistant", content=rollout.completion)]
     answer = [turn.message for turn in rollout.turns] or only
     chat = Conversation(id=rollout.id, messages=[*rollout.prompt, *answer], columns=rollout.columns)

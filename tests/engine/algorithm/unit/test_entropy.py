@@ -55,6 +55,13 @@ def test_covariances_need_the_samplers_log_probabilities():
         limit_covariance([replace(sample_of([-1.0], [1.0]), sampler_logprobs_T=())], config, seed=0)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
+def test_a_log_probability_that_is_no_number_is_refused(bad):
+    config = AlgorithmConfig(entropy={"covariance": "clip"}).entropy
+    with pytest.raises(TrainingError, match="is nan or inf"):
+        limit_covariance([sample_of([-1.0, bad], [1.0, 1.0])], config, seed=0)
+
+
 def test_the_bonus_moves_towards_the_target_and_stays_within_its_bounds():
     config = AlgorithmConfig(entropy={"target": 1.0, "step": 0.04}, entropy_bonus=0.01)
     controller = EntropyController(config.entropy, config.entropy_bonus)

@@ -145,7 +145,7 @@ def test_gmpo_is_the_geometric_mean_of_ratios_clipped_on_the_side_of_the_advanta
 def test_dppo_has_a_gradient_only_inside_its_region_or_towards_it(divergence, ratio, advantage, gradient):
     batch = batch_of([ratio], [advantage])
     bound = 0.1 if divergence == "tv" else 0.05
-    loss_N, metrics = dppo(batch, divergence=divergence, low=bound, high=bound)
+    loss_N, metrics = dppo(batch, divergence=divergence, clip_low=bound, clip_high=bound)
     loss_N.sum().backward()
     assert batch.logprobs_N.grad.item() == pytest.approx(gradient)
     assert metrics["policy/clip_fraction"].item() == (gradient == 0.0)
@@ -154,9 +154,9 @@ def test_dppo_has_a_gradient_only_inside_its_region_or_towards_it(divergence, ra
 def test_dppo_judges_a_rare_token_by_its_probability_not_by_its_ratio():
     """From 1e-4 to 5e-4 is a ratio of 5, which PPO clips; it moves the distribution by 4e-4."""
     batch = batch_of([5.0], [1.0], old=math.log(1e-4))
-    assert dppo(batch, divergence="tv", low=0.1, high=0.1, ratio_cap=3.0)[0].item() == pytest.approx(
-        -3.0 * math.log(5e-4)
-    )
+    assert dppo(batch, divergence="tv", clip_low=0.1, clip_high=0.1, ratio_cap=3.0)[
+        0
+    ].item() == pytest.approx(-3.0 * math.log(5e-4))
 
 
 def test_policy_gradient_is_minus_advantage_times_logprob():

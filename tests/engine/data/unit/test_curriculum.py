@@ -72,6 +72,19 @@ def test_where_too_few_are_open_those_that_wait_least_fill_the_batch():
     assert set(ids(stream.take(4))) == {"p0", "p1", "p2", "p3"}
 
 
+@pytest.mark.parametrize("order", ["shuffled", "difficulty"])
+def test_where_every_row_is_solved_all_go_on_in_turn(order):
+    config = CurriculumConfig(gate={"rest_steps": 5}, order=order)
+    stream = make_stream(rows(6), [], seed=0, curriculum=config)
+    seen = Counter()
+    for _ in range(12):
+        taken = ids(stream.take(2))
+        stream.observe(dict.fromkeys(taken, 1.0))
+        seen.update(taken)
+    assert stream.metrics["data/prompts_resting"] == 6
+    assert seen == dict.fromkeys(seen, 4)  # those that rest least come first
+
+
 def test_draws_prefer_what_is_half_solved():
     stream = make_stream(rows(30), [], seed=1, curriculum=CurriculumConfig(order="difficulty", memory=0.0))
     stream.observe({f"p{i}": 0.5 if i < 10 else 1.0 * (i < 20) for i in range(30)})

@@ -171,6 +171,16 @@ def test_the_sampled_estimate_is_its_mean_over_tokens(taught):
     assert loss == pytest.approx(sum(gap * gap / 2 for gap in gaps) / len(gaps), rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["sampled", "top_k", "full"])
+def test_a_teacher_that_is_the_student_teaches_nothing(taught, kind, tiny_model):
+    _, samples = taught(kind)
+    itself = tiny_model(seed=1)  # the teacher of `taught`
+    for given in (samples, of_saved(samples)) if kind != "sampled" else (samples,):
+        gradients, loss = gradients_of(itself, given)
+        assert loss == pytest.approx(0.0, abs=1e-6)
+        assert max(float(gradient.abs().max()) for gradient in gradients.values()) < 1e-6
+
+
 def test_micro_batches_and_samples_without_a_teacher_change_nothing(taught):
     student, samples = taught("top_k")
     expected, loss = gradients_of(student, samples)

@@ -369,6 +369,11 @@ def test_nothing_to_learn_is_no_step(tiny_model, make_samples):
     assert learner.update([]).metrics["learner/bad_steps"] == 0
     flat = [replace(s, advantages_T=[0.0] * len(s.advantages_T)) for s in make_samples()]
     before = [tensor.clone() for _, tensor in learner.named_weights()]
+    for name in ("cross_entropy", "distillation", "forward_kl", "kl_cov"):  # with a denominator of 0
+        empty = [replace(s, components={name: [0.0] * len(s.completion_ids)}) for s in flat]
+        metrics = learner.update(empty).metrics
+        assert f"loss/{name}" not in metrics
+        assert metrics["learner/bad_steps"] == 0
     metrics = learner.update(flat).metrics
     assert metrics["learner/active_fraction"] == 0.0
     assert all(torch.equal(a, b) for a, (_, b) in zip(before, learner.named_weights(), strict=True))

@@ -128,6 +128,7 @@ def test_failed_and_empty_rollouts_teach_nothing(tmp_path: Path) -> None:
         (rollout(completion_ids=ids("4"), logprobs=[-1]), {}, "they read '4' here, but '3' there"),
         (rollout(completion_ids=[10**6], logprobs=[-1]), {}, "1000000 is not in its vocabulary"),
         (rollout("3" * 60), {}, "tokens, more than 48: raise sft.max_tokens"),
+        (Rollout(id="r", group="g", completion="3"), {}, "r has no prompt: there is nothing to answer"),
         ({"prompt": "1+2=", "completion": "3" * 60}, {}, "tokens, more than 48"),
     ],
 )
