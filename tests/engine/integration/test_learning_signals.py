@@ -1,20 +1,21 @@
 """Distillation and curricula in whole runs: what saved rollouts teach, and what is refused."""
 
 import json
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from verl_lite.engine import train
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.model import build_tiny_model
 from verl_lite.engine.observe import read_metrics
-from verl_lite.engine.teachers import best_other, with_hint
+from verl_lite.engine.teachers import Teachers, best_other, with_hint
+from verl_lite.engine.types import TeacherTokens, TrainingSample
 from verl_lite.errors import ConfigError, DataError, TrainingError
 from verl_lite.plugins import Rollout, ScoredRollout, validate
 
@@ -156,19 +157,21 @@ def test_a_teacher_with_another_tokenizer_is_refused_before_anything_loads(
         assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("estimate", ["sampled", "top_k", "full"])
-def test_a_teacher_that_answers_nan_is_named(
-    estimate: str, make_config: Callable[..., TrainConfig], teacher: str, tmp_path: Path
+@pytest.mark.parametrize(("bad", "is_complete"), [(math.nan, True), (math.nan, False), (-math.inf, False)])
+def test_a_teacher_that_answers_no_number_is_named(
+    bad: float, is_complete: bool, make_config: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
-    broken = tmp_path / "broken"
-    shutil.copytree(teacher, broken)
-    weights = load_file(broken / "model.safetensors")
-    name = next(name for name in weights if name.endswith("norm.weight"))
-    save_file({**weights, name: weights[name] * torch.nan}, broken / "model.safetensors", {"format": "pt"})
-    teachers = {"broken": {"model": str(broken)}}
-    config = make_config({"distillation": {"teachers": teachers, "estimate": estimate, "top_k": 4}})
-    with pytest.raises(TrainingError, match=r"teachers\.broken gives a log-probability of nan"):
-        train(config, run_dir=tmp_path / "run", debug_inline=True)
+    def answers(self: Teachers, name: str, samples: Sequence[TrainingSample]) -> list[TeacherTokens]:
+        return [
+            TeacherTokens(logprobs_TK=torch.full((len(s.completion_ids), 1), bad), is_complete=is_complete)
+            for s in samples
+        ]
+
+    config = make_config({"distillation": {"teachers": {"t": {"model": TEACHER}}}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Teachers, "_answers", answers)
+        with pytest.raises(TrainingError, match=rf"teachers\.t gives a log-probability of {bad}"):
+            train(config, run_dir=tmp_path / "run", debug_inline=True)
 
 
 def test_a_hint_that_names_no_column_says_what_there_is(
