@@ -26,6 +26,9 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 AT = 0.9
+ROWS_PER_KIND = (
+    64  # few, so that prompts come again: what a gate knows of a prompt, it knows from its first visit
+)
 Curves = dict[str, list[tuple[int, float]]]
 CURRICULUM = {"plain": [], "gate": ["data.curriculum={gate: {rest_steps: 20}}"]}
 
@@ -43,9 +46,9 @@ def additions(count: int, kind: str, rng: random.Random) -> list[dict[str, str]]
 
 def curriculum_config(folder: Path, model: Path) -> Path:
     rng = random.Random(0)
-    carry = additions(1200, "carry", rng)
-    train = [*carry[:900], *additions(900, "easy", rng), *additions(900, "hard", rng)]
-    files = {"train": train, "held_out": carry[900:]}
+    carry = additions(ROWS_PER_KIND + 300, "carry", rng)
+    others = [row for kind in ("easy", "hard") for row in additions(ROWS_PER_KIND, kind, rng)]
+    files = {"train": [*carry[:ROWS_PER_KIND], *others], "held_out": carry[ROWS_PER_KIND:]}
     for name, rows in files.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     tree = yaml.safe_load((ROOT / "examples" / "quickstart.yaml").read_text())
@@ -54,7 +57,9 @@ def curriculum_config(folder: Path, model: Path) -> Path:
         "model": {"path": str(model)},
         "sft": {},
         "data": {name: {"path": str((folder / f"{name}.jsonl").absolute())} for name in files},
-        "evaluation": {"every_steps": 2},
+        "steps": 30,
+        "learner": {"optimizer": {"learning_rate": 1.5e-5, "schedule": "constant"}},
+        "evaluation": {"every_steps": 3},
         "checkpoints": {"every_steps": 0},
     }
     path = folder / "curriculum.yaml"
