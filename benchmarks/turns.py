@@ -3,7 +3,8 @@
     python benchmarks/turns.py [--trajectories 64] [--turns 4] [--tokens 48] [--repeats 3]
 
 1. vLLM in this process with a tiny model: trajectories of several turns with an environment that answers at
-   once, against one completion of as many sampled tokens. Turns have a fixed length, prefix caching is on.
+   once, against one completion of as many sampled tokens, and against the very requests of the turns sent to
+   vLLM without any of our machinery. Turns have a fixed length, prefix caching is on and begins empty.
 2. 256 trajectories whose tool takes 0.5 s per call, on a sampler with a simulated rate of decoding: the wall
    time beside the longest chain of one trajectory's decoding and tools.
 """
@@ -14,7 +15,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +36,17 @@ SLOW = 256
 
 
 class FixedLengths(VllmSampler):
-    """Every sequence has all the tokens that it may have, and then ends by itself."""
+    """Every sequence has all the tokens that it may have, and then ends by itself; `log` has the requests."""
+
+    log: dict[str, list[SequenceRequest]]
 
     def stream(self, settings: SamplerSettings, check: Callable[[], None]) -> Any:
         stream = super().stream(settings, check)
         add, step = stream.add, stream.step
 
         def add_unended(requests: Sequence[SequenceRequest]) -> None:
+            for request in requests:
+                self.log.setdefault(request.id, []).append(request)
             add([replace(request, ignore_end=True) for request in requests])
 
         def step_ended() -> list[FinishedSequence]:
@@ -75,13 +81,39 @@ def answer(message: Any) -> Step:
     return Step(messages=[{"role": "user", "content": "go on"}])
 
 
-def tokens_per_s(sampler: Any, count: int, settings: SamplerSettings) -> float:
-    started = time.perf_counter()
-    found = [
-        one for group in sampler.generate(rows(count), num_samples=1, settings=settings) for one in group
-    ]
-    seconds = time.perf_counter() - started
-    return sum(sum(rollout.sampled_mask) for rollout in found) / seconds
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Of one pass over all trajectories; `cpu_s` is fair on a machine with other work, `wall_s` is not."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def measured(inner: FixedLengths, work: Callable[[], object]) -> Measured:
+    inner.engine.llm.reset_prefix_cache()
+    inner.log = {}
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    work()
+    return Measured(time.perf_counter() - wall_s, time.process_time() - cpu_s)
+
+
+def sample_all(sampler: Any, count: int, settings: SamplerSettings, tokens: int) -> None:
+    groups = sampler.generate(rows(count), num_samples=1, settings=settings)
+    assert sum(sum(rollout.sampled_mask) for group in groups for rollout in group) == count * tokens
+
+
+def send_straight(
+    inner: FixedLengths, requests: dict[str, list[SequenceRequest]], settings: SamplerSettings
+) -> None:
+    """Each trajectory's requests, the next one as soon as vLLM has answered the one before."""
+    with inner.stream(settings, lambda: None) as stream:
+        stream.add([turns[0] for turns in requests.values()])
+        done = dict.fromkeys(requests, 1)
+        while stream.num_unfinished:
+            for finished in stream.step():
+                turns, at = requests[finished.id], done[finished.id]
+                stream.add(turns[at : at + 1])
+                done[finished.id] += 1
 
 
 def beside_one_turn(count: int, turns: int, tokens: int, repeats: int) -> None:
@@ -100,18 +132,29 @@ def beside_one_turn(count: int, turns: int, tokens: int, repeats: int) -> None:
             kit(tokenizer, max_turns=turns, turn_tokens=tokens),
         )
         settings = SamplerSettings(max_new_tokens=turns * tokens, seed=1)
-        ratios = []
-        for repeat in range(repeats + 1):
-            plain = tokens_per_s(inner, count, settings)
-            several = tokens_per_s(sampler, count, settings)
-            if repeat:  # the first warms up
-                ratios.append(several / plain)
-                lost_s = count * turns * tokens * (1 / several - 1 / plain)
-                print(f"{count} trajectories, {turns} turns of {tokens} tokens: {several:,.0f} tokens/s")
-                print(f"in one turn {plain:,.0f} tokens/s: {several / plain:.0%}")
-                print(f"overhead per turn {1e3 * lost_s / (count * turns):.2f} ms")
-        print(f"median {statistics.median(ratios):.0%}")
+        found: list[tuple[Measured, Measured, Measured]] = []
+        for _ in range(repeats + 1):
+            plain = measured(inner, lambda: sample_all(inner, count, settings, turns * tokens))
+            several = measured(inner, lambda: sample_all(sampler, count, settings, turns * tokens))
+            requests = inner.log
+            straight = measured(inner, partial(send_straight, inner, requests, settings))
+            found.append((plain, several, straight))
+        show(found[1:], count * turns, tokens)  # the first pass warms up
         sampler.close()
+
+
+def show(found: Sequence[tuple[Measured, Measured, Measured]], num_turns: int, tokens: int) -> None:
+    for clock in ("wall_s", "cpu_s"):
+        plain, several, straight = (
+            statistics.median(getattr(one[at], clock) for one in found) for at in range(3)
+        )
+        print(f"{clock}: one turn {plain:.2f}; {num_turns} turns of {tokens} tokens {several:.2f}")
+        print(f"  their requests straight to vLLM {straight:.2f}")
+        print(f"  tokens/s beside one turn {plain / several:.0%}, of vLLM alone {plain / straight:.0%}")
+        print(
+            f"  per turn {1e3 * (several - plain) / num_turns:.2f} ms, of them ours "
+            f"{1e3 * (several - straight) / num_turns:.2f} ms"
+        )
 
 
 def slow_tools(turns: int) -> None:

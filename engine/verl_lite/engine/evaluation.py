@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.observe.rollout_metrics import fraction_right
-from verl_lite.engine.observe.turn_metrics import num_sampled
 from verl_lite.engine.rollout.scoring import scoring
 from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
 from verl_lite.engine.types import PromptRow, Sampler, never_stop
@@ -38,7 +37,7 @@ class HeldOutEvaluator:
                     session.add(group)
             rows = session.finish().rows
         rewards = [row.reward for row in rows if row.reward is not None]
-        num_tokens = sum(num_sampled(row.rollout) for row in rows)
+        num_tokens = sum(row.rollout.num_sampled for row in rows)
         return {
             "evaluation/accuracy": fraction_right(rows, config.accuracy_reward, config.evaluation.right_at),
             "evaluation/reward_mean": sum(rewards) / len(rewards) if rewards else float("nan"),

@@ -182,6 +182,11 @@ class Rollout:
         return mask
 
     @property
+    def num_sampled(self) -> int:
+        """The number of sampled tokens; that of all tokens where the turns do not say which are theirs."""
+        return sum(self.sampled_mask) or len(self.completion_ids)
+
+    @property
     def prompt_text(self) -> str:
         """The contents of the prompt's messages, separated by blank lines."""
         return "\n\n".join(str(message.get("content", "")) for message in self.prompt)

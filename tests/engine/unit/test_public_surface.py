@@ -49,7 +49,7 @@ ROOMS: dict[str, str] = {
     "verl_lite.engine.learner": """
         LayerRule Learner LogitRule Policy PolicyOptimizer Ranks SINGLE_RANK Segment
         attention_metadata balance_ranks decay_start distribute_like explained_variance
-        learning_rate_factor make_critic pack pack_padded packed_attention
+        learning_rate_factor make_critic pack pack_padded shared_tokens packed_attention
         saved_state split_micro_batches start_saving token_logprobs token_logprobs_and_entropy value_loss
         write_sharded
     """,

@@ -22,6 +22,7 @@ from verl_lite.plugins.adapters import (
     as_verifiers_reward,
     as_verifiers_rubric,
     as_verl_compute_score,
+    score_one,
 )
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -235,6 +236,33 @@ def test_a_rubric_scores_the_recorded_states_as_the_real_one_did(monkeypatch: py
     assert scored[1]["advantage"] == pytest.approx(0.125 - (1.5 + 0.125 + 1.5) / 3)
     assert states[1]["trajectory"] == [{"advantage": scored[1]["advantage"], "reward": 0.125}]
     assert not rubric.has_group_rewards
+
+
+TURNS_CONFIG = {"rewards": {"calls": {"use": "tool_calls", "weight": 1.0, "options": {"column": "calls"}}}}
+CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 2}'}}
+SAID = [
+    {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    {"role": "tool", "content": "4", "tool_call_id": "1"},
+    {"role": "assistant", "content": "4"},
+]
+
+
+def test_the_turns_of_a_conversation_reach_the_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its prompt ends before the first reply, and a reward sees the calls of every turn."""
+    expected = [{"name": "add", "arguments": {"a": 2, "b": 2}}]
+    messages = [Model(role="user", content="2 + 2?"), *(Model(**message) for message in SAID)]
+    trace = SimpleNamespace(id="t", messages=messages, last_reply="4", is_truncated=False, info={})
+    assert asyncio.run(as_verifiers_reward(TURNS_CONFIG)(Model(calls=expected), trace)) == 1.0
+    module = ModuleType("verifiers")
+    module.Rubric = object  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "verifiers", module)
+    state = {"prompt": "2 + 2?", "completion": SAID, "info": {"calls": expected}, "trajectory": []}
+    asyncio.run(as_verifiers_rubric(TURNS_CONFIG).score_group([state]))
+    assert state["reward"] == 1.0
+    one = score_one(TURNS_CONFIG)
+    assert one(SAID, prompt="2 + 2?", columns={"calls": expected}) == 1.0
+    assert one(SAID[2:], prompt="2 + 2?", columns={"calls": expected}) == 0.0
+    one.close()
 
 
 def test_a_verifiers_without_rubrics_says_what_to_use(monkeypatch: pytest.MonkeyPatch) -> None:

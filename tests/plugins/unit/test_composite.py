@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -175,6 +176,31 @@ def test_a_dropped_row_says_why_and_keeps_its_scores() -> None:
     assert row.dropped_because.startswith("error in a: ValueError: broken")
     assert row.components["a"].contribution is None
     assert row.components["b"].contribution == 2.0
+
+
+@pytest.mark.parametrize(
+    ("rewards", "scoring"),
+    [
+        ({"a": A}, {}),
+        ({"a": A}, {"on_error": "zero", "on_timeout": "zero"}),
+        ({"a": {**A, "weight": 2}, "b": B}, {"combine": "product"}),
+        ({"a": {**A, "when": "b > 5"}, "b": {**B, "weight": 0}}, {}),  # a closed gate would be 0.0
+    ],
+)
+def test_a_trajectory_whose_environment_failed_has_no_reward(
+    rewards: dict[str, Any], scoring: dict[str, Any]
+) -> None:
+    """Not even where its rewards have values or a policy gives 0; the others of its group keep theirs."""
+    failed, whole = score(
+        rewards,
+        replace(rollout(a=1, b=1), finish_reason="error"),
+        replace(rollout(a=1, b=1), finish_reason="stop"),
+        **scoring,
+    )
+    assert failed.reward is None
+    assert failed.dropped_because == "the environment failed"
+    assert failed.components.keys() == rewards.keys()
+    assert whole.reward is not None
 
 
 def test_an_undecided_gate_says_what_it_waited_for() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from verl_lite.errors import EnvironmentFailed
 from verl_lite.plugins import Rollout, Step, Turn
+from verl_lite.plugins.builtin import LengthOptions, length_reward
 from verl_lite.plugins.testing import FakeEnvironments
 
 QUESTION = {"prompt": [{"role": "user", "content": "2 * 21?"}]}
@@ -23,6 +24,11 @@ def test_the_mask_is_1_at_the_tokens_of_assistant_turns_and_everywhere_without_t
     )
     rollout = Rollout(completion="c", completion_ids=range(8), turns=turns)
     assert rollout.sampled_mask == [1, 1, 0, 0, 0, 0, 1, 0]
+    assert rollout.num_sampled == 3
+    options = LengthOptions()
+    assert length_reward(rollout, options).details == {"length": 3}
+    unplaced = (Turn(role="assistant", content="c"),)
+    assert Rollout(completion="c", completion_ids=range(3), turns=unplaced).num_sampled == 3
     assert Rollout(completion="c", completion_ids=range(3)).sampled_mask == [1, 1, 1]
     assert Rollout(completion="c").sampled_mask == []
 

@@ -109,7 +109,7 @@ def _form(rows: Sequence[ScoredRollout], config: EvalConfig, kind: str) -> list[
     rewards = [row.reward for row in rows if row.reward is not None]
     if rewards:
         found.append(_mean(f"{kind} reward", rewards, is_share=False))
-    lengths = [float(len(row.rollout.completion_ids)) for row in rows]
+    lengths = [float(row.rollout.num_sampled) for row in rows]
     found.append(_mean(f"{kind} length (tokens)", lengths, is_share=False))
     found.append(_share(f"{kind} truncated", [row.rollout.is_truncated for row in rows]))
     unscored = [row.components[config.accuracy_reward].score.value is None for row in rows]

@@ -27,6 +27,6 @@ from .packing import (
     pack_padded as pack_padded,
     split_micro_batches as split_micro_batches,
 )
-from .policy import Policy as Policy
+from .policy import Policy as Policy, shared_tokens as shared_tokens
 from .ranks import SINGLE_RANK as SINGLE_RANK, Ranks as Ranks
 from .sharded_checkpoint import distribute_like as distribute_like, write_sharded as write_sharded

@@ -66,12 +66,13 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def split_micro_batches(
-    samples: Sequence[TrainingSample], *, max_tokens: int, shared: Sequence[bool], padded: bool = False
+    samples: Sequence[TrainingSample], *, max_tokens: int, shared: Sequence[int], padded: bool = False
 ) -> list[list[int]]:
     """Sample indices per micro-batch, each of at most `max_tokens` computed tokens.
 
-    `shared[i]`: sample i's prompt is computed once per micro-batch for all its samples, and so are equal
-    completions. A sample longer than the budget gets its own micro-batch. Deterministic.
+    `shared[i]`: so many first tokens of sample i's prompt (0: none) are computed once per micro-batch for all
+    samples that begin with them, and so are equal continuations. A sample longer than the budget gets its
+    own micro-batch. Deterministic.
     """
     units = _units(samples, max_tokens, shared)
     units.sort(key=lambda unit: (-max(_num_tokens(samples[i]) for i in unit), unit[0]))
@@ -91,7 +92,7 @@ def split_micro_batches(
 
 
 def balance_ranks(
-    samples: Sequence[TrainingSample], *, num_ranks: int, max_tokens: int, shared: Sequence[bool]
+    samples: Sequence[TrainingSample], *, num_ranks: int, max_tokens: int, shared: Sequence[int]
 ) -> list[list[int]]:
     """Sample indices per rank, balanced by tokens: longest first, to the rank with the fewest.
 
@@ -151,7 +152,7 @@ def _num_tokens(sample: TrainingSample) -> int:
     return len(sample.prompt_ids) + len(sample.completion_ids) - 1
 
 
-def _units(samples: Sequence[TrainingSample], max_tokens: int, shared: Sequence[bool]) -> list[list[int]]:
+def _units(samples: Sequence[TrainingSample], max_tokens: int, shared: Sequence[int]) -> list[list[int]]:
     """Samples that stay together: those of one shared prompt, split where they exceed the budget."""
     units: list[list[int]] = []
     open_units: dict[tuple[int, ...], list[int]] = {}
@@ -159,7 +160,7 @@ def _units(samples: Sequence[TrainingSample], max_tokens: int, shared: Sequence[
         if not shared[index]:
             units.append([index])
             continue
-        key = tuple(sample.prompt_ids)
+        key = tuple(sample.prompt_ids[: shared[index]])
         unit = open_units.get(key)
         if unit is None or _unit_tokens(samples, [*unit, index], shared) > max_tokens:
             unit = open_units[key] = []
@@ -168,16 +169,16 @@ def _units(samples: Sequence[TrainingSample], max_tokens: int, shared: Sequence[
     return units
 
 
-def _unit_tokens(samples: Sequence[TrainingSample], unit: Sequence[int], shared: Sequence[bool]) -> int:
+def _unit_tokens(samples: Sequence[TrainingSample], unit: Sequence[int], shared: Sequence[int]) -> int:
     if not shared[unit[0]]:
         return sum(_num_tokens(samples[index]) for index in unit)
-    distinct = {_computed(samples[index]) for index in unit}
-    return len(samples[unit[0]].prompt_ids) + sum(len(tokens) for tokens in distinct)
+    distinct = {_computed(samples[index], shared[index]) for index in unit}
+    return shared[unit[0]] + sum(len(tokens) for tokens in distinct)
 
 
-def _computed(sample: TrainingSample) -> tuple[int, ...]:
-    """The completion tokens the model reads: all but the last."""
-    return tuple(sample.completion_ids[:-1])
+def _computed(sample: TrainingSample, start: int) -> tuple[int, ...]:
+    """The tokens from `start` on that the model reads: all but the last."""
+    return (*sample.prompt_ids[start:], *sample.completion_ids[:-1])
 
 
 def _split_padded(
@@ -193,55 +194,57 @@ def _split_padded(
     return batches
 
 
-def pack(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Sequence[bool]) -> PackedBatch:
-    """The samples at `indices` as one packed row; equal prompts and completions appear once if `shared`."""
+def pack(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Sequence[int]) -> PackedBatch:
+    """The samples at `indices` as one packed row; what is `shared` stands once, see split_micro_batches."""
     ids: list[int] = []
     positions: list[int] = []
     segments: list[Segment] = []
     predict_from: list[list[int]] = []
-    prompt_at: dict[tuple[int, ...], int] = {}
-    rows_of: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
+    prefix_at: dict[tuple[int, ...], int] = {}
+    start_of: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
     order = _order(samples, indices, shared)
-    for index in order:
-        prompt, completion = samples[index].prompt_ids, samples[index].completion_ids
-        key = tuple(prompt)
-        if shared[index]:
-            if key not in prompt_at:
-                prompt_at[key] = len(segments)
-                segments.append(Segment(len(ids), len(ids) + len(prompt)))
-                ids += prompt
-                positions += range(len(prompt))
-            if rows := rows_of.get((key, _computed(samples[index]))):
-                predict_from.append(rows)
-                continue
-            prefix = prompt_at[key]
-            first, start = segments[prefix].end - 1, len(ids)
-            new, begin = list(completion[:-1]), len(prompt)
-        else:
-            prefix, start = None, len(ids)
-            first = start + len(prompt) - 1
-            new, begin = [*prompt, *completion[:-1]], 0
-        ids += new
-        positions += range(begin, begin + len(new))
-        if new:
+
+    def add(tokens: Sequence[int], first_position: int, prefix: int | None) -> int:
+        """Where the new segment of `tokens` starts."""
+        start = len(ids)
+        ids.extend(tokens)
+        positions.extend(range(first_position, first_position + len(tokens)))
+        if tokens:
             segments.append(Segment(start, len(ids), prefix))
-        rest = len(ids) - (len(completion) - 1)
-        predict_from.append([first, *range(rest, len(ids))])
-        if shared[index]:
-            rows_of[key, _computed(samples[index])] = predict_from[-1]
+        return start
+
+    for index in order:
+        sample, num_shared = samples[index], shared[index]
+        key, rest = tuple(sample.prompt_ids[:num_shared]), _computed(sample, num_shared)
+        if num_shared and key not in prefix_at:
+            add(key, 0, None)
+            prefix_at[key] = len(segments) - 1
+        prefix = prefix_at[key] if num_shared else None
+        start = start_of.get((key, rest)) if num_shared else None
+        if start is None:
+            start = start_of[key, rest] = add(rest, num_shared, prefix)
+        end_of_prefix = 0 if prefix is None else segments[prefix].end - 1
+        before = len(sample.prompt_ids) - 1 - num_shared  # predicts the first token; -1 is in the prefix
+        predict_from.append(
+            [
+                start + at if at >= 0 else end_of_prefix
+                for at in range(before, before + len(sample.completion_ids))
+            ]
+        )
     return _packed(samples, order, [ids], [positions], predict_from, segments)
 
 
-def _order(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Sequence[bool]) -> list[int]:
+def _order(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Sequence[int]) -> list[int]:
     """Shared prompts first, each with its completions, by length so that attention can batch them."""
+    roots = {index: tuple(samples[index].prompt_ids[: shared[index]]) for index in indices}
     first: dict[tuple[int, ...], int] = {}
 
     def key(index: int) -> tuple[bool, int, int, int]:
-        prompt_at = first[tuple(samples[index].prompt_ids)] if shared[index] else 0
+        prompt_at = first[roots[index]] if shared[index] else 0
         return not shared[index], prompt_at, _num_tokens(samples[index]), index
 
     for index in indices:
-        first.setdefault(tuple(samples[index].prompt_ids), index)
+        first.setdefault(roots[index], index)
     return sorted(indices, key=key)
 
 

@@ -214,7 +214,7 @@ def micro_batches(
 
     Every rank gets the same number, as ranks step through a sharded model together.
     """
-    shared = _shares_prompt(samples, config) if packed else [False] * len(samples)
+    shared = shared_tokens(samples, config) if packed else [0] * len(samples)
     budget = config.max_tokens_per_micro_batch
     shards = [list(range(len(samples)))]
     if ranks.size > 1:
@@ -234,13 +234,28 @@ def micro_batches(
         yield dummy_batch(packed=packed, token_id=pad_token_id)
 
 
-def _shares_prompt(samples: Sequence[TrainingSample], config: LearnerConfig) -> list[bool]:
-    """Whether each sample's prompt is computed once for all samples that have it."""
+def shared_tokens(samples: Sequence[TrainingSample], config: LearnerConfig) -> list[int]:
+    """How many first tokens of each sample's prompt are computed once for all samples that begin with them.
+
+    The whole prompt, if several have it. Else the shortest prompt that it begins with: of a trajectory in
+    several samples that is the first one's. Attention knows one prefix per segment, without a prefix of its
+    own, so what only later samples of a trajectory share is computed for each.
+    """
     if config.share_prompts == "never":
-        return [False] * len(samples)
+        return [0] * len(samples)
     min_tokens = 0 if config.share_prompts == "always" else config.share_prompts_min_tokens
-    counts = Counter(tuple(sample.prompt_ids) for sample in samples)
-    return [counts[tuple(s.prompt_ids)] > 1 and len(s.prompt_ids) >= min_tokens for s in samples]
+    prompts = [tuple(sample.prompt_ids) for sample in samples]
+    counts, roots = Counter(prompts), dict[tuple[int, ...], tuple[int, ...]]()
+    root: tuple[int, ...] = ()
+    for prompt in sorted(counts):  # a prompt stands before those that begin with it
+        if not root or prompt[: len(root)] != root:
+            root = prompt
+        roots[prompt] = prompt if counts[prompt] > 1 else root
+    users = Counter(roots[prompt] for prompt in prompts)
+    return [
+        len(root) if users[root] > 1 and len(root) >= min_tokens else 0
+        for root in (roots[prompt] for prompt in prompts)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

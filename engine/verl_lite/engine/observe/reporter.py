@@ -30,6 +30,7 @@ class StepReporter:
         self._log = log
         self._display = display
         self._num_bad_steps = 0
+        self._has_noted_splits = False
         self.metrics: dict[str, float] = {}
 
     def report(
@@ -66,6 +67,7 @@ class StepReporter:
             self._display.note(str(warning))
         self.metrics = metrics | watched
         self._note_bad_steps(step, int(metrics.get("learner/bad_steps", 0)))
+        self._note_splits(step, metrics.get("turns/split_fraction", 0.0))
         self._log.log(self.metrics, step=step)
         if _is_due(logging.samples_every_steps, step):
             self._log.log_samples(sample_table(rows, step=step, count=logging.samples), step=step)
@@ -85,6 +87,16 @@ class StepReporter:
             self._display.note(
                 f"step {step}: updates skipped because of nan or inf in their gradients: {skipped}; "
                 f"the last batch is kept in {bad_batch_path(self._folder.bad_batches, number)}"
+            )
+
+    def _note_splits(self, step: int, fraction: float) -> None:
+        """Say once that trajectories are several training samples."""
+        if fraction and not self._has_noted_splits:
+            self._has_noted_splits = True
+            self._display.note(
+                f"step {step}: this chat template shows earlier turns differently once others follow, so "
+                f"{fraction:.0%} of the trajectories are several training samples (docs/turns.md); later "
+                "steps do not say so"
             )
 
     def _shown(self, step: int, rows: Sequence[ScoredRollout], seconds: Mapping[str, float]) -> StepReport:

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 
-from verl_lite.engine.observe.turn_metrics import num_sampled
 from verl_lite.plugins import ScoredRollout, ScoreOutcome
 
 NGRAM = 4
@@ -56,7 +55,7 @@ def why_unjudged(rows: Sequence[ScoredRollout]) -> str:
 
 def length_metrics(rows: Sequence[ScoredRollout], *, seconds: float) -> dict[str, float]:
     """Tokens per completion and per second of sampling, and the fraction truncated."""
-    num_tokens = sum(num_sampled(row.rollout) for row in rows)
+    num_tokens = sum(row.rollout.num_sampled for row in rows)
     return {
         "rollout/completion_tokens_mean": num_tokens / len(rows),
         "rollout/truncated_fraction": sum(row.rollout.is_truncated for row in rows) / len(rows),

@@ -3,15 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from verl_lite.plugins import Rollout, ScoredRollout, Turn
+from verl_lite.plugins import ScoredRollout, Turn
 
 ENDS = ("turns", "tool_seconds", "context", "error")  # "length" is in rollout/truncated_fraction too
 ROLES = ("assistant", "tool", "user")
-
-
-def num_sampled(rollout: Rollout) -> int:
-    """The tokens that the model sampled."""
-    return sum(rollout.sampled_mask) if rollout.turns else len(rollout.completion_ids)
 
 
 def turn_metrics(rows: Sequence[ScoredRollout]) -> dict[str, float]:

@@ -33,6 +33,7 @@ from verl_lite.errors import ConfigError
 CANARY_ID = "canary"
 BEFORE_ALL = -1  # vLLM starts the smallest priority first; within one, in order of arrival
 TOKENS_PER_STEP = 8192  # on the CPU, where prompts are not split
+CACHED_BLOCK = 32  # tokens; the CPU's attention wants multiples of 32
 
 
 @dataclass(slots=True)
@@ -279,6 +280,8 @@ def _start(
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(config.context_tokens, TOKENS_PER_STEP),
         }
+        if vllm.prefix_caching:  # whole blocks are reused: of 128 tokens, vLLM's default, few turns fill one
+            arguments["block_size"] = CACHED_BLOCK
     with _quiet_start():
         from vllm import LLM
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from verl_lite.engine.algorithm.trajectories import sampled
 from verl_lite.engine.config.sft import SFTConfig
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.observe.rollout_metrics import is_right, why_unjudged
@@ -104,7 +105,7 @@ def summarise(
 
     right = [sum(is_right(row, accuracy_reward, right_at) for row in group) for group in groups.values()]
     ks = sorted({*(2**power for power in range(size.bit_length()) if 2**power <= size), size})
-    logprobs = [logprob for row in rows for logprob in row.rollout.logprobs]
+    logprobs = [value for row in rows for value in sampled(row.rollout.logprobs, row.rollout.sampled_mask)]
     formats = [row.components[format_reward].score.value for row in rows] if format_reward else []
     zero_variance = [group for group in groups.values() if len({row.reward for row in group}) == 1]
     return Diagnosis(
@@ -117,7 +118,7 @@ def summarise(
         all_wrong=sum(count == 0 for count in right) / len(right),
         entropy=-sum(logprobs) / len(logprobs) if logprobs else float("nan"),
         truncated=sum(row.rollout.is_truncated for row in rows) / len(rows),
-        completion_tokens_mean=sum(len(row.rollout.completion_ids) for row in rows) / len(rows),
+        completion_tokens_mean=sum(row.rollout.num_sampled for row in rows) / len(rows),
     )
 
 

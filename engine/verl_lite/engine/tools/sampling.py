@@ -144,7 +144,7 @@ class _Totals:
             self.num_rollouts += 1
             self.num_dropped += bool(row.dropped_because)
             self.num_truncated += row.rollout.is_truncated
-            self.num_tokens += len(row.rollout.completion_ids)
+            self.num_tokens += row.rollout.num_sampled
             self._names = list(row.components)
             self._rewards += [row.reward] if row.reward is not None else []
             for name, part in row.components.items():

@@ -77,7 +77,7 @@ _BUILT_IN: Mapping[str, Callable[[Record], Value]] = {
     "dropped": lambda record: record.dropped_because,
     "finish": lambda record: record.rollout.finish_reason,
     "characters": lambda record: len(record.rollout.completion),
-    "tokens": lambda record: len(record.rollout.completion_ids) or None,
+    "tokens": lambda record: record.rollout.num_sampled or None,
     "turns": lambda record: len(record.rollout.turns) or None,
     "prompt": lambda record: "\n\n".join(content_text(m.get("content")) for m in record.rollout.prompt),
     "completion": lambda record: record.rollout.completion,

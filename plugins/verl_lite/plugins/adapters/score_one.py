@@ -5,8 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from verl_lite.errors import ConfigError
-from verl_lite.plugins.adapters.bridge import BridgeSettings, ConfigSource, RewardBridge, make_rollout
-from verl_lite.plugins.adapters.trl import split_completion
+from verl_lite.plugins.adapters.bridge import (
+    BridgeSettings,
+    ConfigSource,
+    RewardBridge,
+    make_rollout,
+    spoken,
+)
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import ScoredRollout
 
@@ -113,8 +118,5 @@ def score_one(
 def _rollout(
     number: int, completion: Any, prompt: Any, reference: Any, columns: Mapping[str, Any]
 ) -> Rollout:
-    earlier, text = split_completion(completion)
-    if earlier:
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt or ())
-        prompt = [*messages, *earlier]
-    return make_rollout(number, prompt=prompt, completion=text, reference=reference, columns=dict(columns))
+    said = spoken(completion)
+    return make_rollout(number, prompt=prompt, **said, reference=reference, columns=dict(columns))

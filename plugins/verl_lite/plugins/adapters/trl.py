@@ -11,15 +11,16 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from verl_lite.errors import ConfigError, DataError
+from verl_lite.errors import ConfigError
 from verl_lite.plugins.adapters.bridge import (
     BridgeSettings,
     ConfigSource,
     RewardBridge,
     component_values,
     make_rollout,
+    spoken,
 )
-from verl_lite.plugins.rollout import Rollout, content_text
+from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import ScoredBatch
 
 _NOT_COLUMNS = ("trainer_state", "log_extra", "log_metric", "environments")
@@ -75,14 +76,12 @@ class TrlRewardFunc:
         self, number: int, row: tuple[Any, Any, Sequence[int]], columns: Mapping[str, Any], step: int
     ) -> Rollout:
         prompt, completion, ids = row
-        messages, text = split_completion(completion)
-        turns = list(completion) if messages else []
+        said = spoken(completion)
         return make_rollout(
             number,
             prompt=prompt,
-            completion=text,
-            turns=turns,
-            completion_ids=() if turns else ids,  # TRL does not say which of them are a turn's
+            **said,
+            completion_ids=() if said["turns"] else ids,  # TRL does not say which of them are a turn's
             reference=columns.get(self.reference_column),
             columns=dict(columns),
             policy_version=step,
@@ -110,15 +109,6 @@ def as_trl_reward_func(
         peer="TRL", sees_groups=True, tells_step=True, workers=workers, debug_inline=debug_inline
     )
     return TrlRewardFunc(RewardBridge(config, settings), reference_column, name)
-
-
-def split_completion(completion: Any) -> tuple[list[Mapping[str, Any]], str]:
-    """The messages before the last one of a conversational completion, and the last one's text."""
-    if isinstance(completion, str):
-        return [], completion
-    if not completion or not all(isinstance(message, Mapping) for message in completion):
-        raise DataError(f"TRL completion: expected text or messages, got {completion!r:.80}")
-    return list(completion[:-1]), content_text(completion[-1].get("content"))
 
 
 def _log(

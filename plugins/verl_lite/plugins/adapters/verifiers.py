@@ -21,8 +21,8 @@ from verl_lite.plugins.adapters.bridge import (
     RewardBridge,
     component_values,
     make_rollout,
+    spoken,
 )
-from verl_lite.plugins.adapters.trl import split_completion
 from verl_lite.plugins.rollout import Rollout
 
 
@@ -36,8 +36,9 @@ def as_verifiers_reward(
 ) -> Callable[[object, object], Awaitable[float]]:
     """The rewards of `config` as a reward function `(task, trace) -> float` of verifiers' tasks.
 
-    The completion is the trace's last reply, the prompt everything before it. Every field of the task's
-    data is a column; `reference_key` is the one with the right answer. Component values are stored in
+    The completion is the trace's last reply, the prompt everything before its first one, and the messages
+    from there on are the rollout's turns, if there are several. Every field of the task's data is a column;
+    `reference_key` is the one with the right answer. Component values are stored in
     `trace.info["verl_lite"]`. Raises ConfigError for rewards that compare samples and for weight
     schedules: a task is scored one trace at a time, without a step.
     """
@@ -77,13 +78,14 @@ def as_verifiers_rubric(
 
 def _rollout_of_trace(task: Any, trace: Any, reference_key: str) -> Rollout:
     messages = [message.model_dump(exclude_none=True) for message in trace.messages]
-    if messages and messages[-1]["role"] == "assistant":
-        messages = messages[:-1]
+    first = next((at for at, message in enumerate(messages) if message["role"] == "assistant"), len(messages))
+    said = spoken(messages[first:] or "")
     columns = task.model_dump(mode="json", exclude_none=True)
     return make_rollout(
         1,
         id=trace.id,
-        prompt=messages,
+        prompt=messages[:first],
+        turns=said["turns"],
         completion=trace.last_reply,
         reference=columns.get(reference_key),
         finish_reason="length" if trace.is_truncated else "stop",
@@ -146,7 +148,6 @@ def _make_rubric(base: type[Any], bridge: RewardBridge, reference_key: str) -> A
 
 
 def _rollout_of_state(number: int, state: Any, reference_key: str) -> Rollout:
-    earlier, text = split_completion(_plain(state["completion"]))
     prompt = _plain(state["prompt"])
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
@@ -157,8 +158,8 @@ def _rollout_of_state(number: int, state: Any, reference_key: str) -> Rollout:
     }
     return make_rollout(
         number,
-        prompt=[*prompt, *earlier],
-        completion=text,
+        prompt=prompt,
+        **spoken(_plain(state["completion"])),
         reference=columns.get(reference_key),
         finish_reason="length" if state.get("is_truncated") else "",
         columns=columns,

@@ -87,7 +87,7 @@ def length_reward(rollout: Rollout, options: LengthOptions) -> Score:
 
 def _size(rollout: Rollout, unit: Unit) -> int:
     if unit == "tokens":
-        return len(rollout.completion_ids)
+        return rollout.num_sampled
     return len(rollout.completion.split()) if unit == "words" else len(rollout.completion)
 
 

@@ -136,7 +136,7 @@ def test_shards_are_safetensors_and_one_that_is_gone_is_named(folder: Path) -> N
 def test_ragged_samples_are_shared_out_by_tokens() -> None:
     samples = scenarios.make_samples(16, 4, seed=3, completion=(1, 200))
     for num_ranks in (2, 3, 8):
-        shares = balance_ranks(samples, num_ranks=num_ranks, max_tokens=4096, shared=[False] * len(samples))
+        shares = balance_ranks(samples, num_ranks=num_ranks, max_tokens=4096, shared=[0] * len(samples))
         assert sorted(index for share in shares for index in share) == list(range(len(samples)))
         tokens = [
             sum(len(samples[i].prompt_ids) + len(samples[i].completion_ids) - 1 for i in share)
@@ -147,13 +147,15 @@ def test_ragged_samples_are_shared_out_by_tokens() -> None:
 
 def test_one_group_s_shared_prompt_is_cut_for_the_ranks() -> None:
     samples = scenarios.make_samples(1, 8, seed=0, completion=(10, 10))
-    shares = balance_ranks(samples, num_ranks=2, max_tokens=4096, shared=[True] * 8)
+    shares = balance_ranks(
+        samples, num_ranks=2, max_tokens=4096, shared=[len(one.prompt_ids) for one in samples]
+    )
     assert min(len(share) for share in shares) >= 3
 
 
 def test_ranks_without_samples_get_empty_shares() -> None:
     samples = scenarios.make_samples(1, 1, seed=0)
-    assert balance_ranks(samples, num_ranks=3, max_tokens=64, shared=[False]) == [[0], [], []]
+    assert balance_ranks(samples, num_ranks=3, max_tokens=64, shared=[0]) == [[0], [], []]
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,16 @@ def test_packed_rows_equal_padded_rows(share_prompts, gradients, make_samples):
     assert_same(gradients(samples, backend="padded"), gradients(samples, share_prompts=share_prompts))
 
 
+def test_a_split_trajectory_that_shares_its_first_prompt_has_the_same_gradients(gradients, make_samples):
+    samples = make_samples(num_groups=2)
+    later = [
+        replace(s, prompt_ids=[*s.prompt_ids, 7, *s.completion_ids, 8, *([9] * at)])
+        for at, s in enumerate(samples)
+    ]
+    shared = gradients(samples + later, share_prompts="always")
+    assert_same(gradients(samples + later, share_prompts="never"), shared)
+
+
 def test_completions_computed_once_weigh_as_often_as_they_were_sampled(gradients, make_samples):
     """Also under other advantages and other old policies: the tokens are shared, the losses are not."""
     samples = make_samples()

@@ -1,20 +1,27 @@
 """Training with turns: exact resume, critic, LoRA, sampling ahead; bad input ends before a model loads."""
 
+import io
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 from verl_lite.engine import train, training
 from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.evals import EvalConfig, evaluate_model
+from verl_lite.engine.model import ChatTemplate
 from verl_lite.engine.observe import read_metrics
 from verl_lite.engine.rollout import TurnsSampler
+from verl_lite.engine.rollout.turns.rendering import TurnRenderer
 from verl_lite.engine.testing import FakeSampler
+from verl_lite.engine.tools import diagnose, write_rollouts
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.plugins import Step, validate
 from verl_lite.plugins.records import read_records
@@ -104,17 +111,25 @@ def test_estimators_critic_and_adapters_train_on_turns(
         assert row["canary/max_difference"] < 1e-4
 
 
-@pytest.mark.parametrize("mode", ["one_ahead", "async"])
+@pytest.mark.parametrize(("mode", "splits"), [("one_ahead", False), ("async", True)])
 def test_turns_are_sampled_while_training(
-    mode: str, make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mode: str,
+    splits: bool,
+    make_config: Callable[..., TrainConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """If turns end in another token than the template's, each is a training sample, which is said once."""
+
     def make(prepared: Any, path: str, session: Any, **_: Any) -> TurnsSampler:
-        end = prepared.tokenizer.eos_token_id
+        end = 32 if splits else prepared.tokenizer.eos_token_id
+        renderer = TurnRenderer(ChatTemplate(prepared.tokenizer), end_ids=(end,))
         inner = FakeSampler(
             prepared.tokenizer, write=lambda request: [30, 31, end], end_ids=(end,), num_engines=2
         )
         reply = Step(messages=[{"role": "user", "content": "ok"}])
-        return TurnsSampler(inner, FakeEnvironments(reply=lambda _: reply, delay_s=0.005), prepared.turns.kit)
+        kit = replace(prepared.turns.kit, renderer=renderer)
+        return TurnsSampler(inner, FakeEnvironments(reply=lambda _: reply, delay_s=0.005), kit)
 
     monkeypatch.setattr(training, "make_sampler", make)
     monkeypatch.setattr(training, "open_cluster", lambda *_: nullcontext())
@@ -124,10 +139,47 @@ def test_turns_are_sampled_while_training(
         rollout={"num_engines": 2, "num_prompts": 4, "num_samples": 3, "max_prompt_tokens": 16,
                  "max_new_tokens": 20, "max_context_tokens": 64},
     )  # fmt: skip
-    train(config, run_dir=tmp_path / "run", debug_inline=True)
+    text = io.StringIO()
+    train(config, run_dir=tmp_path / "run", debug_inline=True, console=Console(file=text, width=200))
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert all(row["turns/mean"] > 1 for row in rows)
+    assert {row["turns/split_fraction"] for row in rows} == {float(splits)}
+    assert text.getvalue().count("100% of the trajectories are several training samples") == splits
+
+
+def test_rollout_diagnose_and_eval_sample_turns_and_count_the_models_tokens(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, small_model: Path
+) -> None:
+    config = make_config()
+    out = tmp_path / "r.parquet"
+    summary = write_rollouts(
+        config, out, model=str(small_model), num_prompts=3, num_samples=2, debug_inline=True
+    )
+    records = list(read_records(out))
+    assert any(turn.role == "user" for record in records for turn in record.rollout.turns)
+    sampled = [sum(record.rollout.sampled_mask) for record in records]
+    assert summary.completion_tokens_mean == sum(sampled) / len(sampled)
+    assert max(sampled) <= 20 < max(len(record.rollout.completion_ids) for record in records)
+
+    records_path = tmp_path / "d.jsonl"
+    found, _ = diagnose(config, num_prompts=3, num_samples=2, records_path=records_path, debug_inline=True)
+    rollouts = [record.rollout for record in read_records(records_path)]
+    assert found.completion_tokens_mean == sum(one.num_sampled for one in rollouts) / len(rollouts)
+    assert found.entropy == pytest.approx(
+        -sum(sum(one.logprobs) for one in rollouts) / sum(one.num_sampled for one in rollouts)
+    )
+
+    fields = {name: getattr(config, name) for name in ("rollout", "environment", "rewards")}
+    rows = {"rows": config.data.train[0] if isinstance(config.data.train, tuple) else config.data.train}
+    result = evaluate_model(
+        EvalConfig(**fields, datasets=rows, accuracy=config.accuracy_reward),
+        str(small_model),
+        out_dir=tmp_path / "eval",
+        debug_inline=True,
+    )
+    (length,) = (one for one in result.datasets["rows"].measures if one.name == "greedy length (tokens)")
+    assert 1 <= length.value <= 20
 
 
 PLAIN = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"

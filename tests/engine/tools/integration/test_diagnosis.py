@@ -1,5 +1,6 @@
 """pass@k by hand and by enumeration; each rule of the advice; a whole diagnosis of a random model."""
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from verl_lite.engine.config import SFTConfig, TrainConfig
 from verl_lite.engine.tools import Diagnosis, diagnose, recommend, summarise
 from verl_lite.errors import ConfigError
 from verl_lite.lab import pass_at_k
-from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout, validate
+from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredRollout, Turn, validate
 from verl_lite.plugins.records import read_records
 
 
@@ -49,6 +50,17 @@ def test_the_counts_by_hand() -> None:
     assert (found.all_right, found.all_wrong) == (0.0, pytest.approx(1 / 3))
     assert found.entropy == pytest.approx(0.75)
     assert found.truncated == pytest.approx(1 / 3)
+
+
+def test_the_tokens_of_an_environment_are_none_of_the_model_s() -> None:
+    row = scored("one", 1.0, 1.0)
+    turns = (Turn(role="assistant", content="x", end=2), Turn(role="user", content="y", start=2, end=6))
+    rollout = replace(row.rollout, completion_ids=range(6), logprobs=[-1.0, -0.5, *[0.0] * 4], turns=turns)
+    found = summarise(
+        [replace(row, rollout=rollout)], accuracy_reward="correct", right_at=1.0, format_reward="format"
+    )
+    assert found.entropy == pytest.approx(0.75)
+    assert found.completion_tokens_mean == 2
 
 
 def diagnosis(*, form: float | None, first: float, best: float, truncated: float = 0.0) -> Diagnosis:

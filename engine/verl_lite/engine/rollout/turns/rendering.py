@@ -75,7 +75,11 @@ class TurnRenderer:
         reasoning and calls included. Raises DataError when the template refuses the conversation.
         """
         text = self._render([*history, message, *answers], tools)
-        tail = self._tail(before, history, message, answers, tools)
+        verbatim = before.text + said
+        if said and text.startswith(verbatim):  # as most templates show it: no second rendering
+            tail: str | None = self._from_end(text[len(verbatim) :])
+        else:
+            tail = self._tail(before, history, message, answers, tools)
         if tail is not None and text.startswith(before.text) and text.endswith(tail):
             turn = text[len(before.text) : len(text) - len(tail)]
             if _shows(turn, message, said) and (ids := self._behind(sampled_ids, tail)) is not None:
@@ -123,7 +127,9 @@ class TurnRenderer:
         text = self._render([*history, _probe(message), *answers], tools)
         if not text.startswith(before.text) or PROBE not in text[len(before.text) :]:
             return None
-        behind = text[text.rindex(PROBE) + len(PROBE) :]
+        return self._from_end(text[text.rindex(PROBE) + len(PROBE) :])
+
+    def _from_end(self, behind: str) -> str:
         ends = [at for end in self._ends.values() if (at := behind.find(end)) >= 0]
         return behind[min(ends) :] if ends else behind
 

@@ -135,8 +135,13 @@ class Trajectory:
         return [*part.prompt_ids, *part.ids]
 
     @property
+    def _num_seen(self) -> int:
+        part = self._parts[-1]
+        return len(part.prompt_ids) + len(part.ids)
+
+    @property
     def _room(self) -> int:
-        return self._kit.budgets.context_tokens - len(self._seen)
+        return self._kit.budgets.context_tokens - self._num_seen
 
     def _spent(self, num_seen: int) -> str:
         """The budget that leaves no token for a turn behind `num_seen` tokens; "" if there is room."""
@@ -269,7 +274,7 @@ class Trajectory:
         except DataError as error:
             self.fail(str(error))
             return
-        self.reason = self._spent((0 if prompt.restarts else len(self._seen)) + len(prompt.ids))
+        self.reason = self._spent((0 if prompt.restarts else self._num_seen) + len(prompt.ids))
         if self.reason:  # the model does not see the answers
             return
         self._history = [*self._history, message, *answers]
