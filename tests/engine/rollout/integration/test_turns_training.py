@@ -1,6 +1,7 @@
 """Training with turns: exact resume, critic, LoRA, sampling ahead; bad input ends before a model loads."""
 
 import io
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -151,11 +152,12 @@ def test_turns_are_sampled_while_training(
 def test_rollout_diagnose_and_eval_sample_turns_and_count_the_models_tokens(
     make_config: Callable[..., TrainConfig], tmp_path: Path, small_model: Path
 ) -> None:
-    config = make_config()
+    """Half of the tokens end a turn, so that a random model has several."""
+    model = shutil.copytree(small_model, tmp_path / "model")
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(1, 50))}))
+    config = make_config(model={"path": str(model)})
     out = tmp_path / "r.parquet"
-    summary = write_rollouts(
-        config, out, model=str(small_model), num_prompts=3, num_samples=2, debug_inline=True
-    )
+    summary = write_rollouts(config, out, num_prompts=3, num_samples=2, debug_inline=True)
     records = list(read_records(out))
     assert any(turn.role == "user" for record in records for turn in record.rollout.turns)
     sampled = [sum(record.rollout.sampled_mask) for record in records]
@@ -174,7 +176,7 @@ def test_rollout_diagnose_and_eval_sample_turns_and_count_the_models_tokens(
     rows = {"rows": config.data.train[0] if isinstance(config.data.train, tuple) else config.data.train}
     result = evaluate_model(
         EvalConfig(**fields, datasets=rows, accuracy=config.accuracy_reward),
-        str(small_model),
+        str(model),
         out_dir=tmp_path / "eval",
         debug_inline=True,
     )

@@ -138,8 +138,9 @@ def verifiers_environment(name: str) -> EnvironmentDefinition:
     if getattr(package, "load_environment", None) is None:
         version = getattr(package, "__version__", "of this version")
         raise PluginError(
-            f"environment verifiers:{name}: verifiers {version} has no load_environment any more: install "
-            "'verifiers<0.4'"
+            f"environment verifiers:{name}: verifiers {version} has no classic environments, but task "
+            "sets that programs play in a runtime of their own, which cannot ask our sampler turn by turn; "
+            "install 'verifiers<0.4'"
         )
     return EnvironmentDefinition(
         name=f"verifiers:{name}",
