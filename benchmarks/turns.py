@@ -56,6 +56,18 @@ class FixedLengths(VllmSampler):
         return stream
 
 
+def only_ordinary_tokens(inner: FixedLengths) -> None:
+    """A random model writes special tokens into its turns: no history shows them, so all would be split."""
+    special, add = set(inner.tokenizer.all_special_ids), inner.engine._add
+    ordinary = [id for id in range(len(inner.tokenizer)) if id not in special]
+
+    def add_ordinary(id: str, prompt_ids: Sequence[int], parameters: Any, **options: Any) -> None:
+        parameters.allowed_token_ids = ordinary
+        add(id, prompt_ids, parameters, **options)
+
+    inner.engine._add = add_ordinary  # type: ignore[method-assign]
+
+
 def kit(tokenizer: Any, *, max_turns: int, turn_tokens: int | None = None) -> TurnKit:
     return TurnKit(
         renderer=TurnRenderer(ChatTemplate(tokenizer), end_ids=(tokenizer.eos_token_id,)),
@@ -99,7 +111,9 @@ def measured(inner: FixedLengths, work: Callable[[], object]) -> Measured:
 
 def sample_all(sampler: Any, count: int, settings: SamplerSettings, tokens: int) -> None:
     groups = sampler.generate(rows(count), num_samples=1, settings=settings)
-    assert sum(sum(rollout.sampled_mask) for group in groups for rollout in group) == count * tokens
+    rollouts = [rollout for group in groups for rollout in group]
+    assert sum(rollout.num_sampled for rollout in rollouts) == count * tokens
+    assert not any(rollout.segments for rollout in rollouts)
 
 
 def send_straight(
@@ -126,6 +140,7 @@ def beside_one_turn(count: int, turns: int, tokens: int, repeats: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         build_tiny_model(Path(folder) / "model", TinyModelConfig(max_context_tokens=1024), seed=0)
         inner = FixedLengths(str(Path(folder) / "model"), tokenizer, config, canary_ids=[1, 2, 3, 4], seed=0)
+        only_ordinary_tokens(inner)
         sampler = TurnsSampler(
             inner,
             FakeEnvironments(reply=answer),

@@ -139,8 +139,8 @@ def verifiers_environment(name: str) -> EnvironmentDefinition:
         version = getattr(package, "__version__", "of this version")
         raise PluginError(
             f"environment verifiers:{name}: verifiers {version} has no classic environments, but task "
-            "sets that programs play in a runtime of their own, which cannot ask our sampler turn by turn; "
-            "install 'verifiers<0.4'"
+            "sets that programs play in a runtime of their own, which this bridge does not start: install "
+            "'verifiers<0.4'"
         )
     return EnvironmentDefinition(
         name=f"verifiers:{name}",
