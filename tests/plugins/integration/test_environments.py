@@ -15,7 +15,7 @@ from verl_lite.plugins.environments import EnvironmentConfig, Environments, Tool
 FILE = Path(__file__).parents[1] / "fixtures" / "environment_tools.py"
 PROMPT = {"prompt": [{"role": "user", "content": "Hello?"}]}
 TOOLS = """add wait fail hang spin die leave vanish fork_and_return fork_a_sleeper megabytes no_json surrogate
-pid Counter""".split()
+pid count_up Counter""".split()
 
 
 def call(name: str, arguments: object = None, identity: str = "1") -> dict:
@@ -63,6 +63,7 @@ def answers(host: Environments, *calls: dict):
         ("fork_a_sleeper", {}, "ok", "ok"),
         ("megabytes", {}, "truncated", "[4999000 more characters were cut]"),
         ("no_json", {}, "ok", "class 'object'"),
+        ("count_up", {"n": 3}, "ok", "[0,1,2]"),
         ("surrogate", {}, "ok", "a\ufffdb"),
         ("multiply", {}, "unknown_tool", "there is no tool 'multiply'; there are: add, wait"),
         ("add", {"a": 2}, "malformed", "b: Missing required argument"),

@@ -46,6 +46,38 @@ async def sphinx(question: str) -> str:
     return question
 
 
+def scale(x: float, y: float, by: int = 2) -> float:
+    """Scale a vector.
+
+    In the plane.
+
+    Parameters
+    ----------
+    x, y : float
+        The coordinates,
+        both of them.
+    by : int, optional
+        The factor.
+
+    Returns
+    -------
+    float
+        The length.
+    """
+    return (x * x + y * y) ** 0.5 * by
+
+
+def test_a_docstring_in_numpys_style() -> None:
+    function = signature_of(scale, name="scale").schema["function"]
+    assert function["description"] == "Scale a vector.\n\nIn the plane."
+    properties: Any = function["parameters"]["properties"]
+    assert {name: value["description"] for name, value in properties.items()} == {
+        "x": "The coordinates, both of them.",
+        "y": "The coordinates, both of them.",
+        "by": "The factor.",
+    }
+
+
 def test_hints_and_docstring_become_the_schema() -> None:
     function = signature_of(plan, name="plan").schema["function"]
     assert (function["name"], function["description"]) == ("plan", "Plan a trip.\n\nBy land only.")

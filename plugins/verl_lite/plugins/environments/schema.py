@@ -16,6 +16,7 @@ from verl_lite.errors import PluginError
 from verl_lite.plugins.environments.contract import Anything, ToolSchema
 
 _SECTION = re.compile(r"^(?:Args|Arguments|Parameters):\n(?P<lines>(?:[ \t]+.*\n?|\n)*)", re.M)
+_NUMPY = re.compile(r"^Parameters\n-{3,}\n(?P<lines>(?:.*\n?)*?)(?=^\w[\w ]*\n-{3,}$|\Z)", re.M)
 _ENTRY = re.compile(r"^(?P<indent>[ \t]+)\*{0,2}(?P<name>\w+)(?: *\([^)]*\))?: *(?P<text>.*)$")
 _FIELD = re.compile(r"^:param (?:[\w\[\], |]+ )?(?P<name>\w+): *(?P<text>.*)$", re.M)
 MAX_SHOWN = 5  # mistakes of one call that the model is told
@@ -51,8 +52,8 @@ def signature_of(call: Anything, *, name: str, description: str = "") -> Signatu
     """The schema of `call`, a function, a method, or an object with `__call__`.
 
     The docstring's first part is the description; parameters are described by `Annotated[int, Field(
-    description="...")]`, an `Args:` section or `:param name:`. Raises PluginError for a signature that is
-    no set of named JSON values.
+    description="...")]`, an `Args:` section, NumPy's `Parameters` or `:param name:`. Raises PluginError for
+    a signature that is no set of named JSON values.
     """
     function = call if inspect.isroutine(call) else call.__call__  # type: ignore[operator]
     _check_parameters(function, name)
@@ -102,7 +103,10 @@ def _documented(text: str) -> tuple[str, dict[str, str]]:
     section = _SECTION.search(text + "\n")
     if section is not None:
         described |= _entries(section["lines"].splitlines())
-    summary = re.split(r"^(?:\w+:|:\w+.*:.*)$", text, maxsplit=1, flags=re.M)[0]
+    numpy = _NUMPY.search(text)
+    if numpy is not None:
+        described |= _numpy_entries(numpy["lines"].splitlines())
+    summary = re.split(r"^(?:\w+:|:\w+.*:.*|\w[\w ]*\n-{3,})$", text, maxsplit=1, flags=re.M)[0]
     return summary.strip(), described
 
 
@@ -116,6 +120,18 @@ def _entries(lines: list[str]) -> dict[str, str]:
             found[last] = entry["text"].strip()
         elif last and line.strip():
             found[last] = f"{found[last]} {line.strip()}".strip()
+    return found
+
+
+def _numpy_entries(lines: list[str]) -> dict[str, str]:
+    """`a, b : int` at the margin, what they are indented below."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in lines:
+        if line.strip() and not line[0].isspace():
+            names = [name.strip(" *") for name in line.partition(":")[0].split(",")]
+        for name in names if line[:1].isspace() else ():
+            found[name] = f"{found.get(name, '')} {line.strip()}".strip()
     return found
 
 

@@ -88,6 +88,8 @@ class ReadyTool:
             return ToolAnswer(f"Error: {error}", "malformed")
         try:
             result = await awaited(self.built(**given))
+            if inspect.isasyncgen(result):  # as of a generator: a list of what it yields
+                result = [item async for item in result]
             text = as_text(result)
         except TimeoutError as error:
             return ToolAnswer(f"Error: {error or 'no result in time'}"[: self._max_chars], "timeout")

@@ -162,7 +162,7 @@ def test_rollout_diagnose_and_eval_sample_turns_and_count_the_models_tokens(
     assert any(turn.role == "user" for record in records for turn in record.rollout.turns)
     sampled = [sum(record.rollout.sampled_mask) for record in records]
     assert summary.completion_tokens_mean == sum(sampled) / len(sampled)
-    assert max(sampled) <= 20 < max(len(record.rollout.completion_ids) for record in records)
+    assert 0 < max(sampled) <= 20
 
     records_path = tmp_path / "d.jsonl"
     found, _ = diagnose(config, num_prompts=3, num_samples=2, records_path=records_path, debug_inline=True)
