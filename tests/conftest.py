@@ -1,13 +1,17 @@
 """The tier of every test, by its folder; and an environment of its own for tests that install packages."""
 
+import contextlib
+import json
 import multiprocessing.util
 import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any, NoReturn
 
 import pytest
@@ -78,6 +82,37 @@ def _unit_tests_start_no_process(request: pytest.FixtureRequest, monkeypatch: py
         monkeypatch.setattr(module, name, refuse)
 
 
+@pytest.fixture
+def http_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[..., Any]], str]]:
+    """Serves what a function of (path, headers, JSON) gives as (status, headers, bytes); returns the URL."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with contextlib.ExitStack() as ends:
+
+        def serve(answer: Callable[..., tuple[int, dict[str, str], bytes]]) -> str:
+            class Handler(BaseHTTPRequestHandler):
+                def do_POST(self) -> None:
+                    body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                    status, headers, data = answer(self.path, self.headers, body)
+                    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client gave up
+                        self.send_response(status)
+                        for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                            self.send_header(name, value)
+                        self.end_headers()
+                        self.wfile.write(data)
+
+                def log_message(self, *_: object) -> None: ...
+
+            server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+            server.daemon_threads = True
+            thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+            thread.start()
+            for end in (server.server_close, thread.join, server.shutdown):  # the last one first
+                ends.callback(end)
+            return f"http://127.0.0.1:{server.server_port}"
+
+        yield serve
+
+
 @dataclass(frozen=True)
 class Environment:
     """A virtual environment that sees the packages of the one the tests run in, and keeps its own."""
@@ -116,7 +151,7 @@ class Environment:
             env=self.variables,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=timeout_s,
         )
 
 

@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -23,6 +22,8 @@ from verl_lite.lab.preferences import (
 )
 from verl_lite.plugins import RewardsConfig, Scorer
 from verl_lite.plugins.builtin import ComparisonJudge
+from verl_lite.plugins.testing import FakeChatServer
+from verl_lite.plugins.testing.chat_server import ChatRequest
 
 Rows = list[dict[str, Any]]
 
@@ -73,54 +74,20 @@ def test_rewards_rank_and_groups_of_ties_are_left_out(
     assert row.pairs() == [(1, 0), (1, 2)]
 
 
-class JudgeServer:
-    """Answers by `decide(first, second)`; counts what it was asked."""
-
-    def __init__(self, decide: Callable[[str, str], str]) -> None:
-        self.requests: Rows = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.requests.append(request)
-                first, second = outer._answers(request["messages"][1]["content"])
-                reply = {"choices": [{"message": {"content": decide(first, second)}}]}
-                body = json.dumps(reply).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None: ...
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    @staticmethod
-    def _answers(text: str) -> tuple[str, str]:
-        first, second = (text.split(f"<<<{name}-")[1].split("\n", 1)[1] for name in ("A", "B"))
-        return first.split("\nA-")[0], second.split("\nB-")[0]
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
 @pytest.fixture
-def judge() -> Iterator[Callable[[Callable[[str, str], str]], JudgeServer]]:
-    servers: list[JudgeServer] = []
+def judge() -> Iterator[Callable[[Callable[[str, str], str]], FakeChatServer]]:
+    """Starts judges that answer by `decide(first, second)`."""
+    with ExitStack() as servers:
 
-    def start(decide: Callable[[str, str], str]) -> JudgeServer:
-        servers.append(JudgeServer(decide))
-        return servers[-1]
+        def start(decide: Callable[[str, str], str]) -> FakeChatServer:
+            return servers.enter_context(FakeChatServer(lambda request: decide(*shown(request))))
 
-    yield start
-    for server in servers:
-        server.close()
+        yield start
+
+
+def shown(request: ChatRequest) -> list[str]:
+    parts = [request.text.split(f"<<<{name}-")[1].split("\n", 1)[1] for name in ("A", "B")]
+    return [part.split(f"\n{name}-")[0] for part, name in zip(parts, ("A", "B"), strict=True)]
 
 
 def verdict(better: str) -> str:
@@ -135,7 +102,7 @@ def test_a_judge_is_asked_both_ways_round_and_ranks(records: Callable[..., Path]
     server = judge(longer)
     report = rank_by_judge(
         read_candidates(records({"a": ["1", "333", "22", "4"]})),
-        ComparisonJudge(base_url=server.url, model="long"),
+        ComparisonJudge(base_url=server.base_url, model="long"),
     )
     (row,) = report.rows
     assert list(row.ranks) == [3, 1, 2, 3]
@@ -148,7 +115,8 @@ def test_a_judge_is_asked_both_ways_round_and_ranks(records: Callable[..., Path]
 def test_a_judge_that_likes_a_place_has_no_opinion(records: Callable[..., Path], judge: Any) -> None:
     server = judge(lambda first, second: verdict("A"))
     report = rank_by_judge(
-        read_candidates(records({"a": ["1", "2", "3"]})), ComparisonJudge(base_url=server.url, model="first")
+        read_candidates(records({"a": ["1", "2", "3"]})),
+        ComparisonJudge(base_url=server.base_url, model="first"),
     )
     assert list(report.rows[0].ranks) == [1, 1, 1]
     assert (report.num_pairs, report.num_swayed) == (3, 3)
@@ -158,7 +126,8 @@ def test_a_judge_that_cannot_be_read_is_no_tie(records: Callable[..., Path], jud
     server = judge(lambda first, second: "A, I think")
     with pytest.raises(RewardError, match="the judge's answer cannot be read"):
         rank_by_judge(
-            read_candidates(records({"a": ["1", "2"]})), ComparisonJudge(base_url=server.url, model="chatty")
+            read_candidates(records({"a": ["1", "2"]})),
+            ComparisonJudge(base_url=server.base_url, model="chatty"),
         )
 
 

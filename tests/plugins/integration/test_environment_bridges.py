@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -27,46 +25,24 @@ def converse(host: Environments, row: dict[str, Any], *replies: Any) -> list[Any
     return asyncio.run(all_of_them())
 
 
-class Echo(BaseHTTPRequestHandler):
-    """As OpenEnv's echo environment: the observation is the message and its length, which is the reward."""
-
-    counts: ClassVar[dict[str, int]] = {}
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        session = self.headers["X-Session-Id"]
-        if self.path == "/reset":
-            self.counts[session] = 0
-            shown = {"text": f"Say something about {body.get('topic')}.", "length": 0}
-            answer = {"observation": shown, "reward": None, "done": False}
-        else:
-            self.counts[session] += 1
-            text = body["action"]["message"]
-            done = self.counts[session] == 2
-            answer = {
-                "observation": {"text": text, "length": len(text)},
-                "reward": 0.1 * len(text),
-                "done": done,
-            }
-        status = 500 if answer["observation"]["text"] == "crash" else 200
-        data = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
-
-
 @pytest.fixture
-def url() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+def url(http_service: Callable[..., str]) -> str:
+    """As OpenEnv's echo environment: the observation is the message and its length, which is the reward."""
+    counts: dict[str, int] = {}
+
+    def echo(path: str, headers: Mapping[str, str], body: Any) -> tuple[int, dict[str, str], bytes]:
+        session = headers["X-Session-Id"]
+        if path == "/reset":
+            text, counts[session] = f"Say something about {body.get('topic')}.", 0
+            answer = {"observation": {"text": text, "length": 0}, "reward": None, "done": False}
+        else:
+            counts[session] += 1
+            text = body["action"]["message"]
+            shown = {"text": text, "length": len(text)}
+            answer = {"observation": shown, "reward": 0.1 * len(text), "done": counts[session] == 2}
+        return 500 if text == "crash" else 200, {}, json.dumps(answer).encode()
+
+    return http_service(echo)
 
 
 def openenv(url: str, **options: Any) -> Environments:

@@ -4,8 +4,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -36,62 +35,34 @@ def grade(score: object) -> Answer:
 class FakeEndpoint:
     """An OpenAI-compatible endpoint; `behave` turns the number of the request and its body into an answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, http_service: Callable[..., str]) -> None:
         self.behave: Callable[[int, dict[str, Any]], Answer] = lambda number, body: grade(5)
         self.requests: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
+        self.headers: list[Mapping[str, str]] = []
         self.paths: list[str] = []
         self.most_at_once = 0
         self._at_once = 0
         self._lock = threading.Lock()
-        endpoint = self
+        self.url = http_service(self._answer) + "/v1"
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with endpoint._lock:
-                    endpoint.requests.append(body)
-                    endpoint.headers.append(dict(self.headers))
-                    endpoint.paths.append(self.path)
-                    number = len(endpoint.requests)
-                    endpoint._at_once += 1
-                    endpoint.most_at_once = max(endpoint.most_at_once, endpoint._at_once)
-                try:
-                    status, headers, answer = endpoint.behave(number, body)
-                finally:
-                    with endpoint._lock:
-                        endpoint._at_once -= 1
-                try:
-                    self.send_response(status)
-                    for name, value in headers.items():
-                        self.send_header(name, value)
-                    self.send_header("Content-Length", str(len(answer)))
-                    self.end_headers()
-                    self.wfile.write(answer)
-                except (BrokenPipeError, ConnectionResetError):
-                    pass  # the client gave up
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+    def _answer(self, path: str, headers: Mapping[str, str], body: dict[str, Any]) -> Answer:
+        with self._lock:
+            self.requests.append(body)
+            self.headers.append(headers)
+            self.paths.append(path)
+            number = len(self.requests)
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            return self.behave(number, body)
+        finally:
+            with self._lock:
+                self._at_once -= 1
 
 
 @pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEndpoint]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = FakeEndpoint()
-    yield server
-    server.close()
+def endpoint(http_service: Callable[..., str]) -> FakeEndpoint:
+    return FakeEndpoint(http_service)
 
 
 def judged(endpoint: FakeEndpoint, *completions: str, **options: Any) -> list[TimedScore]:
@@ -214,17 +185,15 @@ def test_a_slow_reply_is_an_error_never_the_rows_time_out(endpoint: FakeEndpoint
     assert time.perf_counter() - began < 10
 
 
-def test_nobody_listens(endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PAUSE, 0.01)
-    url = endpoint.url
-    endpoint.close()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     began = time.perf_counter()
-    [timed] = score_rollouts(Judge, [fake_rollout("4")], base_url=url, model="judge-1")
+    [timed] = score_rollouts(Judge, [fake_rollout("4")], base_url="http://127.0.0.1:9/v1", model="judge-1")
     assert timed.score.outcome is ScoreOutcome.ERROR
     assert "no answer from" in timed.score.reason
     assert timed.attempts == 5
     assert time.perf_counter() - began < 30
-    endpoint.__init__()  # type: ignore[misc]  # for the fixture to close
 
 
 def test_an_injection_reaches_the_judge_as_data(endpoint: FakeEndpoint) -> None:

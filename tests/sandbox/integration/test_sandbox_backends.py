@@ -1,12 +1,10 @@
 """bubblewrap, the remote service, and what happens where nothing isolates."""
 
 import base64
-import http.server
 import json
 import shutil
-import threading
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -48,63 +46,40 @@ def test_other_languages_beside_native_python(sandbox: Sandbox, bubblewrap: Sand
         sandbox.run("cobol", "")
 
 
-class Service(http.server.BaseHTTPRequestHandler):
+class Service:
     """Answers in SandboxFusion's shapes; what it should answer is set by the test."""
 
-    answer: ClassVar[Any] = None
-    code: ClassVar[int] = 200
-    seen: ClassVar[list[tuple[str, dict[str, Any]]]] = []
+    def __init__(self, http_service: Callable[..., str]) -> None:
+        self.answer: Any = None
+        self.code = 200
+        self.seen: list[tuple[str, dict[str, Any]]] = []
+        self.url = http_service(self._answer)
 
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.seen.append((self.path, body))
-        data = json.dumps(self.answer).encode()
-        self.send_response(self.code)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        pass
+    def _answer(self, path: str, headers: object, body: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        self.seen.append((path, body))
+        return self.code, {}, json.dumps(self.answer).encode()
 
 
 @pytest.fixture
-def service() -> Iterator[Sandbox]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    Service.seen, Service.code = [], 200
-    with Sandbox(backend=f"http://127.0.0.1:{server.server_address[1]}") as opened:
-        yield opened
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def service(http_service: Callable[..., str]) -> Service:
+    return Service(http_service)
 
 
 def answered(overall: str, **run: Any) -> dict[str, Any]:
     step = {"status": "Finished", "execution_time": 0.25, "return_code": 0, "stdout": "", "stderr": "", **run}
-    return {
-        "status": overall,
-        "message": "",
-        "compile_result": None,
-        "run_result": step,
-        "executor_pod_name": None,
-        "files": {},
-    }
+    unused = {"message": "", "compile_result": None, "executor_pod_name": None, "files": {}}
+    return {"status": overall, "run_result": step, **unused}
 
 
-def test_remote_request_and_answer(service: Sandbox) -> None:
-    Service.answer = answered("Success", stdout="42\n", stderr="warned")
+def test_remote_request_and_answer(service: Service) -> None:
+    service.answer = answered("Success", stdout="42\n", stderr="warned")
     limits = Limits(wall_s=2.5, memory_mb=64)
-    result = service.run_python("print(42)", stdin="in", files={"d.bin": b"\xff"}, limits=limits)
-    assert (result.status, result.exit_code, result.stdout, result.stderr) == (
-        Status.OK,
-        0,
-        b"42\n",
-        b"warned",
-    )
+    with Sandbox(backend=service.url) as sandbox:
+        result = sandbox.run_python("print(42)", stdin="in", files={"d.bin": b"\xff"}, limits=limits)
+    assert (result.status, result.exit_code) == (Status.OK, 0)
+    assert (result.stdout, result.stderr) == (b"42\n", b"warned")
     assert result.wall_s == 0.25
-    path, body = Service.seen[0]
+    [(path, body)] = service.seen
     assert path == "/run_code"
     assert body == {
         "code": "print(42)",
@@ -146,9 +121,10 @@ COMPILE_ERROR = {
         ([], 200, "sandbox_error"),
     ],
 )
-def test_remote_statuses(answer: Any, code: int, status: str, service: Sandbox) -> None:
-    Service.answer, Service.code = answer, code
-    assert service.run("cpp", "int main(){}", limits=Limits(output_kb=1)).status == status
+def test_remote_statuses(answer: Any, code: int, status: str, service: Service) -> None:
+    service.answer, service.code = answer, code
+    with Sandbox(backend=service.url) as sandbox:
+        assert sandbox.run("cpp", "int main(){}", limits=Limits(output_kb=1)).status == status
 
 
 def test_a_service_that_is_not_there_is_our_fault() -> None:

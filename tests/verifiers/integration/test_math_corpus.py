@@ -14,6 +14,7 @@ import pytest
 
 from verl_lite.verifiers import MathOptions, Verdict, verify_math, verify_math_batch
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
 CORPORA = Path(__file__).parents[1] / "corpora"
 ONE_WAY_KINDS = {"bad_reference", "hostile"}
 GRACE_S = 0.5
@@ -39,16 +40,6 @@ def hostile_rows() -> tuple[Row, ...]:
 
 def expected(row: Row) -> list[str]:
     return [row["expect"]] if isinstance(row["expect"], str) else list(row["expect"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def warm_workers() -> None:
-    """Wait until the worker processes have started: slow on a busy machine, and not what is tested."""
-    hard = [("\\boxed{\\cos 36^\\circ}" + " " * n, "\\frac{1+\\sqrt5}{4}") for n in range(8)]
-    for _ in range(20):
-        if all(verdict.is_correct for verdict in verify_math_batch(hard)):
-            return
-    pytest.fail("the workers never answered")
 
 
 def verify_hostile(row: Row) -> Verdict:

@@ -6,12 +6,13 @@ from fractions import Fraction
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings, strategies as st
 
-from verl_lite.verifiers import MathOptions, Outcome, verify_math, verify_math_batch
+from verl_lite.verifiers import MathOptions, Outcome, verify_math
 from verl_lite.verifiers.math.answers.answer import read_answer
 from verl_lite.verifiers.math.answers.plain_numbers import compare_plain, plain_number
 from verl_lite.verifiers.math.compare import compare, new_comparer
 from verl_lite.verifiers.math.pool import ask
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
 OPTIONS = MathOptions(timeout_s=1.0)
 GRACE_S = 0.5
 # Derandomised: the same examples in every run, so a red build can be run again.
@@ -63,16 +64,6 @@ plain_texts = st.one_of(
     st.builds(lambda n, below: f"{n}/{below}", near, st.integers(1, 9)),
     st.builds(lambda n, below: f"\\frac{{{abs(n)}}}{{{below}}}", near, st.integers(1, 9)),
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def warm_workers() -> None:
-    """Wait until the worker processes have started: slow on a busy machine, and not what is tested."""
-    hard = [("\\boxed{\\cos 36^\\circ}" + " " * n, "\\frac{1+\\sqrt5}{4}") for n in range(8)]
-    for _ in range(20):
-        if all(verdict.is_correct for verdict in verify_math_batch(hard)):
-            return
-    pytest.fail("the workers never answered")
 
 
 def outcome_of(response: str, reference: str) -> Outcome:
