@@ -153,10 +153,8 @@ def _run_layers() -> list[Layer]:
     else:  # the report could not be read: there is no /proc
         layers.append(Layer("own /proc", State.REPLACED, "cannot be mounted here; runs see an empty one"))
         layers.append(Layer("seccomp", State.ACTIVE, f"an allow-list of system calls ({_kernel.MACHINE})"))
-    return [
-        *layers,
-        Layer("python backend", State.ACTIVE, f"native: a run took {result.wall_s * 1e3:.1f} ms"),
-    ]
+    took = f"native: a run took {result.wall_s * 1e3:.1f} ms"
+    return [*layers, Layer("python backend", State.ACTIVE, took)]
 
 
 def _one_run(kind: type[NativeBackend], program: str = _REPORT) -> Result:

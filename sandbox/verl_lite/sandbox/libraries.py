@@ -35,16 +35,17 @@ def find_libraries(names: Sequence[str]) -> tuple[list[str], list[str]]:
             f"libraries: {', '.join(missing)} not installed in this environment: `pip install` them here, "
             f"or name others (or one of the sets {sets})"
         )
-    return modules, [folder for folder in folders if not _in_standard_library(folder)]
+    standard = os.path.realpath(sysconfig.get_path("stdlib"))
+    return modules, [folder for folder in folders if folder != standard]
 
 
 def missing_modules(imported: Sequence[str], folders: Sequence[str]) -> list[str]:
     """Those of the top-level modules `imported` that a program with `folders` on its path does not find."""
-    found = []
-    for name in dict.fromkeys(name.partition(".")[0] for name in imported):
-        if name not in sys.stdlib_module_names and not any(_holds(folder, name) for folder in folders):
-            found.append(name)
-    return found
+    return [
+        name
+        for name in dict.fromkeys(name.partition(".")[0] for name in imported)
+        if name not in sys.stdlib_module_names and not any(_holds(folder, name) for folder in folders)
+    ]
 
 
 def _folder_of(module: str) -> str | None:
@@ -56,10 +57,6 @@ def _folder_of(module: str) -> str | None:
         return None
     folder = os.path.dirname(os.path.realpath(spec.origin))
     return os.path.dirname(folder) if spec.submodule_search_locations else folder
-
-
-def _in_standard_library(folder: str) -> bool:
-    return folder == os.path.realpath(sysconfig.get_path("stdlib"))
 
 
 def _holds(folder: str, name: str) -> bool:

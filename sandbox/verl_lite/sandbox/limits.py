@@ -26,10 +26,7 @@ STACKS_MB = 640
 """Address space that stacks of threads may reserve beyond `Limits.memory_mb`; what they touch counts."""
 
 _MAX_S = 10_000_000  # 115 days: accepted by every timer
-_WHOLE_NUMBERS = (
-    *("memory_mb", "processes", "file_size_mb", "output_kb", "disk_mb", "open_files"),
-    "compile_memory_mb",
-)
+_WHOLE_NUMBERS = "memory_mb processes file_size_mb output_kb disk_mb open_files compile_memory_mb".split()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

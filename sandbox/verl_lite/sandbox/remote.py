@@ -44,14 +44,7 @@ class RemoteBackend:
         try:
             with urllib.request.urlopen(post, timeout=timeout_s) as response:
                 return _result(json.load(response), request)
-        except (
-            urllib.error.URLError,
-            http.client.HTTPException,
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-        ) as error:
+        except (http.client.HTTPException, OSError, ValueError, KeyError, TypeError) as error:
             return Result(status=Status.SANDBOX_ERROR, message=f"{self._endpoint}: {error!r}")
 
     def close(self) -> None:

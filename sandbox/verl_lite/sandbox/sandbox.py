@@ -271,9 +271,8 @@ class Sandbox:
     def _backend_for(self, language: str) -> Backend:
         if language in self._backend.languages:
             return self._backend
-        if isinstance(
-            self._backend, (RemoteBackend, ServedBackend)
-        ):  # with a service chosen, nothing may run on this machine
+        # with a service chosen, nothing may run on this machine
+        if isinstance(self._backend, (RemoteBackend, ServedBackend)):
             known = ", ".join(sorted(self._backend.languages))
             raise SandboxError(
                 f"the service at {self._backend.url} does not run {language!r}: it runs {known}"

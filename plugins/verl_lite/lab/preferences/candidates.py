@@ -42,7 +42,6 @@ class Candidates:
         source: str,
         annotator: str,
         scores: Sequence[float] = (),
-        reason: str = "",
     ) -> PreferenceRow:
         columns = {
             "group": self.records[0].rollout.group,
@@ -57,7 +56,6 @@ class Candidates:
             source=source,
             annotator=annotator,
             scores=scores,
-            reason=reason,
             columns=columns,
         )
 

@@ -9,6 +9,7 @@ import keyword
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -229,21 +230,8 @@ def _check_gates(found: Sequence[Leaf]) -> None:
             raise ValueError(
                 f"rewards.{leaf.path.replace('/', '.')}.when: unknown reward '{unknown}': {hint}"
             )
-    for leaf in found:
-        cycle = _cycle_from(leaf.name, waits)
-        if cycle:
-            raise ValueError(f"rewards: these gates wait for each other: {' -> '.join(cycle)}")
-
-
-def _cycle_from(start: str, waits: Mapping[str, set[str]]) -> list[str]:
-    """The names along a cycle through `start`, or an empty list."""
-    stack, seen = [(start, [start])], set()
-    while stack:
-        name, path = stack.pop()
-        for following in sorted(waits[name]):
-            if following == start:
-                return [*path, start]
-            if following not in seen:
-                seen.add(following)
-                stack.append((following, [*path, following]))
-    return []
+    try:
+        TopologicalSorter({name: sorted(others) for name, others in waits.items()}).prepare()
+    except CycleError as error:
+        cycle = " -> ".join(reversed(error.args[1]))
+        raise ValueError(f"rewards: these gates wait for each other: {cycle}") from None

@@ -1,5 +1,6 @@
 """Functions in normal form: trigonometry through exponentials, tables of special values, floors."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from math import floor, gcd, lcm
 from typing import Protocol
@@ -37,12 +38,8 @@ def apply(forms: Forms, expr: Expr) -> Quotient:
     if name in ("floor", "ceil", "sgn") and (step := _step(expr)) is not None:
         return forms.ring.rational(step)
     argument = forms.form(expr.args[0])
-    if name == "sqrt":
-        return forms.ring.root(argument, 2)
-    if name == "exp":
-        return forms.ring.exponential(argument)
-    if name == "ln":
-        return forms.ring.logarithm(argument)
+    if name in _POWERS:
+        return _POWERS[name](forms.ring, argument)
     if name in ("floor", "ceil", "sgn"):
         return _stepped(forms, name, argument)
     if name in _CIRCULAR:
@@ -57,9 +54,9 @@ def apply(forms: Forms, expr: Expr) -> Quotient:
 def _double_factorial(forms: Forms, argument: Expr) -> Expr:
     """(2k)!! = 2^k k! and (2k-1)!! = (2k)! / (2^k k!)."""
     form = forms.form(argument)
-    top, odd = form.top.get(ONE, Fraction(0)), False
+    top = form.top.get(ONE, Fraction(0))
     rest = [factor for monomial, factor in form.top.items() if monomial != ONE]
-    if form.bottom != {ONE: UNIT} or any(factor.denominator != 1 or factor % 2 for factor in (*rest,)):
+    if form.bottom != {ONE: UNIT} or any(factor.denominator != 1 or factor % 2 for factor in rest):
         raise NoForm("a double factorial of unknown parity")
     if top.denominator != 1 or (not rest and not -1 <= top <= 2000):
         raise NoForm("a double factorial of something other than a natural number")
@@ -136,6 +133,11 @@ def _circular(ring: PowerRing, name: str, argument: Quotient) -> Quotient:
     return ring.invert(cosine if stem == "sec" else sine)
 
 
+_POWERS: dict[str, Callable[[PowerRing, Quotient], Quotient]] = {
+    "sqrt": lambda ring, argument: ring.root(argument, 2),
+    "exp": PowerRing.exponential,
+    "ln": PowerRing.logarithm,
+}
 _CIRCULAR = frozenset("sin cos tan cot sec csc sinh cosh tanh coth sech csch".split())
 _INVERSE = {"asin": (-6, 6, "sin"), "acos": (0, 12, "cos"), "atan": (-5, 5, "tan"), "acot": (1, 11, "cot")}
 

@@ -152,8 +152,7 @@ class Ring:
         if kind == "i":
             return self.unit_power(generator, exponent)
         if kind == "root" and exponent >= 1:
-            whole = exponent.numerator // exponent.denominator
-            rest = exponent - whole
+            whole, rest = divmod(exponent, 1)
             inner: Poly = dict(key[1])
             powered = inner
             for _ in range(whole - 1):
@@ -163,8 +162,7 @@ class Ring:
             inner = dict(key[1])
             return _times_power(self.multiply_polys(inner, inner), generator, exponent - 2)
         if kind == "unity" and not 0 <= exponent < 1:  # exp(i pi) = -1
-            whole = exponent.numerator // exponent.denominator
-            rest = exponent - whole
+            whole, rest = divmod(exponent, 1)
             return {((generator, rest),) if rest else ONE: Fraction(-1 if whole % 2 else 1)}
         return None
 

@@ -1,6 +1,7 @@
 """Cleaned text -> tokens: numbers, words, commands, text groups and operators."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -45,11 +46,18 @@ _NESTING = {
 }  # fmt: skip
 _THOUSANDS = re.compile(r"[0-9]{1,3}(?:(?:,|\{,\})[0-9]{3})+(?![0-9])(?:\.[0-9]+)?")
 _SPACED_THOUSANDS = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+(?![0-9])(?:\.[0-9]+)?")
-_EUROPEAN = re.compile(
+_EUROPEAN = re.compile(  # 1.000,99 and 0,111: nothing else is written so
     r"([0-9]{1,3}(?:\.[0-9]{3})+(?=,[0-9]{2})|[0-9]{1,3}(?:\.[0-9]{3}){2,}|0(?=,[0-9]{3})),([0-9]+)"
     r"(?![0-9]|\s*,|\.[0-9])"
 )
-_DECIMAL_COMMA = re.compile(r"[0-9]+\{,\}[0-9]+")
+_DECIMAL_COMMA = re.compile(r"([0-9]{1,3})\{,\}([0-9]{3})(?![0-9])|[0-9]+\{,\}[0-9]+")
+# pattern, longest match, whether only outside of brackets, its digits with a decimal point
+_SEPARATED: tuple[tuple[re.Pattern[str], int, bool, Callable[[re.Match[str]], str]], ...] = (
+    (_EUROPEAN, 200, True, lambda match: match[1].replace(".", "") + "." + match[2]),
+    (_THOUSANDS, MAX_DIGITS, True, lambda match: match[0].replace("{,}", "").replace(",", "")),
+    (_SPACED_THOUSANDS, 200, False, lambda match: match[0].replace(" ", "")),
+    (_DECIMAL_COMMA, 200, False, lambda match: match[0].replace("{,}", "" if match[1] else ".")),
+)
 _REPEATING = re.compile(
     r"(?P<head>[0-9]*\.[0-9]*?)"
     r"(?:\\(?:overline|bar|overbar)\s*+(?:\{\s*+(?P<over>[0-9][0-9 ]*+)\}|(?P<digit>[0-9]))"
@@ -96,26 +104,18 @@ def _nesting(token: Token) -> int:
 
 
 def _token(match: re.Match[str], spaced: bool) -> Token:
-    group = match.lastgroup
+    group = match.lastgroup or ""
+    text = match[group]
     if group == "num":
-        text = match["num"]
         return Token("num", text, spaced, number_expr(text))
-    if match["text"] is not None:
-        return Token("text", match["text"].strip(), spaced or match["text"][:1].isspace())
-    if match["styled"] is not None:
-        styled = match["styled"].strip()
-        if styled.isalpha() and len(styled) <= 2:
-            return Token("word", styled, spaced)
-        return Token("text", styled, spaced)
-    if match["bare"] is not None:
-        return Token("word", match["bare"], spaced)
-    if match["board"] is not None:
-        return Token("cmd", "board" + match["board"], spaced)
-    if match["cmd"] is not None:
-        return Token("cmd", match["cmd"].rstrip("*"), spaced)
-    if match["word"] is not None:
-        return Token("word", match["word"], spaced)
-    return Token("op", match["op"], spaced)
+    if group == "text":
+        return Token("text", text.strip(), spaced or text[:1].isspace())
+    if group == "styled":
+        text = text.strip()
+        return Token("word" if text.isalpha() and len(text) <= 2 else "text", text, spaced)
+    if group in ("board", "cmd"):
+        return Token("cmd", "board" + text if group == "board" else text.rstrip("*"), spaced)
+    return Token("op" if group == "op" else "word", text, spaced)
 
 
 def number_expr(text: str) -> Expr:
@@ -150,18 +150,10 @@ def _special_number(text: str, start: int, depth: int) -> tuple[Token, int] | No
     repeating = _REPEATING.match(text, start, start + 200)
     if repeating is not None and (value := _repeating_value(repeating)) is not None:
         return Token("num", repeating[0], expr=num(value)), repeating.end()
-    if depth == 0 and (match := _EUROPEAN.match(text, start, start + 200)) is not None:
-        digits = match[1].replace(".", "") + "." + match[2]  # 1.000,99 and 0,111: nothing else is written so
-        return Token("num", digits, expr=number_expr(digits)), match.end()
-    if depth == 0 and (match := _THOUSANDS.match(text, start, start + MAX_DIGITS)) is not None:
-        digits = match[0].replace("{,}", "").replace(",", "")
-        return Token("num", digits, expr=number_expr(digits)), match.end()
-    if (match := _SPACED_THOUSANDS.match(text, start, start + 200)) is not None:
-        digits = match[0].replace(" ", "")
-        return Token("num", digits, expr=number_expr(digits)), match.end()
-    if (match := _DECIMAL_COMMA.match(text, start, start + 200)) is not None:
-        digits = match[0].replace("{,}", "" if re.fullmatch(r"[0-9]{1,3}\{,\}[0-9]{3}", match[0]) else ".")
-        return Token("num", digits, expr=number_expr(digits)), match.end()
+    for pattern, limit, is_outermost, digits_of in _SEPARATED:
+        if (depth == 0 or not is_outermost) and (match := pattern.match(text, start, start + limit)):
+            digits = digits_of(match)
+            return Token("num", digits, expr=number_expr(digits)), match.end()
     if (match := _BASED.match(text, start, start + 200)) is not None:
         base = {"x": "16", "b": "2", "o": "8"}[match[0][1].lower()]
         based = node("base", sym(match[0][2:].upper()), value=base)
