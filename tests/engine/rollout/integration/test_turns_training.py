@@ -1,6 +1,7 @@
 """Training with turns: exact resume, critic, LoRA, sampling ahead; bad input ends before a model loads."""
 
 import io
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,11 +16,13 @@ from safetensors.torch import load_file
 
 from verl_lite.engine import train, training
 from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.evals import EvalConfig, evaluate_model
 from verl_lite.engine.model import ChatTemplate
 from verl_lite.engine.observe import read_metrics
 from verl_lite.engine.rollout import TurnsSampler
 from verl_lite.engine.rollout.turns.rendering import TurnRenderer
 from verl_lite.engine.testing import FakeSampler
+from verl_lite.engine.tools import diagnose, write_rollouts
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.plugins import Step, validate
 from verl_lite.plugins.records import read_records
@@ -144,6 +147,41 @@ def test_turns_are_sampled_while_training(
     assert all(row["turns/mean"] > 1 for row in rows)
     assert {row["turns/split_fraction"] for row in rows} == {float(splits)}
     assert text.getvalue().count("100% of the trajectories are several training samples") == splits
+
+
+def test_rollout_diagnose_and_eval_sample_turns_and_count_the_models_tokens(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, small_model: Path
+) -> None:
+    """Half of the tokens end a turn, so that a random model has several."""
+    model = shutil.copytree(small_model, tmp_path / "model")
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(1, 50))}))
+    config = make_config(model={"path": str(model)})
+    out = tmp_path / "r.parquet"
+    summary = write_rollouts(config, out, num_prompts=3, num_samples=2, debug_inline=True)
+    records = list(read_records(out))
+    assert any(turn.role == "user" for record in records for turn in record.rollout.turns)
+    sampled = [sum(record.rollout.sampled_mask) for record in records]
+    assert summary.completion_tokens_mean == sum(sampled) / len(sampled)
+    assert 0 < max(sampled) <= 20
+
+    records_path = tmp_path / "d.jsonl"
+    found, _ = diagnose(config, num_prompts=3, num_samples=2, records_path=records_path, debug_inline=True)
+    rollouts = [record.rollout for record in read_records(records_path)]
+    assert found.completion_tokens_mean == sum(one.num_sampled for one in rollouts) / len(rollouts)
+    assert found.entropy == pytest.approx(
+        -sum(sum(one.logprobs) for one in rollouts) / sum(one.num_sampled for one in rollouts)
+    )
+
+    fields = {name: getattr(config, name) for name in ("rollout", "environment", "rewards")}
+    rows = {"rows": config.data.train[0] if isinstance(config.data.train, tuple) else config.data.train}
+    result = evaluate_model(
+        EvalConfig(**fields, datasets=rows, accuracy=config.accuracy_reward),
+        str(model),
+        out_dir=tmp_path / "eval",
+        debug_inline=True,
+    )
+    (length,) = (one for one in result.datasets["rows"].measures if one.name == "greedy length (tokens)")
+    assert 1 <= length.value <= 20
 
 
 PLAIN = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
