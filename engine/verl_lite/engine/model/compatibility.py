@@ -29,11 +29,11 @@ OTHER_HEADS: Mapping[str, str] = {
 def check_config(path: str, what: str = "model.path", *, trains: bool = True) -> None:
     """Raise ConfigError unless the folder `path` is a causal language model's, DataError for missing files.
 
-    Hub ids and GGUF files are passed over: transformers reads them when they are loaded. Samplers take
+    Hub ids, GGUF files and "" are passed over: transformers reads them when they are loaded. Samplers take
     quantised weights too; a run that `trains` needs plain ones.
     """
     folder = Path(path)
-    if is_gguf(path) or not folder.is_dir():
+    if not path or is_gguf(path) or not folder.is_dir():
         return
     config, adapter = (_read_json(folder / name, what) for name in ("config.json", "adapter_config.json"))
     if problem := _problem(config, trains=trains) if config else _without_config(adapter):
