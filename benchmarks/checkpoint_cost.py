@@ -15,6 +15,7 @@ import os
 import shutil
 import tempfile
 import time
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -23,10 +24,10 @@ from types import SimpleNamespace
 from rich.console import Console
 
 from verl_lite.engine import train
-from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.config import CheckpointConfig, TrainConfig
 from verl_lite.engine.learner import start_saving
 from verl_lite.engine.observe import read_metrics
-from verl_lite.engine.rundir import load_tensors, save_checkpoint, write_manifest
+from verl_lite.engine.rundir import CheckpointWriter, load_tensors, write_manifest
 from verl_lite.plugins import load_config
 
 QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart.yaml"
@@ -60,7 +61,9 @@ def save_seconds(source: Path, folder: Path, repeats: int) -> list[float]:
     for step in range(1, repeats + 1):
         started = time.perf_counter()
         saving = partial(start_saving, learner, tokenizer=tokenizer)
-        save_checkpoint(folder, step=step, start_saving=saving, trainer={"metrics": {}}, keep=0)
+        with closing(CheckpointWriter(folder, CheckpointConfig(keep=0))) as writer:
+            writer.submit(step=step, start_saving=saving, trainer={"metrics": {}})
+            writer.finish()
         seconds.append(time.perf_counter() - started)
     return seconds
 

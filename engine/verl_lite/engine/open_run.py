@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from rich.console import Console
 
-from verl_lite.engine.config.train import CheckpointConfig
+from verl_lite.engine.config.records import CheckpointConfig
 from verl_lite.engine.observe.display import (
     Display,
     DisplayMode,
@@ -22,12 +22,13 @@ from verl_lite.engine.observe.display import (
 from verl_lite.engine.observe.metrics_log import MetricsLog
 from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
 from verl_lite.engine.rundir.checkpoints import retire
-from verl_lite.engine.rundir.environment import make_deterministic, seed_torch
+from verl_lite.engine.rundir.environment import seed_torch
 from verl_lite.engine.rundir.folder import FolderConfig, RunFolder, choose_run_dir
 from verl_lite.engine.rundir.interrupt import Interrupt, StopRequested
 from verl_lite.engine.rundir.lock import run_lock
 
 KILLED = "was killed while it trained here; if nobody did that, the kernel was out of memory (see dmesg)"
+FIRST_COLUMN = {"dpo": "held-out pairs", "reward-model": "held-out pairs"}  # of the summary, by command
 Inputs = TypeVar("Inputs")
 
 
@@ -98,7 +99,7 @@ class Run(Generic[Inputs]):
         """Delete a finished stage's checkpoints, except those to keep permanently."""
         retire(checkpoints, self.config.checkpoints)
 
-    def tell(self, console: Console, *, as_json: bool, first_column: str) -> None:
+    def tell(self, console: Console, *, as_json: bool) -> None:
         """Print how the run ended: the summary, or the command that continues it."""
         if as_json:
             stopped = {"stopped": True, "continue_with": self.how_to_continue}
@@ -110,7 +111,8 @@ class Run(Generic[Inputs]):
             if rows := _rows(self.summary["metrics"]):
                 steps = f": {self.summary['steps']} steps" if "steps" in self.summary else ""
                 title = f"{self.config.name}{steps}"
-                console.print(summary_table(rows, title=title, first_column=first_column))
+                column = FIRST_COLUMN.get(self.command, "held out, greedy")
+                console.print(summary_table(rows, title=title, first_column=column))
             result = f"the model is in {self.model}/" if self.model else f"{self.folder.path}/"
             print_plain(console, f"{self.summary['seconds']:.0f} s, {result}")
 
@@ -125,7 +127,6 @@ def open_run(
     resume: bool = False,
     console: Console | None = None,
     show: DisplayMode = "auto",
-    first_column: str = "held out, greedy",
 ) -> Iterator[Run[Inputs]]:
     """Lock the run's folder, prepare, run the body, and print the result; `verl-lite <command>` resumes it.
 
@@ -137,14 +138,8 @@ def open_run(
     console = console or Console()
     folder = RunFolder(choose_run_dir(config, run_dir, resume=resume))
     with ExitStack() as held:
-        # lock a resumed run before reading: another process may still be writing
-        killed = held.enter_context(run_lock(folder.path)) if resume else ""
-        inputs = prepare(folder)
-        if not resume:
-            held.enter_context(run_lock(folder.path))
-        if config.deterministic:
-            make_deterministic()
-        seed_torch(config.seed)
+        inputs, killed = _lock_and_prepare(held, folder, prepare, resume=resume)
+        seed_torch(config.seed, deterministic=config.deterministic)
         interrupt = held.enter_context(Interrupt())
         display = make_display(console, show)
         held.callback(display.finish)
@@ -163,7 +158,21 @@ def open_run(
             yield run
         except StopRequested:
             run.stopped = True
-    run.tell(console, as_json=show == "json", first_column=first_column)
+    run.tell(console, as_json=show == "json")
+
+
+def _lock_and_prepare(
+    held: ExitStack, folder: RunFolder, prepare: Callable[[RunFolder], Inputs], *, resume: bool
+) -> tuple[Inputs, str]:
+    """(what was prepared, a note on the process that left its lock); an earlier run is locked before reading.
+
+    Another process may still be writing.
+    """
+    killed = held.enter_context(run_lock(folder.path)) if resume else ""
+    inputs = prepare(folder)
+    if not resume:
+        held.enter_context(run_lock(folder.path))
+    return inputs, killed
 
 
 def _rows(metrics: Mapping[str, Mapping[str, float]]) -> list[SummaryRow]:

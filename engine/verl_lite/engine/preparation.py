@@ -28,7 +28,6 @@ from verl_lite.engine.sft.saved_rollouts import SavedRollout, read_saved_rollout
 from verl_lite.engine.teachers import check_teachers
 from verl_lite.engine.types import PromptRow, Tokenizer
 from verl_lite.errors import ConfigError
-from verl_lite.plugins import ToolSchema
 from verl_lite.plugins.composite import build_composite
 from verl_lite.plugins.config_file import load_config
 from verl_lite.plugins.discovery import RewardCatalog, find_rewards
@@ -36,14 +35,25 @@ from verl_lite.plugins.discovery import RewardCatalog, find_rewards
 FREE_IN_SFT = ("checkpoints", "logging", "name", *FREE_FOR_MEMORY)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedRun:
+@dataclass(frozen=True, kw_only=True)
+class ForRL:
+    """What only RL reads; `train_sources` says which prompts are of which data set, if there are several."""
+
+    train_prompts: Sequence[PromptRow] = ()
+    train_sources: Sequence[PromptSource] = ()
+    held_out_prompts: Sequence[PromptRow] = ()
+    demonstrations: SFTData | None = None
+    saved_rollouts: Sequence[SavedRollout] | None = None
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedRun(ForRL):
     """A run with its checked inputs.
 
     RL continues from `checkpoint`; `passed_over` are newer, damaged ones. A run that `resumes` without a
-    checkpoint continues with SFT, or from RL's first step. `train_sources` says which prompts are of which
-    data set, if there are several. `turns` is None for single completions, `sft` is None without SFT.
-    `date` is the date that chat templates write, `notes` are to be shown to the user.
+    checkpoint continues with SFT, or from RL's first step. `turns` is None for single completions, `sft` is
+    None without SFT. `date` is the date that chat templates write, `notes` are to be shown to the user.
     """
 
     config: TrainConfig
@@ -51,18 +61,12 @@ class PreparedRun:
     catalog: RewardCatalog
     tokenizer: Tokenizer
     template: ChatTemplate
-    train_prompts: Sequence[PromptRow]
-    train_sources: Sequence[PromptSource]
-    held_out_prompts: Sequence[PromptRow]
     turns: TurnsPlan | None
     sft: SFTData | None
-    demonstrations: SFTData | None
-    saved_rollouts: Sequence[SavedRollout] | None
     checkpoint: Checkpoint | None
     passed_over: Sequence[PassedOver] = ()
     resumes: bool = False
     date: str = ""
-    notes: Sequence[str] = ()
 
     @property
     def data(self) -> dict[str, Mapping[str, Any]]:
@@ -116,47 +120,40 @@ def prepare_run(
         build_composite(config, catalog)
     check_trackers(config.logging.trackers)
     tokenizer = _check_model(config, only_sft=only_sft)
-    model, named = config.model.path, config.sft.end_of_turn
     today = config.data.date or date_of(folder.environment)
     template = open_chat_template(tokenizer, config.data, today=today)
-    end_ids = end_token_ids(tokenizer, model, named)
-    has_saved = config.distillation.rollouts is not None and not only_sft
+    end_ids = end_token_ids(tokenizer, config.model.path, config.sft.end_of_turn)
     turns = plan_turns(config, template, catalog, end_ids=end_ids)
+    rl = ForRL() if only_sft else _read_for_rl(config, template, turns, end_ids=end_ids)
     tools = turns.tools if turns is not None else ()
-    prompts = _Prompts() if only_sft else _read_prompts(config, template, tools=tools)
-    if turns is not None and not only_sft:
-        turns.check(prompts.train[0])
     checkpoint, passed_over = _checkpoint(folder, config) if resume and not only_sft else (None, [])
-    saved = read_saved_rollouts(config, template, end_ids=end_ids) if has_saved else None
+    end_note = note_on_end(tokenizer, config.model.path, config.sft.end_of_turn)
     prepared = PreparedRun(
+        **vars(rl) | {"notes": [*filter(None, [end_note]), *rl.notes]},
         config=config,
         folder=folder,
         catalog=catalog,
         tokenizer=tokenizer,
         template=template,
-        train_prompts=prompts.train,
-        train_sources=prompts.sources,
-        held_out_prompts=prompts.held_out,
         turns=turns,
         sft=read_sft(config, template, end_ids=end_ids, tools=tools) if config.sft.is_on else None,
-        demonstrations=None if only_sft else _read_demonstrations(config, template),
-        saved_rollouts=saved,
         checkpoint=checkpoint,
         passed_over=passed_over,
         resumes=resume,
         date=today.isoformat(),
-        notes=[
-            *filter(None, [note_on_end(tokenizer, model, named)]),
-            *prompts.notes,
-            *(saved.notes if saved is not None else ()),
-        ],
     )
-    if resume and (changed := changed_data(folder.environment, prepared.data)):
+    _refuse_other_data(prepared)
+    return prepared
+
+
+def _refuse_other_data(prepared: PreparedRun) -> None:
+    """A resumed run goes on with the rows it began with."""
+    folder = prepared.folder
+    if prepared.resumes and (changed := changed_data(folder.environment, prepared.data)):
         raise ConfigError(
             f"--resume: the rows of {' and '.join(changed)} are not those {folder.path} began with; "
             "put the old data back, or start a new run"
         )
-    return prepared
 
 
 def _check_model(config: TrainConfig, *, only_sft: bool) -> Tokenizer:
@@ -213,15 +210,10 @@ def _read_demonstrations(config: TrainConfig, template: ChatTemplate) -> SFTData
     return read_sft(config.model_copy(update={"sft": sft}), template, end_ids=ends)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Prompts:
-    train: Sequence[PromptRow] = ()
-    sources: Sequence[PromptSource] = ()
-    held_out: Sequence[PromptRow] = ()
-    notes: Sequence[str] = ()
-
-
-def _read_prompts(config: TrainConfig, template: ChatTemplate, *, tools: Sequence[ToolSchema]) -> _Prompts:
+def _read_for_rl(
+    config: TrainConfig, template: ChatTemplate, turns: TurnsPlan | None, *, end_ids: Sequence[int]
+) -> ForRL:
+    tools = turns.tools if turns is not None else ()
     limit, data = config.rollout.max_prompt_tokens, config.data
     sources: Sequence[PromptSource] = ()
     if isinstance(data.train, DatasetConfig):
@@ -236,10 +228,25 @@ def _read_prompts(config: TrainConfig, template: ChatTemplate, *, tools: Sequenc
             tools=tools,
         )
     _check_enough(config, len(train))
-    if data.held_out is None:
-        return _Prompts(train=train, sources=sources, notes=train.notes)
-    held_out = read_prompts(data.held_out, template, max_prompt_tokens=limit, seed=config.seed, tools=tools)
-    return _Prompts(train=train, sources=sources, held_out=held_out, notes=[*train.notes, *held_out.notes])
+    if turns is not None:
+        turns.check(train[0])
+    held_out: Sequence[PromptRow] = ()
+    notes = [*train.notes]
+    if data.held_out is not None:
+        asked = read_prompts(data.held_out, template, max_prompt_tokens=limit, seed=config.seed, tools=tools)
+        held_out, notes = asked, [*notes, *asked.notes]
+    saved = None
+    if config.distillation.rollouts is not None:
+        saved = read_saved_rollouts(config, template, end_ids=end_ids)
+        notes += saved.notes
+    return ForRL(
+        train_prompts=train,
+        train_sources=sources,
+        held_out_prompts=held_out,
+        demonstrations=_read_demonstrations(config, template),
+        saved_rollouts=saved,
+        notes=notes,
+    )
 
 
 def _check_enough(config: TrainConfig, num_rows: int) -> None:

@@ -1,91 +1,33 @@
-"""GRPO, PPO and relatives: the two functions that a run repeats, in the order of the data.
+"""GRPO, PPO and relatives: the step that a run repeats, in the order of the data.
 
-    BatchMaker.__call__   next prompts -> generate -> score, until the batch is full
-    Trainer._one_step     next batch -> token statistics -> advantages -> update -> load weights -> report
+    next batch -> token statistics -> advantages -> update -> load weights -> report
 
-The batch source decides when: SyncSource on demand, PrefetchSource one step ahead in a thread. AsyncSource
-does the same per group of a stream (rollout/async_source.py).
+A batch is made by rollout/batch_maker.py; when, the batch source decides (rollout/batch_source.py).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 
 from verl_lite.engine.algorithm.advantages import estimate_advantages
-from verl_lite.engine.algorithm.entropy import limit_covariance
 from verl_lite.engine.algorithm.trajectories import sample_parts
+from verl_lite.engine.build import make_source
 from verl_lite.engine.checkpointing import RunCheckpoints
-from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.data.stream import Prompts, make_stream
-from verl_lite.engine.demonstrations import StepRows, demonstrated, from_saved
+from verl_lite.engine.demonstrations import LearningSignals
 from verl_lite.engine.evaluation import HeldOutEvaluator
 from verl_lite.engine.observe.display import Display
 from verl_lite.engine.observe.metrics_log import MetricsLog
 from verl_lite.engine.observe.monitors import Monitors
 from verl_lite.engine.observe.reporter import StepReporter
 from verl_lite.engine.observe.rollback import Rollback
-from verl_lite.engine.observe.rollout_metrics import success_rates, why_unjudged
+from verl_lite.engine.observe.rollout_metrics import why_unjudged
 from verl_lite.engine.observe.timeline import StageClock, Timeline
 from verl_lite.engine.preparation import PreparedRun
-from verl_lite.engine.rollout.async_source import AsyncSource
-from verl_lite.engine.rollout.batch_source import BatchSource, SyncSource, rollout_settings
 from verl_lite.engine.rollout.canary import mismatch_limit, refuse_mismatch
-from verl_lite.engine.rollout.dynamic_sampling import BatchBuilder
-from verl_lite.engine.rollout.prefetch_source import PrefetchSource
-from verl_lite.engine.rollout.replay import ReplayBuffer
-from verl_lite.engine.rollout.scoring import scoring
 from verl_lite.engine.rundir.checkpoints import Checkpoint, load_checkpoint, restore_random_states
 from verl_lite.engine.rundir.interrupt import Interrupt, StopRequested
 from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
-from verl_lite.engine.rundir.seeds import derive_seed
-from verl_lite.engine.teachers import Teachers
 from verl_lite.engine.types import PolicyLearner, Sampler, StepBatch, never_stop
 from verl_lite.errors import TrainingError
 from verl_lite.plugins.scorer import Scorer
-
-
-@dataclass(frozen=True, slots=True)
-class BatchMaker:
-    """Makes one batch; groups are scored while others are still being generated."""
-
-    prompts: Prompts
-    sampler: Sampler
-    scorer: Scorer
-    config: TrainConfig
-    replay: ReplayBuffer | None = None
-
-    def __call__(self, step: int, clock: StageClock, *, check: Callable[[], None]) -> StepBatch:
-        """The batch of `step`. `check` is called several times per second and may raise to stop."""
-        num_samples, settings = self.config.rollout.num_samples, rollout_settings(self.config, step)
-        batch = BatchBuilder(self.config, num_rows=self.prompts.num_rows)
-        while num_prompts := batch.num_missing:
-            prompts = self.prompts.take(num_prompts, besides=batch.prompts)
-            with (
-                clock.stage("rollout"),
-                clear_memory_errors("generating", step=step + 1),
-                scoring(self.scorer, step=step) as scores,
-            ):
-                for group in self.sampler.generate(
-                    prompts, num_samples=num_samples, settings=settings, check=check
-                ):
-                    scores.add(group)
-            with clock.stage("reward"):
-                batch.add(prompts, scores.finish())
-        return self._with_replay(batch.build(epoch=self.prompts.epoch), step)
-
-    def _with_replay(self, batch: StepBatch, step: int) -> StepBatch:
-        """Tell the curriculum of the batch, add groups to train on again, and keep rare ones for later."""
-        config, rows = self.config, batch.scored.rows
-        rates = success_rates(rows, config.accuracy_reward, config.evaluation.right_at)
-        self.prompts.observe(rates)
-        if self.replay is None:
-            return replace(batch, prompts=self.prompts.metrics)
-        replayed = self.replay.take(step, besides={row.rollout.group for row in rows})
-        self.replay.add(batch.trained, rates, step=step)
-        found = {
-            **self.prompts.metrics,
-            "data/replayed_groups": float(len({r.rollout.group for r in replayed})),
-        }
-        return replace(batch, replayed=replayed, prompts=found)
 
 
 class Trainer:
@@ -108,23 +50,12 @@ class Trainer:
         self._learner = learner
         self._sampler = sampler
         self._interrupt = interrupt
-        self._demonstrations = StepRows(
-            config.demonstrations, prepared.demonstrated, seed=config.seed, name="demonstrations"
-        )
-        self._saved = StepRows(
-            config.distillation.rollouts, prepared.saved_rollouts, seed=config.seed, name="saved rollouts"
-        )
-        self._teachers = Teachers(config, prepared.tokenizer, prepared.template, learner)
+        self._signals = LearningSignals(prepared, learner)
         self._timeline = timeline
-        curriculum = config.data.curriculum
-        prompts = make_stream(
-            prepared.train_prompts, prepared.train_sources, seed=config.seed, curriculum=curriculum
+        self._source, replay = make_source(
+            prepared, sampler, scorer, check=interrupt.check, timeline=timeline
         )
-        kept = None if curriculum is None else curriculum.replay
-        replay = None if kept is None else ReplayBuffer(kept, seed=config.seed)
-        maker = BatchMaker(prompts, sampler, scorer, config, replay)
-        self._source = _batch_source(maker, check=interrupt.check, timeline=timeline)
-        self._held_out = HeldOutEvaluator(sampler, scorer, prepared.held_out_prompts, config)
+        self._held_out = HeldOutEvaluator(sampler, scorer, prepared.held_out_prompts, config, learner)
         max_lag = config.asynchrony.largest_lag
         explained = mismatch_limit(config, sampler)
         self._mismatch_limit = None if config.monitors.kl_sampler_trainer else explained
@@ -156,7 +87,7 @@ class Trainer:
 
     def __exit__(self, *_: object) -> None:
         self._source.close()
-        self._teachers.close()
+        self._signals.close()
         self._checkpoints.close()
 
     def _one_step(self) -> None:
@@ -168,15 +99,8 @@ class Trainer:
             statistics = self._learner.token_statistics(rows)
             kl = self._learner.kl_coefficient
             samples = estimate_advantages(rows, self._config.algorithm, statistics, kl_coefficient=kl)
-            samples = limit_covariance(
-                samples,
-                self._config.algorithm.entropy,
-                seed=derive_seed(self._config.seed, "covariance", self.step),
-            )
-            samples, taught = self._teachers.annotate(samples, rows, step=self.step)
-            saved, judged = from_saved(self._saved, self._teachers, self.step)
-            shown = demonstrated(self._demonstrations, self.step)
-            stats = self._learner.update([*samples, *saved, *shown])
+            own, more, signals = self._signals.apply(samples, rows, step=self.step)
+            stats = self._learner.update([*own, *more])
             refuse_mismatch(stats.metrics.get("policy/kl_sampler_trainer", 0.0), self._mismatch_limit)
         self.step += 1
         self._source.drain(clock)
@@ -184,15 +108,14 @@ class Trainer:
             canary_difference = self.sync()
         measured = {
             **stats.metrics,
-            **taught,
-            **judged,
+            **signals,
             **getattr(self._sampler, "metrics", {}),  # of engines placed by Ray
             "canary/max_difference": canary_difference,
             **_canary_limit(self._sampler),
             "time/checkpoint_s": self._checkpoints.take_seconds(),
         }
-        own = samples[: sum(len(sample_parts(row.rollout)) for row in batch.trained)]
-        self._reporter.report(self.step, batch, own, measured=measured, seconds=clock.seconds)
+        trained = own[: sum(len(sample_parts(row.rollout)) for row in batch.trained)]
+        self._reporter.report(self.step, batch, trained, measured=measured, seconds=clock.seconds)
 
     def _check_judged(self, batch: StepBatch) -> None:
         """Raise TrainingError if every reward abstained on every row, and no earlier batch was judged."""
@@ -233,16 +156,7 @@ class Trainer:
         With `may_stop` Ctrl-C raises StopRequested: for evaluations that a resumed run repeats.
         """
         check = self._interrupt.check if may_stop else never_stop
-        if self._config.evaluation.weights == "policy":
-            return self._held_out.evaluate(self.step, check=check)
-        average = getattr(self._learner, "ema", None)
-        assert average is not None, "the config refuses it"
-        self._sampler.wake()
-        self._sampler.load_weights(average, version=self.step)
-        try:
-            return self._held_out.evaluate(self.step, check=check)
-        finally:
-            self.sync()
+        return self._held_out.evaluate(self.step, check=check)
 
     def _save(self) -> None:
         state = {**self._reporter.state_dict(), **self._rollback.state_dict(), "before": dict(self.before)}
@@ -260,15 +174,3 @@ class Trainer:
 def _canary_limit(sampler: Sampler) -> dict[str, float]:
     canary = getattr(sampler, "canary", None)
     return {} if canary is None else {"canary/limit": canary.limit}
-
-
-def _batch_source(make: BatchMaker, *, check: Callable[[], None], timeline: Timeline | None) -> BatchSource:
-    """The source that `asynchrony.mode` names. `check` raises StopRequested after Ctrl-C."""
-    config, prompts = make.config, make.prompts
-    match config.asynchrony.mode:
-        case "sync":
-            return SyncSource(make, prompts, make.sampler, check=check)
-        case "one_ahead":
-            return PrefetchSource(make, prompts, num_steps=config.steps, check=check, timeline=timeline)
-        case "async":
-            return AsyncSource(make.sampler, make.scorer, config, prompts, check=check, timeline=timeline)

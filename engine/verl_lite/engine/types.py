@@ -127,9 +127,9 @@ class TrainingSample:
 
     prompt_ids: Sequence[int]
     completion_ids: Sequence[int]
-    sampler_logprobs_T: Sequence[float]
-    advantages_T: Sequence[float]
-    loss_mask_T: Sequence[int]
+    sampler_logprobs_T: Sequence[float] = ()
+    advantages_T: Sequence[float] = ()
+    loss_mask_T: Sequence[int] = ()
     components: Mapping[ComponentName, Sequence[float]] = field(default_factory=dict)
     group: str = ""
     part: int = 0

@@ -43,11 +43,7 @@ def run_sft(
     start = find_start(run.folder.sft_checkpoints, data=data.digest, resume=prepared.resumes)
     for note in (*data.notes, *start.lines):
         run.display.note(note)
-    trained = _trained(prepared, model)
-    learner = config.learner.model_copy(update={"dropout": config.sft.dropout})
-    policy = Policy(trained, learner, pad_token_id=pad_token_id(prepared.tokenizer))
-    if policy.arrangement.note:
-        run.display.note(policy.arrangement.note)
+    policy = _policy(run, model)
     resume_at = start.step if prepared.resumes else None
     with (
         run.open_log(trackers, resume_at=resume_at, file_name=METRICS_FILE) as log,
@@ -73,16 +69,21 @@ def run_sft(
         )
         metrics = measure.at(done)
     _check_floor(config, metrics)
+    trained: PreTrainedModel = policy.model
     return (merged(trained) if config.sft.lora is not None else trained), metrics
 
 
-def _trained(prepared: PreparedRun, model: PreTrainedModel) -> PreTrainedModel:
+def _policy(run: Run[PreparedRun], model: PreTrainedModel) -> Policy:
     """The model with adapters if configured; its generation config gets the end tokens."""
-    sft = prepared.config.sft
+    prepared, config, sft = run.inputs, run.inputs.config, run.inputs.config.sft
     ends = end_token_ids(prepared.tokenizer, model, sft.end_of_turn)
     if set(ends) - {prepared.tokenizer.eos_token_id}:
         model.generation_config.eos_token_id = list(ends)
-    return add_adapters(model, sft.lora)
+    learner = config.learner.model_copy(update={"dropout": sft.dropout})
+    policy = Policy(add_adapters(model, sft.lora), learner, pad_token_id=pad_token_id(prepared.tokenizer))
+    if policy.arrangement.note:
+        run.display.note(policy.arrangement.note)
+    return policy
 
 
 def _report_to(log: MetricsLog, display: Display) -> Callable[[SFTStep], None]:

@@ -22,7 +22,7 @@ from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.evals import evaluate_model, training_config
 from verl_lite.engine.learner import checkpoint as learner_files
 from verl_lite.engine.observe import read_metrics
-from verl_lite.engine.trainer import BatchMaker
+from verl_lite.engine.rollout.batch_maker import BatchMaker
 from verl_lite.errors import CheckpointError, ConfigError, TrainingError
 from verl_lite.plugins import validate
 from verl_lite.plugins.records import read_records

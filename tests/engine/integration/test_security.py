@@ -4,6 +4,7 @@ import ast
 import io
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 
@@ -13,9 +14,9 @@ import yaml
 from rich.console import Console
 
 from verl_lite.engine import train
-from verl_lite.engine.config import TrainConfig
+from verl_lite.engine.config import CheckpointConfig, TrainConfig
 from verl_lite.engine.learner import saved_state
-from verl_lite.engine.rundir import restore_random_states, save_checkpoint, why_not_whole
+from verl_lite.engine.rundir import CheckpointWriter, restore_random_states, why_not_whole
 from verl_lite.errors import CheckpointError, ConfigError
 from verl_lite.lab import score_file
 from verl_lite.lab.report import collect, write_report
@@ -148,9 +149,9 @@ class Hostile:
 
 @pytest.mark.parametrize("file", ["learner.pt", "rng.pt"])
 def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path, file: str) -> None:
-    path = save_checkpoint(
-        tmp_path, step=1, start_saving=lambda folder: (folder / "policy").mkdir, trainer={}, keep=0
-    )
+    with closing(CheckpointWriter(tmp_path, CheckpointConfig(keep=0))) as writer:
+        path = writer.submit(step=1, start_saving=lambda folder: (folder / "policy").mkdir, trainer={})
+        writer.finish()
     torch.save({"a": Hostile(tmp_path / "ran")}, path / file)
     read = saved_state if file == "learner.pt" else restore_random_states
     with pytest.raises(CheckpointError, match="is damaged"):

@@ -32,7 +32,7 @@ ROOMS: dict[str, str] = {
         weight_source write_probe_file
     """,
     "verl_lite.engine.config": """
-        AlgorithmConfig ClusterConfig CriticConfig DatasetConfig ImportanceConfig KLConfig
+        AlgorithmConfig CheckpointConfig ClusterConfig CriticConfig DatasetConfig ImportanceConfig KLConfig
         LearnerConfig LoraConfig ModelConfig MonitorsConfig OptimizerConfig OverlongConfig
         RewardActorsConfig RolloutConfig SFTConfig SFTRowsConfig TinyModelConfig TrainConfig
         TrainSourceConfig VllmConfig json_schema load_config
@@ -47,8 +47,8 @@ ROOMS: dict[str, str] = {
         load_eval_config majority_share measure_greedy measure_samples read_result training_config
     """,
     "verl_lite.engine.learner": """
-        LayerRule Learner LogitRule Policy PolicyOptimizer Ranks SINGLE_RANK Segment
-        attention_metadata balance_ranks decay_start distribute_like explained_variance
+        AttentionMetadata LayerRule Learner LogitRule Policy PolicyOptimizer Ranks SINGLE_RANK Segment
+        balance_ranks decay_start distribute_like explained_variance
         learning_rate_factor make_critic pack pack_padded shared_tokens packed_attention
         saved_state split_micro_batches start_saving token_logprobs token_logprobs_and_entropy value_loss
         write_sharded
@@ -74,11 +74,11 @@ ROOMS: dict[str, str] = {
         TurnsSampler VllmEngine VllmSampler canary_tokens use_kernels
     """,
     "verl_lite.engine.rundir": """
-        ADVICE CheckpointWriter Difference FREE_FOR_MEMORY FREE_TO_CHANGE LOCK_FILE Retention
+        ADVICE CheckpointWriter Difference FREE_FOR_MEMORY FREE_TO_CHANGE LOCK_FILE
         StopRequested changed_data choose_run_dir clear_memory_errors copy_of derive_seed
-        describe_environment diff_runs fingerprint_rows latest_checkpoint load_checkpoint
+        describe_environment diff_runs fingerprint_rows load_checkpoint
         load_tensors make_deterministic newest_whole remove_leftovers restore_random_states run_lock
-        save_checkpoint why_not_whole write_manifest
+        why_not_whole write_manifest
     """,
     "verl_lite.engine.sft": """
         Conversation ExampleBuilder Fault FaultKind IGNORED ResponseFinder SFTData SFTExample

@@ -97,17 +97,6 @@ def objective(
     return loss, metrics
 
 
-METRICS: Mapping[ComponentName, str] = {
-    "policy": "loss/policy",
-    "entropy": "loss/entropy",
-    "reference_kl": "loss/kl",
-    "kl_cov": "loss/kl_cov",
-    "cross_entropy": "loss/cross_entropy",
-    "distillation": "loss/distillation",
-    "forward_kl": "loss/forward_kl",
-}
-
-
 def _policy(batch: LossInput, terms: Terms, options: ObjectiveOptions) -> tuple[Tensor, Metrics]:
     batch, config = only_counted(batch), options.config
     loss_N, metrics = options.policy_loss(batch)
@@ -172,6 +161,7 @@ COMPONENTS: Mapping[ComponentName, Component] = {
     "distillation": _distillation,
     "forward_kl": _forward_kl,
 }
+METRICS = {name: f"loss/{name}" for name in COMPONENTS} | {"reference_kl": "loss/kl"}
 
 
 def component_weights(

@@ -48,9 +48,6 @@ def bare_samples(rollout: Rollout) -> list[TrainingSample]:
         TrainingSample(
             prompt_ids=part.prompt_ids,
             completion_ids=rollout.completion_ids[part.start : part.end],
-            sampler_logprobs_T=(),
-            advantages_T=(),
-            loss_mask_T=(),
             group=rollout.group,
         )
         for part in sample_parts(rollout)

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from verl_lite.engine.cluster.sequence_queue import Batch, EngineLoad, Job, SequenceQueue
-from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
-from verl_lite.engine.rollout.streams import QueueStream
+from verl_lite.engine.rollout.requests import FinishedSequence, QueueStream, SequenceRequest
 from verl_lite.engine.types import never_stop
 from verl_lite.errors import TrainingError, VerlLiteError
 

@@ -10,8 +10,7 @@ import queue
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from verl_lite.engine.rollout.requests import SequenceRequest
-from verl_lite.engine.rollout.streams import Result
+from verl_lite.engine.rollout.requests import Result, SequenceRequest
 
 
 @dataclass(slots=True, eq=False)

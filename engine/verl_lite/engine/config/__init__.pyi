@@ -12,12 +12,12 @@ from .learner import (
     LoraConfig as LoraConfig,
     OptimizerConfig as OptimizerConfig,
 )
+from .model import ModelConfig as ModelConfig, TinyModelConfig as TinyModelConfig
 from .monitors import MonitorsConfig as MonitorsConfig
+from .records import CheckpointConfig as CheckpointConfig
 from .rollout import RolloutConfig as RolloutConfig, VllmConfig as VllmConfig
 from .sft import SFTConfig as SFTConfig, SFTRowsConfig as SFTRowsConfig
 from .train import (
-    ModelConfig as ModelConfig,
-    TinyModelConfig as TinyModelConfig,
     TrainConfig as TrainConfig,
     json_schema as json_schema,
     load_config as load_config,

@@ -1,19 +1,9 @@
-"""The frozen configuration tree of a training run. Importing it never imports torch.
+"""A training run's configuration: its settings, and the checks across them, before anything loads."""
 
-    name, seed, deterministic, steps   model   data   sft   rollout   environment + tools   rewards + scoring
-    algorithm   demonstrations   distillation   learner   asynchrony   cluster   evaluation   checkpoints
-    monitors   logging
+from typing import Any
 
-`rewards` and `scoring` belong to the plugins; larger sections have their own files. Checks across
-fields run here, before anything loads; names carry units.
-"""
+from pydantic import model_validator
 
-from typing import Any, Literal
-
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
-
-from verl_lite.engine.config.algorithm import AlgorithmConfig
-from verl_lite.engine.config.cluster import AsynchronyConfig, ClusterConfig
 from verl_lite.engine.config.cross_checks import (
     check_address,
     check_best_metric,
@@ -21,171 +11,17 @@ from verl_lite.engine.config.cross_checks import (
     check_turns,
     check_updates,
 )
-from verl_lite.engine.config.data import DataConfig
-from verl_lite.engine.config.distillation import DistillationConfig
-from verl_lite.engine.config.learner import LearnerConfig
 from verl_lite.engine.config.lora_sync import reason_to_merge
-from verl_lite.engine.config.monitors import MonitorsConfig
-from verl_lite.engine.config.rollout import RolloutConfig
-from verl_lite.engine.config.sft import DemonstrationsConfig, SFTConfig
-from verl_lite.plugins.composite.config import RewardNode, RewardsConfig, leaves
-from verl_lite.plugins.config_file import ConfigModel, load_config as load_config
-from verl_lite.plugins.environments import EnvironmentConfig, ToolsConfig
-
-Dtype = Literal["float32", "bfloat16", "float16"]
+from verl_lite.engine.config.settings import TrainSettings
+from verl_lite.plugins.composite.config import leaves
+from verl_lite.plugins.config_file import load_config as load_config
 
 
-class TinyModelConfig(ConfigModel):
-    """The size of the generated Qwen3; the defaults give 2.4 million parameters."""
-
-    hidden_size: PositiveInt = 256
-    """Width of the residual stream."""
-    num_layers: PositiveInt = 4
-    """Number of decoder layers."""
-    num_heads: PositiveInt = 8
-    """Number of query heads; hidden_size / num_heads is the head size (vLLM on the CPU: 32 or more)."""
-    num_kv_heads: PositiveInt = 4
-    """Number of key and value heads."""
-    intermediate_size: PositiveInt = 512
-    """Width of the feed-forward layers."""
-    max_context_tokens: PositiveInt = 512
-    """Longest prompt and completion together, in tokens."""
-
-
-def is_gguf(path: str | None) -> bool:
-    """Whether `path` names a GGUF file."""
-    return path is not None and path.lower().endswith(".gguf")
-
-
-class ModelConfig(ConfigModel):
-    """Where the policy comes from: a hub id, folder or .gguf file in `path`, or `tiny` to generate one.
-
-    A GGUF file is de-quantised once into the run's folder. `dtype` is the type of the learner's weights.
-    """
-
-    path: str | None = None
-    """A model folder, a hub id, or a .gguf file, which is de-quantised once into the run's folder."""
-    tiny: TinyModelConfig | None = None
-    """Generate a small Qwen3 with a character tokenizer instead; {} takes the defaults."""
-    dtype: Dtype = "float32"
-    """Type of the learner's weights. float32 keeps small updates; bfloat16 halves the memory and needs a
-    larger learning rate to move at all."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "ModelConfig":
-        if (self.path is None) == (self.tiny is None):
-            raise ValueError("expected exactly one of 'path' (a hub id, a folder or a .gguf file) and 'tiny'")
-        return self
-
-    @property
-    def is_written(self) -> bool:
-        """Whether a run writes the model into its own folder before it trains."""
-        return self.tiny is not None or is_gguf(self.path)
-
-
-class EvaluationConfig(ConfigModel):
-    """Greedy accuracy on data.held_out: before and after RL, and every `every_steps` steps (0: no more).
-
-    A row is right when the reward named `accuracy` (unset: the first one) gives at least `right_at`.
-    `weights` are the policy's, or the moving average's of algorithm.kl.reference: ema.
-    """
-
-    every_steps: NonNegativeInt = 0
-    """Steps between measurements of greedy accuracy on data.held_out; 0: only before and after RL."""
-    accuracy: str = ""
-    """The reward whose value says whether a row is right; unset: the first one."""
-    right_at: float = 1.0
-    """A row is right when that reward gives at least this."""
-    weights: Literal["policy", "ema"] = "policy"
-    """Whose weights are measured: the policy's, or the moving average's of algorithm.kl.reference: ema."""
-
-
-class CheckpointConfig(ConfigModel):
-    """When a stage writes checkpoints: every `every_steps` steps, at Ctrl-C, and at the end of RL."""
-
-    every_steps: NonNegativeInt = 50
-    """Steps between checkpoints; 0: none on the way (one is written at Ctrl-C and at the end of RL all the
-    same)."""
-    keep: NonNegativeInt = 2
-    """Number of newest checkpoints to keep until the stage's model is saved; 0: all."""
-    keep_every_steps: NonNegativeInt = 0
-    """Also keep checkpoints of steps divisible by this number; 0: none."""
-    keep_best: str = ""
-    """Also keep the best checkpoint by this metric: evaluation/accuracy for RL, sft/validation_loss for SFT,
-    held_out/accuracy for DPO and reward models."""
-    keep_best_lowest: bool = False
-    """The lowest value of keep_best is the best, as for a loss."""
-
-
-class LoggingConfig(ConfigModel):
-    """Trackers of accelerate.tracking by name; metrics.jsonl is always written.
-
-    Rollout records are written every `rollouts_every_steps` steps (0: never). Trackers get a table of the
-    best and worst rollouts, `samples` in total, every `samples_every_steps` steps (0: never).
-    """
-
-    trackers: tuple[str, ...] = ("tensorboard",)
-    """Trackers of accelerate.tracking by name (tensorboard, wandb, mlflow, ...); metrics.jsonl is always
-    written."""
-    rollouts_every_steps: NonNegativeInt = 1
-    """Steps between rollout records (Parquet, all samples with every reward's score); 0: never."""
-    samples: PositiveInt = 4
-    """Rows in the trackers' table of the best and worst rollouts."""
-    samples_every_steps: NonNegativeInt = 10
-    """Steps between these tables; 0: never."""
-
-
-class TrainConfig(RewardsConfig):
+class TrainConfig(TrainSettings):
     """All settings of a training run. Without RL (`steps: 0`) it needs no rewards.
 
     `deterministic` allows only bitwise repeatable kernels, and one thread on the CPU.
     """
-
-    rewards: dict[str, RewardNode] = Field(default_factory=dict)
-    """The rewards by name, each with a weight; their combination is what training maximises. May be left out
-    only with steps: 0."""
-
-    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """The run's name: its folder is runs/<name>, and trackers show it."""
-    seed: NonNegativeInt = 0
-    """Seed of everything random in the run. Change it to see how much of a result is chance."""
-    deterministic: bool = False
-    """Allow only kernels whose results repeat bit by bit, and one thread on the CPU. Slower; for debugging
-    and exact comparisons."""
-    steps: NonNegativeInt
-    """Number of RL steps; 0 runs only the supervised warm-up."""
-    model: ModelConfig
-    """Where the policy comes from."""
-    data: DataConfig
-    """The data sets, and how the chat template shows their rows."""
-    sft: SFTConfig = Field(default_factory=SFTConfig)
-    """The supervised warm-up before RL; off by default."""
-    rollout: RolloutConfig = Field(default_factory=RolloutConfig)
-    """How completions are sampled: sampler, batch size, lengths, engines."""
-    environment: EnvironmentConfig | None = None
-    """The environment that answers the model, turn by turn; unset: one completion per prompt."""
-    tools: ToolsConfig = ()
-    """Tools that the model may call: names of built-in or installed ones, or ./file.py:function."""
-    algorithm: AlgorithmConfig = Field(default_factory=AlgorithmConfig)
-    """The advantage estimator, the policy loss and their options."""
-    demonstrations: DemonstrationsConfig | None = None
-    """A supervised term on demonstrations in every RL step; unset: none."""
-    distillation: DistillationConfig = Field(default_factory=DistillationConfig)
-    """Teachers whose token probabilities the policy learns on its own rollouts."""
-    learner: LearnerConfig = Field(default_factory=LearnerConfig)
-    """How an update is computed: optimiser, precision, memory, ranks, LoRA."""
-    asynchrony: AsynchronyConfig = Field(default_factory=AsynchronyConfig)
-    """How far sampling runs ahead of training."""
-    cluster: ClusterConfig = Field(default_factory=ClusterConfig)
-    """How the run uses Ray; without engines, ranks or rewards placed by Ray it starts none."""
-    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
-    """How and when held-out accuracy is measured."""
-    checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig)
-    """When checkpoints are written and which are kept."""
-    monitors: MonitorsConfig = Field(default_factory=MonitorsConfig)
-    """Thresholds of the warnings about the run's health, and what a collapse does."""
-    logging: LoggingConfig = Field(default_factory=LoggingConfig)
-    """Trackers, rollout records and sample tables."""
 
     @property
     def accuracy_reward(self) -> str:

@@ -9,8 +9,9 @@ from pydantic import Field, NonNegativeInt, model_validator
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.engine.config.cross_checks import check_turns
 from verl_lite.engine.config.data import ChatConfig, DatasetConfig
+from verl_lite.engine.config.model import ModelConfig
 from verl_lite.engine.config.rollout import RolloutConfig
-from verl_lite.engine.config.train import ModelConfig, TrainConfig
+from verl_lite.engine.config.train import TrainConfig
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.composite.config import RewardsConfig, leaves
 from verl_lite.plugins.config_file import apply_overrides, read_yaml, validate
@@ -94,20 +95,13 @@ def training_config(train: TrainConfig, *, source: str = "the config") -> EvalCo
     """An eval config for a training config's held-out rows. Raises ConfigError when it has none."""
     if train.data.held_out is None:
         raise ConfigError(f"{source}: eval needs 'datasets', or the data.held_out of a training config")
+    shared = ("name", "seed", "model", "rollout", "environment", "tools", "cluster", "rewards", "scoring")
     return EvalConfig(
-        name=train.name,
-        seed=train.seed,
-        model=train.model,
+        **{name: getattr(train, name) for name in shared},
         datasets={"held_out": train.data.held_out},
-        rollout=train.rollout,
-        environment=train.environment,
-        tools=train.tools,
-        cluster=train.cluster,
         chat_template=train.data.chat_template,
         template_kwargs=train.data.template_kwargs,
         date=train.data.date,
         accuracy=train.accuracy_reward,
         right_at=train.evaluation.right_at,
-        rewards=train.rewards,
-        scoring=train.scoring,
     )

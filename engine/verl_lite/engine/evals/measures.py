@@ -7,8 +7,7 @@ Shares of prompts get Wilson's interval, means over prompts a bootstrap interval
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from verl_lite.engine.evals.config import EvalConfig
 from verl_lite.engine.observe.rollout_metrics import is_right
@@ -26,9 +25,6 @@ class Measure:
     high: float | None = None
     count: int = 0
     is_share: bool = True
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,6 @@
-from .attention import (
-    attention_metadata as attention_metadata,
-    packed_attention as packed_attention,
-)
+from .attention import packed_attention as packed_attention
 from .attention_buckets import LayerRule as LayerRule
+from .attention_plans import AttentionMetadata as AttentionMetadata
 from .checkpoint import saved_state as saved_state, start_saving as start_saving
 from .critic import (
     explained_variance as explained_variance,
@@ -11,7 +9,6 @@ from .critic import (
 )
 from .learner import Learner as Learner
 from .logprobs import (
-    LogitRule as LogitRule,
     token_logprobs as token_logprobs,
     token_logprobs_and_entropy as token_logprobs_and_entropy,
 )
@@ -30,3 +27,4 @@ from .packing import (
 from .policy import Policy as Policy, shared_tokens as shared_tokens
 from .ranks import SINGLE_RANK as SINGLE_RANK, Ranks as Ranks
 from .sharded_checkpoint import distribute_like as distribute_like, write_sharded as write_sharded
+from .tiles import LogitRule as LogitRule

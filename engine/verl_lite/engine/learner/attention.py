@@ -10,26 +10,18 @@ is read. What cannot be honoured in a packed row raises, and proof.py finds what
 Shapes: H query heads, K key heads, T tokens in the row, E head size.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from verl_lite.engine.learner.attention_buckets import (
-    Buckets,
-    LayerRule,
-    bucketed_attention,
-    dense_attention,
-    make_buckets,
-)
+from verl_lite.engine.learner.attention_buckets import LayerRule, bucketed_attention, dense_attention
 from verl_lite.engine.learner.attention_kernels import Problem, choose_kernel
-from verl_lite.engine.learner.attention_plans import FlexPlan, VarlenPlan
-from verl_lite.engine.learner.packing import Segment
+from verl_lite.engine.learner.attention_plans import AttentionMetadata
 
 ATTENTION_NAME = "verl_lite_packed"
 
@@ -39,37 +31,6 @@ class NotPacked(RuntimeError):
 
 
 _packing: ContextVar[bool] = ContextVar("packing", default=False)
-
-
-@dataclass(frozen=True)
-class AttentionMetadata:
-    """The segments of a packed row; what an implementation needs of them is made once, for all layers."""
-
-    segments: tuple[Segment, ...]
-    device: torch.device
-
-    @cached_property
-    def num_repeated(self) -> int:
-        """Tokens of shared prompts, once per completion."""
-        prompts = (self.segments[s.prefix] for s in self.segments if s.prefix is not None)
-        return sum(prompt.end - prompt.start for prompt in prompts)
-
-    @cached_property
-    def buckets(self) -> Buckets:
-        return make_buckets(self.segments, self.device)
-
-    @cached_property
-    def varlen(self) -> VarlenPlan:
-        return VarlenPlan.of(self.segments, self.device)
-
-    @cached_property
-    def flex(self) -> FlexPlan:
-        return FlexPlan.of(self.segments, self.device)
-
-
-def attention_metadata(segments: Sequence[Segment], device: torch.device) -> AttentionMetadata:
-    """The plan of a packed row. A segment with a prefix comes after its prompt."""
-    return AttentionMetadata(tuple(segments), device)
 
 
 def packed_attention(

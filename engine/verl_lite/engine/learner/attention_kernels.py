@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from verl_lite.engine.learner.attention_buckets import LayerRule, dense_attention
-from verl_lite.engine.learner.attention_plans import FlexPlan, Plans, VarlenPlan
+from verl_lite.engine.learner.attention_plans import AttentionMetadata, FlexPlan, VarlenPlan
 from verl_lite.engine.learner.packing import Segment
 
 MAX_KEY_GROWTH = 3.0  # keys with repeated prompts, relative to the row's own: beyond, flex copies nothing
@@ -79,7 +79,7 @@ class Kernel(Protocol):
     def fits(self, problem: Problem) -> bool: ...
 
     def attend(
-        self, query_HTE: Tensor, key_KTE: Tensor, value_KTE: Tensor, plans: Plans, rule: LayerRule
+        self, query_HTE: Tensor, key_KTE: Tensor, value_KTE: Tensor, plans: AttentionMetadata, rule: LayerRule
     ) -> Tensor:
         """output_THE."""
 
@@ -103,7 +103,7 @@ class Varlen:
         )
 
     def attend(
-        self, query_HTE: Tensor, key_KTE: Tensor, value_KTE: Tensor, plans: Plans, rule: LayerRule
+        self, query_HTE: Tensor, key_KTE: Tensor, value_KTE: Tensor, plans: AttentionMetadata, rule: LayerRule
     ) -> Tensor:
         dtype, plan = inner_dtype(query_HTE), plans.varlen
         query, key, value = (x.transpose(0, 1).to(dtype) for x in (query_HTE, key_KTE, value_KTE))
@@ -193,7 +193,7 @@ class Flex:
         return needed and can
 
     def attend(
-        self, query_HTE: Tensor, key_KTE: Tensor, value_KTE: Tensor, plans: Plans, rule: LayerRule
+        self, query_HTE: Tensor, key_KTE: Tensor, value_KTE: Tensor, plans: AttentionMetadata, rule: LayerRule
     ) -> Tensor:
         dtype = inner_dtype(query_HTE)
         query, key, value = (x.unsqueeze(0).to(dtype) for x in (query_HTE, key_KTE, value_KTE))
@@ -276,9 +276,8 @@ def choose_kernel(problem: Problem) -> Kernel | None:
 
 def trial(kernel: Kernel, problem: Problem) -> str | None:
     """Why `kernel` must not be used: it fails, or differs from the dense result in values or gradients."""
-    pieces = [(0, 12, None), (12, 21, 0), (21, 26, 0), (26, 43, None)]
-    segments = tuple(Segment(*piece) for piece in pieces)
-    plans = _TrialPlans(VarlenPlan.of(segments, problem.device), FlexPlan.of(segments, problem.device))
+    segments = (Segment(0, 12), Segment(12, 21, 0), Segment(21, 26, 0), Segment(26, 43))
+    plans = AttentionMetadata(segments, problem.device)
     generator = torch.Generator().manual_seed(0)
     heads = (problem.num_heads, problem.num_kv_heads, problem.num_kv_heads)
     query, key, value = (
@@ -309,12 +308,6 @@ def trial(kernel: Kernel, problem: Problem) -> str | None:
         if not apart <= TRIAL_ERROR:
             return f"it differs from the dense result by {apart:.2g} of its length"
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class _TrialPlans:
-    varlen: VarlenPlan
-    flex: FlexPlan
 
 
 def dense_row(

@@ -1,16 +1,18 @@
-"""What the GPU kernels need to know of a packed row: made once per micro-batch, on the device.
+"""What attention needs to know of a packed row: made once per micro-batch, on the device.
 
 Shapes: T tokens in the row, S keys with those of shared prompts repeated.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from verl_lite.engine.learner.attention_buckets import Buckets, make_buckets
 from verl_lite.engine.learner.packing import Segment, to_device
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -96,11 +98,27 @@ class FlexPlan:
         return self.masks[window]
 
 
-class Plans(Protocol):
-    """What kernels read of a packed row."""
+@dataclass(frozen=True)
+class AttentionMetadata:
+    """The segments of a packed row, prompts first; what attention needs of them is made once per row."""
 
-    @property
-    def varlen(self) -> VarlenPlan: ...
+    segments: tuple[Segment, ...]
+    device: torch.device
 
-    @property
-    def flex(self) -> FlexPlan: ...
+    @cached_property
+    def num_repeated(self) -> int:
+        """Tokens of shared prompts, once per completion."""
+        prompts = (self.segments[s.prefix] for s in self.segments if s.prefix is not None)
+        return sum(prompt.end - prompt.start for prompt in prompts)
+
+    @cached_property
+    def buckets(self) -> Buckets:
+        return make_buckets(self.segments, self.device)
+
+    @cached_property
+    def varlen(self) -> VarlenPlan:
+        return VarlenPlan.of(self.segments, self.device)
+
+    @cached_property
+    def flex(self) -> FlexPlan:
+        return FlexPlan.of(self.segments, self.device)

@@ -13,12 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from verl_lite.engine.learner.attention import (
-    ATTENTION_NAME,
-    attention_metadata,
-    packed_forward,
-    register_attention,
-)
+from verl_lite.engine.learner.attention import ATTENTION_NAME, packed_forward, register_attention
+from verl_lite.engine.learner.attention_plans import AttentionMetadata
 from verl_lite.engine.learner.packing import PackedBatch
 from verl_lite.engine.types import PreTrainedModel
 from verl_lite.errors import ConfigError
@@ -53,7 +49,7 @@ def set_attention(model: PreTrainedModel, name: str) -> bool:
 def hidden_states(backbone: nn.Module, batch: PackedBatch, device: torch.device) -> Tensor:
     """hidden_ND: the last hidden states that predict the batch's completion tokens."""
     batch = batch.to(device)
-    metadata = attention_metadata(batch.segments, device) if batch.segments else None
+    metadata = AttentionMetadata(batch.segments, device) if batch.segments else None
     options: dict[str, Any] = {"packed_metadata": metadata} if metadata is not None else {}
     if metadata is not None or "position_ids" in inspect.signature(backbone.forward).parameters:
         options["position_ids"] = batch.position_ids_RL

@@ -14,12 +14,14 @@ Shapes: N completion tokens of a micro-batch, S its samples, D hidden.
 
 import copy
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from verl_lite.engine.algorithm.losses import counted, token_weights
+from verl_lite.engine.algorithm.trajectories import bare_samples
 from verl_lite.engine.config.algorithm import CriticConfig
 from verl_lite.engine.config.learner import LearnerConfig
 from verl_lite.engine.learner.bad_steps import BadStepGuard
@@ -28,11 +30,13 @@ from verl_lite.engine.learner.optimizer import PolicyOptimizer
 from verl_lite.engine.learner.packing import PackedBatch, by_samples, token_column
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
+from verl_lite.engine.learner.reference import ReferencePolicy
 from verl_lite.engine.model.compatibility import check_critic_vocabulary
 from verl_lite.engine.model.folder import load_policy
 from verl_lite.engine.model.weights import base_model, float32_master_weights
-from verl_lite.engine.types import PreTrainedModel, TrainingSample
+from verl_lite.engine.types import PreTrainedModel, TokenStatistics, TrainingSample, is_trainable
 from verl_lite.errors import ConfigError, DataError
+from verl_lite.plugins import ScoredRollout
 
 
 def value_loss(values_N: Tensor, old_values_N: Tensor, returns_N: Tensor, *, clip: float | None) -> Tensor:
@@ -217,3 +221,35 @@ def _critic_model(config: CriticConfig, policy: nn.Module) -> PreTrainedModel:
         raise ConfigError(f"algorithm.critic.model={config.model}: {error}") from None
     check_critic_vocabulary(config.model, model.config.vocab_size, needed=causal.config.vocab_size)
     return model.to(next(causal.parameters()).device)
+
+
+def token_statistics(
+    scored: Sequence[ScoredRollout],
+    *,
+    critic: Critic | None,
+    policy: Policy,
+    reference: ReferencePolicy | None,
+) -> list[TokenStatistics]:
+    """Per row: the values of a `critic`, both models' log-probs with a `reference`; empty without them."""
+    wanted = [i for i, row in enumerate(scored) if is_trainable(row)]
+    stats = [TokenStatistics()] * len(scored)
+    if not wanted or (critic is None and reference is None):
+        return stats
+    made = [(i, sample) for i in wanted for sample in bare_samples(scored[i].rollout)]
+    samples = [sample for _, sample in made]
+    values = old = ref = [list[float]()] * len(samples)
+    if critic is not None:
+        rewards = (scored[i].reward for i in wanted)
+        critic.init_values(fmean(reward for reward in rewards if reward is not None))
+        values = critic.values(samples)
+    if reference is not None:
+        old = policy.completion_logprobs(samples)
+        ref = reference.completion_logprobs(samples, device=policy.device)
+    for (index, _), old_T, ref_T, values_T in zip(made, old, ref, values, strict=True):
+        before = stats[index]  # of the row's samples so far
+        stats[index] = TokenStatistics(
+            old_logprobs_T=[*before.old_logprobs_T, *old_T],
+            ref_logprobs_T=[*before.ref_logprobs_T, *ref_T],
+            values_T=[*before.values_T, *values_T],
+        )
+    return stats

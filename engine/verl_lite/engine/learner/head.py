@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from verl_lite.engine.learner.backbone import undisturbed
-from verl_lite.engine.learner.logprobs import LogitRule, token_logprobs, token_logprobs_and_entropy
+from verl_lite.engine.learner.logprobs import token_logprobs, token_logprobs_and_entropy
+from verl_lite.engine.learner.tiles import LogitRule
 from verl_lite.engine.types import PreTrainedModel
 from verl_lite.errors import ConfigError
 

@@ -1,6 +1,6 @@
 """The softmax statistics of a tile of logits, and its gradient, as Triton kernels: one program per row.
 
-The same formulas as `_TorchTiles` in logprobs.py; a tile in bfloat16 is read once per direction, and the
+The same formulas as `TorchTiles` in tiles.py; a tile in bfloat16 is read once per direction, and the
 gradient is written over it. All arithmetic is float32. Triton's interpreter runs them on the CPU
 (TRITON_INTERPRET=1), which the tests do.
 """
@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from verl_lite.engine.learner.logprobs import Softmax, TileOptions, Upstream
+from verl_lite.engine.learner.tiles import Softmax, Tile, Upstream
 
 BLOCK = 2048  # columns at once
 
@@ -99,27 +99,11 @@ def _gradient_kernel(
 class _Kernels:
     """TileMath by the kernels above."""
 
-    def absorb(
-        self,
-        state: Softmax,
-        tile_Nv: Tensor,
-        bias_v: Tensor | None,
-        targets_N: Tensor,
-        start: int,
-        options: TileOptions,
-    ) -> None:
+    def absorb(self, state: Softmax, tile: Tile) -> None:
         rows = (state.peak, state.mass, state.moment, state.chosen)
-        _launch(_absorb_kernel, tile_Nv, bias_v, targets_N, rows, start, options, entropy=options.entropy)
+        _launch(_absorb_kernel, tile, rows, entropy=tile.options.entropy)
 
-    def gradient(
-        self,
-        upstream: Upstream,
-        tile_Nv: Tensor,
-        bias_v: Tensor | None,
-        targets_N: Tensor,
-        start: int,
-        options: TileOptions,
-    ) -> Tensor:
+    def gradient(self, upstream: Upstream, tile: Tile) -> Tensor:
         with_entropy = upstream.grad_entropy_N1
         rows = (
             upstream.log_norm_N1,
@@ -127,40 +111,30 @@ class _Kernels:
             upstream.logprob_N1.contiguous(),
             upstream.logprob_N1 if with_entropy is None else with_entropy.contiguous(),
         )
-        is_used = with_entropy is not None
-        _launch(_gradient_kernel, tile_Nv, bias_v, targets_N, rows, start, options, entropy=is_used)
-        return tile_Nv
+        _launch(_gradient_kernel, tile, rows, entropy=with_entropy is not None)
+        return tile.products_Nv
 
 
-def _launch(
-    kernel: Any,
-    tile_Nv: Tensor,
-    bias_v: Tensor | None,
-    targets_N: Tensor,
-    rows: tuple[Tensor, Tensor, Tensor, Tensor],
-    start: int,
-    options: TileOptions,
-    *,
-    entropy: bool,
-) -> None:
-    num_rows, width = tile_Nv.shape
+def _launch(kernel: Any, tile: Tile, rows: tuple[Tensor, Tensor, Tensor, Tensor], *, entropy: bool) -> None:
+    num_rows, width = tile.products_Nv.shape
     if not num_rows:
         return
-    assert tile_Nv.stride(1) == 1
+    assert tile.products_Nv.stride(1) == 1
     assert all(row.is_contiguous() for row in rows)
+    rule = tile.options.rule
     kernel[(num_rows,)](
-        tile_Nv,
-        tile_Nv if bias_v is None else bias_v.contiguous(),
-        targets_N.contiguous(),
+        tile.products_Nv,
+        tile.products_Nv if tile.bias_v is None else tile.bias_v.contiguous(),
+        tile.targets_N.contiguous(),
         *rows,
         width,
-        start,
-        tile_Nv.stride(0),
-        options.rule.scale,
-        options.rule.cap or 1.0,
-        options.temperature,
-        HAS_BIAS=bias_v is not None,
-        HAS_CAP=options.rule.cap is not None,
+        tile.start,
+        tile.products_Nv.stride(0),
+        rule.scale,
+        rule.cap or 1.0,
+        tile.options.temperature,
+        HAS_BIAS=tile.bias_v is not None,
+        HAS_CAP=rule.cap is not None,
         ENTROPY=entropy,
         BLOCK=BLOCK,
     )

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from verl_lite.engine.config.train import CheckpointConfig
+from verl_lite.engine.config.records import CheckpointConfig
 from verl_lite.engine.learner.checkpoint import start_writing
 from verl_lite.engine.learner.optimizer import PolicyOptimizer
 from verl_lite.engine.model.weights import trained_parameters
@@ -32,7 +32,6 @@ from verl_lite.engine.rundir.checkpoints import (
     load_checkpoint,
     load_tensors,
     restore_random_states,
-    retention,
 )
 from verl_lite.engine.rundir.interrupt import Interrupt, StopRequested
 from verl_lite.engine.types import Tokenizer
@@ -112,7 +111,7 @@ class LoopCheckpoints:
         self._log = log
         self._interrupt = interrupt
         self._notes = dict(notes or {})
-        self._writer = CheckpointWriter(folder, retention(config))
+        self._writer = CheckpointWriter(folder, config)
 
     @property
     def step(self) -> int:

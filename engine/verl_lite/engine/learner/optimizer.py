@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from verl_lite.engine.config.learner import OptimizerConfig
-from verl_lite.engine.learner.muon import MuonWithAdamW
+from verl_lite.engine.learner.muon import MuonWithAdamW, hidden_matrices
 from verl_lite.engine.model.quantization import adamw_8bit
-from verl_lite.engine.model.weights import full_tensor
+from verl_lite.engine.model.weights import base_model, full_tensor
 from verl_lite.errors import ConfigError
 
 
@@ -68,6 +68,12 @@ class PolicyOptimizer:
             self._adam = _adamw(self._parameters, config)
         self.num_steps = 0
         self.rate_scale = 1.0  # below 1 after a rollback
+
+    @classmethod
+    def of_model(cls, model: nn.Module, config: OptimizerConfig, *, total_steps: int) -> "PolicyOptimizer":
+        """For the trained parameters of a causal model; Muon, if configured, takes its hidden matrices."""
+        hidden = hidden_matrices(base_model(model))
+        return cls(model.parameters(), config, total_steps=total_steps, hidden=hidden)
 
     @property
     def learning_rate(self) -> float:

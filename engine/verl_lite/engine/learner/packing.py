@@ -11,9 +11,10 @@ sample.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -143,8 +144,8 @@ def by_samples(
 
 def token_column(rows: Iterable[Sequence[float]], like_N: Tensor) -> Tensor:
     """The rows' values end to end, with the dtype and device of `like_N`, without waiting for the device."""
-    values = torch.tensor([value for row in rows for value in row], dtype=like_N.dtype)
-    return to_device(values, like_N.device)
+    values = np.concatenate([np.zeros(0), *(np.asarray(row, dtype=np.float64) for row in rows)])
+    return to_device(torch.from_numpy(values).to(like_N.dtype), like_N.device)
 
 
 def _num_tokens(sample: TrainingSample) -> int:
@@ -196,42 +197,47 @@ def _split_padded(
 
 def pack(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Sequence[int]) -> PackedBatch:
     """The samples at `indices` as one packed row; what is `shared` stands once, see split_micro_batches."""
-    ids: list[int] = []
-    positions: list[int] = []
-    segments: list[Segment] = []
-    predict_from: list[list[int]] = []
+    row = _Row()
+    predict_from: list[np.ndarray] = []
     prefix_at: dict[tuple[int, ...], int] = {}
     start_of: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
     order = _order(samples, indices, shared)
-
-    def add(tokens: Sequence[int], first_position: int, prefix: int | None) -> int:
-        """Where the new segment of `tokens` starts."""
-        start = len(ids)
-        ids.extend(tokens)
-        positions.extend(range(first_position, first_position + len(tokens)))
-        if tokens:
-            segments.append(Segment(start, len(ids), prefix))
-        return start
-
     for index in order:
         sample, num_shared = samples[index], shared[index]
         key, rest = tuple(sample.prompt_ids[:num_shared]), _computed(sample, num_shared)
         if num_shared and key not in prefix_at:
-            add(key, 0, None)
-            prefix_at[key] = len(segments) - 1
+            row.add(key, 0, None)
+            prefix_at[key] = len(row.segments) - 1
         prefix = prefix_at[key] if num_shared else None
         start = start_of.get((key, rest)) if num_shared else None
         if start is None:
-            start = start_of[key, rest] = add(rest, num_shared, prefix)
-        end_of_prefix = 0 if prefix is None else segments[prefix].end - 1
+            start = start_of[key, rest] = row.add(rest, num_shared, prefix)
         before = len(sample.prompt_ids) - 1 - num_shared  # predicts the first token; -1 is in the prefix
-        predict_from.append(
-            [
-                start + at if at >= 0 else end_of_prefix
-                for at in range(before, before + len(sample.completion_ids))
-            ]
-        )
-    return _packed(samples, order, [ids], [positions], predict_from, segments)
+        rows = np.arange(start + before, start + before + len(sample.completion_ids))
+        if before < 0 and prefix is not None:
+            rows[0] = row.segments[prefix].end - 1
+        predict_from.append(rows)
+    ids, positions = (np.concatenate(parts)[None] for parts in (row.ids, row.positions))
+    return _packed(samples, order, ids, positions, predict_from, row.segments)
+
+
+@dataclass(slots=True)
+class _Row:
+    """A packed row as it grows."""
+
+    size: int = 0
+    ids: list[np.ndarray] = field(default_factory=list)
+    positions: list[np.ndarray] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+
+    def add(self, tokens: Sequence[int], first_position: int, prefix: int | None) -> int:
+        """Append a segment of `tokens`; returns where it starts."""
+        start, self.size = self.size, self.size + len(tokens)
+        self.ids.append(np.asarray(tokens, dtype=np.int64))
+        self.positions.append(np.arange(first_position, first_position + len(tokens)))
+        if tokens:
+            self.segments.append(Segment(start, self.size, prefix))
+        return start
 
 
 def _order(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Sequence[int]) -> list[int]:
@@ -251,31 +257,31 @@ def _order(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Se
 def pack_padded(samples: Sequence[TrainingSample], indices: Sequence[int], pad_token_id: int) -> PackedBatch:
     """The samples at `indices` as right-padded rows; causal attention never reads the padding."""
     width = max(_num_tokens(samples[index]) for index in indices)
-    rows, predict_from = [], []
+    ids = np.full((len(indices), width), pad_token_id)
+    predict_from = []
     for row, index in enumerate(indices):
         prompt, completion = samples[index].prompt_ids, samples[index].completion_ids
-        ids = [*prompt, *completion[:-1]]
-        rows.append(ids + [pad_token_id] * (width - len(ids)))
+        ids[row, : _num_tokens(samples[index])] = [*prompt, *completion[:-1]]
         first = row * width + len(prompt) - 1
-        predict_from.append(list(range(first, first + len(completion))))
-    return _packed(samples, indices, rows, [list(range(width))] * len(rows), predict_from, [])
+        predict_from.append(np.arange(first, first + len(completion)))
+    return _packed(samples, indices, ids, np.tile(np.arange(width), (len(ids), 1)), predict_from, [])
 
 
 def _packed(
     samples: Sequence[TrainingSample],
     order: Sequence[int],
-    rows: list[list[int]],
-    positions: list[list[int]],
-    predict_from: Sequence[Sequence[int]],
+    ids_RL: np.ndarray,
+    positions_RL: np.ndarray,
+    predict_from: Sequence[np.ndarray],
     segments: Sequence[Segment],
 ) -> PackedBatch:
     assert all(left.end == right.start for left, right in pairwise(segments))
     lengths = torch.tensor([len(samples[index].completion_ids) for index in order])
     return PackedBatch(
-        input_ids_RL=torch.tensor(rows),
-        position_ids_RL=torch.tensor(positions),
-        predict_from_N=torch.tensor([at for one in predict_from for at in one]),
-        targets_N=torch.tensor([token for index in order for token in samples[index].completion_ids]),
+        input_ids_RL=torch.from_numpy(ids_RL),
+        position_ids_RL=torch.from_numpy(positions_RL),
+        predict_from_N=torch.from_numpy(np.concatenate(predict_from)),
+        targets_N=torch.from_numpy(np.concatenate([np.asarray(samples[at].completion_ids) for at in order])),
         sequence_N=torch.repeat_interleave(torch.arange(len(order)), lengths),
         sample_indices=tuple(order),
         segments=tuple(segments),

@@ -65,6 +65,16 @@ class Policy:
         self.is_packed = self.arrangement.is_packed
         prepare_layers(self._causal, config, self.device)
 
+    def beside(self, model: nn.Module) -> "Policy":
+        """A policy of `model` that runs as this one does."""
+        return Policy(
+            model,
+            self._config,
+            pad_token_id=self._pad_token_id,
+            temperature=self._temperature,
+            ranks=self._ranks,
+        )
+
     def begin_training(self) -> None:
         """Training mode, with dropout only where the config asks for it."""
         begin_training(self.model, dropout=self._config.dropout)

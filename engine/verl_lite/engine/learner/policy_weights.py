@@ -9,6 +9,7 @@ from torch import Tensor
 from verl_lite.engine.algorithm.trajectories import bare_samples
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.model.checkpoint_names import in_checkpoint_format
+from verl_lite.engine.model.lora import adapter_weights
 from verl_lite.engine.model.precision import logprob_noise, num_layers, weights_dtype
 from verl_lite.engine.model.weights import named_weights
 from verl_lite.engine.types import TrainingSample
@@ -28,6 +29,10 @@ class PolicyWeights:
     def checkpoint_weights(self) -> Iterator[tuple[str, Tensor]]:
         """The same weights as the policy's files have them, for samplers that load such files."""
         return in_checkpoint_format(self.policy.model, self.named_weights())
+
+    def adapter_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """(PEFT name, tensor) of the LoRA adapters alone, for samplers that serve adapters."""
+        return adapter_weights(self.policy.model)
 
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         """See WeightSource. At temperature 1 and without autocast, whose error the sampler does not have."""

@@ -34,12 +34,7 @@ from verl_lite.engine.learner.attention import ATTENTION_NAME
 from verl_lite.engine.learner.backbone import set_attention, undisturbed
 from verl_lite.engine.learner.packing import PackedBatch, pack, pack_padded
 from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
-from verl_lite.engine.model.precision import (
-    logprob_noise,
-    num_layers,
-    rounding_unit,
-    weights_dtype,
-)
+from verl_lite.engine.model.precision import logprob_noise, num_layers, rounding_unit, weights_dtype
 from verl_lite.engine.types import PreTrainedModel, TrainingSample
 from verl_lite.errors import ConfigError
 
@@ -234,14 +229,7 @@ def _samples(model: PreTrainedModel, pad_id: int) -> list[TrainingSample]:
     parts = [(first, again, "a"), (first, tokens(14), "a"), (first, again, "a"), (second, tokens(9), "b")]
     parts += [(second, tokens(1), "b"), (tokens(5), tokens(17), ""), (tokens(19), tokens(4), "")]
     return [
-        TrainingSample(
-            prompt_ids=prompt,
-            completion_ids=completion,
-            sampler_logprobs_T=(),
-            advantages_T=(),
-            loss_mask_T=(),
-            group=group,
-        )
+        TrainingSample(prompt_ids=prompt, completion_ids=completion, group=group)
         for prompt, completion, group in parts
     ]
 
@@ -305,14 +293,9 @@ def _key(model: PreTrainedModel, reading: str, config: LearnerConfig) -> str:
     settings.pop("_name_or_path", None)
     parameter = next(model.parameters())
     parts = [
-        *(
-            type(model).__module__,
-            type(model).__qualname__,
-            reading,
-            config.backend,
-            str(weights_dtype(model)),
-        ),
-        *(parameter.device.type, transformers.__version__, torch.__version__, _own_sources()),
+        *(type(model).__module__, type(model).__qualname__, reading, config.backend),
+        *(str(weights_dtype(model)), parameter.device.type, transformers.__version__, torch.__version__),
+        _own_sources(),
         json.dumps(settings, sort_keys=True, default=str),
     ]
     return sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -10,28 +10,34 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from verl_lite.engine.config.algorithm import AlgorithmConfig
-from verl_lite.engine.config.learner import LearnerConfig
+from verl_lite.engine.config.algorithm import KLConfig
 from verl_lite.engine.learner.policy import Policy
-from verl_lite.engine.learner.ranks import SINGLE_RANK, Ranks
 from verl_lite.engine.types import PreTrainedModel, TrainingSample
 from verl_lite.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
 class ReferencePolicy:
-    """Log-probabilities of a policy that changes only by `follow`."""
+    """Log-probabilities of a policy that is frozen, or with `decay` follows another."""
 
     policy: Policy
     offload: bool = False
     adapter_off: bool = False
+    decay: float | None = None
+
+    @property
+    def is_average(self) -> bool:
+        """Whether it is a moving average (EMA)."""
+        return self.decay is not None
 
     @torch.no_grad()
-    def follow(self, model: nn.Module, *, decay: float) -> None:
-        """reference = decay x reference + (1 - decay) x the trained weights of `model`."""
+    def follow(self, model: nn.Module) -> None:
+        """reference = decay x reference + (1 - decay) x the trained weights of `model`, if it is an EMA."""
+        if self.decay is None:
+            return
         for own, moved in zip(self.policy.model.parameters(), model.parameters(), strict=True):
             if moved.requires_grad:
-                own.lerp_(moved.to(own.device, own.dtype), 1.0 - decay)
+                own.lerp_(moved.to(own.device, own.dtype), 1.0 - self.decay)
 
     def completion_logprobs(
         self, samples: Sequence[TrainingSample], *, device: torch.device
@@ -48,21 +54,13 @@ class ReferencePolicy:
         return logprobs
 
 
-def make_reference(
-    policy: Policy,
-    config: LearnerConfig,
-    algorithm: AlgorithmConfig,
-    *,
-    pad_token_id: int,
-    temperature: float,
-    ranks: Ranks = SINGLE_RANK,
-) -> ReferencePolicy | None:
-    """What `kl.reference` names, made from the policy's current weights; None at coefficient 0 unless an EMA.
+def make_reference(policy: Policy, config: KLConfig) -> ReferencePolicy | None:
+    """What `config.reference` names, made from the policy's weights; None at coefficient 0 unless an EMA.
 
     Call it before the policy's weights are distributed over the ranks.
     """
-    kind = algorithm.kl.reference
-    if algorithm.kl.coefficient == 0 and kind != "ema":
+    kind = config.reference
+    if config.coefficient == 0 and kind != "ema":
         return None
     if kind == "adapter_off":
         if not hasattr(policy.model, "disable_adapter"):
@@ -70,10 +68,9 @@ def make_reference(
                 "kl.reference=adapter_off needs learner.lora: the model has no adapters to switch off"
             )
         return ReferencePolicy(policy, adapter_off=True)
-    frozen: nn.Module = copy.deepcopy(policy.model).requires_grad_(False).eval()
-    copied = Policy(frozen, config, pad_token_id=pad_token_id, temperature=temperature, ranks=ranks)
+    copied = policy.beside(copy.deepcopy(policy.model).requires_grad_(False).eval())
     copied.distribute()
     offload = kind == "offload" and copied.device.type != "cpu"
     if offload:
-        frozen.to("cpu")
-    return ReferencePolicy(copied, offload=offload)
+        copied.model.to("cpu")
+    return ReferencePolicy(copied, offload=offload, decay=config.ema_decay if kind == "ema" else None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from verl_lite.engine.config.train import ModelConfig, is_gguf
+from verl_lite.engine.config.model import ModelConfig, is_gguf
 from verl_lite.engine.model.configuration import configuration_of, read_configuration, vocabulary_of
 from verl_lite.engine.types import PreTrainedModel, Tokenizer
 from verl_lite.errors import ConfigError, DataError

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from verl_lite.engine.config.train import ModelConfig, is_gguf
+from verl_lite.engine.config.model import ModelConfig, is_gguf
 from verl_lite.engine.model.gguf import from_pretrained
 from verl_lite.engine.model.tiny import build_tiny_tokenizer, tiny_model_config
 from verl_lite.errors import ConfigError, DataError

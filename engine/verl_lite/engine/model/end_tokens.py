@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from verl_lite.engine.config.train import is_gguf
+from verl_lite.engine.config.model import is_gguf
 from verl_lite.engine.model.chat_template import ChatTemplate
 from verl_lite.engine.model.weights import base_model
 from verl_lite.engine.types import PreTrainedModel, Tokenizer

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from verl_lite.engine.config.data import ChatConfig
-from verl_lite.engine.config.train import ModelConfig, is_gguf
+from verl_lite.engine.config.model import ModelConfig, is_gguf
 from verl_lite.engine.model.chat_template import ChatTemplate
 from verl_lite.engine.model.compatibility import check_loaded
 from verl_lite.engine.model.configuration import first_line, refuse_missing_folder

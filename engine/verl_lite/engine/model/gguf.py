@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from verl_lite.engine.config.train import is_gguf
+from verl_lite.engine.config.model import is_gguf
 
 
 def from_pretrained(auto: Any, path: str | None, **options: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from verl_lite.engine.config.train import ModelConfig
+from verl_lite.engine.config.model import ModelConfig
 from verl_lite.engine.model.configuration import configuration_of
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from verl_lite.engine.config.train import TinyModelConfig
+from verl_lite.engine.config.model import TinyModelConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3Config

@@ -9,7 +9,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from verl_lite.engine.config.data import ChatConfig, DatasetConfig
 from verl_lite.engine.config.learner import LearnerConfig, OptimizerConfig
-from verl_lite.engine.config.train import CheckpointConfig, ModelConfig
+from verl_lite.engine.config.model import ModelConfig
+from verl_lite.engine.config.records import CheckpointConfig
 from verl_lite.plugins.config_file import ConfigModel
 
 METRICS = (

@@ -166,8 +166,6 @@ def _sample(prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> Trainin
     return TrainingSample(
         prompt_ids=prompt_ids,
         completion_ids=completion_ids,
-        sampler_logprobs_T=(),
-        advantages_T=(),
         loss_mask_T=[1] * len(completion_ids),
     )
 

@@ -18,9 +18,7 @@ from torch import Tensor, nn
 
 from verl_lite.engine.learner.backbone import begin_training
 from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints
-from verl_lite.engine.learner.muon import hidden_matrices
 from verl_lite.engine.learner.optimizer import PolicyOptimizer
-from verl_lite.engine.model.weights import base_model
 from verl_lite.engine.preference.config import PreferenceConfig
 from verl_lite.engine.preference.data import Ranking
 from verl_lite.engine.types import TrainingSample
@@ -77,12 +75,7 @@ def train_preferences(
     TrainingError for a gradient that is not finite.
     """
     steps = num_steps(config, len(train))
-    optimizer = PolicyOptimizer(
-        objective.model.parameters(),
-        config.learner.optimizer,
-        total_steps=steps,
-        hidden=hidden_matrices(base_model(objective.model)),
-    )
+    optimizer = PolicyOptimizer.of_model(objective.model, config.learner.optimizer, total_steps=steps)
     budget = config.learner.max_tokens_per_micro_batch
     batches = _batches(train, config.batch_rows, seed=config.seed)
     checkpoints.restore(objective.model, optimizer)

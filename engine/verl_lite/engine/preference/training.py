@@ -87,16 +87,13 @@ def train_dpo(
 
     `resume` continues the run in its folder exactly. Ctrl-C ends it between two steps, with a checkpoint.
     """
-    return _run(
-        config,
-        "dpo",
-        _replies(config),
-        lambda run: _dpo(run, config),
-        run_dir=run_dir,
-        resume=resume,
-        console=console,
-        show=show,
-    )
+    prepare = partial(_prepare, config, _replies(config), resume=resume)
+    with open_run(
+        config, prepare, command="dpo", run_dir=run_dir, resume=resume, console=console, show=show
+    ) as run:
+        _claim(run)
+        _dpo(run, config)
+    return _result(run)
 
 
 def train_reward_model(
@@ -108,43 +105,23 @@ def train_reward_model(
     show: DisplayMode = "auto",
 ) -> PreferenceResult:
     """Train a reward model on the config's rankings; it is saved in <run>/model. `resume` as in train_dpo."""
-    return _run(
-        config,
-        "reward-model",
-        chat_ids,
-        lambda run: _reward_model(run, config),
-        run_dir=run_dir,
-        resume=resume,
-        console=console,
-        show=show,
-    )
-
-
-def _run(
-    config: PreferenceConfig,
-    command: str,
-    tokenise: Tokenise,
-    train: Callable[[Run[_Prepared]], None],
-    *,
-    run_dir: Path | None,
-    resume: bool,
-    console: Console | None,
-    show: DisplayMode,
-) -> PreferenceResult:
+    prepare = partial(_prepare, config, chat_ids, resume=resume)
     with open_run(
-        config,
-        partial(_prepare, config, tokenise, resume=resume),
-        command=command,
-        run_dir=run_dir,
-        resume=resume,
-        console=console,
-        show=show,
-        first_column="held-out pairs",
+        config, prepare, command="reward-model", run_dir=run_dir, resume=resume, console=console, show=show
     ) as run:
-        if not resume:
-            rows = {"rows": len(run.inputs.rankings.train), "sha256": run.inputs.start.data}
-            run.folder.claim(config, [], {"data.train": rows}, date=run.inputs.date)
-        train(run)
+        _claim(run)
+        _reward_model(run, config)
+    return _result(run)
+
+
+def _claim(run: Run[_Prepared]) -> None:
+    """Write the folder of a new run."""
+    if not run.inputs.resumes:
+        rows = {"rows": len(run.inputs.rankings.train), "sha256": run.inputs.start.data}
+        run.folder.claim(run.config, [], {"data.train": rows}, date=run.inputs.date)
+
+
+def _result(run: Run[_Prepared]) -> PreferenceResult:
     return PreferenceResult(
         run_dir=run.folder.path,
         model_dir=None if run.stopped else run.folder.model,

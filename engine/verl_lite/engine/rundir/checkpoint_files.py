@@ -17,6 +17,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from verl_lite.engine.config.records import CheckpointConfig
 from verl_lite.errors import CheckpointError, TrainingError
 
 MANIFEST = "manifest.json"
@@ -29,19 +30,6 @@ class PassedOver:
 
     path: Path
     reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retention:
-    """Keep the newest `keep` (0: all), steps divisible by `every_steps` (0: none), and the best.
-
-    `best_metric` is looked up in the metrics saved with a checkpoint; "" keeps no best.
-    """
-
-    keep: int = 0
-    every_steps: int = 0
-    best_metric: str = ""
-    best_is_lowest: bool = False
 
 
 def write_manifest(folder: Path) -> None:
@@ -137,8 +125,8 @@ def rename_damaged(passed: PassedOver) -> Path:
     return aside
 
 
-def apply_retention(folder: Path, rules: Retention, *, is_over: bool = False) -> None:
-    """Delete the checkpoints that no rule keeps.
+def apply_retention(folder: Path, rules: CheckpointConfig, *, is_over: bool = False) -> None:
+    """Delete the checkpoints that no rule keeps; the best one is by the metrics saved with a checkpoint.
 
     Once a stage `is_over`, nothing resumes from it: the newest are deleted too.
     """
@@ -146,9 +134,9 @@ def apply_retention(folder: Path, rules: Retention, *, is_over: bool = False) ->
     if not rules.keep:
         return
     stay = set() if is_over else set(found[-rules.keep :])
-    if rules.every_steps:
-        stay |= {path for path in found if _step(path) % rules.every_steps == 0}
-    if rules.best_metric:
+    if rules.keep_every_steps:
+        stay |= {path for path in found if _step(path) % rules.keep_every_steps == 0}
+    if rules.keep_best:
         stay |= _best(found, rules)
     for path in found:
         if path not in stay:
@@ -157,12 +145,12 @@ def apply_retention(folder: Path, rules: Retention, *, is_over: bool = False) ->
         folder.rmdir()
 
 
-def _best(found: list[Path], rules: Retention) -> set[Path]:
-    measured = {path: _numbers(path).get(rules.best_metric) for path in found}
+def _best(found: list[Path], rules: CheckpointConfig) -> set[Path]:
+    measured = {path: _numbers(path).get(rules.keep_best) for path in found}
     known = {path: value for path, value in measured.items() if isinstance(value, (int, float))}
     if not known:
         return set()
-    choose = min if rules.best_is_lowest else max
+    choose = min if rules.keep_best_lowest else max
     return {choose(known, key=lambda path: known[path])}
 
 

@@ -24,13 +24,11 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from verl_lite.engine.config.train import CheckpointConfig
+from verl_lite.engine.config.records import CheckpointConfig
 from verl_lite.engine.rundir.checkpoint_files import (
-    Retention,
     apply_retention,
     clear_write_errors,
     damaged,
-    newest_whole,
     put_in_place,
     write_manifest,
 )
@@ -81,9 +79,9 @@ class CheckpointWriter:
     next `submit` or `finish` raises CheckpointError.
     """
 
-    def __init__(self, folder: Path, retention: Retention) -> None:
+    def __init__(self, folder: Path, rules: CheckpointConfig) -> None:
         self._folder = folder
-        self._retention = retention
+        self._rules = rules
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[Path] | None = None
 
@@ -110,7 +108,7 @@ class CheckpointWriter:
             random_states=_random_states(),
             trainer=trainer,
             rollouts=rollouts,
-            rules=self._retention,
+            rules=self._rules,
         )
         return self._folder / _name(step)
 
@@ -125,38 +123,10 @@ class CheckpointWriter:
         self._thread.shutdown(wait=True)
 
 
-def retention(config: CheckpointConfig) -> Retention:
-    """The config's rules for keeping checkpoints."""
-    return Retention(
-        keep=config.keep,
-        every_steps=config.keep_every_steps,
-        best_metric=config.keep_best,
-        best_is_lowest=config.keep_best_lowest,
-    )
-
-
 def retire(folder: Path, config: CheckpointConfig) -> None:
     """Delete the checkpoints of a finished stage that only --resume needed."""
     with clear_write_errors(str(folder)):
-        apply_retention(folder, retention(config), is_over=True)
-
-
-def save_checkpoint(
-    folder: Path,
-    *,
-    step: int,
-    start_saving: StartSaving,
-    trainer: Mapping[str, Any],
-    keep: int,
-) -> Path:
-    """Write checkpoints/step_<step> now and delete all but the newest `keep` (0: delete none)."""
-    writer = CheckpointWriter(folder, Retention(keep=keep))
-    try:
-        path = writer.submit(step=step, start_saving=start_saving, trainer=trainer)
-        writer.finish()
-    finally:
-        writer.close()
-    return path
+        apply_retention(folder, config, is_over=True)
 
 
 def _write(
@@ -166,7 +136,7 @@ def _write(
     finish_saving: Callable[[], None],
     random_states: Mapping[str, Any],
     trainer: Mapping[str, Any],
-    rules: Retention,
+    rules: CheckpointConfig,
     rollouts: Sequence[ScoredRollout],
 ) -> Path:
     final, aside = folder / _name(step), _aside(folder, step)
@@ -218,11 +188,6 @@ def _reason(error: BaseException) -> str:
     while error.__context__ is not None:  # torch's writer fails again while closing: report the first error
         error = error.__context__
     return str(error).split("\n")[0]
-
-
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest intact checkpoint."""
-    return newest_whole(folder)[0]
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

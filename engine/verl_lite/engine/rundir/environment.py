@@ -92,6 +92,8 @@ def make_deterministic() -> None:
         torch.set_num_threads(1)
 
 
-def seed_torch(seed: int) -> None:
-    """Seed torch's generators, for new adapters and dropout."""
+def seed_torch(seed: int, *, deterministic: bool) -> None:
+    """Seed torch's generators, for new adapters and dropout; `make_deterministic` if wanted."""
+    if deterministic:
+        make_deterministic()
     torch.manual_seed(derive_seed(seed, "torch"))

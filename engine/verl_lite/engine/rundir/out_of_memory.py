@@ -38,8 +38,11 @@ Where = Literal[
 
 
 @contextmanager
-def clear_memory_errors(where: Where, *, step: int | None = None) -> Iterator[None]:
-    """Turn MemoryError and its torch equivalents into a TrainingError that says what to change."""
+def clear_memory_errors(where: Where, *, step: int | None = None, resumes: bool = True) -> Iterator[None]:
+    """Turn MemoryError and its torch equivalents into a TrainingError that says what to change.
+
+    `resumes`: the command has checkpoints to continue from.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -47,9 +50,10 @@ def clear_memory_errors(where: Where, *, step: int | None = None) -> Iterator[No
             raise
         at = "" if step is None else f"step {step}: "
         reason = str(error).split("\n")[0] or type(error).__name__
+        again = "use --resume, which starts from the newest checkpoint" if resumes else "start it again"
         raise TrainingError(
-            f"{at}out of memory while {where} ({reason:.160}{_held()}). To continue, {ADVICE[where]}, and "
-            "use --resume, which starts from the newest checkpoint"
+            f"{at}out of memory while {where} ({reason:.160}{_held()}). To continue, {ADVICE[where]}, "
+            f"and {again}"
         ) from error
 
 

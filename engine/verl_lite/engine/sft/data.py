@@ -75,17 +75,7 @@ def read_sft(
         closes_reasoning=sft.without_reasoning == "close",
     )
     reader = _Reader(config, finder, tools)
-    sources: list[SFTSource] = []
-    validation: Sequence[_Unit] = []
-    parts: dict[str, tuple[DatasetConfig, SFTRowsConfig, float, float]] = {
-        name: (part.data, part, part.weight, part.weight_in("decay_weight"))
-        for name, part in sft.mixture.items()
-    } or {"sft": (sft.data or _only_data(config), sft, 1.0, 1.0)}
-    for name, (data, rows, weight, decay_weight) in parts.items():
-        kept, held_out = _split(reader.units(data, rows), config, name)
-        validation = [*validation, *held_out]
-        examples = RowStore(example for unit in kept for example in unit.examples)
-        sources.append(SFTSource(name=name, examples=examples, weight=weight, decay_weight=decay_weight))
+    sources, validation = _read_sources(config, reader)
     if sft.validation is not None and sft.validation.data is not None:
         validation = reader.units(sft.validation.data, sft)
     asked = [unit.conversation for unit in validation if unit.conversation is not None]
@@ -100,6 +90,22 @@ def read_sft(
             for example in source.examples
         ),
     )
+
+
+def _read_sources(config: TrainConfig, reader: "_Reader") -> tuple[list[SFTSource], Sequence[_Unit]]:
+    """Each source's examples to train on, and the units held out of all."""
+    sources: list[SFTSource] = []
+    validation: list[_Unit] = []
+    parts: dict[str, tuple[DatasetConfig, SFTRowsConfig, float, float]] = {
+        name: (part.data, part, part.weight, part.weight_in("decay_weight"))
+        for name, part in config.sft.mixture.items()
+    } or {"sft": (config.sft.data or _only_data(config), config.sft, 1.0, 1.0)}
+    for name, (data, rows, weight, decay_weight) in parts.items():
+        kept, held_out = _split(reader.units(data, rows), config, name)
+        validation += held_out
+        examples = RowStore(example for unit in kept for example in unit.examples)
+        sources.append(SFTSource(name=name, examples=examples, weight=weight, decay_weight=decay_weight))
+    return sources, validation
 
 
 def _only_data(config: TrainConfig) -> DatasetConfig:

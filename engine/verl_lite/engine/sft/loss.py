@@ -44,8 +44,6 @@ def as_sample(example: SFTExample) -> tuple[TrainingSample, list[float]]:
     sample = TrainingSample(
         prompt_ids=example.input_ids[:first],
         completion_ids=example.input_ids[first : last + 1],
-        sampler_logprobs_T=(),
-        advantages_T=(),
         loss_mask_T=[int(weight > 0) for weight in example.weights_T[first : last + 1]],
     )
     return sample, list(example.weights_T[first : last + 1])

@@ -10,10 +10,9 @@ from torch import Tensor
 from verl_lite.engine.config.sft import SFTConfig
 from verl_lite.engine.learner.device_sums import DeviceSums
 from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints
-from verl_lite.engine.learner.muon import hidden_matrices
 from verl_lite.engine.learner.optimizer import PolicyOptimizer, decay_start
 from verl_lite.engine.learner.policy import Policy
-from verl_lite.engine.model.weights import base_model, trained_parameters
+from verl_lite.engine.model.weights import trained_parameters
 from verl_lite.engine.rundir.checkpoints import copy_of
 from verl_lite.engine.sft.data import SFTData
 from verl_lite.engine.sft.examples import SFTExample
@@ -56,12 +55,7 @@ def train_sft(
     Raises TrainingError for a gradient that is not finite.
     """
     num_steps = config.num_steps(data.num_examples)
-    optimizer = PolicyOptimizer(
-        policy.model.parameters(),
-        config.optimizer,
-        total_steps=num_steps,
-        hidden=hidden_matrices(base_model(policy.model)),
-    )
+    optimizer = PolicyOptimizer.of_model(policy.model, config.optimizer, total_steps=num_steps)
     decays = config.optimizer.schedule == "wsd"
     decay_at = decay_start(config.optimizer, num_steps) if decays else num_steps
     stream = SFTStream(data.sources, seed=seed)

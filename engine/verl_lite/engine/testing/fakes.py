@@ -15,8 +15,8 @@ from functools import partial
 from queue import SimpleQueue
 
 from verl_lite.engine.learner.learner import Learner
-from verl_lite.engine.rollout.requests import FinishedSequence, SequenceRequest
-from verl_lite.engine.rollout.streams import QueueStream, Result, SequenceStream, StreamSampler
+from verl_lite.engine.rollout.requests import FinishedSequence, QueueStream, Result, SequenceRequest
+from verl_lite.engine.rollout.streams import SequenceStream, StreamSampler
 from verl_lite.engine.types import Tokenizer, TrainingSample, UpdateStats, WeightSource
 from verl_lite.errors import VerlLiteError
 from verl_lite.plugins import SamplerSettings

@@ -8,9 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from verl_lite.engine.config.train import ModelConfig, TrainConfig
+from verl_lite.engine.config.model import ModelConfig
+from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.model.folder import prepare_model
 from verl_lite.engine.preparation import PreparedRun, prepare_run
+from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
 from verl_lite.engine.rundir.seeds import derive_seed
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError
@@ -108,7 +110,9 @@ def _parts(
     config = prepared.config
     with TemporaryDirectory() as folder:
         path = prepare_model(config.model, Path(folder) / "model", seed=config.seed)
-        with closing(make_sampler(prepared, path, debug_inline=debug_inline)) as sampler:
+        with clear_memory_errors("starting the sampler", resumes=False):
+            made = make_sampler(prepared, path, debug_inline=debug_inline)
+        with closing(made) as sampler, clear_memory_errors("generating", resumes=False):
             chunks = (
                 sampler.generate(
                     prompts[at : at + PROMPTS_AT_ONCE], num_samples=num_samples, settings=settings

@@ -25,7 +25,7 @@ from verl_lite.engine.algorithm import (
     token_weights,
 )
 from verl_lite.engine.algorithm.importance import mismatch_means
-from verl_lite.engine.algorithm.losses import LOSSES
+from verl_lite.engine.algorithm.loss_table import LOSSES
 from verl_lite.engine.config import AlgorithmConfig, ImportanceConfig, KLConfig
 from verl_lite.engine.config.algorithm import SEQUENCE_LOSSES
 from verl_lite.engine.types import OF_THE_POLICY

@@ -14,13 +14,13 @@ import torch
 from verl_lite.engine import TrainingSample
 from verl_lite.engine.config import AlgorithmConfig, LearnerConfig, LoraConfig
 from verl_lite.engine.learner import (
+    AttentionMetadata,
     LayerRule,
     Learner,
     LogitRule,
     Policy,
     Segment,
     attention_kernels,
-    attention_metadata,
     logprobs as logprobs_module,
     packed_attention,
     token_logprobs_and_entropy,
@@ -96,7 +96,7 @@ def test_packed_attention(device: torch.device, rule: dict[str, Any], chosen: st
     )
     sinks = torch.linspace(-1, 1, 8, device=device) if rule.get("sinks") else None
     layer = LayerRule(scale=head_size**-0.5, window=rule.get("window"), cap=rule.get("cap"), sinks_H=sinks)
-    plan = attention_metadata(ROW, device)
+    plan = AttentionMetadata(ROW, device)
     if device.type == "cuda":
         kernel = attention_kernels.choose_kernel(Problem.of(query, key, layer, repeated=plan.num_repeated))
         assert kernel is not None

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from verl_lite.engine.learner import (
+    AttentionMetadata,
     LayerRule,
     Segment,
     attention as interface,
     attention_buckets as in_buckets,
     attention_kernels as module,
-    attention_metadata,
     packed_attention,
 )
 from verl_lite.engine.learner.attention_kernels import Problem
@@ -154,7 +154,7 @@ def compare(out, expected, inner):
 def test_every_implementation_equals_a_dense_mask(segments, num_buckets, window, cap, sinks):
     """Segments, shared prompts, grouped heads, ragged completions, windows, caps and sinks."""
     query, key, value = inner = inputs(segments)
-    plan, rule = attention_metadata(segments, CPU), rule_of(window, cap, sinks)
+    plan, rule = AttentionMetadata(segments, CPU), rule_of(window, cap, sinks)
     expected = dense(query, key, value, segments, rule)
     assert len(plan.buckets.buckets) == num_buckets
     compare(packed_attention(query, key, value, plan, rule), expected, inner)
@@ -172,7 +172,7 @@ def test_every_implementation_equals_a_dense_mask(segments, num_buckets, window,
 @pytest.mark.parametrize(("window", "cap", "sinks"), [(None, None, False), (8, 0.7, True)])
 def test_flex_attention_gets_the_right_mask_scale_cap_and_sinks(segments, window, cap, sinks):
     query, key, value = (x.detach() for x in inputs(segments))
-    plan, rule = attention_metadata(segments, CPU), rule_of(window, cap, sinks)
+    plan, rule = AttentionMetadata(segments, CPU), rule_of(window, cap, sinks)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # eager flex_attention keeps all scores, and says so
         out = module.Flex().attend(query, key, value, plan, rule)
@@ -228,7 +228,7 @@ def test_the_table_that_chooses(monkeypatch, changes, chosen):
 def test_prompts_repeated_for_many_short_completions_go_to_flex():
     def repeats_much(segments):
         query, key, _ = inputs(segments)
-        plan = attention_metadata(segments, CPU)
+        plan = AttentionMetadata(segments, CPU)
         return Problem.of(query, key, LayerRule(scale=1.0), repeated=plan.num_repeated).repeats_much
 
     assert repeats_much(row_of((1000, None), *[(10, 0)] * 8))
@@ -295,7 +295,7 @@ def test_a_row_on_a_gpu_goes_to_the_chosen_kernel(monkeypatch):
     monkeypatch.setattr(
         interface, "choose_kernel", lambda problem: chosen.append(problem) or VARLEN["flash-attn"]
     )
-    plan, rule = attention_metadata(segments, CPU), LayerRule(scale=0.3)
+    plan, rule = AttentionMetadata(segments, CPU), LayerRule(scale=0.3)
     out = packed_attention(query.detach().as_subclass(OnGpu), key, value, plan, rule)
     torch.testing.assert_close(
         out.as_subclass(torch.Tensor), dense(query, key, value, segments, rule).detach()

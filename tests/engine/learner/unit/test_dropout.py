@@ -47,7 +47,6 @@ def samples() -> list[TrainingSample]:
                 TrainingSample(
                     prompt_ids=prompt,
                     completion_ids=completion,
-                    sampler_logprobs_T=(),
                     advantages_T=[advantage] * len(completion),
                     loss_mask_T=[1] * len(completion),
                     group=f"g{group}",

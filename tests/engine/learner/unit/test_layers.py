@@ -53,8 +53,6 @@ def test_checkpointing_and_offloading_change_nothing(tiny_model, make_samples, m
 def traced(monkeypatch):
     """Compiled layers without inductor: dynamo's tracing and autograd's, which is what a model can break."""
     monkeypatch.setattr(layers, "BACKEND", "aot_eager")
-    # vLLM on the CPU, started earlier in this process, has switched dynamo off
-    monkeypatch.delenv("TORCHDYNAMO_DISABLE", raising=False)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     yield torch._dynamo.utils.counters

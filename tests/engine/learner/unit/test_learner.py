@@ -492,8 +492,6 @@ def test_a_component_has_a_denominator_of_its_own(gradients, tiny_model, make_sa
     demonstrations = [
         replace(
             sample,
-            advantages_T=(),
-            sampler_logprobs_T=(),
             loss_mask_T=[0] * len(sample.completion_ids),
             components={"cross_entropy": [0.5] * len(sample.completion_ids)},
         )

@@ -85,14 +85,14 @@ def test_only_what_is_asked_for_gets_a_gradient():
 
 def test_no_piece_of_logits_is_larger_than_a_tile(monkeypatch):
     pieces = []
-    inner = module.TileOptions.products
+    inner = module._tile
 
     def spying(*args):
-        piece = inner(*args)
-        pieces.append(piece.numel() * piece.element_size())
-        return piece
+        tile = inner(*args)
+        pieces.append(tile.products_Nv.numel() * tile.products_Nv.element_size())
+        return tile
 
-    monkeypatch.setattr(module.TileOptions, "products", spying)
+    monkeypatch.setattr(module, "_tile", spying)
     hidden, weight, targets = inputs(N=64, D=8, V=20_000, dtype=torch.float32)
     token_logprobs_and_entropy(hidden, weight, targets, tile_mb=1)[0].sum().backward()
     assert len(pieces) == 2 * 5

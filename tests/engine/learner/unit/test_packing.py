@@ -14,9 +14,7 @@ from verl_lite.engine.learner import (
 
 
 def sample(prompt, completion) -> TrainingSample:
-    return TrainingSample(
-        prompt_ids=prompt, completion_ids=completion, sampler_logprobs_T=(), advantages_T=(), loss_mask_T=()
-    )
+    return TrainingSample(prompt_ids=prompt, completion_ids=completion)
 
 
 def ragged(count=40, seed=0):

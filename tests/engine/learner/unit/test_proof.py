@@ -47,8 +47,6 @@ def samples(vocabulary: int) -> list[TrainingSample]:
                 TrainingSample(
                     prompt_ids=prompt,
                     completion_ids=completion,
-                    sampler_logprobs_T=(),
-                    advantages_T=(),
                     loss_mask_T=[1] * length,
                     group=f"g{group}",
                 )

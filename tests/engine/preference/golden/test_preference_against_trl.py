@@ -32,12 +32,7 @@ OURS = {
 
 
 def pair(lengths: list[int], reference: list[float], margin: float = 0.0) -> Ranking:
-    samples = [
-        TrainingSample(
-            prompt_ids=[1], completion_ids=[2] * n, sampler_logprobs_T=(), advantages_T=(), loss_mask_T=()
-        )
-        for n in lengths
-    ]
+    samples = [TrainingSample(prompt_ids=[1], completion_ids=[2] * n) for n in lengths]
     return Ranking(samples=samples, ranks=[1, 2], pairs=[(0, 1)], margins=[margin], reference_K=reference)
 
 

@@ -339,12 +339,7 @@ def test_the_reward_model_reward_loads_the_folder(options: Any, tmp_path: Path) 
         pad_token_id=0,
     )
     rows = chat_ids(ChatTemplate(build_tiny_tokenizer()), to_preference(kept))
-    samples = [
-        TrainingSample(
-            prompt_ids=ids, completion_ids=rest, sampler_logprobs_T=(), advantages_T=(), loss_mask_T=()
-        )
-        for ids, rest in rows
-    ]
+    samples = [TrainingSample(prompt_ids=ids, completion_ids=rest) for ids, rest in rows]
     assert found == pytest.approx(head.score(samples).tolist(), rel=1e-4, abs=1e-5)
 
 

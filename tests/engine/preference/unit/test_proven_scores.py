@@ -29,9 +29,6 @@ def conversations() -> list[TrainingSample]:
         TrainingSample(
             prompt_ids=prompt,
             completion_ids=rng.choices(range(13, 50), k=length),
-            sampler_logprobs_T=(),
-            advantages_T=(),
-            loss_mask_T=(),
         )
         for length in (1, 9, 21)
     ]

@@ -10,8 +10,8 @@ from verl_lite.engine import PromptRow
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.data import PromptStream
 from verl_lite.engine.observe import StageClock
+from verl_lite.engine.rollout.batch_maker import BatchMaker
 from verl_lite.engine.rundir import StopRequested
-from verl_lite.engine.trainer import BatchMaker
 from verl_lite.plugins import validate
 
 

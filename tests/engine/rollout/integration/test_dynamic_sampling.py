@@ -14,7 +14,7 @@ from verl_lite.engine import PromptRow, StepBatch, train
 from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.data import PromptStream
 from verl_lite.engine.observe import StageClock, read_metrics
-from verl_lite.engine.trainer import BatchMaker
+from verl_lite.engine.rollout.batch_maker import BatchMaker
 from verl_lite.engine.types import never_stop
 from verl_lite.plugins import ComponentScore, Rollout, Score, ScoredBatch, ScoredRollout, validate
 from verl_lite.plugins.composite import batch_metrics

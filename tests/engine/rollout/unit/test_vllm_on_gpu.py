@@ -77,7 +77,9 @@ def test_adapters_need_the_base_weights_again(log: list[Any]) -> None:
 
 def test_eight_bits_need_a_gpu_and_a_correction() -> None:
     fp8 = RolloutConfig.model_validate({"vllm": {"quantization": "fp8"}})
-    with pytest.raises(ConfigError, match="quantization=fp8 needs a GPU with 8-bit products"):
+    with pytest.raises(
+        ConfigError, match="quantization=fp8 needs a GPU, and there is none here: leave it out"
+    ):
         _start("folder", fp8, on_gpu=False, seed=0, options={})
     tree = {
         "steps": 1, "model": {"tiny": {"max_context_tokens": 2048}},

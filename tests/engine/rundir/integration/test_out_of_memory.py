@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from verl_lite.engine import train
-from verl_lite.engine.config import TrainConfig
+from verl_lite.engine import evaluate_model, train, training
+from verl_lite.engine.config import TinyModelConfig, TrainConfig
+from verl_lite.engine.evals import training_config
 from verl_lite.engine.learner import Learner
+from verl_lite.engine.model import tiny
 from verl_lite.engine.observe import read_metrics
 from verl_lite.engine.rollout import TransformersSampler
 from verl_lite.engine.rundir import ADVICE, FREE_FOR_MEMORY, FREE_TO_CHANGE, clear_memory_errors
+from verl_lite.engine.tools import write_rollouts
 from verl_lite.errors import ConfigError, RewardError, TrainingError
 from verl_lite.plugins import validate
 
@@ -104,6 +107,40 @@ def test_the_run_stops_with_one_message_and_goes_on_with_less(
     smaller = config_of(max_tokens_per_micro_batch=32, gradient_checkpointing=True)
     train(smaller, run_dir=run_dir, resume=True, debug_inline=True)
     assert [row["step"] for row in read_metrics(run_dir / "metrics.jsonl")] == [1, 2, 3]
+
+
+STAGES: dict[str, tuple[object, str]] = {
+    "loading the policy": (training, "load_policy"),
+    "starting the sampler": (training, "make_sampler"),
+    "loading the new weights": (TransformersSampler, "load_weights"),
+    "generating": (TransformersSampler, "generate"),
+    "updating": (Learner, "update"),
+}
+
+
+@pytest.mark.parametrize("where", ADVICE)
+def test_every_stage_of_a_run_is_named(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*STAGES[where], lambda *arguments, **options: allocate_too_much())
+    with pytest.raises(TrainingError, match=rf"^(step \d: )?out of memory while {where} .*and use --resume"):
+        train(config_of(), run_dir=tmp_path / "run", debug_inline=True)
+
+
+@pytest.mark.parametrize("where", ["starting the sampler", "generating"])
+def test_so_do_commands_that_do_not_train(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which have no checkpoint to continue from."""
+    config = config_of()
+    tiny.build_tiny_model(tmp_path / "model", TinyModelConfig(**SMALL, max_context_tokens=32), seed=0)
+    target = STAGES["generating"] if where == "generating" else (TransformersSampler, "__init__")
+    monkeypatch.setattr(*target, lambda *arguments, **options: allocate_too_much())
+    message = f"^out of memory while {where} .*and start it again$"
+    with pytest.raises(TrainingError, match=message):
+        write_rollouts(config, tmp_path / "out.parquet", debug_inline=True)
+    held_out = config.data.model_copy(update={"held_out": config.data.train})
+    measured = training_config(config.model_copy(update={"data": held_out}))
+    with pytest.raises(TrainingError, match=message):
+        evaluate_model(measured, str(tmp_path / "model"), debug_inline=True)
 
 
 def test_what_the_messages_name_may_be_changed() -> None:

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from verl_lite.engine.config import CheckpointConfig
 from verl_lite.engine.rundir import (
     CheckpointWriter,
-    Retention,
     copy_of,
-    latest_checkpoint,
     load_checkpoint,
     load_tensors,
     newest_whole,
     remove_leftovers,
     restore_random_states,
-    save_checkpoint,
     why_not_whole,
 )
 from verl_lite.errors import CheckpointError
@@ -48,14 +47,16 @@ def saving(
     return start
 
 
-def save(folder: Path, step: int, keep: int = 0) -> Path:
-    return save_checkpoint(
-        folder,
-        step=step,
-        start_saving=saving(write_policy, {"moment": torch.arange(3.0), "num_steps": step}),
-        trainer={"prompts": {"epoch": 1}},
-        keep=keep,
-    )
+def save(folder: Path, step: int, keep: int = 0, *, policy: Callable[[Path], None] | None = None) -> Path:
+    learner = {"moment": torch.arange(3.0), "num_steps": step}
+    with closing(CheckpointWriter(folder, CheckpointConfig(keep=keep))) as writer:
+        path = writer.submit(
+            step=step,
+            start_saving=saving(policy or write_policy, learner),
+            trainer={"prompts": {"epoch": 1}},
+        )
+        writer.finish()
+    return path
 
 
 def test_what_was_saved_comes_back(tmp_path: Path) -> None:
@@ -76,8 +77,8 @@ def test_a_crash_while_writing_leaves_the_older_one(tmp_path: Path) -> None:
         raise OSError("no space left")
 
     with pytest.raises(CheckpointError, match=r"step_000002: no space left\. Training has stopped; older"):
-        save_checkpoint(tmp_path, step=2, start_saving=saving(crash, {}), trainer={}, keep=1)
-    assert latest_checkpoint(tmp_path) == old
+        save(tmp_path, 2, keep=1, policy=crash)
+    assert newest_whole(tmp_path)[0] == old
     assert save(tmp_path, 2).is_dir()  # the leftover is no obstacle
 
 
@@ -85,8 +86,8 @@ def test_only_the_newest_are_kept_and_the_same_step_is_replaced(tmp_path: Path) 
     for step in (1, 2, 3, 3):
         newest = save(tmp_path, step, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000002", "step_000003"]
-    assert latest_checkpoint(tmp_path) == newest
-    assert latest_checkpoint(tmp_path / "none") is None
+    assert newest_whole(tmp_path)[0] == newest
+    assert newest_whole(tmp_path / "none")[0] is None
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_what_may_hold_code_is_refused_not_run(tmp_path: Path) -> None:
 
 
 def test_the_newest_the_spaced_and_the_best_stay(tmp_path: Path) -> None:
-    rules = Retention(keep=2, every_steps=4, best_metric="evaluation/accuracy")
+    rules = CheckpointConfig(keep=2, keep_every_steps=4, keep_best="evaluation/accuracy")
     writer = CheckpointWriter(tmp_path, rules)
     accuracy = {1: 0.1, 2: 0.9, 3: 0.5, 5: 0.7}  # step 4 and 6 to 9 were not measured
     for step in range(1, 10):
@@ -182,7 +183,7 @@ def test_a_snapshot_does_not_see_later_updates(tmp_path: Path) -> None:
         folder.mkdir()
         torch.save(kept, folder / "w.pt")
 
-    writer = CheckpointWriter(tmp_path, Retention())
+    writer = CheckpointWriter(tmp_path, CheckpointConfig(keep=0))
     path = writer.submit(step=1, start_saving=saving(slow, {"m": moment}), trainer={})
     assert not path.exists()  # it came back before anything was written
     weights["w"] += 1
@@ -198,7 +199,7 @@ def test_what_goes_wrong_on_the_thread_is_raised_in_training(tmp_path: Path) -> 
     def no_room(folder: Path) -> None:
         raise OSError("no space left")
 
-    writer = CheckpointWriter(tmp_path, Retention())
+    writer = CheckpointWriter(tmp_path, CheckpointConfig(keep=0))
     writer.submit(step=1, start_saving=saving(no_room, {}), trainer={})
     with pytest.raises(CheckpointError, match=r"could not write the checkpoint .*step_000001"):
         writer.finish()
@@ -208,7 +209,7 @@ def test_what_goes_wrong_on_the_thread_is_raised_in_training(tmp_path: Path) -> 
 
 def test_a_folder_that_cannot_be_made_is_raised_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    writer = CheckpointWriter(tmp_path / "file" / "checkpoints", Retention())
+    writer = CheckpointWriter(tmp_path / "file" / "checkpoints", CheckpointConfig(keep=0))
     with pytest.raises(CheckpointError, match=r"could not write the checkpoint .*step_000001"):
         submit(writer, 1)
     writer.close()
