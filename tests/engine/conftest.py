@@ -263,28 +263,3 @@ class Waits(TorchDispatchMode):
 @pytest.fixture
 def waits() -> Waits:
     return Waits()
-
-
-@pytest.fixture(scope="session")
-def in_turns(tokenizer: Any) -> Callable[[Any], Any]:
-    """`in_turns(sampler)`: trajectories of up to three turns over it. A turn ends at the text 7 too."""
-    from verl_lite.engine.rollout import TurnsSampler
-    from verl_lite.engine.rollout.turns.rendering import TurnRenderer
-    from verl_lite.engine.rollout.turns.trajectory import TurnBudgets, TurnKit
-    from verl_lite.plugins import Step
-    from verl_lite.plugins.testing import FakeEnvironments
-
-    ends = (*tokenizer.encode("7", add_special_tokens=False), int(tokenizer.eos_token_id))
-    more = Step(messages=[{"role": "user", "content": "more"}])
-
-    def over(sampler: Any) -> TurnsSampler:
-        inner = copy.copy(sampler)
-        inner.end_ids = ends
-        kit = TurnKit(
-            renderer=TurnRenderer(ChatTemplate(tokenizer), end_ids=ends),
-            parser=None,
-            budgets=TurnBudgets(context_tokens=96, max_turns=3, max_tool_s=9.0),
-        )
-        return TurnsSampler(inner, FakeEnvironments(reply=lambda _: more), kit)
-
-    return over

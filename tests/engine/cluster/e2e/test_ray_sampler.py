@@ -55,22 +55,14 @@ def sampler(
 
 
 @pytest.fixture(scope="module")
-def both(
-    small_model: Path, tokenizer: Any, prompts: list[PromptRow], in_turns: Any
-) -> tuple[dict[str, Rollout], dict[str, Rollout]]:
-    """What the in-process sampler samples: single completions, and trajectories of several turns."""
+def in_process(small_model: Path, tokenizer: Any, prompts: list[PromptRow]) -> dict[str, Rollout]:
+    """What the in-process sampler samples."""
     from verl_lite.engine.rollout import VllmSampler
 
     sampler = VllmSampler(str(small_model), tokenizer, CONFIG, canary_ids=prompts[0].prompt_ids, seed=0)
     rollouts = by_id(sampler.generate(prompts, num_samples=4, settings=SETTINGS))
-    trajectories = by_id(in_turns(sampler).generate(prompts, num_samples=2, settings=SETTINGS))
     sampler.close()
-    return rollouts, trajectories
-
-
-@pytest.fixture(scope="module")
-def in_process(both: tuple[dict[str, Rollout], dict[str, Rollout]]) -> dict[str, Rollout]:
-    return both[0]
+    return rollouts
 
 
 @pytest.fixture(autouse=True)
@@ -103,14 +95,6 @@ def test_two_engines_sample_the_tokens_of_one_in_process(
     groups = list(sampler.generate(prompts, num_samples=4, settings=SETTINGS))
     assert all([rollout.sample_index for rollout in group] == [0, 1, 2, 3] for group in groups)
     assert_same(by_id(iter(groups)), in_process)
-
-
-def test_two_engines_sample_the_trajectories_of_one_in_process(
-    sampler: Any, both: tuple[dict[str, Rollout], ...], prompts: list[PromptRow], in_turns: Any
-) -> None:
-    found = by_id(in_turns(sampler).generate(prompts, num_samples=2, settings=SETTINGS))
-    assert_same(found, both[1])
-    assert max(len(rollout.turns) for rollout in found.values()) >= 3
 
 
 def test_answers_end_at_every_end_token(

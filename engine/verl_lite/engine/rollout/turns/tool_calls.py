@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from verl_lite.engine.types import Tokenizer
 from verl_lite.errors import ConfigError
@@ -15,6 +16,16 @@ from verl_lite.plugins.calls import BY_NAME, FORMATS, Call, CallFormat, call_of,
 
 AUTO = "auto"
 VLLM = "vllm:"
+OF_TOKENS = {"openai": "harmony"}  # vLLM's parsers that have no text to read
+CANNOT = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,22 +98,57 @@ def _function_call(call: Call) -> FunctionCall:
 def _vllm_parser(name: str, tokenizer: Tokenizer) -> ToolParser:
     """vLLM's parser of this name. It calls what it cannot read text: then there is no mistake to report."""
     try:
-        from vllm.tool_parsers import ToolParserManager
+        from vllm.tool_parsers import ToolParser as VllmBase, ToolParserManager
     except ImportError:
         known = ", ".join(BY_NAME)
         raise ConfigError(
             f"rollout.tool_parser={VLLM}{name}: vLLM is not installed; built in are {known}"
         ) from None
     try:
-        made = ToolParserManager.get_tool_parser(name)(tokenizer)
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"rollout.tool_parser={VLLM}{name}: {error}") from None
+        kind = ToolParserManager.get_tool_parser(name)
+        kind(tokenizer)
+    except KeyError:
+        known = ", ".join(sorted(ToolParserManager.list_registered()))
+        raise ConfigError(
+            f"rollout.tool_parser={VLLM}{name}: vLLM has no such parser; it has {known}"
+        ) from None
+    except CANNOT as error:
+        raise ConfigError(
+            f"rollout.tool_parser={VLLM}{name}: vLLM's parser does not take this model's tokenizer: {error}"
+        ) from None
+    if name in OF_TOKENS:
+        raise ConfigError(
+            f"rollout.tool_parser={VLLM}{name} reads tokens and no text: use {OF_TOKENS[name]}, built in"
+        )
+    if kind.extract_tool_calls is VllmBase.extract_tool_calls:
+        raise ConfigError(f"rollout.tool_parser={VLLM}{name}: vLLM's parser does not read a whole message")
+    return _VllmParser(kind, tokenizer)
 
-    def parse(text: str, _: Sequence[ToolSchema]) -> ParsedMessage:
-        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
-        found = made.extract_tool_calls(text, ChatCompletionRequest(messages=[], model=""))
-        calls = [call_of(call.function.model_dump()) for call in found.tool_calls]
-        return ParsedMessage(text=found.content or "", calls=tuple(map(_function_call, calls)))
+class _VllmParser:
+    """Calls vLLM's parser `kind`, one per list of tools: it reads the types of tagged values from them."""
 
-    return parse
+    def __init__(self, kind: Callable[..., Any], tokenizer: Tokenizer) -> None:
+        self._kind = kind
+        self._tokenizer = tokenizer
+        self._made: dict[str, tuple[Any, Any]] = {}
+
+    def __call__(self, text: str, tools: Sequence[ToolSchema]) -> ParsedMessage:
+        parser, request = self._parser(tools)
+        try:
+            found = parser.extract_tool_calls(text, request)
+            calls = [call_of(call.function.model_dump()) for call in found.tool_calls]
+            return ParsedMessage(text=found.content or "", calls=tuple(map(_function_call, calls)))
+        except CANNOT as error:
+            return ParsedMessage(text=text, mistake=f"the tool call cannot be read: {error}"[:300])
+
+    def _parser(self, tools: Sequence[ToolSchema]) -> tuple[Any, Any]:
+        key = json.dumps(tools)
+        if key not in self._made:
+            from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+
+            request = ChatCompletionRequest.model_validate(
+                {"messages": [], "model": "", "tools": list(tools) or None}
+            )
+            self._made[key] = (self._kind(self._tokenizer, request.tools), request)
+        return self._made[key]
