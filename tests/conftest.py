@@ -125,6 +125,11 @@ class Environment:
         return self.folder / "bin"
 
     @property
+    def packages(self) -> Path:
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        return self.folder / "lib" / version / "site-packages"
+
+    @property
     def variables(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "VERL_"))}
         return {
@@ -158,11 +163,9 @@ class Environment:
 def make_environment(folder: Path) -> Environment:
     command = [sys.executable, "-m", "venv", "--without-pip", folder / "venv"]
     subprocess.run(command, check=True, timeout=60)
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    own = folder / "venv" / "lib" / version / "site-packages"
-    outer = sysconfig.get_path("purelib")
-    (own / "outer_environment.pth").write_text(f"import site; site.addsitedir({outer!r})\n")
     environment = Environment(folder / "venv", folder / "home")
+    outer = sysconfig.get_path("purelib")
+    (environment.packages / "outer_environment.pth").write_text(f"import site; site.addsitedir({outer!r})\n")
     environment.home.mkdir()
     script = f"#!{environment.bin / 'python'}\nfrom verl_lite.cli import main\nmain()\n"
     (environment.bin / "verl-lite").write_text(script)

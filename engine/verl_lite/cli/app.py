@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +27,12 @@ from verl_lite.cli.sandbox import sandbox_app
 from verl_lite.cli.score import score
 from verl_lite.cli.train import config_app, sft, train
 from verl_lite.errors import ConfigError, DataError, PluginError, VerlLiteError
+from verl_lite.plugins.progress import watched_by
+
+if TYPE_CHECKING:
+    from typer._click.exceptions import UsageError
+else:
+    UsageError = typer.BadParameter.__mro__[1]  # older releases of typer take click's
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -92,15 +99,36 @@ _add_commands()
 
 
 def main() -> None:
-    """Run the command; a VerlLiteError prints one message and sets the exit code, without a traceback."""
+    """Run the command. What the user got wrong is one message and an exit code, without a traceback."""
     try:
-        app()
+        with _watched():
+            sys.exit(app(prog_name="verl-lite", standalone_mode=False))
+    except UsageError as error:
+        message = error.format_message()
+        if not message:  # the help was asked for by giving nothing, and is printed
+            sys.exit(2)
+        sys.exit(_report(f"{message.removesuffix('.')}{_where_help_is(error)}", 2))
     except (ConfigError, DataError, PluginError) as error:
         sys.exit(_report(error, 2))
     except VerlLiteError as error:
         sys.exit(_report(error, 1))
+    except typer.Abort:
+        sys.exit(130)
 
 
-def _report(error: VerlLiteError, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+def _watched() -> AbstractContextManager[None]:
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from verl_lite.cli.terminal import Bars
+
+    return watched_by(Bars())
+
+
+def _report(message: object, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
     return code
+
+
+def _where_help_is(error: UsageError) -> str:
+    path = error.ctx.command_path if error.ctx else "verl-lite"
+    return f" (see `{path} --help`)"

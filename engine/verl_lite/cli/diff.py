@@ -55,6 +55,7 @@ def diff(
     """
     from verl_lite.cli.terminal import print_json
     from verl_lite.lab.diff import diff_groups
+    from verl_lite.plugins.progress import counted
 
     if b is None and a_env is None and b_env is None:
         raise ConfigError("nothing to compare: give -b NEW.yaml, or --a-env / --b-env for two environments")
@@ -62,11 +63,12 @@ def diff(
         workers=workers, no_plugins=no_plugins, format=format, renames=map, cache=cache, no_cache=no_cache
     )
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        streams = []
+        sides = []
         for name, rewards, env in (("a", a, a_env), ("b", b or a, b_env)):
             side = _scored(rollouts, rewards, env, Path(folder) / f"{name}.parquet", options)
-            streams.append(stack.enter_context(side).groups())
-        report = diff_groups(*streams, max_examples=max_examples)
+            sides.append(stack.enter_context(side))
+        before = counted(sides[0].groups(), "comparing", total=sides[0].num_rows, size=len)
+        report = diff_groups(before, sides[1].groups(), max_examples=max_examples)
     if as_json:
         print_json(report.to_json())
     else:
@@ -81,7 +83,6 @@ def _scored(
     rollouts: list[str], rewards: str, env: Path | None, output: Path, options: "ScoringOptions"
 ) -> "AbstractContextManager[OpenRollouts]":
     """One side: the rollouts with its scores."""
-    from verl_lite.cli.terminal import progress
     from verl_lite.lab.reading import open_rollouts
     from verl_lite.lab.scoring import score_file
     from verl_lite.plugins import load_rewards_config
@@ -91,9 +92,7 @@ def _scored(
     if env is not None:
         _score_elsewhere(rollouts, rewards, env, output, options)
     else:
-        config = load_rewards_config(rewards)
-        with progress(f"scored with {rewards}") as on_progress:
-            score_file(rollouts, config, output=output, options=options, on_progress=on_progress)
+        score_file(rollouts, load_rewards_config(rewards), output=output, options=options)
     return open_rollouts(output)
 
 

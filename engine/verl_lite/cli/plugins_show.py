@@ -2,6 +2,7 @@
 
 import json
 import re
+import textwrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,11 +10,8 @@ import typer
 from verl_lite.cli.options import AsJson, NoPlugins, PluginKind
 
 if TYPE_CHECKING:
-    from verl_lite.lab.authoring.describe import (
-        EnvironmentDescription,
-        OptionDescription,
-        RewardDescription,
-    )
+    from verl_lite.lab.authoring.describe import EnvironmentDescription, RewardDescription
+    from verl_lite.plugins.settings import Setting
 
 
 def show_reward(
@@ -57,7 +55,7 @@ def _print(described: "RewardDescription", use: str) -> None:
     if described.options_docstring:
         print(described.options_docstring + "\n")
     for option in described.options:
-        print(_option_line(option))
+        print(_option_lines(option))
     given = ", options: {...}" if described.options else ""
     component = re.sub(r"\W", "_", described.name)
     print(f'\nrewards:\n  {component}: {{use: "{use}", weight: 1.0{given}}}')
@@ -76,7 +74,7 @@ def _show_environment(described: "EnvironmentDescription", use: str, *, schema: 
     print(described.docstring or "(it has no docstring)")
     print(f"\ndeadline {described.timeout_s:g} s\n")
     for option in described.options:
-        print(_option_line(option))
+        print(_option_lines(option))
     if described.parameters:
         print(f"the model gives: {json.dumps(described.parameters['properties'], ensure_ascii=False)}")
     given = ", options: {...}" if described.options else ""
@@ -84,7 +82,8 @@ def _show_environment(described: "EnvironmentDescription", use: str, *, schema: 
     print(f"\nenvironment: {line}" if described.kind == "environment" else f"\ntools: [{line}]")
 
 
-def _option_line(option: "OptionDescription") -> str:
-    default = "required" if option.is_required else f"default {option.default}"
-    tail = f"  {option.description}" if option.description else ""
-    return f"  {option.name}: {option.type}, {default}{tail}"
+def _option_lines(option: "Setting") -> str:
+    """An option with what it takes, and below that what it is."""
+    default = "required" if option.is_required else f"default {option.default}" if option.default else ""
+    says = textwrap.indent(textwrap.fill(option.description, 74), " " * 6)
+    return f"  {option.name}: {', '.join(filter(None, (option.values, default)))}\n{says}".rstrip()

@@ -39,23 +39,21 @@ def rollout(
 
     Example: verl-lite rollout examples/quickstart.yaml --model runs/quickstart/model -o r.parquet
     """
-    from verl_lite.cli.terminal import print_json, progress
+    from verl_lite.cli.terminal import print_json
     from verl_lite.engine.config import TrainConfig
 
     checked = load_run_config(TrainConfig, config, overrides)
     from verl_lite.engine.tools import write_rollouts
 
-    with progress("sampled") as on_progress:
-        sampled = write_rollouts(
-            checked,
-            out,
-            model=model,
-            num_prompts=prompts,
-            num_samples=samples,
-            held_out=held_out,
-            debug_inline=debug_inline,
-            on_progress=on_progress,
-        )
+    sampled = write_rollouts(
+        checked,
+        out,
+        model=model,
+        num_prompts=prompts,
+        num_samples=samples,
+        held_out=held_out,
+        debug_inline=debug_inline,
+    )
     if as_json:
         print_json({**sampled.to_json(), "out": str(out)})
         return

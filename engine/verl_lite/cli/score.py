@@ -78,13 +78,13 @@ def _score_and_tell(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    from verl_lite.cli.terminal import ending_on_sigterm, print_json, progress
+    from verl_lite.cli.terminal import ending_on_sigterm, print_json
     from verl_lite.lab.outputs import bad_rows_path
     from verl_lite.lab.scoring import score_file
     from verl_lite.plugins import load_rewards_config
 
     bad_rows = bad_rows_path(output, rollouts)
-    with ending_on_sigterm(), progress("scored") as on_progress:
+    with ending_on_sigterm():
         summary = score_file(
             rollouts,
             load_rewards_config(config),
@@ -92,7 +92,6 @@ def _score_and_tell(
             overwrite=overwrite,
             bad_rows=bad_rows,
             options=options,
-            on_progress=on_progress,
         )
     if as_json:
         print_json(summary.to_json())

@@ -1,4 +1,4 @@
-"""Terminal output: tables, numbers, and a progress bar when it is a terminal."""
+"""Terminal output: tables, numbers, and progress bars when it is a terminal."""
 
 import json
 import math
@@ -10,14 +10,21 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 console = Console(highlight=False)
 LEVEL_STYLES = {"ok": "green", "note": "blue", "warn": "yellow", "fail": "bold red"}
 
 
-JSON_VERSION = 1  # raise it when a key of any command's --json changes its meaning or goes away
+JSON_VERSION = 2  # raise it when a key of any command's --json changes its meaning or goes away
 
 
 def print_json(data: object) -> None:
@@ -61,14 +68,36 @@ def excerpt(text: str, width: int = 160) -> str:
     return line if len(line) <= width else "…" + line[1 - width :]
 
 
-@contextmanager
-def progress(what: str, *, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr if it is a terminal. Call the result with the number of finished rows."""
-    errors = Console(stderr=True)
-    columns = (TextColumn(f"{what} {{task.completed:,}} rows"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda rows: bar.advance(task, rows)
+class Bars:
+    """Watches the stages of long work: a bar on stderr for each open one, gone when it ends.
+
+    A bar has what is done, of how much where that is known, and the seconds passed and left. stdout is left
+    alone: it may be a pipe.
+    """
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=False,
+        )
+
+    @contextmanager
+    def __call__(self, what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        task = self._bars.add_task(what, total=total)
+        self._bars.start()
+        try:
+            yield lambda done: self._bars.advance(task, done)
+        finally:
+            self._bars.remove_task(task)
+            if not self._bars.tasks:
+                self._bars.stop()
 
 
 @contextmanager

@@ -12,12 +12,13 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.cache import ScoreCache
@@ -29,15 +30,18 @@ from verl_lite.lab.results import KeptResult, ResultStore
 from verl_lite.lab.statistics import group_advantages
 from verl_lite.lab.summary import ScoreSummary
 from verl_lite.plugins import RewardCatalog, RewardsConfig, Rollout, ScoredRollout, Scorer, find_rewards
+from verl_lite.plugins.progress import Advance, stage
 from verl_lite.plugins.records import BadRow, Record, RecordWriter, infer_columns, join_record_files
 from verl_lite.plugins.records.columns import ColumnTypes
 from verl_lite.workers import num_cores
 
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
+
 _CHUNK_ROWS = 2048
+_LOOK_S = 0.2  # how often the rows that the processes have scored are counted
 _ROWS_FOR_TYPES = 256  # of every file: the types of the output's columns
 _OBJECTS_PER_ROW = 60  # about twice what three components allocate
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +82,13 @@ def score_file(
     overwrite: bool = False,
     bad_rows: str | Path | None = None,
     options: ScoringOptions | None = None,
-    on_progress: Progress | None = None,
 ) -> ScoreSummary:
     """Score every rollout of `sources`; write the scored records to `output` if given, group by group.
 
     Unreadable rows are counted and, if `bad_rows` is given, written there as JSONL with position and
-    reason. `on_progress` is called with the number of rows just finished. Raises DataError for unreadable
-    sources, sources of which no row could be read, and an output that cannot be written or would replace
-    something without `overwrite`; PluginError and ConfigError for the rewards.
+    reason. Raises DataError for unreadable sources, sources of which no row could be read, and an output
+    that cannot be written or would replace something without `overwrite`; PluginError and ConfigError for
+    the rewards.
     """
     options = options or ScoringOptions()
     started = time.perf_counter()
@@ -100,7 +103,7 @@ def score_file(
         scorer = stack.enter_context(open_scorer(task.config, options))
         store = _result_store(task, rollouts, scorer)
         kept = store.fetch(target) if store else None
-        result = kept or _score_all(task, rollouts, scorer, target, on_progress)
+        result = kept or _score_all(task, rollouts, scorer, target)
         if store is not None and kept is None:
             store.keep(target, result)
     result.summary.name_sources(scorer.components)
@@ -126,9 +129,7 @@ def _result_store(task: "_Task", rollouts: Rollouts, scorer: Scorer) -> ResultSt
     return ResultStore(folder, rollouts.files, task.config, scorer)
 
 
-def _score_all(
-    task: "_Task", rollouts: Rollouts, scorer: Scorer, output: Path | None, on_progress: Progress | None
-) -> KeptResult:
+def _score_all(task: "_Task", rollouts: Rollouts, scorer: Scorer, output: Path | None) -> KeptResult:
     """Score into parts beside `output`, and put it in its place when all of it is there."""
     total = KeptResult(ScoreSummary(), [])
     with ExitStack() as stack:
@@ -137,8 +138,6 @@ def _score_all(
         for result in _results(task, rollouts, scorer, parts, stack):
             total.summary.merge(result.summary)
             total.bad_rows.extend(result.bad_rows)
-            if on_progress is not None:
-                on_progress(result.summary.num_rows)
         if not total.summary.num_rows:
             raise DataError(_nothing_read(rollouts, total.bad_rows))
         if output is not None:
@@ -155,28 +154,34 @@ def _nothing_read(rollouts: Rollouts, bad_rows: Sequence[BadRow]) -> str:
 
 
 def score_groups(
-    groups: Iterable[list[Record]], scorer: Scorer, cache: ScoreCache | None = None
+    groups: Iterable[list[Record]],
+    scorer: Scorer,
+    cache: ScoreCache | None = None,
+    advance: Advance = lambda _: None,
 ) -> Iterator[tuple[list[Record], list[ScoredRollout]]]:
     """Score a stream of whole groups in chunks; a chunk has one step, whose reward weights apply.
 
     A cache is read and written chunk by chunk, so an interrupted pass resumes where it stopped.
+    `advance` is called with how many more rollouts are scored.
     """
     chunk: list[Record] = []
     for group in groups:
         if chunk and (len(chunk) + len(group) > _CHUNK_ROWS or group[0].step != chunk[0].step):
-            yield chunk, _score_chunk(chunk, scorer, cache)
+            yield chunk, _score_chunk(chunk, scorer, cache, advance)
             chunk = []
         chunk += group
     if chunk:
-        yield chunk, _score_chunk(chunk, scorer, cache)
+        yield chunk, _score_chunk(chunk, scorer, cache, advance)
 
 
-def _score_chunk(chunk: list[Record], scorer: Scorer, cache: ScoreCache | None) -> list[ScoredRollout]:
+def _score_chunk(
+    chunk: list[Record], scorer: Scorer, cache: ScoreCache | None, advance: Advance
+) -> list[ScoredRollout]:
     rollouts, step = [record.rollout for record in chunk], chunk[0].step or 0
     if cache is None:
-        return scorer.score_rows(rollouts, step=step)
+        return scorer.score_rows(rollouts, step=step, advance=advance)
     known = cache.known(scorer, rollouts)
-    rows = scorer.score_rows(rollouts, step=step, known=known)
+    rows = scorer.score_rows(rollouts, step=step, known=known, advance=advance)
     cache.keep(scorer, rows, known)
     return rows
 
@@ -235,20 +240,35 @@ def _results(
 ) -> Iterator[KeptResult]:
     """Each piece's result, in order: from a pool where there is enough to share out."""
     if task.options.num_processes < 2 or rollouts.num_parts < 2:
-        for piece in rollouts.pieces():
-            yield _score_piece(task, scorer, piece, parts.new())
+        with stage("scoring", total=rollouts.num_rows) as advance:
+            for piece in rollouts.pieces():
+                yield _score_piece(task, scorer, piece, parts.new(), advance)
         return
-    pool = stack.enter_context(_open_pool(task, min(task.options.num_processes, rollouts.num_parts)))
+    scored = multiprocessing.get_context("spawn").Value("q")
+    size = min(task.options.num_processes, rollouts.num_parts)
+    pool = stack.enter_context(_open_pool(task, size, scored))
     pieces = rollouts.pieces(map=pool.map)
-    yield from pool.map(_score_in_process, pieces, [parts.new() for _ in pieces])
+    futures = [pool.submit(_score_in_process, piece, parts.new()) for piece in pieces]
+    with stage("scoring", total=rollouts.num_rows) as advance:
+        shown = 0
+        for future in futures:
+            while wait([future], timeout=_LOOK_S).not_done:
+                advance(scored.value - shown)
+                shown = scored.value
+            yield future.result()
+        advance(scored.value - shown)
 
 
 @contextmanager
-def _open_pool(task: _Task, size: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that score pieces. They end with this one, however it ends, and at once when it gives up."""
+def _open_pool(task: _Task, size: int, scored: "Synchronized[int]") -> Iterator[ProcessPoolExecutor]:
+    """Processes that score pieces. They end with this one, however it ends, and at once when it gives up.
+
+    They count the rows in `scored`.
+    """
     context = multiprocessing.get_context("spawn")  # never fork a process with threads or torch
     watched, held = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(size, mp_context=context, initializer=_start_process, initargs=(task, watched))
+    initial = (task, watched, scored)
+    pool = ProcessPoolExecutor(size, mp_context=context, initializer=_start_process, initargs=initial)
     try:
         yield pool
         pool.shutdown()
@@ -258,13 +278,15 @@ def _open_pool(task: _Task, size: int) -> Iterator[ProcessPoolExecutor]:
         watched.close()
 
 
-def _score_piece(task: _Task, scorer: Scorer, piece: Piece, output: Path | None) -> KeptResult:
+def _score_piece(
+    task: _Task, scorer: Scorer, piece: Piece, output: Path | None, advance: Advance
+) -> KeptResult:
     result = KeptResult(ScoreSummary(), [])
     with ExitStack() as stack:
         stack.enter_context(_collector_for_chunks())
         writer = stack.enter_context(RecordWriter(output, columns=task.columns)) if output else None
         cache = stack.enter_context(ScoreCache(task.options.cache)) if task.options.cache else None
-        for chunk, rows in score_groups(piece.groups(result.bad_rows.append), scorer, cache):
+        for chunk, rows in score_groups(piece.groups(result.bad_rows.append), scorer, cache, advance):
             result.summary.add(rows)
             if writer is not None:
                 writer.write(rows, steps=[r.step for r in chunk], advantages=_advantages(chunk, rows))
@@ -294,15 +316,20 @@ def _advantages(chunk: list[Record], rows: list[ScoredRollout]) -> list[float | 
     ]
 
 
-_process: tuple[_Task, Scorer] | None = None  # one pool process's state between shards
+_process: tuple[_Task, Scorer, Advance] | None = None  # one pool process's state between shards
 
 
-def _start_process(task: _Task, watched: Connection) -> None:
+def _start_process(task: _Task, watched: Connection, scored: "Synchronized[int]") -> None:
     global _process
     threading.Thread(target=_end_with, args=(watched,), daemon=True).start()
     scorer = open_scorer(task.config, replace(task.options, workers=1))
     scorer.__enter__()
-    _process = task, scorer
+
+    def advance(done: int) -> None:
+        with scored.get_lock():
+            scored.value += done
+
+    _process = task, scorer, advance
 
 
 def _end_with(watched: Connection) -> None:
@@ -313,8 +340,8 @@ def _end_with(watched: Connection) -> None:
 
 def _score_in_process(piece: Piece, output: Path | None) -> KeptResult:
     assert _process is not None, "the pool's initializer runs first"
-    task, scorer = _process
-    return _score_piece(task, scorer, piece, output)
+    task, scorer, advance = _process
+    return _score_piece(task, scorer, piece, output, advance)
 
 
 def _write_bad_rows(path: Path, rows: list[BadRow]) -> None:

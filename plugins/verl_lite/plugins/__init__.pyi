@@ -15,6 +15,7 @@ from .contract import (
     Component as Component,
     Form as Form,
     NoOptions as NoOptions,
+    Register as Register,
     RewardDefinition as RewardDefinition,
     definition_of as definition_of,
     hookimpl as hookimpl,

@@ -31,7 +31,9 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Register(Protocol):
-    def __call__(self, reward: Callable[..., object]) -> None: ...
+    """What the hooks are given: call it with each reward, environment or tool of the plugin."""
+
+    def __call__(self, call: Callable[..., object], /) -> None: ...
 
 
 @hookspec

@@ -18,6 +18,7 @@ from verl_lite.plugins.contract import Component
 from verl_lite.plugins.discovery import RewardCatalog, content_hash, find_rewards
 from verl_lite.plugins.execution import Execution, Placement, TimedScore
 from verl_lite.plugins.paths import map_rollout
+from verl_lite.plugins.progress import Advance
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoredBatch, ScoredRollout
 
@@ -80,12 +81,20 @@ class Scorer:
         return session.finish()
 
     def score_rows(
-        self, rollouts: Sequence[Rollout], *, step: int = 0, known: Sequence[Mapping[str, Score]] = ()
+        self,
+        rollouts: Sequence[Rollout],
+        *,
+        step: int = 0,
+        known: Sequence[Mapping[str, Score]] = (),
+        advance: Advance = lambda _: None,
     ) -> list[ScoredRollout]:
-        """The rows of `score` without the metrics, for callers that keep their own tallies."""
+        """The rows of `score` without the metrics, for callers that keep their own tallies.
+
+        `advance` is called with how many more rollouts are scored.
+        """
         session = self.start(step=step)
         session.add(rollouts, known)
-        return session.finish_rows()
+        return session.finish_rows(advance)
 
     def start(self, *, step: int = 0) -> "ScoringSession":
         """Begin a pass whose rollouts arrive in pieces, so that scoring overlaps generation."""
@@ -139,9 +148,9 @@ class ScoringSession:
         slowest = {name: part.slowest for name, part in stats.components.items()}
         return ScoredBatch(rows=rows, metrics=metrics | stats.metrics(), slowest=slowest)
 
-    def finish_rows(self) -> list[ScoredRollout]:
+    def finish_rows(self, advance: Advance = lambda _: None) -> list[ScoredRollout]:
         """Like `finish`, without the metrics."""
-        timed_rows = self._run.finish()
+        timed_rows = self._run.finish(advance)
         with _collector_paused():
             rows, aborting = self._combined(timed_rows)
             self._scorer._breaker.check(rows, self._combiner.has_effect(), aborting)

@@ -5,8 +5,9 @@ the pages of the documentation.
 """
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -14,6 +15,7 @@ import annotated_types as limits
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 _WORDS = {
     str: "text",
@@ -21,11 +23,12 @@ _WORDS = {
     float: "number",
     bool: "`true` or `false`",
     dict: "mapping",
+    Mapping: "mapping",
     NoneType: "`null`",
     Any: "any value",
 }
 _LIMITS = {limits.Ge: "at least", limits.Gt: "above", limits.Le: "at most", limits.Lt: "below"}
-_LISTS = (list, tuple, set, frozenset)
+_LISTS = (list, tuple, set, frozenset, Sequence)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +111,8 @@ def as_yaml(value: object) -> str:
     >>> as_yaml(0.5), as_yaml(None), as_yaml(("a", 1))
     ('0.5', 'null', '[a, 1]')
     """
-    plain = list(value) if isinstance(value, _LISTS) else value
+    ordered = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
+    plain = to_jsonable_python(ordered, bytes_mode="base64", fallback=repr)
     text = yaml.safe_dump(plain, default_flow_style=True, width=10_000, allow_unicode=True)
     return text.removesuffix("...\n").strip()
 
@@ -128,15 +132,16 @@ def _values(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> str:
         return _either([_values(one, () if one is NoneType else metadata) for one in arguments])
     if origin is Literal:
         return _either([f"`{as_yaml(one)}`" for one in arguments])
-    if origin is dict or origin is Mapping:
+    if origin in (dict, Mapping) and arguments:
         return "mapping of names to " + _values(arguments[1])
-    if origin in _LISTS:
+    if origin in _LISTS and arguments:
         return f"list ({_either([_values(one) for one in arguments if one is not Ellipsis])})"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
-    word = _WORDS.get(
-        annotation, "any value" if annotation is Any else getattr(annotation, "__name__", "value").lower()
-    )
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return _either([f"`{as_yaml(one)}`" for one in annotation])
+    kind = origin or annotation
+    word = _WORDS.get(kind) or ("list" if kind in _LISTS else getattr(kind, "__name__", "value").lower())
     return ", ".join([word, *_bounds(metadata)])
 
 

@@ -5,7 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,15 @@ from verl_lite.lab.authoring import write_plugin
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples" / "reward_plugin"
+TYPED = (
+    "pydantic",
+    "pydantic_core",
+    "annotated_types",
+    "pluggy",
+    "_pytest",
+    "pytest",
+    "typing_extensions.py",
+)
 NO_REGISTRY = ("Could not connect", "error sending request", "dns error", "client error (Connect)")
 
 
@@ -54,6 +65,7 @@ def test_new_writes_the_files_it_names(new_plugin: Path, environment: Any) -> No
         "README.md",
         "pyproject.toml",
         "src/verl_lite_names_things/__init__.py",
+        "src/verl_lite_names_things/py.typed",
         "src/verl_lite_names_things/reward.py",
         "tests/golden/names-things.golden.json",
         "tests/golden/rewards.yaml",
@@ -129,6 +141,23 @@ def test_a_new_plugin_is_clean_code(kind: str, request: pytest.FixtureRequest) -
     layout = [sys.executable, "-m", "ruff", "format", "--isolated", "--check", "--line-length", "110"]
     done = subprocess.run([*layout, str(new_plugin)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_new_plugins_are_typed_against_the_installed_package(
+    new_plugin: Path, new_environment_plugin: Path, environment: Any, tmp_path: Path
+) -> None:
+    """mypy --strict as their authors run it: our wheel unpacked among the installed packages."""
+    with zipfile.ZipFile(build_wheel(ROOT, tmp_path)) as core:
+        core.extractall(environment.packages)
+    for name in TYPED:  # a part of what pip would install beside it: the rest is long to read
+        (environment.packages / name).symlink_to(Path(sysconfig.get_path("purelib"), name))
+    command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", environment.bin / "python"]
+    places = ["--cache-dir", tmp_path, new_plugin, new_environment_plugin]
+    done = environment.run(*command, *places, cwd=tmp_path)
+    assert done.stdout == "Success: no issues found in 6 source files\n", done.stdout + done.stderr
+    for project in (new_plugin, new_environment_plugin):
+        with zipfile.ZipFile(build_wheel(project, tmp_path)) as wheel:
+            assert any(name.endswith("/py.typed") for name in wheel.namelist())
 
 
 @pytest.mark.parametrize(

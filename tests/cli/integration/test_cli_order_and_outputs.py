@@ -217,8 +217,8 @@ def test_map_on_the_command_line_and_in_the_config(run: Run) -> None:
     by_config = run("score", "nested.jsonl", "-c", "mapped.yaml", "--no-cache", "--json")[1]
     for summary in (by_option, by_config):
         assert summary["components"]["correct"]["mean"] == 0.5
-        assert summary["schema_version"] == 1
+        assert summary["schema_version"] == 2
     _, checked, _ = run("check", "nested.jsonl", "-c", "mapped.yaml", "--json")
-    assert (checked["num_groups"], checked["schema_version"]) == (3, 1)
+    assert (checked["num_groups"], checked["schema_version"]) == (3, 2)
     code, _, error = run("score", "nested.jsonl", "-c", "plain.yaml", "--map", "reference")
     assert (code, "expected NEW=OLD" in error) == (2, True)

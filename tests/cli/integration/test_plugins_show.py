@@ -16,10 +16,10 @@ def test_show_prints_the_docstring_and_the_options() -> None:
     assert done.stdout.startswith("length (verl-lite), version 1\n\nA value for the completion's length")
     assert "called with one rollout, in the trainer's process, deadline 10 s\n" in done.stdout
     assert (
-        "\n  zero_at: int | None, default None  linear: the length from which the value is 0.0;"
-        in done.stdout
+        "\n  zero_at: whole number, above 0, or `null`, default null\n"
+        "      linear: the length from which the value is 0.0; by default twice `target`\n" in done.stdout
     )
-    assert "\n  unit: Literal['tokens', 'words', 'characters'], default 'tokens'  what is" in done.stdout
+    assert "\n  unit: `tokens`, `words` or `characters`, default tokens\n      what is" in done.stdout
     assert done.stdout.endswith('  length: {use: "length", weight: 1.0, options: {...}}\n')
 
 
@@ -52,7 +52,7 @@ def test_json_describes_a_local_file(tmp_path: Path) -> None:
     assert data["options"] == [
         {
             "name": "words",
-            "type": "list[str]",
+            "values": "list (text)",
             "default": "",
             "is_required": True,
             "description": "",
@@ -62,4 +62,4 @@ def test_json_describes_a_local_file(tmp_path: Path) -> None:
     text = RUN.invoke(app, ["plugins", "show", use]).stdout
     assert "(it has no docstring)" in text
     assert "called with rollouts in batches, on the event loop, deadline 3 s" in text
-    assert "  words: list[str], required\n" in text
+    assert "  words: list (text), required\n" in text

@@ -1,15 +1,17 @@
 """Scoring a file gives the same records however it is cut, and loses no row."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from verl_lite.lab import ScoringOptions, score_file
+from verl_lite.lab import ScoringOptions, open_rollouts, score_file
 from verl_lite.lab.reading import rollouts as reading
 from verl_lite.plugins import RewardsConfig
+from verl_lite.plugins.progress import Advance, watched_by
 from verl_lite.plugins.records import read_records
 
 Rows = list[dict[str, Any]]
@@ -43,13 +45,19 @@ def test_several_processes_write_the_same_records(
     one, two = tmp_path / f"one{suffix}", tmp_path / f"two{suffix}"
     alone = score_file(source, rewards(), output=one)
     monkeypatch.setattr(reading, "SPAN_BYTES", source.stat().st_size // 4)
-    seen: list[int] = []
-    shared = score_file(
-        source, rewards(), output=two, options=ScoringOptions(workers=2), on_progress=seen.append
-    )
-    assert len(seen) > 2
-    assert sum(seen) == 40
-    assert all(rows % 4 == 0 for rows in seen)  # no group is split
+    done: list[int] = []
+
+    @contextmanager
+    def watcher(what: str, total: int | None) -> Iterator[Advance]:
+        yield done.append if (what, total) == ("scoring", 40) else lambda _: None
+
+    with watched_by(watcher):
+        shared = score_file(source, rewards(), output=two, options=ScoringOptions(workers=2))
+    assert sum(done) == 40
+    with open_rollouts(source) as opened:
+        sizes = [sum(map(len, piece.groups())) for piece in opened.pieces()]
+    assert len(sizes) > 2
+    assert all(rows % 4 == 0 for rows in sizes)  # no group is split
     assert shared.reward.to_json() == pytest.approx(alone.reward.to_json())
 
     def facts(path: Path) -> list[Any]:

@@ -13,7 +13,7 @@ ROOMS = {
     "verl_lite.plugins": """
         API_VERSION EPS Component ComponentScore ConfigModel EnvironmentDefinition EnvironmentHost
         EnvironmentSession Form FunctionCall Message Moments NoOptions
-        PluginInfo PluginStatus RewardCatalog RewardDefinition RewardsConfig Rollout SamplerSettings
+        PluginInfo PluginStatus Register RewardCatalog RewardDefinition RewardsConfig Rollout SamplerSettings
         Score ScoreOutcome ScoredBatch ScoredRollout Scorer ScoringSession Segment Step StepResult StepScore
         ToolCall ToolDefinition ToolError ToolSchema Turn TurnOutcome apply_overrides
         content_hash definition_of environment find_rewards gdpo_advantages group_center group_standardize
@@ -81,8 +81,7 @@ ROOMS = {
         NotebookRewards Scores attack check diff read_rewards read_source score
     """,
     "verl_lite.lab.authoring": """
-        OptionDescription PluginNames PluginReport RewardDescription check_plugin describe_reward
-        write_plugin
+        PluginNames PluginReport RewardDescription check_plugin describe_reward write_plugin
     """,
     "verl_lite.lab.check": """
         CheckOptions CheckReport ComponentTally Finding GroupTally LabelTally Level check_file

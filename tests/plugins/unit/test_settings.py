@@ -1,12 +1,15 @@
 """Settings described by their models: values in words, defaults as YAML, where a section is met."""
 
-from collections.abc import Mapping
+import re
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
 import yaml
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import ConfigModel, validate
@@ -47,6 +50,44 @@ def test_a_setting_in_words(name: str, values: str, default: str, is_required: b
     [found] = [setting for setting in settings_of(Outer) if setting.name == name]
     assert (found.values, found.default, found.is_required) == (values, default, is_required)
     assert found.description.endswith(".")
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = 2
+
+
+class OfAnAuthor(BaseModel):
+    """Options as plugins have them: bare and rare types."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    bare: dict = {}  # type: ignore[type-arg]
+    old: typing.List = []  # type: ignore[type-arg]  # noqa: UP006
+    several: Sequence[str] = ("x", "y")
+    colour: Colour = Colour.RED
+    names: set[str] = {"b", "a"}
+    pattern: re.Pattern[str] = re.compile("a+")
+    raw: bytes = b"\xff"
+    call: Callable[[int], str] = str
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "default"),
+    [
+        ("bare", "mapping", "{}"),
+        ("old", "list", "[]"),
+        ("several", "list (text)", "[x, y]"),
+        ("colour", "`red` or `2`", "red"),
+        ("names", "list (text)", "[a, b]"),
+        ("pattern", "pattern", "a+"),
+        ("raw", "bytes", "_w=="),
+        ("call", "callable", "<class 'str'>"),
+    ],
+)
+def test_types_of_a_plugin_in_words(name: str, values: str, default: str) -> None:
+    [found] = [setting for setting in settings_of(OfAnAuthor) if setting.name == name]
+    assert (found.values, found.default) == (values, default)
 
 
 def test_bounds_and_lists() -> None:

@@ -39,6 +39,7 @@ from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.scoring import without_breaker
 from verl_lite.plugins import SamplerSettings, ScoredRollout
 from verl_lite.plugins.discovery import find_rewards
+from verl_lite.plugins.progress import counted
 from verl_lite.plugins.records import RecordWriter
 from verl_lite.plugins.scorer import Scorer
 
@@ -200,7 +201,8 @@ class _Dataset:
         self, sampler: Sampler, scorer: Scorer, settings: SamplerSettings, *, num_samples: int, kind: str
     ) -> Sequence[ScoredRollout]:
         with clear_memory_errors("generating", resumes=False), scoring(scorer, step=0) as session:
-            for group in sampler.generate(self.prompts, num_samples=num_samples, settings=settings):
+            groups = sampler.generate(self.prompts, num_samples=num_samples, settings=settings)
+            for group in counted(groups, f"{self.name} {kind}", total=len(self.prompts)):
                 session.add(group)
         rows = session.finish().rows
         if self.out_dir is not None:

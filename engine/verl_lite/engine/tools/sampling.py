@@ -1,7 +1,7 @@
 """Sampling without training: a config's model on its prompts, scored by its rewards if it has any."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +16,8 @@ from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
 from verl_lite.engine.rundir.seeds import derive_seed
 from verl_lite.engine.types import PromptRow
 from verl_lite.errors import ConfigError
-from verl_lite.plugins import SamplerSettings, ScoredRollout
+from verl_lite.plugins import Rollout, SamplerSettings, ScoredRollout
+from verl_lite.plugins.progress import Advance, stage
 from verl_lite.plugins.records import RecordWriter
 from verl_lite.plugins.scorer import Scorer
 
@@ -50,7 +51,6 @@ def write_rollouts(
     num_samples: int | None = None,
     held_out: bool = False,
     debug_inline: bool = False,
-    on_progress: Callable[[int], None] = lambda _: None,
 ) -> Sampled:
     """Sample the config's model, or the one in `model`, on its prompts and write the records to `path`.
 
@@ -72,7 +72,6 @@ def write_rollouts(
     with RecordWriter(path) as writer:
         for part in _parts(prepared, prompts, settings, num_samples=count, debug_inline=debug_inline):
             writer.write(part)
-            on_progress(len(part))
             totals.add(part)
     return totals.summary(
         model=config.model.path or "the tiny model", num_prompts=len(prompts), num_samples=count
@@ -109,15 +108,15 @@ def _parts(
 
     config = prepared.config
     with TemporaryDirectory() as folder:
-        path = prepare_model(config.model, Path(folder) / "model", seed=config.seed)
-        with clear_memory_errors("starting the sampler", resumes=False):
+        with stage("loading the model"), clear_memory_errors("starting the sampler", resumes=False):
+            path = prepare_model(config.model, Path(folder) / "model", seed=config.seed)
             made = make_sampler(prepared, path, debug_inline=debug_inline)
-        with closing(made) as sampler, clear_memory_errors("generating", resumes=False):
+        watched = stage("sampling", total=len(prompts))
+        with closing(made) as sampler, clear_memory_errors("generating", resumes=False), watched as advance:
             chunks = (
-                sampler.generate(
-                    prompts[at : at + PROMPTS_AT_ONCE], num_samples=num_samples, settings=settings
-                )
+                _each(sampler.generate(some, num_samples=num_samples, settings=settings), advance)
                 for at in range(0, len(prompts), PROMPTS_AT_ONCE)
+                if (some := prompts[at : at + PROMPTS_AT_ONCE])
             )
             if not config.rewards:
                 for groups in chunks:
@@ -132,6 +131,12 @@ def _parts(
                     for group in groups:
                         session.add(group)
                     yield session.finish().rows
+
+
+def _each(groups: Iterable[Sequence[Rollout]], advance: Advance) -> Iterator[Sequence[Rollout]]:
+    for group in groups:
+        yield group
+        advance(1)
 
 
 class _Totals:

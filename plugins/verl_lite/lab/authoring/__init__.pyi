@@ -1,6 +1,5 @@
 from .checks import PluginReport as PluginReport, check_plugin as check_plugin
 from .describe import (
-    OptionDescription as OptionDescription,
     RewardDescription as RewardDescription,
     describe_reward as describe_reward,
 )

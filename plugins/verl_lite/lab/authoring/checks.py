@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_lite.errors import PluginError
-from verl_lite.lab.authoring.describe import describe_options
+from verl_lite.lab.authoring.describe import undocumented_options
 from verl_lite.lab.authoring.passes import Passes, run_passes
 from verl_lite.lab.authoring.subjects import Subject, find_golden_files, odd_rollouts, subjects_of
 from verl_lite.lab.check import Finding, Level
@@ -85,14 +85,14 @@ def _docstring(definition: RewardDefinition) -> Finding:
 
 
 def _options(definition: RewardDefinition) -> Finding:
-    options = describe_options(definition)
-    bare = [option.name for option in options if not option.is_documented]
+    bare = list(undocumented_options(definition.options_model, definition.call))
     if bare:
         message = (
             f"not documented: {', '.join(bare)}; give Field(description=...) or name them in the docstring"
         )
         return Finding(check="options", level=Level.WARN, message=message, numbers={"undocumented": bare})
-    message = f"{len(options)} documented" if options else "it takes none"
+    count = len(definition.options_model.model_fields)
+    message = f"{count} documented" if count else "it takes none"
     return Finding(check="options", level=Level.OK, message=message)
 
 

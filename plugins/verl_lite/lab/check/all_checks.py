@@ -4,6 +4,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from verl_lite.lab.cache import digest
 from verl_lite.lab.check.components import ComponentTally, component_findings, tally_components
@@ -27,6 +28,7 @@ from verl_lite.lab.scoring import (
     without_breaker,
 )
 from verl_lite.plugins import RewardsConfig, Rollout, ScoredRollout
+from verl_lite.plugins.progress import counted, stage
 from verl_lite.plugins.records import Record
 
 
@@ -77,22 +79,26 @@ def check_file(
         primary = primary_component(scorer, check.primary)
         tallies = _Tallies(groups=GroupTally(primary=primary))
         sample = _Sample(check.num_probes, check.seed)
-        for chunk, rows in score_groups(rollouts.groups(), scorer):
-            remaining = iter(rows)
-            for records in consecutive_groups(chunk):
-                group = [next(remaining) for _ in records]
-                _add_group(tallies, group, check)
-                sample.add(records)
+        with stage("scoring", total=rollouts.num_rows) as advance:
+            for chunk, rows in score_groups(rollouts.groups(), scorer, advance=advance):
+                remaining = iter(rows)
+                for records in consecutive_groups(chunk):
+                    group = [next(remaining) for _ in records]
+                    _add_group(tallies, group, check)
+                    sample.add(records)
+        probes = (
+            partial(determinism, sample.groups, scorer, other, seed=check.seed),
+            partial(own_references, sample.groups, scorer, primary),
+            partial(empty_answers, sample.groups, scorer, primary),
+            partial(swapped_references, sample.groups, scorer, primary, seed=check.seed),
+            partial(uncomputed_answers, sample.groups, scorer, primary),
+        )
         findings = [
             *component_findings(tallies.components, scorer.components),
             *group_findings(tallies.groups),
             *label_findings(tallies.labels, primary),
             *_duplicates(tallies),
-            determinism(sample.groups, scorer, other, seed=check.seed),
-            own_references(sample.groups, scorer, primary),
-            empty_answers(sample.groups, scorer, primary),
-            swapped_references(sample.groups, scorer, primary, seed=check.seed),
-            uncomputed_answers(sample.groups, scorer, primary),
+            *(probe() for probe in counted(probes, "probing", total=len(probes))),
         ]
     return CheckReport(num_rows=tallies.num_rows, num_groups=tallies.num_groups, findings=tuple(findings))
 

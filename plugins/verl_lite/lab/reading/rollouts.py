@@ -24,6 +24,7 @@ from verl_lite.lab.reading.mapping import map_row
 from verl_lite.lab.reading.places import Place, find_places
 from verl_lite.lab.reading.record_file import RecordFile, detect, step_in_name
 from verl_lite.lab.reading.spill import spill
+from verl_lite.plugins.progress import counted
 from verl_lite.plugins.records import BadRow, Record, Span, spans_of
 from verl_lite.plugins.records.reader import converted
 
@@ -60,6 +61,7 @@ class Rollouts:
         self.files, self.skipped = tuple(files), tuple(skipped)
         self._folder = folder
         self._pieces: list[Piece] | None = None
+        self._num_rows = 0
         self._spans = [spans_of(f.path, num_rows=SPAN_ROWS, num_bytes=SPAN_BYTES) for f in files]
         for file, spans in zip(files, self._spans, strict=True):
             if not spans:
@@ -74,6 +76,12 @@ class Rollouts:
             size = sum(span.num_rows if is_parquet else span.end - span.position for span in spans)
             parts += size / (SPAN_ROWS if is_parquet else SPAN_BYTES)
         return round(parts)
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are, readable or not."""
+        self.pieces()
+        return self._num_rows
 
     def groups(self, on_bad_row: OnBadRow = None) -> Iterator[list[Record]]:
         """Every group once, all its records together, in the order of the groups' first records.
@@ -107,8 +115,10 @@ class Rollouts:
             for file, spans in zip(self.files, self._spans, strict=True)
             for span in spans
         ]
-        done = iter(map(index_span, tasks))
-        indices = [_counted([next(done) for _ in spans]) for spans in self._spans]
+        done = counted(map(index_span, tasks), "reading", total=len(tasks))
+        indices = [_numbered([next(done) for _ in spans]) for spans in self._spans]
+        done.close()
+        self._num_rows = sum(index.span.num_rows for spans in indices for index in spans)
         order = find_order(indices)
         self.files = tuple(
             replace(file, clashes=clashes) if clashes else file
@@ -187,7 +197,7 @@ def _apart(files: list[RecordFile]) -> list[RecordFile]:
     return [replace(file, prefix=name) for file, name in zip(files, names, strict=True)]
 
 
-def _counted(indices: Sequence[SpanIndex]) -> list[SpanIndex]:
+def _numbered(indices: Sequence[SpanIndex]) -> list[SpanIndex]:
     """The spans of one file, with the numbers of their first rows."""
     counted, row = [], 1
     for index in indices:

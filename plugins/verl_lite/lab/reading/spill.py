@@ -14,6 +14,7 @@ from pathlib import Path
 from verl_lite.lab.groups import number_samples
 from verl_lite.lab.reading.index import Order, SpanIndex
 from verl_lite.lab.reading.record_file import RecordFile
+from verl_lite.plugins.progress import counted
 from verl_lite.plugins.records import BadRow, Record, read_rows
 from verl_lite.plugins.records.reader import converted
 
@@ -66,7 +67,7 @@ def spill(
         outputs = [stack.enter_context(path.open("wb")) for path in paths]
         at = 0
         for file_index, (file, spans) in enumerate(zip(files, indices, strict=True)):
-            for index in spans:
+            for index in counted(spans, "sorting", total=len(spans)):
                 for number, row in read_rows(file.path, index.span):
                     count = index.counts[number - index.span.first_row]
                     ordinals = order.ordinals[at : at + count].tolist()

@@ -24,6 +24,7 @@ from verl_lite.lab.report.columns import (
 )
 from verl_lite.lab.report.runs import evaluation_data, run_data
 from verl_lite.lab.report.tokens import token_texts
+from verl_lite.plugins.progress import counted
 from verl_lite.plugins.records import Record
 
 
@@ -165,7 +166,8 @@ def _gather(
 def _groups(sources: Sources, options: ReportOptions) -> Iterator[Group]:
     with ExitStack() as stack:
         opened = open_rollouts(sources, format=options.format, renames=options.renames)
-        after = stack.enter_context(opened).groups()
+        rollouts = stack.enter_context(opened)
+        after = counted(rollouts.groups(), "collecting", total=rollouts.num_rows, size=len)
         if options.against is None:
             yield from (Group(rows=rows) for rows in after)
             return

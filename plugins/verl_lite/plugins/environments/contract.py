@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, Protocol, TypedDict, TypeVar
 from pydantic import BaseModel
 
 from verl_lite.errors import PluginError
-from verl_lite.plugins.contract import NoOptions, hookspec
+from verl_lite.plugins.contract import NoOptions, Register, hookspec
 from verl_lite.plugins.rollout import Message, TurnOutcome
 
 Anything = Callable[..., object]
@@ -164,12 +164,8 @@ class EnvironmentDefinition:
         return (inspect.getdoc(self.call) or "").split("\n\n")[0]
 
 
-class RegisterEnvironment(Protocol):
-    def __call__(self, environment_or_tool: Anything) -> None: ...
-
-
 @hookspec
-def register_environments(register: RegisterEnvironment) -> None:
+def register_environments(register: Register) -> None:
     """Hook, called once at start-up: call `register(it)` for each environment and tool of this plugin."""
 
 

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Protocol
 
 from verl_lite.errors import RewardError, VerlLiteError
@@ -13,6 +14,7 @@ from verl_lite.plugins.execution.component_graph import ComponentGraph
 from verl_lite.plugins.execution.inline import InlineRunner
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.execution.stats import ExecutionStats, StatsCollector
+from verl_lite.plugins.progress import Advance
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
@@ -101,8 +103,12 @@ class ExecutionRun:
             self._release(ready)
         self._run_inline()
 
-    def finish(self) -> list[Mapping[str, TimedScore]]:
-        """Wait for every score. Returns, per rollout in the order added, component name -> score."""
+    def finish(self, advance: Advance = lambda _: None) -> list[Mapping[str, TimedScore]]:
+        """Wait for every score. Returns, per rollout in the order added, component name -> score.
+
+        `advance` is called with how many more rollouts have theirs, on average over the components.
+        """
+        shown = 0
         with self._changed:
             self._closing = True
             for component in range(len(self._batchers)):
@@ -114,7 +120,11 @@ class ExecutionRun:
                     break
                 if not self._inline:
                     self._changed.wait(CHECK_S)
+                done = len(self.rollouts) - ceil(self._unanswered / len(self._batchers))
+            advance(done - shown)
+            shown = done
             self._check()
+        advance(len(self.rollouts) - shown)
         self._own.add(self.rollouts, self._scores)
         self._total.merge(self._own)
         return list(self._scores)

@@ -1,6 +1,9 @@
 """`verl-lite rollout`: the records of a config's model, scored by its rewards, or not where it has none."""
 
 import json
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from verl_lite.engine.config import TrainConfig
 from verl_lite.engine.tools import sampling
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.plugins import validate
+from verl_lite.plugins.progress import Advance, watched_by
 from verl_lite.plugins.records import Record, read_records
 
 
@@ -30,13 +34,18 @@ def records(path: Path) -> dict[str, Record]:
 def test_every_prompt_is_sampled_and_scored_by_the_config_s_rewards(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes: list[int] = []
-    found = sampling.write_rollouts(
-        config, tmp_path / "all.parquet", num_samples=3, debug_inline=True, on_progress=sizes.append
-    )
+    done: dict[tuple[str, int | None], int] = defaultdict(int)
+
+    @contextmanager
+    def watcher(what: str, total: int | None) -> Iterator[Advance]:
+        yield lambda more: done.update({(what, total): done[what, total] + more})
+
+    with watched_by(watcher):
+        found = sampling.write_rollouts(config, tmp_path / "all.parquet", num_samples=3, debug_inline=True)
+    assert done == {("sampling", 20): 20}
     rows = records(tmp_path / "all.parquet")
     assert (found.num_prompts, found.num_samples, found.num_rollouts) == (20, 3, 60)
-    assert sum(sizes) == len(rows) == 60
+    assert len(rows) == 60
     assert len({record.rollout.group for record in rows.values()}) == 20
     for record in rows.values():
         text = record.rollout.completion

@@ -6,8 +6,8 @@ from typing import Annotated
 from pydantic import Field
 
 from verl_lite.plugins.builtin.arithmetic import NoValue, read_tokens, value_of
-from verl_lite.plugins.contract import hookimpl
-from verl_lite.plugins.environments.contract import RegisterEnvironment, ToolError, tool
+from verl_lite.plugins.contract import Register, hookimpl
+from verl_lite.plugins.environments.contract import ToolError, tool
 
 MAX_CHARS = 1000
 SHOWN_DIGITS = 15  # of a value that has no finite decimal expansion
@@ -54,5 +54,5 @@ def shown(value: Fraction) -> str:
 
 
 @hookimpl
-def register_environments(register: RegisterEnvironment) -> None:
+def register_environments(register: Register) -> None:
     register(calculator)

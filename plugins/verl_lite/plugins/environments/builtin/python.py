@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import hookimpl
-from verl_lite.plugins.environments.contract import CutText, RegisterEnvironment, ToolError, tool
+from verl_lite.plugins.contract import Register, hookimpl
+from verl_lite.plugins.environments.contract import CutText, ToolError, tool
 
 if TYPE_CHECKING:
     from verl_lite.sandbox import Result, Sandbox, SandboxSession
@@ -136,5 +136,5 @@ def _why(result: "Result") -> str:
 
 
 @hookimpl
-def register_environments(register: RegisterEnvironment) -> None:
+def register_environments(register: Register) -> None:
     register(Python)

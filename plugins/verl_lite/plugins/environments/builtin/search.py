@@ -9,8 +9,8 @@ from pydantic import Field
 
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import hookimpl
-from verl_lite.plugins.environments.contract import RegisterEnvironment, tool
+from verl_lite.plugins.contract import Register, hookimpl
+from verl_lite.plugins.environments.contract import tool
 
 SUFFIXES = (".jsonl", ".txt", ".md")
 
@@ -107,5 +107,5 @@ def _library() -> Any:
 
 
 @hookimpl
-def register_environments(register: RegisterEnvironment) -> None:
+def register_environments(register: Register) -> None:
     register(Search)

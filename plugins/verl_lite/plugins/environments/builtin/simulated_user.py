@@ -9,8 +9,8 @@ from pydantic import Field, field_validator
 
 from verl_lite.plugins.builtin.judge_client import BusyError, ChatClient, read_api_key
 from verl_lite.plugins.builtin.judge_endpoint import ModelAddress
-from verl_lite.plugins.contract import hookimpl
-from verl_lite.plugins.environments.contract import RegisterEnvironment, Step, environment
+from verl_lite.plugins.contract import Register, hookimpl
+from verl_lite.plugins.environments.contract import Step, environment
 from verl_lite.plugins.rollout import Message
 
 MAX_TRIES = 4
@@ -103,5 +103,5 @@ class SimulatedUser:
 
 
 @hookimpl
-def register_environments(register: RegisterEnvironment) -> None:
+def register_environments(register: Register) -> None:
     register(SimulatedUser)

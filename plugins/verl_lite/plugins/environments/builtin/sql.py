@@ -10,8 +10,8 @@ from pydantic import Field
 
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import hookimpl
-from verl_lite.plugins.environments.contract import RegisterEnvironment, ToolError, tool
+from verl_lite.plugins.contract import Register, hookimpl
+from verl_lite.plugins.environments.contract import ToolError, tool
 
 # what a query may not do, whatever the mode: reach other files, or load code
 _DENIED = (sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH)
@@ -89,5 +89,5 @@ def _cell(value: object) -> str:
 
 
 @hookimpl
-def register_environments(register: RegisterEnvironment) -> None:
+def register_environments(register: Register) -> None:
     register(Sql)

@@ -1,0 +1,128 @@
+"""At a terminal: one line per mistake, help of 80 columns, bars that leave stdout alone."""
+
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from verl_lite.cli import main
+from verl_lite.cli.app import app
+
+Cli = Callable[..., int]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Run the command in this process, at 80 columns and without colours, and return its exit code."""
+    for name, value in {"COLUMNS": "80", "NO_COLOR": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["verl-lite", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0)
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    rows = [{"group": str(i // 2), "completion": str(i), "reference": "1"} for i in range(8)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "rewards.yaml").write_text("rewards: {correct: {use: exact}}\n")
+    return tmp_path
+
+
+MISTAKES = {
+    "scor": "No such command 'scor'. Did you mean 'score', 'doctor'? (see `verl-lite --help`)",
+    "plugins shwo": "No such command 'shwo'. Did you mean 'show'? (see `verl-lite plugins --help`)",
+    "score": "Missing argument 'rollouts' (see `verl-lite score --help`)",
+    "score rows.jsonl": "Missing option '--config' / '-c' (see `verl-lite score --help`)",
+    "score rows.jsonl -c rewards.yaml --workrs 2": "No such option: --workrs",
+    "attack -c rewards.yaml --max-rate 3": "Invalid value for '--max-rate'",
+    "attack -c rewards.yaml --family none": "--family 'none': the families are",
+    "score rows.jsonl -c none.yaml": "cannot read the config none.yaml",
+    "check none.jsonl -c rewards.yaml": "none.jsonl",
+    "diff rows.jsonl -a rewards.yaml": "nothing to compare: give -b NEW.yaml",
+    "report none.jsonl": "none.jsonl",
+    "train none.yaml": "cannot read the config none.yaml",
+    "plugins show none": "none",
+    "doctor --address auto": "--address auto belongs to --cluster",
+}
+
+
+@pytest.mark.parametrize("arguments", MISTAKES)
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
+    cli: Cli, files: Path, capsys: pytest.CaptureFixture[str], arguments: str
+) -> None:
+    assert cli(*arguments.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"error: [^\n]+\n", err), err
+    assert MISTAKES[arguments] in err
+
+
+def _commands(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    children = getattr(command, "commands", {})
+    yield path
+    for name, child in children.items():
+        yield from _commands(child, (*path, name))
+
+
+@pytest.mark.parametrize("path", [*_commands(typer.main.get_command(app))], ids=" ".join)
+def test_help_fits_80_columns_and_has_an_example(
+    cli: Cli, capsys: pytest.CaptureFixture[str], path: tuple[str, ...]
+) -> None:
+    assert cli(*path, "--help") == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "\x1b" not in out
+    assert f"verl-lite {path[0]} " in out if path else "verl-lite train examples/quickstart.yaml" in out
+
+
+class Terminal(io.StringIO):
+    """A standard error that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+WORK = {
+    "score rows.jsonl -c rewards.yaml --no-cache": ["reading", "scoring"],
+    "check rows.jsonl -c rewards.yaml": ["reading", "scoring", "probing"],
+    "diff rows.jsonl -a rewards.yaml -b rewards.yaml --no-cache": ["scoring", "comparing"],
+    "attack -c rewards.yaml rows.jsonl": ["attacking"],
+    "report rows.jsonl -o r.html": ["reading", "collecting"],
+}
+
+
+@pytest.mark.parametrize("arguments", WORK)
+def test_long_work_shows_bars_on_a_terminal_and_nothing_in_a_pipe(
+    cli: Cli, files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: str
+) -> None:
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    code = cli(*arguments.split())
+    text = shown.getvalue()
+    assert [what for what in WORK[arguments] if what not in text] == []
+    assert "left" in text
+    assert not re.search(r"\x1b\[[0-9;]*m", text)  # NO_COLOR: the cursor moves, no colours
+    assert text.endswith("\x1b[?25h")  # the cursor is shown again
+    on_terminal = capsys.readouterr().out
+    (files / "r.html").unlink(missing_ok=True)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert cli(*arguments.split()) == code
+    assert sys.stderr.getvalue() == ""
+    assert _comparable(capsys.readouterr().out) == _comparable(on_terminal)
+
+
+def _comparable(text: str) -> list[str]:
+    """The words, without what was measured."""
+    return re.sub(r"\d[\d.,e-]*( s\b|/s)|[\d.e-]+$", "#", text, flags=re.M).split()
