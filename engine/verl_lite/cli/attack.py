@@ -9,23 +9,30 @@ from verl_lite.cli.options import AsJson, Format, Map, NoPlugins, RewardsFile, W
 if TYPE_CHECKING:
     from verl_lite.lab.attack import AttackReport
 
+AttackedRows = Annotated[
+    list[str] | None,
+    typer.Argument(help="Rows to attack: files, folders, ...; default: a few built-in ones"),
+]
+Primary = Annotated[
+    str | None, typer.Option(help="Component that decides what is correct; default: the heaviest")
+]
+Families = Annotated[list[str] | None, typer.Option(help="Only attacks of this family")]
+OwnAttacks = Annotated[
+    list[str] | None,
+    typer.Option(help="Attacks of your own, in the place of ours: rollouts with the column `why`"),
+]
+NumRows = Annotated[int, typer.Option(min=1, help="Prompts to attack")]
+MaxRate = Annotated[float, typer.Option(min=0, max=1, help="Exit with 1 above this exploit rate")]
+
 
 def attack(
     config: RewardsFile,
-    rollouts: Annotated[
-        list[str] | None,
-        typer.Argument(help="Rows to attack: files, folders, ...; default: a few built-in ones"),
-    ] = None,
-    primary: Annotated[
-        str | None, typer.Option(help="Component that decides what is correct; default: the heaviest")
-    ] = None,
-    family: Annotated[list[str] | None, typer.Option(help="Only attacks of this family")] = None,
-    attacks: Annotated[
-        list[str] | None,
-        typer.Option(help="Attacks of your own, in the place of ours: rollouts with the column `why`"),
-    ] = None,
-    num_rows: Annotated[int, typer.Option(min=1, help="Prompts to attack")] = 20,
-    max_rate: Annotated[float, typer.Option(min=0, max=1, help="Exit with 1 above this exploit rate")] = 0.0,
+    rollouts: AttackedRows = None,
+    primary: Primary = None,
+    family: Families = None,
+    attacks: OwnAttacks = None,
+    num_rows: NumRows = 20,
+    max_rate: MaxRate = 0.0,
     max_examples: Annotated[int, typer.Option(min=0, help="Exploits shown")] = 10,
     format: Format = "auto",
     map: Map = None,

@@ -19,17 +19,19 @@ from verl_lite.cli.options import (
 if TYPE_CHECKING:
     from verl_lite.lab.check import CheckReport
 
+Label = Annotated[str | None, typer.Option(help="Column that says whether a completion is correct")]
+By = Annotated[list[str] | None, typer.Option(help="Columns to slice the agreement by")]
+Primary = Annotated[
+    str | None, typer.Option(help="Component that decides what is correct; default: the heaviest")
+]
+
 
 def check(
     rollouts: Rollouts,
     config: RewardsFile,
-    label: Annotated[
-        str | None, typer.Option(help="Column that says whether a completion is correct")
-    ] = None,
-    by: Annotated[list[str] | None, typer.Option(help="Columns to slice the agreement by")] = None,
-    primary: Annotated[
-        str | None, typer.Option(help="Component that decides what is correct; default: the heaviest")
-    ] = None,
+    label: Label = None,
+    by: By = None,
+    primary: Primary = None,
     num_probes: Annotated[int, typer.Option(min=1, help="Rollouts that the probes score")] = 400,
     max_examples: Annotated[int, typer.Option(min=0, help="Disagreements shown")] = 5,
     format: Format = "auto",

@@ -20,31 +20,36 @@ def root() -> None:
     """Look at data sets."""
 
 
+File = Annotated[
+    Path,
+    typer.Argument(help="Rows: a file (JSONL, JSON, CSV, Parquet, Arrow) or a folder", show_default=False),
+]
+Evaluation = Annotated[
+    Path | None, typer.Option("--eval", help="The evaluation set, to find leaks", show_default=False)
+]
+Model = Annotated[
+    str | None, typer.Option(help="Measure in tokens of this model's tokenizer", show_default=False)
+]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=1, help="Report rows longer than this", show_default=False)
+]
+Page = Annotated[
+    Path | None,
+    typer.Option("--html", help="Write the findings and a plot to this HTML file", show_default=False),
+]
+
+
 @data_app.command("check")
 def check(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="Rows: a file (JSONL, JSON, CSV, Parquet, Arrow) or a folder", show_default=False
-        ),
-    ],
-    evaluation: Annotated[
-        Path | None, typer.Option("--eval", help="The evaluation set, to find leaks", show_default=False)
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Measure in tokens of this model's tokenizer", show_default=False)
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Report rows longer than this", show_default=False)
-    ] = None,
+    file: File,
+    evaluation: Evaluation = None,
+    model: Model = None,
+    max_tokens: MaxTokens = None,
     prompt: Annotated[str, typer.Option(help="The column with the question")] = "question",
     answer: Annotated[str, typer.Option(help="The column with the answer")] = "answer",
     messages: Annotated[str, typer.Option(help="The column with the chat")] = "messages",
     reference: Annotated[str, typer.Option(help="The column with the right answer")] = "reference",
-    page: Annotated[
-        Path | None,
-        typer.Option("--html", help="Write the findings and a plot to this HTML file", show_default=False),
-    ] = None,
+    page: Page = None,
     as_json: AsJson = False,
 ) -> None:
     """Find duplicates, long rows, broken turns, odd style, leaked evaluation rows and wrong answers.

@@ -2,7 +2,6 @@
 
 import subprocess
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,16 +29,22 @@ if TYPE_CHECKING:
 
 RECORDED = "recorded"
 
+Before = Annotated[str, typer.Option("-a", help=f"Rewards before; '{RECORDED}': the scores in the file")]
+After = Annotated[str | None, typer.Option("-b", help="Rewards after; default: the same as -a")]
+BeforeEnv = Annotated[Path | None, typer.Option(help="Virtual environment that scores side a")]
+AfterEnv = Annotated[Path | None, typer.Option(help="Virtual environment that scores side b")]
+FailOnFlips = Annotated[
+    int | None, typer.Option(min=0, help="Exit with 1 when more than this many verdicts flip")
+]
+
 
 def diff(
     rollouts: Rollouts,
-    a: Annotated[str, typer.Option("-a", help=f"Rewards before; '{RECORDED}': the scores in the file")],
-    b: Annotated[str | None, typer.Option("-b", help="Rewards after; default: the same as -a")] = None,
-    a_env: Annotated[Path | None, typer.Option(help="Virtual environment that scores side a")] = None,
-    b_env: Annotated[Path | None, typer.Option(help="Virtual environment that scores side b")] = None,
-    fail_on_flips: Annotated[
-        int | None, typer.Option(min=0, help="Exit with 1 when more than this many verdicts flip")
-    ] = None,
+    a: Before,
+    b: After = None,
+    a_env: BeforeEnv = None,
+    b_env: AfterEnv = None,
+    fail_on_flips: FailOnFlips = None,
     max_examples: Annotated[int, typer.Option(min=0, help="Changed rows shown per component")] = 5,
     format: Format = "auto",
     map: Map = None,
@@ -62,13 +67,12 @@ def diff(
     options = scoring_options(
         workers=workers, no_plugins=no_plugins, format=format, renames=map, cache=cache, no_cache=no_cache
     )
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        sides = []
-        for name, rewards, env in (("a", a, a_env), ("b", b or a, b_env)):
-            side = _scored(rollouts, rewards, env, Path(folder) / f"{name}.parquet", options)
-            sides.append(stack.enter_context(side))
-        before = counted(sides[0].groups(), "comparing", total=sides[0].num_rows, size=len)
-        report = diff_groups(before, sides[1].groups(), max_examples=max_examples)
+    with tempfile.TemporaryDirectory() as folder:
+        first = _scored(rollouts, a, a_env, Path(folder) / "a.parquet", options)
+        second = _scored(rollouts, b or a, b_env, Path(folder) / "b.parquet", options)
+        with first as old, second as new:
+            before = counted(old.groups(), "comparing", total=old.num_rows, size=len)
+            report = diff_groups(before, new.groups(), max_examples=max_examples)
     if as_json:
         print_json(report.to_json())
     else:

@@ -3,31 +3,42 @@
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from verl_lite.cli.options import Cache, Format, Map, NoCache, NoPlugins, Overwrite, Workers, scoring_options
 
+if TYPE_CHECKING:
+    from verl_lite.lab.report import ReportData, ReportOptions
+    from verl_lite.lab.scoring import ScoringOptions
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(help="Rollouts (files, folders, ...) or run folders; more runs add their curves"),
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The HTML file")]
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Score the rollouts with these rewards first")
+]
+Against = Annotated[str | None, typer.Option(help="Earlier scores of the same rollouts: show what changed")]
+Label = Annotated[str | None, typer.Option(help="Column that marks correct completions")]
+TokenizerFolder = Annotated[
+    Path | None, typer.Option(help="Folder with tokenizer.json, to show tokens; default: the run's")
+]
+Title = Annotated[str, typer.Option(help="Title of the page")]
+MaxRollouts = Annotated[int, typer.Option(min=1, help="Rollouts to include")]
+
 
 def report(
-    sources: Annotated[
-        list[str],
-        typer.Argument(help="Rollouts (files, folders, ...) or run folders; more runs add their curves"),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file")] = Path("report.html"),
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="Score the rollouts with these rewards first")
-    ] = None,
-    against: Annotated[
-        str | None, typer.Option(help="Earlier scores of the same rollouts: show what changed")
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="Column that marks correct completions")] = None,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="Folder with tokenizer.json, to show tokens; default: the run's")
-    ] = None,
-    title: Annotated[str, typer.Option(help="Title of the page")] = "",
-    max_rollouts: Annotated[int, typer.Option(min=1, help="Rollouts to include")] = 50_000,
+    sources: Sources,
+    output: Output = Path("report.html"),
+    config: Config = None,
+    against: Against = None,
+    label: Label = None,
+    tokenizer: TokenizerFolder = None,
+    title: Title = "",
+    max_rollouts: MaxRollouts = 50_000,
     overwrite: Overwrite = False,
     format: Format = "auto",
     map: Map = None,
@@ -42,9 +53,7 @@ def report(
     """
     from verl_lite.cli.terminal import ending_on_sigterm
     from verl_lite.lab.outputs import check_output
-    from verl_lite.lab.report import ReportOptions, collect, shown_rollouts, write_report
-    from verl_lite.lab.scoring import score_file
-    from verl_lite.plugins import load_rewards_config
+    from verl_lite.lab.report import ReportOptions, write_report
 
     check_output(output, inputs=sources, overwrite=overwrite, suffixes=())
     scoring = scoring_options(
@@ -59,14 +68,26 @@ def report(
         against=against,
         tokenizer=tokenizer,
     )
-    with ending_on_sigterm(), tempfile.TemporaryDirectory() as folder:
-        rollouts = shown_rollouts(sources)
-        if config is not None:
-            scored = Path(folder) / "scored.parquet"
-            score_file(rollouts, load_rewards_config(config), output=scored, options=scoring)
-            rollouts = [scored]
-            options = replace(options, format="auto", renames={})  # our own records
-        data = collect(sources, options, rollouts=rollouts)
+    with ending_on_sigterm():
+        data = _collected(sources, config, options, scoring)
     write_report(data, output)
     size_mb = output.stat().st_size / 1e6
     print(f"{output}: {data['summary']['num_shown']:,} rollouts, {size_mb:.1f} MB; open it in a browser")
+
+
+def _collected(
+    sources: list[str], config: Path | None, options: "ReportOptions", scoring: "ScoringOptions"
+) -> "ReportData":
+    """What the page shows of the rollouts, scored with the rewards of `config` if there is one."""
+    from verl_lite.lab.report import collect, shown_rollouts
+    from verl_lite.lab.scoring import score_file
+    from verl_lite.plugins import load_rewards_config
+
+    rollouts = shown_rollouts(sources)
+    if config is None:
+        return collect(sources, options, rollouts=rollouts)
+    with tempfile.TemporaryDirectory() as folder:
+        scored = Path(folder) / "scored.parquet"
+        score_file(rollouts, load_rewards_config(config), output=scored, options=scoring)
+        options = replace(options, format="auto", renames={})  # our own records
+        return collect(sources, options, rollouts=[scored])

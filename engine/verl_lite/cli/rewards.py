@@ -1,6 +1,7 @@
 """`verl-lite rewards serve`: the rewards of a config over HTTP."""
 
 import os
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -15,17 +16,21 @@ def rewards() -> None:
     """Rewards as a service."""
 
 
+TokenEnv = Annotated[str, typer.Option(help="Environment variable with the clients' token")]
+Dropped = Annotated[
+    float | None, typer.Option(help="Reward of a dropped sample for OpenRLHF and verl; default: an error")
+]
+
+
 @rewards_app.command("serve")
 def serve(
     config: RewardsFile,
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one")] = 8770,
     workers: Workers = None,
-    token_env: Annotated[str, typer.Option(help="Environment variable with the clients' token")] = "",
+    token_env: TokenEnv = "",
     open_: Annotated[bool, typer.Option("--open", help="Let others in without a token")] = False,
-    dropped: Annotated[
-        float | None, typer.Option(help="Reward of a dropped sample for OpenRLHF and verl; default: an error")
-    ] = None,
+    dropped: Dropped = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Rollouts scored together")] = 256,
     max_queued: Annotated[int, typer.Option(min=1, help="Rollouts that may wait; then 503")] = 20_000,
     max_request_mb: Annotated[float, typer.Option(min=0.001, help="Largest request; then 413")] = 32.0,
@@ -52,10 +57,6 @@ def serve(
         dropped=dropped,
     )
     loaded = load_rewards_config(config)
-    names = ", ".join(loaded.rewards)
-
-    def announce(url: str) -> None:
-        print(f"serving {names} on {url}", flush=True)
-
+    announce = partial(print, "serving", ", ".join(loaded.rewards), "on", flush=True)
     serve_rewards(loaded, host=host, port=port, options=options, is_open=open_, on_start=announce)
     print("ended; every accepted request was answered", flush=True)

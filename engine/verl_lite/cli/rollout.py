@@ -11,25 +11,31 @@ from verl_lite.cli.start import load_run_config
 if TYPE_CHECKING:
     from verl_lite.engine.tools import Sampled
 
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="The records (.parquet or .jsonl)", show_default=False)
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="A model folder or hub id; default: model.path", show_default=False),
+]
+NumPrompts = Annotated[
+    int | None, typer.Option(min=1, help="How many prompts; default: all", show_default=False)
+]
+NumSamples = Annotated[
+    int | None,
+    typer.Option(min=1, help="Completions per prompt; default: rollout.num_samples", show_default=False),
+]
+HeldOut = Annotated[bool, typer.Option("--held-out", help="Sample the prompts of data.held_out")]
+
 
 def rollout(
     config: ConfigFile,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="The records (.parquet or .jsonl)", show_default=False)
-    ],
+    out: Out,
     overrides: Overrides = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="A model folder or hub id; default: model.path", show_default=False),
-    ] = None,
-    prompts: Annotated[
-        int | None, typer.Option(min=1, help="How many prompts; default: all", show_default=False)
-    ] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(min=1, help="Completions per prompt; default: rollout.num_samples", show_default=False),
-    ] = None,
-    held_out: Annotated[bool, typer.Option("--held-out", help="Sample the prompts of data.held_out")] = False,
+    model: Model = None,
+    prompts: NumPrompts = None,
+    samples: NumSamples = None,
+    held_out: HeldOut = False,
     debug_inline: DebugInline = False,
     as_json: AsJson = False,
 ) -> None:

@@ -25,18 +25,21 @@ if TYPE_CHECKING:
     from verl_lite.lab.scoring import ScoringOptions
     from verl_lite.lab.summary import ScoreSummary
 
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Write the scored records here (.parquet or .jsonl)"),
+]
+Golden = Annotated[
+    Path | None,
+    typer.Option(help="Pin the scores in this .golden.json; if it exists, fail on a difference"),
+]
+
 
 def score(
     rollouts: Rollouts,
     config: RewardsFile,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Write the scored records here (.parquet or .jsonl)"),
-    ] = None,
-    golden: Annotated[
-        Path | None,
-        typer.Option(help="Pin the scores in this .golden.json; if it exists, fail on a difference"),
-    ] = None,
+    output: Output = None,
+    golden: Golden = None,
     update_golden: Annotated[bool, typer.Option("--update-golden", help="Pin the scores again")] = False,
     overwrite: Overwrite = False,
     format: Format = "auto",
