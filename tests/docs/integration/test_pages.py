@@ -18,6 +18,18 @@ def test_write_a_plugin(page: Callable[[str], Any], environment: Any, tmp_path: 
     tutorial.run(work, environment.variables)
 
 
+@pytest.mark.slow  # each trains the tiny model for two steps
+@pytest.mark.parametrize(("name", "num_files"), [("first-run.md", 5), ("first-environment.md", 4)])
+def test_first_steps(
+    page: Callable[[str], Any], environment: Any, tmp_path: Path, name: str, num_files: int
+) -> None:
+    tutorial = page(name)
+    unused = {block.language for block in tutorial.blocks if not block.path and block.language != "console"}
+    assert unused <= {"bash"}, "every block is a file or commands; bash is for a GPU"
+    assert sum(bool(block.path) for block in tutorial.blocks) == num_files
+    tutorial.run(tmp_path, environment.variables)
+
+
 def test_the_runner_finds_a_page_that_lies(
     page: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
