@@ -57,7 +57,7 @@ class Page:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                timeout=120,
+                timeout=300,
             )
             place = f"docs/{self.name}, line {block.line}: $ {command}"
             assert done.returncode == 0, f"{place}\nended with {done.returncode}:\n{done.stdout}"
