@@ -62,13 +62,15 @@ def check(
     from verl_lite.cli.terminal import print_json
     from verl_lite.engine.data import check_rows
     from verl_lite.errors import ConfigError
+    from verl_lite.plugins.progress import stage
 
     if max_tokens is not None and model is None:
         raise ConfigError("--max-tokens counts tokens: name the tokenizer with --model")
     names = {"prompt": prompt, "answer": answer, "messages": messages, "reference": reference}
     held_out = [row.question for row in _read(evaluation, names)] if evaluation is not None else []
     length = _tokens_of(model) if model is not None else len
-    found = check_rows(_read(file, names), length=length, max_length=max_tokens, held_out=held_out)
+    with stage("checking"):
+        found = check_rows(_read(file, names), length=length, max_length=max_tokens, held_out=held_out)
     unit = "tokens" if model else "characters"
     if page is not None:
         _write_page(found, page, title=f"{file}: {found.num_rows:,} rows", unit=unit, limit=max_tokens)

@@ -76,10 +76,8 @@ def diff(
     if as_json:
         print_json(report.to_json())
     else:
-        _print_report(report)
+        _print_report(report, fail_on_flips)
     if fail_on_flips is not None and report.num_flips > fail_on_flips:
-        if not as_json:
-            print(f"\ngate: {report.num_flips:,} verdicts flipped, at most {fail_on_flips:,} are allowed")
         raise typer.Exit(1)
 
 
@@ -127,7 +125,7 @@ def _component_row(part: "ComponentDiff") -> list[str]:
     return [part.name, share(part.num_changed, part.num_rows), *flips, number(mean), outcomes or "-"]
 
 
-def _print_report(report: "DiffReport") -> None:
+def _print_report(report: "DiffReport", max_flips: int | None) -> None:
     from verl_lite.cli.terminal import excerpt, number, print_table, share
 
     parts = [*report.components.values(), report.reward]
@@ -156,3 +154,5 @@ def _print_report(report: "DiffReport") -> None:
             print(f"  completion: {excerpt(example.completion)}")
             print(f"  before: {example.reason_before or example.outcome_before}")
             print(f"  after:  {example.reason_after or example.outcome_after}")
+    if max_flips is not None and report.num_flips > max_flips:
+        print(f"\ngate: {report.num_flips:,} verdicts flipped, at most {max_flips:,} are allowed")

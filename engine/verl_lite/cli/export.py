@@ -20,6 +20,8 @@ def export(
     """
     calm_threads()
     from verl_lite.engine.tools import export_policy
+    from verl_lite.plugins.progress import stage
 
-    export_policy(checkpoint, folder)
+    with stage("exporting"):
+        export_policy(checkpoint, folder)
     typer.echo(f"the model is in {folder}/")

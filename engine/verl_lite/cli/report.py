@@ -53,7 +53,7 @@ def report(
     """
     from verl_lite.cli.terminal import ending_on_sigterm
     from verl_lite.lab.outputs import check_output
-    from verl_lite.lab.report import ReportOptions, write_report
+    from verl_lite.lab.report import ReportOptions
 
     check_output(output, inputs=sources, overwrite=overwrite, suffixes=())
     scoring = scoring_options(
@@ -69,7 +69,12 @@ def report(
         tokenizer=tokenizer,
     )
     with ending_on_sigterm():
-        data = _collected(sources, config, options, scoring)
+        _write(_collected(sources, config, options, scoring), output)
+
+
+def _write(data: "ReportData", output: Path) -> None:
+    from verl_lite.lab.report import write_report
+
     write_report(data, output)
     size_mb = output.stat().st_size / 1e6
     print(f"{output}: {data['summary']['num_shown']:,} rollouts, {size_mb:.1f} MB; open it in a browser")

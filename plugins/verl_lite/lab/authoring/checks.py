@@ -14,6 +14,7 @@ from verl_lite.lab.check import Finding, Level
 from verl_lite.lab.golden import compare_golden, read_golden
 from verl_lite.plugins import RewardCatalog, RewardDefinition, Score, ScoreOutcome, find_rewards
 from verl_lite.plugins.execution.calls import breaks_contract
+from verl_lite.plugins.progress import counted
 
 TOLERANCE = 1e-6  # between two passes: a model's batches differ by rounding
 _MAX_EXAMPLES = 3
@@ -53,7 +54,8 @@ def check_plugin(
     subjects = subjects_of(definition, catalog, files)
     findings = [_docstring(definition), _options(definition), _golden(files)]
     try:
-        checked = [(subject, run_passes(subject)) for subject in subjects]
+        watched = counted(subjects, "checking", total=len(subjects))
+        checked = [(subject, run_passes(subject)) for subject in watched]
     except PluginError as error:  # the worker process could not load the reward
         findings.append(Finding(check="pickling", level=Level.FAIL, message=str(error)))
     else:
