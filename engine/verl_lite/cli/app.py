@@ -34,11 +34,7 @@ if TYPE_CHECKING:
 else:
     UsageError = typer.BadParameter.__mro__[1]  # older releases of typer take click's
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Write, test and trust the rewards that train language models, and train with them.",
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _print_version(wanted: bool) -> None:

@@ -14,14 +14,9 @@ from verl_lite.cli.plugins_new import new_plugin
 from verl_lite.cli.plugins_show import show_reward
 
 if TYPE_CHECKING:
-    from verl_lite.plugins import EnvironmentDefinition, PluginInfo, RewardCatalog, ToolDefinition
+    from verl_lite.plugins import PluginInfo, RewardCatalog
 
 plugins_app = typer.Typer(no_args_is_help=True, help="The rewards of this environment and their plugins.")
-
-
-@plugins_app.callback()
-def plugins() -> None:
-    """The rewards of this environment and their plugins."""
 
 
 plugins_app.command("show")(show_reward)
@@ -50,21 +45,11 @@ def list_plugins(
 
 
 def _as_data(catalog: "RewardCatalog") -> dict[str, object]:
+    called = ("form", "isolate", "version")
     return {
-        "rewards": [
-            {
-                "name": definition.name,
-                "form": definition.form,
-                "isolate": definition.isolate,
-                "timeout_s": definition.timeout_s,
-                "version": definition.version,
-                "distribution": definition.distribution,
-                "summary": definition.summary,
-            }
-            for definition in catalog.rewards.values()
-        ],
-        "environments": [_environment_data(found) for found in catalog.environments.values()],
-        "tools": [_environment_data(found) for found in catalog.tools.values()],
+        "rewards": [_facts(found, *called) for found in catalog.rewards.values()],
+        "environments": [_facts(found) for found in catalog.environments.values()],
+        "tools": [_facts(found) for found in catalog.tools.values()],
         "plugins": [
             {**dataclasses.asdict(plugin), "content_hash": plugin.content_hash()}
             for plugin in catalog.plugins
@@ -73,13 +58,9 @@ def _as_data(catalog: "RewardCatalog") -> dict[str, object]:
     }
 
 
-def _environment_data(definition: "EnvironmentDefinition | ToolDefinition") -> dict[str, object]:
-    return {
-        "name": definition.name,
-        "timeout_s": definition.timeout_s,
-        "distribution": definition.distribution,
-        "summary": definition.summary,
-    }
+def _facts(definition: object, *more: str) -> dict[str, object]:
+    names = ("name", *more, "timeout_s", "distribution", "summary")
+    return {name: getattr(definition, name) for name in names}
 
 
 def _as_text(catalog: "RewardCatalog") -> str:

@@ -10,8 +10,17 @@ import typer
 from verl_lite.cli.options import AsJson, NoPlugins, PluginKind
 
 if TYPE_CHECKING:
-    from verl_lite.lab.authoring.describe import EnvironmentDescription, RewardDescription
+    from collections.abc import Mapping
+
+    from verl_lite.lab.authoring import Description
     from verl_lite.plugins.settings import Setting
+
+_CALLED = {"rollout": "one rollout", "batch": "rollouts in batches", "group": "all samples of a prompt"}
+_IN_A_CONFIG = {
+    "reward": "\nrewards:\n  {component}: {line}",
+    "environment": "\nenvironment: {line}",
+    "tool": "\ntools: [{line}]",
+}
 
 
 def show_reward(
@@ -26,16 +35,12 @@ def show_reward(
     Example: verl-lite plugins show length --schema
     """
     from verl_lite.cli.terminal import print_json
-    from verl_lite.lab.authoring.describe import describe_environment, describe_reward
+    from verl_lite.lab.authoring import describe
     from verl_lite.lab.authoring.kinds import other_kind
     from verl_lite.plugins import find_rewards
 
     catalog = find_rewards(load_plugins=not no_plugins)
-    other = other_kind(name, kind, catalog)
-    if other is not None:
-        _show_environment(describe_environment(other), name, schema=schema, as_json=as_json)
-        return
-    described = describe_reward(catalog.get(name))
+    described = describe(other_kind(name, kind, catalog) or catalog.get(name))
     if schema:
         print(json.dumps(described.schema, indent=2))
     elif as_json:
@@ -44,42 +49,32 @@ def show_reward(
         _print(described, use=name)
 
 
-def _print(described: "RewardDescription", use: str) -> None:
-    print(f"{described.name} ({described.distribution}), version {described.version}\n")
+def _print(described: "Description", use: str) -> None:
+    declared = described.declared
+    is_reward = described.kind == "reward"
+    headline = f"version {declared['version']}" if is_reward else described.kind
+    print(f"{described.name} ({described.distribution}), {headline}\n")
     print(described.docstring or "(it has no docstring)")
-    called = {"rollout": "one rollout", "batch": "rollouts in batches", "group": "all samples of a prompt"}
-    where = "on the event loop" if described.is_async else "in the trainer's process"
-    if described.isolate and not described.is_async:
-        where = "in a worker process"
-    print(f"\ncalled with {called[described.form]}, {where}, deadline {described.timeout_s:g} s\n")
+    called = f"called with {_CALLED[str(declared['form'])]}, {_where(declared)}, " if is_reward else ""
+    print(f"\n{called}deadline {described.timeout_s:g} s\n")
     if described.options_docstring:
         print(described.options_docstring + "\n")
     for option in described.options:
         print(_option_lines(option))
-    given = ", options: {...}" if described.options else ""
+    parameters = declared.get("parameters")
+    if isinstance(parameters, dict):
+        print(f"the model gives: {json.dumps(parameters['properties'], ensure_ascii=False)}")
     component = re.sub(r"\W", "_", described.name)
-    print(f'\nrewards:\n  {component}: {{use: "{use}", weight: 1.0{given}}}')
-
-
-def _show_environment(described: "EnvironmentDescription", use: str, *, schema: bool, as_json: bool) -> None:
-    from verl_lite.cli.terminal import print_json
-
-    if schema:
-        print(json.dumps(described.schema, indent=2))
-        return
-    if as_json:
-        print_json(described.to_json())
-        return
-    print(f"{described.name} ({described.distribution}), {described.kind}\n")
-    print(described.docstring or "(it has no docstring)")
-    print(f"\ndeadline {described.timeout_s:g} s\n")
-    for option in described.options:
-        print(_option_lines(option))
-    if described.parameters:
-        print(f"the model gives: {json.dumps(described.parameters['properties'], ensure_ascii=False)}")
+    weight = ", weight: 1.0" if is_reward else ""
     given = ", options: {...}" if described.options else ""
-    line = f'{{use: "{use}"{given}}}'
-    print(f"\nenvironment: {line}" if described.kind == "environment" else f"\ntools: [{line}]")
+    line = f'{{use: "{use}"{weight}{given}}}'
+    print(_IN_A_CONFIG[described.kind].format(component=component, line=line))
+
+
+def _where(declared: "Mapping[str, object]") -> str:
+    if declared["is_async"]:
+        return "on the event loop"
+    return "in a worker process" if declared["isolate"] else "in the trainer's process"
 
 
 def _option_lines(option: "Setting") -> str:

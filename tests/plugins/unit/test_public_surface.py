@@ -81,7 +81,7 @@ ROOMS = {
         NotebookRewards Scores attack check diff read_rewards read_source score
     """,
     "verl_lite.lab.authoring": """
-        PluginNames PluginReport RewardDescription check_plugin describe_reward write_plugin
+        Description PluginNames PluginReport check_plugin describe write_plugin
     """,
     "verl_lite.lab.check": """
         CheckOptions CheckReport ComponentTally Finding GroupTally LabelTally Level check_file

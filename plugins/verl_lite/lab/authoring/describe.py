@@ -13,81 +13,57 @@ from verl_lite.plugins.settings import Setting, settings_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Description:
-    """What rewards, environments and tools share. `schema` is the JSON Schema of the options.
+class Description:
+    """A reward, environment or tool as `plugins show` prints it.
 
-    `undocumented` names the options that neither a description of their own nor a docstring explains.
+    undocumented  the options that neither a description of their own nor a docstring explains
+    schema        the JSON Schema of the options
+    declared      what else it declares: how a reward is called, or the JSON Schema of a tool's arguments
     """
 
     name: str
+    kind: str
     distribution: str
     timeout_s: float
     docstring: str
+    options_docstring: str
     options: tuple[Setting, ...]
     undocumented: tuple[str, ...]
     schema: dict[str, object]
+    declared: dict[str, object]
 
     def to_json(self) -> dict[str, object]:
-        """Plain data, each option with `is_documented`."""
+        """Plain data, flat; each option with `is_documented`."""
+        plain = asdict(replace(self, options=()))
+        bare, declared = plain.pop("undocumented"), plain.pop("declared")
         options = [asdict(replace(option, section=())) for option in self.options]
         for option in options:
             del option["section"]
-            option["is_documented"] = option["name"] not in self.undocumented
-        plain = asdict(replace(self, options=()))
-        del plain["undocumented"]
-        return {**plain, "options": options}
+            option["is_documented"] = option["name"] not in bare
+        return {**plain, **declared, "options": options}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RewardDescription(_Description):
-    """A reward as `plugins show` prints it."""
-
-    form: str
-    is_async: bool
-    isolate: bool
-    version: str
-    options_docstring: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnvironmentDescription(_Description):
-    """An environment or tool as `plugins show` prints it. `parameters` is a tool's JSON Schema."""
-
-    kind: str
-    parameters: dict[str, object]
-
-
-def describe_environment(definition: EnvironmentDefinition | ToolDefinition) -> EnvironmentDescription:
-    parameters: dict[str, object] = {}
-    if isinstance(definition, ToolDefinition):
-        parameters = tool_signature(definition, name=definition.name).schema["function"]["parameters"]
-    return EnvironmentDescription(
+def describe(definition: RewardDefinition | EnvironmentDefinition | ToolDefinition) -> Description:
+    declared: dict[str, object] = {}
+    if isinstance(definition, RewardDefinition):
+        declared = {name: getattr(definition, name) for name in ("form", "is_async", "isolate", "version")}
+    elif isinstance(definition, ToolDefinition):
+        declared = {
+            "parameters": tool_signature(definition, name=definition.name).schema["function"]["parameters"]
+        }
+    return Description(
         name=definition.name,
         kind=definition.kind,
         distribution=definition.distribution,
         timeout_s=definition.timeout_s,
         docstring=inspect.getdoc(definition.call) or "",
+        options_docstring=_own_docstring(definition.options_model)
+        if definition.options_model.model_fields
+        else "",
         options=settings_of(definition.options_model),
         undocumented=undocumented_options(definition.options_model, definition.call),
         schema=definition.options_model.model_json_schema(),
-        parameters=parameters,
-    )
-
-
-def describe_reward(definition: RewardDefinition) -> RewardDescription:
-    return RewardDescription(
-        name=definition.name,
-        distribution=definition.distribution,
-        form=definition.form,
-        is_async=definition.is_async,
-        isolate=definition.isolate,
-        timeout_s=definition.timeout_s,
-        version=definition.version,
-        docstring=inspect.getdoc(definition.call) or "",
-        options_docstring=_own_docstring(definition.options_model),
-        options=settings_of(definition.options_model),
-        undocumented=undocumented_options(definition.options_model, definition.call),
-        schema=definition.options_model.model_json_schema(),
+        declared=declared,
     )
 
 

@@ -14,33 +14,30 @@ from verl_lite.plugins.composite.gate import FUNCTIONS
 from verl_lite.plugins.contract import API_VERSION
 
 Kind = Literal["reward", "environment"]
+_REWARD = {
+    "pyproject.toml.in": "pyproject.toml",
+    "README.md.in": "README.md",
+    "gitignore.in": ".gitignore",
+    "workflow.yml.in": ".github/workflows/test.yml",
+    "init.py.in": "src/__PACKAGE__/__init__.py",
+    "py.typed.in": "src/__PACKAGE__/py.typed",
+    "reward.py.in": "src/__PACKAGE__/reward.py",
+    "test_reward.py.in": "tests/test_reward.py",
+    "rollouts.jsonl.in": "tests/golden/rollouts.jsonl",
+    "rewards.yaml.in": "tests/golden/rewards.yaml",
+    "golden.json.in": "tests/golden/__NAME__.golden.json",
+}
+_ENVIRONMENT = {  # in the place of a reward's
+    "README.md.in": ("README_environment.md.in", "README.md"),
+    "init.py.in": ("init_environment.py.in", "src/__PACKAGE__/__init__.py"),
+    "reward.py.in": ("environment.py.in", "src/__PACKAGE__/environment.py"),
+    "test_reward.py.in": ("test_environment.py.in", "tests/test_environment.py"),
+    "rollouts.jsonl.in": ("trajectories.jsonl.in", "tests/golden/trajectories.jsonl"),
+    "golden.json.in": ("golden_environment.json.in", "tests/golden/__NAME__.golden.json"),
+}
 _FILES: Mapping[Kind, Mapping[str, str]] = {
-    "reward": {
-        "pyproject.toml.in": "pyproject.toml",
-        "README.md.in": "README.md",
-        "gitignore.in": ".gitignore",
-        "workflow.yml.in": ".github/workflows/test.yml",
-        "init.py.in": "src/__PACKAGE__/__init__.py",
-        "py.typed.in": "src/__PACKAGE__/py.typed",
-        "reward.py.in": "src/__PACKAGE__/reward.py",
-        "test_reward.py.in": "tests/test_reward.py",
-        "rollouts.jsonl.in": "tests/golden/rollouts.jsonl",
-        "rewards.yaml.in": "tests/golden/rewards.yaml",
-        "golden.json.in": "tests/golden/__NAME__.golden.json",
-    },
-    "environment": {
-        "pyproject.toml.in": "pyproject.toml",
-        "README_environment.md.in": "README.md",
-        "gitignore.in": ".gitignore",
-        "workflow.yml.in": ".github/workflows/test.yml",
-        "init_environment.py.in": "src/__PACKAGE__/__init__.py",
-        "py.typed.in": "src/__PACKAGE__/py.typed",
-        "environment.py.in": "src/__PACKAGE__/environment.py",
-        "test_environment.py.in": "tests/test_environment.py",
-        "trajectories.jsonl.in": "tests/golden/trajectories.jsonl",
-        "rewards.yaml.in": "tests/golden/rewards.yaml",
-        "golden_environment.json.in": "tests/golden/__NAME__.golden.json",
-    },
+    "reward": _REWARD,
+    "environment": dict(_ENVIRONMENT.get(source, (source, target)) for source, target in _REWARD.items()),
 }
 
 
@@ -110,7 +107,6 @@ def _fill(text: str, names: PluginNames) -> str:
         "__PACKAGE__": names.package,
         "__CLASS__": names.class_prefix,
         "__FUNCTION__": names.function,
-        "__COMPONENT__": names.function,
         "__API_VERSION__": str(API_VERSION),
         "__VERL_LITE_VERSION__": importlib.metadata.version("verl-lite"),
         "__NAME__": names.name,
