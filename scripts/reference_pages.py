@@ -42,6 +42,9 @@ COMMANDS = """# Commands
 What `--help` prints. Exit codes: 0 fine; 1 a gate failed (a check, a comparison, a threshold); 2 the
 input is wrong, with one message that says what to do; 130 stopped by Ctrl-C, with a checkpoint to
 resume from.
+
+On a terminal, long work shows a bar on stderr with what is done, of how much, and the time left; in a pipe
+there is none, and stdout has the result alone. `NO_COLOR` and `COLUMNS` are respected.
 """
 
 

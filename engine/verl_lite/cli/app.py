@@ -1,8 +1,8 @@
 """The Typer application: one file per group of commands. User errors end with exit code 2."""
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated
 
@@ -112,12 +112,15 @@ def main() -> None:
         sys.exit(130)
 
 
-def _watched() -> AbstractContextManager[None]:
+@contextmanager
+def _watched() -> Iterator[None]:
     if not sys.stderr.isatty():
-        return nullcontext()
+        yield
+        return
     from verl_lite.cli.terminal import Bars
 
-    return watched_by(Bars())
+    with closing(Bars()) as bars, watched_by(bars):
+        yield
 
 
 def _report(message: object, code: int) -> int:

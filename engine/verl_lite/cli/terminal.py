@@ -90,7 +90,11 @@ class Bars:
         finally:
             self._bars.remove_task(task)
             if not self._bars.tasks:
-                self._bars.stop()
+                self.close()
+
+    def close(self) -> None:
+        """Show the cursor again, whatever is still open."""
+        self._bars.stop()
 
 
 @contextmanager
