@@ -153,7 +153,7 @@ def test_new_plugins_are_typed_against_the_installed_package(
         (environment.packages / name).symlink_to(Path(sysconfig.get_path("purelib"), name))
     command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", environment.bin / "python"]
     places = ["--cache-dir", tmp_path, new_plugin, new_environment_plugin]
-    done = environment.run(*command, *places, cwd=tmp_path)
+    done = environment.run(*command, *places, cwd=tmp_path, timeout_s=280)
     assert done.stdout == "Success: no issues found in 6 source files\n", done.stdout + done.stderr
     for project in (new_plugin, new_environment_plugin):
         with zipfile.ZipFile(build_wheel(project, tmp_path)) as wheel:

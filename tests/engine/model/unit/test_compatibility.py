@@ -109,6 +109,7 @@ def test_every_family_passes(family: str, tmp_path: Path) -> None:
 
 
 def test_hub_ids_and_missing_folders_are_left_to_what_loads_them() -> None:
+    check_config("")  # a tiny model has no path
     check_config("org/model")
     check_config("/no/such/folder")
 
