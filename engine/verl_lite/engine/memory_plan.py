@@ -125,7 +125,11 @@ def plan_memory(
     if config.rollout.sampler == "vllm-server":  # it runs elsewhere
         return MemoryPlan(devices=(learner,), throughput=throughput)
     if config.rollout.sampler == "transformers":
-        engine = _transformers(config, shape, gpu)
+        engine = DevicePlan(
+            title="sampler (transformers)",
+            parts=transformers_parts(config, shape, dtype="bfloat16"),  # its weights never leave the GPU
+            limit_bytes=float(gpu.memory_bytes),
+        )
         _check_beside_transformers(config, learner, engine, gpu)
     else:
         engine = _engine(config, shape, gpu)
@@ -195,15 +199,6 @@ def _engine(config: TrainConfig, shape: ModelShape, gpu: Gpu) -> DevicePlan:
         ],
         limit_bytes=share,
         note=note,
-    )
-
-
-def _transformers(config: TrainConfig, shape: ModelShape, gpu: Gpu) -> DevicePlan:
-    """The transformers sampler in the trainer's process; its weights never leave the GPU."""
-    return DevicePlan(
-        title="sampler (transformers)",
-        parts=transformers_parts(config, shape, dtype="bfloat16"),
-        limit_bytes=float(gpu.memory_bytes),
     )
 
 

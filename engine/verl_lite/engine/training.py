@@ -150,10 +150,9 @@ def _tell_memory_plan(
             gpu = Gpu(name=found[0], memory_bytes=found[1]) if found else None
     shape, ram = shape_of(config.model), local_ram()
     plan = plan_memory(config, shape, gpu, ram=ram)
-    notes = check_free_memory(config, shape, machine) if gpu is not None else plan.note_on_free(ram)
-    if gpu is not None or session is not None:
-        notes = [*plan.lines(), *notes]
-    for line in notes:
+    shown = plan.lines() if gpu is not None or session is not None else []
+    free = check_free_memory(config, shape, machine) if gpu is not None else plan.note_on_free(ram)
+    for line in (*shown, *free):
         display.note(line)
     return plan
 

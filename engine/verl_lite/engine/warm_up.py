@@ -13,7 +13,7 @@ from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints, find_star
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.model.end_tokens import end_token_ids
 from verl_lite.engine.model.folder import pad_token_id
-from verl_lite.engine.model.lora import add_adapters, merged
+from verl_lite.engine.model.lora import add_adapters
 from verl_lite.engine.observe.display import Display
 from verl_lite.engine.observe.metrics_log import MetricsLog, read_metrics
 from verl_lite.engine.open_run import Run
@@ -70,7 +70,7 @@ def run_sft(
         metrics = measure.at(done)
     _check_floor(config, metrics)
     trained: PreTrainedModel = policy.model
-    return (merged(trained) if config.sft.lora is not None else trained), metrics
+    return (trained.merge_and_unload() if config.sft.lora is not None else trained), metrics
 
 
 def _policy(run: Run[PreparedRun], model: PreTrainedModel) -> Policy:

@@ -14,7 +14,7 @@ from .folder import (
     open_chat_template as open_chat_template,
     save_policy as save_policy,
 )
-from .lora import adapters_to_sync as adapters_to_sync, add_adapters as add_adapters, merged as merged
+from .lora import adapters_to_sync as adapters_to_sync, add_adapters as add_adapters
 from .quantization import check_bitsandbytes as check_bitsandbytes
 from .shape import ModelShape as ModelShape, shape_of as shape_of, shape_of_config as shape_of_config
 from .tiny import (

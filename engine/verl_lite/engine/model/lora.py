@@ -11,7 +11,6 @@ from verl_lite.engine.config.learner import LoraConfig
 from verl_lite.engine.config.train import TrainConfig
 from verl_lite.engine.model.checkpoint_names import name_in_checkpoint
 from verl_lite.engine.model.weights import base_model, full_tensor
-from verl_lite.engine.types import PreTrainedModel
 from verl_lite.errors import ConfigError
 
 PEFT_PREFIX = "base_model.model."
@@ -90,11 +89,6 @@ def _refuse_adapters_on(unfit: Mapping[str, str], wrapped: nn.Module) -> None:
                 f"learner.lora.target_modules adapts {name}, which cannot be adapted: {unfit[name]}. Leave "
                 "it out, or set target_modules: all-linear, which does"
             )
-
-
-def merged(model: PreTrainedModel) -> PreTrainedModel:
-    """The plain model with its adapters merged into the weights."""
-    return model.merge_and_unload()
 
 
 def adapter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

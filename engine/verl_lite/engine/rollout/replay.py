@@ -51,9 +51,6 @@ class ReplayBuffer:
         while len(self._kept) > self._config.capacity:
             del self._kept[next(iter(self._kept))]
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
     @property
     def rows(self) -> list[ScoredRollout]:
         """Everything kept, for a checkpoint."""

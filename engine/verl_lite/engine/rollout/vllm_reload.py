@@ -29,7 +29,9 @@ class CopiesAreLoaded(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if layerwise is None or func is not Tensor.copy_ or not args[0].is_meta or _is_within_a_loader():
+        # vLLM counts what a weight loader copies: that copy is loaded already
+        is_loaded = layerwise is None or isinstance(_get_current_dispatch_mode(), CopyCounter)
+        if func is not Tensor.copy_ or not args[0].is_meta or is_loaded:
             return func(*args, **(kwargs or {}))
         layer, name = _owner(args[0])
         parameter: Any = getattr(layer, name)
@@ -37,11 +39,6 @@ class CopiesAreLoaded(TorchFunctionMode):
         parameter.weight_loader = layerwise.make_online_process_loader(layer, name)
         parameter.weight_loader(parameter, args[1])
         return args[0]
-
-
-def _is_within_a_loader() -> bool:
-    """Whether vLLM counts what a weight loader copies: that copy is loaded already."""
-    return isinstance(_get_current_dispatch_mode(), CopyCounter)
 
 
 def _owner(tensor: Tensor) -> tuple[nn.Module, str]:

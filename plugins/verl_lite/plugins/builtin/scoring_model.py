@@ -170,7 +170,7 @@ class ScoringModel:
 def _variables(rollout: Rollout) -> dict[str, object]:
     """The row's own template variables, in TRL's column; a template ignores those of other models."""
     given = rollout.columns.get("chat_template_kwargs") or {}
-    found: dict[str, object] = json.loads(given) if isinstance(given, str) else dict(given)
+    found = json.loads(given) if isinstance(given, str) else given
     return {name: value for name, value in found.items() if value is not None}  # Arrow fills gaps
 
 

@@ -51,7 +51,7 @@ def test_a_prompt_of_the_batch_itself_and_what_is_too_old_are_not_taken(buffer):
     assert buffer.take(1, besides={"rare"}) == []
     assert names(buffer.take(4, besides=())) == {"rare"}
     assert buffer.take(5, besides=()) == []
-    assert len(buffer) == 0
+    assert buffer.rows == []
 
 
 def test_the_oldest_leave_first_and_a_newer_group_replaces_its_older_one(buffer):

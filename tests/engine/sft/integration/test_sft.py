@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from verl_lite.engine import train_only_sft
 from verl_lite.engine.config import LearnerConfig, LoraConfig, OptimizerConfig, SFTConfig, TrainConfig
 from verl_lite.engine.learner import Policy
-from verl_lite.engine.model import ChatTemplate, add_adapters, merged
+from verl_lite.engine.model import ChatTemplate, add_adapters
 from verl_lite.engine.sft import (
     IGNORED,
     SFTData,
@@ -253,7 +253,7 @@ def test_lora_trains_adapters_and_leaves_a_plain_model(small_model: Path, exampl
     config = SFTConfig(steps=3, batch_rows=8, optimizer=OptimizerConfig(learning_rate=1e-2))
     train_sft(policy, data_of(examples), config, seed=0)
     loss = validation_loss(policy, examples)
-    plain = merged(adapted)
+    plain = adapted.merge_and_unload()  # type: ignore[operator]
     after = dict(plain.named_parameters())
     assert after.keys() == before.keys()
     moved = [name for name in before if not torch.equal(before[name], after[name])]
