@@ -118,6 +118,9 @@ def check_loaded(model: PreTrainedModel, report: Mapping[str, Collection[Any]], 
         ),
     ]
     found = [text.format(_some(names)) for names, text in parts if names]
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if model.config.get_text_config().tie_word_embeddings and head and head.weight is not embedding.weight:
+        found.append("have a head of their own, although tie_word_embeddings is true")
     if found:
         raise DataError(
             f"the weights in {path!r} {'; they '.join(found)}: config.json and weights are not of one model, "

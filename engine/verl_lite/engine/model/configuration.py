@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 def read_configuration(path: str, *, what: str = "model.path") -> "PreTrainedConfig":
     """The configuration in a folder, hub id or GGUF file; raises DataError, which names `what`."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
         refuse_missing_folder(path)
         return from_pretrained(AutoConfig, path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         raise DataError(f"cannot load {what}={path!r}: {first_line(error)}") from None
 
 
@@ -72,5 +73,6 @@ def refuse_missing_folder(path: str) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of the message."""
-    return str(error).strip().split("\n")[0]
+    """The first line of the message; all of it where that line only announces the rest."""
+    lines = str(error).strip().split("\n")
+    return " ".join(lines) if lines[0].rstrip().endswith(":") else lines[0]

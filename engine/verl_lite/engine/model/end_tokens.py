@@ -1,10 +1,12 @@
 """The tokens that end an answer: one list for every sampler, for SFT and for preference pairs."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from verl_lite.engine.config.model import is_gguf
 from verl_lite.engine.model.chat_template import ChatTemplate
+from verl_lite.engine.model.configuration import first_line
 from verl_lite.engine.model.weights import base_model
 from verl_lite.engine.types import PreTrainedModel, Tokenizer
 from verl_lite.errors import DataError
@@ -116,5 +118,7 @@ def _generation_config(path: str) -> Any:
 
     try:
         return GenerationConfig.from_pretrained(path)
-    except OSError:  # not every model has one
+    except OSError as error:  # not every model has one
+        if (Path(path) / "generation_config.json").is_file():
+            raise DataError(f"cannot read generation_config.json of {path!r}: {first_line(error)}") from None
         return None

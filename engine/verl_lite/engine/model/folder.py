@@ -23,6 +23,8 @@ from verl_lite.engine.model.weights import base_model, named_weights
 from verl_lite.engine.types import PreTrainedModel, Tokenizer
 from verl_lite.errors import DataError
 
+TOKENIZERS = ("token*", "vocab*", "*.model", "*.tiktoken", "tekken*")  # names of their files
+
 
 def default_device() -> torch.device:
     """The GPU if there is one, else the CPU."""
@@ -79,6 +81,8 @@ def _own_tokenizer(config: ModelConfig) -> Tokenizer:
     path = config.path or ""
     try:
         refuse_missing_folder(path)
+        if Path(path).is_dir() and not any(file for kind in TOKENIZERS for file in Path(path).glob(kind)):
+            raise OSError("the folder has none (tokenizer.json): transformers would make up an empty one")
         tokenizer = from_pretrained(AutoTokenizer, path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load the tokenizer of model.path={path!r}: {first_line(error)}") from None

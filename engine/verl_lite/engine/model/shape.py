@@ -7,6 +7,7 @@ import torch
 
 from verl_lite.engine.config.model import ModelConfig
 from verl_lite.engine.model.configuration import configuration_of
+from verl_lite.errors import DataError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +38,11 @@ class ModelShape:
 
 
 def shape_of(config: ModelConfig) -> ModelShape:
-    """The shape of the config's model. Raises DataError if its configuration cannot be read."""
-    return shape_of_config(configuration_of(config))
+    """The shape of the config's model. Raises DataError if its configuration is none of a model."""
+    try:
+        return shape_of_config(configuration_of(config))
+    except KeyError as error:  # an activation or rotary embedding that transformers does not know
+        raise DataError(f"model.path={config.path!r}: transformers knows no {error} of its config") from None
 
 
 def shape_of_config(config: Any) -> ModelShape:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from verl_lite.engine.config import ModelConfig
-from verl_lite.engine.model import load_policy, load_tokenizer
+from verl_lite.engine.model import end_token_ids, load_policy, load_tokenizer, shape_of
 from verl_lite.engine.model.compatibility import check_config, check_vocabulary
 from verl_lite.engine.model.folder import pad_token_id
 from verl_lite.engine.testing import FAMILIES, family_config
@@ -221,6 +221,51 @@ def test_a_tokenizer_larger_than_the_model(
         ConfigError, match=f"has 10 tokens, its model {rows}: '{token}' is token {token[1:]}, "
     ):
         check_vocabulary(tokenizer, ModelConfig(path=path))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"vocab_size": "many"}, {"rope_parameters": {"rope_type": "bogus"}}, {"hidden_act": "zelu"}]
+)
+def test_a_configuration_with_wrong_values(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    path = written(tmp_path / "model", model_type="qwen3", **wrong)
+    with pytest.raises(DataError, match=r"model\.path=.*(many|bogus|zelu)") as caught:
+        shape_of(ModelConfig(path=path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_head_that_the_configuration_ties(tmp_path: Path, small_model: Path) -> None:
+    """transformers would compute with it, vLLM with the embedding; a copy of that is no other head."""
+
+    def add(weights: dict[str, torch.Tensor]) -> None:
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"] + 1
+
+    with pytest.raises(DataError, match="have a head of their own, although tie_word_embeddings is true"):
+        load(copy_with(tmp_path / "other", small_model, add))
+
+    def same(weights: dict[str, torch.Tensor]) -> None:
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+
+    load(copy_with(tmp_path / "same", small_model, same))
+
+
+def test_a_generation_config_that_cannot_be_read(tmp_path: Path, small_model: Path) -> None:
+    """Its end tokens would be missing without a word."""
+    path = Path(copy_with(tmp_path / "model", small_model, lambda w: None))
+    tokenizer = load_tokenizer(ModelConfig(path=str(path)))
+    (path / "generation_config.json").write_text("{")
+    with pytest.raises(DataError, match=r"cannot read generation_config\.json of "):
+        end_token_ids(tokenizer, str(path))
+
+
+def test_a_folder_without_a_tokenizer(tmp_path: Path, small_model: Path) -> None:
+    """transformers makes an empty one of the model's type, which knows no word."""
+    path = Path(copy_with(tmp_path / "model", small_model, lambda w: None))
+    for file in path.glob("token*"):
+        file.unlink()
+    with pytest.raises(
+        DataError, match=r"cannot load the tokenizer of .*: the folder has none \(tokenizer\.json"
+    ):
+        load_tokenizer(ModelConfig(path=str(path)))
 
 
 def test_a_tokenizer_without_a_padding_token_pads_with_eos(tmp_path: Path, small_model: Path) -> None:
