@@ -127,6 +127,7 @@ def test_a_model_folder_without_a_chat_template_and_one_that_is_not_there(cli: C
     tokenizer = build_tiny_tokenizer()
     tokenizer.chat_template = None
     tokenizer.save_pretrained(folder / "model")
+    (folder / "model" / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
     message = refused(cli, folder, config_file(folder, model={"path": str(folder / "model")}))
     assert "has no chat template: use an instruction-tuned model" in message
     message = refused(cli, folder, config_file(folder, model={"path": "./nowhere"}))

@@ -56,7 +56,7 @@ ROOMS: dict[str, str] = {
     "verl_lite.engine.model": """
         CHAT_TEMPLATE ChatTemplate ModelShape PACKAGED_MODELS adapters_to_sync add_adapters base_model
         build_tiny_model build_tiny_tokenizer check_bitsandbytes check_critic end_of_answer
-        end_token_ids fetch_model in_checkpoint_format load_policy load_tokenizer merged
+        end_token_ids fetch_model in_checkpoint_format load_policy load_tokenizer
         named_weights note_on_end open_chat_template save_policy shape_of shape_of_config without_end
     """,
     "verl_lite.engine.observe": """
