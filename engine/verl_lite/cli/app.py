@@ -98,7 +98,7 @@ def main() -> None:
     """Run the command. What the user got wrong is one message and an exit code, without a traceback."""
     try:
         with _watched():
-            sys.exit(app(prog_name="verl-lite", standalone_mode=False))
+            sys.exit(app(prog_name="verl-lite", standalone_mode=False) or 0)
     except UsageError as error:
         message = error.format_message()
         if not message:  # the help was asked for by giving nothing, and is printed

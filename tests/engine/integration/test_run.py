@@ -23,7 +23,7 @@ from verl_lite.engine.evals import evaluate_model, training_config
 from verl_lite.engine.learner import checkpoint as learner_files
 from verl_lite.engine.observe import read_metrics
 from verl_lite.engine.rollout.batch_maker import BatchMaker
-from verl_lite.errors import CheckpointError, ConfigError, TrainingError
+from verl_lite.errors import CheckpointError, ConfigError, DataError, TrainingError
 from verl_lite.plugins import validate
 from verl_lite.plugins.records import read_records
 
@@ -269,7 +269,7 @@ def test_a_critic_that_is_not_there_is_refused_before_the_warm_up(
     make_config: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
     algorithm = {"advantage": "gae", "critic": {"model": "/nope"}}
-    with pytest.raises(ConfigError, match=r"critic\.model='/nope': there is no folder /nope"):
+    with pytest.raises(DataError, match=r"critic\.model='/nope': there is no folder /nope"):
         train(make_config(algorithm=algorithm, sft={"steps": 3}), run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

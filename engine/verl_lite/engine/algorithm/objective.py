@@ -161,7 +161,15 @@ COMPONENTS: Mapping[ComponentName, Component] = {
     "distillation": _distillation,
     "forward_kl": _forward_kl,
 }
-METRICS = {name: f"loss/{name}" for name in COMPONENTS} | {"reference_kl": "loss/kl"}
+METRICS: Mapping[ComponentName, str] = {
+    "policy": "loss/policy",
+    "entropy": "loss/entropy",
+    "reference_kl": "loss/kl",
+    "kl_cov": "loss/kl_cov",
+    "cross_entropy": "loss/cross_entropy",
+    "distillation": "loss/distillation",
+    "forward_kl": "loss/forward_kl",
+}
 
 
 def component_weights(

@@ -11,7 +11,6 @@ from verl_lite.plugins.score import ScoreOutcome, SlowRow
 
 NUM_SLOWEST = 5
 KEPT_LATENCIES = 100_000  # per component: the latest
-_FIGURES = "latency_p50_s latency_p95_s latency_p99_s timeouts errors retries".split()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +45,12 @@ class ExecutionStats:
         """As a flat table; docs/rewards.md documents the names."""
         table: dict[str, float] = {}
         for name, part in self.components.items():
-            table |= {f"reward/{name}/{figure}": getattr(part, figure) for figure in _FIGURES}
+            table[f"reward/{name}/latency_p50_s"] = part.latency_p50_s
+            table[f"reward/{name}/latency_p95_s"] = part.latency_p95_s
+            table[f"reward/{name}/latency_p99_s"] = part.latency_p99_s
+            table[f"reward/{name}/timeouts"] = part.timeouts
+            table[f"reward/{name}/errors"] = part.errors
+            table[f"reward/{name}/retries"] = part.retries
         table["reward/workers_replaced"] = sum(self.workers_replaced.values())
         return table
 
