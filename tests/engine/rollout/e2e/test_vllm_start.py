@@ -10,8 +10,6 @@ import torch
 from verl_lite.engine.config import RolloutConfig
 from verl_lite.engine.rollout.vllm_engine import NO_COMPILING, _start, _starting
 
-vllm = pytest.importorskip("vllm")
-
 
 class LLM:
     """Keeps what it was created with, and whether torch compiled functions then."""
@@ -28,6 +26,7 @@ class LLM:
 def started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(NO_COMPILING, raising=False)
     with _starting(on_gpu=False):
+        vllm = pytest.importorskip("vllm")
         for name in ("vllm.entrypoints.llm", "vllm.v1.sample.ops.logprobs"):
             importlib.import_module(name)
     monkeypatch.setattr(vllm, "LLM", LLM)
