@@ -16,7 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from verl_lite.engine import TrainingSample
+from verl_lite.engine import PromptRow, TrainingSample
 from verl_lite.engine.config import TinyModelConfig
 from verl_lite.engine.model import (
     ChatTemplate,
@@ -25,6 +25,12 @@ from verl_lite.engine.model import (
     named_weights,
     tiny,
 )
+from verl_lite.engine.rollout import TurnsSampler
+from verl_lite.engine.rollout.turns.rendering import TurnRenderer
+from verl_lite.engine.rollout.turns.tool_calls import choose_tool_parser
+from verl_lite.engine.rollout.turns.trajectory import TurnBudgets, TurnKit
+from verl_lite.plugins import Rollout, SamplerSettings, Step
+from verl_lite.plugins.testing import FakeEnvironments
 
 VOCAB = 61
 SMALL = TinyModelConfig(
@@ -51,6 +57,31 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     return tiny.build_tiny_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def trajectories(tokenizer: Any) -> Callable[..., dict[str, Rollout]]:
+    """Samples three turns per trajectory over any sampler; the environment only says "1+1=" after each."""
+    end_ids = (tokenizer.eos_token_id,)
+    kit = TurnKit(
+        renderer=TurnRenderer(ChatTemplate(tokenizer), end_ids=end_ids),
+        parser=choose_tool_parser("pythonic", tokenizer),
+        budgets=TurnBudgets(context_tokens=110, max_turns=3, max_tool_s=60.0, max_turn_tokens=12),
+        max_failed=0.0,
+    )
+    settings = SamplerSettings(temperature=0.7, top_k=5, max_new_tokens=96, seed=5)
+
+    def again(message: object) -> Step:
+        return Step(messages=[{"role": "user", "content": "1+1="}])
+
+    def sample(inner: Any, prompts: Sequence[PromptRow]) -> dict[str, Rollout]:
+        sampler = TurnsSampler(inner, FakeEnvironments(reply=again), kit)
+        groups = sampler.generate(prompts, num_samples=3, settings=settings)
+        found = {rollout.id: rollout for group in groups for rollout in group}
+        assert {len(rollout.turns) for rollout in found.values()} == {5}  # three of the model, two between
+        return found
+
+    return sample
 
 
 class ModelSource:

@@ -54,7 +54,7 @@ def test_the_rehearsal_runs_every_stage_to_its_end(tmp_path: Path) -> None:
     left_out = {name for name, case in cases.items() if case["result"] == "skipped"}
     assert left_out <= ONLY_ON_A_GPU | {"test_adapters_on_a_base_of_four_bits"}  # without bitsandbytes
     assert {case["result"] for case in cases.values()} <= {"passed", "skipped"}
-    assert len(cases) > 30
+    assert len(cases) >= 30
 
 
 def test_every_gpu_test_is_in_the_script(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +55,25 @@ def sampler(
 
 
 @pytest.fixture(scope="module")
-def in_process(small_model: Path, tokenizer: Any, prompts: list[PromptRow]) -> dict[str, Rollout]:
-    """What the in-process sampler samples."""
+def both(
+    small_model: Path,
+    tokenizer: Any,
+    prompts: list[PromptRow],
+    trajectories: Callable[..., dict[str, Rollout]],
+) -> tuple[dict[str, Rollout], dict[str, Rollout]]:
+    """What the in-process sampler samples: single completions, and trajectories of several turns."""
     from verl_lite.engine.rollout import VllmSampler
 
     sampler = VllmSampler(str(small_model), tokenizer, CONFIG, canary_ids=prompts[0].prompt_ids, seed=0)
     rollouts = by_id(sampler.generate(prompts, num_samples=4, settings=SETTINGS))
+    found = rollouts, trajectories(sampler, prompts)
     sampler.close()
-    return rollouts
+    return found
+
+
+@pytest.fixture(scope="module")
+def in_process(both: tuple[dict[str, Rollout], dict[str, Rollout]]) -> dict[str, Rollout]:
+    return both[0]
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +106,21 @@ def test_two_engines_sample_the_tokens_of_one_in_process(
     groups = list(sampler.generate(prompts, num_samples=4, settings=SETTINGS))
     assert all([rollout.sample_index for rollout in group] == [0, 1, 2, 3] for group in groups)
     assert_same(by_id(iter(groups)), in_process)
+
+
+def test_trajectories_of_two_engines_are_those_of_one_in_process(
+    sampler: Any,
+    both: tuple[dict[str, Rollout], dict[str, Rollout]],
+    prompts: list[PromptRow],
+    trajectories: Callable[..., dict[str, Rollout]],
+) -> None:
+    found = trajectories(sampler, prompts)
+    assert_same(found, both[1])
+    assert all(
+        [(turn.start, turn.end) for turn in rollout.turns]
+        == [(turn.start, turn.end) for turn in both[1][id].turns]
+        for id, rollout in found.items()
+    )
 
 
 def test_answers_end_at_every_end_token(

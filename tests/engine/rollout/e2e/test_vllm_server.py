@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +106,35 @@ def test_a_real_server_samples_what_the_in_process_engine_does(
             source.move(seed=version, scale=0.05)
     finally:
         in_process.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_trajectories_over_a_real_server_are_those_of_the_in_process_engine(
+    real_server: str,
+    connect: Any,
+    source: Any,
+    small_model: Path,
+    tokenizer: Any,
+    prompts: list[PromptRow],
+    tmp_path: Path,
+    trajectories: Callable[..., dict[str, Rollout]],
+) -> None:
+    from verl_lite.engine.config import VllmConfig
+    from verl_lite.engine.rollout import VllmSampler
+
+    config = RolloutConfig(max_prompt_tokens=32, max_new_tokens=96, vllm=VllmConfig(kv_cache_gib=0.1))
+    in_process = VllmSampler(str(small_model), tokenizer, config, canary_ids=prompts[0].prompt_ids, seed=0)
+    over_http = connect(real_server, weights_dir=str(tmp_path))
+    try:
+        assert max(side.load_weights(source, version=0) for side in (in_process, over_http)) < 1e-5
+        ours, theirs = (trajectories(side, prompts) for side in (over_http, in_process))
+    finally:
+        in_process.close()
+    assert ours.keys() == theirs.keys()
+    for id, rollout in ours.items():
+        assert rollout.completion_ids == theirs[id].completion_ids
+        assert rollout.logprobs == pytest.approx(theirs[id].logprobs, abs=1e-5)
+        assert [(turn.role, turn.start, turn.end) for turn in rollout.turns] == [
+            (turn.role, turn.start, turn.end) for turn in theirs[id].turns
+        ]
