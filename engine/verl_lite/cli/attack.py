@@ -4,7 +4,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verl_lite.cli.options import AsJson, Format, Map, NoPlugins, RewardsFile, Workers, scoring_options
+from verl_lite.cli.options import (
+    AsJson,
+    Format,
+    Map,
+    NoPlugins,
+    Primary,
+    RewardsFile,
+    Workers,
+    scoring_options,
+)
 
 if TYPE_CHECKING:
     from verl_lite.lab.attack import AttackReport
@@ -12,9 +21,6 @@ if TYPE_CHECKING:
 AttackedRows = Annotated[
     list[str] | None,
     typer.Argument(help="Rows to attack: files, folders, ...; default: a few built-in ones"),
-]
-Primary = Annotated[
-    str | None, typer.Option(help="Component that decides what is correct; default: the heaviest")
 ]
 Families = Annotated[list[str] | None, typer.Option(help="Only attacks of this family")]
 OwnAttacks = Annotated[

@@ -10,6 +10,7 @@ from verl_lite.cli.options import (
     Format,
     Map,
     NoPlugins,
+    Primary,
     RewardsFile,
     Rollouts,
     Workers,
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 Label = Annotated[str | None, typer.Option(help="Column that says whether a completion is correct")]
 By = Annotated[list[str] | None, typer.Option(help="Columns to slice the agreement by")]
-Primary = Annotated[
-    str | None, typer.Option(help="Component that decides what is correct; default: the heaviest")
-]
 
 
 def check(

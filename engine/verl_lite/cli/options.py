@@ -57,6 +57,9 @@ Format = Annotated[
     str,
     typer.Option(help="Who wrote the rollouts (docs/importing.md has the formats); auto: see the first row"),
 ]
+Primary = Annotated[
+    str | None, typer.Option(help="Component that decides what is correct; default: the heaviest")
+]
 PluginKind = Annotated[
     str,
     typer.Option("--kind", help="reward, environment or tool, where a name is several", show_default=False),
