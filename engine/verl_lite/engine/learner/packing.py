@@ -211,7 +211,9 @@ def pack(samples: Sequence[TrainingSample], indices: Sequence[int], shared: Sequ
         prefix = prefix_at[key] if num_shared else None
         start = start_of.get((key, rest)) if num_shared else None
         if start is None:
-            start = start_of[key, rest] = row.add(rest, num_shared, prefix)
+            start = row.add(rest, num_shared, prefix)
+            if num_shared:
+                start_of[key, rest] = start
         before = len(sample.prompt_ids) - 1 - num_shared  # predicts the first token; -1 is in the prefix
         rows = np.arange(start + before, start + before + len(sample.completion_ids))
         if before < 0 and prefix is not None:
