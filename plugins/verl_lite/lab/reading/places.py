@@ -169,10 +169,15 @@ def _stdin(folder: Path) -> Place:
 
 def _copied(stream: Any, folder: Path, *, name: str) -> Place:
     """A copy of a stream, so that it can be read twice: its groups may be in any order."""
-    target = folder / f"{len(list(folder.iterdir()))}-{Path(name).name}"
+    target = _target(name, folder)
     with target.open("wb") as file:
         shutil.copyfileobj(stream, file, 1 << 20)
     return Place(path=target, name=name)
+
+
+def _target(name: str, folder: Path) -> Path:
+    """A path in `folder` of which no other file there has the name."""
+    return folder / f"{len(list(folder.iterdir()))}-{Path(name).name}"
 
 
 def _remote(url: str, folder: Path) -> Iterator[Place]:
@@ -186,7 +191,7 @@ def _remote(url: str, folder: Path) -> Iterator[Place]:
         if not names:
             raise DataError(f"{url} holds no file of rows: expected {_EXPECTED}")
         for name in names:
-            target = folder / f"{len(list(folder.iterdir()))}-{Path(name).name}"
+            target = _target(name, folder)
             system.get_file(name, str(target))
             yield Place(path=target, name=str(system.unstrip_protocol(name)), is_found=is_folder)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
