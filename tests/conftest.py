@@ -1,6 +1,7 @@
 """The tier of every test, by its folder; and an environment of its own for tests that install packages."""
 
 import contextlib
+import importlib.util
 import json
 import multiprocessing.util
 import os
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import ModuleType
 from typing import Any, NoReturn
 
 import pytest
@@ -111,6 +113,22 @@ def http_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable
             return f"http://127.0.0.1:{server.server_port}"
 
         yield serve
+
+
+@pytest.fixture(scope="session")
+def load_script() -> Callable[[str], ModuleType]:
+    """Loads a Python file by its path from the root of the project, such as one of benchmarks/."""
+
+    def load(path: str) -> ModuleType:
+        file = Path(__file__).parents[1] / path
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[file.stem] = importlib.util.module_from_spec(spec)  # dataclasses look there
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """A tiny Qwen3 and ragged training samples; one thread, so that sums come in one order."""
 
 import copy
-import importlib.util
 import json
 import random
 import re
@@ -263,15 +262,9 @@ def chat_families() -> dict[str, ChatFamily]:
 
 
 @pytest.fixture(scope="session")
-def trials() -> ModuleType:
+def trials(load_script: Callable[[str], ModuleType]) -> ModuleType:
     """benchmarks/family_trials.py: one family of models, tried on the learner or on vLLM."""
-    path = Path(__file__).parents[2] / "benchmarks" / "family_trials.py"
-    spec = importlib.util.spec_from_file_location("family_trials", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/family_trials.py")
 
 
 class Waits(TorchDispatchMode):

@@ -10,26 +10,18 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from verl_lite.cli import main
 from verl_lite.cli.app import app
 
 Cli = Callable[..., int]
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
-    """Run the command in this process, at 80 columns and without colours, and return its exit code."""
-    for name, value in {"COLUMNS": "80", "NO_COLOR": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}.items():
-        monkeypatch.setenv(name, value)
+def cli(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Run the command in `tmp_path`, at 80 columns and without colours."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["verl-lite", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0)
-
-    return run
+    return cli
 
 
 @pytest.fixture

@@ -1,23 +1,14 @@
 """The simulator of benchmarks/ against cases worked out by hand."""
 
-import importlib.util
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 
 
 @pytest.fixture(scope="module")
-def simulator() -> ModuleType:
-    path = Path(__file__).parents[4] / "benchmarks" / "simulate_cluster.py"
-    spec = importlib.util.spec_from_file_location("simulate_cluster", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["simulate_cluster"] = module
-    spec.loader.exec_module(module)
-    return module
+def simulator(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("benchmarks/simulate_cluster.py")
 
 
 def test_engines_take_from_one_queue(simulator: ModuleType) -> None:

@@ -59,6 +59,17 @@ def real_server(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             process.wait(timeout=30)
 
 
+@pytest.fixture
+def in_process(small_model: Path, tokenizer: Any, prompts: list[PromptRow]) -> Iterator[Any]:
+    from verl_lite.engine.config import VllmConfig
+    from verl_lite.engine.rollout import VllmSampler
+
+    config = RolloutConfig(max_prompt_tokens=32, max_new_tokens=96, vllm=VllmConfig(kv_cache_gib=0.1))
+    sampler = VllmSampler(str(small_model), tokenizer, config, canary_ids=prompts[0].prompt_ids, seed=0)
+    yield sampler
+    sampler.close()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_server_gives_a_teachers_log_probabilities_and_tokens(
@@ -78,34 +89,24 @@ def test_a_real_server_samples_what_the_in_process_engine_does(
     real_server: str,
     connect: Any,
     source: Any,
-    small_model: Path,
-    tokenizer: Any,
+    in_process: Any,
     prompts: list[PromptRow],
     tmp_path: Path,
 ) -> None:
-    from verl_lite.engine.config import VllmConfig
-    from verl_lite.engine.rollout import VllmSampler
-
     warm = SamplerSettings(temperature=0.7, top_k=5, max_new_tokens=16, seed=5)
-    config = RolloutConfig(max_prompt_tokens=32, max_new_tokens=96, vllm=VllmConfig(kv_cache_gib=0.1))
-    canary_ids = prompts[0].prompt_ids
-    in_process = VllmSampler(str(small_model), tokenizer, config, canary_ids=canary_ids, seed=0)
     sampler = connect(real_server, weights_dir=str(tmp_path))
-    try:
-        for version in range(3):
-            for side in (in_process, sampler):
-                assert side.load_weights(source, version=version) < 1e-5
-            ours = by_id(sampler.generate(prompts, num_samples=3, settings=warm))
-            theirs = by_id(in_process.generate(prompts, num_samples=3, settings=warm))
-            assert ours.keys() == theirs.keys()
-            for id, rollout in ours.items():
-                assert rollout.completion_ids == theirs[id].completion_ids
-                assert rollout.logprobs == pytest.approx(theirs[id].logprobs, abs=1e-5)
-                assert rollout.finish_reason == theirs[id].finish_reason
-                assert rollout.policy_version == version
-            source.move(seed=version, scale=0.05)
-    finally:
-        in_process.close()
+    for version in range(3):
+        for side in (in_process, sampler):
+            assert side.load_weights(source, version=version) < 1e-5
+        ours = by_id(sampler.generate(prompts, num_samples=3, settings=warm))
+        theirs = by_id(in_process.generate(prompts, num_samples=3, settings=warm))
+        assert ours.keys() == theirs.keys()
+        for id, rollout in ours.items():
+            assert rollout.completion_ids == theirs[id].completion_ids
+            assert rollout.logprobs == pytest.approx(theirs[id].logprobs, abs=1e-5)
+            assert rollout.finish_reason == theirs[id].finish_reason
+            assert rollout.policy_version == version
+        source.move(seed=version, scale=0.05)
 
 
 @pytest.mark.slow
@@ -114,23 +115,14 @@ def test_trajectories_over_a_real_server_are_those_of_the_in_process_engine(
     real_server: str,
     connect: Any,
     source: Any,
-    small_model: Path,
-    tokenizer: Any,
+    in_process: Any,
     prompts: list[PromptRow],
     tmp_path: Path,
     trajectories: Callable[..., dict[str, Rollout]],
 ) -> None:
-    from verl_lite.engine.config import VllmConfig
-    from verl_lite.engine.rollout import VllmSampler
-
-    config = RolloutConfig(max_prompt_tokens=32, max_new_tokens=96, vllm=VllmConfig(kv_cache_gib=0.1))
-    in_process = VllmSampler(str(small_model), tokenizer, config, canary_ids=prompts[0].prompt_ids, seed=0)
     over_http = connect(real_server, weights_dir=str(tmp_path))
-    try:
-        assert max(side.load_weights(source, version=0) for side in (in_process, over_http)) < 1e-5
-        ours, theirs = (trajectories(side, prompts) for side in (over_http, in_process))
-    finally:
-        in_process.close()
+    assert max(side.load_weights(source, version=0) for side in (in_process, over_http)) < 1e-5
+    ours, theirs = (trajectories(side, prompts) for side in (over_http, in_process))
     assert ours.keys() == theirs.keys()
     for id, rollout in ours.items():
         assert rollout.completion_ids == theirs[id].completion_ids
