@@ -135,6 +135,10 @@ class _Prompts:
             tools = tools or list(self._tools)
             template = self._template.of_row(row, where=where)
             ids = template.prompt_ids(messages, where=where, tools=tools)
+            if not ids:
+                raise DataError(
+                    f"{where}: the prompt has no tokens: the tokenizer or the chat template loses its text"
+                )
             if len(ids) <= self._max_tokens:
                 yield self._prompt(row, messages, ids, where=where)
             else:

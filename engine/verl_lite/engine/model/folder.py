@@ -22,6 +22,7 @@ from verl_lite.engine.model.tiny import build_tiny_model, build_tiny_tokenizer
 from verl_lite.engine.model.weights import base_model, named_weights
 from verl_lite.engine.types import PreTrainedModel, Tokenizer
 from verl_lite.errors import DataError
+from verl_lite.plugins.tokenizer_file import load_auto_tokenizer
 
 TOKENIZERS = ("token*", "vocab*", "*.model", "*.tiktoken", "tekken*")  # names of their files
 
@@ -83,10 +84,11 @@ def _own_tokenizer(config: ModelConfig) -> Tokenizer:
         refuse_missing_folder(path)
         if Path(path).is_dir() and not any(file for kind in TOKENIZERS for file in Path(path).glob(kind)):
             raise OSError("the folder has none (tokenizer.json): transformers would make up an empty one")
-        tokenizer = from_pretrained(AutoTokenizer, path, trust_remote_code=False)
+        if is_gguf(path):
+            return from_pretrained(AutoTokenizer, path)
+        return load_auto_tokenizer(path)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load the tokenizer of model.path={path!r}: {first_line(error)}") from None
-    return tokenizer
 
 
 def prepare_model(config: ModelConfig, folder: Path, *, seed: int) -> str:

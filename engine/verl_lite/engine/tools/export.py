@@ -7,6 +7,7 @@ import torch
 
 from verl_lite.engine.rundir.checkpoint_files import clear_write_errors, damaged, why_not_whole
 from verl_lite.errors import CheckpointError, ConfigError
+from verl_lite.plugins.tokenizer_file import load_auto_tokenizer
 
 
 def export_policy(checkpoint: Path, folder: Path) -> None:
@@ -32,7 +33,7 @@ def export_policy(checkpoint: Path, folder: Path) -> None:
 
 
 def _join_shards(checkpoint: Path, folder: Path) -> None:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
     from verl_lite.engine.learner.sharded_checkpoint import read_policy
@@ -41,7 +42,7 @@ def _join_shards(checkpoint: Path, folder: Path) -> None:
     weights = read_policy(checkpoint)
     try:
         config = AutoConfig.from_pretrained(checkpoint / "policy")
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint / "policy")
+        tokenizer = load_auto_tokenizer(str(checkpoint / "policy"))
     except (OSError, ValueError) as error:
         raise damaged(checkpoint, error) from error
     with torch.device("meta"):  # the shape alone: the weights are loaded already

@@ -14,6 +14,7 @@ from pydantic import Field
 from verl_lite.errors import ConfigError, DataError, PluginError
 from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.tokenizer_file import load_auto_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,12 +71,16 @@ class ScoringModel:
         self._torch: Any = torch
         self.options = options
         self.device = self._device(options.device)
-        where = {"revision": options.revision, "trust_remote_code": options.trust_remote_code}
+        revision, code = options.revision, options.trust_remote_code
         try:
-            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(options.model, **where)
+            self.tokenizer: Any = load_auto_tokenizer(options.model, revision=revision, code=code)
             auto: Any = getattr(transformers, f"AutoModelFor{head}")
             model, report = auto.from_pretrained(
-                options.model, dtype=options.dtype, output_loading_info=True, **where
+                options.model,
+                dtype=options.dtype,
+                output_loading_info=True,
+                revision=revision,
+                trust_remote_code=code,
             )
         except (OSError, ValueError) as error:
             raise DataError(f"cannot load the model {options.model!r}: {error}") from error

@@ -122,6 +122,16 @@ def test_overlong_prompts_are_an_error_or_left_out(tmp_path: Path, tokenizer: An
         read_prompts(gsm8k(path=path, overlong="drop"), ChatTemplate(tokenizer), max_prompt_tokens=3, seed=0)
 
 
+def test_a_prompt_that_loses_all_its_text_is_refused(tmp_path: Path, tokenizer: Any) -> None:
+    class Empty(ChatTemplate):
+        def prompt_ids(self, *_: object, **__: object) -> list[int]:
+            return []
+
+    path = str(write_jsonl(tmp_path / "rows.jsonl", GSM8K_ROWS))
+    with pytest.raises(DataError, match="row 0: the prompt has no tokens: the tokenizer or the"):
+        read_prompts(gsm8k(path=path), Empty(tokenizer), max_prompt_tokens=20, seed=0)
+
+
 def test_a_reference_without_its_mark_and_ids_given_twice(tmp_path: Path, tokenizer: Any) -> None:
     unmarked = write_jsonl(tmp_path / "a.jsonl", [{"question": "q", "answer": "7"}])
     with pytest.raises(DataError, match="the reference '7' lacks '####'"):
