@@ -1,5 +1,8 @@
 """The Typer application: one file per group of commands. User errors end with exit code 2."""
 
+import codecs
+import io
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -34,7 +37,11 @@ if TYPE_CHECKING:
 else:
     UsageError = typer.BadParameter.__mro__[1]  # older releases of typer take click's
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
 
 
 def _print_version(wanted: bool) -> None:
@@ -96,6 +103,10 @@ _add_commands()
 
 def main() -> None:
     """Run the command. What the user got wrong is one message and an exit code, without a traceback."""
+    codecs.register_error("json escapes", _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="json escapes")
     try:
         with _watched():
             sys.exit(app(prog_name="verl-lite", standalone_mode=False) or 0)
@@ -110,6 +121,13 @@ def main() -> None:
         sys.exit(_report(error, 1))
     except typer.Abort:
         sys.exit(130)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """What a stream's encoding lacks, as JSON writes it: what --json prints stays JSON everywhere."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 @contextmanager

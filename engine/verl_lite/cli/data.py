@@ -129,8 +129,9 @@ def _show(found: "DataReport", *, title: str, unit: str) -> None:
     print_table(title, ["", "rows", "the first"], _findings(found))
     most = max((count for _, _, count in found.histogram), default=1)
     console.print(f"length in {unit}")
+    block = "#" if console.options.ascii_only else "█"
     for low, high, count in found.histogram:
-        console.print(f"{low:>7}-{high:<7} {'█' * round(40 * count / most)} {count}", markup=False)
+        console.print(f"{low:>7}-{high:<7} {block * round(40 * count / most)} {count}", markup=False)
 
 
 def _shown(row: object) -> str:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich import progress
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
+
+from verl_lite.plugins.progress import bar_columns
 
 console = Console(highlight=False)
 LEVEL_STYLES = {"ok": "green", "note": "blue", "warn": "yellow", "fail": "bold red"}
@@ -64,22 +66,12 @@ def excerpt(text: str, width: int = 160) -> str:
 class Bars:
     """Watches the stages of long work: a bar on stderr for each open one, gone when it ends.
 
-    A bar has what is done, of how much where that is known, and the seconds passed and left. stdout is left
-    alone: it may be a pipe.
+    stdout is left alone: it may be a pipe.
     """
 
     def __init__(self) -> None:
-        self._bars = progress.Progress(
-            "{task.description}",
-            progress.BarColumn(20),
-            progress.MofNCompleteColumn(),
-            progress.TimeElapsedColumn(),
-            "left",
-            progress.TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            redirect_stdout=False,
-        )
+        console = Console(stderr=True)
+        self._bars = Progress(*bar_columns(console), console=console, transient=True, redirect_stdout=False)
 
     @contextmanager
     def __call__(self, what: str, total: int | None) -> Iterator[Callable[[int], None]]:

@@ -1,6 +1,7 @@
 """The life-cycle of a run: `train`, `sft`, `dpo` and `reward-model` all work inside `open_run`."""
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
@@ -135,7 +136,8 @@ def open_run(
     here. Other errors propagate. Raises ConfigError if the folder is in use.
     """
     started = time.perf_counter()
-    console = console or Console()
+    # FORCE_COLOR makes a pipe a terminal to rich: it may have colours, but no panel
+    console = console or Console(force_interactive=None if sys.stdout.isatty() else False)
     folder = RunFolder(choose_run_dir(config, run_dir, resume=resume))
     with ExitStack() as held:
         inputs, killed = _lock_and_prepare(held, folder, prepare, resume=resume)

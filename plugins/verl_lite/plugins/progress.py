@@ -11,7 +11,11 @@ reading: 1 of 2
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import ProgressColumn
 
 Item = TypeVar("Item")
 Advance = Callable[[int], None]  # called with how many more are done
@@ -52,3 +56,23 @@ def counted(
         for item in items:
             yield item
             advance(size(item))
+
+
+def bar_columns(console: "Console") -> list["str | ProgressColumn"]:
+    """A bar per stage: its name, what is done and of how much, the seconds passed and left.
+
+    Without colours nothing is drawn for what is left, so brackets show how long the bar is.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    bar: list[str | ProgressColumn] = [BarColumn(20)]
+    if console.no_color or console.color_system is None:
+        bar = ["[", *bar, "]"]
+    return [
+        "{task.description}",
+        *bar,
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        "left",
+        TimeRemainingColumn(),
+    ]

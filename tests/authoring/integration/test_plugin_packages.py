@@ -143,19 +143,19 @@ def test_a_new_plugin_is_clean_code(kind: str, request: pytest.FixtureRequest) -
     assert done.returncode == 0, done.stdout
 
 
-def test_new_plugins_are_typed_against_the_installed_package(
+def test_plugins_are_typed_against_the_installed_package(
     new_plugin: Path, new_environment_plugin: Path, environment: Any, tmp_path: Path
 ) -> None:
     """mypy --strict as their authors run it: our wheel unpacked among the installed packages."""
+    projects = (new_plugin, new_environment_plugin, EXAMPLE, EXAMPLE.with_name("environment_plugin"))
     with zipfile.ZipFile(build_wheel(ROOT, tmp_path)) as core:
         core.extractall(environment.packages)
     for name in TYPED:  # a part of what pip would install beside it: the rest is long to read
         (environment.packages / name).symlink_to(Path(sysconfig.get_path("purelib"), name))
     command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", environment.bin / "python"]
-    places = ["--cache-dir", tmp_path, new_plugin, new_environment_plugin]
-    done = environment.run(*command, *places, cwd=tmp_path, timeout_s=280)
-    assert done.stdout == "Success: no issues found in 6 source files\n", done.stdout + done.stderr
-    for project in (new_plugin, new_environment_plugin):
+    done = environment.run(*command, "--cache-dir", tmp_path, *projects, cwd=tmp_path, timeout_s=280)
+    assert done.stdout == "Success: no issues found in 13 source files\n", done.stdout + done.stderr
+    for project in projects:
         with zipfile.ZipFile(build_wheel(project, tmp_path)) as wheel:
             assert any(name.endswith("/py.typed") for name in wheel.namelist())
 

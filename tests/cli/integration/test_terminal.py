@@ -11,6 +11,7 @@ import pytest
 import typer.main
 
 from verl_lite.cli.app import app
+from verl_lite.cli.terminal import console
 
 Cli = Callable[..., int]
 
@@ -105,6 +106,7 @@ def test_long_work_shows_bars_on_a_terminal_and_nothing_in_a_pipe(
     text = shown.getvalue()
     assert [what for what in WORK[arguments] if what not in text] == []
     assert "left" in text
+    assert re.search(r"\[ ━*╸? *\]", text)  # without colours, brackets show how long the bar is
     assert not re.search(r"\x1b\[[0-9;]*m", text)  # NO_COLOR: the cursor moves, no colours
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is shown again
     on_terminal = capsys.readouterr().out
@@ -113,6 +115,49 @@ def test_long_work_shows_bars_on_a_terminal_and_nothing_in_a_pipe(
     assert cli(*arguments.split()) == code
     assert sys.stderr.getvalue() == ""
     assert _comparable(capsys.readouterr().out) == _comparable(on_terminal)
+
+
+ODD = "π 😀 █ \\boxed{2}"
+ESCAPED = ODD.replace("π", "\\u03c0").replace("😀", "\\ud83d\\ude00").replace("█", "\\u2588")
+SHOWN = {"ascii": ESCAPED, "cp1252": ESCAPED, "utf-8": ODD}
+PRINTED = {
+    "check odd.jsonl -c rewards.yaml --label label": "text",
+    "check odd.jsonl -c rewards.yaml --label label --json": "json",
+    "data check odd.jsonl": "bars",
+    "plugins new π": "mistake",
+    "score --help": "help",
+}
+
+
+@pytest.mark.parametrize("encoding", SHOWN)
+@pytest.mark.parametrize("arguments", PRINTED)
+def test_no_encoding_ends_a_command(
+    cli: Cli, files: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, arguments: str
+) -> None:
+    """What a terminal cannot show is escaped as JSON does it: --json stays JSON, with nothing lost."""
+    row = {"question": "1+1?", "answer": "2", "completion": ODD, "reference": "2", "label": False}
+    (files / "odd.jsonl").write_text(json.dumps(row) + "\n")
+    (files / "rewards.yaml").write_text("rewards: {correct: {use: math}}\n")
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    monkeypatch.setattr(console, "file", streams[0])
+    code = cli(*arguments.split())
+    for stream in streams:
+        stream.seek(0)
+    printed, said = (stream.read() for stream in streams)
+    match PRINTED[arguments]:
+        case "text":
+            assert SHOWN[encoding] in printed
+        case "json":
+            assert ODD in json.dumps(json.loads(printed), ensure_ascii=False).replace("\\\\", "\\")
+        case "bars":
+            assert ("█" if encoding == "utf-8" else "#") * 40 + " 1" in printed
+        case "mistake":
+            assert said.startswith(f"error: plugins new {SHOWN[encoding].split()[0]}: expected")
+            assert code == 2
+        case "help":
+            assert "Usage: verl-lite score" in printed
 
 
 def _comparable(text: str) -> list[str]:

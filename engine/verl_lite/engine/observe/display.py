@@ -8,16 +8,12 @@ from typing import Any, Literal, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from verl_lite.plugins.progress import bar_columns
 
 DisplayMode = Literal["auto", "quiet", "json"]
 
@@ -70,12 +66,12 @@ class Display(Protocol):
 
 
 def make_display(console: Console, mode: DisplayMode = "auto") -> Display:
-    """auto: a live panel on a terminal, lines elsewhere; quiet: only notes; json: JSON lines."""
+    """auto: a live panel where it can be redrawn, else lines; quiet: only notes; json: JSON lines."""
     if mode == "json":
         return JsonDisplay(console)
     if mode == "quiet":
         return QuietDisplay(console)
-    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+    return LiveDisplay(console) if console.is_interactive else PlainDisplay(console)
 
 
 def print_plain(console: Console, text: str) -> None:
@@ -149,14 +145,7 @@ class LiveDisplay:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-        )
+        self._progress = Progress(*bar_columns(console), console=console)
         self._tasks: dict[str, Any] = {}
         self._body: Table | Text = Text("")
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
@@ -203,9 +192,8 @@ def _step_table(report: StepReport) -> Table:
     table.add_row("tokens/s", f"{report.tokens_per_s:,.0f}")
     total = sum(report.seconds.values()) or 1.0
     for name, seconds in report.seconds.items():
-        table.add_row(
-            f"  {name}", f"{seconds:.2f} s  {'█' * round(30 * seconds / total)} {seconds / total:.0%}"
-        )
+        part = ProgressBar(total=total, completed=seconds, width=30)
+        table.add_row(f"  {name}", f"{seconds:.2f} s", f"{seconds / total:.0%}", part)
     return table
 
 

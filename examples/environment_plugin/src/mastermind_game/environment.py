@@ -49,7 +49,7 @@ class Mastermind:
 
     async def step(self, message: Message) -> Step:
         found = re.findall(
-            rf"(?<!\d)[1-{self.options.digits}]{{{self.options.length}}}(?!\d)", message["content"]
+            rf"(?<!\d)[1-{self.options.digits}]{{{self.options.length}}}(?!\d)", message.get("content", "")
         )
         guess = found[-1] if found else ""
         feedback = feedback_on(guess, self.code) if guess else "That is no guess."

@@ -1,7 +1,7 @@
 """Rewards for answers that cite their sources: `cited_claims` and `quotes`."""
 
 from citation_rewards.rewards import CitationOptions, QuoteOptions, cited_claims, quotes
-from verl_lite.plugins import hookimpl
+from verl_lite.plugins import Register, hookimpl
 
 __all__ = ["CitationOptions", "QuoteOptions", "cited_claims", "quotes"]
 
@@ -9,6 +9,6 @@ VERL_LITE_API_VERSION = 1
 
 
 @hookimpl
-def register_rewards(register):
+def register_rewards(register: Register) -> None:
     register(cited_claims)
     register(quotes)

@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from verl_lite.engine.observe import StepReport, SummaryRow, make_display, summary_table
@@ -50,6 +51,20 @@ def test_a_terminal_gets_a_panel_with_the_split_of_the_time() -> None:
         assert part in shown
 
 
+def test_where_nothing_can_be_redrawn_there_are_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    for is_dumb in (True, False):
+        text = io.StringIO()
+        if is_dumb:
+            monkeypatch.setenv("TERM", "dumb")
+            console = Console(file=text, force_terminal=True, width=60)
+        else:  # a pipe under FORCE_COLOR, as open_run makes it
+            console = Console(file=text, force_terminal=True, force_interactive=False, width=60)
+        display = make_display(console)
+        display.step(REPORT)
+        display.finish()
+        assert text.getvalue() == LINE + "\n"
+
+
 def test_the_table_shows_before_and_after() -> None:
     text = io.StringIO()
     rows = [SummaryRow(name="accuracy", before=0.5, after=0.975, is_fraction=True)]
@@ -68,7 +83,7 @@ def test_the_panel_and_the_table_fit_80_columns() -> None:
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue())
     lines = plain.replace("\r", "\n").splitlines()
     assert max(map(len, lines)) <= 80
-    assert any(line.strip().startswith("rollout") and line.rstrip().endswith("57%") for line in lines)
+    assert any(line.strip().startswith("rollout") and "57%" in line for line in lines)
     assert "…" not in plain
 
 
