@@ -170,7 +170,7 @@ def _counts(results: Mapping[str, Any]) -> str:
     lora = {name: row for name, row in learner.items() if row.get("lora_reload") is not None}
     lines = [
         f"{len(FAMILIES)} families: {forms.count('packed')} run packed, {forms.count('padded')} padded, "
-        f"{forms.count('refused')} are refused.",
+        f"{forms.count('refused')} refused.",
         f"{right(trained, ('logprobs', 'gradients'), EXACT)} of the {len(trained)} that run have the "
         f"log-probabilities and gradients of plain transformers to {EXACT:g} in float32.",
         f"{right(learner, ('reload',), EXACT)} are saved and loaded again with the same log-probabilities; "

@@ -59,7 +59,12 @@ def output_head(model: PreTrainedModel, backbone: nn.Module) -> OutputHead:
     linear = model.get_output_embeddings()
     if linear is None or not hasattr(linear, "weight"):
         raise ConfigError(f"{type(model).__name__} has no output head that gives one logit per token")
-    seen = _observe(model, backbone, linear)
+    try:
+        seen = _observe(model, backbone, linear)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{type(model).__name__} cannot be trained: given tokens alone, it fails with: {error}"
+        ) from error
     numbers = sorted(set(_numbers(model.config)))
     for cap in (None, *(number for number in numbers if number > 0)):
         rule = LogitRule(scale=_scale(seen, cap, numbers), cap=cap)

@@ -119,7 +119,8 @@ def check_loaded(model: PreTrainedModel, report: Mapping[str, Collection[Any]], 
     ]
     found = [text.format(_some(names)) for names, text in parts if names]
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    if model.config.get_text_config().tie_word_embeddings and head and head.weight is not embedding.weight:
+    ties = model._tied_weights_keys and getattr(model.config.get_text_config(), "tie_word_embeddings", False)
+    if ties and head and head.weight is not embedding.weight:
         found.append("have a head of their own, although tie_word_embeddings is true")
     if found:
         raise DataError(

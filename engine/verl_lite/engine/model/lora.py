@@ -1,5 +1,7 @@
 """LoRA through PEFT: adapters on a frozen base, which doubles as the KL reference."""
 
+import inspect
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,7 +16,7 @@ from verl_lite.engine.model.weights import base_model, full_tensor
 from verl_lite.errors import ConfigError
 
 PEFT_PREFIX = "base_model.model."
-READ_BY_KERNELS = ("conv1d", "x_proj", "dt_proj", "out_proj")
+_READ_PAST = re.compile(r"self\.(\w+)\.weight\b(?!\.(?:dtype|device|shape)|\[)")
 
 
 def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str = "CAUSAL_LM") -> nn.Module:
@@ -55,6 +57,8 @@ def add_adapters(model: nn.Module, config: LoraConfig | None, *, task_type: str 
 def _unfit_layers(model: nn.Module) -> dict[str, str]:
     """Layers with adapters that a forward pass would miss or one weight could not hold: why, by name."""
     unfit: dict[str, str] = {}
+    read_past = {kind: _children_read_past(kind) for kind in {type(part) for part in model.modules()}}
+    head = getattr(model, "get_output_embeddings", lambda: None)()
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name.rpartition(".")[0])
@@ -64,10 +68,19 @@ def _unfit_layers(model: nn.Module) -> dict[str, str]:
     for name, module in model.named_modules():
         if type(module).__module__.startswith("transformers.") and not _is_product(module):
             unfit[name] = f"{type(module).__name__} returns more than a product with its weight"
-        if hasattr(module, "A_log") and hasattr(module, "D"):
-            for child in READ_BY_KERNELS:
-                unfit[f"{name}.{child}"] = "kernels of state-space layers read its weight past the adapter"
+        for child in read_past[type(module)]:
+            unfit[f"{name}.{child}"] = f"{type(module).__name__} reads its weight past the adapter"
+        if module is head:
+            unfit[name] = "log-probabilities are computed from its weight, past the adapter"
     return unfit
+
+
+def _children_read_past(kind: type[nn.Module]) -> frozenset[str]:
+    """The modules whose weight the code of a class of transformers reads, instead of calling them."""
+    if not kind.__module__.startswith("transformers."):
+        return frozenset()
+    methods = (method for name, method in inspect.getmembers(kind, inspect.isfunction) if name != "__init__")
+    return frozenset(child for method in methods for child in _READ_PAST.findall(inspect.getsource(method)))
 
 
 @torch.no_grad()

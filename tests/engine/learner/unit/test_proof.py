@@ -163,6 +163,15 @@ def test_a_head_of_another_form_is_refused() -> None:
         Policy(model, LearnerConfig(), pad_token_id=0)
 
 
+def test_a_model_that_fails_on_tokens_alone_is_refused() -> None:
+    model = family_model("llama")
+    model.lm_head.weight = nn.Parameter(torch.zeros(105, 64))
+    with pytest.raises(
+        ConfigError, match=r"^LlamaForCausalLM cannot be trained: given tokens alone, it fails"
+    ):
+        Policy(model, LearnerConfig(), pad_token_id=0)
+
+
 def test_a_call_without_the_plan_inside_a_packed_forward_raises() -> None:
     model = family_model("llama")
     Policy(model, LearnerConfig(), pad_token_id=0)
