@@ -107,4 +107,14 @@ def replace(expr: Expr, old: Expr, new: Expr) -> Expr:
 
 
 def symbols(expr: Expr) -> frozenset[str]:
-    return frozenset(part.name for part in walk(expr) if part.head == "sym")
+    return frozenset(part.name for part in parts_of(expr, "sym"))
+
+
+def parts_of(expr: Expr, head: str) -> list[Expr]:
+    """The parts of `expr` with a head: as `walk`, without a call per part."""
+    stack, found = [expr], []
+    for current in stack:
+        if current.head == head:
+            found.append(current)
+        stack += current.args
+    return found

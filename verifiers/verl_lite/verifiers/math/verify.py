@@ -20,8 +20,9 @@ from verl_lite.verifiers.math.comparer import Ask, Decision, OutOfSteps, Undecid
 from verl_lite.verifiers.math.expressions import Expr
 from verl_lite.verifiers.math.options import MathOptions
 from verl_lite.verifiers.math.pool import Reply
-from verl_lite.verifiers.math.reading.extraction import Extraction, extract, is_solution, stated_behind
+from verl_lite.verifiers.math.reading.extraction import extract, stated_behind
 from verl_lite.verifiers.math.reading.normalise import with_decimal_points
+from verl_lite.verifiers.math.reading.statements import Extraction, is_solution
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
 MAX_REFERENCE_CHARS = 20_000
@@ -166,7 +167,9 @@ def _verify(response: str, reference: str, options: MathOptions, ask: Ask) -> Ve
         decision = _decide(expected, extraction, options, ask)
     if decision.outcome is not Outcome.CORRECT and not extraction.boxes:
         whole = response if options.mode == "lenient" else ""
-        if any(_is_same_text(text, reference) for text in (extraction.answer or "", whole)):
+        if any(
+            _is_same_text(text, reference) for text in (extraction.answer or "", extraction.marked, whole)
+        ):
             decision = Decision(Outcome.CORRECT, "string")
     return _verdict(decision, extraction.answer, started)
 

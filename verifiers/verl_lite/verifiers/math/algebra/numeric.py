@@ -183,10 +183,21 @@ def _factorial(expr: Expr, point: Point) -> Bounded:
 
 def _binomial(expr: Expr, point: Point) -> Bounded:
     (n, error_n), (k, error_k) = evaluate(expr.args[0], point), evaluate(expr.args[1], point)
+    if not error_k and k.real == int(k.real) and 0 <= k.real <= 40:
+        return _falling(n, error_n, int(k.real))
     if n.imag or k.imag or not 0 <= k.real <= n.real or n.real > 150 or error_n + error_k:
         raise Undefined("a binomial")
     result = math.gamma(n.real + 1) / math.gamma(k.real + 1) / math.gamma(n.real - k.real + 1)
     return complex(result), abs(result) * 1e-13
+
+
+def _falling(n: complex, error: float, count: int) -> Bounded:
+    """n (n - 1) ... (n - count + 1) / count!, for any n."""
+    result, slope = complex(1), 0.0
+    for at in range(count):
+        slope = (slope * abs(n - at) + abs(result)) / (at + 1)
+        result *= (n - at) / (at + 1)
+    return result, slope * error + abs(result) * (count + 1) * 4 * EPS
 
 
 def _function(expr: Expr, point: Point) -> Bounded:

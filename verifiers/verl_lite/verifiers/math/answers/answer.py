@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 from verl_lite.verifiers.math.answers.grammar import parse_answer
-from verl_lite.verifiers.math.answers.parts import read_parts
+from verl_lite.verifiers.math.answers.parts import read_numbered, read_parts
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, num, walk
 from verl_lite.verifiers.math.reading.escapes import restored
 from verl_lite.verifiers.math.reading.normalise import clean, string_key
@@ -40,6 +40,8 @@ class Answer:
 
     @cached_property
     def tree(self) -> Expr | Unreadable:
+        if ")" in self.text and (numbered := read_numbered(self.text)) is not None:
+            return numbered
         parsed = parse_answer(self.text)
         if not isinstance(parsed, Unreadable):
             return parsed

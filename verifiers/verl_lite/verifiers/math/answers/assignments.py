@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 from verl_lite.verifiers.math.answers import equations
-from verl_lite.verifiers.math.answers.functions import same_function
 from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.comparer import Comparer
-from verl_lite.verifiers.math.expressions import Expr, is_value, num, symbols, walk
+from verl_lite.verifiers.math.expressions import Expr, is_value, node, num, sym, symbols, walk
 
 _POLYNOMIAL = frozenset("sym num add neg mul div pow const".split())
 
@@ -28,6 +27,8 @@ def assignment(tree: Expr) -> tuple[str, Expr] | None:
             return left.name, right
         if left.head == "const" and left.name in ("i", "e") and left not in walk(right):  # i = 3
             return left.name, right
+        if left.head in ("abs", "func") and _is_product_of_names(left.args[0]):
+            left = left.args[0]  # |AB|, \overline{AB}
         if left.head in ("call", "abs") or _is_product_of_names(left):  # AB = 5: the length of a segment
             return _printed(left), right
         if _is_named_object(left):  # cos A = 1/2, A cap B = (0, 3), (x, y) = (1, 2)
@@ -35,6 +36,24 @@ def assignment(tree: Expr) -> tuple[str, Expr] | None:
     if right.head == "sym" and is_value(left) and not symbols(left):
         return right.name, left
     return None
+
+
+def named_point(tree: Expr) -> Expr | None:
+    """A(1, 2) as A = (1, 2); None for other trees."""
+    if tree.head == "call" and len(tree.args) > 1 and len(tree.name) == 1 and tree.name.isupper():
+        return node("rel", sym(tree.name), node("tuple", *tree.args), value="=")
+    if tree.head == "mul" and tree.args[1].head == "tuple" and tree.args[0].head == "sym":
+        name = tree.args[0].name
+        return node("rel", *tree.args, value="=") if len(name) == 1 and name.isupper() else None
+    return None
+
+
+def with_named_calls(tree: Expr) -> Expr:
+    """0 < f(x) < 1 with f(x) as the unknown."""
+    if tree.head == "call":
+        return Expr("sym", (), f"{tree.name}({','.join(sorted(symbols(tree)))})")
+    inner = tuple(map(with_named_calls, tree.args))
+    return Expr(tree.head, inner, tree.value, tree.places) if inner else tree
 
 
 def stated(tree: Expr) -> Expr:
@@ -100,7 +119,7 @@ def systems(tree: Expr) -> dict[str, Expr] | None:
         if len(left.args) != len(right.args) or any(arg.head != "sym" for arg in left.args):
             return None
         return {name.name: value for name, value in zip(left.args, right.args, strict=True)}
-    if tree.head not in ("list", "and") or tree.value == "or":
+    if tree.head not in ("list", "and", "set") or tree.value == "or":
         return None
     named = [assignment(item) for item in tree.args]
     found = {pair[0]: pair[1] for pair in named if pair is not None}
@@ -120,12 +139,10 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     if other is not None:
         if other[0] == name and is_value(value):
             return is_value(other[1]) and same_value(comparer, value, other[1])
-        if response.head == reference.head == "rel" and symbols(reference) == symbols(response):
+        both_equations = response.head == reference.head == "rel" and is_value(value)
+        if both_equations and symbols(reference) == symbols(response):
             return equations.same_equation(comparer, reference, response)
         return other[0] == name and same_part(comparer, value, other[1])
-    if response.head == "lambda":
-        bound = symbols(response)
-        return is_value(value) and same_function(comparer, response, value) and symbols(value) <= bound
     if response.head == "rel" and response.value == "=":
         return reference.head == "rel" and equations.same_equation(comparer, reference, response)
     return same_part(comparer, value, response)

@@ -77,7 +77,20 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     theirs = members(response)
     if theirs is None and is_value(given):
         theirs = (given,)
-    return theirs is not None and _same_members(comparer, ours, theirs)
+    if theirs is None or (reference.head == "list" and not _repeats_agree(comparer, ours, theirs)):
+        return False
+    return _same_members(comparer, ours, theirs)
+
+
+def _repeats_agree(comparer: Comparer, ours: Sequence[Expr], theirs: Sequence[Expr]) -> bool:
+    """Whether what a list names several times is named as often: the angles 36, 72, 72."""
+    if len(ours) > MAX_UNORDERED or len(set(ours)) == len(ours):
+        return True
+    repeated = {item for item in ours if ours.count(item) > 1}
+    return all(
+        sum(same_part(comparer, item, other) for other in theirs) == tuple(ours).count(item)
+        for item in repeated
+    )
 
 
 def _names_clash(reference: Expr, response: Expr) -> bool:

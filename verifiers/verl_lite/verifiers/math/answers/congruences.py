@@ -1,10 +1,21 @@
 """Congruences: n = 3 (mod 5)."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 from verl_lite.verifiers.math.algebra.normal_form import exact_value
 from verl_lite.verifiers.math.comparer import Comparer
-from verl_lite.verifiers.math.expressions import Expr, Unreadable, neg, node, symbols
+from verl_lite.verifiers.math.expressions import (
+    Expr,
+    Unreadable,
+    is_value,
+    neg,
+    node,
+    num,
+    substitute,
+    sym,
+    symbols,
+)
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
 
 MODULO = ("pmod", "mod", "bmod")
@@ -26,15 +37,45 @@ def read_congruence(parser: ExpressionParser, links: Sequence[Expr]) -> Expr:
     return node("congruence", *links[0].args, modulus)
 
 
+def read_residue(parser: ExpressionParser, residue: Expr) -> Expr:
+    """3 (mod 7): the congruence of an unknown without a name."""
+    return read_congruence(parser, [node("rel", sym(""), residue, value="=")])
+
+
 def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     """The same modulus, and sides that differ by a multiple of it: n = 8 (mod 5) is n = 3 (mod 5)."""
     if reference.head != "congruence":
         return None
-    if response.head != "congruence" or not comparer.same(reference.args[2], response.args[2]):
-        return False
     modulus = exact_value(reference.args[2])
+    if response.head != "congruence":
+        return _same_class(reference, response, modulus)
+    if not comparer.same(reference.args[2], response.args[2]):
+        return False
+    if sym("") in (reference.args[0], response.args[0]) and reference.args[0].head == response.args[0].head:
+        reference, response = (node("congruence", sym(""), *side.args[1:]) for side in (reference, response))
     ours, theirs = (node("add", side.args[0], neg(side.args[1])) for side in (reference, response))
     if symbols(ours) != symbols(theirs) or not modulus:
         return False
     apart = exact_value(node("add", ours, neg(theirs)))
     return apart is not None and (apart / modulus).denominator == 1
+
+
+def _same_class(reference: Expr, response: Expr, modulus: Fraction | None) -> bool:
+    """x = 7k + 3 for x = 3 (mod 7); the residue alone where the reference names no unknown."""
+    residue = exact_value(reference.args[1])
+    if residue is None or not modulus or reference.args[0].head != "sym":
+        return False
+    if is_value(response) and not symbols(response):
+        return reference.args[0] == sym("") and exact_value(response) == residue
+    body = (
+        response.args[-1] if response.head in ("lambda", "rel") and response.value in ("=", "Z") else response
+    )
+    names = symbols(body) if is_value(body) else frozenset()
+    if len(names) != 1 or not names <= {"k", "m", "n", "t", "q", "l"}:
+        return False
+    at = [exact_value(substitute(body, {next(iter(names)): num(point)})) for point in (0, 1, 2)]
+    if None in at:
+        return False
+    start, second, third = (value or Fraction(0) for value in at)
+    is_line = third - second == second - start and abs(second - start) == abs(modulus)
+    return is_line and ((start - residue) / modulus).denominator == 1

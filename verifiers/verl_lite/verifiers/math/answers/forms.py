@@ -41,6 +41,8 @@ def signs(answer: Answer) -> tuple[str, ...]:
     for _ in range(3):
         text = _SINGLE.sub(r"\1", text)
     found = [sign.lower() if len(sign) > 1 and sign.isalpha() else sign for sign in text.split()]
+    if found[:1] == ["\\{"] and found[-1:] == ["\\}"] and "." in found:
+        found = found[1:-1]  # a sequence with dots, in braces or not
     return tuple(sign for sign in found if sign not in ("the", "\\quad", "\\qquad"))
 
 

@@ -1,5 +1,6 @@
 r"""Functions: `f(x) = 2x`, `f: x -> 2x`, `x \mapsto 2x`. Their variables are bound."""
 
+from verl_lite.verifiers.math.answers.assignments import assignment, same_part
 from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import (
@@ -17,25 +18,27 @@ from verl_lite.verifiers.math.reading.names import GREEK
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
 from verl_lite.verifiers.math.reading.tokens import Token
 
-INDEXED = "Z"
+INDEXED, NATURAL = "Z", "N"
 _INTEGER_NAMES = frozenset("kmnlN")
 _ARROWS = ("mapsto", "to", "->")
 
 
 def read_definition(parser: ExpressionParser) -> Expr | None:
     """The function that the tokens define, as a "lambda"; None, with nothing taken, if they define none."""
-    commands = {token.text for token in parser.tokens if token.kind in ("cmd", "op")}
-    if "lim" not in commands and commands & set(_ARROWS):
+    begin = parser.position
+    tokens = parser.tokens[begin:]
+    commands = {token.text for token in tokens if token.kind in ("cmd", "op")}
+    if begin == 0 and "lim" not in commands and commands & set(_ARROWS):
         return _read_arrow(parser)
-    texts = [token.text for token in parser.tokens]
-    if "(" not in texts[1:8] or ")" not in texts or texts[0][:1] == "P":
+    texts = [token.text for token in tokens]
+    if "(" not in texts[1:8] or ")" not in texts:
         return None
     start, close = texts.index("("), texts.index(")")
     if not all(text in ("'", "^", "{", "}", "-", "1", "_") or text.isalnum() for text in texts[1:start]):
         return None
     if start > 1 and texts[1] not in ("'", "^", "_"):
         return None
-    inside = parser.tokens[start + 1 : close]
+    inside = tokens[start + 1 : close]
     names, commas = inside[::2], inside[1::2]
     is_bound = all(_is_name(token) for token in names) and all(token.text == "," for token in commas)
     named = parser.peek()
@@ -43,10 +46,13 @@ def read_definition(parser: ExpressionParser) -> Expr | None:
     is_called = (is_letter or _is_name(named)) and is_bound and len(inside) % 2 == 1
     if not is_called or texts[close + 1 : close + 2] != ["="]:
         return None
-    parser.position = close + 2
+    parser.position = begin + close + 2
     body = parser.expression()
     while parser.accept("="):
         body = parser.expression()
+    if texts[0] == "P" and not symbols(body) & {token.text for token in names}:
+        parser.position = begin
+        return None  # a probability
     return Expr("lambda", (*(sym(token.text) for token in names), body), "".join(texts[:start]))
 
 
@@ -73,22 +79,29 @@ def with_index(item: Expr, index: Expr) -> Expr | None:
     """k pi, k in Z: a "lambda" of the index, whose name is free. Also of x = k pi, as its value."""
     is_named = item.head == "rel" and item.value == "=" and item.args[0].head == "sym"
     body = item.args[1] if is_named else item
+    name = INDEXED if index.args[1].name == "Z" else NATURAL
     if body.head == "rel" or index.args[0].name not in symbols(body):
         return None
-    return Expr("lambda", (index.args[0], body), INDEXED)
+    return Expr("lambda", (index.args[0], body), name)
 
 
 def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     if reference.head == "lambda":
-        if reference.name == INDEXED:
+        if reference.name in (INDEXED, NATURAL):
             return _same_family(comparer, reference, response)
         return same_function(comparer, reference, response)
-    return None
+    named = assignment(reference)
+    if response.head != "lambda" or named is None:
+        return None
+    value = named[1]
+    return (
+        is_value(value) and same_function(comparer, response, value) and symbols(value) <= symbols(response)
+    )
 
 
 def compare_family(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     """pi/6 + 2n pi for "pi/6 + 2k pi, k in Z": the reference leaves out what n is."""
-    if response.head != "lambda" or response.name != INDEXED:
+    if response.head != "lambda" or response.name not in (INDEXED, NATURAL):
         return None
     index = _index_of(reference)
     body = reference.args[1] if reference.head == "rel" else reference
@@ -115,6 +128,9 @@ def _same_family(comparer: Comparer, reference: Expr, response: Expr) -> bool:
         other, given = found, response.args[1] if response.head == "rel" else response
     if not is_value(body) or not is_value(given):
         return False
+    kinds = {side.name for side in (reference, response) if side.head == "lambda"}
+    if NATURAL in kinds:
+        return len(kinds) == 1 and same_value(comparer, body, substitute(given, {other.name: index}))
     shifts = [index, neg(index)]
     shifts += [node("add", one, num(by)) for one in shifts[:2] for by in (1, -1)]
     return any(same_value(comparer, body, substitute(given, {other.name: shift})) for shift in shifts)
@@ -133,9 +149,11 @@ def same_function(comparer: Comparer, reference: Expr, response: Expr) -> bool:
         if symbols(body) & (other_names - names) or symbols(other_body) & (names - other_names):
             return False  # a free variable of one side is bound on the other
         renamed = {theirs.name: ours for theirs, ours in zip(others, parameters, strict=True)}
-        return same_value(comparer, body, substitute(other_body, renamed))
+        return same_part(comparer, body, substitute(other_body, renamed))
     if response.head == "rel" and response.value == "=" and response.args[0].head == "sym":
         if response.args[0].name in symbols(body):
             return False
         response = response.args[1]
-    return is_value(response) and is_value(body) and same_value(comparer, body, response)
+    if not is_value(body):
+        return same_part(comparer, body, response)
+    return is_value(response) and same_value(comparer, body, response)

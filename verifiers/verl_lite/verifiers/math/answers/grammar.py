@@ -89,7 +89,7 @@ class AnswerParser(ExpressionParser):
             self.take()
         if self.is_done():
             raise Unreadable("empty")
-        items, joints = [functions.read_definition(self) or self.item()], []
+        items, joints = [self.definition_or_item()], []
         while not self.is_done():
             if self.peek().kind == "num" and self.peek().spaced and items[-1].is_number:
                 joints.append(",")  # -2 3 5
@@ -106,8 +106,11 @@ class AnswerParser(ExpressionParser):
             if self.is_done() and joint in (",", ";"):
                 break
             joints.append(joint)
-            items.append(self.item())
+            items.append(self.definition_or_item())
         return _joined(items, joints)
+
+    def definition_or_item(self) -> Expr:
+        return functions.read_definition(self) or self.item()
 
     def connective(self) -> str | None:
         """The joint before the next item: "and", "or" or ","; "x, and y" is one joint."""
@@ -133,6 +136,10 @@ class AnswerParser(ExpressionParser):
         while (relation := self.relation()) is not None:
             relations.append(relation)
             parts.append(self.expression())
+        if not relations and (point := assignments.named_point(first)) is not None:
+            return point
+        if not relations and congruences.at_modulus(self) and is_value(first):
+            return congruences.read_residue(self, first)
         if not relations:
             return first
         sides = zip(parts, relations, parts[1:], strict=False)
@@ -195,7 +202,7 @@ class AnswerParser(ExpressionParser):
             conditions.append(self.item())
         self.take()
         self.open_bars = bars
-        result = conditions[0] if not joints else _conjunction(conditions, joints)
+        result = conditions[0] if not joints else _joined(conditions, joints)
         if bound.head == "rel" and bound.value == "in":
             named = bound.args[1]
             return result if named.value == "R" else node("and", bound, result)
@@ -209,19 +216,24 @@ def _joined(items: list[Expr], joints: list[str]) -> Expr:
         return items[0]
     if len(items) == 2 and _is_index(items[1]) and (general := functions.with_index(items[0], items[1])):
         return general
-    if ";" in joints and (solutions := _solutions(items, joints)) is not None:
-        return solutions
+    for divider in (";", "or"):
+        if divider in joints and (solutions := _solutions(items, joints, divider)) is not None:
+            return solutions
+    if (
+        items[0].head == "minus" and is_value(items[0].args[1]) and all(map(is_value, items[1:]))
+    ):  # R except 1, 2
+        return node("minus", items[0].args[0], node("set", items[0].args[1], *items[1:]))
     if any(_is_condition(item) for item in items):
         return _conjunction(items, joints)
     return node("list", *items, value="or" if "or" in joints else "and" if set(joints) == {"and"} else None)
 
 
-def _solutions(items: list[Expr], joints: list[str]) -> Expr | None:
-    """p = 5, q = 2; p = 7, q = 2: a list of tuples, one per solution; None for other items."""
+def _solutions(items: list[Expr], joints: list[str], divider: str) -> Expr | None:
+    """p = 5, q = 2; p = 7, q = 2, or with "or" between: a list of tuples; None for other items."""
     groups: list[list[Expr]] = [[]]
     for item, joint in zip(items, (*joints, ""), strict=True):
         groups[-1].append(item)
-        if joint == ";":
+        if joint == divider:
             groups.append([])
     named = [assignments.systems(node("list", *group)) for group in groups]
     if not named[0] or len({tuple(sorted(names)) if names else None for names in named}) != 1:
@@ -230,9 +242,9 @@ def _solutions(items: list[Expr], joints: list[str]) -> Expr | None:
 
 
 def _is_index(item: Expr) -> bool:
-    """k in Z."""
+    """k in Z, k in N."""
     is_member = item.head == "rel" and item.value == "in"
-    return is_member and item.args[0].head == "sym" and item.args[1].value == "Z"
+    return is_member and item.args[0].head == "sym" and item.args[1].value in ("Z", "N")
 
 
 def _is_condition(item: Expr) -> bool:
@@ -244,8 +256,7 @@ def _is_condition(item: Expr) -> bool:
 def _conjunction(items: list[Expr], joints: list[str]) -> Expr:
     """Items joined by "or" are alternatives; those joined by "and" or a comma hold together.
 
-    `x < 2, x > 3` is a contradiction read literally; a comma between one-sided bounds that
-    exclude each other therefore stays a plain list, which no condition equals.
+    Commas alone are kept as the value ",": `x < 2, x > 3` is a contradiction read literally, and means "or".
     """
     groups: list[list[Expr]] = [[items[0]]]
     for item, joint in zip(items[1:], joints, strict=True):
@@ -253,5 +264,8 @@ def _conjunction(items: list[Expr], joints: list[str]) -> Expr:
             groups.append([item])
         else:
             groups[-1].append(item)
-    parts = [group[0] if len(group) == 1 else node("and", *group) for group in groups]
+    by_comma = "," if set(joints) == {","} else None
+    if len(groups) == 1 and items[0].value == "!=" and all(map(is_value, items[1:])):  # x \\ne 1, 2
+        groups = [[items[0], *(node("rel", items[0].args[0], item, value="!=") for item in items[1:])]]
+    parts = [group[0] if len(group) == 1 else node("and", *group, value=by_comma) for group in groups]
     return parts[0] if len(parts) == 1 else node("or", *parts)

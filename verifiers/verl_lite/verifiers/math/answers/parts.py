@@ -3,18 +3,44 @@
 import re
 
 from verl_lite.verifiers.math.answers.grammar import parse_answer
-from verl_lite.verifiers.math.expressions import Expr, Unreadable, is_value, node, sym
+from verl_lite.verifiers.math.expressions import Expr, Unreadable, is_value, node, num, sym
 
 MAX_PARTS = 20
 MAX_CHARS = 400
 
 _TEXT = re.compile(r"\\(?:text|textrm|textbf|mathrm|mbox)\s*+\{([^{}]*+)\}")
-_BETWEEN = re.compile(r"\s*(?:[,;]\s*(?:and\b)?|\\\\|&|\band\b)\s*")
+_BETWEEN = re.compile(r"\s*(?:(?:;|,(?![0-9]{3}(?![0-9])))\s*(?:and\b)?|\\\\|&|\band\b)\s*")
 _NAMED = re.compile(r"([A-Za-z][A-Za-z0-9 .'()-]*?)\s*(?::|=|\bis\b)\s*([^=:]+)\Z")
 _COUNTED = re.compile(r"([^A-Za-z]+?)\s*([A-Za-z][A-Za-z .'-]*)\Z")
+_PRICED = re.compile(r"\\(dollar|euro|pounds|yen|rupee)\s*([^A-Za-z]+)\Z")
+_NUMBERED = re.compile(
+    r"(?:(?<![A-Za-z0-9\\])\(\s*+([a-h1-9]|i{1,3}|iv|I{1,3}|IV)\s*+\)|(?<![A-Za-z0-9(\\])([a-h1-9])\))\s*+"
+)
+_NUMERALS = ("123456789", "abcdefgh", ("i", "ii", "iii", "iv"), ("I", "II", "III", "IV"))
 _NO_LABELS = frozenset(
     "or but not if for when where either maybe than mod modulo base percent i e pi x y z".split()
 )
+
+
+def read_numbered(text: str) -> Expr | None:
+    """(1) 3; (2) 5: the "list" of numbered answers, each named by its number; None for others."""
+    marks = list(_NUMBERED.finditer(text)) if len(text) <= MAX_CHARS else []
+    names = [mark[1] or mark[2] for mark in marks]
+    if len(marks) < 2 or marks[0].start():
+        return None
+    if "".join(mark[0] for mark in marks) == text and all(name.isdigit() for name in names):
+        return node("list", *(num(int(name)) for name in names))  # (2)(3): two of several statements
+    if not any(list(row[: len(names)]) == names for row in _NUMERALS):
+        return None
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    values = [
+        parse_answer(text[mark.end() : end].strip(" ,;.")) for mark, end in zip(marks, ends, strict=True)
+    ]
+    pairs = zip("123456789", values, strict=False)
+    named = [
+        node("rel", sym(f"part {at}"), value, value="=") for at, value in pairs if isinstance(value, Expr)
+    ]
+    return node("list", *named) if len(named) == len(marks) else None
 
 
 def read_parts(text: str) -> Expr | None:
@@ -29,7 +55,7 @@ def read_parts(text: str) -> Expr | None:
 
 
 def _part(piece: str) -> Expr | None:
-    for pattern, name, value in ((_NAMED, 1, 2), (_COUNTED, 2, 1)):
+    for pattern, name, value in ((_NAMED, 1, 2), (_PRICED, 1, 2), (_COUNTED, 2, 1)):
         match = pattern.match(piece)
         if match is None:
             continue

@@ -23,6 +23,7 @@ from verl_lite.verifiers.math.answers.words import unread
 from verl_lite.verifiers.math.comparer import Comparer, Decision, decided
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, is_value, node, num, symbols
 from verl_lite.verifiers.math.reading.tokens import Token, tokenize
+from verl_lite.verifiers.math.reading.words import number_in_words
 
 MAX_QUANTITY_TOKENS = 60
 
@@ -71,7 +72,10 @@ def read_quantity(answer: Answer) -> Quantity | None:
     return total
 
 
-_TEXT = re.compile(r"\\(?:text|textrm|textbf|mathrm|mbox|operatorname|rm|mathit|textit)\s*\{([^{}\\]*)\}")
+_TEXT = re.compile(  # with exponents in braces: \\mathrm{m s^{-1}}
+    r"\\(?:text|textrm|textbf|mathrm|mbox|operatorname|rm|mathit|textit)\s*\{((?:[^{}\\]|\{[^{}\\]*\})*+)\}"
+)
+_COUNTED = re.compile(r"([a-z][a-z -]+) ([a-z]{3,})\Z", re.IGNORECASE)
 _UNIT_FRACTION = re.compile(r"\\frac\s*\{\s*([A-Za-z]+)\s*\}\s*\{\s*([A-Za-z]+(?:\^\{?[0-9]\}?)?)\s*\}")
 
 
@@ -79,6 +83,11 @@ def _plain_units(text: str) -> str:
     """Units without `\\text`; 5'6" as five feet six inches."""
     if "\\" in text:
         text = _UNIT_FRACTION.sub(r"\1/\2", _TEXT.sub(r" \1 ", text).replace("{ ", "{").replace(" }", "}"))
+    if (counted := _COUNTED.match(text)) and number_in_words(text.casefold()) is None:
+        count = number_in_words(counted[1].casefold())
+        text = text if count is None else f"{count} {counted[2]}"  # five apples
+    if text.startswith("Rs."):
+        text = text.replace("Rs.", "\\rupee ", 1)
     if "cent" in text:
         text = re.sub(r"\bper\s?cent\b", "%", text)
     if "'" in text:
@@ -185,6 +194,7 @@ _TEMPERATURES = {
     "c": "degree_Celsius", "celsius": "degree_Celsius",
     "f": "degree_Fahrenheit", "fahrenheit": "degree_Fahrenheit",
 }  # fmt: skip
+_OF_LABELS = {2: "squared", 3: "cubed"}
 _SQUARES = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
 
 
@@ -218,6 +228,8 @@ def _factor(tokens: list[Token], position: int) -> tuple[str, int, Fraction, int
         return None
     name, amount = named
     power, end = _written_power(tokens, position + 1)
+    if unit_name(word) is None and prefix_power * power in _OF_LABELS:
+        return f"{name} {_OF_LABELS[prefix_power * power]}", 1, amount, end
     return name, prefix_power * power, amount, end
 
 
@@ -239,7 +251,7 @@ _NO_LABELS = frozenset(
     "and the not but for with from than then are was has had can may might could either neither both maybe "
     "possibly perhaps mod modulo base plus minus times over percent squared cubed sin cos tan cot sec "
     "csc log exp arcsin arccos arctan sqrt pi infinity alpha beta gamma theta lambda where when union yes "
-    "max min gcd lcm such that all real numbers".split()
+    "max min gcd lcm such that all real numbers wrong incorrect false invalid error guess impossible".split()
 )
 
 
@@ -287,7 +299,8 @@ def compare_read(comparer: Comparer, reference: Answer, response: Answer) -> Dec
     if units != "strip" and ours.unit and theirs.label and not _NEUTRAL_LABELS & set(theirs.label.split()):
         return decided(False, "", f"expected a unit, got {theirs.label}")
     stems = [{word.rstrip("s") for word in label.split()} for label in (ours.label, theirs.label)]
-    if all(stems) and not stems[0] & stems[1]:
+    powers = [stem & set(_OF_LABELS.values()) for stem in stems]
+    if all(stems) and (not stems[0] & stems[1] or (all(powers) and powers[0] != powers[1])):
         return decided(False, "", f"expected {ours.label}, got {theirs.label}")
     return decided(same_value(comparer, ours.value, theirs.value), "units", "another number")
 
@@ -339,6 +352,8 @@ def _converted(comparer: Comparer, ours: Quantity, theirs: Quantity) -> Decision
     if len(ours.unit) == len(theirs.unit) == 1 and {ours.unit[0][0], theirs.unit[0][0]} == ANGLES:
         angles = [node("deg", q.value) if q.unit[0][0] == "degree" else q.value for q in (ours, theirs)]
         return decided(comparer.same(*angles), "units", "another angle")
+    if {ours.unit, theirs.unit} == {(("GBP", 1),), (("pound", 1),)}:
+        return decided(same_value(comparer, ours.value, theirs.value), "units", "another number")
     value = exact_value(theirs.value)
     if value is None:
         slope = convert(Fraction(1), theirs.unit, ours.unit)

@@ -8,7 +8,7 @@ from verl_lite.verifiers.math.reading.parser import ExpressionParser
 
 
 def at_ratio(parser: ExpressionParser) -> bool:
-    if parser.peek().kind == "word" and parser.peek().text == "to":
+    if parser.peek().kind in ("word", "text") and parser.peek().text.strip() == "to":
         return parser.peek(1).kind == "num"
     return parser.at(":") and parser.peek(1).kind in ("num", "word", "cmd", "op")
 

@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from verl_lite.verifiers.math.reading.statements import state
+
 from verl_lite.verifiers.math.answers.answer import Answer, read_answer
 from verl_lite.verifiers.math.answers.choices import read_choice
 from verl_lite.verifiers.math.answers.forms import signs
 from verl_lite.verifiers.math.answers.quantities import read_quantity
 from verl_lite.verifiers.math.answers.units import unit_name
 from verl_lite.verifiers.math.expressions import symbols
-from verl_lite.verifiers.math.reading.extraction import state
 
 MAX_CHARS = 1000
 
@@ -36,8 +37,19 @@ _UNIT_AT_END = re.compile(rf"(.*[^\s,;])[\s~]*((?:{_TEXT}[\s/]*)+)\Z", re.DOTALL
 _DECIMAL_WITH_UNIT = re.compile(r"\s*-?[0-9.,]+\s*([^0-9]+)\Z")
 _NUMBER_AND_LETTER = re.compile(r"(-?[0-9.,]+)\s*([A-Za-z]{1,2})\Z")
 _LEAD = re.compile(
-    r"\s*(?:only|exactly|just|simply|namely|i\.e\.|thus|hence|so|therefore|then|we have|we get)\b[,:]?\s*",
+    r"\s*(?:only|exactly|just|simply|namely|i\.e\.|thus|hence|so|therefore|then|we have|we get"
+    r"|(?:(?:the|at|ordered|is|all|any|every|positive|natural|nonnegative)\s+)*(?:points?|vectors?|pairs?|intervals?|sets?|ratios?|values?|"
+    r"integers?|numbers?|functions?|coordinates)(?:\s+(?:is|are|of|at))?|the\s+[a-z]+(?:\s+[a-z]+)?\s+(?:is|are))\b[,:]?\s*",
     re.I,
+)
+_ASIDE = re.compile(
+    r"(.+?)\s*\(([^()]*[A-Za-z]{3}[^()]*)\)\Z|(.+?)\s+of\s+(?:the|an?|his|her|their|its)\s+[a-z ]+\Z"
+)
+_NO_ASIDE = re.compile(
+    r"\b(?:or|not|maybe|perhaps|possibly|if|when|where|for|except|but|wrong|unless)\b|[<>=]|\\(?:in|ne|le|ge)\b"
+)
+_DOMAIN = re.compile(
+    r"(.*?)\s*(?:[,;]\s*|\(\s*)([a-zA-Z]\s*(?:\\(?:ne|in)(?![a-z])|\\[lg]e(?![a-z])|[<>])[^,;=()]+(?:[\[(][^()=\[\]]*[\])])?)\)?\Z"
 )
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 
@@ -103,6 +115,30 @@ def _qualified(answer: Answer) -> Reading | None:
     if read_answer(core).expr is None:
         return None
     return Reading("condition", core, text[found.start() :])
+
+
+def _on_domain(answer: Answer) -> Reading | None:
+    r"""f(x) = 1/(x - 1), x \ne 1: the part before the numbers that its letter may be."""
+    has_index = answer.expr is not None and answer.expr.head == "lambda" and answer.expr.name in ("Z", "N")
+    match = None if has_index or not re.search(r"=|\\in", answer.text) else _DOMAIN.match(answer.text)
+    if match is None or not match[1] or ("=" not in match[1] and "\\in" not in match[2]):
+        return None
+    if re.search(r"[<>]|\\[lg]e\b", match[1]) and "\\in" not in match[2]:
+        return None
+    return Reading("condition", match[1], match[2]) if read_answer(match[1]).expr is not None else None
+
+
+def _without_aside(answer: Answer) -> Reading | None:
+    """2.33 (rounded), 18 (dollars), 3/7 of the cake: the part before, with the unit if that is one."""
+    text = _UNWRAP.sub(r" \1 ", answer.text).strip() if answer.expr is None else ""
+    match = _ASIDE.match(text)
+    if match is None or _NO_ASIDE.search(match[2] or ""):
+        return None
+    core, with_unit = match[1] or match[3], read_answer(f"{match[1]} {match[2]}") if match[1] else None
+    if with_unit is not None and (stated := with_unit.read(read_quantity)) is not None and stated.unit:
+        core = with_unit.raw
+    is_read = read_answer(core).expr is not None or read_answer(core).read(read_quantity) is not None
+    return Reading("aside", core, "") if is_read else None
 
 
 def _with_unit(answer: Answer) -> Reading | None:
@@ -171,5 +207,6 @@ def _sentence(answer: Answer) -> Reading | None:
 
 
 _READINGS: tuple[Callable[[Answer], Reading | None], ...] = (
-    _letter, _led_in, _approximated, _unit_letter, _qualified, _with_unit, _labelled, _sentence,
+    _letter, _led_in, _approximated, _unit_letter, _qualified, _on_domain, _without_aside, _with_unit,
+    _labelled, _sentence,
 )  # fmt: skip

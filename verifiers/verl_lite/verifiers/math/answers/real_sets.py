@@ -5,7 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from verl_lite.verifiers.math.algebra import numeric
-from verl_lite.verifiers.math.answers.assignments import same_in_order, same_part, systems
+from verl_lite.verifiers.math.answers.assignments import (
+    same_in_order,
+    same_part,
+    systems,
+    with_named_calls,
+)
 from verl_lite.verifiers.math.answers.equations import proportion
 from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.comparer import Comparer
@@ -83,9 +88,11 @@ def is_real_set(tree: Expr) -> bool:
 def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     """The same numbers. Relations that cannot be read as a set must be the same relation."""
     is_ours = is_real_set(reference) or reference.head == "named"
-    if not is_ours and not (reference.head == "tuple" and is_real_set(response)):
+    response = _united(response) if is_ours else response
+    reference = _united(reference) if response.head == "union" else reference
+    if not is_ours and not (reference.head in ("tuple", "union") and is_real_set(response)):
         return None
-    reference, response = _with_named_calls(reference), _with_named_calls(response)
+    reference, response = with_named_calls(reference), with_named_calls(response)
     try:
         ours, theirs = read_real_set(comparer, reference), read_real_set(comparer, response)
     except NoRealSet as reason:
@@ -96,12 +103,12 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     return _same_set(comparer, ours, theirs)
 
 
-def _with_named_calls(tree: Expr) -> Expr:
-    """0 < f(x) < 1 with f(x) as the unknown."""
-    if tree.head == "call":
-        return Expr("sym", (), f"{tree.name}({','.join(sorted(symbols(tree)))})")
-    inner = tuple(map(_with_named_calls, tree.args))
-    return Expr(tree.head, inner, tree.value, tree.places) if inner else tree
+def _united(tree: Expr) -> Expr:
+    """Intervals in a list are their union: (-inf, 2) and (3, inf)."""
+    spans = all(
+        item.head == "interval" or (item.head == "tuple" and len(item.args) == 2) for item in tree.args
+    )
+    return node("union", *tree.args) if tree.head == "list" and spans else tree
 
 
 def _is_condition(tree: Expr) -> bool:
@@ -113,6 +120,8 @@ def _same_relation(comparer: Comparer, reference: Expr, response: Expr) -> bool:
     """The same relation between equal sides, either way round."""
     if reference == response:
         return True
+    if reference.head == response.head == "chain" and reference.args[0].value != response.args[0].value:
+        response = node("chain", *map(_turned, response.args[::-1]))  # c > b > a
     if reference.head != "rel" or response.head != "rel":
         pairs = zip(reference.args, response.args, strict=False)
         shapes = [(side.head, side.value, len(side.args)) for side in (reference, response)]
@@ -153,8 +162,7 @@ def read_real_set(comparer: Comparer, tree: Expr) -> RealSet:
     names = _unknowns(tree)
     if len(names) > 1:
         raise NoRealSet("more than one unknown")
-    name = next(iter(names), "")
-    return RealSet(_ordered(_read(comparer, tree, name)), name)
+    return RealSet(_ordered(_read(comparer, tree, name := next(iter(names), ""))), name)
 
 
 def _unknowns(tree: Expr) -> frozenset[str]:
@@ -162,7 +170,7 @@ def _unknowns(tree: Expr) -> frozenset[str]:
     if tree.head == "rel":
         sides = tree.args[:1] if tree.value in ("in", "notin") else tree.args
         return frozenset().union(*map(symbols, sides))
-    if tree.head in ("chain", "and", "or", "list", "union", "intersect"):
+    if tree.head in ("chain", "and", "or", "list", "union", "intersect", "minus"):
         return frozenset().union(*(_unknowns(arg) for arg in tree.args))
     return frozenset()
 
@@ -189,6 +197,8 @@ def _read(comparer: Comparer, tree: Expr, name: str) -> list[Span]:
         spans = [WHOLE]
         for arg in tree.args:
             spans = _intersection(spans, _ordered(_read(comparer, arg, name)))
+        if not spans and tree.value == ",":
+            return [span for arg in tree.args for span in _read(comparer, arg, name)]
         return spans
     if head == "minus":
         return _intersection(_read(comparer, tree.args[0], name), _complement(comparer, tree.args[1], name))
@@ -215,9 +225,9 @@ def _relation(comparer: Comparer, tree: Expr, name: str) -> list[Span]:
     if right.head == "sym" and name not in symbols(left):
         return _half_line(FLIPPED[relation], left)
     bounded = _absolute_bound(left, relation, right) or _absolute_bound(right, FLIPPED[relation], left)
-    if bounded is not None:
-        return _read(comparer, bounded, name)
-    return _solved(comparer, node("add", left, neg(right)), relation, name)
+    if bounded is None:
+        return _solved(comparer, node("add", left, neg(right)), relation, name)
+    return _read(comparer, bounded, name)
 
 
 def _half_line(relation: str, bound: Expr) -> list[Span]:
@@ -279,7 +289,7 @@ def _complement(comparer: Comparer, tree: Expr, name: str) -> list[Span]:
         tree = node("set", tree)
     if tree.head == "rel" and tree.value == "=":
         tree = node("set", tree.args[1])
-    if tree.head in ("list", "tuple"):
+    if tree.head == "list":
         tree = node("set", *(arg.args[1] if arg.head == "rel" else arg for arg in tree.args))
     spans = [WHOLE]
     for inside in _ordered(_read(comparer, tree, name)):

@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 from verl_lite.verifiers.math.algebra.normal_form import exact_value
+from verl_lite.verifiers.math.answers.constants import same_family
 from verl_lite.verifiers.math.answers.rounding import rounds_to
 from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import Expr, node, num, walk
@@ -21,7 +22,9 @@ def same_value(comparer: Comparer, reference: Expr, response: Expr) -> bool:
         return _same_angle(comparer, reference, response)
     if reference.head == "base" or response.head == "base":
         return _same_in_base(comparer, reference, response)
-    return rounds_to(comparer.options, reference, response) or comparer.same(reference, response)
+    if rounds_to(comparer.options, reference, response) or comparer.same(reference, response):
+        return True
+    return same_family(comparer, reference, response)
 
 
 def _scientific(expr: Expr) -> Expr:
@@ -46,12 +49,13 @@ def _same_percentage(comparer: Comparer, reference: Expr, response: Expr) -> boo
         exact = exact_value(share)
         whole = same_value(comparer, reference.args[0], response)
         return whole or same_value(comparer, num(exact) if exact is not None else share, response)
-    hundredth = exact_value(response)
+    if reference.head == "deg":
+        return False
+    hundredth, wanted = exact_value(response), exact_value(reference)
     if same_value(comparer, reference, response.args[0]):
-        return True
+        return wanted is None or abs(wanted) >= 1 or wanted == 0  # 0.05% is no way to write 0.05
     if hundredth is None:
         return comparer.same(reference, response)
-    wanted = exact_value(reference)
     if wanted is not None and wanted.denominator == 1 and abs(wanted) > 1:
         return False  # 1200% is no way to write 12
     places = response.args[0].places

@@ -6,15 +6,29 @@ from verl_lite.verifiers.math.answers.ratios import same_ratio
 from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.answers.vectors import as_matrix, as_vector, unit_vector_entries
 from verl_lite.verifiers.math.comparer import Comparer
-from verl_lite.verifiers.math.expressions import Expr, is_value, node, symbols
+from verl_lite.verifiers.math.expressions import (
+    Expr,
+    is_value,
+    node,
+    parts_of,
+    substitute,
+    sym,
+    symbols,
+    walk,
+)
+
+_OF_MATRICES = ("mul", "div", "add", "neg", "pow")
+_IMAGINARY = Expr("const", (), "i")
 
 
 def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     """The same value, which may be named, calculated, approximated, in braces, or a ratio."""
     if (known := _read_approximation(reference)) is not None and is_value(known[0]):
         return any(compare(comparer, value, response) is True for value in known)
-    if not is_value(reference) or (reference.head in ("mul", "div") and as_matrix(reference) is not None):
+    if not is_value(reference) or (reference.head in _OF_MATRICES and as_matrix(reference) is not None):
         return None
+    if parts_of(reference, "pm"):
+        return None  # two values, wherever the sign stands
     if response.head in ("tuple", "matrix") and (entries := unit_vector_entries(reference)) is not None:
         return same_in_order(comparer, entries, as_vector(response) or ())
     if (both := _read_approximation(response)) is not None:
@@ -32,9 +46,21 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     given = _read_single(given)
     if given.head == "ratio":
         return same_ratio(comparer, reference, given)
-    if response.head == "lambda" and not symbols(reference):
-        return False
+    if response.head == "lambda":
+        given = _renamed(response, reference)
+    if given.head != "sym" and symbols(given) == {"j"} and _IMAGINARY in walk(reference):
+        given = substitute(given, {"j": _IMAGINARY})  # 3 - 4j
     return is_value(given) and same_value(comparer, reference, given)
+
+
+def _renamed(function: Expr, reference: Expr) -> Expr:
+    """The body of a function of one variable, in the one letter of the reference: p(t) = t^2 for x^2."""
+    parameters, names = function.args[:-1], symbols(reference)
+    if len(parameters) != 1 or not names:
+        return function
+    return substitute(
+        function.args[-1], {parameters[0].name: sym(next(iter(names)))} if len(names) == 1 else {}
+    )
 
 
 def _read_single(tree: Expr) -> Expr:

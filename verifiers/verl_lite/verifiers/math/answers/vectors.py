@@ -3,14 +3,25 @@
 from verl_lite.verifiers.math.answers.assignments import same_in_order, same_part, systems, unassigned
 from verl_lite.verifiers.math.answers.real_sets import is_real_set
 from verl_lite.verifiers.math.comparer import Comparer
-from verl_lite.verifiers.math.expressions import Expr, Unreadable, neg, node, num, substitute, symbols
+from verl_lite.verifiers.math.expressions import (
+    Expr,
+    Unreadable,
+    is_value,
+    neg,
+    node,
+    num,
+    substitute,
+    symbols,
+)
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
 
 _MATRICES = frozenset("matrix pmatrix bmatrix Bmatrix array smallmatrix".split())
 _DETERMINANTS = frozenset(("vmatrix",))
 _CONDITION_WORDS = frozenset(("if", "for", "when", "where"))
 _OTHERWISE = frozenset(("otherwise", "else", "elsewhere"))
-_CASES = frozenset("cases aligned align gathered split".split())
+_CASES = frozenset("cases aligned align gathered split equation".split())
+MAX_COMBINED = 5  # operations deep, of matrices
+_PARAMETERS = frozenset(("s", "t", "u", "r", "k", "\\lambda", "\\mu", "lambda", "mu"))
 
 
 def read_tuple(parser: ExpressionParser) -> Expr:
@@ -44,7 +55,8 @@ def read_environment(parser: ExpressionParser) -> Expr:
     if not filled:
         raise Unreadable("an empty matrix")
     if name in _CASES:
-        return node("list", *(item for row in filled for item in _case(row)))
+        items = _without_otherwise([item for row in filled for item in _case(row)])
+        return items[0] if len(items) == 1 else node("list", *items)
     if len({len(row) for row in filled}) != 1:
         raise Unreadable("a matrix with rows of different lengths")
     if name in _DETERMINANTS:
@@ -67,6 +79,15 @@ def _case(row: list[Expr]) -> list[Expr]:
     """A value with its condition as a pair; the equations of a system one by one."""
     has_condition = len(row) == 2 and (is_real_set(row[1]) or row[1].head in ("rel", "sym"))
     return [node("tuple", *row)] if has_condition and row[0].head != "rel" else row
+
+
+def _without_otherwise(items: list[Expr]) -> list[Expr]:
+    """Cases of which the last is "otherwise": what the conditions of the others leave."""
+    if len(items) < 2 or items[-1].head != "tuple" or items[-1].args[1] != Expr("sym", (), "otherwise"):
+        return items
+    met = [item.args[1] for item in items[:-1] if item.head == "tuple"]
+    rest = node("minus", node("named", value="R"), met[0] if len(met) == 1 else node("or", *met))
+    return [*items[:-1], node("tuple", items[-1].args[0], rest)] if met else items
 
 
 def _determinant(rows: list[list[Expr]]) -> Expr:
@@ -94,7 +115,7 @@ def _braced_word(parser: ExpressionParser) -> str:
 def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     if reference.head == "tuple" and is_real_set(response):
         return None
-    if reference.head not in ("tuple", "row", "matrix", "interval", "mul", "div"):
+    if reference.head not in ("tuple", "row", "matrix", "interval", "mul", "div", "add", "neg", "pow"):
         return None
     ours, matrix = as_vector(reference), as_matrix(reference)
     if ours is None and matrix is None:
@@ -104,6 +125,8 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
         in_order = sorted(named) if all(len(name.split("_")[0]) == 1 for name in named) else list(named)
         return same_in_order(comparer, ours, [named[name] for name in in_order])
     given = unassigned(response)
+    if ours is not None and (names := _parameters(reference, given)) is not None:
+        given = substitute(given, {names[1]: Expr("sym", (), names[0])})
     other_matrix = as_matrix(given)
     if matrix is not None and other_matrix is not None:
         shapes = [(len(rows), len(rows[0])) for rows in (matrix, other_matrix)]
@@ -128,6 +151,14 @@ def compare_system(comparer: Comparer, reference: Expr, response: Expr) -> bool 
     return same_in_order(comparer, list(named.values()), given)
 
 
+def _parameters(reference: Expr, response: Expr) -> tuple[str, str] | None:
+    """The one parameter of each side where they only have other names: (t, 2t) and (s, 2s)."""
+    ours, theirs = symbols(reference), symbols(response)
+    if len(ours) != 1 or len(theirs) != 1 or not ours | theirs <= _PARAMETERS:
+        return None
+    return next(iter(ours)), next(iter(theirs))
+
+
 def unit_vector_entries(tree: Expr) -> tuple[Expr, ...] | None:
     """(a, b, c) of a i + b j + c k; None for an expression without the vectors j or k."""
     names = symbols(tree)
@@ -145,10 +176,10 @@ def _with_letter_i(tree: Expr) -> Expr:
     return Expr(tree.head, tuple(map(_with_letter_i, tree.args)), tree.value, tree.places)
 
 
-def as_matrix(tree: Expr) -> tuple[tuple[Expr, ...], ...] | None:
+def as_matrix(tree: Expr, depth: int = MAX_COMBINED) -> tuple[tuple[Expr, ...], ...] | None:
     """The rows of a matrix, also of plain [[1, 2], [3, 4]]; None for other trees."""
-    if tree.head in ("mul", "div") and (scaled := _scaled_matrix(tree)) is not None:
-        return scaled
+    if tree.head in _COMBINED:
+        return _combined(tree, depth - 1) if depth else None
     if tree.head == "matrix":
         return tuple(row.args for row in tree.args)
     if tree.head in ("row", "interval") and (tree.head == "row" or tree.value == "[]"):
@@ -158,14 +189,39 @@ def as_matrix(tree: Expr) -> tuple[tuple[Expr, ...], ...] | None:
     return None
 
 
-def _scaled_matrix(tree: Expr) -> tuple[tuple[Expr, ...], ...] | None:
-    """2 M, M / 2 entry by entry."""
-    left, right = tree.args
-    if right.head == "matrix" and left.head != "matrix" and tree.head == "mul":
-        return tuple(tuple(node("mul", left, entry) for entry in row.args) for row in right.args)
-    if left.head == "matrix" and right.head != "matrix":
-        return tuple(tuple(node(tree.head, entry, right) for entry in row.args) for row in left.args)
+_COMBINED = frozenset(("mul", "div", "add", "neg", "pow"))
+_TRANSPOSED = (Expr("sym", (), "T"), Expr("const", (), "top"))
+
+
+def _combined(tree: Expr, depth: int) -> tuple[tuple[Expr, ...], ...] | None:
+    """2 M, M / 2, -M, M + N entry by entry, and M^T. A tuple counts as a column."""
+    sides = [_rows(arg, depth) for arg in tree.args]
+    left, right = sides[0], sides[-1]
+    if tree.head == "pow":
+        return (
+            tuple(zip(*_turned(tree.args[0], left), strict=True))
+            if left and tree.args[1] in _TRANSPOSED
+            else None
+        )
+    if tree.head == "neg" and left:
+        return tuple(tuple(map(neg, row)) for row in left)
+    if tree.head == "add" and left and right and [*map(len, left)] == [*map(len, right)]:
+        pairs = zip(left, right, strict=True)
+        return tuple(tuple(node("add", a, b) for a, b in zip(*rows, strict=True)) for rows in pairs)
+    if tree.head == "mul" and right and left is None and is_value(tree.args[0]):
+        return tuple(tuple(node("mul", tree.args[0], entry) for entry in row) for row in right)
+    if tree.head in ("mul", "div") and left and right is None and is_value(tree.args[1]):
+        return tuple(tuple(node(tree.head, entry, tree.args[1]) for entry in row) for row in left)
     return None
+
+
+def _rows(tree: Expr, depth: int) -> tuple[tuple[Expr, ...], ...] | None:
+    return tuple((entry,) for entry in tree.args) if tree.head == "tuple" else as_matrix(tree, depth)
+
+
+def _turned(tree: Expr, rows: tuple[tuple[Expr, ...], ...]) -> tuple[tuple[Expr, ...], ...]:
+    """The rows that are transposed: (1, 2, 3)^T is a column, so (1, 2, 3) is taken for a row."""
+    return (tree.args,) if tree.head in ("tuple", "row") and as_matrix(tree) is None else rows
 
 
 def _plain_row(tree: Expr) -> tuple[Expr, ...] | None:

@@ -25,7 +25,7 @@ _CLASSES = {
     "diverges": "diverges|divergent|does not converge|it diverges|is divergent|the series diverges|series diverges",
     "converges": "converges|convergent|it converges|the series converges|series converges",
     "infinitely many": "infinitely many|infinite solutions?|infinitely many solutions?|infinite number of solutions?",
-    "infinity": "infinity|infinite|positive infinity|unbounded|plus infinity",
+    "infinity": "(?:it )?(?:diverges|tends|goes) to infinity|infinity|infinite|positive infinity|unbounded|plus infinity",
     "minus infinity": "negative infinity|minus infinity|-infinity",
     "never": "never|never true",
     "always": "always|always true",
@@ -35,7 +35,8 @@ _SYMBOL_CLASSES = {
     "\\emptyset": "nothing", "\\{\\}": "nothing", "\\lbrace\\rbrace": "nothing", "{}": "nothing",
     "\\infty": "infinity", "+\\infty": "infinity", "-\\infty": "minus infinity", "oo": "infinity",
     "inf": "infinity", "-inf": "minus infinity", "-oo": "minus infinity", "\\{\\emptyset\\}": "",
-    "x\\in\\emptyset": "nothing",
+    "x\\in\\emptyset": "nothing", "无解": "nothing", "无实数解": "nothing", "空集": "nothing", "不存在": "undefined",
+    "是": "yes", "正确": "yes", "对": "yes", "否": "no", "错误": "no", "不是": "no", "错": "no",
 }  # fmt: skip
 _INFINITY = Expr("const", (), "inf")
 _TREE_CLASSES = {
@@ -53,11 +54,9 @@ def read_word_class(answer: Answer) -> str:
         return ""
     if "\\" in key and not key.startswith("\\text") and not key.startswith("\\math"):
         return ""
-    for name, pattern in _CLASS_PATTERNS:
-        if pattern.match(words):
-            return name
-    leading = _LEADING.match(answer.text)
-    return leading[1].lower() if leading is not None else ""
+    if (leading := _LEADING.match(answer.text)) is not None:
+        return leading[1].lower()
+    return next((name for name, pattern in _CLASS_PATTERNS if pattern.match(words)), "")
 
 
 def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:
@@ -66,7 +65,9 @@ def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision
     if not ours:
         return None
     theirs = response.read(read_word_class)
-    if not theirs and response.expr is not None:
+    if ours == "nothing" and response.key == "\\phi":
+        theirs = ours  # how many write the empty set
+    elif not theirs and response.expr is not None:
         theirs = _TREE_CLASSES.get(unassigned(response.expr), "")
     if not theirs and ours in ("yes", "no"):
         said = {word for word in response.words.replace(".", " ").split() if word in ("yes", "no")}

@@ -1,6 +1,7 @@
 r"""Sums, products, integrals and limits: `\sum_{k=1}^{n} k`. Their variable is bound."""
 
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, bound, node, num, replace, walk
+from verl_lite.verifiers.math.reading.names import constant
 from verl_lite.verifiers.math.reading.parser import SUM, ExpressionParser
 
 _ARROWS = ("to", "->", "rightarrow")
@@ -15,7 +16,8 @@ def read_big(parser: ExpressionParser, kind: str) -> Expr:
         elif kind == "int":
             low = parser.argument()
         else:
-            name, low = _start(parser)
+            name, low, is_endless = _start(parser)
+            high = constant("infty") if is_endless else high
     if low is None or high is None:
         raise Unreadable(f"a {kind} without both ends")
     body = parser.expression(SUM)
@@ -36,17 +38,18 @@ def read_limit(parser: ExpressionParser) -> Expr:
     return _closed("lim", body, name, target, target)
 
 
-def _start(parser: ExpressionParser) -> tuple[Expr, Expr]:
+def _start(parser: ExpressionParser) -> tuple[Expr, Expr, bool]:
+    r"""The variable, where it starts, and whether it has no end: k=1 has one, n \ge 1 has none."""
     parser.expect("{")
     name = parser.prefix()
     if name.head == "const" and name.name == "i":
         name = Expr("sym", (), "i")
     if name.head != "sym":
         raise Unreadable("a sum without a variable")
-    parser.expect("=")
+    is_endless = parser.expect("=", "ge") == "ge"
     low = parser.expression()
     parser.expect("}")
-    return name, low
+    return name, low, is_endless
 
 
 def _integrand(product: Expr) -> tuple[Expr, Expr]:

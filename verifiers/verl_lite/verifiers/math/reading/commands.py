@@ -52,6 +52,8 @@ def _root(parser: ExpressionParser, *, unicode: bool) -> Expr:
 
 def _function(parser: ExpressionParser, name: str) -> Expr:
     """sin, log_2, sin^2, sin^{-1}, gcd(a, b): name, exponent and base, then the argument."""
+    if name in ("max", "min") and parser.at("="):
+        return sym(name)  # max = 5
     exponent = base = None
     while parser.at("^", "_"):
         if parser.take().text == "_":
@@ -103,6 +105,8 @@ def _applied(name: str, arguments: list[Expr]) -> Expr:
         return node(name, *arguments)
     if name == "cbrt":
         return root(num(3), arguments[0])
+    if name == "cis":
+        return node("add", call("cos", *arguments), node("mul", constant("i"), call("sin", *arguments)))
     if name in ("log10", "log2"):
         return call("log", arguments[0], num(int(name[3:])))
     if name == "log" and len(arguments) > 2:

@@ -30,6 +30,7 @@ _DOUBLED = re.compile(
     r"(?![A-Za-z])|[{},;!])"
 )
 _UNICODE = re.compile(r"\\u([0-9A-Fa-f]{4})(?![0-9A-Fa-f])")
+_OPENED_BY_CLOSER = re.compile(r"[\s$]*(?:[a-zA-Z]\s*(?:\\in|∈)\s*)?(?:\\left\s*)?\]")  # ]1, 5]
 _LIST = re.compile(r"\s*\[\s*(['\"])(.*)\1\s*,?\s*\]\s*\Z", re.DOTALL)
 
 
@@ -57,7 +58,7 @@ def restored(text: str) -> str:
         text = ", ".join(_members(listed[2], listed[1]))
     if "\\" in text:
         text = _single_backslashes(text)
-    if text.endswith(("}", ")", "]")):
+    if text.endswith(("}", ")", "]")) and not _OPENED_BY_CLOSER.match(text):
         text = _without_stray_closers(text)
     return text
 

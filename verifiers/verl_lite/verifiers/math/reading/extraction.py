@@ -5,59 +5,18 @@ one is not used instead. Prose that offers several answers ("3, 5 or 7") offers 
 """
 
 import re
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from verl_lite.verifiers.math.reading.escapes import with_commands
+from verl_lite.verifiers.math.reading.statements import MAX_TAIL_CHARS, PHRASE, Extraction, bare, phrased
 
 MAX_ANSWER_CHARS = 100_000
-MAX_TAIL_CHARS = 4000  # phrases and bare answers are searched at the end
 
 
-class Extraction(NamedTuple):
-    """`answer` is None if there is none; `reason` then says why. `boxes` holds the boxes of a final run
-    joined only by commas and "and", for references that are lists; `all_boxes` those of the last sentence,
-    whatever words stand between them. `behind` is the text after the last box."""
-
-    answer: str | None
-    reason: str = ""
-    boxes: tuple[str, ...] = ()
-    all_boxes: tuple[str, ...] = ()
-    behind: str = ""
-
-
-_BOX = re.compile(r"\\f?boxed\b\s*|\\fbox\s*")
-_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
-# Quantifiers that could share a run of blanks are possessive, here and below: linear time for any text.
-_PHRASE = re.compile(
-    r"\b(?:(?:answers?|result|solution)\b(?:\s+\w+){0,4}?\s*+"
-    r"(?:\*\*\s*+)?+(?:\bis\b|\bare\b|\bequals\b|\bwould be\b|\bwill be\b|:|=)"
-    r"(?:\s*+(?:\*\*\s*+)?+:)?+\s*+(?:\*\*)?"
-    r"|answer\s*+(?=\$|\\\[|\\\())"
-    r"|^[^\S\n]*+\**+(?:A|Ans)\**+\s*+[:.]\s*+\**",
-    re.IGNORECASE | re.MULTILINE,
-)
+_BOX = re.compile(r"\\f?boxed\b\s*|\\f(?:rame)?box\s*")
 _BETWEEN_BOXES = re.compile(
     r"[\s$.,;&]*+(?:and|or|\\text\{\s*+(?:and|or)\s*+\}|\\quad|\\\(|\\\))?+[\s$,;]*+"
     r"(?:[a-z](?:_?\{?[0-9]\}?)?\s*+=\s*+)?\Z"
-)
-_HEDGE = re.compile(
-    r"\b(?:either|or|maybe|perhaps|possibly|could be|might be|may be|not sure|one of|between)\b",
-    re.IGNORECASE,
-)
-_UNDECIDED = re.compile(
-    r"(?:either|one of|maybe|perhaps|possibly|probably\s+either|not sure|unclear)\b", re.IGNORECASE
-)
-_MATH_SPAN = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
-_NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.])[-−]?\$?\s?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:\s?[%°]|\s*/\s*[0-9]+)?(?![0-9A-Za-z])"
-)
-_SENTENCE_END = re.compile(
-    r"(?<=[^A-Z0-9.\s])[.?](?=\s+[A-Z$\\]|\s*\Z)|(?<=[a-z]{3})!(?=\s|\Z)|(?<=[0-9}$)])\.(?=\s+[A-Z]|\s*\Z)|\n"
-)
-_TRAILING_CLAUSE = re.compile(
-    r"[,;]?\s+(?:because|since|as\s+(?:required|desired|claimed)|which|so\s+that|where|for\s+(?:all|any|the)|"
-    r"when|if|by\s|in\s+total|altogether|as\s+we|per\s+the|according|this|that)\b",
-    re.IGNORECASE,
 )
 _THINKING, _THINKING_END = "<think>", "</think>"
 
@@ -79,7 +38,7 @@ def extract(
     if "</" in response and "</answer>" in response.lower():
         tag = _last_tag(response)
     searched = tag if tag is not None else response
-    if "boxed" in searched or "\\fbox" in searched:
+    if "boxed" in searched or "\\fbox" in searched or "\\framebox" in searched:
         boxed = _boxed(searched)
         if boxed is not None:
             return boxed
@@ -92,12 +51,11 @@ def extract(
     if "<" in response and "<answer>" in response[-MAX_TAIL_CHARS:].lower():
         return Extraction(None, "the <answer> tag is not closed")
     tail = response[-MAX_TAIL_CHARS:] if len(response) > MAX_ANSWER_CHARS else response
-    phrased = _phrased(tail[-MAX_TAIL_CHARS:])
-    if phrased is not None:
-        return phrased
+    if (stated := phrased(tail[-MAX_TAIL_CHARS:])) is not None:
+        return stated
     if mode == "strict":
         return Extraction(None, "no box, ####, <answer> tag or answer phrase (strict mode)")
-    return _bare(response)
+    return bare(response)
 
 
 _RUN_ON = re.compile(r"\n\s*+\**+(?:Question|Problem|Q)\b\s*+[0-9]*+\**+\s*+:", re.IGNORECASE)
@@ -110,7 +68,7 @@ def _without_run_on(response: str) -> str:
         response = _CALCULATOR.sub("", response)
     if "\n" in response and ":" in response and (run_on := _RUN_ON.search(response)) is not None:
         before = response[: run_on.start()]
-        if "boxed" in before or "####" in before or "</answer>" in before or _PHRASE.search(before):
+        if "boxed" in before or "####" in before or "</answer>" in before or PHRASE.search(before):
             return before
     return response
 
@@ -119,7 +77,7 @@ def _within(text: str, reason_if_empty: str) -> Extraction:
     """Marked text, which may again say "the answer is ..."."""
     if not text:
         return Extraction(None, reason_if_empty)
-    return (_phrased(text) if "answer" in text.lower() else None) or Extraction(text)
+    return (phrased(text) if "answer" in text.lower() else None) or Extraction(text)
 
 
 def _last_tag(response: str) -> str | None:
@@ -153,8 +111,8 @@ def _boxed(text: str) -> Extraction | None:
         return Extraction(None, "the last box is empty")
     if _BOX.search(content):
         return _boxed(content)
-    if "answer is" in content.lower():
-        return _within(content, "")
+    if _LABELLED.search(content):
+        return _within(content, "")._replace(marked=content)
     boxes = [content]
     start = last.start()
     sentence = _boxes_of_sentence(text, matches[-20:]) if len(matches) > 1 else ()
@@ -174,10 +132,11 @@ def _boxed(text: str) -> Extraction | None:
 
 def stated_behind(extraction: Extraction) -> str | None:
     """What an answer phrase behind the last box states; None where there is none."""
-    found = _phrased(extraction.behind[-MAX_TAIL_CHARS:]) if len(extraction.behind) > 4 else None
+    found = phrased(extraction.behind[-MAX_TAIL_CHARS:]) if len(extraction.behind) > 4 else None
     return found.answer if found is not None else None
 
 
+_LABELLED = re.compile(r"\banswer\s*(?:is\b|:)", re.IGNORECASE)
 _CORRECTED = re.compile(
     r"\b(?:wait|actually|no|not|instead|or|correction|correct|mistake|sorry|hmm|but|however|so|thus|therefore|hence|then|"
     r"rather|maybe|perhaps|simplif\w+|equals?|gives?|becomes?)\b|[=?!;]|\.\s|\n\s*\n",
@@ -220,173 +179,3 @@ def _box_content(text: str, start: int) -> tuple[str | None, int]:
             if depth == 0:
                 return text[start + 1 : match.start()], match.end()
     return None, start
-
-
-# phrases and bare answers
-
-
-def _phrased(text: str) -> Extraction | None:
-    matches = list(_PHRASE.finditer(text))
-    for match in reversed(matches):
-        rest = text[match.end() :].strip().lstrip("}*:").strip()
-        if not rest:
-            continue
-        sentence = _first_sentence(rest)
-        if not re.search(r"[\w\\({\[<\u00a0-\uffff]", sentence):
-            continue
-        return _stated(sentence)
-    return None
-
-
-_WITHIN_STATEMENT = re.compile(
-    r"(?:The|It|There|So|Thus|We)\s[^.=]{1,150}?\s(?:is|are|equals|be)\s+(?=[-$\\0-9(\[{])(.+)\Z"
-)
-
-
-_FILLER = re.compile(
-    r"^(?:(?:approximately|about|roughly|exactly|simply|just|therefore|thus|then|indeed|equal to|"
-    r"probably|given by|at)\b[:,]?\s*)+",
-    re.IGNORECASE,
-)
-_SPELLED = re.compile(r"^[a-z][a-z -]{2,}:\s*(?=[-$\\]*[0-9])", re.IGNORECASE)  # seven: 7
-
-
-def _first_sentence(text: str) -> str:
-    if text.startswith(("\\[", "$$")):
-        span = _MATH_SPAN.match(text)
-        if span is not None:
-            return next(group for group in span.groups() if group is not None)
-    end = _SENTENCE_END.search(text)
-    return (text[: end.start()] if end else text).strip()
-
-
-def _stated(sentence: str) -> Extraction:
-    """What "the answer is ..." states, without the clauses behind it."""
-    sentence = " ".join(sentence.split()).strip("* ")
-    leads_in = sentence[:1].isalpha()  # a bare number or formula has nothing to drop in front
-    if leads_in and (within := _WITHIN_STATEMENT.match(sentence)) is not None:
-        sentence = within[1]  # Final Answer: The largest n is 34
-    if leads_in and _UNDECIDED.match(sentence):
-        return Extraction(None, "several answers are offered")
-    clause = _TRAILING_CLAUSE.search(sentence) if " " in sentence else None
-    if clause is not None and clause.start() > 0:
-        sentence = sentence[: clause.start()]
-    if leads_in:
-        sentence = _SPELLED.sub("", _FILLER.sub("", sentence))
-    return Extraction(sentence) if sentence else Extraction(None, "the answer phrase states nothing")
-
-
-_ENDS_IN_MATH = re.compile(r"[A-Z][a-z]+\b[^$]*\$[^$]+\$\W*\Z")
-
-
-def _bare(response: str) -> Extraction:
-    text = response.strip()
-    if not text:
-        return Extraction(None, "the response is empty")
-    if len(text) <= 200 and "\n" not in text and not _is_sentence(text) and not _ENDS_IN_MATH.match(text):
-        return Extraction(_after_equals(text))
-    if len(text) > MAX_TAIL_CHARS and " " not in text[-MAX_TAIL_CHARS:] and "\n" not in text:
-        return Extraction(text)
-    lines = [line.strip() for line in text[-MAX_TAIL_CHARS:].split("\n")]
-    line = next((line for line in reversed(lines) if line and not line.startswith("```")), "")
-    if _is_sentence(line) or _ENDS_IN_MATH.match(line):
-        return _from_sentence(line)
-    return Extraction(_after_equals(line))
-
-
-def _after_equals(line: str) -> str:
-    """The value of "We compute 9 * 2 = 18": what follows the last "=", if prose precedes it."""
-    left, equals, right = line.rpartition("=")
-    words = [
-        word for word in re.findall(r"(?<![\\A-Za-z])[A-Za-z]{3,}", left) if word not in ("and", "sin", "cos")
-    ]
-    return right if equals and words and re.search(r"[0-9)]\s*\Z", left.strip()) else line
-
-
-def _is_sentence(text: str) -> bool:
-    words = re.findall(r"(?<![\\A-Za-z{])[A-Za-z]{2,}", re.sub(r"\\[A-Za-z]+(?:\{[^{}]*\})?", " ", text))
-    opens_one = re.match(
-        r"(?:so|thus|therefore|hence|we|it|the|this|she|he|they|i|that)\b", text, re.IGNORECASE
-    )
-    return len(words) >= 5 or bool(opens_one and len(words) >= 3) or bool(_HEDGE.match(text))
-
-
-def is_solution(reference: str) -> bool:
-    """Whether a reference is a whole solution, or a sentence that says what the answer is."""
-    if len(reference) < 12 or " " not in reference:
-        return False
-    if "answer" in reference.lower() and _PHRASE.search(reference[-MAX_TAIL_CHARS:]):
-        return True
-    words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", reference[-MAX_TAIL_CHARS:])
-    return len(words) >= 15 and re.search(r"(?:[.]\s+[A-Z]|\n)", reference.strip()) is not None
-
-
-# Words with which a sentence says what its number is not, or only bounds it.
-_DENIED = re.compile(
-    r"\b(?:not|cannot|never|neither|nor|except|unless|otherwise|less|more|greater|fewer|least|most|if|wrong|incorrect)\b"
-    r"|n't\b",
-    re.IGNORECASE,
-)
-
-
-def state(text: str) -> str:
-    """What one sentence states, as it is found at the end of a response; "" where that is not one thing."""
-    text = " ".join(text.split()).strip("* ")
-    if _DENIED.search(text) or re.match(r"if\b|let\b|when\b|suppose\b", text, re.IGNORECASE):
-        return ""
-    if not (_is_sentence(text) or _ENDS_IN_MATH.match(text) or re.match(r"[A-Z][a-z]+ [a-z]+ ", text)):
-        return ""
-    return _from_sentence(text).answer or ""
-
-
-def _from_sentence(line: str) -> Extraction:
-    """The one thing a final sentence states; a hedge or several candidates state nothing."""
-    line = " ".join(line.split())
-    if line.endswith("?"):  # the prompt repeated, a question back: its numbers answer nothing
-        return Extraction(None, "the response ends in a question")
-    sentences = [part.strip() for part in _SENTENCE_END.split(line) if part and part.strip()]
-    sentence = sentences[-1] if sentences else line
-    sentence = _ASIDE.sub("", sentence)
-    if (result := _MONEY_RESULT.search(sentence)) is not None:
-        return Extraction(result[1])
-    if _HEDGE.search(re.sub(r"\\text\{[^{}]*\}", " ", sentence)):
-        return Extraction(None, "the response hedges between answers")
-    after = re.match(
-        r".*(?:\bis\b|\bare\b|\bequals\b|=|\bget\b|\bgives\b|\bbe\b|:)\s*(.+?)$",
-        sentence,
-        re.IGNORECASE | re.DOTALL,
-    )
-    spans = [next(group for group in match.groups() if group) for match in _MATH_SPAN.finditer(sentence)]
-    if len(spans) == 1 or (spans and after and after[1].startswith(("$", "\\("))):
-        return Extraction(spans[-1])
-    numbers = _NUMBER.findall(sentence)
-    if not spans and len(numbers) == 1:
-        return Extraction(_with_unit(sentence, numbers[0]))
-    if after is not None and not _is_sentence(after[1]):
-        return Extraction(re.sub(r"^(?:at|just|then|about|approximately|exactly)\s+", "", after[1]))
-    if after is not None and not spans:
-        inner = _NUMBER.findall(after[1])
-        if len(inner) == 1:
-            return Extraction(_with_unit(after[1], inner[0]))
-    if not spans and numbers and "=" in sentence:
-        return Extraction(numbers[-1])
-    return Extraction(None, "the response does not end with a single answer")
-
-
-# "... $200,000 - $130,000 = $70,000": dollar signs before numbers, and no formula between two of them.
-_MONEY_RESULT = re.compile(
-    r"\$[0-9][0-9,.]*[^$=\\]*[-+*/x×÷][^=\\]*=\s*(\$[0-9][0-9,]*(?:\.[0-9]+)?)(?![0-9])[^$=]{0,40}\Z"
-)
-_ASIDE = re.compile(
-    r"\s*\((?=[^()]*[a-z]{3})[^()]*+\)\s*+(?=\W*\Z)|,?\s+or\s+(?:about|approximately|roughly|equivalently)\b.*\Z",
-    re.DOTALL,
-)
-
-
-def _with_unit(sentence: str, number: str) -> str:
-    """The number with the word behind it, which may be its unit."""
-    rest = sentence.split(number, 1)[1]
-    word = re.match(r"\s*(?:million|billion|thousand)?\s*[A-Za-z/^0-9]{1,20}", rest)
-    if word is None or re.match(r"\s*(?:in|and|as|of|for|is|at|on|to|by|a)\b", word[0]):
-        return number.strip()
-    return (number + word[0]).strip()

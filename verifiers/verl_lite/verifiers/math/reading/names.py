@@ -12,12 +12,13 @@ FUNCTIONS = {
     "ln": "ln", "log": "log", "log10": "log10", "log2": "log2", "exp": "exp", "sqrt": "sqrt", "cbrt": "cbrt",
     "abs": "abs", "floor": "floor", "ceil": "ceil", "ceiling": "ceil", "gcd": "gcd", "lcm": "lcm",
     "max": "max", "min": "min", "sgn": "sgn", "sign": "sgn", "binomial": "binom", "binom": "binom",
-    "factorial": "fact", "det": "det", "Re": "re", "Im": "im",
+    "factorial": "fact", "det": "det", "Re": "re", "Im": "im", "cis": "cis",
 }  # fmt: skip
 INVERSES = {
     "sin": "asin", "cos": "acos", "tan": "atan", "cot": "acot", "sec": "asec", "csc": "acsc",
     "sinh": "asinh", "cosh": "acosh", "tanh": "atanh",
 }  # fmt: skip
+_OTHER_NAMES = {"tg": "tan", "ctg": "cot", "cotg": "cot", "arctg": "arctan", "arcctg": "arccot"}
 GREEK = frozenset(
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi "
     "psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar Alpha Beta "
@@ -40,7 +41,7 @@ def constant(name: str) -> Expr:
 
 def math_name(text: str) -> str | None:
     r"""The name in `\mathrm{e}` or `\text{sin}`: a single letter or a function; None for words."""
-    text = text.strip()
+    text = _OTHER_NAMES.get(text.strip(), text.strip())
     is_name = len(text) == 1 or text in FUNCTIONS or text in ("pi", "infinity")
     return text if is_name and text.isalpha() and text.isascii() else None
 

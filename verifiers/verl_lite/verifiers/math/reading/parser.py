@@ -19,6 +19,7 @@ MAX_STEPS = 20_000  # of one parser; a grammar that reads each token a few times
 UNION, INTERSECT, SUM, PRODUCT, SIGN, POWER, POSTFIX = 5, 7, 10, 20, 25, 30, 35
 _CLOSERS = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "{": ("}",)}
 _SET_OPERATORS = {"cup": ("union", UNION), "setminus": ("minus", UNION), "cap": ("intersect", INTERSECT)}
+_DIVIDING = {"over": "div", "choose": "binom"}
 _STARTS = frozenset(
     "frac sqrt usqrt binom pi infty lfloor lceil vert overline bar mathbb langle begin emptyset circ lbrace "
     "angle triangle partial nabla sum prod int lim".split()
@@ -70,6 +71,9 @@ class ExpressionParser(Cursor):
             if binding < level:
                 self.take()
                 return node(head, left, self.expression(level))
+            if binding < SUM and text == "-" and left.head in ("named", "interval", "union"):
+                self.take()
+                return node("minus", left, self.expression(SUM))
             if binding < SUM and text in ("+", "-", "pm", "mp"):
                 return self.sum(left)
             if binding < PRODUCT and text in ("*", "/", "cdot", "times", "div"):
@@ -88,9 +92,9 @@ class ExpressionParser(Cursor):
             if text == "bmod" and binding < PRODUCT and not self.has_relation():
                 self.take()
                 return call("mod", left, self.expression(PRODUCT))
-            if text == "choose" and binding < POSTFIX:
+            if text in _DIVIDING and binding == 0:  # \over and \choose take the whole group
                 self.take()
-                return node("binom", left, self.expression())
+                return node(_DIVIDING[text], left, self.expression())
         if binding < PRODUCT and self.starts_factor() and not self.at_another_number(left):
             return self.juxtaposed(left)
         return None

@@ -24,6 +24,12 @@ _PHRASES: list[tuple[list[str], re.Pattern[str], str | Callable[[re.Match[str]],
         ("than", r"\b(?:is\s+)?(?:greater|more|larger)\s+than\b", ">"),
         ("equal", r"\b(?:is\s+)?not\s+equal\s+to\b", r"\\ne "),
         ("equal", r"\b(?:is\s+)?equals?(?:\s+to)?\b", "="),
+        (
+            "real numbers",
+            r"\b(?:the\s+set\s+of\s+)?(?:all|any)\s+(?:real\s+)?(?:numbers|values)\s+(?:(?:that|which)\s+are\s+)?"
+            r"(?=\\[lg]e\b|[<>])",
+            "x ",
+        ),
         ("divided", r"\bdivided\s+by\b", "/"),
         ("times multiplied", r"\bmultiplied\s+by\b|(?<=[0-9)])\s*\btimes\b", "*"),
         ("cent", r"(?<=[0-9)}])\s*\bper\s?cent\b", "%"),
@@ -45,6 +51,8 @@ _PHRASES: list[tuple[list[str], re.Pattern[str], str | Callable[[re.Match[str]],
             r"\\mathbb{R} ",
         ),
         ("real", r"\b(?:the\s+)?real\s+numbers\b|\breals\b", r"\\mathbb{R} "),
+        ("integers", r"\b(?:all|any)\s+(?:positive\s+)?integers\s+(?=[a-z]\s*(?:\\[lg]e\b|[<>]))", ""),
+        ("const", r"(?<=[+-])\s*\bconst(?:ant|\.)?(?![a-z])", " C"),
         ("integers", r"\b(?:all|any)\s+integers\b", r"\\mathbb{Z} "),
         (
             "except exclud other but",
@@ -62,6 +70,23 @@ _PHRASES: list[tuple[list[str], re.Pattern[str], str | Callable[[re.Match[str]],
             "circ",
             r"([0-9.]+)\s*+\^\\circ\s*+([0-9.]+)\s*+'(?!')(?:\s*+([0-9.]+)\s*+(?:''|\"))?+",
             lambda match: f"({match[1]}+{match[2]}/60+{match[3] or 0}/3600)^\\circ ",
+        ),
+        (
+            "degree",
+            r"([0-9.]+)\s*degrees?\s*(?:and\s+)?([0-9.]+)\s*(?:arc)?minutes?",
+            r"(\1+\2/60)^\\circ ",
+        ),
+        (")_", r"\(\s*+([0-9A-F]{1,64})\s*+\)\s*+(?=_)", r"\1"),  # (1011)_2
+        ("base", r"_\s*+\{\s*+base\s*+([0-9a-z]+)\s*+\}", r"_{\1}"),
+        (  # m = 0, \pm 1, \pm 2, ...
+            "...",
+            r"\b([a-z])\s*=\s*0\s*,\s*\\pm\s*1\s*,\s*(?:\\pm\s*2\s*,\s*)?\.\.\.",
+            r"\1 \\in \\mathbb{Z}",
+        ),
+        (
+            "dx dt dy",
+            r"\A\\frac\s*\{\s*d\s*([a-z])\s*\}\s*\{\s*d\s*([a-z])\s*\}\s*(?==)|\Ad([a-z])/d[a-z]\s*(?==)",
+            lambda match: f"{match[1] or match[3]}'",
         ),
         (
             "c p",
@@ -82,6 +107,8 @@ def with_notation(text: str) -> str:
     """A cleaned answer with its phrases and plain brackets written as LaTeX."""
     if text.startswith(("{", "<")) and text[-1:] in "}>":
         text = _with_plain_brackets(text)
+    if "[" in text or "]" in text:
+        text = _with_turned_brackets(text)
     if re.search(r"[A-Za-z]{2}|[UCP(]|\+/?-|'", text):
         text = _with_phrases(text)
     return text
@@ -95,6 +122,19 @@ def _with_plain_brackets(text: str) -> str:
     if text[0] == "{" and text[-1] == "}" and re.search("[,|:]|vert", inner) and not re.search("[{}]", inner):
         return f"\\{{{inner}\\}}"
     return text
+
+
+_BETWEEN_SQUARES = re.compile(r"([\[\]])([^\[\]()]*+)([\[\]])")
+_TURNED = re.compile(r"\s*(?:[a-zA-Z]\s*\\in\s*)?\]|.*\[\s*\Z", re.DOTALL)
+
+
+def _with_turned_brackets(text: str) -> str:
+    """]1, 5] and [1, 5[ with the round brackets that they stand for."""
+    if not _TURNED.match(text):
+        return text
+    return _BETWEEN_SQUARES.sub(
+        lambda match: ("(" if match[1] == "]" else "[") + match[2] + (")" if match[3] == "[" else "]"), text
+    )
 
 
 def _with_phrases(text: str) -> str:

@@ -50,11 +50,13 @@ _EUROPEAN = re.compile(  # 1.000,99 and 0,111: nothing else is written so
     r"([0-9]{1,3}(?:\.[0-9]{3})+(?=,[0-9]{2})|[0-9]{1,3}(?:\.[0-9]{3}){2,}|0(?=,[0-9]{3})),([0-9]+)"
     r"(?![0-9]|\s*,|\.[0-9])"
 )
+_POINTED_THOUSANDS = re.compile(r"[0-9]{1,3}(?:[.'][0-9]{3}){2,}(?![0-9.,'])")  # 1.234.567
 _DECIMAL_COMMA = re.compile(r"([0-9]{1,3})\{,\}([0-9]{3})(?![0-9])|[0-9]+\{,\}[0-9]+")
 # pattern, longest match, whether only outside of brackets, its digits with a decimal point
 _SEPARATED: tuple[tuple[re.Pattern[str], int, bool, Callable[[re.Match[str]], str]], ...] = (
     (_EUROPEAN, 200, True, lambda match: match[1].replace(".", "") + "." + match[2]),
     (_THOUSANDS, MAX_DIGITS, True, lambda match: match[0].replace("{,}", "").replace(",", "")),
+    (_POINTED_THOUSANDS, 200, False, lambda match: re.sub("[.']", "", match[0])),
     (_SPACED_THOUSANDS, 200, False, lambda match: match[0].replace(" ", "")),
     (_DECIMAL_COMMA, 200, False, lambda match: match[0].replace("{,}", "" if match[1] else ".")),
 )
