@@ -8,14 +8,13 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from verl_lite.verifiers.math.reading.statements import state
-
 from verl_lite.verifiers.math.answers.answer import Answer, read_answer
 from verl_lite.verifiers.math.answers.choices import read_choice
 from verl_lite.verifiers.math.answers.forms import signs
 from verl_lite.verifiers.math.answers.quantities import read_quantity
 from verl_lite.verifiers.math.answers.units import unit_name
 from verl_lite.verifiers.math.expressions import symbols
+from verl_lite.verifiers.math.reading.statements import state
 
 MAX_CHARS = 1000
 

@@ -48,8 +48,8 @@ def with_commands(text: str) -> str:
 def restored(text: str) -> str:
     r"""One answer as it was written.
 
-    >>> restored("['\\\\\\\\frac{3}{4}']"), restored("1,5]}")
-    ('\\frac{3}{4}', '1,5]')
+    >>> restored("['\\\\\\\\frac{3}{4}']"), restored("[1,5]}")
+    ('\\frac{3}{4}', '[1,5]')
     """
     if text.isalnum():
         return text
