@@ -1,9 +1,11 @@
 """`use: ./my_rewards.py:brevity` and `use: package.module:name`: what a config names without a plugin."""
 
 import difflib
+import functools
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -17,11 +19,30 @@ from verl_lite.errors import PluginError
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What a reference names: `name` in `source`."""
+    """What a reference names: `name` in `source`, at `place`: a module, and the path in it."""
 
     value: Callable[..., Any]
     name: str
     source: str
+    place: tuple[str, str]
+
+
+class ByName:
+    """A callable that pickle sends as its place in a module, whatever it is itself."""
+
+    def __init__(self, module: str, path: str) -> None:
+        self._place = module, path
+        self.__wrapped__ = _attribute(sys.modules[module], path)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.__wrapped__)
+
+    def __call__(self, *arguments: object, **keywords: object) -> object:
+        return self.__wrapped__(*arguments, **keywords)
+
+    def __reduce__(self) -> tuple[type["ByName"], tuple[str, str]]:
+        return ByName, self._place
 
 
 def is_reference(use: str) -> bool:
@@ -39,7 +60,9 @@ def named_object(use: str, reference: str, *, kind: str, peer: str = "") -> Name
     source, _, name = reference.rpartition(":" if ":" in reference else ".")
     if peer and not (source and name):
         raise PluginError(f"use: {use}: expected {peer}:package.module.function or {peer}:./file.py:function")
-    return Named(_named_in(_imported(use, source), use, source, name, kind), name, source)
+    module = _imported(use, source)
+    value = _named_in(module, use, source, name, kind)
+    return Named(value, name.rpartition(".")[2], source, (module.__name__, name))
 
 
 def _choices(use: str, source: str, kind: str) -> str:
@@ -53,7 +76,7 @@ def _choices(use: str, source: str, kind: str) -> str:
     return f"use: {use}: which {kind}? It has: {', '.join(f'{use}:{name}' for name in sorted(names))}"
 
 
-def _imported(use: str, source: str) -> object:
+def _imported(use: str, source: str) -> ModuleType:
     is_file = source.endswith(".py") or "/" in source or os.sep in source
     try:
         return import_file(Path(source)) if is_file else _import_from_working_folder(source)
@@ -63,8 +86,13 @@ def _imported(use: str, source: str) -> object:
         raise PluginError(f"use: {use}: {source} cannot be imported: {one_line(error)}") from error
 
 
-def _named_in(module: object, use: str, source: str, name: str, kind: str) -> Callable[..., object]:
-    call = getattr(module, name, None)
+def _attribute(module: object, path: str) -> Any:
+    """What `path` names, dots and all; None where there is no such thing."""
+    return functools.reduce(lambda found, name: getattr(found, name, None), path.split("."), module)
+
+
+def _named_in(module: ModuleType, use: str, source: str, name: str, kind: str) -> Callable[..., object]:
+    call = _attribute(module, name)
     if call is None:
         functions = sorted(key for key, value in vars(module).items() if callable(value) and key[0] != "_")
         near = difflib.get_close_matches(name, functions, n=1)
@@ -73,9 +101,24 @@ def _named_in(module: object, use: str, source: str, name: str, kind: str) -> Ca
     if not callable(call):
         raise PluginError(
             f"use: {use}: {name} is {call!r:.80}, which is not a {kind}: expected a function or class"
+            + function_within(call, use, module.__name__)
         )
     found: Callable[..., object] = call
     return found
+
+
+def function_within(value: object, use: str, module: str) -> str:
+    """A hint for an object that another library made of a function of `module`: where that is; or ""."""
+    for key in sorted(dir(value), key=lambda key: (key[0] == "_", len(key))):
+        try:
+            found = getattr(value, key)
+            is_one = inspect.isroutine(found) and found.__module__ == module
+        except Exception:  # noqa: BLE001 - a property of somebody else's
+            continue
+        if is_one:
+            bare = ".__wrapped__" if "self" in inspect.signature(found).parameters else ""
+            return f"; it holds one: use {use}.{key}{bare}"
+    return ""
 
 
 def one_line(error: BaseException) -> str:
@@ -84,7 +127,7 @@ def one_line(error: BaseException) -> str:
     return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
 
 
-def _import_from_working_folder(name: str) -> object:
+def _import_from_working_folder(name: str) -> ModuleType:
     """Import `name`, also from the working folder, as `python -m` does."""
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:

@@ -178,6 +178,24 @@ def test_a_message_without_calls_ends_a_trajectory_that_has_tools_alone(host):
         assert not found.messages
 
 
+def test_objects_partials_and_what_another_library_made_reach_the_workers():
+    file = FILE.with_name("odd_tools.py")
+    paths = {"box": "20", "named": "q K 3", "Box.of_class": "Box2", "cached": "3", "object_of_peer.func": "4"}
+    given = [ToolConfig(use=f"{file}:{path}", name=f"t{at}") for at, path in enumerate(paths)]
+    with Environments(EnvironmentConfig(workers=2), given) as host:
+        arguments = ({"query": "q"} if path == "named" else {"n": 2} for path in paths)
+        found = answers(host, *(call(f"t{at}", one) for at, one in enumerate(arguments)))
+    assert [message["content"] for message in found.messages] == list(paths.values())
+
+
+def test_two_tools_of_an_environment_under_one_name_are_its_error():
+    with (
+        guess("twice") as host,
+        pytest.raises(EnvironmentFailed, match="two of its tools have one name: hint, hint"),
+    ):
+        answers(host)
+
+
 def test_tools_declare_their_schema(host):
     session = host.open(PROMPT, seed=0)
     by_name = {schema["function"]["name"]: schema["function"] for schema in session.tools}

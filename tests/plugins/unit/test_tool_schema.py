@@ -1,13 +1,20 @@
 """Functions as JSON schemas, and what a model gives checked against them."""
 
+import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field
 
 from verl_lite.errors import PluginError
+from verl_lite.plugins import find_rewards
+from verl_lite.plugins.environments import Environments, ToolConfig
+from verl_lite.plugins.environments.binding import find_tool
+from verl_lite.plugins.environments.callables import name_of
 from verl_lite.plugins.environments.schema import BadArguments, signature_of
+from verl_lite.plugins.local_files import import_file
 
 
 class Place(BaseModel):
@@ -143,12 +150,98 @@ def odd(x: Callable[[int], int]) -> None: ...
     ("function", "message"),
     [
         (no_hint, "the parameter 'x' has no type hint"),
-        (many, "has no name that the model could give"),
-        (anything, "has no name that the model could give"),
-        (position, "has no name that the model could give"),
+        (many, "is variadic positional, so it has no name that the model could give"),
+        (anything, "is variadic keyword, so it has no name"),
+        (position, "is positional-only, so it has no name"),
         (odd, "not types of JSON values"),
     ],
 )
 def test_a_function_that_cannot_be_a_tool_is_refused(function: Any, message: str) -> None:
     with pytest.raises(PluginError, match=message):
         signature_of(function, name="f")
+
+
+ODD = Path(__file__).parents[1] / "fixtures" / "odd_tools.py"
+RICH = (
+    '{"p": {"x": 1}, "m": {"a": 2}, "td": {"k": "v"}, "c": "red", "when": "2026-01-01", "ps": [{"x": 1}], '
+    '"nt": [1]}'
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "answer", "given"),
+    [
+        ("named", '{"query": "q"}', "q K 3", "query limit"),
+        ("named", '{"query": "q", "key": "x"}', "Error: key: Unexpected keyword argument", "query limit"),
+        ("positional", '{"key": "k"}', "fixed k 3", "key limit"),
+        ("nested", '{"query": "q"}', "q K 9", "query"),
+        ("of_box", "{}", "40", ""),
+        ("async_partial", '{"n": 1}', "6", "n"),
+        ("box", '{"n": 2}', "20", "n"),
+        ("bound", '{"n": 2}', "12", "n"),
+        ("of_class", '{"n": 2}', "Box2", "n"),
+        ("Box.of_class", '{"n": 2}', "Box2", "n"),
+        ("Box.static", '{"n": 2}', "static2", "n"),
+        ("box.add", '{"n": 2}', "12", "n"),
+        ("async_call", '{"n": 2}', "4", "n"),
+        ("Inherits", '{"n": 2}', "4", "n"),
+        ("cached", '{"n": 2}', "3", "n"),
+        ("decorated", '{"a": 1}', "1x", "a b"),
+        ("optional", '{"a": "7", "d": "5"}', "7 None '5'", "a b d"),
+        ("literal", '{"mode": 1}', "1", "mode"),
+        ("literal", '{"mode": "z"}', "Error: mode: Input should be 'x' or 1, got \"z\"", "mode"),
+        ("rich", RICH, "Point Model dict Color date Point Pair", "p m td c when ps nt"),
+        ("annotated", '{"a": 1}', "Error: a: Input should be greater than or equal to 3, got 1", "a"),
+        ("generator", '{"n": 3}', "[0,1,2]", "n"),
+        ("async_generator", '{"n": 3}', "[0,1,2]", "n"),
+        ("unknown_return", "{}", "fine", ""),
+        ("names_of_pydantic", '{"schema": 1, "json": "x"}', "1x", "schema json"),
+        ("not_utf8", "{}", "Error: PydanticSerializationError", ""),
+        ("object_of_peer.func", '{"n": 2}', "4", "n"),
+        ("callable_of_peer.forward", '{"n": 2}', "4", "n"),
+    ],
+)  # fmt: skip
+def test_callables_of_every_kind_are_tools(path: str, arguments: str, answer: str, given: str) -> None:
+    call: Any = {"id": "1", "type": "function", "function": {"name": "odd", "arguments": arguments}}
+
+    async def called() -> tuple[Any, Any]:
+        await session.reset()
+        step = await session.step({"role": "assistant", "content": "", "tool_calls": [call]})
+        return session.tools[0], step.messages[0]["content"]
+
+    tools = [ToolConfig(use=f"{ODD}:{path}", name="odd")]
+    with Environments(tools=tools, debug_inline=True) as host:
+        session = host.open({"prompt": "?"}, seed=0)
+        schema, content = asyncio.run(called())
+    assert content.startswith(answer)
+    assert " ".join(schema["function"]["parameters"]["properties"]) == given
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (f"{ODD}:Box.add", "the parameter 'self' has no type hint: name the method of an object"),
+        (f"{ODD}:NoOptions", r"the class must take its options: def __init__\(self, options\)"),
+        (f"{ODD}:NoCall", "the class NoCall has no __call__"),
+        (f"{ODD}:unknown_hint", "its type hints are not types of JSON values: name 'Missing' is not defined"),
+        (f"{ODD}:object_of_peer", "it holds one: use .*odd_tools.py:object_of_peer.func$"),
+        (f"{ODD}:callable_of_peer", "and no function; it holds one: use .*callable_of_peer.forward$"),
+        (f"{ODD}:box.lid", "has no 'box.lid'"),
+        ("math:gcd", "the parameter '\\*integers' is variadic positional"),
+        ("operator:add", "the parameter 'a' is positional-only"),
+        ("builtins:max", "does not say what it takes: write a function with type hints"),
+    ],
+)
+def test_what_cannot_be_a_tool_is_refused_in_one_message(use: str, message: str) -> None:
+    with pytest.raises(PluginError, match=message):
+        Environments(tools=[ToolConfig(use=use)])
+
+
+def test_a_tool_by_a_path_has_the_name_of_its_function() -> None:
+    catalog = find_rewards()
+    names = {
+        path: find_tool(f"{ODD}:{path}", catalog).name for path in ("object_of_peer.func", "bound", "named")
+    }
+    assert names == {"object_of_peer.func": "add_two", "bound": "bound", "named": "named"}
+    odd = import_file(ODD)
+    assert [name_of(one) for one in (odd.named, odd.box, odd.bound)] == ["find", "Box", "add"]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pydantic import BaseModel
 
 from verl_lite.plugins import EnvironmentDefinition, RewardDefinition, ToolDefinition
-from verl_lite.plugins.environments.binding import tool_signature
+from verl_lite.plugins.environments.schema import signature_of
 from verl_lite.plugins.settings import Setting, settings_of
 
 
@@ -49,7 +49,7 @@ def describe(definition: RewardDefinition | EnvironmentDefinition | ToolDefiniti
         declared = {name: getattr(definition, name) for name in ("form", "is_async", "isolate", "version")}
     elif isinstance(definition, ToolDefinition):
         declared = {
-            "parameters": tool_signature(definition, name=definition.name).schema["function"]["parameters"]
+            "parameters": signature_of(definition.call, name=definition.name).schema["function"]["parameters"]
         }
     return Description(
         name=definition.name,

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 from pydantic import BaseModel
 
@@ -11,24 +10,16 @@ from verl_lite.errors import ConfigError, PluginError
 from verl_lite.plugins.config_file import validate_options
 from verl_lite.plugins.discovery import RewardCatalog
 from verl_lite.plugins.environments.bridges import BRIDGES
+from verl_lite.plugins.environments.callables import is_called_by_class
 from verl_lite.plugins.environments.config import EnvironmentConfig, ToolConfig
 from verl_lite.plugins.environments.contract import (
-    Anything,
     EnvironmentDefinition,
     ToolDefinition,
-    environment,
-    tool,
+    environment_of,
+    tool_of,
 )
 from verl_lite.plugins.environments.schema import Signature, signature_of
-from verl_lite.plugins.local_files import is_reference, named_object
-
-
-def tool_signature(definition: ToolDefinition, *, name: str) -> Signature:
-    """What the tool takes, called `name`. Raises PluginError for parameters that are no JSON values."""
-    if not definition.is_class:
-        return signature_of(definition.call, name=name)
-    method = vars(definition.call)["__call__"].__get__(object())  # as of an instance: without self
-    return signature_of(method, name=name, description=definition.summary)
+from verl_lite.plugins.local_files import ByName, function_within, is_reference, named_object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +38,7 @@ class BoundTool:
 
     def signature(self) -> Signature:
         """Raises PluginError for a function whose parameters are no JSON values."""
-        return tool_signature(self.definition, name=self.name)
+        return signature_of(self.definition.call, name=self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +76,14 @@ def find_tool(use: str, catalog: RewardCatalog) -> ToolDefinition:
     if not is_reference(use):
         return catalog.registered(catalog.tools, "tool", use)
     found = named_object(use, use, kind="tool")
-    if not hasattr(found.value, "__verl_lite_tool__"):
-        tool(found.name)(found.value)
-    return replace(_tool_of(found.value), distribution=found.source)
+    module, path = found.place
+    definition = tool_of(found.value, name="" if "." in path else path)
+    is_sent_by_name = definition.is_class or getattr(found.value, "__qualname__", "") == path
+    where = function_within(found.value, use, module)
+    if where and is_called_by_class(found.value, not_of=module):
+        raise PluginError(f"use: {use}: {path} is {found.value!r:.80}, and no function{where}")
+    call = found.value if is_sent_by_name else ByName(module, path)
+    return replace(definition, call=call, distribution=found.source)
 
 
 def _bound_tool(config: ToolConfig, catalog: RewardCatalog) -> BoundTool:
@@ -122,17 +118,4 @@ def find_environment(use: str, catalog: RewardCatalog) -> EnvironmentDefinition:
     if not is_reference(use):
         return catalog.registered(catalog.environments, "environment", use)
     found = named_object(use, use, kind="environment")
-    if not hasattr(found.value, "__verl_lite_environment__"):
-        environment(found.name)(found.value)
-    return replace(_environment_of(found.value), distribution=found.source)
-
-
-def _tool_of(call: Anything) -> ToolDefinition:
-    return cast(ToolDefinition, call.__verl_lite_tool__)  # type: ignore[attr-defined]
-
-
-def _environment_of(call: Anything) -> EnvironmentDefinition:
-    found = call.__verl_lite_environment__  # type: ignore[attr-defined]
-    if not isinstance(found, EnvironmentDefinition):
-        raise PluginError(f"{call!r} is no environment: decorate it with @environment('name')")
-    return found
+    return replace(environment_of(found.value, name=found.name), distribution=found.source)

@@ -7,16 +7,16 @@ What runs them is an `EnvironmentHost`; one trajectory is an `EnvironmentSession
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Protocol, TypedDict, TypeVar
 
 from pydantic import BaseModel
 
 from verl_lite.errors import PluginError
 from verl_lite.plugins.contract import NoOptions, Register, hookspec
+from verl_lite.plugins.environments.callables import Anything, name_of
 from verl_lite.plugins.rollout import Message, TurnOutcome
 
-Anything = Callable[..., object]
 CallableT = TypeVar("CallableT", bound=Anything)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
@@ -164,6 +164,9 @@ class EnvironmentDefinition:
         return (inspect.getdoc(self.call) or "").split("\n\n")[0]
 
 
+DefinitionT = TypeVar("DefinitionT", ToolDefinition, EnvironmentDefinition)
+
+
 @hookspec
 def register_environments(register: Register) -> None:
     """Hook, called once at start-up: call `register(it)` for each environment and tool of this plugin."""
@@ -184,14 +187,13 @@ def tool(
 
     def declare(call: CallableT) -> CallableT:
         definition = ToolDefinition(
-            name=name or getattr(call, "__name__", ""),
+            name=name or name_of(call),
             call=call,
             options_model=options or NoOptions,
             timeout_s=timeout_s,
             isolate=isolate,
         )
-        _check(definition)
-        call.__verl_lite_tool__ = definition  # type: ignore[attr-defined]
+        call.__verl_lite_tool__ = _checked(definition)  # type: ignore[attr-defined]
         return call
 
     return declare
@@ -209,11 +211,24 @@ def environment(
         definition = EnvironmentDefinition(
             name=name, call=call, options_model=options or NoOptions, timeout_s=timeout_s
         )
-        _check(definition)
-        call.__verl_lite_environment__ = definition  # type: ignore[attr-defined]
+        call.__verl_lite_environment__ = _checked(definition)  # type: ignore[attr-defined]
         return call
 
     return declare
+
+
+def tool_of(call: Anything, *, name: str = "") -> ToolDefinition:
+    """The declaration of `@tool` on `call`; without one, a tool under `name` or its own."""
+    found = getattr(call, "__verl_lite_tool__", None)
+    if isinstance(found, ToolDefinition):
+        return replace(found, call=call)  # of a method, the one of its instance
+    return _checked(ToolDefinition(name=name or name_of(call), call=call))
+
+
+def environment_of(call: Anything, *, name: str) -> EnvironmentDefinition:
+    """The declaration of `@environment` on `call`; without one, an environment under `name`."""
+    found = getattr(call, "__verl_lite_environment__", None)
+    return found or _checked(EnvironmentDefinition(name=name, call=call))
 
 
 def environment_or_tool_of(call: Anything) -> EnvironmentDefinition | ToolDefinition:
@@ -226,10 +241,21 @@ def environment_or_tool_of(call: Anything) -> EnvironmentDefinition | ToolDefini
     return found
 
 
-def _check(definition: ToolDefinition | EnvironmentDefinition) -> None:
+def _checked(definition: DefinitionT) -> DefinitionT:
     mistakes = [message for message, is_wrong in _mistakes(definition).items() if is_wrong]
     if mistakes:
         raise PluginError(f"{definition.kind} {definition.name!r}: {'; '.join(mistakes)}")
+    return definition
+
+
+def _takes_options(call: Anything) -> bool:
+    try:
+        inspect.signature(call).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # a class of C that does not say
+        pass
+    return True
 
 
 def _mistakes(definition: ToolDefinition | EnvironmentDefinition) -> dict[str, bool]:
@@ -246,7 +272,9 @@ def _mistakes(definition: ToolDefinition | EnvironmentDefinition) -> dict[str, b
     if isinstance(definition, EnvironmentDefinition):
         missing = [name for name in ("reset", "step") if not callable(getattr(call, name, None))]
         found[f"the class has no {' and no '.join(missing)}: see EnvironmentDefinition"] = bool(missing)
-    elif not definition.is_class:
+    elif definition.is_class:
+        found["the class must take its options: def __init__(self, options)"] = not _takes_options(call)
+    else:
         found["options are for a tool that is a class; a function takes only the model's arguments"] = (
             model is not NoOptions
         )

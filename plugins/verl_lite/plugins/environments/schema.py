@@ -4,7 +4,7 @@ import functools
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from verl_lite.errors import PluginError
-from verl_lite.plugins.environments.contract import Anything, ToolSchema
+from verl_lite.plugins.environments.callables import Anything, fixed_by_partial, layers
+from verl_lite.plugins.environments.contract import ToolSchema
 
 _SECTION = re.compile(r"^(?:Args|Arguments|Parameters):\n(?P<lines>(?:[ \t]+.*\n?|\n)*)", re.M)
 _NUMPY = re.compile(r"^Parameters\n-{3,}\n(?P<lines>(?:.*\n?)*?)(?=^\w[\w ]*\n-{3,}$|\Z)", re.M)
@@ -48,48 +49,68 @@ class Signature:
         return dict(keywords)
 
 
-def signature_of(call: Anything, *, name: str, description: str = "") -> Signature:
-    """The schema of `call`, a function, a method, or an object with `__call__`.
+def signature_of(call: Anything, *, name: str) -> Signature:
+    """The schema of `call`: a function, a method, an object or a class with `__call__`, a partial of one.
 
     The docstring's first part is the description; parameters are described by `Annotated[int, Field(
     description="...")]`, an `Args:` section, NumPy's `Parameters` or `:param name:`. Raises PluginError for
     a signature that is no set of named JSON values.
     """
-    function = call if inspect.isroutine(call) else call.__call__  # type: ignore[operator]
-    _check_parameters(function, name)
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(_capture(function))  # type: ignore[arg-type]
+        function = list(layers(call))[-1]
+        adapter = TypeAdapter[Any](_capture(function, _parameters(call, name)))
         parameters = adapter.json_schema()
     except (PydanticUserError, PydanticInvalidForJsonSchema, NameError) as error:
         why = " ".join(str(error).split("\n\n")[0].split())
         raise PluginError(f"tool {name!r}: its type hints are not types of JSON values: {why}") from None
-    summary, described = _documented(inspect.getdoc(function) or inspect.getdoc(call) or "")
+    summary, described = _documented(inspect.getdoc(function) or "")
     _describe(parameters, described)
     schema: ToolSchema = {
         "type": "function",
-        "function": {"name": name, "description": description or summary, "parameters": parameters},
+        "function": {"name": name, "description": _of_class(call) or summary, "parameters": parameters},
     }
     return Signature(schema, adapter)
 
 
-def _check_parameters(function: Anything, name: str) -> None:
-    kinds = inspect.Parameter
-    for parameter in inspect.signature(function).parameters.values():
+def _of_class(call: Anything) -> str:
+    """What the class of a tool with `__call__` says of it."""
+    if inspect.isroutine(call) or hasattr(call, "__wrapped__") or isinstance(call, functools.partial):
+        return ""
+    text = (call if inspect.isclass(call) else type(call)).__doc__
+    return inspect.cleandoc(text or "").split("\n\n")[0]
+
+
+def _parameters(call: Anything, name: str) -> list[inspect.Parameter]:
+    """The parameters that the model gives. Raises PluginError for one that it cannot."""
+    kinds, fixed, found = inspect.Parameter, fixed_by_partial(call), []
+    callee = next(layer for layer in layers(call) if not inspect.isclass(layer))
+    try:
+        found = [one for one in inspect.signature(callee).parameters.values() if one.name not in fixed]
+    except (TypeError, ValueError):
+        raise PluginError(
+            f"tool {name!r}: {callee!r:.80} does not say what it takes: write a function with type hints"
+        ) from None
+    for parameter in found:
         if parameter.kind in (kinds.POSITIONAL_ONLY, kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD):
             raise PluginError(
-                f"tool {name!r}: the parameter {str(parameter)!r} has no name that the model could give: "
-                "expected named parameters alone"
+                f"tool {name!r}: the parameter {str(parameter)!r} is {parameter.kind.description}, so it has "
+                "no name that the model could give: expected named parameters alone"
             )
         if parameter.annotation is kinds.empty:
-            raise PluginError(f"tool {name!r}: the parameter {parameter.name!r} has no type hint")
+            is_self = ": name the method of an object" if parameter.name in ("self", "cls") else ""
+            raise PluginError(f"tool {name!r}: the parameter {parameter.name!r} has no type hint{is_self}")
+    return found
 
 
-def _capture(function: Anything) -> Callable[..., tuple[tuple[object, ...], dict[str, object]]]:
-    @functools.wraps(function)
+def _capture(function: Anything, parameters: list[inspect.Parameter]) -> Any:
+    """Returns what it is called with; takes what `parameters` say, with hints of the module of `function`."""
+
     def captured(*args: object, **keywords: object) -> tuple[tuple[object, ...], dict[str, object]]:
         return args, keywords
 
-    captured.__annotations__ = {**captured.__annotations__, "return": Any}
+    captured.__module__ = function.__module__
+    captured.__annotations__ = {one.name: one.annotation for one in parameters}
+    captured.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return captured
 
 

@@ -22,7 +22,8 @@ import pydantic_core
 
 from verl_lite.errors import EnvironmentFailed, PluginError, SandboxError
 from verl_lite.plugins.environments.binding import Binding
-from verl_lite.plugins.environments.contract import Anything, CutText, Step, ToolError, ToolSchema
+from verl_lite.plugins.environments.callables import Anything
+from verl_lite.plugins.environments.contract import CutText, Step, ToolError, ToolSchema, tool_of
 from verl_lite.plugins.environments.schema import BadArguments, Signature, signature_of
 from verl_lite.plugins.execution.spec import Spec, unpacked
 from verl_lite.plugins.rollout import Message, TurnOutcome, clean_text
@@ -116,6 +117,10 @@ class ReadyTool:
 
 async def awaited(value: Awaitable[ValueT] | ValueT) -> ValueT:
     return await value if inspect.isawaitable(value) else value
+
+
+def _name(schema: ToolSchema) -> str:
+    return schema["function"]["name"]
 
 
 def as_text(result: object) -> str:
@@ -232,22 +237,23 @@ class Trajectory:
             schemas: list[ToolSchema] = [
                 cast(ToolSchema, item) for item in tools if isinstance(item, Mapping)
             ]
-            self._environment_tools = {
-                tool.signature.schema["function"]["name"]: tool
-                for tool in map(self._ready_tool, (item for item in tools if not isinstance(item, Mapping)))
-            }
-            own = (tool.signature.schema for tool in self._environment_tools.values())
+            own = [self._ready_tool(item) for item in tools if not isinstance(item, Mapping)]
+            self._environment_tools = dict(own)
+            names = sorted([_name(schema) for schema in schemas] + [name for name, _ in own])
+            if len(set(names)) < len(names):
+                raise PluginError(f"two of its tools have one name: {', '.join(names)}")
             return Opening(
                 tuple(_message(message, (*ROLES, "assistant")) for message in messages),
-                (*schemas, *own),
-                frozenset(schema["function"]["name"] for schema in schemas),
+                (*schemas, *(tool.signature.schema for _, tool in own)),
+                frozenset(map(_name, schemas)),
             )
         except CATCH as error:
             return Failed(_why(error))
 
-    def _ready_tool(self, function: Anything) -> ReadyTool:
-        signature = signature_of(function, name=function.__name__)
-        return ReadyTool(function, signature, has_state=False, max_chars=self._binding.max_result_chars)
+    def _ready_tool(self, function: Anything) -> tuple[str, ReadyTool]:
+        name = tool_of(function).name
+        signature = signature_of(function, name=name)
+        return name, ReadyTool(function, signature, has_state=False, max_chars=self._binding.max_result_chars)
 
     async def step(self, message: Message) -> Reply | Failed:
         try:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
 
 from pydantic import JsonValue
 
@@ -13,9 +12,8 @@ from verl_lite.plugins.environments.binding import Binding, BoundEnvironment, Bo
 from verl_lite.plugins.environments.contract import (
     EnvironmentDefinition,
     EnvironmentSession,
-    ToolDefinition,
     environment_or_tool_of,
-    tool,
+    tool_of,
 )
 from verl_lite.plugins.rollout import Message, Rollout, Turn
 
@@ -97,9 +95,7 @@ def _bound(environment: type, options: Mapping[str, JsonValue]) -> BoundEnvironm
 
 
 def _bound_tool(call: Callable[..., object]) -> BoundTool:
-    if not hasattr(call, "__verl_lite_tool__"):
-        tool()(call)
-    definition = cast(ToolDefinition, environment_or_tool_of(call))
+    definition = tool_of(call)
     options = definition.options_model()
     return BoundTool(
         name=definition.name, definition=definition, options=options, timeout_s=definition.timeout_s
