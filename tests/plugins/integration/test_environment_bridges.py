@@ -1,15 +1,19 @@
 """Environments of other packages: a real HTTP server, and the package verifiers where it is installed."""
 
 import asyncio
+import inspect
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from verl_lite.errors import EnvironmentFailed, PluginError
 from verl_lite.plugins.environments import EnvironmentConfig, Environments
+from verl_lite.plugins.environments.bridges import verifiers as bridge
 
 
 def converse(host: Environments, row: dict[str, Any], *replies: Any) -> list[Any]:
@@ -92,6 +96,14 @@ async def correct(completion, answer):
     return float(answer in completion[-1]["content"])
 
 
+async def raises(completion, **kwargs):
+    return completion["no such key"]
+
+
+def of_group(completions, **kwargs):
+    return [1.0 for _ in completions]
+
+
 def add(a: int, b: int) -> int:
     """Add two integers.
 
@@ -113,6 +125,11 @@ class Twice(vf.MultiTurnEnv):
 
 def load_environment(kind="single"):
     rubric = vf.Rubric(funcs=[correct])
+    if kind == "broken":
+        inner = vf.SingleTurnEnv(dataset=ROWS, rubric=vf.Rubric(funcs=[raises]))
+        return vf.EnvGroup(envs=[inner], env_names=["a"])
+    if kind == "group":
+        return vf.SingleTurnEnv(dataset=ROWS, rubric=vf.Rubric(funcs=[of_group]))
     if kind == "tool":
         return vf.ToolEnv(dataset=ROWS, rubric=rubric, tools=[add], max_turns=4)
     return (vf.SingleTurnEnv if kind == "single" else Twice)(dataset=ROWS, rubric=rubric)
@@ -162,6 +179,57 @@ def test_tools_of_verifiers(classic: None) -> None:
     assert [(message["role"], message["content"]) for message in one.messages] == [("tool", "4")]
     assert two.done
     assert two.details["reward"] == 1.0
+
+
+def test_a_reward_function_of_verifiers_that_raises_is_an_error_and_no_zero(classic: None) -> None:
+    with (
+        of_verifiers("broken") as host,
+        pytest.raises(EnvironmentFailed, match="raises: TypeError: list indices"),
+    ):
+        converse(host, {**ROW, "info": {"env_id": "a"}}, "It is 4.")
+
+
+def test_rewards_of_whole_groups_are_refused_before_anything_is_sampled(classic: None) -> None:
+    with (
+        of_verifiers("group") as host,
+        pytest.raises(EnvironmentFailed, match="its rubric scores whole groups"),
+    ):
+        converse(host, ROW)
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, run_rollout: Callable[..., object], **rubric: object) -> None:
+    """A package of the shape of verifiers, whose every environment has a rubric of these attributes."""
+    made = SimpleNamespace(rubric=SimpleNamespace(rubrics=[SimpleNamespace(**rubric)], funcs=[]))
+    package = SimpleNamespace(
+        __file__="verifiers.py",
+        load_environment=lambda name: made,
+        Environment=SimpleNamespace(run_rollout=run_rollout),
+    )
+    monkeypatch.setitem(sys.modules, "verifiers", package)
+
+
+def test_reward_functions_are_watched_wherever_a_rubric_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def half(answer: str) -> float:
+        return 0.5
+
+    def no_number(answer: str) -> object:
+        return {"score": 1.0}
+
+    stand_in(monkeypatch, lambda: None, funcs=[half, no_number])
+    right, wrong = bridge.load("rewards", "{}").rubric.rubrics[0].funcs
+    assert asyncio.run(right("4")) == 0.5
+    found: list[str] = []
+    bridge.FAILURES.set(found)
+    with pytest.raises(TypeError):
+        asyncio.run(wrong("4"))
+    assert found[0].startswith("reward function no_number: TypeError: float() argument must be")
+    assert list(inspect.signature(wrong).parameters) == ["answer"]  # verifiers passes what it names
+
+
+def test_a_version_of_verifiers_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, lambda self, input, client, model, sampling, semaphore: None, funcs=[])
+    with pytest.raises(PluginError, match=r"too old: install 'verifiers>=0\.1\.14,<0\.4'"):
+        Environments(EnvironmentConfig(use="verifiers:x"))
 
 
 def test_an_environment_of_verifiers_that_is_not_installed(classic: None) -> None:

@@ -10,12 +10,14 @@ rubric are the `details` of the last step.
 """
 
 import asyncio
+import inspect
 import json
 import os
 import queue
 import threading
-from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from functools import lru_cache, partial, wraps
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from typing import Any, cast
@@ -27,6 +29,7 @@ from verl_lite.plugins.environments.contract import EnvironmentDefinition, Step,
 from verl_lite.plugins.rollout import Message
 
 MODEL = "verl-lite"
+VERSIONS = "verifiers>=0.1.14,<0.4"  # that have classic environments with this `run_rollout`
 _KEY_VARIABLE = "VERL_LITE_LOCAL_KEY"  # verifiers reads a key from the environment; the server takes any
 _ROW_KEYS = ("prompt", "answer", "task", "info", "example_id")
 
@@ -79,10 +82,11 @@ class VerifiersEnvironment:
 
     def _run(self) -> None:
         """The environment's own loop, on a thread; ends with an event that is no request."""
+        FAILURES.set([])
         try:
             output = asyncio.run(self._rollout())
             rewards = {"reward": output.get("reward"), "metrics": dict(output.get("metrics") or {})}
-            error = output.get("error")
+            error = output.get("error") or "; ".join(FAILURES.get())
             self._server.events.put(RuntimeError(f"verifiers: {error!r:.500}") if error else rewards)
         except BaseException as error:  # noqa: BLE001 - raised in `step`
             self._server.events.put(error)
@@ -101,13 +105,50 @@ class VerifiersEnvironment:
         return cast(Mapping[str, Any], found)
 
 
+FAILURES: ContextVar[list[str]] = ContextVar("failures")  # of the reward functions of a rollout
+
+
 @lru_cache(maxsize=8)
 def load(name: str, options: str) -> Any:
     """The environment, loaded once per process. Raises ConfigError where it is not installed."""
     try:
-        return import_module("verifiers").load_environment(name, **json.loads(options))
+        found = import_module("verifiers").load_environment(name, **json.loads(options))
     except (ImportError, AttributeError, ValueError, RuntimeError, TypeError) as error:
         raise ConfigError(f"environment verifiers:{name} cannot be loaded: {error}") from error
+    for rubric in _rubrics_of(found):
+        if getattr(rubric, "has_group_rewards", False) and not getattr(rubric, "rubrics", ()):
+            raise ConfigError(
+                f"environment verifiers:{name}: its rubric scores whole groups, and here every trajectory is "
+                "scored alone: write that function as a group reward of `rewards:`"
+            )
+        rubric.funcs = [_watched(function) for function in rubric.funcs]
+    return found
+
+
+def _rubrics_of(environment: Any) -> Iterator[Any]:
+    """Every rubric with functions: of the environment, of a group's rubrics, of a group's environments."""
+    waiting = [environment.rubric]
+    while waiting:
+        rubric = waiting.pop()
+        waiting += getattr(rubric, "rubrics", ())
+        yield rubric
+    for inner in getattr(environment, "envs", ()):
+        yield from _rubrics_of(inner)
+
+
+def _watched(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The reward function; verifiers itself makes 0 of what it raises, so that is noted."""
+
+    @wraps(function)
+    async def call(*arguments: Any, **keywords: Any) -> float:
+        try:
+            result = function(*arguments, **keywords)
+            return float(await result if inspect.isawaitable(result) else result)
+        except Exception as error:
+            FAILURES.get().append(f"reward function {function.__name__}: {type(error).__name__}: {error}")
+            raise
+
+    return call
 
 
 def _prepare(options: VerifiersOptions, *, name: str) -> None:
@@ -133,15 +174,21 @@ def verifiers_environment(name: str) -> EnvironmentDefinition:
         package = None
     if package is None or package.__file__ is None:  # a mere folder of that name
         raise PluginError(
-            f"environment verifiers:{name} needs the package verifiers: pip install 'verifiers<0.4'"
+            f"environment verifiers:{name} needs the package verifiers: pip install {VERSIONS!r}"
         )
     if getattr(package, "load_environment", None) is None:
         version = getattr(package, "__version__", "of this version")
         raise PluginError(
             f"environment verifiers:{name}: verifiers {version} has no classic environments, but task "
             "sets that programs play in a runtime of their own, which this bridge does not start: install "
-            "'verifiers<0.4'"
+            f"{VERSIONS!r}"
         )
+    try:
+        inspect.signature(package.Environment.run_rollout).bind(None, {}, None, MODEL, {})
+    except TypeError:
+        raise PluginError(
+            f"environment verifiers:{name}: this version of verifiers is too old: install {VERSIONS!r}"
+        ) from None
     return EnvironmentDefinition(
         name=f"verifiers:{name}",
         call=VerifiersCall(name),
