@@ -88,7 +88,7 @@ ROOMS = {
         component_findings group_findings label_findings read_label
     """,
     "verl_lite.lab.formats": """
-        AUTO FORMATS OWN Format UnknownFormatError format_of
+        AUTO DATA_SETS FORMATS OWN DataSet Format UnknownFormatError format_of
     """,
     "verl_lite.lab.preferences": """
         Agreement AnnotationPage AnnotationStore Candidates PairChoice PreferenceRow

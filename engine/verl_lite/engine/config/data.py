@@ -7,23 +7,16 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue, NonNegativeInt, model_validator
 
 from verl_lite.engine.config.curriculum import CurriculumConfig
+from verl_lite.lab.formats import DATA_SETS, DataSet
 from verl_lite.plugins.composite.schedule import Weight, weights_of
 from verl_lite.plugins.config_file import ConfigModel
 
 TASKS = ("arithmetic", "sums", "word_problems", "products")
 GYM = "reasoning_gym/"
 
-Format = Literal["verl", "trl", "openai", "sharegpt"]
-FORMATS: Mapping[str, Mapping[str, str]] = {
-    "verl": {"prompt": "prompt", "reference": "reward_model.ground_truth"},
-    "trl": {"prompt": "prompt", "reference": "solution"},
-    "openai": {"prompt": "messages", "reference": ""},
-    "sharegpt": {"prompt": "conversations", "reference": ""},
-}
 
-
-class DatasetConfig(ConfigModel):
-    """Rows to sample prompts from: a local file, a data set of the hub, or a generated task."""
+class RowsConfig(ConfigModel):
+    """Rows in files or on the hub, and how their prompts become chats."""
 
     path: str | tuple[str, ...] | None = None
     """A file (.jsonl, .json, .csv, .tsv, .parquet, .arrow; text also compressed), a folder of them, a folder
@@ -32,42 +25,50 @@ class DatasetConfig(ConfigModel):
     """A data set of the hub by its id, read with `datasets`."""
     hub_subset: str | None = None
     """The subset (configuration) of the hub's data set."""
-    task: str | None = None
-    """Generate `num_rows` rows of this task instead of reading a file."""
-    task_options: dict[str, JsonValue] = Field(default_factory=dict)
-    """The settings of a reasoning_gym task, such as {min_terms: 2, max_terms: 3}."""
     split: str = "train"
     """The split: the hub's name for it, train or held_out of a task, or which files of a folder
     (train-00000.parquet)."""
-    format: Format | None = None
-    """Whose columns these are: sets `prompt` and `reference` where they are not given."""
     prompt: str = "question"
     """The column with the user's message (text) or the chat (messages). Dots lead into nested columns, here
     and in the other columns."""
     prompt_template: str = ""
     """Text with {column} placeholders, instead of the plain column."""
     system_prompt: str = ""
-    """Put before the prompt unless the chat has a system message."""
+    """Put before the prompt unless the chat has a system message, or the row one in a column `system` or
+    `system_prompt`."""
+    num_rows: NonNegativeInt = 0
+    """Use this many rows from the start; 0: all."""
+    ignore: tuple[str, ...] = ()
+    """Columns to leave out, as if the rows did not have them."""
+
+
+class DatasetConfig(RowsConfig):
+    """Rows to sample prompts from: a local file, a data set of the hub, or a generated task."""
+
+    task: str | None = None
+    """Generate `num_rows` rows of this task instead of reading a file."""
+    task_options: dict[str, JsonValue] = Field(default_factory=dict)
+    """The settings of a reasoning_gym task, such as {min_terms: 2, max_terms: 3}."""
+    format: DataSet | None = None
+    """Whose columns these are: sets `prompt` and `reference` where they are not given."""
     tools: str = "tools"
     """The column with the tools for the chat template, where a row has one."""
     reference: str = "reference"
     """The column with the right answer; "" for none."""
     reference_after: str = ""
     """Keep only what follows the last occurrence of this text in the reference, such as "####" for GSM8K."""
-    num_rows: NonNegativeInt = 0
-    """Use this many rows from the start; 0: all."""
     overlong: Literal["error", "drop"] = "error"
     """What a prompt longer than rollout.max_prompt_tokens is: an error before the run starts, or dropped and
     counted."""
-    ignore: tuple[str, ...] = ()
-    """Columns to leave out, as if the rows did not have them."""
 
     @model_validator(mode="before")
     @classmethod
     def _columns_of_format(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping) or given.get("format") not in FORMATS:
+        fields = DATA_SETS.get(str(given.get("format"))) if isinstance(given, Mapping) else None
+        if fields is None:
             return given
-        return {**FORMATS[given["format"]], **given}
+        named = {"prompt": fields.prompt or fields.messages, "reference": fields.reference}
+        return {**{name: next(iter(paths), "") for name, paths in named.items()}, **given}
 
     @property
     def source(self) -> str:
@@ -81,7 +82,7 @@ class DatasetConfig(ConfigModel):
     @property
     def has_whole_chats(self) -> bool:
         """Whether the prompt's column holds chats that end with the answer."""
-        return self.format in ("openai", "sharegpt")
+        return self.format is not None and not DATA_SETS[self.format].prompt
 
     @model_validator(mode="after")
     def _one_source(self) -> "DatasetConfig":

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from verl_lite.errors import DataError
-from verl_lite.lab.formats.chats import ROLE_OF, parsed_chat
+from verl_lite.lab.formats.chats import ROLE_OF, parsed_chat, transcript
 from verl_lite.plugins import Message
 
 TEXT_PARTS = ("text", "input_text", "output_text")
@@ -22,7 +22,7 @@ def to_messages(value: Any, *, where: str) -> list[Message]:
     Raises DataError, which begins with `where`, for anything else.
     """
     if isinstance(value, str):
-        value = parsed_chat(value)
+        value = transcript(value) or parsed_chat(value)
         if isinstance(value, str):
             return [Message(role="user", content=value)]
     if isinstance(value, Mapping):  # {"messages": [...]}, or one message (ShareGPT's `chosen`)

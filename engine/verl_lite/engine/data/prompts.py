@@ -15,6 +15,8 @@ from verl_lite.lab.reading import Row
 from verl_lite.plugins import Message, ToolSchema, reference_text
 from verl_lite.plugins.paths import dig
 
+SYSTEM_COLUMNS = ("system", "system_prompt")  # ShareGPT's and Orca's; Nemotron's
+
 
 def row_messages(row: Row, config: DatasetConfig, *, where: str = "the row") -> list[Message]:
     """The row's prompt as a chat. Raises DataError if it is neither text nor a chat, or has images."""
@@ -30,11 +32,12 @@ def row_messages(row: Row, config: DatasetConfig, *, where: str = "the row") -> 
 
 
 def with_system(messages: list[Message], row: Row, config: DatasetConfig) -> list[Message]:
-    """The chat with its system message: its own, that of ShareGPT's column, or the config's."""
-    text = (row.get("system") if config.format == "sharegpt" else None) or config.system_prompt
+    """The chat with its system message: its own, that of the row's column, or the config's."""
+    own = (text for name in SYSTEM_COLUMNS if isinstance(text := row.get(name), str) and text)
+    text = next(own, config.system_prompt)
     if not text or messages[0]["role"] == "system":
         return messages
-    return [Message(role="system", content=str(text)), *messages]
+    return [Message(role="system", content=text), *messages]
 
 
 def row_tools(row: Row, config: DatasetConfig, *, where: str = "the row") -> list[Mapping[str, Any]]:

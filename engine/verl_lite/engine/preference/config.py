@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from verl_lite.engine.config.data import ChatConfig, DatasetConfig
+from verl_lite.engine.config.data import ChatConfig, DatasetConfig, RowsConfig
 from verl_lite.engine.config.learner import LearnerConfig, OptimizerConfig
 from verl_lite.engine.config.model import ModelConfig
 from verl_lite.engine.config.records import CheckpointConfig
@@ -20,32 +20,24 @@ METRICS = (
 )
 
 
-class PreferenceSource(ConfigModel):
+class PreferenceSource(RowsConfig):
     """Where preferences come from: files as in data.train.path of `train`, or a data set of the hub.
 
-    A row has `completions` and `ranks`, as `verl-lite preferences collect` writes them, or `chosen` and
-    `rejected`. `prompt` names the column with the prompt; "" for pairs of conversations.
+    A row has completions and their ranks or scores, as `verl-lite preferences collect` writes them, or
+    `chosen` and `rejected`.
     """
 
-    path: str | tuple[str, ...] | None = None
-    """Files of preferences: a file, a folder, a glob, or a list of these."""
-    hub: str | None = None
-    """A data set of the hub by its id; instead of `path`."""
-    hub_subset: str | None = None
-    """The subset (configuration) of the hub's data set."""
-    split: str = "train"
-    """The split, as the hub names it."""
     prompt: str = "prompt"
-    """The column with the prompt; "" for pairs of conversations."""
-    system_prompt: str = ""
-    """Put before the prompt unless the chat has a system message."""
-    num_rows: NonNegativeInt = 0
-    """Use this many rows from the start; 0: all."""
+    """The column with the prompt, where conversations do not hold it; "" for none."""
+    chosen: str = "chosen"
+    """The column with the better of two answers: text, messages, or a whole conversation."""
+    rejected: str = "rejected"
+    """The column with the worse one."""
 
     @property
     def dataset(self) -> DatasetConfig:
         """As a DatasetConfig. Raises its ValueErrors."""
-        return DatasetConfig(reference="", **self.model_dump())
+        return DatasetConfig(reference="", tools="", **self.model_dump(exclude={"chosen", "rejected"}))
 
     @model_validator(mode="after")
     def _readable(self) -> Self:

@@ -3,19 +3,20 @@
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from verl_lite.engine.data.messages import to_messages
-from verl_lite.engine.data.prompts import row_messages
+from verl_lite.engine.data.messages import refuse_media, to_messages
+from verl_lite.engine.data.prompts import row_messages, with_system
 from verl_lite.engine.data.rows import iterate_rows
 from verl_lite.engine.model.chat_template import ChatTemplate, behind_prompt
-from verl_lite.engine.preference.config import PreferenceConfig, PreferenceSource
+from verl_lite.engine.preference.config import PreferenceConfig, PreferenceSource, RewardModelConfig
 from verl_lite.engine.types import TrainingSample
 from verl_lite.errors import ConfigError, DataError
 from verl_lite.lab.preferences import PreferenceRow, to_preference
 from verl_lite.lab.reading import Row
 from verl_lite.plugins import Message
+from verl_lite.plugins.paths import MISSING, dig
 
 Tokenise = Callable[[ChatTemplate, PreferenceRow], list[tuple[list[int], list[int]]]]
 
@@ -119,19 +120,38 @@ def _name(row: PreferenceRow) -> str:
 def _rows(source: PreferenceSource, seed: int) -> list[tuple[str, Row, PreferenceRow]]:
     """(where, columns, preference) of every row."""
     rows = []
-    for index, (where, row) in enumerate(iterate_rows(source.dataset, seed=seed)):
-        prompt = row_messages(row, source.dataset, where=where) if source.prompt else None
-        chats = {
-            key: to_messages(row[key], where=f"{where}, column {key!r}")
-            for key in ("chosen", "rejected")
-            if isinstance(row.get(key), list | dict)
-        }
+    for index, (where, row) in enumerate(iterate_rows(source.dataset, seed=seed, asks=False)):
         try:
-            preference = to_preference({**row, **chats, "id": row.get("id", index)}, prompt=prompt)
+            preference = _preference(row, source, index=index, where=where)
+        except DataError:
+            raise
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(f"{where}: {error}") from None
         rows.append((where, row, preference))
     return rows
+
+
+def _preference(row: Row, source: PreferenceSource, *, index: int, where: str) -> PreferenceRow:
+    dataset = source.dataset
+    refuse_media(row, where=where)
+    if row.get("tools"):
+        raise DataError(
+            f"{where}: the row has tools, which training on preferences does not show the model; leave them "
+            "out (ignore: [tools]) if the rows make sense without"
+        )
+    is_asked = source.prompt_template or (source.prompt and dig(row, source.prompt) is not MISSING)
+    prompt = row_messages(row, dataset, where=where) if is_asked else None
+    sides = {
+        name: dig(row, path) for name, path in (("chosen", source.chosen), ("rejected", source.rejected))
+    }
+    read = {
+        name: value if isinstance(value, str) else to_messages(value, where=f"{where}, column {name!r}")
+        for name, value in sides.items()
+        if value is not MISSING
+    }
+    columns = {name: value for name, value in row.items() if name != "prompt"}
+    found = to_preference({**columns, **read, "id": row.get("id", index)}, prompt=prompt)
+    return replace(found, prompt=with_system(list(found.prompt), row, dataset))
 
 
 def _ranking(
@@ -144,6 +164,12 @@ def _ranking(
         raise DataError(
             f"{name}: {longest} tokens, more than data.max_tokens={config.data.max_tokens}; raise it, or "
             "set data.overlong: drop"
+        )
+    needs_margin = isinstance(config, RewardModelConfig) and config.margin_scale > 0
+    if needs_margin and row.margin is None and not row.scores:
+        raise DataError(
+            f"{name}: margin_scale above 0 needs 'margin' or 'scores' in every row (of a pair also "
+            "'score_chosen' and 'score_rejected'); set it to 0"
         )
     completions = [completion for _, completion in ids]
     pairs = [(b, w) for b, w in row.pairs(config.data.pairs) if completions[b] != completions[w]]

@@ -10,6 +10,7 @@ from verl_lite.engine.data.prompts import row_messages, row_tools, with_system
 from verl_lite.engine.data.rows import no_column
 from verl_lite.engine.sft.responses import Conversation
 from verl_lite.errors import DataError
+from verl_lite.lab.formats import DATA_SETS
 from verl_lite.lab.reading import Row
 from verl_lite.plugins import Message, ToolSchema
 from verl_lite.plugins.paths import MISSING, dig
@@ -46,9 +47,9 @@ def _columns(row: Row, data: DatasetConfig, rows: SFTRowsConfig) -> tuple[str, s
         return rows.messages, rows.answer
     if data.has_whole_chats:
         return data.prompt, ""
-    if data.format == "trl":
-        return ("messages", "") if "messages" in row else ("", "completion")
-    return "", rows.answer
+    fields = DATA_SETS[data.format]
+    chat = next((name for name in fields.messages if name in row), "")
+    return chat, "" if chat else next(iter(fields.completion), rows.answer)
 
 
 def _present(row: Row, column: str, where: str) -> Any:

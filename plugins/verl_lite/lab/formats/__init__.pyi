@@ -6,3 +6,4 @@ from .detect import (
     UnknownFormatError as UnknownFormatError,
     format_of as format_of,
 )
+from .table import DATA_SETS as DATA_SETS, DataSet as DataSet

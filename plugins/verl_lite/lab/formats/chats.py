@@ -1,5 +1,6 @@
 """The shapes in which files hold conversations: OpenAI's roles, ShareGPT's `from` and `value`, JSON text."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -12,6 +13,8 @@ ROLE_OF = {
     **dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "bot", "model", "ai", "function_call"), "assistant"),
     **dict.fromkeys(("observation", "function", "function_response"), "tool"),
 }
+
+_HH_TURN = re.compile(r"\s*\n\n(Human|Assistant): ?")
 
 
 def is_chat(value: object) -> TypeGuard[Sequence[Mapping[str, Any]]]:
@@ -32,6 +35,40 @@ def parsed_chat(text: str) -> Any:
     says = {"value"}, {"content", "parts", "tool_calls"}
     is_one = read and is_chat(read) and all(message.keys() & says["role" in message] for message in read)
     return read if is_one else text
+
+
+def transcript(text: str) -> list[dict[str, Any]]:
+    r"""The messages of HH-RLHF's text, without an empty last one; none for any other text.
+
+    >>> [turn["role"] for turn in transcript("\n\nHuman: sky?\n\nAssistant: ")], transcript("sky?")
+    (['user'], [])
+    """
+    before, *parts = _HH_TURN.split(text)
+    if before or parts[:1] != ["Human"]:
+        return []
+    roles = ("user" if who == "Human" else "assistant" for who in parts[::2])
+    turns = [{"role": role, "content": said} for role, said in zip(roles, parts[1::2], strict=True)]
+    return turns if turns[-1]["content"].strip() else turns[:-1]
+
+
+def side(prompt: Any, said: Any) -> list[dict[str, Any]]:
+    """One side of a preference pair as a whole conversation: the prompt stands before it, if not in it.
+
+    Both are text or messages; `prompt` may be None. Raises TypeError for anything else.
+    """
+    asked = [] if prompt is None else messages_of(prompt, role="user")
+    turns = messages_of(said, role="assistant")
+    held = {(turn["role"], str(turn.get("content")).strip()) for turn in turns}
+    system = asked[:1] if asked and asked[0]["role"] == "system" else []
+    if any((turn["role"], str(turn.get("content")).strip()) not in held for turn in asked[len(system) :]):
+        return [*asked, *turns]
+    return turns if turns[0]["role"] == "system" else [*system, *turns]
+
+
+def messages_of(value: Any, *, role: str) -> list[dict[str, Any]]:
+    """Messages as such; of text, the conversation in it, or one message of `role`."""
+    read = (transcript(value) or as_turns(value)) if isinstance(value, str) else value
+    return [{"role": role, "content": read}] if isinstance(read, str) else chat(read)
 
 
 def as_turns(text: Any) -> Any:

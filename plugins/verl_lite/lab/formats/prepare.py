@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from verl_lite.lab.formats.chats import chat, is_chat
+from verl_lite.lab.formats.chats import is_chat, side
 from verl_lite.lab.formats.rows import last_reply, number_or_none
 from verl_lite.plugins.rollout import content_text
 
@@ -100,19 +100,10 @@ def pairs(row: Row) -> Row:
     """
     rest = {key: value for key, value in row.items() if key not in (*_SIDES, "prompt", "completion")}
     sides = []
-    for side in _SIDES:
-        prompt, completion = _side(row, side)
-        sides.append({"prompt": prompt, "completion": completion, "label": side == "chosen"})
+    for name in _SIDES:
+        prompt, completion = last_reply([], side(row.get("prompt", row.get("question")), row[name]))
+        sides.append({"prompt": prompt, "completion": completion, "label": name == "chosen"})
     return {**rest, "sides": sides}
-
-
-def _side(row: Row, side: str) -> tuple[Any, str]:
-    """(prompt, completion): the prompt of its own column, or what stands before the last reply."""
-    prompt, said = row.get("prompt", row.get("question")), row[side]
-    turns = chat(said) if is_chat(said) else said
-    if is_chat(turns) and len(turns) > 1:  # whole conversations hold the prompt themselves
-        return last_reply([], turns)
-    return last_reply(chat(prompt) if is_chat(prompt) else prompt, turns)
 
 
 def nemo_gym(row: Row) -> Row:

@@ -1,7 +1,7 @@
 """The formats whose rows can be described field by field."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from verl_lite.lab.formats import prepare
 from verl_lite.lab.formats.fields import HERE, ROW, Fields
@@ -265,3 +265,13 @@ CONVERSATIONS = Fields(  # `messages`, ShareGPT's `conversations`, prompt and co
     reward=("reward", "score"),
     step=("step",),
 )
+
+DataSet = Literal["verl", "trl", "openai", "sharegpt"]
+DATA_SETS: Mapping[str, Fields] = {  # rows to train on; `messages` alone: chats that end with the answer
+    "verl": Fields(prompt=("prompt",), reference=("reward_model.ground_truth",)),
+    "trl": Fields(
+        prompt=("prompt",), completion=("completion",), messages=("messages",), reference=("solution",)
+    ),
+    "openai": Fields(messages=("messages",)),
+    "sharegpt": Fields(messages=("conversations",)),
+}

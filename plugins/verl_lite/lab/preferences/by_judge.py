@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from verl_lite.errors import RewardError
-from verl_lite.lab.preferences.by_rewards import ranks_of
 from verl_lite.lab.preferences.candidates import Candidates
-from verl_lite.lab.preferences.rows import PreferenceRow
+from verl_lite.lab.preferences.rows import PreferenceRow, ranks_of
 from verl_lite.plugins.builtin import BusyError, Comparer, Comparison, ComparisonJudge
 
 TRIES = 4

@@ -2,27 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 from verl_lite.lab.preferences.candidates import Candidates
-from verl_lite.lab.preferences.rows import PreferenceRow
+from verl_lite.lab.preferences.rows import PreferenceRow, ranks_of
 from verl_lite.plugins import Scorer
 
 _GROUPS_AT_ONCE = 256
-
-
-def ranks_of(scores: Sequence[float], *, tie_within: float = 0.0) -> list[int]:
-    """Ranks from 1 (the highest score); a score within `tie_within` of the next higher ties with it.
-
-    >>> ranks_of([0.1, 0.9, 0.85, 0.1]), ranks_of([0.1, 0.9, 0.85, 0.1], tie_within=0.05)
-    ([3, 1, 2, 3], [2, 1, 1, 2])
-    """
-    order = sorted(range(len(scores)), key=lambda index: -scores[index])
-    ranks = [1] * len(scores)
-    for before, index in pairwise(order):
-        is_lower = scores[before] - scores[index] > tie_within + 1e-12
-        ranks[index] = ranks[before] + is_lower
-    return ranks
 
 
 def rank_by_rewards(

@@ -2,13 +2,21 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from verl_lite.errors import DataError
+from verl_lite.lab.formats.chats import messages_of, side
 from verl_lite.plugins import Message
+from verl_lite.plugins.rollout import content_text
 
+_SIDES = ("chosen", "rejected")
+_LISTS = ("completions", "answers", "responses", "generations")  # ours, Nectar's, distilabel's
+_TEXTS = ("text", "answer", "response", "content", "completion")
+_SCORES = ("overall_score", "score", "rating")
+_PAIR_SCORES = ("score_{}", "{}_score", "{}_rating", "{}-rating")
 PairChoice = Literal["all", "adjacent", "best_worst"]
 
 
@@ -68,62 +76,91 @@ class PreferenceRow:
         return {"id": self.id, **asdict(self)}
 
 
-def to_preference(row: Mapping[str, Any], *, prompt: Sequence[Message] | None = None) -> PreferenceRow:
-    """A row of our own files, or a pair: `prompt`, `chosen`, `rejected` (text or messages).
+def ranks_of(scores: Sequence[float], *, tie_within: float = 0.0) -> list[int]:
+    """Ranks from 1 (the highest score); a score within `tie_within` of the next higher ties with it.
 
-    Pairs of whole conversations need no `prompt`: it is their common beginning. The argument `prompt`
-    replaces the row's. Raises ValueError for a row that is neither.
+    >>> ranks_of([0.1, 0.9, 0.85, 0.1]), ranks_of([0.1, 0.9, 0.85, 0.1], tie_within=0.05)
+    ([3, 1, 2, 3], [2, 1, 1, 2])
     """
-    if "completions" in row:
-        texts, ranks = list(row["completions"]), [int(rank) for rank in row["ranks"]]
-        shared: list[Message] = []
-    elif "chosen" in row and "rejected" in row:
-        shared, texts = _pair(row["chosen"], row["rejected"])
-        ranks = [1, 2]
-    else:
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])
+    ranks = [1] * len(scores)
+    for before, index in pairwise(order):
+        is_lower = scores[before] - scores[index] > tie_within + 1e-12
+        ranks[index] = ranks[before] + is_lower
+    return ranks
+
+
+def to_preference(row: Mapping[str, Any], *, prompt: Sequence[Message] | None = None) -> PreferenceRow:
+    """A row of our own files, a ranking, or a pair: `prompt`, `chosen`, `rejected` (text or messages).
+
+    A ranking is a list of texts, or of objects with a text and a rank or a score. A side of a pair that holds
+    its prompt needs no `prompt`. The argument `prompt` replaces the row's. Raises ValueError or TypeError for
+    a row that is none of these, and for an answer that is no text.
+    """
+    asked = row.get("prompt") if prompt is None else prompt
+    is_pair = "ranks" not in row and all(name in row for name in _SIDES)
+    found = _pair(row, asked) if is_pair else _ranking(row, asked)
+    if not found.prompt:
         raise ValueError(
-            f"expected 'completions' and 'ranks', or 'chosen' and 'rejected'; got {', '.join(row)}"
+            "there is no prompt: expected its column (text or messages), or conversations that begin "
+            f"with it; got {', '.join(row)}"
         )
-    if prompt is None:
-        own = row.get("prompt")
-        prompt = shared if own is None else _messages(own)
-        if not prompt:
-            raise ValueError("expected a 'prompt' (text or messages), or conversations that begin with one")
-    if not all(isinstance(text, str) for text in texts):
+    if not all(isinstance(text, str) for text in found.completions):
         raise ValueError("expected completions of text")
-    return PreferenceRow(
-        prompt=prompt,
-        completions=texts,
-        ranks=ranks,
+    return replace(
+        found,
         id=str(row.get("id", "")),
         source=row.get("source") or "",
         annotator=row.get("annotator") or "",
-        scores=row.get("scores") or (),
         margin=row.get("margin"),
         reason=row.get("reason") or "",
         columns=row.get("columns") or {},
     )
 
 
-def _pair(chosen: object, rejected: object) -> tuple[list[Message], list[str]]:
-    """(common first messages, [better text, worse text])."""
-    if isinstance(chosen, str) and isinstance(rejected, str):
-        return [], [chosen, rejected]
-    conversations = [_messages(side) for side in (chosen, rejected)]
-    if not all(conversations) or any(side[-1].get("role") != "assistant" for side in conversations):
-        raise ValueError("'chosen' and 'rejected': expected text, or messages that end with the assistant's")
-    first, second = (side[:-1] for side in conversations)
-    if first != second:
+def _pair(row: Mapping[str, Any], prompt: Any) -> PreferenceRow:
+    chosen, rejected = (side(prompt, row[name]) for name in _SIDES)
+    for name, turns in zip(_SIDES, (chosen, rejected), strict=True):
+        last = turns[-1]
+        if last.get("role") != "assistant" or last.get("tool_calls"):
+            what = "the call of a tool" if last.get("tool_calls") else f"a {last.get('role')} turn"
+            raise ValueError(f"{name!r} ends with {what}: expected the assistant's text")
+    if chosen[:-1] != rejected[:-1]:
         raise ValueError("'chosen' and 'rejected' differ before their last message")
-    return first, [str(side[-1].get("content", "")) for side in conversations]
+    given = ([row.get(form.format(name)) for name in _SIDES] for form in _PAIR_SCORES)
+    scores: Any = next((pair for pair in given if all(isinstance(one, int | float) for one in pair)), ())
+    return PreferenceRow(
+        prompt=cast(list[Message], chosen[:-1]),
+        completions=[content_text(turns[-1].get("content")) for turns in (chosen, rejected)],
+        ranks=[1, 2],
+        scores=row.get("scores") or scores,
+    )
 
 
-def _messages(value: object) -> list[Message]:
-    if isinstance(value, str):
-        return [Message(role="user", content=value)]
-    if isinstance(value, Sequence) and all(isinstance(m, Mapping) and "role" in m for m in value):
-        return [cast(Message, {k: v for k, v in m.items() if v is not None}) for m in value]
-    raise ValueError(f"expected text or a list of messages, got {value!r:.80}")
+def _ranking(row: Mapping[str, Any], prompt: Any) -> PreferenceRow:
+    listed = next((row[name] for name in _LISTS if isinstance(row.get(name), list | tuple)), None)
+    if listed is None:
+        hint = ": single completions with a label (KTO) are not compared" if "label" in row else ""
+        raise ValueError(
+            f"expected 'completions' and 'ranks', or 'chosen' and 'rejected'; got {', '.join(row)}{hint}"
+        )
+    items = [item if isinstance(item, Mapping) else {"text": item} for item in listed]
+    scores = row.get("scores") or row.get("ratings") or _of_each(items, _SCORES)
+    ranks = row.get("ranks") or _of_each(items, ("rank",)) or ranks_of(scores)
+    if len(ranks) != len(items):
+        raise ValueError(f"expected 'ranks' for {len(items)} completions, or a 'rank' or score in each")
+    return PreferenceRow(
+        prompt=[] if prompt is None else cast(list[Message], messages_of(prompt, role="user")),
+        completions=_of_each(items, _TEXTS),
+        ranks=[int(rank) for rank in ranks],
+        scores=scores or (),
+    )
+
+
+def _of_each(items: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Any]:
+    """The value of the first of the names that every item has; none without one."""
+    common = (name for name in names if all(item.get(name) is not None for item in items))
+    return next(([item[name] for item in items] for name in common), [])
 
 
 def read_preferences(path: Path) -> Iterator[PreferenceRow]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from verl_lite.engine import PromptRow
@@ -49,6 +51,134 @@ def test_formats(row: Any, format: str, reference: str | None, tmp_path: Path, t
     assert tokenizer.decode(prompt.prompt_ids) == ASKED
     assert prompt.reference == reference
     assert {key: prompt.columns[key] for key in row} == row
+
+
+BOXED = r"so $x=\boxed{\frac{3}{2}}$."
+TESTS = {"inputs": ["1\n"], "outputs": ["2\n"]}
+VERIFICATION = {"verification_info": json.dumps({"ground_truth": "2"}), "prompt": "1+1?"}
+ASKED_CHAT = CHAT[:1]
+PUBLISHED: dict[str, tuple[dict[str, Any], dict[str, Any], str | None]] = {  # row, settings, reference
+    "gsm8k": (
+        {"question": "1+1?", "answer": "1+1=2\n#### 2"},
+        {"reference": "answer", "reference_after": "####"},
+        "2",
+    ),
+    "math": (
+        {"problem": "1+1?", "level": "Level 2", "type": "Algebra", "solution": BOXED},
+        {"prompt": "problem", "reference": "solution"},
+        BOXED,
+    ),
+    "numina-cot": (
+        {"source": "cn_k12", "problem": "1+1?", "solution": BOXED, "messages": CHAT},
+        {"prompt": "problem", "reference": "solution"},
+        BOXED,
+    ),
+    "numina-1.5": (
+        {"problem": "1+1?", "answer": "2", "problem_is_valid": "Yes", "synthetic": False},
+        {"prompt": "problem", "reference": "answer"},
+        "2",
+    ),
+    "open-r1-220k": (
+        {"problem": "1+1?", "answer": "2", "generations": ["<think>\na\n</think>\n2"], "messages": CHAT},
+        {"prompt": "problem", "reference": "answer"},
+        "2",
+    ),
+    "bigmath": (
+        {"problem": "1+1?", "answer": "2", "domain": ["Algebra"], "llama8b_solve_rate": 0.5},
+        {"prompt": "problem", "reference": "answer"},
+        "2",
+    ),
+    "deepscaler": (
+        {"problem": "1+1?", "answer": "2", "solution": ""},
+        {"prompt": "problem", "reference": "answer"},
+        "2",
+    ),
+    "dapo-17k": (
+        {**VERL, "data_source": "math_dapo", "extra_info": {"index": "9a9b"}},
+        {"format": "verl"},
+        "2",
+    ),
+    "skywork-or1": (
+        {**VERL, "reward_model": {"ground_truth": '["2"]', "style": "rule"}},
+        {"format": "verl", "reference": "reward_model.ground_truth.0"},
+        "2",
+    ),
+    "eurus-2-code": (
+        {**VERL, "ability": "code", "reward_model": {"ground_truth": json.dumps(TESTS), "style": "rule"}},
+        {"format": "verl"},
+        json.dumps(TESTS),
+    ),
+    "synthetic-1": (
+        {**VERIFICATION, "task_type": "verifiable_math", "problem_id": "a"},
+        {"prompt": "prompt", "reference": "verification_info.ground_truth"},
+        "2",
+    ),
+    "synthetic-1-python-text": (
+        {**VERIFICATION, "verification_info": str({"ground_truth": "2"})},
+        {"prompt": "prompt", "reference": "verification_info.ground_truth"},
+        "2",
+    ),
+    "kodcode": (
+        {"question": "1+1?", "test": "from solution import inc\n", "test_info": [{"function_name": "inc"}]},
+        {"reference": ""},
+        None,
+    ),
+    "nemotron-post-training": (
+        {"input": ASKED_CHAT, "output": "2", "category": "math", "used_in_training": "Ultra"},
+        {"prompt": "input", "reference": "output"},
+        "2",
+    ),
+    "nemotron-metadata": (
+        {"messages": json.dumps(CHAT), "metadata": json.dumps({"expected_answer": "2"})},
+        {"format": "openai", "reference": "metadata.expected_answer"},
+        "2",
+    ),
+    "tulu-3-rlvr": (
+        {"messages": ASKED_CHAT, "ground_truth": "2", "dataset": "gsm8k"},
+        {"format": "openai", "reference": "ground_truth"},
+        "2",
+    ),
+    "openrlhf": ({"input": "1+1?", "label": 2}, {"prompt": "input", "reference": "label"}, "2"),
+    "openrlhf-chat": (
+        {"context_messages": ASKED_CHAT, "dataset": "d"},
+        {"prompt": "context_messages", "reference": ""},
+        None,
+    ),
+    "prime-rl": (
+        {"prompt": ASKED_CHAT, "answer": "2", "info": {"a": 1}, "task": "math", "example_id": 0},
+        {"prompt": "prompt", "reference": "answer"},
+        "2",
+    ),
+    "hh-rlhf": ({"text": "\n\nHuman: 1+1?\n\nAssistant: "}, {"prompt": "text", "reference": ""}, None),
+}
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_schemas_are_read_by_naming_columns(
+    name: str, suffix: str, tmp_path: Path, tokenizer: Any
+) -> None:
+    row, options, reference = PUBLISHED[name]
+    path = tmp_path / f"rows.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist([row]), path)
+    else:
+        path.write_text(json.dumps(row) + "\n")
+    config = DatasetConfig(path=str(path), **options)
+    (prompt,) = read_prompts(config, ChatTemplate(tokenizer), max_prompt_tokens=100, seed=0)
+    assert tokenizer.decode(prompt.prompt_ids) == ASKED
+    assert prompt.reference == reference
+
+
+@pytest.mark.parametrize("column", ["system", "system_prompt"])
+def test_a_row_s_system_message_is_shown_unless_it_is_ignored(
+    column: str, tmp_path: Path, tokenizer: Any
+) -> None:
+    row = {column: "Be brief.", "question": "1+1?", "reference": "2"}
+    (prompt,) = read(tmp_path, tokenizer, [row], system_prompt="Other.")
+    assert tokenizer.decode(prompt.prompt_ids) == f"<|system|>Be brief.<|end|>{ASKED}"
+    (prompt,) = read(tmp_path, tokenizer, [row], ignore=(column,))
+    assert tokenizer.decode(prompt.prompt_ids) == ASKED
 
 
 def test_columns_of_a_format_can_be_named_otherwise(tmp_path: Path, tokenizer: Any) -> None:
