@@ -30,10 +30,11 @@ _TURN_ENDS = re.compile(r"<\|(?:end|return|im_end|eot_id|eom_id|end_of_text|endo
 _MARKED = re.compile(
     r"<code[^>]*>(?P<html>.*?)(?:</code>|\Z)|\[PYTHON\](?P<square>.*?)(?:\[/PYTHON\]|\Z)"
     r"|\\begin\{(?P<env>code|verbatim|lstlisting)\}(?P<latex>.*?)\\end\{(?P=env)\}"
-    r"|BEGIN SOLUTION(?P<solution>.*?)END SOLUTION",
+    r"|BEGIN SOLUTION(?P<solution>.*?)END SOLUTION|\[BEGIN\](?P<begun>.*?)(?:\[DONE\]|\Z)"
+    r"|<(?P<tag>solution|answer|python|program)>(?P<tagged>.*?)(?:</(?P=tag)>|\Z)",
     re.DOTALL,
 )
-_MARKED_GROUPS = ("html", "square", "latex", "solution")
+_MARKED_GROUPS = ("html", "square", "latex", "solution", "begun", "tagged")
 _MAX_INNER_FENCES = 8
 _ONE_LINE = re.compile(r"(`{3,})(?:([\w+#.]+)[ \t]+)?([^`\n]+?)\1")
 
@@ -57,7 +58,7 @@ def extract_program(response: str, language: str = "python") -> str | None:
     >>> extract_program("print(1)")
     'print(1)'
     """
-    text = _TURN_ENDS.sub("\n", _after_thoughts(response))
+    text = _TURN_ENDS.sub("\n", _after_thoughts(response.removeprefix("\ufeff")))
     if language == "python" and "```" in text and _is_python(text):  # the fences are in its strings
         return text
     blocks = _fenced_blocks(text, language)

@@ -56,7 +56,7 @@ class LoadedTests:
 
 
 def from_json(value: Any) -> Any:
-    """`value`, parsed if it is JSON text; other text stays text."""
+    """`value`, parsed if it is JSON text, or a dict or list as Python prints it; other text stays text."""
     if hasattr(value, "tolist"):  # an array, as pandas reads from Parquet
         value = value.tolist()
     if not isinstance(value, str):
@@ -64,7 +64,16 @@ def from_json(value: Any) -> Any:
     try:
         return json.loads(value, parse_int=_integer)
     except (ValueError, RecursionError):
-        return value
+        return _from_repr(value)
+
+
+def _from_repr(text: str) -> Any:
+    if not text.lstrip().startswith(("{'", '{"', "[{'", "['")):
+        return text
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
 
 
 def _integer(digits: str) -> int:

@@ -64,7 +64,6 @@ class CallTest:
     also: tuple[Any, ...] = ()
     tolerance: float = 1e-6
     result_in: int | None = None
-    setup: str = ""
     source: str = ""  # the assert line this was read from
 
 
