@@ -147,7 +147,7 @@ def _is_python(text: str) -> bool:
 
 def _marked_blocks(text: str) -> list[_Block]:
     """Programs between other marks, if they stand there on purpose: not code words within a program."""
-    if _is_python(text):
+    if _is_python(text) and not text.lstrip().startswith(("[BEGIN]", "[PYTHON]")):  # these are lists
         return []
     found = []
     for match in _MARKED.finditer(text):
