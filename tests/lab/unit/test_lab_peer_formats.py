@@ -115,6 +115,19 @@ BY_HAND: dict[str, Rows] = {
     "evalplus": each(
         lambda i, n, q, a, r: {"task_id": f"Sums/{i}", "solution": r, "prompt": q, "reference": a}
     ),
+    "helm": [
+        {
+            "instance": {
+                "input": {"text": q}, "id": f"id{i}", "split": "test",
+                "references": [
+                    {"output": {"text": text}, "tags": tags} for text, tags in (("0", []), (a, ["correct"]))
+                ],
+            },
+            "train_trial_index": 0, "request": {"prompt": q},
+            "result": {"success": True, "completions": [{"text": r, "logprob": -1.0} for r in replies]},
+        }
+        for i, (q, a, replies) in enumerate(SUMS)
+    ],
     "llama-factory": each(lambda i, n, q, a, r: {"prompt": q, "predict": r, "label": a}),
     "messages": each(lambda i, n, q, a, r: {"messages": talk(q, r), "answer": a}),
     "messages-completion": each(

@@ -193,6 +193,10 @@ def _parquet_gz(path: Path, rows: Rows) -> None:
     path.write_bytes(gzip.compress(buffer.getvalue()))
 
 
+def _table(rows: Rows) -> dict[str, Any]:
+    return {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
+
+
 CONTAINERS: dict[str, Callable[[Path, Rows], object]] = {
     "a.jsonl": write,
     "a.ndjson": write,
@@ -203,6 +207,22 @@ CONTAINERS: dict[str, Callable[[Path, Rows], object]] = {
     "objects.json": lambda path, rows: path.write_text("\n".join(json.dumps(r, indent=1) for r in rows)),
     "utf16.jsonl": lambda path, rows: path.write_text(jsonl(rows), encoding="utf-16"),
     "crlf.jsonl": lambda path, rows: path.write_bytes(jsonl(rows).replace("\n", "\r\n").encode()),
+    "old_mac.jsonl": lambda path, rows: path.write_bytes(jsonl(rows).replace("\n", "\r").encode()),
+    "side_by_side.json": lambda path, rows: path.write_text("".join(map(json.dumps, rows))),
+    "split.json": lambda path, rows: path.write_text(
+        json.dumps({**_table(rows), "index": [*range(len(rows))]})
+    ),
+    "wandb.table.json": lambda path, rows: path.write_text(json.dumps({**_table(rows), "nrows": len(rows)})),
+    "index.json": lambda path, rows: path.write_text(json.dumps({str(i): r for i, r in enumerate(rows)})),
+    "columns.json": lambda path, rows: path.write_text(
+        json.dumps({key: {str(i): row[key] for i, row in enumerate(rows)} for key in rows[0]}, indent=1)
+    ),
+    "lists.json": lambda path, rows: path.write_text(
+        json.dumps({key: [r[key] for r in rows] for key in rows[0]})
+    ),
+    "hub.json": lambda path, rows: path.write_text(
+        json.dumps({"rows": [{"row_idx": i, "row": r, "truncated_cells": []} for i, r in enumerate(rows)]})
+    ),
     "a.jsonl.gz": lambda path, rows: path.write_bytes(gzip.compress(jsonl(rows).encode())),
     "a.json.xz": lambda path, rows: path.write_bytes(lzma.compress(json.dumps(rows).encode())),
     "a.jsonl.bz2": lambda path, rows: path.write_bytes(bz2.compress(jsonl(rows).encode())),
@@ -250,6 +270,19 @@ def test_messages_in_csv_are_read_as_json_and_as_pandas_writes_them(tmp_path: Pa
     assert [r.rollout.completion for r in group] == ["2", ""]
 
 
+def test_rows_of_csv_with_too_few_or_too_many_cells_are_bad_ones(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("prompt,completion\nq,a\nq\nq,b,c\nq,\n")
+    bad: list[BadRow] = []
+    with open_rollouts(tmp_path / "a.csv") as opened:
+        (group,) = opened.groups(bad.append)
+    assert [record.rollout.completion for record in group] == ["a", ""]
+    assert [row.row for row in bad] == [2, 3]
+    assert [row.text.partition(":")[0] for row in bad] == [
+        '"fewer cells than the header names',
+        '"more cells than the header names',
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "name", "message"),
     [
@@ -259,6 +292,11 @@ def test_messages_in_csv_are_read_as_json_and_as_pandas_writes_them(tmp_path: Pa
         (gzip.compress(b'{"completion": "a"}\n')[:-12], "cut.jsonl.gz", "truncated or damaged"),
         (b'[{"completion": "a"}, {"compl', "cut.json", "truncated or damaged"),
         (b"PK\x03\x04rest", "some.zip", "truncated or damaged"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a.parquet", "git lfs pull"),
+        (b'{"completion": "a", "completion": "b"}\n', "twice.jsonl", "'completion' is there twice"),
+        (b'{"completion": "a", "extra": {"k": 1, "k": 2}}\n', "within.jsonl", "'k' is there twice"),
+        (b'[{"completion": "a", "id": 1, "id": 2}]', "twice.json", "'id' is there twice"),
+        (b'{"columns": ["completion", "completion"], "data": [["a", "b"]]}', "two.json", "several columns"),
     ],
 )
 def test_damaged_and_unknown_files_are_refused(

@@ -83,6 +83,7 @@ FORMATS = {
         _table("openai-evals-log", table.OPENAI_EVALS_LOG, "spec.run_id|event_id"),
         _table("openai-chat", table.OPENAI_CHAT, _CHOICE, without=("custom_id", "completion")),
         _table("lm-eval", table.LM_EVAL, "doc_id", "resps", "arguments"),
+        _table("helm", table.HELM, "instance.input", "request.prompt", "result.completions"),
         _table("inspect", table.INSPECT, "eval.task", "samples|output"),
         _table("vllm", table.VLLM, "request_id", "prompt", "outputs"),
         _table("tgi", table.TGI, "generated_text"),

@@ -93,6 +93,13 @@ def open_instruct(row: Row) -> Row:
     return {**{key: value for key, value in row.items() if key not in lists}, "samples": samples}
 
 
+def helm(row: Row) -> Row:
+    """`reference`: the text of the reference that is tagged as correct."""
+    references = row["instance"].get("references") or ()
+    texts = [one["output"]["text"] for one in references if "correct" in one.get("tags", ())]
+    return {**row, "reference": texts[0] if texts else None}
+
+
 def pairs(row: Row) -> Row:
     """`sides`: the chosen and the rejected completion, each with its prompt and a `label`.
 

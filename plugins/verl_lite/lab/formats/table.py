@@ -189,6 +189,14 @@ LM_EVAL = Fields(  # --log_samples of lm-eval; a task's filters each have a row 
     group=("prompt_hash", "doc_hash", "doc_id", "filter"),
     scores=("scores",),
 )
+HELM = Fields(  # scenario_state.json: a request per instance and trial
+    prepare=prepare.helm,
+    each=("result.completions",),
+    completion=("text",),
+    prompt=("request.messages", "request.prompt", "instance.input.text"),
+    reference=("reference",),
+    group=("instance.id", "instance.split", "train_trial_index"),
+)
 INSPECT = Fields(  # a sample of inspect's log, with the log's header under `eval`
     prepare=prepare.inspect,
     keep=_has_choices,

@@ -6,6 +6,7 @@ only where they do not (CSV).
 """
 
 import csv
+import itertools
 import json
 import os
 import pickle
@@ -23,7 +24,7 @@ from verl_lite.errors import DataError
 from verl_lite.lab.formats.chats import parsed_chat
 from verl_lite.lab.reading.places import Place, plain_suffix
 from verl_lite.plugins.records import to_json
-from verl_lite.plugins.records.reader import JSONL_SUFFIXES, refuse_doubles
+from verl_lite.plugins.records.reader import JSONL_SUFFIXES, refuse_doubles, without_doubles
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\x04\x22\x4d\x18": "lz4"}
 _XZ = b"\xfd7zXZ\x00"
@@ -31,7 +32,8 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")  # what PowerShell's `>` writes
 _ZIP_ZSTD = 93
 _ZIP_HEADER = struct.Struct("<26xHH")  # of a member: the lengths of its name and its extra field are last
 _READ_CHARS = 1 << 20
-_ROW_LISTS = ("data", "rows", "examples")
+_ROW_LISTS = ("data", "rows", "examples", "request_states")
+_LFS_POINTER = b"version https://git-lfs.github.com"
 _BETWEEN = re.compile(r"[\s,]*")
 
 
@@ -59,6 +61,12 @@ def _plain(place: Place, head: bytes, target: Path, folder: Path) -> Path:
     for magic, rewrite in _BINARY.items():
         if head.startswith(magic):
             return rewrite(place, target)
+    if head.startswith(_LFS_POINTER):
+        raise DataError(f"{place.name} is a pointer of Git LFS, not the file itself: run `git lfs pull`")
+    if b"\r" in head and b"\n" not in head:  # line ends of old Macs
+        with place.path.open(encoding="utf-8-sig") as lines, target.open("w", encoding="utf-8") as file:
+            file.writelines(lines)
+        return plain_file(replace(place, path=target), folder)
     suffix = plain_suffix(place.name)
     if head.startswith(b"PAR1") or suffix == ".parquet":
         return _named(place, ".parquet", target)
@@ -197,6 +205,9 @@ _BINARY: dict[bytes, Callable[[Place, Path], Path]] = {
 }
 
 
+_NO_CELL = "\0"
+
+
 def _csv_rows(place: Place) -> Iterator[object]:
     """Rows of text; empty cells are None, and a list of messages written as text becomes one.
 
@@ -206,12 +217,14 @@ def _csv_rows(place: Place) -> Iterator[object]:
     with place.path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()
         file.seek(0)
-        reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count), strict=True)
+        reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count), strict=True, restval=_NO_CELL)
         try:
             refuse_doubles([name for name in reader.fieldnames or () if name], place.name)
             for row in reader:
                 if None in row:  # text is no row: it is counted as a bad one, with this reason to read
                     yield f"more cells than the header names: {list(row.values())}"
+                elif _NO_CELL in row.values():
+                    yield f"fewer cells than the header names: {[v for v in row.values() if v != _NO_CELL]}"
                 else:
                     yield {key: _cell(key, text) for key, text in row.items() if key}
         except csv.Error as error:
@@ -232,8 +245,33 @@ def _unwrapped(values: Iterator[JsonValue]) -> Iterator[JsonValue]:
 
 
 def _rows_in(value: JsonValue) -> list[JsonValue]:
-    found = [value[name] for name in _ROW_LISTS if name in value] if isinstance(value, dict) else []
-    return next((rows for rows in found if isinstance(rows, list)), [])
+    """The rows that an object holds: a list of them, or a table as pandas and trackers write it."""
+    if not isinstance(value, dict):
+        return []
+    names, cells = value.get("columns"), value.get("data")
+    if isinstance(names, list) and isinstance(cells, list) and all(isinstance(row, list) for row in cells):
+        refuse_doubles([str(name) for name in names], "the table")
+        return [dict(zip(map(str, names), row, strict=True)) for row in cells if isinstance(row, list)]
+    found = next((rows for name in _ROW_LISTS if isinstance(rows := value.get(name), list)), [])
+    if found and all(isinstance(row, dict) and {"row_idx", "row"} <= row.keys() for row in found):
+        return [row["row"] for row in found if isinstance(row, dict)]  # the Hub's server of rows
+    return found or _keyed_rows(value)
+
+
+def _keyed_rows(value: dict[str, JsonValue]) -> list[JsonValue]:
+    """The rows of {"0": row, "1": row}, {"column": {"0": cell}} and {"completion": [cell, ...]}."""
+    inner = [part for part in value.values() if isinstance(part, dict)]
+    if inner and len(inner) == len(value):
+        if all(map(str.isdecimal, value)):
+            return list(inner)
+        if all(part.keys() == inner[0].keys() and all(map(str.isdecimal, part)) for part in inner):
+            return [{name: part[at] for name, part in zip(value, inner, strict=True)} for at in inner[0]]
+    lists = [part for part in value.values() if isinstance(part, list)]
+    texts = value.get("completion")
+    is_table = isinstance(texts, list) and len(lists) == len(value) and {*map(len, lists)} == {len(texts)}
+    if is_table and isinstance(texts, list) and all(isinstance(text, str) for text in texts):
+        return [dict(zip(value, row, strict=True)) for row in zip(*lists, strict=True)]
+    return []
 
 
 def _is_document(path: Path, head: bytes, *, wraps: bool) -> bool:
@@ -246,7 +284,7 @@ def _is_document(path: Path, head: bytes, *, wraps: bool) -> bool:
         return False
     first_line, _, rest = start.partition(b"\n")
     if not rest.strip():
-        return start.startswith(b"[") or (wraps and bool(_rows_in(next(json_values(path), None))))
+        return start.startswith(b"[") or _holds_several(path, wraps=wraps)
     try:
         json.loads(first_line)
     except (ValueError, RecursionError):
@@ -257,12 +295,23 @@ def _is_document(path: Path, head: bytes, *, wraps: bool) -> bool:
     return False
 
 
+def _holds_several(path: Path, *, wraps: bool) -> bool:
+    """Whether a file of one line has several objects side by side, or (`wraps`) one that holds the rows."""
+    try:
+        values = list(itertools.islice(json_values(path), 2))
+    except ValueError:
+        if wraps:
+            raise
+        return False
+    return len(values) > 1 or (wraps and bool(values and _rows_in(values[0])))
+
+
 def json_values(path: Path) -> Iterator[JsonValue]:
     """The elements of a JSON array, or the values that follow one another; never the whole file at once.
 
     Raises ValueError, with the line, where the text is no JSON.
     """
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=without_doubles)
     with path.open(encoding="utf-8-sig") as file:
         text, at, lines = file.read(_READ_CHARS), 0, 0
         is_array = text.lstrip().startswith("[")
