@@ -68,10 +68,11 @@ class Browser {
     const { text, where, sort, layout } = state.current;
     const turn = (this.turn = (this.turn || 0) + 1);
     this.fill();
-    const [problem, test] = this.compiled(where);
+    const [problem, read] = this.compiled(where);
     byId("problem").textContent = problem;
     byId("f-where").setAttribute("aria-invalid", String(Boolean(problem)));
-    if (problem) return;
+    if (problem && this.shown.length) return; // a filter that cannot be read leaves the rows as they are
+    const test = read ?? parseExpression("", this.rows);
     if ((text || test.long || this.rows.kind(sortOf(sort)[0]) === "long") && !this.rows.allLoaded) {
       byId("count").textContent = "Reading all texts…";
       await this.rows.loadAll();

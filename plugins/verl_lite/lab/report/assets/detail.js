@@ -66,7 +66,7 @@ class Detail {
 
   rewardNode(row) {
     const [reward, advantage, dropped] = ["reward", "advantage", "dropped"].map((name) => this.rows.get(name, row));
-    const before = this.hasBefore ? [this.change(this.rows.get("before.reward", row), reward), " "] : null;
+    const before = this.hasBefore ? this.change(this.rows.get("before.reward", row), reward) : null;
     return element("p", {}, "reward ", before ?? element("b", {}, number(reward)), advantage === null ? null : `, advantage ${number(advantage)}`,
       dropped ? element("span", { class: "none" }, ` dropped: ${dropped}`) : null);
   }
@@ -78,14 +78,16 @@ class Detail {
   scoresNode(row) {
     const details = this.rows.hidden("#details", row) ?? {};
     const get = (name) => this.rows.get(name, row);
-    const lines = [...this.rows.components].map(([name, column]) => {
+    const lines = [...this.rows.components].flatMap(([name, column]) => {
       const was = (end) => (this.hasBefore ? this.change(get(`before.${column}${end}`), get(`${column}${end}`)) : shown(get(`${column}${end}`)));
-      const reason = element("div", {}, was(".reason"));
+      const said = was(".reason");
+      const reason = element("div", {}, (said.textContent ?? said) === "–" ? null : said);
       if (Object.hasOwn(details, name)) reason.append(element("details", {}, element("summary", {}, "details"), element("pre", {}, JSON.stringify(details[name], null, 1))));
       const ms = get(`${column}.ms`);
-      return [name, was(""), was(".outcome"), shown(get(`${column}.answer`)), number(get(`${column}.contribution`)), ms === null ? "–" : `${number(ms, 3)} ms`, reason];
+      const values = [name, was(""), was(".outcome"), shown(get(`${column}.answer`)), number(get(`${column}.contribution`)), ms === null ? "–" : `${number(ms, 3)}\u00a0ms`];
+      return reason.textContent ? [values, [reason]] : [values];
     });
-    return table(["component", "value", "outcome", "answer", "contributes", "time", "reason"], lines);
+    return table(["component", "value", "outcome", "answer", "contributes", "time"], lines);
   }
 
   // the values that can be drawn over the text: steps of a component, or one per token

@@ -40,9 +40,9 @@ function shortened(text, most) { return text.length > most ? `${text.slice(0, mo
 
 function oneLine(text) { return text.replace(/\s+/g, " ").trim(); }
 
-function table(columns, rows) {
+function table(columns, rows) { // a row of one cell is as wide as the table
   const head = element("tr", {}, columns.map((text) => element("th", { scope: "col" }, text)));
-  const body = rows.map((row) => element("tr", {}, row.map((cell) => element("td", {}, cell))));
+  const body = rows.map((row) => element("tr", {}, row.map((cell) => element("td", { colspan: row.length === 1 && columns.length > 1 ? columns.length : null }, cell))));
   return element("div", { class: "scroll", tabindex: "0" }, element("table", {}, element("thead", {}, head), element("tbody", {}, body)));
 }
 
