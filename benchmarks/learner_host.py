@@ -1,7 +1,7 @@
 """CPU seconds between a batch's samples and the model: packing, and the columns that the loss reads.
 
 lists     token lists joined in Python, then made tensors, as it was until 2026-11
-now       each sample's lists become arrays once, and arrays are joined
+now       each sample's lists become arrays once, and arrays are joined; the learner's own log-probs are arrays
 arrays    the same with samples that hold arrays already, as if the sampler gave them
 
 python benchmarks/learner_host.py [--samples 512] [--tokens 2048]
@@ -10,6 +10,7 @@ python benchmarks/learner_host.py [--samples 512] [--tokens 2048]
 import argparse
 import random
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -34,7 +35,7 @@ def make_samples(count: int, tokens: int) -> list[TrainingSample]:
             prompt_ids=prompts[at // 8],
             completion_ids=[rng.randrange(VOCAB) for _ in range(tokens)],
             sampler_logprobs_T=[-rng.random() for _ in range(tokens)],
-            old_logprobs_T=[-rng.random() for _ in range(tokens)],
+            old_logprobs_T=array("d", (-rng.random() for _ in range(tokens))),
             advantages_T=[rng.uniform(-1, 1)] * tokens,
             loss_mask_T=[1] * tokens,
             group=str(at // 8),

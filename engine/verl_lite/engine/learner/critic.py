@@ -108,7 +108,7 @@ class Critic:
         return self.num_updates < self._config.warmup_steps
 
     @torch.no_grad()
-    def values(self, samples: Sequence[TrainingSample]) -> list[list[float]]:
+    def values(self, samples: Sequence[TrainingSample]) -> list[Sequence[float]]:
         """The value at every completion token, per sample."""
         self.body.model.eval()
         parts = [(self._values(batch), batch) for batch in self.body.micro_batches(samples)]
@@ -237,7 +237,7 @@ def token_statistics(
         return stats
     made = [(i, sample) for i in wanted for sample in bare_samples(scored[i].rollout)]
     samples = [sample for _, sample in made]
-    values = old = ref = [list[float]()] * len(samples)
+    values = old = ref = list[Sequence[float]]([()]) * len(samples)
     if critic is not None:
         rewards = (scored[i].reward for i in wanted)
         critic.init_values(fmean(reward for reward in rewards if reward is not None))

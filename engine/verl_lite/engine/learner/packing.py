@@ -10,6 +10,7 @@ Shapes: R rows and L columns (1 and all tokens if packed), N completion tokens p
 sample.
 """
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -128,13 +129,13 @@ def dummy_batch(*, packed: bool, token_id: int) -> PackedBatch:
 
 def by_samples(
     parts: Sequence[tuple[Tensor, PackedBatch]], samples: Sequence[TrainingSample]
-) -> dict[int, list[float]]:
-    """The values_N of batches as lists of length T by sample index, in one copy from the device."""
+) -> "dict[int, array[float]]":
+    """The values_N of batches as arrays of length T by sample index, in one copy from the device."""
     if not parts:
         return {}
     order = [index for _, batch in parts for index in batch.sample_indices]
-    values = torch.cat([values_N.detach() for values_N, _ in parts]).tolist()
-    found: dict[int, list[float]] = {}
+    joined_N = torch.cat([values_N.detach() for values_N, _ in parts]).cpu().double()
+    values, found = array("d", joined_N.numpy().tobytes()), dict[int, "array[float]"]()
     start = 0
     for index in order:
         found[index] = values[start : start + len(samples[index].completion_ids)]

@@ -182,7 +182,7 @@ class Policy:
     @torch.no_grad()
     def completion_logprobs(
         self, samples: Sequence[TrainingSample], *, temperature: float | None = None, autocast: bool = True
-    ) -> list[list[float]]:
+    ) -> list[Sequence[float]]:
         """log p of every completion token, per sample, without gradients; options as in `logprobs`."""
         self.model.eval()
         parts = [

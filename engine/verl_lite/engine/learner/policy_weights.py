@@ -37,7 +37,7 @@ class PolicyWeights:
     def token_logprobs(self, token_ids: Sequence[int]) -> list[float]:
         """See WeightSource. At temperature 1 and without autocast, whose error the sampler does not have."""
         sample = _sample(token_ids)
-        return self.policy.completion_logprobs([sample], temperature=1.0, autocast=False)[0]
+        return list(self.policy.completion_logprobs([sample], temperature=1.0, autocast=False)[0])
 
     def logprob_noise(self, token_ids: Sequence[int], dtype: str) -> float:
         """See WeightSource."""

@@ -41,7 +41,7 @@ class ReferencePolicy:
 
     def completion_logprobs(
         self, samples: Sequence[TrainingSample], *, device: torch.device
-    ) -> list[list[float]]:
+    ) -> list[Sequence[float]]:
         """log p of every completion token, per sample; an offloaded copy is moved to `device` and back."""
         model: PreTrainedModel = self.policy.model
         base: AbstractContextManager[None] = model.disable_adapter() if self.adapter_off else nullcontext()

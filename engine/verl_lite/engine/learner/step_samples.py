@@ -55,7 +55,7 @@ class StepSamples(list[TrainingSample]):
             logprobs = policy.completion_logprobs([self[i] for i in missing])
             self.keep_old(dict(zip(missing, logprobs, strict=True)))
 
-    def keep_old(self, old: Mapping[int, list[float]]) -> None:
+    def keep_old(self, old: Mapping[int, Sequence[float]]) -> None:
         """Add log-probs by sample index where a sample has none."""
         for index, old_T in old.items():
             if not self[index].old_logprobs_T:
