@@ -1,7 +1,7 @@
 """CPU seconds between a batch's samples and the model: packing, and the columns that the loss reads.
 
 lists     token lists joined in Python, then made tensors, as it was until 2026-11
-now       each sample's lists become arrays once, and arrays are joined; the learner's own log-probs are arrays
+now       each sample's lists become arrays once, and they are joined; the learner's own are arrays already
 arrays    the same with samples that hold arrays already, as if the sampler gave them
 
 python benchmarks/learner_host.py [--samples 512] [--tokens 2048]

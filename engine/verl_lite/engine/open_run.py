@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from rich.console import Console
 
+from verl_lite.engine.config.learner import LearnerConfig
 from verl_lite.engine.config.records import CheckpointConfig
 from verl_lite.engine.observe.display import (
     Display,
@@ -27,6 +28,7 @@ from verl_lite.engine.rundir.environment import seed_torch
 from verl_lite.engine.rundir.folder import FolderConfig, RunFolder, choose_run_dir
 from verl_lite.engine.rundir.interrupt import Interrupt, StopRequested
 from verl_lite.engine.rundir.lock import run_lock
+from verl_lite.engine.rundir.switches import check_switches
 
 KILLED = "was killed while it trained here; if nobody did that, the kernel was out of memory (see dmesg)"
 FIRST_COLUMN = {"dpo": "held-out pairs", "reward-model": "held-out pairs"}  # of the summary, by command
@@ -42,6 +44,8 @@ class RunConfig(FolderConfig, Protocol):
     def deterministic(self) -> bool: ...
     @property
     def checkpoints(self) -> CheckpointConfig: ...
+    @property
+    def learner(self) -> LearnerConfig: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -138,6 +142,7 @@ def open_run(
     started = time.perf_counter()
     # FORCE_COLOR makes a pipe a terminal to rich: it may have colours, but no panel
     console = console or Console(force_interactive=None if sys.stdout.isatty() else False)
+    notes = check_switches(config.learner)
     folder = RunFolder(choose_run_dir(config, run_dir, resume=resume))
     with ExitStack() as held:
         inputs, killed = _lock_and_prepare(held, folder, prepare, resume=resume)
@@ -145,8 +150,8 @@ def open_run(
         interrupt = held.enter_context(Interrupt())
         display = make_display(console, show)
         held.callback(display.finish)
-        if killed:
-            display.note(f"{killed} {KILLED}")
+        for note in (*notes, *([f"{killed} {KILLED}"] if killed else [])):
+            display.note(note)
         run = Run(
             config=config,
             command=command,

@@ -17,6 +17,7 @@ import torch
 from verl_lite.engine.algorithm.trajectories import sample_parts
 from verl_lite.engine.config.distillation import DistillationConfig, TeacherConfig
 from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.learner.finite import refuse_not_finite
 from verl_lite.engine.learner.learner import Learner
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.model.chat_template import ChatTemplate
@@ -28,7 +29,7 @@ from verl_lite.engine.types import (
     Tokenizer,
     TrainingSample,
 )
-from verl_lite.errors import ConfigError, DataError, TrainingError
+from verl_lite.errors import ConfigError, DataError
 from verl_lite.plugins import Message, ScoredRollout
 from verl_lite.plugins.composite.schedule import weight_at
 
@@ -103,7 +104,7 @@ class Teachers:
         self._source_column = config.scoring.source_column
         self._tokenizer, self._template, self._learner = tokenizer, template, learner
         self._local = {
-            name: _load(teacher.model, config, tokenizer)
+            name: _load(name, teacher.model, config, tokenizer)
             for name, teacher in self._config.teachers.items()
             if teacher.model
         }
@@ -193,13 +194,12 @@ class Teachers:
 
     def _ask(self, name: str, samples: Sequence[TrainingSample]) -> list[TeacherTokens]:
         answers = self._answers(name, samples) if samples else []
-        for answer in answers:
-            bad = torch.isnan(answer.logprobs_TK) if answer.is_complete else ~answer.logprobs_TK.isfinite()
-            if bad.any():
-                raise TrainingError(
-                    f"distillation.teachers.{name} gives a log-probability of {answer.logprobs_TK[bad][0]}: "
-                    "expected a finite number; is it the right model, in a dtype that holds its logits?"
-                )
+        refuse_not_finite(
+            f"distillation.teachers.{name}",
+            samples,
+            [answer.logprobs_TK for answer in answers],
+            may_be_impossible=any(answer.is_complete for answer in answers),
+        )
         return answers
 
     def _answers(self, name: str, samples: Sequence[TrainingSample]) -> list[TeacherTokens]:
@@ -221,10 +221,13 @@ class Teachers:
             client.close()
 
 
-def _load(path: str, config: TrainConfig, tokenizer: Tokenizer) -> Policy:
-    model = load_policy(path, dtype=config.model.dtype, device=default_device()).requires_grad_(False).eval()
+def _load(name: str, path: str, config: TrainConfig, tokenizer: Tokenizer) -> Policy:
+    try:
+        model = load_policy(path, dtype=config.model.dtype, device=default_device())
+    except DataError as error:
+        raise DataError(f"distillation.teachers.{name}: {error}") from None
     return Policy(
-        model,
+        model.requires_grad_(False).eval(),
         config.learner.model_copy(update={"gradient_checkpointing": False}),
         pad_token_id=pad_token_id(tokenizer),
         temperature=config.rollout.temperature,

@@ -37,6 +37,7 @@ from verl_lite.engine.preparation import PreparedRun, prepare_run
 from verl_lite.engine.rundir.checkpoint_files import clear_write_errors
 from verl_lite.engine.rundir.checkpoints import restore_random_states
 from verl_lite.engine.rundir.out_of_memory import clear_memory_errors
+from verl_lite.engine.rundir.switches import vllm_switches
 from verl_lite.engine.trainer import Trainer
 from verl_lite.engine.types import PreTrainedModel
 from verl_lite.engine.warm_up import run_sft
@@ -134,7 +135,8 @@ def _tell_memory_plan(
     Raises ConfigError if the plan does not fit.
     """
     machine, gpu = this_machine(), local_gpu()
-    for note in check_machine(config, machine):
+    switches = vllm_switches() if config.rollout.sampler == "vllm" else ()
+    for note in (*check_machine(config, machine), *switches):
         display.note(note)
     if session is not None:
         from verl_lite.engine.cluster.resources import check_capacity

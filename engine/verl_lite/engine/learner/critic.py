@@ -26,6 +26,7 @@ from verl_lite.engine.config.algorithm import CriticConfig
 from verl_lite.engine.config.learner import LearnerConfig
 from verl_lite.engine.learner.bad_steps import BadStepGuard
 from verl_lite.engine.learner.device_sums import DeviceSums
+from verl_lite.engine.learner.finite import refuse_not_finite
 from verl_lite.engine.learner.optimizer import PolicyOptimizer
 from verl_lite.engine.learner.packing import PackedBatch, by_samples, token_column
 from verl_lite.engine.learner.policy import Policy
@@ -242,9 +243,11 @@ def token_statistics(
         rewards = (scored[i].reward for i in wanted)
         critic.init_values(fmean(reward for reward in rewards if reward is not None))
         values = critic.values(samples)
+        refuse_not_finite("the critic", samples, values, what="value")
     if reference is not None:
         old = policy.completion_logprobs(samples)
         ref = reference.completion_logprobs(samples, device=policy.device)
+        refuse_not_finite("the policy", samples, old)
     for (index, _), old_T, ref_T, values_T in zip(made, old, ref, values, strict=True):
         before = stats[index]  # of the row's samples so far
         stats[index] = TokenStatistics(

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from verl_lite.engine.config.algorithm import KLConfig
+from verl_lite.engine.learner.finite import refuse_not_finite
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.types import PreTrainedModel, TrainingSample
 from verl_lite.errors import ConfigError
@@ -51,6 +52,7 @@ class ReferencePolicy:
             logprobs = self.policy.completion_logprobs(samples)
         if self.offload:
             model.to("cpu")
+        refuse_not_finite("the reference policy", samples, logprobs)
         return logprobs
 
 

@@ -103,6 +103,16 @@ def _problem(config: Mapping[str, Any], *, trains: bool) -> str:
     return ""
 
 
+def check_finite(model: PreTrainedModel, path: str) -> None:
+    """Raise DataError for a weight of nan or inf, which makes every result nan."""
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+            raise DataError(
+                f"the model {path!r} has a weight that is nan or inf, in {name}: nothing that it computes "
+                "would be a number; was it saved after a run that diverged?"
+            )
+
+
 def check_loaded(model: PreTrainedModel, report: Mapping[str, Collection[Any]], path: str) -> None:
     """Raise DataError unless the weights in `path` are those of the model's configuration.
 

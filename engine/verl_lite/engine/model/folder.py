@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from verl_lite.engine.config.data import ChatConfig
 from verl_lite.engine.config.model import ModelConfig, is_gguf
 from verl_lite.engine.model.chat_template import ChatTemplate
-from verl_lite.engine.model.compatibility import check_loaded
+from verl_lite.engine.model.compatibility import check_finite, check_loaded
 from verl_lite.engine.model.configuration import first_line, refuse_missing_folder
 from verl_lite.engine.model.gguf import from_pretrained
 from verl_lite.engine.model.quantization import four_bit_config, keep_training_kernels
@@ -110,7 +110,7 @@ def prepare_model(config: ModelConfig, folder: Path, *, seed: int) -> str:
 def load_policy(path: str, *, dtype: str, device: torch.device, quantize: bool = False) -> PreTrainedModel:
     """The causal language model in `path` on `device`; with `quantize`, its linear layers in 4 bits.
 
-    Raises DataError if it cannot be loaded.
+    Raises DataError if it cannot be loaded, or has weights that are not finite.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -130,6 +130,7 @@ def load_policy(path: str, *, dtype: str, device: torch.device, quantize: bool =
         logging.set_verbosity(verbosity)
     if not is_gguf(path):
         check_loaded(model, report, path)
+    check_finite(model, path)
     if quantize:
         keep_training_kernels(model)
         return model

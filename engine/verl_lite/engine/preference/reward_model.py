@@ -18,6 +18,8 @@ from verl_lite.engine.learner.layers import keep_activations, prepare_layers
 from verl_lite.engine.learner.packing import PackedBatch
 from verl_lite.engine.learner.policy import micro_batches
 from verl_lite.engine.learner.proof import arrange
+from verl_lite.engine.model.compatibility import check_finite
+from verl_lite.engine.model.configuration import first_line
 from verl_lite.engine.model.lora import add_adapters
 from verl_lite.engine.model.weights import base_model, float32_master_weights
 from verl_lite.engine.preference.config import RewardModelConfig
@@ -44,8 +46,7 @@ def load_scoring_model(path: str, *, dtype: str, device: torch.device, pad_token
             path, num_labels=1, dtype=getattr(torch, dtype), output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise DataError(f"cannot load {path!r} as a reward model: {first_line}") from None
+        raise DataError(f"cannot load {path!r} as a reward model: {first_line(error)}") from None
     finally:
         logging.set_verbosity(verbosity)
     missing = set(report["missing_keys"])
@@ -58,6 +59,7 @@ def load_scoring_model(path: str, *, dtype: str, device: torch.device, pad_token
         raise DataError(f"{path!r} lacks {sorted(missing)[0]}, which would be random")
     if missing:
         nn.init.zeros_(model.score.weight)
+    check_finite(model, path)
     model.config.pad_token_id = pad_token_id
     return model.to(device)
 

@@ -4,6 +4,7 @@ New weights go through a shared folder: `/collective_rpc` (with VLLM_SERVER_DEV_
 reload it.
 """
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -64,9 +65,14 @@ class ServerClient:
             logprobs=0,
         )
         ids = choice["token_ids"]
-        logprobs = choice["logprobs"]["token_logprobs"]
+        logprobs = [_number(value) for value in choice["logprobs"]["token_logprobs"]]
         if len(logprobs) != len(ids):
             raise TrainingError(f"{self.url} gave {len(logprobs)} log-probabilities for {len(ids)} tokens")
+        if bad := [at for at, value in enumerate(logprobs) if not math.isfinite(value)]:
+            raise TrainingError(
+                f"{self.url} gives a log-probability of {logprobs[bad[0]]} at token {bad[0]} of completion "
+                f"{request.id}: expected a finite number; does it compute in a dtype that holds its logits?"
+            )
         return FinishedSequence(
             id=request.id,
             token_ids=ids,
@@ -80,15 +86,21 @@ class ServerClient:
         ids = list(token_ids)
         (choice,) = self._completion(prompt=ids, max_tokens=1, temperature=0.0, prompt_logprobs=0)
         steps = choice["prompt_logprobs"][1:]
-        return [step[str(token)]["logprob"] for step, token in zip(steps, ids[1:], strict=True)]
+        found = [(step or {}).get(str(token)) for step, token in zip(steps, ids[1:], strict=True)]
+        return [_number(entry and entry["logprob"]) for entry in found]
 
     def top_logprobs(self, token_ids: Sequence[int], k: int) -> list[list[tuple[int, float]]]:
         """For t >= 1 the `k` most probable tokens, with log p(token | tokens before t)."""
         (choice,) = self._completion(prompt=list(token_ids), max_tokens=1, temperature=0.0, prompt_logprobs=k)
         found = []
-        for step in choice["prompt_logprobs"][1:]:
-            ranked = sorted(step.items(), key=lambda item: item[1]["rank"])[:k]
-            found.append([(int(token), float(entry["logprob"])) for token, entry in ranked])
+        for at, step in enumerate(choice["prompt_logprobs"][1:], 1):
+            ranked = sorted((step or {}).items(), key=lambda item: item[1]["rank"])[:k]
+            if len(ranked) < k:
+                raise TrainingError(
+                    f"{self.url} gave {len(ranked)} of {k} log-probabilities at token {at}: start it with "
+                    f"--max-logprobs {k} or more"
+                )
+            found.append([(int(token), _number(entry["logprob"])) for token, entry in ranked])
         return found
 
     def tokenize(self, text: str) -> list[int]:
@@ -159,3 +171,8 @@ class ServerClient:
                 break
             time.sleep(pause_s)
         raise TrainingError(f"{self.url}{path} failed {attempt + 1} times; the last time with {reason}")
+
+
+def _number(value: float | None) -> float:
+    """A log-probability of a JSON answer; nan where there is none (null)."""
+    return math.nan if value is None else float(value)

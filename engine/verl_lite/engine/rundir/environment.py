@@ -18,8 +18,12 @@ from typing import Any
 import torch
 
 from verl_lite.engine.rundir.seeds import derive_seed
+from verl_lite.engine.rundir.switches import COMPILERS, GPU_SWITCHES
 
-VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+VARIABLES = (
+    *("CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "OMP_WAIT_POLICY"),
+    *(*COMPILERS, *GPU_SWITCHES),
+)
 GIT_TIMEOUT_S = 5.0
 
 

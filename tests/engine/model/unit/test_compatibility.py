@@ -1,6 +1,7 @@
 """Model folders that cannot be trained: one message each, before anything loads."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from verl_lite.engine.config import ModelConfig
+from verl_lite.engine.config import LearnerConfig, ModelConfig
+from verl_lite.engine.config.algorithm import CriticConfig
+from verl_lite.engine.learner.critic import make_critic
 from verl_lite.engine.model import end_token_ids, load_policy, load_tokenizer, shape_of
 from verl_lite.engine.model.compatibility import check_config, check_vocabulary
 from verl_lite.engine.model.folder import pad_token_id
+from verl_lite.engine.preference.reward_model import load_scoring_model
 from verl_lite.engine.testing import FAMILIES, family_config
 from verl_lite.errors import ConfigError, DataError
 
@@ -157,6 +161,24 @@ def test_weights_that_are_not_the_configuration_s(
     assert str(caught.value).endswith(
         "config.json and weights are not of one model, or the copy is not whole"
     )
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", [NORM, "model.embed_tokens.weight"])
+def test_a_weight_that_is_no_number_is_named_by_whatever_loads_the_model(
+    tmp_path: Path, small_model: Path, name: str, bad: float
+) -> None:
+    def spoil(weights: dict[str, torch.Tensor]) -> None:
+        weights[name].view(-1)[-1] = bad
+
+    path, cpu = copy_with(tmp_path / "model", small_model, spoil), torch.device("cpu")
+    with pytest.raises(DataError, match=f"the model '{path}' has a weight that is nan or inf, in {name}"):
+        load(path)
+    with pytest.raises(DataError, match=f"nan or inf, in {name}"):
+        load_scoring_model(path, dtype="float32", device=cpu, pad_token_id=0)
+    critic = CriticConfig(model=path)
+    with pytest.raises(ConfigError, match=rf"algorithm\.critic\.model=.*nan or inf, in {name}"):
+        make_critic(critic, LearnerConfig(), load(str(small_model)), pad_token_id=0, total_steps=1)
 
 
 def test_weights_of_other_parts_are_passed_over(tmp_path: Path, small_model: Path) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from verl_lite.engine import PromptRow
+from verl_lite.engine import PromptRow, TrainingSample
 from verl_lite.engine.config import ClusterConfig, RolloutConfig, TrainConfig
-from verl_lite.engine.teachers import check_teachers
+from verl_lite.engine.teachers import Teachers, check_teachers
 from verl_lite.errors import ConfigError, TrainingError
 from verl_lite.plugins import Rollout, SamplerSettings, validate
 
@@ -34,7 +34,8 @@ class FakeServer(ThreadingHTTPServer):
         self.takes_weights = True
         self.forgets = True
         self.folder = ""
-        self.canary = -1.0
+        self.sampled: float | None = 0.0  # instead of the seed's, if another
+        self.canary: float | None = -1.0
         self.open_now = self.most_open = 0
         self.answers_after_s = 0.002
         self.lock = threading.Lock()
@@ -90,6 +91,7 @@ class Handler(BaseHTTPRequestHandler):
         logprob = (
             0.0 if body["top_k"] == 1 and self.server.is_processed else -0.1 * (body.get("seed", 5) % 10)
         )
+        logprob = logprob if self.server.sampled == 0.0 else self.server.sampled
         steps: list[Any] = [None]
         steps += [
             {str(token): {"logprob": self.server.canary, "rank": 1, "decoded_token": "x"}}
@@ -290,3 +292,46 @@ def test_a_server_that_teaches_must_have_the_policys_tokenizer(
     gone = {"distillation": {"teachers": {"t": {"server": "http://127.0.0.1:9"}}}}
     with pytest.raises(ConfigError, match=r"distillation.teachers.t.server=http.*: no vLLM server answers"):
         check_teachers(validate(TrainConfig, {**small_run, **gone}, source="test"), tokenizer)
+
+
+@pytest.mark.parametrize("said", [None, float("nan"), float("-inf"), float("inf")])
+@pytest.mark.parametrize("estimate", ["sampled", "top_k"])
+def test_a_teacher_that_gives_no_number_is_refused_by_name_row_and_token(
+    server: FakeServer, small_run: dict[str, Any], tokenizer: Any, said: float | None, estimate: str
+) -> None:
+    teacher = {"teachers": {"big": {"server": server.url}}, "estimate": estimate, "top_k": 1}
+    config = validate(TrainConfig, {**small_run, "distillation": teacher}, source="test")
+    samples = [TrainingSample(prompt_ids=(1, 2), completion_ids=(3, 4), group="train/7")]
+    teachers = Teachers(config, tokenizer, None, None)  # type: ignore[arg-type]
+    assert teachers._ask("big", samples)[0].logprobs_TK.tolist() == [[-1.0], [-1.0]]
+    server.canary = said
+    expected = (
+        r"distillation\.teachers\.big gives a log-probability of (nan|-?inf) at token 0 of completion 0 "
+    )
+    with pytest.raises(TrainingError, match=expected + r"\(prompt 'train/7'\)"):
+        teachers._ask("big", samples)
+    teachers.close()
+
+
+def test_a_teacher_that_gives_too_few_tokens_says_how_to_start_it(
+    server: FakeServer, small_run: dict[str, Any], tokenizer: Any
+) -> None:
+    teacher = {"teachers": {"big": {"server": server.url}}, "estimate": "top_k", "top_k": 3}
+    config = validate(TrainConfig, {**small_run, "distillation": teacher}, source="test")
+    samples = [TrainingSample(prompt_ids=(1, 2), completion_ids=(3, 4))]
+    teachers = Teachers(config, tokenizer, None, None)  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match="gave 1 of 3 log-probabilities at token 1: start it with --max-"):
+        teachers._ask("big", samples)
+    teachers.close()
+
+
+@pytest.mark.parametrize("said", [None, float("nan"), float("-inf")])
+def test_a_sampler_that_gives_no_number_is_refused(
+    server: FakeServer, connect: Any, prompts: list[PromptRow], said: float | None
+) -> None:
+    sampler = connect(server.url)
+    server.sampled = said
+    with pytest.raises(
+        TrainingError, match=r"gives a log-probability of (nan|-inf) at token 0 of completion"
+    ):
+        list(sampler.generate(prompts, num_samples=1, settings=SETTINGS))
