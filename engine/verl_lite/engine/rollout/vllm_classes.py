@@ -17,6 +17,7 @@ _START_ERRORS = (
     *(ValueError, TypeError, AttributeError, LookupError),
     *(AssertionError, RuntimeError, ImportError),
 )
+ONE_ENGINE = "one instance per process"  # of vLLM's allocator, which sleep needs
 
 
 @contextmanager
@@ -88,6 +89,11 @@ def clear_start_errors(model_path: str) -> Iterator[None]:
     except _START_ERRORS as error:
         if isinstance(error, VerlLiteError) or is_out_of_memory(error):
             raise
+        if ONE_ENGINE in str(error):
+            raise ConfigError(
+                "vLLM frees a GPU for one engine per process alone, and this one has had its engine: start a "
+                "new process, or set rollout.vllm.sleep: false"
+            ) from error
         release = version(installed_vllm() or "vllm")
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = next((line for line in lines if line.startswith("Value error, ")), lines[0] if lines else "")

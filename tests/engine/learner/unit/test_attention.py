@@ -18,6 +18,7 @@ from verl_lite.engine.learner import (
     attention as interface,
     attention_buckets as in_buckets,
     attention_kernels as module,
+    attention_plans,
     packed_attention,
 )
 from verl_lite.engine.learner.attention_kernels import Problem
@@ -125,7 +126,7 @@ def first_torch(query, key, value, cu_q, cu_k, max_q, max_k, is_causal=False, re
 
 
 def flash_attn(query, key, value, *, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale,
-               causal, window_size, softcap):  # fmt: skip
+               causal, window_size, softcap, deterministic):  # fmt: skip
     """The arguments of flash_attn_varlen_func; version 3 may return the log-sum-exp too."""
     assert causal
     begins = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
@@ -178,6 +179,29 @@ def test_flex_attention_gets_the_right_mask_scale_cap_and_sinks(segments, window
         out = module.Flex().attend(query, key, value, plan, rule)
     torch.testing.assert_close(out, dense(query, key, value, segments, rule))
     assert plan.flex.block_mask(window) is plan.flex.block_mask(window), "one block mask for all layers"
+
+
+@pytest.mark.slow
+def test_the_block_mask_of_a_gpu_is_compiled_once_for_rows_of_all_lengths(monkeypatch):
+    """As on a GPU, without its code generator; a warning of torch's would be an error here."""
+    graphs, torch_compile = [], torch.compile
+
+    def count(graph, _):
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **how: torch_compile(function, backend=count, **how)
+    )
+    make, counts = attention_plans._block_mask_maker.__wrapped__("cuda"), []
+    for first in (12, 100, 333):
+        segments = row_of((first, None), (5, 0), (7, 0), (30 + first, None))
+        plan, size = FlexPlan.of(segments, CPU), segments[-1].end
+        for window in (None, 8):
+            found = make(plan.mask_mod(window), None, None, size, size, device=CPU)
+            assert torch.equal(found.to_dense(), plan.block_mask(window).to_dense())
+        counts.append(len(graphs))
+    assert counts[1] == counts[2]
 
 
 def test_the_plan_of_varlen_by_hand():

@@ -64,6 +64,10 @@ def test_a_failed_start_leaves_no_patch() -> None:
             AssertionError("CPU GDN attention requires BF16."),
             r"BF16.*rollout\.vllm\.dtype: bfloat16",
         ),
+        (  # as the sources of 0.24.0 and 0.32.0 have it
+            AssertionError("CuMem allocator can only be used for one instance per process."),
+            r"one engine per process alone.*start a new process, or set rollout\.vllm\.sleep: false",
+        ),
     ],
 )
 def test_what_vllm_cannot_run_is_one_line(raised: Exception, said: str) -> None:
