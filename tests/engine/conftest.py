@@ -242,7 +242,9 @@ def make_family(name: str) -> ChatFamily:
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(FAMILIES / "tokenizer.json"))
     tokenizer.chat_template = source
     named = [about[key] for key in ("bos", "eos") if key in about]
-    found = dict.fromkeys([*SPECIAL.findall(source), *about.get("ends", []), *named])
+    found = dict.fromkeys(
+        [*SPECIAL.findall(source), *about.get("ends", []), *about.get("tokens", []), *named]
+    )
     tokenizer.add_special_tokens({"additional_special_tokens": list(found)})
     tokenizer.eos_token = about["eos"]
     if "bos" in about:

@@ -11,7 +11,9 @@ from verl_lite.engine.config import SFTConfig, SFTRowsConfig
 from verl_lite.engine.sft import Conversation, ExampleBuilder, FaultKind, ResponseFinder, SFTExample
 
 FAMILIES = Path(__file__).parents[3] / "fixtures" / "chat_templates" / "families" / "families.json"
-NAMES = sorted(json.loads(FAMILIES.read_text(encoding="utf-8")))
+ABOUT = json.loads(FAMILIES.read_text(encoding="utf-8"))
+NAMES = sorted(ABOUT)
+OPENING = [name for name in NAMES if ABOUT[name].get("opens")]  # the prompt of inference opens <think>
 WORDS = "the sum of two and 3.5 is not x^2 für 数学 \\frac{1}{2} def f(x): <b> a 7 ok 'no' [1, 2] end".split()
 
 
@@ -58,7 +60,7 @@ def expected(family: Any, answers: list[str]) -> list[str]:
     return [f"{about.get('before', '')}{text}{about.get('gap', '')}{about['end']}" for text in answers]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("deepseek-r1", "mistral-v3")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*OPENING, "mistral-v3")])
 def test_trained_tokens_are_the_answers_and_one_end_of_turn(name: str, chat_families: Any) -> None:
     """`before` in families.json is what a template writes between its generation prompt and an answer."""
     family = chat_families[name]
@@ -81,21 +83,17 @@ def test_what_only_inference_shows_is_trained_behind_the_prompt_of_inference(cha
 
 
 REASONED = "<think>\nadd them both\n</think>\n\nIt is four."
-REASONING = {  # what the templates make of it; the others leave it as it is
-    "deepseek-r1": "add them both\n</think>\n\nIt is four.",
-    "qwen3-thinking": "add them both\n</think>\n\nIt is four.",
-    "glm4.5": "\n<think>add them both</think>\nIt is four.",
-}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "qwen3-no-think"])
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("no-think")])
 def test_reasoning_is_trained(name: str, chat_families: Any) -> None:
+    """`reasoned` in families.json is what a template makes of it; the others leave it as it is."""
     family = chat_families[name]
     chat = [{"role": "user", "content": "2+2"}, {"role": "assistant", "content": REASONED}]
     examples, builder = build(family, chat)
     assert builder.faults == []
-    before = "" if name.startswith(("qwen3", "glm")) else family.about.get("before", "")
-    text = before + REASONING.get(name, REASONED) + family.about.get("gap", "")
+    before = "" if name.startswith(("qwen3", "glm", "exaone", "deepseek")) else family.about.get("before", "")
+    text = before + family.about.get("reasoned", REASONED) + family.about.get("gap", "")
     assert trained(family, examples) == [text + family.about["end"]]
 
 
@@ -114,18 +112,24 @@ def test_r1_s_earlier_answers_are_trained_with_their_reasoning_too(chat_families
     assert "x</think>" not in family.tokenizer.decode(examples[1].input_ids)  # as at inference
 
 
-def test_answers_without_the_reasoning_that_the_prompt_opens_need_a_word(chat_families: Any) -> None:
-    family = chat_families["deepseek-r1"]
+# OLMo 3's `<think>` is no token of its own: with `</think>` right behind it, other tokens than at inference
+@pytest.mark.parametrize("name", [name for name in OPENING if name != "olmo3-think"])
+def test_every_template_that_opens_reasoning_closes_it_if_told_to(name: str, chat_families: Any) -> None:
+    family = chat_families[name]
     chat = [{"role": "user", "content": "2+2"}, {"role": "assistant", "content": "It is four."}]
-    _, builder = build(family, chat)
-    assert [fault.kind for fault in builder.faults] == [FaultKind.TEMPLATE_DIFFERS]
+    assert [fault.kind for fault in build(family, chat)[1].faults] == [FaultKind.TEMPLATE_DIFFERS]
     examples, builder = build(family, chat, closes_reasoning=True)
     assert builder.faults == []
     assert trained(family, examples) == [f"</think>\n\nIt is four.{family.about['end']}"]
+
+
+def test_the_other_way_out_is_a_template_that_opens_none(chat_families: Any) -> None:
+    family = chat_families["deepseek-r1"]
+    chat = [{"role": "user", "content": "2+2"}, {"role": "assistant", "content": "It is four."}]
     other = family.tokenizer.chat_template.replace("<｜Assistant｜><think>\\n", "<｜Assistant｜>")
     family.tokenizer.chat_template, kept = other, family.tokenizer.chat_template
-    try:  # the other way out: a template that opens none
-        examples, builder = build(family, chat)
+    try:
+        examples, _ = build(family, chat)
         assert trained(family, examples) == [f"It is four.{family.about['end']}"]
     finally:
         family.tokenizer.chat_template = kept
@@ -184,8 +188,7 @@ def test_a_tool_call_is_trained_or_refused(name: str, chat_families: Any) -> Non
         refused = bool(builder.faults)
     except DataError:
         refused = True
-    knows = ("qwen2.5", "qwen2.5-base", "llama3.2", "kimi-k2", "gpt-oss", "glm4.5", "mistral-v3", "qwen3")
-    assert refused != (name in (*knows, "qwen3-no-think"))
+    assert refused != ABOUT[name].get("calls", False)
     if not refused:
         (text,) = trained(family, examples)
         assert all(part in text for part in ("add", "17", "25", "x y"))
