@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Required, TypedDict
 
+from verl_lite.errors import DataError
 from verl_lite.plugins.fast_init import fast_init
 
 BUDGETS = frozenset({"length", "turns", "tool_seconds", "context"})  # finish reasons that cut a rollout
@@ -40,6 +41,21 @@ def content_text(content: Any) -> str:
     if isinstance(content, str):
         return content
     return "".join(str(part.get("text") or "") for part in content or () if isinstance(part, Mapping))
+
+
+def spoken(completion: object) -> dict[str, Any]:
+    """`completion` and `turns` of text or messages: the last reply and, of several messages, all of them.
+
+    Raises DataError for what is neither.
+    """
+    if isinstance(completion, str):
+        return {"completion": completion, "turns": []}
+    if not isinstance(completion, Sequence) or not all(isinstance(part, Mapping) for part in completion):
+        raise DataError(f"'completion' must be text or messages, got {completion!r:.80}")
+    turns = [{key: value for key, value in part.items() if value is not None} for part in completion]
+    replies = turns if len(turns) == 1 else [turn for turn in turns if turn.get("role") == "assistant"]
+    text = content_text(replies[-1].get("content")) if replies else ""
+    return {"completion": text, "turns": turns if len(turns) > 1 else []}
 
 
 def clean_text(text: str) -> str:

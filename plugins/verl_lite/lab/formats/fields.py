@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from verl_lite.lab.formats.chats import as_turns, chat
-from verl_lite.lab.formats.rows import is_trajectory, make_record, number_or_none, spoken
+from verl_lite.lab.formats.rows import is_trajectory, make_record, number_or_none
 from verl_lite.plugins.paths import MISSING, dig
 from verl_lite.plugins.records import Record
+from verl_lite.plugins.rollout import spoken
 
 Paths = tuple[str, ...]
 HERE = "here"  # in `each`: the row itself is the only sample
@@ -107,7 +108,7 @@ class Fields:
     def _texts(self, get: Callable[[Paths], Any]) -> dict[str, Any]:
         completion, prompt = get(self.completion), get(self.prompt)
         if completion is not None:
-            return spoken(as_turns(prompt), as_turns(completion))
+            return {"prompt": as_turns(prompt), **spoken(as_turns(completion))}
         conversation = get(self.messages)
         if conversation is None:
             raise TypeError(f"there is no completion at {' or '.join(self.completion + self.messages)}")
@@ -116,8 +117,8 @@ class Fields:
         if not replies:
             raise TypeError("the conversation has no reply of the assistant")
         if is_trajectory(turns):
-            return spoken(turns[: replies[0]], turns[replies[0] :])
-        return spoken(turns[: replies[-1]], turns[replies[-1] : replies[-1] + 1])
+            return {"prompt": turns[: replies[0]], **spoken(turns[replies[0] :])}
+        return {"prompt": turns[: replies[-1]], **spoken([turns[replies[-1]]])}
 
     def _columns(self, sample: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
         """All keys of the sample and the row but those whose text or tokens the rollout has itself."""

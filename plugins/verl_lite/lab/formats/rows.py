@@ -60,23 +60,6 @@ def last_reply(prompt: Any, completion: Any) -> tuple[Any, str]:
     return [*before, *map(without_none, completion[:-1])], content_text(completion[-1].get("content"))
 
 
-def spoken(prompt: Any, completion: Any) -> dict[str, Any]:
-    """`prompt`, `completion` and `turns` of a row: a completion of several messages is a trajectory.
-
-    Raises as `last_reply` does.
-    """
-    if isinstance(completion, str) or not isinstance(completion, Sequence) or len(completion) < 2:
-        before, text = last_reply(prompt, completion)
-        return {"prompt": before, "completion": text}
-    last_reply(prompt, completion)  # for what it raises
-    replies = [content_text(m.get("content")) for m in completion if m.get("role") == "assistant"]
-    return {
-        "prompt": prompt,
-        "completion": replies[-1] if replies else "",
-        "turns": [without_none(message) for message in completion],
-    }
-
-
 def is_trajectory(messages: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a whole conversation has tools in it, so that its replies were sampled one after another."""
     return any(message.get("tool_calls") or message.get("role") == "tool" for message in messages)

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from verl_lite.lab.formats.rows import make_record, number_or_none, spoken, without_none
+from verl_lite.lab.formats.rows import make_record, number_or_none, without_none
 from verl_lite.plugins.records import Record
+from verl_lite.plugins.rollout import spoken
 
 MARKS = ("traces|nodes|example_id", "task|completion")
 _RESULT = frozenset(
@@ -38,7 +39,8 @@ def _result(row: Mapping[str, Any], number: int) -> Record:
     return make_record(
         number,
         group=str(row["example_id"]),
-        **spoken(row.get("prompt"), row.get("completion")),
+        prompt=row.get("prompt"),
+        **spoken(row.get("completion")),
         reference=row.get("answer"),
         finish_reason=_finish(row.get("is_truncated")),
         reward=None if row.get("error") else row.get("reward"),
@@ -113,7 +115,7 @@ def _sampled(path: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     first = next((at for at, node in enumerate(path) if node.get("sampled")), len(path) - 1)
     messages = [without_none(node["message"]) for node in path]
-    found = {**spoken(messages[:first], messages[first:])}
+    found = {"prompt": messages[:first], **spoken(messages[first:])}
     tokens = [_tokens(node) for node in path]
     if any(part is None for part in tokens[first:]):
         return found
@@ -127,7 +129,7 @@ def _sampled(path: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         else:
             completion_ids += part.before
             logprobs += [0.0] * len(part.before)
-        if "turns" in found:
+        if found["turns"]:
             end = len(completion_ids) + len(part.own)
             found["turns"][at] |= {"start": len(completion_ids), "end": end}
         completion_ids += part.own

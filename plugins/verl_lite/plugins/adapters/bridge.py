@@ -12,16 +12,16 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from verl_lite.errors import ConfigError, DataError, RewardError
+from verl_lite.errors import ConfigError, RewardError
 from verl_lite.plugins.composite import RewardsConfig, load_rewards_config
 from verl_lite.plugins.composite.config import ComponentConfig, GroupConfig
 from verl_lite.plugins.composite.schedule import Schedule
 from verl_lite.plugins.config_file import validate
 from verl_lite.plugins.contract import Component
 from verl_lite.plugins.records import to_record
-from verl_lite.plugins.rollout import Rollout, content_text
+from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import ScoredBatch, ScoredRollout
 from verl_lite.plugins.scorer import Scorer
 
@@ -129,21 +129,6 @@ def reward_number(row: ScoredRollout, settings: BridgeSettings) -> float:
 def make_rollout(number: int, /, **row: object) -> Rollout:
     """The `number`-th rollout of a call, from the keys of a record file; equal prompts share a group."""
     return to_record(row, number).rollout
-
-
-def spoken(completion: object) -> dict[str, object]:
-    """`completion` and `turns` of a row. Of several messages, the last reply is the completion.
-
-    Raises DataError for what is neither text nor messages.
-    """
-    if isinstance(completion, str):
-        return {"completion": completion, "turns": []}
-    messages = [m for m in completion if isinstance(m, Mapping)] if isinstance(completion, Sequence) else []
-    if not messages or len(messages) < len(cast(Sequence[object], completion)):
-        raise DataError(f"a completion: expected text or messages, got {completion!r:.80}")
-    replies = [message for message in messages if message.get("role") == "assistant"]
-    text = content_text((replies or messages)[-1].get("content"))
-    return {"completion": text, "turns": messages if len(messages) > 1 else []}
 
 
 def component_values(row: ScoredRollout) -> dict[str, float]:

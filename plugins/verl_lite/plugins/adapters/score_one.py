@@ -10,9 +10,8 @@ from verl_lite.plugins.adapters.bridge import (
     ConfigSource,
     RewardBridge,
     make_rollout,
-    spoken,
 )
-from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.rollout import Rollout, spoken
 from verl_lite.plugins.score import ScoredRollout
 
 

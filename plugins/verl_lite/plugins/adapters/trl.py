@@ -18,9 +18,8 @@ from verl_lite.plugins.adapters.bridge import (
     RewardBridge,
     component_values,
     make_rollout,
-    spoken,
 )
-from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.rollout import Rollout, spoken
 from verl_lite.plugins.score import ScoredBatch
 
 _NOT_COLUMNS = ("trainer_state", "log_extra", "log_metric", "environments")

@@ -21,9 +21,8 @@ from verl_lite.plugins.adapters.bridge import (
     RewardBridge,
     component_values,
     make_rollout,
-    spoken,
 )
-from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.rollout import Rollout, spoken
 
 
 def as_verifiers_reward(
