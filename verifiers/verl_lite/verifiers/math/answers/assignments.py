@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from verl_lite.verifiers.math.answers import equations
+from verl_lite.verifiers.math.answers.ratios import same_ratio
 from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import Expr, is_value, node, num, sym, symbols, walk
@@ -27,8 +28,11 @@ def assignment(tree: Expr) -> tuple[str, Expr] | None:
             return left.name, right
         if left.head == "const" and left.name in ("i", "e") and left not in walk(right):  # i = 3
             return left.name, right
-        if left.head in ("abs", "func") and _is_product_of_names(left.args[0]):
+        is_length = left.head == "abs" or (left.head == "func" and left.name == "conj")
+        if is_length and left.args[0].head == "mul" and _is_product_of_names(left.args[0]):
             left = left.args[0]  # |AB|, \overline{AB}
+        if left.head == "pow" and left.args[0].head == "sym" and not is_value(right):  # A^{-1} = a matrix
+            return _printed(left), right
         if left.head in ("call", "abs") or _is_product_of_names(left):  # AB = 5: the length of a segment
             return _printed(left), right
         if _is_named_object(left):  # cos A = 1/2, A cap B = (0, 3), (x, y) = (1, 2)
@@ -151,7 +155,11 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
 def compare_statement(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     """The value alone for "a + b = 7". In x, y and z the equation may be a curve, and is one."""
     value = stated(reference)
-    if reference.head not in ("rel", "congruence") or value is reference or not is_value(response):
+    if reference.head not in ("rel", "congruence") or value is reference:
+        return None
+    if response.head == "ratio" and is_value(value):
+        return same_ratio(comparer, value, response)
+    if not is_value(response):
         return None
     if assignment(reference) is not None:
         return None

@@ -10,6 +10,9 @@ from verl_lite.verifiers.math.expressions import Expr, is_value, neg, node, symb
 
 
 def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
+    if reference.head == response.head == "chain" and len(reference.args) == len(response.args):
+        links = zip(reference.args, response.args, strict=True)  # (x - 1) / 2 = (y + 3) / 4 = z
+        return all(compare(comparer, ours, theirs) is True for ours, theirs in links)
     if any(side.head != "rel" or side.value != "=" for side in (reference, response)):
         return None
     return same_equation(comparer, reference, response)

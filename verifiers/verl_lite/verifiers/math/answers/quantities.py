@@ -73,9 +73,10 @@ def read_quantity(answer: Answer) -> Quantity | None:
 
 
 _TEXT = re.compile(  # with exponents in braces: \\mathrm{m s^{-1}}
-    r"\\(?:text|textrm|textbf|mathrm|mbox|operatorname|rm|mathit|textit)\s*\{((?:[^{}\\]|\{[^{}\\]*\})*+)\}"
+    r"\\(?:text|textrm|textbf|mathrm|mbox|operatorname|rm|mathit|textit)\s*\{((?:[^{}\\]|\\cdot|\{[^{}\\]*\})*+)\}"
 )
 _COUNTED = re.compile(r"([a-z][a-z -]+) ([a-z]{3,})\Z", re.IGNORECASE)
+_DIVISOR = re.compile(r"/\s*+\(\s*+([A-Za-z]++(?:\s*+(?:\\cdot|\*)?+\s*+[A-Za-z]++)*+)\s*+\)")  # J/(kg K)
 _UNIT_FRACTION = re.compile(r"\\frac\s*\{\s*([A-Za-z]+)\s*\}\s*\{\s*([A-Za-z]+(?:\^\{?[0-9]\}?)?)\s*\}")
 
 
@@ -88,6 +89,8 @@ def _plain_units(text: str) -> str:
         text = text if count is None else f"{count} {counted[2]}"  # five apples
     if text.startswith("Rs."):
         text = text.replace("Rs.", "\\rupee ", 1)
+    if "/" in text and "(" in text:
+        text = _DIVISOR.sub(lambda match: "/" + "/".join(re.split(r"\\cdot|[*\s]+", match[1])), text)
     if "cent" in text:
         text = re.sub(r"\bper\s?cent\b", "%", text)
     if "'" in text:

@@ -1,6 +1,5 @@
 """Ratios: 3:4, 3 to 4, 1:2:3."""
 
-from verl_lite.verifiers.math.answers.assignments import unassigned
 from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import Expr, is_value, node
@@ -19,11 +18,16 @@ def read_ratio(parser: ExpressionParser, first: Expr) -> Expr:
     while at_ratio(parser):
         parser.take()
         parts.append(parser.expression())
+    if parser.accept("="):  # AB:BC = 2:3
+        return read_ratio(parser, parser.expression())
     return node("ratio", *parts)
 
 
 def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
-    return same_ratio(comparer, reference, unassigned(response)) if reference.head == "ratio" else None
+    if reference.head != "ratio":
+        return None
+    given = response.args[1] if response.head == "rel" and response.value == "=" else response
+    return same_ratio(comparer, reference, given)
 
 
 def is_zero(part: Expr) -> bool:

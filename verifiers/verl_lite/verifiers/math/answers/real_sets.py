@@ -170,6 +170,9 @@ def _unknowns(tree: Expr) -> frozenset[str]:
     if tree.head == "rel":
         sides = tree.args[:1] if tree.value in ("in", "notin") else tree.args
         return frozenset().union(*map(symbols, sides))
+    middle = tree.args[0].args[1] if tree.head == "chain" and len(tree.args) == 2 else tree
+    if middle.head == "sym":
+        return symbols(middle)  # x of a < x < b
     if tree.head in ("chain", "and", "or", "list", "union", "intersect", "minus"):
         return frozenset().union(*(_unknowns(arg) for arg in tree.args))
     return frozenset()

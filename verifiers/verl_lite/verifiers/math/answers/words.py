@@ -16,7 +16,7 @@ _CLASSES = {
     "nothing": (
         "no solutions?|no real solutions?|no solutions? exists?|there (?:is|are) no (?:real |such )?solutions?|none|"
         "no roots?|no real roots?|empty set|no such .*|no answer|has no solutions?|no integer solutions?|"
-        "no real values?|no values?|no real numbers?|null set|nothing|inconsistent|the system has no solutions?"
+        "no real values?|no values?|no real numbers?|null set|nothing|impossible|not possible|inconsistent|the system has no solutions?"
     ),
     "undefined": (
         "does not exist|dne|d\\.n\\.e|undefined|do not exist|doesn't exist|not defined|limit does not exist|"
@@ -24,7 +24,7 @@ _CLASSES = {
     ),
     "diverges": "diverges|divergent|does not converge|it diverges|is divergent|the series diverges|series diverges",
     "converges": "converges|convergent|it converges|the series converges|series converges",
-    "infinitely many": "infinitely many|infinite solutions?|infinitely many solutions?|infinite number of solutions?",
+    "infinitely many": "infinitely many|infinite solutions?|infinitely many solutions?|infinite number(?: of solutions?)?",
     "infinity": "(?:it )?(?:diverges|tends|goes) to infinity|infinity|infinite|positive infinity|unbounded|plus infinity",
     "minus infinity": "negative infinity|minus infinity|-infinity",
     "never": "never|never true",
@@ -42,7 +42,7 @@ _INFINITY = Expr("const", (), "inf")
 _TREE_CLASSES = {
     node("named", value="empty"): "nothing", _INFINITY: "infinity", neg(_INFINITY): "minus infinity",
 }  # fmt: skip
-_LEADING = re.compile(r"(?:\\text\s*\{)?\s*(yes|no)\s*\}?\s*[,.;:]", re.IGNORECASE)
+_LEADING = re.compile(r"(?:\\text\s*\{)?\s*(yes|no)\s*\}?\s*[,.;:-]", re.IGNORECASE)
 
 
 def read_word_class(answer: Answer) -> str:

@@ -39,6 +39,10 @@ def constant(name: str) -> Expr:
     return Expr("const", (), CONSTANTS[name])
 
 
+def letter(name: str) -> Expr:
+    return constant(name) if name in ("e", "i") else sym(name)
+
+
 def math_name(text: str) -> str | None:
     r"""The name in `\mathrm{e}` or `\text{sin}`: a single letter or a function; None for words."""
     text = _OTHER_NAMES.get(text.strip(), text.strip())
@@ -61,7 +65,7 @@ def split_word(word: str) -> list[Expr | str] | None:
         )
         piece = word[position : position + size]
         if size == 1:
-            parts.append(constant(piece) if piece in ("e", "i") else sym(piece))
+            parts.append(letter(piece))
         else:
             parts.append(_named_expr(piece))
         position += size

@@ -91,6 +91,7 @@ _REWRITES = tuple(
     (needle, re.compile(pattern), replacement)
     for needle, pattern, replacement in (
         ("{", r"(?<=[0-9])\{([:.])\}(?=[0-9])", r"\1"),  # 10{:}30, 0{.}75
+        ("{}", r"\{\}\s*+(?=\^\s*+\{?\s*+\\circ)", ""),
         ("math", r"\\mathbb\s*+\{?+\s*+([PE])(?![A-Za-z])\s*+\}?+", r"\1"),
         ("math", r"(?<=\\in)\s*+\\mathbf\s*+\{?+\s*+([RZNQC])(?![A-Za-z])\s*+\}?+", r" \\mathbb{\1}"),
         ("math", r"\A\\mathbf\s*+\{?+\s*+([RZ])\s*+\}?+\Z", r"\\mathbb{\1}"),

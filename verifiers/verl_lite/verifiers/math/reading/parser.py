@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from verl_lite.verifiers.math.expressions import Expr, Unreadable, call, neg, node, num, sym
 from verl_lite.verifiers.math.reading.cursor import Cursor
-from verl_lite.verifiers.math.reading.names import FUNCTIONS, GREEK, math_name, split_word
+from verl_lite.verifiers.math.reading.names import FUNCTIONS, GREEK, letter, math_name, split_word
 from verl_lite.verifiers.math.reading.numerals import in_base, is_fraction, mixed, ways
 from verl_lite.verifiers.math.reading.tokens import Token
 
@@ -248,6 +248,9 @@ class ExpressionParser(Cursor):
             digit, rest = token.text[0], token.text[1:]
             self.tokens[self.position] = Token("num", rest, False, num(int(rest)))
             return num(int(digit))
+        if token.kind == "word" and len(token.text) == 1 and self.peek(1).kind == "num":
+            self.take()  # \frac x2: the digit is the other argument
+            return letter(token.text)
         if token.kind == "word" and len(token.text) > 1:
             self.tokens[self.position] = Token("word", token.text[1:])
             return self.word(token.text[0])

@@ -113,6 +113,8 @@ _ENDS_IN_MATH = re.compile(r"[A-Z][a-z]+\b[^$]*\$[^$]+\$\W*\Z")
 
 def bare(response: str) -> Extraction:
     text = response.strip()
+    if len(text) <= 40 and (chosen := _CHOSEN_LAST.search(text)) is not None and not _HEDGE.search(text):
+        return Extraction(chosen[1])
     if not text:
         return Extraction(None, "the response is empty")
     if (
@@ -193,8 +195,10 @@ def _from_sentence(line: str) -> Extraction:
     sentence = _ASIDE.sub("", sentence)
     if (chosen := _CHOSEN.search(sentence)) is not None:
         return Extraction(chosen[1])
-    if re.match(r"(?:yes|no)\s*[,.;!]", sentence, re.IGNORECASE):
+    if re.match(r"(?:yes|no)\s*[,.;!—–-]", sentence, re.IGNORECASE):
         return Extraction(sentence)
+    if _HAS_NONE.search(sentence):
+        return Extraction("no solution")
     if (result := _MONEY_RESULT.search(sentence)) is not None:
         return Extraction(result[1])
     if _HEDGE.search(re.sub(r"\\text\{[^{}]*\}", " ", sentence)):
@@ -227,6 +231,10 @@ _MONEY_RESULT = re.compile(
 )
 _CHOSEN = re.compile(
     r"\b(?:option|choice|statement)\s+\(?([A-J])\)?\s+is\s+(?:the\s+)?(?:correct|right|best)\b", re.I
+)
+_CHOSEN_LAST = re.compile(r"\b(?:choose|pick|select|option|choice)\s+\(?([A-J])\)?\s*[.]?\Z")
+_HAS_NONE = re.compile(
+    r"\b(?:has|have|there (?:is|are))\s+no\s+(?:real\s+|integer\s+)?(?:solutions?|roots?)\s*[.]?\Z", re.I
 )
 _ASIDE = re.compile(
     r"\s*\((?=[^()]*[a-z]{3})[^()]*+\)\s*+(?=\W*\Z)|,?\s+or\s+(?:about|approximately|roughly|equivalently)\b.*\Z",
