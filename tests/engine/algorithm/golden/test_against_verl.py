@@ -59,30 +59,33 @@ def make_batch(samples: list[TrainingSample]) -> LossInput:
         logprobs_N=flat("logprobs").requires_grad_(),
         old_logprobs_N=flat("old_logprobs"),
         advantages_N=torch.tensor(advantages, dtype=torch.float64),
-        mask_N=torch.ones(sum(LENGTHS), dtype=torch.float64),
+        mask_N=torch.tensor([bit for sample in samples for bit in sample.loss_mask_T], dtype=torch.float64),
         sequence_N=SEQUENCE_N,
         num_sequences=len(LENGTHS),
     )
 
 
-def make_samples() -> list[TrainingSample]:
-    """verl takes the covariance of the current log-probabilities."""
+def make_samples(holes: list[int] | None = None) -> list[TrainingSample]:
+    """verl takes the covariance of the current log-probabilities. Tokens at `holes` were not sampled."""
     return [
         TrainingSample(
             prompt_ids=[1],
             completion_ids=[2] * len(logprobs_T),
             sampler_logprobs_T=logprobs_T,
             advantages_T=[advantage] * len(logprobs_T),
-            loss_mask_T=[1] * len(logprobs_T),
+            loss_mask_T=[int(at not in (holes or ())) for at in range(len(logprobs_T))],
         )
         for logprobs_T, advantage in zip(INPUTS["logprobs"], INPUTS["advantages"], strict=True)
     ]
 
 
+@pytest.mark.parametrize("kind", ["losses", "losses_with_holes"])
 @pytest.mark.parametrize("name", sorted(FIXTURE["losses"]))
-def test_loss_and_gradient_are_verls(name):
+def test_loss_and_gradient_are_verls(name, kind):
+    """On rows of 7, 3, 5 and 1 tokens; with holes, as between the turns of trajectories."""
     config = AlgorithmConfig(**OURS[name])
-    samples = limit_covariance(make_samples(), config.entropy, seed=0)
+    holes = FIXTURE["holes"] if kind == "losses_with_holes" else []
+    samples = limit_covariance(make_samples(holes), config.entropy, seed=0)
     batch = make_batch(samples)
 
     def token_weights_of(component: str, per_sequence: list[float]) -> torch.Tensor:
@@ -93,7 +96,7 @@ def test_loss_and_gradient_are_verls(name):
     terms = Terms(weights=weights, entropy_N=torch.zeros_like(batch.old_logprobs_N))
     loss, _ = objective(batch, terms, policy_loss=policy_loss(config), config=config, kl_coefficient=0.0)
     loss.backward()
-    recorded = FIXTURE["losses"][name]
+    recorded = FIXTURE[kind][name]
     assert loss.item() == pytest.approx(recorded["loss"], rel=1e-6, abs=1e-9)
     gradient = [x for row in recorded["gradient"] for x in row]
     assert batch.logprobs_N.grad.tolist() == pytest.approx(gradient, rel=1e-5, abs=1e-8)
@@ -132,4 +135,4 @@ def test_rejections_are_verls_with_the_ratio_turned_over(name):
 
 
 def test_every_recorded_loss_has_a_config():
-    assert OURS.keys() == FIXTURE["losses"].keys()
+    assert OURS.keys() == FIXTURE["losses"].keys() == FIXTURE["losses_with_holes"].keys()
