@@ -65,7 +65,7 @@ def this_machine() -> Machine:
 
 def check_machine(config: TrainConfig, machine: Machine) -> list[str]:
     """Notes for the user. Raises ConfigError, with what to do, for a machine that cannot run `config`."""
-    _check_driver(machine)
+    check_driver(machine)
     _check_wanted(config, machine)
     if config.rollout.sampler == "vllm":
         _check_vllm(machine)
@@ -103,7 +103,8 @@ def check_free_memory(config: TrainConfig, shape: ModelShape, machine: Machine) 
     return [told]
 
 
-def _check_driver(machine: Machine) -> None:
+def check_driver(machine: Machine) -> None:
+    """Raise ConfigError for a GPU that torch cannot use: the run would be on the CPU, without a word."""
     if machine.devices or machine.hidden or machine.driver is None or machine.cuda is None:
         return
     raise ConfigError(

@@ -25,7 +25,7 @@ from verl_lite.engine.build import (
 )
 from verl_lite.engine.cluster.launch import launched_rank
 from verl_lite.engine.config.train import TrainConfig
-from verl_lite.engine.gpu_checks import check_free_memory, check_machine, this_machine
+from verl_lite.engine.gpu_checks import check_driver, check_free_memory, check_machine, this_machine
 from verl_lite.engine.memory_plan import Gpu, MemoryPlan, local_gpu, peak_tensor_bytes, plan_memory
 from verl_lite.engine.model.folder import default_device, load_policy, prepare_model, save_policy
 from verl_lite.engine.model.machine import local_ram
@@ -98,6 +98,7 @@ def train_only_sft(
     """
     if not config.sft.is_on:
         raise ConfigError("sft.steps=0 and sft.epochs=0: there is nothing to do; set one of them")
+    check_driver(this_machine())
     prepare = partial(prepare_run, config, resume=resume, only_sft=True)
     with open_run(
         config, prepare, command="sft", run_dir=run_dir, resume=resume, console=console, show=show

@@ -1,16 +1,25 @@
 """Each thing that can be wrong with a machine's GPUs is one line, before anything loads."""
 
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from verl_lite.engine import gpu_checks as module
+from verl_lite.engine import gpu_checks as module, training
 from verl_lite.engine.config import ModelConfig, TrainConfig
 from verl_lite.engine.gpu_checks import Device, Machine, check_free_memory, check_machine
 from verl_lite.engine.memory_plan import peak_tensor_bytes, plan_memory
 from verl_lite.engine.model import shape_of
+from verl_lite.engine.preference import (
+    DPOConfig,
+    RewardModelConfig,
+    train_dpo,
+    train_reward_model,
+    training as preference_training,
+)
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import validate
 
@@ -202,3 +211,29 @@ def test_the_plan_is_compared_with_what_was_used(monkeypatch: pytest.MonkeyPatch
         f"memory: the tensors of this process took at most 3.0 GiB of the GPU; planned "
         f"for the learner were {planned:.1f}"
     )
+
+
+NOTHING = {"model": {"path": "/none"}, "data": {"train": {"path": "/none.jsonl"}}, "steps": 1}
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        pytest.param(lambda to: training.train_only_sft(config(sft={"steps": 1}), run_dir=to), id="sft"),
+        pytest.param(lambda to: train_dpo(validate(DPOConfig, NOTHING, source="test"), run_dir=to), id="dpo"),
+        pytest.param(
+            lambda to: train_reward_model(validate(RewardModelConfig, NOTHING, source="test"), run_dir=to),
+            id="reward-model",
+        ),
+    ],
+)
+def test_no_command_trains_on_the_cpu_beside_a_gpu_that_torch_cannot_use(
+    start: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Before a model or data are read: neither is there."""
+    old = Machine(**BUILT, driver="470.82.01", failure="The driver is too old (found 11040)")
+    for where in (training, preference_training):
+        monkeypatch.setattr(where, "this_machine", lambda: old)
+    with pytest.raises(ConfigError, match=r"an NVIDIA driver \(470\.82\.01\), but torch .* cannot use it"):
+        start(tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -91,14 +91,12 @@ class Varlen:
     name: str
     call: Callable[[Tensor, Tensor, Tensor, VarlenPlan, LayerRule], Tensor]
     has_cap: bool = False
-    has_window: bool = True
 
     def fits(self, problem: Problem) -> bool:
         return (
             problem.dtype in (torch.bfloat16, torch.float16)
             and problem.head_size <= MAX_VARLEN_HEAD
             and (self.has_cap or not problem.has_cap)
-            and (self.has_window or not problem.has_window)
             and not (problem.has_sinks or problem.has_dropout or problem.repeats_much)
         )
 
@@ -136,25 +134,17 @@ def _edge(rule: LayerRule) -> tuple[int, int]:
 
 
 def _torch_varlen(function: Callable[..., Any]) -> Varlen:
-    """torch.nn.attention.varlen: at first with `is_causal`, later with windows, then with grouped heads."""
-    known = inspect.signature(function).parameters
+    """torch.nn.attention.varlen as of 2.11; since 2.12 grouped heads are to be announced."""
+    grouped = "enable_gqa" in inspect.signature(function).parameters
 
     def call(query: Tensor, key: Tensor, value: Tensor, plan: VarlenPlan, rule: LayerRule) -> Tensor:
-        options: dict[str, Any] = {}
-        if "window_size" in known:
-            options["window_size"] = _edge(rule)
-        else:
-            options["is_causal"] = True
-        if "scale" in known:
-            options["scale"] = rule.scale
-        else:  # it divides by the root of the head size
-            query = query * (rule.scale * query.shape[2] ** 0.5)
-        if "enable_gqa" in known:
-            options["enable_gqa"] = query.shape[1] != key.shape[1]
         begins = (plan.begin_queries, plan.begin_keys, plan.longest_query, plan.longest_key)
-        return function(query, key, value, *begins, **options)  # type: ignore[no-any-return]
+        options = {"enable_gqa": query.shape[1] != key.shape[1]} if grouped else {}
+        return function(  # type: ignore[no-any-return]
+            query, key, value, *begins, scale=rule.scale, window_size=_edge(rule), **options
+        )
 
-    return Varlen("torch varlen_attn", call, has_window="window_size" in known)
+    return Varlen("torch varlen_attn", call)
 
 
 def _flash_varlen(name: str, function: Callable[..., Any]) -> Varlen:
@@ -196,10 +186,12 @@ class Flex:
     def attend(
         self, query_HTE: Tensor, key_KTE: Tensor, value_KTE: Tensor, plans: AttentionMetadata, rule: LayerRule
     ) -> Tensor:
+        from torch.nn.attention.flex_attention import AuxRequest
+
         dtype = inner_dtype(query_HTE)
         query, key, value = (x.unsqueeze(0).to(dtype) for x in (query_HTE, key_KTE, value_KTE))
         with torch.autocast(query.device.type, enabled=False):
-            out, lse_1HT = _flex(query.device.type)(
+            out, aux = _flex(query.device.type)(
                 query,
                 key,
                 value,
@@ -207,11 +199,10 @@ class Flex:
                 block_mask=plans.flex.block_mask(rule.window),
                 scale=rule.scale,
                 enable_gqa=query.shape[1] != key.shape[1],
-                **_asks_for_lse(),
+                return_aux=AuxRequest(lse=True),
             )
         if rule.sinks_H is not None:  # exp(lse) / (exp(lse) + exp(sink))
-            lse_1HT = lse_1HT if isinstance(lse_1HT, Tensor) else lse_1HT.lse
-            share_1HT = torch.sigmoid(lse_1HT.float() - rule.sinks_H.float()[None, :, None])
+            share_1HT = torch.sigmoid(aux.lse.float() - rule.sinks_H.float()[None, :, None])
             out = out * share_1HT.unsqueeze(-1).to(out.dtype)
         return out[0].transpose(0, 1)  # type: ignore[no-any-return]
 
@@ -234,14 +225,6 @@ def _flex(device_type: str) -> Callable[..., Any]:
 
     chosen: Any = torch.compile(flex_attention, dynamic=True) if device_type == "cuda" else flex_attention
     return chosen  # type: ignore[no-any-return]
-
-
-@cache
-def _asks_for_lse() -> dict[str, Any]:
-    from torch.nn.attention import flex_attention as module
-
-    request = getattr(module, "AuxRequest", None)  # before 2.9: return_lse
-    return {"return_lse": True} if request is None else {"return_aux": request(lse=True)}
 
 
 @cache

@@ -46,8 +46,7 @@ def prepare_layers(model: PreTrainedModel, config: LearnerConfig, device: torch.
 
 def _allow_variants() -> None:
     settings: Any = torch._dynamo.config
-    name = "recompile_limit" if hasattr(settings, "recompile_limit") else "cache_size_limit"
-    setattr(settings, name, max(getattr(settings, name), MAX_VARIANTS))
+    settings.recompile_limit = max(settings.recompile_limit, MAX_VARIANTS)
     settings.suppress_errors = True  # a layer that cannot be compiled warns and runs as it is
 
 

@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from verl_lite.engine.gpu_checks import check_driver, this_machine
 from verl_lite.engine.learner.loop_checkpoints import LoopCheckpoints, LoopStart, find_start
 from verl_lite.engine.learner.policy import Policy
 from verl_lite.engine.learner.proof import Arrangement
@@ -131,6 +132,7 @@ def _result(run: Run[_Prepared]) -> PreferenceResult:
 
 def _prepare(config: PreferenceConfig, tokenise: Tokenise, folder: RunFolder, *, resume: bool) -> _Prepared:
     """Check everything and read the data; rename damaged checkpoints of a resumed run."""
+    check_driver(this_machine())
     if resume:
         folder.check_same_run(config, free=FREE_TO_CHANGE)
         folder.refuse_finished()

@@ -120,11 +120,6 @@ def middle_torch(query, key, value, cu_q, cu_k, max_q, max_k, *, scale=None, win
     return flash(query, key, value, cu_q, cu_k, max_q, max_k, scale=scale, window=window_size)
 
 
-def first_torch(query, key, value, cu_q, cu_k, max_q, max_k, is_causal=False, return_aux=None):
-    assert is_causal
-    return flash(query, key, value, cu_q, cu_k, max_q, max_k, scale=query.shape[2] ** -0.5, window=(-1, 0))
-
-
 def flash_attn(query, key, value, *, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale,
                causal, window_size, softcap, deterministic):  # fmt: skip
     """The arguments of flash_attn_varlen_func; version 3 may return the log-sum-exp too."""
@@ -135,8 +130,7 @@ def flash_attn(query, key, value, *, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, m
 
 VARLEN = {
     "torch, newest": module._torch_varlen(newest_torch),
-    "torch, middle": module._torch_varlen(middle_torch),
-    "torch, first": module._torch_varlen(first_torch),
+    "torch 2.11": module._torch_varlen(middle_torch),
     "flash-attn": module._flash_varlen("flash-attn", flash_attn),
 }
 
@@ -164,8 +158,7 @@ def test_every_implementation_equals_a_dense_mask(segments, num_buckets, window,
     fitting = [kernel for kernel in VARLEN.values() if kernel.fits(half)]
     for kernel in fitting:
         compare(kernel.attend(query, key, value, plan, rule), expected, inner)
-    names = {"flash-attn", *(() if cap else ("torch, newest", "torch, middle"))}
-    names |= set() if cap or window else {"torch, first"}
+    names = {"flash-attn", *(() if cap else ("torch, newest", "torch 2.11"))}
     assert {name for name in VARLEN if VARLEN[name] in fitting} == (set() if sinks else names)
 
 
