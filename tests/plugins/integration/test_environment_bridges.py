@@ -3,13 +3,16 @@
 import asyncio
 import inspect
 import json
+import re
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from websockets.sync.server import ServerConnection, serve
 
 from verl_lite.errors import EnvironmentFailed, PluginError
 from verl_lite.plugins.environments import EnvironmentConfig, Environments
@@ -78,6 +81,65 @@ def test_a_server_that_cannot_be_played_is_an_error(
 ) -> None:
     with openenv(url, **options) as host, pytest.raises(EnvironmentFailed, match=why):
         converse(host, {}, *replies)
+
+
+@pytest.fixture
+def socket_url() -> Iterator[str]:
+    """As OpenEnv's server: an environment per connection to /ws; its POST /step would forget the steps."""
+
+    def session(connection: ServerConnection) -> None:
+        count = 0
+        for raw in connection:
+            kind, data = json.loads(raw)["type"], json.loads(raw)["data"]
+            text = data.get("message")
+            count = 0 if kind == "reset" else count + 1
+            answer: dict[str, Any] = {
+                "type": "error",
+                "data": {"message": "broke", "code": "EXECUTION_ERROR"},
+            }
+            if kind == "step" and data.keys() != {"message"}:
+                errors = [{"loc": ["message"], "msg": "Field required"}]
+                answer["data"] = {"message": "Invalid", "code": "VALIDATION_ERROR", "errors": errors}
+            elif text != "crash":
+                seen = {"text": text or f"{data['seed']} {data.get('topic')}", "count": count}
+                answer = {"type": "observation"}
+                answer["data"] = {"observation": seen, "reward": 0.5 * count or None, "done": count == 2}
+            connection.send(json.dumps(answer))
+
+    with serve(session, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.socket.getsockname()[1]}"
+        server.shutdown()
+
+
+def test_a_trajectory_is_a_session_on_the_socket_of_openenv(socket_url: str) -> None:
+    with openenv(socket_url, observation="text", columns=["topic"]) as host:
+        first, _, one, two = converse(host, {"topic": "tea"}, "hello", "goodbye")
+        again, _, other = converse(host, {"topic": "tea"}, "hello")
+    assert first[0]["content"].endswith(" tea")
+    assert first == again  # the seed of the trajectory
+    assert [step.messages[0]["content"] for step in (one, two)] == ["hello", "goodbye"]
+    assert [(step.done, step.details["reward"]) for step in (one, two)] == [(False, 0.5), (True, 1.5)]
+    assert other.details["reward"] == 0.5
+
+
+def test_an_action_that_the_model_wrote_wrong_is_told_and_the_trajectory_goes_on(socket_url: str) -> None:
+    with openenv(socket_url, action="", observation="text") as host:
+        *_, prose, wrong, right = converse(host, {}, "prose", '{"massage": "x"}', '{"message": "hi"}')
+    assert prose.messages[0]["content"].startswith("This is no action: Expecting value")
+    assert wrong.messages[0]["content"] == "This is no action: message: Field required"
+    assert right.messages[0]["content"] == "hi"
+
+
+@pytest.mark.parametrize(
+    ("options", "reply", "why"),
+    [({"action": "words"}, "hi", "option action: the server refuses {'words': ...}"), ({}, "crash", "broke")],
+)
+def test_a_session_that_cannot_go_on_is_an_error(
+    socket_url: str, options: dict[str, Any], reply: str, why: str
+) -> None:
+    with openenv(socket_url, **options) as host, pytest.raises(EnvironmentFailed, match=re.escape(why)):
+        converse(host, {}, reply)
 
 
 def test_no_server_is_an_error() -> None:

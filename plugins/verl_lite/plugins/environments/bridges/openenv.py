@@ -1,14 +1,18 @@
-"""Environments that a server runs behind HTTP, as OpenEnv's do: `POST /reset` and `POST /step`.
+"""Environments that a server of OpenEnv runs: `use: "openenv:http://host:port"`.
 
-Both answer `{"observation": ..., "reward": number or null, "done": bool}`; `step` takes
-`{"action": {...}}`. Such a server holds the state of one trajectory at a time unless it tells sessions
-apart, so we send a header `X-Session-Id` of the trajectory's own.
+A trajectory is a session on the server's WebSocket `/ws`. `{"type": "reset", "data": {...}}`, and "step"
+with an action, are answered by `{"type": "observation", "data": {"observation": ..., "reward": ...,
+"done": ...}}`. OpenEnv's `POST /step` makes an environment per request, which knows nothing of the step
+before. So only a server without a socket is asked that way, with a header `X-Session-Id` per trajectory.
 """
 
 import json
+import random
 import uuid
 from collections.abc import Mapping
 from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue
@@ -18,7 +22,11 @@ from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.environments.contract import EnvironmentDefinition, Step
 from verl_lite.plugins.rollout import Message
 
+if TYPE_CHECKING:
+    from websockets.sync.client import ClientConnection
+
 MAX_REPLY_BYTES = 4 * 2**20
+TIMEOUT_S = 3600.0  # the trajectory's own deadline is shorter
 
 
 class OpenEnvOptions(ConfigModel):
@@ -42,54 +50,54 @@ class OpenEnvOptions(ConfigModel):
     )
 
 
+class _Refused(RuntimeError):
+    """The action has not the shape that the server expects."""
+
+
+class _Channel(Protocol):
+    def ask(self, kind: str, data: object) -> object: ...
+
+    def close(self) -> None: ...
+
+
 class OpenEnvEnvironment:
-    """An environment behind HTTP. Its rewards add up in `details["reward"]`."""
+    """An environment behind a server. Its rewards add up in `details["reward"]`."""
 
     def __init__(self, options: OpenEnvOptions, row: Mapping[str, object], *, url: str) -> None:
-        import httpx
-
         self._options = options
         self._row = row
-        self._http = httpx.AsyncClient(base_url=url, timeout=None, headers={"X-Session-Id": uuid.uuid4().hex})
+        self._channel = _channel(url)
         self._reward = 0.0
 
-    async def reset(self) -> tuple[Message, ...]:
+    def reset(self) -> tuple[Message, ...]:
         prompt = self._row.get("prompt")
         given = {name: self._row[name] for name in self._options.columns}
-        step = await self._post("/reset", {**self._options.reset, **given})
+        seed = {"seed": random.getrandbits(31)}  # of the trajectory's own seed
+        step = self._step(self._channel.ask("reset", {**seed, **self._options.reset, **given}))
         before = [dict(message) for message in prompt] if isinstance(prompt, (list, tuple)) else []
         return (*before, *step.messages)  # type: ignore[arg-type]
 
-    async def step(self, message: Message) -> Step:
-        return await self._post("/step", {"action": self._action(message["content"])})
-
-    async def close(self) -> None:
-        await self._http.aclose()
-
-    def _action(self, text: str) -> JsonValue:
-        if self._options.action:
-            return {self._options.action: text}
+    def step(self, message: Message) -> Step:
+        text = message["content"]
+        if key := self._options.action:
+            try:
+                return self._step(self._channel.ask("step", {key: text}))
+            except _Refused as error:
+                raise RuntimeError(f"option action: the server refuses {{{key!r}: ...}}: {error}") from None
         try:
-            action: JsonValue = json.loads(text)
-        except ValueError:
-            return {"invalid": text}
-        return action
+            return self._step(self._channel.ask("step", json.loads(text)))
+        except (_Refused, ValueError) as error:  # the model's mistake: it wrote the action
+            told = Message(role="user", content=f"This is no action: {error}")
+            return Step(messages=(told,), details={"reward": self._reward})
 
-    async def _post(self, path: str, body: Mapping[str, object]) -> Step:
-        answer = await self._http.post(path, json=body)
-        if answer.status_code != 200:
-            raise RuntimeError(f"{answer.request.url} answered {answer.status_code}: {answer.text[:200]!r}")
-        if len(answer.content) > MAX_REPLY_BYTES:
-            raise RuntimeError(f"{answer.request.url} answered with more than {MAX_REPLY_BYTES} bytes")
-        try:
-            found = answer.json()
-            observation, reward, done = found["observation"], found.get("reward"), bool(found.get("done"))
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise RuntimeError(
-                f"{answer.request.url} answered without an observation: {answer.text[:200]!r}"
-            ) from None
-        self._reward += float(reward or 0.0)
-        content = self._text(observation)
+    def close(self) -> None:
+        self._channel.close()
+
+    def _step(self, answer: object) -> Step:
+        if not isinstance(answer, Mapping) or "observation" not in answer:
+            raise RuntimeError(f"the server answered without an observation: {answer!r:.200}")
+        self._reward += float(answer.get("reward") or 0.0)
+        content, done = self._text(answer["observation"]), bool(answer.get("done"))
         return Step(
             messages=(Message(role="user", content=content),) if content or not done else (),
             done=done,
@@ -106,14 +114,70 @@ class OpenEnvEnvironment:
         return observation if isinstance(observation, str) else json.dumps(observation, ensure_ascii=False)
 
 
+def _channel(url: str) -> _Channel:
+    from websockets.exceptions import InvalidHandshake
+    from websockets.sync.client import connect
+
+    try:
+        return _Socket(url, connect(f"ws{url.removeprefix('http')}/ws", max_size=MAX_REPLY_BYTES))
+    except (InvalidHandshake, OSError):
+        return _Http(url)
+
+
+class _Socket:
+    """The synchronous client: its thread answers the server's pings while the model writes."""
+
+    def __init__(self, url: str, connection: "ClientConnection") -> None:
+        self._url = url
+        self._connection = connection
+
+    def ask(self, kind: str, data: object) -> object:
+        self._connection.send(json.dumps({"type": kind, "data": data}))
+        answer = json.loads(self._connection.recv(TIMEOUT_S))
+        found = answer["data"]
+        if found.get("code") == "VALIDATION_ERROR" and found.get("errors"):
+            mistakes = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found["errors"])
+            raise _Refused("; ".join(mistakes))
+        if answer.get("type") != "observation":
+            raise RuntimeError(f"{self._url}: {found.get('message') or found!r:.300}")
+        return found
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class _Http:
+    def __init__(self, url: str) -> None:
+        import httpx
+
+        headers = {"X-Session-Id": uuid.uuid4().hex}
+        self._http = httpx.Client(base_url=url, timeout=TIMEOUT_S, headers=headers)
+
+    def ask(self, kind: str, data: object) -> object:
+        answer = self._http.post(f"/{kind}", json={"action": data} if kind == "step" else data)
+        if answer.status_code != 200:
+            refused = answer.status_code == 422
+            raise (_Refused if refused else RuntimeError)(
+                f"{answer.request.url} answered {answer.status_code}: {answer.text[:200]!r}"
+            )
+        if len(answer.content) > MAX_REPLY_BYTES:
+            raise RuntimeError(f"{answer.request.url} answered with more than {MAX_REPLY_BYTES} bytes")
+        return answer.json()
+
+    def close(self) -> None:
+        self._http.close()
+
+
 def openenv_environment(url: str) -> EnvironmentDefinition:
     """The environment of the server at `url`. Raises PluginError for what is no URL."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise PluginError(f"environment openenv:{url}: expected openenv:http://host:port")
+    if find_spec("websockets") is None:
+        raise PluginError(f"environment openenv:{url} needs websockets: pip install 'verl-lite[openenv]'")
     return EnvironmentDefinition(
         name=f"openenv:{url}",
-        call=partial(OpenEnvEnvironment, url=url),
+        call=partial(OpenEnvEnvironment, url=url.rstrip("/")),
         options_model=OpenEnvOptions,
         timeout_s=60.0,
         distribution=url,
