@@ -44,7 +44,7 @@ def content_text(content: Any) -> str:
 
 
 def spoken(completion: object) -> dict[str, Any]:
-    """`completion` and `turns` of text or messages: the last reply and, of several messages, all of them.
+    """`completion` and `turns` of text or messages: the last reply and, of several messages or one that calls, all.
 
     Raises DataError for what is neither.
     """
@@ -55,7 +55,8 @@ def spoken(completion: object) -> dict[str, Any]:
     turns = [{key: value for key, value in part.items() if value is not None} for part in completion]
     replies = turns if len(turns) == 1 else [turn for turn in turns if turn.get("role") == "assistant"]
     text = content_text(replies[-1].get("content")) if replies else ""
-    return {"completion": text, "turns": turns if len(turns) > 1 else []}
+    is_trajectory = len(turns) > 1 or any(turn.get("tool_calls") for turn in turns)
+    return {"completion": text, "turns": turns if is_trajectory else []}
 
 
 def clean_text(text: str) -> str:

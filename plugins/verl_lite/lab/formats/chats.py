@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 from verl_lite.lab.formats.rows import without_none
+from verl_lite.lab.formats.tool_turns import TYPES, turns_of
 from verl_lite.plugins.paths import literal
 
 ROLE_OF = {
     "human": "user",
     "customer": "user",
     **dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "bot", "model", "ai", "function_call"), "assistant"),
-    **dict.fromkeys(("observation", "function", "function_response"), "tool"),
+    **dict.fromkeys(("observation", "function", "function_response", "tool-response"), "tool"),
+    "tool-call": "assistant",
 }
 
 _HH_TURN = re.compile(r"\s*\n\n(Human|Assistant): ?")
@@ -22,7 +24,9 @@ def is_chat(value: object) -> TypeGuard[Sequence[Mapping[str, Any]]]:
         isinstance(value, Sequence)
         and not isinstance(value, str)
         and bool(value)
-        and all(isinstance(m, Mapping) and ("role" in m or "from" in m) for m in value)
+        and all(
+            isinstance(m, Mapping) and ("role" in m or "from" in m or m.get("type") in TYPES) for m in value
+        )
     )
 
 
@@ -78,27 +82,21 @@ def as_turns(text: Any) -> Any:
 
 
 def chat(messages: Any) -> list[dict[str, Any]]:
-    """Messages with role and content, also from ShareGPT's `from` and `value`, and JSON text."""
+    """Messages with role and content, also from ShareGPT's `from` and `value`, and JSON text.
+
+    Tool calls have OpenAI's form, whoever wrote them: as items of the Responses API, parts of a content
+    (Anthropic, OpenTelemetry), name and arguments alone, or JSON text. Raises ValueError for any other.
+    """
     if isinstance(messages, str):
         messages = parsed_chat(messages)
     if isinstance(messages, Mapping):
         messages = [messages]
     if not is_chat(messages):
-        raise TypeError(f"expected a list of messages, got {type(messages).__name__}")
-    return [_turn(message) for message in messages]
-
-
-def _turn(message: Mapping[str, Any]) -> dict[str, Any]:
-    turn = without_none(message)
-    if "parts" in turn:
-        turn = {"content": _parts_text(turn.pop("parts")), **turn}
-    if "from" in turn:
-        turn = {"role": turn.pop("from"), "content": turn.pop("value", None), **turn}
-    role = str(turn.get("role"))
-    return {**turn, "role": ROLE_OF.get(role, role)}  # TRL's maybe_convert_to_chatml leaves "human" and "gpt"
-
-
-def _parts_text(parts: Any) -> str:
-    """The text in OpenTelemetry's message parts."""
-    texts = [part.get("content") for part in parts if part.get("type") == "text"]
-    return "".join(text for text in texts if isinstance(text, str))
+        raise TypeError("expected a list of messages, each with its role")
+    turns: list[dict[str, Any]] = []
+    for turn in (turn for message in messages for turn in turns_of(without_none(message), ROLE_OF)):
+        if turn.pop("is_item", False) and turns and turns[-1]["role"] == "assistant":
+            turns[-1]["tool_calls"] = [*turns[-1].get("tool_calls", ()), *turn["tool_calls"]]
+        else:
+            turns.append(turn)
+    return turns

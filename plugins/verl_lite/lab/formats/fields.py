@@ -108,6 +108,8 @@ class Fields:
     def _texts(self, get: Callable[[Paths], Any]) -> dict[str, Any]:
         completion, prompt = get(self.completion), get(self.prompt)
         if completion is not None:
+            if isinstance(completion, Mapping) and completion.keys() & {"content", "tool_calls"}:
+                completion = {"role": "assistant", **completion}
             return {"prompt": as_turns(prompt), **spoken(as_turns(completion))}
         conversation = get(self.messages)
         if conversation is None:

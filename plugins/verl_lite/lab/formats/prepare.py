@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from verl_lite.lab.formats.chats import is_chat, side
-from verl_lite.lab.formats.rows import last_reply, number_or_none
+from verl_lite.lab.formats.chats import chat, is_chat, side
+from verl_lite.lab.formats.rows import is_trajectory, last_reply, number_or_none
 from verl_lite.plugins.rollout import content_text
 
 Row = Mapping[str, Any]
@@ -114,11 +114,17 @@ def pairs(row: Row) -> Row:
 
 
 def nemo_gym(row: Row) -> Row:
-    """`response.output_text`: the text of the last message in the Responses API's output; `response.last`."""
+    """`response.output_text`: the text of the last message in the Responses API's output; `response.last`.
+
+    With tool calls, `response.turns` instead.
+    """
     response = row["response"]
     said = [item for item in response.get("output") or () if item.get("type", "message") == "message"]
     last = said[-1] if said else None
     text = content_text(last.get("content")) if last else None
+    turns = chat(response["output"]) if len(response.get("output") or ()) > 1 else []
+    if is_trajectory(turns):  # the tokens are those of the last message alone
+        return {**row, "response": {**response, "turns": turns}}
     return {**row, "response": {**response, "output_text": text, "last": last or {}}}
 
 
@@ -140,10 +146,14 @@ def _with_tokens(sequence: Row) -> Row:
 
 
 def inspect(row: Row) -> Row:
-    """The letters of inspect's scores as numbers, in a sample or in a whole log."""
+    """The letters of inspect's scores as numbers, in a sample or in a whole log; `turns` of an agent."""
     if "samples" in row:
         return {**row, "samples": [inspect(sample) for sample in row["samples"]]}
     scores = {name: _number(score) for name, score in (row.get("scores") or {}).items()}
+    messages = row.get("messages") or []
+    own = [at for at, m in enumerate(messages) if m.get("role") == "assistant" and m.get("source") != "input"]
+    if own and (len(own) > 1 or is_trajectory(messages)):
+        row = {**row, "input": messages[: own[0]], "turns": messages[own[0] :]}
     return {**row, "scores": scores}
 
 

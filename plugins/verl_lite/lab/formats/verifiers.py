@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from verl_lite.lab.formats.chats import as_turns
 from verl_lite.lab.formats.rows import make_record, number_or_none, without_none
 from verl_lite.plugins.records import Record
 from verl_lite.plugins.rollout import spoken
@@ -40,7 +41,7 @@ def _result(row: Mapping[str, Any], number: int) -> Record:
         number,
         group=str(row["example_id"]),
         prompt=row.get("prompt"),
-        **spoken(row.get("completion")),
+        **spoken(as_turns(row.get("completion"))),
         reference=row.get("answer"),
         finish_reason=_finish(row.get("is_truncated")),
         reward=None if row.get("error") else row.get("reward"),
