@@ -44,9 +44,9 @@ def content_text(content: Any) -> str:
 
 
 def spoken(completion: object) -> dict[str, Any]:
-    """`completion` and `turns` of text or messages: the last reply and, of several messages or one that calls, all.
+    """`completion` and `turns` of text or messages: the last reply and, of a trajectory, all messages.
 
-    Raises DataError for what is neither.
+    A trajectory is several messages, or one that calls a tool. Raises DataError for what is neither.
     """
     if isinstance(completion, str):
         return {"completion": completion, "turns": []}

@@ -24,10 +24,12 @@ def is_chat(value: object) -> TypeGuard[Sequence[Mapping[str, Any]]]:
         isinstance(value, Sequence)
         and not isinstance(value, str)
         and bool(value)
-        and all(
-            isinstance(m, Mapping) and ("role" in m or "from" in m or m.get("type") in TYPES) for m in value
-        )
+        and all(isinstance(m, Mapping) and ({"role", "from"} & m.keys() or _is_typed(m)) for m in value)
     )
+
+
+def _is_typed(message: Mapping[str, object]) -> bool:
+    return isinstance(kind := message.get("type"), str) and kind in TYPES
 
 
 def parsed_chat(text: str) -> Any:

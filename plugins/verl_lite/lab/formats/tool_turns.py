@@ -1,7 +1,7 @@
 """Tool calls and their results as peers write them, in OpenAI's form.
 
-Items of the Responses API (also the OpenAI Agents SDK's), parts of a content (Anthropic, OpenTelemetry), LangChain's
-messages, inspect's calls, calls as JSON text.
+Items of the Responses API (also the OpenAI Agents SDK's), parts of a content (Anthropic, OpenTelemetry),
+LangChain's messages, inspect's calls, calls as JSON text.
 """
 
 import json
@@ -33,26 +33,21 @@ def turns_of(message: dict[str, Any], role_of: Mapping[str, str]) -> Iterator[di
     if "from" in message:
         message = {"role": message.pop("from"), "content": message.pop("value", None), **message}
     role = str(message.get("role"))
-    turn = {
-        **message,
-        "role": role_of.get(role, role),
-    }  # TRL's maybe_convert_to_chatml leaves "human" and "gpt"
+    turn = {**message, "role": role_of.get(role, role)}  # TRL's maybe_convert_to_chatml leaves "human"
     if role == "tool" and isinstance(function := turn.get("function"), str):  # inspect's
         turn["name"] = function
     if turn.get("tool_calls"):
         turn["tool_calls"] = [_call(one) for one in turn["tool_calls"]]
     parts = turn.pop("parts", None)
     found = turn.get("content") if parts is None else parts
-    if isinstance(found, list) and (
-        parts is not None or any(_kind(part) in _CALLS | _RESULTS for part in found)
-    ):
+    if isinstance(found, list) and (parts is not None or any(map(_is_of_tools, found))):
         yield from _of_parts(found, turn)
     else:
         yield turn
 
 
-def _kind(part: Any) -> Any:
-    return part.get("type") if isinstance(part, Mapping) else None
+def _is_of_tools(part: object) -> bool:
+    return isinstance(part, Mapping) and part.get("type") in _CALLS | _RESULTS
 
 
 def _of_parts(parts: Sequence[Mapping[str, Any]], turn: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -60,13 +55,7 @@ def _of_parts(parts: Sequence[Mapping[str, Any]], turn: Mapping[str, Any]) -> It
     results = [part for part in parts if part.get("type") in _RESULTS]
     for part in results:
         found = next((part[key] for key in ("content", "response", "output", "result") if key in part), "")
-        text = (
-            found
-            if isinstance(found, str)
-            else content_text(found)
-            if _is_parts(found)
-            else json.dumps(found)
-        )
+        text = content_text(found) if isinstance(found, str) or _is_parts(found) else json.dumps(found)
         id = next((part[key] for key in ("tool_use_id", "call_id", "id") if key in part), "")
         yield {"role": "tool", "content": text, "tool_call_id": id}
     calls = [_call(part) for part in parts if part.get("type") in _CALLS]
@@ -80,7 +69,7 @@ def _is_parts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(part, Mapping) and "type" in part for part in value)
 
 
-def _call(given: Any) -> dict[str, Any]:
+def _call(given: object) -> dict[str, Any]:
     """A tool call in OpenAI's form; one that has it stays as it is."""
     value = strict_json(given) if isinstance(given, str) else given
     if not isinstance(value, Mapping):
