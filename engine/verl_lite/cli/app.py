@@ -3,10 +3,11 @@
 import codecs
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -119,6 +120,12 @@ def main() -> None:
         sys.exit(_report(error, 2))
     except VerlLiteError as error:
         sys.exit(_report(error, 1))
+    except ModuleNotFoundError as error:
+        if not (extra := _extra_with(error.name or "")):
+            raise
+        sys.exit(
+            _report(f"this needs {error.name}, which is not installed: pip install 'verl-lite[{extra}]'", 2)
+        )
     except typer.Abort:
         sys.exit(130)
 
@@ -128,6 +135,14 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+def _extra_with(package: str) -> str | None:
+    """The smallest extra of verl-lite that installs `package`."""
+    lines = [line for line in requires("verl-lite") or () if "extra ==" in line]
+    extras = [line.split("extra == ")[1].strip("'\"") for line in lines]
+    having = [extra for line, extra in zip(lines, extras, strict=True) if re.match(rf"{package}[^\w-]", line)]
+    return min(having, key=extras.count, default=None)
 
 
 @contextmanager

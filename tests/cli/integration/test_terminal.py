@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +61,30 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
     assert out == ""
     assert re.fullmatch(r"error: [^\n]+\n", err), err
     assert MISTAKES[arguments] in err
+
+
+NEED_TORCH = ("train", "sft", "eval", "diagnose", "config check")
+WITHOUT_TORCH = """
+import sys
+from verl_lite.cli import main
+sys.modules["torch"] = None
+config, *commands = sys.argv[1:]
+for command in commands:
+    sys.argv = ["verl-lite", *command.split(), config]
+    try:
+        main()
+    except SystemExit as ended:
+        print(ended.code)
+"""
+
+
+def test_without_torch_a_command_names_the_extra() -> None:
+    config = Path(__file__).parents[3] / "examples" / "quickstart.yaml"
+    command = [sys.executable, "-c", WITHOUT_TORCH, config, *NEED_TORCH]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["2"] * len(NEED_TORCH)
+    message = "error: this needs torch, which is not installed: pip install 'verl-lite[train]'\n"
+    assert done.stderr == message * len(NEED_TORCH)
 
 
 def _commands(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -230,6 +230,19 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == finished + 1
 
 
+def test_without_vllm_nothing_is_loaded(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "vllm" else find(name, *more)
+    )
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(CONFIG))
+    run_dir = tmp_path / "run"
+    code, out, err = cli("train", str(tmp_path / "c.yaml"), "rollout.sampler=vllm", "--run-dir", str(run_dir))
+    assert (code, out, run_dir.exists()) == (2, "", False)
+    assert "rollout.sampler=vllm needs vLLM" in err
+    assert "rollout.sampler=transformers" in err
+
+
 @pytest.mark.parametrize(
     ("override", "key"),
     [
