@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from math import comb, factorial
 
 from verl_lite.verifiers.math.algebra import function_forms
 from verl_lite.verifiers.math.algebra.powers import NoForm, PowerRing
 from verl_lite.verifiers.math.algebra.ring import ONE, UNIT, Quotient, TooBig
-from verl_lite.verifiers.math.expressions import Expr, bound, num, replace
+from verl_lite.verifiers.math.expressions import Expr, bound, neg, node, num, replace, sym
 
 MAX_FACTORIAL = 2500
 MAX_BIG_TERMS = 200
+MAX_SUMMED_DEGREE = 12
+_INFINITY = Expr("const", (), "inf")
 
 
 class NormalForms:
@@ -73,9 +76,15 @@ class NormalForms:
         return result
 
     def big(self, expr: Expr) -> Quotient:
-        """A sum or product over a fixed range of integers, term by term."""
+        """A sum or product over a fixed range, term by term; the sum of a polynomial for any range."""
         kind, number = expr.name.split(" ")
-        low, high = (self.form(end).constant for end in expr.args[1:])
+        low, high = (None if end == _INFINITY else self.form(end).constant for end in expr.args[1:])
+        if kind == "sum" and (low is None or high is None or high - low >= MAX_BIG_TERMS):
+            degree = _degree(expr.args[0], number)
+            if degree is not None and degree <= MAX_SUMMED_DEGREE and _INFINITY not in expr.args:
+                return self.polynomial_sum(expr, bound(int(number)), degree)
+            if number == "0" and (series := self.geometric_sum(expr)) is not None:
+                return series
         if kind not in ("sum", "prod") or low is None or high is None or low.denominator != 1:
             raise NoForm(f"a {kind} over a range that is not fixed")
         if high.denominator != 1 or high - low >= MAX_BIG_TERMS:
@@ -87,6 +96,37 @@ class NormalForms:
             result = combine(result, self.form(replace(expr.args[0], bound(int(number)), num(at))))
         return result
 
+    def polynomial_sum(self, expr: Expr, variable: Expr, degree: int) -> Quotient:
+        """Newton's series: the sum of p from a to b is that of D^j p(a) * binom(b - a + 1, j + 1)."""
+        body, low, high = expr.args
+        differences = [
+            self.form(replace(body, variable, node("add", low, num(at)))) for at in range(degree + 1)
+        ]
+        count = self.form(node("add", node("add", high, neg(low)), num(1)))
+        result = self.ring.rational(Fraction(0))
+        for order in range(degree + 1):
+            self.ring.spend(20)
+            term = self.ring.multiply(differences[0], self.falling(count, order + 1))
+            result = self.ring.add(result, term)
+            differences = [self.ring.add(b, self.ring.negate(a)) for a, b in pairwise(differences)]
+        return result
+
+    def geometric_sum(self, expr: Expr) -> Quotient | None:
+        """f(a) (r^m - 1) / (r - 1) for m terms, f(a) / (1 - r) without an end; None where r is no number."""
+        body, low, high = expr.args
+        index = sym("index of summation")
+        first, following = (replace(body, bound(0), term) for term in (index, node("add", index, num(1))))
+        ratio = self.ring.divide(self.form(following), self.form(first)).constant
+        if ratio is None or ratio in (0, 1):
+            return None
+        start = self.form(replace(body, bound(0), low))
+        if high == _INFINITY:
+            return self.ring.scale(start, 1 / (1 - ratio)) if abs(ratio) < 1 else None
+        count = self.form(node("add", node("add", high, neg(low)), num(1)))
+        power = self.ring.raised(self.ring.rational(ratio), count)
+        less_one = self.ring.add(power, self.ring.rational(Fraction(-1)))
+        return self.ring.scale(self.ring.multiply(start, less_one), 1 / (ratio - 1))
+
     def binomial(self, expr: Expr) -> Quotient:
         top, bottom = self.form(expr.args[0]), self.form(expr.args[1])
         count = bottom.constant
@@ -94,8 +134,12 @@ class NormalForms:
             return self.number_binomial(top.constant, count)
         if count is None or count.denominator != 1 or not 0 <= count <= 12:
             raise NoForm("a binomial over a formula")
-        result = self.ring.rational(Fraction(1, factorial(int(count))))
-        for step in range(int(count)):
+        return self.falling(top, int(count))
+
+    def falling(self, top: Quotient, count: int) -> Quotient:
+        """top (top - 1) ... (top - count + 1) / count!"""
+        result = self.ring.rational(Fraction(1, factorial(count)))
+        for step in range(count):
             result = self.ring.multiply(result, self.ring.add(top, self.ring.rational(Fraction(-step))))
         return result
 
@@ -107,6 +151,25 @@ class NormalForms:
         if min(bottom, top - bottom) > MAX_FACTORIAL or top > 10**6:
             raise TooBig("a binomial of too many digits")
         return self.ring.rational(Fraction(comb(int(top), int(bottom))))
+
+
+def _degree(body: Expr, number: str) -> int | None:
+    """The degree of a polynomial in the bound variable `number`; None for other formulas."""
+    if body.head == "bound":
+        return int(body.name == number)
+    degrees = [_degree(arg, number) for arg in body.args]
+    known = [degree for degree in degrees if degree is not None]
+    if len(known) < len(degrees) or not any(known):
+        return 0 if len(known) == len(degrees) else None
+    if body.head in ("add", "neg"):
+        return max(known)
+    if body.head == "mul":
+        return sum(known)
+    if body.head == "div":
+        return known[0] if known[1] == 0 else None
+    power = body.args[1].value if body.head == "pow" else None
+    is_power = isinstance(power, Fraction) and power.denominator == 1 and 0 <= power <= MAX_SUMMED_DEGREE
+    return known[0] * int(power) if is_power and isinstance(power, Fraction) else None
 
 
 def exact_value(expr: Expr) -> Fraction | None:
