@@ -135,7 +135,7 @@ def cpu_sampler_parts(config: TrainConfig, shape: ModelShape) -> list[Part]:
     process = CPU_VLLM_BYTES + (CPU_PROCESS_BYTES if rollout.is_placed_by_ray else 0.0)
     parts = [
         Part("vLLM's weights", weights, rests=True),
-        Part("KV cache", rollout.vllm.kv_cache_gib * GIB, rests=True),
+        Part("KV cache when full", rollout.vllm.kv_cache_gib * GIB, rests=True),
         Part("vLLM", process, rests=True),
     ]
     return [replace(part, num_bytes=rollout.num_engines * part.num_bytes) for part in parts]

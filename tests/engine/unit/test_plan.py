@@ -212,7 +212,7 @@ def test_a_machine_without_a_gpu_by_hand() -> None:
     assert parts["vLLM's weights"] == round(4 * (134_515_008 + 49_152 * 576) / GIB, 2) == 0.61
     kept = 1024 * (30 * (24 * 576 + 22 * 576 + 24 * 192 + 16 * 1536) + 16 * 576)
     assert parts["activations of 1024 tokens"] == round(kept / GIB, 2) == 1.6
-    assert parts["KV cache"] == 1.0
+    assert parts["KV cache when full"] == 1.0
     # checkpointing leaves the copy of weights and both moments, 12 bytes a parameter, as the largest phase
     small = {**one_row, "learner": {"max_tokens_per_micro_batch": 1024, "gradient_checkpointing": True}}
     plan = plan_memory(config(**small), SMOLLM2, None)
@@ -227,10 +227,10 @@ def test_samplers_and_ranks_of_a_machine_add_up() -> None:
 
     one = parts()
     server = {"sampler": "vllm-server", "server": {"url": "http://localhost:8000"}}
-    assert not {"vLLM", "KV cache"} & set(parts(rollout=server))
+    assert not {"vLLM", "KV cache when full"} & set(parts(rollout=server))
     assert parts(rollout={"sampler": "transformers"})["sampler's weights"] == 0.5  # float32 on a CPU
     many = parts(rollout={"num_engines": 3}, learner={"num_ranks": 2, "parallel": "replicated"})
-    assert many["KV cache"] == 3 * one["KV cache"]
+    assert many["KV cache when full"] == 3 * one["KV cache when full"]
     assert many["weights"] == pytest.approx(2 * one["weights"], abs=0.02)
     assert many["vLLM"] == pytest.approx(3 * (0.7 + 0.6), abs=0.01)  # processes of their own
 

@@ -57,7 +57,9 @@ def _read_json(file: Path, what: str) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:
         raise DataError(f"{what}={str(file.parent)!r}: {file.name} is not JSON: {error}") from None
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        raise DataError(f"{what}={str(file.parent)!r}: {file.name} holds {found!r:.40}, expected an object")
+    return found
 
 
 def _without_config(adapter: Mapping[str, Any]) -> str:
@@ -96,8 +98,9 @@ def _problem(config: Mapping[str, Any], *, trains: bool) -> str:
     if kind not in CAUSAL:
         return f"{kind} is no causal language model in transformers {transformers.__version__}"
     if trains and (quantised := config.get("quantization_config")):
+        method = quantised.get("quant_method", "by MLX")
         return (
-            f"its weights are quantised ({quantised.get('quant_method')}), and training needs plain ones: "
+            f"its weights are quantised ({method}), and training needs plain ones: "
             "use those they were made from (learner.lora.quantize: true quantises a frozen base itself)"
         )
     return ""

@@ -77,6 +77,7 @@ def read_template(path: str) -> str:
 
 
 def _own_tokenizer(config: ModelConfig) -> Tokenizer:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
     path = config.path or ""
@@ -87,7 +88,7 @@ def _own_tokenizer(config: ModelConfig) -> Tokenizer:
         if is_gguf(path):
             return from_pretrained(AutoTokenizer, path)
         return load_auto_tokenizer(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise DataError(f"cannot load the tokenizer of model.path={path!r}: {first_line(error)}") from None
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from verl_lite.engine.config import LearnerConfig, ModelConfig
 from verl_lite.engine.config.algorithm import CriticConfig
 from verl_lite.engine.learner.critic import make_critic
-from verl_lite.engine.model import end_token_ids, load_policy, load_tokenizer, shape_of
+from verl_lite.engine.model import build_tiny_tokenizer, end_token_ids, load_policy, load_tokenizer, shape_of
 from verl_lite.engine.model.compatibility import check_config, check_vocabulary
 from verl_lite.engine.model.folder import pad_token_id
 from verl_lite.engine.preference.reward_model import load_scoring_model
@@ -99,11 +99,26 @@ def test_a_config_that_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match=r"config\.json is not JSON"):
         check_config(str(tmp_path))
+    (tmp_path / "config.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(DataError, match=r"config\.json holds \[\], expected an object"):
+        check_config(str(tmp_path))
 
 
 def test_code_in_a_folder_whose_model_transformers_has_is_not_run(tmp_path: Path, small_model: Path) -> None:
     config = json.loads((small_model / "config.json").read_text(encoding="utf-8"))
     check_config(written(tmp_path / "own", **config, auto_map={"AutoConfig": "evil.Config"}))
+
+
+def test_a_config_that_contradicts_itself_is_one_line_where_it_is_first_read(tmp_path: Path) -> None:
+    """transformers reads the model's configuration for its tokenizer too."""
+    build_tiny_tokenizer().save_pretrained(tmp_path)
+    written(tmp_path, model_type="llama", hidden_size=128, num_attention_heads=3)
+    for read in (load_tokenizer, shape_of):
+        with pytest.raises(
+            DataError, match=r"hidden size \(128\) is not a multiple of .* heads \(3\)"
+        ) as caught:
+            read(ModelConfig(path=str(tmp_path)))
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
