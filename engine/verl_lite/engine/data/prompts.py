@@ -26,6 +26,10 @@ def row_messages(row: Row, config: DatasetConfig, *, where: str = "the row") -> 
             messages = to_messages(config.prompt_template.format_map(row), where=where)
         except KeyError as error:
             raise DataError(f"prompt_template names {error}; the row has {', '.join(row)}") from None
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            raise DataError(
+                f"{where}: prompt_template does not fit: {error} (a brace is {{{{ or }}}})"
+            ) from None
     else:
         messages = to_messages(dig(row, config.prompt), where=f"{where}, column {config.prompt!r}")
     return with_system(messages, row, config)

@@ -84,6 +84,10 @@ class ChatTemplate:
         """
         self._check_roles(messages, where)
         text = self._rendered(messages, tools=tools, for_inference=for_inference, where=where)
+        if not _is_unicode(text):
+            raise DataError(
+                f"{where}: the text has half of a surrogate pair (\\ud800 to \\udfff): repair the row"
+            )
         missing = "" if may_lose else _missing(messages, tools or (), text)
         if missing:
             raise DataError(f"{where}: the chat template leaves out {missing}: the model would never see it")
@@ -184,6 +188,14 @@ class ChatTemplate:
                     f"data.template_kwargs: the chat template of this model never reads {name!r}; remove it, "
                     "or set data.chat_template to a template that does"
                 )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _source(tokenizer: Tokenizer) -> str:

@@ -59,17 +59,19 @@ class ExampleBuilder:
         self, conversation: Conversation, rows: SFTRowsConfig, *, drop_overlong: bool = False
     ) -> list[SFTExample]:
         """The examples of one chat; too long, none if `drop_overlong`, else DataError."""
-        turns = conversation.assistant_turns
-        if not turns:
+        answers, messages = conversation.assistant_turns, conversation.messages
+        weighed = [at for at in answers if messages[at].get("weight", 1) != 0]  # as OpenAI marks them
+        if not weighed:
             raise DataError(f"row {conversation.id}: the chat has no assistant turn, so nothing to train on")
-        turns = turns[-1:] if rows.train_on == "last" else turns
+        turns = weighed[-1:] if rows.train_on == "last" else weighed
         responses = [self._finder.response(conversation, turn) for turn in turns]
         whole = rendered = self._finder.render(conversation, len(conversation.messages))
         self._check_responses(conversation, responses)
         if responses[-1].closed.startswith(whole):  # the end of turn that the template does not write
             whole = responses[-1].closed
+        marks = whole == rendered and len(weighed) == len(answers)
         if all(whole.startswith(response.closed) for response in responses):
-            made = [self._example(conversation, whole, responses, is_marked=whole == rendered)]
+            made = [self._example(conversation, whole, responses, is_marked=marks)]
         else:
             self.num_rewritten += 1
             made = [self._example(conversation, one.after, [one], is_marked=False) for one in responses]

@@ -266,3 +266,22 @@ def test_a_store_is_on_disk_beyond_its_limit_and_reads_any_row(tmp_path: Path) -
     assert list(store) == rows
     with pytest.raises(IndexError):
         store[300]
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "message"),
+    [
+        ({"q": "x"}, {"prompt_template": "{q} {"}, r"row 0: prompt_template does not fit: Single '{'"),
+        (
+            {"q": ["x"]},
+            {"prompt_template": "{q[1]}"},
+            "row 0: prompt_template does not fit: list index out of range",
+        ),
+        ({"q": "\ud83d"}, {"prompt": "q"}, "row 0: the text has half of a surrogate pair"),
+    ],
+)
+def test_text_that_cannot_be_made_is_one_line(
+    row: Any, options: Any, message: str, tmp_path: Path, tokenizer: Any
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, tokenizer, [row], reference="", **options)

@@ -9,6 +9,7 @@ import pytest
 
 from verl_lite.engine.config import SFTConfig, SFTRowsConfig
 from verl_lite.engine.sft import Conversation, ExampleBuilder, FaultKind, ResponseFinder, SFTExample
+from verl_lite.errors import DataError
 
 FAMILIES = Path(__file__).parents[3] / "fixtures" / "chat_templates" / "families" / "families.json"
 ABOUT = json.loads(FAMILIES.read_text(encoding="utf-8"))
@@ -178,8 +179,6 @@ CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 17, "
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tool_call_is_trained_or_refused(name: str, chat_families: Any) -> None:
     """Never an empty turn, as Phi's and InternLM's templates make of it."""
-    from verl_lite.errors import DataError
-
     family = chat_families[name]
     chat = [{"role": "user", "content": "2+2"}, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
     examples: list[SFTExample] = []
@@ -216,3 +215,17 @@ def test_plain_text_begins_as_the_tokenizer_begins_it(chat_families: Any) -> Non
         assert len(rows) > 1
         assert tokenizer.decode(whole) == f"<s>{TEXT}</s>"
         assert [row.weights_T[0] for row in rows] == [0.0] * len(rows)
+
+
+def test_an_answer_of_weight_0_is_shown_and_not_trained(chat_families: Any) -> None:
+    """As OpenAI's fine-tuning files mark it."""
+    family = chat_families["qwen2.5"]
+    chat: list[dict[str, Any]] = []
+    for text, weight in (("a", 1), ("b", 0), ("c", 1)):
+        chat += [{"role": "user", "content": "q"}, {"role": "assistant", "content": text, "weight": weight}]
+    examples, builder = build(family, chat)
+    assert builder.faults == []
+    assert trained(family, examples) == ["a<|im_end|>", "c<|im_end|>"]
+    assert "b<|im_end|>" in family.tokenizer.decode(examples[0].input_ids)
+    with pytest.raises(DataError, match="no assistant turn"):
+        build(family, [{**turn, "weight": 0} for turn in chat])
