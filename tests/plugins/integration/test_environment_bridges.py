@@ -16,7 +16,7 @@ from websockets.sync.server import ServerConnection, serve
 
 from verl_lite.errors import EnvironmentFailed, PluginError
 from verl_lite.plugins.environments import EnvironmentConfig, Environments
-from verl_lite.plugins.environments.bridges import verifiers as bridge
+from verl_lite.plugins.environments.bridges import openenv as openenv_bridge, verifiers as bridge
 
 
 def converse(host: Environments, row: dict[str, Any], *replies: Any) -> list[Any]:
@@ -140,6 +140,12 @@ def test_a_session_that_cannot_go_on_is_an_error(
 ) -> None:
     with openenv(socket_url, **options) as host, pytest.raises(EnvironmentFailed, match=re.escape(why)):
         converse(host, {}, reply)
+
+
+def test_without_websockets_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openenv_bridge, "find_spec", lambda name: None)
+    with pytest.raises(PluginError, match=r"needs websockets: pip install 'verl-lite\[openenv\]'"):
+        openenv("http://127.0.0.1:9")
 
 
 def test_no_server_is_an_error() -> None:
