@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from verl_lite.engine.data.answers import verify_answers
+from verl_lite.plugins.paths import MISSING, dig
 from verl_lite.verifiers import Outcome
 
 NUM_BANDS, BAND_ROWS = 16, 4
@@ -60,8 +61,8 @@ class DataReport:
 
 def text_row(row: Mapping[str, Any], *, prompt: str, answer: str, messages: str, reference: str) -> TextRow:
     """The row's question and answer; malformed parts become faults, never exceptions."""
-    known = row.get(reference)
-    kept = None if known is None else str(known)
+    known = dig(row, reference)
+    kept = None if known is MISSING or known is None else str(known)
     if messages in row:
         return replace(_chat_row(row[messages], kept), columns=row)
     faults = [f"no text in column {name!r}" for name in (prompt, answer) if not _is_text(row.get(name))]

@@ -32,6 +32,15 @@ def test_sound_rows_have_no_findings() -> None:
     assert found.num_verified == 12
 
 
+def test_a_dotted_reference_is_found_in_nested_columns_and_json_text() -> None:
+    for gold in ({"ground_truth": "2"}, '{"ground_truth": "2"}'):
+        row = {"question": "1+1", "answer": r"\boxed{3}", "gold": gold}
+        read = text_row(
+            row, prompt="question", answer="answer", messages="messages", reference="gold.ground_truth"
+        )
+        assert list(check_rows([read]).wrong) == [0]
+
+
 def test_planted_faults_are_found() -> None:
     rows = [*sums(12), TextRow(question="3+1=", answer="\\boxed{5}", reference="4")]
     rows += [TextRow(question="50+1=", answer="51", reference="51"), rows[2]]
