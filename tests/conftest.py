@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -201,3 +201,16 @@ def environment(tmp_path: Path) -> Environment:
 def new_environment() -> Callable[[Path], Environment]:
     """Makes environments, for fixtures that share one between tests."""
     return make_environment
+
+
+@pytest.fixture(scope="session")
+def alive() -> Callable[[Iterable[int]], set[int]]:
+    """Which of some processes still run; one that is dead and only not yet waited for does not."""
+
+    def state_of(pid: int) -> str:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return "X"
+
+    return lambda pids: {pid for pid in pids if state_of(pid) not in "ZX"}

@@ -5,9 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+
+Alive = Callable[[Iterable[int]], set[int]]
 
 SLOW = """
 import time
@@ -34,19 +37,9 @@ def below(pid: int) -> set[int]:
     return found
 
 
-def alive(pids: set[int]) -> set[int]:
-    states = {}
-    for pid in pids:
-        try:
-            states[pid] = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-    return {pid for pid, state in states.items() if state not in "ZX"}
-
-
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_no_process_outlives_it(number: int, code: int, tmp_path: Path) -> None:
+def test_no_process_outlives_it(alive: Alive, number: int, code: int, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     (tmp_path / "rewards.yaml").write_text("rewards: {slow: {use: ./slow.py:slow}}")
     row = '{{"prompt": "{0}", "completion": "{1}"}}\n'

@@ -5,14 +5,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 import pytest
 
 from verl_lite.errors import SandboxError
 from verl_lite.sandbox import Limits, Sandbox, Status, sandbox as sandbox_module
 from verl_lite.sandbox._shared_host import tasks_below
+
+Alive = Callable[[Iterable[int]], set[int]]
 
 SPREAD = "import os, time\nfor _ in range(3):\n  if os.fork() == 0: os.setsid()\ntime.sleep(60)"
 PARENT = f"""
@@ -32,18 +33,6 @@ def await_that(condition: Callable[[], object], within_s: float = 15.0) -> bool:
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
     return bool(condition())
-
-
-def alive(pids: set[int]) -> set[int]:
-    """Those that still run, by their state."""
-    found = set()
-    for pid in pids:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
-                found.add(pid)
-        except OSError:
-            continue
-    return found
 
 
 def folders() -> set[str]:
@@ -130,7 +119,7 @@ def test_it_is_used_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "fork server"])
-def test_a_killed_helper_takes_its_run_along(victim: str, public_python: None) -> None:
+def test_a_killed_helper_takes_its_run_along(alive: Alive, victim: str, public_python: None) -> None:
     before, left = tasks_below(os.getpid()), folders()
     with Sandbox(workers=1, backend="landlock") as own:
         (supervisor,) = [pid for pid in tasks_below(os.getpid()) - before if tasks_below(pid)]
@@ -145,7 +134,7 @@ def test_a_killed_helper_takes_its_run_along(victim: str, public_python: None) -
     assert await_that(lambda: folders() <= left), folders() - left
 
 
-def test_nothing_survives_the_parents_sudden_death(public_python: None) -> None:
+def test_nothing_survives_the_parents_sudden_death(alive: Alive, public_python: None) -> None:
     left = folders()
     script = PARENT.format(executable=sys._base_executable, prefix=sys.base_prefix)  # type: ignore[attr-defined]
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:

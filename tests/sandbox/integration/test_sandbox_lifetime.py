@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, wait
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 
 from verl_lite.errors import SandboxError
 from verl_lite.sandbox import Limits, Sandbox, Status
+
+Alive = Callable[[Iterable[int]], set[int]]
 
 SLEEP = "import time; time.sleep(60)"
 SPREAD = "import os, time\nfor _ in range(3):\n  if os.fork() == 0: os.setsid()\ntime.sleep(60)"
@@ -45,18 +48,6 @@ def await_that(condition: object, within_s: float = 10.0) -> bool:
             return True
         time.sleep(0.02)
     return False
-
-
-def alive(pids: set[int]) -> set[int]:
-    return {pid for pid in pids if state_of(pid) not in "ZX"}
-
-
-def state_of(pid: int) -> str:
-    """One letter; a process that is gone, or dead and only not yet waited for, is X or Z."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return "X"
 
 
 def test_cancelling_a_run_in_progress_kills_it(sandbox: Sandbox) -> None:
@@ -93,7 +84,7 @@ def test_an_async_task_that_is_cancelled_stops_its_run(sandbox: Sandbox) -> None
     assert future.result(timeout=5).status is Status.KILLED
 
 
-def test_closing_kills_runs_in_progress() -> None:
+def test_closing_kills_runs_in_progress(alive: Alive) -> None:
     own = Sandbox(workers=2, backend="native")
     before = descendants(os.getpid())
     futures = [own.submit_python(SPREAD, limits=PATIENT) for _ in range(4)]
@@ -121,7 +112,7 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("backend", ["native", "bubblewrap"])
-def test_nothing_survives_the_parents_sudden_death(backend: str) -> None:
+def test_nothing_survives_the_parents_sudden_death(alive: Alive, backend: str) -> None:
     if backend == "bubblewrap":
         try:
             Sandbox(workers=1, backend="bubblewrap").close()
@@ -143,7 +134,7 @@ def test_nothing_survives_the_parents_sudden_death(backend: str) -> None:
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "fork server"])
-def test_a_killed_helper_is_a_fault_of_ours_and_is_replaced(victim: str) -> None:
+def test_a_killed_helper_is_a_fault_of_ours_and_is_replaced(alive: Alive, victim: str) -> None:
     before = descendants(os.getpid())
     with Sandbox(workers=1, backend="native") as own:
         future = own.submit_python(SPREAD, limits=PATIENT)
@@ -237,7 +228,9 @@ def test_300_mixed_runs_leak_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_cannot_be_ended_is_the_programs_failure() -> None:
+def test_a_run_that_cannot_be_ended_is_the_programs_failure(
+    alive: Alive,
+) -> None:
     """Its fork server is stopped, so it answers nothing: as a namespace that does not end would do."""
     others = descendants(os.getpid())
     with Sandbox(workers=1, backend="native") as own:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,6 +17,8 @@ from verl_lite.verifiers import MathOptions, Outcome, verify_math, verify_math_b
 from verl_lite.verifiers.math import pool
 from verl_lite.verifiers.math.answers.grammar import parse_answer
 from verl_lite.verifiers.math.expressions import Expr
+
+Alive = Callable[[Iterable[int]], set[int]]
 
 PROVED = ("\\boxed{\\sqrt[3]{2+\\sqrt{5}}+\\sqrt[3]{2-\\sqrt{5}}}", "1")  # only sympy settles this one
 
@@ -131,7 +134,7 @@ def test_the_caller_imports_no_sympy_and_stays_small() -> None:
     assert int(peak_mb) < 300
 
 
-def test_workers_end_with_their_process() -> None:
+def test_workers_end_with_their_process(alive: Alive) -> None:
     source = (
         "from verl_lite.verifiers.math import pool\n"
         "pool.wait_until_ready(60)\n"
@@ -144,17 +147,9 @@ def test_workers_end_with_their_process() -> None:
     pids = [int(word) for word in done.stdout.split()]
     assert pids
     deadline = time.monotonic() + 10
-    while any(_is_alive(pid) for pid in pids) and time.monotonic() < deadline:
+    while alive(pids) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(_is_alive(pid) for pid in pids)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    assert not alive(pids)
 
 
 def test_no_thread_is_left_behind() -> None:
