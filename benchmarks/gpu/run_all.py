@@ -1,12 +1,15 @@
 """Run the stages of stages.py one after the other, each in a process with a time limit; see README.md."""
 
 import argparse
+import importlib.metadata
+import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -49,12 +52,10 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=LIMITS, default=list(LIMITS))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    environment = dict(os.environ)
-    if args.bundle:
-        site = unpack(args.bundle, args.out.absolute() / "site")
-        environment["PYTHONPATH"] = os.pathsep.join(
-            [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
-        )
+    paths = [unpack(args.bundle, args.out.absolute() / "site")] if args.bundle else []
+    paths += project(args.out.absolute() / "project")
+    before = filter(None, [os.environ.get("PYTHONPATH")])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*map(str, paths), *before])}
     if args.rehearse:
         environment |= {"CUDA_VISIBLE_DEVICES": "", "VERL_LITE_REHEARSE_GPU": "1", "OMP_NUM_THREADS": "1"}
     options = ["--rehearse"] if args.rehearse else []
@@ -68,6 +69,24 @@ def main() -> int:
         print(line(outcomes[-1]), flush=True)
         write(args.out / "summary.json", [asdict(one) for one in outcomes])
     return int(any(one.status in ("failed", "timed out") for one in outcomes))
+
+
+def project(folder: Path) -> list[Path]:
+    """Where the project is not installed: the checkout's source roots, and metadata with its entry points."""
+    if importlib.util.find_spec("verl_lite") and [*importlib.metadata.distributions(name="verl-lite")]:
+        return []
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = {"console_scripts": settings["scripts"], **settings["entry-points"]}
+    info = folder / f"verl_lite-{settings['version']}.dist-info"
+    info.mkdir(parents=True, exist_ok=True)
+    known = f"Metadata-Version: 2.1\nName: verl-lite\nVersion: {settings['version']}\n"
+    (info / "METADATA").write_text(known)
+    lines = [
+        f"[{name}]\n" + "".join(f"{at} = {of}\n" for at, of in group.items())
+        for name, group in groups.items()
+    ]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    return [folder, *(ROOT / part for part in ("sandbox", "verifiers", "plugins", "engine"))]
 
 
 def unpack(parts: Path, site: Path) -> Path:

@@ -1,6 +1,7 @@
 """The GPU script: every stage on the CPU with tiny shapes; limits, failures, parts of packages, no GPU."""
 
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import subprocess
@@ -177,3 +178,18 @@ def test_parts_of_packages_are_put_together_in_order(run_all: Any, tmp_path: Pat
     assert (out / "package.py").read_text() == "x = 1\n" * 5000
     with pytest.raises(SystemExit, match="has no files named part-"):
         run_all.unpack(site, tmp_path / "other")
+
+
+def test_a_checkout_that_is_not_installed_brings_its_roots_and_entry_points(
+    run_all: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_all.project(tmp_path / "project") == []
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda **_: [])
+    folder, *roots = run_all.project(tmp_path / "project")
+    assert [root.name for root in roots] == ["sandbox", "verifiers", "plugins", "engine"]
+    assert all((root / "verl_lite").is_dir() for root in roots)
+    monkeypatch.undo()
+    (made,) = importlib.metadata.distributions(name="verl-lite", path=[str(folder)])
+    (own,) = importlib.metadata.distributions(name="verl-lite")
+    assert made.version == own.version
+    assert set(made.entry_points) == set(own.entry_points)
