@@ -158,7 +158,9 @@ class Learner(ResumableLearner):
             samples.keep_old({active[at]: old_T for at, old_T in known.items()})
         counted = sum(sum(samples[i].loss_mask_T) for i in active)
         totals = self._ranks.all_reduce_sum(numbers)
-        result = {n: v if n.startswith("loss/") else v / max(counted, 1) for n, v in totals.items()}
+        result = {n: v for n, v in totals.items() if n.startswith("loss/")}
+        if counted:  # else there is nothing to say of the policy: 0 would be read as no entropy
+            result |= {n: v / counted for n, v in totals.items() if n not in result}
         result["learner/grad_norm"] = norm if finite else 0.0
         result["learner/active_fraction"] = len(active) / max(len(members), 1)
         return result

@@ -211,3 +211,18 @@ def test_the_full_divergence_is_trls():
     loss.backward()
     assert loss.item() == pytest.approx(fixture["loss"], rel=1e-9)
     assert torch.allclose(logits.grad, torch.tensor(fixture["gradient"], dtype=torch.float64), atol=1e-12)
+
+
+def test_a_step_on_saved_rollouts_alone_says_nothing_of_the_policys_tokens(taught):
+    """An entropy or a mismatch of 0 would be read as a collapse, or as agreement."""
+    student, samples = taught("full")
+    saved = [
+        replace(one, loss_mask_T=[0] * len(one.loss_mask_T), sampler_logprobs_T=(),
+                components={"forward_kl": one.components["distillation"]})
+        for one in samples
+    ]  # fmt: skip
+    metrics = make_learner(student).update(saved).metrics
+    assert metrics["loss/forward_kl"] > 0
+    assert not {"policy/entropy", "policy/kl_sampler_trainer", "policy/clip_fraction"} & metrics.keys()
+    both = make_learner(student).update([*saved, samples[0]]).metrics
+    assert both["policy/entropy"] > 1
