@@ -26,11 +26,9 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 AT = 0.9
-ROWS_PER_KIND = (
-    64  # few, so that prompts come again: what a gate knows of a prompt, it knows from its first visit
-)
+ROWS_PER_KIND = 32  # so that prompts come again: a gate knows a prompt from its first visit, 12 steps for all
 Curves = dict[str, list[tuple[int, float]]]
-CURRICULUM = {"plain": [], "gate": ["data.curriculum={gate: {rest_steps: 20}}"]}
+CURRICULUM = {"plain": [], "gate": ["data.curriculum={gate: {rest_steps: 30}}"]}
 
 
 def additions(count: int, kind: str, rng: random.Random) -> list[dict[str, str]]:
@@ -57,9 +55,10 @@ def curriculum_config(folder: Path, model: Path) -> Path:
         "model": {"path": str(model)},
         "sft": {},
         "data": {name: {"path": str((folder / f"{name}.jsonl").absolute())} for name in files},
-        "steps": 30,
-        "learner": {"optimizer": {"learning_rate": 1.5e-5, "schedule": "constant"}},
-        "evaluation": {"every_steps": 3},
+        "steps": 80,
+        "rollout": {**tree["rollout"], "num_prompts": 8},  # of which about 3 teach, without a gate
+        "learner": {"optimizer": {"learning_rate": 3e-6, "schedule": "constant"}},
+        "evaluation": {"every_steps": 4},
         "checkpoints": {"every_steps": 0},
     }
     path = folder / "curriculum.yaml"
