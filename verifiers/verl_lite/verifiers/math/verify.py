@@ -218,9 +218,11 @@ def _decide(expected: Answer, extraction: Extraction, options: MathOptions, ask:
 
 
 def _meant(expected: Answer, extraction: Extraction, text: str) -> str:
-    """The last box, unless the reference asks for more: a letter stated behind it, or a value per box."""
+    """The one answer, unless the reference asks for more: a letter behind it, yes or no, a value per box."""
     if extraction.behind and expected.read(is_letter) and read_choice(read_answer(text)) is None:
         return stated_behind(extraction) or text
+    if extraction.marked and expected.read(read_word_class) in ("yes", "no"):
+        return extraction.marked if read_answer(extraction.marked).read(read_word_class) else text
     parts = extraction.all_boxes
     if parts and expected.expr is not None and count_parts(expected.expr) == len(parts):
         return ", ".join(parts)

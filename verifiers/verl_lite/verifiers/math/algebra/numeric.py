@@ -184,7 +184,7 @@ def _factorial(expr: Expr, point: Point) -> Bounded:
 
 def _binomial(expr: Expr, point: Point) -> Bounded:
     (n, error_n), (k, error_k) = evaluate(expr.args[0], point), evaluate(expr.args[1], point)
-    if not error_k and k.real == int(k.real) and 0 <= k.real <= 40:
+    if not error_k and not k.imag and k.real == int(k.real) and 0 <= k.real <= 40:
         return _falling(n, error_n, int(k.real))
     if n.imag or k.imag or not 0 <= k.real <= n.real or n.real > 150 or error_n + error_k:
         raise Undefined("a binomial")

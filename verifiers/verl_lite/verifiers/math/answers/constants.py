@@ -9,7 +9,7 @@ from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import Expr, neg, node, num, substitute, sym, symbols
 
 MAX_CONSTANTS = 3
-_MARKED = re.compile(r"C|K|[Cc]_?[0-9]\Z")  # what a reference calls its constants
+_MARKED = re.compile(r"(?:C|K|[Cc]_?[0-9])\Z")  # what a reference calls its constants
 _ANY = re.compile(r"[ABCDKckab]\Z|[A-Dc]_?[0-9]\Z")
 
 

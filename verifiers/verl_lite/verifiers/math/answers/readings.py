@@ -45,7 +45,9 @@ _ASIDE = re.compile(
     r"(.+?)\s*\(([^()]*[A-Za-z]{3}[^()]*)\)\Z|(.+?)\s+of\s+(?:the|an?|his|her|their|its)\s+[a-z ]+\Z"
 )
 _NO_ASIDE = re.compile(
-    r"\b(?:or|not|maybe|perhaps|possibly|if|when|where|for|except|but|wrong|unless)\b|[<>=]|\\(?:in|ne|le|ge)\b"
+    r"\b(?:or|not|maybe|perhaps|possibly|if|when|where|for|except|but|unless|no|wrong|incorrect|false|invalid"
+    r"|rejected|extraneous|guess\w*|recurring|repeating|squared|cubed|plus|minus|times|negative|dozens?|hundreds?"
+    r"|thousands?|[mb]illions?)\b|[<>=]|\\(?:in|ne|le|ge)\b"
 )
 _DOMAIN = re.compile(
     r"(.*?)\s*(?:[,;]\s*|\(\s*)([a-zA-Z]\s*(?:\\(?:ne|in)(?![a-z])|\\[lg]e(?![a-z])|[<>])[^,;=()]+(?:[\[(][^()=\[\]]*[\])])?)\)?\Z"

@@ -58,9 +58,10 @@ def _renamed(function: Expr, reference: Expr) -> Expr:
     parameters, names = function.args[:-1], symbols(reference)
     if len(parameters) != 1 or not names:
         return function
-    return substitute(
-        function.args[-1], {parameters[0].name: sym(next(iter(names)))} if len(names) == 1 else {}
-    )
+    body, parameter = function.args[-1], parameters[0].name
+    if len(names) > 1 or symbols(body) != {parameter}:
+        return body
+    return substitute(body, {parameter: sym(next(iter(names)))})
 
 
 def _read_single(tree: Expr) -> Expr:

@@ -12,7 +12,12 @@ _UNITS = {
     "度": "degrees", "升": "L", "毫升": "mL",
 }  # fmt: skip
 _COUNTED = re.compile(r"(?<=[0-9}$])\s*+(?:\\text\s*+\{\s*+)?+([\u4e00-\u9fff]{1,4})\s*+\}?(?=[$\s.。]*\Z)")
-_NUMBER = re.compile(r"\$[^$]+\$|\\\([^()]*\\\)|(?<![0-9A-Za-z.\\])-?[0-9]+(?:\.[0-9]+)?(?![0-9A-Za-z\\{^/])")
+_TENS = {"百": "*10^2", "千": "*10^3", "万": "*10^4", "亿": "*10^8"}
+_NO_COUNTER = re.compile("[以不对错非否左上多成折半之一二两三四五六七八九十百千万亿]")  # 5以上, 5不对, 3个半
+_NUMBER = re.compile(
+    r"(?:\$[^$]+\$|\\\([^()]*\\\)|(?<![0-9A-Za-z.\\])-?[0-9]+(?:\.[0-9]+)?(?![0-9A-Za-z\\{^/]))"
+    "(?![百万亿半]|千(?![克米])|分之)"
+)
 _NOT_ONE = re.compile("或|可能|不是|不等|大于|小于|至少|至多|超过|不到|吗|[？?]")
 
 
@@ -28,8 +33,13 @@ def without_chinese(text: str) -> str:
     counted = _COUNTED.search(text) if found else None
     if counted is None or len(found) != len(counted[1]):
         return text
-    unit = _UNITS.get(counted[1], "")
-    return text[: counted.start()] + (f" {unit}" if unit else "") + text[counted.end() :]
+    counter, tens = counted[1], ""
+    if counter not in _UNITS and counter[0] in _TENS:
+        counter, tens = counter[1:], _TENS[counter[0]]
+    unit = _UNITS.get(counter, "")
+    if not unit and _NO_COUNTER.search(counter):
+        return text
+    return text[: counted.start()] + tens + (f" {unit}" if unit else "") + text[counted.end() :]
 
 
 def is_east_asian(text: str) -> bool:
@@ -37,15 +47,13 @@ def is_east_asian(text: str) -> bool:
 
 
 def only_number(sentence: str) -> str | None:
-    """The one number or formula of a sentence in Chinese, Japanese or Korean; None where it is not one.
+    """The one number or formula of a sentence in Chinese, Japanese or Korean that states it.
+
+    None where it is not one, and of a sentence that hedges, denies, bounds or asks.
 
     >>> only_number("一共有12个苹果。"), only_number("the 12 apples")
     ('12', None)
     """
-    found = _NUMBER.findall(sentence) if is_east_asian(sentence) else []
+    is_plain = is_east_asian(sentence) and not _NOT_ONE.search(sentence)
+    found = _NUMBER.findall(sentence) if is_plain else []
     return found[0].strip("$ ") if len(found) == 1 else None
-
-
-def number_stated(sentence: str) -> str | None:
-    """`only_number` of a sentence that does not hedge, bound or ask."""
-    return None if len(sentence) <= 6 or _NOT_ONE.search(sentence) else only_number(sentence)

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from verl_lite.verifiers.math.reading.chinese import is_east_asian, number_stated, only_number
+from verl_lite.verifiers.math.reading.chinese import is_east_asian, only_number
 
 MAX_TAIL_CHARS = 4000  # phrases and bare answers are searched at the end
 
@@ -12,7 +12,7 @@ class Extraction(NamedTuple):
     """`answer` is None if there is none; `reason` then says why. `boxes` holds the boxes of a final run
     joined only by commas and "and", for references that are lists; `all_boxes` those of the last sentence,
     whatever words stand between them. `behind` is the text after the last box; `marked` is all of a box that
-    says "the answer is" again."""
+    says "the answer is" again, or of a sentence that begins with yes or no."""
 
     answer: str | None
     reason: str = ""
@@ -113,7 +113,8 @@ _ENDS_IN_MATH = re.compile(r"[A-Z][a-z]+\b[^$]*\$[^$]+\$\W*\Z")
 
 def bare(response: str) -> Extraction:
     text = response.strip()
-    if len(text) <= 40 and (chosen := _CHOSEN_LAST.search(text)) is not None and not _HEDGE.search(text):
+    chosen = _CHOSEN_LAST.search(text) if len(text) <= 40 else None
+    if chosen is not None and not _HEDGE.search(text) and not _DENIED.search(text):
         return Extraction(chosen[1])
     if not text:
         return Extraction(None, "the response is empty")
@@ -129,7 +130,7 @@ def bare(response: str) -> Extraction:
         return Extraction(text)
     lines = [line.strip() for line in text[-MAX_TAIL_CHARS:].split("\n")]
     line = next((line for line in reversed(lines) if line and not line.startswith("```")), "")
-    if (number := number_stated(line)) is not None:
+    if len(line) > 6 and (number := only_number(line)) is not None:
         return Extraction(number)
     if _is_sentence(line) or _ENDS_IN_MATH.match(line):
         return _from_sentence(line)
@@ -193,16 +194,25 @@ def _from_sentence(line: str) -> Extraction:
     sentences = [part.strip() for part in _SENTENCE_END.split(line) if part and part.strip()]
     sentence = sentences[-1] if sentences else line
     sentence = _ASIDE.sub("", sentence)
-    if (chosen := _CHOSEN.search(sentence)) is not None:
-        return Extraction(chosen[1])
+    found = _single_answer(sentence)
     if re.match(r"(?:yes|no)\s*[,.;!—–-]", sentence, re.IGNORECASE):
-        return Extraction(sentence)
-    if _HAS_NONE.search(sentence):
-        return Extraction("no solution")
+        return Extraction(found.answer or sentence, marked=sentence)
+    return found
+
+
+def _single_answer(sentence: str) -> Extraction:
     if (result := _MONEY_RESULT.search(sentence)) is not None:
         return Extraction(result[1])
     if _HEDGE.search(re.sub(r"\\text\{[^{}]*\}", " ", sentence)):
         return Extraction(None, "the response hedges between answers")
+    if not _DENIED.search(sentence):
+        chosen = sorted(set(_CHOSEN.findall(sentence)))
+        if chosen:
+            return (
+                Extraction(chosen[0]) if len(chosen) == 1 else Extraction(None, "several choices are offered")
+            )
+        if _HAS_NONE.search(sentence):
+            return Extraction("no solution")
     after = re.match(
         r".*(?:\bis\b|\bare\b|\bequals\b|=|\bget\b|\bgives\b|\bbe\b|:)\s*(.+?)$",
         sentence,
