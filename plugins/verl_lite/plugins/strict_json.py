@@ -1,22 +1,27 @@
 """JSON as the standard has it: no NaN, no Infinity, no key twice."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+
+from pydantic import JsonValue
 
 
 def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not a JSON value")
 
 
-def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def without_doubles(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+    """A JSON object; raises ValueError where a key occurs twice: the later value would hide the earlier."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key occurs twice in one object")
+        double = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {double!r} occurs twice in one object")
     return found
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=without_doubles)
 
 
 def strict_json(text: str) -> Any:

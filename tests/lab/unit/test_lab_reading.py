@@ -293,9 +293,9 @@ def test_rows_of_csv_with_too_few_or_too_many_cells_are_bad_ones(tmp_path: Path)
         (b'[{"completion": "a"}, {"compl', "cut.json", "truncated or damaged"),
         (b"PK\x03\x04rest", "some.zip", "truncated or damaged"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a.parquet", "git lfs pull"),
-        (b'{"completion": "a", "completion": "b"}\n', "twice.jsonl", "'completion' is there twice"),
-        (b'{"completion": "a", "extra": {"k": 1, "k": 2}}\n', "within.jsonl", "'k' is there twice"),
-        (b'[{"completion": "a", "id": 1, "id": 2}]', "twice.json", "'id' is there twice"),
+        (b'{"completion": "a", "completion": "b"}\n', "twice.jsonl", "'completion' occurs twice"),
+        (b'{"completion": "a", "extra": {"k": 1, "k": 2}}\n', "within.jsonl", "'k' occurs twice"),
+        (b'[{"completion": "a", "id": 1, "id": 2}]', "twice.json", "'id' occurs twice"),
         (b'{"columns": ["completion", "completion"], "data": [["a", "b"]]}', "two.json", "several columns"),
     ],
 )

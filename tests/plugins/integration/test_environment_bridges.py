@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
 from verl_lite.errors import EnvironmentFailed, PluginError
@@ -93,6 +94,9 @@ def socket_url() -> Iterator[str]:
             kind, data = json.loads(raw)["type"], json.loads(raw)["data"]
             text = data.get("message")
             count = 0 if kind == "reset" else count + 1
+            if text in ("[1]", "<html>"):
+                connection.send(text)
+                continue
             answer: dict[str, Any] = {
                 "type": "error",
                 "data": {"message": "broke", "code": "EXECUTION_ERROR"},
@@ -133,13 +137,30 @@ def test_an_action_that_the_model_wrote_wrong_is_told_and_the_trajectory_goes_on
 
 @pytest.mark.parametrize(
     ("options", "reply", "why"),
-    [({"action": "words"}, "hi", "option action: the server refuses {'words': ...}"), ({}, "crash", "broke")],
+    [
+        ({"action": "words"}, "hi", "option action: the server refuses {'words': ...}"),
+        ({}, "crash", "broke"),
+        ({"action": ""}, '{"message": "<html>"}', "answered no JSON: Expecting value"),
+        ({"action": ""}, '{"message": "[1]"}', "answered without an observation: [1]"),
+    ],
 )
 def test_a_session_that_cannot_go_on_is_an_error(
     socket_url: str, options: dict[str, Any], reply: str, why: str
 ) -> None:
     with openenv(socket_url, **options) as host, pytest.raises(EnvironmentFailed, match=re.escape(why)):
         converse(host, {}, reply)
+
+
+def test_a_busy_server_is_not_asked_over_http_which_would_forget_the_steps() -> None:
+    def refuse(connection: ServerConnection, request: Request) -> Response:
+        return connection.respond(503, "all sessions are taken")
+
+    with serve(lambda connection: None, "127.0.0.1", 0, process_request=refuse) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.socket.getsockname()[1]}"
+        with openenv(url) as host, pytest.raises(EnvironmentFailed, match="/ws answered 503"):
+            converse(host, {})
+        server.shutdown()
 
 
 def test_without_websockets_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +170,10 @@ def test_without_websockets_the_message_says_what_to_install(monkeypatch: pytest
 
 
 def test_no_server_is_an_error() -> None:
-    with openenv("http://127.0.0.1:9") as host, pytest.raises(EnvironmentFailed, match="ConnectError"):
+    with (
+        openenv("http://127.0.0.1:9") as host,
+        pytest.raises(EnvironmentFailed, match="ConnectionRefused"),
+    ):
         converse(host, {})
 
 

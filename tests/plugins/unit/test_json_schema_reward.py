@@ -30,7 +30,7 @@ def score(text: str, schema: Any = PERSON, where: str = "whole") -> Any:
         ('{"name": "Ada", "age": -1}', "at $.age: -1 is less than the minimum of 0"),
         ('{"name": "Ada", "age": true}', "at $.age: True is not of type 'integer'"),
         ('{"name": "Ada", "wit": 1}', "at $: Additional properties are not allowed"),
-        ('{"name": "Ada", "name": "Bo"}', "no JSON: a key occurs twice"),
+        ('{"name": "Ada", "name": "Bo"}', "no JSON: the key 'name' occurs twice"),
         ('{"name": "Ada", "age": NaN}', "no JSON: NaN is not a JSON value"),
         ('{"name": "Ada"} trailing', "no JSON: Extra data"),
         ("{'name': 'Ada'}", "no JSON: Expecting property name"),

@@ -24,7 +24,8 @@ from verl_lite.errors import DataError
 from verl_lite.lab.formats.chats import parsed_chat
 from verl_lite.lab.reading.places import Place, plain_suffix
 from verl_lite.plugins.records import to_json
-from verl_lite.plugins.records.reader import JSONL_SUFFIXES, refuse_doubles, without_doubles
+from verl_lite.plugins.records.reader import JSONL_SUFFIXES, refuse_doubles
+from verl_lite.plugins.strict_json import without_doubles
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\x04\x22\x4d\x18": "lz4"}
 _XZ = b"\xfd7zXZ\x00"

@@ -1,11 +1,10 @@
 """The reward `environment`: a number that the rollout's environment gave."""
 
-from collections.abc import Mapping
-
 from pydantic import Field
 
 from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import reward
+from verl_lite.plugins.paths import MISSING, dig
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
@@ -25,10 +24,8 @@ def environment_reward(rollout: Rollout, options: EnvironmentRewardOptions) -> S
 
     True counts as 1.0 and False as 0.0. What is no number is an error, never 0.
     """
-    found: object = rollout.columns.get("environment")
-    for part in options.key.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    if found is None:
+    found = dig(rollout.columns.get("environment"), options.key)
+    if found is MISSING or found is None:
         return Score.failed(ScoreOutcome.ABSTAIN, f"the environment gave no {options.key}")
     if not isinstance(found, (bool, int, float)):
         raise TypeError(f"the environment's {options.key} is {found!r:.80}: expected a number")

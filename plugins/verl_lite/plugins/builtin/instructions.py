@@ -1,7 +1,5 @@
 """Instructions that a program can check: `instructions` (IFEval and IFBench)."""
 
-import ast
-import json
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -9,6 +7,7 @@ from pydantic import Field
 
 from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import reward
+from verl_lite.plugins.paths import literal
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.verifiers import verify_instructions
@@ -86,13 +85,5 @@ def _given(rollout: Rollout, options: InstructionOptions) -> Given | None:
 
 def _plain(value: object) -> object:
     """Text that holds JSON, or Python's notation of the same, as what it holds."""
-    if not isinstance(value, str) or value.strip()[:1] not in ("[", "{"):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        pass
-    try:
-        return ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return value
+    read = literal(value.strip()) if isinstance(value, str) else None
+    return value if read is None else read

@@ -4,7 +4,6 @@ torch and transformers are imported only when a model is loaded.
 """
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,14 +12,13 @@ from pydantic import Field
 
 from verl_lite.errors import ConfigError, DataError, PluginError
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.rollout import Rollout
+from verl_lite.plugins.rollout import Rollout, clean_text
 from verl_lite.plugins.tokenizer_file import load_auto_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MISSING = "this reward needs torch and transformers, which are not installed: pip install 'verl-lite[train]'"
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class ModelOptions(ConfigModel):
@@ -177,8 +175,3 @@ def _variables(rollout: Rollout) -> dict[str, object]:
     given = rollout.columns.get("chat_template_kwargs") or {}
     found = json.loads(given) if isinstance(given, str) else given
     return {name: value for name, value in found.items() if value is not None}  # Arrow fills gaps
-
-
-def clean_text(text: str) -> str:
-    """`text` with lone surrogates replaced, which no tokenizer accepts."""
-    return _SURROGATES.sub("\ufffd", text)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from verl_lite.plugins.calls import Call, call_of, calls_in
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl, reward
+from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
@@ -267,8 +267,3 @@ def _schemas(tools: object) -> Schemas:
             raise ValueError(f"expected the JSON schema of a tool, got {tool!r:.80}")
         found[_name(inner["name"])] = inner.get("parameters") or inner.get("input_schema") or {}
     return found
-
-
-@hookimpl
-def register_rewards(register: Register) -> None:
-    register(tool_calls_reward)

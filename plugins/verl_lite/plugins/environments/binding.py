@@ -79,8 +79,8 @@ def find_tool(use: str, catalog: RewardCatalog) -> ToolDefinition:
     module, path = found.place
     definition = tool_of(found.value, name="" if "." in path else path)
     is_sent_by_name = definition.is_class or getattr(found.value, "__qualname__", "") == path
-    where = function_within(found.value, use, module)
-    if where and is_called_by_class(found.value, not_of=module):
+    where = is_called_by_class(found.value, not_of=module) and function_within(found.value, use, module)
+    if where:
         raise PluginError(f"use: {use}: {path} is {found.value!r:.80}, and no function{where}")
     call = found.value if is_sent_by_name else ByName(module, path)
     return replace(definition, call=call, distribution=found.source)

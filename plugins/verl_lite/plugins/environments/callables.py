@@ -45,7 +45,7 @@ def fixed_by_partial(call: Anything) -> frozenset[str]:
 def is_called_by_class(call: Anything, *, not_of: str) -> bool:
     """Whether it is an object whose class has `__call__`, written in another module than `not_of`."""
     called = list(layers(call))[1:2]
-    return bool(called) and called[0].__name__ == "__call__" and called[0].__module__ != not_of
+    return any(getattr(one, "__name__", "") == "__call__" and one.__module__ != not_of for one in called)
 
 
 def name_of(call: Anything) -> str:

@@ -99,6 +99,10 @@ class EnvironmentHost(Protocol):
         ...
 
 
+def schema_name(schema: ToolSchema) -> str:
+    return schema["function"]["name"]
+
+
 class CutText(str):
     """A tool's result that the tool itself has cut: its outcome is "truncated"."""
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar, cast
 
 from verl_lite.errors import EnvironmentFailed
-from verl_lite.plugins.environments.contract import StepResult, ToolSchema
+from verl_lite.plugins.environments.contract import StepResult, ToolSchema, schema_name
 from verl_lite.plugins.environments.processes import Holder, Processes, on_thread, run_to_end
 from verl_lite.plugins.environments.worker import Failed, Opening, ReadyTool, Reply, ToolAnswer
 from verl_lite.plugins.rollout import Message, ToolCall
@@ -54,7 +54,7 @@ class Session:
         if self._processes.binding.environment is None:
             return _prompt_of(self._row)
         self._opening = await self._ask_environment(("reset", dict(self._row), self._seed), Opening, "reset")
-        clashing = [name for name in map(_name, self._opening.tools) if name in self._processes.tools]
+        clashing = [name for name in map(schema_name, self._opening.tools) if name in self._processes.tools]
         if clashing:
             raise self._failed("reset", f"it offers the tool {clashing[0]!r}, which `tools:` has too")
         return self._opening.messages
@@ -133,7 +133,7 @@ class Session:
         return answer, time.perf_counter() - began
 
     async def _call(self, name: str, arguments: str | None) -> ToolAnswer:
-        known = [_name(schema) for schema in self.tools]
+        known = [schema_name(schema) for schema in self.tools]
         if arguments is None:
             return ToolAnswer("Error: a tool call needs a function with a name and arguments", "malformed")
         if name not in known:
@@ -223,10 +223,6 @@ def _prompt_of(row: Mapping[str, object]) -> Sequence[Message]:
     if not isinstance(prompt, Sequence) or not prompt:
         raise EnvironmentFailed("the row has no `prompt`, and there is no environment that makes one")
     return cast(Sequence[Message], prompt)
-
-
-def _name(schema: ToolSchema) -> str:
-    return schema["function"]["name"]
 
 
 def _called_name(call: object) -> str:

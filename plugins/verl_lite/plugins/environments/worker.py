@@ -23,7 +23,7 @@ import pydantic_core
 from verl_lite.errors import EnvironmentFailed, PluginError, SandboxError
 from verl_lite.plugins.environments.binding import Binding
 from verl_lite.plugins.environments.callables import Anything
-from verl_lite.plugins.environments.contract import CutText, Step, ToolError, ToolSchema, tool_of
+from verl_lite.plugins.environments.contract import CutText, Step, ToolError, ToolSchema, schema_name, tool_of
 from verl_lite.plugins.environments.schema import BadArguments, Signature, signature_of
 from verl_lite.plugins.execution.spec import Spec, unpacked
 from verl_lite.plugins.rollout import Message, TurnOutcome, clean_text
@@ -95,7 +95,7 @@ class ReadyTool:
         except TimeoutError as error:
             return ToolAnswer(f"Error: {error or 'no result in time'}"[: self._max_chars], "timeout")
         except SandboxError as error:  # our own failure, and nothing the model did
-            raise EnvironmentFailed(f"tool {self.signature.schema['function']['name']!r}: {error}") from error
+            raise EnvironmentFailed(f"tool {schema_name(self.signature.schema)!r}: {error}") from error
         except ToolError as error:
             return ToolAnswer(cut(clean_text(str(error)), self._max_chars)[0], "error")
         except CATCH as error:  # the border: a tool answers the model with its error
@@ -117,10 +117,6 @@ class ReadyTool:
 
 async def awaited(value: Awaitable[ValueT] | ValueT) -> ValueT:
     return await value if inspect.isawaitable(value) else value
-
-
-def _name(schema: ToolSchema) -> str:
-    return schema["function"]["name"]
 
 
 def as_text(result: object) -> str:
@@ -239,13 +235,13 @@ class Trajectory:
             ]
             own = [self._ready_tool(item) for item in tools if not isinstance(item, Mapping)]
             self._environment_tools = dict(own)
-            names = sorted([_name(schema) for schema in schemas] + [name for name, _ in own])
+            names = sorted([schema_name(schema) for schema in schemas] + [name for name, _ in own])
             if len(set(names)) < len(names):
                 raise PluginError(f"two of its tools have one name: {', '.join(names)}")
             return Opening(
                 tuple(_message(message, (*ROLES, "assistant")) for message in messages),
                 (*schemas, *(tool.signature.schema for _, tool in own)),
-                frozenset(map(_name, schemas)),
+                frozenset(map(schema_name, schemas)),
             )
         except CATCH as error:
             return Failed(_why(error))

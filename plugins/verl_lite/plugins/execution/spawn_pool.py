@@ -10,7 +10,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 from verl_lite.errors import PluginError, RewardError
 from verl_lite.plugins.contract import Component
@@ -20,6 +19,7 @@ from verl_lite.plugins.execution.queues import pickle_rows
 from verl_lite.plugins.execution.results import TimedScore
 from verl_lite.plugins.execution.spec import spec_of
 from verl_lite.plugins.execution.wire import PickledRow, read_answers
+from verl_lite.plugins.execution.worker_failures import halves
 from verl_lite.plugins.score import Score, ScoreOutcome
 from verl_lite.workers import SpawnedWorker, WorkerStartError
 
@@ -146,9 +146,7 @@ class SpawnPool:
         if self._stopping:
             raise RewardError("the pool was closed")
         if call.may_split and len(call.rows) > 1:
-            middle = len(call.rows) // 2
-            for rows in (call.rows[:middle], call.rows[middle:]):
-                self._calls.put(replace(call, rows=rows, starts=call.starts + 1))
+            self.submit(halves(call))
             return
         how = str(error) if isinstance(error, ValueError) else f"ended {worker.how_it_ended()}"
         reason = f"the reward's worker process {how} while it scored this row"

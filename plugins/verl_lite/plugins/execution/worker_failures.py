@@ -57,13 +57,14 @@ def blame_calls(
             call.starts += 1
             failure.again.append(call)
         elif killed is None and call.may_split and len(call.rows) > 1:
-            failure.again += _halves(call)
+            failure.again += halves(call)
         else:
             failure.failed.append((call, _failed(call, killed, status, timeout_s, printed)))
     return failure
 
 
-def _halves(call: Call) -> list[Call]:
+def halves(call: Call) -> list[Call]:
+    """Two calls with half of the rows each, to find the one that ends a worker."""
     middle = len(call.rows) // 2
     parts = (call.rows[:middle], call.rows[middle:])
     return [replace(call, rows=rows, starts=call.starts + 1, alone=True) for rows in parts]

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import JsonValue
-
 from verl_lite.errors import DataError
 from verl_lite.plugins.records.rows import to_record
 from verl_lite.plugins.records.schema import METADATA_KEY, SCHEMA_VERSION, Record
+from verl_lite.plugins.strict_json import without_doubles
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -26,6 +25,7 @@ Convert = Callable[[Any, int], Iterable[Record]]  # (row, row number) -> its rec
 Row = tuple[int, object]  # its number and its content: text in JSONL (bytes if not UTF-8), else a dict
 
 _BATCH_ROWS = 2048
+_DECODER = json.JSONDecoder(object_pairs_hook=without_doubles)
 BAD_ROW = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # of odd rows
 JSONL_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
@@ -167,18 +167,6 @@ def parsed(row: object) -> object:
         return row
     value, end = _DECODER.raw_decode(row)
     return value if end == len(row) else json.loads(row)  # to raise the error about the rest
-
-
-def without_doubles(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
-    """A JSON object; raises ValueError where a key is there twice: the later value would hide the earlier."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        double = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {double!r} is there twice in one object")
-    return found
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=without_doubles)
 
 
 def reason_of(error: Exception) -> str:

@@ -103,7 +103,7 @@ def test_the_text_of_a_harmony_message_is_that_of_its_last_channel() -> None:
         ('<tool_call>{"name": "f", "arguments": {"x": NaN}}</tool_call>', "NaN is not a JSON value"),
         ('<tool_call>{"name": "f"}</tool_call> and more', "this is no complete tool call: 'and more'"),
         ("<tool_call>" + "[" * 100_000, "the tool call is"),
-        ('<tool_call>{"name": "f", "arguments": {"x": 1, "x": 2}}</tool_call>', "a key occurs twice"),
+        ('<tool_call>{"name": "f", "arguments": {"x": 1, "x": 2}}</tool_call>', "the key 'x' occurs twice"),
     ],
 )
 def test_a_mistake_is_told_in_words(text: str, mistake: str) -> None:

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
 MAX_REPLY_BYTES = 4 * 2**20
+BUSY_STATUS = (429, 500, 502, 503, 504)
 TIMEOUT_S = 3600.0  # the trajectory's own deadline is shorter
 
 
@@ -54,12 +55,6 @@ class _Refused(RuntimeError):
     """The action has not the shape that the server expects."""
 
 
-class _Channel(Protocol):
-    def ask(self, kind: str, data: object) -> object: ...
-
-    def close(self) -> None: ...
-
-
 class OpenEnvEnvironment:
     """An environment behind a server. Its rewards add up in `details["reward"]`."""
 
@@ -85,8 +80,8 @@ class OpenEnvEnvironment:
             except _Refused as error:
                 raise RuntimeError(f"option action: the server refuses {{{key!r}: ...}}: {error}") from None
         try:
-            return self._step(self._channel.ask("step", json.loads(text)))
-        except (_Refused, ValueError) as error:  # the model's mistake: it wrote the action
+            return self._step(self._channel.ask("step", _parsed(text, _Refused)))
+        except _Refused as error:  # the model's mistake: it wrote the action
             told = Message(role="user", content=f"This is no action: {error}")
             return Step(messages=(told,), details={"reward": self._reward})
 
@@ -114,13 +109,23 @@ class OpenEnvEnvironment:
         return observation if isinstance(observation, str) else json.dumps(observation, ensure_ascii=False)
 
 
-def _channel(url: str) -> _Channel:
-    from websockets.exceptions import InvalidHandshake
+def _parsed(text: str | bytes, kind: type[RuntimeError], where: str = "") -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise kind(f"{where}{error}") from None
+
+
+def _channel(url: str) -> "_Channel":
+    """The socket; HTTP only where the server says that it has none, not where it is busy or away."""
+    from websockets.exceptions import InvalidHandshake, InvalidStatus
     from websockets.sync.client import connect
 
     try:
         return _Socket(url, connect(f"ws{url.removeprefix('http')}/ws", max_size=MAX_REPLY_BYTES))
-    except (InvalidHandshake, OSError):
+    except InvalidHandshake as error:
+        if isinstance(error, InvalidStatus) and error.response.status_code in BUSY_STATUS:
+            raise RuntimeError(f"{url}/ws answered {error.response.status_code}") from None
         return _Http(url)
 
 
@@ -133,8 +138,11 @@ class _Socket:
 
     def ask(self, kind: str, data: object) -> object:
         self._connection.send(json.dumps({"type": kind, "data": data}))
-        answer = json.loads(self._connection.recv(TIMEOUT_S))
-        found = answer["data"]
+        text = self._connection.recv(TIMEOUT_S)
+        answer = _parsed(text, RuntimeError, f"{self._url} answered no JSON: ")
+        found = answer.get("data") if isinstance(answer, Mapping) else None
+        if not isinstance(answer, Mapping) or not isinstance(found, Mapping):
+            raise RuntimeError(f"{self._url} answered without an observation: {answer!r:.200}")
         if found.get("code") == "VALIDATION_ERROR" and found.get("errors"):
             mistakes = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found["errors"])
             raise _Refused("; ".join(mistakes))
@@ -156,16 +164,17 @@ class _Http:
     def ask(self, kind: str, data: object) -> object:
         answer = self._http.post(f"/{kind}", json={"action": data} if kind == "step" else data)
         if answer.status_code != 200:
-            refused = answer.status_code == 422
-            raise (_Refused if refused else RuntimeError)(
-                f"{answer.request.url} answered {answer.status_code}: {answer.text[:200]!r}"
-            )
+            why = _Refused if answer.status_code == 422 else RuntimeError
+            raise why(f"{answer.request.url} answered {answer.status_code}: {answer.text[:200]!r}")
         if len(answer.content) > MAX_REPLY_BYTES:
             raise RuntimeError(f"{answer.request.url} answered with more than {MAX_REPLY_BYTES} bytes")
-        return answer.json()
+        return _parsed(answer.content, RuntimeError, f"{answer.request.url} answered no JSON: ")
 
     def close(self) -> None:
         self._http.close()
+
+
+_Channel: TypeAlias = _Socket | _Http
 
 
 def openenv_environment(url: str) -> EnvironmentDefinition:

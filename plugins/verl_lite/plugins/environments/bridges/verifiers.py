@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict
 
 from verl_lite.errors import ConfigError, PluginError
 from verl_lite.plugins.environments.contract import EnvironmentDefinition, Step, ToolSchema
-from verl_lite.plugins.rollout import Message
+from verl_lite.plugins.rollout import Message, content_text
 
 MODEL = "verl-lite"
 VERSIONS = "verifiers>=0.1.14,<0.4"  # that have classic environments with this `run_rollout`
@@ -199,11 +199,8 @@ def verifiers_environment(name: str) -> EnvironmentDefinition:
 
 
 def _ours(message: Mapping[str, Any]) -> Message:
-    content = message.get("content")
-    if not isinstance(content, str):
-        content = "".join(part.get("text") or "" for part in content or ())
     kept = {key: message[key] for key in ("tool_calls", "tool_call_id", "name") if message.get(key)}
-    return cast(Message, {"role": message["role"], "content": content, **kept})
+    return cast(Message, {"role": message["role"], "content": content_text(message.get("content")), **kept})
 
 
 class _Request:

@@ -6,7 +6,6 @@ from typing import Annotated
 from pydantic import Field
 
 from verl_lite.plugins.builtin.arithmetic import NoValue, read_tokens, value_of
-from verl_lite.plugins.contract import Register, hookimpl
 from verl_lite.plugins.environments.contract import ToolError, tool
 
 MAX_CHARS = 1000
@@ -51,8 +50,3 @@ def shown(value: Fraction) -> str:
         return f"{float(value):.{SHOWN_DIGITS}g}"
     digits = str(abs(value.numerator) * 10**places // value.denominator).rjust(places + 1, "0")
     return f"{'-' * (value < 0)}{digits[:-places]}.{digits[-places:]}"
-
-
-@hookimpl
-def register_environments(register: Register) -> None:
-    register(calculator)

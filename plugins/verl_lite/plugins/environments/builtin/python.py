@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl
 from verl_lite.plugins.environments.contract import CutText, ToolError, tool
 
 if TYPE_CHECKING:
@@ -133,8 +132,3 @@ class Interpreter:
 
 def _why(result: "Result") -> str:
     return f"the interpreter ended ({result.status}: {result.message or 'it left'})"
-
-
-@hookimpl
-def register_environments(register: Register) -> None:
-    register(Python)

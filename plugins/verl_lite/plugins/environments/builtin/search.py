@@ -9,7 +9,6 @@ from pydantic import Field
 
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl
 from verl_lite.plugins.environments.contract import tool
 
 SUFFIXES = (".jsonl", ".txt", ".md")
@@ -104,8 +103,3 @@ def _library() -> Any:
             f"tool search needs the package bm25s ({error}): pip install 'verl-lite[search]'"
         ) from None
     return bm25s
-
-
-@hookimpl
-def register_environments(register: Register) -> None:
-    register(Search)

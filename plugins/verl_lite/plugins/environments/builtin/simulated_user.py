@@ -9,7 +9,6 @@ from pydantic import Field, field_validator
 
 from verl_lite.plugins.builtin.judge_client import BusyError, ChatClient, read_api_key
 from verl_lite.plugins.builtin.judge_endpoint import ModelAddress
-from verl_lite.plugins.contract import Register, hookimpl
 from verl_lite.plugins.environments.contract import Step, environment
 from verl_lite.plugins.rollout import Message
 
@@ -100,8 +99,3 @@ class SimulatedUser:
                     raise
                 await asyncio.sleep(0.1 * 2**attempt)
         raise AssertionError("unreachable")
-
-
-@hookimpl
-def register_environments(register: Register) -> None:
-    register(SimulatedUser)

@@ -10,7 +10,6 @@ from pydantic import Field
 
 from verl_lite.errors import ConfigError
 from verl_lite.plugins.config_file import ConfigModel
-from verl_lite.plugins.contract import Register, hookimpl
 from verl_lite.plugins.environments.contract import ToolError, tool
 
 # what a query may not do, whatever the mode: reach other files, or load code
@@ -86,8 +85,3 @@ def _cell(value: object) -> str:
     if value is None:
         return "NULL"
     return f"<{len(value)} bytes>" if isinstance(value, bytes) else str(value).replace("\n", "\\n")
-
-
-@hookimpl
-def register_environments(register: Register) -> None:
-    register(Sql)
