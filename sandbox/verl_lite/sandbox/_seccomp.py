@@ -72,24 +72,26 @@ def _checked_call(number: int, body: list[bytes]) -> list[bytes]:
     return [_instruction(_JUMP_EQUAL, number, 0, len(body)), *body]
 
 
-def _one_of(offset: int, values: tuple[int, ...]) -> list[bytes]:
-    """Allow when the argument at `offset` is one of `values`, else EPERM."""
-    tests = [_instruction(_JUMP_EQUAL, v, len(values) - i, 0) for i, v in enumerate(values)]
-    return [_instruction(_LOAD, offset), *tests, _RETURN_EPERM, _RETURN_ALLOW]
-
-
-def _none_of(offset: int, values: tuple[int, ...]) -> list[bytes]:
-    """EPERM when the argument at `offset` is one of `values`, else allow."""
-    tests = [_instruction(_JUMP_EQUAL, v, len(values) - i, 0) for i, v in enumerate(values)]
-    return [_instruction(_LOAD, offset), *tests, _RETURN_ALLOW, _RETURN_EPERM]
-
-
 _RETURN_ALLOW = _instruction(_RETURN, _ALLOW)
 _RETURN_ASK = _instruction(_RETURN, _ASK)
 _RETURN_KILL = _instruction(_RETURN, _KILL)
 _RETURN_EPERM = _instruction(_RETURN, _ERRNO | _EPERM)
 _RETURN_ENOSYS = _instruction(_RETURN, _ERRNO | _ENOSYS)
 _RETURN_NOTHING_DONE = _instruction(_RETURN, _ERRNO)  # the caller sees success
+
+
+def _equals(offset: int, values: tuple[int, ...], *, then: bytes, otherwise: bytes) -> list[bytes]:
+    """`then` when the argument at `offset` is one of `values`."""
+    tests = [_instruction(_JUMP_EQUAL, v, len(values) - i, 0) for i, v in enumerate(values)]
+    return [_instruction(_LOAD, offset), *tests, otherwise, then]
+
+
+def _one_of(offset: int, values: tuple[int, ...]) -> list[bytes]:
+    return _equals(offset, values, then=_RETURN_ALLOW, otherwise=_RETURN_EPERM)
+
+
+def _none_of(offset: int, values: tuple[int, ...]) -> list[bytes]:
+    return _equals(offset, values, then=_RETURN_EPERM, otherwise=_RETURN_ALLOW)
 
 
 def _refuse_if(offset: int, test: int, value: int) -> list[bytes]:
@@ -113,10 +115,7 @@ _SOCKET_BODY = [
 _SETSOCKOPT_BODY = [
     _instruction(_LOAD, _ARG1),
     _instruction(_JUMP_EQUAL, _SOL_SOCKET, 0, len(_BUFFER_SIZES) + 1),
-    _instruction(_LOAD, _ARG2),
-    *(_instruction(_JUMP_EQUAL, v, len(_BUFFER_SIZES) - i, 0) for i, v in enumerate(_BUFFER_SIZES)),
-    _RETURN_ALLOW,
-    _RETURN_NOTHING_DONE,
+    *_equals(_ARG2, _BUFFER_SIZES, then=_RETURN_NOTHING_DONE, otherwise=_RETURN_ALLOW),
 ]
 _FCNTL_BODY = _refuse_if(_ARG1, _JUMP_EQUAL, _F_SETPIPE_SZ)
 

@@ -138,12 +138,10 @@ def _stop(pid: int) -> bool:
 
 def children(pid: int) -> list[int]:
     found: list[int] = []
-    try:
+    with contextlib.suppress(OSError):  # it has ended
         for thread in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
                 found += map(int, file.read().split())
-    except OSError:
-        pass  # it has ended
     return found
 
 
@@ -163,12 +161,9 @@ def _proportional(pid: int, anonymous: int) -> int:
     """
     try:
         with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("Pss_Anon:"):
-                    return int(line.split()[1]) * _KB
+            return next((int(row.split()[1]) * _KB for row in file if row.startswith("Pss_Anon:")), anonymous)
     except (OSError, ValueError, IndexError):
-        pass
-    return anonymous
+        return anonymous
 
 
 def _num_sockets(pid: int) -> int:

@@ -50,6 +50,7 @@ _NAMESPACES = (
         "one empty network per fork server, used by one run at a time",
     ),
 )
+_NO_PRIVILEGES = "no capabilities; set-user-id programs grant none"
 _REPORT = """
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(status["Seccomp"].strip(), status["NoNewPrivs"].strip())
@@ -63,15 +64,8 @@ def probe() -> list[Layer]:
     for name, flag, detail in _NAMESPACES:
         reason = _in_child(lambda flag=flag: _unshare(flag, as_root=as_root))  # type: ignore[misc]
         layers.append(Layer(name, State.MISSING if reason else State.ACTIVE, reason or detail))
-    layers += [
-        _landlock_layer(),
-        *_run_layers(),
-        _processes_layer(as_root),
-        _cgroup_layer(),
-        _landlock_backend_layer(),
-        _bubblewrap_layer(),
-    ]
-    return [*layers, *_language_layers()]
+    layers += [_landlock_layer(), *_run_layers(), _processes_layer(as_root), _cgroup_layer()]
+    return [*layers, _landlock_backend_layer(), _bubblewrap_layer(), *_language_layers()]
 
 
 def _identity(as_root: bool) -> Layer:
@@ -142,17 +136,15 @@ def _run_layers() -> list[Layer]:
         return [Layer("python backend", State.MISSING, str(error))]
     if result.status is Status.SANDBOX_ERROR:
         return [Layer("python backend", State.MISSING, result.message)]
-    layers = []
+    filtered = f"an allow-list of system calls ({_kernel.MACHINE})"
     if result.status is Status.OK:
-        seccomp, no_new_privs = result.stdout.split()
-        layers.append(Layer("own /proc", State.ACTIVE, "only the run's processes"))
-        state = State.ACTIVE if seccomp == b"2" else State.MISSING
-        layers.append(Layer("seccomp", state, f"an allow-list of system calls ({_kernel.MACHINE})"))
-        state = State.ACTIVE if no_new_privs == b"1" else State.MISSING
-        layers.append(Layer("no new privileges", state, "no capabilities; set-user-id programs grant none"))
+        rows = (("seccomp", b"2", filtered), ("no new privileges", b"1", _NO_PRIVILEGES))
+        layers = [Layer("own /proc", State.ACTIVE, "only the run's processes")]
+        for (name, active, detail), found in zip(rows, result.stdout.split(), strict=True):
+            layers.append(Layer(name, State.ACTIVE if found == active else State.MISSING, detail))
     else:  # the report could not be read: there is no /proc
-        layers.append(Layer("own /proc", State.REPLACED, "cannot be mounted here; runs see an empty one"))
-        layers.append(Layer("seccomp", State.ACTIVE, f"an allow-list of system calls ({_kernel.MACHINE})"))
+        layers = [Layer("own /proc", State.REPLACED, "cannot be mounted here; runs see an empty one")]
+        layers.append(Layer("seccomp", State.ACTIVE, filtered))
     took = f"native: a run took {result.wall_s * 1e3:.1f} ms"
     return [*layers, Layer("python backend", State.ACTIVE, took)]
 

@@ -3,27 +3,12 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from verl_lite.verifiers.answer_marks import find_boxed
 from verl_lite.verifiers.verdict import Outcome, Verdict
 
 FormatPattern = Literal["boxed", "think_answer", "think_boxed", "code_fence"]
-
-
-class Shape(Protocol):
-    """Anything with the fields of FormatShape."""
-
-    @property
-    def pattern(self) -> FormatPattern: ...
-    @property
-    def think_tag(self) -> str: ...
-    @property
-    def answer_tag(self) -> str: ...
-    @property
-    def prompt_opens_think(self) -> bool: ...
-    @property
-    def language(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +46,12 @@ def verify_format(response: str, *, options: FormatShape | None = None) -> Verdi
     )
 
 
-def format_problem(response: str, shape: Shape) -> str:
+def format_problem(response: str, shape: FormatShape) -> str:
     """What is wrong with the shape of `response`, in words; "" if nothing is."""
     return _PROBLEMS[shape.pattern](response.strip(), shape)
 
 
-def _boxed_problem(text: str, shape: Shape) -> str:
+def _boxed_problem(text: str, shape: FormatShape) -> str:
     r"""What is wrong, unless `text` holds exactly one closed, non-empty \boxed{...}; then ""."""
     count = text.count(r"\boxed{")
     if count != 1:
@@ -77,7 +62,7 @@ def _boxed_problem(text: str, shape: Shape) -> str:
     return "" if found[0].content.strip() else r"the \boxed{} is empty"
 
 
-def _after_think(text: str, shape: Shape) -> tuple[str, str]:
+def _after_think(text: str, shape: FormatShape) -> tuple[str, str]:
     """(the text after the reasoning, "") or ("", what is wrong with the reasoning)."""
     opening, closing = f"<{shape.think_tag}>", f"</{shape.think_tag}>"
     if shape.prompt_opens_think and not text.startswith(opening):
@@ -91,7 +76,7 @@ def _after_think(text: str, shape: Shape) -> tuple[str, str]:
     return (rest, "") if thought.strip() else ("", f"the {opening} part is empty")
 
 
-def _think_answer_problem(text: str, shape: Shape) -> str:
+def _think_answer_problem(text: str, shape: FormatShape) -> str:
     rest, problem = _after_think(text, shape)
     if problem:
         return problem
@@ -105,12 +90,12 @@ def _think_answer_problem(text: str, shape: Shape) -> str:
     return "" if answer.strip() else f"the {opening} is empty"
 
 
-def _think_boxed_problem(text: str, shape: Shape) -> str:
+def _think_boxed_problem(text: str, shape: FormatShape) -> str:
     rest, problem = _after_think(text, shape)
     return problem or _boxed_problem(rest, shape)
 
 
-def _code_fence_problem(text: str, shape: Shape) -> str:
+def _code_fence_problem(text: str, shape: FormatShape) -> str:
     """A fence is a line that starts with at least three backticks; one without a word closes the block."""
     fences = [
         (at, line.strip()) for at, line in enumerate(text.split("\n")) if line.lstrip().startswith("```")
@@ -130,7 +115,7 @@ def _code_fence_problem(text: str, shape: Shape) -> str:
     return "" if "".join(text.split("\n")[first + 1 : last]).strip() else "the code block is empty"
 
 
-_PROBLEMS: Mapping[FormatPattern, Callable[[str, Shape], str]] = {
+_PROBLEMS: Mapping[FormatPattern, Callable[[str, FormatShape], str]] = {
     "boxed": _boxed_problem,
     "think_answer": _think_answer_problem,
     "think_boxed": _think_boxed_problem,

@@ -9,7 +9,7 @@ from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.contract import reward
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score
-from verl_lite.verifiers import FormatPattern, format_problem
+from verl_lite.verifiers import FormatPattern, FormatShape, format_problem
 
 TAG = r"^[A-Za-z][A-Za-z0-9_-]*$"
 
@@ -67,7 +67,7 @@ class RegexOptions(ConfigModel):
 @reward("format", options=FormatOptions, isolate=False, cache=False)
 def format_reward(rollout: Rollout, options: FormatOptions) -> Score:
     """1.0 when the completion has the named shape, else 0.0 with what is missing."""
-    problem = format_problem(rollout.completion, options)
+    problem = format_problem(rollout.completion, FormatShape(**options.model_dump()))
     return Score(0.0, reason=problem) if problem else Score(1.0)
 
 

@@ -14,7 +14,7 @@ import re
 import secrets
 import sys
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -37,6 +37,7 @@ _CALLS_TIMES = 4  # a test file may take this many times the limit of one call
 _PROGRAM = ("wire", "inside_link", "inside_remote", "inside_program")
 _SESSION = (*_PROGRAM, "inside_numpy", "inside_pytest", "inside_collect", "inside_tests")
 _MAX_STDERR_LINE = 200
+_PASSED = TestResult(status="passed", kind="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,14 +137,14 @@ def run_stdin_test(test: StdinTest, program: str, options: CodeOptions) -> Harne
     tolerance = test.tolerance if options.tolerance is None else options.tolerance
     how = options.compare or test.compare
     if matches_text(output, test.expected, how, tolerance):
-        return TestResult(status="passed", kind="")
+        return _PASSED
     return _failed(f"printed {show(output)}, expected {show(test.expected)}")
 
 
 def _check_output(test: StdinTest, output: str, options: CodeOptions) -> Harness:
     if callable(test.checker):
         good = test.checker(test.stdin, output, test.expected)
-        return TestResult(status="passed", kind="") if good is True else _failed(f"checker: {show(output)}")
+        return _PASSED if good is True else _failed(f"checker: {show(output)}")
     why = runs_text(ast.parse(test.checker or ""))
     if why and options.trusting_tests == "refuse":
         return _bad(
@@ -208,7 +209,7 @@ def _compare(value: Any, expected: tuple[Any, ...], test: CallTest | ObjectTest)
         return _failed(f"returned {what}; plain data is expected")
     data = value["data"]
     if any(matches_value(data, want, rules=test.rules, tolerance=test.tolerance) for want in expected):
-        return TestResult(status="passed", kind="")
+        return _PASSED
     return _failed(f"returned {show_data(data)}, expected {show(expected[0])}")
 
 
@@ -271,12 +272,7 @@ def run_test_code(code: TestCode, program: str, options: CodeOptions) -> Harness
 
 def _tests_run(code: TestCode, key: str, program: str, options: CodeOptions) -> Run:
     request = {
-        "mode": code.mode,
-        "source": code.source,
-        "setup": code.setup,
-        "names": list(code.names),
-        "module": code.module,
-        "collect": code.collect,
+        **asdict(code),
         "prelude": options.prelude,
         "program": program,
         "timeout_s": options.limits.wall_s,
@@ -300,4 +296,4 @@ def _passed(reply: dict[str, Any], code: TestCode) -> TestResult:
         return skipped if own else _bad("the test file holds no test")
     if not reply["made"]:
         return _bad("the tests never call the program")
-    return TestResult(status="passed", kind="")
+    return _PASSED

@@ -28,15 +28,7 @@ _CASE_KEYS = (
     ("input", "output"), ("input", "expected_output"), ("input", "expected"), ("inputs", "outputs"),
     ("stdin", "stdout"), ("stdin", "expected"), ("test_input", "test_output"), ("in", "out"),
 )  # fmt: skip
-_NESTED_KEYS = (
-    "test_cases",
-    "tests",
-    "cases",
-    "ground_truth",
-    "verification_info",
-    "official_tests",
-    "unit_tests",
-)
+_NESTED_KEYS = "test_cases tests cases ground_truth verification_info official_tests unit_tests".split()
 _FUNCTION_KEYS = ("fn_name", "func_name", "function_name", "entry_func")
 
 

@@ -55,19 +55,16 @@ class Grading:
         return late[self.options.max_timeouts - 1] if len(late) >= self.options.max_timeouts else math.inf
 
     def record(self, index: int, result: TestResult) -> None:
-        self.results[index] = replace(result, kind=_KIND_NAMES[type(self.tests[index]).__name__])
+        self.results[index] = result
         self.finished_s = time.monotonic()
 
     def final_results(self) -> list[TestResult]:
         """One result per test; tests after the last that counts are "not_run", even if they were run."""
         last = self.stopped_at
         not_run = TestResult(status="not_run", kind="")
-        return [
-            self.results[i]
-            if i <= last and i in self.results
-            else replace(not_run, kind=_KIND_NAMES[type(self.tests[i]).__name__])
-            for i in range(len(self.harnesses))
-        ]
+        counted = (self.results.get(i, not_run) if i <= last else not_run for i in range(len(self.harnesses)))
+        kinds = (_KIND_NAMES[type(test).__name__] for test in self.tests)
+        return [replace(result, kind=kind) for result, kind in zip(counted, kinds, strict=True)]
 
     def verdict(self, wall_s: float) -> Verdict:
         results = self.final_results()

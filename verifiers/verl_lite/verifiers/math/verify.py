@@ -147,20 +147,17 @@ def _verify(response: str, reference: str, options: MathOptions, ask: Ask) -> Ve
     started = time.perf_counter()
     if options.decimal_comma:
         response, reference = with_decimal_points(response), with_decimal_points(reference)
+    extraction = extract(response, mode=options.mode, read_unclosed=options.unclosed_thinking == "read")
     wanted = plain_reference(reference)
-    if wanted is not None:
-        extraction = extract(response, mode=options.mode, read_unclosed=options.unclosed_thinking == "read")
-        if extraction.answer is not None and not extraction.boxes:
-            quick = compare_plain(wanted, extraction.answer, options.rel_tol, computed=options.computed)
-            if quick is not None:
-                return _verdict(quick, extraction.answer, started)
+    if wanted is not None and extraction.answer is not None and not extraction.boxes:
+        quick = compare_plain(wanted, extraction.answer, options.rel_tol, computed=options.computed)
+        if quick is not None:
+            return _verdict(quick, extraction.answer, started)
     expected = _read_reference(reference)
     if reason := expected.read(fault):
         return Verdict(outcome=Outcome.BAD_REFERENCE, reason=reason, wall_s=time.perf_counter() - started)
     if expected.may_need_proof:
         pool.start()
-    if wanted is None:
-        extraction = extract(response, mode=options.mode, read_unclosed=options.unclosed_thinking == "read")
     if extraction.answer is None:
         decision = Decision(Outcome.UNPARSED, "", extraction.reason)
     else:

@@ -120,8 +120,8 @@ def _circular(ring: PowerRing, name: str, argument: Quotient) -> Quotient:
     hyperbolic = name.endswith("h")
     stem = name[:-1] if hyperbolic else name
     unit = ring.power_of(UNIT, "i")
-    grows = ring.exponential(argument if hyperbolic else ring.multiply(argument, unit))
-    falls = ring.exponential(ring.negate(argument if hyperbolic else ring.multiply(argument, unit)))
+    exponent = argument if hyperbolic else ring.multiply(argument, unit)
+    grows, falls = ring.exponential(exponent), ring.exponential(ring.negate(exponent))
     cosine = ring.scale(ring.add(grows, falls), HALF)
     sine = ring.scale(ring.add(grows, ring.negate(falls)), HALF)
     if not hyperbolic:

@@ -159,17 +159,20 @@ def _degree(body: Expr, number: str) -> int | None:
         return int(body.name == number)
     degrees = [_degree(arg, number) for arg in body.args]
     known = [degree for degree in degrees if degree is not None]
-    if len(known) < len(degrees) or not any(known):
-        return 0 if len(known) == len(degrees) else None
+    if len(known) < len(degrees):
+        return None
+    if not any(known):
+        return 0
     if body.head in ("add", "neg"):
         return max(known)
     if body.head == "mul":
         return sum(known)
     if body.head == "div":
         return known[0] if known[1] == 0 else None
-    power = body.args[1].value if body.head == "pow" else None
-    is_power = isinstance(power, Fraction) and power.denominator == 1 and 0 <= power <= MAX_SUMMED_DEGREE
-    return known[0] * int(power) if is_power and isinstance(power, Fraction) else None
+    if body.head != "pow" or not body.args[1].is_number:
+        return None
+    power = body.args[1].fraction
+    return known[0] * int(power) if power.denominator == 1 and 0 <= power <= MAX_SUMMED_DEGREE else None
 
 
 def exact_value(expr: Expr) -> Fraction | None:

@@ -255,19 +255,20 @@ _FUNCTIONS: dict[str, Callable[[complex], complex]] = {
 }  # fmt: skip
 
 
-def _sum(expr: Expr, point: Point) -> Bounded:
-    """A sum or product over a few integers. One within another is not evaluated: the terms would multiply."""
+def _sum_or_product(expr: Expr, point: Point) -> Bounded:
+    """Over a few integers. One within another is not evaluated: the terms would multiply."""
     ends = [evaluate(end, point)[0] for end in expr.args[1:]]
     if expr.name not in ("sum 0", "prod 0") or any(abs(end - round(end.real)) > 1e-9 for end in ends):
         raise Undefined("a sum over a range that is not one of integers")
     low, high = (round(end.real) for end in ends)
     if not -1 <= high - low < MAX_SUMMED:
         raise Undefined("a sum of this many terms")
-    result, error = complex(expr.name.startswith("prod")), 0.0
+    is_product = expr.name == "prod 0"
+    result, error = complex(is_product), 0.0
     for at in range(low, high + 1):
         inner: dict[str, float] = {**point, "bound 0": at}
         value, more = evaluate(expr.args[0], RealPoint(inner) if isinstance(point, RealPoint) else inner)
-        if expr.name.startswith("prod"):
+        if is_product:
             error = error * abs(value) + more * abs(result) + abs(result * value) * EPS
             result *= value
         else:
@@ -278,6 +279,6 @@ def _sum(expr: Expr, point: Point) -> Bounded:
 _HANDLERS: dict[str, Callable[[Expr, Point], Bounded]] = {
     "num": _number, "sym": _symbol, "const": _constant, "add": _add, "neg": _negative, "mul": _multiply,
     "div": _divide, "pow": _power, "percent": _scaled(0.01), "deg": _scaled(math.pi / 180), "abs": _absolute,
-    "fact": _factorial, "binom": _binomial, "func": _function, "big": _sum,
+    "fact": _factorial, "binom": _binomial, "func": _function, "big": _sum_or_product,
     "bound": lambda expr, point: (complex(point[f"bound {expr.name}"]), 0.0),
 }  # fmt: skip

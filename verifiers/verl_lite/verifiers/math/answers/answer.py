@@ -40,8 +40,8 @@ class Answer:
 
     @cached_property
     def tree(self) -> Expr | Unreadable:
-        if ")" in self.text and (numbered := read_numbered(self.text)) is not None:
-            return numbered
+        if self.numbered is not None:
+            return self.numbered
         parsed = parse_answer(self.text)
         if not isinstance(parsed, Unreadable):
             return parsed
@@ -51,6 +51,11 @@ class Answer:
             named = _NAME_AT_END.search(labelled[0][: labelled.start(1)])  # the line x = 3
             return parse_answer(clean(named[1] + labelled[1] if named else labelled[1]))  # Area = 12
         return read_parts(self.text) or parsed
+
+    @cached_property
+    def numbered(self) -> Expr | None:
+        """The list of (1) 3; (2) 5; None for other answers."""
+        return read_numbered(self.text) if ")" in self.text else None
 
     @cached_property
     def expr(self) -> Expr | None:

@@ -24,18 +24,15 @@ def assignment(tree: Expr) -> tuple[str, Expr] | None:
         is_one = right.head == "set" and len(right.args) == 1 and left.head == "sym"
         return (left.name, right.args[0]) if is_one else None
     if not symbols(left) & symbols(right):
-        if left.head == "sym":
-            return left.name, right
-        if left.head == "const" and left.name in ("i", "e") and left not in walk(right):  # i = 3
+        is_letter = left.head == "const" and left.name in ("i", "e") and left not in walk(right)  # i = 3
+        if left.head == "sym" or is_letter:
             return left.name, right
         is_length = left.head == "abs" or (left.head == "func" and left.name == "conj")
         if is_length and left.args[0].head == "mul" and _is_product_of_names(left.args[0]):
             left = left.args[0]  # |AB|, \overline{AB}
-        if left.head == "pow" and left.args[0].head == "sym" and not is_value(right):  # A^{-1} = a matrix
-            return _printed(left), right
-        if left.head in ("call", "abs") or _is_product_of_names(left):  # AB = 5: the length of a segment
-            return _printed(left), right
-        if _is_named_object(left):  # cos A = 1/2, A cap B = (0, 3), (x, y) = (1, 2)
+        is_power = left.head == "pow" and left.args[0].head == "sym" and not is_value(right)  # A^{-1}
+        is_segment = left.head in ("call", "abs") or _is_product_of_names(left)  # AB = 5
+        if is_power or is_segment or _is_named_object(left):  # cos A = 1/2, A cap B = (0, 3), (x, y) = (1, 2)
             return _printed(left), right
     if right.head == "sym" and is_value(left) and not symbols(left):
         return right.name, left
@@ -44,12 +41,13 @@ def assignment(tree: Expr) -> tuple[str, Expr] | None:
 
 def named_point(tree: Expr) -> Expr | None:
     """A(1, 2) as A = (1, 2); None for other trees."""
-    if tree.head == "call" and len(tree.args) > 1 and len(tree.name) == 1 and tree.name.isupper():
-        return node("rel", sym(tree.name), node("tuple", *tree.args), value="=")
-    if tree.head == "mul" and tree.args[1].head == "tuple" and tree.args[0].head == "sym":
-        name = tree.args[0].name
-        return node("rel", *tree.args, value="=") if len(name) == 1 and name.isupper() else None
-    return None
+    if tree.head == "call" and len(tree.args) > 1:
+        name, point = sym(tree.name), node("tuple", *tree.args)
+    elif tree.head == "mul" and tree.args[1].head == "tuple" and tree.args[0].head == "sym":
+        name, point = tree.args
+    else:
+        return None
+    return node("rel", name, point, value="=") if len(name.name) == 1 and name.name.isupper() else None
 
 
 def with_named_calls(tree: Expr) -> Expr:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from verl_lite.verifiers.math.answers.answer import Answer, read_answer
 from verl_lite.verifiers.math.answers.assignments import assignment
-from verl_lite.verifiers.math.answers.parts import read_numbered
 from verl_lite.verifiers.math.comparer import Comparer, Decision, decided
 from verl_lite.verifiers.verdict import Outcome
 
@@ -34,7 +33,7 @@ def read_choice(answer: Answer) -> Choice | None:
     >>> read_choice(Answer("(B) 12"))
     Choice(letters=frozenset({'B'}), text='12')
     """
-    if len(answer.text) > 2000 or (")" in answer.text and read_numbered(answer.text) is not None):
+    if len(answer.text) > 2000 or answer.numbered is not None:
         return None
     text = " ".join(_TEXT.sub(r" \1 ", answer.text).split()).strip("* ")
     match = None if _SEVERAL.match(text) else _LETTER.match(text)

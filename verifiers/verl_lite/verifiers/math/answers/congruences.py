@@ -67,15 +67,13 @@ def _same_class(reference: Expr, response: Expr, modulus: Fraction | None) -> bo
         return False
     if is_value(response) and not symbols(response):
         return reference.args[0] == sym("") and exact_value(response) == residue
-    body = (
-        response.args[-1] if response.head in ("lambda", "rel") and response.value in ("=", "Z") else response
-    )
+    is_stated = response.head in ("lambda", "rel") and response.value in ("=", "Z")
+    body = response.args[-1] if is_stated else response
     names = symbols(body) if is_value(body) else frozenset()
     if len(names) != 1 or not names <= {"k", "m", "n", "t", "q", "l"}:
         return False
-    at = [exact_value(substitute(body, {next(iter(names)): num(point)})) for point in (0, 1, 2)]
-    if None in at:
+    start, second, third = (exact_value(substitute(body, dict.fromkeys(names, num(at)))) for at in (0, 1, 2))
+    if start is None or second is None or third is None:
         return False
-    start, second, third = (value or Fraction(0) for value in at)
     is_line = third - second == second - start and abs(second - start) == abs(modulus)
     return is_line and ((start - residue) / modulus).denominator == 1

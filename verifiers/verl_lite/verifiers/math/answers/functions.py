@@ -94,9 +94,8 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     if response.head != "lambda" or named is None:
         return None
     value = named[1]
-    return (
-        is_value(value) and same_function(comparer, response, value) and symbols(value) <= symbols(response)
-    )
+    is_closed = is_value(value) and symbols(value) <= symbols(response)
+    return is_closed and same_function(comparer, response, value)
 
 
 def compare_family(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:

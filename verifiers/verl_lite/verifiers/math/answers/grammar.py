@@ -219,9 +219,7 @@ def _joined(items: list[Expr], joints: list[str]) -> Expr:
     for divider in (";", "or"):
         if divider in joints and (solutions := _solutions(items, joints, divider)) is not None:
             return solutions
-    if (
-        items[0].head == "minus" and is_value(items[0].args[1]) and all(map(is_value, items[1:]))
-    ):  # R except 1, 2
+    if items[0].head == "minus" and all(map(is_value, [items[0].args[1], *items[1:]])):  # R except 1, 2
         return node("minus", items[0].args[0], node("set", items[0].args[1], *items[1:]))
     if any(_is_condition(item) for item in items):
         return _conjunction(items, joints)

@@ -33,14 +33,13 @@ def read_numbered(text: str) -> Expr | None:
     if not any(list(row[: len(names)]) == names for row in _NUMERALS):
         return None
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
-    values = [
-        parse_answer(text[mark.end() : end].strip(" ,;.")) for mark, end in zip(marks, ends, strict=True)
-    ]
-    pairs = zip("123456789", values, strict=False)
-    named = [
-        node("rel", sym(f"part {at}"), value, value="=") for at, value in pairs if isinstance(value, Expr)
-    ]
-    return node("list", *named) if len(named) == len(marks) else None
+    named = []
+    for at, (mark, end) in enumerate(zip(marks, ends, strict=True)):
+        value = parse_answer(text[mark.end() : end].strip(" ,;."))
+        if isinstance(value, Unreadable):
+            return None
+        named.append(node("rel", sym(f"part {at + 1}"), value, value="="))
+    return node("list", *named)
 
 
 def read_parts(text: str) -> Expr | None:
@@ -61,8 +60,6 @@ def _part(piece: str) -> Expr | None:
             continue
         label = " ".join(word.rstrip("s") or word for word in match[name].casefold().split())
         tree = parse_answer(match[value].strip())
-        is_usable = not isinstance(tree, Unreadable) and is_value(tree)
-        if label and is_usable and not _NO_LABELS & set(label.split()):
-            assert isinstance(tree, Expr)
+        if isinstance(tree, Expr) and is_value(tree) and label and not _NO_LABELS & set(label.split()):
             return node("rel", sym(label), tree, value="=")
     return None

@@ -1,16 +1,11 @@
 """Sets of real numbers: intervals, unions, inequalities in one unknown, set builders."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from verl_lite.verifiers.math.algebra import numeric
-from verl_lite.verifiers.math.answers.assignments import (
-    same_in_order,
-    same_part,
-    systems,
-    with_named_calls,
-)
+from verl_lite.verifiers.math.answers.assignments import same_in_order, same_part, systems, with_named_calls
 from verl_lite.verifiers.math.answers.equations import proportion
 from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.comparer import Comparer
@@ -105,9 +100,7 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
 
 def _united(tree: Expr) -> Expr:
     """Intervals in a list are their union: (-inf, 2) and (3, inf)."""
-    spans = all(
-        item.head == "interval" or (item.head == "tuple" and len(item.args) == 2) for item in tree.args
-    )
+    spans = all(item.head in ("interval", "tuple") and len(item.args) == 2 for item in tree.args)
     return node("union", *tree.args) if tree.head == "list" and spans else tree
 
 
@@ -207,7 +200,7 @@ def _read(comparer: Comparer, tree: Expr, name: str) -> list[Span]:
         return _intersection(_read(comparer, tree.args[0], name), _complement(comparer, tree.args[1], name))
     if head == "rel":
         return _relation(comparer, tree, name)
-    raise NoRealSet(head)
+    raise NoRealSet("something other than a set of numbers")
 
 
 def _relation(comparer: Comparer, tree: Expr, name: str) -> list[Span]:
@@ -360,30 +353,28 @@ def _touches(first: Span, second: Span) -> bool:
 
 def _intersection(left: Iterable[Span], right: Iterable[Span]) -> list[Span]:
     others = list(right)
-    found = [Span(*_later(a, b), *_earlier(a, b)) for a in left for b in others]
+    found = [
+        Span(
+            *_inner([(a.low, a.low_closed), (b.low, b.low_closed)], is_low=True),
+            *_inner([(a.high, a.high_closed), (b.high, b.high_closed)], is_low=False),
+        )
+        for a in left
+        for b in others
+    ]
     if len(found) == 1 and (symbols(found[0].low) or symbols(found[0].high)):
         return found
     return [span for span in found if not _is_empty(span)]
 
 
-def _later(a: Span, b: Span) -> tuple[Expr, bool]:
-    if a.low == neg(INFINITY) or b.low == neg(INFINITY):
-        chosen = b if a.low == neg(INFINITY) else a
-    elif _same(a.start, b.start):
-        return a.low, a.low_closed and b.low_closed
-    else:
-        chosen = a if a.start > b.start else b
-    return chosen.low, chosen.low_closed
-
-
-def _earlier(a: Span, b: Span) -> tuple[Expr, bool]:
-    if a.high == INFINITY or b.high == INFINITY:
-        chosen = b if a.high == INFINITY else a
-    elif _same(a.end, b.end):
-        return a.high, a.high_closed and b.high_closed
-    else:
-        chosen = a if a.end < b.end else b
-    return chosen.high, chosen.high_closed
+def _inner(ends: Sequence[tuple[Expr, bool]], *, is_low: bool) -> tuple[Expr, bool]:
+    """Of two ends on one side, the one that both spans reach; it belongs to both where it does to each."""
+    bounded = [end for end in ends if not _is_infinite(end[0])]
+    if len(bounded) < 2:
+        return (bounded or ends)[0]
+    at, other = (_position(end) for end, _ in ends)
+    if _same(at, other):
+        return ends[0][0], ends[0][1] and ends[1][1]
+    return ends[0] if (at > other) == is_low else ends[1]
 
 
 def _outside(span: Span) -> list[Span]:

@@ -17,7 +17,6 @@ from verl_lite.verifiers.math.expressions import (
     walk,
 )
 
-_OF_MATRICES = ("mul", "div", "add", "neg", "pow")
 _IMAGINARY = Expr("const", (), "i")
 
 
@@ -25,7 +24,7 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     """The same value, which may be named, calculated, approximated, in braces, or a ratio."""
     if (known := _read_approximation(reference)) is not None and is_value(known[0]):
         return any(compare(comparer, value, response) is True for value in known)
-    if not is_value(reference) or (reference.head in _OF_MATRICES and as_matrix(reference) is not None):
+    if not is_value(reference) or as_matrix(reference) is not None:
         return None
     if parts_of(reference, "pm"):
         return None  # two values, wherever the sign stands

@@ -115,7 +115,7 @@ def _braced_word(parser: ExpressionParser) -> str:
 def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     if reference.head == "tuple" and is_real_set(response):
         return None
-    if reference.head not in ("tuple", "row", "matrix", "interval", "mul", "div", "add", "neg", "pow"):
+    if reference.head not in _COMBINED and reference.head not in ("tuple", "row", "matrix", "interval"):
         return None
     ours, matrix = as_vector(reference), as_matrix(reference)
     if ours is None and matrix is None:
@@ -197,12 +197,8 @@ def _combined(tree: Expr, depth: int) -> tuple[tuple[Expr, ...], ...] | None:
     """2 M, M / 2, -M, M + N entry by entry, and M^T. A tuple counts as a column."""
     sides = [_rows(arg, depth) for arg in tree.args]
     left, right = sides[0], sides[-1]
-    if tree.head == "pow":
-        return (
-            tuple(zip(*_turned(tree.args[0], left), strict=True))
-            if left and tree.args[1] in _TRANSPOSED
-            else None
-        )
+    if tree.head == "pow" and left and tree.args[1] in _TRANSPOSED:
+        return tuple(zip(*_turned(tree.args[0], left), strict=True))
     if tree.head == "neg" and left:
         return tuple(tuple(map(neg, row)) for row in left)
     if tree.head == "add" and left and right and [*map(len, left)] == [*map(len, right)]:

@@ -168,7 +168,7 @@ def _without_dollars(text: str) -> str:
 
 
 def _plain_latex(text: str) -> str:
-    text = text.replace("\\$", "\\dollar ").replace("\\%", "%").replace("\\#", "#")
+    text = text.replace("\\%", "%").replace("\\#", "#")
     text = re.sub(r"(?<!\\)\\&", "&", text)
     if text.count("\\]") > text.count("\\["):
         text = text.replace("\\]", "]")  # [1, 2\] was meant as an interval
@@ -205,9 +205,7 @@ def _marks(text: str) -> str:
     """Primes, degree signs and the ends of ordinals, however they are raised."""
     if "\\prime" in text:
         text = _PRIMES.sub(lambda match: "'" * (match[1] or match[2]).count("\\prime"), text)
-    if "^" in text:
-        text = _DEGREE.sub(_degree, text)
-    return text
+    return _DEGREE.sub(_degree, text)
 
 
 def _degree(match: re.Match[str]) -> str:

@@ -34,13 +34,9 @@ PHRASE = re.compile(
     r"|^[^\S\n]*+\**+(?:A|Ans)\**+\s*+[:.]\s*+\**",
     re.IGNORECASE | re.MULTILINE,
 )
-_HEDGE = re.compile(
-    r"\b(?:either|or|maybe|perhaps|possibly|could be|might be|may be|not sure|one of|between)\b",
-    re.IGNORECASE,
-)
-_UNDECIDED = re.compile(
-    r"(?:either|one of|maybe|perhaps|possibly|probably\s+either|not sure|unclear)\b", re.IGNORECASE
-)
+_UNSURE = "either|maybe|perhaps|possibly|not sure|one of"
+_HEDGE = re.compile(rf"\b(?:{_UNSURE}|or|could be|might be|may be|between)\b", re.IGNORECASE)
+_UNDECIDED = re.compile(rf"(?:{_UNSURE}|probably\s+either|unclear)\b", re.IGNORECASE)
 _MATH_SPAN = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.])[-−]?\$?\s?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:\s?[%°]|\s*/\s*[0-9]+)?(?![0-9A-Za-z])"
@@ -56,15 +52,10 @@ _TRAILING_CLAUSE = re.compile(
 
 
 def phrased(text: str) -> Extraction | None:
-    matches = list(PHRASE.finditer(text))
-    for match in reversed(matches):
-        rest = text[match.end() :].strip().lstrip("}*:").strip()
-        if not rest:
-            continue
-        sentence = _first_sentence(rest)
-        if not re.search(r"[\w\\({\[<\u00a0-\uffff]", sentence):
-            continue
-        return _stated(sentence)
+    for match in reversed(list(PHRASE.finditer(text))):
+        sentence = _first_sentence(text[match.end() :].strip().lstrip("}*:").strip())
+        if re.search(r"[\w\\({\[<\u00a0-\uffff]", sentence):
+            return _stated(sentence)
     return None
 
 
@@ -82,10 +73,8 @@ _SPELLED = re.compile(r"^[a-z][a-z -]{2,}:\s*(?=[-$\\]*[0-9])", re.IGNORECASE)  
 
 
 def _first_sentence(text: str) -> str:
-    if text.startswith(("\\[", "$$")):
-        span = _MATH_SPAN.match(text)
-        if span is not None:
-            return next(group for group in span.groups() if group is not None)
+    if text.startswith(("\\[", "$$")) and (span := _MATH_SPAN.match(text)) is not None:
+        return str(next(filter(None, span.groups())))
     end = _SENTENCE_END.search(text)
     return (text[: end.start()] if end else text).strip()
 
@@ -118,13 +107,8 @@ def bare(response: str) -> Extraction:
         return Extraction(chosen[1])
     if not text:
         return Extraction(None, "the response is empty")
-    if (
-        len(text) <= 200
-        and "\n" not in text
-        and not is_east_asian(text)
-        and not _is_sentence(text)
-        and not _ENDS_IN_MATH.match(text)
-    ):
+    is_short = len(text) <= 200 and "\n" not in text and not is_east_asian(text)
+    if is_short and not _is_sentence(text) and not _ENDS_IN_MATH.match(text):
         return Extraction(_after_equals(text))
     if len(text) > MAX_TAIL_CHARS and " " not in text[-MAX_TAIL_CHARS:] and "\n" not in text:
         return Extraction(text)
@@ -148,14 +132,9 @@ def _after_equals(line: str) -> str:
 
 def _is_sentence(text: str) -> bool:
     words = re.findall(r"(?<![\\A-Za-z{])[A-Za-z]{2,}", re.sub(r"\\[A-Za-z]+(?:\{[^{}]*\})?", " ", text))
-    opens_one = re.match(
-        r"(?:so|thus|therefore|hence|we|it|the|this|she|he|they|i|that)\b", text, re.IGNORECASE
-    )
-    return (
-        len(words) >= 5
-        or bool(opens_one and len(words) >= (2 if "$" in text else 3))
-        or bool(_HEDGE.match(text))
-    )
+    opens_one = re.match(r"(?:so|thus|therefore|hence|we|it|the|this|s?he|they|i|that)\b", text, re.I)
+    num_words = (2 if "$" in text else 3) if opens_one else 5
+    return len(words) >= num_words or _HEDGE.match(text) is not None
 
 
 def is_solution(reference: str) -> bool:
@@ -218,7 +197,7 @@ def _single_answer(sentence: str) -> Extraction:
         sentence,
         re.IGNORECASE | re.DOTALL,
     )
-    spans = [next(group for group in match.groups() if group) for match in _MATH_SPAN.finditer(sentence)]
+    spans = [next(filter(None, match.groups())) for match in _MATH_SPAN.finditer(sentence)]
     if len(spans) == 1 or (spans and after and after[1].startswith(("$", "\\("))):
         return Extraction(spans[-1])
     numbers = _NUMBER.findall(sentence)
@@ -226,10 +205,8 @@ def _single_answer(sentence: str) -> Extraction:
         return Extraction(_with_unit(sentence, numbers[0]))
     if after is not None and not _is_sentence(after[1]):
         return Extraction(re.sub(r"^(?:at|just|then|about|approximately|exactly)\s+", "", after[1]))
-    if after is not None and not spans:
-        inner = _NUMBER.findall(after[1])
-        if len(inner) == 1:
-            return Extraction(_with_unit(after[1], inner[0]))
+    if after is not None and not spans and len(inner := _NUMBER.findall(after[1])) == 1:
+        return Extraction(_with_unit(after[1], inner[0]))
     if not spans and numbers and "=" in sentence:
         return Extraction(numbers[-1])
     return Extraction(None, "the response does not end with a single answer")
