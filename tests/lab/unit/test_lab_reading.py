@@ -208,6 +208,7 @@ CONTAINERS: dict[str, Callable[[Path, Rows], object]] = {
     "utf16.jsonl": lambda path, rows: path.write_text(jsonl(rows), encoding="utf-16"),
     "crlf.jsonl": lambda path, rows: path.write_bytes(jsonl(rows).replace("\n", "\r\n").encode()),
     "old_mac.jsonl": lambda path, rows: path.write_bytes(jsonl(rows).replace("\n", "\r").encode()),
+    "old_mac_utf16.jsonl": lambda path, rows: path.write_text(jsonl(rows), encoding="utf-16", newline="\r"),
     "side_by_side.json": lambda path, rows: path.write_text("".join(map(json.dumps, rows))),
     "split.json": lambda path, rows: path.write_text(
         json.dumps({**_table(rows), "index": [*range(len(rows))]})

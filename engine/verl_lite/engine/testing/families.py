@@ -22,7 +22,6 @@ LATENT = {
 # the embeddings, which are the output head too, are multiplied by sqrt(hidden size)
 _GEMMA = {"query_pre_attn_scalar": 32, "initializer_range": 0.08}
 _PER_LAYER = {
-    "num_hidden_layers": 4,
     "sliding_window": WINDOW,
     "layer_types": [SLIDING, FULL] * 2,
     "num_kv_shared_layers": 2,
@@ -65,7 +64,6 @@ def _plain(names: str) -> dict[str, Family]:
 
 
 MIXED: Mapping[str, Any] = {
-    "num_hidden_layers": 4,
     "sliding_window": WINDOW,
     "layer_types": [SLIDING, SLIDING, SLIDING, FULL],
 }

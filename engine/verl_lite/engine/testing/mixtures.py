@@ -5,21 +5,19 @@ from typing import Any
 
 from verl_lite.engine.testing.families import ABSENT, FULL, LATENT, LINEAR, MIXED, SLIDING, WINDOW, Family
 
-_QWEN_EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
-_DEEPSEEK_EXPERTS = {
-    "n_routed_experts": 8,
-    "n_shared_experts": 1,
-    "num_experts_per_tok": 2,
-    "moe_intermediate_size": 64,
-    "first_k_dense_replace": 1,
-    "n_group": 4,
-    "topk_group": 2,
+# by the names of all families: each config is given those that it knows
+EXPERTS = {
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 8),
+    **dict.fromkeys(("num_experts_per_tok", "moe_topk", "moe_k"), 2),
+    **dict.fromkeys(("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"), 1),
+    **dict.fromkeys(("first_k_dense_replace", "moe_layer_start_index", "n_group", "topk_group"), 1),
+    **dict.fromkeys(("moe_intermediate_size", "shared_intermediate_size"), 64),
+    "shared_expert_intermediate_size": 64,
 }
-_UNGROUPED_EXPERTS = {**_DEEPSEEK_EXPERTS, "n_group": 1, "topk_group": 1}
+_GROUPS = {"n_group": 4, "topk_group": 2}
 # With few heads many keys have a score of exactly 0, and the row's length decides which are selected.
 _INDEXER = {"index_topk": 16, "index_head_dim": 64, "index_n_heads": 32}
 _DELTA_NET = {
-    "num_hidden_layers": 4,
     "layer_types": [LINEAR, LINEAR, LINEAR, FULL],
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
@@ -45,7 +43,7 @@ _QWEN_VISION = {
 
 
 def _moe(model_type: str, **options: Any) -> Family:
-    return Family("moe", model_type, options)
+    return Family("moe", model_type, {**EXPERTS, **options})
 
 
 def _hybrid(model_type: str, **options: Any) -> Family:
@@ -53,30 +51,29 @@ def _hybrid(model_type: str, **options: Any) -> Family:
 
 
 MIXTURES: Mapping[str, Family] = {
-    "mixtral": _moe("mixtral", num_local_experts=8, sliding_window=None),
-    "qwen2-moe": _moe("qwen2_moe", **_QWEN_EXPERTS, shared_expert_intermediate_size=64),
-    "qwen3-moe": _moe("qwen3_moe", **_QWEN_EXPERTS, norm_topk_prob=True),
-    "qwen3-moe-window": _moe("qwen3_moe", **_QWEN_EXPERTS, use_sliding_window=True, sliding_window=WINDOW),
-    "deepseek-v2": _moe("deepseek_v2", **LATENT, **_DEEPSEEK_EXPERTS, topk_method="group_limited_greedy"),
-    "deepseek-v3": _moe("deepseek_v3", **LATENT, **_DEEPSEEK_EXPERTS, topk_method="noaux_tc"),
-    "glm4-moe": _moe("glm4_moe", **_UNGROUPED_EXPERTS, use_qk_norm=True),
-    "glm4-moe-lite": _moe("glm4_moe_lite", **LATENT, **_UNGROUPED_EXPERTS),
-    "deepseek-v3_2": _moe("deepseek_v32", **LATENT, **_DEEPSEEK_EXPERTS, **_INDEXER),
-    "glm-moe-dsa": _moe("glm_moe_dsa", **LATENT, **_UNGROUPED_EXPERTS, **_INDEXER),
+    "mixtral": _moe("mixtral", sliding_window=None),
+    "qwen2-moe": _moe("qwen2_moe"),
+    "qwen3-moe": _moe("qwen3_moe", norm_topk_prob=True),
+    "qwen3-moe-window": _moe("qwen3_moe", use_sliding_window=True, sliding_window=WINDOW),
+    "deepseek-v2": _moe("deepseek_v2", **LATENT, **_GROUPS, topk_method="group_limited_greedy"),
+    "deepseek-v3": _moe("deepseek_v3", **LATENT, **_GROUPS, topk_method="noaux_tc"),
+    "glm4-moe": _moe("glm4_moe", use_qk_norm=True),
+    "glm4-moe-lite": _moe("glm4_moe_lite", **LATENT),
+    "deepseek-v3_2": _moe("deepseek_v32", **LATENT, **_GROUPS, **_INDEXER),
+    "glm-moe-dsa": _moe("glm_moe_dsa", **LATENT, **_INDEXER),
     "llama4": _moe(
         "llama4_text",
         num_hidden_layers=4,
         attention_chunk_size=WINDOW,
+        num_experts_per_tok=1,
         num_local_experts=4,
         intermediate_size_mlp=192,
     ),
-    "mimo-v2-flash": _moe("mimo_v2_flash", sliding_window=WINDOW, v_head_dim=32, **_UNGROUPED_EXPERTS),
-    "solar-open": _moe("solar_open", **_UNGROUPED_EXPERTS),
-    "afmoe": _moe("afmoe", **MIXED, **_QWEN_EXPERTS, num_shared_experts=1, score_func="sigmoid"),
+    "mimo-v2-flash": _moe("mimo_v2_flash", sliding_window=WINDOW, v_head_dim=32),
+    "solar-open": _moe("solar_open"),
+    "afmoe": _moe("afmoe", **MIXED, score_func="sigmoid"),
     "gpt-oss": _moe(
         "gpt_oss",
-        num_local_experts=8,
-        num_experts_per_tok=2,
         sliding_window=WINDOW,
         layer_types=[SLIDING, FULL],
         rope_parameters={
@@ -89,33 +86,24 @@ MIXTURES: Mapping[str, Family] = {
             "truncate": False,
         },
     ),
-    "minimax-m2": _moe(
-        "minimax_m2", num_local_experts=8, num_experts_per_tok=2, rotary_dim=16, scoring_func="sigmoid"
-    ),
-    "phimoe": _moe("phimoe", num_local_experts=8, sliding_window=WINDOW, lm_head_bias=True),
-    "olmoe": _moe("olmoe", num_experts=8, num_experts_per_tok=2),
-    "granite-moe": _moe("granitemoe", num_local_experts=8, logits_scaling=4.0, embedding_multiplier=6.0),
-    "dots1": _moe("dots1", **_UNGROUPED_EXPERTS, **MIXED),
-    "ernie4_5-moe": _moe(
-        "ernie4_5_moe",
-        moe_num_experts=8,
-        moe_k=2,
-        moe_intermediate_size=64,
-        moe_num_shared_experts=1,
-        moe_layer_start_index=1,
-    ),
-    "hunyuan-moe": _moe("hunyuan_v1_moe", num_experts=8, moe_topk=2),
+    "minimax-m2": _moe("minimax_m2", rotary_dim=16, scoring_func="sigmoid"),
+    "phimoe": _moe("phimoe", sliding_window=WINDOW, lm_head_bias=True),
+    "olmoe": _moe("olmoe"),
+    "granite-moe": _moe("granitemoe", logits_scaling=4.0, embedding_multiplier=6.0),
+    "dots1": _moe("dots1", **MIXED),
+    "ernie4_5-moe": _moe("ernie4_5_moe"),
+    "hunyuan-moe": _moe("hunyuan_v1_moe"),
     "exaone-moe": _moe(
         "exaone_moe",
         **MIXED,
-        **_QWEN_EXPERTS,
-        num_shared_experts=1,
         mlp_layer_types=["dense", "sparse", "sparse", "sparse"],
     ),
-    "aria-text": _moe("aria_text"),
-    "axk1": _moe("axk1", **LATENT, **_DEEPSEEK_EXPERTS),
-    "axk2": _moe("axk2", **LATENT, **_DEEPSEEK_EXPERTS, **_INDEXER),
-    "cohere2-moe": _moe("cohere2_moe", **MIXED, **_QWEN_EXPERTS, logit_scale=0.25),
+    "aria-text": _moe("aria_text", moe_num_shared_experts=2),
+    "axk1": _moe("axk1", **LATENT, **_GROUPS),
+    "axk2": _moe("axk2", **LATENT, **_GROUPS, **_INDEXER),
+    "cohere2-moe": _moe(
+        "cohere2_moe", **MIXED, logit_scale=0.25, first_k_dense_replace=0, num_shared_experts=0
+    ),
     "dbrx": _moe(
         "dbrx",
         d_model=128,
@@ -129,46 +117,40 @@ MIXTURES: Mapping[str, Family] = {
     ),
     "deepseek-v4": _moe(
         "deepseek_v4",
-        **{**_UNGROUPED_EXPERTS, **_INDEXER, "index_n_heads": 4},
+        **{**_INDEXER, "index_n_heads": 4},
         num_key_value_heads=1,
         q_lora_rank=48,
         o_groups=2,
         o_lora_rank=32,
         hc_mult=2,
         sliding_window=WINDOW,
-        num_hidden_layers=4,
         layer_types=[SLIDING, "heavily_compressed_attention", "compressed_sparse_attention", SLIDING],
         compress_rates={"compressed_sparse_attention": 4, "heavily_compressed_attention": 8},
         mlp_layer_types=["hash_moe", "moe", "moe", "moe"],
     ),
-    "flex-olmo": _moe("flex_olmo", num_experts=8, num_experts_per_tok=2),
-    "granite-moe-shared": _moe("granitemoeshared", num_local_experts=8, shared_intermediate_size=64),
+    "flex-olmo": _moe("flex_olmo"),
+    "granite-moe-shared": _moe("granitemoeshared"),
     "granite-moe-swa": _moe(
-        "granitemoe_swa", num_local_experts=8, sliding_window=WINDOW, layer_types=[SLIDING, FULL]
+        "granitemoe_swa", shared_intermediate_size=0, sliding_window=WINDOW, layer_types=[SLIDING, FULL]
     ),
-    "hy-v3": _moe("hy_v3", **_QWEN_EXPERTS),
-    "hy-v4": _moe("hy_v4", **LATENT, **_UNGROUPED_EXPERTS, **_INDEXER, hc_mult=2),
-    "jetmoe": _moe("jetmoe", num_local_experts=8, num_key_value_heads=4, kv_channels=32),
-    "laguna": _moe("laguna", **MIXED, **_QWEN_EXPERTS, shared_expert_intermediate_size=64),
+    "hy-v3": _moe("hy_v3"),
+    "hy-v4": _moe("hy_v4", **LATENT, **_INDEXER, hc_mult=2),
+    "jetmoe": _moe("jetmoe", num_key_value_heads=4, kv_channels=32),
+    "laguna": _moe("laguna", **MIXED),
     "longcat-flash": _moe(
         "longcat_flash",
         **LATENT,
         num_layers=1,
         num_hidden_layers=ABSENT,
         ffn_hidden_size=192,
-        moe_topk=2,
-        n_routed_experts=8,
         zero_expert_num=4,
         expert_ffn_hidden_size=64,
     ),
-    "mellum": _moe("mellum", **MIXED, **_QWEN_EXPERTS),
+    "mellum": _moe("mellum", **MIXED),
     "minimax-m3-text": _moe(
         "minimax_m3_vl_text",
-        num_local_experts=8,
-        num_experts_per_tok=2,
         intermediate_size=64,
         dense_intermediate_size=192,
-        shared_intermediate_size=64,
         rotary_dim=16,
         index_head_dim=32,
         index_block_size=8,
@@ -176,23 +158,21 @@ MIXTURES: Mapping[str, Family] = {
         layer_types=[FULL, "minimax_m3_sparse"],
         mlp_layer_types=["dense", "sparse"],
     ),
-    "qwen3-next": _hybrid("qwen3_next", **_DELTA_NET, **_QWEN_EXPERTS, shared_expert_intermediate_size=64),
+    "qwen3-next": _hybrid("qwen3_next", **_DELTA_NET, **EXPERTS),
     "qwen3_5": Family("hybrid", "qwen3_5", {"vision_config": _QWEN_VISION}, text=_DELTA_NET),
     "qwen3_5-moe": Family(
         "hybrid",
         "qwen3_5_moe",
         {"vision_config": _QWEN_VISION},
-        text={**_DELTA_NET, **_QWEN_EXPERTS, "shared_expert_intermediate_size": 64},
+        text={**_DELTA_NET, **EXPERTS},
     ),
     "kimi-linear": _hybrid(
         "kimi_linear",
         **{**LATENT, "q_lora_rank": None},
-        num_experts=8,
+        **EXPERTS,
         num_experts_per_token=2,
-        moe_intermediate_size=64,
         linear_head_dim=32,
         linear_num_heads=4,
-        num_hidden_layers=4,
         layer_types=[LINEAR, LINEAR, LINEAR, FULL],
     ),
     "falcon-h1": _hybrid(
@@ -208,16 +188,13 @@ MIXTURES: Mapping[str, Family] = {
     ),
     "nemotron-h": _hybrid(
         "nemotron_h",
-        num_hidden_layers=4,
         layers_block_type=["mamba", "moe", "attention", "mlp"],
         mamba_num_heads=8,
         mamba_head_dim=32,
         n_groups=1,
         ssm_state_size=16,
         chunk_size=16,
-        n_routed_experts=8,
-        num_experts_per_tok=2,
-        moe_intermediate_size=64,
+        **EXPERTS,
         moe_shared_expert_intermediate_size=64,
     ),
     "mamba": _hybrid("mamba", time_step_rank=8),
@@ -232,7 +209,6 @@ MIXTURES: Mapping[str, Family] = {
     ),
     "zamba2": _hybrid(
         "zamba2",
-        num_hidden_layers=4,
         layers_block_type=["mamba", "hybrid", "mamba", "hybrid"],
         num_mem_blocks=1,
         n_mamba_heads=8,
@@ -240,12 +216,11 @@ MIXTURES: Mapping[str, Family] = {
         mamba_ngroups=1,
         chunk_size=16,
     ),
-    "lfm2": _hybrid("lfm2", num_hidden_layers=4, layer_types=["conv", FULL, "conv", FULL], conv_dim=128),
+    "lfm2": _hybrid("lfm2", layer_types=["conv", FULL, "conv", FULL], conv_dim=128),
     "lfm2-moe": _hybrid(
         "lfm2_moe",
-        **_QWEN_EXPERTS,
+        **EXPERTS,
         num_dense_layers=1,
-        num_hidden_layers=4,
         layer_types=["conv", FULL, "conv", FULL],
     ),
     "olmo-hybrid": _hybrid("olmo_hybrid", **_DELTA_NET),
@@ -260,18 +235,13 @@ MIXTURES: Mapping[str, Family] = {
         rel_extent=64,
         local_layer_ids=[0, 1],
         mlp_layer_types=["dense", "sparse", "sparse"],
-        moe_intermediate_size=64,
-        n_routed_experts=8,
-        num_experts_per_tok=2,
+        **{**EXPERTS, "n_shared_experts": 2},
     ),
-    "minimax": _hybrid(
-        "minimax", num_hidden_layers=4, num_local_experts=8, layer_types=[LINEAR, FULL] * 2, block_size=16
-    ),
+    "minimax": _hybrid("minimax", num_local_experts=8, layer_types=[LINEAR, FULL] * 2, block_size=16),
     "qwen4-exp-text": _hybrid(
         "qwen4_exp_text",
         **_DELTA_NET,
-        **_QWEN_EXPERTS,
-        shared_expert_intermediate_size=64,
+        **EXPERTS,
         hc_count=2,
         hc_lowrank=16,
         indexer_n_heads=4,
@@ -284,7 +254,6 @@ MIXTURES: Mapping[str, Family] = {
     "xlstm": _hybrid("xlstm"),
     "zamba": _hybrid(
         "zamba",
-        num_hidden_layers=4,
         layers_block_type=["mamba", "hybrid"] * 2,
         mamba_d_state=16,
         mamba_dt_rank=8,
@@ -292,7 +261,6 @@ MIXTURES: Mapping[str, Family] = {
     ),
     "zaya": _hybrid(
         "zaya",
-        num_hidden_layers=4,
         num_experts=8,
         moe_intermediate_size=64,
         sliding_window=WINDOW,

@@ -12,13 +12,14 @@ import torch
 
 from verl_lite.engine.model.tiny import build_tiny_tokenizer
 from verl_lite.engine.testing.families import ABSENT, DENSE, VOCAB, Family
-from verl_lite.engine.testing.mixtures import MIXTURES
+from verl_lite.engine.testing.mixtures import EXPERTS, MIXTURES
 from verl_lite.engine.types import PreTrainedModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 FAMILIES: Mapping[str, Family] = {**DENSE, **MIXTURES}
+_PER_LAYER = ("layer_types", "layers_block_type", "block_types")  # options with an item per layer
 _SPREAD = 0.2  # of what is added to norms, biases and buffers
 _SIZES = {
     "vocab_size": VOCAB,
@@ -41,15 +42,20 @@ def family_config(name: str) -> "PreTrainedConfig":
     from transformers import AutoConfig
 
     family = FAMILIES[name]
-    if family.text is None:
-        return AutoConfig.for_model(family.model_type, **_sized(family.options))
     text = AutoConfig.for_model(family.model_type).get_text_config()
-    text = type(text)(**_sized(family.text))
+    if family.text is None:
+        return AutoConfig.for_model(family.model_type, **_sized(family.options, text))
+    text = type(text)(**_sized(family.text, text))
     return AutoConfig.for_model(family.model_type, text_config=text.to_dict(), **family.options)
 
 
-def _sized(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in {**_SIZES, **options}.items() if value is not ABSENT}
+def _sized(options: Mapping[str, Any], known: "PreTrainedConfig") -> dict[str, Any]:
+    layers = {"num_hidden_layers": len(options[name]) for name in _PER_LAYER if name in options}
+    return {
+        name: value
+        for name, value in {**_SIZES, **layers, **options}.items()
+        if value is not ABSENT and (name not in EXPERTS or hasattr(known, name))
+    }
 
 
 @torch.no_grad()

@@ -55,9 +55,10 @@ def _of_parts(parts: Sequence[Mapping[str, Any]], turn: Mapping[str, Any]) -> It
     results = [part for part in parts if part.get("type") in _RESULTS]
     for part in results:
         found = next((part[key] for key in ("content", "response", "output", "result") if key in part), "")
-        text = content_text(found) if isinstance(found, str) or _is_parts(found) else json.dumps(found)
+        if not isinstance(found, str) and not _is_parts(found):
+            found = json.dumps(found, ensure_ascii=False)
         id = next((part[key] for key in ("tool_use_id", "call_id", "id") if key in part), "")
-        yield {"role": "tool", "content": text, "tool_call_id": id}
+        yield {"role": "tool", "content": content_text(found), "tool_call_id": id}
     calls = [_call(part) for part in parts if part.get("type") in _CALLS]
     said = [part.get("text", part.get("content")) for part in parts if part.get("type") == "text"]
     if calls or said or not results:

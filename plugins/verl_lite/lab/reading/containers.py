@@ -64,16 +64,16 @@ def _plain(place: Place, head: bytes, target: Path, folder: Path) -> Path:
             return rewrite(place, target)
     if head.startswith(_LFS_POINTER):
         raise DataError(f"{place.name} is a pointer of Git LFS, not the file itself: run `git lfs pull`")
-    if b"\r" in head and b"\n" not in head:  # line ends of old Macs
-        with place.path.open(encoding="utf-8-sig") as lines, target.open("w", encoding="utf-8") as file:
-            file.writelines(lines)
-        return plain_file(replace(place, path=target), folder)
     suffix = plain_suffix(place.name)
     if head.startswith(b"PAR1") or suffix == ".parquet":
         return _named(place, ".parquet", target)
     if head.startswith(_UTF16):
         text = place.path.read_text(encoding="utf-16")
         target.write_text(text, encoding="utf-8")
+        return plain_file(replace(place, path=target), folder)
+    if b"\r" in head and b"\n" not in head:  # line ends of old Macs
+        with place.path.open(encoding="utf-8-sig") as lines, target.open("w", encoding="utf-8") as file:
+            file.writelines(lines)
         return plain_file(replace(place, path=target), folder)
     if suffix in (".csv", ".tsv"):
         return _write(target, _csv_rows(place))
