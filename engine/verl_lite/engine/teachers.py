@@ -17,6 +17,7 @@ import torch
 from verl_lite.engine.algorithm.trajectories import sample_parts
 from verl_lite.engine.config.distillation import DistillationConfig, TeacherConfig
 from verl_lite.engine.config.train import TrainConfig
+from verl_lite.engine.data.prompts import fill_template
 from verl_lite.engine.learner.finite import refuse_not_finite
 from verl_lite.engine.learner.learner import Learner
 from verl_lite.engine.learner.policy import Policy
@@ -183,12 +184,7 @@ class Teachers:
             if (solution := best_other(row, rows)) is None:
                 return None
             fields["solution"] = solution
-        try:
-            text = hint.format_map(fields)
-        except KeyError as error:
-            raise DataError(
-                f"distillation.teachers.{name}.hint names {error}; the row has {', '.join(sorted(fields))}"
-            ) from None
+        text = fill_template(hint, fields, setting=f"distillation.teachers.{name}.hint", where=row.rollout.id)
         messages = with_hint(row.rollout.prompt, text)
         return replace(bare, prompt_ids=self._template.prompt_ids(messages, where=f"the hint of {name}"))
 

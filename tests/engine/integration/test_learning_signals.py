@@ -154,11 +154,18 @@ def test_a_teacher_with_another_tokenizer_is_refused_before_anything_loads(
         assert not (tmp_path / "run").exists()
 
 
-def test_a_hint_that_names_no_column_says_what_there_is(
-    make_config: Callable[..., TrainConfig], tmp_path: Path
+@pytest.mark.parametrize(
+    ("hint", "message"),
+    [
+        ("{nothing}", r"hint names 'nothing'; the row has .*reference"),
+        ("{reference} {", r"distillation\.teachers\.t\.hint does not fit: Single '{'"),
+    ],
+)
+def test_a_hint_that_does_not_fit_says_what_there_is(
+    hint: str, message: str, make_config: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
-    config = make_config({"distillation": {"teachers": {"t": {"hint": "{nothing}"}}}})
-    with pytest.raises(DataError, match=r"hint names 'nothing'; the row has .*reference"):
+    config = make_config({"distillation": {"teachers": {"t": {"hint": hint}}}})
+    with pytest.raises(DataError, match=message):
         train(config, run_dir=tmp_path / "run", debug_inline=True)
 
 

@@ -48,7 +48,8 @@ def pack(weights: Iterable[tuple[str, Tensor]]) -> PackedWeights:
         key = (source.data_ptr(), source.shape, source.stride(), source.dtype)
         if key not in seen:
             seen[key] = source, _bytes_of(source)
-        packed.append(PackedTensor(name, _dtype_name(source), tuple(source.shape), seen[key][1]))
+        dtype = str(source.dtype).removeprefix("torch.")
+        packed.append(PackedTensor(name, dtype, tuple(source.shape), seen[key][1]))
     return PackedWeights(tuple(packed))
 
 
@@ -65,7 +66,3 @@ def unpack(packed: PackedWeights) -> Iterator[tuple[str, Tensor]]:
 def _bytes_of(tensor: Tensor) -> np.ndarray:
     data: np.ndarray = tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy()
     return data
-
-
-def _dtype_name(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")

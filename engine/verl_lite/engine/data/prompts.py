@@ -22,17 +22,21 @@ def row_messages(row: Row, config: DatasetConfig, *, where: str = "the row") -> 
     """The row's prompt as a chat. Raises DataError if it is neither text nor a chat, or has images."""
     refuse_media(row, where=where)
     if config.prompt_template:
-        try:
-            messages = to_messages(config.prompt_template.format_map(row), where=where)
-        except KeyError as error:
-            raise DataError(f"prompt_template names {error}; the row has {', '.join(row)}") from None
-        except (ValueError, LookupError, AttributeError, TypeError) as error:
-            raise DataError(
-                f"{where}: prompt_template does not fit: {error} (a brace is {{{{ or }}}})"
-            ) from None
+        text = fill_template(config.prompt_template, row, setting="prompt_template", where=where)
+        messages = to_messages(text, where=where)
     else:
         messages = to_messages(dig(row, config.prompt), where=f"{where}, column {config.prompt!r}")
     return with_system(messages, row, config)
+
+
+def fill_template(template: str, columns: Mapping[str, Any], *, setting: str, where: str) -> str:
+    """The text of a setting with its {columns} filled in. Raises DataError where they do not fit the row."""
+    try:
+        return template.format_map(columns)
+    except KeyError as error:
+        raise DataError(f"{setting} names {error}; the row has {', '.join(columns)}") from None
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        raise DataError(f"{where}: {setting} does not fit: {error} (a brace is {{{{ or }}}})") from None
 
 
 def with_system(messages: list[Message], row: Row, config: DatasetConfig) -> list[Message]:

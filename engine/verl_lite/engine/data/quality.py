@@ -180,12 +180,10 @@ def _shingles(text: str) -> set[str]:
 
 def _signature(shingles: set[str]) -> list[bytes]:
     """The minima of 64 hashes of eight bytes, cut from wider digests."""
-    digests = [b"".join(_wide(one, salt) for salt in range(8)) for one in shingles]
+    salts = [bytes([salt]) for salt in range(8)]
+    texts = [one.encode() for one in shingles]
+    digests = [b"".join(hashlib.blake2b(text, salt=salt).digest() for salt in salts) for text in texts]
     return [min(digest[at : at + 8] for digest in digests) for at in range(0, 8 * NUM_BANDS * BAND_ROWS, 8)]
-
-
-def _wide(text: str, salt: int) -> bytes:
-    return hashlib.blake2b(text.encode(), salt=bytes([salt])).digest()
 
 
 def _odd_style(rows: Sequence[TextRow]) -> list[tuple[int, str]]:

@@ -42,14 +42,8 @@ MARGIN = 12.0
 WINDOW = 8
 MAX_GRADIENT_ELEMENTS = 4 * 2**20
 _WINDOWS = (
-    *(
-        "sliding_window",
-        "sliding_window_size",
-        "window_size",
-        "attention_chunk_size",
-        "attention_window_size",
-    ),
-    *("index_topk", "indexer_budget"),
+    *("sliding_window", "sliding_window_size", "window_size", "attention_chunk_size"),
+    *("attention_window_size", "index_topk", "indexer_budget"),
 )
 _FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError)
 
@@ -251,7 +245,8 @@ def _short_windows(model: PreTrainedModel) -> Iterator[None]:
     holders: dict[int, Any] = {}
     for module in model.modules():
         config = getattr(module, "config", None)
-        for holder in (module, config, *_nested(config)):
+        nested = getattr(config, "sub_configs", None) or ()
+        for holder in (module, config, *(getattr(config, name, None) for name in nested)):
             holders[id(holder)] = holder
     changed = [
         (holder, name, value)
@@ -266,10 +261,6 @@ def _short_windows(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for holder, name, value in changed:
             setattr(holder, name, value)
-
-
-def _nested(config: Any) -> list[Any]:
-    return [getattr(config, name, None) for name in getattr(config, "sub_configs", None) or ()]
 
 
 @contextmanager

@@ -147,8 +147,9 @@ class ChatTemplate:
                     raise
                 return apply([_with_arguments_as_text(message) for message in chat])
         except (TemplateError, TypeError, KeyError, ValueError, AttributeError) as error:
+            roles = ", ".join(message["role"] for message in messages)
             raise DataError(
-                f"{where}: the chat template refuses {_roles(messages)}: {error}{_advice(messages)}"
+                f"{where}: the chat template refuses a chat of {roles}: {error}{_advice(messages)}"
             ) from None
 
     def _as_read(self, messages: Sequence[Message]) -> list[Any]:
@@ -202,10 +203,6 @@ def _source(tokenizer: Tokenizer) -> str:
     """The text of all templates of the tokenizer."""
     found = tokenizer.chat_template
     return "\n".join(found.values()) if isinstance(found, dict) else str(found)
-
-
-def _roles(messages: Sequence[Message]) -> str:
-    return f"a chat of {', '.join(message['role'] for message in messages)}"
 
 
 def _advice(messages: Sequence[Message]) -> str:

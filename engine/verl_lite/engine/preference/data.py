@@ -142,15 +142,12 @@ def _preference(row: Row, source: PreferenceSource, *, index: int, where: str) -
     is_asked = source.prompt_template or (source.prompt and dig(row, source.prompt) is not MISSING)
     prompt = row_messages(row, dataset, where=where) if is_asked else None
     sides = {
-        name: dig(row, path) for name, path in (("chosen", source.chosen), ("rejected", source.rejected))
-    }
-    read = {
         name: value if isinstance(value, str) else to_messages(value, where=f"{where}, column {name!r}")
-        for name, value in sides.items()
-        if value is not MISSING
+        for name, path in (("chosen", source.chosen), ("rejected", source.rejected))
+        if (value := dig(row, path)) is not MISSING
     }
     columns = {name: value for name, value in row.items() if name != "prompt"}
-    found = to_preference({**columns, **read, "id": row.get("id", index)}, prompt=prompt)
+    found = to_preference({**columns, **sides, "id": row.get("id", index)}, prompt=prompt)
     return replace(found, prompt=with_system(list(found.prompt), row, dataset))
 
 
@@ -174,7 +171,10 @@ def _ranking(
     completions = [completion for _, completion in ids]
     pairs = [(b, w) for b, w in row.pairs(config.data.pairs) if completions[b] != completions[w]]
     return Ranking(
-        samples=[_sample(prompt, completion) for prompt, completion in ids],
+        samples=[
+            TrainingSample(prompt_ids=prompt, completion_ids=answer, loss_mask_T=[1] * len(answer))
+            for prompt, answer in ids
+        ],
         ranks=list(row.ranks),
         pairs=pairs,
         margins=[_margin(row, better, worse) for better, worse in pairs],
@@ -186,14 +186,6 @@ def _margin(row: PreferenceRow, better: int, worse: int) -> float:
     if row.margin is not None:
         return row.margin
     return row.scores[better] - row.scores[worse] if row.scores else 0.0
-
-
-def _sample(prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> TrainingSample:
-    return TrainingSample(
-        prompt_ids=prompt_ids,
-        completion_ids=completion_ids,
-        loss_mask_T=[1] * len(completion_ids),
-    )
 
 
 def _split(rankings: Sequence[Ranking], *, fraction: float, seed: int) -> tuple[list[Ranking], list[Ranking]]:

@@ -70,9 +70,7 @@ class FakeSampler(StreamSampler):
 
     def start(self, requests: Sequence[SequenceRequest], done: "SimpleQueue[Result]") -> None:
         """Sample these; each ends in `done`."""
-        sequences = []
-        for request in requests:
-            sequences.append(_Sequence(request, self._write(request), done))
+        sequences = [_Sequence(request, self._write(request), done) for request in requests]
         with self._changed:
             self._waiting.extend(sequences)
             self._changed.notify_all()

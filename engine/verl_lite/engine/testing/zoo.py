@@ -25,7 +25,6 @@ _SIZES = {
     "vocab_size": VOCAB,
     "hidden_size": 128,
     "intermediate_size": 192,
-    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 32,
@@ -50,10 +49,10 @@ def family_config(name: str) -> "PreTrainedConfig":
 
 
 def _sized(options: Mapping[str, Any], known: "PreTrainedConfig") -> dict[str, Any]:
-    layers = {"num_hidden_layers": len(options[name]) for name in _PER_LAYER if name in options}
+    num_layers = next((len(options[name]) for name in _PER_LAYER if name in options), 2)
     return {
         name: value
-        for name, value in {**_SIZES, **layers, **options}.items()
+        for name, value in {**_SIZES, "num_hidden_layers": num_layers, **options}.items()
         if value is not ABSENT and (name not in EXPERTS or hasattr(known, name))
     }
 

@@ -33,17 +33,18 @@ def annotator_agreement(rows: Sequence[PreferenceRow]) -> list[Agreement]:
         order = sorted(range(len(row.completions)), key=lambda index: row.completions[index])
         for i, j in combinations(order, 2):
             pair = (question, row.completions[i], row.completions[j])
-            verdicts[who][pair] = _verdict(row.ranks[i], row.ranks[j])
+            first, second = row.ranks[i], row.ranks[j]
+            verdicts[who][pair] = "tie" if first == second else "better" if first < second else "worse"
     found = []
-    for first, second in combinations(sorted(verdicts), 2):
-        shared = sorted(verdicts[first].keys() & verdicts[second].keys())
-        pairs = [(verdicts[first][key], verdicts[second][key]) for key in shared]
+    for one, other in combinations(sorted(verdicts), 2):
+        shared = sorted(verdicts[one].keys() & verdicts[other].keys())
+        pairs = [(verdicts[one][key], verdicts[other][key]) for key in shared]
         if pairs:
             same = sum(a == b for a, b in pairs)
             found.append(
                 Agreement(
-                    first=first,
-                    second=second,
+                    first=one,
+                    second=other,
                     num_pairs=len(pairs),
                     agreed=same / len(pairs),
                     interval=wilson_interval(same, len(pairs)),
@@ -56,7 +57,3 @@ def annotator_agreement(rows: Sequence[PreferenceRow]) -> list[Agreement]:
 def annotator_name(row: PreferenceRow) -> str:
     """The source and the annotator ("human/ann"), or the source alone if it names nobody."""
     return f"{row.source}/{row.annotator}" if row.annotator else row.source or "unknown"
-
-
-def _verdict(first: int, second: int) -> str:
-    return "tie" if first == second else "better" if first < second else "worse"

@@ -35,18 +35,15 @@ def map_record(record: Record, row: Mapping[str, Any], renames: Mapping[str, str
 
     A path is looked up in the record's own columns first (a row may hold several records), then in `row`.
     """
-    values = {new: _first(path, record.rollout.columns, row) for new, path in renames.items()}
-    values = {new: value for new, value in values.items() if value is not MISSING}
+    own = record.rollout.columns
+    found = {new: dig(row if dig(own, path) is MISSING else own, path) for new, path in renames.items()}
+    values = {new: value for new, value in found.items() if value is not MISSING}
     if not values:
         return record
     read = to_record({"completion": record.rollout.completion, **values}, record.row)
     changed = {name: getattr(read.rollout, name) for name in values if name in _OF_ROLLOUT}
     if "prompt" in values and record.rollout.group.startswith("prompt-"):
         changed.setdefault("group", read.rollout.group)
-    columns = {**record.rollout.columns, **values}
+    columns = {**own, **values}
     mine = {name: getattr(read, name) for name in values if name in _OF_RECORD}
     return replace(record, rollout=replace(record.rollout, columns=columns, **changed), **mine)
-
-
-def _first(path: str, *places: Mapping[str, Any]) -> Any:
-    return next((found for place in places if (found := dig(place, path)) is not MISSING), MISSING)

@@ -111,11 +111,11 @@ def _local(name: str, folder: Path) -> Iterator[Place]:
 
 def _fitting(pattern: str, folder: Path) -> Iterator[Place]:
     """The files that a pattern fits, and those in the folders that it fits."""
-    for name in sorted(glob.glob(pattern, recursive=True), key=_natural):
-        if Path(name).is_dir():
-            yield from _in_folder(Path(name))
-        elif not _is_mark(Path(name)):
-            yield _file(Path(name), folder)
+    for path in map(Path, sorted(glob.glob(pattern, recursive=True), key=_natural)):
+        if path.is_dir():
+            yield from _in_folder(path)
+        elif not path.name.startswith("_") or _has_known_suffix(path):  # Spark's _SUCCESS has no rows
+            yield _file(path, folder)
 
 
 def _file(path: Path, folder: Path, *, name: str = "") -> Place:
@@ -123,11 +123,6 @@ def _file(path: Path, folder: Path, *, name: str = "") -> Place:
         return Place(path=path, name=name or str(path))
     with path.open("rb") as stream:
         return _copied(stream, folder, name=name or str(path))
-
-
-def _is_mark(path: Path) -> bool:
-    """Whether a file beside the rows only says that a job is done, as Spark's _SUCCESS does."""
-    return path.name.startswith("_") and not _has_known_suffix(path)
 
 
 def _in_folder(folder: Path) -> Iterator[Place]:

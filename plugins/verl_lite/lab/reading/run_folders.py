@@ -18,16 +18,10 @@ def run_records(folder: Path) -> list[Path] | None:
     """The rollouts of a run or an evaluation, all steps; None if the folder is neither."""
     if is_evaluation(folder):
         return _samples(folder)
-    if is_run(folder):
-        return _rollouts(folder)
+    if is_run(folder):  # RL's, or the answers generated during SFT
+        found = sorted((folder / "rollouts").glob("*.parquet"))
+        return found or sorted((folder / "sft_answers").glob("*.parquet"))
     return None
-
-
-def _rollouts(folder: Path) -> list[Path]:
-    """The rollouts of RL, or the answers generated during SFT."""
-    return sorted((folder / "rollouts").glob("*.parquet")) or sorted(
-        (folder / "sft_answers").glob("*.parquet")
-    )
 
 
 def _samples(folder: Path) -> list[Path]:

@@ -277,6 +277,11 @@ def test_a_store_is_on_disk_beyond_its_limit_and_reads_any_row(tmp_path: Path) -
             {"prompt_template": "{q[1]}"},
             "row 0: prompt_template does not fit: list index out of range",
         ),
+        (  # the template fits: what it makes has its own message
+            {"q": '[{"role": "user", "content": [{"type": "image_url"}]}]'},
+            {"prompt_template": "{q}"},
+            r"^\S*rows\.jsonl, row 0, message 0: its content has a part of type 'image_url'",
+        ),
         ({"q": "\ud83d"}, {"prompt": "q"}, "row 0: the text has half of a surrogate pair"),
     ],
 )
