@@ -8,7 +8,7 @@ A plugin module may state the version of the contract it was written for with
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -49,7 +49,30 @@ class NoOptions(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RewardDefinition:
+class Declared:
+    """What rewards, environments and tools have in common: a name, a function or class, its options."""
+
+    kind: ClassVar[str]
+
+    name: str
+    call: Callable[..., Any]
+    options_model: type[BaseModel] = NoOptions
+    timeout_s: float = 10.0
+    distribution: str = ""  # filled in by discovery
+
+    @property
+    def is_class(self) -> bool:
+        """Whether `call` is a class, built once per worker with its options."""
+        return inspect.isclass(self.call)
+
+    @property
+    def summary(self) -> str:
+        """The first paragraph of its docstring."""
+        return (inspect.getdoc(self.call) or "").split("\n\n")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardDefinition(Declared):
     """A reward as its author declared it. `call` is the function, or the class of a stateful reward.
 
     form        "rollout": call(rollout, options) -> Score | float | bool | None
@@ -69,12 +92,8 @@ class RewardDefinition:
 
     kind: ClassVar[Literal["reward"]] = "reward"
 
-    name: str
-    call: Callable[..., Any]
-    options_model: type[BaseModel] = NoOptions
     form: Form = "rollout"
     isolate: bool = True
-    timeout_s: float = 10.0
     max_batch: int = 64
     max_concurrency: int = 32
     retry_on: tuple[type[Exception], ...] = ()
@@ -82,12 +101,6 @@ class RewardDefinition:
     version: str = "1"
     cache: bool = True
     is_remote: bool = False
-    distribution: str = ""  # filled in by discovery
-
-    @property
-    def is_class(self) -> bool:
-        """Whether `call` is a class, built once per worker with its options."""
-        return inspect.isclass(self.call)
 
     @property
     def is_async(self) -> bool:
@@ -99,11 +112,6 @@ class RewardDefinition:
     def takes_options(self) -> bool:
         """Whether `call` has a second parameter for the options (a class always gets them)."""
         return self.is_class or len(inspect.signature(self.call).parameters) > 1
-
-    @property
-    def summary(self) -> str:
-        """The first paragraph of its docstring."""
-        return (inspect.getdoc(self.call) or "").split("\n\n")[0]
 
 
 def reward(
@@ -159,24 +167,32 @@ def definition_of(call: Callable[..., object]) -> RewardDefinition:
 
 def check_definition(definition: RewardDefinition) -> RewardDefinition:
     """`definition`. Raises PluginError listing every mistake of the declaration, if there is one."""
-    mistakes = [*_wrong_settings(definition), *_wrong_signature(definition)]
-    if mistakes:
-        raise PluginError(f"reward {definition.name!r}: {'; '.join(mistakes)}")
+    refuse_mistakes(definition, [*_wrong_settings(definition), *_wrong_signature(definition)])
     return definition
 
 
-def _wrong_settings(definition: RewardDefinition) -> list[str]:
-    model, retry_on = definition.options_model, definition.retry_on
+def refuse_mistakes(definition: Declared, found: Sequence[str]) -> None:
+    """Raise PluginError listing `found`, and what is wrong of a declaration of any kind, if anything is."""
+    model = definition.options_model
     checks = {
         "a name is letters, digits, '_', '-' and '.', starting with a letter": not re.fullmatch(
             r"[A-Za-z][A-Za-z0-9_.-]*", definition.name
         ),
-        f"form={definition.form!r}; expected 'rollout', 'batch' or 'group'": definition.form
-        not in ("rollout", "batch", "group"),
         f"options must be a pydantic model class, got {model!r}": not (
             isinstance(model, type) and issubclass(model, BaseModel)
         ),
         f"timeout_s={definition.timeout_s!r}; expected seconds above 0": not definition.timeout_s > 0,
+    }
+    mistakes = [*(message for message, is_wrong in checks.items() if is_wrong), *found]
+    if mistakes:
+        raise PluginError(f"{definition.kind} {definition.name!r}: {'; '.join(mistakes)}")
+
+
+def _wrong_settings(definition: RewardDefinition) -> list[str]:
+    retry_on = definition.retry_on
+    checks = {
+        f"form={definition.form!r}; expected 'rollout', 'batch' or 'group'": definition.form
+        not in ("rollout", "batch", "group"),
         f"max_batch={definition.max_batch!r}; expected 1 or more": definition.max_batch < 1,
         f"max_retries={definition.max_retries!r}; expected 0 or more": definition.max_retries < 0,
         f"retry_on={retry_on!r}; expected a tuple of exception classes": not all(

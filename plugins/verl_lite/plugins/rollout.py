@@ -46,7 +46,8 @@ def content_text(content: Any) -> str:
 def spoken(completion: object) -> dict[str, Any]:
     """`completion` and `turns` of text or messages: the last reply and, of a trajectory, all messages.
 
-    A trajectory is several messages, or one that calls a tool. Raises DataError for what is neither.
+    A trajectory is several messages, or one that calls a tool. Raises DataError for what is neither, and
+    for messages none of which is the assistant's.
     """
     if isinstance(completion, str):
         return {"completion": completion, "turns": []}
@@ -54,6 +55,9 @@ def spoken(completion: object) -> dict[str, Any]:
         raise DataError(f"'completion' must be text or messages, got {completion!r:.80}")
     turns = [{key: value for key, value in part.items() if value is not None} for part in completion]
     replies = turns if len(turns) == 1 else [turn for turn in turns if turn.get("role") == "assistant"]
+    if turns and not replies:
+        roles = ", ".join(sorted({str(turn.get("role")) for turn in turns}))
+        raise DataError(f"'completion' has no message of the role assistant; its roles: {roles}")
     text = content_text(replies[-1].get("content")) if replies else ""
     is_trajectory = len(turns) > 1 or any(turn.get("tool_calls") for turn in turns)
     return {"completion": text, "turns": turns if is_trajectory else []}

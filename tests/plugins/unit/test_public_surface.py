@@ -136,9 +136,10 @@ SIGNATURES = {
         name: str
         call: Callable[..., Any]
         options_model: type[BaseModel] = <class 'NoOptions'>
+        timeout_s: float = 10.0
+        distribution: str = ''
         form: Literal['rollout', 'batch', 'group'] = 'rollout'
         isolate: bool = True
-        timeout_s: float = 10.0
         max_batch: int = 64
         max_concurrency: int = 32
         retry_on: tuple[type[Exception], ...] = ()
@@ -146,7 +147,6 @@ SIGNATURES = {
         version: str = '1'
         cache: bool = True
         is_remote: bool = False
-        distribution: str = ''
     """,
     "Component": """
         *

@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from verl_lite.errors import EnvironmentFailed
+from verl_lite.errors import DataError, EnvironmentFailed
 from verl_lite.plugins import Rollout, Step, Turn
 from verl_lite.plugins.builtin import LengthOptions, length_reward
+from verl_lite.plugins.rollout import spoken
 from verl_lite.plugins.testing import FakeEnvironments
 
 QUESTION = {"prompt": [{"role": "user", "content": "2 * 21?"}]}
@@ -14,6 +15,14 @@ QUESTION = {"prompt": [{"role": "user", "content": "2 * 21?"}]}
 
 def call(name: str, arguments: str, identity: str = "1") -> dict:
     return {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+@pytest.mark.parametrize("roles", [("model", "user"), ("tool", "tool"), ("user", "system")])
+def test_messages_without_one_of_the_assistant_are_no_completion(roles):
+    messages = [{"role": role, "content": "4"} for role in roles]
+    with pytest.raises(DataError, match=f"no message of the role assistant; its roles: .*{roles[0]}"):
+        spoken(messages)
+    assert spoken([*messages, {"role": "assistant", "content": "5"}])["completion"] == "5"
 
 
 def test_the_mask_is_1_at_the_tokens_of_assistant_turns_and_everywhere_without_turns():

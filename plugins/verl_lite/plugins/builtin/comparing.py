@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from verl_lite.plugins.builtin.judge_endpoint import EndpointOptions, JudgeEndpoint, object_schema
-from verl_lite.plugins.builtin.judge_prompt import JudgeReply, fenced, read_json_reply
+from verl_lite.plugins.builtin.judge_prompt import JudgeReply, chat, fenced, read_json_reply
 
 Verdict = Literal["A", "B", "tie"]
 # A change here may change scores: raise the version of `pairwise` too.
@@ -63,10 +63,7 @@ class Comparer:
         parts = [fenced("QUESTION", question), fenced("A", first), fenced("B", second)]
         if reference:
             parts.insert(1, fenced("REFERENCE", reference))
-        messages = [
-            {"role": "system", "content": _SYSTEM + self._judge.criteria},
-            {"role": "user", "content": "\n\n".join(parts)},
-        ]
+        messages = chat(_SYSTEM + self._judge.criteria, *parts)
         return await self._endpoint.ask(messages, read_verdict, schema=_SCHEMA)
 
 

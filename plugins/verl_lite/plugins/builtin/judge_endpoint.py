@@ -106,8 +106,9 @@ class JudgeEndpoint:
         async with lock:
             if key in self._known:
                 return cast(ReadT, self._known[key])
-            answer = read(await self._reply(client, request))
-            self._remember(key, answer)
+            answer = self._known[key] = read(await self._reply(client, request))
+            while len(self._known) > self._options.cache_entries:
+                self._known.popitem(last=False)
             return answer
 
     async def _reply(self, client: ChatClient, request: Mapping[str, object]) -> str:
@@ -132,11 +133,6 @@ class JudgeEndpoint:
             named = {"name": "grade", "schema": schema, "strict": True}
             request["response_format"] = {"type": "json_schema", "json_schema": named}
         return request
-
-    def _remember(self, key: bytes, value: object) -> None:
-        self._known[key] = value
-        while len(self._known) > self._options.cache_entries:
-            self._known.popitem(last=False)
 
     def _client_of_this_loop(self) -> ChatClient:
         loop = asyncio.get_running_loop()

@@ -70,10 +70,12 @@ def make_messages(
     """The chat messages of one request. Filled in once: a `$reference` in a completion stays as it is."""
     names = {"question": "QUESTION", "completion": "ANSWER", "reference": "REFERENCE"}
     blocks = {name: fenced(names[name], texts[name]) for name in PLACEHOLDERS}
-    return [
-        {"role": "system", "content": _SYSTEM.format(low=low, high=high)},
-        {"role": "user", "content": string.Template(template).substitute(blocks)},
-    ]
+    return chat(_SYSTEM.format(low=low, high=high), string.Template(template).substitute(blocks))
+
+
+def chat(system: str, *blocks: str) -> list[dict[str, str]]:
+    """The messages of a system prompt and of one user's message, with blank lines between the blocks."""
+    return [{"role": "system", "content": system}, {"role": "user", "content": "\n\n".join(blocks)}]
 
 
 def fenced(name: str, text: str) -> str:

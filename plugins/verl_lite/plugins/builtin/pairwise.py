@@ -15,7 +15,14 @@ from verl_lite.plugins.builtin.judge_endpoint import (
     judge_reward,
     object_schema,
 )
-from verl_lite.plugins.builtin.judge_prompt import GRADER, fenced, read_json_reply, read_number, read_object
+from verl_lite.plugins.builtin.judge_prompt import (
+    GRADER,
+    chat,
+    fenced,
+    read_json_reply,
+    read_number,
+    read_object,
+)
 from verl_lite.plugins.rollout import Rollout
 from verl_lite.plugins.score import Score, ScoreOutcome
 
@@ -171,10 +178,7 @@ class Listwise:
         if options.show_reference and rollout.references:
             blocks.append(fenced("REFERENCE", any_of(rollout.references)))
         blocks += [fenced(f"ANSWER {number}", text) for number, text in zip(numbers, texts, strict=True)]
-        messages = [
-            {"role": "system", "content": _SYSTEM.format(criteria=options.criteria, high=options.max_score)},
-            {"role": "user", "content": "\n\n".join(blocks)},
-        ]
+        messages = chat(_SYSTEM.format(criteria=options.criteria, high=options.max_score), *blocks)
         grade = {"type": "number", "minimum": 0, "maximum": options.max_score}
         scores = object_schema(dict.fromkeys(numbers, grade))
 

@@ -14,6 +14,7 @@ from verl_lite.plugins.builtin.judge_endpoint import (
 )
 from verl_lite.plugins.builtin.judge_prompt import (
     GRADER,
+    chat,
     fenced,
     read_json_reply,
     read_number,
@@ -113,16 +114,13 @@ def _messages(rollout: Rollout, criteria: Sequence[Criterion], *, high: float) -
         " ".join([f"c{number}:", *([f"{one.name}:"] if one.name else []), *one.description.split()])
         for number, one in enumerate(criteria, start=1)
     ]
-    blocks = [
+    return chat(
+        _SYSTEM.format(high=high),
         fenced("QUESTION", rollout.prompt_text),
         fenced("REFERENCE", any_of(rollout.references)),
         fenced("ANSWER", rollout.completion),
         fenced("RUBRIC", "\n".join(lines)),
-    ]
-    return [
-        {"role": "system", "content": _SYSTEM.format(high=high)},
-        {"role": "user", "content": "\n\n".join(blocks)},
-    ]
+    )
 
 
 def _score(content: str, criteria: Sequence[Criterion], *, high: float) -> Score:

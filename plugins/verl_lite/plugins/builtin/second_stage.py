@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ConfigDict, Field, model_validator
 
 from verl_lite.plugins.builtin.judge_client import BusyError, ChatClient, ReplyError, read_api_key
-from verl_lite.plugins.builtin.judge_prompt import fenced
+from verl_lite.plugins.builtin.judge_prompt import chat, fenced
 from verl_lite.plugins.builtin.scoring_model import ModelOptions, ScoringModel
 from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.score import Score, ScoreOutcome
@@ -148,7 +148,7 @@ class SecondStage:
         return list(await asyncio.gather(*(self._ask_once(client, question) for question in questions)))
 
     async def _ask_once(self, client: ChatClient, question: Question) -> Ruling:
-        messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _blocks(question)}]
+        messages = chat(_SYSTEM, _blocks(question))
         request = {"model": self.options.model, "messages": messages, "temperature": 0.0, "max_tokens": 512}
         try:
             reply = await client.ask(request)

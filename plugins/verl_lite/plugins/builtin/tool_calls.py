@@ -80,12 +80,8 @@ def tool_calls_reward(rollout: Rollout, options: ToolCallOptions) -> Score:
         calls = _calls_of(rollout, options, schemas)
     except ValueError as error:
         return Score(0.0, reason=f"malformed call: {error}"[:300])
-    best = max((_answer_score(calls, expected, schemas, options) for expected in accepted), key=_value)
-    return best
-
-
-def _value(score: Score) -> float:
-    return score.value or 0.0
+    scores = [_answer_score(calls, expected, schemas, options) for expected in accepted]
+    return max(scores, key=lambda score: score.value or 0.0)
 
 
 def _answer_score(

@@ -1,8 +1,9 @@
 """The environment and the tools that a config names, with their options, checked before anything starts."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, Self
 
 from pydantic import BaseModel
 
@@ -13,6 +14,7 @@ from verl_lite.plugins.environments.bridges import BRIDGES
 from verl_lite.plugins.environments.callables import is_called_by_class
 from verl_lite.plugins.environments.config import EnvironmentConfig, ToolConfig
 from verl_lite.plugins.environments.contract import (
+    DefinitionT,
     EnvironmentDefinition,
     ToolDefinition,
     environment_of,
@@ -23,13 +25,33 @@ from verl_lite.plugins.local_files import ByName, function_within, is_reference,
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BoundTool:
-    """A tool under the name that the model calls it by."""
-
+class _Bound(Generic[DefinitionT]):
     name: str
-    definition: ToolDefinition
+    definition: DefinitionT
     options: BaseModel
     timeout_s: float
+
+    @classmethod
+    def of(
+        cls,
+        definition: DefinitionT,
+        options: Mapping[str, object],
+        *,
+        source: str,
+        name: str = "",
+        timeout_s: float | None = None,
+    ) -> Self:
+        """With its `options`, by default under its own name and deadline. Raises ConfigError."""
+        return cls(
+            name=name or definition.name,
+            definition=definition,
+            options=validate_options(definition.options_model, options, source=source),
+            timeout_s=timeout_s or definition.timeout_s,
+        )
+
+
+class BoundTool(_Bound[ToolDefinition]):
+    """A tool under the name that the model calls it by."""
 
     @property
     def has_state(self) -> bool:
@@ -41,12 +63,8 @@ class BoundTool:
         return signature_of(self.definition.call, name=self.name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BoundEnvironment:
-    name: str
-    definition: EnvironmentDefinition
-    options: BaseModel
-    timeout_s: float
+class BoundEnvironment(_Bound[EnvironmentDefinition]):
+    """An environment with its options."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,27 +105,19 @@ def find_tool(use: str, catalog: RewardCatalog) -> ToolDefinition:
 
 
 def _bound_tool(config: ToolConfig, catalog: RewardCatalog) -> BoundTool:
-    definition = find_tool(config.use, catalog)
-    return BoundTool(
-        name=config.name or definition.name,
-        definition=definition,
-        options=validate_options(
-            definition.options_model, config.options, source=f"tools: options of {config.use}"
-        ),
-        timeout_s=config.timeout_s or definition.timeout_s,
+    return BoundTool.of(
+        find_tool(config.use, catalog),
+        config.options,
+        source=f"tools: options of {config.use}",
+        name=config.name,
+        timeout_s=config.timeout_s,
     )
 
 
 def _bound_environment(config: EnvironmentConfig, catalog: RewardCatalog) -> BoundEnvironment:
     definition = find_environment(config.use, catalog)
-    return BoundEnvironment(
-        name=definition.name,
-        definition=definition,
-        options=validate_options(
-            definition.options_model, config.options, source=f"environment.options of {config.use}"
-        ),
-        timeout_s=config.timeout_s or definition.timeout_s,
-    )
+    source = f"environment.options of {config.use}"
+    return BoundEnvironment.of(definition, config.options, source=source, timeout_s=config.timeout_s)
 
 
 def find_environment(use: str, catalog: RewardCatalog) -> EnvironmentDefinition:

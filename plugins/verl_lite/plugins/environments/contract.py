@@ -5,7 +5,6 @@ What runs them is an `EnvironmentHost`; one trajectory is an `EnvironmentSession
 """
 
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Protocol, TypedDict, TypeVar
@@ -13,12 +12,11 @@ from typing import ClassVar, Literal, Protocol, TypedDict, TypeVar
 from pydantic import BaseModel
 
 from verl_lite.errors import PluginError
-from verl_lite.plugins.contract import NoOptions, Register, hookspec
+from verl_lite.plugins.contract import Declared, NoOptions, Register, hookspec, refuse_mistakes
 from verl_lite.plugins.environments.callables import Anything, name_of
 from verl_lite.plugins.rollout import Message, TurnOutcome
 
 CallableT = TypeVar("CallableT", bound=Anything)
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
 class FunctionSchema(TypedDict):
@@ -114,7 +112,7 @@ class ToolError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolDefinition:
+class ToolDefinition(Declared):
     """A tool as its author declared it.
 
     call        a function, sync or async: called with the model's arguments. Or a class: built once with its
@@ -127,26 +125,11 @@ class ToolDefinition:
 
     kind: ClassVar[Literal["tool"]] = "tool"
 
-    name: str
-    call: Anything
-    options_model: type[BaseModel] = NoOptions
-    timeout_s: float = 10.0
     isolate: bool = True
-    distribution: str = ""  # filled in by discovery
-
-    @property
-    def is_class(self) -> bool:
-        """Whether `call` is a class, built once per worker with its options."""
-        return inspect.isclass(self.call)
-
-    @property
-    def summary(self) -> str:
-        """The first paragraph of its docstring."""
-        return (inspect.getdoc(self.call) or "").split("\n\n")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnvironmentDefinition:
+class EnvironmentDefinition(Declared):
     """An environment as its author declared it: `call(options, row)` makes the one of a trajectory.
 
     It has `reset() -> messages` and `step(message) -> Step`, sync or async, and may have `tools` (functions
@@ -156,16 +139,7 @@ class EnvironmentDefinition:
 
     kind: ClassVar[Literal["environment"]] = "environment"
 
-    name: str
-    call: Anything
-    options_model: type[BaseModel] = NoOptions
     timeout_s: float = 30.0
-    distribution: str = ""  # filled in by discovery
-
-    @property
-    def summary(self) -> str:
-        """The first paragraph of its docstring."""
-        return (inspect.getdoc(self.call) or "").split("\n\n")[0]
 
 
 DefinitionT = TypeVar("DefinitionT", ToolDefinition, EnvironmentDefinition)
@@ -246,9 +220,7 @@ def environment_or_tool_of(call: Anything) -> EnvironmentDefinition | ToolDefini
 
 
 def _checked(definition: DefinitionT) -> DefinitionT:
-    mistakes = [message for message, is_wrong in _mistakes(definition).items() if is_wrong]
-    if mistakes:
-        raise PluginError(f"{definition.kind} {definition.name!r}: {'; '.join(mistakes)}")
+    refuse_mistakes(definition, _mistakes(definition))
     return definition
 
 
@@ -262,24 +234,13 @@ def _takes_options(call: Anything) -> bool:
     return True
 
 
-def _mistakes(definition: ToolDefinition | EnvironmentDefinition) -> dict[str, bool]:
-    model, call = definition.options_model, definition.call
-    found = {
-        "a name is letters, digits, '_', '-' and '.', starting with a letter": not _NAME.fullmatch(
-            definition.name
-        ),
-        f"options must be a pydantic model class, got {model!r}": not (
-            isinstance(model, type) and issubclass(model, BaseModel)
-        ),
-        f"timeout_s={definition.timeout_s!r}; expected seconds above 0": not definition.timeout_s > 0,
-    }
+def _mistakes(definition: ToolDefinition | EnvironmentDefinition) -> list[str]:
+    call = definition.call
     if isinstance(definition, EnvironmentDefinition):
         missing = [name for name in ("reset", "step") if not callable(getattr(call, name, None))]
-        found[f"the class has no {' and no '.join(missing)}: see EnvironmentDefinition"] = bool(missing)
-    elif definition.is_class:
-        found["the class must take its options: def __init__(self, options)"] = not _takes_options(call)
-    else:
-        found["options are for a tool that is a class; a function takes only the model's arguments"] = (
-            model is not NoOptions
-        )
-    return found
+        return [f"the class has no {' and no '.join(missing)}: see EnvironmentDefinition"] if missing else []
+    if not definition.is_class and definition.options_model is not NoOptions:
+        return ["options are for a tool that is a class; a function takes only the model's arguments"]
+    if definition.is_class and not _takes_options(call):
+        return ["the class must take its options: def __init__(self, options)"]
+    return []

@@ -141,7 +141,7 @@ def build_tools(binding: Binding) -> dict[str, ReadyTool]:
     """Every tool of `binding`, by name. What a constructor raises passes through."""
     return {
         tool.name: ReadyTool(
-            tool.definition.call(tool.options) if tool.definition.is_class else tool.definition.call,  # type: ignore[arg-type]
+            tool.definition.call(tool.options) if tool.definition.is_class else tool.definition.call,
             tool.signature(),
             has_state=tool.has_state,
             max_chars=binding.max_result_chars,

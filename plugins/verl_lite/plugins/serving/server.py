@@ -47,7 +47,8 @@ def serve_rewards(
         lifespan="on",
     )
     listening = _listen(host, port)
-    server = _make_server(settings, lambda: on_start(f"http://{_shown(host)}:{listening.getsockname()[1]}"))
+    shown = f"[{host}]" if ":" in host else host
+    server = _make_server(settings, lambda: on_start(f"http://{shown}:{listening.getsockname()[1]}"))
     with _ending_quietly(), listening, contextlib.suppress(SystemExit):  # uvicorn's for a failed start
         server.run(sockets=[listening])
     if not server.has_started:
@@ -75,10 +76,6 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
-
-
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pydantic import JsonValue
 
 from verl_lite.errors import PluginError
-from verl_lite.plugins.config_file import validate_options
 from verl_lite.plugins.environments import Environments
 from verl_lite.plugins.environments.binding import Binding, BoundEnvironment, BoundTool
 from verl_lite.plugins.environments.contract import (
@@ -86,17 +85,9 @@ def _bound(environment: type, options: Mapping[str, JsonValue]) -> BoundEnvironm
     definition = environment_or_tool_of(environment)
     if not isinstance(definition, EnvironmentDefinition):
         raise PluginError(f"{environment!r} is a tool: pass it as tools=[...]")
-    return BoundEnvironment(
-        name=definition.name,
-        definition=definition,
-        options=validate_options(definition.options_model, options, source=f"options of {definition.name}"),
-        timeout_s=definition.timeout_s,
-    )
+    return BoundEnvironment.of(definition, options, source=f"options of {definition.name}")
 
 
 def _bound_tool(call: Callable[..., object]) -> BoundTool:
     definition = tool_of(call)
-    options = definition.options_model()
-    return BoundTool(
-        name=definition.name, definition=definition, options=options, timeout_s=definition.timeout_s
-    )
+    return BoundTool.of(definition, {}, source=f"options of {definition.name}")

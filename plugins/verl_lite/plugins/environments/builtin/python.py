@@ -11,7 +11,7 @@ from verl_lite.plugins.config_file import ConfigModel
 from verl_lite.plugins.environments.contract import CutText, ToolError, tool
 
 if TYPE_CHECKING:
-    from verl_lite.sandbox import Result, Sandbox, SandboxSession
+    from verl_lite.sandbox import Sandbox, SandboxSession
 
 _KILL_S = 1.0  # code that ignores its own deadline for so long loses its interpreter
 _SESSION_S = 5_000_000.0  # an interpreter may wait that long for the next call
@@ -109,7 +109,9 @@ class Interpreter:
             raise TimeoutError(f"no result within {options.timeout_s:g} s; {lost}") from None
         except SessionEnded as ended:
             self._session = None
-            raise ToolError(f"Error: {_why(ended.result)}; it lost its variables and files") from None
+            why = f"{ended.result.status}: {ended.result.message or 'it left'}"
+            lost = "it lost its variables and files"
+            raise ToolError(f"Error: the interpreter ended ({why}); {lost}") from None
         outcome, output = reply["outcome"], reply["output"]
         if outcome == "timeout":
             raise TimeoutError(output)
@@ -128,7 +130,3 @@ class Interpreter:
         reply = self._session.ask(json.dumps(request).encode(), wait_s)
         found: dict[str, str] = json.loads(reply)
         return found
-
-
-def _why(result: "Result") -> str:
-    return f"the interpreter ended ({result.status}: {result.message or 'it left'})"
