@@ -98,6 +98,9 @@ def bound(number: int) -> Expr:
     return Expr("bound", (), f"{number}")
 
 
+INFINITY = Expr("const", (), "inf")
+
+
 def replace(expr: Expr, old: Expr, new: Expr) -> Expr:
     if expr == old:
         return new

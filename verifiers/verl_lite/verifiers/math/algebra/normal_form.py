@@ -8,12 +8,11 @@ from math import comb, factorial
 from verl_lite.verifiers.math.algebra import function_forms
 from verl_lite.verifiers.math.algebra.powers import NoForm, PowerRing
 from verl_lite.verifiers.math.algebra.ring import ONE, UNIT, Quotient, TooBig
-from verl_lite.verifiers.math.expressions import Expr, bound, neg, node, num, replace, sym
+from verl_lite.verifiers.math.expressions import INFINITY, Expr, bound, neg, node, num, replace, sym
 
 MAX_FACTORIAL = 2500
 MAX_BIG_TERMS = 200
 MAX_SUMMED_DEGREE = 12
-_INFINITY = Expr("const", (), "inf")
 
 
 class NormalForms:
@@ -78,10 +77,10 @@ class NormalForms:
     def big(self, expr: Expr) -> Quotient:
         """A sum or product over a fixed range, term by term; the sum of a polynomial for any range."""
         kind, number = expr.name.split(" ")
-        low, high = (None if end == _INFINITY else self.form(end).constant for end in expr.args[1:])
+        low, high = (None if end == INFINITY else self.form(end).constant for end in expr.args[1:])
         if kind == "sum" and (low is None or high is None or high - low >= MAX_BIG_TERMS):
             degree = _degree(expr.args[0], number)
-            if degree is not None and degree <= MAX_SUMMED_DEGREE and _INFINITY not in expr.args:
+            if degree is not None and degree <= MAX_SUMMED_DEGREE and INFINITY not in expr.args:
                 return self.polynomial_sum(expr, bound(int(number)), degree)
             if number == "0" and (series := self.geometric_sum(expr)) is not None:
                 return series
@@ -120,7 +119,7 @@ class NormalForms:
         if ratio is None or ratio in (0, 1):
             return None
         start = self.form(replace(body, bound(0), low))
-        if high == _INFINITY:
+        if high == INFINITY:
             return self.ring.scale(start, 1 / (1 - ratio)) if abs(ratio) < 1 else None
         count = self.form(node("add", node("add", high, neg(low)), num(1)))
         power = self.ring.raised(self.ring.rational(ratio), count)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
-from verl_lite.verifiers.math.expressions import Expr, symbols, walk
+from verl_lite.verifiers.math.expressions import INFINITY, Expr, symbols, walk
 
 EPS = 4e-16
 MAX_SUMMED = 40  # terms of one sum
@@ -30,9 +30,9 @@ Point = Mapping[str, float]
 
 def approximate(expr: Expr) -> float | None:
     """The real value of a constant expression, None where it has none in floats."""
-    if expr.head == "const" and expr.name == "inf":
+    if expr == INFINITY:
         return math.inf
-    if expr.head == "neg" and expr.args[0] == Expr("const", (), "inf"):
+    if expr.head == "neg" and expr.args[0] == INFINITY:
         return -math.inf
     try:
         value, error = evaluate(expr, {})

@@ -10,6 +10,7 @@ from verl_lite.verifiers.math.answers.equations import proportion
 from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.comparer import Comparer
 from verl_lite.verifiers.math.expressions import (
+    INFINITY,
     Expr,
     Unreadable,
     is_value,
@@ -22,7 +23,6 @@ from verl_lite.verifiers.math.expressions import (
 from verl_lite.verifiers.math.reading.commands import parse_expression
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
 
-INFINITY = Expr("const", (), "inf")
 FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!=", "=": "="}
 
 

@@ -6,16 +6,7 @@ from verl_lite.verifiers.math.answers.ratios import same_ratio
 from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.answers.vectors import as_matrix, as_vector, unit_vector_entries
 from verl_lite.verifiers.math.comparer import Comparer
-from verl_lite.verifiers.math.expressions import (
-    Expr,
-    is_value,
-    node,
-    parts_of,
-    substitute,
-    sym,
-    symbols,
-    walk,
-)
+from verl_lite.verifiers.math.expressions import Expr, is_value, node, parts_of, substitute, sym, symbols
 
 _IMAGINARY = Expr("const", (), "i")
 
@@ -47,7 +38,7 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
         return same_ratio(comparer, reference, given)
     if response.head == "lambda":
         given = _renamed(response, reference)
-    if given.head != "sym" and symbols(given) == {"j"} and _IMAGINARY in walk(reference):
+    if given.head != "sym" and symbols(given) == {"j"} and _IMAGINARY in parts_of(reference, "const"):
         given = substitute(given, {"j": _IMAGINARY})  # 3 - 4j
     return is_value(given) and same_value(comparer, reference, given)
 

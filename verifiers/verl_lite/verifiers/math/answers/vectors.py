@@ -190,14 +190,14 @@ def as_matrix(tree: Expr, depth: int = MAX_COMBINED) -> tuple[tuple[Expr, ...], 
 
 
 _COMBINED = frozenset(("mul", "div", "add", "neg", "pow"))
-_TRANSPOSED = (Expr("sym", (), "T"), Expr("const", (), "top"))
+_TRANSPOSED = Expr("sym", (), "T")
 
 
 def _combined(tree: Expr, depth: int) -> tuple[tuple[Expr, ...], ...] | None:
     """2 M, M / 2, -M, M + N entry by entry, and M^T. A tuple counts as a column."""
     sides = [_rows(arg, depth) for arg in tree.args]
     left, right = sides[0], sides[-1]
-    if tree.head == "pow" and left and tree.args[1] in _TRANSPOSED:
+    if tree.head == "pow" and left and tree.args[1] == _TRANSPOSED:
         return tuple(zip(*_turned(tree.args[0], left), strict=True))
     if tree.head == "neg" and left:
         return tuple(tuple(map(neg, row)) for row in left)

@@ -7,7 +7,7 @@ from verl_lite.verifiers.math.answers.assignments import unassigned
 from verl_lite.verifiers.math.answers.datetimes import read_datetime
 from verl_lite.verifiers.math.answers.texts import is_prose, same_text
 from verl_lite.verifiers.math.comparer import Comparer, Decision, decided
-from verl_lite.verifiers.math.expressions import Expr, Unreadable, neg, node
+from verl_lite.verifiers.math.expressions import INFINITY, Unreadable, neg, node
 from verl_lite.verifiers.verdict import Outcome
 
 _CLASSES = {
@@ -38,9 +38,8 @@ _SYMBOL_CLASSES = {
     "x\\in\\emptyset": "nothing", "无解": "nothing", "无实数解": "nothing", "空集": "nothing", "不存在": "undefined",
     "是": "yes", "正确": "yes", "对": "yes", "否": "no", "错误": "no", "不是": "no", "错": "no",
 }  # fmt: skip
-_INFINITY = Expr("const", (), "inf")
 _TREE_CLASSES = {
-    node("named", value="empty"): "nothing", _INFINITY: "infinity", neg(_INFINITY): "minus infinity",
+    node("named", value="empty"): "nothing", INFINITY: "infinity", neg(INFINITY): "minus infinity",
 }  # fmt: skip
 _LEADING = re.compile(r"(?:\\text\s*\{)?\s*(yes|no)\s*\}?\s*[,.;:-]", re.IGNORECASE)
 

@@ -1,7 +1,6 @@
 r"""Sums, products, integrals and limits: `\sum_{k=1}^{n} k`. Their variable is bound."""
 
-from verl_lite.verifiers.math.expressions import Expr, Unreadable, bound, node, num, replace, walk
-from verl_lite.verifiers.math.reading.names import constant
+from verl_lite.verifiers.math.expressions import INFINITY, Expr, Unreadable, bound, node, num, replace, walk
 from verl_lite.verifiers.math.reading.parser import SUM, ExpressionParser
 
 _ARROWS = ("to", "->", "rightarrow")
@@ -17,7 +16,7 @@ def read_big(parser: ExpressionParser, kind: str) -> Expr:
             low = parser.argument()
         else:
             name, low, is_endless = _start(parser)
-            high = constant("infty") if is_endless else high
+            high = INFINITY if is_endless else high
     if low is None or high is None:
         raise Unreadable(f"a {kind} without both ends")
     body = parser.expression(SUM)

@@ -34,14 +34,10 @@ def extract(
         response = response.rsplit(_THINKING_END, 1)[1]
     if not read_unclosed and _THINKING in response:
         return Extraction(None, "the response ends inside <think>")
-    tag = None
-    if "</" in response and "</answer>" in response.lower():
-        tag = _last_tag(response)
+    tag = _last_tag(response) if "</" in response else None
     searched = tag if tag is not None else response
-    if "boxed" in searched or "\\fbox" in searched or "\\framebox" in searched:
-        boxed = _boxed(searched)
-        if boxed is not None:
-            return boxed
+    if "box" in searched and (boxed := _boxed(searched)) is not None:
+        return boxed
     if tag is not None:
         return _within(tag.strip(), "the <answer> tag is empty")
     hashes = response.rfind("####")
@@ -93,20 +89,19 @@ def _last_tag(response: str) -> str | None:
 def _boxed(text: str) -> Extraction | None:
     """The last box, and the run of boxes that ends with it; None where "boxed" is only a word."""
     only = text.rfind("\\boxed{")
-    if only >= 0 and text.find("boxed") == only + 1 and "\\fbox" not in text:
+    if only >= 0 and text.count("box") == 1:
         end = text.find("}", only)
-        content = text[only + 7 : end]
-        is_plain = "{" not in content and "\\" not in content and "answer" not in content
-        if end > 0 and is_plain and content.strip():
-            return Extraction(content, behind=text[end + 1 :])  # the common case: one box, a plain content
+        inside = text[only + 7 : end]
+        is_plain = "{" not in inside and "\\" not in inside and "answer" not in inside
+        if end > 0 and is_plain and inside.strip():
+            return Extraction(inside, behind=text[end + 1 :])  # the common case: one box, a plain content
     matches = list(_BOX.finditer(text))
     if not matches:
         return None
     last = matches[-1]
-    found, end = _box_content(text, last.end())
-    if found is None:
+    content, end = _box_content(text, last.end())
+    if content is None:
         return Extraction(None, "the last box is not closed")
-    content = found
     if not content.strip():
         return Extraction(None, "the last box is empty")
     if _BOX.search(content):
