@@ -157,7 +157,6 @@ class _Measurements:
 
 
 def _measured(file: Path) -> dict[int, dict[str, float]]:
-    """The measurements in SFT's log, by step."""
     rows = [row for row in read_metrics(file) if "sft/validation_loss" in row]
     return {row["step"]: {name: value for name, value in row.items() if name != "step"} for row in rows}
 

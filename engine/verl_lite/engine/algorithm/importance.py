@@ -51,7 +51,6 @@ STATISTICS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 def _rejected(sampler_logprobs_N: Tensor, batch: LossInput, rule: RejectConfig) -> Tensor:
-    """Which tokens the rule drops."""
     learner_N = batch.old_logprobs_N if rule.learner == "old" else batch.logprobs_N
     log_r_N = counted((learner_N - sampler_logprobs_N).detach(), batch.mask_N)
     value_N = STATISTICS[rule.statistic](log_r_N)

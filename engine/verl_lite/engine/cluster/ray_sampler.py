@@ -57,7 +57,8 @@ class RaySampler(StreamSampler):
         on_gpu = self._runtime.on_gpu if on_gpu is None else on_gpu
         resources = partial(engine_resources, config, on_gpu=on_gpu)
         arguments = {"model_path": model_path, "config": config, "seed": seed, "lora": lora}
-        arguments["options"] = _engine_options(config)
+        transfer = {"weight_transfer_config": {"backend": config.weight_transfer}}
+        arguments["options"] = {} if config.weight_transfer == "object_store" else transfer
         self.pool = EnginePool(
             lambda index: RayEngine(EngineActor, resources(index), **arguments),
             num_engines=config.num_engines,
@@ -148,13 +149,6 @@ class RaySampler(StreamSampler):
             self._sender.close()
         self.pool.close()
         self._runtime.__exit__()
-
-
-def _engine_options(config: RolloutConfig) -> dict[str, Any]:
-    """vLLM's options for the weight transfer."""
-    if config.weight_transfer == "object_store":
-        return {}
-    return {"weight_transfer_config": {"backend": config.weight_transfer}}
 
 
 def _limits(config: RolloutConfig, cluster: ClusterConfig) -> PoolLimits:

@@ -55,12 +55,8 @@ def saved_state(folder: Path, *, dtype: torch.dtype = torch.float32) -> Mapping[
     """A learner's unsharded state, its weights in `dtype`; raises CheckpointError when damaged."""
     state = load_tensors(folder / "learner.pt")
     if "model" not in state:
-        state["model"] = _policy_weights(folder / "policy", dtype)
+        from transformers import AutoModelForCausalLM
+
+        policy = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=dtype)
+        state["model"] = dict(policy.state_dict())  # tied weights included
     return state
-
-
-def _policy_weights(folder: Path, dtype: torch.dtype) -> Mapping[str, Any]:
-    """The weights in `folder` as a model's state dict, tied weights included."""
-    from transformers import AutoModelForCausalLM
-
-    return dict(AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).state_dict())

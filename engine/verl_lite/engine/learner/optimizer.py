@@ -55,7 +55,9 @@ class PolicyOptimizer:
         self._total_steps = total_steps
         self._trained = [p for p in parameters if p.requires_grad]
         # With offload the optimiser works on copies in CPU memory.
-        self._parameters = [_on_cpu(p) for p in self._trained] if config.offload else self._trained
+        self._parameters = self._trained
+        if config.offload:
+            self._parameters = [nn.Parameter(_host_like(p).copy_(p.detach())) for p in self._trained]
         if not self._parameters:
             raise ConfigError("the model has no trainable parameters: nothing to update")
         pairs = list(zip(self._trained, self._parameters, strict=True))
@@ -153,10 +155,6 @@ class PolicyOptimizer:
         if self._config.offload:  # the model has the loaded weights: update the copies
             for parameter, host in zip(self._trained, self._parameters, strict=True):
                 host.data.copy_(parameter.data)
-
-
-def _on_cpu(parameter: nn.Parameter) -> nn.Parameter:
-    return nn.Parameter(_host_like(parameter).copy_(parameter.detach()))
 
 
 def _host_like(tensor: Tensor) -> Tensor:

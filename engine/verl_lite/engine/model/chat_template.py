@@ -39,7 +39,7 @@ class ChatTemplate:
         self._today = today or date.today()
         self._given = arguments
         self._arguments = {"strftime_now": datetime.combine(self._today, time()).strftime, **arguments}
-        self._source = _source(tokenizer)
+        self._source = template_source(tokenizer)
         self._check_arguments(arguments)
         self._takes_parts: bool | None = None
         self._of_rows: dict[str, ChatTemplate] = {}
@@ -199,7 +199,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _source(tokenizer: Tokenizer) -> str:
+def template_source(tokenizer: Tokenizer) -> str:
     """The text of all templates of the tokenizer."""
     found = tokenizer.chat_template
     return "\n".join(found.values()) if isinstance(found, dict) else str(found)

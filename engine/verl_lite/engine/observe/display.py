@@ -148,11 +148,10 @@ class LiveDisplay:
         self._progress = Progress(*bar_columns(console), console=console)
         self._tasks: dict[str, Any] = {}
         self._body: Table | Text = Text("")
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
+        self._live = Live(
+            console=console, get_renderable=lambda: Group(self._progress, self._body), refresh_per_second=4
+        )
         self._live.start()
-
-    def _render(self) -> Group:
-        return Group(self._progress, self._body)
 
     def note(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)

@@ -116,7 +116,6 @@ def train_reward_model(
 
 
 def _claim(run: Run[_Prepared]) -> None:
-    """Write the folder of a new run."""
     if not run.inputs.resumes:
         rows = {"rows": len(run.inputs.rankings.train), "sha256": run.inputs.start.data}
         run.folder.claim(run.config, [], {"data.train": rows}, date=run.inputs.date)
@@ -145,22 +144,19 @@ def _prepare(config: PreferenceConfig, tokenise: Tokenise, folder: RunFolder, *,
     check_context(config.model, needed_tokens=config.data.max_tokens, what="data.max_tokens")
     template = open_chat_template(tokenizer, config.data, today=today)
     rankings = read_rankings(config, template, tokenise)
+    data = data_digest(
+        [list(sample.prompt_ids), list(sample.completion_ids), rank]
+        for ranking in rankings.train
+        for sample, rank in zip(ranking.samples, ranking.ranks, strict=True)
+    )
     return _Prepared(
         tokenizer=tokenizer,
         pad_token_id=pad_token_id(tokenizer),
         rankings=rankings,
         device=default_device(),
-        start=find_start(folder.checkpoints, data=_digest(rankings), resume=resume),
+        start=find_start(folder.checkpoints, data=data, resume=resume),
         resumes=resume,
         date=today.isoformat(),
-    )
-
-
-def _digest(rankings: Rankings) -> str:
-    return data_digest(
-        [list(sample.prompt_ids), list(sample.completion_ids), rank]
-        for ranking in rankings.train
-        for sample, rank in zip(ranking.samples, ranking.ranks, strict=True)
     )
 
 
@@ -219,7 +215,6 @@ def _reward_model(run: Run[_Prepared], config: RewardModelConfig) -> None:
 
 
 def _tell(run: Run[_Prepared], arrangement: Arrangement) -> None:
-    """Show why a model does not run packed."""
     if arrangement.note:
         run.display.note(arrangement.note)
 

@@ -5,7 +5,8 @@ config.yaml  environment.json  metrics.jsonl  rollouts/  checkpoints/  summary.j
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -69,16 +70,9 @@ def choose_run_dir(config: FolderConfig, run_dir: Path | None, *, resume: bool) 
                 "or continue that run with --resume"
             )
         return run_dir
-    candidates = (Path("runs") / (config.name + suffix) for suffix in _suffixes())
+    names = chain([config.name], (f"{config.name}-{number}" for number in count(2)))
+    candidates = (Path("runs") / name for name in names)
     return next(path for path in candidates if not path.exists())
-
-
-def _suffixes() -> Iterator[str]:
-    yield ""
-    number = 2
-    while True:
-        yield f"-{number}"
-        number += 1
 
 
 class RunFolder:

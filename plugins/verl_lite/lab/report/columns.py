@@ -169,7 +169,6 @@ def find_label(record: Record, column: str | None) -> bool | None:
 def _our_columns(
     groups: Sequence[Group], records: Sequence[Record], label: str | None
 ) -> Iterator[tuple[str, Sequence[Value]]]:
-    """Every column of ours with its name."""
     for name, of in _BUILT_IN.items():
         yield name, [of(record) for record in records]
     yield "label", [find_label(record, label) for record in records]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from verl_lite.engine.model.chat_template import template_source
 from verl_lite.engine.types import Tokenizer
 from verl_lite.errors import ConfigError
 from verl_lite.plugins import FunctionCall, ToolSchema
@@ -62,8 +63,7 @@ def choose_tool_parser(name: str, tokenizer: Tokenizer) -> ToolParser:
 
 
 def _of_template(tokenizer: Tokenizer) -> CallFormat | None:
-    template = tokenizer.chat_template
-    source = "\n".join(template.values()) if isinstance(template, dict) else str(template)
+    source = template_source(tokenizer)
     return next((one for one in FORMATS if any(mark in source for mark in one.marks)), None)
 
 
