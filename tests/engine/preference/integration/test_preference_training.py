@@ -115,7 +115,10 @@ RUNS: dict[str, tuple[type[PreferenceConfig], Any]] = {
 
 
 @pytest.mark.parametrize("command", list(RUNS))
-def test_a_run_is_shown_as_lines_as_json_or_hardly_at_all(command: str, options: Any, tmp_path: Path) -> None:
+def test_a_run_is_shown_as_lines_as_json_or_hardly_at_all(
+    command: str, options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # which would be a note of its own
     kind, start = RUNS[command]
     said = {}
     for show in ("auto", "quiet", "json"):
