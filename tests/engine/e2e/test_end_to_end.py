@@ -143,3 +143,35 @@ def test_the_example_with_a_tool_made_small_trains_what_vllm_sampled(
         rollout = record.rollout
         pairs = zip(rollout.logprobs, rollout.sampled_mask, strict=True)
         assert all(value == 0.0 for value, is_sampled in pairs if not is_sampled)
+
+
+@pytest.mark.slow
+def test_the_example_on_reasoning_gym_made_small_learns_and_scores_again_offline(
+    tmp_path: Path, command: Callable[..., str]
+) -> None:
+    short = "task_options: {min_word_len: 3, max_word_len: 3}"
+    task = "task: reasoning_gym/spell_backward"
+    command(
+        tmp_path,
+        "train",
+        str(QUICKSTART.with_name("reasoning_gym.yaml")),
+        f"data.train={{{task}, {short}, split: train, num_rows: 200}}",
+        f"data.held_out={{{task}, {short}, split: held_out, num_rows: 20}}",
+        "sft.steps=150",
+        "steps=3",
+        "rollout.vllm.kv_cache_gib=0.25",
+        "--run-dir=run",
+        is_silent=False,
+    )
+    run = tmp_path / "run"
+    losses = [row["sft/loss"] for row in read_metrics(run / "sft.jsonl")]
+    assert losses[-1] < 0.6 * losses[0]
+    scored = command(
+        tmp_path, "score", str(run / "rollouts" / "step_000003.parquet"), "-c", "run/config.yaml", "--json"
+    )
+    offline = json.loads(scored)["components"]
+    online = read_metrics(run / "metrics.jsonl")[-1]
+    for name in ("correct", "letters"):
+        assert offline[name]["outcomes"] == {"ok": 512}
+        assert offline[name]["mean"] == pytest.approx(online[f"reward/{name}/mean"], abs=1e-12)
+    assert offline["letters"]["mean"] > 0.1  # a random model has next to none in their places

@@ -120,6 +120,8 @@ class Learner(ResumableLearner):
         critic_only = self._critic is not None and self._critic.is_warming_up
         epochs, parts = 0 if critic_only else self._algorithm.epochs, self._algorithm.mini_batches
         schedule = [chosen for _ in range(epochs) for chosen in batch.mini_batches(parts, self._generator)]
+        if not (epochs and batch.teaches_sampled_tokens):  # no update will measure it
+            mismatch = mismatch or self._mismatch(batch)
         if self._reference is not None and self._algorithm.kl.in_loss:
             batch.add_reference(self._reference, self.policy.device)
         batch.add_old(self.policy, schedule)
@@ -127,8 +129,8 @@ class Learner(ResumableLearner):
         if self._reference is not None and schedule:
             self._reference.follow(self.policy.model)
         sums = step_means(steps)
-        if "policy/kl_sampler_trainer" not in sums:  # no sample had a gradient
-            sums |= mismatch or self._mismatch(batch)
+        if "policy/kl_sampler_trainer" not in sums:
+            sums |= mismatch
         if self._critic is not None and (valued := [s for s in batch if s.returns_T]):
             sums |= self._critic.update(valued)
         self._after(sums, batch, time.perf_counter() - started)

@@ -25,6 +25,11 @@ class StepSamples(list[TrainingSample]):
             return True
         return sample.is_in_policy and (self._is_regularised or any(sample.advantages_T))
 
+    @property
+    def teaches_sampled_tokens(self) -> bool:
+        """Whether some sample with a gradient has tokens of the policy in its loss."""
+        return any(any(sample.loss_mask_T) and self.is_active(at) for at, sample in enumerate(self))
+
     def mini_batches(self, count: int, generator: torch.Generator) -> Iterator[list[int]]:
         """Sample indices per mini-batch: whole groups, reshuffled at each call, as even as groups allow."""
         groups: dict[str, list[int]] = defaultdict(list)

@@ -39,9 +39,6 @@ def check_switches(learner: LearnerConfig, environment: Mapping[str, str] = os.e
     for name, effect in GPU_SWITCHES.items():
         if on_gpu and (value := environment.get(name, "")).lower() in ON:
             notes.append(f"{name}={value} in the environment: {effect}")
-    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
-    if not on_gpu and "OMP_NUM_THREADS" in environment and threads * learner.num_ranks < cores:
-        notes.append(f"OMP_NUM_THREADS in the environment: torch uses {threads} of {cores} cores")
     return notes
 
 

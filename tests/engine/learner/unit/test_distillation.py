@@ -226,3 +226,24 @@ def test_a_step_on_saved_rollouts_alone_says_nothing_of_the_policys_tokens(taugh
     assert not {"policy/entropy", "policy/kl_sampler_trainer", "policy/clip_fraction"} & metrics.keys()
     both = make_learner(student).update([*saved, samples[0]]).metrics
     assert both["policy/entropy"] > 1
+
+
+def test_the_mismatch_is_measured_before_a_step_on_saved_rollouts_moves_the_policy(taught):
+    """Own samples without a gradient beside saved ones: measured later, the update itself would count."""
+    student, samples = taught("full")
+    own = replace(samples[0], components={}, advantages_T=[0.0] * len(samples[0].completion_ids))
+    saved = replace(
+        samples[1],
+        loss_mask_T=[0] * len(samples[1].loss_mask_T),
+        components={"forward_kl": samples[1].components["distillation"]},
+    )
+    learner = make_learner(student, optimizer={"learning_rate": 0.1})
+    (exact_T,) = learner.policy.completion_logprobs([own])
+    own, saved = (
+        replace(one, sampler_logprobs_T=list(exact_T)) if one is own else one for one in (own, saved)
+    )
+    metrics = learner.update([own, saved]).metrics
+    assert metrics["loss/forward_kl"] > 0
+    assert metrics["policy/kl_sampler_trainer"] < 1e-9
+    (moved_T,) = learner.policy.completion_logprobs([own])
+    assert max(abs(a - b) for a, b in zip(exact_T, moved_T, strict=True)) > 1e-3

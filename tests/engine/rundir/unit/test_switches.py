@@ -2,14 +2,12 @@
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from verl_lite.engine.config import LearnerConfig
-from verl_lite.engine.rundir import switches as module
 from verl_lite.engine.rundir.switches import check_switches, vllm_switches
 from verl_lite.errors import ConfigError
 
@@ -55,14 +53,6 @@ def test_switches_of_a_gpu_are_noted_there_alone(
     (found,) = check_switches(LearnerConfig(), environment)
     assert found.startswith(note)
     assert check_switches(LearnerConfig(), dict.fromkeys(environment, "0")) == []
-
-
-def test_fewer_threads_than_cores_are_noted_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr(module, "os", SimpleNamespace(cpu_count=lambda: 16))
-    (note,) = check_switches(LearnerConfig(), {"OMP_NUM_THREADS": "1"})
-    assert note == "OMP_NUM_THREADS in the environment: torch uses 1 of 16 cores"
-    assert check_switches(LearnerConfig(), {}) == []
 
 
 def test_variables_of_vllm_are_named_and_secrets_are_not(
