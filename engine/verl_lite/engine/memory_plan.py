@@ -156,10 +156,11 @@ def _machine(config: TrainConfig, shape: ModelShape, ram: Ram | None) -> DeviceP
     parts = [replace(part, num_bytes=ranks * part.num_bytes) for part in one]
     sampler = cpu_sampler_parts(config, shape)
     state = sum(part.num_bytes for part in parts if part.name in ("weights", "optimiser"))
+    gradients = [part for part in parts if part.name == "gradients"]  # freed, but malloc keeps their memory
     phases = {
         "sampling": [part for part in sampler if not part.rests],
         "an update": [part for part in parts if not part.rests],
-        "a checkpoint": [Part("copy of weights and optimiser", state)],
+        "a checkpoint": [Part("copy of weights and optimiser", state), *gradients],
     }
     if config.asynchrony.mode != "sync":
         phases["an update"] += phases["sampling"]

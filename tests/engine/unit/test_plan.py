@@ -218,7 +218,7 @@ def test_a_machine_without_a_gpu_by_hand() -> None:
     plan = plan_memory(config(**small), SMOLLM2, None)
     assert plan.devices[0].title == "this machine, during a checkpoint"
     assert gib(plan, 0)["copy of weights and optimiser"] == round(12 * 134_515_008 / GIB, 2) == 1.5
-    assert "gradients" not in gib(plan, 0)
+    assert gib(plan, 0)["gradients"] == 0.5  # malloc keeps their memory
 
 
 def test_samplers_and_ranks_of_a_machine_add_up() -> None:
