@@ -166,7 +166,7 @@ def test_no_encoding_ends_a_command(
     streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
     monkeypatch.setattr(sys, "stdout", streams[0])
     monkeypatch.setattr(sys, "stderr", streams[1])
-    monkeypatch.setattr(console, "file", streams[0])
+    monkeypatch.setattr(console, "_file", streams[0])  # reading `file` would bind it to this test
     code = cli(*arguments.split())
     for stream in streams:
         stream.seek(0)

@@ -22,6 +22,7 @@ ABOUT = json.loads(FAMILIES.read_text(encoding="utf-8"))
 WORDS = "the sum of two is not x^2 für 数学 \\frac{1}{2} f(x): a 7 'no' [1, 2] end".split()
 REWRITES = {  # no reasoning in history, another end of turn or none there, tools before the last user turn
     "qwen3", "qwen3-no-think", "qwen3-thinking", "deepseek-r1", "glm4.5", "gpt-oss", "falcon", "mistral-v3",
+    "deepseek-v3.1", "exaone4", "minimax-m2", "nemotron-nano", "olmo3-think", "qwen3.5", "qwen3.5-no-think",
 }  # fmt: skip
 SETTINGS = SamplerSettings(max_new_tokens=100_000, seed=7)
 
@@ -69,12 +70,17 @@ class Talk:
         return [*self.family.tokenizer(text, add_special_tokens=False)["input_ids"], *self.family.ids([end])]
 
 
-NO_CALLS = ("granite3",)  # its template shows tools, but neither calls nor results as such
+# granite3's template shows tools, but neither calls nor results; the others need vLLM's parser by name
+NO_CALLS = ("granite3", "minimax-m2", "lfm2", "apertus")
 CALL_ENDS = {"gpt-oss": "<|call|>", "glm4.5": "<|observation|>"}
 JSON_CALL = '<tool_call>\n{{"name": "look_up","arguments": {{"word":"{word}"}}}}\n</tool_call>'
 CALLS = {
     "qwen2.5": JSON_CALL,
     "qwen3": JSON_CALL,
+    "exaone4": JSON_CALL,
+    "qwen3.5": "<tool_call>\n<function=look_up>\n<parameter=word>\n{word}\n</parameter>\n</function>\n"
+    "</tool_call>",
+    "mistral-v11": '[TOOL_CALLS]look_up[ARGS]{{"word": "{word}"}}',
     "llama3.2": '{{"name": "look_up", "parameters": {{"word": "{word}"}}}}',
     "mistral-v3": '[TOOL_CALLS] [{{"name": "look_up", "arguments": {{"word": "{word}"}}}}]',
     "glm4.5": "\n<tool_call>look_up\n<arg_key>word</arg_key>\n<arg_value>{word}</arg_value>\n</tool_call>",
