@@ -243,4 +243,4 @@ def test_a_run_that_cannot_be_ended_is_the_programs_failure(
         result = future.result(timeout=30)
         assert (result.status, result.exit_code) == (Status.TIMEOUT, -9), result
         assert own.run_python("print('next')").stdout == b"next\n"
-        assert await_that(lambda: not alive(helpers))
+        assert await_that(lambda: not alive(helpers), within_s=30.0)
