@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 PROBE = "In 2023, (x+1)^2 = 650841823?  We'LL see\n\n\tdéjà vu, 漢字, 🙂 <|x|> def f(a_b):\n    return 1.5e-3"
@@ -22,15 +23,20 @@ def load_auto_tokenizer(
 
     Raises OSError or ValueError for a tokenizer that cannot be loaded.
     """
+    from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     where = {"revision": revision or "main", "trust_remote_code": code}
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, **where)
     built = type(tokenizer).__name__
-    if type(tokenizer) is PreTrainedTokenizerFast or not tokenizer.is_fast or not _has_file(name, revision):
+    file = _tokenizer_file(name, revision)
+    if type(tokenizer) is PreTrainedTokenizerFast or not tokenizer.is_fast or file is None:
+        return tokenizer
+    read = _reads(tokenizer.backend_tokenizer)
+    if read == _reads(Tokenizer.from_file(file)):  # a third of the time that transformers takes to load it
         return tokenizer
     described: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(name, **where)
-    if _is_word_piece(described) or _reads(tokenizer) == _reads(described):
+    if _is_word_piece(described) or read == _reads(described.backend_tokenizer):
         return tokenizer
     warnings.warn(
         f"{name}: transformers builds a {built}, which turns text into other tokens than the model's "
@@ -40,14 +46,16 @@ def load_auto_tokenizer(
     return described
 
 
-def _has_file(name: str, revision: str | None) -> bool:
+def _tokenizer_file(name: str, revision: str | None) -> str | None:
     from transformers.utils import cached_file
 
     if Path(name).is_dir():
-        return (Path(name) / "tokenizer.json").is_file()
+        file = Path(name) / "tokenizer.json"
+        return str(file) if file.is_file() else None
     quiet = dict.fromkeys(("gated_repo", "missing_entries", "connection_errors"), False)
     options = {f"_raise_exceptions_for_{kind}": raises for kind, raises in quiet.items()}
-    return cached_file(name, "tokenizer.json", revision=revision, **options) is not None
+    found: str | None = cached_file(name, "tokenizer.json", revision=revision, **options)
+    return found
 
 
 def _is_word_piece(tokenizer: "PreTrainedTokenizerBase") -> bool:
@@ -55,11 +63,10 @@ def _is_word_piece(tokenizer: "PreTrainedTokenizerBase") -> bool:
     return type(tokenizer.backend_tokenizer.model).__name__ == "WordPiece"
 
 
-def _reads(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], str] | None:
+def _reads(tokenizer: "Tokenizer") -> tuple[list[int], str] | None:
     """The probe's ids and the text they stand for; None if the tokenizer cannot read it."""
-    backend = tokenizer.backend_tokenizer
     try:
-        ids = list(backend.encode(PROBE, add_special_tokens=False).ids)
-        return ids, backend.decode(ids)
+        ids = list(tokenizer.encode(PROBE, add_special_tokens=False).ids)
+        return ids, tokenizer.decode(ids)
     except Exception:  # noqa: BLE001  tokenizers raises nothing more special
         return None
