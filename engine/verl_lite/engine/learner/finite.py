@@ -1,5 +1,6 @@
 """What other models say of the policy's tokens must be finite numbers: one refusal for all of them."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -26,7 +27,7 @@ def refuse_not_finite(
     """
     for at, (sample, row) in enumerate(zip(samples, rows, strict=True)):
         values = row if isinstance(row, Tensor) else torch.from_numpy(np.asarray(row, dtype=np.float64))
-        bad = values.isnan() if may_be_impossible else ~values.isfinite()
+        bad = ~(values < math.inf) if may_be_impossible else ~values.isfinite()  # nan is below nothing
         if bool(bad.any()):
             token, first = int(bad.nonzero()[0, 0]), float(values[bad][0])
             raise TrainingError(

@@ -35,6 +35,8 @@ def test_an_impossible_token_may_have_no_probability_where_all_tokens_are_given(
         refuse_not_finite("t", samples, [every_TV])
     with pytest.raises(TrainingError, match="of nan at token 1"):
         refuse_not_finite("t", samples, [torch.tensor([[0.0], [math.nan]])], may_be_impossible=True)
+    with pytest.raises(TrainingError, match="of inf at token 0"):
+        refuse_not_finite("t", samples, [torch.tensor([[math.inf], [0.0]])], may_be_impossible=True)
 
 
 def break_head(model: torch.nn.Module) -> None:
