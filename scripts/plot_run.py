@@ -67,7 +67,7 @@ def panel(title: str, curves: Sequence[tuple[str, Points]], x_label: str, *, lim
             lines.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" points="{path}"/>')
         if 2 < len(points) < 30:
             lines += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="2.5" fill="{colour}"/>' for a, b in points]
-        place = f'x="{LEFT + at * width // 2}" y="{HEIGHT - 6}"'
+        place = f'x="{LEFT + at * width // max(len(curves), 2)}" y="{HEIGHT - 6}"'
         lines.append(f'<text {place} fill="{colour}">{escape(name)}</text>')
     place = f'x="{LEFT + width / 2}" y="{TOP + height + 29}" text-anchor="middle"'
     lines.append(f"<text {place}>{escape(x_label)}</text>")
