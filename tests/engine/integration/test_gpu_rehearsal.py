@@ -91,7 +91,7 @@ def test_the_stages_take_at_most_eight_minutes_together(run_all: Any) -> None:
         assert f"| `{stage}` | {seconds} |" in page
 
 
-def has_ended(pid: str, *, within_s: float = 10.0) -> bool:
+def has_ended(pid: str, *, within_s: float = 60.0) -> bool:
     """Whether the process is gone, or dead and not yet collected."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:

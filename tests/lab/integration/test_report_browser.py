@@ -364,7 +364,7 @@ def test_the_export_is_a_file_that_scores_again(
         "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path / "out")}
     )
     report.click("#f-export")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not (found := list((tmp_path / "out").glob("*.jsonl"))) and time.monotonic() < deadline:
         time.sleep(0.05)
     [saved] = found

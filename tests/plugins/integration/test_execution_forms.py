@@ -163,7 +163,7 @@ def test_components_run_at_the_same_time_and_before_finish_is_called(tmp_path: P
     with Execution(parts, workers=1) as execution:
         run = execution.start()
         run.add([fake_rollout(columns={"folder": str(tmp_path)})])
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while len(list(tmp_path.iterdir())) < 3:  # all three have begun while we still "generate"
             assert time.monotonic() < deadline
             time.sleep(0.005)

@@ -46,7 +46,7 @@ async def hostile_async(rollout: Rollout) -> object:
     """Does what the completion says; a plain number is simply its score."""
     match rollout.completion:
         case "sleep":
-            await asyncio.sleep(60)
+            await asyncio.sleep(600)
         case "stubborn":
             await stubborn()
         case "cancel itself":
@@ -125,14 +125,14 @@ def test_closing_does_not_wait_for_async_calls() -> None:
     started = time.monotonic()
     with Execution([component_for(hostile_async, timeout_s=60)]) as execution:
         execution.start().add([fake_rollout("sleep") for _ in range(100)])
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 50
 
 
-@reward("slow_model", form="batch", max_batch=2, isolate=False, timeout_s=0.3)
+@reward("slow_model", form="batch", max_batch=2, isolate=False, timeout_s=2.0)
 def slow_model(rollouts: Sequence[Rollout]) -> list[float]:
     texts = [rollout.completion for rollout in rollouts]
     if "late" in texts:
-        time.sleep(0.6)
+        time.sleep(4.0)
     if "stuck" in texts:
         RELEASE.wait(60)
     return [1.0] * len(texts)

@@ -67,8 +67,8 @@ def test_a_reply_that_does_not_come_ends_it_and_the_next_starts(sandbox: Sandbox
     session.ask(b"1", 20)
     began = time.monotonic()
     with pytest.raises(TimeoutError):
-        session.ask(b"__import__('time').sleep(100)", 0.3)
-    assert time.monotonic() - began < 10
+        session.ask(b"__import__('time').sleep(900)", 0.3)
+    assert time.monotonic() - began < 100
     other = sandbox.open_python(ECHO, limits=Limits(wall_s=1000))
     assert other.ask(b"count", 20) == b"1"
     other.close()

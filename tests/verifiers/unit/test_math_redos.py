@@ -39,6 +39,7 @@ FRAMED = [
     ("<answer>answer", " ", "x</answer>"), ("<answer>answer", "\n", "x</answer>"), ("plus", " ", "x"),
     ("{1", "\\over", "x"), ("{1", "\\over ", "x}"), ("", "0." + "1" * 190 + " ", "x"), ("1.", " ", "\\dot"),
     ("1 base", " ", "!"), ("except", " ", "!"), ("a", "= ", "1"), ("$", " ", "-"), ("\\left", " ", "x"),
+    ("A", " ", "!"), ("x", " =", ""),
 ]  # fmt: skip
 
 
@@ -58,9 +59,9 @@ def _no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _cpu_s(response: str, reference: str) -> float:
-    """The least of up to three readings: what the machine adds to one of them is not the verifier's."""
+    """The least of up to six readings: what the machine adds to one of them is not the verifier's."""
     readings = []
-    for _ in range(3):
+    for _ in range(6):
         started_s = time.thread_time()
         verify_math(response, reference)
         readings.append(time.thread_time() - started_s)
@@ -107,9 +108,7 @@ def test_a_long_run_between_two_things_takes_linear_time(frame: tuple[str, str, 
 def test_a_response_of_blanks_far_beyond_any_answer_takes_linear_time() -> None:
     blanks = " " * 100_000
     for text in (f"\\boxed{{1}}{blanks}x \\boxed{{2}}", f"<answer>answer{blanks}x</answer>", f"1{blanks}x"):
-        started_s = time.thread_time()
-        verify_math(text, "5")
-        assert time.thread_time() - started_s < MAX_CPU_S, text[:20]
+        assert _cpu_s(text, "5") < MAX_CPU_S, text[:20]
 
 
 @pytest.mark.parametrize("gap", ["", " ", "  \t"])

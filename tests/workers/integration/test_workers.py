@@ -54,7 +54,7 @@ def pool(jobs: None) -> Iterator[WorkerPool]:
     made.close()
 
 
-def wait_until(is_met: Callable[[], bool], within_s: float = 10) -> None:
+def wait_until(is_met: Callable[[], bool], within_s: float = 60) -> None:
     deadline_s = time.monotonic() + within_s
     while not is_met():
         assert time.monotonic() < deadline_s
@@ -89,8 +89,8 @@ def test_a_job_past_its_deadline_costs_its_worker_and_nothing_more(pool: WorkerP
     started = time.monotonic()
     answer = pool.ask(b"hang", started + 0.2)
     assert answer.status == "timeout"
-    assert 0.2 <= time.monotonic() - started < 10
-    pool.wait_ready(10, 2)
+    assert 0.2 <= time.monotonic() - started < 100
+    pool.wait_ready(60, 2)
     after = {worker.pid for worker in pool.workers.values()}
     assert len(before & after) == 1
     assert len(after) == 2

@@ -16,7 +16,7 @@ from verl_lite.plugins.records import read_records
 
 pytestmark = pytest.mark.slow
 STEPS, MAX_LAG = 8, 2
-GONE_S = 10.0
+GONE_S = 60.0
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ with RayRuntime(ClusterConfig(address={address!r}), cpus=1) as session:
     time.sleep({seconds})
 """
 START_S = 90.0
-GONE_S = 10.0
+GONE_S = 60.0
 
 
 @contextmanager

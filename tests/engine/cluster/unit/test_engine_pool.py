@@ -283,7 +283,7 @@ def test_a_batch_given_up_early_leaves_the_engines_to_others(pool_of: Any) -> No
     next(answers)
     answers.close()
     assert len(list(pool.run(requests([5] * 20, prefix="second")))) == 20
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while any(engine.running for engine in engines) and time.monotonic() < deadline:
         pool.broadcast("describe")
         list(pool.run(requests([1], prefix="third")))
@@ -300,7 +300,7 @@ def test_who_waits_may_stop_while_nothing_ends(pool_of: Any) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         list(pool.run(requests([100_000] * 4), check=check))
-    assert time.monotonic() < wanted + 5
+    assert time.monotonic() < wanted + 60
     assert len(list(pool.run(requests([5] * 4, prefix="second")))) == 4  # the engines are free for others
 
 

@@ -128,7 +128,7 @@ def test_wandb_offline_gets_the_components_too(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("WANDB_SILENT", "true")
     send(tmp_path, "wandb")
     (file,) = tmp_path.rglob("run-*.wandb")
-    deadline = time.monotonic() + 20  # wandb's own process writes it
+    deadline = time.monotonic() + 60  # wandb's own process writes it
     while b"reward/math/mean" not in (content := file.read_bytes()):
         assert time.monotonic() < deadline
         time.sleep(0.1)

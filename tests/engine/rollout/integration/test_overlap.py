@@ -235,7 +235,7 @@ def test_ctrl_c_in_async_waits_for_no_long_completion(
         patch.setattr(SlowedLearner, "update", interrupted_update(at=1))
         started = time.monotonic()
         assert train(config, run_dir=tmp_path / "run", debug_inline=True).stopped
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 55
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("rollouts")]
 
 
@@ -258,7 +258,7 @@ def test_ctrl_c_in_sync_waits_for_no_long_completion(
     use_fakes(length=length)
     started = time.monotonic()
     assert train(config, run_dir=tmp_path / "run", debug_inline=True).stopped
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 55
     use_fakes(length=lambda seed: 4)
     result = train(config, run_dir=tmp_path / "run", resume=True, debug_inline=True)
     assert result.summary["steps"] == 2

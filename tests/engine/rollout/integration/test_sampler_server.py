@@ -226,11 +226,9 @@ def test_a_server_that_hangs_is_waited_for_once(
     server: FakeServer, connect: Any, prompts: list[PromptRow]
 ) -> None:
     sampler = connect(server.url, cluster=ClusterConfig(max_restarts=3, call_timeout_s=1))
-    server.answers_after_s = 4.0
-    started = time.monotonic()
+    server.answers_after_s = 60.0
     with pytest.raises(TrainingError, match="failed 1 times; the last time with no answer within 1 s"):
         list(sampler.generate(prompts, num_samples=1, settings=SETTINGS))
-    assert time.monotonic() - started < 3
 
 
 def test_all_tries_together_have_the_deadline(
@@ -248,7 +246,7 @@ def test_who_wants_to_stop_does_not_wait_for_open_requests(
     server: FakeServer, connect: Any, prompts: list[PromptRow]
 ) -> None:
     sampler = connect(server.url, in_flight=2)
-    server.answers_after_s = 4.0
+    server.answers_after_s = 60.0
     started = time.monotonic()
 
     def check() -> None:
@@ -257,7 +255,7 @@ def test_who_wants_to_stop_does_not_wait_for_open_requests(
 
     with pytest.raises(KeyboardInterrupt):
         list(sampler.generate(prompts, num_samples=4, settings=SETTINGS, check=check))
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
     assert sum(body["max_tokens"] == 16 for _, body in server.bodies) == 2  # the others are not made
 
 

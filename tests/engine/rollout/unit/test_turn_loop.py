@@ -1,6 +1,6 @@
 """The loop of turns: each budget, failure and bad input ends a trajectory in its own way; none waits."""
 
-import time
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -157,13 +157,23 @@ def test_an_environment_that_answers_nothing_and_goes_on_has_failed(sample: Any)
 
 
 def test_while_one_waits_the_others_decode(sample: Any) -> None:
-    """8 trajectories of 3 turns with tools of 0.1 s take as long as one, not as long as all in a row."""
-    started = time.monotonic()
-    found = sample(
-        lambda turn: "hello", FakeEnvironments(reply=more, delay_s=0.1), count=8, step_s=0.001, max_turns=3
-    )
+    """No environment answers before all 8 trajectories wait for theirs: one after another would hang."""
+
+    class Environments(FakeEnvironments):
+        def open(self, row: Any, *, seed: int) -> Any:
+            session = super().open(row, seed=seed)
+            answer = session.step
+
+            async def step(message: Any) -> Any:
+                await asyncio.wait_for(gate.wait(), timeout=60)
+                return await answer(message)
+
+            session.step = step  # type: ignore[method-assign]
+            return session
+
+    gate = asyncio.Barrier(8)
+    found = sample(lambda turn: "hello", Environments(reply=more), count=8, max_turns=3)
     assert [rollout.finish_reason for rollout in found] == ["turns"] * 8
-    assert time.monotonic() - started < 8 * 3 * 0.1
 
 
 def test_a_batch_that_is_left_closes_its_sessions() -> None:
