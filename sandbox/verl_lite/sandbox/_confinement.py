@@ -102,6 +102,7 @@ def prepare_fork_server(confinement: Confinement) -> None:
     if confinement.change_identity:
         os.setgroups([])
         os.setresgid(confinement.gid, confinement.gid, confinement.gid)
+        _kernel.prctl(_kernel.PR_SET_PDEATHSIG, 9)  # the change of group cleared it
     os.umask(0o077)
 
 

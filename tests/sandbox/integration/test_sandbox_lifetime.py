@@ -224,10 +224,21 @@ def test_300_mixed_runs_leak_nothing() -> None:
         assert await_that(lambda: traces() == before), (before, traces())
 
 
+def test_a_fork_server_that_answers_nothing_dies_with_its_supervisor(alive: Alive) -> None:
+    """Stopped, it does not even read that the channel to its supervisor is closed."""
+    before = descendants(os.getpid())
+    with Sandbox(workers=1, backend="native") as own:
+        assert own.run_python("pass").status is Status.OK
+        below = descendants(os.getpid()) - before
+        (supervisor,) = [pid for pid in below if parent_of(pid) == os.getpid() and descendants(pid)]
+        (server,) = children_of(supervisor)
+        os.kill(server, signal.SIGSTOP)
+        os.kill(supervisor, signal.SIGKILL)
+        assert await_that(lambda: not alive([server]))
+
+
 @pytest.mark.slow
-def test_a_run_that_cannot_be_ended_is_the_programs_failure(
-    alive: Alive,
-) -> None:
+def test_a_run_that_cannot_be_ended_is_the_programs_failure(alive: Alive) -> None:
     """Its fork server is stopped, so it answers nothing: as a namespace that does not end would do."""
     others = descendants(os.getpid())
     with Sandbox(workers=1, backend="native") as own:
