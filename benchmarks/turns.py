@@ -1,11 +1,13 @@
 """The cost of turns: tokens/s beside the same tokens in one turn, and the wall time with slow tools.
 
-    python benchmarks/turns.py [--trajectories 64] [--turns 4] [--tokens 48] [--repeats 3]
+    python benchmarks/turns.py [--trajectories 64] [--turns 4] [--tokens 48] [--repeats 3] [--only-ours]
 
-1. vLLM in this process with a tiny model: trajectories of several turns with an environment that answers at
+1. Our machinery alone: CPU time per turn where the engine and the environment answer at once (--only-ours
+   ends here).
+2. vLLM in this process with a tiny model: trajectories of several turns with an environment that answers at
    once, against one completion of as many sampled tokens, and against the very requests of the turns sent to
    vLLM without any of our machinery. Turns have a fixed length, prefix caching is on and begins empty.
-2. 256 trajectories whose tool takes 0.5 s per call, on a sampler with a simulated rate of decoding: the wall
+3. 256 trajectories whose tool takes 0.5 s per call, on a sampler with a simulated rate of decoding: the wall
    time beside the longest chain of one trajectory's decoding and tools.
 """
 
@@ -23,6 +25,8 @@ from typing import Any
 from verl_lite.engine.config import RolloutConfig, TinyModelConfig, VllmConfig
 from verl_lite.engine.model import ChatTemplate, build_tiny_model, build_tiny_tokenizer
 from verl_lite.engine.rollout import FinishedSequence, SequenceRequest, TurnsSampler, VllmSampler
+from verl_lite.engine.rollout.requests import QueueStream
+from verl_lite.engine.rollout.streams import StreamSampler
 from verl_lite.engine.rollout.turns.rendering import TurnRenderer
 from verl_lite.engine.rollout.turns.trajectory import TurnBudgets, TurnKit
 from verl_lite.engine.testing import FakeSampler
@@ -109,8 +113,10 @@ def measured(inner: FixedLengths, work: Callable[[], object]) -> Measured:
     return Measured(time.perf_counter() - wall_s, time.process_time() - cpu_s)
 
 
-def sample_all(sampler: Any, count: int, settings: SamplerSettings, tokens: int) -> None:
-    groups = sampler.generate(rows(count), num_samples=1, settings=settings)
+def sample_all(
+    sampler: Any, count: int, settings: SamplerSettings, tokens: int, *, num_samples: int = 1
+) -> None:
+    groups = sampler.generate(rows(count // num_samples), num_samples=num_samples, settings=settings)
     rollouts = [rollout for group in groups for rollout in group]
     assert sum(rollout.num_sampled for rollout in rollouts) == count * tokens
     assert not any(rollout.segments for rollout in rollouts)
@@ -172,6 +178,75 @@ def show(found: Sequence[tuple[Measured, Measured, Measured]], num_turns: int, t
         )
 
 
+class AtOnce(StreamSampler):
+    """Every sequence has the same tokens, without an engine; a step ends `batch` of them."""
+
+    canary: Any = None
+    version = 0
+
+    def __init__(self, tokenizer: Any, *, tokens: int, batch: int) -> None:
+        super().__init__(tokenizer, (tokenizer.eos_token_id,))
+        word = tokenizer("1+", add_special_tokens=False)["input_ids"]
+        self.ids = [*(word * tokens)[: tokens - 1], tokenizer.eos_token_id]
+        self.batch = batch
+
+    def stream(self, settings: SamplerSettings, check: Callable[[], None]) -> Any:
+        return _AtOnceStream(self, check)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class _AtOnceStream(QueueStream):
+    def __init__(self, sampler: AtOnce, check: Callable[[], None]) -> None:
+        super().__init__(check)
+        self.sampler = sampler
+        self.waiting: list[SequenceRequest] = []
+
+    def send(self, requests: Sequence[SequenceRequest]) -> None:
+        self.waiting += requests
+
+    def drop(self) -> None:
+        self.waiting = []
+
+    def step(self) -> list[FinishedSequence]:
+        ids, batch = self.sampler.ids, self.sampler.batch
+        done, self.waiting = self.waiting[:batch], self.waiting[batch:]
+        self.num_unfinished -= len(done)
+        return [
+            FinishedSequence(
+                id=one.id,
+                token_ids=list(ids),
+                logprobs=[-1.0] * len(ids),
+                token_versions=[0] * len(ids),
+                finish_reason="stop",
+            )
+            for one in done
+        ]
+
+
+def ours_alone(count: int, turns: int, tokens: int, repeats: int) -> None:
+    tokenizer = build_tiny_tokenizer()
+    settings = SamplerSettings(max_new_tokens=turns * tokens + 1, seed=1)
+    for batch in (count, 8):
+        inner = AtOnce(tokenizer, tokens=tokens, batch=batch)
+        sampler: Any = TurnsSampler(
+            inner,  # type: ignore[arg-type]
+            FakeEnvironments(reply=answer),
+            kit(tokenizer, max_turns=turns),
+        )
+        spent = []
+        for _ in range(repeats + 1):
+            began = time.process_time()
+            sample_all(sampler, count, settings, turns * tokens, num_samples=8)
+            spent.append(1e3 * (time.process_time() - began) / (count * turns))
+        sampler.close()
+        print(
+            f"our machinery alone, {count} trajectories of {turns} turns of {tokens} tokens, {batch} ending "
+            f"per step: {statistics.median(spent[1:]):.3f} ms CPU per turn"
+        )
+
+
 def slow_tools(turns: int) -> None:
     tokenizer = build_tiny_tokenizer()
     end = tokenizer.eos_token_id
@@ -205,7 +280,11 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only-ours", action="store_true")
     given = parser.parse_args()
+    ours_alone(given.trajectories, given.turns, given.tokens, 3 * given.repeats)
+    if given.only_ours:
+        return
     slow_tools(given.turns)
     beside_one_turn(given.trajectories, given.turns, given.tokens, given.repeats)
 

@@ -23,6 +23,12 @@ OPENED_BLOCK = re.compile(r"(<\w+>)(\s*)$")  # a generation prompt that ends wit
 SWITCH = re.compile(r"(?<!<)/(no_?)?think\b")  # SmolLM3's template takes these out of the text
 ROW_ARGUMENTS = "chat_template_kwargs"
 NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
+_WRAPPERS = {
+    "__call__": "transformers.tokenization_utils_base",
+    "decode": "transformers.tokenization_utils_base",
+    "_encode_plus": "transformers.tokenization_utils_tokenizers",
+    "_decode": "transformers.tokenization_utils_tokenizers",
+}
 
 
 class ChatTemplate:
@@ -41,6 +47,7 @@ class ChatTemplate:
         self._arguments = {"strftime_now": datetime.combine(self._today, time()).strftime, **arguments}
         self._source = template_source(tokenizer)
         self._check_arguments(arguments)
+        self._is_plain = _adds_nothing(tokenizer)
         self._takes_parts: bool | None = None
         self._of_rows: dict[str, ChatTemplate] = {}
 
@@ -101,7 +108,20 @@ class ChatTemplate:
 
     def encode(self, text: str) -> list[int]:
         """The token ids of rendered text: the template has written the special tokens."""
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        tokenizer = self.tokenizer
+        if self._is_plain:
+            backend = tokenizer.backend_tokenizer
+            splits = backend.encode_special_tokens != tokenizer.split_special_tokens
+            if not (backend.truncation or backend.padding or splits):
+                return list(backend.encode(text, add_special_tokens=False).ids)
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        tokenizer = self.tokenizer
+        if self._is_plain and not tokenizer.clean_up_tokenization_spaces:
+            tokenizer = tokenizer.backend_tokenizer
+        return str(tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def assistant_mask(
         self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None
@@ -189,6 +209,14 @@ class ChatTemplate:
                     f"data.template_kwargs: the chat template of this model never reads {name!r}; remove it, "
                     "or set data.chat_template to a template that does"
                 )
+
+
+def _adds_nothing(tokenizer: Tokenizer) -> bool:
+    """Whether its class encodes and decodes as its backend does: transformers' wrapper costs as much."""
+    kind = type(tokenizer)
+    return all(
+        getattr(getattr(kind, way, None), "__module__", "") == wrapper for way, wrapper in _WRAPPERS.items()
+    )
 
 
 def _is_unicode(text: str) -> bool:

@@ -200,3 +200,43 @@ def test_a_batch_that_is_left_closes_its_sessions() -> None:
         )
     assert host.num_open == 0
     sampler.close()
+
+
+class Broken(FakeEnvironments):
+    """Environments whose sessions fail as no environment does: the error is ours."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        super().__init__(reply=more)
+        self.error = error
+
+    def open(self, row: Any, *, seed: int) -> Any:
+        session = super().open(row, seed=seed)
+
+        async def step(message: Any) -> Any:
+            raise self.error("ours")
+
+        session.step = step  # type: ignore[method-assign]
+        return session
+
+
+@pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError])
+def test_an_error_of_ours_ends_the_batch(sample: Any, error: type[BaseException]) -> None:
+    """It is no failure of an environment, and nobody waits for the answer that never comes."""
+    host = Broken(error)
+    with pytest.raises(error, match="ours"):
+        sample(lambda turn: "hello", host, count=3)
+    assert host.num_open == 0
+
+
+def test_questions_that_come_together_are_asked_together(
+    sample: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One wake-up of the event loop for all beginnings; each group that is handed out may take one more."""
+    wakes: list[object] = []
+    ask = asyncio.run_coroutine_threadsafe
+    monkeypatch.setattr(
+        asyncio, "run_coroutine_threadsafe", lambda work, loop: (wakes.append(work), ask(work, loop))[1]
+    )
+    found = sample(lambda turn: "hello", FakeEnvironments(reply=more), count=8, context_tokens=4)
+    assert [rollout.finish_reason for rollout in found] == ["context"] * 8
+    assert len(wakes) <= 1 + 8

@@ -1,6 +1,7 @@
 """Trajectories are token-exact under every template family: what is trained is what the sampler saw."""
 
 import asyncio
+import copy
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from verl_lite.engine.model import ChatTemplate
 from verl_lite.engine.rollout import FinishedSequence, SequenceRequest
 from verl_lite.engine.rollout.turns.rendering import TurnRenderer
 from verl_lite.engine.rollout.turns.tool_calls import choose_tool_parser
@@ -166,3 +168,20 @@ def test_appended_turns_are_the_template_s_own_tokens(name: str, chat_families: 
     whole = family.template().render(history, where="", for_inference=True)
     seen, _ = list(saw(rollout))[-1]
     assert family.tokenizer.decode(seen) == whole
+
+
+@pytest.mark.parametrize("name", list(ABOUT))
+def test_text_is_encoded_as_the_tokenizer_does(name: str, chat_families: Any) -> None:
+    """Also where somebody has set truncation, padding or the splitting of special tokens."""
+    tokenizer = copy.deepcopy(chat_families[name].tokenizer)
+    template, talk = ChatTemplate(tokenizer), Talk(chat_families[name], 1)
+    texts = ["", " ", "\n\n", *(talk.says() + ABOUT[name]["end"] + talk.words() for _ in range(20))]
+    expected = [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    assert [template.encode(text) for text in texts] == expected
+    assert [template.decode(ids) for ids in expected] == [tokenizer.decode(ids) for ids in expected]
+    tokenizer.backend_tokenizer.enable_padding(length=40)
+    tokenizer.backend_tokenizer.enable_truncation(3)
+    assert [template.encode(text) for text in texts] == expected
+    tokenizer.split_special_tokens = True
+    expected = [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    assert [template.encode(text) for text in texts] == expected

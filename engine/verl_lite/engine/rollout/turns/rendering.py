@@ -46,6 +46,8 @@ class TurnRenderer:
         ids = dict.fromkeys([int(template.tokenizer.eos_token_id), *end_ids])
         special = map(re.escape, template.tokenizer.all_special_tokens)
         self._special = re.compile("|".join(special) or r"\Z")
+        self._last_shown: tuple[list[Message], list[ToolSchema]] | None = None
+        self._last_first = Prompt(text="", ids=())
         self._ends = {id: str(template.tokenizer.convert_ids_to_tokens(id)) for id in ids}
 
     def of_row(self, columns: Mapping[str, object]) -> "TurnRenderer":
@@ -55,8 +57,12 @@ class TurnRenderer:
 
     def first(self, messages: Sequence[Message], tools: Sequence[ToolSchema]) -> Prompt:
         """The prompt of a trajectory. Raises DataError when the template refuses it or leaves a part out."""
-        text = self._template.render(messages, where=WHERE, tools=_as_tools(tools), for_inference=True)
-        return Prompt(text=text, ids=self._template.encode(text))
+        shown = (list(messages), list(tools))
+        if shown != self._last_shown:  # the samples of one row begin alike, one after another
+            text = self._template.render(messages, where=WHERE, tools=_as_tools(tools), for_inference=True)
+            self._last_first = Prompt(text=text, ids=self._template.encode(text))
+            self._last_shown = shown
+        return self._last_first
 
     def next(
         self,
@@ -96,8 +102,7 @@ class TurnRenderer:
 
     def text(self, sampled_ids: Sequence[int]) -> str:
         """A turn's text with its special tokens, without its end."""
-        ids = without_end(list(sampled_ids), list(self._ends))
-        return str(self._template.tokenizer.decode(ids, skip_special_tokens=False))
+        return self._template.decode(without_end(list(sampled_ids), list(self._ends)))
 
     def plain(self, text: str) -> str:
         """The text without special tokens."""

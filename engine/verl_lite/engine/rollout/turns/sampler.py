@@ -6,10 +6,11 @@ loop of its own: while one trajectory waits for its tool, the others decode.
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -32,6 +33,8 @@ from verl_lite.plugins import (
 
 CLOSE_S = 10.0  # the longest that the end of a batch waits for environments to close
 Answer = Sequence[Message] | StepResult
+Come = Answer | BaseException
+Question = Callable[[], Coroutine[Any, Any, Answer]]
 ResultT = TypeVar("ResultT")
 
 
@@ -100,6 +103,7 @@ class TurnsSampler:
                 group = groups.setdefault(trajectory.key.rpartition("/")[0], [])
                 group.append(rollout)
                 if len(group) == num_samples:
+                    asked.send()  # whoever gets it may take a while
                     yield sorted(group, key=lambda one: one.sample_index)
         if len(failures) > self._kit.max_failed * len(trajectories):
             raise EnvironmentFailed(
@@ -161,7 +165,7 @@ class _Run:
         """Sample all of them; yields each when it has ended."""
         going = {trajectory.key: trajectory for trajectory in trajectories}
         for trajectory in trajectories:
-            self._asked.ask(trajectory.key, trajectory.session.reset(), trajectory.session)
+            self._asked.ask(trajectory.key, trajectory.session.reset, trajectory.session)
         while going:
             is_idle = not self._stream.num_unfinished or (self._in_step and self._asked.num_open > 0)
             for key, answer in self._asked.take(wait=is_idle, all=self._in_step):
@@ -173,7 +177,7 @@ class _Run:
                     message = trajectory.sampled(finished, text)
                     if message is not None:
                         session = trajectory.session
-                        self._asked.ask(trajectory.key, session.step(message), session)
+                        self._asked.ask(trajectory.key, partial(session.step, message), session)
                     else:
                         yield from self._go_on(going, trajectory)
 
@@ -199,15 +203,22 @@ class _Run:
 
 
 class _Asked:
-    """The questions that one batch has put to its environments, and their answers as they come."""
+    """The questions that one batch has put to its environments, and their answers as they come.
+
+    Questions are sent together, and answers that come together wake the batch once.
+    """
 
     def __init__(self, loop: "_EventLoop", stream: SequenceStream, check: Callable[[], None]) -> None:
         self._loop = loop
         self._stream = stream
         self._check = check
-        self._answers: SimpleQueue[tuple[str, Future[Answer]]] = SimpleQueue()
-        self._open: dict[str, Future[Answer]] = {}
+        self._unsent: list[tuple[str, Question]] = []
+        self._sent: list[Future[None]] = []
+        self._open: set[str] = set()
+        self._come: list[tuple[str, Come]] = []  # of the event loop
+        self._answers: SimpleQueue[Iterable[tuple[str, Come]]] = SimpleQueue()
         self._sessions: set[EnvironmentSession] = set()
+        self._ended: list[EnvironmentSession] = []
         self._closing: list[Future[None]] = []
 
     @property
@@ -215,31 +226,53 @@ class _Asked:
         """Questions whose answers `take` has not returned."""
         return len(self._open)
 
-    def ask(self, key: str, question: Coroutine[Any, Any, Answer], session: EnvironmentSession) -> None:
+    def ask(self, key: str, question: "Question", session: EnvironmentSession) -> None:
+        """Ask at the next `send`."""
         self._sessions.add(session)
-        future = self._open[key] = self._loop.start(question)
-        future.add_done_callback(lambda done: self._answered(key, done))
+        self._open.add(key)
+        self._unsent.append((key, question))
 
-    def _answered(self, key: str, future: "Future[Answer]") -> None:
-        self._answers.put((key, future))
+    def send(self) -> None:
+        """Put the questions that wait to their environments, and close the sessions that have ended."""
+        if self._unsent:
+            self._sent = [batch for batch in self._sent if not batch.done()]
+            self._sent.append(self._loop.start(self._answer_all(self._unsent)))
+            self._unsent = []
+        if self._ended:
+            self._closing.append(self._loop.start(_close_all(self._ended)))
+            self._ended = []
+
+    async def _answer_all(self, questions: Sequence[tuple[str, "Question"]]) -> None:
+        await asyncio.gather(*(self._answer(key, question) for key, question in questions))
+
+    async def _answer(self, key: str, question: "Question") -> None:
+        answer: Come
+        try:
+            answer = await question()
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - `take` raises it
+            answer = error
+        if not self._come:  # what ends in the same round of the event loop is delivered with it
+            asyncio.get_running_loop().call_soon(self._deliver)
+        self._come.append((key, answer))
+
+    def _deliver(self) -> None:
+        come, self._come = self._come, []
+        self._answers.put(come)
         self._stream.wake()
 
     def take(self, *, wait: bool, all: bool) -> list[tuple[str, "Answer | EnvironmentFailed"]]:
         """The answers that have come; with `wait` at least one, with `all` every one, by key."""
-        taken: list[tuple[str, Future[Answer]]] = []
-        while self._open.keys() - {key for key, _ in taken}:
-            if not self._answers.empty() or all or (wait and not taken):
-                taken.append(next_of(self._answers, self._check))
-            else:
-                break
-        for key, _ in taken:
-            del self._open[key]
-        return [(key, _result(future)) for key, future in sorted(taken, key=lambda one: one[0])]
+        self.send()
+        taken: list[tuple[str, Come]] = []
+        while len(taken) < len(self._open) and (not self._answers.empty() or all or (wait and not taken)):
+            taken.extend(next_of(self._answers, self._check))
+        self._open -= {key for key, _ in taken}
+        return [(key, _valid(answer)) for key, answer in sorted(taken, key=lambda one: one[0])]
 
     def close(self, session: EnvironmentSession) -> None:
-        """Close the session of a trajectory that has ended, in the background."""
+        """Close the session of a trajectory that has ended, at the next `send`, in the background."""
         self._sessions.discard(session)
-        self._closing.append(self._loop.start(session.close()))
+        self._ended.append(session)
 
     def __enter__(self) -> Self:
         return self
@@ -247,21 +280,28 @@ class _Asked:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for future in self._open.values():
-            future.cancel()
-        for session in list(self._sessions):
-            self.close(session)
+        for batch in self._sent:
+            batch.cancel()
+        self._unsent = []
+        self._ended += self._sessions
+        self.send()
         for closing in self._closing:
-            with suppress(CancelledError, TimeoutError, EnvironmentFailed):
+            with suppress(CancelledError, TimeoutError):
                 closing.result(timeout=CLOSE_S)
 
 
-def _result(future: "Future[Answer]") -> "Answer | EnvironmentFailed":
+async def _close_all(sessions: Sequence[EnvironmentSession]) -> None:
+    """Raises what is no failure of an environment, once all are closed."""
+    for failure in await asyncio.gather(*(one.close() for one in sessions), return_exceptions=True):
+        if failure is not None and not isinstance(failure, EnvironmentFailed):
+            raise failure
+
+
+def _valid(answer: "Come") -> "Answer | EnvironmentFailed":
     """The answer, or how the environment failed; any other error is ours and is raised."""
-    try:
-        return future.result()
-    except EnvironmentFailed as error:
-        return error
+    if isinstance(answer, BaseException) and not isinstance(answer, EnvironmentFailed):
+        raise answer
+    return answer
 
 
 class _EventLoop:
