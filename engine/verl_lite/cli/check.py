@@ -65,14 +65,11 @@ def check(
 
 
 def _print_report(report: "CheckReport", max_examples: int) -> None:
-    from rich.markup import escape
-
-    from verl_lite.cli.terminal import LEVEL_STYLES, console, excerpt
+    from verl_lite.cli.terminal import excerpt, print_rows
 
     print(f"{report.num_rows:,} rollouts in {report.num_groups:,} groups\n")
     for finding in report.findings:
-        style = LEVEL_STYLES[finding.level]
-        console.print(f"[{style}]{finding.level:>4}[/]  [bold]{finding.check}[/]: {escape(finding.message)}")
+        print_rows([[f"{finding.level:>4}", f"{finding.check}: {finding.message}"]])
         for row in list(finding.numbers.get("disagreements", []))[:max_examples]:
             said = "accepted" if row.score >= 0.5 else "rejected"
             print(

@@ -83,10 +83,10 @@ def _look_at_cluster(address: str | None, runs: Path, *, as_json: bool) -> None:
 
 
 def _print_tables(versions: dict[str, str | None], layers: list[tuple[str, str, str]]) -> None:
-    for name, version in versions.items():
-        typer.echo(f"{name:<18} {version or 'not installed'}")
+    from verl_lite.cli.terminal import print_rows
+
+    print_rows([[name, version or "not installed"] for name, version in versions.items()])
     for line in untested(versions):
         typer.echo(f"note: {line}")
     typer.echo("")
-    for name, state, detail in layers:
-        typer.echo(f"{name:<18} {state:<9} {detail}")
+    print_rows(layers)

@@ -1,9 +1,6 @@
 """`verl-lite plugins`: the rewards of this environment, and the state of every plugin."""
 
 import dataclasses
-import shutil
-import textwrap
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,7 +38,7 @@ def list_plugins(
 
         print_json(_as_data(catalog))
     else:
-        print(_as_text(catalog))
+        _print(catalog)
 
 
 def _as_data(catalog: "RewardCatalog") -> dict[str, object]:
@@ -63,42 +60,27 @@ def _facts(definition: object, *more: str) -> dict[str, object]:
     return {name: getattr(definition, name) for name in names}
 
 
-def _as_text(catalog: "RewardCatalog") -> str:
-    rows = [
-        (definition.name, definition.form, definition.distribution, " ".join(definition.summary.split()))
-        for definition in catalog.rewards.values()
-    ]
-    lines = _table(("reward", "form", "from", "what it is"), rows)
-    for kind, definitions in (("environment", catalog.environments), ("tool", catalog.tools)):
-        others = [
-            (found.name, found.distribution, " ".join(found.summary.split()))
-            for found in definitions.values()
-        ]
-        if others:
-            lines += ["", *_table((kind, "from", "what it is"), others)]
+def _print(catalog: "RewardCatalog") -> None:
+    from verl_lite.cli.terminal import print_rows
+
+    found = {"reward": catalog.rewards, "environment": catalog.environments, "tool": catalog.tools}
+    for kind, definitions in found.items():
+        form = ["form"] if kind == "reward" else []
+        names = ["name", *form, "distribution", "summary"]
+        rows = [[" ".join(str(getattr(one, name)).split()) for name in names] for one in definitions.values()]
+        if rows:
+            print_rows([[kind, *form, "from", "what it is"], *rows])
+            print()
     for name, owners in catalog.clashes.items():
-        lines += ["", f"unusable: {name} is registered by {' and '.join(owners)}"]
-    lines += [""] + [_plugin_line(plugin) for plugin in catalog.plugins if not plugin.is_ok]
+        print(f"unusable: {name} is registered by {' and '.join(owners)}\n")
+    for plugin in catalog.plugins:
+        if not plugin.is_ok:
+            print(_plugin_line(plugin))
+    counts = ", ".join(f"{len(some)} {kind}{'s' * (len(some) != 1)}" for kind, some in found.items())
     num_ok = sum(plugin.is_ok for plugin in catalog.plugins)
-    counts = f"{len(rows)} rewards, {len(catalog.environments)} environments, {len(catalog.tools)} tools"
-    lines.append(f"{counts}; {num_ok} of {len(catalog.plugins)} plugins loaded")
-    return "\n".join(lines)
+    print(f"{counts}; {num_ok} of {len(catalog.plugins)} plugins loaded")
 
 
 def _plugin_line(plugin: "PluginInfo") -> str:
     where = f"{plugin.distribution} {plugin.version}".strip()
     return f"{plugin.name} ({where}): {plugin.status}: {plugin.message}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Aligned columns, the last one wrapped to the width of the terminal."""
-    rows = [head, *rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head) - 1)]
-    indent = sum(widths) + 2 * len(widths)
-    room = max(shutil.get_terminal_size((110, 24)).columns - indent, 30)
-    lines = []
-    for row in rows:
-        first, *rest = textwrap.wrap(row[-1], room) or [""]
-        cells = "".join(cell.ljust(width + 2) for cell, width in zip(row, widths, strict=False))
-        lines += [(cells + first).rstrip(), *(" " * indent + line for line in rest)]
-    return lines

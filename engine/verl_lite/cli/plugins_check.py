@@ -52,20 +52,9 @@ def check_reward(
 
 
 def _print(report: "PluginReport") -> None:
-    import textwrap
-
-    from rich.text import Text
-
-    from verl_lite.cli.terminal import LEVEL_STYLES, console
+    from verl_lite.cli.terminal import print_rows
 
     source = ", ".join(report.golden_files) or "built-in samples"
     print(f"{report.reward} ({report.distribution}) on {report.num_rollouts} rollouts of {source}\n")
-    for finding in report.findings:
-        first, *rest = textwrap.wrap(finding.message, 86)
-        line = Text.assemble(
-            (f"{finding.level:>4}", LEVEL_STYLES[finding.level]), f"  {finding.check:<13}{first}"
-        )
-        console.print(line, soft_wrap=True)
-        for more in rest:
-            print(" " * 19 + more)
+    print_rows([[f"{one.level:>4}", one.check, one.message] for one in report.findings])
     print("\nfailed" if report.failed else "\npassed")

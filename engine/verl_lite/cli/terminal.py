@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from verl_lite.plugins.progress import bar_columns
 
@@ -47,6 +50,22 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)
+
+
+def print_rows(rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns of text. On a terminal the last one is wrapped below itself; a level has its colour."""
+    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
+    indent = sum(widths) + 2 * len(widths)
+    has_width = console.is_terminal or "COLUMNS" in os.environ
+    for *cells, last in rows:
+        lines = last.splitlines() or [""]
+        if has_width:
+            lines = [part for line in lines for part in textwrap.wrap(line, max(console.width - indent, 30))]
+        first = "".join(cell.ljust(width + 2) for cell, width in zip(cells, widths, strict=True))
+        text = Text(first + ("\n" + " " * indent).join(lines))
+        text.rstrip()
+        text.stylize(LEVEL_STYLES.get(cells[0].strip(), ""), 0, widths[0])
+        console.print(text, soft_wrap=True)
 
 
 def number(value: float | None) -> str:

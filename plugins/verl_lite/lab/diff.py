@@ -208,7 +208,9 @@ def _reward_score(record: Record) -> StoredScore:
 def _add_component(
     part: ComponentDiff, before: StoredScore, after: StoredScore, record: Record, max_examples: int
 ) -> None:
-    if part.add(before, after) and len(part.examples) < max_examples:
+    changed = part.add(before, after)
+    is_on_both = before is not _MISSING and after is not _MISSING
+    if changed and is_on_both and len(part.examples) < max_examples:
         part.examples.append(
             Example(
                 component=part.name,

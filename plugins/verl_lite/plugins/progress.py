@@ -73,6 +73,7 @@ def bar_columns(console: "Console") -> list["str | ProgressColumn"]:
         *bar,
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        "left",
+        "so far,",
         TimeRemainingColumn(),
+        "left",
     ]

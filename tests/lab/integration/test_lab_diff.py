@@ -73,6 +73,7 @@ def test_a_component_on_one_side_only_is_absent_on_the_other() -> None:
     without = [[record(1, "a", 1.0)]]
     report = diff_groups(without, [[record(1, "a", 1.0, math=1.0)]])
     assert dict(report.components["math"].outcome_changes) == {"absent -> ok": 1}
+    assert report.components["math"].examples == []  # nothing to compare
 
 
 @pytest.mark.parametrize("other", [BEFORE[:-1], [*BEFORE[:-1], BEFORE[-1][:1]], list(reversed(BEFORE))])

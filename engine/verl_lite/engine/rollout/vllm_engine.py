@@ -16,7 +16,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -328,6 +328,8 @@ def _starting(on_gpu: bool) -> Iterator[None]:
             os.environ[NO_COMPILING] = "1"
             undone.callback(os.environ.pop, NO_COMPILING)
         os.dup2(aside.fileno(), 2)
+        # a live display has put its own stream in the place of sys.stderr
+        undone.enter_context(redirect_stderr(open(2, "w", buffering=1, closefd=False)))  # noqa: SIM115
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

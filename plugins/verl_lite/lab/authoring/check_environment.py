@@ -37,7 +37,7 @@ def check_environment(use: str, definition: EnvironmentDefinition, catalog: Rewa
         with Environments(config, binding=binding) as host:
             findings += asyncio.run(_played(host))
     except (EnvironmentFailed, PluginError) as error:
-        findings.append(Finding(check="starts", level=Level.FAIL, message=str(error)))
+        findings.append(Finding("starts", Level.FAIL, str(error)))
     return _report(definition, findings)
 
 
@@ -51,7 +51,7 @@ def check_tool(use: str, definition: ToolDefinition, catalog: RewardCatalog) -> 
         with Environments(config, binding=binding) as host:
             findings.append(asyncio.run(_called(host, bound.name)))
     except (EnvironmentFailed, PluginError) as error:
-        findings.append(Finding(check="starts", level=Level.FAIL, message=str(error)))
+        findings.append(Finding("starts", Level.FAIL, str(error)))
     return _report(definition, findings)
 
 
@@ -71,8 +71,8 @@ def _documented(definition: EnvironmentDefinition | ToolDefinition) -> list[Find
     text = "it says what it is" if definition.summary else "it has no docstring: users and models see nothing"
     options = f"not documented: {', '.join(bare)}; give Field(description=...)" if bare else "all documented"
     return [
-        Finding(check="docstring", level=says, message=text),
-        Finding(check="options", level=Level.WARN if bare else Level.OK, message=options),
+        Finding("docstring", says, text),
+        Finding("options", Level.WARN if bare else Level.OK, options),
     ]
 
 
@@ -82,8 +82,8 @@ def _described(parameters: dict[str, object]) -> Finding:
     bare = [name for name, schema in properties.items() if not schema.get("description")]
     if bare:
         message = f"the model is not told what {', '.join(bare)} is: describe it in the docstring's `Args:`"
-        return Finding(check="arguments", level=Level.WARN, message=message, numbers={"bare": bare})
-    return Finding(check="arguments", level=Level.OK, message="every argument is described")
+        return Finding("arguments", Level.WARN, message, numbers={"bare": bare})
+    return Finding("arguments", Level.OK, "every argument is described")
 
 
 async def _played(host: Environments) -> list[Finding]:
@@ -95,15 +95,15 @@ async def _played(host: Environments) -> list[Finding]:
         except EnvironmentFailed as error:
             failures.append(f"{name}: {error}")
     if failures:
-        odd = Finding(check="odd input", level=Level.FAIL, message="; ".join(failures[:3]))
+        odd = Finding("odd input", Level.FAIL, "; ".join(failures[:3]))
     else:
-        odd = Finding(check="odd input", level=Level.OK, message=f"{len(_ODD)} odd messages are answered")
+        odd = Finding("odd input", Level.OK, f"{len(_ODD)} odd messages are answered")
     texts = ["4", "yes", "no"]
     one, other = await asyncio.gather(*(_replies(host, texts) for _ in range(2)))
-    same = Finding(check="determinism", level=Level.OK, message="one seed gives one trajectory")
+    same = Finding("determinism", Level.OK, "one seed gives one trajectory")
     if one != other:
         message = "two trajectories of one seed and the same replies differ: use `random`, which is seeded"
-        same = Finding(check="determinism", level=Level.WARN, message=message)
+        same = Finding("determinism", Level.WARN, message)
     return [odd, same, await _ending(host)]
 
 
@@ -111,11 +111,11 @@ async def _ending(host: Environments) -> Finding:
     try:
         found = await _replies(host, ["4"] * MAX_TURNS)
     except EnvironmentFailed as error:
-        return Finding(check="ending", level=Level.FAIL, message=f"a long trajectory fails: {error}")
+        return Finding("ending", Level.FAIL, f"a long trajectory fails: {error}")
     if found[-1] != "end":
         message = f"it does not end within {MAX_TURNS} turns of the reply '4': max_turns must"
-        return Finding(check="ending", level=Level.NOTE, message=message)
-    return Finding(check="ending", level=Level.OK, message=f"it ends after {len(found) - 2} messages")
+        return Finding("ending", Level.NOTE, message)
+    return Finding("ending", Level.OK, f"it ends after {len(found) - 2} messages")
 
 
 async def _replies(host: Environments, texts: Sequence[str]) -> list[str]:
@@ -146,4 +146,4 @@ async def _called(host: Environments, name: str) -> Finding:
     await session.close()
     message_text = f"{len(outcomes)} calls that do not fit are answered: {', '.join(dict.fromkeys(outcomes))}"
     late = "timeout" in outcomes
-    return Finding(check="odd input", level=Level.WARN if late else Level.OK, message=message_text)
+    return Finding("odd input", Level.WARN if late else Level.OK, message_text)

@@ -1,10 +1,9 @@
 """`verl-lite plugins check`: whether a reward keeps the contract, as findings like those of `check`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from verl_lite.errors import PluginError
 from verl_lite.lab.authoring.describe import undocumented_options
@@ -12,11 +11,12 @@ from verl_lite.lab.authoring.passes import Passes, run_passes
 from verl_lite.lab.authoring.subjects import Subject, find_golden_files, odd_rollouts, subjects_of
 from verl_lite.lab.check import Finding, Level
 from verl_lite.lab.golden import compare_golden, read_golden
-from verl_lite.plugins import RewardCatalog, RewardDefinition, Score, ScoreOutcome, find_rewards
+from verl_lite.plugins import RewardCatalog, RewardDefinition, Rollout, Score, ScoreOutcome, find_rewards
 from verl_lite.plugins.execution.calls import breaks_contract
 from verl_lite.plugins.progress import counted
 
 TOLERANCE = 1e-6  # between two passes: a model's batches differ by rounding
+FAILED = (ScoreOutcome.ERROR, ScoreOutcome.TIMEOUT)
 _MAX_EXAMPLES = 3
 
 Checked = Sequence[tuple[Subject, Passes]]
@@ -36,7 +36,7 @@ class PluginReport:
     def failed(self) -> bool:
         return any(finding.level is Level.FAIL for finding in self.findings)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {**asdict(self), "failed": self.failed}
 
 
@@ -57,7 +57,7 @@ def check_plugin(
         watched = counted(subjects, "checking", total=len(subjects))
         checked = [(subject, run_passes(subject)) for subject in watched]
     except PluginError as error:  # the worker process could not load the reward
-        findings.append(Finding(check="pickling", level=Level.FAIL, message=str(error)))
+        findings.append(Finding("pickling", Level.FAIL, str(error)))
     else:
         findings += [
             _pickling(definition, subjects),
@@ -81,9 +81,10 @@ def check_plugin(
 
 def _docstring(definition: RewardDefinition) -> Finding:
     if definition.summary:
-        return Finding(check="docstring", level=Level.OK, message="it says what it rewards")
-    message = "it has no docstring: users see nothing in `verl-lite plugins list`"
-    return Finding(check="docstring", level=Level.WARN, message=message)
+        return Finding("docstring", Level.OK, "it says what it rewards")
+    return Finding(
+        "docstring", Level.WARN, "it has no docstring: users see nothing in `verl-lite plugins list`"
+    )
 
 
 def _options(definition: RewardDefinition) -> Finding:
@@ -92,10 +93,9 @@ def _options(definition: RewardDefinition) -> Finding:
         message = (
             f"not documented: {', '.join(bare)}; give Field(description=...) or name them in the docstring"
         )
-        return Finding(check="options", level=Level.WARN, message=message, numbers={"undocumented": bare})
+        return Finding("options", Level.WARN, message, {"undocumented": bare})
     count = len(definition.options_model.model_fields)
-    message = f"{count} documented" if count else "it takes none"
-    return Finding(check="options", level=Level.OK, message=message)
+    return Finding("options", Level.OK, f"{count} documented" if count else "it takes none")
 
 
 def _golden(files: Sequence[Path]) -> Finding:
@@ -104,70 +104,71 @@ def _golden(files: Sequence[Path]) -> Finding:
             "no golden file uses it: pin scores with "
             "`verl-lite score ROLLOUTS -c REWARDS.yaml --golden NAME.golden.json`"
         )
-        return Finding(check="golden", level=Level.WARN, message=message)
+        return Finding("golden", Level.WARN, message)
     mismatches = [f"{path.name}, {mismatch}" for path in files for mismatch in compare_golden(path)]
     rows = [row for path in files for row in read_golden(path).rows]
     if mismatches:
         message = f"{len(mismatches)} of {len(rows)} rows are not as pinned; {_first(mismatches)}"
-        return Finding(check="golden", level=Level.FAIL, message=message, numbers={"mismatches": mismatches})
+        return Finding("golden", Level.FAIL, message, {"mismatches": mismatches})
     if len({row.reward for row in rows}) < 2:
         message = f"all {len(rows)} pinned rows have the reward {rows[0].reward}: a constant would pass too"
-        return Finding(check="golden", level=Level.WARN, message=message)
-    return Finding(check="golden", level=Level.OK, message=f"{len(rows)} rows are as pinned")
+        return Finding("golden", Level.WARN, message)
+    return Finding("golden", Level.OK, f"{len(rows)} rows are as pinned")
 
 
 def _pickling(definition: RewardDefinition, subjects: Sequence[Subject]) -> Finding:
     """Whether the reward reached a worker process; only one that must run there can fail."""
     reasons = [subject.stays_because for subject in subjects if subject.stays_because]
     if not reasons:
-        message = "the reward and its options reach a worker process"
-        return Finding(check="pickling", level=Level.OK, message=message)
-    level = Level.FAIL if definition.isolate else Level.NOTE
-    return Finding(check="pickling", level=level, message=reasons[0])
+        return Finding("pickling", Level.OK, "the reward and its options reach a worker process")
+    return Finding("pickling", Level.FAIL if definition.isolate else Level.NOTE, reasons[0])
+
+
+def _scores(checked: Checked) -> Iterator[tuple[Rollout, Score]]:
+    """Each rollout with its score in the first pass."""
+    for subject, passes in checked:
+        yield from zip(subject.rollouts, passes.first, strict=True)
+
+
+def _odd_scores(checked: Checked) -> Iterator[tuple[Rollout, Score]]:
+    for subject, passes in checked:
+        yield from zip(odd_rollouts(subject), passes.odd, strict=True)
 
 
 def _contract(checked: Checked) -> Finding:
     """Whether every call returned what the contract allows: one answer per rollout, of the right type."""
-    broken = [
-        f"{rollout.id}: {score.reason}"
-        for subject, passes in checked
-        for rollouts, scores in [(subject.rollouts, passes.first), (odd_rollouts(subject), passes.odd)]
-        for rollout, score in zip(rollouts, scores, strict=True)
-        if breaks_contract(score)
-    ]
+    scores = [*_scores(checked), *_odd_scores(checked)]
+    broken = [f"{rollout.id}: {score.reason}" for rollout, score in scores if breaks_contract(score)]
     if broken:
         message = f"it returned what no reward may return for {len(broken)} rollouts; {broken[0]}"
-        return Finding(check="contract", level=Level.FAIL, message=message, numbers={"broken": broken})
-    return Finding(check="contract", level=Level.OK, message="one answer per rollout, of the right type")
+        return Finding("contract", Level.FAIL, message, {"broken": broken})
+    return Finding("contract", Level.OK, "one answer per rollout, of the right type")
 
 
 def _answers(checked: Checked) -> Finding:
     """Our samples may lack what the reward reads, so this only warns; golden files pin their errors."""
-    scores = [score for subject, passes in checked if subject.golden is None for score in passes.first]
-    failed = [score for score in scores if score.outcome in (ScoreOutcome.ERROR, ScoreOutcome.TIMEOUT)]
+    scores = [score for _, score in _scores([pair for pair in checked if pair[0].golden is None])]
+    failed = [score for score in scores if score.outcome in FAILED]
     if not failed:
-        outcomes = [score.outcome for _, passes in checked for score in passes.first]
-        message = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in ScoreOutcome if kind in outcomes)
-        return Finding(check="answers", level=Level.OK, message=message)
+        outcomes = [score.outcome for _, score in _scores(checked)]
+        counts = (f"{outcomes.count(kind)} {kind}" for kind in ScoreOutcome if kind in outcomes)
+        return Finding("answers", Level.OK, ", ".join(counts))
     message = (
         f"{len(failed)} of {len(scores)} plain rollouts failed: {failed[0].outcome}: {failed[0].reason}; "
         "if they lack what the reward reads, check it on your own with --golden"
     )
-    return Finding(check="answers", level=Level.WARN, message=message)
+    return Finding("answers", Level.WARN, message)
 
 
 def _odd_input(checked: Checked) -> Finding:
+    scores = list(_odd_scores(checked))
     failed = [
-        f"{rollout.id}: {score.outcome}: {score.reason}"
-        for subject, passes in checked
-        for rollout, score in zip(odd_rollouts(subject), passes.odd, strict=True)
-        if score.outcome in (ScoreOutcome.ERROR, ScoreOutcome.TIMEOUT)
+        f"{row.id}: {score.outcome}: {score.reason}" for row, score in scores if score.outcome in FAILED
     ]
-    total = sum(len(passes.odd) for _, passes in checked)
     if failed:
-        message = f"{len(failed)} of {total} odd completions failed; {_first(failed)}"
-        return Finding(check="odd input", level=Level.WARN, message=message, numbers={"failed": failed})
-    return Finding(check="odd input", level=Level.OK, message=f"{total} odd completions have answers")
+        message = f"{len(failed)} of {len(scores)} odd completions failed; {_first(failed)}"
+        return Finding("odd input", Level.WARN, message, {"failed": failed})
+    return Finding("odd input", Level.OK, f"{len(scores)} odd completions have answers")
 
 
 def _same(check: str, checked: Checked, passes_names: Sequence[str], when: str) -> Finding:
@@ -180,16 +181,13 @@ def _same(check: str, checked: Checked, passes_names: Sequence[str], when: str) 
         if not _equal(one, other)
     ]
     if moved:
-        message = f"scores change {when}; {_first(moved)}"
-        return Finding(check=check, level=Level.FAIL, message=message, numbers={"moved": moved})
-    return Finding(check=check, level=Level.OK, message=f"scores are the same {when}")
+        return Finding(check, Level.FAIL, f"scores change {when}; {_first(moved)}", {"moved": moved})
+    return Finding(check, Level.OK, f"scores are the same {when}")
 
 
 def _batch_size(definition: RewardDefinition, checked: Checked) -> Finding:
     if definition.form != "batch":
-        what = "rollout" if definition.form == "rollout" else "group"
-        message = f"every {what} is scored by itself"
-        return Finding(check="batch size", level=Level.OK, message=message)
+        return Finding("batch size", Level.OK, f"every {definition.form} is scored by itself")
     return _same("batch size", checked, ("in_ones",), "when each is its own batch")
 
 
@@ -199,12 +197,10 @@ def _deadline(checked: Checked) -> Finding:
     timeout_s, p99_s = worst[0].component.timeout_s, _p99_s(worst[1])
     message = f"p99 of a call {p99_s * 1e3:.3g} ms, deadline {timeout_s:g} s"
     numbers = {"p99_s": p99_s, "timeout_s": timeout_s, "calls": len(worst[1].call_latencies_s)}
-    late = [score for _, passes in checked for score in passes.first if score.outcome is ScoreOutcome.TIMEOUT]
+    late = sum(score.outcome is ScoreOutcome.TIMEOUT for _, score in _scores(checked))
     if late or p99_s > timeout_s:
-        message += f"; {len(late)} rollouts ran out of time"
-        return Finding(check="deadline", level=Level.FAIL, message=message, numbers=numbers)
-    level = Level.WARN if p99_s > timeout_s / 2 else Level.OK
-    return Finding(check="deadline", level=level, message=message, numbers=numbers)
+        return Finding("deadline", Level.FAIL, f"{message}; {late} rollouts ran out of time", numbers)
+    return Finding("deadline", Level.WARN if p99_s > timeout_s / 2 else Level.OK, message, numbers)
 
 
 def _p99_s(passes: Passes) -> float:
@@ -218,15 +214,16 @@ def _purity(checked: Checked) -> Finding:
     called = sorted({name for found in seen for name in found.called})
     if changed:
         message = f"it changes its input: {', '.join(changed)}"
-        return Finding(check="purity", level=Level.FAIL, message=message, numbers={"changed": changed})
+        return Finding("purity", Level.FAIL, message, {"changed": changed})
     if called:
         message = f"it reads what differs from run to run: {', '.join(called)}"
-        return Finding(check="purity", level=Level.WARN, message=message, numbers={"called": called})
+        return Finding("purity", Level.WARN, message, {"called": called})
     blind = [found.not_watched for found in seen if found.not_watched]
     if blind:
-        return Finding(check="purity", level=Level.NOTE, message=f"not watched: {blind[0]}")
-    message = "it leaves its input alone, reads no clock and draws no random numbers"
-    return Finding(check="purity", level=Level.OK, message=message)
+        return Finding("purity", Level.NOTE, f"not watched: {blind[0]}")
+    return Finding(
+        "purity", Level.OK, "it leaves its input alone, reads no clock and draws no random numbers"
+    )
 
 
 def _equal(one: Score, other: Score) -> bool:

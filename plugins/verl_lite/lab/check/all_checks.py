@@ -124,9 +124,9 @@ def _duplicates(tallies: _Tallies) -> Iterator[Finding]:
     repeated = sum(len(groups) > 1 for groups in tallies.prompt_groups.values())
     conflicting = sum(len(references) > 1 for references in tallies.prompts.values())
     yield Finding(
-        check="duplicate prompts",
-        level=Level.FAIL if conflicting else Level.WARN if repeated else Level.OK,
-        message=f"{repeated:,} prompts are in more than one group, {conflicting:,} have different references",
+        "duplicate prompts",
+        Level.FAIL if conflicting else Level.WARN if repeated else Level.OK,
+        f"{repeated:,} prompts are in more than one group, {conflicting:,} have different references",
         numbers={"repeated": repeated, "conflicting": conflicting, "num_prompts": len(tallies.prompts)},
     )
 

@@ -67,9 +67,9 @@ def component_findings(
         if bad:
             share = bad / tally.num_rows
             yield Finding(
-                check="outcomes",
-                level=Level.FAIL if share > _ERROR_SHARE else Level.WARN,
-                message=f"{name}: {bad:,} of {tally.num_rows:,} rows have no value because scoring failed "
+                "outcomes",
+                Level.FAIL if share > _ERROR_SHARE else Level.WARN,
+                f"{name}: {bad:,} of {tally.num_rows:,} rows have no value because scoring failed "
                 f"({tally.outcomes['error']:,} errors, {tally.outcomes['timeout']:,} time-outs)"
                 + (_listed(why) if tally.num_values else ""),  # without values the finding before lists them
                 numbers={**tally.outcomes, "reasons": [asdict(reason) for reason in why]},
@@ -79,9 +79,9 @@ def component_findings(
 def _value_finding(name: str, tally: ComponentTally, why: Sequence[Reason]) -> Finding:
     if not tally.num_values:
         return Finding(
-            check="dead components",
-            level=Level.FAIL,
-            message=f"{name} never gave a value on {tally.num_rows:,} rows: does it read the right column?"
+            "dead components",
+            Level.FAIL,
+            f"{name} never gave a value on {tally.num_rows:,} rows: does it read the right column?"
             + _listed(why),
             numbers={**tally.outcomes, "reasons": [asdict(reason) for reason in why]},
         )
@@ -91,12 +91,12 @@ def _value_finding(name: str, tally: ComponentTally, why: Sequence[Reason]) -> F
         return _step_finding(name, tally)
     if share == 1.0:
         message = f"{name} is {value:g} on every one of {tally.num_values:,} rows: it teaches nothing"
-        return Finding(check="dead components", level=Level.FAIL, message=message, numbers=numbers)
+        return Finding("dead components", Level.FAIL, message, numbers=numbers)
     if share >= _SATURATED_SHARE:
         message = f"{name} is saturated: {share:.1%} of its values are {value:g}"
-        return Finding(check="saturation", level=Level.WARN, message=message, numbers=numbers)
+        return Finding("saturation", Level.WARN, message, numbers=numbers)
     message = f"{name} varies; its most common value is {value:g} ({share:.1%})"
-    return Finding(check="saturation", level=Level.OK, message=message, numbers=numbers)
+    return Finding("saturation", Level.OK, message, numbers=numbers)
 
 
 def _step_finding(name: str, tally: ComponentTally) -> Finding:
@@ -106,10 +106,10 @@ def _step_finding(name: str, tally: ComponentTally) -> Finding:
     numbers = {"most_common_step": step, "share": count / total, "num_steps": total}
     if len(tally.steps) == 1:
         message = f"{name} is a process reward, and each of its {total:,} steps is {step:g}: nothing differs"
-        return Finding(check="saturation", level=Level.WARN, message=message, numbers=numbers)
+        return Finding("saturation", Level.WARN, message, numbers=numbers)
     share = f"{count / total:.1%}"
     message = f"{name} is a process reward of {total:,} steps; the most common is {step:g} ({share})"
-    return Finding(check="saturation", level=Level.OK, message=message, numbers=numbers)
+    return Finding("saturation", Level.OK, message, numbers=numbers)
 
 
 def _listed(why: Sequence[Reason]) -> str:

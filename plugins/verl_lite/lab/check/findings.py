@@ -15,7 +15,7 @@ class Level(StrEnum):
     FAIL = "fail"  # the reward is not what it says: the gate fails
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     check: str
     level: Level

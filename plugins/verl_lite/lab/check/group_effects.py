@@ -95,17 +95,17 @@ def _contributions(kept: Sequence[ScoredRollout]) -> dict[str, list[float]]:
 def group_findings(tally: GroupTally) -> Iterator[Finding]:
     if not tally.num_groups:
         yield Finding(
-            check="group variance",
-            level=Level.NOTE,
-            message="no group has two scored samples: give rows of one prompt the same `group` to check "
+            "group variance",
+            Level.NOTE,
+            "no group has two scored samples: give rows of one prompt the same `group` to check "
             "what GRPO would see",
         )
         return
     flat = tally.num_flat / tally.num_groups
     yield Finding(
-        check="group variance",
-        level=Level.WARN if flat > _ZERO_VARIANCE_SHARE else Level.OK,
-        message=f"{tally.num_flat:,} of {tally.num_groups:,} groups ({flat:.1%}) have no variance and teach "
+        "group variance",
+        Level.WARN if flat > _ZERO_VARIANCE_SHARE else Level.OK,
+        f"{tally.num_flat:,} of {tally.num_groups:,} groups ({flat:.1%}) have no variance and teach "
         "GRPO nothing",
         numbers={"num_flat": tally.num_flat, "num_groups": tally.num_groups, "share": flat},
     )
@@ -129,9 +129,9 @@ def _share_finding(tally: GroupTally) -> Finding:
         if name != tally.primary and share > shares.get(tally.primary, 0.0)
     ]
     return Finding(
-        check="variance shares",
-        level=Level.WARN if dominated else Level.OK,
-        message=f"share of the reward's variance within groups: {text or 'there is none'}"
+        "variance shares",
+        Level.WARN if dominated else Level.OK,
+        f"share of the reward's variance within groups: {text or 'there is none'}"
         + (f"; {', '.join(dominated)} outweighs {tally.primary}" if dominated else ""),
         numbers={"shares": shares, "configured": configured},
     )
@@ -140,9 +140,9 @@ def _share_finding(tally: GroupTally) -> Finding:
 def _overturn_finding(tally: GroupTally) -> Finding:
     share = tally.overturned_pairs / tally.primary_pairs
     return Finding(
-        check="overturned order",
-        level=Level.WARN if share > _OVERTURN_SHARE else Level.OK,
-        message=f"{tally.overturned_pairs:,} of {tally.primary_pairs:,} pairs ordered by {tally.primary} "
+        "overturned order",
+        Level.WARN if share > _OVERTURN_SHARE else Level.OK,
+        f"{tally.overturned_pairs:,} of {tally.primary_pairs:,} pairs ordered by {tally.primary} "
         f"({share:.1%}) are reversed by the other components, {tally.tied_pairs:,} become ties",
         numbers={
             "overturned": tally.overturned_pairs,
@@ -154,9 +154,9 @@ def _overturn_finding(tally: GroupTally) -> Finding:
 
 def _gdpo_finding(tally: GroupTally) -> Finding:
     return Finding(
-        check="sum or gdpo",
-        level=Level.NOTE,
-        message=f"with `combine: gdpo` {tally.gdpo_sign_changes:,} of {tally.num_samples:,} advantages would "
+        "sum or gdpo",
+        Level.NOTE,
+        f"with `combine: gdpo` {tally.gdpo_sign_changes:,} of {tally.num_samples:,} advantages would "
         f"change sign and {tally.gdpo_flat:,} groups would have no variance (now {tally.num_flat:,})",
         numbers={"sign_changes": tally.gdpo_sign_changes, "flat_groups": tally.gdpo_flat},
     )

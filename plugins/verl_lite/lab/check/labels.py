@@ -104,7 +104,7 @@ def label_findings(tallies: Mapping[str, LabelTally], primary: str) -> Iterator[
         if not tally.scores:
             if name == primary:
                 message = f"{name} has no value on any labelled row"
-                yield Finding(check="labels", level=Level.FAIL, message=message)
+                yield Finding("labels", Level.FAIL, message)
             continue
         is_graded = any(score not in (0.0, 1.0) for score in tally.scores)
         if name == primary or not is_graded:
@@ -130,9 +130,9 @@ def _agreement(name: str, tally: LabelTally) -> Finding:
     }
     wrong = confusion.false_positive + confusion.false_negative
     return Finding(
-        check="labels",
-        level=Level.WARN if wrong else Level.OK,
-        message=f"{name} against the label on {confusion.total:,} rows: "
+        "labels",
+        Level.WARN if wrong else Level.OK,
+        f"{name} against the label on {confusion.total:,} rows: "
         f"{confusion.false_positive:,} false positives, {confusion.false_negative:,} false negatives; "
         f"precision {_percent(confusion.precision, confusion.precision_interval)}, "
         f"recall {_percent(confusion.recall, confusion.recall_interval)}",
@@ -165,9 +165,9 @@ def _graded(name: str, tally: LabelTally) -> Finding:
     text = f"{name} is graded: best F1 {best['f1'] or 0.0:.3f} at threshold {best['threshold']:.3f}"
     text += f", calibration error {error:.3f}" if error is not None else ", scores are not probabilities"
     return Finding(
-        check="thresholds",
-        level=Level.NOTE,
-        message=text,
+        "thresholds",
+        Level.NOTE,
+        text,
         numbers={"sweep": sweep, "calibration_error": error},
     )
 
@@ -182,8 +182,8 @@ def _kappa(name: str, tally: LabelTally, other_name: str, other: LabelTally) -> 
     kappa = cohen_kappa(pairs)
     if kappa is not None:
         yield Finding(
-            check="agreement",
-            level=Level.NOTE,
-            message=f"{name} and {other_name} agree with kappa {kappa:.3f}",
+            "agreement",
+            Level.NOTE,
+            f"{name} and {other_name} agree with kappa {kappa:.3f}",
             numbers={"kappa": kappa},
         )

@@ -51,12 +51,12 @@ def determinism(groups: Groups, scorer: Scorer, other: Scorer, *, seed: int) -> 
     ]
     if not changed:
         message = f"{len(rollouts):,} rollouts scored the same again, reordered and one group at a time"
-        return Finding(check="determinism", level=Level.OK, message=message)
+        return Finding("determinism", Level.OK, message)
     first = changed[0]
     return Finding(
-        check="determinism",
-        level=Level.FAIL,
-        message=f"{len(changed):,} scores changed when scored again; first: {first['component']} of "
+        "determinism",
+        Level.FAIL,
+        f"{len(changed):,} scores changed when scored again; first: {first['component']} of "
         f"{first['id']}, {first['pass']}: {first['values']}",
         numbers={"num_changed": len(changed), "examples": changed[:_MAX_EXAMPLES]},
     )
@@ -90,9 +90,9 @@ def swapped_references(groups: Groups, scorer: Scorer, primary: str, *, seed: in
     accepted = [row for row in scorer.score(swapped).rows if _accepts(row, primary)]
     share = len(accepted) / len(swapped)
     return Finding(
-        check="swapped references",
-        level=Level.WARN if accepted else Level.OK,
-        message=f"{primary} accepts {len(accepted):,} of {len(swapped):,} right answers ({share:.2%}) "
+        "swapped references",
+        Level.WARN if accepted else Level.OK,
+        f"{primary} accepts {len(accepted):,} of {len(swapped):,} right answers ({share:.2%}) "
         "against another row's reference too: an estimate of its false positives",
         numbers={"accepted": len(accepted), "num_rows": len(swapped), "examples": _examples(accepted)},
     )
@@ -114,9 +114,9 @@ def own_references(groups: Groups, scorer: Scorer, primary: str) -> Finding:
         return _not_applicable("own references", f"{primary} scores the same without a reference")
     examples = [{"id": rollout.id, "reference": rollout.reference} for rollout in pending[:_MAX_EXAMPLES]]
     return Finding(
-        check="own references",
-        level=Level.FAIL if pending else Level.OK,
-        message=f"{primary} rejects {len(pending):,} of {len(rollouts):,} references given as the answer"
+        "own references",
+        Level.FAIL if pending else Level.OK,
+        f"{primary} rejects {len(pending):,} of {len(rollouts):,} references given as the answer"
         + (f"; first: {examples[0]['reference']!r} of {examples[0]['id']}" if examples else ""),
         numbers={"rejected": len(pending), "num_rows": len(rollouts), "examples": examples},
     )
@@ -144,9 +144,9 @@ def empty_answers(groups: Groups, scorer: Scorer, primary: str) -> Finding:
     ]
     accepted = [row for row in scorer.score(rollouts).rows if _accepts(row, primary)]
     return Finding(
-        check="empty answers",
-        level=Level.FAIL if accepted else Level.OK,
-        message=f"{primary} accepts {len(accepted):,} of {len(rollouts):,} empty answers",
+        "empty answers",
+        Level.FAIL if accepted else Level.OK,
+        f"{primary} accepts {len(accepted):,} of {len(rollouts):,} empty answers",
         numbers={"accepted": len(accepted), "num_rows": len(rollouts), "examples": _examples(accepted)},
     )
 
@@ -167,9 +167,9 @@ def uncomputed_answers(groups: Groups, scorer: Scorer, primary: str) -> Finding:
     is_right = [(one.is_correct, other.is_correct) for one, other in zip(equal, computed, strict=True)]
     undone = [row for row, right in zip(rows, is_right, strict=True) if right == (True, False)]
     return Finding(
-        check="uncomputed answers",
-        level=Level.WARN if undone else Level.OK,
-        message=f"{primary} accepts {len(undone):,} answers, of {len(rows):,}, that leave arithmetic to do"
+        "uncomputed answers",
+        Level.WARN if undone else Level.OK,
+        f"{primary} accepts {len(undone):,} answers, of {len(rows):,}, that leave arithmetic to do"
         + (f"; first: {undone[0].rollout.id}; `math` has computed: true" if undone else ""),
         numbers={"accepted": len(undone), "num_rows": len(rows), "examples": _examples(undone)},
     )
@@ -203,4 +203,4 @@ def _examples(rows: Sequence[ScoredRollout]) -> list[dict[str, object]]:
 
 
 def _not_applicable(check: str, why: str) -> Finding:
-    return Finding(check=check, level=Level.NOTE, message=f"not checked: {why}")
+    return Finding(check, Level.NOTE, f"not checked: {why}")

@@ -1,7 +1,10 @@
 """What vLLM is started with, by a stand-in for its `LLM`, and what its start leaves behind."""
 
 import importlib
+import io
+import logging
 import os
+import sys
 from typing import Any, ClassVar
 
 import pytest
@@ -70,3 +73,14 @@ def test_a_user_s_own_setting_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NO_COMPILING, "0")
     _start("folder", RolloutConfig(), on_gpu=False, seed=0, options={})
     assert os.environ[NO_COMPILING] == "0"
+
+
+def test_what_vllm_logs_while_it_starts_stays_out_of_a_live_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A display of rich puts its own stream in the place of sys.stderr."""
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    with _starting(on_gpu=False):
+        logging.getLogger("vllm.of_a_test").warning("Triton is disabled")
+        print("a line of a library", file=sys.stderr)
+    print("afterwards", file=sys.stderr)
+    assert shown.getvalue() == "afterwards\n"
