@@ -200,7 +200,8 @@ def test_on_a_terminal_the_last_column_is_wrapped_below_itself(
     print_rows(ROWS)
     first, *rest, one, two = capsys.readouterr().out.splitlines()
     assert first.startswith("  ok   first       one two three")
-    assert rest and all(line.startswith(" " * 19 + line.strip()) for line in rest)
+    assert rest
+    assert all(line.startswith(" " * 19 + line.strip()) for line in rest)
     assert " ".join([first[19:], *map(str.strip, rest)]) == ROWS[0][2].strip()
     assert max(map(len, [first, *rest])) <= 60
     assert (one, two) == (" note  the second  line one", " " * 19 + "line two")
