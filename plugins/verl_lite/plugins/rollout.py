@@ -1,6 +1,7 @@
 """The rollout: one sampled completion with everything a reward may read."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Required, TypedDict
@@ -8,6 +9,7 @@ from typing import Any, Literal, Required, TypedDict
 from verl_lite.errors import DataError
 from verl_lite.plugins.fast_init import fast_init
 
+_MEDIA = re.compile("image|audio|video|file|document|blob|media", re.I)
 BUDGETS = frozenset({"length", "turns", "tool_seconds", "context"})  # finish reasons that cut a rollout
 
 
@@ -36,11 +38,35 @@ class Message(TypedDict, total=False):
     tool_call_id: str
 
 
-def content_text(content: Any) -> str:
-    """The text of a message's content, which is text, a list of parts, or nothing."""
+def content_text(content: Any, *, shows_media: bool = False) -> str:
+    """The text of a message's content, which is text, a list of parts, or nothing.
+
+    Images, sound and files are shown by their type in brackets, or refused with DataError.
+    """
     if isinstance(content, str):
         return content
-    return "".join(str(part.get("text") or "") for part in content or () if isinstance(part, Mapping))
+    parts = [part for part in content or () if isinstance(part, Mapping)]
+    if not shows_media:
+        refuse_media(parts)
+    return "".join(str(part.get("text") or (f"[{kind}]" if (kind := _media(part)) else "")) for part in parts)
+
+
+def refuse_media(parts: Sequence[Mapping[str, Any]]) -> None:
+    """Raise DataError if one of a content's parts is an image, sound or a file, as peers name them."""
+    kind = next(filter(None, map(_media, parts)), "")
+    if kind:
+        raise DataError(
+            f"a message's content has a part of type {kind!r}: text alone is read, no images, sound or "
+            "files; leave the row out, or take the part out of it"
+        )
+
+
+def _media(part: Mapping[str, Any]) -> str:
+    """The type of a part that is no text, tool call or reasoning; "" of others."""
+    if "type" not in part and isinstance(part.get("text"), str):
+        return ""
+    kinds = [str(part["type"])] if "type" in part else [str(key) for key, value in part.items() if value]
+    return next((kind for kind in kinds if _MEDIA.search(kind)), "")
 
 
 def spoken(completion: object) -> dict[str, Any]:
@@ -95,6 +121,8 @@ class SamplerSettings:
 
 
 TurnOutcome = Literal["ok", "error", "timeout", "malformed", "unknown_tool", "truncated"]
+
+_MEDIA = re.compile("image|audio|video|file|document|blob|media", re.I)
 
 
 @fast_init

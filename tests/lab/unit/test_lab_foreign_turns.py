@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from verl_lite.errors import DataError
 from verl_lite.lab.formats import FORMATS
+from verl_lite.plugins.rollout import content_text, spoken
 
 ASKED = [{"role": "user", "content": "2+2?"}]
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
@@ -108,3 +110,37 @@ def test_a_result_that_is_an_object_is_json_with_its_own_letters() -> None:
 def test_a_call_without_a_name_is_a_bad_row() -> None:
     with pytest.raises(ValueError, match='a tool call needs "name" and "arguments"'):
         list(FORMATS["messages"].convert({"messages": [*ASKED, {**ASKS, "tool_calls": [{"id": "c1"}]}]}, 0))
+
+
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0="}}
+SOUND = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+FILE = {"type": "input_file", "file_id": "f1"}
+
+
+@pytest.mark.parametrize("part", [IMAGE, {"type": "image_url", "image_url": {"url": "x"}}, SOUND, FILE])
+def test_images_sound_and_files_of_turns_are_refused_by_type(part: dict[str, object]) -> None:
+    """Beside tool parts, within a tool's result, in what the user says between, and in a reply."""
+    result = {"type": "tool_result", "tool_use_id": "c1", "content": "4"}
+    places: list[dict[str, object]] = [
+        {"role": "user", "content": [result, part]},
+        {"role": "user", "content": [{**result, "content": [{"type": "text", "text": "4"}, part]}]},
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "4"}, part]},
+    ]
+    for message in places:
+        row = {"messages": [*ANTHROPIC[:2], message, SAYS]}
+        with pytest.raises(DataError, match=f"a part of type '{part['type']}': text alone is read"):
+            list(FORMATS["messages"].convert(row, 0))
+    with pytest.raises(DataError, match=f"'{part['type']}'"):
+        spoken([{"role": "assistant", "content": [{"type": "text", "text": "4"}, part]}])
+
+
+def test_text_of_the_responses_api_beside_tool_parts_is_kept() -> None:
+    said = [{"type": "output_text", "text": "I add."}, ANTHROPIC[1]["content"][0]]  # type: ignore[index]
+    row = {"messages": [*ASKED, {"role": "assistant", "content": said}, RESULT, SAYS]}
+    (record,) = FORMATS["messages"].convert(row, 0)
+    assert record.rollout.turns[0].content == "I add."
+
+
+def test_a_prompt_with_an_image_is_shown_with_its_type() -> None:
+    content = [IMAGE, {"type": "text", "text": "what is this?"}]
+    assert content_text(content, shows_media=True) == "[image]what is this?"

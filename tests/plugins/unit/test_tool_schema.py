@@ -1,9 +1,11 @@
 """Functions as JSON schemas, and what a model gives checked against them."""
 
 import asyncio
+import functools
+import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pytest
 from pydantic import BaseModel, Field
@@ -15,6 +17,8 @@ from verl_lite.plugins.environments.binding import find_tool
 from verl_lite.plugins.environments.callables import name_of
 from verl_lite.plugins.environments.schema import BadArguments, signature_of
 from verl_lite.plugins.local_files import import_file
+
+T = TypeVar("T")
 
 
 class Place(BaseModel):
@@ -245,3 +249,74 @@ def test_a_tool_by_a_path_has_the_name_of_its_function() -> None:
     assert names == {"object_of_peer.func": "add_two", "bound": "bound", "named": "named"}
     odd = import_file(ODD)
     assert [name_of(one) for one in (odd.named, odd.box, odd.bound)] == ["find", "Box", "add"]
+
+
+def of_library(name: str, module: str, *bases: Any) -> Any:
+    """A class as a library has it, which the tests do not install."""
+    return types.new_class(name, bases, exec_body=lambda body: body.update(__module__=module))
+
+
+RunContextWrapper = of_library("RunContextWrapper", "agents.run_context", Generic[T])
+RunContext = of_library("RunContext", "pydantic_ai._run_context", Generic[T])
+InjectedToolArg = of_library("InjectedToolArg", "langchain_core.tools.base")
+InjectedState = of_library("InjectedState", "langgraph.prebuilt.tool_node", InjectedToolArg)
+ToolRuntime = of_library("ToolRuntime", "langgraph.prebuilt.tool_node")
+Context = of_library("Context", "mcp.server.mcpserver.context")
+CurrentContext = of_library("_CurrentContext", "fastmcp.server.dependencies")
+FILLED = [
+    (RunContextWrapper[dict], "agents.RunContextWrapper"),
+    (RunContext[int], "pydantic_ai.RunContext"),
+    (Annotated[str, InjectedToolArg], "langchain_core.InjectedToolArg"),
+    (Annotated[dict, InjectedState()], "langgraph.InjectedState"),
+    (ToolRuntime, "langgraph.ToolRuntime"),
+    (Context | None, "mcp.Context"),
+    ("Context", "mcp.Context"),
+]
+
+
+def asking(hint: Any, *default: Any) -> Callable[..., str]:
+    """A tool with a parameter `ctx` of this hint."""
+
+    def ask(query: str, ctx: Any = None) -> str:
+        return f"{query} {ctx}"
+
+    if not default:
+        ask.__defaults__ = None
+    else:
+        ask.__defaults__ = default
+    ask.__annotations__["ctx"] = hint
+    return ask
+
+
+@pytest.mark.parametrize(("hint", "kind"), FILLED)
+def test_what_a_library_fills_is_refused_without_a_value_and_hidden_with_one(hint: Any, kind: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        signature_of(asking(hint), name="ask")
+    assert str(caught.value) == (
+        f"tool 'ask': the parameter 'ctx' ({kind}) is filled by its library, which does not run here: give "
+        "it a default, or name a functools.partial(ask, ctx=...)"
+    )
+    for call in (asking(hint, None), functools.partial(asking(hint), ctx=None)):
+        signature = signature_of(call, name="ask")
+        assert list(signature.schema["function"]["parameters"]["properties"]) == ["query"]  # type: ignore[call-overload]
+        assert call(**signature.read('{"query": "a"}')) == "a None"
+        with pytest.raises(BadArguments, match="ctx"):
+            signature.read('{"query": "a", "ctx": {}}')
+
+
+def test_a_default_that_only_a_library_understands_is_no_value() -> None:
+    with pytest.raises(PluginError, match=r"the parameter 'ctx' \(fastmcp\._CurrentContext\)"):
+        signature_of(asking(Any, CurrentContext()), name="ask")
+
+
+def test_a_class_of_the_author_s_own_is_the_model_s_to_give() -> None:
+    class SearchContext(BaseModel):
+        city: str
+
+    signature = signature_of(asking(SearchContext), name="ask")
+    assert signature.read('{"query": "a", "ctx": {"city": "Rome"}}')["ctx"] == SearchContext(city="Rome")
+
+
+def test_hints_that_cannot_be_evaluated_are_one_message() -> None:
+    with pytest.raises(PluginError, match="its type hints are not types of JSON values"):
+        signature_of(asking("RunContextWrapper[int, int]"), name="ask")

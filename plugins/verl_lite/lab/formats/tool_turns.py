@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from verl_lite.plugins.calls import call_of
-from verl_lite.plugins.rollout import content_text
+from verl_lite.plugins.rollout import content_text, refuse_media
 from verl_lite.plugins.strict_json import strict_json
 
 # of messages that have no role
 TYPES = frozenset("human ai tool system function_call function_call_output reasoning".split())
 _CALLS = frozenset({"tool_use", "tool_call", "function_call"})
+_TEXTS = frozenset({"text", "input_text", "output_text"})
 _RESULTS = frozenset({"tool_result", "tool_call_response", "function_call_output"})
 
 
@@ -51,7 +52,8 @@ def _is_of_tools(part: object) -> bool:
 
 
 def _of_parts(parts: Sequence[Mapping[str, Any]], turn: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """One message per tool's result, then what is said and called."""
+    """One message per tool's result, then what is said and called. Raises DataError for images and files."""
+    refuse_media(parts)
     results = [part for part in parts if part.get("type") in _RESULTS]
     for part in results:
         found = next((part[key] for key in ("content", "response", "output", "result") if key in part), "")
@@ -60,7 +62,7 @@ def _of_parts(parts: Sequence[Mapping[str, Any]], turn: Mapping[str, Any]) -> It
         id = next((part[key] for key in ("tool_use_id", "call_id", "id") if key in part), "")
         yield {"role": "tool", "content": content_text(found), "tool_call_id": id}
     calls = [_call(part) for part in parts if part.get("type") in _CALLS]
-    said = [part.get("text", part.get("content")) for part in parts if part.get("type") == "text"]
+    said = [part.get("text", part.get("content")) for part in parts if part.get("type") in _TEXTS]
     if calls or said or not results:
         text = "".join(one for one in said if isinstance(one, str))
         yield {**turn, "content": text, **({"tool_calls": calls} if calls else {})}

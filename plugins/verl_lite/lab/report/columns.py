@@ -79,7 +79,9 @@ _BUILT_IN: Mapping[str, Callable[[Record], Value]] = {
     "characters": lambda record: len(record.rollout.completion),
     "tokens": lambda record: record.rollout.num_sampled or None,
     "turns": lambda record: len(record.rollout.turns) or None,
-    "prompt": lambda record: "\n\n".join(content_text(m.get("content")) for m in record.rollout.prompt),
+    "prompt": lambda record: "\n\n".join(
+        content_text(m.get("content"), shows_media=True) for m in record.rollout.prompt
+    ),
     "completion": lambda record: record.rollout.completion,
     "reference": lambda record: record.rollout.reference,
 }

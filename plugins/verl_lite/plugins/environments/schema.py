@@ -15,6 +15,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from verl_lite.errors import PluginError
 from verl_lite.plugins.environments.callables import Anything, fixed_by_partial, layers
 from verl_lite.plugins.environments.contract import ToolSchema
+from verl_lite.plugins.environments.injected import filled_by, hints_of
 
 _SECTION = re.compile(r"^(?:Args|Arguments|Parameters):\n(?P<lines>(?:[ \t]+.*\n?|\n)*)", re.M)
 _NUMPY = re.compile(r"^Parameters\n-{3,}\n(?P<lines>(?:.*\n?)*?)(?=^\w[\w ]*\n-{3,}$|\Z)", re.M)
@@ -60,7 +61,7 @@ def signature_of(call: Anything, *, name: str) -> Signature:
         function = list(layers(call))[-1]
         adapter = TypeAdapter[Any](_capture(function, _parameters(call, name)))
         parameters = adapter.json_schema()
-    except (PydanticUserError, PydanticInvalidForJsonSchema, NameError) as error:
+    except (PydanticUserError, PydanticInvalidForJsonSchema, NameError, TypeError) as error:
         why = " ".join(str(error).split("\n\n")[0].split())
         raise PluginError(f"tool {name!r}: its type hints are not types of JSON values: {why}") from None
     summary, described = _documented(inspect.getdoc(function) or "")
@@ -90,6 +91,8 @@ def _parameters(call: Anything, name: str) -> list[inspect.Parameter]:
         raise PluginError(
             f"tool {name!r}: {callee!r:.80} does not say what it takes: write a function with type hints"
         ) from None
+    hints = hints_of(list(layers(call))[-1])
+    found = [one for one in found if not _is_filled(one, hints.get(one.name, one.annotation), name)]
     for parameter in found:
         if parameter.kind in (kinds.POSITIONAL_ONLY, kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD):
             raise PluginError(
@@ -100,6 +103,17 @@ def _parameters(call: Anything, name: str) -> list[inspect.Parameter]:
             is_self = ": name the method of an object" if parameter.name in ("self", "cls") else ""
             raise PluginError(f"tool {name!r}: the parameter {parameter.name!r} has no type hint{is_self}")
     return found
+
+
+def _is_filled(parameter: inspect.Parameter, hint: object, name: str) -> bool:
+    """Whether the parameter is no model's but a library's, and its default stands. Raises PluginError."""
+    kind = filled_by(hint) or filled_by(parameter.default)
+    if kind and (parameter.default is inspect.Parameter.empty or filled_by(parameter.default)):
+        raise PluginError(
+            f"tool {name!r}: the parameter {parameter.name!r} ({kind}) is filled by its library, which does "
+            f"not run here: give it a default, or name a functools.partial({name}, {parameter.name}=...)"
+        )
+    return bool(kind)
 
 
 def _capture(function: Anything, parameters: list[inspect.Parameter]) -> Any:
