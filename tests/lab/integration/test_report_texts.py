@@ -103,11 +103,15 @@ RENDERED = [  # text, an element in it, the words of that
     (r"is \boxed{\frac{3}{4}}.", "mfrac", "3 4"),
     (r"\begin{align}a&=1\\b&=2\end{align}", "mtable", None),
     (r"a $x$ b", "math", "x"),
+    (r"with $2x = \text{two words here}$", "mtext", None),
+    (r"is $10 \bmod n$", "math", None),
     ("*italic* words", "em", "italic"),
 ]
 PLAIN = [  # what markdown could take for its own
     "16*7=112 and 112*2=224", "costs $5 and $6 more", "she has ~5 and ~6", "<<16-3=13>>13", "a_b_c is a name",
     "1 < 2 and 3 > 2", "<b>not bold</b>", "&lt;", "$80,000 + $50,000", "f(x)*g(x)*h(x)", "snake_case_name",
+    "so $400=$<<80*5=400>>400", "$5 each so he paid 500*$5 each", "cost 80$ and the repairs cost 50$ more",
+    "$.5 each so he paid 500*.5=$<<500*.5=250.0>>250",
 ]  # fmt: skip
 
 

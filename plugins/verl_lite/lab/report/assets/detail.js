@@ -141,7 +141,7 @@ class Detail {
     const turns = this.rows.hidden("#turns", row) ?? [{ role: "assistant", content: this.rows.get("completion", row) ?? "" }];
     return element("section", { class: `sample${isChosen ? " chosen" : ""}` },
       element("h4", {}, element("a", { href: state.link({ row: String(row), pane: "row" }) }, shown(this.rows.get("id", row))), " ", outcomeNode(this.rows, row)),
-      [...this.rows.components].map(([name, column]) => element("p", { class: "muted" }, `${name} ${number(this.rows.get(column, row))} ${shortened(this.rows.get(`${column}.reason`, row) ?? "", 120)}`)),
+      [...this.rows.components].map(([name, column]) => element("p", { class: "muted" }, [`${name} ${number(this.rows.get(column, row))}`, shortened(this.rows.get(`${column}.reason`, row) ?? "", 120)].filter(Boolean).join(": "))),
       turns.map((turn, index) => messageNode({ ...turn, sampled: true, values: options.turnValues.get(index) }, index === turns.length - 1 ? options : { ...options, answers: [] })));
   }
 

@@ -24,6 +24,7 @@ function number(value, digits = 4) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (Number.isInteger(value)) return value.toLocaleString("en");
   const size = Math.abs(value);
+  if (size >= 1000 && size < 1e7) return Number(value.toPrecision(digits)).toLocaleString("en");
   return size !== 0 && (size < 1e-4 || size >= 1e7) ? value.toExponential(2) : String(Number(value.toPrecision(digits)));
 }
 

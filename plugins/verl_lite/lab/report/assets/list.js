@@ -108,7 +108,7 @@ class RowList {
     this.host.style.setProperty("--columns", widths);
     this.heads.style.setProperty("--columns", widths);
     this.heads.replaceChildren(...this.names.map((name) => element("button", {
-      type: "button", title: `sort by ${name}`, "aria-pressed": String(name === by), click: () => state.go({ sort: name === by && sign < 0 ? name : `-${name}` }),
+      type: "button", class: this.rows.kind(name) === "number" ? "number" : null, title: `sort by ${name}`, "aria-pressed": String(name === by), click: () => state.go({ sort: name === by && sign < 0 ? name : `-${name}` }),
     }, name === by ? `${name} ${sign < 0 ? "↓" : "↑"}` : name)));
     this.host.onscroll = () => { this.heads.scrollLeft = this.host.scrollLeft; };
   }

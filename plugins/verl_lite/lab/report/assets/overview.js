@@ -20,7 +20,7 @@ function counted(count, where, label) { return count ? rowsLink(where, label) : 
 
 function rewardTile(summary, rows, all) {
   if (summary.mean_reward === null) return tile("Rollouts", number(summary.num_rows), "not scored");
-  return tile("Mean reward", number(summary.mean_reward), facetNode(rows, "reward", all, { small: true }), `${plural(summary.num_rows, "rollout")} in ${plural(summary.num_groups, "group")}`);
+  return tile("Mean reward", rowsLink("reward != null", number(summary.mean_reward)), facetNode(rows, "reward", all, { small: true }), `${plural(summary.num_rows, "rollout")} in ${plural(summary.num_groups, "group")}`);
 }
 
 function groupsTile(summary, rows) {
@@ -33,7 +33,7 @@ function groupsTile(summary, rows) {
   }
   const most = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 2);
   const lines = most.map(([mean, count]) => rowsLink(`group.spread == 0 and abs(group.mean - ${mean}) < ${Math.max(Math.abs(mean), 1) * 1e-5}`, `${number(count)} all at ${number(mean)}`));
-  return tile("Groups without variance", counted(summary.num_flat, "group.spread == 0", percent(summary.num_flat, summary.num_groups)), `${number(summary.num_flat)} of ${number(summary.num_groups)} teach GRPO nothing`, lines.flatMap((line) => [line, " "]));
+  return tile("Groups without variance", counted(summary.num_flat, "group.spread == 0", percent(summary.num_flat, summary.num_groups)), `${number(summary.num_flat)} of ${number(summary.num_groups)} teach GRPO nothing`, ...lines);
 }
 
 function failuresTile(summary, rows, all) {
@@ -68,7 +68,7 @@ function labelsTile(summary, rows) {
   const [acceptedWrong, rejectedRight] = [counts[1], counts[2]];
   return tile("Disagrees with the label", counted(acceptedWrong + rejectedRight, `label != null and ${column} != null and label != (${column} >= 0.5)`, number(acceptedWrong + rejectedRight)),
     counted(acceptedWrong, `label == false and ${column} >= 0.5`, plural(acceptedWrong, "false positive")), counted(rejectedRight, `label == true and ${column} < 0.5`, plural(rejectedRight, "false negative")),
-    `of ${number(counts.reduce((a, b) => a + b))} rows that ${summary.primary} judged`);
+    `${number(counts.reduce((a, b) => a + b))} rows judged by ${summary.primary}`);
 }
 
 function cutTile(rows, all) {
@@ -110,7 +110,7 @@ function agreement(host, head, rows) {
   if (!entries.length) return;
   section(host, "Agreement with labels", element("div", { class: "tables" }, entries.map(([name, [tp, fp, fn, tn]]) => {
     const column = nameText(rows.components.get(name));
-    const cell = (label, compare, count) => rowsLink(`label == ${label} and ${column} ${compare} 0.5`, number(count));
+    const cell = (label, compare, count) => counted(count, `label == ${label} and ${column} ${compare} 0.5`, number(count));
     return card(name, table(["", "label: correct", "label: wrong"], [
       ["accepted", cell(true, ">=", tp), cell(false, ">=", fp)],
       ["rejected", cell(true, "<", fn), cell(false, "<", tn)],

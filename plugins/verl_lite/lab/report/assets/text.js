@@ -15,10 +15,13 @@ const FENCES = [ // how mathematics begins, what is in it, and whether it has a 
   [/^\$(?![\s$])((?:\\.|[^\\$\n]){0,400}?[^\\\s$])\$(?!\d)/, false],
 ];
 
+// between two dollar signs that are sums of money: "400=", "5 each so he paid 500"
+const MONEY = /^[\d.,].*[=+*/-]$|^[^\\]*[A-Za-z]{2,} +[A-Za-z]{2,}[^\\]*$/;
+
 function mathAt(source) { // the mathematics that `source` begins with
   for (const [pattern, display] of FENCES) {
     const found = pattern.exec(source);
-    if (found) return { type: "math", raw: found[0], tex: found[1], display };
+    if (found && (source.startsWith("$$") || source[0] !== "$" || !MONEY.test(found[1]))) return { type: "math", raw: found[0], tex: found[1], display };
   }
   return source.startsWith("\\boxed{") && source[7] !== "}" ? boxedAt(source) : undefined;
 }
