@@ -116,10 +116,7 @@ class Rows {
       const hits = column.lower.map((level) => level.includes(text));
       if (hits.includes(true)) tests.push((row) => hits[column.values[row]] === true);
     }
-    const last = this.lastSearch; // typing on narrows what was found: only its texts are read again
-    const within = last && text.includes(last.text) ? last.found : null;
-    const found = this.blocks.map(({ lower }, at) => lower.map((one, place) => (!within || within[at][place]) && one.includes(text)));
-    this.lastSearch = { text, found };
+    const found = this.blocks.map(({ lower }) => lower.map((one) => one.includes(text)));
     tests.push((row) => {
       const at = this.blockOf[row];
       const block = this.blocks[at];
