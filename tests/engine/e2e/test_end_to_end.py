@@ -74,43 +74,6 @@ def test_the_quickstart_made_small_learns_with_vllm(
 
 
 @pytest.mark.slow
-def test_a_run_resumed_with_vllm_is_bitwise_the_run_that_never_stopped(
-    tmp_path: Path, small_quickstart: Callable[..., str]
-) -> None:
-    overrides = [
-        "deterministic=true",  # with several threads, sums differ in their last bits from run to run
-        "sft.steps=2",
-        "rewards={digits: {use: './digits.py:digits'}}",
-        "rollout.num_prompts=8",
-        "learner.optimizer.learning_rate=3.0e-3",
-        "learner.optimizer.schedule=constant",  # the others end at `steps`, which differs before the stop
-        "data.train.num_rows=20",  # the epoch ends within the run
-        "data.held_out.num_rows=10",
-        "evaluation.right_at=0.5",
-        "checkpoints.every_steps=3",
-    ]
-    small_quickstart(tmp_path, *overrides, "steps=6", "--run-dir=whole")
-    small_quickstart(tmp_path, *overrides, "steps=3", "--run-dir=cut")
-    small_quickstart(tmp_path, *overrides, "steps=6", "--run-dir=cut", "--resume")
-    whole, cut = (tmp_path / name for name in ("whole", "cut"))
-    final = "checkpoints/step_000006/policy/model.safetensors"
-    assert (whole / final).read_bytes() == (cut / final).read_bytes()
-    start = (whole / "checkpoints/step_000003/policy/model.safetensors").read_bytes()
-    assert start != (whole / final).read_bytes()  # there was something to learn after the stop
-    last = "rollouts/step_000006.parquet"
-    sampled = [
-        [
-            (r.rollout.id, r.rollout.completion_ids, r.rollout.logprobs, r.advantage)
-            for r in read_records(folder / last)
-        ]
-        for folder in (whole, cut)
-    ]
-    assert sampled[0] == sampled[1]
-    summaries = [json.loads((folder / "summary.json").read_text())["metrics"] for folder in (whole, cut)]
-    assert summaries[0] == summaries[1]
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_ppo_quickstart_learns_its_task(tmp_path: Path, command: Callable[..., str]) -> None:
     command(tmp_path, "train", str(QUICKSTART.with_name("quickstart_ppo.yaml")), "--run-dir=run")

@@ -42,11 +42,14 @@ def train(command: Callable[..., str], folder: Path, model: str, *overrides: str
 @pytest.mark.parametrize(
     "mode",
     [
-        ("learner.lora={rank: 8, alpha: 16}",),
-        ("asynchrony.mode=one_ahead", "algorithm.importance={mode: truncate}"),
+        (
+            "learner.lora={rank: 8, alpha: 16}",
+            "asynchrony.mode=one_ahead",
+            "algorithm.importance={mode: truncate}",
+        ),
         ("algorithm.advantage=gae", "algorithm.critic={}"),
     ],
-    ids=["LoRA", "one_ahead", "PPO"],
+    ids=["LoRA one_ahead", "PPO"],
 )
 def test_every_mode_takes_it(
     tmp_path: Path, model: str, command: Callable[..., str], mode: tuple[str, ...]
