@@ -20,11 +20,12 @@ import pytest
 
 TIERS = ("unit", "integration", "golden", "e2e")
 SLOW_TIMEOUT_S = 900
-ENGINES = (
-    "tests/engine/cluster/e2e/",
-    "tests/engine/cluster/integration/",
-    "tests/engine/rollout/e2e/",
-)
+# Files whose engines stay in one worker: their Ray sessions, and vLLM within the tests' own process.
+TOGETHER = {
+    "tests/engine/cluster/e2e/": "cluster",
+    "tests/engine/cluster/integration/": "cluster",
+    "tests/engine/rollout/e2e/": "vllm",
+}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -53,13 +54,13 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file's tests stay in one worker, so that what they share is made once; so do all with Ray or vLLM."""
+    """A file's tests stay in one worker, so that what they share is made once; see TOGETHER."""
     from xdist.scheduler import LoadFileScheduling
 
     class ByFile(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "engines" if file.startswith(ENGINES) else file
+            return next((name for start, name in TOGETHER.items() if file.startswith(start)), file)
 
     return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 

