@@ -214,6 +214,8 @@ def test_tools_declare_their_schema(host):
 
 def guess(mood: str = "kind", **fields: object) -> Environments:
     options = {"mood": mood}
+    if mood == "hang":  # also the time in which its `reset` has to answer
+        fields["timeout_s"] = 4.0
     return Environments(EnvironmentConfig(use=f"{FILE}:Guess", options=options, workers=4, **fields))
 
 
@@ -266,9 +268,9 @@ def test_the_seed_is_the_trajectory_s(tmp_path):
     ("mood", "why"),
     [
         ("raise", "environment 'guess': step 1: KeyError: 'x'"),
-        ("hang", "step 1: no answer within 1 s; it was stopped"),
+        ("hang", "step 1: no answer within 4 s; it was stopped"),
         ("die", "step 1: ended its worker process with exit code 1"),
-        ("nothing", "step must return a Step, got NoneType"),
+        ("nothing", "step must return a Step(messages=[...], done=..., details={...}), got NoneType"),
         ("empty", "no message and done=False"),
         ("rude", "messages with a role of user, system, tool"),
     ],

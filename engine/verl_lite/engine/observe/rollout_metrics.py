@@ -44,6 +44,11 @@ def why_unjudged(rows: Sequence[ScoredRollout]) -> str:
     reasons = "; ".join(
         f"{name}: {reason} ({count:,} times)" for (name, reason), count in counts.most_common(5)
     )
+    if all(row.rollout.turns and row.rollout.is_truncated for row in rows):
+        return (
+            f"no reward judged any of {len(rows):,} trajectories: {reasons}. All were cut: give them more "
+            "room (rollout.max_new_tokens and max_turn_tokens, environment.max_turns)"
+        )
     first = rows[0].rollout
     has = f"reference {first.reference!r:.60}" if first.reference is not None else "no reference"
     return (

@@ -26,7 +26,8 @@ def environment_reward(rollout: Rollout, options: EnvironmentRewardOptions) -> S
     """
     found = dig(rollout.columns.get("environment"), options.key)
     if found is MISSING or found is None:
-        return Score.failed(ScoreOutcome.ABSTAIN, f"the environment gave no {options.key}")
+        cut = f": the trajectory was cut before ({rollout.finish_reason})" if rollout.is_truncated else ""
+        return Score.failed(ScoreOutcome.ABSTAIN, f"the environment gave no {options.key}{cut}")
     if not isinstance(found, (bool, int, float)):
         raise TypeError(f"the environment's {options.key} is {found!r:.80}: expected a number")
     return Score(float(found))

@@ -224,12 +224,13 @@ def _checked(definition: DefinitionT) -> DefinitionT:
     return definition
 
 
-def _takes_options(call: Anything) -> bool:
+def _takes(call: Anything, count: int) -> bool:
+    """Whether it can be called with `count` arguments; what does not say so, as a class of C, is trusted."""
     try:
-        inspect.signature(call).bind(None)
+        inspect.signature(call).bind(*[None] * count)
     except TypeError:
         return False
-    except ValueError:  # a class of C that does not say
+    except ValueError:
         pass
     return True
 
@@ -237,10 +238,20 @@ def _takes_options(call: Anything) -> bool:
 def _mistakes(definition: ToolDefinition | EnvironmentDefinition) -> list[str]:
     call = definition.call
     if isinstance(definition, EnvironmentDefinition):
-        missing = [name for name in ("reset", "step") if not callable(getattr(call, name, None))]
-        return [f"the class has no {' and no '.join(missing)}: see EnvironmentDefinition"] if missing else []
+        return _environment_mistakes(call)
     if not definition.is_class and definition.options_model is not NoOptions:
         return ["options are for a tool that is a class; a function takes only the model's arguments"]
-    if definition.is_class and not _takes_options(call):
+    if definition.is_class and not _takes(call, 1):
         return ["the class must take its options: def __init__(self, options)"]
     return []
+
+
+def _environment_mistakes(call: Anything) -> list[str]:
+    missing = [name for name in ("reset", "step") if not callable(getattr(call, name, None))]
+    if missing:
+        return [f"the class has no {' and no '.join(missing)}: see EnvironmentDefinition"]
+    fits = {"__init__(self, options, row)": _takes(call, 2)}
+    for name, count, signature in (("reset", 1, "reset(self)"), ("step", 2, "step(self, message)")):
+        method = inspect.getattr_static(call, name)
+        fits[signature] = not inspect.isfunction(method) or _takes(method, count)
+    return [f"the class must have def {signature}" for signature, fit in fits.items() if not fit]

@@ -13,6 +13,7 @@ import random
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from verl_lite.plugins.environments.binding import Binding
 from verl_lite.plugins.environments.callables import Anything
 from verl_lite.plugins.environments.contract import CutText, Step, ToolError, ToolSchema, schema_name, tool_of
 from verl_lite.plugins.environments.schema import BadArguments, Signature, signature_of
+from verl_lite.plugins.execution.calls import error_text
 from verl_lite.plugins.execution.spec import Spec, unpacked
 from verl_lite.plugins.rollout import Message, TurnOutcome, clean_text
 from verl_lite.workers import Serve, Slot, child_pids, receive_frame, send_frame
@@ -99,7 +101,9 @@ class ReadyTool:
         except ToolError as error:
             return ToolAnswer(cut(clean_text(str(error)), self._max_chars)[0], "error")
         except CATCH as error:  # the border: a tool answers the model with its error
-            return ToolAnswer(f"Error: {type(error).__name__}: {error}"[: self._max_chars], "error")
+            return ToolAnswer(
+                f"Error: {type(error).__name__}: {error_text(error)}"[: self._max_chars], "error"
+            )
         text, was_cut = cut(text, self._max_chars)
         return ToolAnswer(text, "truncated" if was_cut or isinstance(result, CutText) else "ok")
 
@@ -123,7 +127,14 @@ def as_text(result: object) -> str:
     """A tool's result as the model reads it: a text as it is, nothing as "", anything else as JSON."""
     if isinstance(result, str):
         return clean_text(result)
-    return "" if result is None else clean_text(pydantic_core.to_json(result, fallback=str).decode())
+    return "" if result is None else clean_text(pydantic_core.to_json(result, fallback=_plain).decode())
+
+
+def _plain(value: object) -> object:
+    """What JSON has no type for: numpy's and torch's numbers and arrays as JSON's, the rest as text."""
+    to_list = getattr(value, "tolist", None)
+    found = to_list() if callable(to_list) else None
+    return found if isinstance(found, (bool, int, float, str, list)) else str(value)
 
 
 def cut(text: str, max_chars: int) -> tuple[str, bool]:
@@ -160,7 +171,7 @@ def prepare(spec: Spec) -> Serve:
             if load is not None:
                 load(binding.environment.options)
     except BaseException as error:
-        why = f"{type(error).__name__}: {error}"[:1000]
+        why = f"{type(error).__name__}: {error_text(error)}"[:1000]
         raise PluginError(f"{spec.name} cannot be loaded in a worker process: {why}") from error
     return partial(_serve, binding, tools)
 
@@ -213,7 +224,9 @@ class Trajectory:
             try:
                 self._opened[name] = self._ready[name].opened()
             except CATCH as error:
-                return ToolAnswer(f"Error: {name} does not start: {type(error).__name__}: {error}", "error")
+                return ToolAnswer(
+                    f"Error: {name} does not start: {type(error).__name__}: {error_text(error)}", "error"
+                )
         return await self._opened[name].call(arguments)
 
     async def call_own(self, name: str, arguments: str) -> ToolAnswer:
@@ -239,12 +252,12 @@ class Trajectory:
             if len(set(names)) < len(names):
                 raise PluginError(f"two of its tools have one name: {', '.join(names)}")
             return Opening(
-                tuple(_message(message, (*ROLES, "assistant")) for message in messages),
+                tuple(_messages(messages, (*ROLES, "assistant"))),
                 (*schemas, *(tool.signature.schema for _, tool in own)),
                 frozenset(map(schema_name, schemas)),
             )
         except CATCH as error:
-            return Failed(_why(error))
+            return Failed(self._why(error))
 
     def _ready_tool(self, function: Anything) -> tuple[str, ReadyTool]:
         name = tool_of(function).name
@@ -255,19 +268,33 @@ class Trajectory:
         try:
             step = await awaited(self._environment.step(message))
             if not isinstance(step, Step):
-                raise TypeError(f"step must return a Step, got {type(step).__name__}")
+                raise TypeError(
+                    "step must return a Step(messages=[...], done=..., details={...}), "
+                    f"got {type(step).__name__}"
+                )
             if not step.messages and not step.done:
                 return Failed("step returned no message and done=False: the model would see nothing new")
-            messages = [_message(message, ROLES) for message in step.messages]
-            details = pydantic_core.to_jsonable_python(dict(step.details), fallback=str)
+            messages = _messages(step.messages, ROLES)
+            details = pydantic_core.to_jsonable_python(dict(step.details or {}), fallback=_plain)
         except CATCH as error:
-            return Failed(_why(error))
+            return Failed(self._why(error))
         outcomes: list[TurnOutcome] = []
         for number, found in enumerate(messages):
             text, was_cut = cut(found["content"], self._binding.max_result_chars)
             messages[number] = {**found, "content": text}
             outcomes.append("truncated" if was_cut else "ok")
         return Reply(tuple(messages), tuple(outcomes), step.done, details)
+
+    def _why(self, error: BaseException) -> str:
+        """The error, and the deepest line of it in the environment's own file."""
+        assert self._binding.environment is not None
+        kind = self._binding.environment.definition.call
+        file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+        frames = traceback.walk_tb(error.__traceback__)
+        own = [line for frame, line in frames if frame.f_code.co_filename == file]
+        is_ours = kind.__module__.startswith("verl_lite.")
+        where = f" ({os.path.basename(str(file))}:{own[-1]})" if own and not is_ours else ""
+        return f"{type(error).__name__}: {error_text(error)}"[:1000] + where
 
     async def close(self) -> None:
         close = getattr(self._environment, "close", None)
@@ -279,6 +306,14 @@ class Trajectory:
                 await tool.close()
 
 
+def _messages(given: object, roles: Sequence[str]) -> list[Message]:
+    if not isinstance(given, Sequence | None) or isinstance(given, str):
+        raise TypeError(
+            f'expected a list of messages [{{"role": "user", "content": ...}}], got {given!r:.100}'
+        )
+    return [_message(message, roles) for message in given or ()]
+
+
 def _message(given: object, roles: Sequence[str]) -> Message:
     if not isinstance(given, Mapping) or given.get("role") not in roles:
         shown = f"{given!r:.100}"
@@ -286,9 +321,5 @@ def _message(given: object, roles: Sequence[str]) -> Message:
     content = given.get("content")
     if not isinstance(content, str):
         raise TypeError(f"a message's content must be text, got {type(content).__name__}")
-    plain = pydantic_core.to_jsonable_python(dict(given), fallback=str)
+    plain = pydantic_core.to_jsonable_python(dict(given), fallback=_plain)
     return cast(Message, {**plain, "content": clean_text(content)})
-
-
-def _why(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:1000]

@@ -180,16 +180,21 @@ def failed_score(error: BaseException, prefix: str = "", *, definition: RewardDe
 
     The line is the deepest one in the reward's own file or package, whatever library raised there.
     """
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - an exception whose own __str__ raises
-        text = "(its text cannot be shown)"
+    text = error_text(error)
     if isinstance(error, NotAScoreError):
         return _breach(f"TypeError: {text}", definition)
     frames = traceback.extract_tb(error.__traceback__)
     reason = f"{prefix}{type(error).__name__}: {text}"[:REASON_CHARS]
     shown = "".join(traceback.format_list(frames[-8:]))[-TRACEBACK_CHARS:]
     return _failed_at(reason, _own_line(frames, definition), traceback=shown)
+
+
+def error_text(error: BaseException) -> str:
+    """The error's own text, also where asking for it raises."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an exception whose own __str__ raises
+        return "(its text cannot be shown)"
 
 
 def source_of(definition: RewardDefinition) -> str:
