@@ -11,7 +11,7 @@ from verl_lite.sandbox.limits import STACKS_MB
 
 _TMP_FLAGS = _kernel.MS_NOSUID | _kernel.MS_NODEV | _kernel.MS_NOEXEC
 _MB = 1 << 20
-_DIES_WITH_FORK_SERVER = _kernel.prctl_call(_kernel.PR_SET_PDEATHSIG, 9)
+_DIES_WITH_PARENT = _kernel.prctl_call(_kernel.PR_SET_PDEATHSIG, 9)
 _UNUSED_UIDS = 1_000_000_000
 
 
@@ -102,7 +102,7 @@ def prepare_fork_server(confinement: Confinement) -> None:
     if confinement.change_identity:
         os.setgroups([])
         os.setresgid(confinement.gid, confinement.gid, confinement.gid)
-        _kernel.prctl(_kernel.PR_SET_PDEATHSIG, 9)  # the change of group cleared it
+        _kernel.make_calls([_DIES_WITH_PARENT])  # again: the change of group cleared it
     os.umask(0o077)
 
 
@@ -117,7 +117,7 @@ def confinement_calls(confinement: Confinement, limits: KernelLimits) -> tuple[_
     """
     uid, ruleset, tmp = confinement.uid, confinement.landlock_ruleset, confinement.tmp
     return (
-        *(_private_mounts(confinement, limits) if confinement.namespaces else [_DIES_WITH_FORK_SERVER]),
+        *(_private_mounts(confinement, limits) if confinement.namespaces else [_DIES_WITH_PARENT]),
         (os.setsid, (), "setsid"),  # kill(0, ...) must not reach the fork server's process group
         *([(os.setresuid, (uid, uid, uid), "setresuid")] if confinement.change_identity else []),
         _kernel.drop_capabilities_call(),

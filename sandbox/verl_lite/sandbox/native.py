@@ -99,7 +99,10 @@ class NativeBackend:
         try:
             if self._closed:
                 raise SandboxError("this Sandbox is closed: open another one")
-            worker = slot if slot is not None and slot.alive else Worker(self._options)
+            if slot is not None and not slot.alive:  # it ended while it had nothing to do
+                slot.kill()
+                slot = None
+            worker = slot or Worker(self._options)
         except BaseException:
             self._slots.put(None)
             raise

@@ -147,6 +147,25 @@ def test_a_killed_helper_is_a_fault_of_ours_and_is_replaced(alive: Alive, victim
         assert own.run_python("print(1)").stdout == b"1\n"
 
 
+@pytest.mark.parametrize("program", ["", SPREAD], ids=["idle", "in a run"])
+def test_a_stopped_fork_server_dies_with_its_supervisor(alive: Alive, program: str) -> None:
+    """It cannot see its link close: the kernel ends it, although its group has changed since its start."""
+    others = descendants(os.getpid())
+    with Sandbox(workers=1, backend="native") as own:
+        assert own.run_python("pass").status is Status.OK
+        supervisor = min(descendants(os.getpid()) - others)
+        (server,) = children_of(supervisor)
+        future = own.submit_python(program, limits=PATIENT) if program else None
+        assert await_that(lambda: len(descendants(server)) >= (1 + 8 if program else 0))
+        below = {supervisor, *descendants(supervisor)}
+        os.kill(server, signal.SIGSTOP)
+        os.kill(supervisor, signal.SIGKILL)
+        assert await_that(lambda: not alive(below), within_s=60.0), alive(below)
+        if future is not None:
+            assert future.result(timeout=60).status is Status.SANDBOX_ERROR
+        assert own.run_python("print(1)").stdout == b"1\n"
+
+
 def parent_of(pid: int) -> int:
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

@@ -1,6 +1,7 @@
 """The exact parts against hand-made answers: tokens, trees, normal forms, refutation, quantities."""
 
 import gc
+import random
 import weakref
 from fractions import Fraction
 
@@ -18,6 +19,7 @@ from verl_lite.verifiers.math.answers.units import convert
 from verl_lite.verifiers.math.expressions import Expr, Unreadable
 from verl_lite.verifiers.math.reading.extraction import extract
 from verl_lite.verifiers.math.reading.normalise import clean
+from verl_lite.verifiers.math.reading.statements import _PHRASE, phrase_ends
 from verl_lite.verifiers.math.reading.words import number_in_words
 
 
@@ -140,6 +142,23 @@ def test_numbers_in_words(words: str, value: Fraction | None) -> None:
 )  # fmt: skip
 def test_extraction(response: str, answer: str | None) -> None:
     assert extract(response).answer == answer
+
+
+PIECES = (
+    "answer", "Answer:", "ANSWER IS", "the result", "are", ":", "**", "A:", "\nA:", "\n ** A ** :", "\nAns.", "\n", "=",
+    "solution", "答案", "是", "选", "B", "5", "$x$", " ", "réponse", "respuesta es", "İ", "banana: ",
+)  # fmt: skip
+
+
+def test_answer_phrases_are_found_where_a_search_of_the_whole_text_finds_them() -> None:
+    chance = random.Random(7)
+    found = 0
+    for _ in range(3000):
+        text = chance.choice(("", " ")).join(chance.choices(PIECES, k=chance.randint(1, 12)))
+        ends = phrase_ends(text)
+        assert ends == [match.end() for match in _PHRASE.finditer(text)][::-1], text
+        found += len(ends)
+    assert found > 3000
 
 
 def test_strict_mode_takes_no_bare_expression() -> None:

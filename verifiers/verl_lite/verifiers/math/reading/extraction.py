@@ -8,7 +8,7 @@ import re
 from typing import Literal
 
 from verl_lite.verifiers.math.reading.escapes import with_commands
-from verl_lite.verifiers.math.reading.statements import MAX_TAIL_CHARS, PHRASE, Extraction, bare, phrased
+from verl_lite.verifiers.math.reading.statements import MAX_TAIL_CHARS, Extraction, bare, phrase_ends, phrased
 
 MAX_ANSWER_CHARS = 100_000
 
@@ -64,7 +64,7 @@ def _without_run_on(response: str) -> str:
         response = _CALCULATOR.sub("", response)
     if "\n" in response and ":" in response and (run_on := _RUN_ON.search(response)) is not None:
         before = response[: run_on.start()]
-        if "boxed" in before or "####" in before or "</answer>" in before or PHRASE.search(before):
+        if "boxed" in before or "####" in before or "</answer>" in before or phrase_ends(before):
             return before
     return response
 
@@ -90,11 +90,9 @@ def _boxed(text: str) -> Extraction | None:
     """The last box, and the run of boxes that ends with it; None where "boxed" is only a word."""
     only = text.rfind("\\boxed{")
     if only >= 0 and text.count("box") == 1:
-        end = text.find("}", only)
-        inside = text[only + 7 : end]
-        is_plain = "{" not in inside and "\\" not in inside and "answer" not in inside
-        if end > 0 and is_plain and inside.strip():
-            return Extraction(inside, behind=text[end + 1 :])  # the common case: one box, a plain content
+        inside, end = _box_content(text, only + len("\\boxed"))
+        if inside and not inside.isspace() and "answer" not in inside.lower():
+            return Extraction(inside, behind=text[end:])  # the common case: one box
     matches = list(_BOX.finditer(text))
     if not matches:
         return None
@@ -104,9 +102,9 @@ def _boxed(text: str) -> Extraction | None:
         return Extraction(None, "the last box is not closed")
     if not content.strip():
         return Extraction(None, "the last box is empty")
-    if _BOX.search(content):
+    if "box" in content and _BOX.search(content):
         return _boxed(content)
-    if _LABELLED.search(content):
+    if "answer" in content.lower() and _LABELLED.search(content):
         return _within(content, "")._replace(marked=content)
     boxes = [content]
     start = last.start()
@@ -165,6 +163,10 @@ def _box_content(text: str, start: int) -> tuple[str | None, int]:
     if text[start] != "{":
         word = re.match(r"\\?[A-Za-z0-9.+-]+", text[start:])
         return (word[0], start + word.end()) if word else (None, start)
+    first = text.find("}", start)
+    inside = text[start + 1 : first]
+    if first >= 0 and "{" not in inside and "\\" not in inside:
+        return inside, first + 1
     depth = 0
     for match in _BRACE.finditer(text, start):
         if match[0] == "{":

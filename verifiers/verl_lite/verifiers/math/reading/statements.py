@@ -23,7 +23,7 @@ class Extraction(NamedTuple):
 
 
 # Quantifiers that could share a run of blanks are possessive, here and below: linear time for any text.
-PHRASE = re.compile(
+_PHRASE = re.compile(
     r"(?<![A-Za-z])(?:(?:answers?|result|solution)\b['\"]?+(?:\s+\w+){0,4}?\s*+"
     r"(?:\*\*\s*+)?+(?:\bis\b|\bare\b|\bequals\b|\bwould be\b|\bwill be\b|:|=|：)"
     r"(?:\s*+(?:\*\*\s*+)?+[:：])?+\s*+(?:\*\*)?"
@@ -33,6 +33,11 @@ PHRASE = re.compile(
     r"|选(?:项|择)?+\s*+(?:是|为)?+\s*+[:：]?+\s*+(?=[(（*]*[A-J])"
     r"|^[^\S\n]*+\**+(?:A|Ans)\**+\s*+[:.]\s*+\**",
     re.IGNORECASE | re.MULTILINE,
+)
+# What a phrase can begin with, in lower case: cheap to find, so that _PHRASE is tried in a few places only.
+_MARK = re.compile(
+    r"answer|res(?:ult|puesta|posta)|solution|antwort|risposta|réponse|ответ|答|正解|정답|답|选"
+    r"|\n(?=[^\S\n]*+\**+a)|a(?=\**+(?:ns\**+)?+\s*+[:.])"
 )
 _UNSURE = "either|maybe|perhaps|possibly|not sure|one of"
 _HEDGE = re.compile(rf"\b(?:{_UNSURE}|or|could be|might be|may be|between)\b", re.IGNORECASE)
@@ -49,12 +54,28 @@ _TRAILING_CLAUSE = re.compile(
     r"when|if|by\s|in\s+total|altogether|as\s+we|per\s+the|according|this|that)\b",
     re.IGNORECASE,
 )
+_SAYS = re.compile(r"[\w\\({\[<\u00a0-\uffff]")
+
+
+def phrase_ends(text: str) -> list[int]:
+    """Where what follows each answer phrase begins, the last first."""
+    lowered = text.lower()
+    if len(lowered) != len(text):  # a letter whose small form is two
+        return [phrase.end() for phrase in _PHRASE.finditer(text)][::-1]
+    starts = [mark.end() if mark[0] == "\n" else mark.start() for mark in _MARK.finditer(lowered)]
+    if lowered[:1] == "*" or lowered[:1].isspace():
+        starts.insert(0, 0)
+    ends = [0]
+    for start in starts:
+        if start >= ends[-1] and (phrase := _PHRASE.match(text, start)):
+            ends.append(phrase.end())
+    return ends[:0:-1]
 
 
 def phrased(text: str) -> Extraction | None:
-    for match in reversed(list(PHRASE.finditer(text))):
-        sentence = _first_sentence(text[match.end() :].strip().lstrip("}*:").strip())
-        if re.search(r"[\w\\({\[<\u00a0-\uffff]", sentence):
+    for end in phrase_ends(text):
+        sentence = _first_sentence(text[end:].strip().lstrip("}*:").strip())
+        if _SAYS.search(sentence):
             return _stated(sentence)
     return None
 
@@ -141,7 +162,7 @@ def is_solution(reference: str) -> bool:
     """Whether a reference is a whole solution, or a sentence that says what the answer is."""
     if len(reference) < 12 or " " not in reference:
         return False
-    if "answer" in reference.lower() and PHRASE.search(reference[-MAX_TAIL_CHARS:]):
+    if "answer" in reference.lower() and phrase_ends(reference[-MAX_TAIL_CHARS:]):
         return True
     words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", reference[-MAX_TAIL_CHARS:])
     return len(words) >= 15 and re.search(r"(?:[.]\s+[A-Z]|\n)", reference.strip()) is not None
