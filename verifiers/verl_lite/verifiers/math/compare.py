@@ -4,6 +4,7 @@ To add a type, write a file in answers/ and its row here. A type with LaTeX comm
 in answers/grammar.py.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -25,10 +26,15 @@ from verl_lite.verifiers.math.answers import (
     words,
 )
 from verl_lite.verifiers.math.answers.answer import Answer, read_answer
+from verl_lite.verifiers.math.answers.notations import in_other_notation
 from verl_lite.verifiers.math.answers.readings import fits, read_simpler, same_rest
 from verl_lite.verifiers.math.comparer import Ask, Comparer, Decision, TreeType
 from verl_lite.verifiers.math.options import MathOptions
+from verl_lite.verifiers.math.reading.normalise import string_key
 from verl_lite.verifiers.verdict import Outcome
+
+MAX_CHARS = 1000
+_WORD = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([A-Za-z]+)\}")
 
 
 class TextType(NamedTuple):
@@ -80,11 +86,20 @@ def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision
     decision = _by_type(comparer, reference, response)
     if decision.outcome is Outcome.CORRECT:
         return decision
+    if reference.read(_bare_key) == response.read(_bare_key):
+        return Decision(Outcome.CORRECT, "string")
     for ours, theirs in _simpler(reference, response):
         simpler = _by_type(comparer, ours, theirs)
         if simpler.outcome is Outcome.CORRECT:
             return simpler
     return decision
+
+
+def _bare_key(answer: Answer) -> str:
+    r"""The key without fonts around single words: \text{CO}_2 is CO_2."""
+    return (
+        string_key(_WORD.sub(r"\1", answer.text[:MAX_CHARS])) if len(answer.text) < MAX_CHARS else answer.key
+    )
 
 
 def _by_type(comparer: Comparer, reference: Answer, response: Answer) -> Decision:
@@ -106,6 +121,8 @@ def _simpler(reference: Answer, response: Answer) -> Iterator[tuple[Answer, Answ
         yield read_answer(ours.core), response
     if ours is not None and theirs is not None and same_rest(ours, theirs):
         yield read_answer(ours.core), read_answer(theirs.core)
+    if (rewritten := in_other_notation(reference, response)) is not None:
+        yield rewritten
 
 
 def compare_texts(comparer: Comparer, reference: str, response: str) -> Decision:

@@ -63,7 +63,8 @@ def stated(tree: Expr) -> Expr:
 
     An equation to be solved states nothing: x^2 = 5, or a sum that is 0.
     """
-    if tree.head == "congruence" and tree.args[0].head == "sym" and not symbols(tree.args[1]):
+    is_known = tree.head == "congruence" and (tree.args[0].head == "sym" or not symbols(tree.args[0]))
+    if is_known and not symbols(tree.args[1]):
         return tree.args[1]
     if tree.head != "rel" or tree.value not in ("=", "~") or assignment(tree) is not None:
         return unassigned(tree)
@@ -121,6 +122,13 @@ def systems(tree: Expr) -> dict[str, Expr] | None:
         if len(left.args) != len(right.args) or any(arg.head != "sym" for arg in left.args):
             return None
         return {name.name: value for name, value in zip(left.args, right.args, strict=True)}
+    if tree.head == "chain" and all(link.value == "=" and link.args[0].head == "sym" for link in tree.args):
+        value = tree.args[-1].args[1]  # x = y = z = 1
+        return (
+            None
+            if symbols(value) or not is_value(value)
+            else {link.args[0].name: value for link in tree.args}
+        )
     if tree.head not in ("list", "and", "set") or tree.value == "or":
         return None
     named = [assignment(item) for item in tree.args]
@@ -153,6 +161,13 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
 def compare_statement(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     """The value alone for "a + b = 7". In x, y and z the equation may be a curve, and is one."""
     value = stated(reference)
+    if (
+        reference.head == "rel"
+        and reference.value == "="
+        and not symbols(reference)
+        and all(map(is_value, reference.args))
+    ):
+        value = reference.args[1]  # log_2 8 = 3
     if reference.head not in ("rel", "congruence") or value is reference:
         return None
     if response.head == "ratio" and is_value(value):

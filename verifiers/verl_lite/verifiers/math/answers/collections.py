@@ -1,5 +1,6 @@
 """Collections: sets, bare lists, and plus-minus, which is two values. Order does not count."""
 
+import re
 from collections.abc import Sequence
 
 from verl_lite.verifiers.math.answers.assignments import assignment, same_in_order, same_part, unassigned
@@ -98,6 +99,8 @@ def _names_clash(reference: Expr, response: Expr) -> bool:
     ours, theirs = _names(reference), _names(response)
     if not ours or not theirs:
         return False
+    if len(theirs) == 1 and {re.sub(r"_[0-9]\Z", "", name) for name in ours} == theirs:
+        return False  # x_1 = 1, x_2 = 3 and x = 1 or x = 3
     return ours != theirs or (len(ours) > 1 and (reference.value == "or") != (response.value == "or"))
 
 

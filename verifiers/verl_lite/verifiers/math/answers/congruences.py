@@ -45,7 +45,8 @@ def read_residue(parser: ExpressionParser, residue: Expr) -> Expr:
 def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     """The same modulus, and sides that differ by a multiple of it: n = 8 (mod 5) is n = 3 (mod 5)."""
     if reference.head != "congruence":
-        return None
+        modulus = exact_value(response.args[2]) if response.head == "congruence" else None
+        return _same_class(response, reference, modulus) or None if modulus else None
     modulus = exact_value(reference.args[2])
     if response.head != "congruence":
         return _same_class(reference, response, modulus)

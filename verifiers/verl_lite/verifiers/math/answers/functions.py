@@ -1,5 +1,6 @@
 r"""Functions: `f(x) = 2x`, `f: x -> 2x`, `x \mapsto 2x`. Their variables are bound."""
 
+from verl_lite.verifiers.math.algebra.normal_form import exact_value
 from verl_lite.verifiers.math.answers.assignments import assignment, same_part
 from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.comparer import Comparer
@@ -13,6 +14,7 @@ from verl_lite.verifiers.math.expressions import (
     substitute,
     sym,
     symbols,
+    walk,
 )
 from verl_lite.verifiers.math.reading.names import GREEK
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
@@ -100,11 +102,39 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
 
 def compare_family(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     """pi/6 + 2n pi for "pi/6 + 2k pi, k in Z": the reference leaves out what n is."""
+    index = _index_of(reference)
+    if response.head != "lambda" and index is not None and _index_of(response) not in (None, index):
+        names_same = (
+            reference.head != "rel" or response.head != "rel" or reference.args[0] == response.args[0]
+        )
+        is_family = _is_family(reference, index)
+        return (
+            _same_family(comparer, Expr("lambda", (index, _body(reference)), INDEXED), response)
+            if names_same and is_family
+            else None
+        )
     if response.head != "lambda" or response.name not in (INDEXED, NATURAL):
         return None
-    index = _index_of(reference)
-    body = reference.args[1] if reference.head == "rel" else reference
+    body = _body(reference)
     return None if index is None else _same_family(comparer, Expr("lambda", (index, body), INDEXED), response)
+
+
+def _body(tree: Expr) -> Expr:
+    return tree.args[1] if tree.head == "rel" else tree
+
+
+def _is_family(reference: Expr, index: Expr) -> bool:
+    """Whether a formula can only be meant for all integers: pi/4 + k pi, n = 5k + 2."""
+    body = _body(reference)
+    start, second, third = (exact_value(substitute(body, {index.name: num(at)})) for at in (0, 1, 2))
+    if start is None or second is None or third is None:
+        return Expr("const", (), "pi") in walk(body)
+    is_line = (
+        third - second == second - start
+        and abs(second - start) > 1
+        and start.denominator == second.denominator == 1
+    )
+    return is_line and reference.head == "rel" and reference.args[0].name in ("n", "m", "x", "N", "p")
 
 
 def _index_of(tree: Expr) -> Expr | None:

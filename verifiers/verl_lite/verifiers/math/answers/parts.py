@@ -12,13 +12,15 @@ _TEXT = re.compile(r"\\(?:text|textrm|textbf|mathrm|mbox)\s*+\{([^{}]*+)\}")
 _BETWEEN = re.compile(r"\s*(?:(?:;|,(?![0-9]{3}(?![0-9])))\s*(?:and\b)?|\\\\|&|\band\b)\s*")
 _NAMED = re.compile(r"([A-Za-z][A-Za-z0-9 .'()-]*?)\s*(?::|=|\bis\b)\s*([^=:]+)\Z")
 _COUNTED = re.compile(r"([^A-Za-z]+?)\s*([A-Za-z][A-Za-z .'-]*)\Z")
+_VALUED = re.compile(r"([A-Za-z][A-Za-z .'-]*?)\s+(-?[0-9][^A-Za-z]*)\Z")
 _PRICED = re.compile(r"\\(dollar|euro|pounds|yen|rupee)\s*([^A-Za-z]+)\Z")
 _NUMBERED = re.compile(
     r"(?:(?<![A-Za-z0-9\\])\(\s*+([a-h1-9]|i{1,3}|iv|I{1,3}|IV)\s*+\)|(?<![A-Za-z0-9(\\])([a-h1-9])\))\s*+"
 )
 _NUMERALS = ("123456789", "abcdefgh", ("i", "ii", "iii", "iv"), ("I", "II", "III", "IV"))
 _NO_LABELS = frozenset(
-    "or but not if for when where either maybe than mod modulo base percent i e pi x y z".split()
+    "or but not if for when where either maybe than mod modulo least most over under about base percent i e "
+    "pi x y z".split()
 )
 
 
@@ -54,7 +56,7 @@ def read_parts(text: str) -> Expr | None:
 
 
 def _part(piece: str) -> Expr | None:
-    for pattern, name, value in ((_NAMED, 1, 2), (_PRICED, 1, 2), (_COUNTED, 2, 1)):
+    for pattern, name, value in ((_NAMED, 1, 2), (_PRICED, 1, 2), (_VALUED, 1, 2), (_COUNTED, 2, 1)):
         match = pattern.match(piece)
         if match is None:
             continue

@@ -13,7 +13,7 @@ from verl_lite.verifiers.verdict import Outcome
 # Gaps are possessive: splitting a run of blanks among several of them would take cubic time.
 _PLAIN = re.compile(
     r"\s*+(?:\$\s*+)?+([+-]?)\s*+(?:"
-    r"([0-9]{1,18}|[0-9]{1,3}(?:,[0-9]{3}){1,5})(?:\.([0-9]{1,15}))?"
+    r"([0-9]{1,18}|[1-9][0-9]{0,2}(?:,[0-9]{3}){1,5})(?:\.([0-9]{1,15}))?"
     r"|\\[dt]?frac\s*+\{\s*+([0-9]{1,18})\s*+\}\s*+\{\s*+([0-9]{1,18})\s*+\}"
     r"|([0-9]{1,18})\s*+/\s*+([0-9]{1,18})"
     r")\s*+(?:\$\s*+)?+(?:\.\s*+)?+\Z"

@@ -75,14 +75,21 @@ def read_quantity(answer: Answer) -> Quantity | None:
 _TEXT = re.compile(  # with exponents in braces: \\mathrm{m s^{-1}}
     r"\\(?:text|textrm|textbf|mathrm|mbox|operatorname|rm|mathit|textit)\s*\{((?:[^{}\\]|\\cdot|\{[^{}\\]*\})*+)\}"
 )
+_FONT = r"\\(?:text|textrm|mathrm|rm)\s*\{"
+_WITH_GREEK = (  # \text{k}\Omega, \mathrm{k\Omega}, \mu\text{F}, \mathrm{\mu F}
+    (re.compile(rf"(?:{_FONT}\s*)?(?<![A-Za-z])([kM])\s*\}}?\s*\\Omega(?![A-Za-z])\s*\}}?"), r" \1ohm"),
+    (re.compile(rf"(?:{_FONT}\s*)?\\mu\s*(?:{_FONT}\s*)?([FCsmgAVTHLJWN])(?![A-Za-z])\s*\}}?"), r" u\1"),
+)
 _COUNTED = re.compile(r"([a-z][a-z -]+) ([a-z]{3,})\Z", re.IGNORECASE)
 _DIVISOR = re.compile(r"/\s*+\(\s*+([A-Za-z]++(?:\s*+(?:\\cdot|\*)?+\s*+[A-Za-z]++)*+)\s*+\)")  # J/(kg K)
-_UNIT_FRACTION = re.compile(r"\\frac\s*\{\s*([A-Za-z]+)\s*\}\s*\{\s*([A-Za-z]+(?:\^\{?[0-9]\}?)?)\s*\}")
+_UNIT_FRACTION = re.compile(r"\\frac\s*\{\s*([A-Za-z]+)\s*\}\s*\{\s*([A-Za-z]+\s*(?:\^\s*\{?[0-9]\}?)?)\s*\}")
 
 
 def _plain_units(text: str) -> str:
     """Units without `\\text`; 5'6" as five feet six inches."""
     if "\\" in text:
+        for pattern, unit in _WITH_GREEK:
+            text = pattern.sub(unit, text)
         text = _UNIT_FRACTION.sub(r"\1/\2", _TEXT.sub(r" \1 ", text).replace("{ ", "{").replace(" }", "}"))
     if (counted := _COUNTED.match(text)) and number_in_words(text.casefold()) is None:
         count = number_in_words(counted[1].casefold())
@@ -275,15 +282,21 @@ def _written_power(tokens: list[Token], position: int) -> tuple[int, int]:
 
 def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision | None:
     """Only for a reference that states a quantity and cannot be an expression as well."""
-    ours = reference.read(read_quantity)
+    ours = reference.read(_asked)
     if ours is None or not (ours.is_certain or reference.expr is None):
         return None
     return compare_read(comparer, reference, response)
 
 
+def _asked(reference: Answer) -> Quantity | None:
+    """The quantity of a reference, also of "r = 3 cm"."""
+    stated = reference.read(read_quantity)
+    return quantity_of(reference) if stated is None and reference.expr is None else stated
+
+
 def compare_read(comparer: Comparer, reference: Answer, response: Answer) -> Decision:
     """The same value after conversion; a bare number where the unit may be implied."""
-    ours, theirs = reference.read(read_quantity), quantity_of(response)
+    ours, theirs = reference.read(_asked), quantity_of(response)
     assert ours is not None
     units = comparer.options.units
     given = unassigned(response.expr) if response.expr is not None else None

@@ -13,7 +13,8 @@ from verl_lite.verifiers.math.answers.choices import read_choice
 from verl_lite.verifiers.math.answers.forms import signs
 from verl_lite.verifiers.math.answers.quantities import read_quantity
 from verl_lite.verifiers.math.answers.units import unit_name
-from verl_lite.verifiers.math.expressions import symbols
+from verl_lite.verifiers.math.expressions import is_value, symbols
+from verl_lite.verifiers.math.reading.names import FUNCTIONS
 from verl_lite.verifiers.math.reading.statements import state
 
 MAX_CHARS = 1000
@@ -42,7 +43,8 @@ _LEAD = re.compile(
     re.I,
 )
 _ASIDE = re.compile(
-    r"(.+?)\s*\(([^()]*[A-Za-z]{3}[^()]*)\)\Z|(.+?)\s+of\s+(?:the|an?|his|her|their|its)\s+[a-z ]+\Z"
+    r"(.+?)\s*\(([^()]*(?:[A-Za-z]{3}|[ds]\.?\s?[pf]\b)[^()]*)\)\Z"
+    r"|(.+?)\s+of\s+(?:the|an?|his|her|their|its)\s+[a-z ]+\Z"
 )
 _NO_ASIDE = re.compile(
     r"\b(?:or|not|maybe|perhaps|possibly|if|when|where|for|except|but|unless|no|wrong|incorrect|false|invalid"
@@ -53,6 +55,10 @@ _DOMAIN = re.compile(
     r"(.*?)\s*(?:[,;]\s*|\(\s*)([a-zA-Z]\s*(?:\\(?:ne|in)(?![a-z])|\\[lg]e(?![a-z])|[<>])[^,;=()]+(?:[\[(][^()=\[\]]*[\])])?)\)?\Z"
 )
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+
+
+_ALL_REALS = re.compile(r"\\in\s*\\mathbb\s*\{?\s*R\s*\}?")
+_CONSTANT = re.compile(r"\b(?:arbitrary|constants?)\b", re.IGNORECASE)
 
 
 class Reading(NamedTuple):
@@ -84,10 +90,15 @@ def fits(reading: Reading, other: Answer, other_reading: Reading | None) -> bool
 
 def same_rest(ours: Reading, theirs: Reading) -> bool:
     """Whether both leave out the same, in other words."""
+    if "constant" in (ours.kind, theirs.kind):
+        return {ours.kind, theirs.kind} <= {"constant", "condition"} and all(
+            len(_gist(side.rest)) < 2 for side in (ours, theirs)
+        )
     return ours.kind == theirs.kind and ours.kind != "sentence" and _gist(ours.rest) == _gist(theirs.rest)
 
 
 def _gist(rest: str) -> tuple[str, ...]:
+    rest = _ALL_REALS.sub(" real ", rest)
     found = (sign if len(sign) < 3 else sign.rstrip("s") for sign in read_answer(rest).read(signs))
     return tuple(sign for sign in found if sign not in _FILLERS)
 
@@ -113,20 +124,40 @@ def _qualified(answer: Answer) -> Reading | None:
     if not found or not found.start() or _OTHER_CASE.search(text) or _QUALIFIER.search(text, found.end()):
         return None
     core = text[: found.start()].rstrip(" ,;(")
-    if read_answer(core).expr is None:
+    if (tree := read_answer(core).expr) is None:
         return None
+    letters = (
+        symbols(tree) & set(text[found.start() :].split()) if _CONSTANT.search(text, found.start()) else ()
+    )
+    if len(letters) == 1 and "C" not in core:
+        return Reading("constant", _with_constant(core, next(iter(letters))), "")
     return Reading("condition", core, text[found.start() :])
+
+
+def _with_constant(core: str, letter: str) -> str:
+    """f(x) = cx with the letter that answers.constants takes for a constant: f(x) = Cx."""
+    return re.sub(
+        r"(?<![A-Za-z\\])[A-Za-z]+",
+        lambda word: word[0] if word[0] in FUNCTIONS else word[0].replace(letter, "C"),
+        core,
+    )
 
 
 def _on_domain(answer: Answer) -> Reading | None:
     r"""f(x) = 1/(x - 1), x \ne 1: the part before the numbers that its letter may be."""
     has_index = answer.expr is not None and answer.expr.head == "lambda" and answer.expr.name in ("Z", "N")
-    match = None if has_index or not re.search(r"=|\\in", answer.text) else _DOMAIN.match(answer.text)
-    if match is None or not match[1] or ("=" not in match[1] and "\\in" not in match[2]):
+    match = None if has_index or not re.search(r"=|\\in|\\ne", answer.text) else _DOMAIN.match(answer.text)
+    if match is None or not match[1] or not (core := read_answer(match[1]).expr):
+        return None
+    if (
+        "=" not in match[1]
+        and "\\in" not in match[2]
+        and (not is_value(core) or match[2][0] not in symbols(core))
+    ):
         return None
     if re.search(r"[<>]|\\[lg]e\b", match[1]) and "\\in" not in match[2]:
         return None
-    return Reading("condition", match[1], match[2]) if read_answer(match[1]).expr is not None else None
+    return Reading("condition", match[1], match[2])
 
 
 def _without_aside(answer: Answer) -> Reading | None:

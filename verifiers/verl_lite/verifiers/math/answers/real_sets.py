@@ -5,7 +5,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from verl_lite.verifiers.math.algebra import numeric
-from verl_lite.verifiers.math.answers.assignments import same_in_order, same_part, systems, with_named_calls
+from verl_lite.verifiers.math.answers.assignments import (
+    assignment,
+    same_in_order,
+    same_part,
+    systems,
+    with_named_calls,
+)
 from verl_lite.verifiers.math.answers.equations import proportion
 from verl_lite.verifiers.math.answers.same_value import same_value
 from verl_lite.verifiers.math.comparer import Comparer
@@ -19,6 +25,7 @@ from verl_lite.verifiers.math.expressions import (
     num,
     substitute,
     symbols,
+    walk,
 )
 from verl_lite.verifiers.math.reading.commands import parse_expression
 from verl_lite.verifiers.math.reading.parser import ExpressionParser
@@ -87,6 +94,10 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     reference = _united(reference) if response.head == "union" else reference
     if not is_ours and not (reference.head in ("tuple", "union") and is_real_set(response)):
         return None
+    if response.head == "rel" and response.value == "=" and (named := assignment(response)) is not None:
+        response = named[1]  # A cap B = (0, 2]
+    if _holds_infinity(response) and not _holds_infinity(reference):
+        return False
     reference, response = with_named_calls(reference), with_named_calls(response)
     try:
         ours, theirs = read_real_set(comparer, reference), read_real_set(comparer, response)
@@ -96,6 +107,16 @@ def compare(comparer: Comparer, reference: Expr, response: Expr) -> bool | None:
     if ours.spans in _TRIVIAL and _is_condition(reference) and _is_condition(response):
         return _same_relation(comparer, reference, response)
     return _same_set(comparer, ours, theirs)
+
+
+def _holds_infinity(tree: Expr) -> bool:
+    """Whether an end at infinity is closed, which no set of real numbers is."""
+    return any(
+        (part.name[0] == "[" and _is_infinite(part.args[0]))
+        or (part.name[1] == "]" and _is_infinite(part.args[1]))
+        for part in walk(tree)
+        if part.head == "interval"
+    )
 
 
 def _united(tree: Expr) -> Expr:
@@ -113,6 +134,8 @@ def _same_relation(comparer: Comparer, reference: Expr, response: Expr) -> bool:
     """The same relation between equal sides, either way round."""
     if reference == response:
         return True
+    if reference.head == response.head and reference.head in ("and", "or"):
+        return _same_in_any_order(comparer, reference.args, response.args)
     if reference.head == response.head == "chain" and reference.args[0].value != response.args[0].value:
         response = node("chain", *map(_turned, response.args[::-1]))  # c > b > a
     if reference.head != "rel" or response.head != "rel":
@@ -129,6 +152,17 @@ def _same_relation(comparer: Comparer, reference: Expr, response: Expr) -> bool:
     if factor is None:
         return False
     return reference.name == (response.name if factor > 0 else FLIPPED.get(response.name))
+
+
+def _same_in_any_order(comparer: Comparer, ours: Sequence[Expr], theirs: Sequence[Expr]) -> bool:
+    """b < 0 and a > 0 is a > 0 and b < 0."""
+    left = list(theirs)
+    for part in ours:
+        found = next((other for other in left if same_part(comparer, part, other)), None)
+        if found is None:
+            return False
+        left.remove(found)
+    return not left
 
 
 def _turned(relation: Expr) -> Expr:

@@ -46,9 +46,11 @@ def _same_percentage(comparer: Comparer, reference: Expr, response: Expr) -> boo
         return same_value(comparer, reference.args[0], response.args[0])
     if reference.head == "percent":
         share = node("div", reference.args[0], num(100))
-        exact = exact_value(share)
+        exact, places = exact_value(share), reference.args[0].places
         whole = same_value(comparer, reference.args[0], response)
-        return whole or same_value(comparer, num(exact) if exact is not None else share, response)
+        return whole or same_value(
+            comparer, num(exact, places + 2 if places >= 0 else -1) if exact is not None else share, response
+        )
     if reference.head == "deg":
         return False
     hundredth, wanted = exact_value(response), exact_value(reference)

@@ -7,6 +7,7 @@ from verl_lite.verifiers.math.answers.answer import Answer
 from verl_lite.verifiers.math.comparer import Comparer, Decision, decided
 from verl_lite.verifiers.math.expressions import Unreadable
 from verl_lite.verifiers.math.reading.tokens import MAX_DIGITS
+from verl_lite.verifiers.math.reading.words import plain_words
 from verl_lite.verifiers.verdict import Outcome
 
 _PROSE = re.compile(r"[A-Za-z0-9 .,;:!?'\"()/%&+-]*\Z")
@@ -45,7 +46,15 @@ def compare(comparer: Comparer, reference: Answer, response: Answer) -> Decision
         return None
     if same_text(reference, response):
         return Decision(Outcome.CORRECT, "text")
+    if (ours := _cases(reference)) and ours == _cases(response):
+        return Decision(Outcome.CORRECT, "text")
     return datetimes.compare_read(reference, response) or decided(False, "", "another text")
+
+
+def _cases(answer: Answer) -> frozenset[str]:
+    """2 if n is even, 1 if n is odd: a value for each condition, in any order; empty for other texts."""
+    cases = [plain_words(case) for case in re.split(r"[,;]", _TEXT_ONLY.sub(r" \1 ", answer.text))]
+    return frozenset(cases) if len(cases) > 1 and all(" if " in case for case in cases) else frozenset()
 
 
 def same_text(reference: Answer, response: Answer) -> bool:

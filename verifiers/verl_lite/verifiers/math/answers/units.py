@@ -39,6 +39,11 @@ _ALIASES = {
     "megabit/second": "Mbps", "gigabit/second": "Gbps", "kilobit/second": "kbps",
     "radian": "rad radians rads", "degree": "deg degs degrees", "steradian": "sr", "revolution": "rev revolutions",
     "candela": "cd", "lumen": "lm", "kilonewton": "kN", "millimole": "mmol", "megawatt": "MW", "megajoule": "MJ",
+    "kiloohm": "kohm kohms", "megaohm": "Mohm Mohms", "microfarad": "uF", "nanofarad": "nF", "picofarad": "pF",
+    "millihenry": "mH", "henry": "henries", "microcoulomb": "uC", "nanocoulomb": "nC", "millicoulomb": "mC",
+    "microampere": "uA", "microvolt": "uV", "microwatt": "uW", "milliwatt": "mW", "gigawatt": "GW", "microjoule": "uJ",
+    "kiloelectron_volt": "keV", "gigaelectron_volt": "GeV", "millitesla": "mT", "microtesla": "uT", "weber": "Wb webers",
+    "hectopascal": "hPa", "megapascal": "MPa", "gigapascal": "GPa", "angstrom": "angstroms",
 }  # fmt: skip
 _UNITS = {alias: name for name, aliases in _ALIASES.items() for alias in (name, *aliases.split())}
 # name -> (currency, how many make one unit of it); each currency is its own dimension

@@ -16,7 +16,7 @@ def read_big(parser: ExpressionParser, kind: str) -> Expr:
             low = parser.argument()
         else:
             name, low, is_endless = _start(parser)
-            high = INFINITY if is_endless else high
+            high = INFINITY if is_endless and high is None else high
     if low is None or high is None:
         raise Unreadable(f"a {kind} without both ends")
     body = parser.expression(SUM)

@@ -4,6 +4,7 @@ A backslash that a program took for an escape left a control character (TAB + "e
 one that was escaped twice is doubled (`\\frac{1}{2}`); a list was stored as Python prints it (`['2']`).
 """
 
+import html
 import re
 
 # The rest of a command whose backslash and first letter became one character.
@@ -27,9 +28,10 @@ _DOUBLED = re.compile(
     r"overline|overrightarrow|vec|exists|forall|angle|sum|prod|int|lim|binom|quad|emptyset|varnothing|"
     r"subset|subseteq|setminus|approx|equiv|pmod|perp|parallel|cdots|ldots|dots|neg|vee|wedge|sim|to|"
     r"rightarrow|Rightarrow|triangle|omega|phi|lambda|mu|sigma|rho|Delta|hat|mid|lvert|rvert|lfloor|rfloor|displaystyle|mathcal)"
-    r"(?![A-Za-z])|[{},;!])"
+    r"(?![A-Za-z])|[{},;!%$])"
 )
 _UNICODE = re.compile(r"\\u([0-9A-Fa-f]{4})(?![0-9A-Fa-f])")
+_ENTITY = re.compile(r"&(?:nbsp|lt|gt|amp|le|ge|ne|times|minus|deg|pi|quot|#[0-9]{2,5});")
 _OPENED_BY_CLOSER = re.compile(r"[\s$]*(?:[a-zA-Z]\s*(?:\\in|∈)\s*)?(?:\\left\s*)?\]")  # ]1, 5]
 _LIST = re.compile(r"\s*\[\s*(['\"])(.*)\1\s*,?\s*\]\s*\Z", re.DOTALL)
 
@@ -54,6 +56,10 @@ def restored(text: str) -> str:
     if text.isalnum():
         return text
     text = with_commands(text)
+    if "&" in text and ";" in text:
+        text = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
+    if "Â" in text:
+        text = text.replace("Â°", "°").replace("Â ", " ")  # UTF-8 read as Latin-1
     if text[:2].strip().startswith("[") and (listed := _LIST.match(text)) is not None:
         text = ", ".join(_members(listed[2], listed[1]))
     if "\\" in text:

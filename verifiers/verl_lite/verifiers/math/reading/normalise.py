@@ -17,6 +17,7 @@ _SUBSCRIPT = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋ₙₓ", "012345
 _SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱˣʸ]+")
 _SUBSCRIPT_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋ₙₓ]+")
 _SLASHED = re.compile(r"(?<![A-Za-z0-9)}])\^\{?([0-9]+)\}?\s*/\s*_\{?([0-9]+)\}?")  # ³⁄₇
+_CIRCLED = re.compile("([①-⑳])[\\s、,，和]*(?=[①-⑳])")  # ①③: two of several statements
 _COMBINING_OVERLINE = re.compile("((?:[0-9][\u0305\u0304])+)")
 _FRACTIONS = {
     "½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅖": (2, 5),
@@ -51,7 +52,14 @@ for _offset, _name in enumerate(_GREEK_NAMES):
     if _name != ".":
         _SYMBOLS[chr(0x3B1 + _offset)] = f"\\{_name} "
         _SYMBOLS[chr(0x391 + _offset)] = f"\\{_name.capitalize()} "
-_SYMBOLS |= {"ς": r"\sigma ", "ϕ": r"\phi ", "ϵ": r"\epsilon ", "ϑ": r"\theta "}
+_SYMBOLS |= {
+    "Ω": r"\Omega ",
+    "Å": r"\text{ angstrom}",
+    "ς": r"\sigma ",
+    "ϕ": r"\phi ",
+    "ϵ": r"\epsilon ",
+    "ϑ": r"\theta ",
+}
 _SYMBOLS |= {char: f"\\frac{{{top}}}{{{bottom}}}" for char, (top, bottom) in _FRACTIONS.items()}
 _SYMBOL_TABLE = str.maketrans(_SYMBOLS)
 
@@ -150,6 +158,7 @@ def with_decimal_points(text: str) -> str:
 
 
 def _from_unicode(text: str) -> str:
+    text = _CIRCLED.sub(r"\1, ", text)
     text = without_chinese(_INVISIBLE.sub("", text))
     text = _COMBINING_OVERLINE.sub(lambda run: "\\overline{" + re.sub("[^0-9]", "", run[1]) + "}", text)
     text = _SUPERSCRIPT_RUN.sub(lambda run: "^{" + run[0].translate(_SUPERSCRIPT) + "}", text)

@@ -44,7 +44,7 @@ _HEDGE = re.compile(rf"\b(?:{_UNSURE}|or|could be|might be|may be|between)\b", r
 _UNDECIDED = re.compile(rf"(?:{_UNSURE}|probably\s+either|unclear)\b", re.IGNORECASE)
 _MATH_SPAN = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.])[-−]?\$?\s?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:\s?[%°]|\s*/\s*[0-9]+)?(?![0-9A-Za-z])"
+    r"(?<![A-Za-z0-9_.])[-−]?[$€£]?\s?(?:[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+|[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:\s?[%°]|\s*/\s*[0-9]+)?(?![0-9A-Za-z])"
 )
 _SENTENCE_END = re.compile(
     r"(?<=[^A-Z0-9.\s])[.?](?=\s+[A-Z$\\]|\s*\Z)|。|(?<=[a-z]{3})!(?=\s|\Z)|(?<=[0-9}$)])\.(?=\s+[A-Z\\]|\s*\Z)|\n"
@@ -110,12 +110,21 @@ def _stated(sentence: str) -> Extraction:
         sentence = within[1]  # Final Answer: The largest n is 34
     if leads_in and _UNDECIDED.match(sentence):
         return Extraction(None, "several answers are offered")
-    clause = _TRAILING_CLAUSE.search(sentence) if " " in sentence else None
-    if clause is not None and clause.start() > 0:
-        sentence = sentence[: clause.start()]
+    if " " in sentence:
+        sentence = _without_clause(sentence)
     if leads_in:
         sentence = _SPELLED.sub("", _FILLER.sub("", sentence))
     return Extraction(sentence) if sentence else Extraction(None, "the answer phrase states nothing")
+
+
+def _without_clause(sentence: str) -> str:
+    """Without the first clause that begins outside formulas and brackets."""
+    for clause in _TRAILING_CLAUSE.finditer(sentence):
+        before = sentence[: clause.start()]
+        is_outside = before.count("{") <= before.count("}") and before.count("\\(") <= before.count("\\)")
+        if before and is_outside and before.replace("\\$", "").count("$") % 2 == 0:
+            return before
+    return sentence
 
 
 _ENDS_IN_MATH = re.compile(r"[A-Z][a-z]+\b[^$]*\$[^$]+\$\W*\Z")
@@ -153,7 +162,7 @@ def _after_equals(line: str) -> str:
 
 def _is_sentence(text: str) -> bool:
     words = re.findall(r"(?<![\\A-Za-z{])[A-Za-z]{2,}", re.sub(r"\\[A-Za-z]+(?:\{[^{}]*\})?", " ", text))
-    opens_one = re.match(r"(?:so|thus|therefore|hence|we|it|the|this|s?he|they|i|that)\b", text, re.I)
+    opens_one = re.match(r"(?:so|thus|there|therefore|hence|we|it|the|this|s?he|they|i|that)\b", text, re.I)
     num_words = (2 if "$" in text else 3) if opens_one else 5
     return len(words) >= num_words or _HEDGE.match(text) is not None
 
@@ -211,6 +220,8 @@ def _single_answer(sentence: str) -> Extraction:
             return (
                 Extraction(chosen[0]) if len(chosen) == 1 else Extraction(None, "several choices are offered")
             )
+        if (with_text := _CHOSEN_TEXT.search(sentence)) is not None:
+            return Extraction(with_text[1])
         if _HAS_NONE.search(sentence):
             return Extraction("no solution")
     after = re.match(
@@ -219,11 +230,27 @@ def _single_answer(sentence: str) -> Extraction:
         re.IGNORECASE | re.DOTALL,
     )
     spans = [next(filter(None, match.groups())) for match in _MATH_SPAN.finditer(sentence)]
+    if (
+        after is not None
+        and spans
+        and "$" not in after[1]
+        and "\\" not in after[1]
+        and _NUMBER.match(after[1])
+    ):
+        spans = []  # the smallest such $n$ is 12
+        sentence = after[1]
     if len(spans) == 1 or (spans and after and after[1].startswith(("$", "\\("))):
         return Extraction(spans[-1])
     numbers = _NUMBER.findall(sentence)
     if not spans and len(numbers) == 1:
-        return Extraction(_with_unit(sentence, numbers[0]))
+        name = (
+            after[1] if after is not None and not _NUMBER.search(after[1]) else ""
+        )  # in 100 days it is Monday
+        return Extraction(
+            _with_unit(sentence, numbers[0]), marked=re.sub(r"\A(?:an?|the|on)\s+|[.!]\Z", "", name)
+        )
+    if after is not None and re.match("no ", after[1]) and _CONDITION.search(sentence):
+        return Extraction(None, "there is none under a condition only")
     if after is not None and not _is_sentence(after[1]):
         return Extraction(re.sub(r"^(?:at|just|then|about|approximately|exactly)\s+", "", after[1]))
     if after is not None and not spans and len(inner := _NUMBER.findall(after[1])) == 1:
@@ -238,12 +265,15 @@ _MONEY_RESULT = re.compile(
     r"\$[0-9][0-9,.]*[^$=\\]*[-+*/x×÷][^=\\]*=\s*(\$[0-9][0-9,]*(?:\.[0-9]+)?)(?![0-9])[^$=]{0,40}\Z"
 )
 _CHOSEN = re.compile(
-    r"\b(?:option|choice|statement)\s+\(?([A-J])\)?\s+is\s+(?:the\s+)?(?:correct|right|best)\b", re.I
+    r"\b(?:(?:option|choice|statement)\s+)?(?-i:\(?([A-J])\)?)\s+is\s+(?:the\s+)?(?:correct|right|best)\b",
+    re.I,
 )
+_CHOSEN_TEXT = re.compile(r"\b(?:option|choice)\s+is:?\s+\**(\(?[A-J][).:]\s*[^\s].*?)\**\Z")
 _CHOSEN_LAST = re.compile(r"\b(?:choose|pick|select|option|choice)\s+\(?([A-J])\)?\s*[.]?\Z")
 _HAS_NONE = re.compile(
     r"\b(?:has|have|there (?:is|are))\s+no\s+(?:real\s+|integer\s+)?(?:solutions?|roots?)\s*[.]?\Z", re.I
 )
+_CONDITION = re.compile(r"\b(?:if|when|whenever|unless|provided)\s+(?!we\b|you\b|one\b)", re.I)
 _ASIDE = re.compile(
     r"\s*\((?=[^()]*[a-z]{3})[^()]*+\)\s*+(?=\W*\Z)|,?\s+or\s+(?:about|approximately|roughly|equivalently)\b.*\Z",
     re.DOTALL,
@@ -254,6 +284,9 @@ def _with_unit(sentence: str, number: str) -> str:
     """The number with the word behind it, which may be its unit."""
     rest = sentence.split(number, 1)[1]
     word = re.match(r"\s*(?:million|billion|thousand)?\s*[A-Za-z/^0-9]{1,20}", rest)
-    if word is None or re.match(r"\s*(?:in|and|as|of|for|is|at|on|to|by|a)\b", word[0]):
+    if word is None or re.match(
+        r"\s*(?:in|and|as|of|for|is|at|on|to|by|a|such|that|which|possible|different|distinct|valid)\b",
+        word[0],
+    ):
         return number.strip()
     return (number + word[0]).strip()
